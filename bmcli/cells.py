@@ -1,0 +1,160 @@
+"""Raw cells of a column, read as numbers or as text, whichever source they come from.
+
+A missing cell is a null or an empty text in a column of text, and NaN in an array.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+Raw: TypeAlias = "np.ndarray | pa.ChunkedArray"
+"""A raw column: text with nulls (from tables), or a numeric array of any rank with the rows first."""
+
+UNKNOWN = -1
+MISSING = -2
+_NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+_EXACT_IN_FLOAT32 = ("bool", "int8", "uint8", "int16", "uint16", "float16", "float32")
+
+
+class RowFault(Exception):
+    """A cell that cannot be read: its row, counted from 0 in the rows given, and why.
+
+    Args:
+        cell: The text of the cell if it is one that may stand for a missing value.
+    """
+
+    def __init__(self, row: int, message: str, suggestion: str = "", cell: str | None = None) -> None:
+        super().__init__(message)
+        self.row, self.message, self.suggestion, self.cell = row, message, suggestion, cell
+
+
+def is_text(rows: Raw) -> bool:
+    return not hasattr(rows, "ndim")
+
+
+def take(rows: Raw, indices: np.ndarray) -> Raw:
+    """The rows at `indices`, in that order."""
+    import pyarrow as pa
+
+    return rows.take(pa.array(indices)) if is_text(rows) else rows[indices]
+
+
+def numbers(rows: Raw) -> np.ndarray:
+    """Cells as floating point of the same shape, NaN where missing.
+
+    Raises:
+        RowFault: A cell is not a number, or is infinite.
+    """
+    import numpy as np
+
+    if is_text(rows):
+        values = _parsed(rows)
+    elif rows.dtype.name in _EXACT_IN_FLOAT32:
+        values = np.asarray(rows, "float32")
+    else:
+        values = np.asarray(rows, "float64")
+    infinite = np.isinf(values)
+    if infinite.any():
+        row = int(np.argwhere(infinite)[0][0])
+        raise RowFault(row, f"expected a finite number, received {_cell(rows, row)}.", cell=_text(rows, row))
+    return values
+
+
+def are_numbers(rows: Raw) -> bool:
+    """Whether every cell that is not missing can be read as a number."""
+    try:
+        numbers(rows)
+    except RowFault:
+        return False
+    return True
+
+
+def texts(rows: Raw) -> pa.ChunkedArray:
+    """Cells as categories: text with nulls where missing; whole numbers are spelled out.
+
+    Raises:
+        RowFault: A number is not whole, or a row holds several values.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not is_text(rows):
+        return pa.chunked_array([_spelled(rows)])
+    return pc.if_else(pc.equal(rows, ""), pa.scalar(None, pa.string()), rows)
+
+
+def vocabulary(rows: Raw) -> tuple[str, ...]:
+    """Every category once: whole numbers by size, other text by its letters."""
+    import pyarrow.compute as pc
+
+    found = [text for text in pc.unique(texts(rows)).to_pylist() if text is not None]
+    if all(re.fullmatch(r"-?[0-9]{1,18}", text) for text in found):
+        return tuple(sorted(found, key=lambda text: (int(text), text)))
+    return tuple(sorted(found))
+
+
+def positions(rows: Raw, classes: tuple[str, ...]) -> np.ndarray:
+    """Position of every cell in `classes`, int32 `(rows,)`, or UNKNOWN, or MISSING."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    cells = texts(rows)
+    found = pc.fill_null(pc.index_in(cells, value_set=pa.array(classes, pa.string())), UNKNOWN)
+    return np.where(np.asarray(pc.is_null(cells)), np.int32(MISSING), np.asarray(found)).astype("int32")
+
+
+def shown(rows: Raw, row: int) -> str:
+    """A cell for an error text, shortened."""
+    cell = _cell(rows, row)
+    return cell if len(cell) <= 60 else cell[:57] + "..."
+
+
+def _cell(rows: Raw, row: int) -> str:
+    if is_text(rows):
+        cell = rows[row].as_py()
+        return "nothing" if cell is None else repr(cell)
+    return str(rows[row]) if rows.ndim == 1 else "one in an array"
+
+
+def _text(rows: Raw, row: int) -> str | None:
+    return rows[row].as_py() if is_text(rows) else None
+
+
+def _parsed(rows: pa.ChunkedArray) -> np.ndarray:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    cells = pc.utf8_trim_whitespace(texts(rows))
+    try:
+        parsed = pc.cast(cells, pa.float64())
+    except pa.ArrowInvalid:
+        parsed = None
+    # The parser also takes spelled-out NaN, which has to be declared as missing to be missing.
+    if parsed is None or pc.any(pc.is_nan(parsed)).as_py():
+        good = pc.fill_null(pc.match_substring_regex(cells, _NUMBER), True)
+        row = int(np.argmin(np.asarray(good)))
+        raise RowFault(row, f"expected a number, received {shown(rows, row)}.", cell=_text(rows, row))
+    return np.array(pc.fill_null(parsed, float("nan")), dtype="float64")
+
+
+def _spelled(rows: Any) -> pa.Array:
+    """An array's whole numbers as text."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values = rows[:, 0] if rows.ndim == 2 and rows.shape[1] == 1 else rows
+    if values.ndim != 1:
+        raise RowFault(0, f"expected one value a row, received an array of shape {tuple(values.shape[1:])}.")
+    whole = values.astype("int64") if values.dtype.kind != "f" else np.nan_to_num(np.rint(values)).astype("int64")
+    if (whole != values).any():
+        row = int(np.argmax(whole != values))
+        raise RowFault(row, f"expected a whole number, received {values[row]}.", "Read it as `kind: number`.")
+    return pc.cast(pa.array(whole), pa.string())

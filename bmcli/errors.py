@@ -1,0 +1,71 @@
+"""Faults a user can mend, and the exit code each kind of failure ends with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Place:
+    """A spot in a file: lines and columns count from 1, `text` is the whole line."""
+
+    file: str
+    line: int
+    column: int
+    text: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong, and what to do about it.
+
+    Args:
+        message: What came and what was expected, as one or two sentences.
+        path: Dotted path in the recipe (`train.optimizer.kind`), empty if the fault is not in the recipe.
+        place: Where it stands; filled in from `path` by the recipe that knows its files.
+        suggestion: The next step, as a sentence of its own.
+    """
+
+    message: str
+    path: str = ""
+    place: Place | None = None
+    suggestion: str = ""
+
+    def at(self, place: Place | None) -> Fault:
+        return replace(self, place=self.place or place)
+
+
+class BmcliError(Exception):
+    """A user's mistake or a failure of the world: shown without a traceback.
+
+    Raise it with a message, or with every `Fault` found at once.
+    """
+
+    exit_code = 2
+
+    def __init__(self, *faults: Fault | str, path: str = "", suggestion: str = "") -> None:
+        self.faults = tuple(
+            Fault(fault, path=path, suggestion=suggestion) if isinstance(fault, str) else fault for fault in faults
+        )
+        super().__init__("\n".join(fault.message for fault in self.faults))
+
+
+class RunFailed(BmcliError):
+    """Training or evaluation broke down while running."""
+
+    exit_code = 1
+
+
+class GateMissed(BmcliError):
+    """A metric is worse than the recipe allows."""
+
+    exit_code = 3
+
+
+class Interrupted(BmcliError):
+    """Stopped by a signal, with the state saved: the run can be resumed."""
+
+    exit_code = 75

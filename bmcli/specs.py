@@ -1,0 +1,120 @@
+"""What the data turned out to be: the values that pass from data to models and back to serving."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column with everything that was learned about it on the training split.
+
+    Args:
+        name: Name in the source and in the recipe.
+        kind: The part of `inputs` that fitted it.
+        shape: Encoded shape without the batch axis.
+        dtype: Encoded dtype, as numpy names it.
+        raw_shape: Shape a served model accepts, without the batch axis; None is any size.
+        raw_dtype: `string`, or a numpy dtype.
+        classes: Class names in the order of their indices, for categories.
+        state: What the kind fitted, as plain JSON values.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    dtype: str
+    raw_shape: tuple[int | None, ...] = ()
+    raw_dtype: str = "float32"
+    classes: tuple[str, ...] = ()
+    state: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Column:
+        lists = {key: tuple(values[key]) for key in ("shape", "raw_shape", "classes")}
+        return cls(**{**values, **lists})
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Columns, counts and identity of the data of a run.
+
+    Args:
+        inputs, targets: In the order of the recipe.
+        counts: Rows of each split, e.g. `{"train": 1437, "validation": 180, "test": 180}`.
+        fingerprint: SHA-256 of the source's bytes.
+        stratified: Column whose proportions every split keeps, if any.
+        key: Content key of the prepared arrays: source, options, split seed and version of the code.
+    """
+
+    inputs: tuple[Column, ...]
+    targets: tuple[Column, ...]
+    counts: Mapping[str, int]
+    fingerprint: str
+    key: str
+    stratified: str | None = None
+
+    def input(self, name: str) -> Column:
+        return next(column for column in self.inputs if column.name == name)
+
+    def target(self, name: str) -> Column:
+        return next(column for column in self.targets if column.name == name)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> DataSpec:
+        return cls(
+            inputs=tuple(Column.from_json(column) for column in values["inputs"]),
+            targets=tuple(Column.from_json(column) for column in values["targets"]),
+            counts=values["counts"],
+            fingerprint=values["fingerprint"],
+            key=values["key"],
+            stratified=values["stratified"],
+        )
+
+
+@dataclass(frozen=True)
+class Split:
+    """Encoded rows of one split: arrays by column name, all with the same first axis."""
+
+    inputs: Mapping[str, np.ndarray]
+    targets: Mapping[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Fitted preprocessing and encoded splits, as memory-mapped arrays in a folder named by its key."""
+
+    spec: DataSpec
+    folder: Path
+
+    def split(self, name: str) -> Split:
+        """The rows of a split; without rows if the data has none for it."""
+        return Split(
+            inputs={c.name: self._array(name, "inputs", i) for i, c in enumerate(self.spec.inputs)},
+            targets={c.name: self._array(name, "targets", i) for i, c in enumerate(self.spec.targets)},
+        )
+
+    def _array(self, split: str, role: str, position: int) -> np.ndarray:
+        import numpy as np
+
+        # Files are numbered, never named after columns: a column's name is foreign text.
+        return np.load(self.folder / split / f"{role}-{position}.npy", mmap_mode="r", allow_pickle=False)
+
+    @classmethod
+    def open(cls, folder: Path) -> Prepared:
+        return cls(DataSpec.from_json(json.loads((folder / "spec.json").read_text())), folder)
