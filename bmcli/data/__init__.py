@@ -1,0 +1,1 @@
+"""From a source named in a recipe to encoded splits on disk."""

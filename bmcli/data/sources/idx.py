@@ -1,0 +1,96 @@
+"""Images and labels in the four idx files of MNIST and its relatives.
+
+Format: http://yann.lecun.com/exdb/mnist. A magic number, the sizes as big-endian 32-bit integers, then bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from bmcli.data import files
+from bmcli.data.sources import Rows, SourceOptions, split_names
+from bmcli.errors import BmcliError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_PREFIXES = {"train": "train", "test": "t10k"}
+_IMAGES, _LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
+
+
+class Options(SourceOptions):
+    """A folder with train-images-idx3-ubyte, train-labels-idx1-ubyte, and the same for t10k; .gz or not."""
+
+    kind: Literal["idx"] = "idx"
+    path: str = Field(min_length=1, description="The folder of the four files.")
+
+    def files(self) -> tuple[Path, ...]:
+        folder = Path(self.path)
+        return tuple(_found(folder, f"{prefix}-{rest}") for prefix in _PREFIXES.values() for rest in (_IMAGES, _LABELS))
+
+    def natural_targets(self) -> Mapping[str, Mapping[str, Any]]:
+        return {"label": {"kind": "category"}}
+
+
+def read(options: Options) -> Rows:
+    """Columns `image` (rows, height, width, 1) and `label` (rows,), both uint8, split into train and test."""
+    import numpy as np
+
+    paths = options.files()
+    images, labels = [], []
+    for image_file, label_file in zip(paths[::2], paths[1::2], strict=True):
+        images.append(_array(image_file, rank=3)[..., np.newaxis])
+        labels.append(_array(label_file, rank=1))
+        if len(images[-1]) != len(labels[-1]):
+            raise _fault(label_file, f"has {len(labels[-1])} labels for {len(images[-1])} images.")
+    if images[0].shape[1:] != images[1].shape[1:]:
+        raise _fault(paths[2], f"images are {images[1].shape[1:3]}, those of {paths[0].name} {images[0].shape[1:3]}.")
+    lengths = [len(rows) for rows in images]
+    return Rows(
+        columns={"image": np.concatenate(images), "label": np.concatenate(labels)},
+        split=split_names(dict(zip(_PREFIXES, lengths, strict=True))),
+        where=lambda row: _where(paths[1::2], lengths[0], row),
+    )
+
+
+def _found(folder: Path, name: str) -> Path:
+    for candidate in (folder / name, folder / f"{name}.gz"):
+        if candidate.exists():
+            return candidate
+    if folder.exists() and not folder.is_dir():
+        raise _fault(folder, "expected a folder, found a file.")
+    raise files.missing(folder, "folder") if not folder.exists() else files.missing(folder / f"{name}.gz")
+
+
+def _array(path: Path, rank: int) -> np.ndarray:
+    import numpy as np
+
+    data = files.contents(path)
+    if not data:
+        raise _fault(path, "is empty.")
+    expected = bytes([0, 0, 8, rank])
+    if data[:4] != expected:
+        raise _fault(path, f"expected the idx magic number {expected.hex()}, received {data[:4].hex()}.")
+    start = 4 + 4 * rank
+    if len(data) < start:
+        raise _fault(path, "ends within its header.")
+    sizes = [int(size) for size in np.frombuffer(data, ">u4", rank, 4)]
+    if len(data) - start != math.prod(sizes):
+        raise _fault(path, f"announces {math.prod(sizes)} bytes for {sizes}, holds {len(data) - start}.")
+    if not math.prod(sizes):
+        raise _fault(path, "has no rows.")
+    return np.frombuffer(data, "uint8", offset=start).reshape(sizes)
+
+
+def _where(paths: tuple[Path, ...], training_rows: int, row: int) -> str:
+    path, row = (paths[0], row) if row < training_rows else (paths[1], row - training_rows)
+    return f"{files.shown(path)} row {row + 1}"
+
+
+def _fault(path: Path, message: str) -> BmcliError:
+    return BmcliError(f"{files.shown(path)}: {message}", path=files.RECIPE_PATH)

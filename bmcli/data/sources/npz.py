@@ -1,0 +1,174 @@
+"""NumPy archives: every array is a column. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from bmcli.cells import Raw
+from bmcli.data import files
+from bmcli.data.sources import FilePaths, Rows, SourceOptions, by_split, located, split_names
+from bmcli.errors import BmcliError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_SUFFIXES = {"_train": "train", "_validation": "validation", "_val": "validation", "_test": "test"}
+_Arrays = dict[str, "np.ndarray"]
+
+
+class Options(SourceOptions):
+    """Arrays with the rows first; x_train and x_test are column x of the training and test rows."""
+
+    kind: Literal["npz"] = "npz"
+    path: FilePaths = Field(description="An archive, or one for each split.")
+
+    def files(self) -> tuple[Path, ...]:
+        return tuple(path for _, path in by_split(self.path))
+
+
+def read(options: Options) -> Rows:
+    """Numeric arrays as they are, arrays of text as text columns."""
+    named = by_split(options.path)
+    groups = {split: (path, _arrays(path)) for split, path in named}
+    if None in groups:
+        path, arrays = groups[None]
+        groups = {split: (path, group) for split, group in _by_suffix(path, arrays).items()}
+    for path, group in groups.values():
+        _check_lengths(path, group)
+    columns = _joined(list(groups.values()))
+    lengths = {split: len(next(iter(group.values()))) for split, (_, group) in groups.items()}
+    places = [(path, split, lengths[split]) for split, (path, _) in groups.items()]
+    return Rows(columns, split_names(lengths), where=lambda row: _where(places, row))
+
+
+def _arrays(path: Path) -> _Arrays:
+    """Every array of an archive; damage of any sort is a BmcliError."""
+    import numpy as np
+
+    with files.opened(path) as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                for member in archive.infolist():
+                    _check_member(path, archive, member)
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as loaded:
+                arrays = {name: loaded[name] for name in loaded.files}
+        except (BmcliError, OSError):
+            raise
+        except zipfile.BadZipFile as error:
+            raise _fault(path, f"is not an intact NPZ archive: {error}.") from None
+        except Exception as error:  # Damaged headers raise anything from TokenError to NotImplementedError.
+            raise _fault(path, f"cannot be read: {type(error).__name__}: {error}.") from None
+    if not arrays:
+        raise _fault(path, "holds no arrays.")
+    return {name: _checked(path, name, array) for name, array in arrays.items()}
+
+
+def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """Compares what an array's header claims with what the archive holds, before anything is read."""
+    from numpy.lib import format as npy
+
+    name = member.filename.removesuffix(".npy")
+    if name == member.filename:
+        raise _fault(path, f"'{name}' is not an array.")
+    if [other.filename for other in archive.infolist()].count(member.filename) > 1:
+        raise _fault(path, f"two arrays are named '{name}'.")
+    files.check_growth(f"{files.shown(path)}: array '{name}'", member.compress_size, member.file_size)
+    with archive.open(member) as stream:
+        version = npy.read_magic(stream)
+        header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = header(stream)
+        header_bytes = stream.tell()
+    if dtype.hasobject:
+        raise _fault(
+            path,
+            f"array '{name}' holds Python objects, which are never loaded.",
+            "Save numbers or text, as `array.astype(str)` gives.",
+        )
+    claimed = math.prod(shape) * dtype.itemsize
+    if claimed != member.file_size - header_bytes:
+        raise _fault(path, f"array '{name}' announces {claimed} bytes, holds {member.file_size - header_bytes}.")
+
+
+def _checked(path: Path, name: str, array: np.ndarray) -> np.ndarray:
+    if array.ndim == 0:
+        raise _fault(path, f"array '{name}' is a single value, expected rows.")
+    if array.dtype.kind not in "biufUS":
+        raise _fault(path, f"array '{name}' has type {array.dtype}, expected numbers or text.")
+    if array.dtype.kind in "US" and array.ndim > 1:
+        raise _fault(path, f"array '{name}' has text of shape {array.shape}, expected one text a row.")
+    if array.dtype.kind not in "US":
+        return array
+    try:
+        array = array.astype(str)
+        "".join(array.tolist()).encode()
+    except (UnicodeError, ValueError):
+        raise _fault(path, f"array '{name}' holds bytes that are no text.", "Save it as text.") from None
+    return array
+
+
+def _by_suffix(path: Path, arrays: _Arrays) -> Mapping[str | None, _Arrays]:
+    """Arrays by split and column; without suffixes all belong to no split."""
+    groups: dict[str | None, _Arrays] = {}
+    for name, array in arrays.items():
+        suffix = next((suffix for suffix in _SUFFIXES if name.endswith(suffix) and name != suffix), "")
+        group = groups.setdefault(_SUFFIXES.get(suffix), {})
+        column = name.removesuffix(suffix)
+        if column in group:
+            raise _fault(path, f"two arrays are column '{column}' of {_SUFFIXES[suffix]}.")
+        group[column] = array
+    if None in groups and len(groups) > 1:
+        stray = next(iter(groups[None]))
+        raise _fault(path, f"array '{stray}' belongs to no split, though others do.", f"Name it '{stray}_train'.")
+    order = {split: position for position, split in enumerate((None, *_SUFFIXES.values()))}
+    return dict(sorted(groups.items(), key=lambda item: order[item[0]]))
+
+
+def _check_lengths(path: Path, group: _Arrays) -> None:
+    (first, array), *others = group.items()
+    if not len(array):
+        raise _fault(path, f"array '{first}' has no rows.")
+    for name, other in others:
+        if len(other) != len(array):
+            raise _fault(path, f"column '{name}' has {len(other)} rows, column '{first}' has {len(array)}.")
+
+
+def _joined(groups: list[tuple[Path, _Arrays]]) -> dict[str, Raw]:
+    """Columns over all splits, which must have the same names and shapes."""
+    import numpy as np
+
+    path, first = groups[0]
+    for other_path, group in groups[1:]:
+        differing = sorted(set(first) ^ set(group))
+        if differing:
+            lacks = other_path if differing[0] in first else path
+            raise _fault(lacks, f"column '{differing[0]}' is not there for every split.")
+        for name, array in group.items():
+            if array.shape[1:] != first[name].shape[1:] or (array.dtype.kind == "U") != (first[name].dtype.kind == "U"):
+                raise _fault(
+                    other_path,
+                    f"column '{name}' has rows of shape {array.shape[1:]}, {array.dtype}, in one split, "
+                    f"of shape {first[name].shape[1:]}, {first[name].dtype}, in another.",
+                )
+    return {name: _column(np.concatenate([group[name] for _, group in groups])) for name in first}
+
+
+def _column(array: np.ndarray) -> Any:
+    import pyarrow as pa
+
+    return pa.chunked_array([pa.array(array, pa.string())]) if array.dtype.kind == "U" else array
+
+
+def _where(places: list[tuple[Path, str | None, int]], row: int) -> str:
+    (path, split), row = located([((path, split), length) for path, split, length in places], row)
+    return f"{files.shown(path)} {split or ''}".rstrip() + f" row {row + 1}"
+
+
+def _fault(path: Path, message: str, suggestion: str = "") -> BmcliError:
+    return BmcliError(f"{files.shown(path)}: {message}", path=files.RECIPE_PATH, suggestion=suggestion)

@@ -1,0 +1,113 @@
+"""Prepared data on disk: one folder for each content key, whole or not there at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from bmcli.errors import BmcliError
+from bmcli.specs import SPLITS, Column, DataSpec, Prepared, Split
+
+
+def reopened(folder: Path, key: str) -> Prepared | None:
+    """The prepared data of a folder, or None if it is not there or not whole."""
+    try:
+        prepared = Prepared.open(folder)
+        whole = prepared.spec.key == key and all(_is_whole(prepared, split) for split in SPLITS)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError):
+        return None
+    return prepared if whole else None
+
+
+def write(folder: Path, spec: DataSpec, splits: Mapping[str, Split]) -> Prepared:
+    """Writes a whole folder beside its place, then moves it there; nobody ever sees half of it."""
+    draft = folder.with_name(f".{folder.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        for name, split in splits.items():
+            (draft / name).mkdir(parents=True)
+            for role, arrays in (("inputs", split.inputs), ("targets", split.targets)):
+                for position, array in enumerate(arrays.values()):
+                    _write_array(draft / name / f"{role}-{position}.npy", array)
+            _sync(draft / name)
+        _write_text(draft / "spec.json", json.dumps(spec.to_json(), allow_nan=False))
+        _sync(draft)
+        _replace(draft, folder)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    return Prepared(spec, folder)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Waits until no other process prepares the same folder. The lock ends with the process."""
+    import fcntl
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def writing(cache: Path) -> Iterator[None]:
+    """Turns what the file system refuses into a BmcliError that names the place."""
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise BmcliError(
+            f"{error.filename or cache}: cannot keep the prepared data: {reason}.",
+            suggestion="Free some space there, or make the folder writable.",
+        ) from None
+
+
+def _is_whole(prepared: Prepared, name: str) -> bool:
+    """Whether every array of a split is there in full, as the spec describes it."""
+    split, count = prepared.split(name), prepared.spec.counts[name]
+    return all(
+        _fits(arrays[column.name].shape, str(arrays[column.name].dtype), column, count)
+        for arrays, columns in ((split.inputs, prepared.spec.inputs), (split.targets, prepared.spec.targets))
+        for column in columns
+    )
+
+
+def _fits(shape: tuple[int, ...], dtype: str, column: Column, count: int) -> bool:
+    return shape == (count, *column.shape) and dtype == column.dtype
+
+
+def _write_array(path: Path, array: object) -> None:
+    import numpy as np
+
+    with path.open("wb") as file:
+        np.save(file, np.asarray(array), allow_pickle=False)
+        os.fsync(file.fileno())
+
+
+def _write_text(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _replace(draft: Path, folder: Path) -> None:
+    """Moves the draft to its place; a damaged folder there makes way first."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.rename(draft, folder)
+    _sync(folder.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Makes the names in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

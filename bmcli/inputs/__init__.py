@@ -1,0 +1,108 @@
+"""Kinds of column: each is fitted on the training rows, encodes rows to arrays, and repeats that in a model.
+
+Three views of the same fitted state, which must agree:
+
+- `encode` turns raw rows into an array on disk (numpy, once per data set);
+- `encoder` is the same function as a Keras layer on raw inputs, for serving;
+- `feature` opens the encoded array inside the model (casting, scaling, one-hot, embedding), on the device.
+
+A served model takes text for categories of text, where "" is a missing cell, and arrays for the rest, where
+NaN is one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from bmcli import parts
+from bmcli.cells import Raw as Raw
+from bmcli.cells import RowFault as RowFault
+from bmcli.errors import BmcliError
+from bmcli.recipe.fields import Kind
+from bmcli.specs import Column, DataSpec
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Feature:
+    """An input opened inside a model.
+
+    Args:
+        tensor: Floating point, `(batch, ...)`: vectors `(batch, features)`, sequences
+            `(batch, steps, channels)`, images `(batch, height, width, channels)`.
+        mask: `(batch, steps)`, false where a step is padding, or None if there is no padding.
+    """
+
+    column: Column
+    tensor: Any
+    mask: Any = None
+
+
+class InputKind(Protocol):
+    """What a module in this folder offers."""
+
+    Options: type[Kind]
+
+    def fit(self, name: str, rows: Raw, options: Any) -> Column:
+        """Everything learned from the training rows.
+
+        Raises:
+            RowFault: A cell cannot be read as this kind.
+            BmcliError: The column as a whole cannot, e.g. it has no values.
+        """
+
+    def encode(self, rows: Raw, column: Column) -> np.ndarray:
+        """Rows as an array `(rows, *column.shape)` of `column.dtype`; raises what `fit` does."""
+
+    def encoder(self, column: Column) -> keras.layers.Layer:
+        """A layer from raw rows, `(batch, *raw_shape)` of `raw_dtype`, to what `encode` gives."""
+
+    def feature(self, column: Column, encoded: Any) -> Feature:
+        """The encoded tensor as floating-point features, inside the trained model."""
+
+
+def kind_of(column: Column) -> InputKind:
+    """The part that fitted a column."""
+    part: InputKind = parts.load("inputs", column.kind)
+    return part
+
+
+def tensor_names(columns: Iterable[Column]) -> dict[str, str]:
+    """Names of Keras inputs by column name, each once, as the signature of a SavedModel allows."""
+    names: dict[str, str] = {}
+    for column in columns:
+        plain = re.sub(r"[^A-Za-z0-9_.-]", "_", column.name)
+        name = plain if plain[:1].isalnum() else f"column_{plain}"
+        while name in names.values():
+            name += "_"
+        names[column.name] = name
+    return names
+
+
+def serving_inputs(spec: DataSpec) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Keras inputs for raw rows, and the encoded tensors a network takes, both by column name.
+
+    A trained network becomes a served one by `keras.Model(raw, network(encoded))`. Keras warns where the
+    name of an input had to differ from its column's.
+    """
+    import keras
+
+    names = tensor_names(spec.inputs)
+    raw = {
+        column.name: keras.Input(column.raw_shape, dtype=column.raw_dtype, name=names[column.name])
+        for column in spec.inputs
+    }
+    return raw, {column.name: kind_of(column).encoder(column)(raw[column.name]) for column in spec.inputs}
+
+
+def check_shape(rows: np.ndarray, column: Column) -> None:
+    """Raises BmcliError unless each row has the shape that the column was fitted on."""
+    received = tuple(rows.shape[1:])
+    if received != column.raw_shape:
+        raise BmcliError(f"column '{column.name}': expected rows of shape {column.raw_shape}, received {received}.")

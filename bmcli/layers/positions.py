@@ -1,0 +1,57 @@
+"""Positions: tells a transformer the order of its tokens."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+
+@keras.saving.register_keras_serializable(package="bmcli")
+class Positions(keras.layers.Layer):
+    """Adds a vector to every token that depends on its position alone.
+
+    Args:
+        kind: `learned`, one trained vector a position; `sinusoidal`, the fixed waves of Vaswani et al. 2017,
+            section 3.5.
+
+    Input shape:
+        `(batch, steps, width)` with known steps and, for sinusoidal, an even width.
+
+    Output shape:
+        The same.
+    """
+
+    def __init__(self, kind: Literal["learned", "sinusoidal"] = "learned", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.kind = kind
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        _, steps, width = input_shape
+        # A weight even where it is fixed: a constant of the graph would be stored with every export of it.
+        self.table = self.add_weight(
+            shape=(steps, width),
+            initializer=keras.initializers.RandomNormal(stddev=0.02) if self.kind == "learned" else _waves,
+            trainable=self.kind == "learned",
+            name="table",
+        )
+
+    def call(self, inputs):
+        return inputs + keras.ops.cast(self.table, inputs.dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "kind": self.kind}
+
+
+def _waves(shape: tuple[int, int], dtype: Any = None) -> Any:
+    """Sine in the even columns, cosine in the odd ones, of wavelengths from 2 pi to 10,000 times 2 pi."""
+    steps, width = shape
+    rates = 10_000.0 ** (-np.arange(0, width, 2) / width)
+    angles = np.arange(steps)[:, None] * rates[None, :]
+    table = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(steps, width)
+    return keras.ops.convert_to_tensor(table.astype("float32"), dtype=dtype)

@@ -1,0 +1,49 @@
+"""Pooling over the steps of a sequence that leaves padding out."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="bmcli")
+class StepPooling(keras.layers.Layer):
+    """The mean or the maximum over the valid steps; zeros where a sequence has none.
+
+    Args:
+        mode: `mean` or `max`.
+
+    Input shape:
+        `(batch, steps, width)`, and a mask `(batch, steps)` that is false at padding.
+
+    Output shape:
+        `(batch, width)`.
+    """
+
+    def __init__(self, mode: Literal["mean", "max"] = "mean", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.mode = mode
+        self.supports_masking = True
+
+    def call(self, inputs, mask=None):
+        if mask is None:
+            return ops.mean(inputs, axis=1) if self.mode == "mean" else ops.max(inputs, axis=1)
+        valid = ops.expand_dims(ops.cast(mask, "bool"), -1)
+        if self.mode == "max":
+            lowest = ops.where(valid, inputs, ops.full_like(inputs, float("-inf")))
+            return ops.where(ops.any(valid, axis=1), ops.max(lowest, axis=1), ops.zeros_like(inputs[:, 0]))
+        # Counted and added in float32: half precision cannot hold a thousand steps.
+        kept = ops.cast(ops.where(valid, inputs, ops.zeros_like(inputs)), "float32")
+        count = ops.maximum(ops.sum(ops.cast(valid, "float32"), axis=1), 1.0)
+        return ops.cast(ops.sum(kept, axis=1) / count, inputs.dtype)
+
+    def compute_mask(self, inputs, mask=None):
+        return None
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0], input_shape[-1]
+
+    def get_config(self):
+        return {**super().get_config(), "mode": self.mode}

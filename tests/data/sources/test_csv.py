@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import gzip
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from bmcli.data.sources import Rows, csv
+from bmcli.errors import BmcliError
+
+
+def read(path: Path, text: str | bytes, **options: Any) -> Rows:
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return csv.read(csv.Options(path=str(path), **options))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "t.csv"
+
+
+def fault(file: Path, text: str | bytes, **options: Any) -> str:
+    with pytest.raises(BmcliError) as caught:
+        read(file, text, **options)
+    return str(caught.value).removeprefix(str(file))
+
+
+def test_cells_stay_text_to_the_letter(file: Path) -> None:
+    rows = read(file, "zip,name\n01234, Ada\n1e3,0x1F\n")
+    assert rows.columns["zip"].to_pylist() == ["01234", "1e3"]
+    assert rows.columns["name"].to_pylist() == [" Ada", "0x1F"]
+    assert rows.split is None
+    assert len(rows) == 2
+
+
+def test_default_missing_texts_are_nulls(file: Path) -> None:
+    rows = read(file, 'a,b\nNA,x\n?,\n"",y\nnull,n/a\n')
+    assert rows.columns["a"].to_pylist() == [None] * 4
+    assert rows.columns["b"].to_pylist() == ["x", None, "y", None]
+
+
+def test_missing_replaces_the_default_but_an_empty_cell_stays_missing(file: Path) -> None:
+    rows = read(file, "country\nNA\n-\nDE\n", missing=("-",))
+    assert rows.columns["country"].to_pylist() == ["NA", None, "DE"]
+
+
+def test_quoted_cells_hold_delimiters_and_newlines(file: Path) -> None:
+    rows = read(file, 'a,b\n"1,2","x\ny"\n3,"say ""hi"""\n')
+    assert rows.columns["a"].to_pylist() == ["1,2", "3"]
+    assert rows.columns["b"].to_pylist() == ["x\ny", 'say "hi"']
+
+
+def test_gzip_is_unpacked_whatever_the_name(file: Path) -> None:
+    assert len(read(file, gzip.compress(b"a\n1\n2\n"))) == 2
+
+
+def test_delimiter_and_encoding(file: Path) -> None:
+    rows = read(file, "name;age\nJosé;3\n".encode("latin-1"), delimiter=";", encoding="latin-1")
+    assert rows.columns["name"].to_pylist() == ["José"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_no_part_of_the_first_name(file: Path, encoding: str) -> None:
+    text = "a,b\n1,2\n".encode(encoding)
+    rows = read(file, text, encoding="utf-8" if encoding == "utf-8-sig" else encoding)
+    assert list(rows.columns) == ["a", "b"]
+
+
+def test_spaces_around_names_are_dropped(file: Path) -> None:
+    assert list(read(file, "a, b\n1,2\n").columns) == ["a", "b"]
+
+
+def test_a_file_for_each_split(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("a,b\n1,2\n3,4\n")
+    (tmp_path / "test.csv").write_text("b,a\n6,5\n")
+    paths = {"test": str(tmp_path / "test.csv"), "train": str(tmp_path / "train.csv")}
+    rows = csv.read(csv.Options(path=paths))
+    assert rows.split is not None
+    assert rows.split.tolist() == ["train", "train", "test"]
+    assert rows.columns["a"].to_pylist() == ["1", "3", "5"]
+    assert rows.where(2) == f"{tmp_path / 'test.csv'}:2"
+
+
+def test_files_with_other_columns_are_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "test.csv").write_text("a,c\n1,2\n")
+    with pytest.raises(BmcliError, match=r"test.csv:1  has no column 'b', which .*train.csv has"):
+        csv.read(csv.Options(path={name: str(tmp_path / f"{name}.csv") for name in ("train", "test")}))
+
+
+def test_the_line_of_a_row_counts_blank_lines_and_newlines_in_quotes(file: Path) -> None:
+    rows = read(file, 'a,b\n1,"x\ny\nz"\n\n2,u\n3,v\n')
+    assert [rows.where(row) for row in range(3)] == [f"{file}:{line}" for line in (2, 6, 7)]
+
+
+def test_a_row_has_a_place_after_its_file_is_gone(file: Path) -> None:
+    rows = read(file, "a\n1\n2\n")
+    file.unlink()
+    assert rows.where(1) == f"{file} row 2"
+
+
+def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("a\n1\n")
+    with pytest.raises(BmcliError, match=r"trian.csv: no such file") as caught:
+        csv.read(csv.Options(path=str(tmp_path / "trian.csv")))
+    assert caught.value.faults[0].suggestion == "Did you mean 'train.csv'?"
+    assert caught.value.faults[0].path == "data.source.path"
+
+
+def test_a_folder_is_a_fault(tmp_path: Path) -> None:
+    with pytest.raises(BmcliError, match="expected a file, found a folder"):
+        csv.read(csv.Options(path=str(tmp_path)))
+
+
+def test_a_pipe_is_a_fault_and_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BmcliError, match="expected a file, found a device or pipe"):
+        csv.read(csv.Options(path=str(tmp_path / "pipe")))
+
+
+def test_no_permission_is_a_fault(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    file.write_text("a\n1\n")
+    monkeypatch.setattr(Path, "open", refuse)  # The superuser may read everything, so the mode would not do.
+    with pytest.raises(BmcliError, match=r"t.csv: cannot be read: permission denied\."):
+        csv.read(csv.Options(path=str(file)))
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "\ufeff"])
+def test_an_empty_file_is_a_fault(file: Path, text: str) -> None:
+    assert fault(file, text) == ": is empty."
+
+
+@pytest.mark.parametrize("text", ["a,b\n", "a,b", '"a\nb",c\n\n'])
+def test_a_header_alone_is_a_fault(file: Path, text: str) -> None:
+    assert fault(file, text) == ": has a header, but no rows."
+
+
+@pytest.mark.parametrize(("row", "cells"), [("1", 1), ("1,2,3", 3)])
+def test_a_ragged_row_is_a_fault_with_its_line(file: Path, row: str, cells: int) -> None:
+    text = f'a,b\n"x\ny",2\n{row}\n5,6\n'
+    assert fault(file, text) == f":4  expected 2 cells, received {cells}."
+
+
+def test_bytes_that_are_not_text_are_a_fault_with_their_line(file: Path) -> None:
+    assert fault(file, b"a,b\n1,2\n3,\xff\n") == ":3  byte 0xff is not utf-8."
+
+
+def test_text_without_a_meaning_is_a_fault(file: Path) -> None:
+    assert "is not unicode_escape" in fault(file, b"a\n\\ud800\n", encoding="unicode_escape")
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data[:14] + b"\x99\x99" + data[16:]])
+def test_a_damaged_gzip_stream_is_a_fault(file: Path, damage: Any) -> None:
+    packed = gzip.compress("".join(f"{n}\n" for n in range(999)).encode())
+    assert "gzip stream" in fault(file, damage(packed))
+
+
+def test_a_gzip_bomb_is_a_fault(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bmcli.data.files.FREE_BYTES", 10_000)
+    assert "over 200 times as many" in fault(file, gzip.compress(b"a\n" + b"1" * 10**7))
+
+
+def test_two_columns_of_one_name_are_a_fault(file: Path) -> None:
+    assert fault(file, "a,b,a\n1,2,3\n") == ":1  two columns are named 'a'."
+
+
+def test_a_column_without_a_name_is_a_fault(file: Path) -> None:
+    assert fault(file, ",a\n0,1\n") == ":1  column 1 has no name."
+
+
+@pytest.mark.parametrize("text", ['a,b\n1,x\n2,"y\n3,z\n4,u\n', 'a,b\n1,x\n"2,y\n3,z\n4,u\n'])
+def test_a_quote_that_is_never_closed_is_a_fault_with_its_line(file: Path, text: str) -> None:
+    assert fault(file, text).startswith(":3  ")
+
+
+def test_a_long_cell_is_read(file: Path) -> None:
+    long = "x" * 2_000_000
+    assert read(file, f'a,b\n1,"{long}"\n').columns["b"].to_pylist() == [long]
+
+
+@pytest.mark.parametrize("delimiter", ["", ";;", '"', "\n", "§"])
+def test_a_delimiter_is_one_ascii_character(delimiter: str) -> None:
+    with pytest.raises(ValidationError, match="expected one ASCII character"):
+        csv.Options(path="x.csv", delimiter=delimiter)
+
+
+@pytest.mark.parametrize("encoding", ["utf-9", "rot13", "zlib"])
+def test_an_encoding_is_one_of_text(encoding: str) -> None:
+    with pytest.raises(ValidationError, match="no text encoding"):
+        csv.Options(path="x.csv", encoding=encoding)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (3, "expected a path"),
+        ({}, "expected a path"),
+        ({"trian": "x"}, "no split"),
+        ({"train": 1}, "a path for train"),
+    ],
+)
+def test_a_path_is_text_or_a_mapping_from_splits(path: Any, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        csv.Options(path=path)

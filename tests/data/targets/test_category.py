@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pydantic import ValidationError
+
+from bmcli.cells import RowFault
+from bmcli.data.targets import category
+from bmcli.errors import BmcliError
+
+
+def text(*cells: str | None) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.array(cells, pa.string())])
+
+
+def fit(rows: Any, **options: Any) -> Any:
+    return category.fit("y", rows, category.Options(**options))
+
+
+def test_classes_are_those_of_the_training_rows_in_alphabetical_order() -> None:
+    column = fit(text("ham", "spam", "eggs", "ham"))
+    assert column.classes == ("eggs", "ham", "spam")
+    encoded = category.encode(text("spam", "eggs"), column)
+    assert encoded.tolist() == [2, 0]
+    assert encoded.dtype == np.int32
+
+
+def test_whole_numbers_are_sorted_by_size() -> None:
+    assert fit(text("10", "9", "1")).classes == ("1", "9", "10")
+    assert fit(np.array([10, -9, 1])).classes == ("-9", "1", "10")
+
+
+def test_the_recipe_may_order_the_classes() -> None:
+    column = fit(np.array([0, 1, 1]), classes=(1, 0))
+    assert category.encode(np.array([0, 1]), column).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("rows", [np.array([[1], [0]], "uint8"), np.array([1.0, 0.0]), np.array([True, False])])
+def test_arrays_of_whole_numbers_are_classes(rows: np.ndarray) -> None:
+    column = fit(rows)
+    assert column.classes == ("0", "1")
+    assert category.encode(rows, column).tolist() == [1, 0]
+
+
+def test_one_class_is_a_fault() -> None:
+    with pytest.raises(BmcliError, match="every training row has the class 'ham'"):
+        fit(text("ham", "ham"))
+
+
+def test_a_class_absent_from_training_is_a_fault() -> None:
+    with pytest.raises(RowFault, match="'spa' is a class absent from training") as caught:
+        category.encode(text("ham", "spa"), fit(text("ham", "spam")))
+    assert (caught.value.row, caught.value.suggestion) == (1, "Did you mean 'spam'?")
+
+
+@pytest.mark.parametrize("cell", [None, ""])
+def test_a_missing_class_is_a_fault(cell: str | None) -> None:
+    with pytest.raises(RowFault, match="expected a class, received nothing") as caught:
+        fit(text("ham", "spam", cell))
+    assert caught.value.row == 2
+
+
+def test_a_fraction_is_no_class() -> None:
+    with pytest.raises(RowFault, match=r"expected a whole number, received 0\.5"):
+        fit(np.array([0.0, 1.0, 0.5]))
+
+
+def test_several_values_a_row_are_no_class() -> None:
+    with pytest.raises(RowFault, match=r"expected one value a row, received an array of shape \(2,\)"):
+        fit(np.eye(2))
+
+
+def test_an_asked_class_without_training_rows_is_a_fault() -> None:
+    with pytest.raises(BmcliError, match="no training row has the class 'eggs'"):
+        fit(text("ham", "spam"), classes=("ham", "spam", "eggs"))
+
+
+def test_a_training_class_that_was_not_asked_for_is_a_fault() -> None:
+    with pytest.raises(RowFault, match="'eggs' is a class absent"):
+        fit(text("ham", "spam", "eggs"), classes=("ham", "spam"))
+
+
+@pytest.mark.parametrize(("classes", "message"), [(("a", "a"), "'a' is there twice"), (("a",), "two classes or more")])
+def test_asked_classes_are_two_or_more_that_differ(classes: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        category.Options(classes=classes)

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from bmcli import cells
+from bmcli.cells import RowFault
+
+
+def text(*values: str | None) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.array(values, pa.string())])
+
+
+def test_text_is_read_as_numbers_with_nan_where_missing() -> None:
+    values = cells.numbers(text("1", " -2.5 ", "+3", ".5", "5.", "1e-3", None, ""))
+    np.testing.assert_array_equal(values, [1, -2.5, 3, 0.5, 5, 1e-3, np.nan, np.nan])
+
+
+@pytest.mark.parametrize(
+    "cell", ["n/a", "1,5", "1_000", "0x10", "nan", "1 2", " ", "\N{ARABIC-INDIC DIGIT ONE}", "--1", "1e"]
+)
+def test_text_that_is_no_number_is_a_fault_with_its_row(cell: str) -> None:
+    with pytest.raises(RowFault, match="expected a number, received") as caught:
+        cells.numbers(text("1", None, cell, "2"))
+    assert (caught.value.row, caught.value.cell) == (2, cell)
+
+
+@pytest.mark.parametrize("rows", [text("1", "1e400"), np.array([1, -np.inf]), np.array([[1, 1], [1, np.inf]])])
+def test_an_infinite_number_is_a_fault(rows: cells.Raw) -> None:
+    with pytest.raises(RowFault, match="expected a finite number") as caught:
+        cells.numbers(rows)
+    assert caught.value.row == 1
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "uint16", "float16", "int64", "float64"])
+def test_arrays_are_read_without_loss(dtype: str) -> None:
+    rows = np.array([0, 1, 1], dtype)
+    values = cells.numbers(rows)
+    assert values.dtype == (np.float64 if rows.dtype.itemsize == 8 else np.float32)
+    np.testing.assert_array_equal(values, [0, 1, 1])
+
+
+def test_positions_tell_unknown_from_missing() -> None:
+    found = cells.positions(text("b", "x", None, "", "a"), ("a", "b"))
+    assert found.tolist() == [1, cells.UNKNOWN, cells.MISSING, cells.MISSING, 0]
+
+
+def test_the_vocabulary_has_every_text_once_and_sorted() -> None:
+    assert cells.vocabulary(text("b", "a", None, "B", "", "b")) == ("B", "a", "b")
+    assert cells.vocabulary(text("10", "9", "09")) == ("09", "9", "10")
+    assert cells.vocabulary(text("10", "9", "x")) == ("10", "9", "x")
+    assert cells.vocabulary(text(None, "")) == ()
+
+
+def test_long_cells_are_shortened() -> None:
+    assert len(cells.shown(text("x" * 1000), 0)) == 60
