@@ -1,0 +1,238 @@
+"""Model families: each builds a Keras network from encoded inputs to one output a target."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+
+from pydantic import Field
+
+from bmcli import inputs
+from bmcli.errors import BmcliError
+from bmcli.inputs import Feature
+from bmcli.recipe.fields import Activation, Initializer, KerasObject, Kind, Regularizer
+from bmcli.specs import DataSpec
+
+if TYPE_CHECKING:
+    import keras
+
+Units = Annotated[int, Field(ge=1, le=1_000_000)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Size = Annotated[int, Field(ge=1)]
+Sizes = Size | tuple[Size, Size]
+"""Rows and columns, or one number for both."""
+
+_SEQUENCE, _IMAGE = 3, 4  # ranks of a feature's tensor, batch axis included
+
+
+class Family(Protocol):
+    """What a module in this folder offers."""
+
+    Options: type[Kind]
+
+    def build(self, options: Any, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
+        """A network `{input: encoded} -> {target: (batch, heads[target])}` giving logits or plain numbers.
+
+        Raises:
+            BmcliError: The family cannot work on these inputs, or shapes do not fit; with the recipe's path.
+        """
+
+
+class DenseOptions(Kind):
+    """Options of dense layers. Each is, in this order: linear map, normalization, activation, dropout."""
+
+    activation: Activation = Field(default=KerasObject("relu"), description="Keras activation of the hidden layers.")
+    kernel_initializer: Initializer = Field(
+        default=KerasObject("glorot_uniform"),
+        description="Keras initializer of the weights of the hidden layers.",
+    )
+    kernel_regularizer: Regularizer | None = Field(
+        default=None,
+        description="Keras regularizer of the weights of the hidden layers, as {kind: l2, l2: 1e-4}.",
+    )
+    dropout: Rate = Field(
+        default=0.0,
+        description="Share of a hidden layer's outputs set to 0 in training (Srivastava et al. 2014).",
+    )
+    normalization: Literal["batch", "layer"] | None = Field(
+        default=None,
+        description="Normalization before the activation: batch (Ioffe and Szegedy 2015), "
+        "layer (Ba et al. 2016), or null.",
+    )
+
+
+def open_inputs(spec: DataSpec, reserved: Iterable[str] = ()) -> tuple[dict[str, Any], list[Feature]]:
+    """Input tensors by column name, in their encoded shape and dtype, and the features inside.
+
+    Args:
+        reserved: Names the family gives to layers of its own.
+    """
+    import keras
+
+    names = inputs.tensor_names(spec.inputs)
+    _reserve([*names.values(), *reserved])
+    tensors = {
+        column.name: keras.Input(column.shape, dtype=column.dtype, name=names[column.name]) for column in spec.inputs
+    }
+    return tensors, [inputs.kind_of(column).feature(column, tensors[column.name]) for column in spec.inputs]
+
+
+def close(tensors: Mapping[str, Any], features: Any, heads: Mapping[str, int]) -> keras.Model:
+    """The network from its inputs and its last features `(batch, width)`: a linear head for each target."""
+    import keras
+
+    # Heads compute in float32 under mixed precision, as losses need.
+    return network(
+        tensors, {name: keras.layers.Dense(width, dtype="float32")(features) for name, width in heads.items()}
+    )
+
+
+def network(tensors: Mapping[str, Any], outputs: Mapping[str, Any]) -> keras.Model:
+    """The Keras model between inputs by column name and outputs by target name."""
+    import keras
+
+    with columns_as_keys():
+        return keras.Model(dict(tensors), dict(outputs), name="network")
+
+
+@contextmanager
+def columns_as_keys() -> Iterator[None]:
+    """Lets a model's inputs be called like columns: Keras warns where its tensors cannot be."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="When providing `inputs` as a dict")
+        yield
+
+
+def _reserve(names: Iterable[str]) -> None:
+    """Keeps Keras from naming layers of its own so: a column may be called `dense` or `mean`."""
+    import keras
+
+    for name in names:
+        keras.backend.get_uid(name)
+        numbered = re.fullmatch(r"(.+)_([1-9]\d{0,3})", name)
+        for _ in range(int(numbered[2]) + 1 if numbered else 0):
+            keras.backend.get_uid(numbered[1])  # type: ignore[index]
+
+
+def vector(feature: Feature) -> Any:
+    """A feature flattened, `(batch, width)`; steps that are padding become zeros."""
+    import keras
+
+    tensor = feature.tensor
+    if feature.mask is not None:
+        tensor = keras.ops.where(keras.ops.expand_dims(feature.mask, -1), tensor, keras.ops.zeros_like(tensor))
+    return tensor if len(tensor.shape) == 2 else keras.layers.Flatten()(tensor)
+
+
+def join(vectors: Sequence[Any]) -> Any:
+    """Vectors side by side, `(batch, sum of widths)`."""
+    import keras
+
+    return vectors[0] if len(vectors) == 1 else keras.layers.Concatenate()(list(vectors))
+
+
+def sole(features: Sequence[Feature], family: str, *, sequences: bool) -> tuple[Feature, list[Feature]]:
+    """The one feature a family works on, and the others.
+
+    Args:
+        sequences: Whether a sequence will do beside an image.
+
+    Raises:
+        BmcliError: There is none, or more than one.
+    """
+    ranks = (_SEQUENCE, _IMAGE) if sequences else (_IMAGE,)
+    wanted = "sequence or image" if sequences else "image"
+    fitting = [feature for feature in features if len(feature.tensor.shape) in ranks]
+    if len(fitting) != 1:
+        received = ", ".join(f"{f.column.name} ({_shape(f.tensor)})" for f in features)
+        raise BmcliError(
+            f"{family} works on one {wanted}, but {len(fitting) or 'none'} of these inputs fits: {received}.",
+            path="model",
+            suggestion="Choose it in data.inputs, or connect several with `kind: layers`."
+            if fitting
+            else "Use `kind: mlp` for columns, or name the column's kind in data.inputs.",
+        )
+    return fitting[0], [feature for feature in features if feature is not fitting[0]]
+
+
+def _shape(tensor: Any) -> str:
+    return "x".join(str(size) for size in tensor.shape[1:])
+
+
+def is_image(feature: Feature) -> bool:
+    return len(feature.tensor.shape) == _IMAGE
+
+
+def is_sequence(feature: Feature) -> bool:
+    return len(feature.tensor.shape) == _SEQUENCE
+
+
+def rows(feature: Feature) -> Any:
+    """A sequence as it is, an image as the sequence of its rows: `(batch, height, width * channels)`."""
+    import keras
+
+    if not is_image(feature):
+        return feature.tensor
+    _, height, width, channels = feature.tensor.shape
+    return keras.layers.Reshape((height, width * channels))(feature.tensor)
+
+
+def dense(options: DenseOptions, tensor: Any, units: int, activation: KerasObject | None = None) -> Any:
+    """A hidden layer, `(batch, units)`."""
+    import keras
+
+    tensor = keras.layers.Dense(units, use_bias=options.normalization is None, **kernel(options))(tensor)
+    return finish(options, tensor, activation)
+
+
+def finish(options: DenseOptions, tensor: Any, activation: KerasObject | None = None) -> Any:
+    """What follows a linear map: normalization, activation, dropout."""
+    return dropped(options, activated(activation or options.activation, normalized(options, tensor)))
+
+
+class Weighted(Protocol):
+    """Options that say how weights start and are held small."""
+
+    @property
+    def kernel_initializer(self) -> KerasObject: ...
+    @property
+    def kernel_regularizer(self) -> KerasObject | None: ...
+
+
+def kernel(options: Weighted) -> dict[str, Any]:
+    """Arguments of a Keras layer for its weights, made afresh: an initializer used twice repeats itself."""
+    from bmcli.layers.keras_objects import make
+
+    return {
+        "kernel_initializer": make("initializers", options.kernel_initializer),
+        "kernel_regularizer": make("regularizers", options.kernel_regularizer),
+    }
+
+
+def normalized(options: DenseOptions, tensor: Any, mask: Any = None) -> Any:
+    import keras
+
+    if options.normalization == "batch":
+        return keras.layers.BatchNormalization()(tensor, mask=mask)
+    return keras.layers.LayerNormalization()(tensor) if options.normalization == "layer" else tensor
+
+
+def activated(activation: KerasObject, tensor: Any) -> Any:
+    import keras
+
+    from bmcli.layers.keras_objects import make
+
+    return keras.layers.Activation(make("activations", activation))(tensor)
+
+
+def dropped(options: DenseOptions, tensor: Any) -> Any:
+    import keras
+
+    return keras.layers.Dropout(options.dropout)(tensor) if options.dropout else tensor
+
+
+def pair(sizes: int | tuple[int, int]) -> tuple[int, int]:
+    return (sizes, sizes) if isinstance(sizes, int) else sizes

@@ -1,0 +1,256 @@
+"""Any graph of Keras layers, written out in the recipe."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from bmcli import inputs, models, parts
+from bmcli.errors import BmcliError, Fault
+from bmcli.inputs import Feature
+from bmcli.recipe import catalogue, graph
+from bmcli.recipe.fields import KerasObject, Kind
+from bmcli.recipe.graph import SHARED, Layer
+from bmcli.specs import DataSpec
+
+if TYPE_CHECKING:
+    import keras
+
+_PROBABILITIES = ("softmax", "sigmoid")
+_READ_OR_DROP = "Read it in a `from`, or leave it out of data.inputs."
+
+
+class Options(Kind):
+    """A graph of Keras layers.
+
+    A layer is a mapping: its `kind`, that Keras layer's options, optionally a `name`, and where its input
+    comes `from`: a layer or an input column, or a list of them. Without `from` it takes the layer before it,
+    and the first one the sole input. `{kind: shared, layer: NAME, from: ...}` calls a layer again with the
+    same weights. A layer may read one further down. One without a name is called by its kind and position, as
+    `dense_3`.
+
+    An output gives logits or plain numbers. Where the last layer of a category target ends in softmax or
+    sigmoid, that end is left out, because the objective applies it.
+    """
+
+    kind: Literal["layers"] = Field(default="layers", description="A graph of Keras layers.")
+    layers: Annotated[tuple[Mapping[str, Any], ...], graph.Layers()] = Field(description="The layers of the graph.")
+    outputs: Mapping[str, str] | None = Field(
+        default=None,
+        description="The layer that predicts each target; by default the last one, for a sole target.",
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _graph_is_whole(cls, value: Any, handler: Any) -> Any:
+        given = value if isinstance(value, Mapping) else {}
+        problems = graph.output_problems(given.get("layers"), given.get("outputs"))
+        if not problems:
+            return handler(value)
+        try:
+            handler(value)
+        except ValidationError as error:
+            raise graph.invalid(problems, error) from None
+        raise graph.invalid(problems)
+
+
+def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
+    layers = graph.read(options.layers)
+    outputs = _outputs(options, layers, heads)
+    _check_links(layers, inputs.tensor_names(spec.inputs))
+    categories = [outputs[target.name] for target in spec.targets if target.kind == "category"]
+    layers = tuple(_without_end(layer, layers) if layer.name in categories else layer for layer in layers)
+    tensors, features = models.open_inputs(spec, reserved=[layer.name for layer in layers])
+    values = _called(layers, {feature.column.name: _opened(feature) for feature in features})
+    by_name = {layer.name: layer for layer in layers}
+    ends = {
+        target: _end(values[outputs[target]], width, by_name[outputs[target]], target, spec)
+        for target, width in heads.items()
+    }
+    return models.network(tensors, ends)
+
+
+def _outputs(options: Options, layers: Sequence[Layer], heads: Mapping[str, int]) -> dict[str, str]:
+    """The name of the layer that predicts each target."""
+    outputs = options.outputs
+    if outputs is None:
+        if len(heads) > 1:
+            example = ", ".join(f"{target}: NAME" for target in heads)
+            raise BmcliError(
+                f"{len(heads)} targets need a layer each.",
+                path="model",
+                suggestion=f"Write outputs: {{{example}}}.",
+            )
+        return {target: layers[-1].name for target in heads}
+    faults = [
+        Fault(
+            f"there is no target '{name}'.",
+            f"model.outputs.{name}",
+            suggestion=parts.did_you_mean(name, heads),
+        )
+        for name in outputs
+        if name not in heads
+    ]
+    faults += [Fault(f"target '{name}' has no layer.", "model.outputs") for name in heads if name not in outputs]
+    if faults:
+        raise BmcliError(*faults)
+    return dict(outputs)
+
+
+def _check_links(layers: Sequence[Layer], tensors: Mapping[str, str]) -> None:
+    """Every source must be a layer or a column, and every column must be read.
+
+    Args:
+        tensors: Names of the input tensors by column.
+    """
+    columns = list(tensors)
+    faults = [
+        Fault(f"'{layer.name}' is the name of an input, too.", f"model.layers.{layer.index}.name")
+        for layer in layers
+        if layer.name in {*columns, *tensors.values()}
+    ]
+    faults += [*_unclear_first(layers, columns), *_unknown_sources(layers, columns)]
+    faults = faults or _unread(layers, columns)
+    if faults:
+        raise BmcliError(*faults)
+
+
+def _unclear_first(layers: Sequence[Layer], columns: Sequence[str]) -> list[Fault]:
+    if layers[0].sources is not None or len(columns) == 1:
+        return []
+    message = f"the first layer must say which of the inputs it takes: {', '.join(columns)}."
+    return [Fault(message, "model.layers.0", suggestion=f"Write from: {columns[0]}.")]
+
+
+def _unknown_sources(layers: Sequence[Layer], columns: Sequence[str]) -> list[Fault]:
+    known = [*(layer.name for layer in layers), *columns]
+    return [
+        Fault(
+            f"'{name}' is neither a layer nor an input.",
+            f"model.layers.{layer.index}.from",
+            suggestion=parts.did_you_mean(name, known),
+        )
+        for layer in layers
+        for name in layer.sources or ()
+        if name not in known
+    ]
+
+
+def _unread(layers: Sequence[Layer], columns: Sequence[str]) -> list[Fault]:
+    read = {name for layer in layers for name in graph.sources_of(layer, layers) or columns}
+    return [
+        Fault(f"no layer reads the input '{name}'.", "model.layers", suggestion=_READ_OR_DROP)
+        for name in columns
+        if name not in read
+    ]
+
+
+def _without_end(layer: Layer, layers: Sequence[Layer]) -> Layer:
+    """An output layer of a category target, giving logits: without its softmax or sigmoid."""
+    ends_so = layer.kind in _PROBABILITIES or _kind_of(layer.options.get("activation")) in _PROBABILITIES
+    if not ends_so:
+        return layer
+    readers = [other.name for other in layers if layer.name in graph.sources_of(other, layers)]
+    readers += [other.name for other in layers if other.shares == layer.name]
+    if readers:
+        raise BmcliError(
+            f"'{layer.name}' feeds probabilities to '{readers[0]}', and an output, which needs logits.",
+            path=f"model.layers.{layer.index}",
+            suggestion="Give it no activation, and put {kind: softmax} between the two.",
+        )
+    if layer.kind in (*_PROBABILITIES, "activation"):
+        return Layer(layer.index, layer.name, "identity", {}, layer.sources)
+    options = {name: value for name, value in layer.options.items() if name != "activation"}
+    return Layer(layer.index, layer.name, layer.kind, options, layer.sources)
+
+
+def _kind_of(described: Any) -> Any:
+    return described.get("kind") if isinstance(described, Mapping) else described
+
+
+def _opened(feature: Feature) -> Any:
+    from bmcli.layers.masked import Masked
+
+    return feature.tensor if feature.mask is None else Masked()([feature.tensor, feature.mask])
+
+
+def _called(layers: Sequence[Layer], columns: Mapping[str, Any]) -> dict[str, Any]:
+    """What every layer and column gives, by name."""
+    made = {layer.name: _made(layer) for layer in layers if layer.kind != SHARED}
+    kinds = {layer.name: layer.kind for layer in layers}
+    values = dict(columns)
+    for layer in graph.ordered(layers):
+        arguments = [values[name] for name in graph.sources_of(layer, layers) or columns]
+        original = layer.shares or layer.name
+        values[layer.name] = _call(layer, kinds[original], made[original], arguments)
+    return values
+
+
+def _made(layer: Layer) -> Any:
+    from bmcli.layers.keras_objects import make
+
+    try:
+        return make("layers", KerasObject(layer.kind, layer.options), name=layer.name)
+    except Exception as error:  # whatever Keras raises, the cause is an option of the recipe
+        raise BmcliError(
+            f"Keras refuses the options of {_described(layer)}: {_reason(error)}",
+            path=f"model.layers.{layer.index}",
+        ) from error
+
+
+def _call(layer: Layer, kind: str, keras_layer: Any, arguments: list[Any]) -> Any:
+    how = catalogue.entry("layers", kind)["inputs"]
+    if how != "one" and len(arguments) == 1:
+        arguments = arguments * 2  # attention of a sequence to itself
+    try:
+        return keras_layer(arguments) if how == "list" else keras_layer(*arguments)
+    except Exception as error:  # whatever Keras raises, the cause is a shape or an option of the recipe
+        shapes = " and ".join(_shape(argument) for argument in arguments)
+        raise BmcliError(
+            f"{_described(layer)} cannot take {shapes}: {_reason(error)}", path=f"model.layers.{layer.index}"
+        ) from error
+
+
+def _end(value: Any, width: int, layer: Layer, target: str, spec: DataSpec) -> Any:
+    """The network's output for a target in float32, `(batch, width)`."""
+    import keras
+
+    is_category = spec.target(target).kind == "category"
+    path = f"model.layers.{layer.index}"
+    if len(value.shape) != 2:
+        raise BmcliError(
+            f"{_described(layer)} gives {_shape(value)} an example, but '{target}' needs {width} numbers.",
+            path=path,
+            suggestion="Put flatten or a global pooling before the last layer.",
+        )
+    given = value.shape[1]
+    if given != width and not (is_category and width == 2 and given == 1):
+        also = " (or 1)" if is_category and width == 2 else ""
+        raise BmcliError(
+            f"{_described(layer)} gives {given} numbers, but '{target}' needs {width}{also}.",
+            path=path,
+            suggestion=f"Write units: {width}." if "units" in layer.options else "",
+        )
+    end = keras.layers.Activation("linear", dtype="float32")(value)
+    # softmax of [0, z] is sigmoid of z.
+    return end if given == width else keras.ops.pad(end, [[0, 0], [1, 0]])
+
+
+def _described(layer: Layer) -> str:
+    return f"{layer.kind} '{layer.name}'"
+
+
+def _shape(tensor: Any) -> str:
+    return "(" + ", ".join("?" if size is None else str(size) for size in tensor.shape[1:]) + ")"
+
+
+def _reason(error: Exception) -> str:
+    """The first line of Keras' message that says something, without colours."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    lines = [line.strip() for line in text.splitlines()]
+    told = [line for line in lines if line and not line.startswith("Exception encountered when calling")]
+    reason = told[0] if told else type(error).__name__
+    return reason if reason.endswith(".") else f"{reason}."

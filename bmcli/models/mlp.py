@@ -1,0 +1,48 @@
+"""Multilayer perceptron: dense layers over all inputs side by side (Rumelhart, Hinton and Williams 1986)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from bmcli import models
+from bmcli.inputs import Feature
+from bmcli.models import DenseOptions, Units
+from bmcli.specs import DataSpec
+
+if TYPE_CHECKING:
+    import keras
+
+
+class Options(DenseOptions):
+    """Dense layers over all inputs, flattened and side by side.
+
+    Each layer is, in this order: linear map, normalization, activation, dropout.
+    """
+
+    kind: Literal["mlp"] = Field(default="mlp", description="A multilayer perceptron.")
+    hidden: tuple[Units, ...] = Field(
+        default=(128, 64), description="Units of each hidden layer; an empty list gives a linear model."
+    )
+    sequences: Literal["flatten", "mean", "max"] = Field(
+        default="flatten",
+        description="How a sequence becomes a vector: all its steps in a row, or their mean or maximum.",
+    )
+
+
+def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
+    tensors, features = models.open_inputs(spec)
+    tensor = models.join([_vector(options, feature) for feature in features])
+    for units in options.hidden:
+        tensor = models.dense(options, tensor, units)
+    return models.close(tensors, tensor, heads)
+
+
+def _vector(options: Options, feature: Feature) -> Any:
+    from bmcli.layers.step_pooling import StepPooling
+
+    if options.sequences == "flatten" or not models.is_sequence(feature):
+        return models.vector(feature)
+    return StepPooling(options.sequences)(feature.tensor, mask=feature.mask)

@@ -1,0 +1,194 @@
+"""Transformer encoder (Vaswani et al. 2017) for sequences, and for images (Dosovitskiy et al. 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from bmcli import models
+from bmcli.errors import BmcliError
+from bmcli.inputs import Feature
+from bmcli.models import Rate, Size, Sizes, Units
+from bmcli.recipe.fields import Activation, Initializer, KerasObject, Kind, Regularizer, fault_at
+from bmcli.specs import DataSpec
+
+if TYPE_CHECKING:
+    import keras
+
+
+class Options(Kind):
+    """Self-attention over the steps of one sequence; other inputs join in after pooling.
+
+    Tokens are the steps of a sequence, the rows of an image, or the patches of an image. Padding is neither
+    attended to nor pooled.
+    """
+
+    kind: Literal["transformer"] = Field(default="transformer", description="A transformer encoder.")
+    width: Units = Field(default=64, description="Size of a token's vector; a multiple of `heads`.")
+    depth: Size = Field(default=2, description="Encoder blocks, each of attention and a feed-forward network.")
+    heads: Size = Field(default=4, description="Attention heads, each of width / heads.")
+    mlp_ratio: Annotated[float, Field(gt=0)] = Field(
+        default=4.0, description="Hidden units of the feed-forward network, as a multiple of `width`."
+    )
+    patch: Sizes | None = Field(
+        default=None,
+        description="Size of an image's patches, one number or [rows, columns]; null reads row by row.",
+    )
+    positions: Literal["learned", "sinusoidal"] | None = Field(
+        default="learned", description="How tokens learn their place; null leaves their order unknown."
+    )
+    pooling: Literal["mean", "max", "token"] = Field(
+        default="mean",
+        description="How tokens become a vector; token reads one more token, learned (Devlin et al. 2019).",
+    )
+    norm_first: bool = Field(
+        default=True,
+        description="Normalize before each part, which trains stably without warm-up (Xiong et al. 2020).",
+    )
+    activation: Activation = Field(
+        default=KerasObject("gelu"), description="Keras activation of the feed-forward networks."
+    )
+    dropout: Rate = Field(default=0.1, description="Dropout of tokens, of attention weights and of each part's output.")
+    kernel_initializer: Initializer = Field(
+        default=KerasObject("glorot_uniform"), description="Keras initializer of all weights."
+    )
+    kernel_regularizer: Regularizer | None = Field(
+        default=None, description="Keras regularizer of all weights, as {kind: l2, l2: 1e-4}."
+    )
+
+    @model_validator(mode="after")
+    def _width_divides(self) -> Options:
+        if self.width % self.heads:
+            raise fault_at(
+                ("heads",),
+                f"width {self.width} is not a multiple of {self.heads} heads.",
+                "Change one of the two.",
+            )
+        if self.positions == "sinusoidal" and self.width % 2:
+            raise fault_at(("width",), f"sinusoidal positions need an even width, received {self.width}.")
+        return self
+
+
+def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
+    tensors, features = models.open_inputs(spec)
+    source, others = models.sole(features, "transformer", sequences=True)
+    tokens, mask = _embedded(options, _tokens(options, source), source.mask)
+    attended = None if mask is None else _for_attention(mask)
+    for _ in range(options.depth):
+        tokens = _part(options, tokens, lambda x: _attention(options, x, attended))
+        tokens = _part(options, tokens, lambda x: _feed_forward(options, x))
+    tokens = _normalized(tokens) if options.norm_first else tokens
+    return models.close(tensors, models.join([_pooled(options, tokens, mask), *map(models.vector, others)]), heads)
+
+
+def _tokens(options: Options, source: Feature) -> Any:
+    """What the source gives for each token, `(batch, tokens, features)`."""
+    if options.patch is None:
+        return models.rows(source)
+    if not models.is_image(source):
+        raise BmcliError(
+            f"patches are of images, but '{source.column.name}' is a sequence.",
+            path="model.patch",
+            suggestion="Leave `patch` out: the tokens are the steps.",
+        )
+    return _patches(source, models.pair(options.patch))
+
+
+def _patches(source: Feature, patch: tuple[int, int]) -> Any:
+    """An image cut into patches, row by row, each flattened."""
+    import keras
+
+    _, height, width, channels = source.tensor.shape
+    if height % patch[0] or width % patch[1]:
+        raise BmcliError(
+            f"an image of {height}x{width} cannot be cut into patches of {patch[0]}x{patch[1]}.",
+            path="model.patch",
+            suggestion=f"Rows divide by {_divisors(height)}; columns by {_divisors(width)}.",
+        )
+    down, across = height // patch[0], width // patch[1]
+    tensor = keras.layers.Reshape((down, patch[0], across, patch[1] * channels))(source.tensor)
+    tensor = keras.layers.Permute((1, 3, 2, 4))(tensor)
+    return keras.layers.Reshape((down * across, patch[0] * patch[1] * channels))(tensor)
+
+
+def _divisors(number: int) -> str:
+    return ", ".join(str(size) for size in range(1, number + 1) if number % size == 0)
+
+
+def _embedded(options: Options, tokens: Any, mask: Any) -> tuple[Any, Any]:
+    """Tokens at the model's width with their positions and, if asked for, the class token before them."""
+    from bmcli.layers.class_token import ClassToken
+    from bmcli.layers.positions import Positions
+
+    tokens = _dense(options, options.width)(tokens)
+    if options.positions is not None:
+        tokens = Positions(options.positions)(tokens)
+    if options.pooling == "token":
+        tokens = ClassToken()(tokens)
+        mask = None if mask is None else _with_token(mask)
+    return _dropped(options, tokens), mask
+
+
+def _with_token(mask: Any) -> Any:
+    from keras import ops
+
+    return ops.concatenate([ops.ones_like(mask[:, :1]), mask], axis=1)
+
+
+def _for_attention(mask: Any) -> Any:
+    """`(batch, 1, tokens)`: every token may attend to the valid ones."""
+    from keras import ops
+
+    return ops.expand_dims(ops.cast(mask, "bool"), 1)
+
+
+def _part(options: Options, tokens: Any, part: Any) -> Any:
+    """A residual part of a block, normalized before it or after."""
+    import keras
+
+    if options.norm_first:
+        return keras.layers.Add()([tokens, _dropped(options, part(_normalized(tokens)))])
+    return _normalized(keras.layers.Add()([tokens, _dropped(options, part(tokens))]))
+
+
+def _attention(options: Options, tokens: Any, mask: Any) -> Any:
+    import keras
+
+    attention = keras.layers.MultiHeadAttention(
+        options.heads, options.width // options.heads, dropout=options.dropout, **models.kernel(options)
+    )
+    return attention(tokens, tokens, attention_mask=mask)
+
+
+def _feed_forward(options: Options, tokens: Any) -> Any:
+    hidden = max(1, round(options.width * options.mlp_ratio))
+    tensor = models.activated(options.activation, _dense(options, hidden)(tokens))
+    return _dense(options, options.width)(_dropped(options, tensor))
+
+
+def _pooled(options: Options, tokens: Any, mask: Any) -> Any:
+    from bmcli.layers.step_pooling import StepPooling
+
+    if options.pooling == "token":
+        return tokens[:, 0]
+    return StepPooling(options.pooling)(tokens, mask=mask)
+
+
+def _dense(options: Options, units: int) -> keras.layers.Layer:
+    import keras
+
+    return keras.layers.Dense(units, **models.kernel(options))
+
+
+def _dropped(options: Options, tensor: Any) -> Any:
+    import keras
+
+    return keras.layers.Dropout(options.dropout)(tensor) if options.dropout else tensor
+
+
+def _normalized(tensor: Any) -> Any:
+    import keras
+
+    return keras.layers.LayerNormalization(epsilon=1e-6)(tensor)

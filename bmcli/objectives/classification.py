@@ -1,0 +1,342 @@
+"""Classification: one of several classes, by a softmax over the network's logits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from bmcli import parts
+from bmcli.errors import BmcliError
+from bmcli.objectives import Direction, Measure, check_loss, check_metrics, free_name
+from bmcli.recipe import catalogue
+from bmcli.recipe.fields import Checked, KerasKind, KerasObject, Kind, checked_mapping, fault, shown
+from bmcli.specs import Column
+
+if TYPE_CHECKING:
+    import numpy as np
+
+TARGETS = ("category",)
+
+_EPSILON = 1e-7
+
+# What each loss takes: the target as class indices, one row of 0 and 1 a class, 0 or 1 for the second of two
+# classes, or -1 or 1 for it; the output as logits, probabilities, or the second logit less the first.
+_LOSSES = {
+    "sparse_categorical_crossentropy": ("indices", "logits"),
+    "categorical_crossentropy": ("one_hot", "logits"),
+    "categorical_focal_crossentropy": ("one_hot", "logits"),
+    "categorical_generalized_cross_entropy": ("indices", "probabilities"),
+    "categorical_hinge": ("one_hot", "logits"),
+    "kl_divergence": ("one_hot", "probabilities"),
+    "mean_squared_error": ("one_hot", "probabilities"),
+    "mean_absolute_error": ("one_hot", "probabilities"),
+    "cosine_similarity": ("one_hot", "probabilities"),
+    "binary_crossentropy": ("second", "margin"),
+    "binary_focal_crossentropy": ("second", "margin"),
+    "hinge": ("sign", "margin"),
+    "squared_hinge": ("sign", "margin"),
+}
+_CANNOT_SMOOTH = (
+    "sparse_categorical_crossentropy",
+    "categorical_generalized_cross_entropy",
+    "categorical_hinge",
+    "hinge",
+    "squared_hinge",
+)
+_FOR_TWO_CLASSES = {
+    "binary_crossentropy": "categorical_crossentropy",
+    "binary_focal_crossentropy": "categorical_focal_crossentropy",
+    "hinge": "categorical_hinge",
+    "squared_hinge": "categorical_hinge",
+}
+
+# What each metric takes, as above; `threshold` is the second class of two, or every class if there are more.
+_METRICS: Mapping[str, tuple[str, Direction]] = {
+    "sparse_categorical_accuracy": ("indices", "max"),
+    "sparse_top_k_categorical_accuracy": ("indices", "max"),
+    "sparse_categorical_crossentropy": ("indices", "min"),
+    "categorical_accuracy": ("one_hot", "max"),
+    "top_k_categorical_accuracy": ("one_hot", "max"),
+    "categorical_crossentropy": ("one_hot", "min"),
+    "kl_divergence": ("one_hot", "min"),
+    "cosine_similarity": ("one_hot", "max"),
+    "mean_squared_error": ("one_hot", "min"),
+    "mean_absolute_error": ("one_hot", "min"),
+    "root_mean_squared_error": ("one_hot", "min"),
+    "auc": ("threshold", "max"),
+    "precision": ("threshold", "max"),
+    "recall": ("threshold", "max"),
+    "f1_score": ("threshold", "max"),
+    "f_beta_score": ("threshold", "max"),
+    "precision_at_recall": ("threshold", "max"),
+    "recall_at_precision": ("threshold", "max"),
+    "sensitivity_at_specificity": ("threshold", "max"),
+    "specificity_at_sensitivity": ("threshold", "max"),
+    "true_positives": ("threshold", "max"),
+    "true_negatives": ("threshold", "max"),
+    "false_positives": ("threshold", "min"),
+    "false_negatives": ("threshold", "min"),
+    "binary_accuracy": ("two_classes", "max"),
+    "binary_crossentropy": ("two_classes", "min"),
+}
+METRICS: Mapping[str, Direction] = {name: direction for name, (_, direction) in _METRICS.items()}
+
+
+@dataclass(frozen=True)
+class ClassWeights(Checked):
+    """`balanced`, or a weight for each class that differs from 1."""
+
+    def check(self, value: Any) -> Any:
+        if value is None or value == "balanced":
+            return value
+        if not isinstance(value, Mapping) or not value:
+            raise fault(
+                "class_weights",
+                f"expected balanced or weights by class, received {shown(value)}.",
+                "Write {CLASS: 2.0}; the other classes weigh 1.",
+            )
+        # Classes are text; YAML reads a class called 0 as a number.
+        return {str(name): weight for name, weight in checked_mapping(_checked_weight, value).items()}
+
+    def json_schema(self) -> dict[str, Any]:
+        weights = {
+            "type": "object",
+            "additionalProperties": {"type": "number", "minimum": 0},
+            "minProperties": 1,
+        }
+        return {"anyOf": [{"const": "balanced"}, weights, {"type": "null"}]}
+
+
+def _checked_weight(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise fault("class_weight", f"expected a number of at least 0, received {shown(value)}.")
+    return float(value)
+
+
+class Options(Kind):
+    """Cross-entropy of the classes, or another Keras loss."""
+
+    kind: Literal["classification"] = Field(default="classification", description="One of several classes.")
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0,
+        description="Share e of a target spread over all K classes: the right one gets 1 - e + e/K, "
+        "the others e/K (Szegedy et al. 2016).",
+    )
+    class_weights: Annotated[Any, ClassWeights()] = Field(
+        default=None,
+        description="Factor of each class's losses: weights by class, or balanced: rows / (classes * rows of "
+        "the class) in training (King and Zeng 2001).",
+    )
+    loss: Annotated[KerasObject, KerasKind("losses")] | None = Field(
+        default=None,
+        description="A Keras loss by name; by default the cross-entropy. Hinge losses take logits as scores, "
+        "squared and absolute errors take probabilities.",
+    )
+    weight: Annotated[float, Field(gt=0)] = Field(
+        default=1.0, description="Factor of this target's loss beside those of other targets."
+    )
+
+    @field_validator("loss")
+    @classmethod
+    def _loss_suits(cls, value: KerasObject | None) -> KerasObject | None:
+        return check_loss(value, list(_LOSSES), "classification")
+
+    @model_validator(mode="after")
+    def _loss_can_smooth(self) -> Options:
+        if self.loss is None or not self.label_smoothing:
+            return self
+        if self.loss.kind in _CANNOT_SMOOTH:
+            raise fault(
+                "label_smoothing",
+                f"{self.loss.kind} cannot smooth labels.",
+                "Use categorical_crossentropy, or leave label_smoothing out.",
+            )
+        if "label_smoothing" in self.loss.options:
+            raise fault("label_smoothing", "label_smoothing is given twice.", "Leave out that of the loss.")
+        return self
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Classification of one target.
+
+    Args:
+        keras_loss: Gives a loss for each example.
+        class_weights: `(classes,)` in float32, or None.
+    """
+
+    target: Column
+    keras_loss: Any
+    takes: tuple[str, str]
+    label_smoothing: float
+    class_weights: np.ndarray | None
+    weight: float
+
+    def loss(self, target: Any, output: Any) -> Any:
+        from keras import ops
+
+        wanted, given = self.takes
+        losses = self.keras_loss(self._as_target(wanted, target), _as_output(given, output))
+        if self.class_weights is None:
+            return losses
+        return losses * ops.take(ops.convert_to_tensor(self.class_weights), target)
+
+    def predict(self, output: Any) -> Any:
+        from keras import ops
+
+        return ops.softmax(ops.cast(output, "float32"))
+
+    def metrics(self, extra: tuple[KerasObject, ...] = ()) -> dict[str, Measure]:
+        check_metrics(extra, _suitable(len(self.target.classes)), self.target)
+        metrics = {"accuracy": self._measure(KerasObject("sparse_categorical_accuracy"), "accuracy", 0)}
+        for position, described in enumerate(extra):
+            name = free_name(described.kind, metrics)
+            metrics[name] = self._measure(described, name, position)
+        return metrics
+
+    def _as_target(self, wanted: str, target: Any) -> Any:
+        """Class indices `(batch,)` as a loss wants them."""
+        from keras import ops
+
+        if wanted == "indices":
+            return target
+        if wanted == "one_hot":
+            count = len(self.target.classes)
+            one_hot = ops.one_hot(target, count, dtype="float32")
+            return one_hot * (1 - self.label_smoothing) + self.label_smoothing / count
+        second = ops.expand_dims(ops.cast(target, "float32"), -1)
+        if wanted == "sign":
+            return 2 * second - 1
+        return second * (1 - self.label_smoothing) + self.label_smoothing / 2
+
+    def _measure(self, described: KerasObject, name: str, position: int) -> Measure:
+        from bmcli.layers.keras_objects import make
+
+        count = len(self.target.classes)
+        form, direction = _METRICS[described.kind]
+        if form == "threshold":
+            by_class = count > 2 or {"class_id", "top_k"} & set(described.options)
+            form = "one_hot" if by_class else "second"
+        options = {**_defaults(described.kind, form), **described.options}
+        if options.get("k", 0) >= count:
+            raise BmcliError(
+                f"{described.kind}: k is {options['k']}, but '{self.target.name}' has {count} classes.",
+                path=f"train.metrics.{position}",
+                suggestion=f"Write k: {count - 1}." if count > 2 else "Leave it out.",
+            )
+        try:
+            keras_metric = make("metrics", KerasObject(described.kind, options), name=name)
+        except (ValueError, TypeError) as error:
+            raise BmcliError(f"{described.kind}: {error}", path=f"train.metrics.{position}") from error
+        measure = Measure(keras_metric, direction, _arguments(form, count))
+        _create_variables(measure, count)
+        return measure
+
+
+def width(target: Column) -> int:
+    """A logit for each class."""
+    return len(target.classes)
+
+
+def build(options: Options, target: Column, train_targets: Any) -> Classification:
+    """The objective for a target.
+
+    Raises:
+        BmcliError: A class weight is of no class, or the loss is for two classes and the target has more.
+    """
+    from bmcli.layers.keras_objects import make
+
+    kind = "categorical_crossentropy" if options.label_smoothing else "sparse_categorical_crossentropy"
+    loss = options.loss or KerasObject(kind)
+    if loss.kind in _FOR_TWO_CLASSES and len(target.classes) != 2:
+        raise BmcliError(
+            f"{loss.kind} is for two classes, but target '{target.name}' has {len(target.classes)}.",
+            path="objective.loss",
+            suggestion=f"Use {_FOR_TWO_CLASSES[loss.kind]}.",
+        )
+    fixed: dict[str, Any] = {"reduction": "none", "dtype": "float32"}
+    if catalogue.entry("losses", loss.kind)["from_logits"]:
+        fixed["from_logits"] = True
+    try:
+        keras_loss = make("losses", loss, **fixed)
+    except (ValueError, TypeError) as error:
+        raise BmcliError(f"{loss.kind}: {error}", path="objective.loss") from error
+    return Classification(
+        target=target,
+        keras_loss=keras_loss,
+        takes=_LOSSES[loss.kind],
+        label_smoothing=options.label_smoothing,
+        class_weights=_weights(options.class_weights, target.classes, train_targets),
+        weight=options.weight,
+    )
+
+
+def _weights(
+    chosen: Mapping[str, float] | Literal["balanced"] | None, classes: tuple[str, ...], train_targets: Any
+) -> np.ndarray | None:
+    """A weight for each class, in the order of their indices."""
+    import numpy as np
+
+    if chosen is None:
+        return None
+    if chosen == "balanced":
+        counts = np.bincount(np.asarray(train_targets), minlength=len(classes))
+        return (counts.sum() / (len(classes) * np.maximum(counts, 1))).astype("float32")
+    for name in chosen:
+        if name not in classes:
+            raise BmcliError(
+                f"there is no class '{name}'.",
+                path=f"objective.class_weights.{name}",
+                suggestion=parts.did_you_mean(name, classes),
+            )
+    return np.array([chosen.get(name, 1.0) for name in classes], "float32")
+
+
+def _as_output(wanted: str, output: Any) -> Any:
+    """Logits `(batch, classes)` as a loss wants them."""
+    from keras import ops
+
+    logits = ops.cast(output, "float32")
+    if wanted == "margin":
+        return logits[:, 1:] - logits[:, :1]
+    # Powers and logarithms of a probability that underflowed have no gradient.
+    return ops.clip(ops.softmax(logits), _EPSILON, 1.0) if wanted == "probabilities" else logits
+
+
+def _suitable(classes: int) -> Mapping[str, Direction]:
+    return {name: way for name, way in METRICS.items() if classes == 2 or _METRICS[name][0] != "two_classes"}
+
+
+def _defaults(kind: str, form: str) -> dict[str, Any]:
+    """Options that make a metric one number: Keras gives F-scores of each class."""
+    if kind not in ("f1_score", "f_beta_score"):
+        k = catalogue.entry("metrics", kind)["options"].get("k")
+        return {} if k is None else {"k": k}
+    return {"average": "macro", **({"threshold": 0.5} if form == "second" else {})}
+
+
+def _arguments(form: str, classes: int) -> Any:
+    """What a metric takes, from class indices `(batch,)` and probabilities `(batch, classes)`."""
+    from keras import ops
+
+    if form == "indices":
+        return lambda target, prediction: (target, prediction)
+    if form == "one_hot":
+        return lambda target, prediction: (ops.one_hot(target, classes, dtype="float32"), prediction)
+    return lambda target, prediction: (
+        ops.expand_dims(ops.cast(target, "float32"), -1),
+        prediction[:, 1:],
+    )
+
+
+def _create_variables(measure: Measure, classes: int) -> None:
+    """Some Keras metrics create their variables with the first batch; a compiled step needs them before."""
+    import numpy as np
+
+    if not measure.keras_metric.variables:
+        measure.update(np.zeros(2, "int32"), np.full((2, classes), 1 / classes, "float32"))
+        measure.keras_metric.reset_state()

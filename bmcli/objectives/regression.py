@@ -1,0 +1,162 @@
+"""Regression: a number, learned on the scale it was standardised to and shown in its own unit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from bmcli.errors import BmcliError
+from bmcli.objectives import Direction, Measure, check_loss, check_metrics, free_name
+from bmcli.recipe.fields import KerasKind, KerasObject, Kind
+from bmcli.specs import Column
+
+TARGETS = ("number",)
+METRICS: Mapping[str, Direction] = {
+    "mean_absolute_error": "min",
+    "mean_squared_error": "min",
+    "root_mean_squared_error": "min",
+    "mean_absolute_percentage_error": "min",
+    "mean_squared_logarithmic_error": "min",
+    "log_cosh_error": "min",
+    "r2_score": "max",
+}
+
+_STANDARDISED = ("mean_squared_error", "mean_absolute_error", "huber", "log_cosh")
+_OWN_UNIT = ("mean_absolute_percentage_error", "mean_squared_logarithmic_error")
+
+# Smaller than this share of the target's deviation counts as 0: what scaling and its inverse leave of it.
+_ROUNDING = 1e-5
+
+
+class Options(Kind):
+    """Squared error of the standardised number, or another Keras loss."""
+
+    kind: Literal["regression"] = Field(default="regression", description="A number.")
+    loss: Annotated[KerasObject, KerasKind("losses")] = Field(
+        default=KerasObject("mean_squared_error"),
+        description="A Keras loss by name, of the standardised number: huber's delta counts its deviations. "
+        "Percentage and logarithmic errors are of the number in its own unit.",
+    )
+    weight: Annotated[float, Field(gt=0)] = Field(
+        default=1.0, description="Factor of this target's loss beside those of other targets."
+    )
+
+    @field_validator("loss")
+    @classmethod
+    def _loss_suits(cls, value: KerasObject) -> KerasObject | None:
+        return check_loss(value, [*_STANDARDISED, *_OWN_UNIT], "regression")
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Regression of one target, whose encoded values are `(value - mean) / scale`.
+
+    Args:
+        keras_loss: Gives a loss for each example.
+        in_own_unit: Whether the loss takes values as they were before scaling.
+    """
+
+    target: Column
+    keras_loss: Any
+    in_own_unit: bool
+    weight: float
+
+    def loss(self, target: Any, output: Any) -> Any:
+        from keras import ops
+
+        truth, prediction = ops.reshape(target, (-1,)), ops.reshape(ops.cast(output, "float32"), (-1,))
+        if self.in_own_unit:
+            truth, prediction = self._unscaled(truth), self._unscaled(prediction)
+        return self.keras_loss(ops.expand_dims(truth, -1), ops.expand_dims(prediction, -1))
+
+    def predict(self, output: Any) -> Any:
+        from keras import ops
+
+        return self._unscaled(ops.reshape(output, (-1,)))
+
+    def metrics(self, extra: tuple[KerasObject, ...] = ()) -> dict[str, Measure]:
+        check_metrics(extra, METRICS, self.target)
+        metrics = {
+            "mae": self._measure(KerasObject("mean_absolute_error"), "mae", 0),
+            "rmse": self._measure(KerasObject("root_mean_squared_error"), "rmse", 0),
+        }
+        for position, described in enumerate(extra):
+            name = free_name(described.kind, metrics)
+            metrics[name] = self._measure(described, name, position)
+        return metrics
+
+    def _unscaled(self, encoded: Any) -> Any:
+        from keras import ops
+
+        state = self.target.state
+        return ops.cast(encoded, "float32") * float(state["scale"]) + float(state["mean"])
+
+    def _measure(self, described: KerasObject, name: str, position: int) -> Measure:
+        from bmcli.layers.keras_objects import make
+
+        try:
+            keras_metric = make("metrics", described, name=name)
+        except (ValueError, TypeError) as error:
+            raise BmcliError(f"{described.kind}: {error}", path=f"train.metrics.{position}") from error
+        measure = Measure(keras_metric, METRICS[described.kind], self._arguments)
+        _create_variables(measure)
+        return measure
+
+    def _arguments(self, target: Any, prediction: Any) -> tuple[Any, Any]:
+        """Both in the target's own unit, `(batch, 1)`."""
+        from keras import ops
+
+        return ops.reshape(self._unscaled(target), (-1, 1)), ops.reshape(prediction, (-1, 1))
+
+
+def width(target: Column) -> int:
+    """The number itself."""
+    return 1
+
+
+def build(options: Options, target: Column, train_targets: Any) -> Regression:
+    """The objective for a target.
+
+    Raises:
+        BmcliError: The loss is not defined for some of the training rows.
+    """
+    from bmcli.layers.keras_objects import make
+
+    _check_domain(options.loss.kind, target, train_targets)
+    try:
+        keras_loss = make("losses", options.loss, reduction="none", dtype="float32")
+    except (ValueError, TypeError) as error:
+        raise BmcliError(f"{options.loss.kind}: {error}", path="objective.loss") from error
+    return Regression(target, keras_loss, options.loss.kind in _OWN_UNIT, options.weight)
+
+
+def _check_domain(loss: str, target: Column, train_targets: Any) -> None:
+    import numpy as np
+
+    if loss not in _OWN_UNIT:
+        return
+    scale = target.state["scale"]
+    values = np.asarray(train_targets, "float64") * scale + target.state["mean"]
+    tolerance = _ROUNDING * scale
+    if loss == "mean_absolute_percentage_error":
+        wrong, needed = np.abs(values) <= tolerance, "numbers other than 0"
+    else:
+        wrong, needed = values < -tolerance, "numbers of at least 0"
+    if wrong.any():
+        raise BmcliError(
+            f"{loss} needs {needed}; of target '{target.name}' {int(wrong.sum())} training rows break that.",
+            path="objective.loss",
+            suggestion="Use mean_absolute_error or huber.",
+        )
+
+
+def _create_variables(measure: Measure) -> None:
+    """Some Keras metrics create their variables with the first batch; a compiled step needs them before."""
+    import numpy as np
+
+    if not measure.keras_metric.variables:
+        measure.update(np.zeros(2, "float32"), np.zeros(2, "float32"))
+        measure.keras_metric.reset_state()

@@ -1,0 +1,61 @@
+"""Small columns and what opens them, so that families are tested without data."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from bmcli.inputs import Feature
+from bmcli.specs import Column, DataSpec
+
+CLASSES = ("red", "green", "blue")
+
+
+def column(name: str, shape: tuple[int, ...], dtype: str = "float32", **state: Any) -> Column:
+    """An input; with `padding=x`, steps that start with x are padding; with `codes=n`, integers below n."""
+    return Column(name, "fake", shape, dtype, raw_shape=shape, raw_dtype=dtype, state=state)
+
+
+def category(name: str = "label", classes: tuple[str, ...] = CLASSES) -> Column:
+    return Column(name, "category", (), "int32", classes=classes)
+
+
+def number(name: str = "price", mean: float = 0.0, scale: float = 1.0) -> Column:
+    return Column(name, "number", (), "float32", state={"mean": mean, "scale": scale})
+
+
+def spec(*inputs: Column, targets: tuple[Column, ...] = (category(),)) -> DataSpec:
+    return DataSpec(tuple(inputs), targets, {"train": 8, "validation": 0, "test": 0}, "", "")
+
+
+def heads(data: DataSpec) -> dict[str, int]:
+    return {target.name: len(target.classes) or 1 for target in data.targets}
+
+
+def kind_of(opened: Column) -> Any:
+    """Stands in for `bmcli.inputs.kind_of`."""
+    return SimpleNamespace(feature=_feature)
+
+
+def _feature(opened: Column, encoded: Any) -> Feature:
+    from keras import ops
+
+    mask = None
+    if "padding" in opened.state:
+        mask = ops.not_equal(encoded[:, :, 0], opened.state["padding"])
+    if "codes" in opened.state:
+        return Feature(opened, ops.one_hot(encoded, opened.state["codes"]))
+    return Feature(opened, ops.cast(encoded, "float32"), mask)
+
+
+def batch(data: DataSpec, size: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Encoded rows: normal numbers, or codes."""
+    random = np.random.default_rng(seed)
+    return {
+        c.name: random.integers(0, c.state["codes"], (size, *c.shape)).astype(c.dtype)
+        if "codes" in c.state
+        else random.normal(size=(size, *c.shape)).astype(c.dtype)
+        for c in data.inputs
+    }

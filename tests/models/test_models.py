@@ -1,0 +1,50 @@
+"""What all families share."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import tensorflow as tf
+
+from bmcli import models, parts
+from bmcli.models import mlp
+from tests.models.fakes import category, column, heads, spec
+
+
+def test_options_cost_no_tensorflow() -> None:
+    program = """
+import sys
+from bmcli import parts
+for room in ("models", "objectives"):
+    assert parts.names(room)
+    for kind in parts.names(room):
+        parts.load(room, kind)
+heavy = {"tensorflow", "keras", "numpy", "pyarrow", "sklearn"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["dense", "dense_2", "activation_1", "rows/second", "rows_second", "mean", "größe (m²)"]
+)
+def test_any_column_name_will_do(name: str) -> None:
+    data = spec(column(name, (3,)), column("flatten", (2, 2)), targets=(category("is/red"), category(name)))
+    network = mlp.build(mlp.Options(), data, heads(data))
+    outputs = network({name: tf.zeros((2, 3)), "flatten": tf.zeros((2, 2, 2))})
+    assert set(outputs) == {"is/red", name}
+
+
+def test_pairs_are_made_of_single_numbers() -> None:
+    assert models.pair(3) == (3, 3)
+    assert models.pair((3, 5)) == (3, 5)
+
+
+def test_every_option_is_described() -> None:
+    for room in ("models", "objectives"):
+        for kind in parts.names(room):
+            options = parts.load(room, kind).Options
+            assert options.__doc__
+            assert [name for name, field in options.model_fields.items() if not field.description] == []
