@@ -1,0 +1,130 @@
+"""Figures of a category target: how often its most probable class is right, and how well it ranks them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from bmcli.evaluation.result import ClassRow, TargetResult
+
+AVERAGES = ("macro", "micro", "weighted")
+RANKINGS = ("roc_auc", "pr_auc")
+
+
+def metric_names(classes: int, top_k: int) -> tuple[str, ...]:
+    """Every metric of a target with so many classes, in the order they are shown."""
+    top = (f"top_{top_k}_accuracy",) if classes > top_k else ()
+    averaged = (f"{figure}_{average}" for figure in ("precision", "recall", "f1") for average in AVERAGES)
+    return ("accuracy", *top, *averaged, *RANKINGS, "log_loss")
+
+
+def measure(truth: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...], top_k: int) -> TargetResult:
+    """All figures of one category target.
+
+    The predicted class is the most probable one, the first of them in a tie.
+
+    Precision, recall and F1 are scikit-learn's: macro and weighted averages run over the classes that occur
+    or are predicted, and 0/0 (the precision of a class that is never predicted) counts as 0 in them. Micro
+    averages equal the accuracy, because every row has one class.
+
+    `roc_auc` and `pr_auc` (average precision, the step-wise area) are those of the last class if there are
+    two classes; otherwise each class that occurs is ranked against the rest, and the areas are averaged with
+    equal weights (one-vs-rest, macro). They are undefined if every row is of one class.
+
+    Args:
+        truth: Class indices, `(n,)`, at least one row.
+        probabilities: `(n, classes)`, each row adding up to 1.
+        top_k: k of the top-k accuracy, which is given if there are more classes than that.
+    """
+    predicted = probabilities.argmax(axis=1)
+    rows = tuple(_class_rows(truth, predicted, probabilities, classes))
+    metrics = {"accuracy": float(np.mean(predicted == truth))}
+    if len(classes) > top_k:
+        metrics[f"top_{top_k}_accuracy"] = top_k_accuracy(truth, probabilities, top_k)
+    metrics |= _averages(truth, predicted)
+    rankings = _rankings(rows)
+    metrics |= rankings
+    metrics["log_loss"] = log_loss(truth, probabilities)
+    only = next(row.name for row in rows if row.support)
+    undefined = {name: f"every row is of class '{only}'." for name in RANKINGS if name not in rankings}
+    return TargetResult(metrics, undefined, rows, _confusion(truth, predicted, len(classes)))
+
+
+def top_k_accuracy(truth: np.ndarray, probabilities: np.ndarray, k: int) -> float:
+    """Share of rows whose class is among the k most probable; in a tie the class that comes first is ahead.
+
+    scikit-learn lets the last class win a tie, so that its top-1 accuracy is not the accuracy of `argmax`.
+    """
+    own = np.take_along_axis(probabilities, truth[:, None], axis=1)
+    earlier = np.arange(probabilities.shape[1]) < truth[:, None]
+    ahead = (probabilities > own) | ((probabilities == own) & earlier)
+    return float(np.mean(ahead.sum(axis=1) < k))
+
+
+def log_loss(truth: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean of `-log(probability of the true class)`, in nats, at most 15.94.
+
+    A probability below float32's epsilon, 1.2e-7, counts as that, as in scikit-learn, whose own function
+    takes neither a single class nor probabilities that were rounded to half precision.
+    """
+    own = np.take_along_axis(probabilities, truth[:, None], axis=1).astype(np.float64)
+    floor = float(np.finfo(np.float32).eps)
+    return float(np.mean(np.abs(np.log(np.clip(own, floor, 1.0)))))
+
+
+def _averages(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    from sklearn.metrics import precision_recall_fscore_support
+
+    by_average = {
+        average: precision_recall_fscore_support(truth, predicted, average=average, zero_division=0)[:3]
+        for average in AVERAGES
+    }
+    return {
+        f"{figure}_{average}": float(by_average[average][position])
+        for position, figure in enumerate(("precision", "recall", "f1"))
+        for average in AVERAGES
+    }
+
+
+def _class_rows(
+    truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]
+) -> Iterator[ClassRow]:
+    from sklearn.metrics import precision_recall_fscore_support
+
+    indices = np.arange(len(classes))
+    precision, recall, f1, support = precision_recall_fscore_support(truth, predicted, labels=indices, zero_division=0)
+    guesses = np.bincount(predicted, minlength=len(classes))
+    for index, name in enumerate(classes):
+        there, guessed = support[index] > 0, guesses[index] > 0
+        roc_auc, pr_auc = _areas(truth == index, probabilities[:, index])
+        yield ClassRow(
+            name=name,
+            precision=float(precision[index]) if guessed else None,
+            recall=float(recall[index]) if there else None,
+            f1=float(f1[index]) if there or guessed else None,
+            support=int(support[index]),
+            roc_auc=roc_auc,
+            pr_auc=pr_auc,
+        )
+
+
+def _areas(positive: np.ndarray, scores: np.ndarray) -> tuple[float, float] | tuple[None, None]:
+    """Area under the ROC curve and average precision; None without positive or without negative rows."""
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    if positive.all() or not positive.any():
+        return None, None
+    return float(roc_auc_score(positive, scores)), float(average_precision_score(positive, scores))
+
+
+def _rankings(rows: tuple[ClassRow, ...]) -> dict[str, float]:
+    ranked = rows[-1:] if len(rows) == 2 else rows
+    defined = [row for row in ranked if row.roc_auc is not None]
+    return {name: float(np.mean([getattr(row, name) for row in defined])) for name in RANKINGS if defined}
+
+
+def _confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> tuple[tuple[int, ...], ...]:
+    # scikit-learn's function warns when the target has one class only.
+    counts = np.bincount(truth * classes + predicted, minlength=classes**2).reshape(classes, classes)
+    return tuple(map(tuple, counts.tolist()))

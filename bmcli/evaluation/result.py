@@ -1,0 +1,109 @@
+"""What an evaluation found, as plain values that pass through JSON unchanged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Confusion = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """How well one class is told from all others; None where the rows leave a figure undefined.
+
+    Args:
+        name: The class.
+        precision: Share of the rows predicted as this class that are; None if it is never predicted.
+        recall: Share of the rows of this class that are found; None if it has no row.
+        f1: Harmonic mean of the two; None if the class is neither there nor predicted.
+        support: Rows of this class.
+        roc_auc, pr_auc: One class against the rest; None if no row, or every row, is of this class.
+    """
+
+    name: str
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: int
+    roc_auc: float | None
+    pr_auc: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"class": self.name, **{key: value for key, value in vars(self).items() if key != "name"}}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> ClassRow:
+        return cls(name=values["class"], **{key: value for key, value in values.items() if key != "class"})
+
+
+@dataclass(frozen=True)
+class TargetResult:
+    """The figures of one target, under names without the target's.
+
+    Args:
+        metrics: Value by name.
+        undefined: Reason by name, for the metrics that these rows cannot give.
+        per_class: In the order of the classes; empty for a number.
+        confusion: Counts, rows are the truth and columns the prediction; empty for a number.
+    """
+
+    metrics: Mapping[str, float]
+    undefined: Mapping[str, str]
+    per_class: tuple[ClassRow, ...] = ()
+    confusion: Confusion = ()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Every figure of a model on some rows.
+
+    A metric is named `accuracy` if there is one target, `label/accuracy` if there are several.
+
+    Args:
+        metrics: Value by metric name; always finite.
+        per_class: A row a class, by category target.
+        confusion: Counts by category target; rows are the truth and columns the prediction, in the order of
+            `per_class`.
+        count: Rows that were measured.
+        undefined: Reason by metric name, for every metric that these rows cannot give.
+
+    Raises:
+        ValueError: A figure is not finite.
+    """
+
+    metrics: Mapping[str, float]
+    per_class: Mapping[str, tuple[ClassRow, ...]]
+    confusion: Mapping[str, Confusion]
+    count: int
+    undefined: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        rows = [row for table in self.per_class.values() for row in table]
+        of_classes = [v for row in rows for v in (row.precision, row.recall, row.f1, row.roc_auc, row.pr_auc)]
+        for value in (*self.metrics.values(), *of_classes):
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"Expected finite figures, received {value}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values: text, finite numbers, None, lists and dicts."""
+        return {
+            "count": self.count,
+            "metrics": dict(self.metrics),
+            "undefined": dict(self.undefined),
+            "per_class": {name: [row.to_json() for row in table] for name, table in self.per_class.items()},
+            "confusion": {name: [list(row) for row in matrix] for name, matrix in self.confusion.items()},
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Evaluation:
+        tables, matrices = values["per_class"], values["confusion"]
+        return cls(
+            metrics=dict(values["metrics"]),
+            per_class={name: tuple(map(ClassRow.from_json, table)) for name, table in tables.items()},
+            confusion={name: tuple(map(tuple, matrix)) for name, matrix in matrices.items()},
+            count=values["count"],
+            undefined=dict(values["undefined"]),
+        )

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bmcli.errors import BmcliError, RunFailed
+from bmcli.evaluation.metrics import better, measure, metric_names
+from bmcli.evaluation.result import ClassRow, Evaluation
+from bmcli.recipe import catalogue
+from tests.evaluation.columns import category, number
+
+TARGETS = (category("cat", "dog", name="animal"), number("age"))
+TRUTH = {"animal": np.array([0, 1, 1]), "age": np.array([1.0, 2.0, 4.0])}
+PREDICTIONS = {
+    "animal": np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], np.float32),
+    "age": np.array([1.0, 3.0, 4.0], np.float32),
+}
+
+
+def test_a_single_target_gives_bare_names() -> None:
+    found = measure(TRUTH, PREDICTIONS, TARGETS[:1], 5)
+    assert found.metrics["accuracy"] == pytest.approx(2 / 3)
+
+
+def test_several_targets_give_their_name_before_the_metric() -> None:
+    found = measure(TRUTH, PREDICTIONS, TARGETS, 5)
+    assert found.metrics["animal/accuracy"] == pytest.approx(2 / 3)
+    assert found.metrics["age/mae"] == pytest.approx(1 / 3)
+    assert set(found.per_class) == set(found.confusion) == {"animal"}
+    assert found.count == 3
+    assert tuple(found.metrics) == metric_names(TARGETS, 5)
+
+
+def test_reasons_carry_the_name_of_their_target() -> None:
+    one = {name: rows[:1] for name, rows in TRUTH.items()}
+    found = measure(one, {name: rows[:1] for name, rows in PREDICTIONS.items()}, TARGETS, 5)
+    assert set(found.undefined) == {"animal/roc_auc", "animal/pr_auc", "age/r2"}
+
+
+def test_names_of_metrics_follow_from_the_targets() -> None:
+    assert metric_names((number(),), 5) == ("mae", "rmse", "r2")
+    assert "top_5_accuracy" not in metric_names((category(*"abcde"),), 5)
+    assert "top_5_accuracy" in metric_names((category(*"abcdef"),), 5)
+    assert "top_2_accuracy" in metric_names((category(*"abcdef"),), 2)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("target", ["animal", "age"])
+def test_predictions_that_are_not_finite_are_refused(target: str, value: float) -> None:
+    broken = PREDICTIONS[target].copy()
+    broken[1] = value
+    with pytest.raises(RunFailed, match=f"target '{target}': 1 of 3 predictions are not finite"):
+        measure(TRUTH, {**PREDICTIONS, target: broken}, TARGETS, 5)
+
+
+def test_no_rows_are_a_fault_of_the_split() -> None:
+    with pytest.raises(BmcliError, match="no rows to measure on") as caught:
+        measure({"age": np.empty(0)}, {"age": np.empty(0)}, TARGETS[1:], 5)
+    assert caught.value.faults[0].path == "evaluate.split"
+
+
+def test_wrong_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"predictions \(3, 2\), received \(3,\) and \(3,\)"):
+        measure(TRUTH, {"animal": PREDICTIONS["age"]}, TARGETS[:1], 5)
+    with pytest.raises(ValueError, match=r"predictions \(3,\), received \(3,\) and \(3, 1\)"):
+        measure(TRUTH, {"age": PREDICTIONS["age"][:, None]}, TARGETS[1:], 5)
+
+
+def test_logits_are_refused() -> None:
+    with pytest.raises(ValueError, match="probabilities that add up to 1"):
+        measure(TRUTH, {"animal": PREDICTIONS["animal"] * 5 - 2}, TARGETS[:1], 5)
+
+
+@pytest.mark.parametrize("index", [-1, 2])
+def test_indices_beyond_the_classes_are_refused(index: int) -> None:
+    with pytest.raises(ValueError, match="indices below 2"):
+        measure({"animal": np.array([0, 1, index])}, PREDICTIONS, TARGETS[:1], 5)
+
+
+def test_arrays_are_left_as_they_are() -> None:
+    before = {name: rows.copy() for name, rows in PREDICTIONS.items()}
+    for rows in PREDICTIONS.values():
+        rows.flags.writeable = False
+    measure(TRUTH, PREDICTIONS, TARGETS, 5)
+    assert all(np.array_equal(before[name], rows) for name, rows in PREDICTIONS.items())
+
+
+@pytest.mark.parametrize("metric", ["loss", "train/loss", "validation/label/log_loss", "mae", "test/rmse", "price/mae"])
+def test_less_of_a_loss_or_an_error_is_better(metric: str) -> None:
+    assert better(metric) == "min"
+
+
+@pytest.mark.parametrize(
+    "metric",
+    ["accuracy", "loss/accuracy", "test/label/f1_macro", "r2", "roc_auc", "top_5_accuracy", "error/pr_auc"],
+)
+def test_more_of_a_share_is_better(metric: str) -> None:
+    assert better(metric) == "max"
+
+
+def test_every_metric_of_keras_has_its_direction() -> None:
+    falling = {name for name in catalogue.names("metrics") if better(name) == "min"}
+    assert falling == {
+        "binary_crossentropy", "categorical_crossentropy", "categorical_hinge", "false_negatives",
+        "false_positives", "hinge", "kl_divergence", "log_cosh_error", "mean_absolute_error",
+        "mean_absolute_percentage_error", "mean_squared_error", "mean_squared_logarithmic_error", "poisson",
+        "root_mean_squared_error", "sparse_categorical_crossentropy", "squared_hinge",
+    }  # fmt: skip
+
+
+def test_an_evaluation_survives_json() -> None:
+    found = measure(TRUTH, PREDICTIONS, TARGETS, 5)
+    assert Evaluation.from_json(json.loads(json.dumps(found.to_json(), allow_nan=False))) == found
+
+
+def test_json_names_classes_and_rows() -> None:
+    written = measure(TRUTH, PREDICTIONS, TARGETS, 5).to_json()
+    assert set(written) == {"count", "metrics", "undefined", "per_class", "confusion"}
+    assert written["confusion"] == {"animal": [[1, 0], [1, 1]]}
+    assert list(written["per_class"]["animal"][0]) == [
+        "class", "precision", "recall", "f1", "support", "roc_auc", "pr_auc"
+    ]  # fmt: skip
+
+
+share = st.none() | st.floats(0, 1)
+class_rows = st.builds(ClassRow, st.text(), share, share, share, st.integers(0, 10**9), share, share)
+evaluations = st.builds(
+    Evaluation,
+    metrics=st.dictionaries(st.text(), st.floats(allow_nan=False, allow_infinity=False)),
+    per_class=st.dictionaries(st.text(), st.lists(class_rows, max_size=3).map(tuple), max_size=2),
+    confusion=st.dictionaries(
+        st.text(),
+        st.lists(st.lists(st.integers(0), max_size=3).map(tuple), max_size=3).map(tuple),
+        max_size=2,
+    ),
+    count=st.integers(1),
+    undefined=st.dictionaries(st.text(), st.text()),
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(evaluations)
+def test_any_evaluation_survives_json(evaluation: Evaluation) -> None:
+    assert Evaluation.from_json(json.loads(json.dumps(evaluation.to_json(), allow_nan=False))) == evaluation
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_evaluation_holds_finite_figures_only(value: float) -> None:
+    with pytest.raises(ValueError, match="Expected finite figures"):
+        Evaluation({"accuracy": value}, {}, {}, 1)
+    with pytest.raises(ValueError, match="Expected finite figures"):
+        Evaluation({}, {"label": (ClassRow("cat", None, value, None, 1, None, None),)}, {}, 1)
