@@ -1,0 +1,82 @@
+"""Keras callbacks driven from our loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import keras
+
+from bmcli import parts
+from bmcli.errors import BmcliError, Fault
+from bmcli.layers.keras_objects import make
+from bmcli.recipe.fields import KerasObject
+from bmcli.recipe.schema import TrainOptions
+
+Directions = Mapping[str, Literal["min", "max"]]
+
+
+class Callbacks:
+    """The recipe's callbacks and TensorBoard, called after every epoch.
+
+    They see each metric under our name (`validation/loss`) and under Keras' (`val_loss`).
+    """
+
+    def __init__(
+        self, train: TrainOptions, model: keras.Model, optimizer: Any, events: str, directions: Directions
+    ) -> None:
+        self._watching = [
+            _make(described, directions, f"train.callbacks.{i}") for i, described in enumerate(train.callbacks)
+        ]
+        model.optimizer = optimizer  # where callbacks look for the learning rate
+        model.stop_training = False
+        self._model = model
+        self._list = keras.callbacks.CallbackList(self._watching, add_history=False, model=model)
+        board = keras.callbacks.TensorBoard(events, write_graph=False) if train.tensorboard else None
+        self._board = keras.callbacks.CallbackList([board] if board else [], add_history=False, model=model)
+        self._list.on_train_begin()
+        self._board.on_train_begin()
+
+    def after_epoch(self, epoch: int, row: Mapping[str, float]) -> bool:
+        """Calls them with an epoch's metrics (`epoch` counts from 1); true if one of them wants to stop."""
+        logs = {**row, **{_keras_name(name): value for name, value in row.items() if "/" in name}}
+        self._list.on_epoch_end(epoch - 1, logs)
+        self._board.on_epoch_end(epoch - 1, {_keras_name(name): value for name, value in row.items() if "/" in name})
+        return bool(self._model.stop_training)
+
+    def finish(self) -> None:
+        self._list.on_train_end()
+        self._board.on_train_end()
+
+    def state(self) -> list[dict[str, float]]:
+        """Counters and best values, as plain JSON values."""
+        return [
+            {name: float(value) for name, value in vars(callback).items() if _is_number(value)}
+            for callback in self._watching
+        ]
+
+    def restore(self, state: list[dict[str, float]]) -> None:
+        for callback, values in zip(self._watching, state, strict=True):
+            for name, value in values.items():
+                setattr(callback, name, type(getattr(callback, name) or value)(value))
+
+
+def _make(described: KerasObject, directions: Directions, path: str) -> Any:
+    options = dict(described.options)
+    monitor = options.setdefault("monitor", "validation/loss" if "validation/loss" in directions else "train/loss")
+    known = {**directions, **{_keras_name(name): way for name, way in directions.items()}}
+    if monitor not in known:
+        raise BmcliError(
+            Fault(f"no metric '{monitor}'.", f"{path}.monitor", None, parts.did_you_mean(monitor, directions))
+        )
+    options.setdefault("mode", known[monitor])
+    return make("callbacks", KerasObject(described.kind, options))
+
+
+def _keras_name(name: str) -> str:
+    """`validation/loss` is Keras' `val_loss`, `train/loss` its `loss`."""
+    return name.replace("validation/", "val_").replace("train/", "")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,126 @@
+"""Resumable state on disk: a flat list of variables and a small JSON object, all or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bmcli.errors import RunFailed
+
+KEPT = 2
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything a run needs to go on as if it had never stopped.
+
+    Args:
+        groups: Lists of arrays by name: `variables`, and `selected` weights once there are some.
+        values: Position, best value, counters of callbacks, as plain JSON values.
+    """
+
+    groups: Mapping[str, Sequence[np.ndarray]]
+    values: Mapping[str, Any]
+
+
+def save(folder: Path, step: int, state: State) -> Path:
+    """Writes a checkpoint aside, flushes it to the disk, renames it, and drops all but the newest two."""
+    folder.mkdir(exist_ok=True)
+    aside = folder / f".aside-{secrets.token_hex(4)}"
+    aside.mkdir()
+    try:
+        manifest = {
+            f"{name}.npz": _write_arrays(aside / f"{name}.npz", arrays) for name, arrays in state.groups.items()
+        }
+        _write(aside / "state.json", json.dumps({"values": state.values, "files": manifest}).encode())
+        _flush_folder(aside)
+        target = folder / f"step-{step:09d}"
+        if target.exists():
+            shutil.rmtree(target)
+        os.rename(aside, target)
+        _flush_folder(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    for old in _newest_first(folder)[KEPT:]:
+        shutil.rmtree(old)
+    return target
+
+
+def restore(folder: Path) -> State:
+    """The newest checkpoint that is whole.
+
+    Raises:
+        RunFailed: There is none.
+    """
+    for candidate in _newest_first(folder):
+        state = _read(candidate)
+        if state is not None:
+            return state
+    raise RunFailed(f"{folder}: no usable checkpoint.", suggestion="Train again to make a new run.")
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*"), reverse=True)
+
+
+def _write_arrays(path: Path, arrays: Sequence[np.ndarray]) -> str:
+    """Arrays as bytes with their dtypes beside them, because numpy's format has no bfloat16; the file's SHA-256."""
+    described = [{"dtype": str(array.dtype), "shape": list(array.shape)} for array in arrays]
+    raw: dict[str, Any] = {f"a{i}": np.frombuffer(array.tobytes(), np.uint8) for i, array in enumerate(arrays)}
+    raw["described"] = np.frombuffer(json.dumps(described).encode(), np.uint8)
+    with path.open("wb") as file:
+        np.savez(file, allow_pickle=False, **raw)
+        file.flush()
+        os.fsync(file.fileno())
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read(folder: Path) -> State | None:
+    """The checkpoint, or None if a file is missing or its bytes changed."""
+    try:
+        content = json.loads((folder / "state.json").read_bytes())
+        groups = {}
+        for name, digest in content["files"].items():
+            data = (folder / name).read_bytes()
+            if hashlib.sha256(data).hexdigest() != digest:
+                return None
+            groups[name.removesuffix(".npz")] = _read_arrays(folder / name)
+        return State(groups, content["values"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _read_arrays(path: Path) -> list[np.ndarray]:
+    import ml_dtypes  # registers bfloat16 with numpy
+
+    assert ml_dtypes.bfloat16
+    with np.load(path, allow_pickle=False) as stored:
+        described = json.loads(stored["described"].tobytes())
+        return [
+            np.frombuffer(stored[f"a{i}"].tobytes(), np.dtype(entry["dtype"])).reshape(entry["shape"])
+            for i, entry in enumerate(described)
+        ]

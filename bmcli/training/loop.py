@@ -1,0 +1,373 @@
+"""The training loop: epochs over a reproducible order, many steps a call, selection, stopping, checkpoints."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bmcli import parts
+from bmcli.errors import BmcliError, Interrupted
+from bmcli.recipe.schema import Recipe
+from bmcli.runs import Run
+from bmcli.specs import Prepared
+from bmcli.training import checkpoint, jit, optimizers
+from bmcli.training.callbacks import Callbacks, Directions
+from bmcli.training.feed import ResidentFeed, order
+from bmcli.training.meters import Meters
+from bmcli.training.network import Network
+from bmcli.training.step import NO_STEP, Pass, Steps
+
+CALL_S = 0.25  # Steps of one call fill about this time: Python costs nothing, and signals are still answered quickly.
+EVALUATION_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a training is, for a progress display.
+
+    Args:
+        epoch: Counts from 1.
+        step, steps: Done and to do in this epoch.
+        loss: Mean over the epoch so far.
+        examples_per_second: Of training alone, over the last call.
+        seconds_left: For all epochs, if none stops early.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    examples_per_second: float
+    seconds_left: float
+
+
+class Watcher(Protocol):
+    """What wants to know how a training goes on."""
+
+    def moment(self, moment: Moment) -> None: ...
+
+    def epoch(self, row: Mapping[str, Any], selected: bool) -> None: ...
+
+
+@dataclass
+class Progress:
+    """All that changes while training, beside the variables."""
+
+    epoch: int = 0  # epochs finished
+    batch: int = 0  # batches done of the next one
+    step: int = 0  # optimizer steps in all
+    train_s: float = 0.0
+    epoch_s: float = 0.0
+    best: float | None = None
+    selected_epoch: int | None = None
+    waited: int = 0  # epochs since the last improvement
+    row: dict[str, Any] = field(default_factory=dict)  # the selected epoch's
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended. The network holds the selected weights.
+
+    Args:
+        metrics: Of the selected epoch, e.g. `{"validation/accuracy": 0.98}`.
+        diverged: What became infinite or NaN and where, or None.
+        examples_per_second: Of training alone.
+    """
+
+    epochs: int
+    steps: int
+    selected_epoch: int | None
+    metrics: Mapping[str, float]
+    ended_by: str
+    diverged: str | None
+    train_s: float
+    examples_per_second: float
+
+
+class Diverged(Exception):
+    """A loss or a weight is no longer a finite number."""
+
+
+class Trainer:
+    """Trains one network; made once for each run.
+
+    Args:
+        cache: Where measurements of this machine are remembered.
+    """
+
+    def __init__(self, recipe: Recipe, network: Network, prepared: Prepared, run: Run, cache: Path) -> None:
+        train = recipe.train
+        self.recipe, self.network, self.run = recipe, network, run
+        self.feed = ResidentFeed(prepared.split("train"))
+        self.batch = min(train.batch_size, self.feed.count)
+        self.steps_per_epoch = math.ceil(self.feed.count / self.batch)
+        self.steps_in_all = min(train.epochs * self.steps_per_epoch, train.stop.steps or 2**62)
+        self.optimizer = _refusable("train.optimizer", lambda: optimizers.build(train, self.steps_in_all))
+        self.optimizer.build(network.model.trainable_variables)
+        self.meters = Meters(network, recipe.metrics())
+        self.validation = _validation(network, prepared, recipe.metrics())
+        self.directions = _directions(self.meters, self.validation is not None)
+        self.select = _known_metric(train.select.metric, self.directions, "train.select.metric")
+        if train.stop.metric is not None:
+            _known_metric(train.stop.metric, self.directions, "train.stop.metric")
+        self.callbacks = Callbacks(train, network.model, self.optimizer, str(run.events), self.directions)
+        self.jit, self.steps = self._compiled(recipe.runtime.jit, cache)
+        self._finite_weights = tf.function(lambda: _all_finite(network.model.weights))
+        self.progress = Progress()
+        self.selected: list[np.ndarray] = []
+        self._call_steps = 1
+        self._saved_at = time.monotonic()
+
+    def _compiled(self, wanted: bool | str, cache: Path) -> tuple[bool, Steps]:
+        def make(compiled: bool) -> Steps:
+            return Steps(self.network, self.optimizer, self.meters, self.feed, self.batch, compiled)
+
+        if isinstance(wanted, bool):
+            return wanted, make(wanted)
+        return jit.choose(make, order(self.recipe.seed, 0, self.feed.count), self.steps_in_all, cache)
+
+    @property
+    def variables(self) -> list[Any]:
+        """Everything that decides how training goes on, random states included, in a fixed order."""
+        return [*self.network.model.variables, *self.optimizer.variables, *self.meters.variables]
+
+    def train(self, watch: Watcher) -> Outcome:
+        """Trains to the end, or until a signal.
+
+        Raises:
+            Interrupted: SIGINT or SIGTERM came; a checkpoint is written.
+        """
+        ended_by, diverged = "epochs", None
+        with _signals() as signals:
+            try:
+                while self.progress.epoch < self.recipe.train.epochs:
+                    self._train_epoch(watch, signals)
+                    reason = self._finish_epoch(watch)
+                    if reason:
+                        ended_by = reason
+                        break
+                self.save()
+            except Diverged as error:
+                ended_by, diverged = "divergence", str(error)
+        self.callbacks.finish()
+        return self._outcome(ended_by, diverged)
+
+    def _train_epoch(self, watch: Watcher, signals: list[int]) -> None:
+        progress = self.progress
+        if progress.batch == 0:
+            self.meters.reset()
+            progress.epoch_s = 0.0
+        rows = order(self.recipe.seed, progress.epoch, self.feed.count)
+        full = self.feed.count // self.batch
+        while progress.batch < self.steps_per_epoch and not self._out_of_budget():
+            start = time.perf_counter()
+            if progress.batch < full:
+                count = min(self._call_steps, full - progress.batch, self.steps_in_all - progress.step)
+                bad = self.steps.many(rows, progress.batch, count)
+            else:
+                count = 1
+                bad = self.steps.ragged(rows)
+            if bad != NO_STEP:
+                raise Diverged(
+                    f"the loss of step {progress.step + bad + 1} (epoch {progress.epoch + 1}) is not a finite number"
+                )
+            self._advance(count, time.perf_counter() - start, watch)
+            self._answer(signals)
+
+    def _advance(self, count: int, seconds: float, watch: Watcher) -> None:
+        progress = self.progress
+        examples = min(count * self.batch, self.feed.count - progress.batch * self.batch)
+        progress.batch += count
+        progress.step += count
+        progress.train_s += seconds
+        progress.epoch_s += seconds
+        # At most doubled, because the first calls also trace and compile.
+        self._call_steps = max(1, min(2 * self._call_steps, int(CALL_S * count / seconds)))
+        left = self.steps_in_all - progress.step
+        loss = self.meters.loss()
+        watch.moment(
+            Moment(progress.epoch + 1, self.recipe.train.epochs, progress.batch, self.steps_per_epoch, loss,
+                   examples / seconds, left * seconds / count)
+        )  # fmt: skip
+
+    def _answer(self, signals: list[int]) -> None:
+        """Saves when it is time to, and stops when asked to."""
+        if signals:
+            self.save()
+            name = signal.Signals(signals[0]).name
+            raise Interrupted(
+                f"{name} after step {self.progress.step}: the state is saved.",
+                suggestion=f"Go on with `bmcli train --resume {self.run.folder}`.",
+            )
+        if time.monotonic() - self._saved_at > self.recipe.train.checkpoint_every:
+            self.save()
+
+    def _finish_epoch(self, watch: Watcher) -> str | None:
+        """Measures, selects, and says why training should stop now, if it should."""
+        progress = self.progress
+        self._require_finite_weights()
+        row = self._row()
+        selected = self._improves(row)
+        progress.epoch += 1
+        progress.batch = 0
+        if selected:
+            progress.best, progress.selected_epoch, progress.row = row.get(self.select), progress.epoch, row
+            self.selected = [weight.numpy() for weight in self.network.model.weights]
+        self.run.append_row(row)
+        watch.epoch(row, selected)
+        callback_stops = self.callbacks.after_epoch(progress.epoch, row)
+        return "callback" if callback_stops else self._stop_reason(row)
+
+    def _row(self) -> dict[str, Any]:
+        progress = self.progress
+        row: dict[str, Any] = {"epoch": progress.epoch + 1, "step": progress.step}
+        row |= {f"train/{name}": value for name, value in self.meters.results().items()}
+        if self.validation is not None:
+            row |= {f"validation/{name}": value for name, value in self.validation.measure().items()}
+        row["learning_rate"] = float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
+        examples = min(progress.batch * self.batch, self.feed.count)
+        row["examples_per_second"] = round(examples / progress.epoch_s, 1) if progress.epoch_s else 0.0
+        row["seconds"] = round(progress.train_s, 3)
+        return {name: value if math.isfinite(value) else None for name, value in row.items()}
+
+    def _improves(self, row: Mapping[str, Any]) -> bool:
+        """Whether an epoch is the best so far; counts the epochs waited for one that is better by `min_delta`."""
+        if self.select == "last":
+            return True
+        value, best = row[self.select], self.progress.best
+        if value is None:
+            self.progress.waited += 1
+            return False
+        gain = math.inf if best is None else (best - value if self.directions[self.select] == "min" else value - best)
+        self.progress.waited = 0 if gain > self.recipe.train.stop.min_delta else self.progress.waited + 1
+        return gain > 0
+
+    def _stop_reason(self, row: Mapping[str, Any]) -> str | None:
+        stop, progress = self.recipe.train.stop, self.progress
+        if stop.patience is not None and progress.waited >= stop.patience:
+            return "patience"
+        value = row.get(stop.metric) if stop.metric else None
+        if value is not None and (
+            (stop.above is not None and value >= stop.above) or (stop.below is not None and value <= stop.below)
+        ):
+            return "metric"
+        if progress.step >= self.steps_in_all and progress.epoch < self.recipe.train.epochs:
+            return "steps"
+        return "time" if self._out_of_budget() and progress.epoch < self.recipe.train.epochs else None
+
+    def _out_of_budget(self) -> bool:
+        limit_s = self.recipe.train.stop.time
+        return self.progress.step >= self.steps_in_all or (limit_s is not None and self.progress.train_s >= limit_s)
+
+    def _require_finite_weights(self) -> None:
+        # A NaN before ReLU and batch normalisation can leave the loss finite, so the weights are looked at too.
+        finite = self._finite_weights().numpy()
+        if not finite.all():
+            broken = self.network.model.weights[int(np.argmin(finite))].path
+            raise Diverged(f"weight {broken} holds NaN or infinity after epoch {self.progress.epoch + 1}")
+
+    def _outcome(self, ended_by: str, diverged: str | None) -> Outcome:
+        progress = self.progress
+        if self.selected:
+            for weight, value in zip(self.network.model.weights, self.selected, strict=True):
+                weight.assign(value)
+        metrics = {name: value for name, value in progress.row.items() if "/" in name and value is not None}
+        examples = progress.epoch * self.feed.count + min(progress.batch * self.batch, self.feed.count)
+        speed = examples / progress.train_s if progress.train_s else 0.0
+        return Outcome(
+            progress.epoch,
+            progress.step,
+            progress.selected_epoch,
+            metrics,
+            ended_by,
+            diverged,
+            progress.train_s,
+            speed,
+        )
+
+    def save(self) -> None:
+        """Writes a checkpoint; weights that are not finite are never written."""
+        self._require_finite_weights()
+        groups = {"variables": [variable.numpy() for variable in self.variables]}
+        if self.selected:
+            groups["selected"] = self.selected
+        values = {"progress": asdict(self.progress), "callbacks": self.callbacks.state()}
+        checkpoint.save(self.run.checkpoints, self.progress.step, checkpoint.State(groups, values))
+        self._saved_at = time.monotonic()
+
+    def resume(self) -> None:
+        """Takes up the newest checkpoint of the run."""
+        state = checkpoint.restore(self.run.checkpoints)
+        for variable, value in zip(self.variables, state.groups["variables"], strict=True):
+            variable.assign(value)
+        self.selected = list(state.groups.get("selected", ()))
+        self.progress = Progress(**state.values["progress"])
+        self.callbacks.restore(state.values["callbacks"])
+        self.run.keep_rows(self.progress.epoch)
+
+
+def _all_finite(weights: list[Any]) -> Any:
+    """For each weight whether all its numbers are finite, `(weights,)`."""
+    return tf.stack([tf.reduce_all(tf.math.is_finite(tf.cast(weight.value, tf.float32))) for weight in weights])
+
+
+def _validation(network: Network, prepared: Prepared, extra: Any) -> Pass | None:
+    if not prepared.spec.counts.get("validation"):
+        return None
+    feed = ResidentFeed(prepared.split("validation"))
+    return Pass(network, feed, min(EVALUATION_BATCH, feed.count), Meters(network, extra))
+
+
+def _directions(meters: Meters, validates: bool) -> Directions:
+    splits = ("train", "validation") if validates else ("train",)
+    return {f"{split}/{name}": way for split in splits for name, way in meters.directions().items()}
+
+
+def _known_metric(metric: str, directions: Directions, path: str) -> str:
+    """The metric by its full name; `auto` is the validation loss, or the training loss without validation rows."""
+    if metric == "auto":
+        return "validation/loss" if "validation/loss" in directions else "train/loss"
+    if metric != "last" and metric not in directions:
+        hint = parts.did_you_mean(metric, directions)
+        if metric.startswith("validation/") and "validation/loss" not in directions:
+            hint = "There are no validation rows; give data.split a validation share."
+        raise BmcliError(f"no metric '{metric}' is measured while training.", path=path, suggestion=hint)
+    return metric
+
+
+def _refusable(path: str, build: Any) -> Any:
+    """What `build` makes; options that Keras refuses become a fault of the recipe."""
+    try:
+        return build()
+    except (ValueError, TypeError) as error:
+        raise BmcliError(f"Keras refuses this: {str(error).splitlines()[0]}", path=path) from None
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM, so that a call of steps can end; a second one acts at once."""
+    received: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, frame: Any) -> None:
+        received.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

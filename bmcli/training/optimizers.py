@@ -1,0 +1,71 @@
+"""Optimizers and learning-rate schedules from a recipe."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from bmcli.layers.keras_objects import make
+from bmcli.recipe.fields import KerasObject
+from bmcli.recipe.schema import TrainOptions
+
+
+@keras.saving.register_keras_serializable(package="bmcli")
+class ShareSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate over the shares of a run.
+
+    It rises linearly to `peak` over the first `warmup` share of `steps`, then stays (`constant`), falls along half a
+    cosine (`cosine`, Loshchilov and Hutter 2017, section 3) or along a line (`linear`) to `floor * peak`.
+    """
+
+    def __init__(self, kind: str, peak: float, steps: int, warmup: float, floor: float) -> None:
+        self.kind, self.peak, self.steps, self.warmup, self.floor = kind, peak, steps, warmup, floor
+
+    def __call__(self, step: Any) -> Any:
+        done = ops.cast(step, "float32")
+        warmup_steps = self.warmup * self.steps
+        # The first step already learns: a rate of exactly 0 would waste it.
+        rise = ops.minimum((done + 1.0) / max(warmup_steps, 1.0), 1.0)
+        share = ops.clip((done - warmup_steps) / max(self.steps - warmup_steps, 1.0), 0.0, 1.0)
+        falls = {
+            "constant": lambda: ops.ones_like(share),
+            "cosine": lambda: 0.5 * (1.0 + ops.cos(math.pi * share)),
+            "linear": lambda: 1.0 - share,
+        }
+        return self.peak * rise * (self.floor + (1.0 - self.floor) * falls[self.kind]())
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "peak": self.peak,
+            "steps": self.steps,
+            "warmup": self.warmup,
+            "floor": self.floor,
+        }
+
+
+def build(train: TrainOptions, steps: int) -> keras.optimizers.Optimizer:
+    """The optimizer with its schedule, for a run of `steps` steps at most."""
+    described = train.optimizer
+    optimizer = make(
+        "optimizers", KerasObject(described.kind, {**described.options, "learning_rate": _rate(train, steps)})
+    )
+    return keras.optimizers.LossScaleOptimizer(optimizer) if train.precision == "mixed_float16" else optimizer
+
+
+def _rate(train: TrainOptions, steps: int) -> Any:
+    from bmcli.recipe import catalogue
+
+    default = catalogue.entry("optimizers", train.optimizer.kind)["options"]["learning_rate"]
+    peak = train.optimizer.options.get("learning_rate", default)
+    schedule = train.schedule
+    if isinstance(schedule, KerasObject):
+        known = catalogue.entry("schedules", schedule.kind)["options"]
+        first = {} if "values" in known else {"initial_learning_rate": peak}
+        return make("schedules", schedule, **first)
+    if schedule.kind == "constant" and schedule.warmup == 0:
+        return peak  # a plain variable, which callbacks may change
+    return ShareSchedule(schedule.kind, peak, steps, schedule.warmup, schedule.floor)
