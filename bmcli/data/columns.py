@@ -19,8 +19,8 @@ def check_names(rows: Rows, options: DataOptions, targets: Mapping[str, Kind]) -
     named |= {f"data.drop.{position}": name for position, name in enumerate(options.drop)}
     if options.split.column is not None:
         named["data.split.column"] = options.split.column
-    if options.split.stratify not in (None, "auto"):
-        named["data.split.stratify"] = str(options.split.stratify)
+    if options.split.stratify not in ("auto", "none"):
+        named["data.split.stratify"] = options.split.stratify
     faults = [missing(name, path, rows) for path, name in named.items() if name not in rows.columns]
     if faults:
         raise BmcliError(*faults)

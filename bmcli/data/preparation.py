@@ -105,17 +105,22 @@ def _split_rows(
         raise BmcliError("the files tell the splits already.", path="data.split.column", suggestion="Leave it out.")
     if column is not None:
         given = _each({("", column): rows.columns[column]}, lambda _, cells: splits.named(cells), rows, ())["", column]
+    stratify = _stratified(options, targets)
     groups = None
-    stratify = options.split.stratify
-    if stratify == "auto":
-        categories = [name for name, target in targets.items() if target.kind == "category"]
-        stratify = categories[0] if len(targets) == len(categories) == 1 else None
     if stratify is not None:
         told = _each({("", stratify): rows.columns[stratify]}, lambda _, cells: splits.groups_of(cells), rows, ())
         groups = told["", stratify]
         if options.split.stratify == "auto" and not splits.in_every_split(options.split, given, groups):
             groups, stratify = None, None
     return splits.assign(options.split, len(rows), seed, given, groups), stratify
+
+
+def _stratified(options: DataOptions, targets: Mapping[str, Kind]) -> str | None:
+    """The column whose proportions the splits should keep."""
+    chosen = options.split.stratify
+    if chosen == "auto":
+        return next(iter(targets)) if [target.kind for target in targets.values()] == ["category"] else None
+    return None if chosen == "none" else chosen
 
 
 def _fit(

@@ -15,6 +15,6 @@ def resolved(options: DataOptions, targets: Mapping[str, Kind], spec: DataSpec) 
     found = {
         "inputs": options.inputs or {column.name: part.check(column.kind) for column in spec.inputs},
         "targets": targets,
-        "split": options.split.model_copy(update={"stratify": spec.stratified}),
+        "split": options.split.model_copy(update={"stratify": spec.stratified or "none"}),
     }
     return options.model_copy(update=found)

@@ -1,0 +1,138 @@
+"""The names and options of Keras' objects, known without importing Keras."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from bmcli import parts
+
+Problem = tuple[tuple[str | int, ...], str, str]
+"""Where in the options, what is wrong, what to do."""
+
+# An option whose name ends so takes a Keras object of that family, as a name or a mapping with a `kind`.
+_FAMILY_OF_OPTION = {
+    "_initializer": "initializers",
+    "_regularizer": "regularizers",
+    "_constraint": "constraints",
+    "activation": "activations",
+    "layer": "layers",
+}
+
+# Options without a default to judge their type by.
+_COUNTS = {
+    "units", "filters", "input_dim", "output_dim", "num_heads", "key_dim", "head_dim", "num_query_heads",
+    "num_key_value_heads", "n", "height", "width", "num_classes",
+}  # fmt: skip
+_COUNTS_OF_AXES = {"kernel_size", "pool_size"}
+_NUMBERS = {"rate", "stddev", "clipnorm", "clipvalue", "global_clipnorm", "recall", "precision"}
+
+
+@cache
+def _families() -> dict[str, dict[str, Any]]:
+    families: dict[str, dict[str, Any]] = json.loads(
+        Path(__file__).with_name("keras_catalogue.json").read_text(encoding="utf-8")
+    )
+    return families
+
+
+def names(family: str) -> list[str]:
+    """Kinds of a family: `activations`, `initializers`, `layers`, `losses`, `metrics`, `optimizers` ..."""
+    return list(_families()[family])
+
+
+def entry(family: str, kind: str) -> dict[str, Any]:
+    """What is known of one kind: its Keras `object`, `options` with defaults, and which are `required`."""
+    found: dict[str, Any] = _families()[family][kind]
+    return found
+
+
+def family_of_option(option: str) -> str | None:
+    """The family of objects that an option takes, e.g. `initializers` for `kernel_initializer`."""
+    return next((family for ending, family in _FAMILY_OF_OPTION.items() if option.endswith(ending)), None)
+
+
+def check_options(family: str, kind: str, options: Mapping[str, Any], also: tuple[str, ...] = ()) -> list[Problem]:
+    """Every unknown, missing or wrongly typed option of a Keras object.
+
+    Args:
+        also: Names to suggest beside Keras' own, for options that Keras does not see.
+    """
+    known = entry(family, kind)
+    missing = [name for name in known["required"] if name not in options]
+    problems: list[Problem] = []
+    if missing:
+        example = ", ".join(f"{name}: ..." for name in missing)
+        needed = " and ".join(f"'{name}'" for name in missing)
+        problems.append(((), f"{kind} needs {needed}.", f"Write {{kind: {kind}, {example}}}."))
+    for name, value in options.items():
+        if name not in known["options"]:
+            hint = parts.did_you_mean(str(name), [*known["options"], *also])
+            problems.append(((name,), f"{kind} has no option '{name}'.", hint))
+        else:
+            problems += _check_value(name, value, known["options"][name], name in known["required"])
+    return problems
+
+
+def _check_value(name: str, value: Any, default: Any, required: bool) -> list[Problem]:
+    inner = family_of_option(name)
+    if value is None:
+        missing: list[Problem] = [((name,), f"'{name}' needs a value.", "")]
+        return missing if required or default is not None else []
+    if inner is not None:
+        return [((name, *where), text, hint) for where, text, hint in check_object(inner, value)]
+    expected = _expected(name, value, default)
+    if expected is None:
+        return []
+    hint = "" if default is None else f"Keras' default is {_written(default)}."
+    return [((name,), f"expected {expected}, received {_written(value)}.", hint)]
+
+
+def _written(value: Any) -> str:
+    """A value as YAML has it, for a message."""
+    return json.dumps(value, default=str) if isinstance(value, (bool, int, float, str, list, tuple)) else "a mapping"
+
+
+def check_object(family: str, value: Any) -> list[Problem]:
+    """Problems of a value that must be an object of a family: a name, or a mapping with a `kind`."""
+    kind: str
+    options: Mapping[str, Any]
+    if isinstance(value, str):
+        kind, options = value, {}
+    elif isinstance(value, Mapping) and isinstance(value.get("kind"), str):
+        kind, options = value["kind"], {key: item for key, item in value.items() if key != "kind"}
+    else:
+        return [((), f"expected one of Keras' {family} by name, or a mapping with a 'kind'.", "")]
+    if kind not in names(family):
+        where: tuple[str, ...] = () if isinstance(value, str) else ("kind",)
+        return [(where, f"no {family.removesuffix('s')} '{kind}'.", parts.did_you_mean(kind, names(family)))]
+    return check_options(family, kind, options)
+
+
+def _expected(name: str, value: Any, default: Any) -> str | None:
+    """What type the default, or the name where there is none, suggests, if the value's is another."""
+    if isinstance(value, Mapping):
+        return "a plain value"
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    several = isinstance(value, (list, tuple))
+    if isinstance(default, bool):
+        return None if isinstance(value, bool) else "true or false"
+    if isinstance(default, (int, float)):
+        # Keras takes a list where each axis may have its own size.
+        return None if number or (isinstance(default, int) and several) else "a number"
+    if isinstance(default, str):
+        return None if isinstance(value, str) else "text"
+    if isinstance(default, list):
+        return None if number or several or isinstance(value, str) else "a number or a list of numbers"
+    if name in _COUNTS or name in _COUNTS_OF_AXES:
+        return _expected_count(value, name in _COUNTS_OF_AXES)
+    return "a number" if name in _NUMBERS and not number else None
+
+
+def _expected_count(value: Any, for_axes: bool) -> str | None:
+    values = value if for_axes and isinstance(value, (list, tuple)) else [value]
+    fits = all(isinstance(item, int) and not isinstance(item, bool) and item > 0 for item in values)
+    return None if fits else "a whole number of at least 1" + (", or a list of them" if for_axes else "")

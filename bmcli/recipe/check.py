@@ -1,0 +1,220 @@
+"""From a tree to a checked recipe, or to every fault with its place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from bmcli import parts
+from bmcli.errors import BmcliError, Fault, Place
+from bmcli.recipe.fields import shown
+from bmcli.recipe.nodes import Node, Steps
+from bmcli.recipe.schema import Recipe
+
+
+def check(tree: Node) -> Recipe:
+    """The recipe with every default filled in.
+
+    Raises:
+        BmcliError: All faults at once, in the order of the file; those of faulty nodes are left out.
+    """
+    plain = tree.plain()
+    if not isinstance(plain, dict):
+        raise BmcliError(Fault(f"a recipe is a mapping of sections, received {shown(plain)}.", place=tree.place))
+    try:
+        return Recipe.model_validate(plain)
+    except ValidationError as error:
+        raise BmcliError(*_faults(error.errors(include_url=False), tree)) from None
+
+
+_STEP = re.compile(r'"((?:[^"\\]|\\.)*)"|([^."=\s][^."=]*)')
+
+
+def dotted(steps: Steps) -> str:
+    """A way as users write it: `train.optimizer.kind`; keys with dots and the like stand in quotes."""
+    return ".".join(_written(str(step)) for step in steps)
+
+
+def _written(step: str) -> str:
+    plain = _STEP.fullmatch(step) and not step.startswith('"')
+    return step if plain else '"' + re.sub(r'(["\\])', r"\\\1", step) + '"'
+
+
+def read_steps(text: str) -> tuple[Steps, str]:
+    """The steps that a text begins with and the rest of it; no steps if it does not begin with a path."""
+    steps: list[str | int] = []
+    position = 0
+    while match := _STEP.match(text, position):
+        quoted, bare = match[1], match[2]
+        position = match.end()
+        if bare is None:
+            steps.append(re.sub(r"\\(.)", r"\1", quoted))
+        else:
+            steps.append(int(bare) if bare.isdecimal() and len(bare) < 9 else bare)
+        if not text.startswith(".", position):
+            return tuple(steps), text[position:]
+        position += 1
+    return (), text
+
+
+def split_path(path: str) -> Steps:
+    """`model.layers.3.units` as steps; a key with dots stands in quotes. What is no such path is one step."""
+    steps, rest = read_steps(path)
+    return steps if steps and not rest else tuple(path.split("."))
+
+
+def place_of(tree: Node, steps: Steps) -> Place:
+    """Where a fault at these steps is shown: the value, or the key of the mapping that lacks it."""
+    node, way = tree.nearest(steps)
+    if way == steps or node.key_place is None:
+        return node.place
+    return node.key_place
+
+
+class _Error(NamedTuple):
+    """One of pydantic's errors.
+
+    Args:
+        steps: Where it is in the recipe.
+        value: The way to the value whose alternatives were tried, or `steps`.
+    """
+
+    steps: Steps
+    value: Steps
+    kind: str
+    context: Mapping[str, Any]
+    detail: Mapping[str, Any]
+
+    @property
+    def told(self) -> bool:
+        """Whether it has a text of its own."""
+        return "suggestion" in self.context
+
+
+def _faults(details: Sequence[Any], tree: Node) -> list[Fault]:
+    """Errors as faults; of the alternatives of one value those that got farthest become one fault."""
+    by_value: dict[Steps, list[_Error]] = {}
+    for error in (_located(detail, tree) for detail in details):
+        by_value.setdefault(error.value, []).append(error)
+    faults = [fault for errors in by_value.values() for fault in _told(errors, tree)]
+    return sorted(dict.fromkeys(faults), key=_position)
+
+
+def _position(fault: Fault) -> tuple[str, int, int]:
+    assert fault.place is not None, "every fault of a tree has a place"
+    return fault.place.file, fault.place.line, fault.place.column
+
+
+# Errors of alternatives whose type is right, beside which those of other types say nothing.
+_OF_VALUE = {
+    *("greater_than", "greater_than_equal", "less_than", "less_than_equal", "string_pattern_mismatch"),
+    *("too_short", "too_long", "string_too_short"),
+}
+
+
+# Names that pydantic gives to the alternatives of a union, none of which can be a key of ours.
+_ALTERNATIVE = re.compile(r".*\[.*|constrained-.*|[A-Z].*|str|int|float|bool|none")
+
+
+def _located(detail: Mapping[str, Any], tree: Node) -> _Error:
+    steps: Steps = ()
+    value: Steps | None = None
+    for step in detail["loc"]:
+        written = tree.find((*steps, step)) is not None
+        if not written and isinstance(step, str) and _ALTERNATIVE.fullmatch(step):
+            value = steps if value is None else value
+        else:
+            steps = (*steps, step)
+    return _Error(steps, steps if value is None else value, detail["type"], detail.get("ctx", {}), detail)
+
+
+def _told(errors: list[_Error], tree: Node) -> Iterable[Fault]:
+    """The faults of one value."""
+    deepest = max(len(error.steps) for error in errors)
+    by_steps: dict[Steps, list[_Error]] = {}
+    for error in errors:
+        if len(error.steps) == deepest:
+            by_steps.setdefault(error.steps, []).append(error)
+    for steps, some in by_steps.items():
+        if tree.nearest(steps)[0].faulty:
+            continue
+        some = [error for error in some if error.kind in _OF_VALUE] or some
+        told = [error for error in some if error.told]
+        yield from (_as_told(error, tree) for error in told)
+        if not told:
+            yield _as_expected(steps, some, tree)
+
+
+def _as_told(error: _Error, tree: Node) -> Fault:
+    node = tree.find(error.steps)
+    at_key = error.kind == "unknown_key" and node is not None
+    place = node.key_place if at_key and node else place_of(tree, error.steps)
+    return Fault(error.context["text"], dotted(error.steps), place, error.context["suggestion"])
+
+
+def _as_expected(steps: Steps, errors: Sequence[_Error], tree: Node) -> Fault:
+    """One fault for the errors of a value: what was expected, and what came."""
+    first = errors[0]
+    place = place_of(tree, steps)
+    if first.kind == "missing" and isinstance(steps[-1], str):
+        return Fault(f"'{steps[-1]}' is missing.", dotted(steps), place)
+    if first.kind == "missing":
+        return Fault(f"item {steps[-1]} is missing, counted from 0.", dotted(steps[:-1]), place)
+    node = tree.find(steps)
+    value = node.plain() if node else first.detail["input"]
+    wanted = _either(list(dict.fromkeys(_expected(error) for error in errors)))
+    return Fault(f"expected {wanted}, received {shown(value)}.", dotted(steps), place, _nearest(value, errors))
+
+
+def _nearest(value: Any, errors: Sequence[_Error]) -> str:
+    """The allowed word that a wrong one is near to."""
+    allowed = [word for error in errors if error.kind == "literal_error" for word in _words(error)]
+    near = parts.nearest(value, allowed) if isinstance(value, str) else None
+    return f"Did you mean '{near}'?" if near else ""
+
+
+def _words(error: _Error) -> list[str]:
+    return re.findall(r"'([^']*)'", error.context["expected"])
+
+
+_EXPECTED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "int_type": lambda c: "a whole number",
+    "int_from_float": lambda c: "a whole number",
+    "float_type": lambda c: "a number",
+    "finite_number": lambda c: "a finite number",
+    "bool_type": lambda c: "true or false",
+    "string_type": lambda c: "text",
+    "none_required": lambda c: "null",
+    "tuple_type": lambda c: "a list",
+    "mapping_type": lambda c: "a mapping",
+    "dict_type": lambda c: "a mapping",
+    "model_type": lambda c: "a mapping",
+    "model_attributes_type": lambda c: "a mapping",
+    "greater_than": lambda c: f"a number above {c['gt']:.15g}",
+    "greater_than_equal": lambda c: f"a number of at least {c['ge']:.15g}",
+    "less_than": lambda c: f"a number below {c['lt']:.15g}",
+    "less_than_equal": lambda c: f"a number of at most {c['le']:.15g}",
+    "string_pattern_mismatch": lambda c: f"text matching {c['pattern']}",
+    "literal_error": lambda c: str(c["expected"]),
+    "too_short": lambda c: f"at least {_counted(c['min_length'])}",
+    "too_long": lambda c: f"at most {_counted(c['max_length'])}",
+    "string_too_short": lambda c: "text that is not empty",
+    "value_error": lambda c: str(c["error"]),
+}
+
+
+def _expected(error: _Error) -> str:
+    describe = _EXPECTED.get(error.kind)
+    message = str(error.detail["msg"])
+    return describe(error.context) if describe else message[:1].lower() + message[1:]
+
+
+def _either(words: Sequence[str]) -> str:
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _counted(number: int) -> str:
+    return "one value" if number == 1 else f"{number} values"

@@ -1,0 +1,338 @@
+"""Field types of the recipe: options that report every unknown key, choices by kind, units, Keras objects."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import partial
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
+
+from bmcli import parts
+from bmcli.recipe import catalogue, nodes
+
+
+def fault(kind: str, message: str, suggestion: str = "") -> PydanticCustomError:
+    """An error whose text is shown as it stands, with a suggestion beside it."""
+    # The text travels as a value, because a template would interpret braces in what the user wrote.
+    return PydanticCustomError(kind, "{text}", {"text": message, "suggestion": suggestion})
+
+
+class Options(BaseModel):
+    """Base of everything in a recipe: strict types, no unknown keys, finite numbers, frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Pydantic's schema, with defaults as a recipe writes them: `1m`, and not the seconds they become."""
+        described = handler.resolve_ref_schema(handler(schema))
+        optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
+        written = cls.model_construct().model_dump(include=optional)
+        for name, value in written.items():
+            described["properties"][name]["default"] = dump(value)
+        return described
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _name_the_nearest_key(cls, value: Any, handler: Any) -> Any:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            raise ValidationError.from_exception_data(
+                cls.__name__, [explained(detail, cls) for detail in error.errors(include_url=False)]
+            ) from None
+
+
+def explained(detail: Any, model: type[BaseModel] | None = None) -> InitErrorDetails:
+    """The same error, with the nearest known key if it is about an unknown key of this very model."""
+    context = detail.get("ctx", {})
+    reason: Any = detail["type"]
+    if model is not None and reason == "extra_forbidden" and len(detail["loc"]) == 1:
+        hint = parts.did_you_mean(str(detail["loc"][0]), model.model_fields)
+        reason = fault("unknown_key", "no such key.", hint)
+    elif "suggestion" in context:
+        reason = PydanticCustomError(reason, "{text}", context)
+    return InitErrorDetails(type=reason, loc=detail["loc"], input=detail["input"], ctx=context)
+
+
+def fault_at(loc: tuple[str | int, ...], message: str, suggestion: str = "") -> ValidationError:
+    """A fault at a place below the value that is checked."""
+    detail = InitErrorDetails(type=fault("option", message, suggestion), loc=loc, input=None)
+    return ValidationError.from_exception_data("options", [detail])
+
+
+class Kind(Options):
+    """Options of a part. The file name of the part's module is its kind."""
+
+    kind: str
+
+
+CHECKED = "$checked"
+
+
+class Checked:
+    """A field type that is checked, dumped and described by methods of its own."""
+
+    def check(self, value: Any) -> Any:
+        """The checked value; raises fault() or a ValidationError with places relative to `value`."""
+        raise NotImplementedError
+
+    def json_schema(self) -> dict[str, Any]:
+        """The values that `check` accepts, as a schema that stands by itself."""
+        raise NotImplementedError
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self.check, serialization=core_schema.plain_serializer_function_ser_schema(dump)
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        # `json_schema.recipe_schema` describes it in the place of this, once for all the fields of this type.
+        return {CHECKED: self}
+
+
+def dump(value: Any) -> Any:
+    """A checked value as plain YAML values; checking them again gives the same value."""
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    if isinstance(value, KerasObject):
+        options = {name: dump(item) for name, item in value.options.items()}
+        return {"kind": value.kind, **options} if options else value.kind
+    if isinstance(value, Mapping):
+        return {name: dump(item) for name, item in value.items()}
+    return [dump(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def checked_mapping(check: Callable[[Any], Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Every value checked, with the faults of all of them at their keys."""
+    checked, details = {}, []
+    for name, value in values.items():
+        try:
+            checked[name] = check(value)
+        except PydanticCustomError as error:
+            details.append(InitErrorDetails(type=error, loc=(name,), input=value))
+        except ValidationError as error:
+            details += [
+                explained({**detail, "loc": (name, *detail["loc"])}) for detail in error.errors(include_url=False)
+            ]
+    if details:
+        raise ValidationError.from_exception_data("mapping", details)
+    return checked
+
+
+@dataclass(frozen=True)
+class PartOf(Checked):
+    """A choice among the parts of a room: `{kind: mlp, hidden: [64]}`, or the bare name `mlp`."""
+
+    room: str
+
+    def check(self, value: Any) -> Kind:
+        if isinstance(value, Kind):
+            return value
+        kind, values = _split_kind(value, parts.names(self.room))
+        options: type[Kind] = parts.load(self.room, kind).Options
+        return options.model_validate({**values, "kind": kind})
+
+    def json_schema(self) -> dict[str, Any]:
+        kinds = parts.names(self.room)
+        return _choice([options_schema(parts.load(self.room, kind).Options, kind) for kind in kinds])
+
+
+@dataclass(frozen=True)
+class KerasObject:
+    """A Keras object as written in a recipe: its name and the options that differ from Keras' defaults."""
+
+    kind: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class KerasKind(Checked):
+    """A Keras object of a family (`optimizers`, `layers` ...) by name, checked without importing Keras.
+
+    Args:
+        also: Names to suggest beside the family's own.
+        usual: The kind of options that name none.
+        complete: Spell out Keras' defaults, so that a resolved recipe keeps them.
+    """
+
+    family: str
+    also: tuple[str, ...] = ()
+    usual: str | None = None
+    complete: bool = False
+
+    def check(self, value: Any) -> KerasObject:
+        if isinstance(value, KerasObject):
+            return value
+        if self.usual is not None and isinstance(value, Mapping):
+            value = {"kind": self.usual, **value}
+        kind, options = _split_kind(value, catalogue.names(self.family), self.also)
+        problems = catalogue.check_options(self.family, kind, options)
+        if problems:
+            known = catalogue.entry(self.family, kind)["options"]
+            details = [
+                InitErrorDetails(type=fault(_place_kind(where, known), text, hint), loc=where, input=value)
+                for where, text, hint in problems
+            ]
+            raise ValidationError.from_exception_data(kind, details)
+        defaults = catalogue.entry(self.family, kind)["options"] if self.complete else {}
+        return KerasObject(kind, {**{name: item for name, item in defaults.items() if item is not None}, **options})
+
+    def json_schema(self) -> dict[str, Any]:
+        kinds = [_keras_options_schema(self.family, kind) for kind in catalogue.names(self.family)]
+        return _choice(kinds, self.usual)
+
+
+def _place_kind(where: Sequence[str | int], known: Mapping[str, Any]) -> str:
+    """`unknown_key` for a fault that is shown at the key and not at its value."""
+    return "unknown_key" if len(where) == 1 and where[0] not in known else "keras_option"
+
+
+def _choice(kinds: Sequence[dict[str, Any]], usual: str | None = None) -> dict[str, Any]:
+    """One of several kinds, or the bare name of one that needs no options; `usual` need not be named."""
+    bare = [kind["properties"]["kind"]["const"] for kind in kinds if kind["required"] == ["kind"]]
+    for kind in kinds:
+        if kind["properties"]["kind"]["const"] == usual:
+            kind["required"] = [name for name in kind["required"] if name != "kind"]
+    return {"anyOf": [*([{"enum": bare}] if bare else []), *kinds]}
+
+
+def options_schema(model: type[Kind], kind: str) -> dict[str, Any]:
+    """JSON schema of the options of one kind, which stands by itself."""
+    schema = model.model_json_schema()
+    schema["properties"]["kind"] = {
+        "const": kind,
+        "description": schema.get("description", f"The kind {kind}."),
+    }
+    schema["required"] = sorted({*schema.get("required", []), "kind"})
+    return schema
+
+
+def _keras_options_schema(family: str, kind: str) -> dict[str, Any]:
+    known = catalogue.entry(family, kind)
+    about = f"Keras' {known['object']}"
+    options = {
+        name: {**_keras_option_schema(name), "default": default, "description": f"Option {name} of {about}."}
+        for name, default in known["options"].items()
+    }
+    return {
+        "type": "object",
+        "description": f"{about}.",
+        "properties": {"kind": {"const": kind, "description": f"{about}."}, **options},
+        "required": ["kind", *known["required"]],
+        "additionalProperties": False,
+    }
+
+
+def _keras_option_schema(option: str) -> dict[str, Any]:
+    family = catalogue.family_of_option(option)
+    return {"anyOf": [{CHECKED: KerasKind(family)}, {"type": "null"}]} if family else {}
+
+
+def _split_kind(value: Any, known: Sequence[str], also: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
+    """The kind and the remaining options of a mapping with a `kind`, or of a bare name."""
+    if isinstance(value, str):
+        kind: Any = value
+        options: dict[str, Any] = {}
+    elif isinstance(value, Mapping):
+        if "kind" not in value:
+            raise fault("missing_kind", "'kind' is missing.", parts.did_you_mean("", known))
+        kind, options = value["kind"], {key: item for key, item in value.items() if key != "kind"}
+    else:
+        raise fault("kind_type", f"expected a name or a mapping with a 'kind', received {shown(value)}.")
+    if not isinstance(kind, str) or kind not in known:
+        error = fault("unknown_kind", f"no kind {shown(kind)}.", parts.did_you_mean(str(kind), [*known, *also]))
+        if isinstance(value, str):
+            raise error
+        raise ValidationError.from_exception_data("kind", [InitErrorDetails(type=error, loc=("kind",), input=kind)])
+    return kind, options
+
+
+def shown(value: Any) -> str:
+    """A value as a user would write it, if it is short."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, (Mapping, list, tuple)):
+        short = len(value) <= 8 and not any(isinstance(item, (Mapping, list, tuple)) for item in _items(value))
+        text = nodes.write_scalar(value) if short else ""
+        what = "a mapping" if isinstance(value, Mapping) else "a list"
+        return text if 0 < len(text) <= 40 else what
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _items(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, Mapping) else value
+
+
+_UNITS: Mapping[str, Mapping[str, float]] = {
+    "duration": {"d": 86400, "h": 3600, "m": 60, "s": 1, "ms": 0.001},
+    "size": {"TiB": 2**40, "GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1},
+}
+_ABSURD = 1e18  # seconds or bytes
+_EXAMPLES = {"duration": "30m", "size": "512MiB"}
+
+
+def _read_quantity(name: str, value: Any) -> float:
+    """A number with a unit in the unit's base, seconds or bytes."""
+    units = _UNITS[name]
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]+)", value) if isinstance(value, str) else None
+    number = float(match[1]) * units.get(match[2], 0) if match else 0
+    if not 0 < number < _ABSURD:
+        raise fault(
+            name,
+            f"expected a {name} like {_EXAMPLES[name]}, received {shown(value)}.",
+            f"Units: {', '.join(units)}.",
+        )
+    return number
+
+
+def _write_quantity(name: str, value: float) -> str:
+    """In the largest unit that gives a whole number, and reads back to the same value."""
+    for unit, factor in _UNITS[name].items():
+        text = f"{round(value / factor)}{unit}"
+        if round(value / factor) and _read_quantity(name, text) == value:
+            return text
+    base = "s" if name == "duration" else "B"
+    return f"{Decimal(repr(value)):f}{base}"
+
+
+def _quantity(name: str) -> Any:
+    units = "|".join(_UNITS[name])
+    return Annotated[
+        float,
+        BeforeValidator(partial(_read_quantity, name)),
+        PlainSerializer(partial(_write_quantity, name)),
+        WithJsonSchema(
+            {"type": "string", "pattern": rf"^[0-9]+(\.[0-9]+)? ?({units})$", "examples": [_EXAMPLES[name]]}
+        ),
+    ]
+
+
+Duration = _quantity("duration")
+"""Seconds, written with a unit: `30s`, `5m`, `2h`."""
+
+Size = _quantity("size")
+"""Bytes, written with a unit: `512MiB`."""
+
+Activation = Annotated[KerasObject, KerasKind("activations")]
+Initializer = Annotated[KerasObject, KerasKind("initializers")]
+Regularizer = Annotated[KerasObject, KerasKind("regularizers")]

@@ -1,0 +1,337 @@
+"""Graphs of Keras layers as a recipe writes them: read, checked and ordered without Keras.
+
+A layer is a mapping with a `kind`, that kind's Keras options, and optionally a `name` and where its input
+comes `from`: the name of a layer or of an input column, or a list of names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails
+
+from bmcli import parts
+from bmcli.recipe import catalogue
+from bmcli.recipe.catalogue import Problem
+from bmcli.recipe.fields import Checked, KerasKind, explained, fault, shown
+
+SHARED = "shared"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
+_OURS = ("kind", "name", "from")
+
+# How many tensors a layer takes, where it takes more than one: at least, at most.
+_COUNTS: dict[str, tuple[int, int | None]] = {
+    "multi_head_attention": (1, 3),
+    "group_query_attention": (1, 3),
+    "attention": (1, 3),
+    "additive_attention": (1, 3),
+    "dot": (2, 2),
+    "subtract": (2, 2),
+}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a graph.
+
+    Args:
+        index: Its position in the recipe.
+        name: As written, or made from kind and position.
+        kind: The Keras layer, or `shared`.
+        options: Of the Keras layer.
+        sources: Names of layers or columns; None takes the layer before it, or the first one the sole input.
+        shares: Name of the layer that a `shared` one calls again.
+    """
+
+    index: int
+    name: str
+    kind: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    sources: tuple[str, ...] | None = None
+    shares: str = ""
+
+
+@dataclass(frozen=True)
+class Layers(Checked):
+    """The field type of a list of layers; a checked list is the list as it was written."""
+
+    def check(self, value: Any) -> tuple[Mapping[str, Any], ...]:
+        found = problems(value)
+        if found:
+            raise invalid(found)
+        return tuple({"kind": entry} if isinstance(entry, str) else entry for entry in value)
+
+    def json_schema(self) -> dict[str, Any]:
+        name = {"type": "string", "description": "The name of a layer."}
+        names = {
+            "description": "The layer or column it reads, or a list of them; by default the layer before it.",
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],
+        }
+        kinds, *layers = KerasKind("layers").json_schema()["anyOf"]
+        shared = {
+            "type": "object",
+            "description": "Calls an earlier layer again, with the same weights.",
+            "properties": {"kind": {"const": SHARED, "description": "A layer again."}, "layer": name},
+            "required": ["kind", "layer"],
+            "additionalProperties": False,
+        }
+        each = [
+            {**layer, "properties": {**layer["properties"], "name": name, "from": names}} for layer in [*layers, shared]
+        ]
+        return {"type": "array", "items": {"anyOf": [kinds, *each]}, "minItems": 1}
+
+
+def invalid(found: Sequence[Problem], beside: ValidationError | None = None) -> ValidationError:
+    """All problems as one error, each at its place, with those of another error before them."""
+    details = [explained(detail) for detail in beside.errors(include_url=False)] if beside else []
+    details += [
+        InitErrorDetails(type=fault("layers", text, hint), loc=where, input=None) for where, text, hint in found
+    ]
+    return ValidationError.from_exception_data("layers", details)
+
+
+def read(layers: Sequence[Any]) -> tuple[Layer, ...]:
+    """The layers of a checked list."""
+    taken = {entry["name"] for entry in layers if isinstance(entry, Mapping) and "name" in entry}
+    return tuple(_layer(index, entry, taken) for index, entry in enumerate(layers))
+
+
+def _layer(index: int, entry: Any, taken: set[str]) -> Layer:
+    if isinstance(entry, str):
+        entry = {"kind": entry}
+    name = entry.get("name") or _free_name(f"{entry['kind']}_{index}", taken)
+    sources = entry.get("from")
+    options = {key: value for key, value in entry.items() if key not in _OURS}
+    shares = str(options.pop("layer", "")) if entry["kind"] == SHARED else ""
+    return Layer(
+        index,
+        name,
+        entry["kind"],
+        options,
+        None if sources is None else (sources,) if isinstance(sources, str) else tuple(sources),
+        shares,
+    )
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name
+
+
+def problems(layers: Any) -> list[Problem]:
+    """Everything that is wrong with a list of layers; names of columns are not known here."""
+    if not isinstance(layers, (list, tuple)) or not layers:
+        received = "an empty list" if isinstance(layers, (list, tuple)) else shown(layers)
+        return [((), f"expected a list of layers, received {received}.", "Write [{kind: dense, units: 10}].")]
+    found: list[Problem] = []
+    for index, entry in enumerate(layers):
+        found += [((index, *where), text, hint) for where, text, hint in _entry_problems(entry)]
+    if not _readable(layers):
+        return found
+    graph = read(layers)
+    return [*found, *_duplicates(layers), *_wrong_shares(graph), *_wrong_counts(graph), *_cycles(graph)]
+
+
+def _readable(layers: Any) -> bool:
+    """Whether kinds, names and sources have the right types, so that the whole can be looked at."""
+    return (
+        isinstance(layers, (list, tuple))
+        and len(layers) > 0
+        and all(
+            isinstance(entry, str)
+            or (isinstance(entry, Mapping) and isinstance(entry.get("kind"), str) and not any(_link_problems(entry)))
+            for entry in layers
+        )
+    )
+
+
+def _entry_problems(entry: Any) -> list[Problem]:
+    """What is wrong with one layer by itself."""
+    if isinstance(entry, str):
+        entry = {"kind": entry}
+    if not isinstance(entry, Mapping):
+        return [((), f"expected a layer, received {shown(entry)}.", "Write {kind: dense, units: 10}.")]
+    return [*_link_problems(entry), *_kind_problems(entry)]
+
+
+def _link_problems(entry: Mapping[str, Any]) -> Iterator[Problem]:
+    yield from _name_problems(entry)
+    yield from _source_problems(entry)
+
+
+def _name_problems(entry: Mapping[str, Any]) -> Iterator[Problem]:
+    name = entry.get("name", "x")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        yield (
+            ("name",),
+            f"expected a name, received {shown(name)}.",
+            "Use letters, digits, dashes and underscores.",
+        )
+
+
+def _source_problems(entry: Mapping[str, Any]) -> Iterator[Problem]:
+    sources = entry.get("from", "x")
+    names = [sources] if isinstance(sources, str) else sources
+    if not isinstance(names, (list, tuple)) or not names or not all(isinstance(name, str) for name in names):
+        yield ("from",), f"expected a name or a list of names, received {shown(sources)}.", ""
+
+
+def _kind_problems(entry: Mapping[str, Any]) -> list[Problem]:
+    kinds = catalogue.names("layers")
+    if "kind" not in entry:
+        return [((), "'kind' is missing.", "Write {kind: dense, units: 10}.")]
+    kind, options = entry["kind"], {key: value for key, value in entry.items() if key not in _OURS}
+    if kind == SHARED:
+        return _shared_problems(options)
+    if not isinstance(kind, str) or kind not in kinds:
+        return [(("kind",), f"no layer {shown(kind)}.", parts.did_you_mean(str(kind), [*kinds, SHARED]))]
+    return catalogue.check_options("layers", kind, options, also=("name", "from"))
+
+
+def _shared_problems(options: Mapping[str, Any]) -> list[Problem]:
+    found: list[Problem] = [
+        ((option,), f"shared has no option '{option}'.", "It takes `layer`, `from` and `name`.")
+        for option in options
+        if option != "layer"
+    ]
+    if not isinstance(options.get("layer"), str):
+        found.append(((), "shared needs the name of a layer.", "Write {kind: shared, layer: NAME, from: ...}."))
+    return found
+
+
+def _duplicates(layers: Sequence[Any]) -> list[Problem]:
+    first: dict[str, int] = {}
+    found: list[Problem] = []
+    for index, entry in enumerate(layers):
+        name = entry.get("name") if isinstance(entry, Mapping) else None
+        if isinstance(name, str) and first.setdefault(name, index) != index:
+            found.append(((index, "name"), f"layer {first[name]} is called '{name}' too.", "Give each its own name."))
+    return found
+
+
+def _wrong_shares(graph: Sequence[Layer]) -> Iterator[Problem]:
+    layers = {layer.name: layer for layer in graph}
+    own = [layer.name for layer in graph if layer.kind != SHARED]
+    for layer in graph:
+        if layer.kind != SHARED or not layer.shares or layer.shares in own:
+            continue
+        if layer.shares in layers:
+            hint = f"Write layer: {layers[layer.shares].shares}."
+            yield (layer.index, "layer"), f"'{layer.shares}' is shared itself.", hint
+        else:
+            hint = parts.did_you_mean(layer.shares, own)
+            yield (layer.index, "layer"), f"no layer is called '{layer.shares}'.", hint
+
+
+def _wrong_counts(graph: Sequence[Layer]) -> Iterator[Problem]:
+    """Layers whose number of inputs does not fit their kind."""
+    kinds = {layer.name: layer.kind for layer in graph}
+    for layer in graph:
+        kind = kinds.get(layer.shares, "") if layer.kind == SHARED else layer.kind
+        if kind not in catalogue.names("layers"):
+            continue
+        least, most = _count(kind)
+        given = len(layer.sources or ("",))
+        where: tuple[str | int, ...] = (layer.index, "from") if layer.sources else (layer.index,)
+        if given < least:
+            wanted = f"{least} inputs" if most == least else f"at least {least} inputs"
+            yield where, f"{kind} takes {wanted}, received {given}.", "Write from: [NAME, NAME]."
+        elif most is not None and given > most:
+            wanted = "one input" if most == 1 else f"at most {most} inputs"
+            hint = "Put `add` or `concatenate` before it." if most == 1 else ""
+            yield where, f"{kind} takes {wanted}, received {given}.", hint
+
+
+def _count(kind: str) -> tuple[int, int | None]:
+    if kind in _COUNTS:
+        return _COUNTS[kind]
+    return (1, 1) if catalogue.entry("layers", kind)["inputs"] == "one" else (2, None)
+
+
+def _cycles(graph: Sequence[Layer]) -> Iterator[Problem]:
+    """One problem for each cycle, which names its members."""
+    links = _links(graph)
+    while True:
+        try:
+            TopologicalSorter(links).prepare()
+            return
+        except CycleError as error:
+            way = error.args[1]  # each feeds the next; the last is the first
+            start = min(range(len(way) - 1), key=lambda position: way[position])
+            way = way[start:-1] + way[:start] + [way[start]]
+            names = " -> ".join(graph[index].name for index in way)
+            yield (
+                (way[0], "from"),
+                f"these layers feed each other in a circle: {names}.",
+                "Break it at one `from`.",
+            )
+            links[way[0]] = []
+
+
+def _links(graph: Sequence[Layer]) -> dict[int, list[int]]:
+    """The layers that each layer reads, by position; columns are left out."""
+    position = {layer.name: layer.index for layer in reversed(graph)}
+    return {layer.index: [position[name] for name in sources_of(layer, graph) if name in position] for layer in graph}
+
+
+def sources_of(layer: Layer, graph: Sequence[Layer]) -> tuple[str, ...]:
+    """Names a layer reads; none for a first layer without `from`."""
+    if layer.sources is not None:
+        return layer.sources
+    return (graph[layer.index - 1].name,) if layer.index else ()
+
+
+def ordered(graph: Sequence[Layer]) -> list[Layer]:
+    """The layers so that each stands behind those it reads, otherwise as written."""
+    sorter = TopologicalSorter(_links(graph))
+    sorter.prepare()
+    order: list[int] = []
+    while sorter.is_active():
+        ready = sorted(sorter.get_ready())
+        order += ready
+        sorter.done(*ready)
+    return [graph[index] for index in order]
+
+
+def output_problems(layers: Any, outputs: Any) -> list[Problem]:
+    """What is wrong with `outputs`, and layers that no output depends on; places start at the options."""
+    if not _readable(layers):
+        return []
+    graph = read(layers)
+    names = [layer.name for layer in graph]
+    if outputs is None:
+        return _unread(graph, [names[-1]])
+    if not isinstance(outputs, Mapping) or not all(isinstance(name, str) for name in outputs.values()):
+        return []
+    found: list[Problem] = [
+        (("outputs", target), f"no layer is called '{name}'.", parts.did_you_mean(name, names))
+        for target, name in outputs.items()
+        if name not in names
+    ]
+    return found or _unread(graph, list(outputs.values()))
+
+
+def _unread(graph: Sequence[Layer], outputs: Sequence[str]) -> list[Problem]:
+    links = _links(graph)
+    read_by_output: set[int] = set()
+    waiting = [layer.index for layer in graph if layer.name in outputs]
+    while waiting:
+        index = waiting.pop()
+        if index not in read_by_output:
+            read_by_output.add(index)
+            waiting += links[index]
+    return [
+        (
+            ("layers", layer.index),
+            f"no output depends on '{layer.name}'.",
+            "Read it in a `from`, or leave it out.",
+        )
+        for layer in graph
+        if layer.index not in read_by_output
+    ]

@@ -1,0 +1,139 @@
+"""The JSON schema of a recipe, for editors, from the same models that check it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import astuple
+from typing import Any
+
+from bmcli.recipe.fields import CHECKED, Checked
+from bmcli.recipe.schema import Recipe
+
+_PREFIX = "#/$defs/"
+_EXTENDS = "A recipe file, relative to this one, or a built-in recipe by name; this one is laid over it."
+
+
+def recipe_schema() -> dict[str, Any]:
+    """JSON schema (draft 2020-12) of every section, kind and option, with descriptions.
+
+    A recipe that extends another may leave out what that one gives, and delete values of it with null.
+    """
+    collected = _Collected()
+    collected.resolve({"$ref": f"{_PREFIX}Recipe", "$defs": {"Recipe": _root()}}, {})
+    whole = {name: _or_variable(schema) for name, schema in collected.schemas.items()}
+    partly = {f"{name}.part": _part(schema) for name, schema in whole.items()}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "bmcli recipe",
+        "if": {"properties": {"extends": {"type": "string"}}, "required": ["extends"]},
+        "then": {"$ref": f"{_PREFIX}Recipe.part"},
+        "else": {"$ref": f"{_PREFIX}Recipe"},
+        "$defs": {**whole, **partly, "variable": _VARIABLE},
+    }
+
+
+def _root() -> dict[str, Any]:
+    schema = Recipe.model_json_schema()
+    extends = {"anyOf": [{"type": "string"}, {"type": "null"}], "description": _EXTENDS}
+    return {**schema, "properties": {"extends": extends, **schema["properties"]}}
+
+
+class _Collected:
+    """Schemas that others refer to, each under a name of its own."""
+
+    def __init__(self) -> None:
+        self.schemas: dict[str, Any] = {}
+        self.names: dict[Hashable, str] = {}
+
+    def refer(self, key: Hashable, name: str, make: Callable[[], Any]) -> str:
+        """A reference to the schema of this key, made if it is new; under another name if `name` is taken."""
+        if key not in self.names:
+            free = name
+            while free in self.schemas:
+                free += "_"
+            self.names[key] = free
+            self.schemas[free] = {}  # Holds the name while the schema refers to itself.
+            self.schemas[free] = make()
+        return f"{_PREFIX}{self.names[key]}"
+
+    def resolve(self, schema: Any, scope: Mapping[str, Any]) -> Any:
+        """The schema with references into this collection.
+
+        Args:
+            scope: Definitions of the document that the schema is part of.
+        """
+        if isinstance(schema, list):
+            return [self.resolve(item, scope) for item in schema]
+        if not isinstance(schema, dict):
+            return schema
+        scope = schema.get("$defs", scope)
+        found = {
+            key: self.resolve(value, scope) for key, value in schema.items() if key not in ("$defs", "$ref", CHECKED)
+        }
+        if CHECKED in schema:
+            found["$ref"] = self._checked(schema[CHECKED])
+        if "$ref" in schema:
+            found["$ref"] = self._defined(schema["$ref"].removeprefix(_PREFIX), scope)
+        return found
+
+    def _checked(self, field: Checked) -> str:
+        words = [type(field).__name__.strip("_"), *(word for word in astuple(field) if isinstance(word, str))]  # type: ignore[call-overload]
+        return self.refer(field, ".".join(words), lambda: self.resolve(field.json_schema(), {}))
+
+    def _defined(self, name: str, scope: Mapping[str, Any]) -> str:
+        # Two documents may use one name for different definitions.
+        return self.refer((name, repr(scope)), name, lambda: self.resolve(scope[name], scope))
+
+
+_VARIABLE = {
+    "type": "string",
+    "pattern": r"^\$\{[^{}]+\}$",
+    "description": "The value of a variable of `vars`, as ${NAME}.",
+}
+_SCALARS = ("integer", "number", "boolean")
+_NESTED = ("items", "additionalProperties")
+_LISTED = ("anyOf", "prefixItems")
+
+
+def _inside(schema: Any, change: Callable[[Any], Any]) -> dict[str, Any]:
+    """The schema with `change` made to each schema that stands in it."""
+    changed = dict(schema)
+    for key in _NESTED:
+        if isinstance(schema.get(key), dict):
+            changed[key] = change(schema[key])
+    for key in _LISTED:
+        if key in schema:
+            changed[key] = [change(item) for item in schema[key]]
+    if "properties" in schema:
+        changed["properties"] = {name: change(item) for name, item in schema["properties"].items()}
+    return changed
+
+
+def _or_variable(schema: Any) -> Any:
+    """The schema with a variable allowed wherever a value other than free text stands."""
+    schema = _inside(schema, _or_variable)
+    limited = schema.get("type") in _SCALARS or "const" in schema or "enum" in schema or "pattern" in schema
+    return _or(schema, {"$ref": f"{_PREFIX}variable"}) if limited else schema
+
+
+def _part(schema: Any) -> Any:
+    """The schema with nothing required, null for any value of a mapping, and items of lists by number."""
+    schema = _inside(schema, _part)
+    schema.pop("required", None)
+    if "$ref" in schema and schema["$ref"] != f"{_PREFIX}variable":
+        schema["$ref"] += ".part"
+    if "properties" in schema:
+        schema["properties"] = {name: _or(item, {"type": "null"}) for name, item in schema["properties"].items()}
+    if isinstance(schema.get("additionalProperties"), dict):
+        schema["additionalProperties"] = _or(schema["additionalProperties"], {"type": "null"})
+    if schema.get("type") == "array":
+        by_number = {"type": "object", "propertyNames": {"pattern": "^[0-9]+$"}}
+        return _or(schema, by_number)
+    return schema
+
+
+def _or(schema: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Either schema; what describes the first describes both."""
+    notes: dict[str, Any] = {key: schema[key] for key in ("title", "description", "default") if key in schema}
+    rest = {key: value for key, value in schema.items() if key not in notes}
+    return {**notes, "anyOf": [rest, other]} if rest else schema

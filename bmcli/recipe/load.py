@@ -1,0 +1,374 @@
+"""Reading a recipe: its file, the recipes it extends, overrides and variables, all with places."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bmcli import parts
+from bmcli.errors import BmcliError, Fault, Place
+from bmcli.recipe import nodes
+from bmcli.recipe.check import check, dotted, place_of, read_steps
+from bmcli.recipe.check import split_path as split_path
+from bmcli.recipe.fields import shown
+from bmcli.recipe.nodes import Node, Steps
+from bmcli.recipe.schema import Recipe
+
+COMMAND_LINE = "command line"
+PATHS: tuple[Steps, ...] = (("data", "source", "path"),)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checked recipe together with the tree that tells where each value was written."""
+
+    recipe: Recipe
+    tree: Node
+    file: Path
+
+    def locate(self, error: BmcliError) -> BmcliError:
+        """The same error with the places of its recipe paths filled in."""
+        error.faults = tuple(
+            fault.at(place_of(self.tree, split_path(fault.path))) if fault.path else fault for fault in error.faults
+        )
+        return error
+
+
+def load(target: str, overrides: Sequence[str] = ()) -> Loaded:
+    """A recipe by file name or built-in name, with `key=value` overrides on top.
+
+    Raises:
+        BmcliError: Every fault of the language at once: those of the recipe first, then those of the recipes
+            it extends, then those of the overrides.
+    """
+    file, name = find(target)
+    faults: list[Fault] = []
+    try:
+        over = parse_overrides(overrides, faults)
+        tree = merge(_with_bases(file, name, faults), over, faults)
+        tree = _absolute_paths(_substitute(tree, faults))
+        recipe = check(tree)
+    except BmcliError as error:
+        raise BmcliError(*_in_order([*faults, *error.faults], name)) from None
+    if faults:
+        raise BmcliError(*_in_order(faults, name))
+    return Loaded(recipe, tree, file)
+
+
+def _in_order(faults: Iterable[Fault], recipe: str) -> list[Fault]:
+    def position(fault: Fault) -> tuple[Any, ...]:
+        if fault.place is None:
+            return (0,)
+        file = fault.place.file
+        rank = 1 if file == recipe else 3 if file == COMMAND_LINE else 2
+        return rank, file, fault.place.line, fault.place.column
+
+    return sorted(dict.fromkeys(faults), key=position)
+
+
+def built_in() -> dict[str, Path]:
+    """Recipes that come with bmcli, by name."""
+    package = Path(__file__).parent.parent
+    folder = next((f for f in (package / "recipes", package.parent / "recipes") if f.is_dir()), None)
+    return {} if folder is None else {file.stem: file for file in sorted(folder.rglob("*.yaml"))}
+
+
+def find(target: str) -> tuple[Path, str]:
+    """The file of a recipe and its name in messages."""
+    path = os.path.expanduser(target)
+    # Unlike pathlib's, these answer False where the system refuses a name.
+    if os.path.isfile(path):
+        return Path(path), target
+    recipes = built_in()
+    if target in recipes:
+        return recipes[target], f"{target}.yaml"
+    if os.path.isdir(path):
+        raise BmcliError(f"{target} is a folder, expected a recipe file.")
+    near = parts.did_you_mean(target, [*recipes, *_recipes_in(Path())])
+    raise BmcliError(
+        f"no recipe '{target}': no such file, and no built-in recipe of that name.",
+        suggestion=near if near.startswith("Did") else "`bmcli ls` lists the built-in recipes.",
+    )
+
+
+def _recipes_in(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.glob("*.yaml"))
+
+
+def _with_bases(file: Path, name: str, faults: list[Fault]) -> Node:
+    """The tree of a file merged over the chain of recipes it extends.
+
+    Raises:
+        BmcliError: A file of the chain cannot be read; what is written above it cannot be judged without it.
+    """
+    chain: list[Node] = []
+    seen: list[str] = []
+    following: tuple[Path, str] | None = (file, name)
+    while following is not None:
+        file, name = following
+        seen.append(os.path.realpath(file))
+        tree = nodes.read(file, name, faults)
+        if not isinstance(tree.value, dict):
+            raise BmcliError(
+                Fault(f"a recipe is a mapping of sections, received {shown(tree.plain())}.", place=tree.place)
+            )
+        base = tree.value.pop("extends", None)
+        following = _base(base, file, name, seen)
+        chain.append(tree)
+    merged = chain.pop()
+    while chain:
+        merged = merge(merged, chain.pop(), faults)
+    return merged
+
+
+def _base(base: Node | None, file: Path, name: str, seen: Sequence[str]) -> tuple[Path, str] | None:
+    """The recipe that `extends` names: a file beside the one that names it, or a built-in one."""
+    if base is None or base.value is None:
+        return None
+    if not isinstance(base.value, str) or not base.value:
+        message = f"extends names one recipe, received {shown(base.plain())}."
+        raise BmcliError(Fault(message, "extends", base.place))
+    beside = file.parent / base.value
+    found: tuple[Path, str] | None = None
+    if os.path.isfile(beside):
+        found = beside, str(Path(name).parent / base.value)
+    elif base.value in built_in():
+        found = built_in()[base.value], f"{base.value}.yaml"
+    if found is None:
+        hint = parts.did_you_mean(base.value, [*built_in(), *_recipes_in(file.parent)])
+        raise BmcliError(Fault(f"no recipe '{base.value}' to extend.", "extends", base.place, hint))
+    if os.path.realpath(found[0]) in seen:
+        raise BmcliError(Fault(f"'{base.value}' extends itself in a circle.", "extends", base.place))
+    return found
+
+
+def merge(below: Node, above: Node, faults: list[Fault]) -> Node:
+    """`above` laid over `below`: mappings merge, lists and scalars replace, null deletes.
+
+    A mapping that changes its `kind` replaces the one below, whose other options belong to the old kind; a
+    bare name is short for its kind. A mapping of whole numbers over a list changes items of the list.
+
+    Args:
+        faults: Takes the fault of an item that the list below does not have.
+    """
+    if isinstance(above.value, str) and isinstance(below.value, dict) and "kind" in below.value:
+        above = replace(above, value={"kind": above})
+    if not isinstance(above.value, dict):
+        return above
+    if isinstance(below.value, list) and above.value and all(_is_position(key) for key in above.value):
+        return _merge_items(below, above, faults)
+    values = _mapping_below(below, above)
+    kept = bool(values)
+    for key, node in above.value.items():
+        if node.value is None and not node.faulty:
+            values.pop(key, None)
+        elif key in values:
+            values[key] = merge(values[key], node, faults)
+        else:
+            values[key] = merge(replace(node, value={}), node, faults)
+    return replace(below if kept else above, value=values, faulty=below.faulty or above.faulty)
+
+
+def _mapping_below(below: Node, above: Node) -> dict[str, Node]:
+    """What of the value below stays in a mapping that is laid over it."""
+    kind = above.value.get("kind")
+    if isinstance(below.value, str) and kind is None:
+        return {"kind": below}
+    if not isinstance(below.value, dict):
+        return {}
+    old = below.value.get("kind")
+    changed = kind is not None and old is not None and kind.value != old.value
+    return {} if changed else dict(below.value)
+
+
+def _is_position(key: str) -> bool:
+    return key.isdecimal() and len(key) < 9
+
+
+def _merge_items(below: Node, above: Node, faults: list[Fault]) -> Node:
+    items = dict(enumerate(below.value))
+    for key, node in above.value.items():
+        position = int(key)
+        if position not in items:
+            message = f"there is no item {position}; the list has {len(below.value)}, counted from 0."
+            faults.append(Fault(message, place=node.key_place or node.place))
+        elif node.value is None and not node.faulty:
+            del items[position]
+        else:
+            items[position] = merge(items[position], node, faults)
+    return replace(below, value=list(items.values()))
+
+
+def parse_overrides(overrides: Iterable[str], faults: list[Fault]) -> Node:
+    """`key=value` arguments as one tree to lay over a recipe.
+
+    Args:
+        faults: Takes the faults of arguments that cannot be read or contradict each other.
+    """
+    tree: dict[str, Any] = {}
+    for number, argument in enumerate(overrides, start=1):
+        place = Place(COMMAND_LINE, number, 1, " ".join(argument.splitlines()))
+        try:
+            steps, value = _parse_override(argument, place, faults)
+            _insert(tree, steps, value)
+        except BmcliError as error:
+            faults += [fault.at(place) for fault in error.faults]
+    return _tree(tree, Place(COMMAND_LINE, 1, 1))
+
+
+def _parse_override(argument: str, place: Place, faults: list[Fault]) -> tuple[list[str], Node]:
+    steps, written = read_steps(argument)
+    if not steps or not written.startswith("="):
+        raise BmcliError(
+            f"an override reads key=value, received {shown(argument)}.",
+            suggestion='A key with dots stands in double quotes: data.inputs."a.b".kind=number.',
+        )
+    if len(steps) > nodes.MAX_DEPTH:
+        raise BmcliError(f"nested more than {nodes.MAX_DEPTH} deep.")
+    if steps == ("extends",):
+        raise BmcliError("extends is read from the recipe's file alone.", path="extends")
+    column = len(argument) - len(written) + 2
+    value = _override_value(written[1:], place, column, faults)
+    return [str(step) for step in steps], replace(value, key_place=place)
+
+
+def _override_value(text: str, place: Place, column: int, faults: list[Fault]) -> Node:
+    here = replace(place, column=column)
+    if text.startswith((">", "|")) and "\n" not in text:
+        return Node(text, here, folder=Path.cwd())  # On one line it cannot be a block of text.
+    found: list[Fault] = []
+    try:
+        value = nodes.parse(text, COMMAND_LINE, Path.cwd(), found) if text.strip() else Node(None, here)
+    except BmcliError as error:
+        moved = (replace(fault, place=_on_argument(fault.place, here)) for fault in error.faults)
+        raise BmcliError(*moved) from None
+    faults += [replace(fault, place=_on_argument(fault.place, here)) for fault in found]
+    return _moved(value, here)
+
+
+def _on_argument(place: Place | None, value: Place) -> Place:
+    """A place in an override's value as a place in the whole argument."""
+    inside = place is not None and place.line == 1
+    return replace(value, column=value.column + place.column - 1) if inside and place else value
+
+
+def _moved(node: Node, value: Place) -> Node:
+    """A tree of an override's value with its places in the argument."""
+    children = node.value
+    if isinstance(children, dict):
+        children = {key: _moved(child, value) for key, child in children.items()}
+    elif isinstance(children, list):
+        children = [_moved(child, value) for child in children]
+    key_place = node.key_place and _on_argument(node.key_place, value)
+    return replace(node, value=children, place=_on_argument(node.place, value), key_place=key_place)
+
+
+def _insert(tree: dict[str, Any], steps: Sequence[str], value: Node) -> None:
+    """Puts a value into a tree of values; a bare name gives way to a mapping with that `kind`."""
+    path = dotted(tuple(steps))
+    for step in steps[:-1]:
+        inside = tree.setdefault(step, {})
+        if isinstance(inside, Node) and isinstance(inside.value, str):
+            inside = tree[step] = {"kind": inside}
+        if isinstance(inside, Node):
+            raise BmcliError("another override sets the value that this one is inside of.", path=path)
+        tree = inside
+    before = tree.get(steps[-1])
+    if isinstance(before, dict) and isinstance(value.value, str) and "kind" not in before:
+        before["kind"] = value
+    elif before is not None:
+        message = "this is set twice." if isinstance(before, Node) else "another override is inside this value."
+        raise BmcliError(message, path=path)
+    else:
+        tree[steps[-1]] = value
+
+
+def _tree(values: Mapping[str, Any], place: Place) -> Node:
+    inside = {key: item if isinstance(item, Node) else _tree(item, place) for key, item in values.items()}
+    first = next((node.key_place for node in inside.values() if node.key_place), place)
+    return Node(inside, first, first, Path.cwd())
+
+
+_VARIABLE = re.compile(r"\$\$|\$\{([^{}]*)\}|\$\{")
+
+
+def _substitute(tree: Node, faults: list[Fault]) -> Node:
+    """`${name}` replaced by the value of a variable; `$$` is a dollar sign.
+
+    A variable may use those above it. What uses one that is not right is marked faulty.
+    """
+    declared = tree.value.get("vars")
+    if declared is None or not isinstance(declared.value, dict):
+        return tree.mapped(lambda node: _filled(node, {}, faults))
+    variables: dict[str, Node] = {}
+    for name, node in declared.value.items():
+        variables[name] = node.mapped(lambda scalar: _filled(scalar, variables, faults))
+    rest = replace(tree, value={key: node for key, node in tree.value.items() if key != "vars"})
+    filled = rest.mapped(lambda node: _filled(node, variables, faults))
+    return replace(tree, value={**filled.value, "vars": replace(declared, value=variables)})
+
+
+def _filled(node: Node, variables: Mapping[str, Node], faults: list[Fault]) -> Node:
+    """A scalar with its variables filled in; a text that is one variable alone takes its type, too."""
+    if not isinstance(node.value, str) or "$" not in node.value:
+        return node
+    names = [match[1] for match in _VARIABLE.finditer(node.value) if match[0] != "$$"]
+    unknown = [name for name in names if name not in variables]
+    faults += [_no_variable(name, node.place, variables) for name in unknown]
+    values = [variables[name] for name in names if name in variables]
+    if unknown or any(value.faulty or isinstance(value.value, (dict, list)) for value in values):
+        return replace(node, faulty=True)
+    if values and node.value.startswith("${"):
+        # A path that starts with a variable is relative to where the variable was set.
+        node = replace(node, folder=values[0].folder)
+    if values and node.value == f"${{{names[0]}}}":
+        return replace(node, value=values[0].value)
+    return _with_text(node, variables, faults)
+
+
+def _with_text(node: Node, variables: Mapping[str, Node], faults: list[Fault]) -> Node:
+    written = {name: _text(variable.value) for name, variable in variables.items()}
+    pieces = ["$" if match[0] == "$$" else written[match[1]] for match in _VARIABLE.finditer(node.value)]
+    if len(node.value) + sum(len(piece) for piece in pieces) > nodes.MAX_BYTES:
+        faults.append(Fault("too long once its variables are filled in.", place=node.place))
+        return replace(node, faulty=True)
+    following = iter(pieces)
+    return replace(node, value=_VARIABLE.sub(lambda _: next(following), node.value))
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else nodes.write_scalar(value)
+
+
+def _no_variable(name: str | None, place: Place, variables: Mapping[str, Node]) -> Fault:
+    if name is None:
+        return Fault("a variable is opened with ${ and never closed.", place=place, suggestion="As text write $${.")
+    hint = parts.did_you_mean(name, variables) or "Set it in vars, above where another variable uses it."
+    return Fault(f"no variable '{name}' in vars.", place=place, suggestion=hint)
+
+
+def _absolute_paths(tree: Node) -> Node:
+    """The tree with relative paths joined to the folder of the file that names them."""
+    for steps in PATHS:
+        node = tree.find(steps)
+        if node is not None:
+            tree = _replaced(tree, steps, node.mapped(_absolute))
+    return tree
+
+
+def _absolute(node: Node) -> Node:
+    if not isinstance(node.value, str) or not node.value or node.folder is None:
+        return node
+    return replace(node, value=str((node.folder / os.path.expanduser(node.value)).absolute()))
+
+
+def _replaced(tree: Node, steps: Steps, node: Node) -> Node:
+    """The tree with another node at the end of a way through mappings."""
+    if not steps:
+        return node
+    child = tree.value[steps[0]]
+    return replace(tree, value={**tree.value, steps[0]: _replaced(child, steps[1:], node)})

@@ -1,0 +1,396 @@
+"""YAML 1.2 into a tree in which every value knows where it was written, and values back into YAML."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bmcli.errors import BmcliError, Fault, Place
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 50
+MAX_NODES = 25_000
+MAX_DIGITS = 40
+MAX_KEY = 1_000  # a YAML parser looks for the colon of a key within 1,024 characters
+
+Steps = tuple[str | int, ...]
+"""The way from the top of a recipe to a value: keys of mappings and positions in lists."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A value of a recipe and its place.
+
+    Args:
+        value: A scalar, a dict of nodes, or a list of nodes.
+        place: Where the value starts.
+        key_place: Where its key stands, if it has one.
+        folder: What a relative path in it is relative to.
+        faulty: A fault about this value is known already, so that checks need not tell another.
+    """
+
+    value: Any
+    place: Place
+    key_place: Place | None = None
+    folder: Path | None = None
+    faulty: bool = False
+
+    def plain(self) -> Any:
+        """The value without places; lists become tuples, as the schema wants them."""
+        if isinstance(self.value, dict):
+            return {key: node.plain() for key, node in self.value.items()}
+        if isinstance(self.value, list):
+            return tuple(node.plain() for node in self.value)
+        return self.value
+
+    def find(self, steps: Steps) -> Node | None:
+        """The node at the end of a way, or None if the recipe does not write it."""
+        node, way = self.nearest(steps)
+        return node if way == steps else None
+
+    def nearest(self, steps: Steps) -> tuple[Node, Steps]:
+        """The deepest node that is written on a way, and the way to it."""
+        node = self
+        for count, step in enumerate(steps):
+            child = node.child(step)
+            if child is None:
+                return node, steps[:count]
+            node = child
+        return node, steps
+
+    def child(self, step: str | int) -> Node | None:
+        if isinstance(self.value, dict):
+            return self.value.get(str(step))
+        if isinstance(self.value, list) and isinstance(step, int) and 0 <= step < len(self.value):
+            return self.value[step]
+        return None
+
+    def scalars(self) -> Iterator[Node]:
+        """Every scalar below, or the node itself if it is one."""
+        if isinstance(self.value, (dict, list)):
+            for child in self.value.values() if isinstance(self.value, dict) else self.value:
+                yield from child.scalars()
+        else:
+            yield self
+
+    def mapped(self, change: Callable[[Node], Node]) -> Node:
+        """The tree with `change(node)` in the place of every scalar node."""
+        if isinstance(self.value, dict):
+            return replace(self, value={key: node.mapped(change) for key, node in self.value.items()})
+        if isinstance(self.value, list):
+            return replace(self, value=[node.mapped(change) for node in self.value])
+        return change(self)
+
+
+def read(path: Path, shown: str, faults: list[Fault] | None = None) -> Node:
+    """The tree of a file.
+
+    Args:
+        shown: The file's name in places.
+        faults: As in `parse`.
+
+    Raises:
+        BmcliError: It cannot be read, or is not YAML 1.2 as recipes use it.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise BmcliError(Fault(f"cannot be read: {reason}.", place=Place(shown, 1, 1))) from None
+    if len(data) > MAX_BYTES:
+        raise BmcliError(Fault(f"a recipe has at most {MAX_BYTES:,} bytes.", place=Place(shown, 1, 1)))
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BmcliError(
+            Fault(
+                f"a recipe is UTF-8 text; byte 0x{data[error.start]:02x} here is not.",
+                place=_place_of_byte(shown, data, error.start),
+                suggestion="Save the file as UTF-8.",
+            )
+        ) from None
+    return parse(text, shown, path.parent, faults)
+
+
+def _place_of_byte(shown: str, data: bytes, position: int) -> Place:
+    start = data.rfind(b"\n", 0, position) + 1
+    line = data[start:].split(b"\n", 1)[0].rstrip(b"\r").decode("utf-8", "replace")
+    column = len(data[start:position].decode("utf-8", "replace")) + 1
+    return Place(shown, data.count(b"\n", 0, position) + 1, column, line)
+
+
+def parse(text: str, shown: str, folder: Path, faults: list[Fault] | None = None) -> Node:
+    """The tree of a recipe's text; an empty text is an empty mapping.
+
+    Args:
+        folder: What relative paths are relative to.
+        faults: Takes the faults that leave the rest readable, whose nodes are marked faulty; without it they
+            are raised.
+
+    Raises:
+        BmcliError: The text is not YAML 1.2 as recipes use it.
+    """
+    lines = text.splitlines()
+    _check_characters(text, shown, lines)
+    loader = _Loader(text)
+    try:
+        root = loader.get_single_node()
+    except yaml.MarkedYAMLError as error:
+        raise BmcliError(_syntax_fault(error, shown, lines)) from None
+    except (ValueError, OverflowError):
+        # chr() of \U00110000 and int() of an absurd %YAML version.
+        place = _place(shown, lines, loader.get_mark())
+        raise BmcliError(Fault("not valid YAML: no character or number is that large.", place=place)) from None
+    if root is None:
+        return Node({}, Place(shown, 1, 1, lines[0] if lines else ""), folder=folder)
+    converter = _Converter(shown, lines, folder, loader.tags)
+    node = converter.convert(root)
+    if faults is None and converter.faults:
+        raise BmcliError(*converter.faults)
+    if faults is not None:
+        faults += converter.faults
+    return node
+
+
+# What YAML does not allow, and three line ends of YAML 1.1 that are plain characters in YAML 1.2.
+_FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
+
+
+def _escape(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
+
+
+def _check_characters(text: str, shown: str, lines: list[str]) -> None:
+    match = _FORBIDDEN.search(text)
+    if match is None:
+        return
+    before = text[: match.start()].splitlines() or [""]
+    if text[: match.start()].endswith(("\n", "\r")):
+        before.append("")
+    place = Place(shown, len(before), len(before[-1]) + 1, lines[len(before) - 1] if lines else "")
+    raise BmcliError(
+        Fault(
+            f"character U+{ord(match[0]):04X} cannot stand in a recipe.",
+            place=place,
+            suggestion=f'In text write "{_escape(match)}".' if _is_text(match[0]) else "",
+        )
+    )
+
+
+_PLAINER = (
+    ("'\\t'", "a tab cannot stand here.", "Use spaces."),
+    ("mapping values are not", "a colon cannot stand here.", "Quote text with a colon, or check the indent."),
+    ("expected <block end>", "this does not fit what is above it.", "Check the indentation and the quotes."),
+    ("expected '<document", "this does not fit what is above it.", "Check the indentation."),
+    ("second occurrence", "this anchor has a name that is taken.", ""),
+    ("found another document", "a second document starts here.", "A recipe is one document."),
+    ("could not find expected ':'", "the key here has no colon.", "Write key: value."),
+    ("found unexpected end of stream", "a quote is opened and never closed.", ""),
+    ("expected ',' or", "a bracket is opened and never closed, or a comma is missing.", ""),
+)  # fmt: skip
+
+
+def _syntax_fault(error: yaml.MarkedYAMLError, shown: str, lines: list[str]) -> Fault:
+    problem = error.problem or error.context or "this cannot be read"
+    place = _place(shown, lines, error.problem_mark or error.context_mark)
+    if isinstance(error, _TooLarge):
+        return Fault(problem, place=place)
+    if "${" in place.text and "expected ',' or" in problem:
+        return Fault("not valid YAML: braces in braces.", place=place, suggestion='Write "${NAME}" in quotes here.')
+    for words, message, suggestion in _PLAINER:
+        if words in problem:
+            return Fault(f"not valid YAML: {message}", place=place, suggestion=suggestion)
+    return Fault(f"not valid YAML: {problem}.", place=place)
+
+
+def _place(shown: str, lines: list[str], mark: Any) -> Place:
+    text = lines[mark.line] if mark.line < len(lines) else ""
+    return Place(shown, mark.line + 1, mark.column + 1, text)
+
+
+class _TooLarge(yaml.MarkedYAMLError):
+    """Sound YAML, but more of it than a recipe can need."""
+
+
+class _Loader(
+    yaml.reader.Reader,
+    yaml.scanner.Scanner,
+    yaml.parser.Parser,
+    yaml.composer.Composer,
+    yaml.resolver.BaseResolver,
+):
+    """PyYAML down to its node graph. Scalars stay text: YAML 1.1 reads `no` as false and `1e-3` as text."""
+
+    def __init__(self, text: str) -> None:
+        yaml.reader.Reader.__init__(self, text)
+        yaml.scanner.Scanner.__init__(self)
+        yaml.parser.Parser.__init__(self)
+        yaml.composer.Composer.__init__(self)
+        yaml.resolver.BaseResolver.__init__(self)
+        self.depth = self.count = 0
+        self.tags: dict[int, str] = {}
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """A node, within the limits; a tag that is written with it is kept in `tags` by the node's id."""
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        self.depth, self.count = self.depth + 1, self.count + 1
+        if self.depth > MAX_DEPTH:
+            raise _TooLarge(problem=f"nested more than {MAX_DEPTH} deep.", problem_mark=event.start_mark)
+        if self.count > MAX_NODES:
+            raise _TooLarge(problem=f"more than {MAX_NODES:,} values.", problem_mark=event.start_mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        if getattr(event, "tag", None) is not None:
+            self.tags[id(node)] = event.tag
+        return node
+
+
+class _Converter:
+    """PyYAML's nodes into ours, with the rules of the language; faults are collected."""
+
+    def __init__(self, shown: str, lines: list[str], folder: Path, tags: Mapping[int, str]) -> None:
+        self.shown, self.lines, self.folder, self.tags = shown, lines, folder, tags
+        self.faults: list[Fault] = []
+        self.count = 0
+
+    def convert(self, node: Any, depth: int = 0) -> Node:
+        """A node with its children; nodes are counted with every alias expanded."""
+        place = self._place(node)
+        self.count += 1
+        if self.count > MAX_NODES:
+            raise BmcliError(Fault(f"more than {MAX_NODES:,} values once aliases are expanded.", place=place))
+        if depth > MAX_DEPTH:
+            raise BmcliError(Fault(f"nested more than {MAX_DEPTH} deep.", place=place))
+        value, faulty = self._value(node, depth)
+        return Node(value, place, folder=self.folder, faulty=self._tagged(node) or faulty)
+
+    def _value(self, node: Any, depth: int) -> tuple[Any, bool]:
+        """The value, and whether it is at fault itself."""
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, depth)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.convert(item, depth + 1) for item in node.value], False
+        try:
+            return self._scalar(node), False
+        except ValueError as error:
+            self._fault(node, str(error))
+            return None, True
+
+    def _scalar(self, node: Any) -> Any:
+        """The value of a scalar; one in quotes or in a block stays text."""
+        if not _is_text(node.value):
+            raise ValueError("text cannot hold NUL or half a character.")
+        return scalar(node.value) if node.style is None else node.value
+
+    def _mapping(self, node: Any, depth: int) -> tuple[dict[str, Node], bool]:
+        values: dict[str, Node] = {}
+        complete = True
+        for key_node, value_node in node.value:
+            if not self._is_key(key_node):
+                complete = False
+            elif key_node.value in values:
+                first = values[key_node.value].key_place
+                line = first.line if first else "?"
+                self._fault(key_node, f"'{key_node.value}' is written twice, first on line {line}.")
+            else:
+                child = self.convert(value_node, depth + 1)
+                values[key_node.value] = replace(child, key_place=self._place(key_node))
+        return values, not complete
+
+    def _is_key(self, node: Any) -> bool:
+        """Whether a node can be a key; if not, a fault tells why."""
+        if not isinstance(node, yaml.ScalarNode):
+            self._fault(node, "a key is a word, not a collection.", "Put braces and brackets that are text in quotes.")
+        elif node.value == "<<" and node.style is None:
+            self._fault(node, "merge keys are not part of YAML 1.2.", "Use extends, or write the options out.")
+        elif not node.value:
+            self._fault(node, "a key cannot be empty.")
+        elif len(_quoted(node.value)) > MAX_KEY or not _is_text(node.value):
+            self._fault(node, f"a key is text of at most {MAX_KEY:,} characters.")
+        else:
+            return not self._tagged(node)
+        return False
+
+    def _tagged(self, node: Any) -> bool:
+        tag = self.tags.get(id(node))
+        if tag is not None:
+            shown = tag.replace("tag:yaml.org,2002:", "!!")
+            self._fault(node, f"the tag {shown} has no meaning in a recipe.", "Put text that starts with ! in quotes.")
+        return tag is not None
+
+    def _fault(self, node: Any, message: str, suggestion: str = "") -> None:
+        fault = Fault(message, place=self._place(node), suggestion=suggestion)
+        if fault not in self.faults:  # An alias brings the same node again.
+            self.faults.append(fault)
+
+    def _place(self, node: Any) -> Place:
+        return _place(self.shown, self.lines, node.start_mark)
+
+
+def _is_text(text: str) -> bool:
+    """Whether a text can be stored and be part of a path: escapes can name NUL and halves of characters."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+_INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_WORDS: Mapping[str, bool | None] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+
+
+def scalar(text: str) -> Any:
+    """A plain scalar by the core schema of YAML 1.2, chapter 10.3.2: `1e-3` is a number, `no` is text.
+
+    Raises:
+        ValueError: It is a number that no option can take: infinite, not a number, or of absurd length.
+    """
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INTEGER.fullmatch(text):
+        if len(text.lstrip("+-")) > MAX_DIGITS:
+            raise ValueError(f"a whole number has at most {MAX_DIGITS} digits.")
+        base = {"0o": 8, "0x": 16}.get(text[:2], 10)
+        return int(text[2:] if base != 10 else text, base)
+    if _FLOAT.fullmatch(text) and math.isfinite(float(text)):
+        return float(text)
+    if _FLOAT.fullmatch(text) or _NOT_FINITE.fullmatch(text):
+        raise ValueError(f"a number must be finite, received {text[:40]}.")
+    return text
+
+
+_PLAIN = re.compile(r"[A-Za-z_./][\w./-]*( [\w./-]+)*", re.ASCII)
+
+
+def write_scalar(value: Any) -> str:
+    """A scalar, list or mapping on one line of YAML that reads back to the same value."""
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(write_scalar(item) for item in value) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{write_scalar(str(key))}: {write_scalar(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, str):
+        return value if _PLAIN.fullmatch(value) and _is_word(value) else _quoted(value)
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _is_word(text: str) -> bool:
+    """Whether a plain scalar reads as text."""
+    return text not in _WORDS and not _FLOAT.fullmatch(text) and not _NOT_FINITE.fullmatch(text)
+
+
+def _quoted(text: str) -> str:
+    """Text in double quotes on one line, with escapes for what a YAML file cannot hold."""
+    return _FORBIDDEN.sub(_escape, json.dumps(text, ensure_ascii=False))

@@ -1,0 +1,85 @@
+"""A recipe as YAML with every default written out and a comment that tells where each value came from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from bmcli.recipe.check import split_path
+from bmcli.recipe.fields import dump
+from bmcli.recipe.nodes import Node, Steps, write_scalar
+from bmcli.recipe.schema import Recipe
+
+_WIDTH = 60
+_LONGEST_ORIGIN = 100
+
+
+def render(recipe: Recipe, tree: Node, found: Mapping[str, Any] | None = None) -> str:
+    """The resolved recipe, line by line with origins; `load` reads it back to the same recipe.
+
+    Args:
+        found: Values that `auto` became, by dotted path; they replace what the recipe says.
+    """
+    values = dump(recipe)
+    became = {split_path(path): value for path, value in (found or {}).items()}
+    for steps, value in became.items():
+        _set(values, steps, dump(value))
+    lines = [
+        (text, "" if steps is None else "auto" if steps in became else origin(tree, steps))
+        for text, steps in _lines(_escaped(values), ())
+    ]
+    width = min(_WIDTH, max(len(text) for text, _ in lines))
+    return "".join(f"{text:<{width}}  # {came}\n" if came else f"{text}\n" for text, came in lines)
+
+
+def origin(tree: Node, steps: Steps) -> str:
+    """Where a value comes from: `recipe.yaml:12`, `command line: train.epochs=3`, or `default`."""
+    node, way = tree.nearest(steps)
+    # A bare name stands for the kind of what it names.
+    named = isinstance(node.value, str) and steps == (*way, "kind")
+    if way != steps and not named:
+        return "default"
+    places = {node.place.file: node.place}
+    for scalar in node.scalars():
+        places.setdefault(scalar.place.file, scalar.place)
+    return ", ".join(_shown(place.file, place.line, place.text) for place in places.values())
+
+
+def _shown(file: str, line: int, text: str) -> str:
+    words = f"{file}: {text}" if file == "command line" else f"{file}:{line}"
+    # A comment is one line of printable characters, and the last comment of its line.
+    clean = re.sub(r"\s+", " ", "".join(c if c.isprintable() else " " for c in words))
+    return clean if len(clean) <= _LONGEST_ORIGIN else clean[: _LONGEST_ORIGIN - 3] + "..."
+
+
+def _lines(value: Any, steps: Steps) -> Iterator[tuple[str, Steps | None]]:
+    """Lines with the way to the value on each; None where a line holds only a key."""
+    indent = "  " * (len(steps) - 1)
+    key = f"{indent}{write_scalar(str(steps[-1]))}:" if steps else ""
+    if isinstance(value, dict) and value:
+        if steps:
+            yield key, None
+        for name, item in value.items():
+            yield from _lines(item, (*steps, name))
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        yield key, None
+        for position, item in enumerate(value):
+            yield f"{indent}  - {write_scalar(item)}", (*steps, position)
+    else:
+        yield f"{key} {write_scalar(value)}", steps
+
+
+def _escaped(value: Any) -> Any:
+    """The values with each dollar sign doubled, because a single one may begin a variable."""
+    if isinstance(value, dict):
+        return {key: _escaped(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_escaped(item) for item in value]
+    return value.replace("$", "$$") if isinstance(value, str) else value
+
+
+def _set(values: dict[str, Any], steps: Steps, value: Any) -> None:
+    for step in steps[:-1]:
+        values = values[str(step)]
+    values[str(steps[-1])] = value

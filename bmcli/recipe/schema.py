@@ -1,0 +1,424 @@
+"""The recipe: every section with its options, defaults and limits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from bmcli import parts
+from bmcli.recipe.fields import (
+    Checked,
+    Duration,
+    KerasKind,
+    KerasObject,
+    Kind,
+    Options,
+    PartOf,
+    checked_mapping,
+    fault,
+    fault_at,
+    options_schema,
+    shown,
+)
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+GATE = r"(>=|<=|>|<) ?-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?"
+
+
+def _check_name(value: str) -> str:
+    if not re.fullmatch(NAME, value):
+        hint = "It is the name of a folder: up to 100 letters, digits, dots, dashes and underscores."
+        raise fault("name", f"expected a name like digits-cnn, received {shown(value)}.", hint)
+    return value
+
+
+def _check_gate(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(GATE, value) or not isfinite(float(value.lstrip("<>= "))):
+        hint = "Write >=, <=, > or < and a number, in quotes."
+        raise fault("gate", f"expected a limit like '>= 0.9', received {shown(value)}.", hint)
+    return value
+
+
+Name = Annotated[str, AfterValidator(_check_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME}$"})]
+Gate = Annotated[str, BeforeValidator(_check_gate), WithJsonSchema({"type": "string", "pattern": f"^{GATE}$"})]
+Share = Annotated[float, Field(gt=0, lt=1)]
+SplitName = Literal["train", "validation", "test"]
+
+
+class SplitOptions(Options):
+    """How rows become training, validation and test rows.
+
+    Shares apply to the rows that are not split yet. Where the source has a file per split, or `column` names
+    a column that tells, the training rows can still give a share to validation.
+    """
+
+    train: Share | None = Field(default=None, description="Share of rows to train on; by default what is left.")
+    validation: Share | None = Field(default=None, description="Share of rows for choosing epochs and settings.")
+    test: Share | None = Field(default=None, description="Share of rows for the final figure.")
+    column: str | None = Field(default=None, description="A column whose cells are train, validation or test.")
+    stratify: Literal["auto", "none"] | str = Field(
+        default="auto",
+        description="A category whose proportions every split keeps, or `none`. `auto` takes the only category "
+        "target, if its classes are large enough.",
+    )
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> SplitOptions:
+        shares = [share for share in (self.train, self.validation, self.test) if share is not None]
+        total = sum(shares)
+        if total > 1 + 1e-9:
+            raise fault("shares", f"the shares add up to {total:g}, more than 1.")
+        if len(shares) == 3 and total < 1 - 1e-9:
+            raise fault(
+                "shares",
+                f"the shares add up to {total:g}, not 1.",
+                "Leave one of them out to give it the rest.",
+            )
+        if self.train is None and total > 1 - 1e-9:
+            raise fault("shares", "the shares leave no rows to train on.")
+        if self.column is not None and (self.train is not None or self.test is not None):
+            raise fault(
+                "shares",
+                "`column` tells the training and test rows; beside it only `validation` can be a share.",
+            )
+        return self
+
+
+class DataOptions(Options):
+    """Which data, how it is split, and what its columns are."""
+
+    source: Annotated[Kind, PartOf("data.sources")] = Field(description="Where the rows come from.")
+    split: SplitOptions = Field(
+        default=SplitOptions(),
+        description="Training, validation and test rows; by default 80, 10 and 10 per cent.",
+    )
+    inputs: Mapping[str, Annotated[Kind, PartOf("inputs")]] | None = Field(
+        default=None,
+        description="Columns the model sees, by name. By default every column that is neither target, split "
+        "nor dropped: numbers as number, arrays as image or number, everything else as category.",
+    )
+    targets: Mapping[str, Annotated[Kind, PartOf("data.targets")]] | None = Field(
+        default=None,
+        validate_default=True,
+        description="Columns to predict, by name. Sources that know their target need none.",
+    )
+    drop: tuple[str, ...] = Field(default=(), description="Columns left out when inputs are found by themselves.")
+
+    def targets_by_name(self) -> Mapping[str, Kind]:
+        """Target options by name, those of the source if none are named."""
+        if self.targets:
+            return self.targets
+        natural = self.source.natural_targets()  # type: ignore[attr-defined]
+        return {name: PartOf("data.targets").check(options) for name, options in natural.items()}
+
+    # A check of several fields stands at the last of them: `info.data` has those above that are right.
+
+    @field_validator("targets")
+    @classmethod
+    def _targets_are_known(cls, value: Any, info: ValidationInfo) -> Any:
+        source = info.data.get("source")
+        if not value and source is not None and not source.natural_targets():
+            raise fault(
+                "targets",
+                f"a {source.kind} source has to be told which column to predict.",
+                "Write targets: {COLUMN: {kind: category}} or {kind: number}.",
+            )
+        return value
+
+    @field_validator("inputs", "targets", "drop")
+    @classmethod
+    def _column_has_one_role(cls, value: Any, info: ValidationInfo) -> Any:
+        roles = {"inputs": "an input", "targets": "a target", "drop": "dropped"}
+        role = roles[info.field_name or ""]
+        split = info.data.get("split")
+        for position, column in enumerate(value or ()):
+            others = [roles[field] for field in roles if column in (info.data.get(field) or ())]
+            if split is not None and column == split.column:
+                others.append("the column that tells the split")
+            if others:
+                loc = (position,) if info.field_name == "drop" else (column,)
+                raise fault_at(loc, f"column '{column}' is {role} and {others[0]}.", "Leave it in one of them.")
+        return value
+
+
+class WarmUp(Kind):
+    """Shape of the learning rate over a run, by shares of its steps, so that it fits any number of epochs."""
+
+    kind: Literal["constant", "cosine", "linear"] = Field(description="How the rate falls after the warm-up.")
+    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="Share of all steps over which the rate rises from 0."
+    )
+    floor: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.0, description="The last rate, as a share of the highest."
+    )
+
+
+@dataclass(frozen=True)
+class ScheduleKind(Checked):
+    """One of our schedules by shares of the run, or one of Keras' by steps."""
+
+    def check(self, value: Any) -> WarmUp | KerasObject:
+        if isinstance(value, (WarmUp, KerasObject)):
+            return value
+        value = {"kind": "constant", **value} if isinstance(value, Mapping) else value
+        kind = value["kind"] if isinstance(value, Mapping) else value
+        if kind in ("constant", "cosine", "linear"):
+            return WarmUp.model_validate({"kind": kind} if isinstance(value, str) else value)
+        return KerasKind("schedules", also=("constant", "cosine", "linear"), complete=True).check(value)
+
+    def json_schema(self) -> dict[str, Any]:
+        ours = ("constant", "cosine", "linear")
+        each = [options_schema(WarmUp, kind) for kind in ours]
+        each[0]["required"] = []  # the kind of options that name none
+        return {"anyOf": [{"enum": list(ours)}, *each, *KerasKind("schedules").json_schema()["anyOf"]]}
+
+
+@dataclass(frozen=True)
+class ObjectiveKind(Checked):
+    """One objective for every target, or a mapping from target to objective."""
+
+    def check(self, value: Any) -> Any:
+        part = PartOf("objectives")
+        if value is None or isinstance(value, Kind):
+            return value
+        if isinstance(value, Mapping) and "kind" not in value:
+            return checked_mapping(part.check, value)
+        return part.check(value)
+
+    def json_schema(self) -> dict[str, Any]:
+        one = PartOf("objectives").json_schema()
+        return {"anyOf": [*one["anyOf"], {"type": "object", "additionalProperties": one}, {"type": "null"}]}
+
+
+class StopOptions(Options):
+    """When to stop before the last epoch; the first condition that holds ends the training."""
+
+    patience: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Epochs without improvement of the selected metric."
+    )
+    min_delta: Annotated[float, Field(ge=0)] = Field(
+        default=0.0,
+        description="Smallest change of the selected metric that counts as improvement for `patience`.",
+    )
+    steps: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Optimizer steps in all.")
+    time: Duration | None = Field(default=None, description="Training time, as 30m.")
+    metric: str | None = Field(
+        default=None,
+        description="A metric that ends the training when it passes `above` or `below`, as train/loss.",
+    )
+    above: float | None = Field(default=None, description="Stop once `metric` is at least this.")
+    below: float | None = Field(default=None, description="Stop once `metric` is at most this.")
+
+    @field_validator("min_delta")
+    @classmethod
+    def _min_delta_has_patience(cls, value: float, info: ValidationInfo) -> float:
+        if value and info.data.get("patience", 1) is None:
+            raise fault("min_delta", "`min_delta` does nothing without `patience`.", "Write stop: {patience: 5}.")
+        return value
+
+    @model_validator(mode="after")
+    def _threshold_is_whole(self) -> StopOptions:
+        bounds = (self.above is not None) + (self.below is not None)
+        if bounds > 1 or (self.metric is None) != (bounds == 0):
+            raise fault(
+                "threshold",
+                "`metric` goes with one of `above` and `below`.",
+                "Write stop: {metric: validation/accuracy, above: 0.9}.",
+            )
+        return self
+
+
+class SelectOptions(Options):
+    """Which epoch's weights are kept."""
+
+    metric: str = Field(
+        default="auto",
+        description="A metric of an epoch, as validation/accuracy; its direction follows from its name. "
+        "`auto`: validation/loss, or train/loss where no row validates; `last` keeps the last epoch.",
+    )
+
+
+Callback = Annotated[KerasObject, KerasKind("callbacks")]
+_OPTIMIZER = KerasKind("optimizers", usual="adam", complete=True)
+KerasMetric = Annotated[KerasObject, KerasKind("metrics")]
+
+
+class TrainOptions(Options):
+    """How the network learns."""
+
+    epochs: Annotated[int, Field(ge=1)] = Field(default=20, description="Passes over the training rows, at most.")
+    batch_size: Annotated[int, Field(ge=1)] = Field(
+        default=64, description="Examples of one optimizer step, over all devices."
+    )
+    optimizer: Annotated[KerasObject, _OPTIMIZER] = Field(
+        default=_OPTIMIZER.check("adam"),
+        description="A Keras optimizer by name with its options; clipnorm, global_clipnorm and clipvalue "
+        "limit gradients.",
+    )
+    schedule: Annotated[Any, ScheduleKind()] = Field(
+        default=WarmUp(kind="constant"),
+        description="The learning rate over the run: constant, cosine or linear with a warm-up, or a Keras "
+        "schedule by name.",
+    )
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
+        default="float32", description="Keras dtype policy; variables stay in float32."
+    )
+    metrics: tuple[KerasMetric, ...] = Field(
+        default=(), description="Keras metrics computed every epoch, beside the objective's own."
+    )
+    select: SelectOptions = Field(default=SelectOptions(), description="Which epoch's weights are kept.")
+    stop: StopOptions = Field(default=StopOptions(), description="When to stop before the last epoch.")
+    callbacks: tuple[Callback, ...] = Field(
+        default=(), description="Keras callbacks by name, called after every epoch."
+    )
+    checkpoint_every: Duration = Field(default=60.0, description="Longest training time that a crash may cost, as 1m.")
+    tensorboard: bool = Field(default=True, description="Write events/ for TensorBoard.")
+
+    @field_validator("callbacks")
+    @classmethod
+    def _one_hand_on_the_rate(cls, value: tuple[KerasObject, ...], info: ValidationInfo) -> Any:
+        schedule = info.data.get("schedule", WarmUp(kind="constant"))
+        plain = isinstance(schedule, WarmUp) and schedule.kind == "constant" and schedule.warmup == 0
+        kinds = [callback.kind for callback in value]
+        if not plain and "reduce_lr_on_plateau" in kinds:
+            raise fault_at(
+                (kinds.index("reduce_lr_on_plateau"),),
+                "reduce_lr_on_plateau cannot change a learning rate that follows train.schedule.",
+                "Leave one of them out.",
+            )
+        return value
+
+
+class RuntimeOptions(Options):
+    """What the training runs on; never changes what is learned beyond the last bits."""
+
+    strategy: Literal["auto", "one_device"] = Field(
+        default="auto", description="`auto` takes the machine's first accelerator, or its CPU."
+    )
+    jit: Literal["auto"] | bool = Field(
+        default="auto",
+        description="Compile the step with XLA; `auto` measures once for each machine and model.",
+    )
+
+
+class EvaluateOptions(Options):
+    """How a trained model is measured."""
+
+    split: SplitName = Field(default="test", description="The rows to measure on.")
+    top_k: Annotated[int, Field(ge=2)] = Field(
+        default=5, description="k of top-k accuracy, where there are more classes."
+    )
+    gates: Mapping[str, Gate] = Field(
+        default={},
+        description="Limits on metrics, as {accuracy: '>= 0.9'}; a missed one ends with exit code 3.",
+    )
+
+
+Scalar = str | int | float | bool | None
+
+
+def objectives_by_target(given: Any, targets: Mapping[str, Kind]) -> dict[str, Kind]:
+    """The objective of each target: `given` for all or by name, else the target kind's usual one."""
+    usual = {"category": "classification", "number": "regression"}
+    by_name: Mapping[str, Kind] = dict.fromkeys(targets, given) if isinstance(given, Kind) else given or {}
+    return {
+        name: by_name.get(name) or PartOf("objectives").check(usual[target.kind]) for name, target in targets.items()
+    }
+
+
+class Recipe(Options):
+    """One experiment, from data to a measured model."""
+
+    bmcli: Literal[1] = Field(default=1, description="Version of the recipe language.")
+    name: Name = Field(description="Folder of this recipe's runs: letters, digits, dot, dash and underscore.")
+    vars: Mapping[str, Scalar] = Field(
+        default={},
+        description="Values used elsewhere as ${NAME}, to be changed in one place or on the command line.",
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
+        default=0, description="Decides the split, the initial weights, the order of examples and dropout."
+    )
+    data: DataOptions = Field(description="Which data, how it is split, and what its columns are.")
+    model: Annotated[Kind, PartOf("models")] = Field(description="The network.")
+    objective: Annotated[Any, ObjectiveKind()] = Field(
+        default=None,
+        description="What is learned. By default category targets are classified and numbers regressed; with "
+        "several targets a mapping from target to objective.",
+    )
+    train: TrainOptions = Field(default=TrainOptions(), description="How the network learns.")
+    runtime: RuntimeOptions = Field(default=RuntimeOptions(), description="What the training runs on.")
+    evaluate: EvaluateOptions = Field(default=EvaluateOptions(), description="How the trained model is measured.")
+
+    def targets(self) -> Mapping[str, Kind]:
+        """Target options by name, those of the source if the recipe names none."""
+        return self.data.targets_by_name()
+
+    def objectives(self) -> dict[str, Kind]:
+        """The objective of each target, those of the recipe or the target kind's usual one."""
+        return objectives_by_target(self.objective, self.targets())
+
+    def metrics(self) -> dict[str, tuple[KerasObject, ...]]:
+        """The Keras metrics of each target: those of `train.metrics` that suit its objective."""
+        suitable = {
+            target: parts.load("objectives", objective.kind).METRICS for target, objective in self.objectives().items()
+        }
+        return {
+            target: tuple(metric for metric in self.train.metrics if metric.kind in known)
+            for target, known in suitable.items()
+        }
+
+    def spelled_out(self) -> Recipe:
+        """The same recipe with the objectives that follow from its targets."""
+        objectives = self.objectives()
+        sole = len(objectives) == 1 and not isinstance(self.objective, Mapping)
+        return self.model_copy(update={"objective": next(iter(objectives.values())) if sole else objectives})
+
+    @field_validator("train")
+    @classmethod
+    def _metrics_suit_a_target(cls, value: TrainOptions, info: ValidationInfo) -> TrainOptions:
+        if "data" not in info.data or "objective" not in info.data:
+            return value
+        chosen = objectives_by_target(info.data["objective"], info.data["data"].targets_by_name())
+        suitable = {name for each in chosen.values() for name in parts.load("objectives", each.kind).METRICS}
+        for position, metric in enumerate(value.metrics):
+            if metric.kind not in suitable:
+                kinds = " or ".join(sorted({each.kind for each in chosen.values()}))
+                raise fault_at(
+                    ("metrics", position),
+                    f"{metric.kind} does not suit {kinds}.",
+                    parts.did_you_mean(metric.kind, suitable) or f"Suitable: {', '.join(sorted(suitable))}.",
+                )
+        return value
+
+    @field_validator("objective")
+    @classmethod
+    def _objectives_fit_targets(cls, value: Any, info: ValidationInfo) -> Any:
+        if "data" not in info.data:
+            return value
+        targets = info.data["data"].targets_by_name()
+        if isinstance(value, Mapping):
+            for name in value:
+                if name not in targets:
+                    raise fault_at((name,), f"no target '{name}'.", parts.did_you_mean(name, targets))
+        for name, objective in objectives_by_target(value, targets).items():
+            learns = parts.load("objectives", objective.kind).TARGETS
+            if targets[name].kind not in learns:
+                raise fault_at(
+                    (name,) if isinstance(value, Mapping) else (),
+                    f"{objective.kind} cannot learn target '{name}' of kind {targets[name].kind}.",
+                    f"It learns targets of kind {' or '.join(learns)}.",
+                )
+        return value
