@@ -1,1 +1,1 @@
-"""The training engine: a loop of our own on TensorFlow's public API; Keras keeps layers, losses, optimizers and metrics."""
+"""The training engine: a loop of our own; Keras keeps layers, losses, optimizers, metrics and callbacks."""

@@ -127,6 +127,7 @@ class Trainer:
         self.progress = Progress()
         self.selected: list[np.ndarray] = []
         self._call_steps = 1
+        self._step_s = 0.0
         self._saved_at = time.monotonic()
 
     def _compiled(self, wanted: bool | str, cache: Path) -> tuple[bool, Steps]:
@@ -194,12 +195,22 @@ class Trainer:
         progress.epoch_s += seconds
         # At most doubled, because the first calls also trace and compile.
         self._call_steps = max(1, min(2 * self._call_steps, int(CALL_S * count / seconds)))
-        left = self.steps_in_all - progress.step
-        loss = self.meters.loss()
-        watch.moment(
-            Moment(progress.epoch + 1, self.recipe.train.epochs, progress.batch, self.steps_per_epoch, loss,
-                   examples / seconds, left * seconds / count)
-        )  # fmt: skip
+        watch.moment(self._moment(examples, count, seconds))
+
+    def _moment(self, examples: int, count: int, seconds: float) -> Moment:
+        """The state of training after a call of `count` steps."""
+        progress = self.progress
+        if examples == count * self.batch or not self._step_s:
+            self._step_s = seconds / count  # not of a ragged batch, which is an unusual one
+        return Moment(
+            epoch=progress.epoch + 1,
+            epochs=self.recipe.train.epochs,
+            step=progress.batch,
+            steps=self.steps_per_epoch,
+            loss=self.meters.loss(),
+            examples_per_second=self.batch / self._step_s,
+            seconds_left=(self.steps_in_all - progress.step) * self._step_s,
+        )
 
     def _answer(self, signals: list[int]) -> None:
         """Saves when it is time to, and stops when asked to."""

@@ -56,7 +56,7 @@ class Steps:
         self._ragged = tf.function(self._step_on)
 
     def many(self, order: tf.Tensor, first: int, count: int) -> int:
-        """Trains on batches `first` to `first + count - 1` of an order; the first step whose loss was not finite, or -1."""
+        """Trains on `count` batches of an order from the `first`; the first whose loss was not finite, or -1."""
         return int(self._many(order, tf.constant(first), tf.constant(count)))
 
     def ragged(self, order: tf.Tensor) -> int:

@@ -17,7 +17,8 @@ def prepare_runtime(seed: int, precision: str) -> None:
     keras.config.set_dtype_policy(precision)
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
+        if not tf.config.experimental.get_memory_growth(gpu):  # it can be set only before the first use
+            tf.config.experimental.set_memory_growth(gpu, True)
     if gpus:
         # CPU kernels give the same bits every time as they are; those of GPUs only when asked.
         tf.config.experimental.enable_op_determinism()

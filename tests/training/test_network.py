@@ -1,0 +1,102 @@
+"""A network behind its preprocessing: raw rows in, the same predictions out; foreign files are refused."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from bmcli.data.preparation import prepare
+from bmcli.errors import BmcliError
+from bmcli.models import columns_as_keys
+from bmcli.recipe.load import load
+from bmcli.specs import DataSpec, Prepared
+from bmcli.training import network as networks
+from bmcli.training.predict import predict
+from tests.conftest import WriteRecipe
+
+from .conftest import MakeTrainer, same
+
+Saved = tuple[networks.Network, DataSpec, Path]
+
+
+@pytest.fixture
+def prepared(cache: Path, write_recipe: WriteRecipe) -> Prepared:
+    """The data of the tiny recipe."""
+    recipe = load(str(write_recipe())).recipe
+    return prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared")
+
+
+@pytest.fixture
+def saved(make_trainer: MakeTrainer, prepared: Prepared, tmp_path: Path) -> Saved:
+    trainer = make_trainer()
+    networks.save(trainer.network, prepared.spec, tmp_path / "model.keras")
+    return trainer.network, prepared.spec, tmp_path / "model.keras"
+
+
+def test_a_saved_model_gives_the_networks_predictions_on_raw_rows(
+    make_trainer: MakeTrainer, prepared: Prepared, tmp_path: Path
+) -> None:
+    trainer = make_trainer("train.epochs=1")
+    rows = prepared.split("test")
+    networks.save(trainer.network, prepared.spec, tmp_path / "model.keras")
+    with columns_as_keys():
+        model = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    states = {column.name: column.state for column in prepared.spec.inputs}
+    raw = {
+        name: array[:, 0] * states[name]["scale"][0] + states[name]["offset"][0] for name, array in rows.inputs.items()
+    }
+    served = model({name: np.float32(values) for name, values in raw.items()})
+    (target,) = rows.targets
+    np.testing.assert_allclose(served[target], predict(trainer.network, rows)[target], atol=1e-5)
+
+
+def test_loading_gives_a_network_its_weights_back(make_trainer: MakeTrainer, saved: Saved) -> None:
+    first, _, path = saved
+    other = make_trainer("seed=9").network
+    networks.load(path, other)
+    assert same([w.numpy() for w in first.model.weights], [w.numpy() for w in other.model.weights])
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 torn"])
+def test_a_damaged_model_is_a_fault(saved: Saved, content: bytes) -> None:
+    network, _, path = saved
+    path.write_bytes(content)
+    with pytest.raises(BmcliError, match="not a Keras archive"):
+        networks.load(path, network)
+
+
+def test_a_model_that_is_not_there_is_a_fault(saved: Saved, tmp_path: Path) -> None:
+    with pytest.raises(BmcliError, match="no such file"):
+        networks.load(tmp_path / "none.keras", saved[0])
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(saved: Saved) -> None:
+    network, _, path = saved
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", b" " * (networks.MAX_CONFIG_BYTES + 1))
+    with pytest.raises(BmcliError, match=r"'config\.json' is unsafe"):
+        networks.load(path, network)
+
+
+def test_the_model_of_another_network_is_refused(make_trainer: MakeTrainer, saved: Saved) -> None:
+    other = make_trainer("model.hidden=[3, 3]").network
+    with pytest.raises(BmcliError, match="not the model of this run"):
+        networks.load(saved[2], other)
+
+
+def test_weights_survive_a_failed_save(saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, spec, path = saved
+    before = path.read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(keras.Model, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        networks.save(network, spec, path)
+    assert path.read_bytes() == before
+    assert list(path.parent.glob(".model*")) == []
