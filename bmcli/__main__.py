@@ -1,0 +1,84 @@
+"""`python -m bmcli` and the `bmcli` script: one boundary that turns every failure into words and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+
+import click
+
+from bmcli.cli import cli
+from bmcli.console import Console
+from bmcli.errors import BmcliError, Fault, RunFailed
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Runs the command line and exits.
+
+    0 done, 1 failed while running, 2 fault in recipe, usage or data, 3 gate missed, 75 interrupted and resumable,
+    130 interrupted before anything was worth keeping.
+    """
+    console = Console(as_json="--json" in sys.argv[1:])
+    signal.signal(signal.SIGTERM, _as_keyboard_interrupt)
+    try:
+        code = _run(console)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has enough; nothing may complain while the interpreter closes it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = 1
+    sys.exit(code)
+
+
+def _as_keyboard_interrupt(number: int, frame: object) -> None:
+    """Lets SIGTERM clean up as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def _run(console: Console) -> int:
+    try:
+        code = cli.main(prog_name="bmcli", standalone_mode=False, obj=console)
+        return code if isinstance(code, int) else 0
+    except click.exceptions.Exit as leave:
+        return leave.exit_code
+    except click.ClickException as error:
+        usage = error.ctx.get_usage() if isinstance(error, click.UsageError) and error.ctx else ""
+        console.faults(BmcliError(error.format_message(), suggestion=usage))
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        console.faults(RunFailed("interrupted; nothing was worth keeping."))
+        return INTERRUPTED
+    except BmcliError as error:
+        console.faults(error)
+        return error.exit_code
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        console.faults(_world_failed(error))
+        return 1
+    except Exception as error:
+        if console.as_json:
+            console.result({"faults": [{"message": f"internal error: {type(error).__name__}: {error}"}]})
+        raise
+
+
+def _world_failed(error: OSError) -> BmcliError:
+    """A failure of the machine: disk full, no permission, a file that vanished."""
+    where = f"{error.filename}: " if error.filename else ""
+    hints = {
+        errno.ENOSPC: "Free some space; what was written before is whole.",
+        errno.EDQUOT: "Your disk quota is used up; what was written before is whole.",
+        errno.EACCES: "Check who owns it, or choose another folder with --runs or BMCLI_CACHE.",
+        errno.EROFS: "Choose another folder with --runs or BMCLI_CACHE.",
+    }
+    return RunFailed(
+        Fault(f"{where}{(error.strerror or str(error)).lower()}.", suggestion=hints.get(error.errno or 0, ""))
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,264 @@
+"""Every command: parse, call one function, print one result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from bmcli import __version__, parts
+from bmcli.console import Console, clean, shown_path
+
+# Imports of commands stand inside functions: `--help` must not pay for pydantic, nor `validate` for TensorFlow.
+
+F = TypeVar("F", bound=Callable[..., Any])
+CONTEXT = {"help_option_names": ["-h", "--help"]}
+
+
+class RecipeName(click.ParamType):  # type: ignore[type-arg]  # older clicks have no argument
+    """A recipe file or the name of a built-in recipe."""
+
+    name = "recipe"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from bmcli.recipe.load import built_in
+
+        names = [CompletionItem(name) for name in built_in() if name.startswith(incomplete)]
+        return [*names, CompletionItem(incomplete, type="file")]
+
+
+class RunName(click.ParamType):  # type: ignore[type-arg]  # older clicks have no argument
+    """A run directory, a run's name, or a recipe file."""
+
+    name = "run"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        root = Path(ctx.params.get("root") or "runs")
+        folders = root.iterdir() if root.is_dir() else ()
+        names = [CompletionItem(folder.name) for folder in folders if folder.name.startswith(incomplete)]
+        return [*names, CompletionItem(incomplete, type="file")]
+
+
+_ROOMS = {"model.kind": "models", "objective.kind": "objectives", "data.source.kind": "data.sources"}
+_FAMILIES = {"train.optimizer.kind": "optimizers", "train.schedule.kind": "schedules"}
+
+
+class Override(click.ParamType):  # type: ignore[type-arg]  # older clicks have no argument
+    """`key=value`; after `kind=` the kinds of that section are offered."""
+
+    name = "key=value"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        key, equals, start = incomplete.partition("=")
+        if not equals:
+            keys = sorted({*_ROOMS, *_FAMILIES, "seed", "train.epochs", "train.batch_size"})
+            return [CompletionItem(f"{known}=") for known in keys if known.startswith(incomplete)]
+        return [CompletionItem(f"{key}={kind}") for kind in self._kinds(key) if kind.startswith(start)]
+
+    def _kinds(self, key: str) -> list[str]:
+        from bmcli.recipe import catalogue
+
+        if key in _FAMILIES:
+            return catalogue.names(_FAMILIES[key])
+        room = _ROOMS.get(key)
+        if key.startswith("data.inputs.") and key.endswith(".kind"):
+            room = "inputs"
+        if key.startswith("data.targets.") and key.endswith(".kind"):
+            room = "data.targets"
+        return list(parts.names(room)) if room else []
+
+
+def output_options(command: F) -> F:
+    """--json, -q and -v, handed on as one `console`."""
+
+    def collect(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+        told = ctx.ensure_object(Console)
+        if param.name == "as_json":
+            told.as_json = told.as_json or value
+        elif value:
+            told.verbosity = -1 if param.name == "quiet" else value
+        return value
+
+    options: list[tuple[tuple[str, ...], dict[str, Any]]] = [
+        (("-v", "--verbose"), {"count": True, "help": "Tell more."}),
+        (("-q", "--quiet"), {"is_flag": True, "help": "Print results and faults only."}),
+        (("--json", "as_json"), {"is_flag": True, "help": "Print one JSON object on stdout."}),
+    ]
+    for names, settings in options:
+        command = click.option(*names, expose_value=False, callback=collect, is_eager=True, **settings)(command)
+    return command
+
+
+def runs_option(command: F) -> F:
+    return click.option(
+        "--runs", "root", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), envvar="BMCLI_RUNS",
+        show_default=True, help="Folder of all runs.",
+    )(command)  # fmt: skip
+
+
+recipe_argument = click.argument("recipe", type=RecipeName())
+overrides_argument = click.argument("overrides", nargs=-1, type=Override(), metavar="[KEY=VALUE]...")
+
+
+def console() -> Console:
+    """The console of the command that is running."""
+    return click.get_current_context().ensure_object(Console)
+
+
+@click.group(context_settings=CONTEXT, no_args_is_help=True)
+@click.version_option(__version__, prog_name="bmcli")
+def cli() -> None:
+    """One YAML recipe trains and evaluates a Keras model.
+
+    \b
+      bmcli cp digits my.yaml      copy a built-in recipe
+      bmcli train my.yaml          train it
+      bmcli evaluate my.yaml       measure its latest run
+    """
+
+
+@cli.command()
+@click.argument("recipe", type=RecipeName(), required=False)
+@overrides_argument
+@click.option("--resume", metavar="RUN", help="Go on with an interrupted run instead of a recipe.")
+@runs_option
+@output_options
+def train(recipe: str | None, overrides: tuple[str, ...], resume: str | None, root: Path) -> None:
+    """Train RECIPE, a file or a built-in name, with KEY=VALUE overrides."""
+    from bmcli.commands import train as command
+    from bmcli.runs import cache_folder
+
+    if (recipe is None) == (resume is None):
+        raise click.UsageError("give a recipe, or --resume RUN without one.")
+    out = console()
+    if resume is not None:
+        trained = command.resume(resume, root, cache_folder(), out.watcher, out.say)
+    else:
+        trained = command.train(recipe or "", overrides, root, cache_folder(), out.watcher, out.say)
+    out.trained(trained)
+    if trained.measured:
+        trained.measured.require_gates()
+
+
+@cli.command()
+@click.argument("run", type=RunName())
+@overrides_argument
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), help="By default the recipe's.")
+@click.option("--data", type=click.Path(path_type=Path), help="Measure on every row of this file instead.")
+@runs_option
+@output_options
+def evaluate(run: str, overrides: tuple[str, ...], split: str | None, data: Path | None, root: Path) -> None:
+    """Measure RUN: a run directory, a run's name, or a recipe, whose latest run is taken."""
+    from bmcli.commands.evaluate import evaluate as command
+    from bmcli.runs import cache_folder
+
+    if split and data:
+        raise click.UsageError("--split and --data exclude each other.")
+    measured = command(run, overrides, split, data, root, cache_folder())
+    console().measured(measured)
+    measured.require_gates()
+
+
+@cli.command()
+@recipe_argument
+@overrides_argument
+@click.option("--deep", is_flag=True, help="Also read the data and build the model.")
+@output_options
+def validate(recipe: str, overrides: tuple[str, ...], deep: bool) -> None:
+    """Check RECIPE and print every fault at once."""
+    from bmcli.commands.validate import validate as command
+    from bmcli.runs import cache_folder
+
+    checked = command(recipe, overrides, cache_folder() if deep else None)
+    out = console()
+    out.result(checked)
+    out.text(f"{clean(recipe)} is valid." + (f" {checked['parameters']:,} parameters." if deep else ""))
+
+
+@cli.command()
+@click.argument("what", type=RecipeName(), metavar="RECIPE|RUN")
+@overrides_argument
+@click.option("--why", metavar="PATH", help="Say where the value of a dotted path comes from.")
+@runs_option
+@output_options
+def show(what: str, overrides: tuple[str, ...], why: str | None, root: Path) -> None:
+    """Print a recipe or run with every default and override resolved, and where each value comes from."""
+    from bmcli.commands.show import show as command
+
+    shown = command(what, overrides, why, root)
+    out = console()
+    out.result(shown.value)
+    out.text(clean(shown.text).rstrip("\n"))
+
+
+@cli.command()
+@output_options
+def schema() -> None:
+    """Print the JSON schema of recipes, for editors."""
+    import json
+
+    from bmcli.recipe.json_schema import recipe_schema
+
+    out = console()
+    out.result(recipe_schema())
+    out.text(json.dumps(recipe_schema(), indent=2))
+
+
+@cli.command("ls")
+@output_options
+def list_recipes() -> None:
+    """List the built-in recipes."""
+    from bmcli.commands.recipes import describe_all
+
+    found = describe_all()
+    out = console()
+    out.result({"recipes": found})
+    out.table("", ["recipe", "what it does"], [[entry["name"], entry["headline"]] for entry in found])
+
+
+@cli.command("cp")
+@recipe_argument
+@click.argument("destination", type=click.Path(path_type=Path))
+@output_options
+def copy_recipe(recipe: str, destination: Path) -> None:
+    """Copy the built-in RECIPE, and data that comes with it, to DESTINATION."""
+    from bmcli.commands.recipes import copy
+
+    written = copy(recipe, destination)
+    out = console()
+    out.result({"written": [str(path) for path in written]})
+    out.text("\n".join(clean(f"wrote {shown_path(path)}") for path in written))
+
+
+@cli.command("runs")
+@click.argument("name", required=False)
+@runs_option
+@output_options
+def list_runs(name: str | None, root: Path) -> None:
+    """List the runs, newest last; with NAME only those of that recipe."""
+    from bmcli.commands.runs import list_all
+
+    found = list_all(root, name)
+    out = console()
+    out.result({"runs": found})
+    rows = [[run["name"], run["id"], run["state"], run["epochs"], run["headline"], run["seconds"]] for run in found]
+    out.table("", ["recipe", "run", "state", "epochs", "metric", "seconds"], rows)
+    if not found:
+        out.say(f"no runs in {root} yet; `bmcli train digits` makes one.")
+
+
+@cli.command()
+@output_options
+def doctor() -> None:
+    """Tell versions, devices, extras, and what is missing."""
+    from bmcli.commands.doctor import examine
+
+    report = examine()
+    out = console()
+    out.result({"checks": [vars(check) for check in report]})
+    out.table("", ["", "what", "found", "what to do"], [[c.mark, c.name, c.found, c.advice] for c in report])
+    if any(check.mark == "missing" for check in report):
+        raise click.exceptions.Exit(1)

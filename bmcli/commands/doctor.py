@@ -1,0 +1,85 @@
+"""`bmcli doctor`: whether this machine has what bmcli needs, and how to get what it lacks."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from bmcli import __version__
+from bmcli.console import native_noise_hidden
+from bmcli.runs import cache_folder
+
+REQUIRED = ("tensorflow", "keras", "keras-tuner", "tensorboard", "click", "rich", "pyyaml", "pydantic", "pyarrow",
+            "scikit-learn", "matplotlib", "jinja2", "numpy")  # fmt: skip
+EXTRAS = {"test": ("pytest", "hypothesis", "jsonschema", "ruff", "mypy")}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at: `mark` is ok, note or missing."""
+
+    mark: str
+    name: str
+    found: str
+    advice: str = ""
+
+
+def examine() -> list[Check]:
+    """Versions, devices, extras and folders of this machine."""
+    return [
+        Check("ok", "bmcli", __version__),
+        Check("ok", "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
+        *(_package(name) for name in REQUIRED),
+        *_devices(),
+        *(_extra(name, packages) for name, packages in EXTRAS.items()),
+        _folder("cache", cache_folder(), "Set BMCLI_CACHE to a folder you may write."),
+        _folder("runs", Path(os.environ.get("BMCLI_RUNS", "runs")), "Give another folder with --runs."),
+    ]
+
+
+def _package(name: str) -> Check:
+    try:
+        return Check("ok", name, version(name))
+    except PackageNotFoundError:
+        return Check("missing", name, "not installed", "Install bmcli again: pip install bmcli")
+
+
+def _devices() -> list[Check]:
+    if importlib.util.find_spec("tensorflow") is None:
+        return [Check("missing", "devices", "unknown without tensorflow")]
+    with native_noise_hidden():
+        from bmcli.training import strategy
+
+        described = strategy.describe()
+    accelerators = [device for device in described["devices"] if not device.startswith("CPU")]
+    advice = "" if accelerators else "No GPU or TPU is visible to TensorFlow; training uses the CPU."
+    return [
+        Check("ok", "processor", f"{described['processor']}, {described['cores']} cores"),
+        Check("ok" if accelerators else "note", "devices", "; ".join(described["devices"]), advice),
+    ]
+
+
+def _extra(name: str, packages: tuple[str, ...]) -> Check:
+    lacking = [package for package in packages if importlib.util.find_spec(package) is None]
+    if lacking:
+        return Check("note", f"extra [{name}]", f"lacks {', '.join(lacking)}", f"pip install 'bmcli[{name}]'")
+    return Check("ok", f"extra [{name}]", "installed")
+
+
+def _folder(name: str, folder: Path, advice: str) -> Check:
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if not os.access(existing, os.W_OK):
+        return Check("missing", name, f"{folder} cannot be written", advice)
+    mark = "ok" if free > 2**30 else "note"
+    return Check(
+        mark,
+        name,
+        f"{folder}, {free / 2**30:.1f} GiB free",
+        "" if mark == "ok" else "Less than 1 GiB is free.",
+    )

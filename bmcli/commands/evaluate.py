@@ -1,0 +1,164 @@
+"""`bmcli evaluate`: measures a run on a split or on a new file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bmcli import parts, runs
+from bmcli.console import native_noise_hidden
+from bmcli.errors import BmcliError, GateMissed
+from bmcli.recipe.load import Loaded, load
+from bmcli.recipe.schema import Recipe
+from bmcli.runs import Run
+from bmcli.specs import Column, DataSpec, Split
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from bmcli.data.sources import Rows
+    from bmcli.evaluation.gates import MissedGate
+    from bmcli.evaluation.result import Evaluation
+    from bmcli.training.network import Network
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An evaluation and what it was made on: a split's name, or a file."""
+
+    run: Run
+    on: str
+    evaluation: Evaluation
+    missed: tuple[MissedGate, ...]
+
+    def metrics(self) -> dict[str, float]:
+        """By full name: `test/accuracy`."""
+        return {f"{self.on}/{name}": value for name, value in self.evaluation.metrics.items()}
+
+    def require_gates(self) -> None:
+        """Raises GateMissed if a metric is beyond its limit."""
+        if self.missed:
+            raise GateMissed(*(f"gate missed: {self.on}/{missed}." for missed in self.missed))
+
+
+def evaluate(
+    target: str, overrides: Sequence[str], split: str | None, data: Path | None, root: Path, cache: Path
+) -> Measured:
+    """Measures a run on one of its splits, or on every row of a new file.
+
+    Args:
+        target: A run directory, a run's name, or a recipe, whose latest run is taken.
+        overrides: Changes to the run's recipe; only `evaluate` and `data.source` make sense here.
+        split: By default the recipe's `evaluate.split`.
+        data: A file or folder of the recipe's source format.
+    """
+    run = find_run(target, root)
+    loaded = load(str(run.lock), overrides)
+    try:
+        return _evaluate(loaded, run, split, data, cache)
+    except BmcliError as error:
+        raise loaded.locate(error) from None
+
+
+def find_run(target: str, root: Path) -> Run:
+    """The run that a verb takes: a directory, a name, or a recipe's latest."""
+    if target.endswith((".yaml", ".yml")) and Path(target).is_file():
+        name = load(target).recipe.name
+        return runs.find(root, str(root / name))
+    return runs.find(root, target)
+
+
+def _evaluate(loaded: Loaded, run: Run, split: str | None, data: Path | None, cache: Path) -> Measured:
+    from bmcli.data.preparation import encode_rows, prepare
+
+    recipe = loaded.recipe
+    spec = DataSpec.from_json(json.loads(run.data.read_text()))
+    check_gates(recipe, spec)
+    if not run.model.exists():
+        state = run.status().get("state", "unknown")
+        raise BmcliError(f"{run.folder} has no model; its state is {state}.", suggestion="Train again, or resume it.")
+    if data is not None:
+        rows, on = encode_rows(_read(recipe, data), spec, with_targets=True), data.name
+    else:
+        on = split or recipe.evaluate.split
+        prepared = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared")
+        require_same_data(spec, prepared.spec)
+        rows = prepared.split(on)
+    return measure(recipe, _load_network(recipe, spec, rows, run), spec, rows, on, run)
+
+
+def _read(recipe: Recipe, data: Path) -> Rows:
+    """Every row of another file of the recipe's source format."""
+    source = recipe.data.source
+    if "path" not in type(source).model_fields:
+        raise BmcliError(f"a {source.kind} source reads no files.", path="data.source", suggestion="Use --split.")
+    rows: Rows = parts.load("data.sources", source.kind).read(source.model_copy(update={"path": str(data)}))
+    return rows
+
+
+def _load_network(recipe: Recipe, spec: DataSpec, rows: Split, run: Run) -> Network:
+    """The run's network with its selected weights."""
+    with native_noise_hidden():
+        from bmcli.training import network as networks
+        from bmcli.training import strategy
+    strategy.prepare_runtime(recipe.seed, recipe.train.precision)
+    network = networks.assemble(recipe, spec, rows.targets)
+    networks.load(run.model, network)
+    return network
+
+
+def measure(recipe: Recipe, network: Network, spec: DataSpec, rows: Split, on: str, run: Run) -> Measured:
+    """Measures a network on encoded rows and writes the result into the run.
+
+    Args:
+        on: What the rows are: a split's name, or a file's.
+    """
+    from bmcli.evaluation.gates import missed
+    from bmcli.evaluation.metrics import measure as measure_predictions
+    from bmcli.training.predict import predict
+
+    if not len(rows):
+        raise BmcliError(
+            f"there are no {on} rows to measure on.", path="evaluate.split",
+            suggestion=f"Give data.split a share for {on}, or name another split.",
+        )  # fmt: skip
+    truth = {column.name: decode(rows.targets[column.name], column) for column in spec.targets}
+    found = measure_predictions(truth, predict(network, rows), spec.targets, recipe.evaluate.top_k)
+    _write(run, on, found)
+    return Measured(run, on, found, missed(recipe.evaluate.gates, found.metrics))
+
+
+def _write(run: Run, on: str, found: Evaluation) -> None:
+    """Adds an evaluation to `evaluation.json`, beside those on other rows."""
+    before = json.loads(run.evaluation.read_text()) if run.evaluation.exists() else {}
+    runs.write_json(run.evaluation, {**before, on: {"at": runs.now(), **found.to_json()}})
+
+
+def check_gates(recipe: Recipe, spec: DataSpec) -> None:
+    """Refuses gates on metrics that the evaluation will not have."""
+    from bmcli.evaluation.gates import check_names
+    from bmcli.evaluation.metrics import metric_names
+
+    check_names(recipe.evaluate.gates, metric_names(spec.targets, recipe.evaluate.top_k))
+
+
+def require_same_data(before: DataSpec, now: DataSpec) -> None:
+    """Refuses data that is not what a run was trained on: its rows may have been split otherwise."""
+    if before.fingerprint != now.fingerprint:
+        raise BmcliError(
+            "the data changed since this run was trained, so its splits are not the same rows.",
+            path="data.source",
+            suggestion="Train again, or measure on a file with --data.",
+        )
+
+
+def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
+    """Targets as evaluation wants them: class indices, or numbers in their own unit."""
+    import numpy as np
+
+    if column.kind != "number":
+        return np.asarray(encoded)
+    return np.asarray(encoded, "float64") * column.state["scale"] + column.state["mean"]

@@ -1,0 +1,43 @@
+"""`bmcli runs`: what was trained so far."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bmcli import parts, runs
+from bmcli.errors import BmcliError
+from bmcli.runs import Run
+
+
+def list_all(root: Path, name: str | None) -> list[dict[str, Any]]:
+    """The runs below a folder, oldest first, as plain values."""
+    found = runs.every(root)
+    if name is not None:
+        names = {run.name for run in found}
+        if name not in names:
+            raise BmcliError(f"no runs of '{name}' in {root}.", suggestion=parts.did_you_mean(name, names))
+        found = [run for run in found if run.name == name]
+    return [_described(run) for run in found]
+
+
+def _described(run: Run) -> dict[str, Any]:
+    status = run.status()
+    metrics = status.get("metrics", {})
+    return {
+        "name": run.name,
+        "id": run.folder.name,
+        "path": str(run.folder),
+        "state": status.get("state", "unknown"),
+        "epochs": status.get("epochs", len(run.rows())),
+        "headline": _headline(metrics),
+        "seconds": status.get("seconds", ""),
+        "metrics": metrics,
+    }
+
+
+def _headline(metrics: dict[str, float]) -> str:
+    """The figure a reader looks for first: accuracy or error on the test rows, else the first there is."""
+    wanted = ("test/accuracy", "test/rmse", "validation/accuracy", "validation/rmse", *metrics)
+    name = next((name for name in wanted if name in metrics), None)
+    return f"{name} {metrics[name]:.4f}" if name else ""

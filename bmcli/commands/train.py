@@ -1,0 +1,214 @@
+"""`bmcli train`: from a recipe to a run with a measured model."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bmcli import runs
+from bmcli.commands.evaluate import Measured, check_gates, measure, require_same_data
+from bmcli.console import native_noise_hidden
+from bmcli.data.preparation import prepare
+from bmcli.data.resolution import resolved
+from bmcli.errors import BmcliError, Interrupted, RunFailed
+from bmcli.recipe.load import Loaded, load
+from bmcli.recipe.render import render
+from bmcli.runs import Run
+from bmcli.specs import DataSpec, Prepared
+
+if TYPE_CHECKING:
+    from bmcli.training.loop import Outcome, Trainer, Watcher
+
+Watch = Callable[[str], contextlib.AbstractContextManager["Watcher"]]
+
+RECORDED = ("tensorflow", "keras", "numpy", "scikit-learn", "pyarrow")
+# Those that decide bits or speed, by their full names: any other variable may hold a secret.
+RECORDED_VARIABLES = (
+    "TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "XLA_FLAGS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",
+    "TF_DETERMINISTIC_OPS", "TF_FORCE_GPU_ALLOW_GROWTH", "TF_GPU_ALLOCATOR", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS",
+)  # fmt: skip
+_SECRET = re.compile(r"(?i)([\w.-]*(?:token|secret|password|passwd|api_?key|credential)[\w.-]*=).+|(?<=://)[^/@\s]+@")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training: its run, how it went, and what the evaluation found."""
+
+    run: Run
+    outcome: Outcome
+    measured: Measured | None
+
+    def metrics(self) -> dict[str, float]:
+        return {**self.outcome.metrics, **(self.measured.metrics() if self.measured else {})}
+
+
+def train(
+    target: str, overrides: Sequence[str], root: Path, cache: Path, watch: Watch, told: Callable[[str], None]
+) -> Trained:
+    """Trains a recipe in a new run below `root`.
+
+    Args:
+        cache: Prepared data and measurements of this machine.
+        watch: Makes a progress display from a title; it is entered while training.
+        told: Takes a sentence for each stage.
+
+    Raises:
+        RunFailed: The loss or the weights became infinite; the last good weights are kept.
+        Interrupted: A signal came; the run can be resumed.
+    """
+    loaded = load(target, overrides)
+    try:
+        return _train(loaded, root, cache, watch, told)
+    except BmcliError as error:
+        raise loaded.locate(error) from None
+
+
+def _train(loaded: Loaded, root: Path, cache: Path, watch: Watch, told: Callable[[str], None]) -> Trained:
+    recipe = loaded.recipe
+    prepared = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared")
+    check_gates(recipe, prepared.spec)
+    counts = ", ".join(f"{count:,} {split}" for split, count in prepared.spec.counts.items())
+    told(f"{recipe.name}: {counts} rows; {len(prepared.spec.inputs)} inputs, {len(prepared.spec.targets)} targets.")
+    run = runs.create(root, recipe.name)
+    with run.hold():
+        try:
+            trainer = _set_up(loaded, prepared, run, cache)
+        except BaseException:
+            runs.discard(run)  # nothing was trained yet
+            raise
+        told(f"run {run.folder}")
+        return _finish(run, trainer, prepared, watch)
+
+
+def resume(folder: str, root: Path, cache: Path, watch: Watch, told: Callable[[str], None]) -> Trained:
+    """Goes on with an interrupted run from its last checkpoint."""
+    run = runs.find(root, folder)
+    loaded = load(str(run.lock))
+    with run.hold():
+        if run.status().get("state") == "done":
+            raise BmcliError(f"{run.folder} is finished.", suggestion="Train its recipe again to make a new run.")
+        try:
+            prepared = prepare(loaded.recipe.data, loaded.recipe.targets(), loaded.recipe.seed, cache / "prepared")
+            require_same_data(DataSpec.from_json(json.loads(run.data.read_text())), prepared.spec)
+            trainer = _build(loaded, prepared, run, cache)
+            trainer.resume()
+        except BmcliError as error:
+            raise loaded.locate(error) from None
+        told(f"run {run.folder}, from epoch {trainer.progress.epoch + 1}, step {trainer.progress.step + 1}")
+        return _finish(run, trainer, prepared, watch)
+
+
+def _build(loaded: Loaded, prepared: Prepared, run: Run, cache: Path) -> Trainer:
+    with native_noise_hidden():
+        from bmcli.training import strategy
+        from bmcli.training.loop import Trainer
+        from bmcli.training.network import assemble
+    recipe = loaded.recipe
+    strategy.prepare_runtime(recipe.seed, recipe.train.precision)
+    network = assemble(recipe, prepared.spec, prepared.split("train").targets)
+    return Trainer(recipe, network, prepared, run, cache)
+
+
+def _set_up(loaded: Loaded, prepared: Prepared, run: Run, cache: Path) -> Trainer:
+    """The trainer, and every file of a run that is known before the first step."""
+    trainer = _build(loaded, prepared, run, cache)
+    shutil.copyfile(loaded.file, run.recipe)
+    runs.write_json(run.data, prepared.spec.to_json())
+    runs.write_json(run.environment, _environment())
+    found = {
+        "runtime.strategy": "one_device",
+        "runtime.jit": trainer.jit,
+        "train.select.metric": trainer.select,
+    }
+    recipe = loaded.recipe.spelled_out().model_copy(
+        update={"data": resolved(loaded.recipe.data, loaded.recipe.targets(), prepared.spec)}
+    )
+    runs.write_atomically(run.lock, render(recipe, loaded.tree, found).encode())
+    return trainer
+
+
+def _environment() -> dict[str, Any]:
+    from bmcli import __version__
+    from bmcli.training import strategy
+
+    return {
+        "bmcli": __version__,
+        "python": platform.python_version(),
+        **{package: version(package) for package in RECORDED},
+        **strategy.describe(),
+        "command": ["bmcli", *(redacted(argument) for argument in sys.argv[1:])],
+        "variables": {name: os.environ[name] for name in RECORDED_VARIABLES if name in os.environ},
+    }
+
+
+def redacted(argument: str) -> str:
+    """An argument without what looks like a secret: values of keys named so, and passwords in addresses."""
+    return _SECRET.sub(lambda match: (match[1] or "") + "***" + ("" if match[1] else "@"), argument)
+
+
+def _finish(run: Run, trainer: Trainer, prepared: Prepared, watch: Watch) -> Trained:
+    """Trains, keeps the selected weights, and measures them."""
+    from bmcli.training import network as networks
+
+    run.set_status("running")
+    with _failures_in_status(run):
+        with watch(run.name) as watcher:
+            outcome = trainer.train(watcher)
+        if outcome.selected_epoch is not None:
+            networks.save(trainer.network, prepared.spec, run.model)
+        _require_convergence(outcome)
+        trained = Trained(run, outcome, _measure(trainer, prepared, run))
+    run.set_status(
+        "done", epochs=outcome.epochs, selected_epoch=outcome.selected_epoch, ended_by=outcome.ended_by,
+        seconds=round(outcome.train_s, 3), metrics=trained.metrics(),
+    )  # fmt: skip
+    return trained
+
+
+@contextlib.contextmanager
+def _failures_in_status(run: Run) -> Iterator[None]:
+    """Writes into the run how it failed. The disk may be the reason, so a status that cannot be written is let go."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        interrupted = Interrupted(
+            "interrupted after training.", suggestion=f"Measure it with `bmcli evaluate {run.folder}`."
+        )
+        with contextlib.suppress(OSError):
+            run.set_status("interrupted", reason=str(interrupted))
+        raise interrupted from None
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            run.set_status("interrupted" if isinstance(error, Interrupted) else "failed", reason=str(error))
+        raise
+
+
+def _measure(trainer: Trainer, prepared: Prepared, run: Run) -> Measured | None:
+    """The evaluation the recipe asks for; None if the data has no rows for it."""
+    on = trainer.recipe.evaluate.split
+    rows = prepared.split(on)
+    return measure(trainer.recipe, trainer.network, prepared.spec, rows, on, run) if len(rows) else None
+
+
+def _require_convergence(outcome: Outcome) -> None:
+    if outcome.diverged is None:
+        return
+    kept = (
+        f"The weights of epoch {outcome.selected_epoch} are kept."
+        if outcome.selected_epoch
+        else "No epoch ended well, so no weights are kept."
+    )
+    raise RunFailed(
+        f"training stopped: {outcome.diverged}. {kept}",
+        suggestion="Lower train.optimizer.learning_rate, or limit gradients with its option global_clipnorm.",
+    )

@@ -1,0 +1,54 @@
+"""`bmcli validate`: every fault of a recipe, without training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bmcli.commands.evaluate import check_gates
+from bmcli.console import native_noise_hidden
+from bmcli.errors import BmcliError
+from bmcli.recipe.load import Loaded, load
+
+
+def validate(target: str, overrides: Sequence[str], cache: Path | None) -> dict[str, Any]:
+    """Checks the language of a recipe and that its files exist.
+
+    Args:
+        cache: With a folder the data is prepared in it and the model built, too.
+
+    Raises:
+        BmcliError: Every fault found.
+    """
+    loaded = load(target, overrides)
+    try:
+        require_files(loaded)
+        return {"valid": True, **(_build(loaded, cache) if cache else {})}
+    except BmcliError as error:
+        raise loaded.locate(error) from None
+
+
+def require_files(loaded: Loaded) -> None:
+    """Faults for source files that are not there, before anything is read."""
+    source = loaded.recipe.data.source
+    missing = [path for path in source.files() if not path.exists()]  # type: ignore[attr-defined]
+    if missing:
+        names = ", ".join(str(path) for path in missing[:3])
+        raise BmcliError(
+            f"no such file: {names}.", path="data.source.path", suggestion="Paths are relative to the recipe."
+        )
+
+
+def _build(loaded: Loaded, cache: Path) -> dict[str, Any]:
+    from bmcli.data.preparation import prepare
+
+    recipe = loaded.recipe
+    prepared = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared")
+    check_gates(recipe, prepared.spec)
+    with native_noise_hidden():
+        from bmcli.training import strategy
+        from bmcli.training.network import assemble
+    strategy.prepare_runtime(recipe.seed, recipe.train.precision)
+    network = assemble(recipe, prepared.spec, prepared.split("train").targets)
+    return {"rows": dict(prepared.spec.counts), "parameters": network.model.count_params()}

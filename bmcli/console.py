@@ -1,0 +1,300 @@
+"""Everything a user sees. No other module prints."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bmcli.errors import BmcliError, Fault
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+    from rich.progress import Progress as RichProgress
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def clean(text: str) -> str:
+    """Foreign text without control characters, which could rewrite a terminal, and without lone surrogates."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text).encode("utf-8", "replace").decode("utf-8")
+
+
+@dataclass
+class Console:
+    """Results on stdout, all else on stderr.
+
+    Args:
+        as_json: Print exactly one JSON object on stdout and nothing else.
+        verbosity: -1 prints results and faults alone, 0 is usual, 1 tells more.
+    """
+
+    as_json: bool = False
+    verbosity: int = 0
+    _rich: dict[str, Any] = field(default_factory=dict)
+    _answered: bool = False
+
+    def rich(self, stream: str) -> RichConsole:
+        if stream not in self._rich:
+            from rich.console import Console as RichConsole
+
+            self._rich[stream] = RichConsole(file=getattr(sys, stream), highlight=False, soft_wrap=True)
+        return self._rich[stream]
+
+    def result(self, value: Mapping[str, Any]) -> None:
+        """The one JSON object of `--json`."""
+        if self.as_json and not self._answered:
+            self._answered = True  # a fault after the result, such as a missed gate, goes to stderr alone
+            sys.stdout.write(json.dumps(value, ensure_ascii=True, allow_nan=False) + "\n")
+            sys.stdout.flush()
+
+    def text(self, text: str) -> None:
+        """A result as text, for a person or a pipe; foreign parts must be clean already."""
+        if not self.as_json:
+            _write(sys.stdout, text + "\n")
+
+    def say(self, text: str, level: int = 0) -> None:
+        """A word about what happens, on stderr."""
+        if level <= self.verbosity:
+            _write(sys.stderr, clean(text) + "\n")
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """A table; numbers to the right."""
+        if self.as_json:
+            return
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=Text(clean(title)) if title else None, title_justify="left", box=None, padding=(0, 2, 0, 0))
+        for i, column in enumerate(columns):
+            numeric = bool(rows) and all(isinstance(row[i], (int, float)) or row[i] in ("", "-") for row in rows)
+            table.add_column(Text(clean(column)), justify="right" if numeric else "left", no_wrap=True)
+        for row in rows:
+            table.add_row(*(Text(clean(_cell(value))) for value in row))
+        self.rich("stdout").print(table, crop=False, overflow="ignore")
+
+    def trained(self, trained: Any) -> None:
+        """A finished training: how it went, and the evaluation if there was one."""
+        outcome = trained.outcome
+        self.result(
+            {
+                "run": str(trained.run.folder),
+                "metrics": trained.metrics(),
+                "epochs": outcome.epochs,
+                "selected_epoch": outcome.selected_epoch,
+                "ended_by": outcome.ended_by,
+                "seconds": round(outcome.train_s, 3),
+                "examples_per_second": round(outcome.examples_per_second, 1),
+                **_missed(trained.measured),
+            }
+        )
+        self.text(
+            f"{outcome.epochs} epochs in {outcome.train_s:.1f} s of training ({outcome.examples_per_second:,.0f} "
+            f"examples/s), ended by {outcome.ended_by}; epoch {outcome.selected_epoch} is kept."
+        )
+        self.table("", ["metric", "value"], list(outcome.metrics.items()))
+        if trained.measured:
+            self.measured(trained.measured)
+        else:
+            self.text(clean(f"run  {trained.run.folder}"))
+
+    def measured(self, measured: Any) -> None:
+        """An evaluation: its metrics, and the classes of each category."""
+        self.result({"run": str(measured.run.folder), "metrics": measured.metrics(), **_missed(measured)})
+        found = measured.evaluation
+        self.text("")
+        self.table(f"{found.count:,} rows of {measured.on}", ["metric", "value"], list(measured.metrics().items()))
+        for target, rows in found.per_class.items():
+            cells = [
+                [row.name, *(_or_dash(v) for v in (row.precision, row.recall, row.f1)), row.support] for row in rows
+            ]
+            self.text("")
+            self.table(target, ["class", "precision", "recall", "f1", "rows"], cells)
+        for name, reason in found.undefined.items():
+            self.say(f"{name} is undefined: {reason}", level=1)
+        self.text(clean(f"\nrun  {measured.run.folder}"))
+
+    def faults(self, error: BmcliError) -> None:
+        """All faults with their places."""
+        if self.as_json:
+            self.result({"faults": [_fault_object(fault) for fault in error.faults]})
+        for fault in error.faults:
+            _write(sys.stderr, _fault_text(fault) + "\n")
+        if len(error.faults) > 1:
+            _write(sys.stderr, f"{len(error.faults)} faults.\n")
+
+    def watcher(self, title: str) -> Watcher:
+        """A progress display on a terminal, plain lines elsewhere."""
+        if self.verbosity >= 0 and self.rich("stderr").is_terminal:
+            return TerminalWatcher(self, title)
+        return Watcher(self)
+
+
+class Watcher:
+    """A line for each epoch, and one for the state of a long epoch from time to time."""
+
+    EVERY_S = 30.0
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._spoke_at = time.monotonic()
+
+    def __enter__(self) -> Watcher:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        return None
+
+    def moment(self, moment: Any) -> None:
+        if time.monotonic() - self._spoke_at > self.EVERY_S:
+            self._spoke_at = time.monotonic()
+            self._console.say(
+                f"epoch {moment.epoch}/{moment.epochs}  step {moment.step}/{moment.steps}  loss {moment.loss:.4f}  "
+                f"{moment.examples_per_second:,.0f} examples/s  {_duration(moment.seconds_left)} left"
+            )
+
+    def epoch(self, row: Mapping[str, Any], selected: bool) -> None:
+        self._spoke_at = time.monotonic()
+        self._console.say(_epoch_line(row, selected))
+
+
+class TerminalWatcher(Watcher):
+    """A live bar with epoch, step, loss, speed and time left; finished epochs stay above it."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        super().__init__(console)
+        self._bar = _progress_bar(console.rich("stderr"))
+        self._task = self._bar.add_task(clean(title), total=None, told="")
+
+    def __enter__(self) -> Watcher:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._bar.stop()
+
+    def moment(self, moment: Any) -> None:
+        told = (
+            f"epoch {moment.epoch}/{moment.epochs}  step {moment.step}/{moment.steps}  loss {moment.loss:.4f}  "
+            f"{moment.examples_per_second:,.0f} examples/s  {_duration(moment.seconds_left)} left"
+        )
+        done = (moment.epoch - 1) * moment.steps + moment.step
+        self._bar.update(self._task, total=moment.epochs * moment.steps, completed=done, told=told)
+
+    def epoch(self, row: Mapping[str, Any], selected: bool) -> None:
+        from rich.text import Text
+
+        self._bar.console.print(Text(_epoch_line(row, selected)))
+
+
+def _progress_bar(console: RichConsole) -> RichProgress:
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    return Progress(
+        TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[told]}", markup=False),
+        console=console, transient=True, refresh_per_second=5,
+    )  # fmt: skip
+
+
+def _epoch_line(row: Mapping[str, Any], selected: bool) -> str:
+    metrics = "  ".join(
+        f"{name} {value:.4f}" if isinstance(value, float) else f"{name} -" for name, value in row.items() if "/" in name
+    )
+    return (
+        f"epoch {row['epoch']:>3}  {metrics}  {row['examples_per_second']:,.0f} examples/s{'  *' if selected else ''}"
+    )
+
+
+def _fault_text(fault: Fault) -> str:
+    """Place, path, message and suggestion; below it the line with a caret."""
+    where = f"{fault.place}  " if fault.place else ""
+    path = f"{fault.path}: " if fault.path else ""
+    text = clean(f"{where}{path}{fault.message}{' ' + fault.suggestion if fault.suggestion else ''}")
+    if fault.place is None or not fault.place.text:
+        return text
+    # A long line is cut around the caret.
+    start = max(0, fault.place.column - 60)
+    line = clean(fault.place.text[start : start + 100].replace("\t", " "))
+    return f"{text}\n    {line}\n    {' ' * (fault.place.column - 1 - start)}^"
+
+
+def _fault_object(fault: Fault) -> dict[str, Any]:
+    place = fault.place
+    return {
+        "file": place.file if place else None,
+        "line": place.line if place else None,
+        "column": place.column if place else None,
+        "path": fault.path,
+        "message": fault.message,
+        "suggestion": fault.suggestion,
+    }
+
+
+def _missed(measured: Any) -> dict[str, Any]:
+    """The gates that an evaluation missed, for the JSON object."""
+    return {"missed_gates": [str(gate) for gate in measured.missed]} if measured and measured.missed else {}
+
+
+def _or_dash(value: float | None) -> float | str:
+    return "-" if value is None else value
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}" if abs(value) < 1e4 else f"{value:,.1f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _write(stream: Any, text: str) -> None:
+    """Text in whatever encoding a stream has, unknown characters replaced."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    stream.write(text.encode(encoding, "replace").decode(encoding))
+    stream.flush()
+
+
+@contextlib.contextmanager
+def native_noise_hidden(hide: bool = True) -> Iterator[None]:
+    """Keeps what C++ libraries write to stderr while they start out of sight, unless starting fails.
+
+    TensorFlow writes before its log level is read, so only the file descriptor itself can be turned away.
+    """
+    if not hide:
+        yield
+        return
+    import tempfile
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as aside:
+        os.dup2(aside.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(kept, 2)
+            aside.seek(0)
+            os.write(2, aside.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def shown_path(path: Path) -> str:
+    """A path relative to where the user is, if it is below."""
+    with contextlib.suppress(ValueError):
+        return str(path.absolute().relative_to(Path.cwd()))
+    return str(path)

@@ -1,0 +1,221 @@
+"""Run directories: the only code that knows where an artefact of a run lives."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bmcli import parts
+from bmcli.errors import BmcliError
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run and the files it keeps."""
+
+    folder: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe as it was written."""
+        return self.folder / "recipe.yaml"
+
+    @property
+    def lock(self) -> Path:
+        """The recipe with everything resolved; trains again to the same weights."""
+        return self.folder / "recipe.lock.yaml"
+
+    @property
+    def environment(self) -> Path:
+        return self.folder / "environment.json"
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line for each epoch."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def events(self) -> Path:
+        return self.folder / "events"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model.keras"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.folder / "evaluation.json"
+
+    @property
+    def status_file(self) -> Path:
+        return self.folder / "status.json"
+
+    @property
+    def name(self) -> str:
+        return self.folder.parent.name
+
+    def status(self) -> dict[str, Any]:
+        """`state` (running, done, failed, interrupted) and what goes with it; `crashed` if its process died."""
+        status: dict[str, Any] = _read_object(self.status_file)
+        if status.get("state") == "running" and not self.held():
+            status["state"] = "crashed"
+        return status
+
+    def set_status(self, state: str, **details: Any) -> None:
+        write_json(self.status_file, {"state": state, "at": now(), **details})
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The epochs in `metrics.jsonl`; a torn last line is left out."""
+        if not self.metrics.exists():
+            return []
+        rows = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                rows.append(json.loads(line))
+        return rows
+
+    def append_row(self, row: Mapping[str, Any]) -> None:
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def keep_rows(self, epochs: int) -> None:
+        """Drops the rows after an epoch, which a resumed run will write again."""
+        rows = [row for row in self.rows() if row["epoch"] <= epochs]
+        write_atomically(self.metrics, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keeps other processes from writing this run.
+
+        Raises:
+            BmcliError: Another process holds it.
+        """
+        with (self.folder / ".lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise BmcliError(
+                    f"{self.folder} is being written by process {file.read().strip() or 'unknown'}.",
+                    suggestion="Wait for it to end, or train again to make another run.",
+                ) from None
+            file.seek(0)
+            file.truncate()
+            file.write(str(os.getpid()))
+            file.flush()
+            # The kernel frees the lock when the process ends, however it ends.
+            yield
+
+    def held(self) -> bool:
+        """Whether a process is writing this run."""
+        try:
+            with (self.folder / ".lock").open("r") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+
+def create(root: Path, name: str) -> Run:
+    """A new run directory below `root/name`, which becomes the latest of that name."""
+    folder = root / name / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    folder.mkdir(parents=True)
+    _point(folder.parent / "latest", folder.name)
+    return Run(folder)
+
+
+def discard(run: Run) -> None:
+    """Removes a run in which nothing was trained."""
+    shutil.rmtree(run.folder, ignore_errors=True)
+    left = sorted(folder for folder in run.folder.parent.iterdir() if folder.is_dir() and not folder.is_symlink())
+    link = run.folder.parent / "latest"
+    if left:
+        _point(link, left[-1].name)
+    else:
+        link.unlink(missing_ok=True)
+        run.folder.parent.rmdir()
+
+
+def cache_folder() -> Path:
+    """Where prepared data and measurements of this machine are kept: `BMCLI_CACHE`, or the user's cache folder."""
+    named = os.environ.get("BMCLI_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(named) if named else Path(base) / "bmcli"
+
+
+def _point(link: Path, target: str) -> None:
+    """A symbolic link made or moved in one step."""
+    aside = link.with_name(f".latest-{secrets.token_hex(4)}")
+    aside.symlink_to(target)
+    os.replace(aside, link)
+
+
+def find(root: Path, text: str) -> Run:
+    """A run by its directory, or the latest run of a name.
+
+    Raises:
+        BmcliError: There is no such run; the nearest name is suggested.
+    """
+    for folder in (Path(text), Path(text) / "latest", root / text, root / text / "latest"):
+        if (folder / "recipe.lock.yaml").is_file():
+            return Run(folder.resolve())
+    names = [folder.name for folder in root.iterdir() if folder.is_dir()] if root.is_dir() else []
+    near = parts.did_you_mean(text, names)
+    raise BmcliError(
+        f"no run '{text}': neither a run directory nor a name in {root}.",
+        suggestion=near or "`bmcli train RECIPE` makes one.",
+    )
+
+
+def every(root: Path) -> list[Run]:
+    """All runs below a folder, oldest first."""
+    locks = sorted(root.glob("*/*/recipe.lock.yaml"), key=lambda lock: lock.parent.name)
+    return [Run(lock.parent) for lock in locks if not lock.parent.is_symlink()]
+
+
+def now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """The file afterwards holds the old content or the new one, whatever happens meanwhile."""
+    aside = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,47 @@
+"""bmcli as a user calls it, in this process."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bmcli.__main__ import main
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a call printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        """The one object on stdout."""
+        assert self.out.count("\n") == 1, self.out
+        return json.loads(self.out)
+
+
+Bmcli = Callable[..., Done]
+
+
+@pytest.fixture
+def bmcli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Bmcli:
+    """Calls the command line in the test's own folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["bmcli", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main()
+        captured = capfd.readouterr()
+        return Done(int(left.value.code or 0), captured.out, captured.err)
+
+    return call

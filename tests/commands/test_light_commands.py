@@ -1,0 +1,264 @@
+"""The verbs that look without training: fast, light, and exact about what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from bmcli.recipe.load import built_in, load
+from tests.conftest import TINY, WriteRecipe
+
+from .conftest import Bmcli
+
+TEN_FAULTS = """\
+bmcli: 1
+name: "bad name"
+seeed: 3
+data:
+  source: {kind: builtin, name: digitz}
+  split: {validation: 1.5}
+model: {kind: mpl, hidden: 64}
+train:
+  epochs: ten
+  optimizer: {kind: adamw, learning_rat: 1e-3}
+  stop: {time: 30x}
+runtime: {jit: 7}
+evaluate: {gates: {accuracy: high}, split: tset}
+"""
+
+
+def test_ten_faults_are_ten_places_and_exit_2(bmcli: Bmcli, write_recipe: WriteRecipe) -> None:
+    done = bmcli("validate", write_recipe(TEN_FAULTS), "--json")
+    faults = done.json()["faults"]
+    assert done.code == 2
+    assert len({(fault["line"], fault["column"]) for fault in faults}) >= 10
+    assert all(fault["file"].endswith("recipe.yaml") for fault in faults)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["validate", "wrong.yaml"], ["ls"], ["show", "digits"], ["runs"], ["schema"]]
+)
+def test_light_verbs_never_import_tensorflow(tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "wrong.yaml").write_text(TEN_FAULTS)
+    code = (
+        "import sys\nfrom bmcli.__main__ import main\ntry: main()\nexcept SystemExit: pass\n"
+        "print([m for m in ('tensorflow', 'keras', 'sklearn', 'matplotlib') if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_checking_a_recipe_needs_neither_numpy_nor_pyarrow(tmp_path: Path) -> None:
+    (tmp_path / "wrong.yaml").write_text(TEN_FAULTS)
+    code = (
+        "import sys\nfrom bmcli.__main__ import main\ntry: main()\nexcept SystemExit: pass\n"
+        "print([m for m in ('numpy', 'pyarrow', 'rich') if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "validate", "wrong.yaml"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_a_valid_recipe_is_said_to_be(bmcli: Bmcli, write_recipe: WriteRecipe) -> None:
+    done = bmcli("validate", write_recipe())
+    assert done.code == 0
+    assert "is valid" in done.out
+
+
+def test_deep_validation_counts_rows_and_parameters(bmcli: Bmcli, write_recipe: WriteRecipe) -> None:
+    answer = bmcli("validate", write_recipe(), "--deep", "--json").json()
+    assert sum(answer["rows"].values()) == 150
+    assert answer["parameters"] == 4 * 8 + 8 + 8 * 3 + 3
+
+
+def test_deep_validation_names_a_layer_that_does_not_fit(bmcli: Bmcli, write_recipe: WriteRecipe) -> None:
+    recipe = write_recipe(TINY.replace("model: {kind: mlp, hidden: [8], dropout: 0.2}", (
+        "model:\n  kind: layers\n  layers:\n    - {kind: concatenate, from: [a, b]}\n"
+    )).replace("{source: {kind: builtin, name: iris}}", (
+        "{source: {kind: builtin, name: digits}, inputs: {image: {kind: image}}}"
+    )))  # fmt: skip
+    done = bmcli("validate", recipe, "--deep")
+    assert done.code == 2
+    assert "recipe.yaml:8" in done.err
+
+
+def test_a_file_that_is_not_there_is_a_fault_of_the_recipe(bmcli: Bmcli, write_recipe: WriteRecipe) -> None:
+    recipe = write_recipe(TINY.replace("kind: builtin, name: iris}", "kind: idx, path: nowhere}"))
+    done = bmcli("validate", recipe)
+    assert done.code == 2
+    assert "data.source.path" in done.err
+    assert "nowhere" in done.err
+
+
+def test_show_writes_every_default_and_its_origin(bmcli: Bmcli, write_recipe: WriteRecipe) -> None:
+    shown = bmcli("show", write_recipe(), "train.epochs=9").out
+    assert "recipe.yaml:6" in shown
+    assert "command line" in shown
+    assert "# default" in shown
+
+
+def test_what_show_prints_is_the_same_recipe(bmcli: Bmcli, write_recipe: WriteRecipe, tmp_path: Path) -> None:
+    recipe = write_recipe()
+    (tmp_path / "shown.yaml").write_text(bmcli("show", recipe).out)
+    assert load(str(tmp_path / "shown.yaml")).recipe.train == load(str(recipe)).recipe.train
+
+
+@pytest.mark.parametrize(
+    ("path", "origin"),
+    [("train.epochs", "command line"), ("train.batch_size", "recipe.yaml:6"), ("train.precision", "default")],
+)
+def test_why_tells_where_a_value_comes_from(bmcli: Bmcli, write_recipe: WriteRecipe, path: str, origin: str) -> None:
+    answer = bmcli("show", write_recipe(), "train.epochs=9", "--why", path, "--json").json()
+    assert answer["path"] == path
+    assert origin in answer["origin"]
+
+
+def test_why_of_an_unknown_path_names_the_nearest(bmcli: Bmcli, write_recipe: WriteRecipe) -> None:
+    done = bmcli("show", write_recipe(), "--why", "train.epoch")
+    assert done.code == 2
+    assert "Did you mean 'epochs'?" in done.err
+
+
+def test_why_in_a_run_tells_what_auto_became(bmcli: Bmcli, write_recipe: WriteRecipe) -> None:
+    bmcli("train", write_recipe())
+    answer = bmcli("show", "tiny", "--why", "runtime.jit", "--json").json()
+    assert answer == {"path": "runtime.jit", "value": False, "origin": "auto"}
+
+
+def test_every_built_in_recipe_is_listed_with_a_headline(bmcli: Bmcli) -> None:
+    listed = bmcli("ls", "--json").json()["recipes"]
+    assert {entry["name"] for entry in listed} == set(built_in())
+    assert all(len(entry["headline"]) > 10 for entry in listed)
+
+
+def test_a_copied_recipe_brings_its_data_and_trains(bmcli: Bmcli, tmp_path: Path) -> None:
+    assert bmcli("cp", "penguins", "birds.yaml").code == 0
+    assert (tmp_path / "data" / "penguins.csv").is_file()
+    done = bmcli("train", "birds.yaml", "train.epochs=1", "--json")
+    assert done.code == 0, done.err
+
+
+def test_copying_never_overwrites(bmcli: Bmcli, tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text("mine")
+    done = bmcli("cp", "digits", "my.yaml")
+    assert done.code == 2
+    assert "exists already" in done.err
+    assert (tmp_path / "my.yaml").read_text() == "mine"
+
+
+def test_copying_an_unknown_recipe_names_the_nearest(bmcli: Bmcli) -> None:
+    assert "Did you mean 'digits'?" in bmcli("cp", "digit", "my.yaml").err
+
+
+def test_runs_lists_what_was_trained(bmcli: Bmcli, write_recipe: WriteRecipe) -> None:
+    assert bmcli("runs", "--json").json() == {"runs": []}
+    bmcli("train", write_recipe())
+    (run,) = bmcli("runs", "--json").json()["runs"]
+    assert (run["name"], run["state"], run["epochs"]) == ("tiny", "done", 3)
+    assert run["headline"].startswith("test/accuracy")
+    assert "done" in bmcli("runs", "tiny").out
+
+
+def test_the_schema_accepts_the_built_in_recipes(bmcli: Bmcli) -> None:
+    validator = jsonschema.Draft202012Validator(bmcli("schema", "--json").json())
+    recipes = built_in()
+    assert recipes
+    for path in recipes.values():
+        if "extends" not in path.read_text():
+            errors = [error.message for error in validator.iter_errors(_tuples_as_lists(path))]
+            assert errors == [], path
+
+
+def _tuples_as_lists(path: Path) -> object:
+    """A recipe as JSON values, its numbers read as YAML 1.2."""
+    from bmcli.recipe import nodes
+
+    return json.loads(json.dumps(nodes.read(path, path.name).plain()))
+
+
+def test_doctor_names_versions_and_devices(bmcli: Bmcli) -> None:
+    checks = {check["name"]: check for check in bmcli("doctor", "--json").json()["checks"]}
+    assert checks["tensorflow"]["mark"] == "ok"
+    assert "CPU" in checks["devices"]["found"]
+
+
+def test_wrong_usage_is_one_fault_and_exit_2(bmcli: Bmcli) -> None:
+    done = bmcli("train", "--json")
+    assert done.code == 2
+    assert len(done.json()["faults"]) == 1
+    assert bmcli("trian").code == 2
+
+
+def test_an_unknown_recipe_names_the_nearest(bmcli: Bmcli) -> None:
+    done = bmcli("train", "digts")
+    assert done.code == 2
+    assert "Did you mean 'digits'?" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("bmcli tr", "train"),
+        ("bmcli train dig", "digits"),
+        ("bmcli train digits model.kind=tr", "model.kind=transformer"),
+    ],
+)
+def test_the_shell_completes_verbs_recipes_and_kinds(words: str, offered: str) -> None:
+    environment = {
+        **os.environ,
+        "_BMCLI_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(words.count(" ")),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", "from bmcli.cli import cli; cli(prog_name='bmcli')"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert f"plain,{offered}" in done.stdout.splitlines()
+
+
+def test_a_closed_pipe_is_no_traceback() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m bmcli schema | head -c 10",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+
+
+def test_text_outside_the_locale_is_printed_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "ü.yaml").write_text("näme: 1\n")
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run(
+        [sys.executable, "-m", "bmcli", "validate", "ü.yaml"],
+        capture_output=True,
+        env=environment,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert b"Traceback" not in done.stderr
+
+
+def test_yaml_of_the_shipped_recipes_is_plain_yaml() -> None:
+    assert all(isinstance(yaml.safe_load(path.read_text()), dict) for path in built_in().values())

@@ -1,0 +1,106 @@
+"""Run directories: found by name, written by one process, never half written."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from bmcli import runs
+from bmcli.errors import BmcliError
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> runs.Run:
+    made = runs.create(tmp_path, "digits")
+    made.lock.write_text("name: digits\n")
+    return made
+
+
+def test_a_new_run_is_the_latest_of_its_name(tmp_path: Path) -> None:
+    first, second = runs.create(tmp_path, "digits"), runs.create(tmp_path, "digits")
+    assert first.folder != second.folder
+    assert (tmp_path / "digits" / "latest").resolve() == second.folder.resolve()
+
+
+def test_a_run_is_found_by_directory_and_by_name(tmp_path: Path, run: runs.Run) -> None:
+    for text in (str(run.folder), "digits", str(tmp_path / "digits")):
+        assert runs.find(tmp_path, text).folder == run.folder.resolve()
+
+
+def test_an_unknown_run_names_the_nearest(tmp_path: Path, run: runs.Run) -> None:
+    with pytest.raises(BmcliError, match="no run 'digit'") as caught:
+        runs.find(tmp_path, "digit")
+    assert caught.value.faults[0].suggestion == "Did you mean 'digits'?"
+
+
+def test_discarding_the_only_run_leaves_nothing(tmp_path: Path, run: runs.Run) -> None:
+    runs.discard(run)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_discarding_the_latest_run_points_to_the_one_before(tmp_path: Path, run: runs.Run) -> None:
+    runs.discard(runs.create(tmp_path, "digits"))
+    assert (tmp_path / "digits" / "latest").resolve() == run.folder.resolve()
+
+
+def test_a_held_run_names_the_process_that_holds_it(run: runs.Run) -> None:
+    with (
+        run.hold(),
+        pytest.raises(BmcliError, match=f"written by process {os.getpid()}"),
+        runs.Run(run.folder).hold(),
+    ):
+        pass
+
+
+def _hold_for_ever(folder: str, held: multiprocessing.Queue[int]) -> None:
+    with runs.Run(Path(folder)).hold():
+        runs.Run(Path(folder)).set_status("running")
+        held.put(os.getpid())
+        signal.pause()
+
+
+def test_a_run_whose_process_was_killed_is_free_and_counts_as_crashed(run: runs.Run) -> None:
+    context = multiprocessing.get_context("spawn")
+    held = context.Queue()
+    process = context.Process(target=_hold_for_ever, args=(str(run.folder), held))
+    process.start()
+    held.get(timeout=60)
+    assert run.status()["state"] == "running"
+    process.kill()
+    process.join()
+    with run.hold():
+        pass
+    assert run.status()["state"] == "crashed"
+
+
+def test_an_interrupted_write_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "value.json"
+    runs.write_json(path, {"value": 1})
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        runs.write_json(path, {"value": 2})
+    assert json.loads(path.read_text()) == {"value": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_torn_last_row_is_left_out(run: runs.Run) -> None:
+    run.append_row({"epoch": 1, "train/loss": 0.5})
+    with run.metrics.open("a") as file:
+        file.write('{"epoch": 2, "train/lo')
+    assert run.rows() == [{"epoch": 1, "train/loss": 0.5}]
+
+
+def test_rows_after_a_checkpoint_are_dropped_for_a_resumed_run(run: runs.Run) -> None:
+    for epoch in (1, 2, 3):
+        run.append_row({"epoch": epoch})
+    run.keep_rows(2)
+    assert [row["epoch"] for row in run.rows()] == [1, 2]
