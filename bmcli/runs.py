@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bmcli import parts
+from bmcli.disk import write_atomically, write_json
 from bmcli.errors import BmcliError
 
 
@@ -194,23 +195,6 @@ def every(root: Path) -> list[Run]:
 
 def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """The file afterwards holds the old content or the new one, whatever happens meanwhile."""
-    aside = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _read_object(path: Path) -> dict[str, Any]:

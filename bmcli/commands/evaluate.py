@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bmcli import parts, runs
+from bmcli import disk, parts, runs
 from bmcli.console import native_noise_hidden
 from bmcli.errors import BmcliError, GateMissed
 from bmcli.recipe.load import Loaded, load
@@ -134,7 +134,7 @@ def measure(recipe: Recipe, network: Network, spec: DataSpec, rows: Split, on: s
 def _write(run: Run, on: str, found: Evaluation) -> None:
     """Adds an evaluation to `evaluation.json`, beside those on other rows."""
     before = json.loads(run.evaluation.read_text()) if run.evaluation.exists() else {}
-    runs.write_json(run.evaluation, {**before, on: {"at": runs.now(), **found.to_json()}})
+    disk.write_json(run.evaluation, {**before, on: {"at": runs.now(), **found.to_json()}})
 
 
 def check_gates(recipe: Recipe, spec: DataSpec) -> None:

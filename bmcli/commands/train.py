@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bmcli import runs
+from bmcli import disk, runs
 from bmcli.commands.evaluate import Measured, check_gates, measure, require_same_data
 from bmcli.console import native_noise_hidden
 from bmcli.data.preparation import prepare
@@ -123,8 +123,8 @@ def _set_up(loaded: Loaded, prepared: Prepared, run: Run, cache: Path) -> Traine
     """The trainer, and every file of a run that is known before the first step."""
     trainer = _build(loaded, prepared, run, cache)
     shutil.copyfile(loaded.file, run.recipe)
-    runs.write_json(run.data, prepared.spec.to_json())
-    runs.write_json(run.environment, _environment())
+    disk.write_json(run.data, prepared.spec.to_json())
+    disk.write_json(run.environment, _environment())
     found = {
         "runtime.strategy": "one_device",
         "runtime.jit": trainer.jit,
@@ -133,7 +133,7 @@ def _set_up(loaded: Loaded, prepared: Prepared, run: Run, cache: Path) -> Traine
     recipe = loaded.recipe.spelled_out().model_copy(
         update={"data": resolved(loaded.recipe.data, loaded.recipe.targets(), prepared.spec)}
     )
-    runs.write_atomically(run.lock, render(recipe, loaded.tree, found).encode())
+    disk.write_atomically(run.lock, render(recipe, loaded.tree, found).encode())
     return trainer
 
 

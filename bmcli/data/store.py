@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from bmcli import disk
 from bmcli.errors import BmcliError
 from bmcli.specs import SPLITS, Column, DataSpec, Prepared, Split
 
@@ -33,9 +34,9 @@ def write(folder: Path, spec: DataSpec, splits: Mapping[str, Split]) -> Prepared
             for role, arrays in (("inputs", split.inputs), ("targets", split.targets)):
                 for position, array in enumerate(arrays.values()):
                     _write_array(draft / name / f"{role}-{position}.npy", array)
-            _sync(draft / name)
-        _write_text(draft / "spec.json", json.dumps(spec.to_json(), allow_nan=False))
-        _sync(draft)
+            disk.flush_folder(draft / name)
+        disk.write_through(draft / "spec.json", json.dumps(spec.to_json(), allow_nan=False).encode())
+        disk.flush_folder(draft)
         _replace(draft, folder)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
@@ -86,14 +87,7 @@ def _write_array(path: Path, array: object) -> None:
 
     with path.open("wb") as file:
         np.save(file, np.asarray(array), allow_pickle=False)
-        os.fsync(file.fileno())
-
-
-def _write_text(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+        disk.flush(file)
 
 
 def _replace(draft: Path, folder: Path) -> None:
@@ -101,13 +95,4 @@ def _replace(draft: Path, folder: Path) -> None:
     if folder.exists():
         shutil.rmtree(folder)
     os.rename(draft, folder)
-    _sync(folder.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Makes the names in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    disk.flush_folder(folder.parent)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from bmcli import disk
 from bmcli.errors import RunFailed
 
 KEPT = 2
@@ -41,13 +42,13 @@ def save(folder: Path, step: int, state: State) -> Path:
         manifest = {
             f"{name}.npz": _write_arrays(aside / f"{name}.npz", arrays) for name, arrays in state.groups.items()
         }
-        _write(aside / "state.json", json.dumps({"values": state.values, "files": manifest}).encode())
-        _flush_folder(aside)
+        disk.write_through(aside / "state.json", json.dumps({"values": state.values, "files": manifest}).encode())
+        disk.flush_folder(aside)
         target = folder / f"step-{step:09d}"
         if target.exists():
             shutil.rmtree(target)
         os.rename(aside, target)
-        _flush_folder(folder)
+        disk.flush_folder(folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     for old in _newest_first(folder)[KEPT:]:
@@ -79,24 +80,8 @@ def _write_arrays(path: Path, arrays: Sequence[np.ndarray]) -> str:
     raw["described"] = np.frombuffer(json.dumps(described).encode(), np.uint8)
     with path.open("wb") as file:
         np.savez(file, allow_pickle=False, **raw)
-        file.flush()
-        os.fsync(file.fileno())
+        disk.flush(file)
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read(folder: Path) -> State | None:

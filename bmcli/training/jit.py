@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from bmcli import runs
+from bmcli import disk
 from bmcli.training import strategy
 from bmcli.training.step import Steps
 
@@ -34,7 +34,7 @@ def choose(make: Callable[[bool], Steps], order: tf.Tensor, steps_in_all: int, c
     if remembered is None:
         remembered = _measure(plain, make, order, steps_in_all)
         memory.parent.mkdir(parents=True, exist_ok=True)
-        runs.write_json(memory, remembered)
+        disk.write_json(memory, remembered)
     return remembered["jit"], make(True) if remembered["jit"] else plain
 
 

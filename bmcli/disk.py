@@ -1,0 +1,45 @@
+"""Writing so that a crash, a full disk or a power cut leaves the old content or the new, never half of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """The file afterwards holds the old content or the new one, whatever happens meanwhile."""
+    aside = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    try:
+        write_through(aside, content)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_through(path: Path, content: bytes) -> None:
+    """Writes a file and flushes it to the disk."""
+    with path.open("wb") as file:
+        file.write(content)
+        flush(file)
+
+
+def flush(file: Any) -> None:
+    """Forces what was written to an open file to the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def flush_folder(folder: Path) -> None:
+    """Makes the names in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
