@@ -45,7 +45,10 @@ class Console:
         if stream not in self._rich:
             from rich.console import Console as RichConsole
 
-            self._rich[stream] = RichConsole(file=getattr(sys, stream), highlight=False, soft_wrap=True)
+            console = RichConsole(file=getattr(sys, stream), highlight=False, soft_wrap=True)
+            if not console.is_terminal:
+                console.width = 10_000  # a file has no edge at which to cut a table
+            self._rich[stream] = console
         return self._rich[stream]
 
     def result(self, value: Mapping[str, Any]) -> None:
@@ -75,10 +78,13 @@ class Console:
         table = Table(title=Text(clean(title)) if title else None, title_justify="left", box=None, padding=(0, 2, 0, 0))
         for i, column in enumerate(columns):
             numeric = bool(rows) and all(isinstance(row[i], (int, float)) or row[i] in ("", "-") for row in rows)
-            table.add_column(Text(clean(column)), justify="right" if numeric else "left", no_wrap=True)
+            table.add_column(Text(clean(column)), justify="right" if numeric else "left", overflow="fold")
         for row in rows:
             table.add_row(*(Text(clean(_cell(value))) for value in row))
-        self.rich("stdout").print(table, crop=False, overflow="ignore")
+        console = self.rich("stdout")
+        with console.capture() as drawn:
+            console.print(table)
+        self.text("\n".join(line.rstrip() for line in drawn.get().splitlines()))
 
     def trained(self, trained: Any) -> None:
         """A finished training: how it went, and the evaluation if there was one."""

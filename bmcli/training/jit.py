@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from bmcli.training import strategy
 from bmcli.training.step import Steps
 
 WORTHWHILE_S = 20.0  # Compiling takes 2 to 5 s on a CPU; a shorter training cannot win it back.
+ROUNDS = 4
 FASTER = 1.15  # XLA must win by more than the noise of a measurement.
 
 
@@ -41,25 +43,33 @@ def choose(make: Callable[[bool], Steps], order: tf.Tensor, steps_in_all: int, c
 def _measure(plain: Steps, make: Callable[[bool], Steps], order: tf.Tensor, steps_in_all: int) -> dict[str, Any]:
     if len(order) < plain.batch:
         return {"jit": False, "plain_s": None, "xla_s": None}
-    plain_s = _seconds_a_step(plain, order)
-    xla_s = _seconds_a_step(make(True), order) if plain_s * steps_in_all > WORTHWHILE_S else None
+    (plain_s,) = _seconds_a_step([plain], order)
+    xla_s = None
+    if plain_s * steps_in_all > WORTHWHILE_S:
+        plain_s, xla_s = _seconds_a_step([plain, make(True)], order)
     return {"jit": xla_s is not None and plain_s > FASTER * xla_s, "plain_s": plain_s, "xla_s": xla_s}
 
 
-def _seconds_a_step(steps: Steps, order: tf.Tensor) -> float:
-    """Seconds of one step once compiled, best of three; every variable is as before afterwards."""
-    variables = [*steps.network.model.variables, *steps.optimizer.variables, *steps.meters.variables]
+def _seconds_a_step(ways: Sequence[Steps], order: tf.Tensor) -> list[float]:
+    """Seconds of one step of each way once compiled; every variable is as before afterwards.
+
+    The ways take turns and the best of each counts, so that other work on the machine does not decide.
+    """
+    first = ways[0]
+    variables = [*first.network.model.variables, *first.optimizer.variables, *first.meters.variables]
     before = [variable.numpy() for variable in variables]
-    count = min(8, len(order) // steps.batch)
-    steps.many(order, 0, 1)
-    timings = []
-    for _ in range(3):
-        start = time.perf_counter()
-        steps.many(order, 0, count)
-        timings.append((time.perf_counter() - start) / count)
+    count = min(8, len(order) // first.batch)
+    for steps in ways:
+        steps.many(order, 0, 1)
+    best = [math.inf] * len(ways)
+    for _ in range(ROUNDS):
+        for way, steps in enumerate(ways):
+            start = time.perf_counter()
+            steps.many(order, 0, count)
+            best[way] = min(best[way], (time.perf_counter() - start) / count)
     for variable, value in zip(variables, before, strict=True):
         variable.assign(value)
-    return min(timings)
+    return best
 
 
 def _has_convolutions(model: keras.Model) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from bmcli import parts
-from bmcli.errors import BmcliError, Interrupted
+from bmcli.errors import BmcliError, Interrupted, RunFailed
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
 from bmcli.specs import Prepared
@@ -67,12 +67,14 @@ class Progress:
     epoch: int = 0  # epochs finished
     batch: int = 0  # batches done of the next one
     step: int = 0  # optimizer steps in all
+    examples: int = 0  # examples in all
     train_s: float = 0.0
     epoch_s: float = 0.0
     best: float | None = None
     selected_epoch: int | None = None
     waited: int = 0  # epochs since the last improvement
     row: dict[str, Any] = field(default_factory=dict)  # the selected epoch's
+    ended_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -149,20 +151,17 @@ class Trainer:
         Raises:
             Interrupted: SIGINT or SIGTERM came; a checkpoint is written.
         """
-        ended_by, diverged = "epochs", None
+        diverged = None
         with _signals() as signals:
             try:
-                while self.progress.epoch < self.recipe.train.epochs:
+                while self.progress.ended_by is None:
                     self._train_epoch(watch, signals)
-                    reason = self._finish_epoch(watch)
-                    if reason:
-                        ended_by = reason
-                        break
+                    self.progress.ended_by = self._finish_epoch(watch)
                 self.save()
             except Diverged as error:
-                ended_by, diverged = "divergence", str(error)
+                self.progress.ended_by, diverged = "divergence", str(error)
         self.callbacks.finish()
-        return self._outcome(ended_by, diverged)
+        return self._outcome(diverged)
 
     def _train_epoch(self, watch: Watcher, signals: list[int]) -> None:
         progress = self.progress
@@ -191,6 +190,7 @@ class Trainer:
         examples = min(count * self.batch, self.feed.count - progress.batch * self.batch)
         progress.batch += count
         progress.step += count
+        progress.examples += examples
         progress.train_s += seconds
         progress.epoch_s += seconds
         # At most doubled, because the first calls also trace and compile.
@@ -273,9 +273,11 @@ class Trainer:
             (stop.above is not None and value >= stop.above) or (stop.below is not None and value <= stop.below)
         ):
             return "metric"
-        if progress.step >= self.steps_in_all and progress.epoch < self.recipe.train.epochs:
+        if progress.epoch >= self.recipe.train.epochs:
+            return "epochs"
+        if progress.step >= self.steps_in_all:
             return "steps"
-        return "time" if self._out_of_budget() and progress.epoch < self.recipe.train.epochs else None
+        return "time" if self._out_of_budget() else None
 
     def _out_of_budget(self) -> bool:
         limit_s = self.recipe.train.stop.time
@@ -288,23 +290,20 @@ class Trainer:
             broken = self.network.model.weights[int(np.argmin(finite))].path
             raise Diverged(f"weight {broken} holds NaN or infinity after epoch {self.progress.epoch + 1}")
 
-    def _outcome(self, ended_by: str, diverged: str | None) -> Outcome:
+    def _outcome(self, diverged: str | None) -> Outcome:
         progress = self.progress
         if self.selected:
             for weight, value in zip(self.network.model.weights, self.selected, strict=True):
                 weight.assign(value)
-        metrics = {name: value for name, value in progress.row.items() if "/" in name and value is not None}
-        examples = progress.epoch * self.feed.count + min(progress.batch * self.batch, self.feed.count)
-        speed = examples / progress.train_s if progress.train_s else 0.0
         return Outcome(
-            progress.epoch,
-            progress.step,
-            progress.selected_epoch,
-            metrics,
-            ended_by,
-            diverged,
-            progress.train_s,
-            speed,
+            epochs=progress.epoch,
+            steps=progress.step,
+            selected_epoch=progress.selected_epoch,
+            metrics={name: value for name, value in progress.row.items() if "/" in name and value is not None},
+            ended_by=progress.ended_by or "epochs",
+            diverged=diverged,
+            train_s=progress.train_s,
+            examples_per_second=progress.examples / progress.train_s if progress.train_s else 0.0,
         )
 
     def save(self) -> None:
@@ -320,7 +319,13 @@ class Trainer:
     def resume(self) -> None:
         """Takes up the newest checkpoint of the run."""
         state = checkpoint.restore(self.run.checkpoints)
-        for variable, value in zip(self.variables, state.groups["variables"], strict=True):
+        saved = state.groups["variables"]
+        if [value.shape for value in saved] != [tuple(variable.shape) for variable in self.variables]:
+            raise RunFailed(
+                f"{self.run.checkpoints}: the checkpoint does not fit the network that the recipe describes.",
+                suggestion="Resume with the versions in environment.json, or train again.",
+            )
+        for variable, value in zip(self.variables, saved, strict=True):
             variable.assign(value)
         self.selected = list(state.groups.get("selected", ()))
         self.progress = Progress(**state.values["progress"])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bmcli.errors import BmcliError, Interrupted
+from bmcli.errors import BmcliError, Interrupted, RunFailed
 from bmcli.training import checkpoint
 from bmcli.training.feed import order
 from bmcli.training.loop import Moment, Trainer
@@ -123,6 +123,23 @@ def test_a_stopped_run_goes_on_to_the_same_bits(make_trainer: MakeTrainer, step:
     assert same(weights_of(resumed), weights_of(whole))
     assert [row["train/loss"] for row in resumed.run.rows()] == [row["train/loss"] for row in whole.run.rows()]
     assert resumed.progress.selected_epoch == whole.progress.selected_epoch
+
+
+def test_a_run_that_ended_early_does_not_go_on_when_resumed(make_trainer: MakeTrainer) -> None:
+    settings = ("train.stop.patience=1", "train.stop.min_delta=1000.0", "train.epochs=50")
+    ended = make_trainer(*settings)
+    outcome = ended.train(Silent())
+    resumed = make_trainer(*settings, run=ended.run)
+    resumed.resume()
+    assert resumed.train(Silent()) == outcome
+    assert same(weights_of(resumed), weights_of(ended))
+
+
+def test_a_checkpoint_of_another_network_is_refused(make_trainer: MakeTrainer) -> None:
+    ended = make_trainer("train.epochs=1")
+    ended.train(Silent())
+    with pytest.raises(RunFailed, match="does not fit the network"):
+        make_trainer("model.hidden=[3]", run=ended.run).resume()
 
 
 def test_signals_mean_what_they_meant_before_once_training_ends(make_trainer: MakeTrainer) -> None:

@@ -1,0 +1,66 @@
+"""How long a user waits before anything happens: whole processes, medians.
+
+    python -m tests.benchmarks.start_up [--repeats 9]
+
+Prints a table, and a JSON object on the last line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+TEN_FAULTS = """\
+bmcli: 1
+name: "bad name"
+seeed: 3
+data:
+  source: {kind: builtin, name: digitz}
+  split: {validation: 1.5}
+model: {kind: mpl, hidden: 64}
+train:
+  epochs: ten
+  optimizer: {kind: adamw, learning_rat: 1e-3}
+  stop: {time: 30x}
+runtime: {jit: 7}
+evaluate: {gates: {accuracy: high}, split: tset}
+"""
+
+
+def seconds(command: list[str], repeats: int) -> float:
+    """Median wall time of a process, after one that warms the disk cache."""
+    timings = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        subprocess.run(command, capture_output=True, check=False)
+        timings.append(time.perf_counter() - start)
+    return statistics.median(timings[1:])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=9)
+    repeats = parser.parse_args().repeats
+    with tempfile.TemporaryDirectory() as folder:
+        wrong = Path(folder) / "wrong.yaml"
+        wrong.write_text(TEN_FAULTS)
+        bmcli = [sys.executable, "-m", "bmcli"]
+        measured = {
+            "python -c pass": seconds([sys.executable, "-c", "pass"], repeats),
+            "bmcli --help": seconds([*bmcli, "--help"], repeats),
+            "bmcli validate, ten faults": seconds([*bmcli, "validate", str(wrong)], repeats),
+            "bmcli show digits": seconds([*bmcli, "show", "digits"], repeats),
+        }
+    for name, value in measured.items():
+        print(f"{name:<30} {value:6.3f} s")
+    print(json.dumps(measured))
+
+
+if __name__ == "__main__":
+    main()
