@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import platform
-import re
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 from bmcli import disk, runs
 from bmcli.commands.evaluate import Measured, check_gates, measure, require_same_data
@@ -29,15 +24,14 @@ from bmcli.specs import DataSpec, Prepared
 if TYPE_CHECKING:
     from bmcli.training.loop import Outcome, Trainer, Watcher
 
-Watch = Callable[[str], contextlib.AbstractContextManager["Watcher"]]
 
-RECORDED = ("tensorflow", "keras", "numpy", "scikit-learn", "pyarrow")
-# Those that decide bits or speed, by their full names: any other variable may hold a secret.
-RECORDED_VARIABLES = (
-    "TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "XLA_FLAGS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",
-    "TF_DETERMINISTIC_OPS", "TF_FORCE_GPU_ALLOW_GROWTH", "TF_GPU_ALLOCATOR", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS",
-)  # fmt: skip
-_SECRET = re.compile(r"(?i)([\w.-]*(?:token|secret|password|passwd|api_?key|credential)[\w.-]*=).+|(?<=://)[^/@\s]+@")
+class Told(Protocol):
+    """Where sentences about the work go; `level` 0 is for everybody, 1 for the curious."""
+
+    def __call__(self, text: str, level: int = 0) -> None: ...
+
+
+Watch = Callable[[str], contextlib.AbstractContextManager["Watcher"]]
 
 
 @dataclass(frozen=True)
@@ -52,15 +46,13 @@ class Trained:
         return {**self.outcome.metrics, **(self.measured.metrics() if self.measured else {})}
 
 
-def train(
-    target: str, overrides: Sequence[str], root: Path, cache: Path, watch: Watch, told: Callable[[str], None]
-) -> Trained:
+def train(target: str, overrides: Sequence[str], root: Path, cache: Path, watch: Watch, told: Told) -> Trained:
     """Trains a recipe in a new run below `root`.
 
     Args:
         cache: Prepared data and measurements of this machine.
         watch: Makes a progress display from a title; it is entered while training.
-        told: Takes a sentence for each stage.
+        told: Takes a sentence for each stage; with level 1 what only the curious want to know.
 
     Raises:
         RunFailed: The loss or the weights became infinite; the last good weights are kept.
@@ -73,7 +65,7 @@ def train(
         raise loaded.locate(error) from None
 
 
-def _train(loaded: Loaded, root: Path, cache: Path, watch: Watch, told: Callable[[str], None]) -> Trained:
+def _train(loaded: Loaded, root: Path, cache: Path, watch: Watch, told: Told) -> Trained:
     recipe = loaded.recipe
     prepared = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared")
     check_gates(recipe, prepared.spec)
@@ -87,10 +79,11 @@ def _train(loaded: Loaded, root: Path, cache: Path, watch: Watch, told: Callable
             runs.discard(run)  # nothing was trained yet
             raise
         told(f"run {run.folder}")
+        _tell_details(trainer, prepared, told)
         return _finish(run, trainer, prepared, watch)
 
 
-def resume(folder: str, root: Path, cache: Path, watch: Watch, told: Callable[[str], None]) -> Trained:
+def resume(folder: str, root: Path, cache: Path, watch: Watch, told: Told) -> Trained:
     """Goes on with an interrupted run from its last checkpoint."""
     run = runs.find(root, folder)
     loaded = load(str(run.lock))
@@ -105,7 +98,20 @@ def resume(folder: str, root: Path, cache: Path, watch: Watch, told: Callable[[s
         except BmcliError as error:
             raise loaded.locate(error) from None
         told(f"run {run.folder}, from epoch {trainer.progress.epoch + 1}, step {trainer.progress.step + 1}")
+        _tell_details(trainer, prepared, told)
         return _finish(run, trainer, prepared, watch)
+
+
+def _tell_details(trainer: Trainer, prepared: Prepared, told: Told) -> None:
+    from bmcli.training import strategy
+
+    told(f"prepared data: {prepared.folder}", level=1)
+    told(f"device: {strategy.device()}, XLA: {'on' if trainer.jit else 'off'}", level=1)
+    told(
+        f"{trainer.network.model.count_params():,} parameters; {trainer.steps_per_epoch:,} steps of {trainer.batch} "
+        f"an epoch; selected by {trainer.select}",
+        level=1,
+    )
 
 
 def _build(loaded: Loaded, prepared: Prepared, run: Run, cache: Path) -> Trainer:
@@ -121,10 +127,12 @@ def _build(loaded: Loaded, prepared: Prepared, run: Run, cache: Path) -> Trainer
 
 def _set_up(loaded: Loaded, prepared: Prepared, run: Run, cache: Path) -> Trainer:
     """The trainer, and every file of a run that is known before the first step."""
+    from bmcli.training import environment
+
     trainer = _build(loaded, prepared, run, cache)
     shutil.copyfile(loaded.file, run.recipe)
     disk.write_json(run.data, prepared.spec.to_json())
-    disk.write_json(run.environment, _environment())
+    disk.write_json(run.environment, environment.record())
     found = {
         "runtime.strategy": "one_device",
         "runtime.jit": trainer.jit,
@@ -135,25 +143,6 @@ def _set_up(loaded: Loaded, prepared: Prepared, run: Run, cache: Path) -> Traine
     )
     disk.write_atomically(run.lock, render(recipe, loaded.tree, found).encode())
     return trainer
-
-
-def _environment() -> dict[str, Any]:
-    from bmcli import __version__
-    from bmcli.training import strategy
-
-    return {
-        "bmcli": __version__,
-        "python": platform.python_version(),
-        **{package: version(package) for package in RECORDED},
-        **strategy.describe(),
-        "command": ["bmcli", *(redacted(argument) for argument in sys.argv[1:])],
-        "variables": {name: os.environ[name] for name in RECORDED_VARIABLES if name in os.environ},
-    }
-
-
-def redacted(argument: str) -> str:
-    """An argument without what looks like a secret: values of keys named so, and passwords in addresses."""
-    return _SECRET.sub(lambda match: (match[1] or "") + "***" + ("" if match[1] else "@"), argument)
 
 
 def _finish(run: Run, trainer: Trainer, prepared: Prepared, watch: Watch) -> Trained:
