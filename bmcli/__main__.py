@@ -22,8 +22,12 @@ def main() -> None:
     0 done, 1 failed while running, 2 fault in recipe, usage or data, 3 gate missed, 75 interrupted and resumable,
     130 interrupted before anything was worth keeping.
     """
+    _open_standard_streams()
     console = Console(as_json="--json" in sys.argv[1:])
-    signal.signal(signal.SIGTERM, _as_keyboard_interrupt)
+    _received.clear()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _as_keyboard_interrupt)
     try:
         code = _run(console)
         sys.stdout.flush()
@@ -34,9 +38,21 @@ def main() -> None:
     sys.exit(code)
 
 
+def _open_standard_streams() -> None:
+    """Lets what is written to a closed stream vanish; else the next file opened would take its place."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
+            setattr(sys, name, open(descriptor, "r" if name == "stdin" else "w", closefd=False))  # noqa: SIM115
+
+
 def _as_keyboard_interrupt(number: int, frame: object) -> None:
     """Lets SIGTERM clean up as Ctrl-C does."""
+    _received.append(number)
     raise KeyboardInterrupt
+
+
+_received: list[int] = []  # signals; a library in C may make another exception of a KeyboardInterrupt
 
 
 def _run(console: Console) -> int:
@@ -50,8 +66,7 @@ def _run(console: Console) -> int:
         console.faults(BmcliError(error.format_message(), suggestion=usage))
         return 2
     except (KeyboardInterrupt, click.Abort):
-        console.faults(RunFailed("interrupted; nothing was worth keeping."))
-        return INTERRUPTED
+        return _interrupted(console)
     except BmcliError as error:
         console.faults(error)
         return error.exit_code
@@ -61,9 +76,16 @@ def _run(console: Console) -> int:
         console.faults(_world_failed(error))
         return 1
     except Exception as error:
+        if _received:
+            return _interrupted(console)
         if console.as_json:
             console.result({"faults": [{"message": f"internal error: {type(error).__name__}: {error}"}]})
         raise
+
+
+def _interrupted(console: Console) -> int:
+    console.faults(RunFailed("interrupted; nothing was worth keeping."))
+    return INTERRUPTED
 
 
 def _world_failed(error: OSError) -> BmcliError:

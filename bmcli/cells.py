@@ -153,7 +153,8 @@ def _spelled(rows: Any) -> pa.Array:
     values = rows[:, 0] if rows.ndim == 2 and rows.shape[1] == 1 else rows
     if values.ndim != 1:
         raise RowFault(0, f"expected one value a row, received an array of shape {tuple(values.shape[1:])}.")
-    whole = values.astype("int64") if values.dtype.kind != "f" else np.nan_to_num(np.rint(values)).astype("int64")
+    with np.errstate(invalid="ignore"):  # of numbers that no int64 can hold, which differ afterwards
+        whole = values.astype("int64") if values.dtype.kind != "f" else np.nan_to_num(np.rint(values)).astype("int64")
     if (whole != values).any():
         row = int(np.argmax(whole != values))
         raise RowFault(row, f"expected a whole number, received {values[row]}.", "Read it as `kind: number`.")

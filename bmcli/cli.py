@@ -10,7 +10,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from bmcli import __version__, parts
-from bmcli.console import Console, clean, shown_path
+from bmcli.console import Console, clean
+from bmcli.disk import shown_path
 
 # Imports of commands stand inside functions: `--help` must not pay for pydantic, nor `validate` for TensorFlow.
 

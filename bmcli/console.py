@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmcli.errors import BmcliError, Fault
@@ -103,13 +102,13 @@ class Console:
         )
         self.text(
             f"{outcome.epochs} epochs in {outcome.train_s:.1f} s of training ({outcome.examples_per_second:,.0f} "
-            f"examples/s), ended by {outcome.ended_by}; epoch {outcome.selected_epoch} is kept."
+            f"examples/s), {_ENDED[outcome.ended_by]}; epoch {outcome.selected_epoch} is kept."
         )
         self.table("", ["metric", "value"], list(outcome.metrics.items()))
         if trained.measured:
             self.measured(trained.measured)
         else:
-            self.text(clean(f"run  {trained.run.folder}"))
+            self.text(clean(f"run  {trained.run.shown}"))
 
     def measured(self, measured: Any) -> None:
         """An evaluation: its metrics, and the classes of each category."""
@@ -125,7 +124,7 @@ class Console:
             self.table(target, ["class", "precision", "recall", "f1", "rows"], cells)
         for name, reason in found.undefined.items():
             self.say(f"{name} is undefined: {reason}", level=1)
-        self.text(clean(f"\nrun  {measured.run.folder}"))
+        self.text(clean(f"\nrun  {measured.run.shown}"))
 
     def faults(self, error: BmcliError) -> None:
         """All faults with their places."""
@@ -243,6 +242,16 @@ def _fault_object(fault: Fault) -> dict[str, Any]:
     }
 
 
+_ENDED = {
+    "epochs": "all that were asked for",
+    "patience": "stopped because nothing improved any more",
+    "steps": "stopped at the limit of steps",
+    "time": "stopped at the limit of time",
+    "metric": "stopped because the metric passed its threshold",
+    "callback": "stopped by a callback",
+}
+
+
 def _missed(measured: Any) -> dict[str, Any]:
     """The gates that an evaluation missed, for the JSON object."""
     return {"missed_gates": [str(gate) for gate in measured.missed]} if measured and measured.missed else {}
@@ -289,7 +298,7 @@ def native_noise_hidden(hide: bool = True) -> Iterator[None]:
         os.dup2(aside.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             os.dup2(kept, 2)
             aside.seek(0)
             os.write(2, aside.read())
@@ -297,10 +306,3 @@ def native_noise_hidden(hide: bool = True) -> Iterator[None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
-
-
-def shown_path(path: Path) -> str:
-    """A path relative to where the user is, if it is below."""
-    with contextlib.suppress(ValueError):
-        return str(path.absolute().relative_to(Path.cwd()))
-    return str(path)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bmcli import parts
-from bmcli.disk import write_atomically, write_json
+from bmcli.disk import shown_path, write_atomically, write_json
 from bmcli.errors import BmcliError
 
 
@@ -24,6 +24,11 @@ class Run:
     """One training run and the files it keeps."""
 
     folder: Path
+
+    @property
+    def shown(self) -> str:
+        """The folder as a user would write it."""
+        return shown_path(self.folder)
 
     @property
     def recipe(self) -> Path:
@@ -79,18 +84,22 @@ class Run:
             status["state"] = "crashed"
         return status
 
+    def evaluations(self) -> dict[str, Any]:
+        """What was measured, by split or file; empty if there is nothing or it is damaged."""
+        return _read_object(self.evaluation)
+
     def set_status(self, state: str, **details: Any) -> None:
         write_json(self.status_file, {"state": state, "at": now(), **details})
 
     def rows(self) -> list[dict[str, Any]]:
-        """The epochs in `metrics.jsonl`; a torn last line is left out."""
+        """The epochs in `metrics.jsonl`; torn and damaged lines are left out."""
         if not self.metrics.exists():
             return []
         rows = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
+        for line in self.metrics.read_bytes().splitlines():
+            with contextlib.suppress(ValueError):
                 rows.append(json.loads(line))
-        return rows
+        return [row for row in rows if isinstance(row, dict) and isinstance(row.get("epoch"), int)]
 
     def append_row(self, row: Mapping[str, Any]) -> None:
         with self.metrics.open("a", encoding="utf-8") as file:
@@ -138,7 +147,7 @@ class Run:
 
 def create(root: Path, name: str) -> Run:
     """A new run directory below `root/name`, which becomes the latest of that name."""
-    folder = root / name / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    folder = root.absolute() / name / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     folder.mkdir(parents=True)
     _point(folder.parent / "latest", folder.name)
     return Run(folder)
@@ -153,7 +162,8 @@ def discard(run: Run) -> None:
         _point(link, left[-1].name)
     else:
         link.unlink(missing_ok=True)
-        run.folder.parent.rmdir()
+        with contextlib.suppress(OSError):  # something else may lie there
+            run.folder.parent.rmdir()
 
 
 def cache_folder() -> Path:
@@ -167,7 +177,10 @@ def _point(link: Path, target: str) -> None:
     """A symbolic link made or moved in one step."""
     aside = link.with_name(f".latest-{secrets.token_hex(4)}")
     aside.symlink_to(target)
-    os.replace(aside, link)
+    try:
+        os.replace(aside, link)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def find(root: Path, text: str) -> Run:
@@ -177,7 +190,7 @@ def find(root: Path, text: str) -> Run:
         BmcliError: There is no such run; the nearest name is suggested.
     """
     for folder in (Path(text), Path(text) / "latest", root / text, root / text / "latest"):
-        if (folder / "recipe.lock.yaml").is_file():
+        if os.path.isfile(folder / "recipe.lock.yaml"):  # unlike pathlib's, false where the system refuses a name
             return Run(folder.resolve())
     names = [folder.name for folder in root.iterdir() if folder.is_dir()] if root.is_dir() else []
     near = parts.did_you_mean(text, names)
@@ -189,7 +202,7 @@ def find(root: Path, text: str) -> Run:
 
 def every(root: Path) -> list[Run]:
     """All runs below a folder, oldest first."""
-    locks = sorted(root.glob("*/*/recipe.lock.yaml"), key=lambda lock: lock.parent.name)
+    locks = sorted(root.absolute().glob("*/*/recipe.lock.yaml"), key=lambda lock: lock.parent.name)
     return [Run(lock.parent) for lock in locks if not lock.parent.is_symlink()]
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bmcli import disk, parts, runs
 from bmcli.console import native_noise_hidden
 from bmcli.errors import BmcliError, GateMissed
+from bmcli.recipe.check import dotted, read_steps
 from bmcli.recipe.load import Loaded, load
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
@@ -51,16 +52,27 @@ def evaluate(
 
     Args:
         target: A run directory, a run's name, or a recipe, whose latest run is taken.
-        overrides: Changes to the run's recipe; only `evaluate` and `data.source` make sense here.
+        overrides: Changes to `evaluate` and `data.source` of the run's recipe.
         split: By default the recipe's `evaluate.split`.
         data: A file or folder of the recipe's source format.
     """
     run = find_run(target, root)
+    _check_overrides(overrides)
     loaded = load(str(run.lock), overrides)
     try:
         return _evaluate(loaded, run, split, data, cache)
     except BmcliError as error:
         raise loaded.locate(error) from None
+
+
+def _check_overrides(overrides: Sequence[str]) -> None:
+    """Refuses changes of what the run is: another seed or split would call rows it was trained on test rows."""
+    for argument in overrides:
+        steps, _ = read_steps(argument)
+        if steps and steps[0] != "evaluate" and steps[:2] != ("data", "source"):
+            raise BmcliError(
+                f"{dotted(steps)} cannot change after training.", suggestion="Only evaluate and data.source can."
+            )
 
 
 def find_run(target: str, root: Path) -> Run:
@@ -75,11 +87,11 @@ def _evaluate(loaded: Loaded, run: Run, split: str | None, data: Path | None, ca
     from bmcli.data.preparation import encode_rows, prepare
 
     recipe = loaded.recipe
-    spec = DataSpec.from_json(json.loads(run.data.read_text()))
+    spec = data_of(run)
     check_gates(recipe, spec)
     if not run.model.exists():
         state = run.status().get("state", "unknown")
-        raise BmcliError(f"{run.folder} has no model; its state is {state}.", suggestion="Train again, or resume it.")
+        raise BmcliError(f"{run.shown} has no model; its state is {state}.", suggestion="Train again, or resume it.")
     if data is not None:
         rows, on = encode_rows(_read(recipe, data), spec, with_targets=True), data.name
     else:
@@ -90,12 +102,27 @@ def _evaluate(loaded: Loaded, run: Run, split: str | None, data: Path | None, ca
     return measure(recipe, _load_network(recipe, spec, rows, run), spec, rows, on, run)
 
 
+def data_of(run: Run) -> DataSpec:
+    """What the data of a run turned out to be.
+
+    Raises:
+        BmcliError: The file that tells is gone or damaged.
+    """
+    try:
+        return DataSpec.from_json(json.loads(run.data.read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise BmcliError(f"{run.data}: missing or damaged.", suggestion="Train again to make a new run.") from None
+
+
 def _read(recipe: Recipe, data: Path) -> Rows:
     """Every row of another file of the recipe's source format."""
     source = recipe.data.source
     if "path" not in type(source).model_fields:
         raise BmcliError(f"a {source.kind} source reads no files.", path="data.source", suggestion="Use --split.")
-    rows: Rows = parts.load("data.sources", source.kind).read(source.model_copy(update={"path": str(data)}))
+    try:
+        rows: Rows = parts.load("data.sources", source.kind).read(source.model_copy(update={"path": str(data)}))
+    except BmcliError as error:
+        raise BmcliError(*(replace(fault, path="") for fault in error.faults)) from None  # not the recipe's file
     return rows
 
 
@@ -133,8 +160,7 @@ def measure(recipe: Recipe, network: Network, spec: DataSpec, rows: Split, on: s
 
 def _write(run: Run, on: str, found: Evaluation) -> None:
     """Adds an evaluation to `evaluation.json`, beside those on other rows."""
-    before = json.loads(run.evaluation.read_text()) if run.evaluation.exists() else {}
-    disk.write_json(run.evaluation, {**before, on: {"at": runs.now(), **found.to_json()}})
+    disk.write_json(run.evaluation, {**run.evaluations(), on: {"at": runs.now(), **found.to_json()}})
 
 
 def check_gates(recipe: Recipe, spec: DataSpec) -> None:

@@ -44,7 +44,7 @@ def _resolved(target: str, overrides: Sequence[str], root: Path) -> str:
         find(target)
     except BmcliError as no_recipe:
         try:
-            return runs.find(root, target).lock.read_text(encoding="utf-8")
+            return runs.find(root, target).lock.read_text(encoding="utf-8", errors="replace")
         except BmcliError:
             raise no_recipe from None
     loaded = load(target, overrides)

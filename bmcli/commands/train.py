@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from bmcli import disk, runs
-from bmcli.commands.evaluate import Measured, check_gates, measure, require_same_data
+from bmcli.commands.evaluate import Measured, check_gates, data_of, measure, require_same_data
 from bmcli.console import native_noise_hidden
 from bmcli.data.preparation import prepare
 from bmcli.data.resolution import resolved
@@ -69,8 +69,7 @@ def _train(loaded: Loaded, root: Path, cache: Path, watch: Watch, told: Told) ->
     recipe = loaded.recipe
     prepared = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared")
     check_gates(recipe, prepared.spec)
-    counts = ", ".join(f"{count:,} {split}" for split, count in prepared.spec.counts.items())
-    told(f"{recipe.name}: {counts} rows; {len(prepared.spec.inputs)} inputs, {len(prepared.spec.targets)} targets.")
+    told(f"{recipe.name}: {_summary(prepared.spec)}")
     run = runs.create(root, recipe.name)
     with run.hold():
         try:
@@ -78,9 +77,18 @@ def _train(loaded: Loaded, root: Path, cache: Path, watch: Watch, told: Told) ->
         except BaseException:
             runs.discard(run)  # nothing was trained yet
             raise
-        told(f"run {run.folder}")
+        told(f"run {run.shown}")
         _tell_details(trainer, prepared, told)
         return _finish(run, trainer, prepared, watch)
+
+
+def _summary(spec: DataSpec) -> str:
+    """Rows of each split, and what the columns were taken for."""
+    counts = ", ".join(f"{count:,} {split}" for split, count in spec.counts.items() if count)
+    kinds = Counter(column.kind for column in spec.inputs)
+    inputs = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    targets = ", ".join(column.name for column in spec.targets)
+    return f"{counts} rows; inputs: {inputs}; target: {targets}"
 
 
 def resume(folder: str, root: Path, cache: Path, watch: Watch, told: Told) -> Trained:
@@ -89,15 +97,15 @@ def resume(folder: str, root: Path, cache: Path, watch: Watch, told: Told) -> Tr
     loaded = load(str(run.lock))
     with run.hold():
         if run.status().get("state") == "done":
-            raise BmcliError(f"{run.folder} is finished.", suggestion="Train its recipe again to make a new run.")
+            raise BmcliError(f"{run.shown} is finished.", suggestion="Train its recipe again to make a new run.")
         try:
             prepared = prepare(loaded.recipe.data, loaded.recipe.targets(), loaded.recipe.seed, cache / "prepared")
-            require_same_data(DataSpec.from_json(json.loads(run.data.read_text())), prepared.spec)
+            require_same_data(data_of(run), prepared.spec)
             trainer = _build(loaded, prepared, run, cache)
             trainer.resume()
         except BmcliError as error:
             raise loaded.locate(error) from None
-        told(f"run {run.folder}, from epoch {trainer.progress.epoch + 1}, step {trainer.progress.step + 1}")
+        told(f"run {run.shown}, from epoch {trainer.progress.epoch + 1}, step {trainer.progress.step + 1}")
         _tell_details(trainer, prepared, told)
         return _finish(run, trainer, prepared, watch)
 
@@ -127,9 +135,9 @@ def _build(loaded: Loaded, prepared: Prepared, run: Run, cache: Path) -> Trainer
 
 def _set_up(loaded: Loaded, prepared: Prepared, run: Run, cache: Path) -> Trainer:
     """The trainer, and every file of a run that is known before the first step."""
+    trainer = _build(loaded, prepared, run, cache)  # first, because it keeps TensorFlow's start quiet
     from bmcli.training import environment
 
-    trainer = _build(loaded, prepared, run, cache)
     shutil.copyfile(loaded.file, run.recipe)
     disk.write_json(run.data, prepared.spec.to_json())
     disk.write_json(run.environment, environment.record())
@@ -170,16 +178,28 @@ def _failures_in_status(run: Run) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        interrupted = Interrupted(
-            "interrupted after training.", suggestion=f"Measure it with `bmcli evaluate {run.folder}`."
-        )
+        verb = "Measure it with `bmcli evaluate" if run.model.exists() else "Go on with `bmcli train --resume"
+        interrupted = Interrupted("interrupted after training.", suggestion=f"{verb} {run.shown}`.")
         with contextlib.suppress(OSError):
             run.set_status("interrupted", reason=str(interrupted))
         raise interrupted from None
     except Exception as error:
         with contextlib.suppress(OSError):
             run.set_status("interrupted" if isinstance(error, Interrupted) else "failed", reason=str(error))
+        if isinstance(error, OSError):
+            raise _disk_failed(error, run) from None
         raise
+
+
+def _disk_failed(error: OSError, run: Run) -> RunFailed:
+    """What the file system refused, and how to go on once it does not."""
+    saved = any(run.checkpoints.glob("step-*"))
+    return RunFailed(
+        f"{error.filename or run.shown}: {(error.strerror or str(error)).lower()}.",
+        suggestion=f"What was written before is whole: make room, then `bmcli train --resume {run.shown}`."
+        if saved
+        else "Make room, then train again.",
+    )
 
 
 def _measure(trainer: Trainer, prepared: Prepared, run: Run) -> Measured | None:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bmcli.commands.evaluate import check_gates
 from bmcli.console import native_noise_hidden
 from bmcli.errors import BmcliError
 from bmcli.recipe.load import Loaded, load
@@ -41,6 +40,7 @@ def require_files(loaded: Loaded) -> None:
 
 
 def _build(loaded: Loaded, cache: Path) -> dict[str, Any]:
+    from bmcli.commands.evaluate import check_gates
     from bmcli.data.preparation import prepare
 
     recipe = loaded.recipe

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bmcli import disk
-from bmcli.errors import BmcliError
+from bmcli.errors import RunFailed
 from bmcli.specs import SPLITS, Column, DataSpec, Prepared, Split
 
 
@@ -57,12 +57,12 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def writing(cache: Path) -> Iterator[None]:
-    """Turns what the file system refuses into a BmcliError that names the place."""
+    """Turns what the file system refuses into a RunFailed that names the place."""
     try:
         yield
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise BmcliError(
+        raise RunFailed(
             f"{error.filename or cache}: cannot keep the prepared data: {reason}.",
             suggestion="Free some space there, or make the folder writable.",
         ) from None

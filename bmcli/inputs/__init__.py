@@ -73,13 +73,17 @@ def kind_of(column: Column) -> InputKind:
     return part
 
 
+NETWORK = "network"
+"""Name of the trained network inside a served one, which no input of either has."""
+
+
 def tensor_names(columns: Iterable[Column]) -> dict[str, str]:
     """Names of Keras inputs by column name, each once, as the signature of a SavedModel allows."""
     names: dict[str, str] = {}
     for column in columns:
         plain = re.sub(r"[^A-Za-z0-9_.-]", "_", column.name)
         name = plain if plain[:1].isalnum() else f"column_{plain}"
-        while name in names.values():
+        while name == NETWORK or name in names.values():
             name += "_"
         names[column.name] = name
     return names

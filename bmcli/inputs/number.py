@@ -43,6 +43,8 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
     values = numbers(rows)
     raw_shape = values.shape[1:]
     values = values.reshape(-1, 1) if values.ndim == 1 else values
+    if 0 in raw_shape:
+        raise BmcliError(f"column '{name}': its rows hold no numbers.", path=f"data.inputs.{name}")
     channels = values.reshape(-1, values.shape[-1])
     _check_has_values(name, channels)
     fill, offset, scale = _channel_statistics(name, channels, options)
@@ -153,8 +155,6 @@ def _padding(values: np.ndarray) -> np.ndarray:
 def _check_has_values(name: str, channels: np.ndarray) -> None:
     import numpy as np
 
-    if not channels.shape[-1]:
-        raise BmcliError(f"column '{name}': its rows hold no numbers.", path=f"data.inputs.{name}")
     empty = np.isnan(channels).all(axis=0)
     if empty.any():
         part = "" if channels.shape[-1] == 1 else f" in channel {int(np.argmax(empty))}"

@@ -95,7 +95,7 @@ def network(tensors: Mapping[str, Any], outputs: Mapping[str, Any]) -> keras.Mod
     import keras
 
     with columns_as_keys():
-        return keras.Model(dict(tensors), dict(outputs), name="network")
+        return keras.Model(dict(tensors), dict(outputs), name=inputs.NETWORK)
 
 
 @contextmanager

@@ -222,12 +222,14 @@ class Classification:
             by_class = count > 2 or {"class_id", "top_k"} & set(described.options)
             form = "one_hot" if by_class else "second"
         options = {**_defaults(described.kind, form), **described.options}
-        if options.get("k", 0) >= count:
-            raise BmcliError(
-                f"{described.kind}: k is {options['k']}, but '{self.target.name}' has {count} classes.",
-                path=f"train.metrics.{position}",
-                suggestion=f"Write k: {count - 1}." if count > 2 else "Leave it out.",
-            )
+        for name_of_limit in ("k", "class_id", "top_k"):
+            if (options.get(name_of_limit) or 0) >= count:
+                raise BmcliError(
+                    f"{described.kind}: {name_of_limit} is {options[name_of_limit]}, but '{self.target.name}' has "
+                    f"{count} classes.",
+                    path=f"train.metrics.{position}",
+                    suggestion=f"Write {name_of_limit}: {count - 1}." if count > 2 else "Leave it out.",
+                )
         try:
             keras_metric = make("metrics", KerasObject(described.kind, options), name=name)
         except (ValueError, TypeError) as error:

@@ -330,8 +330,16 @@ def _unread(graph: Sequence[Layer], outputs: Sequence[str]) -> list[Problem]:
         (
             ("layers", layer.index),
             f"no output depends on '{layer.name}'.",
-            "Read it in a `from`, or leave it out.",
+            _misspelled(layer.name, graph) or "Read it in a `from`, or leave it out.",
         )
         for layer in graph
         if layer.index not in read_by_output
     ]
+
+
+def _misspelled(name: str, graph: Sequence[Layer]) -> str:
+    """A hint at a source that is no layer and nearly the name of one; it could also be a column's."""
+    known = {layer.name for layer in graph}
+    strangers = {source for layer in graph for source in layer.sources or () if source not in known}
+    near = parts.nearest(name, sorted(strangers))
+    return f"Was it meant by `from: {near}`?" if near else ""

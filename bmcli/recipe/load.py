@@ -56,7 +56,7 @@ def load(target: str, overrides: Sequence[str] = ()) -> Loaded:
         raise BmcliError(*_in_order([*faults, *error.faults], name)) from None
     if faults:
         raise BmcliError(*_in_order(faults, name))
-    return Loaded(recipe, tree, file)
+    return Loaded(recipe, tree, Path(os.path.realpath(file)))  # `latest` may soon point elsewhere
 
 
 def _in_order(faults: Iterable[Fault], recipe: str) -> list[Fault]:
@@ -146,7 +146,7 @@ def _base(base: Node | None, file: Path, name: str, seen: Sequence[str]) -> tupl
     return found
 
 
-def merge(below: Node, above: Node, faults: list[Fault]) -> Node:
+def merge(below: Node, above: Node, faults: list[Fault], steps: Steps = ()) -> Node:
     """`above` laid over `below`: mappings merge, lists and scalars replace, null deletes.
 
     A mapping that changes its `kind` replaces the one below, whose other options belong to the old kind; a
@@ -154,22 +154,23 @@ def merge(below: Node, above: Node, faults: list[Fault]) -> Node:
 
     Args:
         faults: Takes the fault of an item that the list below does not have.
+        steps: The way to both values.
     """
     if isinstance(above.value, str) and isinstance(below.value, dict) and "kind" in below.value:
         above = replace(above, value={"kind": above})
     if not isinstance(above.value, dict):
         return above
     if isinstance(below.value, list) and above.value and all(_is_position(key) for key in above.value):
-        return _merge_items(below, above, faults)
-    values = _mapping_below(below, above)
+        return _merge_items(below, above, faults, steps)
+    values = {} if _names_no_kind(below, steps) else _mapping_below(below, above)
     kept = bool(values)
     for key, node in above.value.items():
         if node.value is None and not node.faulty:
             values.pop(key, None)
         elif key in values:
-            values[key] = merge(values[key], node, faults)
+            values[key] = merge(values[key], node, faults, (*steps, key))
         else:
-            values[key] = merge(replace(node, value={}), node, faults)
+            values[key] = merge(replace(node, value={}), node, faults, (*steps, key))
     return replace(below if kept else above, value=values, faulty=below.faulty or above.faulty)
 
 
@@ -185,11 +186,17 @@ def _mapping_below(below: Node, above: Node) -> dict[str, Node]:
     return {} if changed else dict(below.value)
 
 
+def _names_no_kind(below: Node, steps: Steps) -> bool:
+    """Whether a text below is a value of its own, as a file or `balanced`, and not short for a kind."""
+    of_objective = len(steps) in (2, 3) and steps[0] == "objective" and steps[-1] == "class_weights"
+    return isinstance(below.value, str) and (steps in PATHS or of_objective)
+
+
 def _is_position(key: str) -> bool:
     return key.isdecimal() and len(key) < 9
 
 
-def _merge_items(below: Node, above: Node, faults: list[Fault]) -> Node:
+def _merge_items(below: Node, above: Node, faults: list[Fault], steps: Steps) -> Node:
     items = dict(enumerate(below.value))
     for key, node in above.value.items():
         position = int(key)
@@ -199,7 +206,7 @@ def _merge_items(below: Node, above: Node, faults: list[Fault]) -> Node:
         elif node.value is None and not node.faulty:
             del items[position]
         else:
-            items[position] = merge(items[position], node, faults)
+            items[position] = merge(items[position], node, faults, (*steps, position))
     return replace(below, value=list(items.values()))
 
 

@@ -95,7 +95,7 @@ def _read(folder: Path) -> State | None:
                 return None
             groups[name.removesuffix(".npz")] = _read_arrays(folder / name)
         return State(groups, content["values"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -219,7 +219,7 @@ class Trainer:
             name = signal.Signals(signals[0]).name
             raise Interrupted(
                 f"{name} after step {self.progress.step}: the state is saved.",
-                suggestion=f"Go on with `bmcli train --resume {self.run.folder}`.",
+                suggestion=f"Go on with `bmcli train --resume {self.run.shown}`.",
             )
         if time.monotonic() - self._saved_at > self.recipe.train.checkpoint_every:
             self.save()

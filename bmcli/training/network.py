@@ -45,7 +45,10 @@ def assemble(recipe: Recipe, spec: DataSpec, train_targets: Mapping[str, np.ndar
         name: kind.build(chosen[name], spec.target(name), train_targets[name]) for name, kind in kinds.items()
     }
     family = parts.load("models", recipe.model.kind)
-    return Network(family.build(recipe.model, spec, heads), objectives)
+    model = family.build(recipe.model, spec, heads)
+    if not model.trainable_variables:
+        raise BmcliError("no layer has weights to train.", path="model", suggestion="Add one, as {kind: dense, ...}.")
+    return Network(model, objectives)
 
 
 def serving_model(network: Network, spec: DataSpec) -> keras.Model:
@@ -76,8 +79,9 @@ def load(path: Path, network: Network) -> None:
         with models.columns_as_keys():
             saved = keras.saving.load_model(path, compile=False, safe_mode=True)
         network.model.set_weights(saved.get_layer(network.model.name).get_weights())
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        raise BmcliError(f"{path}: not the model of this run ({str(error).splitlines()[0]}).") from None
+    except Exception as error:  # a damaged file makes Keras raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BmcliError(f"{path}: not the model of this run ({reason}).") from None
 
 
 def _inspect(path: Path) -> None:
@@ -87,7 +91,7 @@ def _inspect(path: Path) -> None:
             members = archive.infolist()
     except FileNotFoundError:
         raise BmcliError(f"{path}: no such file.", suggestion="The run kept no model; see its status.") from None
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, IsADirectoryError):
         raise BmcliError(f"{path}: damaged, not a Keras archive.") from None
     for member in members:
         limit = MAX_CONFIG_BYTES if member.filename.endswith(".json") else 4 * max(path.stat().st_size, 2**20)
