@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import sys
+from typing import Any
 
 import click
 
@@ -24,6 +25,7 @@ def main() -> None:
     """
     _open_standard_streams()
     console = Console(as_json="--json" in sys.argv[1:])
+    sys.unraisablehook = _without_torn_archives
     _received.clear()
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
@@ -44,6 +46,12 @@ def _open_standard_streams() -> None:
         if getattr(sys, name) is None:
             os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
             setattr(sys, name, open(descriptor, "r" if name == "stdin" else "w", closefd=False))  # noqa: SIM115
+
+
+def _without_torn_archives(unraisable: Any) -> None:
+    """Python's report of an error it cannot raise, but for archives on a full disk: their fault is told already."""
+    if getattr(unraisable.object, "__qualname__", "") != "ZipFile.__del__":
+        sys.__unraisablehook__(unraisable)
 
 
 def _as_keyboard_interrupt(number: int, frame: object) -> None:
