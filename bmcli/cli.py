@@ -203,9 +203,10 @@ def schema() -> None:
 
     from bmcli.recipe.json_schema import recipe_schema
 
+    described = recipe_schema()
     out = console()
-    out.result(recipe_schema())
-    out.text(json.dumps(recipe_schema(), indent=2))
+    out.result(described)
+    out.text(json.dumps(described, indent=2))
 
 
 @cli.command("ls")

@@ -281,14 +281,11 @@ def _write(stream: Any, text: str) -> None:
 
 
 @contextlib.contextmanager
-def native_noise_hidden(hide: bool = True) -> Iterator[None]:
+def native_noise_hidden() -> Iterator[None]:
     """Keeps what C++ libraries write to stderr while they start out of sight, unless starting fails.
 
     TensorFlow writes before its log level is read, so only the file descriptor itself can be turned away.
     """
-    if not hide:
-        yield
-        return
     import tempfile
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

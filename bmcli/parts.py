@@ -13,8 +13,6 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-ROOMS = ("data.sources", "data.targets", "inputs", "models", "objectives")
-
 
 @cache
 def names(room: str) -> tuple[str, ...]:

@@ -123,7 +123,7 @@ class Run:
             except BlockingIOError:
                 file.seek(0)
                 raise BmcliError(
-                    f"{self.folder} is being written by process {file.read().strip() or 'unknown'}.",
+                    f"{self.shown} is being written by process {file.read().strip() or 'unknown'}.",
                     suggestion="Wait for it to end, or train again to make another run.",
                 ) from None
             file.seek(0)

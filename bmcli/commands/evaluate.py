@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bmcli import disk, parts, runs
-from bmcli.console import native_noise_hidden
+from bmcli import disk, parts, runs, training
 from bmcli.errors import BmcliError, GateMissed
 from bmcli.recipe.check import dotted, read_steps
 from bmcli.recipe.load import Loaded, load
@@ -128,11 +127,9 @@ def _read(recipe: Recipe, data: Path) -> Rows:
 
 def _load_network(recipe: Recipe, spec: DataSpec, rows: Split, run: Run) -> Network:
     """The run's network with its selected weights."""
-    with native_noise_hidden():
-        from bmcli.training import network as networks
-        from bmcli.training import strategy
-    strategy.prepare_runtime(recipe.seed, recipe.train.precision)
-    network = networks.assemble(recipe, spec, rows.targets)
+    network = training.started(recipe, spec, rows.targets)
+    from bmcli.training import network as networks  # after the start, which keeps TensorFlow quiet
+
     networks.load(run.model, network)
     return network
 

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from bmcli import disk, runs
+from bmcli import disk, runs, training
 from bmcli.commands.evaluate import Measured, check_gates, data_of, measure, require_same_data
-from bmcli.console import native_noise_hidden
 from bmcli.data.preparation import prepare
 from bmcli.data.resolution import resolved
 from bmcli.errors import BmcliError, Interrupted, RunFailed
@@ -123,14 +122,10 @@ def _tell_details(trainer: Trainer, prepared: Prepared, told: Told) -> None:
 
 
 def _build(loaded: Loaded, prepared: Prepared, run: Run, cache: Path) -> Trainer:
-    with native_noise_hidden():
-        from bmcli.training import strategy
-        from bmcli.training.loop import Trainer
-        from bmcli.training.network import assemble
-    recipe = loaded.recipe
-    strategy.prepare_runtime(recipe.seed, recipe.train.precision)
-    network = assemble(recipe, prepared.spec, prepared.split("train").targets)
-    return Trainer(recipe, network, prepared, run, cache)
+    network = training.started(loaded.recipe, prepared.spec, prepared.split("train").targets)
+    from bmcli.training.loop import Trainer  # after the start, which keeps TensorFlow quiet
+
+    return Trainer(loaded.recipe, network, prepared, run, cache)
 
 
 def _set_up(loaded: Loaded, prepared: Prepared, run: Run, cache: Path) -> Trainer:

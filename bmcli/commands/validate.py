@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bmcli.console import native_noise_hidden
+from bmcli import training
 from bmcli.errors import BmcliError
 from bmcli.recipe.load import Loaded, load
 
@@ -46,9 +46,5 @@ def _build(loaded: Loaded, cache: Path) -> dict[str, Any]:
     recipe = loaded.recipe
     prepared = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared")
     check_gates(recipe, prepared.spec)
-    with native_noise_hidden():
-        from bmcli.training import strategy
-        from bmcli.training.network import assemble
-    strategy.prepare_runtime(recipe.seed, recipe.train.precision)
-    network = assemble(recipe, prepared.spec, prepared.split("train").targets)
+    network = training.started(recipe, prepared.spec, prepared.split("train").targets)
     return {"rows": dict(prepared.spec.counts), "parameters": network.model.count_params()}

@@ -43,13 +43,8 @@ class Steps:
         batch: int,
         jit: bool,
     ) -> None:
-        self.network, self.optimizer, self.meters, self.feed, self.batch = (
-            network,
-            optimizer,
-            meters,
-            feed,
-            batch,
-        )
+        self.network, self.optimizer, self.meters = network, optimizer, meters
+        self.feed, self.batch = feed, batch
         compiled = tf.function(self._step, jit_compile=True) if jit else self._step
         self._many = tf.function(self._loop_over(compiled))
         # The ragged last batch has a shape of its own; compiling it too would cost more than it saves.

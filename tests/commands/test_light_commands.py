@@ -14,24 +14,9 @@ import yaml
 
 from bmcli.recipe.load import built_in, load
 from tests.conftest import TINY, WriteRecipe
+from tests.wrong_recipes import TEN_FAULTS
 
 from .conftest import Bmcli
-
-TEN_FAULTS = """\
-bmcli: 1
-name: "bad name"
-seeed: 3
-data:
-  source: {kind: builtin, name: digitz}
-  split: {validation: 1.5}
-model: {kind: mpl, hidden: 64}
-train:
-  epochs: ten
-  optimizer: {kind: adamw, learning_rat: 1e-3}
-  stop: {time: 30x}
-runtime: {jit: 7}
-evaluate: {gates: {accuracy: high}, split: tset}
-"""
 
 
 def test_ten_faults_are_ten_places_and_exit_2(bmcli: Bmcli, write_recipe: WriteRecipe) -> None:
