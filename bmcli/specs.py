@@ -63,6 +63,9 @@ class DataSpec:
     key: str
     stratified: str | None = None
 
+    def input(self, name: str) -> Column:
+        return next(column for column in self.inputs if column.name == name)
+
     def target(self, name: str) -> Column:
         return next(column for column in self.targets if column.name == name)
 

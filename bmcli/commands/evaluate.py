@@ -14,11 +14,9 @@ from bmcli.recipe.check import dotted, read_steps
 from bmcli.recipe.load import Loaded, load
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
-from bmcli.specs import Column, DataSpec, Split
+from bmcli.specs import DataSpec, Split
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from bmcli.data.sources import Rows
     from bmcli.evaluation.gates import MissedGate
     from bmcli.evaluation.result import Evaluation
@@ -140,6 +138,7 @@ def measure(recipe: Recipe, network: Network, spec: DataSpec, rows: Split, on: s
     Args:
         on: What the rows are: a split's name, or a file's.
     """
+    from bmcli.data import targets as target_kinds
     from bmcli.evaluation.gates import missed
     from bmcli.evaluation.metrics import measure as measure_predictions
     from bmcli.training.predict import predict
@@ -149,7 +148,7 @@ def measure(recipe: Recipe, network: Network, spec: DataSpec, rows: Split, on: s
             f"there are no {on} rows to measure on.", path="evaluate.split",
             suggestion=f"Give data.split a share for {on}, or name another split.",
         )  # fmt: skip
-    truth = {column.name: decode(rows.targets[column.name], column) for column in spec.targets}
+    truth = {c.name: target_kinds.kind_of(c).decode(rows.targets[c.name], c) for c in spec.targets}
     found = measure_predictions(truth, predict(network, rows), spec.targets, recipe.evaluate.top_k)
     _write(run, on, found)
     return Measured(run, on, found, missed(recipe.evaluate.gates, found.metrics))
@@ -176,12 +175,3 @@ def require_same_data(before: DataSpec, now: DataSpec) -> None:
             path="data.source",
             suggestion="Train again, or measure on a file with --data.",
         )
-
-
-def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
-    """Targets as evaluation wants them: class indices, or numbers in their own unit."""
-    import numpy as np
-
-    if column.kind != "number":
-        return np.asarray(encoded)
-    return np.asarray(encoded, "float64") * column.state["scale"] + column.state["mean"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 
@@ -12,10 +10,6 @@ from bmcli.errors import BmcliError, RunFailed
 from bmcli.evaluation import classification, regression
 from bmcli.evaluation.result import Evaluation, TargetResult
 from bmcli.specs import Column
-
-_LESS_IS_BETTER = re.compile(
-    r"loss|error|entropy|divergence|perplexity|hinge|poisson|logcosh|false_|^(mae|mse|rmse|mape|msle)$"
-)
 
 
 def measure(
@@ -62,14 +56,6 @@ def metric_names(spec_targets: tuple[Column, ...], top_k: int) -> tuple[str, ...
             else regression.METRIC_NAMES
         )
     )
-
-
-def better(metric: str) -> Literal["min", "max"]:
-    """Whether less or more of a metric is better, by the last part of its name.
-
-    `validation/label/log_loss` is `min`. Knows the metrics of evaluation and of Keras; other names are `max`.
-    """
-    return "min" if _LESS_IS_BETTER.search(metric.rpartition("/")[2].lower()) else "max"
 
 
 def _prefix(column: Column, spec_targets: tuple[Column, ...]) -> str:

@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bmcli.errors import BmcliError, RunFailed
-from bmcli.evaluation.metrics import better, measure, metric_names
+from bmcli.evaluation.metrics import measure, metric_names
 from bmcli.evaluation.result import ClassRow, Evaluation
-from bmcli.recipe import catalogue
 from tests.evaluation.columns import category, number
 
 TARGETS = (category("cat", "dog", name="animal"), number("age"))
@@ -87,29 +86,6 @@ def test_arrays_are_left_as_they_are() -> None:
         rows.flags.writeable = False
     measure(TRUTH, PREDICTIONS, TARGETS, 5)
     assert all(np.array_equal(before[name], rows) for name, rows in PREDICTIONS.items())
-
-
-@pytest.mark.parametrize("metric", ["loss", "train/loss", "validation/label/log_loss", "mae", "test/rmse", "price/mae"])
-def test_less_of_a_loss_or_an_error_is_better(metric: str) -> None:
-    assert better(metric) == "min"
-
-
-@pytest.mark.parametrize(
-    "metric",
-    ["accuracy", "loss/accuracy", "test/label/f1_macro", "r2", "roc_auc", "top_5_accuracy", "error/pr_auc"],
-)
-def test_more_of_a_share_is_better(metric: str) -> None:
-    assert better(metric) == "max"
-
-
-def test_every_metric_of_keras_has_its_direction() -> None:
-    falling = {name for name in catalogue.names("metrics") if better(name) == "min"}
-    assert falling == {
-        "binary_crossentropy", "categorical_crossentropy", "categorical_hinge", "false_negatives",
-        "false_positives", "hinge", "kl_divergence", "log_cosh_error", "mean_absolute_error",
-        "mean_absolute_percentage_error", "mean_squared_error", "mean_squared_logarithmic_error", "poisson",
-        "root_mean_squared_error", "sparse_categorical_crossentropy", "squared_hinge",
-    }  # fmt: skip
 
 
 def test_an_evaluation_survives_json() -> None:

@@ -29,6 +29,9 @@ class TargetKind(Protocol):
     def encode(self, rows: Raw, column: Column) -> np.ndarray:
         """Rows as an array `(rows, *column.shape)` of `column.dtype`; raises RowFault as `fit` does."""
 
+    def decode(self, encoded: np.ndarray, column: Column) -> np.ndarray:
+        """Encoded rows as evaluation wants them: class indices, or numbers in their own unit."""
+
 
 def kind_of(column: Column) -> TargetKind:
     """The part that fitted a column."""

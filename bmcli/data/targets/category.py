@@ -77,3 +77,8 @@ def encode(rows: Raw, column: Column) -> np.ndarray:
         known = parts.did_you_mean(cells.shown(rows, row).strip("'"), column.classes)
         raise RowFault(row, f"{cells.shown(rows, row)} is a class absent from training.", known)
     return found
+
+
+def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
+    """Positions in `column.classes`, as they are."""
+    return encoded

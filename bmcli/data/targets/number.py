@@ -67,6 +67,11 @@ def encode(rows: Raw, column: Column) -> np.ndarray:
     return encoded
 
 
+def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
+    """Numbers in their own unit, float64 `(rows,)`."""
+    return encoded.astype("float64") * column.state["scale"] + column.state["mean"]
+
+
 def _complete(rows: Raw) -> np.ndarray:
     """One finite number a row."""
     import numpy as np
