@@ -52,7 +52,7 @@ SET_BY_BMCLI = {
 NOT_OFFERED = {
     "lora_rank", "lora_alpha", "use_ema", "ema_momentum", "ema_overwrite_frequency", "weights",
     "return_state", "stateful", "sparse", "reverse_dtype", "gptq_unpacked_column_size",
-    "verbose", "restore_best_weights",
+    "verbose", "restore_best_weights", "gradient_accumulation_steps",
 }  # fmt: skip
 
 SPELLING = {

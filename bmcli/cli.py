@@ -16,6 +16,7 @@ from bmcli.disk import shown_path
 # Imports of commands stand inside functions: `--help` must not pay for pydantic, nor `validate` for TensorFlow.
 
 F = TypeVar("F", bound=Callable[..., Any])
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 
@@ -124,24 +125,41 @@ def cli() -> None:
 @cli.command()
 @click.argument("recipe", type=RecipeName(), required=False)
 @overrides_argument
-@click.option("--resume", metavar="RUN", help="Go on with an interrupted run instead of a recipe.")
+@click.option("--resume", metavar="RUN", help="Go on with a run instead of a recipe.")
+@click.option("--workers", type=click.IntRange(1), help="Train in so many processes on this machine.")
+@click.option("--strategy", type=click.Choice(STRATEGIES), help="Short for runtime.strategy=...")
+@click.option("--replicas", type=click.IntRange(1), help="Short for runtime.replicas=...")
+@click.option("--profile", is_flag=True, help="Write a trace of some seconds of training for TensorBoard.")
+@click.option("--into", type=click.Path(path_type=Path, file_okay=False), hidden=True)
 @runs_option
 @output_options
-def train(recipe: str | None, overrides: tuple[str, ...], resume: str | None, root: Path) -> None:
+def train(
+    recipe: str | None, overrides: tuple[str, ...], resume: str | None, workers: int | None, strategy: str | None,
+    replicas: int | None, profile: bool, into: Path | None, root: Path,
+) -> None:  # fmt: skip
     """Train RECIPE, a file or a built-in name, with KEY=VALUE overrides."""
     from bmcli.commands import train as command
     from bmcli.runs import cache_folder
 
+    if resume and recipe:
+        recipe, overrides = None, (recipe, *overrides)  # beside --resume every argument is an override
     if (recipe is None) == (resume is None):
         raise click.UsageError("give a recipe, or --resume RUN without one.")
+    overrides = (*overrides, *_short_for("runtime.strategy", strategy), *_short_for("runtime.replicas", replicas))
     out = console()
-    if resume is not None:
-        trained = command.resume(resume, root, cache_folder(), out.watcher, out.say)
-    else:
-        trained = command.train(recipe or "", overrides, root, cache_folder(), out.watcher, out.say)
+    if workers is not None:
+        given = ["train", *([recipe] if recipe else ["--resume", resume or ""]), *overrides, "--runs", str(root)]
+        given += [*out.flags(), *(["--profile"] if profile else [])]
+        click.get_current_context().exit(command.train_in_workers(recipe, resume, overrides, workers, root, given))
+    setting = command.Setting(root, cache_folder(), out.watcher, out.say, profile, into)
+    trained = command.resume(resume, overrides, setting) if resume else command.train(recipe or "", overrides, setting)
     out.trained(trained)
     if trained.measured:
         trained.measured.require_gates()
+
+
+def _short_for(path: str, value: object) -> tuple[str, ...]:
+    return () if value is None else (f"{path}={value}",)
 
 
 @cli.command()

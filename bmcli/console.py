@@ -90,7 +90,7 @@ class Console:
         outcome = trained.outcome
         self.result(
             {
-                "run": str(trained.run.folder),
+                "run": str(trained.run.folder) if trained.run else None,
                 "metrics": trained.metrics(),
                 "epochs": outcome.epochs,
                 "selected_epoch": outcome.selected_epoch,
@@ -107,12 +107,13 @@ class Console:
         self.table("", ["metric", "value"], list(outcome.metrics.items()))
         if trained.measured:
             self.measured(trained.measured)
-        else:
+        elif trained.run:
             self.text(clean(f"run  {trained.run.shown}"))
 
     def measured(self, measured: Any) -> None:
         """An evaluation: its metrics, and the classes of each category."""
-        self.result({"run": str(measured.run.folder), "metrics": measured.metrics(), **_missed(measured)})
+        run = measured.run
+        self.result({"run": str(run.folder) if run else None, "metrics": measured.metrics(), **_missed(measured)})
         found = measured.evaluation
         self.text("")
         self.table(f"{found.count:,} rows of {measured.on}", ["metric", "value"], list(measured.metrics().items()))
@@ -124,7 +125,12 @@ class Console:
             self.table(target, ["class", "precision", "recall", "f1", "rows"], cells)
         for name, reason in found.undefined.items():
             self.say(f"{name} is undefined: {reason}", level=1)
-        self.text(clean(f"\nrun  {measured.run.shown}"))
+        if run:
+            self.text(clean(f"\nrun  {run.shown}"))
+
+    def flags(self) -> list[str]:
+        """The options of the command line that make a console like this one."""
+        return [*(["--json"] if self.as_json else []), *(["-q"] if self.verbosity < 0 else ["-v"] * self.verbosity)]
 
     def faults(self, error: BmcliError) -> None:
         """All faults with their places."""
@@ -169,6 +175,9 @@ class Watcher:
         self._spoke_at = time.monotonic()
         self._console.say(_epoch_line(row, selected))
 
+    def note(self, text: str) -> None:
+        self._console.say(text)
+
 
 class TerminalWatcher(Watcher):
     """A live bar with epoch, step, loss, speed and time left; finished epochs stay above it."""
@@ -197,6 +206,11 @@ class TerminalWatcher(Watcher):
         from rich.text import Text
 
         self._bar.console.print(Text(_epoch_line(row, selected)))
+
+    def note(self, text: str) -> None:
+        from rich.text import Text
+
+        self._bar.console.print(Text(clean(text)))
 
 
 def _progress_bar(console: RichConsole) -> RichProgress:

@@ -70,6 +70,11 @@ class Run:
         return self.folder / "evaluation.json"
 
     @property
+    def logs(self) -> Path:
+        """What workers other than the chief say."""
+        return self.folder / "logs"
+
+    @property
     def status_file(self) -> Path:
         return self.folder / "status.json"
 
@@ -83,6 +88,10 @@ class Run:
         if status.get("state") == "running" and not self.held():
             status["state"] = "crashed"
         return status
+
+    def recorded(self) -> dict[str, Any]:
+        """What the run was begun with and on; empty if that is gone or damaged."""
+        return _read_object(self.environment)
 
     def evaluations(self) -> dict[str, Any]:
         """What was measured, by split or file; empty if there is nothing or it is damaged."""

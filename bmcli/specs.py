@@ -54,6 +54,7 @@ class DataSpec:
         fingerprint: SHA-256 of the source's bytes.
         stratified: Column whose proportions every split keeps, if any.
         key: Content key of the prepared arrays: source, options, split seed and version of the code.
+        weight: Column that tells how much a training row counts, if any.
     """
 
     inputs: tuple[Column, ...]
@@ -62,6 +63,7 @@ class DataSpec:
     fingerprint: str
     key: str
     stratified: str | None = None
+    weight: str | None = None
 
     def input(self, name: str) -> Column:
         return next(column for column in self.inputs if column.name == name)
@@ -81,15 +83,21 @@ class DataSpec:
             fingerprint=values["fingerprint"],
             key=values["key"],
             stratified=values["stratified"],
+            weight=values.get("weight"),  # Runs older than weights do not tell.
         )
 
 
 @dataclass(frozen=True)
 class Split:
-    """Encoded rows of one split: arrays by column name, all with the same first axis."""
+    """Encoded rows of one split: arrays by column name, all with the same first axis.
+
+    Args:
+        weights: How much each row counts, float32 `(rows,)`, or None if all count the same.
+    """
 
     inputs: Mapping[str, np.ndarray]
     targets: Mapping[str, np.ndarray]
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -105,15 +113,16 @@ class Prepared:
     def split(self, name: str) -> Split:
         """The rows of a split; without rows if the data has none for it."""
         return Split(
-            inputs={c.name: self._array(name, "inputs", i) for i, c in enumerate(self.spec.inputs)},
-            targets={c.name: self._array(name, "targets", i) for i, c in enumerate(self.spec.targets)},
+            # Files are numbered, never named after columns: a column's name is foreign text.
+            inputs={c.name: self._array(name, f"inputs-{i}") for i, c in enumerate(self.spec.inputs)},
+            targets={c.name: self._array(name, f"targets-{i}") for i, c in enumerate(self.spec.targets)},
+            weights=None if self.spec.weight is None else self._array(name, "weights"),
         )
 
-    def _array(self, split: str, role: str, position: int) -> np.ndarray:
+    def _array(self, split: str, file: str) -> np.ndarray:
         import numpy as np
 
-        # Files are numbered, never named after columns: a column's name is foreign text.
-        return np.load(self.folder / split / f"{role}-{position}.npy", mmap_mode="r", allow_pickle=False)
+        return np.load(self.folder / split / f"{file}.npy", mmap_mode="r", allow_pickle=False)
 
     @classmethod
     def open(cls, folder: Path) -> Prepared:

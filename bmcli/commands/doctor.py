@@ -55,7 +55,7 @@ def _devices() -> list[Check]:
     with native_noise_hidden():
         from bmcli.training import strategy
 
-        described = strategy.describe()
+        described = strategy.describe_machine()
     accelerators = [device for device in described["devices"] if not device.startswith("CPU")]
     advice = "" if accelerators else "No GPU or TPU is visible to TensorFlow; training uses the CPU."
     return [

@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from bmcli.evaluation.gates import MissedGate
     from bmcli.evaluation.result import Evaluation
     from bmcli.training.network import Network
+    from bmcli.training.strategy import Placement
 
 
 @dataclass(frozen=True)
 class Measured:
     """An evaluation and what it was made on: a split's name, or a file."""
 
-    run: Run
+    run: Run | None
     on: str
     evaluation: Evaluation
     missed: tuple[MissedGate, ...]
@@ -66,9 +67,10 @@ def _check_overrides(overrides: Sequence[str]) -> None:
     """Refuses changes of what the run is: another seed or split would call rows it was trained on test rows."""
     for argument in overrides:
         steps, _ = read_steps(argument)
-        if steps and steps[0] != "evaluate" and steps[:2] != ("data", "source"):
+        if steps and steps[0] not in ("evaluate", "runtime") and steps[:2] != ("data", "source"):
             raise BmcliError(
-                f"{dotted(steps)} cannot change after training.", suggestion="Only evaluate and data.source can."
+                f"{dotted(steps)} cannot change after training.",
+                suggestion="Only evaluate, runtime and data.source can.",
             )
 
 
@@ -86,6 +88,7 @@ def _evaluate(loaded: Loaded, run: Run, split: str | None, data: Path | None, ca
     recipe = loaded.recipe
     spec = data_of(run)
     check_gates(recipe, spec)
+    placement = training.placed(recipe) if training.can_be_refused(recipe.runtime) else None
     if not run.model.exists():
         state = run.status().get("state", "unknown")
         raise BmcliError(f"{run.shown} has no model; its state is {state}.", suggestion="Train again, or resume it.")
@@ -96,7 +99,9 @@ def _evaluate(loaded: Loaded, run: Run, split: str | None, data: Path | None, ca
         prepared = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared")
         require_same_data(spec, prepared.spec)
         rows = prepared.split(on)
-    return measure(recipe, _load_network(recipe, spec, rows, run), spec, rows, on, run)
+    placement = placement or training.placed(recipe)
+    network = _load_network(recipe, spec, rows, run, placement)
+    return measure(recipe, network, spec, rows, on, run if placement.chief else None, placement)
 
 
 def data_of(run: Run) -> DataSpec:
@@ -123,20 +128,23 @@ def _read(recipe: Recipe, data: Path) -> Rows:
     return rows
 
 
-def _load_network(recipe: Recipe, spec: DataSpec, rows: Split, run: Run) -> Network:
+def _load_network(recipe: Recipe, spec: DataSpec, rows: Split, run: Run, placement: Placement) -> Network:
     """The run's network with its selected weights."""
-    network = training.started(recipe, spec, rows.targets)
+    network = training.built(recipe, spec, rows.targets, placement)
     from bmcli.training import network as networks  # after the start, which keeps TensorFlow quiet
 
     networks.load(run.model, network)
     return network
 
 
-def measure(recipe: Recipe, network: Network, spec: DataSpec, rows: Split, on: str, run: Run) -> Measured:
+def measure(
+    recipe: Recipe, network: Network, spec: DataSpec, rows: Split, on: str, run: Run | None, placement: Placement
+) -> Measured:
     """Measures a network on encoded rows and writes the result into the run.
 
     Args:
         on: What the rows are: a split's name, or a file's.
+        run: None on a worker that writes nothing.
     """
     from bmcli.data import targets as target_kinds
     from bmcli.evaluation.gates import missed
@@ -149,8 +157,10 @@ def measure(recipe: Recipe, network: Network, spec: DataSpec, rows: Split, on: s
             suggestion=f"Give data.split a share for {on}, or name another split.",
         )  # fmt: skip
     truth = {c.name: target_kinds.kind_of(c).decode(rows.targets[c.name], c) for c in spec.targets}
-    found = measure_predictions(truth, predict(network, rows), spec.targets, recipe.evaluate.top_k)
-    _write(run, on, found)
+    predictions = predict(network, rows, recipe.runtime, placement)
+    found = measure_predictions(truth, predictions, spec.targets, recipe.evaluate.top_k)
+    if run is not None:
+        _write(run, on, found)
     return Measured(run, on, found, missed(recipe.evaluate.gates, found.metrics))
 
 

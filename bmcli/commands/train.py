@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bmcli import disk, runs, training
 from bmcli.commands.evaluate import Measured, check_gates, data_of, measure, require_same_data
 from bmcli.data.preparation import prepare
 from bmcli.data.resolution import resolved
 from bmcli.errors import BmcliError, Interrupted, RunFailed
+from bmcli.recipe.check import dotted, read_steps
 from bmcli.recipe.load import Loaded, load
 from bmcli.recipe.render import render
+from bmcli.recipe.schema import WarmUp
 from bmcli.runs import Run
 from bmcli.specs import DataSpec, Prepared
 
 if TYPE_CHECKING:
     from bmcli.training.loop import Outcome, Trainer, Watcher
+    from bmcli.training.strategy import Placement
 
 
 class Told(Protocol):
@@ -32,12 +36,40 @@ class Told(Protocol):
 
 Watch = Callable[[str], contextlib.AbstractContextManager["Watcher"]]
 
+# What may be another when a run goes on: how long and on what it trains, not what it learns.
+CHANGEABLE = ("train.epochs", "train.stop", "train.checkpoint", "train.tensorboard", "runtime", "evaluate")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where a training works, and whom it tells.
+
+    Args:
+        root: Folder of all runs.
+        cache: Prepared data and measurements of this machine.
+        watch: Makes a progress display from a title; it is entered while training.
+        told: Takes a sentence for each stage; with level 1 what only the curious want to know.
+        profile: Write a trace of some seconds of training.
+        into: A new and empty run directory to use, made by who started this process.
+    """
+
+    root: Path
+    cache: Path
+    watch: Watch
+    told: Told
+    profile: bool = False
+    into: Path | None = None
+
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished training: its run, how it went, and what the evaluation found."""
+    """A finished training: its run, how it went, and what the evaluation found.
 
-    run: Run
+    Args:
+        run: None on a worker that writes nothing.
+    """
+
+    run: Run | None
     outcome: Outcome
     measured: Measured | None
 
@@ -45,13 +77,8 @@ class Trained:
         return {**self.outcome.metrics, **(self.measured.metrics() if self.measured else {})}
 
 
-def train(target: str, overrides: Sequence[str], root: Path, cache: Path, watch: Watch, told: Told) -> Trained:
-    """Trains a recipe in a new run below `root`.
-
-    Args:
-        cache: Prepared data and measurements of this machine.
-        watch: Makes a progress display from a title; it is entered while training.
-        told: Takes a sentence for each stage; with level 1 what only the curious want to know.
+def train(target: str, overrides: Sequence[str], setting: Setting) -> Trained:
+    """Trains a recipe in a new run.
 
     Raises:
         RunFailed: The loss or the weights became infinite; the last good weights are kept.
@@ -59,26 +86,31 @@ def train(target: str, overrides: Sequence[str], root: Path, cache: Path, watch:
     """
     loaded = load(target, overrides)
     try:
-        return _train(loaded, root, cache, watch, told)
+        return _train(loaded, setting)
     except BmcliError as error:
         raise loaded.locate(error) from None
 
 
-def _train(loaded: Loaded, root: Path, cache: Path, watch: Watch, told: Told) -> Trained:
+def _train(loaded: Loaded, setting: Setting) -> Trained:
     recipe = loaded.recipe
-    prepared = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared")
+    placement = training.placed(recipe) if training.can_be_refused(recipe.runtime) else None
+    prepared = prepare(recipe.data, recipe.targets(), recipe.seed, setting.cache / "prepared")
     check_gates(recipe, prepared.spec)
-    told(f"{recipe.name}: {_summary(prepared.spec)}")
-    run = runs.create(root, recipe.name)
+    placement = placement or training.placed(recipe)
+    setting.told(f"{recipe.name}: {_summary(prepared.spec)}")
+    if not placement.chief:
+        trainer = _build(loaded, prepared, placement, None, setting)
+        return _finish(None, loaded, trainer, prepared, setting)
+    run = Run(setting.into) if setting.into else runs.create(setting.root, recipe.name)
     with run.hold():
         try:
-            trainer = _set_up(loaded, prepared, run, cache)
+            trainer = _set_up(loaded, prepared, placement, run, setting)
         except BaseException:
             runs.discard(run)  # nothing was trained yet
             raise
-        told(f"run {run.shown}")
-        _tell_details(trainer, prepared, told)
-        return _finish(run, trainer, prepared, watch)
+        setting.told(f"run {run.shown}")
+        _tell_details(trainer, prepared, setting.told)
+        return _finish(run, loaded, trainer, prepared, setting)
 
 
 def _summary(spec: DataSpec) -> str:
@@ -90,30 +122,124 @@ def _summary(spec: DataSpec) -> str:
     return f"{counts} rows; inputs: {inputs}; target: {targets}"
 
 
-def resume(folder: str, root: Path, cache: Path, watch: Watch, told: Told) -> Trained:
-    """Goes on with an interrupted run from its last checkpoint."""
-    run = runs.find(root, folder)
-    loaded = load(str(run.lock))
-    with run.hold():
-        if run.status().get("state") == "done":
-            raise BmcliError(f"{run.shown} is finished.", suggestion="Train its recipe again to make a new run.")
-        try:
-            prepared = prepare(loaded.recipe.data, loaded.recipe.targets(), loaded.recipe.seed, cache / "prepared")
-            require_same_data(data_of(run), prepared.spec)
-            trainer = _build(loaded, prepared, run, cache)
-            trainer.resume()
-        except BmcliError as error:
-            raise loaded.locate(error) from None
-        told(f"run {run.shown}, from epoch {trainer.progress.epoch + 1}, step {trainer.progress.step + 1}")
-        _tell_details(trainer, prepared, told)
-        return _finish(run, trainer, prepared, watch)
+def resume(folder: str, overrides: Sequence[str], setting: Setting) -> Trained:
+    """Goes on with an interrupted run from its last checkpoint, or with a finished one that may train longer now.
+
+    Args:
+        overrides: Changes to what may be another when a run goes on.
+    """
+    run = runs.find(setting.root, folder)
+    loaded = load(str(run.lock), [*_reset(overrides), *overrides])
+    _check_changes(overrides)
+    try:
+        return _resume(loaded, overrides, run, setting)
+    except BmcliError as error:
+        raise loaded.locate(error) from None
+
+
+def _resume(loaded: Loaded, overrides: Sequence[str], run: Run, setting: Setting) -> Trained:
+    recipe = loaded.recipe
+    placement = training.placed(recipe) if training.can_be_refused(recipe.runtime) else None
+    prepared = prepare(recipe.data, recipe.targets(), recipe.seed, setting.cache / "prepared")
+    require_same_data(data_of(run), prepared.spec)
+    placement = placement or training.placed(recipe)
+    was = run.status()
+    with run.hold() if placement.chief else contextlib.nullcontext():
+        trainer = _build(loaded, prepared, placement, run, setting)
+        damaged = trainer.resume()
+        if trainer.progress.ended_by is not None and was.get("state") == "done":
+            raise BmcliError(
+                f"{run.shown} is finished: {trainer.progress.ended_by} ended it.",
+                suggestion=f"It goes on if it may, e.g. with train.epochs={2 * recipe.train.epochs}.",
+            )
+        for name in damaged:
+            setting.told(f"checkpoint {name} is damaged; the one before is used.")
+        setting.told(f"run {run.shown}, from epoch {trainer.progress.epoch + 1}, step {trainer.progress.step + 1}")
+        for word in _differences(run, placement, loaded, was):
+            setting.told(word)
+        _tell_details(trainer, prepared, setting.told)
+        if overrides and placement.chief:
+            _write_lock(run, loaded, trainer, prepared.spec)
+        return _finish(run if placement.chief else None, loaded, trainer, prepared, setting)
+
+
+def train_in_workers(
+    recipe: str | None,
+    resumed: str | None,
+    overrides: Sequence[str],
+    workers: int,
+    root: Path,
+    arguments: Sequence[str],
+) -> int:
+    """Trains in worker processes on this machine; the exit code of the whole.
+
+    Args:
+        arguments: Of the command line, without those about workers; each worker is given the same.
+
+    Raises:
+        BmcliError: The recipe is at fault, or a worker was lost.
+    """
+    from bmcli.training.launch import launch
+
+    if resumed is not None:
+        run, into = runs.find(root, resumed), []
+        _check_changes(overrides)
+    else:
+        run = runs.create(root, load(recipe or "", [*overrides, "runtime.strategy=multi_worker"]).recipe.name)
+        into = ["--into", str(run.folder)]
+    command = [sys.executable, "-m", "bmcli", *arguments, "--strategy", "multi_worker", *into]
+    try:
+        ended = launch(command, workers, run.logs)
+        if ended.loss is None:
+            return ended.code
+        saved = any(run.checkpoints.glob("step-*"))
+        raise ended.loss.error(f"bmcli train --resume {run.shown} --workers {workers}" if saved else "")
+    finally:
+        if not run.lock.exists():
+            runs.discard(run)  # nothing was trained
+
+
+def _check_changes(overrides: Sequence[str]) -> None:
+    """Refuses to change what would make it another training."""
+    for argument in overrides:
+        steps, _ = read_steps(argument)
+        path = dotted(steps)
+        if not any(path == allowed or path.startswith(f"{allowed}.") for allowed in CHANGEABLE):
+            raise BmcliError(
+                f"{path} cannot change when a run goes on: it would be another training.",
+                suggestion=f"What may change: {', '.join(CHANGEABLE)}. Train the recipe anew for the rest.",
+            )
+
+
+def _reset(overrides: Sequence[str]) -> list[str]:
+    """Another strategy begins without the options of the one before."""
+    changed = any(dotted(read_steps(argument)[0]) == "runtime.strategy" for argument in overrides)
+    return [f"runtime.{option}=null" for option in ("replicas", "cluster", "tpu", "start_timeout")] if changed else []
+
+
+def _differences(run: Run, placement: Placement, loaded: Loaded, was: Mapping[str, Any]) -> list[str]:
+    """What is another than when the run began, as far as it may show in the result."""
+    from bmcli.training import environment
+
+    words = []
+    changed = environment.differences(run.recorded(), environment.record(placement))
+    if changed:
+        words.append(f"not bit-identical to an uninterrupted run, since these differ now: {', '.join(changed)}.")
+    schedule = loaded.recipe.train.schedule
+    by_shares = isinstance(schedule, WarmUp) and (schedule.kind != "constant" or schedule.warmup > 0)
+    if was.get("state") == "done" and by_shares:
+        words.append("the learning rate now follows its schedule over all epochs, the new ones included.")
+    return words
 
 
 def _tell_details(trainer: Trainer, prepared: Prepared, told: Told) -> None:
-    from bmcli.training import strategy
-
+    placement = trainer.placement
     told(f"prepared data: {prepared.folder}", level=1)
-    told(f"device: {strategy.device()}, XLA: {'on' if trainer.jit else 'off'}", level=1)
+    told(
+        f"{placement.kind}, {placement.replicas} replicas on {placement.workers} workers, first device "
+        f"{placement.device}, XLA: {'on' if trainer.steps.jit else 'off'}",
+        level=1,
+    )
     told(
         f"{trainer.network.model.count_params():,} parameters; {trainer.steps_per_epoch:,} steps of {trainer.batch} "
         f"an epoch; selected by {trainer.select}",
@@ -121,41 +247,59 @@ def _tell_details(trainer: Trainer, prepared: Prepared, told: Told) -> None:
     )
 
 
-def _build(loaded: Loaded, prepared: Prepared, run: Run, cache: Path) -> Trainer:
-    network = training.started(loaded.recipe, prepared.spec, prepared.split("train").targets)
+def _build(loaded: Loaded, prepared: Prepared, placement: Placement, run: Run | None, setting: Setting) -> Trainer:
+    network = training.built(loaded.recipe, prepared.spec, prepared.split("train").targets, placement)
     from bmcli.training.loop import Trainer  # after the start, which keeps TensorFlow quiet
 
-    return Trainer(loaded.recipe, network, prepared, run, cache)
+    return Trainer(loaded.recipe, network, prepared, placement, run, setting.cache, setting.profile)
 
 
-def _set_up(loaded: Loaded, prepared: Prepared, run: Run, cache: Path) -> Trainer:
+def _set_up(loaded: Loaded, prepared: Prepared, placement: Placement, run: Run, setting: Setting) -> Trainer:
     """The trainer, and every file of a run that is known before the first step."""
-    trainer = _build(loaded, prepared, run, cache)  # first, because it keeps TensorFlow's start quiet
+    trainer = _build(loaded, prepared, placement, run, setting)
     from bmcli.training import environment
 
     shutil.copyfile(loaded.file, run.recipe)
     disk.write_json(run.data, prepared.spec.to_json())
-    disk.write_json(run.environment, environment.record())
-    found = {
-        "runtime.strategy": "one_device",
-        "runtime.jit": trainer.jit,
-        "train.select.metric": trainer.select,
-    }
-    recipe = loaded.recipe.spelled_out().model_copy(
-        update={"data": resolved(loaded.recipe.data, loaded.recipe.targets(), prepared.spec)}
-    )
-    disk.write_atomically(run.lock, render(recipe, loaded.tree, found).encode())
+    disk.write_json(run.environment, environment.record(placement))
+    _write_lock(run, loaded, trainer, prepared.spec)
     return trainer
 
 
-def _finish(run: Run, trainer: Trainer, prepared: Prepared, watch: Watch) -> Trained:
-    """Trains, keeps the selected weights, and measures them."""
+def _write_lock(run: Run, loaded: Loaded, trainer: Trainer, spec: DataSpec) -> None:
+    """The recipe as it is trained, with what `auto` became."""
+    recipe = loaded.recipe
+    asked = {
+        "runtime.strategy": (recipe.runtime.strategy, trainer.placement.kind),
+        "runtime.jit": (recipe.runtime.jit, trainer.steps.jit),
+        "train.batch_size": (recipe.train.batch_size, trainer.batch),
+        "train.select.metric": (recipe.train.select.metric, trainer.select),
+    }
+    found = {path: became for path, (given, became) in asked.items() if given == "auto"}
+    if trainer.placement.kind == "mirrored" and recipe.runtime.replicas is None:
+        found["runtime.replicas"] = trainer.placement.replicas
+    if trainer.parts != recipe.train.gradient_accumulation:
+        found["train.gradient_accumulation"] = trainer.parts
+    resolved_recipe = recipe.spelled_out().model_copy(update={"data": resolved(recipe.data, recipe.targets(), spec)})
+    disk.write_atomically(run.lock, render(resolved_recipe, loaded.tree, found).encode())
+
+
+def _finish(run: Run | None, loaded: Loaded, trainer: Trainer, prepared: Prepared, setting: Setting) -> Trained:
+    """Trains, keeps the selected weights, and measures them; the chief alone has a run to write."""
     from bmcli.training import network as networks
 
+    if run is None:
+        with setting.watch(loaded.recipe.name) as watcher:
+            outcome = trainer.train(watcher)
+        _require_convergence(outcome)
+        return Trained(None, outcome, _measure(trainer, prepared, None))
     run.set_status("running")
     with _failures_in_status(run):
-        with watch(run.name) as watcher:
+        parts = trainer.parts
+        with setting.watch(run.name) as watcher:
             outcome = trainer.train(watcher)
+        if trainer.parts != parts:
+            _write_lock(run, loaded, trainer, prepared.spec)
         if outcome.selected_epoch is not None:
             networks.save(trainer.network, prepared.spec, run.model)
         _require_convergence(outcome)
@@ -197,11 +341,13 @@ def _disk_failed(error: OSError, run: Run) -> RunFailed:
     )
 
 
-def _measure(trainer: Trainer, prepared: Prepared, run: Run) -> Measured | None:
+def _measure(trainer: Trainer, prepared: Prepared, run: Run | None) -> Measured | None:
     """The evaluation the recipe asks for; None if the data has no rows for it."""
     on = trainer.recipe.evaluate.split
     rows = prepared.split(on)
-    return measure(trainer.recipe, trainer.network, prepared.spec, rows, on, run) if len(rows) else None
+    if not len(rows):
+        return None
+    return measure(trainer.recipe, trainer.network, prepared.spec, rows, on, run, trainer.placement)
 
 
 def _require_convergence(outcome: Outcome) -> None:

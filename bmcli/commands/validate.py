@@ -9,6 +9,7 @@ from typing import Any
 from bmcli import training
 from bmcli.errors import BmcliError
 from bmcli.recipe.load import Loaded, load
+from bmcli.recipe.schema import RuntimeOptions
 
 
 def validate(target: str, overrides: Sequence[str], cache: Path | None) -> dict[str, Any]:
@@ -46,5 +47,10 @@ def _build(loaded: Loaded, cache: Path) -> dict[str, Any]:
     recipe = loaded.recipe
     prepared = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared")
     check_gates(recipe, prepared.spec)
-    network = training.started(recipe, prepared.spec, prepared.split("train").targets)
+    network = training.built(
+        recipe,
+        prepared.spec,
+        prepared.split("train").targets,
+        training.placed(recipe.model_copy(update={"runtime": RuntimeOptions(strategy="one_device")})),
+    )
     return {"rows": dict(prepared.spec.counts), "parameters": network.model.count_params()}

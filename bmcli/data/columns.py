@@ -1,15 +1,19 @@
-"""Which columns are inputs, targets and split names."""
+"""Which columns are inputs, targets, split names and weights."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from bmcli import parts
-from bmcli.cells import Raw, are_numbers, is_text
+from bmcli.cells import Raw, RowFault, are_numbers, is_text, numbers
 from bmcli.data.sources import Rows
 from bmcli.errors import BmcliError, Fault
 from bmcli.recipe.fields import Kind, PartOf
 from bmcli.recipe.schema import DataOptions
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def check_names(rows: Rows, options: DataOptions, targets: Mapping[str, Kind]) -> None:
@@ -17,6 +21,8 @@ def check_names(rows: Rows, options: DataOptions, targets: Mapping[str, Kind]) -
     named = {f"data.inputs.{name}": name for name in options.inputs or ()}
     named |= {f"data.targets.{name}": name for name in targets}
     named |= {f"data.drop.{position}": name for position, name in enumerate(options.drop)}
+    if options.weight is not None:
+        named["data.weight"] = options.weight
     if options.split.column is not None:
         named["data.split.column"] = options.split.column
     if options.split.stratify not in ("auto", "none"):
@@ -31,19 +37,44 @@ def missing(name: str, path: str, rows: Rows) -> Fault:
 
 
 def inputs(training: Mapping[str, Raw], options: DataOptions, targets: Mapping[str, Kind]) -> Mapping[str, Kind]:
-    """The recipe's inputs, or every column that is neither target, split nor dropped, as what it looks like.
+    """The recipe's inputs, or every column that serves nothing else, as what it looks like.
 
     Args:
         training: The training rows of all columns: others must not decide what the columns are.
     """
     if options.inputs is not None:
         return options.inputs
-    taken = {*targets, *options.drop, options.split.column}
+    taken = {*targets, *options.drop, options.weight, options.split.column}
     part = PartOf("inputs")
     found = {name: part.check(likely_kind(column)) for name, column in training.items() if name not in taken}
     if not found:
         raise BmcliError("no column is left to be an input.", path="data.source")
     return found
+
+
+def weights(column: Raw) -> np.ndarray:
+    """How much each row counts: the numbers as they are, float32 `(rows,)`.
+
+    Raises:
+        RowFault: A cell is missing, no number, infinite or below 0, or a row holds several.
+    """
+    import numpy as np
+
+    values = numbers(column)
+    if values.size != len(values):
+        raise RowFault(0, f"expected one number a row, received an array of shape {values.shape[1:]}.")
+    values = values.reshape(-1)
+    wrong = ~(values >= 0)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        received = "nothing" if np.isnan(values[row]) else f"{values[row]:g}"
+        message = f"expected a number of at least 0, received {received}."
+        raise RowFault(row, message, "Write 0 for a row that should not count.")
+    large = values > np.finfo("float32").max
+    if large.any():
+        row = int(np.argmax(large))
+        raise RowFault(row, f"{values[row]:g} is too large for a weight.")
+    return values.astype("float32")
 
 
 def likely_kind(column: Raw) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -59,7 +60,7 @@ def prepare(options: DataOptions, targets: Mapping[str, Kind], seed: int, cache:
 
 
 def encode_rows(rows: Rows, spec: DataSpec, with_targets: bool) -> Split:
-    """Rows of another file, encoded by what was fitted on the training rows of a run.
+    """Rows of another file, encoded by what was fitted on the training rows of a run; they have no weights.
 
     Raises:
         BmcliError: A column is missing, or a cell cannot be read.
@@ -81,6 +82,7 @@ def _from_source(
     columns.check_names(rows, options, targets)
     missing = getattr(options.source, "missing", ())
     indices, stratified = _split_rows(rows, options, targets, seed)
+    weights = _weights(rows, options.weight, indices)
     training = _subset(rows, indices["train"])
     inputs = columns.inputs(training.columns, options, targets)
     fitted = _fit(training, inputs, targets, missing)
@@ -92,8 +94,10 @@ def _from_source(
         fingerprint=fingerprint,
         key=key,
         stratified=stratified,
+        weight=options.weight,
     )
-    return spec, {name: _encode(part, fitted, missing) for name, part in splits_of_rows.items()}
+    encoded = {name: _encode(part, fitted, missing) for name, part in splits_of_rows.items()}
+    return spec, {name: replace(split, weights=weights.get(name)) for name, split in encoded.items()}
 
 
 def _split_rows(
@@ -121,6 +125,18 @@ def _stratified(options: DataOptions, targets: Mapping[str, Kind]) -> str | None
     if chosen == "auto":
         return next(iter(targets)) if [target.kind for target in targets.values()] == ["category"] else None
     return None if chosen == "none" else chosen
+
+
+def _weights(rows: Rows, column: str | None, indices: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """How much each row of each split counts; empty without a column that tells it."""
+    if column is None:
+        return {}
+    # No text may stand for a missing weight, so a fault does not offer to declare one.
+    told = _each({("", column): rows.columns[column]}, lambda _, cells: columns.weights(cells), rows, ())["", column]
+    if not told[indices["train"]].any():
+        message = f"column '{column}': every training row has the weight 0, so there is nothing to learn."
+        raise BmcliError(message, path="data.weight", suggestion="Give the rows that should count a larger number.")
+    return {name: told[indices[name]] for name in SPLITS}
 
 
 def _fit(

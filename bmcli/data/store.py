@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bmcli import disk
 from bmcli.errors import RunFailed
-from bmcli.specs import SPLITS, Column, DataSpec, Prepared, Split
+from bmcli.specs import SPLITS, DataSpec, Prepared, Split
 
 
 def reopened(folder: Path, key: str) -> Prepared | None:
@@ -34,6 +34,8 @@ def write(folder: Path, spec: DataSpec, splits: Mapping[str, Split]) -> Prepared
             for role, arrays in (("inputs", split.inputs), ("targets", split.targets)):
                 for position, array in enumerate(arrays.values()):
                     _write_array(draft / name / f"{role}-{position}.npy", array)
+            if split.weights is not None:
+                _write_array(draft / name / "weights.npy", split.weights)
             disk.flush_folder(draft / name)
         disk.write_through(draft / "spec.json", json.dumps(spec.to_json(), allow_nan=False).encode())
         disk.flush_folder(draft)
@@ -70,16 +72,14 @@ def writing(cache: Path) -> Iterator[None]:
 
 def _is_whole(prepared: Prepared, name: str) -> bool:
     """Whether every array of a split is there in full, as the spec describes it."""
-    split, count = prepared.split(name), prepared.spec.counts[name]
+    spec, split = prepared.spec, prepared.split(name)
+    expected = [(split.inputs[column.name], column.shape, column.dtype) for column in spec.inputs]
+    expected += [(split.targets[column.name], column.shape, column.dtype) for column in spec.targets]
+    if split.weights is not None:
+        expected.append((split.weights, (), "float32"))
     return all(
-        _fits(arrays[column.name].shape, str(arrays[column.name].dtype), column, count)
-        for arrays, columns in ((split.inputs, prepared.spec.inputs), (split.targets, prepared.spec.targets))
-        for column in columns
+        array.shape == (spec.counts[name], *shape) and str(array.dtype) == dtype for array, shape, dtype in expected
     )
-
-
-def _fits(shape: tuple[int, ...], dtype: str, column: Column, count: int) -> bool:
-    return shape == (count, *column.shape) and dtype == column.dtype
 
 
 def _write_array(path: Path, array: object) -> None:

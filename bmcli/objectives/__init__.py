@@ -52,8 +52,12 @@ class Metric(Protocol):
     @property
     def direction(self) -> Direction: ...
 
-    def update(self, target: Any, prediction: Any) -> None:
-        """Adds a batch: encoded targets, and what `predict` made of the outputs."""
+    def update(self, target: Any, prediction: Any, counts: Any = None) -> None:
+        """Adds a batch: encoded targets, and what `predict` made of the outputs.
+
+        Args:
+            counts: 1 for each example that counts and 0 for others, or None if all do.
+        """
 
 
 class ObjectiveKind(Protocol):
@@ -86,8 +90,8 @@ class Measure:
     direction: Direction
     arguments: Callable[[Any, Any], tuple[Any, Any]]
 
-    def update(self, target: Any, prediction: Any) -> None:
-        self.keras_metric.update_state(*self.arguments(target, prediction))
+    def update(self, target: Any, prediction: Any, counts: Any = None) -> None:
+        self.keras_metric.update_state(*self.arguments(target, prediction), sample_weight=counts)
 
 
 def check_loss(loss: KerasObject | None, suitable: Sequence[str], objective: str) -> KerasObject | None:

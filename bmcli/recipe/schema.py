@@ -27,6 +27,7 @@ from bmcli.recipe.fields import (
     Kind,
     Options,
     PartOf,
+    Size,
     checked_mapping,
     fault,
     fault_at,
@@ -116,6 +117,10 @@ class DataOptions(Options):
         description="Columns to predict, by name. Sources that know their target need none.",
     )
     drop: tuple[str, ...] = Field(default=(), description="Columns left out when inputs are found by themselves.")
+    weight: str | None = Field(
+        default=None,
+        description="A column of numbers of at least 0 that tells how much each training row counts in the loss.",
+    )
 
     def targets_by_name(self) -> Mapping[str, Kind]:
         """Target options by name, those of the source if none are named."""
@@ -138,20 +143,25 @@ class DataOptions(Options):
             )
         return value
 
-    @field_validator("inputs", "targets", "drop")
+    @field_validator("inputs", "targets", "drop", "weight")
     @classmethod
     def _column_has_one_role(cls, value: Any, info: ValidationInfo) -> Any:
-        roles = {"inputs": "an input", "targets": "a target", "drop": "dropped"}
+        roles = {"inputs": "an input", "targets": "a target", "drop": "dropped", "weight": "the weight"}
         role = roles[info.field_name or ""]
         split = info.data.get("split")
-        for position, column in enumerate(value or ()):
-            others = [roles[field] for field in roles if column in (info.data.get(field) or ())]
+        for position, column in enumerate(_names(value)):
+            others = [roles[field] for field in roles if column in _names(info.data.get(field))]
             if split is not None and column == split.column:
                 others.append("the column that tells the split")
             if others:
-                loc = (position,) if info.field_name == "drop" else (column,)
+                loc = {"drop": (position,), "weight": ()}.get(info.field_name or "", (column,))
                 raise fault_at(loc, f"column '{column}' is {role} and {others[0]}.", "Leave it in one of them.")
         return value
+
+
+def _names(columns: Any) -> tuple[str, ...]:
+    """Columns by name, whether it is one, several or none."""
+    return (columns,) if isinstance(columns, str) else tuple(columns or ())
 
 
 class WarmUp(Kind):
@@ -256,12 +266,26 @@ _OPTIMIZER = KerasKind("optimizers", usual="adam", complete=True)
 KerasMetric = Annotated[KerasObject, KerasKind("metrics")]
 
 
+class CheckpointOptions(Options):
+    """When the state of a training is written, so that it can go on after a crash; whichever comes first."""
+
+    time: Duration | None = Field(default=60.0, description="Training time between two checkpoints, as 1m.")
+    steps: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Steps between two checkpoints.")
+
+
 class TrainOptions(Options):
     """How the network learns."""
 
     epochs: Annotated[int, Field(ge=1)] = Field(default=20, description="Passes over the training rows, at most.")
-    batch_size: Annotated[int, Field(ge=1)] = Field(
-        default=64, description="Examples of one optimizer step, over all devices."
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        default=64,
+        description="Examples of one optimizer step, over all devices. `auto` measures the largest power of two that "
+        "still trains more examples a second.",
+    )
+    gradient_accumulation: Annotated[int, Field(ge=1)] = Field(
+        default=1,
+        description="Parts that a batch is computed in, one after the other, to need less memory; the step is that "
+        "of the whole batch.",
     )
     optimizer: Annotated[KerasObject, _OPTIMIZER] = Field(
         default=_OPTIMIZER.check("adam"),
@@ -284,7 +308,14 @@ class TrainOptions(Options):
     callbacks: tuple[Callback, ...] = Field(
         default=(), description="Keras callbacks by name, called after every epoch."
     )
-    checkpoint_every: Duration = Field(default=60.0, description="Longest training time that a crash may cost, as 1m.")
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="Momentum of the moving average of the weights, as 0.999, which is what is measured and kept "
+        "(Polyak and Juditsky 1992).",
+    )
+    checkpoint: CheckpointOptions = Field(
+        default=CheckpointOptions(), description="When the state is written, to go on after a crash."
+    )
     tensorboard: bool = Field(default=True, description="Write events/ for TensorBoard.")
 
     @field_validator("callbacks")
@@ -305,13 +336,54 @@ class TrainOptions(Options):
 class RuntimeOptions(Options):
     """What the training runs on; never changes what is learned beyond the last bits."""
 
-    strategy: Literal["auto", "one_device"] = Field(
-        default="auto", description="`auto` takes the machine's first accelerator, or its CPU."
+    strategy: Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"] = Field(
+        default="auto",
+        description="`auto` takes what there is: a cluster of workers, a TPU, all GPUs, or the CPU. `mirrored` is "
+        "several devices of one machine, `multi_worker` several processes.",
+    )
+    replicas: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        default=None,
+        description="Devices of `mirrored`; by default all GPUs. Without a GPU the CPU is divided, to try it out.",
+    )
+    cluster: Literal["auto", "tf_config", "slurm", "kubernetes"] = Field(
+        default="auto",
+        description="Who tells `multi_worker` its peers: the variable TF_CONFIG, Slurm, or Kubernetes.",
+    )
+    tpu: str | None = Field(
+        default=None, description="Name or address of the TPU; by default that of the environment, or `local`."
+    )
+    start_timeout: Duration = Field(default=120.0, description="How long workers wait for each other to start.")
+    feed: Literal["auto", "resident", "streaming"] = Field(
+        default="auto",
+        description="`resident` keeps the training rows in the device's memory, `streaming` reads them from disk as "
+        "they are needed; `auto` streams what is larger than `memory`.",
+    )
+    memory: Literal["auto"] | Size = Field(
+        default="auto", description="Most memory for resident rows, as 4GiB; `auto` is a quarter of the machine's."
     )
     jit: Literal["auto"] | bool = Field(
         default="auto",
         description="Compile the step with XLA; `auto` measures once for each machine and model.",
     )
+
+    @model_validator(mode="after")
+    def _options_have_an_effect(self) -> RuntimeOptions:
+        belongs = {
+            "replicas": ("mirrored",),
+            "cluster": ("multi_worker", "auto"),
+            "start_timeout": ("multi_worker", "auto"),
+            "tpu": ("tpu", "auto"),
+        }
+        for option, strategies in belongs.items():
+            unusual = getattr(self, option) != type(self).model_fields[option].default
+            if unusual and self.strategy not in strategies:
+                raise fault_at(
+                    (option,), f"`{option}` does nothing with strategy {self.strategy}.",
+                    f"It belongs to strategy {strategies[0]}.",
+                )  # fmt: skip
+        if self.memory != "auto" and self.feed != "auto":
+            raise fault_at(("memory",), f"`memory` does nothing with feed {self.feed}.", "It belongs to feed auto.")
+        return self
 
 
 class EvaluateOptions(Options):

@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from bmcli.console import native_noise_hidden
+from bmcli.recipe.fields import dump
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from bmcli.recipe.schema import Recipe
+    from bmcli.recipe.schema import Recipe, RuntimeOptions
     from bmcli.specs import DataSpec
     from bmcli.training.network import Network
+    from bmcli.training.strategy import Placement
 
 
-def started(recipe: Recipe, spec: DataSpec, train_targets: Mapping[str, np.ndarray]) -> Network:
-    """Starts TensorFlow, without its noise, and builds the recipe's network with its first weights.
+def placed(recipe: Recipe) -> Placement:
+    """Starts TensorFlow, without its noise, on the devices that the recipe asks for.
+
+    Raises:
+        BmcliError: The machine cannot give them.
+    """
+    with native_noise_hidden():
+        from bmcli.training import strategy
+    same_for_all = [dump(part) for part in (recipe.seed, recipe.model, recipe.objective, recipe.train)]
+    return strategy.place(recipe.runtime, json.dumps(same_for_all))
+
+
+def can_be_refused(runtime: RuntimeOptions) -> bool:
+    """Whether a machine may be unable to give these devices, so that asking comes before reading data."""
+    return runtime.strategy not in ("auto", "one_device")
+
+
+def built(recipe: Recipe, spec: DataSpec, train_targets: Mapping[str, np.ndarray], placement: Placement) -> Network:
+    """The recipe's network with its first weights.
 
     Raises:
         BmcliError: As `network.assemble` does.
     """
-    with native_noise_hidden():
-        from bmcli.training import strategy
-        from bmcli.training.network import assemble
-    strategy.prepare_runtime(recipe.seed, recipe.train.precision)
-    return assemble(recipe, spec, train_targets)
+    from bmcli.training import strategy
+    from bmcli.training.network import assemble
+
+    strategy.set_random_state(recipe.seed, recipe.train.precision)
+    with placement.strategy.scope():
+        network = assemble(recipe, spec, train_targets)
+    if placement.replicas > 1:
+        strategy.draw_apart(network.model)
+    return network

@@ -20,10 +20,13 @@ class Callbacks:
     """The recipe's callbacks and TensorBoard, called after every epoch.
 
     They see each metric under our name (`validation/loss`) and under Keras' (`val_loss`).
+
+    Args:
+        events: Folder of TensorBoard's events; None for a worker that writes none.
     """
 
     def __init__(
-        self, train: TrainOptions, model: keras.Model, optimizer: Any, events: str, directions: Directions
+        self, train: TrainOptions, model: keras.Model, optimizer: Any, events: str | None, directions: Directions
     ) -> None:
         self._watching = [
             _make(described, directions, f"train.callbacks.{i}") for i, described in enumerate(train.callbacks)
@@ -32,7 +35,7 @@ class Callbacks:
         model.stop_training = False
         self._model = model
         self._list = keras.callbacks.CallbackList(self._watching, add_history=False, model=model)
-        board = keras.callbacks.TensorBoard(events, write_graph=False) if train.tensorboard else None
+        board = keras.callbacks.TensorBoard(events, write_graph=False) if events and train.tensorboard else None
         self._board = keras.callbacks.CallbackList([board] if board else [], add_history=False, model=model)
         self._list.on_train_begin()
         self._board.on_train_begin()

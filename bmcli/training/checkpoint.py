@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,40 @@ class State:
     """Everything a run needs to go on as if it had never stopped.
 
     Args:
-        groups: Lists of arrays by name: `variables`, and `selected` weights once there are some.
+        groups: Lists of arrays by name: `variables`, `meters`, and `selected` weights once there are some.
         values: Position, best value, counters of callbacks, as plain JSON values.
     """
 
     groups: Mapping[str, Sequence[np.ndarray]]
     values: Mapping[str, Any]
+
+
+class Writer:
+    """Writes checkpoints in the background, one after the other, while the training goes on."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._thread = ThreadPoolExecutor(1, "bmcli-checkpoint")
+        self._pending: Future[Path] | None = None
+        for aside in folder.glob(".aside-*"):  # of a process that was killed while it wrote
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def write(self, step: int, state: State) -> None:
+        """Begins to write a state; what was wrong with the one before is raised here."""
+        self.wait()
+        self._pending = self._thread.submit(save, self._folder, step, state)
+
+    def wait(self) -> None:
+        """Returns when everything is on the disk."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def close(self) -> None:
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
 
 
 def save(folder: Path, step: int, state: State) -> Path:
@@ -56,16 +85,18 @@ def save(folder: Path, step: int, state: State) -> Path:
     return target
 
 
-def restore(folder: Path) -> State:
-    """The newest checkpoint that is whole.
+def restore(folder: Path) -> tuple[State, tuple[str, ...]]:
+    """The newest checkpoint that is whole, and the names of newer ones that are not.
 
     Raises:
         RunFailed: There is none.
     """
+    damaged: list[str] = []
     for candidate in _newest_first(folder):
         state = _read(candidate)
         if state is not None:
-            return state
+            return state, tuple(damaged)
+        damaged.append(candidate.name)
     raise RunFailed(f"{folder}: no usable checkpoint.", suggestion="Train again to make a new run.")
 
 

@@ -6,11 +6,13 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
 from bmcli import __version__
 from bmcli.training import strategy
+from bmcli.training.strategy import Placement
 
 RECORDED = ("tensorflow", "keras", "numpy", "scikit-learn", "pyarrow")
 # Those that decide bits or speed, by their full names: any other variable may hold a secret.
@@ -21,16 +23,31 @@ RECORDED_VARIABLES = (
 _SECRET = re.compile(r"(?i)([\w.-]*(?:token|secret|password|passwd|api_?key|credential)[\w.-]*=).+|(?<=://)[^/@\s]+@")
 
 
-def record() -> dict[str, Any]:
+def record(placement: Placement) -> dict[str, Any]:
     """Versions, machine and command of a run, without secrets."""
     return {
         "bmcli": __version__,
         "python": platform.python_version(),
         **{package: version(package) for package in RECORDED},
-        **strategy.describe(),
+        **strategy.describe(placement),
         "command": ["bmcli", *(redacted(argument) for argument in sys.argv[1:])],
         "variables": {name: os.environ[name] for name in RECORDED_VARIABLES if name in os.environ},
     }
+
+
+# What changes the last bits of a training.
+_DECISIVE = (
+    *RECORDED[:3], "processor", "cores", "intra_op_threads", "inter_op_threads", "onednn", "replicas", "workers",
+)  # fmt: skip
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two records and changes the last bits of a training: `cores (8, now 2)`."""
+    return [
+        f"{name} ({before[name]}, now {now[name]})"
+        for name in _DECISIVE
+        if name in before and before[name] != now[name]
+    ]
 
 
 def redacted(argument: str) -> str:

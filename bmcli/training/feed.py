@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
 
+import numpy as np
 import tensorflow as tf
 
+from bmcli.recipe.schema import RuntimeOptions
 from bmcli.specs import Split
+from bmcli.training.strategy import Placement
+
+BLOCK_BYTES = 8 * 2**20
+BLOCK_STEPS = 256
+READ_AHEAD = 2
 
 
 def order(seed: int, epoch: int, count: int) -> tf.Tensor:
@@ -14,17 +25,173 @@ def order(seed: int, epoch: int, count: int) -> tf.Tensor:
     return tf.random.experimental.stateless_shuffle(tf.range(count, dtype=tf.int32), seed=(seed, epoch))
 
 
+@dataclass(frozen=True)
+class Block:
+    """Some batches, ready for a call of the compiled steps.
+
+    Args:
+        data: Arrays of `inputs`, `targets` and perhaps `weights` on this worker's devices.
+        rows: Where in `data` each example lies, batch after batch, `(examples,)`; of other workers' examples nothing
+            that is used.
+        first: The first batch of this call in `rows`.
+        count: Batches of this call.
+    """
+
+    data: Any
+    rows: tf.Tensor
+    first: int
+    count: int
+
+
+class Feed(Protocol):
+    """A split as batches. The batches of an order are the same whatever feed they come from."""
+
+    count: int
+
+    def open(self, rows: tf.Tensor, batch: int, first: int = 0) -> None:
+        """Begins an epoch that visits `rows` in batches of `batch`, from the batch `first`."""
+
+    def block(self, first: int, count: int) -> Block:
+        """Up to `count` full batches from the batch `first`, at least one."""
+
+    def rest(self) -> Block:
+        """What is left after the last full batch, as one batch."""
+
+
+def make(split: Split, runtime: RuntimeOptions, placement: Placement) -> ResidentFeed | StreamingFeed:
+    """The feed that the recipe asks for: resident if the rows fit into the memory it grants."""
+    arrays = _arrays(split)
+    limit = physical_memory() / 4 if runtime.memory == "auto" else runtime.memory
+    size = sum(array.nbytes for array in tf.nest.flatten(arrays))
+    if runtime.feed == "streaming" or (runtime.feed == "auto" and size > limit):
+        return StreamingFeed(split, placement)
+    return ResidentFeed(split, placement)
+
+
+def physical_memory() -> int:
+    """Bytes of memory of this machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 class ResidentFeed:
     """All rows of a split on the device, gathered by index inside the compiled loop."""
 
-    def __init__(self, split: Split) -> None:
+    def __init__(self, split: Split, placement: Placement) -> None:
         self.count = len(split)
-        self._inputs = {name: tf.constant(array) for name, array in split.inputs.items()}
-        self._targets = {name: tf.constant(array) for name, array in split.targets.items()}
+        self._data = placement.everywhere(_arrays(split))
 
-    def gather(self, rows: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Inputs and targets of the rows, `(batch, ...)` each."""
-        return (
-            {name: tf.gather(array, rows) for name, array in self._inputs.items()},
-            {name: tf.gather(array, rows) for name, array in self._targets.items()},
-        )
+    def open(self, rows: tf.Tensor, batch: int, first: int = 0) -> None:
+        self._rows, self._batch = rows, batch
+
+    def block(self, first: int, count: int) -> Block:
+        return Block(self._data, self._rows, first, count)
+
+    def rest(self) -> Block:
+        return Block(self._data, self._rows[self.count // self._batch * self._batch :], 0, 1)
+
+
+class StreamingFeed:
+    """Rows read from the memory-mapped arrays by threads, some blocks ahead of the training.
+
+    A worker reads the rows of its own replicas only. A block holds its rows in the order of the file, which is
+    the cheapest to read; `Block.rows` leads back to the order of the epoch.
+    """
+
+    def __init__(self, split: Split, placement: Placement) -> None:
+        self.count = len(split)
+        self._arrays = _arrays(split)
+        self._placement = placement
+        self._row_bytes = sum(array.nbytes for array in tf.nest.flatten(self._arrays)) // max(self.count, 1)
+        self._readers = ThreadPoolExecutor(READ_AHEAD, "bmcli-read")
+        self._ahead: dict[int, Future[Block]] = {}
+
+    def open(self, rows: tf.Tensor, batch: int, first: int = 0) -> None:
+        for future in self._ahead.values():
+            future.cancel()
+        self._order, self._batch = rows.numpy(), batch
+        self._full = self.count // batch
+        self._steps = max(1, min(BLOCK_BYTES // max(1, batch * self._row_bytes), BLOCK_STEPS, self._full))
+        self._ahead = {}
+        self._read_on(first // self._steps)
+
+    def block(self, first: int, count: int) -> Block:
+        number = first // self._steps
+        for passed in [other for other in self._ahead if other < number]:
+            del self._ahead[passed]
+        self._read_on(number)
+        read = self._ahead[number].result()
+        inside = first - number * self._steps
+        return Block(read.data, read.rows, inside, min(count, read.count - inside))
+
+    def rest(self) -> Block:
+        return self._read(self._order[self._full * self._batch :], self.count % self._batch, 1)
+
+    def _read_on(self, number: int) -> None:
+        """Has the blocks from `number` on read in the background."""
+        for each in range(number, number + 1 + READ_AHEAD):
+            start = each * self._steps
+            if each not in self._ahead and start < self._full:
+                steps = min(self._steps, self._full - start)
+                rows = self._order[start * self._batch : (start + steps) * self._batch]
+                self._ahead[each] = self._readers.submit(self._read, rows, self._batch, self._steps)
+
+    def _read(self, rows: np.ndarray, batch: int, room: int) -> Block:
+        """The rows of some batches that this worker needs, in arrays with room for `room` batches.
+
+        The room is always the same, so that the compiled steps always meet the same shapes.
+        """
+        steps = len(rows) // batch
+        first, last = self._places(batch)
+        mine = np.zeros(len(rows), bool).reshape(steps, batch)
+        mine[:, first:last] = True
+        places = np.flatnonzero(mine)
+        by_file = places[np.argsort(rows[places], kind="stable")]
+        positions = np.zeros(room * batch, np.int32)
+        positions[by_file] = np.arange(len(by_file), dtype=np.int32)
+        data = tf.nest.map_structure(lambda array: _taken(array, rows[by_file], room * (last - first)), self._arrays)
+        return Block(self._placement.everywhere(data), tf.constant(positions), 0, steps)
+
+    def _places(self, batch: int) -> tuple[int, int]:
+        """First and last place in a batch that this worker's replicas read."""
+        replicas, local = self._placement.replicas, self._placement.replicas // self._placement.workers
+        first = self._placement.rank * local
+        return part(batch, replicas, first)[0], part(batch, replicas, first + local - 1)[1]
+
+
+def part(batch: int, replicas: int, replica: int) -> tuple[int, int]:
+    """First and last place in a batch that a replica reads: contiguous, of sizes one apart at most.
+
+    It is never empty: where a batch has fewer examples than there are replicas, some read one that is another's.
+    """
+    first = batch * replica // replicas
+    return first, max(batch * (replica + 1) // replicas, first + 1)
+
+
+def batches(feed: Feed, batch: int) -> Iterator[tuple[Block, bool]]:
+    """Every row of a feed in its own order, as blocks of full batches, then the rest; true for the rest."""
+    feed.open(tf.range(feed.count, dtype=tf.int32), batch)
+    full, done = feed.count // batch, 0
+    while done < full:
+        block = feed.block(done, full - done)
+        yield block, False
+        done += block.count
+    if feed.count % batch:
+        yield feed.rest(), True
+
+
+def _arrays(split: Split) -> dict[str, Any]:
+    arrays: dict[str, Any] = {"inputs": dict(split.inputs), "targets": dict(split.targets)}
+    return arrays if split.weights is None else {**arrays, "weights": split.weights}
+
+
+def _taken(array: np.ndarray, rows: np.ndarray, room: int) -> np.ndarray:
+    """Rows of a memory-mapped array, and room behind them."""
+    taken = np.empty((room, *array.shape[1:]), array.dtype)
+    np.take(array, rows, axis=0, out=taken[: len(rows)], mode="clip")
+    return taken
+
+
+def gather(data: Mapping[str, Any], rows: Any) -> dict[str, Any]:
+    """Some rows of every array."""
+    found: dict[str, Any] = tf.nest.map_structure(lambda array: tf.gather(array, rows), dict(data))
+    return found

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import tensorflow as tf
 
-from bmcli import disk
-from bmcli.training import strategy
+from bmcli.training import memory
+from bmcli.training.feed import Feed
 from bmcli.training.step import Steps
 
 WORTHWHILE_S = 20.0  # Compiling takes 2 to 5 s on a CPU; a shorter training cannot win it back.
@@ -22,53 +19,57 @@ ROUNDS = 4
 FASTER = 1.15  # XLA must win by more than the noise of a measurement.
 
 
-def choose(make: Callable[[bool], Steps], order: tf.Tensor, steps_in_all: int, cache: Path) -> tuple[bool, Steps]:
-    """XLA or not for this machine and model, and the steps compiled so.
+def choose(make: Callable[[bool], Steps], feed: Feed, rows: tf.Tensor, steps_in_all: int, cache: Path) -> Steps:
+    """The steps, compiled with XLA or not, whichever is faster on this machine.
 
     The first answer is remembered below `cache`, so that the same recipe gives the same bits again: XLA and plain
-    kernels round differently.
+    kernels round differently. On several workers the chief decides.
     """
     plain = make(False)
-    if strategy.device().endswith("CPU:0") and _has_convolutions(plain.network.model):
-        return False, plain  # always slower there
-    memory = cache / "jit" / f"{_key(plain, steps_in_all)}.json"
-    remembered = _recall(memory)
-    if remembered is None:
-        remembered = _measure(plain, make, order, steps_in_all)
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        disk.write_json(memory, remembered)
-    return remembered["jit"], make(True) if remembered["jit"] else plain
+    if plain.placement.on_cpu and _has_convolutions(plain.network.model):
+        return plain  # always slower there
+    key = memory.key(plain, feed.count, steps_in_all)
+    remembered = memory.recall(cache / "jit", key, "jit")
+    (known,) = plain.placement.from_chief([float(remembered) if isinstance(remembered, bool) else -1.0])
+    if known >= 0:
+        return make(True) if known else plain
+    seconds = _measured(plain, make, feed, rows, steps_in_all)
+    (faster,) = plain.placement.from_chief([float(seconds[0] > FASTER * seconds[1])])
+    if plain.placement.chief:
+        memory.keep(cache / "jit", key, {"jit": bool(faster), "plain_s": seconds[0], "xla_s": _finite(seconds[1])})
+    return make(True) if faster else plain
 
 
-def _measure(plain: Steps, make: Callable[[bool], Steps], order: tf.Tensor, steps_in_all: int) -> dict[str, Any]:
-    if len(order) < plain.batch:
-        return {"jit": False, "plain_s": None, "xla_s": None}
-    (plain_s,) = _seconds_a_step([plain], order)
-    xla_s = None
-    if plain_s * steps_in_all > WORTHWHILE_S:
-        plain_s, xla_s = _seconds_a_step([plain, make(True)], order)
-    return {"jit": xla_s is not None and plain_s > FASTER * xla_s, "plain_s": plain_s, "xla_s": xla_s}
+def _measured(
+    plain: Steps, make: Callable[[bool], Steps], feed: Feed, rows: tf.Tensor, steps_in_all: int
+) -> tuple[float, float]:
+    """Seconds of a step without and with XLA; infinite for XLA where it cannot pay."""
+    if feed.count < plain.batch:
+        return 0.0, math.inf
+    (plain_s,) = seconds_a_step([plain], feed, rows)
+    (slow,) = plain.placement.from_chief([float(plain_s * steps_in_all > WORTHWHILE_S)])
+    if not slow:
+        return plain_s, math.inf
+    plain_s, xla_s = seconds_a_step([plain, make(True)], feed, rows)
+    return plain_s, xla_s
 
 
-def _seconds_a_step(ways: Sequence[Steps], order: tf.Tensor) -> list[float]:
+def seconds_a_step(ways: Sequence[Steps], feed: Feed, rows: tf.Tensor) -> list[float]:
     """Seconds of one step of each way once compiled; every variable is as before afterwards.
 
     The ways take turns and the best of each counts, so that other work on the machine does not decide.
     """
-    first = ways[0]
-    variables = [*first.network.model.variables, *first.optimizer.variables, *first.meters.variables]
-    before = [variable.numpy() for variable in variables]
-    count = min(8, len(order) // first.batch)
-    for steps in ways:
-        steps.many(order, 0, 1)
+    before = ways[0].snapshot()
     best = [math.inf] * len(ways)
-    for _ in range(ROUNDS):
+    for turn in range(ROUNDS + 1):
         for way, steps in enumerate(ways):
+            feed.open(rows, steps.batch)
+            block = feed.block(0, 1 if turn == 0 else min(8, feed.count // steps.batch))
             start = time.perf_counter()
-            steps.many(order, 0, count)
-            best[way] = min(best[way], (time.perf_counter() - start) / count)
-    for variable, value in zip(variables, before, strict=True):
-        variable.assign(value)
+            steps.many(block)
+            if turn:  # the first one compiles
+                best[way] = min(best[way], (time.perf_counter() - start) / block.count)
+    ways[0].put_back(before)
     return best
 
 
@@ -76,17 +77,5 @@ def _has_convolutions(model: keras.Model) -> bool:
     return any("Conv" in type(layer).__name__ for layer in model._flatten_layers())
 
 
-def _key(steps: Steps, steps_in_all: int) -> str:
-    machine = strategy.describe()
-    model = steps.network.model
-    described = [machine, tf.__version__, keras.__version__, model.to_json(), type(steps.optimizer).__name__,
-                 steps.batch, steps.feed.count, steps_in_all, keras.config.dtype_policy().name]  # fmt: skip
-    return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()[:24]
-
-
-def _recall(memory: Path) -> dict[str, Any] | None:
-    try:
-        remembered = json.loads(memory.read_text())
-        return remembered if isinstance(remembered["jit"], bool) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def _finite(seconds: float) -> float | None:
+    return seconds if math.isfinite(seconds) else None

@@ -20,12 +20,15 @@ from bmcli.errors import BmcliError, Interrupted, RunFailed
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
 from bmcli.specs import Prepared
-from bmcli.training import checkpoint, jit, optimizers
+from bmcli.training import batch, checkpoint, jit, optimizers
+from bmcli.training import feed as feeds
 from bmcli.training.callbacks import Callbacks, Directions
-from bmcli.training.feed import ResidentFeed, order
+from bmcli.training.feed import order
 from bmcli.training.meters import Meters
 from bmcli.training.network import Network
-from bmcli.training.step import NO_STEP, Pass, Steps
+from bmcli.training.profile import Profile
+from bmcli.training.step import NO_STEP, Average, Pass, Steps
+from bmcli.training.strategy import Placement
 
 CALL_S = 0.25  # Steps of one call fill about this time: Python costs nothing, and signals are still answered quickly.
 EVALUATION_BATCH = 512
@@ -59,6 +62,8 @@ class Watcher(Protocol):
 
     def epoch(self, row: Mapping[str, Any], selected: bool) -> None: ...
 
+    def note(self, text: str) -> None: ...
+
 
 @dataclass
 class Progress:
@@ -74,6 +79,7 @@ class Progress:
     selected_epoch: int | None = None
     waited: int = 0  # epochs since the last improvement
     row: dict[str, Any] = field(default_factory=dict)  # the selected epoch's
+    last: dict[str, Any] = field(default_factory=dict)  # the last epoch's
     ended_by: str | None = None
 
 
@@ -105,85 +111,209 @@ class Trainer:
     """Trains one network; made once for each run.
 
     Args:
+        run: Where to write; None for a worker that has nothing to write.
         cache: Where measurements of this machine are remembered.
+        profile: Write a trace of some seconds of training for TensorBoard.
     """
 
-    def __init__(self, recipe: Recipe, network: Network, prepared: Prepared, run: Run, cache: Path) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        network: Network,
+        prepared: Prepared,
+        placement: Placement,
+        run: Run | None,
+        cache: Path,
+        profile: bool = False,
+    ) -> None:
         train = recipe.train
-        self.recipe, self.network, self.run = recipe, network, run
-        self.feed = ResidentFeed(prepared.split("train"))
-        self.batch = min(train.batch_size, self.feed.count)
-        self.steps_per_epoch = math.ceil(self.feed.count / self.batch)
-        self.steps_in_all = min(train.epochs * self.steps_per_epoch, train.stop.steps or 2**62)
-        self.optimizer = _refusable("train.optimizer", lambda: optimizers.build(train, self.steps_in_all))
-        self.optimizer.build(network.model.trainable_variables)
-        self.meters = Meters(network, recipe.metrics())
-        self.validation = _validation(network, prepared, recipe.metrics())
+        self.recipe, self.network, self.placement = recipe, network, placement
+        self.run = run
+        self._writes = run is not None and placement.chief
+        self.feed = feeds.make(prepared.split("train"), recipe.runtime, placement)
+        self.meters = Meters(network, recipe.metrics(), placement)
+        self.validation = _validation(network, prepared, recipe, placement)
         self.directions = _directions(self.meters, self.validation is not None)
         self.select = _known_metric(train.select.metric, self.directions, "train.select.metric")
         if train.stop.metric is not None:
             _known_metric(train.stop.metric, self.directions, "train.stop.metric")
-        self.callbacks = Callbacks(train, network.model, self.optimizer, str(run.events), self.directions)
-        self.jit, self.steps = self._compiled(recipe.runtime.jit, cache)
-        self._finite_weights = tf.function(lambda: _all_finite(network.model.weights))
+        self.parts = train.gradient_accumulation
+        self.batch = self._batch_size(cache)
+        self.steps_per_epoch = math.ceil(self.feed.count / self.batch)
+        self.steps_in_all = min(train.epochs * self.steps_per_epoch, train.stop.steps or 2**62)
+        self.optimizer = self._built_optimizer(self.steps_in_all)
+        self.average = None
+        if train.ema is not None:
+            with placement.strategy.scope():
+                self.average = Average(network.model.trainable_variables, train.ema)
+        events = str(run.events) if run is not None and self._writes else None
+        self.callbacks = Callbacks(train, network.model, self.optimizer, events, self.directions)
+        self.steps = self._compiled(cache)
+        self._finite_weights = tf.function(lambda: _all_finite(network.model.weights), autograph=False)
+        self._writer = checkpoint.Writer(run.checkpoints) if run is not None and self._writes else None
+        self._profile = Profile(str(run.events)) if run is not None and profile and self._writes else None
         self.progress = Progress()
         self.selected: list[np.ndarray] = []
         self._call_steps = 1
         self._step_s = 0.0
-        self._saved_at = time.monotonic()
+        self._saved_at_s = 0.0  # training time of the last checkpoint
+        self._saved_at_step = 0
 
-    def _compiled(self, wanted: bool | str, cache: Path) -> tuple[bool, Steps]:
-        def make(compiled: bool) -> Steps:
-            return Steps(self.network, self.optimizer, self.meters, self.feed, self.batch, compiled)
+    def _batch_size(self, cache: Path) -> int:
+        wanted = self.recipe.train.batch_size
+        if wanted != "auto":
+            return min(wanted, self.feed.count)
+        trial = self._built_optimizer(10**6)
+        jit_wanted = self.recipe.runtime.jit is True
 
+        def make(size: int) -> Steps:
+            return Steps(self.network, trial, self.meters, self.placement, size, jit_wanted, self.parts)
+
+        return batch.choose(make, self.feed, self._order(0), cache)
+
+    def _built_optimizer(self, steps: int) -> keras.Optimizer:
+        with self.placement.strategy.scope():
+            optimizer = _refusable("train.optimizer", lambda: optimizers.build(self.recipe.train, steps))
+            optimizer.build(self.network.model.trainable_variables)
+        return optimizer
+
+    def _compiled(self, cache: Path) -> Steps:
+        wanted = self.recipe.runtime.jit
         if isinstance(wanted, bool):
-            return wanted, make(wanted)
-        return jit.choose(make, order(self.recipe.seed, 0, self.feed.count), self.steps_in_all, cache)
+            return self._steps(wanted)
+        return jit.choose(self._steps, self.feed, self._order(0), self.steps_in_all, cache)
 
-    @property
-    def variables(self) -> list[Any]:
-        """Everything that decides how training goes on, random states included, in a fixed order."""
-        return [*self.network.model.variables, *self.optimizer.variables, *self.meters.variables]
+    def _steps(self, compiled: bool) -> Steps:
+        return Steps(
+            self.network, self.optimizer, self.meters, self.placement, self.batch, compiled, self.parts, self.average
+        )
+
+    def _order(self, epoch: int) -> tf.Tensor:
+        return order(self.recipe.seed, epoch, self.feed.count)
 
     def train(self, watch: Watcher) -> Outcome:
         """Trains to the end, or until a signal.
 
         Raises:
-            Interrupted: SIGINT or SIGTERM came; a checkpoint is written.
+            Interrupted: SIGINT or SIGTERM came, or a worker was lost; a checkpoint is there.
+            RunFailed: The memory of the device is too small.
         """
         diverged = None
-        with _signals() as signals:
+        with _signals() as signals, self._explained(), self._written():
             try:
-                while self.progress.ended_by is None:
-                    self._train_epoch(watch, signals)
-                    self.progress.ended_by = self._finish_epoch(watch)
-                self.save()
+                self._train(watch, signals)
             except Diverged as error:
                 self.progress.ended_by, diverged = "divergence", str(error)
         self.callbacks.finish()
         return self._outcome(diverged)
+
+    def _train(self, watch: Watcher, signals: list[int]) -> None:
+        progress = self.progress
+        if self.recipe.train.batch_size == "auto" and progress.step == 0:
+            self.save()  # to start again from, should the memory be too small
+        while self.progress.ended_by is None:
+            try:
+                self._train_epoch(watch, signals)
+            except tf.errors.ResourceExhaustedError:
+                if not self._can_need_less_memory():
+                    raise
+                self._need_less_memory(watch)
+                continue
+            cut_off = self.progress.batch < self.steps_per_epoch
+            if cut_off:
+                self.save()  # now, so that a larger budget goes on in the middle of this epoch
+            self.progress.ended_by = self._finish_epoch(watch)
+            if self.progress.ended_by is not None and not cut_off:
+                self.save()
+
+    def _can_need_less_memory(self) -> bool:
+        return (
+            self.recipe.train.batch_size == "auto"
+            and self._writes
+            and self.placement.workers == 1
+            and (2 * self.parts <= self.batch)
+        )
+
+    def _need_less_memory(self, watch: Watcher) -> None:
+        """Halves what is computed at once; goes back to the last checkpoint, since the step may be half done."""
+        self.parts *= 2
+        watch.note(
+            f"The memory is too small for {self.batch} examples at once: each batch is computed in {self.parts} parts."
+        )
+        self.steps = self._steps(self.steps.jit)
+        if self._writer is not None:
+            self._writer.wait()
+        self.resume()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turns what TensorFlow raises while training into words."""
+        try:
+            yield
+        except tf.errors.ResourceExhaustedError:
+            raise RunFailed(
+                f"the memory is too small for batches of {self.batch}"
+                f"{f' in {self.parts} parts' if self.parts > 1 else ''}.",
+                suggestion=f"Compute them in parts with train.gradient_accumulation={2 * self.parts}, or lower "
+                "train.batch_size.",
+            ) from None
+        except tf.errors.OpError as error:
+            if self.placement.workers == 1:
+                raise
+            raise Interrupted(
+                f"another worker was lost after step {self.progress.step} ({type(error).__name__}).",
+                suggestion=self._how_to_resume(),
+            ) from None
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        """Ends what goes on in the background, however the training ends."""
+        try:
+            yield
+        finally:
+            if self._profile is not None:
+                self._profile.stop()
+            if self._writer is not None:
+                self._writer.close()
 
     def _train_epoch(self, watch: Watcher, signals: list[int]) -> None:
         progress = self.progress
         if progress.batch == 0:
             self.meters.reset()
             progress.epoch_s = 0.0
-        rows = order(self.recipe.seed, progress.epoch, self.feed.count)
         full = self.feed.count // self.batch
+        self.feed.open(self._order(progress.epoch), self.batch, min(progress.batch, full - 1))
         while progress.batch < self.steps_per_epoch and not self._out_of_budget():
+            if self._profile is not None:
+                self._profile.on_call()
             start = time.perf_counter()
-            if progress.batch < full:
-                count = min(self._call_steps, full - progress.batch, self.steps_in_all - progress.step)
-                bad = self.steps.many(rows, progress.batch, count)
-            else:
-                count = 1
-                bad = self.steps.ragged(rows)
+            count, bad = self._call(full)
             if bad != NO_STEP:
                 raise Diverged(
                     f"the loss of step {progress.step + bad + 1} (epoch {progress.epoch + 1}) is not a finite number"
                 )
-            self._advance(count, time.perf_counter() - start, watch)
-            self._answer(signals)
+            self._agree_and_advance(count, time.perf_counter() - start, watch, signals)
+
+    def _call(self, full: int) -> tuple[int, int]:
+        """Trains on the next batches; how many they were, and the first whose loss was not finite."""
+        progress = self.progress
+        if progress.batch >= full:
+            return 1, self.steps.ragged(self.feed.rest())
+        every = self.recipe.train.checkpoint.steps
+        to_checkpoint = every - progress.step % every if every else 2**62
+        left = min(full - progress.batch, self.steps_in_all - progress.step, to_checkpoint)
+        block = self.feed.block(progress.batch, min(self._call_steps, left))
+        return block.count, self.steps.many(block)
+
+    def _agree_and_advance(self, count: int, seconds: float, watch: Watcher, signals: list[int]) -> None:
+        """Moves on after a call; all workers go by the clock of the chief, and stop together."""
+        (seconds,) = self.placement.from_chief([seconds])
+        (stop,) = self.placement.sum_over_workers([float(signals[0] if signals else 0)])
+        self._advance(count, seconds, watch)
+        if stop:
+            self._stop(int(stop) if self.placement.workers == 1 else signal.SIGTERM)
+        if self._checkpoint_is_due():
+            self.save()
 
     def _advance(self, count: int, seconds: float, watch: Watcher) -> None:
         progress = self.progress
@@ -212,33 +342,55 @@ class Trainer:
             seconds_left=(self.steps_in_all - progress.step) * self._step_s,
         )
 
-    def _answer(self, signals: list[int]) -> None:
-        """Saves when it is time to, and stops when asked to."""
-        if signals:
-            self.save()
-            name = signal.Signals(signals[0]).name
-            raise Interrupted(
-                f"{name} after step {self.progress.step}: the state is saved.",
-                suggestion=f"Go on with `bmcli train --resume {self.run.shown}`.",
-            )
-        if time.monotonic() - self._saved_at > self.recipe.train.checkpoint_every:
-            self.save()
+    def _stop(self, number: int) -> None:
+        self.save()
+        if self._writer is not None:
+            self._writer.wait()
+        name = signal.Signals(number).name
+        raise Interrupted(
+            f"{name} after step {self.progress.step}: the state is saved.", suggestion=self._how_to_resume()
+        )
+
+    def _how_to_resume(self) -> str:
+        return f"Go on with `bmcli train --resume {self.run.shown}`." if self.run is not None else ""
+
+    def _checkpoint_is_due(self) -> bool:
+        options, progress = self.recipe.train.checkpoint, self.progress
+        by_time = options.time is not None and progress.train_s - self._saved_at_s > options.time
+        by_steps = options.steps is not None and progress.step - self._saved_at_step >= options.steps
+        return by_time or by_steps
 
     def _finish_epoch(self, watch: Watcher) -> str | None:
         """Measures, selects, and says why training should stop now, if it should."""
         progress = self.progress
         self._require_finite_weights()
-        row = self._row()
-        selected = self._improves(row)
+        with self._averaged():
+            row = self._row()
+            selected = self._improves(row)
+            kept = [weight.numpy() for weight in self.network.model.weights] if selected else []
         progress.epoch += 1
         progress.batch = 0
+        progress.last = row
         if selected:
             progress.best, progress.selected_epoch, progress.row = row.get(self.select), progress.epoch, row
-            self.selected = [weight.numpy() for weight in self.network.model.weights]
-        self.run.append_row(row)
+            self.selected = kept
+        if self.run is not None and self._writes:
+            self.run.append_row(row)
         watch.epoch(row, selected)
         callback_stops = self.callbacks.after_epoch(progress.epoch, row)
         return "callback" if callback_stops else self._stop_reason(row)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The network with the moving average of its weights, if there is one."""
+        if self.average is None:
+            yield
+            return
+        self.average.swap()
+        try:
+            yield
+        finally:
+            self.average.swap()
 
     def _row(self) -> dict[str, Any]:
         progress = self.progress
@@ -309,28 +461,38 @@ class Trainer:
     def save(self) -> None:
         """Writes a checkpoint; weights that are not finite are never written."""
         self._require_finite_weights()
-        groups = {"variables": [variable.numpy() for variable in self.variables]}
-        if self.selected:
-            groups["selected"] = self.selected
-        values = {"progress": asdict(self.progress), "callbacks": self.callbacks.state()}
-        checkpoint.save(self.run.checkpoints, self.progress.step, checkpoint.State(groups, values))
-        self._saved_at = time.monotonic()
+        variables, gathered = self.steps.snapshot()
+        if self._writer is not None:
+            groups = {"variables": variables, "meters": gathered}
+            if self.selected:
+                groups["selected"] = self.selected
+            values = {"progress": asdict(self.progress), "callbacks": self.callbacks.state()}
+            self._writer.write(self.progress.step, checkpoint.State(groups, values))
+        self._saved_at_s, self._saved_at_step = self.progress.train_s, self.progress.step
 
-    def resume(self) -> None:
-        """Takes up the newest checkpoint of the run."""
-        state = checkpoint.restore(self.run.checkpoints)
+    def resume(self) -> tuple[str, ...]:
+        """Takes up the newest checkpoint of the run that is whole; names those that are not.
+
+        What ended the training before may hold no more: more epochs, or other conditions to stop.
+        """
+        assert self.run is not None, "only a run can be resumed"
+        state, damaged = checkpoint.restore(self.run.checkpoints)
         saved = state.groups["variables"]
-        if [value.shape for value in saved] != [tuple(variable.shape) for variable in self.variables]:
+        if [value.shape for value in saved] != [tuple(variable.shape) for variable in self.steps.variables]:
             raise RunFailed(
                 f"{self.run.checkpoints}: the checkpoint does not fit the network that the recipe describes.",
                 suggestion="Resume with the versions in environment.json, or train again.",
             )
-        for variable, value in zip(self.variables, saved, strict=True):
-            variable.assign(value)
+        self.steps.put_back((saved, state.groups["meters"]))
         self.selected = list(state.groups.get("selected", ()))
         self.progress = Progress(**state.values["progress"])
+        self._saved_at_s, self._saved_at_step = self.progress.train_s, self.progress.step
         self.callbacks.restore(state.values["callbacks"])
-        self.run.keep_rows(self.progress.epoch)
+        if self.progress.ended_by not in (None, "callback"):
+            self.progress.ended_by = self._stop_reason(self.progress.last)
+        if self._writes:
+            self.run.keep_rows(self.progress.epoch)
+        return damaged
 
 
 def _all_finite(weights: list[Any]) -> Any:
@@ -338,11 +500,12 @@ def _all_finite(weights: list[Any]) -> Any:
     return tf.stack([tf.reduce_all(tf.math.is_finite(tf.cast(weight.value, tf.float32))) for weight in weights])
 
 
-def _validation(network: Network, prepared: Prepared, extra: Any) -> Pass | None:
+def _validation(network: Network, prepared: Prepared, recipe: Recipe, placement: Placement) -> Pass | None:
     if not prepared.spec.counts.get("validation"):
         return None
-    feed = ResidentFeed(prepared.split("validation"))
-    return Pass(network, feed, min(EVALUATION_BATCH, feed.count), Meters(network, extra))
+    feed = feeds.make(prepared.split("validation"), recipe.runtime, placement)
+    meters = Meters(network, recipe.metrics(), placement)
+    return Pass(network, feed, min(EVALUATION_BATCH, feed.count), placement, meters)
 
 
 def _directions(meters: Meters, validates: bool) -> Directions:

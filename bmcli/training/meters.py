@@ -1,4 +1,4 @@
-"""Loss and metrics gathered over one pass, in variables on the device."""
+"""Loss and metrics gathered over one pass, in variables on the devices."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from bmcli.recipe.fields import KerasObject
 from bmcli.training.network import Network
+from bmcli.training.strategy import Placement
 
 
 class Meters:
-    """Mean loss and every metric of every target.
+    """Mean loss and every metric of every target; each replica gathers those of its own examples.
 
     With one target metrics are called by their own names (`accuracy`), with several by target too (`label/accuracy`).
 
@@ -21,20 +23,30 @@ class Meters:
         extra: Keras metrics by target, beside the objective's own.
     """
 
-    def __init__(self, network: Network, extra: Mapping[str, Sequence[KerasObject]]) -> None:
-        self._loss = keras.metrics.Mean(name="loss")
-        several = len(network.objectives) > 1
-        self._metrics = {
-            (target, f"{target}/{name}" if several else name): metric
-            for target, objective in network.objectives.items()
-            for name, metric in objective.metrics(tuple(extra.get(target, ()))).items()
-        }
+    def __init__(self, network: Network, extra: Mapping[str, Sequence[KerasObject]], placement: Placement) -> None:
+        self._placement = placement
+        with placement.strategy.scope():
+            self._loss = keras.metrics.Mean(name="loss")
+            several = len(network.objectives) > 1
+            self._metrics = {
+                (target, f"{target}/{name}" if several else name): metric
+                for target, objective in network.objectives.items()
+                for name, metric in objective.metrics(tuple(extra.get(target, ()))).items()
+            }
 
-    def update(self, loss: Any, targets: Mapping[str, Any], predictions: Mapping[str, Any]) -> None:
-        """Adds a batch; `loss` is its mean over the examples."""
-        self._loss.update_state(loss, sample_weight=tf.shape(next(iter(targets.values())))[0])
+    def update(
+        self, losses: Any, penalty: Any, targets: Mapping[str, Any], predictions: Mapping[str, Any], counts: Any = None
+    ) -> None:
+        """Adds some examples.
+
+        Args:
+            losses: Of each example, `(batch,)`, 0 for those that do not count.
+            penalty: The network's own loss, which every example bears.
+            counts: 1 or 0 for each example, or None if all count.
+        """
+        self._loss.update_state(losses + penalty, sample_weight=counts)
         for (target, _), metric in self._metrics.items():
-            metric.update(targets[target], predictions[target])
+            metric.update(targets[target], predictions[target], counts)
 
     def results(self) -> dict[str, float]:
         values = {name: metric.keras_metric.result() for (_, name), metric in self._metrics.items()}
@@ -60,3 +72,33 @@ class Meters:
     def variables(self) -> list[Any]:
         metrics = [self._loss, *(metric.keras_metric for metric in self._metrics.values())]
         return [variable for metric in metrics for variable in metric.variables]
+
+    def state(self) -> list[np.ndarray]:
+        """What each replica gathered, one array a variable, `(replicas, ...)`."""
+        found = self._placement.strategy.run(tf.function(self._spread, autograph=False))
+        return [np.asarray(self._placement.strategy.experimental_local_results(each)[0]) for each in found]
+
+    def restore(self, state: Sequence[np.ndarray]) -> None:
+        """Takes up a state; on another number of replicas the first takes the sum."""
+        replicas = self._placement.replicas
+        if len(state[0]) != replicas:
+            state = [np.stack([each.sum(axis=0), *[np.zeros_like(each[0])] * (replicas - 1)]) for each in state]
+        self._placement.strategy.run(
+            tf.function(self._take_up, autograph=False), args=([tf.constant(each) for each in state],)
+        )
+
+    def _spread(self) -> list[Any]:
+        context = tf.distribute.get_replica_context()
+        mine = tf.range(self._placement.replicas) == context.replica_id_in_sync_group
+        return [
+            context.all_reduce(
+                tf.distribute.ReduceOp.SUM,
+                tf.where(tf.reshape(mine, [-1] + [1] * len(v.shape)), v.value[None], tf.zeros((), v.dtype)),
+            )
+            for v in self.variables
+        ]
+
+    def _take_up(self, state: Sequence[Any]) -> None:
+        number = tf.distribute.get_replica_context().replica_id_in_sync_group
+        for variable, values in zip(self.variables, state, strict=True):
+            variable.value.assign(values[number])

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from bmcli.recipe.schema import RuntimeOptions
 from bmcli.specs import Split
-from bmcli.training.feed import ResidentFeed
+from bmcli.training import feed as feeds
 from bmcli.training.network import Network
 from bmcli.training.step import Pass
+from bmcli.training.strategy import Placement
 
 BATCH = 512
 
 
-def predict(network: Network, rows: Split) -> dict[str, np.ndarray]:
+def predict(network: Network, rows: Split, runtime: RuntimeOptions, placement: Placement) -> dict[str, np.ndarray]:
     """Probabilities `(rows, classes)` or numbers in their own unit `(rows,)`, by target, in the order of the rows."""
-    feed = ResidentFeed(rows)
-    return Pass(network, feed, min(BATCH, feed.count)).predict()
+    feed = feeds.make(rows, runtime, placement)
+    return Pass(network, feed, min(BATCH, feed.count), placement).predict()

@@ -2,36 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from bmcli.training.feed import ResidentFeed
+from bmcli.training.feed import Block, Feed, batches, gather, part
 from bmcli.training.meters import Meters
 from bmcli.training.network import Network
+from bmcli.training.strategy import Placement
 
 NO_STEP = -1
 
+Arrays = Mapping[str, Any]
 
-def total_loss(network: Network, targets: Mapping[str, Any], outputs: Mapping[str, Any]) -> Any:
-    """Weighted sum over the targets of the mean loss of the examples, plus the network's own losses (regularisers)."""
-    losses = [
-        objective.weight * tf.reduce_mean(objective.loss(targets[name], outputs[name]))
-        for name, objective in network.objectives.items()
-    ]
-    return tf.add_n([*losses, *(tf.cast(loss, tf.float32) for loss in network.model.losses)])
+
+def losses(network: Network, examples: Arrays, outputs: Mapping[str, Any]) -> Any:
+    """Loss of each example over all targets, `(batch,)`, with the weights of targets and examples."""
+    targets = examples["targets"]
+    total = tf.add_n(
+        [objective.weight * objective.loss(targets[n], outputs[n]) for n, objective in network.objectives.items()]
+    )
+    return total * examples["weights"] if "weights" in examples else total
+
+
+def penalty(network: Network) -> Any:
+    """The network's own losses: regularisers."""
+    return tf.add_n([tf.cast(loss, tf.float32) for loss in network.model.losses] or [tf.zeros(())])
+
+
+def compiled(function: Callable[..., Any], jit: bool = False) -> Any:
+    """A graph of a function without Python's control flow; to convert that would take a second or two."""
+    return tf.function(function, jit_compile=jit or None, autograph=False)
+
+
+def repeat(count: Any, body: Callable[..., Any], *state: Any) -> list[Any]:
+    """The state after `count` turns of `body(done, *state) -> (done + 1, *state)`, one after the other."""
+    _, *found = tf.while_loop(lambda done, *_: done < count, body, (tf.constant(0), *state), parallel_iterations=1)
+    return found
+
+
+def one_batch(rows: Any, number: Any, batch: int) -> Any:
+    """The rows of a full batch of an order, `(batch,)`."""
+    return tf.ensure_shape(rows[number * batch : (number + 1) * batch], (batch,))
 
 
 class Steps:
     """The compiled steps of one network.
 
+    A step is that of the whole batch, however many replicas and parts it is computed in: each of them adds up the
+    losses of its examples, divided by the examples of the batch, and the gradients are added up before they are clipped
+    and applied.
+
     Args:
-        batch: Examples of a step.
+        batch: Examples of a step, over all replicas.
         jit: Compile each step with XLA. The loop around the steps stays plain: XLA around the whole loop is many times
-            slower on CPUs.
+            slower on CPUs. With several replicas only the gradients are compiled, because XLA cannot hold the exchange
+            of gradients on CPUs.
+        parts: How many parts a batch is computed in, one after the other.
+        average: Moving averages of the trainable weights, and their momentum.
     """
 
     def __init__(
@@ -39,88 +70,295 @@ class Steps:
         network: Network,
         optimizer: keras.Optimizer,
         meters: Meters,
-        feed: ResidentFeed,
+        placement: Placement,
         batch: int,
-        jit: bool,
+        jit: bool = False,
+        parts: int = 1,
+        average: Average | None = None,
     ) -> None:
-        self.network, self.optimizer, self.meters = network, optimizer, meters
-        self.feed, self.batch = feed, batch
-        compiled = tf.function(self._step, jit_compile=True) if jit else self._step
-        self._many = tf.function(self._loop_over(compiled))
+        self.network, self.optimizer, self.meters, self.placement = network, optimizer, meters, placement
+        self.batch, self.jit, self.parts, self.average = batch, jit, parts, average
+        self._statistics = _moving_statistics(network.model)
+        self._alone = placement.replicas == 1 and parts == 1
+        if placement.replicas > 1:
+            _leave_reducing_to_us(optimizer)
+        self._many = compiled(self._loop_over(self._step_with(jit)))
         # The ragged last batch has a shape of its own; compiling it too would cost more than it saves.
-        self._ragged = tf.function(self._step_on)
+        self._ragged = compiled(self._one_by(self._step_with(False)))
 
-    def many(self, order: tf.Tensor, first: int, count: int) -> int:
-        """Trains on `count` batches of an order from the `first`; the first whose loss was not finite, or -1."""
-        return int(self._many(order, tf.constant(first), tf.constant(count)))
+    def many(self, block: Block) -> int:
+        """Trains on the batches of a block; the first whose loss was not finite, or -1."""
+        return int(self._many(block.data, block.rows, tf.constant(block.first), tf.constant(block.count)))
 
-    def ragged(self, order: tf.Tensor) -> int:
-        """Trains on what is left after the last full batch; 0 if its loss was not finite, else -1."""
-        rest = order[len(order) // self.batch * self.batch :]
-        return NO_STEP if bool(tf.math.is_finite(self._ragged(rest))) else 0
+    def ragged(self, block: Block) -> int:
+        """Trains on a block's rows as one batch; 0 if its loss was not finite, else -1."""
+        return NO_STEP if bool(tf.math.is_finite(self._ragged(block.data, block.rows))) else 0
 
-    def _step(self, inputs: Mapping[str, Any], targets: Mapping[str, Any]) -> Any:
-        network = self.network
-        with tf.GradientTape() as tape:
-            outputs = network.model(inputs, training=True)
-            loss = total_loss(network, targets, outputs)
-            scaled = self.optimizer.scale_loss(loss)
-        weights = network.model.trainable_variables
-        self.optimizer.apply_gradients(zip(tape.gradient(scaled, weights), weights, strict=True))
-        self.meters.update(loss, targets, network.predict(outputs))
-        return loss
+    @property
+    def variables(self) -> list[Any]:
+        """Everything that decides how training goes on and is the same on every replica, in a fixed order."""
+        average = self.average.variables if self.average else []
+        return [*self.network.model.variables, *self.optimizer.variables, *average]
 
-    def _step_on(self, rows: Any) -> Any:
-        return self._step(*self.feed.gather(rows))
+    def snapshot(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """The state of the variables, and of the meters on each replica."""
+        return [variable.numpy() for variable in self.variables], self.meters.state()
+
+    def put_back(self, snapshot: tuple[Sequence[np.ndarray], Sequence[np.ndarray]]) -> None:
+        values, gathered = snapshot
+        for variable, value in zip(self.variables, values, strict=True):
+            variable.assign(value)
+        self.meters.restore(gathered)
+
+    @property
+    def traces(self) -> int:
+        """How often the steps were traced; more than once for each kind of step would be a waste."""
+        return int(self._many.experimental_get_tracing_count() + self._ragged.experimental_get_tracing_count())
 
     def _loop_over(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        def loop(order: Any, first: Any, count: Any) -> Any:
-            bad = tf.constant(NO_STEP)
-            for done in tf.range(count):
-                start = (first + done) * self.batch
-                rows = tf.ensure_shape(order[start : start + self.batch], (self.batch,))
-                loss = step(*self.feed.gather(rows))
-                bad = tf.where((bad == NO_STEP) & ~tf.math.is_finite(loss), done, bad)
-            return bad
+        def loop(data: Any, rows: Any, first: Any, count: Any) -> Any:
+            def following(done: Any, bad: Any) -> tuple[Any, Any]:
+                loss = self._run(step, data, one_batch(rows, first + done, self.batch))
+                return done + 1, tf.where((bad == NO_STEP) & ~tf.math.is_finite(loss), done, bad)
+
+            return repeat(count, following, tf.constant(NO_STEP))[0]
 
         return loop
+
+    def _one_by(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda data, rows: self._run(step, data, rows)
+
+    def _run(self, step: Callable[..., Any], data: Any, rows: Any) -> Any:
+        strategy = self.placement.strategy
+        return strategy.experimental_local_results(strategy.run(step, args=(data, rows)))[0]
+
+    def _step_with(self, jit: bool) -> Callable[..., Any]:
+        """A step of one replica: from the arrays and the places of the whole batch in them to the batch's loss."""
+        learn = compiled(self._learn, jit=True) if jit else self._learn
+        gradients = compiled(self._gradients, jit=True) if jit else self._gradients
+
+        def step(data: Any, rows: Any) -> Any:
+            size = rows.shape[0]
+            if self._alone:
+                return learn(gather(data, rows), None, size)
+            rows, counts = share(rows, self.placement.replicas)
+            found, loss = self._over_parts(gradients, data, rows, counts, size)
+            return self._apply(*self._reduced(found, loss))
+
+        return step
+
+    def _learn(self, examples: Arrays, counts: Any, size: int) -> Any:
+        return self._apply(*self._gradients(examples, counts, size))
+
+    def _gradients(self, examples: Arrays, counts: Any, size: int) -> tuple[list[Any], Any]:
+        """Gradients and loss that some examples add to a batch.
+
+        Args:
+            counts: 1 for each example that counts and 0 for others, or None if all do.
+            size: Examples of the whole batch.
+        """
+        model = self.network.model
+        with tf.GradientTape() as tape:
+            outputs = model(examples["inputs"], training=True)
+            each = losses(self.network, examples, outputs)
+            each = each if counts is None else each * counts
+            own = penalty(self.network)
+            loss = tf.reduce_sum(each) / size + own / (self.placement.replicas * self.parts)
+            scaled = self.optimizer.scale_loss(loss)
+        self.meters.update(each, own, examples["targets"], self.network.predict(outputs), counts)
+        return tape.gradient(scaled, model.trainable_variables), loss
+
+    def _over_parts(
+        self, gradients: Callable[..., Any], data: Any, rows: Any, counts: Any, size: int
+    ) -> tuple[list[Any], Any]:
+        """The sum of the gradients over the parts of this replica's examples."""
+        mine = rows.shape[0]
+        each = -(-mine // self.parts)  # as many in every part but the last
+        full, rest = divmod(mine, each)
+        if self.parts == 1:
+            return gradients(gather(data, rows), counts, size)
+
+        def of(start: Any, length: int) -> tuple[list[Any], Any]:
+            chosen = tf.ensure_shape(rows[start : start + length], (length,))
+            counted = None if counts is None else tf.ensure_shape(counts[start : start + length], (length,))
+            return gradients(gather(data, chosen), counted, size)
+
+        weights = self.network.model.trainable_variables
+        total = [tf.zeros(weight.shape) for weight in weights]
+        loss = tf.zeros(())
+        has_gradient = [True] * len(weights)
+
+        def add(number: Any, total: list[Any], loss: Any) -> tuple[Any, list[Any], Any]:
+            found, more = of(number * each, each)
+            has_gradient[:] = [gradient is not None for gradient in found]
+            return number + 1, _added(total, found), loss + more
+
+        total, loss = repeat(full, add, total, loss)
+        if rest:
+            found, more = of(full * each, rest)
+            total, loss = _added(total, found), loss + more
+        return [gradient if has else None for gradient, has in zip(total, has_gradient, strict=True)], loss
+
+    def _reduced(self, gradients: Sequence[Any], loss: Any) -> tuple[list[Any], Any]:
+        """Sums over the replicas; the moving statistics of batch normalisation become their means."""
+        context = tf.distribute.get_replica_context()
+        if self.placement.replicas == 1:
+            return list(gradients), loss
+        dense = [tf.convert_to_tensor(gradient) for gradient in gradients if gradient is not None]
+        statistics = [statistic.value / self.placement.replicas for statistic in self._statistics]
+        summed = context.all_reduce(tf.distribute.ReduceOp.SUM, [*dense, *statistics, loss])
+        for statistic, value in zip(self._statistics, summed[len(dense) : -1], strict=True):
+            statistic.assign(value)
+        found = iter(summed)
+        return [None if gradient is None else next(found) for gradient in gradients], summed[-1]
+
+    def _apply(self, gradients: Sequence[Any], loss: Any) -> Any:
+        weights = self.network.model.trainable_variables
+        self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+        if self.average is not None:
+            self.average.update(self.optimizer.iterations)
+        return loss
+
+
+def share(rows: Any, replicas: int) -> tuple[Any, Any]:
+    """The rows of a batch that the current replica takes, and whether each counts (1 or 0; None if all do).
+
+    The shares differ by one row at most. Where a replica cannot know its number before it runs, as on a TPU, they
+    are all of one size, and rows too many do not count.
+    """
+    size = rows.shape[0]
+    number = tf.distribute.get_replica_context().replica_id_in_sync_group
+    replica = tf.get_static_value(number)
+    if replica is not None:
+        first, last = part(size, replicas, int(replica))
+        empty = size * (int(replica) + 1) // replicas == first
+        return rows[first:last], tf.zeros((1,)) if empty else None
+    each = -(-size // replicas)
+    places = number * each + tf.range(each)
+    return tf.gather(rows, tf.minimum(places, size - 1)), tf.cast(places < size, tf.float32)
+
+
+class Average:
+    """Exponential moving averages of weights (Polyak and Juditsky 1992).
+
+    The first steps count more, as `min(momentum, (1 + step) / (10 + step))`, so that the initial weights are forgotten
+    soon.
+    """
+
+    def __init__(self, weights: Sequence[Any], momentum: float) -> None:
+        self.weights, self.momentum = list(weights), momentum
+        self.variables = [keras.Variable(weight.numpy(), trainable=False, name="average") for weight in weights]
+
+    def update(self, step: Any) -> None:
+        done = tf.cast(step, tf.float32)
+        rate = 1.0 - tf.minimum(self.momentum, (1.0 + done) / (10.0 + done))
+        for average, weight in zip(self.variables, self.weights, strict=True):
+            average.assign(average.value + rate * (weight.value - average.value))
+
+    def swap(self) -> None:
+        """Puts the averages into the network and its weights in their place, or back."""
+        for average, weight in zip(self.variables, self.weights, strict=True):
+            kept = weight.numpy()
+            weight.assign(average.numpy())
+            average.assign(kept)
 
 
 class Pass:
     """A pass over a split without learning: every row once, in its own order."""
 
-    def __init__(self, network: Network, feed: ResidentFeed, batch: int, meters: Meters | None = None) -> None:
-        self.network, self.feed, self.batch, self.meters = network, feed, batch, meters
-        self._measure = tf.function(self._measure_all)
-        self._predict = tf.function(self._predict_rows)
+    def __init__(
+        self, network: Network, feed: Feed, batch: int, placement: Placement, meters: Meters | None = None
+    ) -> None:
+        self.network, self.feed, self.batch, self.placement, self.meters = network, feed, batch, placement, meters
+        self._measure_many = compiled(self._loop)
+        self._measure_rest = compiled(self._measure_batch)
+        self._predict = compiled(self._predict_batch)
 
     def measure(self) -> dict[str, float]:
         """Loss and metrics over the split, by the meters given."""
         assert self.meters is not None, "a pass that measures needs meters"
         self.meters.reset()
-        self._measure()
+        for block, is_rest in batches(self.feed, self.batch):
+            if is_rest:
+                self._measure_rest(block.data, block.rows)
+            else:
+                self._measure_many(block.data, block.rows, tf.constant(block.first), tf.constant(block.count))
         return self.meters.results()
 
     def predict(self) -> dict[str, np.ndarray]:
         """Predictions of all rows by target, in the order of the split."""
-        starts = range(0, self.feed.count, self.batch)
-        batches = [self._predict(tf.range(start, min(start + self.batch, self.feed.count))) for start in starts]
-        return {name: np.concatenate([batch[name].numpy() for batch in batches]) for name in self.network.objectives}
+        found = []
+        for block, is_rest in batches(self.feed, self.batch):
+            for number in range(block.first, block.first + block.count):
+                rows = block.rows if is_rest else block.rows[number * self.batch : (number + 1) * self.batch]
+                found.append(self._predict(block.data, rows))
+        return {name: np.concatenate([batch[name].numpy() for batch in found]) for name in self.network.objectives}
 
-    def _measure_all(self) -> None:
-        full = self.feed.count // self.batch
-        for done in tf.range(full):
-            start = done * self.batch
-            self._measure_rows(tf.ensure_shape(tf.range(start, start + self.batch), (self.batch,)))
-        if full * self.batch < self.feed.count:
-            self._measure_rows(tf.range(full * self.batch, self.feed.count))
+    def _loop(self, data: Any, rows: Any, first: Any, count: Any) -> None:
+        def following(done: Any) -> tuple[Any]:
+            self._measure_batch(data, one_batch(rows, first + done, self.batch))
+            return (done + 1,)
 
-    def _measure_rows(self, rows: Any) -> None:
-        inputs, targets = self.feed.gather(rows)
-        outputs = self.network.model(inputs, training=False)
+        repeat(count, following)
+
+    def _measure_batch(self, data: Any, rows: Any) -> None:
+        self.placement.strategy.run(self._measure, args=(data, rows))
+
+    def _measure(self, data: Any, rows: Any) -> None:
         assert self.meters is not None
-        self.meters.update(total_loss(self.network, targets, outputs), targets, self.network.predict(outputs))
+        rows, counts = share(rows, self.placement.replicas)
+        examples = gather(data, rows)
+        outputs = self.network.model(examples["inputs"], training=False)
+        each = losses(self.network, examples, outputs)
+        each = each if counts is None else each * counts
+        self.meters.update(each, penalty(self.network), examples["targets"], self.network.predict(outputs), counts)
 
-    def _predict_rows(self, rows: Any) -> dict[str, Any]:
-        inputs, _ = self.feed.gather(rows)
-        return self.network.predict(self.network.model(inputs, training=False))
+    def _predict_batch(self, data: Any, rows: Any) -> dict[str, Any]:
+        strategy = self.placement.strategy
+        found = strategy.run(self._predict_share, args=(data, rows))
+        return {name: strategy.experimental_local_results(value)[0] for name, value in found.items()}
+
+    def _predict_share(self, data: Any, rows: Any) -> dict[str, Any]:
+        size = rows.shape[0]
+        mine, counts = share(rows, self.placement.replicas)
+        predicted = self.network.predict(self.network.model(gather(data, mine)["inputs"], training=False))
+        if self.placement.replicas == 1:
+            return predicted
+        # Each replica puts its rows into their places among zeros; the sum has them all.
+        context = tf.distribute.get_replica_context()
+        places, _ = share(tf.range(size), self.placement.replicas)
+
+        def whole(value: Any) -> Any:
+            value = (
+                value
+                if counts is None
+                else tf.where(tf.reshape(counts > 0, [-1] + [1] * (len(value.shape) - 1)), value, 0)
+            )
+            spread = tf.scatter_nd(places[:, None], value, tf.stack([size, *value.shape[1:]]))
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, spread)
+
+        return {name: whole(value) for name, value in predicted.items()}
+
+
+def _added(total: Sequence[Any], found: Sequence[Any]) -> list[Any]:
+    return [
+        sum_ if gradient is None else sum_ + tf.convert_to_tensor(gradient)
+        for sum_, gradient in zip(total, found, strict=True)
+    ]
+
+
+def _moving_statistics(model: keras.Model) -> list[Any]:
+    """What batch normalisation learns about its inputs, which each replica learns from its own examples."""
+    return [
+        weight
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+        for weight in layer.non_trainable_variables
+        if "float" in weight.dtype
+    ]
+
+
+def _leave_reducing_to_us(optimizer: keras.Optimizer) -> None:
+    """Gradients are summed before they are clipped; Keras would sum them after."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    inner._all_reduce_sum_gradients = list

@@ -8,13 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from bmcli import runs
 from bmcli.data.preparation import prepare
 from bmcli.recipe.load import load
-from bmcli.training import strategy
+from bmcli.training import built, strategy
 from bmcli.training.loop import Trainer
-from bmcli.training.network import assemble
+
+# TensorFlow can divide the CPU only before its first use, so all tests of this process have it divided.
+DEVICES = 4
+(_CPU,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfiguration()] * DEVICES)
 
 
 class Silent:
@@ -23,12 +28,16 @@ class Silent:
     def __init__(self) -> None:
         self.moments: list[Any] = []
         self.rows: list[Any] = []
+        self.notes: list[str] = []
 
     def moment(self, moment: Any) -> None:
         self.moments.append(moment)
 
     def epoch(self, row: Any, selected: bool) -> None:
         self.rows.append({**row, "selected": selected})
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 MakeTrainer = Callable[..., Trainer]
@@ -41,9 +50,10 @@ def make_trainer(tmp_path: Path, cache: Path, write_recipe: Any) -> MakeTrainer:
     def make(*overrides: str, run: runs.Run | None = None) -> Trainer:
         recipe = load(str(write_recipe()), overrides).recipe
         prepared = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared")
-        strategy.prepare_runtime(recipe.seed, recipe.train.precision)
-        network = assemble(recipe, prepared.spec, prepared.split("train").targets)
-        return Trainer(recipe, network, prepared, run or runs.create(tmp_path / "runs", recipe.name), cache)
+        placement = strategy.place(recipe.runtime)
+        network = built(recipe, prepared.spec, prepared.split("train").targets, placement)
+        run = run or runs.create(tmp_path / "runs", recipe.name)
+        return Trainer(recipe, network, prepared, placement, run, cache)
 
     return make
 

@@ -24,7 +24,7 @@ def state(value: float) -> State:
 
 def test_a_checkpoint_comes_back_bit_for_bit(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "c", 3, state(1.5))
-    back = checkpoint.restore(tmp_path / "c")
+    back, _ = checkpoint.restore(tmp_path / "c")
     assert back.values == {"step": 1.5}
     for ours, original in zip(back.groups["variables"], state(1.5).groups["variables"], strict=True):
         assert ours.dtype == original.dtype
@@ -36,7 +36,7 @@ def test_two_are_kept_and_the_newest_is_taken(tmp_path: Path) -> None:
     for step in (9, 10, 100):
         checkpoint.save(tmp_path / "c", step, state(step))
     assert len(list((tmp_path / "c").iterdir())) == 2
-    assert checkpoint.restore(tmp_path / "c").values == {"step": 100}
+    assert checkpoint.restore(tmp_path / "c")[0].values == {"step": 100}
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "no_state"])
@@ -52,7 +52,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, damage
         arrays.write_bytes(content)
     else:
         (arrays if damage == "remove" else newest / "state.json").unlink()
-    assert checkpoint.restore(tmp_path / "c").values == {"step": 1}
+    assert checkpoint.restore(tmp_path / "c")[0].values == {"step": 1}
 
 
 def test_without_a_whole_checkpoint_resuming_is_a_fault(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from bmcli.training import environment
+from bmcli.recipe.schema import RuntimeOptions
+from bmcli.training import environment, strategy
 
 
 @pytest.mark.parametrize(
@@ -29,12 +30,12 @@ def test_a_record_holds_no_variable_that_is_not_known_to_matter(monkeypatch: pyt
         monkeypatch.setenv(name, "canary")
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.setattr(sys, "argv", ["bmcli", "train", "r.yaml", "vars.token=canary"])
-    recorded = environment.record()
+    recorded = environment.record(strategy.place(RuntimeOptions()))
     assert "canary" not in json.dumps(recorded)
     assert recorded["variables"]["OMP_NUM_THREADS"] == "2"
 
 
 def test_a_record_names_versions_and_devices() -> None:
-    recorded = environment.record()
+    recorded = environment.record(strategy.place(RuntimeOptions()))
     assert recorded["tensorflow"].startswith("2.")
     assert any(device.startswith("CPU") for device in recorded["devices"])

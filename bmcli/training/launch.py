@@ -1,0 +1,351 @@
+"""Worker processes on this machine: started, watched, and ended together. Imports no TensorFlow."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from bmcli.disk import shown_path
+from bmcli.errors import BmcliError, Interrupted, RunFailed
+
+OWN_CODES = (0, 1, 2, 3, 75, 130)  # what bmcli ends with when it knows why
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long workers may take, in seconds, once one of them is lost or the chief is done."""
+
+    notice_s: float = 10.0  # to see by themselves that a peer is gone
+    save_s: float = 5.0  # after SIGTERM
+    die_s: float = 3.0  # after SIGKILL; only a process stuck in the kernel takes longer
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The worker whose end made the others end.
+
+    Args:
+        code: Its exit code, or minus the number of the signal that killed it.
+        log: Where it wrote to; None for worker 0, whose console is ours.
+    """
+
+    worker: int
+    code: int
+    log: Path | None
+
+    @property
+    def how(self) -> str:
+        if self.code >= 0:
+            return f"ended with exit code {self.code}"
+        try:
+            name = signal.Signals(-self.code).name
+        except ValueError:
+            name = f"signal {-self.code}"
+        return f"was killed by {name}" + (", as happens when memory runs out" if name == "SIGKILL" else "")
+
+    def last_lines(self, count: int = 10) -> list[str]:
+        """The end of its log."""
+        if self.log is None or not self.log.exists():
+            return []
+        with self.log.open("rb") as file:
+            file.seek(max(0, self.log.stat().st_size - 8192))
+            text = file.read().decode("utf-8", "replace")
+        return [line for line in text.splitlines() if line.strip()][-count:]
+
+    def error(self, resume: str = "") -> BmcliError:
+        """What to tell the user.
+
+        Args:
+            resume: The command that goes on from the last checkpoint, if there is one.
+        """
+        lines = "".join(f"\n    {line}" for line in self.last_lines())
+        log = f" Its last lines, from {shown_path(self.log)}:{lines}\n" if self.log and lines else ""
+        kind: type[BmcliError] = {2: BmcliError, 75: Interrupted}.get(self.code, RunFailed)
+        if self.code < 0 or self.code not in OWN_CODES:
+            kind = Interrupted
+        if kind is Interrupted and not resume:
+            kind = RunFailed
+        return kind(
+            f"worker {self.worker} {self.how}, so the others were ended.{log}",
+            suggestion=f"Go on with `{resume}`." if resume else "No checkpoint was written yet: train again.",
+        )
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the workers ended.
+
+    Args:
+        code: The exit code of the whole, if there is no `loss`.
+        loss: The worker that was lost; None if worker 0 has said on the console all there is to say.
+    """
+
+    code: int
+    loss: Loss | None = None
+
+
+def launch(
+    command: Sequence[str],
+    workers: int,
+    logs: Path,
+    environment: Mapping[str, str] | None = None,
+    patience: Patience = Patience(),
+) -> Ended:
+    """Runs `command` in several worker processes until all have ended.
+
+    Worker 0 has our stdin, stdout and stderr; worker i writes to `logs/worker-<i>.log`, which is made anew. The cores
+    that this process may use are divided among them, and so are the GPUs that CUDA_VISIBLE_DEVICES lists. Without
+    that variable every worker sees every GPU.
+
+    SIGINT and SIGTERM are handed on once, so that the workers save their state; a second one kills them. Each worker
+    has a session of its own: what a terminal sends reaches this process alone.
+
+    Raises:
+        BmcliError: There are fewer GPUs than workers.
+    """
+    given = dict(os.environ if environment is None else environment)
+    ports = free_ports(workers)
+    shares = [
+        {**_gpu_share(given, workers, i), **_thread_share(given, workers), "TF_CONFIG": _tf_config(ports, i)}
+        for i in range(workers)
+    ]
+    happened: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
+    with _signals_to(happened), contextlib.ExitStack() as at_end:
+        group = _Group(logs, patience)
+        at_end.callback(group.kill)
+        for i, share in enumerate(shares):
+            group.start(command, {**given, **share}, divide_cores(available_cores(), workers, i))
+        group.announce_ends(happened)
+        return group.watch(happened)
+
+
+class _Group:
+    """The workers of one launch."""
+
+    def __init__(self, logs: Path, patience: Patience) -> None:
+        self._logs = logs
+        self._patience = patience
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._running: set[int] = set()
+        self._interrupted = False
+        self._first: int | None = None  # to end otherwise than with 0, or the chief
+
+    def _log(self, worker: int) -> Path | None:
+        return self._logs / f"worker-{worker}.log" if worker else None
+
+    def start(self, command: Sequence[str], environment: Mapping[str, str], cores: Sequence[int]) -> None:
+        worker = len(self._processes)
+        arguments = [
+            sys.executable, "-I", "-S", "-c", _CHILD, str(os.getpid()), ",".join(map(str, cores)), *command,
+        ]  # fmt: skip
+        with contextlib.ExitStack() as files:
+            output = None
+            if log := self._log(worker):
+                log.parent.mkdir(parents=True, exist_ok=True)
+                output = files.enter_context(log.open("wb"))
+            self._processes.append(
+                subprocess.Popen(
+                    arguments, env=dict(environment), start_new_session=True, stdout=output, stderr=output,
+                    stdin=subprocess.DEVNULL if worker else None,
+                )
+            )  # fmt: skip
+        self._running.add(worker)
+
+    def announce_ends(self, happened: queue.SimpleQueue[tuple[str, int]]) -> None:
+        def wait(worker: int, process: subprocess.Popen[bytes]) -> None:
+            process.wait()
+            happened.put(("ended", worker))
+
+        for worker, process in enumerate(self._processes):
+            threading.Thread(target=wait, args=(worker, process), daemon=True).start()
+
+    def watch(self, happened: queue.SimpleQueue[tuple[str, int]]) -> Ended:
+        """Waits for all to end, and hurries those that stay behind."""
+        steps: list[tuple[float, Callable[[], None]]] = []
+        while self._running:
+            try:
+                what, number = happened.get(timeout=max(0.0, steps[0][0] - time.monotonic()) if steps else None)
+            except queue.Empty:
+                steps.pop(0)[1]()
+                continue
+            if what == "signal":
+                self._hand_on(number)
+            elif self._ends_the_rest(number):
+                steps = self._hurry()
+        return self._ended()
+
+    def _hand_on(self, number: int) -> None:
+        if self._interrupted:
+            self.kill()
+        else:
+            self._send(number)
+        self._interrupted = True
+
+    def _ends_the_rest(self, worker: int) -> bool:
+        """Notes that a worker ended; whether it is the first after which the others have to end too."""
+        self._running.discard(worker)
+        code = self._processes[worker].returncode
+        if self._first is not None or (worker and code == 0):
+            return False  # the chief may well evaluate for longer than the others train
+        if worker and code == Interrupted.exit_code and self._interrupted:
+            return False  # the chief is writing the checkpoint
+        self._first = worker
+        return True
+
+    def _hurry(self) -> list[tuple[float, Callable[[], None]]]:
+        now, patience = time.monotonic(), self._patience
+        term_at = now + patience.notice_s
+        kill_at = term_at + patience.save_s
+        return [
+            (term_at, lambda: self._send(signal.SIGTERM)),
+            (kill_at, self.kill),
+            (kill_at + patience.die_s, self._running.clear),
+        ]
+
+    def _send(self, number: int) -> None:
+        for worker in self._running:
+            self._processes[worker].send_signal(number)
+
+    def kill(self) -> None:
+        """Ends what runs, with all that it has started itself."""
+        for worker in self._running:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._processes[worker].pid, signal.SIGKILL)
+
+    def _ended(self) -> Ended:
+        codes = [process.poll() for process in self._processes]
+        chief = codes[0]
+        if self._interrupted:
+            return Ended(chief if chief in OWN_CODES else INTERRUPTED)
+        if self._first is None or (self._first == 0 and chief in OWN_CODES):
+            return Ended(chief if chief is not None else 1)
+        lost = codes[self._first]
+        if lost in OWN_CODES and chief == lost:
+            return Ended(chief)  # all came to it by themselves, and the chief has told why
+        loss = Loss(self._first, lost if lost is not None else 1, self._log(self._first))
+        return Ended(loss.error().exit_code, loss)
+
+
+# Runs in the new process before the command takes its place; a preexec_fn would be Python between fork and exec, which
+# is unsafe beside threads. PR_SET_PDEATHSIG (1) lets the kernel kill the worker when the launcher dies, however it dies.
+# By SIGKILL, because a worker that waits for a peer inside TensorFlow answers to nothing else, and no kill can damage a
+# run. Whether the launcher died before that call is seen by the parent's number.
+_CHILD = """
+import os, signal, sys
+launcher, cores, *command = sys.argv[1:]
+if sys.platform == "linux":
+    import ctypes
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != int(launcher):
+        os._exit(1)
+    if cores:
+        os.sched_setaffinity(0, [int(core) for core in cores.split(",")])
+try:
+    os.execvp(command[0], command)
+except OSError as error:
+    sys.exit(f"{command[0]}: {error.strerror}")
+"""
+
+
+@contextlib.contextmanager
+def _signals_to(happened: queue.SimpleQueue[tuple[str, int]]) -> Iterator[None]:
+    """Turns SIGINT and SIGTERM into events, but for those that are ignored, as under nohup."""
+
+    def note(number: int, frame: FrameType | None) -> None:
+        happened.put(("signal", number))  # a SimpleQueue may be entered again from a handler
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, note)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens on.
+
+    They are let go before the workers take them, so they are drawn at random from below 32768, where the system
+    takes none for outgoing connections.
+    """
+    with contextlib.ExitStack() as held:
+        ports: list[int] = []
+        while len(ports) < count:
+            port = 20000 + secrets.randbelow(12000)
+            with contextlib.suppress(OSError):
+                # The wildcard address, as TensorFlow takes it.
+                held.enter_context(socket.create_server(("", port)))
+                ports.append(port)
+        return ports
+
+
+def available_cores() -> list[int]:
+    """The cores this process may use, those of one package and one physical core side by side."""
+    if sys.platform != "linux":
+        return []
+    return sorted(os.sched_getaffinity(0), key=lambda core: (*_position(core), core))
+
+
+def _position(core: int) -> tuple[int, int]:
+    """Package and physical core, as far as the system tells."""
+    folder = Path(f"/sys/devices/system/cpu/cpu{core}/topology")
+    try:
+        return int((folder / "physical_package_id").read_text()), int((folder / "core_id").read_text())
+    except (OSError, ValueError):
+        return 0, core
+
+
+def divide_cores(cores: Sequence[int], workers: int, worker: int) -> list[int]:
+    """A worker's cores: disjoint and consecutive shares, or one shared core each if there are not enough."""
+    if not cores:
+        return []
+    if workers > len(cores):
+        return [cores[worker % len(cores)]]
+    return list(cores[len(cores) * worker // workers : len(cores) * (worker + 1) // workers])
+
+
+def _thread_share(given: Mapping[str, str], workers: int) -> dict[str, str]:
+    """Threads for TensorFlow where they do not follow from the cores of a worker; what the user set stays."""
+    cores = len(available_cores()) or os.cpu_count() or 1
+    if workers <= cores and sys.platform == "linux":
+        return {}
+    threads = str(max(1, cores // workers))
+    return {
+        name: threads for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS") if name not in given
+    }  # fmt: skip
+
+
+def _gpu_share(given: Mapping[str, str], workers: int, worker: int) -> dict[str, str]:
+    """An equal share of the listed GPUs, because every worker has to have as many."""
+    listed = [gpu.strip() for gpu in given.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu.strip()]
+    if not listed or listed[0] == "-1":
+        return {}
+    share = len(listed) // workers
+    if not share:
+        raise BmcliError(
+            f"{workers} workers, but CUDA_VISIBLE_DEVICES lists {len(listed)} GPUs.",
+            suggestion=f"Start at most {len(listed)} workers, or set CUDA_VISIBLE_DEVICES=-1 to train on the CPU.",
+        )
+    return {"CUDA_VISIBLE_DEVICES": ",".join(listed[share * worker : share * (worker + 1)])}
+
+
+def _tf_config(ports: Sequence[int], worker: int) -> str:
+    addresses = [f"127.0.0.1:{port}" for port in ports]
+    return json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": worker}})
