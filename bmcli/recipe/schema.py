@@ -108,7 +108,7 @@ class DataOptions(Options):
     )
     inputs: Mapping[str, Annotated[Kind, PartOf("inputs")]] | None = Field(
         default=None,
-        description="Columns the model sees, by name. By default every column that is neither target, split "
+        description="Columns the model sees, by name. By default every column that is neither target, split, weight "
         "nor dropped: numbers as number, arrays as image or number, everything else as category.",
     )
     targets: Mapping[str, Annotated[Kind, PartOf("data.targets")]] | None = Field(
@@ -119,7 +119,7 @@ class DataOptions(Options):
     drop: tuple[str, ...] = Field(default=(), description="Columns left out when inputs are found by themselves.")
     weight: str | None = Field(
         default=None,
-        description="A column of numbers of at least 0 that tells how much each training row counts in the loss.",
+        description="A column of numbers of at least 0 that tells how much each row counts in the loss.",
     )
 
     def targets_by_name(self) -> Mapping[str, Kind]:
@@ -141,6 +141,11 @@ class DataOptions(Options):
                 f"a {source.kind} source has to be told which column to predict.",
                 "Write targets: {COLUMN: {kind: category}} or {kind: number}.",
             )
+        if not value and source is not None:
+            for name in source.natural_targets():
+                if name in (info.data.get("inputs") or ()):
+                    raise fault("targets", f"column '{name}' is what the source predicts, and an input.",
+                                "Leave it out of data.inputs, or name other targets.")  # fmt: skip
         return value
 
     @field_validator("inputs", "targets", "drop", "weight")
@@ -148,9 +153,12 @@ class DataOptions(Options):
     def _column_has_one_role(cls, value: Any, info: ValidationInfo) -> Any:
         roles = {"inputs": "an input", "targets": "a target", "drop": "dropped", "weight": "the weight"}
         role = roles[info.field_name or ""]
-        split = info.data.get("split")
+        split, source = info.data.get("split"), info.data.get("source")
+        taken = {field: _names(info.data.get(field)) for field in roles}
+        if not taken["targets"] and "targets" in info.data and source is not None:
+            taken["targets"] = _names(source.natural_targets())
         for position, column in enumerate(_names(value)):
-            others = [roles[field] for field in roles if column in _names(info.data.get(field))]
+            others = [roles[field] for field in roles if column in taken[field]]
             if split is not None and column == split.column:
                 others.append("the column that tells the split")
             if others:

@@ -287,9 +287,10 @@ def _wrong(message: str, suggestion: str = "") -> BmcliError:
 def waiting_for_peers(cluster: Cluster, timeout_s: float, agreement: str = "") -> Iterator[None]:
     """Waits until all workers are there; the body then makes the strategy.
 
-    TensorFlow would wait for them as well, but holding Python's lock: no thread and no signal handler runs
-    meanwhile, and it waits for longer than ten minutes. Should a worker be lost after all were there, while the body
-    runs, signals end the process directly, and after `timeout_s` it ends with exit code 1 and the place where it hung.
+    TensorFlow would wait for them as well, for longer than ten minutes, but holding Python's lock and with a handler
+    of SIGTERM of its own: no thread runs meanwhile, and SIGTERM is not answered. Here it is. Should a worker be lost
+    after all were there, while the body runs, Ctrl-C ends the process directly, and after `timeout_s` it ends
+    with exit code 1 and the place where it hung. Our handlers of signals are put back after the body.
 
     Args:
         timeout_s: From now until all are there, and again for the body.

@@ -29,9 +29,9 @@ INTERRUPTED = 130
 class Patience:
     """How long workers may take, in seconds, once one of them is lost or the chief is done."""
 
-    notice_s: float = 10.0  # to see by themselves that a peer is gone
-    save_s: float = 5.0  # after SIGTERM
-    die_s: float = 3.0  # after SIGKILL; only a process stuck in the kernel takes longer
+    notice_s: float = 12.0  # to see by themselves that a peer is gone
+    save_s: float = 4.0  # after SIGTERM
+    die_s: float = 2.0  # after SIGKILL; only a process stuck in the kernel takes longer
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,11 @@ class Loss:
             name = f"signal {-self.code}"
         return f"was killed by {name}" + (", as happens when memory runs out" if name == "SIGKILL" else "")
 
+    @property
+    def resumable(self) -> bool:
+        """Whether it was taken from outside, so that starting again may well help; else it has failed by itself."""
+        return self.code not in OWN_CODES or self.code == Interrupted.exit_code
+
     def last_lines(self, count: int = 10) -> list[str]:
         """The end of its log."""
         if self.log is None or not self.log.exists():
@@ -75,13 +80,12 @@ class Loss:
         lines = "".join(f"\n    {line}" for line in self.last_lines())
         log = f" Its last lines, from {shown_path(self.log)}:{lines}\n" if self.log and lines else ""
         kind: type[BmcliError] = {2: BmcliError, 75: Interrupted}.get(self.code, RunFailed)
-        if self.code < 0 or self.code not in OWN_CODES:
-            kind = Interrupted
-        if kind is Interrupted and not resume:
-            kind = RunFailed
+        if self.resumable:
+            kind = Interrupted if resume else RunFailed
+        restart = "No checkpoint was written yet: train again." if self.resumable else ""
         return kind(
             f"worker {self.worker} {self.how}, so the others were ended.{log}",
-            suggestion=f"Go on with `{resume}`." if resume else "No checkpoint was written yet: train again.",
+            suggestion=f"Go on with `{resume}`." if resume else restart,
         )
 
 
@@ -90,7 +94,7 @@ class Ended:
     """How the workers ended.
 
     Args:
-        code: The exit code of the whole, if there is no `loss`.
+        code: The exit code of the whole: that of worker 0, or with a `loss` that of its error if there is a checkpoint.
         loss: The worker that was lost; None if worker 0 has said on the console all there is to say.
     """
 
@@ -237,12 +241,12 @@ class _Group:
         if lost in OWN_CODES and chief == lost:
             return Ended(chief)  # all came to it by themselves, and the chief has told why
         loss = Loss(self._first, lost if lost is not None else 1, self._log(self._first))
-        return Ended(loss.error().exit_code, loss)
+        return Ended(loss.error(resume="-").exit_code, loss)
 
 
 # Runs in the new process before the command takes its place; a preexec_fn would be Python between fork and exec, which
-# is unsafe beside threads. PR_SET_PDEATHSIG (1) lets the kernel kill the worker when the launcher dies, however it dies.
-# By SIGKILL, because a worker that waits for a peer inside TensorFlow answers to nothing else, and no kill can damage a
+# is unsafe beside threads. PR_SET_PDEATHSIG (1) has the kernel kill the worker when the launcher dies, however it does:
+# by SIGKILL, because a worker that waits for a peer inside TensorFlow answers to nothing else, and no kill can damage a
 # run. Whether the launcher died before that call is seen by the parent's number.
 _CHILD = """
 import os, signal, sys

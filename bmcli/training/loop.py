@@ -308,10 +308,10 @@ class Trainer:
     def _agree_and_advance(self, count: int, seconds: float, watch: Watcher, signals: list[int]) -> None:
         """Moves on after a call; all workers go by the clock of the chief, and stop together."""
         (seconds,) = self.placement.from_chief([seconds])
-        (stop,) = self.placement.sum_over_workers([float(signals[0] if signals else 0)])
         self._advance(count, seconds, watch)
-        if stop:
-            self._stop(int(stop) if self.placement.workers == 1 else signal.SIGTERM)
+        (stopping,) = self.placement.sum_over_workers([float(bool(signals))])
+        if stopping:
+            self._stop(signals[0] if signals else signal.SIGTERM)
         if self._checkpoint_is_due():
             self.save()
 

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bmcli.training import dropout
 from bmcli.training.feed import Block, Feed, batches, gather, part
 from bmcli.training.meters import Meters
 from bmcli.training.network import Network
@@ -33,9 +34,17 @@ def penalty(network: Network) -> Any:
     return tf.add_n([tf.cast(loss, tf.float32) for loss in network.model.losses] or [tf.zeros(())])
 
 
-def compiled(function: Callable[..., Any], jit: bool = False) -> Any:
+def compiled(function: Callable[..., Any]) -> Any:
     """A graph of a function without Python's control flow; to convert that would take a second or two."""
-    return tf.function(function, jit_compile=jit or None, autograph=False)
+    return tf.function(function, autograph=False)
+
+
+def compiled_by_xla(function: Callable[..., Any]) -> Any:
+    def with_cheap_dropout(*arguments: Any) -> Any:
+        with dropout.hashed():
+            return function(*arguments)
+
+    return tf.function(with_cheap_dropout, jit_compile=True, autograph=False)
 
 
 def repeat(count: Any, body: Callable[..., Any], *state: Any) -> list[Any]:
@@ -134,8 +143,8 @@ class Steps:
 
     def _step_with(self, jit: bool) -> Callable[..., Any]:
         """A step of one replica: from the arrays and the places of the whole batch in them to the batch's loss."""
-        learn = compiled(self._learn, jit=True) if jit else self._learn
-        gradients = compiled(self._gradients, jit=True) if jit else self._gradients
+        learn = compiled_by_xla(self._learn) if jit else self._learn
+        gradients = compiled_by_xla(self._gradients) if jit else self._gradients
 
         def step(data: Any, rows: Any) -> Any:
             size = rows.shape[0]

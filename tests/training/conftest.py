@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+import yaml
 
 from bmcli import runs
 from bmcli.data.preparation import prepare
@@ -54,6 +55,100 @@ def make_trainer(tmp_path: Path, cache: Path, write_recipe: Any) -> MakeTrainer:
         network = built(recipe, prepared.spec, prepared.split("train").targets, placement)
         run = run or runs.create(tmp_path / "runs", recipe.name)
         return Trainer(recipe, network, prepared, placement, run, cache)
+
+    return make
+
+
+# The smallest network of each family that has all its parts, and the columns it reads; without dropout.
+FAMILIES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "mlp": ({"hidden": [8]}, ("image", "age", "city")),
+    "cnn": ({"filters": [4], "dense": [6]}, ("image", "age")),
+    "rnn": ({"cell": "simple", "units": 4, "pooling": "mean", "dense": [5]}, ("text", "age")),
+    "transformer": ({"width": 8, "heads": 2, "depth": 1, "mlp_ratio": 2, "dropout": 0.0}, ("text", "city")),
+    "layers": (
+        {
+            "layers": [
+                {"kind": "separable_conv2d", "filters": 4, "kernel_size": 3, "activation": "relu", "from": "image"},
+                {"kind": "flatten", "name": "flat"},
+                {"kind": "concatenate", "from": ["flat", "age"]},
+                {"kind": "dense", "units": 3, "activation": "softmax"},
+            ]
+        },
+        ("image", "age"),
+    ),
+}
+COLUMNS = {"image": "image", "text": "number", "age": "number", "city": "category"}  # and their kinds
+TARGETS = {"label": "category", "is_high": "category", "price": "number"}
+SGD = {"kind": "sgd", "learning_rate": 0.05, "momentum": 0.9}
+
+
+def table(count: int, seed: int = 1) -> dict[str, np.ndarray]:
+    """Columns of every kind and their weights; the text ends early in most rows."""
+    draw = np.random.default_rng([seed, count])
+    label = np.arange(count) * 7 % 3
+    text = draw.normal(size=(count, 5, 3)) + label[:, None, None]
+    for row in range(count):
+        text[row, 2 + row % 4 :] = np.nan
+    return {
+        "image": (draw.integers(0, 200, (count, 6, 6, 1)) + 20 * label[:, None, None, None]).astype("uint8"),
+        "text": text.astype("float32"),
+        "age": draw.normal(size=(count, 3)).astype("float32"),
+        "city": np.array(["Bonn", "Lyon", "Turin"])[np.arange(count) % 3],
+        "label": np.array(["high", "low", "middle"])[label],
+        "is_high": np.where(label + draw.normal(size=count) > 1, "yes", "no"),
+        "price": (3 * label + draw.normal(size=count) + 20).astype("float32"),
+        "worth": draw.uniform(0, 3, count).astype("float32"),
+    }
+
+
+@pytest.fixture
+def make_from(tmp_path: Path, cache: Path, write_recipe: Any) -> MakeTrainer:
+    """Builds a trainer of a recipe given as a mapping, on some replicas; `run` goes on in an existing run."""
+
+    def make(described: dict[str, Any], *overrides: str, replicas: int = 1, run: runs.Run | None = None) -> Trainer:
+        mirrored = ("runtime.strategy=mirrored", f"runtime.replicas={replicas}") if replicas > 1 else ()
+        recipe = load(str(write_recipe(yaml.safe_dump(described))), (*overrides, *mirrored)).recipe
+        prepared = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared")
+        placement = strategy.place(recipe.runtime)
+        network = built(recipe, prepared.spec, prepared.split("train").targets, placement)
+        run = run or runs.create(tmp_path / "runs", recipe.name)
+        return Trainer(recipe, network, prepared, placement, run, cache)
+
+    return make
+
+
+@pytest.fixture
+def make_family(tmp_path: Path, make_from: MakeTrainer) -> MakeTrainer:
+    """Builds a trainer of a family on an archive: batches of 8, three epochs, plain kernels, the last epoch kept."""
+
+    def make(
+        kind: str, *overrides: str, rows: int = 17, validation: int = 9, target: str = "label", **more: Any
+    ) -> Trainer:
+        # Without rows of another split some of the training rows would be dealt to it.
+        splits = {"train": rows, "validation": validation} if validation else {"train": rows, "test": 1}
+        path = tmp_path / f"{rows}-{validation}.npz"
+        np.savez(path, **{f"{name}_{split}": a for split, count in splits.items() for name, a in table(count).items()})
+        options, columns = FAMILIES[kind]
+        described = {
+            "bmcli": 1,
+            "name": "family",
+            "seed": 3,
+            "data": {
+                "source": {"kind": "npz", "path": str(path)},
+                "inputs": {name: {"kind": COLUMNS[name]} for name in columns},
+                "targets": {target: {"kind": TARGETS[target]}},
+            },
+            "model": {"kind": kind, **options},
+            "train": {
+                "epochs": 3,
+                "batch_size": 8,
+                "tensorboard": False,
+                "select": {"metric": "last"},
+                "optimizer": SGD,
+            },
+            "runtime": {"jit": False},
+        }
+        return make_from(described, *overrides, **more)
 
     return make
 
