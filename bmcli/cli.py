@@ -142,7 +142,8 @@ def train(
     from bmcli.runs import cache_folder
 
     if resume and recipe:
-        recipe, overrides = None, (recipe, *overrides)  # beside --resume every argument is an override
+        overrides = (recipe, *overrides)  # beside --resume every argument is an override
+        recipe = None
     if (recipe is None) == (resume is None):
         raise click.UsageError("give a recipe, or --resume RUN without one.")
     overrides = (*overrides, *_short_for("runtime.strategy", strategy), *_short_for("runtime.replicas", replicas))

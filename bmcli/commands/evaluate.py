@@ -88,7 +88,7 @@ def _evaluate(loaded: Loaded, run: Run, split: str | None, data: Path | None, ca
     recipe = loaded.recipe
     spec = data_of(run)
     check_gates(recipe, spec)
-    placement = training.placed(recipe) if training.can_be_refused(recipe.runtime) else None
+    placement = training.placed(recipe, cache) if training.can_be_refused(recipe.runtime) else None
     if not run.model.exists():
         state = run.status().get("state", "unknown")
         raise BmcliError(f"{run.shown} has no model; its state is {state}.", suggestion="Train again, or resume it.")
@@ -99,7 +99,7 @@ def _evaluate(loaded: Loaded, run: Run, split: str | None, data: Path | None, ca
         prepared = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared")
         require_same_data(spec, prepared.spec)
         rows = prepared.split(on)
-    placement = placement or training.placed(recipe)
+    placement = placement or training.placed(recipe, cache)
     network = _load_network(recipe, spec, rows, run, placement)
     return measure(recipe, network, spec, rows, on, run if placement.chief else None, placement)
 

@@ -93,10 +93,10 @@ def train(target: str, overrides: Sequence[str], setting: Setting) -> Trained:
 
 def _train(loaded: Loaded, setting: Setting) -> Trained:
     recipe = loaded.recipe
-    placement = training.placed(recipe) if training.can_be_refused(recipe.runtime) else None
+    placement = training.placed(recipe, setting.cache) if training.can_be_refused(recipe.runtime) else None
     prepared = prepare(recipe.data, recipe.targets(), recipe.seed, setting.cache / "prepared")
     check_gates(recipe, prepared.spec)
-    placement = placement or training.placed(recipe)
+    placement = placement or training.placed(recipe, setting.cache)
     setting.told(f"{recipe.name}: {_summary(prepared.spec)}")
     if not placement.chief:
         trainer = _build(loaded, prepared, placement, None, setting)
@@ -139,10 +139,10 @@ def resume(folder: str, overrides: Sequence[str], setting: Setting) -> Trained:
 
 def _resume(loaded: Loaded, overrides: Sequence[str], run: Run, setting: Setting) -> Trained:
     recipe = loaded.recipe
-    placement = training.placed(recipe) if training.can_be_refused(recipe.runtime) else None
+    placement = training.placed(recipe, setting.cache) if training.can_be_refused(recipe.runtime) else None
     prepared = prepare(recipe.data, recipe.targets(), recipe.seed, setting.cache / "prepared")
     require_same_data(data_of(run), prepared.spec)
-    placement = placement or training.placed(recipe)
+    placement = placement or training.placed(recipe, setting.cache)
     was = run.status()
     with run.hold() if placement.chief else contextlib.nullcontext():
         trainer = _build(loaded, prepared, placement, run, setting)

@@ -51,6 +51,6 @@ def _build(loaded: Loaded, cache: Path) -> dict[str, Any]:
         recipe,
         prepared.spec,
         prepared.split("train").targets,
-        training.placed(recipe.model_copy(update={"runtime": RuntimeOptions(strategy="one_device")})),
+        training.placed(recipe.model_copy(update={"runtime": RuntimeOptions(strategy="one_device")}), cache),
     )
     return {"rows": dict(prepared.spec.counts), "parameters": network.model.count_params()}

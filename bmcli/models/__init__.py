@@ -33,6 +33,9 @@ class Family(Protocol):
 
     Options: type[Kind]
 
+    def convolves(self, options: Any) -> bool:
+        """Whether the network has convolutions, for which TensorFlow is started in another way."""
+
     def build(self, options: Any, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
         """A network `{input: encoded} -> {target: (batch, heads[target])}` giving logits or plain numbers.
 

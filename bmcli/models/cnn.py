@@ -43,6 +43,10 @@ class Options(DenseOptions):
     dense: tuple[Units, ...] = Field(default=(64,), description="Units of the dense layers after the convolutions.")
 
 
+def convolves(options: Options) -> bool:
+    return True
+
+
 def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
     tensors, features = models.open_inputs(spec)
     image, others = models.sole(features, "cnn", sequences=False)

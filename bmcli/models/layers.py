@@ -57,6 +57,10 @@ class Options(Kind):
         raise graph.invalid(problems)
 
 
+def convolves(options: Options) -> bool:
+    return any("conv" in str(layer["kind"]) for layer in options.layers)
+
+
 def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
     layers = graph.read(options.layers)
     outputs = _outputs(options, layers, heads)

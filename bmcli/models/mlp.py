@@ -32,6 +32,10 @@ class Options(DenseOptions):
     )
 
 
+def convolves(options: Options) -> bool:
+    return False
+
+
 def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
     tensors, features = models.open_inputs(spec)
     tensor = models.join([_vector(options, feature) for feature in features])

@@ -50,6 +50,10 @@ class Options(DenseOptions):
     )
 
 
+def convolves(options: Options) -> bool:
+    return False
+
+
 def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
     tensors, features = models.open_inputs(spec)
     sequence, others = models.sole(features, "rnn", sequences=True)

@@ -71,6 +71,10 @@ class Options(Kind):
         return self
 
 
+def convolves(options: Options) -> bool:
+    return False
+
+
 def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
     tensors, features = models.open_inputs(spec)
     source, others = models.sole(features, "transformer", sequences=True)

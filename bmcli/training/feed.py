@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
+from bmcli import machine
 from bmcli.recipe.schema import RuntimeOptions
 from bmcli.specs import Split
 from bmcli.training.strategy import Placement
@@ -61,16 +61,11 @@ class Feed(Protocol):
 def make(split: Split, runtime: RuntimeOptions, placement: Placement) -> ResidentFeed | StreamingFeed:
     """The feed that the recipe asks for: resident if the rows fit into the memory it grants."""
     arrays = _arrays(split)
-    limit = physical_memory() / 4 if runtime.memory == "auto" else runtime.memory
+    limit = machine.memory() / 4 if runtime.memory == "auto" else runtime.memory
     size = sum(array.nbytes for array in tf.nest.flatten(arrays))
     if runtime.feed == "streaming" or (runtime.feed == "auto" and size > limit):
         return StreamingFeed(split, placement)
     return ResidentFeed(split, placement)
-
-
-def physical_memory() -> int:
-    """Bytes of memory of this machine."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 class ResidentFeed:

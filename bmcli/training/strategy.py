@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -12,9 +11,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from bmcli import machine
 from bmcli.errors import BmcliError
 from bmcli.recipe.schema import RuntimeOptions
 from bmcli.training import cluster
+from bmcli.training.rendezvous import waiting_for_peers
 
 _APART = 0x9E3779B1  # Added to a seed for each replica: the golden ratio's, so that no two seeds meet.
 
@@ -108,7 +109,7 @@ def place(runtime: RuntimeOptions, agreement: str = "") -> Placement:
 
 def _multi_worker(peers: cluster.Cluster, timeout_s: float, agreement: str) -> Placement:
     _let_gpu_memory_grow()
-    with cluster.waiting_for_peers(peers, timeout_s, agreement):
+    with waiting_for_peers(peers, timeout_s, agreement):
         strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=peers.resolver)
     return Placement("multi_worker", strategy, peers.workers, peers.rank)
 
@@ -217,18 +218,9 @@ def describe(placement: Placement) -> dict[str, Any]:
 def describe_machine() -> dict[str, Any]:
     return {
         "devices": [f"{d.device_type}: {d.name}" for d in tf.config.list_physical_devices()],
-        "processor": processor(),
+        "processor": machine.processor(),
         "cores": len(os.sched_getaffinity(0)),
         "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
         "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
     }
-
-
-def processor() -> str:
-    """Model name of the processor."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

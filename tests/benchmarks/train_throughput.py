@@ -1,125 +1,268 @@
 """Examples per second of our loop next to `model.fit`, on the same network, data, batch size and optimizer.
 
-    python -m tests.benchmarks.train_throughput [--recipe fashion-mlp ...] [--repeats 5] [--rows 12800]
+    python -m tests.benchmarks.train_throughput [--recipe fashion-mlp ...] [--batch 32 64 256] [--repeats 5] [--seconds 3]
 
-Both train in this process in turn, so that a machine whose speed drifts is fair to both. A repeat is one epoch after a
-first one that compiles. Prints a table, and a JSON object on the last line.
+Every way to train takes turns with the others, so that a machine whose speed drifts is fair to all. The ways of
+`model.fit` run in a process with TensorFlow as it comes, ours in one that bmcli started, because bmcli sets variables
+that are read when TensorFlow is imported; `fit_as_ours` is the best way of `model.fit` in that second process. A turn is
+a training of some seconds after one that compiled. Prints a table, and a JSON object on the last line.
+
+Columns: `fit_numpy` on arrays, `fit_tfdata` on a shuffled tf.data, `fit_tfdata_32` the same with 32 steps an execution,
+`ours` and `ours_xla` without and with XLA, and `torch`, a loop over resident tensors, if PyTorch is installed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import keras
-import numpy as np
-import tensorflow as tf
-
-from bmcli.data.preparation import prepare
-from bmcli.recipe.load import load
-from bmcli.recipe.schema import Recipe
-from bmcli.runs import cache_folder
-from bmcli.specs import Split
-from bmcli.training import optimizers, strategy
-from bmcli.training.feed import ResidentFeed, order
-from bmcli.training.meters import Meters
-from bmcli.training.network import Network, assemble
-from bmcli.training.step import Steps
+RECIPES = ("fashion-mlp", "fashion-cnn", "fashion-lstm", "fashion-transformer")
+FIT = {"fit_numpy": None, "fit_tfdata": 1, "fit_tfdata_32": 32}
+OURS = {"ours": False, "ours_xla": True}
 
 
-def our_epoch(recipe: Recipe, network: Network, split: Split, jit: bool) -> Callable[[], None]:
-    """An epoch of our loop, many steps a call, metrics included."""
-    feed = ResidentFeed(split)
-    batch = recipe.train.batch_size
+class Trainee:
+    """A process that trains on request.
+
+    Args:
+        variables: What its environment has beside ours.
+    """
+
+    def __init__(self, recipe: str, batch: int, rows: int, variables: Mapping[str, str]) -> None:
+        command = [sys.executable, "-m", "tests.benchmarks.train_throughput", "--serve", recipe, str(batch), str(rows)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env={**os.environ, **variables},
+        )  # fmt: skip
+
+    def seconds(self, way: str, epochs: int) -> float:
+        """Of some epochs of one way to train."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{way} {epochs}\n")
+        self._process.stdin.flush()
+        return float(self._process.stdout.readline())
+
+    def end(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+
+def serve(recipe: str, batch: int, rows: int) -> None:
+    """Trains as each line of stdin says, `way epochs`, and answers with the seconds it took."""
+    answers, sys.stdout = sys.stdout, sys.stderr
+    ways: dict[str, Callable[[int], None]] = {}
+    for line in sys.stdin:
+        way, epochs = line.split()
+        if way not in ways:
+            ways[way] = _way(way, recipe, batch, rows)
+        start = time.perf_counter()
+        ways[way](int(epochs))
+        print(time.perf_counter() - start, file=answers, flush=True)
+
+
+def _way(way: str, name: str, batch: int, rows: int) -> Callable[[int], None]:
+    """Trains a new network for some epochs at each call."""
+    from bmcli import training
+    from bmcli.data.preparation import prepare
+    from bmcli.recipe.load import load
+    from bmcli.runs import cache_folder
+    from bmcli.specs import Split
+
+    recipe = load(name, [f"train.batch_size={batch}"]).recipe
+    prepared = prepare(recipe.data, recipe.targets(), recipe.seed, cache_folder() / "prepared")
+    whole = prepared.split("train")
+    split = Split({k: v[:rows] for k, v in whole.inputs.items()}, {k: v[:rows] for k, v in whole.targets.items()})
+    if way == "torch":
+        return _torch(name, split, batch)
+    from bmcli.training import strategy
+
+    placement = strategy.place(recipe.runtime)
+    network = training.built(recipe, prepared.spec, whole.targets, placement)
+    if way in FIT:
+        return _fit(recipe, network, split, FIT[way])
+    return _ours(recipe, network, split, placement, OURS[way])
+
+
+def _ours(recipe: Any, network: Any, split: Any, placement: Any, jit: bool) -> Callable[[int], None]:
+    """Our loop, many steps a call, metrics included."""
+    from bmcli.training import optimizers
+    from bmcli.training.feed import ResidentFeed, order
+    from bmcli.training.meters import Meters
+    from bmcli.training.step import Steps
+
+    feed, batch = ResidentFeed(split, placement), recipe.train.batch_size
     optimizer = optimizers.build(recipe.train, 10**6)
     optimizer.build(network.model.trainable_variables)
-    steps = Steps(network, optimizer, Meters(network, {}), feed, batch, jit)
-    epochs = iter(range(10**6))
+    steps = Steps(network, optimizer, Meters(network, {}, placement), placement, batch, jit)
+    numbers = iter(range(10**6))
 
-    def run() -> None:
-        rows = order(0, next(epochs), feed.count)
-        steps.many(rows, 0, feed.count // batch)
+    def train(epochs: int) -> None:
+        for _ in range(epochs):
+            feed.open(order(0, next(numbers), feed.count), batch)
+            steps.many(feed.block(0, feed.count // batch))
 
-    return run
+    return train
 
 
-def fit_epoch(recipe: Recipe, network: Network, split: Split, **settings: Any) -> Callable[[], None]:
-    """An epoch of `model.fit` on numpy arrays, or on tf.data where settings ask for it, metrics included."""
+def _fit(recipe: Any, network: Any, split: Any, steps_per_execution: int | None) -> Callable[[int], None]:
+    """`model.fit` on numpy arrays, or on tf.data if its steps per execution are told; metrics included."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    from bmcli.training import optimizers
+
     (target,) = split.targets
-    model = network.model
-    model.compile(
+    network.model.compile(
         optimizer=optimizers.build(recipe.train, 10**6),
         loss={target: keras.losses.SparseCategoricalCrossentropy(from_logits=True)},
         metrics={target: ["sparse_categorical_accuracy"]},
-        jit_compile=False,
-        steps_per_execution=settings.get("steps_per_execution", 1),
+        steps_per_execution=steps_per_execution or 1,
     )
     inputs = {name: np.asarray(array) for name, array in split.inputs.items()}
     targets = {name: np.asarray(array) for name, array in split.targets.items()}
     batch = recipe.train.batch_size
-    if "steps_per_execution" in settings:
-        data = tf.data.Dataset.from_tensor_slices((inputs, targets)).shuffle(len(split), seed=0)
-        data = data.batch(batch, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
-        return lambda: model.fit(data, epochs=1, verbose=0)
-    return lambda: model.fit(inputs, targets, batch_size=batch, epochs=1, verbose=0, shuffle=True)
+    if steps_per_execution is None:
+        return lambda epochs: network.model.fit(inputs, targets, batch_size=batch, epochs=epochs, verbose=0)
+    data = tf.data.Dataset.from_tensor_slices((inputs, targets)).shuffle(len(split), seed=0)
+    data = data.batch(batch, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    return lambda epochs: network.model.fit(data, epochs=epochs, verbose=0)
 
 
-def compare(name: str, repeats: int, rows: int) -> dict[str, Any]:
-    """Median examples per second of every way to train a recipe's network, and ratios to `fit` on numpy."""
-    recipe = load(name).recipe
-    strategy.prepare_runtime(recipe.seed, recipe.train.precision)
-    prepared = prepare(recipe.data, recipe.targets(), recipe.seed, cache_folder() / "prepared")
-    whole = prepared.split("train")
-    rows = min(rows, len(whole)) // recipe.train.batch_size * recipe.train.batch_size
-    split = Split({k: v[:rows] for k, v in whole.inputs.items()}, {k: v[:rows] for k, v in whole.targets.items()})
+def _torch(name: str, split: Any, batch: int) -> Callable[[int], None]:
+    """The same network in PyTorch: rows resident in tensors and gathered by index."""
+    import numpy as np
+    import torch
+    from torch import nn
 
-    def network() -> Network:
-        return assemble(recipe, prepared.spec, whole.targets)
+    (image,), (label,) = split.inputs.values(), split.targets.values()
+    pixels = torch.from_numpy(np.array(image)).float().div_(255).reshape(-1, 28, 28)
+    labels = torch.from_numpy(np.array(label)).long()
+    network = _TORCH[name](nn)
+    optimizer = torch.optim.Adam(network.parameters())
+    loss_of = nn.CrossEntropyLoss()
 
-    ways = {
-        "fit_numpy": fit_epoch(recipe, network(), split),
-        "fit_tfdata": fit_epoch(recipe, network(), split, steps_per_execution=1),
-        "fit_tfdata_32": fit_epoch(recipe, network(), split, steps_per_execution=32),
-        "ours": our_epoch(recipe, network(), split, jit=False),
-        "ours_xla": our_epoch(recipe, network(), split, jit=True),
-    }
-    for run in ways.values():
-        run()
-    speeds: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(repeats):
-        for way, run in ways.items():
-            start = time.perf_counter()
-            run()
-            speeds[way].append(rows / (time.perf_counter() - start))
+    def train(epochs: int) -> None:
+        for _ in range(epochs):
+            order = torch.randperm(len(labels))
+            for start in range(0, len(labels) - batch + 1, batch):
+                rows = order[start : start + batch]
+                output = network(pixels[rows])
+                loss = loss_of(output, labels[rows])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+
+    return train
+
+
+def compare(name: str, batch: int, repeats: int, seconds: float, rows: int) -> dict[str, Any]:
+    """Median examples per second of every way to train a recipe's network, and ratios within each turn."""
+    from bmcli import training
+    from bmcli.recipe.load import load
+    from bmcli.runs import cache_folder
+
+    rows = rows // batch * batch
+    plain = Trainee(name, batch, rows, {})
+    as_ours = Trainee(name, batch, rows, training.variables(load(name).recipe, cache_folder()))
+    different = "TF_ENABLE_ONEDNN_OPTS" in training.variables(load(name).recipe, cache_folder())
+    ways = {way: (plain, way) for way in FIT} | {way: (as_ours, way) for way in OURS}
+    if different:
+        ways |= {f"{way}_as_ours": (as_ours, way) for way in FIT}
+    if _has_torch() and name in _TORCH:
+        ways["torch"] = (plain, "torch")
+    try:
+        for trainee, way in ways.values():
+            trainee.seconds(way, 1)  # traces and compiles
+        # As many epochs as fill some seconds, so that what `fit` does once a call hardly counts.
+        epochs = {name: max(1, round(seconds / t.seconds(way, 1))) for name, (t, way) in ways.items()}
+        speeds: dict[str, list[float]] = {way: [] for way in ways}
+        for _ in range(repeats):
+            for key, (trainee, way) in ways.items():
+                speeds[key].append(rows * epochs[key] / trainee.seconds(way, epochs[key]))
+    finally:
+        plain.end()
+        as_ours.end()
     medians = {way: statistics.median(values) for way, values in speeds.items()}
-    ratios = {
-        way: statistics.median(a / b for a, b in zip(speeds[way], speeds["fit_numpy"], strict=True)) for way in ways
-    }
+    best = max(OURS, key=lambda way: medians[way])
     return {
         "recipe": name,
-        "batch_size": recipe.train.batch_size,
+        "batch_size": batch,
         "examples_per_second": medians,
-        "ratio_to_fit_numpy": ratios,
+        "chosen": best,
+        "ratio_to_fit_numpy": _ratio(speeds, best, ["fit_numpy"]),
+        "ratio_to_fit_tfdata": _ratio(speeds, best, ["fit_tfdata"]),
+        "ratio_to_best_fit": _ratio(speeds, best, [way for way in ways if way.startswith("fit")]),
     }
+
+
+def _ratio(speeds: Mapping[str, list[float]], way: str, others: list[str]) -> float:
+    """Median over the turns of one way against the fastest of others, the fastest by its median."""
+    fastest = max(others, key=lambda other: statistics.median(speeds[other]))
+    return statistics.median(a / b for a, b in zip(speeds[way], speeds[fastest], strict=True))
+
+
+def _has_torch() -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec("torch") is not None
+
+
+def _torch_mlp(nn: Any) -> Any:
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10)
+    )  # fmt: skip
+
+
+def _torch_cnn(nn: Any) -> Any:
+    block = [nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.25)]
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 28)), nn.Conv2d(1, 16, 5, padding=2), *block, nn.Conv2d(16, 32, 5, padding=2), *block,
+        nn.Flatten(), nn.Linear(32 * 7 * 7, 128), nn.ReLU(), nn.Dropout(0.25), nn.Linear(128, 10),
+    )  # fmt: skip
+
+
+_TORCH: dict[str, Callable[[Any], Any]] = {"fashion-mlp": _torch_mlp, "fashion-cnn": _torch_cnn}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", nargs="+", default=["fashion-mlp", "fashion-cnn"])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", nargs="+", default=list(RECIPES))
+    parser.add_argument("--batch", nargs="+", type=int, default=[32, 64, 256])
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="Of one turn.")
     parser.add_argument("--rows", type=int, default=12_800)
+    parser.add_argument("--serve", nargs=3, metavar=("RECIPE", "BATCH", "ROWS"), help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    results = [compare(name, chosen.repeats, chosen.rows) for name in chosen.recipe]
-    ways = list(results[0]["examples_per_second"])
-    print(f"{'recipe':<20} {'batch':>5} " + " ".join(f"{way:>22}" for way in ways))
-    for result in results:
-        cells = [f"{result['examples_per_second'][w]:>12,.0f} ({result['ratio_to_fit_numpy'][w]:>5.2f}x)" for w in ways]
-        print(f"{result['recipe']:<20} {result['batch_size']:>5} " + " ".join(f"{cell:>22}" for cell in cells))
-    print(json.dumps(results))
+    if chosen.serve:
+        serve(chosen.serve[0], int(chosen.serve[1]), int(chosen.serve[2]))
+        return
+    results = []
+    for name in chosen.recipe:
+        for batch in chosen.batch:
+            result = compare(name, batch, chosen.repeats, chosen.seconds, chosen.rows)
+            results.append(result)
+            speeds = "  ".join(f"{way} {value:,.0f}" for way, value in result["examples_per_second"].items())
+            print(f"{name:<20} {batch:>4}  {speeds}", flush=True)
+            print(
+                f"{'':<25}  {result['chosen']}: {result['ratio_to_fit_numpy']:.2f}x fit on numpy, "
+                f"{result['ratio_to_fit_tfdata']:.2f}x on tf.data, {result['ratio_to_best_fit']:.2f}x the best fit",
+                flush=True,
+            )
+    means = {
+        key: statistics.geometric_mean(result[key] for result in results)
+        for key in ("ratio_to_fit_numpy", "ratio_to_fit_tfdata", "ratio_to_best_fit")
+    }
+    print("geometric means: " + ", ".join(f"{key} {value:.2f}x" for key, value in means.items()))
+    print(json.dumps({"results": results, "geometric_means": means}))
 
 
 if __name__ == "__main__":

@@ -17,9 +17,10 @@ import pytest
 
 from bmcli.errors import BmcliError, RunFailed
 from bmcli.recipe.schema import RuntimeOptions
-from bmcli.training import cluster as module
-from bmcli.training.cluster import Cluster, expand_hosts, find, waiting_for_peers
+from bmcli.training import rendezvous
+from bmcli.training.cluster import Cluster, expand_hosts, find
 from bmcli.training.launch import free_ports
+from bmcli.training.rendezvous import waiting_for_peers
 
 AUTO = RuntimeOptions()
 MULTI_WORKER = RuntimeOptions(strategy="multi_worker")
@@ -212,7 +213,7 @@ def meet(clusters: list[Cluster], timeout_s: float, agreements: list[str] | None
 
     def start(i: int) -> None:
         try:
-            module._meet(clusters[i], time.monotonic() + timeout_s, timeout_s, agreements[i] if agreements else "")
+            rendezvous._meet(clusters[i], time.monotonic() + timeout_s, timeout_s, agreements[i] if agreements else "")
             heard[i] = "met"
         except BmcliError as error:
             heard[i] = str(error)
@@ -292,10 +293,10 @@ import click
 def cli():
     import tensorflow as tf
     from bmcli.recipe.schema import RuntimeOptions
-    from bmcli.training import cluster
+    from bmcli.training import cluster, rendezvous
     found = cluster.find(RuntimeOptions())
     print("waits", flush=True)
-    with cluster.waiting_for_peers(found, float(sys.argv[1])):
+    with rendezvous.waiting_for_peers(found, float(sys.argv[1])):
         print("makes", flush=True)
         strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=found.resolver)
     print("made", strategy.num_replicas_in_sync, flush=True)

@@ -1,0 +1,220 @@
+"""The constants of `scaling` for a recipe on this machine, measured through the real steps, feed and checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.compat.v1 import profiler
+
+from bmcli import machine
+from bmcli.errors import RunFailed
+from bmcli.specs import Split
+from bmcli.training import checkpoint, memory, scaling
+from bmcli.training.feed import StreamingFeed
+from bmcli.training.jit import seconds_a_step
+from bmcli.training.launch import available_cores, launch
+from bmcli.training.loop import Trainer
+from bmcli.training.network import Network
+from bmcli.training.scaling import Cluster, Link, Work
+from bmcli.training.step import Steps
+
+READ_S = 0.5  # Reading is measured for about this long.
+MEASURE_S = 6.0  # Steps are measured again, so that other work on the machine decides less, until this time is over.
+MORE_ROUNDS = 3
+NETWORK_WORKERS = 2
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of one replica.
+
+    Args:
+        seconds: Of a step, by its batch; the constants of `cluster.compute` are fitted to them.
+        snapshot_s, write_s: Of a checkpoint: its copy, which the training waits for, and its writing beside it.
+        loops: Whether the network has loops, whose operations the count of FLOPs leaves out.
+        network: Between two worker processes of this machine; None if it was not measured.
+    """
+
+    work: Work
+    cluster: Cluster
+    seconds: Mapping[int, float]
+    snapshot_s: float
+    write_s: float
+    loops: bool
+    network: Link | None
+
+
+def measure(trainer: Trainer, split: Split, network: Link | None) -> Measured:
+    """The work of a recipe and the constants of the machine it trains on; no variable changes.
+
+    Args:
+        split: The training rows.
+        network: Between workers, if it is known; without it predictions are those of one replica.
+    """
+    seconds = _step_seconds(trainer)
+    flops, loops = example_flops(trainer.network)
+    input_bandwidth, example_bytes = _input(trainer, split)
+    state_bytes, snapshot_s, write_s = _checkpoint(trainer.steps)
+    work = Work(
+        examples=trainer.feed.count,
+        epochs=trainer.recipe.train.epochs,
+        steps=trainer.recipe.train.stop.steps,
+        batch=trainer.batch,
+        example_bytes=example_bytes,
+        example_flops=flops,
+        gradient_bytes=gradient_bytes(trainer.steps),
+        state_bytes=state_bytes,
+        streaming=isinstance(trainer.feed, StreamingFeed),
+        checkpoint_time_s=trainer.recipe.train.checkpoint.time,
+        checkpoint_steps=trainer.recipe.train.checkpoint.steps,
+    )
+    cluster = Cluster(
+        name=scaling.THIS,
+        compute=scaling.fit_through_last(list(seconds), list(seconds.values())),
+        network=network or Link(float("inf"), 0.0),
+        input=input_bandwidth,
+        copy=state_bytes / snapshot_s,
+        disk=state_bytes / write_s,
+        measured=True,
+    )
+    return Measured(work, cluster, seconds, snapshot_s, write_s, loops, network)
+
+
+def _step_seconds(trainer: Trainer) -> dict[int, float]:
+    """Seconds of a step at a quarter, a half and the whole of the batch."""
+    whole = trainer.batch
+    sizes = sorted({max(1, whole // 4), max(1, whole // 2), whole})
+    ways = [
+        Steps(
+            trainer.network, trainer.optimizer, trainer.meters, trainer.placement, size, trainer.steps.jit,
+            trainer.parts, trainer.average,
+        )
+        for size in sizes
+    ]  # fmt: skip
+    rows = tf.range(trainer.feed.count, dtype=tf.int32)
+    start = time.perf_counter()
+    best = seconds_a_step(ways, trainer.feed, rows)
+    for _ in range(MORE_ROUNDS):
+        if time.perf_counter() - start > MEASURE_S:
+            break
+        best = [min(pair) for pair in zip(best, seconds_a_step(ways, trainer.feed, rows), strict=True)]
+    return dict(zip(sizes, best, strict=True))
+
+
+def example_flops(network: Network) -> tuple[float, bool]:
+    """Floating-point operations to train on one example, and whether there are loops that were left out.
+
+    TensorFlow's profiler counts those of the forward pass on one example; training takes three times as many, because
+    the backward pass multiplies twice where the forward pass does once. Losses, the optimizer and operations without
+    registered statistics count nothing. Recurrent layers are unrolled to be counted.
+    """
+    inputs = {name: tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype) for name, tensor in network.model.input.items()}
+    with _unrolled(network.model):
+        forward = tf.function(lambda values: network.model(values, training=False), autograph=False)
+        graph = forward.get_concrete_function(inputs).graph
+    options = profiler.ProfileOptionBuilder.float_operation()
+    options["output"] = "none"
+    with _warnings_hidden():  # about the profiler's own use of TensorFlow
+        counted = profiler.profile(graph, options=options).total_float_ops
+    loops = any("While" in operation.type for operation in graph.get_operations())
+    return float(scaling.TRAINING_PASSES * counted), loops
+
+
+@contextmanager
+def _unrolled(model: keras.Model) -> Iterator[None]:
+    layers = [layer for layer in model._flatten_layers() if getattr(layer, "unroll", None) is False]
+    for layer in layers:
+        layer.unroll = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.unroll = False
+
+
+@contextmanager
+def _warnings_hidden() -> Iterator[None]:
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def gradient_bytes(steps: Steps) -> float:
+    """Bytes that a step sums over the replicas: gradients, moving statistics and the loss."""
+    exchanged = [*steps.network.model.trainable_variables, *steps._statistics]
+    return float(sum(_bytes(variable) for variable in exchanged) + 4)
+
+
+def _bytes(variable: Any) -> int:
+    return int(np.prod(variable.shape)) * tf.as_dtype(variable.dtype).size
+
+
+def _input(trainer: Trainer, split: Split) -> tuple[float, float]:
+    """Bytes a second that the streaming feed reads, and bytes of an example; the reading threads have the machine."""
+    arrays = [*split.inputs.values(), *split.targets.values(), *([] if split.weights is None else [split.weights])]
+    example_bytes = sum(array.nbytes for array in arrays) / len(split)
+    feed = StreamingFeed(split, trainer.placement)
+    full, done = feed.count // trainer.batch, 0
+    start = time.perf_counter()
+    feed.open(trainer._order(0), trainer.batch)
+    while done < full and time.perf_counter() - start < READ_S:
+        done += feed.block(done, full - done).count
+    return done * trainer.batch * example_bytes / (time.perf_counter() - start), example_bytes
+
+
+def _checkpoint(steps: Steps) -> tuple[float, float, float]:
+    """Bytes of the state, seconds to copy it, and seconds to write it."""
+    steps.snapshot()  # the first one starts what the others find running
+    start = time.perf_counter()
+    variables, gathered = steps.snapshot()
+    copied = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint.save(Path(folder), 0, checkpoint.State({"variables": variables, "meters": gathered}, {}))
+    written = time.perf_counter()
+    size = float(sum(array.nbytes for array in [*variables, *gathered]))
+    return size, copied - start, written - copied
+
+
+def network(cache: Path) -> Link:
+    """What joins two worker processes of this machine, fitted to all-reduces of several sizes; remembered.
+
+    Raises:
+        RunFailed: The workers could not be started.
+    """
+    described = [machine.processor(), available_cores(), tf.__version__, NETWORK_WORKERS]
+    key = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:24]
+    known = memory.recall(cache / "network", key, "seconds")
+    if not isinstance(known, dict) or not known:
+        known = exchange_seconds()
+        memory.keep(cache / "network", key, {"seconds": known})
+    return scaling.fit_link([float(size) for size in known], list(known.values()), NETWORK_WORKERS)
+
+
+def exchange_seconds() -> dict[str, float]:
+    """Seconds of an all-reduce between two worker processes, by its bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "seconds.json"
+        ended = launch([sys.executable, "-m", "bmcli.training.ring", str(file)], NETWORK_WORKERS, Path(folder))
+        if ended.loss is not None:
+            raise ended.loss.error()
+        if ended.code or not file.exists():
+            raise RunFailed("two workers could not exchange anything on this machine.",
+                            suggestion="Describe the network in a file: --on FILE.")  # fmt: skip
+        measured: dict[str, float] = json.loads(file.read_text())
+        return measured

@@ -1,0 +1,170 @@
+"""Steps of one worker on one core against two workers on two cores, beside what the model of `scaling` predicts.
+
+    python -m tests.benchmarks.scaling [--recipe cnn mlp] [--repeats 3] [--batch 256]
+
+Networks where computing dominates, on generated images. The two take turns, each time as new processes through
+`launch`; a repeat's figure is the median of its calls, the result the median of the repeats. Both worlds have one core
+for each worker, so an ideal pair is 2 times as fast. The prediction comes from constants measured by one worker on one
+core, and from all-reduces between two workers. Prints a table, and a JSON object on the last line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bmcli import training
+from bmcli.data.preparation import prepare
+from bmcli.recipe.load import load
+from bmcli.training import scaling
+from bmcli.training.launch import available_cores, launch
+
+ROWS = 4096
+CALL_S = 0.5
+CALLS = 12
+MODELS = {
+    "cnn": "{kind: cnn, filters: [16, 32], kernel_size: 5, pool: 2, dense: [120, 84], dropout: 0.2}",
+    "mlp": "{kind: mlp, hidden: [1024, 1024]}",
+}
+RECIPE = """\
+bmcli: 1
+name: scaling
+data:
+  source: {{kind: npz, path: {path}}}
+  inputs: {{image: {{kind: image}}}}
+  targets: {{label: {{kind: category}}}}
+model: {model}
+train: {{epochs: 1, batch_size: {batch}, tensorboard: false, select: {{metric: last}}}}
+runtime: {{jit: false}}
+"""
+
+
+def write_recipe(folder: Path, model: str, batch: int) -> Path:
+    """A recipe on random images, in which there is nothing to learn."""
+    path = folder / "images.npz"
+    if not path.exists():
+        images = np.random.default_rng(0).integers(0, 256, (ROWS, 28, 28, 1), np.uint8)
+        np.savez(path, image_train=images, label_train=np.array([f"c{row % 10}" for row in range(ROWS)]))
+    recipe = folder / f"{model}.yaml"
+    recipe.write_text(RECIPE.format(path=path, model=MODELS[model], batch=batch))
+    return recipe
+
+
+def work(recipe_file: Path, found: Path) -> None:
+    """The part of a worker: seconds a step of each call; alone also the constants of the model."""
+    recipe = load(str(recipe_file)).recipe
+    cache = recipe_file.parent / "cache"
+    prepared = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared")
+    placement = training.placed(recipe, cache)
+    from bmcli.training.loop import Trainer
+    from bmcli.training.measure import measure
+
+    split = prepared.split("train")
+    trainer = Trainer(recipe, training.built(recipe, prepared.spec, split.targets, placement), prepared, placement,
+                      None, cache)  # fmt: skip
+    seconds = calls(trainer)
+    if placement.workers == 1:
+        measured = measure(trainer, split, None)
+        result = {"seconds": seconds, "work": asdict(measured.work), "compute": asdict(measured.cluster.compute)}
+        found.write_text(json.dumps({**result, "seconds_by_batch": measured.seconds}))
+    elif placement.chief:
+        found.write_text(json.dumps({"seconds": seconds}))
+
+
+def calls(trainer: Any) -> list[float]:
+    """Seconds of a step, in each of some calls of about half a second."""
+    full = trainer.feed.count // trainer.batch
+    trainer.feed.open(trainer._order(0), trainer.batch)
+    seconds, count = [], 1
+    for _ in range(CALLS + 2):
+        start = time.perf_counter()
+        trainer.steps.many(trainer.feed.block(0, count))
+        (each,) = trainer.placement.from_chief([(time.perf_counter() - start) / count])
+        seconds.append(each)
+        count = max(1, min(int(CALL_S / each), full))
+    return seconds[2:]  # the first one compiles, the second one is a single step
+
+
+def run(recipe: Path, workers: int, folder: Path) -> dict[str, Any]:
+    """What some workers measure, each on a core of its own."""
+    found = folder / "found.json"
+    found.unlink(missing_ok=True)
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, available_cores()[:workers])
+    try:
+        command = [sys.executable, "-m", "tests.benchmarks.scaling", "--worker", str(recipe), str(found)]
+        ended = launch(command, workers, folder)
+    finally:
+        os.sched_setaffinity(0, own)
+    if ended.loss:
+        raise ended.loss.error()
+    measured: dict[str, Any] = json.loads(found.read_text())
+    return measured
+
+
+def compare(model: str, batch: int, repeats: int, folder: Path) -> dict[str, Any]:
+    """Measured and predicted seconds a step of one and of two workers."""
+    from bmcli.training.measure import exchange_seconds
+
+    recipe = write_recipe(folder, model, batch)
+    runs: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
+    exchanges: list[dict[str, float]] = []
+    for _ in range(repeats):
+        for workers, results in runs.items():
+            results.append(run(recipe, workers, folder))
+        exchanges.append(exchange_seconds())
+    exchange = {float(size): min(found[size] for found in exchanges) for size in exchanges[0]}
+    link = scaling.fit_link(list(exchange), list(exchange.values()), 2)
+    by_batch = [found["seconds_by_batch"] for found in runs[1]]
+    best_by_batch = {int(size): min(found[size] for found in by_batch) for size in by_batch[0]}
+    compute = scaling.fit_through_last(list(best_by_batch), list(best_by_batch.values()))
+    cluster = scaling.Cluster("cores", compute, link, input=1e18, copy=1e18, disk=1e18)
+    step = scaling.predict(scaling.Work(**runs[1][0]["work"]), cluster, 2)
+    medians = {n: statistics.median(statistics.median(r["seconds"]) for r in found) for n, found in runs.items()}
+    best = {n: min(min(r["seconds"]) for r in found) for n, found in runs.items()}
+    predicted = compute.at(batch) / step.seconds
+    return {
+        "model": model, "batch": batch, "gradient_bytes": runs[1][0]["work"]["gradient_bytes"],
+        "one_s": medians[1], "two_s": medians[2], "ratio": medians[1] / medians[2],
+        "efficiency": medians[1] / medians[2] / 2, "best_one_s": best[1], "best_two_s": best[2],
+        "best_ratio": best[1] / best[2], "fixed_s": compute.fixed, "example_s": compute.slope, "link": asdict(link),
+        "exchange_s": exchange, "predicted_two_s": step.seconds, "predicted_compute_s": step.compute_s,
+        "predicted_exchange_s": step.exchange_s, "predicted_ratio": predicted,
+        "error": predicted / (medians[1] / medians[2]) - 1, "error_of_best": predicted / (best[1] / best[2]) - 1,
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--worker", nargs=2, type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.worker:
+        work(*chosen.worker)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        results = [compare(model, chosen.batch, chosen.repeats, Path(folder)) for model in chosen.recipe]
+    print(f"{'network':<8} {'1 worker':>12} {'2 workers':>12} {'ratio':>7} {'best':>7} {'predicted':>10} {'error':>7}")
+    for found in results:
+        rates = "".join(f"{chosen.batch / found[key]:>10,.0f}/s " for key in ("one_s", "two_s"))
+        print(
+            f"{found['model']:<8} {rates}{found['ratio']:>7.2f} {found['best_ratio']:>7.2f} "
+            f"{found['predicted_ratio']:>10.2f} {found['error']:>7.0%}"
+        )
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
