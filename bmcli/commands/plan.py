@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ class Plan:
             "on": {
                 "name": on.name,
                 "compute": {"fixed_s": on.compute.fixed, "example_s": on.compute.slope, "measured": on.measured},
-                "network": asdict(on.network),
+                "network": asdict(on.network) if math.isfinite(on.network.bandwidth) else None,
                 "inside": asdict(on.inside) if on.inside else None,
                 "replicas_per_host": on.replicas_per_host,
                 "overlap": on.overlap,

@@ -122,6 +122,17 @@ def check_metrics(extra: Sequence[KerasObject], suitable: Mapping[str, Any], tar
             )
 
 
+def create_variables(measure: Measure, target: Any, prediction: Any) -> None:
+    """Some Keras metrics create variables with the first batch; a compiled step needs them before.
+
+    Args:
+        target, prediction: Any batch.
+    """
+    if hasattr(measure.keras_metric, "_build"):
+        measure.update(target, prediction)
+        measure.keras_metric.reset_state()
+
+
 def free_name(name: str, taken: Mapping[str, Any]) -> str:
     """The name, or with a number behind it if there is a metric of that name: `precision_2`."""
     number = 2

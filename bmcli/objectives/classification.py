@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from bmcli import parts
 from bmcli.errors import BmcliError
-from bmcli.objectives import Direction, Measure, check_loss, check_metrics, free_name
+from bmcli.objectives import Direction, Measure, check_loss, check_metrics, create_variables, free_name
 from bmcli.recipe import catalogue
 from bmcli.recipe.fields import Checked, KerasKind, KerasObject, Kind, checked_mapping, fault, shown
 from bmcli.specs import Column
@@ -214,6 +214,8 @@ class Classification:
         return second * (1 - self.label_smoothing) + self.label_smoothing / 2
 
     def _measure(self, described: KerasObject, name: str, position: int) -> Measure:
+        import numpy as np
+
         from bmcli.layers.keras_objects import make
 
         count = len(self.target.classes)
@@ -235,7 +237,7 @@ class Classification:
         except (ValueError, TypeError) as error:
             raise BmcliError(f"{described.kind}: {error}", path=f"train.metrics.{position}") from error
         measure = Measure(keras_metric, direction, _arguments(form, count))
-        _create_variables(measure, count)
+        create_variables(measure, np.zeros(2, "int32"), np.full((2, count), 1 / count, "float32"))
         return measure
 
 
@@ -333,12 +335,3 @@ def _arguments(form: str, classes: int) -> Any:
         ops.expand_dims(ops.cast(target, "float32"), -1),
         prediction[:, 1:],
     )
-
-
-def _create_variables(measure: Measure, classes: int) -> None:
-    """Some Keras metrics create their variables with the first batch; a compiled step needs them before."""
-    import numpy as np
-
-    if not measure.keras_metric.variables:
-        measure.update(np.zeros(2, "int32"), np.full((2, classes), 1 / classes, "float32"))
-        measure.keras_metric.reset_state()

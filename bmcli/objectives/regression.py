@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from bmcli.errors import BmcliError
-from bmcli.objectives import Direction, Measure, check_loss, check_metrics, free_name
+from bmcli.objectives import Direction, Measure, check_loss, check_metrics, create_variables, free_name
 from bmcli.recipe.fields import KerasKind, KerasObject, Kind
 from bmcli.specs import Column
 
@@ -95,6 +95,8 @@ class Regression:
         return ops.cast(encoded, "float32") * float(state["scale"]) + float(state["mean"])
 
     def _measure(self, described: KerasObject, name: str, position: int) -> Measure:
+        import numpy as np
+
         from bmcli.layers.keras_objects import make
 
         try:
@@ -102,7 +104,7 @@ class Regression:
         except (ValueError, TypeError) as error:
             raise BmcliError(f"{described.kind}: {error}", path=f"train.metrics.{position}") from error
         measure = Measure(keras_metric, METRICS[described.kind], self._arguments)
-        _create_variables(measure)
+        create_variables(measure, np.zeros(2, "float32"), np.zeros(2, "float32"))
         return measure
 
     def _arguments(self, target: Any, prediction: Any) -> tuple[Any, Any]:
@@ -151,12 +153,3 @@ def _check_domain(loss: str, target: Column, train_targets: Any) -> None:
             path="objective.loss",
             suggestion="Use mean_absolute_error or huber.",
         )
-
-
-def _create_variables(measure: Measure) -> None:
-    """Some Keras metrics create their variables with the first batch; a compiled step needs them before."""
-    import numpy as np
-
-    if not measure.keras_metric.variables:
-        measure.update(np.zeros(2, "float32"), np.zeros(2, "float32"))
-        measure.keras_metric.reset_state()

@@ -33,6 +33,9 @@ class Meters:
                 for target, objective in network.objectives.items()
                 for name, metric in objective.metrics(tuple(extra.get(target, ()))).items()
             }
+        run = placement.strategy.run
+        self._run_spread = tf.function(lambda: run(self._spread), autograph=False)
+        self._run_take_up = tf.function(lambda state: run(self._take_up, args=(state,)), autograph=False)
 
     def update(
         self, losses: Any, penalty: Any, targets: Mapping[str, Any], predictions: Mapping[str, Any], counts: Any = None
@@ -75,7 +78,7 @@ class Meters:
 
     def state(self) -> list[np.ndarray]:
         """What each replica gathered, one array a variable, `(replicas, ...)`."""
-        found = self._placement.strategy.run(tf.function(self._spread, autograph=False))
+        found = self._run_spread()
         return [np.asarray(self._placement.strategy.experimental_local_results(each)[0]) for each in found]
 
     def restore(self, state: Sequence[np.ndarray]) -> None:
@@ -83,9 +86,7 @@ class Meters:
         replicas = self._placement.replicas
         if len(state[0]) != replicas:
             state = [np.stack([each.sum(axis=0), *[np.zeros_like(each[0])] * (replicas - 1)]) for each in state]
-        self._placement.strategy.run(
-            tf.function(self._take_up, autograph=False), args=([tf.constant(each) for each in state],)
-        )
+        self._run_take_up([tf.constant(each) for each in state])
 
     def _spread(self) -> list[Any]:
         context = tf.distribute.get_replica_context()

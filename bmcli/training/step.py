@@ -149,22 +149,23 @@ class Steps:
         def step(data: Any, rows: Any) -> Any:
             size = rows.shape[0]
             if self._alone:
-                return learn(gather(data, rows), None, size)
+                return learn(gather(data, rows), None, size, 1)
             rows, counts = share(rows, self.placement.replicas)
             found, loss = self._over_parts(gradients, data, rows, counts, size)
             return self._apply(*self._reduced(found, loss))
 
         return step
 
-    def _learn(self, examples: Arrays, counts: Any, size: int) -> Any:
-        return self._apply(*self._gradients(examples, counts, size))
+    def _learn(self, examples: Arrays, counts: Any, size: int, parts: int) -> Any:
+        return self._apply(*self._gradients(examples, counts, size, parts))
 
-    def _gradients(self, examples: Arrays, counts: Any, size: int) -> tuple[list[Any], Any]:
+    def _gradients(self, examples: Arrays, counts: Any, size: int, parts: int) -> tuple[list[Any], Any]:
         """Gradients and loss that some examples add to a batch.
 
         Args:
             counts: 1 for each example that counts and 0 for others, or None if all do.
             size: Examples of the whole batch.
+            parts: How many parts this replica's share of the batch is computed in.
         """
         model = self.network.model
         with tf.GradientTape() as tape:
@@ -172,7 +173,7 @@ class Steps:
             each = losses(self.network, examples, outputs)
             each = each if counts is None else each * counts
             own = penalty(self.network)
-            loss = tf.reduce_sum(each) / size + own / (self.placement.replicas * self.parts)
+            loss = tf.reduce_sum(each) / size + own / (self.placement.replicas * parts)
             scaled = self.optimizer.scale_loss(loss)
         self.meters.update(each, own, examples["targets"], self.network.predict(outputs), counts)
         return tape.gradient(scaled, model.trainable_variables), loss
@@ -184,13 +185,14 @@ class Steps:
         mine = rows.shape[0]
         each = -(-mine // self.parts)  # as many in every part but the last
         full, rest = divmod(mine, each)
-        if self.parts == 1:
-            return gradients(gather(data, rows), counts, size)
+        parts = full + (1 if rest else 0)
+        if parts == 1:
+            return gradients(gather(data, rows), counts, size, 1)
 
         def of(start: Any, length: int) -> tuple[list[Any], Any]:
             chosen = tf.ensure_shape(rows[start : start + length], (length,))
             counted = None if counts is None else tf.ensure_shape(counts[start : start + length], (length,))
-            return gradients(gather(data, chosen), counted, size)
+            return gradients(gather(data, chosen), counted, size, parts)
 
         weights = self.network.model.trainable_variables
         total = [tf.zeros(weight.shape) for weight in weights]

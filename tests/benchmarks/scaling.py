@@ -3,8 +3,11 @@
     python -m tests.benchmarks.scaling [--recipe cnn mlp] [--repeats 3] [--batch 256]
 
 Networks where computing dominates, on generated images. The two take turns, each time as new processes through
-`launch`; a repeat's figure is the median of its calls, the result the median of the repeats. Both worlds have one core
-for each worker, so an ideal pair is 2 times as fast. The prediction comes from constants measured by one worker on one
+`launch`; a repeat's figure is the median of its calls, the result the median of the repeats. Every worker has one core
+to itself, so an ideal pair is 2 times as fast. Other programs on these cores slow down a pair more than one worker,
+because it waits for the slower of both: `busy` is the wall time of one worker in its processor time, 1 on a machine
+with nothing else to do, and `by processor time` the ratio of what both ways compute, which others do not change, but
+which leaves out waiting. The prediction comes from constants measured by one worker on one
 core, and from all-reduces between two workers. Prints a table, and a JSON object on the last line.
 """
 
@@ -72,27 +75,28 @@ def work(recipe_file: Path, found: Path) -> None:
     split = prepared.split("train")
     trainer = Trainer(recipe, training.built(recipe, prepared.spec, split.targets, placement), prepared, placement,
                       None, cache)  # fmt: skip
-    seconds = calls(trainer)
+    result: dict[str, Any] = calls(trainer)
     if placement.workers == 1:
         measured = measure(trainer, split, None)
-        result = {"seconds": seconds, "work": asdict(measured.work), "compute": asdict(measured.cluster.compute)}
-        found.write_text(json.dumps({**result, "seconds_by_batch": measured.seconds}))
-    elif placement.chief:
-        found.write_text(json.dumps({"seconds": seconds}))
+        result |= {"work": asdict(measured.work), "seconds_by_batch": measured.seconds}
+    if placement.chief:
+        found.write_text(json.dumps(result))
 
 
-def calls(trainer: Any) -> list[float]:
-    """Seconds of a step, in each of some calls of about half a second."""
+def calls(trainer: Any) -> dict[str, list[float]]:
+    """Wall and processor seconds of a step, in each of some calls of about half a second; those of the chief."""
     full = trainer.feed.count // trainer.batch
     trainer.feed.open(trainer._order(0), trainer.batch)
-    seconds, count = [], 1
+    seconds, processor, count = [], [], 1
     for _ in range(CALLS + 2):
-        start = time.perf_counter()
+        start, start_processor = time.perf_counter(), time.process_time()
         trainer.steps.many(trainer.feed.block(0, count))
+        processor.append((time.process_time() - start_processor) / count)
         (each,) = trainer.placement.from_chief([(time.perf_counter() - start) / count])
         seconds.append(each)
         count = max(1, min(int(CALL_S / each), full))
-    return seconds[2:]  # the first one compiles, the second one is a single step
+    # The first one compiles, the second one is a single step.
+    return {"seconds": seconds[2:], "processor": processor[2:]}
 
 
 def run(recipe: Path, workers: int, folder: Path) -> dict[str, Any]:
@@ -130,18 +134,40 @@ def compare(model: str, batch: int, repeats: int, folder: Path) -> dict[str, Any
     compute = scaling.fit_through_last(list(best_by_batch), list(best_by_batch.values()))
     cluster = scaling.Cluster("cores", compute, link, input=1e18, copy=1e18, disk=1e18)
     step = scaling.predict(scaling.Work(**runs[1][0]["work"]), cluster, 2)
-    medians = {n: statistics.median(statistics.median(r["seconds"]) for r in found) for n, found in runs.items()}
+    medians = {n: median(found, "seconds") for n, found in runs.items()}
+    processor = {n: median(found, "processor") for n, found in runs.items()}
     best = {n: min(min(r["seconds"]) for r in found) for n, found in runs.items()}
     predicted = compute.at(batch) / step.seconds
+    ratio = medians[1] / medians[2]
     return {
-        "model": model, "batch": batch, "gradient_bytes": runs[1][0]["work"]["gradient_bytes"],
-        "one_s": medians[1], "two_s": medians[2], "ratio": medians[1] / medians[2],
-        "efficiency": medians[1] / medians[2] / 2, "best_one_s": best[1], "best_two_s": best[2],
-        "best_ratio": best[1] / best[2], "fixed_s": compute.fixed, "example_s": compute.slope, "link": asdict(link),
-        "exchange_s": exchange, "predicted_two_s": step.seconds, "predicted_compute_s": step.compute_s,
-        "predicted_exchange_s": step.exchange_s, "predicted_ratio": predicted,
-        "error": predicted / (medians[1] / medians[2]) - 1, "error_of_best": predicted / (best[1] / best[2]) - 1,
-    }  # fmt: skip
+        "model": model,
+        "batch": batch,
+        "gradient_bytes": runs[1][0]["work"]["gradient_bytes"],
+        "one_s": medians[1],
+        "two_s": medians[2],
+        "ratio": ratio,
+        "efficiency": ratio / 2,
+        "best_one_s": best[1],
+        "best_two_s": best[2],
+        "best_ratio": best[1] / best[2],
+        "processor_one_s": processor[1],
+        "processor_two_s": processor[2],
+        "processor_ratio": processor[1] / processor[2],
+        "busy": medians[1] / processor[1],
+        "fixed_s": compute.fixed,
+        "example_s": compute.slope,
+        "link": asdict(link),
+        "exchange_s": exchange,
+        "predicted_two_s": step.seconds,
+        "predicted_compute_s": step.compute_s,
+        "predicted_exchange_s": step.exchange_s,
+        "predicted_ratio": predicted,
+        "error": predicted / ratio - 1,
+    }
+
+
+def median(runs: list[dict[str, Any]], what: str) -> float:
+    return statistics.median(statistics.median(run[what]) for run in runs)
 
 
 def main() -> None:
@@ -156,12 +182,13 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         results = [compare(model, chosen.batch, chosen.repeats, Path(folder)) for model in chosen.recipe]
-    print(f"{'network':<8} {'1 worker':>12} {'2 workers':>12} {'ratio':>7} {'best':>7} {'predicted':>10} {'error':>7}")
+    names = ("1 worker", "2 workers", "ratio", "best", "by processor time", "predicted", "error", "busy")
+    print(f"{'network':<8}" + "".join(f"{name:>{max(9, len(name) + 2)}}" for name in names))
     for found in results:
-        rates = "".join(f"{chosen.batch / found[key]:>10,.0f}/s " for key in ("one_s", "two_s"))
+        rates = "".join(f"{chosen.batch / found[key]:>{width},.0f}/s" for key, width in (("one_s", 8), ("two_s", 9)))
         print(
-            f"{found['model']:<8} {rates}{found['ratio']:>7.2f} {found['best_ratio']:>7.2f} "
-            f"{found['predicted_ratio']:>10.2f} {found['error']:>7.0%}"
+            f"{found['model']:<8}{rates}{found['ratio']:>9.2f}{found['best_ratio']:>9.2f}"
+            f"{found['processor_ratio']:>19.2f}{found['predicted_ratio']:>11.2f}{found['error']:>9.0%}{found['busy']:>9.2f}"
         )
     print(json.dumps(results))
 

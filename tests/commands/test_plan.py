@@ -43,6 +43,12 @@ def test_the_measured_step_is_the_first_of_the_predictions_here(write_recipe: Wr
     assert [step.measured for step in found.steps] == [True, False, False]
 
 
+def test_one_replica_needs_no_network(write_recipe: WriteRecipe, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "network", lambda _: pytest.fail("measured"))
+    found = planned(write_recipe(), cache, replicas=(1,)).to_json()
+    assert json.loads(json.dumps(found, allow_nan=False))["on"]["network"] is None
+
+
 def test_work_follows_from_the_network(write_recipe: WriteRecipe, cache: Path) -> None:
     work = planned(write_recipe(), cache).measured.work
     parameters = 4 * 8 + 8 + 8 * 3 + 3

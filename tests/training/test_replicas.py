@@ -140,10 +140,7 @@ def test_replicas_learn_the_same_with_xla(make_family: MakeTrainer) -> None:
 
 
 def test_replicas_scale_losses_alike_in_mixed_float16(make_family: MakeTrainer) -> None:
-    """Half precision keeps 11 bits, and a share of a batch is summed in another order: 1e-3 of numbers near 1.
-
-    The scale starts at 2**15, which overflows here, so that some first steps are left out: on all replicas alike.
-    """
+    """Half precision keeps 11 bits, so that a share of a batch, summed in another order, differs by 1e-3 or so."""
     one, four = (make_family("mlp", "train.precision=mixed_float16", replicas=replicas) for replicas in (1, 4))
     agree(one, four, tolerance=5e-3)
     for name in ("dynamic_scale", "step_counter"):

@@ -1,0 +1,163 @@
+"""Peak memory and speed of training against the size of the data, resident and streaming.
+
+    python -m tests.benchmarks.memory [--sizes 100MiB 1GiB 4GiB] [--batch 256] [--seconds 20]
+
+Generates prepared data of each size (28 x 28 grey images), trains an MLP on it in a process of its own with each feed,
+and watches the anonymous memory of that process (`RssAnon`: pages of mapped files do not count, the system takes them
+back as it likes). Prints a table, and a JSON object on the last line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bmcli.recipe.fields import Size
+from bmcli.specs import Column, DataSpec
+
+FEEDS = ("resident", "streaming")
+ROW = 28 * 28
+WARM_S = 4.0
+_RECIPE = """\
+bmcli: 1
+name: memory
+data: {source: {kind: builtin, name: digits}}
+model: {kind: mlp, hidden: [128, 64]}
+train: {tensorboard: false, epochs: 100, checkpoint: {time: 10m}, select: {metric: last}}
+"""
+
+
+def generate(folder: Path, size: int) -> None:
+    """Prepared data of about `size` bytes, written in pieces."""
+    rows = size // ROW
+    image = Column("image", "image", (28, 28, 1), "uint8", (28, 28), "uint8", (), {"offset": [0.0], "scale": [255.0]})
+    label = Column("label", "category", (), "int32", (), "string", tuple("0123456789"))
+    spec = DataSpec((image,), (label,), {"train": rows, "validation": 0, "test": 0}, "generated", "generated")
+    chance = np.random.default_rng(0)
+    for split, count in spec.counts.items():
+        (folder / split).mkdir(parents=True)
+        pixels = np.lib.format.open_memmap(
+            folder / split / "inputs-0.npy", mode="w+", dtype="uint8", shape=(count, 28, 28, 1)
+        ) if count else np.zeros((0, 28, 28, 1), "uint8")  # fmt: skip
+        labels = chance.integers(0, 10, count).astype("int32")
+        for start in range(0, count, 100_000):
+            piece = chance.integers(0, 64, (min(100_000, count - start), 28, 28, 1), "uint8")
+            pixels[start : start + len(piece)] = piece + 16 * labels[
+                start : start + len(piece), None, None, None
+            ].astype("uint8")
+        if not count:
+            np.save(folder / split / "inputs-0.npy", pixels)
+        np.save(folder / split / "targets-0.npy", labels)
+    (folder / "spec.json").write_text(json.dumps(spec.to_json()))
+
+
+def serve(folder: Path, feed: str, batch: int, seconds: float) -> None:
+    """Trains for some seconds and prints the examples per second of the calls after the first ones."""
+    from bmcli import runs, training
+    from bmcli.recipe.load import load
+    from bmcli.specs import Prepared
+
+    (folder / "recipe.yaml").write_text(_RECIPE)
+    overrides = [f"train.batch_size={batch}", f"train.stop.time={seconds}s", f"runtime.feed={feed}", "runtime.jit=true"]
+    recipe = load(str(folder / "recipe.yaml"), overrides).recipe
+    prepared = Prepared.open(folder)
+    placement = training.placed(recipe, folder / "cache")
+    network = training.built(recipe, prepared.spec, prepared.split("train").targets, placement)
+    from bmcli.training.loop import Trainer
+
+    class Watch:
+        """Sums up what is done once everything is compiled."""
+
+        examples, taken, done = 0, 0.0, 0
+        last = begun = time.perf_counter()
+
+        def moment(self, moment: Any) -> None:
+            now, done = time.perf_counter(), moment.step * batch
+            if now - self.begun > WARM_S and done > self.done:
+                self.taken += now - self.last
+                self.examples += done - self.done
+            self.done, self.last = done, now
+
+        def epoch(self, row: Any, selected: bool) -> None:
+            self.done, self.last = 0, time.perf_counter()
+
+        def note(self, text: str) -> None:
+            return None
+
+    watch = Watch()
+    run = runs.create(folder / "runs", "memory")
+    Trainer(recipe, network, prepared, placement, run, folder / "cache").train(watch)
+    print(watch.examples / watch.taken)
+
+
+def measured(folder: Path, feed: str, batch: int, seconds: float) -> tuple[float, int]:
+    """Examples per second, and the peak of anonymous memory in bytes."""
+    command = [sys.executable, "-m", "tests.benchmarks.memory", "--serve", str(folder), feed, str(batch), str(seconds)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, _anonymous(process.pid))
+        time.sleep(0.02)
+    out, said = process.communicate()
+    if process.returncode:
+        sys.exit(said)
+    return float(out.split()[-1]), peak
+
+
+def _anonymous(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return 1024 * int(next(line.split()[1] for line in lines if line.startswith("RssAnon")))
+    except (OSError, StopIteration):
+        return 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", default=["100MiB", "1GiB", "4GiB"])
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--seconds", type=float, default=15)
+    parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.serve:
+        serve(Path(chosen.serve[0]), chosen.serve[1], int(chosen.serve[2]), float(chosen.serve[3]))
+        return
+    from pydantic import TypeAdapter
+
+    results = []
+    for text in chosen.sizes:
+        with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as name:
+            folder = Path(name) / "data"
+            generate(folder, int(TypeAdapter(Size).validate_python(text)))
+            result: dict[str, Any] = {"size": text, "batch_size": chosen.batch}
+            for feed in FEEDS:
+                speed, peak = measured(folder, feed, chosen.batch, chosen.seconds)
+                result[feed] = {"examples_per_second": round(speed), "peak_anonymous_bytes": peak}
+            result["speed_ratio"] = (
+                result["streaming"]["examples_per_second"] / result["resident"]["examples_per_second"]
+            )
+            results.append(result)
+            print(
+                f"{text:>8}  "
+                + "  ".join(
+                    f"{feed} {result[feed]['examples_per_second']:>9,} examples/s, "
+                    f"{result[feed]['peak_anonymous_bytes'] / 2**20:>6,.0f} MiB"
+                    for feed in FEEDS
+                )
+                + f"  streaming at {result['speed_ratio']:.2f} of the speed",
+                flush=True,
+            )
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
