@@ -185,6 +185,42 @@ def evaluate(run: str, overrides: tuple[str, ...], split: str | None, data: Path
 @cli.command()
 @recipe_argument
 @overrides_argument
+@click.option(
+    "--replicas",
+    multiple=True,
+    type=click.IntRange(1),
+    metavar="N",
+    help="Predict for so many replicas; may be given again.  [default: 1, 2, 8, 64, 1024]",
+)
+@click.option(
+    "--on",
+    default="this",
+    show_default=True,
+    metavar="CLUSTER",
+    help="this, a100, h100, tpu-v4, or a file that describes a cluster.",
+)
+@click.option(
+    "--per-replica-batch",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Let the batch grow with the replicas; by default the recipe's batch is divided.",
+)
+@output_options
+def plan(
+    recipe: str, overrides: tuple[str, ...], replicas: tuple[int, ...], on: str, per_replica_batch: int | None
+) -> None:  # fmt: skip
+    """Measure a training step of RECIPE here, and predict it on more or other machines."""
+    from bmcli.commands.plan import REPLICAS
+    from bmcli.commands.plan import plan as command
+    from bmcli.runs import cache_folder
+
+    chosen = sorted(set(replicas)) or REPLICAS
+    console().planned(command(recipe, overrides, chosen, on, per_replica_batch, cache_folder()))
+
+
+@cli.command()
+@recipe_argument
+@overrides_argument
 @click.option("--deep", is_flag=True, help="Also read the data and build the model.")
 @output_options
 def validate(recipe: str, overrides: tuple[str, ...], deep: bool) -> None:

@@ -128,6 +128,22 @@ class Console:
         if run:
             self.text(clean(f"\nrun  {run.shown}"))
 
+    def planned(self, plan: Any) -> None:
+        """What a plan measured here, and what it predicts."""
+        self.result(plan.to_json())
+        for line in _measured_here(plan):
+            self.text(clean(line))
+        batch = f"{plan.per_replica_batch:,} examples each" if plan.per_replica_batch else "the recipe's batch, divided"
+        self.text("")
+        self.table(
+            f"on {plan.on.name}, {batch}",
+            ["replicas", "batch", "step ms", "compute", "exchange", "input wait", "checkpoint", "examples/s",
+             "efficiency", "to finish", ""],
+            [_predicted_row(step) for step in plan.steps],
+        )  # fmt: skip
+        for note in plan.notes:
+            self.say(f"note: {note}")
+
     def flags(self) -> list[str]:
         """The options of the command line that make a console like this one."""
         return [*(["--json"] if self.as_json else []), *(["-q"] if self.verbosity < 0 else ["-v"] * self.verbosity)]
@@ -220,6 +236,55 @@ def _progress_bar(console: RichConsole) -> RichProgress:
         TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[told]}", markup=False),
         console=console, transient=True, refresh_per_second=5,
     )  # fmt: skip
+
+
+def _measured_here(plan: Any) -> Iterator[str]:
+    """Lines about the data, the network, and what was measured on this machine."""
+    work, found, here = plan.measured.work, plan.measured, plan.here
+    counts = ", ".join(f"{count:,} {split}" for split, count in plan.spec.counts.items() if count)
+    inputs = ", ".join(f"{c.name} {'x'.join(map(str, c.shape)) or 'scalar'}" for c in plan.spec.inputs[:6])
+    more = f" and {len(plan.spec.inputs) - 6} more" if len(plan.spec.inputs) > 6 else ""
+    targets = ", ".join(column.name for column in plan.spec.targets)
+    feed = f"streaming at {_bytes(found.cluster.input)}/s" if work.streaming else "resident"
+    compute = found.cluster.compute
+    yield f"{plan.name}: {counts} rows; inputs: {inputs}{more}; target: {targets}"
+    yield (
+        f"{plan.parameters:,} parameters; {work.example_flops:,.0f} FLOPs an example (counted); "
+        f"{_bytes(work.gradient_bytes)} exchanged a step; at least {_bytes(work.device_bytes)} of device memory, "
+        "without activations"
+    )
+    yield f"rows: {feed}, {work.example_bytes:,.0f} bytes each, {_bytes(work.example_bytes * work.examples)} in all"
+    yield (
+        f"measured on {plan.device}, XLA {'on' if plan.jit else 'off'}: {_ms(here.seconds)} a step of {here.batch:,} = "
+        f"{_ms(compute.fixed)} + {1e6 * compute.slope:.2f} us an example; {here.examples_per_second:,.0f} examples/s; "
+        f"{_duration(here.epoch_s)} an epoch, {_duration(here.finish_s)} to the end; a checkpoint is copied in "
+        f"{_ms(found.snapshot_s)} and written in {_ms(found.write_s)}"
+    )
+    if found.network:
+        yield (
+            f"measured between two processes: {_bytes(found.network.bandwidth)}/s, "
+            f"{_ms(found.network.latency_s)} a message"
+        )
+
+
+def _predicted_row(step: Any) -> list[Any]:
+    parts = [step.seconds, step.compute_s, step.exchange_s, step.input_s, step.checkpoint_s]
+    return [
+        step.replicas, step.batch, *(round(1e3 * part, 4) for part in parts), round(step.examples_per_second),
+        step.efficiency, _duration(step.finish_s), "measured" if step.measured else "predicted",
+    ]  # fmt: skip
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g} ms"
+
+
+def _bytes(count: float) -> str:
+    """Bytes in the largest unit of which there is at least one."""
+    for unit, size in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count:.0f} B"
 
 
 def _epoch_line(row: Mapping[str, Any], selected: bool) -> str:

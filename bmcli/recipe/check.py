@@ -27,7 +27,7 @@ def check(tree: Node) -> Recipe:
     try:
         return Recipe.model_validate(plain)
     except ValidationError as error:
-        raise BmcliError(*_faults(error.errors(include_url=False), tree)) from None
+        raise BmcliError(*faults_at(error.errors(include_url=False), tree)) from None
 
 
 _STEP = re.compile(r'"((?:[^"\\]|\\.)*)"|([^."=\s][^."=]*)')
@@ -94,7 +94,7 @@ class _Error(NamedTuple):
         return "suggestion" in self.context
 
 
-def _faults(details: Sequence[Any], tree: Node) -> list[Fault]:
+def faults_at(details: Sequence[Any], tree: Node) -> list[Fault]:
     """Errors as faults; of the alternatives of one value those that got farthest become one fault."""
     by_value: dict[Steps, list[_Error]] = {}
     for error in (_located(detail, tree) for detail in details):

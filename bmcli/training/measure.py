@@ -24,7 +24,7 @@ from bmcli.specs import Split
 from bmcli.training import checkpoint, memory, scaling
 from bmcli.training.feed import StreamingFeed
 from bmcli.training.jit import seconds_a_step
-from bmcli.training.launch import available_cores, launch
+from bmcli.training.launch import INTERRUPTED, available_cores, launch
 from bmcli.training.loop import Trainer
 from bmcli.training.network import Network
 from bmcli.training.scaling import Cluster, Link, Work
@@ -85,7 +85,7 @@ def measure(trainer: Trainer, split: Split, network: Link | None) -> Measured:
         compute=scaling.fit_through_last(list(seconds), list(seconds.values())),
         network=network or Link(float("inf"), 0.0),
         input=input_bandwidth,
-        copy=state_bytes / snapshot_s,
+        snapshot=state_bytes / snapshot_s,
         disk=state_bytes / write_s,
         measured=True,
     )
@@ -213,6 +213,8 @@ def exchange_seconds() -> dict[str, float]:
         ended = launch([sys.executable, "-m", "bmcli.training.ring", str(file)], NETWORK_WORKERS, Path(folder))
         if ended.loss is not None:
             raise ended.loss.error()
+        if ended.code == INTERRUPTED:
+            raise KeyboardInterrupt
         if ended.code or not file.exists():
             raise RunFailed("two workers could not exchange anything on this machine.",
                             suggestion="Describe the network in a file: --on FILE.")  # fmt: skip

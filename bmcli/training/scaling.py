@@ -70,7 +70,7 @@ def fit_through_last(xs: Sequence[float], ys: Sequence[float]) -> Line:
     squares = sum(((last_x - x) / y) ** 2 for x, y in before)
     slope = sum((last_x - x) * (last_y - y) / y**2 for x, y in before) / squares if before else math.inf
     slope = min(max(slope, 0.0), last_y / last_x)
-    return Line(last_y - slope * last_x, slope)
+    return Line(max(0.0, last_y - slope * last_x), slope)
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class Cluster:
         network: Between hosts; its bandwidth is that of a whole host.
         inside: Between the replicas of a host.
         input: Bytes a second that a host reads, for all its replicas.
-        copy, disk: Bytes a second that a checkpoint is copied from the device, and written to the disk.
+        snapshot, disk: Bytes a second that a checkpoint is copied from the device, and written to the disk.
         overlap: Share of the exchange that happens during the backward pass, if that is long enough. Our own step
             exchanges after it: 0.
         measured: Whether the constants of one replica were measured.
@@ -162,7 +162,7 @@ class Cluster:
     compute: Line
     network: Link
     input: float
-    copy: float
+    snapshot: float
     disk: float
     inside: Link | None = None
     replicas_per_host: int = 1
@@ -259,7 +259,7 @@ def _checkpoint_s(work: Work, cluster: Cluster, step_s: float) -> float:
     if work.checkpoint_steps is not None:
         apart.append(work.checkpoint_steps * step_s)
     # Steps are whole: two checkpoints are at least one apart.
-    return work.state_bytes / cluster.copy * min(1.0, step_s / min(apart))
+    return work.state_bytes / cluster.snapshot * min(1.0, step_s / min(apart))
 
 
 def warnings(work: Work, cluster: Cluster, steps: Sequence[Step]) -> list[str]:
@@ -316,8 +316,8 @@ class ClusterOptions(Options):
     inside: LinkOptions | None = Field(default=None, description="What joins the replicas of a host.")
     network: LinkOptions = Field(description="What joins the hosts; the bandwidth is that of a whole host.")
     input: Size | None = Field(default=None, description="Bytes a second that a host reads while it trains, as 2GiB.")
-    copy_: Size | None = Field(
-        default=None, alias="copy", description="Bytes a second from a device to its host, for checkpoints."
+    snapshot: Size | None = Field(
+        default=None, description="Bytes a second that a checkpoint is copied with from a device to its host."
     )
     disk: Size | None = Field(default=None, description="Bytes a second that a checkpoint is written with.")
     overlap: Annotated[float, Field(ge=0, le=1)] = Field(
@@ -394,7 +394,7 @@ def read_cluster(tree: Node) -> ClusterOptions:
     try:
         return ClusterOptions.model_validate(plain)
     except ValidationError as error:
-        raise BmcliError(*check._faults(error.errors(include_url=False), tree)) from None
+        raise BmcliError(*check.faults_at(error.errors(include_url=False), tree)) from None
 
 
 def described(name: str, options: ClusterOptions, work: Work, precision: str, here: Cluster) -> Cluster:
@@ -412,7 +412,7 @@ def described(name: str, options: ClusterOptions, work: Work, precision: str, he
         inside=_link(options.inside) if options.inside else None,
         replicas_per_host=options.replicas_per_host,
         input=options.input or here.input,
-        copy=options.copy_ or here.copy,
+        snapshot=options.snapshot or here.snapshot,
         disk=options.disk or here.disk,
         overlap=options.overlap,
         memory=device.memory if device else None,

@@ -23,7 +23,7 @@ WORK = Work(
     state_bytes=2.5 * MB, streaming=True, checkpoint_time_s=60.0,
 )  # fmt: skip
 CLUSTER = Cluster(
-    "test", Line(1e-3, 2e-4), Link(300 * MB, 1e-3), input=500 * MB, copy=1e9, disk=1e8, measured=True
+    "test", Line(1e-3, 2e-4), Link(300 * MB, 1e-3), input=500 * MB, snapshot=1e9, disk=1e8, measured=True
 )  # fmt: skip
 
 works = st.builds(
