@@ -165,6 +165,8 @@ def create(root: Path, name: str) -> Run:
 def discard(run: Run) -> None:
     """Removes a run in which nothing was trained."""
     shutil.rmtree(run.folder, ignore_errors=True)
+    if not run.folder.parent.is_dir():
+        return  # another worker was faster
     left = sorted(folder for folder in run.folder.parent.iterdir() if folder.is_dir() and not folder.is_symlink())
     link = run.folder.parent / "latest"
     if left:

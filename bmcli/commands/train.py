@@ -147,9 +147,9 @@ def _resume(loaded: Loaded, overrides: Sequence[str], run: Run, setting: Setting
     with run.hold() if placement.chief else contextlib.nullcontext():
         trainer = _build(loaded, prepared, placement, run, setting)
         damaged = trainer.resume()
-        if trainer.progress.ended_by is not None and was.get("state") == "done":
+        if trainer.is_over and was.get("state") == "done":
             raise BmcliError(
-                f"{run.shown} is finished: {trainer.progress.ended_by} ended it.",
+                f"{run.shown} is finished: {was.get('ended_by')} ended it.",
                 suggestion=f"It goes on if it may, e.g. with train.epochs={2 * recipe.train.epochs}.",
             )
         for name in damaged:
@@ -296,10 +296,12 @@ def _finish(run: Run | None, loaded: Loaded, trainer: Trainer, prepared: Prepare
     run.set_status("running")
     with _failures_in_status(run):
         parts = trainer.parts
-        with setting.watch(run.name) as watcher:
-            outcome = trainer.train(watcher)
-        if trainer.parts != parts:
-            _write_lock(run, loaded, trainer, prepared.spec)
+        try:
+            with setting.watch(run.name) as watcher:
+                outcome = trainer.train(watcher)
+        finally:
+            if trainer.parts != parts:
+                _write_lock(run, loaded, trainer, prepared.spec)
         if outcome.selected_epoch is not None:
             networks.save(trainer.network, prepared.spec, run.model)
         _require_convergence(outcome)

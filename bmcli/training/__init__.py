@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from bmcli import parts
 from bmcli.console import native_noise_hidden
-from bmcli.machine import processor
 from bmcli.recipe.fields import dump
+from bmcli.training import compiled
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +32,7 @@ def placed(recipe: Recipe, cache: Path) -> Placement:
     Raises:
         BmcliError: The machine cannot give them.
     """
+    compiled.sweep(compiled.folder(cache))
     for name, value in variables(recipe, cache).items():
         os.environ.setdefault(name, value)
     with native_noise_hidden():
@@ -44,9 +43,7 @@ def placed(recipe: Recipe, cache: Path) -> Placement:
 
 def variables(recipe: Recipe, cache: Path) -> dict[str, str]:
     """What TensorFlow is told by the environment when it is imported, unless the user says otherwise."""
-    # Programs that XLA compiled are of use to the same processor and version alone.
-    here = hashlib.sha256(f"{processor()} {version('tensorflow')}".encode()).hexdigest()[:16]
-    kept = (cache / "xla" / here).absolute()
+    kept = compiled.folder(cache)
     found = {
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "TF_XLA_FLAGS": f"--tf_xla_persistent_cache_directory={kept} --tf_xla_persistent_cache_prefix=bmcli",

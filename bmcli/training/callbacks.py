@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Literal
 
 import keras
@@ -35,10 +36,16 @@ class Callbacks:
         model.stop_training = False
         self._model = model
         self._list = keras.callbacks.CallbackList(self._watching, add_history=False, model=model)
-        board = keras.callbacks.TensorBoard(events, write_graph=False) if events and train.tensorboard else None
-        self._board = keras.callbacks.CallbackList([board] if board else [], add_history=False, model=model)
+        self._events = events if train.tensorboard else None
         self._list.on_train_begin()
-        self._board.on_train_begin()
+
+    @cached_property
+    def _board(self) -> keras.callbacks.CallbackList:
+        """TensorBoard, which is imported with the first epoch's end: nobody has to wait for it before."""
+        board = [keras.callbacks.TensorBoard(self._events, write_graph=False)] if self._events else []
+        callbacks = keras.callbacks.CallbackList(board, add_history=False, model=self._model)
+        callbacks.on_train_begin()
+        return callbacks
 
     def after_epoch(self, epoch: int, row: Mapping[str, float]) -> bool:
         """Calls them with an epoch's metrics (`epoch` counts from 1); true if one of them wants to stop."""
@@ -51,17 +58,17 @@ class Callbacks:
         self._list.on_train_end()
         self._board.on_train_end()
 
-    def state(self) -> list[dict[str, float]]:
+    def state(self) -> list[dict[str, float | None]]:
         """Counters and best values, as plain JSON values."""
         return [
-            {name: float(value) for name, value in vars(callback).items() if _is_number(value)}
+            {name: value for name, value in vars(callback).items() if name not in _SET_UP and _is_state(value)}
             for callback in self._watching
         ]
 
-    def restore(self, state: list[dict[str, float]]) -> None:
+    def restore(self, state: list[dict[str, float | None]]) -> None:
+        self._model.stop_training = False
         for callback, values in zip(self._watching, state, strict=True):
-            for name, value in values.items():
-                setattr(callback, name, type(getattr(callback, name) or value)(value))
+            vars(callback).update(values)
 
 
 def _make(described: KerasObject, directions: Directions, path: str) -> Any:
@@ -81,5 +88,9 @@ def _keras_name(name: str) -> str:
     return name.replace("validation/", "val_").replace("train/", "")
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+# Keras finds these out with the first epoch; doing so twice would turn `min_delta` round.
+_SET_UP = ("monitor_op", "min_delta")
+
+
+def _is_state(value: Any) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))

@@ -61,15 +61,17 @@ def seconds_a_step(ways: Sequence[Steps], feed: Feed, rows: tf.Tensor) -> list[f
     """
     before = ways[0].snapshot()
     best = [math.inf] * len(ways)
-    for turn in range(ROUNDS + 1):
-        for way, steps in enumerate(ways):
-            feed.open(rows, steps.batch)
-            block = feed.block(0, 1 if turn == 0 else min(8, feed.count // steps.batch))
-            start = time.perf_counter()
-            steps.many(block)
-            if turn:  # the first one compiles
-                best[way] = min(best[way], (time.perf_counter() - start) / block.count)
-    ways[0].put_back(before)
+    try:
+        for turn in range(ROUNDS + 1):
+            for way, steps in enumerate(ways):
+                feed.open(rows, steps.batch)
+                block = feed.block(0, 1 if turn == 0 else min(8, feed.count // steps.batch))
+                start = time.perf_counter()
+                steps.many(block)
+                if turn:  # the first one compiles
+                    best[way] = min(best[way], (time.perf_counter() - start) / block.count)
+    finally:
+        ways[0].put_back(before)
     return best
 
 

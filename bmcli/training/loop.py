@@ -20,7 +20,7 @@ from bmcli.errors import BmcliError, Interrupted, RunFailed
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
 from bmcli.specs import Prepared
-from bmcli.training import batch, checkpoint, jit, optimizers
+from bmcli.training import batch, checkpoint, compiled, jit, optimizers
 from bmcli.training import feed as feeds
 from bmcli.training.callbacks import Callbacks, Directions
 from bmcli.training.feed import order
@@ -128,7 +128,7 @@ class Trainer:
     ) -> None:
         train = recipe.train
         self.recipe, self.network, self.placement = recipe, network, placement
-        self.run = run
+        self.run, self._cache = run, cache
         self._writes = run is not None and placement.chief
         self.feed = feeds.make(prepared.split("train"), recipe.runtime, placement)
         self.meters = Meters(network, recipe.metrics(), placement)
@@ -205,12 +205,13 @@ class Trainer:
             except Diverged as error:
                 self.progress.ended_by, diverged = "divergence", str(error)
         self.callbacks.finish()
+        compiled.seal(compiled.folder(self._cache))
         return self._outcome(diverged)
 
     def _train(self, watch: Watcher, signals: list[int]) -> None:
-        progress = self.progress
-        if self.recipe.train.batch_size == "auto" and progress.step == 0:
+        if self.recipe.train.batch_size == "auto" and self.progress.step == 0:
             self.save()  # to start again from, should the memory be too small
+        self._drop_later_rows()
         while self.progress.ended_by is None:
             try:
                 self._train_epoch(watch, signals)
@@ -222,7 +223,7 @@ class Trainer:
             cut_off = self.progress.batch < self.steps_per_epoch
             if cut_off:
                 self.save()  # now, so that a larger budget goes on in the middle of this epoch
-            self.progress.ended_by = self._finish_epoch(watch)
+            self.progress.ended_by = self._finish_epoch(watch, cut_off)
             if self.progress.ended_by is not None and not cut_off:
                 self.save()
 
@@ -244,6 +245,12 @@ class Trainer:
         if self._writer is not None:
             self._writer.wait()
         self.resume()
+        self._drop_later_rows()
+
+    def _drop_later_rows(self) -> None:
+        """Rows of epochs that will be trained again."""
+        if self.run is not None and self._writes and self.run.metrics.exists():
+            self.run.keep_rows(self.progress.epoch)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -300,7 +307,7 @@ class Trainer:
         if progress.batch >= full:
             return 1, self.steps.ragged(self.feed.rest())
         every = self.recipe.train.checkpoint.steps
-        to_checkpoint = every - progress.step % every if every else 2**62
+        to_checkpoint = every - (progress.step - self._saved_at_step) if every else 2**62
         left = min(full - progress.batch, self.steps_in_all - progress.step, to_checkpoint)
         block = self.feed.block(progress.batch, min(self._call_steps, left))
         return block.count, self.steps.many(block)
@@ -360,8 +367,12 @@ class Trainer:
         by_steps = options.steps is not None and progress.step - self._saved_at_step >= options.steps
         return by_time or by_steps
 
-    def _finish_epoch(self, watch: Watcher) -> str | None:
-        """Measures, selects, and says why training should stop now, if it should."""
+    def _finish_epoch(self, watch: Watcher, cut_off: bool) -> str | None:
+        """Measures, selects, and says why training should stop now, if it should.
+
+        Args:
+            cut_off: A limit of steps or time ended the epoch before all its rows were trained on.
+        """
         progress = self.progress
         self._require_finite_weights()
         with self._averaged():
@@ -378,6 +389,8 @@ class Trainer:
             self.run.append_row(row)
         watch.epoch(row, selected)
         callback_stops = self.callbacks.after_epoch(progress.epoch, row)
+        if cut_off:
+            return "steps" if progress.step >= self.steps_in_all else "time"
         return "callback" if callback_stops else self._stop_reason(row)
 
     @contextmanager
@@ -470,6 +483,11 @@ class Trainer:
             self._writer.write(self.progress.step, checkpoint.State(groups, values))
         self._saved_at_s, self._saved_at_step = self.progress.train_s, self.progress.step
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to train."""
+        return self.progress.ended_by is not None or self._out_of_budget()
+
     def resume(self) -> tuple[str, ...]:
         """Takes up the newest checkpoint of the run that is whole; names those that are not.
 
@@ -490,8 +508,6 @@ class Trainer:
         self.callbacks.restore(state.values["callbacks"])
         if self.progress.ended_by not in (None, "callback"):
             self.progress.ended_by = self._stop_reason(self.progress.last)
-        if self._writes:
-            self.run.keep_rows(self.progress.epoch)
         return damaged
 
 

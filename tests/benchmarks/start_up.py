@@ -18,6 +18,27 @@ from pathlib import Path
 
 from tests.wrong_recipes import TEN_FAULTS
 
+# Ends once the first call of the compiled steps is done.
+_TO_FIRST_STEP = """
+import os, sys
+sys.argv = ["bmcli", "train", "digits", "--runs", sys.argv[1], "-q"]
+from bmcli import training
+built = training.built
+def watched(*arguments):
+    network = built(*arguments)
+    from bmcli.training.step import Steps
+    many = Steps.many
+    def first(self, block):
+        many(self, block)
+        if self.optimizer.name == "adam" and sys._getframe(1).f_code.co_name == "_call":
+            os._exit(0)
+    Steps.many = first
+    return network
+training.built = watched
+from bmcli.__main__ import main
+main()
+"""
+
 
 def seconds(command: list[str], repeats: int) -> float:
     """Median wall time of a process, after one that warms the disk cache."""
@@ -42,9 +63,14 @@ def main() -> None:
             "bmcli --help": seconds([*bmcli, "--help"], repeats),
             "bmcli validate, ten faults": seconds([*bmcli, "validate", str(wrong)], repeats),
             "bmcli show digits": seconds([*bmcli, "show", "digits"], repeats),
+            "import tensorflow, keras": seconds([sys.executable, "-c", "import tensorflow, keras"], repeats),
+            "digits to the first step": seconds([sys.executable, "-c", _TO_FIRST_STEP, folder], repeats),
         }
+        measured["digits to the first step, beyond imports"] = (
+            measured["digits to the first step"] - measured["import tensorflow, keras"]
+        )
     for name, value in measured.items():
-        print(f"{name:<30} {value:6.3f} s")
+        print(f"{name:<45} {value:6.3f} s")
     print(json.dumps(measured))
 
 

@@ -3,9 +3,10 @@
     python -m tests.benchmarks.train_throughput [--recipe fashion-mlp ...] [--batch 32 64 256] [--repeats 5]
 
 Every way to train takes turns with the others, so that a machine whose speed drifts is fair to all. The ways of
-`model.fit` run in a process with TensorFlow as it comes, ours in one with the variables that bmcli sets before it imports
-TensorFlow; where those matter to the kernels, `fit_..._as_ours` are the ways of `model.fit` in that second process. A turn
-is a training of some seconds after one that compiled. Prints a table, and a JSON object on the last line.
+`model.fit` run in a process with TensorFlow as it comes, ours in one with the variables that bmcli sets before it
+imports TensorFlow; where those matter to the kernels, `fit_..._as_ours` are the ways of `model.fit` in that second
+process. A turn is a training of some seconds after one that compiled. Prints a table, and a JSON object on the last
+line.
 
 Columns: `fit_numpy` on arrays, `fit_tfdata` on a shuffled tf.data, `fit_tfdata_32` the same with 32 steps an execution,
 `ours` and `ours_xla` without and with XLA, and `torch`, a loop over resident tensors, if PyTorch is installed.

@@ -52,7 +52,9 @@ def test_a_saved_model_gives_the_networks_predictions_on_raw_rows(
     }
     served = model({name: np.float32(values) for name, values in raw.items()})
     (target,) = rows.targets
-    np.testing.assert_allclose(served[target], predict(trainer.network, rows, RuntimeOptions(), trainer.placement)[target], atol=1e-5)
+    np.testing.assert_allclose(
+        served[target], predict(trainer.network, rows, RuntimeOptions(), trainer.placement)[target], atol=1e-5
+    )
 
 
 def test_loading_gives_a_network_its_weights_back(make_trainer: MakeTrainer, saved: Saved) -> None:

@@ -1,0 +1,274 @@
+"""Going on with runs, several devices and several processes, as a user calls them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tensorflow as tf
+import yaml
+
+from bmcli.runs import Run
+from bmcli.training.step import Steps
+from tests.conftest import TINY, WriteRecipe
+
+from .conftest import Bmcli, Done
+
+NO_DROPOUT = TINY.replace(", dropout: 0.2", "")
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A finished run and what it printed, trained by the first test that asks."""
+    return {"folder": tmp_path_factory.mktemp("kept")}
+
+
+@pytest.fixture
+def run(bmcli: Bmcli, tmp_path: Path, kept: dict[str, Any]) -> Run:
+    """A copy of a finished run of three epochs."""
+    if "run" not in kept:
+        recipe = kept["folder"] / "recipe.yaml"
+        recipe.write_text(TINY)
+        kept["json"] = bmcli("train", recipe, "--runs", kept["folder"] / "runs", "--json").json()
+        kept["run"] = Path(kept["json"]["run"])
+    return Run(Path(shutil.copytree(kept["run"], tmp_path / "runs" / "tiny" / "copy")))
+
+
+@pytest.fixture
+def in_process(tmp_path: Path) -> Any:
+    """Calls bmcli in a process of its own."""
+
+    def call(*arguments: object) -> Done:
+        command = [sys.executable, "-m", "bmcli", *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=240)
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    return call
+
+
+def without_clock(run: Run) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k not in ("seconds", "examples_per_second")} for row in run.rows()]
+
+
+def test_a_finished_run_goes_on_with_more_epochs_and_its_lock_says_so(
+    bmcli: Bmcli, run: Run, write_recipe: WriteRecipe
+) -> None:
+    done = bmcli("train", "--resume", run.folder, "train.epochs=5", "--json")
+    assert done.code == 0, done.err
+    assert "from epoch 4, step 25" in done.err
+    assert "not bit-identical" not in done.err
+    lock = yaml.safe_load(run.lock.read_text())
+    assert lock["train"]["epochs"] == 5
+    assert [row["epoch"] for row in run.rows()] == [1, 2, 3, 4, 5]
+    assert (run.status()["state"], run.status()["epochs"]) == ("done", 5)
+    whole = bmcli("train", write_recipe(), "train.epochs=5", "--runs", "whole", "--json").json()
+    assert done.json()["metrics"] == whole["metrics"]
+    assert done.json()["selected_epoch"] == whole["selected_epoch"]
+    assert without_clock(run) == without_clock(Run(Path(whole["run"])))
+    assert bmcli("train", "--resume", run.folder).code == 2, "the lock has the new end"
+
+
+@pytest.mark.parametrize("change", ["model.dropout=0.5", "train.batch_size=8", "seed=6", "train.epochsx=3", "train={}"])
+def test_a_change_that_would_make_it_another_training_is_refused(bmcli: Bmcli, run: Run, change: str) -> None:
+    before = run.lock.read_bytes()
+    done = bmcli("train", "--resume", run.folder, change)
+    assert done.code == 2
+    assert "Traceback" not in done.err
+    if change != "train.epochsx=3":
+        assert f"{change.split('=')[0]} cannot change" in done.err
+        for allowed in ("train.epochs", "train.stop", "runtime", "evaluate"):
+            assert allowed in done.err
+    assert run.lock.read_bytes() == before
+    assert run.status()["state"] == "done"
+
+
+def test_a_finished_run_without_a_change_is_refused_with_advice(bmcli: Bmcli, run: Run) -> None:
+    done = bmcli("train", "--resume", run.folder)
+    assert done.code == 2
+    assert "is finished: epochs ended it" in done.err
+    assert "train.epochs=6" in done.err
+    assert run.status()["state"] == "done"
+
+
+def test_a_run_that_a_budget_cut_off_in_an_epoch_is_finished_until_the_budget_is_raised(
+    bmcli: Bmcli, write_recipe: WriteRecipe
+) -> None:
+    run = Run(Path(bmcli("train", write_recipe(), "train.stop.steps=10", "--json").json()["run"]))
+    done = bmcli("train", "--resume", run.folder)
+    assert done.code == 2
+    assert "is finished: steps ended it" in done.err
+    assert bmcli("train", "--resume", run.folder, "train.stop.steps=12", "--json").json()["ended_by"] == "steps"
+    assert [row["step"] for row in run.rows()] == [8, 12]
+
+
+def test_a_refusal_leaves_the_metrics_of_a_run_that_a_budget_cut_off_alone(
+    bmcli: Bmcli, write_recipe: WriteRecipe
+) -> None:
+    run = Run(Path(bmcli("train", write_recipe(), "train.stop.steps=10", "--json").json()["run"]))
+    rows = without_clock(run)
+    assert bmcli("train", "--resume", run.folder).code == 2
+    assert without_clock(run) == rows
+
+
+def test_another_machine_is_said_to_give_other_bits(bmcli: Bmcli, run: Run) -> None:
+    recorded = run.recorded()
+    run.environment.write_text(json.dumps({**recorded, "cores": 99, "intra_op_threads": 7}))
+    done = bmcli("train", "--resume", run.folder, "train.epochs=4")
+    assert done.code == 0, done.err
+    assert "not bit-identical to an uninterrupted run" in done.err
+    assert f"cores (99, now {recorded['cores']})" in done.err
+    assert f"intra_op_threads (7, now {recorded['intra_op_threads']})" in done.err
+    assert done.err.count("not bit-identical") == 1
+
+
+def test_a_lost_record_of_the_machine_is_no_obstacle(bmcli: Bmcli, run: Run) -> None:
+    run.environment.unlink()
+    assert bmcli("train", "--resume", run.folder, "train.epochs=4").code == 0
+
+
+def test_a_damaged_checkpoint_is_named_to_the_user(bmcli: Bmcli, run: Run) -> None:
+    (newest,) = run.checkpoints.iterdir()  # the only one of so short a run
+    before = run.checkpoints / "step-000000001"
+    shutil.copytree(newest, before)
+    (newest / "state.json").unlink()
+    done = bmcli("train", "--resume", run.folder, "train.epochs=4")
+    assert done.code == 0, done.err
+    assert f"checkpoint {newest.name} is damaged; the one before is used." in done.err
+
+
+def test_a_profile_lies_among_the_events(bmcli: Bmcli, write_recipe: WriteRecipe) -> None:
+    done = bmcli("train", write_recipe(), "--profile", "--json")
+    assert done.code == 0, done.err
+    traces = [path for path in Run(Path(done.json()["run"])).events.glob("plugins/profile/*/*") if path.stat().st_size]
+    assert any(path.name.endswith(".xplane.pb") for path in traces)
+
+
+NOWHERE = """\
+bmcli: 1
+name: nowhere
+data: {source: {kind: csv, path: nowhere.csv}, targets: {y: {kind: category}}}
+model: {kind: mlp, hidden: [4]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"), [("mirrored", "this machine has no GPU to mirror on."), ("tpu", "there is no TPU")]
+)
+def test_devices_that_are_not_there_are_a_fault_before_data_is_read(
+    bmcli: Bmcli,
+    write_recipe: WriteRecipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    strategy: str,
+    message: str,
+) -> None:
+    monkeypatch.delenv("TPU_NAME", raising=False)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
+    done = bmcli("train", write_recipe(NOWHERE), "--strategy", strategy, "--json")
+    assert done.code == 2
+    (fault,) = done.json()["faults"]
+    assert fault["path"] == "runtime.strategy"
+    assert fault["message"].startswith(message)
+    assert fault["suggestion"]
+    assert "nowhere.csv" not in done.err
+    assert "Traceback" not in done.err
+    assert not list(tmp_path.glob("runs/*/*"))
+
+
+def test_what_auto_halved_to_is_known_when_an_interrupted_run_goes_on(
+    bmcli: Bmcli, write_recipe: WriteRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = Steps.many
+
+    def failing(steps: Steps, block: Any) -> int:
+        if (tmp_path / "trains").exists() and steps.parts == 1:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM")
+        if steps.parts > 1 and stopping:
+            os.kill(os.getpid(), stopping.pop())
+        return many(steps, block)
+
+    bmcli("train", write_recipe(), "train.batch_size=auto", "--runs", "measured")  # nothing is measured from here on
+    (tmp_path / "trains").touch()
+    stopping = [signal.SIGTERM]
+    monkeypatch.setattr(Steps, "many", failing)
+    stopped = bmcli("train", write_recipe(), "train.batch_size=auto")
+    assert stopped.code == 75, stopped.err
+    assert "in 2 parts" in stopped.err
+    resumed = bmcli("train", "--resume", "tiny")
+    assert resumed.code == 0, resumed.err
+
+
+TWO_CALLS = """\
+import json, sys
+from bmcli.__main__ import main
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["bmcli", *arguments]
+    try:
+        main()
+    except SystemExit as left:
+        if left.code: raise
+"""
+
+
+def test_replicas_train_and_measure_what_one_device_measures(
+    write_recipe: WriteRecipe, run: Run, kept: dict[str, Any], tmp_path: Path
+) -> None:
+    """Both in one process, because to start one takes longer than either."""
+    calls = [
+        ["train", str(write_recipe()), "--strategy", "mirrored", "--replicas", "2", "train.epochs=1", "--json"],
+        ["evaluate", str(run.folder), "runtime.strategy=mirrored", "runtime.replicas=2", "--json"],
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_CALLS, json.dumps(calls)],
+        capture_output=True, text=True, cwd=tmp_path, check=False, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    trained, measured = map(json.loads, done.stdout.splitlines())
+    mirrored = Run(Path(trained["run"]))
+    lock = yaml.safe_load(mirrored.lock.read_text())
+    assert (lock["runtime"]["strategy"], lock["runtime"]["replicas"]) == ("mirrored", 2)
+    assert mirrored.recorded()["replicas"] == 2
+    assert "test/log_loss" in measured["metrics"]
+    assert measured["metrics"] == pytest.approx(
+        {name: kept["json"]["metrics"][name] for name in measured["metrics"]}, abs=1e-6
+    )
+
+
+def test_two_workers_end_with_what_one_process_ends_with(
+    in_process: Any, bmcli: Bmcli, write_recipe: WriteRecipe
+) -> None:
+    alone = bmcli("train", write_recipe(NO_DROPOUT), "train.epochs=2", "--runs", "alone", "--json").json()
+    done = in_process("train", write_recipe(NO_DROPOUT), "train.epochs=2", "--workers", 2, "--json")
+    assert done.code == 0, done.err
+    result = done.json()  # one object
+    run = Run(Path(result["run"]))
+    assert (run.logs / "worker-1.log").exists()
+    assert run.status()["state"] == "done"
+    assert set(result["metrics"]) == set(alone["metrics"])
+    assert result["metrics"] == pytest.approx(alone["metrics"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("override", "path"),
+    [
+        ("train.epochs=0", "train.epochs"),
+        ("train.select.metric=validation/acc", "train.select.metric"),
+    ],
+)
+def test_a_faulty_recipe_is_refused_once_by_all_workers_together(
+    in_process: Any, write_recipe: WriteRecipe, tmp_path: Path, override: str, path: str
+) -> None:
+    done = in_process("train", write_recipe(), override, "--workers", 2, "--json")
+    assert done.code == 2, done.err
+    (fault,) = done.json()["faults"]
+    assert (fault["path"], fault["file"], fault["line"]) == (path, "command line", 1)
+    assert done.err.count("command line:1:") == 1
+    assert "Traceback" not in done.err
+    assert not list(tmp_path.glob("runs/*/*"))

@@ -1,0 +1,245 @@
+"""Feeds: the same batches in the same order, wherever the rows come from and whoever reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bmcli import machine
+from bmcli.recipe.schema import RuntimeOptions
+from bmcli.specs import Split
+from bmcli.training import feed as feeds
+from bmcli.training.feed import Block, ResidentFeed, StreamingFeed, batches, gather, order, part
+
+from .conftest import same
+
+
+@dataclass(frozen=True)
+class Fake:
+    """A placement that only counts."""
+
+    replicas: int = 1
+    workers: int = 1
+    rank: int = 0
+
+    def everywhere(self, arrays: Any) -> Any:
+        return tf.nest.map_structure(tf.constant, arrays)
+
+
+ROW_BYTES = 3 * 4 + 2 + 8 + 4  # of the split below
+
+
+def split_of(count: int) -> Split:
+    """Rows that can be told apart in every array."""
+    rows = np.arange(count)
+    return Split(
+        inputs={
+            "x": (rows[:, None] * 10 + np.arange(3)).astype(np.float32),
+            "image": np.stack([rows % 251, rows // 251], axis=1).astype(np.uint8)[:, :, None],
+        },
+        targets={"y": rows.astype(np.int64)},
+        weights=(rows / 7).astype(np.float32),
+    )
+
+
+def flat(examples: Any) -> list[np.ndarray]:
+    return [np.asarray(array) for array in tf.nest.flatten(examples)]
+
+
+def each_batch(feed: Any, block: Block, batch: int) -> Iterator[list[np.ndarray]]:
+    """The examples of every batch of a block, in the order of the epoch."""
+    assert block.count >= 1
+    for number in range(block.first, block.first + block.count):
+        yield flat(gather(block.data, block.rows[number * batch : (number + 1) * batch]))
+
+
+def epoch_of(feed: Any, rows: tf.Tensor, batch: int, first: int = 0, count: int = 3) -> list[list[np.ndarray]]:
+    """All batches from `first` on, asked for `count` at a time, and the rest."""
+    feed.open(rows, batch, first)
+    found, full = [], feed.count // batch
+    while first < full:
+        block = feed.block(first, min(count, full - first))
+        assert block.count <= count
+        found += each_batch(feed, block, batch)
+        first += block.count
+    if feed.count % batch:
+        found.append(flat(gather(feed.rest().data, feed.rest().rows)))
+    return found
+
+
+@pytest.fixture
+def blocks_of(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes blocks of streaming feeds hold some batches."""
+
+    def limit(steps: int, batch: int) -> None:
+        monkeypatch.setattr(feeds, "BLOCK_BYTES", steps * batch * ROW_BYTES)
+
+    return limit
+
+
+@pytest.mark.parametrize("count", [1, 5, 24, 29, 101])
+@pytest.mark.parametrize("steps", [1, 3, 100])
+@pytest.mark.parametrize("batch", [1, 4, 24])
+def test_streamed_batches_are_the_resident_ones(blocks_of: Any, count: int, steps: int, batch: int) -> None:
+    batch = min(batch, count)
+    blocks_of(steps, batch)
+    split, rows = split_of(count), order(3, 1, count)
+    streamed, resident = (epoch_of(kind(split, Fake()), rows, batch) for kind in (StreamingFeed, ResidentFeed))
+    assert len(streamed) == len(resident) == -(-count // batch)
+    assert all(same(a, b) for a, b in zip(streamed, resident, strict=True))
+    assert sorted(np.concatenate([examples[2] for examples in streamed])) == list(range(count))
+
+
+@pytest.mark.parametrize("first", range(13))
+def test_reading_may_begin_in_the_middle_of_an_epoch(blocks_of: Any, first: int) -> None:
+    blocks_of(5, 8)
+    split, rows = split_of(101), order(3, 1, 101)
+    whole = epoch_of(ResidentFeed(split, Fake()), rows, 8)
+    streamed = epoch_of(StreamingFeed(split, Fake()), rows, 8, min(first, 101 // 8 - 1), count=4)
+    assert all(same(a, b) for a, b in zip(streamed, whole[min(first, 101 // 8 - 1) :], strict=True))
+
+
+def test_an_epoch_may_be_left_for_another_before_its_end(blocks_of: Any) -> None:
+    blocks_of(2, 8)
+    split = split_of(101)
+    feed, resident = StreamingFeed(split, Fake()), ResidentFeed(split, Fake())
+    feed.open(order(3, 0, 101), 8)
+    feed.block(0, 2)
+    for epoch, batch in ((1, 8), (2, 16), (3, 4)):
+        rows = order(3, epoch, 101)
+        found, expected = epoch_of(feed, rows, batch), epoch_of(resident, rows, batch)
+        assert all(same(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_the_same_block_may_be_asked_for_again(blocks_of: Any) -> None:
+    """As measuring does, which trains on the first batches over and over."""
+    blocks_of(3, 8)
+    feed = StreamingFeed(split_of(101), Fake())
+    feed.open(order(3, 0, 101), 8)
+    first, again = feed.block(0, 1), feed.block(0, 2)
+    assert (first.count, again.count) == (1, 2)
+    assert same(next(each_batch(feed, first, 8)), next(each_batch(feed, again, 8)))
+
+
+def test_all_blocks_of_an_epoch_have_the_same_shapes(blocks_of: Any) -> None:
+    blocks_of(5, 8)
+    feed, number, shapes = StreamingFeed(split_of(101), Fake()), 0, set()
+    feed.open(order(3, 0, 101), 8)
+    while number < 12:
+        block = feed.block(number, 12)
+        shapes.add((*(tuple(array.shape) for array in tf.nest.flatten(block.data)), tuple(block.rows.shape)))
+        number += block.count
+    assert len(shapes) == 1
+
+
+def test_some_blocks_are_read_ahead_and_no_more(blocks_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks_of(1, 8)
+    feed = StreamingFeed(split_of(101), Fake())
+    feed.open(order(3, 0, 101), 8, 4)
+    assert sorted(feed._ahead) == [4, 5, 6][: 1 + feeds.READ_AHEAD]
+    feed.block(6, 1)
+    assert sorted(feed._ahead) == [6, 7, 8][: 1 + feeds.READ_AHEAD]
+    feed.block(11, 1)
+    assert sorted(feed._ahead) == [11]
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3, 4, 7, 16])
+@pytest.mark.parametrize("batch", [1, 2, 3, 8, 15, 16, 17, 1000])
+def test_shares_cover_a_batch_evenly_and_are_never_empty(batch: int, replicas: int) -> None:
+    shares = [part(batch, replicas, replica) for replica in range(replicas)]
+    sizes = [last - first for first, last in shares]
+    assert min(sizes) >= 1
+    assert all(0 <= first < last <= batch for first, last in shares)
+    assert {place for first, last in shares for place in range(first, last)} == set(range(batch))
+    assert max(sizes) - min(sizes) <= 1
+    if batch >= replicas:
+        assert sum(sizes) == batch, "no place twice"
+        assert shares == sorted(shares)
+
+
+def places_of(placement: Fake, batch: int) -> list[int]:
+    """The places in a batch that the replicas of a worker read."""
+    local = placement.replicas // placement.workers
+    mine = range(placement.rank * local, (placement.rank + 1) * local)
+    return sorted({place for replica in mine for place in range(*part(batch, placement.replicas, replica))})
+
+
+@pytest.mark.parametrize("replicas", [2, 4])
+@pytest.mark.parametrize("count", [40, 41, 43])
+def test_a_worker_reads_its_own_rows_alone(
+    blocks_of: Any, monkeypatch: pytest.MonkeyPatch, replicas: int, count: int
+) -> None:
+    blocks_of(2, 8)
+    split, rows, read = split_of(count), order(3, 1, count), []
+    taken = feeds._taken
+    monkeypatch.setattr(feeds, "_taken", lambda array, wanted, room: read.extend(wanted) or taken(array, wanted, room))
+    whole = epoch_of(ResidentFeed(split, Fake()), rows, 8)
+    by_worker = []
+    for rank in range(2):
+        placement = Fake(replicas, 2, rank)
+        read.clear()
+        found = epoch_of(StreamingFeed(split, placement), rows, 8)
+        by_worker.append(set(map(int, read)))
+        for number, (ours, all_rows) in enumerate(zip(found, whole, strict=True)):
+            here = places_of(placement, len(all_rows[2]))
+            assert same([array[here] for array in ours], [array[here] for array in all_rows])
+            assert set(map(int, all_rows[2][here])) <= by_worker[rank], number
+    rest = set(map(int, whole[-1][2])) if count % 8 else set()
+    assert by_worker[0] | by_worker[1] == set(range(count))
+    assert by_worker[0] & by_worker[1] <= rest, "only a rest of fewer rows than replicas is read twice"
+    assert max(map(len, by_worker)) < count * 0.6
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({"feed": "streaming"}, StreamingFeed),
+        ({"feed": "resident"}, ResidentFeed),
+        ({"feed": "auto", "memory": "1KiB"}, StreamingFeed),
+        ({"feed": "auto", "memory": "1MiB"}, ResidentFeed),
+        ({}, ResidentFeed),
+    ],
+)
+def test_the_recipe_chooses_the_feed(options: dict[str, Any], kind: type) -> None:
+    assert type(feeds.make(split_of(100), RuntimeOptions(**options), Fake())) is kind
+
+
+def test_a_quarter_of_the_machine_is_granted(monkeypatch: pytest.MonkeyPatch) -> None:
+    split, size = split_of(100), 100 * ROW_BYTES
+    resident, streaming = RuntimeOptions(feed="resident"), RuntimeOptions(feed="streaming")
+    monkeypatch.setattr(machine, "memory", lambda: 4 * size)
+    assert isinstance(feeds.make(split, RuntimeOptions(), Fake()), ResidentFeed)
+    assert isinstance(feeds.make(split, streaming, Fake()), StreamingFeed)
+    monkeypatch.setattr(machine, "memory", lambda: 4 * size - 4)
+    assert isinstance(feeds.make(split, RuntimeOptions(), Fake()), StreamingFeed)
+    assert isinstance(feeds.make(split, resident, Fake()), ResidentFeed)
+
+
+@pytest.mark.parametrize("kind", [ResidentFeed, StreamingFeed])
+@pytest.mark.parametrize(("count", "batch"), [(29, 8), (24, 8), (5, 5), (7, 6), (1, 1)])
+def test_batches_are_every_row_in_its_own_order(blocks_of: Any, kind: type, count: int, batch: int) -> None:
+    blocks_of(2, batch)
+    split, feed = split_of(count), kind(split_of(count), Fake())
+    found, rests = [], []
+    for block, is_rest in batches(feed, batch):
+        rests.append(is_rest)
+        found += [flat(gather(block.data, block.rows))] if is_rest else list(each_batch(feed, block, batch))
+    together = [np.concatenate(arrays) for arrays in zip(*found, strict=True)]
+    assert same(together, flat(feeds._arrays(split)))
+    assert rests[-1] is bool(count % batch)
+    assert not any(rests[:-1])
+
+
+def test_rows_may_lie_on_a_disk(tmp_path: Any, blocks_of: Any) -> None:
+    blocks_of(2, 8)
+    np.save(tmp_path / "x.npy", split_of(50).inputs["x"])
+    split = Split(inputs={"x": np.load(tmp_path / "x.npy", mmap_mode="r")}, targets={"y": np.arange(50)}, weights=None)
+    rows = order(3, 1, 50)
+    streamed, resident = (epoch_of(kind(split, Fake()), rows, 8) for kind in (StreamingFeed, ResidentFeed))
+    assert all(same(a, b) for a, b in zip(streamed, resident, strict=True))
+    assert len(streamed[0]) == 2, "no weights where there are none"
