@@ -26,7 +26,7 @@ from bmcli.specs import Column, DataSpec
 
 FEEDS = ("resident", "streaming")
 ROW = 28 * 28
-WARM_S = 4.0
+WARM_S = 3.0
 _RECIPE = """\
 bmcli: 1
 name: memory
@@ -78,10 +78,11 @@ def serve(folder: Path, feed: str, batch: int, seconds: float) -> None:
         """Sums up what is done once everything is compiled."""
 
         examples, taken, done = 0, 0.0, 0
-        last = begun = time.perf_counter()
+        begun: float | None = None
 
         def moment(self, moment: Any) -> None:
             now, done = time.perf_counter(), moment.step * batch
+            self.begun = self.begun or now
             if now - self.begun > WARM_S and done > self.done:
                 self.taken += now - self.last
                 self.examples += done - self.done
