@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from bmcli.layers.masked import Masked
 
-STEPS = tf.constant([[[2.0], [4.0], [90.0]], [[5.0], [6.0], [7.0]]])
+STEPS = np.array([[[2.0], [4.0], [90.0]], [[5.0], [6.0], [7.0]]], "float32")
 
 
 def test_layers_behind_it_see_the_mask() -> None:

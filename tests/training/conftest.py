@@ -17,7 +17,8 @@ from bmcli.recipe.load import load
 from bmcli.training import built, strategy
 from bmcli.training.loop import Trainer
 
-# TensorFlow can divide the CPU only before its first use, so all tests of this process have it divided.
+# TensorFlow can divide the CPU only before its first use, so all tests of this process have it divided, and no test
+# module may make a tensor while it is imported.
 DEVICES = 4
 (_CPU,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfiguration()] * DEVICES)
