@@ -101,7 +101,11 @@ MESSAGES = [
     (SMALLEST + "train: 3", "expected a mapping, received 3.", ""),
     (SMALLEST + "train:", "expected a mapping, received nothing.", ""),
     (SMALLEST + "train: {tensorboard: yes}", "expected true or false, received 'yes'.", ""),
-    (SMALLEST + "runtime: {strategy: outo}", "expected 'auto', 'one_device', 'mirrored', 'multi_worker' or 'tpu', received 'outo'.", "mean 'auto'?"),
+    (
+        SMALLEST + "runtime: {strategy: outo}",
+        "expected 'auto', 'one_device', 'mirrored', 'multi_worker' or 'tpu', received 'outo'.",
+        "mean 'auto'?",
+    ),
     (SMALLEST + "train: {metrics: auc}", "expected a list, received 'auc'.", ""),
     (SMALLEST + "train: {metrics: [acu]}", "no kind 'acu'.", "Did you mean 'auc'?"),
     (SMALLEST + "data:", "'data' is written twice, first on line 2.", ""),
