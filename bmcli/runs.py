@@ -79,6 +79,12 @@ class Run:
         return self.folder / "status.json"
 
     @property
+    def to_resume(self) -> str:
+        """The command that goes on with the run, in as many workers as were started together last."""
+        workers = sum(1 for _ in self.logs.glob("worker-*.log")) + 1
+        return f"bmcli train --resume {self.shown}" + (f" --workers {workers}" if workers > 1 else "")
+
+    @property
     def name(self) -> str:
         return self.folder.parent.name
 

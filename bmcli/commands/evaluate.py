@@ -12,7 +12,7 @@ from bmcli import disk, parts, runs, training
 from bmcli.errors import BmcliError, GateMissed
 from bmcli.recipe.check import dotted, read_steps
 from bmcli.recipe.load import Loaded, load
-from bmcli.recipe.schema import Recipe
+from bmcli.recipe.schema import OF_STRATEGY, Recipe
 from bmcli.runs import Run
 from bmcli.specs import DataSpec, Split
 
@@ -56,11 +56,19 @@ def evaluate(
     """
     run = find_run(target, root)
     _check_overrides(overrides)
-    loaded = load(str(run.lock), overrides)
+    # On what there is here: the devices of the training may be elsewhere by now.
+    loaded = load(str(run.lock), elsewhere(overrides))
     try:
         return _evaluate(loaded, run, split, data, cache)
     except BmcliError as error:
         raise loaded.locate(error) from None
+
+
+def elsewhere(overrides: Sequence[str]) -> list[str]:
+    """Overrides that also free a recipe of the devices it was trained on, unless they choose devices themselves."""
+    usual = {"runtime.strategy": "auto", **{f"runtime.{option}": "null" for option in OF_STRATEGY}}
+    chosen = {dotted(read_steps(argument)[0]) for argument in overrides}
+    return [*overrides, *(f"{path}={value}" for path, value in usual.items() if not {path, "runtime"} & chosen)]
 
 
 def _check_overrides(overrides: Sequence[str]) -> None:

@@ -153,7 +153,12 @@ def _plan(
 
 def _measured(asked: Recipe, prepared: Prepared, with_network: bool, cache: Path) -> tuple[Measured, dict[str, Any]]:
     """What was measured of one replica, and what it was measured on."""
-    recipe = _on_one_device(asked)
+    if asked.runtime.strategy == "tpu":
+        raise BmcliError(
+            "a TPU is not measured.", path="runtime.strategy",
+            suggestion="Plan with runtime.strategy=auto and --on tpu-v4.",
+        )  # fmt: skip
+    recipe = asked.on_one_device()
     placement = training.placed(recipe, cache)
     from bmcli.training import measure  # after the start, which keeps TensorFlow quiet
     from bmcli.training.loop import Trainer
@@ -168,18 +173,6 @@ def _measured(asked: Recipe, prepared: Prepared, with_network: bool, cache: Path
         "jit": trainer.steps.jit,
     }
     return measure.measure(trainer, split, link), about
-
-
-def _on_one_device(recipe: Recipe) -> Recipe:
-    """The recipe with its feed and precision, but on the first device of this machine alone."""
-    if recipe.runtime.strategy == "tpu":
-        raise BmcliError(
-            "a TPU is not measured.", path="runtime.strategy",
-            suggestion="Plan with runtime.strategy=auto and --on tpu-v4.",
-        )  # fmt: skip
-    usual = {name: type(recipe.runtime).model_fields[name].default for name in ("replicas", "cluster", "start_timeout")}
-    runtime = recipe.runtime.model_copy(update={**usual, "strategy": "one_device"})
-    return recipe.model_copy(update={"runtime": runtime})
 
 
 def _limits(measured: Measured, cluster: Cluster, replicas: Sequence[int]) -> list[str]:

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bmcli import disk, runs, training
-from bmcli.commands.evaluate import Measured, check_gates, data_of, measure, require_same_data
+from bmcli.commands.evaluate import (
+    Measured,
+    check_gates,
+    data_of,
+    elsewhere,
+    measure,
+    require_same_data,
+)
 from bmcli.data.preparation import prepare
 from bmcli.data.resolution import resolved
 from bmcli.errors import BmcliError, Interrupted, RunFailed
@@ -129,8 +136,9 @@ def resume(folder: str, overrides: Sequence[str], setting: Setting) -> Trained:
         overrides: Changes to what may be another when a run goes on.
     """
     run = runs.find(setting.root, folder)
-    loaded = load(str(run.lock), [*_reset(overrides), *overrides])
     _check_changes(overrides)
+    moves = any(dotted(read_steps(argument)[0]) == "runtime.strategy" for argument in overrides)
+    loaded = load(str(run.lock), elsewhere(overrides) if moves else overrides)
     try:
         return _resume(loaded, overrides, run, setting)
     except BmcliError as error:
@@ -192,8 +200,7 @@ def train_in_workers(
         ended = launch(command, workers, run.logs)
         if ended.loss is None:
             return ended.code
-        saved = any(run.checkpoints.glob("step-*"))
-        raise ended.loss.error(f"bmcli train --resume {run.shown} --workers {workers}" if saved else "")
+        raise ended.loss.error(run.to_resume if any(run.checkpoints.glob("step-*")) else "")
     finally:
         if not run.lock.exists():
             runs.discard(run)  # nothing was trained
@@ -209,12 +216,6 @@ def _check_changes(overrides: Sequence[str]) -> None:
                 f"{path} cannot change when a run goes on: it would be another training.",
                 suggestion=f"What may change: {', '.join(CHANGEABLE)}. Train the recipe anew for the rest.",
             )
-
-
-def _reset(overrides: Sequence[str]) -> list[str]:
-    """Another strategy begins without the options of the one before."""
-    changed = any(dotted(read_steps(argument)[0]) == "runtime.strategy" for argument in overrides)
-    return [f"runtime.{option}=null" for option in ("replicas", "cluster", "tpu", "start_timeout")] if changed else []
 
 
 def _differences(run: Run, placement: Placement, loaded: Loaded, was: Mapping[str, Any]) -> list[str]:
@@ -319,8 +320,9 @@ def _failures_in_status(run: Run) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        verb = "Measure it with `bmcli evaluate" if run.model.exists() else "Go on with `bmcli train --resume"
-        interrupted = Interrupted("interrupted after training.", suggestion=f"{verb} {run.shown}`.")
+        measuring = f"Measure it with `bmcli evaluate {run.shown}`."
+        advice = measuring if run.model.exists() else f"Go on with `{run.to_resume}`."
+        interrupted = Interrupted("interrupted after training.", suggestion=advice)
         with contextlib.suppress(OSError):
             run.set_status("interrupted", reason=str(interrupted))
         raise interrupted from None
@@ -337,7 +339,7 @@ def _disk_failed(error: OSError, run: Run) -> RunFailed:
     saved = any(run.checkpoints.glob("step-*"))
     return RunFailed(
         f"{error.filename or run.shown}: {(error.strerror or str(error)).lower()}.",
-        suggestion=f"What was written before is whole: make room, then `bmcli train --resume {run.shown}`."
+        suggestion=f"What was written before is whole: make room, then `{run.to_resume}`."
         if saved
         else "Make room, then train again.",
     )

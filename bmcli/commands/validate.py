@@ -9,7 +9,6 @@ from typing import Any
 from bmcli import training
 from bmcli.errors import BmcliError
 from bmcli.recipe.load import Loaded, load
-from bmcli.recipe.schema import RuntimeOptions
 
 
 def validate(target: str, overrides: Sequence[str], cache: Path | None) -> dict[str, Any]:
@@ -51,6 +50,6 @@ def _build(loaded: Loaded, cache: Path) -> dict[str, Any]:
         recipe,
         prepared.spec,
         prepared.split("train").targets,
-        training.placed(recipe.model_copy(update={"runtime": RuntimeOptions(strategy="one_device")}), cache),
+        training.placed(recipe.on_one_device(), cache),
     )
     return {"rows": dict(prepared.spec.counts), "parameters": network.model.count_params()}

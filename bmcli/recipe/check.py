@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from bmcli import parts
 from bmcli.errors import BmcliError, Fault, Place
 from bmcli.recipe.fields import shown
 from bmcli.recipe.nodes import Node, Steps
 from bmcli.recipe.schema import Recipe
+
+_Options = TypeVar("_Options", bound=BaseModel)
 
 
 def check(tree: Node) -> Recipe:
@@ -21,13 +23,25 @@ def check(tree: Node) -> Recipe:
     Raises:
         BmcliError: All faults at once, in the order of the file; those of faulty nodes are left out.
     """
+    return check_as(Recipe, tree, "a recipe is a mapping of sections")
+
+
+def check_as(kind: type[_Options], tree: Node, expected: str) -> _Options:
+    """The options that a tree holds.
+
+    Args:
+        expected: What it should be, for the fault if it is no mapping.
+
+    Raises:
+        BmcliError: All faults at once, in the order of the file; those of faulty nodes are left out.
+    """
     plain = tree.plain()
     if not isinstance(plain, dict):
-        raise BmcliError(Fault(f"a recipe is a mapping of sections, received {shown(plain)}.", place=tree.place))
+        raise BmcliError(Fault(f"{expected}, received {shown(plain)}.", place=tree.place))
     try:
-        return Recipe.model_validate(plain)
+        return kind.model_validate(plain)
     except ValidationError as error:
-        raise BmcliError(*faults_at(error.errors(include_url=False), tree)) from None
+        raise BmcliError(*_faults(error.errors(include_url=False), tree)) from None
 
 
 _STEP = re.compile(r'"((?:[^"\\]|\\.)*)"|([^."=\s][^."=]*)')
@@ -94,7 +108,7 @@ class _Error(NamedTuple):
         return "suggestion" in self.context
 
 
-def faults_at(details: Sequence[Any], tree: Node) -> list[Fault]:
+def _faults(details: Sequence[Any], tree: Node) -> list[Fault]:
     """Errors as faults; of the alternatives of one value those that got farthest become one fault."""
     by_value: dict[Steps, list[_Error]] = {}
     for error in (_located(detail, tree) for detail in details):

@@ -341,6 +341,15 @@ class TrainOptions(Options):
         return value
 
 
+OF_STRATEGY: Mapping[str, tuple[str, ...]] = {
+    "replicas": ("mirrored",),
+    "cluster": ("multi_worker", "auto"),
+    "start_timeout": ("multi_worker", "auto"),
+    "tpu": ("tpu", "auto"),
+}
+"""Options of `runtime` that mean something with some strategies alone."""
+
+
 class RuntimeOptions(Options):
     """What the training runs on; never changes what is learned beyond the last bits."""
 
@@ -358,7 +367,8 @@ class RuntimeOptions(Options):
         description="Who tells `multi_worker` its peers: the variable TF_CONFIG, Slurm, or Kubernetes.",
     )
     tpu: str | None = Field(
-        default=None, description="Name or address of the TPU; by default that of the environment, or `local`."
+        default=None,
+        description="Name or address of the TPU; by default that in the variable TPU_NAME, or the `local` one.",
     )
     start_timeout: Duration = Field(default=120.0, description="How long workers wait for each other to start.")
     feed: Literal["auto", "resident", "streaming"] = Field(
@@ -376,13 +386,7 @@ class RuntimeOptions(Options):
 
     @model_validator(mode="after")
     def _options_have_an_effect(self) -> RuntimeOptions:
-        belongs = {
-            "replicas": ("mirrored",),
-            "cluster": ("multi_worker", "auto"),
-            "start_timeout": ("multi_worker", "auto"),
-            "tpu": ("tpu", "auto"),
-        }
-        for option, strategies in belongs.items():
+        for option, strategies in OF_STRATEGY.items():
             unusual = getattr(self, option) != type(self).model_fields[option].default
             if unusual and self.strategy not in strategies:
                 raise fault_at(
@@ -441,6 +445,12 @@ class Recipe(Options):
     train: TrainOptions = Field(default=TrainOptions(), description="How the network learns.")
     runtime: RuntimeOptions = Field(default=RuntimeOptions(), description="What the training runs on.")
     evaluate: EvaluateOptions = Field(default=EvaluateOptions(), description="How the trained model is measured.")
+
+    def on_one_device(self) -> Recipe:
+        """The same recipe on the first device of a machine alone."""
+        usual = {option: RuntimeOptions.model_fields[option].default for option in OF_STRATEGY}
+        runtime = self.runtime.model_copy(update={**usual, "strategy": "one_device"})
+        return self.model_copy(update={"runtime": runtime})
 
     def targets(self) -> Mapping[str, Kind]:
         """Target options by name, those of the source if the recipe names none."""

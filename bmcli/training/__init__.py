@@ -56,7 +56,7 @@ def variables(recipe: Recipe, cache: Path) -> dict[str, str]:
 
 def can_be_refused(runtime: RuntimeOptions) -> bool:
     """Whether a machine may be unable to give these devices, so that asking comes before reading data."""
-    return runtime.strategy not in ("auto", "one_device")
+    return runtime.strategy not in ("auto", "one_device") or runtime.cluster != "auto" or runtime.tpu is not None
 
 
 def built(recipe: Recipe, spec: DataSpec, train_targets: Mapping[str, np.ndarray], placement: Placement) -> Network:

@@ -25,8 +25,9 @@ def choose(make: Callable[[int], Steps], feed: Feed, rows: tf.Tensor, cache: Pat
     smallest = min(SMALLEST, feed.count)
     first = make(smallest)
     key = memory.key(first, feed.count)
-    known = memory.recall(cache / "batch", key, "batch_size") if first.placement.chief else None
-    (size,) = first.placement.from_chief([known if isinstance(known, int) else 0])
+    known = memory.recall(cache / "batch", key, "batch_size")
+    whole = isinstance(known, int) and not isinstance(known, bool) and 0 < known <= feed.count
+    (size,) = first.placement.from_chief([known if whole else 0])
     if size:
         return int(size)
     best, rate = smallest, smallest / seconds_a_step([first], feed, rows)[0]

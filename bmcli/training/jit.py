@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import keras
 import tensorflow as tf
 
 from bmcli.training import memory
@@ -26,8 +25,6 @@ def choose(make: Callable[[bool], Steps], feed: Feed, rows: tf.Tensor, steps_in_
     kernels round differently. On several workers the chief decides.
     """
     plain = make(False)
-    if plain.placement.on_cpu and _has_convolutions(plain.network.model):
-        return plain  # always slower there
     key = memory.key(plain, feed.count, steps_in_all)
     remembered = memory.recall(cache / "jit", key, "jit")
     (known,) = plain.placement.from_chief([float(remembered) if isinstance(remembered, bool) else -1.0])
@@ -73,10 +70,6 @@ def seconds_a_step(ways: Sequence[Steps], feed: Feed, rows: tf.Tensor) -> list[f
     finally:
         ways[0].put_back(before)
     return best
-
-
-def _has_convolutions(model: keras.Model) -> bool:
-    return any("Conv" in type(layer).__name__ for layer in model._flatten_layers())
 
 
 def _finite(seconds: float) -> float | None:

@@ -122,6 +122,8 @@ def launch(
         BmcliError: There are fewer GPUs than workers.
     """
     given = dict(os.environ if environment is None else environment)
+    for log in logs.glob("worker-*.log"):
+        log.unlink()
     ports = free_ports(workers)
     shares = [
         {**_gpu_share(given, workers, i), **_thread_share(given, workers), "TF_CONFIG": _tf_config(ports, i)}

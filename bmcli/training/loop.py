@@ -129,7 +129,7 @@ class Trainer:
         train = recipe.train
         self.recipe, self.network, self.placement = recipe, network, placement
         self.run, self._cache = run, cache
-        self._writes = run is not None and placement.chief
+        self._kept = run if placement.chief else None  # what this worker writes
         self.feed = feeds.make(prepared.split("train"), recipe.runtime, placement)
         self.meters = Meters(network, recipe.metrics(), placement)
         self.validation = _validation(network, prepared, recipe, placement)
@@ -146,12 +146,12 @@ class Trainer:
         if train.ema is not None:
             with placement.strategy.scope():
                 self.average = Average(network.model.trainable_variables, train.ema)
-        events = str(run.events) if run is not None and self._writes else None
+        events = str(self._kept.events) if self._kept else None
         self.callbacks = Callbacks(train, network.model, self.optimizer, events, self.directions)
         self.steps = self._compiled(cache)
         self._finite_weights = tf.function(lambda: _all_finite(network.model.weights), autograph=False)
-        self._writer = checkpoint.Writer(run.checkpoints) if run is not None and self._writes else None
-        self._profile = Profile(str(run.events)) if run is not None and profile and self._writes else None
+        self._writer = checkpoint.Writer(self._kept.checkpoints) if self._kept else None
+        self._profile = Profile(str(self._kept.events)) if self._kept and profile else None
         self.progress = Progress()
         self.selected: list[np.ndarray] = []
         self._call_steps = 1
@@ -163,13 +163,12 @@ class Trainer:
         wanted = self.recipe.train.batch_size
         if wanted != "auto":
             return min(wanted, self.feed.count)
-        trial = self._built_optimizer(10**6)
-        jit_wanted = self.recipe.runtime.jit is True
+        trial, jit_wanted = self._built_optimizer(10**6), self.recipe.runtime.jit is True
 
         def make(size: int) -> Steps:
             return Steps(self.network, trial, self.meters, self.placement, size, jit_wanted, self.parts)
 
-        return batch.choose(make, self.feed, self._order(0), cache)
+        return batch.choose(make, self.feed, self.order_of(0), cache)
 
     def _built_optimizer(self, steps: int) -> keras.Optimizer:
         with self.placement.strategy.scope():
@@ -180,15 +179,22 @@ class Trainer:
     def _compiled(self, cache: Path) -> Steps:
         wanted = self.recipe.runtime.jit
         if isinstance(wanted, bool):
-            return self._steps(wanted)
-        return jit.choose(self._steps, self.feed, self._order(0), self.steps_in_all, cache)
+            return self.steps_of(self.batch, wanted)
+        model = self.recipe.model
+        if self.placement.on_cpu and parts.load("models", model.kind).convolves(model):
+            return self.steps_of(self.batch, jit=False)  # XLA's convolutions are always slower there
 
-    def _steps(self, compiled: bool) -> Steps:
-        return Steps(
-            self.network, self.optimizer, self.meters, self.placement, self.batch, compiled, self.parts, self.average
-        )
+        def make(jit: bool) -> Steps:
+            return self.steps_of(self.batch, jit)
 
-    def _order(self, epoch: int) -> tf.Tensor:
+        return jit.choose(make, self.feed, self.order_of(0), self.steps_in_all, cache)
+
+    def steps_of(self, batch: int, jit: bool) -> Steps:
+        """Compiled steps of this training with another batch, or by another compiler."""
+        return Steps(self.network, self.optimizer, self.meters, self.placement, batch, jit, self.parts, self.average)
+
+    def order_of(self, epoch: int) -> tf.Tensor:
+        """The rows in the order of an epoch, which counts from 0."""
         return order(self.recipe.seed, epoch, self.feed.count)
 
     def train(self, watch: Watcher) -> Outcome:
@@ -204,6 +210,8 @@ class Trainer:
                 self._train(watch, signals)
             except Diverged as error:
                 self.progress.ended_by, diverged = "divergence", str(error)
+        if self._profile is not None and not self._profile.recorded:
+            watch.note("The training was too short for a trace: give it more epochs.")
         self.callbacks.finish()
         compiled.seal(compiled.folder(self._cache))
         return self._outcome(diverged)
@@ -230,7 +238,7 @@ class Trainer:
     def _can_need_less_memory(self) -> bool:
         return (
             self.recipe.train.batch_size == "auto"
-            and self._writes
+            and self._kept is not None
             and self.placement.workers == 1
             and (2 * self.parts <= self.batch)
         )
@@ -241,7 +249,7 @@ class Trainer:
         watch.note(
             f"The memory is too small for {self.batch} examples at once: each batch is computed in {self.parts} parts."
         )
-        self.steps = self._steps(self.steps.jit)
+        self.steps = self.steps_of(self.batch, self.steps.jit)
         if self._writer is not None:
             self._writer.wait()
         self.resume()
@@ -249,8 +257,8 @@ class Trainer:
 
     def _drop_later_rows(self) -> None:
         """Rows of epochs that will be trained again."""
-        if self.run is not None and self._writes and self.run.metrics.exists():
-            self.run.keep_rows(self.progress.epoch)
+        if self._kept and self._kept.metrics.exists():
+            self._kept.keep_rows(self.progress.epoch)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -289,7 +297,7 @@ class Trainer:
             self.meters.reset()
             progress.epoch_s = 0.0
         full = self.feed.count // self.batch
-        self.feed.open(self._order(progress.epoch), self.batch, min(progress.batch, full - 1))
+        self.feed.open(self.order_of(progress.epoch), self.batch, min(progress.batch, full - 1))
         while progress.batch < self.steps_per_epoch and not self._out_of_budget():
             if self._profile is not None:
                 self._profile.on_call()
@@ -359,7 +367,7 @@ class Trainer:
         )
 
     def _how_to_resume(self) -> str:
-        return f"Go on with `bmcli train --resume {self.run.shown}`." if self.run is not None else ""
+        return f"Go on with `{self.run.to_resume}`." if self.run else ""
 
     def _checkpoint_is_due(self) -> bool:
         options, progress = self.recipe.train.checkpoint, self.progress
@@ -385,8 +393,8 @@ class Trainer:
         if selected:
             progress.best, progress.selected_epoch, progress.row = row.get(self.select), progress.epoch, row
             self.selected = kept
-        if self.run is not None and self._writes:
-            self.run.append_row(row)
+        if self._kept:
+            self._kept.append_row(row)
         watch.epoch(row, selected)
         callback_stops = self.callbacks.after_epoch(progress.epoch, row)
         if cut_off:

@@ -96,13 +96,7 @@ def _step_seconds(trainer: Trainer) -> dict[int, float]:
     """Seconds of a step at a quarter, a half and the whole of the batch."""
     whole = trainer.batch
     sizes = sorted({max(1, whole // 4), max(1, whole // 2), whole})
-    ways = [
-        Steps(
-            trainer.network, trainer.optimizer, trainer.meters, trainer.placement, size, trainer.steps.jit,
-            trainer.parts, trainer.average,
-        )
-        for size in sizes
-    ]  # fmt: skip
+    ways = [trainer.steps_of(size, trainer.steps.jit) for size in sizes]
     rows = tf.range(trainer.feed.count, dtype=tf.int32)
     start = time.perf_counter()
     best = seconds_a_step(ways, trainer.feed, rows)
@@ -157,7 +151,7 @@ def _warnings_hidden() -> Iterator[None]:
 
 def gradient_bytes(steps: Steps) -> float:
     """Bytes that a step sums over the replicas: gradients, moving statistics and the loss."""
-    exchanged = [*steps.network.model.trainable_variables, *steps._statistics]
+    exchanged = [*steps.network.model.trainable_variables, *steps.statistics]
     return float(sum(_bytes(variable) for variable in exchanged) + 4)
 
 
@@ -172,7 +166,7 @@ def _input(trainer: Trainer, split: Split) -> tuple[float, float]:
     feed = StreamingFeed(split, trainer.placement)
     full, done = feed.count // trainer.batch, 0
     start = time.perf_counter()
-    feed.open(trainer._order(0), trainer.batch)
+    feed.open(trainer.order_of(0), trainer.batch)
     while done < full and time.perf_counter() - start < READ_S:
         done += feed.block(done, full - done).count
     return done * trainer.batch * example_bytes / (time.perf_counter() - start), example_bytes

@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from bmcli import parts
-from bmcli.errors import BmcliError, Fault
+from bmcli.errors import BmcliError
 from bmcli.recipe import check, nodes
-from bmcli.recipe.fields import Duration, Options, Size, fault_at, shown
+from bmcli.recipe.fields import Duration, Options, Size, fault_at
 from bmcli.recipe.nodes import Node
 
 BACKWARD = 2 / 3  # Share of the computing that can hide an exchange: the backward pass multiplies twice, forward once.
@@ -388,13 +388,7 @@ def read_cluster(tree: Node) -> ClusterOptions:
     Raises:
         BmcliError: Every fault at once, with its place.
     """
-    plain = tree.plain()
-    if not isinstance(plain, dict):
-        raise BmcliError(Fault(f"a cluster is described by a mapping, received {shown(plain)}.", place=tree.place))
-    try:
-        return ClusterOptions.model_validate(plain)
-    except ValidationError as error:
-        raise BmcliError(*check.faults_at(error.errors(include_url=False), tree)) from None
+    return check.check_as(ClusterOptions, tree, "a cluster is described by a mapping")
 
 
 def described(name: str, options: ClusterOptions, work: Work, precision: str, here: Cluster) -> Cluster:

@@ -87,7 +87,7 @@ class Steps:
     ) -> None:
         self.network, self.optimizer, self.meters, self.placement = network, optimizer, meters, placement
         self.batch, self.jit, self.parts, self.average = batch, jit, parts, average
-        self._statistics = _moving_statistics(network.model)
+        self.statistics = _moving_statistics(network.model)
         self._alone = placement.replicas == 1 and parts == 1
         if placement.replicas > 1:
             _leave_reducing_to_us(optimizer)
@@ -216,9 +216,9 @@ class Steps:
         if self.placement.replicas == 1:
             return list(gradients), loss
         dense = [tf.convert_to_tensor(gradient) for gradient in gradients if gradient is not None]
-        statistics = [statistic.value / self.placement.replicas for statistic in self._statistics]
+        statistics = [statistic.value / self.placement.replicas for statistic in self.statistics]
         summed = context.all_reduce(tf.distribute.ReduceOp.SUM, [*dense, *statistics, loss])
-        for statistic, value in zip(self._statistics, summed[len(dense) : -1], strict=True):
+        for statistic, value in zip(self.statistics, summed[len(dense) : -1], strict=True):
             statistic.assign(value)
         found = iter(summed)
         return [None if gradient is None else next(found) for gradient in gradients], summed[-1]

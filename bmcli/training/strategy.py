@@ -98,7 +98,7 @@ def place(runtime: RuntimeOptions, agreement: str = "") -> Placement:
     peers = cluster.find(runtime)
     if peers is not None:
         return _multi_worker(peers, runtime.start_timeout, agreement)
-    if runtime.strategy == "tpu" or (runtime.strategy == "auto" and os.environ.get("TPU_NAME")):
+    if runtime.strategy == "tpu" or (runtime.strategy == "auto" and (runtime.tpu or os.environ.get("TPU_NAME"))):
         return _tpu(runtime.tpu)
     gpus = tf.config.list_physical_devices("GPU")
     if runtime.strategy == "mirrored" or (runtime.strategy == "auto" and len(gpus) > 1):
@@ -116,7 +116,7 @@ def _multi_worker(peers: cluster.Cluster, timeout_s: float, agreement: str) -> P
 
 def _tpu(address: str | None) -> Placement:
     """Every core of a TPU. The steps of a call run in its device loop, because the loop is part of the program."""
-    name = address or os.environ.get("TPU_NAME") or ""
+    name = address or os.environ.get("TPU_NAME") or "local"
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
         tf.config.experimental_connect_to_cluster(resolver)
@@ -125,7 +125,7 @@ def _tpu(address: str | None) -> Placement:
     except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BmcliError(
-            f"there is no TPU {name or 'here'}: {reason}", path="runtime.strategy",
+            f"there is no TPU '{name}': {reason}", path="runtime.strategy",
             suggestion="Name it with runtime.tpu, or choose another strategy.",
         ) from None  # fmt: skip
 

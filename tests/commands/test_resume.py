@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
@@ -242,17 +244,29 @@ def test_replicas_train_and_measure_what_one_device_measures(
 
 
 def test_two_workers_end_with_what_one_process_ends_with(
-    in_process: Any, bmcli: Bmcli, write_recipe: WriteRecipe
+    in_process: Any, bmcli: Bmcli, write_recipe: WriteRecipe, tmp_path: Path
 ) -> None:
-    alone = bmcli("train", write_recipe(NO_DROPOUT), "train.epochs=2", "--runs", "alone", "--json").json()
-    done = in_process("train", write_recipe(NO_DROPOUT), "train.epochs=2", "--workers", 2, "--json")
+    recipe = write_recipe(NO_DROPOUT)
+    alone = bmcli("train", recipe, "--runs", "alone", "--json").json()
+    done = in_process("train", recipe, "--workers", 2, "--json")
     assert done.code == 0, done.err
     result = done.json()  # one object
     run = Run(Path(result["run"]))
     assert (run.logs / "worker-1.log").exists()
     assert run.status()["state"] == "done"
     assert set(result["metrics"]) == set(alone["metrics"])
-    assert result["metrics"] == pytest.approx(alone["metrics"], abs=1e-4)
+    assert result["metrics"] == pytest.approx(alone["metrics"], abs=1e-5)
+    for mine, theirs in zip(weights_of(Path(alone["run"])), weights_of(run.folder), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5)
+    # Whoever measures it afterwards is one process.
+    measured = in_process("evaluate", run.folder, "--json")
+    assert measured.code == 0, measured.err
+    metrics = measured.json()["metrics"]
+    assert metrics == pytest.approx({name: result["metrics"][name] for name in metrics}, abs=1e-6)
+
+
+def weights_of(folder: Path) -> list[np.ndarray]:
+    return [weight.numpy() for weight in keras.saving.load_model(Run(folder).model).weights]
 
 
 @pytest.mark.parametrize(

@@ -47,16 +47,6 @@ def faults(*args: Any, **data: Any) -> tuple[Fault, ...]:
     return caught.value.faults
 
 
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "t.csv"
-
-
 def test_iris_from_source_to_arrays(cache: Path) -> None:
     prepared = run(cache, source={"kind": "builtin", "name": "iris"})
     assert prepared.spec.counts == {"train": 120, "validation": 15, "test": 15}

@@ -36,16 +36,6 @@ def with_cell(row: int, cell: str) -> list[str]:
     return [*WEIGHTS[:row], cell, *WEIGHTS[row + 1 :]]
 
 
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "t.csv"
-
-
 @pytest.mark.parametrize("split", SPLITS)
 def test_every_split_has_the_weights_of_its_rows_as_they_are(cache: Path, file: Path, split: str) -> None:
     weights = run(cache, **table(file)).split(split).weights

@@ -16,6 +16,7 @@ from bmcli.data.preparation import prepare
 from bmcli.recipe.load import load
 from bmcli.training import built, strategy
 from bmcli.training.loop import Trainer
+from tests.conftest import WriteRecipe
 
 # TensorFlow can divide the CPU only before its first use, so all tests of this process have it divided, and no test
 # module may make a tensor while it is imported.
@@ -46,16 +47,25 @@ MakeTrainer = Callable[..., Trainer]
 
 
 @pytest.fixture
-def make_trainer(tmp_path: Path, cache: Path, write_recipe: Any) -> MakeTrainer:
-    """Builds a trainer of the tiny recipe with overrides; `run` goes on in an existing run."""
+def make_of(tmp_path: Path, cache: Path) -> MakeTrainer:
+    """Builds a trainer of a recipe file with overrides; `run` goes on in an existing run."""
 
-    def make(*overrides: str, run: runs.Run | None = None) -> Trainer:
-        recipe = load(str(write_recipe()), overrides).recipe
+    def make(path: Path, *overrides: str, run: runs.Run | None = None) -> Trainer:
+        recipe = load(str(path), overrides).recipe
         prepared = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared")
         placement = strategy.place(recipe.runtime)
         network = built(recipe, prepared.spec, prepared.split("train").targets, placement)
-        run = run or runs.create(tmp_path / "runs", recipe.name)
-        return Trainer(recipe, network, prepared, placement, run, cache)
+        return Trainer(recipe, network, prepared, placement, run or runs.create(tmp_path / "runs", recipe.name), cache)
+
+    return make
+
+
+@pytest.fixture
+def make_trainer(make_of: MakeTrainer, write_recipe: WriteRecipe) -> MakeTrainer:
+    """Builds a trainer of the tiny recipe with overrides."""
+
+    def make(*overrides: str, **more: Any) -> Trainer:
+        return make_of(write_recipe(), *overrides, **more)
 
     return make
 
@@ -103,17 +113,12 @@ def table(count: int, seed: int = 1) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture
-def make_from(tmp_path: Path, cache: Path, write_recipe: Any) -> MakeTrainer:
-    """Builds a trainer of a recipe given as a mapping, on some replicas; `run` goes on in an existing run."""
+def make_from(make_of: MakeTrainer, write_recipe: WriteRecipe) -> MakeTrainer:
+    """Builds a trainer of a recipe given as a mapping, on some replicas."""
 
-    def make(described: dict[str, Any], *overrides: str, replicas: int = 1, run: runs.Run | None = None) -> Trainer:
+    def make(described: dict[str, Any], *overrides: str, replicas: int = 1, **more: Any) -> Trainer:
         mirrored = ("runtime.strategy=mirrored", f"runtime.replicas={replicas}") if replicas > 1 else ()
-        recipe = load(str(write_recipe(yaml.safe_dump(described))), (*overrides, *mirrored)).recipe
-        prepared = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared")
-        placement = strategy.place(recipe.runtime)
-        network = built(recipe, prepared.spec, prepared.split("train").targets, placement)
-        run = run or runs.create(tmp_path / "runs", recipe.name)
-        return Trainer(recipe, network, prepared, placement, run, cache)
+        return make_of(write_recipe(yaml.safe_dump(described)), *overrides, *mirrored, **more)
 
     return make
 
