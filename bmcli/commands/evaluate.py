@@ -66,7 +66,8 @@ def evaluate(
 
 def elsewhere(overrides: Sequence[str]) -> list[str]:
     """Overrides that also free a recipe of the devices it was trained on, unless they choose devices themselves."""
-    usual = {"runtime.strategy": "auto", **{f"runtime.{option}": "null" for option in OF_STRATEGY}}
+    usual = dict.fromkeys(("runtime.strategy", "runtime.jit_steps"), "auto")
+    usual |= {f"runtime.{option}": "null" for option in OF_STRATEGY}
     chosen = {dotted(read_steps(argument)[0]) for argument in overrides}
     return [*overrides, *(f"{path}={value}" for path, value in usual.items() if not {path, "runtime"} & chosen)]
 

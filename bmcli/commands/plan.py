@@ -170,7 +170,7 @@ def _measured(asked: Recipe, prepared: Prepared, with_network: bool, cache: Path
     about = {
         "device": machine.processor() if placement.on_cpu else placement.device,
         "parameters": network.model.count_params(),
-        "jit": trainer.steps.jit,
+        "jit": trainer.steps.compilation.jit,
     }
     return measure.measure(trainer, split, link), about
 

@@ -32,6 +32,7 @@ from bmcli.specs import DataSpec, Prepared
 
 if TYPE_CHECKING:
     from bmcli.training.loop import Outcome, Trainer, Watcher
+    from bmcli.training.step import Compilation
     from bmcli.training.strategy import Placement
 
 
@@ -238,7 +239,7 @@ def _tell_details(trainer: Trainer, prepared: Prepared, told: Told) -> None:
     told(f"prepared data: {prepared.folder}", level=1)
     told(
         f"{placement.kind}, {placement.replicas} replicas on {placement.workers} workers, first device "
-        f"{placement.device}, XLA: {'on' if trainer.steps.jit else 'off'}",
+        f"{placement.device}, XLA: {_of_xla(trainer.steps.compilation)}",
         level=1,
     )
     told(
@@ -246,6 +247,12 @@ def _tell_details(trainer: Trainer, prepared: Prepared, told: Told) -> None:
         f"an epoch; selected by {trainer.select}",
         level=1,
     )
+
+
+def _of_xla(compilation: Compilation) -> str:
+    if not compilation.jit:
+        return "off"
+    return f"{compilation.together} steps a program" if compilation.together > 1 else "on"
 
 
 def _build(loaded: Loaded, prepared: Prepared, placement: Placement, run: Run | None, setting: Setting) -> Trainer:
@@ -269,16 +276,19 @@ def _set_up(loaded: Loaded, prepared: Prepared, placement: Placement, run: Run, 
 
 def _write_lock(run: Run, loaded: Loaded, trainer: Trainer, spec: DataSpec) -> None:
     """The recipe as it is trained, with what `auto` became."""
-    recipe = loaded.recipe
+    recipe, compilation = loaded.recipe, trainer.steps.compilation
     asked = {
         "runtime.strategy": (recipe.runtime.strategy, trainer.placement.kind),
-        "runtime.jit": (recipe.runtime.jit, trainer.steps.jit),
+        "runtime.jit": (recipe.runtime.jit, compilation.jit),
         "train.batch_size": (recipe.train.batch_size, trainer.batch),
         "train.select.metric": (recipe.train.select.metric, trainer.select),
     }
     found = {path: became for path, (given, became) in asked.items() if given == "auto"}
     if trainer.placement.kind == "mirrored" and recipe.runtime.replicas is None:
         found["runtime.replicas"] = trainer.placement.replicas
+    together = compilation.together if compilation.jit else "auto"
+    if together != recipe.runtime.jit_steps:
+        found["runtime.jit_steps"] = together
     if trainer.parts != recipe.train.gradient_accumulation:
         found["train.gradient_accumulation"] = trainer.parts
     resolved_recipe = recipe.spelled_out().model_copy(update={"data": resolved(recipe.data, recipe.targets(), spec)})

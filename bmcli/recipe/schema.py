@@ -383,6 +383,10 @@ class RuntimeOptions(Options):
         default="auto",
         description="Compile the step with XLA; `auto` measures once for each machine and model.",
     )
+    jit_steps: Literal["auto", 1, 2, 4, 8] = Field(
+        default="auto",
+        description="Steps that XLA compiles as one program, for short steps on one device; `auto` measures 1 and 8.",
+    )
 
     @model_validator(mode="after")
     def _options_have_an_effect(self) -> RuntimeOptions:
@@ -395,6 +399,10 @@ class RuntimeOptions(Options):
                 )  # fmt: skip
         if self.memory != "auto" and self.feed != "auto":
             raise fault_at(("memory",), f"`memory` does nothing with feed {self.feed}.", "It belongs to feed auto.")
+        if self.jit_steps != "auto" and self.jit is False:
+            raise fault_at(
+                ("jit_steps",), "`jit_steps` does nothing with jit false.", "It belongs to jit true or auto."
+            )
         return self
 
 

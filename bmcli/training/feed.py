@@ -18,6 +18,7 @@ from bmcli.training.strategy import Placement
 BLOCK_BYTES = 8 * 2**20
 BLOCK_STEPS = 256
 READ_AHEAD = 2
+TOGETHER = 8  # Of steps as one program 8 trained the most examples; more take longer to compile and gain little.
 
 
 def order(seed: int, epoch: int, count: int) -> tf.Tensor:
@@ -105,7 +106,9 @@ class StreamingFeed:
             future.cancel()
         self._order, self._batch = rows.numpy(), batch
         self._full = self.count // batch
-        self._steps = max(1, min(BLOCK_BYTES // max(1, batch * self._row_bytes), BLOCK_STEPS, self._full))
+        steps = max(1, min(BLOCK_BYTES // max(1, batch * self._row_bytes), BLOCK_STEPS, self._full))
+        # Steps that are one program lie in one block, and at the same batches of the epoch as in a resident feed.
+        self._steps = steps // TOGETHER * TOGETHER or 2 ** (steps.bit_length() - 1)
         self._ahead = {}
         self._read_on(first // self._steps)
 

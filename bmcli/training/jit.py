@@ -1,4 +1,4 @@
-"""Whether XLA makes the step of a model faster here: measured once, then remembered."""
+"""How the steps of a model are compiled to be fastest here: measured once, then remembered."""
 
 from __future__ import annotations
 
@@ -10,45 +10,74 @@ from pathlib import Path
 import tensorflow as tf
 
 from bmcli.training import memory
-from bmcli.training.feed import Feed
-from bmcli.training.step import Steps
+from bmcli.training.feed import TOGETHER, Feed
+from bmcli.training.step import Compilation, Steps
 
 WORTHWHILE_S = 20.0  # Compiling takes 2 to 5 s on a CPU; a shorter training cannot win it back.
 ROUNDS = 4
-FASTER = 1.15  # XLA must win by more than the noise of a measurement.
+FASTER = 1.15  # What is compiled longer must win by more than the noise of a measurement.
+SHORT_S = 2e-3  # What several steps as one program save is some 0.3 ms a step, whatever the step computes.
 
 
-def choose(make: Callable[[bool], Steps], feed: Feed, rows: tf.Tensor, steps_in_all: int, cache: Path) -> Steps:
-    """The steps, compiled with XLA or not, whichever is faster on this machine.
+def choose(
+    make: Callable[[Compilation], Steps],
+    ways: Sequence[Compilation],
+    feed: Feed,
+    rows: tf.Tensor,
+    steps_in_all: int,
+    cache: Path,
+) -> Steps:
+    """The steps, compiled in whichever way is fastest on this machine.
 
-    The first answer is remembered below `cache`, so that the same recipe gives the same bits again: XLA and plain
-    kernels round differently. On several workers the chief decides.
+    The first answer is remembered below `cache`, so that the same recipe gives the same bits again: each way rounds
+    differently. On several workers the chief decides.
+
+    Args:
+        ways: What may be chosen, from what compiles fastest to what takes longest.
     """
-    plain = make(False)
-    key = memory.key(plain, feed.count, steps_in_all)
-    remembered = memory.recall(cache / "jit", key, "jit")
-    (known,) = plain.placement.from_chief([float(remembered) if isinstance(remembered, bool) else -1.0])
+    first = make(ways[0])
+    if len(ways) == 1:
+        return first
+    key = memory.key(first, feed.count, steps_in_all, ways)
+    remembered = memory.recall(cache / "jit", key, "way")
+    known = remembered if type(remembered) is int and 0 <= remembered < len(ways) else -1
+    (known,) = map(int, first.placement.from_chief([float(known)]))
     if known >= 0:
-        return make(True) if known else plain
-    seconds = _measured(plain, make, feed, rows, steps_in_all)
-    (faster,) = plain.placement.from_chief([float(seconds[0] > FASTER * seconds[1])])
-    if plain.placement.chief:
-        memory.keep(cache / "jit", key, {"jit": bool(faster), "plain_s": seconds[0], "xla_s": _finite(seconds[1])})
-    return make(True) if faster else plain
+        return make(ways[known])
+    best, seconds = _measured(first, make, ways, feed, rows, steps_in_all)
+    if first.placement.chief:
+        named = {_named(way): value for way, value in seconds.items()}
+        memory.keep(cache / "jit", key, {"way": ways.index(best), "seconds_a_step": named})
+    return make(best)
 
 
 def _measured(
-    plain: Steps, make: Callable[[bool], Steps], feed: Feed, rows: tf.Tensor, steps_in_all: int
-) -> tuple[float, float]:
-    """Seconds of a step without and with XLA; infinite for XLA where it cannot pay."""
-    if feed.count < plain.batch:
-        return 0.0, math.inf
-    (plain_s,) = seconds_a_step([plain], feed, rows)
-    (slow,) = plain.placement.from_chief([float(plain_s * steps_in_all > WORTHWHILE_S)])
-    if not slow:
-        return plain_s, math.inf
-    plain_s, xla_s = seconds_a_step([plain, make(True)], feed, rows)
-    return plain_s, xla_s
+    first: Steps,
+    make: Callable[[Compilation], Steps],
+    ways: Sequence[Compilation],
+    feed: Feed,
+    rows: tf.Tensor,
+    steps_in_all: int,
+) -> tuple[Compilation, dict[Compilation, float]]:
+    """The fastest way, and the seconds of a step of those that could pay."""
+    best, seconds = ways[0], dict[Compilation, float]()
+    if feed.count < first.batch:
+        return best, seconds
+    (seconds[best],) = seconds_a_step([first], feed, rows)
+    for way in ways[1:]:
+        slow = seconds[best] * steps_in_all > WORTHWHILE_S
+        can_gain = way.together == 1 or seconds[best] < SHORT_S
+        (worthwhile,) = first.placement.from_chief([float(slow and can_gain)])
+        if not worthwhile:
+            break
+        seconds[best], seconds[way] = seconds_a_step([make(best), make(way)], feed, rows)
+        (faster,) = first.placement.from_chief([float(seconds[best] > FASTER * seconds[way])])
+        best = way if faster else best
+    return best, seconds
+
+
+def _named(way: Compilation) -> str:
+    return f"xla_{way.together}" if way.jit else "plain"
 
 
 def seconds_a_step(ways: Sequence[Steps], feed: Feed, rows: tf.Tensor) -> list[float]:
@@ -62,7 +91,7 @@ def seconds_a_step(ways: Sequence[Steps], feed: Feed, rows: tf.Tensor) -> list[f
         for turn in range(ROUNDS + 1):
             for way, steps in enumerate(ways):
                 feed.open(rows, steps.batch)
-                block = feed.block(0, 1 if turn == 0 else min(8, feed.count // steps.batch))
+                block = feed.block(0, min(TOGETHER if turn else steps.compilation.together, feed.count // steps.batch))
                 start = time.perf_counter()
                 steps.many(block)
                 if turn:  # the first one compiles
@@ -70,7 +99,3 @@ def seconds_a_step(ways: Sequence[Steps], feed: Feed, rows: tf.Tensor) -> list[f
     finally:
         ways[0].put_back(before)
     return best
-
-
-def _finite(seconds: float) -> float | None:
-    return seconds if math.isfinite(seconds) else None

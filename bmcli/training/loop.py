@@ -27,7 +27,7 @@ from bmcli.training.feed import order
 from bmcli.training.meters import Meters
 from bmcli.training.network import Network
 from bmcli.training.profile import Profile
-from bmcli.training.step import NO_STEP, Average, Pass, Steps
+from bmcli.training.step import NO_STEP, PLAIN, Average, Compilation, Pass, Steps
 from bmcli.training.strategy import Placement
 
 CALL_S = 0.25  # Steps of one call fill about this time: Python costs nothing, and signals are still answered quickly.
@@ -163,10 +163,10 @@ class Trainer:
         wanted = self.recipe.train.batch_size
         if wanted != "auto":
             return min(wanted, self.feed.count)
-        trial, jit_wanted = self._built_optimizer(10**6), self.recipe.runtime.jit is True
+        trial, way = self._built_optimizer(10**6), Compilation(self.recipe.runtime.jit is True)
 
         def make(size: int) -> Steps:
-            return Steps(self.network, trial, self.meters, self.placement, size, jit_wanted, self.parts)
+            return Steps(self.network, trial, self.meters, self.placement, size, way, self.parts)
 
         return batch.choose(make, self.feed, self.order_of(0), cache)
 
@@ -177,21 +177,36 @@ class Trainer:
         return optimizer
 
     def _compiled(self, cache: Path) -> Steps:
-        wanted = self.recipe.runtime.jit
-        if isinstance(wanted, bool):
-            return self.steps_of(self.batch, wanted)
-        model = self.recipe.model
-        if self.placement.on_cpu and parts.load("models", model.kind).convolves(model):
-            return self.steps_of(self.batch, jit=False)  # XLA's convolutions are always slower there
+        def make(way: Compilation) -> Steps:
+            return self.steps_of(self.batch, way)
 
-        def make(jit: bool) -> Steps:
-            return self.steps_of(self.batch, jit)
+        return jit.choose(make, self._ways(), self.feed, self.order_of(0), self.steps_in_all, cache)
 
-        return jit.choose(make, self.feed, self.order_of(0), self.steps_in_all, cache)
+    def _ways(self) -> list[Compilation]:
+        """The ways to compile that the recipe allows, and that make sense for it."""
+        runtime, stop, model = self.recipe.runtime, self.recipe.train.stop, self.recipe.model
+        if runtime.jit is False:
+            return [PLAIN]
+        if runtime.jit == "auto" and self.placement.on_cpu and parts.load("models", model.kind).convolves(model):
+            return [PLAIN]  # XLA's convolutions are always slower there
+        plain = [PLAIN] if runtime.jit == "auto" else []
+        alone = self.placement.replicas == 1 and self.parts == 1
+        if runtime.jit_steps != "auto":
+            if runtime.jit_steps > 1 and not alone:
+                raise BmcliError(
+                    "several steps are one program on one device alone, and where a batch is computed at once.",
+                    path="runtime.jit_steps", suggestion="Leave it out.",
+                )  # fmt: skip
+            return [*plain, Compilation(True, runtime.jit_steps)]
+        # A limit of steps may lie within a program, and a later, higher limit would begin there.
+        together = alone and self.feed.count // self.batch >= feeds.TOGETHER and stop.steps is None
+        return [*plain, Compilation(True), *([Compilation(True, feeds.TOGETHER)] if together else [])]
 
-    def steps_of(self, batch: int, jit: bool) -> Steps:
-        """Compiled steps of this training with another batch, or by another compiler."""
-        return Steps(self.network, self.optimizer, self.meters, self.placement, batch, jit, self.parts, self.average)
+    def steps_of(self, batch: int, compilation: Compilation) -> Steps:
+        """Compiled steps of this training with another batch, or compiled in another way."""
+        return Steps(
+            self.network, self.optimizer, self.meters, self.placement, batch, compilation, self.parts, self.average
+        )
 
     def order_of(self, epoch: int) -> tf.Tensor:
         """The rows in the order of an epoch, which counts from 0."""
@@ -249,7 +264,7 @@ class Trainer:
         watch.note(
             f"The memory is too small for {self.batch} examples at once: each batch is computed in {self.parts} parts."
         )
-        self.steps = self.steps_of(self.batch, self.steps.jit)
+        self.steps = self.steps_of(self.batch, Compilation(self.steps.compilation.jit))
         if self._writer is not None:
             self._writer.wait()
         self.resume()
@@ -314,11 +329,16 @@ class Trainer:
         progress = self.progress
         if progress.batch >= full:
             return 1, self.steps.ragged(self.feed.rest())
+        block = self.feed.block(progress.batch, self._batches_of_a_call(full))
+        return block.count, self.steps.many(block)
+
+    def _batches_of_a_call(self, full: int) -> int:
+        """Batches of the next call: to the next checkpoint at most, but programs of several steps are never divided."""
+        progress, each = self.progress, self.steps.compilation.together
         every = self.recipe.train.checkpoint.steps
         to_checkpoint = every - (progress.step - self._saved_at_step) if every else 2**62
-        left = min(full - progress.batch, self.steps_in_all - progress.step, to_checkpoint)
-        block = self.feed.block(progress.batch, min(self._call_steps, left))
-        return block.count, self.steps.many(block)
+        end = progress.batch + min(self._call_steps, to_checkpoint)
+        return min(-(-end // each) * each, full, progress.batch + self.steps_in_all - progress.step) - progress.batch
 
     def _agree_and_advance(self, count: int, seconds: float, watch: Watcher, signals: list[int]) -> None:
         """Moves on after a call; all workers go by the clock of the chief, and stop together."""

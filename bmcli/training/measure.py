@@ -28,7 +28,7 @@ from bmcli.training.launch import INTERRUPTED, available_cores, launch
 from bmcli.training.loop import Trainer
 from bmcli.training.network import Network
 from bmcli.training.scaling import Cluster, Link, Work
-from bmcli.training.step import Steps
+from bmcli.training.step import Compilation, Steps
 
 READ_S = 0.5  # Reading is measured for about this long.
 MEASURE_S = 6.0  # Steps are measured again, so that other work on the machine decides less, until this time is over.
@@ -96,7 +96,7 @@ def _step_seconds(trainer: Trainer) -> dict[int, float]:
     """Seconds of a step at a quarter, a half and the whole of the batch."""
     whole = trainer.batch
     sizes = sorted({max(1, whole // 4), max(1, whole // 2), whole})
-    ways = [trainer.steps_of(size, trainer.steps.jit) for size in sizes]
+    ways = [trainer.steps_of(size, Compilation(trainer.steps.compilation.jit)) for size in sizes]
     rows = tf.range(trainer.feed.count, dtype=tf.int32)
     start = time.perf_counter()
     best = seconds_a_step(ways, trainer.feed, rows)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -53,9 +53,28 @@ def repeat(count: Any, body: Callable[..., Any], *state: Any) -> list[Any]:
     return found
 
 
-def one_batch(rows: Any, number: Any, batch: int) -> Any:
-    """The rows of a full batch of an order, `(batch,)`."""
-    return tf.ensure_shape(rows[number * batch : (number + 1) * batch], (batch,))
+def some_batches(rows: Any, number: Any, batch: int, count: int = 1) -> Any:
+    """The rows of some full batches of an order, from batch `number` on, `(count * batch,)`."""
+    return tf.ensure_shape(rows[number * batch : (number + count) * batch], (count * batch,))
+
+
+class Compilation(NamedTuple):
+    """How steps are compiled.
+
+    Args:
+        jit: With XLA. The loop around the steps stays plain: XLA around the whole loop is many times slower on CPUs.
+            With several replicas only the gradients are compiled, because XLA cannot hold the exchange of gradients
+            on CPUs.
+        together: Steps that XLA compiles, one after the other, as one program. They start at every `together`th batch
+            of a feed and end with it; batches that do not fill a program are trained on one by one. The last bits of
+            the weights depend on it, and so calls must not end within a program.
+    """
+
+    jit: bool = False
+    together: int = 1
+
+
+PLAIN = Compilation()
 
 
 class Steps:
@@ -67,9 +86,7 @@ class Steps:
 
     Args:
         batch: Examples of a step, over all replicas.
-        jit: Compile each step with XLA. The loop around the steps stays plain: XLA around the whole loop is many times
-            slower on CPUs. With several replicas only the gradients are compiled, because XLA cannot hold the exchange
-            of gradients on CPUs.
+        compilation: Several steps together need one replica and one part.
         parts: How many parts a batch is computed in, one after the other.
         average: Moving averages of the trainable weights, and their momentum.
     """
@@ -81,23 +98,38 @@ class Steps:
         meters: Meters,
         placement: Placement,
         batch: int,
-        jit: bool = False,
+        compilation: Compilation = PLAIN,
         parts: int = 1,
         average: Average | None = None,
     ) -> None:
         self.network, self.optimizer, self.meters, self.placement = network, optimizer, meters, placement
-        self.batch, self.jit, self.parts, self.average = batch, jit, parts, average
+        self.batch, self.compilation, self.parts, self.average = batch, compilation, parts, average
         self.statistics = _moving_statistics(network.model)
         self._alone = placement.replicas == 1 and parts == 1
         if placement.replicas > 1:
             _leave_reducing_to_us(optimizer)
-        self._many = compiled(self._loop_over(self._step_with(jit)))
+        self._many = compiled(self._loop_over(self._step_with(compilation.jit), 1))
+        self._together = compiled(self._loop_over(self._one_after_the_other(), compilation.together))
         # The ragged last batch has a shape of its own; compiling it too would cost more than it saves.
         self._ragged = compiled(self._one_by(self._step_with(False)))
 
     def many(self, block: Block) -> int:
         """Trains on the batches of a block; the first whose loss was not finite, or -1."""
-        return int(self._many(block.data, block.rows, tf.constant(block.first), tf.constant(block.count)))
+        for first, count, loop in self._programs(block):
+            bad = int(loop(block.data, block.rows, tf.constant(first), tf.constant(count)))
+            if bad != NO_STEP:
+                return first - block.first + bad
+        return NO_STEP
+
+    def _programs(self, block: Block) -> Iterator[tuple[int, int, Any]]:
+        """First batch and number of batches that each compiled loop takes, one after the other."""
+        first, last, each = block.first, block.first + block.count, self.compilation.together
+        start, end = -(-first // each) * each, last // each * each
+        if each == 1 or start >= end:
+            start = end = last
+        for begin, stop, loop in ((first, start, self._many), (start, end, self._together), (end, last, self._many)):
+            if begin < stop:
+                yield begin, stop - begin, loop
 
     def ragged(self, block: Block) -> int:
         """Trains on a block's rows as one batch; 0 if its loss was not finite, else -1."""
@@ -122,17 +154,36 @@ class Steps:
     @property
     def traces(self) -> int:
         """How often the steps were traced; more than once for each kind of step would be a waste."""
-        return int(self._many.experimental_get_tracing_count() + self._ragged.experimental_get_tracing_count())
+        loops = (self._many, self._together, self._ragged)
+        return sum(int(loop.experimental_get_tracing_count()) for loop in loops)
 
-    def _loop_over(self, step: Callable[..., Any]) -> Callable[..., Any]:
+    def _loop_over(self, step: Callable[..., Any], each: int) -> Callable[..., Any]:
+        """Steps on some batches, `each` of them a turn."""
+
         def loop(data: Any, rows: Any, first: Any, count: Any) -> Any:
             def following(done: Any, bad: Any) -> tuple[Any, Any]:
-                loss = self._run(step, data, one_batch(rows, first + done, self.batch))
-                return done + 1, tf.where((bad == NO_STEP) & ~tf.math.is_finite(loss), done, bad)
+                chosen = some_batches(rows, first + done, self.batch, each)
+                losses = tf.reshape(self._run(step, data, chosen), (each,))
+                wrong = ~tf.math.is_finite(losses)
+                at = done + tf.argmax(wrong, output_type=tf.int32)
+                return done + each, tf.where((bad == NO_STEP) & tf.reduce_any(wrong), at, bad)
 
             return repeat(count, following, tf.constant(NO_STEP))[0]
 
         return loop
+
+    def _one_after_the_other(self) -> Callable[..., Any]:
+        """Several steps as one program: from the arrays and the places of all their batches to their losses."""
+
+        def learn(examples: Arrays) -> Any:
+            def batch(number: int) -> Any:
+                first, last = number * self.batch, (number + 1) * self.batch
+                return tf.nest.map_structure(lambda array: array[first:last], dict(examples))
+
+            return tf.stack([self._learn(batch(n), None, self.batch, 1) for n in range(self.compilation.together)])
+
+        learn_all = compiled_by_xla(learn)
+        return lambda data, rows: learn_all(gather(data, rows))
 
     def _one_by(self, step: Callable[..., Any]) -> Callable[..., Any]:
         return lambda data, rows: self._run(step, data, rows)
@@ -307,7 +358,7 @@ class Pass:
 
     def _loop(self, data: Any, rows: Any, first: Any, count: Any) -> None:
         def following(done: Any) -> tuple[Any]:
-            self._measure_batch(data, one_batch(rows, first + done, self.batch))
+            self._measure_batch(data, some_batches(rows, first + done, self.batch))
             return (done + 1,)
 
         repeat(count, following)

@@ -9,7 +9,8 @@ process. A turn is a training of some seconds after one that compiled. Prints a 
 line.
 
 Columns: `fit_numpy` on arrays, `fit_tfdata` on a shuffled tf.data, `fit_tfdata_32` the same with 32 steps an execution,
-`ours` and `ours_xla` without and with XLA, and `torch`, a loop over resident tensors, if PyTorch is installed.
+`ours`, `ours_xla` and `ours_xla_8` without XLA, with it, and with 8 steps as one program, and `torch`, a loop over
+resident tensors, if PyTorch is installed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 
 RECIPES = ("fashion-mlp", "fashion-cnn", "fashion-lstm", "fashion-transformer")
 FIT = {"fit_numpy": None, "fit_tfdata": 1, "fit_tfdata_32": 32}
-OURS = {"ours": False, "ours_xla": True}
+OURS = {"ours": (False, 1), "ours_xla": (True, 1), "ours_xla_8": (True, 8)}
 
 
 class Trainee:
@@ -92,17 +93,17 @@ def _way(way: str, name: str, batch: int, rows: int) -> Callable[[int], None]:
     return _ours(recipe, network, split, placement, OURS[way])
 
 
-def _ours(recipe: Any, network: Any, split: Any, placement: Any, jit: bool) -> Callable[[int], None]:
+def _ours(recipe: Any, network: Any, split: Any, placement: Any, way: tuple[bool, int]) -> Callable[[int], None]:
     """Our loop, many steps a call, metrics included."""
     from bmcli.training import optimizers
     from bmcli.training.feed import ResidentFeed, order
     from bmcli.training.meters import Meters
-    from bmcli.training.step import Steps
+    from bmcli.training.step import Compilation, Steps
 
     feed, batch = ResidentFeed(split, placement), recipe.train.batch_size
     optimizer = optimizers.build(recipe.train, 10**6)
     optimizer.build(network.model.trainable_variables)
-    steps = Steps(network, optimizer, Meters(network, {}, placement), placement, batch, jit)
+    steps = Steps(network, optimizer, Meters(network, {}, placement), placement, batch, Compilation(*way))
     numbers = iter(range(10**6))
 
     def train(epochs: int) -> None:
@@ -224,14 +225,50 @@ def _torch_mlp(nn: Any) -> Any:
 
 
 def _torch_cnn(nn: Any) -> Any:
-    block = [nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.25)]
+    block = [nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.2)]
     return nn.Sequential(
         nn.Unflatten(1, (1, 28)), nn.Conv2d(1, 16, 5, padding=2), *block, nn.Conv2d(16, 32, 5, padding=2), *block,
-        nn.Flatten(), nn.Linear(32 * 7 * 7, 128), nn.ReLU(), nn.Dropout(0.25), nn.Linear(128, 10),
+        nn.Flatten(), nn.Linear(32 * 7 * 7, 120), nn.ReLU(), nn.Dropout(0.2), nn.Linear(120, 84), nn.ReLU(),
+        nn.Dropout(0.2), nn.Linear(84, 10),
     )  # fmt: skip
 
 
-_TORCH: dict[str, Callable[[Any], Any]] = {"fashion-mlp": _torch_mlp, "fashion-cnn": _torch_cnn}
+def _torch_lstm(nn: Any) -> Any:
+    class LastState(nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.head = nn.LSTM(28, 64, batch_first=True), nn.Linear(64, 10)
+
+        def forward(self, rows: Any) -> Any:
+            return self.head(self.lstm(rows)[0][:, -1])
+
+    return LastState()
+
+
+def _torch_transformer(nn: Any) -> Any:
+    import torch
+
+    class Encoder(nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.positions = nn.Linear(49, 64), nn.Parameter(torch.randn(16, 64) * 0.02)
+            block = nn.TransformerEncoderLayer(64, 4, 256, 0.0, "gelu", batch_first=True, norm_first=True)
+            self.blocks = nn.TransformerEncoder(block, 2, nn.LayerNorm(64), enable_nested_tensor=False)
+            self.head = nn.Linear(64, 10)
+
+        def forward(self, pixels: Any) -> Any:
+            patches = pixels.reshape(-1, 4, 7, 4, 7).transpose(2, 3).reshape(-1, 16, 49)
+            return self.head(self.blocks(self.embed(patches) + self.positions).mean(1))
+
+    return Encoder()
+
+
+_TORCH: dict[str, Callable[[Any], Any]] = {
+    "fashion-mlp": _torch_mlp,
+    "fashion-cnn": _torch_cnn,
+    "fashion-lstm": _torch_lstm,
+    "fashion-transformer": _torch_transformer,
+}
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from bmcli.errors import RunFailed
 from bmcli.training import batch
 from bmcli.training.feed import order
 from bmcli.training.loop import Trainer
-from bmcli.training.step import Steps
+from bmcli.training.step import Compilation, Steps
 
 from .conftest import MakeTrainer, Silent, same, weights_of
 
@@ -24,7 +24,7 @@ DIGITS = ("data.source.name=digits", "train.epochs=1")
 
 def choose(trainer: Trainer, cache: Path, jit: bool = False) -> int:
     def make(size: int) -> Steps:
-        return Steps(trainer.network, trainer.optimizer, trainer.meters, trainer.placement, size, jit)
+        return Steps(trainer.network, trainer.optimizer, trainer.meters, trainer.placement, size, Compilation(jit))
 
     return batch.choose(make, trainer.feed, order(5, 0, trainer.feed.count), cache)
 

@@ -116,6 +116,50 @@ def test_a_training_may_be_stopped_after_every_step(make_trainer: MakeTrainer) -
     assert_same_training(trainer, whole)
 
 
+STEPS_OF_8 = ("train.batch_size=8", "runtime.jit=true", "train.epochs=2", "train.ema=0.9")
+# 15 steps an epoch: three programs of 4 steps, and 3 steps one by one.
+PROGRAMS = (*STEPS_OF_8, "runtime.jit_steps=4")
+
+
+@pytest.mark.usefixtures("one_step_a_call")
+def test_steps_that_are_one_program_are_never_divided(make_trainer: MakeTrainer) -> None:
+    settings = (*PROGRAMS, *DROPOUT_AND_NORM, "train.checkpoint.steps=5")
+    whole, trainer = make_trainer(*settings), make_trainer(*settings)
+    whole.train(Silent())
+    assert whole.steps_per_epoch == 15
+    for step in (4, 8, 12, 15, 19, 23, 27, 30):
+        if step > 4:
+            trainer.resume()  # in place: as good as a new process, since everything is put back
+        with pytest.raises(Interrupted):
+            trainer.train(StopsAt(step, signal.SIGTERM))
+        assert trainer.progress.step == step
+        trainer._writer = Writer(trainer.run.checkpoints)  # training ended the one before
+    trainer = resumed(make_trainer, trainer.run, *settings)
+    assert_same_training(trainer, whole)
+
+
+def test_programs_of_several_steps_learn_what_single_steps_learn(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs, single = make_trainer(*PROGRAMS), make_trainer(*STEPS_OF_8, "runtime.jit_steps=1")
+    streamed = make_trainer(*PROGRAMS, "runtime.feed=streaming")
+    monkeypatch.setattr(feeds, "BLOCK_BYTES", 8 * 13 * (4 * 4 + 8))  # about 13 batches
+    for trainer in (programs, single, streamed):
+        trainer.train(Silent())
+    assert_same_training(streamed, programs)
+    for mine, theirs in zip(programs.steps.snapshot()[0], single.steps.snapshot()[0], strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5)
+    assert programs.run.rows()[-1]["train/loss"] == pytest.approx(single.run.rows()[-1]["train/loss"], abs=1e-5)
+
+
+def test_a_diverging_step_is_found_in_a_program(make_trainer: MakeTrainer) -> None:
+    settings = (*STEPS_OF_8, "train.optimizer={kind: sgd, learning_rate: 1e17}", "model.activation=linear")
+    found = [make_trainer(*settings, f"runtime.jit_steps={n}").train(Silent()).diverged for n in (1, 4, 8)]
+    assert found[0] is not None
+    assert "loss of step" in found[0]
+    assert found == found[:1] * 3
+
+
 def test_how_many_steps_a_call_has_changes_nothing(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     many, single = make_trainer(), make_trainer()
     many.train(Silent())
