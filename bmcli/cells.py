@@ -6,18 +6,25 @@ A missing cell is a null or an empty text in a column of text, and NaN in an arr
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+
+from bmcli.errors import BmcliError
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+# pyarrow is untyped, so that this takes in Blobs, too; named here, they would have to be ruled out everywhere.
 Raw: TypeAlias = "np.ndarray | pa.ChunkedArray"
-"""A raw column: text with nulls (from tables), or a numeric array of any rank with the rows first."""
+"""A raw column: text with nulls (from tables), a numeric array of any rank with the rows first, or encoded files."""
 
 UNKNOWN = -1
 MISSING = -2
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+YES = ("yes", "true", "y", "t", "on", "1")
+NO = ("no", "false", "n", "f", "off", "0")
 _EXACT_IN_FLOAT32 = ("bool", "int8", "uint8", "int16", "uint16", "float16", "float32")
 
 
@@ -33,15 +40,99 @@ class RowFault(Exception):
         self.row, self.message, self.suggestion, self.cell = row, message, suggestion, cell
 
 
+class Blobs:
+    """A column of encoded files, as pictures: the bytes of a row are read when they are asked for, and never kept.
+
+    Args:
+        positions: Of each row in the source, whole numbers `(rows,)`, below 0 where there is none.
+        reader: From such a position to the file's bytes; raises BmcliError or OSError where it cannot be read.
+    """
+
+    def __init__(self, positions: np.ndarray, reader: Callable[[int], bytes]) -> None:
+        self._positions, self._reader = positions, reader
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def take(self, indices: np.ndarray) -> Blobs:
+        return Blobs(self._positions[indices], self._reader)
+
+    def without(self, bad: np.ndarray) -> Blobs:
+        """The column with some cells missing, true in `bad`."""
+        import numpy as np
+
+        return Blobs(np.where(bad, -1, self._positions), self._reader)
+
+    def missing(self) -> np.ndarray:
+        """Whether each cell is missing, `(rows,)`."""
+        return self._positions < 0
+
+    def read(self, row: int) -> bytes:
+        """The bytes of a row.
+
+        Raises:
+            RowFault: They cannot be read.
+        """
+        try:
+            return self._reader(int(self._positions[row]))
+        except BmcliError as error:
+            raise RowFault(row, error.faults[0].message, error.faults[0].suggestion) from None
+        except OSError as error:
+            raise RowFault(row, f"cannot be read: {(error.strerror or str(error)).lower()}.") from None
+
+
 def is_text(rows: Raw) -> bool:
-    return not hasattr(rows, "ndim")
+    return not hasattr(rows, "ndim") and not are_blobs(rows)
+
+
+def are_blobs(rows: Raw) -> TypeGuard[Blobs]:
+    return isinstance(rows, Blobs)
+
+
+def values_of(rows: Raw) -> np.ndarray | pa.ChunkedArray:
+    """The rows, if they are values and not encoded files."""
+    if are_blobs(rows):
+        raise RowFault(0, "expected a value, received an encoded file.", "Read the column as `kind: image`.")
+    return rows
 
 
 def take(rows: Raw, indices: np.ndarray) -> Raw:
-    """The rows at `indices`, in that order."""
+    """The rows at `indices`, in that order; neighbours are not copied."""
     import pyarrow as pa
 
+    if are_blobs(rows):
+        return rows.take(indices)
+    if len(indices) and indices[-1] - indices[0] + 1 == len(indices) and (indices[1:] - indices[:-1] == 1).all():
+        return rows[indices[0] : indices[-1] + 1]
     return rows.take(pa.array(indices)) if is_text(rows) else rows[indices]
+
+
+def distinct(rows: Any) -> tuple[Raw, np.ndarray]:
+    """Every text once, in the order of the rows, a missing one last, and the position of each row's text among them.
+
+    What is slow to work out of a text need then be done once for all rows that share it. Arrays come as they are.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    if not is_text(rows) or not len(rows):
+        return rows, np.arange(len(rows))
+    chunks = rows.dictionary_encode().unify_dictionaries().chunks
+    found = chunks[0].dictionary
+    codes = np.concatenate([np.asarray(chunk.indices.fill_null(len(found))) for chunk in chunks])
+    return pa.chunked_array([found, pa.nulls(1, found.type)]), codes
+
+
+@contextmanager
+def in_rows(codes: np.ndarray) -> Iterator[None]:
+    """Turns the fault of one of `distinct` texts into that of the first row that has it."""
+    import numpy as np
+
+    try:
+        yield
+    except RowFault as fault:
+        row = int(np.argmax(codes == fault.row))
+        raise RowFault(row, fault.message, fault.suggestion, fault.cell) from None
 
 
 def numbers(rows: Raw) -> np.ndarray:
@@ -52,6 +143,7 @@ def numbers(rows: Raw) -> np.ndarray:
     """
     import numpy as np
 
+    rows = values_of(rows)
     if is_text(rows):
         values = _parsed(rows)
     elif rows.dtype.name in _EXACT_IN_FLOAT32:
@@ -83,9 +175,23 @@ def texts(rows: Raw) -> pa.ChunkedArray:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    rows = values_of(rows)
     if not is_text(rows):
         return pa.chunked_array([_spelled(rows)])
     return pc.if_else(pc.equal(rows, ""), pa.scalar(None, pa.string()), rows)
+
+
+def booleans(rows: Raw, yes: Sequence[str] = YES, no: Sequence[str] = NO) -> tuple[np.ndarray, np.ndarray]:
+    """Cells of text as 1 for yes and 0 for no, float32 `(rows,)`, NaN where neither; and which cells are missing."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    words = pc.utf8_lower(pc.ascii_trim_whitespace(pc.fill_null(rows, "")))
+    found = pc.index_in(words, value_set=pa.array([*no, *yes], pa.string()))
+    place = np.asarray(pc.fill_null(found, UNKNOWN))
+    values = np.where(place == UNKNOWN, np.float32("nan"), (place >= len(no)).astype("float32"))
+    return values, np.asarray(pc.equal(words, ""))
 
 
 def vocabulary(rows: Raw) -> tuple[str, ...]:
@@ -116,6 +222,8 @@ def shown(rows: Raw, row: int) -> str:
 
 
 def _cell(rows: Raw, row: int) -> str:
+    if are_blobs(rows):
+        return "an encoded file"
     if is_text(rows):
         cell = rows[row].as_py()
         return "nothing" if cell is None else repr(cell)
@@ -155,7 +263,9 @@ def _spelled(rows: Any) -> pa.Array:
         raise RowFault(0, f"expected one value a row, received an array of shape {tuple(values.shape[1:])}.")
     with np.errstate(invalid="ignore"):  # of numbers that no int64 can hold, which differ afterwards
         whole = values.astype("int64") if values.dtype.kind != "f" else np.nan_to_num(np.rint(values)).astype("int64")
-    if (whole != values).any():
-        row = int(np.argmax(whole != values))
+    missing = np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), bool)
+    broken = (whole != values) & ~missing
+    if broken.any():
+        row = int(np.argmax(broken))
         raise RowFault(row, f"expected a whole number, received {values[row]}.", "Read it as `kind: number`.")
-    return pc.cast(pa.array(whole), pa.string())
+    return pc.cast(pa.array(whole, mask=missing), pa.string())

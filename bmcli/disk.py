@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,27 @@ def write_atomically(path: Path, content: bytes) -> None:
     try:
         write_through(aside, content)
         os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Writes a file that must not be there yet; raises as `new_file` does."""
+    with new_file(path) as aside:
+        write_through(aside, content)
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A place to write a file that must not be there yet; it takes its name at the end, if all went well.
+
+    Raises:
+        FileExistsError: It is there, perhaps since a moment ago.
+    """
+    aside = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
+    try:
+        yield aside
+        os.link(aside, path)  # refused where the name is taken, as renaming is not
     finally:
         aside.unlink(missing_ok=True)
 

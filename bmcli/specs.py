@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +55,10 @@ class DataSpec:
         stratified: Column whose proportions every split keeps, if any.
         key: Content key of the prepared arrays: source, options, split seed and version of the code.
         weight: Column that tells how much a training row counts, if any.
+        source: What the source's options came to where they are `auto`, by name.
+        invalid: How many cells could not be read, by column, and were left out with their rows or filled.
+        skipped: How many rows were left out for such cells, before the split.
+        crosses: Combinations of inputs, which the network makes itself: of `state["of"]`, by name.
     """
 
     inputs: tuple[Column, ...]
@@ -64,6 +68,10 @@ class DataSpec:
     key: str
     stratified: str | None = None
     weight: str | None = None
+    source: Mapping[str, Any] = field(default_factory=dict)
+    invalid: Mapping[str, int] = field(default_factory=dict)
+    skipped: int = 0
+    crosses: tuple[Column, ...] = ()
 
     def input(self, name: str) -> Column:
         return next(column for column in self.inputs if column.name == name)
@@ -72,7 +80,8 @@ class DataSpec:
         return next(column for column in self.targets if column.name == name)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        columns = {role: [vars(column) for column in getattr(self, role)] for role in ("inputs", "targets", "crosses")}
+        return {**vars(self), **columns}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> DataSpec:
@@ -83,7 +92,12 @@ class DataSpec:
             fingerprint=values["fingerprint"],
             key=values["key"],
             stratified=values["stratified"],
-            weight=values.get("weight"),  # Runs older than weights do not tell.
+            # Older runs do not tell.
+            weight=values.get("weight"),
+            source=values.get("source", {}),
+            invalid=values.get("invalid", {}),
+            skipped=values.get("skipped", 0),
+            crosses=tuple(Column.from_json(column) for column in values.get("crosses", ())),
         )
 
 

@@ -55,3 +55,28 @@ def test_the_vocabulary_has_every_text_once_and_sorted() -> None:
 
 def test_long_cells_are_shortened() -> None:
     assert len(cells.shown(text("x" * 1000), 0)) == 60
+
+
+def test_every_text_once_with_the_rows_that_have_it() -> None:
+    rows = pa.chunked_array([["b", None, "a"], ["a", "b"]], pa.string())
+    texts, codes = cells.distinct(rows)
+    assert texts.to_pylist() == ["b", "a", None]
+    assert codes.tolist() == [0, 2, 1, 1, 0]
+    array, places = cells.distinct(np.array([3, 3]))
+    assert (array.tolist(), places.tolist()) == ([3, 3], [0, 1])
+    assert len(cells.distinct(pa.chunked_array([], pa.string()))[1]) == 0
+
+
+def test_a_fault_of_a_text_is_that_of_the_first_row_that_has_it() -> None:
+    with pytest.raises(RowFault, match="wrong") as caught, cells.in_rows(np.array([0, 1, 2, 2, 1])):
+        raise RowFault(2, "wrong")
+    assert caught.value.row == 2
+
+
+@pytest.mark.parametrize("indices", [[], [1], [1, 2, 3], [3, 1, 2], [0, 2], [2, 2], [3, 2, 1]])
+def test_rows_are_taken_in_the_order_asked_for(indices: list[int]) -> None:
+    values = np.arange(5) * 10
+    asked = np.array(indices, "int64")
+    texts = pa.chunked_array([["0", "1"], ["2", "3", "4"]], pa.string())
+    assert cells.take(values, asked).tolist() == [10 * index for index in indices]
+    assert cells.take(texts, asked).to_pylist() == [str(index) for index in indices]

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeVar
 
-from bmcli import parts
-from bmcli.cells import Raw, RowFault, are_numbers, is_text, numbers
+from bmcli import dates, parts
+from bmcli.cells import Raw, RowFault, are_blobs, are_numbers, booleans, is_text, numbers, shown, texts
 from bmcli.data.sources import Rows
 from bmcli.errors import BmcliError, Fault
 from bmcli.recipe.fields import Kind, PartOf
-from bmcli.recipe.schema import DataOptions
+from bmcli.recipe.schema import CrossOptions, DataOptions, SampleOptions, problem_of_crosses
+from bmcli.specs import Column
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
+
+_Result = TypeVar("_Result")
+_SAMPLE = 2000  # cells whose words are counted
+_MANY = 50  # different cells, from which on a column may be prose, or tell rows apart
+_FEW_REPEATS = 1.05
+_WORDS_OF_NAMES, _WORDS_OF_SENTENCES = 1.5, 5.0  # mean words of a cell
 
 
 def check_names(rows: Rows, options: DataOptions, targets: Mapping[str, Kind]) -> None:
@@ -23,10 +32,15 @@ def check_names(rows: Rows, options: DataOptions, targets: Mapping[str, Kind]) -
     named |= {f"data.drop.{position}": name for position, name in enumerate(options.drop)}
     if options.weight is not None:
         named["data.weight"] = options.weight
-    if options.split.column is not None:
-        named["data.split.column"] = options.split.column
+    for way in ("column", "group", "time"):
+        if (column := getattr(options.split, way)) is not None:
+            named[f"data.split.{way}"] = column
+    if isinstance(options.split.hash, tuple):
+        named |= {f"data.split.hash.{position}": name for position, name in enumerate(options.split.hash)}
     if options.split.stratify not in ("auto", "none"):
         named["data.split.stratify"] = options.split.stratify
+    if isinstance(options.sample, SampleOptions) and options.sample.balance is not None:
+        named["data.sample.balance"] = options.sample.balance
     faults = [missing(name, path, rows) for path, name in named.items() if name not in rows.columns]
     if faults:
         raise BmcliError(*faults)
@@ -34,6 +48,23 @@ def check_names(rows: Rows, options: DataOptions, targets: Mapping[str, Kind]) -
 
 def missing(name: str, path: str, rows: Rows) -> Fault:
     return Fault(f"no column '{name}'.", path=path, suggestion=parts.did_you_mean(name, rows.columns))
+
+
+def read(rows: Rows, name: str, reader: Callable[[Raw], _Result]) -> _Result:
+    """What `reader` makes of a column.
+
+    Raises:
+        BmcliError: A cell cannot be read; with its place.
+    """
+    try:
+        return reader(rows.columns[name])
+    except RowFault as fault:
+        raise BmcliError(located(fault, name, rows)) from None
+
+
+def located(fault: RowFault, name: str, rows: Rows) -> Fault:
+    """The fault of a cell with its place and column, as a user is shown it."""
+    return Fault(f"{rows.where(fault.row)}  column '{name}': {fault.message}", suggestion=fault.suggestion)
 
 
 def inputs(training: Mapping[str, Raw], options: DataOptions, targets: Mapping[str, Kind]) -> Mapping[str, Kind]:
@@ -44,12 +75,49 @@ def inputs(training: Mapping[str, Raw], options: DataOptions, targets: Mapping[s
     """
     if options.inputs is not None:
         return options.inputs
-    taken = {*targets, *options.drop, options.weight, options.split.column}
+    split = options.split
+    taken = {*targets, *options.drop, options.weight, split.column, split.group, split.time}
     part = PartOf("inputs")
-    found = {name: part.check(likely_kind(column)) for name, column in training.items() if name not in taken}
+    found = {name: part.check(_known_kind(name, training[name])) for name in training if name not in taken}
     if not found:
         raise BmcliError("no column is left to be an input.", path="data.source")
     return found
+
+
+def crosses(options: DataOptions, inputs: Mapping[str, Kind], fitted: Mapping[str, Column]) -> tuple[Column, ...]:
+    """Combinations of inputs, as columns that the network makes itself.
+
+    Raises:
+        BmcliError: An input cannot be crossed.
+    """
+    problem = problem_of_crosses(options.crosses, inputs)
+    if problem is not None:
+        path = ".".join(str(key) for key in ("data", "crosses", *problem[0]))
+        raise BmcliError(problem[1], path=path, suggestion=problem[2])
+    return tuple(_crossed(position, cross, fitted) for position, cross in enumerate(options.crosses))
+
+
+def _crossed(position: int, cross: CrossOptions, fitted: Mapping[str, Column]) -> Column:
+    for name in cross.of:
+        if math.prod(fitted[name].shape) > 1 + bool(fitted[name].state.get("flag")):
+            raise BmcliError(f"'{name}' holds several values a row.", path=f"data.crosses.{position}.of")
+    state = {
+        "of": list(cross.of),
+        "kinds": [fitted[name].kind for name in cross.of],
+        "sizes": [_positions(fitted[name]) for name in cross.of],
+        "buckets": cross.buckets,
+        "dimension": cross.dimension,
+    }
+    return Column(cross.name, "cross", (), "int32", state=state)
+
+
+def _positions(column: Column) -> int:
+    """Different positions of an encoded input, those of missing and unknown cells included."""
+    if column.kind == "boolean":
+        return 3
+    if column.kind == "number":
+        return 1 + len(column.state["edges"][0])
+    return column.state.get("buckets", len(column.classes)) + 2
 
 
 def weights(column: Raw) -> np.ndarray:
@@ -79,8 +147,86 @@ def weights(column: Raw) -> np.ndarray:
 
 def likely_kind(column: Raw) -> str:
     """The kind of input that a column looks like."""
+    if are_blobs(column):
+        return "image"
     if is_text(column):
-        return "number" if are_numbers(column) else "category"
+        return _likely_text(column)
+    if column.dtype.name == "bool" and column.ndim <= 2:
+        return "boolean"
     byte_picture = column.dtype.name == "uint8" and column.ndim in (3, 4)
     with_channels = column.ndim == 4 and column.shape[-1] in (1, 3)
     return "image" if byte_picture or with_channels else "number"
+
+
+def tells_rows_apart(column: Raw) -> bool:
+    """Whether a column of text has another single word in nearly every row, as names and identifiers are."""
+    told = _told(column)
+    count = _distinct(told)
+    return count >= _MANY and len(told) < count * _FEW_REPEATS and _words(told) < _WORDS_OF_NAMES
+
+
+def _known_kind(name: str, column: Raw) -> str:
+    """What a column looks like.
+
+    Raises:
+        BmcliError: It looks like nothing that can be learned from.
+    """
+    kind = likely_kind(column)
+    if kind == "category" and tells_rows_apart(column):
+        raise BmcliError(
+            f"column '{name}': nearly every training row has a value of its own, as {shown(column, 0)}, so nothing can "
+            "be learned from which one it is.",
+            path="data.source",
+            suggestion=f"Leave it out: `drop: [{name}]`. Or say in data.inputs what it is, as "
+            f"`{name}: {{kind: text, tokens: characters}}`.",
+        )
+    return kind
+
+
+def _likely_text(column: Raw) -> str:
+    if are_numbers(column):
+        return "number"
+    told = _told(column)
+    if _are_yes_and_no(told):
+        return "boolean"
+    if dates.fitting(told):
+        return "date"
+    return "text" if _is_prose(told) else "category"
+
+
+def _told(column: Raw) -> pa.ChunkedArray:
+    """The cells that are not missing."""
+    import pyarrow.compute as pc
+
+    return pc.drop_null(texts(column))
+
+
+def _are_yes_and_no(told: pa.ChunkedArray) -> bool:
+    """Whether there are two words, one for yes and one for no: of three some would fall together."""
+    import pyarrow.compute as pc
+
+    some = pc.unique(told.slice(0, _SAMPLE))
+    if len(some) > 8 or _distinct(pc.utf8_lower(pc.ascii_trim_whitespace(told))) != 2:
+        return False
+    values, _ = booleans(pc.unique(told))
+    return sorted(set(values.tolist())) == [0.0, 1.0]
+
+
+def _is_prose(told: pa.ChunkedArray) -> bool:
+    """Whether cells are sentences or phrases, most of which are different, rather than names of categories."""
+    count, words = _distinct(told), _words(told)
+    mostly_different = len(told) < 2 * count
+    return count >= _MANY and (words >= _WORDS_OF_SENTENCES or (words >= _WORDS_OF_NAMES and mostly_different))
+
+
+def _distinct(told: pa.ChunkedArray) -> int:
+    import pyarrow.compute as pc
+
+    return int(pc.count_distinct(told).as_py())
+
+
+def _words(told: pa.ChunkedArray) -> float:
+    """Mean words of the first cells."""
+    import pyarrow.compute as pc
+
+    return float(pc.mean(pc.list_value_length(pc.utf8_split_whitespace(told.slice(0, _SAMPLE)))).as_py() or 0)

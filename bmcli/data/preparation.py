@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from bmcli import inputs as input_kinds
 from bmcli import parts
-from bmcli.cells import RowFault, take
-from bmcli.data import columns, files, splits, store
+from bmcli.cells import Raw, RowFault, take
+from bmcli.data import columns, files, invalid, splits, store
 from bmcli.data import targets as target_kinds
 from bmcli.data.sources import Rows, SourceOptions
 from bmcli.errors import BmcliError, Fault
@@ -28,7 +28,9 @@ _Name = tuple[str, str]  # the role of a column, `inputs` or `targets`, and its 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-PREPARATION_VERSION = 1
+_PIECE_BYTES = 2**26
+
+PREPARATION_VERSION = 2
 """Part of every key: to be raised whenever the same source and options would give other arrays."""
 
 
@@ -53,10 +55,13 @@ def prepare(options: DataOptions, targets: Mapping[str, Kind], seed: int, cache:
     with store.writing(cache), store.locked(folder):
         if known := store.reopened(folder, key):
             return known
-        spec, encoded = _from_source(options, targets, seed, fingerprint, key)
-        if _stamps(source) != stamps:
-            raise BmcliError("the source changed while it was read.", path="data.source", suggestion="Start again.")
-        return store.write(folder, spec, encoded)
+        with store.drafted(folder) as draft:
+            spec = _from_source(options, targets, seed, draft)
+            if _stamps(source) != stamps:
+                raise BmcliError("the source changed while it was read.", path="data.source", suggestion="Start again.")
+            spec = replace(spec, fingerprint=fingerprint, key=key)
+            draft.finish(spec)
+        return Prepared(spec, folder)
 
 
 def encode_rows(rows: Rows, spec: DataSpec, with_targets: bool) -> Split:
@@ -71,60 +76,77 @@ def encode_rows(rows: Rows, spec: DataSpec, with_targets: bool) -> Split:
     faults = [columns.missing(name, "", rows) for _, name in wanted if name not in rows.columns]
     if faults:
         raise BmcliError(*faults)
-    return _encode(rows, wanted, missing=())
+    encoded = _each(wanted, lambda name, column: _encode(name[0], rows.columns[column.name], column), rows, missing=())
+    return Split(
+        inputs={name: array for (role, name), array in encoded.items() if role == "inputs"},
+        targets={name: array for (role, name), array in encoded.items() if role == "targets"},
+    )
 
 
-def _from_source(
-    options: DataOptions, targets: Mapping[str, Kind], seed: int, fingerprint: str, key: str
-) -> tuple[DataSpec, dict[str, Split]]:
-    """Everything that is kept: what was fitted, and the encoded rows of every split."""
+def _from_source(options: DataOptions, targets: Mapping[str, Kind], seed: int, draft: store.Draft) -> DataSpec:
+    """What the data is; its encoded rows go into the draft, a column at a time."""
     rows: Rows = parts.load("data.sources", options.source.kind).read(options.source)
     columns.check_names(rows, options, targets)
-    missing = getattr(options.source, "missing", ())
-    indices, stratified = _split_rows(rows, options, targets, seed)
+    rows, cells, skipped = invalid.settled(rows, options, targets)
+    indices, stratified = splits.of(rows, options, targets, seed)
     weights = _weights(rows, options.weight, indices)
-    training = _subset(rows, indices["train"])
-    inputs = columns.inputs(training.columns, options, targets)
-    fitted = _fit(training, inputs, targets, missing)
-    splits_of_rows = {name: _subset(rows, indices[name], [name for _, name in fitted]) for name in SPLITS}
-    spec = DataSpec(
+    for split, values in weights.items():
+        draft.write(split, "weights", values.shape, "float32", [values])
+    inputs = columns.inputs(invalid.Picked(rows.columns, indices["train"]), options, targets)
+    # Files are numbered, never named after columns: a column's name is foreign text.
+    asked = {("inputs", name): (f"inputs-{i}", kind) for i, (name, kind) in enumerate(inputs.items())}
+    asked |= {("targets", name): (f"targets-{i}", kind) for i, (name, kind) in enumerate(targets.items())}
+
+    def work(name: _Name, item: tuple[str, Kind]) -> Column:
+        return _prepare_column(*name, *item, rows.columns[name[1]], indices, draft)
+
+    fitted = _each(asked, work, rows, getattr(options.source, "missing", ()))
+    return DataSpec(
         inputs=tuple(fitted["inputs", name] for name in inputs),
         targets=tuple(fitted["targets", name] for name in targets),
         counts={name: len(indices[name]) for name in SPLITS},
-        fingerprint=fingerprint,
-        key=key,
+        fingerprint="",
+        key="",
         stratified=stratified,
         weight=options.weight,
+        source=rows.found,
+        invalid=cells,
+        skipped=skipped,
+        crosses=columns.crosses(options, inputs, {name: fitted["inputs", name] for name in inputs}),
     )
-    encoded = {name: _encode(part, fitted, missing) for name, part in splits_of_rows.items()}
-    return spec, {name: replace(split, weights=weights.get(name)) for name, split in encoded.items()}
 
 
-def _split_rows(
-    rows: Rows, options: DataOptions, targets: Mapping[str, Kind], seed: int
-) -> tuple[dict[str, np.ndarray], str | None]:
-    """Indices of the rows of each split, and the column whose proportions they keep."""
-    given, column = rows.split, options.split.column
-    if column is not None and given is not None:
-        raise BmcliError("the files tell the splits already.", path="data.split.column", suggestion="Leave it out.")
-    if column is not None:
-        given = _each({("", column): rows.columns[column]}, lambda _, cells: splits.named(cells), rows, ())["", column]
-    stratify = _stratified(options, targets)
-    groups = None
-    if stratify is not None:
-        told = _each({("", stratify): rows.columns[stratify]}, lambda _, cells: splits.groups_of(cells), rows, ())
-        groups = told["", stratify]
-        if options.split.stratify == "auto" and not splits.in_every_split(options.split, given, groups):
-            groups, stratify = None, None
-    return splits.assign(options.split, len(rows), seed, given, groups), stratify
+def _prepare_column(
+    role: str, name: str, file: str, options: Kind, raw: Raw, indices: Mapping[str, np.ndarray], draft: store.Draft
+) -> Column:
+    """Fits a column on its training rows, and writes the encoded rows of every split."""
+    room = "inputs" if role == "inputs" else "data.targets"
+    with _in_source(indices["train"]):
+        column: Column = parts.load(room, options.kind).fit(name, take(raw, indices["train"]), options)
+    for split in SPLITS:
+        shape = (len(indices[split]), *column.shape)
+        draft.write(split, file, shape, column.dtype, _encoded(role, raw, column, indices[split]))
+    return column
 
 
-def _stratified(options: DataOptions, targets: Mapping[str, Kind]) -> str | None:
-    """The column whose proportions the splits should keep."""
-    chosen = options.split.stratify
-    if chosen == "auto":
-        return next(iter(targets)) if [target.kind for target in targets.values()] == ["category"] else None
-    return None if chosen == "none" else chosen
+def _encoded(role: str, raw: Raw, column: Column, indices: np.ndarray) -> Iterator[np.ndarray]:
+    """The encoded rows at `indices`, so many at a time that those of large cells need not fit into memory."""
+    import numpy as np
+
+    size = max(1, _PIECE_BYTES // (int(np.prod(column.shape, dtype="int64")) * np.dtype(column.dtype).itemsize or 1))
+    for start in range(0, len(indices), size):
+        some = indices[start : start + size]
+        with _in_source(some):
+            yield _encode(role, take(raw, some), column)
+
+
+@contextmanager
+def _in_source(indices: np.ndarray) -> Iterator[None]:
+    """Turns the row of a fault among some rows into the row of the source."""
+    try:
+        yield
+    except RowFault as fault:
+        raise RowFault(int(indices[fault.row]), fault.message, fault.suggestion, fault.cell) from None
 
 
 def _weights(rows: Rows, column: str | None, indices: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -132,36 +154,16 @@ def _weights(rows: Rows, column: str | None, indices: Mapping[str, np.ndarray]) 
     if column is None:
         return {}
     # No text may stand for a missing weight, so a fault does not offer to declare one.
-    told = _each({("", column): rows.columns[column]}, lambda _, cells: columns.weights(cells), rows, ())["", column]
+    told = columns.read(rows, column, columns.weights)
     if not told[indices["train"]].any():
         message = f"column '{column}': every training row has the weight 0, so there is nothing to learn."
         raise BmcliError(message, path="data.weight", suggestion="Give the rows that should count a larger number.")
     return {name: told[indices[name]] for name in SPLITS}
 
 
-def _fit(
-    training: Rows, inputs: Mapping[str, Kind], targets: Mapping[str, Kind], missing: Sequence[str]
-) -> dict[_Name, Column]:
-    asked = {("inputs", name): options for name, options in inputs.items()}
-    asked |= {("targets", name): options for name, options in targets.items()}
-
-    def fit(name: _Name, options: Kind) -> Column:
-        room = "inputs" if name[0] == "inputs" else "data.targets"
-        return parts.load(room, options.kind).fit(name[1], training.columns[name[1]], options)
-
-    return _each(asked, fit, training, missing)
-
-
-def _encode(rows: Rows, wanted: Mapping[_Name, Column], missing: Sequence[str]) -> Split:
-    def encode(name: _Name, column: Column) -> np.ndarray:
-        kind = input_kinds.kind_of(column) if name[0] == "inputs" else target_kinds.kind_of(column)
-        return kind.encode(rows.columns[column.name], column)
-
-    encoded = _each(wanted, encode, rows, missing)
-    return Split(
-        inputs={name: array for (role, name), array in encoded.items() if role == "inputs"},
-        targets={name: array for (role, name), array in encoded.items() if role == "targets"},
-    )
+def _encode(role: str, raw: Raw, column: Column) -> np.ndarray:
+    kind = input_kinds.kind_of(column) if role == "inputs" else target_kinds.kind_of(column)
+    return kind.encode(raw, column)
 
 
 def _each(
@@ -178,8 +180,8 @@ def _each(
         try:
             done[name] = work(name, item)
         except RowFault as fault:
-            message = f"{rows.where(fault.row)}  column '{name[1]}': {fault.message}"
-            faults.append(Fault(message, suggestion=fault.suggestion or _as_missing(fault.cell, missing)))
+            told = columns.located(fault, name[1], rows)
+            faults.append(replace(told, suggestion=told.suggestion or _as_missing(fault.cell, missing)))
         except BmcliError as error:
             faults += error.faults
     if faults:
@@ -194,17 +196,12 @@ def _as_missing(cell: str | None, missing: Sequence[str]) -> str:
     return f"Add it to `missing: {json.dumps([text for text in (*missing, cell) if text], ensure_ascii=False)}`."
 
 
-def _subset(rows: Rows, indices: np.ndarray, names: Iterable[str] | None = None) -> Rows:
-    """Some rows of some columns, which still know where they come from."""
-    chosen = {name: take(rows.columns[name], indices) for name in (rows.columns if names is None else names)}
-    return Rows(chosen, split=None, where=lambda row: rows.where(int(indices[row])))
-
-
 def _key(options: DataOptions, targets: Mapping[str, Kind], seed: int, fingerprint: str) -> str:
     """SHA-256 of all that decides the arrays. Where the files lie does not."""
     asked = options.model_dump()
-    path = asked["source"].pop("path", None)
-    asked["source"]["splits"] = [name for name in SPLITS if name in path] if isinstance(path, dict) else None
+    asked.pop("augment")  # decided anew in every step
+    asked["source"].pop("path", None)
+    asked["source"]["splits"] = options.source.splits()  # type: ignore[attr-defined]
     asked["targets"] = {name: target.model_dump() for name, target in targets.items()}
     words = [PREPARATION_VERSION, fingerprint, seed, asked]
     return hashlib.sha256(json.dumps(words).encode()).hexdigest()
@@ -212,9 +209,4 @@ def _key(options: DataOptions, targets: Mapping[str, Kind], seed: int, fingerpri
 
 def _stamps(source: SourceOptions) -> list[tuple[int, int, int]]:
     """Size, time and identity of every file, to notice a change while reading."""
-    stamps = []
-    for path in source.files():
-        with files.opened(path) as file:
-            status = os.fstat(file.fileno())
-        stamps.append((status.st_size, status.st_mtime_ns, status.st_ino))
-    return stamps
+    return [files.stamp(path) for path in source.files()]

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bmcli import disk
 from bmcli.errors import RunFailed
-from bmcli.specs import SPLITS, DataSpec, Prepared, Split
+from bmcli.specs import SPLITS, DataSpec, Prepared
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def reopened(folder: Path, key: str) -> Prepared | None:
@@ -24,26 +28,37 @@ def reopened(folder: Path, key: str) -> Prepared | None:
     return prepared if whole else None
 
 
-def write(folder: Path, spec: DataSpec, splits: Mapping[str, Split]) -> Prepared:
-    """Writes a whole folder beside its place, then moves it there; nobody ever sees half of it."""
+class Draft:
+    """A folder of prepared data that is being written."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def write(self, split: str, file: str, shape: tuple[int, ...], dtype: str, pieces: Iterable[np.ndarray]) -> None:
+        """Writes an array whose rows come in pieces."""
+        _write_array(self._folder / split / f"{file}.npy", shape, dtype, pieces)
+
+    def finish(self, spec: DataSpec) -> None:
+        """Writes what the arrays are; nothing may be written afterwards."""
+        for split in SPLITS:
+            disk.flush_folder(self._folder / split)
+        disk.write_through(self._folder / "spec.json", json.dumps(spec.to_json(), allow_nan=False).encode())
+        disk.flush_folder(self._folder)
+
+
+@contextmanager
+def drafted(folder: Path) -> Iterator[Draft]:
+    """A draft beside a folder, to be finished and then moved to its place; nobody ever sees half of it."""
     draft = folder.with_name(f".{folder.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     try:
-        for name, split in splits.items():
-            (draft / name).mkdir(parents=True)
-            for role, arrays in (("inputs", split.inputs), ("targets", split.targets)):
-                for position, array in enumerate(arrays.values()):
-                    _write_array(draft / name / f"{role}-{position}.npy", array)
-            if split.weights is not None:
-                _write_array(draft / name / "weights.npy", split.weights)
-            disk.flush_folder(draft / name)
-        disk.write_through(draft / "spec.json", json.dumps(spec.to_json(), allow_nan=False).encode())
-        disk.flush_folder(draft)
+        for split in SPLITS:
+            (draft / split).mkdir(parents=True)
+        yield Draft(draft)
         _replace(draft, folder)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-    return Prepared(spec, folder)
 
 
 @contextmanager
@@ -82,11 +97,15 @@ def _is_whole(prepared: Prepared, name: str) -> bool:
     )
 
 
-def _write_array(path: Path, array: object) -> None:
+def _write_array(path: Path, shape: tuple[int, ...], dtype: str, pieces: Iterable[np.ndarray]) -> None:
     import numpy as np
+    from numpy.lib import format as npy
 
     with path.open("wb") as file:
-        np.save(file, np.asarray(array), allow_pickle=False)
+        description = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+        npy.write_array_header_1_0(file, description)
+        for piece in pieces:
+            file.write(np.ascontiguousarray(piece, dtype).data)
         disk.flush(file)
 
 

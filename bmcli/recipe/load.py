@@ -14,12 +14,12 @@ from bmcli.errors import BmcliError, Fault, Place
 from bmcli.recipe import nodes
 from bmcli.recipe.check import check, dotted, place_of, read_steps
 from bmcli.recipe.check import split_path as split_path
-from bmcli.recipe.fields import shown
+from bmcli.recipe.fields import is_address, shown
 from bmcli.recipe.nodes import Node, Steps
 from bmcli.recipe.schema import Recipe
 
 COMMAND_LINE = "command line"
-PATHS: tuple[Steps, ...] = (("data", "source", "path"),)
+PATHS: tuple[Steps, ...] = (("data", "source", "path"), ("data", "source", "table"), ("model", "weights"))
 
 
 @dataclass(frozen=True)
@@ -359,7 +359,7 @@ def _no_variable(name: str | None, place: Place, variables: Mapping[str, Node]) 
 
 
 def _absolute_paths(tree: Node) -> Node:
-    """The tree with relative paths joined to the folder of the file that names them."""
+    """The tree with relative paths joined to the folder of the file that names them; addresses stay as they are."""
     for steps in PATHS:
         node = tree.find(steps)
         if node is not None:
@@ -368,7 +368,7 @@ def _absolute_paths(tree: Node) -> Node:
 
 
 def _absolute(node: Node) -> Node:
-    if not isinstance(node.value, str) or not node.value or node.folder is None:
+    if not isinstance(node.value, str) or not node.value or node.folder is None or is_address(node.value):
         return node
     return replace(node, value=str((node.folder / os.path.expanduser(node.value)).absolute()))
 

@@ -27,7 +27,7 @@ def render(recipe: Recipe, tree: Node, found: Mapping[str, Any] | None = None) -
         _set(values, steps, dump(value))
     lines = [
         (text, "" if steps is None else "auto" if steps in became else origin(tree, steps))
-        for text, steps in _lines(_escaped(values), ())
+        for text, steps in _lines(escaped(values), ())
     ]
     width = min(_WIDTH, max(len(text) for text, _ in lines))
     return "".join(f"{text:<{width}}  # {came}\n" if came else f"{text}\n" for text, came in lines)
@@ -70,12 +70,12 @@ def _lines(value: Any, steps: Steps) -> Iterator[tuple[str, Steps | None]]:
         yield f"{key} {write_scalar(value)}", steps
 
 
-def _escaped(value: Any) -> Any:
+def escaped(value: Any) -> Any:
     """The values with each dollar sign doubled, because a single one may begin a variable."""
     if isinstance(value, dict):
-        return {key: _escaped(item) for key, item in value.items()}
+        return {key: escaped(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_escaped(item) for item in value]
+        return [escaped(item) for item in value]
     return value.replace("$", "$$") if isinstance(value, str) else value
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Annotated, Any, Literal
@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from bmcli import parts
+from bmcli.recipe.augment import Augment, problem_of_order, problem_with_inputs
 from bmcli.recipe.fields import (
     Checked,
     Duration,
@@ -62,8 +63,9 @@ SplitName = Literal["train", "validation", "test"]
 class SplitOptions(Options):
     """How rows become training, validation and test rows.
 
-    Shares apply to the rows that are not split yet. Where the source has a file per split, or `column` names
-    a column that tells, the training rows can still give a share to validation.
+    Rows are dealt by chance, or as one of `group`, `time` and `hash` says. Shares apply to the rows that are not
+    split yet. Where the source has a file per split, or `column` names a column that tells, the training rows can
+    still give a share to validation, dealt in the same way.
     """
 
     train: Share | None = Field(default=None, description="Share of rows to train on; by default what is left.")
@@ -73,8 +75,43 @@ class SplitOptions(Options):
     stratify: Literal["auto", "none"] | str = Field(
         default="auto",
         description="A category whose proportions every split keeps, or `none`. `auto` takes the only category "
-        "target, if its classes are large enough.",
+        "target, if its classes are large enough and the rows are dealt by chance or by `group`.",
     )
+    group: str | None = Field(
+        default=None,
+        description="A column, as patient: all rows with the same cell are in one split, so that none is tested on "
+        "what it was trained on. Not an input, unless `inputs` names it.",
+    )
+    time: str | None = Field(
+        default=None,
+        description="A column of numbers, or of ISO 8601 dates or times: the oldest rows train, the newest test. "
+        "Not an input, unless `inputs` names it.",
+    )
+    hash: bool | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        default=False,
+        description="The split of a row follows from what it holds, in all columns (true) or those named: it is the "
+        "same when rows are added, and equal rows are together. Shares are met about.",
+    )
+
+    @model_validator(mode="after")
+    def _dealt_in_one_way(self) -> SplitOptions:
+        ways = [way for way in ("group", "time", "hash") if getattr(self, way)]
+        if len(ways) > 1:
+            hint = "Write hash: [COLUMN] to keep a group together." if ways == ["group", "hash"] else ""
+            raise fault_at((ways[1],), f"`{ways[1]}` and `{ways[0]}` both tell the split of a row.",
+                           hint or "Leave one of them out.")  # fmt: skip
+        if ways and self.column is not None and self.validation is None:
+            raise fault_at((ways[0],), f"`{ways[0]}` does nothing beside `column`, which tells every split.",
+                           "Leave it out, or give `validation` a share of the training rows.")  # fmt: skip
+        if ways and self.column is not None and getattr(self, ways[0]) == self.column:
+            raise fault_at((ways[0],), f"column '{self.column}' tells the split already.", "Name another.")
+        if ways not in ([], ["group"]) and self.stratify not in ("auto", "none"):
+            raise fault_at(("stratify",), f"`{ways[0]}` tells the split of a row, so no proportions can be kept.",
+                           "Leave `stratify` out.")  # fmt: skip
+        if ways == ["group"] and self.stratify == self.group:
+            raise fault_at(("stratify",), f"the rows of each '{self.group}' are together, so its proportions "
+                           "cannot be kept.", "Name another column.")  # fmt: skip
+        return self
 
     @model_validator(mode="after")
     def _shares_fit(self) -> SplitOptions:
@@ -98,6 +135,73 @@ class SplitOptions(Options):
         return self
 
 
+class SampleOptions(Options):
+    """How many of the training rows are learned from."""
+
+    share: Share | None = Field(default=None, description="Share of the training rows.")
+    count: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Number of training rows.")
+    balance: str | None = Field(
+        default=None,
+        description="A category of which the sample has equally many rows each, as far as there are; none is taken "
+        "twice. Without `share` and `count` as many as the rarest has.",
+    )
+
+    @model_validator(mode="after")
+    def _size_is_told_once(self) -> SampleOptions:
+        if self.share is not None and self.count is not None:
+            raise fault("sample", "`share` and `count` both tell the size of the sample.", "Leave one of them out.")
+        if self.share is None and self.count is None and self.balance is None:
+            raise fault("sample", "nothing tells the size of the sample.", "Write share, count or balance.")
+        return self
+
+
+class CrossOptions(Options):
+    """Several categories as one: the network sees which combination of them a row has (Cheng et al. 2016)."""
+
+    of: tuple[str, ...] = Field(
+        min_length=2,
+        description="Inputs that are categories, one in a cell, yes or no, or single numbers with `bins`.",
+    )
+    buckets: Annotated[int, Field(ge=2, le=10_000_000)] = Field(
+        default=1000, description="Combinations that are told apart; if there are more, some fall together."
+    )
+    dimension: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Width of an embedding of the combinations; by default a vector of 0 and one 1."
+    )
+
+    @property
+    def name(self) -> str:
+        return "_x_".join(self.of)
+
+
+def problem_of_crosses(
+    crosses: Sequence[CrossOptions], inputs: Mapping[str, Kind]
+) -> tuple[tuple[str | int, ...], str, str] | None:
+    """Place below `crosses`, message and suggestion of the first cross that cannot be of these inputs."""
+    names = [cross.name for cross in crosses]
+    for position, cross in enumerate(crosses):
+        for place, name in enumerate(cross.of):
+            loc = (position, "of", place)
+            if name not in inputs:
+                return loc, f"there is no input '{name}'.", parts.did_you_mean(name, inputs)
+            if name in cross.of[:place]:
+                return loc, f"'{name}' is crossed with itself.", "Leave it in once."
+            if not _can_be_crossed(inputs[name]):
+                hint = "Cross categories without `separator`, booleans, and numbers with `bins`."
+                return loc, f"'{name}' is no category, but {inputs[name].kind}.", hint
+        if cross.name in inputs or cross.name in names[:position]:
+            return (position,), f"there are two inputs '{cross.name}'.", "Leave one of them out."
+    return None
+
+
+def _can_be_crossed(options: Kind) -> bool:
+    if options.kind == "category":
+        return getattr(options, "separator", None) is None
+    if options.kind == "boolean":
+        return True
+    return options.kind == "number" and getattr(options, "bins", None) is not None
+
+
 class DataOptions(Options):
     """Which data, how it is split, and what its columns are."""
 
@@ -108,18 +212,39 @@ class DataOptions(Options):
     )
     inputs: Mapping[str, Annotated[Kind, PartOf("inputs")]] | None = Field(
         default=None,
-        description="Columns the model sees, by name. By default every column that is neither target, split, weight "
-        "nor dropped: numbers as number, arrays as image or number, everything else as category.",
+        description="Columns the model sees, by name. By default every column that is neither target, split, group, "
+        "time, weight nor dropped, as the kind that its training cells look like.",
     )
     targets: Mapping[str, Annotated[Kind, PartOf("data.targets")]] | None = Field(
         default=None,
         validate_default=True,
         description="Columns to predict, by name. Sources that know their target need none.",
     )
+    sample: Share | Annotated[int, Field(ge=1)] | SampleOptions | None = Field(
+        default=None,
+        description="Learn from fewer training rows: a share as 0.1, a count as 1000, or {count: 1000, balance: label} "
+        "for equally many of each class. A smaller sample is part of every larger one with the same seed; "
+        "validation and test rows stay.",
+    )
     drop: tuple[str, ...] = Field(default=(), description="Columns left out when inputs are found by themselves.")
     weight: str | None = Field(
         default=None,
         description="A column of numbers of at least 0 that tells how much each row counts in the loss.",
+    )
+    invalid: Literal["stop", "skip", "fill"] = Field(
+        default="stop",
+        description="Cells that cannot be read as what their column is: `stop` tells the first of every column; `skip` "
+        "leaves their rows out, before the split; `fill` takes those of inputs for missing, and skips the rows of "
+        "targets and weights, which must be there. All are counted.",
+    )
+    augment: Mapping[str, tuple[Annotated[Kind, PartOf("augmentations")], ...]] = Field(
+        default={},
+        description="Random changes of the training examples, one after the other, by input, or by a kind as number "
+        "for all inputs of that kind: {image: [flip, {kind: translate, factor: 0.1}]}.",
+    )
+
+    crosses: tuple[CrossOptions, ...] = Field(
+        default=(), description="Combinations of categories as further inputs, called by their names as a_x_b."
     )
 
     def targets_by_name(self) -> Mapping[str, Kind]:
@@ -161,9 +286,31 @@ class DataOptions(Options):
             others = [roles[field] for field in roles if column in taken[field]]
             if split is not None and column == split.column:
                 others.append("the column that tells the split")
+            if split is not None and info.field_name == "targets" and column == split.group:
+                others.append("the group that a split keeps together")
             if others:
                 loc = {"drop": (position,), "weight": ()}.get(info.field_name or "", (column,))
                 raise fault_at(loc, f"column '{column}' is {role} and {others[0]}.", "Leave it in one of them.")
+        return value
+
+    @field_validator("crosses")
+    @classmethod
+    def _crosses_are_of_inputs(cls, value: tuple[CrossOptions, ...], info: ValidationInfo) -> tuple[CrossOptions, ...]:
+        inputs = info.data.get("inputs")
+        problem = None if inputs is None else problem_of_crosses(value, inputs)
+        if problem is not None:
+            raise fault_at(*problem)
+        return value
+
+    @field_validator("augment")
+    @classmethod
+    def _augmentations_fit(cls, value: Augment, info: ValidationInfo) -> Augment:
+        problem = problem_of_order(value)
+        inputs = info.data.get("inputs")
+        if problem is None and inputs is not None:
+            problem = problem_with_inputs(value, {name: options.kind for name, options in inputs.items()})
+        if problem is not None:
+            raise fault_at(*problem)
         return value
 
 
@@ -212,7 +359,8 @@ class ObjectiveKind(Checked):
         part = PartOf("objectives")
         if value is None or isinstance(value, Kind):
             return value
-        if isinstance(value, Mapping) and "kind" not in value:
+        # A target may be called `kind`: its objective is a mapping.
+        if isinstance(value, Mapping) and not isinstance(value.get("kind"), str):
             return checked_mapping(part.check, value)
         return part.check(value)
 
@@ -230,6 +378,10 @@ class StopOptions(Options):
     min_delta: Annotated[float, Field(ge=0)] = Field(
         default=0.0,
         description="Smallest change of the selected metric that counts as improvement for `patience`.",
+    )
+    overfit: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="Epochs in a row in which the validation loss rises while the training loss falls.",
     )
     steps: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Optimizer steps in all.")
     time: Duration | None = Field(default=None, description="Training time, as 30m.")
@@ -281,6 +433,17 @@ class CheckpointOptions(Options):
     steps: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Steps between two checkpoints.")
 
 
+class SwaOptions(Options):
+    """When the weights begin to be averaged."""
+
+    start: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.75, description="Share of the epochs that are over when the first weights are averaged."
+    )
+
+
+LayerRate = Annotated[float, Field(ge=0)]
+
+
 class TrainOptions(Options):
     """How the network learns."""
 
@@ -321,10 +484,29 @@ class TrainOptions(Options):
         description="Momentum of the moving average of the weights, as 0.999, which is what is measured and kept "
         "(Polyak and Juditsky 1992).",
     )
+    swa: SwaOptions | None = Field(
+        default=None,
+        description="The mean of the weights at the ends of the last epochs, {} from 75 per cent of them on, which is "
+        "what is measured and kept from then on (stochastic weight averaging, Izmailov et al. 2018). Moving statistics "
+        "of batch normalisation are estimated anew for it, by a pass over the training rows after each epoch.",
+    )
+    layer_rates: Mapping[str, LayerRate] = Field(
+        default={},
+        description="Factors of the learning rate by the names of weights, as {'*/embeddings': 0.1}; * stands for "
+        "any text, 0 leaves the weights as they are at first, and the last pattern that fits decides.",
+    )
     checkpoint: CheckpointOptions = Field(
         default=CheckpointOptions(), description="When the state is written, to go on after a crash."
     )
     tensorboard: bool = Field(default=True, description="Write events/ for TensorBoard.")
+
+    @field_validator("swa")
+    @classmethod
+    def _one_average(cls, value: SwaOptions | None, info: ValidationInfo) -> SwaOptions | None:
+        if value is not None and info.data.get("ema") is not None:
+            raise fault("swa", "`swa` and `ema` both tell which average of the weights is kept.",
+                        "Leave one of them out.")  # fmt: skip
+        return value
 
     @field_validator("callbacks")
     @classmethod
@@ -424,7 +606,10 @@ Scalar = str | int | float | bool | None
 
 def objectives_by_target(given: Any, targets: Mapping[str, Kind]) -> dict[str, Kind]:
     """The objective of each target: `given` for all or by name, else the target kind's usual one."""
-    usual = {"category": "classification", "number": "regression"}
+    usual = {
+        "category": "classification", "labels": "multi_label", "ordered": "ordinal", "number": "regression",
+        "count": "count",
+    }  # fmt: skip
     by_name: Mapping[str, Kind] = dict.fromkeys(targets, given) if isinstance(given, Kind) else given or {}
     return {
         name: by_name.get(name) or PartOf("objectives").check(usual[target.kind]) for name, target in targets.items()
@@ -447,8 +632,8 @@ class Recipe(Options):
     model: Annotated[Kind, PartOf("models")] = Field(description="The network.")
     objective: Annotated[Any, ObjectiveKind()] = Field(
         default=None,
-        description="What is learned. By default category targets are classified and numbers regressed; with "
-        "several targets a mapping from target to objective.",
+        description="What is learned; by default what is usual for the kind of target. With several targets a mapping "
+        "from target to objective.",
     )
     train: TrainOptions = Field(default=TrainOptions(), description="How the network learns.")
     runtime: RuntimeOptions = Field(default=RuntimeOptions(), description="What the training runs on.")
@@ -477,6 +662,10 @@ class Recipe(Options):
             target: tuple(metric for metric in self.train.metrics if metric.kind in known)
             for target, known in suitable.items()
         }
+
+    def quantiles(self) -> dict[str, tuple[float, ...]]:
+        """Of each target whose quantiles are predicted, which they are."""
+        return {name: options.quantiles for name, options in self.objectives().items() if hasattr(options, "quantiles")}
 
     def spelled_out(self) -> Recipe:
         """The same recipe with the objectives that follow from its targets."""

@@ -6,6 +6,16 @@ import pytest
 
 from bmcli.cells import Raw
 from bmcli.data import columns
+from bmcli.errors import BmcliError
+from bmcli.recipe.schema import DataOptions
+
+
+def text(*cells: str | None) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.array(cells, pa.string())])
+
+
+SENTENCES = [f"this tea number {n} is good" for n in range(60)]
+TITLES = [f"Landscape {n}" for n in range(60)]
 
 
 @pytest.mark.parametrize(
@@ -13,6 +23,23 @@ from bmcli.data import columns
     [
         (pa.chunked_array([["1", " 2.5", None]]), "number"),
         (pa.chunked_array([["1", "two"]]), "category"),
+        (text(None, ""), "number"),
+        (text("1", "0", "1"), "number"),
+        (text("yes", "No", None, " no "), "boolean"),
+        (text("t", "f"), "boolean"),
+        (text("f", "m"), "category"),
+        (text("f", "n", "t"), "category"),
+        (text("yes", "yes"), "category"),
+        (text("yes", "no", "maybe"), "category"),
+        (text("2024-01-31", None, "2024-02-01 10:00"), "date"),
+        (text("01/02/2024", "03/04/2024"), "date"),
+        (text("2024-01-31", "unknown"), "category"),
+        (text(*SENTENCES, None), "text"),
+        (text(*SENTENCES[:40] * 3), "category"),
+        (text(*TITLES), "text"),
+        (text(*TITLES * 3), "category"),
+        (np.zeros(3, "bool"), "boolean"),
+        (np.zeros((3, 4, 5), "bool"), "number"),
         (np.zeros(3), "number"),
         (np.zeros(3, "uint8"), "number"),
         (np.zeros((3, 4), "uint8"), "number"),
@@ -26,3 +53,24 @@ from bmcli.data import columns
 )
 def test_a_column_is_what_it_looks_like(column: Raw, kind: str) -> None:
     assert columns.likely_kind(column) == kind
+
+
+def inputs(**training: Raw) -> dict[str, str]:
+    options = DataOptions.model_validate(
+        {"source": {"kind": "builtin", "name": "iris"}, "targets": {"y": {"kind": "number"}}}
+    )
+    return {name: kind.kind for name, kind in columns.inputs(training, options, {}).items()}
+
+
+def test_a_column_that_tells_rows_apart_is_a_fault_that_says_what_to_do() -> None:
+    codes = text(*(f"A{n:03}" for n in range(100)))
+    with pytest.raises(
+        BmcliError, match="column 'code': nearly every training row has a value of its own, as 'A000'"
+    ) as caught:
+        inputs(code=codes)
+    assert "`drop: [code]`" in caught.value.faults[0].suggestion
+
+
+def test_categories_that_repeat_or_are_few_are_inputs() -> None:
+    twice = text(*(f"A{n:03}" for n in range(100)), *(f"A{n:03}" for n in range(100)))
+    assert inputs(twice=twice, few=text(*"abcdefghijkl")) == {"twice": "category", "few": "category"}

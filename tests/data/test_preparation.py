@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.csv as arrow_csv
+import pyarrow.parquet as pq
 import pytest
 
 from bmcli.data import preparation, store
 from bmcli.data.preparation import encode_rows, prepare
+from bmcli.data.resolution import resolved
 from bmcli.data.sources import csv
 from bmcli.errors import BmcliError, Fault
 from bmcli.recipe.fields import PartOf
@@ -196,7 +199,7 @@ def test_two_processes_at_once_prepare_the_same_data(cache: Path, file: Path) ->
 
 
 def test_a_full_disk_is_a_fault_and_leaves_nothing(cache: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path, _: Any) -> None:
+    def refuse(path: Path, *_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     monkeypatch.setattr(store, "_write_array", refuse)
@@ -324,3 +327,117 @@ def test_checking_options_needs_neither_numpy_nor_pyarrow() -> None:
         "assert not {'numpy', 'pyarrow', 'tensorflow', 'sklearn'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
+
+
+def as_parquet(path: Path) -> Path:
+    pq.write_table(arrow_csv.read_csv(path), path.with_suffix(".parquet"))
+    return path.with_suffix(".parquet")
+
+
+def as_json_lines(path: Path) -> Path:
+    rows = arrow_csv.read_csv(path).to_pylist()
+    path.with_suffix(".jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path.with_suffix(".jsonl")
+
+
+@pytest.mark.parametrize("convert", [as_parquet, as_json_lines])
+def test_every_format_of_a_table_gives_the_same_arrays(cache: Path, file: Path, convert: Any) -> None:
+    data = table(file, TABLE.replace("\n31,", "\n,"))
+    other = convert(file)
+    first = run(cache, **data)
+    second = run(cache, **{**data, "source": {"kind": other.suffix[1:], "path": str(other)}})
+    assert first.folder != second.folder
+    assert [(column.name, column.kind) for column in first.spec.inputs] == [
+        (column.name, column.kind) for column in second.spec.inputs
+    ]
+    for split in SPLITS:
+        for name, array in first.split(split).inputs.items():
+            np.testing.assert_array_equal(array, second.split(split).inputs[name])
+
+
+def test_arrays_written_in_pieces_are_those_written_at_once(
+    cache: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(cache, **table(file))
+    before = {path.relative_to(whole.folder): path.read_bytes() for path in whole.folder.rglob("*.npy")}
+    shutil.rmtree(whole.folder)
+    monkeypatch.setattr(preparation, "_PIECE_BYTES", 20)
+    again = run(cache, **table(file))
+    assert before
+    assert {path.relative_to(again.folder): path.read_bytes() for path in again.folder.rglob("*.npy")} == before
+
+
+def test_a_bad_cell_of_a_later_piece_is_named_by_its_line(
+    cache: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparation, "_PIECE_BYTES", 4)
+    rows = "20,Rome,1,test,a\n20,Rome,1,test,c\n"
+    assert faults(cache, **table(file, TABLE + rows))[0].message.startswith(f"{file}:63  column 'y': 'c' is a class")
+
+
+def test_arrays_are_as_numpy_saves_them(cache: Path, file: Path, tmp_path: Path) -> None:
+    prepared = run(cache, **table(file))
+    np.save(tmp_path / "saved.npy", prepared.split("train").inputs["age"])
+    assert (prepared.folder / "train" / "inputs-0.npy").read_bytes() == (tmp_path / "saved.npy").read_bytes()
+
+
+def test_files_in_other_splits_have_another_key(cache: Path, tmp_path: Path) -> None:
+    paths = []
+    for name in "abc":
+        paths.append(tmp_path / f"{name}.csv")
+        paths[-1].write_text(f"x,y\n{ord(name)},u\n{ord(name) + 5},v\n")
+    a, b, c = map(str, paths)
+    source = {"kind": "csv", "path": {"train": [a, b], "test": c}}
+    data: dict[str, Any] = {"source": source, "targets": {"y": "category"}}
+    first = run(cache, **data)
+    second = run(cache, **{**data, "source": {"kind": "csv", "path": {"train": a, "test": [b, c]}}})
+    assert first.spec.fingerprint == second.spec.fingerprint
+    assert (first.spec.counts["train"], second.spec.counts["train"]) == (4, 2)
+
+
+def test_ten_thousand_categories_are_prepared(cache: Path, file: Path) -> None:
+    text = "c,y\n" + "".join(f"k{n % 10_000:05d},{'ab'[n % 2]}\n" for n in range(20_000))
+    data = table(file, text, split={})
+    assert len(run(cache, **data).spec.input("c").classes) > 9_000
+
+
+def test_a_constant_column_is_prepared(cache: Path, file: Path) -> None:
+    text = "k,c,y\n" + "".join(f"5,same,{'ab'[n % 2]}\n" for n in range(40))
+    prepared = run(cache, **table(file, text, split={}))
+    assert (prepared.split("train").inputs["k"] == 0).all()
+    assert prepared.spec.input("c").classes == ("same",)
+
+
+def test_mixed_types_in_a_column_are_categories_unless_it_is_named_a_number(cache: Path, file: Path) -> None:
+    text = "m,y\n" + "".join(f"{n if n % 3 else 'x'},{'ab'[n % 2]}\n" for n in range(40))
+    assert run(cache, **table(file, text, split={})).spec.input("m").kind == "category"
+    (fault,) = faults(cache, **table(file, text, split={}, inputs={"m": "number"}))
+    assert "column 'm': expected a number, received 'x'" in fault.message
+
+
+def test_one_row_is_too_few_to_be_split(cache: Path, file: Path) -> None:
+    assert "too few" in faults(cache, **table(file, "x,y\n1,a\n", split={}))[0].message
+
+
+def test_a_file_that_vanishes_while_it_is_read_is_a_fault(
+    cache: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = csv.read
+
+    def read_and_remove(options: csv.Options) -> Any:
+        rows = read(options)
+        file.unlink()
+        return rows
+
+    monkeypatch.setattr(csv, "read", read_and_remove)
+    assert faults(cache, **table(file))[0].message == f"{file}: no such file."
+    assert not [path for path in cache.iterdir() if path.suffix != ".lock"]
+
+
+def test_what_was_guessed_stands_in_the_resolved_options(cache: Path, file: Path) -> None:
+    data = table(file, TABLE.replace(",", ";"))
+    options = DataOptions.model_validate(data)
+    spec = run(cache, **data).spec
+    assert spec.source == {"delimiter": ";", "encoding": "utf-8"}
+    again = resolved(options, options.targets_by_name(), spec).source
+    assert again == csv.Options(path=str(file), delimiter=";", encoding="utf-8")

@@ -361,3 +361,27 @@ def test_later_faults_get_the_places_of_their_paths(tmp_path: Path) -> None:
     loaded = load(write(tmp_path, CSV))
     error = loaded.locate(BmcliError(Fault("wrong", path="model.hidden.1"), Fault("nowhere")))
     assert [fault.place and fault.place.line for fault in error.faults] == [5, None]
+
+
+@pytest.mark.parametrize(
+    ("path", "loaded"),
+    [
+        ("s3://bucket/a.csv", "s3://bucket/a.csv"),
+        ("[part-*.csv, gs://bucket/b.csv]", ("{here}/part-*.csv", "gs://bucket/b.csv")),
+        ("{train: [a.csv, b.csv], test: hdfs://host/c}", {"train": ("{here}/a.csv", "{here}/b.csv"), "test": "hdfs://host/c"}),
+    ],
+)  # fmt: skip
+def test_paths_are_made_absolute_and_addresses_stay(tmp_path: Path, path: str, loaded: Any) -> None:
+    def here(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: here(each) for key, each in value.items()}
+        return value.replace("{here}", str(tmp_path)) if isinstance(value, str) else tuple(map(here, value))
+
+    file = write(tmp_path, CSV.replace("data/train.csv", path))
+    assert load(file).recipe.data.source.path == here(loaded)  # type: ignore[attr-defined]
+
+
+def test_an_address_of_no_file_system_is_a_fault_at_its_place(tmp_path: Path) -> None:
+    found = only_fault(write(tmp_path, CSV.replace("data/train.csv", "[a.csv, http://host/a.csv]")))
+    assert found.message == "no file system for http://."
+    assert found.path == "data.source.path.1"

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from bmcli import parts
 from bmcli.recipe.load import load
+from bmcli.recipe.render import render
 from tests.recipe.files import SMALLEST, faults, only_fault, write
 
 
@@ -19,10 +21,16 @@ def table(data: str = "", rest: str = "") -> str:
 
 RULES = [
     ("train: {stop: {min_delta: 0.1}}", "train.stop.min_delta", "`min_delta` does nothing without `patience`."),
+    ("train: {stop: {overfit: 0}}", "train.stop.overfit", ""),
+    ("train: {ema: 0.9, swa: {}}", "train.swa", "`swa` and `ema` both tell which average of the weights is kept."),
+    ("train: {swa: {start: 1}}", "train.swa.start", ""),
+    ("train: {layer_rates: {a: -0.1}}", "train.layer_rates.a", ""),
     ("train: {stop: {metric: train/loss}}", "train.stop", "`metric` goes with one of `above` and `below`."),
     ("train: {stop: {below: 0.1}}", "train.stop", "`metric` goes with one of `above` and `below`."),
     ("train: {stop: {metric: a, below: 1, above: 1}}", "train.stop", "`metric` goes with one of"),
     ("objective: regression", "objective", "regression cannot learn target 'label' of kind category."),
+    ("objective: multi_label", "objective", "multi_label cannot learn target 'label' of kind category."),
+    ("objective: {kind: classification, beta: 0.9}", "objective.beta", "does nothing without effective class weights"),
     ("objective: {label: regression}", "objective.label", "regression cannot learn target 'label'"),
     ("objective: {lable: classification}", "objective.lable", "no target 'lable'."),
     ("evaluate: {gates: {accuracy: 0.9}}", "evaluate.gates.accuracy", "expected a limit like '>= 0.9', received 0.9."),
@@ -59,6 +67,24 @@ DATA_RULES = [
     ("  split: {train: 0.5, test: 0.2, validation: 0.2}", "data.split", "the shares add up to 0.9, not 1."),
     ("  split: {test: 0.5, validation: 0.5}", "data.split", "the shares leave no rows to train on."),
     ("  split: {column: part, train: 0.5}", "data.split", "beside it only `validation` can be a share."),
+    ("  split: {group: a, time: b}", "data.split.time", "`time` and `group` both tell the split of a row."),
+    ("  split: {hash: [a], group: b}", "data.split.hash", "`hash` and `group` both tell the split of a row."),
+    ("  split: {hash: true, time: b}", "data.split.hash", "`hash` and `time` both tell the split of a row."),
+    ("  split: {group: a, column: part}", "data.split.group", "`group` does nothing beside `column`"),
+    ("  split: {hash: true, column: part}", "data.split.hash", "`hash` does nothing beside `column`"),
+    ("  split: {time: a, column: a, validation: 0.1}", "data.split.time", "column 'a' tells the split already."),
+    ("  split: {time: a, stratify: label}", "data.split.stratify", "no proportions can be kept."),
+    ("  split: {hash: true, stratify: label}", "data.split.stratify", "no proportions can be kept."),
+    ("  split: {group: a, stratify: a}", "data.split.stratify", "its proportions cannot be kept."),
+    ("  split: {group: label}", "data.targets.label", "is a target and the group that a split keeps together."),
+    ("  split: {hash: []}", "data.split.hash", ""),
+    ("  split: {hash: city}", "data.split.hash", ""),
+    ("  sample: 0", "data.sample", ""),
+    ("  sample: 1.5", "data.sample", ""),
+    ("  sample: true", "data.sample", ""),
+    ("  sample: {}", "data.sample", "nothing tells the size of the sample."),
+    ("  sample: {share: 0.1, count: 10}", "data.sample", "`share` and `count` both tell the size of the sample."),
+    ("  sample: {count: 10, balanced: label}", "data.sample.balanced", "no such key."),
 ]
 
 
@@ -86,10 +112,32 @@ def test_a_rule_is_left_out_where_one_of_its_values_is_wrong(tmp_path: Path) -> 
 
 GOOD = [
     "train: {stop: {patience: 3, min_delta: 0.1}}",
+    "train: {stop: {overfit: 3}, swa: {start: 0.5}, layer_rates: {'*/kernel': 0.5}}",
+    "train: {swa: {}}",
     "train: {schedule: constant, callbacks: [reduce_lr_on_plateau]}",
     "evaluate: {gates: {accuracy: '>=0.9', loss: '< -1.5e-3'}}",
     "objective: {label: classification}",
 ]
+
+GOOD_DATA = [
+    "  split: {group: a}",
+    "  split: {group: a, stratify: label, test: 0.2}",
+    "  split: {group: a, column: part, validation: 0.1}",
+    "  split: {time: a}\n  inputs: {a: number}",
+    "  split: {hash: true}",
+    "  split: {hash: [a, b]}\n  sample: 0.5",
+    "  sample: 1000",
+    "  sample: {count: 1000, balance: label}",
+    "  sample: {balance: label}",
+]
+
+
+@pytest.mark.parametrize("data", GOOD_DATA)
+def test_ways_to_split_and_to_sample_survive_the_lock(tmp_path: Path, data: str) -> None:
+    loaded = load(write(tmp_path, table(data)))
+    lock = tmp_path / "lock.yaml"
+    lock.write_text(render(loaded.recipe, loaded.tree))
+    assert load(str(lock)).recipe == loaded.recipe
 
 
 @pytest.mark.parametrize("text", GOOD)
@@ -113,6 +161,22 @@ def test_targets_are_those_of_the_source_by_default(tmp_path: Path) -> None:
 
 
 def test_objectives_follow_from_the_targets(tmp_path: Path) -> None:
-    text = table().replace("{label: category}", "{label: category, price: number}")
+    usual = {
+        "category": "classification", "labels": "multi_label", "ordered": "ordinal", "number": "regression",
+        "count": "count",
+    }  # fmt: skip
+    assert set(usual) == set(parts.names("data.targets"))
+    named = ", ".join(f"{kind}: {kind}" for kind in usual)
+    text = table().replace("{label: category}", f"{{{named}}}")
     objectives = load(write(tmp_path, text)).recipe.objectives()
-    assert {name: each.kind for name, each in objectives.items()} == {"label": "classification", "price": "regression"}
+    assert {name: each.kind for name, each in objectives.items()} == usual
+
+
+def test_a_target_may_be_called_kind(tmp_path: Path) -> None:
+    text = table().replace("{label: category}", "{kind: category, price: number}")
+    rest = "objective: {kind: {kind: classification, class_weights: effective}, price: quantile}"
+    recipe = load(write(tmp_path, text + rest)).recipe
+    assert {name: each.kind for name, each in recipe.objectives().items()} == {
+        "kind": "classification", "price": "quantile"
+    }  # fmt: skip
+    assert recipe.quantiles() == {"price": (0.1, 0.5, 0.9)}

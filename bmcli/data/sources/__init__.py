@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 from bmcli import parts
 from bmcli.cells import Raw
-from bmcli.data import files
-from bmcli.recipe.fields import Checked, Kind, fault
+from bmcli.data import files as data_files
+from bmcli.data.files import File
+from bmcli.errors import BmcliError
+from bmcli.recipe.fields import Checked, Kind, fault, fault_at, is_address
 from bmcli.recipe.fields import shown as written
 from bmcli.specs import SPLITS
 
@@ -26,29 +29,40 @@ class Rows:
     """Everything a source holds.
 
     Args:
-        columns: Raw columns by name, all of the same length, in the source's order.
+        columns: Raw columns by name, all of the same length, in the source's order. Each may be made when it is
+            asked for, so ask for one at a time, and once.
         split: Name of the split that each row's file belongs to, or None if the source does not tell.
         where: A row's place for error texts, e.g. `data/train.csv:418` for row 416.
+        found: What the source's options came to where they are `auto`, by name.
+        count: How many rows there are; None to count those of a column.
     """
 
     columns: Mapping[str, Raw]
     split: np.ndarray | None
     where: Callable[[int], str]
+    found: Mapping[str, Any] = field(default_factory=dict)
+    count: int | None = None
 
     def __len__(self) -> int:
+        if self.count is not None:
+            return self.count
         return len(next(iter(self.columns.values()))) if self.columns else 0
 
 
 class SourceOptions(Kind):
     """Base of every source's options. An option called `path` arrives absolute."""
 
-    def files(self) -> tuple[Path, ...]:
+    def files(self) -> tuple[File, ...]:
         """Files read, for the fingerprint and for checking that they exist."""
+        return ()
+
+    def splits(self) -> tuple[str, ...]:
+        """The split that each file belongs to; empty if the files do not tell."""
         return ()
 
     def fingerprint(self) -> str:
         """SHA-256 of what is read; the same bytes elsewhere have the same fingerprint."""
-        return files.fingerprint(self.files())
+        return data_files.fingerprint(self.files())
 
     def natural_targets(self) -> Mapping[str, Mapping[str, Any]]:
         """Targets of a source that knows them, as a recipe writes them: `{"label": {"kind": "category"}}`."""
@@ -73,6 +87,9 @@ class _Paths(Checked):
     """One file, or a file for each split."""
 
     def check(self, value: Any) -> str | Mapping[str, str]:
+        for path in value.values() if isinstance(value, Mapping) else [value]:
+            if isinstance(path, str) and is_address(path):
+                raise fault("path", f"expected files of this machine, received {written(path)}.")
         if isinstance(value, str) and value:
             return value
         if not isinstance(value, Mapping) or not value:
@@ -98,6 +115,92 @@ FilePaths = Annotated[str | Mapping[str, str], _Paths()]
 """A path, or a mapping from split to path: `{train: train.csv, test: test.csv}`."""
 
 
+Paths: TypeAlias = str | Sequence[str] | Mapping[str, str | Sequence[str]]
+
+_SCHEMES = ("s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss", "file")
+
+
+@dataclass(frozen=True)
+class _ManyPaths(Checked):
+    """Files, folders and patterns, or such for each split."""
+
+    def check(self, value: Any) -> Paths:
+        if not isinstance(value, Mapping):
+            return _listed(value, ())
+        if not value:
+            raise fault("path", "expected paths, received an empty mapping.")
+        for split in value:
+            if split not in SPLITS:
+                raise fault("path", f"no split {written(split)}.", parts.did_you_mean(str(split), SPLITS))
+        return {split: _listed(paths, (split,)) for split, paths in value.items()}
+
+    def json_schema(self) -> dict[str, Any]:
+        some = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+        each = dict.fromkeys(SPLITS, some)
+        mapping = {"type": "object", "properties": each, "additionalProperties": False, "minProperties": 1}
+        return {"anyOf": [*some["anyOf"], mapping]}
+
+
+def _listed(value: Any, place: tuple[str, ...]) -> str | tuple[str, ...]:
+    """One path, or several."""
+    paths = value if isinstance(value, (list, tuple)) else [value]
+    if not paths:
+        raise fault_at(place, "expected paths, received an empty list.")
+    for position, path in enumerate(paths):
+        here: tuple[str | int, ...] = place if paths[0] is value else (*place, position)
+        if not isinstance(path, str) or not path:
+            what = f"a path or a list of paths for {place[0]}" if place else "a path, a list, or a mapping from split"
+            raise fault_at(here, f"expected {what}, received {written(path)}.")
+        scheme = path.partition("://")[0].lower()
+        if is_address(path) and scheme not in _SCHEMES:
+            raise fault_at(here, f"no file system for {scheme}://.", f"Known: {', '.join(_SCHEMES)}.")
+    return value if isinstance(value, str) else tuple(paths)
+
+
+TablePaths = Annotated[Any, _ManyPaths()]
+"""A file, a folder of files, a pattern as `part-*.csv`, or a list of such; or a mapping from split to any of these.
+
+Each is a path, or the address of an object store as `s3://bucket/table.parquet`.
+"""
+
+
+class TableOptions(SourceOptions):
+    """Base of the options of a source of tables, whose `path` is a `TablePaths`."""
+
+    ENDINGS: ClassVar[tuple[str, ...]] = ()
+    """Of the names of the files that are read in a folder, `.gz` apart."""
+
+    path: Any
+
+    def tables(self) -> tuple[tuple[str | None, File], ...]:
+        """The files with their splits: by split, then as listed, those of a folder or a pattern by name.
+
+        Raises:
+            BmcliError: A folder or a pattern has no file, or one is there twice.
+        """
+        by_split = self.path if isinstance(self.path, Mapping) else {None: self.path}
+        found = [
+            (split, each)
+            for split in (None, *SPLITS)
+            for path in _as_list(by_split.get(split, ()))
+            for each in data_files.found(path, self.ENDINGS)
+        ]
+        twice = next((each for each, times in Counter(found).items() if times > 1), None)
+        if twice is not None:
+            raise BmcliError(f"{data_files.shown(twice[1])}: is named twice.", path=data_files.RECIPE_PATH)
+        return tuple(found)
+
+    def files(self) -> tuple[File, ...]:
+        return tuple(path for _, path in self.tables())
+
+    def splits(self) -> tuple[str, ...]:
+        return tuple(split for split, _ in self.tables() if split is not None)
+
+
+def _as_list(paths: str | Sequence[str]) -> Sequence[str]:
+    return (paths,) if isinstance(paths, str) else paths
+
+
 def by_split(path: str | Mapping[str, str]) -> tuple[tuple[str | None, Path], ...]:
     """The files of a `FilePaths` with their splits, in the order of the splits."""
     if isinstance(path, str):
@@ -119,7 +222,7 @@ def located(places: Sequence[tuple[_Place, int]], row: int) -> tuple[_Place, int
 
 
 def split_names(lengths: Mapping[str | None, int]) -> np.ndarray | None:
-    """The split of every row from the rows of each file, None for a single file without a split."""
+    """The split of every row from the rows of each split in turn, None for rows without a split."""
     import numpy as np
 
     if None in lengths:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
-from collections.abc import Iterator
-from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from bmcli.data import files
-from bmcli.data.sources import FilePaths, Rows, SourceOptions, by_split, located, split_names
+from bmcli.data import files, tables
+from bmcli.data.files import File
+from bmcli.data.sources import Rows, TableOptions, TablePaths
 from bmcli.errors import BmcliError
 from bmcli.recipe.fields import fault
 
@@ -20,15 +21,37 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _BLOCK_BYTES = 2**24
+_SAMPLE = 2**16  # characters that the delimiter is guessed from
+_DELIMITERS = ",;\t|"
+_MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
-class Options(SourceOptions):
+class Options(TableOptions):
     """Comma-separated values, or another delimiter."""
 
+    ENDINGS = (".csv", ".tsv", ".tab")
+
     kind: Literal["csv"] = "csv"
-    path: FilePaths = Field(description="A file, or one for each split; .gz is unpacked.")
-    delimiter: str = Field(default=",", description='The character between cells; a tab is written as "\\t".')
-    encoding: str = Field(default="utf-8", description="Text encoding, as Python names it.")
+    path: TablePaths = Field(
+        description="A file, a folder, a pattern as part-*.csv, or a list of such; or one of these for each split. "
+        ".gz is unpacked."
+    )
+    delimiter: str = Field(
+        default="auto",
+        description='The character between cells; a tab is written as "\\t". `auto` is the comma, semicolon, tab or '
+        "bar that divides the first rows evenly.",
+    )
+    quote: Literal['"', "'", "none"] = Field(
+        default='"', description="The character around cells that hold delimiters; twice inside of them for itself."
+    )
+    header: bool = Field(default=True, description="Whether the first row names the columns.")
+    columns: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
+        default=None, description="Names of the columns without a header; by default column_1, column_2 and so on."
+    )
+    encoding: str = Field(
+        default="auto",
+        description="Text encoding, as Python names it. `auto` is UTF-8, or UTF-16 if the file begins with its mark.",
+    )
     missing: tuple[str, ...] = Field(
         default=("", "NA", "N/A", "n/a", "NaN", "nan", "null", "?"),
         description="Cells that mean there is no value; an empty cell always does.",
@@ -37,7 +60,7 @@ class Options(SourceOptions):
     @field_validator("delimiter")
     @classmethod
     def _delimiter_is_one_character(cls, value: str) -> str:
-        if len(value) != 1 or not value.isascii() or value in '"\r\n':
+        if value != "auto" and (len(value) != 1 or not value.isascii() or value in "\"'\r\n"):
             raise fault(
                 "delimiter",
                 f"expected one ASCII character, received {value!r}.",
@@ -45,100 +68,199 @@ class Options(SourceOptions):
             )
         return value
 
+    @field_validator("columns")
+    @classmethod
+    def _columns_differ(cls, value: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        if value is not None and info.data.get("header"):
+            raise fault("columns", "`columns` does nothing with a header.", "Write `header: false` beside it.")
+        twice = next((name for position, name in enumerate(value or ()) if name in (value or ())[:position]), None)
+        if twice is not None:
+            raise fault("columns", f"'{twice}' is there twice.")
+        return value
+
     @field_validator("encoding")
     @classmethod
     def _encoding_exists(cls, value: str) -> str:
         try:
-            "a".encode(value)
+            "a".encode("utf-8" if value == "auto" else value)
         except (LookupError, UnicodeError):
             raise fault(
                 "encoding", f"no text encoding {value!r}.", "Common ones: utf-8, latin-1, cp1252, utf-16."
             ) from None
         return value
 
-    def files(self) -> tuple[Path, ...]:
-        return tuple(path for _, path in by_split(self.path))
-
 
 def read(options: Options) -> Rows:
     """All rows of all files; every file must have the columns of the first."""
     import pyarrow as pa
 
-    tables = {(split, path): _table(path, options) for split, path in by_split(options.path)}
-    (_, first), table = next(iter(tables.items()))
-    for (_, path), other in tables.items():
-        _check_same_columns(first, table, path, other)
-    whole = pa.concat_tables([other.select(table.column_names) for other in tables.values()])
-    lengths = {path: len(other) for (_, path), other in tables.items()}
-    return Rows(
-        columns=dict(zip(whole.column_names, whole.columns, strict=True)),
-        split=split_names({split: len(other) for (split, _), other in tables.items()}),
-        where=lambda row: _where(list(lengths.items()), row, options),
-    )
+    sources = options.tables()
+    options, found = _guessed(sources[0][1], options)
+    names = _names(sources[0][1], options)
+    lengths: list[tuple[str | None, File, int]] = []
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for split, path in sources:
+            tables.check_same_columns(sources[0][1], names, path, _names(path, options), ":1")
+            count = 0
+            for batch in _batches(path, options):
+                count += len(batch)
+                yield batch.select(names)
+            lengths.append((split, path, count))
+
+    spilled = tables.spilled(batches())
+    types = dict.fromkeys(names, pa.string())
+    return tables.rows_of(spilled, types, lengths, lambda path, row: _where(path, row, options), found)
 
 
-def _table(path: Path, options: Options) -> pa.Table:
-    import pyarrow as pa
-    from pyarrow import csv as arrow
+def _guessed(path: File, options: Options) -> tuple[Options, dict[str, str]]:
+    """The options with what the first file shows in the place of `auto`, and that alone."""
+    found = {}
+    if options.encoding == "auto":
+        found["encoding"] = _encoding(path)
+    if options.delimiter == "auto":
+        found["delimiter"] = _delimiter(path, options.model_copy(update=found))
+    return options.model_copy(update=found), found
 
-    data = _utf8(path, options.encoding)
-    header = _header(path, data, options.delimiter)
-    if len(list(islice(_records(data, options.delimiter), 2))) < 2:
-        raise BmcliError(f"{files.shown(path)}: has a header, but no rows.", path=files.RECIPE_PATH)
+
+def _encoding(path: File) -> str:
+    """The encoding whose mark a file begins with, or UTF-8."""
+    start = next(files.chunks(path), b"")[:4]
+    return next((name for mark, name in _MARKS.items() if start.startswith(mark)), "utf-8")
+
+
+def _delimiter(path: File, options: Options) -> str:
+    """The delimiter that gives the first rows the same number of cells, and the most of them."""
+    text = _text(path, options.encoding)
     try:
-        table = arrow.read_csv(
-            pa.BufferReader(data),
-            read_options=arrow.ReadOptions(block_size=_BLOCK_BYTES),
-            parse_options=arrow.ParseOptions(delimiter=options.delimiter, newlines_in_values=True),
-            convert_options=arrow.ConvertOptions(
-                column_types=dict.fromkeys(header, pa.string()),
-                null_values=["", *options.missing],
-                strings_can_be_null=True,
-            ),
-        )
-    except pa.ArrowException as error:
-        raise _explained(path, data, header, options.delimiter, error) from None
-    _check_quotes(path, data, table, options)
-    return table.rename_columns([name.strip() for name in header])
-
-
-def _utf8(path: Path, encoding: str) -> bytes:
-    """The file's bytes in UTF-8."""
-    data = files.contents(path)
-    try:
-        text = data.decode(encoding)
-        encoded = data if encoding.lower() in ("utf-8", "utf8") else text.encode()
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise BmcliError(
-            f"{files.shown(path)}:{line}  byte 0x{data[error.start]:02x} is not {encoding}.",
-            path=files.RECIPE_PATH,
-            suggestion="Save the file as UTF-8, or name its encoding, as `encoding: latin-1`.",
-        ) from None
+        sample = text.read(_SAMPLE)
     except UnicodeError as error:
-        raise BmcliError(f"{files.shown(path)}: is not {encoding}: {error}.", path=files.RECIPE_PATH) from None
-    if not text.strip("\ufeff \t\r\n"):
-        raise BmcliError(f"{files.shown(path)}: is empty.", path=files.RECIPE_PATH)
-    return encoded
+        raise _explained(path, [], options.model_copy(update={"delimiter": ","}), error) from None
+
+    def evenness(delimiter: str) -> tuple[bool, int]:
+        found = csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter, **_quoting(options))
+        widths = [len(cells) for cells in islice(found, 100) if cells]
+        if len(sample) == _SAMPLE and len(widths) > 1:
+            del widths[-1]  # It may be cut.
+        return bool(widths) and widths[0] > 1 and len(set(widths)) == 1, max(widths[:1], default=0)
+
+    csv.field_size_limit(2**31 - 1)
+    return max(_DELIMITERS, key=evenness)
 
 
-def _header(path: Path, data: bytes, delimiter: str) -> list[str]:
-    """Column names as they stand in the file; none is empty or there twice."""
-    line, header = next(_records(data, delimiter))
-    names = [name.strip() for name in header]
+def _quoting(options: Options) -> dict[str, Any]:
+    return {"quoting": csv.QUOTE_NONE} if options.quote == "none" else {"quotechar": options.quote}
+
+
+def _names(path: File, options: Options) -> list[str]:
+    """Column names; none is empty or there twice."""
+    first = _first_records(path, options)
+    if not options.header:
+        width = len(first[0][1])
+        if options.columns is not None and len(options.columns) != width:
+            raise BmcliError(
+                f"{files.shown(path)}:{first[0][0]}  has {width} cells, but {len(options.columns)} columns are named.",
+                path="data.source.columns",
+            )
+        return list(options.columns or (f"column_{position + 1}" for position in range(width)))
+    line, names = first[0][0], [name.strip() for name in first[0][1]]
     for position, name in enumerate(names):
         if not name:
             raise BmcliError(f"{files.shown(path)}:{line}  column {position + 1} has no name.", path=files.RECIPE_PATH)
         if name in names[:position]:
             raise BmcliError(f"{files.shown(path)}:{line}  two columns are named '{name}'.", path=files.RECIPE_PATH)
-    return header
+    return names
 
 
-def _records(data: bytes, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def _first_records(path: File, options: Options) -> list[tuple[int, list[str]]]:
+    """The first two records of a file that has a row."""
+    try:
+        first = list(islice(_records(path, options), 2))
+    except (UnicodeError, csv.Error) as error:
+        raise _explained(path, [], options, error) from None
+    if not first:
+        raise BmcliError(f"{files.shown(path)}: is empty.", path=files.RECIPE_PATH)
+    if any("\0" in cell for cell in first[0][1]):
+        raise BmcliError(
+            f"{files.shown(path)}:{first[0][0]}  holds zero bytes, as no {options.encoding} text does.",
+            path=files.RECIPE_PATH,
+            suggestion="Name its encoding, as `encoding: utf-16-le`.",
+        )
+    if options.header and len(first) < 2:
+        raise BmcliError(f"{files.shown(path)}: has a header, but no rows.", path=files.RECIPE_PATH)
+    return first
+
+
+def _batches(path: File, options: Options) -> Iterator[pa.RecordBatch]:
+    """The rows of a file, a block at a time."""
+    import pyarrow as pa
+    from pyarrow import csv as arrow
+
+    names, header = _names(path, options), _first_records(path, options)[0][1]
+    quotes = _Quotes(options.quote)
+    last = ""
+    try:
+        reader = arrow.open_csv(
+            pa.PythonFile(files.Stream(quotes.counted(_utf8(path, options.encoding))), mode="r"),
+            read_options=arrow.ReadOptions(block_size=_BLOCK_BYTES, column_names=None if options.header else names),
+            parse_options=arrow.ParseOptions(
+                delimiter=options.delimiter,
+                quote_char=False if options.quote == "none" else options.quote,
+                newlines_in_values=options.quote != "none",
+            ),
+            convert_options=arrow.ConvertOptions(
+                column_types=dict.fromkeys(header if options.header else names, pa.string()),
+                null_values=["", *options.missing],
+                strings_can_be_null=True,
+            ),
+        )
+        for batch in reader:
+            if len(batch):
+                last = batch.columns[-1][-1].as_py() or ""
+                yield pa.RecordBatch.from_arrays(batch.columns, names)
+    except (pa.ArrowException, UnicodeError) as error:
+        raise _explained(path, header, options, error) from None
+    if quotes.is_open and "\n" in last:
+        raise _never_closed(path, options)
+
+
+class _Quotes:
+    """Watches whether the quotes in the bytes of a file pair up: the parser takes all after an open one for a cell."""
+
+    def __init__(self, quote: str) -> None:
+        self._quote = quote.encode()
+        self._count, self._end = 0, b""
+
+    def counted(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            self._count += piece.count(self._quote)
+            self._end = piece[-64:].rstrip() or self._end
+            yield piece
+
+    @property
+    def is_open(self) -> bool:
+        return self._count % 2 == 1 and not self._end.endswith(self._quote)
+
+
+def _utf8(path: File, encoding: str) -> Iterator[bytes]:
+    """The file's bytes in UTF-8; what is UTF-8 already is not checked."""
+    if codecs.lookup(encoding).name in ("utf-8", "utf-8-sig"):
+        yield from files.chunks(path)
+        return
+    decoder = codecs.getincrementaldecoder(encoding)()
+    for chunk in files.chunks(path):
+        yield decoder.decode(chunk).encode()
+    yield decoder.decode(b"", final=True).encode()
+
+
+def _text(path: File, encoding: str) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BufferedReader(files.Stream(_utf8(path, encoding))), "utf-8-sig", newline="")
+
+
+def _records(path: File, options: Options) -> Iterator[tuple[int, list[str]]]:
     """Records that are not blank, with the line each begins in; a quoted cell may span lines."""
     csv.field_size_limit(2**31 - 1)
-    text = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
-    reader = csv.reader(text, delimiter=delimiter)
+    reader = csv.reader(_text(path, options.encoding), delimiter=options.delimiter, **_quoting(options))
     line = 1
     for cells in reader:
         if cells:
@@ -146,46 +268,49 @@ def _records(data: bytes, delimiter: str) -> Iterator[tuple[int, list[str]]]:
         line = reader.line_num + 1
 
 
-def _explained(path: Path, data: bytes, header: list[str], delimiter: str, error: Exception) -> BmcliError:
-    """Why a table could not be parsed, with the line of the first record that does not fit the header."""
-    for line, cells in _records(data, delimiter):
-        if len(cells) != len(header):
-            return BmcliError(
-                f"{files.shown(path)}:{line}  expected {len(header)} cells, received {len(cells)}.",
-                path=files.RECIPE_PATH,
-                suggestion="Put cells that contain the delimiter in double quotes, and close every quote.",
-            )
+def _explained(path: File, header: list[str], options: Options, error: Exception) -> BmcliError:
+    """Why a table could not be parsed, with the line of the first byte or record that is wrong."""
+    _check_encoding(path, options.encoding)
+    try:
+        for line, cells in _records(path, options) if header else ():
+            if len(cells) != len(header):
+                return BmcliError(
+                    f"{files.shown(path)}:{line}  expected {len(header)} cells, received {len(cells)}.",
+                    path=files.RECIPE_PATH,
+                    suggestion="Put cells that contain the delimiter in double quotes, and close every quote.",
+                )
+    except csv.Error as unclear:
+        error = unclear
     return BmcliError(f"{files.shown(path)}: {str(error).splitlines()[0]}", path=files.RECIPE_PATH)
 
 
-def _check_quotes(path: Path, data: bytes, table: pa.Table, options: Options) -> None:
-    """Refuses a quote that is never closed: the parser would take all rows after it for one cell."""
-    last = table.columns[-1][len(table) - 1].as_py() or ""
-    if data.count(b'"') % 2 and "\n" in last and not data.rstrip().endswith(b'"'):
-        line = _line(data, len(table) - 1, options.delimiter)
-        raise BmcliError(
-            f"{files.shown(path)}:{line}  a quote is opened here and never closed.", path=files.RECIPE_PATH
-        )
-
-
-def _check_same_columns(first: Path, table: pa.Table, path: Path, other: pa.Table) -> None:
-    differing = sorted(set(table.column_names) ^ set(other.column_names))
-    if differing:
-        has, lacks = (first, path) if differing[0] in table.column_names else (path, first)
-        raise BmcliError(
-            f"{files.shown(lacks)}:1  has no column '{differing[0]}', which {files.shown(has)} has.",
-            path=files.RECIPE_PATH,
-        )
-
-
-def _line(data: bytes, row: int, delimiter: str) -> int:
-    return next(islice(_records(data, delimiter), row + 1, None))[0]
-
-
-def _where(lengths: list[tuple[Path, int]], row: int, options: Options) -> str:
-    """File and line of a row. Lines are counted only for a fault, since quoted cells may span several."""
-    path, row = located(lengths, row)
+def _check_encoding(path: File, encoding: str) -> None:
+    """Raises a BmcliError with the line of the first byte that is not of the encoding."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    lines = 1
     try:
-        return f"{files.shown(path)}:{_line(_utf8(path, options.encoding), row, options.delimiter)}"
-    except (BmcliError, StopIteration):  # The file has changed since.
+        for chunk in chain(files.chunks(path), [b""]):
+            decoder.decode(chunk, final=not chunk).encode()
+            lines += chunk.count(b"\n")
+    except UnicodeDecodeError as error:
+        line = lines + error.object.count(b"\n", 0, error.start)
+        raise BmcliError(
+            f"{files.shown(path)}:{line}  byte 0x{error.object[error.start]:02x} is not {encoding}.",
+            path=files.RECIPE_PATH,
+            suggestion="Save the file as UTF-8, or name its encoding, as `encoding: latin-1`.",
+        ) from None
+    except UnicodeError as error:
+        raise BmcliError(f"{files.shown(path)}: is not {encoding}: {error}.", path=files.RECIPE_PATH) from None
+
+
+def _never_closed(path: File, options: Options) -> BmcliError:
+    *_, (line, _) = _records(path, options)
+    return BmcliError(f"{files.shown(path)}:{line}  a quote is opened here and never closed.", path=files.RECIPE_PATH)
+
+
+def _where(path: File, row: int, options: Options) -> str:
+    """File and line of a row. Lines are counted only for a fault, since quoted cells may span several."""
+    try:
+        return f"{files.shown(path)}:{next(islice(_records(path, options), row + options.header, None))[0]}"
+    except (BmcliError, UnicodeError, StopIteration):  # The file has changed since.
         return f"{files.shown(path)} row {row + 1}"

@@ -31,6 +31,9 @@ class Options(SourceOptions):
     def files(self) -> tuple[Path, ...]:
         return tuple(path for _, path in by_split(self.path))
 
+    def splits(self) -> tuple[str, ...]:
+        return tuple(split for split, _ in by_split(self.path) if split is not None)
+
 
 def read(options: Options) -> Rows:
     """Numeric arrays as they are, arrays of text as text columns."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
-from bmcli import parts
-from bmcli.cells import Raw
-from bmcli.recipe.fields import Kind
+from pydantic import AfterValidator
+
+from bmcli import cells, parts
+from bmcli.cells import Raw, RowFault
+from bmcli.recipe.fields import Kind, fault
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -26,14 +28,81 @@ class TargetKind(Protocol):
             BmcliError: The column as a whole cannot be learned, e.g. it has one class.
         """
 
+    def check(self, rows: Raw, options: Any) -> None:
+        """Raises RowFault for a cell that is missing or cannot be read as this kind, whatever the other rows hold."""
+
     def encode(self, rows: Raw, column: Column) -> np.ndarray:
         """Rows as an array `(rows, *column.shape)` of `column.dtype`; raises RowFault as `fit` does."""
 
     def decode(self, encoded: np.ndarray, column: Column) -> np.ndarray:
-        """Encoded rows as evaluation wants them: class indices, or numbers in their own unit."""
+        """Encoded rows as evaluation wants them: class indices, 0 and 1 by label, or numbers in their own unit."""
+
+    def point(self, predictions: np.ndarray, column: Column) -> np.ndarray:
+        """What predictions come to if one answer has to be given, in the form of `decode`.
+
+        Args:
+            predictions: Probabilities `(rows, classes)`, or numbers in the target's own unit `(rows,)`.
+        """
 
 
 def kind_of(column: Column) -> TargetKind:
     """The part that fitted a column."""
     part: TargetKind = parts.load("data.targets", column.kind)
     return part
+
+
+def _differ(value: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    names = [str(name) for name in value]
+    if len(names) > len(set(names)):
+        twice = next(name for position, name in enumerate(names) if name in names[:position])
+        raise fault("classes", f"'{twice}' is there twice.")
+    return value
+
+
+def _two_or_more(value: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    if len(value) < 2:
+        raise fault("classes", f"expected two classes or more, received {len(value)}.")
+    return value
+
+
+Names = Annotated[tuple[str | int, ...], AfterValidator(_differ)]
+"""Names of classes or labels in the order of their indices, each of them once."""
+
+Classes = Annotated[Names, AfterValidator(_two_or_more)]
+"""Names of two classes or more."""
+
+
+def indices(rows: Raw, classes: tuple[str, ...]) -> np.ndarray:
+    """The class of every row as its position in `classes`, int32 `(rows,)`.
+
+    Raises:
+        RowFault: A class is missing or unknown.
+    """
+    import numpy as np
+
+    found = cells.positions(rows, classes)
+    if (found < 0).any():
+        row = int(np.argmax(found < 0))
+        if found[row] == cells.MISSING:
+            raise RowFault(row, "expected a class, received nothing.", "Remove the row, or tell its class.")
+        known = parts.did_you_mean(cells.shown(rows, row).strip("'"), classes)
+        raise RowFault(row, f"{cells.shown(rows, row)} is a class absent from training.", known)
+    return found
+
+
+def complete(rows: Raw) -> np.ndarray:
+    """One finite number a row, `(rows,)`.
+
+    Raises:
+        RowFault: A cell is no number or missing, or a row holds several.
+    """
+    import numpy as np
+
+    values = cells.numbers(rows)
+    values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
+    if values.ndim != 1:
+        raise RowFault(0, f"expected one number a row, received an array of shape {values.shape[1:]}.")
+    missing = np.isnan(values)
+    if missing.any():
+        raise RowFault(int(np.argmax(missing)), "expected a number, received nothing.", "Remove the row.")
+    return values

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from bmcli import cells, parts
-from bmcli.cells import Raw, RowFault
+from bmcli.cells import Raw
+from bmcli.data.targets import Classes, indices
 from bmcli.errors import BmcliError
-from bmcli.recipe.fields import Kind, fault
+from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -20,21 +21,10 @@ class Options(Kind):
     """A class a row."""
 
     kind: Literal["category"] = "category"
-    classes: tuple[str | int, ...] | None = Field(
+    classes: Classes | None = Field(
         default=None,
         description="All classes in the order of their indices; by default the training rows', sorted.",
     )
-
-    @field_validator("classes")
-    @classmethod
-    def _classes_differ(cls, value: tuple[str | int, ...] | None) -> tuple[str | int, ...] | None:
-        names = [str(name) for name in value or ()]
-        if len(names) > len(set(names)):
-            twice = next(name for position, name in enumerate(names) if name in names[:position])
-            raise fault("classes", f"'{twice}' is there twice.")
-        if value is not None and len(names) < 2:
-            raise fault("classes", f"expected two classes or more, received {len(names)}.")
-        return value
 
 
 def fit(name: str, rows: Raw, options: Options) -> Column:
@@ -65,20 +55,22 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
     return column
 
 
+def check(rows: Raw, options: Options) -> None:
+    """Refuses a missing class, and one that is not among those that are told."""
+    told = cells.vocabulary(rows) if options.classes is None else tuple(str(each) for each in options.classes)
+    indices(rows, told)
+
+
 def encode(rows: Raw, column: Column) -> np.ndarray:
     """Positions in `column.classes`, int32 `(rows,)`; a missing or unknown class is a fault."""
-    import numpy as np
-
-    found = cells.positions(rows, column.classes)
-    if (found < 0).any():
-        row = int(np.argmax(found < 0))
-        if found[row] == cells.MISSING:
-            raise RowFault(row, "expected a class, received nothing.", "Remove the row, or tell its class.")
-        known = parts.did_you_mean(cells.shown(rows, row).strip("'"), column.classes)
-        raise RowFault(row, f"{cells.shown(rows, row)} is a class absent from training.", known)
-    return found
+    return indices(rows, column.classes)
 
 
 def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
     """Positions in `column.classes`, as they are."""
     return encoded
+
+
+def point(predictions: np.ndarray, column: Column) -> np.ndarray:
+    """The most probable class, the first of them in a tie."""
+    return predictions.argmax(axis=1)

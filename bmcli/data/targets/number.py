@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from bmcli.cells import Raw, RowFault, numbers
+from bmcli.cells import Raw, RowFault
+from bmcli.data.targets import complete
 from bmcli.errors import BmcliError
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
@@ -19,24 +21,29 @@ class Options(Kind):
     """A number a row."""
 
     kind: Literal["number"] = "number"
-    scale: Literal["standard", "none"] = Field(
+    scale: Literal["standard", "log", "none"] = Field(
         default="standard",
-        description="`standard` learns it with mean 0 and deviation 1; metrics keep its own unit.",
+        description="`standard` learns it with mean 0 and deviation 1, `log` the same of log(1 + number), for numbers "
+        "over several magnitudes. Metrics and predictions keep its own unit.",
     )
 
 
 def fit(name: str, rows: Raw, options: Options) -> Column:
-    """Mean and deviation of the training rows, or 0 and 1; kept in `state` as `mean` and `scale`."""
+    """Mean and deviation of the training rows, or 0 and 1; kept in `state` as `mean` and `scale`.
+
+    With a logarithm `state` has `log`, and they are those of log(1 + number).
+    """
     import numpy as np
 
-    values = _complete(rows)
+    log = {"log": True} if options.scale == "log" else {}
+    values = _read(rows, log)
     if values.min() == values.max():
         raise BmcliError(
-            f"target '{name}': every training row has the value {values[0]:g}, so there is nothing to learn.",
+            f"target '{name}': every training row has the value {complete(rows)[0]:g}, so there is nothing to learn.",
             path=f"data.targets.{name}",
         )
     mean, scale = 0.0, 1.0
-    if options.scale == "standard":
+    if options.scale != "none":
         with np.errstate(over="ignore", invalid="ignore"):
             mean, scale = float(values.mean(dtype="float64")), float(values.std(dtype="float64"))
         if not (np.isfinite(scale) and scale > 0):
@@ -50,37 +57,52 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
         shape=(),
         dtype="float32",
         raw_dtype="float32",
-        state={"mean": mean, "scale": scale},
+        state={"mean": mean, "scale": scale, **log},
     )
 
 
+def check(rows: Raw, options: Options) -> None:
+    """Refuses what is no number, or has no logarithm if that is learned."""
+    _read(rows, {"log": options.scale == "log"})
+
+
 def encode(rows: Raw, column: Column) -> np.ndarray:
-    """`(value - mean) / scale`, float32 `(rows,)`; a missing number is a fault."""
+    """`(number - mean) / scale`, or that of log(1 + number), float32 `(rows,)`; a missing number is a fault."""
     import numpy as np
 
-    values = _complete(rows).astype("float64")
+    values = _read(rows, column.state).astype("float64")
     with np.errstate(over="ignore"):
         encoded = ((values - column.state["mean"]) / column.state["scale"]).astype("float32")
     if not np.isfinite(encoded).all():
         row = int(np.argmin(np.isfinite(encoded)))
-        raise RowFault(row, f"{values[row]:g} is too large beside the training rows.")
+        raise RowFault(row, f"{complete(rows)[row]:g} is too large beside the training rows.")
     return encoded
 
 
 def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
     """Numbers in their own unit, float64 `(rows,)`."""
-    return encoded.astype("float64") * column.state["scale"] + column.state["mean"]
-
-
-def _complete(rows: Raw) -> np.ndarray:
-    """One finite number a row."""
     import numpy as np
 
-    values = numbers(rows)
-    values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
-    if values.ndim != 1:
-        raise RowFault(0, f"expected one number a row, received an array of shape {values.shape[1:]}.")
-    missing = np.isnan(values)
-    if missing.any():
-        raise RowFault(int(np.argmax(missing)), "expected a number, received nothing.", "Remove the row.")
-    return values
+    values = encoded.astype("float64") * column.state["scale"] + column.state["mean"]
+    return np.expm1(values) if column.state.get("log") else values
+
+
+def point(predictions: np.ndarray, column: Column) -> np.ndarray:
+    """The number itself."""
+    return predictions
+
+
+def _read(rows: Raw, state: Mapping[str, Any]) -> np.ndarray:
+    """One number a row, or log(1 + number) if that is what is learned."""
+    import numpy as np
+
+    values = complete(rows)
+    if not state.get("log"):
+        return values
+    if (values <= -1).any():
+        row = int(np.argmax(values <= -1))
+        raise RowFault(
+            row, f"expected a number above -1, whose log(1 + number) is learned, received {values[row]:g}.",
+            "Use scale: standard.",
+        )  # fmt: skip
+    return np.log1p(values.astype("float64"))

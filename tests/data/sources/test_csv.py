@@ -110,8 +110,9 @@ def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
     assert caught.value.faults[0].path == "data.source.path"
 
 
-def test_a_folder_is_a_fault(tmp_path: Path) -> None:
-    with pytest.raises(BmcliError, match="expected a file, found a folder"):
+def test_a_folder_without_tables_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "notes.md").touch()
+    with pytest.raises(BmcliError, match=r"holds no file that ends in .csv or .tsv or .tab"):
         csv.read(csv.Options(path=str(tmp_path)))
 
 
@@ -200,11 +201,172 @@ def test_an_encoding_is_one_of_text(encoding: str) -> None:
     ("path", "message"),
     [
         (3, "expected a path"),
-        ({}, "expected a path"),
+        ({}, "expected paths, received an empty mapping"),
+        ([], "expected paths, received an empty list"),
+        (["a.csv", 3], "expected a path"),
+        ({"train": ["a.csv", ""]}, "a path or a list of paths for train"),
+        ("http://host/a.csv", "no file system for http://"),
         ({"trian": "x"}, "no split"),
-        ({"train": 1}, "a path for train"),
+        ({"train": 1}, "a path or a list of paths for train"),
     ],
 )
 def test_a_path_is_text_or_a_mapping_from_splits(path: Any, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         csv.Options(path=path)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_the_delimiter_is_found_and_told(file: Path, delimiter: str) -> None:
+    rows = read(file, "name,price,note\n".replace(",", delimiter) + f"x{delimiter}1{delimiter}a: b\n" * 3)
+    assert list(rows.columns) == ["name", "price", "note"]
+    assert rows.found == {"delimiter": delimiter, "encoding": "utf-8"}
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("a;b\n1,5;2,5\n3,5;4,5\n", ["a", "b"]),
+        ('a,b\n"1;2;3",x\n"4;5;6",y\n', ["a", "b"]),
+        ("text\none; two, three\n".replace(",", ""), ["text"]),
+        ("a\n1\n2\n", ["a"]),
+    ],
+)
+def test_a_guess_is_not_led_astray_by_other_marks(file: Path, text: str, columns: list[str]) -> None:
+    assert list(read(file, text).columns) == columns
+
+
+def test_what_is_told_is_not_guessed(file: Path) -> None:
+    assert read(file, "a;b\n1;2\n", delimiter=",", encoding="utf-8").found == {}
+
+
+def test_a_table_without_a_header_has_numbered_or_named_columns(file: Path) -> None:
+    rows = read(file, "1,x\n2,y\n", header=False)
+    assert {name: column.to_pylist() for name, column in rows.columns.items()} == {
+        "column_1": ["1", "2"],
+        "column_2": ["x", "y"],
+    }
+    assert rows.where(1) == f"{file}:2"
+    assert list(read(file, "1,x\n", header=False, columns=("a", "b")).columns) == ["a", "b"]
+
+
+def test_names_must_be_as_many_as_the_columns(file: Path) -> None:
+    message = ":1  has 2 cells, but 1 columns are named."
+    assert fault(file, "1,x\n", header=False, columns=("a",)) == message
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"columns": ("a",)}, "does nothing with a header"), ({"header": False, "columns": ("a", "a")}, "there twice")],
+)
+def test_names_beside_a_header_or_there_twice_are_a_fault(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        csv.Options(path="x.csv", **options)
+
+
+def test_quotes_are_chosen(file: Path) -> None:
+    assert read(file, "a,b\n'1,2',\"x\n", quote="'").columns["b"].to_pylist() == ['"x']
+    assert read(file, 'a,b\n"1,"x\n', quote="none").columns["a"].to_pylist() == ['"1']
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-32"])
+def test_an_encoding_is_told_by_its_mark(file: Path, encoding: str) -> None:
+    rows = read(file, "größe;b\n1;é\n".encode(encoding))
+    assert rows.columns["b"].to_pylist() == ["é"]
+    assert rows.found["encoding"] == encoding.removesuffix("-sig")
+    assert rows.where(0) == f"{file}:2"
+
+
+def test_text_in_another_encoding_is_a_fault_that_names_one(file: Path) -> None:
+    with pytest.raises(BmcliError, match=r":2  byte 0xe9 is not utf-8") as caught:
+        read(file, "a;b\né;1\n".encode("latin-1"))
+    assert "encoding: latin-1" in caught.value.faults[0].suggestion
+
+
+def test_zero_bytes_are_a_fault(file: Path) -> None:
+    assert fault(file, "a,b\n1,2\n".encode("utf-16-le")) == ":1  holds zero bytes, as no utf-8 text does."
+
+
+def test_a_folder_is_read_by_name(tmp_path: Path) -> None:
+    for name, cell in {"b.csv": "2", "a.csv": "1", "c.tsv": "3", ".hidden.csv": "4", "_tmp.csv": "5"}.items():
+        (tmp_path / name).write_text(f"x\n{cell}\n")
+    (tmp_path / "d.csv.gz").write_bytes(gzip.compress(b"x\n6\n"))
+    rows = csv.read(csv.Options(path=str(tmp_path)))
+    assert rows.columns["x"].to_pylist() == ["1", "2", "3", "6"]
+    assert rows.where(2) == f"{tmp_path / 'c.tsv'}:2"
+
+
+def test_a_pattern_and_a_list_name_files(tmp_path: Path) -> None:
+    for number in (10, 2, 1):
+        (tmp_path / f"part-{number}.csv").write_text(f"x\n{number}\n")
+    assert csv.read(csv.Options(path=f"{tmp_path}/part-?.csv")).columns["x"].to_pylist() == ["1", "2"]
+    several = [f"{tmp_path}/part-2.csv", f"{tmp_path}/part-1*.csv"]
+    assert csv.read(csv.Options(path=several)).columns["x"].to_pylist() == ["2", "1", "10"]
+    with pytest.raises(BmcliError, match=r"whole-\*.csv: fits no file"):
+        csv.read(csv.Options(path=f"{tmp_path}/whole-*.csv"))
+    with pytest.raises(BmcliError, match=r"part-2.csv: is named twice"):
+        csv.read(csv.Options(path=[f"{tmp_path}/part-2.csv", f"{tmp_path}/part-*.csv"]))
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a[1].csv").write_text("x\n7\n")
+    assert csv.read(csv.Options(path=f"{tmp_path}/a[1].csv")).columns["x"].to_pylist() == ["7"]
+
+
+def test_each_split_may_have_several_files(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.csv").write_text(f"x\n{name}\n")
+    options = csv.Options(path={"test": f"{tmp_path}/c.csv", "train": [f"{tmp_path}/{name}.csv" for name in "ba"]})
+    rows = csv.read(options)
+    assert rows.split is not None
+    assert rows.split.tolist() == ["train", "train", "test"]
+    assert rows.columns["x"].to_pylist() == ["b", "a", "c"]
+    assert options.splits() == ("train", "train", "test")
+
+
+def test_an_address_is_read_through_its_file_system(tmp_path: Path) -> None:
+    for name in ("part 1", "part 2"):
+        (tmp_path / f"{name}.csv").write_text(f"x\n{name}\n")
+    address = tmp_path.as_uri()
+    for path in (address, f"{address}/part*.csv", [f"{address}/part%201.csv", f"{address}/part%202.csv"]):
+        options = csv.Options(path=path)
+        rows = csv.read(options)
+        assert rows.columns["x"].to_pylist() == ["part 1", "part 2"]
+        assert rows.where(1) == f"{address}/part%202.csv:2"
+        assert options.fingerprint() == csv.Options(path=str(tmp_path)).fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("nowhere.csv", "nowhere.csv: no such file"), ("no*.csv", "fits no file"), ("a%zz.csv", "no address of a file")],
+)
+def test_an_address_of_nothing_is_a_fault(tmp_path: Path, path: str, message: str) -> None:
+    with pytest.raises(BmcliError, match=message):
+        csv.read(csv.Options(path=f"{tmp_path.as_uri()}/{path}"))
+
+
+def test_a_gzip_file_at_an_address_is_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"x\n1\n"))
+    assert csv.read(csv.Options(path=f"{tmp_path.as_uri()}/a.csv.gz")).columns["x"].to_pylist() == ["1"]
+
+
+def test_rows_of_many_blocks_are_those_of_one(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "a,b\n" + "".join(f'{n},"x\n{n}"\n' for n in range(2000))
+    whole = read(file, text).columns["b"].to_pylist()
+    monkeypatch.setattr("bmcli.data.files.CHUNK", 777)
+    monkeypatch.setattr(csv, "_BLOCK_BYTES", 1000)
+    rows = read(file, text)
+    assert rows.columns["b"].to_pylist() == whole
+    assert len(rows.columns["b"].chunks) > 1
+    assert rows.where(1999) == f"{file}:{2 + 2 * 1999}"
+
+
+def test_a_byte_that_is_no_text_is_found_in_a_later_block(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bmcli.data.files.CHUNK", 64)
+    assert fault(file, b"a,b\n" + b"1,2\n" * 50_000 + b"\xff,3\n") == ":50002  byte 0xff is not utf-8."
+
+
+def test_nothing_is_left_in_the_cache(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BMCLI_CACHE", str(tmp_path / "own"))
+    rows = read(file, "a\n1\n")
+    assert list((tmp_path / "own").iterdir()) == []
+    assert rows.columns["a"].to_pylist() == ["1"]

@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from bmcli import parts
 from bmcli.data import targets
 
-ROWS = {"category": np.array([3, 1, 3, 2]), "number": np.array([2.5, -4.0, 1e3, 0.0])}
+NUMBERS = np.array([2.5, -0.5, 1e3, 0.0])
+CASES: dict[str, tuple[Any, dict[str, Any], Any]] = {
+    "category": (np.array([3, 1, 3, 2]), {}, [2, 0, 2, 1]),
+    "ordered": (np.array([3, 1, 3, 2]), {"classes": (3, 2, 1)}, [0, 2, 0, 1]),
+    "labels": (np.array([[1, 0], [0, 0], [1, 1]]), {}, [[1, 0], [0, 0], [1, 1]]),
+    "count": (np.array([3, 0, 2]), {}, [3, 0, 2]),
+    "number": (NUMBERS, {}, NUMBERS),
+    "number, log": (NUMBERS, {"scale": "log"}, NUMBERS),
+    "number, none": (NUMBERS, {"scale": "none"}, NUMBERS),
+}
 
 
-@pytest.mark.parametrize("kind", parts.names("data.targets"))
-def test_decoding_undoes_encoding(kind: str) -> None:
-    part = parts.load("data.targets", kind)
-    column = part.fit("y", ROWS[kind], part.Options())
-    decoded = targets.kind_of(column).decode(part.encode(ROWS[kind], column), column)
-    values = [column.classes[i] for i in decoded] if kind == "category" else decoded
-    expected = [str(value) for value in ROWS[kind]] if kind == "category" else pytest.approx(ROWS[kind], abs=1e-4)
-    assert list(values) == expected
+def kind_of(case: str) -> str:
+    return case.split(",")[0]
+
+
+def test_every_kind_is_among_the_cases() -> None:
+    assert {kind_of(case) for case in CASES} == set(parts.names("data.targets"))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_decoding_undoes_encoding(case: str) -> None:
+    rows, options, expected = CASES[case]
+    part = parts.load("data.targets", kind_of(case))
+    column = part.fit("y", rows, part.Options(**options))
+    encoded = part.encode(rows, column)
+    assert (encoded.shape[1:], str(encoded.dtype)) == (column.shape, column.dtype)
+    np.testing.assert_allclose(targets.kind_of(column).decode(encoded, column), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_sure_predictions_come_to_the_truth(case: str) -> None:
+    """The answer to predictions that are right has the form of what is decoded."""
+    rows, options, _ = CASES[case]
+    part = parts.load("data.targets", kind_of(case))
+    column = part.fit("y", rows, part.Options(**options))
+    truth = part.decode(part.encode(rows, column), column)
+    sure = np.eye(len(column.classes))[truth] if column.classes and truth.ndim == 1 else truth.astype("float64")
+    np.testing.assert_array_equal(part.point(sure, column), truth)

@@ -30,12 +30,28 @@ def test_an_unscaled_target_stays_as_it_is() -> None:
     assert number.encode(rows, fit(rows, scale="none")).tolist() == [1.5, 2.0, 3.0]
 
 
+def test_a_logarithmic_target_is_standardised_after_log1p() -> None:
+    rows = np.random.default_rng(0).lognormal(8, 2, 1000)
+    column = fit(rows, scale="log")
+    encoded = number.encode(rows, column)
+    logs = np.log1p(rows)
+    np.testing.assert_allclose(encoded, (logs - logs.mean()) / logs.std(), atol=1e-5)
+    np.testing.assert_allclose(number.decode(encoded, column), rows, rtol=1e-5)
+
+
+def test_a_number_without_a_logarithm_is_a_fault() -> None:
+    with pytest.raises(RowFault, match=r"expected a number above -1, .* received -1") as caught:
+        fit(np.array([0.0, 3.0, -1.0]), scale="log")
+    assert caught.value.row == 2
+    assert number.encode(np.array([-0.5]), fit(np.array([-0.9, 3.0]), scale="log")).shape == (1,)
+
+
 def test_a_column_of_width_one_is_a_number_a_row() -> None:
     rows = np.array([[1.0], [2.0]])
     assert number.encode(rows, fit(rows)).shape == (2,)
 
 
-@pytest.mark.parametrize("scale", ["standard", "none"])
+@pytest.mark.parametrize("scale", ["standard", "log", "none"])
 def test_a_constant_target_is_a_fault(scale: str) -> None:
     with pytest.raises(BmcliError, match="every training row has the value 3"):
         fit(np.full(4, 3.0), scale=scale)

@@ -1,0 +1,214 @@
+"""Pictures in folders: a folder for each class, or a table that names the files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import ChainMap
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from bmcli import parts, pictures
+from bmcli.cells import Blobs, is_text, texts
+from bmcli.data import files
+from bmcli.data.sources import Rows, SourceOptions
+from bmcli.data.splits import split_of_word
+from bmcli.errors import BmcliError
+from bmcli.recipe.fields import fault
+
+_TABLES = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".jsonl": "jsonl"}
+_OF_THE_DESKTOP = ("thumbs.db", "desktop.ini")
+
+
+class Options(SourceOptions):
+    """Encoded pictures: `cat/1.jpg` or `train/cat/1.jpg`, or a table with a column of file names.
+
+    Without a table the columns are `image` and `label`. Folders named train, validation (valid, val, dev) and test
+    are splits. With a table they are its columns, of which `column` becomes the pictures.
+    """
+
+    kind: Literal["image_folder"] = "image_folder"
+    path: str = Field(
+        min_length=1, description="The folder of the classes or splits; or that a table's names start from."
+    )
+    table: str | None = Field(
+        default=None, min_length=1, description="A CSV, TSV, Parquet or JSON lines file with a row for each picture."
+    )
+    column: str | None = Field(
+        default=None, min_length=1, description="The column of the table that names the files; by default `file`."
+    )
+
+    @model_validator(mode="after")
+    def _column_has_a_table(self) -> Options:
+        if self.column is not None and self.table is None:
+            raise fault("column", "`column` does nothing without `table`.", "Name the table, or leave the column out.")
+        if self.table is not None and _table_kind(self.table) not in parts.names("data.sources"):
+            raise fault("table", f"no source reads '{Path(self.table).name}'.", f"Known: {', '.join(_TABLES)}.")
+        return self
+
+    def files(self) -> tuple[Path, ...]:
+        """Every picture, and the table. Those that a table names and the folder lacks are left to reading."""
+        if self.table is None:
+            return tuple(picture.path for picture in _by_class(Path(self.path)))
+        names = _names(self, _table(self))
+        found = [path for path in dict.fromkeys(names) if path is not None and path.is_file()]
+        return (Path(self.table), *found)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the names below the folder and what the files hold: a picture's folder is its class."""
+        paths, folder = self.files(), Path(self.path)
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "bmcli-digest") as threads:
+            digests = threads.map(lambda path: files.fingerprint([path]), paths)
+            below = [os.path.relpath(path, folder) if path.is_relative_to(folder) else path.name for path in paths]
+            told = "\n".join(f"{name}\0{digest}" for name, digest in zip(below, digests, strict=True))
+        return hashlib.sha256(told.encode(errors="surrogateescape")).hexdigest()
+
+    def natural_targets(self) -> Mapping[str, Mapping[str, Any]]:
+        return {"label": {"kind": "category"}} if self.table is None else {}
+
+
+@dataclass(frozen=True)
+class _Picture:
+    path: Path
+    label: str
+    split: str | None
+
+
+def read(options: Options) -> Rows:
+    """The pictures as encoded files, in the order of their names or of the table, with their labels."""
+    if options.table is not None:
+        return _of_table(options, _table(options))
+    import numpy as np
+    import pyarrow as pa
+
+    found = _by_class(Path(options.path))
+    paths = [picture.path for picture in found]
+    labels = pa.chunked_array([pa.array([picture.label for picture in found], pa.string())])
+    has_splits = found[0].split is not None
+    return Rows(
+        columns={"image": _blobs(paths), "label": labels},
+        split=np.array([picture.split for picture in found], dtype=str) if has_splits else None,
+        where=lambda row: files.shown(paths[row]),
+    )
+
+
+def _blobs(paths: Sequence[Path | None]) -> Blobs:
+    import numpy as np
+
+    def reader(position: int) -> bytes:
+        path = paths[position]
+        if path is None:
+            raise OSError("the cell names no file")
+        with files.opened(path) as file:
+            return file.read()
+
+    return Blobs(np.arange(len(paths)), reader)
+
+
+def _by_class(root: Path) -> list[_Picture]:
+    """Every picture with its class, and its split if folders tell it."""
+    folders = _folders(root)
+    splits = {folder: split_of_word(folder.name) for folder in folders}
+    if not any(splits.values()):
+        return _of_classes(folders, None)
+    stray = next((folder for folder, split in splits.items() if not split), None)
+    if stray is not None:
+        told = next(folder.name for folder, split in splits.items() if split)
+        raise _fault(stray, f"is no split, though '{told}' beside it is.", "Move it elsewhere.")
+    if len(set(splits.values())) < len(splits):
+        raise _fault(root, f"two folders are the same split: {', '.join(folder.name for folder in folders)}.")
+    return [picture for folder in folders for picture in _of_classes(_folders(folder), splits[folder])]
+
+
+def _folders(parent: Path) -> list[Path]:
+    """The folders in a folder, by name."""
+    inside = _listed(parent)
+    folders = [path for path in inside if path.is_dir()]
+    stray = next((path for path in inside if path.suffix.lower() in pictures.SUFFIXES and path not in folders), None)
+    if stray is not None and folders:
+        raise _fault(stray, "lies beside the folders of the classes, in none of them.")
+    if not folders:
+        raise _fault(parent, "holds no folder of a class.", "Put the pictures of each class into a folder: cat/1.jpg.")
+    return folders
+
+
+def _of_classes(folders: Sequence[Path], split: str | None) -> list[_Picture]:
+    return [_Picture(path, folder.name, split) for folder in folders for path in _pictures(folder)]
+
+
+def _pictures(folder: Path) -> list[Path]:
+    found = _listed(folder)
+    for path in found:
+        if path.is_dir():
+            raise _fault(path, f"expected pictures of the class '{folder.name}', found a folder.")
+        if path.suffix.lower() not in pictures.SUFFIXES:
+            known = ", ".join(pictures.SUFFIXES)
+            raise _fault(path, "is no picture by its name.", f"Known: {known}. Move it elsewhere, or convert it.")
+    if not found:
+        raise _fault(folder, "the folder of the class is empty.", "Remove it, or put pictures into it.")
+    return found
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What is in a folder, by name; hidden files and those of desktops do not count."""
+    if not folder.exists():
+        raise files.missing(folder, "folder")
+    try:
+        inside = sorted(folder.iterdir(), key=lambda path: path.name)
+    except NotADirectoryError:
+        raise _fault(folder, "expected a folder, found a file.") from None
+    except OSError as error:
+        raise _fault(folder, f"cannot be read: {(error.strerror or str(error)).lower()}.") from None
+    return [path for path in inside if not path.name.startswith(".") and path.name.lower() not in _OF_THE_DESKTOP]
+
+
+def _table_kind(table: str) -> str:
+    return _TABLES.get(Path(table.lower().removesuffix(".gz")).suffix, "")
+
+
+def _table(options: Options) -> Rows:
+    """The rows of the table as its own source reads them."""
+    assert options.table is not None
+    kind = _table_kind(options.table)
+    part = parts.load("data.sources", kind)
+    more = {"delimiter": "\t"} if Path(options.table.lower().removesuffix(".gz")).suffix == ".tsv" else {}
+    try:
+        table: Rows = part.read(part.Options(path=options.table, **more))
+    except BmcliError as error:
+        raise BmcliError(*(replace(each, path="data.source.table") for each in error.faults)) from None
+    return table
+
+
+def _names(options: Options, table: Rows) -> list[Path | None]:
+    """The file that each row of the table names."""
+    name = options.column or "file"
+    if name not in table.columns:
+        hint = parts.did_you_mean(name, table.columns)
+        raise BmcliError(f"{options.table}: no column '{name}'.", path="data.source.column", suggestion=hint)
+    column = table.columns[name]
+    if not is_text(column):
+        raise BmcliError(f"{options.table}: column '{name}' holds no file names.", path="data.source.column")
+    folder = Path(options.path)
+    return [folder / cell if cell else None for cell in texts(column).to_pylist()]
+
+
+def _of_table(options: Options, table: Rows) -> Rows:
+    if not Path(options.path).is_dir():
+        raise files.missing(Path(options.path), "folder")
+    paths = _names(options, table)
+    name = options.column or "file"
+
+    def where(row: int) -> str:
+        path = paths[row]
+        return f"{table.where(row)} ({'no file' if path is None else files.shown(path)})"
+
+    return replace(table, columns=ChainMap({name: _blobs(paths)}, table.columns), where=where, found={})  # type: ignore[arg-type]
+
+
+def _fault(path: Path, message: str, suggestion: str = "") -> BmcliError:
+    return BmcliError(f"{files.shown(path)}: {message}", path=files.RECIPE_PATH, suggestion=suggestion)

@@ -1,0 +1,254 @@
+"""JSON lines: an object a line, gzip or not."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from bmcli.data import files, tables
+from bmcli.data.files import File
+from bmcli.data.sources import Rows, TableOptions, TablePaths
+from bmcli.errors import BmcliError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_SCALARS = {str: "text", int: "a number", float: "a number", bool: "true or false"}
+_KINDS = {**_SCALARS, list: "a list", dict: "an object"}
+
+
+class Options(TableOptions):
+    """JSON lines: an object a line, whose keys are the columns; a key that a line lacks is missing there.
+
+    Numbers, text, true and false, and lists of numbers of one length, which become arrays. Fields of nested objects
+    become columns, as `address.city`.
+    """
+
+    ENDINGS = (".jsonl", ".ndjson")
+
+    kind: Literal["jsonl"] = "jsonl"
+    path: TablePaths = Field(
+        description="A file, a folder, a pattern as part-*.jsonl, or a list of such; or one of these for each split. "
+        ".gz is unpacked."
+    )
+
+
+def read(options: Options) -> Rows:
+    """All rows of all files; every file must have the same keys. A column of text and numbers is text."""
+    sources = options.tables()
+    first = sources[0][1]
+    types: dict[str, pa.DataType] = {}
+    lengths: list[tuple[str | None, File, int]] = []
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for split, path in sources:
+            count, found = 0, dict[str, Any]()
+            for line, block in _blocks(path):
+                batch = _batch(path, line, block)
+                for field in batch.schema:
+                    found[field.name] = _unified(path, line, field, found.get(field.name, field.type))
+                count += len(batch)
+                yield batch
+            if not count:
+                raise BmcliError(f"{files.shown(path)}: is empty.", path=files.RECIPE_PATH)
+            if types:
+                tables.check_same_columns(first, types, path, found)
+            for name, kind in found.items():
+                types[name] = _unified(path, 1, pa.field(name, kind), types.get(name, kind))
+            lengths.append((split, path, count))
+
+    import pyarrow as pa
+
+    spilled = tables.spilled(batches())
+    tables.check_names(first, list(types))
+    return tables.rows_of(spilled, types, lengths, _where)
+
+
+def _blocks(path: File) -> Iterator[tuple[int, bytes]]:
+    """Whole lines of a file, many at a time, with the number of the first of them."""
+    line, left = 1, b""
+    for chunk in files.chunks(path):
+        whole, newline, rest = chunk.rpartition(b"\n")
+        if newline:
+            block = left + whole + newline
+            if block.strip():
+                yield line, block
+            line += block.count(b"\n")
+            left = rest
+        else:
+            left += chunk
+    if left.strip():
+        yield line, left
+
+
+def _batch(path: File, line: int, block: bytes) -> pa.RecordBatch:
+    """The rows of some lines, with the fields of nested objects as columns."""
+    import pyarrow as pa
+
+    try:
+        block.decode()  # as the parser does not
+        table = _parsed(block) if _looks_right(block) else None
+    except (UnicodeDecodeError, pa.ArrowInvalid):
+        table = None
+    # The parser takes two objects in a line for two rows, which would lose count of the lines.
+    if table is None or len(table) != sum(1 for text in block.split(b"\n") if text.strip()):
+        table = _read_with_care(path, line, block)
+    if not table.column_names:
+        raise BmcliError(
+            f"{files.shown(path)}:{line}  objects without a key, from this line on.", path=files.RECIPE_PATH
+        )
+    (batch,) = table.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)]
+    return tables.flat(batch)
+
+
+def _looks_right(block: bytes) -> bool:
+    """Whether every line begins as an object does; the parser takes `null` for one."""
+    return all(text[:1] == b"{" or not text.strip() for text in block.split(b"\n"))
+
+
+def _parsed(block: bytes, schema: pa.Schema | None = None) -> pa.Table:
+    """The rows of some lines; text that looks like a date stays text."""
+    import pyarrow as pa
+    from pyarrow import json as arrow
+
+    table = arrow.read_json(
+        pa.BufferReader(block.removeprefix(b"\xef\xbb\xbf")),
+        read_options=arrow.ReadOptions(block_size=len(block) + 1, use_threads=False),
+        parse_options=arrow.ParseOptions(explicit_schema=schema),
+    )
+    plain = pa.schema([field.with_type(_without_dates(field.type)) for field in table.schema])
+    return table if plain == table.schema else _parsed(block, plain)
+
+
+def _without_dates(kind: pa.DataType) -> pa.DataType:
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(kind):
+        return pa.string()
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_without_dates(field.type)) for field in kind])
+    return pa.list_(_without_dates(kind.value_type)) if pa.types.is_list(kind) else kind
+
+
+def _unified(path: File, line: int, field: pa.Field, before: pa.DataType) -> pa.DataType:
+    """The type that holds a column's values so far and those of one more block: text where scalars differ."""
+    import pyarrow as pa
+
+    common = tables.common_type(before, field.type)
+    if common is not None:
+        return common
+    if tables.is_list(before) or tables.is_list(field.type):
+        raise BmcliError(
+            f"{files.shown(path)}:{line}  column '{field.name}': from here on of type {field.type}, "
+            f"before of type {before}.",
+            path=files.RECIPE_PATH,
+        )
+    return pa.string()
+
+
+def _read_with_care(path: File, line: int, block: bytes) -> pa.Table:
+    """The rows of lines that the fast parser refused: columns of text and numbers become text.
+
+    Raises:
+        BmcliError: A line is no object, or a value differs in kind from those before; with file and line.
+    """
+    import pyarrow as pa
+
+    rows = list(_objects(path, line, block))
+    kinds: dict[str, tuple[str, int]] = {}
+    mixed: set[str] = set()
+    for number, row in rows:
+        for name, value in row.items():
+            if value is None:
+                continue
+            kind = _KINDS[type(value)]
+            before, since = kinds.setdefault(name, (kind, number))
+            if kind != before and not {kind, before} <= set(_SCALARS.values()):
+                raise BmcliError(
+                    f"{files.shown(path)}:{number}  column '{name}': expected {before}, as in line {since}, "
+                    f"received {kind}.",
+                    path=files.RECIPE_PATH,
+                )
+            if kind != before:
+                mixed.add(name)
+    values = [{name: _spelled(value) if name in mixed else value for name, value in row.items()} for _, row in rows]
+    columns = {name: _column(path, rows, name, [row.get(name) for row in values]) for name in kinds}
+    return pa.table(columns)
+
+
+def _objects(path: File, line: int, block: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The object of every line that is not blank, with nested ones flattened, and the line's number."""
+    for number, text in enumerate(block.split(b"\n"), start=line):
+        if not text.strip():
+            continue
+        try:
+            value = json.loads(text.decode("utf-8-sig" if number == 1 else "utf-8"), object_pairs_hook=_pairs)
+        except UnicodeDecodeError as error:
+            raise BmcliError(
+                f"{files.shown(path)}:{number}  byte 0x{text[error.start]:02x} is not utf-8.",
+                path=files.RECIPE_PATH,
+                suggestion="Save the file as UTF-8.",
+            ) from None
+        except (ValueError, RecursionError) as error:
+            reason = str(error).partition(": line")[0]
+            raise BmcliError(f"{files.shown(path)}:{number}  is no JSON: {reason}.", path=files.RECIPE_PATH) from None
+        if not isinstance(value, dict):
+            raise BmcliError(
+                f"{files.shown(path)}:{number}  expected an object, received {_KINDS.get(type(value), 'null')}.",
+                path=files.RECIPE_PATH,
+                suggestion="Write an object a line: {...}, without a list around them.",
+            )
+        yield number, dict(_flat(value))
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    for position, name in enumerate(names):
+        if name in names[:position]:
+            raise ValueError(f"the key '{name}' is there twice")
+    return dict(pairs)
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, item in value.items():
+        if isinstance(item, dict):
+            yield from _flat(item, f"{prefix}{name}.")
+        else:
+            yield prefix + name, item
+
+
+def _spelled(value: Any) -> str | None:
+    """A scalar as text, as Arrow spells it."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.17g}" if isinstance(value, float) else str(value)
+
+
+def _column(path: File, rows: list[tuple[int, Any]], name: str, values: list[Any]) -> pa.Array:
+    import pyarrow as pa
+
+    if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values if value is not None):
+        large = any(isinstance(value, float) or abs(value) >= 2**63 for value in values if value is not None)
+        values = [None if value is None else float(value) for value in values] if large else values
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        place, reason = f"{files.shown(path)}:{rows[0][0]}", str(error).partition("\n")[0].rstrip(".")
+        raise BmcliError(f"{place}  column '{name}', from this line on: {reason}.", path=files.RECIPE_PATH) from None
+
+
+def _where(path: File, row: int) -> str:
+    """File and line of a row; blank lines count."""
+    lines = io.BufferedReader(files.Stream(files.chunks(path)))
+    try:
+        filled = (number for number, text in enumerate(lines, start=1) if text.strip())
+        return f"{files.shown(path)}:{next(islice(filled, row, None))}"
+    except (BmcliError, StopIteration):  # The file has changed since.
+        return f"{files.shown(path)} row {row + 1}"

@@ -1,0 +1,108 @@
+"""Tables in Parquet files, read a batch of rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from bmcli.data import files, tables
+from bmcli.data.files import File
+from bmcli.data.sources import Rows, TableOptions, TablePaths
+from bmcli.errors import BmcliError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_BATCH_ROWS = 2**16
+
+
+class Options(TableOptions):
+    """Parquet: numbers, text, dates, files as bytes, and lists of numbers of one length, which become arrays.
+
+    Fields of nested records become columns, as `address.city`.
+    """
+
+    ENDINGS = (".parquet", ".pq")
+
+    kind: Literal["parquet"] = "parquet"
+    path: TablePaths = Field(
+        description="A file, a folder, a pattern as part-*.parquet, or a list of such; or one of these for each split."
+    )
+
+
+def read(options: Options) -> Rows:
+    """All rows of all files. Columns are matched by name, and must be of types that one type can hold."""
+    sources = options.tables()
+    first = sources[0][1]
+    types = _types(first)
+    for _, path in sources[1:]:
+        types = _unified(first, types, path, _types(path))
+    lengths: list[tuple[str | None, File, int]] = []
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for split, path in sources:
+            count = 0
+            for batch in _batches(path):
+                count += len(batch)
+                yield batch
+            lengths.append((split, path, count))
+
+    spilled = tables.spilled(batches())
+    return tables.rows_of(spilled, types, lengths, lambda path, row: f"{files.shown(path)} row {row + 1}")
+
+
+def _types(path: File) -> dict[str, pa.DataType]:
+    """The types of a file's columns by name."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with files.opened(path) as file:
+        try:
+            opened = pq.ParquetFile(file)
+            schema = opened.schema_arrow
+            count = opened.metadata.num_rows
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(path, error) from None
+    if not count:
+        raise BmcliError(f"{files.shown(path)}: has no rows.", path=files.RECIPE_PATH)
+    empty = tables.flat(pa.RecordBatch.from_pylist([], schema=schema))
+    if not empty.schema.names:
+        raise BmcliError(f"{files.shown(path)}: has no columns.", path=files.RECIPE_PATH)
+    tables.check_names(path, empty.schema.names)
+    return {field.name: field.type for field in empty.schema}
+
+
+def _unified(
+    first: File, types: dict[str, pa.DataType], path: File, others: dict[str, pa.DataType]
+) -> dict[str, pa.DataType]:
+    """The types that hold the columns of the files so far and of one more."""
+    tables.check_same_columns(first, types, path, others)
+    common = {name: tables.common_type(kind, others[name]) for name, kind in types.items()}
+    for name, kind in common.items():
+        if kind is None:
+            raise BmcliError(
+                f"{files.shown(path)}: column '{name}' is of type {others[name]}, "
+                f"in {files.shown(first)} of type {types[name]}.",
+                path=files.RECIPE_PATH,
+                suggestion="Save it as the same type in every file.",
+            )
+    return common
+
+
+def _batches(path: File) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with files.opened(path) as file:
+        try:
+            for batch in pq.ParquetFile(file).iter_batches(_BATCH_ROWS):
+                yield tables.flat(batch)
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(path, error) from None
+
+
+def _damaged(path: File, error: Exception) -> BmcliError:
+    reason = str(error).partition("\n")[0].rstrip(".")
+    return BmcliError(f"{files.shown(path)}: is not an intact Parquet file: {reason}.", path=files.RECIPE_PATH)

@@ -1,0 +1,270 @@
+"""TensorFlow's record files, each record a `tf.train.Example`; gzip or not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from bmcli import parts, pictures
+from bmcli.cells import Blobs, Raw
+from bmcli.console import native_noise_hidden
+from bmcli.data import files
+from bmcli.data.sources import Rows, TableOptions, TablePaths, located, split_names
+from bmcli.errors import BmcliError
+from bmcli.recipe.fields import Options as Described
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_RECORD_HEAD = 12  # bytes before the data of a record: its length, and the length's checksum
+_LISTS = {
+    "float": "float_list",
+    "int": "int64_list",
+    "text": "bytes_list",
+    "image": "bytes_list",
+    "uint8": "bytes_list",
+}
+_Size = Annotated[int, Field(ge=1)]
+
+
+class Feature(Described):
+    """What a feature of the examples holds."""
+
+    type: Literal["float", "int", "text", "image", "uint8"] = Field(
+        description="Numbers; whole numbers; text in UTF-8; an encoded picture; or the bytes of an array."
+    )
+    shape: tuple[_Size, ...] = Field(
+        default=(), description="Of the array in a row, for float, int and uint8; by default a single number."
+    )
+
+
+class Options(TableOptions):
+    """Examples with features of floats, whole numbers, text, or encoded pictures."""
+
+    ENDINGS: ClassVar[tuple[str, ...]] = (".tfrecord", ".tfrecords")
+
+    kind: Literal["tfrecord"] = "tfrecord"
+    path: TablePaths = Field(
+        description="A file, a folder, a pattern as data.tfrecord-*, or a list of them; or such for each split."
+    )
+    features: Mapping[str, Feature] | None = Field(
+        default=None,
+        description="What to read, as {image: {type: image}, label: {type: int}}. By default every feature, as "
+        "the first example has it: bytes as picture or text, and so many numbers.",
+    )
+
+
+@dataclass(frozen=True)
+class _Record:
+    """Where a record lies.
+
+    Args:
+        number: In its file, from 0.
+        offset: Of its data in the unpacked file.
+        size: Of its data, in bytes.
+        packed: Whether the file is packed, so that it cannot be read from the middle.
+    """
+
+    path: Path
+    number: int
+    offset: int
+    size: int
+    packed: bool
+
+    def __str__(self) -> str:
+        return f"{files.shown(self.path)} record {self.number + 1}"
+
+
+def read(options: Options) -> Rows:
+    """Floats and whole numbers as arrays, text as text, pictures as encoded files that are read again later."""
+    tables = options.tables()
+    lengths: dict[str | None, int] = {}
+    by_file: list[tuple[Path, int]] = []
+    records: list[_Record] = []
+    gathered: dict[str, _Column] = {}
+    for split, file in tables:
+        if not isinstance(file, Path):
+            raise _fault(str(file), "record files are read from this machine alone.", "Copy it here.")
+        before = len(records)
+        for record, features in _examples(file):
+            _gather(gathered, record, features, options.features, len(records))
+            records.append(record)
+        if len(records) == before:
+            raise _fault(files.shown(file), "holds no records.")
+        by_file.append((file, len(records) - before))
+        lengths[split] = lengths.get(split, 0) + by_file[-1][1]
+    columns = {name: column.joined(len(records), records) for name, column in gathered.items()}
+    return Rows(columns, split_names(lengths), where=lambda row: _where(by_file, row), count=len(records))
+
+
+def _where(by_file: Sequence[tuple[Path, int]], row: int) -> str:
+    file, row = located(by_file, row)
+    return f"{files.shown(file)} record {row + 1}"
+
+
+def _is_packed(path: Path) -> bool:
+    with files.opened(path) as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def _examples(path: Path) -> Iterator[tuple[_Record, Mapping[str, Any]]]:
+    """The features of every example of a file, whose checksums are compared."""
+    with native_noise_hidden():
+        import tensorflow as tf
+        from google.protobuf.message import DecodeError
+
+    packed = _is_packed(path)
+    number, offset = 0, 0
+    try:
+        for tensor in tf.data.TFRecordDataset(str(path), compression_type="GZIP" if packed else ""):
+            data = tensor.numpy()
+            record = _Record(path, number, offset + _RECORD_HEAD, len(data), packed)
+            yield record, tf.train.Example.FromString(data).features.feature
+            number, offset = number + 1, record.offset + len(data) + 4
+    except tf.errors.OpError:
+        raise _fault(
+            files.shown(path), f"record {number + 1} is damaged or cut off, or this is no record file."
+        ) from None
+    except DecodeError:
+        raise _fault(files.shown(path), f"record {number + 1} is no tf.train.Example.") from None
+
+
+class _Column:
+    """The cells of one feature, one example after the other."""
+
+    def __init__(self, name: str, feature: Feature) -> None:
+        self.name, self.feature = name, feature
+        self.rows: list[int] = []
+        self.cells: list[Any] = []
+
+    def add(self, row: int, record: _Record, values: Any) -> None:
+        read = self._numbers if self.feature.type in ("float", "int") else self._bytes
+        self.cells.append(read(record, values))
+        self.rows.append(row)
+
+    def _numbers(self, record: _Record, values: Any) -> np.ndarray:
+        import numpy as np
+
+        found = np.array(values, "float32" if self.feature.type == "float" else "int64")
+        count = math.prod(self.feature.shape)
+        if len(found) != count:
+            raise self._fault(record, f"expected {_counted(count)}, received {len(found)}.")
+        return found.reshape(self.feature.shape)
+
+    def _bytes(self, record: _Record, values: Any) -> Any:
+        if len(values) != 1:
+            raise self._fault(record, f"expected one text, received {len(values)}.")
+        data: bytes = values[0]
+        if self.feature.type == "uint8":
+            return self._array(record, data)
+        if self.feature.type == "image":
+            # Of a packed file they are kept, since it cannot be read from the middle.
+            return data if record.packed else None
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            hint = f"If it is an array, write features: {{{self.name}: {{type: uint8, shape: [28, 28]}}, ...}}."
+            raise self._fault(record, "is neither a picture nor text in UTF-8.", hint) from None
+
+    def _array(self, record: _Record, data: bytes) -> np.ndarray:
+        import numpy as np
+
+        count = math.prod(self.feature.shape)
+        if len(data) != count:
+            raise self._fault(record, f"expected {count} bytes, received {len(data)}.")
+        return np.frombuffer(data, "uint8").reshape(self.feature.shape)
+
+    def _fault(self, record: _Record, message: str, suggestion: str = "") -> BmcliError:
+        return _fault(str(record), f"feature '{self.name}': {message}", suggestion)
+
+    def joined(self, count: int, records: list[_Record]) -> Raw:
+        """One column over all rows; rows without the feature have a missing cell."""
+        import numpy as np
+        import pyarrow as pa
+
+        places = np.array(self.rows, "int64")
+        if self.feature.type == "image":
+            positions = np.full(count, -1, "int64")
+            positions[places] = np.arange(len(places))
+            return Blobs(positions, self._reader([records[row] for row in self.rows]))
+        if self.feature.type == "text":
+            texts: list[str | None] = [None] * count
+            for row, cell in zip(self.rows, self.cells, strict=True):
+                texts[row] = cell
+            return pa.chunked_array([pa.array(texts, pa.string())])
+        found = np.stack(self.cells)
+        if len(places) == count:
+            return found
+        whole = np.full((count, *found.shape[1:]), np.nan, "float32" if found.dtype == np.float32 else "float64")
+        whole[places] = found
+        return whole
+
+    def _reader(self, records: list[_Record]) -> Callable[[int], bytes]:
+        def read(position: int) -> bytes:
+            import tensorflow as tf
+
+            kept = self.cells[position]
+            if kept is not None:
+                return bytes(kept)
+            record = records[position]
+            with files.opened(record.path) as file:
+                file.seek(record.offset)
+                example = tf.train.Example.FromString(file.read(record.size))
+            return bytes(example.features.feature[self.name].bytes_list.value[0])
+
+        return read
+
+
+def _gather(
+    gathered: dict[str, _Column],
+    record: _Record,
+    features: Mapping[str, Any],
+    asked: Mapping[str, Feature] | None,
+    row: int,
+) -> None:
+    """Adds the features of an example to their columns."""
+    if asked is not None:
+        gathered.update({name: _Column(name, asked[name]) for name in asked if name not in gathered})
+        if row == 0 and (lacking := [name for name in asked if name not in features]):
+            hint = parts.did_you_mean(lacking[0], features)
+            raise _fault(str(record), f"the first example has no feature '{lacking[0]}'.", hint)
+    for name in asked if asked is not None else sorted(features):
+        kind = features[name].WhichOneof("kind") if name in features else None
+        values = getattr(features[name], kind).value if kind else ()
+        if not len(values):
+            continue
+        if name not in gathered:
+            gathered[name] = _Column(name, _discovered(kind, values))
+        expected = _LISTS[gathered[name].feature.type]
+        if kind != expected:
+            raise _fault(str(record), f"feature '{name}': expected a {expected}, received a {kind}.")
+        gathered[name].add(row, record, values)
+
+
+def _discovered(kind: Any, values: Any) -> Feature:
+    """What a feature holds, by its first example."""
+    if kind == "bytes_list":
+        return Feature(type="image" if _is_picture(values[0]) else "text")
+    shape = () if len(values) == 1 else (len(values),)
+    return Feature(type="float" if kind == "float_list" else "int", shape=shape)
+
+
+def _is_picture(data: bytes) -> bool:
+    try:
+        pictures.header(data)
+    except ValueError:
+        return False
+    return True
+
+
+def _counted(count: int) -> str:
+    return "one number" if count == 1 else f"{count} numbers"
+
+
+def _fault(place: str, message: str, suggestion: str = "") -> BmcliError:
+    return BmcliError(f"{place}: {message}", path=files.RECIPE_PATH, suggestion=suggestion)

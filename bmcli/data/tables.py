@@ -1,0 +1,274 @@
+"""Columns of tables that may be larger than memory: kept in a file that is mapped, and read one at a time."""
+
+from __future__ import annotations
+
+import mmap
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from bmcli.cells import Blobs, Raw
+from bmcli.data import files
+from bmcli.data.files import File
+from bmcli.data.sources import Rows, located, split_names
+from bmcli.errors import BmcliError
+from bmcli.runs import cache_folder
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+_EXACT_IN_FLOAT64 = 2**53
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """A table in a file that is mapped into memory."""
+
+    table: pa.Table
+    memory: mmap.mmap
+
+    def forget(self) -> None:
+        """Gives the memory of what was read back to the system; it is read again where it is still needed."""
+        self.memory.madvise(mmap.MADV_DONTNEED)
+
+
+class Columns(Mapping[str, Raw]):
+    """The columns of several tables, one after the other; a column is made whenever it is asked for.
+
+    Args:
+        tables: With the same names, each once.
+        types: What each column is read as, by name, in the order of the columns.
+        where: A row's place for error texts.
+    """
+
+    def __init__(self, tables: Sequence[Mapped], types: Mapping[str, pa.DataType], where: Callable[[int], str]) -> None:
+        self._tables, self._types, self._where = tables, types, where
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._types)
+
+    def __len__(self) -> int:
+        return len(self._types)
+
+    def __getitem__(self, name: str) -> Raw:
+        import pyarrow as pa
+
+        for mapped in self._tables:
+            mapped.forget()  # the columns before this one
+        kind = self._types[name]
+        chunks: list[pa.Array] = []
+        for table in (mapped.table for mapped in self._tables):
+            lacks = name not in table.column_names
+            chunks += [pa.nulls(len(table), kind)] if lacks else table.column(name).cast(kind).chunks
+        return _raw(name, pa.chunked_array(chunks, kind), self._where)
+
+
+def rows_of(
+    tables: Sequence[Mapped],
+    types: Mapping[str, pa.DataType],
+    lengths: Sequence[tuple[str | None, File, int]],
+    where: Callable[[File, int], str],
+    found: Mapping[str, Any] | None = None,
+) -> Rows:
+    """The rows of the files of a source.
+
+    Args:
+        lengths: Split, file and number of rows of each file, in the order of the tables' rows.
+        where: The place of a row of a file, counted from 0.
+    """
+    places = [(path, length) for _, path, length in lengths]
+    by_split: dict[str | None, int] = {}
+    for split, _, length in lengths:
+        by_split[split] = by_split.get(split, 0) + length
+
+    def place(row: int) -> str:
+        return where(*located(places, row))
+
+    return Rows(
+        columns=Columns(tables, types, place),
+        split=split_names(by_split),
+        where=place,
+        found=found or {},
+        count=sum(length for _, length in places),
+    )
+
+
+def spilled(batches: Iterable[pa.RecordBatch]) -> list[Mapped]:
+    """The same rows in files without a name, mapped into memory; a table for each run of batches with one schema.
+
+    Such a file goes with the process, however that ends.
+    """
+    return [_spilled(schema, some) for schema, some in groupby(batches, key=lambda batch: batch.schema)]
+
+
+def _spilled(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Mapped:
+    import pyarrow as pa
+
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        with pa.ipc.new_stream(file, schema) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+        file.flush()
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return Mapped(pa.ipc.open_stream(pa.py_buffer(mapped)).read_all(), mapped)
+
+
+def flat(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with the fields of nested records as columns, `address.city`, and dictionaries unpacked."""
+    import pyarrow as pa
+
+    table = pa.Table.from_batches([batch])
+    while any(pa.types.is_struct(field.type) for field in table.schema):
+        table = table.flatten()
+    columns = [column.combine_chunks() for column in table.columns]
+    plain = [column.dictionary_decode() if pa.types.is_dictionary(column.type) else column for column in columns]
+    return pa.RecordBatch.from_arrays(plain, table.schema.names)
+
+
+def check_names(path: File, names: Sequence[str]) -> None:
+    """Raises BmcliError if a column has no name, or two have the same."""
+    for position, name in enumerate(names):
+        if not name:
+            raise BmcliError(f"{files.shown(path)}: column {position + 1} has no name.", path=files.RECIPE_PATH)
+        if name in names[:position]:
+            raise BmcliError(f"{files.shown(path)}: two columns are named '{name}'.", path=files.RECIPE_PATH)
+
+
+def check_same_columns(first: File, names: Iterable[str], path: File, others: Iterable[str], line: str = "") -> None:
+    """Raises BmcliError if a file lacks a column that another has.
+
+    Args:
+        line: Of the header, as `:1`.
+    """
+    names, others = list(names), set(others)
+    differing = [name for name in names if name not in others] + sorted(others.difference(names))
+    if differing:
+        has, lacks = (first, path) if differing[0] in names else (path, first)
+        raise BmcliError(
+            f"{files.shown(lacks)}{line}{' ' if line else ':'} has no column '{differing[0]}', "
+            f"which {files.shown(has)} has.",
+            path=files.RECIPE_PATH,
+        )
+
+
+def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+    """The type that holds the values of both, or None if there is none."""
+    import pyarrow as pa
+
+    try:
+        schemas = [pa.schema([("", kind)]) for kind in (one, other)]
+        return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+    except pa.ArrowException:
+        return None
+
+
+def _raw(name: str, column: pa.ChunkedArray, where: Callable[[int], str]) -> Raw:
+    """An Arrow column as the rest of bmcli reads it: text with nulls, an array with NaN, or files."""
+    import pyarrow as pa
+
+    kind, types = column.type, pa.types
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_boolean(kind) or types.is_null(kind):
+        return column.cast(pa.string())
+    if types.is_temporal(kind) and not types.is_duration(kind):
+        return _dates(column)
+    if types.is_binary(kind) or types.is_large_binary(kind):
+        return _blobs(column)
+    if is_list(kind):
+        return _arrays(name, column, where)
+    if not (types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)):
+        raise BmcliError(
+            f"column '{name}': cells of type {kind} cannot be read.",
+            path=files.RECIPE_PATH,
+            suggestion="Save it as numbers, text, dates or lists of numbers, or leave it out of the file.",
+        )
+    return _numbers(column)
+
+
+def is_list(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    types = pa.types
+    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+
+
+def _numbers(column: pa.ChunkedArray) -> Raw:
+    """Whole numbers as they are if none is missing, else floating point."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())
+    if pa.types.is_integer(column.type) and column.null_count:
+        bounds = pc.min_max(column).as_py()
+        if max(abs(bounds["min"] or 0), abs(bounds["max"] or 0)) > _EXACT_IN_FLOAT64:
+            return column.cast(pa.string())  # Identifiers, which floating point would confuse.
+        column = column.cast(pa.float64())
+    if len(column.chunks) == 1 and not column.null_count:
+        return column.chunk(0).to_numpy()
+    return np.asarray(column.to_numpy())
+
+
+def _dates(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Dates and times as ISO 8601 writes them, those with a time zone in UTC."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_timestamp(column.type):
+        return column.cast(pa.string())
+    form = "%Y-%m-%dT%H:%M:%S" + ("Z" if column.type.tz else "")
+    column = column.cast(pa.timestamp(column.type.unit))
+    seconds = pc.floor_temporal(column, unit="second")
+    if column.type.unit != "s" and pc.all(pc.equal(seconds, column)).as_py() is not False:
+        column = column.cast(pa.timestamp("s"))
+    return pc.strftime(column, form)
+
+
+def _blobs(column: pa.ChunkedArray) -> Blobs:
+    import numpy as np
+
+    def read(row: int) -> bytes:
+        cell: bytes | None = column[row].as_py()
+        if cell is None:
+            raise BmcliError("expected an encoded file, received nothing.")
+        return cell
+
+    return Blobs(np.arange(len(column)), read)
+
+
+def _arrays(name: str, column: pa.ChunkedArray, where: Callable[[int], str]) -> np.ndarray:
+    """Lists of numbers of one length as `(rows, length)`, nested ones with more axes; a missing one is all NaN."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    lengths = pc.list_value_length(column)
+    present = np.asarray(pc.is_valid(column))
+    found = pc.drop_null(lengths)
+    length = found[0].as_py() if len(found) else 0
+    other = np.asarray(pc.fill_null(pc.not_equal(lengths, length), False))
+    if other.any():
+        row = int(np.argmax(other))
+        raise BmcliError(
+            f"{where(row)}  column '{name}': expected a list of {length}, as in the rows before, "
+            f"received one of {lengths[row].as_py()}.",
+            path=files.RECIPE_PATH,
+            suggestion="Pad the lists to one length.",
+        )
+    flat = _raw(name, pc.list_flatten(column), lambda item: where(int(np.flatnonzero(present)[item // max(1, length)])))
+    if not hasattr(flat, "ndim"):
+        raise BmcliError(
+            f"column '{name}': lists of {column.type.value_type} cannot be read, only lists of numbers.",
+            path=files.RECIPE_PATH,
+            suggestion="Save the items as one text, or each as a column.",
+        )
+    cells = flat.reshape(-1, length, *flat.shape[1:])
+    if present.all():
+        return cells
+    values = np.full((len(column), *cells.shape[1:]), np.nan)
+    values[present] = cells
+    return values

@@ -1,0 +1,74 @@
+"""Counts: a whole number of at least 0 a row."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from bmcli.cells import Raw, RowFault
+from bmcli.data.targets import complete
+from bmcli.errors import BmcliError
+from bmcli.recipe.fields import Kind
+from bmcli.specs import Column
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Options(Kind):
+    """How many, as events in an hour."""
+
+    kind: Literal["count"] = "count"
+
+
+def fit(name: str, rows: Raw, options: Options) -> Column:
+    """The mean of the training rows, kept in `state` as `mean`: an objective starts from it."""
+    values = _counts(rows)
+    if values.min() == values.max():
+        raise BmcliError(
+            f"target '{name}': every training row has the value {values[0]:g}, so there is nothing to learn.",
+            path=f"data.targets.{name}",
+        )
+    return Column(
+        name=name,
+        kind="count",
+        shape=(),
+        dtype="float32",
+        raw_dtype="float32",
+        state={"mean": float(values.mean(dtype="float64"))},
+    )
+
+
+def check(rows: Raw, options: Options) -> None:
+    """Refuses what is no whole number of at least 0."""
+    _counts(rows)
+
+
+def encode(rows: Raw, column: Column) -> np.ndarray:
+    """The counts, float32 `(rows,)`; a missing, negative or fractional one is a fault."""
+    return _counts(rows).astype("float32")
+
+
+def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
+    """The counts, float64 `(rows,)`."""
+    return encoded.astype("float64")
+
+
+def point(predictions: np.ndarray, column: Column) -> np.ndarray:
+    """The rate itself."""
+    return predictions
+
+
+def _counts(rows: Raw) -> np.ndarray:
+    import numpy as np
+
+    values = complete(rows)
+    wrong = (values < 0) | (values != np.rint(values))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise RowFault(
+            row, f"expected a whole number of at least 0, received {values[row]:g}.", "Learn it as {kind: number}."
+        )
+    large = values > np.finfo("float32").max
+    if large.any():
+        raise RowFault(int(np.argmax(large)), f"{values[large][0]:g} is too large for a count.")
+    return values

@@ -1,0 +1,143 @@
+"""Formats of dates as regular expressions, which tables and served models read alike.
+
+A format is `iso`, `seconds` or `milliseconds` since 1970, or directives as Python's `strptime` has them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+EPOCHS = {"seconds": 1, "milliseconds": 1000}
+"""Formats that are a number, with how many of its units are a second."""
+
+_NAMES_OF_MONTHS = (
+    "january|february|march|april|may|june|july|august|september|october|november|december|sept|" + "|".join(MONTHS)
+)
+_DIRECTIVES = {
+    "Y": ("year", r"([0-9]{4})"),
+    "y": ("short_year", r"([0-9]{2})"),
+    "m": ("month", r"(0?[1-9]|1[0-2])"),
+    "b": ("month_name", rf"((?i:{_NAMES_OF_MONTHS}))"),
+    "B": ("month_name", rf"((?i:{_NAMES_OF_MONTHS}))"),
+    "d": ("day", r"(0?[1-9]|[12][0-9]|3[01])"),
+    "H": ("hour", r"([01]?[0-9]|2[0-3])"),
+    "I": ("half_hour", r"(0?[1-9]|1[0-2])"),
+    "p": ("half", r"((?i:am|pm))"),
+    "M": ("minute", r"([0-5]?[0-9])"),
+    "S": ("second", r"([0-5]?[0-9])"),
+    "f": ("", r"[0-9]{1,9}"),
+    "z": ("zone", r"(Z|[+-][0-9]{2}:?[0-9]{2})"),
+    "a": ("", r"(?i:mon|tue|wed|thu|fri|sat|sun)"),
+    "A": ("", r"(?i:monday|tuesday|wednesday|thursday|friday|saturday|sunday)"),
+    "%": ("", "%"),
+}
+_ISO = (
+    r"([0-9]{4})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+    r"(?:[T ]([01][0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9])(?:[.,][0-9]{1,9})?)?(?: ?(Z|[+-][0-9]{2}:?[0-9]{2}))?)?"
+)
+_ISO_FIELDS = ("year", "month", "day", "hour", "minute", "second", "zone")
+_DAYS = (
+    *("%Y/%m/%d", "%Y.%m.%d", "%Y%m%d"),
+    *(f"{day}{sign}%{year}" for sign in "/.-" for day in (f"%d{sign}%m", f"%m{sign}%d") for year in "Yy"),
+    *("%d %b %Y", "%d. %b %Y", "%d-%b-%Y", "%d-%b-%y", "%b %d %Y", "%b %d, %Y", "%a, %d %b %Y", "%a %b %d %Y", "%b %Y"),
+)
+_TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p", " %H:%M:%S %z")
+USUAL = ("iso", *(day + time for day in _DAYS for time in _TIMES), "%Y%m%dT%H%M%S", *EPOCHS)
+"""Formats that are tried on a column that names none."""
+
+# Of numbers only those are taken for moments unasked that lie between 1973 and 2286.
+_LIKELY_EPOCHS = {"seconds": r"[0-9]{9,10}(?:\.[0-9]*)?", "milliseconds": "[0-9]{12,13}"}
+_SAMPLE = 1000
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """How the cells of one format look.
+
+    Args:
+        regex: In the syntax of RE2, for the whole cell.
+        fields: What each of its groups is, in their order.
+    """
+
+    regex: str
+    fields: tuple[str, ...]
+
+
+def pattern(form: str) -> Pattern:
+    """The pattern of a format.
+
+    Raises:
+        ValueError: It has an unknown directive, one twice, or no full date.
+    """
+    if form == "iso":
+        return Pattern(_ISO, _ISO_FIELDS)
+    if form in EPOCHS:
+        return Pattern(r"([+-]?[0-9]{1,15}(?:\.[0-9]*)?)", ("number",))
+    regex, fields = "", []
+    without_signs = re.search(r"%[YymdHIMS]%", form)
+    for literal, directive in re.findall(r"([^%]+)|%(.?)", form):
+        if literal:
+            regex += re.escape(literal).replace("\\ ", " +")
+        elif directive not in _DIRECTIVES:
+            raise ValueError(f"no directive '%{directive}' in dates")
+        else:
+            field, group = _DIRECTIVES[directive]
+            regex += group.replace("?[", "[") if without_signs else group
+            fields += [field] if field else []
+    _check_fields(form, fields)
+    return Pattern(regex, tuple(fields))
+
+
+def fitting(cells: pa.ChunkedArray) -> list[str]:
+    """The usual formats in which all of the cells are written; cells that are null do not count."""
+    import pyarrow.compute as pc
+
+    told = pc.drop_null(cells)
+    sample = told.slice(0, _SAMPLE)
+    likely = [form for form in USUAL if len(told) and _all(sample, form)]
+    return [form for form in likely if _all(told, form)]
+
+
+def formats_of(cells: pa.ChunkedArray) -> list[str]:
+    """Usual formats that together read as many of the first cells as any, without one that adds nothing."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    sample = pc.drop_null(cells).slice(0, _SAMPLE)
+    reads = {form: np.asarray(written(sample, form)) for form in USUAL}
+    chosen, left = [], np.ones(len(sample), bool)
+    while any((reads[form] & left).any() for form in USUAL):
+        best = max(USUAL, key=lambda form: int((reads[form] & left).sum()))
+        chosen.append(best)
+        left &= ~reads[best]
+    return chosen
+
+
+def written(cells: pa.ChunkedArray, form: str) -> pa.ChunkedArray:
+    """Whether each cell is written in a usual format."""
+    import pyarrow.compute as pc
+
+    regex = _LIKELY_EPOCHS.get(form) or pattern(form).regex
+    return pc.match_substring_regex(pc.ascii_trim_whitespace(cells), f"^(?:{regex})$")
+
+
+def _all(cells: pa.ChunkedArray, form: str) -> bool:
+    import pyarrow.compute as pc
+
+    return pc.all(written(cells, form)).as_py()
+
+
+def _check_fields(form: str, fields: Sequence[str]) -> None:
+    if len(set(fields)) < len(fields):
+        raise ValueError(f"'{form}' tells the same twice")
+    if not {"year", "short_year"} & set(fields) or not {"month", "month_name"} & set(fields):
+        raise ValueError(f"'{form}' does not tell year and month")
+    if ("half_hour" in fields) != ("half" in fields):
+        raise ValueError(f"'{form}' needs %I and %p together")

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bmcli.data.sources import Rows, jsonl
+from bmcli.errors import BmcliError
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "t.jsonl"
+
+
+def read(path: Path, text: str | bytes) -> Rows:
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return jsonl.read(jsonl.Options(path=str(path)))
+
+
+def lines(*rows: Any) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def fault(file: Path, text: str | bytes) -> str:
+    with pytest.raises(BmcliError) as caught:
+        dict(read(file, text).columns)
+    return str(caught.value).removeprefix(str(file))
+
+
+def test_keys_are_columns(file: Path) -> None:
+    rows = read(file, lines({"a": 1, "b": 0.5, "c": "x", "d": True}, {"a": 2, "b": None, "d": None}))
+    assert list(rows.columns) == ["a", "b", "c", "d"]
+    assert rows.columns["a"].tolist() == [1, 2]
+    np.testing.assert_array_equal(rows.columns["b"], [0.5, np.nan])
+    assert rows.columns["c"].to_pylist() == ["x", None]
+    assert rows.columns["d"].to_pylist() == ["true", None]
+
+
+def test_nested_objects_and_lists_of_numbers(file: Path) -> None:
+    rows = read(file, lines({"at": {"x": 1, "day": "2024-02-29"}, "v": [1, 2]}, {"at": {"x": 2}, "v": [3.5, None]}))
+    assert rows.columns["at.x"].tolist() == [1, 2]
+    assert rows.columns["at.day"].to_pylist() == ["2024-02-29", None]
+    np.testing.assert_array_equal(rows.columns["v"], [[1, 2], [3.5, np.nan]])
+
+
+def test_text_that_looks_like_a_date_stays_as_it_is(file: Path) -> None:
+    assert read(file, lines({"day": "2024-02-29 10:00:00"})).columns["day"].to_pylist() == ["2024-02-29 10:00:00"]
+
+
+def test_blank_lines_count_in_the_place_of_a_row(file: Path) -> None:
+    rows = read(file, '{"a": 1}\n\n  \n{"a": 2}')
+    assert [rows.where(row) for row in range(2)] == [f"{file}:1", f"{file}:4"]
+
+
+def test_gzip_and_a_byte_order_mark(file: Path) -> None:
+    assert read(file, gzip.compress(b'\xef\xbb\xbf{"a": 1}\n')).columns["a"].tolist() == [1]
+
+
+@pytest.mark.parametrize("block", [2**24, 16])
+def test_text_and_numbers_in_a_column_are_text(file: Path, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bmcli.data.files.CHUNK", block)
+    rows = read(file, lines({"a": 7}, {"a": "seven"}, {"a": 0.5}, {"a": None}, {"a": True}))
+    assert rows.columns["a"].to_pylist() == ["7", "seven", "0.5", None, "true"]
+
+
+@pytest.mark.parametrize("block", [2**24, 20])
+def test_whole_and_broken_numbers_in_a_column_are_numbers(
+    file: Path, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bmcli.data.files.CHUNK", block)
+    rows = read(file, lines({"a": 7, "b": 1}, {"a": 0.5, "c": 2**70}))
+    np.testing.assert_array_equal(rows.columns["a"], [7, 0.5])
+    np.testing.assert_array_equal(rows.columns["b"], [1, np.nan])
+    np.testing.assert_array_equal(rows.columns["c"], [np.nan, 2.0**70])
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"a": 1', ":3  is no JSON: Expecting ',' delimiter."),
+        ("a,b", ":3  is no JSON: Expecting value."),
+        ("[1]", ":3  expected an object, received a list."),
+        ("null", ":3  expected an object, received null."),
+        ('{"a": 1}{"a": 2}', ":3  is no JSON: Extra data."),
+        ('{"a": 1, "a": 2}', ":3  is no JSON: the key 'a' is there twice."),
+        ('{"a": [1]}', ":3  column 'a': expected a number, as in line 1, received a list."),
+        ("[" * 100_000, ":3  is no JSON: "),
+    ],
+)
+def test_a_broken_line_is_a_fault_with_its_number(file: Path, line: str, message: str) -> None:
+    assert fault(file, f'{{"a": 1}}\n\n{line}\n{{"a": 2}}\n').startswith(message)
+
+
+def test_bytes_that_are_no_text_are_a_fault_with_their_line(file: Path) -> None:
+    assert fault(file, b'{"a": "x"}\n{"a": "\xff"}\n') == ":2  byte 0xff is not utf-8."
+
+
+@pytest.mark.parametrize("text", ["", "\n \n"])
+def test_an_empty_file_is_a_fault(file: Path, text: str) -> None:
+    assert fault(file, text) == ": is empty."
+
+
+def test_objects_without_keys_are_a_fault(file: Path) -> None:
+    assert fault(file, "{}\n{}\n") == ":1  objects without a key, from this line on."
+
+
+def test_lists_of_several_lengths_are_a_fault_with_the_line(file: Path) -> None:
+    message = ":2  column 'x': expected a list of 2, as in the rows before, received one of 1."
+    assert fault(file, lines({"x": [1, 2]}, {"x": [3]})) == message
+
+
+def test_files_must_have_the_same_keys(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"x": 1, "y": 1}\n')
+    (tmp_path / "b.jsonl").write_text('{"x": 1}\n')
+    with pytest.raises(BmcliError, match=r"b.jsonl: has no column 'y', which .*a.jsonl has"):
+        jsonl.read(jsonl.Options(path=str(tmp_path)))
+
+
+def test_a_line_may_be_longer_than_a_block(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bmcli.data.files.CHUNK", 100)
+    rows = read(file, lines({"a": "x" * 1000}, {"a": "y"}))
+    assert rows.columns["a"].to_pylist() == ["x" * 1000, "y"]
+    assert rows.where(1) == f"{file}:2"
+
+
+def test_one_row_is_read(file: Path) -> None:
+    assert len(read(file, '{"a": 1}')) == 1

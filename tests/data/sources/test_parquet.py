@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bmcli.cells import Blobs
+from bmcli.data.sources import Rows, parquet
+from bmcli.errors import BmcliError
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "t.parquet"
+
+
+def write(path: Path, **columns: Any) -> Path:
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def read(path: Any) -> Rows:
+    return parquet.read(parquet.Options(path=path if isinstance(path, (list, dict)) else str(path)))
+
+
+def fault(path: Any) -> str:
+    with pytest.raises(BmcliError) as caught:
+        dict(read(path).columns)
+    return str(caught.value)
+
+
+def test_numbers_are_arrays_and_text_is_text(file: Path) -> None:
+    write(file, a=[1, 2], b=[0.5, None], c=["x", None])
+    rows = read(file)
+    assert list(rows.columns) == ["a", "b", "c"]
+    assert len(rows) == 2
+    assert rows.columns["a"].dtype == "int64"
+    np.testing.assert_array_equal(rows.columns["b"], [0.5, np.nan])
+    assert rows.columns["c"].to_pylist() == ["x", None]
+    assert rows.split is None
+    assert rows.where(1) == f"{file} row 2"
+
+
+def test_whole_numbers_with_gaps_are_floating_point_unless_that_would_confuse_them(file: Path) -> None:
+    write(file, a=[1, None], b=[2**60, None], c=pa.array([2**60, 2**60 + 1]))
+    rows = read(file)
+    np.testing.assert_array_equal(rows.columns["a"], [1, np.nan])
+    assert rows.columns["b"].to_pylist() == [str(2**60), None]
+    assert rows.columns["c"].tolist() == [2**60, 2**60 + 1]
+
+
+def test_dates_booleans_decimals_and_dictionaries(file: Path) -> None:
+    noon = datetime.datetime(2024, 2, 29, 12, 0, 5)
+    write(
+        file,
+        day=[noon.date(), None],
+        moment=[noon, None],
+        fraction=[noon.replace(microsecond=250_000), None],
+        zone=pa.array([noon, None], pa.timestamp("ms", "Europe/Vienna")),
+        truth=[True, None],
+        price=[Decimal("1.25"), None],
+        colour=pa.array(["red", None]).dictionary_encode(),
+        nothing=pa.nulls(2),
+    )
+    rows = read(file)
+    text = {name: rows.columns[name].to_pylist() for name in rows.columns if name != "price"}
+    assert text == {
+        "day": ["2024-02-29", None],
+        "moment": ["2024-02-29T12:00:05", None],
+        "fraction": ["2024-02-29T12:00:05.250000", None],
+        "zone": ["2024-02-29T12:00:05Z", None],
+        "truth": ["true", None],
+        "colour": ["red", None],
+        "nothing": [None, None],
+    }
+    np.testing.assert_array_equal(rows.columns["price"], [1.25, np.nan])
+
+
+def test_lists_of_one_length_are_arrays(file: Path) -> None:
+    write(
+        file,
+        vector=[[1, 2], [3, 4]],
+        gaps=[[1.0, None], None],
+        fixed=pa.array([[1, 2], [3, 4]], pa.list_(pa.float32(), 2)),
+        picture=[[[1, 2], [3, 4]], [[5, 6], [7, 8]]],
+    )
+    rows = read(file)
+    np.testing.assert_array_equal(rows.columns["vector"], [[1, 2], [3, 4]])
+    np.testing.assert_array_equal(rows.columns["gaps"], [[1, np.nan], [np.nan, np.nan]])
+    assert rows.columns["fixed"].dtype == "float32"
+    assert rows.columns["picture"].shape == (2, 2, 2)
+
+
+def test_lists_of_several_lengths_are_a_fault_with_the_row(file: Path) -> None:
+    write(file, x=[[1, 2], [3, 4], [5]])
+    message = f"{file} row 3  column 'x': expected a list of 2, as in the rows before, received one of 1."
+    assert fault(file) == message
+
+
+def test_lists_of_text_and_maps_are_a_fault_if_they_are_asked_for(file: Path) -> None:
+    write(file, x=[1], tags=[["a", "b"]])
+    assert read(file).columns["x"].tolist() == [1]
+    assert fault(file) == "column 'tags': lists of string cannot be read, only lists of numbers."
+    write(file, x=pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64())))
+    assert fault(file).startswith("column 'x': cells of type map<")
+
+
+def test_fields_of_records_are_columns(file: Path) -> None:
+    write(file, home=[{"city": "Rome", "at": {"x": 1.5}}, {"city": "Oslo", "at": None}])
+    rows = read(file)
+    assert list(rows.columns) == ["home.city", "home.at.x"]
+    np.testing.assert_array_equal(rows.columns["home.at.x"], [1.5, np.nan])
+
+
+def test_bytes_are_encoded_files(file: Path) -> None:
+    write(file, x=[b"one", b"two"])
+    column = read(file).columns["x"]
+    assert isinstance(column, Blobs)
+    assert [column.read(row) for row in range(2)] == [b"one", b"two"]
+
+
+def test_files_are_matched_by_name_and_types_unified(tmp_path: Path) -> None:
+    write(tmp_path / "b.parquet", y=["u"], x=pa.array([1.5]))
+    write(tmp_path / "a.parquet", x=pa.array([1], pa.int32()), y=pa.array(["v"]).dictionary_encode())
+    write(tmp_path / "c.parquet", x=pa.nulls(1), y=["w"])
+    rows = read(tmp_path)
+    assert list(rows.columns) == ["x", "y"]
+    np.testing.assert_array_equal(rows.columns["x"], [1, 1.5, np.nan])
+    assert rows.columns["y"].to_pylist() == ["v", "u", "w"]
+    assert rows.where(1) == f"{tmp_path / 'b.parquet'} row 1"
+
+
+def test_ragged_schemas_over_files_are_a_fault(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", x=[1], y=[1])
+    write(tmp_path / "b.parquet", x=[2])
+    lacks, has = tmp_path / "b.parquet", tmp_path / "a.parquet"
+    assert fault(tmp_path) == f"{lacks}: has no column 'y', which {has} has."
+
+
+def test_types_that_nothing_holds_are_a_fault(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", x=[1])
+    write(tmp_path / "b.parquet", x=["1"])
+    other, first = tmp_path / "b.parquet", tmp_path / "a.parquet"
+    assert fault(tmp_path) == f"{other}: column 'x' is of type string, in {first} of type int64."
+
+
+def test_a_truncated_file_is_a_fault(file: Path) -> None:
+    write(file, x=list(range(1000)))
+    data = file.read_bytes()
+    for length in (3, 100, len(data) - 1):
+        file.write_bytes(data[:length])
+        assert fault(file).startswith(f"{file}: is not an intact Parquet file: ")
+
+
+def test_damage_at_any_place_is_a_fault_or_harmless(file: Path) -> None:
+    write(file, x=list(range(50)), y=[f"text {n}" for n in range(50)])
+    data = file.read_bytes()
+    said = ""
+    for place in range(0, len(data), 7):
+        file.write_bytes(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
+        try:
+            dict(read(file).columns)
+        except BmcliError as error:
+            said = str(error)
+    assert said.startswith(f"{file}: ")
+
+
+@pytest.mark.parametrize(("data", "message"), [(b"", "is not an intact"), (b"a,b\n1,2\n", "is not an intact")])
+def test_another_file_is_a_fault(file: Path, data: bytes, message: str) -> None:
+    file.write_bytes(data)
+    assert message in fault(file)
+
+
+def test_a_file_without_rows_is_a_fault(file: Path) -> None:
+    write(file, x=pa.array([], pa.int64()))
+    assert fault(file) == f"{file}: has no rows."
+
+
+def test_one_row_is_read(file: Path) -> None:
+    assert read(write(file, x=[1])).columns["x"].tolist() == [1]
+
+
+def test_two_columns_of_one_name_are_a_fault(file: Path) -> None:
+    pq.write_table(pa.table([[1], [2]], names=["x", "x"]), file)
+    assert fault(file) == f"{file}: two columns are named 'x'."
+
+
+def test_many_row_groups_are_one_column(file: Path) -> None:
+    values = np.arange(300_000)
+    pq.write_table(pa.table({"x": values, "y": values.astype(str)}), file, row_group_size=40_000)
+    rows = read(file)
+    np.testing.assert_array_equal(rows.columns["x"], values)
+    assert rows.columns["y"][299_999].as_py() == "299999"

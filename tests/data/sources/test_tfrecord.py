@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import gzip
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bmcli.cells import Blobs
+from bmcli.data.preparation import prepare
+from bmcli.data.sources import Rows, tfrecord
+from bmcli.errors import BmcliError
+from bmcli.recipe.schema import DataOptions
+from tests.pictures import encoded, pixels
+
+
+def example(features: Mapping[str, Any]) -> bytes:
+    """A serialized tf.train.Example of floats, whole numbers and bytes."""
+    import tensorflow as tf
+
+    def feature(values: list[Any]) -> tf.train.Feature:
+        if isinstance(values[0], bytes):
+            return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+        if isinstance(values[0], int):
+            return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+        return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+
+    told = {name: feature(list(values)) for name, values in features.items()}
+    return tf.train.Example(features=tf.train.Features(feature=told)).SerializeToString()
+
+
+def write(path: Path, *examples: Mapping[str, Any] | bytes, packed: bool = False) -> Path:
+    import tensorflow as tf
+
+    with tf.io.TFRecordWriter(str(path), tf.io.TFRecordOptions("GZIP") if packed else None) as writer:
+        for each in examples:
+            writer.write(each if isinstance(each, bytes) else example(each))
+    return path
+
+
+def pets(count: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "image": [encoded(pixels(4, 5, seed=row), "jpg" if row % 2 else "png")],
+            "label": [row % 2],
+            "name": [f"pet é {row}".encode()],
+            "size": [row / 2],
+            "where": [1.0, float(row), 3.0],
+        }
+        for row in range(count)
+    ]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return write(tmp_path / "pets.tfrecord", *pets(6))
+
+
+def read(path: Any, **options: Any) -> Rows:
+    return tfrecord.read(tfrecord.Options(path=path if isinstance(path, (tuple, dict)) else str(path), **options))
+
+
+def fault(path: Any, **options: Any) -> str:
+    with pytest.raises(BmcliError) as caught:
+        read(path, **options)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_features_are_discovered(tmp_path: Path, packed: bool) -> None:
+    path = write(tmp_path / ("a.tfrecord" + ".gz" * packed), *pets(6), packed=packed)
+    rows = read(path)
+    assert list(rows.columns) == ["image", "label", "name", "size", "where"]
+    image = rows.columns["image"]
+    assert isinstance(image, Blobs)
+    assert [image.read(row) for row in (5, 0)] == [pets(6)[row]["image"][0] for row in (5, 0)]
+    assert image.take(np.array([3])).read(0) == pets(6)[3]["image"][0]
+    assert rows.columns["label"].dtype == np.int64
+    assert rows.columns["label"].tolist() == [0, 1, 0, 1, 0, 1]
+    assert rows.columns["name"].to_pylist()[2] == "pet é 2"
+    assert rows.columns["size"].dtype == np.float32
+    assert rows.columns["where"].shape == (6, 3)
+    assert rows.split is None
+    assert len(rows) == 6
+    assert rows.where(2) == f"{path} record 3"
+
+
+def test_files_are_read_one_after_the_other_and_may_be_splits(tmp_path: Path) -> None:
+    for number, part in enumerate((pets(6)[:4], pets(6)[4:])):
+        write(tmp_path / f"part-{number}.tfrecord", *part)
+    rows = read(tmp_path)
+    assert rows.columns["size"].tolist() == [0, 0.5, 1, 1.5, 2, 2.5]
+    assert rows.columns["image"].read(5) == pets(6)[5]["image"][0]
+    assert rows.where(4).endswith("part-1.tfrecord record 1")
+    rows = read({"test": str(tmp_path / "part-0.tfrecord"), "train": str(tmp_path / "part-1.tfrecord")})
+    assert rows.split is not None
+    assert rows.split.tolist() == ["train"] * 2 + ["test"] * 4
+
+
+def test_a_stated_schema_chooses_and_shapes(tmp_path: Path) -> None:
+    pixels_of = [np.arange(6, dtype="uint8") + row for row in range(2)]
+    path = write(tmp_path / "a.tfrecord", *({"raw": [p.tobytes()], "label": [1], "rest": [2.0]} for p in pixels_of))
+    features = {
+        "raw": tfrecord.Feature(type="uint8", shape=(2, 3)),
+        "label": tfrecord.Feature(type="int"),
+    }
+    rows = read(path, features=features)
+    assert list(rows.columns) == ["raw", "label"]
+    np.testing.assert_array_equal(rows.columns["raw"], np.stack(pixels_of).reshape(2, 2, 3))
+    assert "expected 7 bytes, received 6" in fault(path, features={"raw": tfrecord.Feature(type="uint8", shape=(7,))})
+    assert "has no feature 'lable'" in fault(path, features={"lable": tfrecord.Feature(type="int")})
+    assert "expected a float_list, received a int64_list" in fault(
+        path, features={"label": tfrecord.Feature(type="float")}
+    )
+
+
+def test_features_that_some_examples_lack_are_missing_cells(tmp_path: Path) -> None:
+    whole = pets(3)
+    path = write(tmp_path / "a.tfrecord", whole[0], {"label": [4]}, whole[2])
+    columns = read(path).columns
+    assert columns["image"].missing().tolist() == [False, True, False]
+    assert columns["image"].read(2) == whole[2]["image"][0]
+    assert columns["name"].to_pylist() == ["pet é 0", None, "pet é 2"]
+    assert np.isnan(columns["where"]).all(axis=1).tolist() == [False, True, False]
+    assert columns["label"].tolist() == [0, 4, 0]
+
+
+def test_records_are_prepared(file: Path, cache: Path) -> None:
+    described = {
+        "source": {"kind": "tfrecord", "path": str(file)},
+        "split": {"train": 0.7, "validation": 0.3, "stratify": "none"},
+        "inputs": {"image": {"kind": "image", "size": (4, 4)}, "where": {"kind": "number"}},
+        "targets": {"size": {"kind": "number"}},
+    }
+    data = DataOptions.model_validate(described)
+    found = prepare(data, data.targets_by_name(), 0, cache)
+    assert found.split("train").inputs["image"].shape == (4, 4, 4, 3)
+
+
+def test_a_cut_file_is_a_fault(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-5])
+    assert fault(file).endswith("pets.tfrecord: record 6 is damaged or cut off, or this is no record file.")
+
+
+def test_a_changed_byte_is_a_fault(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[40] ^= 1
+    file.write_bytes(bytes(content))
+    assert "record 1 is damaged" in fault(file)
+
+
+def test_other_files_and_other_records_are_faults(tmp_path: Path) -> None:
+    path = tmp_path / "a.tfrecord"
+    path.write_text("a,b\n1,2\n" * 10)
+    assert "record 1 is damaged or cut off, or this is no record file" in fault(path)
+    path.write_bytes(b"")
+    assert fault(path).endswith("a.tfrecord: holds no records.")
+    path.write_bytes(gzip.compress(b"words" * 20))
+    assert "record 1 is damaged" in fault(path)
+    assert "record 2 is no tf.train.Example" in fault(write(path, {"a": [1]}, b"\xff\xff\xff"))
+    assert "no such file" in fault(tmp_path / "b.tfrecord")
+
+
+def test_examples_that_differ_are_faults_with_their_place(tmp_path: Path) -> None:
+    path = tmp_path / "a.tfrecord"
+    assert "a.tfrecord record 2: feature 'x': expected 2 numbers, received 3." in fault(
+        write(path, {"x": [1.0, 2.0]}, {"x": [1.0, 2.0, 3.0]})
+    )
+    assert "feature 'x': expected a float_list, received a bytes_list" in fault(
+        write(path, {"x": [1.0]}, {"x": [b"a"]})
+    )
+    assert "feature 'x': expected one text, received 2" in fault(write(path, {"x": [b"a", b"b"]}))
+    assert "feature 'x': is neither a picture nor text" in fault(write(path, {"x": [b"\xff\xfe"]}))

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pydantic import ValidationError
+
+from bmcli.cells import RowFault
+from bmcli.data.targets import labels
+from bmcli.errors import BmcliError
+
+
+def text(*cells: str | None) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.array(cells, pa.string())])
+
+
+def fit(rows: Any, **options: Any) -> Any:
+    return labels.fit("tags", rows, labels.Options(**options))
+
+
+ROWS = text("red;round", None, "red", " round ; small ", "", "small;;red")
+
+
+def test_a_cell_has_any_number_of_labels() -> None:
+    column = fit(ROWS)
+    assert column.classes == ("red", "round", "small")
+    assert (column.shape, column.dtype) == ((3,), "uint8")
+    encoded = labels.encode(ROWS, column)
+    assert encoded.dtype == np.uint8
+    assert encoded.tolist() == [[1, 1, 0], [0, 0, 0], [1, 0, 0], [0, 1, 1], [0, 0, 0], [1, 0, 1]]
+
+
+def test_a_label_twice_in_a_cell_is_there_once() -> None:
+    column = fit(ROWS)
+    assert labels.encode(text("red;red"), column).tolist() == [[1, 0, 0]]
+
+
+def test_rows_in_several_chunks_stay_in_order() -> None:
+    rows = pa.chunked_array([["a;b", None], [], ["b"], ["", "a"]], pa.string())
+    assert labels.encode(rows, fit(rows)).tolist() == [[1, 1], [0, 0], [0, 1], [0, 0], [1, 0]]
+
+
+def test_no_rows_are_encoded_to_no_rows() -> None:
+    column = fit(ROWS)
+    assert labels.encode(pa.chunked_array([], pa.string()), column).shape == (0, 3)
+    assert labels.encode(text(), column).shape == (0, 3)
+
+
+def test_the_recipe_may_name_separator_and_order() -> None:
+    rows = text("b | a", "a", None)
+    column = fit(rows, separator="|", classes=("b", "a"))
+    assert labels.encode(rows, column).tolist() == [[1, 1], [0, 1], [0, 0]]
+
+
+def test_numbers_are_labels_sorted_by_size() -> None:
+    assert fit(text("10;9", "1", "9")).classes == ("1", "9", "10")
+    rows = np.array([7, 8, 7])
+    assert labels.encode(rows, fit(rows)).tolist() == [[1, 0], [0, 1], [1, 0]]
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float32"])
+def test_an_array_of_0_and_1_tells_labels(dtype: str) -> None:
+    rows = np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0]], dtype)
+    assert fit(rows).classes == ("0", "1", "2")
+    column = fit(rows, classes=("red", "round", "small"))
+    encoded = labels.encode(rows, column)
+    assert encoded.dtype == np.uint8
+    assert encoded.tolist() == rows.astype(int).tolist()
+
+
+def test_an_array_of_other_numbers_is_a_fault() -> None:
+    with pytest.raises(RowFault, match=r"expected 0 or 1 for each label, received 0\.5") as caught:
+        fit(np.array([[1, 0], [0, 0.5], [0, 1]]))
+    assert caught.value.row == 1
+
+
+def test_an_array_of_another_width_is_a_fault() -> None:
+    with pytest.raises(RowFault, match="expected 2 labels a row, received 3"):
+        labels.encode(np.eye(3), fit(np.eye(2)))
+
+
+def test_names_must_be_as_many_as_an_array_has_columns() -> None:
+    with pytest.raises(BmcliError, match="has 2 labels a row, but 3 are named") as caught:
+        fit(np.eye(2), classes=("a", "b", "c"))
+    assert caught.value.faults[0].path == "data.targets.tags.classes"
+
+
+def test_a_label_absent_from_training_names_the_nearest() -> None:
+    with pytest.raises(RowFault, match="'smal' is a label absent from training") as caught:
+        labels.encode(text("red", None, "red;smal"), fit(ROWS))
+    assert (caught.value.row, caught.value.suggestion) == (2, "Did you mean 'small'?")
+
+
+@pytest.mark.parametrize("rows", [text("a;b", "a;b"), text("a", "a")])
+def test_labels_that_every_row_has_are_a_fault(rows: Any) -> None:
+    with pytest.raises(BmcliError, match="every label is in all training rows or in none"):
+        fit(rows)
+
+
+def test_one_label_is_enough() -> None:
+    assert fit(text("a", None)).classes == ("a",)
+
+
+@pytest.mark.parametrize("rows", [text(None, ""), text(" ; ", None)])
+def test_rows_without_any_label_are_a_fault(rows: Any) -> None:
+    with pytest.raises(BmcliError, match="no training row has a label"):
+        fit(rows)
+
+
+def test_an_asked_label_without_training_rows_is_a_fault() -> None:
+    with pytest.raises(BmcliError, match="no training row has the label 'blue'") as caught:
+        fit(ROWS, classes=("red", "round", "small", "blue"))
+    assert caught.value.faults[0].path == "data.targets.tags.classes"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"separator": ""}, "expected a character"), ({"separator": " "}, "no space"), ({"classes": ("a", "a")}, "twice")],
+)
+def test_a_wrong_option_is_a_fault(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        labels.Options(**options)
+
+
+def test_a_label_is_told_if_it_is_more_probable_than_not() -> None:
+    assert labels.point(np.array([[0.5, 0.51], [0.49, 1.0]]), fit(ROWS)).tolist() == [[0, 1], [0, 1]]
