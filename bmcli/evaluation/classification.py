@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from bmcli.evaluation.result import ClassRow, TargetResult
+from bmcli.evaluation.result import ClassRow, Confusion, TargetResult
 
 AVERAGES = ("macro", "micro", "weighted")
 RANKINGS = ("roc_auc", "pr_auc")
@@ -38,7 +36,7 @@ def measure(truth: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ..
         top_k: k of the top-k accuracy, which is given if there are more classes than that.
     """
     predicted = probabilities.argmax(axis=1)
-    rows = tuple(_class_rows(truth, predicted, probabilities, classes))
+    rows = class_rows(truth, predicted, probabilities, classes)
     metrics = {"accuracy": float(np.mean(predicted == truth))}
     if len(classes) > top_k:
         metrics[f"top_{top_k}_accuracy"] = top_k_accuracy(truth, probabilities, top_k)
@@ -48,7 +46,7 @@ def measure(truth: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ..
     metrics["log_loss"] = log_loss(truth, probabilities)
     only = next(row.name for row in rows if row.support)
     undefined = {name: f"every row is of class '{only}'." for name in RANKINGS if name not in rankings}
-    return TargetResult(metrics, undefined, rows, _confusion(truth, predicted, len(classes)))
+    return TargetResult(metrics, undefined, rows, confusion(truth, predicted, len(classes)))
 
 
 def top_k_accuracy(truth: np.ndarray, probabilities: np.ndarray, k: int) -> float:
@@ -87,29 +85,42 @@ def _averages(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     }
 
 
-def _class_rows(
+def class_rows(
     truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]
-) -> Iterator[ClassRow]:
-    from sklearn.metrics import precision_recall_fscore_support
+) -> tuple[ClassRow, ...]:
+    """How well each class is told from all others.
 
-    indices = np.arange(len(classes))
-    precision, recall, f1, support = precision_recall_fscore_support(truth, predicted, labels=indices, zero_division=0)
-    guesses = np.bincount(predicted, minlength=len(classes))
-    for index, name in enumerate(classes):
-        there, guessed = support[index] > 0, guesses[index] > 0
-        roc_auc, pr_auc = _areas(truth == index, probabilities[:, index])
-        yield ClassRow(
-            name=name,
-            precision=float(precision[index]) if guessed else None,
-            recall=float(recall[index]) if there else None,
-            f1=float(f1[index]) if there or guessed else None,
-            support=int(support[index]),
-            roc_auc=roc_auc,
-            pr_auc=pr_auc,
-        )
+    Args:
+        truth, predicted: Class indices, `(n,)`.
+        probabilities: `(n, classes)`.
+    """
+    return tuple(
+        class_row(name, truth == index, predicted == index, probabilities[:, index])
+        for index, name in enumerate(classes)
+    )
 
 
-def _areas(positive: np.ndarray, scores: np.ndarray) -> tuple[float, float] | tuple[None, None]:
+def class_row(name: str, there: np.ndarray, guessed: np.ndarray, scores: np.ndarray) -> ClassRow:
+    """How well one class is told.
+
+    Args:
+        there, guessed: Whether each row is of the class, and whether it is predicted so, `(n,)`.
+        scores: How probable it is, `(n,)`.
+    """
+    hits, support, guesses = int((there & guessed).sum()), int(there.sum()), int(guessed.sum())
+    roc_auc, pr_auc = areas(there, scores)
+    return ClassRow(
+        name=name,
+        precision=hits / guesses if guesses else None,
+        recall=hits / support if support else None,
+        f1=2 * hits / (support + guesses) if support + guesses else None,
+        support=support,
+        roc_auc=roc_auc,
+        pr_auc=pr_auc,
+    )
+
+
+def areas(positive: np.ndarray, scores: np.ndarray) -> tuple[float, float] | tuple[None, None]:
     """Area under the ROC curve and average precision; None without positive or without negative rows."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -124,7 +135,8 @@ def _rankings(rows: tuple[ClassRow, ...]) -> dict[str, float]:
     return {name: float(np.mean([getattr(row, name) for row in defined])) for name in RANKINGS if defined}
 
 
-def _confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> tuple[tuple[int, ...], ...]:
+def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> Confusion:
+    """How often each class is predicted as each: rows are the truth and columns the prediction."""
     # scikit-learn's function warns when the target has one class only.
     counts = np.bincount(truth * classes + predicted, minlength=classes**2).reshape(classes, classes)
     return tuple(map(tuple, counts.tolist()))

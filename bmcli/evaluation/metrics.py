@@ -6,10 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from bmcli.data import targets as target_kinds
 from bmcli.errors import BmcliError, RunFailed
-from bmcli.evaluation import classification, regression
+from bmcli.evaluation import classification, count, labels, ordered, quantile, regression
 from bmcli.evaluation.result import Evaluation, TargetResult
 from bmcli.specs import Column
+
+NO_QUANTILES: Mapping[str, tuple[float, ...]] = {}
 
 
 def measure(
@@ -17,14 +20,16 @@ def measure(
     predictions: Mapping[str, np.ndarray],
     spec_targets: tuple[Column, ...],
     top_k: int,
+    quantiles: Mapping[str, tuple[float, ...]] = NO_QUANTILES,
 ) -> Evaluation:
     """Every metric of every target.
 
     Args:
-        targets: By name; class indices for a category, numbers in their own unit otherwise, `(n,)`.
-        predictions: By name; probabilities `(n, classes)` for a category, numbers `(n,)` otherwise.
+        targets: By name; class indices `(n,)`, 0 and 1 by label `(n, labels)`, or numbers in their own unit `(n,)`.
+        predictions: By name; probabilities `(n, classes)`, numbers `(n,)`, or several quantiles `(n, quantiles)`.
         spec_targets: The targets to measure.
         top_k: k of the top-k accuracy.
+        quantiles: Which ones are predicted, of the targets where quantiles are.
 
     Raises:
         BmcliError: There is no row.
@@ -32,7 +37,9 @@ def measure(
         ValueError: An array does not have the shape or range above.
     """
     results = {
-        column.name: _target_result(column, targets[column.name], predictions[column.name], top_k)
+        column.name: _target_result(
+            column, targets[column.name], predictions[column.name], top_k, quantiles.get(column.name, ())
+        )
         for column in spec_targets
     }
     prefixes = {column.name: _prefix(column, spec_targets) for column in spec_targets}
@@ -45,24 +52,32 @@ def measure(
     )
 
 
-def metric_names(spec_targets: tuple[Column, ...], top_k: int) -> tuple[str, ...]:
+def metric_names(
+    spec_targets: tuple[Column, ...], top_k: int, quantiles: Mapping[str, tuple[float, ...]] = NO_QUANTILES
+) -> tuple[str, ...]:
     """Every name that `measure` gives a value or a reason for, in the order of the targets."""
     return tuple(
         _prefix(column, spec_targets) + name
         for column in spec_targets
-        for name in (
-            classification.metric_names(len(column.classes), top_k)
-            if column.kind == "category"
-            else regression.METRIC_NAMES
-        )
+        for name in _names(column, top_k, quantiles.get(column.name, ()))
     )
+
+
+def _names(column: Column, top_k: int, quantiles: tuple[float, ...]) -> tuple[str, ...]:
+    if column.kind == "category":
+        return classification.metric_names(len(column.classes), top_k)
+    if quantiles:
+        return quantile.metric_names(quantiles)
+    return {"labels": labels, "ordered": ordered, "count": count, "number": regression}[column.kind].METRIC_NAMES
 
 
 def _prefix(column: Column, spec_targets: tuple[Column, ...]) -> str:
     return f"{column.name}/" if len(spec_targets) > 1 else ""
 
 
-def _target_result(column: Column, truth: np.ndarray, predictions: np.ndarray, top_k: int) -> TargetResult:
+def _target_result(
+    column: Column, truth: np.ndarray, predictions: np.ndarray, top_k: int, quantiles: tuple[float, ...]
+) -> TargetResult:
     truth, predictions = np.asarray(truth), np.asarray(predictions)
     if len(truth) == 0:
         raise BmcliError(
@@ -70,21 +85,27 @@ def _target_result(column: Column, truth: np.ndarray, predictions: np.ndarray, t
             path="evaluate.split",
             suggestion="Name a split with rows, or give this one a share in data.split.",
         )
-    _check_shape(column, truth, predictions)
+    _check_shape(column, truth, predictions, quantiles)
     _check_finite(column, predictions)
-    if column.kind != "category":
-        return regression.measure(truth, predictions)
+    if quantiles:
+        return quantile.measure(truth, predictions, quantiles)
+    if not column.classes:
+        return (count if column.kind == "count" else regression).measure(truth, predictions)
     _check_probabilities(column, truth, predictions)
-    probabilities = predictions.astype(np.float32, copy=False)
-    return classification.measure(truth.astype(np.int64), probabilities, column.classes, top_k)
+    truth, probabilities = truth.astype(np.int64), predictions.astype(np.float32, copy=False)
+    if column.kind == "category":
+        return classification.measure(truth, probabilities, column.classes, top_k)
+    predicted = target_kinds.kind_of(column).point(probabilities, column)
+    return (labels if column.kind == "labels" else ordered).measure(truth, predicted, probabilities, column.classes)
 
 
-def _check_shape(column: Column, truth: np.ndarray, predictions: np.ndarray) -> None:
+def _check_shape(column: Column, truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]) -> None:
     rows = (len(truth),)
-    expected = (*rows, len(column.classes)) if column.kind == "category" else rows
-    if truth.shape != rows or predictions.shape != expected:
+    each = len(column.classes) or len(quantiles)
+    expected, told = (*rows, each) if each else rows, (*rows, *column.shape)
+    if truth.shape != told or predictions.shape != expected:
         raise ValueError(
-            f"Target {column.name!r}: expected targets {rows} and predictions {expected}, "
+            f"Target {column.name!r}: expected targets {told} and predictions {expected}, "
             f"received {truth.shape} and {predictions.shape}"
         )
 
@@ -99,11 +120,18 @@ def _check_finite(column: Column, predictions: np.ndarray) -> None:
 
 
 def _check_probabilities(column: Column, truth: np.ndarray, predictions: np.ndarray) -> None:
-    if truth.min() < 0 or truth.max() >= len(column.classes):
+    limit = 2 if column.kind == "labels" else len(column.classes)
+    if truth.min() < 0 or truth.max() >= limit:
         raise ValueError(
-            f"Target {column.name!r}: expected indices below {len(column.classes)}, "
-            f"received {truth.min()} to {truth.max()}"
+            f"Target {column.name!r}: expected indices below {limit}, received {truth.min()} to {truth.max()}"
         )
+    if column.kind == "labels":
+        if predictions.min() < 0 or predictions.max() > 1:
+            raise ValueError(
+                f"Target {column.name!r}: expected probabilities from 0 to 1, "
+                f"received {predictions.min():g} to {predictions.max():g}"
+            )
+        return
     # Half precision rounds each probability by up to 0.4 %.
     sums = predictions.sum(axis=1, dtype=np.float64)
     if predictions.min() < 0 or np.abs(sums - 1).max() > 0.01:

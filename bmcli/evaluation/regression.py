@@ -21,7 +21,7 @@ def measure(truth: np.ndarray, predictions: np.ndarray) -> TargetResult:
     from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
     truth, predictions = truth.astype(np.float64), predictions.astype(np.float64)
-    constant = _no_variance(truth)
+    constant = no_variance(truth)
     with np.errstate(over="ignore", invalid="ignore"):
         figures = {
             "mae": float(mean_absolute_error(truth, predictions)),
@@ -34,8 +34,8 @@ def measure(truth: np.ndarray, predictions: np.ndarray) -> TargetResult:
     return TargetResult(metrics, undefined | ({"r2": constant} if constant else {}))
 
 
-def _no_variance(truth: np.ndarray) -> str:
-    """Why r2 is undefined, empty if it is not."""
+def no_variance(truth: np.ndarray) -> str:
+    """Why a share of variance is undefined, empty if it is not."""
     if len(truth) == 1:
         return "one row has no variance."
     # The mean of equal numbers can be off by a rounding error, and squares of tiny differences can vanish.

@@ -46,8 +46,8 @@ class TargetResult:
     Args:
         metrics: Value by name.
         undefined: Reason by name, for the metrics that these rows cannot give.
-        per_class: In the order of the classes; empty for a number.
-        confusion: Counts, rows are the truth and columns the prediction; empty for a number.
+        per_class: In the order of the classes or labels; empty for a number.
+        confusion: Counts, rows are the truth and columns the prediction; empty for a number or several labels.
     """
 
     metrics: Mapping[str, float]
@@ -64,9 +64,9 @@ class Evaluation:
 
     Args:
         metrics: Value by metric name; always finite.
-        per_class: A row a class, by category target.
-        confusion: Counts by category target; rows are the truth and columns the prediction, in the order of
-            `per_class`.
+        per_class: A row a class or label, by target that has them.
+        confusion: Counts by target with one class a row; rows are the truth and columns the prediction, in the
+            order of `per_class`.
         count: Rows that were measured.
         undefined: Reason by metric name, for every metric that these rows cannot give.
 

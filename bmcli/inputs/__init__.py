@@ -6,14 +6,14 @@ Three views of the same fitted state, which must agree:
 - `encoder` is the same function as a Keras layer on raw inputs, for serving;
 - `feature` opens the encoded array inside the model (casting, scaling, one-hot, embedding), on the device.
 
-A served model takes text for categories of text, where "" is a missing cell, and arrays for the rest, where
-NaN is one.
+A served model takes text for texts, and for categories, dates and booleans that are text, where "" is a missing
+cell, and arrays for the rest, where NaN is one.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -57,6 +57,9 @@ class InputKind(Protocol):
             BmcliError: The column as a whole cannot, e.g. it has no values.
         """
 
+    def check(self, rows: Raw, options: Any) -> None:
+        """Raises RowFault for a cell that cannot be read as this kind, whatever the other rows hold."""
+
     def encode(self, rows: Raw, column: Column) -> np.ndarray:
         """Rows as an array `(rows, *column.shape)` of `column.dtype`; raises what `fit` does."""
 
@@ -71,6 +74,37 @@ def kind_of(column: Column) -> InputKind:
     """The part that fitted a column."""
     part: InputKind = parts.load("inputs", column.kind)
     return part
+
+
+def cross_feature(cross: Column, encoded: Mapping[str, Any]) -> Feature:
+    """Which combination of categories a row has, one-hot or as an embedding, inside the trained model.
+
+    Args:
+        cross: One of `DataSpec.crosses`.
+        encoded: Encoded tensors by column.
+    """
+    import keras
+
+    from bmcli.layers.cross import Cross
+
+    state = cross.state
+    layer = Cross(state["sizes"], state["buckets"])
+    combined = layer([_position(kind, encoded[name]) for kind, name in zip(state["kinds"], state["of"], strict=True)])
+    if state["dimension"]:
+        return Feature(cross, keras.layers.Embedding(layer.width, state["dimension"])(combined))
+    return Feature(cross, keras.ops.one_hot(combined, layer.width))
+
+
+def _position(kind: str, encoded: Any) -> Any:
+    """Positions from 0, `(batch,)`, of an encoded category, a binned number, or a yes or no."""
+    import keras
+
+    # What is binned, or yes or no, stands first, and perhaps a flag after it.
+    first = encoded if len(encoded.shape) == 1 else encoded[:, 0]
+    if kind != "boolean":
+        return first
+    missing = keras.ops.logical_and(keras.ops.not_equal(first, 0), keras.ops.not_equal(first, 1))
+    return keras.ops.where(missing, 2, keras.ops.cast(first, "int32"))
 
 
 NETWORK = "network"

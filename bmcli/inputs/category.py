@@ -1,12 +1,14 @@
-"""Categories: text or whole numbers of which few are different.
+"""Categories: text or whole numbers of which few are different; one in a cell, or several.
 
 The categories are those of the training rows, in alphabetical order, or by size if all are whole numbers.
 Cells are encoded as their position; a missing cell as the number of categories, and a category that the
-training rows do not have as one more.
+training rows do not have, or too rarely, as one more. Hashed ones need no list: their position is a hash of
+their text (Weinberger et al. 2009).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -19,84 +21,195 @@ from bmcli.recipe.fields import Kind, fault
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
-    import keras
     import numpy as np
+    import pyarrow as pa
+
+    from bmcli.layers.category_encoder import CategoryEncoder
 
 _LARGEST_ONE_HOT = 16
 _LARGEST_EMBEDDING = 64
+_BUCKETS = 1000
+_BATCH = 65_536
 
 
 class Options(Kind):
-    """One category a row."""
+    """One category a row, or several with a separator between them."""
 
     kind: Literal["category"] = "category"
-    encoding: Literal["auto", "one_hot", "embedding"] = Field(
-        default="auto", description="How the network sees it; `auto` embeds more than 16 categories."
+    encoding: Literal["auto", "one_hot", "embedding", "hash"] = Field(
+        default="auto",
+        description="How the network sees it; `auto` embeds more than 16 categories, and `hash` does the same with "
+        "buckets that need no list of categories, in which some fall together.",
     )
     dimension: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Width of the embedding; by default it grows with the number of categories."
     )
+    buckets: Annotated[int, Field(ge=2, le=10_000_000)] | None = Field(
+        default=None, description="Buckets of `encoding: hash`; by default 1,000."
+    )
+    min_count: Annotated[int, Field(ge=1)] = Field(
+        default=1, description="Categories that fewer training rows have are taken for one, as unknown ones are."
+    )
+    max_categories: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Only so many of the most frequent categories are told apart; the rest are one."
+    )
+    separator: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description='What stands between several categories of a cell, as ";": the network sees all of them as one '
+        "vector of 0 and 1, or the mean of their embeddings.",
+    )
 
     @model_validator(mode="after")
-    def _dimension_is_of_an_embedding(self) -> Options:
+    def _options_fit(self) -> Options:
         if self.encoding == "one_hot" and self.dimension is not None:
             raise fault("dimension", "`dimension` goes with `encoding: embedding`.")
+        if self.encoding != "hash" and self.buckets is not None:
+            raise fault("buckets", "`buckets` goes with `encoding: hash`.")
+        if self.encoding == "hash" and (self.min_count > 1 or self.max_categories is not None):
+            raise fault("encoding", "hashed categories are not counted, so rare ones cannot be told.")
         return self
 
 
 def fit(name: str, rows: Raw, options: Options) -> Column:
     """The categories of the training rows, and whether any cell is missing."""
-    classes = cells.vocabulary(rows)
-    if not classes:
+    values, length = _values(name, rows, options)
+    found = cells.vocabulary(values)
+    if not found:
         raise BmcliError(
             f"column '{name}': the training rows have no value.",
             path=f"data.inputs.{name}",
             suggestion=f"Leave it out: `drop: [{name}]`.",
         )
+    classes = _frequent(name, values, found, options)
+    buckets = (options.buckets or _BUCKETS) if options.encoding == "hash" else 0
+    further = {"pooled": len(classes) < len(found), "buckets": buckets, "separator": options.separator}
     return Column(
         name=name,
         kind="category",
-        shape=(),
+        shape=() if options.separator is None else (length,),
         dtype="int32",
         raw_shape=() if cells.is_text(rows) else tuple(rows.shape[1:]),
         raw_dtype="string" if cells.is_text(rows) else "int64",
-        classes=classes,
+        classes=() if buckets else classes,
         state={
-            "dimension": _dimension(len(classes), options),
-            "has_missing": bool((cells.positions(rows, classes) == cells.MISSING).any()),
+            "dimension": _dimension(buckets or len(classes), options),
+            "has_missing": _has_missing(rows, options),
+            **{key: value for key, value in further.items() if value},
         },
     )
 
 
+def check(rows: Raw, options: Options) -> None:
+    """Refuses a number that is not whole."""
+    cells.texts(rows)
+
+
 def encode(rows: Raw, column: Column) -> np.ndarray:
-    """Positions in `column.classes`, int32 `(rows,)`; their number where missing, one more where unknown."""
+    """Positions, int32 `(rows,)`, or `(rows, length)` with a separator.
+
+    With n categories or buckets it is n where missing, one more where unknown or rare, and two more after the
+    last category of a cell.
+    """
     import numpy as np
 
+    if "buckets" in column.state or "separator" in column.state:
+        return _encode_by_layer(rows, column)
     found = cells.positions(rows, column.classes)
     count = np.int32(len(column.classes))
     return np.select([found == cells.MISSING, found == cells.UNKNOWN], [count, count + np.int32(1)], found)
 
 
-def encoder(column: Column) -> keras.layers.Layer:
+def encoder(column: Column) -> CategoryEncoder:
     from bmcli.layers.category_encoder import CategoryEncoder
 
-    return CategoryEncoder(column.classes, column.raw_dtype)
+    state = column.state
+    length = column.shape[0] if column.shape else None
+    return CategoryEncoder(column.classes, column.raw_dtype, state.get("buckets", 0), state.get("separator"), length)
 
 
 def feature(column: Column, encoded: Any) -> Feature:
     """An embedding, or a one-hot vector in which cells unlike any training cell are all zeros."""
     import keras
 
-    count, dimension = len(column.classes), column.state["dimension"]
-    if dimension:
-        return Feature(column, keras.layers.Embedding(count + 2, dimension)(encoded))
-    return Feature(column, keras.ops.one_hot(encoded, count + column.state["has_missing"]))
+    from bmcli.layers.step_pooling import StepPooling
+
+    state = column.state
+    count, several = state.get("buckets", len(column.classes)), "separator" in state
+    if state["dimension"]:
+        vectors = keras.layers.Embedding(count + (3 if several else 2), state["dimension"])(encoded)
+        if several:
+            vectors = StepPooling("mean")(vectors, mask=keras.ops.not_equal(encoded, count + 2))
+        return Feature(column, vectors)
+    chosen = keras.ops.one_hot(encoded, count + (2 if state.get("pooled") else state["has_missing"]))
+    return Feature(column, keras.ops.max(chosen, axis=1) if several else chosen)
+
+
+def _values(name: str, rows: Raw, options: Options) -> tuple[Raw, int]:
+    """All categories of the rows, missing ones aside, and how many a cell has at most."""
+    import pyarrow.compute as pc
+
+    if options.separator is None:
+        return rows, 1
+    if not cells.is_text(rows):
+        raise BmcliError(
+            f"column '{name}': it holds numbers, in which no separator can be.",
+            path=f"data.inputs.{name}.separator",
+            suggestion="Leave it out.",
+        )
+    parts = pc.split_pattern(cells.texts(rows), options.separator)
+    values = pc.ascii_trim_whitespace(pc.list_flatten(parts))
+    return values.filter(pc.not_equal(values, "")), max(pc.max(pc.list_value_length(parts)).as_py() or 1, 1)
+
+
+def _frequent(name: str, values: Raw, found: tuple[str, ...], options: Options) -> tuple[str, ...]:
+    """The categories that are told apart, in the order in which they were found."""
+    import pyarrow.compute as pc
+
+    if options.min_count == 1 and (options.max_categories or len(found)) >= len(found):
+        return found
+    counted = {each["values"]: each["counts"] for each in pc.value_counts(cells.texts(values)).to_pylist()}
+    ranked = sorted(found, key=lambda category: -counted[category])  # Those alike keep their order.
+    kept = {category for category in ranked[: options.max_categories] if counted[category] >= options.min_count}
+    if not kept:
+        raise BmcliError(
+            f"column '{name}': no category is in {options.min_count} training rows.",
+            path=f"data.inputs.{name}.min_count",
+        )
+    return tuple(category for category in found if category in kept)
+
+
+def _has_missing(rows: Raw, options: Options) -> bool:
+    import numpy as np
+    import pyarrow.compute as pc
+
+    texts = cells.texts(rows)
+    if options.separator is not None:
+        texts = pc.replace_substring_regex(texts, r"^\s*$", "")
+        return bool(pc.any(pc.fill_null(pc.equal(texts, ""), True)).as_py())
+    return bool(np.asarray(texts.is_null()).any())
+
+
+def _encode_by_layer(rows: Raw, column: Column) -> np.ndarray:
+    import numpy as np
+
+    layer = encoder(column)
+    encoded = np.zeros((len(rows), *column.shape), column.dtype)
+    for start, texts in _batches(cells.texts(rows)):
+        encoded[start : start + len(texts)] = layer.positions(texts).numpy()
+    return encoded
+
+
+def _batches(texts: pa.ChunkedArray) -> Iterator[tuple[int, np.ndarray]]:
+    import numpy as np
+
+    for start in range(0, len(texts), _BATCH):
+        yield start, np.asarray(texts.slice(start, _BATCH).fill_null("").to_pylist(), object)
 
 
 def _dimension(count: int, options: Options) -> int:
     """Width of the embedding, 0 for one-hot."""
     if options.encoding == "one_hot" or (
-        options.encoding == "auto" and options.dimension is None and count <= _LARGEST_ONE_HOT
+        options.encoding in ("auto", "hash") and options.dimension is None and count <= _LARGEST_ONE_HOT
     ):
         return 0
     # The fourth root would do for millions of categories; small tables want more, as fast.ai's rule gives.

@@ -1,16 +1,22 @@
-"""Pictures that come as arrays: grey `(rows, height, width)` or `(rows, height, width, channels)`."""
+"""Pictures: arrays `(rows, height, width)` or `(rows, height, width, channels)`, or encoded files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from bmcli.cells import Raw, RowFault, is_text
+from bmcli import pictures
+from bmcli.cells import Blobs, Raw, RowFault, are_blobs, is_text
+from bmcli.console import native_noise_hidden
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature, check_shape
-from bmcli.recipe.fields import Kind
+from bmcli.recipe.fields import Kind, fault
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -19,31 +25,53 @@ if TYPE_CHECKING:
 
 _Side = Annotated[int, Field(ge=1, le=8192)]
 _BATCH = 1024
+_LOOKED_AT = 256  # encoded pictures whose headers tell the size and the channels
+_MEASURED = 2048  # encoded pictures that are decoded for mean and deviation, so that no large set is decoded twice
 
 
 class Options(Kind):
-    """A picture a row."""
+    """A picture a row: an array, or an encoded file (JPEG, PNG, BMP, the first frame of a GIF)."""
 
     kind: Literal["image"] = "image"
     size: tuple[_Side, _Side] | None = Field(
         default=None, description="Height and width the network sees; by default those of the data."
+    )
+    fit: Literal["stretch", "pad", "crop"] = Field(
+        default="stretch",
+        description="How a picture of another aspect becomes that size: stretched; whole, with black beside it (pad); "
+        "or its middle alone (crop).",
     )
     channels: Literal[1, 3] | None = Field(
         default=None, description="1 for grey, 3 for colour; by default those of the data."
     )
     scale: Literal["unit", "standard", "none"] = Field(
         default="unit",
-        description="`unit`: training pixels from 0 to 1; `standard`: mean 0 and deviation 1 per channel.",
+        description="`unit`: training pixels from 0 to 1, those of encoded files by their range of 0 to 255; "
+        "`standard`: mean 0 and deviation 1 per channel.",
     )
+    max_megapixels: Annotated[float, Field(gt=0)] = Field(
+        default=50.0, description="Encoded pictures that announce more are refused before they are decoded."
+    )
+
+    @model_validator(mode="after")
+    def _fit_has_a_size(self) -> Options:
+        if self.fit != "stretch" and self.size is None:
+            raise fault("fit", "`fit` does nothing without `size`.", "Write {kind: image, size: [64, 64], ...}.")
+        return self
 
 
 def fit(name: str, rows: Raw, options: Options) -> Column:
     """Sizes, and the range or moments of the training pixels after resizing."""
+    if are_blobs(rows):
+        return _fit_encoded(name, rows, options)
     if is_text(rows) or rows.ndim not in (3, 4) or 0 in rows.shape[1:]:
         received = "text" if is_text(rows) else f"rows of shape {tuple(rows.shape[1:])}"
         raise BmcliError(
             f"column '{name}': expected (height, width) or (height, width, channels), received {received}.",
             path=f"data.inputs.{name}",
+            suggestion="Files that a table names are read by `source: {kind: image_folder, table: ...}`."
+            if is_text(rows)
+            else "",
         )
     height, width, channels = rows.shape[1:] if rows.ndim == 4 else (*rows.shape[1:], 1)
     if options.channels not in (None, channels) and channels not in (1, 3):
@@ -59,20 +87,82 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
         dtype=dtype,
         raw_shape=tuple(rows.shape[1:]),
         raw_dtype=dtype,
+        state={"fit": options.fit},
     )
-    offset, scale = _pixel_statistics(encode(rows, column), options.scale)
-    return Column(**{**vars(column), "state": {"offset": offset, "scale": scale}})
+    return _with_statistics(column, encode(rows, column), options.scale)
+
+
+def _fit_encoded(name: str, rows: Blobs, options: Options) -> Column:
+    """Size and channels from the headers of some pictures, moments from some more."""
+    column = Column(
+        name=name,
+        kind="image",
+        shape=(*(options.size or (0, 0)), options.channels or 0),
+        dtype="uint8",
+        raw_dtype="string",
+        state={
+            "fit": options.fit,
+            "max_pixels": _pixels(options),
+            "sized": options.size is not None,
+        },
+    )
+    if options.size is None or options.channels is None:
+        present = (~rows.missing()).nonzero()[0]
+        if not len(present):
+            raise BmcliError(f"column '{name}': there is no picture.", path=f"data.inputs.{name}")
+        looked_at = present[_spread(len(present), _LOOKED_AT)]
+        headers = [_header(rows, row, column)[1] for row in looked_at]
+        size = options.size or _common_size(name, headers)
+        channels = options.channels or max(header.channels for header in headers)
+        column = replace(column, shape=(*size, channels))
+    if options.scale == "standard":
+        return _with_statistics(column, encode(rows.take(_spread(len(rows), _MEASURED)), column), options.scale)
+    count, span = column.shape[2], (0.0, 255.0)
+    scale = [span[1] if options.scale == "unit" else 1.0] * count
+    return replace(column, state={**column.state, "offset": [0.0] * count, "scale": scale, "range": list(span)})
+
+
+def _common_size(name: str, headers: list[pictures.Header]) -> tuple[int, int]:
+    sizes = sorted({(header.height, header.width) for header in headers})
+    if len(sizes) > 1:
+        (low, narrow), (high, wide) = sizes[0], sizes[-1]
+        raise BmcliError(
+            f"column '{name}': the pictures differ in size, from {low} x {narrow} to {high} x {wide}.",
+            path=f"data.inputs.{name}",
+            suggestion=f"Say which size the network sees: inputs: {{{name}: {{kind: image, size: [64, 64]}}}}.",
+        )
+    return sizes[0]
+
+
+def _spread(count: int, most: int) -> np.ndarray:
+    """Up to `most` rows, evenly spread."""
+    import numpy as np
+
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype("int64"))
+
+
+def check(rows: Raw, options: Options) -> None:
+    """Raises RowFault for the first picture that cannot be read; encoded ones are decoded for it."""
+    if not are_blobs(rows):
+        _check_finite(rows)
+        return
+    state = {"max_pixels": _pixels(options), "sized": options.size is not None, "fit": options.fit}
+    size = options.size or (1, 1)
+    column = Column("", "image", (*size, options.channels or 3), "uint8", raw_dtype="string", state=state)
+    decode = _compiled(size, column.shape[2], options.fit)
+    _for_each(rows, lambda row: _decode(*_header(rows, row, column), row, decode))
 
 
 def encode(rows: Raw, column: Column) -> np.ndarray:
-    """Pixels `(rows, height, width, channels)` of the size the network sees, unscaled."""
+    """Pixels `(rows, height, width, channels)` of the size the network sees, unscaled; missing ones are black."""
     import numpy as np
 
+    if are_blobs(rows):
+        return _decoded(rows, column)
+    if is_text(rows) or column.raw_dtype == "string":
+        raise BmcliError(f"column '{column.name}': expected pictures as when the model was trained, received others.")
     check_shape(rows, column)
-    for start, batch in _batches(rows):
-        if not np.isfinite(batch).all():
-            row = start + int(np.argwhere(~np.isfinite(batch))[0][0])
-            raise RowFault(row, "expected finite pixels, received infinite ones or NaN.")
+    _check_finite(rows)
     if _is_as_it_was(column):
         return np.ascontiguousarray(rows, column.dtype).reshape(-1, *column.shape)
     layer = encoder(column)
@@ -83,9 +173,14 @@ def encode(rows: Raw, column: Column) -> np.ndarray:
 
 
 def encoder(column: Column) -> keras.layers.Layer:
-    from bmcli.layers.image_encoder import ImageEncoder
+    with native_noise_hidden():
+        from bmcli.layers.image_encoder import ImageEncoder
+        from bmcli.layers.picture_decoder import PictureDecoder
 
-    return ImageEncoder(column.shape[:2], column.shape[2], dtype=column.dtype)
+    fitted = column.state.get("fit", "stretch")
+    if column.raw_dtype == "string":
+        return PictureDecoder(column.shape[:2], column.shape[2], fitted)
+    return ImageEncoder(column.shape[:2], column.shape[2], dtype=column.dtype, fit=fitted)
 
 
 def feature(column: Column, encoded: Any) -> Feature:
@@ -95,8 +190,106 @@ def feature(column: Column, encoded: Any) -> Feature:
     return Feature(column, Scale(column.state["offset"], column.state["scale"])(encoded))
 
 
+def _decoded(rows: Blobs, column: Column) -> np.ndarray:
+    """The pictures of encoded files."""
+    import numpy as np
+
+    decode = _compiled(column.shape[:2], column.shape[2], column.state["fit"])
+    decoded = np.zeros((len(rows), *column.shape), "uint8")
+
+    def fill(row: int) -> None:
+        data, header = _header(rows, row, column)
+        _check_size(header, row, column)
+        decoded[row] = _decode(data, header, row, decode)
+
+    _for_each(rows, fill)
+    return decoded
+
+
+def _for_each(rows: Blobs, work: Callable[[int], object]) -> None:
+    """Does some work for every row that is not missing, by several threads; raises the first row's fault."""
+    present = (~rows.missing()).nonzero()[0]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "bmcli-decode") as threads:
+        for _ in threads.map(work, present.tolist()):
+            pass
+
+
+@cache
+def _compiled(size: tuple[int, int], channels: int, fit: str) -> Callable[[bytes], Any]:
+    """What decodes one picture, the same as in a served model."""
+    with native_noise_hidden():
+        import tensorflow as tf
+
+        from bmcli.layers.picture_decoder import PictureDecoder
+
+    signature = [tf.TensorSpec((), tf.string)]
+    decode: Callable[[bytes], Any] = tf.function(
+        PictureDecoder(size, channels, fit).decode, input_signature=signature, autograph=False
+    )
+    return decode
+
+
+def _decode(data: bytes, header: pictures.Header, row: int, decode: Callable[[bytes], Any]) -> np.ndarray:
+    import tensorflow as tf
+
+    try:
+        picture: np.ndarray = decode(data).numpy()
+    except tf.errors.OpError:
+        raise RowFault(row, f"the {header.format.upper()} picture is damaged or cut off.") from None
+    return picture
+
+
+def _check_size(header: pictures.Header, row: int, column: Column) -> None:
+    """Refuses a picture that is not as large as the others, where the recipe tells no size."""
+    height, width = column.shape[:2]
+    if not column.state["sized"] and (header.height, header.width) != (height, width):
+        raise RowFault(
+            row,
+            f"expected {height} x {width} pixels like the others, received {header.height} x {header.width}.",
+            f"Give {column.name} a size: {{kind: image, size: [{height}, {width}]}}.",
+        )
+
+
+def _header(rows: Blobs, row: int, column: Column) -> tuple[bytes, pictures.Header]:
+    """The bytes of a picture and its header, which is not too large."""
+    data = rows.read(row)
+    try:
+        header = pictures.header(data)
+    except ValueError as error:
+        raise RowFault(row, str(error)) from None
+    pixels, most = header.height * header.width, column.state["max_pixels"]
+    if pixels > most:
+        raise RowFault(
+            row,
+            f"the picture announces {header.height} x {header.width} pixels, {pixels / 1e6:.3g} megapixels of "
+            f"{most / 1e6:g} allowed.",
+            f"If it is meant to be so large, give {column.name} max_megapixels: {-(-pixels // 10**6)}.",
+        )
+    return data, header
+
+
+def _pixels(options: Options) -> int:
+    return int(options.max_megapixels * 1e6)
+
+
+def _check_finite(rows: np.ndarray) -> None:
+    import numpy as np
+
+    for start, batch in _batches(rows):
+        if not np.isfinite(batch).all():
+            row = start + int(np.argwhere(~np.isfinite(batch))[0][0])
+            raise RowFault(row, "expected finite pixels, received infinite ones or NaN.")
+
+
 def _is_as_it_was(column: Column) -> bool:
     return column.raw_shape in (column.shape, column.shape[:2] if column.shape[2] == 1 else None)
+
+
+def _with_statistics(column: Column, pixels: np.ndarray, scale: str) -> Column:
+    """The column with range, offset and scale of its pixels."""
+    offset, factor = _pixel_statistics(pixels, scale)
+    span = [float(pixels.min()), float(pixels.max())]
+    return replace(column, state={**column.state, "offset": offset, "scale": factor, "range": span})
 
 
 def _pixel_statistics(pixels: np.ndarray, scale: str) -> tuple[list[float], list[float]]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bmcli.cells import Raw, RowFault, numbers
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature, check_shape
-from bmcli.recipe.fields import Kind
+from bmcli.recipe.fields import Kind, fault
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -18,21 +19,45 @@ if TYPE_CHECKING:
 
 # A rounding error above this share of a channel's scale would be learned as noise.
 _ROUNDING = 1e-4
+_QUANTILES = 1001
 
 
 class Options(Kind):
     """A number a row, or an array of numbers with the channels last."""
 
     kind: Literal["number"] = "number"
-    scale: Literal["standard", "minmax", "none"] = Field(
-        default="standard",
-        description="`standard`: the training rows have mean 0 and deviation 1; `minmax`: from 0 to 1.",
+    log: bool = Field(
+        default=False,
+        description="Take the logarithm first, sign(x) * log(1 + |x|), for numbers of very different sizes.",
     )
-    missing: Literal["mean", "median", "zero", "fault"] = Field(
+    scale: Literal["standard", "minmax", "quantile", "none"] = Field(
+        default="standard",
+        description="`standard`: the training rows have mean 0 and deviation 1; `minmax`: from 0 to 1; `quantile`: "
+        "their ranks, spread evenly with mean 0 and deviation 1.",
+    )
+    bins: Annotated[int, Field(ge=2, le=1000)] | None = Field(
+        default=None, description="Cut the numbers into so many bins, and show the network which one it is."
+    )
+    binning: Literal["quantile", "uniform"] | None = Field(
+        default=None,
+        description="`quantile`, the default: bins of as many training rows each; `uniform`: bins of the same width.",
+    )
+    missing: Literal["mean", "median", "zero", "learned", "fault"] = Field(
         default="mean",
-        description="What stands in for a missing value: training mean or median, or 0; or it is a fault.",
+        description="What stands in for a missing value: training mean or median, 0, or a number that is learned "
+        "with the network; or it is a fault.",
     )
     flag: bool = Field(default=False, description="Add a channel that is 1 where a value is missing.")
+
+    @model_validator(mode="after")
+    def _bins_stand_alone(self) -> Options:
+        if self.bins is None and self.binning is not None:
+            raise fault("binning", "`binning` goes with `bins`.")
+        if self.bins is not None and self.scale in ("minmax", "quantile"):
+            raise fault("scale", f"bins are not scaled, so `scale: {self.scale}` would do nothing.")
+        if self.bins is not None and self.missing == "learned":
+            raise fault("missing", "a bin is not learned.", "Write `flag: true`, or leave `bins` out.")
+        return self
 
 
 def fit(name: str, rows: Raw, options: Options) -> Column:
@@ -47,7 +72,9 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
         raise BmcliError(f"column '{name}': its rows hold no numbers.", path=f"data.inputs.{name}")
     channels = values.reshape(-1, values.shape[-1])
     _check_has_values(name, channels)
+    channels = _logarithm(channels) if options.log else channels
     fill, offset, scale = _channel_statistics(name, channels, options)
+    raw_dtype = _raw_dtype(channels, scale, options)
     padded = values.ndim == 3 and bool(_padding(values).any())
     column = Column(
         name=name,
@@ -55,7 +82,7 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
         shape=(*values.shape[1:-1], values.shape[-1] * (2 if options.flag else 1)),
         dtype="float32",
         raw_shape=raw_shape,
-        raw_dtype=_raw_dtype(channels, scale),
+        raw_dtype=raw_dtype,
         state={
             "fill": fill.tolist(),
             "offset": offset.tolist(),
@@ -63,15 +90,27 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
             "flag": options.flag,
             "padded": padded,
             "missing_is_fault": options.missing == "fault",
+            **_curves(channels.astype(raw_dtype), options),
+            **({"log": True} if options.log else {}),
+            **({"learned": True} if options.missing == "learned" else {}),
         },
     )
-    _check_missing(values, column)
+    _check_missing(values, column.state["missing_is_fault"], column.state["padded"])
     return column
+
+
+def check(rows: Raw, options: Options) -> None:
+    """Refuses what is no number, and a missing one if that is a fault."""
+    values = numbers(rows)
+    values = values.reshape(-1, 1) if values.ndim == 1 else values
+    padded = values.ndim == 3 and bool(_padding(values).any())
+    _check_missing(values, options.missing == "fault", padded)
 
 
 def encode(rows: Raw, column: Column) -> np.ndarray:
     """Filled and scaled, float32; padding steps stay NaN if the training rows have such steps.
 
+    Of bins it is the number of the bin. What is missing stays NaN, too, if its stand-in is learned.
     Computed in the raw dtype, step by step as the layer does, so that both give the same bits.
     """
     import numpy as np
@@ -79,13 +118,19 @@ def encode(rows: Raw, column: Column) -> np.ndarray:
     values = numbers(rows)
     check_shape(values, column)
     values = values.reshape(-1, 1) if values.ndim == 1 else values
-    _check_missing(values, column)
-    fill, offset, scale = (np.array(column.state[key], column.raw_dtype) for key in ("fill", "offset", "scale"))
+    _check_missing(values, column.state["missing_is_fault"], column.state["padded"])
+    state = column.state
+    fill, offset, scale = (np.array(state[key], column.raw_dtype) for key in ("fill", "offset", "scale"))
     with np.errstate(over="ignore"):
         values = values.astype(column.raw_dtype, copy=False)
         missing = np.isnan(values)
-        encoded = ((np.where(missing, fill, values) - offset) / scale).astype("float32")
+        values = _logarithm(values) if state.get("log") else values
+        filled = np.where(missing, fill, values)
+        filled = _bent(filled, state)
+        encoded = ((filled - offset) / scale).astype("float32")
     _check_finite(rows, encoded)
+    if state.get("learned"):
+        encoded = np.where(missing, np.float32("nan"), encoded)
     if column.state["flag"]:
         encoded = np.concatenate([encoded, missing.astype("float32")], axis=-1)
     if column.state["padded"]:
@@ -97,19 +142,25 @@ def encoder(column: Column) -> keras.layers.Layer:
     from bmcli.layers.number_encoder import NumberEncoder
 
     state = column.state
-    return NumberEncoder(
-        state["fill"], state["offset"], state["scale"], state["flag"], state["padded"], dtype=column.raw_dtype
-    )
+    further = {key: state[key] for key in ("log", "learned", "knots", "heights", "edges") if key in state}
+    usual = [state[key] for key in ("fill", "offset", "scale", "flag", "padded")]
+    return NumberEncoder(*usual, dtype=column.raw_dtype, **further)
 
 
 def feature(column: Column, encoded: Any) -> Feature:
-    """The numbers as they are; padding becomes zeros and a mask."""
-    if not column.state["padded"]:
-        return Feature(column, encoded)
+    """The numbers as they are, or a one-hot vector of the bins; padding becomes zeros and a mask."""
+    from bmcli.layers.bins import Bins
+    from bmcli.layers.learned_fill import LearnedFill
     from bmcli.layers.unpad import Unpad
 
-    tensor, mask = Unpad()(encoded)
-    return Feature(column, tensor, mask)
+    state, mask = column.state, None
+    if state.get("learned"):
+        encoded = LearnedFill(state["padded"])(encoded)
+    if state["padded"]:
+        encoded, mask = Unpad()(encoded)
+    if "edges" in state:
+        encoded = Bins(len(state["edges"]), 1 + max(map(len, state["edges"])))(encoded)
+    return Feature(column, encoded, mask)
 
 
 def _channel_statistics(name: str, channels: np.ndarray, options: Options) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -119,7 +170,7 @@ def _channel_statistics(name: str, channels: np.ndarray, options: Options) -> tu
     with np.errstate(over="ignore", invalid="ignore"):
         low, high = (np.asarray(bound(channels, axis=0), "float64") for bound in (np.nanmin, np.nanmax))
         mean = np.nanmean(channels, axis=0, dtype="float64")
-        if options.scale == "standard":
+        if options.scale == "standard" and options.bins is None:
             offset, scale = mean, np.nanstd(channels, axis=0, dtype="float64")
         elif options.scale == "minmax":
             offset, scale = low, high - low
@@ -134,12 +185,77 @@ def _channel_statistics(name: str, channels: np.ndarray, options: Options) -> tu
     return (np.zeros_like(mean) if options.missing == "zero" else mean), offset, scale
 
 
-def _raw_dtype(channels: np.ndarray, scale: np.ndarray) -> str:
+def _logarithm(values: np.ndarray) -> np.ndarray:
+    """sign(x) * log(1 + |x|) in the dtype of the values, computed in double precision."""
+    import numpy as np
+
+    wide = values.astype("float64", copy=False)
+    return (np.sign(wide) * np.log1p(np.abs(wide))).astype(values.dtype)
+
+
+def _curves(channels: np.ndarray, options: Options) -> dict[str, list[list[float]]]:
+    """Knots and heights of each channel's ranks, or edges of its bins, as they are in the raw dtype."""
+    import numpy as np
+
+    if options.bins is not None:
+        return {"edges": [_edges(values[~np.isnan(values)], options).tolist() for values in channels.T]}
+    if options.scale != "quantile":
+        return {}
+    ranks = [_ranks(values[~np.isnan(values)]) for values in channels.T]
+    return {"knots": [knots.tolist() for knots, _ in ranks], "heights": [heights.tolist() for _, heights in ranks]}
+
+
+def _ranks(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Quantiles, rising, and what each becomes: evenly spread, equal quantiles at the middle of theirs."""
+    import numpy as np
+
+    shares = np.linspace(0, 1, min(_QUANTILES, max(2, len(values))))
+    knots, places = np.unique(np.quantile(values, shares).astype(values.dtype), return_inverse=True)
+    heights = np.bincount(places, weights=shares) / np.bincount(places)
+    return knots, (heights - 0.5) * np.sqrt(12)
+
+
+def _edges(values: np.ndarray, options: Options) -> np.ndarray:
+    """Where one bin ends and the next begins; fewer than asked for where many values are equal."""
+    import numpy as np
+
+    inner = np.linspace(0, 1, options.bins + 1)[1:-1] if options.bins else np.zeros(0)
+    low, high = values.min(), values.max()
+    uniform = options.binning == "uniform"
+    edges = low + inner * (high - low) if uniform else np.quantile(values, inner)
+    edges = np.unique(edges.astype(values.dtype))
+    return edges[edges > low]
+
+
+def _bent(values: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
+    """Values `(..., channels)` by their ranks or bins, or as they are if the column has neither."""
+    import numpy as np
+
+    if "knots" not in state and "edges" not in state:
+        return values
+    bent = np.empty_like(values)
+    for channel in range(values.shape[-1]):
+        x = values[..., channel]
+        if "edges" in state:
+            bent[..., channel] = np.searchsorted(np.array(state["edges"][channel], x.dtype), x, side="right")
+            continue
+        knots, heights = (np.array(state[key][channel], x.dtype) for key in ("knots", "heights"))
+        x = np.clip(x, knots[0], knots[-1])
+        left = np.searchsorted(knots, x, side="right") - 1
+        knots, heights = np.append(knots, x.dtype.type("inf")), np.append(heights, heights[-1])
+        share = (x - knots[left]) / (knots[left + 1] - knots[left])
+        bent[..., channel] = heights[left] + share * (heights[left + 1] - heights[left])
+    return bent
+
+
+def _raw_dtype(channels: np.ndarray, scale: np.ndarray, options: Options) -> str:
     """float32 where it is fine enough for differences between rows, as it is not for seconds since 1970."""
     import numpy as np
 
     if channels.dtype == np.float32:
         return "float32"
+    if options.log or options.scale == "quantile" or options.bins is not None:
+        return "float64"
     with np.errstate(over="ignore", invalid="ignore"):
         error = np.abs(channels - channels.astype("float32"))
         fine = np.nanmax(np.where(np.isnan(channels), 0, error / scale)) <= _ROUNDING
@@ -165,13 +281,13 @@ def _check_has_values(name: str, channels: np.ndarray) -> None:
         )
 
 
-def _check_missing(values: np.ndarray, column: Column) -> None:
+def _check_missing(values: np.ndarray, is_fault: bool, padded: bool) -> None:
     import numpy as np
 
-    if not column.state["missing_is_fault"]:
+    if not is_fault:
         return
     missing = np.isnan(values).any(axis=-1)
-    if column.state["padded"]:
+    if padded:
         missing &= ~_padding(values)
     if missing.any():
         row = int(np.argwhere(missing)[0][0])

@@ -16,26 +16,76 @@ class CategoryEncoder(keras.layers.Layer):
     Args:
         classes: The vocabulary, as text also where the keys are whole numbers.
         key_dtype: `string` or `int64`; whole numbers are never missing.
+        buckets: With more than 0 the position is a hash of the text into n buckets, and no text is unknown.
+        separator: What stands between several categories of a text; spaces around them do not count.
+        length: Different categories kept of a text with several, the first ones; n + 2 follows the last.
 
     Input shape:
         `(batch,)` or `(batch, 1)` of `key_dtype`.
 
     Output shape:
-        `(batch,)`, int32.
+        `(batch,)`, or `(batch, length)` with a separator, int32.
     """
 
-    def __init__(self, classes: Sequence[str], key_dtype: str = "string", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        classes: Sequence[str],
+        key_dtype: str = "string",
+        buckets: int = 0,
+        separator: str | None = None,
+        length: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**{**kwargs, "trainable": False})
-        self.classes, self.key_dtype = list(classes), key_dtype
-        count = len(self.classes)
-        keys = [*self.classes, ""] if key_dtype == "string" else [int(name) for name in self.classes]
-        values = tf.range(len(keys), dtype="int64")
-        self.table = tf.lookup.StaticHashTable(
-            tf.lookup.KeyValueTensorInitializer(tf.constant(keys, key_dtype), values), default_value=count + 1
-        )
+        self.classes, self.key_dtype, self.buckets = list(classes), key_dtype, buckets
+        self.separator, self.length = separator, length
+        self.count = buckets or len(self.classes)
+        if not buckets:
+            self.table = self._table()
 
     def call(self, inputs):
-        return tf.cast(self.table.lookup(tf.reshape(inputs, [-1])), "int32")
+        cells = tf.reshape(inputs, [-1])
+        if self.buckets and self.key_dtype == "int64":
+            cells = tf.strings.as_string(cells)
+        return self.positions(cells)
+
+    def positions(self, cells: Any) -> Any:
+        """Positions of cells `(batch,)`, which are text if they are hashed."""
+        if self.separator is None:
+            return self._looked_up(cells)
+        values = tf.strings.split(cells, self.separator)
+        values = values.with_values(tf.strings.strip(values.values))
+        values = tf.ragged.boolean_mask(values, values != "")
+        places = tf.cast(self._looked_up(values.values), "int64")
+        pairs, _ = tf.unique(values.value_rowids() * (self.count + 2) + places)
+        each = pairs // (self.count + 2)
+        places = tf.RaggedTensor.from_value_rowids(tf.cast(pairs % (self.count + 2), "int32"), each, values.nrows())
+        empty = (places.row_lengths() == 0)[:, tf.newaxis] & (tf.range(self.length) == 0)
+        return tf.where(empty, self.count, places.to_tensor(self.count + 2, shape=[None, self.length]))
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0],) if self.separator is None else (input_shape[0], self.length)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "classes": self.classes, "key_dtype": self.key_dtype}
+        return {
+            **super().get_config(),
+            "classes": self.classes,
+            "key_dtype": self.key_dtype,
+            "buckets": self.buckets,
+            "separator": self.separator,
+            "length": self.length,
+        }
+
+    def _table(self) -> tf.lookup.StaticHashTable:
+        keys = [*self.classes, ""] if self.key_dtype == "string" else [int(name) for name in self.classes]
+        values = tf.range(len(keys), dtype="int64")
+        return tf.lookup.StaticHashTable(
+            tf.lookup.KeyValueTensorInitializer(tf.constant(keys, self.key_dtype), values),
+            default_value=self.count + 1,
+        )
+
+    def _looked_up(self, cells):
+        if not self.buckets:
+            return tf.cast(self.table.lookup(cells), "int32")
+        hashed = tf.cast(tf.strings.to_hash_bucket_fast(cells, self.buckets), "int32")
+        return tf.where(cells == "", self.buckets, hashed)

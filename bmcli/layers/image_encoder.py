@@ -9,6 +9,39 @@ import keras
 import tensorflow as tf
 
 
+def fitted(pictures: Any, size: Sequence[int], fit: str, antialias: bool = False) -> Any:
+    """Pictures `(batch, height, width, channels)` of another size, bilinearly; uint8 stays uint8.
+
+    Args:
+        size: Height and width to have.
+        fit: `stretch` ignores the aspect; `pad` keeps it and fills the rest with 0; `crop` keeps it and cuts off what
+            stands out, alike on both sides.
+        antialias: Average the pixels that become one, instead of taking the nearest of them.
+    """
+    if list(pictures.shape[1:3]) == list(size):
+        return pictures
+    if fit == "crop":
+        pictures = _of_aspect(pictures, *size)
+    resize = tf.image.resize_with_pad if fit == "pad" else _stretched
+    shape = (pictures.shape[0], *size, pictures.shape[-1])
+    resized = tf.ensure_shape(resize(pictures, *size, method="bilinear", antialias=antialias), shape)
+    return tf.saturate_cast(tf.round(resized), tf.uint8) if pictures.dtype == tf.uint8 else resized
+
+
+def _stretched(pictures: Any, height: int, width: int, **how: Any) -> Any:
+    return tf.image.resize(pictures, (height, width), **how)
+
+
+def _of_aspect(pictures: Any, height: int, width: int) -> Any:
+    """The largest window in the middle whose sides are as `height` to `width`."""
+    whole = tf.shape(pictures)[1:3]
+    by_other = tf.cast(tf.round(tf.cast(whole[::-1], tf.float32) * (height / width, width / height)), tf.int32)
+    window = tf.clip_by_value(by_other, 1, whole)
+    first = (whole - window) // 2
+    last = first + window
+    return pictures[:, first[0] : last[0], first[1] : last[1]]
+
+
 @keras.saving.register_keras_serializable(package="bmcli")
 class ImageEncoder(keras.layers.Layer):
     """Converts channels and resizes, bilinearly; uint8 pictures stay uint8.
@@ -16,6 +49,7 @@ class ImageEncoder(keras.layers.Layer):
     Args:
         size: Height and width of the output.
         channels: 1 or 3 to convert between grey and colour, or the number of channels the pictures have.
+        fit: As of `fitted`.
 
     Input shape:
         `(batch, height, width)` or `(batch, height, width, channels)` of the layer's dtype, uint8 or float32.
@@ -24,10 +58,13 @@ class ImageEncoder(keras.layers.Layer):
         `(batch, *size, channels)` of the same dtype.
     """
 
-    def __init__(self, size: Sequence[int], channels: int, dtype: str = "uint8", **kwargs: Any) -> None:
+    def __init__(
+        self, size: Sequence[int], channels: int, dtype: str = "uint8", fit: str = "stretch", **kwargs: Any
+    ) -> None:
         # The layer's own policy stays float32: Keras computes in no integers.
         super().__init__(**{**kwargs, "autocast": False, "trainable": False})
         self.size, self.channels, self.pixel_dtype = [int(side) for side in size], channels, dtype
+        self.fit = fit
 
     def call(self, inputs):
         pictures = inputs[..., tf.newaxis] if inputs.shape.rank == 3 else inputs
@@ -35,11 +72,14 @@ class ImageEncoder(keras.layers.Layer):
             pictures = tf.image.rgb_to_grayscale(pictures)
         elif self.channels == 3 and pictures.shape[-1] == 1:
             pictures = tf.image.grayscale_to_rgb(pictures)
-        if list(pictures.shape[1:3]) == self.size:
-            return pictures
-        resized = tf.image.resize(pictures, self.size, method="bilinear")
-        return tf.saturate_cast(tf.round(resized), "uint8") if self.pixel_dtype == "uint8" else resized
+        return fitted(pictures, self.size, self.fit)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
-        return {**config, "size": self.size, "channels": self.channels, "dtype": self.pixel_dtype}
+        return {
+            **config,
+            "size": self.size,
+            "channels": self.channels,
+            "dtype": self.pixel_dtype,
+            "fit": self.fit,
+        }

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 
@@ -17,6 +18,10 @@ class NumberEncoder(keras.layers.Layer):
         fill, offset, scale: A number for every channel: `(where(missing, fill, x) - offset) / scale`.
         flag: Append a channel of 0 and 1 for every channel, 1 where it was missing.
         padded: A step with all channels missing is padding, and stays NaN.
+        log: Before all else take `sign(x) * log(1 + |x|)`.
+        learned: What is missing stays NaN.
+        knots, heights: For every channel a curve that rises from knot to knot, in straight lines; before scaling.
+        edges: For every channel where bins end; a number becomes that of its bin.
 
     Input shape:
         `(batch,)`, one channel, or `(batch, ..., channels)`, of the layer's dtype; NaN is missing.
@@ -32,19 +37,28 @@ class NumberEncoder(keras.layers.Layer):
         scale: Sequence[float],
         flag: bool = False,
         padded: bool = False,
+        log: bool = False,
+        learned: bool = False,
+        knots: Sequence[Sequence[float]] = (),
+        heights: Sequence[Sequence[float]] = (),
+        edges: Sequence[Sequence[float]] = (),
         **kwargs: Any,
     ) -> None:
         # Without autocast, since half precision would round what float64 was chosen to keep.
         super().__init__(**{**kwargs, "autocast": False, "trainable": False})
         self.fill, self.offset, self.scale = list(fill), list(offset), list(scale)
-        self.flag, self.padded = flag, padded
+        self.flag, self.padded, self.log, self.learned = flag, padded, log, learned
+        self.knots, self.heights, self.edges = knots, heights, edges
 
     def call(self, inputs):
         values = tf.cast(inputs, self.dtype)
         values = values[:, tf.newaxis] if values.shape.rank == 1 else values
         fill, offset, scale = (tf.constant(each, self.dtype) for each in (self.fill, self.offset, self.scale))
         missing = tf.math.is_nan(values)
-        encoded = tf.cast((tf.where(missing, fill, values) - offset) / scale, "float32")
+        values = self._logarithm(values) if self.log else values
+        encoded = tf.cast((self._bent(tf.where(missing, fill, values)) - offset) / scale, "float32")
+        if self.learned:
+            encoded = tf.where(missing, tf.constant(float("nan"), "float32"), encoded)
         if self.flag:
             encoded = tf.concat([encoded, tf.cast(missing, "float32")], axis=-1)
         if self.padded:
@@ -60,4 +74,47 @@ class NumberEncoder(keras.layers.Layer):
             "scale": self.scale,
             "flag": self.flag,
             "padded": self.padded,
+            "log": self.log,
+            "learned": self.learned,
+            "knots": self.knots,
+            "heights": self.heights,
+            "edges": self.edges,
         }
+
+    def _logarithm(self, values):
+        wide = tf.cast(values, "float64")
+        return tf.cast(tf.sign(wide) * tf.math.log1p(tf.abs(wide)), self.dtype)
+
+    def _bent(self, values):
+        """Values by the curves or bins of their channels."""
+        if not self.knots and not self.edges:
+            return values
+        channels = values.shape[-1]
+        flat = tf.transpose(tf.reshape(values, [-1, channels]))
+        if self.edges:
+            edges = tf.constant(_table(self.edges, np.inf), self.dtype)
+            bent = tf.cast(tf.searchsorted(edges, flat, side="right"), self.dtype)
+        else:
+            bent = self._interpolated(flat)
+        return tf.reshape(tf.transpose(bent), tf.shape(values))
+
+    def _interpolated(self, flat):
+        """Values `(channels, values)` on the curves of their channels."""
+        knots = tf.constant(_table(self.knots, np.inf), self.dtype)
+        last = [heights[-1] for heights in self.heights]
+        heights = tf.constant(_table(self.heights, last), self.dtype)
+        ends = tf.constant([[each[0], each[-1]] for each in self.knots], self.dtype)
+        flat = tf.clip_by_value(flat, ends[:, :1], ends[:, 1:])
+        left = tf.searchsorted(knots, flat, side="right") - 1
+        low, high = (tf.gather(knots, place, batch_dims=1) for place in (left, left + 1))
+        bottom, top = (tf.gather(heights, place, batch_dims=1) for place in (left, left + 1))
+        return bottom + (flat - low) / (high - low) * (top - bottom)
+
+
+def _table(lists: Sequence[Sequence[float]], filler: Any) -> np.ndarray:
+    """Lists of different lengths as rows, each with at least one filler at its end."""
+    table = np.empty((len(lists), 1 + max(map(len, lists))))
+    table[:] = np.reshape(filler, (-1, 1))
+    for row, values in zip(table, lists, strict=True):
+        row[: len(values)] = values
+    return table

@@ -10,10 +10,10 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="bmcli")
 class StepPooling(keras.layers.Layer):
-    """The mean or the maximum over the valid steps; zeros where a sequence has none.
+    """The mean or the maximum over the valid steps, or the last of them; zeros where a sequence has none.
 
     Args:
-        mode: `mean` or `max`.
+        mode: `mean`, `max` or `last`.
 
     Input shape:
         `(batch, steps, width)`, and a mask `(batch, steps)` that is false at padding.
@@ -22,18 +22,25 @@ class StepPooling(keras.layers.Layer):
         `(batch, width)`.
     """
 
-    def __init__(self, mode: Literal["mean", "max"] = "mean", **kwargs: Any) -> None:
+    def __init__(self, mode: Literal["mean", "max", "last"] = "mean", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.mode = mode
         self.supports_masking = True
 
     def call(self, inputs, mask=None):
         if mask is None:
+            if self.mode == "last":
+                return inputs[:, -1]
             return ops.mean(inputs, axis=1) if self.mode == "mean" else ops.max(inputs, axis=1)
         valid = ops.expand_dims(ops.cast(mask, "bool"), -1)
         if self.mode == "max":
             lowest = ops.where(valid, inputs, ops.full_like(inputs, float("-inf")))
             return ops.where(ops.any(valid, axis=1), ops.max(lowest, axis=1), ops.zeros_like(inputs[:, 0]))
+        if self.mode == "last":
+            steps = ops.reshape(ops.arange(1, inputs.shape[1] + 1), (1, -1, 1))
+            numbered = ops.where(valid, steps, 0)
+            is_last = ops.logical_and(valid, numbered == ops.max(numbered, axis=1, keepdims=True))
+            return ops.sum(ops.where(is_last, inputs, ops.zeros_like(inputs)), axis=1)
         # Counted and added in float32: half precision cannot hold a thousand steps.
         kept = ops.cast(ops.where(valid, inputs, ops.zeros_like(inputs)), "float32")
         count = ops.maximum(ops.sum(ops.cast(valid, "float32"), axis=1), 1.0)

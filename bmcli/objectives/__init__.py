@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+
+from pydantic import Field, model_validator
 
 from bmcli import parts
 from bmcli.errors import BmcliError
-from bmcli.recipe.fields import KerasObject, Kind, fault
+from bmcli.recipe.fields import Checked, KerasObject, Kind, checked_mapping, fault, fault_at, shown
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
 Direction = Literal["min", "max"]
 
@@ -33,7 +37,7 @@ class TargetObjective(Protocol):
         """
 
     def predict(self, output: Any) -> Any:
-        """Probabilities `(batch, classes)`, or numbers in the target's own unit `(batch,)`."""
+        """Probabilities `(batch, classes)`, or numbers in the target's own unit, `(batch,)` or `(batch, quantiles)`."""
 
     def metrics(self, extra: tuple[KerasObject, ...] = ()) -> Mapping[str, Metric]:
         """Fresh metrics by name, for one pass over a split: the objective's own, then those asked for.
@@ -67,7 +71,7 @@ class ObjectiveKind(Protocol):
     TARGETS: tuple[str, ...]  # kinds of target it can learn
     METRICS: Mapping[str, Direction]  # Keras metrics that suit these targets, and which way each is better
 
-    def width(self, target: Column) -> int:
+    def width(self, options: Any, target: Column) -> int:
         """Numbers the network must give for each example."""
 
     def build(self, options: Any, target: Column, train_targets: Any) -> TargetObjective:
@@ -88,10 +92,198 @@ class Measure:
 
     keras_metric: keras.metrics.Metric
     direction: Direction
-    arguments: Callable[[Any, Any], tuple[Any, Any]]
+    arguments: Callable[[Any, Any], tuple[Any, ...]]
 
     def update(self, target: Any, prediction: Any, counts: Any = None) -> None:
         self.keras_metric.update_state(*self.arguments(target, prediction), sample_weight=counts)
+
+
+NUMBER_METRICS: Mapping[str, Direction] = {
+    "mean_absolute_error": "min",
+    "mean_squared_error": "min",
+    "root_mean_squared_error": "min",
+    "mean_absolute_percentage_error": "min",
+    "mean_squared_logarithmic_error": "min",
+    "log_cosh_error": "min",
+    "r2_score": "max",
+}
+"""Keras metrics of one number an example."""
+
+
+@dataclass(frozen=True)
+class ClassWeights(Checked):
+    """`balanced`, `effective`, or a weight for each class that differs from 1."""
+
+    def check(self, value: Any) -> Any:
+        if value is None or value in ("balanced", "effective"):
+            return value
+        if not isinstance(value, Mapping) or not value:
+            raise fault(
+                "class_weights",
+                f"expected balanced, effective or weights by class, received {shown(value)}.",
+                "Write {CLASS: 2.0}; the other classes weigh 1.",
+            )
+        # Classes are text; YAML reads a class called 0 as a number.
+        return {str(name): weight for name, weight in checked_mapping(_checked_weight, value).items()}
+
+    def json_schema(self) -> dict[str, Any]:
+        weights = {
+            "type": "object",
+            "additionalProperties": {"type": "number", "minimum": 0},
+            "minProperties": 1,
+        }
+        return {"anyOf": [{"enum": ["balanced", "effective"]}, weights, {"type": "null"}]}
+
+
+def _checked_weight(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise fault("class_weight", f"expected a number of at least 0, received {shown(value)}.")
+    return float(value)
+
+
+class ObjectiveOptions(Kind):
+    """Options of every objective."""
+
+    weight: Annotated[float, Field(gt=0)] = Field(
+        default=1.0, description="Factor of this target's loss beside those of other targets."
+    )
+
+
+class ClassOptions(ObjectiveOptions):
+    """Options of objectives that tell classes."""
+
+    class_weights: Annotated[Any, ClassWeights()] = Field(
+        default=None,
+        description="Factor of each class's losses: weights by class, or `balanced`: rows / (classes * rows of "
+        "the class) in training (King and Zeng 2001), or `effective`: (1 - beta) / (1 - beta^rows of the class), "
+        "times what makes them add up to the classes (Cui et al. 2019).",
+    )
+    beta: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="beta of effective class weights, 0.999 if left out: the nearer to 1, the more rare classes count.",
+    )
+
+    @model_validator(mode="after")
+    def _beta_has_an_effect(self) -> ClassOptions:
+        if self.beta is not None and self.class_weights != "effective":
+            raise fault_at(
+                ("beta",), "`beta` does nothing without effective class weights.", "Write class_weights: effective."
+            )
+        return self
+
+
+def class_weights(options: ClassOptions, target: Column, train_targets: Any) -> np.ndarray | None:
+    """A weight for each class in the order of their indices, float32 `(classes,)`, or None if all weigh 1.
+
+    Args:
+        train_targets: Class indices of the training rows.
+
+    Raises:
+        BmcliError: A weight is of no class.
+    """
+    import numpy as np
+
+    chosen = options.class_weights
+    if chosen is None or isinstance(chosen, Mapping):
+        return weights_by_name(chosen, target)
+    return balancing(options, np.bincount(np.asarray(train_targets), minlength=len(target.classes)))
+
+
+def weights_by_name(chosen: Mapping[str, float] | None, target: Column) -> np.ndarray | None:
+    """Weights of a recipe in the order of the target's classes, 1 for those that are not named."""
+    import numpy as np
+
+    if chosen is None:
+        return None
+    for name in chosen:
+        if name not in target.classes:
+            raise BmcliError(
+                f"there is no class '{name}'.",
+                path=f"objective.class_weights.{name}",
+                suggestion=parts.did_you_mean(name, target.classes),
+            )
+    return np.array([chosen.get(name, 1.0) for name in target.classes], "float32")
+
+
+def balancing(options: ClassOptions, counts: np.ndarray) -> np.ndarray:
+    """Weights that make up for how many rows each class has, float32, by `options.class_weights`.
+
+    Args:
+        counts: Training rows of each class, along the last axis.
+    """
+    import numpy as np
+
+    rows = np.maximum(counts, 1).astype("float64")
+    if options.class_weights == "balanced":
+        weights = counts.sum(axis=-1, keepdims=True) / (counts.shape[-1] * rows)
+    else:
+        beta = 0.999 if options.beta is None else options.beta
+        # 1 - beta^n; written so that a beta next to 1 loses no digits.
+        weights = -1 / np.expm1(rows * math.log(beta))
+        weights *= counts.shape[-1] / weights.sum(axis=-1, keepdims=True)
+    return weights.astype("float32")
+
+
+def middle(quantiles: Sequence[float]) -> int:
+    """Where the median is among quantiles, or what is nearest to it."""
+    return min(range(len(quantiles)), key=lambda at: abs(quantiles[at] - 0.5))
+
+
+def binary_crossentropies(truth: Any, logits: Any, options: Mapping[str, Any]) -> Any:
+    """What Keras' binary_crossentropy and binary_focal_crossentropy (Lin et al. 2017) are of each number.
+
+    From the logits: Keras clips probabilities, and where they are clipped there is no gradient.
+
+    Args:
+        truth: 0 or 1, float32.
+        logits: Float32 of the same shape.
+        options: Of the Keras loss, with its defaults.
+    """
+    from keras import ops
+
+    truth = truth * (1 - options["label_smoothing"]) + options["label_smoothing"] / 2
+    losses = truth * ops.softplus(-logits) + (1 - truth) * ops.softplus(logits)
+    if "gamma" not in options:
+        return losses
+    wrong = truth * ops.sigmoid(-logits) + (1 - truth) * ops.sigmoid(logits)
+    losses = losses * _focus(wrong, options["gamma"])
+    if not options["apply_class_balancing"]:
+        return losses
+    return losses * (truth * options["alpha"] + (1 - truth) * (1 - options["alpha"]))
+
+
+def categorical_focal_crossentropies(truth: Any, logits: Any, options: Mapping[str, Any]) -> Any:
+    """What Keras' categorical_focal_crossentropy is of each example, `(batch,)`, from the logits for the same reason.
+
+    Args:
+        truth: One row of shares a class, `(batch, classes)` in float32.
+        options: Of the Keras loss, with its defaults.
+    """
+    from keras import ops
+
+    truth = truth * (1 - options["label_smoothing"]) + options["label_smoothing"] / truth.shape[-1]
+    logs = ops.log_softmax(logits)
+    losses = -truth * logs * _focus(1 - ops.exp(logs), options["gamma"])
+    return options["alpha"] * ops.sum(losses, axis=-1)
+
+
+def _focus(wrong: Any, gamma: float) -> Any:
+    """Factors of the focal loss: small where little probability is on the wrong side."""
+    from keras import ops
+
+    # A power of 0 has no gradient if gamma is below 1.
+    return ops.power(ops.maximum(wrong, 1e-7), gamma)
+
+
+def unscaled(target: Column, encoded: Any) -> Any:
+    """A number target's encoded values, tensors of any shape, in its own unit and float32."""
+    from keras import ops
+
+    values = ops.cast(encoded, "float32") * float(target.state["scale"]) + float(target.state["mean"])
+    if not target.state.get("log"):
+        return values
+    # Not expm1, which few formats for serving know; and e^89 is no float32.
+    return ops.exp(ops.minimum(values, 80.0)) - 1
 
 
 def check_loss(loss: KerasObject | None, suitable: Sequence[str], objective: str) -> KerasObject | None:
@@ -120,6 +312,47 @@ def check_metrics(extra: Sequence[KerasObject], suitable: Mapping[str, Any], tar
                 path=f"train.metrics.{position}",
                 suggestion=f"{hint}Suitable: {', '.join(sorted(suitable))}.",
             )
+
+
+def check_limits(described: KerasObject, target: Column, position: int) -> None:
+    """Options that count classes must not go beyond them.
+
+    Args:
+        position: The metric's place in `train.metrics`.
+    """
+    count = len(target.classes)
+    for limit in ("k", "class_id", "top_k"):
+        if (described.options.get(limit) or 0) >= count:
+            raise BmcliError(
+                f"{described.kind}: {limit} is {described.options[limit]}, but '{target.name}' has {count} classes.",
+                path=f"train.metrics.{position}",
+                suggestion=f"Write {limit}: {count - 1}." if count > 2 else "Leave it out.",
+            )
+
+
+def collected(
+    own: Mapping[str, KerasObject], extra: Sequence[KerasObject], make: Callable[[KerasObject, str, int], Measure]
+) -> dict[str, Measure]:
+    """The objective's own metrics, then those asked for, each under a name of its own.
+
+    Args:
+        make: From a metric's description, its name, and its place in `train.metrics`.
+    """
+    metrics = {name: make(described, name, 0) for name, described in own.items()}
+    for position, described in enumerate(extra):
+        name = free_name(described.kind, metrics)
+        metrics[name] = make(described, name, position)
+    return metrics
+
+
+def keras_metric(described: KerasObject, name: str, position: int) -> keras.metrics.Metric:
+    """A Keras metric; a fault at its place in `train.metrics` if Keras refuses the options."""
+    from bmcli.layers.keras_objects import make
+
+    try:
+        return make("metrics", described, name=name)
+    except (ValueError, TypeError) as error:
+        raise BmcliError(f"{described.kind}: {error}", path=f"train.metrics.{position}") from error
 
 
 def create_variables(measure: Measure, target: Any, prediction: Any) -> None:

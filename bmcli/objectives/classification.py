@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from bmcli import parts
 from bmcli.errors import BmcliError
-from bmcli.objectives import Direction, Measure, check_loss, check_metrics, create_variables, free_name
+from bmcli.objectives import (
+    ClassOptions,
+    Direction,
+    Measure,
+    binary_crossentropies,
+    categorical_focal_crossentropies,
+    check_limits,
+    check_loss,
+    check_metrics,
+    class_weights,
+    collected,
+    create_variables,
+    keras_metric,
+)
 from bmcli.recipe import catalogue
-from bmcli.recipe.fields import Checked, KerasKind, KerasObject, Kind, checked_mapping, fault, shown
+from bmcli.recipe.fields import KerasKind, KerasObject, fault
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
     import numpy as np
 
-TARGETS = ("category",)
+TARGETS = ("category", "ordered")
 
 _EPSILON = 1e-7
 
@@ -86,38 +97,7 @@ _METRICS: Mapping[str, tuple[str, Direction]] = {
 METRICS: Mapping[str, Direction] = {name: direction for name, (_, direction) in _METRICS.items()}
 
 
-@dataclass(frozen=True)
-class ClassWeights(Checked):
-    """`balanced`, or a weight for each class that differs from 1."""
-
-    def check(self, value: Any) -> Any:
-        if value is None or value == "balanced":
-            return value
-        if not isinstance(value, Mapping) or not value:
-            raise fault(
-                "class_weights",
-                f"expected balanced or weights by class, received {shown(value)}.",
-                "Write {CLASS: 2.0}; the other classes weigh 1.",
-            )
-        # Classes are text; YAML reads a class called 0 as a number.
-        return {str(name): weight for name, weight in checked_mapping(_checked_weight, value).items()}
-
-    def json_schema(self) -> dict[str, Any]:
-        weights = {
-            "type": "object",
-            "additionalProperties": {"type": "number", "minimum": 0},
-            "minProperties": 1,
-        }
-        return {"anyOf": [{"const": "balanced"}, weights, {"type": "null"}]}
-
-
-def _checked_weight(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-        raise fault("class_weight", f"expected a number of at least 0, received {shown(value)}.")
-    return float(value)
-
-
-class Options(Kind):
+class Options(ClassOptions):
     """Cross-entropy of the classes, or another Keras loss."""
 
     kind: Literal["classification"] = Field(default="classification", description="One of several classes.")
@@ -126,18 +106,10 @@ class Options(Kind):
         description="Share e of a target spread over all K classes: the right one gets 1 - e + e/K, "
         "the others e/K (Szegedy et al. 2016).",
     )
-    class_weights: Annotated[Any, ClassWeights()] = Field(
-        default=None,
-        description="Factor of each class's losses: weights by class, or balanced: rows / (classes * rows of "
-        "the class) in training (King and Zeng 2001).",
-    )
     loss: Annotated[KerasObject, KerasKind("losses")] | None = Field(
         default=None,
         description="A Keras loss by name; by default the cross-entropy. Hinge losses take logits as scores, "
         "squared and absolute errors take probabilities.",
-    )
-    weight: Annotated[float, Field(gt=0)] = Field(
-        default=1.0, description="Factor of this target's loss beside those of other targets."
     )
 
     @field_validator("loss")
@@ -165,12 +137,12 @@ class Classification:
     """Classification of one target.
 
     Args:
-        keras_loss: Gives a loss for each example.
+        loss_of_each: Gives a loss for each example from a target and an output as `takes` says.
         class_weights: `(classes,)` in float32, or None.
     """
 
     target: Column
-    keras_loss: Any
+    loss_of_each: Callable[[Any, Any], Any]
     takes: tuple[str, str]
     label_smoothing: float
     class_weights: np.ndarray | None
@@ -180,7 +152,7 @@ class Classification:
         from keras import ops
 
         wanted, given = self.takes
-        losses = self.keras_loss(self._as_target(wanted, target), _as_output(given, output))
+        losses = self.loss_of_each(self._as_target(wanted, target), _as_output(given, output))
         if self.class_weights is None:
             return losses
         return losses * ops.take(ops.convert_to_tensor(self.class_weights), target)
@@ -192,11 +164,7 @@ class Classification:
 
     def metrics(self, extra: tuple[KerasObject, ...] = ()) -> dict[str, Measure]:
         check_metrics(extra, _suitable(len(self.target.classes)), self.target)
-        metrics = {"accuracy": self._measure(KerasObject("sparse_categorical_accuracy"), "accuracy", 0)}
-        for position, described in enumerate(extra):
-            name = free_name(described.kind, metrics)
-            metrics[name] = self._measure(described, name, position)
-        return metrics
+        return collected({"accuracy": KerasObject("sparse_categorical_accuracy")}, extra, self._measure)
 
     def _as_target(self, wanted: str, target: Any) -> Any:
         """Class indices `(batch,)` as a loss wants them."""
@@ -216,32 +184,19 @@ class Classification:
     def _measure(self, described: KerasObject, name: str, position: int) -> Measure:
         import numpy as np
 
-        from bmcli.layers.keras_objects import make
-
         count = len(self.target.classes)
         form, direction = _METRICS[described.kind]
         if form == "threshold":
             by_class = count > 2 or {"class_id", "top_k"} & set(described.options)
             form = "one_hot" if by_class else "second"
-        options = {**_defaults(described.kind, form), **described.options}
-        for name_of_limit in ("k", "class_id", "top_k"):
-            if (options.get(name_of_limit) or 0) >= count:
-                raise BmcliError(
-                    f"{described.kind}: {name_of_limit} is {options[name_of_limit]}, but '{self.target.name}' has "
-                    f"{count} classes.",
-                    path=f"train.metrics.{position}",
-                    suggestion=f"Write {name_of_limit}: {count - 1}." if count > 2 else "Leave it out.",
-                )
-        try:
-            keras_metric = make("metrics", KerasObject(described.kind, options), name=name)
-        except (ValueError, TypeError) as error:
-            raise BmcliError(f"{described.kind}: {error}", path=f"train.metrics.{position}") from error
-        measure = Measure(keras_metric, direction, _arguments(form, count))
+        described = KerasObject(described.kind, {**_defaults(described.kind, form), **described.options})
+        check_limits(described, self.target, position)
+        measure = Measure(keras_metric(described, name, position), direction, _arguments(form, count))
         create_variables(measure, np.zeros(2, "int32"), np.full((2, count), 1 / count, "float32"))
         return measure
 
 
-def width(target: Column) -> int:
+def width(options: Options, target: Column) -> int:
     """A logit for each class."""
     return len(target.classes)
 
@@ -252,8 +207,6 @@ def build(options: Options, target: Column, train_targets: Any) -> Classificatio
     Raises:
         BmcliError: A class weight is of no class, or the loss is for two classes and the target has more.
     """
-    from bmcli.layers.keras_objects import make
-
     kind = "categorical_crossentropy" if options.label_smoothing else "sparse_categorical_crossentropy"
     loss = options.loss or KerasObject(kind)
     if loss.kind in _FOR_TWO_CLASSES and len(target.classes) != 2:
@@ -262,42 +215,34 @@ def build(options: Options, target: Column, train_targets: Any) -> Classificatio
             path="objective.loss",
             suggestion=f"Use {_FOR_TWO_CLASSES[loss.kind]}.",
         )
-    fixed: dict[str, Any] = {"reduction": "none", "dtype": "float32"}
-    if catalogue.entry("losses", loss.kind)["from_logits"]:
-        fixed["from_logits"] = True
-    try:
-        keras_loss = make("losses", loss, **fixed)
-    except (ValueError, TypeError) as error:
-        raise BmcliError(f"{loss.kind}: {error}", path="objective.loss") from error
     return Classification(
         target=target,
-        keras_loss=keras_loss,
+        loss_of_each=_focal_loss(loss) if "focal" in loss.kind else _keras_loss(loss),
         takes=_LOSSES[loss.kind],
         label_smoothing=options.label_smoothing,
-        class_weights=_weights(options.class_weights, target.classes, train_targets),
+        class_weights=class_weights(options, target, train_targets),
         weight=options.weight,
     )
 
 
-def _weights(
-    chosen: Mapping[str, float] | Literal["balanced"] | None, classes: tuple[str, ...], train_targets: Any
-) -> np.ndarray | None:
-    """A weight for each class, in the order of their indices."""
-    import numpy as np
+def _keras_loss(loss: KerasObject) -> Callable[[Any, Any], Any]:
+    from bmcli.layers.keras_objects import make
 
-    if chosen is None:
-        return None
-    if chosen == "balanced":
-        counts = np.bincount(np.asarray(train_targets), minlength=len(classes))
-        return (counts.sum() / (len(classes) * np.maximum(counts, 1))).astype("float32")
-    for name in chosen:
-        if name not in classes:
-            raise BmcliError(
-                f"there is no class '{name}'.",
-                path=f"objective.class_weights.{name}",
-                suggestion=parts.did_you_mean(name, classes),
-            )
-    return np.array([chosen.get(name, 1.0) for name in classes], "float32")
+    fixed: dict[str, Any] = {"reduction": "none", "dtype": "float32"}
+    if catalogue.entry("losses", loss.kind)["from_logits"]:
+        fixed["from_logits"] = True
+    try:
+        made: Callable[[Any, Any], Any] = make("losses", loss, **fixed)
+    except (ValueError, TypeError) as error:
+        raise BmcliError(f"{loss.kind}: {error}", path="objective.loss") from error
+    return made
+
+
+def _focal_loss(loss: KerasObject) -> Callable[[Any, Any], Any]:
+    options = {**catalogue.entry("losses", loss.kind)["options"], **loss.options}
+    if loss.kind == "categorical_focal_crossentropy":
+        return lambda truth, logits: categorical_focal_crossentropies(truth, logits, options)
+    return lambda truth, margin: binary_crossentropies(truth, margin, options)[:, 0]
 
 
 def _as_output(wanted: str, output: Any) -> Any:

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from bmcli.data import targets
 from bmcli.errors import BmcliError
-from bmcli.objectives import Direction, Measure, check_loss, check_metrics, create_variables, free_name
-from bmcli.recipe.fields import KerasKind, KerasObject, Kind
+from bmcli.objectives import (
+    NUMBER_METRICS,
+    Measure,
+    ObjectiveOptions,
+    check_loss,
+    check_metrics,
+    collected,
+    create_variables,
+    keras_metric,
+    unscaled,
+)
+from bmcli.recipe.fields import KerasKind, KerasObject
 from bmcli.specs import Column
 
 TARGETS = ("number",)
-METRICS: Mapping[str, Direction] = {
-    "mean_absolute_error": "min",
-    "mean_squared_error": "min",
-    "root_mean_squared_error": "min",
-    "mean_absolute_percentage_error": "min",
-    "mean_squared_logarithmic_error": "min",
-    "log_cosh_error": "min",
-    "r2_score": "max",
-}
+METRICS = NUMBER_METRICS
 
 _STANDARDISED = ("mean_squared_error", "mean_absolute_error", "huber", "log_cosh")
 _OWN_UNIT = ("mean_absolute_percentage_error", "mean_squared_logarithmic_error")
@@ -31,7 +33,7 @@ _OWN_UNIT = ("mean_absolute_percentage_error", "mean_squared_logarithmic_error")
 _ROUNDING = 1e-5
 
 
-class Options(Kind):
+class Options(ObjectiveOptions):
     """Squared error of the standardised number, or another Keras loss."""
 
     kind: Literal["regression"] = Field(default="regression", description="A number.")
@@ -39,9 +41,6 @@ class Options(Kind):
         default=KerasObject("mean_squared_error"),
         description="A Keras loss by name, of the standardised number: huber's delta counts its deviations. "
         "Percentage and logarithmic errors are of the number in its own unit.",
-    )
-    weight: Annotated[float, Field(gt=0)] = Field(
-        default=1.0, description="Factor of this target's loss beside those of other targets."
     )
 
     @field_validator("loss")
@@ -69,41 +68,23 @@ class Regression:
 
         truth, prediction = ops.reshape(target, (-1,)), ops.reshape(ops.cast(output, "float32"), (-1,))
         if self.in_own_unit:
-            truth, prediction = self._unscaled(truth), self._unscaled(prediction)
+            truth, prediction = unscaled(self.target, truth), unscaled(self.target, prediction)
         return self.keras_loss(ops.expand_dims(truth, -1), ops.expand_dims(prediction, -1))
 
     def predict(self, output: Any) -> Any:
         from keras import ops
 
-        return self._unscaled(ops.reshape(output, (-1,)))
+        return unscaled(self.target, ops.reshape(output, (-1,)))
 
     def metrics(self, extra: tuple[KerasObject, ...] = ()) -> dict[str, Measure]:
         check_metrics(extra, METRICS, self.target)
-        metrics = {
-            "mae": self._measure(KerasObject("mean_absolute_error"), "mae", 0),
-            "rmse": self._measure(KerasObject("root_mean_squared_error"), "rmse", 0),
-        }
-        for position, described in enumerate(extra):
-            name = free_name(described.kind, metrics)
-            metrics[name] = self._measure(described, name, position)
-        return metrics
-
-    def _unscaled(self, encoded: Any) -> Any:
-        from keras import ops
-
-        state = self.target.state
-        return ops.cast(encoded, "float32") * float(state["scale"]) + float(state["mean"])
+        own = {"mae": KerasObject("mean_absolute_error"), "rmse": KerasObject("root_mean_squared_error")}
+        return collected(own, extra, self._measure)
 
     def _measure(self, described: KerasObject, name: str, position: int) -> Measure:
         import numpy as np
 
-        from bmcli.layers.keras_objects import make
-
-        try:
-            keras_metric = make("metrics", described, name=name)
-        except (ValueError, TypeError) as error:
-            raise BmcliError(f"{described.kind}: {error}", path=f"train.metrics.{position}") from error
-        measure = Measure(keras_metric, METRICS[described.kind], self._arguments)
+        measure = Measure(keras_metric(described, name, position), METRICS[described.kind], self._arguments)
         create_variables(measure, np.zeros(2, "float32"), np.zeros(2, "float32"))
         return measure
 
@@ -111,10 +92,10 @@ class Regression:
         """Both in the target's own unit, `(batch, 1)`."""
         from keras import ops
 
-        return ops.reshape(self._unscaled(target), (-1, 1)), ops.reshape(prediction, (-1, 1))
+        return ops.reshape(unscaled(self.target, target), (-1, 1)), ops.reshape(prediction, (-1, 1))
 
 
-def width(target: Column) -> int:
+def width(options: Options, target: Column) -> int:
     """The number itself."""
     return 1
 
@@ -140,9 +121,8 @@ def _check_domain(loss: str, target: Column, train_targets: Any) -> None:
 
     if loss not in _OWN_UNIT:
         return
-    scale = target.state["scale"]
-    values = np.asarray(train_targets, "float64") * scale + target.state["mean"]
-    tolerance = _ROUNDING * scale
+    values = targets.kind_of(target).decode(np.asarray(train_targets), target)
+    tolerance = _ROUNDING * target.state["scale"]
     if loss == "mean_absolute_percentage_error":
         wrong, needed = np.abs(values) <= tolerance, "numbers other than 0"
     else:

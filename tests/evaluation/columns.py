@@ -11,3 +11,15 @@ def category(*classes: str, name: str = "label") -> Column:
 
 def number(name: str = "price") -> Column:
     return Column(name=name, kind="number", shape=(), dtype="float32")
+
+
+def labels(*names: str, name: str = "tags") -> Column:
+    return Column(name=name, kind="labels", shape=(len(names),), dtype="uint8", classes=names)
+
+
+def ordered(*classes: str, name: str = "grade") -> Column:
+    return Column(name=name, kind="ordered", shape=(), dtype="int32", classes=classes)
+
+
+def count(name: str = "visits") -> Column:
+    return Column(name=name, kind="count", shape=(), dtype="float32", state={"mean": 4.0})

@@ -6,10 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bmcli.cells import RowFault
+from bmcli.cells import Blobs, RowFault, numbers, texts
 from bmcli.errors import BmcliError
 from bmcli.inputs import image
 from bmcli.specs import Column
+from tests.pictures import encoded, pixels
 
 
 def pictures(*shape: int, seed: int = 0) -> np.ndarray:
@@ -55,7 +56,7 @@ def test_colour_becomes_grey() -> None:
 
 def test_unit_scale_is_the_range_of_the_training_pixels() -> None:
     column = fit(np.array([[[4, 12]], [[8, 20]]], "uint8"))
-    assert column.state == {"offset": [4.0], "scale": [16.0]}
+    assert column.state == {"offset": [4.0], "scale": [16.0], "range": [4.0, 20.0], "fit": "stretch"}
 
 
 def test_standard_scale_is_per_channel() -> None:
@@ -101,3 +102,166 @@ def test_two_channels_cannot_become_three() -> None:
 def test_pictures_of_another_size_are_a_fault() -> None:
     with pytest.raises(BmcliError, match=r"expected rows of shape \(4, 3\), received \(5, 3\)"):
         image.encode(pictures(2, 5, 3), fit(pictures(2, 4, 3)))
+
+
+def files(*content: bytes) -> Blobs:
+    return Blobs(np.arange(len(content)), lambda row: content[row])
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "bmp", "gif"])
+def test_every_format_is_decoded(kind: str) -> None:
+    picture = pixels(9, 14)
+    rows = files(encoded(picture, kind))
+    column = fit(rows)
+    assert (column.shape, column.dtype, column.raw_shape, column.raw_dtype) == ((9, 14, 3), "uint8", (), "string")
+    difference = np.abs(image.encode(rows, column)[0].astype("int32") - picture)
+    assert difference.max() <= (10 if kind == "jpg" else 0)
+
+
+def test_the_content_tells_the_format_and_not_the_name() -> None:
+    rows = files(encoded(pixels(4, 4), "png"), encoded(pixels(4, 4), "jpg"))
+    assert image.encode(rows, fit(rows)).shape == (2, 4, 4, 3)
+
+
+def test_grey_files_have_one_channel_and_colour_among_them_makes_three() -> None:
+    grey, colour = encoded(pixels(4, 4, 1), "png"), encoded(pixels(4, 4, 3), "png")
+    assert fit(files(grey, grey)).shape == (4, 4, 1)
+    rows = files(grey, colour)
+    array = image.encode(rows, fit(rows))
+    assert (array[0, ..., 0] == array[0, ..., 2]).all()
+    np.testing.assert_array_equal(array[1], pixels(4, 4, 3))
+    assert fit(files(grey), channels=3).shape == (4, 4, 3)
+
+
+def test_transparency_is_dropped() -> None:
+    opaque = pixels(4, 4, 3)
+    rows = files(encoded(np.concatenate([opaque, pixels(4, 4, 1)], axis=-1)))
+    column = fit(rows)
+    assert column.shape == (4, 4, 3)
+    np.testing.assert_array_equal(image.encode(rows, column)[0], opaque)
+
+
+def test_encoded_pixels_go_from_0_to_255_and_nothing_is_decoded_to_know_it() -> None:
+    column = fit(files(encoded(pixels(40, 40), "jpg")[:700]), size=(4, 4))
+    assert (column.state["offset"], column.state["scale"]) == ([0.0] * 3, [255.0] * 3)
+
+
+def test_moments_are_those_of_the_decoded_pictures() -> None:
+    rows = files(*(encoded(pixels(6, 6, seed=seed)) for seed in range(4)))
+    array = np.stack([pixels(6, 6, seed=seed) for seed in range(4)])
+    state = fit(rows, scale="standard").state
+    np.testing.assert_allclose(state["offset"], array.mean(axis=(0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(state["scale"], array.std(axis=(0, 1, 2)), rtol=1e-6)
+
+
+def half_black(height: int, width: int) -> np.ndarray:
+    """White, the left half black."""
+    picture = np.full((height, width, 3), 255, "uint8")
+    picture[:, : width // 2] = 0
+    return picture
+
+
+def test_pad_keeps_the_whole_picture_and_crop_its_middle() -> None:
+    rows = files(encoded(half_black(10, 20)))
+    padded, cropped, stretched = (
+        image.encode(rows, fit(rows, size=(20, 20), fit=how))[0, ..., 0] for how in ("pad", "crop", "stretch")
+    )
+    assert not padded[:5].any()
+    assert not padded[15:].any()
+    assert (padded[7, 11:] == 255).all()
+    for whole in (cropped, stretched):
+        assert (whole[:, :8] == 0).all()
+        assert (whole[:, 12:] == 255).all()
+    asymmetric = half_black(10, 40)
+    asymmetric[:, :12] = 255
+    rows = files(encoded(asymmetric))
+    assert image.encode(rows, fit(rows, size=(10, 10), fit="crop"))[0, 0, :3, 0].tolist() == [0, 0, 0]
+
+
+def test_small_pictures_are_averages_of_large_ones() -> None:
+    checks = np.indices((64, 64)).sum(axis=0) % 2 * 255
+    rows = files(encoded(np.repeat(checks[..., None], 3, axis=-1).astype("uint8")))
+    array = image.encode(rows, fit(rows, size=(8, 8)))
+    assert 120 < array.min() <= array.max() < 136
+
+
+def test_pictures_of_several_sizes_need_a_size() -> None:
+    rows = files(encoded(pixels(4, 6)), encoded(pixels(20, 5)))
+    with pytest.raises(BmcliError, match="differ in size, from 4 x 6 to 20 x 5") as caught:
+        fit(rows)
+    assert "size: [64, 64]" in caught.value.faults[0].suggestion
+    assert image.encode(rows, fit(rows, size=(8, 8))).shape == (2, 8, 8, 3)
+
+
+def test_a_picture_of_another_size_than_the_training_pictures_is_a_fault() -> None:
+    column = fit(files(encoded(pixels(4, 6))))
+    with pytest.raises(RowFault, match="expected 4 x 6 pixels like the others, received 6 x 4") as caught:
+        image.encode(files(encoded(pixels(4, 6)), encoded(pixels(6, 4))), column)
+    assert caught.value.row == 1
+
+
+LARGE_PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (10_000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0"
+CORRUPT = {
+    "text": (b"no picture, just words", "expected a JPEG, PNG, BMP or GIF picture; the file begins with b'no picture"),
+    "empty": (b"", "the file is empty"),
+    "100 megapixels": (LARGE_PNG, r"announces 10000 x 10000 pixels, 100 megapixels of 50 allowed"),
+    "cut header": (LARGE_PNG[:18], "the header of the picture is damaged or cut off"),
+    "no pixels": (b"GIF89a\0\0\0\0\0\0\0", "announces 0 x 0 pixels"),
+    "header alone": (LARGE_PNG[:16] + bytes([0, 0, 0, 9]) * 2 + LARGE_PNG[24:], "the PNG picture is damaged"),
+}
+
+
+@pytest.mark.parametrize("name", CORRUPT)
+def test_a_corrupt_file_is_a_fault_of_its_row(name: str) -> None:
+    content, message = CORRUPT[name]
+    rows = files(encoded(pixels(4, 4)), content)
+    column = fit(rows.take(np.array([0])), size=(4, 4))
+    with pytest.raises(RowFault, match=message) as caught:
+        image.encode(rows, column)
+    assert caught.value.row == 1
+    with pytest.raises(RowFault, match=message):
+        image.check(rows, image.Options(size=(4, 4)))
+
+
+@pytest.mark.parametrize("share", [0.4, 0.9, 0.98])
+def test_a_truncated_jpeg_is_a_fault(share: float) -> None:
+    whole = encoded(pixels(64, 64), "jpg")
+    column = fit(files(whole))
+    with pytest.raises(RowFault, match="the JPEG picture is damaged or cut off"):
+        image.encode(files(whole[: int(share * len(whole))]), column)
+
+
+def test_the_first_of_several_faults_is_told() -> None:
+    good = encoded(pixels(4, 4))
+    column = fit(files(good))
+    with pytest.raises(RowFault) as caught:
+        image.encode(files(*[good] * 30, b"one", *[good] * 30, b"two"), column)
+    assert caught.value.row == 30
+
+
+def test_a_larger_limit_lets_larger_pictures_in() -> None:
+    rows = files(encoded(pixels(20, 20)))
+    with pytest.raises(RowFault, match=r"0.0004 megapixels of 0.0001 allowed"):
+        fit(rows, max_megapixels=0.0001)
+    assert fit(rows, max_megapixels=0.0004).shape == (20, 20, 3)
+
+
+def test_a_missing_picture_is_black() -> None:
+    rows = files(encoded(pixels(4, 4))).take(np.array([0, 0])).without(np.array([False, True]))
+    array = image.encode(rows, fit(rows))
+    np.testing.assert_array_equal(array[0], pixels(4, 4))
+    assert not array[1].any()
+    with pytest.raises(BmcliError, match="there is no picture"):
+        fit(rows.without(np.array([True, True])))
+
+
+def test_files_cannot_be_read_as_numbers_or_words() -> None:
+    rows = files(b"a", b"b")
+    for read in (numbers, texts):
+        with pytest.raises(RowFault, match="expected a value, received an encoded file"):
+            read(rows)
+
+
+def test_fit_needs_a_size() -> None:
+    with pytest.raises(ValueError, match="`fit` does nothing without `size`"):
+        image.Options(fit="crop")

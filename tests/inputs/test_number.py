@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
 from bmcli.cells import RowFault
 from bmcli.errors import BmcliError
@@ -139,3 +140,100 @@ def test_a_number_too_large_beside_the_training_rows_is_a_fault() -> None:
     with pytest.raises(RowFault, match="too large") as caught:
         number.encode(np.array([1.0, 1e300]), fit(np.array([1.0, 2.0])))
     assert caught.value.row == 1
+
+
+def test_quantiles_spread_the_training_rows_evenly() -> None:
+    rows = np.exp(np.random.default_rng(0).normal(0, 3, 5000))
+    column = fit(rows, scale="quantile")
+    array = number.encode(rows, column)[:, 0]
+    assert array.mean() == pytest.approx(0, abs=1e-2)
+    assert array.std() == pytest.approx(1, abs=1e-2)
+    np.testing.assert_array_equal(np.argsort(array, kind="stable"), np.argsort(rows, kind="stable"))
+    beyond = number.encode(np.array([-1e9, 1e9]), column)[:, 0]
+    np.testing.assert_allclose(beyond, [-np.sqrt(3), np.sqrt(3)], rtol=1e-6)
+
+
+def test_quantiles_are_those_of_scikit_learn_where_values_differ() -> None:
+    from sklearn.preprocessing import QuantileTransformer
+
+    rows = np.random.default_rng(0).normal(size=(400, 2))
+    theirs = QuantileTransformer(n_quantiles=400).fit(rows)
+    others = np.random.default_rng(1).normal(size=(99, 2))
+    ours = number.encode(others, fit(rows, scale="quantile"))
+    np.testing.assert_allclose(ours / np.sqrt(12) + 0.5, theirs.transform(others), atol=1e-6)
+
+
+def test_equal_numbers_have_equal_ranks() -> None:
+    rows = np.array([0.0] * 50 + [1, 2, 3, 4, 5] * 10)
+    array = number.encode(rows, fit(rows, scale="quantile"))[:, 0]
+    assert len(set(array[:50].tolist())) == 1
+    assert -np.sqrt(3) < array[0] < array[50] < array[51]
+
+
+def test_the_logarithm_keeps_the_sign() -> None:
+    array = encoded(np.array([0, 9, -9, NAN]), log=True, scale="none", missing="zero")
+    np.testing.assert_allclose(array[:, 0], [0, np.log(10), -np.log(10), 0], rtol=1e-6)
+
+
+def test_the_logarithm_comes_before_scaling() -> None:
+    rows = np.exp(np.random.default_rng(0).normal(10, 1, 1000)) - 1
+    array = encoded(rows, log=True)
+    assert abs(array.mean()) < 1e-6
+    np.testing.assert_allclose(array[:, 0], (np.log1p(rows) - np.log1p(rows).mean()) / np.log1p(rows).std(), rtol=1e-4)
+
+
+def opened(rows: np.ndarray, column: Column) -> np.ndarray:
+    return np.asarray(number.feature(column, number.encode(rows, column)).tensor)
+
+
+@pytest.mark.parametrize(
+    ("binning", "rows", "expected"),
+    [
+        ("uniform", [0, 1, 2, 9, 10, 8], [0, 0, 0, 3, 3, 3]),
+        ("quantile", [0, 1, 2, 9, 10, 8, 3, 4], [0, 0, 1, 3, 3, 2, 1, 2]),
+        (None, [5, 5, 5, 5], [0, 0, 0, 0]),
+        ("quantile", [0, 0, 0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 0, 0, 0, 0]),
+    ],
+)
+def test_bins(binning: str | None, rows: list[float], expected: list[int]) -> None:
+    array = np.array(rows, "float64")
+    column = fit(array, bins=4, binning=binning)
+    assert number.encode(array, column)[:, 0].tolist() == expected
+    np.testing.assert_array_equal(opened(array, column).argmax(axis=1), expected)
+    assert (opened(array, column).sum(axis=1) == 1).all()
+
+
+def test_bins_of_vectors_stand_side_by_side_before_their_flags() -> None:
+    rows = np.array([[0, 10.0], [1, 20], [NAN, 30]])
+    column = fit(rows, bins=2, binning="uniform", missing="zero", flag=True)
+    assert opened(rows, column).tolist() == [[1, 0, 1, 0, 0, 0], [0, 1, 0, 1, 0, 0], [1, 0, 0, 1, 1, 0]]
+
+
+def test_a_learned_stand_in_is_trained_with_the_network() -> None:
+    import keras
+
+    rows = np.array([1.0, 2, 3, NAN, NAN])
+    column = fit(rows, missing="learned")
+    array = number.encode(rows, column)
+    assert np.isnan(array[:, 0]).tolist() == [False, False, False, True, True]
+    inputs = keras.Input(column.shape)
+    model = keras.Model(inputs, number.feature(column, inputs).tensor)
+    model.compile("sgd", "mse")
+    assert model.predict(array, verbose=0)[3:, 0].tolist() == [0, 0]
+    wanted = np.nan_to_num(array, nan=5)
+    for _ in range(20):
+        model.train_on_batch(array, wanted)
+    assert 0.1 < model.predict(array, verbose=0)[4, 0] < 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"binning": "uniform"}, "goes with `bins`"),
+        ({"bins": 3, "scale": "quantile"}, "would do nothing"),
+        ({"bins": 3, "missing": "learned"}, "a bin is not learned"),
+    ],
+)
+def test_options_that_do_not_fit_are_a_fault(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        number.Options(**options)

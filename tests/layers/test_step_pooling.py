@@ -10,12 +10,12 @@ STEPS = np.array([[[1.0, -5.0], [3.0, -7.0], [100.0, 100.0]], [[9.0, 9.0], [9.0,
 MASK = np.array([[True, True, False], [False, False, False]])
 
 
-@pytest.mark.parametrize(("mode", "pooled"), [("mean", [2.0, -6.0]), ("max", [3.0, -5.0])])
+@pytest.mark.parametrize(("mode", "pooled"), [("mean", [2.0, -6.0]), ("max", [3.0, -5.0]), ("last", [3.0, -7.0])])
 def test_padding_is_left_out(mode: str, pooled: list[float]) -> None:
     np.testing.assert_array_equal(StepPooling(mode)(STEPS, mask=MASK)[0], pooled)
 
 
-@pytest.mark.parametrize("mode", ["mean", "max"])
+@pytest.mark.parametrize("mode", ["mean", "max", "last"])
 def test_no_steps_give_zeros_and_finite_gradients(mode: str) -> None:
     steps = tf.constant(STEPS)
     with tf.GradientTape() as tape:
@@ -25,7 +25,7 @@ def test_no_steps_give_zeros_and_finite_gradients(mode: str) -> None:
     assert np.isfinite(tape.gradient(pooled, steps)).all()
 
 
-@pytest.mark.parametrize("mode", ["mean", "max"])
+@pytest.mark.parametrize("mode", ["mean", "max", "last"])
 def test_without_a_mask_every_step_counts(mode: str) -> None:
     everything = tf.ones((2, 3), tf.bool)
     np.testing.assert_allclose(StepPooling(mode)(STEPS), StepPooling(mode)(STEPS, mask=everything), rtol=1e-6)

@@ -160,6 +160,34 @@ def test_balanced_weights_are_those_of_scikit_learn() -> None:
     np.testing.assert_allclose(weights, compute_class_weight("balanced", classes=np.arange(3), y=train), rtol=1e-6)
 
 
+def test_effective_weights_are_those_of_the_paper() -> None:
+    """Cui et al. 2019: (1 - beta) / (1 - beta^n), times what makes them add up to the number of classes."""
+    counts = np.array([1000, 30, 1])
+    train = np.repeat([0, 1, 2], counts)
+    for beta in (0.9, 0.999, 0.999999):
+        weights = build(train_targets=train, class_weights="effective", beta=beta).class_weights
+        expected = (1 - beta) / (1 - beta**counts)
+        np.testing.assert_allclose(weights, expected / expected.sum() * 3, rtol=1e-5)
+    usual = build(train_targets=train, class_weights="effective").class_weights
+    np.testing.assert_array_equal(
+        usual, build(train_targets=train, class_weights="effective", beta=0.999).class_weights
+    )
+
+
+def test_effective_weights_go_from_none_to_balanced() -> None:
+    train = np.repeat([0, 1, 2], [50, 30, 20])
+    even = build(train_targets=train, class_weights="effective", beta=1e-6).class_weights
+    np.testing.assert_allclose(even, 1, rtol=1e-4)
+    inverse = build(train_targets=train, class_weights="effective", beta=1 - 1e-9).class_weights
+    np.testing.assert_allclose(inverse * [50, 30, 20], inverse[0] * 50, rtol=1e-4)
+
+
+def test_grades_can_be_classified() -> None:
+    grades = Column("grade", "ordered", (), "int32", classes=("a", "b", "c"))
+    truth, logits = rows(grades)
+    np.testing.assert_array_equal(losses(build(grades), truth, logits), losses(build(THREE), truth, logits))
+
+
 def test_a_weight_of_an_unknown_class_names_the_nearest() -> None:
     target = Column("label", "category", (), "int32", classes=("cat", "dog"))
     with pytest.raises(BmcliError, match="there is no class 'dgo'") as caught:
@@ -189,9 +217,11 @@ def test_classes_that_yaml_reads_as_numbers_are_found() -> None:
             "given twice",
         ),
         ({"label_smoothing": 1.0}, ("label_smoothing",), "less than 1"),
-        ({"class_weights": "balance"}, ("class_weights",), "expected balanced or weights by class"),
+        ({"class_weights": "balance"}, ("class_weights",), "expected balanced, effective or weights by class"),
         ({"class_weights": {"a": -1}}, ("class_weights", "a"), "expected a number of at least 0"),
         ({"weight": 0}, ("weight",), "greater than 0"),
+        ({"class_weights": "balanced", "beta": 0.9}, ("beta",), "`beta` does nothing without effective"),
+        ({"class_weights": "effective", "beta": 1.0}, ("beta",), "less than 1"),
     ],
 )
 def test_a_wrong_option_is_a_fault(options: dict[str, Any], where: tuple[str, ...], message: str) -> None:
@@ -311,4 +341,4 @@ def test_a_metric_that_does_not_suit_is_a_fault(kind: str, options: dict[str, An
 
 
 def test_width_is_a_logit_for_each_class() -> None:
-    assert classification.width(THREE) == 3
+    assert classification.width(classification.Options(), THREE) == 3

@@ -139,4 +139,4 @@ def test_a_loss_that_is_not_defined_for_the_rows_is_a_fault(loss: str, train: li
 
 
 def test_width_is_the_number_itself() -> None:
-    assert regression.width(PRICE) == 1
+    assert regression.width(regression.Options(), PRICE) == 1

@@ -1,0 +1,30 @@
+"""Figures of a target of counts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from bmcli.evaluation import regression
+from bmcli.evaluation.result import TargetResult
+
+METRIC_NAMES = ("poisson_deviance", *regression.METRIC_NAMES)
+
+_TINY = 1e-37
+
+
+def measure(truth: np.ndarray, rates: np.ndarray) -> TargetResult:
+    """Mean Poisson deviance of the rates, and their errors as of any number.
+
+    The deviance is `2 * (count * log(count / rate) - count + rate)`: 0 if every rate is its count.
+
+    Args:
+        truth: Whole numbers of at least 0, `(n,)`, at least one row.
+        rates: `(n,)`, finite, at least 0; one of 0 counts as 1e-37.
+    """
+    from sklearn.metrics import mean_poisson_deviance
+
+    deviance = mean_poisson_deviance(truth, np.maximum(rates.astype(np.float64), _TINY))
+    found = regression.measure(truth, rates)
+    return replace(found, metrics={"poisson_deviance": float(deviance), **found.metrics})

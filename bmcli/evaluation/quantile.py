@@ -1,0 +1,54 @@
+"""Figures of a number target of which quantiles are predicted, in the target's own unit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from bmcli.evaluation import regression
+from bmcli.evaluation.result import TargetResult
+from bmcli.objectives import middle
+
+
+def metric_names(quantiles: tuple[float, ...]) -> tuple[str, ...]:
+    """Every metric of a target with these quantiles, in the order they are shown."""
+    interval = ("coverage", "interval_width") if len(quantiles) > 1 else ()
+    return ("pinball", *map(_name, quantiles), *interval, *regression.METRIC_NAMES)
+
+
+def measure(truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]) -> TargetResult:
+    """Pinball loss of each quantile and their mean, the interval between the outer two, and errors of the median.
+
+    `coverage` is the share of rows inside the interval; 0.8 is right for the quantiles 0.1 and 0.9.
+    `interval_width` is its mean width. `mae`, `rmse` and `r2` are of the median, or the quantile nearest to it.
+
+    Args:
+        truth: `(n,)`, at least one row.
+        predictions: `(n, quantiles)`, finite, from low to high.
+    """
+    truth, predictions = truth.astype(np.float64), predictions.astype(np.float64)
+    found = regression.measure(truth, predictions[:, middle(quantiles)])
+    with np.errstate(over="ignore", invalid="ignore"):
+        figures = _figures(truth, predictions, quantiles)
+    metrics = {name: value for name, value in figures.items() if np.isfinite(value)}
+    undefined = {name: "its value is too large for a 64-bit number." for name in figures if name not in metrics}
+    return replace(found, metrics={**metrics, **found.metrics}, undefined={**undefined, **found.undefined})
+
+
+def _figures(truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]) -> Mapping[str, float]:
+    errors = truth[:, None] - predictions
+    shares = np.array(quantiles)
+    losses = np.maximum(shares * errors, (shares - 1) * errors).mean(axis=0)
+    figures = {"pinball": float(losses.mean())}
+    figures |= {_name(quantile): float(loss) for quantile, loss in zip(quantiles, losses, strict=True)}
+    if len(quantiles) > 1:
+        low, high = predictions[:, 0], predictions[:, -1]
+        figures["coverage"] = float(((low <= truth) & (truth <= high)).mean())
+        figures["interval_width"] = float((high - low).mean())
+    return figures
+
+
+def _name(quantile: float) -> str:
+    return f"pinball_{quantile:g}"

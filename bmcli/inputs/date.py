@@ -1,0 +1,259 @@
+"""Dates and times of day: cycles of the calendar as sine and cosine, and a trend.
+
+A missing date is 0 in all parts, the middle of each, and is flagged if the training rows have such cells.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, field_validator
+
+from bmcli import cells, dates
+from bmcli.cells import Raw, RowFault
+from bmcli.errors import BmcliError
+from bmcli.inputs import Feature
+from bmcli.recipe.fields import Kind, fault
+from bmcli.specs import Column
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    from bmcli.layers.date_encoder import DateEncoder
+
+_BATCH = 65_536
+_DAY_S = 86_400
+_Part = Literal["trend", "month", "day", "day_of_year", "weekday", "hour", "minute"]
+
+
+class Options(Kind):
+    """A date or a moment a row."""
+
+    kind: Literal["date"] = "date"
+    format: str | tuple[str, ...] | None = Field(
+        default=None,
+        description="How dates are written: `iso`, `seconds` or `milliseconds` since 1970, or directives of strptime "
+        "as %d.%m.%Y; several in a list, of which the first that fits a cell reads it. By default the one usual "
+        "format that fits all training rows.",
+    )
+    parts: tuple[_Part, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="What the network sees: cycles as sine and cosine, and the trend as a scaled number. By default "
+        "trend, day_of_year and weekday, and hour if the training rows tell the time of day.",
+    )
+
+    @field_validator("format")
+    @classmethod
+    def _formats_are_known(cls, value: Any) -> Any:
+        for form in _listed(value):
+            try:
+                dates.pattern(form)
+            except ValueError as error:
+                hint = "Write iso, seconds, milliseconds, or directives as %Y-%m-%d %H:%M:%S."
+                raise fault("format", f"{error}.", hint) from None
+        if value is not None and not _listed(value):
+            raise fault("format", "expected at least one format, received none.")
+        return value
+
+    @field_validator("parts")
+    @classmethod
+    def _parts_differ(cls, value: Any) -> Any:
+        if value is not None and len(set(value)) < len(value):
+            raise fault("parts", "expected every part once.")
+        return value
+
+
+def fit(name: str, rows: Raw, options: Options) -> Column:
+    """The format of the training rows, their mean moment and its deviation, and whether any date is missing."""
+    import numpy as np
+
+    rows = cells.values_of(rows)
+    if not cells.is_text(rows) and rows.size != len(rows):
+        raise BmcliError(
+            f"column '{name}': expected one date a row, received an array of shape {tuple(rows.shape[1:])}.",
+            path=f"data.inputs.{name}",
+        )
+    each, codes = cells.distinct(rows)
+    with cells.in_rows(codes):
+        formats = _formats(name, each, options)
+        read = [_seconds(each, batch, formats) for batch in _batches(each)]
+    seconds, told = (np.concatenate([part[i] for part in read])[codes] for i in (0, 1))
+    seconds = seconds[told]
+    if not len(seconds):
+        raise BmcliError(
+            f"column '{name}': the training rows have no value.",
+            path=f"data.inputs.{name}",
+            suggestion=f"Leave it out: `drop: [{name}]`.",
+        )
+    parts = _parts(name, seconds, options)
+    return Column(
+        name=name,
+        kind="date",
+        shape=(sum(1 if part == "trend" else 2 for part in parts) + int(not told.all()),),
+        dtype="float32",
+        raw_shape=() if cells.is_text(rows) else tuple(rows.shape[1:]),
+        raw_dtype="string" if cells.is_text(rows) else "float64",
+        state={
+            "formats": formats,
+            "parts": parts,
+            "offset": float(seconds.mean()),
+            "scale": float(seconds.std()) or 1.0,
+            "flag": not bool(told.all()),
+        },
+    )
+
+
+def check(rows: Raw, options: Options) -> None:
+    """Refuses a cell that is no date in the format asked for, or in any usual one."""
+    each, codes = cells.distinct(rows)
+    formats = list(_listed(options.format)) or ([] if cells.is_text(rows) else ["seconds"])
+    with cells.in_rows(codes):
+        if not formats:
+            texts = cells.texts(each)
+            _check_all_read(texts, dates.formats_of(texts))
+        for batch in _batches(each) if formats else ():
+            _seconds(each, batch, formats)
+
+
+def encode(rows: Raw, column: Column) -> np.ndarray:
+    """Cycles, trend and flag as the layer DateEncoder gives them, float32 `(rows, channels)`."""
+    import numpy as np
+
+    rows = cells.values_of(rows)
+    if cells.is_text(rows) != (column.raw_dtype == "string"):
+        expected = "text" if column.raw_dtype == "string" else "numbers"
+        raise BmcliError(f"column '{column.name}': expected dates as {expected}, as the training rows have them.")
+    layer = encoder(column)
+    each, codes = cells.distinct(rows)
+    encoded = np.zeros((len(each), *column.shape), column.dtype)
+    with cells.in_rows(codes):
+        for start, batch in _batches(each):
+            seconds, told = _seconds(each, (start, batch), column.state["formats"])
+            encoded[start : start + len(seconds)] = layer.encoded(seconds, told).numpy()
+    return encoded[codes]
+
+
+def encoder(column: Column) -> DateEncoder:
+    from bmcli.layers.date_encoder import DateEncoder
+
+    state = column.state
+    return DateEncoder(state["formats"], state["parts"], state["offset"], state["scale"], state["flag"])
+
+
+def feature(column: Column, encoded: Any) -> Feature:
+    return Feature(column, encoded)
+
+
+def _listed(form: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return (form,) if isinstance(form, str) else form or ()
+
+
+def _formats(name: str, rows: Raw, options: Options) -> list[str]:
+    """The formats asked for, or the only one that fits."""
+    asked = list(_listed(options.format))
+    if not cells.is_text(rows):
+        if asked and (len(asked) > 1 or asked[0] not in dates.EPOCHS):
+            raise BmcliError(
+                f"column '{name}': it holds numbers, which are seconds or milliseconds.",
+                path=f"data.inputs.{name}.format",
+            )
+        return asked or ["seconds"]
+    return asked or [_guessed(name, cells.texts(rows))]
+
+
+def _guessed(name: str, texts: pa.ChunkedArray) -> str:
+    fitting = dates.fitting(texts)
+    if len(fitting) == 1 or texts.null_count == len(texts):
+        return fitting[0] if fitting else "iso"
+    path = f"data.inputs.{name}.format"
+    if fitting:
+        example = cells.shown(texts, _first(texts))
+        raise BmcliError(
+            f"column '{name}': dates like {example} can be read as {_listing(fitting)}.",
+            path=path,
+            suggestion=f"Tell which: `format: {json.dumps(fitting[0])}`.",
+        )
+    formats = dates.formats_of(texts)
+    _check_all_read(texts, formats)
+    raise BmcliError(
+        f"column '{name}': its dates are written in {len(formats)} formats: {_listing(formats)}.",
+        path=path,
+        suggestion=f"If that is right, write `format: {json.dumps(formats)}`; the first that fits a cell reads it.",
+    )
+
+
+def _check_all_read(texts: pa.ChunkedArray, formats: list[str]) -> None:
+    """Raises RowFault at the first cell that no format reads."""
+    import numpy as np
+
+    read = np.asarray(texts.is_null()).copy()
+    for form in formats:
+        read |= np.asarray(dates.written(texts, form).fill_null(False))
+    if not read.all():
+        _no_date(texts, int(np.argmin(read)), "expected a date")
+
+
+def _no_date(rows: Raw, row: int, expected: str) -> None:
+    cell = rows[row].as_py() if cells.is_text(rows) else None
+    raise RowFault(row, f"{expected}, received {cells.shown(rows, row)}.", cell=cell)
+
+
+def _first(texts: pa.ChunkedArray) -> int:
+    import numpy as np
+
+    return int(np.argmin(np.asarray(texts.is_null())))
+
+
+def _listing(formats: list[str]) -> str:
+    return " and ".join([", ".join(formats[:-1]), formats[-1]] if len(formats) > 1 else formats)
+
+
+def _seconds(rows: Raw, batch: tuple[int, Any], formats: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds since 1970 of some rows, and which of them are not missing.
+
+    Raises:
+        RowFault: A cell is no date.
+    """
+    import numpy as np
+
+    from bmcli.layers.date_encoder import DateEncoder
+
+    start, values = batch
+    seconds, told = (each.numpy() for each in DateEncoder(formats, (), 0.0, 1.0).seconds(values))
+    missing = values == "" if values.dtype == object else np.isnan(values)
+    wrong = ~told & ~missing
+    if wrong.any():
+        row = start + int(np.argmax(wrong))
+        _no_date(rows, row, f"expected a date in the format {' or '.join(formats)}")
+    return seconds, told
+
+
+def _parts(name: str, seconds: np.ndarray, options: Options) -> list[str]:
+    has_time = bool((seconds % _DAY_S).any())
+    if options.parts is None:
+        return ["trend", "day_of_year", "weekday", *(["hour"] if has_time else [])]
+    for position, part in enumerate(options.parts):
+        if part in ("hour", "minute") and not has_time:
+            raise BmcliError(
+                f"column '{name}': the training rows tell no time of day, so there is no {part}.",
+                path=f"data.inputs.{name}.parts.{position}",
+                suggestion="Leave it out.",
+            )
+    return list(options.parts)
+
+
+def _batches(rows: Raw) -> Iterator[tuple[int, np.ndarray]]:
+    """Cells as the layer takes them, "" or NaN where missing, with the row of the first."""
+    import numpy as np
+
+    for start in range(0, len(rows), _BATCH):
+        part = rows[start : start + _BATCH]
+        if cells.is_text(rows):
+            texts = cells.texts(part).fill_null("").to_pylist()
+            yield start, np.asarray(texts, object)
+        else:
+            yield start, np.asarray(part, "float64").reshape(-1)

@@ -1,0 +1,253 @@
+"""Texts: words or characters as a bag, as TF-IDF, or in their order.
+
+The vocabulary is that of the training rows, the most frequent terms first. A term that it lacks is left out of
+a bag, and is the one unknown term of a sequence. A missing text is an empty one: a bag of nothing, or a
+sequence of one unknown term.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from bmcli.cells import Raw, is_text, values_of
+from bmcli.errors import BmcliError
+from bmcli.inputs import Feature
+from bmcli.recipe.fields import Kind, fault
+from bmcli.specs import Column
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    from bmcli.layers.text_encoder import TextEncoder
+
+_Length = Annotated[int, Field(ge=1, le=100_000)]
+_Tokens = Annotated[int, Field(ge=1, le=16)]
+_BATCH = 2048
+_EMBEDDING = 64
+# Few texts are longer than these shares of the training texts; their ends are left out.
+_BAG_SHARE, _LONGEST_BAG = 0.99, 2048
+_SEQUENCE_SHARE, _LONGEST_SEQUENCE = 0.95, 512
+# Terms counted at a time: of long n-grams nearly every one is new.
+_MOST_COUNTED = 4_000_000
+_TOKENISING = ("tokens", "ngrams", "lowercase", "accents", "punctuation")
+
+
+class Options(Kind):
+    """A text a row, split into words or characters."""
+
+    kind: Literal["text"] = "text"
+    encoding: Literal["auto", "bag", "tfidf", "sequence"] = Field(
+        default="auto",
+        description="How the network sees it: `bag`, a vector of how often each term is there; `tfidf`, the same "
+        "weighted by how rare a term is, with norm 1; `sequence`, an embedding for every term in its place, for "
+        "rnn, cnn and transformer. `auto` is tfidf.",
+    )
+    tokens: Literal["words", "characters"] = Field(
+        default="words", description="What a text is split into; `characters` for names and for writing without spaces."
+    )
+    ngrams: tuple[_Tokens, _Tokens] | None = Field(
+        default=None,
+        description="Tokens of the shortest and longest term. By default [1, 2] for words and [1, 4] for characters, "
+        "and [1, 1] in a sequence.",
+    )
+    vocabulary: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=20_000, description="Terms at most: the most frequent of the training rows."
+    )
+    min_count: Annotated[int, Field(ge=1)] = Field(
+        default=2, description="Terms that the training rows have less often are unknown."
+    )
+    lowercase: bool = Field(default=True, description="Take capital letters for small ones.")
+    accents: Literal["keep", "strip"] = Field(
+        default="keep", description="`strip` takes accents off Latin, Greek and Cyrillic letters."
+    )
+    punctuation: Literal["split", "drop", "keep"] | None = Field(
+        default=None,
+        description="`split`: each sign is a token; `drop`: signs are spaces; `keep`: signs are part of what they "
+        "stand beside. By default words split, and characters keep.",
+    )
+    length: _Length | None = Field(
+        default=None,
+        description="Terms of a text that are kept, the first ones. By default nearly no training text loses any: "
+        "99 % of the bags are whole, up to 2,048 different terms, or 95 % of the sequences, up to 512.",
+    )
+    dimension: Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        default=None,
+        description="Width of each term's embedding: 64 for a sequence. With `bag` and `tfidf` the sum of the terms' "
+        "embeddings stands for the text, instead of a vector over the vocabulary.",
+    )
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> Options:
+        if self.ngrams is not None and self.ngrams[0] > self.ngrams[1]:
+            raise fault("ngrams", f"`ngrams` are [shortest, longest], received {list(self.ngrams)}.")
+        if self.encoding == "sequence" and self.ngrams is not None and self.ngrams[0] != self.ngrams[1]:
+            raise fault(
+                "ngrams",
+                "n-grams of several lengths have no order.",
+                "Write two equal numbers as [1, 1], or `encoding: tfidf`.",
+            )
+        if self.tokens == "characters" and self.punctuation == "split":
+            raise fault("punctuation", "`punctuation: split` goes with `tokens: words`.")
+        return self
+
+
+def fit(name: str, rows: Raw, options: Options) -> Column:
+    """Vocabulary, lengths and document frequencies of the training rows."""
+    _check_text(name, rows, f"data.inputs.{name}")
+    bag = options.encoding != "sequence"
+    tokenising = _tokenising(options, bag)
+    terms = _vocabulary(name, rows, options, tokenising)
+    found, lengths = _documents(rows, terms, tokenising, bag)
+    length = options.length or _usual_length(lengths, bag)
+    return Column(
+        name=name,
+        kind="text",
+        shape=(2, length) if bag else (length,),
+        dtype="int32",
+        raw_dtype="string",
+        state={
+            "vocabulary": terms,
+            "length": length,
+            "bag": bag,
+            **tokenising,
+            "weights": _weights(options.encoding, found, len(rows)),
+            "normalize": options.encoding in ("auto", "tfidf"),
+            "dimension": options.dimension or (None if bag else _EMBEDDING),
+        },
+    )
+
+
+def check(rows: Raw, options: Options) -> None:
+    """Refuses no text."""
+
+
+def encode(rows: Raw, column: Column) -> np.ndarray:
+    """Terms as the layer TextEncoder numbers them: int32 `(rows, length)`, or with counts `(rows, 2, length)`."""
+    import numpy as np
+
+    _check_text(column.name, rows)
+    layer = encoder(column)
+    encoded = np.zeros((len(rows), *column.shape), column.dtype)
+    for start, texts in _batches(rows):
+        encoded[start : start + len(texts)] = layer(texts).numpy()
+    return encoded
+
+
+def encoder(column: Column) -> TextEncoder:
+    from bmcli.layers.text_encoder import TextEncoder
+
+    state = column.state
+    return TextEncoder(
+        state["vocabulary"], state["length"], state["bag"], **{option: state[option] for option in _TOKENISING}
+    )
+
+
+def feature(column: Column, encoded: Any) -> Feature:
+    """A vector over the vocabulary, its projection, or `(batch, length, dimension)` with a mask."""
+    import keras
+
+    from bmcli.layers.text_bag import TextBag
+
+    state = column.state
+    if state["bag"]:
+        return Feature(column, TextBag(state["weights"], state["normalize"], state["dimension"])(encoded))
+    size = 2 + len(state["vocabulary"])
+    return Feature(column, keras.layers.Embedding(size, state["dimension"])(encoded), keras.ops.not_equal(encoded, 0))
+
+
+def _check_text(name: str, rows: Raw, path: str = "") -> None:
+    if not is_text(values_of(rows)):
+        raise BmcliError(f"column '{name}': expected text, received an array of numbers.", path=path)
+
+
+def _tokenising(options: Options, bag: bool) -> dict[str, Any]:
+    """The options that decide what the terms of a text are, without defaults."""
+    words = options.tokens == "words"
+    usual = (1, 1) if not bag else (1, 2) if words else (1, 4)
+    return {
+        "tokens": options.tokens,
+        "ngrams": list(options.ngrams or usual),
+        "lowercase": options.lowercase,
+        "accents": options.accents,
+        "punctuation": options.punctuation or ("split" if words else "keep"),
+    }
+
+
+def _vocabulary(name: str, rows: Raw, options: Options, tokenising: dict[str, Any]) -> list[str]:
+    """The most frequent terms, those alike in frequency by their letters."""
+    from bmcli.layers.text_encoder import TextEncoder
+
+    layer = TextEncoder((), 1, False, **tokenising)
+    counts: Counter[bytes] = Counter()
+    for _, texts in _batches(rows):
+        counts.update(layer.frequencies(texts))
+        if len(counts) > _MOST_COUNTED:
+            counts = Counter(dict(_ranked(counts)[: _MOST_COUNTED // 2]))
+    if not counts:
+        raise BmcliError(
+            f"column '{name}': the training rows have no text with {options.tokens}.",
+            path=f"data.inputs.{name}",
+            suggestion=f"Leave it out: `drop: [{name}]`.",
+        )
+    terms = [term for term, count in _ranked(counts)[: options.vocabulary] if count >= options.min_count]
+    if not terms:
+        raise BmcliError(
+            f"column '{name}': no term is in the training rows {options.min_count} times.",
+            path=f"data.inputs.{name}.min_count",
+            suggestion="Write `min_count: 1`.",
+        )
+    return [term.decode() for term in terms]
+
+
+def _ranked(counts: Counter[bytes]) -> list[tuple[bytes, int]]:
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _documents(rows: Raw, terms: list[str], tokenising: dict[str, Any], bag: bool) -> tuple[np.ndarray, np.ndarray]:
+    """In how many texts each term is, and how many terms each text has, different known ones in a bag."""
+    import numpy as np
+
+    from bmcli.layers.text_encoder import FIRST_TERM, TextEncoder
+
+    layer = TextEncoder(terms, 1, bag, **tokenising)
+    found, lengths = np.zeros(len(terms), "int64"), [np.zeros(0, "int64")]
+    for _, texts in _batches(rows):
+        if bag:
+            known, _ = layer.counted(texts)
+            found += np.bincount(known.values.numpy() - FIRST_TERM, minlength=len(terms))
+            lengths.append(known.row_lengths().numpy())
+        else:
+            lengths.append(layer.terms(texts).row_lengths().numpy())
+    return found, np.concatenate(lengths)
+
+
+def _usual_length(lengths: np.ndarray, bag: bool) -> int:
+    import numpy as np
+
+    share, longest = (_BAG_SHARE, _LONGEST_BAG) if bag else (_SEQUENCE_SHARE, _LONGEST_SEQUENCE)
+    return int(np.clip(np.quantile(lengths, share, method="higher"), 1, longest))
+
+
+def _weights(encoding: str, found: np.ndarray, count: int) -> list[float]:
+    """What each term's count is multiplied by: 1, or its smoothed inverse document frequency."""
+    import numpy as np
+
+    if encoding in ("bag", "sequence"):
+        return [1.0] * len(found) if encoding == "bag" else []
+    # As scikit-learn smooths it: as if one more text had every term.
+    return [float(weight) for weight in np.log((1 + count) / (1 + found)) + 1]
+
+
+def _batches(rows: pa.ChunkedArray) -> Iterator[tuple[int, Any]]:
+    """Texts as the encoder takes them, missing ones empty, with the row of the first."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    for start in range(0, len(rows), _BATCH):
+        texts = pc.fill_null(rows.slice(start, _BATCH), "")
+        yield start, np.asarray(texts.to_pylist(), object)

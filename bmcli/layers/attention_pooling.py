@@ -1,0 +1,60 @@
+"""Pooling over the steps of a sequence by a learned query."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+_NEVER = -1e9  # a score that the softmax makes 0
+
+
+@keras.saving.register_keras_serializable(package="bmcli")
+class AttentionPooling(keras.layers.Layer):
+    """The mean over the valid steps, each weighted by how well it answers a learned query; zeros if there is none.
+
+    Yang et al. 2016, section 2.2: a step's score is the product of the query with the tanh of a dense layer.
+
+    Args:
+        units: Of the dense layer and the query; by default the width of the steps.
+
+    Input shape:
+        `(batch, steps, width)`, and a mask `(batch, steps)` that is false at padding.
+
+    Output shape:
+        `(batch, width)`.
+    """
+
+    def __init__(self, units: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.units = units
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        width = input_shape[-1]
+        units = self.units or width
+        self.kernel = self.add_weight(shape=(width, units), initializer="glorot_uniform", name="kernel")
+        self.bias = self.add_weight(shape=(units,), initializer="zeros", name="bias")
+        self.query = self.add_weight(shape=(units, 1), initializer="glorot_uniform", name="query")
+
+    def call(self, inputs, mask=None):
+        keys = ops.tanh(ops.matmul(inputs, self.kernel) + self.bias)
+        # In float32: half precision has no number below -65,504.
+        scores = ops.cast(ops.matmul(keys, self.query), "float32")
+        steps = inputs
+        if mask is not None:
+            valid = ops.expand_dims(ops.cast(mask, "bool"), -1)
+            scores = ops.where(valid, scores, ops.full_like(scores, _NEVER))
+            steps = ops.where(valid, inputs, ops.zeros_like(inputs))
+        weights = ops.cast(ops.softmax(scores, axis=1), inputs.dtype)
+        return ops.sum(weights * steps, axis=1)
+
+    def compute_mask(self, inputs, mask=None):
+        return None
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0], input_shape[-1]
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}

@@ -1,0 +1,193 @@
+"""Dates as text or numbers to parts of the calendar, for preparing and for serving alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bmcli import dates
+
+DAY_S = 86_400
+PERIODS = {"minute": 60, "hour": 1440, "weekday": 7, "day": 31, "month": 12, "day_of_year": 366}
+"""Cycles of the calendar, and of how many steps each is: hours are told to the minute."""
+
+
+@keras.saving.register_keras_serializable(package="bmcli")
+class DateEncoder(keras.layers.Layer):
+    """The sine and cosine of each cycle of the calendar, and the time since the mean of the training rows.
+
+    A text in none of the formats, or a day that no calendar has, is missing: all its parts are 0.
+
+    Args:
+        formats: As `bmcli.dates` has them, the first that fits a cell reads it. One that is a number reads
+            numbers, too.
+        parts: Cycles, and `trend`.
+        offset, scale: Of the trend, `(seconds since 1970 - offset) / scale`.
+        flag: Append a channel that is 1 where the date is missing.
+
+    Input shape:
+        `(batch,)` or `(batch, 1)`, text, or float64 in which NaN is missing.
+
+    Output shape:
+        `(batch, channels)`, float32: two for a cycle, one for the trend and the flag.
+    """
+
+    def __init__(
+        self,
+        formats: Sequence[str],
+        parts: Sequence[str],
+        offset: float,
+        scale: float,
+        flag: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**{**kwargs, "autocast": False, "trainable": False})
+        self.formats, self.parts = list(formats), list(parts)
+        self.offset, self.scale, self.flag = offset, scale, flag
+
+    def seconds(self, inputs: Any) -> tuple[Any, Any]:
+        """Whole seconds since 1970, int64, and whether a cell has any, both `(batch,)`."""
+        cells = tf.reshape(inputs, [-1])
+        if cells.dtype != tf.string:
+            values = tf.cast(cells, "float64") / dates.EPOCHS[self.formats[0]]
+            told = tf.math.is_finite(values) & (tf.abs(values) < _LAST_S)
+            return tf.cast(tf.floor(tf.where(told, values, 0.0)), "int64"), told
+        cells = tf.strings.strip(cells)
+        seconds, told = tf.zeros_like(cells, "int64"), tf.zeros_like(cells, "bool")
+        for form in reversed(self.formats):
+            read, fits = _read(cells, form)
+            seconds, told = tf.where(fits, read, seconds), told | fits
+        return seconds, told
+
+    def call(self, inputs):
+        return self.encoded(*self.seconds(inputs))
+
+    def encoded(self, seconds: Any, told: Any) -> Any:
+        """The channels of moments, `(batch, channels)`, float32."""
+        channels = [self._part(part, seconds) for part in self.parts]
+        encoded = tf.where(told[:, tf.newaxis], tf.concat(channels, axis=1), 0.0)
+        return tf.concat([encoded, tf.cast(~told, "float32")[:, tf.newaxis]], axis=1) if self.flag else encoded
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "formats": self.formats,
+            "parts": self.parts,
+            "offset": self.offset,
+            "scale": self.scale,
+            "flag": self.flag,
+        }
+
+    def _part(self, part, seconds):
+        """The channels of one part, `(batch, 1)` or `(batch, 2)`, float32."""
+        if part == "trend":
+            since = (tf.cast(seconds, "float64") - tf.constant(self.offset, "float64")) / self.scale
+            return tf.cast(since, "float32")[:, tf.newaxis]
+        # Looked up, since a computed sine may differ in the last bit with the place in the batch.
+        return tf.gather(_cycle(PERIODS[part]), _step(part, seconds))
+
+
+_LAST_S = 2**38  # in the year 10,680
+
+
+def _cycle(period: int) -> np.ndarray:
+    angles = 2 * np.pi * np.arange(period) / period
+    return np.stack([np.sin(angles), np.cos(angles)], axis=1).astype("float32")
+
+
+def _step(part, seconds):
+    """How many steps into the cycle a moment is, from 0."""
+    days = seconds // DAY_S
+    if part in ("minute", "hour"):
+        return seconds % DAY_S // 60 % PERIODS[part]
+    if part == "weekday":
+        return (days + 3) % 7  # 1970 began on a Thursday.
+    year, month, day = _civil(days)
+    if part == "day_of_year":
+        return days - _days(year, tf.ones_like(month), tf.ones_like(day))
+    return (month if part == "month" else day) - 1
+
+
+def _days(year, month, day):
+    """Days from 1970 to a date of the Gregorian calendar, which years of March to February make simple."""
+    year = tf.where(month <= 2, year - 1, year)
+    era, month = year // 400, (month + 9) % 12
+    in_year = (153 * month + 2) // 5 + day - 1
+    in_era = year % 400 * 365 + year % 400 // 4 - year % 400 // 100 + in_year
+    return era * 146_097 + in_era - 719_468
+
+
+def _civil(days):
+    """Year, month and day of the days since 1970: the inverse of `_days`."""
+    days = days + 719_468
+    era, in_era = days // 146_097, days % 146_097
+    year = (in_era - in_era // 1460 + in_era // 36_524 - in_era // 146_096) // 365
+    in_year = in_era - (365 * year + year // 4 - year // 100)
+    month = (5 * in_year + 2) // 153
+    day = in_year - (153 * month + 2) // 5 + 1
+    month = tf.where(month < 10, month + 3, month - 9)
+    return year + era * 400 + tf.cast(month <= 2, "int64"), month, day
+
+
+def _read(cells: Any, form: str) -> tuple[Any, Any]:
+    """Seconds of the cells in one format, and which these are."""
+    pattern = dates.pattern(form)
+    fits = tf.strings.regex_full_match(cells, pattern.regex)
+    texts = {
+        field: tf.where(fits, tf.strings.regex_replace(cells, f"^(?:{pattern.regex})$", f"\\{group}"), "")
+        for group, field in enumerate(pattern.fields, start=1)
+    }
+    if form in dates.EPOCHS:
+        values = tf.strings.to_number(tf.where(fits, texts["number"], "0"), "float64") / dates.EPOCHS[form]
+        fits &= tf.abs(values) < _LAST_S
+        return tf.cast(tf.floor(tf.where(fits, values, 0.0)), "int64"), fits
+    year, month, day = _year(texts, cells), _month(texts, cells), _whole(texts, "day", cells, "1")
+    days = _days(year, month, day)
+    again = _civil(days)
+    fits &= (again[1] == month) & (again[2] == day)  # There is no 30th of February.
+    return days * DAY_S + _time(texts, cells) - _zone(texts, cells), fits
+
+
+def _whole(texts, field, cells, otherwise="0"):
+    """A field as whole numbers; where nothing is written, or the format has no such field, another number."""
+    found = texts.get(field, tf.zeros_like(cells))
+    return tf.strings.to_number(tf.where(found == "", otherwise, found), "int64")
+
+
+def _year(texts, cells):
+    if "year" in texts:
+        return _whole(texts, "year", cells, "1970")
+    year = _whole(texts, "short_year", cells)
+    return tf.where(year < 69, year + 2000, year + 1900)  # as POSIX divides them
+
+
+def _month(texts, cells):
+    if "month" in texts:
+        return _whole(texts, "month", cells, "1")
+    name = tf.strings.substr(tf.strings.lower(texts["month_name"]), 0, 3)
+    return 1 + tf.argmax(tf.cast(name[:, tf.newaxis] == tf.constant(dates.MONTHS), "int32"), axis=1)
+
+
+def _time(texts, cells):
+    """Seconds since midnight."""
+    hour = _whole(texts, "hour", cells)
+    if "half" in texts:
+        afternoon = tf.cast(tf.strings.lower(texts["half"]) == "pm", "int64")
+        hour = _whole(texts, "half_hour", cells) % 12 + 12 * afternoon
+    return hour * 3600 + _whole(texts, "minute", cells) * 60 + _whole(texts, "second", cells)
+
+
+def _zone(texts, cells):
+    """Seconds by which the clock is ahead of universal time."""
+    if "zone" not in texts:
+        return tf.zeros_like(cells, "int64")
+    zone = tf.strings.regex_replace(texts["zone"], "[Z:]", "")
+    zone = tf.where(zone == "", "+0000", zone)
+    hours = tf.strings.to_number(tf.strings.substr(zone, 1, 2), "int64")
+    minutes = tf.strings.to_number(tf.strings.substr(zone, 3, 2), "int64")
+    ahead = hours * 3600 + minutes * 60
+    return tf.where(tf.strings.substr(zone, 0, 1) == "-", -ahead, ahead)

@@ -1,0 +1,106 @@
+"""Counts: Poisson regression with a logarithmic link (Nelder and Wedderburn 1972)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import Field
+
+from bmcli.objectives import (
+    NUMBER_METRICS,
+    Direction,
+    Measure,
+    ObjectiveOptions,
+    check_metrics,
+    collected,
+    create_variables,
+    keras_metric,
+)
+from bmcli.recipe.fields import KerasObject
+from bmcli.specs import Column
+
+TARGETS = ("count",)
+# A percentage of 0 means nothing.
+METRICS: Mapping[str, Direction] = {
+    name: way for name, way in {**NUMBER_METRICS, "poisson": "min"}.items() if "percentage" not in name
+}
+
+# Beyond this the rate grows as a straight line: e^89 is no float32.
+_STEEPEST = 30.0
+_TINY = 1e-37
+
+
+class Options(ObjectiveOptions):
+    """Half the Poisson deviance: the likelihood of the count, less that of a perfect prediction.
+
+    The network gives the logarithm of the rate beside the mean of the training rows.
+    """
+
+    kind: Literal["count"] = Field(default="count", description="How many: the rate of a Poisson distribution.")
+
+
+@dataclass(frozen=True)
+class Count:
+    """The count of one target."""
+
+    target: Column
+    weight: float
+
+    def loss(self, target: Any, output: Any) -> Any:
+        from keras import ops
+
+        count = ops.reshape(ops.cast(target, "float32"), (-1,))
+        rate, log_rate = self._rate(output)
+        return rate - count + count * (ops.log(ops.maximum(count, 1.0)) - log_rate)
+
+    def predict(self, output: Any) -> Any:
+        """The rate, `(batch,)`."""
+        return self._rate(output)[0]
+
+    def metrics(self, extra: tuple[KerasObject, ...] = ()) -> dict[str, Measure]:
+        import keras
+
+        check_metrics(extra, METRICS, self.target)
+        own = collected({"mae": KerasObject("mean_absolute_error")}, extra, self._measure)
+        return {"poisson_deviance": Measure(keras.metrics.Mean(name="poisson_deviance"), "min", _deviance), **own}
+
+    def _rate(self, output: Any) -> tuple[Any, Any]:
+        """The rate and its logarithm, `(batch,)`."""
+        from keras import ops
+
+        linear = ops.reshape(ops.cast(output, "float32"), (-1,)) + math.log(self.target.state["mean"])
+        beyond = ops.relu(linear - _STEEPEST)
+        below = ops.minimum(linear, _STEEPEST)
+        return ops.exp(below) * (1 + beyond), below + ops.log1p(beyond)
+
+    def _measure(self, described: KerasObject, name: str, position: int) -> Measure:
+        import numpy as np
+
+        measure = Measure(keras_metric(described, name, position), METRICS[described.kind], _arguments)
+        create_variables(measure, np.zeros(2, "float32"), np.ones(2, "float32"))
+        return measure
+
+
+def width(options: Options, target: Column) -> int:
+    """The logarithm of the rate."""
+    return 1
+
+
+def build(options: Options, target: Column, train_targets: Any) -> Count:
+    return Count(target, options.weight)
+
+
+def _deviance(target: Any, prediction: Any) -> tuple[Any]:
+    from keras import ops
+
+    ratio = ops.log(ops.maximum(target, 1.0)) - ops.log(ops.maximum(prediction, _TINY))
+    return (2 * (prediction - target + target * ratio),)
+
+
+def _arguments(target: Any, prediction: Any) -> tuple[Any, Any]:
+    from keras import ops
+
+    return ops.reshape(target, (-1, 1)), ops.reshape(prediction, (-1, 1))

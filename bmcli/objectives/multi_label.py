@@ -1,0 +1,152 @@
+"""Several labels at once: each is there or not, by a sigmoid of a logit of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from bmcli.objectives import (
+    ClassOptions,
+    Direction,
+    Measure,
+    balancing,
+    binary_crossentropies,
+    check_limits,
+    check_loss,
+    check_metrics,
+    collected,
+    create_variables,
+    keras_metric,
+    weights_by_name,
+)
+from bmcli.recipe import catalogue
+from bmcli.recipe.fields import KerasKind, KerasObject
+from bmcli.specs import Column
+
+if TYPE_CHECKING:
+    import numpy as np
+
+TARGETS = ("labels",)
+METRICS: Mapping[str, Direction] = {
+    "binary_accuracy": "max",
+    "binary_crossentropy": "min",
+    "auc": "max",
+    "precision": "max",
+    "recall": "max",
+    "f1_score": "max",
+    "f_beta_score": "max",
+    "precision_at_recall": "max",
+    "recall_at_precision": "max",
+    "sensitivity_at_specificity": "max",
+    "specificity_at_sensitivity": "max",
+    "true_positives": "max",
+    "true_negatives": "max",
+    "false_positives": "min",
+    "false_negatives": "min",
+}
+
+_LOSSES = ("binary_crossentropy", "binary_focal_crossentropy")
+
+
+class Options(ClassOptions):
+    """Cross-entropy of each label, there or not, averaged over the labels.
+
+    `class_weights` by label weigh the examples that have it; `balanced` and `effective` weigh for each label the
+    examples that have it against those that have not.
+    """
+
+    kind: Literal["multi_label"] = Field(default="multi_label", description="Any number of several labels.")
+    loss: Annotated[KerasObject, KerasKind("losses")] = Field(
+        default=KerasObject("binary_crossentropy"),
+        description="A Keras loss by name: binary_crossentropy, or binary_focal_crossentropy, which counts what is "
+        "told rightly less (Lin et al. 2017).",
+    )
+
+    @field_validator("loss")
+    @classmethod
+    def _loss_suits(cls, value: KerasObject) -> KerasObject | None:
+        return check_loss(value, _LOSSES, "multi_label")
+
+
+@dataclass(frozen=True)
+class MultiLabel:
+    """The labels of one target.
+
+    Args:
+        loss_options: Those of the Keras loss with its defaults.
+        class_weights: Of a label that is not there and of one that is, `(labels, 2)` in float32, or None.
+    """
+
+    target: Column
+    loss_options: Mapping[str, Any]
+    class_weights: np.ndarray | None
+    weight: float
+
+    def loss(self, target: Any, output: Any) -> Any:
+        from keras import ops
+
+        truth, logits = ops.cast(target, "float32"), ops.cast(output, "float32")
+        losses = binary_crossentropies(truth, logits, self.loss_options)
+        if self.class_weights is not None:
+            absent, present = ops.convert_to_tensor(self.class_weights[:, 0]), self.class_weights[:, 1]
+            losses = losses * (truth * ops.convert_to_tensor(present) + (1 - truth) * absent)
+        return ops.mean(losses, axis=-1)
+
+    def predict(self, output: Any) -> Any:
+        from keras import ops
+
+        return ops.sigmoid(ops.cast(output, "float32"))
+
+    def metrics(self, extra: tuple[KerasObject, ...] = ()) -> dict[str, Measure]:
+        check_metrics(extra, METRICS, self.target)
+        own = {
+            "binary_accuracy": KerasObject("binary_accuracy"),
+            "f1_micro": KerasObject("f1_score", {"average": "micro"}),
+        }
+        return collected(own, extra, self._measure)
+
+    def _measure(self, described: KerasObject, name: str, position: int) -> Measure:
+        import numpy as np
+
+        usual = {"average": "macro", "threshold": 0.5} if described.kind in ("f1_score", "f_beta_score") else {}
+        described = KerasObject(described.kind, {**usual, **described.options})
+        check_limits(described, self.target, position)
+        measure = Measure(keras_metric(described, name, position), METRICS[described.kind], _arguments)
+        labels = len(self.target.classes)
+        create_variables(measure, np.zeros((2, labels), "uint8"), np.full((2, labels), 0.5, "float32"))
+        return measure
+
+
+def width(options: Options, target: Column) -> int:
+    """A logit for each label."""
+    return len(target.classes)
+
+
+def build(options: Options, target: Column, train_targets: Any) -> MultiLabel:
+    """The objective for a target.
+
+    Raises:
+        BmcliError: A class weight is of no label.
+    """
+    defaults = catalogue.entry("losses", options.loss.kind)["options"]
+    return MultiLabel(target, {**defaults, **options.loss.options}, _weights(options, target, train_targets),
+                      options.weight)  # fmt: skip
+
+
+def _weights(options: ClassOptions, target: Column, train_targets: Any) -> np.ndarray | None:
+    import numpy as np
+
+    if options.class_weights in ("balanced", "effective"):
+        present = np.asarray(train_targets).sum(axis=0, dtype="int64")
+        return balancing(options, np.stack([len(train_targets) - present, present], axis=-1))
+    named = weights_by_name(options.class_weights, target)
+    return None if named is None else np.stack([np.ones_like(named), named], axis=-1)
+
+
+def _arguments(target: Any, prediction: Any) -> tuple[Any, Any]:
+    from keras import ops
+
+    return ops.cast(target, "float32"), prediction

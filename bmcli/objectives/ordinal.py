@@ -1,0 +1,141 @@
+"""Ordered categories: whether each is passed, given that it was reached (CORN, Shi, Cao and Raschka 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from bmcli.objectives import (
+    ClassOptions,
+    Direction,
+    Measure,
+    check_limits,
+    check_metrics,
+    class_weights,
+    collected,
+    create_variables,
+    keras_metric,
+)
+from bmcli.recipe.fields import KerasObject
+from bmcli.specs import Column
+
+if TYPE_CHECKING:
+    import numpy as np
+
+TARGETS = ("ordered",)
+
+# Each metric takes ranks, or the probabilities of the categories.
+_METRICS: Mapping[str, tuple[str, Direction]] = {
+    "mean_absolute_error": ("ranks", "min"),
+    "mean_squared_error": ("ranks", "min"),
+    "root_mean_squared_error": ("ranks", "min"),
+    "sparse_categorical_crossentropy": ("probabilities", "min"),
+    "sparse_top_k_categorical_accuracy": ("probabilities", "max"),
+}
+METRICS: Mapping[str, Direction] = {name: direction for name, (_, direction) in _METRICS.items()}
+
+
+class Options(ClassOptions):
+    """Cross-entropy of the steps between the categories; the same as that of the category itself.
+
+    A logit tells for each category but the highest whether it is passed, if it was reached. The probability of
+    reaching a category is the product of those before it, so it never grows from one category to the next.
+    """
+
+    kind: Literal["ordinal"] = Field(default="ordinal", description="One of several categories in order.")
+
+
+@dataclass(frozen=True)
+class Ordinal:
+    """Ranks of one target.
+
+    Args:
+        class_weights: `(classes,)` in float32, or None.
+    """
+
+    target: Column
+    class_weights: np.ndarray | None
+    weight: float
+
+    def loss(self, target: Any, output: Any) -> Any:
+        from keras import ops
+
+        logits = ops.cast(output, "float32")
+        rank = ops.expand_dims(ops.cast(target, "int32"), -1)
+        steps = ops.arange(len(self.target.classes) - 1, dtype="int32")
+        passed = ops.cast(rank > steps, "float32")
+        stopped = ops.cast(ops.equal(rank, steps), "float32")
+        losses = ops.sum(passed * ops.softplus(-logits) + stopped * ops.softplus(logits), axis=-1)
+        if self.class_weights is None:
+            return losses
+        return losses * ops.take(ops.convert_to_tensor(self.class_weights), target)
+
+    def predict(self, output: Any) -> Any:
+        """Probabilities `(batch, classes)`."""
+        from keras import ops
+
+        logits = ops.cast(output, "float32")
+        passed = ops.exp(ops.cumsum(-ops.softplus(-logits), axis=-1))  # that this category and all before are
+        sure = ops.ones_like(logits[:, :1])
+        reached = ops.concatenate([sure, passed], axis=-1)
+        return reached * ops.concatenate([ops.sigmoid(-logits), sure], axis=-1)
+
+    def metrics(self, extra: tuple[KerasObject, ...] = ()) -> dict[str, Measure]:
+        import keras
+
+        check_metrics(extra, METRICS, self.target)
+        hits = Measure(keras.metrics.Mean(name="accuracy"), "max", _hits)
+        rest = collected({"mae": KerasObject("mean_absolute_error")}, extra, self._measure)
+        return {"accuracy": hits, **rest}
+
+    def _measure(self, described: KerasObject, name: str, position: int) -> Measure:
+        import numpy as np
+
+        form, direction = _METRICS[described.kind]
+        check_limits(described, self.target, position)
+        arguments = _ranks if form == "ranks" else _probabilities
+        measure = Measure(keras_metric(described, name, position), direction, arguments)
+        count = len(self.target.classes)
+        create_variables(measure, np.zeros(2, "int32"), np.full((2, count), 1 / count, "float32"))
+        return measure
+
+
+def width(options: Options, target: Column) -> int:
+    """A logit for each step from a category to the next."""
+    return len(target.classes) - 1
+
+
+def build(options: Options, target: Column, train_targets: Any) -> Ordinal:
+    """The objective for a target.
+
+    Raises:
+        BmcliError: A class weight is of no category.
+    """
+    return Ordinal(target, class_weights(options, target, train_targets), options.weight)
+
+
+def _median(prediction: Any) -> Any:
+    """The highest category that is more probable to be reached than not, as a number, `(batch,)`."""
+    from keras import ops
+
+    reached = 1 - ops.cumsum(prediction[:, :-1], axis=-1)
+    return ops.sum(ops.cast(reached > 0.5, "float32"), axis=-1)
+
+
+def _hits(target: Any, prediction: Any) -> tuple[Any]:
+    from keras import ops
+
+    return (ops.cast(ops.equal(ops.cast(target, "float32"), _median(prediction)), "float32"),)
+
+
+def _ranks(target: Any, prediction: Any) -> tuple[Any, Any]:
+    from keras import ops
+
+    return ops.expand_dims(ops.cast(target, "float32"), -1), ops.expand_dims(_median(prediction), -1)
+
+
+def _probabilities(target: Any, prediction: Any) -> tuple[Any, Any]:
+    return target, prediction

@@ -1,0 +1,133 @@
+"""Quantiles of a number, which never cross (Koenker and Bassett 1978)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from bmcli.objectives import (
+    NUMBER_METRICS,
+    Measure,
+    ObjectiveOptions,
+    check_metrics,
+    collected,
+    create_variables,
+    keras_metric,
+    middle,
+    unscaled,
+)
+from bmcli.recipe.fields import KerasObject, fault
+from bmcli.specs import Column
+
+TARGETS = ("number",)
+METRICS = NUMBER_METRICS
+
+
+class Options(ObjectiveOptions):
+    """Pinball loss of the standardised number, averaged over the quantiles.
+
+    The network gives the lowest quantile, and for each other one how much higher it is than the one before.
+    """
+
+    kind: Literal["quantile"] = Field(default="quantile", description="Several quantiles of a number.")
+    quantiles: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1)] = Field(
+        default=(0.1, 0.5, 0.9),
+        description="Shares of the rows that lie below what is predicted, from low to high. The one nearest to 0.5 is "
+        "measured as the prediction, the outer two as an interval.",
+    )
+
+    @field_validator("quantiles")
+    @classmethod
+    def _rise(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(low >= high for low, high in pairwise(value)):
+            raise fault("quantiles", "expected shares from low to high.",
+                        f"Write {sorted(set(value))}.")  # fmt: skip
+        return value
+
+
+@dataclass(frozen=True)
+class Quantile:
+    """Quantiles of one target, from low to high."""
+
+    target: Column
+    quantiles: tuple[float, ...]
+    weight: float
+
+    def loss(self, target: Any, output: Any) -> Any:
+        from keras import ops
+
+        error = ops.reshape(ops.cast(target, "float32"), (-1, 1)) - _rising(output)
+        return ops.mean(self._pinball(error), axis=-1)
+
+    def predict(self, output: Any) -> Any:
+        """The quantiles in the target's own unit, `(batch, quantiles)`."""
+        return unscaled(self.target, _rising(output))
+
+    def metrics(self, extra: tuple[KerasObject, ...] = ()) -> dict[str, Measure]:
+        import keras
+
+        check_metrics(extra, METRICS, self.target)
+        means = {"pinball": Measure(keras.metrics.Mean(name="pinball"), "min", self._losses)}
+        if len(self.quantiles) > 1:
+            means["coverage"] = Measure(keras.metrics.Mean(name="coverage"), "max", self._covered)
+        return {**means, **collected({"mae": KerasObject("mean_absolute_error")}, extra, self._measure)}
+
+    def _pinball(self, error: Any) -> Any:
+        """Loss for each quantile, `(batch, quantiles)`, of how much the truth is above it."""
+        from keras import ops
+
+        shares = ops.convert_to_tensor(self.quantiles, "float32")
+        return ops.maximum(shares * error, (shares - 1) * error)
+
+    def _measure(self, described: KerasObject, name: str, position: int) -> Measure:
+        import numpy as np
+
+        measure = Measure(keras_metric(described, name, position), METRICS[described.kind], self._arguments)
+        create_variables(measure, np.zeros(2, "float32"), np.zeros((2, len(self.quantiles)), "float32"))
+        return measure
+
+    def _truth(self, target: Any) -> Any:
+        """In the target's own unit, `(batch, 1)`."""
+        from keras import ops
+
+        return ops.reshape(unscaled(self.target, target), (-1, 1))
+
+    def _losses(self, target: Any, prediction: Any) -> tuple[Any]:
+        from keras import ops
+
+        return (ops.mean(self._pinball(self._truth(target) - prediction), axis=-1),)
+
+    def _covered(self, target: Any, prediction: Any) -> tuple[Any]:
+        """Whether the outer interval holds the truth, 0 or 1, `(batch,)`."""
+        from keras import ops
+
+        truth = self._truth(target)[:, 0]
+        inside = ops.logical_and(prediction[:, 0] <= truth, truth <= prediction[:, -1])
+        return (ops.cast(inside, "float32"),)
+
+    def _arguments(self, target: Any, prediction: Any) -> tuple[Any, Any]:
+        """The truth and the middle quantile, `(batch, 1)`."""
+        at = middle(self.quantiles)
+        return self._truth(target), prediction[:, at : at + 1]
+
+
+def width(options: Options, target: Column) -> int:
+    """A number for each quantile."""
+    return len(options.quantiles)
+
+
+def build(options: Options, target: Column, train_targets: Any) -> Quantile:
+    return Quantile(target, options.quantiles, options.weight)
+
+
+def _rising(output: Any) -> Any:
+    """The standardised quantiles, `(batch, quantiles)`: the first as it is, each other one above the one before."""
+    from keras import ops
+
+    output = ops.cast(output, "float32")
+    steps = [output[:, :1], *(ops.softplus(output[:, at : at + 1]) for at in range(1, output.shape[1]))]
+    # One after the other, because a cumulative sum may add in another order, and be lower by a rounding error.
+    return ops.concatenate(list(accumulate(steps)), axis=-1)

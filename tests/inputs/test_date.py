@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from bmcli import dates
+from bmcli.cells import RowFault
+from bmcli.errors import BmcliError
+from bmcli.inputs import date
+from bmcli.layers.date_encoder import PERIODS, DateEncoder
+from bmcli.specs import Column
+
+NAN = float("nan")
+
+
+def text(*cells: str | None) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.array(cells, pa.string())])
+
+
+def fit(rows: Any, **options: Any) -> Column:
+    return date.fit("x", rows, date.Options(**options))
+
+
+def seconds(cell: str, form: str) -> int | None:
+    moments, told = DateEncoder([form], ["trend"], 0.0, 1.0).seconds([cell])
+    return int(moments[0]) if told[0] else None
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31)), min_size=1, max_size=20))
+def test_every_moment_of_the_calendar_is_read_as_python_reads_it(moments: list[datetime]) -> None:
+    moments = [moment.replace(microsecond=0) for moment in moments]
+    layer = DateEncoder(["iso"], ["month", "day", "day_of_year", "weekday", "hour", "minute"], 0.0, 1.0)
+    found, told = layer.seconds([moment.isoformat() for moment in moments])
+    assert bool(np.all(told))
+    assert found.numpy().tolist() == [round((m - datetime(1970, 1, 1)) / timedelta(seconds=1)) for m in moments]
+    steps = [
+        (m.month - 1, m.day - 1, m.timetuple().tm_yday - 1, m.weekday(), m.hour * 60 + m.minute, m.minute)
+        for m in moments
+    ]
+    angles = 2 * np.pi * np.array(steps) / [PERIODS[part] for part in layer.parts]
+    expected = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(len(moments), -1)
+    np.testing.assert_allclose(layer.encoded(found, told), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("cell", "form", "expected"),
+    [
+        ("2024-02-29", "iso", datetime(2024, 2, 29)),
+        (" 2024-02-29T23:59 ", "iso", datetime(2024, 2, 29, 23, 59)),
+        ("2024-02-29 01:02:03.999", "iso", datetime(2024, 2, 29, 1, 2, 3)),
+        ("2024-02-29T01:00:00Z", "iso", datetime(2024, 2, 29, 1)),
+        ("2024-02-29T01:00:00+05:30", "iso", datetime(2024, 2, 28, 19, 30)),
+        ("2024-02-29T01:00-0130", "iso", datetime(2024, 2, 29, 2, 30)),
+        ("29.2.2024", "%d.%m.%Y", datetime(2024, 2, 29)),
+        ("1/2/69", "%m/%d/%y", datetime(1969, 1, 2)),
+        ("1/2/68", "%m/%d/%y", datetime(2068, 1, 2)),
+        ("20240229", "%Y%m%d", datetime(2024, 2, 29)),
+        ("3 SEPT 2024", "%d %b %Y", datetime(2024, 9, 3)),
+        ("Mon, 03 June 2024 12:05 am", "%a, %d %B %Y %I:%M %p", datetime(2024, 6, 3, 0, 5)),
+        ("June 3, 2024 12:05 PM", "%b %d, %Y %I:%M %p", datetime(2024, 6, 3, 12, 5)),
+        ("May 2024", "%b %Y", datetime(2024, 5, 1)),
+        ("100% 2024/5", "100%% %Y/%m", datetime(2024, 5, 1)),
+        ("1709164800.75", "seconds", datetime(2024, 2, 29)),
+        ("1709164800999", "milliseconds", datetime(2024, 2, 29)),
+        ("2023-02-29", "iso", None),
+        ("31.4.2024", "%d.%m.%Y", None),
+        ("2024-13-01", "iso", None),
+        ("2024-1-1", "iso", None),
+        ("2024021", "%Y%m%d", None),
+        ("24:00 1.1.2024", "%H:%M %d.%m.%Y", None),
+        ("yesterday", "iso", None),
+        ("99999999999999", "seconds", None),
+        ("", "iso", None),
+    ],
+)
+def test_formats(cell: str, form: str, expected: datetime | None) -> None:
+    moment = None if expected is None else round(expected.replace(tzinfo=UTC).timestamp())
+    assert seconds(cell, form) == moment
+
+
+@pytest.mark.parametrize(
+    ("cells", "form"),
+    [
+        (["2024-01-31", None, "1999-12-01 10:00:00"], "iso"),
+        (["31/1/2024", "01/02/2024"], "%d/%m/%Y"),
+        (["1/31/24", "01/02/24"], "%m/%d/%y"),
+        (["31.01.2024 10:00", ""], "%d.%m.%Y %H:%M"),
+        (["Jan 31, 2024", "February 1, 2024"], "%b %d, %Y"),
+        (["20240131", "19991231"], "%Y%m%d"),
+        (["1709164800", "1709164900"], "seconds"),
+        (["1709164800000", "1709164900123"], "milliseconds"),
+    ],
+)
+def test_the_only_format_that_fits_is_found(cells: list[str | None], form: str) -> None:
+    assert fit(text(*cells)).state["formats"] == [form]
+
+
+def test_usual_formats_are_all_right() -> None:
+    assert len(set(dates.USUAL)) == len(dates.USUAL)
+    for form in dates.USUAL:
+        assert dates.pattern(form).fields
+
+
+def test_a_date_that_can_be_read_in_two_ways_is_a_fault() -> None:
+    with pytest.raises(BmcliError, match=r"like '01/02/2024' can be read as %d/%m/%Y and %m/%d/%Y") as caught:
+        fit(text(None, "01/02/2024", "03/04/2024"))
+    assert caught.value.faults[0].path == "data.inputs.x.format"
+    assert caught.value.faults[0].suggestion == 'Tell which: `format: "%d/%m/%Y"`.'
+
+
+def test_a_column_in_three_formats_is_a_fault_until_it_is_told_so() -> None:
+    rows = text("2024-01-31", "31.01.2024", "Jan 31, 2024", "2024-02-01")
+    with pytest.raises(BmcliError, match=r"written in 3 formats: iso, %d.%m.%Y and %b %d, %Y") as caught:
+        fit(rows)
+    assert '`format: ["iso", "%d.%m.%Y", "%b %d, %Y"]`' in caught.value.faults[0].suggestion
+    column = fit(rows, format=("iso", "%d.%m.%Y", "%b %d, %Y"))
+    array = date.encode(rows, column)
+    assert (array[:3] == array[0]).all()
+    assert array[3, 0] > array[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("cells", "options", "received"),
+    [
+        (["2024-01-31", "soon"], {}, "expected a date, received 'soon'"),
+        (["2024-01-31", "2024-02-30"], {}, "format iso, received '2024-02-30'"),
+        (["2024-01-31", "31.1.2024"], {"format": "iso"}, "format iso, received '31.1.2024'"),
+    ],
+)
+def test_what_is_no_date_is_a_fault(cells: list[str], options: dict[str, Any], received: str) -> None:
+    with pytest.raises(RowFault, match=received) as caught:
+        fit(text(*cells), **options)
+    assert (caught.value.row, caught.value.cell) == (1, cells[1])
+
+
+def test_a_date_of_another_split_that_cannot_be_read_is_a_fault() -> None:
+    column = fit(text("2024-01-31", "2024-02-01"))
+    with pytest.raises(RowFault, match=r"received '1\.2\.2024'") as caught:
+        date.encode(text("2024-01-31", None, "1.2.2024"), column)
+    assert caught.value.row == 2
+
+
+def test_missing_dates_are_the_middle_and_flagged() -> None:
+    column = fit(text("2024-01-01", None, "2024-01-03"), parts=("trend", "weekday"))
+    array = date.encode(text(None, "2024-01-02"), column)
+    assert array[0].tolist() == [0, 0, 0, 1]
+    assert array[1, [0, 3]].tolist() == [0, 0]
+    unflagged = fit(text("2024-01-01", "2024-01-03"), parts=("trend",))
+    assert date.encode(text(None, "2024-01-03"), unflagged).tolist() == [[0], [1]]
+
+
+def test_the_time_of_day_is_a_part_where_rows_tell_it() -> None:
+    assert fit(text("2024-01-01", "2024-01-02")).state["parts"] == ["trend", "day_of_year", "weekday"]
+    assert fit(text("2024-01-01 10:30")).state["parts"] == ["trend", "day_of_year", "weekday", "hour"]
+    with pytest.raises(BmcliError, match="tell no time of day, so there is no hour") as caught:
+        fit(text("2024-01-01"), parts=("trend", "hour"))
+    assert caught.value.faults[0].path == "data.inputs.x.parts.1"
+
+
+def test_numbers_are_seconds_or_milliseconds() -> None:
+    column = fit(np.array([0.0, NAN, 86400.0]), parts=("trend",))
+    assert date.encode(np.array([0, 86400, 43200]), column).tolist() == [[-1, 0], [1, 0], [0, 0]]
+    column = fit(np.array([[0], [86_400_000]]), parts=("trend",), format="milliseconds")
+    assert date.encode(np.array([[0], [86_400_000]]), column).tolist() == [[-1], [1]]
+    with pytest.raises(BmcliError, match="holds numbers, which are seconds or milliseconds"):
+        fit(np.array([20240131]), format="%Y%m%d")
+    with pytest.raises(BmcliError, match="expected one date a row"):
+        fit(np.zeros((2, 3)))
+    with pytest.raises(RowFault, match="expected a date in the format seconds, received 1e\\+300"):
+        fit(np.array([1e300]))
+
+
+def test_dates_as_numbers_do_not_fit_dates_as_text() -> None:
+    with pytest.raises(BmcliError, match="expected dates as text"):
+        date.encode(np.array([0]), fit(text("2024-01-01")))
+
+
+@pytest.mark.parametrize("rows", [text(None, ""), np.array([NAN])])
+def test_a_column_without_values_is_a_fault(rows: Any) -> None:
+    with pytest.raises(BmcliError, match="the training rows have no value"):
+        fit(rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"format": "%d.%m.%Q"}, "no directive '%Q'"),
+        ({"format": "%d.%m"}, "does not tell year and month"),
+        ({"format": ("iso", "%Y %m %Y")}, "tells the same twice"),
+        ({"format": "%Y-%m-%d %I:%M"}, "needs %I and %p together"),
+        ({"format": ()}, "at least one format"),
+        ({"parts": ("hour", "hour")}, "every part once"),
+    ],
+)
+def test_wrong_options_are_a_fault(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        date.Options(**options)

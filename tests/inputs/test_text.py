@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+from pydantic import ValidationError
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+
+from bmcli.errors import BmcliError
+from bmcli.inputs import text
+from bmcli.specs import Column
+
+REVIEWS = [
+    "The tea is good, very good!",
+    "Not good. The box was open",
+    "",
+    "Bad tea, bad box: bad",
+    "good value for the money",
+    "unlike all others",
+]
+PLAIN = {"punctuation": "drop", "min_count": 1}
+
+
+def rows(*cells: str | None) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.array(cells, pa.string())])
+
+
+def fit(*cells: str | None, **options: Any) -> Column:
+    return text.fit("x", rows(*cells), text.Options(**{"min_count": 1, **options}))
+
+
+def terms(cell: str, **options: Any) -> list[str]:
+    """What a text is split into, shorter n-grams first."""
+    layer = text.encoder(fit("some text of six words here", **{"ngrams": (1, 1), **options}))
+    return [term.decode() for term in layer.terms([cell]).values.numpy()]
+
+
+def vectors(column: Column, *cells: str | None) -> np.ndarray:
+    """What the network sees, one column for each term of the vocabulary."""
+    feature = text.feature(column, keras.ops.convert_to_tensor(text.encode(rows(*cells), column)))
+    return feature.tensor.numpy()[:, 2:]
+
+
+def in_our_order(vectorizer: Any, column: Column, texts: list[str]) -> np.ndarray:
+    found = vectorizer.transform(texts).toarray()
+    return found[:, [vectorizer.vocabulary_[term] for term in column.state["vocabulary"]]]
+
+
+@pytest.mark.parametrize("ngrams", [(1, 1), (1, 2), (2, 3)])
+def test_tfidf_is_that_of_scikit_learn(ngrams: tuple[int, int]) -> None:
+    column = fit(*REVIEWS, ngrams=ngrams, punctuation="drop")
+    theirs = TfidfVectorizer(token_pattern=r"(?u)\w+", ngram_range=ngrams).fit(REVIEWS)
+    assert set(theirs.vocabulary_) == set(column.state["vocabulary"])
+    others = ["good tea and a bad bad box", "nothing of it", "the the the"]
+    for texts in (REVIEWS, others):
+        np.testing.assert_allclose(vectors(column, *texts), in_our_order(theirs, column, texts), atol=1e-6)
+
+
+@pytest.mark.parametrize("ngrams", [(1, 1), (2, 4)])
+def test_a_bag_of_characters_is_that_of_scikit_learn(ngrams: tuple[int, int]) -> None:
+    column = fit(*REVIEWS, encoding="bag", tokens="characters", ngrams=ngrams)
+    theirs = CountVectorizer(analyzer="char", ngram_range=ngrams).fit(REVIEWS)
+    assert set(theirs.vocabulary_) == set(column.state["vocabulary"])
+    np.testing.assert_array_equal(vectors(column, *REVIEWS), in_our_order(theirs, column, REVIEWS))
+
+
+def test_accents_are_stripped_as_scikit_learn_strips_them() -> None:
+    cells = ["Déjà vu, ÅNGSTRÖM e\u0301", "Ελλάδα ёлка й", "한국 がく"]
+    theirs = CountVectorizer(token_pattern=r"(?u)\w+", strip_accents="unicode").fit(cells[:2])
+    assert set(fit(*cells[:2], accents="strip", **{**PLAIN, "ngrams": (1, 1)}).state["vocabulary"]) == set(
+        theirs.vocabulary_
+    )
+    assert terms(cells[2], accents="strip") == ["한국", "がく"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, ["don", "'", "t", "pay", "£", "5", "!", "!", "ça"]),
+        ({"punctuation": "drop"}, ["don", "t", "pay", "5", "ça"]),
+        ({"punctuation": "keep"}, ["don't", "pay", "£5!!", "ça"]),
+        ({"lowercase": False, "punctuation": "drop"}, ["DON", "t", "pay", "5", "Ça"]),
+        ({"punctuation": "drop", "ngrams": (2, 2)}, ["don t", "t pay", "pay 5", "5 ça"]),
+        ({"punctuation": "drop", "ngrams": (4, 6)}, ["don t pay 5", "t pay 5 ça", "don t pay 5 ça"]),
+    ],
+)
+def test_texts_are_split_into_words(options: dict[str, Any], expected: list[str]) -> None:
+    assert terms("DON't pay\t£5!!\u00a0\n Ça", **options) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, ["ñ", " ", "ß", "!", "👍"]),
+        ({"punctuation": "drop"}, ["ñ", " ", "ß"]),
+        ({"ngrams": (2, 2)}, ["ñ ", " ß", "ß!", "!👍"]),
+    ],
+)
+def test_texts_are_split_into_characters(options: dict[str, Any], expected: list[str]) -> None:
+    assert terms(" Ñ  ß!👍 ", tokens="characters", **options) == expected
+
+
+def test_the_vocabulary_is_the_most_frequent_terms_and_then_the_first_by_letters() -> None:
+    column = fit("b b c d", "a c d", ngrams=(1, 1), vocabulary=3)
+    assert column.state["vocabulary"] == ["b", "c", "d"]
+    assert fit("b b c d", "a c d", ngrams=(1, 1), min_count=2).state["vocabulary"] == ["b", "c", "d"]
+
+
+def test_terms_of_other_rows_are_not_learned() -> None:
+    column = fit("a b", "b", ngrams=(1, 1))
+    assert text.encode(rows("b z", "z"), column).tolist() == [[[2, 0], [1, 0]], [[0, 0], [0, 0]]]
+
+
+def test_a_sequence_keeps_the_place_of_unknown_terms() -> None:
+    column = fit("b b a", "b", encoding="sequence", length=4)
+    array = text.encode(rows("z a b", None, "", "a a a a b"), column)
+    assert array.tolist() == [[1, 3, 2, 0], [1, 0, 0, 0], [1, 0, 0, 0], [3, 3, 3, 3]]
+    feature = text.feature(column, keras.ops.convert_to_tensor(array))
+    assert feature.tensor.shape == (4, 4, 64)
+    np.testing.assert_array_equal(feature.mask, array != 0)
+
+
+def test_empty_and_missing_texts_are_empty_bags() -> None:
+    column = fit("a", "b")
+    assert not vectors(column, "", None, "z", "?").any()
+
+
+def test_texts_are_cut_at_the_length_of_nearly_all() -> None:
+    cells = [" ".join(f"w{i}" for i in range(count)) for count in range(1, 101)]
+    assert fit(*cells, ngrams=(1, 1)).shape == (2, 100)
+    assert fit(*cells, ngrams=(1, 1), length=7).shape == (2, 7)
+    assert fit(*cells, encoding="sequence").shape == (96,)
+    longest = " ".join(f"w{i}" for i in range(5000))
+    assert fit(longest, longest, ngrams=(1, 1)).shape == (2, 2048)
+
+
+def test_a_bag_with_a_dimension_is_the_vector_times_a_matrix() -> None:
+    from bmcli.layers.text_bag import TextBag
+
+    column = fit(*REVIEWS)
+    encoded = text.encode(rows(*REVIEWS), column)
+    weights = column.state["weights"]
+    layer = TextBag(weights, normalize=True, dimension=5)
+    embedded = layer(encoded)
+    wide = TextBag(weights, normalize=True)(encoded)
+    np.testing.assert_allclose(embedded, wide @ layer.embeddings, atol=1e-6)
+    compiled = tf.function(TextBag(weights, normalize=True), jit_compile=True)
+    np.testing.assert_allclose(compiled(encoded), wide, atol=1e-6)
+
+
+def test_a_served_text_that_is_no_utf8_is_read_all_the_same() -> None:
+    layer = text.encoder(fit("a b", ngrams=(1, 1)))
+    assert layer(tf.constant([b"a \xff\xfe b"])).numpy().tolist() == [[[2, 3], [1, 1]]]
+
+
+def test_numbers_are_no_texts() -> None:
+    with pytest.raises(BmcliError, match="column 'x': expected text, received an array of numbers"):
+        text.fit("x", np.zeros((3, 2)), text.Options())
+
+
+@pytest.mark.parametrize(
+    ("cells", "options", "message"),
+    [
+        ([None, ""], {}, "no text with words"),
+        (["?!", " "], {"punctuation": "drop"}, "no text with words"),
+        (["a", "b"], {"min_count": 2}, "no term is in the training rows 2 times"),
+    ],
+)
+def test_texts_without_terms_are_a_fault(cells: list[str | None], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(BmcliError, match=message):
+        fit(*cells, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ngrams": (2, 1)}, "shortest, longest"),
+        ({"encoding": "sequence", "ngrams": (1, 2)}, "have no order"),
+        ({"tokens": "characters", "punctuation": "split"}, "goes with `tokens: words`"),
+    ],
+)
+def test_options_that_do_not_fit_are_a_fault(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        text.Options(**options)
+
+
+def test_a_family_of_sequences_says_how_it_can_read_a_text() -> None:
+    from bmcli.models import rnn
+    from bmcli.specs import DataSpec
+
+    spec = DataSpec((fit(*REVIEWS),), (), {}, "", "")
+    with pytest.raises(BmcliError, match="rnn works on one sequence or image") as caught:
+        rnn.build(rnn.Options(), spec, {"y": 2})
+    assert caught.value.faults[0].suggestion == "Write `encoding: sequence` for 'x' in data.inputs, or use `kind: mlp`."
+    spec = DataSpec((fit(*REVIEWS, encoding="sequence"),), (), {}, "", "")
+    assert rnn.build(rnn.Options(), spec, {"y": 2}).output["y"].shape == (None, 2)
