@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
@@ -13,7 +14,7 @@ from pydantic import Field
 from bmcli import inputs
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature
-from bmcli.recipe.fields import Activation, Initializer, KerasObject, Kind, Regularizer
+from bmcli.recipe.fields import Activation, Initializer, KerasObject, Kind, Options, Regularizer
 from bmcli.specs import DataSpec
 
 if TYPE_CHECKING:
@@ -25,7 +26,10 @@ Size = Annotated[int, Field(ge=1)]
 Sizes = Size | tuple[Size, Size]
 """Rows and columns, or one number for both."""
 
-_SEQUENCE, _IMAGE = 3, 4  # ranks of a feature's tensor, batch axis included
+_VECTOR, _SEQUENCE, _IMAGE = 2, 3, 4  # ranks of a feature's tensor, batch axis included
+SMALL_IMAGE = 64  # pixels a side
+_GROUP = 16  # channels normalized together, as in table 3 of Wu and He 2018
+_MOMENTUM = 0.9  # of moving averages: Keras' 0.99 is still far off after the few hundred steps of a small table
 
 
 class Family(Protocol):
@@ -67,8 +71,54 @@ class DenseOptions(Kind):
     )
 
 
+class ConvolutionOptions(Kind):
+    """Options of the convolutional families. A convolution is: linear map, normalization, activation."""
+
+    stem: Literal["small", "halving", "large"] | None = Field(
+        default=None,
+        description="The first convolution: small is 3x3; halving is 3x3 in steps of 2; large is 7x7 in steps of 2 and "
+        "pooling, which leaves a sixteenth of the pixels. By default small below 64 pixels a side, else large.",
+    )
+    normalization: Literal["batch", "group"] = Field(
+        default="batch",
+        description="Normalization of each convolution: batch (Ioffe and Szegedy 2015), or group (Wu and He 2018), "
+        "which does not depend on the batch and suits small ones.",
+    )
+    activation: Activation = Field(default=KerasObject("relu"), description="Keras activation of the convolutions.")
+    kernel_initializer: Initializer = Field(
+        default=KerasObject("he_normal"), description="Keras initializer of the weights of the convolutions."
+    )
+    kernel_regularizer: Regularizer | None = Field(
+        default=None, description="Keras regularizer of the weights of the convolutions, as {kind: l2, l2: 1e-4}."
+    )
+    dropout: Rate = Field(
+        default=0.0, description="Share of the pooled features set to 0 in training, before the output."
+    )
+
+
+class PeriodicOptions(Options):
+    """Numbers as waves of learned frequencies, each followed by a dense layer of its own."""
+
+    frequencies: Size = Field(default=16, description="Frequencies of each number.")
+    deviation: Annotated[float, Field(gt=0)] = Field(
+        default=0.1,
+        description="Deviation of the frequencies at first, in cycles for each unit of the number: more lets the "
+        "network see finer steps, and learn more noise.",
+    )
+    width: Units = Field(default=16, description="Size of the vector that each number becomes.")
+
+
+Embedding = Annotated[
+    PeriodicOptions | None,
+    Field(
+        description="Numbers as waves, {} with the usual options, before the first layer (Gorishniy et al. 2022), "
+        "which helps where the answer jumps or swings with a number; null takes numbers as they are.",
+    ),
+]
+
+
 def open_inputs(spec: DataSpec, reserved: Iterable[str] = ()) -> tuple[dict[str, Any], list[Feature]]:
-    """Input tensors by column name, in their encoded shape and dtype, and the features inside.
+    """Input tensors by column name, in their encoded shape and dtype, and the features and crosses inside.
 
     Args:
         reserved: Names the family gives to layers of its own.
@@ -80,17 +130,25 @@ def open_inputs(spec: DataSpec, reserved: Iterable[str] = ()) -> tuple[dict[str,
     tensors = {
         column.name: keras.Input(column.shape, dtype=column.dtype, name=names[column.name]) for column in spec.inputs
     }
-    return tensors, [inputs.kind_of(column).feature(column, tensors[column.name]) for column in spec.inputs]
+    features = [inputs.kind_of(column).feature(column, tensors[column.name]) for column in spec.inputs]
+    return tensors, [*features, *(inputs.cross_feature(cross, tensors) for cross in spec.crosses)]
 
 
-def close(tensors: Mapping[str, Any], features: Any, heads: Mapping[str, int]) -> keras.Model:
+def close(
+    tensors: Mapping[str, Any], features: Any, heads: Mapping[str, int], regularizer: KerasObject | None = None
+) -> keras.Model:
     """The network from its inputs and its last features `(batch, width)`: a linear head for each target."""
+    return network(tensors, {name: head(features, width, regularizer) for name, width in heads.items()})
+
+
+def head(features: Any, width: int, regularizer: KerasObject | None = None) -> Any:
+    """A linear map to logits or plain numbers, `(batch, width)`."""
     import keras
 
-    # Heads compute in float32 under mixed precision, as losses need.
-    return network(
-        tensors, {name: keras.layers.Dense(width, dtype="float32")(features) for name, width in heads.items()}
-    )
+    from bmcli.layers.keras_objects import make
+
+    # In float32 under mixed precision, as losses need.
+    return keras.layers.Dense(width, dtype="float32", kernel_regularizer=make("regularizers", regularizer))(features)
 
 
 def network(tensors: Mapping[str, Any], outputs: Mapping[str, Any]) -> keras.Model:
@@ -130,6 +188,48 @@ def vector(feature: Feature) -> Any:
     return tensor if len(tensor.shape) == 2 else keras.layers.Flatten()(tensor)
 
 
+def vectors(
+    features: Sequence[Feature], periodic: PeriodicOptions | None = None, of: Callable[[Feature], Any] = vector
+) -> list[Any]:
+    """All features as vectors, `(batch, width)` each; with `periodic` the numbers come first, as waves.
+
+    Args:
+        of: How any other feature becomes a vector.
+
+    Raises:
+        BmcliError: There is no number to become waves.
+    """
+    if periodic is None:
+        return [of(feature) for feature in features]
+    import keras
+
+    from bmcli.layers.periodic import Periodic
+
+    numbers = [feature for feature in features if is_number(feature)]
+    if not numbers:
+        raise BmcliError(
+            "`periodic` is for numbers, and no input is one.", path="model.periodic", suggestion="Leave it out."
+        )
+    waves = Periodic(periodic.frequencies, periodic.deviation, periodic.width)(join([f.tensor for f in numbers]))
+    return [keras.layers.Flatten()(waves), *(of(feature) for feature in features if not is_number(feature))]
+
+
+def is_number(feature: Feature) -> bool:
+    """Whether a feature is one number or several, and not an image, a sequence, or a code made a vector."""
+    return len(feature.tensor.shape) == _VECTOR and feature.column.dtype.startswith("float")
+
+
+def check_table(features: Sequence[Feature], family: str) -> None:
+    """Raises BmcliError if an input is a sequence or an image."""
+    for feature in features:
+        if len(feature.tensor.shape) != _VECTOR:
+            raise BmcliError(
+                f"{family} works on the columns of a table, but '{feature.column.name}' is {_shape(feature.tensor)}.",
+                path="model",
+                suggestion="Use another family, or leave it out of data.inputs.",
+            )
+
+
 def join(vectors: Sequence[Any]) -> Any:
     """Vectors side by side, `(batch, sum of widths)`."""
     import keras
@@ -154,11 +254,19 @@ def sole(features: Sequence[Feature], family: str, *, sequences: bool) -> tuple[
         raise BmcliError(
             f"{family} works on one {wanted}, but {len(fitting) or 'none'} of these inputs fits: {received}.",
             path="model",
-            suggestion="Choose it in data.inputs, or connect several with `kind: layers`."
-            if fitting
-            else "Use `kind: mlp` for columns, or name the column's kind in data.inputs.",
+            suggestion=_instead(features, bool(fitting)),
         )
     return fitting[0], [feature for feature in features if feature is not fitting[0]]
+
+
+def _instead(features: Sequence[Feature], several: bool) -> str:
+    """What to do where no input, or more than one, is what a family works on."""
+    if several:
+        return "Choose it in data.inputs, or connect several with `kind: layers`."
+    texts = [feature.column.name for feature in features if feature.column.kind == "text"]
+    if texts:
+        return f"Write `encoding: sequence` for '{texts[0]}' in data.inputs, or use `kind: mlp`."
+    return "Use `kind: mlp` for columns, or name the column's kind in data.inputs."
 
 
 def _shape(tensor: Any) -> str:
@@ -219,7 +327,7 @@ def normalized(options: DenseOptions, tensor: Any, mask: Any = None) -> Any:
     import keras
 
     if options.normalization == "batch":
-        return keras.layers.BatchNormalization()(tensor, mask=mask)
+        return keras.layers.BatchNormalization(momentum=_MOMENTUM)(tensor, mask=mask)
     return keras.layers.LayerNormalization()(tensor) if options.normalization == "layer" else tensor
 
 
@@ -231,7 +339,7 @@ def activated(activation: KerasObject, tensor: Any) -> Any:
     return keras.layers.Activation(make("activations", activation))(tensor)
 
 
-def dropped(options: DenseOptions, tensor: Any) -> Any:
+def dropped(options: DenseOptions | ConvolutionOptions, tensor: Any) -> Any:
     import keras
 
     return keras.layers.Dropout(options.dropout)(tensor) if options.dropout else tensor
@@ -239,3 +347,68 @@ def dropped(options: DenseOptions, tensor: Any) -> Any:
 
 def pair(sizes: int | tuple[int, int]) -> tuple[int, int]:
     return (sizes, sizes) if isinstance(sizes, int) else sizes
+
+
+def convolution(
+    options: ConvolutionOptions,
+    tensor: Any,
+    filters: int,
+    kernel_size: int = 1,
+    strides: int = 1,
+    *,
+    linear: bool = False,
+    first_scale: Literal["ones", "zeros"] = "ones",
+) -> Any:
+    """A convolution of a convolutional family, `(batch, height / strides, width / strides, filters)`.
+
+    Args:
+        linear: Without activation.
+        first_scale: What the normalization multiplies with at first.
+    """
+    import keras
+
+    layer = keras.layers.Conv2D(
+        filters, kernel_size, strides=strides, padding="same", use_bias=False, **kernel(options)
+    )
+    return convolved(options, layer(tensor), linear=linear, first_scale=first_scale)
+
+
+def convolved(
+    options: ConvolutionOptions, tensor: Any, *, linear: bool = False, first_scale: Literal["ones", "zeros"] = "ones"
+) -> Any:
+    """What follows the linear map of a convolution: normalization and activation."""
+    import keras
+
+    if options.normalization == "batch":
+        layer = keras.layers.BatchNormalization(momentum=_MOMENTUM, epsilon=1e-5, gamma_initializer=first_scale)
+    else:
+        channels = tensor.shape[-1]
+        groups = channels // math.gcd(channels, _GROUP)
+        layer = keras.layers.GroupNormalization(groups, epsilon=1e-5, gamma_initializer=first_scale)
+    return layer(tensor) if linear else activated(options.activation, layer(tensor))
+
+
+def stem(options: ConvolutionOptions, image: Feature, filters: int) -> Any:
+    """An image after the first convolution of a convolutional family."""
+    import keras
+
+    small = min(image.tensor.shape[1:3]) < SMALL_IMAGE
+    chosen = options.stem or ("small" if small else "large")
+    if chosen != "large":
+        return convolution(options, image.tensor, filters, 3, 1 if chosen == "small" else 2)
+    tensor = convolution(options, image.tensor, filters, 7, 2)
+    return keras.layers.MaxPooling2D(3, strides=2, padding="same")(tensor)
+
+
+def close_pooled(
+    options: ConvolutionOptions,
+    tensors: Mapping[str, Any],
+    tensor: Any,
+    others: Sequence[Feature],
+    heads: Mapping[str, int],
+) -> keras.Model:
+    """The network from its inputs and its last feature maps: averaged, beside the other inputs, then the heads."""
+    import keras
+
+    pooled = dropped(options, keras.layers.GlobalAveragePooling2D()(tensor))
+    return close(tensors, join([pooled, *map(vector, others)]), heads)

@@ -1,4 +1,4 @@
-"""Convolutional network for images (LeCun, Bottou, Bengio and Haffner 1998)."""
+"""Convolutional network for images (LeCun et al. 1998) and for sequences (Kim 2014)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import Field
 
 from bmcli import models
 from bmcli.errors import BmcliError
+from bmcli.inputs import Feature
 from bmcli.models import DenseOptions, Size, Sizes, Units
 from bmcli.specs import DataSpec
 
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
 
 
 class Options(DenseOptions):
-    """Blocks of convolutions over one image, then dense layers; other inputs join in before the dense layers.
+    """Blocks of convolutions over one image or sequence, then dense layers, before which other inputs join in.
 
-    A block is `convolutions` times convolution, normalization and activation, then pooling and dropout.
+    Take it first for pictures, and for texts and series where a few steps side by side tell. A block is
+    `convolutions` times convolution, normalization and activation, then pooling and dropout. Padding of
+    sequences is not read: it is 0 to each convolution, and no pooling looks at it.
     """
 
     kind: Literal["cnn"] = Field(default="cnn", description="A convolutional network.")
@@ -29,16 +32,19 @@ class Options(DenseOptions):
         description="Filters of each block's convolutions, a number for each block.",
     )
     convolutions: Size = Field(default=1, description="Convolutions in each block.")
-    kernel_size: Sizes = Field(default=3, description="Pixels a filter sees: one number, or [rows, columns].")
-    strides: Sizes = Field(default=1, description="Steps of each block's first convolution, in pixels.")
+    kernel_size: Sizes = Field(
+        default=3, description="Pixels or steps a filter sees: one number, or [rows, columns] of an image."
+    )
+    strides: Sizes = Field(default=1, description="Steps of each block's first convolution, in pixels or steps.")
     padding: Literal["same", "valid"] = Field(
         default="same", description="same pads the image so that it keeps its size; valid does not."
     )
-    pool: Sizes = Field(default=2, description="Pixels pooled into one after each block; 1 does not pool.")
+    pool: Sizes = Field(default=2, description="Pixels or steps pooled into one after each block; 1 does not pool.")
     pool_kind: Literal["max", "average"] = Field(default="max", description="What a block's pooling computes.")
-    pooling: Literal["flatten", "average", "max"] = Field(
-        default="flatten",
-        description="How the last block becomes a vector: all pixels, or each filter's average or maximum.",
+    pooling: Literal["flatten", "average", "max"] | None = Field(
+        default=None,
+        description="How the last block becomes a vector: all pixels or steps, or each filter's average or maximum. "
+        "By default all of an image, and the maximum of a sequence.",
     )
     dense: tuple[Units, ...] = Field(default=(64,), description="Units of the dense layers after the convolutions.")
 
@@ -49,66 +55,134 @@ def convolves(options: Options) -> bool:
 
 def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
     tensors, features = models.open_inputs(spec)
-    image, others = models.sole(features, "cnn", sequences=False)
-    tensor = image.tensor
+    source, others = models.sole(features, "cnn", sequences=True)
+    if models.is_sequence(source):
+        _check_one_axis(options, source)
+    tensor, mask = source.tensor, source.mask
     for number, filters in enumerate(options.filters, start=1):
-        tensor = _block(options, tensor, filters, number)
-    tensor = models.join([_pooled(options, tensor), *(models.vector(feature) for feature in others)])
+        tensor, mask = _block(options, tensor, mask, filters, number)
+    tensor = models.join([_pooled(options, tensor, mask), *(models.vector(feature) for feature in others)])
     for units in options.dense:
         tensor = models.dense(options, tensor, units)
     return models.close(tensors, tensor, heads)
 
 
-def _block(options: Options, tensor: Any, filters: int, number: int) -> Any:
+def _check_one_axis(options: Options, source: Feature) -> None:
+    for option in ("kernel_size", "strides", "pool"):
+        if not isinstance(getattr(options, option), int):
+            raise BmcliError(
+                f"rows and columns are of images, but '{source.column.name}' is a sequence.",
+                path=f"model.{option}",
+                suggestion="Give one number: that of steps.",
+            )
+
+
+def _block(options: Options, tensor: Any, mask: Any, filters: int, number: int) -> tuple[Any, Any]:
+    """A block's output and, for a sequence with padding, its mask."""
     for position in range(options.convolutions):
-        strides = models.pair(options.strides) if position == 0 else (1, 1)
-        tensor = _convolution(options, tensor, filters, strides, number)
-    return models.dropped(options, _pool(options, tensor, number))
+        strides = options.strides if position == 0 else 1
+        tensor, mask = _convolution(options, tensor, mask, filters, strides, number)
+    tensor, mask = _pool(options, tensor, mask, number)
+    return models.dropped(options, tensor), mask
 
 
-def _convolution(options: Options, tensor: Any, filters: int, strides: tuple[int, int], number: int) -> Any:
+def _convolution(
+    options: Options, tensor: Any, mask: Any, filters: int, strides: Sizes, number: int
+) -> tuple[Any, Any]:
     import keras
 
+    size, steps = _sizes(tensor, options.kernel_size), _sizes(tensor, strides)
     if options.padding == "valid":
-        _check_size(tensor, models.pair(options.kernel_size), number, "kernel_size", "convolution")
-    tensor = keras.layers.Conv2D(
+        _check_size(tensor, size, number, "kernel_size", "convolution")
+    convolution = keras.layers.Conv1D if len(size) == 1 else keras.layers.Conv2D
+    layer = convolution(
         filters,
-        models.pair(options.kernel_size),
-        strides=strides,
+        size,
+        strides=steps,
         padding=options.padding,
         use_bias=options.normalization is None,
         **models.kernel(options),
-    )(tensor)
-    return models.activated(options.activation, models.normalized(options, tensor))
+    )
+    convolved = layer(_with_padding(tensor, mask, 0.0))
+    if mask is not None and convolved.shape[1] != tensor.shape[1]:
+        mask = _any_in_window(mask, size[0], steps[0], options.padding)
+    return models.activated(options.activation, models.normalized(options, convolved, mask)), mask
 
 
-def _pool(options: Options, tensor: Any, number: int) -> Any:
+def _pool(options: Options, tensor: Any, mask: Any, number: int) -> tuple[Any, Any]:
     import keras
 
-    size = models.pair(options.pool)
-    if size == (1, 1):
-        return tensor
+    size = _sizes(tensor, options.pool)
+    if set(size) == {1}:
+        return tensor, mask
     _check_size(tensor, size, number, "pool", "pooling")
-    pooling = keras.layers.MaxPooling2D if options.pool_kind == "max" else keras.layers.AveragePooling2D
-    return pooling(size)(tensor)
+    layer = {
+        ("max", 1): keras.layers.MaxPooling1D,
+        ("max", 2): keras.layers.MaxPooling2D,
+        ("average", 1): keras.layers.AveragePooling1D,
+        ("average", 2): keras.layers.AveragePooling2D,
+    }[options.pool_kind, len(size)](size)
+    if mask is None:
+        return layer(tensor), None
+    if options.pool_kind == "max":
+        pooled = layer(_with_padding(tensor, mask, float("-inf")))
+    else:
+        # The layer divides by the size of the window, the share of valid steps in it puts that right.
+        share = layer(keras.ops.cast(keras.ops.expand_dims(mask, -1), tensor.dtype))
+        pooled = layer(_with_padding(tensor, mask, 0.0)) / keras.ops.maximum(share, 1 / (2 * size[0]))
+    mask = _any_in_window(mask, size[0], size[0], "valid")
+    return _with_padding(pooled, mask, 0.0), mask
 
 
-def _check_size(tensor: Any, window: tuple[int, int], number: int, option: str, what: str) -> None:
-    height, width = tensor.shape[1:3]
-    if height < window[0] or width < window[1]:
+def _with_padding(tensor: Any, mask: Any, value: float) -> Any:
+    """A sequence with a value in all steps of padding."""
+    if mask is None:
+        return tensor
+    from keras import ops
+
+    return ops.where(ops.expand_dims(mask, -1), tensor, ops.full_like(tensor, value))
+
+
+def _any_in_window(mask: Any, size: int, strides: int, padding: str) -> Any:
+    """Which windows hold a valid step, `(batch, windows)`."""
+    from keras import ops
+
+    steps = ops.cast(ops.expand_dims(mask, -1), "float32")
+    return ops.squeeze(ops.max_pool(steps, size, strides, padding), -1) > 0
+
+
+def _sizes(tensor: Any, size: Sizes) -> tuple[int, ...]:
+    """A size for each axis: one of a sequence, two of an image."""
+    return (size,) if len(tensor.shape) == 3 and isinstance(size, int) else models.pair(size)
+
+
+def _check_size(tensor: Any, window: tuple[int, ...], number: int, option: str, what: str) -> None:
+    held = tuple(tensor.shape[1:-1])
+    if any(axis < size for axis, size in zip(held, window, strict=True)):
+        thing = "an image" if len(held) == 2 else "a sequence"
         raise BmcliError(
-            f"block {number}: an image of {height}x{width} cannot hold a {what} of {window[0]}x{window[1]}.",
+            f"block {number}: {thing} of {_written(held)} cannot hold a {what} of {_written(window)}.",
             path=f"model.{option}",
-            suggestion="Use fewer `filters`, a smaller window, or larger images.",
+            suggestion="Use fewer `filters`, a smaller window, or larger images."
+            if len(held) == 2
+            else "Use fewer `filters`, a smaller window, or longer sequences.",
         )
 
 
-def _pooled(options: Options, tensor: Any) -> Any:
+def _written(sizes: tuple[int, ...]) -> str:
+    return "x".join(map(str, sizes))
+
+
+def _pooled(options: Options, tensor: Any, mask: Any) -> Any:
+    """The last block as a vector, `(batch, width)`."""
     import keras
 
-    layer = {
-        "flatten": keras.layers.Flatten,
-        "average": keras.layers.GlobalAveragePooling2D,
-        "max": keras.layers.GlobalMaxPooling2D,
-    }[options.pooling]
-    return layer()(tensor)
+    from bmcli.layers.step_pooling import StepPooling
+
+    is_image = len(tensor.shape) == 4
+    pooling = options.pooling or ("flatten" if is_image else "max")
+    if pooling == "flatten":
+        return keras.layers.Flatten()(_with_padding(tensor, mask, 0.0))
+    if not is_image:
+        return StepPooling("mean" if pooling == "average" else "max")(tensor, mask=mask)
+    return {"average": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}[pooling]()(tensor)

@@ -32,7 +32,7 @@ class Options(Kind):
     same weights. A layer may read one further down. One without a name is called by its kind and position, as
     `dense_3`.
 
-    An output gives logits or plain numbers. Where the last layer of a category target ends in softmax or
+    An output gives logits or plain numbers. Where the last layer of a target with classes ends in softmax or
     sigmoid, that end is left out, because the objective applies it.
     """
 
@@ -64,8 +64,8 @@ def convolves(options: Options) -> bool:
 def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
     layers = graph.read(options.layers)
     outputs = _outputs(options, layers, heads)
-    _check_links(layers, inputs.tensor_names(spec.inputs))
-    categories = [outputs[target.name] for target in spec.targets if target.kind == "category"]
+    _check_links(layers, inputs.tensor_names([*spec.inputs, *spec.crosses]))
+    categories = [outputs[target.name] for target in spec.targets if target.classes]
     layers = tuple(_without_end(layer, layers) if layer.name in categories else layer for layer in layers)
     tensors, features = models.open_inputs(spec, reserved=[layer.name for layer in layers])
     values = _called(layers, {feature.column.name: _opened(feature) for feature in features})
@@ -153,7 +153,7 @@ def _unread(layers: Sequence[Layer], columns: Sequence[str]) -> list[Fault]:
 
 
 def _without_end(layer: Layer, layers: Sequence[Layer]) -> Layer:
-    """An output layer of a category target, giving logits: without its softmax or sigmoid."""
+    """An output layer of a target with classes, giving logits: without its softmax or sigmoid."""
     ends_so = layer.kind in _PROBABILITIES or _kind_of(layer.options.get("activation")) in _PROBABILITIES
     if not ends_so:
         return layer

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from bmcli import models
 from bmcli.inputs import Feature
-from bmcli.models import DenseOptions, Units
+from bmcli.models import DenseOptions, Embedding, Units
 from bmcli.specs import DataSpec
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class Options(DenseOptions):
     """Dense layers over all inputs, flattened and side by side.
 
-    Each layer is, in this order: linear map, normalization, activation, dropout.
+    Take it first for a table, and for anything small. Each layer is, in this order: linear map, normalization,
+    activation, dropout.
     """
 
     kind: Literal["mlp"] = Field(default="mlp", description="A multilayer perceptron.")
@@ -30,6 +31,7 @@ class Options(DenseOptions):
         default="flatten",
         description="How a sequence becomes a vector: all its steps in a row, or their mean or maximum.",
     )
+    periodic: Embedding = None
 
 
 def convolves(options: Options) -> bool:
@@ -38,7 +40,7 @@ def convolves(options: Options) -> bool:
 
 def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
     tensors, features = models.open_inputs(spec)
-    tensor = models.join([_vector(options, feature) for feature in features])
+    tensor = models.join(models.vectors(features, options.periodic, lambda feature: _vector(options, feature)))
     for units in options.hidden:
         tensor = models.dense(options, tensor, units)
     return models.close(tensors, tensor, heads)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bmcli import models
 from bmcli.models import DenseOptions, Rate, Units
-from bmcli.recipe.fields import Activation, Initializer, KerasObject
+from bmcli.recipe.fields import Activation, Initializer, KerasObject, fault_at
 from bmcli.specs import DataSpec
 
 if TYPE_CHECKING:
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 class Options(DenseOptions):
     """Recurrent layers over one sequence, then dense layers; other inputs join in before the dense layers.
 
-    An image is read as the sequence of its rows. Padding is skipped. Normalization follows each recurrent
-    layer, and each dense layer's linear map.
+    Take it for sequences whose order matters, up to some hundred steps; what it learns from few rows is more than
+    a `transformer` does. An image is read as the sequence of its rows. Padding is skipped. Normalization follows
+    each recurrent layer, and each dense layer's linear map.
     """
 
     kind: Literal["rnn"] = Field(default="rnn", description="A recurrent network.")
@@ -40,14 +41,29 @@ class Options(DenseOptions):
         default=0.0,
         description="Share of the state set to 0 in training, alike at every step (Gal and Ghahramani 2016).",
     )
-    pooling: Literal["last", "mean", "max"] = Field(
+    share: bool = Field(
+        default=False,
+        description="One recurrent layer's weights in all of `units`, after a linear map to its width, "
+        "for fewer weights.",
+    )
+    pooling: Literal["last", "mean", "max", "attention"] = Field(
         default="last",
-        description="How the steps become a vector: the last state, or the mean or maximum of all.",
+        description="How the steps become a vector: the last state, the mean or maximum of all, or a mean with "
+        "learned weights (Yang et al. 2016).",
     )
     dense: tuple[Units, ...] = Field(default=(), description="Units of the dense layers after the recurrent ones.")
     dense_activation: Activation = Field(
         default=KerasObject("relu"), description="Keras activation of the dense layers."
     )
+
+    @model_validator(mode="after")
+    def _layers_can_share(self) -> Options:
+        stack = _stack(self)
+        if self.share and (len(stack) < 2 or len(set(stack)) > 1):
+            raise fault_at(
+                ("share",), "weights are shared among layers of the same units.", "Write units: [64, 64], for two."
+            )
+        return self
 
 
 def convolves(options: Options) -> bool:
@@ -64,19 +80,53 @@ def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.M
     return models.close(tensors, tensor, heads)
 
 
+def _stack(options: Options) -> tuple[int, ...]:
+    return (options.units,) if isinstance(options.units, int) else options.units
+
+
 def _read(options: Options, tensor: Any, mask: Any) -> Any:
     """The sequence as a vector, `(batch, units)`, or twice as wide if bidirectional."""
+    for layer in _layers(options):
+        tensor = layer(_widened(options, tensor), mask=mask)
+        tensor = models.normalized(options, tensor, mask if len(tensor.shape) == 3 else None)
+    return tensor if len(tensor.shape) == 2 else _pooled(options, tensor, mask)
+
+
+def _layers(options: Options) -> list[keras.layers.Layer]:
+    """The recurrent layers from below; the last gives its last state alone where that is all that is needed."""
+    stack = _stack(options)
+    if options.share:
+        return [_recurrent(options, stack[0], steps=True)] * len(stack)
+    below = [_recurrent(options, units, steps=True) for units in stack[:-1]]
+    return [*below, _recurrent(options, stack[-1], steps=options.pooling != "last")]
+
+
+def _widened(options: Options, tensor: Any) -> Any:
+    """The sequence at the width of a shared layer's output, which is that of its input."""
+    import keras
+
+    width = _stack(options)[0] * (2 if options.bidirectional else 1)
+    if not options.share or tensor.shape[-1] == width:
+        return tensor
+    return keras.layers.Dense(width, **models.kernel(options))(tensor)
+
+
+def _pooled(options: Options, tensor: Any, mask: Any) -> Any:
+    """The steps as a vector."""
+    from keras import ops
+
+    from bmcli.layers.attention_pooling import AttentionPooling
     from bmcli.layers.step_pooling import StepPooling
 
-    stack = (options.units,) if isinstance(options.units, int) else options.units
-    for position, units in enumerate(stack):
-        is_last = position == len(stack) - 1
-        steps = not is_last or options.pooling != "last"
-        tensor = _recurrent(options, units, steps)(tensor, mask=mask)
-        tensor = models.normalized(options, tensor, mask if steps else None)
-    if options.pooling == "last":
-        return tensor
-    return StepPooling(options.pooling)(tensor, mask=mask)
+    if options.pooling == "attention":
+        return AttentionPooling()(tensor, mask=mask)
+    if options.pooling != "last":
+        return StepPooling(options.pooling)(tensor, mask=mask)
+    if not options.bidirectional:
+        return StepPooling("last")(tensor, mask=mask)
+    # What was read backwards ends at the first step.
+    forward, backward = ops.split(tensor, 2, axis=-1)
+    return ops.concatenate([StepPooling("last")(forward, mask=mask), backward[:, 0]], axis=-1)
 
 
 def _recurrent(options: Options, units: int, steps: bool) -> keras.layers.Layer:

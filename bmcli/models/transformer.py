@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -21,13 +21,19 @@ if TYPE_CHECKING:
 class Options(Kind):
     """Self-attention over the steps of one sequence; other inputs join in after pooling.
 
-    Tokens are the steps of a sequence, the rows of an image, or the patches of an image. Padding is neither
-    attended to nor pooled.
+    Take it for long sequences and many rows, ten thousand and more. With `patch` and `pooling: token` it is the
+    vision transformer (Dosovitskiy et al. 2021), with `share` it is ALBERT's encoder (Lan et al. 2020). Tokens
+    are the steps of a sequence, the rows of an image, or the patches of an image. Padding is neither attended to
+    nor pooled.
     """
 
     kind: Literal["transformer"] = Field(default="transformer", description="A transformer encoder.")
     width: Units = Field(default=64, description="Size of a token's vector; a multiple of `heads`.")
     depth: Size = Field(default=2, description="Encoder blocks, each of attention and a feed-forward network.")
+    share: bool = Field(
+        default=False,
+        description="One block's weights at every depth (Lan et al. 2020), for fewer weights and over-fitting less.",
+    )
     heads: Size = Field(default=4, description="Attention heads, each of width / heads.")
     mlp_ratio: Annotated[float, Field(gt=0)] = Field(
         default=4.0, description="Hidden units of the feed-forward network, as a multiple of `width`."
@@ -68,6 +74,10 @@ class Options(Kind):
             )
         if self.positions == "sinusoidal" and self.width % 2:
             raise fault_at(("width",), f"sinusoidal positions need an even width, received {self.width}.")
+        if self.share and self.depth == 1:
+            raise fault_at(
+                ("share",), "one block has no other to share its weights with.", "Give `depth` of 2 or more."
+            )
         return self
 
 
@@ -80,10 +90,10 @@ def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.M
     source, others = models.sole(features, "transformer", sequences=True)
     tokens, mask = _embedded(options, _tokens(options, source), source.mask)
     attended = None if mask is None else _for_attention(mask)
-    for _ in range(options.depth):
-        tokens = _part(options, tokens, lambda x: _attention(options, x, attended))
-        tokens = _part(options, tokens, lambda x: _feed_forward(options, x))
-    tokens = _normalized(tokens) if options.norm_first else tokens
+    blocks = [_block(options)] * options.depth if options.share else [_block(options) for _ in range(options.depth)]
+    for block in blocks:
+        tokens = block(tokens, attended)
+    tokens = _normalization()(tokens) if options.norm_first else tokens
     return models.close(tensors, models.join([_pooled(options, tokens, mask), *map(models.vector, others)]), heads)
 
 
@@ -132,7 +142,7 @@ def _embedded(options: Options, tokens: Any, mask: Any) -> tuple[Any, Any]:
     if options.pooling == "token":
         tokens = ClassToken()(tokens)
         mask = None if mask is None else _with_token(mask)
-    return _dropped(options, tokens), mask
+    return _dropout(options)(tokens), mask
 
 
 def _with_token(mask: Any) -> Any:
@@ -148,28 +158,40 @@ def _for_attention(mask: Any) -> Any:
     return ops.expand_dims(ops.cast(mask, "bool"), 1)
 
 
-def _part(options: Options, tokens: Any, part: Any) -> Any:
-    """A residual part of a block, normalized before it or after."""
+def _block(options: Options) -> Callable[[Any, Any], Any]:
+    """Attention and a feed-forward network; a function of tokens and mask that has its layers for good."""
+    attention, feed_forward = _attention(options), _feed_forward(options)
+    first, second = _part(options), _part(options)
+    return lambda tokens, mask: second(first(tokens, lambda x: attention(x, mask)), feed_forward)
+
+
+def _part(options: Options) -> Callable[[Any, Callable[[Any], Any]], Any]:
+    """What makes a function of tokens a residual part of a block, normalized before it or after."""
     import keras
 
-    if options.norm_first:
-        return keras.layers.Add()([tokens, _dropped(options, part(_normalized(tokens)))])
-    return _normalized(keras.layers.Add()([tokens, _dropped(options, part(tokens))]))
+    normalization, dropout = _normalization(), _dropout(options)
+
+    def part(tokens: Any, function: Callable[[Any], Any]) -> Any:
+        if options.norm_first:
+            return keras.layers.Add()([tokens, dropout(function(normalization(tokens)))])
+        return normalization(keras.layers.Add()([tokens, dropout(function(tokens))]))
+
+    return part
 
 
-def _attention(options: Options, tokens: Any, mask: Any) -> Any:
+def _attention(options: Options) -> Callable[[Any, Any], Any]:
     import keras
 
     attention = keras.layers.MultiHeadAttention(
         options.heads, options.width // options.heads, dropout=options.dropout, **models.kernel(options)
     )
-    return attention(tokens, tokens, attention_mask=mask)
+    return lambda tokens, mask: attention(tokens, tokens, attention_mask=mask)
 
 
-def _feed_forward(options: Options, tokens: Any) -> Any:
-    hidden = max(1, round(options.width * options.mlp_ratio))
-    tensor = models.activated(options.activation, _dense(options, hidden)(tokens))
-    return _dense(options, options.width)(_dropped(options, tensor))
+def _feed_forward(options: Options) -> Callable[[Any], Any]:
+    hidden = _dense(options, max(1, round(options.width * options.mlp_ratio)))
+    dropout, out = _dropout(options), _dense(options, options.width)
+    return lambda tokens: out(dropout(models.activated(options.activation, hidden(tokens))))
 
 
 def _pooled(options: Options, tokens: Any, mask: Any) -> Any:
@@ -186,13 +208,13 @@ def _dense(options: Options, units: int) -> keras.layers.Layer:
     return keras.layers.Dense(units, **models.kernel(options))
 
 
-def _dropped(options: Options, tensor: Any) -> Any:
+def _dropout(options: Options) -> Callable[[Any], Any]:
     import keras
 
-    return keras.layers.Dropout(options.dropout)(tensor) if options.dropout else tensor
+    return keras.layers.Dropout(options.dropout) if options.dropout else lambda tensor: tensor
 
 
-def _normalized(tensor: Any) -> Any:
+def _normalization() -> keras.layers.Layer:
     import keras
 
-    return keras.layers.LayerNormalization(epsilon=1e-6)(tensor)
+    return keras.layers.LayerNormalization(epsilon=1e-6)

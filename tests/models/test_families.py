@@ -37,13 +37,35 @@ CASES: list[tuple[str, dict[str, Any], tuple[Column, ...]]] = [
     ("cnn", {}, (IMAGE,)),
     ("cnn", {"normalization": "batch", "pooling": "average", "dropout": 0.1}, (IMAGE, AGE)),
     ("cnn", {"kernel_size": (3, 2), "convolutions": 2, "padding": "valid", "filters": (4,)}, (IMAGE, CITY)),
+    ("mlp", {"periodic": {"frequencies": 3, "width": 2}}, (AGE, TEXT, CITY)),
+    ("linear", {"kernel_regularizer": "l2"}, (AGE, CITY, TEXT)),
+    ("wide_deep", {"hidden": (8,), "periodic": {}}, (AGE, CITY)),
+    ("wide_deep", {"wide": ("dense",), "deep": ("age",), "wide_regularizer": "l1"}, (AGE, CITY)),
+    ("table_resnet", {"width": 8, "depth": 2, "residual_dropout": 0.1}, (AGE, CITY, TEXT)),
+    ("table_resnet", {"width": 8, "normalization": "layer", "periodic": {}}, (AGE,)),
+    ("ft_transformer", {"width": 8, "heads": 2}, (AGE, CITY)),
+    ("ft_transformer", {"width": 8, "heads": 2, "depth": 1}, (CITY,)),
+    ("cnn", {"convolutions": 2, "normalization": "batch"}, (TEXT, AGE)),
+    ("cnn", {"strides": 2, "pool_kind": "average", "padding": "valid", "kernel_size": 2}, (column("long", (24, 2)),)),
+    ("cnn", {"pooling": "flatten", "pool_kind": "average", "filters": (4,)}, (TEXT,)),
+    ("resnet", {"widths": (4, 8), "normalization": "group"}, (IMAGE, AGE)),
+    ("resnet", {"blocks": (1, 2), "bottleneck": True, "stem": "halving", "dropout": 0.2}, (IMAGE,)),
+    ("resnet", {"blocks": (1,), "stem": "large"}, (IMAGE,)),
+    ("mobilenet", {"widths": (4, 8), "blocks": (2, 1), "last": 12}, (IMAGE, CITY)),
+    ("mobilenet", {"widths": (4,), "blocks": (1,), "last": None, "expansion": 1.0, "normalization": "group"}, (IMAGE,)),
+    ("convnext", {"widths": (4, 8), "blocks": (1, 2), "kernel_size": 3, "drop_path": 0.2}, (IMAGE, AGE)),
+    ("convnext", {"widths": (4,), "blocks": (1,), "patch": 4, "dropout": 0.2}, (IMAGE,)),
+    ("application", {"architecture": "mobilenet"}, (column("photo", (32, 32, 3), "uint8"), AGE)),
     ("rnn", {}, (IMAGE,)),
+    ("rnn", {"pooling": "attention"}, (TEXT,)),
+    ("rnn", {"cell": "gru", "units": (4, 4), "share": True, "bidirectional": True}, (TEXT, AGE)),
     ("rnn", {"cell": "gru", "units": (8, 6), "bidirectional": True, "pooling": "mean"}, (TEXT, AGE)),
     ("rnn", {"cell": "simple", "normalization": "batch", "pooling": "max", "dense": (8,)}, (TEXT,)),
     ("transformer", {"width": 16}, (IMAGE, AGE)),
     ("transformer", {"width": 8, "patch": 4, "pooling": "token", "positions": "sinusoidal"}, (IMAGE,)),
     ("transformer", {"width": 8, "norm_first": False, "pooling": "max"}, (TEXT, CITY)),
     ("transformer", {"width": 8, "pooling": "token", "positions": None, "depth": 1}, (SERIES,)),
+    ("transformer", {"width": 8, "share": True}, (TEXT,)),
     ("layers", {"layers": GRAPH, "outputs": {"label": "label_end", "price": "price_end"}}, (TEXT, AGE)),
 ]
 TARGETS = (category(), number())
@@ -101,6 +123,9 @@ def test_outputs_are_finite_numbers_of_each_target(
 def test_gradients_reach_every_weight(kind: str, options: dict[str, Any], columns: tuple[Column, ...]) -> None:
     network = built(kind, options, columns)
     rows = {name: tf.constant(values) for name, values in batch(spec(*columns), 16).items()}
+    for weight in network.trainable_variables:
+        if not weight.numpy().any():  # A branch that starts at 0 would hold back the gradients of its layers.
+            weight.assign(np.random.default_rng(0).normal(size=weight.shape))
     with tf.GradientTape() as tape:
         outputs = network(rows, training=True)
         # Weighted: the sum of normalized outputs does not depend on what was normalized.

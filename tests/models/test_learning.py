@@ -29,7 +29,13 @@ BATCH = 64
     ("kind", "options", "steps", "accuracy"),
     [
         ("mlp", {}, 400, 0.94),
+        ("linear", {}, 800, 0.88),
+        ("wide_deep", {}, 400, 0.94),
+        ("table_resnet", {}, 200, 0.94),
         ("cnn", {}, 300, 0.96),
+        ("resnet", {}, 120, 0.94),
+        ("mobilenet", {}, 200, 0.94),
+        ("convnext", {}, 200, 0.94),
         ("rnn", {}, 800, 0.92),
         ("transformer", {}, 200, 0.88),
         ("layers", {"layers": RESIDUAL}, 400, 0.94),

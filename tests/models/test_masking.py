@@ -36,11 +36,25 @@ masked = pytest.mark.parametrize(
         {"kind": "mlp", "sequences": "max"},
         *(
             {"kind": "rnn", "cell": "gru", "units": (5, 4), "bidirectional": True, "pooling": p}
-            for p in ("last", "mean", "max")
+            for p in ("last", "mean", "max", "attention")
         ),
+        *(
+            {"kind": "rnn", "cell": "gru", "units": (4, 4), "share": True, "bidirectional": b, "pooling": "last"}
+            for b in (False, True)
+        ),
+        {"kind": "linear"},
+        {"kind": "table_resnet", "width": 8, "normalization": "layer"},
+        *(
+            {"kind": "cnn", "filters": (4, 4), "convolutions": 2, "pooling": p, "pool_kind": k}
+            for p in ("flatten", "average", "max")
+            for k in ("average", "max")
+        ),
+        {"kind": "cnn", "filters": (4,), "strides": 2, "pool": 1, "kernel_size": 4},
+        {"kind": "cnn", "filters": (4,), "strides": 2, "padding": "valid", "normalization": "layer"},
         {"kind": "rnn", "normalization": "layer"},
         *({"kind": "transformer", "width": 8, "pooling": p} for p in ("mean", "max", "token")),
         {"kind": "transformer", "width": 8, "norm_first": False},
+        {"kind": "transformer", "width": 8, "share": True},
         READ,
         ATTEND,
     ],

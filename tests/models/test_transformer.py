@@ -73,3 +73,18 @@ def test_the_width_must_suit_heads_and_positions(options: dict[str, Any], where:
     with pytest.raises(ValidationError, match=message) as caught:
         transformer.Options(**options)
     assert caught.value.errors()[0]["loc"] == (where,)
+
+
+def test_shared_blocks_have_one_set_of_weights() -> None:
+    def count(**options: Any) -> int:
+        data = spec(IMAGE)
+        return transformer.build(transformer.Options(width=8, heads=2, **options), data, heads(data)).count_params()
+
+    assert count(depth=3, share=True) == count(depth=1)
+    assert count(depth=3) > 2 * count(depth=1)
+
+
+def test_one_block_shares_with_no_other() -> None:
+    with pytest.raises(ValidationError, match="one block has no other to share its weights with") as caught:
+        transformer.Options(depth=1, share=True)
+    assert caught.value.errors()[0]["loc"] == ("share",)

@@ -1,0 +1,170 @@
+"""Architectures of `keras.applications` for images, with weights from a file.
+
+ConvNeXt (Liu et al. 2022), DenseNet (Huang et al. 2017), EfficientNet (Tan and Le 2019, 2021), Inception (Szegedy et
+al. 2016, 2017), MobileNet (Howard et al. 2017, 2019; Sandler et al. 2018), NASNet (Zoph et al. 2018), ResNet (He et
+al. 2016), VGG (Simonyan and Zisserman 2015), Xception (Chollet 2017).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
+
+from bmcli import inputs, models, parts
+from bmcli.errors import BmcliError
+from bmcli.inputs import Feature
+from bmcli.models import Rate
+from bmcli.recipe.fields import Kind, fault, fault_at
+from bmcli.specs import DataSpec
+
+if TYPE_CHECKING:
+    import keras
+
+# Keras' module and class by the name in a recipe.
+_ARCHITECTURES: Mapping[str, tuple[str, str]] = {
+    "convnext_tiny": ("convnext", "ConvNeXtTiny"),
+    "convnext_small": ("convnext", "ConvNeXtSmall"),
+    "convnext_base": ("convnext", "ConvNeXtBase"),
+    "convnext_large": ("convnext", "ConvNeXtLarge"),
+    "convnext_xlarge": ("convnext", "ConvNeXtXLarge"),
+    "densenet121": ("densenet", "DenseNet121"),
+    "densenet169": ("densenet", "DenseNet169"),
+    "densenet201": ("densenet", "DenseNet201"),
+    **{f"efficientnet_b{size}": ("efficientnet", f"EfficientNetB{size}") for size in range(8)},
+    **{f"efficientnet_v2_b{size}": ("efficientnet_v2", f"EfficientNetV2B{size}") for size in range(4)},
+    **{f"efficientnet_v2_{size.lower()}": ("efficientnet_v2", f"EfficientNetV2{size}") for size in "SML"},
+    "inception_resnet_v2": ("inception_resnet_v2", "InceptionResNetV2"),
+    "inception_v3": ("inception_v3", "InceptionV3"),
+    "mobilenet": ("mobilenet", "MobileNet"),
+    "mobilenet_v2": ("mobilenet_v2", "MobileNetV2"),
+    "mobilenet_v3_small": ("mobilenet_v3", "MobileNetV3Small"),
+    "mobilenet_v3_large": ("mobilenet_v3", "MobileNetV3Large"),
+    "nasnet_mobile": ("nasnet", "NASNetMobile"),
+    "nasnet_large": ("nasnet", "NASNetLarge"),
+    **{f"resnet{depth}": ("resnet", f"ResNet{depth}") for depth in (50, 101, 152)},
+    **{f"resnet{depth}_v2": ("resnet_v2", f"ResNet{depth}V2") for depth in (50, 101, 152)},
+    "vgg16": ("vgg16", "VGG16"),
+    "vgg19": ("vgg19", "VGG19"),
+    "xception": ("xception", "Xception"),
+}
+
+
+def _check_architecture(name: str) -> str:
+    if name not in _ARCHITECTURES:
+        known = f"Known: {', '.join(_ARCHITECTURES)}."
+        near = parts.nearest(name, _ARCHITECTURES)
+        raise fault("architecture", f"no architecture '{name}'.", f"Did you mean '{near}'?" if near else known)
+    return name
+
+
+Architecture = Annotated[
+    str, AfterValidator(_check_architecture), WithJsonSchema({"type": "string", "enum": list(_ARCHITECTURES)})
+]
+
+
+class Options(Kind):
+    """An architecture of `keras.applications` over one image, pooled; other inputs join in before the output.
+
+    Take it to go on from weights that were learned on other pictures: some hundred examples will do then. Pixels
+    are scaled as the architecture expects, in the place of the input's own `scale`. Nothing is ever downloaded.
+    """
+
+    kind: Literal["application"] = Field(default="application", description="An architecture of keras.applications.")
+    architecture: Architecture = Field(description="Which one, as resnet50 or efficientnet_v2_b0.")
+    weights: str | None = Field(
+        default=None,
+        description="A file of its weights without the top, .weights.h5 or .h5; null starts from random ones.",
+    )
+    freeze: bool = Field(
+        default=False, description="Leave the weights of the file as they are, and train the output alone."
+    )
+    dropout: Rate = Field(
+        default=0.0, description="Share of the pooled features set to 0 in training, before the output."
+    )
+
+    @model_validator(mode="after")
+    def _frozen_weights_come_from_a_file(self) -> Options:
+        if self.freeze and self.weights is None:
+            raise fault_at(("freeze",), "random weights would never be trained.", "Give `weights`, or leave it out.")
+        return self
+
+
+def convolves(options: Options) -> bool:
+    return True
+
+
+def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
+    import keras
+
+    tensors, features = models.open_inputs(spec)
+    image, others = models.sole(features, "application", sequences=False)
+    _check_pixels(image)
+    network = _architecture(options, image, taken=inputs.tensor_names(spec.inputs).values())
+    if options.weights is not None:
+        _load(network, options.weights)
+    network.trainable = not options.freeze
+    pixels = keras.ops.cast(tensors[image.column.name], "float32")
+    module, _ = _ARCHITECTURES[options.architecture]
+    pooled = network(getattr(keras.applications, module).preprocess_input(pixels))
+    pooled = keras.layers.Dropout(options.dropout)(pooled) if options.dropout else pooled
+    return models.close(tensors, models.join([pooled, *map(models.vector, others)]), heads)
+
+
+def _check_pixels(image: Feature) -> None:
+    column = image.column
+    if column.dtype != "uint8":
+        raise BmcliError(
+            f"the architectures expect pixels from 0 to 255, but '{column.name}' holds {column.dtype}.",
+            path="model",
+            suggestion="Store its pixels as uint8, or use another family.",
+        )
+    if column.shape[-1] != 3:
+        raise BmcliError(
+            f"the architectures expect 3 channels, but '{column.name}' has {column.shape[-1]}.",
+            path="model",
+            suggestion=f"Write data.inputs.{column.name}: {{kind: image, channels: 3}}.",
+        )
+
+
+def _architecture(options: Options, image: Feature, taken: Any) -> keras.Model:
+    """The network `(batch, height, width, 3)` to `(batch, features)`, with random weights and a name of its own."""
+    import keras
+
+    name = options.architecture
+    while name in taken:
+        name += "_"
+    make = getattr(keras.applications, _ARCHITECTURES[options.architecture][1])
+    try:
+        return make(include_top=False, weights=None, input_shape=image.column.shape, pooling="avg", name=name)
+    except ValueError as error:
+        raise BmcliError(
+            f"{options.architecture}: {str(error).splitlines()[0]}",
+            path="model.architecture",
+            suggestion=f"Write data.inputs.{image.column.name}: {{kind: image, size: [224, 224]}}.",
+        ) from None
+
+
+def _load(network: keras.Model, weights: str) -> None:
+    """Gives a network the weights of a file.
+
+    Raises:
+        BmcliError: There is no such file, or it is not of this network.
+    """
+    if not Path(weights).is_file():
+        raise BmcliError(f"{weights}: no such file.", path="model.weights", suggestion="Weights are not downloaded.")
+    try:
+        with warnings.catch_warnings():
+            # Keras warns, and goes on with random weights, where a part of the network is not in the file.
+            warnings.simplefilter("error", UserWarning)
+            network.load_weights(weights)
+    except Exception as error:  # a damaged file makes Keras raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BmcliError(
+            f"{weights}: not the weights of {network.name} without its top ({reason}).",
+            path="model.weights",
+            suggestion="Keras' files of these end in notop.h5; others are written by `save_weights`.",
+        ) from None

@@ -1,0 +1,142 @@
+"""ConvNeXt for images: a convolutional network with the manners of a transformer (Liu et al. 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from bmcli import models
+from bmcli.errors import BmcliError
+from bmcli.inputs import Feature
+from bmcli.models import Rate, Size, Units
+from bmcli.recipe.fields import Activation, Initializer, KerasObject, Kind, Regularizer, fault_at
+from bmcli.specs import DataSpec
+
+if TYPE_CHECKING:
+    import keras
+
+_SMALL_PATCH, _PATCH = 2, 4  # pixels a side
+
+
+class Options(Kind):
+    """Stages of wide convolutions, channel by channel, and dense layers on every pixel, over one image.
+
+    Take it for many pictures, in the place of a `resnet`, where batches are small or batch normalization is
+    unwanted: it normalizes every pixel by itself. Other inputs join in before the output. The image is cut into
+    patches, and every stage but the first halves the rows and columns.
+    """
+
+    kind: Literal["convnext"] = Field(default="convnext", description="A ConvNeXt.")
+    widths: tuple[Units, ...] = Field(default=(32, 64, 128), min_length=1, description="Channels of each stage.")
+    blocks: tuple[Size, ...] = Field(default=(1, 2, 1), min_length=1, description="Blocks of each stage.")
+    patch: Size | None = Field(
+        default=None,
+        description="Pixels a side of the patches; by default 2 of an image below 64 pixels a side, else 4.",
+    )
+    kernel_size: Size = Field(default=7, description="Rows and columns a channel's filter sees.")
+    mlp_ratio: Annotated[float, Field(gt=0)] = Field(
+        default=4.0, description="Hidden units of a block's dense layers, as a multiple of its channels."
+    )
+    layer_scale: Annotated[float, Field(gt=0)] = Field(
+        default=0.1, description="What a block's output is multiplied with at first (Touvron et al. 2021)."
+    )
+    drop_path: Rate = Field(
+        default=0.0,
+        description="Share of the examples that skip the last block in training, less for earlier ones "
+        "(Huang et al. 2016).",
+    )
+    activation: Activation = Field(default=KerasObject("gelu"), description="Keras activation of the dense layers.")
+    dropout: Rate = Field(
+        default=0.0, description="Share of the pooled features set to 0 in training, before the output."
+    )
+    kernel_initializer: Initializer = Field(
+        default=KerasObject("glorot_uniform"), description="Keras initializer of all weights."
+    )
+    kernel_regularizer: Regularizer | None = Field(
+        default=None, description="Keras regularizer of all weights, as {kind: l2, l2: 1e-4}."
+    )
+
+    @model_validator(mode="after")
+    def _stages_agree(self) -> Options:
+        if len(self.blocks) != len(self.widths):
+            raise fault_at(
+                ("blocks",),
+                f"{len(self.blocks)} stages of blocks for {len(self.widths)} widths.",
+                "Give a number for each stage in both.",
+            )
+        return self
+
+
+def convolves(options: Options) -> bool:
+    return True
+
+
+def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
+    import keras
+
+    tensors, features = models.open_inputs(spec)
+    image, others = models.sole(features, "convnext", sequences=False)
+    tensor = _normalized(_patches(options, image.tensor, options.widths[0], _patch(options, image)))
+    last, number = sum(options.blocks) - 1, 0
+    for stage, (count, width) in enumerate(zip(options.blocks, options.widths, strict=True)):
+        tensor = _halved(options, tensor, width) if stage else tensor
+        for _ in range(count):
+            tensor = _block(options, tensor, options.drop_path * (number / last if last else 1))
+            number += 1
+    pooled = _normalized(keras.layers.GlobalAveragePooling2D()(tensor))
+    pooled = keras.layers.Dropout(options.dropout)(pooled) if options.dropout else pooled
+    return models.close(tensors, models.join([pooled, *map(models.vector, others)]), heads)
+
+
+def _patch(options: Options, image: Feature) -> int:
+    side = min(image.tensor.shape[1:3])
+    patch = options.patch or (_SMALL_PATCH if side < models.SMALL_IMAGE else _PATCH)
+    if patch > side:
+        raise BmcliError(
+            f"patches of {patch}x{patch} are larger than '{image.column.name}'.",
+            path="model.patch",
+            suggestion=f"Give at most {side}.",
+        )
+    return patch
+
+
+def _patches(options: Options, tensor: Any, width: int, size: int) -> Any:
+    """A dense layer over squares of pixels side by side, `(batch, height / size, width / size, width)`."""
+    import keras
+
+    return keras.layers.Conv2D(width, size, strides=size, padding="same", **models.kernel(options))(tensor)
+
+
+def _halved(options: Options, tensor: Any, width: int) -> Any:
+    return _patches(options, _normalized(tensor), width, 2)
+
+
+def _block(options: Options, tensor: Any, drop_path: float) -> Any:
+    import keras
+
+    from bmcli.layers.channel_scale import ChannelScale
+
+    width = tensor.shape[-1]
+    branch = _normalized(_depthwise(options, tensor))
+    branch = keras.layers.Dense(max(1, round(width * options.mlp_ratio)), **models.kernel(options))(branch)
+    branch = keras.layers.Dense(width, **models.kernel(options))(models.activated(options.activation, branch))
+    branch = ChannelScale(options.layer_scale)(branch)
+    if drop_path:
+        # Drawn per example, not per element: a residual branch is kept or lost whole.
+        branch = keras.layers.Dropout(drop_path, noise_shape=(None, 1, 1, 1))(branch)
+    return keras.layers.Add()([tensor, branch])
+
+
+def _depthwise(options: Options, tensor: Any) -> Any:
+    import keras
+
+    weights = {name.replace("kernel", "depthwise"): value for name, value in models.kernel(options).items()}
+    return keras.layers.DepthwiseConv2D(options.kernel_size, padding="same", **weights)(tensor)
+
+
+def _normalized(tensor: Any) -> Any:
+    import keras
+
+    return keras.layers.LayerNormalization(epsilon=1e-6)(tensor)

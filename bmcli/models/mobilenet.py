@@ -1,0 +1,87 @@
+"""Network of depthwise separable convolutions for images (Sandler et al. 2018, MobileNetV2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from bmcli import models
+from bmcli.models import ConvolutionOptions, Size, Units
+from bmcli.recipe.fields import Activation, KerasObject, fault_at
+from bmcli.specs import DataSpec
+
+if TYPE_CHECKING:
+    import keras
+
+
+class Options(ConvolutionOptions):
+    """Inverted residual blocks over one image; other inputs join in before the output.
+
+    Take it for pictures where the network must be small or quick on a phone: it has a fraction of a `resnet`'s
+    weights and multiplications. A block widens its input by a 1x1 convolution, filters every channel by itself,
+    and narrows it again; every stage but the first halves the rows and columns.
+    """
+
+    kind: Literal["mobilenet"] = Field(default="mobilenet", description="A network of separable convolutions.")
+    widths: tuple[Units, ...] = Field(
+        default=(16, 32, 64), min_length=1, description="Filters of each stage, between its blocks."
+    )
+    blocks: tuple[Size, ...] = Field(default=(1, 2, 2), min_length=1, description="Blocks of each stage.")
+    expansion: Annotated[float, Field(ge=1)] = Field(
+        default=4.0, description="Filters inside a block, as a multiple of those between blocks."
+    )
+    kernel_size: Size = Field(default=3, description="Rows and columns a channel's filter sees.")
+    last: Units | None = Field(
+        default=128, description="Filters of the 1x1 convolution before pooling; null leaves it out."
+    )
+    activation: Activation = Field(default=KerasObject("relu6"), description="Keras activation of the convolutions.")
+
+    @model_validator(mode="after")
+    def _stages_agree(self) -> Options:
+        if len(self.blocks) != len(self.widths):
+            raise fault_at(
+                ("blocks",),
+                f"{len(self.blocks)} stages of blocks for {len(self.widths)} widths.",
+                "Give a number for each stage in both.",
+            )
+        return self
+
+
+def convolves(options: Options) -> bool:
+    return True
+
+
+def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
+    tensors, features = models.open_inputs(spec)
+    image, others = models.sole(features, "mobilenet", sequences=False)
+    tensor = models.stem(options, image, options.widths[0])
+    for stage, (count, width) in enumerate(zip(options.blocks, options.widths, strict=True)):
+        for position in range(count):
+            tensor = _block(options, tensor, width, 2 if stage > 0 and position == 0 else 1)
+    if options.last is not None:
+        tensor = models.convolution(options, tensor, options.last)
+    return models.close_pooled(options, tensors, tensor, others, heads)
+
+
+def _block(options: Options, tensor: Any, width: int, strides: int) -> Any:
+    """Widened, filtered channel by channel, narrowed; added to its input where the shapes agree."""
+    import keras
+
+    narrow = tensor.shape[-1]
+    wide = round(narrow * options.expansion)
+    branch = tensor if wide == narrow else models.convolution(options, tensor, wide)
+    branch = _depthwise(options, branch, strides)
+    branch = models.convolution(options, branch, width, linear=True)
+    return keras.layers.Add()([tensor, branch]) if strides == 1 and narrow == width else branch
+
+
+def _depthwise(options: Options, tensor: Any, strides: int) -> Any:
+    import keras
+
+    weights = {name.replace("kernel", "depthwise"): value for name, value in models.kernel(options).items()}
+    layer = keras.layers.DepthwiseConv2D(
+        options.kernel_size, strides=strides, padding="same", use_bias=False, **weights
+    )
+    return models.convolved(options, layer(tensor))

@@ -1,0 +1,113 @@
+"""Residual network for images (He, Zhang, Ren and Sun 2016)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from bmcli import models
+from bmcli.models import ConvolutionOptions, Size, Units
+from bmcli.recipe.fields import fault_at
+from bmcli.specs import DataSpec
+
+if TYPE_CHECKING:
+    import keras
+
+_EXPANSION = 4  # of a bottleneck's last convolution
+# Blocks of each stage, table 1 of the paper.
+_VARIANTS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+_WIDTHS = (64, 128, 256, 512)
+
+
+class Options(ConvolutionOptions):
+    """Stages of convolutions with shortcuts over one image; other inputs join in before the output.
+
+    Take it for pictures when there are thousands of them and a `cnn` gets no better. Every stage but the first
+    halves the rows and columns. By default it is a small one for small pictures; `variant` gives those of the
+    paper. The last normalization of each block starts at 0, so that a block is at first its shortcut (Goyal et
+    al. 2017).
+    """
+
+    kind: Literal["resnet"] = Field(default="resnet", description="A residual network.")
+    variant: Literal[18, 34, 50] | None = Field(
+        default=None, description="A network of the paper by its number of layers, in the place of the options below."
+    )
+    blocks: tuple[Size, ...] | None = Field(
+        default=None, min_length=1, description="Blocks of each stage; by default 2 for each of `widths`."
+    )
+    widths: tuple[Units, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Filters of each stage; by default 16, 32, 64 and so on, for each of `blocks` or for 3 stages.",
+    )
+    bottleneck: bool | None = Field(
+        default=None,
+        description="Blocks of three convolutions, 1x1, 3x3 and 1x1 with 4 times the filters, in the place of two 3x3; "
+        "by default false.",
+    )
+
+    @model_validator(mode="after")
+    def _stages_are_told_once(self) -> Options:
+        for option in ("blocks", "widths", "bottleneck"):
+            if self.variant is not None and getattr(self, option) is not None:
+                raise fault_at(
+                    (option,), f"`{option}` does nothing beside variant {self.variant}.", "Leave one of them out."
+                )
+        if self.blocks is not None and self.widths is not None and len(self.blocks) != len(self.widths):
+            raise fault_at(
+                ("widths",),
+                f"{len(self.widths)} widths for {len(self.blocks)} stages of blocks.",
+                "Give a number for each stage in both.",
+            )
+        return self
+
+
+def convolves(options: Options) -> bool:
+    return True
+
+
+def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
+    tensors, features = models.open_inputs(spec)
+    image, others = models.sole(features, "resnet", sequences=False)
+    blocks, widths, bottleneck = _stages(options)
+    block = _bottleneck if bottleneck else _basic
+    tensor = models.stem(options, image, widths[0])
+    for stage, (count, width) in enumerate(zip(blocks, widths, strict=True)):
+        for position in range(count):
+            tensor = block(options, tensor, width, 2 if stage > 0 and position == 0 else 1)
+    return models.close_pooled(options, tensors, tensor, others, heads)
+
+
+def _stages(options: Options) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
+    """Blocks and widths of each stage, and whether blocks have a bottleneck."""
+    if options.variant is not None:
+        return _VARIANTS[options.variant], _WIDTHS, options.variant == 50
+    count = len(options.blocks or options.widths or (0, 1, 2))
+    widths = options.widths or tuple(16 * 2**stage for stage in range(count))
+    return options.blocks or (2,) * count, widths, bool(options.bottleneck)
+
+
+def _basic(options: Options, tensor: Any, width: int, strides: int) -> Any:
+    branch = models.convolution(options, tensor, width, 3, strides)
+    branch = models.convolution(options, branch, width, 3, linear=True, first_scale="zeros")
+    return _added(options, tensor, branch, strides)
+
+
+def _bottleneck(options: Options, tensor: Any, width: int, strides: int) -> Any:
+    branch = models.convolution(options, tensor, width)
+    # The 3x3 convolution halves, not the first as in the paper, which would drop three quarters of its input.
+    branch = models.convolution(options, branch, width, 3, strides)
+    branch = models.convolution(options, branch, _EXPANSION * width, linear=True, first_scale="zeros")
+    return _added(options, tensor, branch, strides)
+
+
+def _added(options: Options, tensor: Any, branch: Any, strides: int) -> Any:
+    """The branch on its shortcut, which is projected where the shapes differ."""
+    import keras
+
+    width = branch.shape[-1]
+    if strides > 1 or tensor.shape[-1] != width:
+        tensor = models.convolution(options, tensor, width, 1, strides, linear=True)
+    return models.activated(options.activation, keras.layers.Add()([tensor, branch]))

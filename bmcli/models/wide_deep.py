@@ -1,0 +1,86 @@
+"""Linear model and network together, for tables (Cheng et al. 2016, "Wide and deep learning")."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from bmcli import models, parts
+from bmcli.errors import BmcliError, Fault
+from bmcli.inputs import Feature
+from bmcli.models import DenseOptions, Embedding, Units
+from bmcli.recipe.fields import Regularizer
+from bmcli.specs import DataSpec
+
+if TYPE_CHECKING:
+    import keras
+
+
+class Options(DenseOptions):
+    """A linear model beside dense layers, both trained together; their outputs are added.
+
+    Take it for tables of many categories and their crosses: the linear model remembers what each of them means,
+    the dense layers find what is common to them. `wide` and `deep` say which columns each of the two reads.
+    """
+
+    kind: Literal["wide_deep"] = Field(default="wide_deep", description="A linear model and a network together.")
+    wide: tuple[str, ...] | None = Field(
+        default=None, min_length=1, description="Columns of the linear model; by default all."
+    )
+    deep: tuple[str, ...] | None = Field(
+        default=None, min_length=1, description="Columns of the dense layers; by default all."
+    )
+    wide_regularizer: Regularizer | None = Field(
+        default=None, description="Keras regularizer of the linear model's weights, as {kind: l1, l1: 1e-4}."
+    )
+    hidden: tuple[Units, ...] = Field(default=(128, 64), min_length=1, description="Units of each dense layer.")
+    periodic: Embedding = None
+
+
+def convolves(options: Options) -> bool:
+    return False
+
+
+def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
+    import keras
+
+    tensors, features = models.open_inputs(spec)
+    _check_columns(options, [feature.column.name for feature in features])
+    wide = models.join(models.vectors(_chosen(features, options.wide)))
+    deep = models.join(models.vectors(_chosen(features, options.deep), options.periodic))
+    for units in options.hidden:
+        deep = models.dense(options, deep, units)
+    added = keras.layers.Add(dtype="float32")
+    outputs = {
+        name: added([models.head(wide, width, options.wide_regularizer), models.head(deep, width)])
+        for name, width in heads.items()
+    }
+    return models.network(tensors, outputs)
+
+
+def _chosen(features: Sequence[Feature], names: Sequence[str] | None) -> list[Feature]:
+    return [feature for feature in features if names is None or feature.column.name in names]
+
+
+def _check_columns(options: Options, columns: Sequence[str]) -> None:
+    """Raises BmcliError where a name is no input, or an input is read by neither side."""
+    faults = [
+        Fault(f"'{name}' is no input.", f"model.{side}.{position}", suggestion=parts.did_you_mean(name, columns))
+        for side in ("wide", "deep")
+        for position, name in enumerate(getattr(options, side) or ())
+        if name not in columns
+    ]
+    if not faults and options.wide is not None and options.deep is not None:
+        faults = [
+            Fault(
+                f"neither side reads the input '{name}'.",
+                "model",
+                suggestion="Name it in `wide` or `deep`, or leave it out of data.inputs.",
+            )
+            for name in columns
+            if name not in {*options.wide, *options.deep}
+        ]
+    if faults:
+        raise BmcliError(*faults)
