@@ -32,13 +32,18 @@ def placed(recipe: Recipe, cache: Path) -> Placement:
     Raises:
         BmcliError: The machine cannot give them.
     """
+    announce(recipe, cache)
     compiled.sweep(compiled.folder(cache))
-    for name, value in variables(recipe, cache).items():
-        os.environ.setdefault(name, value)
     with native_noise_hidden():
         from bmcli.training import strategy
-    same_for_all = [dump(part) for part in (recipe.seed, recipe.model, recipe.objective, recipe.train)]
-    return strategy.place(recipe.runtime, json.dumps(same_for_all))
+    parts_of_all = (recipe.seed, recipe.data.augment, recipe.model, recipe.objective, recipe.train)
+    return strategy.place(recipe.runtime, json.dumps([dump(part) for part in parts_of_all]))
+
+
+def announce(recipe: Recipe, cache: Path) -> None:
+    """Tells TensorFlow by the environment how to start, before preparing pictures may start it."""
+    for name, value in variables(recipe, cache).items():
+        os.environ.setdefault(name, value)
 
 
 def variables(recipe: Recipe, cache: Path) -> dict[str, str]:

@@ -59,13 +59,19 @@ class Feed(Protocol):
         """What is left after the last full batch, as one batch."""
 
 
-def make(split: Split, runtime: RuntimeOptions, placement: Placement) -> ResidentFeed | StreamingFeed:
-    """The feed that the recipe asks for: resident if the rows fit into the memory it grants."""
+def make(
+    split: Split, runtime: RuntimeOptions, placement: Placement, whole: bool = False
+) -> ResidentFeed | StreamingFeed:
+    """The feed that the recipe asks for: resident if the rows fit into the memory it grants.
+
+    Args:
+        whole: Every worker needs the rows of whole batches, as for mixing examples.
+    """
     arrays = _arrays(split)
     limit = machine.memory() / 4 if runtime.memory == "auto" else runtime.memory
     size = sum(array.nbytes for array in tf.nest.flatten(arrays))
     if runtime.feed == "streaming" or (runtime.feed == "auto" and size > limit):
-        return StreamingFeed(split, placement)
+        return StreamingFeed(split, placement, whole)
     return ResidentFeed(split, placement)
 
 
@@ -89,14 +95,14 @@ class ResidentFeed:
 class StreamingFeed:
     """Rows read from the memory-mapped arrays by threads, some blocks ahead of the training.
 
-    A worker reads the rows of its own replicas only. A block holds its rows in the order of the file, which is
-    the cheapest to read; `Block.rows` leads back to the order of the epoch.
+    A worker reads the rows of its own replicas only, unless it needs `whole` batches. A block holds its rows in the
+    order of the file, which is the cheapest to read; `Block.rows` leads back to the order of the epoch.
     """
 
-    def __init__(self, split: Split, placement: Placement) -> None:
+    def __init__(self, split: Split, placement: Placement, whole: bool = False) -> None:
         self.count = len(split)
         self._arrays = _arrays(split)
-        self._placement = placement
+        self._placement, self._whole = placement, whole
         self._row_bytes = sum(array.nbytes for array in tf.nest.flatten(self._arrays)) // max(self.count, 1)
         self._readers = ThreadPoolExecutor(READ_AHEAD, "bmcli-read")
         self._ahead: dict[int, Future[Block]] = {}
@@ -151,6 +157,8 @@ class StreamingFeed:
 
     def _places(self, batch: int) -> tuple[int, int]:
         """First and last place in a batch that this worker's replicas read."""
+        if self._whole:
+            return 0, batch
         replicas, local = self._placement.replicas, self._placement.replicas // self._placement.workers
         first = self._placement.rank * local
         return part(batch, replicas, first)[0], part(batch, replicas, first + local - 1)[1]

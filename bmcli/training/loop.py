@@ -6,7 +6,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,14 +20,24 @@ from bmcli.errors import BmcliError, Interrupted, RunFailed
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
 from bmcli.specs import Prepared
-from bmcli.training import batch, checkpoint, compiled, jit, optimizers
+from bmcli.training import augment, batch, checkpoint, compiled, jit, optimizers
 from bmcli.training import feed as feeds
 from bmcli.training.callbacks import Callbacks, Directions
 from bmcli.training.feed import order
 from bmcli.training.meters import Meters
 from bmcli.training.network import Network
+from bmcli.training.normalization import Estimation
 from bmcli.training.profile import Profile
-from bmcli.training.step import NO_STEP, PLAIN, Average, Compilation, Pass, Steps
+from bmcli.training.step import (
+    NO_STEP,
+    PLAIN,
+    Average,
+    Compilation,
+    EpochMean,
+    MovingAverage,
+    Pass,
+    Steps,
+)
 from bmcli.training.strategy import Placement
 
 CALL_S = 0.25  # Steps of one call fill about this time: Python costs nothing, and signals are still answered quickly.
@@ -78,6 +88,7 @@ class Progress:
     best: float | None = None
     selected_epoch: int | None = None
     waited: int = 0  # epochs since the last improvement
+    overfitted: int = 0  # epochs in a row that learned the training rows alone
     row: dict[str, Any] = field(default_factory=dict)  # the selected epoch's
     last: dict[str, Any] = field(default_factory=dict)  # the last epoch's
     ended_by: str | None = None
@@ -130,22 +141,31 @@ class Trainer:
         self.recipe, self.network, self.placement = recipe, network, placement
         self.run, self._cache = run, cache
         self._kept = run if placement.chief else None  # what this worker writes
-        self.feed = feeds.make(prepared.split("train"), recipe.runtime, placement)
+        self.augment = augment.build(recipe, prepared.spec)
+        mixes = self.augment is not None and self.augment.mixes
+        self.feed = feeds.make(prepared.split("train"), recipe.runtime, placement, whole=mixes)
         self.meters = Meters(network, recipe.metrics(), placement)
         self.validation = _validation(network, prepared, recipe, placement)
         self.directions = _directions(self.meters, self.validation is not None)
         self.select = _known_metric(train.select.metric, self.directions, "train.select.metric")
         if train.stop.metric is not None:
             _known_metric(train.stop.metric, self.directions, "train.stop.metric")
+        if train.stop.overfit is not None and self.validation is None:
+            raise BmcliError(
+                "no row validates, so `overfit` cannot be seen.",
+                path="train.stop.overfit", suggestion="Give data.split a share for validation.",
+            )  # fmt: skip
         self.parts = train.gradient_accumulation
         self.batch = self._batch_size(cache)
         self.steps_per_epoch = math.ceil(self.feed.count / self.batch)
         self.steps_in_all = min(train.epochs * self.steps_per_epoch, train.stop.steps or 2**62)
         self.optimizer = self._built_optimizer(self.steps_in_all)
-        self.average = None
-        if train.ema is not None:
-            with placement.strategy.scope():
-                self.average = Average(network.model.trainable_variables, train.ema)
+        self.average = self._made_average()
+        # An exponential average follows the weights closely, so that their moving statistics do for it.
+        self._estimation = Estimation(network.model, self.feed, self.batch, placement) if train.swa else None
+        self.rates = optimizers.layer_rates(
+            train.layer_rates, [variable.path for variable in network.model.trainable_variables]
+        )
         events = str(self._kept.events) if self._kept else None
         self.callbacks = Callbacks(train, network.model, self.optimizer, events, self.directions)
         self.steps = self._compiled(cache)
@@ -166,7 +186,7 @@ class Trainer:
         trial, way = self._built_optimizer(10**6), Compilation(self.recipe.runtime.jit is True)
 
         def make(size: int) -> Steps:
-            return Steps(self.network, trial, self.meters, self.placement, size, way, self.parts)
+            return Steps(self.network, trial, self.meters, self.placement, size, way, self.parts, augment=self.augment)
 
         return batch.choose(make, self.feed, self.order_of(0), cache)
 
@@ -175,6 +195,16 @@ class Trainer:
             optimizer = _refusable("train.optimizer", lambda: optimizers.build(self.recipe.train, steps))
             optimizer.build(self.network.model.trainable_variables)
         return optimizer
+
+    def _made_average(self) -> Average | None:
+        train, weights = self.recipe.train, self.network.model.trainable_variables
+        with self.placement.strategy.scope():
+            if train.ema is not None:
+                return MovingAverage(weights, train.ema)
+            if train.swa is None:
+                return None
+            epochs = math.ceil(self.steps_in_all / self.steps_per_epoch)
+            return EpochMean(weights, math.floor(round(train.swa.start * epochs, 6)) + 1)
 
     def _compiled(self, cache: Path) -> Steps:
         def make(way: Compilation) -> Steps:
@@ -205,8 +235,9 @@ class Trainer:
     def steps_of(self, batch: int, compilation: Compilation) -> Steps:
         """Compiled steps of this training with another batch, or compiled in another way."""
         return Steps(
-            self.network, self.optimizer, self.meters, self.placement, batch, compilation, self.parts, self.average
-        )
+            self.network, self.optimizer, self.meters, self.placement, batch, compilation, self.parts, self.average,
+            self.rates, self.augment,
+        )  # fmt: skip
 
     def order_of(self, epoch: int) -> tf.Tensor:
         """The rows in the order of an epoch, which counts from 0."""
@@ -403,12 +434,15 @@ class Trainer:
         """
         progress = self.progress
         self._require_finite_weights()
+        if self.average is not None:
+            self.average.after_epoch(progress.epoch + 1)
         with self._averaged():
             row = self._row()
             selected = self._improves(row)
             kept = [weight.numpy() for weight in self.network.model.weights] if selected else []
         progress.epoch += 1
         progress.batch = 0
+        progress.overfitted = progress.overfitted + 1 if _overfits(row, progress.last) else 0
         progress.last = row
         if selected:
             progress.best, progress.selected_epoch, progress.row = row.get(self.select), progress.epoch, row
@@ -423,13 +457,14 @@ class Trainer:
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
-        """The network with the moving average of its weights, if there is one."""
-        if self.average is None:
+        """The network with the average of its weights after this epoch, if there is one."""
+        if self.average is None or not self.average.begun(self.progress.epoch + 1):
             yield
             return
         self.average.swap()
         try:
-            yield
+            with self._estimation.estimated(self.order_of(self.progress.epoch)) if self._estimation else nullcontext():
+                yield
         finally:
             self.average.swap()
 
@@ -461,6 +496,8 @@ class Trainer:
         stop, progress = self.recipe.train.stop, self.progress
         if stop.patience is not None and progress.waited >= stop.patience:
             return "patience"
+        if stop.overfit is not None and progress.overfitted >= stop.overfit:
+            return "overfit"
         value = row.get(stop.metric) if stop.metric else None
         if value is not None and (
             (stop.above is not None and value >= stop.above) or (stop.below is not None and value <= stop.below)
@@ -537,6 +574,16 @@ class Trainer:
         if self.progress.ended_by not in (None, "callback"):
             self.progress.ended_by = self._stop_reason(self.progress.last)
         return damaged
+
+
+def _overfits(row: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Whether the training loss fell from one epoch to the next while the validation loss rose."""
+
+    def change(name: str) -> float:
+        now, then = row.get(name), before.get(name)
+        return 0.0 if now is None or then is None else now - then
+
+    return change("train/loss") < 0 < change("validation/loss")
 
 
 def _all_finite(weights: list[Any]) -> Any:

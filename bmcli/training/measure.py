@@ -11,17 +11,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import keras
-import numpy as np
 import tensorflow as tf
 from tensorflow.compat.v1 import profiler
 
 from bmcli import machine
 from bmcli.errors import RunFailed
 from bmcli.specs import Split
-from bmcli.training import checkpoint, memory, scaling
+from bmcli.training import anatomy, checkpoint, memory, scaling
 from bmcli.training.feed import StreamingFeed
 from bmcli.training.jit import seconds_a_step
 from bmcli.training.launch import INTERRUPTED, available_cores, launch
@@ -114,28 +111,13 @@ def example_flops(network: Network) -> tuple[float, bool]:
     the backward pass multiplies twice where the forward pass does once. Losses, the optimizer and operations without
     registered statistics count nothing. Recurrent layers are unrolled to be counted.
     """
-    inputs = {name: tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype) for name, tensor in network.model.input.items()}
-    with _unrolled(network.model):
-        forward = tf.function(lambda values: network.model(values, training=False), autograph=False)
-        graph = forward.get_concrete_function(inputs).graph
+    graph = anatomy.forward_graph(network, training=False)
     options = profiler.ProfileOptionBuilder.float_operation()
     options["output"] = "none"
     with _warnings_hidden():  # about the profiler's own use of TensorFlow
         counted = profiler.profile(graph, options=options).total_float_ops
     loops = any("While" in operation.type for operation in graph.get_operations())
     return float(scaling.TRAINING_PASSES * counted), loops
-
-
-@contextmanager
-def _unrolled(model: keras.Model) -> Iterator[None]:
-    layers = [layer for layer in model._flatten_layers() if getattr(layer, "unroll", None) is False]
-    for layer in layers:
-        layer.unroll = True
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.unroll = False
 
 
 @contextmanager
@@ -152,11 +134,7 @@ def _warnings_hidden() -> Iterator[None]:
 def gradient_bytes(steps: Steps) -> float:
     """Bytes that a step sums over the replicas: gradients, moving statistics and the loss."""
     exchanged = [*steps.network.model.trainable_variables, *steps.statistics]
-    return float(sum(_bytes(variable) for variable in exchanged) + 4)
-
-
-def _bytes(variable: Any) -> int:
-    return int(np.prod(variable.shape)) * tf.as_dtype(variable.dtype).size
+    return float(sum(map(anatomy.variable_bytes, exchanged)) + 4)
 
 
 def _input(trainer: Trainer, split: Split) -> tuple[float, float]:

@@ -40,7 +40,7 @@ def assemble(recipe: Recipe, spec: DataSpec, train_targets: Mapping[str, np.ndar
     """
     chosen = recipe.objectives()
     kinds = {name: parts.load("objectives", options.kind) for name, options in chosen.items()}
-    heads = {name: kind.width(spec.target(name)) for name, kind in kinds.items()}
+    heads = {name: kind.width(chosen[name], spec.target(name)) for name, kind in kinds.items()}
     objectives = {
         name: kind.build(chosen[name], spec.target(name), train_targets[name]) for name, kind in kinds.items()
     }

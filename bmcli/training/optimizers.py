@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import keras
 from keras import ops
 
+from bmcli import parts
+from bmcli.errors import BmcliError, Fault
 from bmcli.layers.keras_objects import make
+from bmcli.recipe.check import dotted
 from bmcli.recipe.fields import KerasObject
 from bmcli.recipe.schema import TrainOptions
 
@@ -69,3 +74,31 @@ def _rate(train: TrainOptions, steps: int) -> Any:
     if schedule.kind == "constant" and schedule.warmup == 0:
         return peak  # a plain variable, which callbacks may change
     return ShareSchedule(schedule.kind, peak, steps, schedule.warmup, schedule.floor)
+
+
+def layer_rates(factors: Mapping[str, float], weights: Sequence[str]) -> dict[int, float]:
+    """Factors of the learning rate by the places of weights, without those that change nothing.
+
+    Args:
+        factors: By patterns of names, where * stands for any text; the last that fits decides.
+        weights: The names of all trainable weights.
+
+    Raises:
+        BmcliError: A pattern fits no weight.
+    """
+    faults = [
+        Fault(
+            f"no weight is called '{pattern}'.",
+            path=dotted(("train", "layer_rates", pattern)),
+            suggestion=parts.did_you_mean(pattern, weights),
+        )
+        for pattern in factors
+        if not any(fnmatchcase(name, pattern) for name in weights)
+    ]
+    if faults:
+        raise BmcliError(*faults)
+    fitting = {
+        place: [factor for pattern, factor in factors.items() if fnmatchcase(name, pattern)]
+        for place, name in enumerate(weights)
+    }
+    return {place: found[-1] for place, found in fitting.items() if found and found[-1] != 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import keras
@@ -10,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from bmcli.training import dropout
+from bmcli.training.augment import Augment
 from bmcli.training.feed import Block, Feed, batches, gather, part
 from bmcli.training.meters import Meters
 from bmcli.training.network import Network
@@ -21,7 +23,18 @@ Arrays = Mapping[str, Any]
 
 
 def losses(network: Network, examples: Arrays, outputs: Mapping[str, Any]) -> Any:
-    """Loss of each example over all targets, `(batch,)`, with the weights of targets and examples."""
+    """Loss of each example over all targets, `(batch,)`, with the weights of targets and examples.
+
+    Where examples are mixed with others it is that of both, by their shares of the mixture.
+    """
+    own = _losses(network, examples, outputs)
+    if "others" not in examples:
+        return own
+    share = examples["share"]
+    return share * own + (1.0 - share) * _losses(network, examples["others"], outputs)
+
+
+def _losses(network: Network, examples: Arrays, outputs: Mapping[str, Any]) -> Any:
     targets = examples["targets"]
     total = tf.add_n(
         [objective.weight * objective.loss(targets[n], outputs[n]) for n, objective in network.objectives.items()]
@@ -88,7 +101,9 @@ class Steps:
         batch: Examples of a step, over all replicas.
         compilation: Several steps together need one replica and one part.
         parts: How many parts a batch is computed in, one after the other.
-        average: Moving averages of the trainable weights, and their momentum.
+        average: Averages of the trainable weights.
+        rates: Factors of the learning rate of some of the trainable weights, by their places among them.
+        augment: What changes the examples, outside of what XLA compiles.
     """
 
     def __init__(
@@ -101,10 +116,13 @@ class Steps:
         compilation: Compilation = PLAIN,
         parts: int = 1,
         average: Average | None = None,
+        rates: Mapping[int, float] | None = None,
+        augment: Augment | None = None,
     ) -> None:
         self.network, self.optimizer, self.meters, self.placement = network, optimizer, meters, placement
         self.batch, self.compilation, self.parts, self.average = batch, compilation, parts, average
-        self.statistics = _moving_statistics(network.model)
+        self.rates, self.augment = dict(rates or {}), augment
+        self.statistics = moving_statistics(network.model)
         self._alone = placement.replicas == 1 and parts == 1
         if placement.replicas > 1:
             _leave_reducing_to_us(optimizer)
@@ -183,7 +201,28 @@ class Steps:
             return tf.stack([self._learn(batch(n), None, self.batch, 1) for n in range(self.compilation.together)])
 
         learn_all = compiled_by_xla(learn)
-        return lambda data, rows: learn_all(gather(data, rows))
+        return lambda data, rows: learn_all(self._examples_of_several(data, rows))
+
+    def _examples_of_several(self, data: Any, rows: Any) -> dict[str, Any]:
+        """The examples of the batches that are one program, one after the other."""
+        if self.augment is None:
+            return gather(data, rows)
+        batches = [rows[n * self.batch : (n + 1) * self.batch] for n in range(self.compilation.together)]
+        found = [self._examples(data, batch, None, n) for n, batch in enumerate(batches)]
+        joined: dict[str, Any] = tf.nest.map_structure(lambda *arrays: tf.concat(arrays, axis=0), *found)
+        return joined
+
+    def _examples(self, data: Any, rows: Any, places: Any, ahead: int = 0) -> dict[str, Any]:
+        """The examples at some places of a batch, augmented if the recipe says so.
+
+        Args:
+            rows: Where in `data` the examples of the whole batch lie.
+            places: None for the whole batch.
+            ahead: How many steps from now they are learned from.
+        """
+        if self.augment is not None:
+            return self.augment.examples(data, rows, places, self.optimizer.iterations.value + ahead)
+        return gather(data, rows if places is None else tf.gather(rows, places))
 
     def _one_by(self, step: Callable[..., Any]) -> Callable[..., Any]:
         return lambda data, rows: self._run(step, data, rows)
@@ -200,9 +239,10 @@ class Steps:
         def step(data: Any, rows: Any) -> Any:
             size = rows.shape[0]
             if self._alone:
-                return learn(gather(data, rows), None, size, 1)
-            rows, counts = share(rows, self.placement.replicas)
-            found, loss = self._over_parts(gradients, data, rows, counts, size)
+                return learn(self._examples(data, rows, None), None, size, 1)
+            places, counts = share(tf.range(size), self.placement.replicas)
+            taken = partial(self._examples, data, rows)
+            found, loss = self._over_parts(gradients, taken, places, counts, size)
             return self._apply(*self._reduced(found, loss))
 
         return step
@@ -230,20 +270,24 @@ class Steps:
         return tape.gradient(scaled, model.trainable_variables), loss
 
     def _over_parts(
-        self, gradients: Callable[..., Any], data: Any, rows: Any, counts: Any, size: int
+        self, gradients: Callable[..., Any], taken: Callable[[Any], Arrays], places: Any, counts: Any, size: int
     ) -> tuple[list[Any], Any]:
-        """The sum of the gradients over the parts of this replica's examples."""
-        mine = rows.shape[0]
+        """The sum of the gradients over the parts of this replica's examples.
+
+        Args:
+            taken: From places in the batch to the examples there.
+        """
+        mine = places.shape[0]
         each = -(-mine // self.parts)  # as many in every part but the last
         full, rest = divmod(mine, each)
         parts = full + (1 if rest else 0)
         if parts == 1:
-            return gradients(gather(data, rows), counts, size, 1)
+            return gradients(taken(places), counts, size, 1)
 
         def of(start: Any, length: int) -> tuple[list[Any], Any]:
-            chosen = tf.ensure_shape(rows[start : start + length], (length,))
+            chosen = tf.ensure_shape(places[start : start + length], (length,))
             counted = None if counts is None else tf.ensure_shape(counts[start : start + length], (length,))
-            return gradients(gather(data, chosen), counted, size, parts)
+            return gradients(taken(chosen), counted, size, parts)
 
         weights = self.network.model.trainable_variables
         total = [tf.zeros(weight.shape) for weight in weights]
@@ -276,9 +320,13 @@ class Steps:
 
     def _apply(self, gradients: Sequence[Any], loss: Any) -> Any:
         weights = self.network.model.trainable_variables
+        before = {place: tf.identity(weights[place].value) for place in self.rates}
         self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+        # The change is scaled and not the gradient, whose size means nothing to Adam and its like.
+        for place, value in before.items():
+            weights[place].assign(value + self.rates[place] * (weights[place].value - value))
         if self.average is not None:
-            self.average.update(self.optimizer.iterations)
+            self.average.after_step(self.optimizer.iterations)
         return loss
 
 
@@ -301,21 +349,21 @@ def share(rows: Any, replicas: int) -> tuple[Any, Any]:
 
 
 class Average:
-    """Exponential moving averages of weights (Polyak and Juditsky 1992).
+    """Averages of weights, which are measured and kept in their place."""
 
-    The first steps count more, as `min(momentum, (1 + step) / (10 + step))`, so that the initial weights are forgotten
-    soon.
-    """
-
-    def __init__(self, weights: Sequence[Any], momentum: float) -> None:
-        self.weights, self.momentum = list(weights), momentum
+    def __init__(self, weights: Sequence[Any]) -> None:
+        self.weights = list(weights)
         self.variables = [keras.Variable(weight.numpy(), trainable=False, name="average") for weight in weights]
 
-    def update(self, step: Any) -> None:
-        done = tf.cast(step, tf.float32)
-        rate = 1.0 - tf.minimum(self.momentum, (1.0 + done) / (10.0 + done))
-        for average, weight in zip(self.variables, self.weights, strict=True):
-            average.assign(average.value + rate * (weight.value - average.value))
+    def after_step(self, step: Any) -> None:
+        """Takes up the weights after a step, inside the compiled step; `step` counts from 1."""
+
+    def after_epoch(self, epoch: int) -> None:
+        """Takes up the weights after an epoch, which counts from 1."""
+
+    def begun(self, epoch: int) -> bool:
+        """Whether there is an average after an epoch."""
+        return True
 
     def swap(self) -> None:
         """Puts the averages into the network and its weights in their place, or back."""
@@ -323,6 +371,48 @@ class Average:
             kept = weight.numpy()
             weight.assign(average.numpy())
             average.assign(kept)
+
+
+class MovingAverage(Average):
+    """Exponential moving averages (Polyak and Juditsky 1992).
+
+    The first steps count more, as `min(momentum, (1 + step) / (10 + step))`, so that the initial weights are forgotten
+    soon.
+    """
+
+    def __init__(self, weights: Sequence[Any], momentum: float) -> None:
+        super().__init__(weights)
+        self.momentum = momentum
+
+    def after_step(self, step: Any) -> None:
+        done = tf.cast(step, tf.float32)
+        rate = 1.0 - tf.minimum(self.momentum, (1.0 + done) / (10.0 + done))
+        for average, weight in zip(self.variables, self.weights, strict=True):
+            average.assign(average.value + rate * (weight.value - average.value))
+
+
+class EpochMean(Average):
+    """The plain mean of the weights at the ends of epochs (Izmailov et al. 2018, algorithm 1).
+
+    Args:
+        first: The first epoch whose weights count.
+    """
+
+    def __init__(self, weights: Sequence[Any], first: int) -> None:
+        super().__init__(weights)
+        self.first = first
+
+    def after_epoch(self, epoch: int) -> None:
+        if not self.begun(epoch):
+            return
+        # The first weights replace what was there: more epochs than were planned may begin the average anew.
+        share = np.float32(1 / (epoch - self.first + 1))
+        for average, weight in zip(self.variables, self.weights, strict=True):
+            before, value = average.numpy(), weight.numpy()
+            average.assign(value if epoch == self.first else before + share * (value - before))
+
+    def begun(self, epoch: int) -> bool:
+        return epoch >= self.first
 
 
 class Pass:
@@ -409,7 +499,7 @@ def _added(total: Sequence[Any], found: Sequence[Any]) -> list[Any]:
     ]
 
 
-def _moving_statistics(model: keras.Model) -> list[Any]:
+def moving_statistics(model: keras.Model) -> list[Any]:
     """What batch normalisation learns about its inputs, which each replica learns from its own examples."""
     return [
         weight

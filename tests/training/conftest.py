@@ -73,7 +73,17 @@ def make_trainer(make_of: MakeTrainer, write_recipe: WriteRecipe) -> MakeTrainer
 # The smallest network of each family that has all its parts, and the columns it reads; without dropout.
 FAMILIES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "mlp": ({"hidden": [8]}, ("image", "age", "city")),
+    "linear": ({}, ("age", "city")),
+    "wide_deep": ({"hidden": [8]}, ("age", "city")),
+    "table_resnet": ({"width": 8, "depth": 1, "normalization": "layer", "dropout": 0.0}, ("age", "city")),
+    "ft_transformer": (
+        {"width": 8, "heads": 2, "depth": 1, "dropout": 0.0, "attention_dropout": 0.0},
+        ("age", "city"),
+    ),
     "cnn": ({"filters": [4], "dense": [6]}, ("image", "age")),
+    "resnet": ({"widths": [4], "blocks": [1], "normalization": "group"}, ("image", "age")),
+    "mobilenet": ({"widths": [4], "blocks": [1], "last": None, "normalization": "group"}, ("image",)),
+    "convnext": ({"widths": [4], "blocks": [1], "kernel_size": 3}, ("image",)),
     "rnn": ({"cell": "simple", "units": 4, "pooling": "mean", "dense": [5]}, ("text", "age")),
     "transformer": ({"width": 8, "heads": 2, "depth": 1, "mlp_ratio": 2, "dropout": 0.0}, ("text", "city")),
     "layers": (
@@ -88,8 +98,14 @@ FAMILIES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         ("image", "age"),
     ),
 }
+# Families of which no network is small, or free of batch normalization.
+LARGE = ("application",)
 COLUMNS = {"image": "image", "text": "number", "age": "number", "city": "category"}  # and their kinds
-TARGETS = {"label": "category", "is_high": "category", "price": "number"}
+TARGETS = {
+    "label": "category", "is_high": "category", "price": "number", "tags": "labels", "grade": "ordered",
+    "visits": "count",
+}  # fmt: skip
+TAGS = {"red": 2, "round": 3, "small": 5}  # every row that its number divides
 SGD = {"kind": "sgd", "learning_rate": 0.05, "momentum": 0.9}
 
 
@@ -109,6 +125,9 @@ def table(count: int, seed: int = 1) -> dict[str, np.ndarray]:
         "is_high": np.where(label + draw.normal(size=count) > 1, "yes", "no"),
         "price": (3 * label + draw.normal(size=count) + 20).astype("float32"),
         "worth": draw.uniform(0, 3, count).astype("float32"),
+        "tags": np.array([";".join(tag for tag, each in TAGS.items() if n % each == 0) for n in range(count)]),
+        "grade": np.arange(count) * 3 % 4,
+        "visits": draw.poisson(2 + 3 * label),
     }
 
 

@@ -44,7 +44,7 @@ def assert_same_training(first: Trainer, second: Trainer, rows: list[dict[str, A
     assert same(weights_of(first), weights_of(second))
     assert same(first.steps.snapshot()[0], second.steps.snapshot()[0]), "of the optimizer or the averages"
     assert rows_of(first) == (rows_of(second) if rows is None else rows)
-    for name in ("epoch", "step", "examples", "best", "selected_epoch", "waited", "ended_by"):
+    for name in ("epoch", "step", "examples", "best", "selected_epoch", "waited", "overfitted", "ended_by"):
         assert getattr(first.progress, name) == getattr(second.progress, name), name
 
 
@@ -60,6 +60,8 @@ DROPOUT_AND_NORM = ("model.normalization=batch", "model.dropout=0.3")
 PLATEAU = "train.callbacks=[{{kind: reduce_lr_on_plateau, patience: 1, min_delta: {}, cooldown: 1}}]"
 MATRIX: dict[str, tuple[str, ...]] = {
     "ema": ("train.ema=0.9",),
+    "swa": ("train.swa.start=0.3", *DROPOUT_AND_NORM),
+    "layer rates": ("train.layer_rates={'dense/*': 0.1, '*/bias': 0.0}",),
     "gradient accumulation": ("train.gradient_accumulation=3",),
     "mixed_float16": ("train.precision=mixed_float16",),
     "mixed_bfloat16": ("train.precision=mixed_bfloat16",),

@@ -15,7 +15,7 @@ from bmcli.specs import Split
 from bmcli.training.feed import order
 from bmcli.training.loop import Trainer
 
-from .conftest import FAMILIES, MakeTrainer, Silent, weights_of
+from .conftest import FAMILIES, LARGE, MakeTrainer, Silent, weights_of
 
 EPOCHS = 2
 ROWS = 21  # in batches of 8: the last has 5
@@ -26,6 +26,7 @@ L2 = "model.kernel_regularizer={kind: l2, l2: 0.05}"
 LOSSES = {
     "label": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     "price": keras.losses.MeanSquaredError(),
+    "tags": keras.losses.BinaryCrossentropy(from_logits=True),
 }
 
 
@@ -82,7 +83,7 @@ def agrees_with_fit(make_family: MakeTrainer, cache: Path) -> Any:
 
 
 def test_every_family_is_among_the_cases() -> None:
-    assert set(FAMILIES) == set(parts.names("models"))
+    assert {*FAMILIES, *LARGE} == set(parts.names("models"))
 
 
 @pytest.mark.parametrize("optimizer", [MOMENTUM, pytest.param(ADAM, marks=pytest.mark.slow)], ids=["momentum", "adam"])
@@ -121,6 +122,10 @@ def test_the_loop_learns_what_fit_learns_with_all_options(agrees_with_fit: Any, 
 
 def test_the_loop_learns_a_number_as_fit_does(agrees_with_fit: Any) -> None:
     agrees_with_fit("mlp", ADAM, L2, target="price")
+
+
+def test_the_loop_learns_labels_as_fit_does(agrees_with_fit: Any) -> None:
+    agrees_with_fit("mlp", ADAM, L2, "data.weight=worth", target="tags")
 
 
 def test_sample_weights_are_those_of_fit(agrees_with_fit: Any) -> None:

@@ -19,7 +19,7 @@ from bmcli.training import network as networks
 from bmcli.training.predict import predict
 from tests.conftest import WriteRecipe
 
-from .conftest import MakeTrainer, same
+from .conftest import FAMILIES, MakeTrainer, Silent, same, table
 
 Saved = tuple[networks.Network, DataSpec, Path]
 
@@ -55,6 +55,41 @@ def test_a_saved_model_gives_the_networks_predictions_on_raw_rows(
     np.testing.assert_allclose(
         served[target], predict(trainer.network, rows, RuntimeOptions(), trainer.placement)[target], atol=1e-5
     )
+
+
+@pytest.mark.parametrize(
+    ("target", "settings", "shape"),
+    [
+        ("tags", (), (9, 3)),
+        ("grade", (), (9, 4)),
+        ("visits", (), (9,)),
+        ("price", ("objective=quantile",), (9, 3)),
+        ("price", ("data.targets.price.scale=log",), (9,)),
+    ],
+    ids=["labels", "ordered", "count", "quantile", "log"],
+)
+def test_what_is_saved_predicts_every_kind_of_target(
+    make_family: MakeTrainer,
+    cache: Path,
+    tmp_path: Path,
+    target: str,
+    settings: tuple[str, ...],
+    shape: tuple[int, ...],
+) -> None:
+    trainer = make_family("mlp", "train.epochs=1", *settings, target=target)
+    trainer.train(Silent())
+    recipe = trainer.recipe
+    prepared = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared")
+    networks.save(trainer.network, prepared.spec, tmp_path / "model.keras")
+    with columns_as_keys():
+        model = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    served = model({name: keras.ops.convert_to_tensor(table(9)[name]) for name in FAMILIES["mlp"][1]})[target]
+    expected = predict(trainer.network, prepared.split("validation"), recipe.runtime, trainer.placement)[target]
+    assert expected.shape == shape
+    np.testing.assert_allclose(served, expected, rtol=1e-5)
+    again = make_family("mlp", "seed=9", *settings, target=target).network
+    networks.load(tmp_path / "model.keras", again)
+    assert same([w.numpy() for w in trainer.network.model.weights], [w.numpy() for w in again.model.weights])
 
 
 def test_loading_gives_a_network_its_weights_back(make_trainer: MakeTrainer, saved: Saved) -> None:

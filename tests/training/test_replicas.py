@@ -14,12 +14,12 @@ import tensorflow as tf
 from bmcli import parts
 from bmcli.data.preparation import prepare
 from bmcli.errors import Interrupted
-from bmcli.objectives import classification, regression
+from bmcli.objectives import classification, count, multi_label, ordinal, regression
 from bmcli.training import strategy
 from bmcli.training.loop import Trainer
 from bmcli.training.predict import predict
 
-from .conftest import FAMILIES, MakeTrainer, Silent, same, table, weights_of
+from .conftest import FAMILIES, LARGE, TARGETS, MakeTrainer, Silent, same, table, weights_of
 from .test_loop import StopsAt
 
 TOLERANCE = 1e-5
@@ -54,7 +54,7 @@ def on_each(variable: Any, trainer: Trainer) -> list[np.ndarray]:
 
 def test_every_family_is_among_the_cases() -> None:
     assert parts.names("models")
-    assert set(FAMILIES) == set(parts.names("models"))
+    assert {*FAMILIES, *LARGE} == set(parts.names("models"))
 
 
 @pytest.mark.parametrize(
@@ -89,11 +89,16 @@ SETTINGS = {
     "adamw": ("train.optimizer={kind: adamw, learning_rate: 1e-2, epsilon: 1e-4, weight_decay: 0.1}",),
     "cosine": (ADAM, "train.schedule={kind: cosine, warmup: 0.3, floor: 0.1}"),
     "ema": (ADAM, "train.ema=0.9"),
+    "swa": (ADAM, "train.swa.start=0.3"),
+    "layer rates": (
+        "train.optimizer={kind: adamw, learning_rate: 1e-2, epsilon: 1e-4, weight_decay: 0.1}",
+        "train.layer_rates={'*/kernel': 0.2, 'dense/*': 0.0}",
+    ),
     "streaming": ("runtime.feed=streaming",),
 }
 
 
-USUAL = ("sample weights", "accumulation and l2", "global_clipnorm", "adamw", "cosine", "ema")
+USUAL = ("sample weights", "accumulation and l2", "global_clipnorm", "adamw", "cosine", "ema", "layer rates")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in USUAL else pytest.mark.slow) for n in SETTINGS])
@@ -148,9 +153,33 @@ def test_replicas_scale_losses_alike_in_mixed_float16(make_family: MakeTrainer) 
         assert all(np.array_equal(value, expected) for value in on_each(getattr(four.optimizer, name), four))
 
 
+OBJECTIVES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "classification": ("label", ("objective={kind: classification, class_weights: effective, beta: 0.9}",)),
+    "focal": ("label", ("objective={kind: classification, loss: categorical_focal_crossentropy}",)),
+    "regression": ("price", ("data.targets.price.scale=log",)),
+    "multi_label": ("tags", ("objective={kind: multi_label, class_weights: balanced}", "data.weight=worth")),
+    "focal labels": ("tags", ("objective={kind: multi_label, loss: binary_focal_crossentropy}",)),
+    "ordinal": ("grade", ("objective={kind: ordinal, class_weights: balanced}",)),
+    "count": ("visits", ("data.weight=worth",)),
+    "quantile": ("price", ("objective=quantile", "data.weight=worth")),
+}
+
+
+def test_every_objective_is_among_the_cases() -> None:
+    assert set(OBJECTIVES) >= set(parts.names("objectives"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_replicas_learn_the_same_with_each_objective(make_family: MakeTrainer, name: str, replicas: int) -> None:
+    target, settings = OBJECTIVES[name]
+    agree(*(make_family("mlp", ADAM, *settings, target=target, replicas=count) for count in (1, replicas)))
+
+
 @pytest.fixture
-def two_targets(tmp_path: Path) -> dict[str, Any]:
-    """A recipe of a table with a category and a number to predict, each with a weight."""
+def several_targets(tmp_path: Path) -> dict[str, Any]:
+    """A recipe of a table with a target of every kind to predict, each with a weight."""
     columns = {name: values for name, values in table(33).items() if values.ndim == 1}
     split = ["train"] * 21 + ["validation"] * 12
     with (tmp_path / "table.csv").open("w", newline="") as file:
@@ -164,20 +193,26 @@ def two_targets(tmp_path: Path) -> dict[str, Any]:
             "source": {"kind": "csv", "path": str(tmp_path / "table.csv")},
             "split": {"column": "part"},
             "inputs": {"city": {"kind": "category"}, "worth": {"kind": "number"}, "is_high": {"kind": "category"}},
-            "targets": {"label": {"kind": "category"}, "price": {"kind": "number"}},
+            "targets": {name: {"kind": TARGETS[name]} for name in ("label", "price", "tags", "grade", "visits")},
         },
         "model": {"kind": "mlp", "hidden": [8]},
         "objective": {
             "label": {"kind": "classification", "weight": 0.3, "class_weights": "balanced"},
-            "price": {"kind": "regression", "weight": 2.0, "loss": "huber"},
+            "price": {"kind": "quantile", "weight": 2.0},
+            "tags": {"kind": "multi_label", "weight": 3.0, "class_weights": {"small": 2.0}},
+            "grade": {"kind": "ordinal", "weight": 0.5},
+            "visits": {"kind": "count", "weight": 0.1},
         },
         "train": {"epochs": 3, "batch_size": 9, "tensorboard": False, "select": {"metric": "last"}},
         "runtime": {"jit": False},
     }
 
 
-def test_replicas_learn_several_targets_alike(make_from: MakeTrainer, two_targets: dict[str, Any]) -> None:
-    agree(*(make_from(two_targets, ADAM, replicas=replicas) for replicas in (1, 2, 4)))
+def test_replicas_learn_several_targets_alike(make_from: MakeTrainer, several_targets: dict[str, Any]) -> None:
+    """Of every kind, each with a weight and its usual objective or quantiles."""
+    kinds = {target["kind"] for target in several_targets["data"]["targets"].values()}
+    assert kinds == set(parts.names("data.targets"))
+    agree(*(make_from(several_targets, ADAM, replicas=replicas) for replicas in (1, 4)))
 
 
 REQUIRED = {
@@ -200,6 +235,9 @@ every_metric = pytest.mark.parametrize(
         ("label", [name for name in classification.METRICS if not name.startswith("binary_")]),
         ("is_high", [name for name in classification.METRICS if name not in FOR_MORE]),
         ("price", list(regression.METRICS)),
+        pytest.param("tags", list(multi_label.METRICS), marks=pytest.mark.slow),
+        ("grade", list(ordinal.METRICS)),
+        ("visits", list(count.METRICS)),
     ],
 )
 
@@ -248,10 +286,10 @@ def test_predictions_are_those_of_one_device_in_order(
 def test_every_example_counts_once(make_family: MakeTrainer, replicas: int, parts_of_batch: int) -> None:
     trainer = make_family("mlp", f"train.gradient_accumulation={parts_of_batch}", rows=17, replicas=replicas)
     trained(trainer)
-    for meters, count in ((trainer.meters, 17), (trainer.validation.meters, 9)):
+    for meters, rows in ((trainer.meters, 17), (trainer.validation.meters, 9)):
         counted = {variable.path: float(variable.numpy()) for variable in meters.variables}
-        assert counted["loss/count"] == count
-        assert counted["accuracy/count"] == count
+        assert counted["loss/count"] == rows
+        assert counted["accuracy/count"] == rows
 
 
 @pytest.mark.parametrize(("rows", "validation"), [(2, 3), (5, 1), (3, 0)])

@@ -1,0 +1,27 @@
+"""Pictures brighter or darker."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from bmcli.augmentations import Change, Strength, by_layers
+from bmcli.recipe.fields import Kind
+from bmcli.specs import Column
+
+INPUTS = ("image",)
+MIXES = False
+
+
+class Options(Kind):
+    """Pixels moved up or down, all of a picture alike."""
+
+    kind: Literal["brightness"] = "brightness"
+    factor: Strength = Field(default=0.1, description="Share of the range of the pixels, at most.")
+
+
+def build(options: Options, column: Column) -> Change:
+    import keras
+
+    return by_layers(keras.layers.RandomBrightness(options.factor, value_range=(0, 1), seed=0, dtype="float32"))

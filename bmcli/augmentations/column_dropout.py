@@ -1,0 +1,40 @@
+"""Columns left out now and then, so that the network does not rely on one alone."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from bmcli import inputs
+from bmcli.augmentations import Change, Dice
+from bmcli.cells import RowFault
+from bmcli.recipe.fields import Kind
+from bmcli.specs import Column
+
+INPUTS = ("number",)
+MIXES = False
+
+
+class Options(Kind):
+    """The whole cell of some examples becomes one that is missing, flag included."""
+
+    kind: Literal["column_dropout"] = "column_dropout"
+    rate: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.1, description="Share of the examples.")
+
+
+def build(options: Options, column: Column) -> Change:
+    import numpy as np
+
+    raw = np.full((1, *(side or 1 for side in column.raw_shape)), np.nan)
+    try:
+        missing = inputs.kind_of(column).encode(raw, column)
+    except RowFault:  # a column that must have a value: its middle says the least
+        missing = np.zeros((1, *column.shape), "float32")
+
+    def change(numbers: Any, dice: Dice) -> Any:
+        import tensorflow as tf
+
+        return tf.where(dice.uniform(1) < options.rate, missing, numbers)
+
+    return change

@@ -1,0 +1,27 @@
+"""Pictures with more or less contrast."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from bmcli.augmentations import Change, Strength, by_layers
+from bmcli.recipe.fields import Kind
+from bmcli.specs import Column
+
+INPUTS = ("image",)
+MIXES = False
+
+
+class Options(Kind):
+    """Pixels pulled to their mean in the channel, or pushed away from it."""
+
+    kind: Literal["contrast"] = "contrast"
+    factor: Strength = Field(default=0.2, description="0.2: from 0.8 to 1.2 times the contrast.")
+
+
+def build(options: Options, column: Column) -> Change:
+    import keras
+
+    return by_layers(keras.layers.RandomContrast(options.factor, value_range=(0, 1), seed=0, dtype="float32"))

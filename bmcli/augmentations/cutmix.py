@@ -1,0 +1,41 @@
+"""A window of one picture in another (Yun, Han, Oh, Chun, Choe and Yoo 2019, "CutMix")."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from bmcli.augmentations import Dice, Mix, inside
+from bmcli.recipe.fields import Kind
+from bmcli.specs import Column
+
+INPUTS = ("image",)
+MIXES = True
+
+
+class Options(Kind):
+    """A window is that of another picture of the batch; the loss is that of both targets, by their areas."""
+
+    kind: Literal["cutmix"] = "cutmix"
+    alpha: Annotated[float, Field(gt=0, le=10)] = Field(
+        default=1.0, description="Of the beta distribution of the areas: the larger, the more even."
+    )
+
+
+def build(options: Options, column: Column) -> Mix:
+    height, width, _ = column.shape
+
+    def mix(own: Any, other: Any, dice: Dice) -> tuple[Any, Any]:
+        import tensorflow as tf
+
+        drawn = dice.beta(options.alpha)
+        side = tf.sqrt(tf.minimum(drawn, 1.0 - drawn))  # of the window; the picture keeps the larger area
+        down, right = tf.unstack(dice.uniform(2), axis=1)
+        tall, wide = side * height, side * width
+        # The middle of the window is anywhere, so that it may be cut off by the border.
+        window = inside(height, width, down * height - tall / 2, right * width - wide / 2, tall, wide)
+        share = 1.0 - tf.reduce_mean(tf.cast(window, tf.float32), axis=(1, 2, 3))
+        return tf.where(window, other, own), share
+
+    return mix

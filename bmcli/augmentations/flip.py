@@ -1,0 +1,31 @@
+"""Pictures mirrored, each with a chance of one half."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from bmcli.augmentations import Change, by_layers
+from bmcli.recipe.fields import Kind
+from bmcli.specs import Column
+
+INPUTS = ("image",)
+MIXES = False
+
+
+class Options(Kind):
+    """Mirrored left to right, or upside down, or both."""
+
+    kind: Literal["flip"] = "flip"
+    mode: Literal["horizontal", "vertical", "horizontal_and_vertical"] = Field(
+        default="horizontal", description="Left and right change places, or top and bottom, or each at its own chance."
+    )
+
+
+def build(options: Options, column: Column) -> Change:
+    import keras
+
+    modes = ("horizontal", "vertical") if options.mode == "horizontal_and_vertical" else (options.mode,)
+    # Keras' layer for both draws one chance for the two.
+    return by_layers(*(keras.layers.RandomFlip(mode, seed=0, dtype="float32") for mode in modes))

@@ -1,0 +1,37 @@
+"""Numbers with noise (Bishop 1995, "Training with noise is equivalent to Tikhonov regularization")."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from bmcli.augmentations import Change, Dice
+from bmcli.recipe.fields import Kind
+from bmcli.specs import Column
+
+INPUTS = ("number",)
+MIXES = False
+
+
+class Options(Kind):
+    """Gaussian noise on every number."""
+
+    kind: Literal["noise"] = "noise"
+    stddev: Annotated[float, Field(gt=0)] = Field(
+        default=0.1, description="Its deviation, beside the scaled numbers, whose own is 1 with `scale: standard`."
+    )
+
+
+def build(options: Options, column: Column) -> Change:
+    width = column.shape[-1]
+    # Flags of missing values, which follow the numbers, stay.
+    count = width // 2 if column.state["flag"] else width
+
+    def change(numbers: Any, dice: Dice) -> Any:
+        import tensorflow as tf
+
+        noise = options.stddev * dice.normal(count)
+        return numbers + tf.pad(noise, [[0, 0], [0, width - count]])
+
+    return change

@@ -1,0 +1,97 @@
+"""Some operations after each other, chosen for each picture (Cubuk, Zoph, Shlens and Le 2020, "RandAugment")."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from bmcli.augmentations import Change, Dice, Strength
+from bmcli.recipe.fields import Kind
+from bmcli.specs import Column
+
+INPUTS = ("image",)
+MIXES = False
+
+_MOVES = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
+_COLOURS = ("brightness", "contrast", "sharpness", "solarize", "posterize", "auto_contrast", "saturation")
+
+
+class Options(Kind):
+    """Turned, sheared, moved, brightened, sharpened, solarized and the like; all operations are equally likely.
+
+    One of them leaves the picture as it is. Unlike the paper's, histograms are not equalized.
+    """
+
+    # Keras' RandAugment draws the operations once for the whole batch.
+    kind: Literal["rand_augment"] = "rand_augment"
+    num_ops: Annotated[int, Field(ge=1, le=8)] = Field(default=2, description="Operations for each picture.")
+    factor: Strength = Field(
+        default=0.3,
+        description="Strength of all: at 1 turned by 30 degrees, moved by 0.45 of the side, sheared by 0.3.",
+    )
+
+
+def build(options: Options, column: Column) -> Change:
+    height, width, channels = column.shape
+    colours = _COLOURS if channels == 3 else _COLOURS[:-1]
+    operations = ("identity", *_MOVES, *colours)
+
+    def change(pictures: Any, dice: Dice) -> Any:
+        import tensorflow as tf
+
+        for _ in range(options.num_ops):
+            chance, side = tf.unstack(dice.uniform(2), axis=1)
+            choice = tf.cast(chance * len(operations), tf.int32)
+            strength = options.factor * tf.where(side < 0.5, -1.0, 1.0)
+            chosen = {name: choice == position for position, name in enumerate(operations)}
+            pictures = _moved(pictures, chosen, strength, height, width)
+            pictures = _coloured(pictures, {name: chosen[name] for name in colours}, strength)
+        return pictures
+
+    return change
+
+
+def _moved(pictures: Any, chosen: dict[str, Any], strength: Any, height: int, width: int) -> Any:
+    """Pictures after at most one of the moves each, all around their middle."""
+    import keras
+    import tensorflow as tf
+
+    by = {name: tf.where(chosen[name], strength, 0.0) for name in _MOVES}
+    sine, cosine = tf.sin(by["rotate"] * math.pi / 6), tf.cos(by["rotate"] * math.pi / 6)
+    across, down = 0.3 * by["shear_x"] - sine, 0.3 * by["shear_y"] + sine
+    middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
+    start_x = middle_x * (1 - cosine) - across * middle_y + 0.45 * width * by["translate_x"]
+    start_y = middle_y * (1 - cosine) - down * middle_x + 0.45 * height * by["translate_y"]
+    none = tf.zeros_like(sine)
+    matrix = tf.stack([cosine, across, start_x, down, cosine, start_y, none, none], axis=1)
+    return keras.ops.image.affine_transform(pictures, matrix, fill_mode="reflect", data_format="channels_last")
+
+
+def _coloured(pictures: Any, chosen: dict[str, Any], strength: Any) -> Any:
+    """Pictures after at most one of the changes of colour each."""
+    import tensorflow as tf
+
+    factor = 1 + 0.9 * strength[:, None, None, None]
+    size = tf.abs(strength)[:, None, None, None]
+    grey = tf.reduce_mean(pictures, axis=-1, keepdims=True)
+    levels = 2.0 ** tf.round(8 - 4 * size) - 1
+    low, high = (find(pictures, axis=(1, 2), keepdims=True) for find in (tf.reduce_min, tf.reduce_max))
+    changed = {
+        "brightness": pictures * factor,
+        "contrast": _between(tf.reduce_mean(grey, axis=(1, 2), keepdims=True), pictures, factor),
+        "sharpness": _between(tf.nn.avg_pool2d(pictures, 3, 1, "SAME"), pictures, factor),
+        "saturation": _between(grey, pictures, factor),
+        "solarize": tf.where(pictures >= 1 - size, 1 - pictures, pictures),
+        "posterize": tf.round(pictures * levels) / levels,
+        "auto_contrast": tf.where(high > low, (pictures - low) / tf.where(high > low, high - low, 1.0), pictures),
+    }
+    for name, mine in chosen.items():
+        pictures = tf.where(mine[:, None, None, None], tf.clip_by_value(changed[name], 0.0, 1.0), pictures)
+    return pictures
+
+
+def _between(start: Any, end: Any, factor: Any) -> Any:
+    """The way from `start` to `end`, or beyond."""
+    return start + factor * (end - start)

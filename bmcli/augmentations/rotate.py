@@ -1,0 +1,29 @@
+"""Pictures turned around their middle."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from bmcli.augmentations import FILL, Change, FillMode, Strength, by_layers
+from bmcli.recipe.fields import Kind
+from bmcli.specs import Column
+
+INPUTS = ("image",)
+MIXES = False
+
+
+class Options(Kind):
+    """Turned by up to a share of a full turn, either way."""
+
+    kind: Literal["rotate"] = "rotate"
+    factor: Strength = Field(default=0.05, description="Share of a full turn, at most: 0.05 is 18 degrees.")
+    fill_mode: FillMode = Field(default="reflect", description=FILL)
+
+
+def build(options: Options, column: Column) -> Change:
+    import keras
+
+    layer = keras.layers.RandomRotation(options.factor, fill_mode=options.fill_mode, seed=0, dtype="float32")
+    return by_layers(layer)

@@ -1,0 +1,31 @@
+"""Colours stronger or paler."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from bmcli.augmentations import Change, by_layers, require_colours
+from bmcli.recipe.fields import Kind
+from bmcli.specs import Column
+
+INPUTS = ("image",)
+MIXES = False
+
+
+class Options(Kind):
+    """The saturation of a colour picture, all pixels alike."""
+
+    kind: Literal["saturation"] = "saturation"
+    factor: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.3, description="f: from (1 - f) / (1 + f) to (1 + f) / (1 - f) times the saturation."
+    )
+
+
+def build(options: Options, column: Column) -> Change:
+    import keras
+
+    require_colours(column)
+    span = ((1 - options.factor) / 2, (1 + options.factor) / 2)  # at x Keras multiplies by x / (1 - x)
+    return by_layers(keras.layers.RandomSaturation(span, value_range=(0, 1), seed=0, dtype="float32"))

@@ -1,0 +1,33 @@
+"""Pictures slanted."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from bmcli.augmentations import FILL, Change, FillMode, Strength, by_layers
+from bmcli.recipe.fields import Kind
+from bmcli.specs import Column
+
+INPUTS = ("image",)
+MIXES = False
+
+
+class Options(Kind):
+    """Slanted sideways and upwards by up to a share."""
+
+    kind: Literal["shear"] = "shear"
+    factor: Strength = Field(
+        default=0.1, description="How far a row moves beside the next one, in pixels at most, and a column too."
+    )
+    fill_mode: FillMode = Field(default="reflect", description=FILL)
+
+
+def build(options: Options, column: Column) -> Change:
+    import keras
+
+    layer = keras.layers.RandomShear(
+        options.factor, options.factor, fill_mode=options.fill_mode, seed=0, dtype="float32"
+    )
+    return by_layers(layer)

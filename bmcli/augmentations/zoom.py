@@ -1,0 +1,31 @@
+"""Pictures from nearer or farther."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from bmcli.augmentations import FILL, Change, FillMode, by_layers
+from bmcli.recipe.fields import Kind
+from bmcli.specs import Column
+
+INPUTS = ("image",)
+MIXES = False
+
+
+class Options(Kind):
+    """Larger or smaller by up to a share; the aspect stays."""
+
+    kind: Literal["zoom"] = "zoom"
+    factor: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.1, description="0.1: from 10 % larger to 10 % smaller."
+    )
+    fill_mode: FillMode = Field(default="reflect", description=FILL)
+
+
+def build(options: Options, column: Column) -> Change:
+    import keras
+
+    layer = keras.layers.RandomZoom(options.factor, fill_mode=options.fill_mode, seed=0, dtype="float32")
+    return by_layers(layer)

@@ -1,0 +1,73 @@
+"""Stopping once a network learns its training rows by heart."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import pytest
+
+from bmcli.console import _ENDED
+from bmcli.errors import BmcliError, Interrupted
+from bmcli.training.loop import _overfits
+
+from .conftest import MakeTrainer, Silent
+from .test_going_on import assert_same_training, resumed
+from .test_loop import StopsAt
+
+BY_HEART = (
+    "train.epochs=60",
+    "model.hidden=[64]",
+    "train.batch_size=17",
+    "train.optimizer={kind: sgd, learning_rate: 1e-2}",
+    "train.stop.overfit=3",
+)
+
+
+def losses(train: float | None, validation: float | None) -> dict[str, Any]:
+    return {"train/loss": train, "validation/loss": validation}
+
+
+@pytest.mark.parametrize(
+    ("row", "before", "expected"),
+    [
+        (losses(1.0, 3.0), losses(2.0, 2.0), True),
+        (losses(2.0, 3.0), losses(2.0, 2.0), False),
+        (losses(1.0, 2.0), losses(2.0, 2.0), False),
+        (losses(1.0, 1.0), losses(2.0, 2.0), False),
+        (losses(1.0, None), losses(2.0, 2.0), False),
+        (losses(1.0, 3.0), {}, False),
+    ],
+)
+def test_overfitting_is_a_falling_training_loss_and_a_rising_one_of_validation(
+    row: dict[str, Any], before: dict[str, Any], expected: bool
+) -> None:
+    assert _overfits(row, before) == expected
+
+
+def test_overfitting_ends_the_training(make_family: MakeTrainer) -> None:
+    watch = Silent()
+    outcome = make_family("mlp", *BY_HEART, target="price").train(watch)
+    assert outcome.ended_by == "overfit"
+    assert "by heart" in _ENDED["overfit"]
+    over = [False, *(_overfits(row, before) for before, row in zip(watch.rows, watch.rows[1:], strict=False))]
+    assert outcome.epochs == len(over) < 60
+    assert [all(over[end - 3 : end]) for end in range(3, len(over) + 1)].index(True) == len(over) - 3
+
+
+def test_a_training_stopped_while_it_overfits_goes_on_to_the_same_end(make_family: MakeTrainer) -> None:
+    whole, stopped = (make_family("mlp", *BY_HEART, target="price") for _ in range(2))
+    whole.train(Silent())
+    with pytest.raises(Interrupted):
+        stopped.train(StopsAt(whole.progress.step - 2, signal.SIGTERM))
+
+    def make(*settings: str, **more: Any) -> Any:
+        return make_family("mlp", *settings, target="price", **more)
+
+    assert_same_training(resumed(make, stopped.run, *BY_HEART), whole)
+
+
+def test_overfitting_cannot_be_seen_without_validation_rows(make_family: MakeTrainer) -> None:
+    with pytest.raises(BmcliError, match="no row validates, so `overfit` cannot be seen") as caught:
+        make_family("mlp", "train.stop.overfit=3", validation=0)
+    assert caught.value.faults[0].path == "train.stop.overfit"
