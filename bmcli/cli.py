@@ -116,6 +116,7 @@ def cli() -> None:
     """One YAML recipe trains and evaluates a Keras model.
 
     \b
+      bmcli init table.csv         write a recipe for your own data
       bmcli cp digits my.yaml      copy a built-in recipe
       bmcli train my.yaml          train it
       bmcli evaluate my.yaml       measure its latest run
@@ -205,17 +206,67 @@ def evaluate(run: str, overrides: tuple[str, ...], split: str | None, data: Path
     metavar="N",
     help="Let the batch grow with the replicas; by default the recipe's batch is divided.",
 )
+@click.option(
+    "--pictures", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png",
+    help="Also draw some training pictures as the network will see them.",
+)  # fmt: skip
 @output_options
 def plan(
-    recipe: str, overrides: tuple[str, ...], replicas: tuple[int, ...], on: str, per_replica_batch: int | None
+    recipe: str, overrides: tuple[str, ...], replicas: tuple[int, ...], on: str, per_replica_batch: int | None,
+    pictures: Path | None,
 ) -> None:  # fmt: skip
-    """Measure a training step of RECIPE here, and predict it on more or other machines."""
+    """Tell what RECIPE comes to: columns, layers, memory; measure a step here, and predict it elsewhere."""
     from bmcli.commands.plan import REPLICAS
     from bmcli.commands.plan import plan as command
     from bmcli.runs import cache_folder
 
     chosen = sorted(set(replicas)) or REPLICAS
-    console().planned(command(recipe, overrides, chosen, on, per_replica_batch, cache_folder()))
+    console().planned(command(recipe, overrides, chosen, on, per_replica_batch, cache_folder(), pictures))
+
+
+@cli.command()
+@click.argument("run", type=RunName())
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="A new file for the predictions; by default standard output.",
+)  # fmt: skip
+@click.option(
+    "--format", "chosen", type=click.Choice(["csv", "parquet", "jsonl"]),
+    help="Of the predictions; by default what the file's name ends in, or csv.",
+)  # fmt: skip
+@click.option("--keep", multiple=True, metavar="COLUMN", help="Pass a column of DATA on; may be given again.")
+@click.option("--skip-bad-rows", is_flag=True, help="Leave out rows that cannot be read, and tell how many.")
+@runs_option
+@output_options
+def predict(
+    run: str, data: Path, output: Path | None, chosen: Any, keep: tuple[str, ...], skip_bad_rows: bool, root: Path
+) -> None:
+    """Predict the rows of DATA with RUN: a table, a folder of pictures, or - for standard input (CSV or JSON lines)."""
+    from bmcli.commands.predict import Asked
+    from bmcli.commands.predict import predict as command
+    from bmcli.runs import cache_folder
+
+    out = console()
+    if out.as_json and output is None:
+        raise click.UsageError("--json prints one object on standard output: give --output FILE for the predictions.")
+    asked = Asked(data, output, chosen, tuple(dict.fromkeys(keep)), skip_bad_rows)
+    out.predicted(command(run, asked, root, cache_folder()))
+
+
+@cli.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--target", metavar="COLUMN", help="The column to predict; by default the one that is clearly meant.")
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), default=Path("recipe.yaml"), show_default=True,
+    help="The recipe to write; a file that is there is never overwritten.",
+)  # fmt: skip
+@output_options
+def init(data: Path, target: str | None, output: Path) -> None:
+    """Look at DATA, a table or a folder of tables or pictures, and write a recipe that trains on it."""
+    from bmcli.commands.init import init as command
+
+    console().drafted(command(data, target, output))
 
 
 @cli.command()

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from bmcli.disk import shown_path
 from bmcli.errors import BmcliError, Fault
 
 if TYPE_CHECKING:
@@ -128,9 +129,33 @@ class Console:
         if run:
             self.text(clean(f"\nrun  {run.shown}"))
 
+    def drafted(self, drafted: Any) -> None:
+        """A recipe that was written, and what its columns were taken for."""
+        self.result(drafted.to_json())
+        rows = [[role.name, role.role, role.kind, role.why] for role in drafted.roles]
+        self.table("", ["column", "role", "kind", "why"], rows)
+        file = shown_path(drafted.file)
+        for note in drafted.notes:
+            self.say(f"note: {note}")
+        self.text(clean(f"wrote {file}; train it with `bmcli train {file}`"))
+
+    def predicted(self, predicted: Any) -> None:
+        """Predictions that were written; on stderr, since they may be on stdout."""
+        self.result(predicted.to_json())
+        where = "standard output" if predicted.output is None else shown_path(predicted.output)
+        speed = predicted.rows / max(predicted.seconds, 1e-9)
+        skipped = f", {predicted.skipped:,} skipped, which could not be read" if predicted.skipped else ""
+        self.say(f"{predicted.rows:,} rows to {where}{skipped}; {predicted.seconds:.1f} s, {speed:,.0f} rows/s")
+
     def planned(self, plan: Any) -> None:
         """What a plan measured here, and what it predicts."""
         self.result(plan.to_json())
+        self.text(clean(_found(plan)))
+        self.table("", ["column", "role", "kind", "shape", "classes"], _column_rows(plan.spec))
+        self.text("")
+        layers = [[layer.name, layer.kind, _sizes(layer.shape), layer.parameters] for layer in plan.outline]
+        self.table("", ["layer", "kind", "output", "parameters"], layers)
+        self.text("")
         for line in _measured_here(plan):
             self.text(clean(line))
         batch = f"{plan.per_replica_batch:,} examples each" if plan.per_replica_batch else "the recipe's batch, divided"
@@ -143,6 +168,10 @@ class Console:
         )  # fmt: skip
         for note in plan.notes:
             self.say(f"note: {note}")
+        for warning in plan.warnings:
+            self.say(f"warning: {warning}")
+        if plan.pictures is not None:
+            self.text(clean(f"\nwrote {shown_path(plan.pictures)}"))
 
     def flags(self) -> list[str]:
         """The options of the command line that make a console like this one."""
@@ -238,20 +267,47 @@ def _progress_bar(console: RichConsole) -> RichProgress:
     )  # fmt: skip
 
 
-def _measured_here(plan: Any) -> Iterator[str]:
-    """Lines about the data, the network, and what was measured on this machine."""
-    work, found, here = plan.measured.work, plan.measured, plan.here
+def _found(plan: Any) -> str:
+    """The rows of each split, and what is there from earlier."""
     counts = ", ".join(f"{count:,} {split}" for split, count in plan.spec.counts.items() if count)
-    inputs = ", ".join(f"{c.name} {'x'.join(map(str, c.shape)) or 'scalar'}" for c in plan.spec.inputs[:6])
-    more = f" and {len(plan.spec.inputs) - 6} more" if len(plan.spec.inputs) > 6 else ""
-    targets = ", ".join(column.name for column in plan.spec.targets)
+    cached = ", ".join(what for what, there in plan.cached.items() if there)
+    return f"{plan.name}: {counts} rows" + (f"; in the cache already: {cached}" if cached else "")
+
+
+def _column_rows(spec: Any) -> list[list[Any]]:
+    """A row for each column, the first and last of many."""
+    rows = [
+        [column.name, role, column.kind, _sizes(column.shape), len(column.classes) or "-"]
+        for role, columns in (("input", spec.inputs), ("target", spec.targets))
+        for column in columns
+    ]
+    if len(rows) <= _MOST_LINES:
+        return rows
+    last = len(spec.targets)
+    between = len(rows) - (_MOST_LINES - 1)
+    return [*rows[: _MOST_LINES - 1 - last], [f"... {between} more", "", "", "", ""], *rows[len(rows) - last :]]
+
+
+_MOST_LINES = 24
+
+
+def _sizes(shape: Sequence[int | None]) -> str:
+    return "x".join("?" if size is None else str(size) for size in shape) or "-"
+
+
+def _measured_here(plan: Any) -> Iterator[str]:
+    """Lines about the network, and what was measured on this machine."""
+    work, found, here, memory = plan.measured.work, plan.measured, plan.here, plan.memory
     feed = f"streaming at {_bytes(found.cluster.input)}/s" if work.streaming else "resident"
     compute = found.cluster.compute
-    yield f"{plan.name}: {counts} rows; inputs: {inputs}{more}; target: {targets}"
     yield (
-        f"{plan.parameters:,} parameters; {work.example_flops:,.0f} FLOPs an example (counted); "
-        f"{_bytes(work.gradient_bytes)} exchanged a step; at least {_bytes(work.device_bytes)} of device memory, "
-        "without activations"
+        f"{plan.parameters:,} parameters; counted FLOPs: {plan.forward_flops:,.0f} forward for an example, "
+        f"{work.example_flops * work.batch:,.0f} a step; {plan.steps_in_all:,} steps in all"
+    )
+    yield (
+        f"memory of a step: {_bytes(memory.weights)} weights, {_bytes(memory.gradients)} gradients, "
+        f"{_bytes(memory.optimizer)} optimizer, {_bytes(memory.activations)} activations at most; "
+        f"{_bytes(work.gradient_bytes)} exchanged between replicas"
     )
     yield f"rows: {feed}, {work.example_bytes:,.0f} bytes each, {_bytes(work.example_bytes * work.examples)} in all"
     yield (
@@ -324,6 +380,7 @@ def _fault_object(fault: Fault) -> dict[str, Any]:
 _ENDED = {
     "epochs": "all that were asked for",
     "patience": "stopped because nothing improved any more",
+    "overfit": "stopped because it learned its training rows by heart: their loss fell while that of validation rose",
     "steps": "stopped at the limit of steps",
     "time": "stopped at the limit of time",
     "metric": "stopped because the metric passed its threshold",

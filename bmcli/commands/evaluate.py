@@ -101,6 +101,7 @@ def _evaluate(loaded: Loaded, run: Run, split: str | None, data: Path | None, ca
     if not run.model.exists():
         state = run.status().get("state", "unknown")
         raise BmcliError(f"{run.shown} has no model; its state is {state}.", suggestion="Train again, or resume it.")
+    training.announce(recipe, cache)
     if data is not None:
         rows, on = encode_rows(_read(recipe, data), spec, with_targets=True), data.name
     else:
@@ -167,7 +168,7 @@ def measure(
         )  # fmt: skip
     truth = {c.name: target_kinds.kind_of(c).decode(rows.targets[c.name], c) for c in spec.targets}
     predictions = predict(network, rows, recipe.runtime, placement)
-    found = measure_predictions(truth, predictions, spec.targets, recipe.evaluate.top_k)
+    found = measure_predictions(truth, predictions, spec.targets, recipe.evaluate.top_k, recipe.quantiles())
     if run is not None:
         _write(run, on, found)
     return Measured(run, on, found, missed(recipe.evaluate.gates, found.metrics))
@@ -183,7 +184,7 @@ def check_gates(recipe: Recipe, spec: DataSpec) -> None:
     from bmcli.evaluation.gates import check_names
     from bmcli.evaluation.metrics import metric_names
 
-    check_names(recipe.evaluate.gates, metric_names(spec.targets, recipe.evaluate.top_k))
+    check_names(recipe.evaluate.gates, metric_names(spec.targets, recipe.evaluate.top_k, recipe.quantiles()))
 
 
 def require_same_data(before: DataSpec, now: DataSpec) -> None:

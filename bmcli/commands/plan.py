@@ -1,35 +1,48 @@
-"""`bmcli plan`: how fast a recipe trains here, measured, and on more or other machines, predicted."""
+"""`bmcli plan`: what a recipe comes to, how fast it trains here, measured, and elsewhere, predicted."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmcli import machine, training
+from bmcli.commands import drawing
 from bmcli.data.preparation import prepare
 from bmcli.errors import BmcliError
 from bmcli.recipe.load import Loaded, load
 from bmcli.recipe.schema import Recipe
-from bmcli.specs import DataSpec, Prepared
+from bmcli.specs import Column, DataSpec, Prepared
+from bmcli.training.scaling import TRAINING_PASSES
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from bmcli.training.anatomy import Layer, Memory
     from bmcli.training.measure import Measured
     from bmcli.training.scaling import Cluster, ClusterOptions, Step
 
 REPLICAS = (1, 2, 8, 64, 1024)
+MOST_LAYERS = 24
+MANY_PARAMETERS = 100  # for each training row
+FEW_TEST_ROWS = 100
+RARE = 0.02
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a recipe takes.
+    """What a recipe comes to, and how long it takes.
 
     Args:
         spec: What the data is.
         device: What was measured: a processor, or an accelerator.
         parameters: Numbers in the network.
+        layers: Of the network, in the order of the data flow.
+        memory: Of a step on one device.
+        cached: What is remembered from earlier, so that a training need not do it again.
+        warnings: What in the data or the network may disappoint.
         per_replica_batch: Examples of each replica if the batch grows with them (weak scaling), else None.
         here: A step on this machine with one replica.
         on: What the steps are predicted for.
@@ -41,6 +54,9 @@ class Plan:
     spec: DataSpec
     device: str
     parameters: int
+    layers: tuple[Layer, ...]
+    memory: Memory
+    cached: Mapping[str, bool]
     jit: bool
     per_replica_batch: int | None
     measured: Measured
@@ -48,6 +64,26 @@ class Plan:
     on: Cluster
     steps: tuple[Step, ...]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    pictures: Path | None = None
+
+    @property
+    def steps_in_all(self) -> int:
+        """Optimizer steps to the end of the recipe."""
+        work = self.measured.work
+        return min(work.epochs * -(-work.examples // work.batch), work.steps or 2**62)
+
+    @property
+    def forward_flops(self) -> float:
+        """Floating-point operations of a forward pass on one example."""
+        return self.measured.work.example_flops / TRAINING_PASSES
+
+    @property
+    def outline(self) -> Sequence[Layer]:
+        """The layers, those in the middle of a long network as one."""
+        from bmcli.training import anatomy
+
+        return anatomy.shortened(self.layers, MOST_LAYERS)
 
     def to_json(self) -> dict[str, Any]:
         """One object: `measured` holds what was measured and `steps` what was predicted from it, both in seconds."""
@@ -57,7 +93,17 @@ class Plan:
             "rows": dict(self.spec.counts),
             "inputs": {column.name: list(column.shape) for column in self.spec.inputs},
             "targets": [column.name for column in self.spec.targets],
+            "columns": [_column(c, "input") for c in self.spec.inputs]
+            + [_column(c, "target") for c in self.spec.targets],
             "parameters": self.parameters,
+            "layers": [{**asdict(layer), "shape": list(layer.shape)} for layer in self.layers],
+            "flops": {
+                "forward_example": self.forward_flops,
+                "step": found.work.example_flops * found.work.batch,
+            },
+            "memory": {**asdict(self.memory), "total": self.memory.total},
+            "cached": dict(self.cached),
+            "steps_in_all": self.steps_in_all,
             "work": {**asdict(found.work), "device_bytes": found.work.device_bytes},
             "measured": {
                 "device": self.device,
@@ -82,7 +128,20 @@ class Plan:
             "per_replica_batch": self.per_replica_batch,
             "steps": [_step(step) for step in self.steps],
             "notes": list(self.notes),
+            "warnings": list(self.warnings),
+            "pictures": None if self.pictures is None else str(self.pictures),
         }
+
+
+def _column(column: Column, role: str) -> dict[str, Any]:
+    return {
+        "name": column.name,
+        "role": role,
+        "kind": column.kind,
+        "shape": list(column.shape),
+        "dtype": column.dtype,
+        "classes": len(column.classes),
+    }
 
 
 def _step(step: Step) -> Mapping[str, Any]:
@@ -96,6 +155,7 @@ def plan(
     on: str,
     per_replica_batch: int | None,
     cache: Path,
+    pictures: Path | None = None,
 ) -> Plan:
     """Measures a step of a recipe on this machine, and predicts it for some numbers of replicas.
 
@@ -104,10 +164,13 @@ def plan(
         per_replica_batch: Let the batch grow with the replicas, so many examples each; by default the recipe's batch is
             divided among them.
         cache: Where prepared data and measurements of this machine are kept.
+        pictures: A PNG file that is not there yet, to be drawn from pictures as the network sees them.
 
     Raises:
         BmcliError: The recipe or the description is at fault.
     """
+    if pictures is not None:
+        drawing.check_file(pictures)
     from bmcli.training import scaling
 
     if min(replicas) < 1:
@@ -115,7 +178,7 @@ def plan(
     options = scaling.find_cluster(on)
     loaded = load(target, overrides)
     try:
-        return _plan(loaded, options, replicas, on, per_replica_batch, cache)
+        return _plan(loaded, options, replicas, on, per_replica_batch, cache, pictures)
     except BmcliError as error:
         raise loaded.locate(error) from None
 
@@ -127,11 +190,16 @@ def _plan(
     on: str,
     per_replica_batch: int | None,
     cache: Path,
+    pictures: Path | None,
 ) -> Plan:
     from bmcli.training import scaling
 
     asked = loaded.recipe
+    kept = {folder: _names(cache / folder) for folder in _KEPT.values()}
+    training.announce(asked.on_one_device(), cache)
     prepared = prepare(asked.data, asked.targets(), asked.seed, cache / "prepared")
+    if pictures is not None:
+        drawing.draw(asked, prepared, pictures, cache)
     measured, about = _measured(asked, prepared, options is None and max(replicas) > 1, cache)
     work, here = measured.work, measured.cluster
     precision = asked.train.precision
@@ -147,8 +215,19 @@ def _plan(
         on=cluster,
         steps=steps,
         notes=tuple(notes),
+        warnings=tuple(warnings(prepared, about["parameters"])),
+        cached={what: _names(cache / folder) == kept[folder] for what, folder in _KEPT.items()},
+        pictures=pictures,
         **about,
     )
+
+
+_KEPT = {"prepared data": "prepared", "how to compile": "jit"}
+
+
+def _names(folder: Path) -> set[str]:
+    """What is in a folder of the cache: if it is the same afterwards, everything needed was there."""
+    return {item.name for item in folder.iterdir()} if folder.is_dir() else set()
 
 
 def _measured(asked: Recipe, prepared: Prepared, with_network: bool, cache: Path) -> tuple[Measured, dict[str, Any]]:
@@ -160,7 +239,7 @@ def _measured(asked: Recipe, prepared: Prepared, with_network: bool, cache: Path
         )  # fmt: skip
     recipe = asked.on_one_device()
     placement = training.placed(recipe, cache)
-    from bmcli.training import measure  # after the start, which keeps TensorFlow quiet
+    from bmcli.training import anatomy, measure  # after the start, which keeps TensorFlow quiet
     from bmcli.training.loop import Trainer
 
     link = measure.network(cache) if with_network else None  # while this process does nothing else
@@ -170,6 +249,8 @@ def _measured(asked: Recipe, prepared: Prepared, with_network: bool, cache: Path
     about = {
         "device": machine.processor() if placement.on_cpu else placement.device,
         "parameters": network.model.count_params(),
+        "layers": tuple(anatomy.layers(network.model)),
+        "memory": anatomy.memory(trainer.steps),
         "jit": trainer.steps.compilation.jit,
     }
     return measure.measure(trainer, split, link), about
@@ -187,3 +268,62 @@ def _limits(measured: Measured, cluster: Cluster, replicas: Sequence[int]) -> li
     if max(replicas) > 1:
         notes.append("no other work, no stragglers, no ragged last batch; validation and evaluation come on top.")
     return notes
+
+
+def warnings(prepared: Prepared, parameters: int) -> Iterator[str]:
+    """What in the data or the network may disappoint, though it trains."""
+    spec, rows = prepared.spec, prepared.spec.counts["train"]
+    if parameters > MANY_PARAMETERS * rows:
+        yield (
+            f"{parameters:,} parameters for {rows:,} training rows may learn them by heart: try a smaller network, "
+            "dropout or weight decay."
+        )
+    yield from _about_columns(prepared)
+    for column in spec.targets:
+        yield from _about_classes(column, prepared.split("train").targets[column.name])
+    if not spec.counts["validation"]:
+        yield "no row validates, so the epoch is chosen by the training loss; give data.split a share for validation."
+    if 0 < spec.counts["test"] < FEW_TEST_ROWS:
+        margin = 0.98 / math.sqrt(spec.counts["test"])  # 95 %, where half of the rows are right
+        yield f"{spec.counts['test']} test rows tell an accuracy within {margin:.0%} only."
+
+
+def _about_columns(prepared: Prepared) -> Iterator[str]:
+    """Columns that tell rows apart rather than what they are like."""
+    import numpy as np
+
+    rows = prepared.spec.counts["train"]
+    encoded = prepared.split("train").inputs
+    for column in prepared.spec.inputs:
+        if rows > 20 and len(column.classes) > 0.5 * rows:
+            yield f"column '{column.name}' has {len(column.classes):,} categories in {rows:,} rows: an identifier?"
+        if column.kind == "number" and column.shape == (1,) and rows > 20:
+            values = np.sort(np.asarray(encoded[column.name][:, 0]))
+            if _are_consecutive(np.diff(values)):
+                yield f"column '{column.name}' counts the rows: it tells them apart, and nothing else."
+
+
+def _are_consecutive(gaps: np.ndarray) -> bool:
+    """Whether numbers are steps of one size apart, but for those that other splits have."""
+    import numpy as np
+
+    if gaps.min() <= 0:
+        return False
+    steps = gaps / gaps.min()
+    return bool((abs(steps - np.rint(steps)) < 0.01 * steps).all() and steps.sum() < 1.5 * len(gaps))
+
+
+def _about_classes(column: Column, encoded: np.ndarray) -> Iterator[str]:
+    """Classes that are rare beside the others."""
+    import numpy as np
+
+    if not column.classes or encoded.ndim != 1:
+        return
+    shares = np.bincount(encoded, minlength=len(column.classes)) / len(encoded)
+    rarest = int(np.argmin(shares))
+    if shares[rarest] < min(RARE, 0.2 / len(column.classes)):
+        yield (
+            f"target '{column.name}': {shares[rarest]:.1%} of the training rows are '{column.classes[rarest]}', "
+            f"{shares.max():.0%} '{column.classes[int(np.argmax(shares))]}': look at f1 beside accuracy, or try "
+            "class_weights."
+        )

@@ -102,6 +102,7 @@ def train(target: str, overrides: Sequence[str], setting: Setting) -> Trained:
 def _train(loaded: Loaded, setting: Setting) -> Trained:
     recipe = loaded.recipe
     placement = training.placed(recipe, setting.cache) if training.can_be_refused(recipe.runtime) else None
+    training.announce(recipe, setting.cache)
     prepared = prepare(recipe.data, recipe.targets(), recipe.seed, setting.cache / "prepared")
     check_gates(recipe, prepared.spec)
     placement = placement or training.placed(recipe, setting.cache)
@@ -127,7 +128,15 @@ def _summary(spec: DataSpec) -> str:
     kinds = Counter(column.kind for column in spec.inputs)
     inputs = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
     targets = ", ".join(column.name for column in spec.targets)
-    return f"{counts} rows; inputs: {inputs}; target: {targets}"
+    return f"{counts} rows; inputs: {inputs}; target: {targets}{_invalid(spec)}"
+
+
+def _invalid(spec: DataSpec) -> str:
+    """What became of cells that could not be read."""
+    if not spec.invalid:
+        return ""
+    cells = ", ".join(f"{count:,} of '{name}'" for name, count in spec.invalid.items())
+    return f"; cells that cannot be read: {cells}; rows left out for them: {spec.skipped:,}"
 
 
 def resume(folder: str, overrides: Sequence[str], setting: Setting) -> Trained:
@@ -149,6 +158,7 @@ def resume(folder: str, overrides: Sequence[str], setting: Setting) -> Trained:
 def _resume(loaded: Loaded, overrides: Sequence[str], run: Run, setting: Setting) -> Trained:
     recipe = loaded.recipe
     placement = training.placed(recipe, setting.cache) if training.can_be_refused(recipe.runtime) else None
+    training.announce(recipe, setting.cache)
     prepared = prepare(recipe.data, recipe.targets(), recipe.seed, setting.cache / "prepared")
     require_same_data(data_of(run), prepared.spec)
     placement = placement or training.placed(recipe, setting.cache)

@@ -111,6 +111,29 @@ def test_a_file_for_each_split_can_take_the_place_of_one_file(bmcli: Bmcli, tabl
     assert done.json()["rows"] == {"train": 40, "validation": 0, "test": 12}
 
 
+def test_rows_left_out_for_bad_cells_are_told_and_counted(bmcli: Bmcli, table: Path, tmp_path: Path) -> None:
+    file = tmp_path / "table.csv"
+    file.write_text(file.read_text() + "bad,1,u\n1,2,\n")
+    stopped = bmcli("train", table, "data.inputs={a: number, b: number}", "--json")
+    assert [fault["message"].split("  ")[0] for fault in stopped.json()["faults"]] == ["table.csv:42", "table.csv:43"]
+    done = bmcli("train", table, "data.inputs={a: number, b: number}", "data.invalid=skip")
+    assert done.code == 0, done.err
+    assert "cells that cannot be read: 1 of 'a', 1 of 'y'; rows left out for them: 2" in done.out + done.err
+    data = json.loads((tmp_path / "runs/table/latest/data.json").read_text())
+    assert (data["invalid"], data["skipped"], sum(data["counts"].values())) == ({"a": 1, "y": 1}, 2, 40)
+
+
+def test_a_lock_keeps_what_was_found_in_a_table(bmcli: Bmcli, table: Path, tmp_path: Path) -> None:
+    file = tmp_path / "table.csv"
+    file.write_text(file.read_text().replace(",", ";"))
+    assert bmcli("train", table).code == 0
+    lock = bmcli("show", "table", "--json").json()
+    source = lock["recipe"]["data"]["source"] if "recipe" in lock else lock["data"]["source"]
+    assert (source["delimiter"], source["encoding"]) == (";", "utf-8")
+    (tmp_path / "new.csv").write_text(file.read_text())
+    assert bmcli("evaluate", "table", "--data", "new.csv", "--json").code == 0
+
+
 def test_an_array_without_numbers_is_a_fault(bmcli: Bmcli, write_recipe: WriteRecipe, tmp_path: Path) -> None:
     np.savez(tmp_path / "table.npz", x=np.zeros((30, 0)), y=np.arange(30) % 3)
     recipe = write_recipe(TABLE.replace("kind: csv, path: table.csv", "kind: npz, path: table.npz"))

@@ -13,6 +13,8 @@ from bmcli.errors import BmcliError
 from bmcli.training import measure
 from tests.conftest import WriteRecipe
 
+from .conftest import Bmcli
+
 EXCHANGES = {"4096": 0.003, "65536": 0.0035, "8388608": 0.04}
 REALLY_EXCHANGE = measure.exchange_seconds
 
@@ -24,7 +26,8 @@ def _known_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def planned(recipe: Path, cache: Path, *overrides: str, on: str = "this", **more: Any) -> Plan:
-    return plan(str(recipe), overrides, more.pop("replicas", (1, 2, 1024)), on, more.pop("each", None), cache)
+    replicas, each = more.pop("replicas", (1, 2, 1024)), more.pop("each", None)
+    return plan(str(recipe), overrides, replicas, on, each, cache, **more)
 
 
 def test_a_plan_tells_data_network_and_steps(write_recipe: WriteRecipe, cache: Path) -> None:
@@ -125,6 +128,88 @@ def test_faults_of_the_recipe_have_places(write_recipe: WriteRecipe, cache: Path
 def test_less_than_one_replica_is_refused(write_recipe: WriteRecipe, cache: Path) -> None:
     with pytest.raises(BmcliError, match="expected replicas from 1, received 0"):
         planned(write_recipe(), cache, replicas=(2, 0))
+
+
+def test_a_plan_lists_columns_and_layers(write_recipe: WriteRecipe, cache: Path) -> None:
+    found = planned(write_recipe(), cache, replicas=(1,)).to_json()
+    assert len(found["columns"]) == 5
+    assert found["columns"][-1] == {
+        "name": "species", "role": "target", "kind": "category", "shape": [], "dtype": "int32", "classes": 3,
+    }  # fmt: skip
+    dense = [layer for layer in found["layers"] if layer["kind"] == "Dense"]
+    assert [(layer["shape"], layer["parameters"]) for layer in dense] == [([8], 40), ([3], 27)]
+    assert sum(layer["parameters"] for layer in found["layers"]) == found["parameters"]
+
+
+def test_memory_and_operations_follow_from_the_network(write_recipe: WriteRecipe, cache: Path) -> None:
+    found = planned(write_recipe(), cache, replicas=(1,)).to_json()
+    parameters = 4 * 8 + 8 + 8 * 3 + 3
+    memory = found["memory"]
+    assert memory["gradients"] == 4 * parameters
+    assert memory["weights"] >= 4 * parameters  # and the state of dropout
+    assert memory["optimizer"] >= 2 * 4 * parameters  # two slots of adam
+    assert memory["activations"] >= 16 * 4 * (8 + 8 + 3)
+    assert memory["total"] == sum(value for name, value in memory.items() if name != "total")
+    assert found["flops"]["step"] == 16 * 3 * found["flops"]["forward_example"]
+    assert found["steps_in_all"] == 3 * 8
+
+
+def test_a_plan_tells_what_is_remembered(write_recipe: WriteRecipe, tmp_path: Path) -> None:
+    first, second = (planned(write_recipe(), tmp_path / "own", replicas=(1,)).cached for _ in range(2))
+    assert first["prepared data"] is False
+    assert second["prepared data"] is True
+
+
+def test_long_lists_are_shortened_on_the_terminal(bmcli: Bmcli, write_recipe: WriteRecipe) -> None:
+    done = bmcli("plan", write_recipe(), f"model.hidden={[4] * 30}", "train.batch_size=64", "--replicas", "1")
+    assert done.code == 0, done.err
+    assert "more" in done.out
+    assert len(done.out.splitlines()) < 60
+
+
+LOPSIDED = """\
+name: lopsided
+data:
+  source: {kind: csv, path: table.csv}
+  split: {train: 0.9, test: 0.1}
+  inputs: {place: number, name: category}
+  targets: {label: {kind: category}}
+model: {kind: mlp, hidden: [400]}
+train: {epochs: 1}
+"""
+
+
+def test_warnings_tell_what_may_disappoint(write_recipe: WriteRecipe, cache: Path, tmp_path: Path) -> None:
+    lines = [f"{row},name{row},{'rare' if row < 2 else 'usual'}" for row in range(200)]
+    (tmp_path / "table.csv").write_text("\n".join(["place,name,label", *lines]))
+    found = " ".join(planned(write_recipe(LOPSIDED), cache, replicas=(1,)).warnings)
+    assert "parameters for 180 training rows may learn them by heart" in found
+    assert "column 'name' has 180 categories in 180 rows" in found
+    assert "column 'place' counts the rows" in found
+    assert "of the training rows are 'rare'" in found
+    assert "no row validates" in found
+    assert "20 test rows tell an accuracy within 22% only" in found
+
+
+def test_an_ordinary_recipe_has_no_such_warnings(write_recipe: WriteRecipe, cache: Path) -> None:
+    assert planned(write_recipe(), cache, replicas=(1,)).warnings == ("15 test rows tell an accuracy within 25% only.",)
+
+
+def test_pictures_are_drawn_as_the_network_sees_them(write_recipe: WriteRecipe, cache: Path, tmp_path: Path) -> None:
+    digits = ("data.source.name=digits", "model.kind=cnn", "model.filters=[4]")
+    file = tmp_path / "seen.png"
+    planned(write_recipe(), cache, *digits, replicas=(1,), pictures=file)
+    assert file.read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(BmcliError, match="exists already"):
+        planned(write_recipe(), cache, *digits, replicas=(1,), pictures=file)
+
+
+def test_without_pictures_there_is_nothing_to_draw(write_recipe: WriteRecipe, cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(BmcliError, match="nothing to draw"):
+        planned(write_recipe(), cache, pictures=tmp_path / "seen.png")
+    assert not (tmp_path / "seen.png").exists()
+    with pytest.raises(BmcliError, match=r"ending in \.png"):
+        planned(write_recipe(), cache, pictures=tmp_path / "seen.jpg")
 
 
 @pytest.mark.slow

@@ -1,0 +1,352 @@
+"""`bmcli init`: looks at data and writes a recipe that trains on it and explains its choices."""
+
+from __future__ import annotations
+
+import os
+import re
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bmcli import disk, parts
+from bmcli.data import discovery, roles, splits, survey
+from bmcli.data.discovery import Found
+from bmcli.data.roles import Role
+from bmcli.errors import BmcliError
+from bmcli.recipe.nodes import write_scalar
+from bmcli.recipe.render import escaped
+
+if TYPE_CHECKING:
+    from bmcli.data.sources import Rows
+    from bmcli.data.survey import Look
+
+_WIDTH = 118
+_COMMENT = 44  # column at which comments begin
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Rows of the data.
+
+    Args:
+        train: Roughly those that will be trained on.
+    """
+
+    rows: int
+    train: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Options of a section with the reasons for them."""
+
+    options: Mapping[str, Any]
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Drafted:
+    """A recipe that was written, and how the columns were taken.
+
+    Args:
+        notes: What deserves a look before training.
+    """
+
+    file: Path
+    text: str
+    rows: int
+    roles: tuple[Role, ...]
+    split: Choice
+    model: Choice
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "recipe": str(self.file),
+            "rows": self.rows,
+            "columns": [
+                {"name": role.name, "role": role.role, "kind": role.kind or None, "why": role.why}
+                for role in self.roles
+            ],
+            "target": next(role.name for role in self.roles if role.role == "target"),
+            "split": {"options": dict(self.split.options), "why": self.split.why},
+            "model": {"options": dict(self.model.options), "why": self.model.why},
+            "notes": list(self.notes),
+        }
+
+
+def init(data: Path, target: str | None, output: Path) -> Drafted:
+    """Writes a recipe for some data.
+
+    Args:
+        data: A table, an archive of arrays, or a folder of tables or pictures.
+        target: The column to predict; without it the one that is clearly meant.
+        output: A file that is not there yet.
+
+    Raises:
+        BmcliError: The data cannot be read, its target is not clear, or the file is there.
+    """
+    if output.exists():
+        raise _exists(output)
+    found = discovery.find(data.absolute())
+    rows = _read(found)
+    looks = survey.survey(rows)
+    if named := _naming_pictures(found, looks):
+        found = named
+        rows = _read(found)
+        looks = survey.survey(rows)
+    assigned = roles.without_leaks(roles.assign(looks, target), rows.columns)
+    sizes = Sizes(len(rows), _training_rows(rows, assigned))
+    split = _split(rows, assigned, sizes)
+    model, train = _model(assigned, sizes), _training(assigned, sizes)
+    text = _text(data, output, found, rows, assigned, split, model, train)
+    try:
+        disk.write_new(output, text.encode())
+    except FileExistsError:
+        raise _exists(output) from None
+    return Drafted(output, text, len(rows), assigned, split, model, tuple(_notes(assigned, sizes)))
+
+
+def _exists(output: Path) -> BmcliError:
+    return BmcliError(f"{output} exists already.", suggestion="Name another file with --output.")
+
+
+def _read(found: Found) -> Rows:
+    """All rows; the fault of a source names a file, and there is no recipe to name a place in."""
+    source = parts.load("data.sources", found.kind)
+    try:
+        rows: Rows = source.read(source.Options.model_validate(found.written()))
+    except BmcliError as error:
+        raise BmcliError(*(fault.message for fault in error.faults), suggestion=error.faults[0].suggestion) from None
+    return rows
+
+
+def _naming_pictures(found: Found, looks: Sequence[Look]) -> Found | None:
+    """The source of pictures that a table names, if they are where it says."""
+    if not isinstance(found.path, Path) or not found.path.is_file():
+        return None
+    for look in looks:
+        if look.is_picture and (found.path.parent / look.example).is_file():
+            return Found("image_folder", found.path.parent, {"table": str(found.path), "column": look.name})
+    return None
+
+
+def _given(rows: Rows, assigned: Sequence[Role]) -> Any:
+    """The split of each row if the data tells it, else None."""
+    column = next((role.name for role in assigned if role.role == "split"), None)
+    return rows.split if column is None or rows.split is not None else splits.named(rows.columns[column])
+
+
+def _training_rows(rows: Rows, assigned: Sequence[Role]) -> int:
+    given = _given(rows, assigned)
+    return int(0.8 * len(rows)) if given is None else int((given == "train").sum())
+
+
+def _split(rows: Rows, assigned: Sequence[Role], sizes: Sizes) -> Choice:
+    """Shares that leave enough rows to validate on, beside what the data tells."""
+    given, column = _given(rows, assigned), next((role.name for role in assigned if role.role == "split"), None)
+    share = 0.2 if sizes.train < 500 else 0.15 if sizes.train < 2000 else 0.1
+    if given is None or (given == "train").all():
+        share = 0.2 if sizes.rows < 1000 else 0.1
+        rest = {"train": round(1 - 2 * share, 2), "validation": share, "test": share}
+        if time := _time(assigned):
+            return Choice({**rest, "time": time}, f"the oldest rows by {time} train, the newest test")
+        return Choice(rest, "rows are drawn; validation chooses the epoch, test is measured once, at the end")
+    told = {} if column is None else {"column": column}
+    if (given == "validation").any():
+        return Choice(told, "the data tells the splits")
+    if not (given == "test").any():
+        return Choice(told, "")
+    return Choice({**told, "validation": share}, "of the training rows, to choose the epoch on")
+
+
+def _time(assigned: Sequence[Role]) -> str | None:
+    """A column of dates with about one row each: what comes after must not teach what came before."""
+    dates = [role for role in assigned if role.look.is_iso_date and role.look.repeats < 1.05 and not role.look.missing]
+    return dates[0].name if len(dates) == 1 else None
+
+
+def _model(assigned: Sequence[Role], sizes: Sizes) -> Choice:
+    """A family and its size, by the kinds of the inputs and the training rows."""
+    inputs = [role for role in assigned if role.role == "input"]
+    pictures = [role for role in inputs if role.kind == "image"]
+    sequences = [role for role in inputs if role.kind == "number" and len(role.look.shape) == 2]
+    if len(pictures) == 1 and not sequences:
+        return _convolutions(pictures[0], sizes)
+    if len(sequences) == 1 and not pictures:
+        options = {"kind": "rnn", "cell": "gru", "units": 64, "bidirectional": True, "pooling": "mean"}
+        return Choice({**options, "dropout": 0.2}, "reads each sequence in both directions, and takes the mean")
+    hidden = (32,) if sizes.train < 300 else (64, 32) if sizes.train < 2000 else (128, 64)
+    hidden = hidden if sizes.train < 20_000 else (256, 128)
+    why = f"sized for {sizes.train:,} training rows; more units for more rows"
+    if any(role.kind == "text" for role in inputs):
+        return Choice({"kind": "mlp", "hidden": [64], "dropout": 0.3}, "wide inputs, as those of text, need few units")
+    return Choice({"kind": "mlp", "hidden": list(hidden), "dropout": 0.1}, why)
+
+
+def _convolutions(picture: Role, sizes: Sizes) -> Choice:
+    height, width = picture.options.get("size", picture.look.shape[:2])
+    filters = [32, 64] if min(height, width) <= 32 else [32, 64, 128]
+    filters = filters if min(height, width) >= 4 else [32]
+    dense = [64] if sizes.train < 2000 else [128]
+    return Choice(
+        {"kind": "cnn", "filters": filters, "dense": dense, "dropout": 0.2},
+        f"each block of convolutions halves the {height}x{width} pixels",
+    )
+
+
+def _training(assigned: Sequence[Role], sizes: Sizes) -> Choice:
+    """Batch and epochs for some thousand steps, with an end where nothing improves any more."""
+    inputs = [role for role in assigned if role.role == "input"]
+    costly = any(role.kind in ("image", "text") or len(role.look.shape) > 1 for role in inputs)
+    batch = next(batch for limit, batch in _BATCHES if sizes.train < limit)
+    steps = 3000 if costly else 12_000
+    epochs = max(8, min(200, round(steps * batch / max(1, sizes.train))))
+    return Choice(
+        {
+            "epochs": epochs,
+            "batch_size": batch,
+            "optimizer": {"kind": "adamw", "learning_rate": 2e-3, "weight_decay": 1e-2},
+            "schedule": "cosine",
+            "stop": {"patience": max(5, epochs // 4)},
+        }
+    )
+
+
+_BATCHES = ((500, 16), (5_000, 32), (20_000, 64), (100_000, 128), (float("inf"), 512))
+
+
+def _notes(assigned: Sequence[Role], sizes: Sizes) -> Iterator[str]:
+    target = next(role for role in assigned if role.role == "target")
+    if target.look.missing:
+        yield (
+            f"{target.look.missing:,} rows have no {target.name}: training refuses them, so take them out of the data."
+        )
+    if sizes.train < 100:
+        yield f"{sizes.train} training rows are few: figures will differ from seed to seed."
+    if target.kind == "category" and target.look.commonest > 0.8:
+        yield (
+            f"{target.look.commonest:.0%} of the rows are of one class: look at f1 beside accuracy, and try "
+            "objective: {kind: classification, class_weights: balanced}."
+        )
+
+
+def _text(
+    data: Path, output: Path, found: Found, rows: Rows, assigned: Sequence[Role], split: Choice, model: Choice,
+    train: Choice,
+) -> str:  # fmt: skip
+    """The recipe, a comment for each choice."""
+    target = next(role for role in assigned if role.role == "target")
+    source = _seen_from(found, output)
+    lines = [
+        *_comment(f"# bmcli train {_word(output.name)}"),
+        *_comment(f"# made by bmcli init from {_word(data.name)}: {len(rows):,} rows, {len(rows.columns)} columns"),
+        "bmcli: 1",
+        f"name: {_name(data)}",
+        "seed: 0                                     # another seed draws other splits and first weights",
+        "data:",
+        *_value("  ", "source", source),
+        *(_value("  ", "split", split.options, split.why) if split.options else []),
+        *_input_lines(rows, assigned),
+        "  targets:",
+        *_value("    ", target.name, {"kind": target.kind, **target.options}, target.why),
+        *_value("", "model", model.options, model.why),
+        "train:",
+        *_value("  ", "epochs", train.options["epochs"], "at most; `stop` ends earlier where nothing improves"),
+        *_value("  ", "batch_size", train.options["batch_size"]),
+        *_value("  ", "optimizer", train.options["optimizer"], "the rate is the first thing to tune"),
+        *_value("  ", "schedule", train.options["schedule"]),
+        *_value("  ", "stop", train.options["stop"], "epochs without a better validation/loss"),
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def _input_lines(rows: Rows, assigned: Sequence[Role]) -> Iterator[str]:
+    """What the inputs are, and what was dropped and why; kinds are written only where they would not be found."""
+    inputs = [role for role in assigned if role.role == "input"]
+    by_why: dict[str, list[str]] = {}
+    for role in assigned:
+        if role.role == "dropped":
+            by_why.setdefault(role.why, []).append(role.name)
+    for why, names in by_why.items():
+        yield from _comment(f"  # dropped {', '.join(map(_word, names))}: {why}")
+    counts = Counter(role.kind for role in inputs)
+    told = "; ".join(f"{count} {kind}" for kind, count in counts.items())
+    if all(not role.options and role.look.likely == role.kind for role in inputs):
+        yield f"  # every other column is an input: {told}; name them in `inputs` to change what they are"
+        if by_why:
+            yield from _value("  ", "drop", [name for names in by_why.values() for name in names])
+        return
+    given = {role.name: {"kind": role.kind, **role.options} if role.options else role.kind for role in inputs}
+    yield from _value("  ", "inputs", given, told)
+
+
+def _value(indent: str, key: str, value: Any, why: str = "") -> Iterator[str]:
+    """A key and its value on one line, with the reason at its end or above it; a long value goes over several lines."""
+    written = f"{indent}{write_scalar(key)}: {write_scalar(escaped(_plain(value)))}"
+    why = _word(why)
+    if why and max(len(written) + 1, _COMMENT) + len(why) + 2 <= _WIDTH:
+        yield f"{written:<{_COMMENT}} # {why}" if len(written) < _COMMENT else f"{written}  # {why}"
+        return
+    if why:
+        yield from _comment(f"{indent}# {why}")
+    yield from _folded(written, indent)
+
+
+def _folded(line: str, indent: str) -> Iterator[str]:
+    """A long flow collection broken after commas, which is where YAML lets it be broken."""
+    while len(line) > _WIDTH and (end := _last_break(line)) > len(indent) + 4:
+        yield line[:end].rstrip()
+        line = f"{indent}    {line[end:].lstrip()}"
+    yield line
+
+
+def _last_break(line: str) -> int:
+    """The last place before the edge that follows a comma outside of quotes, else 0."""
+    place, quoted = 0, False
+    for position, character in enumerate(line[:_WIDTH]):
+        if character == '"' and line[position - 1] != "\\":
+            quoted = not quoted
+        if character == "," and not quoted and line[position + 1 : position + 2] == " ":
+            place = position + 1
+    return place
+
+
+def _comment(text: str) -> list[str]:
+    """A comment over as many lines as it needs."""
+    indent = text[: len(text) - len(text.lstrip())]
+    return textwrap.wrap(text, _WIDTH, subsequent_indent=f"{indent}# ", break_on_hyphens=False) or []
+
+
+def _plain(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _word(text: str) -> str:
+    """Foreign text as part of a comment: one line, printable."""
+    return re.sub(r"\s+", " ", "".join(c if c.isprintable() else " " for c in text)).strip()
+
+
+def _name(data: Path) -> str:
+    """A name for the runs after the file or the folder."""
+    stem = data.absolute().name.removesuffix(".gz")
+    stem = stem if data.is_dir() else stem.rpartition(".")[0] or stem
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:100]
+    return write_scalar(plain or "data")
+
+
+def _seen_from(found: Found, output: Path) -> dict[str, Any]:
+    """The source with its paths as seen from the recipe, absolute where that is far."""
+
+    def seen(path: str) -> str:
+        near = os.path.relpath(path, output.absolute().parent)
+        return path if near.startswith(os.path.join("..", "..")) else near
+
+    source = found.written()
+    for option in {"path", "table"} & set(source):
+        path = source[option]
+        source[option] = {split: seen(each) for split, each in path.items()} if isinstance(path, dict) else seen(path)
+    return source

@@ -1,0 +1,47 @@
+"""Predictions as tables."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from bmcli.commands.outputs import table
+from bmcli.errors import BmcliError
+from bmcli.specs import Column
+
+
+def test_several_labels_stand_in_one_cell() -> None:
+    column = Column("tags", "labels", (3,), "uint8", classes=("a", "b", "c"), state={"separator": ";"})
+    probabilities = np.array([[0.9, 0.2, 0.8], [0.1, 0.2, 0.3]], "float32")
+    rows = table({}, {"tags": probabilities}, (column,), {}).to_pylist()
+    assert [row["tags"] for row in rows] == ["a;c", ""]
+    assert list(rows[0]) == ["tags", "tags_probability_a", "tags_probability_b", "tags_probability_c"]
+    assert rows[0]["tags_probability_c"] == pytest.approx(0.8)
+
+
+def test_an_ordered_class_is_the_median() -> None:
+    column = Column("grade", "ordered", (), "int32", classes=("low", "middle", "high"))
+    (row,) = table({}, {"grade": np.array([[0.4, 0.25, 0.35]], "float32")}, (column,), {}).to_pylist()
+    assert row["grade"] == "middle"
+
+
+def test_quantiles_have_columns_of_their_own() -> None:
+    column = Column("price", "number", (), "float32", state={"mean": 0.0, "scale": 1.0})
+    made = table({}, {"price": np.array([[1.0, 2.0, 9.0]], "float32")}, (column,), {"price": (0.05, 0.5, 0.95)})
+    assert made.to_pylist() == [
+        {"price": 2.0, "price_quantile_0.05": 1.0, "price_quantile_0.5": 2.0, "price_quantile_0.95": 9.0}
+    ]
+
+
+def test_columns_are_kept_first_and_as_they_are() -> None:
+    column = Column("visits", "count", (), "float32")
+    kept = {"id": pa.chunked_array([["007", None]]), "day": np.array([3, 4])}
+    made = table(kept, {"visits": np.array([1.5, 2.5], "float32")}, (column,), {})
+    assert made.to_pylist() == [{"id": "007", "day": 3, "visits": 1.5}, {"id": None, "day": 4, "visits": 2.5}]
+
+
+def test_arrays_cannot_be_kept() -> None:
+    column = Column("y", "number", (), "float32")
+    with pytest.raises(BmcliError, match="no single values"):
+        table({"x": np.zeros((1, 2))}, {"y": np.zeros(1, "float32")}, (column,), {})

@@ -1,0 +1,245 @@
+"""`bmcli predict`: rows in, rows out, as the trained model says."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyarrow import parquet
+
+from bmcli.commands import predict as command
+from bmcli.commands.train import Setting, train
+from bmcli.console import Console
+from bmcli.layers import register
+from bmcli.runs import Run
+
+from .conftest import Bmcli
+
+RECIPE = """\
+name: birds
+data:
+  source: {kind: csv, path: birds.csv}
+  drop: [name]
+  targets: {species: {kind: category}, mass: {kind: number}}
+model: {kind: mlp, hidden: [8]}
+train: {epochs: 2, batch_size: 16, tensorboard: false}
+"""
+HEADER = ["name", "wing", "island", "species", "mass"]
+COLUMNS = ["species", *(f"species_probability_{name}" for name in ("auk", "gull", "tern")), "mass"]
+
+
+def birds(count: int) -> list[list[str]]:
+    """Rows whose species and mass follow from wing and island; some cells are missing."""
+    rows = []
+    for number in range(count):
+        wing = "" if number % 11 == 0 else str(20 + number * 7 % 13)
+        island = ("north", "south", "")[number % 3]
+        species = ("auk", "gull", "tern")[(number * 7 % 13) // 5]
+        rows.append([f"b{number}", wing, island, species, str(1000 + number * 7 % 13)])
+    return rows
+
+
+def text(rows: list[list[str]], header: list[str]) -> str:
+    out = io.StringIO()
+    csv.writer(out).writerows([header, *rows])
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """A run with two targets."""
+    folder = tmp_path_factory.mktemp("birds")
+    (folder / "birds.csv").write_text(text(birds(120), HEADER))
+    (folder / "recipe.yaml").write_text(RECIPE)
+    console = Console(verbosity=-1)
+    trained = train(str(folder / "recipe.yaml"), (), Setting(folder / "runs", cache, console.watcher, console.say))
+    assert trained.run is not None
+    return trained.run.folder
+
+
+@pytest.fixture
+def new(tmp_path: Path) -> Path:
+    """Rows without targets, and a column that the model does not know."""
+    path = tmp_path / "new.csv"
+    path.write_text(text([[*row[:3], "x"] for row in birds(50)], ["name", "wing", "island", "note"]))
+    return path
+
+
+def records(out: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(out)))
+
+
+def test_predictions_are_those_of_the_kept_model(bmcli: Bmcli, run: Path, new: Path) -> None:
+    import keras
+    import tensorflow as tf
+
+    done = bmcli("predict", run, new, "-q")
+    assert done.code == 0, done.err
+    found = records(done.out)
+    assert list(found[0]) == COLUMNS
+    register()
+    model = keras.saving.load_model(Run(run).model)
+    rows = birds(50)
+    said = model(
+        {
+            "wing": tf.constant([float(row[1] or "nan") for row in rows]),
+            "island": tf.constant([row[2] for row in rows]),
+        }
+    )
+    probabilities = np.array([[float(row[name]) for name in COLUMNS[1:4]] for row in found])
+    np.testing.assert_allclose(probabilities, said["species"].numpy(), atol=1e-6)
+    np.testing.assert_allclose([float(row["mass"]) for row in found], said["mass"].numpy(), rtol=1e-6)
+    names = np.array(["auk", "gull", "tern"])
+    assert [row["species"] for row in found] == names[probabilities.argmax(axis=1)].tolist()
+
+
+def test_numbers_are_in_their_own_unit(bmcli: Bmcli, run: Path, new: Path) -> None:
+    masses = [float(row["mass"]) for row in records(bmcli("predict", run, new, "-q").out)]
+    assert 900 < min(masses) <= max(masses) < 1200
+
+
+def test_every_format_holds_the_same(bmcli: Bmcli, run: Path, new: Path, tmp_path: Path) -> None:
+    for ending in ("csv", "parquet", "jsonl"):
+        done = bmcli("predict", run, new, "--output", f"out.{ending}", "--keep", "name", "--json")
+        assert done.code == 0, done.err
+        answer = done.json()
+        assert (answer["rows"], answer["skipped"]) == (50, 0)
+        assert answer["columns"] == ["name", *COLUMNS]
+    rows = records((tmp_path / "out.csv").read_text())
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    table = parquet.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [row["name"] for row in rows] == [f"b{number}" for number in range(50)]
+    assert len(rows) == len(lines) == len(table)
+    for row, line, record in zip(rows, lines, table, strict=True):
+        assert row["name"] == line["name"] == record["name"]
+        assert np.float32(row["mass"]) == np.float32(line["mass"]) == np.float32(record["mass"])
+
+
+def test_many_small_batches_give_the_same_rows(
+    bmcli: Bmcli, run: Path, new: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = records(bmcli("predict", run, new, "--keep", "name", "-q").out)
+    monkeypatch.setattr(command, "_MOST_ROWS", 7)
+    pieces = records(bmcli("predict", run, new, "--keep", "name", "-q").out)
+    assert [row["name"] for row in pieces] == [row["name"] for row in whole]
+    np.testing.assert_allclose([float(r["mass"]) for r in pieces], [float(r["mass"]) for r in whole], rtol=1e-6)
+
+
+def given(monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+    """Puts a text on standard input."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+
+
+def test_standard_input_may_be_csv_or_json_lines(
+    bmcli: Bmcli, run: Path, new: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = bmcli("predict", run, new, "-q").out
+    given(monkeypatch, new.read_text())
+    assert bmcli("predict", run, "-", "-q").out == expected
+    lines = [json.dumps({"wing": float(r[1]) if r[1] else None, "island": r[2] or None}) for r in birds(50)]
+    given(monkeypatch, "\n".join(lines) + "\n")
+    assert bmcli("predict", run, "-", "-q").out == expected
+
+
+def test_a_bad_row_on_standard_input_is_named_by_its_line(
+    bmcli: Bmcli, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given(monkeypatch, "wing,island\n20,north\nwide,south\n")
+    done = bmcli("predict", run, "-")
+    assert done.code == 2
+    assert "standard input:3  column 'wing': expected a number, received 'wide'" in done.err
+
+
+def test_a_bad_row_is_a_fault_and_leaves_no_file(bmcli: Bmcli, run: Path, new: Path, tmp_path: Path) -> None:
+    new.write_text(new.read_text() + "b50,wide,north,x\n")
+    before = sorted(tmp_path.iterdir())
+    done = bmcli("predict", run, new, "--output", "out.csv")
+    assert done.code == 2
+    assert "new.csv:52  column 'wing'" in done.err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_bad_rows_may_be_skipped_and_are_counted(bmcli: Bmcli, run: Path, new: Path) -> None:
+    lines = new.read_text().splitlines()
+    for place in (1, 9, 10, len(lines) - 1):
+        cells = lines[place].split(",")
+        lines[place] = ",".join([cells[0], "wide", *cells[2:]])
+    new.write_text("\n".join(lines) + "\n")
+    done = bmcli("predict", run, new, "--skip-bad-rows", "--keep", "name")
+    assert done.code == 0, done.err
+    assert "4 skipped" in done.err
+    names = [row["name"] for row in records(done.out)]
+    assert names == [f"b{number}" for number in range(50) if number not in (0, 8, 9, 49)]
+
+
+def test_no_row_that_can_be_read_is_a_fault(bmcli: Bmcli, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.csv").write_text("wing,island\nwide,north\n")
+    done = bmcli("predict", run, "bad.csv", "--skip-bad-rows", "--output", "out.csv")
+    assert done.code == 2
+    assert "no row could be read" in done.err
+    assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["new.csv", "--keep", "nmae"], "Did you mean 'name'?"),
+        (["lacking.csv"], "no column 'island'"),
+        (["birds.csv", "--keep", "species"], "which --keep would write again"),
+        (["new.csv", "--format", "parquet"], "cannot be written to standard output"),
+        (["new.csv", "--output", "new.csv"], "exists already"),
+        (["new.csv", "--output", "out.xlsx"], "its ending tells no format"),
+        (["new.csv", "--output", "nowhere/out.csv"], "no such folder"),
+        (["nwe.csv"], "Did you mean 'new.csv'?"),
+        (["new.csv", "--json"], "give --output FILE"),
+    ],
+)
+def test_faults_come_before_tensorflow_and_say_what_to_do(
+    bmcli: Bmcli, run: Path, new: Path, tmp_path: Path, arguments: list[str], told: str
+) -> None:
+    (tmp_path / "lacking.csv").write_text("wing\n20\n")
+    (tmp_path / "birds.csv").write_text(text(birds(5), HEADER))
+    done = bmcli("predict", run, *arguments)
+    assert done.code == 2
+    assert told in done.err + done.out
+
+
+def test_an_unknown_run_is_a_fault(bmcli: Bmcli, new: Path) -> None:
+    assert bmcli("predict", "nowhere", new).code == 2
+
+
+def test_pictures_of_a_folder_are_told_by_their_names(bmcli: Bmcli, tmp_path: Path) -> None:
+    from keras.utils import array_to_img
+
+    for number in range(40):
+        folder = tmp_path / "shapes" / ("bright", "dark")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = np.full((8, 8, 3), (number % 2) * 200 + number, "uint8")
+        array_to_img(pixels, scale=False).save(folder / f"{number}.png")
+    assert bmcli("init", "shapes").code == 0
+    trained = bmcli("train", "recipe.yaml", "train.epochs=1")
+    assert trained.code == 0, trained.err
+    done = bmcli("predict", "shapes", "shapes/dark")
+    assert done.code == 0, done.err
+    found = records(done.out)
+    assert list(found[0]) == ["file", "label", "label_probability_bright", "label_probability_dark"]
+    assert [row["file"] for row in found] == sorted(f"{number}.png" for number in range(1, 40, 2))
+
+
+def test_more_rows_take_no_more_memory(run: Path, tmp_path: Path) -> None:
+    """Batches are encoded one after the other: none is larger than the limit."""
+    from bmcli.commands.evaluate import data_of
+    from bmcli.recipe.load import load
+
+    many = tmp_path / "many.csv"
+    many.write_text(text([row[:3] for row in birds(20_000)], HEADER[:3]))
+    spec, recipe = data_of(Run(run)), load(str(Run(run).lock)).recipe
+    with command._found_rows(many, recipe, spec) as rows:
+        sizes = [len(encoded) for _, encoded in command._batches(rows, spec, (), skip=False)]
+    assert sum(sizes) == 20_000
+    assert max(sizes) <= command._MOST_ROWS

@@ -1,0 +1,67 @@
+"""Runs whose rows were split and sampled in each way are measured and gone on with by their locks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from .conftest import Bmcli
+
+RECIPE = """\
+bmcli: 1
+name: split
+data:
+  source: {kind: csv, path: t.csv}
+  targets: {y: category}
+model: {kind: mlp, hidden: [4]}
+train: {epochs: 1, batch_size: 16, tensorboard: false}
+runtime: {jit: false}
+"""
+TABLE = "who,at,age,y\n" + "".join(
+    f"p{n * 7 % 31},2024-{1 + n % 12:02d}-{1 + n % 28:02d},{n * 13 % 57},{'ab'[n % 5 < 2]}\n" for n in range(240)
+)
+WAYS = {
+    "group": (("data.split.group=who", "data.sample={balance: y}"), {"stratify": "y", "group": "who"}),
+    "time": (("data.split.time=at", "data.sample=0.5"), {"stratify": "none", "time": "at"}),
+    "hash": (("data.split.hash=[who, age]", "data.sample=50"), {"stratify": "none", "hash": ["who", "age"]}),
+}
+
+
+@pytest.mark.parametrize("way", ["group", *(pytest.param(way, marks=pytest.mark.slow) for way in ("time", "hash"))])
+def test_a_run_is_measured_and_gone_on_with_by_its_lock(bmcli: Bmcli, tmp_path: Path, way: str) -> None:
+    overrides, expected = WAYS[way]
+    (tmp_path / "t.csv").write_text(TABLE)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    done = bmcli("train", "recipe.yaml", *overrides, "--json")
+    assert done.code == 0, done.err
+    trained: dict[str, Any] = done.json()
+    lock = Path(trained["run"]) / "recipe.lock.yaml"
+    locked = yaml.safe_load(lock.read_text())["data"]
+    assert {name: locked["split"][name] for name in expected} == expected
+    assert set(locked["inputs"]) == {"who", "at", "age"} - {expected.get("group"), expected.get("time")}
+    again = bmcli("evaluate", trained["run"], "--json").json()["metrics"]
+    assert {name: trained["metrics"][name] for name in again} == pytest.approx(again, abs=1e-6)
+    longer = bmcli("train", "--resume", trained["run"], "train.epochs=2", "--json")
+    assert longer.code == 0, longer.err
+    whole = bmcli("train", "recipe.yaml", *overrides, "train.epochs=2", "--json").json()["metrics"]
+    assert longer.json()["metrics"] == pytest.approx(whole, abs=1e-6)
+
+
+def test_a_lock_that_knows_no_new_options_is_measured_as_ever(bmcli: Bmcli, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(TABLE)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    trained = bmcli("train", "recipe.yaml", "--json").json()
+    lock = Path(trained["run"]) / "recipe.lock.yaml"
+    written = yaml.safe_load(lock.read_text())
+    del written["data"]["sample"]
+    for name in ("group", "time", "hash"):
+        del written["data"]["split"][name]
+    for section, name in (("train", "swa"), ("train", "layer_rates")):
+        del written[section][name]
+    del written["train"]["stop"]["overfit"]
+    lock.write_text(yaml.safe_dump(written))
+    again = bmcli("evaluate", trained["run"], "--json").json()["metrics"]
+    assert {name: trained["metrics"][name] for name in again} == pytest.approx(again, abs=1e-6)
