@@ -179,9 +179,9 @@ def _model(assigned: Sequence[Role], sizes: Sizes) -> Choice:
     if len(sequences) == 1 and not pictures:
         options = {"kind": "rnn", "cell": "gru", "units": 64, "bidirectional": True, "pooling": "mean"}
         return Choice({**options, "dropout": 0.2}, "reads each sequence in both directions, and takes the mean")
-    hidden = (32,) if sizes.train < 300 else (64, 32) if sizes.train < 2000 else (128, 64)
-    hidden = hidden if sizes.train < 20_000 else (256, 128)
-    why = f"sized for {sizes.train:,} training rows; more units for more rows"
+    hidden = (32,) if sizes.train < 300 or len(inputs) < 4 else (64, 32) if sizes.train < 2000 else (128, 64)
+    hidden = hidden if sizes.train < 20_000 or len(inputs) < 4 else (256, 128)
+    why = f"sized for {sizes.train:,} training rows of {len(inputs)} inputs; more units for more of either"
     if any(role.kind == "text" for role in inputs):
         return Choice({"kind": "mlp", "hidden": [64], "dropout": 0.3}, "wide inputs, as those of text, need few units")
     return Choice({"kind": "mlp", "hidden": list(hidden), "dropout": 0.1}, why)

@@ -44,6 +44,7 @@ def _build(loaded: Loaded, cache: Path) -> dict[str, Any]:
     from bmcli.data.preparation import prepare
 
     recipe = loaded.recipe
+    training.announce(recipe, cache)
     prepared = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared")
     check_gates(recipe, prepared.spec)
     network = training.built(

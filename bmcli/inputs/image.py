@@ -217,10 +217,8 @@ def _for_each(rows: Blobs, work: Callable[[int], object]) -> None:
 @cache
 def _compiled(size: tuple[int, int], channels: int, fit: str) -> Callable[[bytes], Any]:
     """What decodes one picture, the same as in a served model."""
-    with native_noise_hidden():
-        import tensorflow as tf
-
-        from bmcli.layers.picture_decoder import PictureDecoder
+    from bmcli.layers import tf
+    from bmcli.layers.picture_decoder import PictureDecoder
 
     signature = [tf.TensorSpec((), tf.string)]
     decode: Callable[[bytes], Any] = tf.function(
@@ -230,7 +228,7 @@ def _compiled(size: tuple[int, int], channels: int, fit: str) -> Callable[[bytes
 
 
 def _decode(data: bytes, header: pictures.Header, row: int, decode: Callable[[bytes], Any]) -> np.ndarray:
-    import tensorflow as tf
+    from bmcli.layers import tf
 
     try:
         picture: np.ndarray = decode(data).numpy()

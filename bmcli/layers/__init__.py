@@ -5,6 +5,13 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
+from bmcli.console import native_noise_hidden
+
+with native_noise_hidden():  # Whoever prepares pictures or texts may be the first to start it.
+    import tensorflow as tf
+
+__all__ = ["register", "tf"]
+
 
 def register() -> None:
     """Makes every layer of this folder known to Keras, as loading a saved network needs."""

@@ -28,7 +28,7 @@ class Periodic(keras.layers.Layer):
     """
 
     def __init__(self, frequencies: int, deviation: float, width: int, **kwargs: Any) -> None:
-        # Without autocast: half precision keeps too few bits of an angle of many cycles.
+        # Without autocast, of inputs and of rates: half precision keeps too few bits of an angle of many cycles.
         super().__init__(**{**kwargs, "autocast": False})
         self.frequencies, self.deviation, self.width = frequencies, deviation, width
 
@@ -37,6 +37,7 @@ class Periodic(keras.layers.Layer):
         self.rates = self.add_weight(
             shape=(numbers, self.frequencies),
             initializer=keras.initializers.RandomNormal(stddev=self.deviation),
+            autocast=False,
             name="rates",
         )
         bound = 1 / math.sqrt(waves)

@@ -12,7 +12,6 @@ from pydantic import Field
 
 from bmcli import parts, pictures
 from bmcli.cells import Blobs, Raw
-from bmcli.console import native_noise_hidden
 from bmcli.data import files
 from bmcli.data.sources import Rows, TableOptions, TablePaths, located, split_names
 from bmcli.errors import BmcliError
@@ -114,9 +113,9 @@ def _is_packed(path: Path) -> bool:
 
 def _examples(path: Path) -> Iterator[tuple[_Record, Mapping[str, Any]]]:
     """The features of every example of a file, whose checksums are compared."""
-    with native_noise_hidden():
-        import tensorflow as tf
-        from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError
+
+    from bmcli.layers import tf
 
     packed = _is_packed(path)
     number, offset = 0, 0
@@ -206,7 +205,7 @@ class _Column:
 
     def _reader(self, records: list[_Record]) -> Callable[[int], bytes]:
         def read(position: int) -> bytes:
-            import tensorflow as tf
+            from bmcli.layers import tf
 
             kept = self.cells[position]
             if kept is not None:
