@@ -14,7 +14,7 @@ from pydantic import Field
 from bmcli import inputs
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature
-from bmcli.recipe.fields import Activation, Initializer, KerasObject, Kind, Options, Regularizer
+from bmcli.recipe.fields import Activation, Initializer, KerasObject, Kind, Options, Regularizer, fault_at
 from bmcli.specs import DataSpec
 
 if TYPE_CHECKING:
@@ -115,6 +115,16 @@ Embedding = Annotated[
         "which helps where the answer jumps or swings with a number; null takes numbers as they are.",
     ),
 ]
+
+
+def check_stages(blocks: Sequence[int], widths: Sequence[int]) -> None:
+    """Raises fault_at() unless there is a number of blocks for each stage's width."""
+    if len(blocks) != len(widths):
+        raise fault_at(
+            ("blocks",),
+            f"{len(blocks)} stages of blocks for {len(widths)} widths.",
+            "Give a number for each stage in both.",
+        )
 
 
 def open_inputs(spec: DataSpec, reserved: Iterable[str] = ()) -> tuple[dict[str, Any], list[Feature]]:

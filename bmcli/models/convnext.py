@@ -11,7 +11,7 @@ from bmcli import models
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature
 from bmcli.models import Rate, Size, Units
-from bmcli.recipe.fields import Activation, Initializer, KerasObject, Kind, Regularizer, fault_at
+from bmcli.recipe.fields import Activation, Initializer, KerasObject, Kind, Regularizer
 from bmcli.specs import DataSpec
 
 if TYPE_CHECKING:
@@ -60,12 +60,7 @@ class Options(Kind):
 
     @model_validator(mode="after")
     def _stages_agree(self) -> Options:
-        if len(self.blocks) != len(self.widths):
-            raise fault_at(
-                ("blocks",),
-                f"{len(self.blocks)} stages of blocks for {len(self.widths)} widths.",
-                "Give a number for each stage in both.",
-            )
+        models.check_stages(self.blocks, self.widths)
         return self
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from bmcli import models
 from bmcli.models import ConvolutionOptions, Size, Units
-from bmcli.recipe.fields import Activation, KerasObject, fault_at
+from bmcli.recipe.fields import Activation, KerasObject
 from bmcli.specs import DataSpec
 
 if TYPE_CHECKING:
@@ -40,12 +40,7 @@ class Options(ConvolutionOptions):
 
     @model_validator(mode="after")
     def _stages_agree(self) -> Options:
-        if len(self.blocks) != len(self.widths):
-            raise fault_at(
-                ("blocks",),
-                f"{len(self.blocks)} stages of blocks for {len(self.widths)} widths.",
-                "Give a number for each stage in both.",
-            )
+        models.check_stages(self.blocks, self.widths)
         return self
 
 

@@ -55,12 +55,8 @@ class Options(ConvolutionOptions):
                 raise fault_at(
                     (option,), f"`{option}` does nothing beside variant {self.variant}.", "Leave one of them out."
                 )
-        if self.blocks is not None and self.widths is not None and len(self.blocks) != len(self.widths):
-            raise fault_at(
-                ("widths",),
-                f"{len(self.widths)} widths for {len(self.blocks)} stages of blocks.",
-                "Give a number for each stage in both.",
-            )
+        if self.blocks is not None and self.widths is not None:
+            models.check_stages(self.blocks, self.widths)
         return self
 
 

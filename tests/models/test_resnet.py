@@ -62,7 +62,7 @@ def test_a_block_is_its_shortcut_at_first() -> None:
     [
         ({"variant": 18, "blocks": (2, 2)}, "blocks", "`blocks` does nothing beside variant 18"),
         ({"variant": 50, "bottleneck": False}, "bottleneck", "`bottleneck` does nothing beside variant 50"),
-        ({"blocks": (2, 2), "widths": (8, 16, 32)}, "widths", "3 widths for 2 stages of blocks"),
+        ({"blocks": (2, 2), "widths": (8, 16, 32)}, "blocks", "2 stages of blocks for 3 widths"),
     ],
 )
 def test_options_that_contradict_each_other_are_a_fault(options: dict[str, Any], where: str, message: str) -> None:
