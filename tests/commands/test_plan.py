@@ -160,6 +160,7 @@ def test_a_plan_tells_what_is_remembered(write_recipe: WriteRecipe, tmp_path: Pa
     assert second["prepared data"] is True
 
 
+@pytest.mark.slow
 def test_long_lists_are_shortened_on_the_terminal(bmcli: Bmcli, write_recipe: WriteRecipe) -> None:
     done = bmcli("plan", write_recipe(), f"model.hidden={[4] * 30}", "train.batch_size=64", "--replicas", "1")
     assert done.code == 0, done.err

@@ -100,6 +100,7 @@ FAMILIES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 }
 # Families of which no network is small, or free of batch normalization.
 LARGE = ("application",)
+COSTLY = ("convnext", "ft_transformer", "mobilenet", "resnet", "wide_deep")  # their laws are slow tests
 COLUMNS = {"image": "image", "text": "number", "age": "number", "city": "category"}  # and their kinds
 TARGETS = {
     "label": "category", "is_high": "category", "price": "number", "tags": "labels", "grade": "ordered",

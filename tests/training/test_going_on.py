@@ -129,7 +129,7 @@ def test_steps_that_are_one_program_are_never_divided(make_trainer: MakeTrainer)
     whole, trainer = make_trainer(*settings), make_trainer(*settings)
     whole.train(Silent())
     assert whole.steps_per_epoch == 15
-    for step in (4, 8, 12, 15, 19, 23, 27, 30):
+    for step in (4, 12, 15, 23, 30):
         if step > 4:
             trainer.resume()  # in place: as good as a new process, since everything is put back
         with pytest.raises(Interrupted):
@@ -154,6 +154,7 @@ def test_programs_of_several_steps_learn_what_single_steps_learn(
     assert programs.run.rows()[-1]["train/loss"] == pytest.approx(single.run.rows()[-1]["train/loss"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_diverging_step_is_found_in_a_program(make_trainer: MakeTrainer) -> None:
     settings = (*STEPS_OF_8, "train.optimizer={kind: sgd, learning_rate: 1e17}", "model.activation=linear")
     found = [make_trainer(*settings, f"runtime.jit_steps={n}").train(Silent()).diverged for n in (1, 4, 8)]

@@ -15,7 +15,7 @@ from bmcli.specs import Split
 from bmcli.training.feed import order
 from bmcli.training.loop import Trainer
 
-from .conftest import FAMILIES, LARGE, MakeTrainer, Silent, weights_of
+from .conftest import COSTLY, FAMILIES, LARGE, MakeTrainer, Silent, weights_of
 
 EPOCHS = 2
 ROWS = 21  # in batches of 8: the last has 5
@@ -87,7 +87,9 @@ def test_every_family_is_among_the_cases() -> None:
 
 
 @pytest.mark.parametrize("optimizer", [MOMENTUM, pytest.param(ADAM, marks=pytest.mark.slow)], ids=["momentum", "adam"])
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow if kind in COSTLY else ()) for kind in FAMILIES]
+)
 def test_the_loop_learns_what_fit_learns(agrees_with_fit: Any, kind: str, optimizer: str) -> None:
     agrees_with_fit(kind, optimizer)
 

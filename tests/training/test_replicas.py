@@ -19,7 +19,7 @@ from bmcli.training import strategy
 from bmcli.training.loop import Trainer
 from bmcli.training.predict import predict
 
-from .conftest import FAMILIES, LARGE, TARGETS, MakeTrainer, Silent, same, table, weights_of
+from .conftest import COSTLY, FAMILIES, LARGE, TARGETS, MakeTrainer, Silent, same, table, weights_of
 from .test_loop import StopsAt
 
 TOLERANCE = 1e-5
@@ -60,7 +60,12 @@ def test_every_family_is_among_the_cases() -> None:
 @pytest.mark.parametrize(
     ("kind", "rest", "replicas"),
     [
-        pytest.param(kind, rest, count, marks=() if kind == "mlp" or (rest, count) == (1, 4) else pytest.mark.slow)
+        pytest.param(
+            kind,
+            rest,
+            count,
+            marks=() if kind == "mlp" or ((rest, count) == (1, 4) and kind not in COSTLY) else pytest.mark.slow,
+        )
         for kind in FAMILIES
         for rest in (1, 3, 5)
         for count in (2, 4)
@@ -233,11 +238,13 @@ every_metric = pytest.mark.parametrize(
     ("target", "metrics"),
     [
         ("label", [name for name in classification.METRICS if not name.startswith("binary_")]),
-        ("is_high", [name for name in classification.METRICS if name not in FOR_MORE]),
+        pytest.param(
+            "is_high", [name for name in classification.METRICS if name not in FOR_MORE], marks=pytest.mark.slow
+        ),
         ("price", list(regression.METRICS)),
         pytest.param("tags", list(multi_label.METRICS), marks=pytest.mark.slow),
-        ("grade", list(ordinal.METRICS)),
-        ("visits", list(count.METRICS)),
+        pytest.param("grade", list(ordinal.METRICS), marks=pytest.mark.slow),
+        pytest.param("visits", list(count.METRICS), marks=pytest.mark.slow),
     ],
 )
 
