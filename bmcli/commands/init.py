@@ -166,7 +166,8 @@ def _split(rows: Rows, assigned: Sequence[Role], sizes: Sizes) -> Choice:
 def _time(assigned: Sequence[Role]) -> str | None:
     """A column of dates with about one row each: what comes after must not teach what came before."""
     dates = [role for role in assigned if role.look.is_iso_date and role.look.repeats < 1.05 and not role.look.missing]
-    return dates[0].name if len(dates) == 1 else None
+    others = [role for role in assigned if role.role == "input" and role not in dates]
+    return dates[0].name if len(dates) == 1 and others else None  # alone it is needed as an input
 
 
 def _model(assigned: Sequence[Role], sizes: Sizes) -> Choice:
