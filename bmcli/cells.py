@@ -157,6 +157,14 @@ def numbers(rows: Raw) -> np.ndarray:
     return values
 
 
+def share_of_numbers(cells: pa.ChunkedArray) -> float:
+    """How many of some texts, none of them null, can be read as numbers."""
+    import pyarrow.compute as pc
+
+    read = pc.match_substring_regex(pc.utf8_trim_whitespace(cells), _NUMBER)
+    return float(pc.mean(read).as_py() or 0)
+
+
 def are_numbers(rows: Raw) -> bool:
     """Whether every cell that is not missing can be read as a number."""
     try:

@@ -54,7 +54,7 @@ USUAL = ("iso", *(day + time for day in _DAYS for time in _TIMES), "%Y%m%dT%H%M%
 
 # Of numbers only those are taken for moments unasked that lie between 1973 and 2286.
 _LIKELY_EPOCHS = {"seconds": r"[0-9]{9,10}(?:\.[0-9]*)?", "milliseconds": "[0-9]{12,13}"}
-_SAMPLE = 1000
+_SAMPLE, _FEW = 1000, 100
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,18 @@ def formats_of(cells: pa.ChunkedArray) -> list[str]:
         chosen.append(best)
         left &= ~reads[best]
     return chosen
+
+
+def are_mixed(cells: pa.ChunkedArray) -> bool:
+    """Whether the first cells are dates, but not all of them in one usual format; none is null."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    some = cells.slice(0, _FEW)
+    if not pc.all(pc.match_substring_regex(some, "[0-9]")).as_py():
+        return False
+    read = [np.asarray(written(some, form)) for form in formats_of(some)]
+    return len(read) > 1 and bool(np.logical_or.reduce(read).all())
 
 
 def written(cells: pa.ChunkedArray, form: str) -> pa.ChunkedArray:

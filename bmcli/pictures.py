@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Literal
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+
+# How a camera was held (Exif 2.32, section 4.6.4): a field of the first directory of a segment near the beginning.
+ORIENTATION = 0x0112
+NOTES = 2**17
+"""Bytes at the beginning of a JPEG file, in which such a segment is looked for."""
+EXIF = b"Exif\0\0"
+EXIF_MARKER, COMMENT_MARKER, FIRST_MARKER, LAST_MARKER = 0xE1, 0xFE, 0xE0, 0xEF
 
 _PNG_COLOURS = {0: 1, 2: 3, 3: 3, 4: 1, 6: 3}  # colour types, transparency left aside
 _NO_SIZES = {0xC4, 0xC8, 0xCC}  # markers among those of JPEG frames that are something else
@@ -17,7 +25,7 @@ class Header:
     """What a picture announces.
 
     Args:
-        height, width: In pixels.
+        height, width: In pixels, of the picture as it is looked at: upright.
         channels: 1 for grey, 3 for colour; transparency does not count.
     """
 
@@ -73,6 +81,42 @@ def _jpeg(data: bytes) -> Header:
             place += 1 if marker == 0xFF else 2
         elif 0xC0 <= marker <= 0xCF and marker not in _NO_SIZES:
             height, width, channels = struct.unpack_from(">HHB", data, place + 5)
-            return Header("jpeg", height, width, 1 if channels == 1 else 3)
+            sides = (width, height) if orientation(data) >= 5 else (height, width)
+            return Header("jpeg", *sides, 1 if channels == 1 else 3)
         else:
             place += 2 + struct.unpack_from(">H", data, place + 2)[0]
+
+
+def orientation(data: bytes) -> int:
+    """How a JPEG picture lies by what its camera noted: 1 is upright, 2 to 8 mirrored or turned, from 5 on sideways.
+
+    The layer that decodes finds the same in the same way. What is not there counts as 0, and no note as 1.
+    """
+    data, place = data[:NOTES], 2
+    while _is_segment(data, place) and place + 4 <= len(data):
+        if data[place + 1] == EXIF_MARKER and data[place + 4 : place + 10] == EXIF:
+            return _noted(data[place + 10 :])
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return 1
+
+
+def _is_segment(data: bytes, place: int) -> bool:
+    """Whether a segment of notes begins there, which are those before the picture itself."""
+    marker = data[place + 1 : place + 2]
+    is_note = marker == bytes([COMMENT_MARKER]) or bytes([FIRST_MARKER]) <= marker <= bytes([LAST_MARKER])
+    return data[place : place + 1] == b"\xff" and is_note
+
+
+def _noted(notes: bytes) -> int:
+    """The orientation in a directory of fields of 12 bytes: tag, type, count, value."""
+    order: Literal["little", "big"] = "little" if notes.startswith(b"II") else "big"
+
+    def number(place: int, size: int) -> int:
+        return int.from_bytes(notes[place : place + size].ljust(size, b"\0"), order)
+
+    first = number(4, 4) + 2
+    for place in range(first, first + 12 * number(first - 2, 2), 12):
+        if number(place, 2) == ORIENTATION:
+            found = number(place + 8, 2)
+            return found if 1 <= found <= 8 else 1
+    return 1

@@ -58,6 +58,7 @@ class DataSpec:
         source: What the source's options came to where they are `auto`, by name.
         invalid: How many cells could not be read, by column, and were left out with their rows or filled.
         skipped: How many rows were left out for such cells, before the split.
+        broken: How many records of the source had too few or too many cells to be rows, and were left out.
         crosses: Combinations of inputs, which the network makes itself: of `state["of"]`, by name.
     """
 
@@ -71,6 +72,7 @@ class DataSpec:
     source: Mapping[str, Any] = field(default_factory=dict)
     invalid: Mapping[str, int] = field(default_factory=dict)
     skipped: int = 0
+    broken: int = 0
     crosses: tuple[Column, ...] = ()
 
     def input(self, name: str) -> Column:
@@ -97,6 +99,7 @@ class DataSpec:
             source=values.get("source", {}),
             invalid=values.get("invalid", {}),
             skipped=values.get("skipped", 0),
+            broken=values.get("broken", 0),
             crosses=tuple(Column.from_json(column) for column in values.get("crosses", ())),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -62,3 +63,31 @@ def write(path: Path, picture: np.ndarray, kind: str | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encoded(picture, kind or path.suffix[1:]))
     return path
+
+
+# What each orientation says of a picture: how its pixels lie in the file if they should be seen as `picture`.
+LYING = {
+    1: lambda picture: picture,
+    2: lambda picture: picture[:, ::-1],
+    3: lambda picture: picture[::-1, ::-1],
+    4: lambda picture: picture[::-1],
+    5: lambda picture: picture.transpose(1, 0, 2),
+    6: lambda picture: np.rot90(picture, 1),
+    7: lambda picture: np.rot90(picture, 2).transpose(1, 0, 2),
+    8: lambda picture: np.rot90(picture, -1),
+}
+
+
+def with_orientation(
+    jpeg: bytes, orientation: int, order: Literal["little", "big"] = "little", before: bytes = b""
+) -> bytes:
+    """A JPEG file with a segment in which a camera notes how it lies, after other segments."""
+
+    def numbers(*sizes: tuple[int, int]) -> bytes:
+        return b"".join(value.to_bytes(size, order) for value, size in sizes)
+
+    maker = numbers((0x010F, 2), (2, 2), (4, 4)) + b"Test"
+    way = numbers((0x0112, 2), (3, 2), (1, 4), (orientation, 2)) + bytes(2)
+    directory = numbers((2, 2)) + maker + way + bytes(4)
+    notes = b"Exif\0\0" + (b"II" if order == "little" else b"MM") + numbers((42, 2), (8, 4)) + directory
+    return jpeg[:2] + before + b"\xff\xe1" + (len(notes) + 2).to_bytes(2, "big") + notes + jpeg[2:]

@@ -14,7 +14,7 @@ from bmcli.recipe.check import dotted, read_steps
 from bmcli.recipe.load import Loaded, load
 from bmcli.recipe.schema import OF_STRATEGY, Recipe
 from bmcli.runs import Run
-from bmcli.specs import DataSpec, Split
+from bmcli.specs import DataSpec, Prepared, Split
 
 if TYPE_CHECKING:
     from bmcli.data.sources import Rows
@@ -92,7 +92,7 @@ def find_run(target: str, root: Path) -> Run:
 
 
 def _evaluate(loaded: Loaded, run: Run, split: str | None, data: Path | None, cache: Path) -> Measured:
-    from bmcli.data.preparation import encode_rows, prepare
+    from bmcli.data.preparation import encode_rows
 
     recipe = loaded.recipe
     spec = data_of(run)
@@ -101,14 +101,12 @@ def _evaluate(loaded: Loaded, run: Run, split: str | None, data: Path | None, ca
     if not run.model.exists():
         state = run.status().get("state", "unknown")
         raise BmcliError(f"{run.shown} has no model; its state is {state}.", suggestion="Train again, or resume it.")
-    training.announce(recipe, cache)
     if data is not None:
-        rows, on = encode_rows(_read(recipe, data), spec, with_targets=True), data.name
+        training.announce(recipe, cache)
+        rows, on = encode_rows(_read(recipe, data), spec, with_targets=True, file=data), data.name
     else:
         on = split or recipe.evaluate.split
-        prepared = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared")
-        require_same_data(spec, prepared.spec)
-        rows = prepared.split(on)
+        rows = prepared_again(recipe, spec, cache).split(on)
     placement = placement or training.placed(recipe, cache)
     network = _load_network(recipe, spec, rows, run, placement)
     return measure(recipe, network, spec, rows, on, run if placement.chief else None, placement)
@@ -187,9 +185,24 @@ def check_gates(recipe: Recipe, spec: DataSpec) -> None:
     check_names(recipe.evaluate.gates, metric_names(spec.targets, recipe.evaluate.top_k, recipe.quantiles()))
 
 
-def require_same_data(before: DataSpec, now: DataSpec) -> None:
+def prepared_again(recipe: Recipe, before: DataSpec, cache: Path) -> Prepared:
+    """The data of a run as it was prepared for its training.
+
+    Raises:
+        BmcliError: It is not what it was.
+    """
+    try:
+        prepared = training.prepared(recipe, cache)
+    except BmcliError:
+        _require_same_data(before, recipe.data.source.fingerprint())  # type: ignore[attr-defined]
+        raise
+    _require_same_data(before, prepared.spec.fingerprint)
+    return prepared
+
+
+def _require_same_data(before: DataSpec, fingerprint: str) -> None:
     """Refuses data that is not what a run was trained on: its rows may have been split otherwise."""
-    if before.fingerprint != now.fingerprint:
+    if before.fingerprint != fingerprint:
         raise BmcliError(
             "the data changed since this run was trained, so its splits are not the same rows.",
             path="data.source",

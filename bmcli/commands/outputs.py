@@ -7,12 +7,14 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from bmcli import disk
 from bmcli.cells import Raw, is_text
+from bmcli.data import sources
 from bmcli.data import targets as target_kinds
 from bmcli.errors import BmcliError
+from bmcli.objectives import middle
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -20,11 +22,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Format = Literal["csv", "parquet", "jsonl"]
-FORMATS: Mapping[str, Format] = {
-    **{".csv": "csv", ".parquet": "parquet", ".pq": "parquet"},
-    **{".jsonl": "jsonl", ".ndjson": "jsonl"},
-}
-"""Formats by the endings of file names."""
+
+
+def formats() -> dict[str, Format]:
+    """Formats by the endings of file names; tables divided by tabs are read, but never written."""
+    every: tuple[Format, ...] = get_args(Format)
+    known = {ending: kind for ending, kind in sources.formats().items() if ending not in sources.TABBED}
+    return {ending: kind for ending, read in known.items() for kind in every if kind == read}
 
 
 def table(
@@ -78,9 +82,8 @@ def _numbers(predicted: np.ndarray, name: str, quantiles: Sequence[float]) -> di
 
     if not quantiles:
         return {name: pa.array(predicted)}
-    middle = min(range(len(quantiles)), key=lambda position: abs(quantiles[position] - 0.5))
     levels = {f"{name}_quantile_{level:g}": pa.array(predicted[:, i]) for i, level in enumerate(quantiles)}
-    return {name: pa.array(predicted[:, middle]), **levels}
+    return {name: pa.array(predicted[:, middle(quantiles)]), **levels}
 
 
 def _classes(point: np.ndarray, column: Column) -> pa.Array:

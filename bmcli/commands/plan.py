@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from bmcli import machine, training
 from bmcli.commands import drawing
-from bmcli.data.preparation import prepare
 from bmcli.errors import BmcliError
 from bmcli.recipe.load import Loaded, load
 from bmcli.recipe.schema import Recipe
@@ -196,8 +195,7 @@ def _plan(
 
     asked = loaded.recipe
     kept = {folder: _names(cache / folder) for folder in _KEPT.values()}
-    training.announce(asked.on_one_device(), cache)
-    prepared = prepare(asked.data, asked.targets(), asked.seed, cache / "prepared")
+    prepared = training.prepared(asked, cache)
     if pictures is not None:
         drawing.draw(asked, prepared, pictures, cache)
     measured, about = _measured(asked, prepared, options is None and max(replicas) > 1, cache)

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from bmcli import parts, training
 from bmcli.cells import Blobs, Raw, take
 from bmcli.commands.evaluate import data_of, elsewhere, find_run
-from bmcli.commands.outputs import FORMATS, Format, opened, table
+from bmcli.commands.outputs import Format, formats, opened, table
 from bmcli.data import discovery, files
+from bmcli.data.columns import missing
 from bmcli.data.preparation import encode_rows
-from bmcli.data.sources import Rows
+from bmcli.data.sources import Rows, read_rows
 from bmcli.errors import BmcliError, Fault
 from bmcli.pictures import SUFFIXES
 from bmcli.recipe.load import load
@@ -99,9 +100,9 @@ def predict(target: str, asked: Asked, root: Path, cache: Path) -> Predicted:
     run = find_run(target, root)
     loaded = load(str(run.lock), elsewhere([]))
     spec = data_of(run)
-    with _found_rows(asked.data, loaded.recipe, spec) as rows:
+    with _found_rows(asked, loaded.recipe, spec) as rows:
         keep = asked.keep or ((FILE,) if FILE in rows.columns and FILE not in _inputs(spec) else ())
-        _check_columns(rows, spec, keep)
+        _check_columns(rows, spec, keep, asked.data)
         network = _network(loaded.recipe, spec, run, cache)
         return _predict(network, loaded.recipe, spec, rows, replace(asked, keep=keep), chosen, run)
 
@@ -117,22 +118,23 @@ def _format(asked: Asked) -> Format:
         raise BmcliError(f"{output} exists already.", suggestion="Name another file with --output.")
     if not output.absolute().parent.is_dir():
         raise BmcliError(f"{output.parent}: no such folder.")
-    ending = FORMATS.get(output.suffix.lower())
+    ending = formats().get(output.suffix.lower())
     if asked.format is None and ending is None:
-        known = ", ".join(FORMATS)
+        known = ", ".join(formats())
         raise BmcliError(f"{output}: its ending tells no format.", suggestion=f"Known: {known}; or give --format.")
     return asked.format or ending or "csv"
 
 
 @contextlib.contextmanager
-def _found_rows(data: Path, recipe: Recipe, spec: DataSpec) -> Iterator[Rows]:
+def _found_rows(asked: Asked, recipe: Recipe, spec: DataSpec) -> Iterator[Rows]:
     """The rows to predict; those of standard input are kept in a file meanwhile."""
-    if data != STANDARD:
-        yield _rows(data.absolute(), recipe, spec)
+    skip = asked.skip_bad_rows
+    if asked.data != STANDARD:
+        yield _rows(asked.data.absolute(), recipe, spec, skip)
         return
     with tempfile.TemporaryDirectory(prefix="bmcli-") as folder:
         file = _from_standard_input(Path(folder))
-        rows = _located(lambda: _rows(file, recipe, spec), file)
+        rows = _located(lambda: _rows(file, recipe, spec, skip), file)
         yield replace(rows, where=lambda row: rows.where(row).replace(str(file), "standard input"))
 
 
@@ -159,22 +161,21 @@ def _located(read: Any, file: Path) -> Rows:
     return rows
 
 
-def _rows(data: Path, recipe: Recipe, spec: DataSpec) -> Rows:
+def _rows(data: Path, recipe: Recipe, spec: DataSpec, skip_broken: bool) -> Rows:
     """All rows of a file or folder, by the options of the recipe's source where it is of the same format."""
     pictures = _pictures(data)
     if pictures and len(spec.inputs) == 1 and spec.inputs[0].kind == "image":
         return _rows_of_pictures(data, pictures, spec.inputs[0].name)
     found = discovery.find(data)
-    source = parts.load("data.sources", found.kind)
+    source = parts.load("data.sources", found.kind).Options
     if found.kind == recipe.data.source.kind and "path" in type(recipe.data.source).model_fields:
         options = recipe.data.source.model_dump(exclude_unset=True) | found.written()
     else:
         options = found.written()
     try:
-        rows: Rows = source.read(source.Options.model_validate(options))
+        return read_rows(source.model_validate(options), skip_broken)
     except BmcliError as error:
         raise BmcliError(*(replace(fault, path="") for fault in error.faults)) from None  # not the recipe's file
-    return rows
 
 
 def _pictures(data: Path) -> list[Path]:
@@ -201,12 +202,11 @@ def _inputs(spec: DataSpec) -> tuple[str, ...]:
     return tuple(column.name for column in spec.inputs)
 
 
-def _check_columns(rows: Rows, spec: DataSpec, keep: Sequence[str]) -> None:
+def _check_columns(rows: Rows, spec: DataSpec, keep: Sequence[str], data: Path) -> None:
     """Refuses data that lacks a column, before TensorFlow is started."""
+    shown = "standard input" if data == STANDARD else files.shown(data.absolute())
     faults = [
-        Fault(f"no column '{name}'.", suggestion=parts.did_you_mean(name, rows.columns))
-        for name in dict.fromkeys((*_inputs(spec), *keep))
-        if name not in rows.columns
+        missing(name, "", rows, shown) for name in dict.fromkeys((*_inputs(spec), *keep)) if name not in rows.columns
     ]
     faults += [
         Fault(f"the predictions are a column '{name}', which --keep would write again.", suggestion="Rename it.")
@@ -245,7 +245,7 @@ def _predict(
             made = table(kept, predictor(encoded), spec.targets, quantiles)
             write(made)
             written, columns = written + len(made), tuple(made.column_names)
-        total = len(rows)
+        total = len(rows) + rows.broken
         if not written:
             raise BmcliError("no row could be read." if total else "there are no rows to predict.")
     return Predicted(run, asked.output, columns, written, total - written, time.perf_counter() - start)

@@ -18,9 +18,8 @@ from bmcli.commands.evaluate import (
     data_of,
     elsewhere,
     measure,
-    require_same_data,
+    prepared_again,
 )
-from bmcli.data.preparation import prepare
 from bmcli.data.resolution import resolved
 from bmcli.errors import BmcliError, Interrupted, RunFailed
 from bmcli.recipe.check import dotted, read_steps
@@ -102,8 +101,7 @@ def train(target: str, overrides: Sequence[str], setting: Setting) -> Trained:
 def _train(loaded: Loaded, setting: Setting) -> Trained:
     recipe = loaded.recipe
     placement = training.placed(recipe, setting.cache) if training.can_be_refused(recipe.runtime) else None
-    training.announce(recipe, setting.cache)
-    prepared = prepare(recipe.data, recipe.targets(), recipe.seed, setting.cache / "prepared")
+    prepared = training.prepared(recipe, setting.cache)
     check_gates(recipe, prepared.spec)
     placement = placement or training.placed(recipe, setting.cache)
     setting.told(f"{recipe.name}: {_summary(prepared.spec)}")
@@ -132,11 +130,12 @@ def _summary(spec: DataSpec) -> str:
 
 
 def _invalid(spec: DataSpec) -> str:
-    """What became of cells that could not be read."""
+    """What became of records and cells that could not be read."""
+    broken = f"; records left out for their number of cells: {spec.broken:,}" if spec.broken else ""
     if not spec.invalid:
-        return ""
+        return broken
     cells = ", ".join(f"{count:,} of '{name}'" for name, count in spec.invalid.items())
-    return f"; cells that cannot be read: {cells}; rows left out for them: {spec.skipped:,}"
+    return f"{broken}; cells that cannot be read: {cells}; rows left out for them: {spec.skipped:,}"
 
 
 def resume(folder: str, overrides: Sequence[str], setting: Setting) -> Trained:
@@ -158,9 +157,7 @@ def resume(folder: str, overrides: Sequence[str], setting: Setting) -> Trained:
 def _resume(loaded: Loaded, overrides: Sequence[str], run: Run, setting: Setting) -> Trained:
     recipe = loaded.recipe
     placement = training.placed(recipe, setting.cache) if training.can_be_refused(recipe.runtime) else None
-    training.announce(recipe, setting.cache)
-    prepared = prepare(recipe.data, recipe.targets(), recipe.seed, setting.cache / "prepared")
-    require_same_data(data_of(run), prepared.spec)
+    prepared = prepared_again(recipe, data_of(run), setting.cache)
     placement = placement or training.placed(recipe, setting.cache)
     was = run.status()
     with run.hold() if placement.chief else contextlib.nullcontext():

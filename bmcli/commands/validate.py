@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bmcli import training
+from bmcli.data import files
 from bmcli.errors import BmcliError
 from bmcli.recipe.load import Loaded, load
 
@@ -33,19 +34,14 @@ def require_files(loaded: Loaded) -> None:
     source = loaded.recipe.data.source
     missing = [path for path in source.files() if not path.exists()]  # type: ignore[attr-defined]
     if missing:
-        names = ", ".join(str(path) for path in missing[:3])
-        raise BmcliError(
-            f"no such file: {names}.", path="data.source.path", suggestion="Paths are relative to the recipe."
-        )
+        raise BmcliError(*(fault for path in missing[:3] for fault in files.missing(path).faults))
 
 
 def _build(loaded: Loaded, cache: Path) -> dict[str, Any]:
     from bmcli.commands.evaluate import check_gates
-    from bmcli.data.preparation import prepare
 
     recipe = loaded.recipe
-    training.announce(recipe, cache)
-    prepared = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared")
+    prepared = training.prepared(recipe, cache)
     check_gates(recipe, prepared.spec)
     network = training.built(
         recipe,

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from bmcli import dates, parts
-from bmcli.cells import Raw, RowFault, are_blobs, are_numbers, booleans, is_text, numbers, shown, texts
+from bmcli.cells import (
+    Raw,
+    RowFault,
+    are_blobs,
+    are_numbers,
+    booleans,
+    is_text,
+    numbers,
+    share_of_numbers,
+    shown,
+    texts,
+)
 from bmcli.data.sources import Rows
 from bmcli.errors import BmcliError, Fault
 from bmcli.recipe.fields import Kind, PartOf
-from bmcli.recipe.schema import CrossOptions, DataOptions, SampleOptions, problem_of_crosses
+from bmcli.recipe.schema import CrossOptions, DataOptions, SampleOptions, columns_of, problem_of_crosses
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -22,13 +33,17 @@ _Result = TypeVar("_Result")
 _SAMPLE = 2000  # cells whose words are counted
 _MANY = 50  # different cells, from which on a column may be prose, or tell rows apart
 _FEW_REPEATS = 1.05
+_NUMBERS = 0.95  # of the cells, from which on others among them are mistakes
 _WORDS_OF_NAMES, _WORDS_OF_SENTENCES = 1.5, 5.0  # mean words of a cell
 
 
 def check_names(rows: Rows, options: DataOptions, targets: Mapping[str, Kind]) -> None:
     """Raises one BmcliError with every column that the recipe names and the source lacks."""
     named = {f"data.inputs.{name}": name for name in options.inputs or ()}
-    named |= {f"data.targets.{name}": name for name in targets}
+    for target, kind in targets.items():
+        read = columns_of(target, kind)
+        places = [f"data.targets.{target}.columns.{position}" for position in range(len(read))]
+        named |= dict(zip(places, read, strict=True)) if len(read) > 1 else {f"data.targets.{target}": target}
     named |= {f"data.drop.{position}": name for position, name in enumerate(options.drop)}
     if options.weight is not None:
         named["data.weight"] = options.weight
@@ -42,12 +57,38 @@ def check_names(rows: Rows, options: DataOptions, targets: Mapping[str, Kind]) -
     if isinstance(options.sample, SampleOptions) and options.sample.balance is not None:
         named["data.sample.balance"] = options.sample.balance
     faults = [missing(name, path, rows) for path, name in named.items() if name not in rows.columns]
+    faults += [
+        Fault(f"target '{target}' is read from other columns, but the data has a column '{target}', too.",
+              path=f"data.targets.{target}", suggestion="Give the target a name that no column has.")
+        for target, kind in targets.items()
+        if target in rows.columns and columns_of(target, kind) != (target,)
+    ]  # fmt: skip
     if faults:
         raise BmcliError(*faults)
 
 
-def missing(name: str, path: str, rows: Rows) -> Fault:
-    return Fault(f"no column '{name}'.", path=path, suggestion=parts.did_you_mean(name, rows.columns))
+def joined(columns: Mapping[str, Raw], names: Sequence[str]) -> Raw:
+    """The cells of a column, or those of several columns of single values as records with a field for each.
+
+    Raises:
+        BmcliError: One of several columns holds arrays or encoded files.
+    """
+    import pyarrow as pa
+
+    if len(names) == 1:
+        return columns[names[0]]
+    fields = {name: columns[name] for name in names}
+    for name, column in fields.items():
+        if are_blobs(column) or getattr(column, "ndim", 1) != 1:
+            received = "encoded files" if are_blobs(column) else f"arrays of shape {tuple(column.shape[1:])}"
+            raise BmcliError(f"column '{name}': expected one value a row, received {received}.", path="data.targets")
+    return pa.table(fields).to_struct_array()
+
+
+def missing(name: str, path: str, rows: Rows, file: str = "") -> Fault:
+    """The fault of a column that is not there; of a file that no recipe names with the file."""
+    place = f"{file}: " if file else ""
+    return Fault(f"{place}no column '{name}'.", path=path, suggestion=parts.did_you_mean(name, rows.columns))
 
 
 def read(rows: Rows, name: str, reader: Callable[[Raw], _Result]) -> _Result:
@@ -76,7 +117,8 @@ def inputs(training: Mapping[str, Raw], options: DataOptions, targets: Mapping[s
     if options.inputs is not None:
         return options.inputs
     split = options.split
-    taken = {*targets, *options.drop, options.weight, split.column, split.group, split.time}
+    taken = {*options.drop, options.weight, split.column, split.group, split.time}
+    taken |= {column for name, kind in targets.items() for column in columns_of(name, kind)}
     part = PartOf("inputs")
     found = {name: part.check(_known_kind(name, training[name])) for name in training if name not in taken}
     if not found:
@@ -189,8 +231,10 @@ def _likely_text(column: Raw) -> str:
     told = _told(column)
     if _are_yes_and_no(told):
         return "boolean"
-    if dates.fitting(told):
+    if dates.fitting(told) or dates.are_mixed(told):
         return "date"
+    if _are_mostly_numbers(told):
+        return "number"
     return "text" if _is_prose(told) else "category"
 
 
@@ -210,6 +254,12 @@ def _are_yes_and_no(told: pa.ChunkedArray) -> bool:
         return False
     values, _ = booleans(pc.unique(told))
     return sorted(set(values.tolist())) == [0.0, 1.0]
+
+
+def _are_mostly_numbers(told: pa.ChunkedArray) -> bool:
+    """Whether many different cells are numbers, but for a few: these are then faults, rather than categories."""
+    some = told.slice(0, _SAMPLE)
+    return share_of_numbers(some) >= _NUMBERS and _distinct(some) >= _MANY
 
 
 def _is_prose(told: pa.ChunkedArray) -> bool:

@@ -8,19 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bmcli import parts
 from bmcli.data import files
+from bmcli.data.sources import TABBED, formats
 from bmcli.data.splits import split_of_word
 from bmcli.errors import BmcliError
 from bmcli.pictures import SUFFIXES
 from bmcli.specs import SPLITS
 
-_FORMATS = {
-    **{".csv": "csv", ".tsv": "csv", ".tab": "csv"},
-    **{".parquet": "parquet", ".pq": "parquet"},
-    **{".jsonl": "jsonl", ".ndjson": "jsonl"},
-    **{".npz": "npz", ".tfrecord": "tfrecord", ".tfrecords": "tfrecord"},
-}
 _LAST_WORD = re.compile(r"(?:^|[-_. ])([A-Za-z]+)$")
 
 
@@ -52,33 +46,35 @@ def find(data: Path) -> Found:
     """
     if not data.exists():
         raise _plain(files.missing(data, "file or folder"))
-    found = _of_folder(data) if data.is_dir() else _of_file(data)
-    if found.kind not in parts.names("data.sources"):
-        raise BmcliError(f"{files.shown(data)}: no source reads {found.kind} files.", suggestion=_known())
-    return found
+    return _of_folder(data) if data.is_dir() else of_file(data)
 
 
-def _of_file(file: Path) -> Found:
-    suffix = _suffix(file)
-    if suffix not in _FORMATS:
+def of_file(file: Path) -> Found:
+    """The source of a table or an archive by its name.
+
+    Raises:
+        BmcliError: None reads such files.
+    """
+    suffix = files.ending(file.name)
+    if suffix not in formats():
         ending = f"files ending in '{suffix}'" if suffix else "files without an ending"
         raise BmcliError(f"{files.shown(file)}: no source reads {ending}.", suggestion=_known())
-    return Found(_FORMATS[suffix], file, _options([file]))
+    return Found(formats()[suffix], file, _options([file]))
 
 
 def _of_folder(folder: Path) -> Found:
     content = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     if any("-images-idx3-ubyte" in path.name for path in content):
         return Found("idx", folder)
-    if any(_suffix(path) in SUFFIXES for path in folder.glob("*/*")) and not _tables(content):
+    if any(files.ending(path.name) in SUFFIXES for path in folder.glob("*/*")) and not _tables(content):
         return Found("image_folder", folder)
-    if any(_suffix(path) in SUFFIXES for path in folder.glob("*/*/*")) and not _tables(content):
+    if any(files.ending(path.name) in SUFFIXES for path in folder.glob("*/*/*")) and not _tables(content):
         return Found("image_folder", folder)
     return _of_tables(folder, _tables(content))
 
 
 def _tables(content: list[Path]) -> list[Path]:
-    return [path for path in content if path.is_file() and _suffix(path) in _FORMATS]
+    return [path for path in content if path.is_file() and files.ending(path.name) in formats()]
 
 
 def _of_tables(folder: Path, tables: list[Path]) -> Found:
@@ -86,13 +82,13 @@ def _of_tables(folder: Path, tables: list[Path]) -> Found:
     if not tables:
         raise BmcliError(f"{files.shown(folder)}: holds neither tables nor pictures.", suggestion=_known())
     if len(tables) == 1:
-        return _of_file(tables[0])
-    kinds = sorted({_FORMATS[_suffix(path)] for path in tables})
+        return of_file(tables[0])
+    kinds = sorted({formats()[files.ending(path.name)] for path in tables})
     splits = {path: _split(path) for path in tables}
     told = {split: path for split in SPLITS for path, named in splits.items() if named == split}
     if len(kinds) == 1 and "train" in told and len(told) == len(tables):
         return Found(kinds[0], told, _options(tables))
-    if len(kinds) == 1 and not told and len({_suffix(path) for path in tables}) == 1:
+    if len(kinds) == 1 and not told and len({files.ending(path.name) for path in tables}) == 1:
         return Found(kinds[0], folder, _options(tables))
     names = ", ".join(path.name for path in tables[:5]) + (" ..." if len(tables) > 5 else "")
     raise BmcliError(
@@ -108,16 +104,11 @@ def _split(path: Path) -> str:
 
 
 def _options(tables: list[Path]) -> dict[str, Any]:
-    return {"delimiter": "\t"} if all(_suffix(path) in (".tsv", ".tab") for path in tables) else {}
-
-
-def _suffix(path: Path) -> str:
-    return Path(path.name.lower().removesuffix(".gz")).suffix
+    return {"delimiter": "\t"} if all(files.ending(path.name) in TABBED for path in tables) else {}
 
 
 def _known() -> str:
-    known = [suffix for suffix, kind in _FORMATS.items() if kind in parts.names("data.sources")]
-    return f"Known: {', '.join(known)}, and folders of them."
+    return f"Known: {', '.join(formats())}, and folders of them."
 
 
 def _plain(error: BmcliError) -> BmcliError:

@@ -141,6 +141,11 @@ def _children(folder: File) -> list[File]:
         return [each for each in folder.iterdir() if each.is_file()]
 
 
+def ending(name: str) -> str:
+    """What a file's name ends in, as `.csv`, in small letters and without `.gz`."""
+    return Path(name.lower().removesuffix(".gz")).suffix
+
+
 def shown(path: File) -> str:
     """A path as short as the reader needs it: relative when below the working directory."""
     if isinstance(path, Address):

@@ -13,7 +13,7 @@ from bmcli.data import columns
 from bmcli.data.sources import Rows
 from bmcli.errors import BmcliError
 from bmcli.recipe.fields import Kind
-from bmcli.recipe.schema import DataOptions
+from bmcli.recipe.schema import DataOptions, columns_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,7 +75,12 @@ def settled(rows: Rows, options: DataOptions, targets: Mapping[str, Kind]) -> tu
         return rows, {}, 0
     inputs = columns.inputs(rows.columns, options, targets)
     checks = dict(_checks(inputs, targets, options.weight))
-    bad = {name: found for name, check in checks.items() if (found := _unreadable(rows, name, check)).any()}
+    read_from = {name: columns_of(name, kind) for name, kind in targets.items()}
+    bad = {
+        name: found
+        for name, check in checks.items()
+        if (found := _unreadable(columns.joined(rows.columns, read_from.get(name, (name,))), check)).any()
+    }
     filled = {
         name: mask
         for name, mask in bad.items()
@@ -118,16 +123,15 @@ def _checks(
         yield weight, columns.weights
 
 
-def _unreadable(rows: Rows, name: str, check: Callable[[Raw], object]) -> np.ndarray:
+def _unreadable(column: Raw, check: Callable[[Raw], object]) -> np.ndarray:
     """Whether each cell of a column is refused, `(rows,)`."""
     import numpy as np
 
-    column = rows.columns[name]
-    bad = np.zeros(len(rows), bool)
+    bad = np.zeros(len(column), bool)
     if _passes(column, check):
         return bad
-    for start in range(0, len(rows), _BLOCK):
-        left = np.arange(start, min(start + _BLOCK, len(rows)))
+    for start in range(0, len(column), _BLOCK):
+        left = np.arange(start, min(start + _BLOCK, len(column)))
         while len(left) and (fault := _fault(take(column, left), check)):
             bad[left[fault.row]] = True
             left = np.delete(left, fault.row)

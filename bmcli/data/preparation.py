@@ -15,10 +15,10 @@ from bmcli import parts
 from bmcli.cells import Raw, RowFault, take
 from bmcli.data import columns, files, invalid, splits, store
 from bmcli.data import targets as target_kinds
-from bmcli.data.sources import Rows, SourceOptions
+from bmcli.data.sources import Rows, SourceOptions, read_rows
 from bmcli.errors import BmcliError, Fault
 from bmcli.recipe.fields import Kind
-from bmcli.recipe.schema import DataOptions
+from bmcli.recipe.schema import DataOptions, columns_of
 from bmcli.specs import SPLITS, Column, DataSpec, Prepared, Split
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _Result = TypeVar("_Result")
 
 _PIECE_BYTES = 2**26
 
-PREPARATION_VERSION = 2
+PREPARATION_VERSION = 3
 """Part of every key: to be raised whenever the same source and options would give other arrays."""
 
 
@@ -64,8 +64,11 @@ def prepare(options: DataOptions, targets: Mapping[str, Kind], seed: int, cache:
         return Prepared(spec, folder)
 
 
-def encode_rows(rows: Rows, spec: DataSpec, with_targets: bool) -> Split:
+def encode_rows(rows: Rows, spec: DataSpec, with_targets: bool, file: Path | None = None) -> Split:
     """Rows of another file, encoded by what was fitted on the training rows of a run; they have no weights.
+
+    Args:
+        file: What lacks a column if there is such a fault.
 
     Raises:
         BmcliError: A column is missing, or a cell cannot be read.
@@ -73,10 +76,18 @@ def encode_rows(rows: Rows, spec: DataSpec, with_targets: bool) -> Split:
     wanted = {("inputs", column.name): column for column in spec.inputs}
     if with_targets:
         wanted |= {("targets", column.name): column for column in spec.targets}
-    faults = [columns.missing(name, "", rows) for _, name in wanted if name not in rows.columns]
+    read_from = {name: target_kinds.columns_of(column) for name, column in wanted.items() if name[0] == "targets"}
+    read_from |= {name: (name[1],) for name in wanted if name[0] == "inputs"}
+    needed = [name for names in read_from.values() for name in names]
+    shown = "" if file is None else files.shown(file.absolute())
+    faults = [columns.missing(name, "", rows, shown) for name in needed if name not in rows.columns]
     if faults:
         raise BmcliError(*faults)
-    encoded = _each(wanted, lambda name, column: _encode(name[0], rows.columns[column.name], column), rows, missing=())
+
+    def work(name: _Name, column: Column) -> np.ndarray:
+        return _encode(name[0], columns.joined(rows.columns, read_from[name]), column)
+
+    encoded = _each(wanted, work, rows, missing=())
     return Split(
         inputs={name: array for (role, name), array in encoded.items() if role == "inputs"},
         targets={name: array for (role, name), array in encoded.items() if role == "targets"},
@@ -85,7 +96,8 @@ def encode_rows(rows: Rows, spec: DataSpec, with_targets: bool) -> Split:
 
 def _from_source(options: DataOptions, targets: Mapping[str, Kind], seed: int, draft: store.Draft) -> DataSpec:
     """What the data is; its encoded rows go into the draft, a column at a time."""
-    rows: Rows = parts.load("data.sources", options.source.kind).read(options.source)
+    rows = read_rows(options.source, skip_broken=options.invalid != "stop")  # type: ignore[arg-type]
+    broken = rows.broken
     columns.check_names(rows, options, targets)
     rows, cells, skipped = invalid.settled(rows, options, targets)
     indices, stratified = splits.of(rows, options, targets, seed)
@@ -98,7 +110,8 @@ def _from_source(options: DataOptions, targets: Mapping[str, Kind], seed: int, d
     asked |= {("targets", name): (f"targets-{i}", kind) for i, (name, kind) in enumerate(targets.items())}
 
     def work(name: _Name, item: tuple[str, Kind]) -> Column:
-        return _prepare_column(*name, *item, rows.columns[name[1]], indices, draft)
+        read_from = columns_of(name[1], item[1]) if name[0] == "targets" else (name[1],)
+        return _prepare_column(*name, *item, columns.joined(rows.columns, read_from), indices, draft)
 
     fitted = _each(asked, work, rows, getattr(options.source, "missing", ()))
     return DataSpec(
@@ -112,6 +125,7 @@ def _from_source(options: DataOptions, targets: Mapping[str, Kind], seed: int, d
         source=rows.found,
         invalid=cells,
         skipped=skipped,
+        broken=broken,
         crosses=columns.crosses(options, inputs, {name: fitted["inputs", name] for name in inputs}),
     )
 

@@ -228,13 +228,17 @@ def _of_input(look: Look) -> Role:
         return _dropped(look, "it counts the rows" if look.counts_rows else "an identifier of the row")
     if look.is_number:
         return Role(look, "input", "number", "numbers")
+    if look.is_picture:
+        return _dropped(look, "it names pictures that are not where it says, seen from the table")
     if look.is_file:
         return _dropped(look, "it names files, which this source does not open")
-    if look.likely == "date":
+    if look.likely == "number":
+        return _dropped(look, "numbers but for a few cells; name these in `missing` of the source to use it")
+    if look.likely == "date" and not look.is_mixed:
         return Role(look, "input", "date", "dates")
     if look.is_month:
         return Role(look, "input", "date", "months", {"format": "%Y-%m"})
-    if look.is_date:
+    if look.is_date or look.is_mixed:
         return _dropped(look, "dates in several formats; name these in `inputs` to use it")
     if look.is_boolean:
         return Role(look, "input", look.likely, "yes or no")

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from bmcli import dates
 from bmcli.cells import NO, YES, Blobs, Raw, RowFault, are_blobs, are_numbers, is_text, numbers, texts
 from bmcli.data.columns import likely_kind
 from bmcli.data.sources import Rows
@@ -44,6 +45,7 @@ class Look:
         counts_rows: The numbers are consecutive, each there once.
         words: Mean words of a cell of text.
         is_date, is_boolean, is_file, is_picture: Every value that was looked at reads as one, or as the name of one.
+        is_mixed: It is taken for dates, but these are not all written in one format.
         splits: The splits that the cells name, if every cell names one and there are training rows and others.
         example: A cell of text.
         commonest: Share of the most frequent value among those that are there.
@@ -66,6 +68,7 @@ class Look:
     counts_rows: bool = False
     words: float = 0.0
     is_date: bool = False
+    is_mixed: bool = False
     is_boolean: bool = False
     splits: tuple[str, ...] = ()
     is_file: bool = False
@@ -89,7 +92,7 @@ class Look:
     @property
     def is_iso_date(self) -> bool:
         """Whether its dates are as ISO 8601 writes whole days or moments."""
-        return self.likely == "date" and _ISO.match(self.example) is not None
+        return self.likely == "date" and not self.is_mixed and _ISO.match(self.example) is not None
 
     @property
     def is_month(self) -> bool:
@@ -104,7 +107,13 @@ class Look:
 
 def survey(rows: Rows) -> tuple[Look, ...]:
     """A look at every column, in the order of the source."""
-    return tuple(replace(look(name, column), likely=likely_kind(column)) for name, column in rows.columns.items())
+    return tuple(_with_kind(look(name, column), column) for name, column in rows.columns.items())
+
+
+def _with_kind(look: Look, column: Raw) -> Look:
+    likely = likely_kind(column)
+    mixed = likely == "date" and not dates.fitting(texts(column))
+    return replace(look, likely=likely, is_mixed=mixed)
 
 
 def look(name: str, column: Raw) -> Look:

@@ -13,7 +13,6 @@ from pydantic import Field, model_validator
 
 from bmcli import pictures
 from bmcli.cells import Blobs, Raw, RowFault, are_blobs, is_text
-from bmcli.console import native_noise_hidden
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature, check_shape
 from bmcli.recipe.fields import Kind, fault
@@ -173,9 +172,8 @@ def encode(rows: Raw, column: Column) -> np.ndarray:
 
 
 def encoder(column: Column) -> keras.layers.Layer:
-    with native_noise_hidden():
-        from bmcli.layers.image_encoder import ImageEncoder
-        from bmcli.layers.picture_decoder import PictureDecoder
+    from bmcli.layers.image_encoder import ImageEncoder
+    from bmcli.layers.picture_decoder import PictureDecoder
 
     fitted = column.state.get("fit", "stretch")
     if column.raw_dtype == "string":

@@ -225,8 +225,9 @@ def vectors(
 
 
 def is_number(feature: Feature) -> bool:
-    """Whether a feature is one number or several, and not an image, a sequence, or a code made a vector."""
-    return len(feature.tensor.shape) == _VECTOR and feature.column.dtype.startswith("float")
+    """Whether a feature is one number or several on a scale: not a bin, a date, a yes or no, or a sequence."""
+    column = feature.column
+    return column.kind == "number" and "edges" not in column.state and len(feature.tensor.shape) == _VECTOR
 
 
 def check_table(features: Sequence[Feature], family: str) -> None:

@@ -54,7 +54,8 @@ class Metric(Protocol):
     def keras_metric(self) -> keras.metrics.Metric: ...
 
     @property
-    def direction(self) -> Direction: ...
+    def direction(self) -> Direction | None:
+        """Which way is better; None if neither is, as of a share that has a right value."""
 
     def update(self, target: Any, prediction: Any, counts: Any = None) -> None:
         """Adds a batch: encoded targets, and what `predict` made of the outputs.
@@ -87,11 +88,12 @@ class Measure:
     """A metric of an objective.
 
     Args:
+        direction: Which way is better; None if neither is.
         arguments: From encoded targets and predictions to what the Keras metric takes.
     """
 
     keras_metric: keras.metrics.Metric
-    direction: Direction
+    direction: Direction | None
     arguments: Callable[[Any, Any], tuple[Any, ...]]
 
     def update(self, target: Any, prediction: Any, counts: Any = None) -> None:

@@ -72,7 +72,7 @@ class Quantile:
         check_metrics(extra, METRICS, self.target)
         means = {"pinball": Measure(keras.metrics.Mean(name="pinball"), "min", self._losses)}
         if len(self.quantiles) > 1:
-            means["coverage"] = Measure(keras.metrics.Mean(name="coverage"), "max", self._covered)
+            means["coverage"] = Measure(keras.metrics.Mean(name="coverage"), None, self._covered)
         return {**means, **collected({"mae": KerasObject("mean_absolute_error")}, extra, self._measure)}
 
     def _pinball(self, error: Any) -> Any:

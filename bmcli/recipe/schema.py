@@ -235,7 +235,8 @@ class DataOptions(Options):
         default="stop",
         description="Cells that cannot be read as what their column is: `stop` tells the first of every column; `skip` "
         "leaves their rows out, before the split; `fill` takes those of inputs for missing, and skips the rows of "
-        "targets and weights, which must be there. All are counted.",
+        "targets and weights, which must be there. Both leave out records of a CSV file with too few or too many "
+        "cells. All are counted.",
     )
     augment: Mapping[str, tuple[Annotated[Kind, PartOf("augmentations")], ...]] = Field(
         default={},
@@ -282,15 +283,19 @@ class DataOptions(Options):
         taken = {field: _names(info.data.get(field)) for field in roles}
         if not taken["targets"] and "targets" in info.data and source is not None:
             taken["targets"] = _names(source.natural_targets())
-        for position, column in enumerate(_names(value)):
+        named = _columns(value)
+        for position, (column, loc) in enumerate(named):
             others = [roles[field] for field in roles if column in taken[field]]
             if split is not None and column == split.column:
                 others.append("the column that tells the split")
             if split is not None and info.field_name == "targets" and column == split.group:
                 others.append("the group that a split keeps together")
             if others:
-                loc = {"drop": (position,), "weight": ()}.get(info.field_name or "", (column,))
                 raise fault_at(loc, f"column '{column}' is {role} and {others[0]}.", "Leave it in one of them.")
+            if info.field_name == "targets" and column in (other for other, _ in named[:position]):
+                raise fault_at(
+                    loc, f"'{column}' is there twice among the targets.", "Name each column and target once."
+                )
         return value
 
     @field_validator("crosses")
@@ -314,9 +319,27 @@ class DataOptions(Options):
         return value
 
 
+def columns_of(name: str, target: Kind) -> tuple[str, ...]:
+    """The columns that a target is read from: that of its name, or those that it lists."""
+    return getattr(target, "columns", None) or (name,)
+
+
 def _names(columns: Any) -> tuple[str, ...]:
     """Columns by name, whether it is one, several or none."""
-    return (columns,) if isinstance(columns, str) else tuple(columns or ())
+    return tuple(column for column, _ in _columns(columns))
+
+
+def _columns(value: Any) -> list[tuple[str, tuple[str | int, ...]]]:
+    """The same with the place of each below the option; targets with their own names and the columns they list."""
+    if isinstance(value, str):
+        return [(value, ())]
+    if not isinstance(value, Mapping):
+        return [(column, (position,)) for position, column in enumerate(value or ())]
+    found: list[tuple[str, tuple[str | int, ...]]] = []
+    for name, options in value.items():
+        listed = getattr(options, "columns", None) or ()
+        found += [(name, (name,)), *((column, (name, "columns", place)) for place, column in enumerate(listed))]
+    return found
 
 
 class WarmUp(Kind):
@@ -441,7 +464,24 @@ class SwaOptions(Options):
     )
 
 
+class CurriculumOptions(Options):
+    """By which length the training rows are put in order at first, and for how long."""
+
+    input: str | None = Field(
+        default=None,
+        description="A text encoded as a sequence, or numbers in sequences of which some end early; by default the "
+        "only such input.",
+    )
+    epochs: Annotated[int, Field(ge=1)] = Field(default=1, description="How many epochs go from short to long.")
+
+
 LayerRate = Annotated[float, Field(ge=0)]
+
+MOMENTUM: Mapping[str, str] = {"adam": "beta_1", "adamw": "beta_1", "rmsprop": "momentum", "sgd": "momentum"}
+"""Optimizers that can be schedule-free, and what each calls its momentum.
+
+Others change their rate themselves, or their steps depend on more than the gradients, as on the size of the weights.
+"""
 
 
 class TrainOptions(Options):
@@ -490,6 +530,18 @@ class TrainOptions(Options):
         "what is measured and kept from then on (stochastic weight averaging, Izmailov et al. 2018). Moving statistics "
         "of batch normalisation are estimated anew for it, by a pass over the training rows after each epoch.",
     )
+    schedule_free: bool = Field(
+        default=False,
+        description="The mean of the optimizer's steps, which is what is measured and kept, in the place of a schedule "
+        "(Defazio et al. 2024). Gradients are taken between the mean and the last step, as near to the mean as the "
+        "momentum of sgd or rmsprop, or beta_1 of adam or adamw, says; usual is 0.9. Rates are often higher than "
+        "without it. Moving statistics of batch normalisation are estimated as for `swa`.",
+    )
+    curriculum: CurriculumOptions | None = Field(
+        default=None,
+        description="In the first epoch, {}, or in the first {epochs: n}, batches go from short sequences to long ones "
+        "(SortaGrad, Amodei et al. 2016); later ones are shuffled as always.",
+    )
     layer_rates: Mapping[str, LayerRate] = Field(
         default={},
         description="Factors of the learning rate by the names of weights, as {'*/embeddings': 0.1}; * stands for "
@@ -508,6 +560,22 @@ class TrainOptions(Options):
                         "Leave one of them out.")  # fmt: skip
         return value
 
+    @field_validator("optimizer")
+    @classmethod
+    def _keeps_no_mean_to_itself(cls, value: KerasObject) -> KerasObject:
+        if value.kind == "schedule_free_adamw":
+            raise fault("optimizer", "schedule_free_adamw keeps the mean of its steps to itself, and other weights "
+                        "would be measured and kept.", "Write optimizer: adamw and schedule_free: true.")  # fmt: skip
+        return value
+
+    @field_validator("schedule_free")
+    @classmethod
+    def _is_free_of_schedules(cls, value: bool, info: ValidationInfo) -> bool:
+        problem = _problem_of_schedule_free(info.data) if value else None
+        if problem is not None:
+            raise fault("schedule_free", *problem)
+        return value
+
     @field_validator("callbacks")
     @classmethod
     def _one_hand_on_the_rate(cls, value: tuple[KerasObject, ...], info: ValidationInfo) -> Any:
@@ -521,6 +589,35 @@ class TrainOptions(Options):
                 "Leave one of them out.",
             )
         return value
+
+
+def _problem_of_schedule_free(options: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Message and suggestion of the first option of `train`, of those that are right, that cannot be schedule-free."""
+    for other in ("ema", "swa"):
+        if options.get(other) is not None:
+            return f"`schedule_free` and `{other}` both tell which average of the weights is kept.", "Leave one out."
+    schedule = options.get("schedule")
+    if schedule is not None and schedule.kind != "constant":
+        return f"`schedule_free` stands in the place of the schedule {schedule.kind}.", "Leave one of them out."
+    if any(callback.kind == "reduce_lr_on_plateau" for callback in options.get("callbacks", ())):
+        return "`schedule_free` stands in the place of reduce_lr_on_plateau.", "Leave one of them out."
+    optimizer = options.get("optimizer")
+    return None if optimizer is None else _problem_of_momentum(optimizer)
+
+
+def _problem_of_momentum(optimizer: KerasObject) -> tuple[str, str] | None:
+    """As above, of an optimizer that is to be schedule-free."""
+    name = MOMENTUM.get(optimizer.kind)
+    if name is None:
+        return f"{optimizer.kind} cannot be schedule-free.", f"Those that can: {', '.join(MOMENTUM)}."
+    if not 0 < optimizer.options[name] < 1:
+        return (
+            f"expected {name} of {optimizer.kind} between 0 and 1, received {shown(optimizer.options[name])}.",
+            f"Write optimizer: {{kind: {optimizer.kind}, {name}: 0.9}}.",
+        )
+    if optimizer.options.get("nesterov"):
+        return "`nesterov` does nothing with `schedule_free`.", "Leave it out."
+    return None
 
 
 OF_STRATEGY: Mapping[str, tuple[str, ...]] = {

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from bmcli.recipe.schema import Recipe, RuntimeOptions
-    from bmcli.specs import DataSpec
+    from bmcli.specs import DataSpec, Prepared
     from bmcli.training.network import Network
     from bmcli.training.strategy import Placement
 
@@ -38,6 +38,14 @@ def placed(recipe: Recipe, cache: Path) -> Placement:
         from bmcli.training import strategy
     parts_of_all = (recipe.seed, recipe.data.augment, recipe.model, recipe.objective, recipe.train)
     return strategy.place(recipe.runtime, json.dumps([dump(part) for part in parts_of_all]))
+
+
+def prepared(recipe: Recipe, cache: Path) -> Prepared:
+    """The encoded splits of a recipe's data, TensorFlow being told before how to start."""
+    from bmcli.data.preparation import prepare
+
+    announce(recipe, cache)
+    return prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared")
 
 
 def announce(recipe: Recipe, cache: Path) -> None:

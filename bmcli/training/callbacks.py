@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import keras
 
 from bmcli import parts
 from bmcli.errors import BmcliError, Fault
 from bmcli.layers.keras_objects import make
+from bmcli.objectives import Direction
 from bmcli.recipe.fields import KerasObject
 from bmcli.recipe.schema import TrainOptions
 
-Directions = Mapping[str, Literal["min", "max"]]
+Directions = Mapping[str, Direction | None]
+
+
+def require_direction(metric: str, directions: Directions, path: str) -> None:
+    """Refuses a metric of which neither more nor less is better."""
+    if directions.get(metric, "min") is None:
+        raise BmcliError(
+            f"neither more nor less of '{metric}' is better, so no epoch is the best by it.",
+            path=path,
+            suggestion=f"Name another, as {metric.partition('/')[0]}/loss.",
+        )
 
 
 class Callbacks:
@@ -79,7 +90,9 @@ def _make(described: KerasObject, directions: Directions, path: str) -> Any:
         raise BmcliError(
             Fault(f"no metric '{monitor}'.", f"{path}.monitor", None, parts.did_you_mean(monitor, directions))
         )
-    options.setdefault("mode", known[monitor])
+    if "mode" not in options:
+        require_direction(monitor, known, f"{path}.monitor")
+        options["mode"] = known[monitor]
     return make("callbacks", KerasObject(described.kind, options))
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from bmcli.objectives import Direction
 from bmcli.recipe.fields import KerasObject
 from bmcli.training.network import Network
 from bmcli.training.strategy import Placement
@@ -67,8 +68,8 @@ class Meters:
         for metric in self._metrics.values():
             metric.keras_metric.reset_state()
 
-    def directions(self) -> dict[str, Literal["min", "max"]]:
-        """Which way is better, by name."""
+    def directions(self) -> dict[str, Direction | None]:
+        """Which way is better, by name; None where neither is."""
         return {"loss": "min", **{name: metric.direction for (_, name), metric in self._metrics.items()}}
 
     @property

@@ -271,7 +271,84 @@ def test_an_interrupt_that_a_library_hides_is_still_one(
         except KeyboardInterrupt:
             raise ImportError("initialization failed") from None
 
-    monkeypatch.setattr("bmcli.commands.train.prepare", hides)
+    monkeypatch.setattr("bmcli.data.preparation.prepare", hides)
     done = bmcli("train", table, "--json")
     assert done.code == 130
     assert done.json()["faults"][0]["message"].startswith("interrupted")
+
+
+MIXED = {
+    "a stray text among numbers": (
+        [f"{n * 1.37:.2f}" for n in range(80)] + ["abc"],
+        "table.csv:82  column 'a': expected a number, received 'abc'. Add it to `missing:",
+        "numbers but for a few cells",
+    ),
+    "dates in three formats": (
+        [("2024-01-%02d", "%02d/01/2024", "Jan %02d 2024")[n % 3] % (1 + n % 28) for n in range(81)],
+        "column 'a': its dates are written in 3 formats: iso, %b %d %Y and %d/%m/%Y",
+        "dates in several formats",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_a_column_of_several_sorts_is_told_and_left_out_by_init(
+    bmcli: Bmcli, write_recipe: WriteRecipe, tmp_path: Path, name: str
+) -> None:
+    cells, message, why = MIXED[name]
+    lines = [f"{cell},{n % 5},{'uv'[n % 2]}" for n, cell in enumerate(cells)]
+    (tmp_path / "table.csv").write_text("\n".join(["a,b,y", *lines]) + "\n")
+    done = bmcli("train", write_recipe(TABLE))
+    assert (done.code, message in done.err) == (2, True), done.err
+    assert not list(tmp_path.glob("runs/*/*"))
+    drafted = bmcli("init", "table.csv", "--output", "found.yaml")
+    assert (drafted.code, why in drafted.out) == (0, True)
+    checked = bmcli("validate", "found.yaml", "--deep")
+    assert checked.code == 0, checked.err
+
+
+def test_a_target_that_tells_rows_apart_is_a_fault(bmcli: Bmcli, write_recipe: WriteRecipe, tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("a,b,y\n" + "".join(f"{n % 7},{n % 5},c{n}\n" for n in range(200)))
+    done = bmcli("train", write_recipe(TABLE))
+    assert done.code == 2
+    assert "recipe.yaml:3:" in done.err
+    assert "target 'y': nearly every training row has a class of its own" in done.err
+
+
+@pytest.mark.parametrize("verb", [["evaluate", "table"], ["train", "--resume", "table", "train.epochs=3"]])
+def test_data_that_changed_since_training_is_told_whatever_else_is_wrong_with_it(
+    bmcli: Bmcli, table: Path, tmp_path: Path, verb: list[str]
+) -> None:
+    assert bmcli("train", table).code == 0
+    file = tmp_path / "table.csv"
+    for text in ("a,b,y\n1,2,u\n", "a,b,y\n1,2\n", file.read_text() + "1,2,u\n"):
+        file.write_text(text)
+        done = bmcli(*verb)
+        assert (done.code, "the data changed since this run was trained" in done.err) == (2, True), done.err
+    file.rename(tmp_path / "tables.csv")
+    done = bmcli(*verb)
+    assert (done.code, "table.csv: no such file. Did you mean 'tables.csv'?" in done.err) == (2, True), done.err
+
+
+def test_a_file_that_lacks_a_column_is_named(bmcli: Bmcli, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "new.csv").write_text("a,y\n1,u\n")
+    assert "new.csv: no column 'b'. Known: a, y." in bmcli("evaluate", run, "--data", "new.csv").err
+    assert "new.csv: no column 'b'. Known: a, y." in bmcli("predict", run, "new.csv").err
+
+
+def test_a_lost_file_is_told_with_its_nearest_name(bmcli: Bmcli, table: Path, tmp_path: Path) -> None:
+    (tmp_path / "table.csv").rename(tmp_path / "tabel.csv")
+    for verb in ("validate", "train"):
+        done = bmcli(verb, table)
+        assert (done.code, "table.csv: no such file. Did you mean 'tabel.csv'?" in done.err) == (2, True), done.err
+
+
+def test_records_that_are_no_rows_are_told_and_counted(bmcli: Bmcli, table: Path, tmp_path: Path) -> None:
+    file = tmp_path / "table.csv"
+    file.write_text(file.read_text() + "1,2\n1,2,u,v\n")
+    stopped = bmcli("train", table)
+    assert (stopped.code, "table.csv:42  expected 3 cells, received 2." in stopped.err) == (2, True)
+    done = bmcli("train", table, "data.invalid=skip")
+    assert done.code == 0, done.err
+    assert "records left out for their number of cells: 2" in done.out + done.err
+    assert json.loads((tmp_path / "runs/table/latest/data.json").read_text())["broken"] == 2

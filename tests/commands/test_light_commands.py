@@ -128,6 +128,14 @@ def test_every_built_in_recipe_is_listed_with_a_headline(bmcli: Bmcli) -> None:
     listed = bmcli("ls", "--json").json()["recipes"]
     assert {entry["name"] for entry in listed} == set(built_in())
     assert all(len(entry["headline"]) > 10 for entry in listed)
+    assert {(entry["name"], entry["folder"]) for entry in listed} >= {("digits", "images"), ("penguins", "tables")}
+
+
+def test_recipes_are_listed_by_folder(bmcli: Bmcli) -> None:
+    lines = [line.split() for line in bmcli("ls").out.splitlines()]
+    headings = [words[0] for words in lines if words[-3:] == ["what", "it", "does"]]
+    assert headings == ["images", "sequences", "tables", "text"]
+    assert [words[0] for words in lines].index("penguins") > [words[0] for words in lines].index("tables")
 
 
 def test_a_copied_recipe_brings_its_data_and_trains(bmcli: Bmcli, tmp_path: Path) -> None:

@@ -177,6 +177,17 @@ def test_bad_rows_may_be_skipped_and_are_counted(bmcli: Bmcli, run: Path, new: P
     assert names == [f"b{number}" for number in range(50) if number not in (0, 8, 9, 49)]
 
 
+def test_records_of_too_few_cells_are_among_the_bad_rows(bmcli: Bmcli, run: Path, new: Path) -> None:
+    lines = new.read_text().splitlines()
+    new.write_text("\n".join([*lines[:5], "broken,1", *lines[5:], "a,b,c,d,e"]) + "\n")
+    done = bmcli("predict", run, new)
+    assert (done.code, "new.csv:6  expected 4 cells, received 2." in done.err) == (2, True)
+    done = bmcli("predict", run, new, "--skip-bad-rows")
+    assert done.code == 0, done.err
+    assert "2 skipped" in done.err
+    assert len(records(done.out)) == 50
+
+
 def test_no_row_that_can_be_read_is_a_fault(bmcli: Bmcli, run: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("wing,island\nwide,north\n")
     done = bmcli("predict", run, "bad.csv", "--skip-bad-rows", "--output", "out.csv")
@@ -239,7 +250,8 @@ def test_more_rows_take_no_more_memory(run: Path, tmp_path: Path) -> None:
     many = tmp_path / "many.csv"
     many.write_text(text([row[:3] for row in birds(20_000)], HEADER[:3]))
     spec, recipe = data_of(Run(run)), load(str(Run(run).lock)).recipe
-    with command._found_rows(many, recipe, spec) as rows:
+    asked = command.Asked(many, None, None, (), skip_bad_rows=False)
+    with command._found_rows(asked, recipe, spec) as rows:
         sizes = [len(encoded) for _, encoded in command._batches(rows, spec, (), skip=False)]
     assert sum(sizes) == 20_000
     assert max(sizes) <= command._MOST_ROWS

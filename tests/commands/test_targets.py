@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.commands.conftest import Bmcli
+from tests.conftest import WriteRecipe
 
 RECIPE = """\
 bmcli: 1
@@ -60,6 +64,59 @@ def test_every_kind_of_target_is_trained_measured_and_gated(bmcli: Bmcli, recipe
     assert again.code == 0, again.err
     for told in ("rows.csv/price/interval_width", "rows.csv/grade/quadratic_kappa", "wide", "fair"):
         assert told in again.out
+
+
+@pytest.mark.parametrize(
+    ("override", "path"),
+    [
+        ("train.select.metric=train/price/coverage", "train.select.metric"),
+        ("train.callbacks=[{kind: early_stopping, monitor: train/price/coverage}]", "train.callbacks.0.monitor"),
+    ],
+)
+def test_no_epoch_is_the_best_by_a_share_that_has_a_right_value(
+    bmcli: Bmcli, recipe: Path, tmp_path: Path, override: str, path: str
+) -> None:
+    done = bmcli("train", recipe, override, "--json")
+    assert done.code == 2, done.err
+    (fault,) = done.json()["faults"]
+    assert fault["path"] == path
+    assert "neither more nor less of 'train/price/coverage' is better" in fault["message"]
+    assert not list(tmp_path.glob("runs/*/*"))
+
+
+TOPICS = """\
+bmcli: 1
+name: topics
+data:
+  source: {kind: csv, path: topics.csv}
+  targets: {topics: {kind: labels, columns: [sport, politics, art]}}
+model: {kind: mlp, hidden: [8]}
+train: {epochs: 12, batch_size: 16, tensorboard: false, optimizer: {kind: adam, learning_rate: 1e-2}}
+"""
+
+
+def test_labels_of_a_column_each_are_trained_measured_and_predicted(
+    bmcli: Bmcli, write_recipe: WriteRecipe, tmp_path: Path
+) -> None:
+    draw = np.random.default_rng(0)
+    lines = [f"{x},{z},{int(x > 0)},{('no', 'yes')[int(z > 0)]},{x + z > 1}" for x, z in draw.normal(size=(240, 2))]
+    (tmp_path / "topics.csv").write_text("\n".join(["x,z,sport,politics,art", *lines]) + "\n")
+    done = bmcli("train", write_recipe(TOPICS), "--json")
+    assert done.code == 0, done.err
+    assert done.json()["metrics"]["test/f1_micro"] > 0.8
+    run = json.loads((tmp_path / "runs/topics/latest/data.json").read_text())
+    assert [column["name"] for column in run["inputs"]] == ["x", "z"]
+    again = bmcli("evaluate", "topics", "--data", "topics.csv")
+    assert again.code == 0, again.err
+    assert all(label in again.out for label in ("sport", "politics", "art"))
+    lock = bmcli("train", "runs/topics/latest/recipe.lock.yaml", "--json")
+    assert lock.json()["metrics"]["test/f1_micro"] == done.json()["metrics"]["test/f1_micro"]
+    (tmp_path / "new.csv").write_text("x,z,note\n2.5,2.5,first\n-2.5,-2.5,second\n2.5,-2.5,third\n")
+    said = bmcli("predict", "topics", "new.csv", "--keep", "note", "-q")
+    assert said.code == 0, said.err
+    rows = list(csv.DictReader(io.StringIO(said.out)))
+    assert [row["topics"] for row in rows] == ["sport;politics;art", "", "sport"]
+    assert list(rows[0]) == ["note", "topics", *(f"topics_probability_{name}" for name in ("sport", "politics", "art"))]
 
 
 def test_a_gate_on_a_figure_of_another_kind_is_a_fault_before_training(bmcli: Bmcli, recipe: Path) -> None:

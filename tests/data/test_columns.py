@@ -74,3 +74,16 @@ def test_a_column_that_tells_rows_apart_is_a_fault_that_says_what_to_do() -> Non
 def test_categories_that_repeat_or_are_few_are_inputs() -> None:
     twice = text(*(f"A{n:03}" for n in range(100)), *(f"A{n:03}" for n in range(100)))
     assert inputs(twice=twice, few=text(*"abcdefghijkl")) == {"twice": "category", "few": "category"}
+
+
+def test_numbers_with_a_few_mistakes_are_numbers_and_not_categories() -> None:
+    cells = [str(n / 7) for n in range(80)]
+    assert columns.likely_kind(text(*cells, "abc", None)) == "number"
+    assert columns.likely_kind(text(*cells, *(f"k{n}" for n in range(20)))) != "number"
+    assert columns.likely_kind(text(*["1", "2", "3"] * 40, "3+")) == "category"
+
+
+def test_dates_of_several_formats_are_dates() -> None:
+    cells = [f"{day:02}/01/2024" if day % 2 else f"Jan {day} 2024" for day in range(1, 31)]
+    assert columns.likely_kind(text(*cells)) == "date"
+    assert columns.likely_kind(text(*cells, "soon")) != "date"

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from bmcli.commands import outputs
 from bmcli.data.discovery import find
+from bmcli.data.sources import formats
 from bmcli.errors import BmcliError
 
 
@@ -57,3 +59,11 @@ def test_tables_named_after_splits_keep_them(tmp_path: Path, names: tuple[str, .
 def test_other_folders_are_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
     with pytest.raises(BmcliError):
         find(touched(tmp_path, *names))
+
+
+def test_what_parts_say_that_they_read_is_what_is_found(tmp_path: Path) -> None:
+    assert formats()[".tsv"] == formats()[".tab"] == "csv"
+    assert set(formats().values()) == {"csv", "jsonl", "npz", "parquet", "tfrecord"}
+    assert outputs.formats() == {
+        ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"
+    }  # fmt: skip

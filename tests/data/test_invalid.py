@@ -138,10 +138,19 @@ def test_a_fault_of_the_policy_is_one_of_cells_alone() -> None:
     def check(column: Any) -> None:
         raise RowFault(0, "never")
 
-    assert invalid._unreadable(_rows(3), "x", check).all()
+    assert invalid._unreadable(np.arange(3), check).all()
 
 
-def _rows(count: int) -> Any:
-    from bmcli.data.sources import Rows
-
-    return Rows({"x": np.arange(count)}, None, str)
+def test_ragged_records_stop_or_are_left_out_and_counted(cache: Path, file: Path) -> None:
+    data = table(file)
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join([*lines[:10], "1,yes\n", *lines[10:], "1,yes,1,train,60,a,b,c\n"]))
+    with pytest.raises(BmcliError, match=r":11  expected 6 cells, received 2\."):
+        run(cache, **data)
+    for policy in ("skip", "fill"):
+        whole = run(cache, **table(file, invalid=policy)).spec
+        file.write_text("".join([*lines[:10], "1,yes\n", *lines[10:], "1,yes,1,train,60,a,b,c\n"]))
+        spec = run(cache, **{**data, "invalid": policy}).spec
+        assert (spec.broken, whole.broken) == (2, 0)
+        assert (spec.inputs, spec.counts, spec.invalid) == (whole.inputs, whole.counts, whole.invalid)
+        assert type(spec).from_json(spec.to_json()) == spec

@@ -9,8 +9,9 @@ import pytest
 from bmcli.cells import Blobs, RowFault, numbers, texts
 from bmcli.errors import BmcliError
 from bmcli.inputs import image
+from bmcli.pictures import orientation
 from bmcli.specs import Column
-from tests.pictures import encoded, pixels
+from tests.pictures import LYING, encoded, pixels, with_orientation
 
 
 def pictures(*shape: int, seed: int = 0) -> np.ndarray:
@@ -265,3 +266,70 @@ def test_files_cannot_be_read_as_numbers_or_words() -> None:
 def test_fit_needs_a_size() -> None:
     with pytest.raises(ValueError, match="`fit` does nothing without `size`"):
         image.Options(fit="crop")
+
+
+JFIF = b"\xff\xe0\0\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0"
+
+
+@pytest.mark.parametrize("orientation", LYING)
+@pytest.mark.parametrize(("order", "before"), [("little", b""), ("big", JFIF + b"\xff\xfe\0\x04hi")])
+def test_a_photo_is_turned_upright(orientation: int, order: str, before: bytes) -> None:
+    picture = pixels(18, 30)
+    lying = encoded(np.ascontiguousarray(LYING[orientation](picture)), "jpg")
+    noted = with_orientation(lying, orientation, order, before)
+    upright = image.encode(files(noted), fit(files(noted)))[0]
+    assert upright.shape == picture.shape
+    assert np.abs(upright.astype("int32") - picture).max() <= 10
+    plain = image.encode(files(lying), fit(files(lying)))[0]
+    np.testing.assert_array_equal(LYING[orientation](upright), plain)
+
+
+def test_a_photo_is_turned_before_it_is_resized() -> None:
+    lying = encoded(np.ascontiguousarray(LYING[6](half_black(20, 40))), "jpg")
+    rows = files(with_orientation(lying, 6))
+    array = image.encode(rows, fit(rows, size=(10, 20)))[0]
+    assert array[:, :9].max() < 30
+    assert array[:, 11:].min() > 225
+
+
+def photo() -> bytes:
+    return encoded(np.ascontiguousarray(LYING[6](pixels(8, 16))), "jpg")
+
+
+FIRST = b"\x08\0\0\0"  # where the directory of fields begins
+HARMLESS: dict[str, tuple[bytes, bytes]] = {
+    "no such way": (b"\x12\x01\x03\0\x01\0\0\0\x06", b"\x12\x01\x03\0\x01\0\0\0\x09"),
+    "another field": (b"\x12\x01\x03", b"\x13\x01\x03"),
+    "a directory beyond the file": (b"II*\0" + FIRST, b"II*\0\xf8\xff\xff\xff"),
+    "fields beyond the file": (FIRST + b"\x02\0\x0f\x01", FIRST + b"\xff\xff\x12\x02"),
+    "another sort of notes": (b"Exif", b"Exit"),
+}
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_notes_without_a_meaning_leave_a_photo_as_it_is(name: str) -> None:
+    noted = with_orientation(photo(), 9 if name.startswith("fields") else 6)
+    assert HARMLESS[name][0] in noted
+    rows = files(photo(), noted.replace(*HARMLESS[name]))
+    array = image.encode(rows, fit(rows))
+    np.testing.assert_array_equal(array[0], array[1])
+
+
+def test_both_readers_of_notes_agree_on_damaged_ones() -> None:
+    import tensorflow as tf
+
+    from bmcli.layers.picture_decoder import _orientation
+
+    read = tf.function(_orientation, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
+    draw = np.random.default_rng(0)
+    for order in ("little", "big"):
+        noted = with_orientation(photo(), 6, order, JFIF)
+        start = noted.index(b"Exif")
+        for _ in range(150):
+            changed = bytearray(noted)
+            usual = [0, 1, 2, 3, 6, 8, 0x12, 0xE1, 0xFF, draw.integers(256)]
+            changed[draw.integers(2, start + 60)] = draw.choice(usual)
+            cut = bytes(changed[: draw.integers(3, start + 90)])
+            for data in (bytes(changed), cut):
+                assert read(data).numpy() == orientation(data), data
+    assert {int(read(data)) for data in (encoded(pixels(4, 4)), b"", b"\xff", b"\xff\xd8\xff\xe1")} == {1}

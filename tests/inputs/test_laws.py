@@ -16,7 +16,7 @@ import pytest
 from bmcli import inputs, parts
 from bmcli.cells import Blobs, Raw, are_blobs, is_text, take
 from bmcli.specs import Column, DataSpec
-from tests.pictures import encoded, pixels
+from tests.pictures import encoded, pixels, with_orientation
 
 NAN = float("nan")
 DICE = np.random.default_rng(0)
@@ -45,8 +45,18 @@ def bytes_of(*shape: int) -> np.ndarray:
 
 
 def files(*kinds: str) -> Blobs:
-    """Encoded pictures, made when they are read: no tensor may be made before the tests run."""
-    return Blobs(np.arange(len(kinds)), lambda row: encoded(pixels(7, 6, seed=row) // 40 * 40, kinds[row]))
+    """Encoded pictures, made when they are read: no tensor may be made before the tests run.
+
+    Args:
+        kinds: Formats, as jpg, or as jpg6 with a note of how the photo lies.
+    """
+
+    def read(row: int) -> bytes:
+        kind = kinds[row].rstrip("12345678")
+        data = encoded(pixels(7, 6, seed=row) // 40 * 40, kind)
+        return data if kind == kinds[row] else with_orientation(data, int(kinds[row][-1]))
+
+    return Blobs(np.arange(len(kinds)), read)
 
 
 SEQUENCES = DICE.normal(3, 2, (5, 4, 2)).astype("float32")
@@ -136,6 +146,7 @@ CASES = {
     "image, files stretched": Case(
         "image", files("jpg", "png", "gif"), files("png", "jpg").without(np.array([True, False])), {"size": (20, 9)}
     ),
+    "image, photos": Case("image", files("jpg6"), files(*(f"jpg{way}" for way in range(1, 9))), {"size": (9, 7)}),
     "image, files padded": Case(
         "image", files("jpg"), files("gif", "jpg"), {"size": (5, 5), "fit": "pad", "scale": "standard"}
     ),

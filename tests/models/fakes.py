@@ -14,8 +14,12 @@ CLASSES = ("red", "green", "blue")
 
 
 def column(name: str, shape: tuple[int, ...], dtype: str = "float32", **state: Any) -> Column:
-    """An input; with `padding=x`, steps that start with x are padding; with `codes=n`, integers below n."""
-    return Column(name, "fake", shape, dtype, raw_shape=shape, raw_dtype=dtype, state=state)
+    """An input; with `padding=x`, steps that start with x are padding; with `codes=n`, integers below n.
+
+    Vectors of floats are numbers.
+    """
+    kind = "number" if len(shape) == 1 and dtype.startswith("float") else "fake"
+    return Column(name, kind, shape, dtype, raw_shape=shape, raw_dtype=dtype, state=state)
 
 
 def category(name: str = "label", classes: tuple[str, ...] = CLASSES) -> Column:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 
@@ -48,3 +51,25 @@ def test_every_option_is_described() -> None:
             options = parts.load(room, kind).Options
             assert options.__doc__
             assert [name for name, field in options.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "options", "expected"),
+    [
+        ("number", np.arange(9.0), {}, True),
+        ("number", np.ones((9, 2)) * np.arange(9)[:, None], {"flag": True}, True),
+        ("number", np.arange(9.0), {"bins": 3}, False),
+        ("number", np.arange(18.0).reshape(9, 2, 1), {}, False),
+        ("boolean", np.arange(9) % 2, {}, False),
+        ("date", np.arange(9) * 1e6, {"format": "seconds"}, False),
+        ("category", np.arange(9), {}, False),
+        ("text", pa.chunked_array([["one", "two", "three"] * 3]), {"encoding": "bag"}, False),
+    ],
+)
+def test_numbers_are_those_on_a_scale(
+    kind: str, rows: Any, options: dict[str, Any], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # the fake columns
+    part = parts.load("inputs", kind)
+    _, (feature,) = models.open_inputs(spec(part.fit("x", rows, part.Options(**options))))
+    assert models.is_number(feature) is expected

@@ -24,6 +24,32 @@ RULES = [
     ("train: {stop: {overfit: 0}}", "train.stop.overfit", ""),
     ("train: {ema: 0.9, swa: {}}", "train.swa", "`swa` and `ema` both tell which average of the weights is kept."),
     ("train: {swa: {start: 1}}", "train.swa.start", ""),
+    ("train: {ema: 0.9, schedule_free: true}", "train.schedule_free", "`schedule_free` and `ema` both tell which"),
+    ("train: {swa: {}, schedule_free: true}", "train.schedule_free", "`schedule_free` and `swa` both tell which"),
+    ("train: {schedule: cosine, schedule_free: true}", "train.schedule_free", "in the place of the schedule cosine."),
+    (
+        "train: {callbacks: [reduce_lr_on_plateau], schedule_free: true}",
+        "train.schedule_free",
+        "`schedule_free` stands in the place of reduce_lr_on_plateau.",
+    ),
+    ("train: {optimizer: lion, schedule_free: true}", "train.schedule_free", "lion cannot be schedule-free."),
+    (
+        "train: {optimizer: sgd, schedule_free: true}",
+        "train.schedule_free",
+        "expected momentum of sgd between 0 and 1, received 0.0.",
+    ),
+    (
+        "train: {optimizer: {beta_1: 1.0}, schedule_free: true}",
+        "train.schedule_free",
+        "expected beta_1 of adam between 0 and 1, received 1.0.",
+    ),
+    (
+        "train: {optimizer: {kind: sgd, momentum: 0.9, nesterov: true}, schedule_free: true}",
+        "train.schedule_free",
+        "`nesterov` does nothing with `schedule_free`.",
+    ),
+    ("train: {optimizer: schedule_free_adamw}", "train.optimizer", "keeps the mean of its steps to itself"),
+    ("train: {curriculum: {epochs: 0}}", "train.curriculum.epochs", ""),
     ("train: {layer_rates: {a: -0.1}}", "train.layer_rates.a", ""),
     ("train: {stop: {metric: train/loss}}", "train.stop", "`metric` goes with one of `above` and `below`."),
     ("train: {stop: {below: 0.1}}", "train.stop", "`metric` goes with one of `above` and `below`."),
@@ -88,6 +114,23 @@ DATA_RULES = [
 ]
 
 
+OF_LABELS = [
+    ("}\n  inputs: {b: number}", "targets.topics.columns.1", "column 'b' is a target and an input."),
+    ("}\n  drop: [c, a]", "drop.1", "column 'a' is dropped and a target."),
+    ("}\n  weight: b", "weight", "column 'b' is the weight and a target."),
+    ("}\n  split: {column: a}", "targets.topics.columns.0", "is a target and the column that tells the split."),
+    ("}\n  inputs: {topics: number}", "targets.topics", "column 'topics' is a target and an input."),
+    (", b: category}", "targets.b", "'b' is there twice among the targets."),
+]
+
+
+@pytest.mark.parametrize(("more", "path", "message"), OF_LABELS)
+def test_a_column_that_a_target_lists_has_no_other_role(tmp_path: Path, more: str, path: str, message: str) -> None:
+    labels = f"  targets: {{topics: {{kind: labels, columns: [a, b]}}{more}"
+    found = only_fault(write(tmp_path, table().replace("  targets: {label: category}", labels)))
+    assert (found.path, message in found.message) == (f"data.{path}", True), found
+
+
 @pytest.mark.parametrize(("data", "path", "message"), DATA_RULES)
 def test_a_column_has_one_role_and_a_row_one_split(tmp_path: Path, data: str, path: str, message: str) -> None:
     found = only_fault(write(tmp_path, table(data)))
@@ -114,6 +157,9 @@ GOOD = [
     "train: {stop: {patience: 3, min_delta: 0.1}}",
     "train: {stop: {overfit: 3}, swa: {start: 0.5}, layer_rates: {'*/kernel': 0.5}}",
     "train: {swa: {}}",
+    "train: {schedule_free: true, schedule: {kind: constant, warmup: 0.1}, callbacks: [early_stopping]}",
+    "train: {schedule_free: true, optimizer: {kind: sgd, momentum: 0.9}, curriculum: {}}",
+    "train: {curriculum: {input: text, epochs: 2}}",
     "train: {schedule: constant, callbacks: [reduce_lr_on_plateau]}",
     "evaluate: {gates: {accuracy: '>=0.9', loss: '< -1.5e-3'}}",
     "objective: {label: classification}",

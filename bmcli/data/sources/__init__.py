@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
@@ -35,6 +36,7 @@ class Rows:
         where: A row's place for error texts, e.g. `data/train.csv:418` for row 416.
         found: What the source's options came to where they are `auto`, by name.
         count: How many rows there are; None to count those of a column.
+        broken: How many records were no rows, and were left out.
     """
 
     columns: Mapping[str, Raw]
@@ -42,6 +44,7 @@ class Rows:
     where: Callable[[int], str]
     found: Mapping[str, Any] = field(default_factory=dict)
     count: int | None = None
+    broken: int = 0
 
     def __len__(self) -> int:
         if self.count is not None:
@@ -51,6 +54,9 @@ class Rows:
 
 class SourceOptions(Kind):
     """Base of every source's options. An option called `path` arrives absolute."""
+
+    ENDINGS: ClassVar[tuple[str, ...]] = ()
+    """Of the names of the files that it reads, `.gz` apart."""
 
     def files(self) -> tuple[File, ...]:
         """Files read, for the fingerprint and for checking that they exist."""
@@ -80,6 +86,21 @@ class Source(Protocol):
         Raises:
             BmcliError: The file is missing, empty, damaged or of another format; with file and line.
         """
+
+
+def read_rows(options: SourceOptions, skip_broken: bool) -> Rows:
+    """All rows of a source.
+
+    Args:
+        skip_broken: Leave records out that are no rows, and count them, where a source can tell them from others:
+            its module then has a function `read_unbroken` beside `read`. Otherwise they are a fault.
+
+    Raises:
+        BmcliError: As a source's `read` does.
+    """
+    part = parts.load("data.sources", options.kind)
+    rows: Rows = (getattr(part, "read_unbroken", part.read) if skip_broken else part.read)(options)
+    return rows
 
 
 @dataclass(frozen=True)
@@ -167,9 +188,6 @@ Each is a path, or the address of an object store as `s3://bucket/table.parquet`
 class TableOptions(SourceOptions):
     """Base of the options of a source of tables, whose `path` is a `TablePaths`."""
 
-    ENDINGS: ClassVar[tuple[str, ...]] = ()
-    """Of the names of the files that are read in a folder, `.gz` apart."""
-
     path: Any
 
     def tables(self) -> tuple[tuple[str | None, File], ...]:
@@ -195,6 +213,17 @@ class TableOptions(SourceOptions):
 
     def splits(self) -> tuple[str, ...]:
         return tuple(split for split, _ in self.tables() if split is not None)
+
+
+TABBED = (".tsv", ".tab")
+"""Endings of tables whose cells are divided by tabs."""
+
+
+@cache
+def formats() -> Mapping[str, str]:
+    """The kind of source by the endings of file names."""
+    options = {kind: parts.load("data.sources", kind).Options for kind in parts.names("data.sources")}
+    return {ending: kind for kind, each in options.items() for ending in each.ENDINGS}
 
 
 def _as_list(paths: str | Sequence[str]) -> Sequence[str]:

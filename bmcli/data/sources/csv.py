@@ -6,6 +6,7 @@ import codecs
 import csv
 import io
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,7 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from bmcli.data import files, tables
 from bmcli.data.files import File
-from bmcli.data.sources import Rows, TableOptions, TablePaths
+from bmcli.data.sources import TABBED, Rows, TableOptions, TablePaths
 from bmcli.errors import BmcliError
 from bmcli.recipe.fields import fault
 
@@ -29,7 +30,7 @@ _MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.B
 class Options(TableOptions):
     """Comma-separated values, or another delimiter."""
 
-    ENDINGS = (".csv", ".tsv", ".tab")
+    ENDINGS = (".csv", *TABBED)
 
     kind: Literal["csv"] = "csv"
     path: TablePaths = Field(
@@ -92,6 +93,22 @@ class Options(TableOptions):
 
 def read(options: Options) -> Rows:
     """All rows of all files; every file must have the columns of the first."""
+    return _read(options, None)
+
+
+def read_unbroken(options: Options) -> Rows:
+    """The same, but records of too few or too many cells are left out and counted."""
+    broken: list[int] = []
+    rows = _read(options, broken)
+    return replace(rows, broken=len(broken))
+
+
+def _read(options: Options, broken: list[int] | None) -> Rows:
+    """The rows.
+
+    Args:
+        broken: Takes the number of cells of each record that is left out for it; None if that is a fault.
+    """
     import pyarrow as pa
 
     sources = options.tables()
@@ -103,14 +120,19 @@ def read(options: Options) -> Rows:
         for split, path in sources:
             tables.check_same_columns(sources[0][1], names, path, _names(path, options), ":1")
             count = 0
-            for batch in _batches(path, options):
+            for batch in _batches(path, options, broken):
                 count += len(batch)
                 yield batch.select(names)
             lengths.append((split, path, count))
 
     spilled = tables.spilled(batches())
     types = dict.fromkeys(names, pa.string())
-    return tables.rows_of(spilled, types, lengths, lambda path, row: _where(path, row, options), found)
+    if not spilled:
+        raise BmcliError(
+            f"{files.shown(sources[0][1])}: no record has {len(names)} cells as the header.", path=files.RECIPE_PATH
+        )
+    width = None if broken is None else len(names)
+    return tables.rows_of(spilled, types, lengths, lambda path, row: _where(path, row, options, width), found)
 
 
 def _guessed(path: File, options: Options) -> tuple[Options, dict[str, str]]:
@@ -191,7 +213,7 @@ def _first_records(path: File, options: Options) -> list[tuple[int, list[str]]]:
     return first
 
 
-def _batches(path: File, options: Options) -> Iterator[pa.RecordBatch]:
+def _batches(path: File, options: Options, broken: list[int] | None) -> Iterator[pa.RecordBatch]:
     """The rows of a file, a block at a time."""
     import pyarrow as pa
     from pyarrow import csv as arrow
@@ -199,6 +221,11 @@ def _batches(path: File, options: Options) -> Iterator[pa.RecordBatch]:
     names, header = _names(path, options), _first_records(path, options)[0][1]
     quotes = _Quotes(options.quote)
     last = ""
+
+    def ragged(record: Any) -> str:
+        broken.append(record.actual_columns)  # type: ignore[union-attr]
+        return "skip"
+
     try:
         reader = arrow.open_csv(
             pa.PythonFile(files.Stream(quotes.counted(_utf8(path, options.encoding))), mode="r"),
@@ -207,6 +234,7 @@ def _batches(path: File, options: Options) -> Iterator[pa.RecordBatch]:
                 delimiter=options.delimiter,
                 quote_char=False if options.quote == "none" else options.quote,
                 newlines_in_values=options.quote != "none",
+                invalid_row_handler=None if broken is None else ragged,
             ),
             convert_options=arrow.ConvertOptions(
                 column_types=dict.fromkeys(header if options.header else names, pa.string()),
@@ -308,9 +336,14 @@ def _never_closed(path: File, options: Options) -> BmcliError:
     return BmcliError(f"{files.shown(path)}:{line}  a quote is opened here and never closed.", path=files.RECIPE_PATH)
 
 
-def _where(path: File, row: int, options: Options) -> str:
-    """File and line of a row. Lines are counted only for a fault, since quoted cells may span several."""
+def _where(path: File, row: int, options: Options, width: int | None) -> str:
+    """File and line of a row. Lines are counted only for a fault, since quoted cells may span several.
+
+    Args:
+        width: Cells of a record that is a row; None if all are.
+    """
     try:
-        return f"{files.shown(path)}:{next(islice(_records(path, options), row + options.header, None))[0]}"
+        rows = ((line, cells) for line, cells in _records(path, options) if width in (None, len(cells)))
+        return f"{files.shown(path)}:{next(islice(rows, row + options.header, None))[0]}"
     except (BmcliError, UnicodeError, StopIteration):  # The file has changed since.
         return f"{files.shown(path)} row {row + 1}"

@@ -15,13 +15,13 @@ from pydantic import Field, model_validator
 
 from bmcli import parts, pictures
 from bmcli.cells import Blobs, is_text, texts
-from bmcli.data import files
-from bmcli.data.sources import Rows, SourceOptions
+from bmcli.data import discovery, files
+from bmcli.data.sources import Rows, SourceOptions, formats
 from bmcli.data.splits import split_of_word
 from bmcli.errors import BmcliError
 from bmcli.recipe.fields import fault
 
-_TABLES = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".jsonl": "jsonl"}
+_TABLES = ("csv", "jsonl", "parquet")
 _OF_THE_DESKTOP = ("thumbs.db", "desktop.ini")
 
 
@@ -47,8 +47,9 @@ class Options(SourceOptions):
     def _column_has_a_table(self) -> Options:
         if self.column is not None and self.table is None:
             raise fault("column", "`column` does nothing without `table`.", "Name the table, or leave the column out.")
-        if self.table is not None and _table_kind(self.table) not in parts.names("data.sources"):
-            raise fault("table", f"no source reads '{Path(self.table).name}'.", f"Known: {', '.join(_TABLES)}.")
+        if self.table is not None and formats().get(files.ending(self.table)) not in _TABLES:
+            known = ", ".join(ending for ending, kind in formats().items() if kind in _TABLES)
+            raise fault("table", f"'{Path(self.table).name}' is no table by its name.", f"Known: {known}.")
         return self
 
     def files(self) -> tuple[Path, ...]:
@@ -167,18 +168,13 @@ def _listed(folder: Path) -> list[Path]:
     return [path for path in inside if not path.name.startswith(".") and path.name.lower() not in _OF_THE_DESKTOP]
 
 
-def _table_kind(table: str) -> str:
-    return _TABLES.get(Path(table.lower().removesuffix(".gz")).suffix, "")
-
-
 def _table(options: Options) -> Rows:
     """The rows of the table as its own source reads them."""
     assert options.table is not None
-    kind = _table_kind(options.table)
-    part = parts.load("data.sources", kind)
-    more = {"delimiter": "\t"} if Path(options.table.lower().removesuffix(".gz")).suffix == ".tsv" else {}
+    found = discovery.of_file(Path(options.table))
+    part = parts.load("data.sources", found.kind)
     try:
-        table: Rows = part.read(part.Options(path=options.table, **more))
+        table: Rows = part.read(part.Options.model_validate(found.written()))
     except BmcliError as error:
         raise BmcliError(*(replace(each, path="data.source.table") for each in error.faults)) from None
     return table

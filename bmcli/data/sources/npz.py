@@ -25,6 +25,8 @@ _Arrays = dict[str, "np.ndarray"]
 class Options(SourceOptions):
     """Arrays with the rows first; x_train and x_test are column x of the training and test rows."""
 
+    ENDINGS = (".npz",)
+
     kind: Literal["npz"] = "npz"
     path: FilePaths = Field(description="An archive, or one for each split.")
 

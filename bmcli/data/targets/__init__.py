@@ -8,11 +8,15 @@ from pydantic import AfterValidator
 
 from bmcli import cells, parts
 from bmcli.cells import Raw, RowFault
+from bmcli.errors import BmcliError
 from bmcli.recipe.fields import Kind, fault
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+_MANY, _FEW_ROWS = 50, 1.05  # classes, and rows of each, by which a column tells rows apart
 
 
 class TargetKind(Protocol):
@@ -22,6 +26,10 @@ class TargetKind(Protocol):
 
     def fit(self, name: str, rows: Raw, options: Any) -> Column:
         """Classes or scale, from the training rows.
+
+        Args:
+            rows: Cells of the target's column, or records of those that its option `columns` lists, which it then
+                keeps in `state["columns"]`.
 
         Raises:
             RowFault: A cell cannot be read as this kind.
@@ -51,6 +59,11 @@ def kind_of(column: Column) -> TargetKind:
     return part
 
 
+def columns_of(column: Column) -> tuple[str, ...]:
+    """The columns of the source that a fitted target is read from."""
+    return tuple(column.state.get("columns", (column.name,)))
+
+
 def _differ(value: tuple[str | int, ...]) -> tuple[str | int, ...]:
     names = [str(name) for name in value]
     if len(names) > len(set(names)):
@@ -70,6 +83,55 @@ Names = Annotated[tuple[str | int, ...], AfterValidator(_differ)]
 
 Classes = Annotated[Names, AfterValidator(_two_or_more)]
 """Names of two classes or more."""
+
+
+def spelled(names: Names | None) -> tuple[str, ...] | None:
+    """Names of a recipe as text, whole numbers spelled out."""
+    return None if names is None else tuple(str(each) for each in names)
+
+
+def classes_of(name: str, rows: Raw) -> tuple[str, ...]:
+    """The classes of the training rows: whole numbers by size, text by letters.
+
+    Raises:
+        BmcliError: There is one alone, or one for each of many rows.
+    """
+    found = cells.vocabulary(rows)
+    if len(found) >= _MANY and len(rows) < len(found) * _FEW_ROWS:
+        raise BmcliError(
+            f"target '{name}': nearly every training row has a class of its own, as {cells.shown(rows, 0)}, so no "
+            "class can be learned.",
+            path=f"data.targets.{name}",
+            suggestion="Name another column, or read it as a number, as `kind: number`.",
+        )
+    if len(found) == 1:
+        raise BmcliError(
+            f"target '{name}': every training row has the class '{found[0]}', so there is nothing to learn.",
+            path=f"data.targets.{name}",
+        )
+    return found
+
+
+def class_column(name: str, kind: str, rows: Raw, classes: tuple[str, ...]) -> Column:
+    """The column of a target of one class a row.
+
+    Raises:
+        RowFault: A class is missing or unknown.
+    """
+    indices(rows, classes)
+    return Column(
+        name=name,
+        kind=kind,
+        shape=(),
+        dtype="int32",
+        raw_dtype="string" if cells.is_text(rows) else "int64",
+        classes=classes,
+    )
+
+
+def check_classes(rows: Raw, told: Names | None) -> None:
+    """Raises RowFault for a missing class, and one that is not among those that are told."""
+    indices(rows, spelled(told) or cells.vocabulary(rows))
 
 
 def indices(rows: Raw, classes: tuple[str, ...]) -> np.ndarray:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from bmcli import cells, parts
+from bmcli import parts
 from bmcli.cells import Raw
-from bmcli.data.targets import Classes, indices
+from bmcli.data.targets import Classes, check_classes, class_column, classes_of, indices, spelled
 from bmcli.errors import BmcliError
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
@@ -29,24 +29,10 @@ class Options(Kind):
 
 def fit(name: str, rows: Raw, options: Options) -> Column:
     """The classes of the training rows, as ordered or sorted: whole numbers by size, text by letters."""
-    found = cells.vocabulary(rows)
-    if len(found) == 1:
-        raise BmcliError(
-            f"target '{name}': every training row has the class '{found[0]}', so there is nothing to learn.",
-            path=f"data.targets.{name}",
-        )
-    classes = found if options.classes is None else tuple(str(each) for each in options.classes)
-    unseen = sorted(set(classes) - set(found))
-    column = Column(
-        name=name,
-        kind="category",
-        shape=(),
-        dtype="int32",
-        raw_dtype="string" if cells.is_text(rows) else "int64",
-        classes=classes,
-    )
-    encode(rows, column)
-    if unseen:
+    found = classes_of(name, rows)
+    classes = spelled(options.classes) or found
+    column = class_column(name, "category", rows, classes)
+    if unseen := sorted(set(classes) - set(found)):
         raise BmcliError(
             f"target '{name}': no training row has the class '{unseen[0]}'.",
             path=f"data.targets.{name}.classes",
@@ -57,8 +43,7 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
 
 def check(rows: Raw, options: Options) -> None:
     """Refuses a missing class, and one that is not among those that are told."""
-    told = cells.vocabulary(rows) if options.classes is None else tuple(str(each) for each in options.classes)
-    indices(rows, told)
+    check_classes(rows, options.classes)
 
 
 def encode(rows: Raw, column: Column) -> np.ndarray:

@@ -1,15 +1,15 @@
-"""Labels: any number of them a row, none included."""
+"""Labels: any number of them a row, none included, in one cell or in a column each."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from bmcli import cells, parts
 from bmcli.cells import Raw, RowFault
-from bmcli.data.targets import Names
+from bmcli.data.targets import Names, spelled
 from bmcli.errors import BmcliError
 from bmcli.recipe.fields import Kind, fault
 from bmcli.specs import Column
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Options(Kind):
     """Several labels a row, in one cell; an empty cell is a row without any.
 
-    An array `(rows, labels)` of 0 and 1 tells them, too.
+    Or a column of yes and no for each of them: `columns`. An array `(rows, labels)` of 0 and 1 tells them, too.
     """
 
     kind: Literal["labels"] = "labels"
@@ -32,6 +32,11 @@ class Options(Kind):
         description="All labels in the order of their indices; by default the training rows', sorted. Of an array "
         "their names, by default the numbers of its columns.",
     )
+    columns: Annotated[tuple[str, ...], Field(min_length=2)] | None = Field(
+        default=None,
+        description="Columns of the source, one for each label and called like it, that hold 1 or 0, yes or no, true "
+        "or false. The target's own name is then free; `separator` divides the labels that `predict` writes.",
+    )
 
     @field_validator("separator")
     @classmethod
@@ -40,25 +45,34 @@ class Options(Kind):
             raise fault("separator", "expected a character that is no space.", "Write separator: ';'.")
         return value
 
+    @field_validator("columns")
+    @classmethod
+    def _columns_are_the_classes(cls, value: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        if value is not None and info.data.get("classes") is not None:
+            raise fault("columns", "`classes` does nothing beside `columns`, whose names the labels have.",
+                        "Leave one of them out.")  # fmt: skip
+        return value
+
 
 def fit(name: str, rows: Raw, options: Options) -> Column:
     """The labels of the training rows: whole numbers by size, text by letters; `state` keeps the separator."""
+    rows = _read(rows)
     column = Column(
         name=name,
         kind="labels",
         shape=(),
         dtype="uint8",
         raw_dtype="string" if cells.is_text(rows) else "int64",
-        state={"separator": options.separator},
+        state={"separator": options.separator, **({"columns": list(options.columns)} if options.columns else {})},
     )
-    classes = _named(name, rows, options) if _is_table(rows) else _found(name, rows, options)
+    classes = options.columns or (_named if _is_table(rows) else _found)(name, rows, options)
     fitted = replace(column, shape=(len(classes),), classes=classes)
     counts = encode(rows, fitted).sum(axis=0, dtype="int64")
     if ((counts == 0) | (counts == len(rows))).all():
         raise BmcliError(
             f"target '{name}': every label is in all training rows or in none, so there is nothing to learn.",
             path=f"data.targets.{name}",
-            suggestion=f"Is '{options.separator}' what separates labels?",
+            suggestion="" if _is_table(rows) else f"Is '{options.separator}' what separates labels?",
         )
     if (counts == 0).any():
         unseen = classes[int((counts == 0).argmax())]
@@ -70,17 +84,19 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
 
 
 def check(rows: Raw, options: Options) -> None:
-    """Refuses a label that is not among those that are told, and in an array what is neither 0 nor 1."""
+    """Refuses a label that is not among those that are told, and in arrays and columns what is neither yes nor no."""
+    rows = _read(rows)
     if _is_table(rows):
         _checked(rows, rows.shape[1])
-    elif options.classes is not None:
-        _places(rows, options.separator, tuple(str(each) for each in options.classes))
+    elif told := spelled(options.classes):
+        _places(rows, options.separator, told)
 
 
 def encode(rows: Raw, column: Column) -> np.ndarray:
     """1 where a row has a label and 0 elsewhere, uint8 `(rows, labels)`; an unknown label is a fault."""
     import numpy as np
 
+    rows = _read(rows)
     if _is_table(rows):
         return _checked(rows, len(column.classes))
     owners, places = _places(rows, column.state["separator"], column.classes)
@@ -101,6 +117,43 @@ def point(predictions: np.ndarray, column: Column) -> np.ndarray:
 
 def _is_table(rows: Raw) -> bool:
     return getattr(rows, "ndim", 1) == 2
+
+
+def _read(rows: Any) -> Raw:
+    """The rows as they are, but records of several columns as an array of 0 and 1, uint8 `(rows, labels)`.
+
+    Raises:
+        RowFault: A cell of a record is missing, or neither yes nor no.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    if not (cells.is_text(rows) and pa.types.is_struct(rows.type)):
+        return rows
+    names, fields = [field.name for field in rows.type], rows.flatten()
+    values = np.stack([_yes_or_no(field) for field in fields], axis=1)
+    if np.isnan(values).any():
+        row, label = (int(place) for place in np.argwhere(np.isnan(values))[0])
+        cell = fields[label][row].as_py()
+        received = "nothing" if cell in (None, "") or cell != cell else cells.shown(fields[label], row)
+        raise RowFault(
+            row,
+            f"expected yes or no for '{names[label]}', received {received}.",
+            "Write 1 or 0, yes or no, true or false; or remove the row.",
+        )
+    return values.astype("uint8")
+
+
+def _yes_or_no(column: pa.ChunkedArray) -> np.ndarray:
+    """1, 0, or NaN where a cell is neither; `(rows,)`."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_string(column.type):
+        return cells.booleans(column)[0]
+    values = np.asarray(pc.fill_null(column.cast(pa.float64()), float("nan")))
+    return np.where((values == 0) | (values == 1), values, np.nan)
 
 
 def _split(rows: Raw, separator: str) -> pa.ListArray:
@@ -140,8 +193,8 @@ def _found(name: str, rows: Raw, options: Options) -> tuple[str, ...]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if options.classes is not None:
-        return tuple(str(each) for each in options.classes)
+    if told := spelled(options.classes):
+        return told
     labels = pc.utf8_trim_whitespace(pc.list_flatten(_split(rows, options.separator)))
     found = cells.vocabulary(pa.chunked_array([labels]))
     if not found:
@@ -152,7 +205,7 @@ def _found(name: str, rows: Raw, options: Options) -> tuple[str, ...]:
 def _named(name: str, rows: np.ndarray, options: Options) -> tuple[str, ...]:
     """The names of an array's columns."""
     width = rows.shape[1]
-    names = tuple(str(each) for each in options.classes or range(width))
+    names = spelled(options.classes) or tuple(map(str, range(width)))
     if len(names) != width:
         raise BmcliError(
             f"target '{name}' has {width} labels a row, but {len(names)} are named.",

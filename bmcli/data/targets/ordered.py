@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from bmcli import cells
 from bmcli.cells import Raw
-from bmcli.data.targets import Classes, indices
+from bmcli.data.targets import Classes, check_classes, class_column, classes_of, indices, spelled
 from bmcli.errors import BmcliError
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
@@ -31,12 +30,7 @@ class Options(Kind):
 
 def fit(name: str, rows: Raw, options: Options) -> Column:
     """The categories in their order. One that is told may be absent from the training rows."""
-    found = cells.vocabulary(rows)
-    if len(found) == 1:
-        raise BmcliError(
-            f"target '{name}': every training row has the category '{found[0]}', so there is nothing to learn.",
-            path=f"data.targets.{name}",
-        )
+    found = classes_of(name, rows)
     if options.classes is None and not all(re.fullmatch(r"-?[0-9]+", each) for each in found):
         example = ", ".join(found[:4]) + (", ..." if len(found) > 4 else "")
         raise BmcliError(
@@ -44,22 +38,12 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
             path=f"data.targets.{name}",
             suggestion=f"Write them from the lowest to the highest, as classes: [{example}].",
         )
-    column = Column(
-        name=name,
-        kind="ordered",
-        shape=(),
-        dtype="int32",
-        raw_dtype="string" if cells.is_text(rows) else "int64",
-        classes=found if options.classes is None else tuple(str(each) for each in options.classes),
-    )
-    encode(rows, column)
-    return column
+    return class_column(name, "ordered", rows, spelled(options.classes) or found)
 
 
 def check(rows: Raw, options: Options) -> None:
     """Refuses a missing class, and one that is not among those that are told."""
-    told = cells.vocabulary(rows) if options.classes is None else tuple(str(each) for each in options.classes)
-    indices(rows, told)
+    check_classes(rows, options.classes)
 
 
 def encode(rows: Raw, column: Column) -> np.ndarray:

@@ -370,3 +370,34 @@ def test_nothing_is_left_in_the_cache(file: Path, tmp_path: Path, monkeypatch: p
     rows = read(file, "a\n1\n")
     assert list((tmp_path / "own").iterdir()) == []
     assert rows.columns["a"].to_pylist() == ["1"]
+
+
+RAGGED = 'a,b\n1,2\n3\n4,5,6\n"x\ny",8\n\n9,10\n11,12,\n'
+
+
+def test_ragged_rows_can_be_left_out_and_counted(file: Path) -> None:
+    file.write_text(RAGGED)
+    rows = csv.read_unbroken(csv.Options(path=str(file)))
+    assert (rows.broken, len(rows)) == (3, 3)
+    assert rows.columns["a"].to_pylist() == ["1", "x\ny", "9"]
+    assert [rows.where(row) for row in range(3)] == [f"{file}:{line}" for line in (2, 5, 8)]
+
+
+def test_ragged_rows_of_every_file_count(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.csv.gz"):
+        write = gzip.open if name.endswith(".gz") else open
+        with write(tmp_path / name, "wt") as packed:
+            packed.write(RAGGED)
+    rows = csv.read_unbroken(csv.Options(path=str(tmp_path)))
+    assert (rows.broken, len(rows)) == (6, 6)
+
+
+def test_a_table_without_a_whole_row_is_a_fault(file: Path) -> None:
+    file.write_text("a,b\n1\n2,3,4\n")
+    with pytest.raises(BmcliError, match="no record has 2 cells as the header"):
+        csv.read_unbroken(csv.Options(path=str(file)))
+
+
+def test_nothing_is_broken_where_every_row_is_whole(file: Path) -> None:
+    file.write_text("a,b\n1,2\n")
+    assert csv.read_unbroken(csv.Options(path=str(file))).broken == 0

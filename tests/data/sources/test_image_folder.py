@@ -283,5 +283,5 @@ def test_a_column_or_table_that_is_not_there_is_a_fault(folder: Path, table: Pat
 def test_options_that_do_nothing_are_faults() -> None:
     with pytest.raises(ValueError, match="`column` does nothing without `table`"):
         image_folder.Options(path="x", column="file")
-    with pytest.raises(ValueError, match=r"no source reads 'x.xlsx'"):
+    with pytest.raises(ValueError, match=r"'x.xlsx' is no table by its name"):
         image_folder.Options(path="x", table="x.xlsx")

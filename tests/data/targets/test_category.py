@@ -87,3 +87,9 @@ def test_a_training_class_that_was_not_asked_for_is_a_fault() -> None:
 def test_asked_classes_are_two_or_more_that_differ(classes: tuple[str, ...], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         category.Options(classes=classes)
+
+
+def test_a_class_for_nearly_every_row_is_a_fault() -> None:
+    with pytest.raises(BmcliError, match="nearly every training row has a class of its own, as 'c0'"):
+        fit(text(*(f"c{n}" for n in range(60))))
+    assert len(fit(text(*(f"c{n}" for n in range(60)), *(f"c{n}" for n in range(60)))).classes) == 60

@@ -7,8 +7,9 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from bmcli.cells import RowFault
-from bmcli.data.targets import labels
+from bmcli.cells import Blobs, RowFault, take
+from bmcli.data.columns import joined
+from bmcli.data.targets import columns_of, labels
 from bmcli.errors import BmcliError
 
 
@@ -126,3 +127,67 @@ def test_a_wrong_option_is_a_fault(options: dict[str, Any], message: str) -> Non
 
 def test_a_label_is_told_if_it_is_more_probable_than_not() -> None:
     assert labels.point(np.array([[0.5, 0.51], [0.49, 1.0]]), fit(ROWS)).tolist() == [[0, 1], [0, 1]]
+
+
+def records(**columns: Any) -> pa.ChunkedArray:
+    return joined(columns, tuple(columns))
+
+
+TOPICS = {"columns": ("sport", "art")}
+
+
+@pytest.mark.parametrize(
+    ("sport", "art"),
+    [
+        (text("yes", "No", " T "), text("0", "1", "0")),
+        (np.array([1, 0, 1]), np.array([0.0, 1.0, 0.0])),
+        (np.array([True, False, True]), pa.chunked_array([["off"], ["on", "FALSE"]], pa.string())),
+    ],
+)
+def test_columns_of_yes_and_no_are_labels(sport: Any, art: Any) -> None:
+    rows = records(sport=sport, art=art)
+    column = fit(rows, **TOPICS)
+    assert (column.classes, column.shape, column.dtype) == (("sport", "art"), (2,), "uint8")
+    assert labels.encode(rows, column).tolist() == [[1, 0], [0, 1], [1, 0]]
+    assert labels.encode(take(rows, np.array([1, 2])), column).tolist() == [[0, 1], [1, 0]]
+    assert columns_of(column) == ("sport", "art")
+    labels.check(rows, labels.Options(**TOPICS))
+
+
+@pytest.mark.parametrize(
+    ("art", "received"),
+    [
+        (text("0", "maybe"), "'maybe'"),
+        (text("0", None), "nothing"),
+        (text("0", ""), "nothing"),
+        (np.array([0.0, 0.5]), r"0\.5"),
+        (np.array([0.0, np.nan]), "nothing"),
+        (np.array([0, 2]), "2"),
+    ],
+)
+def test_a_cell_that_is_neither_yes_nor_no_names_its_column(art: Any, received: str) -> None:
+    rows = records(sport=np.array([1, 0]), art=art)
+    for read in (lambda: fit(rows, **TOPICS), lambda: labels.check(rows, labels.Options(**TOPICS))):
+        with pytest.raises(RowFault, match=f"expected yes or no for 'art', received {received}") as caught:
+            read()
+        assert caught.value.row == 1
+
+
+def test_a_label_that_no_training_row_has_is_a_fault() -> None:
+    with pytest.raises(BmcliError, match="no training row has the label 'art'"):
+        fit(records(sport=np.array([1, 0]), art=np.array([0, 0])), **TOPICS)
+
+
+@pytest.mark.parametrize("column", [np.zeros((2, 3)), Blobs(np.arange(2), lambda row: b"")])
+def test_columns_of_several_values_are_no_labels(column: Any) -> None:
+    with pytest.raises(BmcliError, match="column 'art': expected one value a row, received"):
+        records(sport=np.array([1, 0]), art=column)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"columns": ("a",)}, "at least 2"), ({"columns": ("a", "b"), "classes": ("a", "b")}, "`classes` does nothing")],
+)
+def test_columns_are_several_and_stand_alone(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        labels.Options(**options)

@@ -56,7 +56,7 @@ def test_an_unknown_or_missing_category_is_a_fault(cell: str | None, message: st
 
 
 def test_one_category_is_a_fault() -> None:
-    with pytest.raises(BmcliError, match="every training row has the category 'good'"):
+    with pytest.raises(BmcliError, match="every training row has the class 'good'"):
         fit(text("good", "good"), classes=GRADES)
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from bmcli.specs import SPLITS
+from bmcli.data.preparation import encode_rows
+from bmcli.data.sources import csv
+from bmcli.errors import BmcliError
+from bmcli.specs import SPLITS, DataSpec
 from tests.data.conftest import cache, file
 from tests.data.test_preparation import faults, run
 
@@ -79,3 +83,86 @@ def test_a_cell_that_cannot_be_learned_is_named_by_its_line(
     file.write_text(text)
     (fault,) = faults(cache, **data)
     assert message in fault.message
+
+
+SPORT, ART = np.arange(90) % 2, np.arange(90) // 2 % 2
+TOPICS = {"topics": {"kind": "labels", "columns": ("sport", "art")}}
+
+
+def topics(path: Path, **data: Any) -> dict[str, Any]:
+    """90 rows with a column for each of two labels; x counts them."""
+    lines = [f"{n},{n % 7},{('no', 'Yes')[SPORT[n]]},{ART[n]}\n" for n in range(90)]
+    path.write_text("x,z,sport,art\n" + "".join(lines))
+    return {"source": {"kind": "csv", "path": str(path)}, "targets": TOPICS, **data}
+
+
+def test_columns_of_labels_are_the_target_and_no_inputs(cache: Path, file: Path) -> None:
+    prepared = run(cache, **topics(file, inputs=None))
+    assert [column.name for column in prepared.spec.inputs] == ["x", "z"]
+    assert prepared.spec.target("topics").classes == ("sport", "art")
+    state = prepared.spec.input("x").state
+    for split in SPLITS:
+        rows = prepared.split(split)
+        x = np.rint(state["offset"][0] + rows.inputs["x"][:, 0] * state["scale"][0]).astype(int)
+        np.testing.assert_array_equal(rows.targets["topics"], np.stack([SPORT[x], ART[x]], axis=1))
+
+
+def test_a_new_table_is_encoded_by_the_columns_of_labels(cache: Path, file: Path) -> None:
+    spec = DataSpec.from_json(json.loads(json.dumps(run(cache, **topics(file)).spec.to_json())))
+    rows = csv.read(csv.Options(path=str(file)))
+    encoded = encode_rows(rows, spec, with_targets=True)
+    np.testing.assert_array_equal(encoded.targets["topics"], np.stack([SPORT, ART], axis=1))
+    file.write_text("x,z,sport\n1,2,1\n")
+    rows = csv.read(csv.Options(path=str(file)))
+    assert set(encode_rows(rows, spec, with_targets=False).inputs) == {"x", "z"}
+    with pytest.raises(BmcliError, match="no column 'art'"):
+        encode_rows(rows, spec, with_targets=True)
+
+
+def test_what_the_columns_of_labels_are_called_decides_nothing_but_the_labels(cache: Path, file: Path) -> None:
+    by_hash = {"split": {"hash": True}}
+    plain = run(cache, **topics(file, **by_hash))
+    alone = run(cache, **topics(file, targets={"sport": "category"}, inputs={"x": "number"}, **by_hash))
+    assert plain.spec.counts == alone.spec.counts
+    assert plain.spec.key != run(cache, **topics(file, targets=_of("art", "sport"), **by_hash)).spec.key
+
+
+def _of(*columns: str) -> dict[str, Any]:
+    return {"topics": {"kind": "labels", "columns": columns}}
+
+
+def test_a_sample_or_strata_may_be_by_one_of_the_labels(cache: Path, file: Path) -> None:
+    prepared = run(cache, **topics(file, sample={"balance": "sport"}, split={"stratify": "art"}))
+    assert prepared.spec.stratified == "art"
+    counts = prepared.split("train").targets["topics"][:, 0]
+    assert counts.sum() * 2 == len(counts)
+
+
+def test_a_bad_label_follows_the_policy(cache: Path, file: Path) -> None:
+    data = topics(file)
+    for old, new in {"\n3,3,Yes,1\n": "\n3,3,perhaps,1\n", "\n8,1,no,0\n": "\n8,1,no,\n"}.items():
+        assert old in file.read_text()
+        file.write_text(file.read_text().replace(old, new))
+    (fault,) = faults(cache, **data)
+    assert fault.message == f"{file}:5  column 'topics': expected yes or no for 'sport', received 'perhaps'."
+    changed = file.read_text()
+    for policy in ("skip", "fill"):
+        data = topics(file, invalid=policy)
+        file.write_text(changed)
+        spec = run(cache, **data).spec
+        assert (spec.invalid, spec.skipped, sum(spec.counts.values())) == ({"topics": 2}, 2, 88)
+
+
+@pytest.mark.parametrize(
+    ("targets", "data", "message", "path"),
+    [
+        (_of("sport", "arts"), {}, "no column 'arts'. Did you mean 'art'?", "data.targets.topics.columns.1"),
+        ({"z": {"kind": "labels", "columns": ("sport", "art")}}, {"inputs": {"x": "number"}},
+         "the data has a column 'z', too", "data.targets.z"),
+    ],
+)  # fmt: skip
+def test_columns_of_labels_must_be_there_and_the_name_free(
+    cache: Path, file: Path, targets: Any, data: Any, message: str, path: str
+) -> None:
+    (fault,) = faults(cache, **topics(file, **{**data, "targets": targets}))
+    assert (message in f"{fault.message} {fault.suggestion}", fault.path) == (True, path)
