@@ -62,10 +62,10 @@ def _seen(recipe: Recipe, prepared: Prepared, column: Column, cache: Path) -> tu
     import numpy as np
 
     training.placed(recipe.on_one_device(), cache)
-    from bmcli.training import augment, feed  # after the start, which keeps TensorFlow quiet
+    from bmcli.training import augment, orders  # after the start, which keeps TensorFlow quiet
 
     split = prepared.split("train")
-    rows = np.asarray(feed.order(recipe.seed, 0, len(split))[: COLUMNS * ROWS])
+    rows = np.asarray(orders.Orders(recipe, prepared).of(0)[: COLUMNS * ROWS])
     pixels = augment.pictures(recipe, prepared, rows)[column.name].astype("float32")
     low, high = column.state["range"]
     pixels = np.clip((pixels - low) / (high - low or 1.0), 0.0, 1.0)

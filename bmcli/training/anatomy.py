@@ -42,6 +42,7 @@ class Memory:
     """Bytes that a training step needs on one device, rows aside.
 
     Args:
+        optimizer: Its slots, and averages of the weights.
         activations: What the forward pass computes for the examples of a part of a batch, all of it counted as kept for
             the backward pass. XLA fuses operations and needs less; workspaces of kernels come on top.
     """
@@ -85,12 +86,12 @@ def shortened(found: Sequence[Layer], most: int) -> list[Layer]:
 
 def memory(steps: Steps) -> Memory:
     """What a step of some training takes."""
-    model = steps.network.model
+    model, averages = steps.network.model, steps.average.variables if steps.average else []
     examples = -(-steps.batch // (steps.parts * steps.placement.replicas))
     return Memory(
         weights=sum(map(variable_bytes, model.variables)),
         gradients=sum(map(variable_bytes, model.trainable_variables)),
-        optimizer=sum(map(variable_bytes, steps.optimizer.variables)),
+        optimizer=sum(map(variable_bytes, [*steps.optimizer.variables, *averages])),
         activations=examples * _activation_bytes(steps.network),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,24 +17,22 @@ import tensorflow as tf
 
 from bmcli import parts
 from bmcli.errors import BmcliError, Interrupted, RunFailed
-from bmcli.recipe.schema import Recipe
+from bmcli.recipe.schema import MOMENTUM, Recipe
 from bmcli.runs import Run
 from bmcli.specs import Prepared
 from bmcli.training import augment, batch, checkpoint, compiled, jit, optimizers
 from bmcli.training import feed as feeds
-from bmcli.training.callbacks import Callbacks, Directions
-from bmcli.training.feed import order
+from bmcli.training.averages import Average, EpochMean, MovingAverage, ScheduleFree
+from bmcli.training.callbacks import Callbacks, Directions, require_direction
 from bmcli.training.meters import Meters
 from bmcli.training.network import Network
 from bmcli.training.normalization import Estimation
+from bmcli.training.orders import Orders
 from bmcli.training.profile import Profile
 from bmcli.training.step import (
     NO_STEP,
     PLAIN,
-    Average,
     Compilation,
-    EpochMean,
-    MovingAverage,
     Pass,
     Steps,
 )
@@ -144,10 +142,12 @@ class Trainer:
         self.augment = augment.build(recipe, prepared.spec)
         mixes = self.augment is not None and self.augment.mixes
         self.feed = feeds.make(prepared.split("train"), recipe.runtime, placement, whole=mixes)
+        self.orders = Orders(recipe, prepared)
         self.meters = Meters(network, recipe.metrics(), placement)
         self.validation = _validation(network, prepared, recipe, placement)
         self.directions = _directions(self.meters, self.validation is not None)
         self.select = _known_metric(train.select.metric, self.directions, "train.select.metric")
+        require_direction(self.select, self.directions, "train.select.metric")
         if train.stop.metric is not None:
             _known_metric(train.stop.metric, self.directions, "train.stop.metric")
         if train.stop.overfit is not None and self.validation is None:
@@ -162,7 +162,8 @@ class Trainer:
         self.optimizer = self._built_optimizer(self.steps_in_all)
         self.average = self._made_average()
         # An exponential average follows the weights closely, so that their moving statistics do for it.
-        self._estimation = Estimation(network.model, self.feed, self.batch, placement) if train.swa else None
+        estimates = train.swa is not None or train.schedule_free
+        self._estimation = Estimation(network.model, self.feed, self.batch, placement) if estimates else None
         self.rates = optimizers.layer_rates(
             train.layer_rates, [variable.path for variable in network.model.trainable_variables]
         )
@@ -201,6 +202,11 @@ class Trainer:
         with self.placement.strategy.scope():
             if train.ema is not None:
                 return MovingAverage(weights, train.ema)
+            if train.schedule_free:
+                _require_no_constraints(weights)
+                options = train.optimizer.options
+                beta = options[MOMENTUM[train.optimizer.kind]]
+                return ScheduleFree(weights, self.optimizer, beta, options.get("beta_2", 0.0))
             if train.swa is None:
                 return None
             epochs = math.ceil(self.steps_in_all / self.steps_per_epoch)
@@ -241,7 +247,7 @@ class Trainer:
 
     def order_of(self, epoch: int) -> tf.Tensor:
         """The rows in the order of an epoch, which counts from 0."""
-        return order(self.recipe.seed, epoch, self.feed.count)
+        return self.orders.of(epoch)
 
     def train(self, watch: Watcher) -> Outcome:
         """Trains to the end, or until a signal.
@@ -463,7 +469,8 @@ class Trainer:
             return
         self.average.swap()
         try:
-            with self._estimation.estimated(self.order_of(self.progress.epoch)) if self._estimation else nullcontext():
+            rows = self.orders.shuffled(self.progress.epoch)
+            with self._estimation.estimated(rows) if self._estimation else nullcontext():
                 yield
         finally:
             self.average.swap()
@@ -614,6 +621,16 @@ def _known_metric(metric: str, directions: Directions, path: str) -> str:
             hint = "There are no validation rows; give data.split a validation share."
         raise BmcliError(f"no metric '{metric}' is measured while training.", path=path, suggestion=hint)
     return metric
+
+
+def _require_no_constraints(weights: Sequence[Any]) -> None:
+    """Refuses weights with constraints, which the mean of schedule-free steps would not keep."""
+    bound = [weight.path for weight in weights if weight.constraint is not None]
+    if bound:
+        raise BmcliError(
+            f"weight '{bound[0]}' has a constraint, which the mean of schedule-free steps would not keep.",
+            path="train.schedule_free", suggestion="Leave one of them out.",
+        )  # fmt: skip
 
 
 def _refusable(path: str, build: Any) -> Any:

@@ -15,7 +15,7 @@ from bmcli.errors import BmcliError, Fault
 from bmcli.layers.keras_objects import make
 from bmcli.recipe.check import dotted
 from bmcli.recipe.fields import KerasObject
-from bmcli.recipe.schema import TrainOptions
+from bmcli.recipe.schema import MOMENTUM, TrainOptions
 
 
 @keras.saving.register_keras_serializable(package="bmcli")
@@ -53,10 +53,12 @@ class ShareSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def build(train: TrainOptions, steps: int) -> keras.optimizers.Optimizer:
-    """The optimizer with its schedule, for a run of `steps` steps at most."""
+    """The optimizer with its schedule, for a run of `steps` steps at most; without momentum if it is schedule-free."""
     described = train.optimizer
+    # Schedule-free learning has a use of its own for it.
+    plain = {MOMENTUM[described.kind]: 0.0} if train.schedule_free else {}
     optimizer = make(
-        "optimizers", KerasObject(described.kind, {**described.options, "learning_rate": _rate(train, steps)})
+        "optimizers", KerasObject(described.kind, {**described.options, **plain, "learning_rate": _rate(train, steps)})
     )
     return keras.optimizers.LossScaleOptimizer(optimizer) if train.precision == "mixed_float16" else optimizer
 

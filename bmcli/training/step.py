@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from bmcli.training import dropout
 from bmcli.training.augment import Augment
+from bmcli.training.averages import Average
 from bmcli.training.feed import Block, Feed, batches, gather, part
 from bmcli.training.meters import Meters
 from bmcli.training.network import Network
@@ -321,12 +322,13 @@ class Steps:
     def _apply(self, gradients: Sequence[Any], loss: Any) -> Any:
         weights = self.network.model.trainable_variables
         before = {place: tf.identity(weights[place].value) for place in self.rates}
+        noted = None if self.average is None else self.average.before_step()
         self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
         # The change is scaled and not the gradient, whose size means nothing to Adam and its like.
         for place, value in before.items():
             weights[place].assign(value + self.rates[place] * (weights[place].value - value))
         if self.average is not None:
-            self.average.after_step(self.optimizer.iterations)
+            self.average.after_step(self.optimizer.iterations, noted)
         return loss
 
 
@@ -346,73 +348,6 @@ def share(rows: Any, replicas: int) -> tuple[Any, Any]:
     each = -(-size // replicas)
     places = number * each + tf.range(each)
     return tf.gather(rows, tf.minimum(places, size - 1)), tf.cast(places < size, tf.float32)
-
-
-class Average:
-    """Averages of weights, which are measured and kept in their place."""
-
-    def __init__(self, weights: Sequence[Any]) -> None:
-        self.weights = list(weights)
-        self.variables = [keras.Variable(weight.numpy(), trainable=False, name="average") for weight in weights]
-
-    def after_step(self, step: Any) -> None:
-        """Takes up the weights after a step, inside the compiled step; `step` counts from 1."""
-
-    def after_epoch(self, epoch: int) -> None:
-        """Takes up the weights after an epoch, which counts from 1."""
-
-    def begun(self, epoch: int) -> bool:
-        """Whether there is an average after an epoch."""
-        return True
-
-    def swap(self) -> None:
-        """Puts the averages into the network and its weights in their place, or back."""
-        for average, weight in zip(self.variables, self.weights, strict=True):
-            kept = weight.numpy()
-            weight.assign(average.numpy())
-            average.assign(kept)
-
-
-class MovingAverage(Average):
-    """Exponential moving averages (Polyak and Juditsky 1992).
-
-    The first steps count more, as `min(momentum, (1 + step) / (10 + step))`, so that the initial weights are forgotten
-    soon.
-    """
-
-    def __init__(self, weights: Sequence[Any], momentum: float) -> None:
-        super().__init__(weights)
-        self.momentum = momentum
-
-    def after_step(self, step: Any) -> None:
-        done = tf.cast(step, tf.float32)
-        rate = 1.0 - tf.minimum(self.momentum, (1.0 + done) / (10.0 + done))
-        for average, weight in zip(self.variables, self.weights, strict=True):
-            average.assign(average.value + rate * (weight.value - average.value))
-
-
-class EpochMean(Average):
-    """The plain mean of the weights at the ends of epochs (Izmailov et al. 2018, algorithm 1).
-
-    Args:
-        first: The first epoch whose weights count.
-    """
-
-    def __init__(self, weights: Sequence[Any], first: int) -> None:
-        super().__init__(weights)
-        self.first = first
-
-    def after_epoch(self, epoch: int) -> None:
-        if not self.begun(epoch):
-            return
-        # The first weights replace what was there: more epochs than were planned may begin the average anew.
-        share = np.float32(1 / (epoch - self.first + 1))
-        for average, weight in zip(self.variables, self.weights, strict=True):
-            before, value = average.numpy(), weight.numpy()
-            average.assign(value if epoch == self.first else before + share * (value - before))
-
-    def begun(self, epoch: int) -> bool:
-        return epoch >= self.first
 
 
 class Pass:

@@ -7,6 +7,8 @@ import keras
 from bmcli.training import anatomy
 from bmcli.training.anatomy import Layer
 
+from .conftest import MakeTrainer
+
 
 def test_models_inside_are_flattened() -> None:
     inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(2)], name="inner")
@@ -33,3 +35,12 @@ def test_the_middle_of_a_long_network_becomes_one_line() -> None:
     ]  # fmt: skip
     assert sum(layer.parameters for layer in short) == sum(range(30))
     assert anatomy.shortened(long[:9], 9) == long[:9]
+
+
+def test_averages_take_memory_beside_the_slots_of_the_optimizer(make_trainer: MakeTrainer) -> None:
+    plain, moving, free = (
+        anatomy.memory(make_trainer("runtime.jit=false", *more).steps)
+        for more in ((), ("train.ema=0.9",), ("train.schedule_free=true",))
+    )
+    assert moving.optimizer == plain.optimizer + plain.gradients
+    assert free.optimizer == plain.optimizer + 2 * plain.gradients + 8, "two copies of the weights, and a sum"

@@ -1,4 +1,4 @@
-"""Stochastic weight averaging: the plain mean of the weights at the ends of the last epochs."""
+"""Averages of weights: the plain mean of the last epochs, and the mean of schedule-free steps."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from bmcli.errors import BmcliError
 from bmcli.training import checkpoint, normalization
 from bmcli.training.feed import gather, order
 from bmcli.training.loop import Trainer
+from bmcli.training.step import losses
 
 from .conftest import MakeTrainer, Silent, same, weights_of
 from .test_going_on import assert_same_training, resumed
@@ -85,16 +88,18 @@ def test_a_training_stopped_among_averaged_epochs_goes_on_to_the_same_bits(make_
     assert_same_training(resumed(make_trainer, short.run, *settings), whole)
 
 
-NORMALIZED = ("model.normalization=batch", "train.swa.start=0.5", "runtime.jit=false", "train.select.metric=last")
+NORMALIZED = ("model.normalization=batch", "runtime.jit=false", "train.select.metric=last")
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize(
+    ("average", "replicas"), [("train.swa.start=0.5", 1), ("train.swa.start=0.5", 2), ("train.schedule_free=true", 1)]
+)
 def test_moving_statistics_are_those_of_the_mean_weights(
-    make_family: MakeTrainer, monkeypatch: pytest.MonkeyPatch, replicas: int
+    make_family: MakeTrainer, monkeypatch: pytest.MonkeyPatch, average: str, replicas: int
 ) -> None:
     """The first layer's, by hand: means over the full batches of what each replica sees with the mean weights."""
     monkeypatch.setattr(normalization, "_BATCHES_AT_ONCE", 1)
-    trainer = make_family("mlp", *NORMALIZED, "model.dropout=0.5", rows=35, replicas=replicas)
+    trainer = make_family("mlp", *NORMALIZED, average, "model.dropout=0.5", rows=35, replicas=replicas)
     assert trainer.feed.count // trainer.batch == 4
     trainer.train(Silent())
     model = trainer.network.model
@@ -121,3 +126,101 @@ def test_estimating_statistics_changes_nothing_in_the_training(make_trainer: Mak
     last = [checkpoint.restore(trainer.run.checkpoints)[0].groups["variables"] for trainer in (averaged, plain)]
     assert same(last[0][: len(last[1])], last[1])
     assert found.rows[-1]["validation/loss"] != pytest.approx(expected.rows[-1]["validation/loss"], abs=1e-6)
+
+
+def gradients_at(trainer: Trainer, weights: list[np.ndarray], epoch: int, first: int, size: int) -> list[np.ndarray]:
+    """Gradients of the mean loss of some rows in the order of an epoch, where the network has these weights."""
+    model = trainer.network.model
+    for weight, value in zip(model.trainable_variables, weights, strict=True):
+        weight.assign(value.astype("float32"))
+    rows = order(trainer.recipe.seed, epoch, trainer.feed.count)
+    trainer.feed.open(rows, size)
+    examples = gather(trainer.feed.block(0, 1).data, rows[first : first + size])
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(losses(trainer.network, examples, model(examples["inputs"], training=True)))
+    return [gradient.numpy().astype("float64") for gradient in tape.gradient(loss, model.trainable_variables)]
+
+
+def by_the_paper(
+    trainer: Trainer, rates: list[float], factors: list[float], beta: float, beta_2: float | None, decay: float
+) -> list[np.ndarray]:
+    """Algorithm 1 of Defazio et al. 2024 in double precision, three steps an epoch: x at the end.
+
+    Args:
+        rates: The learning rate of each step, for Adam before its correction.
+        factors: Of the learning rate of each weight.
+        beta_2: Of Adam; None is gradient descent.
+    """
+    x = [weight.numpy().astype("float64") for weight in trainer.network.model.trainable_variables]
+    z, v, total = list(x), [np.zeros_like(each) for each in x], 0.0
+    for t, rate in enumerate(rates, 1):
+        y = [(1 - beta) * each_z + beta * each_x for each_x, each_z in zip(x, z, strict=True)]
+        g = gradients_at(trainer, y, (t - 1) // 3, (t - 1) % 3 * 40, 40)
+        corrected = rate
+        if beta_2 is not None:
+            v = [beta_2 * each_v + (1 - beta_2) * each_g**2 for each_v, each_g in zip(v, g, strict=True)]
+            g = [each_g / (np.sqrt(each_v) + 1e-4) for each_v, each_g in zip(v, g, strict=True)]
+            corrected = rate * np.sqrt(1 - beta_2**t)
+        z = [
+            each_z - factor * (corrected * each_g + rate * decay * each_y)
+            for each_y, each_z, each_g, factor in zip(y, z, g, factors, strict=True)
+        ]
+        total += corrected**2
+        c = corrected**2 / total
+        x = [(1 - c) * each_x + c * each_z for each_x, each_z in zip(x, z, strict=True)]
+    return x
+
+
+SCHEDULE_FREE = (*KEPT, "train.schedule_free=true", "train.epochs=2", "train.batch_size=40")
+SGD = "train.optimizer={kind: sgd, learning_rate: 0.5, momentum: 0.8}"
+ADAMW = "train.optimizer={kind: adamw, learning_rate: 0.1, beta_1: 0.8, beta_2: 0.95, epsilon: 1e-4, weight_decay: 0.5}"
+
+
+@pytest.mark.parametrize("warmup", [pytest.param(0.0, marks=pytest.mark.slow), 0.5])
+@pytest.mark.parametrize(
+    ("optimizer", "rate", "beta_2", "decay"), [(SGD, 0.5, None, 0.0), (ADAMW, 0.1, 0.95, 0.5)], ids=["sgd", "adamw"]
+)
+def test_schedule_free_steps_are_those_of_the_paper(
+    make_trainer: MakeTrainer, optimizer: str, rate: float, beta_2: float | None, decay: float, warmup: float
+) -> None:
+    settings = (*SCHEDULE_FREE, optimizer, f"train.schedule={{kind: constant, warmup: {warmup}}}")
+    ours, plain = make_trainer(*settings), make_trainer(*settings)
+    rates = [rate * min(step / 3, 1) if warmup else rate for step in range(1, 7)]
+    expected = by_the_paper(plain, rates, [1.0] * len(plain.average.weights), 0.8, beta_2, decay)
+    watch = Silent()
+    ours.train(watch)
+    assert (ours.progress.step, ours.feed.count) == (6, 120)
+    for weight, mean in zip(ours.network.model.trainable_variables, expected, strict=True):
+        np.testing.assert_allclose(weight.numpy(), mean, atol=1e-6)
+    assert ours.validation.measure()["loss"] == pytest.approx(watch.rows[-1]["validation/loss"], abs=1e-6)
+    last = checkpoint.restore(ours.run.checkpoints)[0].groups["variables"]
+    assert not same(last[: len(expected)], weights_of(ours)[: len(expected)]), "the network trains with other weights"
+
+
+def test_rates_of_layers_scale_schedule_free_steps(make_trainer: MakeTrainer) -> None:
+    settings = (*SCHEDULE_FREE, ADAMW, "train.layer_rates={'*/kernel': 0.25, '*/bias': 0.0}")
+    ours, plain = make_trainer(*settings), make_trainer(*settings)
+    names = [weight.path for weight in plain.network.model.trainable_variables]
+    factors = [0.25 if name.endswith("/kernel") else 0.0 if name.endswith("/bias") else 1.0 for name in names]
+    expected = by_the_paper(plain, [0.1] * 6, factors, 0.8, 0.95, 0.5)
+    ours.train(Silent())
+    for weight, mean in zip(ours.network.model.trainable_variables, expected, strict=True):
+        np.testing.assert_allclose(weight.numpy(), mean, atol=1e-6)
+
+
+def test_steps_that_overflow_in_half_precision_count_for_nothing(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(*SCHEDULE_FREE, "train.precision=mixed_float16", "train.stop.steps=1")
+    trainer.optimizer.dynamic_scale.assign(1e38)
+    before = [variable.numpy() for variable in [*trainer.network.model.weights, *trainer.average.variables]]
+    trainer.train(Silent())
+    assert float(trainer.optimizer.dynamic_scale.numpy()) == pytest.approx(0.5e38)
+    after = [variable.numpy() for variable in [*trainer.network.model.weights, *trainer.average.variables]]
+    assert same(before, after)
+
+
+def test_weights_with_a_constraint_cannot_be_schedule_free(make_family: MakeTrainer) -> None:
+    join = "{kind: flatten, name: flat, from: image}, {kind: concatenate, from: [flat, age]}"
+    layers = f"[{join}, {{kind: dense, units: 3, kernel_constraint: non_neg}}]"
+    with pytest.raises(BmcliError, match="has a constraint") as caught:
+        make_family("layers", f"model.layers={layers}", "train.schedule_free=true")
+    assert caught.value.faults[0].path == "train.schedule_free"

@@ -57,10 +57,14 @@ def resumed(make: MakeTrainer, run: runs.Run, *settings: str) -> Trainer:
 
 
 DROPOUT_AND_NORM = ("model.normalization=batch", "model.dropout=0.3")
+SCHEDULE_FREE = ("train.schedule_free=true", "train.schedule={kind: constant, warmup: 0.4}")
 PLATEAU = "train.callbacks=[{{kind: reduce_lr_on_plateau, patience: 1, min_delta: {}, cooldown: 1}}]"
 MATRIX: dict[str, tuple[str, ...]] = {
     "ema": ("train.ema=0.9",),
     "swa": ("train.swa.start=0.3", *DROPOUT_AND_NORM),
+    "schedule-free": (*SCHEDULE_FREE, *DROPOUT_AND_NORM),
+    "schedule-free in mixed_float16": (*SCHEDULE_FREE, "train.precision=mixed_float16"),
+    "schedule-free with xla": (*SCHEDULE_FREE, "runtime.jit=true"),
     "layer rates": ("train.layer_rates={'dense/*': 0.1, '*/bias': 0.0}",),
     "gradient accumulation": ("train.gradient_accumulation=3",),
     "mixed_float16": ("train.precision=mixed_float16",),
@@ -75,6 +79,8 @@ MATRIX: dict[str, tuple[str, ...]] = {
 }
 MARKS = {
     "mixed_bfloat16": pytest.mark.slow,
+    "schedule-free in mixed_float16": pytest.mark.slow,
+    "schedule-free with xla": pytest.mark.slow,
     "normalisation and dropout": pytest.mark.slow,  # as with XLA and on replicas
 }
 
@@ -85,7 +91,7 @@ def test_a_training_killed_in_an_epoch_goes_on_to_the_same_bits(
 ) -> None:
     if name == "streaming":
         monkeypatch.setattr(feeds, "BLOCK_BYTES", 2 * 40 * (4 * 4 + 8))  # about two batches
-    jit = () if name == "xla" else ("runtime.jit=false",)
+    jit = () if "xla" in name else ("runtime.jit=false",)
     settings = (*MATRIX[name], *jit, "train.batch_size=40", "train.checkpoint.steps=5")
     whole = make_trainer(*settings)
     whole.train(Silent())
@@ -118,14 +124,14 @@ def test_a_training_may_be_stopped_after_every_step(make_trainer: MakeTrainer) -
     assert_same_training(trainer, whole)
 
 
-STEPS_OF_8 = ("train.batch_size=8", "runtime.jit=true", "train.epochs=2", "train.ema=0.9")
+STEPS_OF_8 = ("train.batch_size=8", "runtime.jit=true", "train.epochs=2")
 # 15 steps an epoch: three programs of 4 steps, and 3 steps one by one.
 PROGRAMS = (*STEPS_OF_8, "runtime.jit_steps=4")
 
 
 @pytest.mark.usefixtures("one_step_a_call")
 def test_steps_that_are_one_program_are_never_divided(make_trainer: MakeTrainer) -> None:
-    settings = (*PROGRAMS, *DROPOUT_AND_NORM, "train.checkpoint.steps=5")
+    settings = (*PROGRAMS, *DROPOUT_AND_NORM, "train.ema=0.9", "train.checkpoint.steps=5")
     whole, trainer = make_trainer(*settings), make_trainer(*settings)
     whole.train(Silent())
     assert whole.steps_per_epoch == 15
@@ -140,11 +146,12 @@ def test_steps_that_are_one_program_are_never_divided(make_trainer: MakeTrainer)
     assert_same_training(trainer, whole)
 
 
+@pytest.mark.parametrize("average", [("train.ema=0.9",), pytest.param(SCHEDULE_FREE, marks=pytest.mark.slow)])
 def test_programs_of_several_steps_learn_what_single_steps_learn(
-    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, average: tuple[str, ...]
 ) -> None:
-    programs, single = make_trainer(*PROGRAMS), make_trainer(*STEPS_OF_8, "runtime.jit_steps=1")
-    streamed = make_trainer(*PROGRAMS, "runtime.feed=streaming")
+    programs, single = make_trainer(*PROGRAMS, *average), make_trainer(*STEPS_OF_8, *average, "runtime.jit_steps=1")
+    streamed = make_trainer(*PROGRAMS, *average, "runtime.feed=streaming")
     monkeypatch.setattr(feeds, "BLOCK_BYTES", 8 * 13 * (4 * 4 + 8))  # about 13 batches
     for trainer in (programs, single, streamed):
         trainer.train(Silent())

@@ -95,6 +95,8 @@ SETTINGS = {
     "cosine": (ADAM, "train.schedule={kind: cosine, warmup: 0.3, floor: 0.1}"),
     "ema": (ADAM, "train.ema=0.9"),
     "swa": (ADAM, "train.swa.start=0.3"),
+    "schedule-free": (ADAM, "train.schedule_free=true", "train.schedule={kind: constant, warmup: 0.3}"),
+    "curriculum": ("data.inputs.text=number", "train.curriculum={epochs: 2}"),
     "layer rates": (
         "train.optimizer={kind: adamw, learning_rate: 1e-2, epsilon: 1e-4, weight_decay: 0.1}",
         "train.layer_rates={'*/kernel': 0.2, 'dense/*': 0.0}",
@@ -103,7 +105,10 @@ SETTINGS = {
 }
 
 
-USUAL = ("sample weights", "accumulation and l2", "global_clipnorm", "adamw", "cosine", "ema", "layer rates")
+USUAL = (
+    "sample weights", "accumulation and l2", "global_clipnorm", "adamw", "cosine", "ema", "schedule-free",
+    "layer rates",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in USUAL else pytest.mark.slow) for n in SETTINGS])
@@ -114,7 +119,7 @@ def test_replicas_learn_the_same_with_each_setting(make_family: MakeTrainer, nam
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in SETTINGS if name not in ("accumulation", "streaming")])
+@pytest.mark.parametrize("name", [name for name in SETTINGS if name not in ("accumulation", "streaming", "curriculum")])
 def test_each_setting_changes_what_is_learned(make_family: MakeTrainer, name: str) -> None:
     """So that the law above is not one of settings without effect."""
     settings = SETTINGS[name]
