@@ -319,12 +319,15 @@ def schema() -> None:
 @output_options
 def list_recipes() -> None:
     """List the built-in recipes."""
+    from itertools import groupby
+
     from bmcli.commands.recipes import describe_all
 
     found = describe_all()
     out = console()
     out.result({"recipes": found})
-    out.table("", ["recipe", "what it does"], [[entry["name"], entry["headline"]] for entry in found])
+    for folder, entries in groupby(found, key=lambda entry: entry["folder"]):
+        out.table("", [folder, "what it does"], [[entry["name"], entry["headline"]] for entry in entries])
 
 
 @cli.command("cp")

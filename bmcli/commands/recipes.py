@@ -11,8 +11,13 @@ from bmcli.recipe.load import built_in
 
 
 def describe_all() -> list[dict[str, str]]:
-    """Name and headline of every built-in recipe; the headline is the second line of its opening comment."""
-    return [{"name": name, "headline": _headline(file)} for name, file in built_in().items()]
+    """Name, folder and headline of every built-in recipe, folder by folder.
+
+    The headline is the second line of its opening comment.
+    """
+    return [
+        {"name": name, "folder": file.parent.name, "headline": _headline(file)} for name, file in built_in().items()
+    ]
 
 
 def _headline(file: Path) -> str:

@@ -71,10 +71,11 @@ def _in_order(faults: Iterable[Fault], recipe: str) -> list[Fault]:
 
 
 def built_in() -> dict[str, Path]:
-    """Recipes that come with bmcli, by name."""
+    """Recipes that come with bmcli, by name; each lies in a folder for its kind of data, as `images`."""
     package = Path(__file__).parent.parent
     folder = next((f for f in (package / "recipes", package.parent / "recipes") if f.is_dir()), None)
-    return {} if folder is None else {file.stem: file for file in sorted(folder.rglob("*.yaml"))}
+    found = [] if folder is None else folder.glob("*/*.yaml")
+    return {file.stem: file for file in sorted(found, key=lambda file: (file.parent.name, file.stem))}
 
 
 def find(target: str) -> tuple[Path, str]:
