@@ -132,20 +132,7 @@ class Run:
         Raises:
             BmcliError: Another process holds it.
         """
-        with (self.folder / ".lock").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                raise BmcliError(
-                    f"{self.shown} is being written by process {file.read().strip() or 'unknown'}.",
-                    suggestion="Wait for it to end, or train again to make another run.",
-                ) from None
-            file.seek(0)
-            file.truncate()
-            file.write(str(os.getpid()))
-            file.flush()
-            # The kernel frees the lock when the process ends, however it ends.
+        with hold(self.folder, "Wait for it to end, or train again to make another run."):
             yield
 
     def held(self) -> bool:
@@ -158,6 +145,33 @@ class Run:
         except OSError:
             return False
         return False
+
+
+@contextlib.contextmanager
+def hold(folder: Path, advice: str) -> Iterator[None]:
+    """Keeps other processes from writing a folder.
+
+    Args:
+        advice: What to do while another process holds it.
+
+    Raises:
+        BmcliError: Another process holds it.
+    """
+    with (folder / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise BmcliError(
+                f"{shown_path(folder)} is being written by process {file.read().strip() or 'unknown'}.",
+                suggestion=advice,
+            ) from None
+        file.seek(0)
+        file.truncate()
+        file.write(str(os.getpid()))
+        file.flush()
+        # The kernel frees the lock when the process ends, however it ends.
+        yield
 
 
 def create(root: Path, name: str) -> Run:

@@ -16,8 +16,7 @@ from bmcli.data import discovery, roles, splits, survey
 from bmcli.data.discovery import Found
 from bmcli.data.roles import Role
 from bmcli.errors import BmcliError
-from bmcli.recipe.nodes import write_scalar
-from bmcli.recipe.render import escaped
+from bmcli.recipe.nodes import escaped, write_scalar
 
 if TYPE_CHECKING:
     from bmcli.data.sources import Rows

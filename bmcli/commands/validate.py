@@ -9,11 +9,12 @@ from typing import Any
 from bmcli import training
 from bmcli.data import files
 from bmcli.errors import BmcliError
-from bmcli.recipe.load import Loaded, load
+from bmcli.recipe.load import Loaded
+from bmcli.recipe.space import load_search
 
 
 def validate(target: str, overrides: Sequence[str], cache: Path | None) -> dict[str, Any]:
-    """Checks the language of a recipe and that its files exist.
+    """Checks the language of a recipe, the values that it searches, and that its files exist.
 
     Args:
         cache: With a folder the data is prepared in it and the model built, too.
@@ -21,7 +22,7 @@ def validate(target: str, overrides: Sequence[str], cache: Path | None) -> dict[
     Raises:
         BmcliError: Every fault found.
     """
-    loaded = load(target, overrides)
+    loaded = load_search(target, overrides)
     try:
         require_files(loaded)
         return {"valid": True, **(_build(loaded, cache) if cache else {})}

@@ -8,7 +8,8 @@ from bmcli import parts
 from bmcli.recipe.fields import Kind
 
 Augment = Mapping[str, Sequence[Kind]]
-"""Augmentations by input, or by a kind of input for all inputs of that kind that are not named themselves."""
+"""Augmentations by input, or by a kind of input for all inputs of that kind that are not named themselves; none leave
+an input as it is."""
 
 Problem = tuple[tuple[str | int, ...], str, str]
 """Where in `data.augment`, what is wrong, what to do."""
@@ -21,15 +22,13 @@ def of_inputs(augment: Augment, kinds: Mapping[str, str]) -> dict[str, tuple[str
         kinds: The kind of each input by its name.
     """
     keys = {name: name if name in augment else kind for name, kind in kinds.items()}
-    return {name: (key, augment[key]) for name, key in keys.items() if key in augment}
+    return {name: (key, augment[key]) for name, key in keys.items() if augment.get(key)}
 
 
 def problem_of_order(augment: Augment) -> Problem | None:
     """What is wrong whatever the data: mixing examples comes last, and is one thing for the whole example."""
     mixing: list[tuple[str, Kind]] = []
     for name, kinds in augment.items():
-        if not kinds:
-            return (name,), "expected at least one augmentation, received none.", "Leave it out."
         for position, each in enumerate(kinds):
             if parts.load("augmentations", each.kind).MIXES:
                 mixing.append((name, each))

@@ -97,9 +97,13 @@ class Checked:
         """The values that `check` accepts, as a schema that stands by itself."""
         raise NotImplementedError
 
+    def dump(self, value: Any) -> Any:
+        """A checked value as plain YAML values; checking them again gives the same value."""
+        return dump(value)
+
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
-            self.check, serialization=core_schema.plain_serializer_function_ser_schema(dump)
+            self.check, serialization=core_schema.plain_serializer_function_ser_schema(self.dump)
         )
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -125,15 +129,20 @@ def checked_mapping(check: Callable[[Any], Any], values: Mapping[str, Any]) -> d
     for name, value in values.items():
         try:
             checked[name] = check(value)
-        except PydanticCustomError as error:
-            details.append(InitErrorDetails(type=error, loc=(name,), input=value))
-        except ValidationError as error:
-            details += [
-                explained({**detail, "loc": (name, *detail["loc"])}) for detail in error.errors(include_url=False)
-            ]
+        except (PydanticCustomError, ValidationError) as error:
+            details += details_at((name,), error, value)
     if details:
         raise ValidationError.from_exception_data("mapping", details)
     return checked
+
+
+def details_at(
+    loc: tuple[str | int, ...], error: PydanticCustomError | ValidationError, value: Any
+) -> list[InitErrorDetails]:
+    """The errors of a value below the one that is checked, as errors of that one."""
+    if isinstance(error, PydanticCustomError):
+        return [InitErrorDetails(type=error, loc=loc, input=value)]
+    return [explained({**detail, "loc": (*loc, *detail["loc"])}) for detail in error.errors(include_url=False)]
 
 
 @dataclass(frozen=True)
@@ -155,6 +164,23 @@ class PartOf(Checked):
 
 
 @dataclass(frozen=True)
+class OneOf(Checked):
+    """A choice among these options by their kind: `{kind: hyperband, factor: 3}`, or the bare name `hyperband`."""
+
+    options: tuple[type[Kind], ...]
+
+    def check(self, value: Any) -> Kind:
+        if isinstance(value, Kind):
+            return value
+        by_kind = {model.model_fields["kind"].default: model for model in self.options}
+        kind, values = _split_kind(value, list(by_kind))
+        return by_kind[kind].model_validate({**values, "kind": kind})
+
+    def json_schema(self) -> dict[str, Any]:
+        return _choice([options_schema(model, model.model_fields["kind"].default) for model in self.options])
+
+
+@dataclass(frozen=True)
 class KerasObject:
     """A Keras object as written in a recipe: its name and the options that differ from Keras' defaults."""
 
@@ -170,12 +196,14 @@ class KerasKind(Checked):
         also: Names to suggest beside the family's own.
         usual: The kind of options that name none.
         complete: Spell out Keras' defaults, so that a resolved recipe keeps them.
+        found: Options that may be `auto`, as they are measured.
     """
 
     family: str
     also: tuple[str, ...] = ()
     usual: str | None = None
     complete: bool = False
+    found: tuple[str, ...] = ()
 
     def check(self, value: Any) -> KerasObject:
         if isinstance(value, KerasObject):
@@ -183,7 +211,8 @@ class KerasKind(Checked):
         if self.usual is not None and isinstance(value, Mapping):
             value = {"kind": self.usual, **value}
         kind, options = _split_kind(value, catalogue.names(self.family), self.also)
-        problems = catalogue.check_options(self.family, kind, options)
+        told = {name: item for name, item in options.items() if not (name in self.found and item == "auto")}
+        problems = catalogue.check_options(self.family, kind, told)
         if problems:
             known = catalogue.entry(self.family, kind)["options"]
             details = [

@@ -11,7 +11,7 @@ from typing import Any
 
 from bmcli import parts
 from bmcli.errors import BmcliError, Fault, Place
-from bmcli.recipe import nodes
+from bmcli.recipe import nodes, search
 from bmcli.recipe.check import check, dotted, place_of, read_steps
 from bmcli.recipe.check import split_path as split_path
 from bmcli.recipe.fields import is_address, shown
@@ -19,7 +19,58 @@ from bmcli.recipe.nodes import Node, Steps
 from bmcli.recipe.schema import Recipe
 
 COMMAND_LINE = "command line"
+SEARCH = "search"
+"""In the place of a file's name: where the values of a candidate come from."""
 PATHS: tuple[Steps, ...] = (("data", "source", "path"), ("data", "source", "table"), ("model", "weights"))
+
+
+@dataclass(frozen=True)
+class Written:
+    """A recipe as it is written: merged with those it extends and with overrides, its variables not filled in yet.
+
+    Args:
+        name: The file's name in messages.
+        faults: What was found on the way; the rest can be judged without it.
+    """
+
+    tree: Node
+    file: Path
+    name: str
+    faults: tuple[Fault, ...] = ()
+
+    def without_search(self) -> Written:
+        """The same without its `tune` section."""
+        return replace(self, tree=_without(self.tree, "tune"))
+
+    def under(self, above: Node) -> Written:
+        """The same with a tree laid over it."""
+        faults = list(self.faults)
+        return replace(self, tree=merge(self.tree, above, faults), faults=tuple(faults))
+
+    def filled(self, faults: list[Fault]) -> Node:
+        """The tree with variables filled in and paths absolute.
+
+        Args:
+            faults: Takes those of variables.
+        """
+        return _absolute_paths(_substitute(self.tree, faults))
+
+    def checked(self) -> Loaded:
+        """The recipe with every default filled in.
+
+        Raises:
+            BmcliError: Every fault at once: those of the recipe first, then those of the recipes it extends, then those
+                of the overrides.
+        """
+        faults = list(self.faults)
+        try:
+            tree = self.filled(faults)
+            recipe = check(tree)
+        except BmcliError as error:
+            raise BmcliError(*in_order([*faults, *error.faults], self.name)) from None
+        if faults:
+            raise BmcliError(*in_order(faults, self.name))
+        return Loaded(recipe, tree, self.file, self)
 
 
 @dataclass(frozen=True)
@@ -29,6 +80,7 @@ class Loaded:
     recipe: Recipe
     tree: Node
     file: Path
+    written: Written
 
     def locate(self, error: BmcliError) -> BmcliError:
         """The same error with the places of its recipe paths filled in."""
@@ -36,6 +88,37 @@ class Loaded:
             fault.at(place_of(self.tree, split_path(fault.path))) if fault.path else fault for fault in error.faults
         )
         return error
+
+    def with_values(self, values: Mapping[str, Any]) -> Loaded:
+        """The recipe of a candidate: these values laid over it, and no `tune` section.
+
+        Args:
+            values: Plain YAML values by dotted path, as in `search.overrides`.
+
+        Raises:
+            BmcliError: The recipe refuses them; each fault names them all.
+        """
+        arguments = search.overrides(values)
+        faults: list[Fault] = []
+        try:
+            above = parse_overrides(arguments, faults, SEARCH)
+            if faults:
+                raise BmcliError(*faults)
+            return self.written.without_search().under(above).checked()
+        except BmcliError as error:
+            candidate = f"The candidate: {' '.join(arguments)}."
+            raise BmcliError(
+                *(replace(fault, message=f"{fault.message} {candidate}", place=None) for fault in error.faults)
+            ) from None
+
+    def base(self) -> Node:
+        """What candidates are laid over: the tree as it is written, without `tune`, its paths absolute."""
+        tree = self.written.without_search().tree
+        for steps in PATHS:
+            node = self.tree.find(steps)
+            if node is not None and tree.find(steps) is not None:
+                tree = _replaced(tree, steps, node.mapped(_escaped))
+        return tree
 
 
 def load(target: str, overrides: Sequence[str] = ()) -> Loaded:
@@ -45,21 +128,32 @@ def load(target: str, overrides: Sequence[str] = ()) -> Loaded:
         BmcliError: Every fault of the language at once: those of the recipe first, then those of the recipes
             it extends, then those of the overrides.
     """
+    return read(target, overrides).checked()
+
+
+def read(target: str, overrides: Sequence[str] = ()) -> Written:
+    """A recipe as it is written, with `key=value` overrides on top; its values are not checked yet.
+
+    Raises:
+        BmcliError: A file cannot be read, or an override cannot be laid over it.
+    """
     file, name = find(target)
     faults: list[Fault] = []
     try:
         over = parse_overrides(overrides, faults)
         tree = merge(_with_bases(file, name, faults), over, faults)
-        tree = _absolute_paths(_substitute(tree, faults))
-        recipe = check(tree)
     except BmcliError as error:
-        raise BmcliError(*_in_order([*faults, *error.faults], name)) from None
-    if faults:
-        raise BmcliError(*_in_order(faults, name))
-    return Loaded(recipe, tree, Path(os.path.realpath(file)))  # `latest` may soon point elsewhere
+        raise BmcliError(*in_order([*faults, *error.faults], name)) from None
+    return Written(tree, Path(os.path.realpath(file)), name, tuple(faults))  # `latest` may soon point elsewhere
 
 
-def _in_order(faults: Iterable[Fault], recipe: str) -> list[Fault]:
+def in_order(faults: Iterable[Fault], recipe: str) -> list[Fault]:
+    """Each fault once: those of the recipe first, then those of the recipes it extends, then those of overrides.
+
+    Args:
+        recipe: Name of its file in places.
+    """
+
     def position(fault: Fault) -> tuple[Any, ...]:
         if fault.place is None:
             return (0,)
@@ -211,21 +305,34 @@ def _merge_items(below: Node, above: Node, faults: list[Fault], steps: Steps) ->
     return replace(below, value=list(items.values()))
 
 
-def parse_overrides(overrides: Iterable[str], faults: list[Fault]) -> Node:
+def parse_overrides(overrides: Iterable[str], faults: list[Fault], origin: str = COMMAND_LINE) -> Node:
     """`key=value` arguments as one tree to lay over a recipe.
 
     Args:
         faults: Takes the faults of arguments that cannot be read or contradict each other.
+        origin: What places have for a file's name.
     """
     tree: dict[str, Any] = {}
     for number, argument in enumerate(overrides, start=1):
-        place = Place(COMMAND_LINE, number, 1, " ".join(argument.splitlines()))
+        place = Place(origin, number, 1, " ".join(argument.splitlines()))
         try:
             steps, value = _parse_override(argument, place, faults)
             _insert(tree, steps, value)
         except BmcliError as error:
             faults += [fault.at(place) for fault in error.faults]
-    return _tree(tree, Place(COMMAND_LINE, 1, 1))
+    return _tree(tree, Place(origin, 1, 1))
+
+
+def tree_of(values: Mapping[Steps, Node], place: Place) -> Node:
+    """Values by their ways as one tree to lay over a recipe; no way is inside of another.
+
+    Args:
+        place: Of the tree, if it is empty.
+    """
+    tree: dict[str, Any] = {}
+    for steps, node in values.items():
+        _insert(tree, [str(step) for step in steps], node)
+    return _tree(tree, place)
 
 
 def _parse_override(argument: str, place: Place, faults: list[Fault]) -> tuple[list[str], Node]:
@@ -362,9 +469,10 @@ def _no_variable(name: str | None, place: Place, variables: Mapping[str, Node]) 
 def _absolute_paths(tree: Node) -> Node:
     """The tree with relative paths joined to the folder of the file that names them; addresses stay as they are."""
     for steps in PATHS:
-        node = tree.find(steps)
-        if node is not None:
-            tree = _replaced(tree, steps, node.mapped(_absolute))
+        for way in (steps, ("tune", "space", dotted(steps), "choice")):
+            node = tree.find(way)
+            if node is not None:
+                tree = _replaced(tree, way, node.mapped(_absolute))
     return tree
 
 
@@ -372,6 +480,15 @@ def _absolute(node: Node) -> Node:
     if not isinstance(node.value, str) or not node.value or node.folder is None or is_address(node.value):
         return node
     return replace(node, value=str((node.folder / os.path.expanduser(node.value)).absolute()))
+
+
+def _escaped(node: Node) -> Node:
+    return replace(node, value=nodes.escaped(node.value))
+
+
+def _without(tree: Node, section: str) -> Node:
+    """The tree without one of its sections."""
+    return replace(tree, value={key: node for key, node in tree.value.items() if key != section})
 
 
 def _replaced(tree: Node, steps: Steps, node: Node) -> Node:

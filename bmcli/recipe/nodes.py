@@ -388,9 +388,19 @@ def write_scalar(value: Any) -> str:
 
 def _is_word(text: str) -> bool:
     """Whether a plain scalar reads as text."""
-    return text not in _WORDS and not _FLOAT.fullmatch(text) and not _NOT_FINITE.fullmatch(text)
+    number = _FLOAT.fullmatch(text) or _NOT_FINITE.fullmatch(text)
+    return text not in _WORDS and not number and not text.startswith("...")  # alone that ends a document
 
 
 def _quoted(text: str) -> str:
     """Text in double quotes on one line, with escapes for what a YAML file cannot hold."""
     return _FORBIDDEN.sub(_escape, json.dumps(text, ensure_ascii=False))
+
+
+def escaped(value: Any) -> Any:
+    """The values with each dollar sign doubled, because a single one may begin a variable."""
+    if isinstance(value, dict):
+        return {key: escaped(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [escaped(item) for item in value]
+    return value.replace("$", "$$") if isinstance(value, str) else value

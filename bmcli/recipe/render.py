@@ -8,7 +8,8 @@ from typing import Any
 
 from bmcli.recipe.check import split_path
 from bmcli.recipe.fields import dump
-from bmcli.recipe.nodes import Node, Steps, write_scalar
+from bmcli.recipe.load import Loaded
+from bmcli.recipe.nodes import Node, Steps, escaped, write_scalar
 from bmcli.recipe.schema import Recipe
 
 _WIDTH = 60
@@ -22,6 +23,8 @@ def render(recipe: Recipe, tree: Node, found: Mapping[str, Any] | None = None) -
         found: Values that `auto` became, by dotted path; they replace what the recipe says.
     """
     values = dump(recipe)
+    if recipe.tune is None:
+        del values["tune"]
     became = {split_path(path): value for path, value in (found or {}).items()}
     for steps, value in became.items():
         _set(values, steps, dump(value))
@@ -46,8 +49,17 @@ def origin(tree: Node, steps: Steps) -> str:
     return ", ".join(_shown(place.file, place.line, place.text) for place in places.values())
 
 
+def render_base(loaded: Loaded) -> str:
+    """The recipe that candidates are laid over as one file: its bases and overrides merged, without `tune`.
+
+    `load` reads a candidate over it to the same recipe as over the recipe itself, wherever the file lies. A rendered
+    recipe would not do: its variables are filled in, and options that name no kind have one.
+    """
+    return "".join(f"{text}\n" for text, _ in _lines(dump(loaded.base().plain()), ()))
+
+
 def _shown(file: str, line: int, text: str) -> str:
-    words = f"{file}: {text}" if file == "command line" else f"{file}:{line}"
+    words = f"{file}: {text}" if file in ("command line", "search") else f"{file}:{line}"
     # A comment is one line of printable characters, and the last comment of its line.
     clean = re.sub(r"\s+", " ", "".join(c if c.isprintable() else " " for c in words))
     return clean if len(clean) <= _LONGEST_ORIGIN else clean[: _LONGEST_ORIGIN - 3] + "..."
@@ -68,15 +80,6 @@ def _lines(value: Any, steps: Steps) -> Iterator[tuple[str, Steps | None]]:
             yield f"{indent}  - {write_scalar(item)}", (*steps, position)
     else:
         yield f"{key} {write_scalar(value)}", steps
-
-
-def escaped(value: Any) -> Any:
-    """The values with each dollar sign doubled, because a single one may begin a variable."""
-    if isinstance(value, dict):
-        return {key: escaped(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [escaped(item) for item in value]
-    return value.replace("$", "$$") if isinstance(value, str) else value
 
 
 def _set(values: dict[str, Any], steps: Steps, value: Any) -> None:

@@ -35,6 +35,7 @@ from bmcli.recipe.fields import (
     options_schema,
     shown,
 )
+from bmcli.recipe.search import TuneOptions
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 GATE = r"(>=|<=|>|<) ?-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?"
@@ -209,6 +210,11 @@ class DataOptions(Options):
     split: SplitOptions = Field(
         default=SplitOptions(),
         description="Training, validation and test rows; by default 80, 10 and 10 per cent.",
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = Field(
+        default=None,
+        description="Decides the split and the sample; by default the recipe's `seed`. With one of its own the rows "
+        "stay where they are when `seed` changes.",
     )
     inputs: Mapping[str, Annotated[Kind, PartOf("inputs")]] | None = Field(
         default=None,
@@ -445,7 +451,7 @@ class SelectOptions(Options):
 
 
 Callback = Annotated[KerasObject, KerasKind("callbacks")]
-_OPTIMIZER = KerasKind("optimizers", usual="adam", complete=True)
+_OPTIMIZER = KerasKind("optimizers", usual="adam", complete=True, found=("learning_rate",))
 KerasMetric = Annotated[KerasObject, KerasKind("metrics")]
 
 
@@ -501,7 +507,8 @@ class TrainOptions(Options):
     optimizer: Annotated[KerasObject, _OPTIMIZER] = Field(
         default=_OPTIMIZER.check("adam"),
         description="A Keras optimizer by name with its options; clipnorm, global_clipnorm and clipvalue "
-        "limit gradients.",
+        "limit gradients. With `learning_rate: auto` the rate is found by a range test (Smith 2017): some steps with "
+        "rates from 1e-6 to 10 tell where the loss falls fastest.",
     )
     schedule: Annotated[Any, ScheduleKind()] = Field(
         default=WarmUp(kind="constant"),
@@ -566,6 +573,15 @@ class TrainOptions(Options):
         if value.kind == "schedule_free_adamw":
             raise fault("optimizer", "schedule_free_adamw keeps the mean of its steps to itself, and other weights "
                         "would be measured and kept.", "Write optimizer: adamw and schedule_free: true.")  # fmt: skip
+        return value
+
+    @field_validator("schedule")
+    @classmethod
+    def _has_a_rate_to_find(cls, value: Any, info: ValidationInfo) -> Any:
+        optimizer = info.data.get("optimizer")
+        if isinstance(value, KerasObject) and optimizer is not None and optimizer.options["learning_rate"] == "auto":
+            raise fault("schedule", f"the rates of the schedule {value.kind} are told, so that none can be found.",
+                        "Name a learning_rate, or take the schedule constant, cosine or linear.")  # fmt: skip
         return value
 
     @field_validator("schedule_free")
@@ -723,7 +739,9 @@ class Recipe(Options):
         description="Values used elsewhere as ${NAME}, to be changed in one place or on the command line.",
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
-        default=0, description="Decides the split, the initial weights, the order of examples and dropout."
+        default=0,
+        description="Decides the initial weights, the order of examples and dropout, and, unless `data.seed` does, the "
+        "split.",
     )
     data: DataOptions = Field(description="Which data, how it is split, and what its columns are.")
     model: Annotated[Kind, PartOf("models")] = Field(description="The network.")
@@ -735,6 +753,25 @@ class Recipe(Options):
     train: TrainOptions = Field(default=TrainOptions(), description="How the network learns.")
     runtime: RuntimeOptions = Field(default=RuntimeOptions(), description="What the training runs on.")
     evaluate: EvaluateOptions = Field(default=EvaluateOptions(), description="How the trained model is measured.")
+    tune: TuneOptions | None = Field(
+        default=None, description="Where and how `bmcli tune` searches for better values of this recipe."
+    )
+
+    @property
+    def data_seed(self) -> int:
+        """What decides the split and the sample."""
+        return self.seed if self.data.seed is None else self.data.seed
+
+    def without_search(self) -> Recipe:
+        """The same recipe without its `tune` section, which is another verb's."""
+        return self.model_copy(update={"tune": None})
+
+    def search_objectives(self) -> tuple[str, ...]:
+        """What `tune` compares candidates by, the first leading; `auto` is what selects an epoch, if it can be."""
+        selected = self.train.select.metric
+        usual = selected if selected.startswith("validation/") else "validation/loss"
+        names = () if self.tune is None else self.tune.objective
+        return tuple(dict.fromkeys(usual if name == "auto" else name for name in names))
 
     def on_one_device(self) -> Recipe:
         """The same recipe on the first device of a machine alone."""

@@ -1,0 +1,573 @@
+"""The `tune` section: what a search may change in a recipe, what it looks for, and how it goes about it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from bmcli import parts
+from bmcli.recipe.fields import Checked, Duration, Kind, OneOf, Options, details_at, dump, fault, fault_at, shown
+from bmcli.recipe.nodes import Steps, escaped, write_scalar
+from bmcli.recipe.paths import dotted, split_path
+
+SIZES = ("parameters", "size", "latency")
+"""Objectives that are no metric: weights that are counted, their bytes, seconds to predict one example."""
+
+_KINDS = ("choice", "int", "float", "log", "bool")
+_FORMS = "Write {choice: [A, B]}, {int: [LOW, HIGH]}, {float: [LOW, HIGH]}, {log: [LOW, HIGH]} or bool."
+
+_DECIDES_WHAT_IS_MEASURED = "it decides what is measured, so candidates could not be compared"
+_TEACHES_NOTHING = "it changes nothing that is learned"
+_NOT_SEARCHED: Mapping[Steps, str] = {
+    **dict.fromkeys(
+        [
+            *(("seed",), ("evaluate",)),
+            *(("data", name) for name in ("seed", "split", "source", "targets", "invalid")),
+        ],
+        _DECIDES_WHAT_IS_MEASURED,
+    ),
+    **dict.fromkeys(
+        [
+            *((name,) for name in ("bmcli", "name", "extends", "runtime", "tune")),
+            *(("train", name) for name in ("metrics", "checkpoint", "tensorboard")),
+        ],
+        _TEACHES_NOTHING,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One value of the recipe that a search chooses.
+
+    Args:
+        values: Of a choice, as plain YAML values; of a bool false and true.
+        low, high: Ends of a range of numbers; both are in it.
+        step: From one value of a range to the next, counted from `low`; a factor if the scale is log. None: any value.
+        scale: How the values of a range are spread.
+        when: The values of other parameters, by path, with which alone this one plays a part; all have to hold.
+    """
+
+    kind: Literal["choice", "int", "float", "bool"]
+    values: tuple[Any, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+    scale: Literal["linear", "log"] = "linear"
+    when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    def values_to_try(self) -> tuple[Any, ...]:
+        """Values that tell whether a recipe takes all of them: each choice; the ends and the middle of a range."""
+        if self.low is None or self.high is None:
+            return self.values
+        if self.step is None:
+            middle = _middle(self.low, self.high, self.scale == "log")
+            return tuple(dict.fromkeys((self.low, self.high, round(middle) if self.kind == "int" else middle)))
+        last = self.last_step()
+        return tuple(dict.fromkeys((self.at(0), self.at(last), self.at(last // 2))))
+
+    def can_be(self, value: Any) -> bool:
+        """Whether a search can choose this value."""
+        if self.low is None or self.high is None:
+            return any(are_same(value, each) for each in self.values)
+        if isinstance(value, bool) or not isinstance(value, int if self.kind == "int" else (int, float)):
+            return False
+        if not self.low <= value <= self.high:
+            return False
+        if self.step is None:
+            return True
+        if self.scale == "log":
+            return any(self.at(number) == value for number in range(self.last_step() + 1))
+        return (_exact(value) - _exact(self.low)) % _exact(self.step) == 0
+
+    def holds_in(self, values: Mapping[str, Any]) -> bool:
+        """Whether it plays a part beside these values of the other parameters."""
+        return all(
+            path in values and any(are_same(values[path], each) for each in some) for path, some in self.when.items()
+        )
+
+    def written(self) -> dict[str, Any]:
+        """The entry of a recipe that gives it."""
+        when = {path: dump(some[0] if len(some) == 1 else some) for path, some in self.when.items()}
+        conditions = {"when": when} if when else {}
+        if self.kind == "bool":
+            return {"bool": True, **conditions}
+        if self.kind == "choice":
+            return {"choice": dump(self.values), **conditions}
+        form = "log" if self.kind == "float" and self.scale == "log" else self.kind
+        scale = {"scale": "log"} if self.kind == "int" and self.scale == "log" else {}
+        step = {} if self.step is None else {"step": self.step}
+        return {form: [self.low, self.high], **scale, **step, **conditions}
+
+    def last_step(self) -> int:
+        """How many steps lead from the low end to the last value that is not above the high one."""
+        low, high, step = _exact(self.low), _exact(self.high), _exact(self.step)
+        if self.scale == "linear":
+            return int((high - low) // step)
+        count = 0
+        while low * step ** (count + 1) <= high:
+            count += 1
+        return count
+
+    def at(self, number: int) -> float:
+        """The value so many steps above the low end; 0.3 where adding floats gives 0.30000000000000004."""
+        low, step = _exact(self.low), _exact(self.step)
+        found = low * step**number if self.scale == "log" else low + number * step
+        return int(found) if self.kind == "int" else float(found)
+
+
+def _exact(number: float | None) -> Fraction:
+    """The number that is written, which a float only comes near to."""
+    assert number is not None, "a range has ends, and one whose steps are counted a step"
+    return Fraction(repr(number))
+
+
+def _middle(low: float, high: float, by_factors: bool) -> float:
+    middle = math.exp((math.log(low) + math.log(high)) / 2) if by_factors else low / 2 + high / 2
+    return min(max(float(f"{middle:.12g}"), low), high)  # 10, and not 10.000000000000002
+
+
+def are_same(one: Any, other: Any) -> bool:
+    """Whether two plain values are written alike: true is not 1, nor is 1.0."""
+    return write_scalar(one) == write_scalar(other)
+
+
+def read_space(entries: Mapping[str, Any]) -> tuple[dict[str, Parameter], list[InitErrorDetails]]:
+    """The parameters of the entries that are right, by their paths, and what is wrong with the others."""
+    space: dict[str, Parameter] = {}
+    problems: list[InitErrorDetails] = []
+    for path, entry in entries.items():
+        try:
+            _check_path(path, entries)
+            space[path] = _parameter(entry)
+        except (PydanticCustomError, ValidationError) as error:
+            problems += details_at((path,), error, entry)
+    for path in list(space):
+        try:
+            space[path] = replace(space[path], when=_conditions(path, space, entries))
+        except (PydanticCustomError, ValidationError) as error:
+            problems += details_at((path,), error, entries[path])
+            del space[path]
+    known = dict(space)
+    for path in known:
+        try:
+            _check_conditions(path, known)
+        except ValidationError as error:
+            problems += details_at((path,), error, entries[path])
+            del space[path]
+    return _whole(space), problems
+
+
+def _whole(space: Mapping[str, Parameter]) -> dict[str, Parameter]:
+    """The parameters without those that depend on one that is not there."""
+    kept = {path: each for path, each in space.items() if all(other in space for other in each.when)}
+    return kept if len(kept) == len(space) else _whole(kept)
+
+
+def _check_path(path: str, entries: Iterable[str]) -> None:
+    """Refuses what is no path of a value that can be searched."""
+    steps = split_path(path)
+    if dotted(steps) != path:
+        hint = f"Write {dotted(steps)}." if "" not in steps else "Write it with dots, as train.optimizer.learning_rate."
+        raise fault("unknown_key", "expected the path of a value.", hint)
+    for fixed, reason in _NOT_SEARCHED.items():
+        if steps[: len(fixed)] == fixed:
+            hint = "The best candidates are trained again with other seeds: `confirm`." if path == "seed" else ""
+            raise fault("unknown_key", f"this cannot be searched: {reason}.", hint or "Leave it out.")
+    for other in entries:
+        above = split_path(other)
+        if len(above) < len(steps) and steps[: len(above)] == above:
+            hint = f"Search {other}.kind instead of {other}."
+            raise fault("unknown_key", f"this is inside of {other}, which is searched, too.", hint)
+
+
+def _parameter(entry: Any) -> Parameter:
+    """What an entry says, its `when` left out."""
+    if entry == "bool":
+        return Parameter("bool", (False, True))
+    if not isinstance(entry, Mapping):
+        raise fault("entry", f"expected values to choose from, received {shown(entry)}.", _FORMS)
+    for key in entry:
+        if key not in (*_KINDS, "step", "scale", "when"):
+            hint = parts.did_you_mean(key, [*_KINDS, "step", "scale", "when"])
+            raise _at_key(key, "no such key.", hint)
+    kinds = [kind for kind in _KINDS if kind in entry]
+    if len(kinds) != 1:
+        what = "nothing tells its values" if not kinds else f"`{kinds[0]}` and `{kinds[1]}` both tell its values"
+        raise fault_at(tuple(kinds[1:2]), f"{what}.", "Leave one of them out." if kinds else _FORMS)
+    kind = kinds[0]
+    for key in ("step", "scale"):
+        if key in entry and (kind in ("choice", "bool") or (kind == "log" and key == "scale")):
+            raise _at_key(key, f"`{key}` does nothing with `{kind}`.", "Leave it out.")
+    if kind == "choice":
+        return Parameter("choice", _choices(entry["choice"]))
+    if kind == "bool":
+        if entry["bool"] is not True:
+            raise fault_at(("bool",), f"expected true, received {shown(entry['bool'])}.", "Both values are tried.")
+        return Parameter("bool", (False, True))
+    return _range(kind, entry)
+
+
+def _at_key(key: str, message: str, suggestion: str) -> ValidationError:
+    """A fault that is shown at a key and not at its value."""
+    detail = InitErrorDetails(type=fault("unknown_key", message, suggestion), loc=(key,), input=None)
+    return ValidationError.from_exception_data("entry", [detail])
+
+
+def _choices(values: Any) -> tuple[Any, ...]:
+    if not isinstance(values, (list, tuple)):
+        raise fault_at(("choice",), f"expected a list of values, received {shown(values)}.")
+    if not values:
+        raise fault_at(("choice",), "expected at least one value, received [].")
+    written = [write_scalar(value) for value in values]
+    for position, text in enumerate(written):
+        if text in written[:position]:
+            raise fault_at(("choice", position), f"{shown(values[position])} is there twice.", "Leave it in once.")
+    return tuple(dump(value) for value in values)
+
+
+def _range(kind: str, entry: Mapping[str, Any]) -> Parameter:
+    ends, whole = entry[kind], kind == "int"
+    if not isinstance(ends, (list, tuple)) or len(ends) != 2:
+        raise fault_at((kind,), f"expected [LOW, HIGH], received {shown(ends)}.")
+    for position, end in enumerate(ends):
+        _check_number(end, whole, (kind, position))
+    low, high = ends if whole else map(float, ends)
+    scale: Any = "log" if kind == "log" else entry.get("scale", "linear")
+    if scale not in ("linear", "log"):
+        hint = parts.did_you_mean(str(scale), ["linear", "log"])
+        raise fault_at(("scale",), f"expected linear or log, received {shown(scale)}.", hint)
+    if low >= high:
+        raise fault_at((kind,), f"the low end {shown(ends[0])} is not below the high end {shown(ends[1])}.")
+    if scale == "log" and low <= 0:
+        raise fault_at((kind, 0), f"a logarithmic range begins above 0, received {shown(ends[0])}.")
+    step = _step(entry["step"], low, high, whole, scale == "log") if "step" in entry else None
+    return Parameter("int" if whole else "float", low=low, high=high, step=step, scale=scale)
+
+
+def _step(step: Any, low: float, high: float, whole: bool, by_factors: bool) -> float:
+    """The step of a range, as it is checked beside its ends."""
+    if by_factors and not whole:
+        hint = "Write {choice: [1e-4, 1e-3, 1e-2]} for these values alone."
+        raise _at_key("step", "a logarithmic range of floats has no steps.", hint)
+    _check_number(step, whole, ("step",))
+    if by_factors:
+        if step < 2:
+            raise fault_at(("step",), f"a step of a logarithmic range is a factor of at least 2, received {step}.")
+        if low * step > high:
+            raise fault_at(("step",), f"{low} times {step} is above the high end {high}.")
+    elif step <= 0:
+        raise fault_at(("step",), f"expected a step above 0, received {shown(step)}.")
+    elif _exact(step) > _exact(high) - _exact(low):
+        raise fault_at(("step",), f"a step of {shown(step)} is larger than the range.")
+    return step if whole else float(step)
+
+
+def _check_number(value: Any, whole: bool, loc: tuple[str | int, ...]) -> None:
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+        raise fault_at(loc, f"expected a {'whole ' if whole else ''}number, received {shown(value)}.")
+
+
+def _conditions(path: str, space: Mapping[str, Parameter], entries: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """The `when` of an entry: for each parameter that it names the values that it asks for."""
+    entry = entries[path]
+    when = entry.get("when", {}) if isinstance(entry, Mapping) else {}
+    if not isinstance(when, Mapping):
+        hint = "Write when: {model.kind: cnn}."
+        raise fault_at(("when",), f"expected values of other entries, received {shown(when)}.", hint)
+    found = {}
+    for other, asked in when.items():
+        if other not in entries or other == path:
+            hint = parts.did_you_mean(other, [each for each in entries if each != path])
+            what = "itself" if other == path else f"'{other}', which is no entry of the space"
+            raise fault_at(("when", other), f"this depends on {what}.", hint)
+        # Of an entry that is at fault itself it cannot be told what it can be.
+        found[other] = _asked_values(asked, space[other], other) if other in space else ()
+    return found
+
+
+def _asked_values(asked: Any, parameter: Parameter, path: str) -> tuple[Any, ...]:
+    """One value of a parameter, or several; a list is one value if the parameter can be that list."""
+    if parameter.can_be(asked):
+        return (dump(asked),)
+    values = asked if isinstance(asked, (list, tuple)) else (asked,)
+    for value in values:
+        if not parameter.can_be(value):
+            known = ", ".join(write_scalar(each) for each in parameter.values) or "a value of its range"
+            raise fault_at(("when", path), f"{path} can never be {shown(value)}.", f"It can be: {known}.")
+    if not values:
+        raise fault_at(("when", path), "expected a value or a list of values, received [].")
+    return tuple(dump(value) for value in values)
+
+
+def _check_conditions(path: str, space: Mapping[str, Parameter]) -> None:
+    """Refuses an entry that depends on itself over others, or on what never holds together."""
+    following, seen = list(space[path].when), set()
+    while following:
+        other = following.pop()
+        if other == path:
+            raise fault_at(("when",), "this depends on itself in a circle.", "Leave one of the conditions out.")
+        if other in space and other not in seen:
+            seen.add(other)
+            following += space[other].when
+    for other, values in conditions(path, space).items():
+        if not values and other in space:
+            raise fault_at(("when",), f"no value of {other} meets all that this depends on.")
+
+
+def conditions(path: str, space: Mapping[str, Parameter]) -> dict[str, tuple[Any, ...]]:
+    """The values of other parameters with which a parameter plays a part, those that they depend on included."""
+    found: dict[str, tuple[Any, ...]] = {}
+    following, seen = [path], set()
+    while following:
+        current = following.pop()
+        seen.add(current)
+        for other, values in space[current].when.items():
+            known = found.get(other, values)
+            found[other] = tuple(value for value in values if any(are_same(value, each) for each in known))
+            if other in space and other not in seen:
+                following.append(other)
+    return found
+
+
+@dataclass(frozen=True)
+class SpaceOf(Checked):
+    """Paths of the recipe with the values that are searched."""
+
+    def check(self, value: Any) -> Mapping[str, Parameter]:
+        if not isinstance(value, Mapping):
+            hint = "Write {train.optimizer.learning_rate: {log: [1e-4, 1e-2]}}."
+            raise fault("space", f"expected paths with the values to search, received {shown(value)}.", hint)
+        if not value:
+            raise fault("space", "expected at least one entry, received {}.", "Name a value that is searched.")
+        if all(isinstance(each, Parameter) for each in value.values()):
+            return value
+        space, problems = read_space(value)
+        if problems:
+            raise ValidationError.from_exception_data("space", problems)
+        return space
+
+    def dump(self, value: Any) -> Any:
+        return {path: parameter.written() for path, parameter in value.items()}
+
+    def json_schema(self) -> dict[str, Any]:
+        return {
+            "type": "object",
+            "minProperties": 1,
+            "additionalProperties": {"anyOf": [{"enum": ["bool"]}, *map(_entry_schema, _KINDS)]},
+        }
+
+
+def _entry_schema(kind: str) -> dict[str, Any]:
+    """What an entry of one kind looks like."""
+    number = {"type": "integer" if kind == "int" else "number"}
+    ends = {"type": "array", "items": number, "prefixItems": [number, number], "minItems": 2, "maxItems": 2}
+    described: Mapping[str, tuple[dict[str, Any], str]] = {
+        "choice": ({"type": "array", "items": {}, "minItems": 1}, "The values to choose from."),
+        "int": (ends, "The lowest and the highest whole number."),
+        "float": (ends, "The lowest and the highest number."),
+        "log": (ends, "The lowest and the highest number; equal factors are equally likely."),
+        "bool": ({"const": True}, "False and true."),
+    }
+    schema, meaning = described[kind]
+    properties: dict[str, Any] = {kind: {**schema, "description": meaning}}
+    if kind in ("int", "float"):
+        step = "Distance of the values from the lowest on; a factor if the scale is log."
+        scale = "log: equal factors are equally likely, instead of equal differences."
+        properties["step"] = {**number, "exclusiveMinimum": 0, "description": step}
+        properties["scale"] = {"enum": ["linear", "log"], "default": "linear", "description": scale}
+    when = "Other entries with the value, or the list of values, with which alone this one is searched."
+    properties["when"] = {"type": "object", "additionalProperties": {}, "description": when}
+    return {"type": "object", "properties": properties, "required": [kind], "additionalProperties": False}
+
+
+class Random(Kind):
+    """Candidates by chance (Bergstra and Bengio 2012)."""
+
+    kind: Literal["random"] = Field(default="random", description="Candidates by chance.")
+
+
+class Bayesian(Kind):
+    """Candidates where a Gaussian process of the trials so far expects most (Snoek, Larochelle and Adams 2012)."""
+
+    kind: Literal["bayesian"] = Field(default="bayesian", description="Candidates by a model of the trials so far.")
+    initial: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Trials by chance before the model; by default three for each entry of the space."
+    )
+    beta: Annotated[float, Field(ge=0)] = Field(
+        default=2.6, description="The larger, the more it tries what is unknown rather than near what was good."
+    )
+
+
+class Hyperband(Kind):
+    """Many short trials, of which the best go on, each time a `factor` longer (Li et al. 2018)."""
+
+    kind: Literal["hyperband"] = Field(default="hyperband", description="Short trials, of which the best go on.")
+    factor: Annotated[int, Field(ge=2)] = Field(
+        default=3, description="Of so many trials one goes on, for so many times the epochs; the longest has all."
+    )
+    iterations: Annotated[int, Field(ge=1)] = Field(default=1, description="How often all its brackets are run.")
+
+
+class Grid(Kind):
+    """Every combination in order."""
+
+    kind: Literal["grid"] = Field(default="grid", description="Every combination, in order.")
+
+
+_ALGORITHMS = OneOf((Random, Bayesian, Grid, Hyperband))
+
+
+@dataclass(frozen=True)
+class ObjectivesOf(Checked):
+    """A metric of validation rows, or several objectives of which such a metric is the first."""
+
+    def check(self, value: Any) -> tuple[str, ...]:
+        if isinstance(value, str):
+            return (_objective(value, ()),)
+        if not isinstance(value, (list, tuple)):
+            hint = "Write validation/accuracy, or [validation/accuracy, parameters]."
+            raise fault("objective", f"expected a metric, or a list of objectives, received {shown(value)}.", hint)
+        if not value:
+            raise fault("objective", "expected at least one objective, received [].")
+        for position, name in enumerate(value):
+            _objective(name, (position,))
+            if name in value[:position]:
+                raise fault_at((position,), f"'{name}' is there twice.", "Leave it in once.")
+        if value[0] in SIZES:
+            raise fault_at((0,), f"{value[0]} cannot lead a search.", "Put a metric of validation before it.")
+        return tuple(value)
+
+    def dump(self, value: Any) -> Any:
+        return value[0] if len(value) == 1 else list(value)
+
+    def json_schema(self) -> dict[str, Any]:
+        metric = {"type": "string", "pattern": "^(auto|validation/.+)$"}
+        each = {"type": "string", "pattern": f"^(auto|validation/.+|{'|'.join(SIZES)})$"}
+        several = {"type": "array", "prefixItems": [metric], "items": each, "minItems": 1}
+        return {"anyOf": [metric, several]}
+
+
+def _objective(name: Any, loc: tuple[int, ...]) -> str:
+    """The name of an objective, if it can be one; alone a metric, in a list a size, too."""
+    known = ["auto", *SIZES] if loc else ["auto"]
+    if isinstance(name, str) and (name in known or (name.startswith("validation/") and name != "validation/")):
+        return name
+    what = f"a metric like validation/accuracy{' or ' + ', '.join(SIZES) if loc else ''}"
+    hint = "Write a list to weigh it against a metric: [validation/loss, ...]." if name in SIZES else ""
+    if isinstance(name, str) and not hint:
+        split, _, metric = name.rpartition("/")
+        near = parts.nearest(name, known)
+        hint = f"Did you mean '{near or f'validation/{metric}'}'?" if near or metric else ""
+        hint = "The test rows are for the final figure." if split == "test" else hint
+    raise fault_at(loc, f"expected {what}, received {shown(name)}.", hint)
+
+
+class SearchStop(Options):
+    """What ends a search before its last trial."""
+
+    time: Duration | None = Field(default=None, description="Time of the whole search, as 2h.")
+    trial_time: Duration | None = Field(
+        default=None, description="Most time of one trial, as 10m; one that takes longer counts as failed."
+    )
+    failures: Annotated[int, Field(ge=1)] = Field(default=5, description="Failed trials in a row that end the search.")
+
+
+class ConfirmOptions(Options):
+    """The best trials, trained again with other seeds, to tell the best from the lucky."""
+
+    top: Annotated[int, Field(ge=1)] = Field(default=3, description="How many of the best trials.")
+    seeds: Annotated[int, Field(ge=1)] = Field(default=3, description="How many seeds for each of them.")
+
+
+@dataclass(frozen=True)
+class ConfirmKind(Checked):
+    """How the best trials are confirmed; None, written `none`, if they are not."""
+
+    def check(self, value: Any) -> ConfirmOptions | None:
+        if value is None or value == "none":
+            return None
+        return ConfirmOptions.model_validate(value)
+
+    def dump(self, value: Any) -> Any:
+        return "none" if value is None else dump(value)
+
+    def json_schema(self) -> dict[str, Any]:
+        return {"anyOf": [ConfirmOptions.model_json_schema(), {"enum": ["none"]}, {"type": "null"}]}
+
+
+class TuneOptions(Options):
+    """How `bmcli tune` searches for better values of this recipe."""
+
+    algorithm: Annotated[Kind, _ALGORITHMS] = Field(
+        default=Random(), description="How the next candidate is chosen: random, bayesian, hyperband or grid."
+    )
+    objective: Annotated[tuple[str, ...], ObjectivesOf()] = Field(
+        default=("auto",),
+        description="What candidates are compared by: a metric of validation rows, as validation/accuracy. `auto`: "
+        "train.select.metric if it is one, or validation/loss. In a list the first leads the search, and with the "
+        "others, further metrics or parameters, size (bytes) or latency (seconds), it makes a Pareto front.",
+    )
+    trials: Annotated[int, Field(ge=1)] = Field(default=20, description="Trials in all, at most.")
+    workers: Annotated[int, Field(ge=1)] = Field(
+        default=1, description="Processes that train trials at the same time, and share the cores or GPUs."
+    )
+    space: Annotated[Mapping[str, Parameter], SpaceOf()] = Field(
+        description="What is searched, by dotted paths of this recipe: {train.optimizer.learning_rate: "
+        "{log: [1e-4, 1e-2]}, model.filters: {choice: [[16, 32], [32, 64]], when: {model.kind: cnn}}}."
+    )
+    pruning: Literal["auto", "median", "none"] = Field(
+        default="auto",
+        description="`median` stops a trial whose best so far is worse than the median of the others at that epoch. "
+        "`auto`: median, but for hyperband, which stops trials itself.",
+    )
+    stop: SearchStop = Field(default=SearchStop(), description="What ends the search before its last trial.")
+    confirm: Annotated[ConfirmOptions | None, ConfirmKind()] = Field(
+        default=ConfirmOptions(),
+        description="The best few trials are trained again with other seeds, and the best on average wins. `none`: the "
+        "best trial of the search wins, and is trained once more as it was.",
+    )
+
+    @property
+    def prunes(self) -> bool:
+        """Whether the median rule stops trials."""
+        return self.pruning == "median" or (self.pruning == "auto" and self.algorithm.kind != "hyperband")
+
+    # A check of several fields stands at the last of them: `info.data` has those above that are right.
+
+    @field_validator("space")
+    @classmethod
+    def _epochs_are_left_to_hyperband(cls, value: Mapping[str, Parameter], info: Any) -> Mapping[str, Parameter]:
+        algorithm = info.data.get("algorithm")
+        if "train.epochs" in value and algorithm is not None and algorithm.kind == "hyperband":
+            raise _at_key(
+                "train.epochs", "hyperband decides the epochs of each trial.",
+                "Leave it out: no trial is given more than train.epochs.",
+            )  # fmt: skip
+        return value
+
+    @field_validator("pruning")
+    @classmethod
+    def _hyperband_prunes_itself(cls, value: str, info: Any) -> str:
+        algorithm = info.data.get("algorithm")
+        if value == "median" and algorithm is not None and algorithm.kind == "hyperband":
+            raise fault("pruning", "hyperband stops trials itself.", "Leave `pruning` out.")
+        return value
+
+
+def overrides(values: Mapping[str, Any]) -> list[str]:
+    """A candidate as arguments of the command line, which `load` reads back to the same values; null deletes.
+
+    Args:
+        values: Plain YAML values by dotted path.
+    """
+    # By way of JSON, since NumPy's numbers are floats, too, but are written otherwise.
+    plain = json.loads(json.dumps(dict(values)))
+    return [f"{path}={write_scalar(escaped(value))}" for path, value in plain.items()]

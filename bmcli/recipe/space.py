@@ -1,0 +1,281 @@
+"""Whether a recipe takes the values that a search would try."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice, product
+from typing import Any
+
+from bmcli import parts
+from bmcli.errors import BmcliError, Fault
+from bmcli.recipe.fields import dump, shown
+from bmcli.recipe.load import Loaded, Written, in_order, read, tree_of
+from bmcli.recipe.nodes import Node, escaped, write_scalar
+from bmcli.recipe.paths import dotted, split_path
+from bmcli.recipe.schema import Recipe
+from bmcli.recipe.search import Parameter, are_same, conditions, overrides, read_space
+
+_MOST_CONTEXTS = 16
+_Values = Mapping[str, Any]
+
+
+def load_search(target: str, arguments: Sequence[str] = ()) -> Loaded:
+    """A recipe with `key=value` overrides on top, and what its `tune` section searches checked, too.
+
+    Raises:
+        BmcliError: Every fault at once, as `load` and `check_space` tell them.
+    """
+    written = read(target, arguments)
+    try:
+        loaded = written.checked()
+    except BmcliError as error:
+        if any(split_path(fault.path)[0] != "tune" for fault in error.faults):
+            raise
+        raise BmcliError(*in_order([*error.faults, *_faults_of_others(written)], written.name)) from None
+    check_space(loaded)
+    return loaded
+
+
+def _faults_of_others(written: Written) -> Iterator[Fault]:
+    """The faults of a space's sound entries beside those that cannot be read."""
+    space = written.filled([]).find(("tune", "space"))
+    if space is not None and isinstance(space.value, dict):
+        parameters, _ = read_space(space.plain())
+        yield from _Space(written.without_search().checked(), parameters, space).faults()
+
+
+def check_space(loaded: Loaded) -> None:
+    """Refuses a space with values that the recipe would refuse, before anything is trained.
+
+    The ends and the middle of each range, and each choice, are laid over the recipe, and checked as a whole.
+
+    Raises:
+        BmcliError: One fault for each entry that is wrong, all at once, each at its entry.
+    """
+    if loaded.recipe.tune is None:
+        return
+    entries = loaded.tree.find(("tune", "space"))
+    assert entries is not None, "a space is always written"
+    found = list(_Space(loaded, loaded.recipe.tune.space, entries).faults())
+    if found:
+        raise BmcliError(*in_order(found, loaded.written.name))
+
+
+@dataclass(frozen=True)
+class _Space:
+    """A space beside the recipe that its values are laid over.
+
+    Args:
+        entries: Where each entry is written.
+    """
+
+    loaded: Loaded
+    parameters: Mapping[str, Parameter]
+    entries: Node
+
+    @cached_property
+    def _written(self) -> Written:
+        return self.loaded.written.without_search()
+
+    def faults(self) -> Iterator[Fault]:
+        """One for each entry that is wrong."""
+        for path in self.parameters:
+            fault = self._fault(path)
+            if fault is not None:
+                yield fault
+
+    def _fault(self, path: str) -> Fault | None:
+        """What is wrong with an entry: in one of the contexts that it can be in, or with one of its values."""
+        first, *others = self.parameters[path].values_to_try()
+        taken, refused = [], []
+        for context in self._contexts(path):
+            try:
+                taken.append((context, self._recipe({**context, path: first})))
+            except BmcliError as error:
+                if self._takes(context):  # or else the entries that make it are told to be wrong
+                    refused.append((context, error))
+        if refused:
+            return self._refused(path, first, *refused[0], [context for context, _ in taken])
+        if not taken:
+            return None
+        context, recipe = taken[0]
+        recipes = [recipe]
+        for value in others:
+            try:
+                recipes.append(self._recipe({**context, path: value}))
+            except BmcliError as error:
+                return self._refused(path, value, context, error, [])
+        return self._without_effect(path, recipes) or self._unfair(path, self._recipe(context), recipes)
+
+    def _contexts(self, path: str) -> Iterable[dict[str, Any]]:
+        """Values of other entries beside which this one is searched: those of its `when`, and every kind it is of."""
+        allowed = conditions(path, self.parameters)
+        for kind in self._searched_kinds(path):
+            own = {**conditions(kind, self.parameters), kind: self.parameters[kind].values}
+            if kind not in allowed and all(allowed.get(other, values) == values for other, values in own.items()):
+                allowed = {**allowed, **own}
+        return (dict(zip(allowed, each, strict=True)) for each in islice(product(*allowed.values()), _MOST_CONTEXTS))
+
+    def _searched_kinds(self, path: str) -> list[str]:
+        """The entries that decide the kind of what this one is an option of: for `model.filters` it is `model.kind`."""
+        steps = split_path(path)
+        above = [dotted((*steps[:count], "kind")) for count in range(1, len(steps))]
+        return [kind for kind in above if kind in self.parameters and kind != path]
+
+    def _recipe(self, values: _Values) -> Recipe:
+        """The recipe with these values of entries laid over it."""
+        if not values:
+            return self.loaded.recipe.without_search()
+        above = tree_of(
+            {split_path(path): self._node(path, value) for path, value in values.items()}, self.entries.place
+        )
+        return self._written.under(above).checked().recipe
+
+    def _takes(self, values: _Values) -> bool:
+        try:
+            self._recipe(values)
+        except BmcliError:
+            return False
+        return True
+
+    def _node(self, path: str, value: Any) -> Node:
+        """A value where the space writes it, so that faults are told there."""
+        entry, parameter = self.entries.value[path], self.parameters[path]
+        node, options = Node(value, entry.place), entry.value if isinstance(entry.value, dict) else {}
+        if parameter.kind == "choice":
+            known = zip(parameter.values, options["choice"].value, strict=True)
+            node = next((written for each, written in known if are_same(each, value)), node)
+        elif parameter.kind != "bool" and value in (parameter.low, parameter.high):
+            ends = next(options[key].value for key in ("int", "float", "log") if key in options)
+            node = replace(ends[value == parameter.high], value=value)  # 1.0 where 1 is written
+        return replace(node.mapped(_escaped), key_place=entry.key_place)
+
+    def _refused(self, path: str, value: Any, context: _Values, error: BmcliError, fitting: list[_Values]) -> Fault:
+        """What the recipe says of a value, told of the entry.
+
+        Args:
+            context: Values of other entries that were laid over the recipe, too.
+            fitting: Other contexts, in which the recipe takes the value.
+        """
+        entry, steps = self.entries.value[path], split_path(path)
+        own = [fault for fault in error.faults if split_path(fault.path)[: len(steps)] == steps]
+        fault = next((each for each in error.faults if each.place == entry.key_place), None)
+        if fault is not None:
+            return replace(fault, suggestion=self._about_kinds(path, context, fault.suggestion, fitting))
+        if own and steps[0] == "objective" and self.loaded.recipe.objective is None:
+            kinds = {objective.kind for objective in self.loaded.recipe.objectives().values()}
+            hint = f"Write objective: {kinds.pop()}." if len(kinds) == 1 else "Name the objective of each target."
+            return Fault("the recipe names no objective that this could be an option of.", path, entry.key_place, hint)
+        if own:
+            return own[0]
+        fault, laid = error.faults[0], " ".join(overrides({**context, path: value}))
+        return Fault(f"with {laid}: {fault.path}: {fault.message}", path, entry.key_place, fault.suggestion)
+
+    def _about_kinds(self, path: str, context: _Values, suggestion: str, fitting: list[_Values]) -> str:
+        """What to do about an option that is not of the kind that is active."""
+        kinds = self._searched_kinds(path)
+        for kind in reversed(kinds):
+            suiting = list(dict.fromkeys(write_scalar(each[kind]) for each in fitting if kind in each))
+            if suiting:
+                values = suiting[0] if len(suiting) == 1 else f"[{', '.join(suiting)}]"
+                return f"{kind} is {write_scalar(context[kind])} here. Add when: {{{kind}: {values}}}."
+        above = _kind_above(dump(self.loaded.recipe), path)
+        if kinds or above is None or suggestion.startswith("Did"):
+            return suggestion
+        kind, active = above
+        hint = f"{kind} is {active}: to search an option of another, search {kind}, too, and add when: {{{kind}: ...}}."
+        return f"{suggestion} {hint}".strip()
+
+    def _without_effect(self, path: str, recipes: Sequence[Recipe]) -> Fault | None:
+        """Two values that give the same recipe."""
+        entry = self.entries.value[path]
+        values = self.parameters[path].values_to_try()
+        bare = [recipe.model_copy(update={"vars": {}}) for recipe in recipes]
+        for position, recipe in enumerate(bare):
+            if recipe in bare[:position]:
+                other = values[bare.index(recipe)]
+                if split_path(path)[0] == "vars":
+                    known = [f"vars.{name}" for name in self.loaded.recipe.vars]
+                    hint = "" if path in known else parts.did_you_mean(path, known)
+                    return Fault("no value of the recipe uses this variable.", path, entry.key_place, hint)
+                message = f"{shown(other)} and {shown(values[position])} give the same recipe."
+                hint = "Values are laid over what the recipe says: a mapping changes the options that it names."
+                return Fault(message, path, entry.key_place, hint)
+        return None
+
+    def _unfair(self, path: str, before: Recipe, recipes: Sequence[Recipe]) -> Fault | None:
+        """A value that changes what candidates are compared by.
+
+        Args:
+            before: The recipe without a value of the entry.
+        """
+        for recipe in recipes:
+            problem = self._changed(path, before, recipe)
+            if problem is not None:
+                return Fault(problem[0], path, self.entries.value[path].key_place, problem[1])
+        return None
+
+    def _changed(self, path: str, before: Recipe, after: Recipe) -> tuple[str, str] | None:
+        """Message and suggestion, if an entry changes what has to stay."""
+        was, tune = _measured(before), self.loaded.recipe.tune
+        for name, value in _measured(after).items():
+            if value != was[name]:
+                return f"this changes {name}, which decides what is measured: candidates could not be compared.", ""
+        if split_path(path)[0] == "vars" and _weights(after) != _weights(before):
+            return "this changes the name of a file.", "Search model.weights itself."
+        if tune is None:
+            return None
+        if tune.algorithm.kind == "hyperband" and after.train.epochs != before.train.epochs:
+            return "this changes train.epochs, but hyperband decides the epochs of each trial.", ""
+        if "validation/loss" in self.loaded.recipe.search_objectives() and _loss(after) != _loss(before):
+            hint = "Let tune.objective be a metric that it leaves alone, as validation/accuracy."
+            return "this changes the loss itself, by which candidates are compared.", hint
+        return None
+
+
+def _escaped(node: Node) -> Node:
+    return replace(node, value=escaped(node.value))
+
+
+def _kind_above(recipe: Any, path: str) -> tuple[str, str] | None:
+    """The nearest section above a value that has a kind: the path of that kind, and what it is."""
+    steps = split_path(path)
+    for count in range(len(steps) - 1, 0, -1):
+        section = recipe
+        for step in steps[:count]:
+            section = section.get(str(step)) if isinstance(section, dict) else None
+        kind = section.get("kind") if isinstance(section, dict) else section
+        if isinstance(kind, str):
+            return dotted((*steps[:count], "kind")), kind
+    return None
+
+
+def _measured(recipe: Recipe) -> dict[str, Any]:
+    """What has to stay as it is, so that candidates can be compared."""
+    data = recipe.data
+    return {
+        "seed": recipe.seed, "data.seed": recipe.data_seed, "data.source": data.source, "data.split": data.split,
+        "data.targets": recipe.targets(), "data.invalid": data.invalid, "evaluate": recipe.evaluate,
+    }  # fmt: skip
+
+
+def _weights(recipe: Recipe) -> Any:
+    return getattr(recipe.model, "weights", None)
+
+
+def _loss(recipe: Recipe) -> Any:
+    """What makes the loss: the objectives, and the regularizers of the network, each once."""
+    return recipe.objectives(), set(_regularizers(dump(recipe.model)))
+
+
+def _regularizers(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key.endswith("_regularizer") and item is not None:
+                yield write_scalar(item)
+            yield from _regularizers(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _regularizers(item)
