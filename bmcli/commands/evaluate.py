@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,8 @@ from bmcli.recipe.check import dotted, read_steps
 from bmcli.recipe.load import Loaded, load
 from bmcli.recipe.schema import OF_STRATEGY, Recipe
 from bmcli.runs import Run
-from bmcli.specs import DataSpec, Prepared, Split
+from bmcli.specs import DataSpec, Split
+from bmcli.training.session import data_of, prepared_again
 
 if TYPE_CHECKING:
     from bmcli.data.sources import Rows
@@ -112,18 +112,6 @@ def _evaluate(loaded: Loaded, run: Run, split: str | None, data: Path | None, ca
     return measure(recipe, network, spec, rows, on, run if placement.chief else None, placement)
 
 
-def data_of(run: Run) -> DataSpec:
-    """What the data of a run turned out to be.
-
-    Raises:
-        BmcliError: The file that tells is gone or damaged.
-    """
-    try:
-        return DataSpec.from_json(json.loads(run.data.read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise BmcliError(f"{run.data}: missing or damaged.", suggestion="Train again to make a new run.") from None
-
-
 def _read(recipe: Recipe, data: Path) -> Rows:
     """Every row of another file of the recipe's source format."""
     source = recipe.data.source
@@ -183,28 +171,3 @@ def check_gates(recipe: Recipe, spec: DataSpec) -> None:
     from bmcli.evaluation.metrics import metric_names
 
     check_names(recipe.evaluate.gates, metric_names(spec.targets, recipe.evaluate.top_k, recipe.quantiles()))
-
-
-def prepared_again(recipe: Recipe, before: DataSpec, cache: Path) -> Prepared:
-    """The data of a run as it was prepared for its training.
-
-    Raises:
-        BmcliError: It is not what it was.
-    """
-    try:
-        prepared = training.prepared(recipe, cache)
-    except BmcliError:
-        _require_same_data(before, recipe.data.source.fingerprint())  # type: ignore[attr-defined]
-        raise
-    _require_same_data(before, prepared.spec.fingerprint)
-    return prepared
-
-
-def _require_same_data(before: DataSpec, fingerprint: str) -> None:
-    """Refuses data that is not what a run was trained on: its rows may have been split otherwise."""
-    if before.fingerprint != fingerprint:
-        raise BmcliError(
-            "the data changed since this run was trained, so its splits are not the same rows.",
-            path="data.source",
-            suggestion="Train again, or measure on a file with --data.",
-        )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bmcli import parts, training
 from bmcli.cells import Blobs, Raw, take
-from bmcli.commands.evaluate import data_of, elsewhere, find_run
+from bmcli.commands.evaluate import elsewhere, find_run
 from bmcli.commands.outputs import Format, formats, opened, table
 from bmcli.data import discovery, files
 from bmcli.data.columns import missing
@@ -26,6 +26,7 @@ from bmcli.recipe.load import load
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
 from bmcli.specs import DataSpec, Split
+from bmcli.training.session import data_of
 
 if TYPE_CHECKING:
     import numpy as np

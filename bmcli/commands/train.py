@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,23 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bmcli import disk, runs, training
-from bmcli.commands.evaluate import (
-    Measured,
-    check_gates,
-    data_of,
-    elsewhere,
-    measure,
-    prepared_again,
-)
-from bmcli.data.resolution import resolved
+from bmcli import runs
+from bmcli.commands.evaluate import Measured, check_gates, elsewhere, measure
 from bmcli.errors import BmcliError, Interrupted, RunFailed
 from bmcli.recipe.check import dotted, read_steps
 from bmcli.recipe.load import Loaded, load
-from bmcli.recipe.render import render
 from bmcli.recipe.schema import WarmUp
 from bmcli.runs import Run
 from bmcli.specs import DataSpec, Prepared
+from bmcli.training import session as sessions
+from bmcli.training.session import Session, data_of
 
 if TYPE_CHECKING:
     from bmcli.training.loop import Outcome, Trainer, Watcher
@@ -100,24 +92,21 @@ def train(target: str, overrides: Sequence[str], setting: Setting) -> Trained:
 
 def _train(loaded: Loaded, setting: Setting) -> Trained:
     recipe = loaded.recipe
-    placement = training.placed(recipe, setting.cache) if training.can_be_refused(recipe.runtime) else None
-    prepared = training.prepared(recipe, setting.cache)
-    check_gates(recipe, prepared.spec)
-    placement = placement or training.placed(recipe, setting.cache)
-    setting.told(f"{recipe.name}: {_summary(prepared.spec)}")
-    if not placement.chief:
-        trainer = _build(loaded, prepared, placement, None, setting)
-        return _finish(None, loaded, trainer, prepared, setting)
+    session = sessions.begin(loaded, setting.cache, lambda spec: check_gates(recipe, spec))
+    setting.told(f"{recipe.name}: {_summary(session.prepared.spec)}")
+    if not session.placement.chief:
+        return _finish(None, session, session.trainer(None, setting.profile), setting)
     run = Run(setting.into) if setting.into else runs.create(setting.root, recipe.name)
     with run.hold():
         try:
-            trainer = _set_up(loaded, prepared, placement, run, setting)
+            trainer = session.trainer(run, setting.profile)
+            session.describe(trainer, run)
         except BaseException:
             runs.discard(run)  # nothing was trained yet
             raise
         setting.told(f"run {run.shown}")
-        _tell_details(trainer, prepared, setting.told)
-        return _finish(run, loaded, trainer, prepared, setting)
+        _tell_details(trainer, session.prepared, setting.told)
+        return _finish(run, session, trainer, setting)
 
 
 def _summary(spec: DataSpec) -> str:
@@ -156,12 +145,11 @@ def resume(folder: str, overrides: Sequence[str], setting: Setting) -> Trained:
 
 def _resume(loaded: Loaded, overrides: Sequence[str], run: Run, setting: Setting) -> Trained:
     recipe = loaded.recipe
-    placement = training.placed(recipe, setting.cache) if training.can_be_refused(recipe.runtime) else None
-    prepared = prepared_again(recipe, data_of(run), setting.cache)
-    placement = placement or training.placed(recipe, setting.cache)
+    session = sessions.begin(loaded, setting.cache, before=data_of(run))
+    placement = session.placement
     was = run.status()
     with run.hold() if placement.chief else contextlib.nullcontext():
-        trainer = _build(loaded, prepared, placement, run, setting)
+        trainer = session.trainer(run, setting.profile)
         damaged = trainer.resume()
         if trainer.is_over and was.get("state") == "done":
             raise BmcliError(
@@ -173,10 +161,10 @@ def _resume(loaded: Loaded, overrides: Sequence[str], run: Run, setting: Setting
         setting.told(f"run {run.shown}, from epoch {trainer.progress.epoch + 1}, step {trainer.progress.step + 1}")
         for word in _differences(run, placement, loaded, was):
             setting.told(word)
-        _tell_details(trainer, prepared, setting.told)
+        _tell_details(trainer, session.prepared, setting.told)
         if overrides and placement.chief:
-            _write_lock(run, loaded, trainer, prepared.spec)
-        return _finish(run if placement.chief else None, loaded, trainer, prepared, setting)
+            session.write_lock(trainer, run)
+        return _finish(run if placement.chief else None, session, trainer, setting)
 
 
 def train_in_workers(
@@ -262,52 +250,13 @@ def _of_xla(compilation: Compilation) -> str:
     return f"{compilation.together} steps a program" if compilation.together > 1 else "on"
 
 
-def _build(loaded: Loaded, prepared: Prepared, placement: Placement, run: Run | None, setting: Setting) -> Trainer:
-    network = training.built(loaded.recipe, prepared.spec, prepared.split("train").targets, placement)
-    from bmcli.training.loop import Trainer  # after the start, which keeps TensorFlow quiet
-
-    return Trainer(loaded.recipe, network, prepared, placement, run, setting.cache, setting.profile)
-
-
-def _set_up(loaded: Loaded, prepared: Prepared, placement: Placement, run: Run, setting: Setting) -> Trainer:
-    """The trainer, and every file of a run that is known before the first step."""
-    trainer = _build(loaded, prepared, placement, run, setting)
-    from bmcli.training import environment
-
-    shutil.copyfile(loaded.file, run.recipe)
-    disk.write_json(run.data, prepared.spec.to_json())
-    disk.write_json(run.environment, environment.record(placement))
-    _write_lock(run, loaded, trainer, prepared.spec)
-    return trainer
-
-
-def _write_lock(run: Run, loaded: Loaded, trainer: Trainer, spec: DataSpec) -> None:
-    """The recipe as it is trained, with what `auto` became."""
-    recipe, compilation = loaded.recipe, trainer.steps.compilation
-    asked = {
-        "runtime.strategy": (recipe.runtime.strategy, trainer.placement.kind),
-        "runtime.jit": (recipe.runtime.jit, compilation.jit),
-        "train.batch_size": (recipe.train.batch_size, trainer.batch),
-        "train.select.metric": (recipe.train.select.metric, trainer.select),
-    }
-    found = {path: became for path, (given, became) in asked.items() if given == "auto"}
-    if trainer.placement.kind == "mirrored" and recipe.runtime.replicas is None:
-        found["runtime.replicas"] = trainer.placement.replicas
-    together = compilation.together if compilation.jit else "auto"
-    if together != recipe.runtime.jit_steps:
-        found["runtime.jit_steps"] = together
-    if trainer.parts != recipe.train.gradient_accumulation:
-        found["train.gradient_accumulation"] = trainer.parts
-    resolved_recipe = recipe.spelled_out().model_copy(update={"data": resolved(recipe.data, recipe.targets(), spec)})
-    disk.write_atomically(run.lock, render(resolved_recipe, loaded.tree, found).encode())
-
-
-def _finish(run: Run | None, loaded: Loaded, trainer: Trainer, prepared: Prepared, setting: Setting) -> Trained:
+def _finish(run: Run | None, session: Session, trainer: Trainer, setting: Setting) -> Trained:
     """Trains, keeps the selected weights, and measures them; the chief alone has a run to write."""
     from bmcli.training import network as networks
 
+    prepared = session.prepared
     if run is None:
-        with setting.watch(loaded.recipe.name) as watcher:
+        with setting.watch(session.loaded.recipe.name) as watcher:
             outcome = trainer.train(watcher)
         _require_convergence(outcome)
         return Trained(None, outcome, _measure(trainer, prepared, None))
@@ -319,7 +268,7 @@ def _finish(run: Run | None, loaded: Loaded, trainer: Trainer, prepared: Prepare
                 outcome = trainer.train(watcher)
         finally:
             if trainer.parts != parts:
-                _write_lock(run, loaded, trainer, prepared.spec)
+                session.write_lock(trainer, run)
         if outcome.selected_epoch is not None:
             networks.save(trainer.network, prepared.spec, run.model)
         _require_convergence(outcome)

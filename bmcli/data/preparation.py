@@ -39,7 +39,7 @@ def prepare(options: DataOptions, targets: Mapping[str, Kind], seed: int, cache:
 
     Args:
         targets: Target options by name.
-        seed: Decides the split.
+        seed: Decides the split and the sample.
         cache: Folder that holds a folder for each key; made if it is not there.
 
     Raises:
@@ -214,6 +214,7 @@ def _key(options: DataOptions, targets: Mapping[str, Kind], seed: int, fingerpri
     """SHA-256 of all that decides the arrays. Where the files lie does not."""
     asked = options.model_dump()
     asked.pop("augment")  # decided anew in every step
+    asked.pop("seed")  # is in `seed`
     asked["source"].pop("path", None)
     asked["source"]["splits"] = options.source.splits()  # type: ignore[attr-defined]
     asked["targets"] = {name: target.model_dump() for name, target in targets.items()}

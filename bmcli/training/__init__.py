@@ -33,7 +33,7 @@ def placed(recipe: Recipe, cache: Path) -> Placement:
         BmcliError: The machine cannot give them.
     """
     announce(recipe, cache)
-    compiled.sweep(compiled.folder(cache))
+    compiled.sweep_once(compiled.folder(cache))
     with native_noise_hidden():
         from bmcli.training import strategy
     parts_of_all = (recipe.seed, recipe.data.augment, recipe.model, recipe.objective, recipe.train)
@@ -45,7 +45,7 @@ def prepared(recipe: Recipe, cache: Path) -> Prepared:
     from bmcli.data.preparation import prepare
 
     announce(recipe, cache)
-    return prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared")
+    return prepare(recipe.data, recipe.targets(), recipe.data_seed, cache / "prepared")
 
 
 def announce(recipe: Recipe, cache: Path) -> None:

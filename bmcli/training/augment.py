@@ -186,7 +186,7 @@ def build(recipe: Recipe, spec: DataSpec) -> Augment | None:
         steps, message, hint = problem
         raise BmcliError(Fault(message, dotted(("data", "augment", *steps)), suggestion=hint))
     inputs = {name: _input(spec.input(name), key, changes) for name, (key, changes) in of_inputs(asked, kinds).items()}
-    return Augment(inputs, recipe.seed, dump(asked))
+    return Augment(inputs, recipe.seed, dump(asked)) if inputs else None
 
 
 def _input(column: Column, key: str, changes: Any) -> _Input:

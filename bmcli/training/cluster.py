@@ -13,7 +13,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -248,6 +248,12 @@ def _kubernetes_is_told(environment: Mapping[str, str]) -> bool:
 
 _READERS = {"tf_config": _from_tf_config, "slurm": _from_slurm, "kubernetes": _from_kubernetes}
 _TOLD = {"tf_config": _tf_config_is_told, "slurm": _slurm_is_told, "kubernetes": _kubernetes_is_told}
+
+
+def leave(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Makes an environment tell of no cluster, for a process that works by itself on a machine of one."""
+    for variable in ("TF_CONFIG", "SLURM_STEP_NUM_TASKS", "BMCLI_WORKERS"):
+        environment.pop(variable, None)
 
 
 def _cluster(addresses: Sequence[str], rank: int, source: str) -> Cluster:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,10 +19,16 @@ KEPT = 200
 _SEAL = ".sha256"
 
 
-def folder(cache: Path) -> Path:
+def folder(root: Path) -> Path:
     """Where programs for this processor and this TensorFlow are kept; they are of no use to others."""
     here = f"{machine.processor()} {version('tensorflow')}"
-    return (cache / "xla" / hashlib.sha256(here.encode()).hexdigest()[:16]).absolute()
+    return (root / "xla" / hashlib.sha256(here.encode()).hexdigest()[:16]).absolute()
+
+
+@cache
+def sweep_once(folder: Path) -> None:
+    """Sweeps before the first use in this process, or in the one that this is a fork of: it reads every entry."""
+    sweep(folder)
 
 
 def sweep(folder: Path) -> None:

@@ -43,12 +43,12 @@ def choose(
     known = remembered if type(remembered) is int and 0 <= remembered < len(ways) else -1
     (known,) = map(int, first.placement.from_chief([float(known)]))
     if known >= 0:
-        return make(ways[known])
+        return make(ways[known]) if known else first
     best, seconds = _measured(first, make, ways, feed, rows, steps_in_all)
     if first.placement.chief:
         named = {_named(way): value for way, value in seconds.items()}
         memory.keep(cache / "jit", key, {"way": ways.index(best), "seconds_a_step": named})
-    return make(best)
+    return first if best == ways[0] else make(best)  # what was measured is traced already
 
 
 def _measured(

@@ -49,13 +49,7 @@ class Loss:
 
     @property
     def how(self) -> str:
-        if self.code >= 0:
-            return f"ended with exit code {self.code}"
-        try:
-            name = signal.Signals(-self.code).name
-        except ValueError:
-            name = f"signal {-self.code}"
-        return f"was killed by {name}" + (", as happens when memory runs out" if name == "SIGKILL" else "")
+        return how_ended(self.code)
 
     @property
     def resumable(self) -> bool:
@@ -64,12 +58,7 @@ class Loss:
 
     def last_lines(self, count: int = 10) -> list[str]:
         """The end of its log."""
-        if self.log is None or not self.log.exists():
-            return []
-        with self.log.open("rb") as file:
-            file.seek(max(0, self.log.stat().st_size - 8192))
-            text = file.read().decode("utf-8", "replace")
-        return [line for line in text.splitlines() if line.strip()][-count:]
+        return last_lines(self.log, count) if self.log is not None else []
 
     def error(self, resume: str = "") -> BmcliError:
         """What to tell the user.
@@ -87,6 +76,31 @@ class Loss:
             f"worker {self.worker} {self.how}, so the others were ended.{log}",
             suggestion=f"Go on with `{resume}`." if resume else restart,
         )
+
+
+def how_ended(code: int) -> str:
+    """How a process ended, as what follows its name.
+
+    Args:
+        code: Its exit code, or minus the number of the signal that killed it.
+    """
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"was killed by {name}" + (", as happens when memory runs out" if name == "SIGKILL" else "")
+
+
+def last_lines(log: Path, count: int = 10) -> list[str]:
+    """The end of a log; empty if there is none."""
+    if not log.exists():
+        return []
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 8192))
+        text = file.read().decode("utf-8", "replace")
+    return [line for line in text.splitlines() if line.strip()][-count:]
 
 
 @dataclass(frozen=True)
@@ -125,16 +139,13 @@ def launch(
     for log in logs.glob("worker-*.log"):
         log.unlink()
     ports = free_ports(workers)
-    shares = [
-        {**_gpu_share(given, workers, i), **_thread_share(given, workers), "TF_CONFIG": _tf_config(ports, i)}
-        for i in range(workers)
-    ]
+    shares = [share_of(given, workers, i) for i in range(workers)]
     happened: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
     with _signals_to(happened), contextlib.ExitStack() as at_end:
         group = _Group(logs, patience)
         at_end.callback(group.kill)
         for i, share in enumerate(shares):
-            group.start(command, {**given, **share}, divide_cores(available_cores(), workers, i))
+            group.start(command, {**given, **share.variables, "TF_CONFIG": _tf_config(ports, i)}, share.cores)
         group.announce_ends(happened)
         return group.watch(happened)
 
@@ -155,20 +166,7 @@ class _Group:
 
     def start(self, command: Sequence[str], environment: Mapping[str, str], cores: Sequence[int]) -> None:
         worker = len(self._processes)
-        arguments = [
-            sys.executable, "-I", "-S", "-c", _CHILD, str(os.getpid()), ",".join(map(str, cores)), *command,
-        ]  # fmt: skip
-        with contextlib.ExitStack() as files:
-            output = None
-            if log := self._log(worker):
-                log.parent.mkdir(parents=True, exist_ok=True)
-                output = files.enter_context(log.open("wb"))
-            self._processes.append(
-                subprocess.Popen(
-                    arguments, env=dict(environment), start_new_session=True, stdout=output, stderr=output,
-                    stdin=subprocess.DEVNULL if worker else None,
-                )
-            )  # fmt: skip
+        self._processes.append(start(command, environment, cores, self._log(worker)))
         self._running.add(worker)
 
     def announce_ends(self, happened: queue.SimpleQueue[tuple[str, int]]) -> None:
@@ -246,6 +244,27 @@ class _Group:
         return Ended(loss.error(resume="-").exit_code, loss)
 
 
+def start(
+    command: Sequence[str], environment: Mapping[str, str], cores: Sequence[int], log: Path | None
+) -> subprocess.Popen[bytes]:
+    """Starts a command in a session of its own; the kernel ends it with the thread that started it.
+
+    Args:
+        cores: Those it may use.
+        log: What it writes is added to this; None gives it our stdin, stdout and stderr.
+    """
+    arguments = [sys.executable, "-I", "-S", "-c", _CHILD, str(os.getpid()), ",".join(map(str, cores)), *command]
+    with contextlib.ExitStack() as files:
+        output = None
+        if log:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            output = files.enter_context(log.open("ab"))
+        return subprocess.Popen(
+            arguments, env=dict(environment), start_new_session=True, stdout=output, stderr=output,
+            stdin=subprocess.DEVNULL if log else None,
+        )  # fmt: skip
+
+
 # Runs in the new process before the command takes its place; a preexec_fn would be Python between fork and exec, which
 # is unsafe beside threads. PR_SET_PDEATHSIG (1) has the kernel kill the worker when the launcher dies, however it does:
 # by SIGKILL, because a worker that waits for a peer inside TensorFlow answers to nothing else, and no kill can damage a
@@ -265,6 +284,16 @@ try:
 except OSError as error:
     sys.exit(f"{command[0]}: {error.strerror}")
 """
+
+
+def end_with(parent: int) -> None:
+    """Has the kernel end this process, a fork of `parent`, when that ends; it may have ended already."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 @contextlib.contextmanager
@@ -300,6 +329,29 @@ def free_ports(count: int) -> list[int]:
                 held.enter_context(socket.create_server(("", port)))
                 ports.append(port)
         return ports
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one of several workers on this machine may use.
+
+    Args:
+        variables: Of the environment: its GPUs, and its threads where they do not follow from its cores.
+        cores: Empty if the system does not tell them apart.
+    """
+
+    variables: Mapping[str, str]
+    cores: Sequence[int]
+
+
+def share_of(given: Mapping[str, str], workers: int, worker: int) -> Share:
+    """A worker's share of the cores that this process may use, and of the GPUs that are listed in an environment.
+
+    Raises:
+        BmcliError: There are fewer GPUs than workers.
+    """
+    variables = {**_gpu_share(given, workers, worker), **_thread_share(given, workers)}
+    return Share(variables, divide_cores(available_cores(), workers, worker))
 
 
 def available_cores() -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,10 +17,10 @@ import tensorflow as tf
 
 from bmcli import parts
 from bmcli.errors import BmcliError, Interrupted, RunFailed
-from bmcli.recipe.schema import MOMENTUM, Recipe
+from bmcli.recipe.schema import MOMENTUM, Recipe, TrainOptions, WarmUp
 from bmcli.runs import Run
 from bmcli.specs import Prepared
-from bmcli.training import augment, batch, checkpoint, compiled, jit, optimizers
+from bmcli.training import augment, batch, checkpoint, compiled, jit, optimizers, rates
 from bmcli.training import feed as feeds
 from bmcli.training.averages import Average, EpochMean, MovingAverage, ScheduleFree
 from bmcli.training.callbacks import Callbacks, Directions, require_direction
@@ -71,6 +71,17 @@ class Watcher(Protocol):
     def epoch(self, row: Mapping[str, Any], selected: bool) -> None: ...
 
     def note(self, text: str) -> None: ...
+
+
+Halt = Callable[[Mapping[str, Any]], str | None]
+"""Asked after each epoch, with its row of metrics: one word on why the training should end here, or None.
+
+It is asked about the last epoch again where a training goes on.
+"""
+
+
+def never(row: Mapping[str, Any]) -> None:
+    """Lets the training go on."""
 
 
 @dataclass
@@ -157,6 +168,10 @@ class Trainer:
             )  # fmt: skip
         self.parts = train.gradient_accumulation
         self.batch = self._batch_size(cache)
+        self.rates = optimizers.layer_rates(
+            train.layer_rates, [variable.path for variable in network.model.trainable_variables]
+        )
+        self._find_rate()
         self.steps_per_epoch = math.ceil(self.feed.count / self.batch)
         self.steps_in_all = min(train.epochs * self.steps_per_epoch, train.stop.steps or 2**62)
         self.optimizer = self._built_optimizer(self.steps_in_all)
@@ -164,9 +179,6 @@ class Trainer:
         # An exponential average follows the weights closely, so that their moving statistics do for it.
         estimates = train.swa is not None or train.schedule_free
         self._estimation = Estimation(network.model, self.feed, self.batch, placement) if estimates else None
-        self.rates = optimizers.layer_rates(
-            train.layer_rates, [variable.path for variable in network.model.trainable_variables]
-        )
         events = str(self._kept.events) if self._kept else None
         self.callbacks = Callbacks(train, network.model, self.optimizer, events, self.directions)
         self.steps = self._compiled(cache)
@@ -191,9 +203,23 @@ class Trainer:
 
         return batch.choose(make, self.feed, self.order_of(0), cache)
 
-    def _built_optimizer(self, steps: int) -> keras.Optimizer:
+    def _find_rate(self) -> None:
+        """Puts a measured learning rate in the place of `auto`."""
+        if self.recipe.train.optimizer.options["learning_rate"] != "auto":
+            return
+        plain = optimizers.with_rate(self.recipe.train, rates.LOWEST, WarmUp(kind="constant"))
+        trial = self._built_optimizer(10**6, plain)
+        steps = Steps(
+            self.network, trial, self.meters, self.placement, self.batch, PLAIN, self.parts, None, self.rates,
+            self.augment,
+        )  # fmt: skip
+        found = optimizers.with_rate(self.recipe.train, rates.find(steps, self.feed, self.order_of(0)))
+        self.recipe = self.recipe.model_copy(update={"train": found})
+
+    def _built_optimizer(self, steps: int, options: TrainOptions | None = None) -> keras.Optimizer:
         with self.placement.strategy.scope():
-            optimizer = _refusable("train.optimizer", lambda: optimizers.build(self.recipe.train, steps))
+            train = options or self.recipe.train
+            optimizer = _refusable("train.optimizer", lambda: optimizers.build(train, steps))
             optimizer.build(self.network.model.trainable_variables)
         return optimizer
 
@@ -249,8 +275,12 @@ class Trainer:
         """The rows in the order of an epoch, which counts from 0."""
         return self.orders.of(epoch)
 
-    def train(self, watch: Watcher) -> Outcome:
+    def train(self, watch: Watcher, halt: Halt = never) -> Outcome:
         """Trains to the end, or until a signal.
+
+        Args:
+            halt: May end the training before, in a state from which it goes on as if it had never ended; its word is
+                what `ended_by` tells.
 
         Raises:
             Interrupted: SIGINT or SIGTERM came, or a worker was lost; a checkpoint is there.
@@ -259,7 +289,7 @@ class Trainer:
         diverged = None
         with _signals() as signals, self._explained(), self._written():
             try:
-                self._train(watch, signals)
+                self._train(watch, signals, halt)
             except Diverged as error:
                 self.progress.ended_by, diverged = "divergence", str(error)
         if self._profile is not None and not self._profile.recorded:
@@ -268,10 +298,12 @@ class Trainer:
         compiled.seal(compiled.folder(self._cache))
         return self._outcome(diverged)
 
-    def _train(self, watch: Watcher, signals: list[int]) -> None:
+    def _train(self, watch: Watcher, signals: list[int], halt: Halt) -> None:
         if self.recipe.train.batch_size == "auto" and self.progress.step == 0:
             self.save()  # to start again from, should the memory be too small
         self._drop_later_rows()
+        if self.progress.ended_by is None and self.progress.epoch:
+            self.progress.ended_by = halt(self.progress.last)  # a kill may have come before it was heard
         while self.progress.ended_by is None:
             try:
                 self._train_epoch(watch, signals)
@@ -283,7 +315,7 @@ class Trainer:
             cut_off = self.progress.batch < self.steps_per_epoch
             if cut_off:
                 self.save()  # now, so that a larger budget goes on in the middle of this epoch
-            self.progress.ended_by = self._finish_epoch(watch, cut_off)
+            self.progress.ended_by = self._finish_epoch(watch, cut_off) or halt(self.progress.last)
             if self.progress.ended_by is not None and not cut_off:
                 self.save()
 

@@ -79,6 +79,8 @@ class Meters:
 
     def state(self) -> list[np.ndarray]:
         """What each replica gathered, one array a variable, `(replicas, ...)`."""
+        if self._placement.replicas == 1:
+            return [variable.numpy()[None] for variable in self.variables]
         found = self._run_spread()
         return [np.asarray(self._placement.strategy.experimental_local_results(each)[0]) for each in found]
 
@@ -87,6 +89,10 @@ class Meters:
         replicas = self._placement.replicas
         if len(state[0]) != replicas:
             state = [np.stack([each.sum(axis=0), *[np.zeros_like(each[0])] * (replicas - 1)]) for each in state]
+        if replicas == 1:
+            for variable, values in zip(self.variables, state, strict=True):
+                variable.assign(values[0])
+            return
         self._run_take_up([tf.constant(each) for each in state])
 
     def _spread(self) -> list[Any]:

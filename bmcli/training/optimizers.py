@@ -15,7 +15,7 @@ from bmcli.errors import BmcliError, Fault
 from bmcli.layers.keras_objects import make
 from bmcli.recipe.check import dotted
 from bmcli.recipe.fields import KerasObject
-from bmcli.recipe.schema import MOMENTUM, TrainOptions
+from bmcli.recipe.schema import MOMENTUM, TrainOptions, WarmUp
 
 
 @keras.saving.register_keras_serializable(package="bmcli")
@@ -67,7 +67,8 @@ def _rate(train: TrainOptions, steps: int) -> Any:
     from bmcli.recipe import catalogue
 
     default = catalogue.entry("optimizers", train.optimizer.kind)["options"]["learning_rate"]
-    peak = train.optimizer.options.get("learning_rate", default)
+    peak = train.optimizer.options["learning_rate"]
+    peak = default if peak == "auto" else peak  # which a measurement of something else may as well have
     schedule = train.schedule
     if isinstance(schedule, KerasObject):
         known = catalogue.entry("schedules", schedule.kind)["options"]
@@ -76,6 +77,12 @@ def _rate(train: TrainOptions, steps: int) -> Any:
     if schedule.kind == "constant" and schedule.warmup == 0:
         return peak  # a plain variable, which callbacks may change
     return ShareSchedule(schedule.kind, peak, steps, schedule.warmup, schedule.floor)
+
+
+def with_rate(train: TrainOptions, rate: float, schedule: WarmUp | None = None) -> TrainOptions:
+    """The same options with another learning rate, and perhaps another schedule."""
+    optimizer = KerasObject(train.optimizer.kind, {**train.optimizer.options, "learning_rate": rate})
+    return train.model_copy(update={"optimizer": optimizer, "schedule": schedule or train.schedule})
 
 
 def layer_rates(factors: Mapping[str, float], weights: Sequence[str]) -> dict[int, float]:

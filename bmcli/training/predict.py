@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
+import time
+
 import numpy as np
 import tensorflow as tf
 
@@ -13,6 +16,8 @@ from bmcli.training.step import Pass
 from bmcli.training.strategy import Placement
 
 BATCH = 512
+WARM_UP, TIMED = 10, 100  # predictions of one example
+TIMED_S = 2.0  # no more are timed once they took so long
 
 
 class Predictor:
@@ -41,3 +46,17 @@ def predict(network: Network, rows: Split, runtime: RuntimeOptions, placement: P
     """Probabilities `(rows, classes)` or numbers in their own unit `(rows,)`, by target, in the order of the rows."""
     feed = feeds.make(rows, runtime, placement)
     return Pass(network, feed, min(BATCH, feed.count), placement).predict()
+
+
+def latency_s(network: Network, rows: Split) -> float:
+    """Median seconds to predict one example, from the encoded arrays of the first row to its predictions."""
+    predictor = Predictor(network)
+    one = Split({name: values[:1] for name, values in rows.inputs.items()}, {})
+    for _ in range(WARM_UP):  # the first one traces
+        predictor(one)
+    taken: list[float] = []
+    while len(taken) < TIMED and sum(taken) < TIMED_S:
+        start = time.perf_counter()
+        predictor(one)
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)

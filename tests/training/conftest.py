@@ -52,7 +52,7 @@ def make_of(tmp_path: Path, cache: Path) -> MakeTrainer:
 
     def make(path: Path, *overrides: str, run: runs.Run | None = None) -> Trainer:
         recipe = load(str(path), overrides).recipe
-        prepared = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared")
+        prepared = prepare(recipe.data, recipe.targets(), recipe.data_seed, cache / "prepared")
         placement = strategy.place(recipe.runtime)
         network = built(recipe, prepared.spec, prepared.split("train").targets, placement)
         return Trainer(recipe, network, prepared, placement, run or runs.create(tmp_path / "runs", recipe.name), cache)

@@ -184,7 +184,6 @@ FAULTS = {
     "{image: [mixup], age: [{kind: mixup, alpha: 1.0}]}": ("data.augment.age", "an example is mixed in one way"),
     "{image: [flipp]}": ("data.augment.image.0", "no kind 'flipp'"),
     "{image: [{kind: flip, mod: vertical}]}": ("data.augment.image.0.mod", "no such key"),
-    "{image: []}": ("data.augment.image", "expected at least one augmentation"),
     "{image: [{kind: crop, scale: [0.9, 0.2]}]}": ("data.augment.image.0.scale", "expected two numbers that rise"),
 }
 
@@ -196,6 +195,14 @@ def test_what_cannot_be_done_is_a_fault_with_its_place(make_family: MakeTrainer,
         make_family("mlp", f"data.augment={asked}")
     assert message in str(caught.value)
     assert caught.value.faults[0].path == path
+
+
+def test_no_augmentation_leaves_an_input_as_it_is(make_family: MakeTrainer) -> None:
+    assert make_family("mlp", "data.augment={image: []}").augment is None
+    assert make_family("mlp", "data.augment={number: [noise], age: []}").augment is None
+    some = make_family("mlp", "data.augment={number: [noise], image: []}").augment
+    assert some is not None
+    assert list(some.inputs) == ["age"]
 
 
 def test_sequences_and_bins_are_not_changed(make_family: MakeTrainer) -> None:

@@ -18,7 +18,7 @@ import pytest
 from bmcli.errors import BmcliError, RunFailed
 from bmcli.recipe.schema import RuntimeOptions
 from bmcli.training import rendezvous
-from bmcli.training.cluster import Cluster, expand_hosts, find
+from bmcli.training.cluster import Cluster, expand_hosts, find, leave
 from bmcli.training.launch import free_ports
 from bmcli.training.rendezvous import waiting_for_peers
 
@@ -90,6 +90,14 @@ def test_a_cluster_of_one_counts_only_if_asked_for() -> None:
 @pytest.mark.parametrize("strategy", ["one_device", "mirrored", "tpu"])
 def test_other_strategies_have_no_cluster(strategy: Any) -> None:
     assert find(RuntimeOptions(strategy=strategy), tf_config()) is None
+
+
+def test_a_process_can_leave_its_cluster() -> None:
+    for environment in (tf_config(), slurm(), kubernetes()):
+        assert find(AUTO, environment)
+        leave(environment)
+        assert find(AUTO, environment) is None
+        leave(environment)
 
 
 def test_multi_worker_without_peers_tells_how_to_start_some() -> None:

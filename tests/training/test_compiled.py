@@ -26,6 +26,15 @@ def sealed(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_a_process_sweeps_once(tmp_path: Path) -> None:
+    compiled.sweep_once(tmp_path)
+    (tmp_path / "damaged.pb").write_bytes(b"x")
+    compiled.sweep_once(tmp_path)
+    assert (tmp_path / "damaged.pb").exists()
+    compiled.sweep(tmp_path)
+    assert not (tmp_path / "damaged.pb").exists()
+
+
 def test_sealed_entries_stay(sealed: Path) -> None:
     before = kept(sealed)
     compiled.sweep(sealed)

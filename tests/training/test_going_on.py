@@ -260,6 +260,52 @@ def test_a_finished_run_with_more_epochs_has_the_bits_of_one_with_all_at_once(ma
     assert_same_training(resumed(make_trainer, short.run, "train.epochs=4", *more), whole)
 
 
+PAUSED: dict[str, tuple[str, ...]] = {
+    "everything with a state": ("train.ema=0.9", "train.stop.patience=9", *DROPOUT_AND_NORM),
+    "swa": MATRIX["swa"],
+    "cosine": MATRIX["cosine"],
+    "plateau": MATRIX["plateau"],
+    "xla": ("runtime.jit=true", "train.batch_size=8", "runtime.jit_steps=4"),
+}
+
+
+@pytest.mark.parametrize("name", PAUSED)
+def test_a_training_paused_after_every_epoch_goes_on_to_the_same_bits(make_trainer: MakeTrainer, name: str) -> None:
+    settings = (*(() if name == "xla" else ("runtime.jit=false",)), *PAUSED[name], "train.epochs=4")
+    whole = make_trainer(*settings)
+    outcome = whole.train(Silent())
+    trainer = make_trainer(*settings)
+    for epoch in (1, 2, 3):
+        paused = trainer.train(Silent(), lambda row, epoch=epoch: "paused" if row["epoch"] >= epoch else None)
+        assert (paused.ended_by, paused.epochs) == ("paused", epoch)
+        assert paused.selected_epoch is not None
+        trainer = make_trainer(*settings, run=trainer.run)
+        assert trainer.resume() == ()
+    ended = trainer.train(Silent())
+    assert_same_training(trainer, whole)
+    assert (ended.metrics, ended.selected_epoch, ended.ended_by) == (outcome.metrics, outcome.selected_epoch, "epochs")
+
+
+def test_a_pause_that_a_kill_kept_from_being_told_is_told_again(make_trainer: MakeTrainer) -> None:
+    def halt(row: Any) -> str | None:
+        return "paused" if row["epoch"] >= 2 else None
+
+    first = make_trainer("train.epochs=4")
+    told = first.train(Silent(), halt)
+    again = make_trainer("train.epochs=4", run=first.run)
+    again.resume()
+    assert (again.train(Silent(), halt).ended_by, again.progress.epoch) == ("paused", 2)
+    assert again.progress.step == told.steps
+    assert same(weights_of(again), weights_of(first))
+
+
+def test_what_ends_a_training_anyway_is_told_before_a_pause(make_trainer: MakeTrainer) -> None:
+    assert (
+        make_trainer("train.epochs=2").train(Silent(), lambda row: "paused" if row["epoch"] == 2 else None).ended_by
+        == "epochs"
+    )
+
+
 def test_a_budget_of_steps_that_is_raised_goes_on_in_the_middle_of_the_epoch(make_trainer: MakeTrainer) -> None:
     settings = ("train.epochs=3", "runtime.jit=false", *DROPOUT_AND_NORM)
     whole, short = make_trainer(*settings), make_trainer(*settings, "train.stop.steps=10")

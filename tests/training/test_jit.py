@@ -39,6 +39,22 @@ def test_a_short_training_is_not_worth_compiling(make_trainer: MakeTrainer, tmp_
     assert list(json.loads(memory.read_text())["seconds_a_step"]) == ["plain"]
 
 
+def test_what_was_measured_is_not_traced_again(
+    make_trainer: MakeTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jit, "FASTER", 0.0)
+    trainer, made = make_trainer(), []
+
+    def make(way: Compilation) -> Steps:
+        made.append(trainer.steps_of(trainer.batch, way))
+        return made[-1]
+
+    steps = jit.choose(make, [PLAIN, XLA], trainer.feed, rows_of(trainer), 10, tmp_path)
+    assert (made, steps.traces) == ([steps], 1)
+    remembered = jit.choose(make, [PLAIN, XLA], trainer.feed, rows_of(trainer), 10, tmp_path)
+    assert (made, remembered.traces) == ([steps, remembered], 0)
+
+
 def test_measuring_leaves_every_variable_as_it_was(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer("runtime.jit_steps=8", "runtime.jit=true", "train.batch_size=8")
     before, meters = trainer.steps.snapshot()
