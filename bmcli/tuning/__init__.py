@@ -1,0 +1,1 @@
+"""Tuning: oracles, workers, and the search that brings them together."""

@@ -1,0 +1,118 @@
+"""What happened in a search, in order: the file from which one that was killed goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bmcli.disk import shown_path
+from bmcli.errors import BmcliError
+from bmcli.trials import Json, Result, Task
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A process began or took up the search."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The oracle was asked for a candidate.
+
+    Args:
+        answer: The task that became of it, `wait`, or `over`.
+    """
+
+    answer: Task | str
+
+
+@dataclass(frozen=True)
+class Confirming:
+    """A task that confirms one of the best trials was offered."""
+
+    task: Task
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A task ended."""
+
+    result: Result
+
+
+Event = Begun | Asked | Confirming | Ended
+
+
+class Journal:
+    """Events of one search, one JSON object a line, written to the disk before anything follows from them.
+
+    A line that a crash has torn is the last one, and of what nothing followed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def events(self) -> list[tuple[float, Event]]:
+        """Everything that happened so far, with its time in seconds since 1970.
+
+        Raises:
+            BmcliError: A line other than a torn last one is damaged.
+        """
+        return list(self._read())
+
+    def add(self, event: Event) -> None:
+        """Appends an event; a torn line before it is cut off."""
+        line = json.dumps({"at": round(time.time(), 3), **_written(event)}, ensure_ascii=False) + "\n"
+        with self._path.open("ab+") as file:
+            file.truncate(self._whole(file))
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    @staticmethod
+    def _whole(file: Any) -> int:
+        """Bytes of the lines that are whole."""
+        file.seek(0)
+        return file.read().rfind(b"\n") + 1
+
+    def _read(self) -> Iterator[tuple[float, Event]]:
+        lines = self._path.read_bytes().split(b"\n") if self._path.exists() else [b""]
+        for number, line in enumerate(lines[:-1], start=1):
+            try:
+                value = json.loads(line)
+                yield float(value["at"]), _event(value)
+            except (ValueError, KeyError, TypeError):
+                raise BmcliError(
+                    f"{shown_path(self._path)}:{number}: damaged.", suggestion="Start a new search."
+                ) from None
+
+
+def _written(event: Event) -> Json:
+    match event:
+        case Begun():
+            return {"event": "begun"}
+        case Asked(answer):
+            return {"event": "asked", "answer": answer if isinstance(answer, str) else answer.to_json()}
+        case Confirming(task):
+            return {"event": "confirming", "task": task.to_json()}
+        case Ended(result):
+            return {"event": "ended", "result": result.to_json()}
+
+
+def _event(value: Json) -> Event:
+    match value["event"]:
+        case "begun":
+            return Begun()
+        case "asked":
+            answer = value["answer"]
+            return Asked(answer if isinstance(answer, str) else Task.from_json(answer))
+        case "confirming":
+            return Confirming(Task.from_json(value["task"]))
+        case "ended":
+            return Ended(Result.from_json(value["result"]))
+    raise ValueError(f"no event {value['event']!r}")

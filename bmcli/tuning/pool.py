@@ -1,0 +1,128 @@
+"""Workers of a search on this machine: started, kept at work, and ended together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from bmcli.disk import shown_path
+from bmcli.errors import RunFailed
+from bmcli.training.launch import Share, how_ended, last_lines, share_of, start
+from bmcli.tuning.study import Study
+from bmcli.tuning.worker import SAVE_S
+
+COMMAND = [sys.executable, "-m", "bmcli.tuning.worker"]
+STOP_S = SAVE_S + 5.0
+SHORT_S = 10.0  # A worker that lived no longer has hardly come to work.
+SHORT_LIVES = 3
+TEND_S = 1.0
+
+
+@dataclass
+class _Place:
+    """A place for a worker: its share of the machine, and who has it now."""
+
+    share: Share
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    short_lives: int = 0  # in a row
+
+
+class Pool:
+    """Worker processes of a study on this machine, in a `with` statement.
+
+    The cores that this process may use are divided among them, and so are the GPUs that CUDA_VISIBLE_DEVICES lists.
+    The kernel ends them when this process ends, however it does, so it must be made in the main thread.
+
+    Args:
+        cache: Prepared data and measurements of this machine.
+
+    Raises:
+        BmcliError: There are fewer GPUs than workers.
+    """
+
+    def __init__(self, study: Study, workers: int, cache: Path, environment: Mapping[str, str] | None = None) -> None:
+        self._study, self._cache = study, cache
+        self._environment = dict(os.environ if environment is None else environment)
+        self._places = [
+            _Place(share_of(self._environment, workers, number), study.logs / f"worker-{number}.log")
+            for number in range(workers)
+        ]
+
+    def __enter__(self) -> Pool:
+        for place in self._places:
+            self._start(place)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def tend(self) -> None:
+        """Puts a new worker in the place of each that died.
+
+        Raises:
+            RunFailed: Workers die again and again before they come to work.
+        """
+        for place in self._places:
+            code = None if place.process is None else place.process.poll()
+            if code is None or self._study.is_over:
+                continue
+            place.short_lives = place.short_lives + 1 if time.monotonic() - place.started_at < SHORT_S else 0
+            if place.short_lives >= SHORT_LIVES:
+                raise _useless(place, code)
+            self._start(place)
+
+    def stay(self) -> None:
+        """Keeps the workers at work until the search is over.
+
+        Raises:
+            RunFailed: As `tend` does.
+        """
+        while not self._study.is_over:
+            self.tend()
+            time.sleep(TEND_S)
+
+    @property
+    def running(self) -> int:
+        """How many of them are at work."""
+        return sum(place.process is not None and place.process.poll() is None for place in self._places)
+
+    def stop(self) -> None:
+        """Ends them all, after they have saved the state of what they train."""
+        for place in self._places:
+            _send(place, signal.SIGTERM)
+        end = time.monotonic() + STOP_S
+        for place in self._places:
+            if place.process is None:
+                continue
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                place.process.wait(max(0.0, end - time.monotonic()))
+            _send(place, signal.SIGKILL)
+            place.process.wait()
+
+    def _start(self, place: _Place) -> None:
+        command = [*COMMAND, str(self._study.folder), str(self._cache)]
+        place.process = start(command, {**self._environment, **place.share.variables}, place.share.cores, place.log)
+        place.started_at = time.monotonic()
+
+
+def _send(place: _Place, number: int) -> None:
+    if place.process is not None:
+        place.process.send_signal(number)
+
+
+def _useless(place: _Place, code: int) -> RunFailed:
+    lines = "".join(f"\n    {line}" for line in last_lines(place.log))
+    told = f" Its last lines, from {shown_path(place.log)}:{lines}" if lines else ""
+    return RunFailed(f"a worker {how_ended(code)} {SHORT_LIVES} times in a row, before it came to work.{told}")

@@ -1,0 +1,409 @@
+"""The chief of a search: asks the oracle, offers tasks, gathers results, and chooses the winner."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Protocol
+
+from bmcli.errors import BmcliError, RunFailed
+from bmcli.recipe.load import Loaded
+from bmcli.recipe.schema import Recipe
+from bmcli.recipe.search import TuneOptions
+from bmcli.trials import Confirmed, Objective, Result, Searched, Task, Trial, Values
+from bmcli.tuning.journal import Asked, Begun, Confirming, Ended, Event, Journal
+from bmcli.tuning.oracle import Candidate, Oracle
+from bmcli.tuning.pool import TEND_S
+from bmcli.tuning.study import Study
+
+POLL_S = 0.05
+
+FEWEST = 5  # trials that must have come to an epoch before their median stops others there
+SPARED = 0.2  # share of the epochs in which no trial is stopped: the best often begin slowly
+REFUSED = 100  # candidates in a row that the recipe refuses, after which there is little hope of others
+
+
+class Watcher(Protocol):
+    """What wants to know how a search goes on."""
+
+    def started(self, task: Task) -> None: ...
+
+    def epoch(self, name: str, epoch: int) -> None: ...
+
+    def ended(self, trial: Trial, searched: Searched) -> None: ...
+
+    def confirming(self, runs: int) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The candidate that a search has chosen.
+
+    Args:
+        trial: Its trial.
+        task: The confirming task whose run has the best value of the first objective.
+    """
+
+    trial: Trial
+    task: Task
+
+
+class Search:
+    """One search, from its first trial or from where its journal ends.
+
+    Args:
+        loaded: The recipe with its `tune` section.
+        tend: Looks after the workers; called now and then.
+
+    Raises:
+        BmcliError: The journal is damaged, or does not belong to this space and algorithm.
+    """
+
+    def __init__(
+        self, study: Study, loaded: Loaded, objectives: tuple[Objective, ...], tend: Callable[[], None]
+    ) -> None:
+        assert loaded.recipe.tune is not None, "the recipe says what is searched"
+        self._study, self._loaded, self._tend = study, loaded, tend
+        self._recipe: Recipe = loaded.recipe
+        self._options: TuneOptions = loaded.recipe.tune
+        self._objectives = objectives
+        self._journal = Journal(study.journal)
+        self._oracle = Oracle(
+            self._options.algorithm, self._options.space, self._recipe.seed, self._recipe.train.epochs
+        )
+        self._tasks: dict[str, Task] = {}
+        self._results: dict[str, Result] = {}  # in the order in which they came
+        self._confirming: dict[str, Task] = {}
+        self._over = self._waits = False
+        self._ended_by: list[str] = []
+        self._winner: Winner | None = None
+        self._seconds_before = 0.0
+        self._tended_at = self._began_at = time.monotonic()
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.close)
+            self._replay()
+            stack.pop_all()
+
+    def close(self) -> None:
+        """Removes what the oracle keeps in files."""
+        self._oracle.close()
+
+    def searched(self) -> Searched:
+        """The search as far as it has come."""
+        trials = tuple(Trial(task, self._results.get(name)) for name, task in self._tasks.items())
+        return Searched(
+            name=self._recipe.name,
+            algorithm=self._options.algorithm.kind,
+            objectives=self._objectives,
+            parameters=self._options.space,
+            trials=trials,
+            confirmed=tuple(self._confirmed()) if self._options.confirm else (),
+            winner=self._winner.trial.task.name if self._winner else None,
+            seconds=self._seconds(),
+            ended_by=tuple(self._ended_by),
+        )
+
+    def run(self, watch: Watcher) -> Winner:
+        """Searches, trains the best again, and chooses.
+
+        Raises:
+            RunFailed: No trial could be measured.
+        """
+        self._journal.add(Begun())
+        shown: set[str] = set()
+        for task in self._running(self._tasks):
+            self._offer(task)
+        while self._going_on():
+            self._gather(self._tasks, watch, shown)
+            self._ask_for_more()
+        self._confirm(watch)
+        return self._chosen()
+
+    def _going_on(self) -> bool:
+        return bool(self._running(self._tasks)) or not self._enough()
+
+    def _enough(self) -> bool:
+        """Whether no further trial is to begin; says why."""
+        reasons = [
+            (self._over, "Nothing is left to try in this space."),
+            (self._counted() >= self._options.trials, ""),
+            (self._in_a_row("failed") >= self._options.stop.failures, self._failures()),
+            (self._in_a_row("refused") >= REFUSED, f"The recipe refused {REFUSED} candidates in a row."),
+            (self._seconds() >= (self._options.stop.time or math.inf), "The time was over."),
+        ]
+        found = [reason for reached, reason in reasons if reached]
+        self._ended_by = [reason for reason in found if reason]
+        return bool(found)
+
+    def _counted(self) -> int:
+        """Trials that cost something."""
+        return sum(name not in self._results or self._results[name].state != "refused" for name in self._tasks)
+
+    def _in_a_row(self, state: str) -> int:
+        """How many of the last results of the search are of this state; what was refused does not count as a trial."""
+        states = [result.state for name, result in self._results.items() if name in self._tasks]
+        counted = [each for each in reversed(states) if state == "refused" or each != "refused"]
+        return next((number for number, each in enumerate(counted) if each != state), len(counted))
+
+    def _failures(self) -> str:
+        reasons = [result.reason for result in self._results.values() if result.state == "failed"]
+        return f"{self._options.stop.failures} trials in a row failed, the last one: {reasons[-1] if reasons else ''}"
+
+    def _ask_for_more(self) -> None:
+        """Offers as many tasks as there are workers."""
+        places = max(self._options.workers, len(self._study.live_workers()))
+        while not self._waits and not self._enough() and len(self._running(self._tasks)) < places:
+            self._ask()
+
+    def _ask(self) -> None:
+        answer = self._oracle.ask()
+        if not isinstance(answer, Candidate):
+            self._note(Asked(answer))
+            return
+        task = self._task(answer)
+        self._note(Asked(task))
+        refusal = self._refusal(task.values)
+        if refusal:
+            self._note(Ended(Result(task.name, "refused", reason=refusal)))
+        else:
+            self._offer(task)
+
+    def _task(self, candidate: Candidate) -> Task:
+        names = list(self._tasks)
+        return Task(
+            name=f"{len(names):04d}",
+            values=candidate.values,
+            until=candidate.until,
+            continues=None if candidate.continues is None else names[candidate.continues],
+            bounds=self._bounds(),
+            limit_s=self._options.stop.trial_time,
+        )
+
+    def _refusal(self, values: Values) -> str:
+        """Why the recipe cannot have these values together, or nothing."""
+        try:
+            self._loaded.with_values(values)
+        except BmcliError as error:
+            return " ".join(f"{fault.path}: {fault.message}" if fault.path else fault.message for fault in error.faults)
+        return ""
+
+    def _bounds(self) -> tuple[float | None, ...]:
+        """For each epoch the median of the running means of the scores of others up to it, where there are enough.
+
+        The median stopping rule of Golovin et al. 2017, section 3.2.1.
+        """
+        if not self._options.prunes:
+            return ()
+        curves = [result.curve for name, result in self._results.items() if name in self._tasks]
+        means = [list(_running_means(curve)) for curve in curves]
+        bounds: list[float | None] = []
+        for epoch in range(max(map(len, means), default=0)):
+            there = [mean[epoch] for mean in means if len(mean) > epoch]
+            early = epoch < SPARED * self._recipe.train.epochs
+            bounds.append(None if early or len(there) < FEWEST else statistics.median(there))
+        return tuple(bounds)
+
+    def _offer(self, task: Task) -> None:
+        if self._study.result(task.name) is None:
+            self._study.put(task)
+
+    def _running(self, tasks: Mapping[str, Task]) -> list[Task]:
+        return [task for name, task in tasks.items() if name not in self._results]
+
+    def _gather(self, tasks: Mapping[str, Task], watch: Watcher, shown: set[str]) -> None:
+        """Takes the results that have come, and waits a moment if there are none."""
+        came = False
+        for task in self._running(tasks):
+            result = self._study.result(task.name)
+            if result is None:
+                self._show(task, watch, shown)
+                continue
+            came = True
+            self._note(Ended(result))
+            watch.ended(Trial(task, result), self.searched())
+        if came or not self._running(tasks):
+            return
+        time.sleep(POLL_S)
+        if time.monotonic() - self._tended_at > TEND_S:
+            self._tended_at = time.monotonic()
+            self._tend()
+            for name in self._study.release_dead():
+                watch.note(f"{name}: its worker was lost; another takes it up.")
+
+    def _show(self, task: Task, watch: Watcher, shown: set[str]) -> None:
+        """Tells of a task that a worker has taken, once, and then of its epochs."""
+        if task.name not in shown and self._study.is_claimed(task.name):
+            shown.add(task.name)
+            watch.started(task)
+        elif task.name in shown and time.monotonic() - self._tended_at > TEND_S:
+            watch.epoch(task.name, len(self._study.run(task.name).rows()))
+
+    def _confirm(self, watch: Watcher) -> None:
+        """Trains the best candidates again, all with the same seeds; without `confirm` the best one as it was."""
+        best = self._best()
+        if not best:
+            raise RunFailed(
+                "no trial could be measured, so there is no winner.", suggestion=self._failures() if self._tasks else ""
+            )
+        for task in self._confirming_tasks(best):
+            if task.name not in self._confirming:
+                self._note(Confirming(task))
+        waiting = self._running(self._confirming)
+        if waiting and self._options.confirm:
+            watch.confirming(len(waiting))
+        for task in waiting:
+            self._offer(task)
+        shown: set[str] = set()
+        while self._running(self._confirming):
+            self._gather(self._confirming, watch, shown)
+
+    def _best(self) -> list[Trial]:
+        """The candidates with the best scores, each once; those that were trained as far as any come first."""
+        first = self._objectives[0]
+        trials = [
+            trial
+            for trial in self.searched().candidates()
+            if trial.state == "done" and trial.measured(first) is not None
+        ]
+        furthest = max((trial.task.until or math.inf for trial in trials), default=math.inf)
+        ranked = sorted(
+            trials,
+            key=lambda trial: (
+                (trial.task.until or math.inf) < furthest,
+                first.score(trial.objectives[first.name]),
+            ),
+        )
+        wanted = 1 if self._options.confirm is None else self._options.confirm.top
+        return ranked[:wanted]
+
+    def _confirming_tasks(self, best: Iterable[Trial]) -> list[Task]:
+        limit_s, confirm = self._options.stop.trial_time, self._options.confirm
+        if confirm is None:
+            return [
+                Task(f"confirm-{trial.task.name}", trial.task.values, keeps_model=True, limit_s=limit_s)
+                for trial in best
+            ]
+        return [
+            Task(
+                f"confirm-{trial.task.name}-seed-{seed}",
+                {**trial.task.values, "seed": seed, "data.seed": self._recipe.data_seed},
+                keeps_model=True,
+                limit_s=limit_s,
+            )
+            for trial in best
+            for seed in range(self._recipe.seed + 1, self._recipe.seed + 1 + confirm.seeds)
+        ]
+
+    def _confirmed(self) -> list[Confirmed]:
+        """The candidates whose confirming runs are all over; a run that failed leaves its candidate out."""
+        first, found = self._objectives[0].name, []
+        for name, trial in self._candidates_confirmed().items():
+            results = [self._results.get(task.name) for task in self._confirming_of(name)]
+            values = [result.objectives.get(first) for result in results if result is not None]
+            measured = [value for value in values if value is not None and math.isfinite(value)]
+            if len(measured) == len(results):
+                found.append(Confirmed(name, trial.objectives[first], tuple(measured)))
+        return found
+
+    def _candidates_confirmed(self) -> dict[str, Trial]:
+        names = dict.fromkeys(name.split("-")[1] for name in self._confirming)
+        return {name: Trial(self._tasks[name], self._results[name]) for name in names}
+
+    def _confirming_of(self, trial: str) -> list[Task]:
+        return [task for name, task in self._confirming.items() if name.split("-")[1] == trial]
+
+    def _chosen(self) -> Winner:
+        """The candidate that is best on the mean over its seeds, and its best run."""
+        first = self._objectives[0]
+        confirmed = self._confirmed()
+        if not confirmed:
+            failed = [self._results[task.name].reason for task in self._confirming.values()]
+            raise RunFailed("none of the best trials could be trained again.", suggestion=failed[-1])
+        best = min(confirmed, key=lambda each: first.score(each.mean))
+        runs = self._confirming_of(best.trial)
+        task = min(runs, key=lambda task: first.score(self._results[task.name].objectives[first.name]))
+        self._winner = Winner(self._candidates_confirmed()[best.trial], task)
+        return self._winner
+
+    def _seconds(self) -> float:
+        """Time that the search has taken, in all processes that had it in hand one after the other."""
+        return self._seconds_before + time.monotonic() - self._began_at
+
+    def _note(self, event: Event) -> None:
+        """Writes down what happened, then acts on it."""
+        self._journal.add(event)
+        self._take(event)
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case Asked("over"):
+                self._over = True
+            case Asked("wait"):
+                self._waits = True
+            case Asked(Task() as task):
+                self._tasks[task.name] = task
+            case Confirming(task):
+                self._confirming[task.name] = task
+            case Ended(result):
+                self._results[result.name] = result
+                self._waits = False
+                if result.name in self._tasks:
+                    self._oracle.tell(list(self._tasks).index(result.name), self._score(result))
+
+    def _score(self, result: Result) -> float | None:
+        first = self._objectives[0]
+        value = result.objectives.get(first.name)
+        return None if value is None or result.state not in ("done", "stopped") else first.score(value)
+
+    def _replay(self) -> None:
+        """Brings the oracle to where it was when the journal ended."""
+        events = self._journal.events()
+        for _, event in events:
+            if isinstance(event, Asked):
+                self._ask_again(event)
+            self._take(event)
+        self._seconds_before = _seconds_of(events)
+
+    def _ask_again(self, event: Asked) -> None:
+        answer = self._oracle.ask()
+        told = event.answer
+        same = answer == told
+        if isinstance(answer, Candidate) and isinstance(told, Task):
+            again = replace(self._task(answer), bounds=told.bounds, limit_s=told.limit_s)
+            same = again == told
+        if not same:
+            raise BmcliError(
+                f"{self._study.shown} cannot be gone on with, because other candidates would be chosen now.",
+                suggestion="Were packages updated since? Start a new search.",
+            )
+
+
+def _running_means(curve: Iterable[float | None]) -> Iterable[float]:
+    total = 0.0
+    for count, score in enumerate(curve, start=1):
+        total += math.inf if score is None else score
+        yield total / count
+
+
+def _seconds_of(events: list[tuple[float, Event]]) -> float:
+    """Time from each beginning of a process to the last thing it wrote down."""
+    return sum(later - earlier for (earlier, _), (later, event) in pairwise(events) if not isinstance(event, Begun))
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Paths at which what a search was begun with differs from what it is to go on with: `model.units: 64, now 32`."""
+    found = []
+    for key in dict.fromkeys([*before, *now]):
+        one, other = before.get(key), now.get(key)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            found += [f"{key}.{difference}" for difference in differences(one, other)]
+        elif one != other:
+            found.append(f"{key}: {one!r}, now {other!r}")
+    return found

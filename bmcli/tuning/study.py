@@ -1,0 +1,414 @@
+"""Study folders: the only code that knows where an artefact of a search lives, and how its processes share it.
+
+The chief puts tasks, workers claim them and put results; a shared folder is all they have in common, so that workers
+on other machines are workers like those on this one. Every file is whole or not there: it is written aside and takes
+its name at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bmcli import disk, runs
+from bmcli.disk import shown_path
+from bmcli.errors import BmcliError
+from bmcli.recipe.fields import dump
+from bmcli.recipe.load import Loaded, load
+from bmcli.recipe.nodes import escaped
+from bmcli.recipe.render import render_base
+from bmcli.recipe.schema import Recipe
+from bmcli.runs import Run
+from bmcli.trials import Json, Objective, Result, Task, Values
+
+BEAT_S = 2.0
+SILENT_S = 20.0  # A worker that was silent for so long is dead; a busy file server may swallow some beats.
+
+
+@dataclass(frozen=True)
+class Study:
+    """One search and the files it keeps."""
+
+    folder: Path
+
+    @property
+    def shown(self) -> str:
+        """The folder as a user would write it."""
+        return shown_path(self.folder)
+
+    @property
+    def begun_file(self) -> Path:
+        """What the search was begun with."""
+        return self.folder / "study.json"
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe as it was written."""
+        return self.folder / "recipe.yaml"
+
+    @property
+    def base(self) -> Path:
+        """The recipe that values are laid over, in one file: with those it extends and with overrides."""
+        return self.folder / "base.yaml"
+
+    @property
+    def search(self) -> Path:
+        """`base` with the `tune` section that the search was begun with, to take it up by."""
+        return self.folder / "search.yaml"
+
+    @property
+    def journal(self) -> Path:
+        """Every task and result in their order, one JSON object a line."""
+        return self.folder / "journal.jsonl"
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "best.yaml"
+
+    @property
+    def table(self) -> Path:
+        return self.folder / "trials.csv"
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "report.html"
+
+    @property
+    def status_file(self) -> Path:
+        return self.folder / "status.json"
+
+    @property
+    def logs(self) -> Path:
+        """What workers on this machine say."""
+        return self.folder / "logs"
+
+    @property
+    def _tasks(self) -> Path:
+        return self.folder / "tasks"
+
+    @property
+    def _claims(self) -> Path:
+        return self.folder / "claims"
+
+    @property
+    def _results(self) -> Path:
+        return self.folder / "results"
+
+    @property
+    def _workers(self) -> Path:
+        return self.folder / "workers"
+
+    @property
+    def _over(self) -> Path:
+        return self.folder / "over"
+
+    def run(self, name: str) -> Run:
+        """The run directory of a trial, or of a run that confirms one."""
+        return Run(self.folder / "trials" / name)
+
+    def begun(self) -> Json:
+        """What the search was begun with, as `described` gave it.
+
+        Raises:
+            BmcliError: The file that tells is gone or damaged.
+        """
+        return self._read(self.begun_file, "Start a new search.")
+
+    def objectives(self) -> tuple[Objective, ...]:
+        """What is searched for; the first decides where there has to be one.
+
+        Raises:
+            BmcliError: The file that tells is gone or damaged.
+        """
+        try:
+            return tuple(Objective(**values) for values in self.begun()["objectives"])
+        except (KeyError, TypeError):
+            raise _damaged(self.begun_file, "Start a new search.") from None
+
+    def candidate(self, values: Values) -> Loaded:
+        """The recipe of a candidate: values laid over the study's recipe.
+
+        Its epochs are selected by what is searched for, unless the recipe says otherwise.
+
+        Raises:
+            BmcliError: The recipe refuses them; each fault names them all.
+        """
+        loaded, judged = load(str(self.base)), judged_by(self.objectives())
+        searches_selection = any(path.startswith("train.select") for path in values)
+        if judged is None or searches_selection or loaded.recipe.train.select.metric != "auto":
+            return loaded.with_values(values)
+        return loaded.with_values({"train.select.metric": judged.name, **values})
+
+    # The chief's part.
+
+    def put(self, task: Task) -> None:
+        """Offers a task to the workers."""
+        disk.write_json(self._tasks / f"{task.name}.json", task.to_json())
+
+    def unfinished(self) -> list[str]:
+        """Names of the tasks that have no result, in order."""
+        return sorted(_names(self._tasks) - _names(self._results))
+
+    def live_workers(self) -> list[str]:
+        """The workers that were heard of in the last moments."""
+        now = self._time()
+        return sorted(path.name for path in _files(self._workers) if not _is_dead(path, now))
+
+    def release_dead(self) -> list[str]:
+        """Offers the tasks of workers that died anew, and names them.
+
+        The chief alone may ask for it: of two who do, one could take away what a worker claimed just now.
+        """
+        now = self._time()
+        unfinished = set(self.unfinished())
+        dead = [path for path in _files(self._claims) if path.name in unfinished and _is_dead(path, now)]
+        for path in dead:
+            path.unlink(missing_ok=True)
+        for path in _files(self._workers):
+            if _is_dead(path, now):
+                path.unlink(missing_ok=True)
+        return sorted(path.name for path in dead)
+
+    def is_claimed(self, name: str) -> bool:
+        """Whether a worker has taken a task."""
+        return (self._claims / name).exists()
+
+    def set_status(self, state: str, **details: Any) -> None:
+        disk.write_json(self.status_file, {"state": state, "at": runs.now(), **details})
+
+    def finish(self) -> None:
+        """Tells the workers to leave."""
+        self._over.touch()
+
+    def reopen(self) -> None:
+        """Takes up a search that was over."""
+        self._over.unlink(missing_ok=True)
+
+    @property
+    def is_over(self) -> bool:
+        return self._over.exists()
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keeps other processes from being the chief of this search.
+
+        Raises:
+            BmcliError: Another process is.
+        """
+        with runs.hold(self.folder, "Wait for it to end, or start a new search."):
+            yield
+
+    # The workers' part.
+
+    def announce_worker(self) -> str:
+        """Makes this process known as a worker, and returns its name."""
+        name = f"{socket.gethostname()}-{os.getpid()}"
+        disk.write_json(self._workers / name, _myself())
+        return name
+
+    def leave(self, worker: str) -> None:
+        """Takes a worker's name back."""
+        (self._workers / worker).unlink(missing_ok=True)
+
+    def open_tasks(self) -> list[str]:
+        """Names of the tasks that nobody has claimed, in order."""
+        return sorted(_names(self._tasks) - _names(self._results) - {path.name for path in _files(self._claims)})
+
+    def task(self, name: str) -> Task:
+        """A task.
+
+        Raises:
+            BmcliError: Its file is gone or damaged.
+        """
+        path = self._tasks / f"{name}.json"
+        try:
+            task = Task.from_json(self._read(path))
+        except (KeyError, TypeError):
+            raise _damaged(path) from None
+        if task.name != name:
+            raise _damaged(path)  # its run would lie in a folder of another
+        return task
+
+    def claim(self, name: str) -> bool:
+        """Takes a task; false if another was faster, or it has a result already."""
+        try:
+            disk.write_new(self._claims / name, json.dumps(_myself()).encode())
+        except FileExistsError:
+            return False
+        if not self.has_result(name):
+            return True
+        self.release(name)
+        return False
+
+    def beat(self, worker: str, claimed: str | None = None) -> bool:
+        """Shows that a worker is alive; false if its claim was taken away from it, since it was silent for too long."""
+        _touch(self._workers / worker)
+        return claimed is None or (self._is_mine(claimed) and _touch(self._claims / claimed))
+
+    def release(self, name: str) -> None:
+        """Gives a task of this process back without a result, to be taken up again."""
+        if self._is_mine(name):
+            (self._claims / name).unlink(missing_ok=True)
+
+    def put_result(self, result: Result) -> bool:
+        """Hands in a result; false if there is one already, which stays."""
+        content = (json.dumps(result.to_json(), indent=2, ensure_ascii=False) + "\n").encode()
+        try:
+            disk.write_new(self._results / f"{result.name}.json", content)
+        except FileExistsError:
+            return False
+        return True
+
+    def has_result(self, name: str) -> bool:
+        return (self._results / f"{name}.json").exists()
+
+    def result(self, name: str) -> Result | None:
+        """The result of a task, or None while there is none.
+
+        Raises:
+            BmcliError: Its file is damaged.
+        """
+        if not self.has_result(name):
+            return None
+        path = self._results / f"{name}.json"
+        again = f"Delete {shown_path(path)}, and the task is done again."
+        try:
+            return Result.from_json(self._read(path, again))
+        except (KeyError, TypeError):
+            raise _damaged(path, again) from None
+
+    def drop_state(self, name: str) -> None:
+        """Removes what a trial could be gone on with from."""
+        shutil.rmtree(self.run(name).checkpoints, ignore_errors=True)
+
+    def _is_mine(self, name: str) -> bool:
+        """Whether this process has claimed a task."""
+        return _owner(self._claims / name) == _myself()
+
+    def _time(self) -> float:
+        """Now by the clock of the file system, which other machines share."""
+        clock = self._workers / ".clock"
+        clock.touch()
+        return clock.stat().st_mtime
+
+    def _read(self, path: Path, advice: str = "") -> Json:
+        try:
+            value = json.loads(path.read_bytes())
+        except (OSError, ValueError):
+            raise _damaged(path, advice) from None
+        if not isinstance(value, dict):
+            raise _damaged(path, advice)
+        return value
+
+
+def create(root: Path, loaded: Loaded, objectives: Sequence[Objective], fingerprint: str) -> Study:
+    """A new study of a recipe, below `root`.
+
+    Args:
+        fingerprint: Of the data.
+    """
+    study = Study(runs.create(root, f"{loaded.recipe.name}-tune").folder)
+    for folder in (study._tasks, study._claims, study._results, study._workers, study.folder / "trials"):
+        folder.mkdir()
+    shutil.copyfile(loaded.file, study.recipe)
+    disk.write_atomically(study.base, render_base(loaded).encode())
+    disk.write_atomically(study.search, _search_recipe(study, loaded.recipe).encode())
+    disk.write_json(study.begun_file, described(loaded.recipe, objectives, fingerprint))
+    return study
+
+
+def _search_recipe(study: Study, recipe: Recipe) -> str:
+    # JSON is YAML, but that a dollar sign would begin a variable.
+    section = json.dumps(escaped(dump(recipe.tune)), ensure_ascii=False)
+    return f"extends: {study.base.name}\ntune: {section}\n"
+
+
+def described(recipe: Recipe, objectives: Sequence[Objective], fingerprint: str) -> Json:
+    """What a search is begun with, to be compared with what it is to go on with."""
+    found = [asdict(objective) for objective in objectives]
+    # As it will be read again: lists for tuples.
+    described: Json = json.loads(json.dumps({"recipe": dump(recipe), "objectives": found, "data": fingerprint}))
+    return described
+
+
+def judged_by(objectives: Sequence[Objective]) -> Objective | None:
+    """The objective that every epoch measures, by which a training is selected and stopped; None if there is none."""
+    return next((objective for objective in objectives if objective.name.startswith("validation/")), None)
+
+
+def find(root: Path, text: str) -> Study:
+    """A study by its directory, by the name of its recipe, or its folder's.
+
+    Raises:
+        BmcliError: There is none.
+    """
+    for folder in (Path(text), Path(text) / "latest", root / text / "latest", root / f"{text}-tune" / "latest"):
+        if os.path.isfile(folder / "study.json"):
+            return Study(folder.resolve())
+    raise BmcliError(
+        f"no search '{text}': neither its directory nor a name in {root}.", suggestion="`bmcli tune RECIPE` makes one."
+    )
+
+
+def _myself() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "pid": os.getpid()}
+
+
+def _owner(path: Path) -> Any:
+    """Who a claim or a worker's file is of, or None if that cannot be told."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _is_dead(path: Path, now: float) -> bool:
+    """Whether the process behind a claim or a worker's file is gone, as far as can be seen from here."""
+    try:
+        silent_s = now - path.stat().st_mtime
+    except FileNotFoundError:
+        return True
+    owner = _owner(path)
+    here = isinstance(owner, dict) and owner.get("host") == socket.gethostname() and isinstance(owner.get("pid"), int)
+    return silent_s > SILENT_S or (here and not _lives(owner["pid"]))
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _touch(path: Path) -> bool:
+    """Sets a file's time to now; false if it is gone."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of a folder that have their names already."""
+    with os.scandir(folder) as entries:
+        return [folder / entry.name for entry in entries if not entry.name.startswith(".")]
+
+
+def _names(folder: Path) -> set[str]:
+    """Names of the tasks that a folder holds a JSON file of."""
+    return {path.stem for path in _files(folder)}
+
+
+def _damaged(path: Path, advice: str = "") -> BmcliError:
+    return BmcliError(f"{shown_path(path)}: missing or damaged.", suggestion=advice)

@@ -1,0 +1,213 @@
+"""One trial: a candidate laid over the study's recipe, trained as far as its task says, and measured."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from bmcli.console import Console, Watcher
+from bmcli.errors import BmcliError, Interrupted, RunFailed
+from bmcli.recipe.load import Loaded, load
+from bmcli.runs import Run
+from bmcli.training import session as sessions
+from bmcli.training.session import Session, data_of
+from bmcli.trials import Objective, Result, State, Task
+from bmcli.tuning.study import Study, judged_by
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bmcli.training.loop import Outcome, Trainer
+
+PAUSED, HOPELESS = "paused", "median"
+
+# A trial is looked at in the report of its search; events of hundreds of trials would cost more than the short ones.
+SETTINGS = {"train.tensorboard": False}
+
+
+def run_trial(study: Study, task: Task, cache: Path) -> Result:
+    """Trains and measures a candidate, from the beginning or from where it was interrupted.
+
+    Args:
+        cache: Prepared data and measurements of this machine.
+
+    Raises:
+        Interrupted: A signal came, or another process is still at it; the task can be taken up again.
+    """
+    start = time.monotonic()
+    run = study.run(task.name)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with _held(run):
+        run.set_status("running")
+        try:
+            result = _result(study, task, run, cache)
+        except Interrupted as error:
+            run.set_status("interrupted", reason=str(error))
+            raise
+        except BmcliError as error:
+            reason = " ".join(f"{f.path}: {f.message}" if f.path else f.message for f in error.faults)
+            result = _broken(task, run, "failed" if isinstance(error, RunFailed) else "refused", reason)
+        except Exception as error:
+            if not _is_exhausted(error):
+                raise
+            result = _broken(task, run, "failed", "the memory is too small.")
+    return replace(result, seconds=round(time.monotonic() - start, 3))
+
+
+@contextlib.contextmanager
+def _held(run: Run) -> Iterator[None]:
+    """Keeps other processes from writing a trial; one that was taken for dead may still be at it."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(run.hold())
+        except BmcliError as error:
+            raise Interrupted(*error.faults) from None
+        yield
+
+
+def _broken(task: Task, run: Run, state: State, reason: str) -> Result:
+    """The result of a trial that ended before it could be measured."""
+    run.set_status("failed", reason=reason)
+    return Result(task.name, state, epochs=max((row["epoch"] for row in run.rows()), default=0), reason=reason)
+
+
+def _is_exhausted(error: Exception) -> bool:
+    import tensorflow as tf
+
+    return isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError))
+
+
+def _result(study: Study, task: Task, run: Run, cache: Path) -> Result:
+    objectives = study.objectives()
+    judged = judged_by(objectives)
+    loaded = _loaded(study, task, run)
+    session = sessions.begin(loaded, cache, before=data_of(run) if run.lock.exists() else None)
+    trainer = _trainer(session, run)
+    outcome = trainer.train(Watcher(Console()), lambda row: _halted(task, judged, run, row))
+    if outcome.diverged is not None:
+        raise RunFailed(f"training stopped: {outcome.diverged}.")
+    result = _measured(task, run, session, trainer, outcome, objectives)
+    if task.keeps_model:
+        from bmcli.training import network as networks
+
+        networks.save(trainer.network, session.prepared.spec, run.model)
+    elif not _can_go_on(task, trainer):
+        study.drop_state(task.name)
+    run.set_status(
+        "done", epochs=outcome.epochs, selected_epoch=outcome.selected_epoch, ended_by=outcome.ended_by,
+        seconds=round(outcome.train_s, 3), metrics=dict(outcome.metrics),
+    )  # fmt: skip
+    return result
+
+
+def _loaded(study: Study, task: Task, run: Run) -> Loaded:
+    """The recipe of a trial: its lock if it was begun before, or if it goes on with another."""
+    if not run.lock.exists():
+        shutil.rmtree(run.checkpoints, ignore_errors=True)
+        if task.continues is not None:
+            _take_up(study.run(task.continues), run)
+    if run.lock.exists():
+        return load(str(run.lock))
+    return study.candidate({**SETTINGS, **task.values})
+
+
+def _take_up(before: Run, run: Run) -> None:
+    """Copies what another trial can be gone on with from; its lock, which makes a run of it, comes last.
+
+    Without a checkpoint there is nothing to copy, and the trial is trained from its beginning to the same result.
+    """
+    if not any(before.checkpoints.glob("step-*")):
+        return
+    # Checkpoints are never changed once they are written, so that links are as good as copies.
+    shutil.copytree(before.checkpoints, run.checkpoints, copy_function=_link)
+    for source, target in (
+        (before.recipe, run.recipe), (before.data, run.data), (before.environment, run.environment),
+        (before.metrics, run.metrics), (before.lock, run.lock),
+    ):  # fmt: skip
+        shutil.copyfile(source, target)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without links
+        shutil.copyfile(source, target)
+
+
+def _trainer(session: Session, run: Run) -> Trainer:
+    """A trainer at the place where the trial was left."""
+    trainer = session.trainer(run)
+    if any(run.checkpoints.glob("step-*")):
+        trainer.resume()
+    elif not run.lock.exists():
+        session.describe(trainer, run)
+    return trainer
+
+
+def _halted(task: Task, judged: Objective | None, run: Run, row: Mapping[str, Any]) -> str | None:
+    """Why a trial should end after an epoch, if it should."""
+    epoch = int(row["epoch"])
+    bound = task.bounds[epoch - 1] if epoch <= len(task.bounds) else None
+    if judged is not None and bound is not None:
+        best = _best(curve(run, judged))
+        if best is None or best > bound:
+            return HOPELESS
+    return PAUSED if task.until is not None and epoch >= task.until else None
+
+
+def curve(run: Run, objective: Objective | None) -> tuple[float | None, ...]:
+    """The objective as a score after each epoch of a run."""
+    if objective is None:
+        return ()
+    values = [row.get(objective.name) for row in run.rows()]
+    return tuple(None if value is None else objective.score(value) for value in values)
+
+
+def _best(scores: Sequence[float | None]) -> float | None:
+    return min((score for score in scores if score is not None), default=None)
+
+
+def _measured(
+    task: Task, run: Run, session: Session, trainer: Trainer, outcome: Outcome, objectives: Sequence[Objective]
+) -> Result:
+    found = {objective.name: _value(objective.name, session, trainer, outcome) for objective in objectives}
+    judged = judged_by(objectives)
+    result = Result(task.name, "done", found, curve(run, judged), dict(outcome.metrics), outcome.epochs)
+    return result if outcome.ended_by != HOPELESS else replace(result, state="stopped", reason=_hopeless(task, result))
+
+
+def _hopeless(task: Task, result: Result) -> str:
+    bound, best = task.bounds[result.epochs - 1], _best(result.curve)
+    assert bound is not None, "only a bound ends a training as hopeless"
+    found = "no epoch had a finite score" if best is None else f"the best score so far was {best:.4g}"
+    return f"{found}, and that of others after {result.epochs} epochs {bound:.4g}; lower is better."
+
+
+def _can_go_on(task: Task, trainer: Trainer) -> bool:
+    """Whether another trial may take up the state of this one."""
+    return task.until is not None and task.until < trainer.recipe.train.epochs
+
+
+def _value(name: str, session: Session, trainer: Trainer, outcome: Outcome) -> float:
+    """What a trained network measures of an objective.
+
+    Raises:
+        RunFailed: It was never a finite number.
+    """
+    model = trainer.network.model
+    if name == "parameters":
+        return float(model.count_params())
+    if name == "size":
+        return float(sum(weight.numpy().nbytes for weight in model.weights))
+    if name == "latency":
+        from bmcli.training.predict import latency_s
+
+        return latency_s(trainer.network, session.prepared.split("train"))
+    if name not in outcome.metrics:
+        raise RunFailed(f"{name} was not a finite number after any epoch.")
+    return outcome.metrics[name]

@@ -1,0 +1,256 @@
+"""A worker of a search: `python -m bmcli.tuning.worker STUDY CACHE`.
+
+It imports what trials need once and executes nothing of TensorFlow, so that it has no threads and holds no state, and
+forks a child for every trial. Whatever a trial does to its process is gone with the child: memory stays flat, and a
+crash is the result of one trial.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import math
+import os
+import select
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from bmcli import training
+from bmcli.console import Console, native_noise_hidden
+from bmcli.errors import BmcliError, Interrupted
+from bmcli.recipe.load import load
+from bmcli.recipe.paths import split_path
+from bmcli.recipe.schema import Recipe
+from bmcli.recipe.search import conditions, read_space
+from bmcli.training import compiled
+from bmcli.training.launch import end_with, how_ended
+from bmcli.trials import Result, Task
+from bmcli.tuning.study import BEAT_S, Study
+from bmcli.tuning.trial import run_trial
+
+POLL_S = 0.05
+SAVE_S = 20.0  # for a child to save its state after SIGTERM: a call of steps may take a while
+AGAIN_S = 1.0  # before a task that was given back is looked at again
+_MODULES = ("bmcli.training.loop", "bmcli.training.network", "bmcli.training.environment", "bmcli.training.predict")
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def main(arguments: list[str]) -> None:
+    study, cache = Study(Path(arguments[0])), Path(arguments[1])
+    warm_up(study, cache)
+    Worker(study, lambda task: train(study, task, cache), lambda: compiled.sweep(compiled.folder(cache))).work()
+
+
+def warm_up(study: Study, cache: Path) -> None:
+    """Imports what every trial needs; what TensorFlow is told at its import is told for all of them."""
+    for recipe in families(study):
+        training.announce(recipe, cache)
+    with native_noise_hidden():
+        for module in _MODULES:
+            importlib.import_module(module)
+    from bmcli.training import cluster
+
+    cluster.leave()
+    compiled.sweep_once(compiled.folder(cache))
+    gc.collect()
+    gc.freeze()  # Children leave the memory of what was imported shared, and never look through it.
+
+
+def families(study: Study) -> list[Recipe]:
+    """The study's recipe with each network that the search can choose, those left out that need more to be changed."""
+    loaded = load(str(study.base))
+    found = [loaded.recipe]
+    space, _ = read_space(study.begun()["recipe"]["tune"]["space"])
+    for path, parameter in space.items():
+        for value in parameter.values if split_path(path)[0] == "model" else ():
+            when = {other: values[0] for other, values in conditions(path, space).items()}
+            with contextlib.suppress(BmcliError):
+                found.append(loaded.with_values({**when, path: value}).recipe)
+    return found
+
+
+def train(study: Study, task: Task, cache: Path) -> int:
+    """Trains a trial and hands in its result, in a process of its own; its exit code."""
+    try:
+        result = run_trial(study, task, cache)
+    except Interrupted as error:
+        Console().say(f"{task.name}: {error}")
+        return error.exit_code
+    except Exception as error:
+        traceback.print_exc()
+        lines = str(error).splitlines()
+        result = Result(task.name, "failed", reason=f"{type(error).__name__}: {lines[0] if lines else 'no reason'}")
+    study.put_result(result)
+    return 0
+
+
+class Worker:
+    """Claims tasks and has children do them, until the search is over, a signal comes, or its parent is gone.
+
+    Args:
+        do: Does a task in a child and hands in its result; its exit code.
+        clean_up: Removes what a child may have left that did not end by itself.
+    """
+
+    def __init__(self, study: Study, do: Callable[[Task], int], clean_up: Callable[[], None] = lambda: None) -> None:
+        self._study, self._do, self._clean_up = study, do, clean_up
+        self._parent = os.getppid()
+        self._name = ""
+        self._child: _Child | None = None
+        self._signals = 0
+        self._leave_at = math.inf
+        self._beaten_at = -math.inf
+
+    def work(self) -> None:
+        for number in _SIGNALS:
+            signal.signal(number, self._note)
+        self._name = self._study.announce_worker()
+        try:
+            while self._stays():
+                self._show_life()
+                if not self._take_one():
+                    time.sleep(POLL_S)
+        finally:
+            self._study.leave(self._name)
+
+    def _note(self, number: int, frame: Any) -> None:
+        """Has the child save its state; a second signal ends it at once."""
+        self._signals += 1
+        self._leave_at = min(self._leave_at, time.monotonic() + SAVE_S)
+        if self._child is not None:
+            self._child.send(signal.SIGTERM if self._signals == 1 else signal.SIGKILL)
+
+    def _show_life(self) -> None:
+        if time.monotonic() - self._beaten_at >= BEAT_S:
+            self._study.beat(self._name)
+            self._beaten_at = time.monotonic()
+
+    def _stays(self) -> bool:
+        return not self._signals and os.getppid() == self._parent and not self._study.is_over
+
+    def _take_one(self) -> bool:
+        """Does a task, if there is one that nobody has claimed."""
+        for name in self._study.open_tasks():
+            if self._study.claim(name):
+                self._finish(name)
+                return True
+        return False
+
+    def _finish(self, name: str) -> None:
+        """Sees a claimed task to its result, or gives it back."""
+        start = time.monotonic()
+        try:
+            task = self._study.task(name)
+        except BmcliError as error:
+            self._study.put_result(Result(name, "failed", reason=str(error)))
+            return
+        Console().say(f"{name}: {json.dumps(task.values)}")
+        reason = self._supervised(task)
+        if self._study.has_result(name):
+            return
+        self._clean_up()
+        if reason is not None:
+            epochs, seconds = len(self._study.run(name).rows()), round(time.monotonic() - start, 3)
+            self._study.put_result(Result(name, "failed", epochs=epochs, seconds=seconds, reason=reason))
+            return
+        self._study.release(name)
+        if not self._signals:
+            time.sleep(AGAIN_S)
+
+    def _supervised(self, task: Task) -> str | None:
+        """Has a child do a task; why that failed, or None if the task is to be taken up again."""
+        limit_s = math.inf if task.limit_s is None else task.limit_s
+        end = time.monotonic() + limit_s
+        with _signals_later():
+            child = self._child = _Child(lambda: self._do(task))
+        try:
+            while not child.ended(min(BEAT_S, max(0.0, end - time.monotonic()))):
+                if time.monotonic() >= end:
+                    child.send(signal.SIGKILL)
+                    return f"it took longer than the limit of {limit_s:g} s."
+                if not self._may_go_on(task.name):
+                    child.send(signal.SIGKILL)
+                    return None
+            code = child.code()
+        finally:
+            child.close()
+            self._child = None
+        return None if self._signals or code == Interrupted.exit_code else f"its process {how_ended(code)}."
+
+    def _may_go_on(self, name: str) -> bool:
+        """Shows that this worker is alive; whether its task is still its own, and there is somebody to do it for."""
+        mine = self._study.beat(self._name, name)
+        return mine and os.getppid() == self._parent and time.monotonic() < self._leave_at
+
+
+class _Child:
+    """A fork of this process that does one thing and ends; it dies with this process, however that ends."""
+
+    def __init__(self, do: Callable[[], int]) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        parent = os.getpid()
+        # Nothing is written into the pipe: it closes when the child ends, however it ends.
+        self._ends, held = os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            _be_a_child(parent, do)
+        os.close(held)
+        self._code: int | None = None
+
+    def ended(self, timeout_s: float) -> bool:
+        """Whether it has ended, after at most so long."""
+        return bool(select.select([self._ends], [], [], timeout_s)[0])
+
+    def send(self, number: int) -> None:
+        if self._code is None:
+            os.kill(self._pid, number)
+
+    def code(self) -> int:
+        """Its exit code, or minus the number of the signal that killed it; waits for its end."""
+        if self._code is None:
+            _, status = os.waitpid(self._pid, 0)
+            self._code = os.waitstatus_to_exitcode(status)
+        return self._code
+
+    def close(self) -> None:
+        self.code()
+        os.close(self._ends)
+
+
+def _be_a_child(parent: int, do: Callable[[], int]) -> NoReturn:
+    """Does something in a process that was just forked, and ends it without what the parent would do at its end."""
+    code = 1
+    try:
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        end_with(parent)
+        code = do()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+@contextlib.contextmanager
+def _signals_later() -> Iterator[None]:
+    """Holds signals back until a child is known, so that it can be told."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,150 @@
+"""Oracles: the same answers to the same calls, conditions kept, failures survived, and better than chance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from bmcli.recipe.fields import Kind
+from bmcli.recipe.search import Bayesian, Grid, Hyperband, Parameter, Random
+from bmcli.tuning.oracle import Candidate, Oracle
+
+SPACE = {
+    "model.units": Parameter("int", low=16, high=128, step=2, scale="log", when={"model.kind": ("mlp",)}),
+    "rate": Parameter("float", low=1e-4, high=1e-1, scale="log"),
+    "model.kind": Parameter("choice", ("mlp", "cnn")),
+    "model.filters": Parameter("choice", ([16], [32, 64]), when={"model.kind": ("cnn",)}),
+    "share": Parameter("float", low=0.0, high=0.5, step=0.1),
+    "flag": Parameter("bool", (False, True)),
+    "count": Parameter("int", low=1, high=9),
+}
+ALGORITHMS = [Random(), Bayesian(initial=4), Grid(), Hyperband()]
+Values = Mapping[str, Any]
+
+
+def score(values: Values) -> float:
+    return abs(math.log10(values["rate"]) + 2) + values["share"] + values.get("model.units", 0) / 1000
+
+
+def search(
+    algorithm: Kind,
+    most: int,
+    running: int = 1,
+    fails: Callable[[int], bool] = lambda number: False,
+    space: Mapping[str, Parameter] = SPACE,
+    seed: int = 0,
+) -> list[Candidate]:
+    """The candidates of a search with so many trials at a time."""
+    oracle, found, open_ = Oracle(algorithm, space, seed, epochs=9), list[Candidate](), list[int]()
+    try:
+        while len(found) < most:
+            answer = oracle.ask()
+            if isinstance(answer, Candidate):
+                open_.append(len(found))
+                found.append(answer)
+            if answer == "over" and not open_:
+                break
+            if answer != "over" and isinstance(answer, Candidate) and len(open_) < running:
+                continue
+            number = open_.pop(0)
+            oracle.tell(number, None if fails(number) else score(found[number].values))
+    finally:
+        oracle.close()
+    return found
+
+
+@pytest.mark.parametrize("running", [1, 3])
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda each: each.kind)
+def test_the_same_calls_have_the_same_answers(algorithm: Kind, running: int) -> None:
+    found = search(algorithm, 9, running)
+    assert len(found) == 9
+    assert found == search(algorithm, 9, running)
+
+
+@pytest.mark.parametrize("algorithm", [Random(), Hyperband()], ids=lambda each: each.kind)
+def test_another_seed_has_other_answers(algorithm: Kind) -> None:
+    assert search(algorithm, 5) != search(algorithm, 5, seed=1)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda each: each.kind)
+def test_values_are_those_of_the_space_and_conditions_hold(algorithm: Kind) -> None:
+    for candidate in search(algorithm, 20):
+        values = candidate.values
+        for path, parameter in SPACE.items():
+            assert (path in values) == parameter.holds_in(values), values
+            assert path not in values or parameter.can_be(values[path]), (path, values)
+        assert all(type(value) in (str, int, float, bool, list) for value in values.values())
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda each: each.kind)
+def test_a_search_survives_that_all_trials_fail(algorithm: Kind) -> None:
+    assert len(search(algorithm, 12, fails=lambda number: True)) == 12
+
+
+def test_a_chain_of_conditions_holds() -> None:
+    space = {
+        "c": Parameter("choice", ("x", "y"), when={"b": (True,)}),
+        "b": Parameter("bool", (False, True), when={"a": (1,)}),
+        "a": Parameter("choice", (1, 2)),
+    }
+    oracle, found = Oracle(Grid(), space, 0, epochs=1), []
+    while isinstance(answer := oracle.ask(), Candidate):
+        oracle.tell(len(found), 0.0)
+        found.append(dict(answer.values))
+    oracle.close()
+    expected = [{"a": 2}, {"a": 1, "b": False}, {"a": 1, "b": True, "c": "x"}, {"a": 1, "b": True, "c": "y"}]
+    assert sorted(map(repr, found)) == sorted(map(repr, expected))
+
+
+def test_a_small_space_is_over_once_all_of_it_is_tried() -> None:
+    space = {"a": Parameter("bool", (False, True)), "b": Parameter("choice", ("x", "y", "z"))}
+    for algorithm in (Random(), Grid(), Bayesian(initial=2)):
+        oracle, found = Oracle(algorithm, space, 0, epochs=1), []
+        while isinstance(answer := oracle.ask(), Candidate):
+            oracle.tell(len(found), float(answer.values["a"]))
+            found.append(dict(answer.values))
+        oracle.close()
+        assert answer == "over"
+        assert len({repr(each) for each in found}) == len(found) <= 6
+        assert len(found) == 6 or algorithm.kind == "random"
+
+
+def test_hyperband_goes_on_with_the_best_of_a_round() -> None:
+    found = search(Hyperband(), 100)
+    first = [number for number, each in enumerate(found) if each.until == 1]
+    second = [each.continues for each in found if each.until == 3 and each.continues in first]
+    assert {each.until for each in found} == {1, 3, 9}
+    best = sorted(first, key=lambda number: score(found[number].values))[: len(second)]
+    assert set(second) == set(best)
+    for each in found:
+        assert each.continues is None or each.values == found[each.continues].values
+
+
+def test_hyperband_goes_on_with_what_did_not_fail() -> None:
+    found = search(Hyperband(), 100, fails=lambda number: number % 2 == 0)
+    assert any(each.until == 9 for each in found)
+    assert all(each.continues is None or each.continues % 2 for each in found if each.until == 3)
+
+
+def test_bayesian_search_is_better_than_chance() -> None:
+    space = {f"x{number}": Parameter("float", low=-1.0, high=1.0) for number in range(4)}
+
+    def best(algorithm: Kind, seed: int) -> float:
+        oracle, found = Oracle(algorithm, space, seed, epochs=1), []
+        for number in range(24):
+            answer = oracle.ask()
+            assert isinstance(answer, Candidate)
+            found.append(sum((value - 0.3) ** 2 for value in answer.values.values()))
+            oracle.tell(number, found[-1])
+        oracle.close()
+        return min(found)
+
+    assert best(Bayesian(initial=8), 0) < best(Random(), 0) / 3
+
+
+def test_workers_try_different_candidates_at_a_time() -> None:
+    found = search(Bayesian(initial=4), 16, running=4)
+    assert len({repr(each.values) for each in found}) == 16

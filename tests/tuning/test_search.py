@@ -1,0 +1,256 @@
+"""The chief of a search, with workers that measure a function instead of training."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bmcli.errors import BmcliError, RunFailed
+from bmcli.recipe.load import load
+from bmcli.recipe.space import load_search
+from bmcli.trials import Objective, Result, Searched, Task, Trial
+from bmcli.tuning import study as studies
+from bmcli.tuning.search import Search, Winner, differences
+from bmcli.tuning.study import Study
+from tests.conftest import TINY, WriteRecipe
+
+ACCURACY = Objective("validation/accuracy", "max")
+SPACE = "space: {model.dropout: {float: [0, 0.5]}, train.optimizer.learning_rate: {log: [1e-4, 1e-1]}}"
+Do = Callable[[Task], Result]
+
+
+class Quiet:
+    """Remembers what ended, and can stop the search after some trials."""
+
+    def __init__(self, most: int = 10**6) -> None:
+        self.ended_names: list[str] = []
+        self.notes: list[str] = []
+        self._most = most
+
+    def started(self, task: Task) -> None: ...
+
+    def epoch(self, name: str, epoch: int) -> None: ...
+
+    def ended(self, trial: Trial, searched: Searched) -> None:
+        self.ended_names.append(trial.task.name)
+        if len(self.ended_names) >= self._most:
+            raise KeyboardInterrupt
+
+    def confirming(self, runs: int) -> None: ...
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def accuracy(task: Task) -> float:
+    """The better, the smaller dropout is; seeds take a little away."""
+    return 1.0 - task.values["model.dropout"] - 0.001 * task.values.get("seed", 0)
+
+
+def measured(task: Task) -> Result:
+    value = accuracy(task)
+    return Result(task.name, "done", {ACCURACY.name: value}, (-value / 2, -value), epochs=2, seconds=0.1)
+
+
+@contextmanager
+def working(study: Study, do: Do) -> Iterator[None]:
+    """A worker in a thread."""
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            for name in study.open_tasks():
+                if study.claim(name):
+                    study.put_result(do(study.task(name)))
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+Begin = Callable[..., Study]
+
+
+@pytest.fixture
+def begin(tmp_path: Path, write_recipe: WriteRecipe) -> Begin:
+    def make(tune: str, *overrides: str) -> Study:
+        recipe = write_recipe(TINY + f"tune: {{objective: validation/accuracy, {tune}}}\n")
+        return studies.create(tmp_path / "runs", load_search(str(recipe), overrides), (ACCURACY,), "fingerprint")
+
+    return make
+
+
+def run(study: Study, do: Do = measured, watch: Any = None, *overrides: str) -> tuple[Winner, Searched]:
+    loaded = load_search(str(study.search), overrides)
+    with working(study, do), closing(Search(study, loaded, (ACCURACY,), lambda: None)) as search:
+        winner = search.run(watch or Quiet())
+        return winner, search.searched()
+
+
+def test_a_search_tries_confirms_and_chooses(begin: Begin) -> None:
+    study = begin(f"trials: 6, {SPACE}, confirm: {{top: 2, seeds: 3}}")
+    winner, searched = run(study)
+    assert [trial.task.name for trial in searched.trials] == [f"{n:04d}" for n in range(6)]
+    best = min(searched.trials, key=lambda trial: trial.task.values["model.dropout"])
+    assert winner.trial.task.name == best.task.name == searched.winner
+    assert [len(each.values) for each in searched.confirmed] == [3, 3]
+    own = load(str(study.base)).recipe.seed
+    assert winner.task.values["seed"] == own + 1, "of its seeds the one that takes the least away"
+    assert winner.task.values["data.seed"] == own
+    assert winner.task.keeps_model
+    assert searched.ended_by == ()
+
+
+def test_without_confirmation_the_best_is_trained_once_as_it_was(begin: Begin) -> None:
+    winner, searched = run(begin(f"trials: 3, {SPACE}, confirm: none"))
+    assert winner.task.values == winner.trial.task.values
+    assert searched.confirmed == (), "its only seed is that of the search"
+
+
+def test_the_mean_over_seeds_decides_and_not_the_luck_of_the_search(begin: Begin) -> None:
+    def lucky(task: Task) -> Result:
+        if task.name == "0002":
+            return Result(task.name, "done", {ACCURACY.name: 2.0})
+        return measured(task)
+
+    winner, searched = run(begin(f"trials: 4, {SPACE}, confirm: {{top: 4, seeds: 2}}"), lucky)
+    dropouts = [trial.task.values["model.dropout"] for trial in searched.trials]
+    assert winner.trial.task.values["model.dropout"] == min(dropouts)
+    (shrunk,) = (each for each in searched.confirmed if each.trial == "0002")
+    assert shrunk.shrinkage(ACCURACY) > 0.9
+
+
+@pytest.mark.parametrize("algorithm", ["random", "{kind: bayesian, initial: 3}", "grid", "hyperband"])
+@pytest.mark.parametrize("after", [1, 3, 5])
+def test_a_search_that_was_stopped_goes_on_to_the_same_end(begin: Begin, algorithm: str, after: int) -> None:
+    tune = f"algorithm: {algorithm}, trials: 6, {SPACE}, confirm: {{top: 1, seeds: 1}}"
+    winner, searched = run(begin(tune))
+    study = begin(tune)
+    with pytest.raises(KeyboardInterrupt):
+        run(study, watch=Quiet(after))
+    again, taken_up = run(study)
+    assert [trial.task for trial in taken_up.trials] == [trial.task for trial in searched.trials]
+    assert again.trial.task == winner.trial.task
+    assert taken_up.confirmed == searched.confirmed
+    assert taken_up.seconds > 0
+
+
+def test_a_result_that_came_while_nobody_looked_is_not_trained_again(begin: Begin) -> None:
+    study = begin(f"trials: 2, {SPACE}, confirm: none")
+    with pytest.raises(KeyboardInterrupt):
+        run(study, watch=Quiet(1))
+    done: list[str] = []
+
+    def note(task: Task) -> Result:
+        done.append(task.name)
+        return measured(task)
+
+    run(study, note)
+    assert "0000" not in done
+
+
+def test_more_trials_extend_a_finished_search(begin: Begin) -> None:
+    study = begin(f"trials: 3, {SPACE}, confirm: {{top: 1, seeds: 1}}")
+    _, first = run(study)
+    _, longer = run(study, measured, None, "tune.trials=6")
+    assert longer.trials[:3] == first.trials
+    assert len(longer.trials) == 6
+
+
+def test_failures_in_a_row_end_a_search(begin: Begin) -> None:
+    def fails(task: Task) -> Result:
+        if task.name in ("0002", "0003", "0004"):
+            return Result(task.name, "failed", reason="the loss is NaN.")
+        return measured(task)
+
+    _, searched = run(begin(f"trials: 20, {SPACE}, stop: {{failures: 3}}, confirm: none"), fails)
+    assert len(searched.trials) == 5
+    assert searched.ended_by == ("3 trials in a row failed, the last one: the loss is NaN.",)
+    assert searched.winner in ("0000", "0001")
+
+
+def test_where_every_trial_fails_the_reason_is_told(begin: Begin) -> None:
+    study = begin(f"trials: 9, {SPACE}, stop: {{failures: 2}}")
+    with pytest.raises(RunFailed, match="no trial could be measured") as error:
+        run(study, lambda task: Result(task.name, "failed", reason="NaN."))
+    assert "the last one: NaN." in str(error.value.faults[0].suggestion)
+
+
+def test_time_ends_a_search(begin: Begin) -> None:
+    def slow(task: Task) -> Result:
+        time.sleep(0.3)
+        return measured(task)
+
+    _, searched = run(begin(f"trials: 50, {SPACE}, stop: {{time: 1s}}, confirm: none"), slow)
+    assert 1 <= len(searched.trials) < 10
+    assert searched.ended_by == ("The time was over.",)
+
+
+def test_a_small_space_ends_a_search(begin: Begin) -> None:
+    tune = "algorithm: grid, trials: 50, space: {model.dropout: {choice: [0.1, 0.2]}}, confirm: none"
+    _, searched = run(begin(tune))
+    assert len(searched.trials) == 2
+    assert searched.ended_by == ("Nothing is left to try in this space.",)
+
+
+def test_what_the_recipe_refuses_costs_no_trial(begin: Begin) -> None:
+    tune = "algorithm: grid, trials: 4, space: {model.width: {choice: [8, 12]}, model.heads: {choice: [2, 3, 4, 6]}}"
+    study = begin(
+        f"{tune}, confirm: none", "model={kind: transformer, patch: [4, 4], depth: 1, width: 12, heads: 2}",
+        "data.source={kind: builtin, name: digits}",
+    )  # fmt: skip
+
+    def scored(task: Task) -> Result:
+        return Result(task.name, "done", {ACCURACY.name: float(task.values["model.heads"])})
+
+    _, searched = run(study, scored)
+    refused = [trial for trial in searched.trials if trial.state == "refused"]
+    assert refused, "8 is no multiple of 3"
+    assert all("model.width=8" in trial.result.reason for trial in refused if trial.result)
+    assert len(searched.trials) - len(refused) == 4
+
+
+def test_the_median_rule_gives_later_trials_bounds(begin: Begin) -> None:
+    study = begin(f"trials: 8, {SPACE}, confirm: none", "train.epochs=4")
+
+    def curve(task: Task) -> Result:
+        number = int(task.name[:4]) if task.name[0] == "0" else 0
+        return Result(task.name, "done", {ACCURACY.name: 0.5}, tuple(float(number) for _ in range(4)), epochs=4)
+
+    _, searched = run(study, curve)
+    bounds = [trial.task.bounds for trial in searched.trials]
+    assert bounds[4] == (None,) * 4, "four are not enough"
+    assert bounds[5] == (None, 2.0, 2.0, 2.0), "the median of 0 to 4; the first epoch is spared"
+    assert bounds[7] == (None, 3.0, 3.0, 3.0)
+
+
+def test_hyperband_has_no_bounds(begin: Begin) -> None:
+    _, searched = run(begin(f"algorithm: hyperband, trials: 8, {SPACE}, confirm: none"))
+    assert all(trial.task.bounds == () for trial in searched.trials)
+
+
+def test_a_journal_of_another_space_is_refused(begin: Begin) -> None:
+    study = begin(f"trials: 2, {SPACE}, confirm: none")
+    run(study)
+    other = begin("trials: 2, space: {model.dropout: {float: [0.6, 0.9]}}, confirm: none")
+    study.journal.replace(other.journal)
+    with pytest.raises(BmcliError, match="other candidates would be chosen now"):
+        run(other)
+
+
+def test_differences_are_told_by_path() -> None:
+    before = {"recipe": {"model": {"units": 64, "kind": "mlp"}, "seed": 0}, "data": "a"}
+    now = {"recipe": {"model": {"units": 32, "kind": "mlp"}, "seed": 0}, "data": "b"}
+    assert differences(before, now) == ["recipe.model.units: 64, now 32", "data: 'a', now 'b'"]
+    assert differences(before, before) == []
