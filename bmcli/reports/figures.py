@@ -1,0 +1,143 @@
+"""Drawing: the style that all figures of reports share, and figures as SVG inside a page."""
+
+from __future__ import annotations
+
+import re
+import warnings
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Each is told from both the light and the dark page: a contrast of at least 3 to 1.
+BLUE, ORANGE, RED, GREY = "#2f7fc4", "#d9591c", "#d64545", "#868e96"
+RAMP = (GREY, BLUE, ORANGE)
+"""From the worst to the best."""
+
+STYLE: dict[str, Any] = {
+    # Black becomes the colour of the page's text; see `_adapted`.
+    **{f"{part}.color": "black" for part in ("text", "xtick", "ytick")},
+    **{"axes.edgecolor": "black", "axes.labelcolor": "black"},
+    **{"figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none"},
+    **{"font.family": "DejaVu Sans", "font.size": 9.0, "axes.titlesize": 9.0, "axes.labelsize": 9.0},
+    **{"xtick.labelsize": 8.0, "ytick.labelsize": 8.0, "legend.fontsize": 8.0, "legend.frameon": False},
+    **{"axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.7, "lines.linewidth": 1.5},
+    **{"svg.fonttype": "none", "svg.hashsalt": "bmcli", "text.parse_math": False, "axes.unicode_minus": True},
+    **{"axes.formatter.useoffset": False, "axes.formatter.use_mathtext": False},
+}
+
+
+def svg(name: str, told: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> Markup:
+    """A figure as an SVG element for a page: the same bytes each time, its text as text.
+
+    Args:
+        name: What tells its ids from those of other figures on the page.
+        told: What it shows, for those who do not see it.
+        size: Width and height in inches.
+        draw: Draws into an empty figure.
+    """
+    import io
+
+    from markupsafe import Markup
+    from matplotlib import style
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    file = io.StringIO()
+    with style.context(["default", STYLE]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the reader's fonts draw the text
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        draw(figure)
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return Markup(_adapted(file.getvalue(), name, told))
+
+
+def _adapted(drawn: str, name: str, told: str) -> str:
+    """A drawn file as an element of a page: ids of its own, black as the colour of text, fonts of the page."""
+    root = ElementTree.fromstring(drawn)
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if _local(child.tag) in ("metadata", "style"):
+                parent.remove(child)
+    for element in root.iter():
+        element.tag = _local(element.tag)
+        element.attrib = {_local(key): _of_page(_local(key), value, name) for key, value in element.attrib.items()}
+    _, _, width, height = root.attrib["viewBox"].split()
+    pixels = float(width) * 4 / 3
+    root.attrib = {
+        "class": "drawn",
+        "role": "img",
+        "aria-label": told,
+        "viewBox": root.attrib["viewBox"],
+        "width": f"{pixels:.0f}",
+        "height": f"{float(height) * 4 / 3:.0f}",
+        # Smaller than this its text cannot be read: then it scrolls.
+        "style": f"min-width: {0.7 * pixels:.0f}px",
+    }
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _of_page(key: str, value: str, name: str) -> str:
+    if key == "id":
+        return f"{name}-{value}"
+    if key == "href":
+        return value.replace("#", f"#{name}-", 1)
+    if key == "clip-path":
+        return value.replace("url(#", f"url(#{name}-", 1)
+    if key == "style":
+        value = re.sub(r"\b(fill|stroke): #000000", r"\1: currentColor", value)
+        return re.sub(r"font-family: [^;]*;? ?", "", value)
+    return value
+
+
+def _local(name: str) -> str:
+    """A name without its namespace, which an element inside a page does not need."""
+    return name.rpartition("}")[2]
+
+
+def ramp() -> Any:
+    """Colours from the worst (0) to the best (1)."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("bmcli", RAMP)
+
+
+def spans_magnitudes(values: Sequence[float]) -> bool:
+    """Whether a logarithmic axis shows these better."""
+    return bool(values) and min(values) > 0 and max(values) / min(values) >= 20
+
+
+def far_from_most(values: Sequence[float], worst_is_high: bool) -> float | None:
+    """Where an axis is to end so that a few very bad values do not squeeze all others; None if nothing does."""
+    if len(values) < 5:
+        return None
+    ordered = sorted(values, reverse=not worst_is_high)
+    best, middle, worst = ordered[0], ordered[len(ordered) * 3 // 4], ordered[-1]
+    end = best + 4 * (middle - best)
+    return end if middle != best and abs(worst - best) > 2 * abs(end - best) else None
+
+
+def whole_numbers(axes: Axes) -> None:
+    """Ticks below an axis at whole numbers alone."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
+
+
+def shortened(text: str, most: int) -> str:
+    """A text with its middle left out if it is too long."""
+    if len(text) <= most:
+        return text
+    head = (most - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"
+
+
+def light_grid(axes: Axes) -> None:
+    """Faint lines behind the data."""
+    axes.grid(True, color=GREY, alpha=0.25, linewidth=0.6)
+    axes.set_axisbelow(True)

@@ -1,0 +1,122 @@
+"""The frame that all reports share: one file that needs nothing else, on a phone, on paper, light and dark."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bmcli.console import clean
+from bmcli.recipe.nodes import write_scalar
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table.
+
+    Args:
+        kind: CSS classes.
+        exact: What a column is sorted by, if not by the text.
+    """
+
+    text: str
+    kind: str = ""
+    exact: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table; the best one is marked."""
+
+    cells: tuple[Cell, ...]
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Heading:
+    name: str
+    numeric: bool = False
+
+
+def number_cell(value: float | None, text: str | None = None) -> Cell:
+    """A number, empty if there is none."""
+    if value is None:
+        return Cell("", "number", "")
+    return Cell(number(value) if text is None else text, "number", repr(value))
+
+
+def value_cell(value: Any) -> Cell:
+    """A value of a recipe."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return number_cell(value)
+    return Cell(shown(value))
+
+
+TEMPLATES = Path(__file__).with_name("templates")
+
+
+def page(template: str, values: Mapping[str, Any]) -> str:
+    """A report from a template that extends `page.html`.
+
+    Everything from recipes and data is escaped, and the page itself forbids the browser every request and every
+    script but its own.
+
+    Args:
+        values: What the template asks for. Only `markupsafe.Markup` passes as it is.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"shown": shown, "number": number, "duration": duration, "clean": clean}
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    own = {
+        "style": _as_it_is((TEMPLATES / "page.css").read_text(encoding="utf-8")),
+        "script": _as_it_is(script),
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    }
+    return environment.get_template(template).render({**values, **own})
+
+
+def shown(value: Any) -> str:
+    """A value of a recipe as a recipe would write it, numbers to four digits."""
+    if isinstance(value, float):
+        return number(value)
+    return clean(write_scalar(value))
+
+
+def number(value: float | None) -> str:
+    """A number for a reader: four digits that count, whole numbers in full, with an exponent if huge or tiny."""
+    if value is None or math.isnan(value):
+        return "-"
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    if abs(value) >= 1e12 or 0 < abs(value) < 1e-4:
+        return f"{value:.3e}"
+    if value == int(value):
+        return f"{int(value):,}"
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.1f}"
+
+
+def duration(seconds: float) -> str:
+    """A time in its two largest units: `2 h 5 min`, `3 min 20 s`, `12.3 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _as_it_is(text: str) -> Any:
+    from markupsafe import Markup
+
+    return Markup(text)  # a file of ours
