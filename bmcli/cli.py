@@ -120,6 +120,7 @@ def cli() -> None:
       bmcli cp digits my.yaml      copy a built-in recipe
       bmcli train my.yaml          train it
       bmcli evaluate my.yaml       measure its latest run
+      bmcli tune my.yaml           search for better values of it
     """
 
 
@@ -158,6 +159,42 @@ def train(
     out.trained(trained)
     if trained.measured:
         trained.measured.require_gates()
+
+
+@cli.command()
+@click.argument("recipe", type=RecipeName(), required=False)
+@overrides_argument
+@click.option("--resume", metavar="SEARCH", help="Go on with a search: its folder, or the name of its recipe.")
+@click.option("--join", metavar="SEARCH", help="Train trials of a search that another process leads.")
+@click.option("--workers", type=click.IntRange(1), help="Train so many trials at a time on this machine.")
+@runs_option
+@output_options
+def tune(
+    recipe: str | None, overrides: tuple[str, ...], resume: str | None, join: str | None, workers: int | None,
+    root: Path,
+) -> None:  # fmt: skip
+    """Search for better values of RECIPE where its `tune` section says.
+
+    With --resume a RECIPE may be given, to go on only if the search was begun with just that.
+    """
+    from bmcli.commands import tune as command
+    from bmcli.runs import cache_folder
+
+    if resume and recipe and "=" in recipe:
+        overrides, recipe = (recipe, *overrides), None
+    if not (recipe or resume or join) or (join and (recipe or overrides or resume)):
+        raise click.UsageError("give a recipe, --resume SEARCH, or --join SEARCH alone.")
+    out = console()
+    setting = command.Setting(root, cache_folder(), out.search_watcher, out.say)
+    if join:
+        return command.join(join, workers or 1, setting)
+    overrides = (*overrides, *_short_for("tune.workers", workers))
+    tuned = (
+        command.resume(resume, overrides, setting, recipe) if resume else command.tune(recipe or "", overrides, setting)
+    )
+    out.tuned(tuned.searched, tuned.study.best, tuned.study.report, tuned.study.table)
+    if tuned.measured:
+        tuned.measured.require_gates()
 
 
 def _short_for(path: str, value: object) -> tuple[str, ...]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 from bmcli.disk import shown_path
 from bmcli.errors import BmcliError, Fault
@@ -18,6 +20,7 @@ from bmcli.errors import BmcliError, Fault
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.progress import Progress as RichProgress
+    from rich.table import Table as RichTable
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
@@ -173,6 +176,32 @@ class Console:
         if plan.pictures is not None:
             self.text(clean(f"\nwrote {shown_path(plan.pictures)}"))
 
+    def tuned(self, searched: Any, recipe: Path, *files: Path) -> None:
+        """A finished search: its winner, what that is worth, and where everything is.
+
+        Args:
+            recipe: The winner's, as a file.
+            files: What else was written.
+        """
+        self.result(
+            {
+                "best": {"recipe": str(recipe), "run": searched.run, "metrics": dict(searched.test)},
+                "trials": [_trial_object(trial) for trial in searched.trials],
+                "seconds": round(searched.seconds, 3),
+                "ended_by": list(searched.ended_by),
+            }
+        )
+        self.text(clean(_search_line(searched)))
+        self.table("", *_best_trials(searched))
+        if searched.confirmed:
+            self.text("")
+            self.table(f"{searched.first.name} with other seeds", *_confirmed_rows(searched))
+        if searched.test:
+            self.text("")
+            self.table("the winner, evaluated", ["metric", "value"], list(searched.test.items()))
+        written = ", ".join(shown_path(file) for file in (recipe, *files))
+        self.text(clean(f"\nwrote {written}" + (f"\nrun  {searched.run}" if searched.run else "")))
+
     def flags(self) -> list[str]:
         """The options of the command line that make a console like this one."""
         return [*(["--json"] if self.as_json else []), *(["-q"] if self.verbosity < 0 else ["-v"] * self.verbosity)]
@@ -191,6 +220,17 @@ class Console:
         if self.verbosity >= 0 and self.rich("stderr").is_terminal:
             return TerminalWatcher(self, title)
         return Watcher(self)
+
+    def search_watcher(self, searched: Any, wanted: int | None, limit_s: float | None) -> SearchWatcher:
+        """A display of a search: a live table on a terminal, a line for each trial elsewhere.
+
+        Args:
+            searched: How far the search has come, which is not at its start if it was taken up again.
+            wanted: How many trials it is to have, if that is known.
+            limit_s: How long it may take in all, if it is limited.
+        """
+        live = self.verbosity >= 0 and self.rich("stderr").is_terminal
+        return (TerminalSearchWatcher if live else SearchWatcher)(self, searched, wanted, limit_s)
 
 
 class Watcher:
@@ -256,6 +296,240 @@ class TerminalWatcher(Watcher):
         from rich.text import Text
 
         self._bar.console.print(Text(clean(text)))
+
+
+class SearchWatcher:
+    """A line for each trial that ended; a star marks the best so far."""
+
+    def __init__(
+        self,
+        console: Console,
+        searched: Any,
+        wanted: int | None,
+        limit_s: float | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._console, self._searched, self._wanted, self._limit_s = console, searched, wanted, limit_s
+        self._clock = clock
+        self._began = self._pace_since = clock()
+        self._ended_before, self._seconds_before = _tried(searched), searched.seconds
+        self._waits_for_workers = True
+        self._running: dict[str, tuple[Any, float]] = {}
+        self._epochs: dict[str, int] = {}
+        self._confirming: tuple[int, int] | None = None
+
+    def __enter__(self) -> Self:
+        self._began = self._pace_since = self._clock()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        return None
+
+    def started(self, task: Any) -> None:
+        """A worker has taken a task, of the search or of a run that confirms."""
+        if self._waits_for_workers:  # which need a while until they are ready
+            self._pace_since, self._waits_for_workers = self._clock(), False
+        self._running[task.name] = (task, self._clock())
+
+    def epoch(self, name: str, epoch: int) -> None:
+        """A running task has come to the end of an epoch."""
+        self._epochs[name] = epoch
+
+    def ended(self, trial: Any, searched: Any) -> None:
+        """A task has its result; the search as it is with it."""
+        self._searched = searched
+        self._running.pop(trial.task.name, None)
+        self._epochs.pop(trial.task.name, None)
+        if self._confirming:
+            self._confirming = (self._confirming[0] + 1, self._confirming[1])
+        self.note(_trial_line(trial, searched))
+
+    def confirming(self, runs: int) -> None:
+        """The search itself is over; so many runs with other seeds follow."""
+        self._confirming, self._pace_since = (0, runs), self._clock()
+        self.note(f"the best are trained again with other seeds: {runs} runs")
+
+    def note(self, text: str) -> None:
+        self._console.say(text)
+
+    def seconds_left(self) -> float | None:
+        """From the pace so far, at most what the limit of time leaves; None if neither is known."""
+        now, guesses = self._clock(), []
+        done, open_ = self._progress()
+        if done and open_ is not None:
+            guesses.append((now - self._pace_since) / done * open_)
+        if self._limit_s is not None:
+            guesses.append(max(0.0, self._limit_s - self._seconds_before - (now - self._began)))
+        return min(guesses, default=None)
+
+    def _progress(self) -> tuple[int, int | None]:
+        """Tasks of this phase that ended since it began, and those that are still to come, if known."""
+        if self._confirming:
+            return self._confirming[0], self._confirming[1] - self._confirming[0]
+        ended = _tried(self._searched)
+        return ended - self._ended_before, None if self._wanted is None else max(0, self._wanted - ended)
+
+
+class TerminalSearchWatcher(SearchWatcher):
+    """A live table of the best trial and the running ones; ended trials stay above it."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        from rich.live import Live
+
+        self._live = Live(
+            console=self._console.rich("stderr"), get_renderable=self.table, transient=True, refresh_per_second=2
+        )
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._live.stop()
+
+    def note(self, text: str) -> None:
+        from rich.text import Text
+
+        self._live.console.print(Text(clean(text)))
+
+    def table(self) -> RichTable:
+        """What is shown now."""
+        from rich.table import Table
+        from rich.text import Text
+
+        searched, best = self._searched, self._searched.best()
+        table = Table(title=Text(clean(self._title())), title_justify="left", box=None, padding=(0, 2, 0, 0))
+        for column in ("", "trial", *(objective.name for objective in searched.objectives)):
+            table.add_column(Text(clean(column)), no_wrap=True)
+        table.add_column("values")
+        if best is not None:
+            self._add_row(table, "best", best.task, [_number(best.measured(one)) for one in searched.objectives])
+        for task, since in list(self._running.values()):
+            told = _duration(self._clock() - since)
+            epoch = self._epochs.get(task.name)
+            self._add_row(table, "running", task, [f"epoch {epoch}, {told}" if epoch else told])
+        return table
+
+    def _add_row(self, table: RichTable, state: str, task: Any, measured: list[str]) -> None:
+        from rich.text import Text
+
+        blank = [""] * (len(self._searched.objectives) - len(measured))
+        values = Text(clean("  ".join(_values(task, self._searched))), no_wrap=True, overflow="ellipsis")
+        table.add_row(*(Text(clean(cell)) for cell in (state, task.name, *measured, *blank)), values)
+
+    def _title(self) -> str:
+        left = self.seconds_left()
+        told = _duration(self._clock() - self._began) + ("" if left is None else f", {_duration(left)} left")
+        if self._confirming:
+            return f"{self._searched.name}: confirmed {self._confirming[0]} of {self._confirming[1]} runs  {told}"
+        states = _states(self._searched)
+        if not states and not self._running:
+            return f"{self._searched.name}: workers are starting  {told}"
+        of = f" of {self._wanted}" if self._wanted else ""
+        return f"{self._searched.name}: {states or '0'}{of}  {told}"
+
+
+def _tried(searched: Any) -> int:
+    """Trials that ended; what the recipe refused was none."""
+    counted = searched.count()
+    return sum(counted[state] for state in ("done", "stopped", "failed"))
+
+
+def _trial_line(trial: Any, searched: Any) -> str:
+    """Name, state if it is not `done`, objectives, values, what it took, and why it ended early."""
+    result, best = trial.result, searched.best()
+    parts = [
+        f"trial {trial.task.name}" if searched.has(trial.task.name) else trial.task.name,
+        f"continues {trial.task.continues}" if trial.task.continues else "",
+        "" if result.state == "done" else result.state,
+        *(f"{name} {_number(value)}" for name, value in result.objectives.items()),
+        *_values(trial.task, searched),
+        f"{result.epochs} epochs  {_duration(result.seconds)}" if result.epochs else "",
+        result.reason,
+        "*" if best is not None and best.task.name == trial.task.name else "",
+    ]
+    return "  ".join(part for part in parts if part)
+
+
+def _values(task: Any, searched: Any) -> list[str]:
+    """Each value of a candidate below its short name."""
+    names = searched.short_names()
+    return [f"{name} {_value(task.values[path])}" for path, name in names.items() if path in task.values]
+
+
+def _states(searched: Any) -> str:
+    """`21 done, 6 stopped`."""
+    counted = searched.count()
+    return ", ".join(
+        f"{counted[state]} {state}" for state in ("done", "stopped", "failed", "refused") if counted[state]
+    )
+
+
+def _search_line(searched: Any) -> str:
+    count = len(searched.trials)
+    trials = f"{count} trial{'' if count == 1 else 's'} in {_duration(searched.seconds)}: {_states(searched)}."
+    return " ".join([trials, *searched.ended_by])
+
+
+def _best_trials(searched: Any, most: int = 5) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of the best trials."""
+    first, names = searched.first, searched.short_names()
+    done = [trial for trial in searched.candidates() if trial.state == "done" and trial.measured(first) is not None]
+    done.sort(key=lambda trial: first.score(trial.objectives[first.name]))
+    rows = [
+        [
+            trial.task.name + (" *" if trial.task.name == searched.winner else ""),
+            *(_number(trial.measured(objective)) for objective in searched.objectives),
+            *(_value(trial.task.values[path]) if path in trial.task.values else "-" for path in names),
+        ]
+        for trial in done[:most]
+    ]
+    return ["trial", *(objective.name for objective in searched.objectives), *names.values()], rows
+
+
+def _confirmed_rows(searched: Any) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of the candidates that were trained again, the best first."""
+    ordered = sorted(searched.confirmed, key=lambda one: searched.first.score(one.mean))
+    rows = [
+        [
+            one.trial + (" *" if one.trial == searched.winner else ""),
+            *map(_number, (one.searched, one.mean, one.spread, one.shrinkage(searched.first))),
+            len(one.values),
+        ]
+        for one in ordered
+    ]
+    return ["trial", "searched", "mean", "spread", "shrinkage", "seeds"], rows
+
+
+def _trial_object(trial: Any) -> dict[str, Any]:
+    result = trial.result
+    measured = {} if result is None else {k: v for k, v in result.objectives.items() if math.isfinite(v)}
+    return {
+        "name": trial.task.name,
+        "state": trial.state,
+        "values": dict(trial.task.values),
+        "objectives": measured,
+        "epochs": result.epochs if result else 0,
+        "seconds": round(result.seconds, 3) if result else 0.0,
+        "continues": trial.task.continues,
+        "reason": result.reason if result else "",
+    }
+
+
+def _value(value: Any) -> str:
+    """A value of a recipe, briefly."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _number(value: float | None) -> str:
+    """A measured number: four digits that count, or whole."""
+    if value is None:
+        return "-"
+    return f"{int(value):,}" if float(value).is_integer() and abs(value) >= 10 else f"{value:#.4g}"
 
 
 def _progress_bar(console: RichConsole) -> RichProgress:

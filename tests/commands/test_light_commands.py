@@ -14,7 +14,7 @@ import yaml
 
 from bmcli.recipe.load import built_in, load
 from tests.conftest import TINY, WriteRecipe
-from tests.wrong_recipes import TEN_FAULTS
+from tests.wrong_recipes import TEN_FAULTS, THREE_WRONG_ENTRIES
 
 from .conftest import Bmcli
 
@@ -28,13 +28,19 @@ def test_ten_faults_are_ten_places_and_exit_2(bmcli: Bmcli, write_recipe: WriteR
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["validate", "wrong.yaml"], ["ls"], ["show", "digits"], ["runs"], ["schema"]]
+    "arguments",
+    [
+        *(["--help"], ["validate", "wrong.yaml"], ["validate", "space.yaml"], ["ls"], ["show", "digits"]),
+        *(["runs"], ["schema"]),
+    ],
 )
 def test_light_verbs_never_import_tensorflow(tmp_path: Path, arguments: list[str]) -> None:
     (tmp_path / "wrong.yaml").write_text(TEN_FAULTS)
+    (tmp_path / "space.yaml").write_text(THREE_WRONG_ENTRIES)
     code = (
         "import sys\nfrom bmcli.__main__ import main\ntry: main()\nexcept SystemExit: pass\n"
-        "print([m for m in ('tensorflow', 'keras', 'sklearn', 'matplotlib') if m in sys.modules], file=sys.stderr)"
+        "heavy = ('tensorflow', 'keras', 'keras_tuner', 'sklearn', 'matplotlib')\n"
+        "print([m for m in heavy if m in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=tmp_path, check=True
@@ -42,8 +48,28 @@ def test_light_verbs_never_import_tensorflow(tmp_path: Path, arguments: list[str
     assert done.stderr.splitlines()[-1] == "[]"
 
 
-def test_checking_a_recipe_needs_neither_numpy_nor_pyarrow(tmp_path: Path) -> None:
-    (tmp_path / "wrong.yaml").write_text(TEN_FAULTS)
+def test_three_wrong_entries_of_a_space_are_three_places(bmcli: Bmcli, write_recipe: WriteRecipe) -> None:
+    done = bmcli("validate", write_recipe(THREE_WRONG_ENTRIES), "--json")
+    assert done.code == 2
+    assert [(each["line"], each["column"], each["path"]) for each in done.json()["faults"]] == [
+        (7, 43, 'tune.space."train.optimizer.learning_rate".log.0'),
+        (8, 5, "model.filter"),
+        (9, 30, "train.batch_size"),
+    ]
+
+
+def test_a_search_is_no_part_of_a_training(bmcli: Bmcli, write_recipe: WriteRecipe) -> None:
+    recipe = write_recipe(f"{TINY}tune: {{space: {{model.dropout: {{float: [0, 0.5]}}}}}}\n")
+    assert bmcli("validate", recipe).code == 0
+    run = Path(bmcli("train", recipe, "train.epochs=1", "--json").json()["run"])
+    assert "tune" not in yaml.safe_load((run / "recipe.lock.yaml").read_text())
+    assert "tune:" in (run / "recipe.yaml").read_text()
+    assert yaml.safe_load(bmcli("show", recipe).out)["tune"]["space"] == {"model.dropout": {"float": [0.0, 0.5]}}
+
+
+@pytest.mark.parametrize("text", [TEN_FAULTS, THREE_WRONG_ENTRIES])
+def test_checking_a_recipe_needs_neither_numpy_nor_pyarrow(tmp_path: Path, text: str) -> None:
+    (tmp_path / "wrong.yaml").write_text(text)
     code = (
         "import sys\nfrom bmcli.__main__ import main\ntry: main()\nexcept SystemExit: pass\n"
         "print([m for m in ('numpy', 'pyarrow', 'rich') if m in sys.modules], file=sys.stderr)"
