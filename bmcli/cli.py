@@ -113,7 +113,7 @@ def console() -> Console:
 @click.group(context_settings=CONTEXT, no_args_is_help=True)
 @click.version_option(__version__, prog_name="bmcli")
 def cli() -> None:
-    """One YAML recipe trains and evaluates a Keras model.
+    """One YAML recipe trains, tunes and evaluates a Keras model.
 
     \b
       bmcli init table.csv         write a recipe for your own data

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # What may be another when a search goes on: how much is searched, not what.
 CHANGEABLE = ("tune.trials", "tune.workers", "tune.stop", "tune.confirm")
 
-Watch = Callable[[Searched, int, float | None], contextlib.AbstractContextManager["Watcher"]]
+Watch = Callable[[Searched, int | None, float | None], contextlib.AbstractContextManager["Watcher"]]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Setting:
     Args:
         root: Folder of all runs.
         cache: Prepared data and measurements of this machine.
-        watch: Makes a display from the search so far, the trials it is to have, and its limit of time in seconds.
+        watch: Makes a display from the search so far, the trials it is to have if that is known, and its limit of time
+            in seconds.
         told: Takes a sentence.
     """
 
@@ -94,6 +95,7 @@ def resume(text: str, overrides: Sequence[str], setting: Setting, target: str | 
         _require_search(loaded)
         objectives, spec = _looked_into(loaded, setting)
         _require_same(study, studies.described(loaded.recipe, objectives, spec.fingerprint))
+        _require_work(study, loaded, objectives)
         study.reopen()
         return _tune(study, loaded, objectives, setting)
     except BmcliError as error:
@@ -184,12 +186,27 @@ def _tune(study: Study, loaded: Loaded, objectives: tuple[Objective, ...], setti
 
             with contextlib.closing(Search(study, loaded, objectives, pool.tend)) as search:
                 study.set_status("running")
-                with setting.watch(search.searched(), options.trials, options.stop.time) as watcher:
+                with setting.watch(search.searched(), options.most_trials, options.stop.time) as watcher:
                     winner = search.run(watcher)
                 study.finish()
                 tuned = _handed_over(study, search, winner, setting)
         study.set_status("done", winner=winner.trial.task.name, run=tuned.searched.run)
         return tuned
+
+
+def _require_work(study: Study, loaded: Loaded, objectives: tuple[Objective, ...]) -> None:
+    """Refuses to go on with a search that has handed over all there is; the report is the last that it writes."""
+    if not study.report.exists():
+        return
+    from bmcli.tuning.search import Search
+
+    with contextlib.closing(Search(study, loaded, objectives, lambda: None)) as search:
+        if search.is_over:
+            trials = 2 * len(search.searched().trials)
+            raise BmcliError(
+                f"{study.shown} is finished.", suggestion=f"It goes on if it may, e.g. with tune.trials={trials}."
+            )
+    study.report.unlink()
 
 
 def _handed_over(study: Study, search: Search, winner: Winner, setting: Setting) -> Tuned:

@@ -515,7 +515,9 @@ class TuneOptions(Options):
         "train.select.metric if it is one, or validation/loss. In a list the first leads the search, and with the "
         "others, further metrics or parameters, size (bytes) or latency (seconds), it makes a Pareto front.",
     )
-    trials: Annotated[int, Field(ge=1)] = Field(default=20, description="Trials in all, at most.")
+    trials: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Trials in all, at most; by default 20, and with hyperband all of its brackets."
+    )
     workers: Annotated[int, Field(ge=1)] = Field(
         default=1, description="Processes that train trials at the same time, and share the cores or GPUs."
     )
@@ -534,6 +536,11 @@ class TuneOptions(Options):
         description="The best few trials are trained again with other seeds, and the best on average wins. `none`: the "
         "best trial of the search wins, and is trained once more as it was.",
     )
+
+    @property
+    def most_trials(self) -> int | None:
+        """Trials in all, at most; None if the algorithm ends by itself."""
+        return self.trials or (None if self.algorithm.kind == "hyperband" else 20)
 
     @property
     def prunes(self) -> bool:

@@ -126,6 +126,12 @@ class Search:
         self._confirm(watch)
         return self._chosen()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to train."""
+        confirmed = all(task.name in self._results for task in self._confirming_tasks(self._best()))
+        return not self._going_on() and confirmed
+
     def _going_on(self) -> bool:
         return bool(self._running(self._tasks)) or not self._enough()
 
@@ -133,7 +139,7 @@ class Search:
         """Whether no further trial is to begin; says why."""
         reasons = [
             (self._over, "Nothing is left to try in this space."),
-            (self._counted() >= self._options.trials, ""),
+            (self._counted() >= (self._options.most_trials or math.inf), ""),
             (self._in_a_row("failed") >= self._options.stop.failures, self._failures()),
             (self._in_a_row("refused") >= REFUSED, f"The recipe refused {REFUSED} candidates in a row."),
             (self._seconds() >= (self._options.stop.time or math.inf), "The time was over."),
@@ -346,7 +352,7 @@ class Search:
             case Asked("over"):
                 self._over = True
             case Asked("wait"):
-                self._waits = True
+                self._waits, self._over = True, not self._running(self._tasks)
             case Asked(Task() as task):
                 self._tasks[task.name] = task
             case Confirming(task):
