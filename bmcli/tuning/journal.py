@@ -33,8 +33,13 @@ class Asked:
 
 @dataclass(frozen=True)
 class Confirming:
-    """A task that confirms one of the best trials was offered."""
+    """A task that trains one of the best trials again was offered.
 
+    Args:
+        trial: Name of the trial.
+    """
+
+    trial: str
     task: Task
 
 
@@ -98,8 +103,8 @@ def _written(event: Event) -> Json:
             return {"event": "begun"}
         case Asked(answer):
             return {"event": "asked", "answer": answer if isinstance(answer, str) else answer.to_json()}
-        case Confirming(task):
-            return {"event": "confirming", "task": task.to_json()}
+        case Confirming(trial, task):
+            return {"event": "confirming", "trial": trial, "task": task.to_json()}
         case Ended(result):
             return {"event": "ended", "result": result.to_json()}
 
@@ -112,7 +117,7 @@ def _event(value: Json) -> Event:
             answer = value["answer"]
             return Asked(answer if isinstance(answer, str) else Task.from_json(answer))
         case "confirming":
-            return Confirming(Task.from_json(value["task"]))
+            return Confirming(value["trial"], Task.from_json(value["task"]))
         case "ended":
             return Ended(Result.from_json(value["result"]))
     raise ValueError(f"no event {value['event']!r}")

@@ -6,9 +6,9 @@ import contextlib
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, Protocol
 
 from bmcli.errors import BmcliError, RunFailed
@@ -80,7 +80,7 @@ class Search:
         )
         self._tasks: dict[str, Task] = {}
         self._results: dict[str, Result] = {}  # in the order in which they came
-        self._confirming: dict[str, Task] = {}
+        self._confirming: dict[str, list[Task]] = {}  # by the trial whose candidate they train again
         self._over = self._waits = False
         self._ended_by: list[str] = []
         self._winner: Winner | None = None
@@ -118,10 +118,10 @@ class Search:
         """
         self._journal.add(Begun())
         shown: set[str] = set()
-        for task in self._running(self._tasks):
+        for task in self._running(self._tasks.values()):
             self._offer(task)
         while self._going_on():
-            self._gather(self._tasks, watch, shown)
+            self._gather(self._tasks.values(), watch, shown)
             self._ask_for_more()
         self._confirm(watch)
         return self._chosen()
@@ -129,11 +129,11 @@ class Search:
     @property
     def is_over(self) -> bool:
         """Whether nothing is left to train."""
-        confirmed = all(task.name in self._results for task in self._confirming_tasks(self._best()))
-        return not self._going_on() and confirmed
+        again = [task for trial in self._best() for task in self._confirming_tasks(trial)]
+        return not self._going_on() and not self._running(again)
 
     def _going_on(self) -> bool:
-        return bool(self._running(self._tasks)) or not self._enough()
+        return bool(self._running(self._tasks.values())) or not self._enough()
 
     def _enough(self) -> bool:
         """Whether no further trial is to begin; says why."""
@@ -159,13 +159,13 @@ class Search:
         return next((number for number, each in enumerate(counted) if each != state), len(counted))
 
     def _failures(self) -> str:
-        reasons = [result.reason for result in self._results.values() if result.state == "failed"]
-        return f"{self._options.stop.failures} trials in a row failed, the last one: {reasons[-1] if reasons else ''}"
+        reasons = ["", *(result.reason for result in self._results.values() if result.state == "failed")]
+        return f"{self._options.stop.failures} trials in a row failed, the last one: {reasons[-1]}"
 
     def _ask_for_more(self) -> None:
         """Offers as many tasks as there are workers."""
         places = max(self._options.workers, len(self._study.live_workers()))
-        while not self._waits and not self._enough() and len(self._running(self._tasks)) < places:
+        while not self._waits and not self._enough() and len(self._running(self._tasks.values())) < places:
             self._ask()
 
     def _ask(self) -> None:
@@ -220,10 +220,10 @@ class Search:
         if self._study.result(task.name) is None:
             self._study.put(task)
 
-    def _running(self, tasks: Mapping[str, Task]) -> list[Task]:
-        return [task for name, task in tasks.items() if name not in self._results]
+    def _running(self, tasks: Iterable[Task]) -> list[Task]:
+        return [task for task in tasks if task.name not in self._results]
 
-    def _gather(self, tasks: Mapping[str, Task], watch: Watcher, shown: set[str]) -> None:
+    def _gather(self, tasks: Collection[Task], watch: Watcher, shown: set[str]) -> None:
         """Takes the results that have come, and waits a moment if there are none."""
         came = False
         for task in self._running(tasks):
@@ -255,20 +255,24 @@ class Search:
         """Trains the best candidates again, all with the same seeds; without `confirm` the best one as it was."""
         best = self._best()
         if not best:
+            reasons = [result.reason for result in self._results.values() if result.reason]
             raise RunFailed(
-                "no trial could be measured, so there is no winner.", suggestion=self._failures() if self._tasks else ""
+                "no trial could be measured, so there is no winner.",
+                suggestion=f"The last one: {reasons[-1]}" if reasons else "",
             )
-        for task in self._confirming_tasks(best):
-            if task.name not in self._confirming:
-                self._note(Confirming(task))
-        waiting = self._running(self._confirming)
+        for trial in best:
+            for task in self._confirming_tasks(trial):
+                if task not in self._confirming.get(trial.task.name, ()):
+                    self._note(Confirming(trial.task.name, task))
+        tasks = list(chain.from_iterable(self._confirming.values()))
+        waiting = self._running(tasks)
         if waiting and self._options.confirm:
             watch.confirming(len(waiting))
         for task in waiting:
             self._offer(task)
         shown: set[str] = set()
-        while self._running(self._confirming):
-            self._gather(self._confirming, watch, shown)
+        while self._running(tasks):
+            self._gather(tasks, watch, shown)
 
     def _best(self) -> list[Trial]:
         """The candidates with the best scores, each once; those that were trained as far as any come first."""
@@ -289,53 +293,40 @@ class Search:
         wanted = 1 if self._options.confirm is None else self._options.confirm.top
         return ranked[:wanted]
 
-    def _confirming_tasks(self, best: Iterable[Trial]) -> list[Task]:
-        limit_s, confirm = self._options.stop.trial_time, self._options.confirm
+    def _confirming_tasks(self, trial: Trial) -> list[Task]:
+        """What trains a candidate again: with the seeds that follow the recipe's, or once as it was."""
+        name, values = f"confirm-{trial.task.name}", trial.task.values
+        confirm, limit_s = self._options.confirm, self._options.stop.trial_time
         if confirm is None:
-            return [
-                Task(f"confirm-{trial.task.name}", trial.task.values, keeps_model=True, limit_s=limit_s)
-                for trial in best
-            ]
-        return [
-            Task(
-                f"confirm-{trial.task.name}-seed-{seed}",
-                {**trial.task.values, "seed": seed, "data.seed": self._recipe.data_seed},
-                keeps_model=True,
-                limit_s=limit_s,
-            )
-            for trial in best
-            for seed in range(self._recipe.seed + 1, self._recipe.seed + 1 + confirm.seeds)
-        ]
+            return [Task(name, values, keeps_model=True, limit_s=limit_s)]
+        own = self._recipe.seed
+        seeded = {seed: {**values, "seed": seed, "data.seed": self._recipe.data_seed} for seed in
+                  range(own + 1, own + 1 + confirm.seeds)}  # fmt: skip
+        return [Task(f"{name}-seed-{seed}", each, keeps_model=True, limit_s=limit_s) for seed, each in seeded.items()]
 
     def _confirmed(self) -> list[Confirmed]:
         """The candidates whose confirming runs are all over; a run that failed leaves its candidate out."""
         first, found = self._objectives[0].name, []
-        for name, trial in self._candidates_confirmed().items():
-            results = [self._results.get(task.name) for task in self._confirming_of(name)]
+        for name, tasks in self._confirming.items():
+            results = [self._results.get(task.name) for task in tasks]
             values = [result.objectives.get(first) for result in results if result is not None]
             measured = [value for value in values if value is not None and math.isfinite(value)]
             if len(measured) == len(results):
-                found.append(Confirmed(name, trial.objectives[first], tuple(measured)))
+                found.append(Confirmed(name, self._results[name].objectives[first], tuple(measured)))
         return found
-
-    def _candidates_confirmed(self) -> dict[str, Trial]:
-        names = dict.fromkeys(name.split("-")[1] for name in self._confirming)
-        return {name: Trial(self._tasks[name], self._results[name]) for name in names}
-
-    def _confirming_of(self, trial: str) -> list[Task]:
-        return [task for name, task in self._confirming.items() if name.split("-")[1] == trial]
 
     def _chosen(self) -> Winner:
         """The candidate that is best on the mean over its seeds, and its best run."""
         first = self._objectives[0]
         confirmed = self._confirmed()
         if not confirmed:
-            failed = [self._results[task.name].reason for task in self._confirming.values()]
+            failed = [self._results[task.name].reason for tasks in self._confirming.values() for task in tasks]
             raise RunFailed("none of the best trials could be trained again.", suggestion=failed[-1])
-        best = min(confirmed, key=lambda each: first.score(each.mean))
-        runs = self._confirming_of(best.trial)
-        task = min(runs, key=lambda task: first.score(self._results[task.name].objectives[first.name]))
-        self._winner = Winner(self._candidates_confirmed()[best.trial], task)
+        best = min(confirmed, key=lambda each: first.score(each.mean)).trial
+        task = min(
+            self._confirming[best], key=lambda task: first.score(self._results[task.name].objectives[first.name])
+        )
+        self._winner = Winner(Trial(self._tasks[best], self._results[best]), task)
         return self._winner
 
     def _seconds(self) -> float:
@@ -352,11 +343,11 @@ class Search:
             case Asked("over"):
                 self._over = True
             case Asked("wait"):
-                self._waits, self._over = True, not self._running(self._tasks)
+                self._waits, self._over = True, not self._running(self._tasks.values())
             case Asked(Task() as task):
                 self._tasks[task.name] = task
-            case Confirming(task):
-                self._confirming[task.name] = task
+            case Confirming(trial, task):
+                self._confirming.setdefault(trial, []).append(task)
             case Ended(result):
                 self._results[result.name] = result
                 self._waits = False

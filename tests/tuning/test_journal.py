@@ -17,7 +17,7 @@ EVENTS: list[Event] = [
     Asked("wait"),
     Ended(Result("0000", "done", {"validation/loss": 0.25}, (0.5, None), {"train/loss": 0.2}, 3, 1.5)),
     Ended(Result("0001", "failed", reason="ümlaut\nand a line")),
-    Confirming(TASK),
+    Confirming("0000", TASK),
     Asked("over"),
 ]
 

@@ -184,7 +184,7 @@ def test_where_every_trial_fails_the_reason_is_told(begin: Begin) -> None:
     study = begin(f"trials: 9, {SPACE}, stop: {{failures: 2}}")
     with pytest.raises(RunFailed, match="no trial could be measured") as error:
         run(study, lambda task: Result(task.name, "failed", reason="NaN."))
-    assert "the last one: NaN." in str(error.value.faults[0].suggestion)
+    assert "The last one: NaN." in str(error.value.faults[0].suggestion)
 
 
 def test_time_ends_a_search(begin: Begin) -> None:
