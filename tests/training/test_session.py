@@ -12,7 +12,7 @@ from bmcli.recipe.load import load
 from bmcli.runs import Run
 from bmcli.specs import DataSpec
 from bmcli.training import session as sessions
-from bmcli.training.session import data_of, require_same_data
+from bmcli.training.session import data_of, prepared_again
 from tests.conftest import WriteRecipe
 
 
@@ -39,7 +39,7 @@ def test_data_that_is_refused_takes_no_devices(
 def test_devices_that_are_not_there_are_told_before_data_is_read(
     write_recipe: WriteRecipe, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions, "prepare", lambda *_: pytest.fail("data was read"))
+    monkeypatch.setattr(training, "prepared", lambda *_: pytest.fail("data was read"))
     loaded = load(str(write_recipe()), ["runtime.strategy=tpu"])
     with pytest.raises(BmcliError, match="there is no TPU"):
         sessions.begin(loaded, cache, accept)
@@ -67,8 +67,9 @@ def test_a_run_whose_data_cannot_be_told_is_a_fault(run: Run, content: str | Non
 
 
 def test_other_data_is_refused(write_recipe: WriteRecipe, cache: Path) -> None:
-    spec = sessions.begin(load(str(write_recipe())), cache, accept).prepared.spec
-    require_same_data(spec, spec)
+    loaded = load(str(write_recipe()))
+    spec = sessions.begin(loaded, cache, accept).prepared.spec
+    assert prepared_again(loaded.recipe, spec, cache).spec == spec
     other = DataSpec.from_json({**spec.to_json(), "inputs": [], "targets": [], "crosses": [], "fingerprint": "0"})
     with pytest.raises(BmcliError, match="the data changed"):
-        require_same_data(spec, other)
+        sessions.begin(loaded, cache, before=other)
