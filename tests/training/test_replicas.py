@@ -19,7 +19,7 @@ from bmcli.training import strategy
 from bmcli.training.loop import Trainer
 from bmcli.training.predict import predict
 
-from .conftest import COSTLY, FAMILIES, LARGE, TARGETS, MakeTrainer, Silent, same, table, weights_of
+from .conftest import FAMILIES, LARGE, TARGETS, MakeTrainer, Silent, same, table, weights_of
 from .test_loop import StopsAt
 
 TOLERANCE = 1e-5
@@ -64,7 +64,7 @@ def test_every_family_is_among_the_cases() -> None:
             kind,
             rest,
             count,
-            marks=() if kind == "mlp" or ((rest, count) == (1, 4) and kind not in COSTLY) else pytest.mark.slow,
+            marks=() if (rest, count) == (1, 4) and kind in ("mlp", "cnn", "rnn") else pytest.mark.slow,
         )
         for kind in FAMILIES
         for rest in (1, 3, 5)
@@ -105,10 +105,7 @@ SETTINGS = {
 }
 
 
-USUAL = (
-    "sample weights", "accumulation and l2", "global_clipnorm", "adamw", "cosine", "ema", "schedule-free",
-    "layer rates",
-)  # fmt: skip
+USUAL = ("accumulation and l2", "global_clipnorm", "ema")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in USUAL else pytest.mark.slow) for n in SETTINGS])
@@ -218,6 +215,7 @@ def several_targets(tmp_path: Path) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_replicas_learn_several_targets_alike(make_from: MakeTrainer, several_targets: dict[str, Any]) -> None:
     """Of every kind, each with a weight and its usual objective or quantiles."""
     kinds = {target["kind"] for target in several_targets["data"]["targets"].values()}
@@ -246,7 +244,7 @@ every_metric = pytest.mark.parametrize(
         pytest.param(
             "is_high", [name for name in classification.METRICS if name not in FOR_MORE], marks=pytest.mark.slow
         ),
-        ("price", list(regression.METRICS)),
+        pytest.param("price", list(regression.METRICS), marks=pytest.mark.slow),
         pytest.param("tags", list(multi_label.METRICS), marks=pytest.mark.slow),
         pytest.param("grade", list(ordinal.METRICS), marks=pytest.mark.slow),
         pytest.param("visits", list(count.METRICS), marks=pytest.mark.slow),
