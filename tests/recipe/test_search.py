@@ -71,10 +71,16 @@ def parameter(folder: Path, entry: str) -> Parameter:
 
 def test_defaults_are_those_of_a_careful_search(tmp_path: Path) -> None:
     found = tune(tmp_path, "model.dropout: {float: [0, 0.5]}", "tune.objective=null")
-    assert (found.algorithm.kind, found.objective, found.trials, found.workers) == ("random", ("auto",), 20, 1)
+    assert (found.algorithm.kind, found.objective, found.most_trials, found.workers) == ("random", ("auto",), 20, 1)
     assert (found.stop.time, found.stop.trial_time, found.stop.failures, found.prunes) == (None, None, 5, True)
     assert found.confirm is not None
     assert (found.confirm.top, found.confirm.seeds) == (3, 3)
+
+
+def test_hyperband_has_as_many_trials_as_its_brackets_unless_told(tmp_path: Path) -> None:
+    entry = "model.dropout: {float: [0, 0.5]}"
+    assert tune(tmp_path, entry, "tune.algorithm=hyperband").most_trials is None
+    assert tune(tmp_path, entry, "tune.algorithm=hyperband", "tune.trials=7").most_trials == 7
 
 
 def test_the_whole_section_reads_back_from_its_dump(tmp_path: Path) -> None:
