@@ -56,7 +56,7 @@ class Feed(Protocol):
         """Up to `count` full batches from the batch `first`, at least one."""
 
     def rest(self) -> Block:
-        """What is left after the last full batch, as one batch."""
+        """What is left after the last full batch, as one batch, which the end of its rows cuts short."""
 
 
 def make(
@@ -89,7 +89,7 @@ class ResidentFeed:
         return Block(self._data, self._rows, first, count)
 
     def rest(self) -> Block:
-        return Block(self._data, self._rows[self.count // self._batch * self._batch :], 0, 1)
+        return Block(self._data, self._rows, self.count // self._batch, 1)
 
 
 class StreamingFeed:

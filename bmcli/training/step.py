@@ -72,6 +72,16 @@ def some_batches(rows: Any, number: Any, batch: int, count: int = 1) -> Any:
     return tf.ensure_shape(rows[number * batch : (number + count) * batch], (count * batch,))
 
 
+def batch_or_rest(rows: Any, number: Any, batch: int) -> Any:
+    """The rows of a batch of an order, `(examples,)`; how many is known only when it runs, for the last may be ragged."""
+    return rows[number * batch : (number + 1) * batch]
+
+
+def rest(block: Block, batch: int) -> Any:
+    """The rows of a block from its first batch on, in a shape of their own."""
+    return block.rows[block.first * batch :]
+
+
 class Compilation(NamedTuple):
     """How steps are compiled.
 
@@ -125,6 +135,8 @@ class Steps:
         self.rates, self.augment = dict(rates or {}), augment
         self.statistics = moving_statistics(network.model)
         self._alone = placement.replicas == 1 and parts == 1
+        # What is not compiled for one shape takes the ragged last batch as it comes, and is traced but once.
+        self._any_size = self._alone and not compilation.jit and augment is None and placement.kind != "tpu"
         if placement.replicas > 1:
             _leave_reducing_to_us(optimizer)
         self._many = compiled(self._loop_over(self._step_with(compilation.jit), 1))
@@ -151,8 +163,10 @@ class Steps:
                 yield begin, stop - begin, loop
 
     def ragged(self, block: Block) -> int:
-        """Trains on a block's rows as one batch; 0 if its loss was not finite, else -1."""
-        return NO_STEP if bool(tf.math.is_finite(self._ragged(block.data, block.rows))) else 0
+        """Trains on the one batch of a block, which is cut short; 0 if its loss was not finite, else -1."""
+        if self._any_size:
+            return self.many(block)
+        return NO_STEP if bool(tf.math.is_finite(self._ragged(block.data, rest(block, self.batch)))) else 0
 
     @property
     def variables(self) -> list[Any]:
@@ -181,7 +195,10 @@ class Steps:
 
         def loop(data: Any, rows: Any, first: Any, count: Any) -> Any:
             def following(done: Any, bad: Any) -> tuple[Any, Any]:
-                chosen = some_batches(rows, first + done, self.batch, each)
+                if self._any_size:
+                    chosen = batch_or_rest(rows, first + done, self.batch)
+                else:
+                    chosen = some_batches(rows, first + done, self.batch, each)
                 losses = tf.reshape(self._run(step, data, chosen), (each,))
                 wrong = ~tf.math.is_finite(losses)
                 at = done + tf.argmax(wrong, output_type=tf.int32)
@@ -238,7 +255,7 @@ class Steps:
         gradients = compiled_by_xla(self._gradients) if jit else self._gradients
 
         def step(data: Any, rows: Any) -> Any:
-            size = rows.shape[0]
+            size = tf.cast(tf.size(rows), tf.float32) if self._any_size else rows.shape[0]
             if self._alone:
                 return learn(self._examples(data, rows, None), None, size, 1)
             places, counts = share(tf.range(size), self.placement.replicas)
@@ -248,10 +265,10 @@ class Steps:
 
         return step
 
-    def _learn(self, examples: Arrays, counts: Any, size: int, parts: int) -> Any:
+    def _learn(self, examples: Arrays, counts: Any, size: Any, parts: int) -> Any:
         return self._apply(*self._gradients(examples, counts, size, parts))
 
-    def _gradients(self, examples: Arrays, counts: Any, size: int, parts: int) -> tuple[list[Any], Any]:
+    def _gradients(self, examples: Arrays, counts: Any, size: Any, parts: int) -> tuple[list[Any], Any]:
         """Gradients and loss that some examples add to a batch.
 
         Args:
@@ -338,6 +355,8 @@ def share(rows: Any, replicas: int) -> tuple[Any, Any]:
     The shares differ by one row at most. Where a replica cannot know its number before it runs, as on a TPU, they
     are all of one size, and rows too many do not count.
     """
+    if replicas == 1:
+        return rows, None
     size = rows.shape[0]
     number = tf.distribute.get_replica_context().replica_id_in_sync_group
     replica = tf.get_static_value(number)
@@ -357,6 +376,7 @@ class Pass:
         self, network: Network, feed: Feed, batch: int, placement: Placement, meters: Meters | None = None
     ) -> None:
         self.network, self.feed, self.batch, self.placement, self.meters = network, feed, batch, placement, meters
+        self._any_size = placement.replicas == 1 and placement.kind != "tpu"
         self._measure_many = compiled(self._loop)
         self._measure_rest = compiled(self._measure_batch)
         self._predict = compiled(self._predict_batch)
@@ -366,8 +386,8 @@ class Pass:
         assert self.meters is not None, "a pass that measures needs meters"
         self.meters.reset()
         for block, is_rest in batches(self.feed, self.batch):
-            if is_rest:
-                self._measure_rest(block.data, block.rows)
+            if is_rest and not self._any_size:
+                self._measure_rest(block.data, rest(block, self.batch))
             else:
                 self._measure_many(block.data, block.rows, tf.constant(block.first), tf.constant(block.count))
         return self.meters.results()
@@ -375,15 +395,15 @@ class Pass:
     def predict(self) -> dict[str, np.ndarray]:
         """Predictions of all rows by target, in the order of the split."""
         found = []
-        for block, is_rest in batches(self.feed, self.batch):
+        for block, _ in batches(self.feed, self.batch):
             for number in range(block.first, block.first + block.count):
-                rows = block.rows if is_rest else block.rows[number * self.batch : (number + 1) * self.batch]
-                found.append(self._predict(block.data, rows))
+                found.append(self._predict(block.data, batch_or_rest(block.rows, number, self.batch)))
         return {name: np.concatenate([batch[name].numpy() for batch in found]) for name in self.network.objectives}
 
     def _loop(self, data: Any, rows: Any, first: Any, count: Any) -> None:
         def following(done: Any) -> tuple[Any]:
-            self._measure_batch(data, some_batches(rows, first + done, self.batch))
+            chosen = batch_or_rest if self._any_size else some_batches
+            self._measure_batch(data, chosen(rows, first + done, self.batch))
             return (done + 1,)
 
         repeat(count, following)
