@@ -21,7 +21,7 @@ __all__ = ["bmcli"]  # the fixture
 README = Path(__file__).parent.parent / "README.md"
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 NAMES = sorted(built_in())
-HEADER = re.compile(r"# bmcli train (\S+) · CPU, 2 cores: \d+(\.\d+)? (s|min) · test .*\d\.\d\d")
+HEADER = re.compile(r"# bmcli (?:train|tune|distill) (\S+) · CPU, 2 cores: \d+(\.\d+)? (s|min) · test .*\d\.\d\d")
 
 FOLDERS = ("images", "sequences", "tables", "text")
 SCRIPTS = {
