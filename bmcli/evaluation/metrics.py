@@ -10,9 +10,13 @@ from bmcli.data import targets as target_kinds
 from bmcli.errors import BmcliError, RunFailed
 from bmcli.evaluation import classification, count, labels, ordered, quantile, regression
 from bmcli.evaluation.result import Evaluation, TargetResult
+from bmcli.evaluation.weighted import Weighted, together
 from bmcli.specs import Column
 
 NO_QUANTILES: Mapping[str, tuple[float, ...]] = {}
+
+_LESS_IS_BETTER = {"mae", "rmse", "log_loss", "hamming_loss", "poisson_deviance", "pinball"}
+_NEITHER = {"coverage", "interval_width"}
 
 
 def measure(
@@ -61,6 +65,50 @@ def metric_names(
         for column in spec_targets
         for name in _names(column, top_k, quantiles.get(column.name, ()))
     )
+
+
+def direction(metric: str) -> str:
+    """`max` or `min`, whichever is better of a metric; empty where it depends, as with the width of an interval."""
+    name = metric.rpartition("/")[2]
+    if name in _NEITHER:
+        return ""
+    return "min" if name in _LESS_IS_BETTER or name.startswith("pinball_") else "max"
+
+
+def weighted(
+    targets: Mapping[str, np.ndarray],
+    predictions: Mapping[str, np.ndarray],
+    spec_targets: tuple[Column, ...],
+    top_k: int,
+    quantiles: Mapping[str, tuple[float, ...]] = NO_QUANTILES,
+) -> Weighted:
+    """The metrics of `measure`, of samples of the rows; arguments as there, and accepted by it."""
+    return together(
+        {
+            _prefix(column, spec_targets): _weighted_target(
+                column,
+                np.asarray(targets[column.name]),
+                np.asarray(predictions[column.name]),
+                top_k,
+                quantiles.get(column.name, ()),
+            )
+            for column in spec_targets
+        }
+    )
+
+
+def _weighted_target(
+    column: Column, truth: np.ndarray, predictions: np.ndarray, top_k: int, quantiles: tuple[float, ...]
+) -> Weighted:
+    if quantiles:
+        return quantile.weighted(truth, predictions, quantiles)
+    if not column.classes:
+        return (count if column.kind == "count" else regression).weighted(truth, predictions)
+    truth, probabilities = truth.astype(np.int64), predictions.astype(np.float32, copy=False)
+    if column.kind == "category":
+        return classification.weighted(truth, probabilities, top_k)
+    predicted = target_kinds.kind_of(column).point(probabilities, column)
+    return (labels if column.kind == "labels" else ordered).weighted(truth, predicted, probabilities)
 
 
 def _names(column: Column, top_k: int, quantiles: tuple[float, ...]) -> tuple[str, ...]:
