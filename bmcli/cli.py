@@ -221,6 +221,22 @@ def evaluate(run: str, overrides: tuple[str, ...], split: str | None, data: Path
 
 
 @cli.command()
+@click.argument("run", type=RunName())
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), help="By default the recipe's.")
+@runs_option
+@output_options
+def report(run: str, split: str | None, root: Path) -> None:
+    """Write the report of RUN anew: a page with what it was asked, trained on, and how well it does."""
+    from bmcli.commands.report import report as command
+    from bmcli.runs import cache_folder
+
+    written = command(run, split, root, cache_folder()).report
+    out = console()
+    out.result({"report": str(written)})
+    out.text(clean(f"wrote {shown_path(written)}"))
+
+
+@cli.command()
 @recipe_argument
 @overrides_argument
 @click.option(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bmcli import runs
+from bmcli.commands import reporting
 from bmcli.commands.evaluate import Measured, check_gates, elsewhere, measure
 from bmcli.errors import BmcliError, Interrupted, RunFailed
 from bmcli.recipe.check import dotted, read_steps
@@ -277,7 +278,17 @@ def _finish(run: Run | None, session: Session, trainer: Trainer, setting: Settin
         "done", epochs=outcome.epochs, selected_epoch=outcome.selected_epoch, ended_by=outcome.ended_by,
         seconds=round(outcome.train_s, 3), metrics=trained.metrics(),
     )  # fmt: skip
+    if trained.measured is not None:
+        _report(trained.measured, run, session, trainer, setting.told)
     return trained
+
+
+def _report(measured: Measured, run: Run, session: Session, trainer: Trainer, told: Told) -> None:
+    """Writes the report. The run is whole without, so what it lacks, as data that changed meanwhile, is but told."""
+    try:
+        reporting.write(run, trainer.recipe, session.prepared, measured, trainer.network.model.count_params())
+    except (BmcliError, OSError) as error:
+        told(f"no report was written: {error} `bmcli report {run.shown}` tries again.")
 
 
 @contextlib.contextmanager
