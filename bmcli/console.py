@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.table import Table as RichTable
 
+SLICES_SHOWN = 10
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -96,6 +97,7 @@ class Console:
             {
                 "run": str(trained.run.folder) if trained.run else None,
                 "metrics": trained.metrics(),
+                **_intervals(trained.measured),
                 "epochs": outcome.epochs,
                 "selected_epoch": outcome.selected_epoch,
                 "ended_by": outcome.ended_by,
@@ -117,10 +119,21 @@ class Console:
     def measured(self, measured: Any) -> None:
         """An evaluation: its metrics, and the classes of each category."""
         run = measured.run
-        self.result({"run": str(run.folder) if run else None, "metrics": measured.metrics(), **_missed(measured)})
+        self.result(
+            {
+                "run": str(run.folder) if run else None,
+                "metrics": measured.metrics(),
+                **_intervals(measured),
+                **_missed(measured),
+            }
+        )
         found = measured.evaluation
         self.text("")
-        self.table(f"{found.count:,} rows of {measured.on}", ["metric", "value"], list(measured.metrics().items()))
+        self.table(f"{found.count:,} rows of {measured.on}", *_metric_rows(measured))
+        for method in dict.fromkeys(interval.method for interval in found.intervals.values()):
+            self.say(f"intervals: {method}", level=1)
+        for name, reason in found.without_interval.items():
+            self.say(f"{name} has no interval: {reason}", level=1)
         for target, rows in found.per_class.items():
             cells = [
                 [row.name, *(_or_dash(v) for v in (row.precision, row.recall, row.f1)), row.support] for row in rows
@@ -129,8 +142,45 @@ class Console:
             self.table(target, ["class", "precision", "recall", "f1", "rows"], cells)
         for name, reason in found.undefined.items():
             self.say(f"{name} is undefined: {reason}", level=1)
+        for target, calibration in found.calibration.items():
+            self.text(clean(f"\n{target}: {calibration.words}"))
+        for slices in found.slices:
+            self._slices(slices)
+        for fairness in found.fairness:
+            self._fairness(fairness)
         if run:
             self.text(clean(f"\nrun  {run.shown}"))
+
+    def _slices(self, found: Any) -> None:
+        """The slices of a target, the worst first."""
+        rows = [
+            [
+                each.of,
+                each.name,
+                each.rows,
+                each.value,
+                _span(each.interval),
+                f"{each.difference:+.4f}",
+                _p(each.adjusted),
+            ]
+            for each in found.slices[:SLICES_SHOWN]
+        ]
+        self.text("")
+        columns = ["slice by", "", "rows", found.metric, "interval", "against the rest", "p adjusted"]
+        self.table(
+            f"{found.target} by slice, the worst first; of all rows {found.metric} {found.overall:.4f}", columns, rows
+        )
+        self.text(clean(found.words))
+
+    def _fairness(self, found: Any) -> None:
+        """What each group gets."""
+        rates = ("selection_rate", "true_positive_rate", "false_positive_rate")
+        rows = [[group.name, group.rows, *(_rate(getattr(group, rate)) for rate in rates)] for group in found.groups]
+        self.text("")
+        self.table(
+            f"'{found.positive}' by {found.column}", [found.column, "rows", *(r.replace("_", " ") for r in rates)], rows
+        )
+        self.text(clean(found.words))
 
     def drafted(self, drafted: Any) -> None:
         """A recipe that was written, and what its columns were taken for."""
@@ -662,9 +712,36 @@ _ENDED = {
 }
 
 
+def _intervals(measured: Any) -> dict[str, Any]:
+    """The intervals of an evaluation, for the JSON object."""
+    return {"intervals": {name: each.to_json() for name, each in measured.intervals().items()}} if measured else {}
+
+
+def _metric_rows(measured: Any) -> tuple[list[str], list[list[Any]]]:
+    """Metrics with their intervals, as columns and rows of a table."""
+    metrics, intervals = measured.metrics(), measured.intervals()
+    level = next((f"{100 * each.level:.3g} %" for each in intervals.values()), "")
+    if not level:
+        return ["metric", "value"], [list(item) for item in metrics.items()]
+    rows = [[name, value, _span(intervals.get(name))] for name, value in metrics.items()]
+    return ["metric", "value", f"{level} interval"], rows
+
+
 def _missed(measured: Any) -> dict[str, Any]:
     """The gates that an evaluation missed, for the JSON object."""
     return {"missed_gates": [str(gate) for gate in measured.missed]} if measured and measured.missed else {}
+
+
+def _span(interval: Any) -> str:
+    return "" if interval is None else f"{_cell(interval.low)} to {_cell(interval.high)}"
+
+
+def _rate(rate: Any) -> str:
+    return "-" if rate is None else f"{rate.value:.4f} ({rate.low:.4f} to {rate.high:.4f})"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _or_dash(value: float | None) -> float | str:

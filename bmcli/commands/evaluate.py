@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bmcli import disk, parts, runs, training
 from bmcli.commands import reporting
+from bmcli.commands.judging import Cells, check_evaluation, judge
 from bmcli.errors import BmcliError, GateMissed
 from bmcli.recipe.check import dotted, read_steps
 from bmcli.recipe.load import Loaded, load
@@ -18,10 +19,12 @@ from bmcli.specs import DataSpec, Prepared, Split
 from bmcli.training.session import data_of, prepared_again
 
 if TYPE_CHECKING:
+    from bmcli.cells import Raw
     from bmcli.data.sources import Rows
     from bmcli.evaluation.gates import MissedGate
     from bmcli.evaluation.judged import Judged
     from bmcli.evaluation.result import Evaluation
+    from bmcli.evaluation.shares import Interval
     from bmcli.training.network import Network
     from bmcli.training.strategy import Placement
 
@@ -44,6 +47,10 @@ class Measured:
     def metrics(self) -> dict[str, float]:
         """By full name: `test/accuracy`."""
         return {f"{self.on}/{name}": value for name, value in self.evaluation.metrics.items()}
+
+    def intervals(self) -> dict[str, Interval]:
+        """By full name, of the metrics that have one."""
+        return {f"{self.on}/{name}": interval for name, interval in self.evaluation.intervals.items()}
 
     def require_gates(self) -> None:
         """Raises GateMissed if a metric is beyond its limit."""
@@ -104,19 +111,20 @@ def _on_file(loaded: Loaded, run: Run, data: Path, cache: Path) -> Measured:
 
     recipe = loaded.recipe
     spec = data_of(run)
-    check_gates(recipe, spec)
+    check_evaluation(recipe, spec)
     placement = training.placed(recipe, cache) if training.can_be_refused(recipe.runtime) else None
     require_model(run)
     training.announce(recipe, cache)
-    rows = encode_rows(_read(recipe, data), spec, with_targets=True, file=data)
+    raw = _read(recipe, data)
+    rows = encode_rows(raw, spec, with_targets=True, file=data)
     placement = placement or training.placed(recipe, cache)
     network = load_network(recipe, spec, rows, run, placement)
-    return measure(recipe, network, spec, rows, data.name, run if placement.chief else None, placement)
+    return measure(recipe, network, spec, rows, data.name, run if placement.chief else None, placement, raw.columns)
 
 
 def _on_split(loaded: Loaded, run: Run, split: str | None, cache: Path) -> Measured:
     opened = open_run(loaded, run, cache)
-    check_gates(loaded.recipe, opened.prepared.spec)
+    check_evaluation(loaded.recipe, opened.prepared.spec)
     measured = opened.measure(split or loaded.recipe.evaluate.split)
     if measured.run is not None:
         reporting.write(measured.run, loaded.recipe, opened.prepared, measured, opened.network.model.count_params())
@@ -185,18 +193,25 @@ def load_network(recipe: Recipe, spec: DataSpec, rows: Split, run: Run, placemen
 
 
 def measure(
-    recipe: Recipe, network: Network, spec: DataSpec, rows: Split, on: str, run: Run | None, placement: Placement
+    recipe: Recipe,
+    network: Network,
+    spec: DataSpec,
+    rows: Split,
+    on: str,
+    run: Run | None,
+    placement: Placement,
+    columns: Mapping[str, Raw] | None = None,
 ) -> Measured:
     """Measures a network on encoded rows and writes the result into the run.
 
     Args:
         on: What the rows are: a split's name, or a file's.
         run: None on a worker that writes nothing.
+        columns: Raw columns of the same rows; None for those of the recipe's own split `on`.
     """
     from bmcli.data import targets as target_kinds
     from bmcli.evaluation.gates import missed
     from bmcli.evaluation.judged import Judged
-    from bmcli.evaluation.metrics import measure as measure_predictions
     from bmcli.training.predict import predict
 
     if not len(rows):
@@ -206,7 +221,7 @@ def measure(
         )  # fmt: skip
     truth = {c.name: target_kinds.kind_of(c).decode(rows.targets[c.name], c) for c in spec.targets}
     predictions = predict(network, rows, recipe.runtime, placement)
-    found = measure_predictions(truth, predictions, spec.targets, recipe.evaluate.top_k, recipe.quantiles())
+    found = judge(recipe, spec, truth, predictions, Cells(recipe, on, columns))
     if run is not None:
         _write(run, on, found)
     return Measured(run, on, found, missed(recipe.evaluate.gates, found.metrics), Judged(on, rows, truth, predictions))
@@ -215,11 +230,3 @@ def measure(
 def _write(run: Run, on: str, found: Evaluation) -> None:
     """Adds an evaluation to `evaluation.json`, beside those on other rows."""
     disk.write_json(run.evaluation, {**run.evaluations(), on: {"at": runs.now(), **found.to_json()}})
-
-
-def check_gates(recipe: Recipe, spec: DataSpec) -> None:
-    """Refuses gates on metrics that the evaluation will not have."""
-    from bmcli.evaluation.gates import check_names
-    from bmcli.evaluation.metrics import metric_names
-
-    check_names(recipe.evaluate.gates, metric_names(spec.targets, recipe.evaluate.top_k, recipe.quantiles()))

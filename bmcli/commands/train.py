@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from bmcli import runs
 from bmcli.commands import reporting
-from bmcli.commands.evaluate import Measured, check_gates, elsewhere, measure
+from bmcli.commands.evaluate import Measured, elsewhere, measure
+from bmcli.commands.judging import check_evaluation
 from bmcli.errors import BmcliError, Interrupted, RunFailed
 from bmcli.recipe.check import dotted, read_steps
 from bmcli.recipe.load import Loaded, load
@@ -93,7 +94,7 @@ def train(target: str, overrides: Sequence[str], setting: Setting) -> Trained:
 
 def _train(loaded: Loaded, setting: Setting) -> Trained:
     recipe = loaded.recipe
-    session = sessions.begin(loaded, setting.cache, lambda spec: check_gates(recipe, spec))
+    session = sessions.begin(loaded, setting.cache, lambda spec: check_evaluation(recipe, spec))
     setting.told(f"{recipe.name}: {_summary(session.prepared.spec)}")
     if not session.placement.chief:
         return _finish(None, session, session.trainer(None, setting.profile), setting)

@@ -56,23 +56,24 @@ class RawRows:
         return (float(told.min()), float(told.mean()), float(told.max())) if len(told) else None
 
 
-def raw_rows(options: DataOptions, targets: Mapping[str, Kind], seed: int, names: tuple[str, ...]) -> RawRows:
+def raw_rows(options: DataOptions, targets: Mapping[str, Kind], seed: int, names: tuple[str, ...] | None) -> RawRows:
     """Some columns of single values of a source whose rows are prepared already.
 
     Args:
         targets: Target options by name.
         seed: What decided the split and the sample.
-        names: Columns; those that the source does not have, and arrays and files, are left out.
+        names: Columns, None for all; those that the source does not have, and arrays and files, are left out.
 
     Raises:
         BmcliError: As `prepare` does.
     """
-    if not names:
+    if names is not None and not names:
         return RawRows({}, {})
     rows = read_rows(options.source, skip_broken=options.invalid != "stop")  # type: ignore[arg-type]
     rows, _, _ = invalid.settled(rows, options, targets)
     indices, _ = splits.of(rows, options, targets, seed)
-    found = {name: rows.columns[name] for name in names if name in rows.columns}
+    wanted = rows.columns if names is None else names
+    found = {name: rows.columns[name] for name in wanted if name in rows.columns}
     return RawRows({name: column for name, column in found.items() if _is_single(column)}, indices)
 
 

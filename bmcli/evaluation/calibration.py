@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from bmcli.evaluation.intervals import LEVEL, wilson
+from bmcli.evaluation.shares import LEVEL, wilson_bounds
+from bmcli.specs import Column
 
 BINS = 15
 SIMULATED = 200  # times that labels are drawn from the probabilities
 COLDEST, HOTTEST = 0.05, 20.0
+
+NO_INTERVAL = "chance alone puts it above 0, and resamples do so twice; see what chance would show beside it."
 
 _FLOOR = float(np.finfo(np.float32).eps)
 
@@ -79,6 +82,20 @@ class Calibration:
         return cls(**{**values, "bins": tuple(Bin(**each) for each in values["bins"])})
 
 
+def of_targets(
+    truth: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray], targets: tuple[Column, ...]
+) -> dict[str, Calibration]:
+    """Calibration of every target that has classes without an order, or labels."""
+    found = {}
+    for column in targets:
+        name = column.name
+        if column.kind == "category":
+            found[name] = of_classes(truth[name].astype(np.int64), predictions[name], column.classes)
+        elif column.kind == "labels":
+            found[name] = of_labels(truth[name], predictions[name])
+    return found
+
+
 def of_classes(truth: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...], seed: int = 0) -> Calibration:
     """Calibration of the last of two classes, or of the predicted one of several (Guo et al. 2017, section 2).
 
@@ -101,6 +118,11 @@ def of_labels(truth: np.ndarray, probabilities: np.ndarray, seed: int = 0) -> Ca
     """
     stated, came_true = probabilities.astype(np.float64).ravel(), truth.astype(bool).ravel()
     return _calibration("all labels", stated, came_true, float(((stated - came_true) ** 2).mean()), seed)
+
+
+def brier_of_labels(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Mean squared distance of the probabilities of each row's labels from what is, `(n,)`."""
+    return np.asarray(((probabilities.astype(np.float64) - truth) ** 2).mean(axis=1))
 
 
 def stated_of_classes(truth: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -146,15 +168,15 @@ def _calibration(of: str, stated: np.ndarray, came_true: np.ndarray, brier: floa
 
 
 def _bin(place: int, stated: np.ndarray, came_true: np.ndarray) -> Bin:
-    around = wilson(int(came_true.sum()), len(came_true))
+    low, high = wilson_bounds(int(came_true.sum()), len(came_true))
     return Bin(
         low=place / BINS,
         high=(place + 1) / BINS,
         count=len(stated),
         probability=float(stated.mean()),
         frequency=float(came_true.mean()),
-        frequency_low=around.low,
-        frequency_high=around.high,
+        frequency_low=low,
+        frequency_high=high,
     )
 
 

@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 import numpy as np
 
+from bmcli.evaluation import calibration
 from bmcli.evaluation import weighted as samples
 from bmcli.evaluation.result import ClassRow, Confusion, TargetResult
 from bmcli.evaluation.weighted import Values, Weighted, over
 
 AVERAGES = ("macro", "micro", "weighted")
 RANKINGS = ("roc_auc", "pr_auc")
+CALIBRATION = ("brier", "calibration_error")
 
 MOST_RANKED = 100  # classes beyond which the areas of thousands of samples take minutes
 
@@ -20,7 +22,7 @@ def metric_names(classes: int, top_k: int) -> tuple[str, ...]:
     """Every metric of a target with so many classes, in the order they are shown."""
     top = (f"top_{top_k}_accuracy",) if classes > top_k else ()
     averaged = (f"{figure}_{average}" for figure in ("precision", "recall", "f1") for average in AVERAGES)
-    return ("accuracy", *top, *averaged, *RANKINGS, "log_loss")
+    return ("accuracy", *top, *averaged, *RANKINGS, "log_loss", *CALIBRATION)
 
 
 def measure(truth: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...], top_k: int) -> TargetResult:
@@ -36,6 +38,8 @@ def measure(truth: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ..
     two classes; otherwise each class that occurs is ranked against the rest, and the areas are averaged with
     equal weights (one-vs-rest, macro). They are undefined if every row is of one class.
 
+    `brier` and `calibration_error` are those of `calibration.of_classes`.
+
     Args:
         truth: Class indices, `(n,)`, at least one row.
         probabilities: `(n, classes)`, each row adding up to 1.
@@ -50,6 +54,8 @@ def measure(truth: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ..
     rankings = _rankings(rows)
     metrics |= rankings
     metrics["log_loss"] = log_loss(truth, probabilities)
+    metrics["brier"] = calibration.brier_of_classes(truth, probabilities)
+    metrics["calibration_error"] = calibration.expected_error(*calibration.stated_of_classes(truth, probabilities))
     only = next(row.name for row in rows if row.support)
     undefined = {name: f"every row is of class '{only}'." for name in RANKINGS if name not in rankings}
     return TargetResult(metrics, undefined, rows, confusion(truth, predicted, len(classes)))
@@ -96,8 +102,13 @@ def weighted(truth: np.ndarray, probabilities: np.ndarray, top_k: int) -> Weight
         shares[f"top_{top_k}_accuracy"] = among_top_k(truth, probabilities, top_k)
     averages = _weighted_averages(truth, predicted, classes)
     rankings, left_out = _weighted_rankings(truth, probabilities)
-    rows = samples.means({**shares, "log_loss": log_losses(truth, probabilities)})
-    return Weighted(lambda weights: {**rows(weights), **averages(weights), **rankings(weights)}, shares, left_out)
+    losses = {"log_loss": log_losses(truth, probabilities), "brier": calibration.brier_scores(truth, probabilities)}
+    rows = samples.means({**shares, **losses})
+    return Weighted(
+        lambda weights: {**rows(weights), **averages(weights), **rankings(weights)},
+        shares,
+        {**left_out, "calibration_error": calibration.NO_INTERVAL},
+    )
 
 
 def _weighted_averages(truth: np.ndarray, predicted: np.ndarray, classes: int) -> Callable[[np.ndarray], Values]:

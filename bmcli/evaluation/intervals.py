@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from bmcli.evaluation.metrics import direction
+from bmcli.evaluation.directions import direction
+from bmcli.evaluation.shares import LEVEL, Interval, wilson_bounds
 from bmcli.evaluation.weighted import Values, Weighted
 
 RESAMPLES = 1000
-LEVEL = 0.95
 
 _STREAM = 0x1B0075  # of the draws, so that they are those of no data made from the same seed
 _AT_ONCE = 2_000_000  # weights in memory together
@@ -20,27 +20,7 @@ _BLOCKS = 200  # left out in turn for the acceleration
 _UNDEFINED = 0.05  # share of resamples that may leave a metric undefined
 
 
-@dataclass(frozen=True)
-class Interval:
-    """Where the true value of a metric lies.
-
-    Args:
-        low, high: The bounds.
-        level: How often such an interval holds the true value, e.g. 0.95.
-        method: How it was made, in words.
-    """
-
-    low: float
-    high: float
-    level: float
-    method: str
-
-    def to_json(self) -> dict[str, Any]:
-        return dict(vars(self))
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Interval:
-        return cls(**values)
+__all__ = ["Difference", "Interval", "Resampling", "differences", "intervals", "mcnemar", "wilson"]
 
 
 @dataclass(frozen=True)
@@ -182,11 +162,8 @@ def differences(first: Weighted, second: Weighted, rows: int, how: Resampling) -
 
 
 def wilson(hits: int, rows: int, level: float = LEVEL) -> Interval:
-    """Wilson's score interval of a share; it stays within 0 and 1 and has a width when all rows are alike."""
-    from scipy.stats import binomtest
-
-    found = binomtest(hits, rows).proportion_ci(level, method="wilson")
-    return Interval(float(found.low), float(found.high), level, f"Wilson score interval over {rows:,} rows")
+    """Wilson's score interval of a share."""
+    return Interval(*wilson_bounds(hits, rows, level), level, f"Wilson score interval over {rows:,} rows")
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from bmcli.evaluation import calibration
 from bmcli.evaluation import weighted as samples
 from bmcli.evaluation.classification import MOST_RANKED, areas, class_row
 from bmcli.evaluation.result import ClassRow, TargetResult
@@ -23,6 +24,8 @@ METRIC_NAMES = (
     "pr_auc_macro",
     "pr_auc_micro",
     "log_loss",
+    "brier",
+    "calibration_error",
 )
 
 
@@ -65,6 +68,8 @@ def measure(
     else:
         metrics["pr_auc_micro"] = micro
     metrics["log_loss"] = _log_loss(there, probabilities)
+    metrics["brier"] = float(calibration.brier_of_labels(there, probabilities).mean())
+    metrics["calibration_error"] = calibration.expected_error(probabilities.astype(np.float64).ravel(), there.ravel())
     return TargetResult(metrics, undefined, rows)
 
 
@@ -101,6 +106,7 @@ def weighted(truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray
             "hamming_loss": (there != guessed).mean(axis=1),
             "f1_samples": _f1_of_rows(there, guessed),
             "log_loss": _log_losses(there, probabilities),
+            "brier": calibration.brier_of_labels(there, probabilities),
         }
     )
     rankings, left_out = _weighted_rankings(there, probabilities)
@@ -114,7 +120,7 @@ def weighted(truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray
         }
         return {**own(weights), **f1, **rankings(weights)}
 
-    return Weighted(of, shares, left_out)
+    return Weighted(of, shares, {**left_out, "calibration_error": calibration.NO_INTERVAL})
 
 
 def _f1_of_rows(there: np.ndarray, guessed: np.ndarray) -> np.ndarray:

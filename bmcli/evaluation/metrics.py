@@ -1,4 +1,4 @@
-"""All metrics of a model's predictions, their names and directions."""
+"""All metrics of a model's predictions, and their names."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ from bmcli.evaluation.weighted import Weighted, together
 from bmcli.specs import Column
 
 NO_QUANTILES: Mapping[str, tuple[float, ...]] = {}
-
-_LESS_IS_BETTER = {"mae", "rmse", "log_loss", "hamming_loss", "poisson_deviance", "pinball"}
-_NEITHER = {"coverage", "interval_width"}
 
 
 def measure(
@@ -67,14 +64,6 @@ def metric_names(
     )
 
 
-def direction(metric: str) -> str:
-    """`max` or `min`, whichever is better of a metric; empty where it depends, as with the width of an interval."""
-    name = metric.rpartition("/")[2]
-    if name in _NEITHER:
-        return ""
-    return "min" if name in _LESS_IS_BETTER or name.startswith("pinball_") else "max"
-
-
 def weighted(
     targets: Mapping[str, np.ndarray],
     predictions: Mapping[str, np.ndarray],
@@ -95,6 +84,26 @@ def weighted(
             for column in spec_targets
         }
     )
+
+
+def of_rows(
+    column: Column, truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...] = ()
+) -> tuple[str, np.ndarray]:
+    """The metric of a target that is a mean of rows, and what each row adds to it, `(n,)`; bool for a share."""
+    if quantiles:
+        errors = truth[:, None] - predictions.astype(np.float64)
+        return "pinball", np.maximum(np.array(quantiles) * errors, (np.array(quantiles) - 1) * errors).mean(axis=1)
+    if not column.classes:
+        return "mae", np.abs(truth - predictions.astype(np.float64))
+    right = target_kinds.kind_of(column).point(predictions, column) == truth
+    return ("subset_accuracy", right.all(axis=1)) if column.kind == "labels" else ("accuracy", right)
+
+
+def weighted_of(
+    column: Column, truth: np.ndarray, predictions: np.ndarray, top_k: int, quantiles: tuple[float, ...] = ()
+) -> Weighted:
+    """The metrics of one target, under names without the target's."""
+    return _weighted_target(column, np.asarray(truth), np.asarray(predictions), top_k, quantiles)
 
 
 def _weighted_target(

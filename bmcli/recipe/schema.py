@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
     ValidationInfo,
     WithJsonSchema,
@@ -20,6 +18,7 @@ from pydantic import (
 
 from bmcli import parts
 from bmcli.recipe.augment import Augment, problem_of_order, problem_with_inputs
+from bmcli.recipe.evaluate import EvaluateOptions
 from bmcli.recipe.fields import (
     Checked,
     Duration,
@@ -38,7 +37,6 @@ from bmcli.recipe.fields import (
 from bmcli.recipe.search import TuneOptions
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
-GATE = r"(>=|<=|>|<) ?-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?"
 
 
 def _check_name(value: str) -> str:
@@ -48,17 +46,8 @@ def _check_name(value: str) -> str:
     return value
 
 
-def _check_gate(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(GATE, value) or not isfinite(float(value.lstrip("<>= "))):
-        hint = "Write >=, <=, > or < and a number, in quotes."
-        raise fault("gate", f"expected a limit like '>= 0.9', received {shown(value)}.", hint)
-    return value
-
-
 Name = Annotated[str, AfterValidator(_check_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME}$"})]
-Gate = Annotated[str, BeforeValidator(_check_gate), WithJsonSchema({"type": "string", "pattern": f"^{GATE}$"})]
 Share = Annotated[float, Field(gt=0, lt=1)]
-SplitName = Literal["train", "validation", "test"]
 
 
 class SplitOptions(Options):
@@ -699,19 +688,6 @@ class RuntimeOptions(Options):
                 ("jit_steps",), "`jit_steps` does nothing with jit false.", "It belongs to jit true or auto."
             )
         return self
-
-
-class EvaluateOptions(Options):
-    """How a trained model is measured."""
-
-    split: SplitName = Field(default="test", description="The rows to measure on.")
-    top_k: Annotated[int, Field(ge=2)] = Field(
-        default=5, description="k of top-k accuracy, where there are more classes."
-    )
-    gates: Mapping[str, Gate] = Field(
-        default={},
-        description="Limits on metrics, as {accuracy: '>= 0.9'}; a missed one ends with exit code 3.",
-    )
 
 
 Scalar = str | int | float | bool | None
