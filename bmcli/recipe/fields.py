@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
+from math import isfinite
 from typing import Annotated, Any
 
 from pydantic import (
@@ -370,3 +371,16 @@ Size = _quantity("size")
 Activation = Annotated[KerasObject, KerasKind("activations")]
 Initializer = Annotated[KerasObject, KerasKind("initializers")]
 Regularizer = Annotated[KerasObject, KerasKind("regularizers")]
+
+GATE = r"(>=|<=|>|<) ?-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?"
+
+
+def _check_gate(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(GATE, value) or not isfinite(float(value.lstrip("<>= "))):
+        hint = "Write >=, <=, > or < and a number, in quotes."
+        raise fault("gate", f"expected a limit like '>= 0.9', received {shown(value)}.", hint)
+    return value
+
+
+Gate = Annotated[str, BeforeValidator(_check_gate), WithJsonSchema({"type": "string", "pattern": f"^{GATE}$"})]
+"""A limit of a metric: `>= 0.9`."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
     ValidationInfo,
     WithJsonSchema,
@@ -20,9 +18,11 @@ from pydantic import (
 
 from bmcli import parts
 from bmcli.recipe.augment import Augment, problem_of_order, problem_with_inputs
+from bmcli.recipe.distill import DistillOptions, TaughtOptions, problem_of_targets
 from bmcli.recipe.fields import (
     Checked,
     Duration,
+    Gate,
     KerasKind,
     KerasObject,
     Kind,
@@ -38,7 +38,6 @@ from bmcli.recipe.fields import (
 from bmcli.recipe.search import TuneOptions
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
-GATE = r"(>=|<=|>|<) ?-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?"
 
 
 def _check_name(value: str) -> str:
@@ -48,15 +47,7 @@ def _check_name(value: str) -> str:
     return value
 
 
-def _check_gate(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(GATE, value) or not isfinite(float(value.lstrip("<>= "))):
-        hint = "Write >=, <=, > or < and a number, in quotes."
-        raise fault("gate", f"expected a limit like '>= 0.9', received {shown(value)}.", hint)
-    return value
-
-
 Name = Annotated[str, AfterValidator(_check_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME}$"})]
-Gate = Annotated[str, BeforeValidator(_check_gate), WithJsonSchema({"type": "string", "pattern": f"^{GATE}$"})]
 Share = Annotated[float, Field(gt=0, lt=1)]
 SplitName = Literal["train", "validation", "test"]
 
@@ -756,6 +747,14 @@ class Recipe(Options):
     tune: TuneOptions | None = Field(
         default=None, description="Where and how `bmcli tune` searches for better values of this recipe."
     )
+    distill: DistillOptions | None = Field(
+        default=None, description="What `bmcli distill` has a student learn from which teachers."
+    )
+    taught: TaughtOptions | None = Field(
+        default=None,
+        description="What this very network learns from beside the labels: teachers that are trained already. "
+        "`bmcli distill` writes it into the recipe of a student.",
+    )
 
     @property
     def data_seed(self) -> int:
@@ -765,6 +764,10 @@ class Recipe(Options):
     def without_search(self) -> Recipe:
         """The same recipe without its `tune` section, which is another verb's."""
         return self.model_copy(update={"tune": None})
+
+    def of_training(self) -> Recipe:
+        """The same recipe without the sections of other verbs."""
+        return self.model_copy(update={"tune": None, "distill": None})
 
     def search_objectives(self) -> tuple[str, ...]:
         """What `tune` compares candidates by, the first leading; `auto` is what selects an epoch, if it can be."""
@@ -842,4 +845,15 @@ class Recipe(Options):
                     f"{objective.kind} cannot learn target '{name}' of kind {targets[name].kind}.",
                     f"It learns targets of kind {' or '.join(learns)}.",
                 )
+        return value
+
+    @field_validator("distill", "taught")
+    @classmethod
+    def _teaches_its_targets(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is None or "data" not in info.data or "objective" not in info.data:
+            return value
+        chosen = objectives_by_target(info.data["objective"], info.data["data"].targets_by_name())
+        problem = problem_of_targets(value, {name: options.kind for name, options in chosen.items()})
+        if problem is not None:
+            raise fault_at(*problem)
         return value

@@ -33,6 +33,7 @@ from bmcli.training.step import (
     NO_STEP,
     PLAIN,
     Compilation,
+    Lesson,
     Pass,
     Steps,
 )
@@ -134,6 +135,7 @@ class Trainer:
         run: Where to write; None for a worker that has nothing to write.
         cache: Where measurements of this machine are remembered.
         profile: Write a trace of some seconds of training for TensorBoard.
+        lesson: What is learned from; by default the labels.
     """
 
     def __init__(
@@ -145,8 +147,10 @@ class Trainer:
         run: Run | None,
         cache: Path,
         profile: bool = False,
+        lesson: Lesson | None = None,
     ) -> None:
         train = recipe.train
+        self.lesson = lesson or Lesson(network)
         self.recipe, self.network, self.placement = recipe, network, placement
         self.run, self._cache = run, cache
         self._kept = run if placement.chief else None  # what this worker writes
@@ -154,9 +158,9 @@ class Trainer:
         mixes = self.augment is not None and self.augment.mixes
         self.feed = feeds.make(prepared.split("train"), recipe.runtime, placement, whole=mixes)
         self.orders = Orders(recipe, prepared)
-        self.meters = Meters(network, recipe.metrics(), placement)
+        self.meters = Meters(network, recipe.metrics(), placement, self.lesson.terms)
         self.validation = _validation(network, prepared, recipe, placement)
-        self.directions = _directions(self.meters, self.validation is not None)
+        self.directions = _directions(self.meters, self.validation)
         self.select = _known_metric(train.select.metric, self.directions, "train.select.metric")
         require_direction(self.select, self.directions, "train.select.metric")
         if train.stop.metric is not None:
@@ -167,12 +171,18 @@ class Trainer:
                 path="train.stop.overfit", suggestion="Give data.split a share for validation.",
             )  # fmt: skip
         self.parts = train.gradient_accumulation
+        if self.lesson.compares and self.parts > 1:
+            raise BmcliError(
+                "a loss compares the examples of a batch with each other, so that it has to be computed at once.",
+                path="train.gradient_accumulation", suggestion="Leave it out.",
+            )  # fmt: skip
         self.batch = self._batch_size(cache)
         self.rates = optimizers.layer_rates(
             train.layer_rates, [variable.path for variable in network.model.trainable_variables]
         )
         self._find_rate()
         self.steps_per_epoch = math.ceil(self.feed.count / self.batch)
+        self.lesson.steps_per_epoch = self.steps_per_epoch
         self.steps_in_all = min(train.epochs * self.steps_per_epoch, train.stop.steps or 2**62)
         self.optimizer = self._built_optimizer(self.steps_in_all)
         self.average = self._made_average()
@@ -199,7 +209,10 @@ class Trainer:
         trial, way = self._built_optimizer(10**6), Compilation(self.recipe.runtime.jit is True)
 
         def make(size: int) -> Steps:
-            return Steps(self.network, trial, self.meters, self.placement, size, way, self.parts, augment=self.augment)
+            return Steps(
+                self.network, trial, self.meters, self.placement, size, way, self.parts, augment=self.augment,
+                lesson=self.lesson,
+            )  # fmt: skip
 
         return batch.choose(make, self.feed, self.order_of(0), cache)
 
@@ -211,7 +224,7 @@ class Trainer:
         trial = self._built_optimizer(10**6, plain)
         steps = Steps(
             self.network, trial, self.meters, self.placement, self.batch, PLAIN, self.parts, None, self.rates,
-            self.augment,
+            self.augment, self.lesson,
         )  # fmt: skip
         found = optimizers.with_rate(self.recipe.train, rates.find(steps, self.feed, self.order_of(0)))
         self.recipe = self.recipe.model_copy(update={"train": found})
@@ -220,11 +233,15 @@ class Trainer:
         with self.placement.strategy.scope():
             train = options or self.recipe.train
             optimizer = _refusable("train.optimizer", lambda: optimizers.build(train, steps))
-            optimizer.build(self.network.model.trainable_variables)
+            optimizer.build(self._weights())
         return optimizer
 
+    def _weights(self) -> list[Any]:
+        """What is learned: the weights of the network, then those of the lesson's helpers."""
+        return [*self.network.model.trainable_variables, *self.lesson.helpers]
+
     def _made_average(self) -> Average | None:
-        train, weights = self.recipe.train, self.network.model.trainable_variables
+        train, weights = self.recipe.train, self._weights()
         with self.placement.strategy.scope():
             if train.ema is not None:
                 return MovingAverage(weights, train.ema)
@@ -249,7 +266,15 @@ class Trainer:
         runtime, stop, model = self.recipe.runtime, self.recipe.train.stop, self.recipe.model
         if runtime.jit is False:
             return [PLAIN]
-        if runtime.jit == "auto" and self.placement.on_cpu and parts.load("models", model.kind).convolves(model):
+        if self.lesson.compares and self.placement.replicas > 1:
+            if runtime.jit is True:
+                raise BmcliError(
+                    "a loss compares examples of several replicas, whose exchange XLA cannot hold.",
+                    path="runtime.jit", suggestion="Leave it out.",
+                )  # fmt: skip
+            return [PLAIN]
+        convolves = self.lesson.convolves or parts.load("models", model.kind).convolves(model)
+        if runtime.jit == "auto" and self.placement.on_cpu and convolves:
             return [PLAIN]  # XLA's convolutions are always slower there
         plain = [PLAIN] if runtime.jit == "auto" else []
         alone = self.placement.replicas == 1 and self.parts == 1
@@ -268,7 +293,7 @@ class Trainer:
         """Compiled steps of this training with another batch, or compiled in another way."""
         return Steps(
             self.network, self.optimizer, self.meters, self.placement, batch, compilation, self.parts, self.average,
-            self.rates, self.augment,
+            self.rates, self.augment, self.lesson,
         )  # fmt: skip
 
     def order_of(self, epoch: int) -> tf.Tensor:
@@ -325,6 +350,7 @@ class Trainer:
             and self._kept is not None
             and self.placement.workers == 1
             and (2 * self.parts <= self.batch)
+            and not self.lesson.compares
         )
 
     def _need_less_memory(self, watch: Watcher) -> None:
@@ -638,9 +664,11 @@ def _validation(network: Network, prepared: Prepared, recipe: Recipe, placement:
     return Pass(network, feed, min(EVALUATION_BATCH, feed.count), placement, meters)
 
 
-def _directions(meters: Meters, validates: bool) -> Directions:
-    splits = ("train", "validation") if validates else ("train",)
-    return {f"{split}/{name}": way for split in splits for name, way in meters.directions().items()}
+def _directions(meters: Meters, validation: Pass | None) -> Directions:
+    by_split = {"train": meters} if validation is None else {"train": meters, "validation": validation.meters}
+    return {
+        f"{split}/{name}": way for split, each in by_split.items() if each for name, way in each.directions().items()
+    }
 
 
 def _known_metric(metric: str, directions: Directions, path: str) -> str:
