@@ -202,6 +202,33 @@ class Console:
         written = ", ".join(shown_path(file) for file in (recipe, *files))
         self.text(clean(f"\nwrote {written}" + (f"\nrun  {searched.run}" if searched.run else "")))
 
+    def distilled(self, distilled: Any, report: Path) -> None:
+        """A finished distillation: teacher, baseline and student side by side, and the gain."""
+        gain, learners = distilled.gain, (distilled.teacher, distilled.baseline, distilled.student)
+        self.result(
+            {
+                **{
+                    name: None if each is None else {f"{distilled.on}/{m}": value for m, value in each.metrics.items()}
+                    for name, each in zip(("teacher", "baseline", "student"), learners, strict=True)
+                },
+                "gain": None if gain is None else {
+                    "metric": f"{distilled.on}/{gain.metric}", "mean": gain.mean,
+                    "interval": None if gain.interval is None else list(gain.interval), "by_seed": list(gain.by_seed),
+                    "closed": gain.closed,
+                },
+                "runs": {each.name: list(each.runs) for each in learners if each is not None},
+                "report": str(report), "seconds": round(distilled.seconds, 3),
+            }
+        )  # fmt: skip
+        self.text("")
+        seeds = f", mean of {len(distilled.seeds)} seeds" if len(distilled.seeds) > 1 else ""
+        title = f"{distilled.rows:,} rows of {distilled.on}{seeds}"
+        self.table(title, *_learner_rows(distilled))
+        if gain is not None:
+            self.text(clean(f"\n{_gain_words(distilled)}"))
+        runs = "".join(f"\nrun  {run}" for run in distilled.student.runs)
+        self.text(clean(f"\nwrote {shown_path(report)}{runs}"))
+
     def flags(self) -> list[str]:
         """The options of the command line that make a console like this one."""
         return [*(["--json"] if self.as_json else []), *(["-q"] if self.verbosity < 0 else ["-v"] * self.verbosity)]
@@ -501,6 +528,36 @@ def _confirmed_rows(searched: Any) -> tuple[list[str], list[list[Any]]]:
         for one in ordered
     ]
     return ["trial", "searched", "mean", "spread", "shrinkage", "seeds"], rows
+
+
+def _learner_rows(distilled: Any) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of teacher, baseline, and the student of each generation."""
+    names = list(distilled.student.metrics)[:4]
+    if distilled.gain is not None and distilled.gain.metric not in names:
+        names.insert(0, distilled.gain.metric)
+    several = len(distilled.students) > 1
+    told = [("teacher", distilled.teacher), ("baseline", distilled.baseline)]
+    told += [(f"student {n}" if several else "student", each) for n, each in enumerate(distilled.students, 1)]
+    rows = [
+        [
+            name, *(_or_dash(each.metrics.get(metric)) for metric in names), f"{each.parameters:,}", _bytes(each.size),
+            "-" if each.latency_s is None else f"{_ms(each.latency_s)}",
+        ]
+        for name, each in told if each is not None
+    ]  # fmt: skip
+    return ["", *names, "parameters", "size", "latency"], rows
+
+
+def _gain_words(distilled: Any) -> str:
+    gain = distilled.gain
+    told = f"gain in {gain.metric}: {gain.mean:+.4g}"
+    if gain.interval is None:
+        told += f" (no interval, since {gain.method.rstrip('.')})"
+    else:
+        told += f" (95 % interval {gain.interval[0]:+.4g} to {gain.interval[1]:+.4g}; {gain.method})"
+    if len(gain.by_seed) > 1:
+        told += f"; by seed {', '.join(f'{each:+.4g}' for each in gain.by_seed)}"
+    return told + (f"; {100 * gain.closed:.0f} % of the gap to the teacher" if gain.closed is not None else "")
 
 
 def _trial_object(trial: Any) -> dict[str, Any]:

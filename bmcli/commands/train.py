@@ -85,12 +85,13 @@ def train(target: str, overrides: Sequence[str], setting: Setting) -> Trained:
     """
     loaded = load(target, overrides)
     try:
-        return _train(loaded, setting)
+        return train_loaded(loaded, setting)
     except BmcliError as error:
         raise loaded.locate(error) from None
 
 
-def _train(loaded: Loaded, setting: Setting) -> Trained:
+def train_loaded(loaded: Loaded, setting: Setting) -> Trained:
+    """The same of a recipe that is loaded; faults are not placed yet."""
     recipe = loaded.recipe
     session = sessions.begin(loaded, setting.cache, lambda spec: check_gates(recipe, spec))
     setting.told(f"{recipe.name}: {_summary(session.prepared.spec)}")
@@ -237,6 +238,8 @@ def _tell_details(trainer: Trainer, prepared: Prepared, told: Told) -> None:
         f"{placement.device}, XLA: {_of_xla(trainer.steps.compilation)}",
         level=1,
     )
+    if trainer.lesson.words:
+        told(trainer.lesson.words)
     told(
         f"{trainer.network.model.count_params():,} parameters; {trainer.steps_per_epoch:,} steps of {trainer.batch} "
         f"an epoch; selected by {trainer.select}",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from bmcli.recipe.distill import TaughtOptions
+from bmcli.recipe.distill import TaughtOptions, TransferOptions
 from bmcli.recipe.schema import Recipe
 from bmcli.specs import Prepared
 from bmcli.training import teachers as opening
@@ -24,20 +25,22 @@ class School:
     """The teachers of a student, opened before it is built.
 
     Args:
+        recipe, prepared: The student's.
         asking: None without teachers, as for a baseline that learns from the rows of a student.
     """
 
     recipe: Recipe
     taught: TaughtOptions
+    prepared: Prepared
     placement: Placement
     asking: Asking | None
-    known: Known
+    cache: Path
 
     @classmethod
     def opened(
         cls, recipe: Recipe, taught: TaughtOptions, prepared: Prepared, placement: Placement, cache: Path
     ) -> School:
-        """Opens the teachers, and has them tell once of all rows what they will say of them in every epoch.
+        """Opens the teachers.
 
         Raises:
             BmcliError: A teacher cannot be opened, or does not suit the student.
@@ -46,7 +49,12 @@ class School:
         if taught.teachers:
             found = opening.opened(taught, recipe, prepared.spec, placement)
             asking = Asking(found, taught, opening.forms_of(recipe), opening.asked_layers(taught))
-        return cls(recipe, taught, placement, asking, transfer.known(recipe, taught, prepared, asking, cache))
+        return cls(recipe, taught, prepared, placement, asking, cache)
+
+    @cached_property
+    def known(self) -> Known:
+        """What is learned from; what teachers will say of it in every epoch is asked once."""
+        return transfer.known(self.recipe, self.taught, self.prepared, self.asking, self.cache)
 
     def lesson(self, network: Network) -> TaughtLesson:
         """What the student learns from.
@@ -55,7 +63,7 @@ class School:
             BmcliError: A layer is not there, or cannot be compared.
         """
         asking = None if self.known.folder else self.asking
-        seen = [views.of(teacher, self.known.prepared.spec) for teacher in asking.teachers] if asking else []
+        seen = [views.of(teacher, self.prepared.spec) for teacher in asking.teachers] if asking else []
         shares = self.asking.merged_shares if self.asking else ()
         lesson = TaughtLesson(
             network, self.recipe, self.taught, self.placement, asking, seen, self.known.shapes, shares
@@ -68,20 +76,19 @@ class School:
         """How the teachers tell what they say, as a sentence."""
         if self.asking is None:
             return ""
-        count = len(self.known.prepared.split("train"))
         if self.known.folder is None:
             return "the teacher is asked in every step, since data.augment changes what it sees"
-        return f"what the teacher says of {count:,} rows was computed once: {self.known.folder}"
+        return (
+            f"what the teacher says of {len(self.known.prepared.split('train')):,} rows was computed once, and is kept"
+        )
 
     def outputs(self, split: str) -> dict[str, np.ndarray]:
         """What the teachers say together of the rows of a split, as one would, by target, `(rows, width)`."""
         assert self.asking is not None, "a student without teachers asks nobody"
-        prepared = self.known.prepared
-        rows = RowsOfTeachers(self.recipe, prepared, self.taught.transfer)
+        rows = RowsOfTeachers(self.recipe, self.prepared, TransferOptions())
         inputs = rows.inputs_of_teachers(split, self.asking.teachers)
-        count = len(prepared.split(split))
         found = [
             self.asking.merged(self.asking.ask_all(inputs, slice(start, start + BATCH))["outputs"])
-            for start in range(0, count, BATCH)
+            for start in range(0, len(self.prepared.split(split)), BATCH)
         ]
         return {name: np.concatenate([np.asarray(batch[name]) for batch in found]) for name in found[0]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bmcli import models, parts
+from bmcli import disk, models, parts
 from bmcli.disk import shown_path
 from bmcli.distillation import Form, LayerPair, Said
 from bmcli.errors import BmcliError
@@ -65,20 +64,6 @@ class Teacher:
         return layer_places.find(self.model, where, self.shown, path)
 
 
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file.
-
-    Raises:
-        BmcliError: It cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise BmcliError(f"teacher {shown_path(path)}: {reason}.", suggestion="Train it again.") from None
-
-
 def opened(taught: TaughtOptions, recipe: Recipe, spec: DataSpec, placement: Placement) -> tuple[Teacher, ...]:
     """All teachers of a student.
 
@@ -95,7 +80,12 @@ def opened(taught: TaughtOptions, recipe: Recipe, spec: DataSpec, placement: Pla
 
 def _opened(taught: TaughtBy, path: str, recipe: Recipe, spec: DataSpec, placement: Placement) -> Teacher:
     file = Path(taught.model)
-    if digest_of(file) != taught.digest:
+    try:
+        digest = disk.sha256(file)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise BmcliError(f"teacher {shown_path(file)}: {reason}.", path=path, suggestion="Distill again.") from None
+    if digest != taught.digest:
         raise BmcliError(
             f"teacher {shown_path(file)} is not what it was when the student began.", path=path,
             suggestion="Distill again.",
