@@ -108,7 +108,7 @@ def _evaluate(loaded: Loaded, run: Run, split: str | None, data: Path | None, ca
         on = split or recipe.evaluate.split
         rows = prepared_again(recipe, spec, cache).split(on)
     placement = placement or training.placed(recipe, cache)
-    network = _load_network(recipe, spec, rows, run, placement)
+    network = training.trained(recipe, spec, rows.targets, run.model, placement)
     return measure(recipe, network, spec, rows, on, run if placement.chief else None, placement)
 
 
@@ -122,15 +122,6 @@ def _read(recipe: Recipe, data: Path) -> Rows:
     except BmcliError as error:
         raise BmcliError(*(replace(fault, path="") for fault in error.faults)) from None  # not the recipe's file
     return rows
-
-
-def _load_network(recipe: Recipe, spec: DataSpec, rows: Split, run: Run, placement: Placement) -> Network:
-    """The run's network with its selected weights."""
-    network = training.built(recipe, spec, rows.targets, placement)
-    from bmcli.training import network as networks  # after the start, which keeps TensorFlow quiet
-
-    networks.load(run.model, network)
-    return network
 
 
 def measure(

@@ -23,6 +23,7 @@ from bmcli.training.session import Session, data_of
 
 if TYPE_CHECKING:
     from bmcli.training.loop import Outcome, Trainer, Watcher
+    from bmcli.training.network import Network
     from bmcli.training.step import Compilation
     from bmcli.training.strategy import Placement
 
@@ -259,7 +260,7 @@ def _finish(run: Run | None, session: Session, trainer: Trainer, setting: Settin
         with setting.watch(session.loaded.recipe.name) as watcher:
             outcome = trainer.train(watcher)
         _require_convergence(outcome)
-        return Trained(None, outcome, _measure(trainer, prepared, None))
+        return Trained(None, outcome, _measure(trainer, outcome.network, prepared, None))
     run.set_status("running")
     with _failures_in_status(run):
         parts = trainer.parts
@@ -270,9 +271,9 @@ def _finish(run: Run | None, session: Session, trainer: Trainer, setting: Settin
             if trainer.parts != parts:
                 session.write_lock(trainer, run)
         if outcome.selected_epoch is not None:
-            networks.save(trainer.network, prepared.spec, run.model)
+            networks.save(outcome.network, prepared.spec, run.model)
         _require_convergence(outcome)
-        trained = Trained(run, outcome, _measure(trainer, prepared, run))
+        trained = Trained(run, outcome, _measure(trainer, outcome.network, prepared, run))
     run.set_status(
         "done", epochs=outcome.epochs, selected_epoch=outcome.selected_epoch, ended_by=outcome.ended_by,
         seconds=round(outcome.train_s, 3), metrics=trained.metrics(),
@@ -311,13 +312,13 @@ def _disk_failed(error: OSError, run: Run) -> RunFailed:
     )
 
 
-def _measure(trainer: Trainer, prepared: Prepared, run: Run | None) -> Measured | None:
+def _measure(trainer: Trainer, network: Network, prepared: Prepared, run: Run | None) -> Measured | None:
     """The evaluation the recipe asks for; None if the data has no rows for it."""
     on = trainer.recipe.evaluate.split
     rows = prepared.split(on)
     if not len(rows):
         return None
-    return measure(trainer.recipe, trainer.network, prepared.spec, rows, on, run, trainer.placement)
+    return measure(trainer.recipe, network, prepared.spec, rows, on, run, trainer.placement)
 
 
 def _require_convergence(outcome: Outcome) -> None:

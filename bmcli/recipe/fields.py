@@ -165,19 +165,27 @@ class PartOf(Checked):
 
 @dataclass(frozen=True)
 class OneOf(Checked):
-    """A choice among these options by their kind: `{kind: hyperband, factor: 3}`, or the bare name `hyperband`."""
+    """A choice among these options by their kind: `{kind: hyperband, factor: 3}`, or the bare name `hyperband`.
+
+    Args:
+        usual: The kind of options that name none.
+    """
 
     options: tuple[type[Kind], ...]
+    usual: str | None = None
 
     def check(self, value: Any) -> Kind:
         if isinstance(value, Kind):
             return value
+        if self.usual is not None and isinstance(value, Mapping):
+            value = {"kind": self.usual, **value}
         by_kind = {model.model_fields["kind"].default: model for model in self.options}
         kind, values = _split_kind(value, list(by_kind))
         return by_kind[kind].model_validate({**values, "kind": kind})
 
     def json_schema(self) -> dict[str, Any]:
-        return _choice([options_schema(model, model.model_fields["kind"].default) for model in self.options])
+        kinds = [options_schema(model, model.model_fields["kind"].default) for model in self.options]
+        return _choice(kinds, self.usual)
 
 
 @dataclass(frozen=True)

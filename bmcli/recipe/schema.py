@@ -20,6 +20,7 @@ from pydantic import (
 
 from bmcli import parts
 from bmcli.recipe.augment import Augment, problem_of_order, problem_with_inputs
+from bmcli.recipe.compression import PRUNING, ChannelPruning, QuantizeAwareOptions, problem_with_model
 from bmcli.recipe.fields import (
     Checked,
     Duration,
@@ -554,10 +555,28 @@ class TrainOptions(Options):
         description="Factors of the learning rate by the names of weights, as {'*/embeddings': 0.1}; * stands for "
         "any text, 0 leaves the weights as they are at first, and the last pattern that fits decides.",
     )
+    prune: Annotated[Kind, PRUNING] | None = Field(
+        default=None,
+        description="What is taken away while the network learns: {sparsity: 0.8} sets this share of the weights of "
+        "each kernel to 0, {kind: channels, sparsity: 0.5} removes units and filters. Epochs before the end of "
+        "pruning are kept only if there are no others.",
+    )
+    quantize_aware: Literal["int8", "int4"] | QuantizeAwareOptions | None = Field(
+        default=None,
+        description="Trains a network that will be quantised with rounded weights and activations, through which "
+        "gradients pass as if nothing were rounded (Jacob et al. 2018, section 3). The kept weights are those that "
+        "the integers stand for. Epochs before rounding begins are kept only if there are no others.",
+    )
     checkpoint: CheckpointOptions = Field(
         default=CheckpointOptions(), description="When the state is written, to go on after a crash."
     )
     tensorboard: bool = Field(default=True, description="Write events/ for TensorBoard.")
+
+    @property
+    def rounding(self) -> QuantizeAwareOptions | None:
+        """How the network is rounded while it learns, if it is."""
+        given = self.quantize_aware
+        return QuantizeAwareOptions(weights=given) if isinstance(given, str) else given
 
     @field_validator("swa")
     @classmethod
@@ -766,6 +785,15 @@ class Recipe(Options):
         """The same recipe without its `tune` section, which is another verb's."""
         return self.model_copy(update={"tune": None})
 
+    def kept(self) -> Recipe:
+        """The recipe of the network that a training leaves: an ordinary one, narrower where channels were pruned."""
+        pruning = self.train.prune
+        model = self.model
+        if isinstance(pruning, ChannelPruning):
+            model = model.model_copy(update=pruning.left(model))
+        train = self.train.model_copy(update={"prune": None, "quantize_aware": None})
+        return self.model_copy(update={"model": model, "train": train})
+
     def search_objectives(self) -> tuple[str, ...]:
         """What `tune` compares candidates by, the first leading; `auto` is what selects an epoch, if it can be."""
         selected = self.train.select.metric
@@ -822,6 +850,16 @@ class Recipe(Options):
                     f"{metric.kind} does not suit {kinds}.",
                     parts.did_you_mean(metric.kind, suitable) or f"Suitable: {', '.join(sorted(suitable))}.",
                 )
+        return value
+
+    @field_validator("train")
+    @classmethod
+    def _the_network_can_be_pruned(cls, value: TrainOptions, info: ValidationInfo) -> TrainOptions:
+        model = info.data.get("model")
+        problem = None if model is None else problem_with_model(value.prune, model)
+        if problem is not None:
+            loc, message, suggestion = problem
+            raise fault_at(("prune", *loc), message, suggestion)
         return value
 
     @field_validator("objective")

@@ -15,12 +15,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bmcli import parts
+from bmcli import parts, training
 from bmcli.errors import BmcliError, Interrupted, RunFailed
+from bmcli.recipe.compression import ChannelPruning
 from bmcli.recipe.schema import MOMENTUM, Recipe, TrainOptions, WarmUp
 from bmcli.runs import Run
 from bmcli.specs import Prepared
-from bmcli.training import augment, batch, checkpoint, compiled, jit, optimizers, rates
+from bmcli.training import augment, batch, checkpoint, compiled, jit, narrowing, optimizers, pruning, rates, rounding
 from bmcli.training import feed as feeds
 from bmcli.training.averages import Average, EpochMean, MovingAverage, ScheduleFree
 from bmcli.training.callbacks import Callbacks, Directions, require_direction
@@ -105,14 +106,17 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a training ended. The network holds the selected weights.
+    """How a training ended.
 
     Args:
+        network: What is kept: the network with the selected weights, or that which pruning and quantisation-aware
+            training leave of it.
         metrics: Of the selected epoch, e.g. `{"validation/accuracy": 0.98}`.
         diverged: What became infinite or NaN and where, or None.
         examples_per_second: Of training alone.
     """
 
+    network: Network
     epochs: int
     steps: int
     selected_epoch: int | None
@@ -147,7 +151,7 @@ class Trainer:
         profile: bool = False,
     ) -> None:
         train = recipe.train
-        self.recipe, self.network, self.placement = recipe, network, placement
+        self.recipe, self.network, self.placement, self._prepared = recipe, network, placement, prepared
         self.run, self._cache = run, cache
         self._kept = run if placement.chief else None  # what this worker writes
         self.augment = augment.build(recipe, prepared.spec)
@@ -176,6 +180,7 @@ class Trainer:
         self.steps_in_all = min(train.epochs * self.steps_per_epoch, train.stop.steps or 2**62)
         self.optimizer = self._built_optimizer(self.steps_in_all)
         self.average = self._made_average()
+        self.masks, self.rounding = self._made_masks(), self._made_rounding()
         # An exponential average follows the weights closely, so that their moving statistics do for it.
         estimates = train.swa is not None or train.schedule_free
         self._estimation = Estimation(network.model, self.feed, self.batch, placement) if estimates else None
@@ -238,6 +243,27 @@ class Trainer:
             epochs = math.ceil(self.steps_in_all / self.steps_per_epoch)
             return EpochMean(weights, math.floor(round(train.swa.start * epochs, 6)) + 1)
 
+    def _made_masks(self) -> pruning.Masks | None:
+        options = self.recipe.train.prune
+        if options is None:
+            return None
+        kept = self._plain().model if isinstance(options, ChannelPruning) else None
+        with self.placement.strategy.scope():
+            return pruning.build(options, self.network.model, kept, self.steps_in_all)
+
+    def _made_rounding(self) -> rounding.Rounding | None:
+        options = self.recipe.train.rounding
+        if options is None:
+            return None
+        first = round(options.start * self.steps_in_all)
+        with self.placement.strategy.scope():
+            return rounding.Rounding(self.network.model, options, first, self.optimizer.iterations)
+
+    def _plain(self) -> Network:
+        """A new network of what this training leaves."""
+        targets = self._prepared.split("train").targets
+        return training.built(self.recipe.kept(), self._prepared.spec, targets, self.placement)
+
     def _compiled(self, cache: Path) -> Steps:
         def make(way: Compilation) -> Steps:
             return self.steps_of(self.batch, way)
@@ -268,7 +294,7 @@ class Trainer:
         """Compiled steps of this training with another batch, or compiled in another way."""
         return Steps(
             self.network, self.optimizer, self.meters, self.placement, batch, compilation, self.parts, self.average,
-            self.rates, self.augment,
+            self.rates, self.augment, self.masks, self.rounding,
         )  # fmt: skip
 
     def order_of(self, epoch: int) -> tf.Tensor:
@@ -483,7 +509,8 @@ class Trainer:
         progress.overfitted = progress.overfitted + 1 if _overfits(row, progress.last) else 0
         progress.last = row
         if selected:
-            progress.best, progress.selected_epoch, progress.row = row.get(self.select), progress.epoch, row
+            progress.best = row.get(self.select) if self._is_formed else None
+            progress.selected_epoch, progress.row = progress.epoch, row
             self.selected = kept
         if self._kept:
             self._kept.append_row(row)
@@ -519,9 +546,15 @@ class Trainer:
         row["seconds"] = round(progress.train_s, 3)
         return {name: value if math.isfinite(value) else None for name, value in row.items()}
 
+    @property
+    def _is_formed(self) -> bool:
+        """Whether all is pruned and rounded that will be, so that epochs can be compared with later ones."""
+        pruned = self.masks is None or self.progress.step >= self.masks.span.last
+        return pruned and (self.rounding is None or self.progress.step > self.rounding.first)
+
     def _improves(self, row: Mapping[str, Any]) -> bool:
         """Whether an epoch is the best so far; counts the epochs waited for one that is better by `min_delta`."""
-        if self.select == "last":
+        if self.select == "last" or not self._is_formed:
             return True
         value, best = row[self.select], self.progress.best
         if value is None:
@@ -532,6 +565,9 @@ class Trainer:
         return gain > 0
 
     def _stop_reason(self, row: Mapping[str, Any]) -> str | None:
+        return (self._word_of_metrics(row) if self._is_formed else None) or self._word_of_budget()
+
+    def _word_of_metrics(self, row: Mapping[str, Any]) -> str | None:
         stop, progress = self.recipe.train.stop, self.progress
         if stop.patience is not None and progress.waited >= stop.patience:
             return "patience"
@@ -542,6 +578,10 @@ class Trainer:
             (stop.above is not None and value >= stop.above) or (stop.below is not None and value <= stop.below)
         ):
             return "metric"
+        return None
+
+    def _word_of_budget(self) -> str | None:
+        progress = self.progress
         if progress.epoch >= self.recipe.train.epochs:
             return "epochs"
         if progress.step >= self.steps_in_all:
@@ -565,6 +605,7 @@ class Trainer:
             for weight, value in zip(self.network.model.weights, self.selected, strict=True):
                 weight.assign(value)
         return Outcome(
+            network=self._left(),
             epochs=progress.epoch,
             steps=progress.step,
             selected_epoch=progress.selected_epoch,
@@ -574,6 +615,20 @@ class Trainer:
             train_s=progress.train_s,
             examples_per_second=progress.examples / progress.train_s if progress.train_s else 0.0,
         )
+
+    def _left(self) -> Network:
+        """The network that is kept of the trained one."""
+        train = self.recipe.train
+        if not isinstance(train.prune, ChannelPruning) and train.rounding is None:
+            return self.network
+        kept = self._plain()
+        if isinstance(train.prune, ChannelPruning):
+            narrowing.copy(self.network.model, kept.model)
+        else:
+            kept.model.set_weights(self.network.model.get_weights())
+        if train.rounding is not None:
+            rounding.settle(kept.model, train.rounding.weights)
+        return kept
 
     def save(self) -> None:
         """Writes a checkpoint; weights that are not finite are never written."""
@@ -610,6 +665,7 @@ class Trainer:
         self.progress = Progress(**state.values["progress"])
         self._saved_at_s, self._saved_at_step = self.progress.train_s, self.progress.step
         self.callbacks.restore(state.values["callbacks"])
+        self.steps.catch_up()
         if self.progress.ended_by not in (None, "callback"):
             self.progress.ended_by = self._stop_reason(self.progress.last)
         return damaged

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,6 +17,8 @@ from bmcli.training.averages import Average
 from bmcli.training.feed import Block, Feed, batches, gather, part
 from bmcli.training.meters import Meters
 from bmcli.training.network import Network
+from bmcli.training.pruning import Masks
+from bmcli.training.rounding import Rounding
 from bmcli.training.strategy import Placement
 
 NO_STEP = -1
@@ -105,6 +108,8 @@ class Steps:
         average: Averages of the trainable weights.
         rates: Factors of the learning rate of some of the trainable weights, by their places among them.
         augment: What changes the examples, outside of what XLA compiles.
+        masks: What is pruned.
+        rounding: What rounds weights and activations of the network.
     """
 
     def __init__(
@@ -119,11 +124,14 @@ class Steps:
         average: Average | None = None,
         rates: Mapping[int, float] | None = None,
         augment: Augment | None = None,
+        masks: Masks | None = None,
+        rounding: Rounding | None = None,
     ) -> None:
         self.network, self.optimizer, self.meters, self.placement = network, optimizer, meters, placement
         self.batch, self.compilation, self.parts, self.average = batch, compilation, parts, average
         self.rates, self.augment = dict(rates or {}), augment
-        self.statistics = moving_statistics(network.model)
+        self.masks, self.rounding = masks, rounding
+        self.statistics = [*moving_statistics(network.model), *(rounding.ranges if rounding else [])]
         self._alone = placement.replicas == 1 and parts == 1
         if placement.replicas > 1:
             _leave_reducing_to_us(optimizer)
@@ -158,7 +166,9 @@ class Steps:
     def variables(self) -> list[Any]:
         """Everything that decides how training goes on and is the same on every replica, in a fixed order."""
         average = self.average.variables if self.average else []
-        return [*self.network.model.variables, *self.optimizer.variables, *average]
+        masks = self.masks.variables if self.masks else []
+        ranges = self.rounding.ranges if self.rounding else []
+        return [*self.network.model.variables, *self.optimizer.variables, *average, *masks, *ranges]
 
     def snapshot(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """The state of the variables, and of the meters on each replica."""
@@ -260,7 +270,7 @@ class Steps:
             parts: How many parts this replica's share of the batch is computed in.
         """
         model = self.network.model
-        with tf.GradientTape() as tape:
+        with tf.GradientTape() as tape, self.rounding.observing() if self.rounding else nullcontext():
             outputs = model(examples["inputs"], training=True)
             each = losses(self.network, examples, outputs)
             each = each if counts is None else each * counts
@@ -307,7 +317,7 @@ class Steps:
         return [gradient if has else None for gradient, has in zip(total, has_gradient, strict=True)], loss
 
     def _reduced(self, gradients: Sequence[Any], loss: Any) -> tuple[list[Any], Any]:
-        """Sums over the replicas; the moving statistics of batch normalisation become their means."""
+        """Sums over the replicas; moving statistics become their means."""
         context = tf.distribute.get_replica_context()
         if self.placement.replicas == 1:
             return list(gradients), loss
@@ -323,13 +333,27 @@ class Steps:
         weights = self.network.model.trainable_variables
         before = {place: tf.identity(weights[place].value) for place in self.rates}
         noted = None if self.average is None else self.average.before_step()
+        if self.masks is not None:
+            gradients = self.masks.gradients(gradients)
         self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
         # The change is scaled and not the gradient, whose size means nothing to Adam and its like.
         for place, value in before.items():
             weights[place].assign(value + self.rates[place] * (weights[place].value - value))
         if self.average is not None:
             self.average.after_step(self.optimizer.iterations, noted)
+        if self.masks is not None:
+            self.masks.after_step(self.optimizer.iterations.value, self._copies)
         return loss
+
+    @property
+    def _copies(self) -> list[list[Any]]:
+        return self.average.copies if self.average else []
+
+    def catch_up(self) -> None:
+        """Prunes what is due by now, where the span of pruning has moved."""
+        if self.masks is not None:
+            step = int(self.optimizer.iterations.numpy())
+            self.placement.strategy.run(lambda: self.masks.catch_up(tf.constant(step), self._copies))
 
 
 def share(rows: Any, replicas: int) -> tuple[Any, Any]:
