@@ -121,6 +121,7 @@ def cli() -> None:
       bmcli train my.yaml          train it
       bmcli evaluate my.yaml       measure its latest run
       bmcli tune my.yaml           search for better values of it
+      bmcli distill my.yaml        have a small network learn from a large one
     """
 
 
@@ -197,6 +198,27 @@ def tune(
         tuned.measured.require_gates()
 
 
+@cli.command()
+@click.argument("recipe", type=RecipeName(), required=False)
+@overrides_argument
+@click.option("--resume", metavar="DISTILLATION", help="Go on: its folder, or the name of its recipe.")
+@runs_option
+@output_options
+def distill(recipe: str | None, overrides: tuple[str, ...], resume: str | None, root: Path) -> None:
+    """Have a student learn from teachers as the `distill` section of RECIPE says, beside a baseline that does not."""
+    from bmcli.commands import distill as command
+    from bmcli.commands.train import Setting
+    from bmcli.runs import cache_folder
+
+    if (recipe is None) == (resume is None) or (resume and overrides):
+        raise click.UsageError("give a recipe, or --resume DISTILLATION alone.")
+    out = console()
+    setting = Setting(root, cache_folder(), out.watcher, out.say)
+    finished = command.resume(resume, setting) if resume else command.distill(recipe or "", overrides, setting)
+    out.distilled(finished.distilled, finished.kept.report)
+    finished.require_gain()
+
+
 def _short_for(path: str, value: object) -> tuple[str, ...]:
     return () if value is None else (f"{path}={value}",)
 
@@ -218,6 +240,22 @@ def evaluate(run: str, overrides: tuple[str, ...], split: str | None, data: Path
     measured = command(run, overrides, split, data, root, cache_folder())
     console().measured(measured)
     measured.require_gates()
+
+
+@cli.command()
+@click.argument("run", type=RunName())
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), help="By default the recipe's.")
+@runs_option
+@output_options
+def report(run: str, split: str | None, root: Path) -> None:
+    """Write the report of RUN anew: a page with what it was asked, trained on, and how well it does."""
+    from bmcli.commands.report import report as command
+    from bmcli.runs import cache_folder
+
+    written = command(run, split, root, cache_folder()).report
+    out = console()
+    out.result({"report": str(written)})
+    out.text(clean(f"wrote {shown_path(written)}"))
 
 
 @cli.command()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.table import Table as RichTable
 
+SLICES_SHOWN = 10
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -96,6 +97,7 @@ class Console:
             {
                 "run": str(trained.run.folder) if trained.run else None,
                 "metrics": trained.metrics(),
+                **_intervals(trained.measured),
                 "epochs": outcome.epochs,
                 "selected_epoch": outcome.selected_epoch,
                 "ended_by": outcome.ended_by,
@@ -117,10 +119,21 @@ class Console:
     def measured(self, measured: Any) -> None:
         """An evaluation: its metrics, and the classes of each category."""
         run = measured.run
-        self.result({"run": str(run.folder) if run else None, "metrics": measured.metrics(), **_missed(measured)})
+        self.result(
+            {
+                "run": str(run.folder) if run else None,
+                "metrics": measured.metrics(),
+                **_intervals(measured),
+                **_missed(measured),
+            }
+        )
         found = measured.evaluation
         self.text("")
-        self.table(f"{found.count:,} rows of {measured.on}", ["metric", "value"], list(measured.metrics().items()))
+        self.table(f"{found.count:,} rows of {measured.on}", *_metric_rows(measured))
+        for method in dict.fromkeys(interval.method for interval in found.intervals.values()):
+            self.say(f"intervals: {method}", level=1)
+        for name, reason in found.without_interval.items():
+            self.say(f"{name} has no interval: {reason}", level=1)
         for target, rows in found.per_class.items():
             cells = [
                 [row.name, *(_or_dash(v) for v in (row.precision, row.recall, row.f1)), row.support] for row in rows
@@ -129,8 +142,45 @@ class Console:
             self.table(target, ["class", "precision", "recall", "f1", "rows"], cells)
         for name, reason in found.undefined.items():
             self.say(f"{name} is undefined: {reason}", level=1)
+        for target, calibration in found.calibration.items():
+            self.text(clean(f"\n{target}: {calibration.words}"))
+        for slices in found.slices:
+            self._slices(slices)
+        for fairness in found.fairness:
+            self._fairness(fairness)
         if run:
             self.text(clean(f"\nrun  {run.shown}"))
+
+    def _slices(self, found: Any) -> None:
+        """The slices of a target, the worst first."""
+        rows = [
+            [
+                each.of,
+                each.name,
+                each.rows,
+                each.value,
+                _span(each.interval),
+                f"{each.difference:+.4f}",
+                _p(each.adjusted),
+            ]
+            for each in found.slices[:SLICES_SHOWN]
+        ]
+        self.text("")
+        columns = ["slice by", "", "rows", found.metric, "interval", "against the rest", "p adjusted"]
+        self.table(
+            f"{found.target} by slice, the worst first; of all rows {found.metric} {found.overall:.4f}", columns, rows
+        )
+        self.text(clean(found.words))
+
+    def _fairness(self, found: Any) -> None:
+        """What each group gets."""
+        rates = ("selection_rate", "true_positive_rate", "false_positive_rate")
+        rows = [[group.name, group.rows, *(_rate(getattr(group, rate)) for rate in rates)] for group in found.groups]
+        self.text("")
+        self.table(
+            f"'{found.positive}' by {found.column}", [found.column, "rows", *(r.replace("_", " ") for r in rates)], rows
+        )
+        self.text(clean(found.words))
 
     def drafted(self, drafted: Any) -> None:
         """A recipe that was written, and what its columns were taken for."""
@@ -201,6 +251,33 @@ class Console:
             self.table("the winner, evaluated", ["metric", "value"], list(searched.test.items()))
         written = ", ".join(shown_path(file) for file in (recipe, *files))
         self.text(clean(f"\nwrote {written}" + (f"\nrun  {searched.run}" if searched.run else "")))
+
+    def distilled(self, distilled: Any, report: Path) -> None:
+        """A finished distillation: teacher, baseline and student side by side, and the gain."""
+        gain, learners = distilled.gain, (distilled.teacher, distilled.baseline, distilled.student)
+        self.result(
+            {
+                **{
+                    name: None if each is None else {f"{distilled.on}/{m}": value for m, value in each.metrics.items()}
+                    for name, each in zip(("teacher", "baseline", "student"), learners, strict=True)
+                },
+                "gain": None if gain is None else {
+                    "metric": f"{distilled.on}/{gain.metric}", "mean": gain.mean,
+                    "interval": None if gain.interval is None else list(gain.interval), "by_seed": list(gain.by_seed),
+                    "closed": gain.closed,
+                },
+                "runs": {each.name: list(each.runs) for each in learners if each is not None},
+                "report": str(report), "seconds": round(distilled.seconds, 3),
+            }
+        )  # fmt: skip
+        self.text("")
+        seeds = f", mean of {len(distilled.seeds)} seeds" if len(distilled.seeds) > 1 else ""
+        title = f"{distilled.rows:,} rows of {distilled.on}{seeds}"
+        self.table(title, *_learner_rows(distilled))
+        if gain is not None:
+            self.text(clean(f"\n{_gain_words(distilled)}"))
+        runs = "".join(f"\nrun  {run}" for run in distilled.student.runs)
+        self.text(clean(f"\nwrote {shown_path(report)}{runs}"))
 
     def flags(self) -> list[str]:
         """The options of the command line that make a console like this one."""
@@ -503,6 +580,36 @@ def _confirmed_rows(searched: Any) -> tuple[list[str], list[list[Any]]]:
     return ["trial", "searched", "mean", "spread", "shrinkage", "seeds"], rows
 
 
+def _learner_rows(distilled: Any) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of teacher, baseline, and the student of each generation."""
+    names = list(distilled.student.metrics)[:4]
+    if distilled.gain is not None and distilled.gain.metric not in names:
+        names.insert(0, distilled.gain.metric)
+    several = len(distilled.students) > 1
+    told = [("teacher", distilled.teacher), ("baseline", distilled.baseline)]
+    told += [(f"student {n}" if several else "student", each) for n, each in enumerate(distilled.students, 1)]
+    rows = [
+        [
+            name, *(_or_dash(each.metrics.get(metric)) for metric in names), f"{each.parameters:,}", _bytes(each.size),
+            "-" if each.latency_s is None else f"{_ms(each.latency_s)}",
+        ]
+        for name, each in told if each is not None
+    ]  # fmt: skip
+    return ["", *names, "parameters", "size", "latency"], rows
+
+
+def _gain_words(distilled: Any) -> str:
+    gain = distilled.gain
+    told = f"gain in {gain.metric}: {gain.mean:+.4g}"
+    if gain.interval is None:
+        told += f" (no interval, since {gain.method.rstrip('.')})"
+    else:
+        told += f" (95 % interval {gain.interval[0]:+.4g} to {gain.interval[1]:+.4g}; {gain.method})"
+    if len(gain.by_seed) > 1:
+        told += f"; by seed {', '.join(f'{each:+.4g}' for each in gain.by_seed)}"
+    return told + (f"; {100 * gain.closed:.0f} % of the gap to the teacher" if gain.closed is not None else "")
+
+
 def _trial_object(trial: Any) -> dict[str, Any]:
     result = trial.result
     measured = {} if result is None else {k: v for k, v in result.objectives.items() if math.isfinite(v)}
@@ -662,9 +769,36 @@ _ENDED = {
 }
 
 
+def _intervals(measured: Any) -> dict[str, Any]:
+    """The intervals of an evaluation, for the JSON object."""
+    return {"intervals": {name: each.to_json() for name, each in measured.intervals().items()}} if measured else {}
+
+
+def _metric_rows(measured: Any) -> tuple[list[str], list[list[Any]]]:
+    """Metrics with their intervals, as columns and rows of a table."""
+    metrics, intervals = measured.metrics(), measured.intervals()
+    level = next((f"{100 * each.level:.3g} %" for each in intervals.values()), "")
+    if not level:
+        return ["metric", "value"], [list(item) for item in metrics.items()]
+    rows = [[name, value, _span(intervals.get(name))] for name, value in metrics.items()]
+    return ["metric", "value", f"{level} interval"], rows
+
+
 def _missed(measured: Any) -> dict[str, Any]:
     """The gates that an evaluation missed, for the JSON object."""
     return {"missed_gates": [str(gate) for gate in measured.missed]} if measured and measured.missed else {}
+
+
+def _span(interval: Any) -> str:
+    return "" if interval is None else f"{_cell(interval.low)} to {_cell(interval.high)}"
+
+
+def _rate(rate: Any) -> str:
+    return "-" if rate is None else f"{rate.value:.4f} ({rate.low:.4f} to {rate.high:.4f})"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _or_dash(value: float | None) -> float | str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
@@ -51,6 +52,12 @@ def write_through(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
         file.write(content)
         flush(file)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file; raises OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def flush(file: Any) -> None:

@@ -70,6 +70,11 @@ class Run:
         return self.folder / "evaluation.json"
 
     @property
+    def report(self) -> Path:
+        """A page that shows the run to a person."""
+        return self.folder / "report.html"
+
+    @property
     def logs(self) -> Path:
         """What workers other than the chief say."""
         return self.folder / "logs"

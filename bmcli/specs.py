@@ -110,11 +110,16 @@ class Split:
 
     Args:
         weights: How much each row counts, float32 `(rows,)`, or None if all count the same.
+        labelled: Factor of each row's loss of labels, float32 `(rows,)`: 0 if its targets are not known, and for the
+            others what makes the mean over all rows 1; or None if all targets are known.
+        teacher: What teachers say of each row: `outputs` by target and `layers` by name, or empty.
     """
 
     inputs: Mapping[str, np.ndarray]
     targets: Mapping[str, np.ndarray]
     weights: np.ndarray | None = None
+    labelled: np.ndarray | None = None
+    teacher: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -122,13 +127,20 @@ class Split:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Fitted preprocessing and encoded splits, as memory-mapped arrays in a folder named by its key."""
+    """Fitted preprocessing and encoded splits, as memory-mapped arrays in a folder named by its key.
+
+    Args:
+        transfer: What is learned from in the place of the training rows, if it is something else.
+    """
 
     spec: DataSpec
     folder: Path
+    transfer: Split | None = None
 
     def split(self, name: str) -> Split:
         """The rows of a split; without rows if the data has none for it."""
+        if name == "train" and self.transfer is not None:
+            return self.transfer
         return Split(
             # Files are numbered, never named after columns: a column's name is foreign text.
             inputs={c.name: self._array(name, f"inputs-{i}") for i, c in enumerate(self.spec.inputs)},

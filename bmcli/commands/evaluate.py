@@ -2,40 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bmcli import disk, parts, runs, training
+from bmcli.commands import reporting
+from bmcli.commands.judging import Cells, check_evaluation, judge
 from bmcli.errors import BmcliError, GateMissed
 from bmcli.recipe.check import dotted, read_steps
 from bmcli.recipe.load import Loaded, load
 from bmcli.recipe.schema import OF_STRATEGY, Recipe
 from bmcli.runs import Run
-from bmcli.specs import DataSpec, Split
+from bmcli.specs import DataSpec, Prepared, Split
 from bmcli.training.session import data_of, prepared_again
 
 if TYPE_CHECKING:
+    from bmcli.cells import Raw
     from bmcli.data.sources import Rows
     from bmcli.evaluation.gates import MissedGate
+    from bmcli.evaluation.judged import Judged
     from bmcli.evaluation.result import Evaluation
+    from bmcli.evaluation.shares import Interval
     from bmcli.training.network import Network
     from bmcli.training.strategy import Placement
 
 
 @dataclass(frozen=True)
 class Measured:
-    """An evaluation and what it was made on: a split's name, or a file."""
+    """An evaluation and what it was made of.
+
+    Args:
+        run: None on a worker that writes nothing.
+        on: A split's name, or a file.
+    """
 
     run: Run | None
     on: str
     evaluation: Evaluation
     missed: tuple[MissedGate, ...]
+    judged: Judged
 
     def metrics(self) -> dict[str, float]:
         """By full name: `test/accuracy`."""
         return {f"{self.on}/{name}": value for name, value in self.evaluation.metrics.items()}
+
+    def intervals(self) -> dict[str, Interval]:
+        """By full name, of the metrics that have one."""
+        return {f"{self.on}/{name}": interval for name, interval in self.evaluation.intervals.items()}
 
     def require_gates(self) -> None:
         """Raises GateMissed if a metric is beyond its limit."""
@@ -46,7 +61,7 @@ class Measured:
 def evaluate(
     target: str, overrides: Sequence[str], split: str | None, data: Path | None, root: Path, cache: Path
 ) -> Measured:
-    """Measures a run on one of its splits, or on every row of a new file.
+    """Measures a run on one of its splits, or on every row of a new file. A split's rows make the run's report.
 
     Args:
         target: A run directory, a run's name, or a recipe, whose latest run is taken.
@@ -59,7 +74,7 @@ def evaluate(
     # On what there is here: the devices of the training may be elsewhere by now.
     loaded = load(str(run.lock), elsewhere(overrides))
     try:
-        return _evaluate(loaded, run, split, data, cache)
+        return _on_file(loaded, run, data, cache) if data else _on_split(loaded, run, split, cache)
     except BmcliError as error:
         raise loaded.locate(error) from None
 
@@ -91,25 +106,69 @@ def find_run(target: str, root: Path) -> Run:
     return runs.find(root, target)
 
 
-def _evaluate(loaded: Loaded, run: Run, split: str | None, data: Path | None, cache: Path) -> Measured:
+def _on_file(loaded: Loaded, run: Run, data: Path, cache: Path) -> Measured:
     from bmcli.data.preparation import encode_rows
 
     recipe = loaded.recipe
     spec = data_of(run)
-    check_gates(recipe, spec)
+    check_evaluation(recipe, spec)
     placement = training.placed(recipe, cache) if training.can_be_refused(recipe.runtime) else None
+    require_model(run)
+    training.announce(recipe, cache)
+    raw = _read(recipe, data)
+    rows = encode_rows(raw, spec, with_targets=True, file=data)
+    placement = placement or training.placed(recipe, cache)
+    network = training.trained(recipe, spec, rows.targets, run.model, placement)
+    return measure(recipe, network, spec, rows, data.name, run if placement.chief else None, placement, raw.columns)
+
+
+def _on_split(loaded: Loaded, run: Run, split: str | None, cache: Path) -> Measured:
+    opened = open_run(loaded, run, cache)
+    check_evaluation(loaded.recipe, opened.prepared.spec)
+    measured = opened.measure(split or loaded.recipe.evaluate.split)
+    if measured.run is not None:
+        reporting.write(measured.run, loaded.recipe, opened.prepared, measured, opened.network.model.count_params())
+    return measured
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run with its network and its data, to be looked into."""
+
+    run: Run
+    recipe: Recipe
+    prepared: Prepared
+    network: Network
+    placement: Placement
+
+    def measure(self, on: str) -> Measured:
+        """Measures one of the splits, and writes the result into the run."""
+        writes = self.run if self.placement.chief else None
+        rows = self.prepared.split(on)
+        return measure(self.recipe, self.network, self.prepared.spec, rows, on, writes, self.placement)
+
+
+def open_run(loaded: Loaded, run: Run, cache: Path) -> Opened:
+    """A run with the weights that its training kept.
+
+    Raises:
+        BmcliError: It has no model, or its data is not what it was.
+    """
+    recipe = loaded.recipe
+    spec = data_of(run)
+    placement = training.placed(recipe, cache) if training.can_be_refused(recipe.runtime) else None
+    require_model(run)
+    prepared = prepared_again(recipe, spec, cache)
+    placement = placement or training.placed(recipe, cache)
+    network = training.trained(recipe, spec, prepared.split("train").targets, run.model, placement)
+    return Opened(run, recipe, prepared, network, placement)
+
+
+def require_model(run: Run) -> None:
+    """Raises BmcliError for a run whose training kept no weights."""
     if not run.model.exists():
         state = run.status().get("state", "unknown")
         raise BmcliError(f"{run.shown} has no model; its state is {state}.", suggestion="Train again, or resume it.")
-    if data is not None:
-        training.announce(recipe, cache)
-        rows, on = encode_rows(_read(recipe, data), spec, with_targets=True, file=data), data.name
-    else:
-        on = split or recipe.evaluate.split
-        rows = prepared_again(recipe, spec, cache).split(on)
-    placement = placement or training.placed(recipe, cache)
-    network = _load_network(recipe, spec, rows, run, placement)
-    return measure(recipe, network, spec, rows, on, run if placement.chief else None, placement)
 
 
 def _read(recipe: Recipe, data: Path) -> Rows:
@@ -124,27 +183,26 @@ def _read(recipe: Recipe, data: Path) -> Rows:
     return rows
 
 
-def _load_network(recipe: Recipe, spec: DataSpec, rows: Split, run: Run, placement: Placement) -> Network:
-    """The run's network with its selected weights."""
-    network = training.built(recipe, spec, rows.targets, placement)
-    from bmcli.training import network as networks  # after the start, which keeps TensorFlow quiet
-
-    networks.load(run.model, network)
-    return network
-
-
 def measure(
-    recipe: Recipe, network: Network, spec: DataSpec, rows: Split, on: str, run: Run | None, placement: Placement
+    recipe: Recipe,
+    network: Network,
+    spec: DataSpec,
+    rows: Split,
+    on: str,
+    run: Run | None,
+    placement: Placement,
+    columns: Mapping[str, Raw] | None = None,
 ) -> Measured:
     """Measures a network on encoded rows and writes the result into the run.
 
     Args:
         on: What the rows are: a split's name, or a file's.
         run: None on a worker that writes nothing.
+        columns: Raw columns of the same rows; None for those of the recipe's own split `on`.
     """
     from bmcli.data import targets as target_kinds
     from bmcli.evaluation.gates import missed
-    from bmcli.evaluation.metrics import measure as measure_predictions
+    from bmcli.evaluation.judged import Judged
     from bmcli.training.predict import predict
 
     if not len(rows):
@@ -154,20 +212,12 @@ def measure(
         )  # fmt: skip
     truth = {c.name: target_kinds.kind_of(c).decode(rows.targets[c.name], c) for c in spec.targets}
     predictions = predict(network, rows, recipe.runtime, placement)
-    found = measure_predictions(truth, predictions, spec.targets, recipe.evaluate.top_k, recipe.quantiles())
+    found = judge(recipe, spec, truth, predictions, Cells(recipe, on, columns))
     if run is not None:
         _write(run, on, found)
-    return Measured(run, on, found, missed(recipe.evaluate.gates, found.metrics))
+    return Measured(run, on, found, missed(recipe.evaluate.gates, found.metrics), Judged(on, rows, truth, predictions))
 
 
 def _write(run: Run, on: str, found: Evaluation) -> None:
     """Adds an evaluation to `evaluation.json`, beside those on other rows."""
     disk.write_json(run.evaluation, {**run.evaluations(), on: {"at": runs.now(), **found.to_json()}})
-
-
-def check_gates(recipe: Recipe, spec: DataSpec) -> None:
-    """Refuses gates on metrics that the evaluation will not have."""
-    from bmcli.evaluation.gates import check_names
-    from bmcli.evaluation.metrics import metric_names
-
-    check_names(recipe.evaluate.gates, metric_names(spec.targets, recipe.evaluate.top_k, recipe.quantiles()))

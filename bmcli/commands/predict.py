@@ -226,11 +226,7 @@ def _network(recipe: Recipe, spec: DataSpec, run: Run, cache: Path) -> Network:
     placement = training.placed(recipe, cache)
     # Training rows decide weights of losses alone, which are not computed here.
     targets = {column.name: np.zeros((1, *column.shape), column.dtype) for column in spec.targets}
-    network = training.built(recipe, spec, targets, placement)
-    from bmcli.training import network as networks  # after the start, which keeps TensorFlow quiet
-
-    networks.load(run.model, network)
-    return network
+    return training.trained(recipe, spec, targets, run.model, placement)
 
 
 def _predict(

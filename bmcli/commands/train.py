@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bmcli import runs
-from bmcli.commands.evaluate import Measured, check_gates, elsewhere, measure
+from bmcli.commands import reporting
+from bmcli.commands.evaluate import Measured, elsewhere, measure
+from bmcli.commands.judging import check_evaluation
 from bmcli.errors import BmcliError, Interrupted, RunFailed
 from bmcli.recipe.check import dotted, read_steps
 from bmcli.recipe.load import Loaded, load
@@ -23,6 +25,7 @@ from bmcli.training.session import Session, data_of
 
 if TYPE_CHECKING:
     from bmcli.training.loop import Outcome, Trainer, Watcher
+    from bmcli.training.network import Network
     from bmcli.training.step import Compilation
     from bmcli.training.strategy import Placement
 
@@ -85,14 +88,15 @@ def train(target: str, overrides: Sequence[str], setting: Setting) -> Trained:
     """
     loaded = load(target, overrides)
     try:
-        return _train(loaded, setting)
+        return train_loaded(loaded, setting)
     except BmcliError as error:
         raise loaded.locate(error) from None
 
 
-def _train(loaded: Loaded, setting: Setting) -> Trained:
+def train_loaded(loaded: Loaded, setting: Setting) -> Trained:
+    """The same of a recipe that is loaded; faults are not placed yet."""
     recipe = loaded.recipe
-    session = sessions.begin(loaded, setting.cache, lambda spec: check_gates(recipe, spec))
+    session = sessions.begin(loaded, setting.cache, lambda spec: check_evaluation(recipe, spec))
     setting.told(f"{recipe.name}: {_summary(session.prepared.spec)}")
     if not session.placement.chief:
         return _finish(None, session, session.trainer(None, setting.profile), setting)
@@ -237,6 +241,8 @@ def _tell_details(trainer: Trainer, prepared: Prepared, told: Told) -> None:
         f"{placement.device}, XLA: {_of_xla(trainer.steps.compilation)}",
         level=1,
     )
+    if trainer.lesson.words:
+        told(trainer.lesson.words)
     told(
         f"{trainer.network.model.count_params():,} parameters; {trainer.steps_per_epoch:,} steps of {trainer.batch} "
         f"an epoch; selected by {trainer.select}",
@@ -259,7 +265,7 @@ def _finish(run: Run | None, session: Session, trainer: Trainer, setting: Settin
         with setting.watch(session.loaded.recipe.name) as watcher:
             outcome = trainer.train(watcher)
         _require_convergence(outcome)
-        return Trained(None, outcome, _measure(trainer, prepared, None))
+        return Trained(None, outcome, _measure(trainer, outcome.network, prepared, None))
     run.set_status("running")
     with _failures_in_status(run):
         parts = trainer.parts
@@ -270,14 +276,24 @@ def _finish(run: Run | None, session: Session, trainer: Trainer, setting: Settin
             if trainer.parts != parts:
                 session.write_lock(trainer, run)
         if outcome.selected_epoch is not None:
-            networks.save(trainer.network, prepared.spec, run.model)
+            networks.save(outcome.network, prepared.spec, run.model)
         _require_convergence(outcome)
-        trained = Trained(run, outcome, _measure(trainer, prepared, run))
+        trained = Trained(run, outcome, _measure(trainer, outcome.network, prepared, run))
     run.set_status(
         "done", epochs=outcome.epochs, selected_epoch=outcome.selected_epoch, ended_by=outcome.ended_by,
         seconds=round(outcome.train_s, 3), metrics=trained.metrics(),
     )  # fmt: skip
+    if trained.measured is not None:
+        _report(trained.measured, run, session, trainer, setting.told)
     return trained
+
+
+def _report(measured: Measured, run: Run, session: Session, trainer: Trainer, told: Told) -> None:
+    """Writes the report. The run is whole without, so what it lacks, as data that changed meanwhile, is but told."""
+    try:
+        reporting.write(run, trainer.recipe, session.prepared, measured, trainer.network.model.count_params())
+    except (BmcliError, OSError) as error:
+        told(f"no report was written: {error} `bmcli report {run.shown}` tries again.")
 
 
 @contextlib.contextmanager
@@ -311,13 +327,13 @@ def _disk_failed(error: OSError, run: Run) -> RunFailed:
     )
 
 
-def _measure(trainer: Trainer, prepared: Prepared, run: Run | None) -> Measured | None:
+def _measure(trainer: Trainer, network: Network, prepared: Prepared, run: Run | None) -> Measured | None:
     """The evaluation the recipe asks for; None if the data has no rows for it."""
     on = trainer.recipe.evaluate.split
     rows = prepared.split(on)
     if not len(rows):
         return None
-    return measure(trainer.recipe, trainer.network, prepared.spec, rows, on, run, trainer.placement)
+    return measure(trainer.recipe, network, prepared.spec, rows, on, run, trainer.placement)
 
 
 def _require_convergence(outcome: Outcome) -> None:

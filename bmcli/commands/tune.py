@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bmcli import disk, runs
-from bmcli.commands.evaluate import Measured, check_gates, evaluate
+from bmcli.commands.evaluate import Measured, evaluate
+from bmcli.commands.judging import check_evaluation
 from bmcli.errors import BmcliError, Interrupted
 from bmcli.recipe.load import Loaded
 from bmcli.recipe.render import render
@@ -127,7 +128,9 @@ def _looked_into(loaded: Loaded, setting: Setting) -> tuple[tuple[Objective, ...
     """
     with _without_gpus():
         recipe = loaded.recipe.without_search().on_one_device()
-        session = sessions.begin(replace(loaded, recipe=recipe), setting.cache, lambda spec: check_gates(recipe, spec))
+        session = sessions.begin(
+            replace(loaded, recipe=recipe), setting.cache, lambda spec: check_evaluation(recipe, spec)
+        )
         directions = session.trainer(None).directions
     objectives = tuple(_objective(name, directions) for name in loaded.recipe.search_objectives())
     return objectives, session.prepared.spec

@@ -39,11 +39,11 @@ def require_files(loaded: Loaded) -> None:
 
 
 def _build(loaded: Loaded, cache: Path) -> dict[str, Any]:
-    from bmcli.commands.evaluate import check_gates
+    from bmcli.commands.judging import check_evaluation
 
     recipe = loaded.recipe
     prepared = training.prepared(recipe, cache)
-    check_gates(recipe, prepared.spec)
+    check_evaluation(recipe, prepared.spec)
     network = training.built(
         recipe,
         prepared.spec,

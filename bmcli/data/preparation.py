@@ -94,6 +94,13 @@ def encode_rows(rows: Rows, spec: DataSpec, with_targets: bool, file: Path | Non
     )
 
 
+def raw_rows(options: DataOptions, targets: Mapping[str, Kind], seed: int) -> tuple[Rows, Mapping[str, np.ndarray]]:
+    """The rows of a source that `prepare` encodes, and those of each split, in the order of its arrays."""
+    rows = read_rows(options.source, skip_broken=options.invalid != "stop")  # type: ignore[arg-type]
+    rows, _, _ = invalid.settled(rows, options, targets)
+    return rows, splits.of(rows, options, targets, seed)[0]
+
+
 def _from_source(options: DataOptions, targets: Mapping[str, Kind], seed: int, draft: store.Draft) -> DataSpec:
     """What the data is; its encoded rows go into the draft, a column at a time."""
     rows = read_rows(options.source, skip_broken=options.invalid != "stop")  # type: ignore[arg-type]

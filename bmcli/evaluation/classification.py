@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
+from bmcli.evaluation import calibration
+from bmcli.evaluation import weighted as samples
 from bmcli.evaluation.result import ClassRow, Confusion, TargetResult
+from bmcli.evaluation.weighted import Values, Weighted, over
 
 AVERAGES = ("macro", "micro", "weighted")
 RANKINGS = ("roc_auc", "pr_auc")
+CALIBRATION = ("brier", "calibration_error")
+
+MOST_RANKED = 100  # classes beyond which the areas of thousands of samples take minutes
 
 
 def metric_names(classes: int, top_k: int) -> tuple[str, ...]:
     """Every metric of a target with so many classes, in the order they are shown."""
     top = (f"top_{top_k}_accuracy",) if classes > top_k else ()
     averaged = (f"{figure}_{average}" for figure in ("precision", "recall", "f1") for average in AVERAGES)
-    return ("accuracy", *top, *averaged, *RANKINGS, "log_loss")
+    return ("accuracy", *top, *averaged, *RANKINGS, "log_loss", *CALIBRATION)
 
 
 def measure(truth: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...], top_k: int) -> TargetResult:
@@ -30,6 +38,8 @@ def measure(truth: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ..
     two classes; otherwise each class that occurs is ranked against the rest, and the areas are averaged with
     equal weights (one-vs-rest, macro). They are undefined if every row is of one class.
 
+    `brier` and `calibration_error` are those of `calibration.of_classes`.
+
     Args:
         truth: Class indices, `(n,)`, at least one row.
         probabilities: `(n, classes)`, each row adding up to 1.
@@ -44,6 +54,8 @@ def measure(truth: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ..
     rankings = _rankings(rows)
     metrics |= rankings
     metrics["log_loss"] = log_loss(truth, probabilities)
+    metrics["brier"] = calibration.brier_of_classes(truth, probabilities)
+    metrics["calibration_error"] = calibration.expected_error(*calibration.stated_of_classes(truth, probabilities))
     only = next(row.name for row in rows if row.support)
     undefined = {name: f"every row is of class '{only}'." for name in RANKINGS if name not in rankings}
     return TargetResult(metrics, undefined, rows, confusion(truth, predicted, len(classes)))
@@ -54,10 +66,15 @@ def top_k_accuracy(truth: np.ndarray, probabilities: np.ndarray, k: int) -> floa
 
     scikit-learn lets the last class win a tie, so that its top-1 accuracy is not the accuracy of `argmax`.
     """
+    return float(np.mean(among_top_k(truth, probabilities, k)))
+
+
+def among_top_k(truth: np.ndarray, probabilities: np.ndarray, k: int) -> np.ndarray:
+    """Whether each row's class is among the k most probable, `(n,)`."""
     own = np.take_along_axis(probabilities, truth[:, None], axis=1)
     earlier = np.arange(probabilities.shape[1]) < truth[:, None]
     ahead = (probabilities > own) | ((probabilities == own) & earlier)
-    return float(np.mean(ahead.sum(axis=1) < k))
+    return np.asarray(ahead.sum(axis=1) < k)
 
 
 def log_loss(truth: np.ndarray, probabilities: np.ndarray) -> float:
@@ -66,9 +83,68 @@ def log_loss(truth: np.ndarray, probabilities: np.ndarray) -> float:
     A probability below float32's epsilon, 1.2e-7, counts as that, as in scikit-learn, whose own function
     takes neither a single class nor probabilities that were rounded to half precision.
     """
-    own = np.take_along_axis(probabilities, truth[:, None], axis=1).astype(np.float64)
+    return float(np.mean(log_losses(truth, probabilities)))
+
+
+def log_losses(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """What each row adds to the mean that `log_loss` is, `(n,)`."""
+    own = np.take_along_axis(probabilities, truth[:, None], axis=1)[:, 0].astype(np.float64)
     floor = float(np.finfo(np.float32).eps)
-    return float(np.mean(np.abs(np.log(np.clip(own, floor, 1.0)))))
+    return np.asarray(np.abs(np.log(np.clip(own, floor, 1.0))))
+
+
+def weighted(truth: np.ndarray, probabilities: np.ndarray, top_k: int) -> Weighted:
+    """The figures of `measure`, of samples of the rows; without areas where more classes are to be ranked than 100."""
+    classes = probabilities.shape[1]
+    predicted = probabilities.argmax(axis=1)
+    shares = {"accuracy": predicted == truth}
+    if classes > top_k:
+        shares[f"top_{top_k}_accuracy"] = among_top_k(truth, probabilities, top_k)
+    averages = _weighted_averages(truth, predicted, classes)
+    rankings, left_out = _weighted_rankings(truth, probabilities)
+    losses = {"log_loss": log_losses(truth, probabilities), "brier": calibration.brier_scores(truth, probabilities)}
+    rows = samples.means({**shares, **losses})
+    return Weighted(
+        lambda weights: {**rows(weights), **averages(weights), **rankings(weights)},
+        shares,
+        {**left_out, "calibration_error": calibration.NO_INTERVAL},
+    )
+
+
+def _weighted_averages(truth: np.ndarray, predicted: np.ndarray, classes: int) -> Callable[[np.ndarray], Values]:
+    hit = truth == predicted
+    tallies = [samples.tally(codes, classes + 1) for codes in (np.where(hit, truth, classes), predicted, truth)]
+
+    def of(weights: np.ndarray) -> Values:
+        hits, guesses, support = (tally(weights)[:classes] for tally in tallies)
+        total, there = support.sum(axis=0), support + guesses > 0
+        below = {"precision": guesses, "recall": support, "f1": (support + guesses) / 2}
+        found = {}
+        for figure, divisor in below.items():
+            each = np.nan_to_num(over(hits, divisor))
+            found[f"{figure}_macro"] = over(each.sum(axis=0), there.sum(axis=0))
+            found[f"{figure}_micro"] = over(hits.sum(axis=0), total)
+            found[f"{figure}_weighted"] = over((each * support).sum(axis=0), total)
+        return found
+
+    return of
+
+
+def _weighted_rankings(
+    truth: np.ndarray, probabilities: np.ndarray
+) -> tuple[Callable[[np.ndarray], Values], dict[str, str]]:
+    classes = probabilities.shape[1]
+    if classes > MOST_RANKED:
+        why = f"it ranks {classes} classes, which takes too long to resample beyond {MOST_RANKED}."
+        return lambda weights: {}, dict.fromkeys(RANKINGS, why)
+    ranked = range(1, 2) if classes == 2 else range(classes)
+    each = [samples.areas(truth == index, probabilities[:, index]) for index in ranked]
+
+    def of(weights: np.ndarray) -> Values:
+        found = zip(*(areas(weights) for areas in each), strict=True)
+        return {name: samples.mean_of_defined(list(a)) for name, a in zip(RANKINGS, found, strict=True)}
+
+    return of, {}
 
 
 def _averages(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:

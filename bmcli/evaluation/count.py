@@ -8,6 +8,7 @@ import numpy as np
 
 from bmcli.evaluation import regression
 from bmcli.evaluation.result import TargetResult
+from bmcli.evaluation.weighted import Weighted, means
 
 METRIC_NAMES = ("poisson_deviance", *regression.METRIC_NAMES)
 
@@ -28,3 +29,13 @@ def measure(truth: np.ndarray, rates: np.ndarray) -> TargetResult:
     deviance = mean_poisson_deviance(truth, np.maximum(rates.astype(np.float64), _TINY))
     found = regression.measure(truth, rates)
     return replace(found, metrics={"poisson_deviance": float(deviance), **found.metrics})
+
+
+def weighted(truth: np.ndarray, rates: np.ndarray) -> Weighted:
+    """The figures of `measure`, of samples of the rows."""
+    from scipy.special import xlogy
+
+    counts, expected = truth.astype(np.float64), np.maximum(rates.astype(np.float64), _TINY)
+    deviance = means({"poisson_deviance": 2 * (xlogy(counts, counts / expected) - counts + expected)})
+    errors = regression.weighted(truth, rates)
+    return Weighted(lambda weights: {**deviance(weights), **errors.of(weights)})

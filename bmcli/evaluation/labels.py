@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from bmcli.evaluation.classification import areas, class_row
+from bmcli.evaluation import calibration
+from bmcli.evaluation import weighted as samples
+from bmcli.evaluation.classification import MOST_RANKED, areas, class_row
 from bmcli.evaluation.result import ClassRow, TargetResult
+from bmcli.evaluation.weighted import Values, Weighted, over
 
 _FLOOR = float(np.finfo(np.float32).eps)
 
@@ -21,6 +24,8 @@ METRIC_NAMES = (
     "pr_auc_macro",
     "pr_auc_micro",
     "log_loss",
+    "brier",
+    "calibration_error",
 )
 
 
@@ -63,6 +68,8 @@ def measure(
     else:
         metrics["pr_auc_micro"] = micro
     metrics["log_loss"] = _log_loss(there, probabilities)
+    metrics["brier"] = float(calibration.brier_of_labels(there, probabilities).mean())
+    metrics["calibration_error"] = calibration.expected_error(probabilities.astype(np.float64).ravel(), there.ravel())
     return TargetResult(metrics, undefined, rows)
 
 
@@ -80,5 +87,64 @@ def _f1(there: np.ndarray, guessed: np.ndarray) -> float:
 
 def _log_loss(there: np.ndarray, probabilities: np.ndarray) -> float:
     """Mean of `-log(probability of what is)`, in nats; as with classes, one below 1.2e-7 counts as that."""
+    return float(_log_losses(there, probabilities).mean())
+
+
+def _log_losses(there: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """The loss of each row, the mean over its labels, `(n,)`."""
     own = np.where(there, probabilities, 1 - probabilities.astype(np.float64))
-    return float(-np.log(np.clip(own, _FLOOR, 1.0)).mean())
+    return np.asarray(-np.log(np.clip(own, _FLOOR, 1.0)).mean(axis=1))
+
+
+def weighted(truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray) -> Weighted:
+    """The figures of `measure`, of samples of the rows; without areas where more labels are to be ranked than 100."""
+    there, guessed = truth.astype(bool), predicted.astype(bool)
+    shares = {"subset_accuracy": (there == guessed).all(axis=1)}
+    own = samples.means(
+        {
+            **shares,
+            "hamming_loss": (there != guessed).mean(axis=1),
+            "f1_samples": _f1_of_rows(there, guessed),
+            "log_loss": _log_losses(there, probabilities),
+            "brier": calibration.brier_of_labels(there, probabilities),
+        }
+    )
+    rankings, left_out = _weighted_rankings(there, probabilities)
+    hits, marks = (there & guessed).T.astype(np.float64), (there.astype(np.float64) + guessed).T
+
+    def of(weights: np.ndarray) -> Values:
+        found, total = 2 * hits @ weights, marks @ weights
+        f1 = {
+            "f1_micro": np.nan_to_num(over(found.sum(axis=0), total.sum(axis=0))),
+            "f1_macro": np.nan_to_num(over(found, total)).mean(axis=0),
+        }
+        return {**own(weights), **f1, **rankings(weights)}
+
+    return Weighted(of, shares, {**left_out, "calibration_error": calibration.NO_INTERVAL})
+
+
+def _f1_of_rows(there: np.ndarray, guessed: np.ndarray) -> np.ndarray:
+    """F1 over the labels of each row, 1 for a row that has none and gets none, `(n,)`."""
+    marks = there.sum(axis=1) + guessed.sum(axis=1)
+    return np.where(marks == 0, 1.0, 2 * (there & guessed).sum(axis=1) / np.maximum(marks, 1))
+
+
+def _weighted_rankings(
+    there: np.ndarray, probabilities: np.ndarray
+) -> tuple[Callable[[np.ndarray], Values], dict[str, str]]:
+    labels = there.shape[1]
+    if labels > MOST_RANKED:
+        why = f"it ranks {labels} labels, which takes too long to resample beyond {MOST_RANKED}."
+        return lambda weights: {}, dict.fromkeys(("roc_auc_macro", "pr_auc_macro", "pr_auc_micro"), why)
+    each = [samples.areas(there[:, index], probabilities[:, index]) for index in range(labels)]
+    all_together = samples.areas(there.ravel(), probabilities.ravel())
+
+    def of(weights: np.ndarray) -> Values:
+        roc, pr = zip(*(curve(weights) for curve in each), strict=True)
+        return {
+            "roc_auc_macro": samples.mean_of_defined(list(roc)),
+            "pr_auc_macro": samples.mean_of_defined(list(pr)),
+            "pr_auc_micro": all_together(np.repeat(weights, labels, axis=0))[1],
+        }
+
+    return of, {}

@@ -1,4 +1,4 @@
-"""All metrics of a model's predictions, their names and directions."""
+"""All metrics of a model's predictions, and their names."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from bmcli.data import targets as target_kinds
 from bmcli.errors import BmcliError, RunFailed
 from bmcli.evaluation import classification, count, labels, ordered, quantile, regression
 from bmcli.evaluation.result import Evaluation, TargetResult
+from bmcli.evaluation.weighted import Weighted, together
 from bmcli.specs import Column
 
 NO_QUANTILES: Mapping[str, tuple[float, ...]] = {}
@@ -61,6 +62,62 @@ def metric_names(
         for column in spec_targets
         for name in _names(column, top_k, quantiles.get(column.name, ()))
     )
+
+
+def weighted(
+    targets: Mapping[str, np.ndarray],
+    predictions: Mapping[str, np.ndarray],
+    spec_targets: tuple[Column, ...],
+    top_k: int,
+    quantiles: Mapping[str, tuple[float, ...]] = NO_QUANTILES,
+) -> Weighted:
+    """The metrics of `measure`, of samples of the rows; arguments as there, and accepted by it."""
+    return together(
+        {
+            _prefix(column, spec_targets): _weighted_target(
+                column,
+                np.asarray(targets[column.name]),
+                np.asarray(predictions[column.name]),
+                top_k,
+                quantiles.get(column.name, ()),
+            )
+            for column in spec_targets
+        }
+    )
+
+
+def of_rows(
+    column: Column, truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...] = ()
+) -> tuple[str, np.ndarray]:
+    """The metric of a target that is a mean of rows, and what each row adds to it, `(n,)`; bool for a share."""
+    if quantiles:
+        errors = truth[:, None] - predictions.astype(np.float64)
+        return "pinball", np.maximum(np.array(quantiles) * errors, (np.array(quantiles) - 1) * errors).mean(axis=1)
+    if not column.classes:
+        return "mae", np.abs(truth - predictions.astype(np.float64))
+    right = target_kinds.kind_of(column).point(predictions, column) == truth
+    return ("subset_accuracy", right.all(axis=1)) if column.kind == "labels" else ("accuracy", right)
+
+
+def weighted_of(
+    column: Column, truth: np.ndarray, predictions: np.ndarray, top_k: int, quantiles: tuple[float, ...] = ()
+) -> Weighted:
+    """The metrics of one target, under names without the target's."""
+    return _weighted_target(column, np.asarray(truth), np.asarray(predictions), top_k, quantiles)
+
+
+def _weighted_target(
+    column: Column, truth: np.ndarray, predictions: np.ndarray, top_k: int, quantiles: tuple[float, ...]
+) -> Weighted:
+    if quantiles:
+        return quantile.weighted(truth, predictions, quantiles)
+    if not column.classes:
+        return (count if column.kind == "count" else regression).weighted(truth, predictions)
+    truth, probabilities = truth.astype(np.int64), predictions.astype(np.float32, copy=False)
+    if column.kind == "category":
+        return classification.weighted(truth, probabilities, top_k)
+    predicted = target_kinds.kind_of(column).point(probabilities, column)
+    return (labels if column.kind == "labels" else ordered).weighted(truth, predicted, probabilities)
 
 
 def _names(column: Column, top_k: int, quantiles: tuple[float, ...]) -> tuple[str, ...]:

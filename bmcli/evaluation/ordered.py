@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from bmcli.evaluation.classification import class_rows, confusion, log_loss
+from bmcli.evaluation import weighted as samples
+from bmcli.evaluation.classification import class_rows, confusion, log_loss, log_losses
 from bmcli.evaluation.result import TargetResult
+from bmcli.evaluation.weighted import Values, Weighted, over
 
 METRIC_NAMES = ("accuracy", "mae", "quadratic_kappa", "spearman", "log_loss")
 
@@ -44,6 +46,29 @@ def measure(
     )
 
 
+def weighted(truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray) -> Weighted:
+    """The figures of `measure`, of samples of the rows."""
+    classes = probabilities.shape[1]
+    shares = {"accuracy": predicted == truth}
+    own = samples.means({**shares, "mae": np.abs(predicted - truth), "log_loss": log_losses(truth, probabilities)})
+    cells = samples.tally(truth * classes + predicted, classes**2)
+    distances = _squared_distances(classes)
+    truth_ranks = samples.mean_ranks(truth)
+    expected_ranks = samples.mean_ranks(probabilities.astype(np.float64) @ np.arange(classes))
+
+    def of(weights: np.ndarray) -> Values:
+        counts = cells(weights).reshape(classes, classes, -1)
+        by_chance = over(counts.sum(axis=1)[:, None] * counts.sum(axis=0), weights.sum(axis=0))
+        missed, expected = (np.tensordot(distances, each, 2) for each in (counts, by_chance))
+        return {
+            **own(weights),
+            "quadratic_kappa": 1 - over(missed, expected),
+            "spearman": samples.correlation(truth_ranks(weights), expected_ranks(weights), weights),
+        }
+
+    return Weighted(of, shares)
+
+
 def spearman(first: np.ndarray, second: np.ndarray) -> float | None:
     """Spearman's rank correlation, ties sharing their mean rank; None where one of them does not vary."""
     if np.ptp(first) == 0 or np.ptp(second) == 0:
@@ -58,8 +83,12 @@ def _mean_ranks(values: np.ndarray) -> np.ndarray:
 
 def _quadratic_kappa(matrix: np.ndarray) -> float | None:
     """1 less the squared distances seen, as a share of those of chance."""
-    ranks = np.arange(len(matrix))
-    distances = (ranks[:, None] - ranks) ** 2
+    distances = _squared_distances(len(matrix))
     by_chance = np.outer(matrix.sum(axis=1), matrix.sum(axis=0)) / matrix.sum()
     expected = float((distances * by_chance).sum())
     return None if expected == 0 else 1 - float((distances * matrix).sum()) / expected
+
+
+def _squared_distances(classes: int) -> np.ndarray:
+    ranks = np.arange(classes)
+    return np.asarray((ranks[:, None] - ranks) ** 2)

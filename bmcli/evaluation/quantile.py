@@ -9,6 +9,7 @@ import numpy as np
 
 from bmcli.evaluation import regression
 from bmcli.evaluation.result import TargetResult
+from bmcli.evaluation.weighted import Weighted, means
 from bmcli.objectives import middle
 
 
@@ -37,17 +38,32 @@ def measure(truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, 
     return replace(found, metrics={**metrics, **found.metrics}, undefined={**undefined, **found.undefined})
 
 
+def weighted(truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]) -> Weighted:
+    """The figures of `measure`, of samples of the rows."""
+    truth, predictions = truth.astype(np.float64), predictions.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        columns = _columns(truth, predictions, quantiles)
+    own, errors = means(columns), regression.weighted(truth, predictions[:, middle(quantiles)])
+    shares = {"coverage": columns["coverage"]} if "coverage" in columns else {}
+    return Weighted(lambda weights: {**own(weights), **errors.of(weights)}, shares)
+
+
 def _figures(truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]) -> Mapping[str, float]:
+    return {name: float(column.mean()) for name, column in _columns(truth, predictions, quantiles).items()}
+
+
+def _columns(truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]) -> dict[str, np.ndarray]:
+    """What each row adds to the means that the figures are, `(n,)` by name."""
     errors = truth[:, None] - predictions
     shares = np.array(quantiles)
-    losses = np.maximum(shares * errors, (shares - 1) * errors).mean(axis=0)
-    figures = {"pinball": float(losses.mean())}
-    figures |= {_name(quantile): float(loss) for quantile, loss in zip(quantiles, losses, strict=True)}
+    losses = np.maximum(shares * errors, (shares - 1) * errors)
+    columns = {"pinball": losses.mean(axis=1)}
+    columns |= {_name(quantile): loss for quantile, loss in zip(quantiles, losses.T, strict=True)}
     if len(quantiles) > 1:
         low, high = predictions[:, 0], predictions[:, -1]
-        figures["coverage"] = float(((low <= truth) & (truth <= high)).mean())
-        figures["interval_width"] = float((high - low).mean())
-    return figures
+        columns["coverage"] = (low <= truth) & (truth <= high)
+        columns["interval_width"] = high - low
+    return columns
 
 
 def _name(quantile: float) -> str:

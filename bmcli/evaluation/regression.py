@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bmcli.evaluation.result import TargetResult
+from bmcli.evaluation.weighted import Values, Weighted, over
 
 METRIC_NAMES = ("mae", "rmse", "r2")
 
@@ -32,6 +33,28 @@ def measure(truth: np.ndarray, predictions: np.ndarray) -> TargetResult:
     metrics = {name: value for name, value in figures.items() if np.isfinite(value)}
     undefined = {name: "its value is too large for a 64-bit number." for name in figures if name not in metrics}
     return TargetResult(metrics, undefined | ({"r2": constant} if constant else {}))
+
+
+def weighted(truth: np.ndarray, predictions: np.ndarray) -> Weighted:
+    """The figures of `measure`, of samples of the rows."""
+    truth, predictions = truth.astype(np.float64), predictions.astype(np.float64)
+    # About its mean, or the difference of two large sums would be lost in rounding.
+    with np.errstate(over="ignore", invalid="ignore"):
+        centred, errors = truth - truth.mean(), truth - predictions
+        columns = np.stack([np.abs(errors), errors**2, centred, centred**2])
+
+    def of(weights: np.ndarray) -> Values:
+        with np.errstate(over="ignore", invalid="ignore"):
+            absolute, squared, mean, square = over(columns @ weights, weights.sum(axis=0))
+            variance = square - mean**2
+            constant = variance <= 1e-12 * square
+            return {
+                "mae": absolute,
+                "rmse": np.sqrt(squared),
+                "r2": np.where(constant, np.nan, 1 - over(squared, variance)),
+            }
+
+    return Weighted(of)
 
 
 def no_variance(truth: np.ndarray) -> str:

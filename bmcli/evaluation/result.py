@@ -7,6 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from bmcli.evaluation.calibration import Calibration
+from bmcli.evaluation.fairness import Fairness
+from bmcli.evaluation.shares import Interval
+from bmcli.evaluation.slices import Slices
+
 Confusion = tuple[tuple[int, ...], ...]
 
 
@@ -69,6 +74,11 @@ class Evaluation:
             order of `per_class`.
         count: Rows that were measured.
         undefined: Reason by metric name, for every metric that these rows cannot give.
+        intervals: By metric name.
+        without_interval: Reason by metric name, for every metric that has none.
+        calibration: By target of classes or labels.
+        slices: Of each target, if slices were asked for.
+        fairness: Of each column that tells groups.
 
     Raises:
         ValueError: A figure is not finite.
@@ -79,6 +89,11 @@ class Evaluation:
     confusion: Mapping[str, Confusion]
     count: int
     undefined: Mapping[str, str] = field(default_factory=dict)
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    without_interval: Mapping[str, str] = field(default_factory=dict)
+    calibration: Mapping[str, Calibration] = field(default_factory=dict)
+    slices: tuple[Slices, ...] = ()
+    fairness: tuple[Fairness, ...] = ()
 
     def __post_init__(self) -> None:
         rows = [row for table in self.per_class.values() for row in table]
@@ -95,15 +110,27 @@ class Evaluation:
             "undefined": dict(self.undefined),
             "per_class": {name: [row.to_json() for row in table] for name, table in self.per_class.items()},
             "confusion": {name: [list(row) for row in matrix] for name, matrix in self.confusion.items()},
+            "intervals": {name: interval.to_json() for name, interval in self.intervals.items()},
+            "without_interval": dict(self.without_interval),
+            "calibration": {name: found.to_json() for name, found in self.calibration.items()},
+            "slices": [each.to_json() for each in self.slices],
+            "fairness": [each.to_json() for each in self.fairness],
         }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Evaluation:
         tables, matrices = values["per_class"], values["confusion"]
+        # Older evaluations have none.
+        intervals, calibration = values.get("intervals", {}), values.get("calibration", {})
         return cls(
             metrics=dict(values["metrics"]),
             per_class={name: tuple(map(ClassRow.from_json, table)) for name, table in tables.items()},
             confusion={name: tuple(map(tuple, matrix)) for name, matrix in matrices.items()},
             count=values["count"],
             undefined=dict(values["undefined"]),
+            intervals={name: Interval.from_json(each) for name, each in intervals.items()},
+            without_interval=dict(values.get("without_interval", {})),
+            calibration={name: Calibration.from_json(each) for name, each in calibration.items()},
+            slices=tuple(map(Slices.from_json, values.get("slices", ()))),
+            fairness=tuple(map(Fairness.from_json, values.get("fairness", ()))),
         )

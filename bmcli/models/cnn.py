@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,7 @@ class Options(DenseOptions):
     sequences is not read: it is 0 to each convolution, and no pooling looks at it.
     """
 
+    WIDTHS: ClassVar = ("filters", "dense")  # which pruning may make smaller
     kind: Literal["cnn"] = Field(default="cnn", description="A convolutional network.")
     filters: tuple[Units, ...] = Field(
         default=(32, 64),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -23,6 +23,7 @@ class Options(DenseOptions):
     activation, dropout.
     """
 
+    WIDTHS: ClassVar = ("hidden",)  # which pruning may make smaller
     kind: Literal["mlp"] = Field(default="mlp", description="A multilayer perceptron.")
     hidden: tuple[Units, ...] = Field(
         default=(128, 64), description="Units of each hidden layer; an empty list gives a linear model."

@@ -70,6 +70,7 @@ class ObjectiveKind(Protocol):
 
     Options: type[Kind]
     TARGETS: tuple[str, ...]  # kinds of target it can learn
+    FORM: Literal["softmax", "sigmoid", "number"]  # logits of one distribution, of one for each output, or numbers
     METRICS: Mapping[str, Direction]  # Keras metrics that suit these targets, and which way each is better
 
     def width(self, options: Any, target: Column) -> int:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 TARGETS = ("category", "ordered")
+FORM = "softmax"
 
 _EPSILON = 1e-7
 

@@ -23,6 +23,7 @@ from bmcli.recipe.fields import KerasObject
 from bmcli.specs import Column
 
 TARGETS = ("count",)
+FORM = "number"
 # A percentage of 0 means nothing.
 METRICS: Mapping[str, Direction] = {
     name: way for name, way in {**NUMBER_METRICS, "poisson": "min"}.items() if "percentage" not in name

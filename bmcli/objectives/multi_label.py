@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 TARGETS = ("labels",)
+FORM = "sigmoid"
 METRICS: Mapping[str, Direction] = {
     "binary_accuracy": "max",
     "binary_crossentropy": "min",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 TARGETS = ("ordered",)
+FORM = "sigmoid"
 
 # Each metric takes ranks, or the probabilities of the categories.
 _METRICS: Mapping[str, tuple[str, Direction]] = {

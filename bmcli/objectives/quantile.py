@@ -23,6 +23,7 @@ from bmcli.recipe.fields import KerasObject, fault
 from bmcli.specs import Column
 
 TARGETS = ("number",)
+FORM = "number"
 METRICS = NUMBER_METRICS
 
 

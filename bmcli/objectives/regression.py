@@ -24,6 +24,7 @@ from bmcli.recipe.fields import KerasKind, KerasObject
 from bmcli.specs import Column
 
 TARGETS = ("number",)
+FORM = "number"
 METRICS = NUMBER_METRICS
 
 _STANDARDISED = ("mean_squared_error", "mean_absolute_error", "huber", "log_cosh")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
+from math import isfinite
 from typing import Annotated, Any
 
 from pydantic import (
@@ -165,19 +166,27 @@ class PartOf(Checked):
 
 @dataclass(frozen=True)
 class OneOf(Checked):
-    """A choice among these options by their kind: `{kind: hyperband, factor: 3}`, or the bare name `hyperband`."""
+    """A choice among these options by their kind: `{kind: hyperband, factor: 3}`, or the bare name `hyperband`.
+
+    Args:
+        usual: The kind of options that name none.
+    """
 
     options: tuple[type[Kind], ...]
+    usual: str | None = None
 
     def check(self, value: Any) -> Kind:
         if isinstance(value, Kind):
             return value
+        if self.usual is not None and isinstance(value, Mapping):
+            value = {"kind": self.usual, **value}
         by_kind = {model.model_fields["kind"].default: model for model in self.options}
         kind, values = _split_kind(value, list(by_kind))
         return by_kind[kind].model_validate({**values, "kind": kind})
 
     def json_schema(self) -> dict[str, Any]:
-        return _choice([options_schema(model, model.model_fields["kind"].default) for model in self.options])
+        kinds = [options_schema(model, model.model_fields["kind"].default) for model in self.options]
+        return _choice(kinds, self.usual)
 
 
 @dataclass(frozen=True)
@@ -370,3 +379,16 @@ Size = _quantity("size")
 Activation = Annotated[KerasObject, KerasKind("activations")]
 Initializer = Annotated[KerasObject, KerasKind("initializers")]
 Regularizer = Annotated[KerasObject, KerasKind("regularizers")]
+
+GATE = r"(>=|<=|>|<) ?-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?"
+
+
+def _check_gate(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(GATE, value) or not isfinite(float(value.lstrip("<>= "))):
+        hint = "Write >=, <=, > or < and a number, in quotes."
+        raise fault("gate", f"expected a limit like '>= 0.9', received {shown(value)}.", hint)
+    return value
+
+
+Gate = Annotated[str, BeforeValidator(_check_gate), WithJsonSchema({"type": "string", "pattern": f"^{GATE}$"})]
+"""A limit of a metric: `>= 0.9`."""

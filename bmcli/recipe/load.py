@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,10 @@ from bmcli.recipe.schema import Recipe
 COMMAND_LINE = "command line"
 SEARCH = "search"
 """In the place of a file's name: where the values of a candidate come from."""
-PATHS: tuple[Steps, ...] = (("data", "source", "path"), ("data", "source", "table"), ("model", "weights"))
+PATHS: tuple[Steps, ...] = (
+    ("data", "source", "path"), ("data", "source", "table"), ("model", "weights"),
+    ("distill", "transfer", "unlabelled", "path"), ("distill", "student", "data", "source", "path"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,12 @@ class Written:
 
     def without_search(self) -> Written:
         """The same without its `tune` section."""
-        return replace(self, tree=_without(self.tree, "tune"))
+        return self.without(("tune",))
+
+    def without(self, sections: Collection[str]) -> Written:
+        """The same without some sections."""
+        tree = replace(self.tree, value={key: node for key, node in self.tree.value.items() if key not in sections})
+        return replace(self, tree=tree)
 
     def under(self, above: Node) -> Written:
         """The same with a tree laid over it."""
@@ -114,7 +122,7 @@ class Loaded:
     def base(self) -> Node:
         """What candidates are laid over: the tree as it is written, without `tune`, its paths absolute."""
         tree = self.written.without_search().tree
-        for steps in PATHS:
+        for steps in (*PATHS, *_ways_to_names(tree)):
             node = self.tree.find(steps)
             if node is not None and tree.find(steps) is not None:
                 tree = _replaced(tree, steps, node.mapped(_escaped))
@@ -473,7 +481,26 @@ def _absolute_paths(tree: Node) -> Node:
             node = tree.find(way)
             if node is not None:
                 tree = _replaced(tree, way, node.mapped(_absolute))
+    for way in _ways_to_names(tree):
+        node = tree.find(way)
+        if node is not None:
+            tree = _replaced(tree, way, node.mapped(_absolute_if_there))
     return tree
+
+
+def _ways_to_names(tree: Node) -> Iterator[Steps]:
+    """The ways to what may be a path, or else the name of a run or a built-in recipe."""
+    yield ("distill", "student", "recipe")
+    teacher = tree.find(("distill", "teacher"))
+    count = len(teacher.value) if teacher is not None and isinstance(teacher.value, list) else None
+    for way in [()] if count is None else [(place,) for place in range(count)]:
+        for key in ("run", "recipe", "file"):
+            yield ("distill", "teacher", *way, key)
+
+
+def _absolute_if_there(node: Node) -> Node:
+    found = _absolute(node)
+    return found if isinstance(found.value, str) and os.path.exists(found.value) else node
 
 
 def _absolute(node: Node) -> Node:
@@ -486,14 +513,11 @@ def _escaped(node: Node) -> Node:
     return replace(node, value=nodes.escaped(node.value))
 
 
-def _without(tree: Node, section: str) -> Node:
-    """The tree without one of its sections."""
-    return replace(tree, value={key: node for key, node in tree.value.items() if key != section})
-
-
 def _replaced(tree: Node, steps: Steps, node: Node) -> Node:
-    """The tree with another node at the end of a way through mappings."""
+    """The tree with another node at the end of a way."""
     if not steps:
         return node
-    child = tree.value[steps[0]]
-    return replace(tree, value={**tree.value, steps[0]: _replaced(child, steps[1:], node)})
+    child = _replaced(tree.value[steps[0]], steps[1:], node)
+    if isinstance(tree.value, list):
+        return replace(tree, value=[child if place == steps[0] else each for place, each in enumerate(tree.value)])
+    return replace(tree, value={**tree.value, steps[0]: child})

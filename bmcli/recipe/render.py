@@ -23,8 +23,9 @@ def render(recipe: Recipe, tree: Node, found: Mapping[str, Any] | None = None) -
         found: Values that `auto` became, by dotted path; they replace what the recipe says.
     """
     values = dump(recipe)
-    if recipe.tune is None:
-        del values["tune"]
+    for section in ("tune", "distill", "taught"):
+        if values[section] is None:
+            del values[section]
     became = {split_path(path): value for path, value in (found or {}).items()}
     for steps, value in became.items():
         _set(values, steps, dump(value))
@@ -59,7 +60,7 @@ def render_base(loaded: Loaded) -> str:
 
 
 def _shown(file: str, line: int, text: str) -> str:
-    words = f"{file}: {text}" if file in ("command line", "search") else f"{file}:{line}"
+    words = file if file == "distill" else f"{file}: {text}" if file in ("command line", "search") else f"{file}:{line}"
     # A comment is one line of printable characters, and the last comment of its line.
     clean = re.sub(r"\s+", " ", "".join(c if c.isprintable() else " " for c in words))
     return clean if len(clean) <= _LONGEST_ORIGIN else clean[: _LONGEST_ORIGIN - 3] + "..."

@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
     ValidationInfo,
     WithJsonSchema,
@@ -20,6 +18,9 @@ from pydantic import (
 
 from bmcli import parts
 from bmcli.recipe.augment import Augment, problem_of_order, problem_with_inputs
+from bmcli.recipe.compression import PRUNING, ChannelPruning, QuantizeAwareOptions, problem_with_model
+from bmcli.recipe.distill import DistillOptions, TaughtOptions, problem_of_targets
+from bmcli.recipe.evaluate import EvaluateOptions
 from bmcli.recipe.fields import (
     Checked,
     Duration,
@@ -38,7 +39,6 @@ from bmcli.recipe.fields import (
 from bmcli.recipe.search import TuneOptions
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
-GATE = r"(>=|<=|>|<) ?-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?"
 
 
 def _check_name(value: str) -> str:
@@ -48,17 +48,8 @@ def _check_name(value: str) -> str:
     return value
 
 
-def _check_gate(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(GATE, value) or not isfinite(float(value.lstrip("<>= "))):
-        hint = "Write >=, <=, > or < and a number, in quotes."
-        raise fault("gate", f"expected a limit like '>= 0.9', received {shown(value)}.", hint)
-    return value
-
-
 Name = Annotated[str, AfterValidator(_check_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME}$"})]
-Gate = Annotated[str, BeforeValidator(_check_gate), WithJsonSchema({"type": "string", "pattern": f"^{GATE}$"})]
 Share = Annotated[float, Field(gt=0, lt=1)]
-SplitName = Literal["train", "validation", "test"]
 
 
 class SplitOptions(Options):
@@ -554,10 +545,28 @@ class TrainOptions(Options):
         description="Factors of the learning rate by the names of weights, as {'*/embeddings': 0.1}; * stands for "
         "any text, 0 leaves the weights as they are at first, and the last pattern that fits decides.",
     )
+    prune: Annotated[Kind, PRUNING] | None = Field(
+        default=None,
+        description="What is taken away while the network learns: {sparsity: 0.8} sets this share of the weights of "
+        "each kernel to 0, {kind: channels, sparsity: 0.5} removes units and filters. Epochs before the end of "
+        "pruning are kept only if there are no others.",
+    )
+    quantize_aware: Literal["int8", "int4"] | QuantizeAwareOptions | None = Field(
+        default=None,
+        description="Trains a network that will be quantised with rounded weights and activations, through which "
+        "gradients pass as if nothing were rounded (Jacob et al. 2018, section 3). The kept weights are those that "
+        "the integers stand for. Epochs before rounding begins are kept only if there are no others.",
+    )
     checkpoint: CheckpointOptions = Field(
         default=CheckpointOptions(), description="When the state is written, to go on after a crash."
     )
     tensorboard: bool = Field(default=True, description="Write events/ for TensorBoard.")
+
+    @property
+    def rounding(self) -> QuantizeAwareOptions | None:
+        """How the network is rounded while it learns, if it is."""
+        given = self.quantize_aware
+        return QuantizeAwareOptions(weights=given) if isinstance(given, str) else given
 
     @field_validator("swa")
     @classmethod
@@ -701,19 +710,6 @@ class RuntimeOptions(Options):
         return self
 
 
-class EvaluateOptions(Options):
-    """How a trained model is measured."""
-
-    split: SplitName = Field(default="test", description="The rows to measure on.")
-    top_k: Annotated[int, Field(ge=2)] = Field(
-        default=5, description="k of top-k accuracy, where there are more classes."
-    )
-    gates: Mapping[str, Gate] = Field(
-        default={},
-        description="Limits on metrics, as {accuracy: '>= 0.9'}; a missed one ends with exit code 3.",
-    )
-
-
 Scalar = str | int | float | bool | None
 
 
@@ -756,6 +752,14 @@ class Recipe(Options):
     tune: TuneOptions | None = Field(
         default=None, description="Where and how `bmcli tune` searches for better values of this recipe."
     )
+    distill: DistillOptions | None = Field(
+        default=None, description="What `bmcli distill` has a student learn from which teachers."
+    )
+    taught: TaughtOptions | None = Field(
+        default=None,
+        description="What this very network learns from beside the labels: teachers that are trained already. "
+        "`bmcli distill` writes it into the recipe of a student.",
+    )
 
     @property
     def data_seed(self) -> int:
@@ -765,6 +769,19 @@ class Recipe(Options):
     def without_search(self) -> Recipe:
         """The same recipe without its `tune` section, which is another verb's."""
         return self.model_copy(update={"tune": None})
+
+    def of_training(self) -> Recipe:
+        """The same recipe without the sections of other verbs."""
+        return self.model_copy(update={"tune": None, "distill": None})
+
+    def kept(self) -> Recipe:
+        """The recipe of the network that a training leaves: an ordinary one, narrower where channels were pruned."""
+        pruning = self.train.prune
+        model = self.model
+        if isinstance(pruning, ChannelPruning):
+            model = model.model_copy(update=pruning.left(model))
+        train = self.train.model_copy(update={"prune": None, "quantize_aware": None})
+        return self.model_copy(update={"model": model, "train": train})
 
     def search_objectives(self) -> tuple[str, ...]:
         """What `tune` compares candidates by, the first leading; `auto` is what selects an epoch, if it can be."""
@@ -824,6 +841,16 @@ class Recipe(Options):
                 )
         return value
 
+    @field_validator("train")
+    @classmethod
+    def _the_network_can_be_pruned(cls, value: TrainOptions, info: ValidationInfo) -> TrainOptions:
+        model = info.data.get("model")
+        problem = None if model is None else problem_with_model(value.prune, model)
+        if problem is not None:
+            loc, message, suggestion = problem
+            raise fault_at(("prune", *loc), message, suggestion)
+        return value
+
     @field_validator("objective")
     @classmethod
     def _objectives_fit_targets(cls, value: Any, info: ValidationInfo) -> Any:
@@ -842,4 +869,15 @@ class Recipe(Options):
                     f"{objective.kind} cannot learn target '{name}' of kind {targets[name].kind}.",
                     f"It learns targets of kind {' or '.join(learns)}.",
                 )
+        return value
+
+    @field_validator("distill", "taught")
+    @classmethod
+    def _teaches_its_targets(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is None or "data" not in info.data or "objective" not in info.data:
+            return value
+        chosen = objectives_by_target(info.data["objective"], info.data["data"].targets_by_name())
+        problem = problem_of_targets(value, {name: options.kind for name, options in chosen.items()})
+        if problem is not None:
+            raise fault_at(*problem)
         return value

@@ -87,3 +87,22 @@ def built(recipe: Recipe, spec: DataSpec, train_targets: Mapping[str, np.ndarray
     if placement.replicas > 1:
         strategy.draw_apart(network.model)
     return network
+
+
+def trained(
+    recipe: Recipe, spec: DataSpec, targets: Mapping[str, np.ndarray], model: Path, placement: Placement
+) -> Network:
+    """The network that a training of the recipe left, with its weights.
+
+    Args:
+        targets: Encoded rows, which decide weights of losses alone.
+        model: Where the run keeps it.
+
+    Raises:
+        BmcliError: The file is damaged, or not of this recipe.
+    """
+    network = built(recipe.kept(), spec, targets, placement)
+    from bmcli.training import network as networks
+
+    networks.load(model, network)
+    return network

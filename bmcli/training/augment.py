@@ -145,7 +145,7 @@ class Augment:
                 others = gather(data, tf.gather(rows, partners))
                 others["inputs"] = self._changed(others["inputs"], partners, size, step)
             values, share = self._mixed(values, others["inputs"], places, size, step)
-            found |= {"others": {name: others[name] for name in ("targets", "weights") if name in others}}
+            found |= {"others": {name: others[name] for name in ("targets", "weights", "labelled") if name in others}}
             found["share"] = share
         closed = {name: each.closed(values[name]) for name, each in self.inputs.items()}
         return {**found, "inputs": {**found["inputs"], **closed}}

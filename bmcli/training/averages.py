@@ -22,6 +22,11 @@ class Average:
         """Everything that decides how averaging goes on, in a fixed order."""
         return list(self.averages)
 
+    @property
+    def copies(self) -> list[list[Any]]:
+        """What there is of each weight, in lists of the weights' order."""
+        return [self.averages]
+
     def before_step(self) -> Any:
         """What `after_step` has to know of the time before a step, inside the compiled step."""
 
@@ -129,6 +134,10 @@ class ScheduleFree(Average):
     @property
     def variables(self) -> list[Any]:
         return [*self.averages, *self.base, self.total]
+
+    @property
+    def copies(self) -> list[list[Any]]:
+        return [self.averages, self.base]
 
     def before_step(self) -> _Noted:
         rate = tf.cast(keras.ops.convert_to_tensor(self.optimizer.learning_rate), tf.float64)

@@ -31,7 +31,7 @@ class Block:
     """Some batches, ready for a call of the compiled steps.
 
     Args:
-        data: Arrays of `inputs`, `targets` and perhaps `weights` on this worker's devices.
+        data: Arrays of `inputs`, `targets` and perhaps `weights`, `labelled` and `teacher` on this worker's devices.
         rows: Where in `data` each example lies, batch after batch, `(examples,)`; of other workers' examples nothing
             that is used.
         first: The first batch of this call in `rows`.
@@ -187,7 +187,10 @@ def batches(feed: Feed, batch: int) -> Iterator[tuple[Block, bool]]:
 
 def _arrays(split: Split) -> dict[str, Any]:
     arrays: dict[str, Any] = {"inputs": dict(split.inputs), "targets": dict(split.targets)}
-    return arrays if split.weights is None else {**arrays, "weights": split.weights}
+    if split.teacher:
+        arrays["teacher"] = {name: dict(values) for name, values in split.teacher.items()}
+    beside = {"weights": split.weights, "labelled": split.labelled}
+    return arrays | {name: array for name, array in beside.items() if array is not None}
 
 
 def _taken(array: np.ndarray, rows: np.ndarray, room: int) -> np.ndarray:

@@ -15,12 +15,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bmcli import parts
+from bmcli import parts, training
 from bmcli.errors import BmcliError, Interrupted, RunFailed
+from bmcli.recipe.compression import ChannelPruning
 from bmcli.recipe.schema import MOMENTUM, Recipe, TrainOptions, WarmUp
 from bmcli.runs import Run
 from bmcli.specs import Prepared
-from bmcli.training import augment, batch, checkpoint, compiled, jit, optimizers, rates
+from bmcli.training import augment, batch, checkpoint, compiled, jit, narrowing, optimizers, pruning, rates, rounding
 from bmcli.training import feed as feeds
 from bmcli.training.averages import Average, EpochMean, MovingAverage, ScheduleFree
 from bmcli.training.callbacks import Callbacks, Directions, require_direction
@@ -33,6 +34,7 @@ from bmcli.training.step import (
     NO_STEP,
     PLAIN,
     Compilation,
+    Lesson,
     Pass,
     Steps,
 )
@@ -105,14 +107,17 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a training ended. The network holds the selected weights.
+    """How a training ended.
 
     Args:
+        network: What is kept: the network with the selected weights, or that which pruning and quantisation-aware
+            training leave of it.
         metrics: Of the selected epoch, e.g. `{"validation/accuracy": 0.98}`.
         diverged: What became infinite or NaN and where, or None.
         examples_per_second: Of training alone.
     """
 
+    network: Network
     epochs: int
     steps: int
     selected_epoch: int | None
@@ -134,6 +139,7 @@ class Trainer:
         run: Where to write; None for a worker that has nothing to write.
         cache: Where measurements of this machine are remembered.
         profile: Write a trace of some seconds of training for TensorBoard.
+        lesson: What is learned from; by default the labels.
     """
 
     def __init__(
@@ -145,18 +151,20 @@ class Trainer:
         run: Run | None,
         cache: Path,
         profile: bool = False,
+        lesson: Lesson | None = None,
     ) -> None:
         train = recipe.train
-        self.recipe, self.network, self.placement = recipe, network, placement
+        self.lesson = lesson or Lesson(network)
+        self.recipe, self.network, self.placement, self._prepared = recipe, network, placement, prepared
         self.run, self._cache = run, cache
         self._kept = run if placement.chief else None  # what this worker writes
         self.augment = augment.build(recipe, prepared.spec)
         mixes = self.augment is not None and self.augment.mixes
         self.feed = feeds.make(prepared.split("train"), recipe.runtime, placement, whole=mixes)
         self.orders = Orders(recipe, prepared)
-        self.meters = Meters(network, recipe.metrics(), placement)
+        self.meters = Meters(network, recipe.metrics(), placement, self.lesson.terms)
         self.validation = _validation(network, prepared, recipe, placement)
-        self.directions = _directions(self.meters, self.validation is not None)
+        self.directions = _directions(self.meters, self.validation)
         self.select = _known_metric(train.select.metric, self.directions, "train.select.metric")
         require_direction(self.select, self.directions, "train.select.metric")
         if train.stop.metric is not None:
@@ -167,15 +175,22 @@ class Trainer:
                 path="train.stop.overfit", suggestion="Give data.split a share for validation.",
             )  # fmt: skip
         self.parts = train.gradient_accumulation
+        if self.lesson.compares and self.parts > 1:
+            raise BmcliError(
+                "a loss compares the examples of a batch with each other, so that it has to be computed at once.",
+                path="train.gradient_accumulation", suggestion="Leave it out.",
+            )  # fmt: skip
         self.batch = self._batch_size(cache)
         self.rates = optimizers.layer_rates(
             train.layer_rates, [variable.path for variable in network.model.trainable_variables]
         )
         self._find_rate()
         self.steps_per_epoch = math.ceil(self.feed.count / self.batch)
+        self.lesson.steps_per_epoch = self.steps_per_epoch
         self.steps_in_all = min(train.epochs * self.steps_per_epoch, train.stop.steps or 2**62)
         self.optimizer = self._built_optimizer(self.steps_in_all)
         self.average = self._made_average()
+        self.masks, self.rounding = self._made_masks(), self._made_rounding()
         # An exponential average follows the weights closely, so that their moving statistics do for it.
         estimates = train.swa is not None or train.schedule_free
         self._estimation = Estimation(network.model, self.feed, self.batch, placement) if estimates else None
@@ -199,7 +214,10 @@ class Trainer:
         trial, way = self._built_optimizer(10**6), Compilation(self.recipe.runtime.jit is True)
 
         def make(size: int) -> Steps:
-            return Steps(self.network, trial, self.meters, self.placement, size, way, self.parts, augment=self.augment)
+            return Steps(
+                self.network, trial, self.meters, self.placement, size, way, self.parts, augment=self.augment,
+                lesson=self.lesson,
+            )  # fmt: skip
 
         return batch.choose(make, self.feed, self.order_of(0), cache)
 
@@ -211,7 +229,7 @@ class Trainer:
         trial = self._built_optimizer(10**6, plain)
         steps = Steps(
             self.network, trial, self.meters, self.placement, self.batch, PLAIN, self.parts, None, self.rates,
-            self.augment,
+            self.augment, self.lesson,
         )  # fmt: skip
         found = optimizers.with_rate(self.recipe.train, rates.find(steps, self.feed, self.order_of(0)))
         self.recipe = self.recipe.model_copy(update={"train": found})
@@ -220,11 +238,15 @@ class Trainer:
         with self.placement.strategy.scope():
             train = options or self.recipe.train
             optimizer = _refusable("train.optimizer", lambda: optimizers.build(train, steps))
-            optimizer.build(self.network.model.trainable_variables)
+            optimizer.build(self._weights())
         return optimizer
 
+    def _weights(self) -> list[Any]:
+        """What is learned: the weights of the network, then those of the lesson's helpers."""
+        return [*self.network.model.trainable_variables, *self.lesson.helpers]
+
     def _made_average(self) -> Average | None:
-        train, weights = self.recipe.train, self.network.model.trainable_variables
+        train, weights = self.recipe.train, self._weights()
         with self.placement.strategy.scope():
             if train.ema is not None:
                 return MovingAverage(weights, train.ema)
@@ -238,6 +260,27 @@ class Trainer:
             epochs = math.ceil(self.steps_in_all / self.steps_per_epoch)
             return EpochMean(weights, math.floor(round(train.swa.start * epochs, 6)) + 1)
 
+    def _made_masks(self) -> pruning.Masks | None:
+        options = self.recipe.train.prune
+        if options is None:
+            return None
+        kept = self._plain().model if isinstance(options, ChannelPruning) else None
+        with self.placement.strategy.scope():
+            return pruning.build(options, self.network.model, kept, self.steps_in_all)
+
+    def _made_rounding(self) -> rounding.Rounding | None:
+        options = self.recipe.train.rounding
+        if options is None:
+            return None
+        first = round(options.start * self.steps_in_all)
+        with self.placement.strategy.scope():
+            return rounding.Rounding(self.network.model, options, first, self.optimizer.iterations)
+
+    def _plain(self) -> Network:
+        """A new network of what this training leaves."""
+        targets = self._prepared.split("train").targets
+        return training.built(self.recipe.kept(), self._prepared.spec, targets, self.placement)
+
     def _compiled(self, cache: Path) -> Steps:
         def make(way: Compilation) -> Steps:
             return self.steps_of(self.batch, way)
@@ -249,7 +292,15 @@ class Trainer:
         runtime, stop, model = self.recipe.runtime, self.recipe.train.stop, self.recipe.model
         if runtime.jit is False:
             return [PLAIN]
-        if runtime.jit == "auto" and self.placement.on_cpu and parts.load("models", model.kind).convolves(model):
+        if self.lesson.compares and self.placement.replicas > 1:
+            if runtime.jit is True:
+                raise BmcliError(
+                    "a loss compares examples of several replicas, whose exchange XLA cannot hold.",
+                    path="runtime.jit", suggestion="Leave it out.",
+                )  # fmt: skip
+            return [PLAIN]
+        convolves = self.lesson.convolves or parts.load("models", model.kind).convolves(model)
+        if runtime.jit == "auto" and self.placement.on_cpu and convolves:
             return [PLAIN]  # XLA's convolutions are always slower there
         plain = [PLAIN] if runtime.jit == "auto" else []
         alone = self.placement.replicas == 1 and self.parts == 1
@@ -268,7 +319,7 @@ class Trainer:
         """Compiled steps of this training with another batch, or compiled in another way."""
         return Steps(
             self.network, self.optimizer, self.meters, self.placement, batch, compilation, self.parts, self.average,
-            self.rates, self.augment,
+            self.rates, self.augment, self.lesson, self.masks, self.rounding,
         )  # fmt: skip
 
     def order_of(self, epoch: int) -> tf.Tensor:
@@ -325,6 +376,7 @@ class Trainer:
             and self._kept is not None
             and self.placement.workers == 1
             and (2 * self.parts <= self.batch)
+            and not self.lesson.compares
         )
 
     def _need_less_memory(self, watch: Watcher) -> None:
@@ -483,7 +535,8 @@ class Trainer:
         progress.overfitted = progress.overfitted + 1 if _overfits(row, progress.last) else 0
         progress.last = row
         if selected:
-            progress.best, progress.selected_epoch, progress.row = row.get(self.select), progress.epoch, row
+            progress.best = row.get(self.select) if self._is_formed else None
+            progress.selected_epoch, progress.row = progress.epoch, row
             self.selected = kept
         if self._kept:
             self._kept.append_row(row)
@@ -519,9 +572,15 @@ class Trainer:
         row["seconds"] = round(progress.train_s, 3)
         return {name: value if math.isfinite(value) else None for name, value in row.items()}
 
+    @property
+    def _is_formed(self) -> bool:
+        """Whether all is pruned and rounded that will be, so that epochs can be compared with later ones."""
+        pruned = self.masks is None or self.progress.step >= self.masks.span.last
+        return pruned and (self.rounding is None or self.progress.step > self.rounding.first)
+
     def _improves(self, row: Mapping[str, Any]) -> bool:
         """Whether an epoch is the best so far; counts the epochs waited for one that is better by `min_delta`."""
-        if self.select == "last":
+        if self.select == "last" or not self._is_formed:
             return True
         value, best = row[self.select], self.progress.best
         if value is None:
@@ -532,6 +591,9 @@ class Trainer:
         return gain > 0
 
     def _stop_reason(self, row: Mapping[str, Any]) -> str | None:
+        return (self._word_of_metrics(row) if self._is_formed else None) or self._word_of_budget()
+
+    def _word_of_metrics(self, row: Mapping[str, Any]) -> str | None:
         stop, progress = self.recipe.train.stop, self.progress
         if stop.patience is not None and progress.waited >= stop.patience:
             return "patience"
@@ -542,6 +604,10 @@ class Trainer:
             (stop.above is not None and value >= stop.above) or (stop.below is not None and value <= stop.below)
         ):
             return "metric"
+        return None
+
+    def _word_of_budget(self) -> str | None:
+        progress = self.progress
         if progress.epoch >= self.recipe.train.epochs:
             return "epochs"
         if progress.step >= self.steps_in_all:
@@ -565,6 +631,7 @@ class Trainer:
             for weight, value in zip(self.network.model.weights, self.selected, strict=True):
                 weight.assign(value)
         return Outcome(
+            network=self._left(),
             epochs=progress.epoch,
             steps=progress.step,
             selected_epoch=progress.selected_epoch,
@@ -574,6 +641,20 @@ class Trainer:
             train_s=progress.train_s,
             examples_per_second=progress.examples / progress.train_s if progress.train_s else 0.0,
         )
+
+    def _left(self) -> Network:
+        """The network that is kept of the trained one."""
+        train = self.recipe.train
+        if not isinstance(train.prune, ChannelPruning) and train.rounding is None:
+            return self.network
+        kept = self._plain()
+        if isinstance(train.prune, ChannelPruning):
+            narrowing.copy(self.network.model, kept.model)
+        else:
+            kept.model.set_weights(self.network.model.get_weights())
+        if train.rounding is not None:
+            rounding.settle(kept.model, train.rounding.weights)
+        return kept
 
     def save(self) -> None:
         """Writes a checkpoint; weights that are not finite are never written."""
@@ -610,6 +691,7 @@ class Trainer:
         self.progress = Progress(**state.values["progress"])
         self._saved_at_s, self._saved_at_step = self.progress.train_s, self.progress.step
         self.callbacks.restore(state.values["callbacks"])
+        self.steps.catch_up()
         if self.progress.ended_by not in (None, "callback"):
             self.progress.ended_by = self._stop_reason(self.progress.last)
         return damaged
@@ -638,9 +720,11 @@ def _validation(network: Network, prepared: Prepared, recipe: Recipe, placement:
     return Pass(network, feed, min(EVALUATION_BATCH, feed.count), placement, meters)
 
 
-def _directions(meters: Meters, validates: bool) -> Directions:
-    splits = ("train", "validation") if validates else ("train",)
-    return {f"{split}/{name}": way for split in splits for name, way in meters.directions().items()}
+def _directions(meters: Meters, validation: Pass | None) -> Directions:
+    by_split = {"train": meters} if validation is None else {"train": meters, "validation": validation.meters}
+    return {
+        f"{split}/{name}": way for split, each in by_split.items() if each for name, way in each.directions().items()
+    }
 
 
 def _known_metric(metric: str, directions: Directions, path: str) -> str:

@@ -21,7 +21,8 @@ def key(steps: Steps, *more: Any) -> str:
     model = steps.network.model
     described = [strategy.describe(steps.placement), tf.__version__, keras.__version__, model.to_json(),
                  type(steps.optimizer).__name__, steps.batch, steps.parts, keras.config.dtype_policy().name,
-                 *([steps.augment.described] if steps.augment else []), *more]  # fmt: skip
+                 *([steps.augment.described] if steps.augment else []),
+                 *([steps.lesson.described] if steps.lesson.described else []), *more]  # fmt: skip
     return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
 

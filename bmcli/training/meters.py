@@ -22,9 +22,16 @@ class Meters:
 
     Args:
         extra: Keras metrics by target, beside the objective's own.
+        terms: Names of what the loss is made of: `soft` is told as `soft_loss`.
     """
 
-    def __init__(self, network: Network, extra: Mapping[str, Sequence[KerasObject]], placement: Placement) -> None:
+    def __init__(
+        self,
+        network: Network,
+        extra: Mapping[str, Sequence[KerasObject]],
+        placement: Placement,
+        terms: Sequence[str] = (),
+    ) -> None:
         self._placement = placement
         with placement.strategy.scope():
             self._loss = keras.metrics.Mean(name="loss")
@@ -34,12 +41,20 @@ class Meters:
                 for target, objective in network.objectives.items()
                 for name, metric in objective.metrics(tuple(extra.get(target, ()))).items()
             }
+            self._terms = {name: keras.metrics.Mean(name=f"{name}_loss") for name in terms}
         run = placement.strategy.run
         self._run_spread = tf.function(lambda: run(self._spread), autograph=False)
         self._run_take_up = tf.function(lambda state: run(self._take_up, args=(state,)), autograph=False)
 
     def update(
-        self, losses: Any, penalty: Any, targets: Mapping[str, Any], predictions: Mapping[str, Any], counts: Any = None
+        self,
+        losses: Any,
+        penalty: Any,
+        targets: Mapping[str, Any],
+        predictions: Mapping[str, Any],
+        counts: Any = None,
+        terms: Mapping[str, Any] | None = None,
+        labelled: Any = None,
     ) -> None:
         """Adds some examples.
 
@@ -47,8 +62,15 @@ class Meters:
             losses: Of each example, `(batch,)`, 0 for those that do not count.
             penalty: The network's own loss, which every example bears.
             counts: 1 or 0 for each example, or None if all count.
+            terms: What the losses are made of, by name.
+            labelled: Above 0 for each example whose targets are known, or None if all are.
         """
         self._loss.update_state(losses + penalty, sample_weight=counts)
+        for name, values in (terms or {}).items():
+            self._terms[name].update_state(values, sample_weight=counts)
+        if labelled is not None:
+            known = tf.cast(labelled > 0, tf.float32)
+            counts = known if counts is None else known * counts
         for (target, _), metric in self._metrics.items():
             metric.update(targets[target], predictions[target], counts)
 
@@ -57,6 +79,7 @@ class Meters:
         return {
             "loss": float(self._loss.result()),
             **{name: float(tf.reduce_mean(v)) for name, v in values.items()},
+            **{f"{name}_loss": float(term.result()) for name, term in self._terms.items()},
         }
 
     def loss(self) -> float:
@@ -67,14 +90,17 @@ class Meters:
         self._loss.reset_state()
         for metric in self._metrics.values():
             metric.keras_metric.reset_state()
+        for term in self._terms.values():
+            term.reset_state()
 
     def directions(self) -> dict[str, Direction | None]:
         """Which way is better, by name; None where neither is."""
-        return {"loss": "min", **{name: metric.direction for (_, name), metric in self._metrics.items()}}
+        own: dict[str, Direction | None] = {name: metric.direction for (_, name), metric in self._metrics.items()}
+        return {"loss": "min", **own, **{f"{name}_loss": "min" for name in self._terms}}
 
     @property
     def variables(self) -> list[Any]:
-        metrics = [self._loss, *(metric.keras_metric for metric in self._metrics.values())]
+        metrics = [self._loss, *(metric.keras_metric for metric in self._metrics.values()), *self._terms.values()]
         return [variable for metric in metrics for variable in metric.variables]
 
     def state(self) -> list[np.ndarray]:

@@ -40,15 +40,28 @@ def assemble(recipe: Recipe, spec: DataSpec, train_targets: Mapping[str, np.ndar
     """
     chosen = recipe.objectives()
     kinds = {name: parts.load("objectives", options.kind) for name, options in chosen.items()}
-    heads = {name: kind.width(chosen[name], spec.target(name)) for name, kind in kinds.items()}
     objectives = {
         name: kind.build(chosen[name], spec.target(name), train_targets[name]) for name, kind in kinds.items()
     }
-    family = parts.load("models", recipe.model.kind)
-    model = family.build(recipe.model, spec, heads)
+    model = model_of(recipe, spec)
     if not model.trainable_variables:
         raise BmcliError("no layer has weights to train.", path="model", suggestion="Add one, as {kind: dense, ...}.")
     return Network(model, objectives)
+
+
+def model_of(recipe: Recipe, spec: DataSpec) -> keras.Model:
+    """The recipe's model from encoded inputs to the outputs of each target.
+
+    Raises:
+        BmcliError: As `assemble` does.
+    """
+    chosen = recipe.objectives()
+    heads = {
+        name: parts.load("objectives", options.kind).width(options, spec.target(name))
+        for name, options in chosen.items()
+    }
+    model: keras.Model = parts.load("models", recipe.model.kind).build(recipe.model, spec, heads)
+    return model
 
 
 def serving_model(network: Network, spec: DataSpec) -> keras.Model:
@@ -73,15 +86,36 @@ def load(path: Path, network: Network) -> None:
     Raises:
         BmcliError: The file is damaged, too large, or not of this network.
     """
+    load_weights(path, network.model)
+
+
+def load_weights(path: Path, model: keras.Model) -> None:
+    """The same of a model without objectives."""
     _inspect(path)
     layers.register()  # Keras finds a layer of ours only then
     try:
         with models.columns_as_keys():
             saved = keras.saving.load_model(path, compile=False, safe_mode=True)
-        network.model.set_weights(saved.get_layer(network.model.name).get_weights())
+        model.set_weights(saved.get_layer(model.name).get_weights())
     except Exception as error:  # a damaged file makes Keras raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BmcliError(f"{path}: not the model of this run ({reason}).") from None
+
+
+def load_served(path: Path) -> keras.Model:
+    """A saved model from raw inputs to predictions, whoever made it.
+
+    Raises:
+        BmcliError: The file is damaged, too large, or would run code of its own.
+    """
+    _inspect(path)
+    layers.register()
+    try:
+        with models.columns_as_keys():
+            return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # as above
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BmcliError(f"{path}: cannot be loaded ({reason}).") from None
 
 
 def _inspect(path: Path) -> None:

@@ -15,6 +15,7 @@ from bmcli.errors import BmcliError, Fault
 from bmcli.layers.keras_objects import make
 from bmcli.recipe.check import dotted
 from bmcli.recipe.fields import KerasObject
+from bmcli.recipe.nodes import Steps
 from bmcli.recipe.schema import MOMENTUM, TrainOptions, WarmUp
 
 
@@ -95,19 +96,32 @@ def layer_rates(factors: Mapping[str, float], weights: Sequence[str]) -> dict[in
     Raises:
         BmcliError: A pattern fits no weight.
     """
+    found = by_pattern(factors, weights, ("train", "layer_rates"))
+    return {place: factor for place, factor in found.items() if factor != 1}
+
+
+def by_pattern(values: Mapping[str, float], weights: Sequence[str], loc: Steps) -> dict[int, float]:
+    """Values by the places of the weights whose names fit a pattern; the last pattern that fits decides.
+
+    Args:
+        loc: Where the recipe has the patterns.
+
+    Raises:
+        BmcliError: A pattern fits no weight.
+    """
     faults = [
         Fault(
             f"no weight is called '{pattern}'.",
-            path=dotted(("train", "layer_rates", pattern)),
+            path=dotted((*loc, pattern)),
             suggestion=parts.did_you_mean(pattern, weights),
         )
-        for pattern in factors
+        for pattern in values
         if not any(fnmatchcase(name, pattern) for name in weights)
     ]
     if faults:
         raise BmcliError(*faults)
     fitting = {
-        place: [factor for pattern, factor in factors.items() if fnmatchcase(name, pattern)]
+        place: [value for pattern, value in values.items() if fnmatchcase(name, pattern)]
         for place, name in enumerate(weights)
     }
-    return {place: found[-1] for place, found in fitting.items() if found and found[-1] != 1}
+    return {place: found[-1] for place, found in fitting.items() if found}

@@ -49,11 +49,19 @@ class Session:
         Raises:
             BmcliError: The network, or how it is to be trained, does not fit the data.
         """
-        targets = self.prepared.split("train").targets
-        network = training.built(self.loaded.recipe, self.prepared.spec, targets, self.placement)
-        from bmcli.training.loop import Trainer  # after the start, which keeps TensorFlow quiet
+        recipe, prepared = self.loaded.recipe, self.prepared
+        school = None
+        if recipe.taught is not None:
+            from bmcli.training.school import School  # after the start, which keeps TensorFlow quiet
 
-        return Trainer(self.loaded.recipe, network, self.prepared, self.placement, run, self.cache, profile)
+            school = School.opened(recipe, recipe.taught, prepared, self.placement, self.cache)
+        network = training.built(recipe, prepared.spec, prepared.split("train").targets, self.placement)
+        from bmcli.training.loop import Trainer  # as above
+
+        if school is None:
+            return Trainer(recipe, network, prepared, self.placement, run, self.cache, profile)
+        lesson = school.lesson(network)
+        return Trainer(recipe, network, school.known.prepared, self.placement, run, self.cache, profile, lesson)
 
     def describe(self, trainer: Trainer, run: Run) -> None:
         """Writes every file of a run that is known before the first step."""
@@ -85,7 +93,7 @@ class Session:
         if trainer.parts != recipe.train.gradient_accumulation:
             found["train.gradient_accumulation"] = trainer.parts
         data = resolved(recipe.data, recipe.targets(), self.prepared.spec)
-        resolved_recipe = recipe.without_search().spelled_out().model_copy(update={"data": data})
+        resolved_recipe = recipe.of_training().spelled_out().model_copy(update={"data": data})
         disk.write_atomically(run.lock, render(resolved_recipe, self.loaded.tree, found).encode())
 
 

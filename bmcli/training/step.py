@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,6 +17,8 @@ from bmcli.training.averages import Average
 from bmcli.training.feed import Block, Feed, batches, gather, part
 from bmcli.training.meters import Meters
 from bmcli.training.network import Network
+from bmcli.training.pruning import Masks
+from bmcli.training.rounding import Rounding
 from bmcli.training.strategy import Placement
 
 NO_STEP = -1
@@ -40,7 +43,78 @@ def _losses(network: Network, examples: Arrays, outputs: Mapping[str, Any]) -> A
     total = tf.add_n(
         [objective.weight * objective.loss(targets[n], outputs[n]) for n, objective in network.objectives.items()]
     )
+    if "labelled" in examples:
+        total = total * examples["labelled"]
     return total * examples["weights"] if "weights" in examples else total
+
+
+def example_weights(examples: Arrays, like: Any) -> Any:
+    """How much each example counts, `(batch,)`; of mixed ones by their shares of the mixture.
+
+    Args:
+        like: Any numbers of the examples, `(batch,)`.
+    """
+    own = examples["weights"] if "weights" in examples else tf.ones_like(like)
+    if "others" not in examples or "weights" not in examples:
+        return own
+    return examples["share"] * own + (1.0 - examples["share"]) * examples["others"]["weights"]
+
+
+class Judged(NamedTuple):
+    """What a step found of some examples.
+
+    Args:
+        outputs: Of the network, by target.
+        losses: Of each example, `(batch,)`, its weight included.
+        terms: What the losses are made of, each `(batch,)` with the weights of examples, by name; empty if one alone.
+    """
+
+    outputs: Mapping[str, Any]
+    losses: Any
+    terms: Mapping[str, Any]
+
+
+class Lesson:
+    """What a network learns from: the labels, by its objectives.
+
+    Args:
+        network: What learns.
+    """
+
+    terms: tuple[str, ...] = ()
+    """Names of what the loss is made of, if it is of several things."""
+    compares = False
+    """Whether examples of a batch are compared with each other, so that it has to be computed at once."""
+    convolves = False
+    """Whether it has convolutions of its own in each step."""
+    steps_per_epoch = 1
+    described: Any = None
+    """What decides how fast a step is, beside the network."""
+    words = ""
+    """What a user may want to know of it, in a sentence."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+
+    @property
+    def helpers(self) -> list[Any]:
+        """Weights that are learned beside those of the network, and then dropped."""
+        return []
+
+    def completed(self, examples: Arrays) -> Arrays:
+        """The examples with what is known of them beside the labels."""
+        return examples
+
+    def judge(self, examples: Arrays, counts: Any, size: int, step: Any) -> Judged:
+        """Outputs and losses of some examples of a batch, in training.
+
+        Args:
+            counts: 1 for each example that counts and 0 for others, or None if all do.
+            size: Examples of the whole batch.
+            step: Optimizer steps done.
+        """
+        outputs = self.network.model(examples["inputs"], training=True)
+        return Judged(outputs, losses(self.network, examples, outputs), {})
 
 
 def penalty(network: Network) -> Any:
@@ -73,7 +147,7 @@ def some_batches(rows: Any, number: Any, batch: int, count: int = 1) -> Any:
 
 
 def batch_or_rest(rows: Any, number: Any, batch: int) -> Any:
-    """The rows of a batch of an order, `(examples,)`; how many is known only when it runs, for the last may be ragged."""
+    """The rows of a batch of an order, `(examples,)`; how many shows only when it runs, for the last may be ragged."""
     return rows[number * batch : (number + 1) * batch]
 
 
@@ -115,6 +189,9 @@ class Steps:
         average: Averages of the trainable weights.
         rates: Factors of the learning rate of some of the trainable weights, by their places among them.
         augment: What changes the examples, outside of what XLA compiles.
+        lesson: What is learned from; by default the labels.
+        masks: What is pruned.
+        rounding: What rounds weights and activations of the network.
     """
 
     def __init__(
@@ -129,11 +206,16 @@ class Steps:
         average: Average | None = None,
         rates: Mapping[int, float] | None = None,
         augment: Augment | None = None,
+        lesson: Lesson | None = None,
+        masks: Masks | None = None,
+        rounding: Rounding | None = None,
     ) -> None:
         self.network, self.optimizer, self.meters, self.placement = network, optimizer, meters, placement
         self.batch, self.compilation, self.parts, self.average = batch, compilation, parts, average
         self.rates, self.augment = dict(rates or {}), augment
-        self.statistics = moving_statistics(network.model)
+        self.lesson = lesson or Lesson(network)
+        self.masks, self.rounding = masks, rounding
+        self.statistics = [*moving_statistics(network.model), *(rounding.ranges if rounding else [])]
         self._alone = placement.replicas == 1 and parts == 1
         # What is not compiled for one shape takes the ragged last batch as it comes, and is traced but once.
         self._any_size = self._alone and not compilation.jit and augment is None and placement.kind != "tpu"
@@ -172,7 +254,15 @@ class Steps:
     def variables(self) -> list[Any]:
         """Everything that decides how training goes on and is the same on every replica, in a fixed order."""
         average = self.average.variables if self.average else []
-        return [*self.network.model.variables, *self.optimizer.variables, *average]
+        masks = self.masks.variables if self.masks else []
+        ranges = self.rounding.ranges if self.rounding else []
+        learned = [*self.network.model.variables, *self.lesson.helpers]
+        return [*learned, *self.optimizer.variables, *average, *masks, *ranges]
+
+    @property
+    def weights(self) -> list[Any]:
+        """What gradients are applied to: the weights of the network, then those of helpers."""
+        return [*self.network.model.trainable_variables, *self.lesson.helpers]
 
     def snapshot(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """The state of the variables, and of the meters on each replica."""
@@ -276,16 +366,16 @@ class Steps:
             size: Examples of the whole batch.
             parts: How many parts this replica's share of the batch is computed in.
         """
-        model = self.network.model
-        with tf.GradientTape() as tape:
-            outputs = model(examples["inputs"], training=True)
-            each = losses(self.network, examples, outputs)
-            each = each if counts is None else each * counts
+        examples = self.lesson.completed(examples)
+        with tf.GradientTape() as tape, self.rounding.observing() if self.rounding else nullcontext():
+            judged = self.lesson.judge(examples, counts, size, self.optimizer.iterations.value)
+            each = judged.losses if counts is None else judged.losses * counts
             own = penalty(self.network)
             loss = tf.reduce_sum(each) / size + own / (self.placement.replicas * parts)
             scaled = self.optimizer.scale_loss(loss)
-        self.meters.update(each, own, examples["targets"], self.network.predict(outputs), counts)
-        return tape.gradient(scaled, model.trainable_variables), loss
+        predictions = self.network.predict(judged.outputs)
+        self.meters.update(each, own, examples["targets"], predictions, counts, judged.terms, examples.get("labelled"))
+        return tape.gradient(scaled, self.weights), loss
 
     def _over_parts(
         self, gradients: Callable[..., Any], taken: Callable[[Any], Arrays], places: Any, counts: Any, size: int
@@ -307,7 +397,7 @@ class Steps:
             counted = None if counts is None else tf.ensure_shape(counts[start : start + length], (length,))
             return gradients(taken(chosen), counted, size, parts)
 
-        weights = self.network.model.trainable_variables
+        weights = self.weights
         total = [tf.zeros(weight.shape) for weight in weights]
         loss = tf.zeros(())
         has_gradient = [True] * len(weights)
@@ -324,7 +414,7 @@ class Steps:
         return [gradient if has else None for gradient, has in zip(total, has_gradient, strict=True)], loss
 
     def _reduced(self, gradients: Sequence[Any], loss: Any) -> tuple[list[Any], Any]:
-        """Sums over the replicas; the moving statistics of batch normalisation become their means."""
+        """Sums over the replicas; moving statistics become their means."""
         context = tf.distribute.get_replica_context()
         if self.placement.replicas == 1:
             return list(gradients), loss
@@ -337,16 +427,30 @@ class Steps:
         return [None if gradient is None else next(found) for gradient in gradients], summed[-1]
 
     def _apply(self, gradients: Sequence[Any], loss: Any) -> Any:
-        weights = self.network.model.trainable_variables
+        weights = self.weights
         before = {place: tf.identity(weights[place].value) for place in self.rates}
         noted = None if self.average is None else self.average.before_step()
+        if self.masks is not None:
+            gradients = self.masks.gradients(gradients)
         self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
         # The change is scaled and not the gradient, whose size means nothing to Adam and its like.
         for place, value in before.items():
             weights[place].assign(value + self.rates[place] * (weights[place].value - value))
         if self.average is not None:
             self.average.after_step(self.optimizer.iterations, noted)
+        if self.masks is not None:
+            self.masks.after_step(self.optimizer.iterations.value, self._copies)
         return loss
+
+    @property
+    def _copies(self) -> list[list[Any]]:
+        return self.average.copies if self.average else []
+
+    def catch_up(self) -> None:
+        """Prunes what is due by now, where the span of pruning has moved."""
+        if self.masks is not None:
+            step = int(self.optimizer.iterations.numpy())
+            self.placement.strategy.run(lambda: self.masks.catch_up(tf.constant(step), self._copies))
 
 
 def share(rows: Any, replicas: int) -> tuple[Any, Any]:
@@ -367,6 +471,25 @@ def share(rows: Any, replicas: int) -> tuple[Any, Any]:
     each = -(-size // replicas)
     places = number * each + tf.range(each)
     return tf.gather(rows, tf.minimum(places, size - 1)), tf.cast(places < size, tf.float32)
+
+
+def whole(value: Any, counts: Any, size: int, replicas: int) -> Any:
+    """What all replicas have of their shares of a batch, in the order of the batch, `(batch, ...)`.
+
+    Args:
+        value: Of this replica's share, `(examples, ...)`.
+        counts: As `share` gives them.
+        size: Examples of the whole batch.
+    """
+    if replicas == 1:
+        return value
+    # Each replica puts its rows into their places among zeros; the sum has them all.
+    places, _ = share(tf.range(size), replicas)
+    if counts is not None:
+        value = tf.where(tf.reshape(counts > 0, [-1] + [1] * (len(value.shape) - 1)), value, 0)
+    spread = tf.scatter_nd(places[:, None], value, tf.stack([size, *value.shape[1:]]))
+    summed = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, spread)
+    return tf.ensure_shape(summed, (size, *value.shape[1:]))
 
 
 class Pass:
@@ -431,20 +554,7 @@ class Pass:
         predicted = self.network.predict(self.network.model(gather(data, mine)["inputs"], training=False))
         if self.placement.replicas == 1:
             return predicted
-        # Each replica puts its rows into their places among zeros; the sum has them all.
-        context = tf.distribute.get_replica_context()
-        places, _ = share(tf.range(size), self.placement.replicas)
-
-        def whole(value: Any) -> Any:
-            value = (
-                value
-                if counts is None
-                else tf.where(tf.reshape(counts > 0, [-1] + [1] * (len(value.shape) - 1)), value, 0)
-            )
-            spread = tf.scatter_nd(places[:, None], value, tf.stack([size, *value.shape[1:]]))
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, spread)
-
-        return {name: whole(value) for name, value in predicted.items()}
+        return {name: whole(value, counts, size, self.placement.replicas) for name, value in predicted.items()}
 
 
 def _added(total: Sequence[Any], found: Sequence[Any]) -> list[Any]:

@@ -95,7 +95,7 @@ def _result(study: Study, task: Task, run: Run, cache: Path) -> Result:
     if task.keeps_model:
         from bmcli.training import network as networks
 
-        networks.save(trainer.network, session.prepared.spec, run.model)
+        networks.save(outcome.network, session.prepared.spec, run.model)
     elif not _can_go_on(task, trainer):
         study.drop_state(task.name)
     run.set_status(
@@ -175,7 +175,7 @@ def _best(scores: Sequence[float | None]) -> float | None:
 def _measured(
     task: Task, run: Run, session: Session, trainer: Trainer, outcome: Outcome, objectives: Sequence[Objective]
 ) -> Result:
-    found = {objective.name: _value(objective.name, session, trainer, outcome) for objective in objectives}
+    found = {objective.name: _value(objective.name, session, outcome) for objective in objectives}
     judged = judged_by(objectives)
     result = Result(task.name, "done", found, curve(run, judged), dict(outcome.metrics), outcome.epochs)
     return result if outcome.ended_by != HOPELESS else replace(result, state="stopped", reason=_hopeless(task, result))
@@ -193,13 +193,13 @@ def _can_go_on(task: Task, trainer: Trainer) -> bool:
     return task.until is not None and task.until < trainer.recipe.train.epochs
 
 
-def _value(name: str, session: Session, trainer: Trainer, outcome: Outcome) -> float:
+def _value(name: str, session: Session, outcome: Outcome) -> float:
     """What a trained network measures of an objective.
 
     Raises:
         RunFailed: It was never a finite number.
     """
-    model = trainer.network.model
+    model = outcome.network.model
     if name == "parameters":
         return float(model.count_params())
     if name == "size":
@@ -207,7 +207,7 @@ def _value(name: str, session: Session, trainer: Trainer, outcome: Outcome) -> f
     if name == "latency":
         from bmcli.training.predict import latency_s
 
-        return latency_s(trainer.network, session.prepared.split("train"))
+        return latency_s(outcome.network, session.prepared.split("train"))
     if name not in outcome.metrics:
         raise RunFailed(f"{name} was not a finite number after any epoch.")
     return outcome.metrics[name]

@@ -150,9 +150,10 @@ def test_every_named_metric_has_a_value_or_a_reason(predicted: Predicted) -> Non
 
 @settings(deadline=None, max_examples=50)
 @given(anything)
-def test_every_metric_but_the_log_loss_is_a_share(predicted: Predicted) -> None:
+def test_every_metric_but_losses_is_a_share(predicted: Predicted) -> None:
     found = evaluate(*predicted).metrics
-    assert all(0 <= value <= 1 for name, value in found.items() if name != "log_loss")
+    assert all(0 <= value <= 1 for name, value in found.items() if name not in ("log_loss", "brier"))
+    assert 0 <= found["brier"] <= 2
     assert 0 <= found["log_loss"] < 16
 
 

@@ -1,0 +1,45 @@
+"""Quantisation by Keras: dense layers and embeddings compute with small integers, or with 8-bit floats."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from bmcli.compression import Examples, rebuilt
+from bmcli.errors import BmcliError
+from bmcli.recipe.fields import Kind
+
+if TYPE_CHECKING:
+    import keras
+
+
+class Options(Kind):
+    """Weights in 8 or 4 bits with a scale for each channel, inputs rounded as they come.
+
+    Of Keras' layers dense ones, those of attention, and embeddings can; convolutions stay as they are.
+    """
+
+    kind: Literal["quantize"] = Field(default="quantize", description="Quantisation by Keras.")
+    to: Literal["int8", "int4", "float8"] = Field(
+        default="int8",
+        description="int8, or int4 for weights of 4 bits. float8 rounds values to 8 bits while it computes, and keeps "
+        "the weights in 32, as it is made for training.",
+    )
+
+
+def apply(options: Options, model: keras.Model, examples: Examples) -> keras.Model:
+    """Keras' `Model.quantize` on a copy.
+
+    Raises:
+        BmcliError: No layer of the network can be quantised.
+    """
+    found = rebuilt(model)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Layer .* does not have a `quantize")
+        found.quantize(options.to)
+    if not any(layer.quantization_mode for layer in found._flatten_layers()):
+        raise BmcliError("Keras can quantise no layer of this network.",
+                         suggestion="It can dense layers, attention and embeddings.")  # fmt: skip
+    return found

@@ -1,0 +1,96 @@
+"""The cells of a source as they were written, by split: for a reader, who cannot read what was encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bmcli.cells import Raw, RowFault, are_blobs, is_text, numbers, take
+from bmcli.data import invalid, splits
+from bmcli.data.sources import read_rows
+from bmcli.recipe.fields import Kind
+from bmcli.recipe.schema import DataOptions
+from bmcli.specs import SPLITS
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class RawRows:
+    """Raw columns, and which of their rows each split has, in the order of the encoded ones."""
+
+    columns: Mapping[str, Raw]
+    indices: Mapping[str, np.ndarray]
+
+    def cells(self, name: str, split: str, rows: np.ndarray) -> list[str]:
+        """Some cells as text, empty where missing.
+
+        Args:
+            rows: Positions among the rows of the split.
+        """
+        picked: Any = take(self.columns[name], self.indices[split][rows])
+        if is_text(picked):
+            return [cell or "" for cell in picked.to_pylist()]
+        return ["" if cell != cell else _written(cell) for cell in picked]  # NaN is not itself
+
+    def missing(self, name: str) -> dict[str, int]:
+        """How many cells of each split are missing."""
+        import numpy as np
+
+        gone = _missing(self.columns[name])
+        return {split: int(np.count_nonzero(gone[self.indices[split]])) for split in SPLITS}
+
+    def span(self, name: str) -> tuple[float, float, float] | None:
+        """The lowest, the mean and the highest number of a column; None if it holds none."""
+        import numpy as np
+
+        if name not in self.columns:
+            return None
+        try:
+            values = numbers(self.columns[name])
+        except RowFault:
+            return None
+        told = values[~np.isnan(values)].astype("float64")
+        return (float(told.min()), float(told.mean()), float(told.max())) if len(told) else None
+
+
+def raw_rows(options: DataOptions, targets: Mapping[str, Kind], seed: int, names: tuple[str, ...] | None) -> RawRows:
+    """Some columns of single values of a source whose rows are prepared already.
+
+    Args:
+        targets: Target options by name.
+        seed: What decided the split and the sample.
+        names: Columns, None for all; those that the source does not have, and arrays and files, are left out.
+
+    Raises:
+        BmcliError: As `prepare` does.
+    """
+    if names is not None and not names:
+        return RawRows({}, {})
+    rows = read_rows(options.source, skip_broken=options.invalid != "stop")  # type: ignore[arg-type]
+    rows, _, _ = invalid.settled(rows, options, targets)
+    indices, _ = splits.of(rows, options, targets, seed)
+    wanted = rows.columns if names is None else names
+    found = {name: rows.columns[name] for name in wanted if name in rows.columns}
+    return RawRows({name: column for name, column in found.items() if _is_single(column)}, indices)
+
+
+def _is_single(column: Raw) -> bool:
+    return not are_blobs(column) and (is_text(column) or column.ndim == 1)
+
+
+def _missing(column: Raw) -> np.ndarray:
+    """Whether each cell is missing, `(rows,)`."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    if is_text(column):
+        return np.asarray(pc.fill_null(pc.equal(column, ""), True))
+    return np.asarray(column) != np.asarray(column)
+
+
+def _written(cell: object) -> str:
+    """A number as short as it can be read back."""
+    return f"{cell:.7g}" if isinstance(cell, float) else str(cell)

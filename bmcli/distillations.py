@@ -1,0 +1,231 @@
+"""A distillation: its folder, and what its parts hand to each other, to the report and to the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from bmcli import disk, runs
+from bmcli.disk import shown_path
+from bmcli.errors import BmcliError
+from bmcli.recipe.load import Loaded
+from bmcli.recipe.render import render_base
+from bmcli.runs import Run
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """One distillation and the files it keeps; the networks are ordinary runs beside it."""
+
+    folder: Path
+
+    @property
+    def shown(self) -> str:
+        """The folder as a user would write it."""
+        return shown_path(self.folder)
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe as it was written."""
+        return self.folder / "recipe.yaml"
+
+    @property
+    def base(self) -> Path:
+        """The recipe in one file, with those it extends and with overrides."""
+        return self.folder / "base.yaml"
+
+    @property
+    def jobs_file(self) -> Path:
+        """The run of each network, by what it is for."""
+        return self.folder / "jobs.json"
+
+    @property
+    def result(self) -> Path:
+        return self.folder / "result.json"
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "report.html"
+
+    @property
+    def status_file(self) -> Path:
+        return self.folder / "status.json"
+
+    def jobs(self) -> dict[str, Run]:
+        """The runs that were begun, by what they are for, as `student-1-seed-7`.
+
+        Raises:
+            BmcliError: The file that tells is damaged.
+        """
+        if not self.jobs_file.exists():
+            return {}
+        try:
+            return {str(name): Run(Path(folder)) for name, folder in json.loads(self.jobs_file.read_bytes()).items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            raise BmcliError(f"{shown_path(self.jobs_file)}: damaged.", suggestion="Distill again.") from None
+
+    def begin(self, job: str, run: Run) -> None:
+        """Notes the run of a network before its first step."""
+        begun = {name: str(each.folder) for name, each in self.jobs().items()}
+        disk.write_json(self.jobs_file, {**begun, job: str(run.folder)})
+
+    def set_status(self, state: str, **details: Any) -> None:
+        disk.write_json(self.status_file, {"state": state, "at": runs.now(), **details})
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keeps other processes from writing this distillation.
+
+        Raises:
+            BmcliError: Another process does.
+        """
+        with runs.hold(self.folder, "Wait for it to end, or distill again."):
+            yield
+
+
+def create(root: Path, loaded: Loaded) -> Distillation:
+    """A new distillation of a recipe, below `root`."""
+    made = Distillation(runs.create(root, f"{loaded.recipe.name}-distill").folder)
+    shutil.copyfile(loaded.file, made.recipe)
+    disk.write_atomically(made.base, render_base(loaded).encode())
+    return made
+
+
+def find(root: Path, text: str) -> Distillation:
+    """A distillation by its directory, by the name of its recipe, or its folder's.
+
+    Raises:
+        BmcliError: There is none.
+    """
+    for folder in (Path(text), Path(text) / "latest", root / text / "latest", root / f"{text}-distill" / "latest"):
+        if os.path.isfile(folder / "base.yaml") and not os.path.isfile(folder / "study.json"):
+            return Distillation(folder.resolve())
+    raise BmcliError(
+        f"no distillation '{text}': neither its directory nor a name in {root}.",
+        suggestion="`bmcli distill RECIPE` makes one.",
+    )
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How probabilities of one target compare with what came true.
+
+    Args:
+        error: Expected calibration error.
+        points: Mean probability, frequency and rows of each bin.
+    """
+
+    error: float
+    points: tuple[tuple[float, float, int], ...]
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A network, or the same network trained with several seeds.
+
+    Args:
+        name: teacher, baseline, or student.
+        runs: Where its runs are, as a user would write it; empty for a file.
+        metrics: Means over the seeds, by name.
+        by_seed: The metrics of each seed.
+        parameters: Numbers that it consists of; of an ensemble all together.
+        size: Bytes of its weights.
+        latency_s: Median seconds to predict one example; None if it was not measured.
+        calibration: By target with classes or labels, of the first seed.
+        confusion: By target with one class a row, of the first seed: rows are the truth, columns the prediction.
+    """
+
+    name: str
+    runs: tuple[str, ...]
+    metrics: Mapping[str, float]
+    by_seed: tuple[Mapping[str, float], ...]
+    parameters: int
+    size: int
+    latency_s: float | None
+    calibration: Mapping[str, Reliability] = field(default_factory=dict)
+    confusion: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What the teacher was good for.
+
+    Args:
+        metric: Its name without the split.
+        mean: Of the student less that of the baseline, over the seeds; turned so that more is better.
+        interval: Its bounds; None if there are none.
+        method: How the interval was made, or why there is none.
+        by_seed: The gain with each seed.
+        closed: Share of the gap between baseline and teacher; None if the teacher is not better than the baseline.
+    """
+
+    metric: str
+    direction: Literal["min", "max"]
+    mean: float
+    interval: tuple[float, float] | None
+    method: str
+    by_seed: tuple[float, ...]
+    closed: float | None
+
+
+@dataclass(frozen=True)
+class ClassAgreement:
+    """How often student and baseline say of a class's rows what the teacher says.
+
+    Args:
+        name: The class; empty for all rows.
+        baseline: None without a baseline.
+    """
+
+    name: str
+    rows: int
+    student: float
+    baseline: float | None
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A finished distillation.
+
+    Args:
+        name: Of the recipe.
+        on: The split that everything was measured on.
+        rows: How many rows it has.
+        gate_on: The split that the teacher's gate was measured on.
+        teacher, baseline: None without a baseline.
+        students: One a generation, the last being the one to use.
+        gain: None without a baseline.
+        agreement: By target with one class a row.
+        classes: By target, those whose confusion is told.
+        curves: For each epoch of the last student its losses by name, as `train/soft_loss`.
+        asked: How the teacher told what it says, as a sentence.
+    """
+
+    name: str
+    on: str
+    rows: int
+    seeds: tuple[int, ...]
+    teacher: Learner
+    baseline: Learner | None
+    students: tuple[Learner, ...]
+    gain: Gain | None
+    agreement: Mapping[str, tuple[ClassAgreement, ...]]
+    classes: Mapping[str, tuple[str, ...]]
+    curves: tuple[Mapping[str, float | None], ...]
+    asked: str
+    seconds: float
+
+    @property
+    def student(self) -> Learner:
+        return self.students[-1]
+
+    def to_json(self) -> Json:
+        return asdict(self)

@@ -1,0 +1,160 @@
+"""Whether a model treats groups alike: how often each is selected, rightly and wrongly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bmcli.evaluation.shares import LEVEL, wilson_bounds
+from bmcli.evaluation.slices import SMALLEST, Slicing
+from bmcli.evaluation.weighted import Values, Weighted, over, tally
+
+RATES = ("selection_rate", "true_positive_rate", "false_positive_rate")
+_METRICS = (*(f"{rate}_{kind}" for rate in RATES for kind in ("difference", "ratio")), "equalized_odds_difference")
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share of some rows with Wilson's interval."""
+
+    value: float
+    low: float
+    high: float
+    rows: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """What one group gets.
+
+    Args:
+        selection_rate: Share of its rows that are predicted to be of the positive class.
+        true_positive_rate: The same of its rows that are of it; None if none is.
+        false_positive_rate: The same of those that are not; None if all are.
+    """
+
+    name: str
+    rows: int
+    selection_rate: Rate
+    true_positive_rate: Rate | None
+    false_positive_rate: Rate | None
+
+    def to_json(self) -> dict[str, Any]:
+        rates = {name: getattr(self, name) for name in RATES}
+        return {**vars(self), **{name: rate and vars(rate) for name, rate in rates.items()}}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Group:
+        rates = {name: None if values[name] is None else Rate(**values[name]) for name in RATES}
+        return cls(**{**values, **rates})
+
+
+@dataclass(frozen=True)
+class Fairness:
+    """The groups of a column.
+
+    Args:
+        positive: The class that rows are selected for.
+        groups: Those with 20 rows or more.
+        left_out: Names of the smaller ones.
+    """
+
+    column: str
+    target: str
+    positive: str
+    groups: tuple[Group, ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """The widest gap as a sentence."""
+        if len(self.groups) < 2:
+            return f"fewer than two groups of '{self.column}' have {SMALLEST} rows, so none can be compared"
+        ordered = sorted(self.groups, key=lambda group: group.selection_rate.value)
+        low, high = ordered[0], ordered[-1]
+        return (
+            f"'{self.positive}' is predicted for {low.selection_rate.value:.1%} of '{low.name}' and "
+            f"{high.selection_rate.value:.1%} of '{high.name}'"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "groups": [group.to_json() for group in self.groups], "left_out": list(self.left_out)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Fairness:
+        groups, left_out = tuple(map(Group.from_json, values["groups"])), tuple(values["left_out"])
+        return cls(**{**values, "groups": groups, "left_out": left_out})
+
+
+def metric_names(column: str) -> tuple[str, ...]:
+    """The differences and ratios between the groups of a column, as gates name them."""
+    return tuple(f"fairness/{column}/{name}" for name in _METRICS)
+
+
+def fairness(slicing: Slicing, target: str, positive: str, there: np.ndarray, selected: np.ndarray) -> Fairness:
+    """The rates of every group that is large enough.
+
+    Args:
+        there, selected: Whether each row is, and is predicted to be, of the positive class, bool `(rows,)`.
+    """
+    groups, left_out = [], []
+    for code, name in enumerate(slicing.names):
+        inside = slicing.codes == code
+        rows = int(inside.sum())
+        if rows >= SMALLEST:
+            rates = (_rate(selected[inside & where]) for where in (np.full(len(there), True), there, ~there))
+            groups.append(Group(name, rows, *rates))  # type: ignore[arg-type]  # a group has rows
+        elif rows:
+            left_out.append(name)
+    return Fairness(slicing.name, target, positive, tuple(groups), tuple(left_out))
+
+
+def weighted(slicing: Slicing, there: np.ndarray, selected: np.ndarray) -> Weighted:
+    """Differences and ratios between the groups that are large enough, of samples of the rows.
+
+    The difference of a rate is that between the highest and the lowest group, the ratio the lowest over the highest.
+    `equalized_odds_difference` is the larger difference of true and false positive rates (Hardt, Price and Srebro
+    2016).
+    """
+    counts = np.bincount(slicing.codes, minlength=len(slicing.names))
+    large = np.flatnonzero(counts >= SMALLEST)
+    names = dict(zip(_METRICS, metric_names(slicing.name), strict=True))
+    if len(large) < 2:
+        return Weighted(lambda weights: {name: np.full(weights.shape[1], np.nan) for name in names.values()})
+    cells = tally(slicing.codes * 4 + there * 2 + selected, 4 * len(slicing.names))
+
+    def of(weights: np.ndarray) -> Values:
+        missed, false, lost, hit = cells(weights).reshape(len(slicing.names), 4, -1)[large].transpose(1, 0, 2)
+        rates = {
+            "selection_rate": over(false + hit, missed + false + lost + hit),
+            "true_positive_rate": over(hit, lost + hit),
+            "false_positive_rate": over(false, missed + false),
+        }
+        found = {}
+        for rate, values in rates.items():
+            low, high = _ends(values)
+            found[names[f"{rate}_difference"]] = high - low
+            found[names[f"{rate}_ratio"]] = over(low, high)
+        odds = (found[names[f"{rate}_difference"]] for rate in RATES[1:])
+        found[names["equalized_odds_difference"]] = np.maximum(*odds)
+        return found
+
+    return Weighted(of)
+
+
+def _ends(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest and highest of `(groups, samples)` that are defined, nan where fewer than two are."""
+    defined = ~np.isnan(values)
+    low, high = np.where(defined, values, np.inf).min(axis=0), np.where(defined, values, -np.inf).max(axis=0)
+    enough = defined.sum(axis=0) > 1
+    return np.where(enough, low, np.nan), np.where(enough, high, np.nan)
+
+
+def _rate(selected: np.ndarray) -> Rate | None:
+    if not len(selected):
+        return None
+    hits = int(selected.sum())
+    return Rate(hits / len(selected), *wilson_bounds(hits, len(selected), LEVEL), len(selected))

@@ -1,0 +1,40 @@
+"""An interval, and that of a share of some rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Where the true value of a metric lies.
+
+    Args:
+        low, high: The bounds.
+        level: How often such an interval holds the true value, e.g. 0.95.
+        method: How it was made, in words.
+    """
+
+    low: float
+    high: float
+    level: float
+    method: str
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Interval:
+        return cls(**values)
+
+
+def wilson_bounds(hits: int, rows: int, level: float = LEVEL) -> tuple[float, float]:
+    """Wilson's score interval of a share (Wilson 1927); it stays within 0 and 1, and has a width when all are alike."""
+    from scipy.stats import binomtest
+
+    found = binomtest(hits, rows).proportion_ci(level, method="wilson")
+    return float(found.low), float(found.high)

@@ -1,0 +1,316 @@
+"""Metrics of parts of the rows, and the parts that a model does worst on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, pairwise
+from typing import Any
+
+import numpy as np
+
+from bmcli.cells import Raw, RowFault, is_text, numbers, positions, vocabulary
+from bmcli.evaluation.directions import direction
+from bmcli.evaluation.intervals import Interval, Resampling, intervals
+from bmcli.evaluation.weighted import Weighted, means
+
+SMALLEST = 20  # rows of a slice
+BINS = 4
+KEPT = 50  # slices that are reported
+SURE = 0.05
+
+_MOST_VALUES = 10  # numbers that are slices each by themselves
+_MOST_CATEGORIES = 20
+_AT_ONCE = 2_000_000
+
+
+@dataclass(frozen=True)
+class Slicing:
+    """A way to divide rows.
+
+    Args:
+        name: As `Age` or `Home x Marital`.
+        codes: The part of each row, `(rows,)`.
+        names: Of the parts.
+    """
+
+    name: str
+    codes: np.ndarray
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Some rows, and how a model does on them.
+
+    Args:
+        of: The name of the slicing.
+        name: Of the part.
+        value: The metric that slices are compared by.
+        interval: Of the value; None if the rows give none.
+        difference: The value less that of all other rows.
+        p_value: How often rows picked by chance would differ as much from the others.
+        adjusted: The same for the most different of all slices that were looked at (Holm 1979).
+        metrics: Every metric that these rows give.
+    """
+
+    of: str
+    name: str
+    rows: int
+    value: float
+    interval: Interval | None
+    difference: float
+    p_value: float
+    adjusted: float
+    metrics: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "interval": self.interval and self.interval.to_json(), "metrics": dict(self.metrics)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Slice:
+        interval = values["interval"]
+        return cls(**{**values, "interval": None if interval is None else Interval.from_json(interval)})
+
+
+@dataclass(frozen=True)
+class Slices:
+    """The slices of one target, those on which the model does worst first.
+
+    Args:
+        metric: What they are compared by.
+        overall: The same of all rows.
+        looked_at: How many slices were compared; the p-values are adjusted for so many.
+        too_small: How many were left out for having fewer than 20 rows.
+        slices: The first 50.
+    """
+
+    target: str
+    metric: str
+    overall: float
+    looked_at: int
+    too_small: int
+    slices: tuple[Slice, ...]
+
+    @property
+    def worse(self) -> tuple[Slice, ...]:
+        """Slices that are worse than the other rows beyond what the best of so many looks would show by chance."""
+        sign = 1 if direction(self.metric) == "min" else -1
+        return tuple(each for each in self.slices if each.adjusted < SURE and sign * each.difference > 0)
+
+    @property
+    def words(self) -> str:
+        """What the comparison comes to, as a sentence."""
+        looks = f"of {self.looked_at:,} slices looked at"
+        small = f", {self.too_small:,} with fewer than {SMALLEST} rows left out" if self.too_small else ""
+        if not self.worse:
+            return f"{looks}{small}, none is worse than the other rows beyond chance (p adjusted by Holm)"
+        verb = "is" if len(self.worse) == 1 else "are"
+        return f"{looks}{small}, {len(self.worse)} {verb} worse than the other rows (p adjusted by Holm below {SURE})"
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "slices": [each.to_json() for each in self.slices]}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Slices:
+        return cls(**{**values, "slices": tuple(map(Slice.from_json, values["slices"]))})
+
+
+def slicing(name: str, column: Raw, bins: int = BINS) -> Slicing:
+    """Rows divided by a column: by category, by number if there are few, else by quantiles.
+
+    The rarest categories beyond 20 are one slice, and so are missing cells.
+
+    Raises:
+        RowFault: The column holds several values a row.
+    """
+    try:
+        values = numbers(column)
+    except RowFault:
+        return _by_category(name, column)
+    if values.ndim != 1:
+        raise RowFault(0, f"expected one value a row, received an array of shape {values.shape[1:]}.")
+    told = np.unique(values[~np.isnan(values)])
+    if len(told) > _MOST_VALUES:
+        return _by_quantile(name, values, bins)
+    return _named(name, np.searchsorted(told, values), np.isnan(values), [f"{value:g}" for value in told])
+
+
+def crossed(first: Slicing, second: Slicing) -> Slicing:
+    """Rows divided by two slicings at once."""
+    width = len(second.names)
+    present, codes = np.unique(first.codes * width + second.codes, return_inverse=True)
+    names = tuple(f"{first.names[pair // width]}, {second.names[pair % width]}" for pair in present.tolist())
+    return Slicing(f"{first.name} x {second.name}", codes, names)
+
+
+def every(slicings: Sequence[Slicing]) -> tuple[Slicing, ...]:
+    """Slicings, and every pair of them crossed."""
+    return (*slicings, *(crossed(first, second) for first, second in combinations(slicings, 2)))
+
+
+def compare(
+    target: str, metric: str, values: np.ndarray, slicings: Sequence[Slicing], figures: Weighted, how: Resampling
+) -> Slices:
+    """Every slice against the rows outside of it.
+
+    The p-value is that of a permutation test of the mean: exact for a share of the rows, else in normal approximation.
+    Where rows belong together, its variance is larger by the design effect of the groups.
+
+    Args:
+        metric: A metric that is a mean of rows.
+        values: What each row adds to that mean, `(rows,)`; bool for a share.
+        figures: All metrics of the target.
+    """
+    found, too_small = [], 0
+    effect = _design_effect(values, how.groups)
+    for each in slicings:
+        counts = np.bincount(each.codes, minlength=len(each.names))
+        sums = np.bincount(each.codes, values.astype(np.float64), minlength=len(each.names))
+        for code, (rows, total) in enumerate(zip(counts.tolist(), sums.tolist(), strict=True)):
+            if rows == len(values) or not rows:
+                continue
+            if rows < SMALLEST:
+                too_small += 1
+                continue
+            found.append((each, code, rows, total, _p_value(values, rows, total, effect)))
+    adjusted = _holm([p for *_, p in found])
+    sign = 1 if direction(metric) == "min" else -1
+    least = len(values) + 1
+
+    def badness(place: int) -> tuple[bool, float, float]:
+        _, _, rows, total, p = found[place]
+        difference = sign * _difference(values, rows, total)
+        return difference <= 0, p if difference > 0 else least - p, -difference
+
+    order = sorted(range(len(found)), key=badness)[:KEPT]
+    told = tuple(_slice(metric, values, *found[place], adjusted[place], figures, how) for place in order)
+    return Slices(
+        target, metric, float(values.mean()), len(found), too_small, tuple(_with_metrics(told, found, order, figures))
+    )
+
+
+def _slice(
+    metric: str,
+    values: np.ndarray,
+    of: Slicing,
+    code: int,
+    rows: int,
+    total: float,
+    p_value: float,
+    adjusted: float,
+    figures: Weighted,
+    how: Resampling,
+) -> Slice:
+    inside = np.flatnonzero(of.codes == code)
+    own = values[inside]
+    shares = {metric: own} if values.dtype == bool else {}
+    between, _ = intervals(Weighted(means({metric: own}), shares), rows, how.of(inside))
+    return Slice(
+        of=of.name,
+        name=of.names[code],
+        rows=rows,
+        value=total / rows,
+        interval=between.get(metric),
+        difference=_difference(values, rows, total),
+        p_value=p_value,
+        adjusted=adjusted,
+        metrics={},
+    )
+
+
+def _with_metrics(
+    told: Sequence[Slice],
+    found: Sequence[tuple[Slicing, int, int, float, float]],
+    order: Sequence[int],
+    figures: Weighted,
+) -> Iterator[Slice]:
+    """The same slices with every metric that is defined on them."""
+    if not told:
+        return
+    size = max(1, _AT_ONCE // len(found[0][0].codes))
+    for start in range(0, len(told), size):
+        places = order[start : start + size]
+        masks = np.stack([found[place][0].codes == found[place][1] for place in places], axis=1).astype(np.float64)
+        columns = figures.of(masks)
+        for position in range(len(places)):
+            metrics = {name: float(column[position]) for name, column in columns.items()}
+            defined = {name: value for name, value in metrics.items() if np.isfinite(value)}
+            yield replace(told[start + position], metrics=defined)
+
+
+def _difference(values: np.ndarray, rows: int, total: float) -> float:
+    return total / rows - (float(values.sum()) - total) / (len(values) - rows)
+
+
+def _p_value(values: np.ndarray, rows: int, total: float, effect: float) -> float:
+    """Two-sided, of a slice with so many rows and such a sum."""
+    from scipy.stats import hypergeom, norm
+
+    count = len(values)
+    if values.dtype == bool and effect == 1:
+        law = hypergeom(count, int(values.sum()), rows)
+        return float(min(1.0, 2 * min(law.cdf(total), law.sf(total - 1))))
+    variance = float(np.var(values.astype(np.float64), ddof=1)) / rows * (1 - rows / count) * effect
+    if variance == 0:
+        return 1.0
+    return float(2 * norm.sf(abs(total / rows - float(values.mean())) / np.sqrt(variance)))
+
+
+def _design_effect(values: np.ndarray, groups: np.ndarray | None) -> float:
+    """By how much rows that belong together make the variance of a mean larger (Kish 1965); 1 without groups."""
+    away = values - values.mean()
+    if groups is None or not away.any():
+        return 1.0
+    _, of_row = np.unique(groups, return_inverse=True)
+    return max(1.0, float((np.bincount(of_row, away) ** 2).sum() / (away**2).sum()))
+
+
+def _holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for how many there are (Holm 1979)."""
+    count = len(p_values)
+    order = np.argsort(p_values, kind="stable")
+    raised = np.minimum(1, np.array(p_values)[order] * (count - np.arange(count)))
+    adjusted = np.empty(count)
+    adjusted[order] = np.maximum.accumulate(raised) if count else raised
+    return [float(value) for value in adjusted]
+
+
+def _by_category(name: str, column: Raw) -> Slicing:
+    classes = vocabulary(column)
+    found = positions(column, classes)
+    counts = np.bincount(found[found >= 0], minlength=len(classes))
+    common = np.sort(np.argsort(-counts, kind="stable")[:_MOST_CATEGORIES])
+    codes = np.full(len(classes), len(common))
+    codes[common] = np.arange(len(common))
+    names = [classes[place] for place in common] + (["other"] if len(common) < len(classes) else [])
+    return _named(name, codes[np.maximum(found, 0)], found < 0, names)
+
+
+def _by_quantile(name: str, values: np.ndarray, bins: int) -> Slicing:
+    missing = np.isnan(values)
+    edges = np.unique(np.quantile(values[~missing], np.arange(1, bins) / bins))
+    ends = [f"{edge:.6g}" for edge in edges]
+    names = [
+        f"up to {ends[0]}",
+        *(f"{low} to {high}" for low, high in pairwise(ends)),
+        f"above {ends[-1]}",
+    ]
+    return _named(name, np.searchsorted(edges, values), missing, names)
+
+
+def _named(name: str, codes: np.ndarray, missing: np.ndarray, names: Sequence[str]) -> Slicing:
+    if missing.any():
+        return Slicing(name, np.where(missing, len(names), codes), (*names, "missing"))
+    return Slicing(name, codes, tuple(names))
+
+
+def can_slice(column: Raw) -> bool:
+    """Whether a column has one value a row, of which several rows share some."""
+    if not is_text(column):
+        return getattr(column, "ndim", 0) == 1
+    try:
+        numbers(column)
+    except RowFault:
+        return 2 * len(vocabulary(column)) <= len(column)
+    return True

@@ -1,0 +1,324 @@
+"""The `distill` section: what a student learns from which teachers; and `taught`, what a student's own recipe keeps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from bmcli import parts
+from bmcli.recipe.fields import Checked, Gate, Kind, Options, PartOf, details_at, dump, fault, fault_at, shown
+
+Shape = Literal["linear", "cosine", "geometric"]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class Change(Options):
+    """A number that changes from epoch to epoch, and stays as it is within one."""
+
+    start: NotNegative = Field(description="The number in the first epoch.")
+    end: NotNegative = Field(description="The number at the end.")
+    shape: Shape = Field(
+        default="linear",
+        description="linear, cosine (slowly at both ends), or geometric (by equal factors).",
+    )
+    until: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="Share of train.epochs after which it is at its end."
+    )
+
+    @model_validator(mode="after")
+    def _factors_need_numbers_above_0(self) -> Change:
+        if self.shape == "geometric" and not (self.start and self.end):
+            raise fault("change", "equal factors never lead to 0 or away from it.", "Write shape: linear.")
+        return self
+
+
+Temperature = Positive | Change
+"""Above 0; 1 leaves distributions as they are."""
+
+Weight = NotNegative | Change
+
+
+def over_epochs(value: float | Change, epochs: int) -> tuple[float, ...]:
+    """A number in each of the epochs."""
+    if not isinstance(value, Change):
+        return (value,) * epochs
+    last = max(1, round(value.until * epochs) - 1)
+    return tuple(_between(value, min(1.0, epoch / last)) for epoch in range(epochs))
+
+
+def _between(change: Change, share: float) -> float:
+    if change.shape == "geometric":
+        return float(change.start * (change.end / change.start) ** share)
+    share = (1 - math.cos(math.pi * share)) / 2 if change.shape == "cosine" else share
+    return change.start + (change.end - change.start) * share
+
+
+def problem_of_temperature(temperature: float | Change) -> None:
+    """Raises a fault for a change that reaches 0, which no temperature can be."""
+    if isinstance(temperature, Change) and not (temperature.start and temperature.end):
+        where = "start" if not temperature.start else "end"
+        raise fault_at(("temperature", where), "expected a temperature above 0, received 0.")
+
+
+class TeacherOptions(Options):
+    """A trained network: a run, a recipe (trained first if it has no run), or a `.keras` file."""
+
+    run: str | None = Field(default=None, description="A run directory, or a run's name, whose latest is taken.")
+    recipe: str | None = Field(
+        default=None, description="A recipe, whose latest run is taken if it is of this very recipe, or else trained."
+    )
+    file: str | None = Field(
+        default=None,
+        description="A `.keras` file that takes raw rows by column, as the model.keras of a run does, and gives "
+        "probabilities, or numbers in their own unit.",
+    )
+    weight: Positive = Field(default=1.0, description="How much it counts beside other teachers.")
+
+    @model_validator(mode="after")
+    def _is_told_once(self) -> TeacherOptions:
+        told = [name for name in ("run", "recipe", "file") if getattr(self, name) is not None]
+        if len(told) != 1:
+            raise fault("teacher", f"expected one of run, recipe and file, received {' and '.join(told) or 'none'}.",
+                        "Write teacher: {run: runs/big}.")  # fmt: skip
+        return self
+
+
+@dataclass(frozen=True)
+class Teachers(Checked):
+    """One teacher or a list of them; None for the recipe itself."""
+
+    def check(self, value: Any) -> tuple[TeacherOptions, ...] | None:
+        if value is None:
+            return None
+        if not isinstance(value, (list, tuple)):
+            return (_teacher(value),)
+        if not value:
+            raise fault("teacher", "expected at least one teacher, received [].")
+        found, details = [], []
+        for position, each in enumerate(value):
+            try:
+                found.append(_teacher(each))
+            except (PydanticCustomError, ValidationError) as error:
+                details += details_at((position,), error, each)
+        if details:
+            raise ValidationError.from_exception_data("teacher", details)
+        return tuple(found)
+
+    def dump(self, value: Any) -> Any:
+        if value is None:
+            return None
+        return dump(value[0]) if len(value) == 1 else [dump(each) for each in value]
+
+    def json_schema(self) -> dict[str, Any]:
+        one = TeacherOptions.model_json_schema()
+        return {"anyOf": [one, {"type": "array", "items": one, "minItems": 1}, {"type": "null"}]}
+
+
+def _teacher(value: Any) -> TeacherOptions:
+    if not isinstance(value, (Mapping, TeacherOptions)):
+        raise fault("teacher", f"expected a teacher, received {shown(value)}.",
+                    "Write teacher: {run: runs/big}.")  # fmt: skip
+    return TeacherOptions.model_validate(value)
+
+
+@dataclass(frozen=True)
+class Student(Checked):
+    """What is laid over this recipe to make the student's, or `{recipe: FILE}`."""
+
+    def check(self, value: Any) -> Mapping[str, Any]:
+        if not isinstance(value, Mapping):
+            hint = "Write student: {model: {kind: mlp, hidden: [64]}}, or {recipe: small.yaml}."
+            raise fault("student", f"expected what differs from this recipe, received {shown(value)}.", hint)
+        if "recipe" in value and (len(value) > 1 or not isinstance(value["recipe"], str)):
+            raise fault_at(("recipe",), "a student's recipe stands alone.", "Write student: {recipe: small.yaml}.")
+        for verb in ("distill", "tune", "taught", "extends"):
+            if verb in value:
+                raise fault_at((verb,), f"`{verb}` cannot be laid over a recipe for its student.", "Leave it out.")
+        return dict(value)
+
+    def json_schema(self) -> dict[str, Any]:
+        return {"type": "object"}
+
+
+class TransferOptions(Options):
+    """Which rows the student learns from, beside those that train."""
+
+    without: Mapping[str, Annotated[tuple[str | int, ...], Field(min_length=1)]] = Field(
+        default={},
+        description="Classes by target whose training rows are left out, as {label: [3]}: the student hears of them "
+        "from its teacher alone.",
+    )
+    unlabelled: Annotated[Kind, PartOf("data.sources")] | None = Field(
+        default=None,
+        description="A source of further rows with the same inputs, whose targets nobody tells: they have soft losses "
+        "only.",
+    )
+
+    @property
+    def changes(self) -> bool:
+        """Whether other rows are learned from than those that train."""
+        return bool(self.without) or self.unlabelled is not None
+
+
+Losses = tuple[Annotated[Kind, PartOf("distillation")], ...]
+
+
+def _usual_losses(objectives: Mapping[str, str]) -> Losses:
+    """Those of Hinton, Vinyals and Dean 2015 for classes and labels, squared errors for numbers."""
+    soft = [name for name, objective in objectives.items() if _form(objective) != "number"]
+    numbers = [name for name in objectives if name not in soft]
+    check = PartOf("distillation").check
+    if not numbers:
+        return (check({"kind": "hard", "weight": 0.1}), check({"kind": "soft", "weight": 0.9}))
+    found = [check({"kind": "hard", "weight": 0.5})]
+    if soft:
+        found.append(check({"kind": "soft", "weight": 0.5, "targets": tuple(soft)}))
+    return (*found, check({"kind": "logits", "weight": 0.5, "targets": tuple(numbers)}))
+
+
+def _form(objective: str) -> str:
+    """What the outputs of an objective are: logits of a softmax or of sigmoids, or plain numbers."""
+    return str(parts.load("objectives", objective).FORM)
+
+
+class DistillOptions(Options):
+    """How `bmcli distill` has a small network learn from large ones, and what proves that it helped."""
+
+    teacher: Annotated[tuple[TeacherOptions, ...] | None, Teachers()] = Field(
+        default=None,
+        description="{run: runs/big}, {recipe: big.yaml} or {file: big.keras}, or a list of these: an ensemble. By "
+        "default this recipe itself, trained first.",
+    )
+    average: Literal["probabilities", "logits"] = Field(
+        default="probabilities", description="What of several teachers is averaged."
+    )
+    student: Annotated[Mapping[str, Any], Student()] = Field(
+        default={},
+        description="What is laid over this recipe to make the student's, as {model: {kind: mlp, hidden: [64]}}, or "
+        "{recipe: small.yaml}. By default this recipe as it is.",
+    )
+    losses: Annotated[Losses, Field(min_length=1)] | None = Field(
+        default=None,
+        description="What the student minimises, each with its weight. By default 0.1 of `hard` and 0.9 of `soft`, "
+        "and for numbers 0.5 of `hard` and 0.5 of `logits`.",
+    )
+    transfer: TransferOptions = Field(
+        default=TransferOptions(), description="Which rows the student learns from, beside those that train."
+    )
+    generations: Annotated[int, Field(ge=1)] = Field(
+        default=1,
+        description="How often a student is made; each teaches the next one (Furlanello et al. 2018).",
+    )
+    baseline: bool = Field(
+        default=True,
+        description="Also train the same student from the same weights, on the same batches, without a teacher.",
+    )
+    seeds: Annotated[int, Field(ge=1)] = Field(
+        default=1, description="How often student and baseline are trained, each time with another seed."
+    )
+    metric: str = Field(
+        default="auto",
+        description="What gain is measured by, as accuracy; by default the first metric of the evaluation.",
+    )
+    teacher_gate: Mapping[str, Gate] = Field(
+        default={},
+        description="Limits on metrics of the teacher on validation rows, as {accuracy: '>= 0.9'}; a missed one ends "
+        "with exit code 3 before the student's first step.",
+    )
+    require_gain: bool | NotNegative = Field(
+        default=False,
+        description="true: the interval of the gain must lie above 0; a number: the gain must be at least that. A "
+        "missed one ends with exit code 3.",
+    )
+
+    @model_validator(mode="after")
+    def _gain_has_a_baseline(self) -> DistillOptions:
+        if self.require_gain is not False and not self.baseline:
+            raise fault_at(("require_gain",), "there is no gain without a baseline.", "Write baseline: true.")
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_taught(self) -> DistillOptions:
+        if self.losses is not None and all(loss.kind == "hard" for loss in self.losses):
+            raise fault_at(("losses",), "without a loss beside `hard` the teacher has nothing to say.",
+                           "Add {kind: soft}.")  # fmt: skip
+        return self
+
+    def losses_of(self, objectives: Mapping[str, str]) -> Losses:
+        """The losses, those that are usual for the targets if the recipe names none.
+
+        Args:
+            objectives: Kind of objective by target.
+        """
+        return self.losses or _usual_losses(objectives)
+
+
+class TaughtBy(Options):
+    """A teacher that is trained already."""
+
+    model: str = Field(min_length=1, description="Its `.keras` file.")
+    run: str | None = Field(default=None, description="Its run directory, if it is a run.")
+    digest: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the file.")
+    weight: Positive = Field(default=1.0, description="How much it counts beside other teachers.")
+
+
+class TaughtOptions(Options):
+    """What a student learns from, beside the labels."""
+
+    teachers: tuple[TaughtBy, ...] = Field(default=(), description="Trained already; none for a baseline.")
+    average: Literal["probabilities", "logits"] = Field(
+        default="probabilities", description="What of several teachers is averaged."
+    )
+    losses: Losses = Field(min_length=1, description="What is minimised.")
+    transfer: TransferOptions = Field(default=TransferOptions(), description="Which rows it learns from.")
+
+    @model_validator(mode="after")
+    def _someone_teaches(self) -> TaughtOptions:
+        needy = next((place for place, loss in enumerate(self.losses) if loss.kind != "hard"), None)
+        if not self.teachers and needy is not None:
+            raise fault_at(("losses", needy), f"`{self.losses[needy].kind}` needs a teacher.", "Name one in teachers.")
+        return self
+
+
+def problem_of_targets(
+    options: DistillOptions | TaughtOptions, objectives: Mapping[str, str]
+) -> tuple[tuple[str | int, ...], str, str] | None:
+    """Place, message and suggestion of the first option that does not suit the targets.
+
+    Args:
+        objectives: Kind of objective by target.
+    """
+    for target in options.transfer.without:
+        if target not in objectives:
+            hint = parts.did_you_mean(target, objectives)
+            return ("transfer", "without", target), f"no target '{target}'.", hint
+        if objectives[target] not in ("classification", "ordinal"):
+            message = f"target '{target}' has no single class a row to be left out by."
+            return ("transfer", "without", target), message, ""
+    for place, loss in enumerate(options.losses or ()):
+        problem = _problem_of_loss(loss, objectives)
+        if problem is not None:
+            where, message, hint = problem
+            return ("losses", place, *where), message, hint
+    return None
+
+
+def _problem_of_loss(loss: Kind, objectives: Mapping[str, str]) -> tuple[tuple[str | int, ...], str, str] | None:
+    forms = parts.load("distillation", loss.kind).FORMS
+    asked = getattr(loss, "targets", None)
+    for target in asked or ():
+        if target not in objectives:
+            return ("targets",), f"no target '{target}'.", parts.did_you_mean(target, objectives)
+    for target in asked or objectives:
+        if forms and _form(objectives[target]) not in forms:
+            others = [name for name, objective in objectives.items() if _form(objective) in forms]
+            hint = f"Write targets: [{', '.join(others)}]." if others else "Use `logits`."
+            what = "probabilities of labels" if _form(objectives[target]) == "sigmoid" else "numbers"
+            return (), f"{loss.kind} does not suit the outputs of target '{target}', which are {what}.", hint
+    return None

@@ -1,0 +1,57 @@
+"""Small pictures inside a page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_LARGEST = 128  # pixels a side: larger ones are shown smaller than they are
+
+
+def address(pixels: np.ndarray) -> str:
+    """A picture as a `data:` address, PNG.
+
+    Args:
+        pixels: `(height, width)` or `(height, width, 1 or 3)`, from 0 to 1; other numbers of channels show their mean.
+    """
+    from matplotlib.image import imsave
+
+    file = io.BytesIO()
+    imsave(file, _colours(_smaller(pixels)), format="png")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def scaled(pixels: np.ndarray, span: tuple[float, float]) -> np.ndarray:
+    """Encoded pixels from 0 to 1, float32.
+
+    Args:
+        span: The lowest and the highest of the training pixels.
+    """
+    import numpy as np
+
+    low, high = span
+    return np.clip((pixels.astype("float32") - low) / ((high - low) or 1.0), 0.0, 1.0)
+
+
+def _colours(pixels: np.ndarray) -> np.ndarray:
+    """`(height, width, 3)`."""
+    import numpy as np
+
+    pixels = pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
+    return pixels if pixels.shape[2] == 3 else np.repeat(pixels.mean(axis=2, keepdims=True), 3, axis=2)
+
+
+def _smaller(pixels: np.ndarray) -> np.ndarray:
+    """Means of blocks, if a picture is larger than a page shows it."""
+    block = -(-max(pixels.shape[:2]) // _LARGEST)
+    if block == 1:
+        return pixels
+    height, width = (side // block or 1 for side in pixels.shape[:2])
+    tall, wide = (min(block, side) for side in pixels.shape[:2])
+    cut = pixels[: height * tall, : width * wide]
+    smaller: np.ndarray = cut.reshape(height, tall, width, wide, *pixels.shape[2:]).mean(axis=(1, 3))
+    return smaller

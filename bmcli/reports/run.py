@@ -1,0 +1,373 @@
+"""The report of a run: what was asked, what it was trained on, how well it does, and on what it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bmcli.console import clean
+from bmcli.data import targets as target_kinds
+from bmcli.data.raw import RawRows
+from bmcli.evaluation import judged as judgements
+from bmcli.evaluation.judged import Judged
+from bmcli.evaluation.rankings import rankings
+from bmcli.evaluation.result import Evaluation
+from bmcli.reports import pixels, run_figures
+from bmcli.reports.page import Cell, Heading, Row, duration, number, number_cell, page
+from bmcli.specs import SPLITS, Column, DataSpec, Prepared
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+EXAMPLES, COLUMNS_OF_EXAMPLES, LONGEST_CELL = 6, 8, 160
+_HEADLINES = (
+    "accuracy", "subset_accuracy", "f1_macro", "quadratic_kappa", "roc_auc", "roc_auc_macro", "mae", "rmse", "r2",
+    "poisson_deviance", "pinball", "coverage",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Material:
+    """Everything that a report tells.
+
+    Args:
+        name, folder: Of the run.
+        written, resolved: The recipe as it was written, and with everything resolved.
+        epochs: The rows of `metrics.jsonl`.
+        status, environment, evaluations: As the run's files tell.
+        parameters: Of the network.
+        size: Bytes of the saved model.
+        raw: Cells as they were written; without columns if the source holds none to be read.
+        judged: What is shown in detail.
+        evaluation: Of the same rows.
+        quantiles: Which ones are predicted, by target.
+    """
+
+    name: str
+    folder: str
+    written: str
+    resolved: str
+    epochs: Sequence[Mapping[str, Any]]
+    status: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    evaluations: Mapping[str, Any]
+    parameters: int
+    size: int
+    prepared: Prepared
+    raw: RawRows
+    judged: Judged
+    evaluation: Evaluation
+    quantiles: Mapping[str, tuple[float, ...]]
+
+    @property
+    def spec(self) -> DataSpec:
+        return self.prepared.spec
+
+
+def report(material: Material) -> str:
+    """The page as HTML, one file that needs nothing else."""
+    return page(
+        "run.html",
+        {
+            "material": material,
+            "spec": material.spec,
+            "facts": list(_facts(material)),
+            "columns_head": _COLUMNS_HEAD,
+            "columns": [_column_row(material, role, column) for role, column in _columns(material.spec)],
+            "spread": list(_spread(material)),
+            "curves": run_figures.curves(material.epochs, material.status.get("selected_epoch")),
+            "metrics_head": [Heading("metric"), *(Heading(clean(on), True) for on in _measured(material))],
+            "metrics": _metrics(material),
+            "targets": [_target(material, column, place) for place, column in enumerate(material.spec.targets)],
+            "per_class_head": PER_CLASS_HEAD,
+            "confused_head": CONFUSED_HEAD,
+            "environment": [
+                Row((Cell(clean(name)), Cell(clean(_plain(value))))) for name, value in material.environment.items()
+            ],
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Fact:
+    name: str
+    value: str
+    more: str = ""
+
+
+def _facts(material: Material) -> Iterator[Fact]:
+    """The figures to see first."""
+    found, prefixed = material.evaluation.metrics, len(material.spec.targets) > 1
+    headlines = [name for name in found if name.rpartition("/")[2] in _HEADLINES]
+    for name in headlines[: 4 if not prefixed else 6]:
+        yield Fact(clean(name), number(found[name]), _beside(material, name))
+    status = material.status
+    if "seconds" in status:
+        kept = f"epoch {status.get('selected_epoch')} of {status.get('epochs')} kept"
+        yield Fact("training", duration(status["seconds"]), kept)
+    yield Fact("parameters", f"{material.parameters:,}", f"{number(material.size / 1e6)} MB saved")
+
+
+def _beside(material: Material, name: str) -> str:
+    """What a figure is to be compared with."""
+    target = material.spec.targets[0]
+    if name != "accuracy" or target.kind not in ("category", "ordered"):
+        return f"on {material.evaluation.count:,} {clean(material.judged.on)} rows"
+    counts = np.bincount(material.judged.truth[target.name], minlength=len(target.classes))
+    return f"always “{clean(target.classes[counts.argmax()])}” would reach {number(counts.max() / counts.sum())}"
+
+
+_COLUMNS_HEAD = [
+    Heading("column"), Heading("role"), Heading("kind"), Heading("what it holds"), Heading("missing", True),
+    Heading("unreadable", True),
+]  # fmt: skip
+
+
+def _columns(spec: DataSpec) -> Iterator[tuple[str, Column]]:
+    yield from (("target", column) for column in spec.targets)
+    yield from (("input", column) for column in spec.inputs)
+
+
+def _column_row(material: Material, role: str, column: Column) -> Row:
+    cells = (
+        Cell(clean(column.name)),
+        Cell(role),
+        Cell(column.kind),
+        Cell(_held(material, column), "long"),
+        _missing(material, column.name),
+        number_cell(material.spec.invalid.get(column.name)),
+    )
+    return Row(cells)
+
+
+def _held(material: Material, column: Column) -> str:
+    """What the cells of a column are like, in words."""
+    if column.classes:
+        some = ", ".join(clean(name) for name in column.classes[:6])
+        return f"{len(column.classes)} classes: {some}{', …' if len(column.classes) > 6 else ''}"
+    if column.kind == "text":
+        unit = "different terms" if column.state["bag"] else "terms"
+        return f"{len(column.state['vocabulary']):,} terms known, the first {column.state['length']} {unit} of a text"
+    if column.kind == "image":
+        return f"{_sizes(column.shape)} pixels"
+    span = material.raw.span(column.name) if column.kind == "number" else None
+    if span is not None:
+        low, mean, high = map(number, span)
+        return f"{low} to {high}, mean {mean}"
+    return f"{_sizes(column.shape)} numbers" if column.kind in ("number", "count") else ""
+
+
+def _sizes(shape: tuple[int, ...]) -> str:
+    return " by ".join(map(str, shape)) or "single"
+
+
+def _missing(material: Material, name: str) -> Cell:
+    if name not in material.raw.columns:
+        return Cell("", "number", "")
+    gone, rows = sum(material.raw.missing(name).values()), sum(material.spec.counts.values())
+    return Cell(f"{gone:,} ({100 * gone / rows:.1f} %)" if gone else "0", "number", str(gone))
+
+
+def _spread(material: Material) -> Iterator[tuple[str, Markup]]:
+    """How each target is spread in the splits."""
+    for place, column in enumerate(material.spec.targets):
+        decode = target_kinds.kind_of(column).decode
+        splits = [split for split in SPLITS if material.spec.counts[split]]
+        values = {split: decode(material.prepared.split(split).targets[column.name], column) for split in splits}
+        name, drawn = clean(column.name), f"spread-{place}"
+        if not column.classes:
+            yield name, run_figures.histogram(column.name, values, drawn)
+        else:
+            counts = {split: _counted(column, own) for split, own in values.items()}
+            yield name, run_figures.classes(column.name, counts, column.classes, drawn)
+
+
+def _counted(column: Column, values: np.ndarray) -> list[int]:
+    own = values.sum(axis=0) if values.ndim == 2 else np.bincount(values, minlength=len(column.classes))
+    return [int(count) for count in own]
+
+
+def _measured(material: Material) -> list[str]:
+    return [on for on, found in material.evaluations.items() if isinstance(found.get("metrics"), dict)]
+
+
+def _metrics(material: Material) -> list[Row]:
+    """Every metric on everything that the run was measured on."""
+    found = {on: material.evaluations[on]["metrics"] for on in _measured(material)}
+    names = dict.fromkeys(name for metrics in found.values() for name in metrics)
+    return [Row((Cell(clean(name)), *(number_cell(found[on].get(name)) for on in found))) for name in names]
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What is shown of one target.
+
+    Args:
+        figures: Titles and figures, side by side.
+        confused: What is most often taken for what, where there are too many classes for a figure.
+        lists: Titles, what they mean, and examples.
+        pictured: Whether the examples are pictures.
+    """
+
+    name: str
+    confusion: Markup | None
+    confused: list[Row]
+    figures: list[tuple[str, Markup]]
+    per_class: list[Row]
+    lists: list[tuple[str, str, list[Row], list[Shown]]]
+    head: list[Heading]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture with what is told of it."""
+
+    address: str
+    title: str
+    told: str
+    good: bool
+
+
+def _target(material: Material, column: Column, place: int) -> _Target:
+    truth, predictions = material.judged.truth[column.name], material.judged.predictions[column.name]
+    evaluation = material.evaluation
+    matrix, rows = evaluation.confusion.get(column.name), evaluation.per_class.get(column.name, ())
+    drawn = run_figures.confusion(column.name, matrix, column.classes, f"confusion-{place}") if matrix else None
+    return _Target(
+        clean(column.name),
+        drawn,
+        _most_confused(column, np.array(matrix)) if matrix and drawn is None else [],
+        _figures(material, column, truth, predictions, place),
+        [_class_row(row) for row in rows],
+        _lists(material, column, truth, predictions),
+        _examples_head(material, column),
+    )
+
+
+PER_CLASS_HEAD = [
+    Heading("class"), Heading("rows", True), Heading("precision", True), Heading("recall", True), Heading("F1", True),
+    Heading("ROC AUC", True), Heading("average precision", True),
+]  # fmt: skip
+CONFUSED_HEAD = [Heading("true"), Heading("predicted"), Heading("rows", True)]
+
+
+def _class_row(row: Any) -> Row:
+    figures = (row.precision, row.recall, row.f1, row.roc_auc, row.pr_auc)
+    return Row((Cell(clean(row.name)), number_cell(row.support), *map(number_cell, figures)))
+
+
+def _most_confused(column: Column, counts: np.ndarray) -> list[Row]:
+    wrong = counts * (1 - np.eye(len(counts), dtype=int))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:15]
+    pairs = [divmod(int(at), len(counts)) for at in order if wrong.flat[at]]
+    return [
+        Row((Cell(clean(column.classes[a])), Cell(clean(column.classes[b])), number_cell(int(wrong[a, b]))))
+        for a, b in pairs
+    ]
+
+
+def _figures(
+    material: Material, column: Column, truth: np.ndarray, predictions: np.ndarray, place: int
+) -> list[tuple[str, Markup]]:
+    if not column.classes:
+        point = judgements.points(column, predictions, material.quantiles.get(column.name, ()))
+        return [
+            ("Predicted and true", run_figures.predicted(column.name, truth, point, f"predicted-{place}")),
+            ("Errors", run_figures.errors(column.name, truth, point, f"errors-{place}")),
+        ]
+    ranked = sorted(rankings(column, truth, predictions), key=lambda each: each.roc_auc)[: run_figures.MOST_CURVES]
+    if not ranked:
+        return []
+    few = " of the hardest classes" if len(column.classes) > len(ranked) > 1 else ""
+    return [
+        (f"ROC{few}", run_figures.roc(ranked, f"roc-{place}")),
+        (f"Precision and recall{few}", run_figures.precision_recall(ranked, f"pr-{place}")),
+    ]
+
+
+def _lists(
+    material: Material, column: Column, truth: np.ndarray, predictions: np.ndarray
+) -> list[tuple[str, str, list[Row], list[Shown]]]:
+    """Examples right and wrong."""
+    quantiles = material.quantiles.get(column.name, ())
+    found = judgements.examples(column, truth, predictions, EXAMPLES, quantiles)
+    by_number = not column.classes
+    titled = (
+        ("Largest errors" if by_number else "Most wrong",
+         "The largest differences." if by_number else "Errors whose true class was held for least probable.",
+         found.wrong),
+        ("Most doubtful", "Where the prediction was least certain, right or wrong.", found.doubtful),
+        ("Smallest errors" if by_number else "Surest of the right ones", "", found.right),
+    )  # fmt: skip
+    point = judgements.points(column, predictions, quantiles)
+    sure = judgements.surety(column, predictions)
+    lists = []
+    for title, meaning, rows in titled:
+        if rows:
+            chosen = np.array(rows)
+            lists.append((title, meaning, *_shown(material, column, chosen, truth, point, sure)))
+    return lists
+
+
+def _examples_head(material: Material, column: Column) -> list[Heading]:
+    sure = [Heading("probability", True)] if column.classes else []
+    return [Heading("true"), Heading("predicted"), *sure, *(Heading(clean(name)) for name in _told_columns(material))]
+
+
+def _told_columns(material: Material) -> list[str]:
+    names = [column.name for column in material.spec.inputs if column.name in material.raw.columns]
+    return names[:COLUMNS_OF_EXAMPLES] if material.judged.on in SPLITS else []
+
+
+def _shown(
+    material: Material, column: Column, rows: np.ndarray, truth: np.ndarray, point: np.ndarray, sure: np.ndarray | None
+) -> tuple[list[Row], list[Shown]]:
+    """Examples as rows of a table, and as pictures if an input is one."""
+    told = [(judgements.told(column, truth[i]), judgements.told(column, point[i])) for i in rows]
+    image = next((each for each in material.spec.inputs if each.kind == "image"), None)
+    if image is not None:
+        span = (float(image.state["range"][0]), float(image.state["range"][1]))
+        return [], [
+            Shown(
+                pixels.address(pixels.scaled(np.asarray(material.judged.rows.inputs[image.name][i]), span)),
+                clean(was),
+                _said(was, said, column, None if sure is None else float(sure[i])),
+                was == said,
+            )
+            for i, (was, said) in zip(rows, told, strict=True)
+        ]
+    cells = [material.raw.cells(name, material.judged.on, rows) for name in _told_columns(material)]
+    return [
+        Row(
+            (
+                Cell(clean(was)),
+                Cell(clean(said), "" if was == said or not column.classes else "failed"),
+                *([] if sure is None else [number_cell(float(sure[i]), f"{sure[i]:.3f}")]),
+                *(_example_cell(column_cells[at]) for column_cells in cells),
+            )
+        )
+        for at, (i, (was, said)) in enumerate(zip(rows, told, strict=True))
+    ], []
+
+
+def _said(was: str, said: str, column: Column, sure: float | None) -> str:
+    """What is told below a picture, beside its true class."""
+    probable = "" if sure is None else f" {sure:.2f}"
+    if column.classes and was == said:
+        return f"right{probable}"
+    return f"predicted {clean(said)}{probable}"
+
+
+def _example_cell(cell: str) -> Cell:
+    text = clean(cell)
+    text = text if len(text) <= LONGEST_CELL else f"{text[: LONGEST_CELL - 1]}…"
+    return Cell(text, "long" if len(text) > 40 else "")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={each}" for name, each in value.items())
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

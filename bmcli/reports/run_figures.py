@@ -1,0 +1,242 @@
+"""The figures of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bmcli.console import clean
+from bmcli.evaluation.rankings import Ranking
+from bmcli.evaluation.result import Confusion
+from bmcli.reports import figures
+from bmcli.reports.figures import BLUE, GREY, ORANGE, RED
+from bmcli.reports.page import number
+from bmcli.specs import SPLITS
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SMALL, WIDE = (3.5, 2.4), 7.2
+_COLOURS = (BLUE, ORANGE, RED, GREY, "#7b61c9", "#2f9e77")
+_OF_SPLIT = {"train": GREY, "validation": BLUE, "test": ORANGE}
+_NUMBERS_UP_TO, _CELLS_UP_TO = 12, 40  # classes
+_NAME = 18
+
+
+def curves(rows: Sequence[Mapping[str, Any]], kept: int | None) -> list[tuple[str, Markup]]:
+    """For each figure that was measured epoch by epoch its name and its course; the kept epoch is marked.
+
+    Args:
+        rows: As in `metrics.jsonl`.
+    """
+    names = dict.fromkeys(name.partition("/")[2] for row in rows for name in row if "/" in name)
+    found = [(name, _course(rows, name, kept, f"curve-{i}")) for i, name in enumerate(names)]
+    rates = {row.get("learning_rate") for row in rows}
+    return [*found, ("learning rate", _rates(rows))] if len(rates) > 1 else found
+
+
+def _course(rows: Sequence[Mapping[str, Any]], name: str, kept: int | None, drawn: str) -> Markup:
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for split in SPLITS:
+            points = [(row["epoch"], v) for row in rows if (v := row.get(f"{split}/{name}")) is not None]
+            if points:
+                mark = "o" if len(points) == 1 else None
+                axes.plot(*zip(*points, strict=True), label=split, color=_OF_SPLIT[split], marker=mark)
+        if kept is not None:
+            axes.axvline(kept, color="black", linewidth=0.7, linestyle=(0, (1, 3)), zorder=1)
+        _epochs(axes)
+        values = [v for row in rows for split in SPLITS if (v := row.get(f"{split}/{name}")) is not None]
+        if figures.spans_magnitudes(values):
+            _logarithmic(axes)
+        figure.legend(loc="outside upper left", ncols=3, handletextpad=0.5)
+
+    return figures.svg(drawn, f"{clean(name)} after each epoch", SMALL, draw)
+
+
+def _rates(rows: Sequence[Mapping[str, Any]]) -> Markup:
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        points = [(row["epoch"], rate) for row in rows if (rate := row.get("learning_rate")) is not None]
+        axes.plot(*zip(*points, strict=True), color=GREY)
+        _epochs(axes)
+
+    return figures.svg("rates", "learning rate after each epoch", SMALL, draw)
+
+
+def _epochs(axes: Axes) -> None:
+    figures.light_grid(axes)
+    figures.whole_numbers(axes)
+    axes.set_xlabel("epoch")
+
+
+def _logarithmic(axes: Axes) -> None:
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def classes(name: str, counts: Mapping[str, Sequence[int]], labels: Sequence[str], drawn: str) -> Markup:
+    """The share of each class in each split, the largest classes first.
+
+    Args:
+        counts: Rows of each class, by split.
+    """
+    splits = [split for split in SPLITS if sum(counts.get(split, ()))]
+    order = sorted(range(len(labels)), key=lambda i: -counts[splits[0]][i])[:30]
+    height = 0.8 / len(splits)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        places = np.arange(len(order))
+        for at, split in enumerate(splits):
+            own = np.array(counts[split], float)[order]
+            label = f"{split} ({sum(counts[split]):,})"
+            shares = 100 * own / sum(counts[split])
+            axes.barh(places + at * height, shares, height, label=label, color=_OF_SPLIT[split])
+        middle = places + 0.4 - height / 2
+        axes.set_yticks(middle, [figures.shortened(clean(labels[i]), _NAME) for i in order])
+        axes.invert_yaxis()
+        axes.set_xlabel("% of the rows")
+        figures.light_grid(axes)
+        figure.legend(loc="outside upper left", ncols=3)
+
+    told = f"How many rows of each split have each {clean(name)}"
+    return figures.svg(drawn, told, (WIDE, 0.9 + 0.1 * len(splits) * max(2, len(order)) + 0.08 * len(order)), draw)
+
+
+def histogram(name: str, values: Mapping[str, np.ndarray], drawn: str) -> Markup:
+    """How a number is spread in each split, as shares of its rows."""
+    every = np.concatenate(list(values.values()))
+    edges = np.histogram_bin_edges(every, bins=30)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for split, own in values.items():
+            if len(own):
+                shares = 100 * np.histogram(own, edges)[0] / len(own)
+                axes.stairs(shares, edges, label=f"{split} ({len(own):,})", color=_OF_SPLIT[split], linewidth=1.4)
+        axes.set_xlabel(figures.shortened(clean(name), 40))
+        axes.set_ylabel("% of the rows")
+        figures.light_grid(axes)
+        figure.legend(loc="outside upper left", ncols=3)
+
+    return figures.svg(drawn, f"How {clean(name)} is spread", (WIDE, 2.6), draw)
+
+
+def confusion(name: str, matrix: Confusion, labels: Sequence[str], drawn: str) -> Markup | None:
+    """Which class is taken for which; None if there are too many classes to be seen."""
+    counts = np.array(matrix)
+    if len(labels) > _CELLS_UP_TO:
+        return None
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = max(2.2, min(6.2, 0.42 * len(labels)))
+
+    def draw(figure: Figure) -> None:
+        from matplotlib.colors import LinearSegmentedColormap
+
+        axes = figure.subplots()
+        # From nothing, so that both pages show it: what is beneath is the page.
+        colours = LinearSegmentedColormap.from_list("shares", [(0.18, 0.5, 0.77, 0.0), (0.18, 0.5, 0.77, 1.0)])
+        axes.pcolormesh(shares, cmap=colours, vmin=0, vmax=1, edgecolors=(0.5, 0.5, 0.5, 0.25), linewidth=0.5)
+        axes.set_aspect("equal")
+        axes.invert_yaxis()
+        names = [figures.shortened(clean(label), _NAME) for label in labels]
+        middles = np.arange(len(labels)) + 0.5
+        axes.set_xticks(middles, names, rotation=90 if len(labels) > 3 else 0)
+        axes.set_yticks(middles, names)
+        axes.tick_params(length=0)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        if len(labels) <= _NUMBERS_UP_TO:
+            for row, column in np.ndindex(counts.shape):
+                if counts[row, column]:
+                    axes.text(
+                        column + 0.5, row + 0.5, f"{counts[row, column]:,}", ha="center", va="center", fontsize=7.5
+                    )
+
+    told = f"How often each {clean(name)} is predicted as each"
+    return figures.svg(drawn, told, (side + 1.4, side + 1.0), draw)
+
+
+def roc(rankings: Sequence[Ranking], drawn: str) -> Markup:
+    """True against false positive rates."""
+
+    def draw(figure: Figure) -> None:
+        axes = _square(figure, "false positive rate", "true positive rate")
+        axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
+        for colour, each in zip(_COLOURS, rankings, strict=False):
+            axes.plot(each.false_rates, each.true_rates, color=colour, label=f"{_short(each.name)} {each.roc_auc:.3f}")
+        figure.legend(loc="outside lower left", ncols=2, title="area under the curve", title_fontsize=8)
+
+    return figures.svg(drawn, "ROC curves", (3.5, 4.2), draw)
+
+
+def precision_recall(rankings: Sequence[Ranking], drawn: str) -> Markup:
+    """Precision against recall, beside the share of the class, which guessing reaches."""
+
+    def draw(figure: Figure) -> None:
+        axes = _square(figure, "recall", "precision")
+        for colour, each in zip(_COLOURS, rankings, strict=False):
+            label = f"{_short(each.name)} {each.average_precision:.3f}"
+            axes.plot(each.recalls, each.precisions, color=colour, label=label, drawstyle="steps-post")
+            axes.axhline(each.share, color=colour, linewidth=0.8, linestyle=(0, (1, 3)))
+        figure.legend(loc="outside lower left", ncols=2, title="average precision", title_fontsize=8)
+
+    return figures.svg(drawn, "Precision against recall", (3.5, 4.2), draw)
+
+
+def _square(figure: Figure, across: str, up: str) -> Axes:
+    axes = figure.subplots()
+    figures.light_grid(axes)
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_aspect("equal")
+    return axes
+
+
+def _short(name: str) -> str:
+    return figures.shortened(clean(name), _NAME)
+
+
+MOST_CURVES = len(_COLOURS)
+
+
+def predicted(name: str, truth: np.ndarray, point: np.ndarray, drawn: str) -> Markup:
+    """Predicted against true numbers; of many rows some."""
+    some = np.unique(np.linspace(0, len(truth) - 1, min(len(truth), 600)).astype(int))
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        figures.light_grid(axes)
+        ends = [min(truth.min(), point.min()), max(truth.max(), point.max())]
+        axes.plot(ends, ends, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
+        axes.scatter(truth[some], point[some], s=9, color=BLUE, alpha=0.5, linewidths=0)
+        axes.set_xlabel(f"true {_short(name)}")
+        axes.set_ylabel("predicted")
+
+    return figures.svg(drawn, f"Predicted against true {clean(name)}", (3.5, 3.1), draw)
+
+
+def errors(name: str, truth: np.ndarray, point: np.ndarray, drawn: str) -> Markup:
+    """How errors are spread, the farthest hundredth left out at each end."""
+    found = point - truth
+    low, high = np.quantile(found, [0.01, 0.99])
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        figures.light_grid(axes)
+        axes.hist(found[(found >= low) & (found <= high)], bins=30, color=BLUE)
+        axes.axvline(0, color="black", linewidth=0.7)
+        axes.set_xlabel(f"predicted less true {_short(name)}")
+        axes.set_ylabel("rows")
+
+    return figures.svg(drawn, f"Errors of {clean(name)}", (3.5, 3.1), draw)

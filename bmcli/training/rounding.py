@@ -1,0 +1,151 @@
+"""Quantisation-aware training: a network that learns with rounded weights and activations.
+
+Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
+section 3. The integers are those of LiteRT: weights symmetric around 0 with a scale for each channel, activations
+within a range that holds 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bmcli.errors import BmcliError
+from bmcli.recipe.compression import QuantizeAwareOptions
+
+LEVELS = {"int8": 127, "int4": 7}  # the largest integer of weights; the smallest is its negative
+_STEPS = 255  # between the smallest and the largest integer of activations
+_MOMENTUM = 0.99  # of the ranges, for which Jacob et al. want "close to 1"
+_LAYERS = (
+    keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D,
+    keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv1D,
+    keras.layers.SeparableConv2D,
+)  # fmt: skip
+
+
+class Rounding:
+    """Lets the layers of a network round what they compute with, from some step on.
+
+    Their `call` is replaced, and nothing else: weights and names are as before, and a saved network is a plain one.
+
+    Args:
+        first: Steps of the optimizer after which rounding begins; ranges of activations are followed from the start.
+        iterations: The optimizer's variable that counts them.
+    """
+
+    def __init__(self, model: keras.Model, options: QuantizeAwareOptions, first: int, iterations: Any) -> None:
+        self.first, self._iterations, self._levels = first, iterations, LEVELS[options.weights]
+        self._observing = False
+        layers = rounded_layers(model)
+        if not layers:
+            raise BmcliError("no layer can be quantised.", path="train.quantize_aware",
+                             suggestion="Dense and convolutional ones can.")  # fmt: skip
+        activations = options.activations == "int8"
+        # The lowest and the highest that each layer is given, `(2,)`.
+        self.ranges = [
+            keras.Variable(np.zeros(2, "float32"), trainable=False, autocast=False, name="range")
+            for _ in (layers if activations else ())
+        ]
+        for number, layer in enumerate(layers):
+            layer.call = partial(self._call, layer, layer.call, self.ranges[number] if activations else None)
+
+    @contextmanager
+    def observing(self) -> Iterator[None]:
+        """Lets ranges follow the activations of what is traced meanwhile: those of training alone."""
+        self._observing = True
+        try:
+            yield
+        finally:
+            self._observing = False
+
+    def _call(self, layer: Any, call: Callable[..., Any], range_: Any, inputs: Any, *more: Any, **options: Any) -> Any:
+        if range_ is not None:
+            inputs = self._activations(inputs, range_)
+        # Within the scope the layer reads these values in the place of its variables.
+        values = [(weight, self._weight(layer, weight)) for weight in kernels(layer)]
+        with keras.StatelessScope(state_mapping=values):
+            return call(inputs, *more, **options)
+
+    def _weight(self, layer: Any, weight: Any) -> Any:
+        value = tf.convert_to_tensor(weight._value)  # not cast to half precision, as `weight.value` is here
+        nearest = rounded(value, _axes(layer, weight), self._levels)
+        return self._chosen(value, value + tf.stop_gradient(nearest - value))
+
+    def _activations(self, inputs: Any, range_: Any) -> Any:
+        if self._observing:
+            self._follow(inputs, range_)
+        return self._chosen(inputs, tf.cast(rounded_within(tf.cast(inputs, tf.float32), range_.value), inputs.dtype))
+
+    def _follow(self, inputs: Any, range_: Any) -> None:
+        seen = tf.cast(tf.stop_gradient(inputs), tf.float32)
+        found = tf.stack([tf.minimum(tf.reduce_min(seen), 0.0), tf.maximum(tf.reduce_max(seen), 0.0)])
+        step = tf.cast(self._iterations.value, tf.float32)
+        # The first batches count more, so that the zeros at the start are forgotten soon.
+        rate = 1.0 - tf.minimum(_MOMENTUM, (1.0 + step) / (10.0 + step))
+        range_.assign(range_.value + rate * (found - range_.value))
+
+    def _chosen(self, plain: Any, other: Any) -> Any:
+        if not self.first:
+            return other
+        return tf.where(self._iterations.value >= self.first, tf.cast(other, plain.dtype), plain)
+
+
+def rounded_layers(model: keras.Model) -> list[Any]:
+    """The layers whose weights and inputs are rounded, in the order of the network."""
+    return [layer for layer in model._flatten_layers() if isinstance(layer, _LAYERS)]
+
+
+def kernels(layer: Any) -> list[Any]:
+    return [weight for weight in layer.weights if weight.name.endswith("kernel")]
+
+
+def rounded(kernel: Any, axes: Sequence[int], levels: int) -> Any:
+    """A kernel's values as integers from `-levels` to `levels` stand for them, with a scale for each channel.
+
+    Args:
+        axes: Those that share a scale.
+    """
+    scale = tf.reduce_max(tf.abs(kernel), axis=list(axes), keepdims=True) / levels
+    scale = tf.where(scale > 0, scale, tf.ones_like(scale))
+    return tf.round(kernel / scale) * scale
+
+
+def rounded_within(values: Any, range_: Any) -> Any:
+    """Activations as the 256 integers of a range stand for them; 0 is one of them.
+
+    Gradients pass where a value lies in the range.
+
+    Args:
+        range_: The lowest, at most 0, and the highest, at least 0; `(2,)`.
+    """
+    low, high = tf.unstack(range_)
+    scale = tf.maximum((high - low) / _STEPS, 1e-8)
+    zero = tf.round(-low / scale)
+    inside = tf.clip_by_value(values, -zero * scale, (_STEPS - zero) * scale)
+    return inside + tf.stop_gradient(tf.round(inside / scale) * scale - inside)
+
+
+def _axes(layer: Any, weight: Any) -> tuple[int, ...]:
+    """The axes of a kernel that share a scale: all but that of the channels, two of a depthwise convolution."""
+    rank = len(weight.shape)
+    if isinstance(layer, keras.layers.EinsumDense):
+        return tuple(range(rank))  # which axes are its channels differs
+    depthwise = isinstance(layer, (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D))
+    return tuple(range(rank - (2 if depthwise or weight.name.startswith("depthwise") else 1)))
+
+
+def settle(model: keras.Model, weights: str) -> None:
+    """Leaves a network with weights that integers stand for exactly.
+
+    Args:
+        weights: `int8` or `int4`.
+    """
+    for layer in rounded_layers(model):
+        for weight in kernels(layer):
+            weight.assign(rounded(weight.value, _axes(layer, weight), LEVELS[weights]).numpy())

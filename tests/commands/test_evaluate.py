@@ -1,0 +1,138 @@
+"""What an evaluation tells beside the figures: how sure they are, of whom they hold, and at which threshold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bmcli.runs import Run
+from tests.commands.conftest import Bmcli, bmcli
+
+__all__ = ["bmcli"]  # the fixture
+
+RECIPE = """\
+name: loans
+data:
+  source: {kind: csv, path: loans.csv}
+  split: {train: 0.5, validation: 0.1, test: 0.4}
+  inputs: {score: {kind: number}, clinic: {kind: category}}
+  targets: {label: {kind: category}}
+model: {kind: linear}
+train: {epochs: 4, batch_size: 32, tensorboard: false, optimizer: {kind: adam, learning_rate: 0.05}}
+"""
+
+
+def write_loans(folder: Path, rows: int = 600) -> Path:
+    """A label that follows from a score; of clinic B it is drawn by lot, and half of group `b` is paid never."""
+    dice = np.random.default_rng(0)
+    score, clinic = dice.normal(size=rows), dice.choice(list("ABCD"), rows)
+    sex, family = dice.choice(["a", "b"], rows), np.repeat(np.arange(rows // 4), 4)
+    paid = np.where(clinic == "B", dice.random(rows) < 0.5, score > 0)
+    lines = [
+        f"{s:.4f},{c},{x},{f},{'paid' if y else 'lost'}"
+        for s, c, x, f, y in zip(score, clinic, sex, family, paid, strict=True)
+    ]
+    (folder / "loans.csv").write_text("\n".join(["score,clinic,sex,family,label", *lines]) + "\n")
+    (folder / "loans.yaml").write_text(RECIPE)
+    return folder / "loans.yaml"
+
+
+@pytest.fixture(scope="module")
+def loans(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
+    """A trained run, which the tests of this module measure."""
+    from bmcli.commands.train import Setting, train
+    from bmcli.console import Console
+
+    folder = tmp_path_factory.mktemp("loans")
+    recipe = write_loans(folder)
+    setting = Setting(folder / "runs", cache, Console(verbosity=-1).watcher, lambda text, level=0: None)
+    trained = train(str(recipe), [], setting)
+    assert trained.run is not None
+    return trained.run
+
+
+def test_every_metric_comes_with_its_interval(bmcli: Bmcli, loans: Run) -> None:
+    found = bmcli("evaluate", loans.folder, "--json").json()
+    without = {"test/calibration_error"}
+    assert set(found["intervals"]) == set(found["metrics"]) - without
+    for name, interval in found["intervals"].items():
+        assert interval["low"] <= found["metrics"][name] <= interval["high"]
+        assert interval["level"] == 0.95
+    kept = loans.evaluations()["test"]
+    assert kept["intervals"]["accuracy"]["method"] == "Wilson score interval over 240 rows"
+    assert kept["calibration"]["label"]["bins"]
+
+
+def test_the_terminal_shows_intervals_beside_the_figures(bmcli: Bmcli, loans: Run) -> None:
+    out = bmcli("evaluate", loans.folder).out
+    assert "95 % interval" in out
+    assert "expected calibration error" in out
+
+
+def test_rows_that_belong_together_are_drawn_together(bmcli: Bmcli, loans: Run) -> None:
+    found = bmcli("evaluate", loans.folder, "evaluate.intervals={group: family, level: 0.9}", "--json").json()
+    interval = found["intervals"]["test/accuracy"]
+    assert "groups" in interval["method"]
+    assert interval["level"] == 0.9
+
+
+def test_intervals_of_a_new_file_read_its_groups(bmcli: Bmcli, loans: Run) -> None:
+    data = loans.folder.parent.parent.parent / "loans.csv"
+    done = bmcli("evaluate", loans.folder, "evaluate.intervals.group=family", "--data", data, "--json")
+    assert done.json()["intervals"]["loans.csv/accuracy"]["method"].startswith("BCa bootstrap over 150 groups")
+
+
+def test_an_unknown_group_is_a_fault_with_the_nearest_name(bmcli: Bmcli, loans: Run) -> None:
+    done = bmcli("evaluate", loans.folder, "evaluate.intervals.group=famly", "--json")
+    (fault,) = done.json()["faults"]
+    assert (done.code, fault["path"]) == (2, "evaluate.intervals.group")
+    assert "Did you mean 'family'?" in fault["suggestion"]
+
+
+def test_a_slice_that_cannot_be_learned_is_found_among_all(bmcli: Bmcli, loans: Run) -> None:
+    out = bmcli("evaluate", loans.folder, "evaluate.slices=all").out
+    (found,) = loans.evaluations()["test"]["slices"]
+    assert (found["slices"][0]["of"], found["slices"][0]["name"]) == ("clinic", "B")
+    assert found["slices"][0]["adjusted"] < 0.01
+    assert {each["of"] for each in found["slices"]} >= {"clinic", "sex", "clinic x sex"}
+    assert "label by slice, the worst first" in out
+
+
+def test_named_slices_are_measured_each_by_itself(bmcli: Bmcli, loans: Run) -> None:
+    slices = "evaluate.slices=[sex, [clinic, sex], {of: [score], bins: 2}, label]"
+    assert bmcli("evaluate", loans.folder, slices).code == 0
+    (found,) = loans.evaluations()["test"]["slices"]
+    assert {each["of"] for each in found["slices"]} == {"sex", "clinic x sex", "score", "label"}
+    assert all(each["interval"] and each["metrics"]["log_loss"] > 0 for each in found["slices"])
+
+
+def test_groups_are_compared_and_gates_hold_them(bmcli: Bmcli, loans: Run) -> None:
+    gate = "evaluate.gates.\"fairness/sex/selection_rate_difference\"='<= 0.0001'"
+    done = bmcli("evaluate", loans.folder, "evaluate.fairness={of: [sex], positive: paid}", gate, "--json")
+    assert done.code == 3
+    assert "test/fairness/sex/selection_rate_difference" in done.json()["intervals"]
+    assert "fairness/sex/selection_rate_difference" in done.json()["missed_gates"][0]
+    assert "'paid' by sex" in bmcli("evaluate", loans.folder, "evaluate.fairness={of: [sex], positive: paid}").out
+
+
+def test_what_an_evaluation_will_not_find_is_told_before_training(bmcli: Bmcli, tmp_path: Path) -> None:
+    recipe = write_loans(tmp_path)
+    done = bmcli(
+        "train", recipe, "evaluate.slices=[sexx, [clinic, town]]", "evaluate.fairness={of: [sex], positive: payed}",
+        "evaluate.gates.acuracy='> 0'", "--json",
+    )  # fmt: skip
+    told = {fault["path"]: fault["suggestion"] for fault in done.json()["faults"]}
+    assert done.code == 2
+    assert told.keys() == {
+        "evaluate.slices.0.0", "evaluate.slices.1.1", "evaluate.fairness.positive", "evaluate.gates.acuracy"
+    }  # fmt: skip
+    assert "'sex'" in told["evaluate.slices.0.0"]
+    assert "'paid'" in told["evaluate.fairness.positive"]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_three_columns_are_no_slice(bmcli: Bmcli, tmp_path: Path) -> None:
+    done = bmcli("train", write_loans(tmp_path), "evaluate.slices=[[a, b, c]]", "--json")
+    assert done.json()["faults"][0]["path"].startswith("evaluate.slices")

@@ -1,0 +1,81 @@
+"""What holds for every way to make a network smaller."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from bmcli import parts
+from bmcli.compression import Weight, compressed, rebuilt, weigh
+from bmcli.recipe.fields import PartOf
+
+from .conftest import accuracy, examples, given, logits
+
+WAYS = parts.names("compression")
+# A network that learned for a second has no kernel of low rank yet.
+CHOSEN = {kind: {"kind": kind, **({"energy": 0.8} if kind == "low_rank" else {})} for kind in WAYS}
+
+
+def smaller(model: keras.Model, *kinds: str) -> keras.Model:
+    return compressed([PartOf("compression").check(CHOSEN[kind]) for kind in kinds], model, given(examples()))
+
+
+def test_there_are_ways() -> None:
+    assert {"cluster", "low_rank", "quantize"} <= set(WAYS)
+
+
+@pytest.mark.parametrize("kind", WAYS)
+def test_the_network_stays_as_it_is_and_its_copy_decides_alike(trained: keras.Model, kind: str) -> None:
+    before, weights = logits(trained), trained.get_weights()
+    found = smaller(trained, kind)
+    assert found is not trained
+    assert all(np.array_equal(a, b) for a, b in zip(weights, trained.get_weights(), strict=True))
+    np.testing.assert_array_equal(logits(trained), before)
+    assert not np.array_equal(logits(found), before)
+    assert accuracy(found) >= 0.95
+    assert found.input.keys() == trained.input.keys()
+    assert found.name == trained.name
+
+
+@pytest.mark.parametrize("kind", WAYS)
+def test_a_compressed_network_is_smaller_once_compressed_by_gzip(trained: keras.Model, kind: str) -> None:
+    found = smaller(trained, kind)
+    assert weigh(found).gzip_bytes < 0.9 * weigh(trained).gzip_bytes
+
+
+@pytest.mark.parametrize("kind", WAYS)
+def test_a_compressed_network_is_one_of_keras_that_needs_nothing_of_ours(
+    trained: keras.Model, kind: str, tmp_path: Path
+) -> None:
+    found = smaller(trained, kind)
+    found.save(tmp_path / "small.keras")
+    again = keras.saving.load_model(tmp_path / "small.keras", compile=False, safe_mode=True)
+    np.testing.assert_allclose(logits(again), logits(found), atol=1e-6)
+    assert all(type(layer).__module__.startswith("keras.") for layer in found._flatten_layers())
+
+
+def test_ways_follow_one_another(trained: keras.Model) -> None:
+    found = smaller(trained, "low_rank", "cluster")
+    alone = [weigh(smaller(trained, kind)).gzip_bytes for kind in ("low_rank", "cluster")]
+    assert weigh(found).gzip_bytes < min(alone)
+    assert accuracy(found) >= 0.9
+
+
+def test_a_copy_computes_the_same(trained: keras.Model) -> None:
+    found = rebuilt(trained)
+    np.testing.assert_array_equal(logits(found), logits(trained))
+    assert [layer.name for layer in found.layers] == [layer.name for layer in trained.layers]
+
+
+def test_a_network_weighs_its_numbers() -> None:
+    model = keras.Sequential([keras.Input((100,)), keras.layers.Dense(10)])
+    model.set_weights([np.eye(100, 10, dtype="float32"), np.ones(10, "float32")])
+    found = weigh(model)
+    assert (found.parameters, found.nonzero, found.bytes) == (1010, 20, 4040)
+    assert found.gzip_bytes < 200
+    assert found.nonzero_share == pytest.approx(20 / 1010)
+    assert weigh(model) == found, "the same bytes whenever it is asked"
+    assert Weight(0, 0, 0, 20).nonzero_share == 0.0

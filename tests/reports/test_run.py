@@ -1,0 +1,110 @@
+"""The report of a run: whole and true for every kind of target, safe whatever the data names, and seen in a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bmcli.runs import Run
+from tests import trained
+from tests.reports.browser import COMMAND, Browser, browser
+from tests.reports.pages import Page
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
+    return trained.hostile(tmp_path_factory.mktemp("hostile"), cache)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
+    return trained.run_of(trained.DIGITS, tmp_path_factory.mktemp("digits"), cache)
+
+
+@pytest.fixture(scope="module")
+def sugar(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
+    return trained.run_of(trained.NUMBERS, tmp_path_factory.mktemp("sugar"), cache)
+
+
+def read(run: Run) -> Page:
+    return Page(run.report.read_text(encoding="utf-8"))
+
+
+def test_what_the_data_names_is_text_on_the_page_and_nothing_else(hostile: Run) -> None:
+    page = read(hostile)
+    assert page.count("script") == 1
+    assert "alert" not in page.script
+    assert page.count("b") == page.count("i") == page.count("u") == 0
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    for named in (trained.SCRIPT, trained.FORMULA, trained.IMAGE, "target & <i>", *trained.CLASSES, "<u>a</u>"):
+        assert named in page.text
+
+
+def test_the_page_needs_nothing_from_elsewhere(digits: Run) -> None:
+    page = read(digits)
+    addresses = [*page.attributes("src"), *page.attributes("href")]
+    assert addresses
+    assert all(address.startswith(("data:image/png;base64,", "#")) for address in addresses)
+
+
+def test_the_figures_of_the_page_are_those_of_the_evaluation(hostile: Run) -> None:
+    found = hostile.evaluations()["test"]
+    words = read(hostile).text
+    assert f"accuracy {found['metrics']['accuracy']:.4g} always" in words
+    assert f"measured on {found['count']} test rows" in words
+
+
+def test_missing_cells_are_counted_as_the_table_has_them(hostile: Run) -> None:
+    assert "80 (33.3 %)" in read(hostile).text
+
+
+@pytest.mark.parametrize("part", ["Confusion matrix", "ROC of the hardest", "Most wrong", "Most doubtful"])
+def test_a_run_of_classes_shows_how_they_are_told_apart(digits: Run, part: str) -> None:
+    assert part in read(digits).text
+
+
+def test_examples_of_a_run_on_pictures_are_pictures(digits: Run) -> None:
+    page = read(digits)
+    assert page.count("img") >= 12
+    assert "28 by 28" not in page.text
+    assert "8 by 8 by 1 pixels" in page.text
+
+
+@pytest.mark.parametrize("part", ["Predicted and true", "Largest errors", "Smallest errors"])
+def test_a_run_of_numbers_shows_its_errors(sugar: Run, part: str) -> None:
+    assert part in read(sugar).text
+    assert "Most doubtful" not in read(sugar).text
+
+
+@pytest.fixture(scope="module")
+def window() -> Iterator[Browser]:
+    if COMMAND is None:
+        pytest.skip("this machine has no browser")
+    with browser() as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("name", ["hostile", "digits", "sugar"])
+def test_a_browser_shows_all_of_it_without_a_complaint(
+    name: str, width: int, dark: bool, window: Browser, request: pytest.FixtureRequest
+) -> None:
+    seen = window.look(request.getfixturevalue(name).report, width, dark)
+    assert seen.width == width
+    assert seen.overflowing == []
+    assert seen.complaints == []
+    assert seen.requests == []
+
+
+def test_a_page_that_asks_for_more_or_runs_over_is_noticed(window: Browser, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    wide = "<p style='width: 9rem; white-space: nowrap'>words that take more room than they are given here</p>"
+    page.write_text(f"<img src='other.png'>{wide}<div style='width: 900px'>.</div><script>console.error(1)</script>")
+    seen = window.look(page, 400, dark=False)
+    assert seen.width >= 900
+    assert any("words that" in each for each in seen.overflowing)
+    assert any(address.endswith("other.png") for address in seen.requests)
+    assert seen.complaints
