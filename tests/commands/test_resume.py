@@ -219,6 +219,7 @@ for arguments in json.loads(sys.argv[1]):
 """
 
 
+@pytest.mark.slow  # tests/training/test_replicas.py holds the same law of the weights
 def test_replicas_train_and_measure_what_one_device_measures(
     write_recipe: WriteRecipe, run: Run, kept: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -50,6 +50,9 @@ def study_of(tmp_path: Path) -> Path:
 def test_a_search_hands_back_a_recipe_a_run_and_a_report(bmcli: Bmcli, recipe: Path, tmp_path: Path) -> None:
     done = bmcli("tune", recipe, "--json")
     assert done.code == 0, done.err
+    measured = list(tmp_path.rglob("evaluation.json"))
+    assert [path.parent.parent.name for path in measured] == ["flowers"], "the test rows are measured once alone"
+
     found = done.json()
     assert [trial["state"] for trial in found["trials"]] == ["done"] * 4
     assert found["best"]["metrics"]["test/accuracy"] > 0.6
@@ -67,12 +70,6 @@ def test_a_search_hands_back_a_recipe_a_run_and_a_report(bmcli: Bmcli, recipe: P
     assert len(rows) == 5
     assert "<html" in (study_of(tmp_path) / "report.html").read_text()
     assert bmcli("train", found["best"]["recipe"], "--json").code == 0
-
-
-def test_the_test_rows_are_measured_once_alone(bmcli: Bmcli, recipe: Path, tmp_path: Path) -> None:
-    assert bmcli("tune", recipe, "-q").code == 0
-    measured = list(tmp_path.rglob("evaluation.json"))
-    assert [path.parent.parent.name for path in measured] == ["flowers"]
 
 
 def test_what_a_search_cannot_be_is_refused_before_it_costs_anything(
@@ -173,6 +170,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     assert len(trials) == 4
 
 
+@pytest.mark.slow
 def test_workers_of_another_process_join(tmp_path: Path) -> None:
     search = Killed(tmp_path / "joined")
     chief = search.start("flowers.yaml", "tune.trials=8")

@@ -66,6 +66,7 @@ def test_a_folder_that_is_not_there_is_no_fault(tmp_path: Path) -> None:
     compiled.seal(tmp_path / "none")
 
 
+@pytest.mark.slow
 def test_a_second_process_uses_what_the_first_compiled_and_survives_its_damage(
     write_recipe: WriteRecipe, tmp_path: Path
 ) -> None:

@@ -130,6 +130,7 @@ PROGRAMS = (*STEPS_OF_8, "runtime.jit_steps=4")
 
 
 @pytest.mark.usefixtures("one_step_a_call")
+@pytest.mark.slow
 def test_steps_that_are_one_program_are_never_divided(make_trainer: MakeTrainer) -> None:
     settings = (*PROGRAMS, *DROPOUT_AND_NORM, "train.ema=0.9", "train.checkpoint.steps=5")
     whole, trainer = make_trainer(*settings), make_trainer(*settings)
@@ -146,7 +147,8 @@ def test_steps_that_are_one_program_are_never_divided(make_trainer: MakeTrainer)
     assert_same_training(trainer, whole)
 
 
-@pytest.mark.parametrize("average", [("train.ema=0.9",), pytest.param(SCHEDULE_FREE, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("average", [("train.ema=0.9",), SCHEDULE_FREE])
 def test_programs_of_several_steps_learn_what_single_steps_learn(
     make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, average: tuple[str, ...]
 ) -> None:
@@ -269,7 +271,7 @@ PAUSED: dict[str, tuple[str, ...]] = {
 }
 
 
-@pytest.mark.parametrize("name", PAUSED)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n == "xla" else []) for n in PAUSED])
 def test_a_training_paused_after_every_epoch_goes_on_to_the_same_bits(make_trainer: MakeTrainer, name: str) -> None:
     settings = (*(() if name == "xla" else ("runtime.jit=false",)), *PAUSED[name], "train.epochs=4")
     whole = make_trainer(*settings)
