@@ -228,17 +228,45 @@ def _short_for(path: str, value: object) -> tuple[str, ...]:
 @overrides_argument
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), help="By default the recipe's.")
 @click.option("--data", type=click.Path(path_type=Path), help="Measure on every row of this file instead.")
+@click.option(
+    "--folds",
+    type=click.IntRange(2, 100),
+    metavar="N",
+    help="Train the recipe anew on N folds, and test each row once; short for evaluate.folds=N.",
+)
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Folds side by side.  [default: cores]")
 @runs_option
 @output_options
-def evaluate(run: str, overrides: tuple[str, ...], split: str | None, data: Path | None, root: Path) -> None:
+def evaluate(
+    run: str,
+    overrides: tuple[str, ...],
+    split: str | None,
+    data: Path | None,
+    folds: int | None,
+    workers: int | None,
+    root: Path,
+) -> None:
     """Measure RUN: a run directory, a run's name, or a recipe, whose latest run is taken."""
     from bmcli.commands.evaluate import evaluate as command
+    from bmcli.commands.folds import asked_for, cross_validate
     from bmcli.runs import cache_folder
 
     if split and data:
         raise click.UsageError("--split and --data exclude each other.")
+    if folds and (split or data):
+        raise click.UsageError("--folds tests the training and validation rows, so --split and --data do nothing.")
+    out = console()
+    overrides = (*overrides, *_short_for("evaluate.folds", folds))
+    asked = None if split or data else asked_for(run, overrides, root)
+    if asked:
+        found = cross_validate(asked, root, cache_folder(), workers, out.trained_beside)
+        out.cross_validated(found)
+        found.require_gates()
+        return
+    if workers:
+        raise click.UsageError("--workers does nothing without --folds.")
     measured = command(run, overrides, split, data, root, cache_folder())
-    console().measured(measured)
+    out.measured(measured)
     measured.require_gates()
 
 

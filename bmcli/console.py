@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 SLICES_SHOWN = 10
+MOST_FOLDS = 5
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -134,6 +135,46 @@ class Console:
             self.say(f"intervals: {method}", level=1)
         for name, reason in found.without_interval.items():
             self.say(f"{name} has no interval: {reason}", level=1)
+        self._judged(found)
+        if run:
+            self.text(clean(f"\nrun  {run.shown}"))
+
+    def trained_beside(self, finished: Any) -> None:
+        """One of several trainings that has ended."""
+        self.say(f"{finished.job.name}: {finished.epochs} epochs, {finished.seconds:.1f} s")
+
+    def cross_validated(self, found: Any) -> None:
+        """Mean and spread over folds, and what all tested rows together show."""
+        folds, together = found.folds, found.folds.together
+        means = {f"folds/{name}": mean for name, mean in folds.means.items()}
+        self.result(
+            {
+                "run": str(found.run.folder),
+                "metrics": {name: mean.mean for name, mean in means.items()},
+                "intervals": {
+                    name: {"low": mean.low, "high": mean.high, "level": 0.95, "method": folds.method}
+                    for name, mean in means.items()
+                },
+                "spread": {name: mean.spread for name, mean in means.items()},
+                "folds": [dict(fold.metrics) for fold in folds.folds],
+                "together": dict(together.metrics),
+                **_missed(found),
+            }
+        )
+        shown = folds.folds[:MOST_FOLDS]
+        rows = [
+            [name, mean.mean, mean.spread, _span(mean), *(fold.metrics.get(name, "-") for fold in shown)]
+            for name, mean in folds.means.items()
+        ]
+        self.text(clean(f"\n{len(folds.folds)} folds of {together.count:,} rows, dealt {folds.dealt}"))
+        columns = ["metric", "mean", "spread", "95 % interval", *(f"fold {fold.number}" for fold in shown)]
+        self.table("", columns, rows)
+        self.say(f"intervals of means: {folds.method}", level=1)
+        self._judged(together)
+        self.text(clean(f"\nwrote {shown_path(found.predictions)}\nrun  {found.run.shown}"))
+
+    def _judged(self, found: Any) -> None:
+        """What an evaluation tells beside its metrics."""
         for target, rows in found.per_class.items():
             cells = [
                 [row.name, *(_or_dash(v) for v in (row.precision, row.recall, row.f1)), row.support] for row in rows
@@ -148,8 +189,6 @@ class Console:
             self._slices(slices)
         for fairness in found.fairness:
             self._fairness(fairness)
-        if run:
-            self.text(clean(f"\nrun  {run.shown}"))
 
     def _slices(self, found: Any) -> None:
         """The slices of a target, the worst first."""

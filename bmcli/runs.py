@@ -75,6 +75,11 @@ class Run:
         return self.folder / "report.html"
 
     @property
+    def checks(self) -> Path:
+        """What was suspicious about the data before training."""
+        return self.folder / "checks.json"
+
+    @property
     def logs(self) -> Path:
         """What workers other than the chief say."""
         return self.folder / "logs"

@@ -70,7 +70,7 @@ def evaluate(
         data: A file or folder of the recipe's source format.
     """
     run = find_run(target, root)
-    _check_overrides(overrides)
+    check_overrides(overrides)
     # On what there is here: the devices of the training may be elsewhere by now.
     loaded = load(str(run.lock), elsewhere(overrides))
     try:
@@ -87,7 +87,7 @@ def elsewhere(overrides: Sequence[str]) -> list[str]:
     return [*overrides, *(f"{path}={value}" for path, value in usual.items() if not {path, "runtime"} & chosen)]
 
 
-def _check_overrides(overrides: Sequence[str]) -> None:
+def check_overrides(overrides: Sequence[str]) -> None:
     """Refuses changes of what the run is: another seed or split would call rows it was trained on test rows."""
     for argument in overrides:
         steps, _ = read_steps(argument)

@@ -70,11 +70,19 @@ def _of_target(column: Column, predicted: np.ndarray, quantiles: Sequence[float]
     if not column.classes:
         return _numbers(predicted, column.name, quantiles)
     point = target_kinds.kind_of(column).point(predicted, column)
-    told = pa.array(_labels(point, column)) if point.ndim == 2 else _classes(point, column)
     probabilities = {
         f"{column.name}_probability_{name}": pa.array(predicted[:, i]) for i, name in enumerate(column.classes)
     }
-    return {column.name: told, **probabilities}
+    return {column.name: told(point, column), **probabilities}
+
+
+def told(truth: np.ndarray, column: Column) -> pa.Array:
+    """A decoded target as a column: the names of classes, or numbers."""
+    import pyarrow as pa
+
+    if not column.classes:
+        return pa.array(truth)
+    return pa.array(_labels(truth, column)) if truth.ndim == 2 else _classes(truth, column)
 
 
 def _numbers(predicted: np.ndarray, name: str, quantiles: Sequence[float]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bmcli import runs
+from bmcli import disk, runs
 from bmcli.commands import reporting
 from bmcli.commands.evaluate import Measured, elsewhere, measure
 from bmcli.commands.judging import check_evaluation
@@ -110,7 +110,18 @@ def train_loaded(loaded: Loaded, setting: Setting) -> Trained:
             raise
         setting.told(f"run {run.shown}")
         _tell_details(trainer, session.prepared, setting.told)
+        _check_data(session.prepared, run, setting.told)
         return _finish(run, session, trainer, setting)
+
+
+def _check_data(prepared: Prepared, run: Run, told: Told) -> None:
+    """Warns of what is suspicious about the data, and keeps it with the run."""
+    from bmcli.data.checks import findings
+
+    found = findings(prepared)
+    disk.write_json(run.checks, {"findings": [each.to_json() for each in found]})
+    for each in found:
+        told(f"warning: {each}")
 
 
 def _summary(spec: DataSpec) -> str:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bmcli.cells import Raw, RowFault, are_blobs, is_text, numbers, take
-from bmcli.data import invalid, splits
-from bmcli.data.sources import read_rows
+from bmcli.data import columns, invalid, splits
+from bmcli.data.sources import Rows, read_rows
 from bmcli.recipe.fields import Kind
-from bmcli.recipe.schema import DataOptions
+from bmcli.recipe.schema import DataOptions, FoldOptions
 from bmcli.specs import SPLITS
 
 if TYPE_CHECKING:
@@ -55,6 +55,25 @@ class RawRows:
         told = values[~np.isnan(values)].astype("float64")
         return (float(told.min()), float(told.mean()), float(told.max())) if len(told) else None
 
+    def split(self, name: str) -> Mapping[str, Raw]:
+        """The columns of the rows of a split."""
+        return invalid.Picked(self.columns, self.indices[name])
+
+
+def raw_folds(options: DataOptions, targets: Mapping[str, Kind], seed: int, count: int) -> RawRows:
+    """All columns of single values, and the rows that each fold tests, as `fold-1`.
+
+    Raises:
+        BmcliError: As `prepare` does for one of the folds.
+    """
+    rows = _settled(options, targets)
+    tested = {}
+    for number in range(1, count + 1):
+        split = options.split.model_copy(update={"fold": FoldOptions(number=number, of=count)})
+        indices, _ = splits.of(rows, options.model_copy(update={"split": split}), targets, seed)
+        tested[f"fold-{number}"] = indices["test"]
+    return RawRows(_singles(rows, None), tested)
+
 
 def raw_rows(options: DataOptions, targets: Mapping[str, Kind], seed: int, names: tuple[str, ...] | None) -> RawRows:
     """Some columns of single values of a source whose rows are prepared already.
@@ -69,12 +88,22 @@ def raw_rows(options: DataOptions, targets: Mapping[str, Kind], seed: int, names
     """
     if names is not None and not names:
         return RawRows({}, {})
-    rows = read_rows(options.source, skip_broken=options.invalid != "stop")  # type: ignore[arg-type]
-    rows, _, _ = invalid.settled(rows, options, targets)
+    rows = _settled(options, targets)
     indices, _ = splits.of(rows, options, targets, seed)
+    return RawRows(_singles(rows, names), indices)
+
+
+def _settled(options: DataOptions, targets: Mapping[str, Kind]) -> Rows:
+    """The rows of a source without those that cannot be read."""
+    rows = read_rows(options.source, skip_broken=options.invalid != "stop")  # type: ignore[arg-type]
+    columns.check_names(rows, options, targets)
+    return invalid.settled(rows, options, targets)[0]
+
+
+def _singles(rows: Rows, names: tuple[str, ...] | None) -> dict[str, Raw]:
     wanted = rows.columns if names is None else names
     found = {name: rows.columns[name] for name in wanted if name in rows.columns}
-    return RawRows({name: column for name, column in found.items() if _is_single(column)}, indices)
+    return {name: column for name, column in found.items() if _is_single(column)}
 
 
 def _is_single(column: Raw) -> bool:

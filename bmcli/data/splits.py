@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bmcli.cells import MISSING, Raw, RowFault, are_numbers, is_text, numbers, positions, shown, texts, vocabulary
 from bmcli.data import columns
-from bmcli.data.dealing import ByChance, ByGroup, ByHash, ByTime, Dealing
+from bmcli.data.dealing import ByChance, ByGroup, ByHash, ByTime, Dealing, folds
 from bmcli.data.digests import digests, values
 from bmcli.data.sampling import sample
 from bmcli.data.sources import Rows
 from bmcli.errors import BmcliError
 from bmcli.recipe.fields import Kind
-from bmcli.recipe.schema import DataOptions, SampleOptions, SplitOptions
+from bmcli.recipe.schema import DataOptions, FoldOptions, SampleOptions, SplitOptions
 from bmcli.specs import SPLITS
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ def of(
     options, given = data.split, _given(rows, data.split)
     strata, stratified = _strata(rows, options, targets, given)
     splits = assign(options, len(rows), _dealing(rows, options, seed, given, strata), given)
+    if options.fold is not None:
+        dealings = (_dealing(rows, options, (seed + ahead) % 2**32, None, strata) for ahead in (1, 2))
+        splits = _held_out(splits, options.fold, *dealings)
     if data.sample is not None:
         balance = data.sample.balance if isinstance(data.sample, SampleOptions) else None
         kept = strata if balance in (None, stratified) else columns.read(rows, str(balance), codes)
@@ -138,6 +142,27 @@ def assign(
     if options.validation is None:
         return splits
     return {**_dealt(splits["train"], _carved(options.validation), dealing), "test": splits["test"]}
+
+
+def _held_out(
+    splits: Mapping[str, np.ndarray], fold: FoldOptions, of_folds: Dealing, of_validation: Dealing
+) -> dict[str, np.ndarray]:
+    """One fold of the training and validation rows to test on, and the rest to learn from in their proportion.
+
+    The dealings draw otherwise than that of the splits, or rows that a hash has put together would stay so.
+
+    Raises:
+        BmcliError: There are more folds than rows to deal.
+    """
+    import numpy as np
+
+    rows = np.sort(np.concatenate([splits["train"], splits["validation"]]))
+    share = len(splits["validation"]) / len(rows)
+    try:
+        learned, tested = list(folds(of_folds, rows, fold.of))[fold.number - 1]
+    except BmcliError as error:
+        raise BmcliError(*(replace(each, path="data.split.fold") for each in error.faults)) from None
+    return {**_dealt(learned, _carved(share), of_validation), "test": tested}
 
 
 def in_every_split(options: SplitOptions, given: np.ndarray | None, strata: np.ndarray) -> bool:

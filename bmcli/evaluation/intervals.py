@@ -172,10 +172,10 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
     Args:
         first, second: Whether each model is right, bool `(rows,)`.
     """
-    from scipy.stats import binomtest
+    from scipy.special import bdtr
 
     one, two = int((first & ~second).sum()), int((second & ~first).sum())
-    return float(binomtest(one, one + two).pvalue) if one + two else 1.0
+    return min(1.0, 2 * float(bdtr(min(one, two), one + two, 0.5)))
 
 
 @dataclass(frozen=True)
@@ -209,24 +209,22 @@ class _Spread:
         return ""
 
     def bounds(self, level: float) -> tuple[float, float]:
-        from scipy.special import ndtr
-        from scipy.stats import t
+        from scipy.special import ndtr, stdtrit
 
         bias, acceleration = self._bias(), self._acceleration()
-        ends = np.array([-1, 1]) * t.ppf((1 + level) / 2, self.units - 1) * self._expansion()
+        ends = np.array([-1, 1]) * stdtrit(self.units - 1, (1 + level) / 2) * self._expansion()
         shares = ndtr(bias + (bias + ends) / np.maximum(1 - acceleration * (bias + ends), 1e-3))
         low, high = np.quantile(self.drawn, shares)
         return float(low), float(high)
 
     def p_value(self) -> float:
         """One less the level of the interval that just touches 0."""
-        from scipy.special import ndtri
-        from scipy.stats import t
+        from scipy.special import ndtri, stdtr
 
         bias, acceleration = self._bias(), self._acceleration()
         distance = ndtri(self._share_below(0.0)) - bias
         score = distance / max(1 + acceleration * distance, 1e-3) - bias
-        return float(2 * t.sf(abs(score) / self._expansion(), self.units - 1))
+        return float(2 * stdtr(self.units - 1, -abs(score) / self._expansion()))
 
     def _expansion(self) -> float:
         return float(np.sqrt(self.units / (self.units - 1)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +35,9 @@ class Interval:
 
 def wilson_bounds(hits: int, rows: int, level: float = LEVEL) -> tuple[float, float]:
     """Wilson's score interval of a share (Wilson 1927); it stays within 0 and 1, and has a width when all are alike."""
-    from scipy.stats import binomtest
+    from scipy.special import ndtri
 
-    found = binomtest(hits, rows).proportion_ci(level, method="wilson")
-    return float(found.low), float(found.high)
+    z, share = float(ndtri((1 + level) / 2)), hits / rows
+    middle, reach = share + z**2 / (2 * rows), z * math.sqrt(share * (1 - share) / rows + (z / (2 * rows)) ** 2)
+    low, high = ((middle + way * reach) / (1 + z**2 / rows) for way in (-1, 1))
+    return (0.0 if hits == 0 else low), (1.0 if hits == rows else high)

@@ -73,6 +73,11 @@ class EvaluateOptions(Options):
         description="Limits on metrics, as {accuracy: '>= 0.9'}; a missed one ends with exit code 3.",
     )
     intervals: IntervalOptions = Field(default=IntervalOptions(), description="How intervals around metrics are made.")
+    folds: Annotated[int, Field(ge=2, le=100)] | None = Field(
+        default=None,
+        description="`bmcli evaluate` trains the recipe anew on so many folds of the training and validation rows, and "
+        "tests each row once (cross-validation).",
+    )
     slices: Literal["all"] | tuple[str | tuple[str, ...] | SliceOptions, ...] = Field(
         default=(),
         description="Parts of the rows to measure each by itself, by columns as Home, pairs as [Home, Marital], or "

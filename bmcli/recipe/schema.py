@@ -52,6 +52,21 @@ Name = Annotated[str, AfterValidator(_check_name), WithJsonSchema({"type": "stri
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
+class FoldOptions(Options):
+    """One of several parts of the rows, each of which is tested once, on a network that has not seen it."""
+
+    number: Annotated[int, Field(ge=1, le=100)] = Field(description="Which fold is tested, from 1.")
+    of: Annotated[int, Field(ge=2, le=100)] = Field(description="How many folds there are.")
+
+    @model_validator(mode="after")
+    def _is_one_of_them(self) -> FoldOptions:
+        if self.number > self.of:
+            raise fault_at(
+                ("number",), f"there is no fold {self.number} of {self.of}.", f"Name one from 1 to {self.of}."
+            )
+        return self
+
+
 class SplitOptions(Options):
     """How rows become training, validation and test rows.
 
@@ -83,6 +98,11 @@ class SplitOptions(Options):
         default=False,
         description="The split of a row follows from what it holds, in all columns (true) or those named: it is the "
         "same when rows are added, and equal rows are together. Shares are met about.",
+    )
+    fold: FoldOptions | None = Field(
+        default=None,
+        description="Test one of several folds of the training and validation rows, dealt like the splits, in the "
+        "place of the test rows, which are left alone: {number: 1, of: 5}. `bmcli evaluate --folds` trains them all.",
     )
 
     @model_validator(mode="after")

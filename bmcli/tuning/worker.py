@@ -8,59 +8,39 @@ crash is the result of one trial.
 from __future__ import annotations
 
 import contextlib
-import gc
-import importlib
 import json
 import math
 import os
-import select
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from bmcli import training
-from bmcli.console import Console, native_noise_hidden
+from bmcli.console import Console
 from bmcli.errors import BmcliError, Interrupted
 from bmcli.recipe.load import load
 from bmcli.recipe.paths import split_path
 from bmcli.recipe.schema import Recipe
 from bmcli.recipe.search import conditions, read_space
 from bmcli.training import compiled
-from bmcli.training.launch import end_with, how_ended
+from bmcli.training.launch import how_ended
 from bmcli.trials import Result, Task
+from bmcli.tuning.child import SIGNALS, Child, signals_later, warm_up
 from bmcli.tuning.study import BEAT_S, Study
 from bmcli.tuning.trial import run_trial
 
 POLL_S = 0.05
 SAVE_S = 20.0  # for a child to save its state after SIGTERM: a call of steps may take a while
 AGAIN_S = 1.0  # before a task that was given back is looked at again
-_MODULES = ("bmcli.training.loop", "bmcli.training.network", "bmcli.training.environment", "bmcli.training.predict")
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def main(arguments: list[str]) -> None:
     study, cache = Study(Path(arguments[0])), Path(arguments[1])
-    warm_up(study, cache)
+    warm_up(families(study), cache)
     Worker(study, lambda task: train(study, task, cache), lambda: compiled.sweep(compiled.folder(cache))).work()
-
-
-def warm_up(study: Study, cache: Path) -> None:
-    """Imports what every trial needs; what TensorFlow is told at its import is told for all of them."""
-    for recipe in families(study):
-        training.announce(recipe, cache)
-    with native_noise_hidden():
-        for module in _MODULES:
-            importlib.import_module(module)
-    from bmcli.training import cluster
-
-    cluster.leave()
-    compiled.sweep_once(compiled.folder(cache))
-    gc.collect()
-    gc.freeze()  # Children leave the memory of what was imported shared, and never look through it.
 
 
 def families(study: Study) -> list[Recipe]:
@@ -103,13 +83,13 @@ class Worker:
         self._study, self._do, self._clean_up = study, do, clean_up
         self._parent = os.getppid()
         self._name = ""
-        self._child: _Child | None = None
+        self._child: Child | None = None
         self._signals = 0
         self._leave_at = math.inf
         self._beaten_at = -math.inf
 
     def work(self) -> None:
-        for number in _SIGNALS:
+        for number in SIGNALS:
             signal.signal(number, self._note)
         self._name = self._study.announce_worker()
         try:
@@ -168,8 +148,8 @@ class Worker:
         """Has a child do a task; why that failed, or None if the task is to be taken up again."""
         limit_s = math.inf if task.limit_s is None else task.limit_s
         end = time.monotonic() + limit_s
-        with _signals_later():
-            child = self._child = _Child(lambda: self._do(task))
+        with signals_later():
+            child = self._child = Child(lambda: self._do(task))
         try:
             while not child.ended(min(BEAT_S, max(0.0, end - time.monotonic()))):
                 if time.monotonic() >= end:
@@ -188,68 +168,6 @@ class Worker:
         """Shows that this worker is alive; whether its task is still its own, and there is somebody to do it for."""
         mine = self._study.beat(self._name, name)
         return mine and os.getppid() == self._parent and time.monotonic() < self._leave_at
-
-
-class _Child:
-    """A fork of this process that does one thing and ends; it dies with this process, however that ends."""
-
-    def __init__(self, do: Callable[[], int]) -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        parent = os.getpid()
-        # Nothing is written into the pipe: it closes when the child ends, however it ends.
-        self._ends, held = os.pipe()
-        self._pid = os.fork()
-        if self._pid == 0:
-            _be_a_child(parent, do)
-        os.close(held)
-        self._code: int | None = None
-
-    def ended(self, timeout_s: float) -> bool:
-        """Whether it has ended, after at most so long."""
-        return bool(select.select([self._ends], [], [], timeout_s)[0])
-
-    def send(self, number: int) -> None:
-        if self._code is None:
-            os.kill(self._pid, number)
-
-    def code(self) -> int:
-        """Its exit code, or minus the number of the signal that killed it; waits for its end."""
-        if self._code is None:
-            _, status = os.waitpid(self._pid, 0)
-            self._code = os.waitstatus_to_exitcode(status)
-        return self._code
-
-    def close(self) -> None:
-        self.code()
-        os.close(self._ends)
-
-
-def _be_a_child(parent: int, do: Callable[[], int]) -> NoReturn:
-    """Does something in a process that was just forked, and ends it without what the parent would do at its end."""
-    code = 1
-    try:
-        for number in _SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        end_with(parent)
-        code = do()
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
-@contextlib.contextmanager
-def _signals_later() -> Iterator[None]:
-    """Holds signals back until a child is known, so that it can be told."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +137,16 @@ def test_what_an_evaluation_will_not_find_is_told_before_training(bmcli: Bmcli, 
 def test_three_columns_are_no_slice(bmcli: Bmcli, tmp_path: Path) -> None:
     done = bmcli("train", write_loans(tmp_path), "evaluate.slices=[[a, b, c]]", "--json")
     assert done.json()["faults"][0]["path"].startswith("evaluate.slices")
+
+
+def test_training_warns_of_a_planted_leak_and_of_rows_in_two_splits(bmcli: Bmcli, tmp_path: Path) -> None:
+    recipe = write_loans(tmp_path, 200)
+    header, *rows = (tmp_path / "loans.csv").read_text().splitlines()
+    leaky = [f"{row},{int(row.endswith('paid'))}" for row in rows]
+    (tmp_path / "loans.csv").write_text("\n".join([f"{header},fee", *leaky, *leaky[:30]]) + "\n")
+    done = bmcli("train", recipe, "data.inputs.fee=number", "train.epochs=1")
+    assert done.code == 0
+    assert "warning: column 'fee' alone tells 100.0% of what there is to tell of 'label'" in done.err
+    assert "have the inputs of a training row" in done.err
+    found = json.loads(next((tmp_path / "runs" / "loans").glob("*/checks.json")).read_text())["findings"]
+    assert {"leak", "duplicates"} <= {each["check"] for each in found}

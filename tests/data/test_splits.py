@@ -450,3 +450,45 @@ def test_the_column_that_tells_the_split_is_no_input_unless_named(way: str) -> N
     assert list(inputs(columns, options, options.targets_by_name())) == ["b"]
     named = DataOptions.model_validate({**data, "inputs": {"a": "number"}})
     assert list(inputs(columns, named, named.targets_by_name())) == ["a"]
+
+
+FOLDS = 4
+HOME, WHEN = (
+    np.random.default_rng(0).choice(list("abcdefghijklmnopqrst"), 300),
+    np.random.default_rng(1).permutation(300),
+)
+FOLDED = split(seed=3, y=text(*"ab" * 150), home=text(*HOME.tolist()), when=WHEN)
+
+
+def _folds(**way: Any) -> tuple[list[Splits], Splits]:
+    """Each fold, and the splits without."""
+    shares = {"validation": 0.2, "test": 0.2, **way}
+    return [FOLDED(**shares, fold={"number": n + 1, "of": FOLDS}) for n in range(FOLDS)], FOLDED(**shares)
+
+
+@pytest.mark.parametrize("way", [{}, {"group": "home"}, {"hash": True}, {"stratify": "none"}])
+def test_folds_test_every_row_once_but_those_of_the_test_split(way: dict[str, Any]) -> None:
+    folds, without = _folds(**way)
+    tested = np.concatenate([fold["test"] for fold in folds])
+    assert sorted(tested.tolist()) == sorted([*without["train"].tolist(), *without["validation"].tolist()])
+    for fold in folds:
+        learned = [*fold["train"].tolist(), *fold["validation"].tolist()]
+        assert sorted([*learned, *fold["test"].tolist()]) == sorted(tested.tolist())
+        assert 0.1 < len(fold["validation"]) / len(learned) < 0.4
+        assert len(fold["test"]) > 0.5 * len(tested) / FOLDS
+        if way == {"group": "home"}:
+            assert not set(HOME[learned]) & set(HOME[fold["test"]])
+
+
+def test_folds_in_the_order_of_time_test_what_is_newer() -> None:
+    folds, without = _folds(time="when")
+    for fold in folds:
+        assert WHEN[fold["train"]].max() < WHEN[fold["validation"]].min()
+        assert WHEN[fold["validation"]].max() < WHEN[fold["test"]].min()
+        assert WHEN[fold["test"]].max() < WHEN[without["test"]].min()
+
+
+def test_more_folds_than_rows_are_a_fault_of_the_fold() -> None:
+    with pytest.raises(BmcliError, match="are too few for 100 folds") as caught:
+        split(y=text(*"ab" * 20))(stratify="none", fold={"number": 1, "of": 100})
+    assert caught.value.faults[0].path == "data.split.fold"

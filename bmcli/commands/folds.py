@@ -1,0 +1,181 @@
+"""`bmcli evaluate --folds`: cross-validation of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bmcli import disk, runs
+from bmcli.commands import outputs
+from bmcli.commands.evaluate import check_overrides, elsewhere, find_run
+from bmcli.commands.judging import Cells, check_evaluation, judge
+from bmcli.errors import BmcliError, GateMissed, RunFailed
+from bmcli.recipe.load import Loaded, built_in, load
+from bmcli.recipe.schema import Recipe
+from bmcli.runs import Run
+from bmcli.specs import DataSpec
+from bmcli.training.launch import available_cores
+from bmcli.tuning.batch import Finished, Job, Told, run_all
+
+if TYPE_CHECKING:
+    from bmcli.data.raw import RawRows
+    from bmcli.evaluation.folds import Fold, Folds
+    from bmcli.evaluation.gates import MissedGate
+
+TESTED = "test"
+
+
+@dataclass(frozen=True)
+class CrossValidated:
+    """A cross-validation and where it is kept.
+
+    Args:
+        run: A folder with `evaluation.json`, the run of each fold, and all predictions as a table.
+    """
+
+    run: Run
+    predictions: Path
+    folds: Folds
+    missed: tuple[MissedGate, ...]
+
+    def require_gates(self) -> None:
+        """Raises GateMissed if the mean of a metric is beyond its limit."""
+        if self.missed:
+            raise GateMissed(*(f"gate missed: folds/{missed}." for missed in self.missed))
+
+
+def asked_for(target: str, overrides: Sequence[str], root: Path) -> Loaded | None:
+    """The recipe to be cross-validated, if it says so: a file, a built-in one, or that of a run.
+
+    Raises:
+        BmcliError: The recipe is at fault, or an override would make it another training than the run's.
+    """
+    if target.endswith((".yaml", ".yml")) or (target in built_in() and not (root / target).exists()):
+        loaded = load(target, overrides)
+    else:
+        run = find_run(target, root)
+        check_overrides(overrides)
+        loaded = load(str(run.lock), elsewhere(overrides))
+    return loaded if loaded.recipe.evaluate.folds is not None else None
+
+
+def cross_validate(loaded: Loaded, root: Path, cache: Path, workers: int | None, told: Told) -> CrossValidated:
+    """Trains a recipe on every fold of its training and validation rows, and tests each on the rest.
+
+    Args:
+        workers: Trainings side by side; None for as many as there are cores.
+        told: Hears of each fold when it has ended.
+
+    Raises:
+        BmcliError: The recipe or its data is at fault, or a fold failed.
+    """
+    try:
+        return _cross_validate(loaded, root, cache, workers or len(available_cores()) or 1, told)
+    except BmcliError as error:
+        raise loaded.locate(error) from None
+
+
+def _cross_validate(loaded: Loaded, root: Path, cache: Path, workers: int, told: Told) -> CrossValidated:
+    recipe = loaded.recipe
+    count = recipe.evaluate.folds
+    assert count is not None
+    raw = _tested_rows(recipe, count)
+    jobs = [Job(f"fold-{n}", {"data.split.fold": {"number": n, "of": count}}, (TESTED,)) for n in range(1, count + 1)]
+    run = runs.create(root, f"{recipe.name}-folds")
+    try:
+        finished = run_all(loaded, jobs, run.folder, min(workers, count), cache, told)
+    except BmcliError:
+        if not any(run.folder.glob("fold-*/metrics.jsonl")):
+            runs.discard(run)  # nothing was trained
+        raise
+    spec = _same_classes(finished)
+    check_evaluation(recipe, spec)
+    folds = _judged(recipe, spec, finished, raw)
+    disk.write_json(run.evaluation, {"folds": {"at": runs.now(), **folds.to_json()}})
+    predictions = run.folder / "predictions.csv"
+    _write_table(predictions, recipe, spec, finished, raw)
+    from bmcli.evaluation.gates import missed
+
+    means = {**{name: mean.mean for name, mean in folds.means.items()}, **_of_groups(folds)}
+    return CrossValidated(run, predictions, folds, missed(recipe.evaluate.gates, means))
+
+
+def _tested_rows(recipe: Recipe, count: int) -> RawRows:
+    """Raw columns, and the rows that each fold tests, under its number."""
+    from bmcli.data.raw import raw_folds
+
+    return raw_folds(recipe.data, recipe.targets(), recipe.data_seed, count)
+
+
+def _same_classes(finished: Sequence[Finished]) -> DataSpec:
+    """What the data of every fold is."""
+    first = finished[0].spec
+    classes = {column.name: column.classes for column in first.targets}
+    for each in finished[1:]:
+        for column in each.spec.targets:
+            if column.classes != classes[column.name]:
+                raise RunFailed(
+                    f"target '{column.name}': {each.job.name} has other classes in its training rows than fold-1.",
+                    suggestion=f"List them: data.targets.{column.name}.classes.",
+                )
+    return first
+
+
+def _judged(recipe: Recipe, spec: DataSpec, finished: Sequence[Finished], raw: RawRows) -> Folds:
+    import numpy as np
+
+    from bmcli.data.raw import RawRows
+    from bmcli.evaluation import folds
+
+    every = np.concatenate([raw.indices[each.job.name] for each in finished])
+    names = [column.name for column in spec.targets]
+    truth, predictions = (
+        {name: np.concatenate([getattr(each, which)[TESTED][name] for each in finished]) for name in names}
+        for which in ("truth", "predictions")
+    )
+    cells = Cells(recipe, "folds", RawRows(raw.columns, {"folds": every}).split("folds"))
+    together = judge(recipe, spec, truth, predictions, cells)
+    return folds.summary(_dealt(recipe, spec), [_fold(recipe, spec, each) for each in finished], together)
+
+
+def _fold(recipe: Recipe, spec: DataSpec, finished: Finished) -> Fold:
+    from bmcli.evaluation import folds
+    from bmcli.evaluation.metrics import measure
+
+    found = measure(
+        finished.truth[TESTED], finished.predictions[TESTED], spec.targets, recipe.evaluate.top_k, recipe.quantiles()
+    )
+    trained, number = finished.spec.counts["train"], int(finished.job.name.partition("-")[2])
+    return folds.Fold(number, trained, found.count, found.metrics, finished.epochs, finished.seconds)
+
+
+def _of_groups(folds: Folds) -> Mapping[str, float]:
+    """Metrics between groups, which take all rows together."""
+    return {name: value for name, value in folds.together.metrics.items() if name.startswith("fairness/")}
+
+
+def _dealt(recipe: Recipe, spec: DataSpec) -> str:
+    split = recipe.data.split
+    if split.time:
+        return f"in the order of '{split.time}', each fold after the rows that it was trained on"
+    way = f"by '{split.group}', the rows of each together" if split.group else "by what rows hold" if split.hash else ""
+    kept = f"with the proportions of '{spec.stratified}'" if spec.stratified else ""
+    return ", ".join(filter(None, (way or "by chance", kept)))
+
+
+def _write_table(path: Path, recipe: Recipe, spec: DataSpec, finished: Sequence[Finished], raw: RawRows) -> None:
+    """Every tested row: its number in the source from 1, its fold, the truth and what was predicted."""
+    import numpy as np
+
+    with outputs.opened(path, "csv") as write:
+        for each in finished:
+            rows = raw.indices[each.job.name] + 1
+            kept = {"row": rows, "fold": np.full(len(rows), int(each.job.name.partition("-")[2]))}
+            written = outputs.table(kept, each.predictions[TESTED], spec.targets, recipe.quantiles())
+            for column in spec.targets:
+                true = each.truth[TESTED][column.name]
+                told = outputs.told(true, column)
+                written = written.append_column(f"{column.name}_true", told)
+            write(written)

@@ -1,0 +1,263 @@
+"""Several trainings of one recipe side by side, as folds and shares of the data: `python -m bmcli.tuning.batch`.
+
+Each worker takes jobs that nobody has taken, and forks a child for each. What a child predicts is kept in files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bmcli import disk
+from bmcli.console import Console, Watcher
+from bmcli.errors import BmcliError, Interrupted, RunFailed
+from bmcli.recipe.load import Loaded, load
+from bmcli.recipe.render import render_base
+from bmcli.runs import Run
+from bmcli.specs import DataSpec
+from bmcli.training import session as sessions
+from bmcli.training.launch import last_lines, share_of, start
+from bmcli.training.session import Session, data_of
+from bmcli.tuning.child import Child, warm_up
+
+if TYPE_CHECKING:
+    import subprocess
+
+    import numpy as np
+
+    from bmcli.training.loop import Outcome, Trainer
+
+COMMAND = [sys.executable, "-m", "bmcli.tuning.batch"]
+POLL_S = 0.1
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training.
+
+    Args:
+        name: Of its folder.
+        values: Laid over the recipe, by dotted path.
+        splits: Whose predictions are kept.
+    """
+
+    name: str
+    values: Mapping[str, Any]
+    splits: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A training that ended well.
+
+    Args:
+        metrics: Of the epoch that was kept.
+        truth, predictions: By split and target, as `metrics.measure` takes them.
+    """
+
+    job: Job
+    spec: DataSpec
+    metrics: Mapping[str, float]
+    epochs: int
+    seconds: float
+    truth: Mapping[str, Mapping[str, np.ndarray]]
+    predictions: Mapping[str, Mapping[str, np.ndarray]]
+
+
+Told = Callable[[Finished], None]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A folder of trainings."""
+
+    folder: Path
+
+    @property
+    def base(self) -> Path:
+        """The recipe that jobs are laid over."""
+        return self.folder / "base.yaml"
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "logs"
+
+    def run(self, name: str) -> Run:
+        return Run(self.folder / name)
+
+    def jobs(self) -> tuple[Job, ...]:
+        listed = json.loads((self.folder / "jobs.json").read_bytes())
+        return tuple(Job(each["name"], each["values"], tuple(each["splits"])) for each in listed)
+
+    def take(self, job: Job) -> bool:
+        """Whether nobody had taken a job."""
+        try:
+            self.run(job.name).folder.mkdir()
+        except FileExistsError:
+            return False
+        return True
+
+    def result(self, job: Job) -> Finished | None:
+        """What a job came to; None if it has not ended.
+
+        Raises:
+            BmcliError: It failed.
+        """
+        run = self.run(job.name)
+        status = run.status()
+        if status.get("state") == "failed":
+            raise RunFailed(f"{job.name}: {status.get('reason')}")
+        return _read(job, run, status) if status.get("state") == "done" else None
+
+
+def run_all(
+    loaded: Loaded, jobs: Sequence[Job], folder: Path, workers: int, cache: Path, told: Told
+) -> tuple[Finished, ...]:
+    """Trains every job, in the order of the jobs.
+
+    The cores that this process may use are divided among the workers, and so are the GPUs that CUDA_VISIBLE_DEVICES
+    lists. The kernel ends them when this process ends.
+
+    Args:
+        folder: Empty.
+        told: Hears of each training when it has ended.
+
+    Raises:
+        BmcliError: The recipe refuses the values of a job, a training failed, or there are fewer GPUs than workers.
+        Interrupted: By the keyboard.
+    """
+    for job in jobs:
+        loaded.with_values(job.values)
+    batch = Batch(folder)
+    disk.write_atomically(batch.base, render_base(loaded).encode())
+    disk.write_json(folder / "jobs.json", [asdict(job) for job in jobs])
+    places = [share_of(os.environ, workers, number) for number in range(workers)]
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        for number, share in enumerate(places):
+            log = batch.logs / f"worker-{number}.log"
+            command = [*COMMAND, str(folder), str(cache)]
+            processes.append(start(command, {**os.environ, **share.variables}, share.cores, log))
+        return _awaited(batch, jobs, processes, told)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted.", suggestion="Start again.") from None
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def _awaited(
+    batch: Batch, jobs: Sequence[Job], processes: Sequence[subprocess.Popen[bytes]], told: Told
+) -> tuple[Finished, ...]:
+    done: dict[str, Finished] = {}
+    while len(done) < len(jobs):
+        alive = any(process.poll() is None for process in processes)
+        for job in jobs:
+            if job.name not in done and (found := batch.result(job)) is not None:
+                done[job.name] = found
+                told(found)
+        if not alive and len(done) < len(jobs):
+            raise RunFailed(f"the workers ended before all was trained.{_why(batch)}")
+        time.sleep(POLL_S)
+    return tuple(done[job.name] for job in jobs)
+
+
+def _why(batch: Batch) -> str:
+    lines = [f"\n    {line}" for log in sorted(batch.logs.glob("*.log")) for line in last_lines(log, 5)]
+    return f" Their last lines, from {disk.shown_path(batch.logs)}:{''.join(lines)}" if lines else ""
+
+
+def main(arguments: list[str]) -> None:
+    batch, cache = Batch(Path(arguments[0])), Path(arguments[1])
+    loaded = load(str(batch.base))
+    warm_up([loaded.recipe], cache)
+    for job in batch.jobs():
+        if batch.take(job):
+            child = Child(lambda job=job: _train(batch, loaded, job, cache))  # type: ignore[misc]
+            if code := child.code():
+                batch.run(job.name).set_status("failed", reason=f"its process ended with code {code}.")
+            child.close()
+
+
+def _train(batch: Batch, loaded: Loaded, job: Job, cache: Path) -> int:
+    """Trains a job in a process of its own."""
+    run = batch.run(job.name)
+    try:
+        start_at = time.monotonic()
+        session = sessions.begin(_on_one_device(loaded.with_values(job.values)), cache)
+        with run.hold():
+            run.set_status("running")
+            trainer = session.trainer(run)
+            session.describe(trainer, run)
+            outcome = trainer.train(Watcher(Console()))
+            if outcome.diverged is not None:
+                raise RunFailed(f"training stopped: {outcome.diverged}.")
+            _keep(run, session, trainer, job)
+            shutil.rmtree(run.checkpoints, ignore_errors=True)
+            run.set_status("done", **_told(outcome), seconds=round(time.monotonic() - start_at, 3))
+    except BmcliError as error:
+        run.set_status("failed", reason=str(error))
+    except Exception as error:
+        traceback.print_exc()
+        run.set_status("failed", reason=f"{type(error).__name__}: {error}")
+    return 0
+
+
+def _on_one_device(loaded: Loaded) -> Loaded:
+    """Beside other trainings each has one device; what these write for TensorBoard nobody looks at."""
+    recipe = loaded.recipe.on_one_device()
+    train = recipe.train.model_copy(update={"tensorboard": False})
+    return Loaded(recipe.model_copy(update={"train": train}), loaded.tree, loaded.file, loaded.written)
+
+
+def _told(outcome: Outcome) -> dict[str, Any]:
+    return {"epochs": outcome.epochs, "selected_epoch": outcome.selected_epoch, "metrics": dict(outcome.metrics)}
+
+
+def _keep(run: Run, session: Session, trainer: Trainer, job: Job) -> None:
+    """Writes predictions beside the truth. Arrays are numbered, never named after columns, whose names are foreign."""
+    import numpy as np
+
+    from bmcli.data import targets as target_kinds
+    from bmcli.training.predict import predict
+
+    for split in job.splits:
+        rows = session.prepared.split(split)
+        if not len(rows):
+            raise BmcliError(f"there are no {split} rows.", path="data.split", suggestion=f"Give {split} a share.")
+        found = predict(trainer.network, rows, trainer.recipe.runtime, trainer.placement)
+        arrays = {}
+        for number, column in enumerate(session.prepared.spec.targets):
+            kind = target_kinds.kind_of(column)
+            arrays[f"truth-{number}"] = kind.decode(rows.targets[column.name], column)
+            arrays[f"prediction-{number}"] = found[column.name]
+        np.savez(run.folder / f"{split}.npz", **arrays)  # type: ignore[arg-type]  # typed as its other options
+
+
+def _read(job: Job, run: Run, status: Mapping[str, Any]) -> Finished:
+    import numpy as np
+
+    spec = data_of(run)
+    truth: dict[str, dict[str, np.ndarray]] = {}
+    predictions: dict[str, dict[str, np.ndarray]] = {}
+    for split in job.splits:
+        with np.load(run.folder / f"{split}.npz", allow_pickle=False) as arrays:
+            names = [column.name for column in spec.targets]
+            truth[split] = {name: arrays[f"truth-{number}"] for number, name in enumerate(names)}
+            predictions[split] = {name: arrays[f"prediction-{number}"] for number, name in enumerate(names)}
+    return Finished(job, spec, status["metrics"], status["epochs"], status["seconds"], truth, predictions)
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        main(sys.argv[1:])
