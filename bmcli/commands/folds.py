@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bmcli import disk, runs
+from bmcli import disk, runs, training
 from bmcli.commands import outputs
 from bmcli.commands.evaluate import check_overrides, elsewhere, find_run
 from bmcli.commands.judging import Cells, check_evaluation, judge
@@ -15,7 +15,7 @@ from bmcli.errors import BmcliError, GateMissed, RunFailed
 from bmcli.recipe.load import Loaded, built_in, load
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
-from bmcli.specs import DataSpec
+from bmcli.specs import Column, DataSpec
 from bmcli.training.launch import available_cores
 from bmcli.tuning.batch import Finished, Job, Told, run_all
 
@@ -83,6 +83,8 @@ def _cross_validate(loaded: Loaded, root: Path, cache: Path, workers: int, told:
     assert count is not None
     raw = _tested_rows(recipe, count)
     jobs = [Job(f"fold-{n}", {"data.split.fold": {"number": n, "of": count}}, (TESTED,)) for n in range(1, count + 1)]
+    first = training.prepared(loaded.with_values(jobs[0].values).recipe, cache)
+    check_evaluation(recipe, first.spec)
     run = runs.create(root, f"{recipe.name}-folds")
     try:
         finished = run_all(loaded, jobs, run.folder, min(workers, count), cache, told)
@@ -91,7 +93,6 @@ def _cross_validate(loaded: Loaded, root: Path, cache: Path, workers: int, told:
             runs.discard(run)  # nothing was trained
         raise
     spec = _same_classes(finished)
-    check_evaluation(recipe, spec)
     folds = _judged(recipe, spec, finished, raw)
     disk.write_json(run.evaluation, {"folds": {"at": runs.now(), **folds.to_json()}})
     predictions = run.folder / "predictions.csv"
@@ -136,16 +137,35 @@ def _judged(recipe: Recipe, spec: DataSpec, finished: Sequence[Finished], raw: R
         for which in ("truth", "predictions")
     )
     cells = Cells(recipe, "folds", RawRows(raw.columns, {"folds": every}).split("folds"))
-    together = judge(recipe, spec, truth, predictions, cells)
-    return folds.summary(_dealt(recipe, spec), [_fold(recipe, spec, each) for each in finished], together)
+    together = judge(recipe, _with_thresholds(spec, finished), truth, predictions, cells)
+    return folds.summary(_dealt(recipe, spec), [_fold(recipe, each) for each in finished], together)
 
 
-def _fold(recipe: Recipe, spec: DataSpec, finished: Finished) -> Fold:
+def _with_thresholds(spec: DataSpec, finished: Sequence[Finished]) -> DataSpec:
+    """The spec of all tested rows, each with the threshold that was chosen without it."""
+    import numpy as np
+
+    def column(target: Column) -> Column:
+        if "threshold" not in target.state:
+            return target
+        each = [
+            np.full(len(f.truth[TESTED][target.name]), f.spec.target(target.name).state["threshold"]) for f in finished
+        ]
+        return replace(target, state={**target.state, "threshold": np.concatenate(each)})
+
+    return replace(spec, targets=tuple(map(column, spec.targets)))
+
+
+def _fold(recipe: Recipe, finished: Finished) -> Fold:
     from bmcli.evaluation import folds
     from bmcli.evaluation.metrics import measure
 
     found = measure(
-        finished.truth[TESTED], finished.predictions[TESTED], spec.targets, recipe.evaluate.top_k, recipe.quantiles()
+        finished.truth[TESTED],
+        finished.predictions[TESTED],
+        finished.spec.targets,
+        recipe.evaluate.top_k,
+        recipe.quantiles(),
     )
     trained, number = finished.spec.counts["train"], int(finished.job.name.partition("-")[2])
     return folds.Fold(number, trained, found.count, found.metrics, finished.epochs, finished.seconds)
@@ -173,7 +193,7 @@ def _write_table(path: Path, recipe: Recipe, spec: DataSpec, finished: Sequence[
         for each in finished:
             rows = raw.indices[each.job.name] + 1
             kept = {"row": rows, "fold": np.full(len(rows), int(each.job.name.partition("-")[2]))}
-            written = outputs.table(kept, each.predictions[TESTED], spec.targets, recipe.quantiles())
+            written = outputs.table(kept, each.predictions[TESTED], each.spec.targets, recipe.quantiles())
             for column in spec.targets:
                 true = each.truth[TESTED][column.name]
                 told = outputs.told(true, column)

@@ -129,6 +129,7 @@ def check_evaluation(recipe: Recipe, spec: DataSpec) -> None:
         lambda: check_names(options.gates, (*metric_names(spec.targets, options.top_k, recipe.quantiles()), *fair)),
         lambda: _check_columns(recipe, spec),
         lambda: None if options.fairness is None else _selected_for(recipe, spec),
+        lambda: _check_decisions(recipe, spec),
     )
     for each in checks:
         try:
@@ -137,6 +138,15 @@ def check_evaluation(recipe: Recipe, spec: DataSpec) -> None:
             faults += error.faults
     if faults:
         raise BmcliError(*faults)
+
+
+def _check_decisions(recipe: Recipe, spec: DataSpec) -> None:
+    if recipe.decides_on_validation() and not spec.counts["validation"]:
+        raise BmcliError(
+            "calibration and thresholds are decided on validation rows, and there are none.",
+            path="objective",
+            suggestion="Give data.split.validation a share.",
+        )
 
 
 def _check_columns(recipe: Recipe, spec: DataSpec) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -270,13 +270,15 @@ def _of_xla(compilation: Compilation) -> str:
 def _finish(run: Run | None, session: Session, trainer: Trainer, setting: Setting) -> Trained:
     """Trains, keeps the selected weights, and measures them; the chief alone has a run to write."""
     from bmcli.training import network as networks
+    from bmcli.training.deciding import decide
 
     prepared = session.prepared
     if run is None:
         with setting.watch(session.loaded.recipe.name) as watcher:
             outcome = trainer.train(watcher)
         _require_convergence(outcome)
-        return Trained(None, outcome, _measure(trainer, outcome.network, prepared, None))
+        network, spec = decide(trainer.recipe, outcome.network, prepared, trainer.placement, setting.told)
+        return Trained(None, outcome, _measure(trainer, network, replace(prepared, spec=spec), None))
     run.set_status("running")
     with _failures_in_status(run):
         parts = trainer.parts
@@ -286,16 +288,21 @@ def _finish(run: Run | None, session: Session, trainer: Trainer, setting: Settin
         finally:
             if trainer.parts != parts:
                 session.write_lock(trainer, run)
+        network = outcome.network
         if outcome.selected_epoch is not None:
-            networks.save(outcome.network, prepared.spec, run.model)
+            network, spec = decide(trainer.recipe, network, prepared, trainer.placement, setting.told)
+            if spec != prepared.spec:
+                prepared = replace(prepared, spec=spec)
+                disk.write_json(run.data, spec.to_json())
+            networks.save(network, spec, run.model)
         _require_convergence(outcome)
-        trained = Trained(run, outcome, _measure(trainer, outcome.network, prepared, run))
+        trained = Trained(run, outcome, _measure(trainer, network, prepared, run))
     run.set_status(
         "done", epochs=outcome.epochs, selected_epoch=outcome.selected_epoch, ended_by=outcome.ended_by,
         seconds=round(outcome.train_s, 3), metrics=trained.metrics(),
     )  # fmt: skip
     if trained.measured is not None:
-        _report(trained.measured, run, session, trainer, setting.told)
+        _report(trained.measured, run, replace(session, prepared=prepared), trainer, setting.told)
     return trained
 
 

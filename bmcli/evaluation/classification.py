@@ -25,10 +25,14 @@ def metric_names(classes: int, top_k: int) -> tuple[str, ...]:
     return ("accuracy", *top, *averaged, *RANKINGS, "log_loss", *CALIBRATION)
 
 
-def measure(truth: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...], top_k: int) -> TargetResult:
+def measure(
+    truth: np.ndarray,
+    probabilities: np.ndarray,
+    classes: tuple[str, ...],
+    top_k: int,
+    predicted: np.ndarray | None = None,
+) -> TargetResult:
     """All figures of one category target.
-
-    The predicted class is the most probable one, the first of them in a tie.
 
     Precision, recall and F1 are scikit-learn's: macro and weighted averages run over the classes that occur
     or are predicted, and 0/0 (the precision of a class that is never predicted) counts as 0 in them. Micro
@@ -44,8 +48,9 @@ def measure(truth: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ..
         truth: Class indices, `(n,)`, at least one row.
         probabilities: `(n, classes)`, each row adding up to 1.
         top_k: k of the top-k accuracy, which is given if there are more classes than that.
+        predicted: Class indices, `(n,)`; by default the most probable class, the first of them in a tie.
     """
-    predicted = probabilities.argmax(axis=1)
+    predicted = probabilities.argmax(axis=1) if predicted is None else predicted
     rows = class_rows(truth, predicted, probabilities, classes)
     metrics = {"accuracy": float(np.mean(predicted == truth))}
     if len(classes) > top_k:
@@ -93,10 +98,10 @@ def log_losses(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     return np.asarray(np.abs(np.log(np.clip(own, floor, 1.0))))
 
 
-def weighted(truth: np.ndarray, probabilities: np.ndarray, top_k: int) -> Weighted:
+def weighted(truth: np.ndarray, probabilities: np.ndarray, top_k: int, predicted: np.ndarray | None = None) -> Weighted:
     """The figures of `measure`, of samples of the rows; without areas where more classes are to be ranked than 100."""
     classes = probabilities.shape[1]
-    predicted = probabilities.argmax(axis=1)
+    predicted = probabilities.argmax(axis=1) if predicted is None else predicted
     shares = {"accuracy": predicted == truth}
     if classes > top_k:
         shares[f"top_{top_k}_accuracy"] = among_top_k(truth, probabilities, top_k)

@@ -114,9 +114,9 @@ def _weighted_target(
     if not column.classes:
         return (count if column.kind == "count" else regression).weighted(truth, predictions)
     truth, probabilities = truth.astype(np.int64), predictions.astype(np.float32, copy=False)
-    if column.kind == "category":
-        return classification.weighted(truth, probabilities, top_k)
     predicted = target_kinds.kind_of(column).point(probabilities, column)
+    if column.kind == "category":
+        return classification.weighted(truth, probabilities, top_k, predicted)
     return (labels if column.kind == "labels" else ordered).weighted(truth, predicted, probabilities)
 
 
@@ -150,9 +150,9 @@ def _target_result(
         return (count if column.kind == "count" else regression).measure(truth, predictions)
     _check_probabilities(column, truth, predictions)
     truth, probabilities = truth.astype(np.int64), predictions.astype(np.float32, copy=False)
-    if column.kind == "category":
-        return classification.measure(truth, probabilities, column.classes, top_k)
     predicted = target_kinds.kind_of(column).point(probabilities, column)
+    if column.kind == "category":
+        return classification.measure(truth, probabilities, column.classes, top_k, predicted)
     return (labels if column.kind == "labels" else ordered).measure(truth, predicted, probabilities, column.classes)
 
 

@@ -165,6 +165,11 @@ class ClassOptions(ObjectiveOptions):
         default=None,
         description="beta of effective class weights, 0.999 if left out: the nearer to 1, the more rare classes count.",
     )
+    calibrate: Literal["none", "temperature"] = Field(
+        default="none",
+        description="`temperature`: after training, divide the logits by the one number with which the validation rows "
+        "are the most probable (Guo et al. 2017). Served and exported models do so, too.",
+    )
 
     @model_validator(mode="after")
     def _beta_has_an_effect(self) -> ClassOptions:
@@ -173,6 +178,14 @@ class ClassOptions(ObjectiveOptions):
                 ("beta",), "`beta` does nothing without effective class weights.", "Write class_weights: effective."
             )
         return self
+
+
+def tempered(target: Column, output: Any) -> Any:
+    """Logits in float32, divided by the temperature that was found for a target after training, if any."""
+    from keras import ops
+
+    logits, temperature = ops.cast(output, "float32"), target.state.get("temperature", 1.0)
+    return logits if temperature == 1 else logits / temperature
 
 
 def class_weights(options: ClassOptions, target: Column, train_targets: Any) -> np.ndarray | None:

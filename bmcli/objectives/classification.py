@@ -22,9 +22,11 @@ from bmcli.objectives import (
     collected,
     create_variables,
     keras_metric,
+    tempered,
 )
 from bmcli.recipe import catalogue
-from bmcli.recipe.fields import KerasKind, KerasObject, fault
+from bmcli.recipe.fields import KerasKind, KerasObject, fault, fault_at
+from bmcli.recipe.fields import Options as PlainOptions
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -98,6 +100,31 @@ _METRICS: Mapping[str, tuple[str, Direction]] = {
 METRICS: Mapping[str, Direction] = {name: direction for name, (_, direction) in _METRICS.items()}
 
 
+class ThresholdOptions(PlainOptions):
+    """What a probability is to reach for the second of two classes to be predicted."""
+
+    goal: Literal["f1", "cost", "recall"] = Field(
+        description="What the validation rows choose it for: the best F1, the lowest cost of errors, or the most "
+        "recall at a precision."
+    )
+    false_positive: Annotated[float, Field(gt=0)] = Field(default=1.0, description="Cost of one, of goal cost.")
+    false_negative: Annotated[float, Field(gt=0)] = Field(default=1.0, description="Cost of one, of goal cost.")
+    precision: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="The least there may be, of goal recall."
+    )
+
+    @model_validator(mode="after")
+    def _options_have_an_effect(self) -> ThresholdOptions:
+        if self.goal == "recall" and self.precision is None:
+            raise fault("precision", "goal recall needs a precision to keep.", "Write precision: 0.9.")
+        if self.goal != "recall" and self.precision is not None:
+            raise fault_at(("precision",), f"`precision` does nothing with goal {self.goal}.", "Leave it out.")
+        for name in ("false_positive", "false_negative"):
+            if self.goal != "cost" and getattr(self, name) != 1:
+                raise fault_at((name,), f"`{name}` does nothing with goal {self.goal}.", "Leave it out.")
+        return self
+
+
 class Options(ClassOptions):
     """Cross-entropy of the classes, or another Keras loss."""
 
@@ -111,6 +138,13 @@ class Options(ClassOptions):
         default=None,
         description="A Keras loss by name; by default the cross-entropy. Hinge losses take logits as scores, "
         "squared and absolute errors take probabilities.",
+    )
+
+    threshold: Annotated[float, Field(gt=0, lt=1)] | ThresholdOptions | None = Field(
+        default=None,
+        description="The probability from which on the second of two classes is predicted: a number, or chosen on the "
+        "validation rows after training, as {goal: f1}, {goal: cost, false_negative: 5} or {goal: recall, precision: "
+        "0.9}. By default the more probable class.",
     )
 
     @field_validator("loss")
@@ -161,7 +195,7 @@ class Classification:
     def predict(self, output: Any) -> Any:
         from keras import ops
 
-        return ops.softmax(ops.cast(output, "float32"))
+        return ops.softmax(tempered(self.target, output))
 
     def metrics(self, extra: tuple[KerasObject, ...] = ()) -> dict[str, Measure]:
         check_metrics(extra, _suitable(len(self.target.classes)), self.target)
@@ -215,6 +249,13 @@ def build(options: Options, target: Column, train_targets: Any) -> Classificatio
             f"{loss.kind} is for two classes, but target '{target.name}' has {len(target.classes)}.",
             path="objective.loss",
             suggestion=f"Use {_FOR_TWO_CLASSES[loss.kind]}.",
+        )
+    if options.threshold is not None and (target.kind != "category" or len(target.classes) != 2):
+        raise BmcliError(
+            f"a threshold is for a category of two classes, but target '{target.name}' has {len(target.classes)}"
+            f"{' in an order' if target.kind == 'ordered' else ''}.",
+            path="objective.threshold",
+            suggestion="Leave it out.",
         )
     return Classification(
         target=target,

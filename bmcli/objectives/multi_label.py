@@ -20,6 +20,7 @@ from bmcli.objectives import (
     collected,
     create_variables,
     keras_metric,
+    tempered,
     weights_by_name,
 )
 from bmcli.recipe import catalogue
@@ -99,7 +100,7 @@ class MultiLabel:
     def predict(self, output: Any) -> Any:
         from keras import ops
 
-        return ops.sigmoid(ops.cast(output, "float32"))
+        return ops.sigmoid(tempered(self.target, output))
 
     def metrics(self, extra: tuple[KerasObject, ...] = ()) -> dict[str, Measure]:
         check_metrics(extra, METRICS, self.target)

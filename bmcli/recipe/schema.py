@@ -838,6 +838,22 @@ class Recipe(Options):
         """Of each target whose quantiles are predicted, which they are."""
         return {name: options.quantiles for name, options in self.objectives().items() if hasattr(options, "quantiles")}
 
+    def decisions(self) -> dict[str, Kind]:
+        """The objectives of targets whose temperature or threshold is decided once the network is trained."""
+        return {
+            name: options
+            for name, options in self.objectives().items()
+            if getattr(options, "calibrate", "none") != "none" or getattr(options, "threshold", None) is not None
+        }
+
+    def decides_on_validation(self) -> bool:
+        """Whether any of them takes validation rows, as all do but a threshold that is told."""
+        return any(
+            getattr(options, "calibrate", "none") != "none"
+            or not isinstance(getattr(options, "threshold", None), float)
+            for options in self.decisions().values()
+        )
+
     def spelled_out(self) -> Recipe:
         """The same recipe with the objectives that follow from its targets."""
         objectives = self.objectives()

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from bmcli.training.loop import Outcome, Trainer
+    from bmcli.training.network import Network
 
 COMMAND = [sys.executable, "-m", "bmcli.tuning.batch"]
 POLL_S = 0.1
@@ -191,6 +192,8 @@ def main(arguments: list[str]) -> None:
 
 def _train(batch: Batch, loaded: Loaded, job: Job, cache: Path) -> int:
     """Trains a job in a process of its own."""
+    from bmcli.training.deciding import decide
+
     run = batch.run(job.name)
     try:
         start_at = time.monotonic()
@@ -202,7 +205,9 @@ def _train(batch: Batch, loaded: Loaded, job: Job, cache: Path) -> int:
             outcome = trainer.train(Watcher(Console()))
             if outcome.diverged is not None:
                 raise RunFailed(f"training stopped: {outcome.diverged}.")
-            _keep(run, session, trainer, job)
+            network, spec = decide(trainer.recipe, trainer.network, session.prepared, trainer.placement, print)
+            disk.write_json(run.data, spec.to_json())
+            _keep(run, network, session, trainer, job)
             shutil.rmtree(run.checkpoints, ignore_errors=True)
             run.set_status("done", **_told(outcome), seconds=round(time.monotonic() - start_at, 3))
     except BmcliError as error:
@@ -224,7 +229,7 @@ def _told(outcome: Outcome) -> dict[str, Any]:
     return {"epochs": outcome.epochs, "selected_epoch": outcome.selected_epoch, "metrics": dict(outcome.metrics)}
 
 
-def _keep(run: Run, session: Session, trainer: Trainer, job: Job) -> None:
+def _keep(run: Run, network: Network, session: Session, trainer: Trainer, job: Job) -> None:
     """Writes predictions beside the truth. Arrays are numbered, never named after columns, whose names are foreign."""
     import numpy as np
 
@@ -235,7 +240,7 @@ def _keep(run: Run, session: Session, trainer: Trainer, job: Job) -> None:
         rows = session.prepared.split(split)
         if not len(rows):
             raise BmcliError(f"there are no {split} rows.", path="data.split", suggestion=f"Give {split} a share.")
-        found = predict(trainer.network, rows, trainer.recipe.runtime, trainer.placement)
+        found = predict(network, rows, trainer.recipe.runtime, trainer.placement)
         arrays = {}
         for number, column in enumerate(session.prepared.spec.targets):
             kind = target_kinds.kind_of(column)

@@ -150,3 +150,90 @@ def test_training_warns_of_a_planted_leak_and_of_rows_in_two_splits(bmcli: Bmcli
     assert "have the inputs of a training row" in done.err
     found = json.loads(next((tmp_path / "runs" / "loans").glob("*/checks.json")).read_text())["findings"]
     assert {"leak", "duplicates"} <= {each["check"] for each in found}
+
+
+@pytest.fixture(scope="module")
+def decided(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
+    """A run that is too sure of itself, with a temperature and a threshold for many more hits."""
+    from bmcli.commands.train import Setting, train
+    from bmcli.console import Console
+
+    folder = tmp_path_factory.mktemp("decided")
+    write_loans(folder)
+    setting = Setting(folder / "runs", cache, Console(verbosity=-1).watcher, lambda text, level=0: None)
+    overrides = [
+        "objective={kind: classification, calibrate: temperature, threshold: {goal: cost, false_negative: 20}}",
+        "model={kind: mlp, hidden: [64]}", "train.epochs=40", "train.select.metric=last", "data.split.validation=0.3",
+        "data.split.test=0.2",
+    ]  # fmt: skip
+    trained = train(str(folder / "loans.yaml"), overrides, setting)
+    assert trained.run is not None
+    return trained.run
+
+
+def _state(run: Run) -> dict[str, float]:
+    (target,) = json.loads(run.data.read_text())["targets"]
+    return target["state"]
+
+
+def test_a_temperature_is_kept_with_the_run_and_improves_probabilities(bmcli: Bmcli, decided: Run) -> None:
+    import keras
+
+    from bmcli import layers, models
+
+    assert _state(decided)["temperature"] > 1.1
+    layers.register()
+    with models.columns_as_keys():
+        served = keras.saving.load_model(decided.model, compile=False)
+    new = decided.folder.parent / "new.csv"
+    new.write_text("score,clinic\n2.5,A\n-0.2,B\n")
+    out = bmcli("predict", decided.folder, new, "--format", "jsonl").out
+    told = [json.loads(line) for line in out.splitlines()]
+    answers = served({"score": np.array([2.5, -0.2]), "clinic": np.array(["A", "B"])})["label"]
+    assert [each["label_probability_paid"] for each in told] == pytest.approx(
+        np.array(answers)[:, 1].tolist(), abs=1e-4
+    )
+
+
+def test_a_threshold_decides_what_is_predicted_and_measured(bmcli: Bmcli, decided: Run) -> None:
+    threshold = _state(decided)["threshold"]
+    assert threshold < 0.4
+    data = decided.folder.parent.parent.parent / "loans.csv"
+    done = bmcli("predict", decided.folder, data, "--format", "jsonl", "--output", decided.folder / "all.jsonl")
+    assert done.code == 0, done.err
+    rows = [json.loads(line) for line in (decided.folder / "all.jsonl").read_text().splitlines()]
+    assert any(threshold <= row["label_probability_paid"] < 0.5 for row in rows)
+    for row in rows:
+        assert (row["label"] == "paid") == (row["label_probability_paid"] >= threshold)
+    found = bmcli("evaluate", decided.folder, "--data", data, "--json").json()["metrics"]
+    truth = [line.rpartition(",")[2] for line in data.read_text().splitlines()[1:]]
+    right = np.mean([row["label"] == told for row, told in zip(rows, truth, strict=True)])
+    assert found["loans.csv/accuracy"] == pytest.approx(right)
+    kept = decided.evaluations()["test"]["metrics"]["accuracy"]
+    assert bmcli("evaluate", decided.folder, "--json").json()["metrics"]["test/accuracy"] == pytest.approx(kept)
+
+
+@pytest.mark.parametrize(
+    ("objective", "path", "message"),
+    [
+        ("{threshold: {goal: recall}}", "objective.threshold", "precision"),
+        ("{threshold: {goal: f1, precision: 0.9}}", "objective.threshold", "does nothing with goal f1"),
+        ("{threshold: 1.5}", "objective.threshold", ""),
+        ("{calibrate: temperature}", "objective", "there are none"),
+    ],
+)
+def test_decisions_that_cannot_be_made_are_faults_before_training(
+    bmcli: Bmcli, tmp_path: Path, objective: str, path: str, message: str
+) -> None:
+    whole = objective.replace("{", "{kind: classification, ", 1)
+    done = bmcli(
+        "train",
+        write_loans(tmp_path),
+        f"objective={whole}",
+        "data.split={test: 0.2, train: null, validation: null}",
+        "--json",
+    )
+    told = done.json()["faults"]
+    assert done.code == 2
+    assert any(fault["path"].startswith(path) and message in fault["message"] for fault in told), told
+    assert not (tmp_path / "runs").exists()

@@ -57,5 +57,7 @@ def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
 
 
 def point(predictions: np.ndarray, column: Column) -> np.ndarray:
-    """The most probable class, the first of them in a tie."""
+    """The most probable class, the first of them in a tie; of two the second from its threshold on, if it has one."""
+    if "threshold" in column.state:
+        return (predictions[:, 1] >= column.state["threshold"]).astype("int64")
     return predictions.argmax(axis=1)

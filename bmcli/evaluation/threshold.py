@@ -1,0 +1,88 @@
+"""The probability from which on the second of two classes is predicted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A threshold and what the rows that chose it show.
+
+    Args:
+        value: From 0 to 1; a row with this probability or more is predicted to be of the class.
+        goal: What it was chosen for, in words, with what was reached.
+        met: Whether the goal was reached, which a precision may not be.
+    """
+
+    value: float
+    goal: str
+    met: bool = True
+
+
+@dataclass(frozen=True)
+class _Cuts:
+    """Every way to cut the rows, from the highest probability on: counts `(cuts,)`."""
+
+    values: np.ndarray
+    hits: np.ndarray
+    false: np.ndarray
+    positives: int
+
+    @property
+    def precision(self) -> np.ndarray:
+        return np.asarray(self.hits / np.maximum(self.hits + self.false, 1))
+
+    @property
+    def recall(self) -> np.ndarray:
+        return np.asarray(self.hits / max(self.positives, 1))
+
+
+def best_f1(positive: np.ndarray, scores: np.ndarray) -> Chosen:
+    """The threshold with the best F1.
+
+    Args:
+        positive: bool `(n,)`.
+        scores: Probabilities, `(n,)`.
+    """
+    cuts = _cuts(positive, scores)
+    f1 = 2 * cuts.hits / np.maximum(cuts.hits + cuts.false + cuts.positives, 1)
+    place = int(f1.argmax())
+    return Chosen(float(cuts.values[place]), f"the best F1, {f1[place]:.4f}")
+
+
+def lowest_cost(positive: np.ndarray, scores: np.ndarray, false_positive: float, false_negative: float) -> Chosen:
+    """The threshold with the lowest cost of errors.
+
+    Args:
+        false_positive, false_negative: Cost of one.
+    """
+    cuts = _cuts(positive, scores)
+    cost = false_positive * cuts.false + false_negative * (cuts.positives - cuts.hits)
+    place = int(cost.argmin())
+    return Chosen(float(cuts.values[place]), f"the lowest cost, {cost[place] / len(scores):.4g} a row")
+
+
+def most_recall(positive: np.ndarray, scores: np.ndarray, precision: float) -> Chosen:
+    """The threshold with the most recall among those that keep a precision, or with the most precision if none does."""
+    cuts = _cuts(positive, scores)
+    kept = (cuts.precision >= precision) & (cuts.hits > 0)
+    if kept.any():
+        place = int(np.where(kept, cuts.recall, -1.0).argmax())
+        return Chosen(float(cuts.values[place]), f"recall {cuts.recall[place]:.4f} at a precision of {precision:g}")
+    place = int(np.where(cuts.hits > 0, cuts.precision, -1.0).argmax())
+    reached = f"a precision of {precision:g}, which none reaches; the highest is {cuts.precision[place]:.4f}"
+    return Chosen(float(cuts.values[place]), reached, met=False)
+
+
+def _cuts(positive: np.ndarray, scores: np.ndarray) -> _Cuts:
+    """Rows of one score are on one side. A cut lies midway to the next lower score, so that no rounding moves a row."""
+    scores = scores.astype(np.float64)
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    ends = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
+    hits = np.cumsum(positive[order])[ends]
+    lower = np.append(ranked[ends[1:]], 0.0)
+    return _Cuts((ranked[ends] + lower) / 2, hits, ends + 1 - hits, int(positive.sum()))

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score, precision_score, recall_score
+
+from bmcli.evaluation.threshold import best_f1, lowest_cost, most_recall
+
+DICE = np.random.default_rng(4)
+TRUTH = DICE.random(300) < 0.3
+SCORES = np.clip(np.round(0.3 * TRUTH + 0.7 * DICE.random(300), 2), 0, 1).astype("float32")
+GRID = np.linspace(0.0, 1.0, 1001)
+
+
+def test_the_best_f1_is_that_of_a_search() -> None:
+    found = best_f1(TRUTH, SCORES)
+    best = max(f1_score(TRUTH, cut <= SCORES, zero_division=0) for cut in GRID)
+    assert f1_score(TRUTH, found.value <= SCORES) == pytest.approx(best)
+    assert f"{best:.4f}" in found.goal
+
+
+def test_dear_misses_lower_the_threshold_and_dear_alarms_raise_it() -> None:
+    def cost(cut: float, alarm: float, miss: float) -> float:
+        return float(alarm * ((cut <= SCORES) & ~TRUTH).sum() + miss * ((cut > SCORES) & TRUTH).sum())
+
+    cuts = []
+    for alarm, miss in ((1, 10), (1, 1), (10, 1)):
+        found = lowest_cost(TRUTH, SCORES, alarm, miss)
+        assert cost(found.value, alarm, miss) == min(cost(cut, alarm, miss) for cut in (*GRID, 1.1))
+        cuts.append(found.value)
+    assert cuts == sorted(cuts)
+
+
+def test_the_most_recall_at_a_precision_keeps_it() -> None:
+    found = most_recall(TRUTH, SCORES, 0.8)
+    assert precision_score(TRUTH, found.value <= SCORES) >= 0.8
+    best = max(
+        recall_score(TRUTH, c <= SCORES) for c in GRID if precision_score(TRUTH, c <= SCORES, zero_division=0) >= 0.8
+    )
+    assert recall_score(TRUTH, found.value <= SCORES) == pytest.approx(best)
+    assert found.met
+
+
+def test_a_precision_that_none_reaches_is_told() -> None:
+    found = most_recall(np.array([False, True] * 20), np.full(40, 0.5), 0.9)
+    assert not found.met
+    assert "none reaches" in found.goal
