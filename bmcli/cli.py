@@ -234,7 +234,8 @@ def _short_for(path: str, value: object) -> tuple[str, ...]:
     metavar="N",
     help="Train the recipe anew on N folds, and test each row once; short for evaluate.folds=N.",
 )
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Folds side by side.  [default: cores]")
+@click.option("--learning-curve", is_flag=True, help="Train on 5 to 100 % of the rows, and say what would help.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Trainings side by side.  [default: cores]")
 @runs_option
 @output_options
 def evaluate(
@@ -243,28 +244,35 @@ def evaluate(
     split: str | None,
     data: Path | None,
     folds: int | None,
+    learning_curve: bool,
     workers: int | None,
     root: Path,
 ) -> None:
     """Measure RUN: a run directory, a run's name, or a recipe, whose latest run is taken."""
     from bmcli.commands.evaluate import evaluate as command
-    from bmcli.commands.folds import asked_for, cross_validate
+    from bmcli.commands.folds import cross_validate, recipe_of
+    from bmcli.commands.learning_curve import learning_curve as learn
     from bmcli.runs import cache_folder
 
     if split and data:
         raise click.UsageError("--split and --data exclude each other.")
-    if folds and (split or data):
-        raise click.UsageError("--folds tests the training and validation rows, so --split and --data do nothing.")
+    if (folds or learning_curve) and (split or data):
+        raise click.UsageError("--folds and --learning-curve train anew, so --split and --data do nothing.")
+    if folds and learning_curve:
+        raise click.UsageError("--folds and --learning-curve exclude each other.")
     out = console()
-    overrides = (*overrides, *_short_for("evaluate.folds", folds))
-    asked = None if split or data else asked_for(run, overrides, root)
-    if asked:
-        found = cross_validate(asked, root, cache_folder(), workers, out.trained_beside)
-        out.cross_validated(found)
-        found.require_gates()
-        return
+    if not (split or data):
+        loaded = recipe_of(run, (*overrides, *_short_for("evaluate.folds", folds)), root)
+        if learning_curve:
+            out.learned(learn(loaded, root, cache_folder(), workers, out.trained_beside))
+            return
+        if loaded.recipe.evaluate.folds is not None:
+            found = cross_validate(loaded, root, cache_folder(), workers, out.trained_beside)
+            out.cross_validated(found)
+            found.require_gates()
+            return
     if workers:
-        raise click.UsageError("--workers does nothing without --folds.")
+        raise click.UsageError("--workers does nothing without --folds or --learning-curve.")
     measured = command(run, overrides, split, data, root, cache_folder())
     out.measured(measured)
     measured.require_gates()

@@ -173,6 +173,23 @@ class Console:
         self._judged(together)
         self.text(clean(f"\nwrote {shown_path(found.predictions)}\nrun  {found.run.shown}"))
 
+    def learned(self, found: Any) -> None:
+        """Learning curves, and what would help."""
+        self.result({"run": str(found.run.folder), "learning_curve": [curve.to_json() for curve in found.curves]})
+        for curve in found.curves:
+            rows = [
+                [f"{point.share:.0%}", point.rows, point.train, _span(point.train_interval), point.validation,
+                 _span(point.validation_interval)]
+                for point in curve.points
+            ]  # fmt: skip
+            self.text("")
+            columns = ["share", "rows", f"train/{curve.metric}", "interval", f"validation/{curve.metric}", "interval"]
+            self.table(curve.target, columns, rows)
+            self.text(clean(curve.words))
+        if found.left_out:
+            self.say(f"too few rows for {', '.join(f'{share:.0%}' for share in found.left_out)}")
+        self.text(clean(f"\nrun  {found.run.shown}"))
+
     def _judged(self, found: Any) -> None:
         """What an evaluation tells beside its metrics."""
         for target, rows in found.per_class.items():

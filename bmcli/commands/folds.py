@@ -11,13 +11,13 @@ from bmcli import disk, runs, training
 from bmcli.commands import outputs
 from bmcli.commands.evaluate import check_overrides, elsewhere, find_run
 from bmcli.commands.judging import Cells, check_evaluation, judge
-from bmcli.errors import BmcliError, GateMissed, RunFailed
+from bmcli.errors import BmcliError, GateMissed
 from bmcli.recipe.load import Loaded, built_in, load
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
 from bmcli.specs import Column, DataSpec
 from bmcli.training.launch import available_cores
-from bmcli.tuning.batch import Finished, Job, Told, run_all
+from bmcli.tuning.batch import Finished, Job, Told, run_all, same_classes
 
 if TYPE_CHECKING:
     from bmcli.data.raw import RawRows
@@ -46,19 +46,17 @@ class CrossValidated:
             raise GateMissed(*(f"gate missed: folds/{missed}." for missed in self.missed))
 
 
-def asked_for(target: str, overrides: Sequence[str], root: Path) -> Loaded | None:
-    """The recipe to be cross-validated, if it says so: a file, a built-in one, or that of a run.
+def recipe_of(target: str, overrides: Sequence[str], root: Path) -> Loaded:
+    """The recipe that is to be trained anew: a file, a built-in one, or that of a run.
 
     Raises:
         BmcliError: The recipe is at fault, or an override would make it another training than the run's.
     """
     if target.endswith((".yaml", ".yml")) or (target in built_in() and not (root / target).exists()):
-        loaded = load(target, overrides)
-    else:
-        run = find_run(target, root)
-        check_overrides(overrides)
-        loaded = load(str(run.lock), elsewhere(overrides))
-    return loaded if loaded.recipe.evaluate.folds is not None else None
+        return load(target, overrides)
+    run = find_run(target, root)
+    check_overrides(overrides)
+    return load(str(run.lock), elsewhere(overrides))
 
 
 def cross_validate(loaded: Loaded, root: Path, cache: Path, workers: int | None, told: Told) -> CrossValidated:
@@ -92,7 +90,7 @@ def _cross_validate(loaded: Loaded, root: Path, cache: Path, workers: int, told:
         if not any(run.folder.glob("fold-*/metrics.jsonl")):
             runs.discard(run)  # nothing was trained
         raise
-    spec = _same_classes(finished)
+    spec = same_classes(finished)
     folds = _judged(recipe, spec, finished, raw)
     disk.write_json(run.evaluation, {"folds": {"at": runs.now(), **folds.to_json()}})
     predictions = run.folder / "predictions.csv"
@@ -108,20 +106,6 @@ def _tested_rows(recipe: Recipe, count: int) -> RawRows:
     from bmcli.data.raw import raw_folds
 
     return raw_folds(recipe.data, recipe.targets(), recipe.data_seed, count)
-
-
-def _same_classes(finished: Sequence[Finished]) -> DataSpec:
-    """What the data of every fold is."""
-    first = finished[0].spec
-    classes = {column.name: column.classes for column in first.targets}
-    for each in finished[1:]:
-        for column in each.spec.targets:
-            if column.classes != classes[column.name]:
-                raise RunFailed(
-                    f"target '{column.name}': {each.job.name} has other classes in its training rows than fold-1.",
-                    suggestion=f"List them: data.targets.{column.name}.classes.",
-                )
-    return first
 
 
 def _judged(recipe: Recipe, spec: DataSpec, finished: Sequence[Finished], raw: RawRows) -> Folds:

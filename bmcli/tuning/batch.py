@@ -178,6 +178,25 @@ def _why(batch: Batch) -> str:
     return f" Their last lines, from {disk.shown_path(batch.logs)}:{''.join(lines)}" if lines else ""
 
 
+def same_classes(finished: Sequence[Finished]) -> DataSpec:
+    """What the data of the first training is; refuses others that tell other classes.
+
+    Raises:
+        RunFailed: The training rows of one lack a class.
+    """
+    first = finished[0].spec
+    classes = {column.name: column.classes for column in first.targets}
+    for each in finished[1:]:
+        for column in each.spec.targets:
+            if column.classes != classes[column.name]:
+                raise RunFailed(
+                    f"target '{column.name}': {each.job.name} has other classes in its training rows than "
+                    f"{finished[0].job.name}.",
+                    suggestion=f"List them: data.targets.{column.name}.classes.",
+                )
+    return first
+
+
 def main(arguments: list[str]) -> None:
     batch, cache = Batch(Path(arguments[0])), Path(arguments[1])
     loaded = load(str(batch.base))

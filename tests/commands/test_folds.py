@@ -147,3 +147,24 @@ def test_folds_that_cannot_be_are_refused_before_anything_is_trained(
     assert done.code == 2
     assert message in done.err
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_learning_curve_says_what_would_help(bmcli: Bmcli, tmp_path: Path) -> None:
+    write_houses(tmp_path, 300)
+    done = bmcli(
+        "evaluate", "houses.yaml", "--learning-curve", "train.epochs=2", "data.split={validation: 0.3, test: 0.2}"
+    )
+    assert done.code == 0, done.err
+    assert "train/mae" in done.out
+    assert "more data" in done.out.lower()
+    (folder,) = (tmp_path / "runs" / "houses-learning-curve").glob("2*")
+    (curve,) = Run(folder).evaluations()["learning_curve"]["targets"]
+    assert [(point["share"], point["rows"]) for point in curve["points"]] == [(0.4, 60), (0.7, 105), (1.0, 150)]
+    assert curve["more"]["metric"] == curve["metric"] == "mae"
+
+
+def test_a_learning_curve_needs_validation_rows(bmcli: Bmcli, tmp_path: Path) -> None:
+    write_houses(tmp_path)
+    done = bmcli("evaluate", "houses.yaml", "--learning-curve", "--json")
+    assert (done.code, done.json()["faults"][0]["path"]) == (2, "data.split")
+    assert "exclude each other" in bmcli("evaluate", "houses.yaml", "--learning-curve", "--folds", "2").err

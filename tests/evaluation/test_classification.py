@@ -159,7 +159,7 @@ def test_every_metric_but_losses_is_a_share(predicted: Predicted) -> None:
 
 def test_perfect_predictions_reach_the_best_values() -> None:
     found = evaluate([0, 1, 2, 2], np.eye(3)[[0, 1, 2, 2]])
-    assert found.metrics.pop("log_loss") == 0
+    assert {found.metrics.pop(name) for name in ("log_loss", "brier", "calibration_error")} == {0}
     assert set(found.metrics.values()) == {1.0}
     assert not found.undefined
 

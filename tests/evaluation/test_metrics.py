@@ -95,7 +95,10 @@ def test_an_evaluation_survives_json() -> None:
 
 def test_json_names_classes_and_rows() -> None:
     written = measure(TRUTH, PREDICTIONS, TARGETS, 5).to_json()
-    assert set(written) == {"count", "metrics", "undefined", "per_class", "confusion"}
+    assert set(written) == {
+        "count", "metrics", "undefined", "per_class", "confusion", "intervals", "without_interval", "calibration",
+        "slices", "fairness",
+    }  # fmt: skip
     assert written["confusion"] == {"animal": [[1, 0], [1, 1]]}
     assert list(written["per_class"]["animal"][0]) == [
         "class", "precision", "recall", "f1", "support", "roc_auc", "pr_auc"

@@ -1,0 +1,109 @@
+"""`bmcli evaluate --learning-curve`: whether more data or a larger model would help."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bmcli import disk, runs, training
+from bmcli.commands.judging import Cells, resampling
+from bmcli.errors import BmcliError
+from bmcli.recipe.load import Loaded
+from bmcli.recipe.schema import Recipe
+from bmcli.runs import Run
+from bmcli.specs import Column, DataSpec
+from bmcli.training.launch import available_cores
+from bmcli.tuning.batch import Finished, Job, Told, run_all, same_classes
+
+if TYPE_CHECKING:
+    from bmcli.evaluation.intervals import Resampling
+    from bmcli.evaluation.learning_curve import LearningCurve
+
+SHARES = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
+FEWEST = 50  # training rows of a share
+LEARNED, LEFT = "train", "validation"
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Learning curves and where they are kept.
+
+    Args:
+        curves: Of each target.
+        left_out: Shares with too few rows.
+    """
+
+    run: Run
+    curves: tuple[LearningCurve, ...]
+    left_out: tuple[float, ...]
+
+
+def learning_curve(loaded: Loaded, root: Path, cache: Path, workers: int | None, told: Told) -> Learned:
+    """Trains a recipe on growing shares of its training rows, a smaller one part of every larger one.
+
+    Args:
+        workers: Trainings side by side; None for as many as there are cores.
+        told: Hears of each training when it has ended.
+
+    Raises:
+        BmcliError: The recipe or its data is at fault, or a training failed.
+    """
+    try:
+        return _learning_curve(loaded, root, cache, workers or len(available_cores()) or 1, told)
+    except BmcliError as error:
+        raise loaded.locate(error) from None
+
+
+def _learning_curve(loaded: Loaded, root: Path, cache: Path, workers: int, told: Told) -> Learned:
+    recipe = loaded.recipe
+    if recipe.data.sample is not None:
+        raise BmcliError(
+            "a learning curve draws samples of its own.",
+            path="data.sample",
+            suggestion="Leave it out: data.sample=null.",
+        )
+    spec = training.prepared(recipe, cache).spec
+    if not spec.counts[LEFT]:
+        raise BmcliError(
+            "a learning curve compares on validation rows, and there are none.", path="data.split",
+            suggestion="Give validation a share.",
+        )  # fmt: skip
+    shares = [share for share in SHARES if share * spec.counts[LEARNED] >= FEWEST or share == 1]
+    jobs = [_job(share) for share in shares]
+    run = runs.create(root, f"{recipe.name}-learning-curve")
+    finished = run_all(loaded, jobs, run.folder, min(workers, len(jobs)), cache, told)
+    same_classes(finished)
+    how = resampling(recipe, Cells(recipe, LEFT))
+    curves = tuple(_curve(recipe, spec, column, finished, shares, how) for column in spec.targets)
+    found = {"at": runs.now(), "targets": [each.to_json() for each in curves]}
+    disk.write_json(run.evaluation, {"learning_curve": found})
+    return Learned(run, curves, tuple(share for share in SHARES if share not in shares))
+
+
+def _job(share: float) -> Job:
+    values = {} if share == 1 else {"data.sample": share}
+    return Job(f"share-{100 * share:g}", values, (LEARNED, LEFT))
+
+
+def _curve(
+    recipe: Recipe,
+    spec: DataSpec,
+    column: Column,
+    finished: Sequence[Finished],
+    shares: Sequence[float],
+    how: Resampling,
+) -> LearningCurve:
+    from bmcli.evaluation import learning_curve, metrics
+
+    quantiles = recipe.quantiles().get(column.name, ())
+    trainings, metric = [], ""
+    for share, each in zip(shares, finished, strict=True):
+        values = {}
+        for split in (LEARNED, LEFT):
+            own = each.spec.target(column.name)
+            given = each.truth[split][column.name], each.predictions[split][column.name]
+            metric, values[split] = metrics.of_rows(own, *given, quantiles)
+        trainings.append(learning_curve.Trained(share, values[LEARNED], values[LEFT]))
+    return learning_curve.curve(column.name, metric, trainings, how)
