@@ -82,6 +82,7 @@ class Slices:
         overall: The same of all rows.
         looked_at: How many slices were compared; the p-values are adjusted for so many.
         too_small: How many were left out for having fewer than 20 rows.
+        worse: How many are worse than the other rows beyond what the best of so many looks would show by chance.
         slices: The first 50.
     """
 
@@ -90,13 +91,8 @@ class Slices:
     overall: float
     looked_at: int
     too_small: int
+    worse: int
     slices: tuple[Slice, ...]
-
-    @property
-    def worse(self) -> tuple[Slice, ...]:
-        """Slices that are worse than the other rows beyond what the best of so many looks would show by chance."""
-        sign = 1 if direction(self.metric) == "min" else -1
-        return tuple(each for each in self.slices if each.adjusted < SURE and sign * each.difference > 0)
 
     @property
     def words(self) -> str:
@@ -105,8 +101,8 @@ class Slices:
         small = f", {self.too_small:,} with fewer than {SMALLEST} rows left out" if self.too_small else ""
         if not self.worse:
             return f"{looks}{small}, none is worse than the other rows beyond chance (p adjusted by Holm)"
-        verb = "is" if len(self.worse) == 1 else "are"
-        return f"{looks}{small}, {len(self.worse)} {verb} worse than the other rows (p adjusted by Holm below {SURE})"
+        verb = "is" if self.worse == 1 else "are"
+        return f"{looks}{small}, {self.worse:,} {verb} worse than the other rows (p adjusted by Holm below {SURE})"
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "slices": [each.to_json() for each in self.slices]}
@@ -176,18 +172,17 @@ def compare(
             found.append((each, code, rows, total, _p_value(values, rows, total, effect)))
     adjusted = _holm([p for *_, p in found])
     sign = 1 if direction(metric) == "min" else -1
-    least = len(values) + 1
+    worse = [sign * _difference(values, rows, total) for _, _, rows, total, _ in found]
 
     def badness(place: int) -> tuple[bool, float, float]:
-        _, _, rows, total, p = found[place]
-        difference = sign * _difference(values, rows, total)
-        return difference <= 0, p if difference > 0 else least - p, -difference
+        p_value = found[place][-1]
+        return worse[place] <= 0, p_value if worse[place] > 0 else -p_value, -worse[place]
 
     order = sorted(range(len(found)), key=badness)[:KEPT]
+    surely = sum(p < SURE and difference > 0 for p, difference in zip(adjusted, worse, strict=True))
     told = tuple(_slice(metric, values, *found[place], adjusted[place], figures, how) for place in order)
-    return Slices(
-        target, metric, float(values.mean()), len(found), too_small, tuple(_with_metrics(told, found, order, figures))
-    )
+    slices = tuple(_with_metrics(told, found, order, figures))
+    return Slices(target, metric, float(values.mean()), len(found), too_small, surely, slices)
 
 
 def _slice(

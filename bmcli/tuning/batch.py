@@ -224,7 +224,7 @@ def _train(batch: Batch, loaded: Loaded, job: Job, cache: Path) -> int:
             outcome = trainer.train(Watcher(Console()))
             if outcome.diverged is not None:
                 raise RunFailed(f"training stopped: {outcome.diverged}.")
-            network, spec = decide(trainer.recipe, trainer.network, session.prepared, trainer.placement, print)
+            network, spec = decide(trainer.recipe, outcome.network, session.prepared, trainer.placement, print)
             disk.write_json(run.data, spec.to_json())
             _keep(run, network, session, trainer, job)
             shutil.rmtree(run.checkpoints, ignore_errors=True)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from bmcli import disk
 from bmcli.console import Console, Watcher
 from bmcli.errors import BmcliError, Interrupted, RunFailed
 from bmcli.recipe.load import Loaded, load
@@ -93,9 +94,7 @@ def _result(study: Study, task: Task, run: Run, cache: Path) -> Result:
         raise RunFailed(f"training stopped: {outcome.diverged}.")
     result = _measured(task, run, session, trainer, outcome, objectives)
     if task.keeps_model:
-        from bmcli.training import network as networks
-
-        networks.save(outcome.network, session.prepared.spec, run.model)
+        _keep_model(run, session, trainer, outcome)
     elif not _can_go_on(task, trainer):
         study.drop_state(task.name)
     run.set_status(
@@ -103,6 +102,16 @@ def _result(study: Study, task: Task, run: Run, cache: Path) -> Result:
         seconds=round(outcome.train_s, 3), metrics=dict(outcome.metrics),
     )  # fmt: skip
     return result
+
+
+def _keep_model(run: Run, session: Session, trainer: Trainer, outcome: Outcome) -> None:
+    """Writes the model, with what its recipe has to be decided on validation rows."""
+    from bmcli.training import network as networks
+    from bmcli.training.deciding import decide
+
+    network, spec = decide(trainer.recipe, outcome.network, session.prepared, trainer.placement, Console().say)
+    disk.write_json(run.data, spec.to_json())
+    networks.save(network, spec, run.model)
 
 
 def _loaded(study: Study, task: Task, run: Run) -> Loaded:

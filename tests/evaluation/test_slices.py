@@ -57,7 +57,8 @@ def test_a_planted_bad_slice_is_the_worst_of_all_pairs() -> None:
     found = _compare(right, every((home, sex, *_random(3000, 5, 1))))
     worst = found.slices[0]
     assert (worst.of, worst.name) == ("home x sex", "b, c")
-    assert worst in found.worse
+    assert worst.adjusted < 0.05
+    assert found.worse >= 1
     assert worst.interval is not None
     assert worst.interval.low < 0.6 < worst.interval.high < 0.85
     assert worst.metrics["accuracy"] == worst.value == pytest.approx(right[bad].mean())
@@ -68,7 +69,7 @@ def test_where_all_slices_are_alike_hardly_any_search_finds_one() -> None:
     found = 0
     for seed in range(60):
         right = np.random.default_rng([9, seed]).random(400) < 0.85
-        found += bool(_compare(right, every(_random(400, 4, seed)), Resampling(resamples=100)).worse)
+        found += bool(_compare(right, every(_random(400, 4, seed)), Resampling(resamples=100)).worse > 0)
     assert found <= 6
 
 
@@ -92,7 +93,7 @@ def test_for_errors_more_is_worse() -> None:
     errors = np.where(np.arange(200) % 2, 2.0, 1.0) + np.random.default_rng(0).random(200)
     parts = (slicing("parity", (np.arange(200) % 2).astype(float)),)
     found = compare("y", "mae", errors, parts, Weighted(means({"mae": errors})), HOW)
-    assert (found.slices[0].name, found.slices[0] in found.worse) == ("1", True)
+    assert (found.slices[0].name, found.worse) == ("1", 1)
 
 
 def test_columns_that_tell_rows_apart_are_no_slices() -> None:
