@@ -280,6 +280,34 @@ def evaluate(
 
 @cli.command()
 @click.argument("run", type=RunName())
+@click.option(
+    "--split", type=click.Choice(["train", "validation", "test"]), help="The rows to explain; by default validation.",
+)  # fmt: skip
+@click.option(
+    "--rows", type=click.IntRange(2), default=2000, show_default=True, metavar="N",
+    help="Measure importance on so many of them at most.",
+)  # fmt: skip
+@click.option(
+    "--repeats", type=click.IntRange(1), default=5, show_default=True, metavar="N",
+    help="Deal the cells of each column anew so often.",
+)  # fmt: skip
+@click.option(
+    "--examples", type=click.IntRange(1, 50), default=6, show_default=True, metavar="N",
+    help="Explain so many of the most wrong answers, and of the most doubtful.",
+)  # fmt: skip
+@runs_option
+@output_options
+def explain(run: str, split: str | None, rows: int, repeats: int, examples: int, root: Path) -> None:
+    """Tell why the model of RUN answers as it does: by columns, single answers and layers."""
+    from bmcli.commands.explain import Asked
+    from bmcli.commands.explain import explain as command
+    from bmcli.runs import cache_folder
+
+    console().explained(command(run, Asked(split, rows, repeats, examples), root, cache_folder()))
+
+
+@cli.command()
+@click.argument("run", type=RunName())
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), help="By default the recipe's.")
 @runs_option
 @output_options

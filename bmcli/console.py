@@ -238,6 +238,30 @@ class Console:
         )
         self.text(clean(found.words))
 
+    def explained(self, found: Any) -> None:
+        """What a model's answers rest on, and whether the methods that tell can be trusted."""
+        explanation = found.explanation
+        self.result({"run": str(found.run.folder), "explanation": explanation.to_json()})
+        for target in explanation.targets:
+            title = f"{target.target}: rise of the {target.loss} when a column's cells are dealt anew"
+            rows = [
+                [each.column, *(round(v, 5) for v in (each.increase, each.low, each.high)), "" if each.told else "none"]
+                for each in target.importances
+            ]
+            self.table(
+                f"{title} ({explanation.rows:,} {explanation.on} rows)", ["column", "rise", "low", "high", ""], rows
+            )
+            self.text("")
+            self.table(
+                "networks with random weights must be explained otherwise (Adebayo et al. 2018)",
+                ["method", "figure", "value", "below", ""],
+                [[s.method, s.figure, s.value, s.limit, "" if s.passed else "FAILED"] for s in target.sanity],
+            )
+            for each in target.sanity:
+                if not each.passed:
+                    self.say(f"warning: {each.method} does not tell this network from ones with random weights.")
+        self.text(clean(f"\nwrote {shown_path(found.run.explanation)}, {shown_path(found.run.report)}"))
+
     def drafted(self, drafted: Any) -> None:
         """A recipe that was written, and what its columns were taken for."""
         self.result(drafted.to_json())

@@ -70,6 +70,11 @@ class Run:
         return self.folder / "evaluation.json"
 
     @property
+    def explanation(self) -> Path:
+        """What `bmcli explain` found."""
+        return self.folder / "explanation.json"
+
+    @property
     def report(self) -> Path:
         """A page that shows the run to a person."""
         return self.folder / "report.html"
@@ -112,6 +117,10 @@ class Run:
     def evaluations(self) -> dict[str, Any]:
         """What was measured, by split or file; empty if there is nothing or it is damaged."""
         return _read_object(self.evaluation)
+
+    def explained(self) -> dict[str, Any]:
+        """What was found out about its answers; empty if there is nothing or it is damaged."""
+        return _read_object(self.explanation)
 
     def set_status(self, state: str, **details: Any) -> None:
         write_json(self.status_file, {"state": state, "at": now(), **details})

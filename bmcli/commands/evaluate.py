@@ -200,22 +200,28 @@ def measure(
         run: None on a worker that writes nothing.
         columns: Raw columns of the same rows; None for those of the recipe's own split `on`.
     """
-    from bmcli.data import targets as target_kinds
     from bmcli.evaluation.gates import missed
-    from bmcli.evaluation.judged import Judged
-    from bmcli.training.predict import predict
 
     if not len(rows):
         raise BmcliError(
             f"there are no {on} rows to measure on.", path="evaluate.split",
             suggestion=f"Give data.split a share for {on}, or name another split.",
         )  # fmt: skip
-    truth = {c.name: target_kinds.kind_of(c).decode(rows.targets[c.name], c) for c in spec.targets}
-    predictions = predict(network, rows, recipe.runtime, placement)
-    found = judge(recipe, spec, truth, predictions, Cells(recipe, on, columns))
+    judged = predicted(recipe, network, spec, rows, on, placement)
+    found = judge(recipe, spec, judged.truth, judged.predictions, Cells(recipe, on, columns))
     if run is not None:
         _write(run, on, found)
-    return Measured(run, on, found, missed(recipe.evaluate.gates, found.metrics), Judged(on, rows, truth, predictions))
+    return Measured(run, on, found, missed(recipe.evaluate.gates, found.metrics), judged)
+
+
+def predicted(recipe: Recipe, network: Network, spec: DataSpec, rows: Split, on: str, placement: Placement) -> Judged:
+    """What a network predicts of encoded rows, beside the truth."""
+    from bmcli.data import targets as target_kinds
+    from bmcli.evaluation.judged import Judged
+    from bmcli.training.predict import predict
+
+    truth = {c.name: target_kinds.kind_of(c).decode(rows.targets[c.name], c) for c in spec.targets}
+    return Judged(on, rows, truth, predict(network, rows, recipe.runtime, placement))
 
 
 def _write(run: Run, on: str, found: Evaluation) -> None:

@@ -14,6 +14,7 @@ from bmcli.specs import Prepared
 if TYPE_CHECKING:
     from bmcli.commands.evaluate import Measured
     from bmcli.data.raw import RawRows
+    from bmcli.evaluation.explained import Explanation
 
 
 def write(run: Run, recipe: Recipe, prepared: Prepared, measured: Measured, parameters: int) -> None:
@@ -43,8 +44,19 @@ def write(run: Run, recipe: Recipe, prepared: Prepared, measured: Measured, para
         judged=measured.judged,
         evaluation=measured.evaluation,
         quantiles=recipe.quantiles(),
+        explanation=explanation_of(run),
     )
     disk.write_atomically(run.report, report(material).encode())
+
+
+def explanation_of(run: Run) -> Explanation | None:
+    """What `bmcli explain` found; None if there is nothing, or it is damaged or of an older version."""
+    from bmcli.evaluation.explained import Explanation
+
+    try:
+        return Explanation.from_json(run.explained())
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _text(path: Path) -> str:

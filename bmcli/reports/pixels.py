@@ -55,3 +55,34 @@ def _smaller(pixels: np.ndarray) -> np.ndarray:
     cut = pixels[: height * tall, : width * wide]
     smaller: np.ndarray = cut.reshape(height, tall, width, wide, *pixels.shape[2:]).mean(axis=(1, 3))
     return smaller
+
+
+_FOR, _AGAINST, _HEAT = (0.18, 0.5, 0.77), (0.85, 0.35, 0.11), (0.85, 0.35, 0.11)
+
+
+def for_and_against(contributions: np.ndarray) -> np.ndarray:
+    """Contributions `(height, width)` as colours on white: blue speaks for, orange against."""
+    import numpy as np
+
+    # The largest few would leave the rest white.
+    size = float(np.quantile(np.abs(contributions), 0.99)) or float(np.abs(contributions).max()) or 1.0
+    strength = np.clip(np.abs(contributions) / size, 0, 1)[:, :, np.newaxis]
+    colours = np.where((contributions > 0)[:, :, np.newaxis], _FOR, _AGAINST)
+    mixed: np.ndarray = 1 - strength * (1 - colours)
+    return mixed
+
+
+def under_heat(seen: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """A picture from 0 to 1, orange where it is hot.
+
+    Args:
+        seen: `(height, width, channels)`.
+        heat: From 0 to 1, of fewer pixels.
+    """
+    import numpy as np
+    from scipy.ndimage import zoom
+
+    grown = zoom(heat, [side / own for side, own in zip(seen.shape[:2], heat.shape, strict=True)], order=1)
+    strength = np.clip(grown, 0, 1)[:, :, np.newaxis]
+    mixed: np.ndarray = 0.6 * _colours(seen) * (1 - strength) + strength * np.array(_HEAT)
+    return mixed

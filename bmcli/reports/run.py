@@ -11,10 +11,14 @@ import numpy as np
 from bmcli.console import clean
 from bmcli.data import targets as target_kinds
 from bmcli.data.raw import RawRows
+from bmcli.evaluation import calibration
 from bmcli.evaluation import judged as judgements
+from bmcli.evaluation.calibration import Calibration
+from bmcli.evaluation.explained import Explanation
 from bmcli.evaluation.judged import Judged
 from bmcli.evaluation.rankings import rankings
 from bmcli.evaluation.result import Evaluation
+from bmcli.reports import explanation as explanations
 from bmcli.reports import pixels, run_figures
 from bmcli.reports.page import Cell, Heading, Row, duration, number, number_cell, page
 from bmcli.specs import SPLITS, Column, DataSpec, Prepared
@@ -22,6 +26,7 @@ from bmcli.specs import SPLITS, Column, DataSpec, Prepared
 if TYPE_CHECKING:
     from markupsafe import Markup
 
+_CALIBRATED = 20_000  # rows at most, evenly spread
 EXAMPLES, COLUMNS_OF_EXAMPLES, LONGEST_CELL = 6, 8, 160
 _HEADLINES = (
     "accuracy", "subset_accuracy", "f1_macro", "quadratic_kappa", "roc_auc", "roc_auc_macro", "mae", "rmse", "r2",
@@ -44,6 +49,7 @@ class Material:
         judged: What is shown in detail.
         evaluation: Of the same rows.
         quantiles: Which ones are predicted, by target.
+        explanation: Why it answers so; None if that was not asked.
     """
 
     name: str
@@ -61,6 +67,7 @@ class Material:
     judged: Judged
     evaluation: Evaluation
     quantiles: Mapping[str, tuple[float, ...]]
+    explanation: Explanation | None = None
 
     @property
     def spec(self) -> DataSpec:
@@ -84,6 +91,15 @@ def report(material: Material) -> str:
             "targets": [_target(material, column, place) for place, column in enumerate(material.spec.targets)],
             "per_class_head": PER_CLASS_HEAD,
             "confused_head": CONFUSED_HEAD,
+            "explanation": None
+            if material.explanation is None
+            else explanations.shown(material.explanation, material.prepared, material.raw),
+            "explanation_heads": {
+                "shares": explanations.SHARES_HEAD,
+                "sanity": explanations.SANITY_HEAD,
+                "layers": explanations.LAYERS_HEAD,
+                "neighbours": explanations.NEIGHBOURS_HEAD,
+            },
             "environment": [
                 Row((Cell(clean(name)), Cell(clean(_plain(value))))) for name, value in material.environment.items()
             ],
@@ -209,7 +225,7 @@ class _Target:
         figures: Titles and figures, side by side.
         confused: What is most often taken for what, where there are too many classes for a figure.
         lists: Titles, what they mean, and examples.
-        pictured: Whether the examples are pictures.
+        calibrated: How well probabilities are calibrated, in words.
     """
 
     name: str
@@ -217,6 +233,7 @@ class _Target:
     confused: list[Row]
     figures: list[tuple[str, Markup]]
     per_class: list[Row]
+    calibrated: str
     lists: list[tuple[str, str, list[Row], list[Shown]]]
     head: list[Heading]
 
@@ -235,13 +252,15 @@ def _target(material: Material, column: Column, place: int) -> _Target:
     truth, predictions = material.judged.truth[column.name], material.judged.predictions[column.name]
     evaluation = material.evaluation
     matrix, rows = evaluation.confusion.get(column.name), evaluation.per_class.get(column.name, ())
+    found = _calibration(column, truth, predictions) if column.classes else None
     drawn = run_figures.confusion(column.name, matrix, column.classes, f"confusion-{place}") if matrix else None
     return _Target(
         clean(column.name),
         drawn,
         _most_confused(column, np.array(matrix)) if matrix and drawn is None else [],
-        _figures(material, column, truth, predictions, place),
+        _figures(material, column, truth, predictions, place, found),
         [_class_row(row) for row in rows],
+        clean(found.words) if found else "",
         _lists(material, column, truth, predictions),
         _examples_head(material, column),
     )
@@ -270,9 +289,14 @@ def _most_confused(column: Column, counts: np.ndarray) -> list[Row]:
 
 
 def _figures(
-    material: Material, column: Column, truth: np.ndarray, predictions: np.ndarray, place: int
+    material: Material,
+    column: Column,
+    truth: np.ndarray,
+    predictions: np.ndarray,
+    place: int,
+    calibrated: Calibration | None,
 ) -> list[tuple[str, Markup]]:
-    if not column.classes:
+    if calibrated is None:
         point = judgements.points(column, predictions, material.quantiles.get(column.name, ()))
         return [
             ("Predicted and true", run_figures.predicted(column.name, truth, point, f"predicted-{place}")),
@@ -285,7 +309,15 @@ def _figures(
     return [
         (f"ROC{few}", run_figures.roc(ranked, f"roc-{place}")),
         (f"Precision and recall{few}", run_figures.precision_recall(ranked, f"pr-{place}")),
+        ("Calibration", run_figures.reliability(calibrated, f"reliability-{place}")),
     ]
+
+
+def _calibration(column: Column, truth: np.ndarray, predictions: np.ndarray) -> Calibration:
+    some = np.linspace(0, len(truth) - 1, min(len(truth), _CALIBRATED)).astype(int)
+    if truth.ndim == 2:
+        return calibration.of_labels(truth[some], predictions[some])
+    return calibration.of_classes(truth[some], predictions[some], column.classes)
 
 
 def _lists(

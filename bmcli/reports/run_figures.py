@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bmcli.console import clean
+from bmcli.evaluation.calibration import Calibration
 from bmcli.evaluation.rankings import Ranking
 from bmcli.evaluation.result import Confusion
 from bmcli.reports import figures
@@ -190,6 +191,22 @@ def precision_recall(rankings: Sequence[Ranking], drawn: str) -> Markup:
         figure.legend(loc="outside lower left", ncols=2, title="average precision", title_fontsize=8)
 
     return figures.svg(drawn, "Precision against recall", (3.5, 4.2), draw)
+
+
+def reliability(found: Calibration, drawn: str) -> Markup:
+    """What came true against what was stated, with intervals; a dot is the larger, the more rows it stands for."""
+    rows = sum(each.count for each in found.bins)
+
+    def draw(figure: Figure) -> None:
+        axes = _square(figure, f"probability of {_short(found.of)}", "share that came true")
+        axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
+        for each in found.bins:
+            axes.plot([each.probability] * 2, [each.frequency_low, each.frequency_high], color=BLUE, linewidth=1)
+        stated, came = [each.probability for each in found.bins], [each.frequency for each in found.bins]
+        sizes = [10 + 110 * each.count / rows for each in found.bins]
+        axes.scatter(stated, came, s=sizes, color=BLUE, linewidths=0, zorder=3)
+
+    return figures.svg(drawn, "Reliability diagram", (3.5, 3.5), draw)
 
 
 def _square(figure: Figure, across: str, up: str) -> Axes:

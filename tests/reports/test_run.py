@@ -7,20 +7,25 @@ from pathlib import Path
 
 import pytest
 
+from bmcli.commands.explain import Asked, explain
 from bmcli.runs import Run
 from tests import trained
 from tests.reports.browser import COMMAND, Browser, browser
 from tests.reports.pages import Page
 
 
+def explained(run: Run, cache: Path) -> Run:
+    return explain(str(run.folder), Asked(None, 100, 1, 2), run.folder.parent.parent, cache).run
+
+
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
-    return trained.hostile(tmp_path_factory.mktemp("hostile"), cache)
+    return explained(trained.hostile(tmp_path_factory.mktemp("hostile"), cache), cache)
 
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
-    return trained.run_of(trained.DIGITS, tmp_path_factory.mktemp("digits"), cache)
+    return explained(trained.run_of(trained.DIGITS, tmp_path_factory.mktemp("digits"), cache), cache)
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +63,21 @@ def test_the_figures_of_the_page_are_those_of_the_evaluation(hostile: Run) -> No
 
 def test_missing_cells_are_counted_as_the_table_has_them(hostile: Run) -> None:
     assert "80 (33.3 %)" in read(hostile).text
+
+
+def test_an_explained_run_shows_why_it_answers_so(digits: Run, hostile: Run, sugar: Run) -> None:
+    assert "Grad-CAM" in read(digits).text
+    assert "for and against" in read(digits).text
+    assert "Adebayo et al. 2018" in read(hostile).text
+    assert "Explanation" not in read(sugar).text
+
+
+def test_what_was_found_out_and_is_damaged_is_left_out(sugar: Run) -> None:
+    from bmcli.commands.reporting import explanation_of
+
+    sugar.explanation.write_text('{"on": "test"}')
+    assert explanation_of(sugar) is None
+    sugar.explanation.unlink()
 
 
 @pytest.mark.parametrize("part", ["Confusion matrix", "ROC of the hardest", "Most wrong", "Most doubtful"])

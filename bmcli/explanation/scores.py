@@ -1,0 +1,71 @@
+"""The number that attributions explain, and the loss by which importance is measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bmcli.objectives import TargetObjective, middle
+from bmcli.specs import Column
+
+_FLOOR = 1e-7
+
+
+class Score:
+    """What is explained of an output: the log-odds of a class or label, or the number in its own unit.
+
+    Args:
+        quantiles: Which ones are predicted, if they are; explained is the one nearest to the median.
+    """
+
+    def __init__(self, column: Column, objective: TargetObjective, quantiles: tuple[float, ...] = ()) -> None:
+        self.column, self.objective, self.quantiles = column, objective, quantiles
+
+    def __call__(self, outputs: Any, chosen: Any) -> Any:
+        """`(batch,)` float32, from outputs by target and the chosen class of each row, `(batch,)`."""
+        predicted = tf.cast(self.objective.predict(outputs[self.column.name]), tf.float32)
+        if not self.column.classes:
+            return predicted[:, middle(self.quantiles)] if self.quantiles else predicted
+        own = tf.gather(predicted, chosen, batch_dims=1)
+        return tf.math.log(tf.maximum(own, _FLOOR)) - tf.math.log(tf.maximum(1 - own, _FLOOR))
+
+
+def explained_classes(column: Column, predictions: np.ndarray) -> np.ndarray:
+    """The class whose odds are explained, int32 `(rows,)`: the most probable one; 0 for numbers."""
+    if not column.classes:
+        return np.zeros(len(predictions), "int32")
+    return predictions.argmax(axis=1).astype("int32")
+
+
+def losses(column: Column, truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]) -> np.ndarray:
+    """How wrong each row is, `(rows,)`: see `loss_name`."""
+    predictions = predictions.astype(np.float64)
+    if column.kind == "labels":
+        own = np.where(truth, predictions, 1 - predictions)
+        return -np.log(np.maximum(own, _FLOOR)).mean(axis=1)
+    if column.classes:
+        return -np.log(np.maximum(np.take_along_axis(predictions, truth[:, None], axis=1)[:, 0], _FLOOR))
+    if quantiles:
+        shares, away = np.array(quantiles), truth[:, None] - predictions
+        return np.maximum(shares * away, (shares - 1) * away).mean(axis=1)
+    if column.kind == "count":
+        rates = np.maximum(predictions, 1e-37)
+        return 2 * (np.where(truth > 0, truth * np.log(np.maximum(truth, 1) / rates), 0) - truth + rates)
+    return (truth - predictions) ** 2
+
+
+def loss_name(column: Column, quantiles: tuple[float, ...]) -> str:
+    if column.classes:
+        return "log loss"
+    if quantiles:
+        return "pinball loss"
+    return "Poisson deviance" if column.kind == "count" else "squared error"
+
+
+def rightness(column: Column, truth: np.ndarray, point: np.ndarray) -> float:
+    """The accuracy, of labels that of all of a row, or less the mean absolute error."""
+    if column.kind == "labels":
+        return float((truth == point).all(axis=1).mean())
+    return float((truth == point).mean()) if column.classes else -float(np.abs(truth - point).mean())

@@ -1,0 +1,95 @@
+"""Data in which is known what an answer rests on, and networks trained on it."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from bmcli.commands.evaluate import Opened, elsewhere, open_run, predicted
+from bmcli.evaluation.judged import Judged
+from bmcli.explanation.explain import Subject
+from bmcli.recipe.load import load
+from bmcli.training import built
+from bmcli.training.network import Network
+from tests.trained import run_of
+
+TELLING, USELESS = ("height", "colour"), ("noise", "shape")
+TABLE = """\
+bmcli: 1
+name: planted
+data:
+  source: {kind: csv, path: planted.csv}
+  split: {train: 0.6, validation: 0.2, test: 0.2}
+  targets: {label: {kind: category}}
+model: {kind: mlp, hidden: [16]}
+train: {epochs: 12, batch_size: 32, tensorboard: false, optimizer: {kind: adam, learning_rate: 1e-2}}
+"""
+PICTURES = """\
+bmcli: 1
+name: patches
+data:
+  source: {kind: npz, path: patches.npz}
+  split: {train: 0.7, validation: 0.15, test: 0.15}
+  inputs: {image: {kind: image}}
+  targets: {label: {kind: category}}
+model: {kind: cnn, filters: [8, 8], pool: 1, pooling: average, dense: []}
+train: {epochs: 8, batch_size: 32, tensorboard: false, optimizer: {kind: adam, learning_rate: 1e-2}}
+"""
+PATCH = 4  # pixels a side
+
+
+def table(folder: Path, cache: Path) -> Opened:
+    """The label follows from a number and a category; another of each tell nothing."""
+    dice = np.random.default_rng(3)
+    with (folder / "planted.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["height", "noise", "colour", "shape", "label"])
+        for _ in range(900):
+            height, noise = dice.normal(size=2)
+            colour, shape = dice.choice(["red", "blue"]), dice.choice(["round", "flat", "long"])
+            answer = "yes" if height + (1.5 if colour == "red" else -1.5) > 0 else "no"
+            writer.writerow([f"{height:.4f}", f"{noise:.4f}", colour, shape, answer])
+    return opened(TABLE, folder, cache)
+
+
+def pictures(folder: Path, cache: Path) -> Opened:
+    """A pattern of stripes somewhere in noise tells the class: upright or level."""
+    dice = np.random.default_rng(4)
+    images = dice.integers(0, 60, (500, 16, 16), "uint8")
+    labels = dice.integers(0, 2, 500)
+    for image, label, (row, column) in zip(images, labels, places(), strict=True):
+        stripes = np.zeros((PATCH, PATCH), "uint8")
+        stripes[::2] = 255
+        image[row : row + PATCH, column : column + PATCH] = stripes if label else stripes.T
+    np.savez(folder / "patches.npz", image=images, label=labels, place=np.array(places()))
+    return opened(PICTURES.replace("inputs:", "drop: [place]\n  inputs:"), folder, cache)
+
+
+def places() -> list[tuple[int, int]]:
+    """Row and column of the pattern's corner in each picture."""
+    return [(row, column) for row, column in np.random.default_rng(5).integers(0, 16 - PATCH, (500, 2)).tolist()]
+
+
+def opened(recipe: str, folder: Path, cache: Path) -> Opened:
+    run = run_of(recipe, folder, cache)
+    return open_run(load(str(run.lock), elsewhere(())), run, cache)
+
+
+def random_network(run: Opened, number: int) -> Network:
+    recipe = run.recipe.model_copy(update={"seed": 100 + number})
+    return built(recipe, run.prepared.spec, run.prepared.split("train").targets, run.placement)
+
+
+def subject(run: Opened, network: Network | None = None) -> Subject:
+    """What is explained of a run, or of another network in its place."""
+    train = run.prepared.split("train")
+    quantiles = run.recipe.quantiles()
+    chosen = network or run.network
+    return Subject(chosen, lambda: random_network(run, 0), run.prepared.spec, quantiles, train)
+
+
+def judged(run: Opened, network: Network | None = None) -> Judged:
+    rows = run.prepared.split("validation")
+    return predicted(run.recipe, network or run.network, run.prepared.spec, rows, "validation", run.placement)
