@@ -47,6 +47,7 @@ data:
   targets: {{"target & <i>": {{kind: category}}}}
 model: {{kind: mlp, hidden: [8]}}
 train: {{epochs: 4, batch_size: 16, tensorboard: false, optimizer: {{kind: adam, learning_rate: 2e-2}}}}
+evaluate: {{slices: ["{FORMULA}"], fairness: {{of: ["{FORMULA}"]}}}}
 """
     return run_of(recipe, folder, cache)
 

@@ -11,22 +11,21 @@ import numpy as np
 from bmcli.console import clean
 from bmcli.data import targets as target_kinds
 from bmcli.data.raw import RawRows
-from bmcli.evaluation import calibration
 from bmcli.evaluation import judged as judgements
 from bmcli.evaluation.calibration import Calibration
 from bmcli.evaluation.explained import Explanation
 from bmcli.evaluation.judged import Judged
 from bmcli.evaluation.rankings import rankings
 from bmcli.evaluation.result import Evaluation
+from bmcli.evaluation.shares import Interval
 from bmcli.reports import explanation as explanations
-from bmcli.reports import pixels, run_figures
+from bmcli.reports import groups, pixels, run_figures
 from bmcli.reports.page import Cell, Heading, Row, duration, number, number_cell, page
 from bmcli.specs import SPLITS, Column, DataSpec, Prepared
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-_CALIBRATED = 20_000  # rows at most, evenly spread
 EXAMPLES, COLUMNS_OF_EXAMPLES, LONGEST_CELL = 6, 8, 160
 _HEADLINES = (
     "accuracy", "subset_accuracy", "f1_macro", "quadratic_kappa", "roc_auc", "roc_auc_macro", "mae", "rmse", "r2",
@@ -89,6 +88,8 @@ def report(material: Material) -> str:
             "metrics_head": [Heading("metric"), *(Heading(clean(on), True) for on in _measured(material))],
             "metrics": _metrics(material),
             "targets": [_target(material, column, place) for place, column in enumerate(material.spec.targets)],
+            "methods": sorted({f"{each.level:.0%}: {each.method}" for each in material.evaluation.intervals.values()}),
+            "tables": [*groups.slices(material.evaluation.slices), *groups.fairness(material.evaluation.fairness)],
             "per_class_head": PER_CLASS_HEAD,
             "confused_head": CONFUSED_HEAD,
             "explanation": None
@@ -128,12 +129,16 @@ def _facts(material: Material) -> Iterator[Fact]:
 
 
 def _beside(material: Material, name: str) -> str:
-    """What a figure is to be compared with."""
+    """Where the true value of a figure lies, and what it is to be compared with."""
+    interval = material.evaluation.intervals.get(name)
+    around = f"{number(interval.low)} to {number(interval.high)}" if interval else ""
     target = material.spec.targets[0]
     if name != "accuracy" or target.kind not in ("category", "ordered"):
-        return f"on {material.evaluation.count:,} {clean(material.judged.on)} rows"
+        return around
     counts = np.bincount(material.judged.truth[target.name], minlength=len(target.classes))
-    return f"always “{clean(target.classes[counts.argmax()])}” would reach {number(counts.max() / counts.sum())}"
+    return (
+        f"{around}; always “{clean(target.classes[counts.argmax()])}” would reach {number(counts.max() / counts.sum())}"
+    )
 
 
 _COLUMNS_HEAD = [
@@ -214,7 +219,13 @@ def _metrics(material: Material) -> list[Row]:
     """Every metric on everything that the run was measured on."""
     found = {on: material.evaluations[on]["metrics"] for on in _measured(material)}
     names = dict.fromkeys(name for metrics in found.values() for name in metrics)
-    return [Row((Cell(clean(name)), *(number_cell(found[on].get(name)) for on in found))) for name in names]
+    around = {on: material.evaluations[on].get("intervals", {}) for on in found}
+
+    def cell(on: str, name: str) -> Cell:
+        interval = around[on].get(name)
+        return groups.with_interval(found[on].get(name), Interval.from_json(interval) if interval else None)
+
+    return [Row((Cell(clean(name)), *(cell(on, name) for on in found))) for name in names]
 
 
 @dataclass(frozen=True)
@@ -252,7 +263,7 @@ def _target(material: Material, column: Column, place: int) -> _Target:
     truth, predictions = material.judged.truth[column.name], material.judged.predictions[column.name]
     evaluation = material.evaluation
     matrix, rows = evaluation.confusion.get(column.name), evaluation.per_class.get(column.name, ())
-    found = _calibration(column, truth, predictions) if column.classes else None
+    found = evaluation.calibration.get(column.name)
     drawn = run_figures.confusion(column.name, matrix, column.classes, f"confusion-{place}") if matrix else None
     return _Target(
         clean(column.name),
@@ -296,7 +307,7 @@ def _figures(
     place: int,
     calibrated: Calibration | None,
 ) -> list[tuple[str, Markup]]:
-    if calibrated is None:
+    if not column.classes:
         point = judgements.points(column, predictions, material.quantiles.get(column.name, ()))
         return [
             ("Predicted and true", run_figures.predicted(column.name, truth, point, f"predicted-{place}")),
@@ -309,15 +320,8 @@ def _figures(
     return [
         (f"ROC{few}", run_figures.roc(ranked, f"roc-{place}")),
         (f"Precision and recall{few}", run_figures.precision_recall(ranked, f"pr-{place}")),
-        ("Calibration", run_figures.reliability(calibrated, f"reliability-{place}")),
+        *([("Calibration", run_figures.reliability(calibrated, f"reliability-{place}"))] if calibrated else []),
     ]
-
-
-def _calibration(column: Column, truth: np.ndarray, predictions: np.ndarray) -> Calibration:
-    some = np.linspace(0, len(truth) - 1, min(len(truth), _CALIBRATED)).astype(int)
-    if truth.ndim == 2:
-        return calibration.of_labels(truth[some], predictions[some])
-    return calibration.of_classes(truth[some], predictions[some], column.classes)
 
 
 def _lists(

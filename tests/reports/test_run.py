@@ -57,7 +57,8 @@ def test_the_page_needs_nothing_from_elsewhere(digits: Run) -> None:
 def test_the_figures_of_the_page_are_those_of_the_evaluation(hostile: Run) -> None:
     found = hostile.evaluations()["test"]
     words = read(hostile).text
-    assert f"accuracy {found['metrics']['accuracy']:.4g} always" in words
+    around = found["intervals"]["accuracy"]
+    assert f"accuracy {found['metrics']['accuracy']:.4g} {around['low']:.4g} to {around['high']:.4g}; always" in words
     assert f"measured on {found['count']} test rows" in words
 
 
