@@ -307,6 +307,26 @@ def explain(run: str, split: str | None, rows: int, repeats: int, examples: int,
 
 
 @cli.command()
+@click.argument("names", type=RunName(), nargs=-1, required=True, metavar="RUN RUN...")
+@click.option(
+    "--split", type=click.Choice(["train", "validation", "test"]), help="By default that of the first run's recipe.",
+)  # fmt: skip
+@click.option("--metric", metavar="NAME", help="What decides; by default the first that all have, as accuracy.")
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.html",
+    help="Also write a page, a new file.",
+)  # fmt: skip
+@runs_option
+@output_options
+def compare(names: tuple[str, ...], split: str | None, metric: str | None, output: Path | None, root: Path) -> None:
+    """Compare runs on the same rows: what differs, what each reaches, what it costs, and which to take."""
+    from bmcli.commands.compare import compare as command
+    from bmcli.runs import cache_folder
+
+    console().compared(command(names, split, metric, output, root, cache_folder()), output)
+
+
+@cli.command()
 @click.argument("run", type=RunName())
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), help="By default the recipe's.")
 @runs_option

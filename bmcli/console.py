@@ -262,6 +262,34 @@ class Console:
                     self.say(f"warning: {each.method} does not tell this network from ones with random weights.")
         self.text(clean(f"\nwrote {shown_path(found.run.explanation)}, {shown_path(found.run.report)}"))
 
+    def compared(self, comparison: Any, output: Path | None) -> None:
+        """Runs beside each other, and which of them to take."""
+        self.result({**comparison.to_json(), "report": None if output is None else str(output)})
+        runs = comparison.contenders
+        short = ["take" if each is comparison.enough and not comparison.unpaired else "" for each in runs]
+        rows = [
+            [each.name, round(each.metrics[comparison.metric], 4), _span(each.intervals.get(comparison.metric)),
+             f"{each.parameters:,}", f"{each.size / 1e6:.2f}", f"{1e3 * each.latency_s:.2f}",
+             "-" if each.train_s is None else f"{each.train_s:.1f}", mark]
+            for each, mark in zip(runs, short, strict=True)
+        ]  # fmt: skip
+        columns = ["run", comparison.metric, "interval", "parameters", "MB", "ms a row", "s of training", ""]
+        self.table(f"{comparison.rows:,} rows of {comparison.on}", columns, rows)
+        self.text("")
+        for name, found in comparison.against_first.items():
+            self.text(clean(found[comparison.metric].words(runs[0].name, name)))
+        if comparison.recipes:
+            self.text("")
+            self.table("where the recipes differ", ["path", *(each.name for each in runs)],
+                       [[path, *values] for path, values in comparison.recipes.items()])  # fmt: skip
+        if comparison.data:
+            self.text("")
+            self.table("where the data differs", ["data", *(each.name for each in runs)],
+                       [[what, *values] for what, values in comparison.data.items()])  # fmt: skip
+        self.text(clean(f"\n{comparison.advice}"))
+        if output is not None:
+            self.text(clean(f"wrote {shown_path(output)}"))
+
     def drafted(self, drafted: Any) -> None:
         """A recipe that was written, and what its columns were taken for."""
         self.result(drafted.to_json())

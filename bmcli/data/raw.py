@@ -106,6 +106,11 @@ def _singles(rows: Rows, names: tuple[str, ...] | None) -> dict[str, Raw]:
     return {name: column for name, column in found.items() if _is_single(column)}
 
 
+def row_numbers(options: DataOptions, targets: Mapping[str, Kind], seed: int, split: str) -> np.ndarray:
+    """Which rows of a source a split has, in the order of the encoded ones; arguments and faults as of `raw_rows`."""
+    return splits.of(_settled(options, targets), options, targets, seed)[0][split]
+
+
 def _is_single(column: Raw) -> bool:
     return not are_blobs(column) and (is_text(column) or column.ndim == 1)
 

@@ -1,0 +1,253 @@
+"""`bmcli compare`: runs beside each other: what differs, what each reaches, what it costs, and which to take."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bmcli import disk, parts
+from bmcli.commands.evaluate import elsewhere, find_run, open_run, predicted
+from bmcli.commands.judging import Cells, resampling
+from bmcli.errors import BmcliError
+from bmcli.recipe.fields import dump
+from bmcli.recipe.load import load
+from bmcli.recipe.nodes import write_scalar
+from bmcli.recipe.schema import Recipe
+from bmcli.runs import Run
+from bmcli.specs import DataSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from bmcli.evaluation.compared import Comparison, Contender
+    from bmcli.evaluation.intervals import Difference, Resampling
+    from bmcli.evaluation.judged import Judged
+    from bmcli.evaluation.weighted import Weighted
+
+_UNTOLD = ("name", "vars", "tune", "evaluate")
+"""Sections of a recipe that do not decide what is learned."""
+
+
+@dataclass(frozen=True)
+class _Side:
+    """A run that was measured for a comparison."""
+
+    recipe: Recipe
+    spec: DataSpec
+    judged: Judged
+    weighted: Weighted
+    contender: Contender
+
+
+def compare(
+    targets: Sequence[str], split: str | None, metric: str | None, output: Path | None, root: Path, cache: Path
+) -> Comparison:
+    """Compares runs on the rows of one split.
+
+    Args:
+        targets: Run directories, names of runs, or recipes, whose latest runs are taken; two at least.
+        split: By default that which the first run's recipe evaluates.
+        metric: What decides; by default the first that all have.
+        output: A new file for a page that shows it all; None to write none.
+
+    Raises:
+        BmcliError: A run is not there or has no model, two are the same, or the metric is not there.
+    """
+    if output is not None and output.exists():
+        raise BmcliError(f"{output} exists already.", suggestion="Name another file with --output.")
+    found = [find_run(target, root) for target in targets]
+    _require_several(found)
+    on = split or load(str(found[0].lock)).recipe.evaluate.split
+    with _several_networks():
+        sides = [_measured(run, name, on, cache) for run, name in zip(found, _names(found), strict=True)]
+    comparison = _compared(sides, on, metric)
+    if output is not None:
+        _write_page(comparison, output)
+    return comparison
+
+
+@contextlib.contextmanager
+def _several_networks() -> Iterator[None]:
+    """Keeps TensorFlow from warning that functions are traced again, which those of each network have to be."""
+    logger = logging.getLogger("tensorflow")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _require_several(found: Sequence[Run]) -> None:
+    twice = [run.shown for run, times in Counter(found).items() if times > 1]
+    if twice:
+        raise BmcliError(f"{twice[0]} is named twice.", suggestion="Name each run once.")
+    if len(found) < 2:
+        raise BmcliError("one run alone cannot be compared.", suggestion="Name another run beside it.")
+
+
+def _names(found: Sequence[Run]) -> list[str]:
+    """The names of the runs, with what tells those of one recipe apart."""
+    times = Counter(run.name for run in found)
+    return [run.name if times[run.name] == 1 else f"{run.name} {run.folder.name}" for run in found]
+
+
+def _measured(run: Run, name: str, on: str, cache: Path) -> _Side:
+    """A run's predictions of a split, and what it costs."""
+    from bmcli.evaluation import metrics
+    from bmcli.evaluation.compared import Contender
+    from bmcli.evaluation.intervals import intervals
+
+    loaded = load(str(run.lock), elsewhere(()))
+    try:
+        opened = open_run(loaded, run, cache)
+    except BmcliError as error:
+        raise loaded.locate(error) from None
+    from bmcli.training.predict import latency_s
+
+    recipe, spec, rows = opened.recipe, opened.prepared.spec, opened.prepared.split(on)
+    if not len(rows):
+        raise BmcliError(f"{run.shown} has no {on} rows.", suggestion="Name another split with --split.")
+    judged = predicted(recipe, opened.network, spec, rows, on, opened.placement)
+    asked = (judged.truth, judged.predictions, spec.targets, recipe.evaluate.top_k, recipe.quantiles())
+    evaluation, weighted = metrics.measure(*asked), metrics.weighted(*asked)
+    around, _ = intervals(weighted, evaluation.count, resampling(recipe, Cells(recipe, on)))
+    contender = Contender(
+        name=name,
+        run=run.shown,
+        metrics=evaluation.metrics,
+        intervals={name: each for name, each in around.items() if name in evaluation.metrics},
+        parameters=opened.network.model.count_params(),
+        size=run.model.stat().st_size,
+        latency_s=latency_s(opened.network, rows),
+        train_s=run.status().get("seconds"),
+        epochs=run.rows(),
+    )
+    # As it was trained, with the devices that it was trained on.
+    return _Side(load(str(run.lock)).recipe, spec, judged, weighted, contender)
+
+
+def _compared(sides: Sequence[_Side], on: str, metric: str | None) -> Comparison:
+    from bmcli.evaluation.compared import Comparison
+
+    first = sides[0]
+    decides = _deciding(sides, metric)
+    unpaired = next((why for side in sides[1:] if (why := _unpaired(first, side))), "")
+    how = resampling(first.recipe, Cells(first.recipe, on))
+    found = Comparison(
+        on=on,
+        rows=len(first.judged.rows),
+        metric=decides,
+        contenders=tuple(side.contender for side in sides),
+        recipes=_differing([_flat(side.recipe) for side in sides]),
+        data=_differing([_data(side.spec) for side in sides]),
+        unpaired=unpaired,
+        against_first={} if unpaired else {s.contender.name: _paired(first, s, how) for s in sides[1:]},
+        against_best={},
+    )
+    if unpaired:
+        return found
+    best = next(side for side in sides if side.contender is found.best)
+    others = {s.contender.name: _paired(best, s, how)[decides] for s in sides if s is not best}
+    return Comparison(**{**vars(found), "against_best": others})
+
+
+def _deciding(sides: Sequence[_Side], metric: str | None) -> str:
+    """The metric that decides.
+
+    Raises:
+        BmcliError: Not every run has it, or neither more nor less of it is better.
+    """
+    from bmcli.evaluation.directions import direction
+
+    every = [name for name in sides[0].contender.metrics if all(name in side.contender.metrics for side in sides)]
+    known = [name for name in every if direction(name)]
+    if not known:
+        raise BmcliError("the runs have no metric in common.", suggestion="Compare runs that predict the same target.")
+    if metric is not None and metric not in known:
+        near = parts.did_you_mean(metric, known) or f"Known: {', '.join(known)}."
+        raise BmcliError(f"no metric '{metric}' that all runs have and that can be better.", suggestion=near)
+    return metric or known[0]
+
+
+def _unpaired(first: _Side, other: _Side) -> str:
+    """Why two runs were not measured on the same rows; empty if they were."""
+    import numpy as np
+
+    names = [[column.name for column in side.spec.targets] for side in (first, other)]
+    pair = f"{first.contender.name} and {other.contender.name}"
+    if names[0] != names[1]:
+        return f"{pair} predict different targets."
+    if first.spec.fingerprint != other.spec.fingerprint:
+        return f"{pair} were trained on different data."
+    if any(first.spec.target(name).classes != other.spec.target(name).classes for name in names[0]):
+        return f"{pair} know different classes."
+    # Equal answers are not enough: stratified splits of sorted rows have them in the same order.
+    same = all(_same(first.judged.truth[name], other.judged.truth[name]) for name in names[0])
+    if not same or not np.array_equal(_row_numbers(first), _row_numbers(other)):
+        return f"{pair} were measured on different rows: their splits are not the same, which `data.seed` would make."
+    return ""
+
+
+def _row_numbers(side: _Side) -> np.ndarray:
+    from bmcli.data.raw import row_numbers
+
+    recipe = side.recipe
+    return row_numbers(recipe.data, recipe.targets(), recipe.data_seed, side.judged.on)
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    import numpy as np
+
+    # A number is standardised by the training rows, so that its last bits may differ.
+    return one.shape == other.shape and bool(np.allclose(one, other, rtol=1e-4, atol=1e-6))
+
+
+def _paired(first: _Side, second: _Side, how: Resampling) -> Mapping[str, Difference]:
+    from bmcli.evaluation.intervals import differences
+
+    return differences(first.weighted, second.weighted, len(first.judged.rows), how)
+
+
+def _differing(sides: Sequence[Mapping[str, str]]) -> dict[str, tuple[str, ...]]:
+    """What is not the same in all, in the order in which it comes up."""
+    names = dict.fromkeys(name for side in sides for name in side)
+    values = {name: tuple(side.get(name, "") for side in sides) for name in names}
+    return {name: each for name, each in values.items() if len(set(each)) > 1}
+
+
+def _flat(recipe: Recipe) -> dict[str, str]:
+    """The values of a recipe by dotted path, as it would write them."""
+    values = {name: value for name, value in dump(recipe).items() if name not in _UNTOLD}
+    return dict(_leaves(values, ()))
+
+
+def _leaves(value: Any, way: tuple[str, ...]) -> list[tuple[str, str]]:
+    if isinstance(value, Mapping) and value:
+        return [leaf for name, each in value.items() for leaf in _leaves(each, (*way, str(name)))]
+    return [(".".join(way), write_scalar(dump(value)))]
+
+
+def _data(spec: DataSpec) -> dict[str, str]:
+    """What can differ in the data of two runs."""
+    return {
+        "fingerprint": spec.fingerprint[:12],
+        **{f"{split} rows": f"{count:,}" for split, count in spec.counts.items()},
+        "rows left out": f"{spec.skipped + spec.broken:,}",
+        **{f"input {column.name}": column.kind for column in spec.inputs},
+        **{f"target {column.name}": f"{column.kind}, {len(column.classes)} classes" for column in spec.targets},
+    }
+
+
+def _write_page(comparison: Comparison, output: Path) -> None:
+    from bmcli.reports.compare import report
+
+    try:
+        disk.write_new(output, report(comparison).encode())
+    except FileExistsError:
+        raise BmcliError(f"{output} exists already.", suggestion="Name another file with --output.") from None

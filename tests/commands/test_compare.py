@@ -1,0 +1,58 @@
+"""`bmcli compare` as a user calls it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import WriteRecipe
+
+from .conftest import Bmcli
+
+
+def test_runs_are_compared_on_the_same_rows(bmcli: Bmcli, write_recipe: WriteRecipe) -> None:
+    recipe = write_recipe()
+    for name, units in (("small", 2), ("large", 32)):
+        assert bmcli("train", recipe, f"name={name}", f"model.hidden=[{units}]", "seed=3").code == 0
+    done = bmcli("compare", "large", "small", "--output", "both.html", "--json")
+    assert done.code == 0, done.err
+    found = done.json()
+    assert found["recipes"] == {"model.hidden": ["[32]", "[2]"]}
+    assert found["data"] == {}
+    assert found["unpaired"] == ""
+    assert found["rows"] == 15
+    large, small = found["runs"]
+    assert large["parameters"] == 4 * 32 + 32 + 32 * 3 + 3
+    assert small["size"] > 0
+    assert small["latency_s"] > 0
+    difference = found["differences"]["small"]["accuracy"]
+    assert difference["first"] == large["metrics"]["accuracy"]
+    assert difference["second"] == small["metrics"]["accuracy"]
+    assert found["take"] in ("small", "large")
+
+    again = bmcli("compare", "large", "small", "--output", "both.html")
+    assert again.code == 2
+    assert "both.html exists already" in again.err
+
+
+@pytest.mark.slow
+def test_runs_on_other_rows_are_not_compared_row_by_row(bmcli: Bmcli, write_recipe: WriteRecipe) -> None:
+    """Splits of iris, which is sorted, have the same classes in the same order whatever the seed."""
+    recipe = write_recipe()
+    for seed in (3, 4):
+        assert bmcli("train", recipe, f"name=seed-{seed}", f"seed={seed}", "train.epochs=1").code == 0
+    apart = bmcli("compare", "seed-3", "seed-4", "--metric", "log_loss")
+    assert apart.code == 0, apart.err
+    assert "measured on different rows" in apart.out
+    assert "tensorflow" not in apart.err.lower()
+
+
+@pytest.mark.slow
+def test_what_cannot_be_compared_is_a_fault(bmcli: Bmcli, write_recipe: WriteRecipe) -> None:
+    recipe = write_recipe()
+    assert bmcli("train", recipe, "train.epochs=1").code == 0
+    assert "one run alone" in bmcli("compare", "tiny").err
+    assert "is named twice" in bmcli("compare", "tiny", recipe).err
+    assert bmcli("train", recipe, "name=other", "train.epochs=1").code == 0
+    wrong = bmcli("compare", "tiny", "other", "--metric", "acuracy")
+    assert wrong.code == 2
+    assert "Did you mean 'accuracy'?" in wrong.err
