@@ -122,6 +122,11 @@ class Run:
         """What was found out about its answers; empty if there is nothing or it is damaged."""
         return _read_object(self.explanation)
 
+    def findings(self) -> list[dict[str, Any]]:
+        """What was suspicious about the data; empty if nothing was or the file is damaged."""
+        found = _read_object(self.checks).get("findings")
+        return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
     def set_status(self, state: str, **details: Any) -> None:
         write_json(self.status_file, {"state": state, "at": now(), **details})
 

@@ -34,6 +34,8 @@ def hostile(folder: Path, cache: Path) -> Run:
         for row in range(240):
             number, kind = dice.normal(), ("<u>a</u>", IMAGE, "")[row % 3]
             writer.writerow([f"{number:.3f}", kind, f"{SCRIPT} {FORMULA} {row}", CLASSES[int(number > 0)]])
+            if row < 40:  # again, so that splits share rows
+                writer.writerow([f"{number:.3f}", kind, f"{SCRIPT} {FORMULA} {row}", CLASSES[int(number > 0)]])
     recipe = f"""\
 bmcli: 1  # </pre><script>alert(4)</script>
 name: hostile

@@ -33,6 +33,7 @@ def write(run: Run, recipe: Recipe, prepared: Prepared, measured: Measured, para
         folder=run.shown,
         written=_text(run.recipe),
         resolved=_text(run.lock),
+        findings=[f"{each.get('message', '')} {each.get('suggestion', '')}" for each in run.findings()],
         epochs=run.rows(),
         status=run.status(),
         environment=run.recorded(),

@@ -40,6 +40,7 @@ class Material:
     Args:
         name, folder: Of the run.
         written, resolved: The recipe as it was written, and with everything resolved.
+        findings: What is suspicious about the data.
         epochs: The rows of `metrics.jsonl`.
         status, environment, evaluations: As the run's files tell.
         parameters: Of the network.
@@ -55,6 +56,7 @@ class Material:
     folder: str
     written: str
     resolved: str
+    findings: Sequence[str]
     epochs: Sequence[Mapping[str, Any]]
     status: Mapping[str, Any]
     environment: Mapping[str, Any]
@@ -212,7 +214,8 @@ def _counted(column: Column, values: np.ndarray) -> list[int]:
 
 
 def _measured(material: Material) -> list[str]:
-    return [on for on, found in material.evaluations.items() if isinstance(found.get("metrics"), dict)]
+    found = material.evaluations
+    return [on for on in found if isinstance(found[on], dict) and isinstance(found[on].get("metrics"), dict)]
 
 
 def _metrics(material: Material) -> list[Row]:

@@ -63,7 +63,18 @@ def test_the_figures_of_the_page_are_those_of_the_evaluation(hostile: Run) -> No
 
 
 def test_missing_cells_are_counted_as_the_table_has_them(hostile: Run) -> None:
-    assert "80 (33.3 %)" in read(hostile).text
+    assert "93 (33.2 %)" in read(hostile).text
+
+
+def test_what_is_suspicious_about_the_data_is_told(hostile: Run) -> None:
+    assert hostile.findings()
+    assert "test rows" in read(hostile).text
+    assert hostile.findings()[0]["message"] in read(hostile).text
+
+
+def test_groups_are_told_apart(hostile: Run) -> None:
+    assert "Slices and groups" in read(hostile).text
+    assert "selection rate" in read(hostile).text
 
 
 def test_an_explained_run_shows_why_it_answers_so(digits: Run, hostile: Run, sugar: Run) -> None:
