@@ -297,21 +297,36 @@ def _finish(run: Run | None, session: Session, trainer: Trainer, setting: Settin
             networks.save(network, spec, run.model)
         _require_convergence(outcome)
         trained = Trained(run, outcome, _measure(trainer, network, prepared, run))
+        weight = _weighed(trainer, outcome, setting.told)
     run.set_status(
         "done", epochs=outcome.epochs, selected_epoch=outcome.selected_epoch, ended_by=outcome.ended_by,
-        seconds=round(outcome.train_s, 3), metrics=trained.metrics(),
+        seconds=round(outcome.train_s, 3), metrics=trained.metrics(), **weight,
     )  # fmt: skip
     if trained.measured is not None:
-        _report(trained.measured, run, replace(session, prepared=prepared), trainer, setting.told)
+        _report(trained.measured, run, replace(session, prepared=prepared), network, setting.told)
     return trained
 
 
-def _report(measured: Measured, run: Run, session: Session, trainer: Trainer, told: Told) -> None:
+def _report(measured: Measured, run: Run, session: Session, network: Network, told: Told) -> None:
     """Writes the report. The run is whole without, so what it lacks, as data that changed meanwhile, is but told."""
     try:
-        reporting.write(run, trainer.recipe, session.prepared, measured, trainer.network.model.count_params())
+        reporting.write(run, session.loaded.recipe, session.prepared, measured, network.model.count_params())
     except (BmcliError, OSError) as error:
         told(f"no report was written: {error} `bmcli report {run.shown}` tries again.")
+
+
+def _weighed(trainer: Trainer, outcome: Outcome, told: Told) -> dict[str, Any]:
+    """What is left of a network that was made smaller while it learned, for the run's status; else nothing."""
+    if trainer.masks is None and trainer.rounding is None:
+        return {}
+    from bmcli.compression import weigh
+
+    before, left = weigh(trainer.network.model), weigh(outcome.network.model)
+    told(
+        f"kept {left.parameters:,} of {before.parameters:,} parameters, {100 * left.nonzero_share:.1f} % of them "
+        f"not 0: {left.bytes:,} of {before.bytes:,} bytes, {left.gzip_bytes:,} as gzip"
+    )
+    return {"weight": left.to_json()}
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ class Pruning(Kind):
     """When what is pruned rises from nothing to its share, along a cubic curve (Zhu and Gupta 2017, equation 1)."""
 
     start: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.0, description="Share of all steps that are over when the first are pruned."
+        default=0.25, description="Share of all steps that are over when the first are pruned."
     )
     end: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.75,
@@ -41,12 +41,17 @@ class WeightPruning(Pruning):
 
     kind: Literal["weights"] = Field(default="weights", description="Single weights become 0.")
     sparsity: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.8, description="Share of each kernel's weights that are 0 in the end."
+        default=0.8, description="Share of the weights of all kernels that are 0 in the end."
+    )
+    scope: Literal["network", "kernel"] = Field(
+        default="network",
+        description="Where the smallest are looked for: among the kernels of the whole network, so that small layers, "
+        "which need most of their weights, keep them; or in each kernel, which then has this share of zeros.",
     )
     layers: Mapping[str, Sparsity] = Field(
         default={},
-        description="Other shares by the names of weights, as {'dense_2/*': 0}; * stands for any text, and the last "
-        "pattern that fits decides.",
+        description="Shares of their own by the names of weights, as {'dense_2/*': 0}; * stands for any text, and the "
+        "last pattern that fits decides.",
     )
 
 

@@ -568,7 +568,7 @@ class TrainOptions(Options):
     prune: Annotated[Kind, PRUNING] | None = Field(
         default=None,
         description="What is taken away while the network learns: {sparsity: 0.8} sets this share of the weights of "
-        "each kernel to 0, {kind: channels, sparsity: 0.5} removes units and filters. Epochs before the end of "
+        "all kernels to 0, {kind: channels, sparsity: 0.5} removes units and filters. Epochs before the end of "
         "pruning are kept only if there are no others.",
     )
     quantize_aware: Literal["int8", "int4"] | QuantizeAwareOptions | None = Field(

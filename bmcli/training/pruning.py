@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import keras
@@ -25,11 +27,25 @@ class Group:
     Args:
         places: Among the trainable weights. The magnitudes of the first decide.
         shape: Of the mask: that of the weight, or `(channels,)`, the last axis of all weights of the group.
-        pruned: How many of the mask are 0 in the end.
     """
 
     places: tuple[int, ...]
     shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Groups among which the smallest are pruned.
+
+    Args:
+        pruned: How many in the end.
+    """
+
+    groups: tuple[Group, ...]
     pruned: int
 
 
@@ -65,10 +81,12 @@ class Masks:
         weights: The trainable weights.
     """
 
-    def __init__(self, weights: Variables, groups: Sequence[Group], span: Span) -> None:
-        self.weights, self.groups, self.span = list(weights), list(groups), span
+    def __init__(self, weights: Variables, pools: Sequence[Pool], span: Span) -> None:
+        self.weights, self.pools, self.span = list(weights), list(pools), span
+        self.groups = [group for pool in pools for group in pool.groups]
         self.variables = [
-            keras.Variable(np.ones(group.shape, bool), trainable=False, dtype="bool", name="mask") for group in groups
+            keras.Variable(np.ones(group.shape, bool), trainable=False, dtype="bool", name="mask")
+            for group in self.groups
         ]
 
     def gradients(self, gradients: Sequence[Any]) -> list[Any]:
@@ -102,32 +120,47 @@ class Masks:
         return tf.clip_by_value(reached, 0, span.updates)
 
     def _prune(self, done: Any, is_due: Any, copies: Sequence[Variables]) -> None:
-        left = 1.0 - tf.cast(done, tf.float64) / self.span.updates
-        share = 1.0 - left**3
-        for group, variable in zip(self.groups, self.variables, strict=True):
-            before, weight = variable.value, self.weights[group.places[0]].value
-            count = tf.cast(tf.floor(share * group.pruned + 1e-6), tf.int32)
+        share = 1.0 - (1.0 - tf.cast(done, tf.float64) / self.span.updates) ** 3
+        variables = iter(self.variables)
+        for pool in self.pools:
+            mine = list(islice(variables, len(pool.groups)))
+            before = [tf.identity(mask.value) for mask in mine]
+            sizes = [
+                _sizes(self.weights[group.places[0]].value, mask)
+                for group, mask in zip(pool.groups, before, strict=True)
+            ]
+            count = tf.cast(tf.floor(share * pool.pruned + 1e-6), tf.int32)
             # Only the values are chosen: replicas cannot write variables within a condition.
-            mask = tf.cond(
-                is_due,
-                lambda before=before, weight=weight, count=count: _fewer(before, weight, count),
-                lambda before=before: tf.identity(before),
-            )
-            variable.assign(mask)
-            for each in (self.weights, *copies):
-                for place in group.places:
-                    value = each[place].value
-                    each[place].assign(tf.where(mask, value, tf.zeros_like(value)))
+            masks = tf.cond(is_due, partial(_fewer, before, sizes, count), partial(_same, before))
+            for group, variable, mask in zip(pool.groups, mine, masks, strict=True):
+                variable.assign(mask)
+                self._put_to_zero(group, mask, copies)
+
+    def _put_to_zero(self, group: Group, mask: Any, copies: Sequence[Variables]) -> None:
+        for each in (self.weights, *copies):
+            for place in group.places:
+                value = each[place].value
+                each[place].assign(tf.where(mask, value, tf.zeros_like(value)))
 
 
-def _fewer(mask: Any, weight: Any, pruned: Any) -> Any:
-    """The mask without the smallest, so that `pruned` are 0; those that are already come first."""
+def _sizes(weight: Any, mask: Any) -> Any:
+    """Magnitudes, summed over all axes but the last where the mask is of channels; negative where it is 0; flat."""
     size = tf.abs(weight)
     if len(mask.shape) < len(weight.shape):
         size = tf.reduce_sum(size, axis=list(range(len(weight.shape) - 1)))
-    size = tf.reshape(tf.where(mask, size, -tf.ones_like(size)), [-1])
-    rank = tf.argsort(tf.argsort(size, stable=True), stable=True)  # equal ones go in their order
-    return mask & tf.reshape(rank >= pruned, mask.shape)
+    return tf.reshape(tf.where(mask, size, -tf.ones_like(size)), [-1])
+
+
+def _fewer(masks: Sequence[Any], sizes: Sequence[Any], pruned: Any) -> list[Any]:
+    """The masks without the smallest, so that `pruned` are 0; those that are already come first."""
+    order = tf.argsort(tf.concat(sizes, axis=0), stable=True)  # equal ones go in their order
+    rank = tf.argsort(order, stable=True)
+    kept = tf.split(rank >= pruned, [size.shape[0] for size in sizes])
+    return [mask & tf.reshape(each, mask.shape) for mask, each in zip(masks, kept, strict=True)]
+
+
+def _same(masks: Sequence[Any]) -> list[Any]:
+    return [tf.identity(mask) for mask in masks]
 
 
 def build(options: Any, model: keras.Model, kept: keras.Model | None, steps: int) -> Masks:
@@ -143,33 +176,39 @@ def build(options: Any, model: keras.Model, kept: keras.Model | None, steps: int
     """
     weights = model.trainable_variables
     if isinstance(options, WeightPruning):
-        groups = _of_kernels(options, weights)
+        pools = _of_kernels(options, weights)
     else:
         assert isinstance(options, ChannelPruning)
         assert kept is not None, "channels are removed to make another network"
-        groups = _of_channels(model, kept)
-    return Masks(weights, groups, span(options, steps))
+        pools = _of_channels(model, kept)
+    return Masks(weights, pools, span(options, steps))
 
 
-def _of_kernels(options: WeightPruning, weights: Variables) -> list[Group]:
-    names = [weight.path for weight in weights]
-    shares = {place: options.sparsity for place, weight in enumerate(weights) if _is_kernel(weight)}
-    shares |= by_pattern(options.layers, names, ("train", "prune", "layers"))
-    shapes = {place: tuple(weights[place].shape) for place in shares}
-    pruned = {place: round(share * int(np.prod(shapes[place]))) for place, share in shares.items()}
-    groups = [Group((place,), shapes[place], count) for place, count in sorted(pruned.items()) if count]
-    if not groups:
+def _of_kernels(options: WeightPruning, weights: Variables) -> list[Pool]:
+    """One pool of all kernels, or one of each; kernels with a share of their own have one of their own."""
+    own = by_pattern(options.layers, [weight.path for weight in weights], ("train", "prune", "layers"))
+    usual = [place for place, weight in enumerate(weights) if _is_kernel(weight) and place not in own]
+    if options.scope == "kernel":
+        own |= dict.fromkeys(usual, options.sparsity)
+        usual = []
+    groups = {place: Group((place,), tuple(weights[place].shape)) for place in sorted([*own, *usual])}
+    shared = tuple(groups[place] for place in usual)
+    pools = [Pool(shared, round(options.sparsity * sum(group.size for group in shared)))]
+    pools += [Pool((groups[place],), round(share * groups[place].size)) for place, share in sorted(own.items())]
+    found = [pool for pool in pools if pool.pruned]
+    if not found:
         raise BmcliError("no kernel has weights to prune.", path="train.prune", suggestion="Raise its sparsity.")
-    return groups
+    return found
 
 
 def _is_kernel(weight: Any) -> bool:
     return len(weight.shape) > 1 and weight.name.endswith("kernel")
 
 
-def _of_channels(model: keras.Model, kept: keras.Model) -> list[Group]:
+def _of_channels(model: keras.Model, kept: keras.Model) -> list[Pool]:
     place_of = {id(weight): place for place, weight in enumerate(model.trainable_variables)}
-    return [
-        Group(tuple(place_of[id(weight)] for weight in found.weights), (found.channels,), found.channels - found.left)
-        for found in narrowing.narrowed_layers(model, kept)
-    ]
+    pools = []
+    for found in narrowing.narrowed_layers(model, kept):
+        group = Group(tuple(place_of[id(weight)] for weight in found.weights), (found.channels,))
+        pools.append(Pool((group,), found.channels - found.left))
+    return pools

@@ -13,12 +13,12 @@ import tensorflow as tf
 from bmcli.errors import BmcliError
 from bmcli.training import narrowing, pruning
 from bmcli.training.loop import Trainer
-from bmcli.training.pruning import Group, Masks, Span
+from bmcli.training.pruning import Group, Masks, Pool, Span
 
 from .conftest import MakeTrainer, Silent, same, weights_of
 from .test_going_on import assert_same_training, resumed
 
-WEIGHTS = ("train.prune={sparsity: 0.5, end: 0.5, updates: 4}", "runtime.jit=false")
+WEIGHTS = ("train.prune={sparsity: 0.5, start: 0, end: 0.5, updates: 4}", "runtime.jit=false")
 LAST = (*WEIGHTS, "train.select.metric=last")
 
 
@@ -47,7 +47,7 @@ def zeros_of(model: keras.Model) -> float:
 
 def masks_of(values: np.ndarray, pruned: int, span: Span) -> tuple[Any, Masks]:
     weight = keras.Variable(values.astype("float32"))
-    return weight, Masks([weight], [Group((0,), values.shape, pruned)], span)
+    return weight, Masks([weight], [Pool((Group((0,), values.shape),), pruned)], span)
 
 
 def test_the_smallest_are_pruned_along_the_cubic_curve() -> None:
@@ -90,10 +90,26 @@ def test_a_span_that_moved_into_the_past_is_caught_up_with() -> None:
 def test_channels_go_with_all_their_weights() -> None:
     kernel = keras.Variable(np.array([[1.0, -5.0, 2.0], [1.0, 5.0, -2.0]], "float32"))
     bias = keras.Variable(np.ones(3, "float32"))
-    masks = Masks([bias, kernel], [Group((1, 0), (3,), 2)], Span(0, 1, 1))
+    masks = Masks([bias, kernel], [Pool((Group((1, 0), (3,)),), 2)], Span(0, 1, 1))
     masks.after_step(tf.constant(1))
     assert kernel.numpy().tolist() == [[0.0, -5.0, 0.0], [0.0, 5.0, 0.0]]
     assert bias.numpy().tolist() == [0.0, 1.0, 0.0]
+
+
+def test_the_smallest_are_looked_for_in_the_whole_network() -> None:
+    large, small = (keras.Variable(np.arange(1.0, 5.0).astype("float32") * factor) for factor in (10, 1))
+    masks = Masks([large, small], [Pool((Group((0,), (4,)), Group((1,), (4,))), 5)], Span(0, 1, 1))
+    masks.after_step(tf.constant(1))
+    assert (large.numpy().tolist(), small.numpy().tolist()) == ([0.0, 20.0, 30.0, 40.0], [0.0] * 4)
+
+
+@pytest.mark.parametrize("scope", ["network", "kernel"])
+def test_the_scope_tells_where_the_share_is_reached(make_trainer: MakeTrainer, scope: str) -> None:
+    trainer = make_trainer(f"train.prune={{sparsity: 0.75, scope: {scope}}}", "model.hidden=[32]", "runtime.jit=false")
+    model = trainer.train(Silent()).network.model
+    shares = [(kernel == 0).mean() for kernel in kernels_of(model)]
+    assert zeros_of(model) == pytest.approx(0.75)
+    assert (shares == [0.75, 0.75]) == (scope == "kernel")
 
 
 @pytest.mark.parametrize(
@@ -173,12 +189,12 @@ def test_a_training_killed_while_it_prunes_goes_on_to_the_same_bits(make_trainer
     settings = (*MATRIX[name], *jit, "train.batch_size=40", "train.checkpoint.steps=5")
     whole = make_trainer(*settings)
     kept = whole.train(Silent()).network
-    assert (whole.steps_per_epoch, whole.masks.span.last, whole.progress.step) == (3, 6, 9)
+    assert (whole.steps_per_epoch, whole.masks.span, whole.progress.step) == (3, Span(2, 6, 50), 9)
     shutil.rmtree(whole.run.checkpoints / "step-000000009")
     rows = [{k: v for k, v in row.items() if k not in ("seconds", "examples_per_second")} for row in whole.run.rows()]
     again = make_trainer(*settings, run=whole.run)
     assert again.resume() == ()
-    assert 0 < again.progress.step < 6
+    assert 2 < again.progress.step < 6
     outcome = again.train(Silent())
     assert_same_training(again, whole, rows)
     assert same(outcome.network.model.get_weights(), kept.model.get_weights())
