@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from bmcli import parts, training
+from bmcli.compression.round import settle
 from bmcli.errors import BmcliError, Interrupted, RunFailed
 from bmcli.recipe.compression import ChannelPruning
 from bmcli.recipe.schema import MOMENTUM, Recipe, TrainOptions, WarmUp
@@ -653,7 +654,7 @@ class Trainer:
         else:
             kept.model.set_weights(self.network.model.get_weights())
         if train.rounding is not None:
-            rounding.settle(kept.model, train.rounding.weights)
+            settle(kept.model, train.rounding.weights)
         return kept
 
     def save(self) -> None:

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bmcli.compression import is_kernel
 from bmcli.errors import BmcliError
 from bmcli.recipe.compression import ChannelPruning, Pruning, WeightPruning
 from bmcli.training import narrowing
@@ -187,7 +188,7 @@ def build(options: Any, model: keras.Model, kept: keras.Model | None, steps: int
 def _of_kernels(options: WeightPruning, weights: Variables) -> list[Pool]:
     """One pool of all kernels, or one of each; kernels with a share of their own have one of their own."""
     own = by_pattern(options.layers, [weight.path for weight in weights], ("train", "prune", "layers"))
-    usual = [place for place, weight in enumerate(weights) if _is_kernel(weight) and place not in own]
+    usual = [place for place, weight in enumerate(weights) if is_kernel(weight) and place not in own]
     if options.scope == "kernel":
         own |= dict.fromkeys(usual, options.sparsity)
         usual = []
@@ -199,10 +200,6 @@ def _of_kernels(options: WeightPruning, weights: Variables) -> list[Pool]:
     if not found:
         raise BmcliError("no kernel has weights to prune.", path="train.prune", suggestion="Raise its sparsity.")
     return found
-
-
-def _is_kernel(weight: Any) -> bool:
-    return len(weight.shape) > 1 and weight.name.endswith("kernel")
 
 
 def _of_channels(model: keras.Model, kept: keras.Model) -> list[Pool]:

@@ -7,7 +7,7 @@ within a range that holds 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -16,17 +16,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bmcli.compression.round import LEVELS, kernels, rounded, rounded_layers, shared_axes
 from bmcli.errors import BmcliError
 from bmcli.recipe.compression import QuantizeAwareOptions
 
-LEVELS = {"int8": 127, "int4": 7}  # the largest integer of weights; the smallest is its negative
 _STEPS = 255  # between the smallest and the largest integer of activations
 _MOMENTUM = 0.99  # of the ranges, for which Jacob et al. want "close to 1"
-_LAYERS = (
-    keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D,
-    keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv1D,
-    keras.layers.SeparableConv2D,
-)  # fmt: skip
 
 
 class Rounding:
@@ -74,7 +69,7 @@ class Rounding:
 
     def _weight(self, layer: Any, weight: Any) -> Any:
         value = tf.convert_to_tensor(weight._value)  # not cast to half precision, as `weight.value` is here
-        nearest = rounded(value, _axes(layer, weight), self._levels)
+        nearest = rounded(value, shared_axes(layer, weight), self._levels)
         return self._chosen(value, value + tf.stop_gradient(nearest - value))
 
     def _activations(self, inputs: Any, range_: Any) -> Any:
@@ -96,26 +91,6 @@ class Rounding:
         return tf.where(self._iterations.value >= self.first, tf.cast(other, plain.dtype), plain)
 
 
-def rounded_layers(model: keras.Model) -> list[Any]:
-    """The layers whose weights and inputs are rounded, in the order of the network."""
-    return [layer for layer in model._flatten_layers() if isinstance(layer, _LAYERS)]
-
-
-def kernels(layer: Any) -> list[Any]:
-    return [weight for weight in layer.weights if weight.name.endswith("kernel")]
-
-
-def rounded(kernel: Any, axes: Sequence[int], levels: int) -> Any:
-    """A kernel's values as integers from `-levels` to `levels` stand for them, with a scale for each channel.
-
-    Args:
-        axes: Those that share a scale.
-    """
-    scale = tf.reduce_max(tf.abs(kernel), axis=list(axes), keepdims=True) / levels
-    scale = tf.where(scale > 0, scale, tf.ones_like(scale))
-    return tf.round(kernel / scale) * scale
-
-
 def rounded_within(values: Any, range_: Any) -> Any:
     """Activations as the 256 integers of a range stand for them; 0 is one of them.
 
@@ -129,23 +104,3 @@ def rounded_within(values: Any, range_: Any) -> Any:
     zero = tf.round(-low / scale)
     inside = tf.clip_by_value(values, -zero * scale, (_STEPS - zero) * scale)
     return inside + tf.stop_gradient(tf.round(inside / scale) * scale - inside)
-
-
-def _axes(layer: Any, weight: Any) -> tuple[int, ...]:
-    """The axes of a kernel that share a scale: all but that of the channels, two of a depthwise convolution."""
-    rank = len(weight.shape)
-    if isinstance(layer, keras.layers.EinsumDense):
-        return tuple(range(rank))  # which axes are its channels differs
-    depthwise = isinstance(layer, (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D))
-    return tuple(range(rank - (2 if depthwise or weight.name.startswith("depthwise") else 1)))
-
-
-def settle(model: keras.Model, weights: str) -> None:
-    """Leaves a network with weights that integers stand for exactly.
-
-    Args:
-        weights: `int8` or `int4`.
-    """
-    for layer in rounded_layers(model):
-        for weight in kernels(layer):
-            weight.assign(rounded(weight.value, _axes(layer, weight), LEVELS[weights]).numpy())

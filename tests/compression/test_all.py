@@ -24,7 +24,7 @@ def smaller(model: keras.Model, *kinds: str) -> keras.Model:
 
 
 def test_there_are_ways() -> None:
-    assert {"cluster", "low_rank", "quantize"} <= set(WAYS)
+    assert {"cluster", "low_rank", "quantize", "round"} <= set(WAYS)
 
 
 @pytest.mark.parametrize("kind", WAYS)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bmcli.compression.round import rounded, settle
 from bmcli.errors import BmcliError
 from bmcli.recipe.compression import QuantizeAwareOptions
-from bmcli.training import rounding
-from bmcli.training.rounding import Rounding, rounded, rounded_within
+from bmcli.training.rounding import Rounding, rounded_within
 
 from .conftest import MakeTrainer, Silent, same, weights_of
 from .test_going_on import assert_same_training, rows_of
@@ -71,7 +71,7 @@ def test_the_layers_compute_with_rounded_weights_and_learn_the_true_ones() -> No
     with tf.GradientTape() as tape:
         outputs = model(inputs)
     gradients = tape.gradient(outputs, model.trainable_variables)
-    rounding.settle(plain, "int4")
+    settle(plain, "int4")
     with tf.GradientTape() as tape:
         expected = plain(inputs)
     np.testing.assert_allclose(outputs, expected, atol=1e-6)
@@ -119,7 +119,7 @@ def test_validation_is_that_of_the_rounded_network(make_trainer: MakeTrainer) ->
     model = trainer.network.model
     for layer in model.layers:
         vars(layer).pop("call", None)
-    rounding.settle(model, "int4")
+    settle(model, "int4")
     plain = make_trainer("runtime.jit=false")
     plain.network.model.set_weights(model.get_weights())
     assert plain.validation.measure()["loss"] == pytest.approx(watch.rows[-1]["validation/loss"], abs=1e-5)
