@@ -31,6 +31,7 @@ def test_a_run_with_pruned_channels_keeps_a_narrower_network(bmcli: Bmcli, write
     assert next(iter(raw.values())).shape == (1, 3)
 
 
+@pytest.mark.slow
 def test_it_predicts_and_goes_on(bmcli: Bmcli, write_recipe: WriteRecipe, tmp_path: Path) -> None:
     run = bmcli("train", write_recipe(), CHANNELS, "--json").json()["run"]
     columns = list(load_model(run).input)

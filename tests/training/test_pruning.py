@@ -255,7 +255,7 @@ NARROWED = {
 }  # fmt: skip
 
 
-SLOW = ("cnn of averages", "cnn", "mlp with normalization")
+SLOW = ("cnn of averages", "cnn of a sequence", "cnn", "mlp with normalization")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in NARROWED])
@@ -276,6 +276,7 @@ def test_removing_pruned_channels_changes_nothing_that_is_computed(make_family: 
     assert len(fresh.network.model.layers) == len(narrow.layers)
 
 
+@pytest.mark.slow
 def test_the_widths_that_are_left_may_be_told(make_family: MakeTrainer) -> None:
     prune = "train.prune={kind: channels, widths: {filters: [5], dense: [2]}}"
     narrow = make_family("cnn", "model.filters=[6]", prune).train(Silent()).network.model

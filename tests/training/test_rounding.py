@@ -169,6 +169,7 @@ def test_xla_learns_what_plain_steps_learn(make_trainer: MakeTrainer) -> None:
         np.testing.assert_allclose(mine, theirs, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_replicas_round_the_same(make_family: MakeTrainer) -> None:
     """Weights alone: ranges are means over what the replicas see, as moving statistics are."""
     settings = ("train.quantize_aware={weights: int8, activations: float32, start: 0}",)
