@@ -20,8 +20,8 @@ INTERRUPTED = 130
 def main() -> None:
     """Runs the command line and exits.
 
-    0 done, 1 failed while running, 2 fault in recipe, usage or data, 3 gate missed, 75 interrupted and resumable,
-    130 interrupted before anything was worth keeping.
+    0 done, 1 failed while running, 2 fault in recipe, usage or data, 3 gate missed, 4 artefact rejected,
+    75 interrupted and resumable, 130 interrupted before anything was worth keeping.
     """
     _open_standard_streams()
     console = Console(as_json="--json" in sys.argv[1:])

@@ -113,7 +113,7 @@ def console() -> Console:
 @click.group(context_settings=CONTEXT, no_args_is_help=True)
 @click.version_option(__version__, prog_name="bmcli")
 def cli() -> None:
-    """One YAML recipe trains, tunes and evaluates a Keras model.
+    """One YAML recipe trains, tunes, evaluates and exports a Keras model.
 
     \b
       bmcli init table.csv         write a recipe for your own data
@@ -122,6 +122,7 @@ def cli() -> None:
       bmcli evaluate my.yaml       measure its latest run
       bmcli tune my.yaml           search for better values of it
       bmcli distill my.yaml        have a small network learn from a large one
+      bmcli export my.yaml         write what others can run
     """
 
 
@@ -343,6 +344,45 @@ def report(run: str, split: str | None, root: Path) -> None:
 
 
 @cli.command()
+@click.argument("run", type=RunName())
+@overrides_argument
+@click.option(
+    "--formats", metavar="FORMAT,...",
+    help="In the place of the recipe's, as saved_model,litert:int8,onnx.",
+)  # fmt: skip
+@runs_option
+@output_options
+def export(run: str, overrides: tuple[str, ...], formats: str | None, root: Path) -> None:
+    """Write artefacts of RUN that take raw rows, and check each against the model.
+
+    RUN is a run directory, a run's name, or a recipe, whose latest run is taken. Exit code 4: one was rejected.
+    """
+    from bmcli.commands.export import export as command
+    from bmcli.runs import cache_folder
+
+    out = console()
+    exported = command(run, overrides, formats, root, cache_folder(), out.say)
+    out.exported(exported)
+    exported.require_verified()
+
+
+@cli.command()
+@click.argument("targets", nargs=-1, required=True, type=RunName(), metavar="RUN|ARTEFACT...")
+@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="Turns of each.")
+@click.option(
+    "--figure", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.svg",
+    help="A new file for the figure; by default benchmark.svg beside the artefacts.",
+)  # fmt: skip
+@runs_option
+@output_options
+def benchmark(targets: tuple[str, ...], repeats: int, figure: Path | None, root: Path) -> None:
+    """Measure size, load time, latency, throughput and memory of artefacts, or of all those of a RUN, in turn."""
+    from bmcli.commands.benchmark import measure
+
+    console().benchmarked(measure(targets, figure, repeats, root))
+
+
+@cli.command()
 @recipe_argument
 @overrides_argument
 @click.option(
@@ -401,7 +441,10 @@ def plan(
 def predict(
     run: str, data: Path, output: Path | None, chosen: Any, keep: tuple[str, ...], skip_bad_rows: bool, root: Path
 ) -> None:
-    """Predict the rows of DATA with RUN: a table, a folder of pictures, or - for standard input (CSV or JSON lines)."""
+    """Predict the rows of DATA with RUN, or with the folder of an artefact.
+
+    DATA is a table, a folder of pictures, or - for standard input (CSV or JSON lines).
+    """
     from bmcli.commands.predict import Asked
     from bmcli.commands.predict import predict as command
     from bmcli.runs import cache_folder

@@ -308,6 +308,25 @@ class Console:
         skipped = f", {predicted.skipped:,} skipped, which could not be read" if predicted.skipped else ""
         self.say(f"{predicted.rows:,} rows to {where}{skipped}; {predicted.seconds:.1f} s, {speed:,.0f} rows/s")
 
+    def exported(self, exported: Any) -> None:
+        """The artefacts of a run, and how each compares with the model."""
+        self.result(exported.to_json())
+        rows = [_exported_row(each) for each in exported.artefacts]
+        names = next((list(each.verification.metrics) for each in exported.artefacts if each.verification.metrics), [])
+        metric = f"{names[0]} (of the model)" if names else "metric"
+        self.table("", ["format", "verified", "agreement", "difference", metric, "size", "gzip"], rows)
+        self.text("\n".join(clean(f"wrote {shown_path(each.path)}") for each in exported.artefacts))
+
+    def benchmarked(self, benchmarked: Any) -> None:
+        """What artefacts cost."""
+        self.result(benchmarked.to_json())
+        names = [cost.metric[0] for cost in benchmarked.costs if cost.metric]
+        batches = [str(latency.batch) for latency in benchmarked.costs[0].latencies]
+        timed = [f"{figure} of {batch}" for batch in batches for figure in ("ms", "p95", "p99")]
+        columns = ["format", "size", "gzip", "load", *timed, "rows/s", "memory", names[0] if names else "metric"]
+        self.table("", columns, [_cost_row(cost) for cost in benchmarked.costs])
+        self.text(clean(f"wrote {shown_path(benchmarked.figure)}"))
+
     def planned(self, plan: Any) -> None:
         """What a plan measured here, and what it predicts."""
         self.result(plan.to_json())
@@ -754,6 +773,39 @@ def _progress_bar(console: RichConsole) -> RichProgress:
         TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[told]}", markup=False),
         console=console, transient=True, refresh_per_second=5,
     )  # fmt: skip
+
+
+def _cost_row(cost: Any) -> list[Any]:
+    timed = [
+        f"{1e3 * seconds:.3g}"
+        for latency in cost.latencies
+        for seconds in (latency.median_s, latency.p95_s, latency.p99_s)
+    ]
+    sizes = [_bytes(cost.bytes), _bytes(cost.gzip_bytes)]
+    metric = "-" if cost.metric is None else f"{cost.metric[1]:.4f}"
+    return [
+        cost.name,
+        *sizes,
+        _ms(cost.load_s),
+        *timed,
+        f"{cost.rows_per_second:,.0f}",
+        _bytes(cost.peak_bytes),
+        metric,
+    ]
+
+
+def _exported_row(artefact: Any) -> list[Any]:
+    found = artefact.verification
+    metric = next((f"{given:.4f} ({model:.4f})" for model, given in found.metrics.values()), "-")
+    return [
+        artefact.format,
+        "yes" if found.verified else "REJECTED",
+        "-" if found.agreement is None else f"{found.agreement:.2%}",
+        "-" if found.max_difference is None else f"{found.max_difference:.1e}",
+        metric,
+        _bytes(artefact.bytes),
+        _bytes(artefact.gzip_bytes),
+    ]
 
 
 def _found(plan: Any) -> str:

@@ -65,6 +65,12 @@ class GateMissed(BmcliError):
     exit_code = 3
 
 
+class ArtefactRejected(BmcliError):
+    """An artefact is not what was trained, or not what was written."""
+
+    exit_code = 4
+
+
 class Interrupted(BmcliError):
     """Stopped by a signal, with the state saved: the run can be resumed."""
 

@@ -85,6 +85,11 @@ class Run:
         return self.folder / "checks.json"
 
     @property
+    def exports(self) -> Path:
+        """A folder for each artefact; `rejected` holds those that are not what was trained."""
+        return self.folder / "exports"
+
+    @property
     def logs(self) -> Path:
         """What workers other than the chief say."""
         return self.folder / "logs"

@@ -16,7 +16,12 @@ from bmcli.runs import cache_folder
 
 REQUIRED = ("tensorflow", "keras", "keras-tuner", "tensorboard", "click", "rich", "pyyaml", "pydantic", "pyarrow",
             "scikit-learn", "matplotlib", "jinja2", "numpy")  # fmt: skip
-EXTRAS = {"test": ("pytest", "hypothesis", "jsonschema", "ruff", "mypy")}
+EXTRAS = {
+    "test": ("pytest", "hypothesis", "jsonschema", "ruff", "mypy"),
+    "onnx": ("onnx", "tf2onnx", "onnxruntime"),
+    "litert": ("ai_edge_litert",),
+    "openvino": ("openvino",),
+}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,14 +18,15 @@ from bmcli.commands.evaluate import elsewhere, find_run
 from bmcli.commands.outputs import Format, formats, opened, table
 from bmcli.data import discovery, files
 from bmcli.data.columns import missing
-from bmcli.data.preparation import encode_rows
+from bmcli.data.preparation import encode_rows, serve_rows
 from bmcli.data.sources import Rows, read_rows
 from bmcli.errors import BmcliError, Fault
+from bmcli.export import artefacts
 from bmcli.pictures import SUFFIXES
 from bmcli.recipe.load import load
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
-from bmcli.specs import DataSpec, Split
+from bmcli.specs import DataSpec
 from bmcli.training.session import data_of
 
 if TYPE_CHECKING:
@@ -65,12 +66,13 @@ class Predicted:
     """How a prediction went.
 
     Args:
+        by: What predicted: `run` or `artefact`, and its folder.
         columns: Of the output.
         skipped: Rows that could not be read.
         seconds: Of reading, predicting and writing, without starting TensorFlow.
     """
 
-    run: Run
+    by: tuple[str, Path]
     output: Path | None
     columns: tuple[str, ...]
     rows: int
@@ -79,7 +81,7 @@ class Predicted:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "run": str(self.run.folder),
+            self.by[0]: str(self.by[1]),
             "output": str(self.output),
             "columns": list(self.columns),
             "rows": self.rows,
@@ -88,24 +90,68 @@ class Predicted:
         }
 
 
-def predict(target: str, asked: Asked, root: Path, cache: Path) -> Predicted:
-    """Predicts every row of some data with a run, in their order.
+@dataclass(frozen=True)
+class Oracle:
+    """What can be asked for predictions.
 
     Args:
-        target: A run directory, a run's name, or a recipe, whose latest run is taken.
+        by: `run` or `artefact`, and its folder.
+        source: How the source of the training rows was read, as a recipe writes it.
+        quantiles: Of each target whose quantiles are predicted, which they are.
+        started: Gives a function from rows to what is asked, and one from that to predictions by target.
+    """
+
+    by: tuple[str, Path]
+    source: Mapping[str, Any]
+    spec: DataSpec
+    quantiles: Mapping[str, Sequence[float]]
+    started: Callable[[], tuple[Callable[[Rows], Any], Callable[[Any], dict[str, np.ndarray]]]]
+
+
+def predict(target: str, asked: Asked, root: Path, cache: Path) -> Predicted:
+    """Predicts every row of some data with a run or an artefact, in their order.
+
+    Args:
+        target: A run directory, a run's name, a recipe, whose latest run is taken, or the folder of an artefact.
 
     Raises:
         BmcliError: The run has no model, the data cannot be read or lacks a column, or the output is there.
+        ArtefactRejected: A file of the artefact is not what was written.
     """
     chosen = _format(asked)
-    run = find_run(target, root)
-    loaded = load(str(run.lock), elsewhere([]))
-    spec = data_of(run)
-    with _found_rows(asked, loaded.recipe, spec) as rows:
+    oracle = of_artefact(Path(target)) if artefacts.is_one(Path(target)) else of_run(target, root, cache)
+    spec = oracle.spec
+    with _found_rows(asked, oracle.source, spec) as rows:
         keep = asked.keep or ((FILE,) if FILE in rows.columns and FILE not in _inputs(spec) else ())
         _check_columns(rows, spec, keep, asked.data)
-        network = _network(loaded.recipe, spec, run, cache)
-        return _predict(network, loaded.recipe, spec, rows, replace(asked, keep=keep), chosen, run)
+        return _predict(oracle, rows, replace(asked, keep=keep), chosen)
+
+
+def of_run(target: str, root: Path, cache: Path) -> Oracle:
+    """A run as what can be asked."""
+    run = find_run(target, root)
+    recipe = load(str(run.lock), elsewhere([])).recipe
+    spec = data_of(run)
+
+    def started() -> tuple[Callable[[Rows], Any], Callable[[Any], dict[str, np.ndarray]]]:
+        network = load_network(recipe, spec, run, cache)
+        from bmcli.training.predict import Predictor
+
+        return lambda rows: encode_rows(rows, spec, with_targets=False), Predictor(network)
+
+    return Oracle(
+        ("run", run.folder), recipe.data.source.model_dump(exclude_unset=True), spec, recipe.quantiles(), started
+    )
+
+
+def of_artefact(folder: Path) -> Oracle:
+    """An artefact as what can be asked."""
+    artefact = artefacts.opened(folder)
+
+    def started() -> tuple[Callable[[Rows], Any], Callable[[Any], dict[str, np.ndarray]]]:
+        return lambda rows: serve_rows(rows, artefact.spec), artefact.start()
+
+    return Oracle(("artefact", folder), artefact.source, artefact.spec, artefact.quantiles, started)
 
 
 def _format(asked: Asked) -> Format:
@@ -127,15 +173,15 @@ def _format(asked: Asked) -> Format:
 
 
 @contextlib.contextmanager
-def _found_rows(asked: Asked, recipe: Recipe, spec: DataSpec) -> Iterator[Rows]:
+def _found_rows(asked: Asked, source: Mapping[str, Any], spec: DataSpec) -> Iterator[Rows]:
     """The rows to predict; those of standard input are kept in a file meanwhile."""
     skip = asked.skip_bad_rows
     if asked.data != STANDARD:
-        yield _rows(asked.data.absolute(), recipe, spec, skip)
+        yield _rows(asked.data.absolute(), source, spec, skip)
         return
     with tempfile.TemporaryDirectory(prefix="bmcli-") as folder:
         file = _from_standard_input(Path(folder))
-        rows = _located(lambda: _rows(file, recipe, spec, skip), file)
+        rows = _located(lambda: _rows(file, source, spec, skip), file)
         yield replace(rows, where=lambda row: rows.where(row).replace(str(file), "standard input"))
 
 
@@ -162,15 +208,15 @@ def _located(read: Any, file: Path) -> Rows:
     return rows
 
 
-def _rows(data: Path, recipe: Recipe, spec: DataSpec, skip_broken: bool) -> Rows:
-    """All rows of a file or folder, by the options of the recipe's source where it is of the same format."""
+def _rows(data: Path, usual: Mapping[str, Any], spec: DataSpec, skip_broken: bool) -> Rows:
+    """All rows of a file or folder, by the usual options of a source where it is of the same format."""
     pictures = _pictures(data)
     if pictures and len(spec.inputs) == 1 and spec.inputs[0].kind == "image":
         return _rows_of_pictures(data, pictures, spec.inputs[0].name)
     found = discovery.find(data)
     source = parts.load("data.sources", found.kind).Options
-    if found.kind == recipe.data.source.kind and "path" in type(recipe.data.source).model_fields:
-        options = recipe.data.source.model_dump(exclude_unset=True) | found.written()
+    if found.kind == usual["kind"] and "path" in source.model_fields:
+        options = {**usual, **found.written()}
     else:
         options = found.written()
     try:
@@ -218,7 +264,7 @@ def _check_columns(rows: Rows, spec: DataSpec, keep: Sequence[str], data: Path) 
         raise BmcliError(*faults)
 
 
-def _network(recipe: Recipe, spec: DataSpec, run: Run, cache: Path) -> Network:
+def load_network(recipe: Recipe, spec: DataSpec, run: Run, cache: Path) -> Network:
     """The run's network with its selected weights, on one device."""
     import numpy as np
 
@@ -229,52 +275,56 @@ def _network(recipe: Recipe, spec: DataSpec, run: Run, cache: Path) -> Network:
     return training.trained(recipe, spec, targets, run.model, placement)
 
 
-def _predict(
-    network: Network, recipe: Recipe, spec: DataSpec, rows: Rows, asked: Asked, chosen: Format, run: Run
-) -> Predicted:
-    from bmcli.training.predict import Predictor
-
+def _predict(oracle: Oracle, rows: Rows, asked: Asked, chosen: Format) -> Predicted:
+    read, say = oracle.started()
     start = time.perf_counter()
-    predictor, quantiles = Predictor(network), recipe.quantiles()
     written, columns, total = 0, (), 0
     with opened(asked.output, chosen) as write:
-        for kept, encoded in _batches(rows, spec, asked.keep, asked.skip_bad_rows):
-            made = table(kept, predictor(encoded), spec.targets, quantiles)
+        for kept, some in _batches(rows, oracle.spec, asked.keep, asked.skip_bad_rows, read):
+            made = table(kept, say(some), oracle.spec.targets, oracle.quantiles)
             write(made)
             written, columns = written + len(made), tuple(made.column_names)
         total = len(rows) + rows.broken
         if not written:
             raise BmcliError("no row could be read." if total else "there are no rows to predict.")
-    return Predicted(run, asked.output, columns, written, total - written, time.perf_counter() - start)
+    return Predicted(oracle.by, asked.output, columns, written, total - written, time.perf_counter() - start)
 
 
-def _batches(rows: Rows, spec: DataSpec, keep: Sequence[str], skip: bool) -> Iterator[tuple[Mapping[str, Raw], Split]]:
-    """Kept columns and encoded rows, as many at a time as fit into little memory."""
+def _batches(
+    rows: Rows, spec: DataSpec, keep: Sequence[str], skip: bool, read: Callable[[Rows], Any]
+) -> Iterator[tuple[Mapping[str, Raw], Any]]:
+    """Kept columns and rows that are read, as many at a time as fit into little memory."""
     import numpy as np
 
     columns = {name: rows.columns[name] for name in dict.fromkeys((*_inputs(spec), *keep))}
     size = _batch_size(spec)
     for start in range(0, len(rows), size):
-        for indices, encoded in _encoded(columns, spec, rows, np.arange(start, min(start + size, len(rows))), skip):
-            yield {name: take(columns[name], indices) for name in keep}, encoded
+        every = np.arange(start, min(start + size, len(rows)))
+        for indices, some in _read(columns, spec, rows, every, skip, read):
+            yield {name: take(columns[name], indices) for name in keep}, some
 
 
-def _encoded(
-    columns: Mapping[str, Raw], spec: DataSpec, rows: Rows, indices: np.ndarray, skip: bool
-) -> Iterator[tuple[np.ndarray, Split]]:
-    """Some rows encoded; where one cannot be and may be skipped, those before and after it."""
+def _read(
+    columns: Mapping[str, Raw],
+    spec: DataSpec,
+    rows: Rows,
+    indices: np.ndarray,
+    skip: bool,
+    read: Callable[[Rows], Any],
+) -> Iterator[tuple[np.ndarray, Any]]:
+    """Some rows that are read; where one cannot be and may be skipped, those before and after it."""
     some = Rows(
         {name: take(columns[name], indices) for name in _inputs(spec)}, None, lambda row: rows.where(int(indices[row]))
     )
     try:
-        yield indices, encode_rows(some, spec, with_targets=False)
+        yield indices, read(some)
     except BmcliError:
         if not skip:
             raise
         middle = len(indices) // 2
         if middle:
-            yield from _encoded(columns, spec, rows, indices[:middle], skip)
-            yield from _encoded(columns, spec, rows, indices[middle:], skip)
+            yield from _read(columns, spec, rows, indices[:middle], skip, read)
+            yield from _read(columns, spec, rows, indices[middle:], skip, read)
 
 
 def _batch_size(spec: DataSpec) -> int:

@@ -15,6 +15,7 @@ from bmcli import parts
 from bmcli.cells import Raw, RowFault, take
 from bmcli.data import columns, files, invalid, splits, store
 from bmcli.data import targets as target_kinds
+from bmcli.data.raw import read_again
 from bmcli.data.sources import Rows, SourceOptions, read_rows
 from bmcli.errors import BmcliError, Fault
 from bmcli.recipe.fields import Kind
@@ -94,11 +95,34 @@ def encode_rows(rows: Rows, spec: DataSpec, with_targets: bool, file: Path | Non
     )
 
 
-def raw_rows(options: DataOptions, targets: Mapping[str, Kind], seed: int) -> tuple[Rows, Mapping[str, np.ndarray]]:
-    """The rows of a source that `prepare` encodes, and those of each split, in the order of its arrays."""
-    rows = read_rows(options.source, skip_broken=options.invalid != "stop")  # type: ignore[arg-type]
-    rows, _, _ = invalid.settled(rows, options, targets)
-    return rows, splits.of(rows, options, targets, seed)[0]
+def serve_rows(rows: Rows, spec: DataSpec) -> dict[str, np.ndarray]:
+    """Rows of another file as a served model takes them, by column; raises as `encode_rows` does."""
+    wanted = {("inputs", column.name): column for column in spec.inputs}
+    faults = [columns.missing(name, "", rows, "") for _, name in wanted if name not in rows.columns]
+    if faults:
+        raise BmcliError(*faults)
+    found = _each(wanted, lambda name, column: input_kinds.served(rows.columns[name[1]], column), rows, missing=())
+    return {name: array for (_, name), array in found.items()}
+
+
+def served_rows(
+    options: DataOptions, targets: Mapping[str, Kind], seed: int, spec: DataSpec, wanted: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, np.ndarray]]:
+    """Some rows of the splits as a served model takes them, by split and column.
+
+    Args:
+        wanted: Positions in each split, whose rows are in the order of its prepared arrays.
+
+    Raises:
+        BmcliError: The source is at fault.
+    """
+    rows, indices = read_again(options, targets, seed)
+    found: dict[str, dict[str, np.ndarray]] = {split: {} for split in wanted}
+    for column in spec.inputs:
+        cells = rows.columns[column.name]
+        for split, positions in wanted.items():
+            found[split][column.name] = input_kinds.served(take(cells, indices[split][positions]), column)
+    return found
 
 
 def _from_source(options: DataOptions, targets: Mapping[str, Kind], seed: int, draft: store.Draft) -> DataSpec:

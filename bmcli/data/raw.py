@@ -88,9 +88,18 @@ def raw_rows(options: DataOptions, targets: Mapping[str, Kind], seed: int, names
     """
     if names is not None and not names:
         return RawRows({}, {})
-    rows = _settled(options, targets)
-    indices, _ = splits.of(rows, options, targets, seed)
+    rows, indices = read_again(options, targets, seed)
     return RawRows(_singles(rows, names), indices)
+
+
+def read_again(options: DataOptions, targets: Mapping[str, Kind], seed: int) -> tuple[Rows, Mapping[str, np.ndarray]]:
+    """The rows of a source that is prepared already, and those of each split, in the order of the encoded ones.
+
+    Raises:
+        BmcliError: As `prepare` does.
+    """
+    rows = _settled(options, targets)
+    return rows, splits.of(rows, options, targets, seed)[0]
 
 
 def _settled(options: DataOptions, targets: Mapping[str, Kind]) -> Rows:
@@ -108,7 +117,7 @@ def _singles(rows: Rows, names: tuple[str, ...] | None) -> dict[str, Raw]:
 
 def row_numbers(options: DataOptions, targets: Mapping[str, Kind], seed: int, split: str) -> np.ndarray:
     """Which rows of a source a split has, in the order of the encoded ones; arguments and faults as of `raw_rows`."""
-    return splits.of(_settled(options, targets), options, targets, seed)[0][split]
+    return read_again(options, targets, seed)[1][split]
 
 
 def _is_single(column: Raw) -> bool:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from bmcli import parts
 from bmcli.cells import Raw as Raw
 from bmcli.cells import RowFault as RowFault
+from bmcli.cells import are_blobs, is_text, numbers, texts
 from bmcli.errors import BmcliError
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column, DataSpec
@@ -137,6 +138,34 @@ def serving_inputs(spec: DataSpec) -> tuple[dict[str, Any], dict[str, Any]]:
         for column in spec.inputs
     }
     return raw, {column.name: kind_of(column).encoder(column)(raw[column.name]) for column in spec.inputs}
+
+
+def served(rows: Raw, column: Column) -> np.ndarray:
+    """Cells as a served model takes them, `(rows, *raw_shape)` of `raw_dtype`.
+
+    Text and the bytes of files come as objects, `""` where missing.
+
+    Raises:
+        RowFault: A cell is no number, or a file cannot be read.
+        BmcliError: The cells are of another shape than those that the column was fitted on.
+    """
+    import numpy as np
+
+    if are_blobs(rows):
+        told = ~rows.missing()
+        return np.array([rows.read(row) if told[row] else b"" for row in range(len(rows))], object)
+    if column.raw_dtype == "string":
+        cells: Any = rows if is_text(rows) else texts(rows)
+        return np.array(cells.fill_null("").to_pylist(), object)
+    if column.kind == "image":
+        values = np.asarray(rows)
+    elif column.kind == "category":
+        values = np.asarray(rows).reshape(len(rows), *column.raw_shape)
+    else:
+        values = numbers(rows)
+    if tuple(values.shape[1:]) != column.raw_shape:
+        check_shape(values, column)
+    return values.astype(column.raw_dtype)
 
 
 def check_shape(rows: np.ndarray, column: Column) -> None:

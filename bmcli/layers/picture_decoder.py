@@ -36,9 +36,7 @@ class PictureDecoder(keras.layers.Layer):
 
     def decode(self, data):
         """One picture, `(height, width, channels)`, from its bytes."""
-        decoded = tf.io.decode_image(data, channels=0, dtype=tf.uint8, expand_animations=False)
-        decoded = _upright(tf.ensure_shape(decoded, (None, None, None)), _orientation(data))
-        small = fitted(decoded[tf.newaxis], self.size, self.fit, antialias=True)[0]
+        small = fitted(opened(data)[tf.newaxis], self.size, self.fit, antialias=True)[0]
         # Grey is one channel, or two with transparency.
         places = tf.where(tf.shape(small)[2] < 3, tf.constant([0, 0, 0]), tf.constant([0, 1, 2]))
         picture = tf.gather(small, places, axis=2)
@@ -57,6 +55,12 @@ class PictureDecoder(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "size": self.size, "channels": self.channels, "fit": self.fit}
+
+
+def opened(data: Any) -> Any:
+    """The picture of a file as it is looked at, uint8 `(height, width, channels)`, transparency included."""
+    decoded = tf.io.decode_image(data, channels=0, dtype=tf.uint8, expand_animations=False)
+    return _upright(tf.ensure_shape(decoded, (None, None, None)), _orientation(data))
 
 
 def _orientation(data):

@@ -21,6 +21,7 @@ from bmcli.recipe.augment import Augment, problem_of_order, problem_with_inputs
 from bmcli.recipe.compression import PRUNING, ChannelPruning, QuantizeAwareOptions, problem_with_model
 from bmcli.recipe.distill import DistillOptions, TaughtOptions, problem_of_targets
 from bmcli.recipe.evaluate import EvaluateOptions
+from bmcli.recipe.export import ExportOptions
 from bmcli.recipe.fields import (
     Checked,
     Duration,
@@ -780,6 +781,7 @@ class Recipe(Options):
         description="What this very network learns from beside the labels: teachers that are trained already. "
         "`bmcli distill` writes it into the recipe of a student.",
     )
+    export: ExportOptions = Field(default=ExportOptions(), description="What `bmcli export` writes.")
 
     @property
     def data_seed(self) -> int:

@@ -35,7 +35,7 @@ _NOT_SEARCHED: Mapping[Steps, str] = {
     ),
     **dict.fromkeys(
         [
-            *((name,) for name in ("bmcli", "name", "extends", "runtime", "tune")),
+            *((name,) for name in ("bmcli", "name", "extends", "runtime", "tune", "export")),
             *(("train", name) for name in ("metrics", "checkpoint", "tensorboard")),
         ],
         _TEACHES_NOTHING,

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from bmcli import cells, disk, parts
 from bmcli.cells import Raw
-from bmcli.data import preparation, store
+from bmcli.data import preparation, raw, store
 from bmcli.data.invalid import Picked
 from bmcli.data.sources import Rows, read_rows
 from bmcli.errors import BmcliError
@@ -256,7 +256,7 @@ class RowsOfTeachers:
     @cached_property
     def _source(self) -> tuple[Rows, Mapping[str, np.ndarray]]:
         recipe = self._recipe
-        return preparation.raw_rows(recipe.data, recipe.targets(), recipe.data_seed)
+        return raw.read_again(recipe.data, recipe.targets(), recipe.data_seed)
 
 
 def _raw_values(column: Raw, wanted: Any) -> np.ndarray:

@@ -1,0 +1,133 @@
+"""`bmcli benchmark`: what artefacts cost to keep and to run, side by side."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bmcli import disk
+from bmcli.commands.evaluate import find_run
+from bmcli.errors import BmcliError
+from bmcli.export import artefacts, benchmark, card
+from bmcli.export.benchmark import Candidate
+from bmcli.export.formats import keras as keras_format
+from bmcli.recipe.load import load
+from bmcli.reports import costs
+from bmcli.reports.costs import Cost
+from bmcli.runs import Run
+from bmcli.training.session import data_of
+
+MODEL = "model"
+"""Name of a run's own model among its artefacts."""
+
+
+@dataclass(frozen=True)
+class Benchmarked:
+    """What was measured.
+
+    Args:
+        figure: An SVG file.
+    """
+
+    costs: tuple[Cost, ...]
+    figure: Path
+    repeats: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "figure": str(self.figure),
+            "repeats": self.repeats,
+            "artefacts": [cost.to_json() for cost in self.costs],
+        }
+
+
+def measure(targets: Sequence[str], figure: Path | None, repeats: int, root: Path) -> Benchmarked:
+    """Measures artefacts in turn.
+
+    Args:
+        targets: Folders of artefacts, and runs: their models with all of their artefacts.
+        figure: A new file for the figure; by default beside the artefacts of the first target.
+        repeats: Turns.
+
+    Raises:
+        BmcliError: There is no such run or artefact, or the figure cannot be written there.
+        ArtefactRejected: An artefact is not what was written, or cannot be run.
+    """
+    if figure is not None:
+        _check_figure(figure)
+    with tempfile.TemporaryDirectory(prefix="bmcli-") as scratch:
+        found: list[Candidate] = []
+        for place, target in enumerate(targets):
+            if artefacts.is_one(Path(target)):
+                found.append(_artefact(Path(target)))
+            else:
+                found += _of_run(find_run(target, root), Path(scratch) / str(place))
+        measured = benchmark.measure(_with_names_of_their_own(found), repeats)
+    file = figure or _beside(targets[0], root)
+    disk.write_atomically(file, costs.document(measured).encode())
+    return Benchmarked(tuple(measured), file, repeats)
+
+
+def _check_figure(figure: Path) -> None:
+    if figure.suffix.lower() != ".svg":
+        raise BmcliError(f"expected a file ending in .svg, received {figure.name}.")
+    if figure.exists():
+        raise BmcliError(f"{figure} exists already.", suggestion="Name another file with --figure.")
+    if not figure.absolute().parent.is_dir():
+        raise BmcliError(f"{figure.parent}: no such folder.")
+
+
+def _beside(target: str, root: Path) -> Path:
+    """Where the figure goes if nobody says so; that of an earlier measurement there is replaced."""
+    folder = Path(target).absolute().parent if artefacts.is_one(Path(target)) else find_run(target, root).exports
+    folder.mkdir(exist_ok=True)
+    return folder / "benchmark.svg"
+
+
+def _artefact(folder: Path) -> Candidate:
+    found = artefacts.opened(folder)
+    decoded = tuple(
+        each.column
+        for each in found.signature.inputs
+        if each.form == "encoded" and found.spec.input(each.column).kind == "image"
+    )
+    metrics = found.card["verification"]["metrics"]
+    metric = next(((name, each["artefact"]) for name, each in metrics.items()), None)
+    return Candidate(
+        found.card["format"], folder, found.spec, decoded, found.card["bytes"], found.card["gzip_bytes"], metric
+    )
+
+
+def _of_run(run: Run, scratch: Path) -> list[Candidate]:
+    """The model of a run, then its artefacts."""
+    folders = sorted(run.exports.iterdir()) if run.exports.is_dir() else []
+    found = [_artefact(folder) for folder in folders if artefacts.is_one(folder)]
+    if not found:
+        raise BmcliError(f"{run.shown} has no artefact.", suggestion=f"`bmcli export {run.shown}` makes one.")
+    return [_model(run, found[0].folder, scratch), *found]
+
+
+def _model(run: Run, artefact: Path, scratch: Path) -> Candidate:
+    """A run's own model, described as an artefact in a folder that is gone afterwards."""
+    spec, options = data_of(run), keras_format.Options()
+    written = keras_format.described(spec, load(str(run.lock)).recipe.quantiles())
+    scratch.mkdir(parents=True)
+    (scratch / written.model).symlink_to(run.model)
+    disk.write_json(scratch / card.CARD, card.preliminary(options, written))
+    metrics = card.read(artefact)["verification"]["metrics"]
+    metric = next(((name, each["model"]) for name, each in metrics.items()), None)
+    return Candidate(MODEL, scratch, spec, (), run.model.stat().st_size, card.gzip_size(run.model), metric)
+
+
+def _with_names_of_their_own(found: Sequence[Candidate]) -> list[Candidate]:
+    """Artefacts of several runs under the names of their folders, where their formats do not tell them apart."""
+    from dataclasses import replace
+
+    names = [each.name for each in found]
+    return [
+        each if names.count(each.name) == 1 else replace(each, name=f"{each.folder.name} {place}")
+        for place, each in enumerate(found, 1)
+    ]

@@ -1,0 +1,218 @@
+"""`bmcli export`: writes artefacts of a run, each of them checked against the model."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bmcli import disk, parts
+from bmcli.commands.evaluate import elsewhere, find_run
+from bmcli.commands.predict import load_network
+from bmcli.errors import ArtefactRejected, BmcliError, Fault
+from bmcli.export import FormatOptions, Subject, Written, card, require
+from bmcli.export.rows import of_splits
+from bmcli.export.verify import Judge, Verification, limits, verify
+from bmcli.recipe.check import dotted, read_steps
+from bmcli.recipe.export import ExportOptions
+from bmcli.recipe.load import load
+from bmcli.recipe.nodes import write_scalar
+from bmcli.recipe.schema import Recipe
+from bmcli.runs import Run
+from bmcli.specs import DataSpec, Prepared
+from bmcli.training.session import data_of, prepared_again
+
+_EXAMPLES = 256
+"""Training rows that measure ranges of numbers."""
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """One artefact, where it lies in the end."""
+
+    format: str
+    path: Path
+    verification: Verification
+    bytes: int
+    gzip_bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        found = self.verification
+        return {
+            "format": self.format,
+            "path": str(self.path),
+            "verified": found.verified,
+            "agreement": found.agreement,
+            "max_difference": found.max_difference,
+            "metrics": {name: {"model": m, "artefact": a} for name, (m, a) in found.metrics.items()},
+            "failures": list(found.failures),
+            "bytes": self.bytes,
+            "gzip_bytes": self.gzip_bytes,
+        }
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The artefacts of a run."""
+
+    run: Run
+    artefacts: tuple[Artefact, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"run": str(self.run.folder), "artefacts": [each.to_json() for each in self.artefacts]}
+
+    def require_verified(self) -> None:
+        """Raises ArtefactRejected if one is not what was trained."""
+        rejected = [each for each in self.artefacts if not each.verification.verified]
+        if rejected:
+            raise ArtefactRejected(
+                *(
+                    f"{disk.shown_path(each.path)} is rejected: {' '.join(each.verification.failures)}"
+                    for each in rejected
+                )
+            )
+
+
+def export(target: str, overrides: Sequence[str], formats: str | None, root: Path, cache: Path, told: Tell) -> Exported:
+    """Exports a run as its recipe says.
+
+    Args:
+        target: A run directory, a run's name, or a recipe, whose latest run is taken, and whose `export` section.
+        overrides: Changes of the `export` section.
+        formats: In the place of the recipe's, as `saved_model,litert:int8`.
+
+    Raises:
+        BmcliError: The run has no model, its data changed, or a format is not installed.
+    """
+    _check_overrides(overrides)
+    asked = (*overrides, *([] if formats is None else [f"export.formats={_formats(formats)}"]))
+    run = find_run(target, root)
+    is_recipe = target.endswith((".yaml", ".yml")) and Path(target).is_file()
+    loaded = load(target if is_recipe else str(run.lock), asked if is_recipe else elsewhere(asked))
+    try:
+        _check_installed(loaded.recipe.export)
+        trained = load(str(run.lock), elsewhere([])).recipe
+        return _export(run, trained, loaded.recipe.export, cache, told)
+    except BmcliError as error:
+        raise loaded.locate(error) from None
+
+
+def _check_overrides(overrides: Sequence[str]) -> None:
+    for argument in overrides:
+        steps, _ = read_steps(argument)
+        if steps[:1] != ("export",):
+            raise BmcliError(f"{dotted(steps)} cannot change after training.", suggestion="Only export can.")
+
+
+def _formats(text: str) -> str:
+    """`litert:int8` as a recipe writes it: what follows the colon is how it is quantized."""
+    found = []
+    for each in text.split(","):
+        kind, colon, quantize = each.strip().partition(":")
+        found.append({"kind": kind, "quantize": quantize} if colon else kind)
+    return write_scalar(found)
+
+
+def _check_installed(options: ExportOptions) -> None:
+    faults: list[Fault] = []
+    for position, each in enumerate(options.formats):
+        try:
+            require(each, f"export.formats.{position}")  # type: ignore[arg-type]
+        except BmcliError as error:
+            faults += error.faults
+    if faults:
+        raise BmcliError(*faults)
+
+
+def _export(run: Run, recipe: Recipe, options: ExportOptions, cache: Path, told: Tell) -> Exported:
+    spec = data_of(run)
+    prepared = prepared_again(recipe, spec, cache)
+    network = load_network(recipe, spec, run, cache)
+    split = _split(recipe, prepared)
+    rows = of_splits(recipe, prepared, {"train": _EXAMPLES} | {split: options.verify.samples})
+    examples = rows["train"]
+    subject = Subject(network, spec, recipe.quantiles(), examples, recipe.name)
+    judge = Judge.of(network, spec, recipe.quantiles(), split, rows[split])
+    found = []
+    for each in options.formats:
+        artefact = _write(run, recipe, each, subject, judge, options)  # type: ignore[arg-type]
+        told(_sentence(artefact))
+        found.append(artefact)
+    return Exported(run, tuple(found))
+
+
+def _split(recipe: Recipe, prepared: Prepared) -> str:
+    """The split that artefacts are judged on: the recipe's, or another that has rows."""
+    wanted = (recipe.evaluate.split, "test", "validation", "train")
+    return next(name for name in wanted if prepared.spec.counts[name])
+
+
+def _sentence(artefact: Artefact) -> str:
+    verdict = "verified" if artefact.verification.verified else "REJECTED"
+    return f"{artefact.format}: {verdict}, {disk.shown_path(artefact.path)}"
+
+
+def _write(
+    run: Run, recipe: Recipe, options: FormatOptions, subject: Subject, judge: Judge, asked: ExportOptions
+) -> Artefact:
+    """One artefact: written aside, checked there, and moved to where it belongs."""
+    with _aside(run.exports, options.name) as folder:
+        part: Any = parts.load("export.formats", options.kind)
+        written: Written = part.export(subject, options, folder)
+        _write_preprocessing(written, recipe, subject.spec, folder)
+        disk.write_json(folder / card.CARD, card.preliminary(options, written))
+        verification = check(folder, written, judge, options, asked)
+        made = card.made(run, recipe, subject.spec, options, written, folder, verification, asked.licence)
+        disk.write_json(folder / card.CARD, made)
+        disk.write_atomically(folder / card.CARD_TEXT, card.text(made).encode())
+        place = run.exports if verification.verified else run.exports / "rejected"
+        path = _move(folder, place, options.name)
+    return Artefact(options.name, path, verification, made["bytes"], made["gzip_bytes"])
+
+
+def check(folder: Path, written: Written, judge: Judge, options: FormatOptions, asked: ExportOptions) -> Verification:
+    """Compares an artefact with its model."""
+    encoder = folder / card.ENCODER
+    bounds = limits(asked.verify, options.precision)
+    return verify(folder, written, judge, bounds, *([encoder] if encoder.exists() else []))
+
+
+def _write_preprocessing(written: Written, recipe: Recipe, spec: DataSpec, folder: Path) -> None:
+    from bmcli.export import encoder
+
+    disk.write_json(folder / card.PREPROCESSING, card.preprocessing(spec, recipe))
+    if any(each.form == "encoded" for each in written.signatures[0].inputs):
+        disk.write_atomically(folder / card.ENCODER, Path(encoder.__file__).read_bytes())
+
+
+@contextlib.contextmanager
+def _aside(exports: Path, name: str) -> Iterator[Path]:
+    """A folder that is gone afterwards, unless it was moved away."""
+    folder = exports / f".{name}-{secrets.token_hex(4)}"
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _move(folder: Path, place: Path, name: str) -> Path:
+    """Gives a folder its name, or with a number behind it if there is one of that name: `litert-2`."""
+    place.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        path = place / (name if number == 1 else f"{name}-{number}")
+        if not path.exists():
+            with contextlib.suppress(FileExistsError, OSError):
+                folder.rename(path)
+                disk.flush_folder(place)
+                return path
+            if not path.exists():
+                raise BmcliError(f"{path}: cannot be written.")
+        number += 1

@@ -1,0 +1,188 @@
+"""Artefacts: each format writes a trained network so that others can run it, and tells how it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from bmcli.errors import BmcliError
+from bmcli.recipe.fields import Kind
+from bmcli.specs import Column, DataSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from bmcli.training.network import Network
+
+Form = Literal["raw", "encoded", "encoded_image"]
+"""What an artefact takes of a column: its raw cells, what preprocessing makes of them, or the bytes of a file."""
+
+Role = Literal["decision", "classes", "probabilities", "number", "quantiles"]
+
+Precision = Literal["float32", "float16", "reduced"]
+"""How exactly an artefact computes, which decides how far it may be from the model."""
+
+
+class FormatOptions(Kind):
+    """Options of every format."""
+
+    EXTRA: ClassVar[tuple[str, ...]] = ()
+    """Modules that it needs beyond those that come with bmcli."""
+
+    @property
+    def name(self) -> str:
+        """Folder of the artefact: the kind, and what else tells it from others of its kind."""
+        return self.kind
+
+    @property
+    def precision(self) -> Precision:
+        return "float32"
+
+
+@dataclass(frozen=True)
+class Input:
+    """One tensor that an artefact takes.
+
+    Args:
+        name: Of the tensor.
+        column: Whose cells it takes.
+        shape: Without the batch axis; None is any size.
+        dtype: `string`, or a numpy dtype.
+    """
+
+    name: str
+    column: str
+    form: Form
+    shape: tuple[int | None, ...]
+    dtype: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "shape": list(self.shape)}
+
+
+@dataclass(frozen=True)
+class Output:
+    """One tensor that an artefact gives; as `Input`."""
+
+    name: str
+    target: str
+    role: Role
+    shape: tuple[int | None, ...]
+    dtype: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "shape": list(self.shape)}
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A function of an artefact: its usual one is called `serving_default`."""
+
+    name: str
+    inputs: tuple[Input, ...]
+    outputs: tuple[Output, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "inputs": [each.to_json() for each in self.inputs],
+            "outputs": [each.to_json() for each in self.outputs],
+        }
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a format wrote.
+
+    Args:
+        model: The file or folder to load, below the artefact's folder.
+        runtime: What loads it.
+        signatures: The usual one first.
+        notes: Sentences for its card.
+    """
+
+    model: str
+    runtime: Literal["tensorflow", "litert", "onnx", "openvino", "keras"]
+    signatures: tuple[Signature, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a split in each of their forms, by column.
+
+    Args:
+        positions: Of the rows in the split.
+        raw: As a served model takes them: text and bytes in object arrays, else arrays in which NaN is missing.
+        encoded: As the network takes them.
+        truth: Encoded targets.
+    """
+
+    positions: np.ndarray
+    raw: Mapping[str, np.ndarray]
+    encoded: Mapping[str, np.ndarray]
+    truth: Mapping[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is exported.
+
+    Args:
+        quantiles: Of each target whose quantiles are predicted, which they are.
+        examples: Training rows, to measure ranges of numbers by and to warm up with.
+        serving_name: What a server may call it.
+    """
+
+    network: Network
+    spec: DataSpec
+    quantiles: Mapping[str, Sequence[float]]
+    examples: Rows
+    serving_name: str
+
+    def column(self, name: str) -> Column:
+        return self.spec.input(name)
+
+
+class Format(Protocol):
+    """What a module of `formats` offers."""
+
+    Options: type[FormatOptions]
+
+    def export(self, subject: Subject, options: Any, folder: Path) -> Written:
+        """Writes the artefact's model into an empty folder.
+
+        Raises:
+            BmcliError: The format cannot hold this network.
+        """
+
+
+def is_plain_number(column: Column) -> bool:
+    """Whether a column is filled, scaled and flagged in float32 alone, which every format can do."""
+    bent = {"log", "knots", "edges"} & set(column.state)
+    return column.kind in ("number", "boolean") and column.raw_dtype == "float32" and not bent
+
+
+def require(options: FormatOptions, path: str = "") -> None:
+    """Refuses a format that needs what is not installed.
+
+    Args:
+        path: Of the format in the recipe.
+
+    Raises:
+        BmcliError: Naming what to install.
+    """
+    from importlib.util import find_spec
+
+    lacking = [name for name in options.EXTRA if find_spec(name) is None]
+    if lacking:
+        raise BmcliError(
+            f"{options.kind} needs {' and '.join(lacking)}, which {'is' if len(lacking) == 1 else 'are'} not here.",
+            path=path,
+            suggestion=f"Install it: pip install 'bmcli[{options.kind}]'.",
+        )

@@ -1,0 +1,142 @@
+"""What artefacts cost: each is measured in a process of its own, and all of them in turn."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bmcli.errors import ArtefactRejected
+from bmcli.export.rows import noise_file
+from bmcli.export.worker import Worker, WorkerFailed, started
+from bmcli.reports.costs import Cost, Latency
+from bmcli.specs import Column, DataSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+BATCHES = (1, 32)
+_CALLS = {1: 50, 32: 20}  # of one turn
+_AT_MOST_S = 2.0
+_TERMS = 20
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is measured.
+
+    Args:
+        folder: Of the artefact, with its card.
+        decoded: Columns of files that it wants as decoded pictures.
+    """
+
+    name: str
+    folder: Path
+    spec: DataSpec
+    decoded: tuple[str, ...]
+    bytes: int
+    gzip_bytes: int
+    metric: tuple[str, float] | None
+
+
+def measure(candidates: Sequence[Candidate], repeats: int) -> list[Cost]:
+    """Costs of some artefacts, in turns, so that what else the machine does falls on all alike.
+
+    Raises:
+        ArtefactRejected: One cannot be run.
+    """
+    with contextlib.ExitStack() as stack:
+        workers = [(each, _started(each, stack)) for each in candidates]
+        taken: dict[tuple[str, int], list[float]] = {
+            (str(each.folder), batch): [] for each in candidates for batch in BATCHES
+        }
+        for turn in range(repeats + 1):
+            for each, (worker, rows) in workers:
+                for batch in BATCHES:
+                    seconds = _timed(worker, each, rows[batch], batch)
+                    taken[str(each.folder), batch] += seconds if turn else []  # the first turn warms up
+        return [
+            _cost(each, worker, {batch: taken[str(each.folder), batch] for batch in BATCHES})
+            for each, (worker, _) in workers
+        ]
+
+
+def _started(candidate: Candidate, stack: contextlib.ExitStack) -> tuple[Worker, dict[int, Path]]:
+    try:
+        worker = stack.enter_context(started(candidate.folder))
+    except WorkerFailed as error:
+        raise ArtefactRejected(f"{candidate.folder}: cannot be loaded: {error}.") from None
+    return worker, {batch: worker.write(made_rows(candidate.spec, batch, candidate.decoded)) for batch in BATCHES}
+
+
+def _timed(worker: Worker, candidate: Candidate, rows: Path, batch: int) -> list[float]:
+    try:
+        return worker.time(rows, _CALLS[batch], _AT_MOST_S)
+    except WorkerFailed as error:
+        raise ArtefactRejected(f"{candidate.folder}: cannot be run: {error}.") from None
+
+
+def _cost(candidate: Candidate, worker: Worker, taken: Mapping[int, Sequence[float]]) -> Cost:
+    import numpy as np
+
+    latencies = []
+    for batch, seconds in taken.items():
+        median, p95, p99 = np.quantile(seconds, (0.5, 0.95, 0.99)).tolist()
+        latencies.append(Latency(batch, median, p95, p99, len(seconds)))
+    return Cost(
+        candidate.name, candidate.bytes, candidate.gzip_bytes, worker.load_s, tuple(latencies),
+        worker.state()["peak_bytes"], candidate.metric,
+    )  # fmt: skip
+
+
+def made_rows(spec: DataSpec, count: int, decoded: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """Rows like those of the training, made from what was fitted on it, so that no data is needed.
+
+    Args:
+        decoded: Columns of files that are to be decoded pictures.
+    """
+    import numpy as np
+
+    drawn = np.random.default_rng(0)
+    return {column.name: _made(column, count, drawn, column.name in decoded) for column in spec.inputs}
+
+
+def _made(column: Column, count: int, drawn: np.random.Generator, decoded: bool) -> np.ndarray:
+    import numpy as np
+
+    if column.kind == "image":
+        return _pictures(column, count, drawn, decoded)
+    if column.raw_dtype == "string":
+        return np.array([_text(column, drawn) for _ in range(count)], object)
+    shape = (count, *(size or 1 for size in column.raw_shape))
+    if column.kind == "category":
+        keys = [int(name) for name in column.classes] or list(range(column.state.get("buckets", 1)))
+        return drawn.choice(keys, shape).astype(column.raw_dtype)
+    if column.kind == "boolean":
+        return drawn.integers(0, 2, shape).astype(column.raw_dtype)
+    offset, scale = (np.asarray(column.state[key]) for key in ("offset", "scale"))
+    return (offset.reshape(-1)[0] + scale.reshape(-1)[0] * drawn.normal(size=shape)).astype(column.raw_dtype)
+
+
+def _text(column: Column, drawn: np.random.Generator) -> str:
+    if column.kind == "boolean":
+        return str(drawn.choice(column.state["yes"] + column.state["no"]))
+    if column.kind == "date":
+        return "2026-01-31"
+    if column.kind == "category":
+        return str(drawn.choice(column.classes)) if column.classes else f"value {drawn.integers(1000)}"
+    terms = column.state["vocabulary"]
+    glue = " " if column.state["tokens"] == "words" else ""
+    return glue.join(drawn.choice(terms, min(_TERMS, column.state["length"])).tolist())
+
+
+def _pictures(column: Column, count: int, drawn: np.random.Generator, decoded: bool) -> np.ndarray:
+    import numpy as np
+
+    if column.raw_dtype == "string" and not decoded:
+        return np.array([noise_file(column.shape[:2], column.shape[2])] * count, object)
+    shape = column.shape if decoded else tuple(size or 1 for size in column.raw_shape)
+    low, high = column.state.get("range", (0.0, 255.0))
+    return drawn.uniform(low, high, (count, *shape)).astype("uint8" if decoded else column.raw_dtype)

@@ -1,0 +1,335 @@
+"""Turns raw cells into the numbers that an artefact's network takes, with nothing but NumPy.
+
+    columns = {column["name"]: column for column in json.load(open("preprocessing.json"))["inputs"]}
+    encoded = encode(columns["age"], [34, None, 51])
+
+Cells are text for texts, and for categories, dates and booleans that are text, where "" is missing; numbers for the
+rest, where NaN and None are missing; and pictures as arrays `(height, width)` or `(height, width, channels)`, of any
+size. A picture that the model knows as a file is to be decoded first, to uint8 and upright.
+
+This file stands by itself: it is written beside every artefact that leaves preprocessing to its user.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+PERIODS = {"minute": 60, "hour": 1440, "weekday": 7, "day": 31, "month": 12, "day_of_year": 366}
+DAY_S = 86400
+LAST_S = 2**38
+GREY = np.array([0.2989, 0.5870, 0.1140], "float32")
+ASCII_SPACE = " \t\n\v\f\r"
+
+
+def encode(column: Mapping[str, Any], cells: Any) -> np.ndarray:
+    """Cells of one column as an array `(rows, *column["shape"])` of `column["dtype"]`."""
+    encoded = _KINDS[column["kind"]](column, cells)
+    return np.asarray(encoded, column["dtype"]).reshape(-1, *column["shape"])
+
+
+def _number(column: Mapping[str, Any], cells: Any) -> Any:
+    state, dtype = column["state"], column["raw_dtype"]
+    values = np.array(cells, dtype)
+    values = values[:, None] if values.ndim == 1 else values
+    fill, offset, scale = (np.array(state[key], dtype) for key in ("fill", "offset", "scale"))
+    missing = np.isnan(values)
+    if state.get("log"):
+        wide = values.astype("float64")
+        values = (np.sign(wide) * np.log1p(np.abs(wide))).astype(dtype)
+    encoded = ((_bent(np.where(missing, fill, values), state) - offset) / scale).astype("float32")
+    if state.get("learned"):
+        encoded = np.where(missing, np.float32("nan"), encoded)
+    if state["flag"]:
+        encoded = np.concatenate([encoded, missing.astype("float32")], axis=-1)
+    if state["padded"]:
+        encoded = np.where(missing.all(axis=-1, keepdims=True), np.float32("nan"), encoded)
+    return encoded
+
+
+def _bent(values: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
+    """Values by the curves or the bins of their channels."""
+    if "knots" not in state and "edges" not in state:
+        return values
+    bent = np.empty_like(values)
+    for channel in range(values.shape[-1]):
+        x = values[..., channel]
+        if "edges" in state:
+            bent[..., channel] = np.searchsorted(np.array(state["edges"][channel], x.dtype), x, side="right")
+            continue
+        knots, heights = (np.array(state[key][channel], x.dtype) for key in ("knots", "heights"))
+        x = np.clip(x, knots[0], knots[-1])
+        left = np.searchsorted(knots, x, side="right") - 1
+        knots, heights = np.append(knots, x.dtype.type("inf")), np.append(heights, heights[-1])
+        share = (x - knots[left]) / (knots[left + 1] - knots[left])
+        bent[..., channel] = heights[left] + share * (heights[left + 1] - heights[left])
+    return bent
+
+
+def _category(column: Mapping[str, Any], cells: Any) -> Any:
+    state = column["state"]
+    if "buckets" in state:
+        raise ValueError("Hashed categories are encoded by TensorFlow alone: use the SavedModel.")
+    count = len(column["classes"])
+    places = {name: place for place, name in enumerate(column["classes"])}
+    words = [_word(cell) for cell in np.asarray(cells, object).reshape(-1)]
+    if "separator" not in state:
+        return [count if word == "" else places.get(word, count + 1) for word in words]
+    length, encoded = column["shape"][0], []
+    for word in words:
+        parts = [part.strip(ASCII_SPACE) for part in word.split(state["separator"])]
+        found = list(dict.fromkeys(places.get(part, count + 1) for part in parts if part))[:length] or [count]
+        encoded.append(found + [count + 2] * (length - len(found)))
+    return encoded
+
+
+def _boolean(column: Mapping[str, Any], cells: Any) -> Any:
+    state = column["state"]
+    if column["raw_dtype"] == "string":
+        words = [_word(cell).strip(ASCII_SPACE).lower() for cell in np.asarray(cells, object).reshape(-1)]
+        values = np.array([1.0 if w in state["yes"] else 0.0 if w in state["no"] else np.nan for w in words], "float32")
+    else:
+        values = np.array(cells, "float32")
+    values = values.reshape(len(values), -1)
+    missing = ~((values == 0) | (values == 1))
+    encoded = np.where(missing, np.float32(state["fill"]), values)
+    return np.concatenate([encoded, missing.astype("float32")], axis=1) if state["flag"] else encoded
+
+
+def _date(column: Mapping[str, Any], cells: Any) -> Any:
+    state = column["state"]
+    moments = [_seconds(cell, column) for cell in np.asarray(cells, object).reshape(-1)]
+    told = np.array([moment is not None for moment in moments])
+    seconds = np.array([moment or 0 for moment in moments], "int64")
+    channels = [_part(part, seconds, state) for part in state["parts"]]
+    encoded = np.where(told[:, None], np.concatenate(channels, axis=1), np.float32(0))
+    return np.concatenate([encoded, (~told).astype("float32")[:, None]], axis=1) if state["flag"] else encoded
+
+
+def _seconds(cell: Any, column: Mapping[str, Any]) -> int | None:
+    """Whole seconds since 1970, or None."""
+    if column["raw_dtype"] != "string":
+        value = float("nan") if cell is None else float(cell)
+        value /= {"seconds": 1, "milliseconds": 1000}[column["state"]["formats"][0]]
+        return int(np.floor(value)) if np.isfinite(value) and abs(value) < LAST_S else None
+    text = _word(cell).strip(ASCII_SPACE)
+    for form, regex, fields in column["patterns"]:
+        match = re.fullmatch(regex, text)
+        read = None if match is None else _moment(form, dict(zip(fields, match.groups(), strict=True)))
+        if read is not None:
+            return read
+    return None
+
+
+def _moment(form: str, texts: Mapping[str, Any]) -> int | None:
+    """Seconds of the fields of a cell, or None where no calendar has such a day."""
+    if "number" in texts:
+        value = float(texts["number"]) / {"seconds": 1, "milliseconds": 1000}[form]
+        return int(np.floor(value)) if abs(value) < LAST_S else None
+    if "year" in texts:
+        year = int(texts["year"] or 1970)
+    else:
+        short = int(texts.get("short_year") or 0)
+        year = short + (2000 if short < 69 else 1900)
+    name = texts.get("month_name")
+    month = MONTHS.index(name[:3].lower()) + 1 if name else int(texts.get("month") or 1)
+    day = int(texts.get("day") or 1)
+    days = _days(np.int64(year), np.int64(month), np.int64(day))
+    if tuple(map(int, _civil(days)))[1:] != (month, day):
+        return None
+    hour = int(texts.get("hour") or 0)
+    if "half" in texts:
+        hour = int(texts.get("half_hour") or 0) % 12 + 12 * (texts["half"].lower() == "pm")
+    time = hour * 3600 + int(texts.get("minute") or 0) * 60 + int(texts.get("second") or 0)
+    zone = re.sub("[Z:]", "", texts.get("zone") or "") or "+0000"
+    ahead = int(zone[1:3]) * 3600 + int(zone[3:5]) * 60
+    return int(days) * DAY_S + time - (-ahead if zone[0] == "-" else ahead)
+
+
+def _part(part: str, seconds: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
+    if part == "trend":
+        return ((seconds.astype("float64") - state["offset"]) / state["scale"]).astype("float32")[:, None]
+    angles = 2 * np.pi * np.arange(PERIODS[part]) / PERIODS[part]
+    return np.stack([np.sin(angles), np.cos(angles)], axis=1).astype("float32")[_step(part, seconds)]
+
+
+def _step(part: str, seconds: np.ndarray) -> Any:
+    days = seconds // DAY_S
+    if part in ("minute", "hour"):
+        return seconds % DAY_S // 60 % PERIODS[part]
+    if part == "weekday":
+        return (days + 3) % 7
+    year, month, day = _civil(days)
+    if part == "day_of_year":
+        return days - _days(year, np.ones_like(month), np.ones_like(day))
+    return (month if part == "month" else day) - 1
+
+
+def _days(year: Any, month: Any, day: Any) -> Any:
+    """Days from 1970 to a date of the Gregorian calendar."""
+    year = np.where(month <= 2, year - 1, year)
+    era, month = year // 400, (month + 9) % 12
+    in_year = (153 * month + 2) // 5 + day - 1
+    return era * 146097 + year % 400 * 365 + year % 400 // 4 - year % 400 // 100 + in_year - 719468
+
+
+def _civil(days: Any) -> tuple[Any, Any, Any]:
+    days = days + 719468
+    era, in_era = days // 146097, days % 146097
+    year = (in_era - in_era // 1460 + in_era // 36524 - in_era // 146096) // 365
+    in_year = in_era - (365 * year + year // 4 - year // 100)
+    month = (5 * in_year + 2) // 153
+    day = in_year - (153 * month + 2) // 5 + 1
+    month = np.where(month < 10, month + 3, month - 9)
+    return year + era * 400 + (month <= 2), month, day
+
+
+def _text(column: Mapping[str, Any], cells: Any) -> Any:
+    state = column["state"]
+    places = {term: place + 2 for place, term in enumerate(state["vocabulary"])}  # 0 is padding, 1 an unknown term
+    length, encoded = state["length"], list[Any]()
+    for cell in np.asarray(cells, object).reshape(-1):
+        numbers = [places.get(term, 1) for term in _terms(_word(cell), state)]
+        if not state["bag"]:
+            numbers = numbers[:length] or [1]
+            encoded.append(numbers + [0] * (length - len(numbers)))
+            continue
+        counts: dict[int, int] = {}
+        for number in numbers:
+            if number != 1:
+                counts[number] = counts.get(number, 0) + 1
+        known = list(counts)[:length]
+        padding = [0] * (length - len(known))
+        encoded.append([known + padding, [counts[number] for number in known] + padding])
+    return encoded
+
+
+def _terms(text: str, state: Mapping[str, Any]) -> list[str]:
+    text = text.lower() if state["lowercase"] else text
+    text = _without_accents(text) if state["accents"] == "strip" else text
+    if state["punctuation"] == "drop":
+        text = "".join(sign if _is_word(sign) else " " for sign in text)
+    elif state["punctuation"] == "split":
+        text = "".join(sign if _is_word(sign) or _is_space(sign) else f" {sign} " for sign in text)
+    text = " ".join("".join(" " if _is_space(sign) else sign for sign in text).split(" "))
+    words = [word for word in text.split(" ") if word]
+    tokens = words if state["tokens"] == "words" else list(" ".join(words))
+    low, high = state["ngrams"]
+    glue = " " if state["tokens"] == "words" else ""
+    spans = [tokens[at : at + width] for width in range(low, high + 1) for at in range(len(tokens) - width + 1)]
+    return [glue.join(span) for span in spans]
+
+
+def _is_word(sign: str) -> bool:
+    return sign == "_" or unicodedata.category(sign)[0] in "LMN"
+
+
+def _is_space(sign: str) -> bool:
+    return unicodedata.category(sign)[0] == "Z" or unicodedata.category(sign) == "Cc"
+
+
+def _without_accents(text: str) -> str:
+    plain = (_plain_letter(sign) for sign in text)
+    return "".join(sign for sign in plain if not 0x300 <= ord(sign) < 0x370)
+
+
+def _plain_letter(sign: str) -> str:
+    place = ord(sign)
+    if 0xC0 <= place < 0x250 or 0x370 <= place < 0x530 or 0x1E00 <= place < 0x2000:
+        base, *marks = list(unicodedata.normalize("NFD", sign))
+        if all(unicodedata.combining(mark) for mark in marks):
+            return base
+    return sign
+
+
+def _image(column: Mapping[str, Any], cells: Any) -> Any:
+    pictures = [_picture(column, np.asarray(cell)) for cell in cells]
+    return np.stack(pictures) if pictures else np.zeros((0, *column["shape"]))
+
+
+def _picture(column: Mapping[str, Any], picture: np.ndarray) -> np.ndarray:
+    """One picture of the size and the channels that the network takes."""
+    files, channels = column["raw_dtype"] == "string", column["shape"][2]
+    picture = picture[..., None] if picture.ndim == 2 else picture
+    if not files:
+        picture = _channels(picture, channels)
+    if picture.size == 0:
+        return np.zeros(column["shape"], "uint8")  # there is no picture
+    small = _fitted(picture, column["shape"][:2], column["state"].get("fit", "stretch"), antialias=files)
+    return _channels(small[..., :3] if small.shape[2] == 4 else small, channels) if files else small
+
+
+def _channels(picture: np.ndarray, channels: int) -> np.ndarray:
+    if channels == 3 and picture.shape[2] == 1:
+        return np.repeat(picture, 3, axis=2)
+    if channels != 1 or picture.shape[2] != 3:
+        return picture
+    if picture.dtype != np.uint8:
+        return (picture * GREY).sum(axis=2, keepdims=True)
+    grey = (picture.astype("float32") * np.float32(1 / 255) * GREY).sum(axis=2, keepdims=True)
+    return np.clip(grey * np.float32(255.5), 0, 255).astype("uint8")
+
+
+def _fitted(picture: np.ndarray, size: Sequence[int], fit: str, antialias: bool) -> np.ndarray:
+    """A picture of another size, bilinearly."""
+    if picture.shape[:2] == tuple(size):
+        return picture
+    if fit == "crop":
+        picture = _middle(picture, *size)
+    whole = np.array(picture.shape[:2], "float64")
+    ratio = max(whole / size)
+    inner = [max(1, int(side)) for side in np.floor(whole / ratio)] if fit == "pad" else list(size)
+    across, down = _weights(picture.shape[1], inner[1], antialias), _weights(picture.shape[0], inner[0], antialias)
+    resized = np.einsum("yh,hwc,xw->yxc", down, picture.astype("float32"), across, optimize=True)
+    if fit == "pad":
+        first = [max(0, int(edge)) for edge in np.floor((np.array(size) - whole / ratio) / 2)]
+        framed = np.zeros((*size, picture.shape[2]), "float32")
+        framed[first[0] : first[0] + inner[0], first[1] : first[1] + inner[1]] = resized
+        resized = framed
+    return np.clip(np.rint(resized), 0, 255).astype("uint8") if picture.dtype == np.uint8 else resized
+
+
+def _weights(size: int, new: int, antialias: bool) -> np.ndarray:
+    """What each old row gives to each new one, `(new, size)`."""
+    centres = (np.arange(new) + 0.5) * size / new
+    spread = max(size / new, 1.0) if antialias else 1.0
+    distances = np.abs(np.arange(size) + 0.5 - np.clip(centres, 0.5, size - 0.5)[:, None]) / spread
+    if antialias:
+        distances = np.abs(np.arange(size) + 0.5 - centres[:, None]) / spread
+    weights = np.maximum(0, 1 - distances)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype("float32")
+
+
+def _middle(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The largest window in the middle whose sides are as `height` to `width`."""
+    whole = np.array(picture.shape[:2])
+    window = np.rint(whole[::-1].astype("float32") * np.array([height / width, width / height], "float32")).astype(int)
+    window = np.clip(window, 1, whole)
+    first = (whole - window) // 2
+    return picture[first[0] : first[0] + window[0], first[1] : first[1] + window[1]]
+
+
+def _word(cell: Any) -> str:
+    """A cell as text; whole numbers are spelled out."""
+    if cell is None or (isinstance(cell, (float, np.floating)) and np.isnan(cell)):
+        return ""
+    if isinstance(cell, bytes):
+        return cell.decode("utf-8", "replace")
+    if isinstance(cell, (float, np.floating)) and cell == int(cell):
+        return str(int(cell))
+    return str(cell)
+
+
+_KINDS = {
+    "number": _number,
+    "category": _category,
+    "boolean": _boolean,
+    "date": _date,
+    "text": _text,
+    "image": _image,
+}

@@ -1,0 +1,1 @@
+"""Formats. Each module writes one."""

@@ -1,0 +1,127 @@
+"""ONNX: one file for ONNX Runtime and the many tools that read it.
+
+Categories are looked up inside it; texts and dates are not, and files of pictures are not decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from bmcli.errors import RunFailed
+from bmcli.export import Form, FormatOptions, Input, Signature, Subject, Written, is_plain_number
+from bmcli.specs import Column
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
+
+MODEL = "model.onnx"
+_OPSET, _ML_OPSET = 18, 2
+
+
+class Options(FormatOptions):
+    """An ONNX model."""
+
+    EXTRA: ClassVar[tuple[str, ...]] = ("onnx", "tf2onnx", "onnxruntime")
+
+    kind: Literal["onnx"] = "onnx"
+
+
+def export(subject: Subject, options: Options, folder: Path) -> Written:
+    """Writes `model.onnx`."""
+    import onnx
+
+    from bmcli.export import graph
+
+    columns = subject.spec.inputs
+    forms: dict[str, Form] = {column.name: "raw" if _is_arrays(column) else "encoded" for column in columns}
+    computed = Signature(graph.SERVING, graph.inputs(subject.spec, forms), graph.outputs(subject, with_text=False))
+    model = _converted(graph.Served(subject), computed)
+    looked_up = [each for each in computed.inputs if _is_looked_up(subject.column(each.column))]
+    for each in looked_up:
+        _look_up(model, each, subject.column(each.column))
+    inputs = tuple(_raw(each, subject.column(each.column)) if each in looked_up else each for each in computed.inputs)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(folder / MODEL))
+    return Written(MODEL, "onnx", (replace(computed, inputs=inputs),))
+
+
+def _is_arrays(column: Column) -> bool:
+    return is_plain_number(column) or (column.kind == "image" and column.raw_dtype != "string")
+
+
+def _is_looked_up(column: Column) -> bool:
+    return column.kind == "category" and not {"buckets", "separator"} & set(column.state)
+
+
+def _raw(given: Input, column: Column) -> Input:
+    return replace(given, form="raw", shape=column.raw_shape, dtype=column.raw_dtype)
+
+
+def _converted(served: Any, signature: Signature) -> Any:
+    """The model that tf2onnx makes of a function, its tensors called as in the signature."""
+    import logging
+    import warnings
+
+    import tf2onnx
+    from keras.src.export.tf2onnx_lib import patch_tf2onnx
+
+    from bmcli.console import native_noise_hidden
+
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    function = served.function(signature)
+    try:
+        with native_noise_hidden(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            patch_tf2onnx()  # It knows no NumPy 2; Keras keeps what mends it to itself.
+            model, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=_OPSET)
+    except Exception as error:  # tf2onnx raises anything where it knows no way
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+        raise RunFailed(f"onnx cannot hold this network: {reason}", suggestion="Take saved_model.") from None
+    _rename(model, signature)
+    return model
+
+
+def _rename(model: Any, signature: Signature) -> None:
+    """Gives the tensors the names of the signature, where tf2onnx found others."""
+    wanted = [each.name for each in signature.outputs]
+    found = [output.name for output in model.graph.output]
+    unknown = set(found) - set(wanted)
+    if unknown:
+        raise RunFailed(f"onnx cannot hold this network: outputs {sorted(unknown)} have no name.")
+
+
+def _look_up(model: Any, given: Input, column: Column) -> None:
+    """Puts the vocabulary of a category before the tensor that takes its positions."""
+    from onnx import TensorProto, helper
+
+    graph, (name,) = model.graph, [each.name for each in model.graph.input if each.name == given.name]
+    positions = f"{name}__positions"
+    for node in graph.node:
+        for place, read in enumerate(node.input):
+            if read == name:
+                node.input[place] = positions
+    kind = TensorProto.STRING if column.raw_dtype == "string" else TensorProto.INT64
+    (old,) = [each for each in graph.input if each.name == name]
+    graph.input.remove(old)
+    graph.input.append(helper.make_tensor_value_info(name, kind, ["batch", *column.raw_shape]))
+    for node in reversed(list(_lookup_nodes(name, positions, column))):
+        graph.node.insert(0, node)
+    if not any(each.domain == "ai.onnx.ml" for each in model.opset_import):
+        model.opset_import.append(helper.make_opsetid("ai.onnx.ml", _ML_OPSET))
+
+
+def _lookup_nodes(name: str, positions: str, column: Column) -> Iterator[NodeProto]:
+    from onnx import TensorProto, helper
+
+    count, is_text = len(column.classes), column.raw_dtype == "string"
+    keys: Any = [*column.classes, ""] if is_text else [int(each) for each in column.classes]
+    yield helper.make_node(
+        "LabelEncoder", [name], [f"{name}__found"], domain="ai.onnx.ml", default_int64=count + 1,
+        values_int64s=list(range(len(keys))), **{"keys_strings" if is_text else "keys_int64s": keys},
+    )  # fmt: skip
+    yield helper.make_node("Cast", [f"{name}__found"], [f"{name}__cast"], to=TensorProto.INT32)
+    yield helper.make_node("Constant", [], [f"{name}__shape"], value_ints=[-1])
+    yield helper.make_node("Reshape", [f"{name}__cast", f"{name}__shape"], [positions])  # from (batch, 1), perhaps

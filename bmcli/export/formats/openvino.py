@@ -1,0 +1,58 @@
+"""OpenVINO: a graph and its weights for Intel's runtime.
+
+It holds no text, so the preprocessing of categories, texts and dates is left to its user.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from bmcli.errors import RunFailed
+from bmcli.export import Form, FormatOptions, Precision, Signature, Subject, Written, is_plain_number
+
+MODEL = "model.xml"
+
+
+class Options(FormatOptions):
+    """An OpenVINO model, of weights of 4 bytes or 2."""
+
+    EXTRA: ClassVar[tuple[str, ...]] = ("openvino",)
+
+    kind: Literal["openvino"] = "openvino"
+    quantize: Literal["float16"] | None = Field(
+        default=None, description="float16: weights of 2 bytes; computing stays in float32."
+    )
+
+    @property
+    def name(self) -> str:
+        return self.kind if self.quantize is None else f"{self.kind}-{self.quantize}"
+
+    @property
+    def precision(self) -> Precision:
+        return "float32" if self.quantize is None else "float16"
+
+
+def export(subject: Subject, options: Options, folder: Path) -> Written:
+    """Writes `model.xml` and `model.bin`."""
+    import openvino
+
+    from bmcli.export import graph
+
+    forms: dict[str, Form] = {}
+    for column in subject.spec.inputs:
+        inside = is_plain_number(column) or (column.kind == "image" and column.raw_dtype != "string")
+        forms[column.name] = "raw" if inside else "encoded"
+    signature = Signature(graph.SERVING, graph.inputs(subject.spec, forms), graph.outputs(subject, with_text=False))
+    with tempfile.TemporaryDirectory(prefix="bmcli-") as scratch:
+        graph.save(graph.Served(subject), [signature], Path(scratch))
+        try:
+            model = openvino.convert_model(scratch)
+        except Exception as error:  # it raises what its C++ says
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+            raise RunFailed(f"openvino cannot hold this network: {reason}", suggestion="Take saved_model.") from None
+        openvino.save_model(model, str(folder / MODEL), compress_to_fp16=options.quantize == "float16")
+    return Written(MODEL, "openvino", (signature,))

@@ -1,0 +1,189 @@
+"""A trained network as a TensorFlow function of raw cells, encoded ones, or some of each.
+
+Imports TensorFlow, and is imported once a format is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bmcli import inputs as input_kinds
+from bmcli.export import Form, Input, Output, Signature, Subject
+from bmcli.layers.picture_decoder import PictureDecoder
+from bmcli.objectives import middle
+from bmcli.specs import Column, DataSpec
+
+SERVING = "serving_default"
+
+
+def inputs(spec: DataSpec, forms: Mapping[str, Form], any_size: bool = False) -> tuple[Input, ...]:
+    """The tensors of a function, in the order of the columns.
+
+    Args:
+        forms: What is taken of each column.
+        any_size: Let raw pictures have any height and width.
+    """
+    names = input_kinds.tensor_names(spec.inputs)
+    return tuple(_input(names[column.name], column, forms[column.name], any_size) for column in spec.inputs)
+
+
+def _input(name: str, column: Column, form: Form, any_size: bool) -> Input:
+    if form == "encoded_image":
+        return Input(name, column.name, form, (), "string")
+    if form == "encoded":
+        return Input(name, column.name, form, column.shape, column.dtype)
+    shape = column.raw_shape
+    if any_size and column.kind == "image" and shape:
+        shape = (None, None, *shape[2:])
+    return Input(name, column.name, form, shape, column.raw_dtype)
+
+
+def outputs(subject: Subject, with_text: bool) -> tuple[Output, ...]:
+    """The tensors that a function gives, in the order of the targets.
+
+    Args:
+        with_text: Also the names of the classes, and which one is decided for.
+    """
+    names = input_kinds.tensor_names(subject.spec.targets)
+    found: list[Output] = []
+    for target in subject.spec.targets:
+        name, count = names[target.name], len(target.classes)
+        quantiles = subject.quantiles.get(target.name, ())
+        if quantiles:
+            found += [
+                Output(name, target.name, "number", (), "float32"),
+                Output(f"{name}_quantiles", target.name, "quantiles", (len(quantiles),), "float32"),
+            ]
+        elif not count:
+            found.append(Output(name, target.name, "number", (), "float32"))
+        else:
+            if with_text:
+                found.append(Output(name, target.name, "decision", (), "string"))
+                found.append(Output(f"{name}_classes", target.name, "classes", (count,), "string"))
+            found.append(Output(f"{name}_probabilities", target.name, "probabilities", (count,), "float32"))
+    taken = [output.name for output in found]
+    if len(set(taken)) == len(taken):
+        return tuple(found)
+    # A target may be called as an output of another.
+    return tuple(Output(f"{o.name}_{place}", o.target, o.role, o.shape, o.dtype) for place, o in enumerate(found))
+
+
+class Served(tf.Module):
+    """The preprocessing and the network of a subject, of which functions are made."""
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__()
+        self._subject = subject
+        columns = subject.spec.inputs
+        self.encoders = {
+            input_kinds.tensor_names(columns)[column.name]: input_kinds.kind_of(column).encoder(column)
+            for column in columns
+        }
+        # Kept in lists: what a function closes over has to be found from the module that is saved.
+        self.weights = [variable.value for variable in subject.network.model.variables]
+        self.resources = [each.table for each in self.encoders.values() if hasattr(each, "table")]
+
+    def function(self, signature: Signature) -> Any:
+        """A concrete function from tensors by name to tensors by name; without dropout and augmentation."""
+        subject = self._subject
+
+        def serve(tensors: Mapping[str, Any]) -> dict[str, Any]:
+            encoded = {each.column: self._encoded(each, tensors[each.name]) for each in signature.inputs}
+            given = subject.network.model(encoded, training=False)
+            predicted = subject.network.predict(given)
+            return {each.name: _output(subject, each, predicted[each.target]) for each in signature.outputs}
+
+        specs = {each.name: _spec(each) for each in signature.inputs}
+        # Without dropout and the like, whatever Keras last heard of training.
+        return tf.function(serve, input_signature=[specs], autograph=False)
+
+    def _encoded(self, given: Input, tensor: Any) -> Any:
+        column = self._subject.column(given.column)
+        if given.form == "encoded":
+            return tensor
+        if given.form == "encoded_image":
+            decoder = PictureDecoder(column.shape[:2], column.shape[2], column.state.get("fit", "stretch"))
+            return decoder(tensor)
+        return self.encoders[given.name](tensor)
+
+
+def _spec(given: Input) -> tf.TensorSpec:
+    return tf.TensorSpec((None, *given.shape), given.dtype, name=given.name)
+
+
+def _output(subject: Subject, output: Output, predicted: Any) -> Any:
+    """One output from what the network predicts of its target."""
+    target = subject.spec.target(output.target)
+    quantiles = subject.quantiles.get(output.target, ())
+    if output.role == "number":
+        number = predicted[:, middle(quantiles)] if quantiles else predicted
+        return tf.identity(tf.cast(number, "float32"))
+    if output.role in ("quantiles", "probabilities"):
+        return tf.identity(tf.cast(predicted, "float32"))
+    names = tf.constant(target.classes)
+    if output.role == "classes":
+        return tf.tile(names[tf.newaxis], [tf.shape(predicted)[0], 1])
+    return _decision(target, predicted, names)
+
+
+def _decision(target: Column, probabilities: Any, names: Any) -> Any:
+    """What a target's `point` decides for, by name, `(batch,)`."""
+    if target.kind == "labels":
+        every = tf.tile(names[tf.newaxis], [tf.shape(probabilities)[0], 1])
+        chosen = tf.ragged.boolean_mask(every, probabilities > 0.5)
+        return tf.strings.reduce_join(chosen, axis=1, separator=target.state["separator"])
+    if target.kind == "ordered":
+        above = 1 - tf.cumsum(tf.cast(probabilities[:, :-1], "float64"), axis=1)
+        return tf.gather(names, tf.reduce_sum(tf.cast(above > 0.5, "int32"), axis=1))
+    return tf.gather(names, tf.argmax(probabilities, axis=1))
+
+
+def save(served: Served, signatures: Iterable[Signature], folder: Path) -> None:
+    """Writes a SavedModel with these signatures, and nothing of Keras in it."""
+    functions = {each.name: served.function(each) for each in signatures}
+    module = tf.Module()
+    module.weights, module.resources = served.weights, served.resources
+    module.functions = list(functions.values())
+    concrete = {name: function.get_concrete_function() for name, function in functions.items()}
+    tf.saved_model.save(module, str(folder), signatures=concrete)
+
+
+def warm_up(subject: Subject, signature: Signature, folder: Path, sizes: Sequence[int] = (1, 8, 32)) -> None:
+    """Writes requests that TensorFlow Serving runs before it answers its first one.
+
+    Messages PredictionLog of tensorflow_serving/apis, spelled out by their field numbers, since only that
+    server's package has them as Python.
+    """
+    path = folder / "assets.extra" / "tf_serving_warmup_requests"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for size in sizes:
+            rows = np.resize(np.arange(len(subject.examples)), size)
+            writer.write(_request(subject, signature, rows))
+
+
+def _request(subject: Subject, signature: Signature, rows: np.ndarray) -> bytes:
+    spec = _field(1, subject.serving_name.encode()) + _field(3, signature.name.encode())
+    request = _field(1, spec)
+    for given in signature.inputs:
+        tensor = tf.make_tensor_proto(subject.examples.raw[given.column][rows], dtype=tf.as_dtype(given.dtype))
+        request += _field(2, _field(1, given.name.encode()) + _field(2, tensor.SerializeToString()))
+    return _field(6, _field(1, request))  # PredictionLog.predict_log.request
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A field of bytes or of a message, as protocol buffers write it."""
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _varint(number: int) -> bytes:
+    written = b""
+    while number >= 128:
+        written += bytes([number & 127 | 128])
+        number >>= 7
+    return written + bytes([number])

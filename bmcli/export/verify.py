@@ -1,0 +1,321 @@
+"""Whether an artefact says what its model says, asked in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bmcli.data import targets as target_kinds
+from bmcli.export import Precision, Rows, Signature, Written, rows
+from bmcli.export.rows import Hard
+from bmcli.export.worker import OWN_ENCODER, Worker, WorkerFailed, started
+from bmcli.objectives import middle
+from bmcli.recipe.export import VerifyOptions
+from bmcli.specs import Column, DataSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from bmcli.training.network import Network
+
+BATCH = 32
+_TIE = 1e-5  # probabilities that differ less are alike, and either class may be decided for
+_NEAR = 0.01  # numbers that differ less, in deviations, are decided alike
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far an artefact may be from its model; None is not judged."""
+
+    agreement: float
+    max_difference: float | None
+    metric_drop: float | None
+
+
+_USUAL: Mapping[Precision, Limits] = {
+    "float32": Limits(1.0, 1e-4, 0.001),
+    "float16": Limits(0.995, 0.02, 0.01),
+    "reduced": Limits(0.99, None, 0.01),
+}
+
+
+def limits(options: VerifyOptions, precision: Precision) -> Limits:
+    """The limits of a recipe, or those that are usual for a format."""
+    usual = _USUAL[precision]
+
+    def chosen(name: str) -> Any:
+        asked = getattr(options, name)
+        return getattr(usual, name) if asked == "auto" else None if asked == "none" else asked
+
+    return Limits(chosen("agreement"), chosen("max_difference"), chosen("metric_drop"))
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What is known of a model, to compare artefacts with.
+
+    Args:
+        rows: Of the split, and what the model says of them, by target.
+        hard: Awkward rows, each with what the model says of it.
+        split: Which one it is.
+        quantiles: Of each target whose quantiles are predicted, which they are.
+    """
+
+    spec: DataSpec
+    quantiles: Mapping[str, Sequence[float]]
+    split: str
+    rows: Rows
+    expected: Mapping[str, np.ndarray]
+    hard: Sequence[tuple[Hard, Mapping[str, np.ndarray]]]
+
+    @classmethod
+    def of(
+        cls, network: Network, spec: DataSpec, quantiles: Mapping[str, Sequence[float]], split: str, found: Rows
+    ) -> Judge:
+        expected = rows.predictions(network, found.encoded)
+        hard = [(each, rows.predictions(network, rows.encoded(each.raw, spec))) for each in rows.hard_rows(found, spec)]
+        return cls(spec, quantiles, split, found, expected, hard)
+
+    def deviation(self, target: Column) -> float:
+        """What differences of a target are told in: 1 for probabilities."""
+        return 1.0 if target.classes else float(self.expected[target.name].std()) or 1.0
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How an artefact compares with its model.
+
+    Args:
+        samples: Rows of the split that were compared.
+        hard: Awkward rows that were compared, by what is awkward.
+        agreement: Share of all these rows that are decided alike.
+        max_difference: Largest difference of a probability, or of a number in deviations of the predictions.
+        metrics: Of the model and of the artefact, by name, on the rows of the split.
+        failures: Why it is rejected, as sentences; none if it is not.
+    """
+
+    split: str
+    samples: int
+    hard: tuple[str, ...]
+    agreement: float | None
+    max_difference: float | None
+    metrics: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    limits: Limits | None = None
+    failures: tuple[str, ...] = ()
+
+    @property
+    def verified(self) -> bool:
+        return not self.failures
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **vars(self),
+            "hard": list(self.hard),
+            "metrics": {name: {"model": m, "artefact": a} for name, (m, a) in self.metrics.items()},
+            "limits": None if self.limits is None else vars(self.limits),
+            "failures": list(self.failures),
+            "verified": self.verified,
+        }
+
+
+def verify(
+    artefact: Path, written: Written, judge: Judge, limits: Limits, encoder_file: Path = OWN_ENCODER
+) -> Verification:
+    """Loads an artefact in another process, asks it about the rows, and compares."""
+    try:
+        with started(artefact, encoder_file) as worker:
+            compared = [_Compared(), *(_Compared() for _ in written.signatures)]
+            answers = _ask(worker, written, judge, compared)
+            alien = written.runtime != "keras" and worker.state()["alien"]
+    except WorkerFailed as error:
+        return Verification(
+            judge.split, 0, (), None, None, failures=(f"It cannot be loaded and run: {error}.",), limits=limits
+        )
+    return _judged(judge, written, answers, compared, limits, alien)
+
+
+class _Compared:
+    """Rows compared so far: how many were decided alike, and the largest difference."""
+
+    def __init__(self) -> None:
+        self.alike: list[np.ndarray] = []
+        self.difference = 0.0
+        self.not_finite = 0
+
+    def add(self, judge: Judge, expected: Mapping[str, np.ndarray], given: Mapping[tuple[str, str], Any]) -> None:
+        import numpy as np
+
+        alike = np.ones(len(next(iter(expected.values()))), bool)
+        for target in judge.spec.targets:
+            wanted, found = expected[target.name], predicted(given, target)
+            difference = np.abs(wanted - found).reshape(len(alike), -1) / judge.deviation(target)
+            self.not_finite += int((~np.isfinite(difference)).any(axis=1).sum())
+            self.difference = max(self.difference, float(np.nan_to_num(difference, nan=np.inf).max(initial=0)))
+            alike &= _alike(target, wanted, found, difference)
+            if (target.name, "decision") in given:
+                alike &= _named(target, found) == given[target.name, "decision"]
+        self.alike.append(alike)
+
+
+def predicted(given: Mapping[tuple[str, str], np.ndarray], target: Column) -> np.ndarray:
+    """What an artefact says of a target, in the form of a network's predictions."""
+    for role in ("probabilities", "quantiles", "number"):
+        if (target.name, role) in given:
+            return given[target.name, role]
+    raise KeyError(target.name)
+
+
+def _alike(target: Column, wanted: np.ndarray, found: np.ndarray, difference: np.ndarray) -> np.ndarray:
+    """Whether each row is decided alike, `(rows,)`; a tie may be decided either way."""
+    import numpy as np
+
+    if not target.classes:
+        return np.asarray((difference <= _NEAR).all(axis=1))
+    point = target_kinds.kind_of(target).point
+    same = point(wanted, target) == point(found, target)
+    same = same.all(axis=1) if same.ndim == 2 else same
+    return np.asarray(same | (difference <= _TIE).all(axis=1))
+
+
+def _named(target: Column, found: np.ndarray) -> np.ndarray:
+    """The decisions that follow from probabilities, as an artefact names them."""
+    import numpy as np
+
+    point = target_kinds.kind_of(target).point(found, target)
+    if point.ndim == 2:
+        sign = target.state["separator"]
+        names = [sign.join(n for n, there in zip(target.classes, row, strict=True) if there) for row in point.tolist()]
+    else:
+        names = [target.classes[place] for place in point.tolist()]
+    return np.array([name.encode() for name in names], object)
+
+
+def _ask(worker: Worker, written: Written, judge: Judge, compared: Sequence[_Compared]) -> dict[str, np.ndarray]:
+    """What the artefact says of the rows of the split, by target; all it says is compared.
+
+    Args:
+        compared: One for the awkward rows, then one for each signature.
+    """
+    import numpy as np
+
+    usual = written.signatures[0]
+    answers: dict[str, list[np.ndarray]] = {target.name: [] for target in judge.spec.targets}
+    for signature, against in zip(written.signatures, compared[1:], strict=True):
+        for cells, places in _batches(judge, signature, usual):
+            given = worker.predict(cells, signature.name)
+            against.add(judge, {name: values[places] for name, values in judge.expected.items()}, given)
+            if signature is usual:
+                for target in judge.spec.targets:
+                    answers[target.name].append(predicted(given, target))
+    for hard, expected in judge.hard:
+        if _takes(usual, hard):
+            compared[0].add(judge, expected, worker.predict(rows.opened(hard.raw, usual, judge.spec)))
+    return {name: np.concatenate(values) for name, values in answers.items()}
+
+
+def _takes(signature: Signature, hard: Hard) -> bool:
+    """Whether a signature takes an awkward row: not all take pictures of other sizes."""
+    return not hard.resized or not any(
+        given.form == "raw" and len(given.shape) > 1 and None not in given.shape for given in signature.inputs
+    )
+
+
+def _batches(judge: Judge, signature: Signature, usual: Signature) -> Iterator[tuple[dict[str, np.ndarray], Any]]:
+    """The rows as a signature takes them, and which they are.
+
+    The usual one takes raw cells, of which it may leave some to the encoder; others take what they say.
+    """
+    import numpy as np
+
+    of_files = any(rows.is_file(judge.spec.input(each.column)) and each.form == "encoded" for each in usual.inputs)
+    size = 1 if of_files else BATCH  # decoded pictures differ in size
+    for start in range(0, len(judge.rows), size):
+        places = np.arange(start, min(start + size, len(judge.rows)))
+        if signature is usual:
+            raw = {name: values[places] for name, values in judge.rows.raw.items()}
+            yield rows.opened(raw, signature, judge.spec), places
+        else:
+            yield {each.column: _cells(judge, each.column, each.form, places) for each in signature.inputs}, places
+
+
+def _cells(judge: Judge, column: str, form: str, places: Any) -> np.ndarray:
+    if form == "encoded":
+        return judge.rows.encoded[column][places]
+    raw = judge.rows.raw[column][places]
+    return _as_files(raw) if form == "encoded_image" else raw
+
+
+def _as_files(pictures: np.ndarray) -> np.ndarray:
+    """Arrays of pictures as files without loss."""
+    import numpy as np
+
+    from bmcli.layers import tf
+
+    files = np.empty(len(pictures), object)
+    files[:] = [tf.io.encode_png(each if each.ndim == 3 else each[..., None]).numpy() for each in pictures]
+    return files
+
+
+def _judged(
+    judge: Judge,
+    written: Written,
+    answers: Mapping[str, np.ndarray],
+    compared: Sequence[_Compared],
+    limits: Limits,
+    alien: bool,
+) -> Verification:
+    import numpy as np
+
+    alike = np.concatenate([part for each in compared for part in each.alike])
+    difference = max(each.difference for each in compared)
+    metrics = {
+        name: (model, artefact)
+        for target in judge.spec.targets
+        for name, model, artefact in _metric(target, judge, answers[target.name])
+    }
+    failures = ["It loaded bmcli, which others do not have."] if alien else []
+    not_finite = sum(each.not_finite for each in compared)
+    if not_finite:
+        failures.append(f"{not_finite} of its predictions are not finite.")
+    agreement = float(alike.mean())
+    if agreement < limits.agreement:
+        failures.append(f"It decides alike in {agreement:.2%} of {len(alike)} rows, expected {limits.agreement:.2%}.")
+    if limits.max_difference is not None and difference > limits.max_difference:
+        failures.append(f"The largest difference is {difference:.2g}, expected at most {limits.max_difference:.2g}.")
+    for name, (model, artefact) in metrics.items():
+        if limits.metric_drop is not None and model - artefact > limits.metric_drop:
+            failures.append(
+                f"{name} is {artefact:.4f}, {model - artefact:.4f} below the model's; expected at most "
+                f"{limits.metric_drop:g}."
+            )
+    return Verification(
+        judge.split,
+        len(judge.rows),
+        tuple(hard.what for hard, _ in judge.hard if _takes(written.signatures[0], hard)),
+        agreement,
+        difference if np.isfinite(difference) else None,
+        metrics,
+        limits,
+        tuple(failures),
+    )
+
+
+def _metric(target: Column, judge: Judge, found: np.ndarray) -> Iterator[tuple[str, float, float]]:
+    """Accuracy of classes, or R2 of numbers that vary, of the model and of the artefact."""
+    import numpy as np
+
+    kind = target_kinds.kind_of(target)
+    truth = kind.decode(judge.rows.truth[target.name], target)
+    prefix = f"{target.name}/" if len(judge.spec.targets) > 1 else ""
+    wanted = judge.expected[target.name]
+    if target.classes:
+        model, artefact = (float((kind.point(each, target) == truth).mean()) for each in (wanted, found))
+        yield f"{prefix}accuracy", model, artefact
+    elif len(truth) > 1 and np.ptp(truth) > 0 and np.isfinite(found).all():
+        if wanted.ndim == 2:
+            at = middle(judge.quantiles[target.name])
+            wanted, found = wanted[:, at], found[:, at]
+        model, artefact = (1 - np.square(truth - each).mean() / truth.var() for each in (wanted, found))
+        yield f"{prefix}r2", float(model), float(artefact)

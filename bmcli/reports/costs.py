@@ -1,0 +1,107 @@
+"""What artefacts cost to keep and to run, and the figure of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bmcli.console import clean
+from bmcli.reports import figures
+from bmcli.reports.figures import BLUE, GREY, ORANGE
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Seconds of a call, from raw rows to arrays."""
+
+    batch: int
+    median_s: float
+    p95_s: float
+    p99_s: float
+    calls: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one artefact costs.
+
+    Args:
+        bytes, gzip_bytes: Of the files that are needed to run it.
+        load_s: Seconds to load it, without those to import its runtime.
+        peak_bytes: Most memory of the process that ran it, the runtime included.
+        metric: Name and value on rows of the split that it was verified on; None if it has none.
+    """
+
+    name: str
+    bytes: int
+    gzip_bytes: int
+    load_s: float
+    latencies: tuple[Latency, ...]
+    peak_bytes: int
+    metric: tuple[str, float] | None
+
+    @property
+    def rows_per_second(self) -> float:
+        """With the largest batch."""
+        last = self.latencies[-1]
+        return last.batch / last.median_s
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **vars(self),
+            "latencies": [vars(latency) for latency in self.latencies],
+            "rows_per_second": self.rows_per_second,
+            "metric": None if self.metric is None else {"name": self.metric[0], "value": self.metric[1]},
+        }
+
+
+def figure(costs: Sequence[Cost]) -> Markup:
+    """Size, latency, throughput, memory and metric of each artefact side by side, as SVG."""
+    names = [clean(cost.name) for cost in costs]
+    first, last = costs[0].latencies[0].batch, costs[0].latencies[-1].batch
+    metric = next((cost.metric[0] for cost in costs if cost.metric), "metric")
+    panels: list[tuple[str, list[float]]] = [
+        ("size, KiB", [cost.bytes / 2**10 for cost in costs]),
+        (f"latency of {first}, ms (to p95)", [1e3 * cost.latencies[0].median_s for cost in costs]),
+        (f"rows a second by {last}", [cost.rows_per_second for cost in costs]),
+        ("peak memory, MiB", [cost.peak_bytes / 2**20 for cost in costs]),
+        (metric, [cost.metric[1] if cost.metric else float("nan") for cost in costs]),
+    ]
+
+    def draw(figure: Figure) -> None:
+        for place, (axes, (title, values)) in enumerate(zip(figure.subplots(1, len(panels)), panels, strict=True)):
+            ends = [1e3 * cost.latencies[0].p95_s for cost in costs] if place == 1 else None
+            _bars(axes, title, values, ends)
+            axes.set_yticks(range(len(names)), names if place == 0 else [""] * len(names))
+
+    told = f"size, latency, throughput, memory and metric of {', '.join(names)}"
+    return figures.svg("costs", told, (11.0, 0.9 + 0.32 * len(costs)), draw)
+
+
+def document(costs: Sequence[Cost]) -> str:
+    """The figure as a file of its own, which a browser shows."""
+    head = '<svg xmlns="http://www.w3.org/2000/svg" style="background: white; font-family: sans-serif; '
+    return str(figure(costs)).replace("<svg ", head + 'color: black" ', 1).replace("; min-width", " min-width")
+
+
+def _bars(axes: Axes, title: str, values: Sequence[float], ends: Sequence[float] | None) -> None:
+    """A bar for each artefact with its number, the first one on top; a line to `ends`."""
+    axes.barh(range(len(values)), values, color=BLUE, height=0.62)
+    for place, value in enumerate(values):
+        if value == value:
+            axes.annotate(f"{value:,.3g}" if value < 1000 else f"{value:,.0f}", (value, place), (3, 0),
+                          textcoords="offset points", va="center", fontsize=7)  # fmt: skip
+    if ends is not None:
+        axes.hlines(range(len(values)), values, ends, color=ORANGE, linewidth=1.2)
+    axes.set_title(title)
+    axes.margins(x=0.3)
+    axes.set_ylim(len(values) - 0.5, -0.5)
+    axes.grid(True, axis="x", color=GREY, alpha=0.25, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(left=False)
