@@ -85,7 +85,7 @@ def preprocessing(spec: DataSpec, recipe: Recipe) -> dict[str, Any]:
     values = json.loads(json.dumps(spec.to_json()))
     for column in values["inputs"]:
         if column["kind"] == "date" and column["raw_dtype"] == "string":
-            column["patterns"] = [_pattern(form) for form in column["state"]["formats"]]
+            column["state"]["patterns"] = [_pattern(form) for form in column["state"]["formats"]]
     source = recipe.data.source.model_dump(exclude_unset=True)
     return {**values, "source": {key: value for key, value in source.items() if key not in ("path", "table")}}
 

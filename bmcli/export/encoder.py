@@ -118,7 +118,7 @@ def _seconds(cell: Any, column: Mapping[str, Any]) -> int | None:
         value /= {"seconds": 1, "milliseconds": 1000}[column["state"]["formats"][0]]
         return int(np.floor(value)) if np.isfinite(value) and abs(value) < LAST_S else None
     text = _word(cell).strip(ASCII_SPACE)
-    for form, regex, fields in column["patterns"]:
+    for form, regex, fields in column["state"]["patterns"]:
         match = re.fullmatch(regex, text)
         read = None if match is None else _moment(form, dict(zip(fields, match.groups(), strict=True)))
         if read is not None:

@@ -101,7 +101,7 @@ def _lite_runtime() -> Any:
 
     import tensorflow as tf
 
-    warnings.filterwarnings("ignore", message=".*tf.lite.Interpreter is deprecated.*")
+    warnings.filterwarnings("ignore", message=r"\s*Warning: tf.lite.Interpreter is deprecated")
     return tf.lite.Interpreter
 
 

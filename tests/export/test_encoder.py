@@ -1,0 +1,76 @@
+"""The reference encoder says what preparing data says, and needs NumPy alone."""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bmcli import inputs
+from bmcli.cells import are_blobs
+from bmcli.export import Input, Signature, card, encoder, rows
+from bmcli.recipe.load import load
+from bmcli.specs import DataSpec
+from tests.conftest import WriteRecipe
+from tests.inputs.test_laws import CASES, Case
+
+HELD = {name: case for name, case in CASES.items() if "hashed" not in name}
+
+
+def described(case: Case, recipe: object) -> tuple[DataSpec, dict[str, object]]:
+    spec = DataSpec((case.fit(),), (), {}, "", "")
+    return spec, json.loads(json.dumps(card.preprocessing(spec, recipe)))["inputs"][0]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_it_encodes_as_preparing_does(name: str, write_recipe: WriteRecipe) -> None:
+    case, recipe = HELD[name], load(str(write_recipe())).recipe
+    spec, column = described(case, recipe)
+    fitted = spec.inputs[0]
+    for raw in (case.rows, case.more):
+        cells = inputs.served(raw, fitted)
+        if are_blobs(raw):
+            taken = Signature("", (Input("x", "x", "encoded", (), "uint8"),), ())
+            cells = rows.opened({"x": cells}, taken, spec)["x"]
+        found, expected = encoder.encode(column, cells), inputs.kind_of(fitted).encode(raw, fitted)
+        assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+        # Rounding of a resized pixel may fall to either side.
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1 if fitted.kind == "image" else 1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "hashed" in name])
+def test_it_says_what_it_cannot_do(name: str, write_recipe: WriteRecipe) -> None:
+    _, column = described(CASES[name], load(str(write_recipe())).recipe)
+    with pytest.raises(ValueError, match="use the SavedModel"):
+        encoder.encode(column, ["a"])
+
+
+def test_it_takes_the_cells_of_a_list() -> None:
+    spec = DataSpec((CASES["number of text"].fit(),), (), {}, "", "")
+    column = json.loads(json.dumps(spec.to_json()))["inputs"][0]
+    first, second = encoder.encode(column, [5.0, None])[:, 0]
+    assert first != second
+    assert np.isfinite(second)
+
+
+def test_a_picture_of_another_size_is_fitted() -> None:
+    spec = DataSpec((CASES["image, resized"].fit(),), (), {}, "", "")
+    column = json.loads(json.dumps(spec.to_json()))["inputs"][0]
+    assert encoder.encode(column, [np.zeros((9, 9, 3), "uint8"), np.zeros((4, 20, 3), "uint8")]).shape == (2, 5, 7, 1)
+
+
+@pytest.mark.parametrize("module", ["encoder", "runner"])
+def test_what_others_run_imports_nothing_of_ours_at_the_top(module: str) -> None:
+    tree = ast.parse((Path(card.__file__).parent / f"{module}.py").read_text(encoding="utf-8"))
+    names = {
+        name.split(".")[0]
+        for node in tree.body
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
+    }
+    assert "numpy" in names
+    assert names - set(sys.stdlib_module_names) == {"numpy"}

@@ -1,0 +1,125 @@
+"""What is not what was trained is rejected, and nothing of it lies where artefacts lie."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bmcli.commands import export as command
+from bmcli.errors import ArtefactRejected
+from bmcli.export import Subject, Written, artefacts, card
+from bmcli.export.formats import litert
+from bmcli.export.verify import Limits, limits
+from bmcli.recipe.export import VerifyOptions
+from bmcli.runs import Run
+from tests.commands.conftest import Bmcli, bmcli
+
+__all__ = ["bmcli"]  # the fixture
+
+
+def rejected(bmcli: Bmcli, run: Run) -> Mapping[str, Any]:
+    """The only artefact of a call that must reject it."""
+    before = set(run.exports.iterdir()) if run.exports.exists() else set()
+    done = bmcli("export", run.folder, "--formats", "litert", "--json")
+    assert done.code == 4, done.err
+    assert set(run.exports.iterdir()) - before <= {run.exports / "rejected"}
+    (artefact,) = done.json()["artefacts"]
+    assert not artefact["verified"]
+    assert Path(artefact["path"]).parent == run.exports / "rejected"
+    assert artefact["failures"][0] in done.err
+    described = json.loads((Path(artefact["path"]) / card.CARD).read_text())
+    assert described["verification"]["verified"] is False
+    return artefact  # type: ignore[no-any-return]
+
+
+def test_a_damaged_file_is_rejected(bmcli: Bmcli, table_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = litert.export
+
+    def damaging(subject: Subject, options: Any, folder: Path) -> Written:
+        written = honest(subject, options, folder)
+        content = (folder / written.model).read_bytes()
+        (folder / written.model).write_bytes(content[: len(content) // 2])
+        return written
+
+    monkeypatch.setattr(litert, "export", damaging)
+    assert "cannot be loaded" in rejected(bmcli, table_run)["failures"][0]
+
+
+def test_a_broken_constant_of_preprocessing_is_rejected(
+    bmcli: Bmcli, table_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = card.preprocessing
+
+    def breaking(*arguments: Any) -> dict[str, Any]:
+        values = honest(*arguments)
+        colour = next(column for column in values["inputs"] if column["name"] == "colour")
+        colour["classes"] = colour["classes"][::-1]
+        return values
+
+    monkeypatch.setattr(card, "preprocessing", breaking)
+    found = rejected(bmcli, table_run)
+    assert found["max_difference"] > 1e-4
+
+
+def test_a_file_that_was_changed_is_not_opened(bmcli: Bmcli, table_run: Run, tmp_path: Path) -> None:
+    folders = [
+        Path(bmcli("export", table_run.folder, "--formats", "keras", "--json").json()["artefacts"][0]["path"])
+        for _ in range(2)
+    ]
+    assert folders[0] != folders[1], "exporting again overwrites nothing"
+    assert list(table_run.exports.glob(".*")) == []
+    folder = folders[1]
+    file = folder / "preprocessing.json"
+    file.write_text(file.read_text().replace("red", "rad"))
+    with pytest.raises(ArtefactRejected, match="not what was written, by its SHA-256"):
+        artefacts.opened(folder)
+    (tmp_path / "new.csv").write_text("weight,colour,fragile,sent,note\n1,red,yes,2024-01-11,hello\n")
+    assert bmcli("predict", folder, "new.csv").code == 4
+    assert bmcli("benchmark", folder).code == 4
+    file.unlink()
+    with pytest.raises(ArtefactRejected, match="missing"):
+        artefacts.opened(folder)
+
+
+def test_a_recipe_sets_the_limits() -> None:
+    asked = VerifyOptions(agreement=0.9, max_difference="none", metric_drop=0.2)
+    assert limits(asked, "float32") == Limits(0.9, None, 0.2)
+    assert limits(VerifyOptions(), "float32") == Limits(1.0, 1e-4, 0.001)
+    assert limits(VerifyOptions(), "reduced").max_difference is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--formats", "lite"], "no kind 'lite'. Did you mean 'litert'?"),
+        (["--formats", "litert:int7"], "quantize"),
+        (["--formats", "litert,litert"], "the artefact 'litert' is there twice"),
+        (["train.epochs=3"], "cannot change after training"),
+        (["export.verify.samples=0"], "samples"),
+    ],
+)
+def test_faults_come_before_anything_is_written(
+    bmcli: Bmcli, table_run: Run, arguments: list[str], message: str
+) -> None:
+    before = sorted(table_run.exports.iterdir()) if table_run.exports.exists() else []
+    done = bmcli("export", table_run.folder, *arguments)
+    assert done.code == 2
+    assert message in done.err
+    assert (sorted(table_run.exports.iterdir()) if table_run.exports.exists() else []) == before
+
+
+def test_a_format_that_is_not_installed_says_what_to_install(
+    bmcli: Bmcli, table_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(litert.Options, "EXTRA", ("no_such_module",))
+    done = bmcli("export", table_run.folder, "--formats", "litert")
+    assert done.code == 2
+    assert "pip install 'bmcli[litert]'" in done.err
+
+
+def test_the_formats_of_the_command_line() -> None:
+    assert command._formats("saved_model, litert:int8") == "[saved_model, {kind: litert, quantize: int8}]"
