@@ -192,13 +192,17 @@ def _lineage(run: Run, recipe: Recipe, spec: DataSpec) -> dict[str, Any]:
         "rows": dict(spec.counts),
         "seed": recipe.seed,
         "trained_with": recorded.get("versions", {}),
-        "teacher": _teacher(run),
+        "teachers": _teachers(recipe),
     }
 
 
-def _teacher(run: Run) -> Any:
-    """What the run was distilled from, if it was."""
-    return run.status().get("teacher")
+def _teachers(recipe: Recipe) -> list[dict[str, str]]:
+    """What the run learned from beside the labels, if it was distilled: runs or files, with their digests."""
+    taught = getattr(recipe, "taught", None)
+    return [
+        {"model": "/".join(Path(each.run or each.model).parts[-2:]), "sha256": each.digest}
+        for each in (taught.teachers if taught else ())
+    ]
 
 
 def _versions() -> Iterator[tuple[str, str]]:
@@ -295,9 +299,17 @@ def _evaluated(evaluation: Mapping[str, Any]) -> list[str]:
     return _table("Metrics of the model", ("metric", "value", "interval", "rows"), rows) if rows else []
 
 
-def _interval(interval: Any) -> str:
-    ends = list(interval.values()) if isinstance(interval, Mapping) else interval
-    return "-" if not ends else " to ".join(f"{end:.4f}" for end in ends if isinstance(end, (int, float)))
+def _weights(weights: Mapping[str, Any]) -> list[str]:
+    rows = [
+        (f"of the {whose}", f"{each['parameters']:,}", f"{1 - each['nonzero_share']:.1%}", _size(each["bytes"]),
+         _size(each["gzip_bytes"]))
+        for whose, each in weights.items()
+    ]  # fmt: skip
+    return _table("Weights", ("", "parameters", "zero", "bytes", "gzip"), rows)
+
+
+def _interval(interval: Mapping[str, Any] | None) -> str:
+    return "-" if not interval else f"{interval['low']:.4f} to {interval['high']:.4f}"
 
 
 def _outside(card: Mapping[str, Any]) -> list[str]:
@@ -353,6 +365,8 @@ def _cell(text: Any) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {each}" for key, each in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(_shown, value)) or "-"
     return "-" if value is None else str(value)
 
 

@@ -84,9 +84,12 @@ class Served(tf.Module):
             input_kinds.tensor_names(columns)[column.name]: input_kinds.kind_of(column).encoder(column)
             for column in columns
         }
-        # Kept in lists: what a function closes over has to be found from the module that is saved.
         self.weights = [variable.value for variable in subject.network.model.variables]
-        self.resources = [each.table for each in self.encoders.values() if hasattr(each, "table")]
+
+    def tables(self, signatures: Iterable[Signature]) -> list[Any]:
+        """The vocabularies that some functions look up in; a format may hold none that are not used."""
+        used = {each.name for signature in signatures for each in signature.inputs if each.form == "raw"}
+        return [each.table for name, each in self.encoders.items() if name in used and hasattr(each, "table")]
 
     def function(self, signature: Signature) -> Any:
         """A concrete function from tensors by name to tensors by name; without dropout and augmentation."""
@@ -94,12 +97,12 @@ class Served(tf.Module):
 
         def serve(tensors: Mapping[str, Any]) -> dict[str, Any]:
             encoded = {each.column: self._encoded(each, tensors[each.name]) for each in signature.inputs}
+            # Without dropout and the like, whatever Keras last heard of training.
             given = subject.network.model(encoded, training=False)
             predicted = subject.network.predict(given)
             return {each.name: _output(subject, each, predicted[each.target]) for each in signature.outputs}
 
         specs = {each.name: _spec(each) for each in signature.inputs}
-        # Without dropout and the like, whatever Keras last heard of training.
         return tf.function(serve, input_signature=[specs], autograph=False)
 
     def _encoded(self, given: Input, tensor: Any) -> Any:
@@ -143,11 +146,12 @@ def _decision(target: Column, probabilities: Any, names: Any) -> Any:
     return tf.gather(names, tf.argmax(probabilities, axis=1))
 
 
-def save(served: Served, signatures: Iterable[Signature], folder: Path) -> None:
+def save(served: Served, signatures: Sequence[Signature], folder: Path) -> None:
     """Writes a SavedModel with these signatures, and nothing of Keras in it."""
     functions = {each.name: served.function(each) for each in signatures}
+    # What the functions close over has to be found from the module that is saved.
     module = tf.Module()
-    module.weights, module.resources = served.weights, served.resources
+    module.weights, module.tables = served.weights, served.tables(signatures)
     module.functions = list(functions.values())
     concrete = {name: function.get_concrete_function() for name, function in functions.items()}
     tf.saved_model.save(module, str(folder), signatures=concrete)

@@ -34,7 +34,8 @@ class StepPooling(keras.layers.Layer):
             return ops.mean(inputs, axis=1) if self.mode == "mean" else ops.max(inputs, axis=1)
         valid = ops.expand_dims(ops.cast(mask, "bool"), -1)
         if self.mode == "max":
-            lowest = ops.where(valid, inputs, ops.full_like(inputs, float("-inf")))
+            # A constant: converters to other formats multiply by the mask, and 0 times a tensor's infinity is NaN.
+            lowest = ops.where(valid, inputs, float("-inf"))
             return ops.where(ops.any(valid, axis=1), ops.max(lowest, axis=1), ops.zeros_like(inputs[:, 0]))
         if self.mode == "last":
             steps = ops.reshape(ops.arange(1, inputs.shape[1] + 1), (1, -1, 1))

@@ -141,7 +141,7 @@ def _with_padding(tensor: Any, mask: Any, value: float) -> Any:
         return tensor
     from keras import ops
 
-    return ops.where(ops.expand_dims(mask, -1), tensor, ops.full_like(tensor, value))
+    return ops.where(ops.expand_dims(mask, -1), tensor, value)
 
 
 def _any_in_window(mask: Any, size: int, strides: int, padding: str) -> Any:
