@@ -1,0 +1,84 @@
+"""A trained teacher and students that learn from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bmcli import disk, runs
+from bmcli.recipe import students
+from bmcli.recipe.distill import DistillOptions, TaughtBy
+from bmcli.recipe.load import Loaded, load
+from bmcli.runs import Run
+from bmcli.training import network as networks
+from bmcli.training import session as sessions
+from bmcli.training.loop import Trainer
+
+from .conftest import Silent, table
+
+RECIPE = """\
+bmcli: 1
+name: taught
+seed: 3
+data:
+  source: {kind: npz, path: FILE}
+  inputs: {image: {kind: image}, age: {kind: number}}
+  targets: {label: {kind: category}}
+model: {kind: cnn, filters: [3], dense: [5]}
+train:
+  epochs: 3
+  batch_size: 8
+  tensorboard: false
+  select: {metric: last}
+  optimizer: {kind: sgd, learning_rate: 0.05, momentum: 0.9}
+runtime: {jit: false}
+"""
+ROWS, VALIDATION = 21, 9
+LARGE = ("name=teacher", "model.filters=[6]", "model.dense=[7]")
+Losses = Sequence[dict[str, Any]]
+
+
+def recipe_file(folder: Path) -> Path:
+    """The recipe beside its data."""
+    data, path = folder / "data.npz", folder / "recipe.yaml"
+    splits = {"train": ROWS, "validation": VALIDATION, "test": 12}
+    np.savez(data, **{f"{name}_{split}": a for split, count in splits.items() for name, a in table(count).items()})
+    path.write_text(RECIPE.replace("FILE", str(data)))
+    return path
+
+
+def trained(path: Path, root: Path, cache: Path, *overrides: str) -> TaughtBy:
+    """A teacher that is an ordinary run."""
+    session = sessions.begin(load(str(path), [*LARGE, *overrides]), cache)
+    run = runs.create(root, session.loaded.recipe.name)
+    trainer = session.trainer(run)
+    session.describe(trainer, run)
+    trainer.train(Silent())
+    networks.save(trainer.network, session.prepared.spec, run.model)
+    return TaughtBy(model=str(run.model), run=str(run.folder), digest=disk.sha256(run.model))
+
+
+def pupil(path: Path, teachers: Sequence[TaughtBy], losses: Losses, *overrides: str, **more: Any) -> Loaded:
+    """The recipe of a student.
+
+    Args:
+        more: Further options of `distill`.
+    """
+    options = DistillOptions.model_validate({"losses": tuple(losses), **more})
+    return students.taught(load(str(path), overrides), options, teachers, {})
+
+
+Make = Callable[..., Trainer]
+
+
+def make_with(root: Path, cache: Path) -> Callable[..., Trainer]:
+    """Builds the trainer of a recipe, in a run of its own or one that goes on."""
+
+    def make(loaded: Loaded, run: Run | None = None) -> Trainer:
+        session = sessions.begin(loaded, cache)
+        return session.trainer(run or runs.create(root, loaded.recipe.name))
+
+    return make
