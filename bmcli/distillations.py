@@ -14,6 +14,8 @@ from typing import Any, Literal
 from bmcli import disk, runs
 from bmcli.disk import shown_path
 from bmcli.errors import BmcliError
+from bmcli.recipe import students
+from bmcli.recipe.distill import TaughtBy, TeacherOptions
 from bmcli.recipe.load import Loaded
 from bmcli.recipe.render import render_base
 from bmcli.runs import Run
@@ -89,6 +91,34 @@ class Distillation:
         """
         with runs.hold(self.folder, "Wait for it to end, or distill again."):
             yield
+
+
+def taught_by(teacher: TeacherOptions, run: Run | None) -> TaughtBy:
+    """A teacher that is trained.
+
+    Args:
+        run: Its run; None if it is a file.
+
+    Raises:
+        BmcliError: Its file cannot be read.
+    """
+    file = run.model if run else Path(teacher.file or "").absolute()
+    try:
+        digest = disk.sha256(file)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise BmcliError(f"teacher {shown_path(file)}: {reason}.", path="distill.teacher") from None
+    return TaughtBy(model=str(file), run=str(run.folder) if run else None, digest=digest, weight=teacher.weight)
+
+
+def learner(loaded: Loaded) -> Loaded:
+    """What a search trains of a recipe: itself, or its student if it distills and its teachers are trained."""
+    options = loaded.recipe.distill
+    if options is None:
+        return loaded
+    assert options.teacher is not None, "teachers are trained before the search"
+    teachers = [taught_by(each, Run(Path(each.run)) if each.run else None) for each in options.teacher]
+    return students.taught(students.student(loaded), options, teachers, {})
 
 
 def create(root: Path, loaded: Loaded) -> Distillation:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import multiprocessing
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +16,9 @@ from bmcli import disk, distillations, parts, runs, training
 from bmcli.commands import train as training_command
 from bmcli.commands.evaluate import elsewhere
 from bmcli.commands.train import Setting, Told, train_loaded
+from bmcli.console import Console
 from bmcli.distillations import Distillation, Distilled, Gain, Learner
-from bmcli.errors import BmcliError, Fault, GateMissed, Interrupted
+from bmcli.errors import BmcliError, Fault, GateMissed, Interrupted, RunFailed
 from bmcli.recipe import students
 from bmcli.recipe.distill import DistillOptions, TaughtBy, TeacherOptions
 from bmcli.recipe.fields import dump
@@ -209,20 +212,9 @@ def _teachers(options: DistillOptions, loaded: Loaded, learner: Loaded, jobs: _J
     found = []
     for place, each in enumerate(options.teacher or (None,)):
         run = _run_of(each, f"teacher-{place + 1}", loaded, jobs)
-        file = run.model if run else Path(each.file if each and each.file else "").absolute()
         _warn_of_leaks(run, learner.recipe, jobs.setting.told)
-        name = str(run.folder) if run else None
-        found.append(
-            TaughtBy(model=str(file), run=name, digest=_digest(file), weight=each.weight if each else 1.0)
-        )  # fmt: skip
+        found.append(distillations.taught_by(each or TeacherOptions(recipe=loaded.recipe.name), run))
     return found
-
-
-def _digest(file: Path) -> str:
-    try:
-        return disk.sha256(file)
-    except OSError as error:
-        raise BmcliError(f"teacher {disk.shown_path(file)}: {(error.strerror or str(error)).lower()}.") from None
 
 
 def _run_of(teacher: TeacherOptions | None, job: str, loaded: Loaded, jobs: _Jobs) -> Run | None:
@@ -398,6 +390,41 @@ def _pass_gate(
         )
 
 
+def with_trained_teachers(loaded: Loaded, setting: Setting) -> Loaded:
+    """The same recipe with its teachers as runs, for a search; those without a run are trained first.
+
+    They are trained in a process of their own, so that this one is free to start TensorFlow otherwise.
+    """
+    options = students.options_of(loaded)
+    _find_all(options, setting.root)
+    students.check(loaded)
+    kept = distillations.create(setting.root, loaded)
+    # Not a fork: TensorFlow may be running here already, and would never answer there.
+    spawned = multiprocessing.get_context("spawn")
+    child = spawned.Process(target=_train_teachers, args=(kept.folder, setting.root, setting.cache))
+    child.start()
+    child.join()
+    if child.exitcode:
+        raise RunFailed("the teacher of the search could not be trained.", suggestion="What it said is above.")
+    found = _teachers(options, loaded, students.student(loaded), _Jobs(kept, setting))
+    return students.with_teachers(loaded, found)
+
+
+def _train_teachers(folder: Path, root: Path, cache: Path) -> None:
+    """Trains the teachers of a distillation, in a process of its own."""
+    console = Console()
+    setting = Setting(root, cache, console.watcher, console.say)
+    try:
+        kept = Distillation(folder)
+        loaded = load(str(kept.base))
+        options, learner = students.options_of(loaded), students.student(loaded)
+        _announce(options, loaded, learner, setting)
+        _teachers(options, loaded, learner, _Jobs(kept, setting))
+    except BmcliError as error:
+        console.faults(error)
+        sys.exit(error.exit_code)
+
+
 # Students and baselines.
 
 
@@ -424,8 +451,7 @@ def _trained(
         for generation in range(1, options.generations + 1):
             job = f"student-{generation}-seed-{seed}"
             chain.append(jobs.done(job, _student(learner, options, by, values)))
-            file = chain[-1].model
-            by = [TaughtBy(model=str(file), run=str(chain[-1].folder), digest=_digest(file))]
+            by = [distillations.taught_by(TeacherOptions(run=str(chain[-1].folder)), chain[-1])]
         chains.append(chain)
     return _Runs(tuple(zip(*chains, strict=True)), tuple(baselines), seeds)
 

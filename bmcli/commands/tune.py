@@ -11,9 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bmcli import disk, runs
+from bmcli import disk, distillations, runs
+from bmcli.commands import distill as distilling
+from bmcli.commands import train
 from bmcli.commands.evaluate import Measured, evaluate
 from bmcli.commands.judging import check_evaluation
+from bmcli.console import Console, Watcher
 from bmcli.errors import BmcliError, Interrupted
 from bmcli.recipe.load import Loaded
 from bmcli.recipe.render import render
@@ -27,12 +30,13 @@ from bmcli.tuning.pool import Pool
 from bmcli.tuning.study import Study
 
 if TYPE_CHECKING:
-    from bmcli.tuning.search import Search, Watcher, Winner
+    from bmcli.tuning.search import Search, Winner
+    from bmcli.tuning.search import Watcher as SearchWatcher
 
 # What may be another when a search goes on: how much is searched, not what.
 CHANGEABLE = ("tune.trials", "tune.workers", "tune.stop", "tune.confirm")
 
-Watch = Callable[[Searched, int | None, float | None], contextlib.AbstractContextManager["Watcher"]]
+Watch = Callable[[Searched, int | None, float | None], contextlib.AbstractContextManager["SearchWatcher"]]
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,8 @@ def tune(target: str, overrides: Sequence[str], setting: Setting) -> Tuned:
     loaded = load_search(target, overrides)
     try:
         _require_search(loaded)
+        if loaded.recipe.distill is not None:
+            loaded = distilling.with_trained_teachers(loaded, _training(setting))
         objectives, spec = _looked_into(loaded, setting)
         study = studies.create(setting.root, loaded, objectives, spec.fingerprint)
         return _tune(study, loaded, objectives, setting)
@@ -127,13 +133,24 @@ def _looked_into(loaded: Loaded, setting: Setting) -> tuple[tuple[Objective, ...
     The chief trains nothing, so that it leaves all GPUs to the workers.
     """
     with _without_gpus():
-        recipe = loaded.recipe.without_search().on_one_device()
+        learner = distillations.learner(loaded)
+        recipe = learner.recipe.without_search().on_one_device()
         session = sessions.begin(
-            replace(loaded, recipe=recipe), setting.cache, lambda spec: check_evaluation(recipe, spec)
+            replace(learner, recipe=recipe), setting.cache, lambda spec: check_evaluation(recipe, spec)
         )
         directions = session.trainer(None).directions
     objectives = tuple(_objective(name, directions) for name in loaded.recipe.search_objectives())
     return objectives, session.prepared.spec
+
+
+def _training(setting: Setting) -> train.Setting:
+    """The same for a training before the search."""
+
+    def told(text: str, level: int = 0) -> None:
+        if level == 0:
+            setting.told(text)
+
+    return train.Setting(setting.root, setting.cache, lambda title: Watcher(Console()), told)
 
 
 def _objective(name: str, directions: Mapping[str, Literal["min", "max"] | None]) -> Objective:

@@ -9,6 +9,7 @@ from typing import Any
 from bmcli import training
 from bmcli.data import files
 from bmcli.errors import BmcliError
+from bmcli.recipe import students
 from bmcli.recipe.load import Loaded
 from bmcli.recipe.space import load_search
 
@@ -24,6 +25,7 @@ def validate(target: str, overrides: Sequence[str], cache: Path | None) -> dict[
     """
     loaded = load_search(target, overrides)
     try:
+        students.check(loaded)
         require_files(loaded)
         return {"valid": True, **(_build(loaded, cache) if cache else {})}
     except BmcliError as error:

@@ -91,6 +91,14 @@ def taught(learner: Loaded, options: DistillOptions, teachers: Sequence[TaughtBy
     return _with_values(learner.written, {"taught": _plain(learns), **more})
 
 
+def with_teachers(loaded: Loaded, teachers: Sequence[TaughtBy]) -> Loaded:
+    """The same recipe with teachers that are trained, as runs or files, in the place of those it names."""
+    told = [
+        {**({"run": each.run} if each.run else {"file": each.model}), "weight": each.weight} for each in teachers
+    ]  # fmt: skip
+    return _with_values(loaded.written, {"distill.teacher": told})
+
+
 def baseline(learner: Loaded, options: DistillOptions, more: Mapping[str, Any]) -> Loaded:
     """The recipe of the same student without teachers: on the same rows, in the same batches."""
     values: dict[str, Any] = {"name": f"{learner.recipe.name}-baseline", **more}

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from bmcli import disk
+from bmcli import disk, distillations
 from bmcli.console import Console, Watcher
 from bmcli.errors import BmcliError, Interrupted, RunFailed
 from bmcli.recipe.load import Loaded, load
@@ -122,7 +122,7 @@ def _loaded(study: Study, task: Task, run: Run) -> Loaded:
             _take_up(study.run(task.continues), run)
     if run.lock.exists():
         return load(str(run.lock))
-    return study.candidate({**SETTINGS, **task.values})
+    return distillations.learner(study.candidate({**SETTINGS, **task.values}))
 
 
 def _take_up(before: Run, run: Run) -> None:

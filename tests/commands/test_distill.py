@@ -1,0 +1,217 @@
+"""`bmcli distill` as a user calls it: a table, a gate, a report; stopped, gone on with, searched, refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bmcli.training import loop
+from tests.commands.conftest import Bmcli, bmcli
+
+__all__ = ["bmcli"]  # the fixture
+
+RECIPE = """\
+bmcli: 1
+name: flowers
+seed: 3
+data: {source: {kind: builtin, name: iris}, split: {train: 0.6, validation: 0.2, test: 0.2}}
+model: {kind: mlp, hidden: [16]}
+train: {epochs: 20, batch_size: 16, tensorboard: false, optimizer: {kind: adam, learning_rate: 1e-2}}
+runtime: {jit: false}
+distill:
+  student: {model: {hidden: [3]}}
+  losses: [{kind: hard, weight: 0.1}, {kind: soft, weight: 0.9, temperature: 2}]
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    (tmp_path / "flowers.yaml").write_text(RECIPE)
+    return tmp_path / "flowers.yaml"
+
+
+def runs_of(tmp_path: Path, name: str) -> list[Path]:
+    return sorted(lock.parent for lock in (tmp_path / "runs" / name).glob("2*/recipe.lock.yaml"))
+
+
+def folder_of(tmp_path: Path) -> Path:
+    return (tmp_path / "runs" / "flowers-distill" / "latest").resolve()
+
+
+def test_teacher_baseline_and_student_are_told_side_by_side(bmcli: Bmcli, recipe: Path, tmp_path: Path) -> None:
+    done = bmcli("distill", recipe, "distill.seeds=2", "--json")
+    assert done.code == 0, done.err
+    found = done.json()
+    for learner in ("teacher", "baseline", "student"):
+        assert 0 <= found[learner]["test/accuracy"] <= 1
+    gain = found["gain"]
+    assert gain["metric"] == "test/accuracy"
+    expected = found["student"]["test/accuracy"] - found["baseline"]["test/accuracy"]
+    assert gain["mean"] == pytest.approx(expected)
+    assert len(gain["by_seed"]) == 2
+    assert len(runs_of(tmp_path, "flowers")) == len(runs_of(tmp_path, "flowers-baseline")) == 2
+    (teacher,) = runs_of(tmp_path, "flowers-teacher")
+    assert "calibration error" in done.err
+    assert "computed once" in done.err
+
+    lock = yaml.safe_load((Path(found["runs"]["student"][0]) / "recipe.lock.yaml").read_text())
+    assert lock["taught"]["teachers"][0]["run"] == str(teacher)
+    assert lock["model"]["hidden"] == [3]
+    assert "distill" not in lock
+    first, second = (json.loads((run / "data.json").read_text())["key"] for run in runs_of(tmp_path, "flowers"))
+    assert first == second, "another seed moved the rows"
+    page = (folder_of(tmp_path) / "report.html").read_text()
+    for word in (
+        "Agreement with the teacher",
+        "train/soft_loss",
+        "Calibration",
+        "Each seed",
+        "Changes of the confusions",
+    ):
+        assert word in page, word
+
+    again = bmcli("distill", recipe, "distill.baseline=false", "--json")
+    assert again.code == 0, again.err
+    assert again.json()["baseline"] is None
+    assert again.json()["gain"] is None
+    assert runs_of(tmp_path, "flowers-teacher") == [teacher], "the teacher was there"
+
+
+def test_a_student_is_an_ordinary_run(bmcli: Bmcli, recipe: Path, tmp_path: Path) -> None:
+    assert bmcli("distill", recipe, "distill.baseline=false").code == 0
+    measured = bmcli("evaluate", "flowers", "--json")
+    assert measured.code == 0, measured.err
+    longer = bmcli("train", "--resume", "flowers", "train.epochs=22", "--json")
+    assert longer.code == 0, longer.err
+    assert longer.json()["epochs"] == 22
+    (student,) = runs_of(tmp_path, "flowers")
+    assert "train/soft_loss" in json.loads((student / "metrics.jsonl").read_text().splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("distill.teacher_gate={accuracy: '>= 1.1'}", "the teacher missed its gate: validation/accuracy"),
+        ("distill.require_gain=0.9", "expected at least 0.9"),
+    ],
+)
+def test_a_missed_gate_ends_with_3(setting: str, told: str, bmcli: Bmcli, recipe: Path, tmp_path: Path) -> None:
+    done = bmcli("distill", recipe, setting, "train.epochs=2")
+    assert done.code == 3, done.err
+    assert told in done.err
+    assert bool(runs_of(tmp_path, "flowers")) == ("gain" in setting), "a bad teacher taught nobody"
+
+
+def test_each_generation_teaches_the_next(bmcli: Bmcli, recipe: Path, tmp_path: Path) -> None:
+    settings = ("distill.generations=2", "distill.baseline=false", "distill.student=null", "train.epochs=3")
+    done = bmcli("distill", recipe, *settings, "--json")
+    assert done.code == 0, done.err
+    first, second = runs_of(tmp_path, "flowers")
+    teacher = yaml.safe_load((second / "recipe.lock.yaml").read_text())["taught"]["teachers"][0]["run"]
+    assert teacher == str(first)
+    assert done.json()["runs"]["student"] == [str(second.relative_to(tmp_path))]
+
+
+def test_what_was_interrupted_is_gone_on_with(
+    bmcli: Bmcli, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of the student's training, after teacher and baseline; to the bits of one never interrupted."""
+    whole = bmcli("distill", recipe, "--json")
+    assert whole.code == 0, whole.err
+    teacher = runs_of(tmp_path, "flowers-teacher")
+    finish = loop.Trainer._finish_epoch
+
+    def interrupted(self: Any, *arguments: Any) -> Any:
+        if "soft" in self.lesson.terms and self.progress.epoch == 7:
+            self._stop(15)
+        return finish(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop.Trainer, "_finish_epoch", interrupted)
+        stopped = bmcli("distill", recipe)
+    assert stopped.code == 75, stopped.err
+    assert "bmcli distill --resume" in stopped.err
+    resumed = bmcli("distill", "--resume", "flowers", "--json")
+    assert resumed.code == 0, resumed.err
+    for learner in ("teacher", "baseline", "student"):
+        assert resumed.json()[learner] == whole.json()[learner]
+    timeless = [_epochs(run) for run in runs_of(tmp_path, "flowers")]
+    assert timeless[0] == timeless[1]
+    assert runs_of(tmp_path, "flowers-teacher") == teacher
+    finished = bmcli("distill", "--resume", "flowers")
+    assert finished.code == 2
+    assert "is finished" in finished.err
+
+
+def _epochs(run: Path) -> list[dict[str, Any]]:
+    """What `metrics.jsonl` says, without the clock."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k not in ("seconds", "examples_per_second")} for row in rows]
+
+
+TUNE = """\
+tune:
+  trials: 3
+  space:
+    distill.losses.1.temperature: {log: [1.0, 10.0]}
+    distill.losses.0.weight: {float: [0.0, 1.0]}
+  confirm: none
+"""
+
+
+def test_a_search_over_temperature_and_weight_trains_students(bmcli: Bmcli, recipe: Path, tmp_path: Path) -> None:
+    recipe.write_text(RECIPE + TUNE)
+    done = bmcli("tune", recipe, "train.epochs=5", "--json")
+    assert done.code == 0, done.err
+    found = done.json()
+    assert [trial["state"] for trial in found["trials"]] == ["done"] * 3, found["trials"]
+    (teacher,) = runs_of(tmp_path, "flowers-teacher")
+    lock = yaml.safe_load((Path(found["best"]["run"]) / "recipe.lock.yaml").read_text())
+    assert lock["taught"]["teachers"][0]["run"] == str(teacher)
+    best = yaml.safe_load(Path(found["best"]["recipe"]).read_text())
+    assert lock["taught"]["losses"][1]["temperature"] == best["distill"]["losses"][1]["temperature"]
+    assert lock["model"]["hidden"] == [3]
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("distill.student={modl: {hidden: [3]}}", "distill.student.modl: no such key. Did you mean 'model'?"),
+        ("distill.student={model: {hidden: [-3]}}", "distill.student.model.hidden.0: expected"),
+        ("distill.student={tune: {}}", "`tune` cannot be laid over"),
+        ("distill.teacher={run: nobody}", "no run 'nobody'"),
+        ("distill.teacher={file: nothing.keras}", "nothing.keras: no such file"),
+        ("distill.teacher=[{run: a, recipe: b}]", "expected one of run, recipe and file"),
+        ("distill.losses=[hard]", "the teacher has nothing to say"),
+        ("distill.losses=[{kind: soft, temperature: 0}]", "expected a number above 0"),
+        ("distill.losses=[{kind: soft, temperature: {start: 0, end: 1}}]", "expected a temperature above 0"),
+        ("distill.transfer.without={label: [3]}", "no target 'label'"),
+        ("distill.require_gain=true distill.baseline=false", "no gain without a baseline"),
+        ("runtime.strategy=multi_worker", "which worker processes cannot share"),
+        ("distill=null", "the recipe does not say what to distill"),
+    ],
+)
+def test_mistakes_cost_no_training(setting: str, told: str, bmcli: Bmcli, recipe: Path, tmp_path: Path) -> None:
+    arguments = setting.split(" distill.") if " distill." in setting else [setting]
+    arguments = [arguments[0], *(f"distill.{each}" for each in arguments[1:])]
+    done = bmcli("distill", recipe, *arguments)
+    assert done.code == 2, done.err
+    assert told in done.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_validate_checks_the_student_too(bmcli: Bmcli, recipe: Path) -> None:
+    done = bmcli("validate", recipe, "distill.student={modl: {}}")
+    assert done.code == 2
+    assert "distill.student.modl" in done.err
+
+
+def test_a_metric_that_is_not_measured_is_a_fault(bmcli: Bmcli, recipe: Path, tmp_path: Path) -> None:
+    done = bmcli("distill", recipe, "distill.metric=accurcy", "train.epochs=1")
+    assert done.code == 2
+    assert "Did you mean 'accuracy'?" in done.err
+    assert runs_of(tmp_path, "flowers") == []
