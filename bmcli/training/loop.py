@@ -118,7 +118,7 @@ class Outcome:
         examples_per_second: Of training alone.
     """
 
-    network: Network
+    network: Network = field(compare=False)
     epochs: int
     steps: int
     selected_epoch: int | None
