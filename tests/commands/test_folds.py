@@ -149,6 +149,7 @@ def test_folds_that_cannot_be_are_refused_before_anything_is_trained(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_learning_curve_says_what_would_help(bmcli: Bmcli, tmp_path: Path) -> None:
     write_houses(tmp_path, 300)
     done = bmcli(

@@ -63,6 +63,11 @@ RULES = [
     ("evaluate: {gates: {accuracy: '= 0.9'}}", "evaluate.gates.accuracy", "received '= 0.9'."),
     ("evaluate: {gates: {accuracy: '> 1e999'}}", "evaluate.gates.accuracy", "expected a limit like"),
     ("evaluate: {gates: {accuracy: '> ٣'}}", "evaluate.gates.accuracy", "expected a limit like"),
+    ("evaluate: {slices: [[a, b, c]]}", "evaluate.slices.0", "expected one column or two, received 3."),
+    ("evaluate: {fairness: {}}", "evaluate.fairness.of", ""),
+    ("evaluate: {folds: 1}", "evaluate.folds", ""),
+    ("evaluate: {intervals: {level: 1.5}}", "evaluate.intervals.level", ""),
+    ("objective: {kind: classification, calibrate: platt}", "objective.calibrate", ""),
 ]  # fmt: skip
 
 
@@ -163,6 +168,11 @@ GOOD = [
     "train: {schedule: constant, callbacks: [reduce_lr_on_plateau]}",
     "evaluate: {gates: {accuracy: '>=0.9', loss: '< -1.5e-3'}}",
     "objective: {label: classification}",
+    "objective: {kind: classification, threshold: 0.3}",
+    "objective: {kind: classification, calibrate: temperature, threshold: {goal: cost, false_negative: 5}}",
+    "objective: {kind: classification, threshold: {goal: recall, precision: 0.9}}",
+    "evaluate: {slices: [a, [a, b], {of: [a], bins: 3}], fairness: {of: [a], positive: b}, folds: 5}",
+    "evaluate: {slices: all, intervals: {level: 0.9, resamples: 200, group: none}}",
 ]
 
 GOOD_DATA = [
@@ -171,6 +181,7 @@ GOOD_DATA = [
     "  split: {group: a, column: part, validation: 0.1}",
     "  split: {time: a}\n  inputs: {a: number}",
     "  split: {hash: true}",
+    "  split: {test: 0.2, fold: {number: 2, of: 5}}",
     "  split: {hash: [a, b]}\n  sample: 0.5",
     "  sample: 1000",
     "  sample: {count: 1000, balance: label}",
