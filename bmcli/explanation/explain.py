@@ -27,7 +27,7 @@ from bmcli.specs import Column, DataSpec, Split
 from bmcli.training.network import Network
 from bmcli.training.predict import Predictor
 
-_SHARED, _AVERAGED, _COMPARED, _LOOKED_AT = 64, 256, 16, 512  # rows
+_SHARED, _AVERAGED, _COMPARED, _LOOKED_AT = 32, 256, 8, 512  # rows
 _NEIGHBOURS, _AMONG = 5, 5000
 _LARGEST = 64  # pixels a side of kept contributions
 

@@ -18,6 +18,7 @@ from bmcli.training.network import Network
 LIMIT = 0.5
 NETWORKS = 3
 """With random weights: few features correlate by chance."""
+_RANKED = 4  # contributions of a row, at least
 
 
 Compared = tuple[Attribution, np.ndarray | None]
@@ -54,17 +55,21 @@ def share_left(trained: Sequence[Importance], random: Sequence[Importance]) -> f
 def rank_correlation(trained: Attribution, random: Attribution) -> float:
     """Mean over rows of Spearman's correlation of signed contributions; 1 if the trained network has none.
 
-    Numbers that are as in the baseline are left out: they contribute nothing whatever the network.
+    Numbers that are as in the baseline are left out: they contribute nothing whatever the network. Where rows have
+    too few others to be ranked, those of all rows are ranked together.
     """
-    found = []
-    for row in range(len(trained.gaps)):
-        values, one, other = (
-            _flat(each, row) for each in (trained.values, trained.contributions, random.contributions)
-        )
-        there = values != 0
-        if there.sum() > 2:
-            found.append(_correlation(one[there], other[there]))
-    return float(np.mean(found)) if found else 1.0
+    pairs = [_pair(trained, random, row) for row in range(len(trained.gaps))]
+    ranked = [pair for pair in pairs if len(pair[0]) >= _RANKED]
+    if not ranked:
+        ranked = [(np.concatenate([one for one, _ in pairs]), np.concatenate([other for _, other in pairs]))]
+    return float(np.mean([_correlation(*pair) for pair in ranked]))
+
+
+def _pair(trained: Attribution, random: Attribution, row: int) -> tuple[np.ndarray, np.ndarray]:
+    """Contributions of one row in both networks, those that can differ from 0."""
+    values, one, other = (_flat(each, row) for each in (trained.values, trained.contributions, random.contributions))
+    there = values != 0
+    return one[there], other[there]
 
 
 def heat_correlation(trained: np.ndarray, random: np.ndarray) -> float:
@@ -75,7 +80,7 @@ def heat_correlation(trained: np.ndarray, random: np.ndarray) -> float:
 
 def _correlation(trained: np.ndarray, random: np.ndarray) -> float:
     """0 where only the random network tells nothing, 1 where the trained one does not."""
-    if np.ptp(trained) == 0:
+    if not len(trained) or np.ptp(trained) == 0:
         return 1.0
     return spearman(trained, random) or 0.0
 
