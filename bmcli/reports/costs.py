@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -86,8 +87,9 @@ def figure(costs: Sequence[Cost]) -> Markup:
 
 def document(costs: Sequence[Cost]) -> str:
     """The figure as a file of its own, which a browser shows."""
-    head = '<svg xmlns="http://www.w3.org/2000/svg" style="background: white; font-family: sans-serif; '
-    return str(figure(costs)).replace("<svg ", head + 'color: black" ', 1).replace("; min-width", " min-width")
+    style = 'style="background: white; font-family: sans-serif; color: black"'
+    drawn = re.sub('style="min-width: [^"]*"', style, str(figure(costs)), count=1)
+    return drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
 
 
 def _bars(axes: Axes, title: str, values: Sequence[float], ends: Sequence[float] | None) -> None:
