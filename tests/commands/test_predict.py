@@ -251,7 +251,7 @@ def test_more_rows_take_no_more_memory(run: Path, tmp_path: Path) -> None:
     many.write_text(text([row[:3] for row in birds(20_000)], HEADER[:3]))
     spec, recipe = data_of(Run(run)), load(str(Run(run).lock)).recipe
     asked = command.Asked(many, None, None, (), skip_bad_rows=False)
-    with command._found_rows(asked, recipe, spec) as rows:
-        sizes = [len(encoded) for _, encoded in command._batches(rows, spec, (), skip=False)]
+    with command._found_rows(asked, recipe.data.source.model_dump(exclude_unset=True), spec) as rows:
+        sizes = [count for _, count in command._batches(rows, spec, (), skip=False, read=len)]
     assert sum(sizes) == 20_000
     assert max(sizes) <= command._MOST_ROWS
