@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bmcli import parts
+from bmcli.recipe import students
 from bmcli.recipe.load import built_in, load
 from bmcli.recipe.schema import Recipe
 from tests.commands.conftest import Bmcli, bmcli
@@ -23,7 +24,7 @@ FASHION = Path("/usr/share/datasets/fashion-mnist")
 NAMES = sorted(built_in())
 HEADER = re.compile(r"# bmcli (?:train|tune|distill) (\S+) · CPU, 2 cores: \d+(\.\d+)? (s|min) · test .*\d\.\d\d")
 
-FOLDERS = ("images", "sequences", "tables", "text")
+FOLDERS = ("distillation", "images", "sequences", "tables", "text")
 SCRIPTS = {
     "pictures": ("make_pictures.py", "vars.folder", "pictures"),
     "shapes": ("make_shapes.py", "vars.folder", "shapes"),
@@ -89,6 +90,13 @@ def test_a_recipe_opens_with_command_time_and_result(name: str) -> None:
     match = HEADER.match(first)
     assert match, first
     assert match[1] == name
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if load(name).recipe.distill is not None])
+def test_a_recipe_that_distills_makes_a_student(name: str) -> None:
+    loaded = load(name)
+    assert built_in()[name].read_text(encoding="utf-8").startswith("# bmcli distill ")
+    students.check(loaded)
 
 
 @pytest.mark.parametrize("name", NAMES)
