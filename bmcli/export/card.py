@@ -198,7 +198,7 @@ def _lineage(run: Run, recipe: Recipe, spec: DataSpec) -> dict[str, Any]:
 
 def _teachers(recipe: Recipe) -> list[dict[str, str]]:
     """What the run learned from beside the labels, if it was distilled: runs or files, with their digests."""
-    taught = getattr(recipe, "taught", None)
+    taught = recipe.taught
     return [
         {"model": "/".join(Path(each.run or each.model).parts[-2:]), "sha256": each.digest}
         for each in (taught.teachers if taught else ())

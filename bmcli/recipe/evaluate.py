@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from math import isfinite
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator
+from pydantic import Field, field_validator
 
-from bmcli.recipe.fields import Options, fault, fault_at, shown
+from bmcli.recipe.fields import Gate, Options, fault_at
 
 _WORDS = ("auto", "none")
-GATE = r"(>=|<=|>|<) ?-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?"
-
-
-def _check_gate(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(GATE, value) or not isfinite(float(value.lstrip("<>= "))):
-        hint = "Write >=, <=, > or < and a number, in quotes."
-        raise fault("gate", f"expected a limit like '>= 0.9', received {shown(value)}.", hint)
-    return value
-
-
-Gate = Annotated[str, BeforeValidator(_check_gate), WithJsonSchema({"type": "string", "pattern": f"^{GATE}$"})]
 SplitName = Literal["train", "validation", "test"]
 
 
