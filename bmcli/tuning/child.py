@@ -21,6 +21,7 @@ from bmcli.training import compiled
 from bmcli.training.launch import end_with
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_RARELY = (50_000, 20, 20)  # Graphs are built of very many objects that stay, among which there is little to collect.
 _MODULES = ("bmcli.training.loop", "bmcli.training.network", "bmcli.training.environment", "bmcli.training.predict")
 
 
@@ -82,6 +83,7 @@ def _be_a_child(parent: int, do: Callable[[], int]) -> NoReturn:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         end_with(parent)
+        gc.set_threshold(*_RARELY)
         code = do()
     except BaseException:
         traceback.print_exc()

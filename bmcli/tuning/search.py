@@ -21,7 +21,7 @@ from bmcli.tuning.oracle import Candidate, Oracle
 from bmcli.tuning.pool import TEND_S
 from bmcli.tuning.study import Study
 
-POLL_S = 0.05
+POLL_S = 0.02
 
 FEWEST = 5  # trials that must have come to an epoch before their median stops others there
 SPARED = 0.2  # share of the epochs in which no trial is stopped: the best often begin slowly

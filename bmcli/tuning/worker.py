@@ -32,7 +32,7 @@ from bmcli.tuning.child import SIGNALS, Child, signals_later, warm_up
 from bmcli.tuning.study import BEAT_S, Study
 from bmcli.tuning.trial import run_trial
 
-POLL_S = 0.05
+POLL_S = 0.02
 SAVE_S = 20.0  # for a child to save its state after SIGTERM: a call of steps may take a while
 AGAIN_S = 1.0  # before a task that was given back is looked at again
 
