@@ -29,8 +29,8 @@ def loss(options: Options, given: Given) -> Any:
 def _of_pair(student: Any, teacher: Any, weights: Any) -> Any:
     from keras import ops
 
-    size = weights.shape[0]
-    others = weights[None, :] * (1.0 - ops.eye(size, dtype="float32"))  # (examples, others)
+    itself = ops.diag(ops.ones_like(weights))  # how many examples there are may show only when it runs
+    others = weights[None, :] * (1.0 - itself)  # (examples, others)
     apart = _distances(student, others, weights) - _distances(teacher, others, weights)
     size_of = ops.abs(apart)
     huber = ops.where(size_of < 1.0, 0.5 * ops.square(apart), size_of - 0.5)
