@@ -38,6 +38,17 @@ train:
   checkpoint: {steps: 1}
 runtime: {jit: false}
 """
+# The student has more: projections that are learned beside it, and numbers that change over the epochs.
+DISTILLED = (
+    RECIPE.replace("epochs: 150", "epochs: 3")
+    + """\
+distill:
+  baseline: false
+  student: {model: {hidden: [8, 8]}, train: {epochs: 100}}
+  losses: [{kind: hard, weight: 0.2}, {kind: soft, temperature: {start: 8, end: 2}}, {kind: feature}]
+"""
+).replace("  gradient_accumulation: 2\n", "")
+CHECKPOINTS = "killed/*/checkpoints/step-*"
 PATIENCE_S = 90.0
 
 
@@ -46,17 +57,20 @@ class Killed:
 
     Args:
         workers: Options that start it, e.g. `--workers 2`.
+        recipe: A distillation has its student watched.
     """
 
-    def __init__(self, folder: Path, *workers: str) -> None:
+    def __init__(self, folder: Path, *workers: str, recipe: str = RECIPE) -> None:
         self.folder, self.workers = folder, workers
+        distills = "distill:" in recipe
+        self.command, self.begun = ("distill", "killed-distill/2*/jobs.json") if distills else ("train", CHECKPOINTS)
         folder.mkdir()
-        (folder / "recipe.yaml").write_text(RECIPE)
+        (folder / "recipe.yaml").write_text(recipe)
 
     def start(self) -> subprocess.Popen[bytes]:
-        known = any((self.folder / "runs").glob("killed/*/checkpoints/step-*"))
+        known = any((self.folder / "runs").glob(self.begun))
         target = ("--resume", "killed") if known else ("recipe.yaml",)
-        command = [sys.executable, "-m", "bmcli", "train", *target, "-q", *self.workers, "--runs", "runs"]
+        command = [sys.executable, "-m", "bmcli", self.command, *target, "-q", *self.workers, "--runs", "runs"]
         with (self.folder / "err.txt").open("ab") as said:
             return subprocess.Popen(command, cwd=self.folder, stdout=said, stderr=said)
 
@@ -66,7 +80,7 @@ class Killed:
 
     def newest(self) -> str:
         """Name of the newest checkpoint."""
-        return max((path.name for path in (self.folder / "runs").glob("killed/*/checkpoints/step-*")), default="")
+        return max((path.name for path in (self.folder / "runs").glob(CHECKPOINTS)), default="")
 
     def until_it_trains(self, process: subprocess.Popen[bytes]) -> bool:
         """Waits for a checkpoint newer than those there are; false if the training ended before."""
@@ -86,6 +100,12 @@ class Killed:
         rows = [{k: v for k, v in row.items() if "/" in k or k in ("epoch", "step")} for row in self.run.rows()]
         status = json.loads(self.run.status_file.read_text())
         return bits, rows, (status["selected_epoch"], status["ended_by"], status["metrics"])
+
+    def measured(self) -> list[dict[str, float]]:
+        """The metrics of the teacher and of the student that a distillation tells."""
+        (result,) = (self.folder / "runs").glob("killed-distill/2*/result.json")
+        told = json.loads(result.read_bytes())
+        return [learner["metrics"] for learner in (told["teacher"], *told["students"])]
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +132,22 @@ def test_a_run_killed_twenty_times_ends_with_the_same_bits(tmp_path: Path, unint
         kills += 1
     killed.to_the_end()
     assert killed.result() == uninterrupted.result()
+
+
+@pytest.mark.slow
+def test_a_distillation_killed_while_its_student_learns_ends_with_the_same_bits(tmp_path: Path) -> None:
+    whole, killed = (Killed(tmp_path / name, recipe=DISTILLED) for name in ("whole", "killed"))
+    whole.to_the_end()
+    chance = random.Random(3)
+    for kill in range(3):
+        process = killed.start()
+        assert killed.until_it_trains(process), f"it ended after {kill} kills: make the training longer"
+        time.sleep(chance.uniform(0, 0.25))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    killed.to_the_end()
+    assert killed.result() == whole.result()
+    assert killed.measured() == whole.measured()
 
 
 @pytest.mark.slow
