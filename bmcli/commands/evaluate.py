@@ -158,7 +158,7 @@ def open_run(loaded: Loaded, run: Run, cache: Path) -> Opened:
     spec = data_of(run)
     placement = training.placed(recipe, cache) if training.can_be_refused(recipe.runtime) else None
     require_model(run)
-    prepared = replace(prepared_again(recipe, spec, cache), spec=spec)  # with what was decided after training
+    prepared = prepared_again(recipe, spec, cache).told_by(spec)  # with what was decided after training
     placement = placement or training.placed(recipe, cache)
     network = training.trained(recipe, spec, prepared.split("train").targets, run.model, placement)
     return Opened(run, recipe, prepared, network, placement)

@@ -6,11 +6,11 @@ import contextlib
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bmcli import disk, parts
+from bmcli import compression, disk, parts
 from bmcli.commands.evaluate import elsewhere, find_run
 from bmcli.commands.predict import load_network
 from bmcli.errors import ArtefactRejected, BmcliError, Fault
@@ -162,18 +162,29 @@ def _write(
     run: Run, recipe: Recipe, options: FormatOptions, subject: Subject, judge: Judge, asked: ExportOptions
 ) -> Artefact:
     """One artefact: written aside, checked there, and moved to where it belongs."""
+    before = compression.weigh(subject.network.model)
+    subject = _compressed(subject, options)
     with _aside(run.exports, options.name) as folder:
         part: Any = parts.load("export.formats", options.kind)
         written: Written = part.export(subject, options, folder)
         _write_preprocessing(written, recipe, subject.spec, folder)
         disk.write_json(folder / card.CARD, card.preliminary(options, written))
         verification = check(folder, written, judge, options, asked)
-        made = card.made(run, recipe, subject.spec, options, written, folder, verification, asked.licence)
+        weights = {"model": before.to_json(), "artefact": compression.weigh(subject.network.model).to_json()}
+        made = card.made(run, recipe, subject.spec, options, written, folder, verification, asked.licence, weights)
         disk.write_json(folder / card.CARD, made)
         disk.write_atomically(folder / card.CARD_TEXT, card.text(made).encode())
         place = run.exports if verification.verified else run.exports / "rejected"
         path = _move(folder, place, options.name)
     return Artefact(options.name, path, verification, made["bytes"], made["gzip_bytes"])
+
+
+def _compressed(subject: Subject, options: FormatOptions) -> Subject:
+    """The same with a smaller network, if that is asked for."""
+    if not options.ways():
+        return subject
+    model = compression.compressed(options.ways(), subject.network.model, subject.examples.encoded)
+    return replace(subject, network=replace(subject.network, model=model))
 
 
 def check(folder: Path, written: Written, judge: Judge, options: FormatOptions, asked: ExportOptions) -> Verification:

@@ -63,7 +63,7 @@ class Weight:
     def to_json(self) -> dict[str, Any]:
         return {
             "parameters": self.parameters,
-            "nonzero_share": round(self.nonzero_share, 6),
+            "nonzero_share": float(f"{self.nonzero_share:.6f}"),  # `round` is a way to compress here
             "bytes": self.bytes,
             "gzip_bytes": self.gzip_bytes,
         }

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
+
+from pydantic import Field
 
 from bmcli.errors import BmcliError
-from bmcli.recipe.fields import Kind
+from bmcli.recipe.fields import Kind, PartOf
 from bmcli.specs import Column, DataSpec
 
 if TYPE_CHECKING:
@@ -31,14 +33,45 @@ class FormatOptions(Kind):
     EXTRA: ClassVar[tuple[str, ...]] = ()
     """Modules that it needs beyond those that come with bmcli."""
 
+    compress: tuple[Annotated[Kind, PartOf("compression")], ...] = Field(
+        default=(),
+        description="Ways to make the network smaller before it is written, one after the other, as "
+        "[{kind: low_rank, energy: 0.9}, cluster].",
+    )
+
     @property
     def name(self) -> str:
         """Folder of the artefact: the kind, and what else tells it from others of its kind."""
-        return self.kind
+        ways = [getattr(way, "to", way.kind) for way in self.compress]
+        return "-".join([self.kind, *ways, *([self.quantized] if self.quantized else [])])
+
+    @property
+    def quantized(self) -> str | None:
+        """Smaller numbers than those that were trained."""
+        return getattr(self, "quantize", None)
 
     @property
     def precision(self) -> Precision:
-        return "float32"
+        if self.compress or self.quantized not in (None, "float16"):
+            return "reduced"
+        return "float16" if self.quantized else "float32"
+
+    def ways(self) -> tuple[Kind, ...]:
+        """What is done to the network before it is written."""
+        return self.compress
+
+
+class KerasOptions(FormatOptions):
+    """Options of formats that hold networks which Keras quantised."""
+
+    quantize: Literal["int8", "int4", "float8"] | None = Field(
+        default=None, description="Quantisation by Keras, of dense layers, attention and embeddings."
+    )
+
+    def ways(self) -> tuple[Kind, ...]:
+        if self.quantize is None:
+            return self.compress
+        return (*self.compress, PartOf("compression").check({"kind": "quantize", "to": self.quantize}))
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ class Card:
 def made(
     run: Run, recipe: Recipe, spec: DataSpec, options: FormatOptions, written: Written, folder: Path,
     verification: Verification, licence: str | None,
+    weights: Mapping[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     """The card of an artefact whose files are all written."""
     files = [_file(folder, path) for path in _files(folder)]
@@ -57,6 +58,7 @@ def made(
         "targets": [_target(column, recipe) for column in spec.targets],
         "columns": [_column(column, written) for column in spec.inputs],
         "notes": list(written.notes),
+        "weights": dict(weights),
         "verification": verification.to_json(),
         "evaluation": {split: _figures(found) for split, found in evaluations.items()},
         "lineage": _lineage(run, recipe, spec),
@@ -247,6 +249,7 @@ def text(card: Mapping[str, Any]) -> str:
                 [(t["name"], t["kind"], t["decision"], ", ".join(t["classes"][:20]) or "-") for t in card["targets"]]),
         *_verified(verification),
         *_evaluated(card["evaluation"]),
+        *_weights(card["weights"]),
         *_outside(card),
         *_serving(card),
         *(["## Notes", "", *(f"- {note}" for note in card["notes"]), ""] if card["notes"] else []),

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from bmcli.export import FormatOptions, Input, Output, Signature, Subject, Written
+from bmcli.export import Input, KerasOptions, Output, Signature, Subject, Written
 from bmcli.inputs import tensor_names
 from bmcli.specs import Column, DataSpec
 
 MODEL = "model.keras"
 
 
-class Options(FormatOptions):
+class Options(KerasOptions):
     """A Keras model of raw inputs, which loads where bmcli's layers are."""
 
     kind: Literal["keras"] = "keras"

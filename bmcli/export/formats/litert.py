@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from bmcli.errors import BmcliError, RunFailed
-from bmcli.export import Form, FormatOptions, Precision, Signature, Subject, Written, is_plain_number
+from bmcli.export import Form, FormatOptions, Signature, Subject, Written, is_plain_number
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -32,14 +32,6 @@ class Options(FormatOptions):
         description="float16: weights of 2 bytes; dynamic: weights of 1 byte, computing in float32; int8: weights and "
         "activations of 1 byte, their ranges measured on training rows. By default float32.",
     )
-
-    @property
-    def name(self) -> str:
-        return self.kind if self.quantize is None else f"{self.kind}-{self.quantize}"
-
-    @property
-    def precision(self) -> Precision:
-        return "float32" if self.quantize is None else "float16" if self.quantize == "float16" else "reduced"
 
 
 def export(subject: Subject, options: Options, folder: Path) -> Written:

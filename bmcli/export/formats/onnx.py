@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bmcli.errors import RunFailed
-from bmcli.export import Form, FormatOptions, Input, Signature, Subject, Written, is_plain_number
+from bmcli.export import Form, Input, KerasOptions, Signature, Subject, Written, is_plain_number
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ MODEL = "model.onnx"
 _OPSET, _ML_OPSET = 18, 2
 
 
-class Options(FormatOptions):
+class Options(KerasOptions):
     """An ONNX model."""
 
     EXTRA: ClassVar[tuple[str, ...]] = ("onnx", "tf2onnx", "onnxruntime")

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from bmcli.errors import RunFailed
-from bmcli.export import Form, FormatOptions, Precision, Signature, Subject, Written, is_plain_number
+from bmcli.export import Form, FormatOptions, Signature, Subject, Written, is_plain_number
 
 MODEL = "model.xml"
 
@@ -26,14 +26,6 @@ class Options(FormatOptions):
     quantize: Literal["float16"] | None = Field(
         default=None, description="float16: weights of 2 bytes; computing stays in float32."
     )
-
-    @property
-    def name(self) -> str:
-        return self.kind if self.quantize is None else f"{self.kind}-{self.quantize}"
-
-    @property
-    def precision(self) -> Precision:
-        return "float32" if self.quantize is None else "float16"
 
 
 def export(subject: Subject, options: Options, folder: Path) -> Written:

@@ -10,14 +10,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from bmcli.export import Form, FormatOptions, Signature, Subject, Written
+from bmcli.export import Form, KerasOptions, Signature, Subject, Written
 from bmcli.specs import Column
 
 VERSION = "1"
 """Its folder: TensorFlow Serving serves the highest number."""
 
 
-class Options(FormatOptions):
+class Options(KerasOptions):
     """A SavedModel of raw inputs, with signatures of encoded ones and of files of pictures beside it."""
 
     kind: Literal["saved_model"] = "saved_model"
