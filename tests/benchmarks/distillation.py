@@ -1,6 +1,6 @@
 """Ten epochs of distillation next to `keras.distillation.Distiller.fit`, with the same models, data and batches.
 
-    python -m tests.benchmarks.distillation [--rows 10000] [--epochs 10] [--augment] [--repeats 3]
+    python -m tests.benchmarks.distillation [--rows 20000] [--epochs 10] [--augment] [--repeats 3]
 
 Teacher and student are multi-layer perceptrons on Fashion-MNIST. Neither side measures while it trains: no validation.
 The time of bmcli is that of a student's training once its teacher is trained: opening the teacher, asking it of all
@@ -130,7 +130,7 @@ def measure(rows: int, epochs: int, augment: bool, repeats: int) -> dict[str, An
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=10_000)
+    parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--augment", action="store_true")
     parser.add_argument("--repeats", type=int, default=3)
