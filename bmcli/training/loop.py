@@ -290,21 +290,24 @@ class Trainer:
 
     def _ways(self) -> list[Compilation]:
         """The ways to compile that the recipe allows, and that make sense for it."""
-        runtime, stop, model = self.recipe.runtime, self.recipe.train.stop, self.recipe.model
+        runtime, model = self.recipe.runtime, self.recipe.model
+        alone = self.placement.replicas == 1 and self.parts == 1
+        # A limit of steps may lie within a program, and a later, higher limit would begin there.
+        together = alone and self.feed.count // self.batch >= feeds.TOGETHER and self.recipe.train.stop.steps is None
+        plain_way = Compilation(False, feeds.TOGETHER) if together and self.lesson.asks else PLAIN
         if runtime.jit is False:
-            return [PLAIN]
+            return [plain_way]
         if self.lesson.compares and self.placement.replicas > 1:
             if runtime.jit is True:
                 raise BmcliError(
                     "a loss compares examples of several replicas, whose exchange XLA cannot hold.",
                     path="runtime.jit", suggestion="Leave it out.",
                 )  # fmt: skip
-            return [PLAIN]
-        convolves = self.lesson.convolves or parts.load("models", model.kind).convolves(model)
+            return [plain_way]
+        convolves = parts.load("models", model.kind).convolves(model)
         if runtime.jit == "auto" and self.placement.on_cpu and convolves:
-            return [PLAIN]  # XLA's convolutions are always slower there
-        plain = [PLAIN] if runtime.jit == "auto" else []
-        alone = self.placement.replicas == 1 and self.parts == 1
+            return [plain_way]  # XLA's convolutions are always slower there
+        plain = [plain_way] if runtime.jit == "auto" else []
         if runtime.jit_steps != "auto":
             if runtime.jit_steps > 1 and not alone:
                 raise BmcliError(
@@ -312,8 +315,6 @@ class Trainer:
                     path="runtime.jit_steps", suggestion="Leave it out.",
                 )  # fmt: skip
             return [*plain, Compilation(True, runtime.jit_steps)]
-        # A limit of steps may lie within a program, and a later, higher limit would begin there.
-        together = alone and self.feed.count // self.batch >= feeds.TOGETHER and stop.steps is None
         return [*plain, Compilation(True), *([Compilation(True, feeds.TOGETHER)] if together else [])]
 
     def steps_of(self, batch: int, compilation: Compilation) -> Steps:

@@ -85,8 +85,8 @@ class Lesson:
     """Names of what the loss is made of, if it is of several things."""
     compares = False
     """Whether examples of a batch are compared with each other, so that it has to be computed at once."""
-    convolves = False
-    """Whether it has convolutions of its own in each step."""
+    asks = False
+    """Whether something is asked of the examples of every step."""
     steps_per_epoch = 1
     described: Any = None
     """What decides how fast a step is, beside the network."""
@@ -142,8 +142,8 @@ def repeat(count: Any, body: Callable[..., Any], *state: Any) -> list[Any]:
 
 
 def some_batches(rows: Any, number: Any, batch: int, count: int = 1) -> Any:
-    """The rows of some full batches of an order, from batch `number` on, `(count * batch,)`."""
-    return tf.ensure_shape(rows[number * batch : (number + count) * batch], (count * batch,))
+    """What lies at some full batches, from batch `number` on, `(count * batch, ...)`."""
+    return tf.ensure_shape(rows[number * batch : (number + count) * batch], (count * batch, *rows.shape[1:]))
 
 
 def batch_or_rest(rows: Any, number: Any, batch: int) -> Any:
@@ -164,8 +164,9 @@ class Compilation(NamedTuple):
             With several replicas only the gradients are compiled, because XLA cannot hold the exchange of gradients
             on CPUs.
         together: Steps that XLA compiles, one after the other, as one program. They start at every `together`th batch
-            of a feed and end with it; batches that do not fill a program are trained on one by one. The last bits of
-            the weights depend on it, and so calls must not end within a program.
+            of a feed and end with it; batches that do not fill a program are trained on one by one. Without XLA: steps
+            whose examples are made, and shown to teachers, at once. The last bits of the weights depend on it, and so
+            calls must not end within a program.
     """
 
     jit: bool = False
@@ -222,7 +223,10 @@ class Steps:
         if placement.replicas > 1:
             _leave_reducing_to_us(optimizer)
         self._many = compiled(self._loop_over(self._step_with(compilation.jit), 1))
-        self._together = compiled(self._loop_over(self._one_after_the_other(), compilation.together))
+        several = (
+            self._loop_over(self._one_after_the_other(), compilation.together) if compilation.jit else self._groups
+        )
+        self._together = compiled(several)
         # The ragged last batch has a shape of its own; compiling it too would cost more than it saves.
         self._ragged = compiled(self._one_by(self._step_with(False)))
 
@@ -237,6 +241,9 @@ class Steps:
     def _programs(self, block: Block) -> Iterator[tuple[int, int, Any]]:
         """First batch and number of batches that each compiled loop takes, one after the other."""
         first, last, each = block.first, block.first + block.count, self.compilation.together
+        if each > 1 and not self.compilation.jit:
+            yield first, block.count, self._together
+            return
         start, end = -(-first // each) * each, last // each * each
         if each == 1 or start >= end:
             start = end = last
@@ -298,6 +305,31 @@ class Steps:
 
         return loop
 
+    def _groups(self, data: Any, rows: Any, first: Any, count: Any) -> Any:
+        """Steps on some batches, the examples of several of which are made at once.
+
+        A large network computes many rows in much less time than few at a time.
+        """
+        each = self.compilation.together
+
+        def following(done: Any, bad: Any) -> tuple[Any, Any]:
+            places = tf.minimum((first + done) * self.batch + tf.range(each * self.batch), tf.size(rows) - 1)
+            left = tf.minimum(each, count - done)
+            return done + each, self._run(self._group, data, tf.gather(rows, places), left, done, bad)
+
+        return repeat(count, following, tf.constant(NO_STEP))[0]
+
+    def _group(self, data: Any, rows: Any, count: Any, done: Any, bad: Any) -> Any:
+        """The first `count` of some steps, one after the other."""
+        examples = self._examples_of_several(data, rows)
+
+        def following(number: Any, bad: Any) -> tuple[Any, Any]:
+            batch = tf.nest.map_structure(lambda array: some_batches(array, number, self.batch), examples)
+            wrong = ~tf.math.is_finite(self._learn(batch, None, self.batch, 1))
+            return number + 1, tf.where((bad == NO_STEP) & wrong, done + number, bad)
+
+        return repeat(count, following, bad)[0]
+
     def _one_after_the_other(self) -> Callable[..., Any]:
         """Several steps as one program: from the arrays and the places of all their batches to their losses."""
 
@@ -311,33 +343,40 @@ class Steps:
         learn_all = compiled_by_xla(learn)
         return lambda data, rows: learn_all(self._examples_of_several(data, rows))
 
-    def _examples_of_several(self, data: Any, rows: Any) -> dict[str, Any]:
-        """The examples of the batches that are one program, one after the other."""
+    def _examples_of_several(self, data: Any, rows: Any) -> Arrays:
+        """The examples of the batches that are computed together, one after the other."""
         if self.augment is None:
-            return gather(data, rows)
-        batches = [rows[n * self.batch : (n + 1) * self.batch] for n in range(self.compilation.together)]
-        found = [self._examples(data, batch, None, n) for n, batch in enumerate(batches)]
-        joined: dict[str, Any] = tf.nest.map_structure(lambda *arrays: tf.concat(arrays, axis=0), *found)
-        return joined
+            return self.lesson.completed(gather(data, rows))
+        augment, step = self.augment, self.optimizer.iterations.value
 
-    def _examples(self, data: Any, rows: Any, places: Any, ahead: int = 0) -> dict[str, Any]:
-        """The examples at some places of a batch, augmented if the recipe says so.
+        def make(number: Any) -> Any:
+            return augment.examples(data, some_batches(rows, number, self.batch), None, step + number)
+
+        numbers = tf.range(self.compilation.together, dtype=step.dtype)
+        traced = compiled(make).get_concrete_function(tf.TensorSpec((), step.dtype))
+        kinds = tf.nest.map_structure(tf.TensorSpec.from_tensor, traced.structured_outputs)
+        found = tf.map_fn(traced, numbers, fn_output_signature=kinds)
+        return self.lesson.completed(tf.nest.map_structure(_in_one_row, found))
+
+    def _examples(self, data: Any, rows: Any, places: Any) -> Arrays:
+        """The examples at some places of a batch, augmented if the recipe says so, with what is known of them.
 
         Args:
             rows: Where in `data` the examples of the whole batch lie.
             places: None for the whole batch.
-            ahead: How many steps from now they are learned from.
         """
         if self.augment is not None:
-            return self.augment.examples(data, rows, places, self.optimizer.iterations.value + ahead)
-        return gather(data, rows if places is None else tf.gather(rows, places))
+            found = self.augment.examples(data, rows, places, self.optimizer.iterations.value)
+        else:
+            found = gather(data, rows if places is None else tf.gather(rows, places))
+        return self.lesson.completed(found)
 
     def _one_by(self, step: Callable[..., Any]) -> Callable[..., Any]:
         return lambda data, rows: self._run(step, data, rows)
 
-    def _run(self, step: Callable[..., Any], data: Any, rows: Any) -> Any:
+    def _run(self, step: Callable[..., Any], *given: Any) -> Any:
         strategy = self.placement.strategy
-        return strategy.experimental_local_results(strategy.run(step, args=(data, rows)))[0]
+        return strategy.experimental_local_results(strategy.run(step, args=given))[0]
 
     def _step_with(self, jit: bool) -> Callable[..., Any]:
         """A step of one replica: from the arrays and the places of the whole batch in them to the batch's loss."""
@@ -366,7 +405,6 @@ class Steps:
             size: Examples of the whole batch.
             parts: How many parts this replica's share of the batch is computed in.
         """
-        examples = self.lesson.completed(examples)
         with tf.GradientTape() as tape, self.rounding.observing() if self.rounding else nullcontext():
             judged = self.lesson.judge(examples, counts, size, self.optimizer.iterations.value)
             each = judged.losses if counts is None else judged.losses * counts
@@ -451,6 +489,12 @@ class Steps:
         if self.masks is not None:
             step = int(self.optimizer.iterations.numpy())
             self.placement.strategy.run(lambda: self.masks.catch_up(tf.constant(step), self._copies))
+
+
+def _in_one_row(batches: Any) -> Any:
+    """Arrays of several batches, `(batches, batch, ...)`, one after the other."""
+    count, batch, *rest = batches.shape
+    return tf.reshape(batches, (count * batch, *rest))
 
 
 def share(rows: Any, replicas: int) -> tuple[Any, Any]:

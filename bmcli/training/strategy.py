@@ -176,7 +176,7 @@ def _let_gpu_memory_grow() -> None:
 
 def set_random_state(seed: int, precision: str) -> None:
     """Sets random state and dtype policy for a run; call it before building a model."""
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)  # to look for garbage takes as long as building a model
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(precision)
 

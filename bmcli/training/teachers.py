@@ -39,7 +39,6 @@ class Teacher:
         digest: SHA-256 of its file.
         terms: For each target of the student from the teacher's outputs to those that the student would have to give
             for the same predictions, `(batch, width)`.
-        convolves: Whether it has convolutions.
     """
 
     shown: str
@@ -48,7 +47,6 @@ class Teacher:
     spec: DataSpec | None
     digest: str
     terms: Mapping[str, Callable[[Any], Any]]
-    convolves: bool
 
     def reads_as(self, spec: DataSpec) -> bool:
         """Whether it takes the encoded inputs of other data as they are."""
@@ -100,8 +98,7 @@ def _opened(taught: TaughtBy, path: str, recipe: Recipe, spec: DataSpec, placeme
         network.load_weights(file, model)
     model.trainable = False
     terms = {column.name: _terms(column, its_spec, its_recipe, recipe, run.shown, path) for column in spec.targets}
-    convolves = parts.load("models", its_recipe.model.kind).convolves(its_recipe.model)
-    return Teacher(run.shown, model, its_recipe, its_spec, taught.digest, terms, convolves)
+    return Teacher(run.shown, model, its_recipe, its_spec, taught.digest, terms)
 
 
 def _terms(
@@ -171,7 +168,7 @@ def _of_file(file: Path, digest: str, path: str, recipe: Recipe, spec: DataSpec,
     if not isinstance(model.input, dict) or set(model.input) - {column.name for column in spec.inputs}:
         wanted = ", ".join(map(str, model.input)) if isinstance(model.input, dict) else "one without a name"
         raise BmcliError(f"teacher {shown} takes other inputs than these data have: {wanted}.", path=path)
-    return Teacher(shown, model, None, None, digest, terms, False)
+    return Teacher(shown, model, None, None, digest, terms)
 
 
 def _from_predictions(column: Column, objective: str, path: str) -> Callable[[Any], Any]:

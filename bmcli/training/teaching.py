@@ -112,7 +112,7 @@ class TaughtLesson(Lesson):
             self._terms = _terms(network, taught, shapes, recipe.seed)
         self.terms = tuple(term.name for term in self._terms)
         self.compares = any(term.part.WHOLE_BATCH for term in self._terms)
-        self.convolves = asking is not None and any(teacher.convolves for teacher in asking.teachers)
+        self.asks = asking is not None
         asked = [teacher.model.to_json() for teacher in asking.teachers] if asking else []
         self.described = [dump(taught.losses), asked]
         self._model = self._with_layers()

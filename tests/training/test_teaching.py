@@ -20,6 +20,7 @@ from bmcli.training import session as sessions
 from bmcli.training import transfer
 from bmcli.training.feed import gather
 from bmcli.training.loop import Trainer
+from bmcli.training.step import Compilation
 
 from .conftest import Silent, same, table, weights_of
 from .teaching import ROWS, Losses, make_with, pupil, recipe_file, trained
@@ -218,15 +219,36 @@ def test_a_student_goes_on_to_the_same_bits(student: Any) -> None:
 NOTHING_CHANGES = "data.augment={image: [{kind: brightness, factor: 1e-9}]}"
 
 
-def test_a_teacher_that_is_asked_in_every_step_says_what_was_kept(student: Any) -> None:
+@pytest.mark.parametrize("batch", [8, 2], ids=["one by one", "of several steps at once"])
+def test_a_teacher_that_is_asked_in_every_step_says_what_was_kept(batch: int, student: Any) -> None:
+    """Of 10 batches and a rest 8 are made at once, then 2."""
     losses = [HARD, SOFT, {"kind": "feature"}, MAPS]
-    kept, asked = student(losses), student(losses, NOTHING_CHANGES)
+    kept, asked = (student(losses, f"train.batch_size={batch}", *more) for more in ((), (NOTHING_CHANGES,)))
     assert "computed once" in kept.lesson.words
     assert "in every step" in asked.lesson.words
+    assert asked.steps.compilation == Compilation(False, 8 if batch == 2 else 1)
     kept.train(Silent())
     asked.train(Silent())
     for a, b in zip(weights_of(kept), weights_of(asked), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_the_step_that_diverges_is_told_where_several_are_made_at_once(student: Any) -> None:
+    wild = ("train.batch_size=2", "train.optimizer={kind: sgd, learning_rate: 1e30}", "train.epochs=1")
+    kept, asked = (student([HARD, SOFT], *wild, *more).train(Silent()) for more in ((), (NOTHING_CHANGES,)))
+    assert kept.diverged is not None
+    assert asked.diverged == kept.diverged
+
+
+def test_examples_made_at_once_are_those_made_one_by_one(student: Any) -> None:
+    """Each batch has the random numbers of its own step."""
+    trainer = student([HARD, SOFT], "train.batch_size=2", "data.augment={image: [{kind: brightness, factor: 0.3}]}")
+    rows = tf.random.shuffle(tf.range(16), seed=1)
+    trainer.feed.open(rows, 2)
+    data = trainer.feed.block(0, 1).data
+    together = trainer.steps._examples_of_several(data, rows)["inputs"]["image"]
+    each = [trainer.augment.examples(data, rows[n : n + 2], None, n // 2)["inputs"]["image"] for n in range(0, 16, 2)]
+    np.testing.assert_allclose(together, np.concatenate(each), atol=1e-6)
 
 
 def test_teacher_and_student_see_the_same_augmented_pictures(student: Any) -> None:
