@@ -203,7 +203,8 @@ def main(arguments: list[str]) -> None:
     warm_up([loaded.recipe], cache)
     for job in batch.jobs():
         if batch.take(job):
-            child = Child(lambda job=job: _train(batch, loaded, job, cache))  # type: ignore[misc]
+            child = Child(lambda _, job=job: _train(batch, loaded, job, cache))  # type: ignore[misc]
+            child.give(job.name)
             if code := child.code():
                 batch.run(job.name).set_status("failed", reason=f"its process ended with code {code}.")
             child.close()

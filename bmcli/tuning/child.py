@@ -1,4 +1,4 @@
-"""Forks of a process that has imported TensorFlow and executed nothing of it: each trains once and is gone."""
+"""Forks of a process that has imported TensorFlow and executed nothing of it: each trains a few times and is gone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import importlib
 import os
 import select
 import signal
+import struct
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +23,7 @@ from bmcli.training.launch import end_with
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _RARELY = (50_000, 20, 20)  # Graphs are built of very many objects that stay, among which there is little to collect.
+_CODE = struct.Struct("i")
 _MODULES = ("bmcli.training.loop", "bmcli.training.network", "bmcli.training.environment", "bmcli.training.predict")
 
 
@@ -41,42 +43,70 @@ def warm_up(recipes: Iterable[Recipe], cache: Path) -> None:
 
 
 class Child:
-    """A fork of this process that does one thing and ends; it dies with this process, however that ends."""
+    """A fork of this process that does what it is given, one thing after the other; it dies with this process.
 
-    def __init__(self, do: Callable[[], int]) -> None:
+    Args:
+        do: From what it is given, a word without a line break, to an exit code. An error ends the child.
+    """
+
+    def __init__(self, do: Callable[[str], int]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
-        # Nothing is written into the pipe: it closes when the child ends, however it ends.
-        self._ends, held = os.pipe()
+        words, self._words = os.pipe()
+        self._codes, codes = os.pipe()
+        self.given = 0
+        self._code: int | None = None
         self._pid = os.fork()
         if self._pid == 0:
-            _be_a_child(parent, do)
-        os.close(held)
-        self._code: int | None = None
+            os.close(self._words)
+            os.close(self._codes)
+            _be_a_child(parent, do, words, codes)
+        os.close(words)
+        os.close(codes)
 
-    def ended(self, timeout_s: float) -> bool:
-        """Whether it has ended, after at most so long."""
-        return bool(select.select([self._ends], [], [], timeout_s)[0])
+    def give(self, word: str) -> None:
+        """Lets it begin with something, once it is done with what it was given before."""
+        self.given += 1
+        # That it is gone is told by `code`.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._words, f"{word}\n".encode())
+
+    def done(self, timeout_s: float) -> bool:
+        """Whether it is done with what it was given, or gone, after at most so long."""
+        return bool(select.select([self._codes], [], [], timeout_s)[0])
+
+    def code(self) -> int:
+        """The exit code of what it was given, or minus the number of the signal that ended it; waits for it."""
+        if self._code is None and (told := os.read(self._codes, _CODE.size)):
+            (code,) = _CODE.unpack(told)
+            return int(code)
+        return self._ended()
+
+    @property
+    def lives(self) -> bool:
+        """Whether it can be given more, unless it ends meanwhile."""
+        return self._code is None
 
     def send(self, number: int) -> None:
         if self._code is None:
             os.kill(self._pid, number)
 
-    def code(self) -> int:
-        """Its exit code, or minus the number of the signal that killed it; waits for its end."""
+    def close(self) -> None:
+        """Ends it once it is done."""
+        os.close(self._words)
+        self._ended()
+        os.close(self._codes)
+
+    def _ended(self) -> int:
         if self._code is None:
             _, status = os.waitpid(self._pid, 0)
             self._code = os.waitstatus_to_exitcode(status)
         return self._code
 
-    def close(self) -> None:
-        self.code()
-        os.close(self._ends)
 
-
-def _be_a_child(parent: int, do: Callable[[], int]) -> NoReturn:
-    """Does something in a process that was just forked, and ends it without what the parent would do at its end."""
+def _be_a_child(parent: int, do: Callable[[str], int], words: int, codes: int) -> NoReturn:
+    """Does what it reads from a pipe, in a new fork; ends without what the parent does at its end."""
     code = 1
     try:
         for number in SIGNALS:
@@ -84,7 +114,14 @@ def _be_a_child(parent: int, do: Callable[[], int]) -> NoReturn:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         end_with(parent)
         gc.set_threshold(*_RARELY)
-        code = do()
+        with os.fdopen(words, encoding="utf-8") as lines:
+            for line in lines:
+                found = do(line.rstrip("\n"))
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os.write(codes, _CODE.pack(found))
+                gc.collect()  # While nobody waits: graphs are rings of objects.
+        code = 0
     except BaseException:
         traceback.print_exc()
     finally:

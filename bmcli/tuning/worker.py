@@ -1,8 +1,8 @@
 """A worker of a search: `python -m bmcli.tuning.worker STUDY CACHE`.
 
 It imports what trials need once and executes nothing of TensorFlow, so that it has no threads and holds no state, and
-forks a child for every trial. Whatever a trial does to its process is gone with the child: memory stays flat, and a
-crash is the result of one trial.
+forks a child for every few trials, or after one that did not end well. Whatever trials do to their process is gone with
+the child: memory stays flat, and a crash is the result of one trial.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from bmcli.tuning.trial import run_trial
 
 POLL_S = 0.02
 SAVE_S = 20.0  # for a child to save its state after SIGTERM: a call of steps may take a while
+TRIALS = 8  # of a child: the first costs 0.2 s more than the others, and what they leave in memory adds up
 AGAIN_S = 1.0  # before a task that was given back is looked at again
 
 
@@ -98,6 +99,7 @@ class Worker:
                 if not self._take_one():
                     time.sleep(POLL_S)
         finally:
+            self._dismiss()
             self._study.leave(self._name)
 
     def _note(self, number: int, frame: Any) -> None:
@@ -149,20 +151,28 @@ class Worker:
         limit_s = math.inf if task.limit_s is None else task.limit_s
         end = time.monotonic() + limit_s
         with signals_later():
-            child = self._child = Child(lambda: self._do(task))
-        try:
-            while not child.ended(min(BEAT_S, max(0.0, end - time.monotonic()))):
-                if time.monotonic() >= end:
-                    child.send(signal.SIGKILL)
-                    return f"it took longer than the limit of {limit_s:g} s."
-                if not self._may_go_on(task.name):
-                    child.send(signal.SIGKILL)
-                    return None
-            code = child.code()
-        finally:
+            child = self._child = self._child or Child(lambda name: self._do(self._study.task(name)))
+            child.give(task.name)
+        reason, mine = None, True
+        while not child.done(min(BEAT_S, max(0.0, end - time.monotonic()))):
+            if time.monotonic() >= end:
+                reason = f"it took longer than the limit of {limit_s:g} s."
+            else:
+                mine = self._may_go_on(task.name)
+            if reason or not mine:
+                child.send(signal.SIGKILL)
+                break
+        code = child.code()
+        if code or not child.lives or child.given >= TRIALS:
+            self._dismiss()
+        if not mine or self._signals or code == Interrupted.exit_code:
+            return None
+        return reason or f"its process {how_ended(code)}."
+
+    def _dismiss(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
             child.close()
-            self._child = None
-        return None if self._signals or code == Interrupted.exit_code else f"its process {how_ended(code)}."
 
     def _may_go_on(self, name: str) -> bool:
         """Shows that this worker is alive; whether its task is still its own, and there is somebody to do it for."""

@@ -4,8 +4,9 @@
 
 Both search the same space with the same oracle, over the same rows of Fashion-MNIST and with the same budgets of
 epochs; `bmcli` with one worker and with two. A search runs in a process of its own, and its time is that from the
-first trial to the end of the last: neither the start nor what follows the search counts. Also tells the highest
-resident memory of a trial's process in each tenth of a search. Prints a table, and a JSON object on the last line.
+first trial's begin to the end of the last: neither importing TensorFlow nor what follows the search counts. Also tells
+the highest resident memory of the processes of trials in each tenth of a search. Prints a table, and a JSON object on
+the last line.
 """
 
 from __future__ import annotations
@@ -73,13 +74,13 @@ def ours(network: str, rows: int, epochs: int, workers: int) -> dict[str, Any]:
         peaks = _Peaks(Path(folder))
         assert process.wait() == 0
         events = [json.loads(line) for line in next(Path(folder).glob("*/*/journal.jsonl")).open()]
-    ended = [event["at"] for event in events if event["event"] == "ended" and event["result"]["name"].isdecimal()]
-    begun = next(event["at"] for event in events if event["event"] == "asked")
-    return {**_rate(len(ended), ended[-1] - begun), "peak_mib": peaks.by_tenth()}
+    ended = [event for event in events if event["event"] == "ended" and event["result"]["name"].isdecimal()]
+    begun = min(event["at"] - event["result"]["seconds"] for event in ended)
+    return {**_rate(len(ended), ended[-1]["at"] - begun), "peak_mib": peaks.by_tenth()}
 
 
 class _Peaks(threading.Thread):
-    """The highest resident memory of the process of each trial."""
+    """The highest resident memory of each process of trials."""
 
     def __init__(self, runs: Path) -> None:
         super().__init__(daemon=True)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ import pytest
 from bmcli import training
 from bmcli.trials import Result, Task
 from bmcli.tuning.study import Study
-from bmcli.tuning.worker import families
+from bmcli.tuning.worker import TRIALS, families
 
 from .conftest import MakeStudy, until
 
@@ -99,6 +100,16 @@ def test_however_a_child_ends_its_task_has_a_result_and_the_worker_goes_on(study
         assert results[name].state == "failed"
         assert results[name].reason.startswith(reason), name
     assert results["well"].state == "done"
+
+
+def test_a_child_does_a_few_tasks_and_one_that_failed_is_its_last(study: Study, start: Start) -> None:
+    names = [f"{number:04}" for number in range(2 * TRIALS + 3)]
+    put(study, *names)
+    code = "note(f'{task.name} {os.getpid()}')\nif task.name == '0001': os.abort()\nreturn end_well(task)"
+    finished(study, start(code), *names)
+    told = dict(note.split() for note in notes(study))
+    children = [list(group) for _, group in groupby(names, key=told.__getitem__)]
+    assert [len(group) for group in children] == [2, TRIALS, TRIALS, 1]
 
 
 def test_a_task_that_takes_too_long_is_ended(study: Study, start: Start) -> None:
