@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import io
@@ -265,8 +266,14 @@ def check_growth(place: str, packed_bytes: int, unpacked_bytes: int) -> None:
 
 def fingerprint(paths: Iterable[File]) -> str:
     """SHA-256 of one file's bytes, or of the digests of several; names and places do not matter."""
-    digests = [_digest(path) for path in paths]
+    digests = [_digest(path) if isinstance(path, Address) else _remembered(path, stamp(path)) for path in paths]
     return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=100_000)
+def _remembered(path: Path, stamp: tuple[int, int, int]) -> str:
+    """The digest of a file as it was at a stamp: every trial of a search asks for it again."""
+    return _digest(path)
 
 
 def _digest(path: File) -> str:
