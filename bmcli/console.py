@@ -314,6 +314,7 @@ class Console:
         rows = [_exported_row(each) for each in exported.artefacts]
         names = next((list(each.verification.metrics) for each in exported.artefacts if each.verification.metrics), [])
         metric = f"{names[0]} (of the model)" if names else "metric"
+        rows += [[name, "NOT WRITTEN", *["-"] * 5] for name in exported.failed]
         self.table("", ["format", "verified", "agreement", "difference", metric, "size", "gzip"], rows)
         self.text("\n".join(clean(f"wrote {shown_path(each.path)}") for each in exported.artefacts))
 

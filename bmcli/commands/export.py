@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from bmcli import compression, disk, parts
 from bmcli.commands.evaluate import elsewhere, find_run
@@ -59,24 +59,40 @@ class Artefact:
 
 @dataclass(frozen=True)
 class Exported:
-    """The artefacts of a run."""
+    """The artefacts of a run.
+
+    Args:
+        failed: Formats that could not be written, and why.
+    """
 
     run: Run
     artefacts: tuple[Artefact, ...]
+    failed: Mapping[str, BmcliError] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        return {"run": str(self.run.folder), "artefacts": [each.to_json() for each in self.artefacts]}
+        return {
+            "run": str(self.run.folder),
+            "artefacts": [each.to_json() for each in self.artefacts],
+            "failed": [{"format": name, "message": str(error)} for name, error in self.failed.items()],
+        }
 
     def require_verified(self) -> None:
-        """Raises ArtefactRejected if one is not what was trained."""
+        """Raises what is to be told of formats that were not written, and of artefacts that are not what was trained.
+
+        Raises:
+            ArtefactRejected: An artefact was rejected.
+            BmcliError: None was rejected, but a format could not be written.
+        """
+        told = [fault for error in self.failed.values() for fault in error.faults]
         rejected = [each for each in self.artefacts if not each.verification.verified]
         if rejected:
-            raise ArtefactRejected(
-                *(
-                    f"{disk.shown_path(each.path)} is rejected: {' '.join(each.verification.failures)}"
-                    for each in rejected
-                )
+            sentences = (
+                f"{disk.shown_path(each.path)} is rejected: {' '.join(each.verification.failures)}" for each in rejected
             )
+            raise ArtefactRejected(*told, *sentences)
+        if told:
+            first = next(iter(self.failed.values()))
+            raise type(first)(*told)
 
 
 def export(target: str, overrides: Sequence[str], formats: str | None, root: Path, cache: Path, told: Tell) -> Exported:
@@ -98,7 +114,9 @@ def export(target: str, overrides: Sequence[str], formats: str | None, root: Pat
     try:
         _check_installed(loaded.recipe.export)
         trained = load(str(run.lock), elsewhere([])).recipe
-        return _export(run, trained, loaded.recipe.export, cache, told)
+        found = _export(run, trained, loaded.recipe.export, cache, told)
+        failed = {name: loaded.locate(error) for name, error in found.failed.items()}
+        return replace(found, failed=failed)
     except BmcliError as error:
         raise loaded.locate(error) from None
 
@@ -139,12 +157,23 @@ def _export(run: Run, recipe: Recipe, options: ExportOptions, cache: Path, told:
     examples = rows["train"]
     subject = Subject(network, spec, recipe.quantiles(), examples, recipe.name)
     judge = Judge.of(network, spec, recipe.quantiles(), split, rows[split])
-    found = []
-    for each in options.formats:
-        artefact = _write(run, recipe, each, subject, judge, options)  # type: ignore[arg-type]
-        told(_sentence(artefact))
-        found.append(artefact)
-    return Exported(run, tuple(found))
+    found: list[Artefact] = []
+    failed: dict[str, BmcliError] = {}
+    for place, each in enumerate(cast("tuple[FormatOptions, ...]", options.formats)):
+        try:
+            artefact = _write(run, recipe, each, subject, judge, options)
+        except BmcliError as error:
+            failed[each.name] = _at_format(error, place)
+            told(f"{each.name}: NOT WRITTEN, {error}")
+        else:
+            told(_sentence(artefact))
+            found.append(artefact)
+    return Exported(run, tuple(found), failed)
+
+
+def _at_format(error: BmcliError, place: int) -> BmcliError:
+    """The same, its faults at the format where they have no place of their own."""
+    return type(error)(*(replace(fault, path=fault.path or f"export.formats.{place}") for fault in error.faults))
 
 
 def _split(recipe: Recipe, prepared: Prepared) -> str:
@@ -190,7 +219,7 @@ def _compressed(subject: Subject, options: FormatOptions) -> Subject:
 def check(folder: Path, written: Written, judge: Judge, options: FormatOptions, asked: ExportOptions) -> Verification:
     """Compares an artefact with its model."""
     encoder = folder / card.ENCODER
-    bounds = limits(asked.verify, options.precision)
+    bounds = limits(asked.verify, options.precision, judge.spec)
     return verify(folder, written, judge, bounds, *([encoder] if encoder.exists() else []))
 
 

@@ -23,7 +23,7 @@ Form = Literal["raw", "encoded", "encoded_image"]
 
 Role = Literal["decision", "classes", "probabilities", "number", "quantiles"]
 
-Precision = Literal["float32", "float16", "reduced"]
+Precision = Literal["float32", "float16", "int8", "reduced"]
 """How exactly an artefact computes, which decides how far it may be from the model."""
 
 
@@ -52,9 +52,9 @@ class FormatOptions(Kind):
 
     @property
     def precision(self) -> Precision:
-        if self.compress or self.quantized not in (None, "float16"):
+        if self.compress or self.quantized not in (None, "float16", "int8"):
             return "reduced"
-        return "float16" if self.quantized else "float32"
+        return self.quantized or "float32"  # type: ignore[return-value]
 
     def ways(self) -> tuple[Kind, ...]:
         """What is done to the network before it is written."""

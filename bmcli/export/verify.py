@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 BATCH = 32
 _TIE = 1e-5  # probabilities that differ less are alike, and either class may be decided for
+_OF_PICTURES = 0.995  # agreement with integers
 _NEAR = 0.01  # numbers that differ less, in deviations, are decided alike
 
 
@@ -37,13 +38,16 @@ class Limits:
 _USUAL: Mapping[Precision, Limits] = {
     "float32": Limits(1.0, 1e-4, 0.001),
     "float16": Limits(0.995, 0.02, 0.01),
+    "int8": Limits(0.99, None, 0.01),
     "reduced": Limits(0.99, None, 0.01),
 }
 
 
-def limits(options: VerifyOptions, precision: Precision) -> Limits:
-    """The limits of a recipe, or those that are usual for a format."""
+def limits(options: VerifyOptions, precision: Precision, spec: DataSpec) -> Limits:
+    """The limits of a recipe, or those that are usual for a format and what it is given."""
     usual = _USUAL[precision]
+    if precision == "int8" and any(column.kind == "image" for column in spec.inputs):
+        usual = replace(usual, agreement=_OF_PICTURES)
 
     def chosen(name: str) -> Any:
         asked = getattr(options, name)

@@ -16,7 +16,9 @@ from bmcli.export.formats import litert
 from bmcli.export.verify import Limits, limits
 from bmcli.recipe.export import VerifyOptions
 from bmcli.runs import Run
+from bmcli.specs import DataSpec
 from tests.commands.conftest import Bmcli, bmcli
+from tests.inputs.test_laws import CASES
 
 __all__ = ["bmcli"]  # the fixture
 
@@ -87,9 +89,11 @@ def test_a_file_that_was_changed_is_not_opened(bmcli: Bmcli, table_run: Run, tmp
 
 def test_a_recipe_sets_the_limits() -> None:
     asked = VerifyOptions(agreement=0.9, max_difference="none", metric_drop=0.2)
-    assert limits(asked, "float32") == Limits(0.9, None, 0.2)
-    assert limits(VerifyOptions(), "float32") == Limits(1.0, 1e-4, 0.001)
-    assert limits(VerifyOptions(), "reduced").max_difference is None
+    table, pictures = (DataSpec((CASES[name].fit(),), (), {}, "", "") for name in ("category", "image"))
+    assert limits(asked, "float32", table) == Limits(0.9, None, 0.2)
+    assert limits(VerifyOptions(), "float32", table) == Limits(1.0, 1e-4, 0.001)
+    assert limits(VerifyOptions(), "reduced", pictures) == Limits(0.99, None, 0.01)
+    assert [limits(VerifyOptions(), "int8", spec).agreement for spec in (table, pictures)] == [0.99, 0.995]
 
 
 @pytest.mark.parametrize(

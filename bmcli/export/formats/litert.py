@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 MODEL = "model.tflite"
-Quantize = Literal["float16", "dynamic", "int8"]
+Quantize = Literal["float16", "dynamic", "int8", "full_int8"]
+_INTEGERS = ("int8", "full_int8")
 
 
 class Options(FormatOptions):
@@ -29,16 +31,20 @@ class Options(FormatOptions):
     kind: Literal["litert"] = "litert"
     quantize: Quantize | None = Field(
         default=None,
-        description="float16: weights of 2 bytes; dynamic: weights of 1 byte, computing in float32; int8: weights and "
-        "activations of 1 byte, their ranges measured on training rows. By default float32.",
+        description="float16: weights of 2 bytes; dynamic: weights of 1 byte, and their factors rounded as they come "
+        "where that is faster; int8: weights and activations of 1 byte, their ranges measured on training rows, save "
+        "in convolutions over fewer than 8 channels and at the end of the network, where integers are slower or too "
+        "coarse; full_int8: these as well, for devices that have only integers. By default float32.",
     )
 
 
 def export(subject: Subject, options: Options, folder: Path) -> Written:
     """Writes `model.tflite`."""
-    from bmcli.export import graph
+    from bmcli.export import graph, recurrent
 
     _check_integers(subject, options)
+    network = replace(subject.network, model=recurrent.with_loops(subject.network.model))
+    subject = replace(subject, network=network)
     forms: dict[str, Form] = {
         column.name: "raw" if _holds(column, options) else "encoded" for column in subject.spec.inputs
     }
@@ -46,9 +52,9 @@ def export(subject: Subject, options: Options, folder: Path) -> Written:
     with tempfile.TemporaryDirectory(prefix="bmcli-") as scratch:
         graph.save(graph.Served(subject), [signature], Path(scratch))
         converter = _converter(Path(scratch), options)
-        if options.quantize == "int8":
+        if options.quantize in _INTEGERS:
             converter.representative_dataset = lambda: _representative(subject, signature)
-        (folder / MODEL).write_bytes(_converted(converter))
+        (folder / MODEL).write_bytes(_converted(converter, options))
     return Written(MODEL, "litert", (signature,))
 
 
@@ -56,16 +62,15 @@ def _holds(column: Column, options: Options) -> bool:
     """Whether the preprocessing of a column can be inside."""
     if column.kind == "image":
         return column.raw_dtype != "string"
-    return is_plain_number(column) and options.quantize != "int8"
+    return is_plain_number(column) and options.quantize not in _INTEGERS
 
 
 def _check_integers(subject: Subject, options: Options) -> None:
     """Refuses integers for networks that see what is missing as NaN."""
     for column in subject.spec.inputs:
-        if options.quantize == "int8" and (column.state.get("learned") or column.state.get("padded")):
+        if options.quantize in _INTEGERS and (column.state.get("learned") or column.state.get("padded")):
             raise BmcliError(
-                f"litert: int8 cannot tell what is missing in '{column.name}', which the network does.",
-                path="export.formats",
+                f"litert: {options.quantize} cannot tell what is missing in '{column.name}', which the network does.",
                 suggestion="Take quantize: dynamic.",
             )
 
@@ -78,7 +83,7 @@ def _converter(saved: Path, options: Options) -> Any:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if options.quantize == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if options.quantize == "int8":
+    if options.quantize in _INTEGERS:
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
     return converter
 
@@ -96,12 +101,13 @@ def _representative(subject: Subject, signature: Signature) -> Iterator[tuple[st
         )
 
 
-def _converted(converter: Any) -> bytes:
+def _converted(converter: Any, options: Options) -> bytes:
     from bmcli.console import native_noise_hidden
+    from bmcli.export import integers
 
     try:
         with native_noise_hidden():
-            content: bytes = converter.convert()
+            content: bytes = integers.quantized(converter) if options.quantize == "int8" else converter.convert()
     except Exception as error:  # the converter raises what its C++ says
         reason = next((line for line in str(error).splitlines() if "error:" in line), str(error)).strip()[:300]
         raise RunFailed(f"litert cannot hold this network: {reason}", suggestion="Take saved_model.") from None

@@ -1,0 +1,99 @@
+"""LiteRT in integers: which operations compute with them, and which stay in float32.
+
+An operation stays in float32 where integers cost more than they save:
+
+- Convolutions over fewer than 8 channels, as the first one over the pixels of a picture. XNNPACK, the library that
+  computes LiteRT's operations on CPUs, fills channels up to 8 (kernels `qs8-qc8w-igemm/*x8c8`), or to 4 on ARM with dot
+  products, so that one channel costs as much as eight. These kernels are small.
+- What follows the last layer with weights, as softmax: 256 values of a probability, or of a number that is predicted,
+  make ties of what the network tells apart. The layer itself stays, too, if it has few of the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+_THIN = 8
+_FEW = 0.05
+
+
+def quantized(converter: Any) -> bytes:
+    """A model in integers, but for `kept`.
+
+    Args:
+        converter: A `tf.lite.TFLiteConverter` that has representative rows.
+    """
+    # What tf.lite.experimental.QuantizationDebugger does, without building the model that it debugs.
+    from tensorflow.lite.python import convert
+
+    converter.experimental_mlir_quantizer = True
+    converter._experimental_calibrate_only = True
+    calibrated: bytes = converter.convert()
+    found: bytes = convert.mlir_quantize(calibrated, denylisted_nodes=kept(calibrated))
+    return found
+
+
+def kept(model: bytes) -> list[str]:
+    """Names of the tensors that operations give which stay in float32.
+
+    Args:
+        model: A LiteRT model in float32.
+    """
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    found = schema.ModelT.InitFromPackedBuf(model, 0)
+    graph = found.subgraphs[0]  # the others are the bodies of loops
+    reader = _Reader(schema.BuiltinOperator, found.operatorCodes, graph)
+    operations = [*reader.thin(), *reader.last()]
+    return sorted({graph.tensors[place].name.decode() for each in operations for place in each.outputs})
+
+
+class _Reader:
+    """The operations of a LiteRT graph."""
+
+    def __init__(self, kinds: Any, codes: Any, graph: Any) -> None:
+        self._codes, self._graph = codes, graph
+        self._convolution = kinds.CONV_2D
+        self._with_weights = (
+            kinds.CONV_2D, kinds.DEPTHWISE_CONV_2D, kinds.FULLY_CONNECTED, kinds.BATCH_MATMUL, kinds.GATHER,
+            kinds.EMBEDDING_LOOKUP, kinds.WHILE,
+        )  # fmt: skip
+        self._maker = {place: operation for operation in graph.operators for place in operation.outputs}
+
+    def thin(self) -> Iterator[Any]:
+        """Convolutions over few channels."""
+        for operation in self._graph.operators:
+            if self._kind(operation) == self._convolution and self._shape(operation.inputs[1])[-1] < _THIN:
+                yield operation
+
+    def last(self) -> Iterator[Any]:
+        """What leads from the last layers with weights to the outputs, and such layers if they are small."""
+        seen: set[int] = set()
+        waiting = list(self._graph.outputs)
+        while waiting:
+            operation = self._maker.get(waiting.pop())
+            if operation is None or id(operation) in seen:
+                continue
+            seen.add(id(operation))
+            if self._kind(operation) not in self._with_weights:
+                waiting += list(operation.inputs)
+                yield operation
+            elif self._weights(operation) <= _FEW * sum(map(self._weights, self._graph.operators)):
+                yield operation
+
+    def _kind(self, operation: Any) -> Any:
+        code = self._codes[operation.opcodeIndex]
+        return max(code.builtinCode, code.deprecatedBuiltinCode)
+
+    def _weights(self, operation: Any) -> int:
+        """Numbers of a kernel; 0 if the operation has none."""
+        if self._kind(operation) not in self._with_weights or len(operation.inputs) < 2:
+            return 0
+        total = 1
+        for size in self._shape(operation.inputs[1]):
+            total *= int(size)
+        return total
+
+    def _shape(self, place: int) -> Any:
+        return self._graph.tensors[place].shape
