@@ -142,12 +142,16 @@ def _target(column: Column, recipe: Recipe) -> dict[str, Any]:
         "category": "the most probable class", "labels": "every label more probable than 0.5",
         "ordered": "the highest class that is reached with a probability above 0.5",
     }.get(column.kind, "the number itself, in its own unit")  # fmt: skip
+    found = {key: column.state[key] for key in ("threshold", "temperature") if key in column.state}
+    if "threshold" in found:
+        decision = f"'{column.classes[1]}' from a probability of {found['threshold']:.6g} on"
     quantiles = {"quantiles": list(recipe.quantiles()[column.name])} if column.name in recipe.quantiles() else {}
     return {
         "name": column.name,
         "kind": column.kind,
         "classes": list(column.classes),
         "decision": decision,
+        **found,
         **quantiles,
     }
 

@@ -143,6 +143,8 @@ def _decision(target: Column, probabilities: Any, names: Any) -> Any:
     if target.kind == "ordered":
         above = 1 - tf.cumsum(tf.cast(probabilities[:, :-1], "float64"), axis=1)
         return tf.gather(names, tf.reduce_sum(tf.cast(above > 0.5, "int32"), axis=1))
+    if "threshold" in target.state:
+        return tf.gather(names, tf.cast(probabilities[:, 1] >= target.state["threshold"], "int32"))
     return tf.gather(names, tf.argmax(probabilities, axis=1))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -28,6 +28,7 @@ class Options(Kind):
     patches, and every stage but the first halves the rows and columns.
     """
 
+    WIDTHS: ClassVar = ("mlp_ratio",)  # which pruning may make smaller
     kind: Literal["convnext"] = Field(default="convnext", description="A ConvNeXt.")
     widths: tuple[Units, ...] = Field(default=(32, 64, 128), min_length=1, description="Channels of each stage.")
     blocks: tuple[Size, ...] = Field(default=(1, 2, 1), min_length=1, description="Blocks of each stage.")

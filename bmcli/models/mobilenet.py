@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -24,6 +24,8 @@ class Options(ConvolutionOptions):
     and narrows it again; every stage but the first halves the rows and columns.
     """
 
+    WIDTHS: ClassVar = ("expansion",)  # which pruning may make smaller
+    WIDTHS_ABOVE: ClassVar = {"expansion": 1.0}  # without widening a block has a layer less
     kind: Literal["mobilenet"] = Field(default="mobilenet", description="A network of separable convolutions.")
     widths: tuple[Units, ...] = Field(
         default=(16, 32, 64), min_length=1, description="Filters of each stage, between its blocks."

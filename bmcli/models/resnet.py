@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -30,6 +30,7 @@ class Options(ConvolutionOptions):
     al. 2017).
     """
 
+    WIDTHS: ClassVar = ("inner",)  # which pruning may make smaller
     kind: Literal["resnet"] = Field(default="resnet", description="A residual network.")
     variant: Literal[18, 34, 50] | None = Field(
         default=None, description="A network of the paper by its number of layers, in the place of the options below."
@@ -46,6 +47,10 @@ class Options(ConvolutionOptions):
         default=None,
         description="Blocks of three convolutions, 1x1, 3x3 and 1x1 with 4 times the filters, in the place of two 3x3; "
         "by default false.",
+    )
+    inner: Annotated[float, Field(gt=0)] = Field(
+        default=1.0,
+        description="Filters of the convolutions inside a block, all but its last, as a multiple of its stage's.",
     )
 
     @model_validator(mode="after")
@@ -86,17 +91,22 @@ def _stages(options: Options) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
 
 
 def _basic(options: Options, tensor: Any, width: int, strides: int) -> Any:
-    branch = models.convolution(options, tensor, width, 3, strides)
+    branch = models.convolution(options, tensor, _inside(options, width), 3, strides)
     branch = models.convolution(options, branch, width, 3, linear=True, first_scale="zeros")
     return _added(options, tensor, branch, strides)
 
 
 def _bottleneck(options: Options, tensor: Any, width: int, strides: int) -> Any:
-    branch = models.convolution(options, tensor, width)
+    inside = _inside(options, width)
+    branch = models.convolution(options, tensor, inside)
     # The 3x3 convolution halves, not the first as in the paper, which would drop three quarters of its input.
-    branch = models.convolution(options, branch, width, 3, strides)
+    branch = models.convolution(options, branch, inside, 3, strides)
     branch = models.convolution(options, branch, _EXPANSION * width, linear=True, first_scale="zeros")
     return _added(options, tensor, branch, strides)
+
+
+def _inside(options: Options, width: int) -> int:
+    return max(1, round(options.inner * width))
 
 
 def _added(options: Options, tensor: Any, branch: Any, strides: int) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -24,6 +24,7 @@ class Options(DenseOptions):
     each recurrent layer, and each dense layer's linear map.
     """
 
+    WIDTHS: ClassVar = ("dense",)  # which pruning may make smaller
     kind: Literal["rnn"] = Field(default="rnn", description="A recurrent network.")
     cell: Literal["simple", "lstm", "gru"] = Field(default="lstm", description="The recurrent layer.")
     units: Units | tuple[Units, ...] = Field(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -22,6 +22,8 @@ class Options(DenseOptions):
     an `ft_transformer`. A block is normalization, dense layer, activation, dropout, dense layer.
     """
 
+    WIDTHS: ClassVar = ("ratio",)  # which pruning may make smaller
+    NORMALIZES_WHOLE: ClassVar = True  # not the units inside a block
     kind: Literal["table_resnet"] = Field(default="table_resnet", description="A residual network for tables.")
     width: Units = Field(default=128, description="Units between blocks.")
     depth: Size = Field(default=3, description="Blocks.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -27,6 +27,7 @@ class Options(Kind):
     nor pooled.
     """
 
+    WIDTHS: ClassVar = ("mlp_ratio",)  # which pruning may make smaller
     kind: Literal["transformer"] = Field(default="transformer", description="A transformer encoder.")
     width: Units = Field(default=64, description="Size of a token's vector; a multiple of `heads`.")
     depth: Size = Field(default=2, description="Encoder blocks, each of attention and a feed-forward network.")

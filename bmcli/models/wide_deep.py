@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,7 @@ class Options(DenseOptions):
     the dense layers find what is common to them. `wide` and `deep` say which columns each of the two reads.
     """
 
+    WIDTHS: ClassVar = ("hidden",)  # which pruning may make smaller
     kind: Literal["wide_deep"] = Field(default="wide_deep", description="A linear model and a network together.")
     wide: tuple[str, ...] | None = Field(
         default=None, min_length=1, description="Columns of the linear model; by default all."

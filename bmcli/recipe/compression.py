@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -12,6 +12,9 @@ from bmcli.recipe.fields import Kind, OneOf, Options, fault_at
 
 Sparsity = Annotated[float, Field(ge=0, lt=1)]
 Width = Annotated[int, Field(ge=1)]
+Widths = tuple[Width, ...] | Annotated[float, Field(gt=0)]
+# Activations that turn 0 into something else, so that a unit of zeros is not as if it were not there.
+_LEAVE_NO_ZERO = ("sigmoid", "hard_sigmoid", "softplus", "exponential", "softmax", "log_softmax", "log_sigmoid")
 
 
 class Pruning(Kind):
@@ -63,19 +66,16 @@ class ChannelPruning(Pruning):
 
     kind: Literal["channels"] = Field(default="channels", description="Units of layers and filters are removed.")
     sparsity: Sparsity = Field(default=0.5, description="Share of each hidden layer's units or filters that go.")
-    widths: Mapping[str, tuple[Width, ...]] = Field(
+    widths: Mapping[str, Widths] = Field(
         default={},
         description="Units or filters that are left, in the place of those that follow from `sparsity`, by options of "
-        "the model: {filters: [8, 24], dense: [60, 84]}.",
+        "the model: {filters: [8, 24], dense: [60, 84]}, or {mlp_ratio: 1.5} of a transformer.",
     )
 
-    def left(self, model: Kind) -> dict[str, tuple[int, ...]]:
+    def left(self, model: Kind) -> dict[str, Widths]:
         """Widths that are left, by the options of the model that tell them."""
-        found = {
-            name: tuple(max(1, round((1 - self.sparsity) * width)) for width in getattr(model, name))
-            for name in widths_of(model)
-        }
-        return {**found, **self.widths}
+        share = 1 - self.sparsity
+        return {**{name: _share_of(getattr(model, name), share) for name in widths_of(model)}, **self.widths}
 
 
 PRUNING = OneOf((WeightPruning, ChannelPruning), usual="weights")
@@ -95,31 +95,85 @@ class QuantizeAwareOptions(Options):
     )
 
 
-def widths_of(model: Kind) -> tuple[str, ...]:
-    """The options of a family that tell how wide its layers are, if they can be pruned by channels."""
+def widths_of(model: Kind | type[Kind]) -> tuple[str, ...]:
+    """The options of a family that tell how wide its layers are, if they can be pruned by channels.
+
+    Their values are numbers of units, one for each layer, or one multiple of some other width.
+    """
     return getattr(model, "WIDTHS", ())
 
 
-def problem_with_model(pruning: Any, model: Kind) -> tuple[tuple[str | int, ...], str, str] | None:
-    """Place below `train.prune`, message and suggestion of the first reason why this network cannot be pruned so."""
+def _share_of(widths: Widths, share: float) -> Widths:
+    if isinstance(widths, tuple):
+        return tuple(max(1, round(share * width)) for width in widths)
+    return round(share * widths, 6)
+
+
+Problem = tuple[tuple[str | int, ...], str, str]
+"""Place below `train.prune`, message and suggestion."""
+
+
+def problem_with_model(pruning: Any, model: Kind) -> Problem | None:
+    """The first reason why this network cannot be pruned so."""
     if not isinstance(pruning, ChannelPruning):
         return None
     known = widths_of(model)
     if not known:
-        return ("kind",), f"channels of {model.kind} cannot be removed.", "Those of mlp and cnn can; or prune weights."
-    for name, widths in pruning.widths.items():
-        if name not in known:
-            return ("widths", name), f"{model.kind} has no widths '{name}'.", parts.did_you_mean(name, known)
-        problem = _problem_of_widths(widths, getattr(model, name))
-        if problem:
-            return ("widths", name), problem, f"Those of the model: {list(getattr(model, name))}."
-    if all(tuple(getattr(model, name)) == widths for name, widths in pruning.left(model).items()):
-        return (), "no channel would be removed.", "Raise `sparsity`."
+        return (
+            ("kind",),
+            f"channels of {model.kind} cannot be removed.",
+            f"Those of {_families()} can; or prune weights.",
+        )
+    problem = next((each for name, left in pruning.widths.items() if (each := _of_widths(name, left, model))), None)
+    return problem or _of_layers(model) or _of_what_is_left(pruning, model)
+
+
+def _families() -> str:
+    """The families whose channels can be removed, as a list in a sentence."""
+    names = [name for name in parts.names("models") if widths_of(parts.load("models", name).Options)]
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _of_widths(name: str, left: Widths, model: Kind) -> Problem | None:
+    """What is wrong with widths that a recipe tells."""
+    known = widths_of(model)
+    if name not in known:
+        return ("widths", name), f"{model.kind} has no widths '{name}'.", parts.did_you_mean(name, known)
+    given = getattr(model, name)
+    hint = f"Those of the model: {list(given) if isinstance(given, tuple) else given}."
+    if isinstance(given, tuple) != isinstance(left, tuple):
+        expected = "a list of widths" if isinstance(given, tuple) else "one number"
+        return ("widths", name), f"expected {expected}.", hint
+    before, after = (value if isinstance(value, tuple) else (value,) for value in (given, left))
+    if len(before) != len(after):
+        return ("widths", name), f"{len(after)} widths for {len(before)} layers.", hint
+    wider = [width for width, old in zip(after, before, strict=True) if width > old]
+    if wider:
+        return ("widths", name), f"pruning cannot make a layer wider, as {wider[0]}.", hint
     return None
 
 
-def _problem_of_widths(left: Sequence[int], given: Sequence[int]) -> str:
-    if len(left) != len(given):
-        return f"{len(left)} widths for {len(given)} layers."
-    wider = [after for after, before in zip(left, given, strict=True) if after > before]
-    return f"pruning cannot make a layer wider, as {wider[0]}." if wider else ""
+def _of_layers(model: Kind) -> Problem | None:
+    """What makes something of channels that are 0, or looks at all of them at once."""
+    normalization = getattr(model, "normalization", None)
+    if normalization in ("layer", "group") and not getattr(model, "NORMALIZES_WHOLE", False):
+        message = f"channels before {normalization} normalization cannot be removed: it looks at all of them at once."
+        return (), message, "Take `model.normalization: batch`, or prune weights."
+    activation = getattr(model, "dense_activation", getattr(model, "activation", None))
+    if activation is not None and activation.kind in _LEAVE_NO_ZERO:
+        message = f"channels before {activation.kind} cannot be removed: it turns 0 into something else."
+        return (), message, "Take `model.activation: relu`, gelu, silu or tanh."
+    if getattr(model, "share", False):
+        return (), "channels of layers that share their weights cannot be removed.", "Prune weights."
+    return None
+
+
+def _of_what_is_left(pruning: ChannelPruning, model: Kind) -> Problem | None:
+    left = pruning.left(model)
+    for name, least in getattr(model, "WIDTHS_ABOVE", {}).items():
+        if left[name] <= least:
+            message = f"{left[name]:g} would be left of {name} {getattr(model, name):g}, expected more than {least:g}."
+            return (), message, "Lower `sparsity`."
+    if all(getattr(model, name) == widths for name, widths in left.items()):
+        return (), "no channel would be removed.", "Raise `sparsity`."
+    return None

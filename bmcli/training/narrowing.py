@@ -14,6 +14,9 @@ from bmcli.errors import BmcliError
 MAPS = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 """Layers whose kernels end with the axes of what goes in and of what comes out."""
 
+# Convolutions of each channel by itself, whose kernels end with the axes of channels and of filters for each.
+_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+
 # What happens to every channel by itself, and leaves one that is 0 as it is.
 _APART = (
     keras.layers.Dropout, keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D,
@@ -83,8 +86,16 @@ def narrowed_layers(model: keras.Model, narrower: keras.Model) -> list[Narrowed]
             kept = [pair.layer.kernel, *([pair.layer.bias] if pair.layer.use_bias else [])]
             found[pair.after.origin] = Narrowed(pair.after.channels, len(pair.after.places), kept)
         elif pair.before.origin is not None and not isinstance(pair.layer, MAPS):
-            found[pair.before.origin].weights += pair.layer.trainable_variables
+            found[pair.before.origin].weights += _by_channel(pair.layer)
     return list(found.values())
+
+
+def _by_channel(layer: Any) -> list[Any]:
+    """The weights whose last axis is that of the channels; with them at 0, channels that are 0 stay so."""
+    if isinstance(layer, _DEPTHWISE):
+        return [layer.bias] if layer.use_bias else []
+    found: list[Any] = layer.trainable_variables
+    return found
 
 
 def copy(model: keras.Model, narrower: keras.Model) -> None:
@@ -96,6 +107,10 @@ def copy(model: keras.Model, narrower: keras.Model) -> None:
         if isinstance(pair.layer, MAPS):
             kernel = pair.layer.kernel.numpy()[..., pair.before.places, :][..., pair.after.places]
             bias = [pair.layer.bias.numpy()[pair.after.places]] if pair.layer.use_bias else []
+            pair.narrower.set_weights([kernel, *bias])
+        elif isinstance(pair.layer, _DEPTHWISE):
+            kernel = pair.layer.kernel.numpy()[..., pair.before.places, :]
+            bias = [pair.layer.bias.numpy()[pair.before.places]] if pair.layer.use_bias else []
             pair.narrower.set_weights([kernel, *bias])
         elif isinstance(pair.layer, keras.layers.BatchNormalization):
             pair.narrower.set_weights([value[pair.before.places] for value in pair.layer.get_weights()])
@@ -141,7 +156,7 @@ def _after(layer: Any, other: Any, given: list[Flow], output: Any, number: int, 
     narrowed = next(flow for flow in given if not flow.is_whole)
     if isinstance(layer, _APART) or type(layer).__name__ in _APART_BY_NAME:
         return narrowed
-    if isinstance(layer, keras.layers.BatchNormalization) and narrowed.origin is not None:
+    if isinstance(layer, (keras.layers.BatchNormalization, *_DEPTHWISE)) and narrowed.origin is not None:
         return narrowed
     hint = "Take batch normalization, or none." if "Normalization" in type(layer).__name__ else "Prune weights."
     raise BmcliError(

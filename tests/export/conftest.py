@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bmcli.commands.export import Exported, export
 from bmcli.commands.train import Setting, train
 from bmcli.console import Console
 from bmcli.runs import Run
@@ -21,7 +22,8 @@ data:
     fragile: {kind: boolean}
     sent: {kind: date}
     note: {kind: text, min_count: 1}
-  targets: {arrived: {kind: category}, price: {kind: number}}
+  targets: {arrived: {kind: category}, price: {kind: number}, lost: {kind: category}}
+objective: {lost: {kind: classification, calibrate: temperature, threshold: 0.55}}
 model: {kind: mlp, hidden: [8]}
 train: {epochs: 2, batch_size: 16, tensorboard: false}
 """
@@ -42,9 +44,13 @@ def trained(recipe: str, folder: Path, cache: Path) -> Run:
     return done.run
 
 
+def exported(run: Run, cache: Path, formats: str | None, *overrides: str) -> Exported:
+    return export(str(run.folder), overrides, formats, run.folder.parent.parent, cache, lambda text: None)
+
+
 def parcels(count: int) -> list[list[str]]:
     """Rows in which some cells are missing."""
-    rows = [["weight", "colour", "fragile", "sent", "note", "arrived", "price"]]
+    rows = [["weight", "colour", "fragile", "sent", "note", "arrived", "price", "lost"]]
     for number in range(count):
         weight = "" if number % 7 == 0 else str(number * 7 % 13 / 2)
         note = ("handle with care", "To the café, quickly!", "", "twice: TWICE")[number % 4]
@@ -52,6 +58,7 @@ def parcels(count: int) -> list[list[str]]:
             [
                 *(weight, ("red", "blue", "")[number % 3], ("yes", "no")[number % 2], f"2024-0{1 + number % 9}-11"),
                 *(note, ("early", "late", "never")[number * 7 % 13 // 5], str(10 + number * 7 % 13)),
+                ("no", "no", "yes")[number * 5 % 11 % 3],
             ]
         )
     return rows
@@ -68,3 +75,8 @@ def table_run(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
 @pytest.fixture(scope="package")
 def picture_run(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
     return trained(PICTURES, tmp_path_factory.mktemp("pictures"), cache)
+
+
+@pytest.fixture(scope="package")
+def of_table(table_run: Run, cache: Path) -> Exported:
+    return exported(table_run, cache, "saved_model,litert", "export.licence=CC-BY-4.0")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bmcli.commands import export as command
-from bmcli.errors import ArtefactRejected
+from bmcli.commands.export import Exported
+from bmcli.errors import ArtefactRejected, RunFailed
 from bmcli.export import Subject, Written, artefacts, card
-from bmcli.export.formats import litert
+from bmcli.export.formats import litert, saved_model
 from bmcli.export.verify import Limits, limits
 from bmcli.recipe.export import VerifyOptions
 from bmcli.runs import Run
@@ -38,22 +40,32 @@ def rejected(bmcli: Bmcli, run: Run) -> Mapping[str, Any]:
     return artefact  # type: ignore[no-any-return]
 
 
-def test_a_damaged_file_is_rejected(bmcli: Bmcli, table_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = litert.export
+@pytest.fixture
+def write_again(of_table: Exported, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Has the format write what it wrote before, as much of the file as is asked for."""
+    before = of_table.run.exports / "litert"
 
-    def damaging(subject: Subject, options: Any, folder: Path) -> Written:
-        written = honest(subject, options, folder)
-        content = (folder / written.model).read_bytes()
-        (folder / written.model).write_bytes(content[: len(content) // 2])
-        return written
+    def patch(share: float) -> None:
+        def writing(subject: Subject, options: Any, folder: Path) -> Written:
+            written = card.written_from(card.read(before))
+            content = (before / written.model).read_bytes()
+            (folder / written.model).write_bytes(content[: int(share * len(content))])
+            return written
 
-    monkeypatch.setattr(litert, "export", damaging)
+        monkeypatch.setattr(litert, "export", writing)
+
+    return patch
+
+
+def test_a_damaged_file_is_rejected(bmcli: Bmcli, table_run: Run, write_again: Callable[[float], None]) -> None:
+    write_again(0.5)
     assert "cannot be loaded" in rejected(bmcli, table_run)["failures"][0]
 
 
 def test_a_broken_constant_of_preprocessing_is_rejected(
-    bmcli: Bmcli, table_run: Run, monkeypatch: pytest.MonkeyPatch
+    bmcli: Bmcli, table_run: Run, write_again: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    write_again(1)
     honest = card.preprocessing
 
     def breaking(*arguments: Any) -> dict[str, Any]:
@@ -67,14 +79,20 @@ def test_a_broken_constant_of_preprocessing_is_rejected(
     assert found["max_difference"] > 1e-4
 
 
-def test_a_file_that_was_changed_is_not_opened(bmcli: Bmcli, table_run: Run, tmp_path: Path) -> None:
-    folders = [
-        Path(bmcli("export", table_run.folder, "--formats", "keras", "--json").json()["artefacts"][0]["path"])
-        for _ in range(2)
-    ]
-    assert folders[0] != folders[1], "exporting again overwrites nothing"
-    assert list(table_run.exports.glob(".*")) == []
-    folder = folders[1]
+def test_exporting_again_overwrites_nothing(tmp_path: Path) -> None:
+    places = []
+    for _ in range(2):
+        with command._aside(tmp_path, "litert") as folder:
+            (folder / "model").touch()
+            places.append(command._move(folder, tmp_path, "litert"))
+    assert places == [tmp_path / "litert", tmp_path / "litert-2"]
+    assert sorted(tmp_path.iterdir()) == places
+
+
+def test_a_file_that_was_changed_is_not_opened(bmcli: Bmcli, of_table: Exported, tmp_path: Path) -> None:
+    folder = tmp_path / "litert"
+    shutil.copytree(of_table.run.exports / "litert", folder)
+    assert artefacts.opened(folder).card["format"] == "litert"
     file = folder / "preprocessing.json"
     file.write_text(file.read_text().replace("red", "rad"))
     with pytest.raises(ArtefactRejected, match="not what was written, by its SHA-256"):
@@ -85,6 +103,24 @@ def test_a_file_that_was_changed_is_not_opened(bmcli: Bmcli, table_run: Run, tmp
     file.unlink()
     with pytest.raises(ArtefactRejected, match="missing"):
         artefacts.opened(folder)
+
+
+def test_a_format_that_fails_does_not_stop_the_others(
+    bmcli: Bmcli, table_run: Run, write_again: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(subject: Subject, options: Any, folder: Path) -> Written:
+        raise RunFailed("no such operation.")
+
+    write_again(1)
+    monkeypatch.setattr(saved_model, "export", failing)
+    done = bmcli("export", table_run.folder, "--formats", "saved_model,litert", "--json")
+    assert done.code == 1
+    told = done.json()
+    assert told["failed"] == [{"format": "saved_model", "message": "no such operation."}]
+    (artefact,) = told["artefacts"]
+    assert artefact["verified"]
+    assert "saved_model: NOT WRITTEN, no such operation." in done.err
+    assert list(table_run.exports.glob(".*")) == []
 
 
 def test_a_recipe_sets_the_limits() -> None:

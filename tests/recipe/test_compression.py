@@ -72,6 +72,9 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "prune: {kind: channels, widths: {filters: [2, 13]}}": (
         "train.prune.widths.filters", "cannot make a layer wider, as 13", "",
     ),
+    "prune: {kind: channels, widths: {filters: 2.5}}": (
+        "train.prune.widths.filters", "expected a list of widths.", "Those of the model: [8, 12].",
+    ),
     "prune: {kind: channels, sparsity: 0}": ("train.prune", "no channel would be removed", "Raise `sparsity`."),
     "quantize_aware: int2": ("train.quantize_aware", "expected 'int8' or 'int4' or a mapping", ""),
     "quantize_aware: {weights: int4, start: 1}": ("train.quantize_aware.start", "below 1", ""),
@@ -90,11 +93,48 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, given: str) -> Non
     assert suggestion in fault.suggestion
 
 
-@pytest.mark.parametrize("model", ["{kind: rnn}", "{kind: linear}"])
+@pytest.mark.parametrize("model", ["{kind: ft_transformer}", "{kind: linear}"])
 def test_families_that_cannot_lose_channels_are_told(tmp_path: Path, model: str) -> None:
     with pytest.raises(BmcliError, match=r"channels of \w+ cannot be removed") as caught:
         recipe(tmp_path, "prune: {kind: channels}", f"model={model}")
-    assert any("mlp and cnn can" in fault.suggestion for fault in caught.value.faults)
+    able = "Those of cnn, convnext, mlp, mobilenet, resnet, rnn, table_resnet, transformer and wide_deep can"
+    assert any(able in fault.suggestion for fault in caught.value.faults)
+
+
+NETWORKS: dict[str, tuple[str, str]] = {
+    "{kind: mlp, normalization: layer}": ("channels before layer normalization cannot be removed", "batch"),
+    "{kind: resnet, normalization: group}": ("channels before group normalization cannot be removed", "batch"),
+    "{kind: cnn, activation: sigmoid}": ("channels before sigmoid cannot be removed", "relu"),
+    "{kind: rnn, dense: [8], dense_activation: softplus}": ("channels before softplus cannot be removed", "relu"),
+    "{kind: transformer, share: true}": ("layers that share their weights", "Prune weights."),
+    "{kind: rnn}": ("no channel would be removed", "Raise `sparsity`."),
+    "{kind: mobilenet, expansion: 2}": ("1 would be left of expansion 2, expected more than 1", "Lower `sparsity`."),
+}
+
+
+@pytest.mark.parametrize("model", NETWORKS)
+def test_networks_that_cannot_lose_channels_are_told(tmp_path: Path, model: str) -> None:
+    message, suggestion = NETWORKS[model]
+    with pytest.raises(BmcliError) as caught:
+        recipe(tmp_path, "prune: {kind: channels}", f"model={model}")
+    (fault,) = caught.value.faults
+    assert fault.path == "train.prune"
+    assert message in fault.message
+    assert suggestion in fault.suggestion
+
+
+@pytest.mark.parametrize(
+    ("model", "option", "left"),
+    [
+        ("{kind: transformer}", "mlp_ratio", 1.0),
+        ("{kind: table_resnet, normalization: layer}", "ratio", 0.5),
+        ("{kind: resnet}", "inner", 0.25),
+        ("{kind: mobilenet, expansion: 6}", "expansion", 1.5),
+    ],
+)
+def test_widths_may_be_multiples_of_others(tmp_path: Path, model: str, option: str, left: float) -> None:
+    found = recipe(tmp_path, "prune: {kind: channels, sparsity: 0.75}", f"model={model}").kept().model
+    assert getattr(found, option) == left
 
 
 def test_a_recipe_says_what_it_said_when_it_is_read_again(tmp_path: Path) -> None:

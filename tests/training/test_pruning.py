@@ -252,13 +252,21 @@ NARROWED = {
         "data.inputs.text=number", "model.normalization=batch",
         "model.filters=[6]",
     ),
+    "resnet": ("resnet", "model.normalization=batch"),
+    "resnet of bottlenecks": ("resnet", "model.normalization=batch", "model.bottleneck=true"),
+    "mobilenet": ("mobilenet", "model.normalization=batch"),
+    "convnext": ("convnext",),
+    "transformer": ("transformer",),
+    "table_resnet": ("table_resnet", "model.normalization=layer"),
+    "wide_deep": ("wide_deep", "model.hidden=[8]"),
+    "rnn": ("rnn", "model.dense=[8]", "model.normalization=batch"),
 }  # fmt: skip
 
 
-SLOW = ("cnn of averages", "cnn of a sequence", "cnn", "mlp with normalization")
+USUAL = ("mlp", "cnn with normalization", "table_resnet")
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in NARROWED])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in USUAL else pytest.mark.slow) for n in NARROWED])
 def test_removing_pruned_channels_changes_nothing_that_is_computed(make_family: MakeTrainer, name: str) -> None:
     kind, *options = NARROWED[name]
     trainer = make_family(kind, *options, *CHANNELS)
@@ -291,15 +299,16 @@ def test_the_channels_with_the_largest_weights_are_left() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "message", "path"),
+    ("between", "message"),
     [
-        ("model.normalization=layer", "channels before LayerNormalization cannot be removed", "train.prune"),
-        ("model.activation=sigmoid", "it turns 0 into something else", "model.activation"),
+        (lambda: keras.layers.LayerNormalization(), "channels before LayerNormalization cannot be removed"),
+        (lambda: keras.layers.Activation("sigmoid"), "it turns 0 into something else"),
     ],
 )
-def test_channels_that_cannot_be_removed_are_told_before_training(
-    make_family: MakeTrainer, option: str, message: str, path: str
-) -> None:
-    with pytest.raises(BmcliError, match=message) as caught:
-        make_family("mlp", option, *CHANNELS)
-    assert caught.value.faults[0].path == path
+def test_what_would_not_be_the_same_without_channels_is_refused(between: Any, message: str) -> None:
+    def network(units: int) -> keras.Model:
+        inputs = keras.Input((3,))
+        return keras.Model(inputs, keras.layers.Dense(2)(between()(keras.layers.Dense(units)(inputs))))
+
+    with pytest.raises(BmcliError, match=message):
+        narrowing.narrowed_layers(network(4), network(2))
