@@ -25,6 +25,8 @@ DAY_S = 86400
 LAST_S = 2**38
 GREY = np.array([0.2989, 0.5870, 0.1140], "float32")
 ASCII_SPACE = " \t\n\v\f\r"
+K0, K1, K2 = 0xC3A5C85C97CB3127, 0xB492B66FBE98F273, 0x9AE16A3B2F90404F
+WHOLE = 2**64 - 1
 
 
 def encode(column: Mapping[str, Any], cells: Any) -> np.ndarray:
@@ -73,19 +75,106 @@ def _bent(values: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
 
 def _category(column: Mapping[str, Any], cells: Any) -> Any:
     state = column["state"]
-    if "buckets" in state:
-        raise ValueError("Hashed categories are encoded by TensorFlow alone: use the SavedModel.")
-    count = len(column["classes"])
+    buckets = state.get("buckets", 0)
+    count = buckets or len(column["classes"])
     places = {name: place for place, name in enumerate(column["classes"])}
+
+    def place(word: str) -> int:
+        return fingerprint(word.encode()) % buckets if buckets else places.get(word, count + 1)
+
     words = [_word(cell) for cell in np.asarray(cells, object).reshape(-1)]
     if "separator" not in state:
-        return [count if word == "" else places.get(word, count + 1) for word in words]
+        return [count if word == "" else place(word) for word in words]
     length, encoded = column["shape"][0], []
     for word in words:
         parts = [part.strip(ASCII_SPACE) for part in word.split(state["separator"])]
-        found = list(dict.fromkeys(places.get(part, count + 1) for part in parts if part))[:length] or [count]
+        found = list(dict.fromkeys(place(part) for part in parts if part))[:length] or [count]
         encoded.append(found + [count + 2] * (length - len(found)))
     return encoded
+
+
+def fingerprint(text: bytes) -> int:
+    """FarmHash's Fingerprint64 (farmhashna::Hash64), by which categories are dealt to buckets."""
+    size = len(text)
+    if size > 64:
+        return _of_long(text)
+    multiplier = K2 + 2 * size & WHOLE
+    if size > 16:
+        a, b = _word64(text, 0), _word64(text, 8)
+        c, d = _word64(text, size - 8) * multiplier, _word64(text, size - 16) * K2
+        a *= K1 if size <= 32 else K2
+        first = _turned(a + b, 43) + _turned(c, 30) + d
+        found = _mixed(first, a + _turned(b + K2, 18) + c, multiplier)
+        if size <= 32:
+            return found
+        e, f = _word64(text, 16) * multiplier, _word64(text, 24)
+        g, h = (first + _word64(text, size - 32)) * multiplier, (found + _word64(text, size - 24)) * multiplier
+        return _mixed(_turned(e + f, 43) + _turned(g, 30) + h, e + _turned(f + a, 18) + g, multiplier)
+    if size >= 8:
+        a, b = _word64(text, 0) + K2, _word64(text, size - 8)
+        return _mixed(_turned(b, 37) * multiplier + a, (_turned(a, 25) + b) * multiplier, multiplier)
+    if size >= 4:
+        return _mixed(size + (_word64(text, 0, 4) << 3), _word64(text, size - 4, 4), multiplier)
+    if size:
+        y, z = text[0] + (text[size >> 1] << 8), size + (text[-1] << 2)
+        return _shifted(y * K2 ^ z * K0) * K2 & WHOLE
+    return K2
+
+
+def _of_long(text: bytes) -> int:
+    """More than 64 bytes, in pieces of 64; the last one overlaps."""
+    x, y = 81 * K2 + _word64(text, 0) & WHOLE, 81 * K1 + 113 & WHOLE
+    z = _shifted(y * K2 + 113) * K2 & WHOLE
+    v, w = (0, 0), (0, 0)
+
+    def step(at: int, multiplier: int, factor: int) -> tuple[Any, ...]:
+        p = _turned(x + y + v[0] + _word64(text, at + 8), 37) * multiplier & WHOLE
+        q = _turned(y + v[1] + _word64(text, at + 48), 42) * multiplier & WHOLE
+        p ^= w[1] * factor & WHOLE
+        q = q + v[0] * factor + _word64(text, at + 40) & WHOLE
+        r = _turned(z + w[0], 33) * multiplier & WHOLE
+        first = _pair(text, at, v[1] * multiplier, p + w[0])
+        second = _pair(text, at + 32, r + w[1], q + _word64(text, at + 16))
+        return r, q, p, first, second
+
+    for at in range(0, (len(text) - 1) // 64 * 64, 64):
+        x, y, z, v, w = step(at, K1, 1)
+    multiplier = K1 + ((z & 255) << 1) & WHOLE
+    w = (w[0] + (len(text) - 1 & 63) & WHOLE, w[1])
+    v = (v[0] + w[0] & WHOLE, v[1])
+    w = (w[0] + v[0] & WHOLE, w[1])
+    x, y, z, v, w = step(len(text) - 64, multiplier, 9)
+    left = _mixed(v[0], w[0], multiplier) + _shifted(y) * K0 + z
+    return _mixed(left, _mixed(v[1], w[1], multiplier) + x, multiplier)
+
+
+def _pair(text: bytes, at: int, a: int, b: int) -> tuple[int, int]:
+    words = [_word64(text, at + place) for place in (0, 8, 16, 24)]
+    a = a + words[0] & WHOLE
+    b = _turned(b + a + words[3], 21)
+    total = a + words[1] + words[2] & WHOLE
+    return total + words[3] & WHOLE, b + _turned(total, 44) + a & WHOLE
+
+
+def _mixed(u: int, v: int, multiplier: int) -> int:
+    u, v = u & WHOLE, v & WHOLE
+    a = _shifted((u ^ v) * multiplier)
+    return _shifted((v ^ a) * multiplier) * multiplier & WHOLE
+
+
+def _shifted(value: int) -> int:
+    value &= WHOLE
+    return value ^ value >> 47
+
+
+def _turned(value: int, by: int) -> int:
+    """Bits moved to the right, those that fall out coming back on the left."""
+    value &= WHOLE
+    return value >> by | value << 64 - by & WHOLE
+
+
+def _word64(text: bytes, at: int, size: int = 8) -> int:
+    return int.from_bytes(text[at : at + size], "little")
 
 
 def _boolean(column: Mapping[str, Any], cells: Any) -> Any:

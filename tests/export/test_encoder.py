@@ -18,17 +18,15 @@ from bmcli.specs import DataSpec
 from tests.conftest import WriteRecipe
 from tests.inputs.test_laws import CASES, Case
 
-HELD = {name: case for name, case in CASES.items() if "hashed" not in name}
-
 
 def described(case: Case, recipe: object) -> tuple[DataSpec, dict[str, object]]:
     spec = DataSpec((case.fit(),), (), {}, "", "")
     return spec, json.loads(json.dumps(card.preprocessing(spec, recipe)))["inputs"][0]  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", HELD)
+@pytest.mark.parametrize("name", CASES)
 def test_it_encodes_as_preparing_does(name: str, write_recipe: WriteRecipe) -> None:
-    case, recipe = HELD[name], load(str(write_recipe())).recipe
+    case, recipe = CASES[name], load(str(write_recipe())).recipe
     spec, column = described(case, recipe)
     fitted = spec.inputs[0]
     for raw in (case.rows, case.more):
@@ -42,11 +40,14 @@ def test_it_encodes_as_preparing_does(name: str, write_recipe: WriteRecipe) -> N
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1 if fitted.kind == "image" else 1e-6)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if "hashed" in name])
-def test_it_says_what_it_cannot_do(name: str, write_recipe: WriteRecipe) -> None:
-    _, column = described(CASES[name], load(str(write_recipe())).recipe)
-    with pytest.raises(ValueError, match="use the SavedModel"):
-        encoder.encode(column, ["a"])
+def test_texts_of_every_length_fall_into_the_buckets_of_tensorflow() -> None:
+    import tensorflow as tf
+
+    drawn = np.random.default_rng(0)
+    texts = [drawn.integers(0, 256, size, "uint8").tobytes() for size in [*range(200), 1000, 4096, 5001]]
+    buckets = 10_000_000
+    expected = tf.strings.to_hash_bucket_fast(texts, buckets).numpy().tolist()
+    assert [encoder.fingerprint(text) % buckets for text in texts] == expected
 
 
 def test_it_takes_the_cells_of_a_list() -> None:

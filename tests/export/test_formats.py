@@ -206,7 +206,7 @@ def test_an_artefact_predicts_like_its_run(of_table: Exported, format: str, cach
     for target, output in zip((of_table.run.folder, of_table.run.exports / format), outputs, strict=True):
         done = predict(str(target), Asked(data, output, None, (), False), root, cache)
         assert done.rows == 150
-    first, second = (list(csv.reader(output.open(encoding="utf-8", newline=""))) for output in outputs)
+    first, second = (list(csv.reader(output.read_text(encoding="utf-8").splitlines())) for output in outputs)
     assert first[0] == second[0]
     for one, other in zip(first[1:], second[1:], strict=True):
         told, numbers = zip(*((_classes(row), _numbers(row)) for row in (one, other)), strict=True)
