@@ -326,6 +326,8 @@ class Console:
         timed = [f"{figure} of {batch}" for batch in batches for figure in ("ms", "p95", "p99")]
         columns = ["format", "size", "gzip", "load", *timed, "rows/s", "memory", names[0] if names else "metric"]
         self.table("", columns, [_cost_row(cost) for cost in benchmarked.costs])
+        for note in benchmarked.notes:
+            self.text(clean(note))
         self.text(clean(f"wrote {shown_path(benchmarked.figure)}"))
 
     def planned(self, plan: Any) -> None:

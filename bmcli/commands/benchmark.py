@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bmcli import disk
+from bmcli import disk, machine
 from bmcli.commands.evaluate import find_run
 from bmcli.errors import BmcliError
 from bmcli.export import artefacts, benchmark, card
@@ -30,17 +30,20 @@ class Benchmarked:
 
     Args:
         figure: An SVG file.
+        notes: Sentences about what was measured.
     """
 
     costs: tuple[Cost, ...]
     figure: Path
     repeats: int
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
             "figure": str(self.figure),
             "repeats": self.repeats,
             "artefacts": [cost.to_json() for cost in self.costs],
+            "notes": list(self.notes),
         }
 
 
@@ -68,7 +71,15 @@ def measure(targets: Sequence[str], figure: Path | None, repeats: int, root: Pat
         measured = benchmark.measure(_with_names_of_their_own(found), repeats)
     file = figure or _beside(targets[0], root)
     disk.write_atomically(file, costs.document(measured).encode())
-    return Benchmarked(tuple(measured), file, repeats)
+    return Benchmarked(tuple(measured), file, repeats, tuple(_notes(found)))
+
+
+def _notes(measured: Sequence[Candidate]) -> Iterator[str]:
+    if not machine.multiplies_bytes() and any(each.in_integers for each in measured):
+        yield (
+            f"{machine.processor()} has no dot products of bytes (VNNI, or SDOT on ARM): convolutions in int8 take as "
+            "long here as in float32, and longer over fewer than 128 channels. Dense layers are faster."
+        )
 
 
 def _check_figure(figure: Path) -> None:
@@ -96,9 +107,11 @@ def _artefact(folder: Path) -> Candidate:
     )
     metrics = found.card["verification"]["metrics"]
     metric = next(((name, each["artefact"]) for name, each in metrics.items()), None)
+    in_integers = found.card["runtime"] == "litert" and "int8" in str(found.card["options"]["quantize"])
     return Candidate(
-        found.card["format"], folder, found.spec, decoded, found.card["bytes"], found.card["gzip_bytes"], metric
-    )
+        found.card["format"], folder, found.spec, decoded, found.card["bytes"], found.card["gzip_bytes"], metric,
+        in_integers,
+    )  # fmt: skip
 
 
 def _of_run(run: Run, scratch: Path) -> list[Candidate]:

@@ -30,6 +30,7 @@ class Candidate:
     Args:
         folder: Of the artefact, with its card.
         decoded: Columns of files that it wants as decoded pictures.
+        in_integers: Whether it computes with bytes.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Candidate:
     bytes: int
     gzip_bytes: int
     metric: tuple[str, float] | None
+    in_integers: bool = False
 
 
 def measure(candidates: Sequence[Candidate], repeats: int) -> list[Cost]:

@@ -11,6 +11,7 @@ An operation stays in float32 where integers cost more than they save:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,11 +56,9 @@ class _Reader:
     def __init__(self, kinds: Any, codes: Any, graph: Any) -> None:
         self._codes, self._graph = codes, graph
         self._convolution = kinds.CONV_2D
-        self._with_weights = (
-            kinds.CONV_2D, kinds.DEPTHWISE_CONV_2D, kinds.FULLY_CONNECTED, kinds.BATCH_MATMUL, kinds.GATHER,
-            kinds.EMBEDDING_LOOKUP, kinds.WHILE,
-        )  # fmt: skip
-        self._maker = {place: operation for operation in graph.operators for place in operation.outputs}
+        self._layers = (kinds.CONV_2D, kinds.DEPTHWISE_CONV_2D, kinds.FULLY_CONNECTED)
+        self._barriers = (*self._layers, kinds.BATCH_MATMUL, kinds.GATHER, kinds.EMBEDDING_LOOKUP, kinds.WHILE)
+        self._maker = {place: operation for operation in graph.operators for place in _places(operation.outputs)}
 
     def thin(self) -> Iterator[Any]:
         """Convolutions over few channels."""
@@ -76,24 +75,32 @@ class _Reader:
             if operation is None or id(operation) in seen:
                 continue
             seen.add(id(operation))
-            if self._kind(operation) not in self._with_weights:
-                waiting += list(operation.inputs)
+            if self._kind(operation) not in self._barriers:
+                waiting += _places(operation.inputs)
                 yield operation
-            elif self._weights(operation) <= _FEW * sum(map(self._weights, self._graph.operators)):
+            elif self._kind(operation) in self._layers and self._is_small(operation):
                 yield operation
+
+    def _is_small(self, layer: Any) -> bool:
+        """Whether a layer has few of all constants."""
+        given = set(self._graph.inputs)
+        constants = [
+            place for place in range(len(self._graph.tensors)) if place not in self._maker and place not in given
+        ]
+        return self._size(layer.inputs[1]) <= _FEW * sum(map(self._size, constants))
 
     def _kind(self, operation: Any) -> Any:
         code = self._codes[operation.opcodeIndex]
         return max(code.builtinCode, code.deprecatedBuiltinCode)
 
-    def _weights(self, operation: Any) -> int:
-        """Numbers of a kernel; 0 if the operation has none."""
-        if self._kind(operation) not in self._with_weights or len(operation.inputs) < 2:
-            return 0
-        total = 1
-        for size in self._shape(operation.inputs[1]):
-            total *= int(size)
-        return total
+    def _size(self, place: int) -> int:
+        return math.prod(map(int, self._shape(place)))
 
     def _shape(self, place: int) -> Any:
-        return self._graph.tensors[place].shape
+        shape = self._graph.tensors[place].shape
+        return () if shape is None else shape  # of a scalar
+
+
+def _places(tensors: Any) -> list[int]:
+    """Numbers of tensors, of which an operation may have none."""
+    return [] if tensors is None else list(map(int, tensors))

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from bmcli import machine
 from bmcli.cells import are_blobs
 from bmcli.export import encoder
 from bmcli.export.benchmark import made_rows
@@ -77,3 +78,11 @@ def test_what_was_never_exported_is_a_fault(bmcli: Bmcli, tmp_path: Path) -> Non
     assert done.code == 2
     assert "has no artefact" in done.err
     assert "bmcli export" in done.err
+
+
+@pytest.mark.parametrize(
+    ("features", "expected"),
+    [("fma avx2 avx512_vnni", True), ("Features : asimd asimddp", True), ("fma avx2 avx", False), ("", False)],
+)
+def test_processors_with_dot_products_of_bytes_are_known(features: str, expected: bool) -> None:
+    assert machine.multiplies_bytes(features) is expected

@@ -55,7 +55,19 @@ def export(subject: Subject, options: Options, folder: Path) -> Written:
         if options.quantize in _INTEGERS:
             converter.representative_dataset = lambda: _representative(subject, signature)
         (folder / MODEL).write_bytes(_converted(converter, options))
-    return Written(MODEL, "litert", (signature,))
+    return Written(MODEL, "litert", (signature,), tuple(_notes(options)))
+
+
+def _notes(options: Options) -> Iterator[str]:
+    if options.quantize == "int8":
+        yield (
+            "Convolutions over fewer than 8 channels and the end of the network compute in float32, others with bytes."
+        )
+    if options.quantize in _INTEGERS:
+        yield (
+            "Bytes are faster than float32 on processors with dot products of them (VNNI, or SDOT on ARM). On others "
+            "dense layers are, and convolutions are not."
+        )
 
 
 def _holds(column: Column, options: Options) -> bool:
