@@ -24,7 +24,7 @@ FASHION = Path("/usr/share/datasets/fashion-mnist")
 NAMES = sorted(built_in())
 HEADER = re.compile(r"# bmcli (?:train|tune|distill) (\S+) · CPU, 2 cores: \d+(\.\d+)? (s|min) · test .*\d\.\d\d")
 
-FOLDERS = ("distillation", "images", "sequences", "tables", "text")
+FOLDERS = ("compression", "distillation", "images", "sequences", "tables", "text")
 SCRIPTS = {
     "pictures": ("make_pictures.py", "vars.folder", "pictures"),
     "shapes": ("make_shapes.py", "vars.folder", "shapes"),
