@@ -1,12 +1,13 @@
 """LiteRT in integers: which operations compute with them, and which stay in float32.
 
-An operation stays in float32 where integers cost more than they save:
+An operation stays in float32 where integers cost more than they save, or are wrong:
 
 - Convolutions over fewer than 8 channels, as the first one over the pixels of a picture. XNNPACK, the library that
   computes LiteRT's operations on CPUs, fills channels up to 8 (kernels `qs8-qc8w-igemm/*x8c8`), or to 4 on ARM with dot
   products, so that one channel costs as much as eight. These kernels are small.
 - What follows the last layer with weights, as softmax: 256 values of a probability, or of a number that is predicted,
   make ties of what the network tells apart. The layer itself stays, too, if it has few of the weights.
+- One-hot vectors: the converter gives their 0 and their 1 scales of their own, which LiteRT does not read.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ _THIN = 8
 _FEW = 0.05
 
 
-def quantized(converter: Any) -> bytes:
+def quantized(converter: Any, wholly: bool = False) -> bytes:
     """A model in integers, but for `kept`.
 
     Args:
         converter: A `tf.lite.TFLiteConverter` that has representative rows.
+        wholly: Keep nothing in float32 but what would be wrong in integers.
     """
     # What tf.lite.experimental.QuantizationDebugger does, without building the model that it debugs.
     from tensorflow.lite.python import convert
@@ -31,22 +33,23 @@ def quantized(converter: Any) -> bytes:
     converter.experimental_mlir_quantizer = True
     converter._experimental_calibrate_only = True
     calibrated: bytes = converter.convert()
-    found: bytes = convert.mlir_quantize(calibrated, denylisted_nodes=kept(calibrated))
+    found: bytes = convert.mlir_quantize(calibrated, denylisted_nodes=kept(calibrated, wholly))
     return found
 
 
-def kept(model: bytes) -> list[str]:
+def kept(model: bytes, wholly: bool = False) -> list[str]:
     """Names of the tensors that operations give which stay in float32.
 
     Args:
         model: A LiteRT model in float32.
+        wholly: As above.
     """
     from tensorflow.lite.python import schema_py_generated as schema
 
     found = schema.ModelT.InitFromPackedBuf(model, 0)
     graph = found.subgraphs[0]  # the others are the bodies of loops
     reader = _Reader(schema.BuiltinOperator, found.operatorCodes, graph)
-    operations = [*reader.thin(), *reader.last()]
+    operations = [*reader.one_hot(), *([] if wholly else [*reader.thin(), *reader.last()])]
     return sorted({graph.tensors[place].name.decode() for each in operations for place in each.outputs})
 
 
@@ -55,7 +58,7 @@ class _Reader:
 
     def __init__(self, kinds: Any, codes: Any, graph: Any) -> None:
         self._codes, self._graph = codes, graph
-        self._convolution = kinds.CONV_2D
+        self._convolution, self._one_hot = kinds.CONV_2D, kinds.ONE_HOT
         self._layers = (kinds.CONV_2D, kinds.DEPTHWISE_CONV_2D, kinds.FULLY_CONNECTED)
         self._barriers = (*self._layers, kinds.BATCH_MATMUL, kinds.GATHER, kinds.EMBEDDING_LOOKUP, kinds.WHILE)
         self._maker = {place: operation for operation in graph.operators for place in _places(operation.outputs)}
@@ -65,6 +68,9 @@ class _Reader:
         for operation in self._graph.operators:
             if self._kind(operation) == self._convolution and self._shape(operation.inputs[1])[-1] < _THIN:
                 yield operation
+
+    def one_hot(self) -> Iterator[Any]:
+        return (operation for operation in self._graph.operators if self._kind(operation) == self._one_hot)
 
     def last(self) -> Iterator[Any]:
         """What leads from the last layers with weights to the outputs, and such layers if they are small."""

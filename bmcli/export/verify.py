@@ -23,23 +23,28 @@ if TYPE_CHECKING:
 BATCH = 32
 _TIE = 1e-5  # probabilities that differ less are alike, and either class may be decided for
 _OF_PICTURES = 0.995  # agreement with integers
-_NEAR = 0.01  # numbers that differ less, in deviations, are decided alike
+_NEAR, _NEAR_REDUCED = 0.01, 0.1  # numbers that differ less, in deviations, are decided alike
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How far an artefact may be from its model; None is not judged."""
+    """How far an artefact may be from its model; None is not judged.
+
+    Args:
+        near: Numbers that differ less, in deviations, are decided alike.
+    """
 
     agreement: float
     max_difference: float | None
     metric_drop: float | None
+    near: float = _NEAR
 
 
 _USUAL: Mapping[Precision, Limits] = {
     "float32": Limits(1.0, 1e-4, 0.001),
     "float16": Limits(0.995, 0.02, 0.01),
-    "int8": Limits(0.99, None, 0.01),
-    "reduced": Limits(0.99, None, 0.01),
+    "int8": Limits(0.99, None, 0.01, _NEAR_REDUCED),
+    "reduced": Limits(0.99, None, 0.01, _NEAR_REDUCED),
 }
 
 
@@ -53,7 +58,7 @@ def limits(options: VerifyOptions, precision: Precision, spec: DataSpec) -> Limi
         asked = getattr(options, name)
         return getattr(usual, name) if asked == "auto" else None if asked == "none" else asked
 
-    return Limits(chosen("agreement"), chosen("max_difference"), chosen("metric_drop"))
+    return Limits(chosen("agreement"), chosen("max_difference"), chosen("metric_drop"), usual.near)
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,7 @@ def verify(
     """Loads an artefact in another process, asks it about the rows, and compares."""
     try:
         with started(artefact, encoder_file) as worker:
-            compared = [_Compared(), *(_Compared() for _ in written.signatures)]
+            compared = [_Compared(limits.near) for _ in range(1 + len(written.signatures))]
             answers = _ask(worker, written, judge, compared)
             alien = written.runtime != "keras" and worker.state()["alien"]
     except WorkerFailed as error:
@@ -143,7 +148,8 @@ def verify(
 class _Compared:
     """Rows compared so far: how many were decided alike, and the largest difference."""
 
-    def __init__(self) -> None:
+    def __init__(self, near: float) -> None:
+        self.near = near
         self.alike: list[np.ndarray] = []
         self.difference = 0.0
         self.not_finite = 0
@@ -157,7 +163,7 @@ class _Compared:
             difference = np.abs(wanted - found).reshape(len(alike), -1) / judge.deviation(target)
             self.not_finite += int((~np.isfinite(difference)).any(axis=1).sum())
             self.difference = max(self.difference, float(np.nan_to_num(difference, nan=np.inf).max(initial=0)))
-            alike &= _alike(target, wanted, found, difference)
+            alike &= _alike(target, wanted, found, difference, self.near)
             if (target.name, "decision") in given:
                 alike &= _named(target, found) == given[target.name, "decision"]
         self.alike.append(alike)
@@ -171,12 +177,12 @@ def predicted(given: Mapping[tuple[str, str], np.ndarray], target: Column) -> np
     raise KeyError(target.name)
 
 
-def _alike(target: Column, wanted: np.ndarray, found: np.ndarray, difference: np.ndarray) -> np.ndarray:
+def _alike(target: Column, wanted: np.ndarray, found: np.ndarray, difference: np.ndarray, near: float) -> np.ndarray:
     """Whether each row is decided alike, `(rows,)`; a tie may be decided either way."""
     import numpy as np
 
     if not target.classes:
-        return np.asarray((difference <= _NEAR).all(axis=1))
+        return np.asarray((difference <= near).all(axis=1))
     point = target_kinds.kind_of(target).point
     same = point(wanted, target) == point(found, target)
     same = same.all(axis=1) if same.ndim == 2 else same
@@ -284,7 +290,8 @@ def _judged(
     if not_finite:
         failures.append(f"{not_finite} of its predictions are not finite.")
     agreement = float(alike.mean())
-    if agreement < limits.agreement:
+    # Of few rows a single one is more than the share that may differ.
+    if agreement < limits.agreement and (limits.agreement == 1 or np.count_nonzero(~alike) > 1):
         failures.append(f"It decides alike in {agreement:.2%} of {len(alike)} rows, expected {limits.agreement:.2%}.")
     if limits.max_difference is not None and difference > limits.max_difference:
         failures.append(f"The largest difference is {difference:.2g}, expected at most {limits.max_difference:.2g}.")

@@ -24,7 +24,8 @@ class VerifyOptions(Options):
     agreement: Literal["auto"] | Share = Field(
         default="auto",
         description="Share of the rows in which artefact and model decide alike: the same class, or the same number to "
-        "a hundredth of the deviation. `auto`: 1 with float32; 0.995 with float16, and int8 of pictures; else 0.99.",
+        "a hundredth of the deviation, with less than float16 to a tenth. `auto`: 1 with float32; 0.995 with float16, "
+        "and int8 of pictures; else 0.99. Below 1, one row may always differ.",
     )
     max_difference: Literal["auto", "none"] | Limit = Field(
         default="auto",

@@ -57,3 +57,14 @@ def test_a_last_layer_with_most_of_the_weights_is_in_integers(tmp_path: Path) ->
     model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(inputs))
     found = dtypes(integers.quantized(converter_of(model, tmp_path)))
     assert found == [("FULLY_CONNECTED", "int8"), ("SOFTMAX", "float32")]
+
+
+def test_one_hot_vectors_are_right_in_integers(tmp_path: Path) -> None:
+    inputs = keras.Input((2,))
+    chosen = keras.ops.one_hot(keras.ops.cast(inputs[:, 0] > 0, "int32"), 5)
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Concatenate()([3 * inputs, chosen])))
+    rows = np.random.default_rng(1).uniform(-1, 1, (20, 2)).astype("float32")
+    for wholly in (False, True):
+        content = integers.quantized(converter_of(model, tmp_path / str(wholly)), wholly)
+        run = tf.lite.Interpreter(model_content=content).get_signature_runner()
+        np.testing.assert_allclose(run(x=rows)["y"], model(rows), atol=0.1)

@@ -119,7 +119,9 @@ def _converted(converter: Any, options: Options) -> bytes:
 
     try:
         with native_noise_hidden():
-            content: bytes = integers.quantized(converter) if options.quantize == "int8" else converter.convert()
+            if options.quantize in _INTEGERS:
+                return integers.quantized(converter, wholly=options.quantize == "full_int8")
+            content: bytes = converter.convert()
     except Exception as error:  # the converter raises what its C++ says
         reason = next((line for line in str(error).splitlines() if "error:" in line), str(error)).strip()[:300]
         raise RunFailed(f"litert cannot hold this network: {reason}", suggestion="Take saved_model.") from None
