@@ -30,7 +30,7 @@ def test_every_artefact_has_a_folder_of_its_own(tmp_path: Path) -> None:
     )
     found = load(str(written(tmp_path, section))).recipe.export.formats
     assert [each.name for each in found] == ["saved_model", "litert-int8", "litert", "keras-cluster-int4"]
-    assert [each.precision for each in found] == ["float32", "reduced", "float32", "reduced"]
+    assert [each.precision for each in found] == ["float32", "int8", "float32", "reduced"]
     assert [way.kind for way in found[3].ways()] == ["cluster", "quantize"]
 
 
@@ -40,7 +40,7 @@ def test_every_artefact_has_a_folder_of_its_own(tmp_path: Path) -> None:
         ("export: {formats: []}\n", "expected at least one value"),
         ("export: {formats: [tflite]}\n", "no kind 'tflite'"),
         ("export: {formats: [litert, litert]}\n", "is there twice"),
-        ("export: {formats: [{kind: litert, quantize: int4}]}\n", "'float16', 'dynamic' or 'int8'"),
+        ("export: {formats: [{kind: litert, quantize: int4}]}\n", "'float16', 'dynamic', 'int8' or 'full_int8'"),
         ("export: {formats: [{kind: keras, compress: [shrink]}]}\n", "no kind 'shrink'"),
         ("export: {verify: {agreement: 2}}\n", "expected a number of at most 1"),
         ("export: {verify: {max_difference: much}}\n", "max_difference"),
