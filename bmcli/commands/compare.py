@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from bmcli.evaluation.compared import Comparison, Contender
-    from bmcli.evaluation.intervals import Difference, Resampling
+    from bmcli.evaluation.intervals import Resampled
     from bmcli.evaluation.judged import Judged
     from bmcli.evaluation.weighted import Weighted
 
@@ -35,7 +35,11 @@ _UNTOLD = ("name", "vars", "tune", "evaluate")
 
 @dataclass(frozen=True)
 class _Side:
-    """A run that was measured for a comparison."""
+    """A run that was measured for a comparison.
+
+    Args:
+        contender: Without intervals.
+    """
 
     recipe: Recipe
     spec: DataSpec
@@ -101,7 +105,6 @@ def _measured(run: Run, name: str, on: str, cache: Path) -> _Side:
     """A run's predictions of a split, and what it costs."""
     from bmcli.evaluation import metrics
     from bmcli.evaluation.compared import Contender
-    from bmcli.evaluation.intervals import intervals
 
     loaded = load(str(run.lock), elsewhere(()))
     try:
@@ -116,12 +119,11 @@ def _measured(run: Run, name: str, on: str, cache: Path) -> _Side:
     judged = predicted(recipe, opened.network, spec, rows, on, opened.placement)
     asked = (judged.truth, judged.predictions, spec.targets, recipe.evaluate.top_k, recipe.quantiles())
     evaluation, weighted = metrics.measure(*asked), metrics.weighted(*asked)
-    around, _ = intervals(weighted, evaluation.count, resampling(recipe, Cells(recipe, on)))
     contender = Contender(
         name=name,
         run=run.shown,
         metrics=evaluation.metrics,
-        intervals={name: each for name, each in around.items() if name in evaluation.metrics},
+        intervals={},
         parameters=opened.network.model.count_params(),
         size=run.model.stat().st_size,
         latency_s=latency_s(opened.network, rows),
@@ -134,27 +136,51 @@ def _measured(run: Run, name: str, on: str, cache: Path) -> _Side:
 
 def _compared(sides: Sequence[_Side], on: str, metric: str | None) -> Comparison:
     from bmcli.evaluation.compared import Comparison
+    from bmcli.evaluation.intervals import differences
 
-    first = sides[0]
     decides = _deciding(sides, metric)
-    unpaired = next((why for side in sides[1:] if (why := _unpaired(first, side))), "")
-    how = resampling(first.recipe, Cells(first.recipe, on))
+    unpaired = next((why for side in sides[1:] if (why := _unpaired(sides[0], side))), "")
+    samples = _resampled(sides, on, paired=not unpaired)
+    contenders = tuple(_with_intervals(side.contender, each) for side, each in zip(sides, samples, strict=True))
     found = Comparison(
         on=on,
-        rows=len(first.judged.rows),
+        rows=len(sides[0].judged.rows),
         metric=decides,
-        contenders=tuple(side.contender for side in sides),
+        contenders=contenders,
         recipes=_differing([_flat(side.recipe) for side in sides]),
         data=_differing([_data(side.spec) for side in sides]),
         unpaired=unpaired,
-        against_first={} if unpaired else {s.contender.name: _paired(first, s, how) for s in sides[1:]},
+        against_first={},
         against_best={},
     )
     if unpaired:
         return found
-    best = next(side for side in sides if side.contender is found.best)
-    others = {s.contender.name: _paired(best, s, how)[decides] for s in sides if s is not best}
-    return Comparison(**{**vars(found), "against_best": others})
+    of = {each.name: sample for each, sample in zip(contenders, samples, strict=True)}
+    first, best = contenders[0].name, found.best.name
+    return replace(
+        found,
+        against_first={name: differences(of[first], each) for name, each in of.items() if name != first},
+        against_best={name: differences(of[best], each)[decides] for name, each in of.items() if name != best},
+    )
+
+
+def _resampled(sides: Sequence[_Side], on: str, paired: bool) -> list[Resampled]:
+    """The metrics of each run on resamples of its rows, which are the same resamples if the rows are the same."""
+    from bmcli.evaluation.intervals import resampled
+
+    first = sides[0].recipe
+    shared = resampling(first, Cells(first, on)) if paired else None
+    return [
+        resampled(side.weighted, len(side.judged.rows), shared or resampling(side.recipe, Cells(side.recipe, on)))
+        for side in sides
+    ]
+
+
+def _with_intervals(contender: Contender, samples: Resampled) -> Contender:
+    from bmcli.evaluation.intervals import intervals
+
+    around, _ = intervals(samples)
+    return replace(contender, intervals={name: each for name, each in around.items() if name in contender.metrics})
 
 
 def _deciding(sides: Sequence[_Side], metric: str | None) -> str:
@@ -206,12 +232,6 @@ def _same(one: np.ndarray, other: np.ndarray) -> bool:
 
     # A number is standardised by the training rows, so that its last bits may differ.
     return one.shape == other.shape and bool(np.allclose(one, other, rtol=1e-4, atol=1e-6))
-
-
-def _paired(first: _Side, second: _Side, how: Resampling) -> Mapping[str, Difference]:
-    from bmcli.evaluation.intervals import differences
-
-    return differences(first.weighted, second.weighted, len(first.judged.rows), how)
 
 
 def _differing(sides: Sequence[Mapping[str, str]]) -> dict[str, tuple[str, ...]]:

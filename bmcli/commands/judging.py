@@ -81,7 +81,8 @@ def judge(recipe: Recipe, spec: DataSpec, truth: Arrays, predictions: Arrays, ce
         cells: Raw columns of the rows.
     """
     from bmcli.evaluation import calibration, metrics
-    from bmcli.evaluation.intervals import intervals
+    from bmcli.evaluation.intervals import intervals, resampled
+    from bmcli.evaluation.weighted import joined
 
     asked = (truth, predictions, spec.targets, recipe.evaluate.top_k, recipe.quantiles())
     found = metrics.measure(*asked)
@@ -91,7 +92,7 @@ def judge(recipe: Recipe, spec: DataSpec, truth: Arrays, predictions: Arrays, ce
     with_groups = replace(
         found, metrics={**found.metrics, **of_groups}, undefined={**found.undefined, **undefined}, fairness=fair
     )
-    between, without = intervals(_all(metrics.weighted(*asked), *figures), found.count, how)
+    between, without = intervals(resampled(joined(metrics.weighted(*asked), *figures), found.count, how))
     return replace(
         with_groups,
         intervals={name: each for name, each in between.items() if name in with_groups.metrics},
@@ -163,17 +164,6 @@ def _check_columns(recipe: Recipe, spec: DataSpec) -> None:
     ]
     if faults:
         raise BmcliError(*faults)
-
-
-def _all(figures: Weighted, *others: Weighted) -> Weighted:
-    from bmcli.evaluation.weighted import Weighted
-
-    every = (figures, *others)
-    return Weighted(
-        lambda weights: {name: values for each in every for name, values in each.of(weights).items()},
-        figures.shares,
-        figures.left_out,
-    )
 
 
 def _between_groups(figures: tuple[Weighted, ...], rows: int) -> tuple[dict[str, float], dict[str, str]]:

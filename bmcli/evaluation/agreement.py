@@ -10,7 +10,7 @@ import numpy as np
 from bmcli.distillations import ClassAgreement, Gain, Learner, Reliability
 from bmcli.evaluation import calibration
 from bmcli.evaluation.directions import direction
-from bmcli.evaluation.intervals import Resampling, differences
+from bmcli.evaluation.intervals import Resampling, differences, resampled
 from bmcli.evaluation.weighted import Values, Weighted
 from bmcli.specs import Column
 
@@ -43,7 +43,7 @@ def gain(
     way: Literal["min", "max"] = "min" if direction(metric) == "min" else "max"
     sign = 1 if way == "max" else -1
     one, two = averaged(figures[0]), averaged(figures[1])
-    only = differences(_only(one, metric), _only(two, metric), rows, Resampling()).get(metric)
+    only = differences(*(resampled(_only(each, metric), rows, Resampling()) for each in (one, two))).get(metric)
     bounds, method = None, "the metric is undefined on these rows"
     if only is not None:
         method = only.interval.method if only.interval else only.reason

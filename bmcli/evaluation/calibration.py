@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,6 @@ from bmcli.specs import Column
 BINS = 15
 SIMULATED = 200  # times that labels are drawn from the probabilities
 COLDEST, HOTTEST = 0.05, 20.0
-
-NO_INTERVAL = "chance alone puts it above 0, and resamples do so twice; see what chance would show beside it."
 
 _FLOOR = float(np.finfo(np.float32).eps)
 
@@ -150,6 +148,23 @@ def brier_of_classes(truth: np.ndarray, probabilities: np.ndarray) -> float:
 def expected_error(stated: np.ndarray, came_true: np.ndarray) -> float:
     """Expected calibration error in 15 bins of equal width (Naeini, Cooper and Hauskrecht 2015; Guo et al. 2017)."""
     return float(_errors(_places(stated), stated, came_true[:, None])[0])
+
+
+def weighted_gaps(stated: np.ndarray, came_true: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from weights `(rows, samples)` to the gap of each bin, `(15, samples)`.
+
+    Their absolute values add up to the expected calibration error of the sample.
+
+    Args:
+        stated, came_true: `(rows,)`, or of several labels `(rows, labels)`.
+    """
+    from scipy.sparse import csr_array
+
+    each = stated.size // len(stated)
+    rows = np.repeat(np.arange(len(stated)), each)
+    apart = (stated - came_true).ravel()
+    gaps = csr_array((apart, (_places(stated).ravel(), rows)), shape=(BINS, len(stated)))
+    return lambda weights: np.asarray(gaps @ weights) / (each * weights.sum(axis=0))
 
 
 def _calibration(of: str, stated: np.ndarray, came_true: np.ndarray, brier: float, seed: int) -> Calibration:

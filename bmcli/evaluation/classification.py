@@ -109,11 +109,13 @@ def weighted(truth: np.ndarray, probabilities: np.ndarray, top_k: int, predicted
     rankings, left_out = _weighted_rankings(truth, probabilities)
     losses = {"log_loss": log_losses(truth, probabilities), "brier": calibration.brier_scores(truth, probabilities)}
     rows = samples.means({**shares, **losses})
-    return Weighted(
-        lambda weights: {**rows(weights), **averages(weights), **rankings(weights)},
-        shares,
-        {**left_out, "calibration_error": calibration.NO_INTERVAL},
-    )
+    gaps = calibration.weighted_gaps(*calibration.stated_of_classes(truth, probabilities))
+
+    def of(weights: np.ndarray) -> Values:
+        figures = {**rows(weights), **averages(weights), **rankings(weights)}
+        return {**figures, "calibration_error": np.abs(gaps(weights)).sum(axis=0)}
+
+    return Weighted(of, shares, {"calibration_error": gaps}, left_out)
 
 
 def _weighted_averages(truth: np.ndarray, predicted: np.ndarray, classes: int) -> Callable[[np.ndarray], Values]:

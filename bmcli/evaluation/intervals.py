@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,16 @@ from bmcli.evaluation.weighted import Values, Weighted
 RESAMPLES = 1000
 
 _STREAM = 0x1B0075  # of the draws, so that they are those of no data made from the same seed
-_AT_ONCE = 2_000_000  # weights in memory together
+_AT_ONCE = 2**17  # weights that are handled together: they stay in the processor's cache
 _BLOCKS = 200  # left out in turn for the acceleration
+_HALVINGS = 20
 _UNDEFINED = 0.05  # share of resamples that may leave a metric undefined
+_RAISED = "chance raises it by another amount in each model; compare brier or log_loss instead."
 
 
-__all__ = ["Difference", "Interval", "Resampling", "differences", "intervals", "mcnemar", "wilson"]
+__all__ = [
+    "Difference", "Interval", "Resampled", "Resampling", "differences", "intervals", "mcnemar", "resampled", "wilson",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,11 +48,18 @@ class Resampling:
         """The same for some of the rows."""
         return self if self.groups is None else replace(self, groups=self.groups[places])
 
-    @property
-    def words(self) -> str:
+    def words(self, bootstrap: str = "BCa") -> str:
         """What is drawn and how, as part of a sentence."""
         units = "rows" if self.groups is None else f"{len(np.unique(self.groups)):,} groups"
-        return f"BCa bootstrap over {units}, {self.resamples:,} resamples"
+        return f"{bootstrap} bootstrap over {units}, {self.resamples:,} resamples"
+
+    def draws_like(self, other: Resampling) -> bool:
+        """Whether another draws the same samples from as many rows."""
+        if (self.resamples, self.seed) != (other.resamples, other.seed):
+            return False
+        if self.groups is None or other.groups is None:
+            return self.groups is other.groups
+        return np.array_equal(self.groups, other.groups)
 
 
 @dataclass(frozen=True)
@@ -109,55 +121,79 @@ class Difference:
         return cls(**{**kept, "interval": None if interval is None else Interval.from_json(interval)})
 
 
-def intervals(figures: Weighted, rows: int, how: Resampling) -> tuple[dict[str, Interval], dict[str, str]]:
-    """An interval for every metric, and for those that have none the reason.
+@dataclass(frozen=True)
+class Resampled:
+    """Metrics of some rows and of samples of them.
 
-    A share of the rows, such as the accuracy, has Wilson's score interval (Wilson 1927), unless rows belong together.
-    Every other metric has that of the bias-corrected and accelerated bootstrap (BCa; Efron 1987), with levels
-    expanded as a t interval is for few rows (Hesterberg 2015, section 5.3).
+    Args:
+        spreads: Of each metric.
+        shares, left_out: As in `Weighted`.
+    """
+
+    rows: int
+    how: Resampling
+    spreads: Mapping[str, _Spread]
+    shares: Mapping[str, np.ndarray]
+    left_out: Mapping[str, str]
+
+
+def resampled(figures: Weighted, rows: int, how: Resampling) -> Resampled:
+    """Metrics on resamples of the rows, which follow from `rows` and `how` alone: those of two models are paired.
 
     Args:
         figures: The metrics as functions of the rows that are drawn.
         rows: How many there are.
     """
-    found: dict[str, Interval] = {}
-    reasons = dict(figures.left_out)
-    for name, spread in _spreads(figures, rows, how).items():
-        if name in figures.shares and how.groups is None:
-            found[name] = wilson(int(figures.shares[name].sum()), rows, how.level)
+    return Resampled(rows, how, _spreads(figures, rows, how), figures.shares, figures.left_out)
+
+
+def intervals(found: Resampled) -> tuple[dict[str, Interval], dict[str, str]]:
+    """An interval for every metric, and for those that have none the reason.
+
+    A share of the rows, such as the accuracy, has Wilson's score interval (Wilson 1927), unless rows belong together.
+    Every other metric has that of the bias-corrected and accelerated bootstrap (BCa; Efron 1987), with levels
+    expanded as a t interval is for few rows (Hesterberg 2015, section 5.3). One that chance makes larger, the
+    calibration error, has that of the inverted bootstrap test (Carpenter 1999), stretched to hold the metric itself.
+    """
+    between: dict[str, Interval] = {}
+    reasons = dict(found.left_out)
+    for name, spread in found.spreads.items():
+        if name in found.shares and found.how.groups is None:
+            between[name] = wilson(int(found.shares[name].sum()), found.rows, found.how.level)
         elif reason := spread.fault():
             reasons[name] = reason
         else:
-            low, high = spread.bounds(how.level)
-            found[name] = Interval(low, high, how.level, how.words)
-    return found, reasons
+            way = "inverted" if spread.gaps else "BCa"
+            between[name] = Interval(*spread.bounds(found.how.level), found.how.level, found.how.words(way))
+    return between, reasons
 
 
-def differences(first: Weighted, second: Weighted, rows: int, how: Resampling) -> dict[str, Difference]:
+def differences(first: Resampled, second: Resampled) -> dict[str, Difference]:
     """The difference of two models in every metric that is defined for both, on the same rows.
 
-    Both models are measured on the same resamples, and the interval is that of their difference. The p-value follows
+    Both models were measured on the same resamples, and the interval is that of their difference. The p-value follows
     from the same resamples: it is below 0.05 just where the 95 % interval leaves out 0. For a share of the rows it is
     that of McNemar's exact test (McNemar 1947), which asks whether the rows that one model alone gets right are
-    evenly divided, unless rows belong together.
+    evenly divided, unless rows belong together. The calibration error has no interval here.
 
-    Args:
-        first, second: Metrics of each model as functions of the rows that are drawn.
-        rows: How many there are.
+    Raises:
+        ValueError: They were not drawn alike.
     """
-    one, two = (each.of(np.ones((rows, 1))) for each in (first, second))
-    both = Weighted(lambda weights: _less(second.of(weights), first.of(weights)))
-    found = {}
-    for name, spread in _spreads(both, rows, how).items():
-        if not np.isfinite(spread.value):
+    if first.rows != second.rows or not first.how.draws_like(second.how):
+        raise ValueError("Expected metrics of the same resamples, received others")
+    how, found = first.how, {}
+    for name, one in first.spreads.items():
+        if name not in second.spreads or not np.isfinite(one.value + second.spreads[name].value):
             continue
-        reason = spread.fault()
-        interval = None if reason else Interval(*spread.bounds(how.level), how.level, f"paired {how.words}")
+        two = second.spreads[name]
+        spread = two.less(one)
+        reason, method = (_RAISED if one.gaps else spread.fault()), f"paired {how.words()}"
+        interval = None if reason else Interval(*spread.bounds(how.level), how.level, method)
         if name in first.shares and how.groups is None:
             p_value, method = mcnemar(first.shares[name], second.shares[name]), "McNemar's exact test"
         else:
-            p_value, method = (1.0 if reason else spread.p_value()), f"paired {how.words}"
-        found[name] = Difference(name, float(one[name][0]), float(two[name][0]), interval, p_value, method, reason)
+            p_value = 1.0 if reason else spread.p_value()
+        found[name] = Difference(name, one.value, two.value, interval, p_value, method, reason)
     return found
 
 
@@ -184,37 +220,50 @@ class _Spread:
 
     Args:
         value: On the rows themselves.
-        drawn: In the resamples, ascending, `(resamples,)`; without those that leave it undefined.
-        undefined: How many do.
+        drawn: In the resamples, `(resamples,)`, nan where one leaves it undefined.
         units: How many rows or groups there were to draw.
         left_out: With each block of units left out, `(blocks,)`.
+        gaps: Of a sum of absolute values these, on the rows `(gaps, 1)` and in the resamples `(gaps, resamples)`.
     """
 
     value: float
     drawn: np.ndarray
-    undefined: int
     units: int
     left_out: np.ndarray
+    gaps: tuple[np.ndarray, np.ndarray] | None = None
+
+    def less(self, other: _Spread) -> _Spread:
+        """The difference of this and another metric in the same resamples."""
+        return _Spread(self.value - other.value, self.drawn - other.drawn, self.units, self.left_out - other.left_out)
+
+    @cached_property
+    def ordered(self) -> np.ndarray:
+        """The values that are defined, ascending."""
+        return np.sort(self.drawn[np.isfinite(self.drawn)])
 
     def fault(self) -> str:
         """Why there is no interval; empty if there is one."""
         if not np.isfinite(self.value):
             return "the metric is undefined on these rows."
-        if self.undefined > _UNDEFINED * (self.undefined + len(self.drawn)):
-            return f"{self.undefined:,} resamples leave it undefined."
+        undefined = len(self.drawn) - len(self.ordered)
+        if undefined > _UNDEFINED * len(self.drawn):
+            return f"{undefined:,} resamples leave it undefined."
         if self.units < 2:
             return "there is one unit to draw from."
-        if self.drawn[-1] - self.drawn[0] <= 1e-12 * abs(self.value):
+        if self.ordered[-1] - self.ordered[0] <= 1e-12 * abs(self.value):
             return "it is the same in every resample."
         return ""
 
     def bounds(self, level: float) -> tuple[float, float]:
+        return self._bounds(level) if self.gaps is None else _inverted(self.value, *self.gaps, level)
+
+    def _bounds(self, level: float) -> tuple[float, float]:
         from scipy.special import ndtr, stdtrit
 
         bias, acceleration = self._bias(), self._acceleration()
         ends = np.array([-1, 1]) * stdtrit(self.units - 1, (1 + level) / 2) * self._expansion()
         shares = ndtr(bias + (bias + ends) / np.maximum(1 - acceleration * (bias + ends), 1e-3))
-        low, high = np.quantile(self.drawn, shares)
+        low, high = np.quantile(self.ordered, shares)
         return float(low), float(high)
 
     def p_value(self) -> float:
@@ -237,8 +286,8 @@ class _Spread:
 
     def _share_below(self, value: float) -> float:
         """The share of the resamples below a value, by the interpolation that gives the bounds; never 0 or 1."""
-        different, first, counts = np.unique(self.drawn, return_index=True, return_counts=True)
-        last = len(self.drawn) - 1
+        different, first, counts = np.unique(self.ordered, return_index=True, return_counts=True)
+        last = len(self.ordered) - 1
         share = np.interp(value, different, (first + (counts - 1) / 2) / last)
         return float(np.clip(share, 0.5 / (last + 2), 1 - 0.5 / (last + 2)))
 
@@ -252,32 +301,80 @@ class _Spread:
         return float((away**3).sum() / (6 * spread)) if spread > 0 else 0.0
 
 
+def _inverted(value: float, gaps: np.ndarray, drawn: np.ndarray, level: float) -> tuple[float, float]:
+    """Bounds of a sum of absolute values, by inverting a test (Carpenter 1999).
+
+    The sum of values around 0 is above 0 by chance, and resamples of it are so twice: an interval taken from these as
+    they are hardly ever holds the truth of a calibrated model. Instead the values are supposed to be some share of
+    those found; what resamples add to them says how the sum would then be spread. The interval holds the sums of all
+    shares that make the sum that was found no surprise, and that sum itself.
+
+    Args:
+        value: The sum on the rows.
+        gaps, drawn: The values on the rows `(gaps, 1)`, and in the resamples `(gaps, resamples)`.
+    """
+    chance = drawn[:, np.isfinite(drawn).all(axis=0)] - gaps
+    ends = ((1 + level) / 2, (1 - level) / 2)
+    low, high = (value * _share_at(lambda share: _rank(value, share * gaps + chance), end) for end in ends)
+    return low, max(high, value)
+
+
+def _rank(value: float, gaps: np.ndarray) -> float:
+    """The share of sums of absolute values `(gaps, resamples)` that are below a value."""
+    sums = np.abs(gaps).sum(axis=0)
+    return float((sums < value).mean() + (sums == value).mean() / 2)
+
+
+def _share_at(rank: Callable[[float], float], wanted: float) -> float:
+    """The share, from 0, at which a rank that falls with it comes to the one that is wanted."""
+    low, high = 0.0, 1.0
+    if rank(low) <= wanted:
+        return low
+    while rank(high) > wanted:
+        high *= 2
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if rank(middle) > wanted else (low, middle)
+    return high
+
+
 def _spreads(figures: Weighted, rows: int, how: Resampling) -> dict[str, _Spread]:
+    from threadpoolctl import threadpool_limits
+
     units = rows if how.groups is None else len(np.unique(how.groups))
-    values = figures.of(np.ones((rows, 1)))
-    drawn = _gathered(figures, _draws(rows, how))
-    left_out = _gathered(figures, _without_blocks(rows, how))
-    return {name: _spread(float(value[0]), drawn[name], left_out[name], units) for name, value in values.items()}
+    # The matrices of a chunk are small: threads that wait for each other take far longer where cores are shared.
+    with threadpool_limits(1, "blas"):
+        values, gaps = _gathered(figures, iter([np.ones((rows, 1), np.int32)]))
+        drawn, gaps_drawn = _gathered(figures, _draws(rows, how))
+        left_out, _ = _gathered(figures, _without_blocks(rows, how))
+    return {
+        name: _Spread(
+            float(value[0]), drawn[name], units, left_out[name],
+            (gaps[name], gaps_drawn[name]) if name in gaps else None,
+        )
+        for name, value in values.items()
+    }  # fmt: skip
 
 
-def _spread(value: float, drawn: np.ndarray, left_out: np.ndarray, units: int) -> _Spread:
-    defined = np.isfinite(drawn)
-    return _Spread(value, np.sort(drawn[defined]), int((~defined).sum()), units, left_out)
+def _gathered(figures: Weighted, chunks: Iterator[np.ndarray]) -> tuple[Values, Values]:
+    """Metrics of all samples, and the gaps of those that are made of such."""
+    found = [(figures.of(weights), {name: gaps(weights) for name, gaps in figures.gaps.items()}) for weights in chunks]
+    metrics, gaps = zip(*found, strict=True)
+    return _together(metrics), _together(gaps)
 
 
-def _gathered(figures: Weighted, chunks: Iterator[np.ndarray]) -> Values:
-    found = [figures.of(weights) for weights in chunks]
-    return {name: np.concatenate([each[name] for each in found]) for name in found[0]}
+def _together(chunks: Sequence[Values]) -> Values:
+    return {name: np.concatenate([each[name] for each in chunks], axis=-1) for name in chunks[0]}
 
 
 def _draws(rows: int, how: Resampling) -> Iterator[np.ndarray]:
     """Weights of the resamples, some samples at a time: how often each row, or its group, was drawn."""
     units, of_row = _units(rows, how)
-    dice = np.random.default_rng([_STREAM, how.seed])
+    dtype, dice = _whole_numbers(rows, units, of_row), np.random.default_rng([_STREAM, how.seed])
     for samples in _chunks(how.resamples, rows):
         drawn = dice.integers(0, units, (samples, units))
-        counts = np.stack([np.bincount(each, minlength=units) for each in drawn], axis=1).astype(np.float64)
-        yield counts if how.groups is None else counts[of_row]
+        counts = np.stack([np.bincount(each, minlength=units) for each in drawn]).astype(dtype)
+        yield (counts if how.groups is None else np.take(counts, of_row, axis=1)).T
 
 
 def _without_blocks(rows: int, how: Resampling) -> Iterator[np.ndarray]:
@@ -289,7 +386,7 @@ def _without_blocks(rows: int, how: Resampling) -> Iterator[np.ndarray]:
     of_unit[order] = np.arange(units) % blocks
     block, start = of_unit[of_row], 0
     for samples in _chunks(blocks, rows):
-        yield (block[:, None] != np.arange(start, start + samples)).astype(np.float64)
+        yield (block != np.arange(start, start + samples)[:, None]).astype(np.int32).T
         start += samples
 
 
@@ -301,14 +398,16 @@ def _units(rows: int, how: Resampling) -> tuple[int, np.ndarray]:
     return len(names), of_row
 
 
+def _whole_numbers(rows: int, units: int, of_row: np.ndarray) -> type[np.integer]:
+    """A type for sums of the weights; the narrow one is the faster."""
+    most = rows if units == rows else units * int(np.bincount(of_row).max())
+    return np.int32 if most < 2**31 else np.int64
+
+
 def _chunks(samples: int, rows: int) -> Iterator[int]:
     size = max(1, _AT_ONCE // max(rows, 1))
     for start in range(0, samples, size):
         yield min(size, samples - start)
-
-
-def _less(second: Values, first: Values) -> Values:
-    return {name: second[name] - first[name] for name in second if name in first}
 
 
 def _shown_p(value: float) -> str:

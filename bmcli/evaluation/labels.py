@@ -110,6 +110,7 @@ def weighted(truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray
         }
     )
     rankings, left_out = _weighted_rankings(there, probabilities)
+    gaps = calibration.weighted_gaps(probabilities.astype(np.float64), there)
     hits, marks = (there & guessed).T.astype(np.float64), (there.astype(np.float64) + guessed).T
 
     def of(weights: np.ndarray) -> Values:
@@ -118,9 +119,10 @@ def weighted(truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray
             "f1_micro": np.nan_to_num(over(found.sum(axis=0), total.sum(axis=0))),
             "f1_macro": np.nan_to_num(over(found, total)).mean(axis=0),
         }
-        return {**own(weights), **f1, **rankings(weights)}
+        calibrated = {"calibration_error": np.abs(gaps(weights)).sum(axis=0)}
+        return {**own(weights), **f1, **rankings(weights), **calibrated}
 
-    return Weighted(of, shares, {**left_out, "calibration_error": calibration.NO_INTERVAL})
+    return Weighted(of, shares, {"calibration_error": gaps}, left_out)
 
 
 def _f1_of_rows(there: np.ndarray, guessed: np.ndarray) -> np.ndarray:
@@ -137,14 +139,15 @@ def _weighted_rankings(
         why = f"it ranks {labels} labels, which takes too long to resample beyond {MOST_RANKED}."
         return lambda weights: {}, dict.fromkeys(("roc_auc_macro", "pr_auc_macro", "pr_auc_micro"), why)
     each = [samples.areas(there[:, index], probabilities[:, index]) for index in range(labels)]
-    all_together = samples.areas(there.ravel(), probabilities.ravel())
+    of_row = np.repeat(np.arange(len(there)), labels)
+    all_together = samples.areas(there.ravel(), probabilities.ravel(), of_row)
 
     def of(weights: np.ndarray) -> Values:
         roc, pr = zip(*(curve(weights) for curve in each), strict=True)
         return {
             "roc_auc_macro": samples.mean_of_defined(list(roc)),
             "pr_auc_macro": samples.mean_of_defined(list(pr)),
-            "pr_auc_micro": all_together(np.repeat(weights, labels, axis=0))[1],
+            "pr_auc_micro": all_together(weights)[1],
         }
 
     return of, {}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bmcli.evaluation.intervals import Difference, Interval, Resampling, differences, intervals
+from bmcli.evaluation.intervals import Difference, Interval, Resampling, differences, intervals, resampled
 from bmcli.evaluation.weighted import Weighted, means
 
 UNDERFIT, OVERFIT = 0.75, 0.5
@@ -148,15 +148,15 @@ def curve(target: str, metric: str, trainings: Sequence[Trained], how: Resamplin
     earlier = [each for each in trainings if each.share <= _EARLIER]
     more = None
     if earlier:
-        first, second = (_figures(metric, each.validation) for each in (earlier[-1], trainings[-1]))
-        more = differences(first, second, len(trainings[-1].validation), how).get(metric)
+        pair = (each.validation for each in (earlier[-1], trainings[-1]))
+        more = differences(*(resampled(_figures(metric, each), len(each), how) for each in pair)).get(metric)
     return LearningCurve(target, metric, points, more, _slope(points))
 
 
 def _scores(metric: str, each: Trained, how: Resampling) -> Scores:
     plain = Resampling(how.resamples, how.level, how.seed)
     between = [
-        intervals(_figures(metric, values), len(values), way)[0].get(metric)
+        intervals(resampled(_figures(metric, values), len(values), way))[0].get(metric)
         for values, way in ((each.train, plain), (each.validation, how))
     ]
     return Scores(

@@ -11,7 +11,7 @@ import numpy as np
 
 from bmcli.cells import Raw, RowFault, is_text, numbers, positions, vocabulary
 from bmcli.evaluation.directions import direction
-from bmcli.evaluation.intervals import Interval, Resampling, intervals
+from bmcli.evaluation.intervals import Interval, Resampling, intervals, resampled, wilson
 from bmcli.evaluation.weighted import Weighted, means
 
 SMALLEST = 20  # rows of a slice
@@ -180,38 +180,35 @@ def compare(
 
     order = sorted(range(len(found)), key=badness)[:KEPT]
     surely = sum(p < SURE and difference > 0 for p, difference in zip(adjusted, worse, strict=True))
-    told = tuple(_slice(metric, values, *found[place], adjusted[place], figures, how) for place in order)
+    told = tuple(_slice(values, *found[place], adjusted[place], how) for place in order)
     slices = tuple(_with_metrics(told, found, order, figures))
     return Slices(target, metric, float(values.mean()), len(found), too_small, surely, slices)
 
 
 def _slice(
-    metric: str,
-    values: np.ndarray,
-    of: Slicing,
-    code: int,
-    rows: int,
-    total: float,
-    p_value: float,
-    adjusted: float,
-    figures: Weighted,
+    values: np.ndarray, of: Slicing, code: int, rows: int, total: float, p_value: float, adjusted: float,
     how: Resampling,
-) -> Slice:
-    inside = np.flatnonzero(of.codes == code)
-    own = values[inside]
-    shares = {metric: own} if values.dtype == bool else {}
-    between, _ = intervals(Weighted(means({metric: own}), shares), rows, how.of(inside))
+) -> Slice:  # fmt: skip
     return Slice(
         of=of.name,
         name=of.names[code],
         rows=rows,
         value=total / rows,
-        interval=between.get(metric),
+        interval=_interval(values, np.flatnonzero(of.codes == code), how),
         difference=_difference(values, rows, total),
         p_value=p_value,
         adjusted=adjusted,
         metrics={},
     )
+
+
+def _interval(values: np.ndarray, inside: np.ndarray, how: Resampling) -> Interval | None:
+    """That of the mean of some of the rows."""
+    own = values[inside]
+    if values.dtype == bool and how.groups is None:
+        return wilson(int(own.sum()), len(own), how.level)
+    between, _ = intervals(resampled(Weighted(means({"mean": own})), len(own), how.of(inside)))
+    return between.get("mean")
 
 
 def _with_metrics(

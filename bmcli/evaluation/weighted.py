@@ -1,7 +1,8 @@
 """Metrics as functions of how often each row counts.
 
 One set of arrays gives a metric of any sample of the rows, so that thousands of resamples cost some passes over
-them. Weights are `(rows, samples)` throughout: a column is one sample, and says how often each row is in it.
+them. Weights are `(rows, samples)` throughout: a column is one sample, and says how often each row is in it. Columns
+that lie together in memory (Fortran order) are the fastest.
 """
 
 from __future__ import annotations
@@ -22,22 +23,38 @@ class Weighted:
         of: Takes weights `(rows, samples)`, gives each metric by name as `(samples,)`, with nan where a sample leaves
             it undefined.
         shares: The metrics that are a share of the rows, as which rows count, bool `(rows,)`.
+        gaps: The metrics that are a sum of absolute values, such as the calibration error, as functions from weights to
+            these values with their signs, `(gaps, samples)`. Chance makes them larger.
         left_out: Why there is no function for a metric, by its name.
     """
 
     of: Callable[[np.ndarray], Values]
     shares: Mapping[str, np.ndarray] = field(default_factory=dict)
+    gaps: Mapping[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def together(parts: Mapping[str, Weighted]) -> Weighted:
     """Several sets of metrics of the same rows as one, each name behind the prefix of its set."""
+    return joined(*(_prefixed(part, prefix) for prefix, part in parts.items()))
+
+
+def joined(*parts: Weighted) -> Weighted:
+    """Several sets of metrics of the same rows as one."""
     return Weighted(
-        lambda weights: {
-            prefix + name: values for prefix, part in parts.items() for name, values in part.of(weights).items()
-        },
-        {prefix + name: rows for prefix, part in parts.items() for name, rows in part.shares.items()},
-        {prefix + name: why for prefix, part in parts.items() for name, why in part.left_out.items()},
+        lambda weights: {name: values for part in parts for name, values in part.of(weights).items()},
+        {name: rows for part in parts for name, rows in part.shares.items()},
+        {name: gaps for part in parts for name, gaps in part.gaps.items()},
+        {name: why for part in parts for name, why in part.left_out.items()},
+    )
+
+
+def _prefixed(part: Weighted, prefix: str) -> Weighted:
+    return Weighted(
+        lambda weights: {prefix + name: values for name, values in part.of(weights).items()},
+        {prefix + name: rows for name, rows in part.shares.items()},
+        {prefix + name: gaps for name, gaps in part.gaps.items()},
+        {prefix + name: why for name, why in part.left_out.items()},
     )
 
 
@@ -70,34 +87,53 @@ def tally(codes: np.ndarray, count: int) -> Callable[[np.ndarray], np.ndarray]:
     return lambda weights: np.asarray(matrix @ weights)
 
 
-def areas(positive: np.ndarray, scores: np.ndarray) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+def areas(
+    positive: np.ndarray, scores: np.ndarray, rows: np.ndarray | None = None
+) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """A function from weights to the area under the ROC curve and the average precision, `(samples,)` each.
 
-    Rows of one score count as one step of the curves, as in scikit-learn.
+    Scores are sorted once. A sample then takes two running sums along the ranks, of all rows and of the positive ones,
+    and what each positive row adds to the areas follows from the sums where its step begins and ends. Rows of one
+    score are one step of the curves, as in scikit-learn.
 
     Args:
-        positive: bool `(rows,)`.
-        scores: `(rows,)`.
+        positive: bool `(scores,)`.
+        scores: `(scores,)`.
+        rows: The row whose weight each score has, `(scores,)`; by default there is one score a row.
     """
     order = np.argsort(-scores, kind="stable")
-    ranked, ordered = positive[order], scores[order]
-    ends = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)
-    tied = len(ends) < len(ordered)
+    own_rows = order if rows is None else rows[order]
+    ranked, ordered = np.flatnonzero(positive[order]), scores[order]
+    begins = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+    step = np.searchsorted(begins, ranked, side="right") - 1
+    # Running sums begin with 0, so that what comes before a place stands at it.
+    begin, end = begins[step], np.append(begins[1:], len(ordered))[step]
+    begin_found, end_found = np.searchsorted(ranked, begin), np.searchsorted(ranked, end)
+    tied = bool((end - begin > 1).any())
 
     def of(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        sorted_weights = weights[order]
-        found, taken = np.cumsum(sorted_weights * ranked[:, None], axis=0), np.cumsum(sorted_weights, axis=0)
-        if tied:
-            found, taken = found[ends], taken[ends]
-        gained, missed = np.diff(found, axis=0, prepend=0), taken - found
-        positives, negatives = found[-1], missed[-1]
-        # A negative row is below the positive ones before it, and level with those of its own score.
-        below = ((found - gained / 2) * np.diff(missed, axis=0, prepend=0)).sum(axis=0)
-        precision = found / np.maximum(taken, 1e-300)
+        taken = _running_sums(weights, own_rows)
+        counted = np.take(weights.T, own_rows[ranked], axis=1)
+        found = _running_sums(weights, own_rows[ranked])
+        positives, total = found[:, -1].astype(np.float64), taken[:, -1].astype(np.float64)
+        found_to, taken_to = np.take(found, end_found, axis=1), np.take(taken, end, axis=1)
+        missed = (taken_to - found_to).astype(np.float64)
+        if tied:  # half of the negative rows of the same score are above
+            missed = (missed + np.take(taken, begin, axis=1) - np.take(found, begin_found, axis=1)) / 2
+        negatives = total - positives
+        below = (counted * (negatives[:, None] - missed)).sum(axis=1)
+        precision = found_to / np.maximum(taken_to, 1e-300)
         roc = over(below, positives * negatives)
-        return roc, np.where(np.isnan(roc), np.nan, over((gained * precision).sum(axis=0), positives))
+        return roc, np.where(np.isnan(roc), np.nan, over((counted * precision).sum(axis=1), positives))
 
     return of
+
+
+def _running_sums(weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Sums of the weights of the first rows, from none to all, `(samples, len(rows) + 1)`."""
+    sums = np.zeros((weights.shape[1], len(rows) + 1), weights.dtype)
+    np.cumsum(np.take(weights.T, rows, axis=1), axis=1, dtype=weights.dtype, out=sums[:, 1:])
+    return sums
 
 
 def mean_of_defined(values: list[np.ndarray]) -> np.ndarray:

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from bmcli.evaluation.explained import Importance
-from bmcli.evaluation.intervals import Resampling, intervals
+from bmcli.evaluation.intervals import Resampling, intervals, resampled
 from bmcli.evaluation.judged import points
 from bmcli.evaluation.weighted import Weighted, means
 from bmcli.explanation import scores
@@ -76,7 +76,7 @@ def _judged(
 
 def _ranked(increases: Mapping[str, np.ndarray], falls: Mapping[str, float]) -> tuple[Importance, ...]:
     rows = len(next(iter(increases.values())))
-    around, _ = intervals(Weighted(means(increases)), rows, Resampling())
+    around, _ = intervals(resampled(Weighted(means(increases)), rows, Resampling()))
     found = []
     for name, each in increases.items():
         mean = float(each.mean())

@@ -9,7 +9,7 @@ import pytest
 
 from bmcli.evaluation import metrics
 from bmcli.evaluation.compared import Comparison, Contender
-from bmcli.evaluation.intervals import Resampling, differences
+from bmcli.evaluation.intervals import Resampling, differences, resampled
 from tests.reports.comparisons import COLUMN, comparison, contender
 
 
@@ -79,6 +79,6 @@ def test_a_model_has_no_difference_from_itself() -> None:
     truth = np.array([0, 1] * 20)
     probabilities = np.eye(2, dtype="float32")[truth]
     weighted = metrics.weighted({"label": truth}, {"label": probabilities}, (COLUMN,), 5)
-    found = differences(weighted, weighted, 40, Resampling(resamples=100))
+    found = differences(*[resampled(weighted, 40, Resampling(resamples=100))] * 2)
     assert found["accuracy"].better == ""
     assert isinstance(contender("a", 1, 1.0), Contender)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bmcli.evaluation.fairness import Fairness, fairness, metric_names, weighted
-from bmcli.evaluation.intervals import Resampling, intervals
+from bmcli.evaluation.intervals import Resampling, intervals, resampled
 from bmcli.evaluation.slices import Slicing
 
 
@@ -46,7 +46,7 @@ def test_differences_and_ratios_are_those_of_the_rates() -> None:
 
 def test_a_planted_unfair_group_is_found_and_a_fair_one_is_not() -> None:
     for gap, unfair in ((0.4, True), (0.0, False)):
-        found, _ = intervals(weighted(*_planted(gap)), 2000, Resampling(resamples=300))
+        found, _ = intervals(resampled(weighted(*_planted(gap)), 2000, Resampling(resamples=300)))
         assert (found["fairness/sex/selection_rate_difference"].low > 0.08) == unfair
 
 

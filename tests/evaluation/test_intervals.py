@@ -15,12 +15,21 @@ from bmcli.evaluation.intervals import (
     differences,
     intervals,
     mcnemar,
+    resampled,
     wilson,
 )  # fmt: skip
 from bmcli.evaluation.weighted import Weighted, means
 from tests.evaluation.samples import KINDS, case
 
 SIMULATED = 200
+
+
+def between(figures: Weighted, rows: int, how: Resampling) -> tuple[dict[str, Interval], dict[str, str]]:
+    return intervals(resampled(figures, rows, how))
+
+
+def paired(first: Weighted, second: Weighted, rows: int, how: Resampling) -> dict[str, Difference]:
+    return differences(resampled(first, rows, how), resampled(second, rows, how))
 
 
 def _of_means(values: np.ndarray) -> Weighted:
@@ -30,11 +39,10 @@ def _of_means(values: np.ndarray) -> Weighted:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_metric_has_an_interval_around_it(kind: str) -> None:
     rows = case(kind, 120, 0)
-    found, reasons = intervals(rows.weighted, 120, Resampling(resamples=300))
-    assert set(reasons) <= {"calibration_error"}
-    assert set(found) | set(reasons) == set(rows.measured.metrics)
+    found, reasons = between(rows.weighted, 120, Resampling(resamples=300))
+    assert (set(found), reasons) == (set(rows.measured.metrics), {})
     for name, interval in found.items():
-        assert interval.low < rows.measured.metrics[name] < interval.high
+        assert interval.low < rows.measured.metrics[name] <= interval.high + 1e-12
         assert interval.method
 
 
@@ -60,10 +68,42 @@ def _linear(seed: int, rows: int) -> Weighted:
 def test_of_95_percent_intervals_93_to_97_percent_hold_the_truth(make, truths: dict[str, float]) -> None:
     held = dict.fromkeys(truths, 0)
     for seed in range(SIMULATED):
-        found, _ = intervals(make(seed, 400), 400, Resampling(resamples=500))
+        found, _ = between(make(seed, 400), 400, Resampling(resamples=500))
         for metric, truth in truths.items():
             held[metric] += found[metric].low <= truth <= found[metric].high
     assert {metric: 0.93 <= count / SIMULATED <= 0.97 for metric, count in held.items()} == dict.fromkeys(truths, True)
+
+
+@pytest.mark.slow
+def test_intervals_of_numbers_hold_the_truth_of_few_rows_too() -> None:
+    truths, simulated = {"mae": 0.79788, "rmse": 1.0, "r2": 0.5}, 1000
+    held = dict.fromkeys(truths, 0)
+    for seed in range(simulated):
+        found, _ = between(_linear(seed, 200), 200, Resampling(resamples=500))
+        for metric, truth in truths.items():
+            held[metric] += found[metric].low <= truth <= found[metric].high
+    assert {metric: 0.93 <= count / simulated <= 0.97 for metric, count in held.items()} == dict.fromkeys(truths, True)
+
+
+@pytest.mark.parametrize(("sharpness", "truth"), [(1.0, 0.0), (1.5, 0.0612)], ids=["calibrated", "too sure"])
+def test_intervals_of_the_calibration_error_hold_the_truth_though_chance_raises_it(
+    sharpness: float, truth: float
+) -> None:
+    held, without = 0, 0
+    for seed in range(SIMULATED):
+        dice = np.random.default_rng(seed)
+        logits = 1.5 * dice.normal(size=300)
+        came_true = (dice.random(300) < 1 / (1 + np.exp(-logits))).astype(int)
+        stated = 1 / (1 + np.exp(-sharpness * logits))
+        figures = classification.weighted(came_true, np.stack([1 - stated, stated], axis=1), 5)
+        drawn = resampled(figures, 300, Resampling(resamples=300))
+        found = intervals(drawn)[0]["calibration_error"]
+        held += found.low <= truth <= found.high
+        low, high = np.quantile(drawn.spreads["calibration_error"].drawn, [0.025, 0.975])
+        without += low <= truth <= high
+    assert found.method == "inverted bootstrap over rows, 300 resamples"
+    assert 0.93 <= held / SIMULATED <= 0.98
+    assert without / SIMULATED < 0.3  # what quantiles of the resamples would hold
 
 
 def test_intervals_of_few_groups_hold_the_truth_where_those_of_rows_do_not() -> None:
@@ -73,35 +113,35 @@ def test_intervals_of_few_groups_hold_the_truth_where_those_of_rows_do_not() -> 
         groups = np.repeat(np.arange(25), 8)
         figures = _of_means(dice.normal(size=25)[groups] + dice.normal(size=200))
         for name, given in (("groups", groups), ("rows", None)):
-            interval = intervals(figures, 200, Resampling(resamples=500, groups=given))[0]["mean"]
+            interval = between(figures, 200, Resampling(resamples=500, groups=given))[0]["mean"]
             held[name] += interval.low <= 0 <= interval.high
     assert 0.93 <= held["groups"] / SIMULATED <= 0.97
     assert held["rows"] / SIMULATED < 0.7
 
 
 def test_the_same_rows_and_seed_give_the_same_interval() -> None:
-    first, second, other = (intervals(_linear(0, 80), 80, Resampling(seed=s))[0] for s in (4, 4, 5))
+    first, second, other = (between(_linear(0, 80), 80, Resampling(seed=s))[0] for s in (4, 4, 5))
     assert first == second
     assert first != other
 
 
 def test_rows_in_chunks_are_drawn_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    at_once = intervals(_linear(0, 80), 80, Resampling())[0]
+    at_once = between(_linear(0, 80), 80, Resampling())[0]
     monkeypatch.setattr("bmcli.evaluation.intervals._AT_ONCE", 800)
-    assert intervals(_linear(0, 80), 80, Resampling())[0]["mae"].low == pytest.approx(at_once["mae"].low, rel=1e-12)
+    assert between(_linear(0, 80), 80, Resampling())[0]["mae"].low == pytest.approx(at_once["mae"].low, rel=1e-12)
 
 
 def test_methods_are_named() -> None:
-    found, _ = intervals(_binary(0, 60), 60, Resampling(resamples=200))
+    found, _ = between(_binary(0, 60), 60, Resampling(resamples=200))
     assert found["accuracy"].method == "Wilson score interval over 60 rows"
     assert found["roc_auc"].method == "BCa bootstrap over rows, 200 resamples"
-    grouped, _ = intervals(_binary(0, 60), 60, Resampling(resamples=200, groups=np.arange(60) // 4))
+    grouped, _ = between(_binary(0, 60), 60, Resampling(resamples=200, groups=np.arange(60) // 4))
     assert grouped["accuracy"].method == "BCa bootstrap over 15 groups, 200 resamples"
 
 
 def test_a_perfect_accuracy_has_an_interval_with_a_width() -> None:
     truth = np.array([0, 1] * 20)
-    found, reasons = intervals(classification.weighted(truth, np.eye(2)[truth], 5), 40, Resampling(resamples=100))
+    found, reasons = between(classification.weighted(truth, np.eye(2)[truth], 5), 40, Resampling(resamples=100))
     assert found["accuracy"].low == pytest.approx(0.9124, abs=1e-3)
     assert found["accuracy"].high == 1
     assert reasons["roc_auc"] == "it is the same in every resample."
@@ -110,7 +150,7 @@ def test_a_perfect_accuracy_has_an_interval_with_a_width() -> None:
 def test_a_metric_that_most_resamples_leave_undefined_has_a_reason_instead() -> None:
     truth = np.array([1, *[0] * 29])
     scores = np.linspace(0.2, 0.8, 30)
-    found, reasons = intervals(
+    found, reasons = between(
         classification.weighted(truth, np.stack([1 - scores, scores], axis=1), 5), 30, Resampling()
     )
     assert "roc_auc" not in found
@@ -118,7 +158,7 @@ def test_a_metric_that_most_resamples_leave_undefined_has_a_reason_instead() -> 
 
 
 def test_one_row_has_no_spread() -> None:
-    found, reasons = intervals(regression.weighted(np.ones(1), np.zeros(1)), 1, Resampling(resamples=10))
+    found, reasons = between(regression.weighted(np.ones(1), np.zeros(1)), 1, Resampling(resamples=10))
     assert not found
     assert reasons["mae"] == "there is one unit to draw from."
 
@@ -145,8 +185,8 @@ def _two_models(gap: float, seed: int, rows: int = 400) -> tuple[Weighted, Weigh
 
 def test_a_paired_difference_is_found_where_separate_intervals_overlap() -> None:
     first, second = _two_models(0.05, 0)
-    found = differences(first, second, 400, Resampling())["mae"]
-    one, two = (intervals(each, 400, Resampling())[0]["mae"] for each in (first, second))
+    found = paired(first, second, 400, Resampling())["mae"]
+    one, two = (between(each, 400, Resampling())[0]["mae"] for each in (first, second))
     assert one.high > two.low
     assert found.better == "first"
     assert found.p_value < 0.05
@@ -159,7 +199,7 @@ def test_differences_of_equal_models_are_found_in_5_percent() -> None:
         dice = np.random.default_rng(seed)
         truth = dice.normal(size=200)
         pair = [regression.weighted(truth, truth + dice.normal(size=200)) for _ in range(2)]
-        found.append(differences(pair[0], pair[1], 200, Resampling(resamples=500))["mae"])
+        found.append(paired(pair[0], pair[1], 200, Resampling(resamples=500))["mae"])
     assert 0.03 <= np.mean([bool(each.better) for each in found]) <= 0.07
     for each in found:
         assert (each.p_value < 0.05) == bool(each.better)
@@ -167,15 +207,32 @@ def test_differences_of_equal_models_are_found_in_5_percent() -> None:
 
 def test_shares_are_compared_by_mcnemar_unless_rows_belong_together() -> None:
     first, second = _binary(0, 100), _binary(1, 100)
-    alone = differences(first, second, 100, Resampling())["accuracy"]
-    grouped = differences(first, second, 100, Resampling(groups=np.arange(100) // 5))["accuracy"]
+    alone = paired(first, second, 100, Resampling())["accuracy"]
+    grouped = paired(first, second, 100, Resampling(groups=np.arange(100) // 5))["accuracy"]
     assert alone.method == "McNemar's exact test"
     assert alone.p_value == mcnemar(first.shares["accuracy"], second.shares["accuracy"])
     assert grouped.method == "paired BCa bootstrap over 20 groups, 1,000 resamples"
 
 
+def test_a_difference_of_calibration_errors_is_not_judged() -> None:
+    found = paired(_binary(0, 100), _binary(1, 100), 100, Resampling(resamples=100))["calibration_error"]
+    assert (found.interval, found.better) == (None, "")
+    assert "compare brier or log_loss" in found.words()
+
+
+def test_models_on_other_resamples_are_not_compared() -> None:
+    drawn = resampled(_linear(0, 50), 50, Resampling(resamples=100))
+    others = (
+        (60, Resampling(resamples=100)), (50, Resampling(resamples=100, seed=1)),
+        (50, Resampling(resamples=100, groups=np.arange(50) // 2)),
+    )  # fmt: skip
+    for rows, how in others:
+        with pytest.raises(ValueError, match="same resamples"):
+            differences(drawn, resampled(_linear(0, rows), rows, how))
+
+
 def test_a_model_against_itself_differs_by_nothing() -> None:
-    found = differences(_binary(0, 50), _binary(0, 50), 50, Resampling(resamples=100))["accuracy"]
+    found = paired(_binary(0, 50), _binary(0, 50), 50, Resampling(resamples=100))["accuracy"]
     assert (found.difference, found.p_value, found.better, found.interval) == (0, 1, "", None)
     assert found.words().endswith("no interval, since it is the same in every resample.")
 
