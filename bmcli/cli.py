@@ -251,7 +251,7 @@ def evaluate(
 ) -> None:
     """Measure RUN: a run directory, a run's name, or a recipe, whose latest run is taken."""
     from bmcli.commands.evaluate import evaluate as command
-    from bmcli.commands.folds import cross_validate, recipe_of
+    from bmcli.commands.folds import Setting, cross_validate, recipe_of
     from bmcli.commands.learning_curve import learning_curve as learn
     from bmcli.runs import cache_folder
 
@@ -263,18 +263,19 @@ def evaluate(
         raise click.UsageError("--folds and --learning-curve exclude each other.")
     out = console()
     if not (split or data):
-        loaded = recipe_of(run, (*overrides, *_short_for("evaluate.folds", folds)), root)
+        anew = recipe_of(run, (*overrides, *_short_for("evaluate.folds", folds)), root)
+        setting = Setting(root, cache_folder(), workers, out.trained_beside, out.say)
         if learning_curve:
-            out.learned(learn(loaded, root, cache_folder(), workers, out.trained_beside))
+            out.learned(learn(anew, setting))
             return
-        if loaded.recipe.evaluate.folds is not None:
-            found = cross_validate(loaded, root, cache_folder(), workers, out.trained_beside)
+        if anew.loaded.recipe.evaluate.folds is not None:
+            found = cross_validate(anew, setting)
             out.cross_validated(found)
             found.require_gates()
             return
     if workers:
         raise click.UsageError("--workers does nothing without --folds or --learning-curve.")
-    measured = command(run, overrides, split, data, root, cache_folder())
+    measured = command(run, overrides, split, data, root, cache_folder(), out.say)
     out.measured(measured)
     measured.require_gates()
 
@@ -378,8 +379,10 @@ def export(run: str, overrides: tuple[str, ...], formats: str | None, root: Path
 def benchmark(targets: tuple[str, ...], repeats: int, figure: Path | None, root: Path) -> None:
     """Measure size, load time, latency, throughput and memory of artefacts, or of all those of a RUN, in turn."""
     from bmcli.commands.benchmark import measure
+    from bmcli.runs import cache_folder
 
-    console().benchmarked(measure(targets, figure, repeats, root))
+    out = console()
+    out.benchmarked(measure(targets, figure, repeats, root, cache_folder(), out.say))
 
 
 @cli.command()

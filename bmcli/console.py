@@ -171,7 +171,7 @@ class Console:
         self.table("", columns, rows)
         self.say(f"intervals of means: {folds.method}", level=1)
         self._judged(together)
-        self.text(clean(f"\nwrote {shown_path(found.predictions)}\nrun  {found.run.shown}"))
+        self.text(clean(f"\nwrote {shown_path(found.predictions)}, {shown_path(found.run.report)}"))
 
     def learned(self, found: Any) -> None:
         """Learning curves, and what would help."""
@@ -188,7 +188,7 @@ class Console:
             self.text(clean(curve.words))
         if found.left_out:
             self.say(f"too few rows for {', '.join(f'{share:.0%}' for share in found.left_out)}")
-        self.text(clean(f"\nrun  {found.run.shown}"))
+        self.text(clean(f"\nwrote {shown_path(found.run.report)}"))
 
     def _judged(self, found: Any) -> None:
         """What an evaluation tells beside its metrics."""

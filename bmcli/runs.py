@@ -70,6 +70,21 @@ class Run:
         return self.folder / "evaluation.json"
 
     @property
+    def decisions(self) -> Path:
+        """What temperatures and thresholds were chosen by."""
+        return self.folder / "decisions.json"
+
+    @property
+    def validation(self) -> Path:
+        """What cross-validation and a learning curve of its recipe found."""
+        return self.folder / "validation.json"
+
+    @property
+    def origin(self) -> Path:
+        """The search or the distillation that the run comes from."""
+        return self.folder / "origin.json"
+
+    @property
     def explanation(self) -> Path:
         """What `bmcli explain` found."""
         return self.folder / "explanation.json"
@@ -88,6 +103,11 @@ class Run:
     def exports(self) -> Path:
         """A folder for each artefact; `rejected` holds those that are not what was trained."""
         return self.folder / "exports"
+
+    @property
+    def benchmark(self) -> Path:
+        """What the artefacts cost when they were measured last."""
+        return self.exports / "benchmark.json"
 
     @property
     def logs(self) -> Path:
@@ -122,6 +142,23 @@ class Run:
     def evaluations(self) -> dict[str, Any]:
         """What was measured, by split or file; empty if there is nothing or it is damaged."""
         return _read_object(self.evaluation)
+
+    def validated(self) -> dict[str, Any]:
+        """What `validation.json` holds; empty if there is nothing or it is damaged."""
+        return _read_object(self.validation)
+
+    def comes_from(self) -> list[str]:
+        """Where the run comes from, as sentences; none if it was trained by itself, or the file is damaged."""
+        told = _read_object(self.origin).get("told")
+        return [str(each) for each in told] if isinstance(told, list) else []
+
+    def decided(self) -> dict[str, Any]:
+        """What `decisions.json` holds; empty if there is nothing or it is damaged."""
+        return _read_object(self.decisions)
+
+    def benchmarked(self) -> dict[str, Any]:
+        """What `benchmark.json` holds; empty if there is nothing or it is damaged."""
+        return _read_object(self.benchmark)
 
     def explained(self) -> dict[str, Any]:
         """What was found out about its answers; empty if there is nothing or it is damaged."""

@@ -48,6 +48,7 @@ data:
     '{IMAGE}': {{kind: text}}
   targets: {{"target & <i>": {{kind: category}}}}
 model: {{kind: mlp, hidden: [8]}}
+objective: {{kind: classification, calibrate: temperature, threshold: {{goal: f1}}}}
 train: {{epochs: 4, batch_size: 16, tensorboard: false, optimizer: {{kind: adam, learning_rate: 2e-2}}}}
 evaluate: {{slices: ["{FORMULA}"], fairness: {{of: ["{FORMULA}"]}}}}
 """

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bmcli import disk, machine
-from bmcli.commands.evaluate import find_run
+from bmcli.commands.evaluate import Tell, bring_up_to_date, find_run
 from bmcli.errors import BmcliError
 from bmcli.export import artefacts, benchmark, card
 from bmcli.export.benchmark import Candidate
@@ -47,8 +47,10 @@ class Benchmarked:
         }
 
 
-def measure(targets: Sequence[str], figure: Path | None, repeats: int, root: Path) -> Benchmarked:
-    """Measures artefacts in turn.
+def measure(
+    targets: Sequence[str], figure: Path | None, repeats: int, root: Path, cache: Path, told: Tell
+) -> Benchmarked:
+    """Measures artefacts in turn; what those of a run cost is kept in it, and shown in its report.
 
     Args:
         targets: Folders of artefacts, and runs: their models with all of their artefacts.
@@ -63,14 +65,20 @@ def measure(targets: Sequence[str], figure: Path | None, repeats: int, root: Pat
         _check_figure(figure)
     with tempfile.TemporaryDirectory(prefix="bmcli-") as scratch:
         found: list[Candidate] = []
+        of: dict[Run, slice] = {}
         for place, target in enumerate(targets):
             if artefacts.is_one(Path(target)):
                 found.append(_artefact(Path(target)))
             else:
-                found += _of_run(find_run(target, root), Path(scratch) / str(place))
+                own = _of_run(run := find_run(target, root), Path(scratch) / str(place))
+                of[run] = slice(len(found), len(found) + len(own))
+                found += own
         measured = benchmark.measure(_with_names_of_their_own(found), repeats)
     file = figure or _beside(targets[0], root)
     disk.write_atomically(file, costs.document(measured).encode())
+    for run, own_places in of.items():
+        disk.write_json(run.benchmark, {"artefacts": [cost.to_json() for cost in measured[own_places]]})
+        bring_up_to_date(run, cache, told)
     return Benchmarked(tuple(measured), file, repeats, tuple(_notes(found)))
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bmcli import disk, distillations, parts, runs, training
 from bmcli.commands import train as training_command
-from bmcli.commands.evaluate import elsewhere
+from bmcli.commands.evaluate import bring_up_to_date, elsewhere
 from bmcli.commands.train import Setting, Told, train_loaded
 from bmcli.console import Console
 from bmcli.distillations import Distillation, Distilled, Gain, Learner
@@ -121,8 +121,24 @@ def _distill(distillation: Distillation, loaded: Loaded, setting: Setting) -> Fi
         from bmcli.reports.distill import report
 
         disk.write_atomically(distillation.report, report(result).encode())
+        for run in found.students[-1]:
+            disk.write_json(run.origin, {"told": _origin(distillation, result)})
+            bring_up_to_date(run, setting.cache, setting.told)
         distillation.set_status("done", student=found.students[-1][0].shown)
         return Finished(distillation, result, options)
+
+
+def _origin(distillation: Distillation, result: Distilled) -> list[str]:
+    """Where a student's run comes from, for its report."""
+    told = [f"A student of the distillation {distillation.shown}, taught by {', '.join(result.teacher.runs)}."]
+    if result.gain is not None:
+        gain, bounds = result.gain, result.gain.interval
+        around = f" (95 % interval {bounds[0]:+.4f} to {bounds[1]:+.4f})" if bounds else ""
+        told.append(
+            f"Over its baseline, the same network without a teacher, it gains {gain.mean:+.4f} in {gain.metric}"
+            f"{around}, over {len(result.seeds)} seeds."
+        )
+    return [*told, f"The whole distillation is shown in {disk.shown_path(distillation.report)}."]
 
 
 def _announce(options: DistillOptions, loaded: Loaded, learner: Loaded, setting: Setting) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,12 +58,16 @@ class Measured:
             raise GateMissed(*(f"gate missed: {self.on}/{missed}." for missed in self.missed))
 
 
+Tell = Callable[[str], object]
+
+
 def evaluate(
-    target: str, overrides: Sequence[str], split: str | None, data: Path | None, root: Path, cache: Path
+    target: str, overrides: Sequence[str], split: str | None, data: Path | None, root: Path, cache: Path, told: Tell
 ) -> Measured:
-    """Measures a run on one of its splits, or on every row of a new file. A split's rows make the run's report.
+    """Measures a run on one of its splits, or on every row of a new file, and brings its report up to date.
 
     Args:
+        told: Hears why no report could be written.
         target: A run directory, a run's name, or a recipe, whose latest run is taken.
         overrides: Changes to `evaluate` and `data.source` of the run's recipe.
         split: By default the recipe's `evaluate.split`.
@@ -74,7 +78,35 @@ def evaluate(
     # On what there is here: the devices of the training may be elsewhere by now.
     loaded = load(str(run.lock), elsewhere(overrides))
     try:
-        return _on_file(loaded, run, data, cache) if data else _on_split(loaded, run, split, cache)
+        if data is None:
+            return _on_split(loaded, run, split, cache)
+        measured = _on_file(loaded, run, data, cache)
+    except BmcliError as error:
+        raise loaded.locate(error) from None
+    if measured.run is not None:
+        bring_up_to_date(run, cache, told)
+    return measured
+
+
+def bring_up_to_date(run: Run, cache: Path, told: Tell) -> None:
+    """Writes the report of a run anew from what is kept in it. What that lacks, as data that is gone, is but told."""
+    if not run.report.exists():
+        return  # it was never measured, so that there is nothing to add to
+    try:
+        rewrite_report(run, None, cache)
+    except (BmcliError, OSError) as error:
+        told(f"the report is as it was: {error} `bmcli report {run.shown}` tries again.")
+
+
+def rewrite_report(run: Run, split: str | None, cache: Path) -> None:
+    """Writes the report of a run anew from what is kept in it; rows that were never measured are.
+
+    Args:
+        split: The rows to show in detail; by default those of the recipe's `evaluate.split`.
+    """
+    loaded = load(str(run.lock), elsewhere(()))
+    try:
+        open_run(loaded, run, cache).write_report(split or loaded.recipe.evaluate.split)
     except BmcliError as error:
         raise loaded.locate(error) from None
 
@@ -127,7 +159,7 @@ def _on_split(loaded: Loaded, run: Run, split: str | None, cache: Path) -> Measu
     check_evaluation(loaded.recipe, opened.prepared.spec)
     measured = opened.measure(split or loaded.recipe.evaluate.split)
     if measured.run is not None:
-        reporting.write(measured.run, loaded.recipe, opened.prepared, measured, opened.network.model.count_params())
+        opened.write_report(measured.on, measured)
     return measured
 
 
@@ -146,6 +178,30 @@ class Opened:
         writes = self.run if self.placement.chief else None
         rows = self.prepared.split(on)
         return measure(self.recipe, self.network, self.prepared.spec, rows, on, writes, self.placement)
+
+    def write_report(self, on: str, measured: Measured | None = None) -> None:
+        """Writes the report, with the rows of a split in detail.
+
+        Args:
+            measured: Of the same rows; None for what is kept of them, which are measured if nothing is.
+        """
+        kept, rows = None if measured else kept_evaluation(self.run, on), self.prepared.split(on)
+        if kept is not None and kept.count == len(rows):
+            judged = predicted(self.recipe, self.network, self.prepared.spec, rows, on, self.placement)
+        else:
+            measured = measured or self.measure(on)
+            judged, kept = measured.judged, measured.evaluation
+        reporting.write(self.run, self.recipe, self.prepared, judged, kept, self.network.model.count_params())
+
+
+def kept_evaluation(run: Run, on: str) -> Evaluation | None:
+    """What was measured of a split; None if it was not, or by an older version."""
+    from bmcli.evaluation.result import Evaluation
+
+    try:
+        return Evaluation.from_json(run.evaluations()[on])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
 
 
 def open_run(loaded: Loaded, run: Run, cache: Path) -> Opened:

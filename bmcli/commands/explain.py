@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bmcli import disk, training
-from bmcli.commands import reporting
 from bmcli.commands.evaluate import Opened, elsewhere, find_run, open_run, predicted
 from bmcli.errors import BmcliError
 from bmcli.recipe.load import load
@@ -56,8 +55,7 @@ def explain(target: str, asked: Asked, root: Path, cache: Path) -> Found:
         disk.write_json(run.explanation, explanation.to_json())
         on = loaded.recipe.evaluate.split
         if opened.prepared.spec.counts[on]:
-            measured = opened.measure(on)
-            reporting.write(run, opened.recipe, opened.prepared, measured, opened.network.model.count_params())
+            opened.write_report(on)
     except BmcliError as error:
         raise loaded.locate(error) from None
     return Found(run, explanation)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from bmcli import compression, disk, parts
-from bmcli.commands.evaluate import elsewhere, find_run
+from bmcli.commands.evaluate import bring_up_to_date, elsewhere, find_run
 from bmcli.commands.predict import load_network
 from bmcli.errors import ArtefactRejected, BmcliError, Fault
 from bmcli.export import FormatOptions, Subject, Written, card, require
@@ -114,11 +114,12 @@ def export(target: str, overrides: Sequence[str], formats: str | None, root: Pat
     try:
         _check_installed(loaded.recipe.export)
         trained = load(str(run.lock), elsewhere([])).recipe
-        found = _export(run, trained, loaded.recipe.export, cache, told)
-        failed = {name: loaded.locate(error) for name, error in found.failed.items()}
-        return replace(found, failed=failed)
+        exported = _export(run, trained, loaded.recipe.export, cache, told)
+        failed = {name: loaded.locate(error) for name, error in exported.failed.items()}
     except BmcliError as error:
         raise loaded.locate(error) from None
+    bring_up_to_date(run, cache, told)
+    return replace(exported, failed=failed)
 
 
 def _check_overrides(overrides: Sequence[str]) -> None:

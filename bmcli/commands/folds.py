@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bmcli import disk, runs, training
-from bmcli.commands import outputs
-from bmcli.commands.evaluate import check_overrides, elsewhere, find_run
+from bmcli.commands import outputs, reporting
+from bmcli.commands.evaluate import Tell, bring_up_to_date, check_overrides, elsewhere, find_run
 from bmcli.commands.judging import Cells, check_evaluation, judge
 from bmcli.errors import BmcliError, GateMissed
+from bmcli.recipe.check import read_steps
 from bmcli.recipe.load import Loaded, built_in, load
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
 from bmcli.specs import Column, DataSpec
 from bmcli.training.launch import available_cores
-from bmcli.tuning.batch import Finished, Job, Told, run_all, same_classes
+from bmcli.tuning.batch import Finished, Job, Told, run_all, same_classes, unfinished
 
 if TYPE_CHECKING:
     from bmcli.data.raw import RawRows
@@ -32,7 +33,7 @@ class CrossValidated:
     """A cross-validation and where it is kept.
 
     Args:
-        run: A folder with `evaluation.json`, the run of each fold, and all predictions as a table.
+        run: A folder with `evaluation.json`, the run of each fold, all predictions as a table, and a page.
     """
 
     run: Run
@@ -46,46 +47,97 @@ class CrossValidated:
             raise GateMissed(*(f"gate missed: folds/{missed}." for missed in self.missed))
 
 
-def recipe_of(target: str, overrides: Sequence[str], root: Path) -> Loaded:
+@dataclass(frozen=True)
+class Anew:
+    """A recipe that is to be trained anew.
+
+    Args:
+        run: Whose recipe it is, and in whose report it is shown; None if it is that of a file, or told to read
+            other data.
+    """
+
+    loaded: Loaded
+    run: Run | None
+
+
+def recipe_of(target: str, overrides: Sequence[str], root: Path) -> Anew:
     """The recipe that is to be trained anew: a file, a built-in one, or that of a run.
 
     Raises:
         BmcliError: The recipe is at fault, or an override would make it another training than the run's.
     """
     if target.endswith((".yaml", ".yml")) or (target in built_in() and not (root / target).exists()):
-        return load(target, overrides)
+        return Anew(load(target, overrides), None)
     run = find_run(target, root)
     check_overrides(overrides)
-    return load(str(run.lock), elsewhere(overrides))
+    same_data = not any(read_steps(argument)[0][:1] == ("data",) for argument in overrides)
+    return Anew(load(str(run.lock), elsewhere(overrides)), run if same_data else None)
 
 
-def cross_validate(loaded: Loaded, root: Path, cache: Path, workers: int | None, told: Told) -> CrossValidated:
-    """Trains a recipe on every fold of its training and validation rows, and tests each on the rest.
+@dataclass(frozen=True)
+class Setting:
+    """Where trainings work side by side, and whom they tell.
 
     Args:
+        root: Folder of all runs.
+        cache: Prepared data and measurements of this machine.
         workers: Trainings side by side; None for as many as there are cores.
-        told: Hears of each fold when it has ended.
+        trained: Hears of each training when it has ended.
+        told: Takes a sentence.
+    """
+
+    root: Path
+    cache: Path
+    workers: int | None
+    trained: Told
+    told: Tell
+
+    def side_by_side(self, jobs: Sequence[Job]) -> int:
+        return min(self.workers or len(available_cores()) or 1, len(jobs))
+
+    def begin(self, name: str, loaded: Loaded, jobs: Sequence[Job]) -> Run:
+        """The folder of some trainings: a new one, or that of the same which was interrupted."""
+        begun = unfinished(self.root, name, loaded, jobs)
+        if begun is None:
+            return runs.create(self.root, name)
+        self.told(f"goes on with {begun.shown}, which was interrupted; what is done there is kept")
+        return begun
+
+
+def add_to(run: Run, found: Mapping[str, Any], setting: Setting) -> None:
+    """Keeps what training anew found in the run whose recipe it is, and brings its report up to date."""
+    disk.write_json(run.validation, {**run.validated(), **found})
+    bring_up_to_date(run, setting.cache, setting.told)
+
+
+def cross_validate(anew: Anew, setting: Setting) -> CrossValidated:
+    """Trains a recipe on every fold of its training and validation rows, and tests each on the rest.
+
+    One that was interrupted goes on: folds that are done are kept.
 
     Raises:
         BmcliError: The recipe or its data is at fault, or a fold failed.
     """
     try:
-        return _cross_validate(loaded, root, cache, workers or len(available_cores()) or 1, told)
+        found = _cross_validate(anew.loaded, setting)
     except BmcliError as error:
-        raise loaded.locate(error) from None
+        raise anew.loaded.locate(error) from None
+    if anew.run is not None:
+        add_to(anew.run, found.run.evaluations(), setting)
+    return found
 
 
-def _cross_validate(loaded: Loaded, root: Path, cache: Path, workers: int, told: Told) -> CrossValidated:
+def _cross_validate(loaded: Loaded, setting: Setting) -> CrossValidated:
     recipe = loaded.recipe
     count = recipe.evaluate.folds
     assert count is not None
     raw = _tested_rows(recipe, count)
     jobs = [Job(f"fold-{n}", {"data.split.fold": {"number": n, "of": count}}, (TESTED,)) for n in range(1, count + 1)]
-    first = training.prepared(loaded.with_values(jobs[0].values).recipe, cache)
+    first = training.prepared(loaded.with_values(jobs[0].values).recipe, setting.cache)
     check_evaluation(recipe, first.spec)
-    run = runs.create(root, f"{recipe.name}-folds")
+    run = setting.begin(f"{recipe.name}-folds", loaded, jobs)
     try:
-        finished = run_all(loaded, jobs, run.folder, min(workers, count), cache, told)
+        finished = run_all(loaded, jobs, run.folder, setting.side_by_side(jobs), setting.cache, setting.trained)
     except BmcliError:
         if not any(run.folder.glob("fold-*/metrics.jsonl")):
             runs.discard(run)  # nothing was trained
@@ -96,6 +148,10 @@ def _cross_validate(loaded: Loaded, root: Path, cache: Path, workers: int, told:
     predictions = run.folder / "predictions.csv"
     _write_table(predictions, recipe, spec, finished, raw)
     from bmcli.evaluation.gates import missed
+    from bmcli.reports.anew import of_folds
+
+    page = of_folds(recipe.name, run.shown, reporting.text(run.folder / "base.yaml"), folds)
+    disk.write_atomically(run.report, page.encode())
 
     means = {**{name: mean.mean for name, mean in folds.means.items()}, **_of_groups(folds)}
     return CrossValidated(run, predictions, folds, missed(recipe.evaluate.gates, means))

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bmcli import disk, runs, training
+from bmcli.commands import reporting
+from bmcli.commands.folds import Anew, Setting, add_to
 from bmcli.commands.judging import Cells, resampling
 from bmcli.errors import BmcliError
 from bmcli.recipe.load import Loaded
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
 from bmcli.specs import Column, DataSpec
-from bmcli.training.launch import available_cores
-from bmcli.tuning.batch import Finished, Job, Told, run_all, same_classes
+from bmcli.tuning.batch import Finished, Job, run_all, same_classes
 
 if TYPE_CHECKING:
     from bmcli.evaluation.intervals import Resampling
@@ -40,23 +40,24 @@ class Learned:
     left_out: tuple[float, ...]
 
 
-def learning_curve(loaded: Loaded, root: Path, cache: Path, workers: int | None, told: Told) -> Learned:
+def learning_curve(anew: Anew, setting: Setting) -> Learned:
     """Trains a recipe on growing shares of its training rows, a smaller one part of every larger one.
 
-    Args:
-        workers: Trainings side by side; None for as many as there are cores.
-        told: Hears of each training when it has ended.
+    One that was interrupted goes on: trainings that are done are kept.
 
     Raises:
         BmcliError: The recipe or its data is at fault, or a training failed.
     """
     try:
-        return _learning_curve(loaded, root, cache, workers or len(available_cores()) or 1, told)
+        found = _learning_curve(anew.loaded, setting)
     except BmcliError as error:
-        raise loaded.locate(error) from None
+        raise anew.loaded.locate(error) from None
+    if anew.run is not None:
+        add_to(anew.run, found.run.evaluations(), setting)
+    return found
 
 
-def _learning_curve(loaded: Loaded, root: Path, cache: Path, workers: int, told: Told) -> Learned:
+def _learning_curve(loaded: Loaded, setting: Setting) -> Learned:
     recipe = loaded.recipe
     if recipe.data.sample is not None:
         raise BmcliError(
@@ -64,7 +65,7 @@ def _learning_curve(loaded: Loaded, root: Path, cache: Path, workers: int, told:
             path="data.sample",
             suggestion="Leave it out: data.sample=null.",
         )
-    spec = training.prepared(recipe, cache).spec
+    spec = training.prepared(recipe, setting.cache).spec
     if not spec.counts[LEFT]:
         raise BmcliError(
             "a learning curve compares on validation rows, and there are none.", path="data.split",
@@ -72,13 +73,17 @@ def _learning_curve(loaded: Loaded, root: Path, cache: Path, workers: int, told:
         )  # fmt: skip
     shares = [share for share in SHARES if share * spec.counts[LEARNED] >= FEWEST or share == 1]
     jobs = [_job(share) for share in shares]
-    run = runs.create(root, f"{recipe.name}-learning-curve")
-    finished = run_all(loaded, jobs, run.folder, min(workers, len(jobs)), cache, told)
+    run = setting.begin(f"{recipe.name}-learning-curve", loaded, jobs)
+    finished = run_all(loaded, jobs, run.folder, setting.side_by_side(jobs), setting.cache, setting.trained)
     same_classes(finished)
     how = resampling(recipe, Cells(recipe, LEFT))
     curves = tuple(_curve(recipe, spec, column, finished, shares, how) for column in spec.targets)
     found = {"at": runs.now(), "targets": [each.to_json() for each in curves]}
     disk.write_json(run.evaluation, {"learning_curve": found})
+    from bmcli.reports.anew import of_curves
+
+    page = of_curves(recipe.name, run.shown, reporting.text(run.folder / "base.yaml"), curves)
+    disk.write_atomically(run.report, page.encode())
     return Learned(run, curves, tuple(share for share in SHARES if share not in shares))
 
 

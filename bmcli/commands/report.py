@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bmcli.commands.evaluate import evaluate, find_run
+from bmcli.commands.evaluate import find_run, rewrite_report
 from bmcli.runs import Run
 
 
 def report(target: str, split: str | None, root: Path, cache: Path) -> Run:
-    """Measures a run again and writes its `report.html`.
+    """Writes `report.html` anew from what is kept in a run; rows that were never measured are.
 
     Args:
         target: A run directory, a run's name, or a recipe, whose latest run is taken.
         split: The rows to show in detail; by default those of the recipe's `evaluate.split`.
     """
-    evaluate(target, (), split, None, root, cache)
-    return find_run(target, root)
+    run = find_run(target, root)
+    rewrite_report(run, split, cache)
+    return run

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from bmcli import disk
 from bmcli.errors import BmcliError
@@ -12,15 +14,22 @@ from bmcli.runs import Run
 from bmcli.specs import Prepared
 
 if TYPE_CHECKING:
-    from bmcli.commands.evaluate import Measured
     from bmcli.data.raw import RawRows
     from bmcli.evaluation.explained import Explanation
+    from bmcli.evaluation.judged import Judged
+    from bmcli.evaluation.result import Evaluation
+    from bmcli.reports.artefacts import Artefact
+    from bmcli.reports.run import Beside
 
 
-def write(run: Run, recipe: Recipe, prepared: Prepared, measured: Measured, parameters: int) -> None:
-    """Writes `report.html` of a run that was measured on one of its splits.
+def write(
+    run: Run, recipe: Recipe, prepared: Prepared, judged: Judged, evaluation: Evaluation, parameters: int
+) -> None:
+    """Writes `report.html` of a run, with everything that is kept in it.
 
     Args:
+        judged: The rows that are shown in detail, of one of its splits.
+        evaluation: Of the same rows.
         parameters: Of the network.
 
     Raises:
@@ -31,8 +40,8 @@ def write(run: Run, recipe: Recipe, prepared: Prepared, measured: Measured, para
     material = Material(
         name=recipe.name,
         folder=run.shown,
-        written=_text(run.recipe),
-        resolved=_text(run.lock),
+        written=text(run.recipe),
+        resolved=text(run.lock),
         findings=[f"{each.get('message', '')} {each.get('suggestion', '')}" for each in run.findings()],
         epochs=run.rows(),
         status=run.status(),
@@ -42,25 +51,68 @@ def write(run: Run, recipe: Recipe, prepared: Prepared, measured: Measured, para
         size=run.model.stat().st_size,
         prepared=prepared,
         raw=_raw(recipe, prepared),
-        judged=measured.judged,
-        evaluation=measured.evaluation,
+        judged=judged,
+        evaluation=evaluation,
         quantiles=recipe.quantiles(),
-        explanation=explanation_of(run),
+        beside=_beside(run),
     )
     disk.write_atomically(run.report, report(material).encode())
+
+
+def _beside(run: Run) -> Beside:
+    """What other commands left in the run; what is damaged, or of an older version, is left out."""
+    from bmcli.evaluation.decisions import Decision
+    from bmcli.evaluation.folds import Folds
+    from bmcli.evaluation.learning_curve import LearningCurve
+    from bmcli.reports.costs import Cost
+    from bmcli.reports.run import Beside
+
+    validated = run.validated()
+    curves = _read(lambda: [LearningCurve.from_json(each) for each in validated["learning_curve"]["targets"]])
+    decisions = _read(lambda: [Decision.from_json(each) for each in run.decided()["decisions"]])
+    costs = _read(lambda: [Cost.from_json(each) for each in run.benchmarked()["artefacts"]])
+    return Beside(
+        origin=tuple(run.comes_from()),
+        decisions=tuple(decisions or ()),
+        folds=_read(lambda: Folds.from_json(validated["folds"])),
+        curves=tuple(curves or ()),
+        explanation=explanation_of(run),
+        artefacts=tuple(_artefacts(run)),
+        costs=tuple(costs or ()),
+    )
+
+
+def _artefacts(run: Run) -> Iterator[Artefact]:
+    """The artefacts of a run, then those that were rejected."""
+    from bmcli.export.card import CARD
+    from bmcli.reports.artefacts import Artefact
+
+    for place in (run.exports, run.exports / "rejected"):
+        for card in sorted(place.glob(f"[!.]*/{CARD}")):
+            name = card.parent.relative_to(run.exports)
+            found = _read(lambda card=card, name=name: Artefact.of_card(str(name), json.loads(card.read_bytes())))  # type: ignore[misc]
+            if found is not None:
+                yield found
+
+
+_Read = TypeVar("_Read")
+
+
+def _read(reader: Callable[[], _Read]) -> _Read | None:
+    try:
+        return reader()
+    except (OSError, KeyError, TypeError, ValueError, AttributeError):
+        return None
 
 
 def explanation_of(run: Run) -> Explanation | None:
     """What `bmcli explain` found; None if there is nothing, or it is damaged or of an older version."""
     from bmcli.evaluation.explained import Explanation
 
-    try:
-        return Explanation.from_json(run.explained())
-    except (KeyError, TypeError, ValueError):
-        return None
+    return _read(lambda: Explanation.from_json(run.explained()))
 
 
-def _text(path: Path) -> str:
+def text(path: Path) -> str:
     """A file of a run, empty if it is gone."""
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 

@@ -277,8 +277,8 @@ def _finish(run: Run | None, session: Session, trainer: Trainer, setting: Settin
         with setting.watch(session.loaded.recipe.name) as watcher:
             outcome = trainer.train(watcher)
         _require_convergence(outcome)
-        network, spec = decide(trainer.recipe, outcome.network, prepared, trainer.placement, setting.told)
-        return Trained(None, outcome, _measure(trainer, network, replace(prepared, spec=spec), None))
+        decided = decide(trainer.recipe, outcome.network, prepared, trainer.placement, setting.told)
+        return Trained(None, outcome, _measure(trainer, decided.network, replace(prepared, spec=decided.spec), None))
     run.set_status("running")
     with _failures_in_status(run):
         parts = trainer.parts
@@ -290,11 +290,13 @@ def _finish(run: Run | None, session: Session, trainer: Trainer, setting: Settin
                 session.write_lock(trainer, run)
         network = outcome.network
         if outcome.selected_epoch is not None:
-            network, spec = decide(trainer.recipe, network, prepared, trainer.placement, setting.told)
-            if spec != prepared.spec:
-                prepared = replace(prepared, spec=spec)
-                disk.write_json(run.data, spec.to_json())
-            networks.save(network, spec, run.model)
+            decided = decide(trainer.recipe, network, prepared, trainer.placement, setting.told)
+            network = decided.network
+            if decided.spec != prepared.spec:
+                prepared = replace(prepared, spec=decided.spec)
+                disk.write_json(run.data, decided.spec.to_json())
+            decided.keep(run)
+            networks.save(network, decided.spec, run.model)
         _require_convergence(outcome)
         trained = Trained(run, outcome, _measure(trainer, network, prepared, run))
         weight = _weighed(trainer, outcome, setting.told)
@@ -310,7 +312,8 @@ def _finish(run: Run | None, session: Session, trainer: Trainer, setting: Settin
 def _report(measured: Measured, run: Run, session: Session, network: Network, told: Told) -> None:
     """Writes the report. The run is whole without, so what it lacks, as data that changed meanwhile, is but told."""
     try:
-        reporting.write(run, session.loaded.recipe, session.prepared, measured, network.model.count_params())
+        parameters = network.model.count_params()
+        reporting.write(run, session.loaded.recipe, session.prepared, measured.judged, measured.evaluation, parameters)
     except (BmcliError, OSError) as error:
         told(f"no report was written: {error} `bmcli report {run.shown}` tries again.")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,11 +18,13 @@ from bmcli.commands.judging import check_evaluation
 from bmcli.console import Console, Watcher
 from bmcli.errors import BmcliError, Interrupted
 from bmcli.recipe.load import Loaded
+from bmcli.recipe.nodes import write_scalar
 from bmcli.recipe.render import render
 from bmcli.recipe.space import load_search
 from bmcli.runs import Run
 from bmcli.specs import DataSpec
 from bmcli.training import session as sessions
+from bmcli.training.launch import stopped_by_signals
 from bmcli.trials import Objective, Searched
 from bmcli.tuning import study as studies
 from bmcli.tuning.pool import Pool
@@ -115,7 +116,7 @@ def join(text: str, workers: int, setting: Setting) -> None:
     if study.is_over:
         raise BmcliError(f"{study.shown} is over.", suggestion=f"Go on with it: `bmcli tune --resume {study.shown}`.")
     setting.told(f"{workers} workers join {study.shown}")
-    with _stopped_by_signals(), Pool(study, workers, setting.cache) as pool:
+    with stopped_by_signals(), Pool(study, workers, setting.cache) as pool:
         pool.stay()
 
 
@@ -200,7 +201,7 @@ def _tune(study: Study, loaded: Loaded, objectives: tuple[Objective, ...], setti
     options = loaded.recipe.tune
     assert options is not None, "the recipe says what is searched"
     setting.told(f"search {study.shown}")
-    with study.hold(), _stopped_by_signals(), _told_how_to_go_on(study):
+    with study.hold(), stopped_by_signals(), _told_how_to_go_on(study):
         with Pool(study, options.workers, setting.cache) as pool:
             from bmcli.tuning.search import Search
 
@@ -238,6 +239,7 @@ def _handed_over(study: Study, search: Search, winner: Winner, setting: Setting)
     disk.write_atomically(study.best, render(best.recipe, best.tree).encode())
     run = runs.create(setting.root, best.recipe.name)
     shutil.copytree(study.run(winner.task.name).folder, run.folder, dirs_exist_ok=True)
+    disk.write_json(run.origin, {"told": _origin(study, search.searched(), winner)})
     measured = _measured(run, setting)
     searched = replace(
         search.searched(),
@@ -249,26 +251,28 @@ def _handed_over(study: Study, search: Search, winner: Winner, setting: Setting)
     return Tuned(study, searched, measured)
 
 
+def _origin(study: Study, searched: Searched, winner: Winner) -> list[str]:
+    """Where the winner's run comes from, for its report."""
+    name, first = winner.trial.task.name, searched.first
+    told = [
+        f"The winner of the search {study.shown}: {len(searched.trials):,} trials of {', '.join(searched.parameters)}.",
+        *(f"{path} = {write_scalar(value)}" for path, value in winner.trial.task.values.items()),
+    ]
+    measured = winner.trial.measured(first)
+    if measured is not None:
+        told.append(f"The search measured {first.name} {measured:.4f}, the best of its trials, which chance favoured.")
+    for each in searched.confirmed:
+        if each.trial == name:
+            told.append(f"Trained again with {len(each.values)} fresh seeds it reached {each.mean:.4f} on average.")
+    return [*told, f"The whole search is shown in {disk.shown_path(study.report)}."]
+
+
 def _measured(run: Run, setting: Setting) -> Measured | None:
     """What the evaluation finds that the recipe asks for; None if there are no rows for it."""
     loaded = load_search(str(run.lock))
     if not sessions.data_of(run).counts.get(loaded.recipe.evaluate.split):
         return None
-    return evaluate(str(run.folder), (), None, None, setting.root, setting.cache)
-
-
-@contextlib.contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """Has SIGTERM end what goes on as Ctrl-C does, with everything in order."""
-
-    def stop(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return evaluate(str(run.folder), (), None, None, setting.root, setting.cache, setting.told)
 
 
 @contextlib.contextmanager

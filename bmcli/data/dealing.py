@@ -162,6 +162,13 @@ def folds(dealing: Dealing, rows: np.ndarray, count: int) -> Iterator[tuple[np.n
     Every row is tested once. In the order of time, each fold trains on all that is older than its test rows, and
     the oldest rows are never tested.
 
+    These keep what scikit-learn's splitters keep: StratifiedKFold the proportions of classes within one row,
+    GroupKFold whole groups, StratifiedGroupKFold both (its folds differ more in size), TimeSeriesSplit the order, with
+    the same rows in each fold where every row has a time of its own. They are dealt here since a fold has to be what
+    `data.split` would make of the same rows, so that any of them can be trained by itself and on another machine:
+    `ByHash` keeps a row in its fold when others are added, rows of one moment stay together, which TimeSeriesSplit
+    cuts apart by position, and nothing rests on the shuffling of a version of numpy.
+
     Raises:
         BmcliError: There is less to deal than there are folds.
     """

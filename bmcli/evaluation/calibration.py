@@ -222,14 +222,19 @@ def fit_temperature(truth: np.ndarray, probabilities: np.ndarray, independent: b
     """
     from scipy.optimize import minimize_scalar
 
-    def loss(log_temperature: float) -> float:
-        found = soften(probabilities, float(np.exp(log_temperature)), independent)
-        own = np.where(truth == 1, found, 1 - found) if independent else found[np.arange(len(truth)), truth]
-        return float(-np.log(np.maximum(own, 1e-300)).mean())
+    def of(log_temperature: float) -> float:
+        return loss(truth, soften(probabilities, float(np.exp(log_temperature)), independent), independent)
 
-    found = minimize_scalar(loss, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded", options={"xatol": 1e-4})
+    found = minimize_scalar(of, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded", options={"xatol": 1e-4})
     # A bounded search never tries the temperature of the network as it is.
-    return float(np.exp(found.x)) if found.fun < loss(0.0) else 1.0
+    return float(np.exp(found.x)) if found.fun < of(0.0) else 1.0
+
+
+def loss(truth: np.ndarray, probabilities: np.ndarray, independent: bool = False) -> float:
+    """Mean of `-log(probability of what is)`, in nats; arguments as of `fit_temperature`."""
+    given = probabilities.astype(np.float64)
+    own = np.where(truth == 1, given, 1 - given) if independent else given[np.arange(len(truth)), truth]
+    return float(-np.log(np.maximum(own, 1e-300)).mean())
 
 
 def soften(probabilities: np.ndarray, temperature: float, independent: bool = False) -> np.ndarray:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+
+_POINTS = 200
 
 
 @dataclass(frozen=True)
@@ -15,11 +19,24 @@ class Chosen:
         value: From 0 to 1; a row with this probability or more is predicted to be of the class.
         goal: What it was chosen for, in words, with what was reached.
         met: Whether the goal was reached, which a precision may not be.
+        thresholds: Some of those that were tried, ascending.
+        curves: What each of them shows, by name.
     """
 
     value: float
     goal: str
     met: bool = True
+    thresholds: tuple[float, ...] = ()
+    curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        curves = {name: list(values) for name, values in self.curves.items()}
+        return {**vars(self), "thresholds": list(self.thresholds), "curves": curves}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Chosen:
+        curves = {name: tuple(each) for name, each in values["curves"].items()}
+        return cls(**{**values, "thresholds": tuple(values["thresholds"]), "curves": curves})
 
 
 @dataclass(frozen=True)
@@ -39,6 +56,20 @@ class _Cuts:
     def recall(self) -> np.ndarray:
         return np.asarray(self.hits / max(self.positives, 1))
 
+    def chosen(self, place: int, goal: str, curves: Mapping[str, np.ndarray], met: bool = True) -> Chosen:
+        """The cut at a place, with some of the others."""
+        shown = np.unique(np.linspace(0, len(self.values) - 1, min(len(self.values), _POINTS)).astype(int))[::-1]
+        return Chosen(
+            float(self.values[place]),
+            goal,
+            met,
+            tuple(self.values[shown].tolist()),
+            {name: tuple(values[shown].astype(np.float64).tolist()) for name, values in curves.items()},
+        )
+
+    def both(self) -> dict[str, np.ndarray]:
+        return {"precision": self.precision, "recall": self.recall}
+
 
 def best_f1(positive: np.ndarray, scores: np.ndarray) -> Chosen:
     """The threshold with the best F1.
@@ -50,7 +81,7 @@ def best_f1(positive: np.ndarray, scores: np.ndarray) -> Chosen:
     cuts = _cuts(positive, scores)
     f1 = 2 * cuts.hits / np.maximum(cuts.hits + cuts.false + cuts.positives, 1)
     place = int(f1.argmax())
-    return Chosen(float(cuts.values[place]), f"the best F1, {f1[place]:.4f}")
+    return cuts.chosen(place, f"the best F1, {f1[place]:.4f}", {"F1": f1, **cuts.both()})
 
 
 def lowest_cost(positive: np.ndarray, scores: np.ndarray, false_positive: float, false_negative: float) -> Chosen:
@@ -60,9 +91,9 @@ def lowest_cost(positive: np.ndarray, scores: np.ndarray, false_positive: float,
         false_positive, false_negative: Cost of one.
     """
     cuts = _cuts(positive, scores)
-    cost = false_positive * cuts.false + false_negative * (cuts.positives - cuts.hits)
+    cost = (false_positive * cuts.false + false_negative * (cuts.positives - cuts.hits)) / len(scores)
     place = int(cost.argmin())
-    return Chosen(float(cuts.values[place]), f"the lowest cost, {cost[place] / len(scores):.4g} a row")
+    return cuts.chosen(place, f"the lowest cost, {cost[place]:.4g} a row", {"cost a row": cost})
 
 
 def most_recall(positive: np.ndarray, scores: np.ndarray, precision: float) -> Chosen:
@@ -71,10 +102,10 @@ def most_recall(positive: np.ndarray, scores: np.ndarray, precision: float) -> C
     kept = (cuts.precision >= precision) & (cuts.hits > 0)
     if kept.any():
         place = int(np.where(kept, cuts.recall, -1.0).argmax())
-        return Chosen(float(cuts.values[place]), f"recall {cuts.recall[place]:.4f} at a precision of {precision:g}")
+        return cuts.chosen(place, f"recall {cuts.recall[place]:.4f} at a precision of {precision:g}", cuts.both())
     place = int(np.where(cuts.hits > 0, cuts.precision, -1.0).argmax())
     reached = f"a precision of {precision:g}, which none reaches; the highest is {cuts.precision[place]:.4f}"
-    return Chosen(float(cuts.values[place]), reached, met=False)
+    return cuts.chosen(place, reached, cuts.both(), met=False)
 
 
 def _cuts(positive: np.ndarray, scores: np.ndarray) -> _Cuts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,15 @@ class Cost:
             "rows_per_second": self.rows_per_second,
             "metric": None if self.metric is None else {"name": self.metric[0], "value": self.metric[1]},
         }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Cost:
+        metric = values["metric"]
+        return cls(**{
+            **{name: value for name, value in values.items() if name != "rows_per_second"},
+            "latencies": tuple(Latency(**each) for each in values["latencies"]),
+            "metric": None if metric is None else (metric["name"], metric["value"]),
+        })  # fmt: skip
 
 
 def figure(costs: Sequence[Cost]) -> Markup:

@@ -42,6 +42,15 @@ class Heading:
     numeric: bool = False
 
 
+@dataclass(frozen=True)
+class Fact:
+    """A figure to see first, with what is to be said of it."""
+
+    name: str
+    value: str
+    more: str = ""
+
+
 def number_cell(value: float | None, text: str | None = None) -> Cell:
     """A number, empty if there is none."""
     if value is None:

@@ -13,24 +13,48 @@ from bmcli.data import targets as target_kinds
 from bmcli.data.raw import RawRows
 from bmcli.evaluation import judged as judgements
 from bmcli.evaluation.calibration import Calibration
+from bmcli.evaluation.decisions import Decision
 from bmcli.evaluation.explained import Explanation
+from bmcli.evaluation.folds import Folds
 from bmcli.evaluation.judged import Judged
+from bmcli.evaluation.learning_curve import LearningCurve
 from bmcli.evaluation.rankings import rankings
 from bmcli.evaluation.result import Evaluation
 from bmcli.evaluation.shares import Interval
+from bmcli.reports import artefacts, decisions, groups, pixels, run_figures, validation
 from bmcli.reports import explanation as explanations
-from bmcli.reports import groups, pixels, run_figures
-from bmcli.reports.page import Cell, Heading, Row, duration, number, number_cell, page
+from bmcli.reports.artefacts import Artefact
+from bmcli.reports.costs import Cost
+from bmcli.reports.page import Cell, Fact, Heading, Row, duration, number, number_cell, page
 from bmcli.specs import SPLITS, Column, DataSpec, Prepared
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
 EXAMPLES, COLUMNS_OF_EXAMPLES, LONGEST_CELL = 6, 8, 160
-_HEADLINES = (
-    "accuracy", "subset_accuracy", "f1_macro", "quadratic_kappa", "roc_auc", "roc_auc_macro", "mae", "rmse", "r2",
-    "poisson_deviance", "pinball", "coverage",
-)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What other commands than the training found about a run.
+
+    Args:
+        origin: The search or the distillation that it comes from, as sentences.
+        decisions: What temperatures and thresholds were chosen by.
+        folds: Cross-validation of its recipe; None if that was not asked.
+        curves: Learning curves of its recipe, by target.
+        explanation: Why it answers so; None if that was not asked.
+        artefacts: What was exported, rejected ones last.
+        costs: Of those that were measured.
+    """
+
+    origin: tuple[str, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+    folds: Folds | None = None
+    curves: tuple[LearningCurve, ...] = ()
+    explanation: Explanation | None = None
+    artefacts: tuple[Artefact, ...] = ()
+    costs: tuple[Cost, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,7 +73,7 @@ class Material:
         judged: What is shown in detail.
         evaluation: Of the same rows.
         quantiles: Which ones are predicted, by target.
-        explanation: Why it answers so; None if that was not asked.
+        beside: What other commands found.
     """
 
     name: str
@@ -68,7 +92,7 @@ class Material:
     judged: Judged
     evaluation: Evaluation
     quantiles: Mapping[str, tuple[float, ...]]
-    explanation: Explanation | None = None
+    beside: Beside = Beside()
 
     @property
     def spec(self) -> DataSpec:
@@ -77,6 +101,7 @@ class Material:
 
 def report(material: Material) -> str:
     """The page as HTML, one file that needs nothing else."""
+    beside = material.beside
     return page(
         "run.html",
         {
@@ -94,9 +119,18 @@ def report(material: Material) -> str:
             "tables": [*groups.slices(material.evaluation.slices), *groups.fairness(material.evaluation.fairness)],
             "per_class_head": PER_CLASS_HEAD,
             "confused_head": CONFUSED_HEAD,
+            "origin": [clean(told) for told in beside.origin],
+            "decisions": decisions.shown(beside.decisions),
+            "folds": None if beside.folds is None else validation.shown_folds(beside.folds),
+            "learning": [validation.shown_curve(each, place) for place, each in enumerate(beside.curves)],
+            "artefacts": artefacts.rows(beside.artefacts),
+            "artefacts_head": artefacts.HEAD,
+            "compared_on": _compared_on(beside.artefacts),
+            "costs": artefacts.cost_rows(beside.costs),
+            "costs_head": artefacts.COSTS_HEAD,
             "explanation": None
-            if material.explanation is None
-            else explanations.shown(material.explanation, material.prepared, material.raw),
+            if beside.explanation is None
+            else explanations.shown(beside.explanation, material.prepared, material.raw),
             "explanation_heads": {
                 "shares": explanations.SHARES_HEAD,
                 "sanity": explanations.SANITY_HEAD,
@@ -110,18 +144,15 @@ def report(material: Material) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Fact:
-    name: str
-    value: str
-    more: str = ""
+def _compared_on(found: Sequence[Artefact]) -> str:
+    """The rows that artefacts were compared with the model on, in words."""
+    return clean("; ".join(sorted({f"{each.samples:,} {each.split} rows" for each in found})))
 
 
 def _facts(material: Material) -> Iterator[Fact]:
     """The figures to see first."""
     found, prefixed = material.evaluation.metrics, len(material.spec.targets) > 1
-    headlines = [name for name in found if name.rpartition("/")[2] in _HEADLINES]
-    for name in headlines[: 4 if not prefixed else 6]:
+    for name in validation.headlines(list(found), 6 if prefixed else 4):
         yield Fact(clean(name), number(found[name]), _beside(material, name))
     status = material.status
     if "seconds" in status:
@@ -273,7 +304,7 @@ def _target(material: Material, column: Column, place: int) -> _Target:
         drawn,
         _most_confused(column, np.array(matrix)) if matrix and drawn is None else [],
         _figures(material, column, truth, predictions, place, found),
-        [_class_row(row) for row in rows],
+        [class_row(row) for row in rows],
         clean(found.words) if found else "",
         _lists(material, column, truth, predictions),
         _examples_head(material, column),
@@ -287,7 +318,7 @@ PER_CLASS_HEAD = [
 CONFUSED_HEAD = [Heading("true"), Heading("predicted"), Heading("rows", True)]
 
 
-def _class_row(row: Any) -> Row:
+def class_row(row: Any) -> Row:
     figures = (row.precision, row.recall, row.f1, row.roc_auc, row.pr_auc)
     return Row((Cell(clean(row.name)), number_cell(row.support), *map(number_cell, figures)))
 

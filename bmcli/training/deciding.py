@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from bmcli import disk
 from bmcli.data import targets as target_kinds
 from bmcli.evaluation import threshold as thresholds
 from bmcli.evaluation.calibration import fit_temperature, soften
+from bmcli.evaluation.decisions import Decision, softened
 from bmcli.recipe.fields import Kind
 from bmcli.recipe.schema import Recipe
+from bmcli.runs import Run
 from bmcli.specs import Column, DataSpec, Prepared, Split
 from bmcli.training.network import Network
 from bmcli.training.predict import predict
@@ -21,53 +24,72 @@ from bmcli.training.strategy import Placement
 Told = Callable[[str], object]
 
 
-def decide(
-    recipe: Recipe, network: Network, prepared: Prepared, placement: Placement, told: Told
-) -> tuple[Network, DataSpec]:
-    """The network and the data with the temperature and the threshold of each target that asks for one.
+@dataclass(frozen=True)
+class Decided:
+    """A trained network with what was decided about its targets.
 
-    They are of the data's spec, in the state of the target's column: with it a run is evaluated, predicts and is
-    exported.
+    Args:
+        spec: Of the data, with temperatures and thresholds in the states of the targets' columns.
+        decisions: What was found on validation rows.
+    """
+
+    network: Network
+    spec: DataSpec
+    decisions: tuple[Decision, ...] = ()
+
+    def keep(self, run: Run) -> None:
+        """Writes what is not in the data's spec into the run."""
+        if self.decisions:
+            disk.write_json(run.decisions, {"decisions": [each.to_json() for each in self.decisions]})
+
+
+def decide(recipe: Recipe, network: Network, prepared: Prepared, placement: Placement, told: Told) -> Decided:
+    """Finds the temperature and the threshold of each target that asks for one.
+
+    They are kept in the data's spec, with which a run is evaluated, predicts and is exported.
     """
     spec, asking = prepared.spec, recipe.decisions()
     if not asking:
-        return network, spec
+        return Decided(network, spec)
     rows = prepared.split("validation")
     found = predict(network, rows, recipe.runtime, placement) if recipe.decides_on_validation() else {}
-    columns = {
+    decided = {
         name: _decided(spec.target(name), options, rows, found.get(name), told) for name, options in asking.items()
     }
+    columns = {name: column for name, (column, _) in decided.items()}
     spec = replace(spec, targets=tuple(columns.get(column.name, column) for column in spec.targets))
-    decided: dict[str, Any] = {
+    objectives: dict[str, Any] = {
         name: replace(objective, target=columns[name]) if name in columns else objective  # type: ignore[type-var]
         for name, objective in network.objectives.items()
     }
-    return replace(network, objectives=decided), spec
+    return Decided(replace(network, objectives=objectives), spec, tuple(each for _, each in decided.values()))
 
 
-def _decided(column: Column, options: Kind, rows: Split, found: np.ndarray | None, told: Told) -> Column:
-    """The target's column with what was decided about it."""
-    state = dict(column.state)
+def _decided(
+    column: Column, options: Kind, rows: Split, found: np.ndarray | None, told: Told
+) -> tuple[Column, Decision]:
+    """The target's column with what was decided about it, and by what."""
+    state, decision = dict(column.state), Decision(column.name, 0)
     threshold = getattr(options, "threshold", None)
     if found is None:
-        return replace(column, state={**state, "threshold": threshold})
+        return replace(column, state={**state, "threshold": threshold}), decision
     truth = target_kinds.kind_of(column).decode(rows.targets[column.name], column)
+    decision = replace(decision, rows=len(truth))
     if getattr(options, "calibrate", "none") == "temperature":
         independent = column.kind == "labels"
-        temperature = fit_temperature(truth, found, independent)
-        found = soften(found, temperature, independent)
-        state["temperature"] = temperature
+        state["temperature"] = temperature = fit_temperature(truth, found, independent)
+        scaled = soften(found, temperature, independent)
+        decision = replace(decision, softened=softened(column, truth, found, scaled, temperature))
+        found = scaled
         told(f"{column.name}: temperature {temperature:.3f}, fitted on {len(truth):,} validation rows")
     if isinstance(threshold, float):
         state["threshold"] = threshold
     elif threshold is not None:
         chosen = _chosen(threshold, truth == 1, found[:, 1])
         state["threshold"] = chosen.value
-        told(
-            f"{column.name}: '{column.classes[1]}' is predicted from a probability of {chosen.value:.4f} on, for "
-            f"{chosen.goal} of {len(truth):,} validation rows"
-        )
-    return replace(column, state=state)
+        decision = replace(decision, positive=column.classes[1], threshold=chosen)
+        told(f"{column.name}: {decision.words}")
+    return replace(column, state=state), decision
 
 
 def _chosen(options: Any, positive: np.ndarray, scores: np.ndarray) -> thresholds.Chosen:

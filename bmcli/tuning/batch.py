@@ -22,10 +22,10 @@ from bmcli.console import Console, Watcher
 from bmcli.errors import BmcliError, Interrupted, RunFailed
 from bmcli.recipe.load import Loaded, load
 from bmcli.recipe.render import render_base
-from bmcli.runs import Run
+from bmcli.runs import Run, hold
 from bmcli.specs import DataSpec
 from bmcli.training import session as sessions
-from bmcli.training.launch import last_lines, share_of, start
+from bmcli.training.launch import last_lines, share_of, start, stopped_by_signals
 from bmcli.training.session import Session, data_of
 from bmcli.tuning.child import Child, warm_up
 
@@ -99,6 +99,24 @@ class Batch:
         listed = json.loads((self.folder / "jobs.json").read_bytes())
         return tuple(Job(each["name"], each["values"], tuple(each["splits"])) for each in listed)
 
+    def was_begun_with(self, loaded: Loaded, jobs: Sequence[Job]) -> bool:
+        """Whether it is of the same recipe and jobs."""
+        try:
+            return self.base.read_text(encoding="utf-8") == render_base(loaded) and self.jobs() == tuple(jobs)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def begin(self, loaded: Loaded, jobs: Sequence[Job]) -> None:
+        """Writes what is to be trained, and clears away what came to no end."""
+        disk.write_atomically(self.base, render_base(loaded).encode())
+        disk.write_json(self.folder / "jobs.json", [asdict(job) for job in jobs])
+        for job in jobs:
+            if not self.is_done(job):
+                shutil.rmtree(self.run(job.name).folder, ignore_errors=True)
+
+    def is_done(self, job: Job) -> bool:
+        return self.run(job.name).status().get("state") == "done"
+
     def take(self, job: Job) -> bool:
         """Whether nobody had taken a job."""
         try:
@@ -120,37 +138,58 @@ class Batch:
         return _read(job, run, status) if status.get("state") == "done" else None
 
 
+def unfinished(root: Path, name: str, loaded: Loaded, jobs: Sequence[Job]) -> Run | None:
+    """The latest batch of a name, if it was begun with the same recipe, jobs and data and has not come to its end.
+
+    Args:
+        root: Folder of all runs.
+    """
+    latest = Run((root / name / "latest").resolve())
+    batch = Batch(latest.folder)
+    if latest.evaluation.exists() or latest.held() or not batch.was_begun_with(loaded, jobs):
+        return None
+    current = loaded.recipe.data.source.fingerprint()  # type: ignore[attr-defined]
+    done = [batch.run(job.name) for job in jobs if batch.is_done(job)]
+    return latest if done and all(data_of(run).fingerprint == current for run in done) else None
+
+
 def run_all(
     loaded: Loaded, jobs: Sequence[Job], folder: Path, workers: int, cache: Path, told: Told
 ) -> tuple[Finished, ...]:
-    """Trains every job, in the order of the jobs.
+    """Trains every job that is not done yet, in the order of the jobs.
 
     The cores that this process may use are divided among the workers, and so are the GPUs that CUDA_VISIBLE_DEVICES
     lists. The kernel ends them when this process ends.
 
     Args:
-        folder: Empty.
+        folder: Empty, or `unfinished`.
         told: Hears of each training when it has ended.
 
     Raises:
         BmcliError: The recipe refuses the values of a job, a training failed, or there are fewer GPUs than workers.
-        Interrupted: By the keyboard.
+        Interrupted: By the keyboard, or by SIGTERM.
     """
     for job in jobs:
         loaded.with_values(job.values)
     batch = Batch(folder)
-    disk.write_atomically(batch.base, render_base(loaded).encode())
-    disk.write_json(folder / "jobs.json", [asdict(job) for job in jobs])
+    with hold(folder, "Wait for it to end."), stopped_by_signals():
+        batch.begin(loaded, jobs)
+        return _run_all(batch, jobs, workers, cache, told)
+
+
+def _run_all(batch: Batch, jobs: Sequence[Job], workers: int, cache: Path, told: Told) -> tuple[Finished, ...]:
     places = [share_of(os.environ, workers, number) for number in range(workers)]
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for number, share in enumerate(places):
             log = batch.logs / f"worker-{number}.log"
-            command = [*COMMAND, str(folder), str(cache)]
+            command = [*COMMAND, str(batch.folder), str(cache)]
             processes.append(start(command, {**os.environ, **share.variables}, share.cores, log))
         return _awaited(batch, jobs, processes, told)
     except KeyboardInterrupt:
-        raise Interrupted("interrupted.", suggestion="Start again.") from None
+        done = sum(batch.is_done(job) for job in jobs)
+        kept = f"{done} of {len(jobs)} trainings are done and kept in {disk.shown_path(batch.folder)}"
+        raise Interrupted(f"interrupted; {kept}.", suggestion="The same command goes on.") from None
     finally:
         for process in processes:
             process.kill()
@@ -225,9 +264,9 @@ def _train(batch: Batch, loaded: Loaded, job: Job, cache: Path) -> int:
             outcome = trainer.train(Watcher(Console()))
             if outcome.diverged is not None:
                 raise RunFailed(f"training stopped: {outcome.diverged}.")
-            network, spec = decide(trainer.recipe, outcome.network, session.prepared, trainer.placement, print)
-            disk.write_json(run.data, spec.to_json())
-            _keep(run, network, session, trainer, job)
+            decided = decide(trainer.recipe, outcome.network, session.prepared, trainer.placement, print)
+            disk.write_json(run.data, decided.spec.to_json())
+            _keep(run, decided.network, session, trainer, job)
             shutil.rmtree(run.checkpoints, ignore_errors=True)
             run.set_status("done", **_told(outcome), seconds=round(time.monotonic() - start_at, 3))
     except BmcliError as error:

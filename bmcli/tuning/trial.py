@@ -109,9 +109,10 @@ def _keep_model(run: Run, session: Session, trainer: Trainer, outcome: Outcome) 
     from bmcli.training import network as networks
     from bmcli.training.deciding import decide
 
-    network, spec = decide(trainer.recipe, outcome.network, session.prepared, trainer.placement, Console().say)
-    disk.write_json(run.data, spec.to_json())
-    networks.save(network, spec, run.model)
+    decided = decide(trainer.recipe, outcome.network, session.prepared, trainer.placement, Console().say)
+    disk.write_json(run.data, decided.spec.to_json())
+    decided.keep(run)
+    networks.save(decided.network, decided.spec, run.model)
 
 
 def _loaded(study: Study, task: Task, run: Run) -> Loaded:

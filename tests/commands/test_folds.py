@@ -12,7 +12,9 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import mean_absolute_error, r2_score
 
 from bmcli.runs import Run
+from bmcli.tuning.batch import unfinished
 from tests.commands.conftest import Bmcli, bmcli
+from tests.reports.pages import Page
 
 __all__ = ["bmcli"]  # the fixture
 
@@ -31,6 +33,9 @@ train:
   schedule: {kind: cosine}
   select: {metric: last}
 """
+
+
+CHANGES = ["train.epochs=2", "evaluate.folds=3", "data.split={validation: 0.1, test: 0.1}"]
 
 
 def write_houses(folder: Path, rows: int = 150) -> np.ndarray:
@@ -75,15 +80,13 @@ def test_folds_equal_those_of_scikit_learn_for_a_linear_model(bmcli: Bmcli, tmp_
 @pytest.fixture(scope="module")
 def validated(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
     """A cross-validation with validation rows, which the tests below look at."""
-    from bmcli.commands.folds import cross_validate
+    from bmcli.commands.folds import Anew, Setting, cross_validate
     from bmcli.recipe.load import load
 
     folder = tmp_path_factory.mktemp("houses")
     write_houses(folder)
-    loaded = load(
-        str(folder / "houses.yaml"), ["train.epochs=2", "evaluate.folds=3", "data.split={validation: 0.1, test: 0.1}"]
-    )
-    return cross_validate(loaded, folder / "runs", cache, 2, lambda finished: None).run
+    loaded = load(str(folder / "houses.yaml"), CHANGES)
+    return cross_validate(Anew(loaded, None), Setting(folder / "runs", cache, 2, lambda finished: None, print)).run
 
 
 def test_what_a_fold_prepares_never_saw_the_rows_it_is_tested_on(validated: Run) -> None:
@@ -105,6 +108,50 @@ def test_a_cross_validation_keeps_all_it_found(validated: Run) -> None:
     assert found["dealt"] == "by chance"
     assert found["together"]["intervals"]["r2"]["method"].startswith("BCa bootstrap")
     assert "Nadeau and Bengio" in found["method"]
+
+
+def test_a_cross_validation_has_a_page(validated: Run) -> None:
+    page = Page(validated.report.read_text(encoding="utf-8"))
+    assert "3 folds of 135 rows, dealt by chance." in page.text
+    assert page.count("svg") == 3  # of MAE, RMSE and R2
+    assert "all rows out of fold" in page.text
+
+
+@pytest.mark.slow
+def test_one_that_was_interrupted_goes_on_and_keeps_what_is_done(validated: Run, tmp_path: Path, cache: Path) -> None:
+    from bmcli.commands.folds import Anew, Setting, cross_validate
+    from bmcli.recipe.load import load
+
+    expected = validated.evaluations()["folds"]
+    root = validated.folder.parent.parent
+    loaded = load(str(root.parent / "houses.yaml"), CHANGES)
+    validated.evaluation.rename(tmp_path / "evaluation.json")
+    Run(validated.folder / "fold-2").set_status("running")  # by a process that is gone
+    trained, told = [], []
+    setting = Setting(root, cache, 1, lambda finished: trained.append(finished.job.name), told.append)
+    before = Run(validated.folder / "fold-1").status()
+    found = cross_validate(Anew(loaded, None), setting)
+    assert found.run == validated
+    assert "which was interrupted; what is done there is kept" in told[0]
+    assert Run(validated.folder / "fold-1").status() == before
+    again = [{**fold, "seconds": 0} for fold in validated.evaluations()["folds"]["folds"]]
+    assert again == [{**fold, "seconds": 0} for fold in expected["folds"]]
+    assert sorted(trained) == ["fold-1", "fold-2", "fold-3"]
+
+    other = unfinished(root, "houses-folds", load(str(root.parent / "houses.yaml"), [*CHANGES, "seed=9"]), ())
+    assert other is None  # what is done is of another recipe
+
+
+@pytest.mark.slow
+def test_what_folds_found_is_part_of_the_report_of_the_run(bmcli: Bmcli, tmp_path: Path) -> None:
+    write_houses(tmp_path)
+    assert bmcli("train", "houses.yaml", "train.epochs=2").code == 0
+    done = bmcli("evaluate", "houses", "--folds", 2, "--workers", 1)
+    assert done.code == 0, done.err
+    assert bmcli("evaluate", "houses", "--data", "houses.csv").code == 0
+    page = Page((tmp_path / "runs" / "houses" / "latest" / "report.html").read_text(encoding="utf-8"))
+    assert "2 folds of 120 rows, dealt by chance." in page.text
+    assert "metric test houses.csv" in page.text
 
 
 def test_a_fold_can_be_trained_by_itself(bmcli: Bmcli, tmp_path: Path, validated: Run) -> None:

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold, TimeSeriesSplit
 
 from bmcli.data.dealing import ByChance, ByGroup, ByHash, ByTime, Dealing, folds
 from bmcli.data.digests import digests
@@ -70,3 +71,55 @@ def test_in_the_order_of_time_each_fold_learns_from_all_that_is_older(count: int
 def test_fewer_groups_than_folds_are_a_fault() -> None:
     with pytest.raises(BmcliError, match="3 groups are too few for 4 folds"):
         list(folds(ByGroup(0, np.arange(9) % 3), np.arange(9), 4))
+
+
+def _unevenness(tested: list[np.ndarray], strata: np.ndarray) -> tuple[int, float]:
+    """By how many rows folds differ in size, and by how many a class is off its share at most."""
+    counts = np.stack([np.bincount(strata[test], minlength=3) for test in tested])
+    share = np.bincount(strata[np.concatenate(tested)], minlength=3) / len(tested)
+    return int(np.ptp([len(test) for test in tested])), float(np.abs(counts - share).max())
+
+
+def _tested(dealing: Dealing, count: int) -> list[np.ndarray]:
+    return [test for _, test in folds(dealing, np.arange(300), count)]
+
+
+@every_count
+def test_strata_are_kept_as_scikit_learn_keeps_them(count: int) -> None:
+    theirs = StratifiedKFold(count, shuffle=True, random_state=0).split(np.zeros(300), STRATA[:300])
+    assert _unevenness(_tested(ByChance(3, STRATA), count), STRATA) == _unevenness([t for _, t in theirs], STRATA)
+
+
+@every_count
+def test_groups_are_dealt_about_as_evenly_as_by_scikit_learn(count: int) -> None:
+    theirs = GroupKFold(count).split(np.zeros(300), groups=GROUPS[:300])
+    size, _ = _unevenness([test for _, test in theirs], STRATA)
+    assert _unevenness(_tested(ByGroup(3, GROUPS), count), STRATA)[0] <= size + 3
+
+
+@every_count
+def test_groups_are_stratified_no_worse_than_by_scikit_learn(count: int) -> None:
+    theirs, ours = [], []
+    for seed in range(5):
+        splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+        found = splitter.split(np.zeros(300), STRATA[:300], GROUPS[:300])
+        theirs.append(_unevenness([test for _, test in found], STRATA))
+        ours.append(_unevenness(_tested(ByGroup(seed, GROUPS, STRATA), count), STRATA))
+    assert (np.mean(ours, axis=0) <= np.mean(theirs, axis=0) + 0.5).all()
+
+
+@pytest.mark.parametrize("count", [2, 4, 5])
+def test_rows_with_times_of_their_own_are_cut_as_by_scikit_learn(count: int) -> None:
+    rows = np.arange(300)
+    theirs = TimeSeriesSplit(count).split(rows)
+    for (train, test), (their_train, their_test) in zip(folds(ByTime(rows), rows, count), theirs, strict=True):
+        assert (train.tolist(), test.tolist()) == (their_train.tolist(), their_test.tolist())
+
+
+def test_rows_that_are_added_leave_others_in_their_folds() -> None:
+    """Of which no splitter of scikit-learn is capable."""
+    content = np.arange(400)
+    before = list(folds(ByHash(digests([content[:300]], 3)), np.arange(300), 5))
+    after = list(folds(ByHash(digests([content], 3)), np.arange(400), 5))
+    for (_, test), (_, later) in zip(before, after, strict=True):
+        assert set(test) == {row for row in later.tolist() if row < 300}

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score
 
-from bmcli.evaluation.threshold import best_f1, lowest_cost, most_recall
+from bmcli.evaluation.threshold import Chosen, best_f1, lowest_cost, most_recall
 
 DICE = np.random.default_rng(4)
 TRUTH = DICE.random(300) < 0.3
@@ -45,3 +47,21 @@ def test_a_precision_that_none_reaches_is_told() -> None:
     found = most_recall(np.array([False, True] * 20), np.full(40, 0.5), 0.9)
     assert not found.met
     assert "none reaches" in found.goal
+
+
+def test_what_other_thresholds_show_is_told() -> None:
+    found = best_f1(TRUTH, SCORES)
+    for name, figure in (("F1", f1_score), ("precision", precision_score), ("recall", recall_score)):
+        each = [figure(TRUTH, cut <= SCORES) for cut in found.thresholds]
+        assert found.curves[name] == pytest.approx(each)
+    assert list(found.thresholds) == sorted(found.thresholds)
+    assert found.curves["F1"][found.thresholds.index(found.value)] == max(found.curves["F1"])
+    costs = lowest_cost(TRUTH, SCORES, 1, 3)
+    assert costs.curves["cost a row"][costs.thresholds.index(costs.value)] == min(costs.curves["cost a row"])
+    assert Chosen.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_of_many_thresholds_some_are_told() -> None:
+    dice = np.random.default_rng(0)
+    found = best_f1(dice.random(3000) < 0.5, dice.random(3000))
+    assert len(found.thresholds) == len(found.curves["recall"]) == 200

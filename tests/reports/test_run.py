@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from bmcli.commands.evaluate import evaluate, rewrite_report
 from bmcli.commands.explain import Asked, explain
+from bmcli.disk import write_json
+from bmcli.evaluation.folds import Fold, summary
+from bmcli.evaluation.intervals import Resampling
+from bmcli.evaluation.learning_curve import Trained, curve
+from bmcli.evaluation.result import Evaluation
+from bmcli.reports.costs import Cost, Latency
 from bmcli.runs import Run
 from tests import trained
 from tests.reports.browser import COMMAND, Browser, browser
@@ -20,7 +28,29 @@ def explained(run: Run, cache: Path) -> Run:
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
-    return explained(trained.hostile(tmp_path_factory.mktemp("hostile"), cache), cache)
+    """With everything that other commands leave in a run."""
+    run = trained.hostile(tmp_path_factory.mktemp("hostile"), cache)
+    evaluation = Evaluation.from_json(run.evaluations()["test"])
+    metrics = evaluation.metrics
+    rounds = [Fold(n, 100, 50, {k: v - n / 100 for k, v in metrics.items()}, 4, 1.5) for n in (1, 2, 3)]
+    right = np.arange(90) % 3 > 0
+    learned = curve(
+        "target & <i>", "accuracy", [Trained(s, right[: int(90 * s)], right) for s in (0.4, 1.0)], Resampling(100)
+    )
+    write_json(run.validation, {
+        "folds": summary(f"by '{trained.SCRIPT}'", rounds, evaluation).to_json(),
+        "learning_curve": {"targets": [learned.to_json()]},
+    })  # fmt: skip
+    write_json(run.origin, {"told": [f"The winner of the search {trained.SCRIPT}."]})
+    compared = {"metrics": {trained.FORMULA: {"model": 0.5, "artefact": 0.25}}, "samples": 56, "split": "test"}
+    for name, good in (("litert", True), ("rejected/onnx", False)):
+        (run.exports / name).mkdir(parents=True)
+        found = {"verified": good, "agreement": 0.987, "max_difference": 1e-6, "failures": [] if good else ["too far."]}
+        card = {"format": name, "bytes": 2048, "gzip_bytes": 1024, "verification": {**compared, **found}}
+        write_json(run.exports / name / "card.json", card)
+    cost = Cost("model", 4096, 2048, 0.5, (Latency(1, 0.002, 0.003, 0.004, 50),), 2**27, ("accuracy", 0.5))
+    write_json(run.benchmark, {"artefacts": [cost.to_json()]})
+    return explained(run, cache)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +100,45 @@ def test_what_is_suspicious_about_the_data_is_told(hostile: Run) -> None:
     assert hostile.findings()
     assert "test rows" in read(hostile).text
     assert hostile.findings()[0]["message"] in read(hostile).text
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "The winner of the search <script>alert(1)</script>.",
+        "Decided on validation rows", "Before the temperature", "Threshold of", "makes probabilities",
+        "3 folds of 56 rows, dealt by '<script>alert(1)</script>'.", "all rows out of fold",
+        "More data is not shown to help",
+        "litert verified 2.0 1.0 98.70 %", "rejected: too far.", "=cmd() 0.5 0.25", "56 test rows",
+        "Measured by bmcli benchmark", "model 0.5 2 3 500 128",
+    ],
+)  # fmt: skip
+def test_what_other_commands_found_is_part_of_the_page(hostile: Run, told: str) -> None:
+    assert told in read(hostile).text
+
+
+def test_parts_that_nobody_asked_for_are_not_there(sugar: Run) -> None:
+    titles = {"Where it comes from", "Decided on validation rows", "Cross-validation", "Learning curve", "Artefacts"}
+    assert not [title for title in titles if title in read(sugar).text]
+
+
+def test_what_is_damaged_is_left_out_of_the_page(sugar: Run, cache: Path) -> None:
+    sugar.validation.write_text('{"folds": {"dealt": 3}, "learning_curve": []}')
+    sugar.decisions.write_text("[]")
+    (sugar.exports / "litert").mkdir(parents=True)
+    (sugar.exports / "litert" / "card.json").write_text('{"format": "litert"}')
+    sugar.benchmark.write_text('{"artefacts": [{}]}')
+    rewrite_report(sugar, None, cache)
+    assert "Cross-validation" not in read(sugar).text
+    assert "Artefacts" not in read(sugar).text
+
+
+def test_a_page_that_is_written_anew_keeps_what_was_measured(sugar: Run, cache: Path) -> None:
+    """Such as the slices that only an earlier command asked for."""
+    found = evaluate(str(sugar.folder), ["evaluate.slices=[sex]"], None, None, sugar.folder.parent.parent, cache, print)
+    assert found.evaluation.slices
+    rewrite_report(sugar, None, cache)
+    assert "by slice, the worst first" in read(sugar).text
 
 
 def test_groups_are_told_apart(hostile: Run) -> None:

@@ -1,0 +1,109 @@
+"""What was decided on validation rows once a network was trained, and what it was decided by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bmcli.evaluation import calibration
+from bmcli.evaluation.calibration import Calibration
+from bmcli.evaluation.threshold import Chosen
+from bmcli.specs import Column
+
+
+@dataclass(frozen=True)
+class Softened:
+    """A temperature, and what it changes on the rows that it was fitted on.
+
+    Args:
+        losses: Mean log loss before and after.
+        before, after: Calibration.
+    """
+
+    temperature: float
+    losses: tuple[float, float]
+    before: Calibration
+    after: Calibration
+
+    @property
+    def words(self) -> str:
+        """What it changes, as a sentence."""
+        if self.temperature == 1:
+            return "Temperature 1: no other makes the log loss lower."
+        way = "less" if self.temperature > 1 else "more"
+        return (
+            f"Temperature {self.temperature:.3f} makes probabilities {way} extreme: log loss {self.losses[0]:.4f} "
+            f"before and {self.losses[1]:.4f} after, calibration error {self.before.error:.4f} and "
+            f"{self.after.error:.4f}."
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "before": self.before.to_json(), "after": self.after.to_json()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Softened:
+        before, after = (Calibration.from_json(values[when]) for when in ("before", "after"))
+        return cls(values["temperature"], (values["losses"][0], values["losses"][1]), before, after)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided about one target.
+
+    Args:
+        rows: Validation rows; 0 where none were needed.
+        positive: The class that a threshold is of; empty without one.
+        threshold: What was chosen; None where the recipe states it, or leaves it at the most probable class.
+    """
+
+    target: str
+    rows: int
+    softened: Softened | None = None
+    positive: str = ""
+    threshold: Chosen | None = None
+
+    @property
+    def words(self) -> str:
+        """The threshold as a sentence, empty if none was chosen."""
+        if self.threshold is None:
+            return ""
+        told = f"'{self.positive}' is predicted from a probability of {self.threshold.value:.4f} on, for"
+        return f"{told} {self.threshold.goal} of {self.rows:,} validation rows"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **vars(self),
+            "softened": self.softened and self.softened.to_json(),
+            "threshold": self.threshold and self.threshold.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Decision:
+        softened, threshold = values["softened"], values["threshold"]
+        return cls(
+            values["target"],
+            values["rows"],
+            None if softened is None else Softened.from_json(softened),
+            values["positive"],
+            None if threshold is None else Chosen.from_json(threshold),
+        )
+
+
+def softened(column: Column, truth: np.ndarray, found: np.ndarray, scaled: np.ndarray, temperature: float) -> Softened:
+    """What a temperature changes.
+
+    Args:
+        truth: Class indices `(n,)`, or 0 and 1 `(n, labels)`.
+        found, scaled: Probabilities before and after, `(n, classes or labels)`.
+    """
+    truth = truth.astype(np.int64)
+    if column.kind == "labels":
+        each = [calibration.of_labels(truth, given) for given in (found, scaled)]
+    else:
+        each = [calibration.of_classes(truth, given, column.classes) for given in (found, scaled)]
+    independent = column.kind == "labels"
+    losses = (calibration.loss(truth, found, independent), calibration.loss(truth, scaled, independent))
+    return Softened(temperature, losses, each[0], each[1])

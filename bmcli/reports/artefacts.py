@@ -1,0 +1,99 @@
+"""The part of a report that tells what was exported: size, agreement with the model, latency."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bmcli.console import clean
+from bmcli.reports.costs import Cost
+from bmcli.reports.page import Cell, Heading, Row, number_cell
+
+_KIB = 2**10
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """An artefact as its card tells it.
+
+    Args:
+        name: Of its folder.
+        agreement: Share of the rows that it decides as the model does; None if it could not be run.
+        difference: The largest from the model; None if it is not finite, or there is none.
+        samples, split: What it was compared on.
+        metric: Name, value of the model, value of the artefact; None if it has none.
+        failures: Why it was rejected.
+    """
+
+    name: str
+    format: str
+    bytes: int
+    gzip_bytes: int
+    verified: bool
+    agreement: float | None
+    difference: float | None
+    samples: int
+    split: str
+    metric: tuple[str, float, float] | None
+    failures: tuple[str, ...]
+
+    @classmethod
+    def of_card(cls, name: str, card: Mapping[str, Any]) -> Artefact:
+        """From the JSON of a card.
+
+        Raises:
+            KeyError, TypeError: It is not what a card is.
+        """
+        found = card["verification"]
+        metric = next(((key, each["model"], each["artefact"]) for key, each in found["metrics"].items()), None)
+        return cls(
+            name, card["format"], card["bytes"], card["gzip_bytes"], found["verified"], found["agreement"],
+            found["max_difference"], found["samples"], found["split"], metric, tuple(found["failures"]),
+        )  # fmt: skip
+
+
+HEAD = [
+    Heading("artefact"), Heading("format"), Heading("verdict"), Heading("KiB", True), Heading("KiB as gzip", True),
+    Heading("agreement", True), Heading("largest difference", True), Heading("metric"), Heading("of the model", True),
+    Heading("of the artefact", True),
+]  # fmt: skip
+COSTS_HEAD = [
+    Heading("artefact"), Heading("load, s", True), Heading("one row, ms", True), Heading("95 % below, ms", True),
+    Heading("rows a second", True), Heading("peak memory, MiB", True),
+]  # fmt: skip
+
+
+def rows(found: Sequence[Artefact]) -> list[Row]:
+    """A row for each artefact."""
+    return [
+        Row((
+            Cell(clean(each.name)), Cell(clean(each.format)),
+            _verdict(each),
+            number_cell(each.bytes / _KIB, f"{each.bytes / _KIB:,.1f}"),
+            number_cell(each.gzip_bytes / _KIB, f"{each.gzip_bytes / _KIB:,.1f}"),
+            number_cell(each.agreement, None if each.agreement is None else f"{100 * each.agreement:.2f} %"),
+            number_cell(each.difference),
+            *((Cell(clean(each.metric[0])), number_cell(each.metric[1]), number_cell(each.metric[2]))
+              if each.metric else (Cell(""), number_cell(None), number_cell(None))),
+        ))
+        for each in found
+    ]  # fmt: skip
+
+
+def _verdict(each: Artefact) -> Cell:
+    if each.verified:
+        return Cell("verified", "done")
+    return Cell(clean(f"rejected: {' '.join(each.failures)}"), "failed long")
+
+
+def cost_rows(found: Sequence[Cost]) -> list[Row]:
+    """What each artefact costs to run."""
+    return [
+        Row((
+            Cell(clean(each.name)), number_cell(each.load_s), number_cell(1e3 * each.latencies[0].median_s),
+            number_cell(1e3 * each.latencies[0].p95_s), number_cell(each.rows_per_second),
+            number_cell(each.peak_bytes / 2**20, f"{each.peak_bytes / 2**20:,.0f}"),
+        ))
+        for each in found
+    ]  # fmt: skip
