@@ -144,15 +144,15 @@ def _cross_validate(loaded: Loaded, setting: Setting) -> CrossValidated:
         raise
     spec = same_classes(finished)
     folds = _judged(recipe, spec, finished, raw)
-    disk.write_json(run.evaluation, {"folds": {"at": runs.now(), **folds.to_json()}})
     predictions = run.folder / "predictions.csv"
+    predictions.unlink(missing_ok=True)  # of one that was interrupted just before its end
     _write_table(predictions, recipe, spec, finished, raw)
     from bmcli.evaluation.gates import missed
     from bmcli.reports.anew import of_folds
 
     page = of_folds(recipe.name, run.shown, reporting.text(run.folder / "base.yaml"), folds)
     disk.write_atomically(run.report, page.encode())
-
+    disk.write_json(run.evaluation, {"folds": {"at": runs.now(), **folds.to_json()}})  # the last: it tells the end
     means = {**{name: mean.mean for name, mean in folds.means.items()}, **_of_groups(folds)}
     return CrossValidated(run, predictions, folds, missed(recipe.evaluate.gates, means))
 

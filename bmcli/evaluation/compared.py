@@ -119,7 +119,7 @@ class Comparison:
             return f"{told}: {difference.reason}"
         low, high = difference.interval.low, difference.interval.high
         loss = max(0.0, -low if direction(self.metric) == "max" else high)
-        return f"{told}; it may be worse by up to {loss:.3g} ({difference.interval.level:.0%} interval)."
+        return f"{told}; it may be worse by up to {loss:.3g} ({difference.interval.percent} interval)."
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -103,7 +103,7 @@ class Difference:
         if self.interval is None:
             return f"{told}; no interval, since {self.reason}"
         bounds = f"{self.interval.low:+.4g} to {self.interval.high:+.4g}"
-        told += f" ({self.interval.level:.0%} interval {bounds}, p {_shown_p(self.p_value)}): "
+        told += f" ({self.interval.percent} interval {bounds}, p {_shown_p(self.p_value)}): "
         if self.better:
             return f"{told}{first if self.better == 'first' else second} is better."
         if not direction(self.metric) and not self.interval.low <= 0 <= self.interval.high:

@@ -90,7 +90,7 @@ class LearningCurve:
         step = f"from {self._earlier().rows:,} to {self.points[-1].rows:,} rows"
         change = f"{self.metric} changed by {self.more.difference:+.4f} {step}"
         if (found := self.more.interval) is not None:
-            change += f" ({found.level:.0%} interval {found.low:+.4f} to {found.high:+.4f})"
+            change += f" ({found.percent} interval {found.low:+.4f} to {found.high:+.4f})"
         if self.more_data_helps:
             return f"More data would help: {change}; another doubling would bring about {self.doubling:+.4f}."
         return f"More data is not shown to help: {change}."

@@ -25,6 +25,11 @@ class Interval:
     level: float
     method: str
 
+    @property
+    def percent(self) -> str:
+        """The level as `95 %`."""
+        return f"{100 * self.level:g} %"
+
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from bmcli.data import targets as target_kinds
 from bmcli.objectives import TargetObjective, middle
 from bmcli.specs import Column
 
@@ -33,10 +34,12 @@ class Score:
 
 
 def explained_classes(column: Column, predictions: np.ndarray) -> np.ndarray:
-    """The class whose odds are explained, int32 `(rows,)`: the most probable one; 0 for numbers."""
+    """The class whose odds are explained, int32 `(rows,)`: the answer, or the most probable label; 0 for numbers."""
     if not column.classes:
         return np.zeros(len(predictions), "int32")
-    return predictions.argmax(axis=1).astype("int32")
+    if column.kind == "labels":
+        return predictions.argmax(axis=1).astype("int32")
+    return target_kinds.kind_of(column).point(predictions, column).astype("int32")
 
 
 def losses(column: Column, truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]) -> np.ndarray:

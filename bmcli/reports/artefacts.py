@@ -8,7 +8,7 @@ from typing import Any
 
 from bmcli.console import clean
 from bmcli.reports.costs import Cost
-from bmcli.reports.page import Cell, Heading, Row, number_cell
+from bmcli.reports.page import Cell, Heading, Row, number, number_cell
 
 _KIB = 2**10
 
@@ -18,7 +18,7 @@ class Artefact:
     """An artefact as its card tells it.
 
     Args:
-        name: Of its folder.
+        name: Of its folder, which begins with that of its format.
         agreement: Share of the rows that it decides as the model does; None if it could not be run.
         difference: The largest from the model; None if it is not finite, or there is none.
         samples, split: What it was compared on.
@@ -27,7 +27,6 @@ class Artefact:
     """
 
     name: str
-    format: str
     bytes: int
     gzip_bytes: int
     verified: bool
@@ -48,15 +47,14 @@ class Artefact:
         found = card["verification"]
         metric = next(((key, each["model"], each["artefact"]) for key, each in found["metrics"].items()), None)
         return cls(
-            name, card["format"], card["bytes"], card["gzip_bytes"], found["verified"], found["agreement"],
+            name, card["bytes"], card["gzip_bytes"], found["verified"], found["agreement"],
             found["max_difference"], found["samples"], found["split"], metric, tuple(found["failures"]),
         )  # fmt: skip
 
 
 HEAD = [
-    Heading("artefact"), Heading("format"), Heading("verdict"), Heading("KiB", True), Heading("KiB as gzip", True),
-    Heading("agreement", True), Heading("largest difference", True), Heading("metric"), Heading("of the model", True),
-    Heading("of the artefact", True),
+    Heading("artefact"), Heading("verdict"), Heading("KiB", True), Heading("as gzip", True),
+    Heading("agreement", True), Heading("largest difference", True), Heading("metric (of the model)", True),
 ]  # fmt: skip
 COSTS_HEAD = [
     Heading("artefact"), Heading("load, s", True), Heading("one row, ms", True), Heading("95 % below, ms", True),
@@ -68,17 +66,23 @@ def rows(found: Sequence[Artefact]) -> list[Row]:
     """A row for each artefact."""
     return [
         Row((
-            Cell(clean(each.name)), Cell(clean(each.format)),
+            Cell(clean(each.name)),
             _verdict(each),
             number_cell(each.bytes / _KIB, f"{each.bytes / _KIB:,.1f}"),
             number_cell(each.gzip_bytes / _KIB, f"{each.gzip_bytes / _KIB:,.1f}"),
             number_cell(each.agreement, None if each.agreement is None else f"{100 * each.agreement:.2f} %"),
             number_cell(each.difference),
-            *((Cell(clean(each.metric[0])), number_cell(each.metric[1]), number_cell(each.metric[2]))
-              if each.metric else (Cell(""), number_cell(None), number_cell(None))),
+            _metric(each),
         ))
         for each in found
     ]  # fmt: skip
+
+
+def _metric(each: Artefact) -> Cell:
+    if each.metric is None:
+        return number_cell(None)
+    name, of_model, own = each.metric
+    return number_cell(own, f"{clean(name)} {number(own)} ({number(of_model)})")
 
 
 def _verdict(each: Artefact) -> Cell:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _COLOURS = (BLUE, ORANGE, "#2f9e77", "#7b61c9", RED, GREY)
 _STYLES: tuple[object, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)))
 _NAME = 34
+_AXES = {"latency_s": (1e3, "milliseconds to predict one row")}
+"""Factors and names of axes, where another unit reads better than that of a cost."""
 
 
 def report(comparison: Comparison) -> str:
@@ -106,14 +108,15 @@ def _difference_row(name: str, first: str, each: Difference) -> Row:
             number_cell(each.difference, f"{each.difference:+.4f}"),
             Cell(f"{interval.low:+.4f} to {interval.high:+.4f}" if interval else "none", "number"),
             number_cell(each.p_value, "< 0.001" if each.p_value < 0.001 else f"{each.p_value:.3f}"),
-            Cell(clean(verdict if interval else each.reason)),
+            Cell(clean(verdict)) if interval else Cell(clean(each.reason), "long"),
         )
     )
 
 
 def _front(comparison: Comparison, cost: str) -> Markup | None:
     """Quality against cost with its intervals; the line joins the runs that no other beats at their cost."""
-    priced = [(each, price) for each in comparison.contenders if (price := each.cost(cost)) is not None]
+    scale, told = _AXES.get(cost, (1.0, COSTS[cost]))
+    priced = [(each, scale * price) for each in comparison.contenders if (price := each.cost(cost)) is not None]
     if len(priced) < 2:
         return None
     metric = comparison.metric
@@ -121,7 +124,7 @@ def _front(comparison: Comparison, cost: str) -> Markup | None:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         figures.light_grid(axes)
-        front = [(each.cost(cost), each.metrics[metric]) for each in comparison.front(cost)]
+        front = [(scale * (each.cost(cost) or 0.0), each.metrics[metric]) for each in comparison.front(cost)]
         axes.step(*zip(*front, strict=True), where="post", color=GREY, linewidth=1, zorder=1)
         for place, (each, price) in enumerate(priced):
             colour, interval = _COLOURS[place % len(_COLOURS)], each.intervals.get(metric)
@@ -131,7 +134,7 @@ def _front(comparison: Comparison, cost: str) -> Markup | None:
             label = figures.shortened(clean(each.name), _NAME) + (" ★" if taken else "")
             axes.scatter([price], [each.metrics[metric]], color=colour, s=34, zorder=3, label=label, linewidths=0)
         _priced(axes, [price for _, price in priced])
-        axes.set_xlabel(COSTS[cost])
+        axes.set_xlabel(told)
         axes.set_ylabel(figures.shortened(clean(metric), 30))
         figure.legend(loc="outside upper left", ncols=2, handletextpad=0.3)
 

@@ -36,7 +36,7 @@ def slices(found: Sequence[Slices]) -> list[Table]:
     return [
         Table(
             f"{clean(each.target)} by slice, the worst first",
-            f"Of all rows {each.metric} is {number(each.overall)}. {clean(each.words)}",
+            f"Of all rows {each.metric} is {number(each.overall)}; {clean(each.words)}.",
             [
                 Heading("column"), Heading("slice"), Heading("rows", True), Heading(each.metric, True),
                 Heading("against the rest", True), Heading("p, adjusted", True),
@@ -59,7 +59,7 @@ def fairness(found: Sequence[Fairness]) -> list[Table]:
     return [
         Table(
             f"“{clean(each.positive)}” by {clean(each.column)}",
-            clean(each.words),
+            f"{clean(each.words)}.",
             [
                 Heading(clean(each.column)),
                 Heading("rows", True),

@@ -111,11 +111,12 @@ def report(material: Material) -> str:
             "columns_head": _COLUMNS_HEAD,
             "columns": [_column_row(material, role, column) for role, column in _columns(material.spec)],
             "spread": list(_spread(material)),
+            "some": _some_rows(material),
             "curves": run_figures.curves(material.epochs, material.status.get("selected_epoch")),
             "metrics_head": [Heading("metric"), *(Heading(clean(on), True) for on in _measured(material))],
             "metrics": _metrics(material),
             "targets": [_target(material, column, place) for place, column in enumerate(material.spec.targets)],
-            "methods": sorted({f"{each.level:.0%}: {each.method}" for each in material.evaluation.intervals.values()}),
+            "methods": _methods(material.evaluation.intervals),
             "tables": [*groups.slices(material.evaluation.slices), *groups.fairness(material.evaluation.fairness)],
             "per_class_head": PER_CLASS_HEAD,
             "confused_head": CONFUSED_HEAD,
@@ -142,6 +143,16 @@ def report(material: Material) -> str:
             ],
         },
     )
+
+
+def _methods(found: Mapping[str, Interval]) -> list[str]:
+    """How intervals were made, each method with its metrics, the most common one for all others."""
+    of: dict[str, list[str]] = {}
+    for name, each in found.items():
+        of.setdefault(f"{each.percent}, {each.method}", []).append(clean(name))
+    ordered = sorted(of.items(), key=lambda item: len(item[1]))
+    told = [f"{', '.join(names)}: {method}" for method, names in ordered[:-1]]
+    return [*told, *(f"all others: {method}" if told else method for method, _ in ordered[-1:])]
 
 
 def _compared_on(found: Sequence[Artefact]) -> str:
@@ -202,6 +213,8 @@ def _held(material: Material, column: Column) -> str:
     if column.classes:
         some = ", ".join(clean(name) for name in column.classes[:6])
         return f"{len(column.classes)} classes: {some}{', …' if len(column.classes) > 6 else ''}"
+    if column.kind == "boolean":
+        return f"yes in {100 * column.state['fill']:.1f} % of the training rows"
     if column.kind == "text":
         unit = "different terms" if column.state["bag"] else "terms"
         return f"{len(column.state['vocabulary']):,} terms known, the first {column.state['length']} {unit} of a text"
@@ -242,6 +255,41 @@ def _spread(material: Material) -> Iterator[tuple[str, Markup]]:
 def _counted(column: Column, values: np.ndarray) -> list[int]:
     own = values.sum(axis=0) if values.ndim == 2 else np.bincount(values, minlength=len(column.classes))
     return [int(count) for count in own]
+
+
+@dataclass(frozen=True)
+class _Some:
+    """Some training rows, as a table or as pictures."""
+
+    head: list[Heading]
+    rows: list[Row]
+    pictures: list[Shown]
+
+
+def _some_rows(material: Material) -> _Some:
+    """Training rows from the first to the last, with what is to be told of them."""
+    split, spec = material.prepared.split("train"), material.spec
+    rows = np.unique(np.linspace(0, len(split) - 1, EXAMPLES).astype(int))
+    told = []
+    for column in spec.targets:
+        values = target_kinds.kind_of(column).decode(split.targets[column.name][rows], column)
+        told.append([clean(judgements.told(column, value)) for value in values])
+    image = next((each for each in spec.inputs if each.kind == "image"), None)
+    if image is not None:
+        drawn = (_picture(image, split.inputs[image.name][row]) for row in rows)
+        titles = zip(*told, strict=True)
+        return _Some([], [], [Shown(at, ", ".join(t), "", True) for at, t in zip(drawn, titles, strict=True)])
+    names = [column.name for column in spec.inputs if column.name in material.raw.columns][:COLUMNS_OF_EXAMPLES]
+    cells = [material.raw.cells(name, "train", rows) for name in names]
+    head = [Heading(clean(name)) for name in (*(column.name for column in spec.targets), *names)]
+    of_rows = zip(zip(*told, strict=True), zip(*cells, strict=True) if cells else [()] * len(rows), strict=True)
+    return _Some(head, [Row((*map(Cell, of_it), *map(_example_cell, given))) for of_it, given in of_rows], [])
+
+
+def _picture(column: Column, values: np.ndarray) -> str:
+    """The address of an encoded picture."""
+    span = (float(column.state["range"][0]), float(column.state["range"][1]))
+    return pixels.address(pixels.scaled(np.asarray(values), span))
 
 
 def _measured(material: Material) -> list[str]:
@@ -399,10 +447,9 @@ def _shown(
     told = [(judgements.told(column, truth[i]), judgements.told(column, point[i])) for i in rows]
     image = next((each for each in material.spec.inputs if each.kind == "image"), None)
     if image is not None:
-        span = (float(image.state["range"][0]), float(image.state["range"][1]))
         return [], [
             Shown(
-                pixels.address(pixels.scaled(np.asarray(material.judged.rows.inputs[image.name][i]), span)),
+                _picture(image, material.judged.rows.inputs[image.name][i]),
                 clean(was),
                 _said(was, said, column, None if sure is None else float(sure[i])),
                 was == said,

@@ -198,7 +198,7 @@ def reliability(found: Calibration, drawn: str) -> Markup:
     rows = sum(each.count for each in found.bins)
 
     def draw(figure: Figure) -> None:
-        axes = _square(figure, f"probability of {_short(found.of)}", "share that came true")
+        axes = _square(figure, f"probability of {figures.shortened(clean(found.of), 28)}", "share that came true")
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
         for each in found.bins:
             axes.plot([each.probability] * 2, [each.frequency_low, each.frequency_high], color=BLUE, linewidth=1)

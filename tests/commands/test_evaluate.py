@@ -195,6 +195,17 @@ def test_a_temperature_is_kept_with_the_run_and_improves_probabilities(bmcli: Bm
     )
 
 
+@pytest.mark.slow
+def test_an_artefact_decides_at_the_threshold_and_is_part_of_the_report(bmcli: Bmcli, decided: Run) -> None:
+    done = bmcli("export", decided.folder, "--formats", "saved_model", "--json")
+    assert done.code == 0, done.err
+    (artefact,) = done.json()["artefacts"]
+    assert artefact["agreement"] == 1
+    card = json.loads((Path(artefact["path"]) / "card.json").read_text())
+    assert card["targets"][0]["decision"] == f"paid from a probability of {_state(decided)['threshold']:.6g} on"
+    assert "Artefacts" in decided.report.read_text(encoding="utf-8")
+
+
 def test_a_threshold_decides_what_is_predicted_and_measured(bmcli: Bmcli, decided: Run) -> None:
     threshold = _state(decided)["threshold"]
     assert threshold < 0.4
