@@ -435,7 +435,8 @@ def plan(
 )  # fmt: skip
 @click.option(
     "--format", "chosen", type=click.Choice(["csv", "parquet", "jsonl"]),
-    help="Of the predictions; by default what the file's name ends in, or csv.",
+    help="Of the predictions; by default what the file's name ends in, or csv, where texts that a spreadsheet would "
+    "take for formulas get an apostrophe before them.",
 )  # fmt: skip
 @click.option("--keep", multiple=True, metavar="COLUMN", help="Pass a column of DATA on; may be given again.")
 @click.option("--skip-bad-rows", is_flag=True, help="Leave out rows that cannot be read, and tell how many.")

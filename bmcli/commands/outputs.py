@@ -135,18 +135,44 @@ def opened(output: Path | None, chosen: Format) -> Iterator[Write]:
 
 @contextlib.contextmanager
 def _csv(file: Any) -> Iterator[Write]:
+    """Texts with which a spreadsheet would begin a formula get an apostrophe before them; numbers stay numbers."""
     from pyarrow import csv
 
     with contextlib.ExitStack() as stack:
         writers: list[Any] = []
 
         def write(rows: pa.Table) -> None:
+            rows = _without_formulas(rows)
             if not writers:
                 options = csv.WriteOptions(quoting_style="needed")
                 writers.append(stack.enter_context(csv.CSVWriter(file, rows.schema, write_options=options)))
             writers[0].write_table(rows)
 
         yield write
+
+
+# What spreadsheets take for a formula, after the blanks that some of them skip.
+_FORMULA = r"^([\t\r]|\s*[=+\-@\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}])"
+_NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
+
+
+def _without_formulas(rows: pa.Table) -> pa.Table:
+    import pyarrow as pa
+
+    columns = [
+        _harmless(each) if pa.types.is_string(each.type) or pa.types.is_large_string(each.type) else each
+        for each in rows.columns
+    ]
+    return pa.table(columns, names=_harmless(pa.array(rows.column_names, pa.string())).to_pylist())
+
+
+def _harmless(texts: Any) -> Any:
+    import pyarrow.compute as pc
+
+    formulas = pc.and_not(pc.match_substring_regex(texts, _FORMULA), pc.match_substring_regex(texts, _NUMBER))
+    if not pc.any(formulas).as_py():
+        return texts
+    return pc.if_else(formulas, pc.binary_join_element_wise("'", texts, ""), texts)
 
 
 @contextlib.contextmanager

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import json
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from bmcli.commands.outputs import table
+from bmcli.commands.outputs import opened, table
 from bmcli.errors import BmcliError
 from bmcli.specs import Column
 
@@ -45,3 +49,22 @@ def test_arrays_cannot_be_kept() -> None:
     column = Column("y", "number", (), "float32")
     with pytest.raises(BmcliError, match="no single values"):
         table({"x": np.zeros((1, 2))}, {"y": np.zeros(1, "float32")}, (column,), {})
+
+
+def test_no_cell_of_a_csv_file_is_a_formula(tmp_path: Path) -> None:
+    texts = ["=cmd()", "+1", "-1+2", "@SUM(A1)", "  =1", "\t=1", "\uff1d1", "-2.5e3", "plain", "", None, "a=b"]
+    rows = pa.table({"=name()": pa.array(texts, pa.string()), "number": pa.array(range(-1, 11))})
+    with opened(tmp_path / "said.csv", "csv") as write:
+        write(rows)
+    with (tmp_path / "said.csv").open(newline="", encoding="utf-8") as file:
+        head, *read = csv.reader(file)
+    assert head == ["'=name()", "number"]
+    expected = ["'=cmd()", "+1", "'-1+2", "'@SUM(A1)", "'  =1", "'\t=1", "'\uff1d1", "-2.5e3", "plain", "", "", "a=b"]
+    assert [text for text, _ in read] == expected
+    assert read[0][1] == "-1"
+
+
+def test_other_formats_hold_texts_as_they_are(tmp_path: Path) -> None:
+    with opened(tmp_path / "said.jsonl", "jsonl") as write:
+        write(pa.table({"=name()": ["=cmd()"]}))
+    assert json.loads((tmp_path / "said.jsonl").read_text()) == {"=name()": "=cmd()"}
