@@ -137,7 +137,8 @@ class Console:
             self.say(f"{name} has no interval: {reason}", level=1)
         self._judged(found)
         if run:
-            self.text(clean(f"\nrun  {run.shown}"))
+            report = f"\nreport  {shown_path(run.report)}" if run.report.exists() else ""
+            self.text(clean(f"{report}\nrun  {run.shown}"))
 
     def trained_beside(self, finished: Any) -> None:
         """One of several trainings that has ended."""

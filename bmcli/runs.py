@@ -289,7 +289,7 @@ def find(root: Path, text: str) -> Run:
     for folder in (Path(text), Path(text) / "latest", root / text, root / text / "latest"):
         if os.path.isfile(folder / "recipe.lock.yaml"):  # unlike pathlib's, false where the system refuses a name
             return Run(folder.resolve())
-    names = [folder.name for folder in root.iterdir() if folder.is_dir()] if root.is_dir() else []
+    names = sorted({run.name for run in every(root)})
     near = parts.did_you_mean(text, names)
     raise BmcliError(
         f"no run '{text}': neither a run directory nor a name in {root}.",

@@ -138,6 +138,7 @@ def _compared(sides: Sequence[_Side], on: str, metric: str | None) -> Comparison
     from bmcli.evaluation.compared import Comparison
     from bmcli.evaluation.intervals import differences
 
+    _require_same_targets(sides)
     decides = _deciding(sides, metric)
     unpaired = next((why for side in sides[1:] if (why := _unpaired(sides[0], side))), "")
     samples = _resampled(sides, on, paired=not unpaired)
@@ -162,6 +163,15 @@ def _compared(sides: Sequence[_Side], on: str, metric: str | None) -> Comparison
         against_first={name: differences(of[first], each) for name, each in of.items() if name != first},
         against_best={name: differences(of[best], each)[decides] for name, each in of.items() if name != best},
     )
+
+
+def _require_same_targets(sides: Sequence[_Side]) -> None:
+    told = [", ".join(column.name for column in side.spec.targets) for side in sides]
+    if len(set(told)) > 1:
+        each = "; ".join(f"{side.contender.name}: {names}" for side, names in zip(sides, told, strict=True))
+        raise BmcliError(
+            f"the runs predict different targets ({each}).", suggestion="Compare runs that predict the same."
+        )
 
 
 def _resampled(sides: Sequence[_Side], on: str, paired: bool) -> list[Resampled]:
@@ -205,16 +215,14 @@ def _unpaired(first: _Side, other: _Side) -> str:
     """Why two runs were not measured on the same rows; empty if they were."""
     import numpy as np
 
-    names = [[column.name for column in side.spec.targets] for side in (first, other)]
+    names = [column.name for column in first.spec.targets]
     pair = f"{first.contender.name} and {other.contender.name}"
-    if names[0] != names[1]:
-        return f"{pair} predict different targets."
     if first.spec.fingerprint != other.spec.fingerprint:
         return f"{pair} were trained on different data."
-    if any(first.spec.target(name).classes != other.spec.target(name).classes for name in names[0]):
+    if any(first.spec.target(name).classes != other.spec.target(name).classes for name in names):
         return f"{pair} know different classes."
     # Equal answers are not enough: stratified splits of sorted rows have them in the same order.
-    same = all(_same(first.judged.truth[name], other.judged.truth[name]) for name in names[0])
+    same = all(_same(first.judged.truth[name], other.judged.truth[name]) for name in names)
     if not same or not np.array_equal(_row_numbers(first), _row_numbers(other)):
         return f"{pair} were measured on different rows: their splits are not the same, which `data.seed` would make."
     return ""

@@ -56,3 +56,10 @@ def test_what_cannot_be_compared_is_a_fault(bmcli: Bmcli, write_recipe: WriteRec
     wrong = bmcli("compare", "tiny", "other", "--metric", "acuracy")
     assert wrong.code == 2
     assert "Did you mean 'accuracy'?" in wrong.err
+    other = "data.targets={sepal length (cm): {kind: number}}"
+    assert bmcli("train", recipe, "name=lengths", "train.epochs=1", other, "train.select.metric=last").code == 0
+    apart = bmcli("compare", "tiny", "lengths")
+    assert apart.code == 2
+    assert "different targets (tiny: species; lengths: sepal length (cm))" in apart.err
+    unknown = bmcli("compare", "tiny", "lenghts").err
+    assert "Did you mean 'lengths'?" in unknown

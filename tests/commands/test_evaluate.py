@@ -56,8 +56,7 @@ def loans(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
 
 def test_every_metric_comes_with_its_interval(bmcli: Bmcli, loans: Run) -> None:
     found = bmcli("evaluate", loans.folder, "--json").json()
-    without = {"test/calibration_error"}
-    assert set(found["intervals"]) == set(found["metrics"]) - without
+    assert set(found["intervals"]) == set(found["metrics"])
     for name, interval in found["intervals"].items():
         assert interval["low"] <= found["metrics"][name] <= interval["high"]
         assert interval["level"] == 0.95
