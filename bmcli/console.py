@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.table import Table as RichTable
 
+SHARES_SHOWN = 10
 SLICES_SHOWN = 10
 MOST_FOLDS = 5
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -246,17 +247,22 @@ class Console:
         for target in explanation.targets:
             title = f"{target.target}: rise of the {target.loss} when a column's cells are dealt anew"
             rows = [
-                [each.column, *(round(v, 5) for v in (each.increase, each.low, each.high)), "" if each.told else "none"]
+                [each.column, *(round(v, 5) for v in (each.increase, each.low, each.high)),
+                 "" if each.told else "may be useless"]
                 for each in target.importances
-            ]
+            ]  # fmt: skip
             self.table(
                 f"{title} ({explanation.rows:,} {explanation.on} rows)", ["column", "rise", "low", "high", ""], rows
             )
             self.text("")
+            if len(target.shares) > 1:
+                shares = [[each.feature, f"{100 * each.share:.1f} %"] for each in target.shares[:SHARES_SHOWN]]
+                self.table("share of what adds to the answers (integrated gradients)", ["feature", "share"], shares)
+                self.text("")
             self.table(
                 "networks with random weights must be explained otherwise (Adebayo et al. 2018)",
                 ["method", "figure", "value", "below", ""],
-                [[s.method, s.figure, s.value, s.limit, "" if s.passed else "FAILED"] for s in target.sanity],
+                [[s.method, s.figure, s.value, s.limit, "passed" if s.passed else "FAILED"] for s in target.sanity],
             )
             for each in target.sanity:
                 if not each.passed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -43,6 +44,7 @@ def write(
         written=text(run.recipe),
         resolved=text(run.lock),
         findings=[f"{each.get('message', '')} {each.get('suggestion', '')}" for each in run.findings()],
+        was_checked=run.checks.exists(),
         epochs=run.rows(),
         status=run.status(),
         environment=run.recorded(),
@@ -79,7 +81,13 @@ def _beside(run: Run) -> Beside:
         explanation=explanation_of(run),
         artefacts=tuple(_artefacts(run)),
         costs=tuple(costs or ()),
+        model=_digest(run.model),
     )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _artefacts(run: Run) -> Iterator[Artefact]:

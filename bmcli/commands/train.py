@@ -297,6 +297,8 @@ def _finish(run: Run | None, session: Session, trainer: Trainer, setting: Settin
                 disk.write_json(run.data, decided.spec.to_json())
             decided.keep(run)
             networks.save(network, decided.spec, run.model)
+            for found in (run.explanation, run.validation):
+                found.unlink(missing_ok=True)  # of the weights, or of the recipe, before the run went on
         _require_convergence(outcome)
         trained = Trained(run, outcome, _measure(trainer, network, prepared, run))
         weight = _weighed(trainer, outcome, setting.told)

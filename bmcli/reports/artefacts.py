@@ -24,6 +24,7 @@ class Artefact:
         samples, split: What it was compared on.
         metric: Name, value of the model, value of the artefact; None if it has none.
         failures: Why it was rejected.
+        model: SHA-256 of the model that it was made from.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Artefact:
     split: str
     metric: tuple[str, float, float] | None
     failures: tuple[str, ...]
+    model: str
 
     @classmethod
     def of_card(cls, name: str, card: Mapping[str, Any]) -> Artefact:
@@ -49,6 +51,7 @@ class Artefact:
         return cls(
             name, card["bytes"], card["gzip_bytes"], found["verified"], found["agreement"],
             found["max_difference"], found["samples"], found["split"], metric, tuple(found["failures"]),
+            card["lineage"]["model_sha256"],
         )  # fmt: skip
 
 
@@ -62,12 +65,16 @@ COSTS_HEAD = [
 ]  # fmt: skip
 
 
-def rows(found: Sequence[Artefact]) -> list[Row]:
-    """A row for each artefact."""
+def rows(found: Sequence[Artefact], model: str) -> list[Row]:
+    """A row for each artefact.
+
+    Args:
+        model: SHA-256 of the run's model as it is now.
+    """
     return [
         Row((
             Cell(clean(each.name)),
-            _verdict(each),
+            _verdict(each, model),
             number_cell(each.bytes / _KIB, f"{each.bytes / _KIB:,.1f}"),
             number_cell(each.gzip_bytes / _KIB, f"{each.gzip_bytes / _KIB:,.1f}"),
             number_cell(each.agreement, None if each.agreement is None else f"{100 * each.agreement:.2f} %"),
@@ -85,9 +92,9 @@ def _metric(each: Artefact) -> Cell:
     return number_cell(own, f"{clean(name)} {number(own)} ({number(of_model)})")
 
 
-def _verdict(each: Artefact) -> Cell:
+def _verdict(each: Artefact, model: str) -> Cell:
     if each.verified:
-        return Cell("verified", "done")
+        return Cell("verified", "done") if each.model == model else Cell("verified, of earlier weights", "failed")
     return Cell(clean(f"rejected: {' '.join(each.failures)}"), "failed long")
 
 

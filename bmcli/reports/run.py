@@ -16,10 +16,11 @@ from bmcli.evaluation.calibration import Calibration
 from bmcli.evaluation.decisions import Decision
 from bmcli.evaluation.explained import Explanation
 from bmcli.evaluation.folds import Folds
+from bmcli.evaluation.intervals import wilson
 from bmcli.evaluation.judged import Judged
 from bmcli.evaluation.learning_curve import LearningCurve
 from bmcli.evaluation.rankings import rankings
-from bmcli.evaluation.result import Evaluation
+from bmcli.evaluation.result import ClassRow, Evaluation
 from bmcli.evaluation.shares import Interval
 from bmcli.reports import artefacts, decisions, groups, pixels, run_figures, validation
 from bmcli.reports import explanation as explanations
@@ -46,6 +47,7 @@ class Beside:
         explanation: Why it answers so; None if that was not asked.
         artefacts: What was exported, rejected ones last.
         costs: Of those that were measured.
+        model: SHA-256 of the run's model.
     """
 
     origin: tuple[str, ...] = ()
@@ -55,6 +57,7 @@ class Beside:
     explanation: Explanation | None = None
     artefacts: tuple[Artefact, ...] = ()
     costs: tuple[Cost, ...] = ()
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Material:
         name, folder: Of the run.
         written, resolved: The recipe as it was written, and with everything resolved.
         findings: What is suspicious about the data.
+        was_checked: Whether anything was looked for.
         epochs: The rows of `metrics.jsonl`.
         status, environment, evaluations: As the run's files tell.
         parameters: Of the network.
@@ -81,6 +85,7 @@ class Material:
     written: str
     resolved: str
     findings: Sequence[str]
+    was_checked: bool
     epochs: Sequence[Mapping[str, Any]]
     status: Mapping[str, Any]
     environment: Mapping[str, Any]
@@ -124,7 +129,7 @@ def report(material: Material) -> str:
             "decisions": decisions.shown(beside.decisions),
             "folds": None if beside.folds is None else validation.shown_folds(beside.folds),
             "learning": [validation.shown_curve(each, place) for place, each in enumerate(beside.curves)],
-            "artefacts": artefacts.rows(beside.artefacts),
+            "artefacts": artefacts.rows(beside.artefacts, beside.model),
             "artefacts_head": artefacts.HEAD,
             "compared_on": _compared_on(beside.artefacts),
             "costs": artefacts.cost_rows(beside.costs),
@@ -366,9 +371,17 @@ PER_CLASS_HEAD = [
 CONFUSED_HEAD = [Heading("true"), Heading("predicted"), Heading("rows", True)]
 
 
-def class_row(row: Any) -> Row:
-    figures = (row.precision, row.recall, row.f1, row.roc_auc, row.pr_auc)
-    return Row((Cell(clean(row.name)), number_cell(row.support), *map(number_cell, figures)))
+def class_row(row: ClassRow) -> Row:
+    """A class, with the intervals of the two figures that are shares of rows."""
+    hits = 0 if row.recall is None else round(row.recall * row.support)
+    guesses = round(hits / row.precision) if row.precision else 0
+    shares = (_share(row.precision, hits, guesses), _share(row.recall, hits, row.support))
+    others = (number_cell(each) for each in (row.f1, row.roc_auc, row.pr_auc))
+    return Row((Cell(clean(row.name)), number_cell(row.support), *shares, *others))
+
+
+def _share(value: float | None, hits: int, rows: int) -> Cell:
+    return groups.with_interval(value, wilson(hits, rows) if rows and value is not None else None)
 
 
 def _most_confused(column: Column, counts: np.ndarray) -> list[Row]:

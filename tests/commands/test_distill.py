@@ -74,6 +74,11 @@ def test_teacher_baseline_and_student_are_told_side_by_side(bmcli: Bmcli, recipe
     ):
         assert word in page, word
 
+    for run in runs_of(tmp_path, "flowers"):
+        page = (run / "report.html").read_text()
+        assert "A student of the distillation " in page
+        assert "Over its baseline, the same network without a teacher, it gains" in page
+
     again = bmcli("distill", recipe, "distill.baseline=false", "--json")
     assert again.code == 0, again.err
     assert again.json()["baseline"] is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from bmcli.evaluation.explained import Explanation
 from tests.conftest import WriteRecipe
 
@@ -19,6 +21,8 @@ def test_a_run_is_explained_and_its_report_tells_so(bmcli: Bmcli, write_recipe: 
     report = bmcli("report", "tiny", "--json").json()["report"]
     with open(report, encoding="utf-8") as file:
         assert "bmcli explain" in file.read()
+    assert bmcli("train", "--resume", "tiny", "train.epochs=12").code == 0
+    assert "bmcli explain" not in Path(report).read_text(encoding="utf-8"), "that was of earlier weights"
 
 
 def test_what_is_no_run_is_a_fault(bmcli: Bmcli) -> None:

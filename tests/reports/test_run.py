@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +13,13 @@ from bmcli.commands.evaluate import evaluate, rewrite_report
 from bmcli.commands.explain import Asked, explain
 from bmcli.disk import write_json
 from bmcli.evaluation.folds import Fold, summary
-from bmcli.evaluation.intervals import Resampling
+from bmcli.evaluation.intervals import Resampling, wilson
 from bmcli.evaluation.learning_curve import Trained, curve
 from bmcli.evaluation.result import Evaluation
+from bmcli.reports.artefacts import Artefact, rows
 from bmcli.reports.costs import Cost, Latency
+from bmcli.reports.page import number
+from bmcli.reports.run import class_row
 from bmcli.runs import Run
 from tests import trained
 from tests.reports.browser import COMMAND, Browser, browser
@@ -46,7 +50,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
     for name, good in (("litert", True), ("rejected/onnx", False)):
         (run.exports / name).mkdir(parents=True)
         found = {"verified": good, "agreement": 0.987, "max_difference": 1e-6, "failures": [] if good else ["too far."]}
-        card = {"format": name, "bytes": 2048, "gzip_bytes": 1024, "verification": {**compared, **found}}
+        lineage = {"model_sha256": hashlib.sha256(run.model.read_bytes()).hexdigest()}
+        card = {"bytes": 2048, "gzip_bytes": 1024, "verification": {**compared, **found}, "lineage": lineage}
         write_json(run.exports / name / "card.json", card)
     cost = Cost("model", 4096, 2048, 0.5, (Latency(1, 0.002, 0.003, 0.004, 50),), 2**27, ("accuracy", 0.5))
     write_json(run.benchmark, {"artefacts": [cost.to_json()]})
@@ -140,6 +145,25 @@ def test_a_page_that_is_written_anew_keeps_what_was_measured(sugar: Run, cache: 
     assert found.evaluation.slices
     rewrite_report(sugar, None, cache)
     assert "by slice, the worst first" in read(sugar).text
+
+
+def test_data_in_which_nothing_is_suspicious_is_said_to_be(digits: Run) -> None:
+    told = "Nothing is suspicious" in read(digits).text
+    assert told == (not digits.findings())
+
+
+def test_figures_of_classes_have_intervals(hostile: Run) -> None:
+    (rows,) = Evaluation.from_json(hostile.evaluations()["test"]).per_class.values()
+    found = class_row(rows[1])
+    around = wilson(round(rows[1].recall * rows[1].support), rows[1].support)
+    assert found.cells[3].text == f"{number(rows[1].recall)} ({number(around.low)} to {number(around.high)})"
+
+
+def test_artefacts_of_earlier_weights_are_said_to_be() -> None:
+    made = Artefact("litert", 9, 9, True, 1.0, 0.0, 5, "test", None, (), "abc")
+    assert [rows([made], model)[0].cells[1].text for model in ("abc", "def")] == [
+        "verified", "verified, of earlier weights",
+    ]  # fmt: skip
 
 
 def test_groups_are_told_apart(hostile: Run) -> None:
