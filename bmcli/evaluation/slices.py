@@ -97,7 +97,7 @@ class Slices:
     @property
     def words(self) -> str:
         """What the comparison comes to, as a sentence."""
-        looks = f"of {self.looked_at:,} slices looked at"
+        looks = f"of {self.looked_at:,} slice{'' if self.looked_at == 1 else 's'} looked at"
         small = f", {self.too_small:,} with fewer than {SMALLEST} rows left out" if self.too_small else ""
         if not self.worse:
             return f"{looks}{small}, none is worse than the other rows beyond chance (p adjusted by Holm)"
