@@ -108,18 +108,36 @@ class Comparison:
             others = [each for each in self.contenders if each is not best]
             ties = [each.name for each in others if self.is_enough(each)]
             also = f" No difference is shown from {', '.join(ties)}, which {_is(ties)} not smaller." if ties else ""
-            return f"Take {best.name}: it has the best {self.metric}, and every smaller model is worse.{also}"
+            return f"Take {best.name}: it has the best {self.metric}{self._next_smaller()}.{also}"
         difference = self.against_best[enough.name]
         share = enough.parameters / best.parameters
         told = (
-            f"Take {enough.name}: it has {share:.1%} of the parameters of {best.name}, the best in {self.metric}, and "
-            f"is not told to be worse than it"
+            f"Take {enough.name}: it has {100 * share:.1f} % of the parameters of {best.name}, the best in "
+            f"{self.metric}, and is not told to be worse than it"
         )
         if difference.interval is None:
             return f"{told}: {difference.reason}"
         low, high = difference.interval.low, difference.interval.high
         loss = max(0.0, -low if direction(self.metric) == "max" else high)
         return f"{told}; it may be worse by up to {loss:.3g} ({difference.interval.percent} interval)."
+
+    def _next_smaller(self) -> str:
+        """What the best of the smaller models lacks, as a part of a sentence; empty if none is smaller."""
+        best = self.best
+        smaller = [each for each in self.contenders if each.parameters < best.parameters]
+        if not smaller:
+            return ", and no model is smaller"
+        sign = -1 if direction(self.metric) == "max" else 1
+        near = min(smaller, key=lambda each: sign * each.metrics[self.metric])
+        lacks, told = self.against_best[near.name], f"{100 * near.parameters / best.parameters:.1f} % of its parameters"
+        between = lacks.interval
+        if between is None:
+            return ", and every smaller model is worse"
+        ends = sorted((abs(between.low), abs(between.high)))
+        return (
+            f", and every smaller model is worse: {near.name}, with {told}, by {abs(lacks.difference):.3g} "
+            f"({between.percent} interval {ends[0]:.3g} to {ends[1]:.3g})"
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {

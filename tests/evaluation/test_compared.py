@@ -17,20 +17,24 @@ def test_a_small_model_that_is_as_good_is_taken() -> None:
     found = comparison({"big": (5000, 0.95), "small": (500, 0.945), "tiny": (50, 0.7)})
     assert found.best.name == "big"
     assert found.enough.name == "small"
-    assert found.advice.startswith("Take small: it has 10.0% of the parameters of big")
+    assert found.advice.startswith("Take small: it has 10.0 % of the parameters of big")
     assert "may be worse by up to" in found.advice
 
 
 def test_the_best_is_taken_where_all_smaller_ones_are_worse() -> None:
     found = comparison({"big": (5000, 0.95), "tiny": (50, 0.6)})
     assert found.enough is found.best
-    assert found.advice == "Take big: it has the best accuracy, and every smaller model is worse."
+    lacks = found.against_best["tiny"].interval
+    assert found.advice == (
+        "Take big: it has the best accuracy, and every smaller model is worse: tiny, with 1.0 % of its parameters, "
+        f"by 0.35 (95 % interval {-lacks.high:.3g} to {-lacks.low:.3g})."
+    )
 
 
 def test_the_best_that_is_also_the_smallest_is_taken_and_ties_are_named() -> None:
     found = comparison({"small": (50, 0.95), "big": (5000, 0.945)})
     assert found.enough.name == "small"
-    assert "No difference is shown from big, which is not smaller." in found.advice
+    assert "and no model is smaller. No difference is shown from big, which is not smaller." in found.advice
 
 
 def test_other_rows_are_no_ground_for_advice() -> None:
