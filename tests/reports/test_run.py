@@ -12,10 +12,11 @@ import pytest
 from bmcli.commands.evaluate import evaluate, rewrite_report
 from bmcli.commands.explain import Asked, explain
 from bmcli.disk import write_json
-from bmcli.evaluation.folds import Fold, summary
+from bmcli.evaluation.folds import Fold, Folds, summary
 from bmcli.evaluation.intervals import Resampling, wilson
-from bmcli.evaluation.learning_curve import Trained, curve
+from bmcli.evaluation.learning_curve import LearningCurve, Trained, curve
 from bmcli.evaluation.result import Evaluation
+from bmcli.reports.anew import of_curves, of_folds
 from bmcli.reports.artefacts import Artefact, rows
 from bmcli.reports.costs import Cost, Latency
 from bmcli.reports.page import number
@@ -164,6 +165,35 @@ def test_artefacts_of_earlier_weights_are_said_to_be() -> None:
     assert [rows([made], model)[0].cells[1].text for model in ("abc", "def")] == [
         "verified", "verified, of earlier weights",
     ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def anew(hostile: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Pages of a cross-validation and a learning curve whose names attack them."""
+    kept, folder = hostile.validated(), tmp_path_factory.mktemp("anew")
+    curves = [LearningCurve.from_json(each) for each in kept["learning_curve"]["targets"]]
+    asked = (trained.SCRIPT, f"runs/{trained.IMAGE}", f"name: {trained.SCRIPT}")
+    pages = of_folds(*asked, Folds.from_json(kept["folds"])), of_curves(*asked, curves)
+    files = folder / "folds.html", folder / "curves.html"
+    for file, page in zip(files, pages, strict=True):
+        file.write_text(page, encoding="utf-8")
+    return files
+
+
+def test_names_are_text_on_the_pages_of_what_trains_anew(anew: tuple[Path, Path]) -> None:
+    for file in anew:
+        page = Page(file.read_text(encoding="utf-8"))
+        assert page.count("script") == 1
+        assert "alert" not in page.script
+        assert page.count("img") == page.count("b") == 0
+        assert trained.SCRIPT in page.text
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_a_browser_shows_pages_of_what_trains_anew(anew: tuple[Path, Path], width: int, window: Browser) -> None:
+    for file in anew:
+        seen = window.look(file, width, dark=True)
+        assert (seen.width, seen.overflowing, seen.complaints, seen.requests) == (width, [], [], [])
 
 
 def test_groups_are_told_apart(hostile: Run) -> None:
