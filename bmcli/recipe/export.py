@@ -25,7 +25,7 @@ class VerifyOptions(Options):
         default="auto",
         description="Share of the rows in which artefact and model decide alike: the same class, or the same number to "
         "a hundredth of the deviation, with less than float16 to a tenth. `auto`: 1 with float32; 0.995 with float16, "
-        "and int8 of pictures; else 0.99. Below 1, one row may always differ.",
+        "and int8 of pictures; else 0.99, and below 1 one row may differ however few rows there are.",
     )
     max_difference: Literal["auto", "none"] | Limit = Field(
         default="auto",

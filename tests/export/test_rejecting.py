@@ -128,7 +128,8 @@ def test_a_recipe_sets_the_limits() -> None:
     table, pictures = (DataSpec((CASES[name].fit(),), (), {}, "", "") for name in ("category", "image"))
     assert limits(asked, "float32", table) == Limits(0.9, None, 0.2)
     assert limits(VerifyOptions(), "float32", table) == Limits(1.0, 1e-4, 0.001)
-    assert limits(VerifyOptions(), "reduced", pictures) == Limits(0.99, None, 0.01, 0.1)
+    assert limits(VerifyOptions(), "reduced", pictures) == Limits(0.99, None, 0.01, 0.1, spared=1)
+    assert limits(asked, "int8", table) == Limits(0.9, None, 0.2, 0.1)
     assert [limits(VerifyOptions(), "int8", spec).agreement for spec in (table, pictures)] == [0.99, 0.995]
 
 
