@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from bmcli import garbage
 from bmcli.cli import cli
 from bmcli.console import Console
 from bmcli.errors import BmcliError, Fault, RunFailed
@@ -23,6 +24,7 @@ def main() -> None:
     0 done, 1 failed while running, 2 fault in recipe, usage or data, 3 gate missed, 4 artefact rejected,
     75 interrupted and resumable, 130 interrupted before anything was worth keeping.
     """
+    garbage.look_rarely()
     _open_standard_streams()
     console = Console(as_json="--json" in sys.argv[1:])
     sys.unraisablehook = _without_torn_archives

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from bmcli import garbage
+
+garbage.look_rarely()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # A shell that starts the tests in the background has SIGINT ignored, and so would all that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

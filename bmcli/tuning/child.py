@@ -15,20 +15,20 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from bmcli import training
+from bmcli import garbage, training
 from bmcli.console import native_noise_hidden
 from bmcli.recipe.schema import Recipe
 from bmcli.training import compiled
 from bmcli.training.launch import end_with
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_RARELY = (50_000, 20, 20)  # Graphs are built of very many objects that stay, among which there is little to collect.
 _CODE = struct.Struct("i")
 _MODULES = ("bmcli.training.loop", "bmcli.training.network", "bmcli.training.environment", "bmcli.training.predict")
 
 
 def warm_up(recipes: Iterable[Recipe], cache: Path) -> None:
     """Imports what every training needs; what TensorFlow is told at its import is told for all of these recipes."""
+    garbage.look_rarely()
     for recipe in recipes:
         training.announce(recipe, cache)
     with native_noise_hidden():
@@ -113,7 +113,6 @@ def _be_a_child(parent: int, do: Callable[[str], int], words: int, codes: int) -
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         end_with(parent)
-        gc.set_threshold(*_RARELY)
         with os.fdopen(words, encoding="utf-8") as lines:
             for line in lines:
                 found = do(line.rstrip("\n"))

@@ -111,6 +111,7 @@ def test_a_missed_gate_ends_with_3(setting: str, told: str, bmcli: Bmcli, recipe
     assert bool(runs_of(tmp_path, "flowers")) == ("gain" in setting), "a bad teacher taught nobody"
 
 
+@pytest.mark.slow
 def test_each_generation_teaches_the_next(bmcli: Bmcli, recipe: Path, tmp_path: Path) -> None:
     settings = ("distill.generations=2", "distill.baseline=false", "distill.student=null", "train.epochs=3")
     done = bmcli("distill", recipe, *settings, "--json")
@@ -121,6 +122,7 @@ def test_each_generation_teaches_the_next(bmcli: Bmcli, recipe: Path, tmp_path: 
     assert done.json()["runs"]["student"] == [str(second.relative_to(tmp_path))]
 
 
+@pytest.mark.slow
 def test_what_was_interrupted_is_gone_on_with(
     bmcli: Bmcli, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

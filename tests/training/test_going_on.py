@@ -81,6 +81,7 @@ MARKS = {
     "mixed_bfloat16": pytest.mark.slow,
     "schedule-free in mixed_float16": pytest.mark.slow,
     "schedule-free with xla": pytest.mark.slow,
+    "replicas": pytest.mark.slow,
     "normalisation and dropout": pytest.mark.slow,  # as with XLA and on replicas
 }
 

@@ -64,7 +64,7 @@ def test_every_family_is_among_the_cases() -> None:
             kind,
             rest,
             count,
-            marks=() if (rest, count) == (1, 4) and kind in ("mlp", "cnn", "rnn") else pytest.mark.slow,
+            marks=() if (rest, count) == (1, 4) and kind in ("mlp", "cnn") else pytest.mark.slow,
         )
         for kind in FAMILIES
         for rest in (1, 3, 5)
@@ -105,7 +105,7 @@ SETTINGS = {
 }
 
 
-USUAL = ("accumulation and l2", "global_clipnorm", "ema")
+USUAL = ("accumulation and l2", "global_clipnorm")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in USUAL else pytest.mark.slow) for n in SETTINGS])
@@ -240,11 +240,15 @@ def described(metric: str) -> str:
 every_metric = pytest.mark.parametrize(
     ("target", "metrics"),
     [
-        ("label", [name for name in classification.METRICS if not name.startswith("binary_")]),
+        pytest.param(
+            "label",
+            [name for name in classification.METRICS if not name.startswith("binary_")],
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "is_high", [name for name in classification.METRICS if name not in FOR_MORE], marks=pytest.mark.slow
         ),
-        pytest.param("price", list(regression.METRICS), marks=pytest.mark.slow),
+        ("price", list(regression.METRICS)),
         pytest.param("tags", list(multi_label.METRICS), marks=pytest.mark.slow),
         pytest.param("grade", list(ordinal.METRICS), marks=pytest.mark.slow),
         pytest.param("visits", list(count.METRICS), marks=pytest.mark.slow),
@@ -291,8 +295,10 @@ def test_predictions_are_those_of_one_device_in_order(
     np.testing.assert_allclose(found, expected, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("replicas", [2, 4])
-@pytest.mark.parametrize("parts_of_batch", [1, 3])
+@pytest.mark.parametrize(
+    ("replicas", "parts_of_batch"),
+    [(2, 3), (4, 1), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((2, 1), (4, 3)))],
+)
 def test_every_example_counts_once(make_family: MakeTrainer, replicas: int, parts_of_batch: int) -> None:
     trainer = make_family("mlp", f"train.gradient_accumulation={parts_of_batch}", rows=17, replicas=replicas)
     trained(trainer)
@@ -302,7 +308,7 @@ def test_every_example_counts_once(make_family: MakeTrainer, replicas: int, part
         assert counted["accuracy/count"] == rows
 
 
-@pytest.mark.parametrize(("rows", "validation"), [(2, 3), (5, 1), (3, 0)])
+@pytest.mark.parametrize(("rows", "validation"), [(2, 3), pytest.param(5, 1, marks=pytest.mark.slow), (3, 0)])
 def test_replicas_without_rows_of_their_own_change_nothing(
     make_family: MakeTrainer, rows: int, validation: int
 ) -> None:
@@ -319,6 +325,7 @@ def test_replicas_without_rows_of_their_own_change_nothing(
     assert four[1] == pytest.approx(one[1], abs=TOLERANCE, rel=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_three_replicas_learn_a_number_like_one_device(make_family: MakeTrainer) -> None:
     agree(make_family("mlp", target="price"), make_family("mlp", target="price", replicas=3))
 

@@ -79,19 +79,15 @@ def test_every_kind_of_loss_is_tried() -> None:
     assert {each["kind"] for each in EVERY} | {"hard"} == set(parts.names("distillation"))
 
 
-def test_the_labels_alone_are_an_ordinary_training(path: Path, make: Callable[..., Trainer], student: Any) -> None:
-    plain = make(load(str(path)))
-    taught = student([{"kind": "hard"}, {"kind": "soft", "weight": 0.0}])
-    plain.train(Silent())
-    taught.train(Silent())
-    assert same(weights_of(plain), weights_of(taught))
-
-
-def test_a_teacher_changes_what_is_learned(student: Any) -> None:
-    alone, taught = student([{"kind": "hard"}, {"kind": "soft", "weight": 0.0}]), student([HARD, SOFT])
-    alone.train(Silent())
-    taught.train(Silent())
-    assert not same(weights_of(alone), weights_of(taught))
+def test_the_labels_alone_are_an_ordinary_training_which_a_teacher_changes(
+    path: Path, make: Callable[..., Trainer], student: Any
+) -> None:
+    plain, alone = make(load(str(path))), student([{"kind": "hard"}, {"kind": "soft", "weight": 0.0}])
+    taught = student([HARD, SOFT])
+    for trainer in (plain, alone, taught):
+        trainer.train(Silent())
+    assert same(weights_of(plain), weights_of(alone))
+    assert not same(weights_of(plain), weights_of(taught))
 
 
 @pytest.mark.parametrize("loss", EVERY, ids=lambda loss: loss["kind"])
