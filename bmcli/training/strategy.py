@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from bmcli import machine
@@ -17,6 +18,7 @@ from bmcli.recipe.schema import RuntimeOptions
 from bmcli.training import cluster
 from bmcli.training.rendezvous import waiting_for_peers
 
+PIECE_BYTES = 16 * 2**20
 _APART = 0x9E3779B1  # Added to a seed for each replica: the golden ratio's, so that no two seeds meet.
 
 
@@ -55,7 +57,9 @@ class Placement:
 
     def everywhere(self, arrays: Mapping[str, Any]) -> Any:
         """Arrays on every device of this worker; CPUs share one copy."""
-        if self.replicas == 1 or self.on_cpu:
+        if self.on_cpu:
+            return tf.nest.map_structure(tensor_of, arrays)
+        if self.replicas == 1:
             return tf.nest.map_structure(tf.constant, arrays)
         return self.strategy.experimental_distribute_values_from_function(
             lambda _: tf.nest.map_structure(tf.constant, arrays)
@@ -198,6 +202,18 @@ def _next_of_replica(generator: Any, following: Callable[..., Any], ordered: boo
         return seed
     apart = tf.cast(context.replica_id_in_sync_group, seed.dtype) * tf.constant(_APART, seed.dtype)
     return seed + tf.stack([apart, tf.zeros_like(apart)])
+
+
+def tensor_of(array: np.ndarray) -> tf.Tensor:
+    """A tensor of numbers on the CPU, filled a piece of the array at a time: `tf.constant` takes the memory twice."""
+    if array.nbytes <= PIECE_BYTES:
+        return tf.constant(array)
+    tensor = tf.raw_ops.Empty(shape=array.shape, dtype=array.dtype, init=False)
+    rows = max(1, PIECE_BYTES * len(array) // array.nbytes)
+    for start in range(0, len(array), rows):
+        piece = array[start : start + rows]
+        tensor = tf.raw_ops.InplaceUpdate(x=tensor, i=np.arange(start, start + len(piece), dtype=np.int32), v=piece)
+    return tensor
 
 
 def _first_device() -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ from bmcli.recipe.schema import RuntimeOptions
 from bmcli.specs import Split
 from bmcli.training import feed as feeds
 from bmcli.training.feed import Block, ResidentFeed, StreamingFeed, batches, gather, order, part
+from bmcli.training.strategy import tensor_of
 
 from .conftest import same
 
@@ -244,3 +248,41 @@ def test_rows_may_lie_on_a_disk(tmp_path: Any, blocks_of: Any) -> None:
     streamed, resident = (epoch_of(kind(split, Fake()), rows, 8) for kind in (StreamingFeed, ResidentFeed))
     assert all(same(a, b) for a, b in zip(streamed, resident, strict=True))
     assert len(streamed[0]) == 2, "no weights where there are none"
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64", "float32", "bool"])
+@pytest.mark.parametrize("shape", [(11, 4, 3), (1, 40), (13,), (0, 3)])
+def test_a_tensor_is_its_array_whatever_pieces_fill_it(
+    dtype: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bmcli.training.strategy.PIECE_BYTES", 10)
+    array = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+    tensor = tensor_of(array)
+    assert (tensor.shape, tensor.dtype) == (shape, dtype)
+    np.testing.assert_array_equal(tensor.numpy(), array)
+
+
+def test_making_a_tensor_takes_the_memory_of_one_copy(tmp_path: Path) -> None:
+    size = 512 * 2**20
+    np.lib.format.open_memmap(tmp_path / "x.npy", "w+", "uint8", (size // 1024, 1024)).flush()
+    script = f"""
+import numpy as np, tensorflow as tf, threading
+from pathlib import Path
+from bmcli.training.strategy import tensor_of
+def anonymous():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith("RssAnon")))
+tensor_of(np.zeros((64, 1024), "uint8"))
+before, peaks, over = anonymous(), [0], threading.Event()
+def watch():
+    while not over.wait(0.001):
+        peaks.append(anonymous())
+watching = threading.Thread(target=watch)
+watching.start()
+tensor = tensor_of(np.load({str(tmp_path / "x.npy")!r}, mmap_mode="r"))
+over.set()
+watching.join()
+print((max(peaks) - before) / {size})
+"""
+    found = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True)
+    assert 0.5 < float(found.stdout) < 1.3
