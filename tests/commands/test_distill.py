@@ -170,6 +170,7 @@ tune:
 """
 
 
+@pytest.mark.slow
 def test_a_search_over_temperature_and_weight_trains_students(bmcli: Bmcli, recipe: Path, tmp_path: Path) -> None:
     recipe.write_text(RECIPE + TUNE)
     done = bmcli("tune", recipe, "train.epochs=5", "--json")

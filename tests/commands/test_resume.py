@@ -273,7 +273,7 @@ def weights_of(folder: Path) -> list[np.ndarray]:
 @pytest.mark.parametrize(
     ("override", "path"),
     [
-        ("train.epochs=0", "train.epochs"),
+        pytest.param("train.epochs=0", "train.epochs", marks=pytest.mark.slow),
         ("train.select.metric=validation/acc", "train.select.metric"),
     ],
 )

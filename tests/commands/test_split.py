@@ -69,6 +69,7 @@ def test_a_lock_that_knows_no_new_options_is_measured_as_ever(bmcli: Bmcli, tmp_
     assert {name: trained["metrics"][name] for name in again} == pytest.approx(again, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_rows_of_a_data_seed_stay_while_the_first_weights_change(bmcli: Bmcli, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(TABLE)
     (tmp_path / "recipe.yaml").write_text(RECIPE)

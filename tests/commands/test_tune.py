@@ -95,6 +95,7 @@ def test_what_a_search_cannot_be_is_refused_before_it_costs_anything(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_changed_recipe_is_refused_with_the_difference(bmcli: Bmcli, recipe: Path) -> None:
     assert bmcli("tune", recipe, "-q", "tune.confirm=none", "tune.trials=1").code == 0
     done = bmcli("tune", recipe, "--resume", "flowers", "model.dropout=0.2", "tune.confirm=none")

@@ -30,14 +30,14 @@ BATCH = 64
     [
         ("mlp", {}, 400, 0.94),
         ("linear", {}, 800, 0.88),
-        ("wide_deep", {}, 400, 0.94),
+        pytest.param("wide_deep", {}, 400, 0.94, marks=pytest.mark.slow),
         ("table_resnet", {}, 200, 0.94),
         ("cnn", {}, 300, 0.96),
         pytest.param("resnet", {}, 120, 0.94, marks=pytest.mark.slow),
         pytest.param("mobilenet", {}, 200, 0.94, marks=pytest.mark.slow),
         pytest.param("convnext", {}, 200, 0.94, marks=pytest.mark.slow),
         ("rnn", {}, 800, 0.92),
-        ("transformer", {}, 200, 0.88),
+        pytest.param("transformer", {}, 200, 0.88, marks=pytest.mark.slow),
         ("layers", {"layers": RESIDUAL}, 400, 0.94),
     ],
 )

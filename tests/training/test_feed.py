@@ -262,6 +262,7 @@ def test_a_tensor_is_its_array_whatever_pieces_fill_it(
     np.testing.assert_array_equal(tensor.numpy(), array)
 
 
+@pytest.mark.slow
 def test_making_a_tensor_takes_the_memory_of_one_copy(tmp_path: Path) -> None:
     size = 512 * 2**20
     np.lib.format.open_memmap(tmp_path / "x.npy", "w+", "uint8", (size // 1024, 1024)).flush()

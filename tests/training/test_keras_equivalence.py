@@ -117,7 +117,7 @@ def test_the_loop_learns_what_fit_learns_with_each_option(agrees_with_fit: Any, 
     agrees_with_fit(kind, ADAM, OPTIONS[option][0])
 
 
-@pytest.mark.parametrize("optimizer", [MOMENTUM, ADAM], ids=["momentum", "adam"])
+@pytest.mark.parametrize("optimizer", [pytest.param(MOMENTUM, marks=pytest.mark.slow), ADAM], ids=["momentum", "adam"])
 def test_the_loop_learns_what_fit_learns_with_all_options(agrees_with_fit: Any, optimizer: str) -> None:
     agrees_with_fit("mlp", optimizer, L2, "model.dropout=0.4", "model.normalization=batch", "data.weight=worth")
 
