@@ -37,8 +37,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _own_folders(monkeypatch: pytest.MonkeyPatch, cache: Path, tmp_path: Path) -> None:
-    """No test reads or writes the user's cache or runs."""
+    """No test reads or writes the user's cache, key or runs."""
     monkeypatch.setenv("BMCLI_CACHE", str(cache))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(cache / "config"))
     monkeypatch.setenv("BMCLI_RUNS", str(tmp_path / "runs"))
 
 

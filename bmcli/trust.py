@@ -1,0 +1,97 @@
+"""Tell what this user made from what others did: a key that only the user can read, and folders nobody else writes.
+
+A digest shows that a file was damaged; whoever changes the file on purpose changes the digest too. A seal (HMAC, RFC
+2104) cannot be made without the key, so it shows that a process of this user made the content.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import os
+import secrets
+import stat
+from pathlib import Path
+
+_KEY_BYTES = 32
+
+
+def seal(content: bytes, purpose: str) -> str | None:
+    """Seal content with the key of this user.
+
+    Args:
+        purpose: What the content is for; a seal for one purpose is none for another.
+
+    Returns:
+        HMAC-SHA256 as hexadecimal digits, or None where no key can be kept.
+    """
+    key = _key(create=True)
+    return None if key is None else _hmac(key, content, purpose)
+
+
+def is_sealed(content: bytes, purpose: str, seal: object) -> bool:
+    """Whether a process of this user sealed exactly this content for this purpose."""
+    key = _key(create=False)
+    return key is not None and isinstance(seal, str) and hmac.compare_digest(_hmac(key, content, purpose), seal)
+
+
+def key_file() -> Path:
+    """Where the key of this user lies."""
+    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(base) / "bmcli" / "key"
+
+
+def writable_by_others(folder: Path) -> str:
+    """Why users other than this one (and root) could change what a folder holds, or an empty text.
+
+    The folders above count too: whoever writes those can put another folder in its place.
+    """
+    path = folder.absolute()
+    for place in (path, *path.parents):
+        found = place.lstat() if place.is_symlink() else place.stat()
+        if found.st_uid not in (0, os.geteuid()):
+            return f"{place} belongs to another user (uid {found.st_uid})"
+        if stat.S_ISLNK(found.st_mode):
+            if reason := writable_by_others(place.resolve()):
+                return reason
+            continue
+        # In a sticky folder, as /tmp, nobody renames what belongs to others; its own content is not safe there.
+        sticky = place != path and found.st_mode & stat.S_ISVTX
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
+            return f"{place} is writable by other users (mode {stat.S_IMODE(found.st_mode):04o})"
+    return ""
+
+
+def _hmac(key: bytes, content: bytes, purpose: str) -> str:
+    return hmac.new(key, purpose.encode() + b"\0" + content, hashlib.sha256).hexdigest()
+
+
+def _key(create: bool) -> bytes | None:
+    file = key_file()
+    with contextlib.suppress(OSError):
+        if create and not file.exists():
+            _make(file)
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as opened:
+            found = os.fstat(opened.fileno())
+            private = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+            content = opened.read(_KEY_BYTES + 1) if private else b""
+        return content if len(content) == _KEY_BYTES else None
+    return None
+
+
+def _make(file: Path) -> None:
+    """Makes the key unless another process is faster; nobody ever sees half of it."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    aside = file.with_name(f".key-{secrets.token_hex(4)}")
+    try:
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as opened:
+            opened.write(secrets.token_bytes(_KEY_BYTES))
+            opened.flush()
+            os.fsync(opened.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(aside, file)
+    finally:
+        aside.unlink(missing_ok=True)
