@@ -7,12 +7,15 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 PRIVATE = 0o600
 """Mode of files that may hold what only their owner should see, such as arguments of a command."""
+
+_PRIVATE_FOLDER = 0o700
 
 _MAX_RECORD_BYTES = 2**28
 
@@ -121,6 +124,24 @@ def write_through(path: Path, content: bytes, mode: int = 0o666) -> None:
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         flush(file)
+
+
+def make_private(folder: Path) -> None:
+    """Makes a folder, and those above it that are missing, for their owner alone, whatever the user's umask.
+
+    A folder that is there keeps its mode.
+    """
+    for place in reversed((folder, *folder.parents)):
+        if not place.is_dir():
+            place.mkdir(_PRIVATE_FOLDER, exist_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a link or a folder with all it holds; nothing if it is not there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:

@@ -7,14 +7,18 @@ A digest shows that a file was damaged; whoever changes the file on purpose chan
 from __future__ import annotations
 
 import contextlib
+import grp
 import hashlib
 import hmac
 import os
+import pwd
 import secrets
 import stat
+import sys
 from pathlib import Path
 
 _KEY_BYTES = 32
+_ALL_USERS = ["0", "0", str(2**32 - 1)]  # the map of users outside of user namespaces
 
 
 def seal(content: bytes, purpose: str) -> str | None:
@@ -45,22 +49,59 @@ def key_file() -> Path:
 def writable_by_others(folder: Path) -> str:
     """Why users other than this one (and root) could change what a folder holds, or an empty text.
 
-    The folders above count too: whoever writes those can put another folder in its place.
+    The folders above count too: whoever writes those can put another folder in its place. A folder that is not there
+    yet is as safe as those above it.
+
+    Raises:
+        OSError: A folder cannot be looked at.
     """
     path = folder.absolute()
     for place in (path, *path.parents):
-        found = place.lstat() if place.is_symlink() else place.stat()
-        if found.st_uid not in (0, os.geteuid()):
+        try:
+            found = place.lstat()
+        except FileNotFoundError:
+            continue
+        if found.st_uid not in (0, os.geteuid()) and (place == path or not _is_unmapped(found.st_uid)):
             return f"{place} belongs to another user (uid {found.st_uid})"
         if stat.S_ISLNK(found.st_mode):
-            if reason := writable_by_others(place.resolve()):
+            if reason := writable_by_others(Path(os.path.realpath(place, strict=True))):
                 return reason
             continue
         # In a sticky folder, as /tmp, nobody renames what belongs to others; its own content is not safe there.
         sticky = place != path and found.st_mode & stat.S_ISVTX
-        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
+        open_to = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if open_to and not sticky and not (open_to == stat.S_IWGRP and _is_private_group(found.st_gid, place)):
             return f"{place} is writable by other users (mode {stat.S_IMODE(found.st_mode):04o})"
     return ""
+
+
+def _is_unmapped(uid: int) -> bool:
+    """Whether a number stands for all users that have none in this user namespace.
+
+    In containers that no root started the machine's root, who owns the first folders of every path, is one of them.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        mapped = Path("/proc/self/uid_map").read_text(encoding="ascii").split()
+        overflow = Path("/proc/sys/kernel/overflowuid").read_text(encoding="ascii")
+        return mapped != _ALL_USERS and uid == int(overflow)
+    return False
+
+
+def _is_private_group(gid: int, place: Path) -> bool:
+    """Whether a group is the one that many systems give each user alone, where folders are made with mode 0775.
+
+    Root has none: containers put arbitrary users into its group. Nor where a list of access rights (ACL) may name
+    others, whose rights stand in the place of the group's in the mode.
+    """
+    with contextlib.suppress(KeyError, OSError):
+        user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
+        own = user.pw_uid != 0 and user.pw_gid == gid and group.gr_name == user.pw_name
+        return own and set(group.gr_mem) <= {user.pw_name} and not _has_access_list(place)
+    return False
+
+
+def _has_access_list(place: Path) -> bool:
+    return sys.platform == "linux" and "system.posix_acl_access" in os.listxattr(place)
 
 
 def _hmac(key: bytes, content: bytes, purpose: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,29 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic links"):
         disk.write_through(_link(tmp_path / "b.json", outside), b"theirs")
     assert outside.read_text() == "mine"
+
+
+def test_folders_are_made_for_their_owner_alone_whatever_the_umask(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir(mode=0o755)
+    before = os.umask(0o002)
+    try:
+        disk.make_private(tmp_path / "there" / "new" / "below")
+        disk.make_private(tmp_path / "there" / "new" / "below")
+    finally:
+        os.umask(before)
+    modes = [path.stat().st_mode & 0o777 for path in (tmp_path / "there", *sorted((tmp_path / "there").rglob("*")))]
+    assert modes == [0o755, 0o700, 0o700]
+
+
+def test_links_are_removed_and_what_they_lead_to_is_not(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "file").touch()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "link").symlink_to(tmp_path / "outside")
+    (tmp_path / "link").symlink_to(tmp_path / "outside")
+    for name in ("folder", "link", "none"):
+        disk.remove(tmp_path / name)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "outside"]
 
 
 def _link(link: Path, target: Path) -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 from pathlib import Path
 
 import pytest
@@ -81,3 +83,54 @@ def test_nor_one_below_it_or_reached_through_a_link(tmp_path: Path) -> None:
 def test_nor_one_of_another_user(tmp_path: Path) -> None:
     os.chown(tmp_path, 12345, -1)
     assert "belongs to another user (uid 12345)" in trust.writable_by_others(tmp_path)
+
+
+def test_a_folder_that_is_not_there_yet_is_as_safe_as_those_above_it(tmp_path: Path) -> None:
+    assert trust.writable_by_others(tmp_path / "none" / "below") == ""
+    tmp_path.chmod(0o777)
+    assert "is writable by other users" in trust.writable_by_others(tmp_path / "none" / "below")
+
+
+def test_a_link_to_itself_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(OSError, match="symbolic links"):
+        trust.writable_by_others(tmp_path / "loop")
+
+
+@pytest.mark.parametrize(
+    ("uid", "name", "members", "access_list", "safe"),
+    [
+        (1000, "ann", [], False, True),
+        (1000, "ann", ["ann"], False, True),
+        (1000, "ann", ["bob"], False, False),
+        (1000, "staff", [], False, False),
+        (1000, "ann", [], True, False),
+        (0, "ann", [], False, False),
+    ],
+)
+def test_the_group_of_the_user_alone_may_write(
+    uid: int, name: str, members: list[str], access_list: bool, safe: bool, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    folder.chmod(0o775)
+    gid = folder.stat().st_gid
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: pwd.struct_passwd(("ann", "x", uid, gid, "", "/", "")))
+    monkeypatch.setattr(grp, "getgrgid", lambda asked: grp.struct_group((name, "x", asked, members)))
+    monkeypatch.setattr(trust, "_has_access_list", lambda place: access_list)
+    assert (trust.writable_by_others(folder) == "") is safe
+    folder.chmod(0o777)
+    assert trust.writable_by_others(folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")
+def test_the_root_outside_of_a_user_namespace_may_own_the_folders_above(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    os.chown(tmp_path, int(Path("/proc/sys/kernel/overflowuid").read_text()), -1)
+    assert "belongs to another user" in trust.writable_by_others(tmp_path / "mine")
+    monkeypatch.setattr(trust, "_ALL_USERS", ["another map"])
+    assert trust.writable_by_others(tmp_path / "mine") == ""
+    assert "belongs to another user" in trust.writable_by_others(tmp_path)
