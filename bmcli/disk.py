@@ -132,7 +132,7 @@ def make_private(folder: Path) -> None:
     A folder that is there keeps its mode.
     """
     for place in reversed((folder, *folder.parents)):
-        if not place.is_dir():
+        if not place.exists():
             place.mkdir(_PRIVATE_FOLDER, exist_ok=True)
 
 
