@@ -38,6 +38,8 @@ PREPARATION_VERSION = 3
 def prepare(options: DataOptions, targets: Mapping[str, Kind], seed: int, cache: Path) -> Prepared:
     """Encoded splits of a source, from the cache if the same bytes were prepared in the same way before.
 
+    What is damaged there is prepared again, with a word about it.
+
     Args:
         targets: Target options by name.
         seed: Decides the split and the sample.
@@ -50,19 +52,16 @@ def prepare(options: DataOptions, targets: Mapping[str, Kind], seed: int, cache:
     stamps = _stamps(source)
     fingerprint = source.fingerprint()
     key = _key(options, targets, seed, fingerprint)
-    folder = cache / key
-    if known := store.reopened(folder, key):
-        return known
-    with store.writing(cache), store.locked(folder):
-        if known := store.reopened(folder, key):
-            return known
-        with store.drafted(folder) as draft:
-            spec = _from_source(options, targets, seed, draft)
-            if _stamps(source) != stamps:
-                raise BmcliError("the source changed while it was read.", path="data.source", suggestion="Start again.")
-            spec = replace(spec, fingerprint=fingerprint, key=key)
-            draft.finish(spec)
-        return Prepared(spec, folder)
+
+    def make(folder: Path) -> None:
+        draft = store.Draft(folder)
+        spec = _from_source(options, targets, seed, draft)
+        if _stamps(source) != stamps:
+            raise BmcliError("the source changed while it was read.", path="data.source", suggestion="Start again.")
+        draft.finish(replace(spec, fingerprint=fingerprint, key=key))
+
+    store.ensure(cache / key, make)
+    return Prepared.open(cache / key)
 
 
 def encode_rows(rows: Rows, spec: DataSpec, with_targets: bool, file: Path | None = None) -> Split:

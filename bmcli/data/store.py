@@ -1,31 +1,70 @@
-"""Prepared data on disk: one folder for each content key, whole or not there at all."""
+"""Entries of the cache: folders of arrays, whole and as they were written, or made again."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bmcli import disk
+from bmcli import disk, trust
+from bmcli.console import Console
 from bmcli.errors import RunFailed
-from bmcli.specs import SPLITS, DataSpec, Prepared
+from bmcli.specs import SPLITS, DataSpec
 
 if TYPE_CHECKING:
     import numpy as np
 
+_RECORD = "files.json"
+_CHECKED = "checked"
+_PURPOSE = "checked entry of the cache"
 
-def reopened(folder: Path, key: str) -> Prepared | None:
-    """The prepared data of a folder, or None if it is not there or not whole."""
+LARGE_BYTES = 2**30
+_SETTLED_NS = 2 * 10**9  # two changes of a file closer together than its file system's clock ticks look like one
+
+_found_whole: dict[Path, str] = {}
+
+
+def ensure(folder: Path, make: Callable[[Path], None]) -> None:
+    """Makes an entry of the cache unless it is there and whole; a damaged one is made again, with a word about it.
+
+    Args:
+        folder: Of the entry, named by a key of its content.
+        make: Fills a folder, which then takes the name of the entry: nobody ever sees half of it.
+
+    Raises:
+        RunFailed: The cache cannot be written.
+    """
+    if not damage(folder):
+        return
+    with writing(folder.parent), locked(folder):
+        if not (found := damage(folder)):
+            return
+        if os.path.lexists(folder):
+            Console().say(f"warning: {folder} in the cache is damaged ({found}); it is made again.")
+        with _drafted(folder) as draft:
+            make(draft)
+
+
+def damage(folder: Path) -> str:
+    """Tell why an entry is not there as it was written, or an empty text if it is.
+
+    Every byte is compared with its SHA-256, once in a process as long as no file's size, times and identity change:
+    0.6 s a GiB. Entries of more than a GiB, which may be larger than memory, are read in full once; later processes
+    trust a seal over sizes, times and identities then, which every write changes, but not a disk that forgets.
+    """
     try:
-        prepared = Prepared.open(folder)
-        whole = prepared.spec.key == key and all(_is_whole(prepared, split) for split in SPLITS)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError):
-        return None
-    return prepared if whole else None
+        _check(folder)
+    except disk.Damaged as error:
+        return str(error)
+    except OSError as error:
+        return f"{Path(error.filename or folder).name}: {(error.strerror or str(error)).lower()}"
+    return ""
 
 
 class Draft:
@@ -33,40 +72,24 @@ class Draft:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        for split in SPLITS:
+            (folder / split).mkdir()
 
     def write(self, split: str, file: str, shape: tuple[int, ...], dtype: str, pieces: Iterable[np.ndarray]) -> None:
         """Writes an array whose rows come in pieces."""
         _write_array(self._folder / split / f"{file}.npy", shape, dtype, pieces)
 
     def finish(self, spec: DataSpec) -> None:
-        """Writes what the arrays are; nothing may be written afterwards."""
-        for split in SPLITS:
-            disk.flush_folder(self._folder / split)
+        """Writes what the arrays are."""
         disk.write_through(self._folder / "spec.json", json.dumps(spec.to_json(), allow_nan=False).encode())
-        disk.flush_folder(self._folder)
-
-
-@contextmanager
-def drafted(folder: Path) -> Iterator[Draft]:
-    """A draft beside a folder, to be finished and then moved to its place; nobody ever sees half of it."""
-    draft = folder.with_name(f".{folder.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    try:
-        for split in SPLITS:
-            (draft / split).mkdir(parents=True)
-        yield Draft(draft)
-        _replace(draft, folder)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Waits until no other process prepares the same folder. The lock ends with the process."""
+    """Waits until no other process makes the same entry. The lock ends with the process."""
     import fcntl
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    disk.make_private(folder.parent)
     with folder.with_name(f".{folder.name}.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -85,16 +108,92 @@ def writing(cache: Path) -> Iterator[None]:
         ) from None
 
 
-def _is_whole(prepared: Prepared, name: str) -> bool:
-    """Whether every array of a split is there in full, as the spec describes it."""
-    spec, split = prepared.spec, prepared.split(name)
-    expected = [(split.inputs[column.name], column.shape, column.dtype) for column in spec.inputs]
-    expected += [(split.targets[column.name], column.shape, column.dtype) for column in spec.targets]
-    if split.weights is not None:
-        expected.append((split.weights, (), "float32"))
-    return all(
-        array.shape == (spec.counts[name], *shape) and str(array.dtype) == dtype for array, shape, dtype in expected
-    )
+def _check(folder: Path) -> None:
+    """Raises Damaged or OSError unless an entry is there as it was written."""
+    if folder.is_symlink():
+        raise disk.Damaged("a symbolic link")
+    record = _read_record(folder)
+    stamps = {name: _stamp(folder / name, name) for name in record["files"]}
+    state = disk.record_digest({**record, "stamps": stamps})
+    if _found_whole.get(folder) == state:
+        return
+    large = sum(size for size, *_ in stamps.values()) > LARGE_BYTES
+    if large and _was_checked(folder, state):
+        return
+    start = time.time_ns()
+    for name, expected in record["files"].items():
+        if disk.sha256(folder / name) != expected:
+            raise disk.Damaged(f"{name}: changed since it was written, by its SHA-256")
+    if all(changed < start - _SETTLED_NS for _, _, changed, _ in stamps.values()):
+        _found_whole[folder] = state
+        if large:
+            _note_checked(folder, state)
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    """The SHA-256 of each file of an entry, by its path there."""
+    _stamp(folder / _RECORD, _RECORD)
+    try:
+        record = disk.read_record(folder / _RECORD)
+    except disk.Damaged as error:
+        raise disk.Damaged(f"{_RECORD}: {error}") from None
+    if record.get("key") != folder.name or not isinstance(record.get("files"), dict):
+        raise disk.Damaged(f"{_RECORD}: not of this entry")
+    return record
+
+
+def _stamp(path: Path, name: str) -> tuple[int, int, int, int]:
+    """Size, times and identity of a file."""
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode):
+        raise disk.Damaged(f"{name}: not a file")
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+
+
+def _was_checked(folder: Path, state: str) -> bool:
+    with suppress(OSError, ValueError):
+        return trust.is_sealed(state.encode(), _PURPOSE, (folder / _CHECKED).read_text(encoding="ascii"))
+    return False
+
+
+def _note_checked(folder: Path, state: str) -> None:
+    if seal := trust.seal(state.encode(), _PURPOSE):
+        with suppress(OSError):  # without it the entry is read again
+            disk.write_atomically(folder / _CHECKED, seal.encode(), disk.PRIVATE)
+
+
+@contextmanager
+def _drafted(folder: Path) -> Iterator[Path]:
+    draft = folder.with_name(f".{folder.name}.draft")
+    disk.remove(draft)
+    try:
+        disk.make_private(draft)
+        yield draft
+        _write_record(draft, folder.name)
+        disk.remove(folder)
+        os.rename(draft, folder)
+        disk.flush_folder(folder.parent)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def _write_record(folder: Path, key: str) -> None:
+    """Writes the digest of every file of an entry; nothing may be written afterwards."""
+    digests = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir():
+            disk.flush_folder(path)
+        else:
+            digests[path.relative_to(folder).as_posix()] = _flushed_digest(path)
+    disk.write_record(folder / _RECORD, {"key": key, "files": digests})
+    disk.flush_folder(folder)
+
+
+def _flushed_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return disk.sha256(path)
 
 
 def _write_array(path: Path, shape: tuple[int, ...], dtype: str, pieces: Iterable[np.ndarray]) -> None:
@@ -106,12 +205,3 @@ def _write_array(path: Path, shape: tuple[int, ...], dtype: str, pieces: Iterabl
         npy.write_array_header_1_0(file, description)
         for piece in pieces:
             file.write(np.ascontiguousarray(piece, dtype).data)
-        disk.flush(file)
-
-
-def _replace(draft: Path, folder: Path) -> None:
-    """Moves the draft to its place; a damaged folder there makes way first."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.rename(draft, folder)
-    disk.flush_folder(folder.parent)

@@ -107,9 +107,7 @@ def spilled(batches: Iterable[pa.RecordBatch]) -> list[Mapped]:
 def _spilled(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Mapped:
     import pyarrow as pa
 
-    folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder) as file:
+    with tempfile.TemporaryFile(dir=cache_folder()) as file:
         with pa.ipc.new_stream(file, schema) as writer:
             for batch in batches:
                 writer.write_batch(batch)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bmcli import cells, disk, parts
+from bmcli import cells, parts
 from bmcli.cells import Raw
 from bmcli.data import preparation, raw, store
 from bmcli.data.invalid import Picked
@@ -66,9 +63,8 @@ def known(recipe: Recipe, taught: TaughtOptions, prepared: Prepared, asking: Ask
         return Known(prepared, None, shapes)
     rows = RowsOfTeachers(recipe, prepared, taught.transfer)
     folder = cache / "teachers" / _key(key, taught, asking)
-    with store.writing(cache), store.locked(folder):
-        if not folder.is_dir():
-            _write(folder, asking, rows.inputs_of_teachers("train", asking.teachers), len(prepared.split("train")))
+    count = len(prepared.split("train"))
+    store.ensure(folder, lambda draft: _write(draft, asking, rows.inputs_of_teachers("train", asking.teachers), count))
     told = {kind: _arrays(folder, kind, names) for kind, names in _names(asking).items()}
     transfer = replace(prepared.split("train"), teacher={kind: arrays for kind, arrays in told.items() if arrays})
     return Known(replace(prepared, transfer=transfer), folder, shapes)
@@ -87,19 +83,18 @@ def _key(rows: str, taught: TaughtOptions, asking: Asking) -> str:
     return hashlib.sha256(json.dumps(words).encode()).hexdigest()
 
 
-def _write(folder: Path, asking: Asking, inputs: Sequence[Mapping[str, np.ndarray]], count: int) -> None:
+def _write(draft: Path, asking: Asking, inputs: Sequence[Mapping[str, np.ndarray]], count: int) -> None:
     """Writes what teachers say of all rows, a batch at a time."""
-    with _aside(folder) as draft:
-        arrays: dict[tuple[str, str], np.memmap] = {}
-        for start in range(0, count, BATCH):
-            rows = slice(start, min(start + BATCH, count))
-            for kind, told in asking.ask_all(inputs, rows).items():
-                for place, (name, values) in enumerate(told.items()):
-                    if (kind, name) not in arrays:
-                        arrays[kind, name] = _room(draft / f"{kind}-{place}.npy", (count, *values.shape[1:]), "float32")
-                    arrays[kind, name][rows] = values
-        for array in arrays.values():
-            array.flush()
+    arrays: dict[tuple[str, str], np.memmap] = {}
+    for start in range(0, count, BATCH):
+        rows = slice(start, min(start + BATCH, count))
+        for kind, told in asking.ask_all(inputs, rows).items():
+            for place, (name, values) in enumerate(told.items()):
+                if (kind, name) not in arrays:
+                    arrays[kind, name] = _room(draft / f"{kind}-{place}.npy", (count, *values.shape[1:]), "float32")
+                arrays[kind, name][rows] = values
+    for array in arrays.values():
+        array.flush()
 
 
 def _arrays(folder: Path, kind: str, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -114,21 +109,6 @@ def _room(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
     return np.lib.format.open_memmap(path, "w+", dtype, shape)
 
 
-@contextmanager
-def _aside(folder: Path) -> Iterator[Path]:
-    """A folder to fill, which takes its name at the end: nobody ever sees half of it."""
-    draft = folder.with_name(f".{folder.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    try:
-        yield draft
-        disk.flush_folder(draft)
-        os.rename(draft, folder)
-        disk.flush_folder(folder.parent)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
 def _chosen(options: TransferOptions, prepared: Prepared, cache: Path) -> tuple[str, Split | None]:
     """A key of the rows that are learned from, and the rows if they are others than those that train."""
     if not options.changes:
@@ -139,10 +119,7 @@ def _chosen(options: TransferOptions, prepared: Prepared, cache: Path) -> tuple[
     words = [VERSION, prepared.spec.key, asked, fingerprint]
     key = hashlib.sha256(json.dumps(words).encode()).hexdigest()
     folder = cache / "transfer" / key
-    with store.writing(cache), store.locked(folder):
-        if not folder.is_dir():
-            with _aside(folder) as draft:
-                _write_rows(draft, options, prepared)
+    store.ensure(folder, lambda draft: _write_rows(draft, options, prepared))
     return key, _rows_of(folder, prepared)
 
 

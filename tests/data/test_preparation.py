@@ -155,20 +155,43 @@ def remove_array(folder: Path) -> None:
     (folder / "test" / "targets-0.npy").unlink()
 
 
-def rename_key(folder: Path) -> None:
+def move_offset(folder: Path) -> None:
     path = folder / "spec.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "key": "other"}))
+    spec = json.loads(path.read_text())
+    spec["inputs"][0]["state"]["offset"] = [0.0]
+    path.write_text(json.dumps(spec))
 
 
-@pytest.mark.parametrize("damage", [damage_spec, cut_array, remove_array, rename_key])
+def nest_spec(folder: Path) -> None:
+    (folder / "spec.json").write_text("[" * 100_000)
+
+
+def change_a_label(folder: Path) -> None:
+    path = folder / "train" / "targets-0.npy"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-4] + bytes([whole[-4] ^ 1]) + whole[-3:])
+
+
+@pytest.mark.parametrize("damage", [damage_spec, cut_array, remove_array, move_offset, nest_spec, change_a_label])
 def test_a_damaged_entry_is_prepared_anew(cache: Path, file: Path, damage: Any) -> None:
     first = run(cache, **table(file))
     before = np.array(first.split("train").inputs["age"])
+    labels = np.array(first.split("train").targets["y"])
     damage(first.folder)
-    assert store.reopened(first.folder, first.spec.key) is None
+    assert store.damage(first.folder)
     second = run(cache, **table(file))
     assert second.folder == first.folder
+    assert second.spec == first.spec
     np.testing.assert_array_equal(second.split("train").inputs["age"], before)
+    np.testing.assert_array_equal(second.split("train").targets["y"], labels)
+
+
+def test_a_damaged_entry_whose_source_is_gone_is_a_fault_of_the_source(cache: Path, file: Path) -> None:
+    first = run(cache, **table(file))
+    change_a_label(first.folder)
+    data = table(file)
+    file.unlink()
+    assert faults(cache, **data)[0].message == f"{file}: no such file."
 
 
 def test_what_a_killed_process_left_is_cleared_away(cache: Path, file: Path) -> None:
