@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bmcli import parts
+from bmcli import disk, parts, trust
 from bmcli.disk import shown_path, write_atomically, write_json
 from bmcli.errors import BmcliError
 
@@ -264,7 +264,35 @@ def discard(run: Run) -> None:
 
 
 def cache_folder() -> Path:
-    """Where prepared data and measurements of this machine are kept: `BMCLI_CACHE`, or the user's cache folder."""
+    """The folder of prepared data, compiled programs and measurements of this machine, made if it is not there.
+
+    Raises:
+        BmcliError: Others than this user could change what it holds: what is trained, or programs that are run.
+    """
+    folder = cache_place()
+    require_private(folder)
+    with contextlib.suppress(OSError):  # whoever writes there tells that it cannot be
+        disk.make_private(folder)
+    require_private(folder)  # somebody else may have been faster
+    return folder
+
+
+def require_private(folder: Path) -> None:
+    """Raises BmcliError if others than this user could change what a folder of the cache holds."""
+    try:
+        reason = trust.writable_by_others(folder)
+    except OSError as error:
+        reason = f"{error.filename}: {(error.strerror or str(error)).lower()}"
+    if reason:
+        raise BmcliError(
+            f"the cache {folder} is not yours alone: {reason}.",
+            suggestion="Whoever writes there can change your data and run programs as you. Take the right to write "
+            "from others (chmod go-w), or set BMCLI_CACHE to a folder that only you can write.",
+        )
+
+
+def cache_place() -> Path:
+    """Where the cache lies: `BMCLI_CACHE`, or `bmcli` in the user's cache folder."""
     named = os.environ.get("BMCLI_CACHE")
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(named) if named else Path(base) / "bmcli"

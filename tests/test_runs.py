@@ -104,3 +104,45 @@ def test_rows_after_a_checkpoint_are_dropped_for_a_resumed_run(run: runs.Run) ->
         run.append_row({"epoch": epoch})
     run.keep_rows(2)
     assert [row["epoch"] for row in run.rows()] == [1, 2]
+
+
+def test_the_cache_is_made_for_its_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BMCLI_CACHE", str(tmp_path / "new" / "cache"))
+    before = os.umask(0o002)
+    try:
+        assert runs.cache_folder() == runs.cache_folder() == tmp_path / "new" / "cache"
+    finally:
+        os.umask(before)
+    assert [place.stat().st_mode & 0o777 for place in (tmp_path / "new", tmp_path / "new" / "cache")] == [0o700] * 2
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o1777])
+@pytest.mark.parametrize("variable", ["BMCLI_CACHE", "XDG_CACHE_HOME"])
+def test_a_cache_that_others_write_is_refused(
+    variable: str, mode: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BMCLI_CACHE")
+    monkeypatch.setenv(variable, str(tmp_path / "cache"))
+    place = runs.cache_place()
+    place.mkdir(parents=True)
+    place.chmod(mode)
+    with pytest.raises(BmcliError, match="not yours alone: .*is writable by other users") as caught:
+        runs.cache_folder()
+    assert caught.value.exit_code == 2
+    assert "chmod go-w" in caught.value.faults[0].suggestion
+    assert list(place.iterdir()) == []
+
+
+def test_nothing_is_made_in_a_folder_that_others_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path.chmod(0o777)
+    monkeypatch.setenv("BMCLI_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(BmcliError, match="is writable by other users"):
+        runs.cache_folder()
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_cache_that_cannot_be_looked_at_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    monkeypatch.setenv("BMCLI_CACHE", str(tmp_path / "loop"))
+    with pytest.raises(BmcliError, match="too many levels of symbolic links"):
+        runs.cache_folder()

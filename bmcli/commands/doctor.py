@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from bmcli import __version__
+from bmcli import __version__, trust
 from bmcli.console import native_noise_hidden
-from bmcli.runs import cache_folder
+from bmcli.errors import BmcliError
+from bmcli.runs import cache_place, require_private
 
 REQUIRED = ("tensorflow", "keras", "keras-tuner", "tensorboard", "click", "rich", "pyyaml", "pydantic", "pyarrow",
             "scikit-learn", "matplotlib", "jinja2", "numpy")  # fmt: skip
@@ -42,7 +43,8 @@ def examine() -> list[Check]:
         *(_package(name) for name in REQUIRED),
         *_devices(),
         *(_extra(name, packages) for name, packages in EXTRAS.items()),
-        _folder("cache", cache_folder(), "Set BMCLI_CACHE to a folder you may write."),
+        _cache(cache_place()),
+        _key(),
         _folder("runs", Path(os.environ.get("BMCLI_RUNS", "runs")), "Give another folder with --runs."),
     ]
 
@@ -74,6 +76,27 @@ def _extra(name: str, packages: tuple[str, ...]) -> Check:
     if lacking:
         return Check("note", f"extra [{name}]", f"lacks {', '.join(lacking)}", f"pip install 'bmcli[{name}]'")
     return Check("ok", f"extra [{name}]", "installed")
+
+
+def _cache(folder: Path) -> Check:
+    try:
+        require_private(folder)
+    except BmcliError as error:
+        (fault,) = error.faults
+        return Check("missing", "cache", fault.message, fault.suggestion)
+    return _folder("cache", folder, "Set BMCLI_CACHE to a folder you may write.")
+
+
+def _key() -> Check:
+    file = trust.key_file()
+    if trust.seal(b"", "doctor") is not None:
+        return Check("ok", "key", f"{file}, which only you can read")
+    return Check(
+        "note",
+        "key",
+        f"{file} cannot be made, or is no key that only you can read",
+        "Remove it, or set XDG_CONFIG_HOME to a folder you may write. Without it programs are compiled in every run.",
+    )
 
 
 def _folder(name: str, folder: Path, advice: str) -> Check:

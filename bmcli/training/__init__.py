@@ -33,7 +33,6 @@ def placed(recipe: Recipe, cache: Path) -> Placement:
         BmcliError: The machine cannot give them.
     """
     announce(recipe, cache)
-    compiled.sweep_once(compiled.folder(cache))
     with native_noise_hidden():
         from bmcli.training import strategy
     parts_of_all = (recipe.seed, recipe.data.augment, recipe.model, recipe.objective, recipe.train)
@@ -57,10 +56,9 @@ def announce(recipe: Recipe, cache: Path) -> None:
 def variables(recipe: Recipe, cache: Path) -> dict[str, str]:
     """What TensorFlow is told by the environment when it is imported, unless the user says otherwise."""
     kept = compiled.folder(cache)
-    found = {
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "TF_XLA_FLAGS": f"--tf_xla_persistent_cache_directory={kept} --tf_xla_persistent_cache_prefix=bmcli",
-    }
+    found = {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    if compiled.can_be_used(kept):
+        found["TF_XLA_FLAGS"] = f"--tf_xla_persistent_cache_directory={kept} --tf_xla_persistent_cache_prefix=bmcli"
     if parts.load("models", recipe.model.kind).convolves(recipe.model):
         # Off by default on some processors, where gradients of convolutions are 2 times faster with it.
         found["TF_ENABLE_ONEDNN_OPTS"] = "1"

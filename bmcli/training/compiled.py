@@ -1,22 +1,26 @@
 """What XLA compiled, kept for later processes. Imports no TensorFlow, which has to be told before it is imported.
 
-TensorFlow fails on a damaged entry instead of compiling anew, so that a write cut short would stop every later run of
-that network. Each entry therefore gets a seal, its SHA-256, once a run has worked with it, and entries without a seal
-that fits are removed before TensorFlow looks at them.
+TensorFlow runs what it finds, native code, and fails on a damaged entry instead of compiling anew. Each entry therefore
+gets a seal with the key of this user once a run has worked with it, and entries without a seal that fits are removed
+before TensorFlow looks at them. Where others could write, or no key can be kept, nothing is kept and all is compiled.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from bmcli import disk, machine
+from bmcli import disk, machine, trust
 
 KEPT = 200
-_SEAL = ".sha256"
+_SEAL = ".seal"
+_PURPOSE = "program compiled by XLA"
 
 
 def folder(root: Path) -> Path:
@@ -26,41 +30,69 @@ def folder(root: Path) -> Path:
 
 
 @cache
-def sweep_once(folder: Path) -> None:
-    """Sweeps before the first use in this process, or in the one that this is a fork of: it reads every entry."""
-    sweep(folder)
+def can_be_used(folder: Path) -> bool:
+    """Whether TensorFlow may use a folder, which is swept before.
+
+    Looks once in this process, or in the one that this is a fork of: it reads every entry.
+    """
+    return sweep(folder)
 
 
-def sweep(folder: Path) -> None:
-    """Removes entries without a fitting seal, and all but the newest."""
-    with contextlib.suppress(OSError):  # others sweep and compile at the same time
-        entries = sorted(folder.glob("*.pb"), key=lambda entry: entry.stat().st_mtime, reverse=True)
+def sweep(folder: Path) -> bool:
+    """Removes entries without a fitting seal, and all but the newest; whether what is left and added may be used."""
+    try:
+        if trust.writable_by_others(folder):
+            return False
+        entries = sorted(_entries(folder), key=_time, reverse=True)
         for number, entry in enumerate(entries):
-            if number >= KEPT or not _is_whole(entry):
-                entry.unlink()
+            if number >= KEPT or not _is_sealed(entry):
+                disk.remove(entry)
         for left in folder.glob(f"*{_SEAL}"):
-            if not left.with_name(left.name.removesuffix(_SEAL)).exists():
-                left.unlink()
+            if not os.path.lexists(left.with_name(left.name.removesuffix(_SEAL))):
+                disk.remove(left)
+    except OSError:
+        return False
+    return trust.seal(b"", _PURPOSE) is not None
 
 
 def seal(folder: Path) -> None:
-    """Seals the entries that are new, after they have worked."""
-    with contextlib.suppress(OSError):  # a cache that cannot be kept costs time, nothing else
-        for entry in folder.glob("*.pb"):
-            if not _seal(entry).exists():
-                disk.write_atomically(_seal(entry), _digest(entry).encode())
+    """Seals the entries that are new, after they have worked.
+
+    They came about after this process swept the folder; without a sweep before, nothing is to be sealed.
+    """
+    if not can_be_used(folder):
+        return
+    with suppress(OSError):  # a cache that cannot be kept costs time, nothing else
+        for entry in _entries(folder):
+            if not os.path.lexists(_seal(entry)) and (made := trust.seal(_content(entry), _PURPOSE)):
+                disk.write_atomically(_seal(entry), made.encode(), disk.PRIVATE)
 
 
-def _is_whole(entry: Path) -> bool:
-    try:
-        return _seal(entry).read_text() == _digest(entry)
-    except (OSError, ValueError):
-        return False
+def _entries(folder: Path) -> Iterator[Path]:
+    """The entries that TensorFlow may read, whatever they are: files, links, folders."""
+    with suppress(FileNotFoundError):
+        yield from (folder / name for name in os.listdir(folder) if name.endswith(".pb"))
+
+
+def _time(entry: Path) -> float:
+    """When an entry was written; others remove entries at the same time."""
+    with suppress(FileNotFoundError):
+        return entry.lstat().st_mtime
+    return 0.0
+
+
+def _is_sealed(entry: Path) -> bool:
+    with suppress(OSError, ValueError):
+        return trust.is_sealed(_content(entry), _PURPOSE, _seal(entry).read_text(encoding="ascii"))
+    return False
 
 
 def _seal(entry: Path) -> Path:
     return entry.with_name(entry.name + _SEAL)
 
 
-def _digest(entry: Path) -> str:
-    return hashlib.sha256(entry.read_bytes()).hexdigest()
+def _content(entry: Path) -> bytes:
+    """The name and the bytes of an entry; raises OSError if it is no file of its own."""
+    if not stat.S_ISREG(entry.lstat().st_mode):
+        raise OSError(f"{entry} is not a file")
+    return entry.name.encode() + b"\0" + entry.read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 import tempfile
 import time
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 from tensorflow.compat.v1 import profiler
@@ -172,10 +174,20 @@ def network(cache: Path) -> Link:
     described = [machine.processor(), available_cores(), tf.__version__, NETWORK_WORKERS]
     key = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:24]
     known = memory.recall(cache / "network", key, "seconds")
-    if not isinstance(known, dict) or not known:
+    if not _are_seconds(known):
         known = exchange_seconds()
         memory.keep(cache / "network", key, {"seconds": known})
     return scaling.fit_link([float(size) for size in known], list(known.values()), NETWORK_WORKERS)
+
+
+def _are_seconds(known: Any) -> bool:
+    """Whether what is remembered is what `exchange_seconds` gives: a line can be fitted to it."""
+    return (
+        isinstance(known, dict)
+        and len(known) > 1
+        and all(size.isascii() and size.isdecimal() for size in known)
+        and all(isinstance(seconds, float) and 0 < seconds < math.inf for seconds in known.values())
+    )
 
 
 def exchange_seconds() -> dict[str, float]:

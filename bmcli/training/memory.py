@@ -27,13 +27,13 @@ def key(steps: Steps, *more: Any) -> str:
 
 
 def recall(folder: Path, key: str, name: str) -> Any:
-    """A value kept before, or None."""
+    """A value kept before, which may be of any type; None if there is none, or its file is damaged."""
     try:
-        return json.loads((folder / f"{key}.json").read_text())[name]
-    except (OSError, ValueError, KeyError, TypeError):
+        return disk.read_record(folder / f"{key}.json").get(name)
+    except (OSError, disk.Damaged):
         return None
 
 
 def keep(folder: Path, key: str, values: Mapping[str, Any]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    disk.write_json(folder / f"{key}.json", values)
+    disk.make_private(folder)
+    disk.write_record(folder / f"{key}.json", values)

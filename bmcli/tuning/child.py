@@ -18,7 +18,6 @@ from typing import NoReturn
 from bmcli import garbage, training
 from bmcli.console import native_noise_hidden
 from bmcli.recipe.schema import Recipe
-from bmcli.training import compiled
 from bmcli.training.launch import end_with
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -37,7 +36,6 @@ def warm_up(recipes: Iterable[Recipe], cache: Path) -> None:
     from bmcli.training import cluster
 
     cluster.leave()
-    compiled.sweep_once(compiled.folder(cache))
     gc.collect()
     gc.freeze()  # Children leave the memory of what was imported shared, and never look through it.
 

@@ -80,7 +80,7 @@ class Worker:
         clean_up: Removes what a child may have left that did not end by itself.
     """
 
-    def __init__(self, study: Study, do: Callable[[Task], int], clean_up: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, study: Study, do: Callable[[Task], int], clean_up: Callable[[], object] = lambda: None) -> None:
         self._study, self._do, self._clean_up = study, do, clean_up
         self._parent = os.getppid()
         self._name = ""

@@ -215,6 +215,26 @@ def test_doctor_names_versions_and_devices(bmcli: Bmcli) -> None:
     assert "CPU" in checks["devices"]["found"]
 
 
+def test_doctor_tells_whether_cache_and_key_are_the_users_alone(
+    bmcli: Bmcli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def checks() -> dict[str, dict[str, str]]:
+        return {check["name"]: check for check in bmcli("doctor", "--json").json()["checks"]}
+
+    assert [checks()[name]["mark"] for name in ("cache", "key")] == ["ok", "ok"]
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("BMCLI_CACHE", str(tmp_path / "open"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
+    found = checks()
+    assert (found["cache"]["mark"], found["key"]["mark"]) == ("missing", "note")
+    assert "is writable by other users" in found["cache"]["found"]
+    assert "chmod go-w" in found["cache"]["advice"]
+    assert bmcli("doctor").code == 1
+    assert list((tmp_path / "open").iterdir()) == []
+
+
 def test_wrong_usage_is_one_fault_and_exit_2(bmcli: Bmcli) -> None:
     done = bmcli("train", "--json")
     assert done.code == 2

@@ -69,6 +69,34 @@ def test_two_runs_and_a_run_of_the_lock_have_the_same_bits(bmcli: Bmcli, write_r
     assert_same_bits(first, locked)
 
 
+def test_damaged_prepared_data_trains_to_the_same_bits(
+    bmcli: Bmcli, write_recipe: WriteRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BMCLI_CACHE", str(tmp_path / "cache"))
+    first = bmcli("train", write_recipe(), "train.epochs=2", "--json").json()["run"]
+    (labels,) = (tmp_path / "cache" / "prepared").glob("[!.]*/train/targets-0.npy")
+    whole = labels.read_bytes()
+    labels.write_bytes(whole[:-4] + bytes([whole[-4] ^ 1]) + whole[-3:])
+    again = bmcli("train", write_recipe(), "train.epochs=2", "--json")
+    assert "train/targets-0.npy: changed since it was written" in again.err
+    assert labels.read_bytes() == whole
+    assert_same_bits(first, again.json()["run"])
+
+
+def test_a_cache_that_others_write_is_refused_and_left_alone(
+    bmcli: Bmcli, write_recipe: WriteRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    monkeypatch.setenv("BMCLI_CACHE", str(tmp_path / "open"))
+    done = bmcli("train", write_recipe(), "--json")
+    assert done.code == 2
+    (fault,) = done.json()["faults"]
+    assert "is not yours alone" in fault["message"]
+    assert "BMCLI_CACHE" in fault["suggestion"]
+    assert list((tmp_path / "open").iterdir()) == []
+
+
 def test_evaluate_repeats_what_train_measured(bmcli: Bmcli, write_recipe: WriteRecipe) -> None:
     trained = bmcli("train", write_recipe(), "--json").json()
     for target in ("tiny", trained["run"], write_recipe()):

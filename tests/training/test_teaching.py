@@ -266,6 +266,22 @@ def test_what_a_teacher_says_is_computed_once(student: Any, monkeypatch: pytest.
     student([{**HARD, "weight": 0.9}, SOFT], "train.batch_size=4")
 
 
+def test_what_is_learned_from_is_made_again_where_it_is_damaged(student: Any, cache: Path) -> None:
+    def feed() -> Any:
+        return student([HARD, SOFT], transfer={"without": {"label": ("high",)}}).feed._data
+
+    first = feed()
+    for kind in ("teachers", "transfer"):
+        arrays = list((cache / kind).glob("[!.]*/*.npy"))
+        assert arrays
+        for array in arrays:
+            whole = array.read_bytes()
+            array.write_bytes(whole[:-2] + bytes([whole[-2] ^ 0x10]) + whole[-1:])
+        again = feed()
+        for first_array, other in zip(tf.nest.flatten(first), tf.nest.flatten(again), strict=True):
+            np.testing.assert_array_equal(first_array, other)
+
+
 def test_a_teacher_of_other_pictures_says_what_it_says_of_its_own(
     path: Path, folder: Path, cache: Path, make: Callable[..., Trainer]
 ) -> None:
