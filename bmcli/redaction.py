@@ -55,6 +55,11 @@ def is_secret(key: str) -> bool:
     return words[-1] in _AT_END or words[-1].endswith(_JOINED)
 
 
+def may_hold_secrets(text: str) -> bool:
+    """Whether a text has a word of a secret's name or a user before a host; quick, and often true of harmless ones."""
+    return _MAY_MATTER.search(text) is not None or ("://" in text and "@" in text)
+
+
 def redact_text(text: str) -> str:
     """A text without its secrets; one without any is returned as it is.
 
