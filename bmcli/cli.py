@@ -53,6 +53,13 @@ class Override(click.ParamType):  # type: ignore[type-arg]  # older clicks have 
 
     name = "key=value"
 
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if "://" in value:
+            from bmcli.recipe.addresses import allow_typed
+
+            allow_typed(value)
+        return value
+
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         key, equals, start = incomplete.partition("=")
         if not equals:

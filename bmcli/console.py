@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from bmcli.disk import shown_path
 from bmcli.errors import BmcliError, Fault
+from bmcli.redaction import redact_text
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 SHARES_SHOWN = 10
 SLICES_SHOWN = 10
 MOST_FOLDS = 5
+MOST_FAULTS = 100
+LONGEST_MESSAGE = 2000
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -424,10 +427,11 @@ class Console:
         """All faults with their places."""
         if self.as_json:
             self.result({"faults": [_fault_object(fault) for fault in error.faults]})
-        for fault in error.faults:
+        for fault in error.faults[:MOST_FAULTS]:
             _write(sys.stderr, _fault_text(fault) + "\n")
         if len(error.faults) > 1:
-            _write(sys.stderr, f"{len(error.faults)} faults.\n")
+            first = f" The first {MOST_FAULTS} are shown." if len(error.faults) > MOST_FAULTS else ""
+            _write(sys.stderr, f"{len(error.faults)} faults.{first}\n")
 
     def watcher(self, title: str) -> Watcher:
         """A progress display on a terminal, plain lines elsewhere."""
@@ -904,15 +908,15 @@ def _epoch_line(row: Mapping[str, Any], selected: bool) -> str:
 
 
 def _fault_text(fault: Fault) -> str:
-    """Place, path, message and suggestion; below it the line with a caret."""
+    """Place, path, message and suggestion; below it the line with a caret. Secrets are hidden: logs are kept."""
     where = f"{fault.place}  " if fault.place else ""
     path = f"{fault.path}: " if fault.path else ""
-    text = clean(f"{where}{path}{fault.message}{' ' + fault.suggestion if fault.suggestion else ''}")
+    text = clean(f"{where}{path}{_told(fault.message)}{' ' + _told(fault.suggestion) if fault.suggestion else ''}")
     if fault.place is None or not fault.place.text:
         return text
     # A long line is cut around the caret.
     start = max(0, fault.place.column - 60)
-    line = clean(fault.place.text[start : start + 100].replace("\t", " "))
+    line = clean(redact_text(fault.place.text)[start : start + 100].replace("\t", " "))
     return f"{text}\n    {line}\n    {' ' * (fault.place.column - 1 - start)}^"
 
 
@@ -923,9 +927,15 @@ def _fault_object(fault: Fault) -> dict[str, Any]:
         "line": place.line if place else None,
         "column": place.column if place else None,
         "path": fault.path,
-        "message": fault.message,
-        "suggestion": fault.suggestion,
+        "message": _told(fault.message),
+        "suggestion": _told(fault.suggestion),
     }
+
+
+def _told(text: str) -> str:
+    """A message without secrets, and no longer than anyone reads."""
+    text = redact_text(text)
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[: LONGEST_MESSAGE - 3]}..."
 
 
 _ENDED = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -124,8 +123,8 @@ def learner(loaded: Loaded) -> Loaded:
 def create(root: Path, loaded: Loaded) -> Distillation:
     """A new distillation of a recipe, below `root`."""
     made = Distillation(runs.create(root, f"{loaded.recipe.name}-distill").folder)
-    shutil.copyfile(loaded.file, made.recipe)
-    disk.write_atomically(made.base, render_base(loaded).encode())
+    disk.write_atomically(made.recipe, loaded.written.text.encode(), disk.PRIVATE)
+    disk.write_atomically(made.base, render_base(loaded).encode(), disk.PRIVATE)
     return made
 
 

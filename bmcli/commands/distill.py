@@ -120,7 +120,7 @@ def _distill(distillation: Distillation, loaded: Loaded, setting: Setting) -> Fi
         disk.write_json(distillation.result, result.to_json())
         from bmcli.reports.distill import report
 
-        disk.write_atomically(distillation.report, report(result).encode())
+        disk.write_atomically(distillation.report, report(result).encode(), disk.PRIVATE)
         for run in found.students[-1]:
             disk.write_json(run.origin, {"told": _origin(distillation, result)})
             bring_up_to_date(run, setting.cache, setting.told)

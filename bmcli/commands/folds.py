@@ -151,7 +151,7 @@ def _cross_validate(loaded: Loaded, setting: Setting) -> CrossValidated:
     from bmcli.reports.anew import of_folds
 
     page = of_folds(recipe.name, run.shown, reporting.text(run.folder / "base.yaml"), folds)
-    disk.write_atomically(run.report, page.encode())
+    disk.write_atomically(run.report, page.encode(), disk.PRIVATE)
     disk.write_json(run.evaluation, {"folds": {"at": runs.now(), **folds.to_json()}})  # the last: it tells the end
     means = {**{name: mean.mean for name, mean in folds.means.items()}, **_of_groups(folds)}
     return CrossValidated(run, predictions, folds, missed(recipe.evaluate.gates, means))

@@ -58,7 +58,7 @@ def write(
         quantiles=recipe.quantiles(),
         beside=_beside(run),
     )
-    disk.write_atomically(run.report, report(material).encode())
+    disk.write_atomically(run.report, report(material).encode(), disk.PRIVATE)
 
 
 def _beside(run: Run) -> Beside:

@@ -236,7 +236,7 @@ def _handed_over(study: Study, search: Search, winner: Winner, setting: Setting)
     from bmcli.reports.tune import report
 
     best = study.candidate(winner.trial.task.values)
-    disk.write_atomically(study.best, render(best.recipe, best.tree).encode())
+    disk.write_atomically(study.best, render(best.recipe, best.tree).encode(), disk.PRIVATE)
     run = runs.create(setting.root, best.recipe.name)
     shutil.copytree(study.run(winner.task.name).folder, run.folder, dirs_exist_ok=True)
     disk.write_json(run.origin, {"told": _origin(study, search.searched(), winner)})
@@ -247,7 +247,7 @@ def _handed_over(study: Study, search: Search, winner: Winner, setting: Setting)
         test={} if measured is None else measured.metrics(),
     )
     disk.write_atomically(study.table, table(searched).encode())
-    disk.write_atomically(study.report, report(searched).encode())
+    disk.write_atomically(study.report, report(searched).encode(), disk.PRIVATE)
     return Tuned(study, searched, measured)
 
 

@@ -33,9 +33,9 @@ def validate(target: str, overrides: Sequence[str], cache: Path | None) -> dict[
 
 
 def require_files(loaded: Loaded) -> None:
-    """Faults for source files that are not there, before anything is read."""
+    """Faults for source files of this machine that are not there, before anything is read; asks no network."""
     source = loaded.recipe.data.source
-    missing = [path for path in source.files() if not path.exists()]  # type: ignore[attr-defined]
+    missing = [path for path in source.local_files() if not path.exists()]  # type: ignore[attr-defined]
     if missing:
         raise BmcliError(*(fault for path in missing[:3] for fault in files.missing(path).faults))
 

@@ -19,7 +19,8 @@ from urllib.parse import quote
 
 from bmcli import parts
 from bmcli.errors import BmcliError
-from bmcli.recipe.fields import is_address
+from bmcli.recipe import addresses
+from bmcli.recipe.addresses import is_address
 
 RECIPE_PATH = "data.source.path"
 FREE_BYTES = 2**28
@@ -73,7 +74,15 @@ class Address:
         return [Address(f"{path.rstrip('/')}/{quote(name)}{mark}{options}") for name in names]
 
     def _system(self) -> tuple[Any, str]:
-        """The file system, and the path in it."""
+        """The file system, and the path in it: the one place from which an object store is spoken to."""
+        if not addresses.is_allowed(self.text):
+            place = addresses.place(self.text)
+            raise BmcliError(
+                f"{self}: a recipe asks to read from {place}, which takes the network and your credentials.",
+                path=RECIPE_PATH,
+                suggestion=f"If you trust it, set {addresses.VARIABLE}={place}, or write the address on the command "
+                "line, as data.source.path=ADDRESS.",
+            )
         from pyarrow import fs
 
         try:

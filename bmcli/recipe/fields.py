@@ -321,11 +321,6 @@ def _items(value: Any) -> Iterable[Any]:
     return value.values() if isinstance(value, Mapping) else value
 
 
-def is_address(path: str) -> bool:
-    """Whether a path is an address with a scheme, as `s3://bucket/table.parquet`."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path) is not None
-
-
 _UNITS: Mapping[str, Mapping[str, float]] = {
     "duration": {"d": 86400, "h": 3600, "m": 60, "s": 1, "ms": 0.001},
     "size": {"TiB": 2**40, "GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1},

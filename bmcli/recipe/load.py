@@ -9,18 +9,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bmcli import parts
+from bmcli import parts, redaction
 from bmcli.errors import BmcliError, Fault, Place
-from bmcli.recipe import nodes, search
+from bmcli.recipe import addresses, nodes, search
+from bmcli.recipe.addresses import is_address
 from bmcli.recipe.check import check, dotted, place_of, read_steps
 from bmcli.recipe.check import split_path as split_path
-from bmcli.recipe.fields import is_address, shown
+from bmcli.recipe.fields import shown
 from bmcli.recipe.nodes import Node, Steps
 from bmcli.recipe.schema import Recipe
 
 COMMAND_LINE = "command line"
 SEARCH = "search"
 """In the place of a file's name: where the values of a candidate come from."""
+_SECTIONS = (*Recipe.model_fields, "extends")
 PATHS: tuple[Steps, ...] = (
     ("data", "source", "path"), ("data", "source", "table"), ("model", "weights"),
     ("distill", "transfer", "unlabelled", "path"), ("distill", "student", "data", "source", "path"),
@@ -33,12 +35,14 @@ class Written:
 
     Args:
         name: The file's name in messages.
+        text: What the file itself held, without secrets.
         faults: What was found on the way; the rest can be judged without it.
     """
 
     tree: Node
     file: Path
     name: str
+    text: str
     faults: tuple[Fault, ...] = ()
 
     def without_search(self) -> Written:
@@ -53,7 +57,7 @@ class Written:
     def under(self, above: Node) -> Written:
         """The same with a tree laid over it."""
         faults = list(self.faults)
-        return replace(self, tree=merge(self.tree, above, faults), faults=tuple(faults))
+        return replace(self, tree=_without_secrets(merge(self.tree, above, faults)), faults=tuple(faults))
 
     def filled(self, faults: list[Fault]) -> Node:
         """The tree with variables filled in and paths absolute.
@@ -149,10 +153,12 @@ def read(target: str, overrides: Sequence[str] = ()) -> Written:
     faults: list[Fault] = []
     try:
         over = parse_overrides(overrides, faults)
-        tree = merge(_with_bases(file, name, faults), over, faults)
+        below, text = _with_bases(file, name, faults)
+        tree = _without_secrets(merge(below, over, faults))
     except BmcliError as error:
         raise BmcliError(*in_order([*faults, *error.faults], name)) from None
-    return Written(tree, Path(os.path.realpath(file)), name, tuple(faults))  # `latest` may soon point elsewhere
+    file = Path(os.path.realpath(file))  # `latest` may soon point elsewhere
+    return Written(tree, file, name, nodes.without_secrets(text), tuple(faults))
 
 
 def in_order(faults: Iterable[Fault], recipe: str) -> list[Fault]:
@@ -202,33 +208,36 @@ def _recipes_in(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.glob("*.yaml"))
 
 
-def _with_bases(file: Path, name: str, faults: list[Fault]) -> Node:
-    """The tree of a file merged over the chain of recipes it extends.
+def _with_bases(file: Path, name: str, faults: list[Fault]) -> tuple[Node, str]:
+    """The tree of a file merged over the chain of recipes it extends, and the text of the file itself.
 
     Raises:
         BmcliError: A file of the chain cannot be read; what is written above it cannot be judged without it.
     """
     chain: list[Node] = []
-    seen: list[str] = []
+    seen: set[str] = set()
+    own, characters, values = "", 0, 0
     following: tuple[Path, str] | None = (file, name)
     while following is not None:
         file, name = following
-        seen.append(os.path.realpath(file))
-        tree = nodes.read(file, name, faults)
-        if not isinstance(tree.value, dict):
-            raise BmcliError(
-                Fault(f"a recipe is a mapping of sections, received {shown(tree.plain())}.", place=tree.place)
-            )
+        seen.add(os.path.realpath(file))
+        text = nodes.read_text(file, name, _SECTIONS)
+        # A file that only another one names may be any: it is quoted if all of it is of a recipe.
+        tree = nodes.parse_own(text, name, file.parent, _SECTIONS, bool(chain), faults)
+        own = own if chain else text
+        characters, values = characters + len(text), values + tree.count()
+        if characters > nodes.MAX_BYTES or values > 2 * nodes.MAX_NODES:
+            raise BmcliError(Fault("with the recipes that extend it, it is too large.", place=Place(name, 1, 1)))
         base = tree.value.pop("extends", None)
         following = _base(base, file, name, seen)
         chain.append(tree)
     merged = chain.pop()
     while chain:
         merged = merge(merged, chain.pop(), faults)
-    return merged
+    return merged, own
 
 
-def _base(base: Node | None, file: Path, name: str, seen: Sequence[str]) -> tuple[Path, str] | None:
+def _base(base: Node | None, file: Path, name: str, seen: Collection[str]) -> tuple[Path, str] | None:
     """The recipe that `extends` names: a file beside the one that names it, or a built-in one."""
     if base is None or base.value is None:
         return None
@@ -243,7 +252,7 @@ def _base(base: Node | None, file: Path, name: str, seen: Sequence[str]) -> tupl
         found = built_in()[base.value], f"{base.value}.yaml"
     if found is None:
         hint = parts.did_you_mean(base.value, [*built_in(), *_recipes_in(file.parent)])
-        raise BmcliError(Fault(f"no recipe '{base.value}' to extend.", "extends", base.place, hint))
+        raise BmcliError(Fault(f"no recipe '{_short(base.value)}' to extend.", "extends", base.place, hint))
     if os.path.realpath(found[0]) in seen:
         raise BmcliError(Fault(f"'{base.value}' extends itself in a circle.", "extends", base.place))
     return found
@@ -322,7 +331,7 @@ def parse_overrides(overrides: Iterable[str], faults: list[Fault], origin: str =
     """
     tree: dict[str, Any] = {}
     for number, argument in enumerate(overrides, start=1):
-        place = Place(origin, number, 1, " ".join(argument.splitlines()))
+        place = Place(origin, number, 1, redaction.redact_argument(" ".join(argument.splitlines())))
         try:
             steps, value = _parse_override(argument, place, faults)
             _insert(tree, steps, value)
@@ -419,59 +428,136 @@ def _tree(values: Mapping[str, Any], place: Place) -> Node:
 _VARIABLE = re.compile(r"\$\$|\$\{([^{}]*)\}|\$\{")
 
 
+def _without_secrets(tree: Node) -> Node:
+    """The tree with `***` for each variable whose name says that it is a secret.
+
+    Everything in a recipe is kept in files, so a secret is forgotten at the door; what uses it is a fault.
+    """
+    declared = tree.value.get("vars")
+    if declared is None or not isinstance(declared.value, dict):
+        return tree
+    variables = {
+        name: replace(node, value=redaction.HIDDEN) if redaction.is_secret(name) else node
+        for name, node in declared.value.items()
+    }
+    return replace(tree, value={**tree.value, "vars": replace(declared, value=variables)})
+
+
 def _substitute(tree: Node, faults: list[Fault]) -> Node:
     """`${name}` replaced by the value of a variable; `$$` is a dollar sign.
 
     A variable may use those above it. What uses one that is not right is marked faulty.
     """
+    filling = _Filling({}, faults)
     declared = tree.value.get("vars")
     if declared is None or not isinstance(declared.value, dict):
-        return tree.mapped(lambda node: _filled(node, {}, faults))
-    variables: dict[str, Node] = {}
+        return tree.mapped(filling.filled)
     for name, node in declared.value.items():
-        variables[name] = node.mapped(lambda scalar: _filled(scalar, variables, faults))
+        filling.variables[name] = node.mapped(filling.filled)
     rest = replace(tree, value={key: node for key, node in tree.value.items() if key != "vars"})
-    filled = rest.mapped(lambda node: _filled(node, variables, faults))
-    return replace(tree, value={**filled.value, "vars": replace(declared, value=variables)})
+    filled = rest.mapped(filling.filled)
+    return replace(tree, value={**filled.value, "vars": replace(declared, value=filling.variables)})
 
 
-def _filled(node: Node, variables: Mapping[str, Node], faults: list[Fault]) -> Node:
-    """A scalar with its variables filled in; a text that is one variable alone takes its type, too."""
-    if not isinstance(node.value, str) or "$" not in node.value:
+_MOST_HINTS = 20  # looking for the nearest name takes time
+
+
+@dataclass
+class _Filling:
+    """Fills variables into scalars.
+
+    Args:
+        variables: Those that may be used so far.
+        faults: Takes what is wrong.
+        left: Characters that the text of the whole recipe may still have.
+    """
+
+    variables: dict[str, Node]
+    faults: list[Fault]
+    left: int = nodes.MAX_TEXT
+    unknown: int = 0
+
+    def filled(self, node: Node) -> Node:
+        """A scalar with its variables filled in; a text that is one variable alone takes its type, too."""
+        if not isinstance(node.value, str):
+            return node
+        if "$" not in node.value:
+            return self._accepted(node, len(node.value))
+        names = [match[1] for match in _VARIABLE.finditer(node.value) if match[0] != "$$"]
+        if not all([self._is_usable(name, node.place) for name in dict.fromkeys(names)]):
+            return replace(node, faulty=True)
+        if names and node.value.startswith("${"):
+            # A path that starts with a variable is relative to where the variable was set.
+            node = replace(node, folder=self.variables[names[0]].folder)
+        if names and node.value == f"${{{names[0]}}}":
+            value = self.variables[names[0]].value
+            length = len(value) if isinstance(value, str) else 0
+            return self._accepted(replace(node, value=value), length)
+        return self._with_text(node, names)
+
+    def _is_usable(self, name: str | None, place: Place) -> bool:
+        variable = None if name is None else self.variables.get(name)
+        if name is None or variable is None:
+            self.unknown += 1
+            self.faults.append(_no_variable(name, place, self.variables if self.unknown <= _MOST_HINTS else ()))
+            return False
+        if redaction.is_secret(name):
+            self.faults.append(
+                Fault(
+                    f"variable '{name}' is a secret by its name, so no value can hold it: recipes are kept in files.",
+                    place=place,
+                    suggestion="Rename it if it is none. Give secrets in the environment, as AWS_PROFILE for s3://.",
+                )
+            )
+            return False
+        return not (variable.faulty or isinstance(variable.value, (dict, list)))
+
+    def _with_text(self, node: Node, names: Sequence[str]) -> Node:
+        written = {name: _text(self.variables[name].value) for name in dict.fromkeys(names)}
+        # Before the text is made, which may not fit into memory.
+        length = len(node.value) + sum(len(written[name]) for name in names)
+        if not self._fits(node, length):
+            return replace(node, faulty=True)
+        pieces = iter(["$" if match[0] == "$$" else written[match[1]] for match in _VARIABLE.finditer(node.value)])
+        return self._accepted(replace(node, value=_VARIABLE.sub(lambda _: next(pieces), node.value)), length)
+
+    def _accepted(self, node: Node, length: int) -> Node:
+        """The node, faulty if the recipe is too long with it, or if it holds the secret of an address.
+
+        Args:
+            length: Characters of its text.
+        """
+        if not self._fits(node, length):
+            return replace(node, faulty=True)
+        self.left -= length
+        if isinstance(node.value, str) and "://" in node.value and redaction.redact_text(node.value) != node.value:
+            message = "an address holds no user, password, key or signature: recipes are kept in files."
+            self.faults.append(Fault(message, place=node.place, suggestion=addresses.INSTEAD))
+            return replace(node, faulty=True)
         return node
-    names = [match[1] for match in _VARIABLE.finditer(node.value) if match[0] != "$$"]
-    unknown = [name for name in names if name not in variables]
-    faults += [_no_variable(name, node.place, variables) for name in unknown]
-    values = [variables[name] for name in names if name in variables]
-    if unknown or any(value.faulty or isinstance(value.value, (dict, list)) for value in values):
-        return replace(node, faulty=True)
-    if values and node.value.startswith("${"):
-        # A path that starts with a variable is relative to where the variable was set.
-        node = replace(node, folder=values[0].folder)
-    if values and node.value == f"${{{names[0]}}}":
-        return replace(node, value=values[0].value)
-    return _with_text(node, variables, faults)
 
-
-def _with_text(node: Node, variables: Mapping[str, Node], faults: list[Fault]) -> Node:
-    written = {name: _text(variable.value) for name, variable in variables.items()}
-    pieces = ["$" if match[0] == "$$" else written[match[1]] for match in _VARIABLE.finditer(node.value)]
-    if len(node.value) + sum(len(piece) for piece in pieces) > nodes.MAX_BYTES:
-        faults.append(Fault("too long once its variables are filled in.", place=node.place))
-        return replace(node, faulty=True)
-    following = iter(pieces)
-    return replace(node, value=_VARIABLE.sub(lambda _: next(following), node.value))
+    def _fits(self, node: Node, length: int) -> bool:
+        """Whether the recipe may hold so much text more; the first that it may not is a fault."""
+        fits = length <= self.left
+        if not fits and self.left >= 0:
+            self.faults.append(Fault("too long once its variables are filled in.", place=node.place))
+            self.left = -1
+        return fits
 
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else nodes.write_scalar(value)
 
 
-def _no_variable(name: str | None, place: Place, variables: Mapping[str, Node]) -> Fault:
+def _no_variable(name: str | None, place: Place, variables: Collection[str]) -> Fault:
     if name is None:
         return Fault("a variable is opened with ${ and never closed.", place=place, suggestion="As text write $${.")
     hint = parts.did_you_mean(name, variables) or "Set it in vars, above where another variable uses it."
-    return Fault(f"no variable '{name}' in vars.", place=place, suggestion=hint)
+    return Fault(f"no variable '{_short(name)}' in vars.", place=place, suggestion=hint)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 100 else f"{name[:97]}..."
 
 
 def _absolute_paths(tree: Node) -> Node:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+import stat
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from bmcli import redaction
 from bmcli.errors import BmcliError, Fault, Place
 
 MAX_BYTES = 1_000_000
+MAX_TEXT = 2 * MAX_BYTES  # characters of all text, once aliases and variables are written out
 MAX_DEPTH = 50
 MAX_NODES = 25_000
 MAX_DIGITS = 40
@@ -80,6 +84,11 @@ class Node:
         else:
             yield self
 
+    def count(self) -> int:
+        """How many values it holds, itself included."""
+        children = self.value.values() if isinstance(self.value, dict) else self.value
+        return 1 + sum(child.count() for child in children) if isinstance(self.value, (dict, list)) else 1
+
     def mapped(self, change: Callable[[Node], Node]) -> Node:
         """The tree with `change(node)` in the place of every scalar node."""
         if isinstance(self.value, dict):
@@ -89,35 +98,101 @@ class Node:
         return change(self)
 
 
-def read(path: Path, shown: str, faults: list[Fault] | None = None) -> Node:
-    """The tree of a file.
+def read(path: Path, shown: str, words: Collection[str]) -> Node:
+    """The tree of a file that the user named.
 
     Args:
         shown: The file's name in places.
-        faults: As in `parse`.
+        words: Keys of which one at least stands at its top.
 
     Raises:
-        BmcliError: It cannot be read, or is not YAML 1.2 as recipes use it.
+        BmcliError: It cannot be read, is not YAML 1.2 as recipes use it, or is something else altogether; then nothing
+            of it is quoted.
+    """
+    return parse_own(read_text(path, shown, words), shown, path.parent, words, only=False)
+
+
+def read_text(path: Path, shown: str, words: Collection[str] = ()) -> str:
+    """The text of a file, which a file without end or a pipe cannot make us wait for.
+
+    Raises:
+        BmcliError: It cannot be read, is too large, or no text; only a file with one of the words at its top is quoted.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise BmcliError(Fault("expected a file, found a device or pipe.", place=Place(shown, 1, 1)))
+            data = file.read(MAX_BYTES + 1) or b""
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise BmcliError(Fault(f"cannot be read: {reason}.", place=Place(shown, 1, 1))) from None
     if len(data) > MAX_BYTES:
         raise BmcliError(Fault(f"a recipe has at most {MAX_BYTES:,} bytes.", place=Place(shown, 1, 1)))
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        place = _place_of_byte(shown, data, error.start)
+        if not _is_own(data.decode("utf-8", "replace"), words, only=False):
+            place = replace(place, text="")
         raise BmcliError(
             Fault(
                 f"a recipe is UTF-8 text; byte 0x{data[error.start]:02x} here is not.",
-                place=_place_of_byte(shown, data, error.start),
+                place=place,
                 suggestion="Save the file as UTF-8.",
             )
         ) from None
-    return parse(text, shown, path.parent, faults)
+
+
+def parse_own(
+    text: str, shown: str, folder: Path, words: Collection[str], only: bool, faults: list[Fault] | None = None
+) -> Node:
+    """The tree of a file's text, as `parse` reads it; of a file that is something else nothing is quoted.
+
+    A path in a recipe may point to any file of the machine, as a key or `/proc/self/environ`, and faults end in logs.
+
+    Args:
+        words: Keys that stand at the top of such a file.
+        only: No other key may stand there; otherwise one of them is enough.
+
+    Raises:
+        BmcliError: It is not YAML 1.2 as recipes use it, or something else.
+    """
+    found: list[Fault] = []
+    try:
+        tree = parse(text, shown, folder, found)
+    except BmcliError:
+        if _is_own(text, words, only):
+            raise
+        raise BmcliError(_foreign(shown, only)) from None
+    keys = set(tree.value) if isinstance(tree.value, dict) else {""}
+    if keys and not (keys <= set(words) if only else keys & set(words)):
+        raise BmcliError(_foreign(shown, only))
+    if faults is None and found:
+        raise BmcliError(*found)
+    if faults is not None:
+        faults += found
+    return tree
+
+
+def _is_own(text: str, words: Collection[str], only: bool) -> bool:
+    """Whether lines at the left edge of a text that cannot be parsed begin with such words."""
+    firsts = [match[1] for match in _FIRST_WORD.finditer(text)]
+    return bool(firsts) and (all if only else any)(first in words for first in firsts)
+
+
+# Not of lines that go on with what is above: items, comments, and brackets that are closed.
+_FIRST_WORD = re.compile(r"""^(?![\s#\-\]}%.])[{"' ]{0,9}([^\s:"'{]*)""", re.MULTILINE)
+
+
+def _foreign(shown: str, only: bool) -> Fault:
+    found = "a key at the top of this file is no section" if only else "at the top of this file is no section"
+    return Fault(
+        f"a recipe is a mapping of sections, but {found}.",
+        place=Place(shown, 1, 1),
+        suggestion="Nothing of it is shown, since it may be something else."
+        + (f" If it is a recipe, `bmcli validate {shown}` tells its faults." if only else ""),
+    )
 
 
 def _place_of_byte(shown: str, data: bytes, position: int) -> Place:
@@ -258,8 +333,12 @@ class _Converter:
 
     def __init__(self, shown: str, lines: list[str], folder: Path, tags: Mapping[int, str]) -> None:
         self.shown, self.lines, self.folder, self.tags = shown, lines, folder, tags
-        self.faults: list[Fault] = []
-        self.count = 0
+        self._faults: dict[Fault, None] = {}  # An alias brings the same node again.
+        self.count = self.characters = 0
+
+    @property
+    def faults(self) -> list[Fault]:
+        return list(self._faults)
 
     def convert(self, node: Any, depth: int = 0) -> Node:
         """A node with its children; nodes are counted with every alias expanded."""
@@ -278,6 +357,9 @@ class _Converter:
             return self._mapping(node, depth)
         if isinstance(node, yaml.SequenceNode):
             return [self.convert(item, depth + 1) for item in node.value], False
+        self.characters += len(node.value)
+        if self.characters > MAX_TEXT:
+            raise BmcliError(Fault("too long once aliases are expanded.", place=self._place(node)))
         try:
             return self._scalar(node), False
         except ValueError as error:
@@ -327,9 +409,7 @@ class _Converter:
         return tag is not None
 
     def _fault(self, node: Any, message: str, suggestion: str = "") -> None:
-        fault = Fault(message, place=self._place(node), suggestion=suggestion)
-        if fault not in self.faults:  # An alias brings the same node again.
-            self.faults.append(fault)
+        self._faults.setdefault(Fault(message, place=self._place(node), suggestion=suggestion))
 
     def _place(self, node: Any) -> Place:
         return _place(self.shown, self.lines, node.start_mark)
@@ -404,3 +484,38 @@ def escaped(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [escaped(item) for item in value]
     return value.replace("$", "$$") if isinstance(value, str) else value
+
+
+def without_secrets(text: str) -> str:
+    """A recipe's text with `***` for each variable whose name says that it is a secret, and for those in comments.
+
+    Args:
+        text: One that `parse` reads.
+    """
+    if not redaction.may_hold_secrets(text):
+        return text
+    root: Any = _Loader(text).get_single_node()
+    for start, end in sorted(_secret_spans(root), reverse=True):
+        written = text[start:end].rstrip()
+        anchor = re.match(r"&\S+\s+", written)  # without it, aliases would name nothing
+        text = f'{text[:start]}{anchor[0] if anchor else ""}"{redaction.HIDDEN}"{text[start + len(written) :]}'
+    return "".join(_without_secret_comment(line) for line in text.splitlines(keepends=True))
+
+
+def _secret_spans(root: Any) -> set[tuple[int, int]]:
+    """Where in the text the values of secret variables stand."""
+    sections = root.value if isinstance(root, yaml.MappingNode) else ()
+    return {
+        (value.start_mark.index, value.end_mark.index)
+        for section, variables in sections
+        if section.value == "vars" and isinstance(variables, yaml.MappingNode)
+        for key, value in variables.value
+        if isinstance(key.value, str)
+        and redaction.is_secret(key.value)
+        and value.end_mark.index > value.start_mark.index
+    }
+
+
+def _without_secret_comment(line: str) -> str:
+    start = 0 if line.lstrip().startswith("#") else line.find(" #")
+    return line if start < 0 else line[:start] + redaction.redact_text(line[start:])

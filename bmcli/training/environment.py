@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-from bmcli import __version__
+from bmcli import __version__, redaction
 from bmcli.training import strategy
 from bmcli.training.strategy import Placement
 
@@ -20,7 +19,6 @@ RECORDED_VARIABLES = (
     "TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "XLA_FLAGS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",
     "TF_DETERMINISTIC_OPS", "TF_FORCE_GPU_ALLOW_GROWTH", "TF_GPU_ALLOCATOR", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS",
 )  # fmt: skip
-_SECRET = re.compile(r"(?i)([\w.-]*(?:token|secret|password|passwd|api_?key|credential)[\w.-]*=).+|(?<=://)[^/@\s]+@")
 
 
 def record(placement: Placement) -> dict[str, Any]:
@@ -30,7 +28,7 @@ def record(placement: Placement) -> dict[str, Any]:
         "python": platform.python_version(),
         **{package: version(package) for package in RECORDED},
         **strategy.describe(placement),
-        "command": ["bmcli", *(redacted(argument) for argument in sys.argv[1:])],
+        "command": ["bmcli", *(redaction.redact_argument(argument) for argument in sys.argv[1:])],
         "variables": {name: os.environ[name] for name in RECORDED_VARIABLES if name in os.environ},
     }
 
@@ -48,8 +46,3 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for name in _DECISIVE
         if name in before and before[name] != now[name]
     ]
-
-
-def redacted(argument: str) -> str:
-    """An argument without what looks like a secret: values of keys named so, and passwords in addresses."""
-    return _SECRET.sub(lambda match: (match[1] or "") + "***" + ("" if match[1] else "@"), argument)

@@ -375,7 +375,7 @@ def find_cluster(target: str) -> ClusterOptions | None:
         return read_cluster(nodes.parse(BUILT_IN[target], target, Path.cwd()))
     path = Path(target).expanduser()
     if path.is_file():
-        return read_cluster(nodes.read(path, target))
+        return read_cluster(nodes.read(path, target, list(ClusterOptions.model_fields)))
     raise BmcliError(
         f"no cluster '{target}': no such file, and no built-in description of that name.",
         suggestion=parts.did_you_mean(target, [THIS, *BUILT_IN]),

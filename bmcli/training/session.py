@@ -6,7 +6,6 @@ Imports no TensorFlow, which has to be told how to start before it is imported.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,9 +66,9 @@ class Session:
         """Writes every file of a run that is known before the first step."""
         from bmcli.training import environment
 
-        shutil.copyfile(self.loaded.file, run.recipe)
+        disk.write_atomically(run.recipe, self.loaded.written.text.encode(), disk.PRIVATE)
         disk.write_json(run.data, self.prepared.spec.to_json())
-        disk.write_json(run.environment, environment.record(self.placement))
+        disk.write_record(run.environment, environment.record(self.placement), disk.PRIVATE)
         self.write_lock(trainer, run)
 
     def write_lock(self, trainer: Trainer, run: Run) -> None:
@@ -94,7 +93,7 @@ class Session:
             found["train.gradient_accumulation"] = trainer.parts
         data = resolved(recipe.data, recipe.targets(), self.prepared.spec)
         resolved_recipe = recipe.of_training().spelled_out().model_copy(update={"data": data})
-        disk.write_atomically(run.lock, render(resolved_recipe, self.loaded.tree, found).encode())
+        disk.write_atomically(run.lock, render(resolved_recipe, self.loaded.tree, found).encode(), disk.PRIVATE)
 
 
 def _any(spec: DataSpec) -> None:

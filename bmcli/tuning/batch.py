@@ -108,7 +108,7 @@ class Batch:
 
     def begin(self, loaded: Loaded, jobs: Sequence[Job]) -> None:
         """Writes what is to be trained, and clears away what came to no end."""
-        disk.write_atomically(self.base, render_base(loaded).encode())
+        disk.write_atomically(self.base, render_base(loaded).encode(), disk.PRIVATE)
         disk.write_json(self.folder / "jobs.json", [asdict(job) for job in jobs])
         for job in jobs:
             if not self.is_done(job):

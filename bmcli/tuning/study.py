@@ -317,9 +317,9 @@ def create(root: Path, loaded: Loaded, objectives: Sequence[Objective], fingerpr
     study = Study(runs.create(root, f"{loaded.recipe.name}-tune").folder)
     for folder in (study._tasks, study._claims, study._results, study._workers, study.folder / "trials"):
         folder.mkdir()
-    shutil.copyfile(loaded.file, study.recipe)
-    disk.write_atomically(study.base, render_base(loaded).encode())
-    disk.write_atomically(study.search, _search_recipe(study, loaded.recipe).encode())
+    disk.write_atomically(study.recipe, loaded.written.text.encode(), disk.PRIVATE)
+    disk.write_atomically(study.base, render_base(loaded).encode(), disk.PRIVATE)
+    disk.write_atomically(study.search, _search_recipe(study, loaded.recipe).encode(), disk.PRIVATE)
     disk.write_json(study.begun_file, described(loaded.recipe, objectives, fingerprint))
     return study
 

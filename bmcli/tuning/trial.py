@@ -139,7 +139,7 @@ def _take_up(before: Run, run: Run) -> None:
         (before.recipe, run.recipe), (before.data, run.data), (before.environment, run.environment),
         (before.metrics, run.metrics), (before.lock, run.lock),
     ):  # fmt: skip
-        shutil.copyfile(source, target)
+        shutil.copy(source, target)  # with its mode, since some are for the user alone
 
 
 def _link(source: str, target: str) -> None:

@@ -206,7 +206,7 @@ def _tuples_as_lists(path: Path) -> object:
     """A recipe as JSON values, its numbers read as YAML 1.2."""
     from bmcli.recipe import nodes
 
-    return json.loads(json.dumps(nodes.read(path, path.name).plain()))
+    return json.loads(json.dumps(nodes.parse(path.read_text(), path.name, path.parent).plain()))
 
 
 def test_doctor_names_versions_and_devices(bmcli: Bmcli) -> None:

@@ -532,7 +532,7 @@ def test_regularizers_may_be_searched_by_a_metric(tmp_path: Path) -> None:
 
 def test_a_recipe_is_read_once_for_all_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, read = write(tmp_path, recipe(SPACE)), []
-    monkeypatch.setattr(nodes, "read", lambda *given, real=nodes.read: read.append(given) or real(*given))
+    monkeypatch.setattr(nodes, "read_text", lambda *given, real=nodes.read_text: read.append(given) or real(*given))
     load_search(file)
     assert len(read) == 1
 

@@ -14,7 +14,9 @@ from bmcli.cells import Raw
 from bmcli.data import files as data_files
 from bmcli.data.files import File
 from bmcli.errors import BmcliError
-from bmcli.recipe.fields import Checked, Kind, fault, fault_at, is_address
+from bmcli.recipe import addresses
+from bmcli.recipe.addresses import is_address
+from bmcli.recipe.fields import Checked, Kind, fault, fault_at
 from bmcli.recipe.fields import shown as written
 from bmcli.specs import SPLITS
 
@@ -59,8 +61,12 @@ class SourceOptions(Kind):
     """Of the names of the files that it reads, `.gz` apart."""
 
     def files(self) -> tuple[File, ...]:
-        """Files read, for the fingerprint and for checking that they exist."""
+        """Files read, for the fingerprint; asks the file systems what folders and patterns hold."""
         return ()
+
+    def local_files(self) -> tuple[File, ...]:
+        """Those of this machine, found without a network."""
+        return self.files()
 
     def splits(self) -> tuple[str, ...]:
         """The split that each file belongs to; empty if the files do not tell."""
@@ -138,8 +144,6 @@ FilePaths = Annotated[str | Mapping[str, str], _Paths()]
 
 Paths: TypeAlias = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 
-_SCHEMES = ("s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss", "file")
-
 
 @dataclass(frozen=True)
 class _ManyPaths(Checked):
@@ -172,9 +176,8 @@ def _listed(value: Any, place: tuple[str, ...]) -> str | tuple[str, ...]:
         if not isinstance(path, str) or not path:
             what = f"a path or a list of paths for {place[0]}" if place else "a path, a list, or a mapping from split"
             raise fault_at(here, f"expected {what}, received {written(path)}.")
-        scheme = path.partition("://")[0].lower()
-        if is_address(path) and scheme not in _SCHEMES:
-            raise fault_at(here, f"no file system for {scheme}://.", f"Known: {', '.join(_SCHEMES)}.")
+        if is_address(path) and (problem := addresses.problem(path)):
+            raise fault_at(here, *problem)
     return value if isinstance(value, str) else tuple(paths)
 
 
@@ -190,8 +193,11 @@ class TableOptions(SourceOptions):
 
     path: Any
 
-    def tables(self) -> tuple[tuple[str | None, File], ...]:
+    def tables(self, remote: bool = True) -> tuple[tuple[str | None, File], ...]:
         """The files with their splits: by split, then as listed, those of a folder or a pattern by name.
+
+        Args:
+            remote: Also those at addresses, which takes a network.
 
         Raises:
             BmcliError: A folder or a pattern has no file, or one is there twice.
@@ -201,6 +207,7 @@ class TableOptions(SourceOptions):
             (split, each)
             for split in (None, *SPLITS)
             for path in _as_list(by_split.get(split, ()))
+            if remote or not addresses.is_remote(path)
             for each in data_files.found(path, self.ENDINGS)
         ]
         twice = next((each for each, times in Counter(found).items() if times > 1), None)
@@ -210,6 +217,9 @@ class TableOptions(SourceOptions):
 
     def files(self) -> tuple[File, ...]:
         return tuple(path for _, path in self.tables())
+
+    def local_files(self) -> tuple[File, ...]:
+        return tuple(path for _, path in self.tables(remote=False))
 
     def splits(self) -> tuple[str, ...]:
         return tuple(split for split, _ in self.tables() if split is not None)

@@ -1,0 +1,125 @@
+"""Hide secrets in what is shown or written: values of keys that name a secret, and passwords in addresses.
+
+Texts come from anywhere and may be long, so each is looked at from left to right a fixed number of times: no pattern
+here goes back over more than it hides.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from itertools import pairwise
+
+HIDDEN = "***"
+
+# A value under such a word is a secret wherever the word stands in the key: `db_password_old`.
+_ALWAYS = ("password", "passwd", "passphrase", "pwd", "secret", "secrets", "credential", "credentials", "apikey",
+           "accesskey", "secretkey", "privatekey")  # fmt: skip
+# One under these is if the key ends in them: `hf_token` is a secret, `token_dropout` is an option.
+_AT_END = ("token", "auth", "authorization", "signature", "sig", "bearer")
+_KEYS = ("api", "access", "secret", "private", "account", "encryption", "signing", "auth")
+_HARMLESS_ENDS = ("id", "value", "prod", "production", "staging", "dev", "test", "live", "old", "new")
+# The symbols of a vocabulary, and counts: `mask_token`, `per_token`.
+_HARMLESS_TOKENS = ("mask", "pad", "padding", "unk", "unknown", "bos", "eos", "cls", "sep", "start", "end", "special",
+                    "class", "per", "num", "max", "min", "next", "oov")  # fmt: skip
+_JOINED = ("token", "password", "passwd", "secret", "apikey")
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_LONGEST_KEY = 200
+# Every quantifier is possessive: what it has taken it never gives back.
+_PAIR = re.compile(r"""(?<![\w.%-])([\w.%-]++)(["']?+)([ \t]*+)([=:]++)([ \t]*+)""")
+_TEXTS = {'"': re.compile(r'"(?:[^"\\]|\\.)*+"?+', re.DOTALL), "'": re.compile(r"'[^']*+'?+")}
+_BARE = re.compile(r"""[^\s&"'<>]*+""")
+_FLOW = re.compile(r"""[^,}\]\n\r]*+""")
+_BLOCK = re.compile(r"""(?:[^\n\r #]|[ ](?!#)|(?<! )#)*+""")
+_USER = re.compile(r"""://([^/?#\s"'<>]*)@""")
+_MAY_MATTER = re.compile(r"(?i)token|auth|sig|bearer|passw|passphrase|pwd|secret|credential|key")
+
+
+@lru_cache(maxsize=1000)
+def is_secret(key: str) -> bool:
+    """Whether a key says that its value is a secret: `hf_token` and `X-Amz-Signature`; not `num_tokens`, `tokenizer`.
+
+    Args:
+        key: One key, not a dotted path.
+    """
+    words = [word.lower() for word in _WORD.findall(key[-_LONGEST_KEY:])]
+    if any(word in _ALWAYS for word in words):
+        return True
+    if any(first in _KEYS and second == "key" for first, second in pairwise(words)):
+        return True
+    while len(words) > 1 and words[-1] in _HARMLESS_ENDS:
+        words.pop()
+    if not words or (len(words) > 1 and words[-1] == "token" and words[-2] in _HARMLESS_TOKENS):
+        return False
+    return words[-1] in _AT_END or words[-1].endswith(_JOINED)
+
+
+def may_hold_secrets(text: str) -> bool:
+    """Whether a text has a word of a secret's name or a user before a host; quick, and often true of harmless ones."""
+    return _MAY_MATTER.search(text) is not None or ("://" in text and "@" in text)
+
+
+def redact_text(text: str) -> str:
+    """A text without its secrets; one without any is returned as it is.
+
+    Hidden are the values of `key=value` and `key: value`, also as JSON, in the query of an address and behind a dotted
+    path, and user and password of an address. Hiding a second time changes nothing.
+    """
+    if "://" in text and "@" in text:
+        text = _USER.sub(_without_user, text)
+    return _without_values(text) if _MAY_MATTER.search(text) else text
+
+
+def redact_argument(argument: str) -> str:
+    """An argument of a command: of `key=value` the whole value is hidden, whatever it holds."""
+    key, _, value = argument.partition("=")
+    if value and is_secret(key.rpartition(".")[2]):
+        return f"{key}={HIDDEN}"
+    return redact_text(argument)
+
+
+def _without_user(match: re.Match[str]) -> str:
+    scheme = match.string[max(0, match.start() - 5) : match.start()]
+    # `abfs://container@account` and `gs://anonymous@bucket` name no user.
+    named = scheme.endswith(("abfs", "abfss", "hdfs")) and ":" not in match[1]
+    return match[0] if named or match[1] in ("", "anonymous") else f"://{HIDDEN}@"
+
+
+def _without_values(text: str) -> str:
+    pieces: list[str] = []
+    done = counted = depth = 0
+    for match in _PAIR.finditer(text):
+        if match.start() < done or not is_secret(match[1].rpartition(".")[2][-_LONGEST_KEY:]):
+            continue
+        # How many brackets are open on this line; each stretch of the text is counted once.
+        line = text.rfind("\n", counted, match.start()) + 1
+        start = line or counted
+        depth = (0 if line else depth) + _opened(text, start, match.start())
+        counted = match.start()
+        end = _end(text, match, depth > 0)
+        value = text[match.end() : end]
+        if value:
+            quote = value[0] if value[0] in "\"'" else ""
+            closed = quote if len(value) > 1 and value.endswith(quote) else ""
+            pieces += [text[done : match.end()], quote, HIDDEN, closed]
+            done = end
+    return "".join([*pieces, text[done:]])
+
+
+def _opened(text: str, start: int, end: int) -> int:
+    return sum(text.count(mark, start, end) for mark in "{[") - sum(text.count(mark, start, end) for mark in "}]")
+
+
+def _end(text: str, match: re.Match[str], in_flow: bool) -> int:
+    """Where a value ends that begins behind a key and its sign."""
+    start = match.end()
+    if start == len(text):
+        return start
+    if text[start] in _TEXTS:
+        found = _TEXTS[text[start]].match(text, start)
+    elif match[4] == "=" and text[start] not in "{[":
+        found = _BARE.match(text, start)
+    else:
+        found = (_FLOW if in_flow else _BLOCK).match(text, start)
+    return found.end() if found else start

@@ -1,0 +1,147 @@
+"""A recipe may come from anybody: it reaches no network, shows no foreign file, keeps no secret, fills no memory."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bmcli.commands.validate import validate
+from bmcli.data.files import Address
+from bmcli.errors import BmcliError
+from bmcli.recipe import addresses
+from bmcli.recipe.load import load
+from bmcli.recipe.render import render, render_base
+from tests.recipe.files import SMALLEST, faults, only_fault, write
+
+TABLE = "name: t\ndata:\n  source: {{kind: csv, path: '{}'}}\n  targets: {{y: category}}\nmodel: mlp\n"
+
+
+@pytest.mark.parametrize("path", ["s3://bucket/a.csv", "gs://bucket/*.csv", "abfs://c@account.net/folder"])
+def test_validating_asks_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    def refuse(self: Address) -> None:
+        raise AssertionError("a file system was made")
+
+    monkeypatch.setattr(Address, "_system", refuse)
+    assert validate(write(tmp_path, TABLE.format(path)), (), None) == {"valid": True}
+
+
+@pytest.mark.parametrize("command", ["validate", "show", "plan", "train"])
+@pytest.mark.parametrize("in_query", [True, False])
+def test_no_credential_reaches_a_host_that_a_recipe_names(tmp_path: Path, command: str, in_query: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        host = f"127.0.0.1:{server.getsockname()[1]}"
+        query = f"?endpoint_override={host}&scheme=http" if in_query else "?region=eu-west-1"
+        environment = {**os.environ, "AWS_ACCESS_KEY_ID": "canary", "AWS_SECRET_ACCESS_KEY": "canary",
+                       "AWS_SESSION_TOKEN": "canary", "AWS_ENDPOINT_URL": f"http://{host}"}  # fmt: skip
+        environment.pop(addresses.VARIABLE, None)
+        file = write(tmp_path, TABLE.format(f"s3://bucket/a.csv{query}"))
+        subprocess.run([sys.executable, "-m", "bmcli", command, file], env=environment, cwd=tmp_path, timeout=120)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("s3://b/x?endpoint_override=h&scheme=http", "an address of s3:// has no option 'endpoint_override'"),
+        ("s3://b/x?region=evil.com/", "option region of an address is letters"),
+        ("s3://b/x?access_key=canary", "an address holds no user, password, key"),
+        ("s3://canary:canary@b/x", "an address holds no user, password, key"),
+        ("gs://b/x?scheme=http", "an address of gs:// has no option 'scheme'"),
+        ("file://host/x", "file:// is for files of this machine"),
+        ("s3://b/x#y", "an address has no part behind #"),
+        ("http://host/x", "no file system for http://"),
+    ],
+)
+def test_an_address_says_where_a_file_lies_and_no_more(tmp_path: Path, path: str, message: str) -> None:
+    found = only_fault(write(tmp_path, TABLE.format(path)))
+    assert found.message.startswith(message)
+    assert "canary" not in found.message
+
+
+def test_an_address_of_a_recipe_alone_is_not_read_until_the_user_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(addresses.VARIABLE, "s3://other")
+    address = Address("s3://bucket/a.csv")
+    with pytest.raises(BmcliError, match="asks to read from s3://bucket"):
+        address.open()
+    monkeypatch.setenv(addresses.VARIABLE, "s3://other, s3://bucket/")
+    assert addresses.is_allowed(str(address))
+
+
+def test_an_address_that_the_user_types_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(addresses.VARIABLE, "")
+    addresses.allow_typed("data.source.path=[s3://bucket/a.csv, 'gs://more/b']")
+    assert addresses.is_allowed("s3://bucket/b.csv?region=x")
+    assert addresses.is_allowed("gs://more/c")
+    assert not addresses.is_allowed("s3://buckets/b.csv")
+
+
+SECRETS = "# password: canary\nvars:\n  hf_token: canary\n  api_key: |\n    canary\n    canary\n  n: 3\n"
+
+
+def test_nothing_that_is_written_of_a_recipe_holds_a_secret(tmp_path: Path) -> None:
+    loaded = load(write(tmp_path, SMALLEST + SECRETS), ["vars.password=canary phrase"])
+    kept = [render(loaded.recipe, loaded.tree), render_base(loaded), loaded.written.text, repr(loaded.recipe)]
+    assert [text for text in kept if "canary" in text] == []
+    for text in kept[:3]:
+        again = load(write(tmp_path, text, "kept.yaml")).recipe
+        assert (again.vars["hf_token"], again.vars["n"]) == ("***", 3)
+
+
+def test_a_recipe_without_secrets_is_kept_as_it_was_written(tmp_path: Path) -> None:
+    text = SMALLEST + "# a comment\nvars: {n: 3, key: x}\n"
+    assert load(write(tmp_path, text)).written.text == text
+
+
+def test_a_value_cannot_hold_a_secret(tmp_path: Path) -> None:
+    found = only_fault(write(tmp_path, SMALLEST + "vars: {hf_token: canary, a: 'x${hf_token}'}\n"))
+    assert "variable 'hf_token' is a secret by its name" in found.message
+    assert "canary" not in found.message
+
+
+FOREIGN = (
+    "github.com:\n  oauth: canary\n",
+    "A=canary\0B=canary\n",
+    "canary:x:0:0\nb:x:1\n",
+    "- canary: [\n",
+    "canary\n",
+)
+
+
+@pytest.mark.parametrize("foreign", FOREIGN)
+@pytest.mark.parametrize("extended", [True, False])
+def test_a_file_that_is_no_recipe_is_not_quoted(tmp_path: Path, foreign: str, extended: bool) -> None:
+    target = write(tmp_path, foreign, "foreign")
+    for fault in faults(write(tmp_path, "extends: foreign\nname: t\n") if extended else target):
+        assert "canary" not in repr(fault)
+
+
+def test_the_secret_of_another_program_is_not_quoted_though_a_key_is_known(tmp_path: Path) -> None:
+    write(tmp_path, "apiVersion: v1\ndata: [canary]\n", "secret.yaml")
+    assert "canary" not in repr(only_fault(write(tmp_path, "extends: secret.yaml\nname: t\n")))
+
+
+def test_variables_together_cannot_fill_the_memory(tmp_path: Path) -> None:
+    uses = "".join(f"  v{number}: 'y${{a}}'\n" for number in range(100))
+    found = only_fault(write(tmp_path, SMALLEST + f"vars:\n  a: {'x' * 100_000}\n{uses}"))
+    assert found.message == "too long once its variables are filled in."
+
+
+def test_aliases_of_a_long_text_cannot_fill_the_memory(tmp_path: Path) -> None:
+    uses = "".join(f"  v{number}: *a\n" for number in range(100))
+    found = only_fault(write(tmp_path, SMALLEST + f"vars:\n  a: &a {'x' * 100_000}\n{uses}"))
+    assert found.message == "too long once aliases are expanded."
+
+
+def test_a_chain_of_bases_cannot_fill_the_memory(tmp_path: Path) -> None:
+    write(tmp_path, SMALLEST, "0.yaml")
+    many = f"vars: {{a: [{'x,' * 20_000}]}}\n"
+    for number in range(1, 4):
+        write(tmp_path, f"extends: {number - 1}.yaml\n{many}", f"{number}.yaml")
+    assert "it is too large" in only_fault(str(tmp_path / "3.yaml")).message
