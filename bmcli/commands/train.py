@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bmcli import disk, runs
+from bmcli import disk, runs, stopping
 from bmcli.commands import reporting
 from bmcli.commands.evaluate import Measured, elsewhere, measure
 from bmcli.commands.judging import check_evaluation
-from bmcli.errors import BmcliError, Interrupted, RunFailed
+from bmcli.errors import BmcliError, Fault, Interrupted, RunFailed
 from bmcli.recipe.check import dotted, read_steps
 from bmcli.recipe.load import Loaded, load
 from bmcli.recipe.schema import WarmUp
@@ -69,11 +69,18 @@ class Trained:
 
     Args:
         run: None on a worker that writes nothing.
+        unwritten: Why the file system refused the run's page, which is all that it lacks.
     """
 
     run: Run | None
     outcome: Outcome
     measured: Measured | None
+    unwritten: Fault | None = None
+
+    def require_report(self) -> None:
+        """Raises RunFailed if the file system refused the page of the run."""
+        if self.unwritten is not None:
+            raise RunFailed(self.unwritten)
 
     def metrics(self) -> dict[str, float]:
         return {**self.outcome.metrics, **(self.measured.metrics() if self.measured else {})}
@@ -112,6 +119,12 @@ def train_loaded(loaded: Loaded, setting: Setting) -> Trained:
         _tell_details(trainer, session.prepared, setting.told)
         _check_data(session.prepared, run, setting.told)
         return _finish(run, session, trainer, setting)
+
+
+def _discard_empty(run: Run) -> None:
+    """Removes a run that holds neither a checkpoint nor a model, which also frees its part of a full disk."""
+    if run.how_to_go_on is None and not run.model.exists():
+        runs.discard(run)
 
 
 def _check_data(prepared: Prepared, run: Run, told: Told) -> None:
@@ -276,11 +289,13 @@ def _finish(run: Run | None, session: Session, trainer: Trainer, setting: Settin
     if run is None:
         with setting.watch(session.loaded.recipe.name) as watcher:
             outcome = trainer.train(watcher)
-        _require_convergence(outcome)
-        decided = decide(trainer.recipe, outcome.network, prepared, trainer.placement, setting.told)
-        return Trained(None, outcome, _measure(trainer, decided.network, replace(prepared, spec=decided.spec), None))
-    run.set_status("running")
+        with stopping.resumable(lambda: "The chief tells how to go on."):
+            _require_convergence(outcome)
+            decided = decide(trainer.recipe, outcome.network, prepared, trainer.placement, setting.told)
+            spec = decided.spec
+            return Trained(None, outcome, _measure(trainer, decided.network, replace(prepared, spec=spec), None))
     with _failures_in_status(run):
+        run.set_status("running")
         parts = trainer.parts
         try:
             with setting.watch(run.name) as watcher:
@@ -302,22 +317,32 @@ def _finish(run: Run | None, session: Session, trainer: Trainer, setting: Settin
         _require_convergence(outcome)
         trained = Trained(run, outcome, _measure(trainer, network, prepared, run))
         weight = _weighed(trainer, outcome, setting.told)
-    run.set_status(
-        "done", epochs=outcome.epochs, selected_epoch=outcome.selected_epoch, ended_by=outcome.ended_by,
-        seconds=round(outcome.train_s, 3), metrics=trained.metrics(), **weight,
-    )  # fmt: skip
-    if trained.measured is not None:
-        _report(trained.measured, run, replace(session, prepared=prepared), network, setting.told)
+        run.set_status(
+            "done", epochs=outcome.epochs, selected_epoch=outcome.selected_epoch, ended_by=outcome.ended_by,
+            seconds=round(outcome.train_s, 3), metrics=trained.metrics(), **weight,
+        )  # fmt: skip
+        if trained.measured is not None:
+            unwritten = _report(trained.measured, run, replace(session, prepared=prepared), network, setting.told)
+            trained = replace(trained, unwritten=unwritten)
     return trained
 
 
-def _report(measured: Measured, run: Run, session: Session, network: Network, told: Told) -> None:
-    """Writes the report. The run is whole without, so what it lacks, as data that changed meanwhile, is but told."""
+def _report(measured: Measured, run: Run, session: Session, network: Network, told: Told) -> Fault | None:
+    """Writes the report. The run is whole without, so what it lacks, as data that changed meanwhile, is but told.
+
+    Returns:
+        Why the file system refused it.
+    """
+    again = f"`bmcli report {run.shown}` writes the page again."
     try:
         parameters = network.model.count_params()
         reporting.write(run, session.loaded.recipe, session.prepared, measured.judged, measured.evaluation, parameters)
-    except (BmcliError, OSError) as error:
-        told(f"no report was written: {error} `bmcli report {run.shown}` tries again.")
+    except BmcliError as error:
+        told(f"no report was written: {error} {again}")
+    except OSError as error:
+        reason = disk.write_failure(error) or f"no report was written: {error}."
+        return Fault(f"{reason} The run is done and kept.", suggestion=f"{disk.way_out(error)} {again}".strip())
+    return None
 
 
 def _weighed(trainer: Trainer, outcome: Outcome, told: Told) -> dict[str, Any]:
@@ -336,33 +361,32 @@ def _weighed(trainer: Trainer, outcome: Outcome, told: Told) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _failures_in_status(run: Run) -> Iterator[None]:
-    """Writes into the run how it failed. The disk may be the reason, so a status that cannot be written is let go."""
+    """Writes into the run how it failed. The disk may be the reason, so a status that cannot be written is let go.
+
+    A run whose status still says that it is running, although nobody holds it, counts as crashed.
+    """
     try:
-        yield
+        with stopping.resumable(lambda: run.how_to_go_on):
+            yield
     except KeyboardInterrupt:
-        measuring = f"Measure it with `bmcli evaluate {run.shown}`."
-        advice = measuring if run.model.exists() else f"Go on with `{run.to_resume}`."
-        interrupted = Interrupted("interrupted after training.", suggestion=advice)
-        with contextlib.suppress(OSError):
-            run.set_status("interrupted", reason=str(interrupted))
-        raise interrupted from None
+        _discard_empty(run)
+        raise
     except Exception as error:
         with contextlib.suppress(OSError):
             run.set_status("interrupted" if isinstance(error, Interrupted) else "failed", reason=str(error))
-        if isinstance(error, OSError):
-            raise _disk_failed(error, run) from None
-        raise
+        failure = disk.write_failure(error)
+        if failure is None:
+            raise
+        told = _refused(failure, run)
+        _discard_empty(run)
+        raise told from None
 
 
-def _disk_failed(error: OSError, run: Run) -> RunFailed:
+def _refused(failure: disk.WriteFailure, run: Run) -> RunFailed:
     """What the file system refused, and how to go on once it does not."""
-    saved = any(run.checkpoints.glob("step-*"))
-    return RunFailed(
-        f"{error.filename or run.shown}: {(error.strerror or str(error)).lower()}.",
-        suggestion=f"What was written before is whole: make room, then `{run.to_resume}`."
-        if saved
-        else "Make room, then train again.",
-    )
+    how = run.how_to_go_on
+    kept = f"What was written before is whole. {disk.way_out(failure)} {how}"
+    return RunFailed(str(failure), suggestion=kept if how else f"{disk.way_out(failure)} Then train again.")
 
 
 def _measure(trainer: Trainer, network: Network, prepared: Prepared, run: Run | None) -> Measured | None:

@@ -344,20 +344,6 @@ class Share:
     cores: Sequence[int]
 
 
-@contextlib.contextmanager
-def stopped_by_signals() -> Iterator[None]:
-    """Has SIGTERM end what goes on as Ctrl-C does, with everything in order."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def share_of(given: Mapping[str, str], workers: int, worker: int) -> Share:
     """A worker's share of the cores that this process may use, and of the GPUs that are listed in an environment.
 

@@ -295,9 +295,10 @@ def test_handlers_of_signals_are_put_back() -> None:
 WORKER = """
 import sys, time
 from bmcli import __main__ as boundary
+from bmcli import cli as commands
 import click
 
-@click.command()
+@click.command(cls=commands.Verb)
 def cli():
     import tensorflow as tf
     from bmcli.recipe.schema import RuntimeOptions
@@ -310,7 +311,7 @@ def cli():
     print("made", strategy.num_replicas_in_sync, flush=True)
     time.sleep(60)
 
-boundary.cli = cli
+commands.cli = cli
 sys.argv = ["bmcli", *sys.argv[1:]]
 cli.params.append(click.Argument(["seconds"], expose_value=False))
 boundary.main()
