@@ -14,7 +14,7 @@ from bmcli import disk, runs, stopping
 from bmcli.commands import reporting
 from bmcli.commands.evaluate import Measured, elsewhere, measure
 from bmcli.commands.judging import check_evaluation
-from bmcli.errors import BmcliError, Fault, Interrupted, RunFailed
+from bmcli.errors import BmcliError, Fault, Interrupted, RunFailed, WorkerLost
 from bmcli.recipe.check import dotted, read_steps
 from bmcli.recipe.load import Loaded, load
 from bmcli.recipe.schema import WarmUp
@@ -106,9 +106,10 @@ def train_loaded(loaded: Loaded, setting: Setting) -> Trained:
     session = sessions.begin(loaded, setting.cache, lambda spec: check_evaluation(recipe, spec))
     setting.told(f"{recipe.name}: {_summary(session.prepared.spec)}")
     if not session.placement.chief:
-        return _finish(None, session, session.trainer(None, setting.profile), setting)
+        with _watching_peers(session.placement, lambda: _of_chief(setting, recipe.name)):
+            return _finish(None, session, session.trainer(None, setting.profile), setting)
     run = Run(setting.into) if setting.into else runs.create(setting.root, recipe.name)
-    with run.hold():
+    with run.hold(), _watching_peers(session.placement, lambda: run):
         try:
             trainer = session.trainer(run, setting.profile)
             session.describe(trainer, run)
@@ -119,6 +120,37 @@ def train_loaded(loaded: Loaded, setting: Setting) -> Trained:
         _tell_details(trainer, session.prepared, setting.told)
         _check_data(session.prepared, run, setting.told)
         return _finish(run, session, trainer, setting)
+
+
+@contextlib.contextmanager
+def _watching_peers(placement: Placement, find: Callable[[], Run | None]) -> Iterator[None]:
+    """Ends this process if another worker of the training is lost meanwhile.
+
+    Args:
+        find: The run that they train together, as far as this worker knows it.
+    """
+
+    def ended(words: str) -> BmcliError:
+        run = find()
+        how = run.how_to_go_on if run is not None else None
+        again = "No checkpoint was written yet: start all workers again."
+        error = Interrupted(words, suggestion=how) if how else RunFailed(words, suggestion=again)
+        if run is not None and placement.chief:
+            with contextlib.suppress(OSError):
+                run.set_status("interrupted" if how else "failed", reason=str(error))
+        return error
+
+    with placement.peers.watched(ended) if placement.peers else contextlib.nullcontext():
+        yield
+
+
+def _of_chief(setting: Setting, name: str) -> Run | None:
+    """The run that the chief writes: the one we were told, or the latest of a name."""
+    if setting.into is not None:
+        return Run(setting.into)
+    with contextlib.suppress(BmcliError):
+        return runs.find(setting.root, name)
+    return None
 
 
 def _discard_empty(run: Run) -> None:
@@ -173,10 +205,13 @@ def resume(folder: str, overrides: Sequence[str], setting: Setting) -> Trained:
 
 def _resume(loaded: Loaded, overrides: Sequence[str], run: Run, setting: Setting) -> Trained:
     recipe = loaded.recipe
-    session = sessions.begin(loaded, setting.cache, before=data_of(run))
+    try:
+        session = sessions.begin(loaded, setting.cache, before=data_of(run))
+    except WorkerLost as error:
+        raise Interrupted(str(error), suggestion=run.how_to_go_on or "") from None
     placement = session.placement
     was = run.status()
-    with run.hold() if placement.chief else contextlib.nullcontext():
+    with run.hold() if placement.chief else contextlib.nullcontext(), _watching_peers(placement, lambda: run):
         trainer = session.trainer(run, setting.profile)
         damaged = trainer.resume()
         if trainer.is_over and was.get("state") == "done":
@@ -222,9 +257,12 @@ def train_in_workers(
     command = [sys.executable, "-m", "bmcli", *arguments, "--strategy", "multi_worker", *into]
     try:
         ended = launch(command, workers, run.logs)
+        how = run.how_to_go_on
+        if ended.interrupted and how:
+            raise Interrupted("interrupted; what was saved is kept.", suggestion=how)
         if ended.loss is None:
             return ended.code
-        raise ended.loss.error(run.to_resume if any(run.checkpoints.glob("step-*")) else "")
+        raise ended.loss.error(run.to_resume if how else "")
     finally:
         if not run.lock.exists():
             runs.discard(run)  # nothing was trained
@@ -289,7 +327,8 @@ def _finish(run: Run | None, session: Session, trainer: Trainer, setting: Settin
     if run is None:
         with setting.watch(session.loaded.recipe.name) as watcher:
             outcome = trainer.train(watcher)
-        with stopping.resumable(lambda: "The chief tells how to go on."):
+        of_chief = _of_chief(setting, session.loaded.recipe.name)
+        with stopping.resumable(lambda: of_chief.how_to_go_on if of_chief else None):
             _require_convergence(outcome)
             decided = decide(trainer.recipe, outcome.network, prepared, trainer.placement, setting.told)
             spec = decided.spec

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bmcli import disk, parts, training
+from bmcli import disk, parts, stopping, training
 from bmcli.compression.round import settle
 from bmcli.errors import BmcliError, Interrupted, RunFailed
 from bmcli.recipe.compression import ChannelPruning
@@ -338,7 +338,7 @@ class Trainer:
                 what `ended_by` tells.
 
         Raises:
-            Interrupted: SIGINT or SIGTERM came, or a worker was lost; a checkpoint is there.
+            Interrupted: SIGINT or SIGTERM came; a checkpoint is there.
             RunFailed: The memory of the device is too small.
         """
         diverged = None
@@ -418,13 +418,6 @@ class Trainer:
                 f"{f' in {self.parts} parts' if self.parts > 1 else ''}.",
                 suggestion=f"Compute them in parts with train.gradient_accumulation={2 * self.parts}, or lower "
                 "train.batch_size.",
-            ) from None
-        except tf.errors.OpError as error:
-            if self.placement.workers == 1 or disk.write_failure(error) is not None:
-                raise
-            raise Interrupted(
-                f"another worker was lost after step {self.progress.step} ({type(error).__name__}).",
-                suggestion=self._how_to_resume(),
             ) from None
 
     @contextmanager
@@ -524,11 +517,9 @@ class Trainer:
             self._writer.wait()
         name = signal.Signals(signals[0] if signals else signal.SIGTERM).name
         raise Interrupted(
-            f"{name} after step {self.progress.step}: the state is saved.", suggestion=self._how_to_resume()
+            f"{name} after step {self.progress.step}: the state is saved.",
+            suggestion=stopping.going_on(self.run.to_resume) if self.run else "",
         )
-
-    def _how_to_resume(self) -> str:
-        return f"Go on with `{self.run.to_resume}`." if self.run else ""
 
     def _checkpoint_is_due(self) -> bool:
         options, progress = self.recipe.train.checkpoint, self.progress

@@ -221,7 +221,9 @@ def meet(clusters: list[Cluster], timeout_s: float, agreements: list[str] | None
 
     def start(i: int) -> None:
         try:
-            rendezvous._meet(clusters[i], time.monotonic() + timeout_s, timeout_s, agreements[i] if agreements else "")
+            given = agreements[i] if agreements else ""
+            links = rendezvous._meet(clusters[i], time.monotonic() + timeout_s, timeout_s, given)
+            rendezvous._close(links)
             heard[i] = "met"
         except BmcliError as error:
             heard[i] = str(error)
