@@ -20,10 +20,13 @@ from types import FrameType
 
 from bmcli import stopping
 from bmcli.disk import shown_path
-from bmcli.errors import BmcliError, Interrupted, RunFailed
+from bmcli.errors import BmcliError, GateMissed, Interrupted, RunFailed
 
 OWN_CODES = (0, 1, 2, 3, 4, 75, 130)  # what bmcli ends with when it knows why
 INTERRUPTED = 130
+# What all workers come to together, the chief last: it evaluates for longer, or is writing the checkpoint.
+_TOGETHER = (0, GateMissed.exit_code, Interrupted.exit_code)
+LOOK_S = 1.0  # between looks for workers that are stopped
 LAUNCHED = "BMCLI_LAUNCHED"  # set for the workers of a launcher
 LOST_PEER = 76  # what they end with, without a word, once another worker is lost
 
@@ -33,7 +36,6 @@ class Patience:
     """How long workers may take, in seconds, once one of them is lost or the chief is done."""
 
     notice_s: float = 10.0  # to see by themselves that a peer is gone; they do within `peers.GRACE_OF_FAULT_S`
-    save_s: float = 4.0  # after SIGTERM
     die_s: float = 2.0  # after SIGKILL; only a process stuck in the kernel takes longer
 
 
@@ -168,7 +170,8 @@ class _Group:
         self._patience = patience
         self._processes: list[subprocess.Popen[bytes]] = []
         self._running: set[int] = set()
-        self._stopped: set[int] = set()
+        self._stopped: set[int] = set()  # and killed for it
+        self._stopped_at: dict[int, float] = {}
         self._interrupted = False
         self._first: int | None = None  # to end otherwise than with 0, or the chief
 
@@ -192,10 +195,13 @@ class _Group:
         """Waits for all to end, and hurries those that stay behind."""
         steps: list[tuple[float, Callable[[], None]]] = []
         while self._running:
+            due_s = max(0.0, steps[0][0] - time.monotonic()) if steps else LOOK_S
             try:
-                what, number = happened.get(timeout=max(0.0, steps[0][0] - time.monotonic()) if steps else None)
+                what, number = happened.get(timeout=min(due_s, LOOK_S))
             except queue.Empty:
-                steps.pop(0)[1]()
+                self._look_for_stopped()
+                if steps and time.monotonic() >= steps[0][0]:
+                    steps.pop(0)[1]()
                 continue
             if what == "signal":
                 self._hand_on(number)
@@ -214,28 +220,27 @@ class _Group:
         """Notes that a worker ended; whether it is the first after which the others have to end too."""
         self._running.discard(worker)
         code = self._processes[worker].returncode
-        if self._first is not None or (worker and code == 0):
-            return False  # the chief may well evaluate for longer than the others train
-        if worker and code == Interrupted.exit_code and self._interrupted:
-            return False  # the chief is writing the checkpoint
+        if self._first is not None or (worker and code in _TOGETHER):
+            return False
         self._first = worker
         return True
 
     def _hurry(self) -> list[tuple[float, Callable[[], None]]]:
-        self._end_stopped()
-        now, patience = time.monotonic(), self._patience
-        term_at = now + patience.notice_s
-        kill_at = term_at + patience.save_s
-        return [
-            (term_at, lambda: self._send(signal.SIGTERM)),
-            (kill_at, self.kill),
-            (kill_at + patience.die_s, self._running.clear),
-        ]
+        # For the sake of those that are stopped the others may have ended; they can hear nothing else.
+        self._kill_stopped({worker for worker in self._running if is_stopped(self._processes[worker].pid)})
+        kill_at = time.monotonic() + self._patience.notice_s
+        return [(kill_at, self.kill), (kill_at + self._patience.die_s, self._running.clear)]
 
-    def _end_stopped(self) -> None:
-        """Kills workers that are stopped, for whose sake others may have ended: they can hear nothing else."""
-        self._stopped = {worker for worker in self._running if is_stopped(self._processes[worker].pid)}
-        for worker in self._stopped:
+    def _look_for_stopped(self) -> None:
+        """Kills workers that are stopped for longer than others wait for them."""
+        now = time.monotonic()
+        stopped = {worker for worker in self._running if is_stopped(self._processes[worker].pid)}
+        self._stopped_at = {worker: self._stopped_at.get(worker, now) for worker in stopped}
+        self._kill_stopped({each for each, since in self._stopped_at.items() if now - since >= self._patience.notice_s})
+
+    def _kill_stopped(self, workers: set[int]) -> None:
+        self._stopped |= workers
+        for worker in workers:
             self._processes[worker].kill()
 
     def _send(self, number: int) -> None:

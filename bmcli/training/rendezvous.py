@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import hashlib
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -29,7 +32,7 @@ def waiting_for_peers(cluster: Cluster, timeout_s: float, agreement: str = "") -
 
     TensorFlow would wait for them as well, for longer than ten minutes, but holding Python's lock and with a handler
     of SIGTERM of its own: no thread runs meanwhile, and SIGTERM is not answered. Here it is. Should a worker be lost
-    after all were there, while the body runs, TensorFlow gives up after `JOIN_S`, and a signal ends the process
+    after all were there, while the body runs, the process ends after `JOIN_S` with exit code 1, and a signal ends it
     directly. Our handlers of signals are put back after the body.
 
     Args:
@@ -41,7 +44,7 @@ def waiting_for_peers(cluster: Cluster, timeout_s: float, agreement: str = "") -
         WorkerLost: One was lost while the body ran.
     """
     links = _meet(cluster, time.monotonic() + timeout_s, timeout_s, agreement)
-    _limit_joining(cluster)
+    _leave_watching_to_us(cluster)
     # gRPC would ask the proxy of http_proxy for the peers, even for those on this machine, and wait for ever.
     os.environ.setdefault("no_grpc_proxy", ",".join(address.rpartition(":")[0] for address in cluster.addresses))
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -49,29 +52,49 @@ def waiting_for_peers(cluster: Cluster, timeout_s: float, agreement: str = "") -
         if handler is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
     try:
-        yield Peers(links)
-    except (tf.errors.OpError, RuntimeError) as error:
+        with _ended_if_it_hangs(JOIN_S):
+            yield Peers(links)
+    except (tf.errors.OpError, RuntimeError):
         if LAUNCHED in os.environ:
             os._exit(LOST_PEER)  # without a word, because the launcher knows more
-        raise WorkerLost(
-            f"a worker was lost while all of them started ({type(error).__name__}).",
-            suggestion="No checkpoint was written yet: start all workers again.",
-        ) from None
+        raise WorkerLost(_LOST, suggestion=_AGAIN) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _limit_joining(cluster: Cluster) -> None:
-    """Tells TensorFlow how long to wait for the others, who were all there a moment ago, and to leave watching to us.
+_LOST = "a worker was lost while all of them started."
+_AGAIN = "Start all workers again."
+# Says its argument once there is something to read, and nothing if there never is.
+_SPEAKER = "import sys\nif sys.stdin.buffer.read(1):\n    sys.stderr.write(sys.argv[1])"
 
-    It has no public function for that; a limit of ten minutes and more would have to be endured without one.
+
+@contextlib.contextmanager
+def _ended_if_it_hangs(seconds: float) -> Iterator[None]:
+    """Ends the process with 1 if the body takes too long, although no thread of Python can run.
+
+    Only `faulthandler` can do that, which first dumps the stack: another process says in words what that means.
+    """
+    words = "" if LAUNCHED in os.environ else f"{_LOST} {_AGAIN}\n"
+    speaker = subprocess.Popen([sys.executable, "-I", "-S", "-c", _SPEAKER, words], stdin=subprocess.PIPE)
+    assert speaker.stdin is not None
+    faulthandler.dump_traceback_later(seconds, exit=True, file=speaker.stdin)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        speaker.communicate()
+
+
+def _leave_watching_to_us(cluster: Cluster) -> None:
+    """Has TensorFlow not look after the workers itself, which may end in a dump of the native stack.
+
+    It has no public function for that.
     """
     job = coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=cluster.workers)
     context.context().configure_coordination_service(
         service_type="standalone",
         service_leader="/job:worker/replica:0/task:0",
-        cluster_register_timeout_in_ms=int(1000 * JOIN_S),
         heartbeat_timeout_in_ms=int(1000 * UNWATCHED_S),
         coordinated_jobs=[job],
     )

@@ -19,7 +19,7 @@ from bmcli.errors import BmcliError, Interrupted, RunFailed
 from bmcli.training import launch as module
 from bmcli.training.launch import Ended, Loss, Patience, divide_cores, free_ports, launch
 
-HURRIED = Patience(notice_s=0.5, save_s=0.5, die_s=5.0)
+HURRIED = Patience(notice_s=0.5, die_s=5.0)
 PRELUDE = "import json, os, signal, sys, time\nrank = json.loads(os.environ['TF_CONFIG'])['task']['index']\n"
 
 
