@@ -238,10 +238,11 @@ def hold(folder: Path, advice: str) -> Iterator[None]:
                 f"{shown_path(folder)} is being written by process {file.read().strip() or 'unknown'}.",
                 suggestion=advice,
             ) from None
-        file.seek(0)
-        file.truncate()
-        file.write(str(os.getpid()))
-        file.flush()
+        with writing(Path(file.name)):
+            file.seek(0)
+            file.truncate()
+            file.write(str(os.getpid()))
+            file.flush()
         # The kernel frees the lock when the process ends, however it ends.
         yield
 
@@ -249,8 +250,9 @@ def hold(folder: Path, advice: str) -> Iterator[None]:
 def create(root: Path, name: str) -> Run:
     """A new run directory below `root/name`, which becomes the latest of that name."""
     folder = root.absolute() / name / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    folder.mkdir(parents=True)
-    _point(folder.parent / "latest", folder.name)
+    with writing(folder):
+        folder.mkdir(parents=True)
+        _point(folder.parent / "latest", folder.name)
     return Run(folder)
 
 
