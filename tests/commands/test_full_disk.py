@@ -64,7 +64,8 @@ for level in levels:
     going = again if any(disk.glob("runs/full/*/checkpoints/step-*")) and first["code"] else free
     second = call(going) if first["code"] else first
     changed = [name for name, digest in before.items() if found.get(name) != digest]
-    print(json.dumps({"level": level, "first": first, "second": second, "changed": changed, "runs": status}), flush=True)
+    told = {"level": level, "first": first, "second": second, "changed": changed, "runs": status}
+    print(json.dumps(told), flush=True)
     for each in disk.iterdir():
         shutil.rmtree(each) if each.is_dir() else each.unlink()
 """

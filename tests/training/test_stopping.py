@@ -92,9 +92,10 @@ def test_a_signal_while_an_epoch_is_measured_leaves_it_and_the_training_goes_on_
                 os.kill(os.getpid(), signal.SIGTERM)
         after(self, *arguments)
 
-    with monkeypatch.context() as patched, pytest.raises(Interrupted, match="SIGTERM after step 9"):
+    with monkeypatch.context() as patched:
         patched.setattr(step.Pace, "after", signalled)
-        stopped.train(Silent())
+        with pytest.raises(Interrupted, match="SIGTERM after step 9"):
+            stopped.train(Silent())
     assert len(calls_of_epoch) == call, "it is left at once"
     assert len(stopped.run.rows()) == 2, "the epoch is measured anew"
 
