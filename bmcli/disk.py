@@ -33,18 +33,22 @@ class WriteFailure(OSError):
         number: Its reason, as `errno` numbers them.
         path: What was to be written.
         needed: Its bytes, if that is known.
+        free: Bytes that were free, if that is known; by default those that are now.
     """
 
-    def __init__(self, number: int, path: Path | str | None, needed: int | None = None) -> None:
+    def __init__(
+        self, number: int, path: Path | str | None, needed: int | None = None, free: int | None = None
+    ) -> None:
         super().__init__(number, os.strerror(number), None if path is None else str(path))
         self.needed = needed
+        # Asked at once: what was written in part is removed before anybody reads this.
+        self.free = _free_bytes(Path(path)) if free is None and path is not None and number in _OF_ROOM else free
 
     def __str__(self) -> str:
         """What was refused and why, how many bytes it needs and how many are free, as a sentence."""
         where = f"{shown_path(Path(self.filename))}: " if self.filename else ""
         size = f"; {self.needed:,} bytes were to be written" if self.needed is not None else ""
-        free = _free_bytes(Path(self.filename)) if self.filename and self.errno in _OF_ROOM else None
-        left = "" if free is None else f"{',' if size else ';'} {free:,} are free there"
+        left = "" if self.free is None else f"{',' if size else ';'} {self.free:,} are free there"
         return f"{where}{(self.strerror or '').lower()}{size}{left}."
 
 
@@ -65,7 +69,9 @@ def writing(path: Path, needed: int | None = None) -> Iterator[None]:
         failure = write_failure(error)
         if failure is None:
             raise
-        raise WriteFailure(failure.errno or 0, path, failure.needed if needed is None else needed) from error
+        raise WriteFailure(
+            failure.errno or 0, path, failure.needed if needed is None else needed, failure.free
+        ) from error
 
 
 def write_failure(error: BaseException) -> WriteFailure | None:

@@ -241,8 +241,7 @@ def hold(folder: Path, advice: str) -> Iterator[None]:
         with writing(Path(file.name)):
             file.seek(0)
             file.truncate()
-            file.write(str(os.getpid()))
-            file.flush()
+            os.write(file.fileno(), str(os.getpid()).encode())  # unbuffered: closing would try, and fail, again
         # The kernel frees the lock when the process ends, however it ends.
         yield
 
