@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import signal
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import click
+from bmcli import stopping
 
-from bmcli import garbage
-from bmcli.cli import cli
-from bmcli.console import Console
-from bmcli.errors import BmcliError, Fault, RunFailed
+if TYPE_CHECKING:
+    from bmcli.console import Console
+    from bmcli.errors import BmcliError
 
 INTERRUPTED = 130
 
@@ -24,14 +21,14 @@ def main() -> None:
     0 done, 1 failed while running, 2 fault in recipe, usage or data, 3 gate missed, 4 artefact rejected,
     75 interrupted and resumable, 130 interrupted before anything was worth keeping.
     """
+    stopping.listen()  # before anything else is imported, which takes a while
+    from bmcli import garbage
+    from bmcli.console import Console
+
     garbage.look_rarely()
     _open_standard_streams()
     console = Console(as_json="--json" in sys.argv[1:])
-    sys.unraisablehook = _without_torn_archives
-    _received.clear()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-            signal.signal(number, _as_keyboard_interrupt)
+    sys.unraisablehook = _unraisable
     try:
         code = _run(console)
         sys.stdout.flush()
@@ -50,24 +47,26 @@ def _open_standard_streams() -> None:
             setattr(sys, name, open(descriptor, "r" if name == "stdin" else "w", closefd=False))  # noqa: SIM115
 
 
-def _without_torn_archives(unraisable: Any) -> None:
-    """Python's report of an error it cannot raise, but for archives on a full disk: their fault is told already."""
-    if getattr(unraisable.object, "__qualname__", "") != "ZipFile.__del__":
+def _unraisable(unraisable: Any) -> None:
+    """Python's report of an error it cannot raise, but for interruptions, which come once more then.
+
+    And for archives on a full disk, whose fault is told already.
+    """
+    if isinstance(unraisable.exc_value, KeyboardInterrupt):
+        stopping.again()
+    elif getattr(unraisable.object, "__qualname__", "") != "ZipFile.__del__":
         sys.__unraisablehook__(unraisable)
 
 
-def _as_keyboard_interrupt(number: int, frame: object) -> None:
-    """Lets SIGTERM clean up as Ctrl-C does."""
-    _received.append(number)
-    raise KeyboardInterrupt
-
-
-_received: list[int] = []  # signals; a library in C may make another exception of a KeyboardInterrupt
-
-
 def _run(console: Console) -> int:
+    import click
+
+    from bmcli import cli as commands
+    from bmcli import disk
+    from bmcli.errors import BmcliError
+
     try:
-        code = cli.main(prog_name="bmcli", standalone_mode=False, obj=console)
+        code = commands.cli.main(prog_name="bmcli", standalone_mode=False, obj=console)
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as leave:
         return leave.exit_code
@@ -82,34 +81,34 @@ def _run(console: Console) -> int:
         return error.exit_code
     except BrokenPipeError:
         raise
-    except OSError as error:
-        console.faults(_world_failed(error))
-        return 1
     except Exception as error:
-        if _received:
+        if stopping.requested():
             return _interrupted(console)
+        failure = disk.write_failure(error) or (error if isinstance(error, OSError) else None)
+        if failure is not None:
+            console.faults(_world_failed(failure))
+            return 1
         if console.as_json:
             console.result({"faults": [{"message": f"internal error: {type(error).__name__}: {error}"}]})
         raise
 
 
 def _interrupted(console: Console) -> int:
+    from bmcli.errors import RunFailed
+
     console.faults(RunFailed("interrupted; nothing was worth keeping."))
     return INTERRUPTED
 
 
 def _world_failed(error: OSError) -> BmcliError:
     """A failure of the machine: disk full, no permission, a file that vanished."""
+    from bmcli import disk
+    from bmcli.errors import Fault, RunFailed
+
+    if isinstance(error, disk.WriteFailure):
+        return RunFailed(Fault(str(error), suggestion=f"{disk.way_out(error)} What was written before is whole."))
     where = f"{error.filename}: " if error.filename else ""
-    hints = {
-        errno.ENOSPC: "Free some space; what was written before is whole.",
-        errno.EDQUOT: "Your disk quota is used up; what was written before is whole.",
-        errno.EACCES: "Check who owns it, or choose another folder with --runs or BMCLI_CACHE.",
-        errno.EROFS: "Choose another folder with --runs or BMCLI_CACHE.",
-    }
-    return RunFailed(
-        Fault(f"{where}{(error.strerror or str(error)).lower()}.", suggestion=hints.get(error.errno or 0, ""))
-    )
+    return RunFailed(Fault(f"{where}{(error.strerror or str(error)).lower()}."))
 
 
 if __name__ == "__main__":

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
-from bmcli import __version__, parts
+from bmcli import __version__, parts, stopping
 from bmcli.console import Console, clean
 from bmcli.disk import shown_path
+from bmcli.errors import BmcliError
 
 # Imports of commands stand inside functions: `--help` must not pay for pydantic, nor `validate` for TensorFlow.
 
@@ -117,7 +119,40 @@ def console() -> Console:
     return click.get_current_context().ensure_object(Console)
 
 
-@click.group(context_settings=CONTEXT, no_args_is_help=True)
+class Verb(click.Command):
+    """A command that is answerable to signals from here on, and tells how to go on with what it was to go on with."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with stopping.resumable(lambda: _how_to_go_on(self.name or "", ctx.params)):
+            stopping.answer()
+            return super().invoke(ctx)
+
+
+class Verbs(click.Group):
+    command_class = Verb
+
+
+def _how_to_go_on(verb: str, given: Mapping[str, Any]) -> str | None:
+    """How to go on with what a command resumes or joins; None if it does neither, or there is nothing to go on with."""
+    resumed, joined = given.get("resume"), given.get("join")
+    with contextlib.suppress(BmcliError):  # there is no such run, search or distillation
+        if verb == "train" and resumed:
+            from bmcli import runs
+
+            return runs.find(given["root"], resumed).how_to_go_on
+        if verb == "tune" and (resumed or joined):
+            from bmcli.tuning import study as studies
+
+            shown = studies.find(given["root"], str(resumed or joined)).shown
+            return stopping.going_on(f"bmcli tune --{'resume' if resumed else 'join'} {shown}")
+        if verb == "distill" and resumed:
+            from bmcli import distillations
+
+            return stopping.going_on(f"bmcli distill --resume {distillations.find(given['root'], resumed).shown}")
+    return None
+
+
+@click.group(cls=Verbs, context_settings=CONTEXT, no_args_is_help=True)
 @click.version_option(__version__, prog_name="bmcli")
 def cli() -> None:
     """One YAML recipe trains, tunes, evaluates and exports a Keras model.
@@ -147,7 +182,7 @@ def cli() -> None:
 def train(
     recipe: str | None, overrides: tuple[str, ...], resume: str | None, workers: int | None, strategy: str | None,
     replicas: int | None, profile: bool, into: Path | None, root: Path,
-) -> None:  # fmt: skip
+) -> int | None:  # fmt: skip
     """Train RECIPE, a file or a built-in name, with KEY=VALUE overrides."""
     from bmcli.commands import train as command
     from bmcli.runs import cache_folder
@@ -162,12 +197,14 @@ def train(
     if workers is not None:
         given = ["train", *([recipe] if recipe else ["--resume", resume or ""]), *overrides, "--runs", str(root)]
         given += [*out.flags(), *(["--profile"] if profile else [])]
-        click.get_current_context().exit(command.train_in_workers(recipe, resume, overrides, workers, root, given))
+        return command.train_in_workers(recipe, resume, overrides, workers, root, given)
     setting = command.Setting(root, cache_folder(), out.watcher, out.say, profile, into)
     trained = command.resume(resume, overrides, setting) if resume else command.train(recipe or "", overrides, setting)
     out.trained(trained)
+    trained.require_report()
     if trained.measured:
         trained.measured.require_gates()
+    return None
 
 
 @cli.command()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -18,6 +20,114 @@ PRIVATE = 0o600
 _PRIVATE_FOLDER = 0o700
 
 _MAX_RECORD_BYTES = 2**28
+
+
+_REFUSALS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG,
+)  # fmt: skip
+_OF_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class WriteFailure(OSError):
+    """A file system refused to write.
+
+    Args:
+        number: Its reason, as `errno` numbers them.
+        path: What was to be written.
+        needed: Its bytes, if that is known.
+        free: Bytes that were free, if that is known; by default those that are now.
+    """
+
+    def __init__(
+        self, number: int, path: Path | str | None, needed: int | None = None, free: int | None = None
+    ) -> None:
+        super().__init__(number, os.strerror(number), None if path is None else str(path))
+        self.needed = needed
+        # Asked at once: what was written in part is removed before anybody reads this.
+        self.free = _free_bytes(Path(path)) if free is None and path is not None and number in _OF_ROOM else free
+
+    def __str__(self) -> str:
+        """What was refused and why, how many bytes it needs and how many are free, as a sentence."""
+        where = f"{shown_path(Path(self.filename))}: " if self.filename else ""
+        size = f"; {self.needed:,} bytes were to be written" if self.needed is not None else ""
+        left = "" if self.free is None else f"{',' if size else ';'} {self.free:,} are free there"
+        return f"{where}{(self.strerror or '').lower()}{size}{left}."
+
+
+@contextlib.contextmanager
+def writing(path: Path, needed: int | None = None) -> Iterator[None]:
+    """Tells of what the body writes, should the file system refuse it, as one `WriteFailure`.
+
+    Args:
+        path: What a user knows it by, rather than a file beside it that is written first.
+        needed: Bytes, if that is known.
+
+    Raises:
+        WriteFailure: Whatever library wrote.
+    """
+    try:
+        yield
+    except Exception as error:
+        failure = write_failure(error)
+        if failure is None:
+            raise
+        raise WriteFailure(
+            failure.errno or 0, path, failure.needed if needed is None else needed, failure.free
+        ) from error
+
+
+def write_failure(error: BaseException) -> WriteFailure | None:
+    """What a file system refused, if that is the reason of an error of Python, TensorFlow, HDF5 or Arrow."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, WriteFailure):
+            return seen
+        number = _refusal(seen)
+        if number is not None:
+            path = getattr(seen, "filename2", None) or getattr(seen, "filename", None) or _named_path(str(seen))
+            return WriteFailure(number, str(path) if isinstance(path, str | os.PathLike) else None)
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def way_out(failure: OSError) -> str:
+    """What a user can do about what a file system refused, as a sentence."""
+    elsewhere = "choose another folder with --runs or BMCLI_CACHE."
+    return {
+        errno.ENOSPC: "Free some space.",
+        errno.EDQUOT: "Your quota is used up: free some space.",
+        errno.EFBIG: "Raise the limit on the size of files (ulimit -f).",
+        errno.EACCES: f"Check who owns it, or {elsewhere}",
+        errno.EPERM: f"Check who owns it, or {elsewhere}",
+        errno.EROFS: f"C{elsewhere[1:]}",
+        errno.EIO: "Look at the system's log: the disk may be failing.",
+    }.get(failure.errno or 0, "")
+
+
+def _refusal(error: BaseException) -> int | None:
+    """The reason of a file system in an error, as `errno` numbers them."""
+    if isinstance(error, OSError):
+        named = re.search(r"\berrno = (\d+)", str(error))  # as HDF5 writes it
+        number = error.errno or (int(named[1]) if named else None)
+        return number if number in _REFUSALS else None
+    if type(error).__module__.startswith("tensorflow."):
+        # It has one class for disks and memory that are full, but words of its own for the latter.
+        return next((number for number in _REFUSALS if os.strerror(number) in str(error)), None)
+    return None
+
+
+def _named_path(text: str) -> str | None:
+    """The file that TensorFlow (`path; reason`) or HDF5 (`name = 'path'`) names."""
+    found = re.search(r"name = '([^']+)'", text) or re.match(r"(/?[^;\n]*/[^;\n]*);", text)
+    return found[1] if found else None
+
+
+def _free_bytes(path: Path) -> int | None:
+    """Bytes that a user may still write where a path lies; None if the system does not tell."""
+    for folder in (path, *path.absolute().parents):
+        with contextlib.suppress(OSError):
+            return shutil.disk_usage(folder).free
+    return None
 
 
 class Damaged(ValueError):
@@ -90,11 +200,12 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o666) -> None:
         mode: Permissions of the file, less those that the user's umask takes away.
     """
     aside = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    try:
-        write_through(aside, content, mode)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with writing(path, len(content)):
+        try:
+            write_through(aside, content, mode)
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
 
 
 def write_new(path: Path, content: bytes) -> None:
@@ -120,10 +231,11 @@ def new_file(path: Path) -> Iterator[Path]:
 
 def write_through(path: Path, content: bytes, mode: int = 0o666) -> None:
     """Writes a file, never through a symbolic link, and flushes it to the disk."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        flush(file)
+    with writing(path, len(content)):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            flush(file)
 
 
 def make_private(folder: Path) -> None:

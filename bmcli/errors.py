@@ -59,6 +59,10 @@ class RunFailed(BmcliError):
     exit_code = 1
 
 
+class WorkerLost(RunFailed):
+    """Another worker of a training was lost before there was anything to go on from."""
+
+
 class GateMissed(BmcliError):
     """A metric is worse than the recipe allows."""
 

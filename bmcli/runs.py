@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bmcli import disk, parts, trust
-from bmcli.disk import shown_path, write_atomically, write_json
+from bmcli import disk, parts, stopping, trust
+from bmcli.disk import shown_path, write_atomically, write_json, writing
 from bmcli.errors import BmcliError
 
 
@@ -125,6 +125,11 @@ class Run:
         return f"bmcli train --resume {self.shown}" + (f" --workers {workers}" if workers > 1 else "")
 
     @property
+    def how_to_go_on(self) -> str | None:
+        """The sentence that tells how to go on with the run; None before its first checkpoint."""
+        return stopping.going_on(self.to_resume) if any(self.checkpoints.glob("step-*")) else None
+
+    @property
     def name(self) -> str:
         return self.folder.parent.name
 
@@ -183,8 +188,9 @@ class Run:
         return [row for row in rows if isinstance(row, dict) and isinstance(row.get("epoch"), int)]
 
     def append_row(self, row: Mapping[str, Any]) -> None:
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        line = json.dumps(row) + "\n"
+        with writing(self.metrics, len(line)), self.metrics.open("a", encoding="utf-8") as file:
+            file.write(line)
 
     def keep_rows(self, epochs: int) -> None:
         """Drops the rows after an epoch, which a resumed run will write again."""
@@ -232,10 +238,10 @@ def hold(folder: Path, advice: str) -> Iterator[None]:
                 f"{shown_path(folder)} is being written by process {file.read().strip() or 'unknown'}.",
                 suggestion=advice,
             ) from None
-        file.seek(0)
-        file.truncate()
-        file.write(str(os.getpid()))
-        file.flush()
+        with writing(Path(file.name)):
+            file.seek(0)
+            file.truncate()
+            os.write(file.fileno(), str(os.getpid()).encode())  # unbuffered: closing would try, and fail, again
         # The kernel frees the lock when the process ends, however it ends.
         yield
 
@@ -243,8 +249,9 @@ def hold(folder: Path, advice: str) -> Iterator[None]:
 def create(root: Path, name: str) -> Run:
     """A new run directory below `root/name`, which becomes the latest of that name."""
     folder = root.absolute() / name / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    folder.mkdir(parents=True)
-    _point(folder.parent / "latest", folder.name)
+    with writing(folder):
+        folder.mkdir(parents=True)
+        _point(folder.parent / "latest", folder.name)
     return Run(folder)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bmcli import disk, distillations, parts, runs, training
+from bmcli import disk, distillations, parts, runs, stopping, training
 from bmcli.commands import train as training_command
 from bmcli.commands.evaluate import bring_up_to_date, elsewhere
 from bmcli.commands.train import Setting, Told, train_loaded
@@ -158,15 +158,14 @@ def _announce(options: DistillOptions, loaded: Loaded, learner: Loaded, setting:
 @contextlib.contextmanager
 def _told_how_to_go_on(distillation: Distillation) -> Iterator[None]:
     """Writes down how a distillation ended that did not come to its end."""
+    how = stopping.going_on(f"bmcli distill --resume {distillation.shown}")
     try:
-        yield
-    except (KeyboardInterrupt, Interrupted):
+        with stopping.resumable(lambda: how):
+            yield
+    except Interrupted:
         with contextlib.suppress(OSError):
             distillation.set_status("interrupted")
-        raise Interrupted(
-            "the distillation was interrupted; what was trained is saved.",
-            suggestion=f"Go on with `bmcli distill --resume {distillation.shown}`.",
-        ) from None
+        raise Interrupted("the distillation was interrupted; what was trained is saved.", suggestion=how) from None
     except Exception as error:
         with contextlib.suppress(OSError):
             distillation.set_status("failed", reason=str(error))

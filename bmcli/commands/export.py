@@ -194,7 +194,7 @@ def _write(
     """One artefact: written aside, checked there, and moved to where it belongs."""
     before = compression.weigh(subject.network.model)
     subject = _compressed(subject, options)
-    with _aside(run.exports, options.name) as folder:
+    with disk.writing(run.exports / options.name), _aside(run.exports, options.name) as folder:
         part: Any = parts.load("export.formats", options.kind)
         written: Written = part.export(subject, options, folder)
         _write_preprocessing(written, recipe, subject.spec, folder)

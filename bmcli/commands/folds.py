@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bmcli import disk, runs, training
+from bmcli import disk, runs, stopping, training
 from bmcli.commands import outputs, reporting
 from bmcli.commands.evaluate import Tell, bring_up_to_date, check_overrides, elsewhere, find_run
 from bmcli.commands.judging import Cells, check_evaluation, judge
@@ -18,7 +19,7 @@ from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
 from bmcli.specs import Column, DataSpec
 from bmcli.training.launch import available_cores
-from bmcli.tuning.batch import Finished, Job, Told, run_all, same_classes, unfinished
+from bmcli.tuning.batch import Finished, Job, Told, how_to_go_on, run_all, same_classes, unfinished
 
 if TYPE_CHECKING:
     from bmcli.data.raw import RawRows
@@ -95,6 +96,12 @@ class Setting:
     def side_by_side(self, jobs: Sequence[Job]) -> int:
         return min(self.workers or len(available_cores()) or 1, len(jobs))
 
+    @contextlib.contextmanager
+    def resumable(self, name: str, loaded: Loaded) -> Iterator[None]:
+        """Has an interruption of the body tell how to go on with the trainings of a recipe, if some are done."""
+        with stopping.resumable(lambda: how_to_go_on(self.root, name, loaded)):
+            yield
+
     def begin(self, name: str, loaded: Loaded, jobs: Sequence[Job]) -> Run:
         """The folder of some trainings: a new one, or that of the same which was interrupted."""
         begun = unfinished(self.root, name, loaded, jobs)
@@ -102,6 +109,11 @@ class Setting:
             return runs.create(self.root, name)
         self.told(f"goes on with {begun.shown}, which was interrupted; what is done there is kept")
         return begun
+
+
+def folder_of(recipe: Recipe) -> str:
+    """The name of a recipe's cross-validations."""
+    return f"{recipe.name}-folds"
 
 
 def add_to(run: Run, found: Mapping[str, Any], setting: Setting) -> None:
@@ -119,7 +131,8 @@ def cross_validate(anew: Anew, setting: Setting) -> CrossValidated:
         BmcliError: The recipe or its data is at fault, or a fold failed.
     """
     try:
-        found = _cross_validate(anew.loaded, setting)
+        with setting.resumable(folder_of(anew.loaded.recipe), anew.loaded):
+            found = _cross_validate(anew.loaded, setting)
     except BmcliError as error:
         raise anew.loaded.locate(error) from None
     if anew.run is not None:
@@ -135,10 +148,10 @@ def _cross_validate(loaded: Loaded, setting: Setting) -> CrossValidated:
     jobs = [Job(f"fold-{n}", {"data.split.fold": {"number": n, "of": count}}, (TESTED,)) for n in range(1, count + 1)]
     first = training.prepared(loaded.with_values(jobs[0].values).recipe, setting.cache)
     check_evaluation(recipe, first.spec)
-    run = setting.begin(f"{recipe.name}-folds", loaded, jobs)
+    run = setting.begin(folder_of(recipe), loaded, jobs)
     try:
         finished = run_all(loaded, jobs, run.folder, setting.side_by_side(jobs), setting.cache, setting.trained)
-    except BmcliError:
+    except (BmcliError, KeyboardInterrupt):
         if not any(run.folder.glob("fold-*/metrics.jsonl")):
             runs.discard(run)  # nothing was trained
         raise

@@ -49,7 +49,8 @@ def learning_curve(anew: Anew, setting: Setting) -> Learned:
         BmcliError: The recipe or its data is at fault, or a training failed.
     """
     try:
-        found = _learning_curve(anew.loaded, setting)
+        with setting.resumable(_folder_of(anew.loaded.recipe), anew.loaded):
+            found = _learning_curve(anew.loaded, setting)
     except BmcliError as error:
         raise anew.loaded.locate(error) from None
     if anew.run is not None:
@@ -73,7 +74,7 @@ def _learning_curve(loaded: Loaded, setting: Setting) -> Learned:
         )  # fmt: skip
     shares = [share for share in SHARES if share * spec.counts[LEARNED] >= FEWEST or share == 1]
     jobs = [_job(share) for share in shares]
-    run = setting.begin(f"{recipe.name}-learning-curve", loaded, jobs)
+    run = setting.begin(_folder_of(recipe), loaded, jobs)
     finished = run_all(loaded, jobs, run.folder, setting.side_by_side(jobs), setting.cache, setting.trained)
     same_classes(finished)
     how = resampling(recipe, Cells(recipe, LEFT))
@@ -85,6 +86,10 @@ def _learning_curve(loaded: Loaded, setting: Setting) -> Learned:
     found = {"at": runs.now(), "targets": [each.to_json() for each in curves]}
     disk.write_json(run.evaluation, {"learning_curve": found})  # the last: it tells the end
     return Learned(run, curves, tuple(share for share in SHARES if share not in shares))
+
+
+def _folder_of(recipe: Recipe) -> str:
+    return f"{recipe.name}-learning-curve"
 
 
 def _job(share: float) -> Job:

@@ -125,7 +125,7 @@ def opened(output: Path | None, chosen: Format) -> Iterator[Write]:
         sys.stdout.buffer.flush()
         return
     try:
-        with disk.new_file(output) as aside, aside.open("wb") as file:
+        with disk.writing(output), disk.new_file(output) as aside, aside.open("wb") as file:
             with writer(file) as write:
                 yield write
             disk.flush(file)

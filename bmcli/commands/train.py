@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bmcli import disk, runs
+from bmcli import disk, runs, stopping
 from bmcli.commands import reporting
 from bmcli.commands.evaluate import Measured, elsewhere, measure
 from bmcli.commands.judging import check_evaluation
-from bmcli.errors import BmcliError, Interrupted, RunFailed
+from bmcli.errors import BmcliError, Fault, Interrupted, RunFailed, WorkerLost
 from bmcli.recipe.check import dotted, read_steps
 from bmcli.recipe.load import Loaded, load
 from bmcli.recipe.schema import WarmUp
@@ -69,11 +69,18 @@ class Trained:
 
     Args:
         run: None on a worker that writes nothing.
+        unwritten: Why the file system refused the run's page, which is all that it lacks.
     """
 
     run: Run | None
     outcome: Outcome
     measured: Measured | None
+    unwritten: Fault | None = None
+
+    def require_report(self) -> None:
+        """Raises RunFailed if the file system refused the page of the run."""
+        if self.unwritten is not None:
+            raise RunFailed(self.unwritten)
 
     def metrics(self) -> dict[str, float]:
         return {**self.outcome.metrics, **(self.measured.metrics() if self.measured else {})}
@@ -99,9 +106,10 @@ def train_loaded(loaded: Loaded, setting: Setting) -> Trained:
     session = sessions.begin(loaded, setting.cache, lambda spec: check_evaluation(recipe, spec))
     setting.told(f"{recipe.name}: {_summary(session.prepared.spec)}")
     if not session.placement.chief:
-        return _finish(None, session, session.trainer(None, setting.profile), setting)
+        with _watching_peers(session.placement, lambda: _of_chief(setting, recipe.name)):
+            return _finish(None, session, session.trainer(None, setting.profile), setting)
     run = Run(setting.into) if setting.into else runs.create(setting.root, recipe.name)
-    with run.hold():
+    with run.hold(), _watching_peers(session.placement, lambda: run):
         try:
             trainer = session.trainer(run, setting.profile)
             session.describe(trainer, run)
@@ -112,6 +120,43 @@ def train_loaded(loaded: Loaded, setting: Setting) -> Trained:
         _tell_details(trainer, session.prepared, setting.told)
         _check_data(session.prepared, run, setting.told)
         return _finish(run, session, trainer, setting)
+
+
+@contextlib.contextmanager
+def _watching_peers(placement: Placement, find: Callable[[], Run | None]) -> Iterator[None]:
+    """Ends this process if another worker of the training is lost meanwhile.
+
+    Args:
+        find: The run that they train together, as far as this worker knows it.
+    """
+
+    def ended(words: str) -> BmcliError:
+        run = find()
+        how = run.how_to_go_on if run is not None else None
+        again = "No checkpoint was written yet: start all workers again."
+        error = Interrupted(words, suggestion=how) if how else RunFailed(words, suggestion=again)
+        if run is not None and placement.chief:
+            with contextlib.suppress(OSError):
+                run.set_status("interrupted" if how else "failed", reason=str(error))
+        return error
+
+    with placement.peers.watched(ended) if placement.peers else contextlib.nullcontext():
+        yield
+
+
+def _of_chief(setting: Setting, name: str) -> Run | None:
+    """The run that the chief writes: the one we were told, or the latest of a name."""
+    if setting.into is not None:
+        return Run(setting.into)
+    with contextlib.suppress(BmcliError):
+        return runs.find(setting.root, name)
+    return None
+
+
+def _discard_empty(run: Run) -> None:
+    """Removes a run that holds neither a checkpoint nor a model, which also frees its part of a full disk."""
+    if run.how_to_go_on is None and not run.model.exists():
+        runs.discard(run)
 
 
 def _check_data(prepared: Prepared, run: Run, told: Told) -> None:
@@ -160,10 +205,13 @@ def resume(folder: str, overrides: Sequence[str], setting: Setting) -> Trained:
 
 def _resume(loaded: Loaded, overrides: Sequence[str], run: Run, setting: Setting) -> Trained:
     recipe = loaded.recipe
-    session = sessions.begin(loaded, setting.cache, before=data_of(run))
+    try:
+        session = sessions.begin(loaded, setting.cache, before=data_of(run))
+    except WorkerLost as error:
+        raise Interrupted(str(error), suggestion=run.how_to_go_on or "") from None
     placement = session.placement
     was = run.status()
-    with run.hold() if placement.chief else contextlib.nullcontext():
+    with run.hold() if placement.chief else contextlib.nullcontext(), _watching_peers(placement, lambda: run):
         trainer = session.trainer(run, setting.profile)
         damaged = trainer.resume()
         if trainer.is_over and was.get("state") == "done":
@@ -209,9 +257,12 @@ def train_in_workers(
     command = [sys.executable, "-m", "bmcli", *arguments, "--strategy", "multi_worker", *into]
     try:
         ended = launch(command, workers, run.logs)
+        how = run.how_to_go_on
+        if ended.interrupted and how:
+            raise Interrupted("interrupted; what was saved is kept.", suggestion=how)
         if ended.loss is None:
             return ended.code
-        raise ended.loss.error(run.to_resume if any(run.checkpoints.glob("step-*")) else "")
+        raise ended.loss.error(run.to_resume if how else "")
     finally:
         if not run.lock.exists():
             runs.discard(run)  # nothing was trained
@@ -276,11 +327,14 @@ def _finish(run: Run | None, session: Session, trainer: Trainer, setting: Settin
     if run is None:
         with setting.watch(session.loaded.recipe.name) as watcher:
             outcome = trainer.train(watcher)
-        _require_convergence(outcome)
-        decided = decide(trainer.recipe, outcome.network, prepared, trainer.placement, setting.told)
-        return Trained(None, outcome, _measure(trainer, decided.network, replace(prepared, spec=decided.spec), None))
-    run.set_status("running")
+        of_chief = _of_chief(setting, session.loaded.recipe.name)
+        with stopping.resumable(lambda: of_chief.how_to_go_on if of_chief else None):
+            _require_convergence(outcome)
+            decided = decide(trainer.recipe, outcome.network, prepared, trainer.placement, setting.told)
+            spec = decided.spec
+            return Trained(None, outcome, _measure(trainer, decided.network, replace(prepared, spec=spec), None))
     with _failures_in_status(run):
+        run.set_status("running")
         parts = trainer.parts
         try:
             with setting.watch(run.name) as watcher:
@@ -302,22 +356,32 @@ def _finish(run: Run | None, session: Session, trainer: Trainer, setting: Settin
         _require_convergence(outcome)
         trained = Trained(run, outcome, _measure(trainer, network, prepared, run))
         weight = _weighed(trainer, outcome, setting.told)
-    run.set_status(
-        "done", epochs=outcome.epochs, selected_epoch=outcome.selected_epoch, ended_by=outcome.ended_by,
-        seconds=round(outcome.train_s, 3), metrics=trained.metrics(), **weight,
-    )  # fmt: skip
-    if trained.measured is not None:
-        _report(trained.measured, run, replace(session, prepared=prepared), network, setting.told)
+        run.set_status(
+            "done", epochs=outcome.epochs, selected_epoch=outcome.selected_epoch, ended_by=outcome.ended_by,
+            seconds=round(outcome.train_s, 3), metrics=trained.metrics(), **weight,
+        )  # fmt: skip
+        if trained.measured is not None:
+            unwritten = _report(trained.measured, run, replace(session, prepared=prepared), network, setting.told)
+            trained = replace(trained, unwritten=unwritten)
     return trained
 
 
-def _report(measured: Measured, run: Run, session: Session, network: Network, told: Told) -> None:
-    """Writes the report. The run is whole without, so what it lacks, as data that changed meanwhile, is but told."""
+def _report(measured: Measured, run: Run, session: Session, network: Network, told: Told) -> Fault | None:
+    """Writes the report. The run is whole without, so what it lacks, as data that changed meanwhile, is but told.
+
+    Returns:
+        Why the file system refused it.
+    """
+    again = f"`bmcli report {run.shown}` writes the page again."
     try:
         parameters = network.model.count_params()
         reporting.write(run, session.loaded.recipe, session.prepared, measured.judged, measured.evaluation, parameters)
-    except (BmcliError, OSError) as error:
-        told(f"no report was written: {error} `bmcli report {run.shown}` tries again.")
+    except BmcliError as error:
+        told(f"no report was written: {error} {again}")
+    except OSError as error:
+        reason = disk.write_failure(error) or f"no report was written: {error}."
+        return Fault(f"{reason} The run is done and kept.", suggestion=f"{disk.way_out(error)} {again}".strip())
+    return None
 
 
 def _weighed(trainer: Trainer, outcome: Outcome, told: Told) -> dict[str, Any]:
@@ -336,33 +400,32 @@ def _weighed(trainer: Trainer, outcome: Outcome, told: Told) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _failures_in_status(run: Run) -> Iterator[None]:
-    """Writes into the run how it failed. The disk may be the reason, so a status that cannot be written is let go."""
+    """Writes into the run how it failed. The disk may be the reason, so a status that cannot be written is let go.
+
+    A run whose status still says that it is running, although nobody holds it, counts as crashed.
+    """
     try:
-        yield
+        with stopping.resumable(lambda: run.how_to_go_on):
+            yield
     except KeyboardInterrupt:
-        measuring = f"Measure it with `bmcli evaluate {run.shown}`."
-        advice = measuring if run.model.exists() else f"Go on with `{run.to_resume}`."
-        interrupted = Interrupted("interrupted after training.", suggestion=advice)
-        with contextlib.suppress(OSError):
-            run.set_status("interrupted", reason=str(interrupted))
-        raise interrupted from None
+        _discard_empty(run)
+        raise
     except Exception as error:
         with contextlib.suppress(OSError):
             run.set_status("interrupted" if isinstance(error, Interrupted) else "failed", reason=str(error))
-        if isinstance(error, OSError):
-            raise _disk_failed(error, run) from None
-        raise
+        failure = disk.write_failure(error)
+        if failure is None:
+            raise
+        told = _refused(failure, run)
+        _discard_empty(run)
+        raise told from None
 
 
-def _disk_failed(error: OSError, run: Run) -> RunFailed:
+def _refused(failure: disk.WriteFailure, run: Run) -> RunFailed:
     """What the file system refused, and how to go on once it does not."""
-    saved = any(run.checkpoints.glob("step-*"))
-    return RunFailed(
-        f"{error.filename or run.shown}: {(error.strerror or str(error)).lower()}.",
-        suggestion=f"What was written before is whole: make room, then `{run.to_resume}`."
-        if saved
-        else "Make room, then train again.",
-    )
+    how = run.how_to_go_on
+    kept = f"What was written before is whole. {disk.way_out(failure)} {how}"
+    return RunFailed(str(failure), suggestion=kept if how else f"{disk.way_out(failure)} Then train again.")
 
 
 def _measure(trainer: Trainer, network: Network, prepared: Prepared, run: Run | None) -> Measured | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bmcli import disk, distillations, runs
+from bmcli import disk, distillations, runs, stopping
 from bmcli.commands import distill as distilling
 from bmcli.commands import train
 from bmcli.commands.evaluate import Measured, evaluate
@@ -24,7 +24,6 @@ from bmcli.recipe.space import load_search
 from bmcli.runs import Run
 from bmcli.specs import DataSpec
 from bmcli.training import session as sessions
-from bmcli.training.launch import stopped_by_signals
 from bmcli.trials import Objective, Searched
 from bmcli.tuning import study as studies
 from bmcli.tuning.pool import Pool
@@ -116,7 +115,7 @@ def join(text: str, workers: int, setting: Setting) -> None:
     if study.is_over:
         raise BmcliError(f"{study.shown} is over.", suggestion=f"Go on with it: `bmcli tune --resume {study.shown}`.")
     setting.told(f"{workers} workers join {study.shown}")
-    with stopped_by_signals(), Pool(study, workers, setting.cache) as pool:
+    with Pool(study, workers, setting.cache) as pool:
         pool.stay()
 
 
@@ -201,7 +200,7 @@ def _tune(study: Study, loaded: Loaded, objectives: tuple[Objective, ...], setti
     options = loaded.recipe.tune
     assert options is not None, "the recipe says what is searched"
     setting.told(f"search {study.shown}")
-    with study.hold(), stopped_by_signals(), _told_how_to_go_on(study):
+    with study.hold(), _told_how_to_go_on(study):
         with Pool(study, options.workers, setting.cache) as pool:
             from bmcli.tuning.search import Search
 
@@ -278,15 +277,14 @@ def _measured(run: Run, setting: Setting) -> Measured | None:
 @contextlib.contextmanager
 def _told_how_to_go_on(study: Study) -> Iterator[None]:
     """Writes down how a search ended that did not come to its end."""
+    how = stopping.going_on(f"bmcli tune --resume {study.shown}")
     try:
-        yield
-    except KeyboardInterrupt:
+        with stopping.resumable(lambda: how):
+            yield
+    except Interrupted:
         with contextlib.suppress(OSError):
             study.set_status("interrupted")
-        raise Interrupted(
-            "the search was interrupted; its trials are saved.",
-            suggestion=f"Go on with `bmcli tune --resume {study.shown}`.",
-        ) from None
+        raise Interrupted("the search was interrupted; its trials are saved.", suggestion=how) from None
     except Exception as error:
         with contextlib.suppress(OSError):
             study.set_status("failed", reason=str(error))

@@ -64,25 +64,31 @@ class Writer:
 
 def save(folder: Path, step: int, state: State) -> Path:
     """Writes a checkpoint aside, flushes it to the disk, renames it, and drops all but the newest two."""
+    target = folder / f"step-{step:09d}"
+    needed = sum(array.nbytes for arrays in state.groups.values() for array in arrays)
+    with disk.writing(target, needed):
+        _save(folder, target, state)
+    for old in _newest_first(folder)[KEPT:]:
+        shutil.rmtree(old)
+    return target
+
+
+def _save(folder: Path, target: Path, state: State) -> None:
     folder.mkdir(exist_ok=True)
     aside = folder / f".aside-{secrets.token_hex(4)}"
-    aside.mkdir()
     try:
+        aside.mkdir()
         manifest = {
             f"{name}.npz": _write_arrays(aside / f"{name}.npz", arrays) for name, arrays in state.groups.items()
         }
         disk.write_through(aside / "state.json", json.dumps({"values": state.values, "files": manifest}).encode())
         disk.flush_folder(aside)
-        target = folder / f"step-{step:09d}"
         if target.exists():
             shutil.rmtree(target)
         os.rename(aside, target)
         disk.flush_folder(folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    for old in _newest_first(folder)[KEPT:]:
-        shutil.rmtree(old)
-    return target
 
 
 def restore(folder: Path) -> tuple[State, tuple[str, ...]]:

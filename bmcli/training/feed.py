@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -173,12 +173,16 @@ def part(batch: int, replicas: int, replica: int) -> tuple[int, int]:
     return first, max(batch * (replica + 1) // replicas, first + 1)
 
 
-def batches(feed: Feed, batch: int) -> Iterator[tuple[Block, bool]]:
-    """Every row of a feed in its own order, as blocks of full batches, then the rest; true for the rest."""
+def batches(feed: Feed, batch: int, most: Callable[[], int] | None = None) -> Iterator[tuple[Block, bool]]:
+    """Every row of a feed in its own order, as blocks of full batches, then the rest; true for the rest.
+
+    Args:
+        most: Batches of the next block; by default as many as there are.
+    """
     feed.open(tf.range(feed.count, dtype=tf.int32), batch)
     full, done = feed.count // batch, 0
     while done < full:
-        block = feed.block(done, full - done)
+        block = feed.block(done, full - done if most is None else min(most(), full - done))
         yield block, False
         done += block.count
     if feed.count % batch:

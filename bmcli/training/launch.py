@@ -18,19 +18,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from bmcli import stopping
 from bmcli.disk import shown_path
-from bmcli.errors import BmcliError, Interrupted, RunFailed
+from bmcli.errors import BmcliError, GateMissed, Interrupted, RunFailed
 
-OWN_CODES = (0, 1, 2, 3, 75, 130)  # what bmcli ends with when it knows why
+OWN_CODES = (0, 1, 2, 3, 4, 75, 130)  # what bmcli ends with when it knows why
 INTERRUPTED = 130
+# What all workers come to together, the chief last: it evaluates for longer, or is writing the checkpoint.
+_TOGETHER = (0, GateMissed.exit_code, Interrupted.exit_code)
+LOOK_S = 1.0  # between looks for workers that are stopped
+LAUNCHED = "BMCLI_LAUNCHED"  # set for the workers of a launcher
+LOST_PEER = 76  # what they end with, without a word, once another worker is lost
 
 
 @dataclass(frozen=True)
 class Patience:
     """How long workers may take, in seconds, once one of them is lost or the chief is done."""
 
-    notice_s: float = 12.0  # to see by themselves that a peer is gone
-    save_s: float = 4.0  # after SIGTERM
+    notice_s: float = 10.0  # to see by themselves that a peer is gone; they do within `peers.GRACE_OF_FAULT_S`
     die_s: float = 2.0  # after SIGKILL; only a process stuck in the kernel takes longer
 
 
@@ -54,7 +59,7 @@ class Loss:
     @property
     def resumable(self) -> bool:
         """Whether it was taken from outside, so that starting again may well help; else it has failed by itself."""
-        return self.code not in OWN_CODES or self.code == Interrupted.exit_code
+        return self.code not in OWN_CODES or self.code in (Interrupted.exit_code, INTERRUPTED)
 
     def last_lines(self, count: int = 10) -> list[str]:
         """The end of its log."""
@@ -74,7 +79,7 @@ class Loss:
         restart = "No checkpoint was written yet: train again." if self.resumable else ""
         return kind(
             f"worker {self.worker} {self.how}, so the others were ended.{log}",
-            suggestion=f"Go on with `{resume}`." if resume else restart,
+            suggestion=stopping.going_on(resume) if resume else restart,
         )
 
 
@@ -84,8 +89,12 @@ def how_ended(code: int) -> str:
     Args:
         code: Its exit code, or minus the number of the signal that killed it.
     """
+    if code == LOST_PEER:
+        return "lost the connection to another"
     if code >= 0:
         return f"ended with exit code {code}"
+    if -code in (signal.SIGSTOP, signal.SIGTSTP):
+        return "was stopped and did not go on"
     try:
         name = signal.Signals(-code).name
     except ValueError:
@@ -110,10 +119,12 @@ class Ended:
     Args:
         code: The exit code of the whole: that of worker 0, or with a `loss` that of its error if there is a checkpoint.
         loss: The worker that was lost; None if worker 0 has said on the console all there is to say.
+        interrupted: A signal ended the workers before they could say so.
     """
 
     code: int
     loss: Loss | None = None
+    interrupted: bool = False
 
 
 def launch(
@@ -145,7 +156,8 @@ def launch(
         group = _Group(logs, patience)
         at_end.callback(group.kill)
         for i, share in enumerate(shares):
-            group.start(command, {**given, **share.variables, "TF_CONFIG": _tf_config(ports, i)}, share.cores)
+            own = {LAUNCHED: "1", "TF_CONFIG": _tf_config(ports, i)}
+            group.start(command, {**given, **share.variables, **own}, share.cores)
         group.announce_ends(happened)
         return group.watch(happened)
 
@@ -158,6 +170,8 @@ class _Group:
         self._patience = patience
         self._processes: list[subprocess.Popen[bytes]] = []
         self._running: set[int] = set()
+        self._stopped: set[int] = set()  # and killed for it
+        self._stopped_at: dict[int, float] = {}
         self._interrupted = False
         self._first: int | None = None  # to end otherwise than with 0, or the chief
 
@@ -181,10 +195,13 @@ class _Group:
         """Waits for all to end, and hurries those that stay behind."""
         steps: list[tuple[float, Callable[[], None]]] = []
         while self._running:
+            due_s = max(0.0, steps[0][0] - time.monotonic()) if steps else LOOK_S
             try:
-                what, number = happened.get(timeout=max(0.0, steps[0][0] - time.monotonic()) if steps else None)
+                what, number = happened.get(timeout=min(due_s, LOOK_S))
             except queue.Empty:
-                steps.pop(0)[1]()
+                self._look_for_stopped()
+                if steps and time.monotonic() >= steps[0][0]:
+                    steps.pop(0)[1]()
                 continue
             if what == "signal":
                 self._hand_on(number)
@@ -203,22 +220,28 @@ class _Group:
         """Notes that a worker ended; whether it is the first after which the others have to end too."""
         self._running.discard(worker)
         code = self._processes[worker].returncode
-        if self._first is not None or (worker and code == 0):
-            return False  # the chief may well evaluate for longer than the others train
-        if worker and code == Interrupted.exit_code and self._interrupted:
-            return False  # the chief is writing the checkpoint
+        if self._first is not None or (worker and code in _TOGETHER):
+            return False
         self._first = worker
         return True
 
     def _hurry(self) -> list[tuple[float, Callable[[], None]]]:
-        now, patience = time.monotonic(), self._patience
-        term_at = now + patience.notice_s
-        kill_at = term_at + patience.save_s
-        return [
-            (term_at, lambda: self._send(signal.SIGTERM)),
-            (kill_at, self.kill),
-            (kill_at + patience.die_s, self._running.clear),
-        ]
+        # For the sake of those that are stopped the others may have ended; they can hear nothing else.
+        self._kill_stopped({worker for worker in self._running if is_stopped(self._processes[worker].pid)})
+        kill_at = time.monotonic() + self._patience.notice_s
+        return [(kill_at, self.kill), (kill_at + self._patience.die_s, self._running.clear)]
+
+    def _look_for_stopped(self) -> None:
+        """Kills workers that are stopped for longer than others wait for them."""
+        now = time.monotonic()
+        stopped = {worker for worker in self._running if is_stopped(self._processes[worker].pid)}
+        self._stopped_at = {worker: self._stopped_at.get(worker, now) for worker in stopped}
+        self._kill_stopped({each for each, since in self._stopped_at.items() if now - since >= self._patience.notice_s})
+
+    def _kill_stopped(self, workers: set[int]) -> None:
+        self._stopped |= workers
+        for worker in workers:
+            self._processes[worker].kill()
 
     def _send(self, number: int) -> None:
         for worker in self._running:
@@ -234,14 +257,33 @@ class _Group:
         codes = [process.poll() for process in self._processes]
         chief = codes[0]
         if self._interrupted:
-            return Ended(chief if chief in OWN_CODES else INTERRUPTED)
-        if self._first is None or (self._first == 0 and chief in OWN_CODES):
+            told = chief in OWN_CODES
+            return Ended(chief if told and chief is not None else INTERRUPTED, interrupted=not told)
+        if self._first is None or (self._first == 0 and chief in OWN_CODES and not self._stopped):
             return Ended(chief if chief is not None else 1)
-        lost = codes[self._first]
-        if lost in OWN_CODES and chief == lost:
+        if chief is not None and chief in OWN_CODES and chief == codes[self._first]:
             return Ended(chief)  # all came to it by themselves, and the chief has told why
-        loss = Loss(self._first, lost if lost is not None else 1, self._log(self._first))
+        loss = self._loss(codes)
         return Ended(loss.error(resume="-").exit_code, loss)
+
+    def _loss(self, codes: Sequence[int | None]) -> Loss:
+        """The worker for whose sake the others ended: one that was stopped, or did not end for another's sake."""
+        if self._stopped:
+            worker = min(self._stopped)
+            return Loss(worker, -signal.SIGSTOP, self._log(worker))
+        assert self._first is not None, "one of them ended first"
+        own = [worker for worker, code in enumerate(codes) if code not in (LOST_PEER, 0)]
+        worker = self._first if self._first in own or not own else own[0]
+        code = codes[worker]
+        return Loss(worker, 1 if code is None else code, self._log(worker))
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process is stopped, as by SIGSTOP; false where the system does not tell."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except OSError:
+        return False
 
 
 def start(
@@ -342,20 +384,6 @@ class Share:
 
     variables: Mapping[str, str]
     cores: Sequence[int]
-
-
-@contextlib.contextmanager
-def stopped_by_signals() -> Iterator[None]:
-    """Has SIGTERM end what goes on as Ctrl-C does, with everything in order."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def share_of(given: Mapping[str, str], workers: int, worker: int) -> Share:

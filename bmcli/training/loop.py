@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from bmcli import parts, training
+from bmcli import disk, parts, stopping, training
 from bmcli.compression.round import settle
 from bmcli.errors import BmcliError, Interrupted, RunFailed
 from bmcli.recipe.compression import ChannelPruning
@@ -32,16 +32,17 @@ from bmcli.training.normalization import Estimation
 from bmcli.training.orders import Orders
 from bmcli.training.profile import Profile
 from bmcli.training.step import (
+    CALL_S,
     NO_STEP,
     PLAIN,
     Compilation,
     Lesson,
     Pass,
     Steps,
+    Stopped,
 )
 from bmcli.training.strategy import Placement
 
-CALL_S = 0.25  # Steps of one call fill about this time: Python costs nothing, and signals are still answered quickly.
 EVALUATION_BATCH = 512
 
 
@@ -97,6 +98,7 @@ class Progress:
     examples: int = 0  # examples in all
     train_s: float = 0.0
     epoch_s: float = 0.0
+    averaged: int = 0  # the last epoch that the average of the weights took up
     best: float | None = None
     selected_epoch: int | None = None
     waited: int = 0  # epochs since the last improvement
@@ -336,7 +338,7 @@ class Trainer:
                 what `ended_by` tells.
 
         Raises:
-            Interrupted: SIGINT or SIGTERM came, or a worker was lost; a checkpoint is there.
+            Interrupted: SIGINT or SIGTERM came; a checkpoint is there.
             RunFailed: The memory of the device is too small.
         """
         diverged = None
@@ -360,17 +362,22 @@ class Trainer:
         while self.progress.ended_by is None:
             try:
                 self._train_epoch(watch, signals)
-            except tf.errors.ResourceExhaustedError:
-                if not self._can_need_less_memory():
+            except tf.errors.ResourceExhaustedError as error:
+                if disk.write_failure(error) is not None or not self._can_need_less_memory():
                     raise
                 self._need_less_memory(watch)
                 continue
             cut_off = self.progress.batch < self.steps_per_epoch
             if cut_off:
                 self.save()  # now, so that a larger budget goes on in the middle of this epoch
-            self.progress.ended_by = self._finish_epoch(watch, cut_off) or halt(self.progress.last)
+            try:
+                self.progress.ended_by = self._finish_epoch(watch, cut_off, signals) or halt(self.progress.last)
+            except Stopped:
+                self._stop(signals, saved=cut_off)  # the epoch is trained, and will be measured anew
             if self.progress.ended_by is not None and not cut_off:
                 self.save()
+        if self._is_to_stop(signals):
+            self._stop(signals, saved=True)
 
     def _can_need_less_memory(self) -> bool:
         return (
@@ -403,19 +410,14 @@ class Trainer:
         """Turns what TensorFlow raises while training into words."""
         try:
             yield
-        except tf.errors.ResourceExhaustedError:
+        except tf.errors.ResourceExhaustedError as error:
+            if (failure := disk.write_failure(error)) is not None:
+                raise failure from error
             raise RunFailed(
                 f"the memory is too small for batches of {self.batch}"
                 f"{f' in {self.parts} parts' if self.parts > 1 else ''}.",
                 suggestion=f"Compute them in parts with train.gradient_accumulation={2 * self.parts}, or lower "
                 "train.batch_size.",
-            ) from None
-        except tf.errors.OpError as error:
-            if self.placement.workers == 1:
-                raise
-            raise Interrupted(
-                f"another worker was lost after step {self.progress.step} ({type(error).__name__}).",
-                suggestion=self._how_to_resume(),
             ) from None
 
     @contextmanager
@@ -467,11 +469,14 @@ class Trainer:
         """Moves on after a call; all workers go by the clock of the chief, and stop together."""
         (seconds,) = self.placement.from_chief([seconds])
         self._advance(count, seconds, watch)
-        (stopping,) = self.placement.sum_over_workers([float(bool(signals))])
-        if stopping:
-            self._stop(signals[0] if signals else signal.SIGTERM)
+        if self._is_to_stop(signals):
+            self._stop(signals)
         if self._checkpoint_is_due():
             self.save()
+
+    def _is_to_stop(self, signals: list[int]) -> bool:
+        """Whether a signal came to one of the workers; all have to ask at the same time."""
+        return bool(self.placement.sum_over_workers([float(bool(signals))])[0])
 
     def _advance(self, count: int, seconds: float, watch: Watcher) -> None:
         progress = self.progress
@@ -500,17 +505,21 @@ class Trainer:
             seconds_left=(self.steps_in_all - progress.step) * self._step_s,
         )
 
-    def _stop(self, number: int) -> None:
-        self.save()
+    def _stop(self, signals: list[int], saved: bool = False) -> NoReturn:
+        """Saves the state and ends the training; on a worker that got no signal, another did.
+
+        Args:
+            saved: The state to go on from was saved already.
+        """
+        if not saved:
+            self.save()
         if self._writer is not None:
             self._writer.wait()
-        name = signal.Signals(number).name
+        name = signal.Signals(signals[0] if signals else signal.SIGTERM).name
         raise Interrupted(
-            f"{name} after step {self.progress.step}: the state is saved.", suggestion=self._how_to_resume()
+            f"{name} after step {self.progress.step}: the state is saved.",
+            suggestion=stopping.going_on(self.run.to_resume) if self.run else "",
         )
-
-    def _how_to_resume(self) -> str:
-        return f"Go on with `{self.run.to_resume}`." if self.run else ""
 
     def _checkpoint_is_due(self) -> bool:
         options, progress = self.recipe.train.checkpoint, self.progress
@@ -518,18 +527,26 @@ class Trainer:
         by_steps = options.steps is not None and progress.step - self._saved_at_step >= options.steps
         return by_time or by_steps
 
-    def _finish_epoch(self, watch: Watcher, cut_off: bool) -> str | None:
+    def _finish_epoch(self, watch: Watcher, cut_off: bool, signals: list[int]) -> str | None:
         """Measures, selects, and says why training should stop now, if it should.
 
         Args:
             cut_off: A limit of steps or time ended the epoch before all its rows were trained on.
+
+        Raises:
+            Stopped: A signal came while it measured, which can be done anew as if it had not been begun.
         """
         progress = self.progress
+
+        def stops() -> bool:
+            return bool(signals)
+
         self._require_finite_weights()
-        if self.average is not None:
+        if self.average is not None and progress.averaged <= progress.epoch:
             self.average.after_epoch(progress.epoch + 1)
-        with self._averaged():
-            row = self._row()
+            progress.averaged = progress.epoch + 1
+        with self._averaged(stops):
+            row = self._row(stops)
             selected = self._improves(row)
             kept = [weight.numpy() for weight in self.network.model.weights] if selected else []
         progress.epoch += 1
@@ -549,7 +566,7 @@ class Trainer:
         return "callback" if callback_stops else self._stop_reason(row)
 
     @contextmanager
-    def _averaged(self) -> Iterator[None]:
+    def _averaged(self, stops: Callable[[], bool]) -> Iterator[None]:
         """The network with the average of its weights after this epoch, if there is one."""
         if self.average is None or not self.average.begun(self.progress.epoch + 1):
             yield
@@ -557,17 +574,17 @@ class Trainer:
         self.average.swap()
         try:
             rows = self.orders.shuffled(self.progress.epoch)
-            with self._estimation.estimated(rows) if self._estimation else nullcontext():
+            with self._estimation.estimated(rows, stops) if self._estimation else nullcontext():
                 yield
         finally:
             self.average.swap()
 
-    def _row(self) -> dict[str, Any]:
+    def _row(self, stops: Callable[[], bool]) -> dict[str, Any]:
         progress = self.progress
         row: dict[str, Any] = {"epoch": progress.epoch + 1, "step": progress.step}
         row |= {f"train/{name}": value for name, value in self.meters.results().items()}
         if self.validation is not None:
-            row |= {f"validation/{name}": value for name, value in self.validation.measure().items()}
+            row |= {f"validation/{name}": value for name, value in self.validation.measure(stops).items()}
         row["learning_rate"] = float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
         examples = min(progress.batch * self.batch, self.feed.count)
         row["examples_per_second"] = round(examples / progress.epoch_s, 1) if progress.epoch_s else 0.0
@@ -776,3 +793,5 @@ def _signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if received:  # after it was asked about for the last time
+        signal.raise_signal(received[0])

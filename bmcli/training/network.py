@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from bmcli import inputs, layers, models, parts
+from bmcli import disk, inputs, layers, models, parts
 from bmcli.errors import BmcliError
 from bmcli.objectives import TargetObjective
 from bmcli.recipe.schema import Recipe
@@ -73,11 +73,13 @@ def serving_model(network: Network, spec: DataSpec) -> keras.Model:
 def save(network: Network, spec: DataSpec, path: Path) -> None:
     """Writes the serving model as a `.keras` file, aside and then in place."""
     aside = path.with_name(f".{path.name}-aside.keras")
-    try:
-        serving_model(network, spec).save(aside)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    model = serving_model(network, spec)
+    with disk.writing(path, sum(weight.numpy().nbytes for weight in model.weights)):
+        try:
+            model.save(aside)
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
 
 
 def load(path: Path, network: Network) -> None:

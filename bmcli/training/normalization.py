@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,10 +11,8 @@ import keras
 import tensorflow as tf
 
 from bmcli.training.feed import Feed, gather
-from bmcli.training.step import compiled, moving_statistics, repeat, share, some_batches
+from bmcli.training.step import Pace, compiled, moving_statistics, repeat, share, some_batches
 from bmcli.training.strategy import Placement
-
-_BATCHES_AT_ONCE = 256
 
 
 class Estimation:
@@ -26,23 +25,28 @@ class Estimation:
         self.model, self.feed, self.batch, self.placement = model, feed, batch, placement
         self.statistics = moving_statistics(model)
         self._over = compiled(self._loop)
+        self._pace = Pace(placement)
 
     @contextmanager
-    def estimated(self, rows: tf.Tensor) -> Iterator[None]:
+    def estimated(self, rows: tf.Tensor, stops: Callable[[], bool]) -> Iterator[None]:
         """The network with statistics of its present weights, and afterwards with those that it had.
 
         Args:
             rows: The order in which the training rows are visited.
+            stops: Whether to leave the pass over them; asked after every call of some batches.
+
+        Raises:
+            Stopped: It said so.
         """
         if not self.statistics:
             yield
             return
         variables = self.model.non_trainable_variables  # generators of dropout among them
         before = [variable.numpy() for variable in variables]
-        means = self._means(rows)
-        for variable, value in zip(variables, before, strict=True):
-            variable.assign(value)
         try:
+            means = self._means(rows, stops)
+            for variable, value in zip(variables, before, strict=True):
+                variable.assign(value)
             for statistic, mean in zip(self.statistics, means, strict=True):
                 statistic.assign(mean)
             yield
@@ -50,26 +54,29 @@ class Estimation:
             for variable, value in zip(variables, before, strict=True):
                 variable.assign(value)
 
-    def _means(self, rows: tf.Tensor) -> list[Any]:
+    def _means(self, rows: tf.Tensor, stops: Callable[[], bool]) -> list[Any]:
         """The means over all batches of what each layer sees."""
         full = self.feed.count // self.batch
         self.feed.open(rows, self.batch)
         done, totals = 0, [tf.zeros(statistic.shape) for statistic in self.statistics]
         while done < full:
-            block = self.feed.block(done, min(_BATCHES_AT_ONCE, full - done))
-            found = self._over(block.data, block.rows, tf.constant(block.first), tf.constant(block.count))
-            totals = [total + more for total, more in zip(totals, found, strict=True)]
+            start = time.perf_counter()
+            block = self.feed.block(done, min(self._pace.batches, full - done))
+            # The sums go on in the loop, so that their last bits do not depend on how many batches a call has.
+            totals = self._over(block.data, block.rows, tf.constant(block.first), tf.constant(block.count), totals)
+            totals[0].numpy()  # waits for the device
+            self._pace.after(block.count, time.perf_counter() - start, stops)
             done += block.count
         return [(total / full).numpy() for total in totals]
 
-    def _loop(self, data: Any, rows: Any, first: Any, count: Any) -> list[Any]:
-        """The sums over some batches."""
+    def _loop(self, data: Any, rows: Any, first: Any, count: Any, totals: list[Any]) -> list[Any]:
+        """The sums with those over some more batches."""
 
         def following(done: Any, *totals: Any) -> tuple[Any, ...]:
             seen = self._of_batch(data, some_batches(rows, first + done, self.batch))
             return done + 1, *(total + more for total, more in zip(totals, seen, strict=True))
 
-        return repeat(count, following, *(tf.zeros(statistic.shape) for statistic in self.statistics))
+        return repeat(count, following, *totals)
 
     def _of_batch(self, data: Any, rows: Any) -> list[Any]:
         strategy = self.placement.strategy

@@ -8,59 +8,120 @@ import hashlib
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from bmcli.errors import RunFailed
+import tensorflow as tf
+from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
+from tensorflow.python.eager import context
+
+from bmcli.errors import RunFailed, WorkerLost
 from bmcli.training.cluster import Cluster
+from bmcli.training.launch import LAUNCHED, LOST_PEER
+from bmcli.training.peers import Peers
+
+JOIN_S = 15.0  # for TensorFlow's part of a start, once all are there
+UNWATCHED_S = 600.0  # after which TensorFlow takes a silent worker for lost; we do much earlier
 
 
 @contextlib.contextmanager
-def waiting_for_peers(cluster: Cluster, timeout_s: float, agreement: str = "") -> Iterator[None]:
-    """Waits until all workers are there; the body then makes the strategy.
+def waiting_for_peers(cluster: Cluster, timeout_s: float, agreement: str = "") -> Iterator[Peers]:
+    """Waits until all workers are there; the body then makes the strategy, while they already watch each other.
 
     TensorFlow would wait for them as well, for longer than ten minutes, but holding Python's lock and with a handler
     of SIGTERM of its own: no thread runs meanwhile, and SIGTERM is not answered. Here it is. Should a worker be lost
-    after all were there, while the body runs, Ctrl-C ends the process directly, and after `timeout_s` it ends
-    with exit code 1 and the place where it hung. Our handlers of signals are put back after the body.
+    after all were there, while the body runs, the process ends after `JOIN_S` with exit code 1, and a signal ends it
+    directly. Our handlers of signals are put back after the body.
 
     Args:
-        timeout_s: From now until all are there, and again for the body.
+        timeout_s: From now until all are there.
         agreement: What all have to be given alike, such as their recipe.
 
     Raises:
         RunFailed: Not all came in time, they do not agree, or the port is taken.
+        WorkerLost: One was lost while the body ran.
     """
-    _meet(cluster, time.monotonic() + timeout_s, timeout_s, agreement)
+    links = _meet(cluster, time.monotonic() + timeout_s, timeout_s, agreement)
+    _leave_watching_to_us(cluster)
     # gRPC would ask the proxy of http_proxy for the peers, even for those on this machine, and wait for ever.
     os.environ.setdefault("no_grpc_proxy", ",".join(address.rpartition(":")[0] for address in cluster.addresses))
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
-    faulthandler.dump_traceback_later(timeout_s, exit=True, file=2)
     try:
-        yield
+        with _ended_if_it_hangs(JOIN_S):
+            yield Peers(links)
+    except (tf.errors.OpError, RuntimeError):
+        if LAUNCHED in os.environ:
+            os._exit(LOST_PEER)  # without a word, because the launcher knows more
+        raise WorkerLost(_LOST, suggestion=_AGAIN) from None
     finally:
-        faulthandler.cancel_dump_traceback_later()
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _meet(cluster: Cluster, deadline: float, timeout_s: float, agreement: str) -> None:
-    """Each worker tells the chief that it is there; the chief tells all when all are."""
+_LOST = "a worker was lost while all of them started."
+_AGAIN = "Start all workers again."
+# Says its argument once there is something to read, and nothing if there never is.
+_SPEAKER = "import sys\nif sys.stdin.buffer.read(1):\n    sys.stderr.write(sys.argv[1])"
+
+
+@contextlib.contextmanager
+def _ended_if_it_hangs(seconds: float) -> Iterator[None]:
+    """Ends the process with 1 if the body takes too long, although no thread of Python can run.
+
+    Only `faulthandler` can do that, which first dumps the stack: another process says in words what that means.
+    """
+    words = "" if LAUNCHED in os.environ else f"{_LOST} {_AGAIN}\n"
+    speaker = subprocess.Popen([sys.executable, "-I", "-S", "-c", _SPEAKER, words], stdin=subprocess.PIPE)
+    assert speaker.stdin is not None
+    faulthandler.dump_traceback_later(seconds, exit=True, file=speaker.stdin)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        speaker.communicate()
+
+
+def _leave_watching_to_us(cluster: Cluster) -> None:
+    """Has TensorFlow not look after the workers itself, which may end in a dump of the native stack.
+
+    It has no public function for that.
+    """
+    job = coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=cluster.workers)
+    context.context().configure_coordination_service(
+        service_type="standalone",
+        service_leader="/job:worker/replica:0/task:0",
+        heartbeat_timeout_in_ms=int(1000 * UNWATCHED_S),
+        coordinated_jobs=[job],
+    )
+
+
+def _meet(cluster: Cluster, deadline: float, timeout_s: float, agreement: str) -> dict[int, socket.socket]:
+    """Each worker tells the chief that it is there; the chief tells all when all are.
+
+    Returns:
+        A connection to each worker that this one watches, by rank.
+    """
     told = f"{cluster.addresses} {agreement}"
     digest = hashlib.sha256(told.encode()).hexdigest()
     # Held by every worker, so that a taken port is found before TensorFlow, which takes it next, makes the others wait.
     with _listening(cluster) as door:
-        missing = _gather(cluster, door, deadline, digest) if cluster.chief else _report(cluster, deadline, digest)
+        missing, links = (
+            _gather(cluster, door, deadline, digest) if cluster.chief else _report(cluster, deadline, digest)
+        )
     if missing:
+        _close(links)
         names = ", ".join(f"worker {rank} ({cluster.addresses[rank]})" for rank in missing)
         raise RunFailed(
             f"after {timeout_s:g} s there is no word from {names}.",
             path="runtime.start_timeout",
             suggestion="Check that every worker runs and can reach the others, or raise runtime.start_timeout.",
         )
+    return links
 
 
 @contextlib.contextmanager
@@ -81,23 +142,44 @@ def _listening(cluster: Cluster) -> Iterator[socket.socket]:
         yield door
 
 
-def _gather(cluster: Cluster, door: socket.socket, deadline: float, digest: str) -> list[int]:
-    """The chief's part: the ranks that did not come, after all others were told of it."""
+Met = tuple[list[int], dict[int, socket.socket]]
+"""The ranks that did not come, and connections to those that did."""
+
+
+def _gather(cluster: Cluster, door: socket.socket, deadline: float, digest: str) -> Met:
+    """The chief's part: who came, after all were told who did not."""
     present: dict[int, socket.socket] = {}
-    with contextlib.ExitStack() as guests:
-        while len(present) < cluster.workers - 1 and time.monotonic() < deadline:
-            door.settimeout(max(0.01, min(0.5, deadline - time.monotonic())))
-            with contextlib.suppress(OSError):
-                guest = guests.enter_context(door.accept()[0])
-                rank, theirs = _introduced(guest)
-                if theirs != digest:
-                    _tell_all([*present.values(), guest], f"disagree {rank}")
-                    raise _disagreement(rank)
-                present[rank] = guest
-            present = {rank: guest for rank, guest in present.items() if not _left(guest)}
-        missing = [rank for rank in range(1, cluster.workers) if rank not in present]
-        _tell_all(list(present.values()), f"missing {' '.join(map(str, missing))}")
-    return missing
+    while len(present) < cluster.workers - 1 and time.monotonic() < deadline:
+        door.settimeout(max(0.01, min(0.5, deadline - time.monotonic())))
+        with contextlib.suppress(OSError):
+            _let_in(door.accept()[0], present, digest)
+        gone = {rank: guest for rank, guest in present.items() if _left(guest)}
+        present = {rank: guest for rank, guest in present.items() if rank not in gone}
+        _close(gone)
+    missing = [rank for rank in range(1, cluster.workers) if rank not in present]
+    _tell_all(list(present.values()), f"missing {' '.join(map(str, missing))}")
+    return missing, present
+
+
+def _let_in(guest: socket.socket, present: dict[int, socket.socket], digest: str) -> None:
+    """Adds a worker to those that are there; one that does not agree ends the meeting."""
+    try:
+        rank, theirs = _introduced(guest)
+    except OSError:
+        guest.close()
+        raise
+    if theirs != digest:
+        _tell_all([*present.values(), guest], f"disagree {rank}")
+        _close({**present, rank: guest})
+        raise _disagreement(rank)
+    if rank in present:
+        present[rank].close()
+    present[rank] = guest
+
+
+def _close(links: Mapping[int, socket.socket]) -> None:
+    for link in links.values():
+        link.close()
 
 
 def _introduced(guest: socket.socket) -> tuple[int, str]:
@@ -110,28 +192,31 @@ def _introduced(guest: socket.socket) -> tuple[int, str]:
     return int(rank), digest
 
 
-def _report(cluster: Cluster, deadline: float, digest: str) -> list[int]:
-    """A worker's part: the ranks that did not come, by the chief's word; the chief itself if it is silent."""
+def _report(cluster: Cluster, deadline: float, digest: str) -> Met:
+    """A worker's part: who did not come, by the chief's word; the chief itself if it is silent."""
     host, _, port = cluster.addresses[0].rpartition(":")
     while time.monotonic() < deadline:
-        try:
-            with socket.create_connection((host.strip("[]"), int(port)), timeout=5.0) as chief:
+        with contextlib.ExitStack() as unless_met:
+            try:
+                chief = socket.create_connection((host.strip("[]"), int(port)), timeout=5.0)
+                unless_met.enter_context(chief)
                 chief.sendall(f"bmcli {cluster.rank} {digest}\n".encode())
                 chief.settimeout(max(0.01, deadline + 2.0 - time.monotonic()))
                 answer, *ranks = _line(chief).split(" ")
-        except (OSError, UnicodeError):
-            time.sleep(0.2)  # not there yet, or gone again
-            continue
-        if answer == "disagree":
-            raise _disagreement(int(ranks[0]))
-        if answer == "missing":
-            return [int(rank) for rank in ranks if rank]
+            except (OSError, UnicodeError):
+                time.sleep(0.2)  # not there yet, or gone again
+                continue
+            if answer == "disagree":
+                raise _disagreement(int(ranks[0]))
+            if answer == "missing":
+                unless_met.pop_all()
+                return [int(rank) for rank in ranks if rank], {0: chief}
         raise RunFailed(
             f"{cluster.addresses[0]} answers, but does not wait for worker {cluster.rank}.",
             path="runtime.cluster",
             suggestion="The others train already, or another program has that port: end them and start all again.",
         )
-    return [0]
+    return [0], {}
 
 
 def _line(peer: socket.socket) -> str:

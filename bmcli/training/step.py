@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -20,6 +21,8 @@ from bmcli.training.network import Network
 from bmcli.training.pruning import Masks
 from bmcli.training.rounding import Rounding
 from bmcli.training.strategy import Placement
+
+CALL_S = 0.25  # Steps of one call fill about this time: Python costs nothing, and signals are still answered quickly.
 
 NO_STEP = -1
 
@@ -536,6 +539,35 @@ def whole(value: Any, counts: Any, size: int, replicas: int) -> Any:
     return tf.ensure_shape(summed, (size, *value.shape[1:]))
 
 
+class Stopped(Exception):
+    """A pass over rows was left, because a signal came."""
+
+
+def _never() -> bool:
+    return False
+
+
+class Pace:
+    """How many batches a call has: what fills about `CALL_S`, so that signals are answered between calls."""
+
+    def __init__(self, placement: Placement) -> None:
+        self._placement = placement
+        self.batches = 1
+
+    def after(self, count: int, seconds: float, stops: Callable[[], bool]) -> None:
+        """Takes up how long a call of `count` batches took; all workers go by the clock of the chief.
+
+        Raises:
+            Stopped: One of the workers is to stop.
+        """
+        own = seconds if self._placement.chief else 0.0
+        seconds, stopping = self._placement.sum_over_workers([own, float(stops())])
+        if stopping:
+            raise Stopped
+        # At most doubled, because the first calls also trace and compile.
+        self.batches = max(1, min(2 * self.batches, int(CALL_S * count / max(seconds, 1e-6))))
+
+
 class Pass:
     """A pass over a split without learning: every row once, in its own order."""
 
@@ -547,16 +579,27 @@ class Pass:
         self._measure_many = compiled(self._loop)
         self._measure_rest = compiled(self._measure_batch)
         self._predict = compiled(self._predict_batch)
+        self._pace = Pace(placement)
 
-    def measure(self) -> dict[str, float]:
-        """Loss and metrics over the split, by the meters given."""
+    def measure(self, stops: Callable[[], bool] = _never) -> dict[str, float]:
+        """Loss and metrics over the split, by the meters given.
+
+        Args:
+            stops: Whether to leave the pass; asked after every call of some batches.
+
+        Raises:
+            Stopped: It said so.
+        """
         assert self.meters is not None, "a pass that measures needs meters"
         self.meters.reset()
-        for block, is_rest in batches(self.feed, self.batch):
+        for block, is_rest in batches(self.feed, self.batch, lambda: self._pace.batches):
+            start = time.perf_counter()
             if is_rest and not self._any_size:
                 self._measure_rest(block.data, rest(block, self.batch))
             else:
                 self._measure_many(block.data, block.rows, tf.constant(block.first), tf.constant(block.count))
+            self.meters.loss()  # waits for the device
+            self._pace.after(block.count, time.perf_counter() - start, stops)
         return self.meters.results()
 
     def predict(self) -> dict[str, np.ndarray]:

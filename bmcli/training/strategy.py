@@ -16,6 +16,7 @@ from bmcli import machine
 from bmcli.errors import BmcliError
 from bmcli.recipe.schema import RuntimeOptions
 from bmcli.training import cluster
+from bmcli.training.peers import Peers
 from bmcli.training.rendezvous import waiting_for_peers
 
 PIECE_BYTES = 16 * 2**20
@@ -31,12 +32,14 @@ class Placement:
     Args:
         kind: `one_device`, `mirrored`, `multi_worker` or `tpu`.
         rank: Of this worker; the worker 0 is the chief, which alone writes.
+        peers: The other workers.
     """
 
     kind: str
     strategy: tf.distribute.Strategy
     workers: int = 1
     rank: int = 0
+    peers: Peers | None = None
 
     @property
     def replicas(self) -> int:
@@ -113,9 +116,9 @@ def place(runtime: RuntimeOptions, agreement: str = "") -> Placement:
 
 def _multi_worker(peers: cluster.Cluster, timeout_s: float, agreement: str) -> Placement:
     _let_gpu_memory_grow()
-    with waiting_for_peers(peers, timeout_s, agreement):
+    with waiting_for_peers(peers, timeout_s, agreement) as others:
         strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=peers.resolver)
-    return Placement("multi_worker", strategy, peers.workers, peers.rank)
+    return Placement("multi_worker", strategy, peers.workers, peers.rank, others)
 
 
 def _tpu(address: str | None) -> Placement:

@@ -25,7 +25,7 @@ from bmcli.recipe.render import render_base
 from bmcli.runs import Run, hold
 from bmcli.specs import DataSpec
 from bmcli.training import session as sessions
-from bmcli.training.launch import last_lines, share_of, start, stopped_by_signals
+from bmcli.training.launch import last_lines, share_of, start
 from bmcli.training.session import Session, data_of
 from bmcli.tuning.child import Child, warm_up
 
@@ -153,6 +153,21 @@ def unfinished(root: Path, name: str, loaded: Loaded, jobs: Sequence[Job]) -> Ru
     return latest if done and all(data_of(run).fingerprint == current for run in done) else None
 
 
+def how_to_go_on(root: Path, name: str, loaded: Loaded) -> str | None:
+    """The sentence that tells how to go on with the latest batch of a name; None if it is another, or nothing is kept.
+
+    Args:
+        root: Folder of all runs.
+    """
+    latest = Run((root / name / "latest").resolve())
+    batch = Batch(latest.folder)
+    try:
+        kept = batch.base.read_text(encoding="utf-8") == render_base(loaded) and any(map(batch.is_done, batch.jobs()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return "The same command goes on." if kept and not latest.evaluation.exists() else None
+
+
 def run_all(
     loaded: Loaded, jobs: Sequence[Job], folder: Path, workers: int, cache: Path, told: Told
 ) -> tuple[Finished, ...]:
@@ -167,12 +182,12 @@ def run_all(
 
     Raises:
         BmcliError: The recipe refuses the values of a job, a training failed, or there are fewer GPUs than workers.
-        Interrupted: By the keyboard, or by SIGTERM.
+        Interrupted: A signal came, and some trainings are done.
     """
     for job in jobs:
         loaded.with_values(job.values)
     batch = Batch(folder)
-    with hold(folder, "Wait for it to end."), stopped_by_signals():
+    with hold(folder, "Wait for it to end."):
         batch.begin(loaded, jobs)
         return _run_all(batch, jobs, workers, cache, told)
 
@@ -188,6 +203,8 @@ def _run_all(batch: Batch, jobs: Sequence[Job], workers: int, cache: Path, told:
         return _awaited(batch, jobs, processes, told)
     except KeyboardInterrupt:
         done = sum(batch.is_done(job) for job in jobs)
+        if not done:
+            raise
         kept = f"{done} of {len(jobs)} trainings are done and kept in {disk.shown_path(batch.folder)}"
         raise Interrupted(f"interrupted; {kept}.", suggestion="The same command goes on.") from None
     finally:
@@ -305,7 +322,9 @@ def _keep(run: Run, network: Network, session: Session, trainer: Trainer, job: J
             kind = target_kinds.kind_of(column)
             arrays[f"truth-{number}"] = kind.decode(rows.targets[column.name], column)
             arrays[f"prediction-{number}"] = found[column.name]
-        np.savez(run.folder / f"{split}.npz", **arrays)  # type: ignore[arg-type]  # typed as its other options
+        path = run.folder / f"{split}.npz"
+        with disk.writing(path, sum(array.nbytes for array in arrays.values())):
+            np.savez(path, **arrays)  # type: ignore[arg-type]  # typed as its other options
 
 
 def _read(job: Job, run: Run, status: Mapping[str, Any]) -> Finished:

@@ -17,7 +17,10 @@ import pytest
 import tensorflow as tf
 import yaml
 
+from bmcli import training
+from bmcli.commands import reporting, train
 from bmcli.runs import Run
+from bmcli.training import session as sessions
 from bmcli.training.step import Steps
 from tests.conftest import TINY, WriteRecipe
 
@@ -150,6 +153,34 @@ def test_a_profile_lies_among_the_events(bmcli: Bmcli, write_recipe: WriteRecipe
     assert done.code == 0, done.err
     traces = [path for path in Run(Path(done.json()["run"])).events.glob("plugins/profile/*/*") if path.stat().st_size]
     assert any(path.name.endswith(".xplane.pb") for path in traces)
+
+
+@pytest.mark.parametrize("moment", ["begin", "prepare", "measure", "write_report"])
+def test_a_signal_at_any_moment_of_a_resumed_run_ends_with_how_to_go_on(
+    bmcli: Bmcli, run: Run, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    places = {"begin": (sessions, "begin"), "prepare": (training, "prepared"), "measure": (train, "measure"),
+              "write_report": (reporting, "write")}  # fmt: skip
+
+    def signalled(*arguments: Any, **more: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(*places[moment], signalled)
+        done = bmcli("train", "--resume", run.folder, "train.epochs=4")
+    assert done.code == 75, done.err
+    assert f"Go on with `bmcli train --resume {run.shown}`." in done.err
+    assert bmcli("train", "--resume", run.folder, "train.epochs=4").code == 0
+
+
+def test_a_signal_before_the_first_checkpoint_leaves_nothing(
+    bmcli: Bmcli, write_recipe: WriteRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "prepared", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    done = bmcli("train", write_recipe())
+    assert done.code == 130
+    assert "interrupted; nothing was worth keeping." in done.err
+    assert not list(tmp_path.glob("runs/*/*"))
 
 
 NOWHERE = """\

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from bmcli.errors import BmcliError
-from bmcli.training import checkpoint, normalization
+from bmcli.training import checkpoint, step
 from bmcli.training.feed import gather, order
 from bmcli.training.loop import Trainer
 from bmcli.training.step import losses
@@ -98,7 +98,7 @@ def test_moving_statistics_are_those_of_the_mean_weights(
     make_family: MakeTrainer, monkeypatch: pytest.MonkeyPatch, average: str, replicas: int
 ) -> None:
     """The first layer's, by hand: means over the full batches of what each replica sees with the mean weights."""
-    monkeypatch.setattr(normalization, "_BATCHES_AT_ONCE", 1)
+    monkeypatch.setattr(step, "CALL_S", 0.0)  # one batch a call
     trainer = make_family("mlp", *NORMALIZED, average, "model.dropout=0.5", rows=35, replicas=replicas)
     assert trainer.feed.count // trainer.batch == 4
     trainer.train(Silent())

@@ -17,9 +17,9 @@ import pytest
 
 from bmcli.errors import BmcliError, Interrupted, RunFailed
 from bmcli.training import launch as module
-from bmcli.training.launch import Ended, Loss, Patience, divide_cores, free_ports, launch
+from bmcli.training.launch import LOST_PEER, Ended, Loss, Patience, divide_cores, free_ports, launch
 
-HURRIED = Patience(notice_s=0.5, save_s=0.5, die_s=5.0)
+HURRIED = Patience(notice_s=0.5, die_s=5.0)
 PRELUDE = "import json, os, signal, sys, time\nrank = json.loads(os.environ['TF_CONFIG'])['task']['index']\n"
 
 
@@ -130,6 +130,19 @@ def test_workers_that_fail_alike_leave_the_word_to_worker_0(tmp_path: Path) -> N
 
 def test_worker_0_may_go_on_when_the_others_are_done(tmp_path: Path) -> None:
     assert run("if not rank: time.sleep(2)", tmp_path) == Ended(0)
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_worker_that_is_stopped_for_good_is_the_one_that_was_lost(tmp_path: Path, lost: int) -> None:
+    ended = run(f"if rank == {lost}: os.kill(os.getpid(), signal.SIGSTOP)\ntime.sleep(60)", tmp_path)
+    assert ended.loss
+    assert (ended.code, ended.loss.worker, ended.loss.how) == (75, lost, "was stopped and did not go on")
+
+
+def test_workers_that_ended_for_the_sake_of_another_are_not_the_one_that_was_lost(tmp_path: Path) -> None:
+    ended = run(f"sys.exit({LOST_PEER}) if rank == 0 else time.sleep(0.3); sys.exit(9)", tmp_path)
+    assert ended.loss
+    assert (ended.loss.worker, ended.loss.code) == (1, 9)
 
 
 def test_a_command_that_does_not_exist_is_a_failure(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from bmcli.console import _ENDED
 from bmcli.errors import BmcliError, Interrupted
+from bmcli.training import step
 from bmcli.training.loop import _overfits
 
 from .conftest import MakeTrainer, Silent
@@ -71,3 +73,33 @@ def test_overfitting_cannot_be_seen_without_validation_rows(make_family: MakeTra
     with pytest.raises(BmcliError, match="no row validates, so `overfit` cannot be seen") as caught:
         make_family("mlp", "train.stop.overfit=3", validation=0)
     assert caught.value.faults[0].path == "train.stop.overfit"
+
+
+@pytest.mark.parametrize("call", [1, 2])  # in the estimation of moving statistics, and in the validation
+def test_a_signal_while_an_epoch_is_measured_leaves_it_and_the_training_goes_on_to_the_same_bits(
+    make_family: MakeTrainer, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    settings = ("model.normalization=batch", "model.dropout=0.3", "train.swa.start=0.3", "train.epochs=4")
+    whole, stopped = (make_family("mlp", *settings) for _ in range(2))
+    whole.train(Silent())
+    after = step.Pace.after
+    calls_of_epoch: list[Any] = []
+
+    def signalled(self: step.Pace, *arguments: Any) -> None:
+        if stopped.progress.epoch == 2 and stopped.progress.averaged == 3:
+            calls_of_epoch.append(arguments)
+            if len(calls_of_epoch) == call:
+                os.kill(os.getpid(), signal.SIGTERM)
+        after(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(step.Pace, "after", signalled)
+        with pytest.raises(Interrupted, match="SIGTERM after step 9"):
+            stopped.train(Silent())
+    assert len(calls_of_epoch) == call, "it is left at once"
+    assert len(stopped.run.rows()) == 2, "the epoch is measured anew"
+
+    def make(*settings: str, **more: Any) -> Any:
+        return make_family("mlp", *settings, **more)
+
+    assert_same_training(resumed(make, stopped.run, *settings), whole)
