@@ -68,8 +68,9 @@ class Opened:
         found: dict[str, list[np.ndarray]] = {target.name: [] for target in self.spec.targets}
         for start in range(0, count, _BATCH):
             some = {name: values[start : start + _BATCH] for name, values in raw.items()}
+            cells = rows.opened(some, self.signature, self.spec)
             try:
-                given = loaded.predict(rows.opened(some, self.signature, self.spec))
+                given = loaded.predict(cells)
             except Exception as error:  # as above
                 raise ArtefactRejected(f"{self.folder}: cannot be run: {_reason(error)}") from None
             for target in self.spec.targets:

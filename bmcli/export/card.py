@@ -474,12 +474,12 @@ def _serving(card: Mapping[str, Any]) -> list[str]:
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     lines = [f"## {title}", "", f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-    lines += [f"| {' | '.join(markdown(cell) for cell in row)} |" for row in rows]
+    lines += [f"| {' | '.join(_cell(cell) for cell in row)} |" for row in rows]
     return [*lines, ""]
 
 
 # What Markdown, its tables or a line of it could take for a sign; underscores within words are none.
-_SIGNS = re.compile(r"([\\`*\[\]|~#!]|(?<![^\W_])_|_(?![^\W_])|^[-+=]|^\d+(?=[.)]))")
+_SIGNS = re.compile(r"([\\`*\[\]|~#!]|(?<![^\W_])_|_(?![^\W_])|^[-+=](?=[-+=\s]|$)|^\d+(?=[.)](?:\s|$)))")
 
 
 def markdown(text: Any) -> str:
@@ -487,6 +487,10 @@ def markdown(text: Any) -> str:
     line = " ".join(clean(str(text)).split())
     escaped = _SIGNS.sub(lambda sign: f"{sign[1]}\\" if sign[1].isdigit() else f"\\{sign[1]}", line)
     return html.escape(escaped, quote=False)
+
+
+def _cell(text: Any) -> str:
+    return "-" if text == "-" else markdown(text)
 
 
 def _literal(text: str) -> str:
