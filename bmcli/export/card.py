@@ -38,7 +38,8 @@ _TRAINED_WITH = (
     "replicas", "workers",
 )  # fmt: skip
 _PURPOSE = "artefact"
-_LARGEST_BYTES = 2**26  # of a file of JSON, which takes up to twenty times as much in memory
+# Of a file of JSON, which may take thirty times as much in memory; the second holds vocabularies.
+_LARGEST_BYTES = {CARD: 2**24, PREPROCESSING: 2**26}
 _EXPORT_AGAIN = "Export again."
 
 
@@ -198,8 +199,8 @@ def _has_own_patterns(column: Mapping[str, Any]) -> bool:
 
 def _record(file: Path, record: type[schema.AnyRecord]) -> dict[str, Any]:
     try:
-        if file.stat().st_size > _LARGEST_BYTES:
-            raise ValueError(f"larger than {_LARGEST_BYTES:,} bytes")
+        if file.stat().st_size > _LARGEST_BYTES[file.name]:
+            raise ValueError(f"larger than {_LARGEST_BYTES[file.name]:,} bytes")
         values = disk.read_record(file)
         schema.checked(record, values)
     except FileNotFoundError:

@@ -40,7 +40,7 @@ def forge_preprocessing(folder: Path, change: Callable[[dict[str, Any]], Any]) -
 
 
 def places(value: Any, path: Path_ = ()) -> Iterator[Path_]:
-    """Every field of JSON values; of lists and of maps by free names the first alone."""
+    """Every field of JSON values; of maps by free names, and of lists but that of the inputs, the first alone."""
     if path:
         yield path
     if isinstance(value, Mapping):
@@ -48,7 +48,8 @@ def places(value: Any, path: Path_ = ()) -> Iterator[Path_]:
         for key in list(value)[:1] if free else value:
             yield from places(value[key], (*path, key))
     elif isinstance(value, list) and value:
-        yield from places(value[0], (*path, 0))
+        for position in range(len(value) if path == ("inputs",) else 1):
+            yield from places(value[position], (*path, position))
 
 
 def put(values: Any, path: Path_, what: Any) -> None:
@@ -60,7 +61,9 @@ def put(values: Any, path: Path_, what: Any) -> None:
 
 def wrong_type(value: Any) -> Any:
     """A value that no field which holds such a value may hold."""
-    return 7 if isinstance(value, (str, list, Mapping)) or value is None else "7"
+    if value is None:
+        return [7]
+    return 7 if isinstance(value, (str, list, Mapping)) else "7"
 
 
 def value_at(values: Any, path: Path_) -> Any:

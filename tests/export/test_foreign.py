@@ -7,20 +7,23 @@ import functools
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from bmcli import disk
+from bmcli import disk, parts
 from bmcli.commands.export import Exported
 from bmcli.errors import ArtefactRejected
 from bmcli.export import artefacts, card, operators, schema
 from bmcli.runs import Run
 from bmcli.specs import DataSpec
 from tests.commands.conftest import Bmcli, bmcli
-from tests.inputs.test_laws import CASES
+from tests.inputs.test_laws import CASES, text
 
 from .conftest import exported
 from .forging import DEEP, forge, forge_preprocessing, places, put, value_at, wrong_type
@@ -286,7 +289,7 @@ def test_a_card_that_says_null_is_a_fault_to_every_command(
 def test_a_card_larger_than_any_is_not_read(own: Callable[[str], Path]) -> None:
     folder = own("litert")
     os.truncate(folder / card.CARD, 2**30)
-    with pytest.raises(ArtefactRejected, match="larger than 67,108,864 bytes"):
+    with pytest.raises(ArtefactRejected, match="larger than 16,777,216 bytes"):
         artefacts.opened(folder)
 
 
@@ -369,6 +372,57 @@ def test_what_every_kind_of_column_fits_is_what_an_artefact_may_hold(name: str) 
     values = json.loads(json.dumps({"inputs": DataSpec((column,), (), {}, "", "").to_json()["inputs"]}))
     with pytest.raises(ValueError, match=r"^targets: "):  # the first fault is what is left out
         schema.checked(schema.PreprocessingRecord, values)
+
+
+@pytest.mark.parametrize("kind", parts.names("data.sources"))
+def test_every_source_of_training_rows_is_one_of_an_artefact(kind: str) -> None:
+    artefacts._check_source({"kind": kind, **({"name": "iris"} if kind == "builtin" else {})})
+
+
+TARGETS: dict[str, tuple[str, Any, dict[str, Any]]] = {
+    "category": ("category", text("a", "b"), {}),
+    "count": ("count", np.array([1, 2]), {}),
+    "labels": ("labels", text("a;b", "a"), {}),
+    "labels of an array": ("labels", np.array([[1, 0], [1, 1]]), {}),
+    "number": ("number", np.array([1.0, 2.0]), {}),
+    "number, logarithm": ("number", text("1", "2"), {"scale": "log"}),
+    "ordered": ("ordered", text("low", "high"), {"classes": ("low", "high")}),
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_every_kind_of_target_is_one_of_an_artefact(name: str) -> None:
+    kind, rows, options = TARGETS[name]
+    part = parts.load("data.targets", kind)
+    column = part.fit("y", rows, part.Options(**options))
+    values = json.loads(json.dumps(vars(column)))
+    assert schema.checked(schema.TargetColumn, values).name == "y"
+
+
+@pytest.mark.slow
+def test_damaged_litert_models_never_crash_the_process(of_table: Exported, tmp_path: Path) -> None:
+    """TensorFlow's interpreter trusts the offsets of a file that it is given by its path."""
+    (tmp_path / "model.tflite").write_bytes((of_table.run.exports / "litert" / "model.tflite").read_bytes())
+    script = """\
+import contextlib, pathlib, random
+import tensorflow as tf
+from bmcli.export import runner
+
+file = pathlib.Path("model.tflite")
+content, dice = file.read_bytes(), random.Random(1)
+for _ in range(40):
+    damaged = bytearray(content)
+    for _ in range(20):
+        damaged[dice.randrange(len(damaged))] = dice.randrange(256)
+    file.write_bytes(damaged)
+    with contextlib.suppress(Exception):
+        runner._litert(tf.lite.Interpreter, str(file), {})
+print("done")
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
 def test_operators_of_litert_itself_are_no_program(of_table: Exported) -> None:
