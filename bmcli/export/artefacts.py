@@ -143,10 +143,12 @@ def _refuse_program(folder: Path, values: Mapping[str, Any]) -> None:
 
 
 def _check_source(source: Mapping[str, Any]) -> None:
-    """Raises ValueError for options that no source has."""
+    """Raises ValueError for options that no source has, and for those that name files: artefacts tell of none."""
     kind = source.get("kind")
     if kind not in parts.names("data.sources"):
         raise ValueError(f"source.kind: no kind {kind!r}")
+    if named := [name for name in card.PLACES if name in source]:
+        raise ValueError(f"source.{named[0]}: no option of an artefact")
     options: Any = parts.load("data.sources", str(kind)).Options
     place = {"path": "-"} if "path" in options.model_fields else {}
     try:

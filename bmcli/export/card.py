@@ -31,6 +31,9 @@ MODELS: Mapping[Runtime, str] = {
 }  # fmt: skip
 """File or folder that each runtime loads, below the folder of the artefact."""
 
+PLACES = ("path", "table")
+"""Options of a source that name files of the user."""
+
 _PACKAGES = ("tensorflow", "keras", "numpy", "onnx", "tf2onnx", "onnxruntime", "openvino", "ai-edge-litert")
 # Of a run's record; its command and variables tell of the user's machine, not of the model.
 _TRAINED_WITH = (
@@ -92,7 +95,7 @@ def preprocessing(spec: DataSpec, recipe: Recipe) -> dict[str, Any]:
         if column["kind"] == "date" and column["raw_dtype"] == "string":
             column["state"]["patterns"] = _patterns(column["state"]["formats"])
     source = recipe.data.source.model_dump(exclude_unset=True)
-    return {**values, "source": {key: value for key, value in source.items() if key not in ("path", "table")}}
+    return {**values, "source": {key: value for key, value in source.items() if key not in PLACES}}
 
 
 def _patterns(formats: Iterable[str]) -> list[Any]:

@@ -309,6 +309,7 @@ MISFITS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "another column": (lambda values: values["inputs"][0].update(name="height"), "other columns than"),
     "a column twice": (lambda values: values["inputs"].append(values["inputs"][0]), "other columns than"),
     "a kind of source that is none": (lambda values: values["source"].update(kind="../csv"), "source.kind: no kind"),
+    "a file of the user": (lambda values: values["source"].update(table="/etc/passwd"), "source.table: no option"),
     "options that no source has": (lambda values: values["source"].update(command="rm"), "source.command"),
     "a threshold of three classes": (
         lambda values: values["targets"][0]["state"].update(threshold=0.5), "a threshold without two classes"
