@@ -110,6 +110,14 @@ def runs_option(command: F) -> F:
     )(command)  # fmt: skip
 
 
+def trust_option(command: F) -> F:
+    return click.option(
+        "--trust-artefact", is_flag=True,
+        help="Load an artefact that this user did not export. A SavedModel, and others, is a program: it can read, "
+        "write and send files as you.",
+    )(command)  # fmt: skip
+
+
 recipe_argument = click.argument("recipe", type=RecipeName())
 overrides_argument = click.argument("overrides", nargs=-1, type=Override(), metavar="[KEY=VALUE]...")
 
@@ -418,15 +426,16 @@ def export(run: str, overrides: tuple[str, ...], formats: str | None, root: Path
     "--figure", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.svg",
     help="A new file for the figure; by default benchmark.svg beside the artefacts.",
 )  # fmt: skip
+@trust_option
 @runs_option
 @output_options
-def benchmark(targets: tuple[str, ...], repeats: int, figure: Path | None, root: Path) -> None:
+def benchmark(targets: tuple[str, ...], repeats: int, figure: Path | None, trust_artefact: bool, root: Path) -> None:
     """Measure size, load time, latency, throughput and memory of artefacts, or of all those of a RUN, in turn."""
     from bmcli.commands.benchmark import measure
     from bmcli.runs import cache_folder
 
     out = console()
-    out.benchmarked(measure(targets, figure, repeats, root, cache_folder(), out.say))
+    out.benchmarked(measure(targets, figure, repeats, root, cache_folder(), out.say, trust_artefact))
 
 
 @cli.command()
@@ -484,11 +493,13 @@ def plan(
 )  # fmt: skip
 @click.option("--keep", multiple=True, metavar="COLUMN", help="Pass a column of DATA on; may be given again.")
 @click.option("--skip-bad-rows", is_flag=True, help="Leave out rows that cannot be read, and tell how many.")
+@trust_option
 @runs_option
 @output_options
 def predict(
-    run: str, data: Path, output: Path | None, chosen: Any, keep: tuple[str, ...], skip_bad_rows: bool, root: Path
-) -> None:
+    run: str, data: Path, output: Path | None, chosen: Any, keep: tuple[str, ...], skip_bad_rows: bool,
+    trust_artefact: bool, root: Path,
+) -> None:  # fmt: skip
     """Predict the rows of DATA with RUN, or with the folder of an artefact.
 
     DATA is a table, a folder of pictures, or - for standard input (CSV or JSON lines).
@@ -501,7 +512,7 @@ def predict(
     if out.as_json and output is None:
         raise click.UsageError("--json prints one object on standard output: give --output FILE for the predictions.")
     asked = Asked(data, output, chosen, tuple(dict.fromkeys(keep)), skip_bad_rows)
-    out.predicted(command(run, asked, root, cache_folder()))
+    out.predicted(command(run, asked, root, cache_folder(), trust_artefact))
 
 
 @cli.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,11 +35,18 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache_and_key(cache: Path) -> Iterator[None]:
+    """No test reads or writes the user's cache or key, nor does a fixture that several tests share."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("BMCLI_CACHE", str(cache))
+        environment.setenv("XDG_CONFIG_HOME", str(cache / "config"))
+        yield
+
+
 @pytest.fixture(autouse=True)
-def _own_folders(monkeypatch: pytest.MonkeyPatch, cache: Path, tmp_path: Path) -> None:
-    """No test reads or writes the user's cache, key or runs."""
-    monkeypatch.setenv("BMCLI_CACHE", str(cache))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(cache / "config"))
+def _own_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test reads or writes the user's runs."""
     monkeypatch.setenv("BMCLI_RUNS", str(tmp_path / "runs"))
 
 

@@ -48,18 +48,20 @@ class Benchmarked:
 
 
 def measure(
-    targets: Sequence[str], figure: Path | None, repeats: int, root: Path, cache: Path, told: Tell
-) -> Benchmarked:
+    targets: Sequence[str], figure: Path | None, repeats: int, root: Path, cache: Path, told: Tell,
+    trusted: bool = False,
+) -> Benchmarked:  # fmt: skip
     """Measures artefacts in turn; what those of a run cost is kept in it, and shown in its report.
 
     Args:
         targets: Folders of artefacts, and runs: their models with all of their artefacts.
         figure: A new file for the figure; by default beside the artefacts of the first target.
         repeats: Turns.
+        trusted: Load artefacts that are programs even if this user did not export them.
 
     Raises:
         BmcliError: There is no such run or artefact, or the figure cannot be written there.
-        ArtefactRejected: An artefact is not what was written, or cannot be run.
+        ArtefactRejected: An artefact is not what was written, cannot be run, or is a program of somebody else.
     """
     if figure is not None:
         _check_figure(figure)
@@ -68,9 +70,9 @@ def measure(
         of: dict[Run, slice] = {}
         for place, target in enumerate(targets):
             if artefacts.is_one(Path(target)):
-                found.append(_artefact(Path(target)))
+                found.append(_artefact(Path(target), trusted))
             else:
-                own = _of_run(run := find_run(target, root), Path(scratch) / str(place))
+                own = _of_run(run := find_run(target, root), Path(scratch) / str(place), trusted)
                 of[run] = slice(len(found), len(found) + len(own))
                 found += own
         measured = benchmark.measure(_with_names_of_their_own(found), repeats)
@@ -106,8 +108,8 @@ def _beside(target: str, root: Path) -> Path:
     return folder / "benchmark.svg"
 
 
-def _artefact(folder: Path) -> Candidate:
-    found = artefacts.opened(folder)
+def _artefact(folder: Path, trusted: bool) -> Candidate:
+    found = artefacts.opened(folder, trusted)
     decoded = tuple(
         each.column
         for each in found.signature.inputs
@@ -122,10 +124,10 @@ def _artefact(folder: Path) -> Candidate:
     )  # fmt: skip
 
 
-def _of_run(run: Run, scratch: Path) -> list[Candidate]:
+def _of_run(run: Run, scratch: Path, trusted: bool) -> list[Candidate]:
     """The model of a run, then its artefacts."""
     folders = sorted(run.exports.iterdir()) if run.exports.is_dir() else []
-    found = [_artefact(folder) for folder in folders if artefacts.is_one(folder)]
+    found = [_artefact(folder, trusted) for folder in folders if artefacts.is_one(folder)]
     if not found:
         raise BmcliError(f"{run.shown} has no artefact.", suggestion=f"`bmcli export {run.shown}` makes one.")
     return [_model(run, found[0].folder, scratch), *found]

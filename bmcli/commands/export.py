@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from bmcli import compression, disk, parts
+from bmcli import compression, disk, parts, trust
 from bmcli.commands.evaluate import bring_up_to_date, elsewhere, find_run
 from bmcli.commands.predict import load_network
 from bmcli.errors import ArtefactRejected, BmcliError, Fault
@@ -34,13 +34,18 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Artefact:
-    """One artefact, where it lies in the end."""
+    """One artefact, where it lies in the end.
+
+    Args:
+        sealed: Whether its card shows that this user exported it.
+    """
 
     format: str
     path: Path
     verification: Verification
     bytes: int
     gzip_bytes: int
+    sealed: bool = True
 
     def to_json(self) -> dict[str, Any]:
         found = self.verification
@@ -168,6 +173,11 @@ def _export(run: Run, recipe: Recipe, options: ExportOptions, cache: Path, told:
             told(f"{each.name}: NOT WRITTEN, {error}")
         else:
             told(_sentence(artefact))
+            if not artefact.sealed:
+                told(
+                    f"{artefact.format}: has no seal, since no key can be kept at {trust.key_file()}; where its model "
+                    "is a program, predict and benchmark need --trust-artefact."
+                )
             found.append(artefact)
     return Exported(run, tuple(found), failed)
 
@@ -202,11 +212,11 @@ def _write(
         verification = check(folder, written, judge, options, asked)
         weights = {"model": before.to_json(), "artefact": compression.weigh(subject.network.model).to_json()}
         made = card.made(run, recipe, subject.spec, options, written, folder, verification, asked.licence, weights)
-        disk.write_json(folder / card.CARD, made)
+        sealed = card.write(folder, made)
         disk.write_atomically(folder / card.CARD_TEXT, card.text(made).encode())
         place = run.exports if verification.verified else run.exports / "rejected"
         path = _move(folder, place, options.name)
-    return Artefact(options.name, path, verification, made["bytes"], made["gzip_bytes"])
+    return Artefact(options.name, path, verification, made["bytes"], made["gzip_bytes"], sealed)
 
 
 def _compressed(subject: Subject, options: FormatOptions) -> Subject:
@@ -227,7 +237,7 @@ def check(folder: Path, written: Written, judge: Judge, options: FormatOptions, 
 def _write_preprocessing(written: Written, recipe: Recipe, spec: DataSpec, folder: Path) -> None:
     from bmcli.export import encoder
 
-    disk.write_json(folder / card.PREPROCESSING, card.preprocessing(spec, recipe))
+    disk.write_record(folder / card.PREPROCESSING, card.preprocessing(spec, recipe))
     if any(each.form == "encoded" for each in written.signatures[0].inputs):
         disk.write_atomically(folder / card.ENCODER, Path(encoder.__file__).read_bytes())
 

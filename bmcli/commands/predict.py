@@ -108,18 +108,19 @@ class Oracle:
     started: Callable[[], tuple[Callable[[Rows], Any], Callable[[Any], dict[str, np.ndarray]]]]
 
 
-def predict(target: str, asked: Asked, root: Path, cache: Path) -> Predicted:
+def predict(target: str, asked: Asked, root: Path, cache: Path, trusted: bool = False) -> Predicted:
     """Predicts every row of some data with a run or an artefact, in their order.
 
     Args:
         target: A run directory, a run's name, a recipe, whose latest run is taken, or the folder of an artefact.
+        trusted: Load an artefact that is a program even if this user did not export it.
 
     Raises:
         BmcliError: The run has no model, the data cannot be read or lacks a column, or the output is there.
-        ArtefactRejected: A file of the artefact is not what was written.
+        ArtefactRejected: A file of the artefact is not what was written, or it is a program of somebody else.
     """
     chosen = _format(asked)
-    oracle = of_artefact(Path(target)) if artefacts.is_one(Path(target)) else of_run(target, root, cache)
+    oracle = of_artefact(Path(target), trusted) if artefacts.is_one(Path(target)) else of_run(target, root, cache)
     spec = oracle.spec
     with _found_rows(asked, oracle.source, spec) as rows:
         keep = asked.keep or ((FILE,) if FILE in rows.columns and FILE not in _inputs(spec) else ())
@@ -144,9 +145,9 @@ def of_run(target: str, root: Path, cache: Path) -> Oracle:
     )
 
 
-def of_artefact(folder: Path) -> Oracle:
+def of_artefact(folder: Path, trusted: bool) -> Oracle:
     """An artefact as what can be asked."""
-    artefact = artefacts.opened(folder)
+    artefact = artefacts.opened(folder, trusted)
 
     def started() -> tuple[Callable[[Rows], Any], Callable[[Any], dict[str, np.ndarray]]]:
         return lambda rows: serve_rows(rows, artefact.spec), artefact.start()

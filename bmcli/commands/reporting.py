@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from bmcli import disk
-from bmcli.errors import BmcliError
+from bmcli.errors import ArtefactRejected, BmcliError
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
 from bmcli.specs import Prepared
@@ -92,15 +92,14 @@ def _digest(path: Path) -> str:
 
 def _artefacts(run: Run) -> Iterator[Artefact]:
     """The artefacts of a run, then those that were rejected."""
-    from bmcli.export.card import CARD
+    from bmcli.export.card import CARD, parse
     from bmcli.reports.artefacts import Artefact
 
     for place in (run.exports, run.exports / "rejected"):
         for card in sorted(place.glob(f"[!.]*/{CARD}")):
             name = card.parent.relative_to(run.exports)
-            found = _read(lambda card=card, name=name: Artefact.of_card(str(name), json.loads(card.read_bytes())))  # type: ignore[misc]
-            if found is not None:
-                yield found
+            with contextlib.suppress(ArtefactRejected):
+                yield Artefact.of_card(str(name), parse(card.parent))
 
 
 _Read = TypeVar("_Read")

@@ -26,6 +26,14 @@ Role = Literal["decision", "classes", "probabilities", "number", "quantiles"]
 Precision = Literal["float32", "float16", "int8", "reduced"]
 """How exactly an artefact computes, which decides how far it may be from the model."""
 
+Runtime = Literal["tensorflow", "litert", "onnx", "openvino", "keras"]
+"""What loads an artefact."""
+
+Dtype = Annotated[str, Field(pattern="^(string|bool|u?int(8|16|32|64)|float(16|32|64))$")]
+"""Type of the values of a tensor: `string`, or a numpy dtype."""
+
+Size = Annotated[int, Field(ge=0, lt=2**31)]
+
 
 class FormatOptions(Kind):
     """Options of every format."""
@@ -82,14 +90,13 @@ class Input:
         name: Of the tensor.
         column: Whose cells it takes.
         shape: Without the batch axis; None is any size.
-        dtype: `string`, or a numpy dtype.
     """
 
     name: str
     column: str
     form: Form
-    shape: tuple[int | None, ...]
-    dtype: str
+    shape: tuple[Size | None, ...]
+    dtype: Dtype
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "shape": list(self.shape)}
@@ -102,8 +109,8 @@ class Output:
     name: str
     target: str
     role: Role
-    shape: tuple[int | None, ...]
-    dtype: str
+    shape: tuple[Size | None, ...]
+    dtype: Dtype
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "shape": list(self.shape)}
@@ -137,7 +144,7 @@ class Written:
     """
 
     model: str
-    runtime: Literal["tensorflow", "litert", "onnx", "openvino", "keras"]
+    runtime: Runtime
     signatures: tuple[Signature, ...]
     notes: tuple[str, ...] = ()
 

@@ -70,7 +70,11 @@ def _started(candidate: Candidate, stack: contextlib.ExitStack) -> tuple[Worker,
         worker = stack.enter_context(started(candidate.folder))
     except WorkerFailed as error:
         raise ArtefactRejected(f"{candidate.folder}: cannot be loaded: {error}.") from None
-    return worker, {batch: worker.write(made_rows(candidate.spec, batch, candidate.decoded)) for batch in BATCHES}
+    try:
+        rows = {batch: made_rows(candidate.spec, batch, candidate.decoded) for batch in BATCHES}
+    except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
+        raise ArtefactRejected(f"{candidate.folder}: no rows fit its preprocessing: {error}.") from None
+    return worker, {batch: worker.write(each) for batch, each in rows.items()}
 
 
 def _timed(worker: Worker, candidate: Candidate, rows: Path, batch: int) -> list[float]:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
+import html
 import importlib.metadata
 import json
+import math
+import os
 import platform
+import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bmcli import __version__, dates
+from bmcli import __version__, dates, disk, trust
+from bmcli.console import clean
 from bmcli.errors import ArtefactRejected, BmcliError
-from bmcli.export import FormatOptions, Input, Output, Signature, Written
+from bmcli.export import FormatOptions, Input, Output, Runtime, Signature, Written, schema
 from bmcli.export.verify import Verification
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run, now
@@ -22,22 +26,24 @@ from bmcli.specs import Column, DataSpec
 
 CARD, CARD_TEXT, PREPROCESSING, ENCODER = "card.json", "card.md", "preprocessing.json", "encoder.py"
 FORMAT_OF_CARD = 1
+MODELS: Mapping[Runtime, str] = {
+    "tensorflow": "1", "litert": "model.tflite", "onnx": "model.onnx", "openvino": "model.xml", "keras": "model.keras",
+}  # fmt: skip
+"""File or folder that each runtime loads, below the folder of the artefact."""
+
+PLACES = ("path", "table")
+"""Options of a source that name files of the user."""
+
 _PACKAGES = ("tensorflow", "keras", "numpy", "onnx", "tf2onnx", "onnxruntime", "openvino", "ai-edge-litert")
-
-
-@dataclass(frozen=True)
-class Card:
-    """A card as its JSON has it, with what programs ask it most."""
-
-    values: Mapping[str, Any]
-
-    @property
-    def format(self) -> str:
-        return str(self.values["format"])
-
-    @property
-    def bytes(self) -> int:
-        return int(self.values["bytes"])
+# Of a run's record; its command and variables tell of the user's machine, not of the model.
+_TRAINED_WITH = (
+    "bmcli", "python", "tensorflow", "keras", "numpy", "scikit-learn", "pyarrow", "devices", "processor", "strategy",
+    "replicas", "workers",
+)  # fmt: skip
+_PURPOSE = "artefact"
+# Of a file of JSON, which may take thirty times as much in memory; the second holds vocabularies.
+_LARGEST_BYTES = {CARD: 2**24, PREPROCESSING: 2**26}
+_EXPORT_AGAIN = "Export again."
 
 
 def made(
@@ -87,14 +93,14 @@ def preprocessing(spec: DataSpec, recipe: Recipe) -> dict[str, Any]:
     values = json.loads(json.dumps(spec.to_json()))
     for column in values["inputs"]:
         if column["kind"] == "date" and column["raw_dtype"] == "string":
-            column["state"]["patterns"] = [_pattern(form) for form in column["state"]["formats"]]
+            column["state"]["patterns"] = _patterns(column["state"]["formats"])
     source = recipe.data.source.model_dump(exclude_unset=True)
-    return {**values, "source": {key: value for key, value in source.items() if key not in ("path", "table")}}
+    return {**values, "source": {key: value for key, value in source.items() if key not in PLACES}}
 
 
-def _pattern(form: str) -> list[Any]:
-    read = dates.pattern(form)
-    return [form, read.regex, list(read.fields)]
+def _patterns(formats: Iterable[str]) -> list[Any]:
+    read = [(form, dates.pattern(form)) for form in formats]
+    return [[form, pattern.regex, list(pattern.fields)] for form, pattern in read]
 
 
 def written_from(values: Mapping[str, Any]) -> Written:
@@ -113,28 +119,129 @@ def written_from(values: Mapping[str, Any]) -> Written:
     )
 
 
+def write(folder: Path, values: Mapping[str, Any]) -> bool:
+    """Write the card, sealed as one of this user; false where no key can be kept, so that it has no seal.
+
+    Raises:
+        ValueError: A number is not finite.
+    """
+    seal = trust.seal(_sealed_content(values), _PURPOSE)
+    disk.write_record(folder / CARD, {**values, "seal": seal})
+    return seal is not None
+
+
+def is_own(card: Mapping[str, Any]) -> bool:
+    """Whether a process of this user wrote exactly this card, and with it the digests of all files."""
+    values = {key: value for key, value in card.items() if key != "seal"}
+    return trust.is_sealed(_sealed_content(values), _PURPOSE, card["seal"])
+
+
+def _sealed_content(values: Mapping[str, Any]) -> bytes:
+    return disk.record_digest(values).encode()
+
+
+def parse(folder: Path) -> dict[str, Any]:
+    """The card of an artefact, every field of it checked, but none of the files that it lists.
+
+    Raises:
+        BmcliError: There is no card.
+        ArtefactRejected: It is not what a card is, or names a model that is not its own.
+    """
+    values = _record(folder / CARD, schema.CardRecord)
+    if values["model"] != MODELS[values["runtime"]]:
+        raise ArtefactRejected(
+            f"{folder / CARD}: model: expected '{MODELS[values['runtime']]}', received {values['model']!r}.",
+            suggestion=_EXPORT_AGAIN,
+        )
+    return values
+
+
 def read(folder: Path) -> dict[str, Any]:
     """The card of an artefact whose files are as they were written.
 
     Raises:
         BmcliError: There is no card.
-        ArtefactRejected: A file is missing, or is not what was written.
+        ArtefactRejected: A file is missing, not listed, a link, or not what was written.
     """
+    values = parse(folder)
+    listed = {file["path"]: file["sha256"] for file in values["files"]}
+    needed = [*_files_of_model(folder, folder / values["model"]), PREPROCESSING]
+    if unlisted := sorted(set(needed) - set(listed)):
+        raise ArtefactRejected(f"{folder / unlisted[0]}: the card does not list it.", suggestion=_EXPORT_AGAIN)
+    for path, digest in listed.items():
+        _check_file(folder, path, digest)
+    return values
+
+
+def read_preprocessing(folder: Path) -> dict[str, Any]:
+    """What `preprocessing` gave, every field of it checked.
+
+    Raises:
+        ArtefactRejected: It is missing or not what was written.
+    """
+    values = _record(folder / PREPROCESSING, schema.PreprocessingRecord)
+    for position, column in enumerate(values["inputs"]):
+        # They run over every cell, and some regular expressions take for ever.
+        if not _has_own_patterns(column):
+            raise ArtefactRejected(
+                f"{folder / PREPROCESSING}: inputs.{position}.state.patterns: not those of its formats.",
+                suggestion=_EXPORT_AGAIN,
+            )
+    return values
+
+
+def _has_own_patterns(column: Mapping[str, Any]) -> bool:
+    """Whether a column of dates is read by the expressions of its formats; others have none."""
+    if column["kind"] != "date" or column["raw_dtype"] != "string":
+        return "patterns" not in column["state"]
     try:
-        values = json.loads((folder / CARD).read_bytes())
-        files = {str(file["path"]): file["sha256"] for file in values["files"]}
+        return bool(column["state"].get("patterns") == _patterns(column["state"]["formats"]))
+    except ValueError:  # no such format
+        return False
+
+
+def _record(file: Path, record: type[schema.AnyRecord]) -> dict[str, Any]:
+    try:
+        if file.stat().st_size > _LARGEST_BYTES[file.name]:
+            raise ValueError(f"larger than {_LARGEST_BYTES[file.name]:,} bytes")
+        values = disk.read_record(file)
+        schema.checked(record, values)
     except FileNotFoundError:
-        raise BmcliError(f"{folder}: no artefact, it has no {CARD}.") from None
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ArtefactRejected(f"{folder / CARD}: damaged.", suggestion="Export again.") from None
-    for path, digest in files.items():
-        file = folder / path
-        if not file.is_file() or not file.resolve().is_relative_to(folder.resolve()):
-            raise ArtefactRejected(f"{file}: missing, though the card names it.", suggestion="Export again.")
-        if _sha256(file) != digest:
-            raise ArtefactRejected(f"{file}: not what was written, by its SHA-256.", suggestion="Export again.")
-    found: dict[str, Any] = values
-    return found
+        if file.name == CARD:
+            raise BmcliError(f"{file.parent}: no artefact, it has no {file.name}.") from None
+        raise ArtefactRejected(f"{file}: missing.", suggestion=_EXPORT_AGAIN) from None
+    except (OSError, ValueError) as error:
+        raise ArtefactRejected(f"{file}: {error}.", suggestion=_EXPORT_AGAIN) from None
+    return values
+
+
+def _files_of_model(folder: Path, model: Path) -> Iterator[str]:
+    """Every file that loading the model may read."""
+    if not model.is_dir() or model.is_symlink():
+        yield str(model.relative_to(folder))
+        return
+    for place, folders, files in os.walk(model):
+        links = [name for name in folders if (Path(place) / name).is_symlink()]
+        yield from (str((Path(place) / name).relative_to(folder)) for name in (*links, *files))
+
+
+def _check_file(folder: Path, path: str, digest: str) -> None:
+    """Refuse a file that is missing, reached through a link, or not what was written."""
+    file = folder
+    for part in path.split("/"):
+        file = file / part
+        if file.is_symlink():
+            raise ArtefactRejected(f"{file}: a symbolic link, expected the file itself.", suggestion=_EXPORT_AGAIN)
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise ArtefactRejected(f"{file}: no regular file.", suggestion=_EXPORT_AGAIN)
+        same = disk.sha256(file) == digest
+    except FileNotFoundError:
+        raise ArtefactRejected(f"{file}: missing, though the card names it.", suggestion=_EXPORT_AGAIN) from None
+    except OSError as error:
+        raise ArtefactRejected(f"{file}: {error.strerror}.", suggestion=_EXPORT_AGAIN) from None
+    if not same:
+        raise ArtefactRejected(f"{file}: not what was written, by its SHA-256.", suggestion=_EXPORT_AGAIN)
 
 
 def _target(column: Column, recipe: Recipe) -> dict[str, Any]:
@@ -183,8 +290,15 @@ def _meaning(column: Column) -> str:
 
 
 def _figures(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Metrics of an evaluation, with intervals where it has them."""
-    return {key: found[key] for key in ("count", "metrics", "intervals") if key in found}
+    """Metrics of an evaluation, with intervals where it has them; null where one is not finite."""
+    return {key: _finite(found[key]) for key in ("count", "metrics", "intervals") if key in found}
+
+
+def _finite(value: Any) -> Any:
+    """JSON values in which null stands for what JSON has no number for."""
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _lineage(run: Run, recipe: Recipe, spec: DataSpec) -> dict[str, Any]:
@@ -192,12 +306,15 @@ def _lineage(run: Run, recipe: Recipe, spec: DataSpec) -> dict[str, Any]:
     return {
         "run": f"{run.name}/{run.folder.name}",
         "recipe": recipe.name,
-        "recipe_sha256": _sha256(run.lock),
-        "model_sha256": _sha256(run.model),
+        "recipe_sha256": disk.sha256(run.lock),
+        "model_sha256": disk.sha256(run.model),
         "data_fingerprint": spec.fingerprint,
         "rows": dict(spec.counts),
         "seed": recipe.seed,
-        "trained_with": recorded.get("versions", {}),
+        "trained_with": {
+            **{name: recorded[name] for name in _TRAINED_WITH if name in recorded},
+            "precision": recipe.train.precision,
+        },
         "teachers": _teachers(recipe),
     }
 
@@ -225,7 +342,7 @@ def _files(folder: Path) -> Iterable[Path]:
 
 
 def _file(folder: Path, path: Path) -> dict[str, Any]:
-    return {"path": str(path.relative_to(folder)), "bytes": path.stat().st_size, "sha256": _sha256(path)}
+    return {"path": str(path.relative_to(folder)), "bytes": path.stat().st_size, "sha256": disk.sha256(path)}
 
 
 def gzip_size(path: Path) -> int:
@@ -233,18 +350,14 @@ def gzip_size(path: Path) -> int:
     return len(gzip.compress(path.read_bytes(), 6))
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def text(card: Mapping[str, Any]) -> str:
-    """The card as Markdown."""
+    """The card as Markdown, in which names of columns, classes and the like are text whatever they hold."""
     verification = card["verification"]
     lines = [
-        f"# {card['name']}: {card['format']}",
+        f"# {markdown(card['name'])}: {markdown(card['format'])}",
         "",
-        f"Licence: {card['licence'] or 'not told'}. {_size(card['bytes'])}, {_size(card['gzip_bytes'])} with gzip.",
+        f"Licence: {markdown(card['licence'] or 'not told')}. {_size(card['bytes'])}, "
+        f"{_size(card['gzip_bytes'])} with gzip.",
         "",
         *_table("Inputs", ("column", "meaning", "preprocessing"),
                 [(c["name"], c["meaning"], c["preprocessing"]) for c in card["columns"]]),
@@ -256,7 +369,7 @@ def text(card: Mapping[str, Any]) -> str:
         *_weights(card["weights"]),
         *_outside(card),
         *_serving(card),
-        *(["## Notes", "", *(f"- {note}" for note in card["notes"]), ""] if card["notes"] else []),
+        *(["## Notes", "", *(f"- {markdown(note)}" for note in card["notes"]), ""] if card["notes"] else []),
         *_table("Lineage", ("what", "which"), [(key, _shown(value)) for key, value in card["lineage"].items()]),
         *_table("Versions", ("package", "version"), list(card["versions"].items())),
         *_table("Files", ("file", "bytes", "SHA-256"),
@@ -282,21 +395,21 @@ def _verified(verification: Mapping[str, Any]) -> list[str]:
         difference = verification["max_difference"]
         found = [
             f"- {verification['samples']:,} rows of the {verification['split']} split, and {len(verification['hard'])} "
-            f"awkward ones: {'; '.join(verification['hard'])}.",
+            f"awkward ones: {markdown('; '.join(verification['hard']))}.",
             f"- Decided alike in {verification['agreement']:.2%} of them; largest difference "
             + ("not finite" if difference is None else f"{difference:.2g}") + ".",
-            *(f"- {name}: {each['model']:.4f} of the model, {each['artefact']:.4f} of the artefact."
+            *(f"- {markdown(name)}: {each['model']:.4f} of the model, {each['artefact']:.4f} of the artefact."
               for name, each in verification["metrics"].items()),
         ]  # fmt: skip
     verdict = "passed" if verification["verified"] else "REJECTED"
-    return [f"## Verification: {verdict}", "", *found, *(f"- {why}" for why in verification["failures"]), ""]
+    return [f"## Verification: {verdict}", "", *found, *(f"- {markdown(why)}" for why in verification["failures"]), ""]
 
 
 def _evaluated(evaluation: Mapping[str, Any]) -> list[str]:
     rows = [
         (
             f"{split}/{name}",
-            f"{value:.4f}",
+            _figure(value),
             _interval(found.get("intervals", {}).get(name)),
             f"{found.get('count', 0):,}",
         )
@@ -316,7 +429,11 @@ def _weights(weights: Mapping[str, Any]) -> list[str]:
 
 
 def _interval(interval: Mapping[str, Any] | None) -> str:
-    return "-" if not interval else f"{interval['low']:.4f} to {interval['high']:.4f}"
+    return "-" if not interval else f"{_figure(interval['low'])} to {_figure(interval['high'])}"
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _outside(card: Mapping[str, Any]) -> list[str]:
@@ -326,14 +443,14 @@ def _outside(card: Mapping[str, Any]) -> list[str]:
     return [
         "## Preprocessing that is outside",
         "",
-        f"The format cannot hold the preprocessing of {', '.join(outside)}. What was fitted is in "
+        f"The format cannot hold the preprocessing of {markdown(', '.join(outside))}. What was fitted is in "
         f"`{PREPROCESSING}`, and `{ENCODER}` turns cells into the tensors above; it needs NumPy alone:",
         "",
         "```python",
         "import json",
         "from encoder import encode",
         f'columns = {{each["name"]: each for each in json.load(open("{PREPROCESSING}"))["inputs"]}}',
-        f"tensor = encode(columns[{outside[0]!r}], cells)",
+        f"tensor = encode(columns[{_literal(outside[0])}], cells)",
         "```",
         "",
     ]
@@ -365,13 +482,29 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
     return [*lines, ""]
 
 
+# What Markdown, its tables or a line of it could take for a sign; underscores within words are none.
+_SIGNS = re.compile(r"([\\`*\[\]|~#!]|(?<![^\W_])_|_(?![^\W_])|^[-+=](?=[-+=\s]|$)|^\d+(?=[.)](?:\s|$)))")
+
+
+def markdown(text: Any) -> str:
+    """Foreign text as one line of Markdown that shows just this text: no markup, HTML or control characters."""
+    line = " ".join(clean(str(text)).split())
+    escaped = _SIGNS.sub(lambda sign: f"{sign[1]}\\" if sign[1].isdigit() else f"\\{sign[1]}", line)
+    return html.escape(escaped, quote=False)
+
+
 def _cell(text: Any) -> str:
-    return str(text).replace("|", "\\|").replace("\n", " ")
+    return "-" if text == "-" else markdown(text)
+
+
+def _literal(text: str) -> str:
+    """Foreign text as a literal of Python that can stand in a page, where `<` could begin a tag."""
+    return repr(text).replace("<", "\\x3c")
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {each}" for key, each in value.items())
+        return ", ".join(f"{key} {_shown(each)}" for key, each in value.items())
     if isinstance(value, list):
         return "; ".join(map(_shown, value)) or "-"
     return "-" if value is None else str(value)

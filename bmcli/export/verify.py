@@ -326,7 +326,7 @@ def _metric(target: Column, judge: Judge, found: np.ndarray) -> Iterator[tuple[s
     if target.classes:
         model, artefact = (float((kind.point(each, target) == truth).mean()) for each in (wanted, found))
         yield f"{prefix}accuracy", model, artefact
-    elif len(truth) > 1 and np.ptp(truth) > 0 and np.isfinite(found).all():
+    elif len(truth) > 1 and np.ptp(truth) > 0 and np.isfinite(found).all() and np.isfinite(wanted).all():
         if wanted.ndim == 2:
             at = middle(judge.quantiles[target.name])
             wanted, found = wanted[:, at], found[:, at]

@@ -11,7 +11,7 @@ import pytest
 
 from bmcli.commands.evaluate import evaluate, rewrite_report
 from bmcli.commands.explain import Asked, explain
-from bmcli.disk import write_json
+from bmcli.disk import write_json, write_record
 from bmcli.evaluation.folds import Fold, Folds, summary
 from bmcli.evaluation.intervals import Resampling, wilson
 from bmcli.evaluation.learning_curve import LearningCurve, Trained, curve
@@ -23,6 +23,7 @@ from bmcli.reports.page import number
 from bmcli.reports.run import class_row
 from bmcli.runs import Run
 from tests import trained
+from tests.export.forging import whole
 from tests.reports.browser import COMMAND, Browser, browser
 from tests.reports.pages import Page
 
@@ -52,8 +53,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
         (run.exports / name).mkdir(parents=True)
         found = {"verified": good, "agreement": 0.987, "max_difference": 1e-6, "failures": [] if good else ["too far."]}
         lineage = {"model_sha256": hashlib.sha256(run.model.read_bytes()).hexdigest()}
-        card = {"bytes": 2048, "gzip_bytes": 1024, "verification": {**compared, **found}, "lineage": lineage}
-        write_json(run.exports / name / "card.json", card)
+        card = whole(bytes=2048, gzip_bytes=1024, verification={**compared, **found}, lineage=lineage)
+        write_record(run.exports / name / "card.json", card)
     cost = Cost("model", 4096, 2048, 0.5, (Latency(1, 0.002, 0.003, 0.004, 50),), 2**27, ("accuracy", 0.5))
     write_json(run.benchmark, {"artefacts": [cost.to_json()]})
     return explained(run, cache)

@@ -1,0 +1,382 @@
+"""Form of the files beside an artefact's model: they may come from anybody, so every field is checked before use."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from bmcli.export import Dtype, Precision, Runtime, Signature, Size
+
+_LARGEST_CELL = 2**26
+"""Numbers that a cell may hold; of larger ones no batch fits into memory."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def _of_a_cell(shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    if math.prod(size or 1 for size in shape) > _LARGEST_CELL:
+        raise ValueError(f"a cell of more than {_LARGEST_CELL:,} numbers")
+    return shape
+
+
+def _inside(path: str) -> str:
+    """Refuse a path that is not one of the artefact's own folder, spelled in the only way."""
+    if not path.isprintable() or "\\" in path or {"", ".", ".."} & set(path.split("/")):
+        raise ValueError("no path inside the folder of the artefact")
+    return path
+
+
+def _each_once(files: tuple[CardFile, ...]) -> tuple[CardFile, ...]:
+    if len({file.path for file in files}) < len(files):
+        raise ValueError("a file is there twice")
+    return files
+
+
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Bytes = Annotated[int, Field(ge=0, lt=2**63)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Inside = Annotated[str, Field(max_length=4096), AfterValidator(_inside)]
+Shape = Annotated[tuple[Size, ...], Field(max_length=8), AfterValidator(_of_a_cell)]
+RawShape = Annotated[tuple[Size | None, ...], Field(max_length=8), AfterValidator(_of_a_cell)]
+
+
+class CardFile(_Record):
+    path: Inside
+    bytes: Bytes
+    sha256: Digest
+
+
+class CardOptions(_Record):
+    """Options of the format; further ones belong to it alone and are read nowhere."""
+
+    model_config = ConfigDict(extra="allow")
+
+    compress: tuple[dict[str, JsonValue], ...]
+    quantize: str | None
+    warm_up: bool = False
+
+
+class CardTarget(_Record):
+    name: str
+    kind: str
+    classes: tuple[str, ...]
+    decision: str
+    threshold: float | None = None
+    temperature: float | None = None
+    quantiles: tuple[Share, ...] = ()
+
+
+class CardColumn(_Record):
+    name: str
+    kind: str
+    meaning: str
+    preprocessing: str
+
+
+class Weight(_Record):
+    parameters: Count
+    nonzero_share: Share
+    bytes: Bytes
+    gzip_bytes: Bytes
+
+
+class Weights(_Record):
+    model: Weight
+    artefact: Weight
+
+
+class Pair(_Record):
+    """A metric of the model and of the artefact."""
+
+    model: float
+    artefact: float
+
+
+class CardLimits(_Record):
+    agreement: float
+    max_difference: float | None
+    metric_drop: float | None
+    near: float
+    spared: int
+
+
+class CardVerification(_Record):
+    split: str
+    samples: Count
+    hard: tuple[str, ...]
+    agreement: Share | None
+    max_difference: float | None
+    metrics: dict[str, Pair]
+    limits: CardLimits | None
+    failures: tuple[str, ...]
+    verified: bool
+
+
+class CardInterval(_Record):
+    low: float | None
+    high: float | None
+    level: float
+    method: str
+
+
+class Figures(_Record):
+    count: Count = 0
+    metrics: dict[str, float | None] = {}
+    intervals: dict[str, CardInterval] = {}
+
+
+class Teacher(_Record):
+    model: str
+    sha256: Digest
+
+
+class Lineage(_Record):
+    run: str
+    recipe: str
+    recipe_sha256: Digest
+    model_sha256: Digest
+    data_fingerprint: str
+    rows: dict[str, Count]
+    seed: int
+    trained_with: dict[str, str | int | tuple[str, ...]]
+    teachers: tuple[Teacher, ...]
+
+
+class CardRecord(_Record):
+    """`card.json`."""
+
+    format: str
+    kind: str
+    options: CardOptions
+    precision: Precision
+    runtime: Runtime
+    model: Inside
+    signatures: Annotated[tuple[Signature, ...], Field(min_length=1)]
+    bmcli_card: Literal[1]
+    name: str
+    created: str
+    licence: str | None
+    targets: Annotated[tuple[CardTarget, ...], Field(min_length=1)]
+    columns: Annotated[tuple[CardColumn, ...], Field(min_length=1)]
+    notes: tuple[str, ...]
+    weights: Weights
+    verification: CardVerification
+    evaluation: dict[str, Figures]
+    lineage: Lineage
+    versions: dict[str, str]
+    bytes: Bytes
+    gzip_bytes: Bytes
+    files: Annotated[tuple[CardFile, ...], Field(min_length=1), AfterValidator(_each_once)]
+    seal: str | None
+
+
+Numbers = tuple[float, ...]
+Curves = tuple[Numbers, ...]
+
+
+class NumberState(_Record):
+    fill: Numbers
+    offset: Annotated[Numbers, Field(min_length=1)]
+    scale: Annotated[Numbers, Field(min_length=1)]
+    flag: bool
+    padded: bool
+    missing_is_fault: bool
+    log: bool = False
+    learned: bool = False
+    knots: Curves = ()
+    heights: Curves = ()
+    edges: Curves = ()
+
+
+class CategoryState(_Record):
+    dimension: Count
+    has_missing: bool
+    pooled: bool = False
+    buckets: Annotated[int, Field(ge=1, lt=2**31)] = 1
+    separator: Annotated[str, Field(min_length=1)] = ";"
+
+
+class BooleanState(_Record):
+    yes: tuple[str, ...]
+    no: tuple[str, ...]
+    fill: float
+    flag: bool
+
+
+class DateState(_Record):
+    formats: Annotated[tuple[str, ...], Field(min_length=1)]
+    parts: tuple[Literal["minute", "hour", "weekday", "day", "month", "day_of_year", "trend"], ...]
+    offset: float
+    scale: float
+    flag: bool
+    patterns: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
+
+
+class TextState(_Record):
+    vocabulary: tuple[str, ...]
+    length: Annotated[int, Field(ge=1, lt=2**31)]
+    bag: bool
+    tokens: Literal["words", "characters"]
+    ngrams: tuple[Annotated[int, Field(ge=1, le=100)], Annotated[int, Field(ge=1, le=100)]]
+    lowercase: bool
+    accents: Literal["keep", "strip"]
+    punctuation: Literal["keep", "drop", "split"]
+    weights: Numbers | None
+    normalize: bool
+    dimension: Count | None
+
+
+class ImageState(_Record):
+    fit: Literal["stretch", "pad", "crop"]
+    offset: Numbers
+    scale: Numbers
+    range: tuple[float, float]
+    max_pixels: Count = 0
+    sized: bool = True
+
+
+class CrossState(_Record):
+    of: tuple[str, ...]
+    kinds: tuple[str, ...]
+    sizes: tuple[Size, ...]
+    buckets: Count | None
+    dimension: Count | None
+
+
+class TargetState(_Record):
+    mean: float = 0.0
+    scale: float = 1.0
+    log: bool = False
+    separator: str = ";"
+    columns: tuple[str, ...] = ()
+    threshold: float = 0.5
+    temperature: float = 1.0
+
+
+class _Column(_Record):
+    name: str
+    shape: Shape
+    raw_shape: RawShape
+    classes: tuple[str, ...]
+
+
+class NumberColumn(_Column):
+    kind: Literal["number"]
+    dtype: Literal["float32"]
+    raw_dtype: Literal["float32", "float64"]
+    state: NumberState
+
+
+class CategoryColumn(_Column):
+    kind: Literal["category"]
+    dtype: Literal["int32"]
+    raw_shape: tuple[()] | tuple[Literal[1]]
+    raw_dtype: Literal["string", "int64"]
+    state: CategoryState
+
+
+class BooleanColumn(_Column):
+    kind: Literal["boolean"]
+    dtype: Literal["float32"]
+    raw_dtype: Literal["string", "float32"]
+    state: BooleanState
+
+
+class DateColumn(_Column):
+    kind: Literal["date"]
+    dtype: Literal["float32"]
+    raw_dtype: Literal["string", "float64"]
+    state: DateState
+
+
+class TextColumn(_Column):
+    kind: Literal["text"]
+    dtype: Literal["int32"]
+    raw_dtype: Literal["string"]
+    state: TextState
+
+
+class ImageColumn(_Column):
+    kind: Literal["image"]
+    shape: Annotated[Shape, Field(min_length=3, max_length=3)]
+    dtype: Literal["uint8", "float32"]
+    raw_dtype: Literal["string", "uint8", "float32"]
+    state: ImageState
+
+    @model_validator(mode="after")
+    def _files_or_arrays(self) -> Self:
+        if len(self.raw_shape) not in ((0,) if self.raw_dtype == "string" else (2, 3)):
+            raise ValueError(f"no raw_shape of pictures in {self.raw_dtype}")
+        return self
+
+
+class CrossColumn(_Column):
+    kind: Literal["cross"]
+    dtype: Dtype
+    raw_dtype: Dtype
+    state: CrossState
+
+
+class TargetColumn(_Column):
+    kind: Literal["category", "count", "labels", "number", "ordered"]
+    dtype: Dtype
+    raw_dtype: Dtype
+    state: TargetState
+
+    @model_validator(mode="after")
+    def _classes_fit(self) -> Self:
+        of_classes = self.kind in ("category", "labels", "ordered")
+        if of_classes != bool(self.classes) or len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"no classes of the kind {self.kind}")
+        if "threshold" in self.state.model_fields_set and len(self.classes) != 2:
+            raise ValueError("a threshold without two classes")
+        if self.kind == "labels" and "separator" not in self.state.model_fields_set:
+            raise ValueError("labels without a separator")
+        return self
+
+
+InputColumn = Annotated[
+    NumberColumn | CategoryColumn | BooleanColumn | DateColumn | TextColumn | ImageColumn, Field(discriminator="kind")
+]
+
+
+class PreprocessingRecord(_Record):
+    """`preprocessing.json`."""
+
+    inputs: Annotated[tuple[InputColumn, ...], Field(min_length=1)]
+    targets: Annotated[tuple[TargetColumn, ...], Field(min_length=1)]
+    crosses: tuple[CrossColumn, ...]
+    counts: dict[str, Count]
+    fingerprint: str
+    key: str
+    stratified: str | None
+    weight: str | None
+    invalid: dict[str, Count]
+    skipped: Count
+    broken: Count
+    source: dict[str, JsonValue]
+
+
+AnyRecord = TypeVar("AnyRecord", bound=BaseModel)
+
+
+def checked(record: type[AnyRecord], values: Mapping[str, Any]) -> AnyRecord:
+    """The typed record of JSON values.
+
+    Raises:
+        ValueError: A field is missing, unknown or of another type; the message names it, as `targets.0.name`.
+    """
+    try:
+        # Through text, since only of JSON does pydantic take lists for tuples and yet let no number be a text.
+        return record.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{field}: {first['msg']}" if field else first["msg"]) from None

@@ -1,0 +1,154 @@
+"""Cards show names of columns and classes as the text that they are, and tell what the run was trained with."""
+
+from __future__ import annotations
+
+import copy
+import html.parser
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from bmcli.commands.export import Exported
+from bmcli.console import clean
+from bmcli.export import card
+
+PAGE = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+HOSTILE = (
+    "<script>alert(1)</script>\x1b]0;title\x07 | `code` ![i](http://a.b/c) [l](javascript:1) **b** </td>\n# h\u202e"
+)
+
+
+class Shown(html.parser.HTMLParser):
+    """What a browser shows of a page, and the tags that it is made of."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.tags.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+SIGNS = st.text(st.sampled_from("ab1 _*`[]()<>|\\~#!&;:-+=.\"'/\n\t\x1b\u202e"), max_size=30)
+
+
+@pytest.mark.parametrize("frame", ["word {} word", "- {}", "- {} word"])
+@given(text=SIGNS | st.text(max_size=30))
+def test_markdown_shows_just_the_text(frame: str, text: str) -> None:
+    shown = Shown(PAGE.render(frame.format(card.markdown(text))))
+    assert set(shown.tags) <= {"p", "ul", "li"}
+    expected = frame.removeprefix("- ").format(" ".join(clean(text).split()))
+    assert " ".join(shown.text.split()) == " ".join(expected.split())
+
+
+@given(text=SIGNS | st.text(max_size=30))
+def test_a_cell_of_a_table_shows_just_the_text(text: str) -> None:
+    table = "\n".join(card._table("Title", ("a", "b"), [(text, "last")]))
+    shown = Shown(PAGE.render(table))
+    assert shown.tags == ["h2", "table", "thead", "tr", "th", "th", "tbody", "tr", "td", "td"]
+    assert shown.text.split()[-1] == "last"
+    assert shown.text.split()[3:-1] == clean(text).split()
+
+
+def _poisoned(values: Any) -> Any:
+    """JSON values with hostile text in the place of every text that a run's data or recipe may have chosen."""
+    if isinstance(values, dict):
+        free = {"column", "target", "meaning", "licence", "hard", "notes", "failures", "decision", "classes", "name"}
+        return {
+            (HOSTILE if "/" in key else key): _texts(value) if key in free else _poisoned(value)
+            for key, value in values.items()
+        }
+    return [_poisoned(each) for each in values] if isinstance(values, list) else values
+
+
+def _texts(value: Any) -> Any:
+    return [HOSTILE] * max(1, len(value)) if isinstance(value, list) else HOSTILE
+
+
+def test_names_that_attack_are_text_in_a_card(of_table: Exported) -> None:
+    for format in ("litert", "saved_model"):
+        values = copy.deepcopy(card.read(of_table.run.exports / format))
+        values["signatures"] = values["signatures"][:1]
+        signature = values["signatures"][0]
+        poisoned = {**_poisoned(values), "name": values["name"]}
+        for tensors in ("inputs", "outputs"):  # their names are made for servers, and the signature's is fixed
+            for each, known in zip(poisoned["signatures"][0][tensors], signature[tensors], strict=True):
+                each["name"] = known["name"]
+        poisoned["signatures"][0]["name"] = "serving_default"
+        text = card.text(poisoned)
+        assert "<script" not in text
+        assert not set(text) & {"\x1b", "\x07", "\u202e"}
+        shown = Shown(PAGE.render(text))
+        assert set(shown.tags) <= {
+            "h1",
+            "h2",
+            "p",
+            "ul",
+            "li",
+            "table",
+            "thead",
+            "tbody",
+            "tr",
+            "th",
+            "td",
+            "pre",
+            "code",
+        }
+        assert text.count("\n# ") == 0, "one title"
+        assert "alert(1)" in shown.text
+
+
+def test_the_example_of_a_card_is_code_whatever_a_column_is_called() -> None:
+    for name in (HOSTILE, "it's", 'a"b', "```", "\\<", "Größe"):
+        assert eval(card._literal(name)) == name
+        assert "<" not in card._literal(name)
+        assert "\n" not in card._literal(name)
+
+
+def test_a_card_tells_what_the_run_was_trained_with(of_table: Exported) -> None:
+    told = card.read(of_table.run.exports / "litert")["lineage"]["trained_with"]
+    recorded = of_table.run.recorded()
+    assert told["keras"] == importlib.metadata.version("keras")
+    assert told["precision"] == "float32"
+    assert {name: recorded[name] for name in told if name != "precision"} == {
+        name: value for name, value in told.items() if name != "precision"
+    }
+    assert not {"command", "variables"} & set(told), "they tell of the user's machine"
+    text = (of_table.run.exports / "litert" / card.CARD_TEXT).read_text()
+    assert f"keras {told['keras']}" in text
+
+
+def test_each_runtime_loads_the_file_that_its_format_writes() -> None:
+    from bmcli.export.formats import keras, litert, onnx, openvino, saved_model
+
+    assert card.MODELS == {
+        "tensorflow": saved_model.VERSION,
+        "litert": litert.MODEL,
+        "onnx": onnx.MODEL,
+        "openvino": openvino.MODEL,
+        "keras": keras.MODEL,
+    }
+
+
+def test_figures_that_are_not_finite_are_null() -> None:
+    found = card._figures({"count": 3, "metrics": {"r2": float("nan"), "mae": 1.0}, "intervals": {}, "more": 1})
+    assert found == {"count": 3, "metrics": {"r2": None, "mae": 1.0}, "intervals": {}}
+    rows = card._evaluated({"test": found})
+    assert "| test/r2 | - | - | 3 |" in rows
+
+
+def test_the_folder_of_a_card_is_named_in_its_faults(tmp_path: Path) -> None:
+    from bmcli.errors import BmcliError
+
+    with pytest.raises(BmcliError, match=r"no artefact, it has no card\.json"):
+        card.read(tmp_path)
