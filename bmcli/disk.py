@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import secrets
+import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,9 +34,9 @@ def write_record(path: Path, value: Mapping[str, Any], mode: int = 0o666) -> Non
     Raises:
         ValueError: A number is not finite: JSON knows none such, so null has to stand there.
     """
-    content = {**value, "sha256": record_digest(value)}
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, (text + "\n").encode(), mode)
+    text = json.dumps(_with_digest(value), indent=2, ensure_ascii=False, allow_nan=False)
+    # Names of files may hold bytes that are no text; JSON has the very escape that Python writes for them.
+    write_atomically(path, (text + "\n").encode(errors="backslashreplace"), mode)
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -43,15 +46,32 @@ def read_record(path: Path) -> dict[str, Any]:
         OSError: It is not there or cannot be read.
         Damaged: Its bytes are not those that were written.
     """
-    with path.open("rb") as file:
-        content = file.read(_MAX_RECORD_BYTES + 1)
-    if len(content) > _MAX_RECORD_BYTES:
-        raise Damaged(f"larger than {_MAX_RECORD_BYTES:,} bytes")
+    return parse_record(read_file(path, _MAX_RECORD_BYTES))
+
+
+def write_record_line(file: Path, value: Mapping[str, Any]) -> None:
+    """Appends a record as one line, never through a symbolic link."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+    with os.fdopen(os.open(file, flags, 0o666), "wb") as opened:
+        opened.write(record_line(value))
+
+
+def record_line(value: Mapping[str, Any]) -> bytes:
+    """A record as one line of a file; raises as `write_record` does."""
+    return (json.dumps(_with_digest(value), allow_nan=False) + "\n").encode()
+
+
+def parse_record(content: bytes) -> dict[str, Any]:
+    """The JSON object of a record, without its digest; raises as `read_record` does."""
     value = parse_json(content)
     if not isinstance(value, dict):
         raise Damaged("not a JSON object")
     digest = value.pop("sha256", None)
-    if digest != record_digest(value):
+    try:
+        found = record_digest(value)
+    except RecursionError:
+        raise Damaged("nested too deeply") from None
+    if digest != found:
         raise Damaged("changed since it was written, by its SHA-256" if digest else "without its SHA-256")
     return value
 
@@ -62,6 +82,20 @@ def record_digest(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _with_digest(value: Mapping[str, Any]) -> dict[str, Any]:
+    plain = json.loads(json.dumps(value, allow_nan=False))  # keys as they will be read: all of them text
+    return {**plain, "sha256": record_digest(plain)}
+
+
+def finite(value: Any) -> Any:
+    """The same JSON value with null in the place of numbers that are not finite, which JSON does not know."""
+    if isinstance(value, Mapping):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def parse_json(content: bytes | str) -> Any:
     """The JSON value of a text that may come from anywhere.
 
@@ -69,7 +103,7 @@ def parse_json(content: bytes | str) -> Any:
         Damaged: It is no JSON, nested too deeply, or holds NaN or Infinity, which JSON does not know.
     """
     try:
-        return json.loads(content, parse_constant=_refuse_constant)
+        return json.loads(content, parse_constant=_refuse_constant, parse_float=_parse_float)
     except RecursionError:
         raise Damaged("nested too deeply") from None
     except ValueError as error:
@@ -78,6 +112,13 @@ def parse_json(content: bytes | str) -> Any:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
+
+
+def _parse_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is too large a number")
+    return value
 
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o666) -> None:
@@ -121,6 +162,55 @@ def write_through(path: Path, content: bytes, mode: int = 0o666) -> None:
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         flush(file)
+
+
+def read_file(path: Path, limit: int | None = None) -> bytes:
+    """The bytes of a regular file, which is never looked for behind a symbolic link.
+
+    Args:
+        limit: Most bytes that it may have.
+
+    Raises:
+        OSError: It is not there or cannot be read.
+        Damaged: It is something else than a file, or too large.
+    """
+    try:
+        # A pipe that nobody writes would be waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        if path.is_symlink():
+            raise Damaged("a symbolic link, which is not followed") from None
+        raise
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise Damaged("not a regular file")
+        content = file.read(-1 if limit is None else limit + 1)
+    if limit is not None and len(content) > limit:
+        raise Damaged(f"larger than {limit:,} bytes")
+    return content
+
+
+def strange_entry(folder: Path) -> tuple[Path, str] | None:
+    """The first thing in or below a folder that is neither a file nor a folder, and what it is; links are not followed."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.is_symlink():
+                return folder / entry.name, "a symbolic link"
+            if entry.is_dir(follow_symlinks=False):
+                if found := strange_entry(folder / entry.name):
+                    return found
+            elif not entry.is_file(follow_symlinks=False) and os.path.lexists(entry.path):
+                return folder / entry.name, "no regular file"
+    return None
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a link, or a folder with all that it holds, whatever can be removed; links are not followed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def sha256(path: Path) -> str:
