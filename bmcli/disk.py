@@ -11,13 +11,16 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 PRIVATE = 0o600
 """Mode of files that may hold what only their owner should see, such as arguments of a command."""
 
 _MAX_RECORD_BYTES = 2**28
+
+_Kind = TypeVar("_Kind")
 
 
 class Damaged(ValueError):
@@ -87,13 +90,40 @@ def _with_digest(value: Mapping[str, Any]) -> dict[str, Any]:
     return {**plain, "sha256": record_digest(plain)}
 
 
-def finite(value: Any) -> Any:
-    """The same JSON value with null in the place of numbers that are not finite, which JSON does not know."""
+def plain(value: Any) -> Any:
+    """The same value for JSON: null for numbers that are not finite, and no text that is none, as some file names."""
     if isinstance(value, Mapping):
-        return {key: finite(each) for key, each in value.items()}
+        return {plain(key): plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [finite(each) for each in value]
+        return [plain(each) for each in value]
+    if isinstance(value, str) and not value.isascii():
+        return value.encode(errors="replace").decode()
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def conform(kind: type[_Kind], value: Any) -> _Kind:
+    """A JSON value as what a type describes, as a dataclass; its keys that the type does not know are left out.
+
+    Raises:
+        Damaged: A key is missing, or holds a value of another type; nothing is converted.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return _adapter(kind).validate_json(json.dumps(value, allow_nan=False), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise Damaged(f"{place}: {first['msg']}" if place else first["msg"]) from None
+    except (RecursionError, ValueError) as error:
+        raise Damaged(str(error)) from None
+
+
+@cache
+def _adapter(kind: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 def parse_json(content: bytes | str) -> Any:
@@ -191,7 +221,7 @@ def read_file(path: Path, limit: int | None = None) -> bytes:
 
 
 def strange_entry(folder: Path) -> tuple[Path, str] | None:
-    """The first thing in or below a folder that is neither a file nor a folder, and what it is; links are not followed."""
+    """The first thing in or below a folder that is neither file nor folder, and what it is; no link is followed."""
     with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             if entry.is_symlink():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -77,8 +78,8 @@ def _link(link: Path, target: Path) -> Path:
 
 
 def test_numbers_that_json_does_not_know_become_null() -> None:
-    assert disk.finite({"a": [float("nan"), 1.5, ("x", float("-inf"))], "b": {"c": 2}}) == {
-        "a": [None, 1.5, ["x", None]], "b": {"c": 2},
+    assert disk.plain({"a": [float("nan"), 1.5, ("ä", float("-inf"))], "b\udcff": {"c": 2}}) == {
+        "a": [None, 1.5, ["ä", None]], "b?": {"c": 2},
     }  # fmt: skip
 
 
@@ -124,3 +125,30 @@ def test_a_link_is_removed_and_not_what_it_points_to(tmp_path: Path) -> None:
         disk.remove(tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["outside"]
     assert (tmp_path / "outside" / "marker").exists()
+
+
+@dataclass(frozen=True)
+class Point:
+    name: str
+    places: tuple[float, ...]
+    inner: Point | None = None
+
+
+def test_a_value_is_read_as_what_its_type_describes() -> None:
+    value = {"name": "a", "places": [1, 2.5], "inner": {"name": "b", "places": []}, "unknown": 3}
+    assert disk.conform(Point, value) == Point("a", (1.0, 2.5), Point("b", ()))
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        ([], "dictionary"),
+        ({"name": "a"}, "places: "),
+        ({"name": "a", "places": ["1"]}, r"places\.0: "),
+        ({"name": None, "places": []}, "name: "),
+        ({"name": "a", "places": [], "inner": {"name": 1, "places": []}}, r"inner\.name: "),
+    ],
+)
+def test_a_value_of_another_type_is_told_with_its_place(value: object, place: str) -> None:
+    with pytest.raises(disk.Damaged, match=place):
+        disk.conform(Point, value)
