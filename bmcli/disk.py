@@ -10,10 +10,10 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 PRIVATE = 0o600
 """Mode of files that may hold what only their owner should see, such as arguments of a command."""
@@ -110,7 +110,8 @@ def conform(kind: type[_Kind], value: Any) -> _Kind:
     from pydantic import ValidationError
 
     try:
-        return _adapter(kind).validate_json(json.dumps(value, allow_nan=False), strict=True)
+        adapter: Any = _adapter(cast(Hashable, kind))
+        return adapter.validate_json(json.dumps(value, allow_nan=False), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))

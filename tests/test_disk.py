@@ -142,7 +142,7 @@ def test_a_value_is_read_as_what_its_type_describes() -> None:
 @pytest.mark.parametrize(
     ("value", "place"),
     [
-        ([], "dictionary"),
+        ([], "object"),
         ({"name": "a"}, "places: "),
         ({"name": "a", "places": ["1"]}, r"places\.0: "),
         ({"name": None, "places": []}, "name: "),

@@ -42,11 +42,11 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
     learned = curve(
         "target & <i>", "accuracy", [Trained(s, right[: int(90 * s)], right) for s in (0.4, 1.0)], Resampling(100)
     )
-    write_json(run.validation, {
+    run.write(run.validation, {
         "folds": summary(f"by '{trained.SCRIPT}'", rounds, evaluation).to_json(),
         "learning_curve": {"targets": [learned.to_json()]},
     })  # fmt: skip
-    write_json(run.origin, {"told": [f"The winner of the search {trained.SCRIPT}."]})
+    run.write(run.origin, {"told": [f"The winner of the search {trained.SCRIPT}."]})
     compared = {"metrics": {trained.FORMULA: {"model": 0.5, "artefact": 0.25}}, "samples": 56, "split": "test"}
     for name, good in (("litert", True), ("rejected/onnx", False)):
         (run.exports / name).mkdir(parents=True)
@@ -55,7 +55,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
         card = {"bytes": 2048, "gzip_bytes": 1024, "verification": {**compared, **found}, "lineage": lineage}
         write_json(run.exports / name / "card.json", card)
     cost = Cost("model", 4096, 2048, 0.5, (Latency(1, 0.002, 0.003, 0.004, 50),), 2**27, ("accuracy", 0.5))
-    write_json(run.benchmark, {"artefacts": [cost.to_json()]})
+    run.write(run.benchmark, {"artefacts": [cost.to_json()]})
     return explained(run, cache)
 
 
@@ -135,7 +135,7 @@ def test_what_is_damaged_is_left_out_of_the_page(sugar: Run, cache: Path) -> Non
     (sugar.exports / "litert").mkdir(parents=True)
     (sugar.exports / "litert" / "card.json").write_text('{"format": "litert"}')
     sugar.benchmark.write_text('{"artefacts": [{}]}')
-    rewrite_report(sugar, None, cache)
+    rewrite_report(sugar, None, cache, print)
     assert "Cross-validation" not in read(sugar).text
     assert "Artefacts" not in read(sugar).text
 
@@ -144,7 +144,7 @@ def test_a_page_that_is_written_anew_keeps_what_was_measured(sugar: Run, cache: 
     """Such as the slices that only an earlier command asked for."""
     found = evaluate(str(sugar.folder), ["evaluate.slices=[sex]"], None, None, sugar.folder.parent.parent, cache, print)
     assert found.evaluation.slices
-    rewrite_report(sugar, None, cache)
+    rewrite_report(sugar, None, cache, print)
     assert "by slice, the worst first" in read(sugar).text
 
 
@@ -212,7 +212,7 @@ def test_what_was_found_out_and_is_damaged_is_left_out(sugar: Run) -> None:
     from bmcli.commands.reporting import explanation_of
 
     sugar.explanation.write_text('{"on": "test"}')
-    assert explanation_of(sugar) is None
+    assert explanation_of(sugar, print) is None
     sugar.explanation.unlink()
 
 
