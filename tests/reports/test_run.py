@@ -28,7 +28,7 @@ from tests.reports.pages import Page
 
 
 def explained(run: Run, cache: Path) -> Run:
-    return explain(str(run.folder), Asked(None, 100, 1, 2), run.folder.parent.parent, cache).run
+    return explain(str(run.folder), Asked(None, 100, 1, 2), run.folder.parent.parent, cache, print).run
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_artefacts_of_earlier_weights_are_said_to_be() -> None:
 @pytest.fixture(scope="module")
 def anew(hostile: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Pages of a cross-validation and a learning curve whose names attack them."""
-    kept, folder = hostile.validated(), tmp_path_factory.mktemp("anew")
+    kept, folder = hostile.record(hostile.validation, dict) or {}, tmp_path_factory.mktemp("anew")
     curves = [LearningCurve.from_json(each) for each in kept["learning_curve"]["targets"]]
     asked = (trained.SCRIPT, f"runs/{trained.IMAGE}", f"name: {trained.SCRIPT}")
     pages = of_folds(*asked, Folds.from_json(kept["folds"])), of_curves(*asked, curves)
