@@ -357,7 +357,8 @@ def explain(run: str, split: str | None, rows: int, repeats: int, examples: int,
     from bmcli.commands.explain import explain as command
     from bmcli.runs import cache_folder
 
-    console().explained(command(run, Asked(split, rows, repeats, examples), root, cache_folder()))
+    out = console()
+    out.explained(command(run, Asked(split, rows, repeats, examples), root, cache_folder(), out.say))
 
 
 @cli.command()
@@ -390,8 +391,8 @@ def report(run: str, split: str | None, root: Path) -> None:
     from bmcli.commands.report import report as command
     from bmcli.runs import cache_folder
 
-    written = command(run, split, root, cache_folder()).report
     out = console()
+    written = command(run, split, root, cache_folder(), out.say).report
     out.result({"report": str(written)})
     out.text(clean(f"wrote {shown_path(written)}"))
 
@@ -618,6 +619,9 @@ def list_runs(name: str | None, root: Path) -> None:
     out.result({"runs": found})
     rows = [[run["name"], run["id"], run["state"], run["epochs"], run["headline"], run["seconds"]] for run in found]
     out.table("", ["recipe", "run", "state", "epochs", "metric", "seconds"], rows)
+    for run in found:
+        if run["fault"]:
+            out.say(f"warning: {run['fault']}")
     if not found:
         out.say(f"no runs in {root} yet; `bmcli train digits` makes one.")
 

@@ -6,13 +6,16 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Hashable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 PRIVATE = 0o600
 """Mode of files that may hold what only their owner should see, such as arguments of a command."""
@@ -20,6 +23,8 @@ PRIVATE = 0o600
 _PRIVATE_FOLDER = 0o700
 
 _MAX_RECORD_BYTES = 2**28
+
+_Kind = TypeVar("_Kind")
 
 
 _REFUSALS = (
@@ -144,9 +149,9 @@ def write_record(path: Path, value: Mapping[str, Any], mode: int = 0o666) -> Non
     Raises:
         ValueError: A number is not finite: JSON knows none such, so null has to stand there.
     """
-    content = {**value, "sha256": record_digest(value)}
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, (text + "\n").encode(), mode)
+    text = json.dumps(_with_digest(value), indent=2, ensure_ascii=False, allow_nan=False)
+    # Names of files may hold bytes that are no text; JSON has the very escape that Python writes for them.
+    write_atomically(path, (text + "\n").encode(errors="backslashreplace"), mode)
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -156,15 +161,33 @@ def read_record(path: Path) -> dict[str, Any]:
         OSError: It is not there or cannot be read.
         Damaged: Its bytes are not those that were written.
     """
-    with path.open("rb") as file:
-        content = file.read(_MAX_RECORD_BYTES + 1)
-    if len(content) > _MAX_RECORD_BYTES:
-        raise Damaged(f"larger than {_MAX_RECORD_BYTES:,} bytes")
+    return parse_record(read_file(path, _MAX_RECORD_BYTES))
+
+
+def write_record_line(file: Path, value: Mapping[str, Any]) -> None:
+    """Appends a record as one line, never through a symbolic link."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+    line = record_line(value)
+    with writing(file, len(line)), os.fdopen(os.open(file, flags, 0o666), "wb") as opened:
+        opened.write(line)
+
+
+def record_line(value: Mapping[str, Any]) -> bytes:
+    """A record as one line of a file; raises as `write_record` does."""
+    return (json.dumps(_with_digest(value), allow_nan=False) + "\n").encode()
+
+
+def parse_record(content: bytes) -> dict[str, Any]:
+    """The JSON object of a record, without its digest; raises as `read_record` does."""
     value = parse_json(content)
     if not isinstance(value, dict):
         raise Damaged("not a JSON object")
     digest = value.pop("sha256", None)
-    if digest != record_digest(value):
+    try:
+        found = record_digest(value)
+    except RecursionError:
+        raise Damaged("nested too deeply") from None
+    if digest != found:
         raise Damaged("changed since it was written, by its SHA-256" if digest else "without its SHA-256")
     return value
 
@@ -175,6 +198,48 @@ def record_digest(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _with_digest(value: Mapping[str, Any]) -> dict[str, Any]:
+    plain = json.loads(json.dumps(value, allow_nan=False))  # keys as they will be read: all of them text
+    return {**plain, "sha256": record_digest(plain)}
+
+
+def plain(value: Any) -> Any:
+    """The same value for JSON: null for numbers that are not finite, and no text that is none, as some file names."""
+    if isinstance(value, Mapping):
+        return {plain(key): plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    if isinstance(value, str) and not value.isascii():
+        return value.encode(errors="replace").decode()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def conform(kind: type[_Kind], value: Any) -> _Kind:
+    """A JSON value as what a type describes, as a dataclass; its keys that the type does not know are left out.
+
+    Raises:
+        Damaged: A key is missing, or holds a value of another type; nothing is converted.
+    """
+    from pydantic import ValidationError
+
+    try:
+        adapter: Any = _adapter(cast(Hashable, kind))
+        return adapter.validate_json(json.dumps(value, allow_nan=False), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise Damaged(f"{place}: {first['msg']}" if place else first["msg"]) from None
+    except (RecursionError, ValueError) as error:
+        raise Damaged(str(error)) from None
+
+
+@cache
+def _adapter(kind: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
 def parse_json(content: bytes | str) -> Any:
     """The JSON value of a text that may come from anywhere.
 
@@ -182,7 +247,7 @@ def parse_json(content: bytes | str) -> Any:
         Damaged: It is no JSON, nested too deeply, or holds NaN or Infinity, which JSON does not know.
     """
     try:
-        return json.loads(content, parse_constant=_refuse_constant)
+        return json.loads(content, parse_constant=_refuse_constant, parse_float=_parse_float)
     except RecursionError:
         raise Damaged("nested too deeply") from None
     except ValueError as error:
@@ -191,6 +256,13 @@ def parse_json(content: bytes | str) -> Any:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
+
+
+def _parse_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is too large a number")
+    return value
 
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o666) -> None:
@@ -254,6 +326,55 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def read_file(path: Path, limit: int | None = None) -> bytes:
+    """The bytes of a regular file, which is never looked for behind a symbolic link.
+
+    Args:
+        limit: Most bytes that it may have.
+
+    Raises:
+        OSError: It is not there or cannot be read.
+        Damaged: It is something else than a file, or too large.
+    """
+    try:
+        # A pipe that nobody writes would be waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        if path.is_symlink():
+            raise Damaged("a symbolic link, which is not followed") from None
+        raise
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise Damaged("not a regular file")
+        content = file.read(-1 if limit is None else limit + 1)
+    if limit is not None and len(content) > limit:
+        raise Damaged(f"larger than {limit:,} bytes")
+    return content
+
+
+def strange_entry(folder: Path) -> tuple[Path, str] | None:
+    """The first thing in or below a folder that is neither file nor folder, and what it is; no link is followed."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.is_symlink():
+                return folder / entry.name, "a symbolic link"
+            if entry.is_dir(follow_symlinks=False):
+                if found := strange_entry(folder / entry.name):
+                    return found
+            elif not entry.is_file(follow_symlinks=False) and os.path.lexists(entry.path):
+                return folder / entry.name, "no regular file"
+    return None
+
+
+def try_to_remove(path: Path) -> None:
+    """Removes what can be removed of a file, a link, or a folder with all that it holds; links are not followed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def sha256(path: Path) -> str:

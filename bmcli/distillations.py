@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -66,20 +65,21 @@ class Distillation:
         Raises:
             BmcliError: The file that tells is damaged.
         """
-        if not self.jobs_file.exists():
-            return {}
         try:
-            return {str(name): Run(Path(folder)) for name, folder in json.loads(self.jobs_file.read_bytes()).items()}
-        except (OSError, ValueError, TypeError, AttributeError):
-            raise BmcliError(f"{shown_path(self.jobs_file)}: damaged.", suggestion="Distill again.") from None
+            found = disk.conform(dict[str, str], disk.read_record(self.jobs_file))
+        except FileNotFoundError:
+            return {}
+        except (OSError, disk.Damaged) as error:
+            raise BmcliError(f"{shown_path(self.jobs_file)}: damaged ({error}).", suggestion="Distill again.") from None
+        return {name: Run(Path(folder)) for name, folder in found.items()}
 
     def begin(self, job: str, run: Run) -> None:
         """Notes the run of a network before its first step."""
         begun = {name: str(each.folder) for name, each in self.jobs().items()}
-        disk.write_json(self.jobs_file, {**begun, job: str(run.folder)})
+        disk.write_record(self.jobs_file, {**begun, job: str(run.folder)})
 
     def set_status(self, state: str, **details: Any) -> None:
-        disk.write_json(self.status_file, {"state": state, "at": runs.now(), **details})
+        disk.write_record(self.status_file, disk.plain({"state": state, "at": runs.now(), **details}))
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
@@ -135,8 +135,10 @@ def find(root: Path, text: str) -> Distillation:
         BmcliError: There is none.
     """
     for folder in (Path(text), Path(text) / "latest", root / text / "latest", root / f"{text}-distill" / "latest"):
-        if os.path.isfile(folder / "base.yaml") and not os.path.isfile(folder / "study.json"):
-            return Distillation(folder.resolve())
+        if os.path.lexists(folder / "base.yaml") and not os.path.lexists(folder / "study.json"):
+            found = Distillation(runs.resolve(folder))
+            runs.require_plain(found.folder)
+            return found
     raise BmcliError(
         f"no distillation '{text}': neither its directory nor a name in {root}.",
         suggestion="`bmcli distill RECIPE` makes one.",

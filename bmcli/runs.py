@@ -3,20 +3,61 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
-import json
+import hashlib
 import os
 import secrets
-import shutil
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from typing_extensions import TypedDict
 
 from bmcli import disk, parts, stopping, trust
-from bmcli.disk import shown_path, write_atomically, write_json, writing
+from bmcli.disk import Damaged, shown_path, write_atomically, writing
 from bmcli.errors import BmcliError
+
+_Kind = TypeVar("_Kind")
+
+_LOCK_DIGEST = "# SHA-256 of the lines above, which belong to this run: "
+
+
+class _Status(TypedDict, total=False):
+    state: str
+    at: str
+    reason: str | None
+    epochs: int
+    selected_epoch: int | None
+    ended_by: str
+    seconds: float
+    metrics: dict[str, float | None]
+    weight: dict[str, Any]
+
+
+class _Environment(TypedDict, total=False):
+    __pydantic_config__ = {"extra": "allow"}  # type: ignore[misc]  # noqa: RUF012  # as pydantic reads it
+
+    command: list[str]
+    variables: dict[str, str]
+
+
+class _Finding(TypedDict, total=False):
+    __pydantic_config__ = {"extra": "allow"}  # type: ignore[misc]  # noqa: RUF012  # as pydantic reads it
+
+    message: str
+    suggestion: str
+
+
+class _Checks(TypedDict):
+    findings: list[_Finding]
+
+
+class _Origin(TypedDict):
+    told: list[str]
 
 
 @dataclass(frozen=True)
@@ -133,69 +174,122 @@ class Run:
     def name(self) -> str:
         return self.folder.parent.name
 
+    def record(self, path: Path, kind: type[_Kind]) -> _Kind | None:
+        """What one of the run's JSON files holds; None if it is not there.
+
+        Raises:
+            BmcliError: It is not what was written; the fault says what still works without it.
+        """
+        try:
+            return disk.conform(kind, disk.read_record(path))
+        except FileNotFoundError:
+            return None
+        except (OSError, Damaged) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            advice = _WITHOUT.get(path.name, "Train again to make a new run.").format(run=self.shown)
+            raise BmcliError(f"{shown_path(path)}: damaged ({reason}).", suggestion=advice) from None
+
+    def write(self, path: Path, value: Mapping[str, Any], mode: int = 0o666) -> None:
+        """Writes one of the run's JSON files; numbers that are not finite become null."""
+        disk.write_record(path, disk.plain(value), mode)
+
     def status(self) -> dict[str, Any]:
-        """`state` (running, done, failed, interrupted) and what goes with it; `crashed` if its process died."""
-        status: dict[str, Any] = _read_object(self.status_file)
+        """`state` and what goes with it.
+
+        It is running, done, failed or interrupted; `crashed` if its process died, and `damaged` if the file cannot
+        be read, with the reason.
+        """
+        try:
+            status: dict[str, Any] = {**(self.record(self.status_file, _Status) or {})}
+        except BmcliError as error:
+            return {"state": "damaged", "reason": f"{error} {error.faults[0].suggestion}"}
         if status.get("state") == "running" and not self.held():
             status["state"] = "crashed"
         return status
 
     def recorded(self) -> dict[str, Any]:
-        """What the run was begun with and on; empty if that is gone or damaged."""
-        return _read_object(self.environment)
+        """What the run was begun with and on; empty if that is gone. Raises as `record` does."""
+        return {**(self.record(self.environment, _Environment) or {})}
 
-    def evaluations(self) -> dict[str, Any]:
-        """What was measured, by split or file; empty if there is nothing or it is damaged."""
-        return _read_object(self.evaluation)
-
-    def validated(self) -> dict[str, Any]:
-        """What `validation.json` holds; empty if there is nothing or it is damaged."""
-        return _read_object(self.validation)
+    def evaluations(self) -> dict[str, dict[str, Any]]:
+        """What was measured, by split or file; empty if there is nothing. Raises as `record` does."""
+        return self.record(self.evaluation, dict[str, dict[str, Any]]) or {}
 
     def comes_from(self) -> list[str]:
-        """Where the run comes from, as sentences; none if it was trained by itself, or the file is damaged."""
-        told = _read_object(self.origin).get("told")
-        return [str(each) for each in told] if isinstance(told, list) else []
+        """Where the run comes from, as sentences; none if it was trained by itself. Raises as `record` does."""
+        origin = self.record(self.origin, _Origin)
+        return origin["told"] if origin else []
 
-    def decided(self) -> dict[str, Any]:
-        """What `decisions.json` holds; empty if there is nothing or it is damaged."""
-        return _read_object(self.decisions)
-
-    def benchmarked(self) -> dict[str, Any]:
-        """What `benchmark.json` holds; empty if there is nothing or it is damaged."""
-        return _read_object(self.benchmark)
-
-    def explained(self) -> dict[str, Any]:
-        """What was found out about its answers; empty if there is nothing or it is damaged."""
-        return _read_object(self.explanation)
-
-    def findings(self) -> list[dict[str, Any]]:
-        """What was suspicious about the data; empty if nothing was or the file is damaged."""
-        found = _read_object(self.checks).get("findings")
-        return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+    def findings(self) -> list[_Finding]:
+        """What was suspicious about the data; empty if nothing was. Raises as `record` does."""
+        checks = self.record(self.checks, _Checks)
+        return checks["findings"] if checks else []
 
     def set_status(self, state: str, **details: Any) -> None:
-        write_json(self.status_file, {"state": state, "at": now(), **details})
+        self.write(self.status_file, {"state": state, "at": now(), **details})
+
+    def write_lock(self, recipe: str) -> None:
+        """Writes the resolved recipe of the run, with a digest by which a change is noticed."""
+        content = recipe.encode()
+        write_atomically(
+            self.lock, content + f"{_LOCK_DIGEST}{hashlib.sha256(content).hexdigest()}\n".encode(), disk.PRIVATE
+        )
+
+    def require_lock(self) -> None:
+        """Refuses a resolved recipe that is not the one that the run was begun with.
+
+        Raises:
+            BmcliError: It was changed, or cannot be read.
+        """
+        try:
+            content = disk.read_file(self.lock)
+        except (OSError, Damaged) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise BmcliError(
+                f"{shown_path(self.lock)}: damaged ({reason}).", suggestion="Train again to make a new run."
+            ) from None
+        recipe, _, digest = content.rpartition(_LOCK_DIGEST.encode())
+        if digest.strip() != hashlib.sha256(recipe).hexdigest().encode():
+            raise BmcliError(
+                f"{shown_path(self.lock)}: changed since the run was begun, by its SHA-256.",
+                suggestion="Train a copy of it elsewhere as a recipe of its own; to measure, predict or go on, the "
+                "run needs the one it was written with.",
+            )
 
     def rows(self) -> list[dict[str, Any]]:
-        """The epochs in `metrics.jsonl`; torn and damaged lines are left out."""
-        if not self.metrics.exists():
-            return []
-        rows = []
-        for line in self.metrics.read_bytes().splitlines():
-            with contextlib.suppress(ValueError):
-                rows.append(json.loads(line))
-        return [row for row in rows if isinstance(row, dict) and isinstance(row.get("epoch"), int)]
+        """The epochs in `metrics.jsonl`; lines that are torn or damaged are left out."""
+        return self.read_rows()[0]
+
+    def read_rows(self) -> tuple[list[dict[str, Any]], list[str]]:
+        """The epochs in `metrics.jsonl`, and a sentence for each line that is damaged, and left out.
+
+        A last line that a kill has torn is no fault: its epoch is trained again.
+        """
+        try:
+            lines = disk.read_file(self.metrics).split(b"\n")
+        except FileNotFoundError:
+            return [], []
+        except (OSError, Damaged) as error:
+            return [], [f"{shown_path(self.metrics)}: damaged ({error}); its epochs are left out."]
+        rows, faults = [], []
+        for number, line in enumerate(lines[:-1], start=1):
+            try:
+                row = disk.parse_record(line)
+                disk.conform(dict[str, float | None], row)
+                if not isinstance(row.get("epoch"), int):
+                    raise Damaged("epoch: missing, or no whole number")
+                rows.append(row)
+            except Damaged as error:
+                faults.append(f"{shown_path(self.metrics)}:{number}: damaged ({error}); its epoch is left out.")
+        return rows, faults
 
     def append_row(self, row: Mapping[str, Any]) -> None:
-        line = json.dumps(row) + "\n"
-        with writing(self.metrics, len(line)), self.metrics.open("a", encoding="utf-8") as file:
-            file.write(line)
+        disk.write_record_line(self.metrics, disk.plain(row))
 
     def keep_rows(self, epochs: int) -> None:
         """Drops the rows after an epoch, which a resumed run will write again."""
         rows = [row for row in self.rows() if row["epoch"] <= epochs]
-        write_atomically(self.metrics, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        write_atomically(self.metrics, b"".join(map(disk.record_line, rows)))
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
@@ -210,13 +304,47 @@ class Run:
     def held(self) -> bool:
         """Whether a process is writing this run."""
         try:
-            with (self.folder / ".lock").open("r") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+            descriptor = os.open(self.folder / ".lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
             return False
+        with os.fdopen(descriptor, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
         return False
+
+
+_WITHOUT = {
+    "status.json": "`bmcli train --resume {run}` writes it anew.",
+    "environment.json": "Delete it: the run works without, but differences of the machine are not noticed any more.",
+    "evaluation.json": "Delete it, and `bmcli evaluate {run}` measures again.",
+    "decisions.json": "Delete it: thresholds and temperatures are also in data.json, but how they were chosen is lost.",
+    "validation.json": "Delete it: only the report lacks it; `bmcli evaluate {run}` with --folds or --learning-curve "
+    "makes it anew.",
+    "explanation.json": "Delete it: only the report lacks it; `bmcli explain {run}` makes it anew.",
+    "checks.json": "Delete it: only the report lacks it.",
+    "origin.json": "Delete it: only the report lacks it.",
+    "benchmark.json": "Delete it: only the report lacks it; `bmcli benchmark {run}` measures again.",
+    "data.json": "The run's metrics can still be read; train again to predict, measure or go on.",
+}
+"""What still works without a file of a run, and how it is made anew."""
+
+
+def require_plain(folder: Path) -> None:
+    """Refuses a folder that holds links, pipes or devices, at any depth: nothing in it may lead out of it.
+
+    The folder itself may be a link of the user's, as to another disk.
+
+    Raises:
+        BmcliError: It holds one, which is named.
+    """
+    found = disk.strange_entry(folder)
+    if found is not None:
+        raise BmcliError(
+            f"{shown_path(found[0])}: {found[1]}, which a run directory must not hold.",
+            suggestion="Nothing in it is followed out of it. Remove it, or put a copy of the file in its place.",
+        )
 
 
 @contextlib.contextmanager
@@ -227,15 +355,15 @@ def hold(folder: Path, advice: str) -> Iterator[None]:
         advice: What to do while another process holds it.
 
     Raises:
-        BmcliError: Another process holds it.
+        BmcliError: Another process holds it, or it holds something that leads out of it.
     """
-    with (folder / ".lock").open("a+") as file:
+    require_plain(folder)
+    with os.fdopen(_open_lock(folder / ".lock"), "r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
             raise BmcliError(
-                f"{shown_path(folder)} is being written by process {file.read().strip() or 'unknown'}.",
+                f"{shown_path(folder)} is being written by process {file.read(32).strip() or 'unknown'}.",
                 suggestion=advice,
             ) from None
         with writing(Path(file.name)):
@@ -246,18 +374,40 @@ def hold(folder: Path, advice: str) -> Iterator[None]:
         yield
 
 
+def _open_lock(path: Path) -> int:
+    """A descriptor of a lock file, which is a file of its own: what is written into it must not destroy another."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR):
+            raise _no_lock(path) from None
+        raise
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        os.close(descriptor)
+        raise _no_lock(path)
+    return descriptor
+
+
+def _no_lock(path: Path) -> BmcliError:
+    return BmcliError(f"{shown_path(path)}: not a file of its own, as a lock has to be.", suggestion="Remove it.")
+
+
 def create(root: Path, name: str) -> Run:
     """A new run directory below `root/name`, which becomes the latest of that name."""
-    folder = root.absolute() / name / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    link = root.absolute() / name / "latest"
+    if link.exists() and not link.is_symlink():
+        raise BmcliError(f"{shown_path(link)}: not the link that it has to be.", suggestion="Rename it.")
+    folder = link.parent / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     with writing(folder):
         folder.mkdir(parents=True)
-        _point(folder.parent / "latest", folder.name)
+        _point(link, folder.name)
     return Run(folder)
 
 
 def discard(run: Run) -> None:
     """Removes a run in which nothing was trained."""
-    shutil.rmtree(run.folder, ignore_errors=True)
+    disk.try_to_remove(run.folder)
     if not run.folder.parent.is_dir():
         return  # another worker was faster
     left = sorted(folder for folder in run.folder.parent.iterdir() if folder.is_dir() and not folder.is_symlink())
@@ -319,17 +469,45 @@ def find(root: Path, text: str) -> Run:
     """A run by its directory, or the latest run of a name.
 
     Raises:
-        BmcliError: There is no such run; the nearest name is suggested.
+        BmcliError: There is no such run, and the nearest name is suggested; or it holds links, or a changed lock.
     """
-    for folder in (Path(text), Path(text) / "latest", root / text, root / text / "latest"):
-        if os.path.isfile(folder / "recipe.lock.yaml"):  # unlike pathlib's, false where the system refuses a name
-            return Run(folder.resolve())
+    folder = folder_of(root, text)
+    if folder is not None:
+        run = Run(resolve(folder))
+        require_plain(run.folder)
+        run.require_lock()
+        return run
     names = sorted({run.name for run in every(root)})
     near = parts.did_you_mean(text, names)
     raise BmcliError(
         f"no run '{text}': neither a run directory nor a name in {root}.",
         suggestion=near or "`bmcli train RECIPE` makes one.",
     )
+
+
+def folder_of(root: Path, text: str) -> Path | None:
+    """The directory that a text means as a run, whatever it holds beside a resolved recipe; None if there is none."""
+    for folder in (Path(text), Path(text) / "latest", root / text, root / text / "latest"):
+        if os.path.lexists(folder / "recipe.lock.yaml"):  # unlike pathlib's, false where the system refuses a name
+            return folder
+    return None
+
+
+def resolve(folder: Path) -> Path:
+    """The folder itself where it is a link, as `latest` is.
+
+    Raises:
+        BmcliError: It is a `latest` that leads elsewhere than to a folder beside it.
+    """
+    if folder.name == "latest" and folder.is_symlink():
+        target = os.readlink(folder)
+        beside = folder.parent / target
+        if target != Path(target).name or target == ".." or beside.is_symlink():
+            raise BmcliError(
+                f"{shown_path(folder)}: leads to {target}, where only a run beside it may be.",
+                suggestion="Remove the link, or name the run's directory.",
+            )
+    return folder.resolve()
 
 
 def every(root: Path) -> list[Run]:
@@ -340,11 +518,3 @@ def every(root: Path) -> list[Run]:
 
 def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

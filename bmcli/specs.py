@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bmcli.disk import conform
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -37,11 +39,6 @@ class Column:
     raw_dtype: str = "float32"
     classes: tuple[str, ...] = ()
     state: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Column:
-        lists = {key: tuple(values[key]) for key in ("shape", "raw_shape", "classes")}
-        return cls(**{**values, **lists})
 
 
 @dataclass(frozen=True)
@@ -87,21 +84,12 @@ class DataSpec:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> DataSpec:
-        return cls(
-            inputs=tuple(Column.from_json(column) for column in values["inputs"]),
-            targets=tuple(Column.from_json(column) for column in values["targets"]),
-            counts=values["counts"],
-            fingerprint=values["fingerprint"],
-            key=values["key"],
-            stratified=values["stratified"],
-            # Older runs do not tell.
-            weight=values.get("weight"),
-            source=values.get("source", {}),
-            invalid=values.get("invalid", {}),
-            skipped=values.get("skipped", 0),
-            broken=values.get("broken", 0),
-            crosses=tuple(Column.from_json(column) for column in values.get("crosses", ())),
-        )
+        """What `to_json` gave.
+
+        Raises:
+            Damaged: Something is missing, or of another type.
+        """
+        return conform(cls, values)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from bmcli.disk import conform
+
 if TYPE_CHECKING:
     from bmcli.recipe.search import Parameter
 
@@ -47,7 +49,8 @@ class Task:
 
     @staticmethod
     def from_json(value: Json) -> Task:
-        return Task(**{**value, "bounds": tuple(value["bounds"])})
+        """What `to_json` gave; raises Damaged."""
+        return conform(Task, value)
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Result:
     name: str
     state: State
     objectives: Mapping[str, float] = field(default_factory=dict)
-    curve: Sequence[float | None] = ()
+    curve: tuple[float | None, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
     epochs: int = 0
     seconds: float = 0.0
@@ -79,7 +82,8 @@ class Result:
 
     @staticmethod
     def from_json(value: Json) -> Result:
-        return Result(**{**value, "curve": tuple(value["curve"])})
+        """What `to_json` gave; raises Damaged."""
+        return conform(Result, value)
 
 
 @dataclass(frozen=True)

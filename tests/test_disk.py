@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,80 @@ def test_links_are_removed_and_what_they_lead_to_is_not(tmp_path: Path) -> None:
 def _link(link: Path, target: Path) -> Path:
     link.symlink_to(target)
     return link
+
+
+def test_numbers_that_json_does_not_know_become_null() -> None:
+    assert disk.plain({"a": [float("nan"), 1.5, ("ä", float("-inf"))], "b\udcff": {"c": 2}}) == {
+        "a": [None, 1.5, ["ä", None]], "b?": {"c": 2},
+    }  # fmt: skip
+
+
+def test_a_number_too_large_to_be_finite_is_no_json() -> None:
+    with pytest.raises(disk.Damaged, match="too large a number"):
+        disk.parse_json('{"a": 1e999}')
+
+
+def test_keys_and_names_that_json_writes_otherwise_are_read_as_they_are_written(tmp_path: Path) -> None:
+    disk.write_record(tmp_path / "a.json", {"classes": {9: 1, 10: 2}, "file": "a\udcff.csv"})
+    assert disk.read_record(tmp_path / "a.json") == {"classes": {"9": 1, "10": 2}, "file": "a\udcff.csv"}
+
+
+def test_a_record_is_not_looked_for_behind_a_link_or_in_a_pipe(tmp_path: Path) -> None:
+    disk.write_record(tmp_path / "a.json", VALUE)
+    (tmp_path / "link.json").symlink_to("a.json")
+    os.mkfifo(tmp_path / "pipe.json")
+    for name, said in (("link.json", "symbolic link"), ("pipe.json", "not a regular file")):
+        with pytest.raises(disk.Damaged, match=said):
+            disk.read_record(tmp_path / name)
+    with pytest.raises(OSError, match="symbolic links"):
+        disk.write_record_line(tmp_path / "link.json", VALUE)
+
+
+def test_what_is_neither_file_nor_folder_is_found(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "inner" / "file").touch()
+    assert disk.strange_entry(folder) is None
+    os.mkfifo(folder / "pipe")
+    assert disk.strange_entry(folder) == (folder / "pipe", "no regular file")
+    (folder / "inner" / "link").symlink_to(tmp_path)
+    assert disk.strange_entry(folder) == (folder / "inner" / "link", "a symbolic link")
+
+
+def test_a_link_is_removed_and_not_what_it_points_to(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "marker").touch()
+    (tmp_path / "link").symlink_to("outside")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "inner").symlink_to(tmp_path / "outside")
+    for name in ("link", "folder", "nothing"):
+        disk.remove(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["outside"]
+    assert (tmp_path / "outside" / "marker").exists()
+
+
+@dataclass(frozen=True)
+class Point:
+    name: str
+    places: tuple[float, ...]
+    inner: Point | None = None
+
+
+def test_a_value_is_read_as_what_its_type_describes() -> None:
+    value = {"name": "a", "places": [1, 2.5], "inner": {"name": "b", "places": []}, "unknown": 3}
+    assert disk.conform(Point, value) == Point("a", (1.0, 2.5), Point("b", ()))
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        ([], "object"),
+        ({"name": "a"}, "places: "),
+        ({"name": "a", "places": ["1"]}, r"places\.0: "),
+        ({"name": None, "places": []}, "name: "),
+        ({"name": "a", "places": [], "inner": {"name": 1, "places": []}}, r"inner\.name: "),
+    ],
+)
+def test_a_value_of_another_type_is_told_with_its_place(value: object, place: str) -> None:
+    with pytest.raises(disk.Damaged, match=place):
+        disk.conform(Point, value)

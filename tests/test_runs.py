@@ -17,7 +17,7 @@ from bmcli.errors import BmcliError
 @pytest.fixture
 def run(tmp_path: Path) -> runs.Run:
     made = runs.create(tmp_path, "digits")
-    made.lock.write_text("name: digits\n")
+    made.write_lock("name: digits\n")
     return made
 
 
@@ -146,3 +146,56 @@ def test_a_cache_that_cannot_be_looked_at_is_a_fault(tmp_path: Path, monkeypatch
     monkeypatch.setenv("BMCLI_CACHE", str(tmp_path / "loop"))
     with pytest.raises(BmcliError, match="too many levels of symbolic links"):
         runs.cache_folder()
+
+
+def test_a_lock_that_is_a_link_empties_no_file(tmp_path: Path, run: runs.Run) -> None:
+    marker = tmp_path / "marker"
+    marker.write_text("kept")
+    (run.folder / ".lock").symlink_to(marker)
+    with pytest.raises(BmcliError, match=r"\.lock: a symbolic link"), run.hold():
+        pass
+    (run.folder / ".lock").unlink()
+    os.link(marker, run.folder / ".lock")
+    with pytest.raises(BmcliError, match="not a file of its own"), run.hold():
+        pass
+    assert marker.read_text() == "kept"
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "data.json", "exports", "events"])
+def test_a_run_that_leads_out_of_its_directory_is_refused(tmp_path: Path, run: runs.Run, name: str) -> None:
+    (run.folder / name).symlink_to(tmp_path)
+    with pytest.raises(BmcliError, match=f"{name}: a symbolic link"):
+        runs.find(tmp_path, "digits")
+
+
+def test_the_latest_run_is_one_beside_the_link(tmp_path: Path, run: runs.Run) -> None:
+    other = runs.create(tmp_path / "elsewhere", "digits")
+    other.write_lock("name: other\n")
+    link = tmp_path / "digits" / "latest"
+    link.unlink()
+    link.symlink_to(other.folder)
+    with pytest.raises(BmcliError, match="only a run beside it"):
+        runs.find(tmp_path, "digits")
+
+
+def test_a_changed_lock_is_refused(tmp_path: Path, run: runs.Run) -> None:
+    run.lock.write_text(run.lock.read_text().replace("digits", "digitz"))
+    with pytest.raises(BmcliError, match=r"recipe\.lock\.yaml: changed since"):
+        runs.find(tmp_path, "digits")
+
+
+@pytest.mark.parametrize("content", [b"", b"null", b"[1]", b'{"state": "done"}', b"[" * 20_000, b'{"a": NaN}', b"\xff"])
+def test_a_damaged_status_is_told_as_one(run: runs.Run, content: bytes) -> None:
+    run.status_file.write_bytes(content)
+    status = run.status()
+    assert status["state"] == "damaged"
+    assert "status.json: damaged" in status["reason"]
+
+
+def test_a_changed_row_is_left_out_and_named(run: runs.Run) -> None:
+    for epoch in (1, 2, 3):
+        run.append_row({"epoch": epoch, "train/loss": 0.5 if epoch != 3 else float("nan")})
+    run.metrics.write_bytes(run.metrics.read_bytes().replace(b'2, "train/loss": 0.5', b'2, "train/loss": 0.4'))
+    rows, (fault,) = run.read_rows()
+    assert rows == [{"epoch": 1, "train/loss": 0.5}, {"epoch": 3, "train/loss": None}]
+    assert "metrics.jsonl:2: damaged" in fault

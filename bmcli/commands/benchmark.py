@@ -18,7 +18,7 @@ from bmcli.recipe.load import load
 from bmcli.reports import costs
 from bmcli.reports.costs import Cost
 from bmcli.runs import Run
-from bmcli.training.session import data_of
+from bmcli.training.session import data_of, model_of
 
 MODEL = "model"
 """Name of a run's own model among its artefacts."""
@@ -79,7 +79,7 @@ def measure(
     file = figure or _beside(targets[0], root)
     disk.write_atomically(file, costs.document(measured).encode())
     for run, own_places in of.items():
-        disk.write_json(run.benchmark, {"artefacts": [cost.to_json() for cost in measured[own_places]]})
+        run.write(run.benchmark, {"artefacts": [cost.to_json() for cost in measured[own_places]]})
         bring_up_to_date(run, cache, told)
     return Benchmarked(tuple(measured), file, repeats, tuple(_notes(found)))
 
@@ -138,7 +138,7 @@ def _model(run: Run, artefact: Path, scratch: Path) -> Candidate:
     spec, options = data_of(run), keras_format.Options()
     written = keras_format.described(spec, load(str(run.lock)).recipe.quantiles())
     scratch.mkdir(parents=True)
-    (scratch / written.model).symlink_to(run.model)
+    (scratch / written.model).symlink_to(model_of(run))
     disk.write_json(scratch / card.CARD, card.preliminary(options, written))
     metrics = card.read(artefact)["verification"]["metrics"]
     metric = next(((name, each["model"]) for name, each in metrics.items()), None)

@@ -117,12 +117,12 @@ def _distill(distillation: Distillation, loaded: Loaded, setting: Setting) -> Fi
         seeds = tuple(learner.recipe.seed + number for number in range(options.seeds))
         found = _trained(jobs, learner, options, teachers, seeds)
         result = replace(_compared(found, seen, options, loaded, setting), seconds=time.monotonic() - start)
-        disk.write_json(distillation.result, result.to_json())
+        disk.write_record(distillation.result, disk.plain(result.to_json()))
         from bmcli.reports.distill import report
 
         disk.write_atomically(distillation.report, report(result).encode(), disk.PRIVATE)
         for run in found.students[-1]:
-            disk.write_json(run.origin, {"told": _origin(distillation, result)})
+            run.write(run.origin, {"told": _origin(distillation, result)})
             bring_up_to_date(run, setting.cache, setting.told)
         distillation.set_status("done", student=found.students[-1][0].shown)
         return Finished(distillation, result, options)
@@ -250,6 +250,7 @@ def _run_of(teacher: TeacherOptions | None, job: str, loaded: Loaded, jobs: _Job
 def _is_of(run: Run, recipe: Recipe) -> bool:
     """Whether a run was trained by a recipe; what it runs on is no matter."""
     try:
+        run.require_lock()
         found = load(str(run.lock)).recipe
     except BmcliError:
         return False

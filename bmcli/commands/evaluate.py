@@ -16,7 +16,7 @@ from bmcli.recipe.load import Loaded, load
 from bmcli.recipe.schema import OF_STRATEGY, Recipe
 from bmcli.runs import Run
 from bmcli.specs import DataSpec, Prepared, Split
-from bmcli.training.session import data_of, prepared_again
+from bmcli.training.session import data_of, model_of, prepared_again
 
 if TYPE_CHECKING:
     from bmcli.cells import Raw
@@ -75,11 +75,12 @@ def evaluate(
     """
     run = find_run(target, root)
     check_overrides(overrides)
+    drop_damaged_evaluations(run, told)
     # On what there is here: the devices of the training may be elsewhere by now.
     loaded = load(str(run.lock), elsewhere(overrides))
     try:
         if data is None:
-            return _on_split(loaded, run, split, cache)
+            return _on_split(loaded, run, split, cache, told)
         measured = _on_file(loaded, run, data, cache)
     except BmcliError as error:
         raise loaded.locate(error) from None
@@ -88,25 +89,35 @@ def evaluate(
     return measured
 
 
+def drop_damaged_evaluations(run: Run, told: Tell) -> None:
+    """Makes room for what is measured now where nothing can be read of what was measured before."""
+    try:
+        run.evaluations()
+    except BmcliError as error:
+        told(f"warning: {error} What is measured now takes its place.")
+        disk.try_to_remove(run.evaluation)
+
+
 def bring_up_to_date(run: Run, cache: Path, told: Tell) -> None:
     """Writes the report of a run anew from what is kept in it. What that lacks, as data that is gone, is but told."""
     if not run.report.exists():
         return  # it was never measured, so that there is nothing to add to
     try:
-        rewrite_report(run, None, cache)
+        rewrite_report(run, None, cache, told)
     except (BmcliError, OSError) as error:
         told(f"the report is as it was: {error} `bmcli report {run.shown}` tries again.")
 
 
-def rewrite_report(run: Run, split: str | None, cache: Path) -> None:
+def rewrite_report(run: Run, split: str | None, cache: Path, told: Tell) -> None:
     """Writes the report of a run anew from what is kept in it; rows that were never measured are.
 
     Args:
         split: The rows to show in detail; by default those of the recipe's `evaluate.split`.
+        told: Hears what is damaged and left out.
     """
     loaded = load(str(run.lock), elsewhere(()))
     try:
-        open_run(loaded, run, cache).write_report(split or loaded.recipe.evaluate.split)
+        open_run(loaded, run, cache).write_report(split or loaded.recipe.evaluate.split, told)
     except BmcliError as error:
         raise loaded.locate(error) from None
 
@@ -145,21 +156,21 @@ def _on_file(loaded: Loaded, run: Run, data: Path, cache: Path) -> Measured:
     spec = data_of(run)
     check_evaluation(recipe, spec)
     placement = training.placed(recipe, cache) if training.can_be_refused(recipe.runtime) else None
-    require_model(run)
+    model = model_of(run)
     training.announce(recipe, cache)
     raw = _read(recipe, data)
     rows = encode_rows(raw, spec, with_targets=True, file=data)
     placement = placement or training.placed(recipe, cache)
-    network = training.trained(recipe, spec, rows.targets, run.model, placement)
+    network = training.trained(recipe, spec, rows.targets, model, placement)
     return measure(recipe, network, spec, rows, data.name, run if placement.chief else None, placement, raw.columns)
 
 
-def _on_split(loaded: Loaded, run: Run, split: str | None, cache: Path) -> Measured:
+def _on_split(loaded: Loaded, run: Run, split: str | None, cache: Path, told: Tell) -> Measured:
     opened = open_run(loaded, run, cache)
     check_evaluation(loaded.recipe, opened.prepared.spec)
     measured = opened.measure(split or loaded.recipe.evaluate.split)
     if measured.run is not None:
-        opened.write_report(measured.on, measured)
+        opened.write_report(measured.on, told, measured)
     return measured
 
 
@@ -179,29 +190,28 @@ class Opened:
         rows = self.prepared.split(on)
         return measure(self.recipe, self.network, self.prepared.spec, rows, on, writes, self.placement)
 
-    def write_report(self, on: str, measured: Measured | None = None) -> None:
+    def write_report(self, on: str, told: Tell, measured: Measured | None = None) -> None:
         """Writes the report, with the rows of a split in detail.
 
         Args:
+            told: Hears what is damaged and left out.
             measured: Of the same rows; None for what is kept of them, which are measured if nothing is.
         """
-        kept, rows = None if measured else kept_evaluation(self.run, on), self.prepared.split(on)
+        kept, rows = None if measured else kept_evaluation(self.run, on, told), self.prepared.split(on)
         if kept is not None and kept.count == len(rows):
             judged = predicted(self.recipe, self.network, self.prepared.spec, rows, on, self.placement)
         else:
             measured = measured or self.measure(on)
             judged, kept = measured.judged, measured.evaluation
-        reporting.write(self.run, self.recipe, self.prepared, judged, kept, self.network.model.count_params())
+        parameters = self.network.model.count_params()
+        reporting.write(self.run, self.recipe, self.prepared, judged, kept, parameters, told)
 
 
-def kept_evaluation(run: Run, on: str) -> Evaluation | None:
-    """What was measured of a split; None if it was not, or by an older version."""
-    from bmcli.evaluation.result import Evaluation
-
-    try:
-        return Evaluation.from_json(run.evaluations()[on])
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return None
+def kept_evaluation(run: Run, on: str, told: Tell) -> Evaluation | None:
+    """What was measured of a split; None if it was not, and after a word about it if that is damaged."""
+    drop_damaged_evaluations(run, told)
+    found = run.evaluations()
+    return reporting.evaluation(run, on, found[on], told) if on in found else None
 
 
 def open_run(loaded: Loaded, run: Run, cache: Path) -> Opened:
@@ -213,18 +223,11 @@ def open_run(loaded: Loaded, run: Run, cache: Path) -> Opened:
     recipe = loaded.recipe
     spec = data_of(run)
     placement = training.placed(recipe, cache) if training.can_be_refused(recipe.runtime) else None
-    require_model(run)
+    model = model_of(run)
     prepared = prepared_again(recipe, spec, cache).told_by(spec)  # with what was decided after training
     placement = placement or training.placed(recipe, cache)
-    network = training.trained(recipe, spec, prepared.split("train").targets, run.model, placement)
+    network = training.trained(recipe, spec, prepared.split("train").targets, model, placement)
     return Opened(run, recipe, prepared, network, placement)
-
-
-def require_model(run: Run) -> None:
-    """Raises BmcliError for a run whose training kept no weights."""
-    if not run.model.exists():
-        state = run.status().get("state", "unknown")
-        raise BmcliError(f"{run.shown} has no model; its state is {state}.", suggestion="Train again, or resume it.")
 
 
 def _read(recipe: Recipe, data: Path) -> Rows:
@@ -282,4 +285,4 @@ def predicted(recipe: Recipe, network: Network, spec: DataSpec, rows: Split, on:
 
 def _write(run: Run, on: str, found: Evaluation) -> None:
     """Adds an evaluation to `evaluation.json`, beside those on other rows."""
-    disk.write_json(run.evaluation, {**run.evaluations(), on: {"at": runs.now(), **found.to_json()}})
+    run.write(run.evaluation, {**run.evaluations(), on: {"at": runs.now(), **found.to_json()}})

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bmcli import disk, training
-from bmcli.commands.evaluate import Opened, elsewhere, find_run, open_run, predicted
+from bmcli import training
+from bmcli.commands.evaluate import Opened, Tell, elsewhere, find_run, open_run, predicted
 from bmcli.errors import BmcliError
 from bmcli.recipe.load import load
 from bmcli.runs import Run
@@ -41,21 +41,22 @@ class Found:
     explanation: Explanation
 
 
-def explain(target: str, asked: Asked, root: Path, cache: Path) -> Found:
+def explain(target: str, asked: Asked, root: Path, cache: Path, told: Tell) -> Found:
     """Explains a run, writes `explanation.json`, and the report anew.
 
     Args:
         target: A run directory, a run's name, or a recipe, whose latest run is taken.
+        told: Hears what is damaged and left out of the report.
     """
     run = find_run(target, root)
     loaded = load(str(run.lock), elsewhere(()))
     try:
         opened = open_run(loaded, run, cache)
         explanation = _explained(opened, asked)
-        disk.write_json(run.explanation, explanation.to_json())
+        run.write(run.explanation, explanation.to_json())
         on = loaded.recipe.evaluate.split
         if opened.prepared.spec.counts[on]:
-            opened.write_report(on)
+            opened.write_report(on, told)
     except BmcliError as error:
         raise loaded.locate(error) from None
     return Found(run, explanation)

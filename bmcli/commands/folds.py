@@ -118,7 +118,7 @@ def folder_of(recipe: Recipe) -> str:
 
 def add_to(run: Run, found: Mapping[str, Any], setting: Setting) -> None:
     """Keeps what training anew found in the run whose recipe it is, and brings its report up to date."""
-    disk.write_json(run.validation, {**run.validated(), **found})
+    run.write(run.validation, {**(run.record(run.validation, dict[str, Any]) or {}), **found})
     bring_up_to_date(run, setting.cache, setting.told)
 
 
@@ -165,7 +165,7 @@ def _cross_validate(loaded: Loaded, setting: Setting) -> CrossValidated:
 
     page = of_folds(recipe.name, run.shown, reporting.text(run.folder / "base.yaml"), folds)
     disk.write_atomically(run.report, page.encode(), disk.PRIVATE)
-    disk.write_json(run.evaluation, {"folds": {"at": runs.now(), **folds.to_json()}})  # the last: it tells the end
+    run.write(run.evaluation, {"folds": {"at": runs.now(), **folds.to_json()}})  # the last: it tells the end
     means = {**{name: mean.mean for name, mean in folds.means.items()}, **_of_groups(folds)}
     return CrossValidated(run, predictions, folds, missed(recipe.evaluate.gates, means))
 

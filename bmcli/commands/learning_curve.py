@@ -84,7 +84,7 @@ def _learning_curve(loaded: Loaded, setting: Setting) -> Learned:
     page = of_curves(recipe.name, run.shown, reporting.text(run.folder / "base.yaml"), curves)
     disk.write_atomically(run.report, page.encode(), disk.PRIVATE)
     found = {"at": runs.now(), "targets": [each.to_json() for each in curves]}
-    disk.write_json(run.evaluation, {"learning_curve": found})  # the last: it tells the end
+    run.write(run.evaluation, {"learning_curve": found})  # the last: it tells the end
     return Learned(run, curves, tuple(share for share in SHARES if share not in shares))
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bmcli import disk
+from bmcli.disk import conform
 from bmcli.errors import ArtefactRejected, BmcliError
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
@@ -22,9 +21,11 @@ if TYPE_CHECKING:
     from bmcli.reports.artefacts import Artefact
     from bmcli.reports.run import Beside
 
+Tell = Callable[[str], object]
+
 
 def write(
-    run: Run, recipe: Recipe, prepared: Prepared, judged: Judged, evaluation: Evaluation, parameters: int
+    run: Run, recipe: Recipe, prepared: Prepared, judged: Judged, evaluation: Evaluation, parameters: int, told: Tell
 ) -> None:
     """Writes `report.html` of a run, with everything that is kept in it.
 
@@ -32,23 +33,28 @@ def write(
         judged: The rows that are shown in detail, of one of its splits.
         evaluation: Of the same rows.
         parameters: Of the network.
+        told: Hears what is damaged and left out.
 
     Raises:
         BmcliError: The data is not what the run was trained on.
     """
     from bmcli.reports.run import Material, report
 
+    epochs, faults = run.read_rows()
+    for fault in faults:
+        told(f"warning: {fault}")
+    findings = _kept(run.checks, run.findings, told) or ()
     material = Material(
         name=recipe.name,
         folder=run.shown,
         written=text(run.recipe),
         resolved=text(run.lock),
-        findings=[f"{each.get('message', '')} {each.get('suggestion', '')}" for each in run.findings()],
+        findings=[f"{each.get('message', '')} {each.get('suggestion', '')}" for each in findings],
         was_checked=run.checks.exists(),
-        epochs=run.rows(),
-        status=run.status(),
-        environment=run.recorded(),
-        evaluations=run.evaluations(),
+        epochs=epochs,
+        status=_status(run, told),
+        environment=_kept(run.environment, run.recorded, told) or {},
+        evaluations=_evaluations(run, told),
         parameters=parameters,
         size=run.model.stat().st_size,
         prepared=prepared,
@@ -56,72 +62,108 @@ def write(
         judged=judged,
         evaluation=evaluation,
         quantiles=recipe.quantiles(),
-        beside=_beside(run),
+        beside=_beside(run, told),
     )
     disk.write_atomically(run.report, report(material).encode(), disk.PRIVATE)
 
 
-def _beside(run: Run) -> Beside:
-    """What other commands left in the run; what is damaged, or of an older version, is left out."""
+def _beside(run: Run, told: Tell) -> Beside:
+    """What other commands left in the run; what is damaged is left out."""
     from bmcli.evaluation.decisions import Decision
     from bmcli.evaluation.folds import Folds
     from bmcli.evaluation.learning_curve import LearningCurve
     from bmcli.reports.costs import Cost
     from bmcli.reports.run import Beside
 
-    validated = run.validated()
-    curves = _read(lambda: [LearningCurve.from_json(each) for each in validated["learning_curve"]["targets"]])
-    decisions = _read(lambda: [Decision.from_json(each) for each in run.decided()["decisions"]])
-    costs = _read(lambda: [Cost.from_json(each) for each in run.benchmarked()["artefacts"]])
+    def read(path: Path, key: str, reader: Callable[[Any], _Read]) -> _Read | None:
+        found = _kept(path, lambda: run.record(path, dict[str, Any]) or {}, told) or {}
+        return _kept(path, lambda: reader(found[key]), told) if key in found else None
+
+    def curves(found: Any) -> list[LearningCurve]:
+        return conform(dict[str, list[LearningCurve]], {"targets": found.get("targets", [])})["targets"]
+
+    decisions = read(run.decisions, "decisions", lambda found: conform(list[Decision], found))
+    costs = read(run.benchmark, "artefacts", lambda found: [Cost.from_json(each) for each in found])
     return Beside(
-        origin=tuple(run.comes_from()),
+        origin=tuple(_kept(run.origin, run.comes_from, told) or ()),
         decisions=tuple(decisions or ()),
-        folds=_read(lambda: Folds.from_json(validated["folds"])),
-        curves=tuple(curves or ()),
-        explanation=explanation_of(run),
-        artefacts=tuple(_artefacts(run)),
+        folds=read(run.validation, "folds", lambda found: conform(Folds, found)),
+        curves=tuple(read(run.validation, "learning_curve", curves) or ()),
+        explanation=explanation_of(run, told),
+        artefacts=tuple(_artefacts(run, told)),
         costs=tuple(costs or ()),
-        model=_digest(run.model),
+        model=disk.sha256(run.model),
     )
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _artefacts(run: Run) -> Iterator[Artefact]:
+def _artefacts(run: Run, told: Tell) -> Iterator[Artefact]:
     """The artefacts of a run, then those that were rejected."""
     from bmcli.export.card import CARD, parse
     from bmcli.reports.artefacts import Artefact
 
     for place in (run.exports, run.exports / "rejected"):
         for card in sorted(place.glob(f"[!.]*/{CARD}")):
-            name = card.parent.relative_to(run.exports)
-            with contextlib.suppress(ArtefactRejected):
-                yield Artefact.of_card(str(name), parse(card.parent))
+            name = str(card.parent.relative_to(run.exports))
+            try:
+                found = Artefact.of_card(name, parse(card.parent))
+            except ArtefactRejected as error:
+                told(f"warning: {error}")
+            else:
+                yield found
 
 
 _Read = TypeVar("_Read")
 
 
-def _read(reader: Callable[[], _Read]) -> _Read | None:
+def _kept(path: Path, reader: Callable[[], _Read], told: Tell) -> _Read | None:
+    """What a file of a run holds; None, after a word about it, if it is damaged."""
     try:
         return reader()
-    except (OSError, KeyError, TypeError, ValueError, AttributeError):
-        return None
+    except BmcliError as error:
+        told(f"warning: {error} {error.faults[0].suggestion}")
+    except (OSError, disk.Damaged, TypeError, AttributeError) as error:
+        told(f"warning: {disk.shown_path(path)}: damaged ({error}); the report leaves it out.")
+    return None
 
 
-def explanation_of(run: Run) -> Explanation | None:
-    """What `bmcli explain` found; None if there is nothing, or it is damaged or of an older version."""
+def explanation_of(run: Run, told: Tell) -> Explanation | None:
+    """What `bmcli explain` found; None if there is nothing, or it is damaged."""
     from bmcli.evaluation.explained import Explanation
 
-    return _read(lambda: Explanation.from_json(run.explained()))
+    return _kept(run.explanation, lambda: run.record(run.explanation, Explanation), told)
+
+
+def evaluation(run: Run, on: str, found: Mapping[str, Any], told: Tell) -> Evaluation | None:
+    """What was measured on some rows; None if it is damaged."""
+    from bmcli.evaluation.result import Evaluation
+
+    def read() -> Evaluation:
+        try:
+            return Evaluation.from_json(found)
+        except disk.Damaged as error:
+            raise disk.Damaged(f"{on}: {error}") from None
+
+    return _kept(run.evaluation, read, told)
+
+
+def _evaluations(run: Run, told: Tell) -> dict[str, dict[str, Any]]:
+    found = _kept(run.evaluation, run.evaluations, told) or {}
+    return {on: each for on, each in found.items() if evaluation(run, on, each, told) is not None}
+
+
+def _status(run: Run, told: Tell) -> dict[str, Any]:
+    status = run.status()
+    if status.get("state") == "damaged":
+        told(f"warning: {status['reason']}")
+    return status
 
 
 def text(path: Path) -> str:
-    """A file of a run, empty if it is gone."""
-    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    """A file of a run, empty if it cannot be read."""
+    try:
+        return disk.read_file(path).decode(errors="replace")
+    except (OSError, disk.Damaged):
+        return ""
 
 
 def _raw(recipe: Recipe, prepared: Prepared) -> RawRows:

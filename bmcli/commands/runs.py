@@ -30,14 +30,16 @@ def _described(run: Run) -> dict[str, Any]:
         "path": str(run.folder),
         "state": status.get("state", "unknown"),
         "epochs": status.get("epochs", len(run.rows())),
+        "fault": status["reason"] if status.get("state") == "damaged" else None,
         "headline": _headline(metrics),
         "seconds": status.get("seconds", ""),
         "metrics": metrics,
     }
 
 
-def _headline(metrics: dict[str, float]) -> str:
+def _headline(metrics: dict[str, float | None]) -> str:
     """The figure a reader looks for first: accuracy or error on the test rows, else the first there is."""
     wanted = ("test/accuracy", "test/rmse", "validation/accuracy", "validation/rmse", *metrics)
     name = next((name for name in wanted if name in metrics), None)
-    return f"{name} {metrics[name]:.4f}" if name else ""
+    value = metrics[name] if name else None
+    return "" if value is None else f"{name} {value:.4f}"

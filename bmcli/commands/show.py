@@ -43,10 +43,9 @@ def _resolved(target: str, overrides: Sequence[str], root: Path) -> str:
     try:
         find(target)
     except BmcliError as no_recipe:
-        try:
-            return runs.find(root, target).lock.read_text(encoding="utf-8", errors="replace")
-        except BmcliError:
+        if runs.folder_of(root, target) is None:
             raise no_recipe from None
+        return runs.find(root, target).lock.read_text(encoding="utf-8")
     loaded = load(target, overrides)
     return render(loaded.recipe.spelled_out(), loaded.tree)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from bmcli import disk, runs, stopping
 from bmcli.commands import reporting
-from bmcli.commands.evaluate import Measured, elsewhere, measure
+from bmcli.commands.evaluate import Measured, drop_damaged_evaluations, elsewhere, measure
 from bmcli.commands.judging import check_evaluation
 from bmcli.errors import BmcliError, Fault, Interrupted, RunFailed, WorkerLost
 from bmcli.recipe.check import dotted, read_steps
@@ -164,7 +164,7 @@ def _check_data(prepared: Prepared, run: Run, told: Told) -> None:
     from bmcli.data.checks import findings
 
     found = findings(prepared)
-    disk.write_json(run.checks, {"findings": [each.to_json() for each in found]})
+    run.write(run.checks, {"findings": [each.to_json() for each in found]})
     for each in found:
         told(f"warning: {each}")
 
@@ -230,6 +230,15 @@ def _resume(loaded: Loaded, overrides: Sequence[str], run: Run, setting: Setting
         return _finish(run if placement.chief else None, session, trainer, setting)
 
 
+def _tell_damage(run: Run, was: Mapping[str, Any], told: Told) -> None:
+    """Tells which files of a run are damaged that it goes on without."""
+    for fault in run.read_rows()[1]:
+        told(f"warning: {fault}")
+    if was.get("state") == "damaged":
+        told(f"warning: {was['reason']}")
+    drop_damaged_evaluations(run, told)
+
+
 def train_in_workers(
     recipe: str | None,
     resumed: str | None,
@@ -285,7 +294,12 @@ def _differences(run: Run, placement: Placement, loaded: Loaded, was: Mapping[st
     from bmcli.training import environment
 
     words = []
-    changed = environment.differences(run.recorded(), environment.record(placement))
+    try:
+        recorded = run.recorded()
+    except BmcliError as error:
+        words.append(f"warning: {error} {error.faults[0].suggestion}")
+        recorded = {}
+    changed = environment.differences(recorded, environment.record(placement))
     if changed:
         words.append(f"not bit-identical to an uninterrupted run, since these differ now: {', '.join(changed)}.")
     schedule = loaded.recipe.train.schedule
@@ -346,11 +360,10 @@ def _finish(run: Run | None, session: Session, trainer: Trainer, setting: Settin
         if outcome.selected_epoch is not None:
             decided = decide(trainer.recipe, network, prepared, trainer.placement, setting.told)
             network = decided.network
-            if decided.spec != prepared.spec:
-                prepared = replace(prepared, spec=decided.spec)
-                disk.write_json(run.data, decided.spec.to_json())
+            prepared = replace(prepared, spec=decided.spec)
             decided.keep(run)
             networks.save(network, decided.spec, run.model)
+            sessions.keep_data(run, decided.spec, with_model=True)
             for found in (run.explanation, run.validation):
                 found.unlink(missing_ok=True)  # of the weights, or of the recipe, before the run went on
         _require_convergence(outcome)
@@ -375,7 +388,9 @@ def _report(measured: Measured, run: Run, session: Session, network: Network, to
     again = f"`bmcli report {run.shown}` writes the page again."
     try:
         parameters = network.model.count_params()
-        reporting.write(run, session.loaded.recipe, session.prepared, measured.judged, measured.evaluation, parameters)
+        reporting.write(
+            run, session.loaded.recipe, session.prepared, measured.judged, measured.evaluation, parameters, told
+        )
     except BmcliError as error:
         told(f"no report was written: {error} {again}")
     except OSError as error:

@@ -238,7 +238,7 @@ def _handed_over(study: Study, search: Search, winner: Winner, setting: Setting)
     disk.write_atomically(study.best, render(best.recipe, best.tree).encode(), disk.PRIVATE)
     run = runs.create(setting.root, best.recipe.name)
     shutil.copytree(study.run(winner.task.name).folder, run.folder, dirs_exist_ok=True)
-    disk.write_json(run.origin, {"told": _origin(study, search.searched(), winner)})
+    run.write(run.origin, {"told": _origin(study, search.searched(), winner)})
     measured = _measured(run, setting)
     searched = replace(
         search.searched(),

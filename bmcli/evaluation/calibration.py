@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bmcli.disk import conform
 from bmcli.evaluation.shares import LEVEL, wilson_bounds
 from bmcli.specs import Column
 
@@ -77,7 +78,7 @@ class Calibration:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Calibration:
-        return cls(**{**values, "bins": tuple(Bin(**each) for each in values["bins"])})
+        return conform(cls, values)
 
 
 def of_targets(

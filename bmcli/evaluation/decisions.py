@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bmcli.disk import conform
 from bmcli.evaluation import calibration
 from bmcli.evaluation.calibration import Calibration
 from bmcli.evaluation.threshold import Chosen
@@ -43,11 +44,6 @@ class Softened:
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "before": self.before.to_json(), "after": self.after.to_json()}
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Softened:
-        before, after = (Calibration.from_json(values[when]) for when in ("before", "after"))
-        return cls(values["temperature"], (values["losses"][0], values["losses"][1]), before, after)
-
 
 @dataclass(frozen=True)
 class Decision:
@@ -82,14 +78,7 @@ class Decision:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Decision:
-        softened, threshold = values["softened"], values["threshold"]
-        return cls(
-            values["target"],
-            values["rows"],
-            None if softened is None else Softened.from_json(softened),
-            values["positive"],
-            None if threshold is None else Chosen.from_json(threshold),
-        )
+        return conform(cls, values)
 
 
 def softened(column: Column, truth: np.ndarray, found: np.ndarray, scaled: np.ndarray, temperature: float) -> Softened:

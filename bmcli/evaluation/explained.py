@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from bmcli.disk import conform
+
 Picture = tuple[tuple[float, ...], ...]
 """A number for each pixel, rows from above."""
 
@@ -67,11 +69,6 @@ class Explained:
     heat: Picture = ()
     gap: float = 0.0
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Explained:
-        lists = {key: tuple(map(tuple, values[key])) for key in ("words", "pixels", "heat")}
-        return cls(**{**values, **lists})
-
 
 @dataclass(frozen=True)
 class LayerActivity:
@@ -104,10 +101,6 @@ class Neighbours:
     row: int
     truth: str
     nearest: tuple[tuple[int, float, str], ...]
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Neighbours:
-        return cls(**{**values, "nearest": tuple(map(tuple, values["nearest"]))})
 
 
 @dataclass(frozen=True)
@@ -151,14 +144,6 @@ class TargetExplanation:
     doubtful: tuple[Explained, ...]
     sanity: tuple[Sanity, ...]
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> TargetExplanation:
-        kinds: dict[str, Any] = {
-            "importances": lambda each: Importance(**each), "shares": lambda each: Share(**each),
-            "wrong": Explained.from_json, "doubtful": Explained.from_json, "sanity": lambda each: Sanity(**each),
-        }  # fmt: skip
-        return cls(**{**values, **{key: tuple(map(read, values[key])) for key, read in kinds.items()}})
-
 
 @dataclass(frozen=True)
 class Explanation:
@@ -183,12 +168,4 @@ class Explanation:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Explanation:
-        return cls(
-            on=values["on"],
-            rows=values["rows"],
-            repeats=values["repeats"],
-            targets=tuple(map(TargetExplanation.from_json, values["targets"])),
-            layers=tuple(LayerActivity(**each) for each in values["layers"]),
-            similarity=tuple(map(tuple, values["similarity"])),
-            neighbours=tuple(map(Neighbours.from_json, values["neighbours"])),
-        )
+        return conform(cls, values)

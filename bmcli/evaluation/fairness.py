@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bmcli.disk import conform
 from bmcli.evaluation.shares import LEVEL, wilson_bounds
 from bmcli.evaluation.slices import SMALLEST, Slicing
 from bmcli.evaluation.weighted import Values, Weighted, over, tally
@@ -46,11 +47,6 @@ class Group:
         rates = {name: getattr(self, name) for name in RATES}
         return {**vars(self), **{name: rate and vars(rate) for name, rate in rates.items()}}
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Group:
-        rates = {name: None if values[name] is None else Rate(**values[name]) for name in RATES}
-        return cls(**{**values, **rates})
-
 
 @dataclass(frozen=True)
 class Fairness:
@@ -85,8 +81,7 @@ class Fairness:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Fairness:
-        groups, left_out = tuple(map(Group.from_json, values["groups"])), tuple(values["left_out"])
-        return cls(**{**values, "groups": groups, "left_out": left_out})
+        return conform(cls, values)
 
 
 def metric_names(column: str) -> tuple[str, ...]:

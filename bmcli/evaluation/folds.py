@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bmcli.disk import conform
 from bmcli.evaluation.result import Evaluation
 from bmcli.evaluation.shares import LEVEL
 
@@ -74,13 +75,7 @@ class Folds:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Folds:
-        return cls(
-            dealt=values["dealt"],
-            folds=tuple(Fold(**fold) for fold in values["folds"]),
-            means={name: Mean(**mean) for name, mean in values["means"].items()},
-            method=values["method"],
-            together=Evaluation.from_json(values["together"]),
-        )
+        return conform(cls, values)
 
 
 def summary(dealt: str, folds: Sequence[Fold], together: Evaluation) -> Folds:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bmcli.disk import conform
 from bmcli.evaluation.directions import direction
 from bmcli.evaluation.shares import LEVEL, Interval, wilson_bounds
 from bmcli.evaluation.weighted import Values, Weighted
@@ -116,9 +117,7 @@ class Difference:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Difference:
-        kept = {key: value for key, value in values.items() if key not in ("difference", "better")}
-        interval = values["interval"]
-        return cls(**{**kept, "interval": None if interval is None else Interval.from_json(interval)})
+        return conform(cls, values)
 
 
 @dataclass(frozen=True)

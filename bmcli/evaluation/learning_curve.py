@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bmcli.disk import conform
 from bmcli.evaluation.intervals import Difference, Interval, Resampling, differences, intervals, resampled
 from bmcli.evaluation.weighted import Weighted, means
 
@@ -37,12 +38,6 @@ class Scores:
     def to_json(self) -> dict[str, Any]:
         between = {name: getattr(self, name) for name in ("train_interval", "validation_interval")}
         return {**vars(self), **{name: each and each.to_json() for name, each in between.items()}}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Scores:
-        names = ("train_interval", "validation_interval")
-        between = {name: None if values[name] is None else Interval.from_json(values[name]) for name in names}
-        return cls(**{**values, **between})
 
 
 @dataclass(frozen=True)
@@ -119,14 +114,7 @@ class LearningCurve:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> LearningCurve:
-        more = values["more"]
-        return cls(
-            target=values["target"],
-            metric=values["metric"],
-            points=tuple(map(Scores.from_json, values["points"])),
-            more=None if more is None else Difference.from_json(more),
-            doubling=values["doubling"],
-        )
+        return conform(cls, values)
 
 
 @dataclass(frozen=True)

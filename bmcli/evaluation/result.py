@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from bmcli.disk import conform
 from bmcli.evaluation.calibration import Calibration
 from bmcli.evaluation.fairness import Fairness
 from bmcli.evaluation.shares import Interval
@@ -28,7 +31,7 @@ class ClassRow:
         roc_auc, pr_auc: One class against the rest; None if no row, or every row, is of this class.
     """
 
-    name: str
+    name: Annotated[str, Field(alias="class")]
     precision: float | None
     recall: float | None
     f1: float | None
@@ -38,10 +41,6 @@ class ClassRow:
 
     def to_json(self) -> dict[str, Any]:
         return {"class": self.name, **{key: value for key, value in vars(self).items() if key != "name"}}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> ClassRow:
-        return cls(name=values["class"], **{key: value for key, value in values.items() if key != "class"})
 
 
 @dataclass(frozen=True)
@@ -119,18 +118,4 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Evaluation:
-        tables, matrices = values["per_class"], values["confusion"]
-        # Older evaluations have none.
-        intervals, calibration = values.get("intervals", {}), values.get("calibration", {})
-        return cls(
-            metrics=dict(values["metrics"]),
-            per_class={name: tuple(map(ClassRow.from_json, table)) for name, table in tables.items()},
-            confusion={name: tuple(map(tuple, matrix)) for name, matrix in matrices.items()},
-            count=values["count"],
-            undefined=dict(values["undefined"]),
-            intervals={name: Interval.from_json(each) for name, each in intervals.items()},
-            without_interval=dict(values.get("without_interval", {})),
-            calibration={name: Calibration.from_json(each) for name, each in calibration.items()},
-            slices=tuple(map(Slices.from_json, values.get("slices", ()))),
-            fairness=tuple(map(Fairness.from_json, values.get("fairness", ()))),
-        )
+        return conform(cls, values)

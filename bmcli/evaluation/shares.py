@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bmcli.disk import conform
+
 LEVEL = 0.95
 
 
@@ -35,7 +37,7 @@ class Interval:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Interval:
-        return cls(**values)
+        return conform(cls, values)
 
 
 def wilson_bounds(hits: int, rows: int, level: float = LEVEL) -> tuple[float, float]:

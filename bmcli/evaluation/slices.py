@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bmcli.cells import Raw, RowFault, is_text, numbers, positions, vocabulary
+from bmcli.disk import conform
 from bmcli.evaluation.directions import direction
 from bmcli.evaluation.intervals import Interval, Resampling, intervals, resampled, wilson
 from bmcli.evaluation.weighted import Weighted, means
@@ -67,11 +68,6 @@ class Slice:
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "interval": self.interval and self.interval.to_json(), "metrics": dict(self.metrics)}
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Slice:
-        interval = values["interval"]
-        return cls(**{**values, "interval": None if interval is None else Interval.from_json(interval)})
-
 
 @dataclass(frozen=True)
 class Slices:
@@ -109,7 +105,7 @@ class Slices:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Slices:
-        return cls(**{**values, "slices": tuple(map(Slice.from_json, values["slices"]))})
+        return conform(cls, values)
 
 
 def slicing(name: str, column: Raw, bins: int = BINS) -> Slicing:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from bmcli.disk import conform
+
 _POINTS = 200
 
 
@@ -35,8 +37,7 @@ class Chosen:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Chosen:
-        curves = {name: tuple(each) for name, each in values["curves"].items()}
-        return cls(**{**values, "thresholds": tuple(values["thresholds"]), "curves": curves})
+        return conform(cls, values)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bmcli.console import clean
+from bmcli.disk import Damaged, conform
 from bmcli.reports.costs import Cost
 from bmcli.reports.page import Cell, Heading, Row, number, number_cell
 
@@ -44,15 +45,23 @@ class Artefact:
         """From the JSON of a card.
 
         Raises:
-            KeyError, TypeError: It is not what a card is.
+            Damaged: It is not what a card is.
         """
+        try:
+            return conform(cls, cls._values(name, card))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise Damaged(f"not a card: {error}") from None
+
+    @staticmethod
+    def _values(name: str, card: Mapping[str, Any]) -> dict[str, Any]:
         found = card["verification"]
         metric = next(((key, each["model"], each["artefact"]) for key, each in found["metrics"].items()), None)
-        return cls(
-            name, card["bytes"], card["gzip_bytes"], found["verified"], found["agreement"],
-            found["max_difference"], found["samples"], found["split"], metric, tuple(found["failures"]),
-            card["lineage"]["model_sha256"],
-        )  # fmt: skip
+        return {
+            "name": name, "bytes": card["bytes"], "gzip_bytes": card["gzip_bytes"], "verified": found["verified"],
+            "agreement": found["agreement"], "difference": found["max_difference"], "samples": found["samples"],
+            "split": found["split"], "metric": metric, "failures": found["failures"],
+            "model": card["lineage"]["model_sha256"],
+        }  # fmt: skip
 
 
 HEAD = [

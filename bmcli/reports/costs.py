@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bmcli.console import clean
+from bmcli.disk import conform
 from bmcli.reports import figures
 from bmcli.reports.figures import BLUE, GREY, ORANGE
 
@@ -63,12 +64,9 @@ class Cost:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Cost:
-        metric = values["metric"]
-        return cls(**{
-            **{name: value for name, value in values.items() if name != "rows_per_second"},
-            "latencies": tuple(Latency(**each) for each in values["latencies"]),
-            "metric": None if metric is None else (metric["name"], metric["value"]),
-        })  # fmt: skip
+        metric = values.get("metric")
+        pair = [metric.get("name"), metric.get("value")] if isinstance(metric, Mapping) else metric
+        return conform(cls, {**values, "metric": pair})
 
 
 def figure(costs: Sequence[Cost]) -> Markup:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import secrets
-import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from bmcli import disk
 from bmcli.errors import RunFailed
@@ -42,7 +43,7 @@ class Writer:
         self._thread = ThreadPoolExecutor(1, "bmcli-checkpoint")
         self._pending: Future[Path] | None = None
         for aside in folder.glob(".aside-*"):  # of a process that was killed while it wrote
-            shutil.rmtree(aside, ignore_errors=True)
+            disk.try_to_remove(aside)
 
     def write(self, step: int, state: State) -> None:
         """Begins to write a state; what was wrong with the one before is raised here."""
@@ -64,12 +65,14 @@ class Writer:
 
 def save(folder: Path, step: int, state: State) -> Path:
     """Writes a checkpoint aside, flushes it to the disk, renames it, and drops all but the newest two."""
+    if folder.is_symlink():
+        raise RunFailed(f"{disk.shown_path(folder)}: a symbolic link, which checkpoints are not written through.")
     target = folder / f"step-{step:09d}"
     needed = sum(array.nbytes for arrays in state.groups.values() for array in arrays)
     with disk.writing(target, needed):
         _save(folder, target, state)
     for old in _newest_first(folder)[KEPT:]:
-        shutil.rmtree(old)
+        disk.try_to_remove(old)
     return target
 
 
@@ -81,14 +84,13 @@ def _save(folder: Path, target: Path, state: State) -> None:
         manifest = {
             f"{name}.npz": _write_arrays(aside / f"{name}.npz", arrays) for name, arrays in state.groups.items()
         }
-        disk.write_through(aside / "state.json", json.dumps({"values": state.values, "files": manifest}).encode())
+        disk.write_record(aside / "state.json", {"values": _spelled(state.values), "files": manifest})
         disk.flush_folder(aside)
-        if target.exists():
-            shutil.rmtree(target)
+        disk.try_to_remove(target)
         os.rename(aside, target)
         disk.flush_folder(folder)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        disk.try_to_remove(aside)
 
 
 def restore(folder: Path) -> tuple[State, tuple[str, ...]]:
@@ -124,16 +126,40 @@ def _write_arrays(path: Path, arrays: Sequence[np.ndarray]) -> str:
 def _read(folder: Path) -> State | None:
     """The checkpoint, or None if a file is missing or its bytes changed."""
     try:
-        content = json.loads((folder / "state.json").read_bytes())
+        content = disk.conform(_Content, disk.read_record(folder / "state.json"))
         groups = {}
         for name, digest in content["files"].items():
-            data = (folder / name).read_bytes()
+            data = disk.read_file(folder / name)
             if hashlib.sha256(data).hexdigest() != digest:
                 return None
             groups[name.removesuffix(".npz")] = _read_arrays(folder / name)
-        return State(groups, content["values"])
+        return State(groups, _unspelled(content["values"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+class _Content(TypedDict):
+    values: dict[str, Any]
+    files: dict[str, str]
+
+
+_NUMBER = "not finite"
+
+
+def _spelled(value: Any) -> Any:
+    """JSON values with numbers that are not finite in words: the best loss of a callback begins with infinity."""
+    if isinstance(value, Mapping):
+        return {key: _spelled(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_spelled(each) for each in value]
+    return {_NUMBER: str(value)} if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _unspelled(value: Any) -> Any:
+    if isinstance(value, dict):
+        named = value.keys() == {_NUMBER}
+        return float(value[_NUMBER]) if named else {key: _unspelled(each) for key, each in value.items()}
+    return [_unspelled(each) for each in value] if isinstance(value, list) else value
 
 
 def _read_arrays(path: Path) -> list[np.ndarray]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from bmcli import disk
 from bmcli.data import targets as target_kinds
 from bmcli.evaluation import threshold as thresholds
 from bmcli.evaluation.calibration import fit_temperature, soften
@@ -40,7 +39,7 @@ class Decided:
     def keep(self, run: Run) -> None:
         """Writes what is not in the data's spec into the run."""
         if self.decisions:
-            disk.write_json(run.decisions, {"decisions": [each.to_json() for each in self.decisions]})
+            run.write(run.decisions, {"decisions": [each.to_json() for each in self.decisions]})
 
 
 def decide(recipe: Recipe, network: Network, prepared: Prepared, placement: Placement, told: Told) -> Decided:

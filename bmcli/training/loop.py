@@ -699,7 +699,13 @@ class Trainer:
         """
         assert self.run is not None, "only a run can be resumed"
         state, damaged = checkpoint.restore(self.run.checkpoints)
-        saved = state.groups["variables"]
+        try:
+            saved, progress = state.groups["variables"], disk.conform(Progress, state.values.get("progress"))
+        except (KeyError, disk.Damaged) as error:
+            raise RunFailed(
+                f"{self.run.checkpoints}: the checkpoint cannot be gone on with ({error}).",
+                suggestion="Train again to make a new run.",
+            ) from None
         if [value.shape for value in saved] != [tuple(variable.shape) for variable in self.steps.variables]:
             raise RunFailed(
                 f"{self.run.checkpoints}: the checkpoint does not fit the network that the recipe describes.",
@@ -707,7 +713,7 @@ class Trainer:
             )
         self.steps.put_back((saved, state.groups["meters"]))
         self.selected = list(state.groups.get("selected", ()))
-        self.progress = Progress(**state.values["progress"])
+        self.progress = progress
         self._saved_at_s, self._saved_at_step = self.progress.train_s, self.progress.step
         self.callbacks.restore(state.values["callbacks"])
         self.steps.catch_up()

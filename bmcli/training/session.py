@@ -5,11 +5,12 @@ Imports no TensorFlow, which has to be told how to start before it is imported.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+from typing_extensions import TypedDict
 
 from bmcli import disk, training
 from bmcli.data.resolution import resolved
@@ -67,8 +68,8 @@ class Session:
         from bmcli.training import environment
 
         disk.write_atomically(run.recipe, self.loaded.written.text.encode(), disk.PRIVATE)
-        disk.write_json(run.data, self.prepared.spec.to_json())
-        disk.write_record(run.environment, environment.record(self.placement), disk.PRIVATE)
+        keep_data(run, self.prepared.spec)
+        run.write(run.environment, environment.record(self.placement), disk.PRIVATE)
         self.write_lock(trainer, run)
 
     def write_lock(self, trainer: Trainer, run: Run) -> None:
@@ -93,7 +94,7 @@ class Session:
             found["train.gradient_accumulation"] = trainer.parts
         data = resolved(recipe.data, recipe.targets(), self.prepared.spec)
         resolved_recipe = recipe.of_training().spelled_out().model_copy(update={"data": data})
-        disk.write_atomically(run.lock, render(resolved_recipe, self.loaded.tree, found).encode(), disk.PRIVATE)
+        run.write_lock(render(resolved_recipe, self.loaded.tree, found))
 
 
 def _any(spec: DataSpec) -> None:
@@ -126,10 +127,53 @@ def data_of(run: Run) -> DataSpec:
     Raises:
         BmcliError: The file that tells is gone or damaged.
     """
+    return _kept_data(run, DataSpec)
+
+
+def keep_data(run: Run, spec: DataSpec, with_model: bool = False) -> None:
+    """Writes what the data of a run turned out to be.
+
+    Args:
+        with_model: The run's model is that of this data, and is known by its digest from now on.
+    """
+    run.write(run.data, {**spec.to_json(), "model": disk.sha256(run.model) if with_model else None})
+
+
+class _Model(TypedDict):
+    model: str | None
+
+
+def model_of(run: Run) -> Path:
+    """The model that the training of a run kept.
+
+    Raises:
+        BmcliError: There is none, or it is not the one that was written.
+    """
+    if not run.model.exists():
+        state = run.status().get("state", "unknown")
+        raise BmcliError(f"{run.shown} has no model; its state is {state}.", suggestion="Train again, or resume it.")
     try:
-        return DataSpec.from_json(json.loads(run.data.read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise BmcliError(f"{run.data}: missing or damaged.", suggestion="Train again to make a new run.") from None
+        found = disk.sha256(run.model)
+    except OSError as error:
+        raise BmcliError(f"{disk.shown_path(run.model)}: damaged ({error.strerror}).", suggestion=_AGAIN) from None
+    if found != _kept_data(run, _Model)["model"]:
+        raise BmcliError(
+            f"{disk.shown_path(run.model)}: not the model that the training kept, by its SHA-256.",
+            suggestion=f"If the training was killed, `{run.to_resume}` keeps it anew. {_AGAIN}",
+        )
+    return run.model
+
+
+_AGAIN = "What was measured is still in evaluation.json and report.html; train again to make a new run."
+
+_Kind = TypeVar("_Kind")
+
+
+def _kept_data(run: Run, kind: type[_Kind]) -> _Kind:
+    found = run.record(run.data, kind)
+    if found is None:
+        raise BmcliError(f"{disk.shown_path(run.data)}: missing.", suggestion="Train again to make a new run.")
+    return found
 
 
 def prepared_again(recipe: Recipe, before: DataSpec, cache: Path) -> Prepared:

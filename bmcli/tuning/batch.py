@@ -6,9 +6,7 @@ Each worker takes jobs that nobody has taken, and forks a child for each. What a
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import shutil
 import sys
 import time
 import traceback
@@ -17,12 +15,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import TypedDict
+
 from bmcli import disk
 from bmcli.console import Console, Watcher
 from bmcli.errors import BmcliError, Interrupted, RunFailed
 from bmcli.recipe.load import Loaded, load
 from bmcli.recipe.render import render_base
-from bmcli.runs import Run, hold
+from bmcli.runs import Run, hold, require_plain, resolve
 from bmcli.specs import DataSpec
 from bmcli.training import session as sessions
 from bmcli.training.launch import last_lines, share_of, start
@@ -54,6 +54,10 @@ class Job:
     name: str
     values: Mapping[str, Any]
     splits: tuple[str, ...]
+
+
+class _Jobs(TypedDict):
+    jobs: tuple[Job, ...]
 
 
 @dataclass(frozen=True)
@@ -96,23 +100,22 @@ class Batch:
         return Run(self.folder / name)
 
     def jobs(self) -> tuple[Job, ...]:
-        listed = json.loads((self.folder / "jobs.json").read_bytes())
-        return tuple(Job(each["name"], each["values"], tuple(each["splits"])) for each in listed)
+        return disk.conform(_Jobs, disk.read_record(self.folder / "jobs.json"))["jobs"]
 
     def was_begun_with(self, loaded: Loaded, jobs: Sequence[Job]) -> bool:
         """Whether it is of the same recipe and jobs."""
         try:
             return self.base.read_text(encoding="utf-8") == render_base(loaded) and self.jobs() == tuple(jobs)
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+        except (OSError, ValueError):
+            return False  # gone or damaged: all is trained in a new folder
 
     def begin(self, loaded: Loaded, jobs: Sequence[Job]) -> None:
         """Writes what is to be trained, and clears away what came to no end."""
         disk.write_atomically(self.base, render_base(loaded).encode(), disk.PRIVATE)
-        disk.write_json(self.folder / "jobs.json", [asdict(job) for job in jobs])
+        disk.write_record(self.folder / "jobs.json", {"jobs": [asdict(job) for job in jobs]})
         for job in jobs:
             if not self.is_done(job):
-                shutil.rmtree(self.run(job.name).folder, ignore_errors=True)
+                disk.try_to_remove(self.run(job.name).folder)
 
     def is_done(self, job: Job) -> bool:
         return self.run(job.name).status().get("state") == "done"
@@ -144,7 +147,8 @@ def unfinished(root: Path, name: str, loaded: Loaded, jobs: Sequence[Job]) -> Ru
     Args:
         root: Folder of all runs.
     """
-    latest = Run((root / name / "latest").resolve())
+    latest = Run(resolve(root / name / "latest"))
+    require_plain(latest.folder)
     batch = Batch(latest.folder)
     if latest.evaluation.exists() or latest.held() or not batch.was_begun_with(loaded, jobs):
         return None
@@ -282,9 +286,9 @@ def _train(batch: Batch, loaded: Loaded, job: Job, cache: Path) -> int:
             if outcome.diverged is not None:
                 raise RunFailed(f"training stopped: {outcome.diverged}.")
             decided = decide(trainer.recipe, outcome.network, session.prepared, trainer.placement, print)
-            disk.write_json(run.data, decided.spec.to_json())
+            sessions.keep_data(run, decided.spec)
             _keep(run, decided.network, session, trainer, job)
-            shutil.rmtree(run.checkpoints, ignore_errors=True)
+            disk.try_to_remove(run.checkpoints)
             run.set_status("done", **_told(outcome), seconds=round(time.monotonic() - start_at, 3))
     except BmcliError as error:
         run.set_status("failed", reason=str(error))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bmcli import disk
 from bmcli.disk import shown_path
 from bmcli.errors import BmcliError
 from bmcli.trials import Json, Result, Task
@@ -72,10 +72,11 @@ class Journal:
 
     def add(self, event: Event) -> None:
         """Appends an event; a torn line before it is cut off."""
-        line = json.dumps({"at": round(time.time(), 3), **_written(event)}, ensure_ascii=False) + "\n"
-        with self._path.open("ab+") as file:
+        line = disk.record_line(disk.plain({"at": round(time.time(), 3), **_written(event)}))
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+        with os.fdopen(os.open(self._path, flags, 0o666), "ab+") as file:
             file.truncate(self._whole(file))
-            file.write(line.encode())
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())
 
@@ -86,10 +87,15 @@ class Journal:
         return file.read().rfind(b"\n") + 1
 
     def _read(self) -> Iterator[tuple[float, Event]]:
-        lines = self._path.read_bytes().split(b"\n") if self._path.exists() else [b""]
+        try:
+            lines = disk.read_file(self._path).split(b"\n")
+        except FileNotFoundError:
+            return
+        except disk.Damaged as error:
+            raise BmcliError(f"{shown_path(self._path)}: {error}.", suggestion="Start a new search.") from None
         for number, line in enumerate(lines[:-1], start=1):
             try:
-                value = json.loads(line)
+                value = disk.parse_record(line)
                 yield float(value["at"]), _event(value)
             except (ValueError, KeyError, TypeError):
                 raise BmcliError(

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
-import shutil
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from typing_extensions import TypedDict
 
 from bmcli import disk, runs
 from bmcli.disk import shown_path
@@ -30,6 +32,10 @@ from bmcli.trials import Json, Objective, Result, Task, Values
 
 BEAT_S = 2.0
 SILENT_S = 20.0  # A worker that was silent for so long is dead; a busy file server may swallow some beats.
+
+
+class _Begun(TypedDict):
+    objectives: tuple[Objective, ...]
 
 
 @dataclass(frozen=True)
@@ -128,8 +134,8 @@ class Study:
             BmcliError: The file that tells is gone or damaged.
         """
         try:
-            return tuple(Objective(**values) for values in self.begun()["objectives"])
-        except (KeyError, TypeError):
+            return disk.conform(_Begun, self.begun())["objectives"]
+        except disk.Damaged:
             raise _damaged(self.begun_file, "Start a new search.") from None
 
     def candidate(self, values: Values) -> Loaded:
@@ -150,7 +156,7 @@ class Study:
 
     def put(self, task: Task) -> None:
         """Offers a task to the workers."""
-        disk.write_json(self._tasks / f"{task.name}.json", task.to_json())
+        disk.write_record(self._tasks / f"{task.name}.json", task.to_json())
 
     def unfinished(self) -> list[str]:
         """Names of the tasks that have no result, in order."""
@@ -181,7 +187,7 @@ class Study:
         return (self._claims / name).exists()
 
     def set_status(self, state: str, **details: Any) -> None:
-        disk.write_json(self.status_file, {"state": state, "at": runs.now(), **details})
+        disk.write_record(self.status_file, disk.plain({"state": state, "at": runs.now(), **details}))
 
     def finish(self) -> None:
         """Tells the workers to leave."""
@@ -210,7 +216,7 @@ class Study:
     def announce_worker(self) -> str:
         """Makes this process known as a worker, and returns its name."""
         name = f"{socket.gethostname()}-{os.getpid()}"
-        disk.write_json(self._workers / name, _myself())
+        disk.write_record(self._workers / name, _myself())
         return name
 
     def leave(self, worker: str) -> None:
@@ -230,7 +236,7 @@ class Study:
         path = self._tasks / f"{name}.json"
         try:
             task = Task.from_json(self._read(path))
-        except (KeyError, TypeError):
+        except disk.Damaged:
             raise _damaged(path) from None
         if task.name != name:
             raise _damaged(path)  # its run would lie in a folder of another
@@ -239,7 +245,7 @@ class Study:
     def claim(self, name: str) -> bool:
         """Takes a task; false if another was faster, or it has a result already."""
         try:
-            disk.write_new(self._claims / name, json.dumps(_myself()).encode())
+            disk.write_new(self._claims / name, disk.record_line(_myself()))
         except FileExistsError:
             return False
         if not self.has_result(name):
@@ -259,9 +265,8 @@ class Study:
 
     def put_result(self, result: Result) -> bool:
         """Hands in a result; false if there is one already, which stays."""
-        content = (json.dumps(result.to_json(), indent=2, ensure_ascii=False) + "\n").encode()
         try:
-            disk.write_new(self._results / f"{result.name}.json", content)
+            disk.write_new(self._results / f"{result.name}.json", disk.record_line(_finite(result)))
         except FileExistsError:
             return False
         return True
@@ -280,13 +285,16 @@ class Study:
         path = self._results / f"{name}.json"
         again = f"Delete {shown_path(path)}, and the task is done again."
         try:
-            return Result.from_json(self._read(path, again))
-        except (KeyError, TypeError):
+            result = Result.from_json(self._read(path, again))
+        except disk.Damaged:
             raise _damaged(path, again) from None
+        if result.name != name:
+            raise _damaged(path, again)
+        return result
 
     def drop_state(self, name: str) -> None:
         """Removes what a trial could be gone on with from."""
-        shutil.rmtree(self.run(name).checkpoints, ignore_errors=True)
+        disk.try_to_remove(self.run(name).checkpoints)
 
     def _is_mine(self, name: str) -> bool:
         """Whether this process has claimed a task."""
@@ -300,12 +308,9 @@ class Study:
 
     def _read(self, path: Path, advice: str = "") -> Json:
         try:
-            value = json.loads(path.read_bytes())
-        except (OSError, ValueError):
+            return disk.read_record(path)
+        except (OSError, disk.Damaged):
             raise _damaged(path, advice) from None
-        if not isinstance(value, dict):
-            raise _damaged(path, advice)
-        return value
 
 
 def create(root: Path, loaded: Loaded, objectives: Sequence[Objective], fingerprint: str) -> Study:
@@ -320,7 +325,7 @@ def create(root: Path, loaded: Loaded, objectives: Sequence[Objective], fingerpr
     disk.write_atomically(study.recipe, loaded.written.text.encode(), disk.PRIVATE)
     disk.write_atomically(study.base, render_base(loaded).encode(), disk.PRIVATE)
     disk.write_atomically(study.search, _search_recipe(study, loaded.recipe).encode(), disk.PRIVATE)
-    disk.write_json(study.begun_file, described(loaded.recipe, objectives, fingerprint))
+    disk.write_record(study.begun_file, described(loaded.recipe, objectives, fingerprint))
     return study
 
 
@@ -350,11 +355,22 @@ def find(root: Path, text: str) -> Study:
         BmcliError: There is none.
     """
     for folder in (Path(text), Path(text) / "latest", root / text / "latest", root / f"{text}-tune" / "latest"):
-        if os.path.isfile(folder / "study.json"):
-            return Study(folder.resolve())
+        if os.path.lexists(folder / "study.json"):
+            study = Study(runs.resolve(folder))
+            runs.require_plain(study.folder)
+            return study
     raise BmcliError(
         f"no search '{text}': neither its directory nor a name in {root}.", suggestion="`bmcli tune RECIPE` makes one."
     )
+
+
+def _finite(result: Result) -> Json:
+    """A result as JSON: measures that are not finite are left out, as those that nobody took."""
+    found = result.to_json()
+    for name in ("objectives", "metrics"):
+        found[name] = {key: value for key, value in found[name].items() if math.isfinite(value)}
+    plain: Json = disk.plain(found)
+    return plain
 
 
 def _myself() -> dict[str, Any]:
@@ -364,8 +380,8 @@ def _myself() -> dict[str, Any]:
 def _owner(path: Path) -> Any:
     """Who a claim or a worker's file is of, or None if that cannot be told."""
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        return disk.read_record(path)
+    except (OSError, disk.Damaged):
         return None
 
 

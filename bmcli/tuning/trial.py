@@ -110,18 +110,19 @@ def _keep_model(run: Run, session: Session, trainer: Trainer, outcome: Outcome) 
     from bmcli.training.deciding import decide
 
     decided = decide(trainer.recipe, outcome.network, session.prepared, trainer.placement, Console().say)
-    disk.write_json(run.data, decided.spec.to_json())
     decided.keep(run)
     networks.save(decided.network, decided.spec, run.model)
+    sessions.keep_data(run, decided.spec, with_model=True)
 
 
 def _loaded(study: Study, task: Task, run: Run) -> Loaded:
     """The recipe of a trial: its lock if it was begun before, or if it goes on with another."""
     if not run.lock.exists():
-        shutil.rmtree(run.checkpoints, ignore_errors=True)
+        disk.try_to_remove(run.checkpoints)
         if task.continues is not None:
             _take_up(study.run(task.continues), run)
     if run.lock.exists():
+        run.require_lock()
         return load(str(run.lock))
     return distillations.learner(study.candidate({**SETTINGS, **task.values}))
 

@@ -13,6 +13,7 @@ import pytest
 
 from bmcli.data import store
 from bmcli.errors import RunFailed
+from bmcli.runs import Run
 from bmcli.training import network as networks
 from tests.conftest import WriteRecipe
 
@@ -227,7 +228,7 @@ def test_damaged_records_of_a_run_are_replaced_or_left_out(bmcli: Bmcli, run: Pa
     assert bmcli("show", run, "--json").code == 0
     done = bmcli("evaluate", run, "--json")
     assert done.code == 0, done.err
-    assert set(json.loads((run / "evaluation.json").read_text())) == {"test"}
+    assert set(Run(run).evaluations()) == {"test"}
 
 
 def test_a_lock_that_is_no_text_is_a_fault_of_show(bmcli: Bmcli, run: Path) -> None:

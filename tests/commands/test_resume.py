@@ -124,7 +124,7 @@ def test_a_refusal_leaves_the_metrics_of_a_run_that_a_budget_cut_off_alone(
 
 def test_another_machine_is_said_to_give_other_bits(bmcli: Bmcli, run: Run) -> None:
     recorded = run.recorded()
-    run.environment.write_text(json.dumps({**recorded, "cores": 99, "intra_op_threads": 7}))
+    run.write(run.environment, {**recorded, "cores": 99, "intra_op_threads": 7})
     done = bmcli("train", "--resume", run.folder, "train.epochs=4")
     assert done.code == 0, done.err
     assert "not bit-identical to an uninterrupted run" in done.err

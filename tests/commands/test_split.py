@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from bmcli.runs import Run
+
 from .conftest import Bmcli
 from .test_train import weights
 
@@ -64,7 +66,7 @@ def test_a_lock_that_knows_no_new_options_is_measured_as_ever(bmcli: Bmcli, tmp_
     for section, name in (("train", "swa"), ("train", "layer_rates")):
         del written[section][name]
     del written["train"]["stop"]["overfit"]
-    lock.write_text(yaml.safe_dump(written))
+    Run(lock.parent).write_lock(yaml.safe_dump(written))
     again = bmcli("evaluate", trained["run"], "--json").json()["metrics"]
     assert {name: trained["metrics"][name] for name in again} == pytest.approx(again, abs=1e-6)
 

@@ -17,6 +17,7 @@ from sklearn.datasets import load_iris
 
 from bmcli import runs
 from bmcli.models import columns_as_keys
+from bmcli.runs import Run
 from tests.conftest import TINY, WriteRecipe
 
 from .conftest import Bmcli
@@ -108,7 +109,7 @@ def test_evaluate_repeats_what_train_measured(bmcli: Bmcli, write_recipe: WriteR
 def test_evaluations_on_several_splits_stand_side_by_side(bmcli: Bmcli, write_recipe: WriteRecipe) -> None:
     run = bmcli("train", write_recipe(), "--json").json()["run"]
     assert "validation/accuracy" in bmcli("evaluate", "tiny", "--split", "validation", "--json").json()["metrics"]
-    assert set(json.loads((Path(run) / "evaluation.json").read_text())) == {"test", "validation"}
+    assert set(Run(Path(run)).evaluations()) == {"test", "validation"}
 
 
 CSV_RECIPE = """\

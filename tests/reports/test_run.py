@@ -11,7 +11,7 @@ import pytest
 
 from bmcli.commands.evaluate import evaluate, rewrite_report
 from bmcli.commands.explain import Asked, explain
-from bmcli.disk import write_json, write_record
+from bmcli.disk import write_record
 from bmcli.evaluation.folds import Fold, Folds, summary
 from bmcli.evaluation.intervals import Resampling, wilson
 from bmcli.evaluation.learning_curve import LearningCurve, Trained, curve
@@ -29,7 +29,7 @@ from tests.reports.pages import Page
 
 
 def explained(run: Run, cache: Path) -> Run:
-    return explain(str(run.folder), Asked(None, 100, 1, 2), run.folder.parent.parent, cache).run
+    return explain(str(run.folder), Asked(None, 100, 1, 2), run.folder.parent.parent, cache, print).run
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +43,11 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
     learned = curve(
         "target & <i>", "accuracy", [Trained(s, right[: int(90 * s)], right) for s in (0.4, 1.0)], Resampling(100)
     )
-    write_json(run.validation, {
+    run.write(run.validation, {
         "folds": summary(f"by '{trained.SCRIPT}'", rounds, evaluation).to_json(),
         "learning_curve": {"targets": [learned.to_json()]},
     })  # fmt: skip
-    write_json(run.origin, {"told": [f"The winner of the search {trained.SCRIPT}."]})
+    run.write(run.origin, {"told": [f"The winner of the search {trained.SCRIPT}."]})
     compared = {"metrics": {trained.FORMULA: {"model": 0.5, "artefact": 0.25}}, "samples": 56, "split": "test"}
     for name, good in (("litert", True), ("rejected/onnx", False)):
         (run.exports / name).mkdir(parents=True)
@@ -56,7 +56,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
         card = whole(bytes=2048, gzip_bytes=1024, verification={**compared, **found}, lineage=lineage)
         write_record(run.exports / name / "card.json", card)
     cost = Cost("model", 4096, 2048, 0.5, (Latency(1, 0.002, 0.003, 0.004, 50),), 2**27, ("accuracy", 0.5))
-    write_json(run.benchmark, {"artefacts": [cost.to_json()]})
+    run.write(run.benchmark, {"artefacts": [cost.to_json()]})
     return explained(run, cache)
 
 
@@ -136,7 +136,7 @@ def test_what_is_damaged_is_left_out_of_the_page(sugar: Run, cache: Path) -> Non
     (sugar.exports / "litert").mkdir(parents=True)
     (sugar.exports / "litert" / "card.json").write_text('{"format": "litert"}')
     sugar.benchmark.write_text('{"artefacts": [{}]}')
-    rewrite_report(sugar, None, cache)
+    rewrite_report(sugar, None, cache, print)
     assert "Cross-validation" not in read(sugar).text
     assert "Artefacts" not in read(sugar).text
 
@@ -145,7 +145,7 @@ def test_a_page_that_is_written_anew_keeps_what_was_measured(sugar: Run, cache: 
     """Such as the slices that only an earlier command asked for."""
     found = evaluate(str(sugar.folder), ["evaluate.slices=[sex]"], None, None, sugar.folder.parent.parent, cache, print)
     assert found.evaluation.slices
-    rewrite_report(sugar, None, cache)
+    rewrite_report(sugar, None, cache, print)
     assert "by slice, the worst first" in read(sugar).text
 
 
@@ -171,7 +171,7 @@ def test_artefacts_of_earlier_weights_are_said_to_be() -> None:
 @pytest.fixture(scope="module")
 def anew(hostile: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Pages of a cross-validation and a learning curve whose names attack them."""
-    kept, folder = hostile.validated(), tmp_path_factory.mktemp("anew")
+    kept, folder = hostile.record(hostile.validation, dict) or {}, tmp_path_factory.mktemp("anew")
     curves = [LearningCurve.from_json(each) for each in kept["learning_curve"]["targets"]]
     asked = (trained.SCRIPT, f"runs/{trained.IMAGE}", f"name: {trained.SCRIPT}")
     pages = of_folds(*asked, Folds.from_json(kept["folds"])), of_curves(*asked, curves)
@@ -213,7 +213,7 @@ def test_what_was_found_out_and_is_damaged_is_left_out(sugar: Run) -> None:
     from bmcli.commands.reporting import explanation_of
 
     sugar.explanation.write_text('{"on": "test"}')
-    assert explanation_of(sugar) is None
+    assert explanation_of(sugar, print) is None
     sugar.explanation.unlink()
 
 

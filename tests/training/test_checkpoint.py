@@ -70,3 +70,31 @@ def test_a_failed_write_leaves_the_old_checkpoint_alone(tmp_path: Path, monkeypa
     with pytest.raises(OSError, match="No space left"):
         checkpoint.save(tmp_path / "c", 2, state(2))
     assert [path.name for path in (tmp_path / "c").iterdir()] == ["step-000000001"]
+
+
+def test_a_changed_digit_of_the_progress_gives_way_to_the_checkpoint_before(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "c", 1, state(1))
+    newest = checkpoint.save(tmp_path / "c", 2, state(2)) / "state.json"
+    newest.write_bytes(newest.read_bytes().replace(b'"step": 2', b'"step": 7'))
+    assert checkpoint.restore(tmp_path / "c")[0].values == {"step": 1}
+
+
+def test_numbers_that_are_not_finite_come_back(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "c", 1, State({"variables": []}, {"callbacks": [{"best": float("inf")}]}))
+    assert checkpoint.restore(tmp_path / "c")[0].values == {"callbacks": [{"best": float("inf")}]}
+
+
+def test_checkpoints_are_neither_written_nor_removed_through_links(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "marker").touch()
+    (tmp_path / "link").symlink_to(outside)
+    with pytest.raises(RunFailed, match="symbolic link"):
+        checkpoint.save(tmp_path / "link", 1, state(1))
+    (tmp_path / "c").mkdir()
+    for name in ("step-000000000", "step-000000001", ".aside-1"):
+        (tmp_path / "c" / name).symlink_to(outside)
+    checkpoint.Writer(tmp_path / "c").close()
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path / "c", step, state(step))
+    assert [path.name for path in outside.iterdir()] == ["marker"]
