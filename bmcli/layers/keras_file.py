@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import re
 import shutil
 import stat
@@ -250,9 +251,11 @@ def _parsed(content: bytes) -> dict[str, Any]:
     if values > MAX_CONFIG_VALUES:
         raise disk.Damaged(f"its config.json holds about {values:,} values, more than {MAX_CONFIG_VALUES:,}")
     try:
-        config = disk.parse_json(content.decode("utf-8"))
-    except (disk.Damaged, UnicodeDecodeError) as error:
-        raise disk.Damaged(f"its config.json is {_first_line(error)}") from None
+        config = json.loads(content.decode("utf-8"))  # Keras writes Infinity, which JSON does not know, and reads it
+    except RecursionError:
+        raise disk.Damaged("its config.json is nested too deeply") from None
+    except ValueError as error:
+        raise disk.Damaged(f"its config.json is no JSON ({_first_line(error)})") from None
     if not isinstance(config, dict):
         raise disk.Damaged("its config.json is no JSON object")
     level: list[Any] = [config]
