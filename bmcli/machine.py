@@ -36,3 +36,11 @@ def memory() -> int:
         with contextlib.suppress(OSError, ValueError):  # not a container, or `max`
             return min(whole, int(Path(limit).read_text()))
     return whole
+
+
+def available_memory() -> int:
+    """Bytes of memory that are free, or become so when the system drops what it keeps of files."""
+    with contextlib.suppress(OSError, StopIteration), open("/proc/meminfo", encoding="utf-8") as file:
+        kilobytes = next(line.split()[1] for line in file if line.startswith("MemAvailable"))
+        return min(int(kilobytes) * 1024, memory())
+    return memory()

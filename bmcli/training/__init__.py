@@ -97,10 +97,10 @@ def trained(
         model: Where the run keeps it.
 
     Raises:
-        BmcliError: The file is damaged, or not of this recipe.
+        BmcliError: The file is damaged, or not of this recipe and data.
     """
     network = built(recipe.kept(), spec, targets, placement)
     from bmcli.training import network as networks
 
-    networks.load(model, network)
+    networks.load(model, network, spec)
     return network

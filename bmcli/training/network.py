@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,18 @@ from typing import Any
 import keras
 import numpy as np
 
+<<<<<<< HEAD
 from bmcli import disk, inputs, layers, models, parts
+=======
+from bmcli import inputs, models, parts
+from bmcli.disk import shown_path
+>>>>>>> fix/models
 from bmcli.errors import BmcliError
+from bmcli.layers import keras_file
 from bmcli.objectives import TargetObjective
 from bmcli.recipe.schema import Recipe
 from bmcli.specs import DataSpec
-
-MAX_CONFIG_BYTES = 16 * 2**20
+from bmcli.training import rehearsal, saved_parts
 
 
 @dataclass(frozen=True)
@@ -82,54 +86,74 @@ def save(network: Network, spec: DataSpec, path: Path) -> None:
             aside.unlink(missing_ok=True)
 
 
-def load(path: Path, network: Network) -> None:
+def load(path: Path, network: Network, spec: DataSpec) -> None:
     """Gives a network the weights of a saved serving model.
 
     Raises:
-        BmcliError: The file is damaged, too large, or not of this network.
+        BmcliError: The file is damaged, too large, not of this network, or encodes rows otherwise than `spec`.
     """
-    load_weights(path, network.model)
+    load_weights(path, network.model, spec, network.predict)
 
 
-def load_weights(path: Path, model: keras.Model) -> None:
-    """The same of a model without objectives."""
-    _inspect(path)
-    layers.register()  # Keras finds a layer of ours only then
-    try:
-        with models.columns_as_keys():
-            saved = keras.saving.load_model(path, compile=False, safe_mode=True)
-        model.set_weights(saved.get_layer(model.name).get_weights())
-    except Exception as error:  # a damaged file makes Keras raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BmcliError(f"{path}: not the model of this run ({reason}).") from None
+def load_weights(
+    path: Path,
+    model: keras.Model,
+    spec: DataSpec,
+    predict: Callable[[Any], Any] = dict,
+    digest: str | None = None,
+) -> None:
+    """The same of a model without objectives.
+
+    Nothing that the file describes is built: its weights are read into what the recipe describes.
+
+    Args:
+        predict: From the outputs of the model to what is served; without it that part is not compared.
+        digest: SHA-256 that the file must have.
+    """
+    raw, encoded = inputs.serving_inputs(spec)
+    with models.columns_as_keys():
+        serving = models.network(raw, predict(model(encoded)))
+    with keras_file.opened(path, digest) as file:
+        if column := saved_parts.first_difference(serving, file.config, whole=predict is not dict):
+            raise BmcliError(
+                f"{shown_path(path)} and {shown_path(path.with_name('data.json'))} are not of one training: they treat "
+                f"{column} differently.",
+                suggestion="Restore both from one copy of the run, or train again.",
+            )
+        with file.weights() as weights:
+            try:
+                _require_as_many(serving, weights)
+                serving.load_weights(weights)
+            except Exception as error:  # a damaged file makes Keras raise anything
+                raise BmcliError(f"{shown_path(path)}: not the model of this run ({_reason(error)}).") from None
 
 
-def load_served(path: Path) -> keras.Model:
+def _require_as_many(model: keras.Model, weights: Path) -> None:
+    """Refuses weights of more layers than a model has, of which Keras would take the first."""
+    held = keras_file.count_weights(weights)
+    if held != len(model.weights):
+        raise ValueError(f"it has {held} arrays of weights, and the recipe's network {len(model.weights)}")
+
+
+def load_served(path: Path, digest: str | None = None) -> keras.Model:
     """A saved model from raw inputs to predictions, whoever made it.
+
+    It is loaded first in a process of its own, whose memory is limited by the size of the file.
 
     Raises:
         BmcliError: The file is damaged, too large, or would run code of its own.
     """
-    _inspect(path)
-    layers.register()
-    try:
-        with models.columns_as_keys():
-            return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # as above
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BmcliError(f"{path}: cannot be loaded ({reason}).") from None
+    with keras_file.opened(path, digest) as file:
+        file.require_known_classes()
+        with file.weights() as weights:
+            size = weights.stat().st_size
+        rehearsal.require_loadable(file.copy, path, size)
+        try:
+            with models.columns_as_keys():
+                return keras.saving.load_model(file.copy, compile=False, safe_mode=True)
+        except Exception as error:  # as above
+            raise BmcliError(f"{shown_path(path)}: cannot be loaded ({_reason(error)}).") from None
 
 
-def _inspect(path: Path) -> None:
-    """Refuses archives that are not what `save` writes, before anything is unpacked."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-    except FileNotFoundError:
-        raise BmcliError(f"{path}: no such file.", suggestion="The run kept no model; see its status.") from None
-    except (zipfile.BadZipFile, IsADirectoryError):
-        raise BmcliError(f"{path}: damaged, not a Keras archive.") from None
-    for member in members:
-        limit = MAX_CONFIG_BYTES if member.filename.endswith(".json") else 4 * max(path.stat().st_size, 2**20)
-        if ".." in member.filename or member.filename.startswith("/") or member.file_size > limit:
-            raise BmcliError(f"{path}: refused, its member {member.filename!r} is unsafe.")
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

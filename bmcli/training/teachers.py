@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bmcli import disk, models, parts
+from bmcli import models, parts
 from bmcli.disk import shown_path
 from bmcli.distillation import Form, LayerPair, Said
 from bmcli.errors import BmcliError
@@ -77,28 +78,28 @@ def opened(taught: TaughtOptions, recipe: Recipe, spec: DataSpec, placement: Pla
 
 
 def _opened(taught: TaughtBy, path: str, recipe: Recipe, spec: DataSpec, placement: Placement) -> Teacher:
-    file = Path(taught.model)
-    try:
-        digest = disk.sha256(file)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise BmcliError(f"teacher {shown_path(file)}: {reason}.", path=path, suggestion="Distill again.") from None
-    if digest != taught.digest:
-        raise BmcliError(
-            f"teacher {shown_path(file)} is not what it was when the student began.", path=path,
-            suggestion="Distill again.",
-        )  # fmt: skip
     if taught.run is None:
-        return _of_file(file, taught.digest, path, recipe, spec, placement)
+        return _of_file(Path(taught.model), taught.digest, path, recipe, spec, placement)
     run = Run(Path(taught.run))
     its_recipe, its_spec = load(str(run.lock)).recipe.kept(), data_of(run)
     strategy.set_random_state(its_recipe.seed, its_recipe.train.precision)
-    with placement.strategy.scope():
+    with placement.strategy.scope(), _placed(path):
         model = network.model_of(its_recipe, its_spec)
-        network.load_weights(file, model)
+        network.load_weights(Path(taught.model), model, its_spec, digest=taught.digest)
     model.trainable = False
     terms = {column.name: _terms(column, its_spec, its_recipe, recipe, run.shown, path) for column in spec.targets}
     return Teacher(run.shown, model, its_recipe, its_spec, taught.digest, terms)
+
+
+@contextlib.contextmanager
+def _placed(path: str) -> Iterator[None]:
+    """Tells of a teacher's file which teacher it is."""
+    try:
+        yield
+    except BmcliError as error:
+        faults = (replace(fault, message=f"teacher {fault.message}", path=path) for fault in error.faults)
+        advice = "Distill again, with a teacher that can be loaded."
+        raise BmcliError(*(replace(each, suggestion=each.suggestion or advice) for each in faults)) from None
 
 
 def _terms(
@@ -147,8 +148,8 @@ def _numbers(mine: Column, its: Column, shown: str, path: str) -> Callable[[Any]
 
 def _of_file(file: Path, digest: str, path: str, recipe: Recipe, spec: DataSpec, placement: Placement) -> Teacher:
     """A teacher that takes raw rows and gives predictions."""
-    with placement.strategy.scope():
-        model = network.load_served(file)
+    with placement.strategy.scope(), _placed(path):
+        model = network.load_served(file, digest)
     model.trainable = False
     shown, objectives = shown_path(file), recipe.objectives()
     given = model.output if isinstance(model.output, dict) else {}

@@ -292,7 +292,7 @@ def test_a_teacher_of_other_pictures_says_what_it_says_of_its_own(
     session = sessions.begin(load(str(Path(other.run or "") / "recipe.lock.yaml")), cache)
     own = session.prepared.split("train").inputs
     network = session.trainer(None).network
-    networks.load(Path(other.model), network)
+    networks.load(Path(other.model), network, session.prepared.spec)
     expected = network.model({name: tf.constant(values) for name, values in own.items()}, training=False)["label"]
     told = kept.feed._data["teacher"]["outputs"]["label"][:, 0]
     np.testing.assert_allclose(told, expected, atol=1e-5)
@@ -330,7 +330,7 @@ def test_an_ensemble_of_one_network_twice_is_that_network(
 
 
 def test_a_teacher_that_changed_is_refused(path: Path, teacher: TaughtBy, make: Callable[..., Trainer]) -> None:
-    with pytest.raises(BmcliError, match="not what it was when the student began"):
+    with pytest.raises(BmcliError, match="not what it was when it was chosen"):
         make(pupil(path, [teacher.model_copy(update={"digest": "0" * 64})], [HARD, SOFT]))
 
 
@@ -392,7 +392,7 @@ def test_a_teacher_tells_numbers_on_the_scale_of_its_student(
     mine = sessions.begin(load(str(other)), cache).prepared.spec.target("price").state
     assert its["mean"] != mine["mean"]
     network = run.trainer(None).network
-    networks.load(Path(teacher.model), network)
+    networks.load(Path(teacher.model), network, run.prepared.spec)
     told = trainer.feed._data["teacher"]["outputs"]["price"].numpy()[:, 0, 0] * mine["scale"] + mine["mean"]
     own = run.prepared.split("train").inputs
     expected = network.predict(network.model({n: tf.constant(v) for n, v in own.items()}, training=False))["price"]

@@ -1,0 +1,104 @@
+"""Models from strangers: what attacks is refused, and what Keras users make is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from bmcli.errors import BmcliError
+from bmcli.training import network
+from tests.training.hostile import ATTACKS, WEIGHTS, honest_model
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What loading each attack came to, in a process of its own."""
+    folder = tmp_path_factory.mktemp("hostile")
+    command = [sys.executable, "-m", "tests.training.hostile", str(folder)]
+    ended = subprocess.run(command, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}, timeout=900, check=False)
+    assert ended.returncode == 0
+    loaded: dict[str, Any] = json.loads((folder / "found.json").read_text())
+    return loaded
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_an_attack_is_one_line_without_harm(found: dict[str, Any], attack: str) -> None:
+    came = found[attack]
+    assert came["code"] == 2
+    assert came["fault"]
+    assert "\n" not in came["fault"]
+    assert came["fault"].split(": ")[1].startswith(("refused", "damaged", "cannot be loaded")), came["fault"]
+    assert not came["marker"]
+    assert came["grown"] < 300 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("attack", "told"),
+    [
+        ("lambda", "keras.layers.Lambda"),
+        ("os.system", "'system'"),
+        ("StringLookup of a file", "would read a file"),
+        ("8 GB of weights", "memory that its weights explain"),
+        ("4 TB of weights", "memory that its weights explain"),
+        ("a bomb", "more than 16 times"),
+        ("a large configuration", "config.json is larger"),
+        ("many values", "values, more than"),
+        ("100,000 members", "directory is larger"),
+        ("an external link", "point elsewhere"),
+        ("a claim of 4 TB", "claim 4,398,046,511,128 bytes"),
+        ("a folder", "it is a folder"),
+        ("HDF5", "HDF5 file"),
+    ],
+)
+def test_the_fault_says_what_is_wrong(found: dict[str, Any], attack: str, told: str) -> None:
+    assert told in found[attack]["fault"]
+
+
+def test_what_a_keras_user_saved_is_loaded(tmp_path: Path) -> None:
+    made = honest_model(tmp_path / "honest.keras")
+    loaded = network.load_served(tmp_path / "honest.keras")
+    rows = {"numbers": np.linspace(-1, 1, 20, dtype="float32").reshape(5, 4)}
+    np.testing.assert_array_equal(loaded(rows)["label"], made(rows)["label"])
+
+
+def test_vocabularies_nested_models_and_packed_files_are_loaded(tmp_path: Path) -> None:
+    """Of layers with assets, states and layers inside, in an archive that was compressed again."""
+    texts = keras.Input((), dtype="string", name="text")
+    words = keras.layers.TextVectorization(max_tokens=50, output_sequence_length=6)
+    words.adapt(["a red fox", "the dog"])
+    inner = keras.Sequential([keras.layers.Embedding(50, 4), keras.layers.Bidirectional(keras.layers.GRU(3))])
+    hidden = keras.layers.BatchNormalization()(inner(words(texts)))
+    made = keras.Model({"text": texts}, {"label": keras.layers.Dense(2, activation="softmax")(hidden)})
+    made.save(tmp_path / "plain.keras")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.keras") as plain,
+        zipfile.ZipFile(tmp_path / "packed.keras", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        assert any(name.startswith("assets/") for name in plain.namelist())
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    rows = {"text": keras.ops.convert_to_tensor(["the red dog", "fox"])}
+    for name in ("plain", "packed"):
+        loaded = network.load_served(tmp_path / f"{name}.keras")
+        np.testing.assert_allclose(loaded(rows)["label"], made(rows)["label"], atol=1e-6)
+
+
+def test_another_file_than_was_chosen_is_refused(tmp_path: Path) -> None:
+    honest_model(tmp_path / "honest.keras")
+    with pytest.raises(BmcliError, match="not what it was when it was chosen"):
+        network.load_served(tmp_path / "honest.keras", "0" * 64)
+
+
+def test_weights_of_the_honest_model_are_where_the_attacks_take_them(tmp_path: Path) -> None:
+    honest_model(tmp_path / "honest.keras")
+    with zipfile.ZipFile(tmp_path / "honest.keras") as archive:
+        assert WEIGHTS in archive.namelist()
