@@ -27,12 +27,16 @@ class Header:
     Args:
         height, width: In pixels, of the picture as it is looked at: upright.
         channels: 1 for grey, 3 for colour; transparency does not count.
+        frame_pixels: Of all frames of a GIF together, each of which is decoded and held in memory.
+        scans: Of a JPEG at most, each of which goes over all pixels.
     """
 
     format: str
     height: int
     width: int
     channels: int
+    frame_pixels: int = 0
+    scans: int = 1
 
 
 def header(data: bytes) -> Header:
@@ -61,8 +65,28 @@ def _png(data: bytes) -> Header:
 
 
 def _gif(data: bytes) -> Header:
+    """The decoder makes a picture as large as the largest frame, whatever the screen is announced to be."""
     width, height = struct.unpack_from("<HH", data, 6)
-    return Header("gif", height, width, 3)
+    place = 13 + _colours(data[10])
+    pixels = 0
+    while data[place : place + 1] in (b"!", b","):
+        if data[place] == ord(","):
+            across, down, flags = struct.unpack_from("<HHB", data, place + 5)
+            width, height, pixels = max(width, across), max(height, down), pixels + across * down
+            place += 11 + _colours(flags)
+        else:
+            place += 2
+        while size := data[place]:
+            place += 1 + size
+            if place >= len(data):  # cut off, as the decoder will tell
+                return Header("gif", height, width, 3, pixels)
+        place += 1
+    return Header("gif", height, width, 3, pixels)
+
+
+def _colours(flags: int) -> int:
+    """Bytes of the table of colours that some flags announce."""
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 def _bmp(data: bytes) -> Header:
@@ -82,7 +106,7 @@ def _jpeg(data: bytes) -> Header:
         elif 0xC0 <= marker <= 0xCF and marker not in _NO_SIZES:
             height, width, channels = struct.unpack_from(">HHB", data, place + 5)
             sides = (width, height) if orientation(data) >= 5 else (height, width)
-            return Header("jpeg", *sides, 1 if channels == 1 else 3)
+            return Header("jpeg", *sides, 1 if channels == 1 else 3, scans=data.count(b"\xff\xda"))
         else:
             place += 2 + struct.unpack_from(">H", data, place + 2)[0]
 

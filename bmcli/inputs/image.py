@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from bmcli import pictures
+from bmcli import limits, pictures
 from bmcli.cells import Blobs, Raw, RowFault, are_blobs, is_text
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature, check_shape
@@ -261,6 +261,15 @@ def _header(rows: Blobs, row: int, column: Column) -> tuple[bytes, pictures.Head
             f"{most / 1e6:g} allowed.",
             f"If it is meant to be so large, give {column.name} max_megapixels: {-(-pixels // 10**6)}.",
         )
+    if header.frame_pixels > limits.FRAMES * most:
+        raise RowFault(
+            row,
+            f"the frames of the picture have {header.frame_pixels / 1e6:.3g} megapixels together, of "
+            f"{limits.FRAMES * most / 1e6:g} allowed.",
+            "Keep its first frame alone.",
+        )
+    if header.scans > limits.SCANS:
+        raise RowFault(row, f"the JPEG picture has {header.scans} scans, of {limits.SCANS} allowed.", "Save it anew.")
     return data, header
 
 

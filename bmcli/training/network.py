@@ -10,12 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
-<<<<<<< HEAD
-from bmcli import disk, inputs, layers, models, parts
-=======
-from bmcli import inputs, models, parts
+from bmcli import disk, inputs, models, parts
 from bmcli.disk import shown_path
->>>>>>> fix/models
 from bmcli.errors import BmcliError
 from bmcli.layers import keras_file
 from bmcli.objectives import TargetObjective

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from bmcli import limits
 from bmcli.data import files, tables
 from bmcli.data.files import File
 from bmcli.data.sources import Rows, TableOptions, TablePaths
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 _SCALARS = {str: "text", int: "a number", float: "a number", bool: "true or false"}
 _KINDS = {**_SCALARS, list: "a list", dict: "an object"}
+
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}\n"))
+_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"')
 
 
 class Options(TableOptions):
@@ -90,9 +95,10 @@ def _batch(path: File, line: int, block: bytes) -> pa.RecordBatch:
     """The rows of some lines, with the fields of nested objects as columns."""
     import pyarrow as pa
 
+    is_closed = _check_nesting(path, line, block)
     try:
         block.decode()  # as the parser does not
-        table = _parsed(block) if _looks_right(block) else None
+        table = _parsed(block) if is_closed and _looks_right(block) else None
     except (UnicodeDecodeError, pa.ArrowInvalid):
         table = None
     # The parser takes two objects in a line for two rows, which would lose count of the lines.
@@ -104,6 +110,39 @@ def _batch(path: File, line: int, block: bytes) -> pa.RecordBatch:
         )
     (batch,) = table.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)]
     return tables.flat(batch)
+
+
+def _check_nesting(path: File, line: int, block: bytes) -> bool:
+    """Whether every line closes what it opens.
+
+    Parsers call themselves for each level: too many end the process, without an error that could be caught.
+
+    Raises:
+        BmcliError: A line is nested too deeply.
+    """
+    shapes = block.translate(None, _NO_BRACKETS).split(b"\n")
+    odd = {shape for shape in set(shapes) if not _is_plain(shape)}
+    if not odd:
+        return True
+    is_closed = True
+    for number, (shape, text) in enumerate(zip(shapes, block.split(b"\n"), strict=True), start=line):
+        if shape not in odd:
+            continue
+        # Brackets in texts do not count.
+        deepest, left = limits.nesting(_TEXT.sub(b"", text).translate(None, _NO_BRACKETS))
+        if deepest > limits.NESTING:
+            raise BmcliError(
+                f"{files.shown(path)}:{number}  lists and objects are nested more than {limits.NESTING} levels deep.",
+                path=files.RECIPE_PATH,
+            )
+        is_closed = is_closed and left == 0
+    return is_closed
+
+
+def _is_plain(brackets: bytes) -> bool:
+    """Whether brackets are few enough to be nested at will, and as many are closed as opened."""
+    opened = brackets.count(b"[") + brackets.count(b"{")
+    return opened <= limits.NESTING and 2 * opened == len(brackets)
 
 
 def _looks_right(block: bytes) -> bool:

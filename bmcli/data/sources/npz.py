@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -59,7 +61,14 @@ def _arrays(path: Path) -> _Arrays:
     with files.opened(path) as file:
         try:
             with zipfile.ZipFile(file) as archive:
-                for member in archive.infolist():
+                members = archive.infolist()
+                unpacked_bytes = sum(member.file_size for member in members)
+                # Members may lie over each other, so that the sum grows where none of them does.
+                files.check_growth(files.shown(path), file.seek(0, io.SEEK_END), unpacked_bytes)
+                name, times = Counter(member.filename for member in members).most_common(1)[0] if members else ("", 0)
+                if times > 1:
+                    raise _fault(path, f"two arrays are named '{name.removesuffix('.npy')}'.")
+                for member in members:
                     _check_member(path, archive, member)
             file.seek(0)
             with np.load(file, allow_pickle=False) as loaded:
@@ -82,8 +91,6 @@ def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo)
     name = member.filename.removesuffix(".npy")
     if name == member.filename:
         raise _fault(path, f"'{name}' is not an array.")
-    if [other.filename for other in archive.infolist()].count(member.filename) > 1:
-        raise _fault(path, f"two arrays are named '{name}'.")
     files.check_growth(f"{files.shown(path)}: array '{name}'", member.compress_size, member.file_size)
     with archive.open(member) as stream:
         version = npy.read_magic(stream)
@@ -96,6 +103,8 @@ def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo)
             f"array '{name}' holds Python objects, which are never loaded.",
             "Save numbers or text, as `array.astype(str)` gives.",
         )
+    if min(shape, default=1) < 0 or (shape and shape[0] and not math.prod(shape[1:]) * dtype.itemsize):
+        raise _fault(path, f"array '{name}' has the shape {shape} of {dtype}, whose rows hold nothing.")
     claimed = math.prod(shape) * dtype.itemsize
     if claimed != member.file_size - header_bytes:
         raise _fault(path, f"array '{name}' announces {claimed} bytes, holds {member.file_size - header_bytes}.")

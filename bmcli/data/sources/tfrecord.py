@@ -118,6 +118,7 @@ def _examples(path: Path) -> Iterator[tuple[_Record, Mapping[str, Any]]]:
     from bmcli.layers import tf
 
     packed = _is_packed(path)
+    _check_lengths(path)
     number, offset = 0, 0
     try:
         for tensor in tf.data.TFRecordDataset(str(path), compression_type="GZIP" if packed else ""):
@@ -131,6 +132,28 @@ def _examples(path: Path) -> Iterator[tuple[_Record, Mapping[str, Any]]]:
         ) from None
     except DecodeError:
         raise _fault(files.shown(path), f"record {number + 1} is no tf.train.Example.") from None
+
+
+def _check_lengths(path: Path) -> None:
+    """Raises BmcliError if a record is longer than the rest of its file.
+
+    TensorFlow allocates whatever length a record announces, and ends the process where it cannot.
+    """
+    number, left, head = 0, 0, b""  # `left`: bytes of a record, with its checksum, that are still to come
+    for chunk in files.chunks(path):
+        place = 0
+        while place < len(chunk):
+            skipped = min(left, len(chunk) - place)
+            place, left = place + skipped, left - skipped
+            if left:
+                break
+            taken = chunk[place : place + _RECORD_HEAD - len(head)]
+            head, place = head + taken, place + len(taken)
+            if len(head) == _RECORD_HEAD:
+                number, left, head = number + 1, int.from_bytes(head[:8], "little") + 4, b""
+    if left or head:
+        number += bool(head)
+        raise _fault(files.shown(path), f"record {number} is damaged or cut off, or this is no record file.")
 
 
 class _Column:
