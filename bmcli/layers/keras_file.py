@@ -128,7 +128,7 @@ def opened(path: Path, digest: str | None = None) -> Iterator[KerasFile]:
         if digest is not None and found != digest:
             raise BmcliError(f"{shown} is not what it was when it was chosen, by its SHA-256.")
         try:
-            with zipfile.ZipFile(_Bounded(copy)) as archive:  # type: ignore[call-overload]  # reads, seeks and tells
+            with zipfile.ZipFile(_Bounded(copy)) as archive:
                 _look_through(archive, Path(copy.name).stat().st_size)
             with zipfile.ZipFile(copy.name) as archive:
                 config = _parsed(archive.read("config.json"))
@@ -187,7 +187,9 @@ def _copied(path: Path, copy: IO[bytes]) -> str:
                 copy.write(chunk)
         copy.flush()
     except FileNotFoundError:
-        raise BmcliError(f"{disk.shown_path(path)}: no such file.", suggestion="The run kept no model; see its status.") from None
+        raise BmcliError(
+            f"{disk.shown_path(path)}: no such file.", suggestion="The run kept no model; see its status."
+        ) from None
     except OSError as error:
         raise BmcliError(f"{disk.shown_path(path)}: cannot be read ({error.strerror or error}).") from None
     return hashed.hexdigest()

@@ -39,8 +39,8 @@ def require_loadable(file: Path, shown: Path, weights_bytes: int) -> None:
     allowed = COPIES * weights_bytes + SPARE_BYTES
     if allowed > available_memory():
         raise BmcliError(
-            f"{shown_path(shown)}: refused, loading it takes up to {allowed:,} bytes of memory, and {available_memory():,} "
-            "are free."
+            f"{shown_path(shown)}: refused, loading it takes up to {allowed:,} bytes of memory, and "
+            f"{available_memory():,} are free."
         )
     # Not on an accelerator, whose memory the training has taken.
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -59,14 +59,15 @@ def require_loadable(file: Path, shown: Path, weights_bytes: int) -> None:
 def main() -> None:
     """Loads the file; the reason why it cannot be loaded is the last line on standard output."""
     file, allowed = sys.argv[1], int(sys.argv[2])
+    import keras
     import tensorflow as tf
 
-    import keras
     from bmcli import layers, models
 
     layers.register()
     tf.reduce_sum(tf.ones((64, 64)) @ tf.ones((64, 64))).numpy()  # starts the threads, whose stacks count as memory
-    held = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData")) * 1024
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    held = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmData")) * 1024
     resource.setrlimit(resource.RLIMIT_DATA, (held + allowed, held + allowed))
     try:
         with models.columns_as_keys():

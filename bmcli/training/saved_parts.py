@@ -62,9 +62,7 @@ class _Graphs:
             shared = mine.keys() & other.keys() - {"shared_object_id"}
             return all(self.agree(mine[key], other[key]) for key in shared)
         if isinstance(mine, list):
-            return (
-                isinstance(other, list) and len(mine) == len(other) and all(map(self.agree, mine, other))
-            )
+            return isinstance(other, list) and len(mine) == len(other) and all(map(self.agree, mine, other))
         return bool(mine == other)
 
     def _same_layer(self, name: str, other_name: str) -> bool:
