@@ -366,7 +366,7 @@ def hold(folder: Path, advice: str) -> Iterator[None]:
                 f"{shown_path(folder)} is being written by process {file.read(32).strip() or 'unknown'}.",
                 suggestion=advice,
             ) from None
-        with writing(Path(file.name)):
+        with writing(folder / ".lock"):
             file.seek(0)
             file.truncate()
             os.write(file.fileno(), str(os.getpid()).encode())  # unbuffered: closing would try, and fail, again
