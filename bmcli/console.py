@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from bmcli.disk import shown_path
+from bmcli.disk import plain, shown_path
 from bmcli.errors import BmcliError, Fault
 from bmcli.redaction import redact_text
 
@@ -61,10 +61,10 @@ class Console:
         return self._rich[stream]
 
     def result(self, value: Mapping[str, Any]) -> None:
-        """The one JSON object of `--json`."""
+        """The one JSON object of `--json`; null stands for numbers that are not finite, which JSON does not know."""
         if self.as_json and not self._answered:
             self._answered = True  # a fault after the result, such as a missed gate, goes to stderr alone
-            sys.stdout.write(json.dumps(value, ensure_ascii=True, allow_nan=False) + "\n")
+            sys.stdout.write(json.dumps(plain(value), ensure_ascii=True, allow_nan=False) + "\n")
             sys.stdout.flush()
 
     def text(self, text: str) -> None:

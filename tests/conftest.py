@@ -36,17 +36,19 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache_and_key(cache: Path) -> Iterator[None]:
+def _own_key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test reads or writes the user's cache or key, nor does a fixture that several tests share."""
+    folder = tmp_path_factory.mktemp("user")
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("BMCLI_CACHE", str(cache))
-        environment.setenv("XDG_CONFIG_HOME", str(cache / "config"))
+        environment.setenv("BMCLI_CACHE", str(folder / "cache"))
+        environment.setenv("XDG_CONFIG_HOME", str(folder / "config"))
         yield
 
 
 @pytest.fixture(autouse=True)
-def _own_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test reads or writes the user's runs."""
+def _own_folders(monkeypatch: pytest.MonkeyPatch, cache: Path, tmp_path: Path) -> None:
+    """No test reads or writes the user's cache or runs."""
+    monkeypatch.setenv("BMCLI_CACHE", str(cache))
     monkeypatch.setenv("BMCLI_RUNS", str(tmp_path / "runs"))
 
 

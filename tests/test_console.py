@@ -54,3 +54,8 @@ def test_text_an_encoding_lacks_is_replaced() -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
     assert done.stdout == b"? ?\n"
+
+
+def test_numbers_that_json_does_not_know_are_null(capsys: pytest.CaptureFixture[str]) -> None:
+    Console(as_json=True).result({"r2": float("nan"), "interval": [float("-inf"), 0.5]})
+    assert json.loads(capsys.readouterr().out) == {"r2": None, "interval": [None, 0.5]}

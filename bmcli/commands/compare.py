@@ -97,8 +97,12 @@ def _require_several(found: Sequence[Run]) -> None:
 
 def _names(found: Sequence[Run]) -> list[str]:
     """The names of the runs, with what tells those of one recipe apart."""
-    times = Counter(run.name for run in found)
-    return [run.name if times[run.name] == 1 else f"{run.name} {run.folder.name}" for run in found]
+    names = [run.name for run in found]
+    for longer in ((f"{run.name} {run.folder.name}" for run in found), (run.shown for run in found)):
+        times = Counter(names)
+        # A copy of a run has its name and its folder's name, and lies elsewhere.
+        names = [name if times[name] == 1 else more for name, more in zip(names, longer, strict=True)]
+    return names
 
 
 def _measured(run: Run, name: str, on: str, cache: Path) -> _Side:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from tests.conftest import WriteRecipe
@@ -32,6 +35,17 @@ def test_runs_are_compared_on_the_same_rows(bmcli: Bmcli, write_recipe: WriteRec
     again = bmcli("compare", "large", "small", "--output", "both.html")
     assert again.code == 2
     assert "both.html exists already" in again.err
+
+
+def test_a_run_is_compared_with_its_copy(bmcli: Bmcli, write_recipe: WriteRecipe, tmp_path: Path) -> None:
+    made = Path(bmcli("train", write_recipe(), "train.epochs=1", "--json").json()["run"])
+    copy = tmp_path / "elsewhere" / made.parent.name / made.name
+    shutil.copytree(made, copy)
+    done = bmcli("compare", str(made), str(copy), "--json")
+    assert done.code == 0, done.err
+    first, second = done.json()["runs"]
+    assert first["name"] != second["name"]
+    assert first["metrics"] == second["metrics"]
 
 
 @pytest.mark.slow

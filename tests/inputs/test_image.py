@@ -9,7 +9,7 @@ import pytest
 from bmcli.cells import Blobs, RowFault, numbers, texts
 from bmcli.errors import BmcliError
 from bmcli.inputs import image
-from bmcli.pictures import orientation
+from bmcli.pictures import header, orientation
 from bmcli.specs import Column
 from tests.pictures import LYING, encoded, pixels, with_orientation
 
@@ -333,3 +333,26 @@ def test_both_readers_of_notes_agree_on_damaged_ones() -> None:
             for data in (bytes(changed), cut):
                 assert read(data).numpy() == orientation(data), data
     assert {int(read(data)) for data in (encoded(pixels(4, 4)), b"", b"\xff", b"\xff\xd8\xff\xe1")} == {1}
+
+
+def test_a_gif_whose_frames_are_larger_than_its_screen_is_as_large_as_they_are() -> None:
+    small = bytearray(encoded(pixels(2, 2), "gif"))
+    place = 13 + 3 * 128  # after the header and the colours
+    small[place + 5 : place + 9] = (60_000).to_bytes(2, "little") * 2
+    with pytest.raises(RowFault, match="megapixels"):
+        fit(files(bytes(small)), size=(2, 2))
+
+
+def test_all_frames_of_a_gif_are_counted_together() -> None:
+    one = encoded(np.zeros((1000, 1000, 3), "uint8"), "gif")
+    start = 13 + 3 * 128
+    many = one[:start] + one[start:-1] * 300 + one[-1:]
+    assert header(many).frame_pixels == 300 * 10**6
+    with pytest.raises(RowFault, match="frames of the picture have 300 megapixels together"):
+        fit(files(many), size=(2, 2))
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused() -> None:
+    one = encoded(pixels(8, 8), "jpg")
+    with pytest.raises(RowFault, match="3001 scans, of 100 allowed"):
+        fit(files(one + b"\xff\xda" * 3000), size=(2, 2))

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +91,7 @@ def test_whole_and_broken_numbers_in_a_column_are_numbers(
         ('{"a": 1}{"a": 2}', ":3  is no JSON: Extra data."),
         ('{"a": 1, "a": 2}', ":3  is no JSON: the key 'a' is there twice."),
         ('{"a": [1]}', ":3  column 'a': expected a number, as in line 1, received a list."),
-        ("[" * 100_000, ":3  is no JSON: "),
+        ("[" * 100_000, ":3  lists and objects are nested more than 60 levels deep."),
     ],
 )
 def test_a_broken_line_is_a_fault_with_its_number(file: Path, line: str, message: str) -> None:
@@ -130,3 +132,27 @@ def test_a_line_may_be_longer_than_a_block(file: Path, monkeypatch: pytest.Monke
 
 def test_one_row_is_read(file: Path) -> None:
     assert len(read(file, '{"a": 1}')) == 1
+
+
+@pytest.mark.parametrize("inner", ["[" * 20_000 + "]" * 20_000, '{"a":' * 1_200 + "1" + "}" * 1_200, "[" * 20_000])
+def test_what_is_nested_too_deeply_names_its_line_and_ends_no_process(file: Path, inner: str) -> None:
+    text = '{"a": 1}\n{"a": ' + inner + "}\n"
+    code = f"""
+from bmcli.data.sources import jsonl
+from bmcli.errors import BmcliError
+try:
+    jsonl.read(jsonl.Options(path={str(file)!r}))
+except BmcliError as error:
+    print(error)
+"""
+    file.write_text(text)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr  # a crash of a parser is a signal, which no test in the process outlives
+    assert f"{file}:2  lists and objects are nested more than 60 levels deep." in ended.stdout
+
+
+def test_brackets_in_texts_are_not_nested(file: Path) -> None:
+    assert read(file, lines({"a": "[" * 500}, {"a": 'x"' + "{" * 500})).columns["a"].to_pylist() == [
+        "[" * 500,
+        'x"' + "{" * 500,
+    ]

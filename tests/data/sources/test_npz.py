@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import io
 import os
 import zipfile
@@ -178,3 +179,23 @@ def test_a_truncated_archive_is_a_fault(file: Path, length: int) -> None:
     np.savez_compressed(file, x=np.arange(40.0), y=np.arange(40))
     file.write_bytes(file.read_bytes()[:length])
     assert fault(file)
+
+
+def test_members_that_lie_over_each_other_are_counted_together(file: Path) -> None:
+    """Each of them unpacks to less than is allowed, all of them to far more than the file explains."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.npy", header((2**24,), "uint8") + bytes(2**24))
+        (one,) = archive.filelist
+        for number in range(40):
+            again = copy.copy(one)
+            again.filename = f"a{number}.npy"
+            archive.filelist.append(again)
+            archive.NameToInfo[again.filename] = again
+    assert "unpacks" in fault(file) or "times" in fault(file)
+
+
+@pytest.mark.parametrize("shape", [(-1,), (10**12, 0)])
+def test_rows_that_hold_nothing_are_refused(file: Path, shape: tuple[int, ...]) -> None:
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x.npy", header(shape, "uint8"))
+    assert "whose rows hold nothing" in fault(file) or "announces" in fault(file)

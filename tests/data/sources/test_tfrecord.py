@@ -173,3 +173,26 @@ def test_examples_that_differ_are_faults_with_their_place(tmp_path: Path) -> Non
     )
     assert "feature 'x': expected one text, received 2" in fault(write(path, {"x": [b"a", b"b"]}))
     assert "feature 'x': is neither a picture nor text" in fault(write(path, {"x": [b"\xff\xfe"]}))
+
+
+@pytest.mark.parametrize("length", [2**62, 2**40, 5])
+@pytest.mark.parametrize("whole", [0, 1])
+def test_a_record_longer_than_its_file_is_a_fault(tmp_path: Path, length: int, whole: int) -> None:
+    """With a right checksum of the length TensorFlow would allocate it, and end the process."""
+    path = write(tmp_path / "a.tfrecord", *[{"x": [1.0]}] * whole)
+    head = length.to_bytes(8, "little")
+    with path.open("ab") as file:
+        file.write(head + _masked_crc(head) + b"\0" * 4)
+    with pytest.raises(BmcliError, match=rf"a\.tfrecord: record {whole + 1} is damaged or cut off"):
+        tfrecord.read(tfrecord.Options(path=str(path)))
+
+
+def _masked_crc(data: bytes) -> bytes:
+    """CRC-32C as TFRecord masks it."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    crc ^= 0xFFFFFFFF
+    return (((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF).to_bytes(4, "little")
