@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from bmcli.disk import shown_path
+from bmcli.disk import finite, shown_path
 from bmcli.errors import BmcliError, Fault
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Console:
         """The one JSON object of `--json`."""
         if self.as_json and not self._answered:
             self._answered = True  # a fault after the result, such as a missed gate, goes to stderr alone
-            sys.stdout.write(json.dumps(value, ensure_ascii=True, allow_nan=False) + "\n")
+            sys.stdout.write(json.dumps(finite(value), ensure_ascii=True, allow_nan=False) + "\n")
             sys.stdout.flush()
 
     def text(self, text: str) -> None:

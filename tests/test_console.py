@@ -54,3 +54,8 @@ def test_text_an_encoding_lacks_is_replaced() -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
     assert done.stdout == b"? ?\n"
+
+
+def test_json_is_strict_though_a_figure_is_not_finite(capsys: pytest.CaptureFixture[str]) -> None:
+    Console(as_json=True).result({"metrics": {"r2": float("nan"), "mae": 1.0}, "bounds": [float("inf"), 2]})
+    assert json.loads(capsys.readouterr().out) == {"metrics": {"r2": None, "mae": 1.0}, "bounds": [None, 2]}

@@ -73,3 +73,9 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
 def _link(link: Path, target: Path) -> Path:
     link.symlink_to(target)
     return link
+
+
+def test_json_is_strict_whatever_was_measured(tmp_path: Path) -> None:
+    disk.write_json(tmp_path / "found.json", {"r2": float("nan"), "all": (1.5, [float("inf")], True), "of": {"x": 1}})
+    found = disk.parse_json((tmp_path / "found.json").read_bytes())
+    assert found == {"r2": None, "all": [1.5, [None], True], "of": {"x": 1}}

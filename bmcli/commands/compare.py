@@ -97,8 +97,12 @@ def _require_several(found: Sequence[Run]) -> None:
 
 def _names(found: Sequence[Run]) -> list[str]:
     """The names of the runs, with what tells those of one recipe apart."""
-    times = Counter(run.name for run in found)
-    return [run.name if times[run.name] == 1 else f"{run.name} {run.folder.name}" for run in found]
+    short, long = [run.name for run in found], [f"{run.name} {run.folder.name}" for run in found]
+    times = Counter(short + long)  # a copied run is called like that which it was copied from
+    return [
+        next((name for name in names if times[name] == 1), run.shown)
+        for run, *names in zip(found, short, long, strict=True)
+    ]
 
 
 def _measured(run: Run, name: str, on: str, cache: Path) -> _Side:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from tests.conftest import WriteRecipe
@@ -63,3 +66,19 @@ def test_what_cannot_be_compared_is_a_fault(bmcli: Bmcli, write_recipe: WriteRec
     assert "different targets (tiny: species; lengths: sepal length (cm))" in apart.err
     unknown = bmcli("compare", "tiny", "lenghts").err
     assert "Did you mean 'lengths'?" in unknown
+
+
+def test_copies_of_a_run_are_compared_with_it(bmcli: Bmcli, write_recipe: WriteRecipe, tmp_path: Path) -> None:
+    assert bmcli("train", write_recipe(), "train.epochs=1").code == 0
+    run = (tmp_path / "runs" / "tiny" / "latest").resolve()
+    for place in ("first", "second"):
+        shutil.copytree(run, tmp_path / place / "tiny" / run.name)
+    copies = [tmp_path / place / "tiny" / run.name for place in ("first", "second")]
+    done = bmcli("compare", run, *copies, "--json")
+    assert done.code == 0, done.err
+    found = done.json()
+    assert len({each["name"] for each in found["runs"]}) == 3
+    assert len(found["differences"]) == 2
+    for difference in found["differences"].values():
+        assert difference["accuracy"]["difference"] == 0
+    assert found["unpaired"] == ""
