@@ -140,7 +140,9 @@ class Damaged(ValueError):
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    """Writes a JSON value, with null where a number is not finite."""
+    text = json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, (text + "\n").encode())
 
 
 def write_record(path: Path, value: Mapping[str, Any], mode: int = 0o666) -> None:

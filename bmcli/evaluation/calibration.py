@@ -10,6 +10,7 @@ import numpy as np
 
 from bmcli.disk import conform
 from bmcli.evaluation.shares import LEVEL, wilson_bounds
+from bmcli.evaluation.weighted import over
 from bmcli.specs import Column
 
 BINS = 15
@@ -165,7 +166,7 @@ def weighted_gaps(stated: np.ndarray, came_true: np.ndarray) -> Callable[[np.nda
     rows = np.repeat(np.arange(len(stated)), each)
     apart = (stated - came_true).ravel()
     gaps = csr_array((apart, (_places(stated).ravel(), rows)), shape=(BINS, len(stated)))
-    return lambda weights: np.asarray(gaps @ weights) / (each * weights.sum(axis=0))
+    return lambda weights: over(np.asarray(gaps @ weights), each * weights.sum(axis=0))
 
 
 def _calibration(of: str, stated: np.ndarray, came_true: np.ndarray, brier: float, seed: int) -> Calibration:

@@ -21,6 +21,7 @@ _AT_ONCE = 2**17  # weights that are handled together: they stay in the processo
 _BLOCKS = 200  # left out in turn for the acceleration
 _HALVINGS = 20
 _UNDEFINED = 0.05  # share of resamples that may leave a metric undefined
+_UNBOUNDED = "its bounds are not finite on these rows."
 _RAISED = "chance raises it by another amount in each model; compare brier or log_loss instead."
 
 
@@ -159,11 +160,10 @@ def intervals(found: Resampled) -> tuple[dict[str, Interval], dict[str, str]]:
     for name, spread in found.spreads.items():
         if name in found.shares and found.how.groups is None:
             between[name] = wilson(int(found.shares[name].sum()), found.rows, found.how.level)
-        elif reason := spread.fault():
-            reasons[name] = reason
+        elif bounds := spread.finite_bounds(found.how.level):
+            between[name] = Interval(*bounds, found.how.level, found.how.words("inverted" if spread.gaps else "BCa"))
         else:
-            way = "inverted" if spread.gaps else "BCa"
-            between[name] = Interval(*spread.bounds(found.how.level), found.how.level, found.how.words(way))
+            reasons[name] = spread.fault() or _UNBOUNDED
     return between, reasons
 
 
@@ -186,8 +186,9 @@ def differences(first: Resampled, second: Resampled) -> dict[str, Difference]:
             continue
         two = second.spreads[name]
         spread = two.less(one)
-        reason, method = (_RAISED if one.gaps else spread.fault()), f"paired {how.words()}"
-        interval = None if reason else Interval(*spread.bounds(how.level), how.level, method)
+        bounds, method = None if one.gaps else spread.finite_bounds(how.level), f"paired {how.words()}"
+        reason = "" if bounds else _RAISED if one.gaps else spread.fault() or _UNBOUNDED
+        interval = Interval(*bounds, how.level, method) if bounds else None
         if name in first.shares and how.groups is None:
             p_value, method = mcnemar(first.shares[name], second.shares[name]), "McNemar's exact test"
         else:
@@ -251,10 +252,16 @@ class _Spread:
             return "there is one unit to draw from."
         if self.ordered[-1] - self.ordered[0] <= 1e-12 * abs(self.value):
             return "it is the same in every resample."
+        if self.gaps and self.value == 0:
+            return "it is 0, of which no share can be tested."
         return ""
 
-    def bounds(self, level: float) -> tuple[float, float]:
-        return self._bounds(level) if self.gaps is None else _inverted(self.value, *self.gaps, level)
+    def finite_bounds(self, level: float) -> tuple[float, float] | None:
+        """The bounds of the interval; None where there is none, for which `fault` may have the reason."""
+        if self.fault():
+            return None
+        bounds = self._bounds(level) if self.gaps is None else _inverted(self.value, *self.gaps, level)
+        return bounds if np.isfinite(bounds).all() else None
 
     def _bounds(self, level: float) -> tuple[float, float]:
         from scipy.special import ndtr, stdtrit

@@ -37,17 +37,6 @@ def test_runs_are_compared_on_the_same_rows(bmcli: Bmcli, write_recipe: WriteRec
     assert "both.html exists already" in again.err
 
 
-def test_a_run_is_compared_with_its_copy(bmcli: Bmcli, write_recipe: WriteRecipe, tmp_path: Path) -> None:
-    made = Path(bmcli("train", write_recipe(), "train.epochs=1", "--json").json()["run"])
-    copy = tmp_path / "elsewhere" / made.parent.name / made.name
-    shutil.copytree(made, copy)
-    done = bmcli("compare", str(made), str(copy), "--json")
-    assert done.code == 0, done.err
-    first, second = done.json()["runs"]
-    assert first["name"] != second["name"]
-    assert first["metrics"] == second["metrics"]
-
-
 @pytest.mark.slow
 def test_runs_on_other_rows_are_not_compared_row_by_row(bmcli: Bmcli, write_recipe: WriteRecipe) -> None:
     """Splits of iris, which is sorted, have the same classes in the same order whatever the seed."""
@@ -77,3 +66,19 @@ def test_what_cannot_be_compared_is_a_fault(bmcli: Bmcli, write_recipe: WriteRec
     assert "different targets (tiny: species; lengths: sepal length (cm))" in apart.err
     unknown = bmcli("compare", "tiny", "lenghts").err
     assert "Did you mean 'lengths'?" in unknown
+
+
+def test_copies_of_a_run_are_compared_with_it(bmcli: Bmcli, write_recipe: WriteRecipe, tmp_path: Path) -> None:
+    assert bmcli("train", write_recipe(), "train.epochs=1").code == 0
+    run = (tmp_path / "runs" / "tiny" / "latest").resolve()
+    for place in ("first", "second"):
+        shutil.copytree(run, tmp_path / place / "tiny" / run.name)
+    copies = [tmp_path / place / "tiny" / run.name for place in ("first", "second")]
+    done = bmcli("compare", run, *copies, "--json")
+    assert done.code == 0, done.err
+    found = done.json()
+    assert len({each["name"] for each in found["runs"]}) == 3
+    assert len(found["differences"]) == 2
+    for difference in found["differences"].values():
+        assert difference["accuracy"]["difference"] == 0
+    assert found["unpaired"] == ""

@@ -244,3 +244,27 @@ def test_values_pass_through_json() -> None:
     ):  # fmt: skip
         assert Difference.from_json(json.loads(json.dumps(difference.to_json()))) == difference
     assert Interval.from_json(json.loads(json.dumps(interval.to_json()))) == interval
+
+
+def test_a_calibration_error_of_0_has_a_reason_instead_of_an_interval_without_end() -> None:
+    """Everybody is given the share that came true, as a network of one constant input gives it."""
+    truth = np.arange(40) % 2
+    figures = classification.weighted(truth, np.full((40, 2), 0.5, "float32"), 1, truth)
+    found, reasons = between(figures, 40, Resampling(200))
+    (name,) = figures.gaps
+    assert "it is 0" in reasons[name]
+    assert all(np.isfinite([each.low, each.high]).all() for each in found.values())
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("rows", [1, 2, 3])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_few_rows_of_one_class_make_no_raw_warnings(rows: int, classes: int) -> None:
+    truth, probabilities = np.ones(rows, int), np.full((rows, classes), 1 / classes, "float32")
+    for figures in (
+        classification.weighted(truth, probabilities, 1, truth),
+        regression.weighted(np.full(rows, 5.0), np.full(rows, 5.0)),
+    ):
+        found, reasons = between(figures, rows, Resampling(50))
+        json.dumps([each.to_json() for each in found.values()], allow_nan=False)
+        assert all(reasons.values())
