@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from bmcli.runs import Run
+
 from .conftest import Bmcli
 from .test_train import weights
 
