@@ -146,8 +146,12 @@ def _is_plain(brackets: bytes) -> bool:
 
 
 def _looks_right(block: bytes) -> bool:
-    """Whether every line begins as an object does; the parser takes `null` for one."""
-    return all(text[:1] == b"{" or not text.strip() for text in block.split(b"\n"))
+    """Whether every line begins and ends as an object does.
+
+    The parser takes `null` for one, and goes on in the next line with an object that a line leaves open.
+    """
+    lines = (text.strip() for text in block.split(b"\n"))
+    return all(not text or (text[:1] == b"{" and text[-1:] == b"}") for text in lines)
 
 
 def _parsed(block: bytes, schema: pa.Schema | None = None) -> pa.Table:

@@ -156,3 +156,8 @@ def test_brackets_in_texts_are_not_nested(file: Path) -> None:
         "[" * 500,
         'x"' + "{" * 500,
     ]
+
+
+def test_objects_that_go_on_in_the_next_line_are_not_nested_by_stealth(file: Path) -> None:
+    """Brackets in texts make each line look closed, while all of them together are one deep object."""
+    assert fault(file, '{"a":{"a":"}}","b":\n' * 30_000).startswith(":1  is no JSON")
