@@ -78,7 +78,7 @@ def test_a_run_is_measured_beside_its_artefacts(bmcli: Bmcli, table_run: Run, tm
 def test_what_was_never_exported_is_a_fault(bmcli: Bmcli, tmp_path: Path) -> None:
     run = tmp_path / "runs" / "a" / "1"
     run.mkdir(parents=True)
-    (run / "recipe.lock.yaml").write_text("name: a\n")
+    Run(run).write_lock("name: a\n")
     done = bmcli("benchmark", run)
     assert done.code == 2
     assert "has no artefact" in done.err
