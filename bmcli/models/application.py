@@ -156,7 +156,10 @@ def _load(network: keras.Model, weights: str) -> None:
     """
     if not Path(weights).is_file():
         raise BmcliError(f"{weights}: no such file.", path="model.weights", suggestion="Weights are not downloaded.")
+    from bmcli.layers import keras_file
+
     try:
+        keras_file.check_weights(Path(weights))
         with warnings.catch_warnings():
             # Keras warns, and goes on with random weights, where a part of the network is not in the file.
             warnings.simplefilter("error", UserWarning)

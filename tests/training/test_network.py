@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,11 +17,12 @@ from bmcli.models import columns_as_keys
 from bmcli.recipe.load import load
 from bmcli.recipe.schema import RuntimeOptions
 from bmcli.specs import DataSpec, Prepared
+from bmcli.training import built
 from bmcli.training import network as networks
 from bmcli.training.predict import predict
 from tests.conftest import WriteRecipe
 
-from .conftest import FAMILIES, MakeTrainer, Silent, same, table
+from .conftest import COSTLY, FAMILIES, MakeTrainer, Silent, same, table
 
 Saved = tuple[networks.Network, DataSpec, Path]
 
@@ -129,3 +133,57 @@ def test_weights_survive_a_failed_save(saved: Saved, monkeypatch: pytest.MonkeyP
         networks.save(network, spec, path)
     assert path.read_bytes() == before
     assert list(path.parent.glob(".model*")) == []
+
+
+@pytest.mark.parametrize("kind", [kind if kind not in COSTLY else pytest.param(kind, marks=pytest.mark.slow)
+                                  for kind in FAMILIES])  # fmt: skip
+def test_every_family_is_loaded_as_it_was_saved(
+    make_family: MakeTrainer, cache: Path, tmp_path: Path, kind: str
+) -> None:
+    trainer, recipe = make_family(kind), make_family(kind).recipe
+    spec = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared").spec
+    networks.save(trainer.network, spec, tmp_path / "model.keras")
+    again = make_family(kind, "seed=9").network
+    networks.load(tmp_path / "model.keras", again, spec)
+    assert same([w.numpy() for w in trainer.network.model.weights], [w.numpy() for w in again.model.weights])
+
+
+def _with_state(spec: DataSpec, name: str, **state: Any) -> DataSpec:
+    """A data.json of another run, in which one column was fitted to other rows."""
+    columns = [
+        replace(each, state={**each.state, **state}) if each.name == name else each
+        for each in (*spec.inputs, *spec.targets)
+    ]
+    count = len(spec.inputs)
+    return replace(spec, inputs=tuple(columns[:count]), targets=tuple(columns[count:]))
+
+
+def test_a_mean_of_other_rows_is_a_fault_that_names_both_files(saved: Saved) -> None:
+    network, spec, path = saved
+    column = spec.inputs[1]
+    offset = [column.state["offset"][0] + 1e-3]
+    with pytest.raises(BmcliError, match=rf"model\.keras and .*data\.json .*'{re.escape(column.name)}'"):
+        networks.load(path, network, _with_state(spec, column.name, offset=offset))
+
+
+def test_a_category_in_another_place_is_a_fault(make_family: MakeTrainer, cache: Path, tmp_path: Path) -> None:
+    trainer = make_family("linear")
+    recipe = trainer.recipe
+    spec = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared").spec
+    networks.save(trainer.network, spec, tmp_path / "model.keras")
+    city = spec.input("city")
+    turned = replace(city, classes=city.classes[::-1])
+    other = replace(spec, inputs=tuple(turned if each.name == "city" else each for each in spec.inputs))
+    with pytest.raises(BmcliError, match="the input 'city' differently"):
+        networks.load(tmp_path / "model.keras", trainer.network, other)
+
+
+def test_a_unit_of_another_target_is_a_fault(make_family: MakeTrainer, cache: Path, tmp_path: Path) -> None:
+    trainer = make_family("linear", target="price")
+    recipe = trainer.recipe
+    spec = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared").spec
+    networks.save(trainer.network, spec, tmp_path / "model.keras")
+    other = _with_state(spec, "price", mean=spec.target("price").state["mean"] + 0.5)
+    network = built(recipe, other, {"price": np.zeros(3, "float32")}, trainer.placement)
+    with pytest.raises(BmcliError, match="the target 'price' differently"):
+        networks.load(tmp_path / "model.keras", network, other)
