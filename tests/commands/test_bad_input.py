@@ -140,7 +140,7 @@ def test_an_array_without_numbers_is_a_fault(bmcli: Bmcli, write_recipe: WriteRe
     recipe = write_recipe(TABLE.replace("kind: csv, path: table.csv", "kind: npz, path: table.npz"))
     done = bmcli("train", recipe, "--json")
     assert done.code == 2
-    assert "its rows hold no numbers" in done.err
+    assert "whose rows hold nothing" in done.err
 
 
 def test_the_latest_lock_trains_again(bmcli: Bmcli, table: Path) -> None:

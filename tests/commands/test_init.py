@@ -195,7 +195,7 @@ def test_the_data_is_named_as_seen_from_the_recipe(bmcli: Bmcli, tmp_path: Path)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "price of $ugar.csv").write_text(table())
     assert bmcli("init", "data/price of $ugar.csv", "--target", "grade", "--output", "data/own.yaml").code == 0
-    written = read(tmp_path / "data" / "own.yaml", "own.yaml").plain()
+    written = read(tmp_path / "data" / "own.yaml", "own.yaml", ("data",)).plain()
     assert written["data"]["source"]["path"] == "price of $$ugar.csv"
     assert bmcli("validate", "data/own.yaml", "--deep").code == 0
 
