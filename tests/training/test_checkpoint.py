@@ -67,7 +67,7 @@ def test_a_failed_write_leaves_the_old_checkpoint_alone(tmp_path: Path, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(OSError, match="(?i)no space left"):
+    with pytest.raises(OSError, match=r"(?i)no space left"):
         checkpoint.save(tmp_path / "c", 2, state(2))
     assert [path.name for path in (tmp_path / "c").iterdir()] == ["step-000000001"]
 

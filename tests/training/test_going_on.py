@@ -345,10 +345,10 @@ def test_the_error_of_a_write_in_the_background_is_raised(tmp_path: Path, monkey
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint, "save", refused)
         writer.write(2, state)
-        with pytest.raises(OSError, match="(?i)no space left"):
+        with pytest.raises(OSError, match=r"(?i)no space left"):
             writer.write(3, state)
         writer.write(4, state)
-        with pytest.raises(OSError, match="(?i)no space left"):
+        with pytest.raises(OSError, match=r"(?i)no space left"):
             writer.close()
     writer.close()  # told once
     assert [path.name for path in (tmp_path / "c").iterdir()] == ["step-000000001"]
@@ -357,7 +357,7 @@ def test_the_error_of_a_write_in_the_background_is_raised(tmp_path: Path, monkey
 def test_a_disk_that_fills_up_ends_the_training(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_trainer("train.checkpoint.steps=2")
     monkeypatch.setattr(checkpoint, "save", refused)
-    with pytest.raises(OSError, match="(?i)no space left"):
+    with pytest.raises(OSError, match=r"(?i)no space left"):
         trainer.train(Silent())
     assert trainer.progress.step <= 4
 

@@ -129,7 +129,7 @@ def test_weights_survive_a_failed_save(saved: Saved, monkeypatch: pytest.MonkeyP
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(keras.Model, "save", full)
-    with pytest.raises(OSError, match="(?i)no space left"):
+    with pytest.raises(OSError, match=r"(?i)no space left"):
         networks.save(network, spec, path)
     assert path.read_bytes() == before
     assert list(path.parent.glob(".model*")) == []
