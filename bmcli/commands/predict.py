@@ -120,7 +120,10 @@ def predict(target: str, asked: Asked, root: Path, cache: Path, trusted: bool = 
         ArtefactRejected: A file of the artefact is not what was written, or it is a program of somebody else.
     """
     chosen = _format(asked)
-    oracle = of_artefact(Path(target), trusted) if artefacts.is_one(Path(target)) else of_run(target, root, cache)
+    is_artefact = artefacts.is_one(Path(target))
+    if trusted and not is_artefact:
+        raise BmcliError(f"--trust-artefact does nothing here: {target} is no artefact.", suggestion="Leave it out.")
+    oracle = of_artefact(Path(target), trusted) if is_artefact else of_run(target, root, cache)
     spec = oracle.spec
     with _found_rows(asked, oracle.source, spec) as rows:
         keep = asked.keep or ((FILE,) if FILE in rows.columns and FILE not in _inputs(spec) else ())
