@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +19,9 @@ EXIF_MARKER, COMMENT_MARKER, FIRST_MARKER, LAST_MARKER = 0xE1, 0xFE, 0xE0, 0xEF
 _PNG_COLOURS = {0: 1, 2: 3, 3: 3, 4: 1, 6: 3}  # colour types, transparency left aside
 _NO_SIZES = {0xC4, 0xC8, 0xCC}  # markers among those of JPEG frames that are something else
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
+
+
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # the others stand inside of a scan
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,18 @@ def _bmp(data: bytes) -> Header:
     return Header("bmp", abs(height), width, 1 if bits == 8 else 3)  # rows from the top have a negative height
 
 
+def _scans(data: bytes, place: int) -> int:
+    """Scans of a JPEG from one of its markers on to its end, after which cameras put other things, as films."""
+    count = 0
+    while found := _MARKER.search(data, place):
+        place = found.start()
+        if data[place + 1] == 0xD9 or place + 4 > len(data):
+            break
+        count += data[place + 1] == 0xDA
+        place += 2 + struct.unpack_from(">H", data, place + 2)[0]
+    return count
+
+
 def _jpeg(data: bytes) -> Header:
     place = 2
     while True:
@@ -106,7 +122,7 @@ def _jpeg(data: bytes) -> Header:
         elif 0xC0 <= marker <= 0xCF and marker not in _NO_SIZES:
             height, width, channels = struct.unpack_from(">HHB", data, place + 5)
             sides = (width, height) if orientation(data) >= 5 else (height, width)
-            return Header("jpeg", *sides, 1 if channels == 1 else 3, scans=data.count(b"\xff\xda"))
+            return Header("jpeg", *sides, 1 if channels == 1 else 3, scans=_scans(data, place))
         else:
             place += 2 + struct.unpack_from(">H", data, place + 2)[0]
 

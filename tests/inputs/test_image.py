@@ -355,4 +355,8 @@ def test_all_frames_of_a_gif_are_counted_together() -> None:
 def test_a_jpeg_of_thousands_of_scans_is_refused() -> None:
     one = encoded(pixels(8, 8), "jpg")
     with pytest.raises(RowFault, match="3001 scans, of 100 allowed"):
-        fit(files(one + b"\xff\xda" * 3000), size=(2, 2))
+        fit(files(one[:-2] + b"\xff\xda\x00\x02" * 3000 + one[-2:]), size=(2, 2))
+
+
+def test_what_follows_a_jpeg_in_its_file_is_no_scan() -> None:
+    assert header(encoded(pixels(8, 8), "jpg") + b"\xff\xda" * 3000).scans == 1
