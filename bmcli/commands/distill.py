@@ -19,6 +19,7 @@ from bmcli.commands.train import Setting, Told, train_loaded
 from bmcli.console import Console
 from bmcli.distillations import Distillation, Distilled, Gain, Learner
 from bmcli.errors import BmcliError, Fault, GateMissed, Interrupted, RunFailed
+from bmcli.quoting import quoted
 from bmcli.recipe import students
 from bmcli.recipe.distill import DistillOptions, TaughtBy, TeacherOptions
 from bmcli.recipe.fields import dump
@@ -373,13 +374,13 @@ def _check_metrics(options: DistillOptions, recipe: Recipe, spec: DataSpec) -> N
         )  # fmt: skip
     names = metric_names(spec.targets, recipe.evaluate.top_k, recipe.quantiles())
     faults = [
-        Fault(f"no metric '{name}' for these targets.", f"distill.teacher_gate.{name}",
+        Fault(f"no metric {quoted(name)} for these targets.", f"distill.teacher_gate.{name}",
               suggestion=parts.did_you_mean(name, names))
         for name in options.teacher_gate if name not in names
     ]  # fmt: skip
     if options.metric != "auto" and (options.metric not in names or not direction(options.metric)):
         why = "neither more nor less is better of" if options.metric in names else "no metric"
-        faults.append(Fault(f"{why} '{options.metric}'.", "distill.metric",
+        faults.append(Fault(f"{why} {quoted(options.metric)}.", "distill.metric",
                             suggestion=parts.did_you_mean(options.metric, names)))  # fmt: skip
     if faults:
         raise BmcliError(*faults)

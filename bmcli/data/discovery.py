@@ -13,6 +13,7 @@ from bmcli.data.sources import TABBED, formats
 from bmcli.data.splits import split_of_word
 from bmcli.errors import BmcliError
 from bmcli.pictures import SUFFIXES
+from bmcli.quoting import quoted
 from bmcli.specs import SPLITS
 
 _LAST_WORD = re.compile(r"(?:^|[-_. ])([A-Za-z]+)$")
@@ -57,7 +58,7 @@ def of_file(file: Path) -> Found:
     """
     suffix = files.ending(file.name)
     if suffix not in formats():
-        ending = f"files ending in '{suffix}'" if suffix else "files without an ending"
+        ending = f"files ending in {quoted(suffix)}" if suffix else "files without an ending"
         raise BmcliError(f"{files.shown(file)}: no source reads {ending}.", suggestion=_known())
     return Found(formats()[suffix], file, _options([file]))
 

@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from bmcli import parts
 from bmcli.errors import BmcliError
+from bmcli.quoting import quoted
 from bmcli.recipe import addresses
 from bmcli.recipe.addresses import is_address
 
@@ -205,7 +206,7 @@ def missing(path: File, what: str = "file") -> BmcliError:
         near = parts.nearest(path.name, (item.name for item in path.parent.iterdir())) if isinstance(path, Path) else ""
     except OSError:
         near = None
-    suggestion = f"Did you mean '{near}'?" if near and near != path.name else ""
+    suggestion = f"Did you mean {quoted(near, 300)}?" if near and near != path.name else ""
     return BmcliError(f"{shown(path)}: no such {what}.", path=RECIPE_PATH, suggestion=suggestion)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from bmcli import parts, redaction
 from bmcli.errors import BmcliError, Fault, Place
+from bmcli.quoting import quoted
 from bmcli.recipe import addresses, nodes, search
 from bmcli.recipe.addresses import is_address
 from bmcli.recipe.check import check, dotted, place_of, read_steps
@@ -149,6 +150,7 @@ def read(target: str, overrides: Sequence[str] = ()) -> Written:
     Raises:
         BmcliError: A file cannot be read, or an override cannot be laid over it.
     """
+    parts.suggest_anew()
     file, name = find(target)
     faults: list[Fault] = []
     try:
@@ -199,7 +201,7 @@ def find(target: str) -> tuple[Path, str]:
         raise BmcliError(f"{target} is a folder, expected a recipe file.")
     near = parts.did_you_mean(target, [*recipes, *_recipes_in(Path())])
     raise BmcliError(
-        f"no recipe '{target}': no such file, and no built-in recipe of that name.",
+        f"no recipe {quoted(target, 200)}: no such file, and no built-in recipe of that name.",
         suggestion=near if near.startswith("Did") else "`bmcli ls` lists the built-in recipes.",
     )
 
@@ -252,9 +254,9 @@ def _base(base: Node | None, file: Path, name: str, seen: Collection[str]) -> tu
         found = built_in()[base.value], f"{base.value}.yaml"
     if found is None:
         hint = parts.did_you_mean(base.value, [*built_in(), *_recipes_in(file.parent)])
-        raise BmcliError(Fault(f"no recipe '{_short(base.value)}' to extend.", "extends", base.place, hint))
+        raise BmcliError(Fault(f"no recipe {quoted(base.value, 200)} to extend.", "extends", base.place, hint))
     if os.path.realpath(found[0]) in seen:
-        raise BmcliError(Fault(f"'{base.value}' extends itself in a circle.", "extends", base.place))
+        raise BmcliError(Fault(f"{quoted(base.value, 200)} extends itself in a circle.", "extends", base.place))
     return found
 
 
@@ -504,7 +506,8 @@ class _Filling:
         if redaction.is_secret(name):
             self.faults.append(
                 Fault(
-                    f"variable '{name}' is a secret by its name, so no value can hold it: recipes are kept in files.",
+                    f"variable {quoted(name)} is a secret by its name, so no value can hold it: "
+                    "recipes are kept in files.",
                     place=place,
                     suggestion="Rename it if it is none. Give secrets in the environment, as AWS_PROFILE for s3://.",
                 )
@@ -553,11 +556,7 @@ def _no_variable(name: str | None, place: Place, variables: Collection[str]) -> 
     if name is None:
         return Fault("a variable is opened with ${ and never closed.", place=place, suggestion="As text write $${.")
     hint = parts.did_you_mean(name, variables) or "Set it in vars, above where another variable uses it."
-    return Fault(f"no variable '{_short(name)}' in vars.", place=place, suggestion=hint)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 100 else f"{name[:97]}..."
+    return Fault(f"no variable {quoted(name)} in vars.", place=place, suggestion=hint)
 
 
 def _absolute_paths(tree: Node) -> Node:
