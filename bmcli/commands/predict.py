@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sys
 import tempfile
@@ -234,9 +235,11 @@ def _rows(data: Path, usual: Mapping[str, Any], spec: DataSpec, skip_broken: boo
 
 def _pictures(data: Path) -> list[Path]:
     """A picture, or those anywhere in a folder, by name."""
-    if data.is_file():
+    if os.path.isfile(data):  # unlike pathlib's, false where this user must not know
         return [data] if data.suffix.lower() in SUFFIXES else []
-    return sorted(path for path in data.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not os.path.isdir(data):
+        return []
+    return sorted(path for path in data.rglob("*") if path.suffix.lower() in SUFFIXES and os.path.isfile(path))
 
 
 def _rows_of_pictures(data: Path, pictures: Sequence[Path], name: str) -> Rows:

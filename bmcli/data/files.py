@@ -152,6 +152,18 @@ def _children(folder: File) -> list[File]:
         return [each for each in folder.iterdir() if each.is_file()]
 
 
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder; raises BmcliError where this user must not know."""
+    with _told(path):
+        return path.exists()
+
+
+def listed(folder: Path) -> list[Path]:
+    """What is in a folder, by name; raises BmcliError if it cannot be read."""
+    with _told(folder):
+        return sorted(folder.iterdir())
+
+
 def ending(name: str) -> str:
     """What a file's name ends in, as `.csv`, in small letters and without `.gz`."""
     return Path(name.lower().removesuffix(".gz")).suffix

@@ -207,7 +207,10 @@ def find(target: str) -> tuple[Path, str]:
 
 
 def _recipes_in(folder: Path) -> list[str]:
-    return sorted(file.name for file in folder.glob("*.yaml"))
+    try:
+        return sorted(file.name for file in folder.glob("*.yaml"))
+    except OSError:  # they are for suggestions alone
+        return []
 
 
 def _with_bases(file: Path, name: str, faults: list[Fault]) -> tuple[Node, str]:

@@ -304,10 +304,10 @@ def _explained(path: File, header: list[str], options: Options, error: Exception
     _check_encoding(path, options.encoding)
     try:
         for line, cells in _records(path, options) if header else ():
-            size = sum(map(len, cells))
-            if size > _BLOCK_BYTES - len(cells):
+            size = len(options.delimiter.join(cells).encode(errors="replace"))
+            if size > _BLOCK_BYTES:
                 return BmcliError(
-                    f"{files.shown(path)}:{line}  a row of {size:,} characters, expected fewer than {_BLOCK_BYTES:,}.",
+                    f"{files.shown(path)}:{line}  a row of {size:,} bytes, expected at most {_BLOCK_BYTES:,}.",
                     path=files.RECIPE_PATH,
                     suggestion="Keep such texts in files of their own, or save the table as Parquet.",
                 )

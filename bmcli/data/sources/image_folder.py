@@ -58,7 +58,7 @@ class Options(SourceOptions):
         if self.table is None:
             return tuple(picture.path for picture in _by_class(Path(self.path)))
         names = _names(self, _table(self))
-        found = [path for path in dict.fromkeys(names) if path is not None and path.is_file()]
+        found = [path for path in dict.fromkeys(names) if path is not None and os.path.isfile(path)]
         return (Path(self.table), *found)
 
     def shown(self, split: str | None = None) -> str:
@@ -161,7 +161,7 @@ def _pictures(folder: Path) -> list[Path]:
 
 def _listed(folder: Path) -> list[Path]:
     """What is in a folder, by name; hidden files and those of desktops do not count."""
-    if not folder.exists():
+    if not files.exists(folder):
         raise files.missing(folder, "folder")
     try:
         inside = sorted(folder.iterdir(), key=lambda path: path.name)
@@ -198,7 +198,7 @@ def _names(options: Options, table: Rows) -> list[Path | None]:
 
 
 def _of_table(options: Options, table: Rows) -> Rows:
-    if not Path(options.path).is_dir():
+    if not os.path.isdir(options.path):
         raise files.missing(Path(options.path), "folder")
     paths = _names(options, table)
     name = options.column or "file"

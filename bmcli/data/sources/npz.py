@@ -175,10 +175,11 @@ def _joined(groups: list[tuple[Path, _Arrays]]) -> dict[str, Raw]:
             raise _fault(lacks, f"column {quoted(differing[0])} is not there for every split.")
         for name, array in group.items():
             if array.shape[1:] != first[name].shape[1:] or (array.dtype.kind == "U") != (first[name].dtype.kind == "U"):
+                there = "another split" if path == other_path else files.shown(path)
                 raise _fault(
                     other_path,
-                    f"column {quoted(name)} has rows of shape {array.shape[1:]}, {array.dtype}, in one split, "
-                    f"of shape {first[name].shape[1:]}, {first[name].dtype}, in another.",
+                    f"column {quoted(name)} has rows of shape {array.shape[1:]}, {array.dtype}, "
+                    f"in {there} of shape {first[name].shape[1:]}, {first[name].dtype}.",
                 )
     return {name: _column(np.concatenate([group[name] for _, group in groups])) for name in first}
 
