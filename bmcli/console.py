@@ -29,8 +29,9 @@ SHARES_SHOWN = 10
 SLICES_SHOWN = 10
 MOST_FOLDS = 5
 MOST_FAULTS = 100
-LONGEST_MESSAGE, LONGEST_SUGGESTION = 1200, 700
+LONGEST_MESSAGE = 2000
 _LONGEST_CELL = 300
+_INDENTED = "\n    "
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -78,7 +79,7 @@ class Console:
     def say(self, text: str, level: int = 0) -> None:
         """A word about what happens, on stderr."""
         if level <= self.verbosity:
-            _write(sys.stderr, clean(text) + "\n")
+            _write(sys.stderr, clean(redact_text(text)) + "\n")
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """A table; numbers to the right."""
@@ -914,7 +915,7 @@ def _fault_text(fault: Fault) -> str:
     """Place, path, message and suggestion; below it the line with a caret. Secrets are hidden: logs are kept."""
     where = f"{fault.place}  " if fault.place else ""
     path = f"{brief(fault.path)}: " if fault.path else ""
-    suggestion = f" {_told(fault.suggestion, LONGEST_SUGGESTION)}" if fault.suggestion else ""
+    suggestion = f" {_told(fault.suggestion)}" if fault.suggestion else ""
     text = clean(f"{where}{path}{_told(fault.message)}{suggestion}")
     if fault.place is None or not fault.place.text:
         return text
@@ -932,7 +933,7 @@ def _fault_object(fault: Fault) -> dict[str, Any]:
         "column": place.column if place else None,
         "path": brief(fault.path, LONGEST_MESSAGE),
         "message": _told(fault.message),
-        "suggestion": _told(fault.suggestion, LONGEST_SUGGESTION),
+        "suggestion": _told(fault.suggestion),
     }
 
 
@@ -942,9 +943,11 @@ def _redacted_line(text: str) -> str:
     return redact_text(text)
 
 
-def _told(text: str, most: int = LONGEST_MESSAGE) -> str:
-    """A message of one line without secrets, and no longer than anyone reads."""
-    return brief(redact_text(text), most)
+def _told(text: str) -> str:
+    """A message without secrets, and no longer than anyone reads; all but its first line is indented."""
+    text = redact_text(text)
+    lines = text[:LONGEST_MESSAGE].split(_INDENTED)
+    return _INDENTED.join(brief(line, LONGEST_MESSAGE) for line in lines) + ("..." if text[LONGEST_MESSAGE:] else "")
 
 
 _ENDED = {

@@ -219,8 +219,8 @@ def _refuse_missing(teacher: TeacherOptions, root: Path) -> None:
         raise BmcliError(f"{run.shown} has no model; its state is {state}.", suggestion="Train again, or resume it.")
     if teacher.recipe is not None:
         load(teacher.recipe)
-    if teacher.file is not None and not Path(teacher.file).is_file():
-        raise BmcliError(f"{teacher.file}: no such file.")
+    if teacher.file is not None:
+        distillations.require_file(Path(teacher.file))
 
 
 def _teachers(options: DistillOptions, loaded: Loaded, learner: Loaded, jobs: _Jobs) -> list[TaughtBy]:

@@ -81,8 +81,9 @@ class Address:
             raise BmcliError(
                 f"{self}: a recipe asks to read from {place}, which takes the network and your credentials.",
                 path=RECIPE_PATH,
-                suggestion=f"If you trust it, set {addresses.VARIABLE}={place}, or write the address on the command "
-                "line, as data.source.path=ADDRESS.",
+                suggestion=f"If you trust it, set {addresses.VARIABLE}={place}, or write the whole address on the "
+                "command line, as data.source.path=ADDRESS; a part of it, as vars.bucket=NAME, is no word for what a "
+                "recipe makes of it.",
             )
         from pyarrow import fs
 

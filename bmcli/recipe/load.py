@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bmcli import parts, redaction
+from bmcli import disk, parts, redaction
 from bmcli.errors import BmcliError, Fault, Place
 from bmcli.quoting import quoted
 from bmcli.recipe import addresses, nodes, search
@@ -197,8 +197,8 @@ def find(target: str) -> tuple[Path, str]:
     recipes = built_in()
     if target in recipes:
         return recipes[target], f"{target}.yaml"
-    if os.path.isdir(path):
-        raise BmcliError(f"{target} is a folder, expected a recipe file.")
+    if other := disk.what_is_no_file(path):
+        raise BmcliError(f"{target} is {other}, expected a recipe file.")
     near = parts.did_you_mean(target, [*recipes, *_recipes_in(Path())])
     raise BmcliError(
         f"no recipe {quoted(target, 200)}: no such file, and no built-in recipe of that name.",
@@ -255,6 +255,8 @@ def _base(base: Node | None, file: Path, name: str, seen: Collection[str]) -> tu
         found = beside, str(Path(name).parent / base.value)
     elif base.value in built_in():
         found = built_in()[base.value], f"{base.value}.yaml"
+    if found is None and (other := disk.what_is_no_file(beside)):
+        raise BmcliError(Fault(f"{quoted(base.value, 200)} is {other}, expected a recipe.", "extends", base.place))
     if found is None:
         hint = parts.did_you_mean(base.value, [*built_in(), *_recipes_in(file.parent)])
         raise BmcliError(Fault(f"no recipe {quoted(base.value, 200)} to extend.", "extends", base.place, hint))
@@ -464,9 +466,6 @@ def _substitute(tree: Node, faults: list[Fault]) -> Node:
     return replace(tree, value={**filled.value, "vars": replace(declared, value=filling.variables)})
 
 
-_MOST_HINTS = 20  # looking for the nearest name takes time
-
-
 @dataclass
 class _Filling:
     """Fills variables into scalars.
@@ -480,7 +479,6 @@ class _Filling:
     variables: dict[str, Node]
     faults: list[Fault]
     left: int = nodes.MAX_TEXT
-    unknown: int = 0
 
     def filled(self, node: Node) -> Node:
         """A scalar with its variables filled in; a text that is one variable alone takes its type, too."""
@@ -503,8 +501,7 @@ class _Filling:
     def _is_usable(self, name: str | None, place: Place) -> bool:
         variable = None if name is None else self.variables.get(name)
         if name is None or variable is None:
-            self.unknown += 1
-            self.faults.append(_no_variable(name, place, self.variables if self.unknown <= _MOST_HINTS else ()))
+            self.faults.append(_no_variable(name, place, self.variables))
             return False
         if redaction.is_secret(name):
             self.faults.append(
