@@ -74,7 +74,7 @@ def test_memory_is_limited_where_the_system_does_not_count_it(tmp_path: Path, at
     code = (
         "import pathlib, sys; from bmcli.training import rehearsal\n"
         "rehearsal._STATUS = pathlib.Path('/nowhere/status')\n"
-        f"sys.argv = ['rehearsal', {str(file)!r}, {2**29!r}]\n"
+        f"sys.argv = ['rehearsal', {str(file)!r}, {str(2**29)!r}]\n"
         "rehearsal.main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
