@@ -58,6 +58,10 @@ def _unraisable(unraisable: Any) -> None:
         sys.__unraisablehook__(unraisable)
 
 
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
 def _run(console: Console) -> int:
     import click
 
@@ -72,7 +76,7 @@ def _run(console: Console) -> int:
         return leave.exit_code
     except click.ClickException as error:
         usage = error.ctx.get_usage() if isinstance(error, click.UsageError) and error.ctx else ""
-        console.faults(BmcliError(error.format_message(), suggestion=usage))
+        console.faults(BmcliError(_one_line(error.format_message()), suggestion=_one_line(usage)))
         return 2
     except (KeyboardInterrupt, click.Abort):
         return _interrupted(console)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from bmcli.errors import BmcliError
+from bmcli.quoting import quoted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -153,7 +154,7 @@ def numbers(rows: Raw) -> np.ndarray:
     infinite = np.isinf(values)
     if infinite.any():
         row = int(np.argwhere(infinite)[0][0])
-        raise RowFault(row, f"expected a finite number, received {_cell(rows, row)}.", cell=_text(rows, row))
+        raise RowFault(row, f"expected a finite number, received {shown(rows, row)}.", cell=_text(rows, row))
     return values
 
 
@@ -224,17 +225,12 @@ def positions(rows: Raw, classes: tuple[str, ...]) -> np.ndarray:
 
 
 def shown(rows: Raw, row: int) -> str:
-    """A cell for an error text, shortened."""
-    cell = _cell(rows, row)
-    return cell if len(cell) <= 60 else cell[:57] + "..."
-
-
-def _cell(rows: Raw, row: int) -> str:
+    """A cell for an error text."""
     if are_blobs(rows):
         return "an encoded file"
     if is_text(rows):
         cell = rows[row].as_py()
-        return "nothing" if cell is None else repr(cell)
+        return "nothing" if cell is None else quoted(cell) if isinstance(cell, str) else repr(cell)
     return str(rows[row]) if rows.ndim == 1 else "one in an array"
 
 

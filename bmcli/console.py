@@ -11,11 +11,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from bmcli.disk import plain, shown_path
 from bmcli.errors import BmcliError, Fault
+from bmcli.quoting import brief
 from bmcli.redaction import redact_text
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ SLICES_SHOWN = 10
 MOST_FOLDS = 5
 MOST_FAULTS = 100
 LONGEST_MESSAGE = 2000
+_LONGEST_CELL = 300
+_INDENTED = "\n    "
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -75,7 +79,7 @@ class Console:
     def say(self, text: str, level: int = 0) -> None:
         """A word about what happens, on stderr."""
         if level <= self.verbosity:
-            _write(sys.stderr, clean(text) + "\n")
+            _write(sys.stderr, clean(redact_text(text)) + "\n")
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """A table; numbers to the right."""
@@ -87,9 +91,9 @@ class Console:
         table = Table(title=Text(clean(title)) if title else None, title_justify="left", box=None, padding=(0, 2, 0, 0))
         for i, column in enumerate(columns):
             numeric = bool(rows) and all(isinstance(row[i], (int, float)) or row[i] in ("", "-") for row in rows)
-            table.add_column(Text(clean(column)), justify="right" if numeric else "left", overflow="fold")
+            table.add_column(Text(brief(column)), justify="right" if numeric else "left", overflow="fold")
         for row in rows:
-            table.add_row(*(Text(clean(_cell(value))) for value in row))
+            table.add_row(*(Text(brief(_cell(value), _LONGEST_CELL)) for value in row))
         console = self.rich("stdout")
         with console.capture() as drawn:
             console.print(table)
@@ -910,13 +914,14 @@ def _epoch_line(row: Mapping[str, Any], selected: bool) -> str:
 def _fault_text(fault: Fault) -> str:
     """Place, path, message and suggestion; below it the line with a caret. Secrets are hidden: logs are kept."""
     where = f"{fault.place}  " if fault.place else ""
-    path = f"{fault.path}: " if fault.path else ""
-    text = clean(f"{where}{path}{_told(fault.message)}{' ' + _told(fault.suggestion) if fault.suggestion else ''}")
+    path = f"{brief(fault.path)}: " if fault.path else ""
+    suggestion = f" {_told(fault.suggestion)}" if fault.suggestion else ""
+    text = clean(f"{where}{path}{_told(fault.message)}{suggestion}")
     if fault.place is None or not fault.place.text:
         return text
     # A long line is cut around the caret.
     start = max(0, fault.place.column - 60)
-    line = clean(redact_text(fault.place.text)[start : start + 100].replace("\t", " "))
+    line = clean(_redacted_line(fault.place.text)[start : start + 100].replace("\t", " "))
     return f"{text}\n    {line}\n    {' ' * (fault.place.column - 1 - start)}^"
 
 
@@ -926,16 +931,23 @@ def _fault_object(fault: Fault) -> dict[str, Any]:
         "file": place.file if place else None,
         "line": place.line if place else None,
         "column": place.column if place else None,
-        "path": fault.path,
+        "path": brief(fault.path, LONGEST_MESSAGE),
         "message": _told(fault.message),
         "suggestion": _told(fault.suggestion),
     }
 
 
+@lru_cache(maxsize=16)
+def _redacted_line(text: str) -> str:
+    """A line of a recipe without secrets, which many faults may stand in."""
+    return redact_text(text)
+
+
 def _told(text: str) -> str:
-    """A message without secrets, and no longer than anyone reads."""
+    """A message without secrets, and no longer than anyone reads; all but its first line is indented."""
     text = redact_text(text)
-    return text if len(text) <= LONGEST_MESSAGE else f"{text[: LONGEST_MESSAGE - 3]}..."
+    lines = text[:LONGEST_MESSAGE].split(_INDENTED)
+    return _INDENTED.join(brief(line, LONGEST_MESSAGE) for line in lines) + ("..." if text[LONGEST_MESSAGE:] else "")
 
 
 _ENDED = {

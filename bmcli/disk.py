@@ -379,6 +379,16 @@ def try_to_remove(path: Path) -> None:
             path.unlink()
 
 
+def what_is_no_file(path: Path | str) -> str:
+    """What stands where a file should, which opening may wait for for ever: `a folder`, `a device or pipe`, or nothing.
+
+    Where nothing stands there, or the system refuses to tell, it is an empty text, too.
+    """
+    if os.path.isdir(path):
+        return "a folder"
+    return "a device or pipe" if os.path.exists(path) and not os.path.isfile(path) else ""
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file; raises OSError if it cannot be read."""
     with path.open("rb") as file:

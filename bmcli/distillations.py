@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from bmcli.recipe import students
 from bmcli.recipe.distill import TaughtBy, TeacherOptions
 from bmcli.recipe.load import Loaded
 from bmcli.recipe.render import render_base
+from bmcli.redaction import redact_details
 from bmcli.runs import Run
 
 Json = dict[str, Any]
@@ -79,7 +80,7 @@ class Distillation:
         disk.write_record(self.jobs_file, {**begun, job: str(run.folder)})
 
     def set_status(self, state: str, **details: Any) -> None:
-        disk.write_record(self.status_file, disk.plain({"state": state, "at": runs.now(), **details}))
+        disk.write_record(self.status_file, disk.plain({"state": state, "at": runs.now(), **redact_details(details)}))
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
@@ -90,6 +91,21 @@ class Distillation:
         """
         with runs.hold(self.folder, "Wait for it to end, or distill again."):
             yield
+
+
+def require_file(file: Path) -> None:
+    """Refuses the path of a teacher that is no file.
+
+    Raises:
+        BmcliError: There is none, or something else, which would be waited for.
+    """
+    other = disk.what_is_no_file(file)
+    if other:
+        is_run = (file / "model.keras").is_file()
+        hint = f"Write teacher: {{run: {file}}}." if is_run else "Name the file of a saved model, as teacher.keras."
+        raise BmcliError(f"teacher {shown_path(file)}: is {other}, expected a .keras file.", suggestion=hint)
+    if not os.path.exists(file):
+        raise BmcliError(f"teacher {shown_path(file)}: no such file.")
 
 
 def taught_by(teacher: TeacherOptions, run: Run | None) -> TaughtBy:
@@ -103,7 +119,10 @@ def taught_by(teacher: TeacherOptions, run: Run | None) -> TaughtBy:
     """
     file = run.model if run else Path(teacher.file or "").absolute()
     try:
+        require_file(file)
         digest = disk.sha256(file)
+    except BmcliError as error:
+        raise BmcliError(*(replace(fault, path="distill.teacher") for fault in error.faults)) from None
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise BmcliError(f"teacher {shown_path(file)}: {reason}.", path="distill.teacher") from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 
@@ -27,15 +29,21 @@ class Fault:
         path: Dotted path in the recipe (`train.optimizer.kind`), empty if the fault is not in the recipe.
         place: Where it stands; filled in from `path` by the recipe that knows its files.
         suggestion: The next step, as a sentence of its own.
+        file: Of data, with which the message begins; empty if it names none.
     """
 
     message: str
     path: str = ""
     place: Place | None = None
     suggestion: str = ""
+    file: str = ""
 
     def at(self, place: Place | None) -> Fault:
         return replace(self, place=self.place or place)
+
+    def of(self, file: str) -> Fault:
+        """The same fault, said of a file of data unless it names one already."""
+        return self if self.file or not file else replace(self, message=f"{file}: {self.message}", file=file)
 
 
 class BmcliError(Exception):
@@ -50,7 +58,25 @@ class BmcliError(Exception):
         self.faults = tuple(
             Fault(fault, path=path, suggestion=suggestion) if isinstance(fault, str) else fault for fault in faults
         )
-        super().__init__("\n".join(fault.message for fault in self.faults))
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        return "\n".join(fault.message for fault in self.faults)
+
+
+@contextmanager
+def naming(file: str) -> Iterator[None]:
+    """Says the faults of data that are raised inside of a file, where they do not name one themselves.
+
+    Args:
+        file: Its path as a user knows it, or several; empty if there is none, and nothing is changed.
+    """
+    try:
+        yield
+    except BmcliError as error:
+        if type(error) is BmcliError:  # failures of other kinds are not of the data
+            error.faults = tuple(fault.of(file) for fault in error.faults)
+        raise
 
 
 class RunFailed(BmcliError):

@@ -13,6 +13,12 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+from bmcli.quoting import listed, quoted
+
+_LONGEST = 200  # characters of a word
+_MOST_KNOWN = 24
+_MOST_COMPARED = 20_000  # words, which takes some seconds
+
 
 @cache
 def names(room: str) -> tuple[str, ...]:
@@ -28,9 +34,24 @@ def load(room: str, kind: str) -> ModuleType:
     return importlib.import_module(f"bmcli.{room}.{kind}")
 
 
+class _Compared:
+    words = 0
+
+
+def suggest_anew() -> None:
+    """Begins another recipe or table: of thousands of faults in one only the first are worth a suggestion each."""
+    _Compared.words = 0
+
+
 def nearest(word: str, words: Iterable[str]) -> str | None:
-    """The candidate a typist most likely meant, or None if none is near."""
-    candidates = list(words)
+    """The candidate a typist most likely meant, or None if none is near, or none is looked for any more.
+
+    Comparing takes the product of the lengths, so a long word is near to none, and none to a long one.
+    """
+    candidates = [each for each in words if len(each) <= _LONGEST] if len(word) <= _LONGEST else []
+    if _Compared.words > _MOST_COMPARED:
+        return None
+    _Compared.words += len(candidates)
     matches = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
     if not matches:
         by_lower = {candidate.lower().replace("_", ""): candidate for candidate in candidates}
@@ -44,7 +65,7 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
     candidates = sorted(words)
     near = nearest(word, candidates)
     if near:
-        return f"Did you mean '{near}'?"
-    if 0 < len(candidates) <= 24:
-        return "Known: " + ", ".join(candidates) + "."
+        return f"Did you mean {quoted(near, _LONGEST)}?"
+    if 0 < len(candidates) <= _MOST_KNOWN:
+        return f"Known: {listed(candidates, _MOST_KNOWN)}."
     return ""

@@ -7,8 +7,10 @@ here goes back over more than it hides.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
 HIDDEN = "***"
 
@@ -69,6 +71,17 @@ def redact_text(text: str) -> str:
     if "://" in text and "@" in text:
         text = _USER.sub(_without_user, text)
     return _without_values(text) if _MAY_MATTER.search(text) else text
+
+
+def redact_details(details: Mapping[str, Any]) -> dict[str, Any]:
+    """What is written of an end or a failure, with its texts and lists of texts redacted: reasons quote what came."""
+
+    def redacted(value: Any) -> Any:
+        if isinstance(value, str):
+            return redact_text(value)
+        return [redacted(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+    return {name: redacted(value) for name, value in details.items()}
 
 
 def redact_argument(argument: str) -> str:

@@ -20,6 +20,7 @@ from typing_extensions import TypedDict
 from bmcli import disk, parts, stopping, trust
 from bmcli.disk import Damaged, shown_path, write_atomically, writing
 from bmcli.errors import BmcliError
+from bmcli.redaction import redact_details
 
 _Kind = TypeVar("_Kind")
 
@@ -226,7 +227,7 @@ class Run:
         return checks["findings"] if checks else []
 
     def set_status(self, state: str, **details: Any) -> None:
-        self.write(self.status_file, {"state": state, "at": now(), **details})
+        self.write(self.status_file, {"state": state, "at": now(), **redact_details(details)})
 
     def write_lock(self, recipe: str) -> None:
         """Writes the resolved recipe of the run, with a digest by which a change is noticed."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 from pydantic import Field
 
 from bmcli.errors import BmcliError
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import Kind, fault
 from bmcli.specs import Column
 
@@ -80,7 +81,7 @@ def by_layers(*layers: keras.layers.Layer) -> Change:
 def require_colours(column: Column) -> None:
     """Raises BmcliError unless the pictures have the three channels of colours."""
     if column.shape[-1] != 3:
-        raise BmcliError(f"column '{column.name}': its pictures have no colours; expected 3 channels, received "
+        raise BmcliError(f"column {quoted(column.name)}: its pictures have no colours; expected 3 channels, received "
                          f"{column.shape[-1]}.", suggestion="Leave it out.")  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from bmcli.commands.train import Setting, Told, train_loaded
 from bmcli.console import Console
 from bmcli.distillations import Distillation, Distilled, Gain, Learner
 from bmcli.errors import BmcliError, Fault, GateMissed, Interrupted, RunFailed
+from bmcli.quoting import quoted
 from bmcli.recipe import students
 from bmcli.recipe.distill import DistillOptions, TaughtBy, TeacherOptions
 from bmcli.recipe.fields import dump
@@ -218,8 +219,8 @@ def _refuse_missing(teacher: TeacherOptions, root: Path) -> None:
         raise BmcliError(f"{run.shown} has no model; its state is {state}.", suggestion="Train again, or resume it.")
     if teacher.recipe is not None:
         load(teacher.recipe)
-    if teacher.file is not None and not Path(teacher.file).is_file():
-        raise BmcliError(f"{teacher.file}: no such file.")
+    if teacher.file is not None:
+        distillations.require_file(Path(teacher.file))
 
 
 def _teachers(options: DistillOptions, loaded: Loaded, learner: Loaded, jobs: _Jobs) -> list[TaughtBy]:
@@ -373,13 +374,13 @@ def _check_metrics(options: DistillOptions, recipe: Recipe, spec: DataSpec) -> N
         )  # fmt: skip
     names = metric_names(spec.targets, recipe.evaluate.top_k, recipe.quantiles())
     faults = [
-        Fault(f"no metric '{name}' for these targets.", f"distill.teacher_gate.{name}",
+        Fault(f"no metric {quoted(name)} for these targets.", f"distill.teacher_gate.{name}",
               suggestion=parts.did_you_mean(name, names))
         for name in options.teacher_gate if name not in names
     ]  # fmt: skip
     if options.metric != "auto" and (options.metric not in names or not direction(options.metric)):
         why = "neither more nor less is better of" if options.metric in names else "no metric"
-        faults.append(Fault(f"{why} '{options.metric}'.", "distill.metric",
+        faults.append(Fault(f"{why} {quoted(options.metric)}.", "distill.metric",
                             suggestion=parts.did_you_mean(options.metric, names)))  # fmt: skip
     if faults:
         raise BmcliError(*faults)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bmcli import disk, parts, runs, training
+from bmcli import disk, runs, training
 from bmcli.commands import reporting
 from bmcli.commands.judging import Cells, check_evaluation, judge
 from bmcli.errors import BmcliError, GateMissed
@@ -19,7 +19,6 @@ from bmcli.specs import DataSpec, Prepared, Split
 from bmcli.training.session import data_of, model_of, prepared_again
 
 if TYPE_CHECKING:
-    from bmcli.cells import Raw
     from bmcli.data.sources import Rows
     from bmcli.evaluation.gates import MissedGate
     from bmcli.evaluation.judged import Judged
@@ -159,10 +158,10 @@ def _on_file(loaded: Loaded, run: Run, data: Path, cache: Path) -> Measured:
     model = model_of(run)
     training.announce(recipe, cache)
     raw = _read(recipe, data)
-    rows = encode_rows(raw, spec, with_targets=True, file=data)
+    rows = encode_rows(raw, spec, with_targets=True)
     placement = placement or training.placed(recipe, cache)
     network = training.trained(recipe, spec, rows.targets, model, placement)
-    return measure(recipe, network, spec, rows, data.name, run if placement.chief else None, placement, raw.columns)
+    return measure(recipe, network, spec, rows, data.name, run if placement.chief else None, placement, raw)
 
 
 def _on_split(loaded: Loaded, run: Run, split: str | None, cache: Path, told: Tell) -> Measured:
@@ -232,14 +231,16 @@ def open_run(loaded: Loaded, run: Run, cache: Path) -> Opened:
 
 def _read(recipe: Recipe, data: Path) -> Rows:
     """Every row of another file of the recipe's source format."""
+    from bmcli.data.sources import read_rows
+
     source = recipe.data.source
     if "path" not in type(source).model_fields:
         raise BmcliError(f"a {source.kind} source reads no files.", path="data.source", suggestion="Use --split.")
     try:
-        rows: Rows = parts.load("data.sources", source.kind).read(source.model_copy(update={"path": str(data)}))
+        options: Any = source.model_copy(update={"path": str(data.absolute())})
+        return read_rows(options, skip_broken=False)
     except BmcliError as error:
         raise BmcliError(*(replace(fault, path="") for fault in error.faults)) from None  # not the recipe's file
-    return rows
 
 
 def measure(
@@ -250,14 +251,14 @@ def measure(
     on: str,
     run: Run | None,
     placement: Placement,
-    columns: Mapping[str, Raw] | None = None,
+    raw: Rows | None = None,
 ) -> Measured:
     """Measures a network on encoded rows and writes the result into the run.
 
     Args:
         on: What the rows are: a split's name, or a file's.
         run: None on a worker that writes nothing.
-        columns: Raw columns of the same rows; None for those of the recipe's own split `on`.
+        raw: The same rows as they were read; None for those of the recipe's own split `on`.
     """
     from bmcli.evaluation.gates import missed
 
@@ -267,7 +268,7 @@ def measure(
             suggestion=f"Give data.split a share for {on}, or name another split.",
         )  # fmt: skip
     judged = predicted(recipe, network, spec, rows, on, placement)
-    found = judge(recipe, spec, judged.truth, judged.predictions, Cells(recipe, on, columns))
+    found = judge(recipe, spec, judged.truth, judged.predictions, Cells(recipe, on, raw))
     if run is not None:
         _write(run, on, found)
     return Measured(run, on, found, missed(recipe.evaluate.gates, found.metrics), judged)

@@ -13,6 +13,7 @@ from bmcli.commands import outputs, reporting
 from bmcli.commands.evaluate import Tell, bring_up_to_date, check_overrides, elsewhere, find_run
 from bmcli.commands.judging import Cells, check_evaluation, judge
 from bmcli.errors import BmcliError, GateMissed
+from bmcli.quoting import quoted
 from bmcli.recipe.check import read_steps
 from bmcli.recipe.load import Loaded, built_in, load
 from bmcli.recipe.schema import Recipe
@@ -180,7 +181,6 @@ def _tested_rows(recipe: Recipe, count: int) -> RawRows:
 def _judged(recipe: Recipe, spec: DataSpec, finished: Sequence[Finished], raw: RawRows) -> Folds:
     import numpy as np
 
-    from bmcli.data.raw import RawRows
     from bmcli.evaluation import folds
 
     every = np.concatenate([raw.indices[each.job.name] for each in finished])
@@ -189,7 +189,7 @@ def _judged(recipe: Recipe, spec: DataSpec, finished: Sequence[Finished], raw: R
         {name: np.concatenate([getattr(each, which)[TESTED][name] for each in finished]) for name in names}
         for which in ("truth", "predictions")
     )
-    cells = Cells(recipe, "folds", RawRows(raw.columns, {"folds": every}).split("folds"))
+    cells = Cells(recipe, "folds", replace(raw, indices={"folds": every}).of("folds"))
     together = judge(recipe, _with_thresholds(spec, finished), truth, predictions, cells)
     return folds.summary(_dealt(recipe, spec), [_fold(recipe, each) for each in finished], together)
 
@@ -232,9 +232,15 @@ def _of_groups(folds: Folds) -> Mapping[str, float]:
 def _dealt(recipe: Recipe, spec: DataSpec) -> str:
     split = recipe.data.split
     if split.time:
-        return f"in the order of '{split.time}', each fold after the rows that it was trained on"
-    way = f"by '{split.group}', the rows of each together" if split.group else "by what rows hold" if split.hash else ""
-    kept = f"with the proportions of '{spec.stratified}'" if spec.stratified else ""
+        return f"in the order of {quoted(split.time)}, each fold after the rows that it was trained on"
+    way = (
+        f"by {quoted(split.group)}, the rows of each together"
+        if split.group
+        else "by what rows hold"
+        if split.hash
+        else ""
+    )
+    kept = f"with the proportions of {quoted(spec.stratified)}" if spec.stratified else ""
     return ", ".join(filter(None, (way or "by chance", kept)))
 
 

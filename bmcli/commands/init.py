@@ -7,7 +7,7 @@ import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,8 @@ from bmcli import disk, parts
 from bmcli.data import discovery, roles, splits, survey
 from bmcli.data.discovery import Found
 from bmcli.data.roles import Role
-from bmcli.errors import BmcliError
+from bmcli.data.sources import read_rows
+from bmcli.errors import BmcliError, naming
 from bmcli.recipe.nodes import escaped, write_scalar
 
 if TYPE_CHECKING:
@@ -92,14 +93,16 @@ def init(data: Path, target: str | None, output: Path) -> Drafted:
         raise _exists(output)
     found = discovery.find(data.absolute())
     rows = _read(found)
-    looks = survey.survey(rows)
+    with naming(rows.origin):
+        looks = survey.survey(rows)
     if named := _naming_pictures(found, looks):
         found = named
         rows = _read(found)
-        looks = survey.survey(rows)
-    assigned = roles.without_leaks(roles.assign(looks, target), rows.columns)
-    sizes = Sizes(len(rows), _training_rows(rows, assigned))
-    split = _split(rows, assigned, sizes)
+    with naming(rows.origin):
+        looks = survey.survey(rows) if named else looks
+        assigned = roles.without_leaks(roles.assign(looks, target), rows.columns)
+        sizes = Sizes(len(rows), _training_rows(rows, assigned))
+        split = _split(rows, assigned, sizes)
     model, train = _model(assigned, sizes), _training(assigned, sizes)
     text = _text(data, output, found, rows, assigned, split, model, train)
     try:
@@ -117,10 +120,9 @@ def _read(found: Found) -> Rows:
     """All rows; the fault of a source names a file, and there is no recipe to name a place in."""
     source = parts.load("data.sources", found.kind)
     try:
-        rows: Rows = source.read(source.Options.model_validate(found.written()))
+        return read_rows(source.Options.model_validate(found.written()), skip_broken=False)
     except BmcliError as error:
-        raise BmcliError(*(fault.message for fault in error.faults), suggestion=error.faults[0].suggestion) from None
-    return rows
+        raise BmcliError(*(replace(fault, path="") for fault in error.faults)) from None
 
 
 def _naming_pictures(found: Found, looks: Sequence[Look]) -> Found | None:

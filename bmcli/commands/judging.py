@@ -8,15 +8,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from bmcli import parts
-from bmcli.cells import Raw, RowFault, take
-from bmcli.errors import BmcliError, Fault
+from bmcli.cells import Raw, RowFault
+from bmcli.errors import BmcliError, Fault, naming
+from bmcli.quoting import quoted
 from bmcli.recipe.schema import Recipe
 from bmcli.specs import Column, DataSpec
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from bmcli.data.raw import RawRows
+    from bmcli.data.sources import Rows
     from bmcli.evaluation.fairness import Fairness
     from bmcli.evaluation.intervals import Resampling
     from bmcli.evaluation.result import Evaluation
@@ -31,11 +32,11 @@ class Cells:
 
     Args:
         on: The split whose rows they are.
-        columns: The columns of other rows; None for those of the split.
+        rows: Other rows; None for those of the split.
     """
 
-    def __init__(self, recipe: Recipe, on: str, columns: Mapping[str, Raw] | None = None) -> None:
-        self._recipe, self._on, self._columns = recipe, on, columns
+    def __init__(self, recipe: Recipe, on: str, rows: Rows | None = None) -> None:
+        self._recipe, self._on, self._given = recipe, on, rows
 
     def read(self, name: str, path: str, reader: Callable[[Raw], _Result]) -> _Result:
         """What `reader` makes of a column.
@@ -46,28 +47,29 @@ class Cells:
         Raises:
             BmcliError: There is no such column, or a cell of it cannot be read.
         """
+        from bmcli.data import columns
+
+        rows = self._rows
+        if name not in rows.columns:
+            raise BmcliError(columns.missing(name, path, rows))
         try:
-            return reader(self._column(name, path))
+            with naming(rows.origin):
+                return reader(rows.columns[name])
         except RowFault as fault:
-            message = f"column '{name}', row {fault.row + 1} of {self._on}: {fault.message}"
-            raise BmcliError(message, path=path, suggestion=fault.suggestion) from None
+            raise BmcliError(replace(columns.located(fault, name, rows), path=path)) from None
 
     def names(self) -> tuple[str, ...]:
         """All columns that hold one value a row."""
-        return tuple(self._of_source.columns if self._columns is None else self._columns)
-
-    def _column(self, name: str, path: str) -> Raw:
-        columns = self._of_source.columns if self._columns is None else self._columns
-        if name not in columns:
-            raise BmcliError(f"no column '{name}'.", path=path, suggestion=parts.did_you_mean(name, columns))
-        return columns[name] if self._columns is not None else take(columns[name], self._of_source.indices[self._on])
+        return tuple(self._rows.columns)
 
     @cached_property
-    def _of_source(self) -> RawRows:
+    def _rows(self) -> Rows:
+        if self._given is not None:
+            return self._given
         from bmcli.data.raw import raw_rows
 
         recipe = self._recipe
-        return raw_rows(recipe.data, recipe.targets(), recipe.data_seed, None)
+        return raw_rows(recipe.data, recipe.targets(), recipe.data_seed, None).of(self._on)
 
 
 Arrays = Mapping[str, "np.ndarray"]
@@ -158,7 +160,7 @@ def _check_columns(recipe: Recipe, spec: DataSpec) -> None:
         return
     every = Cells(recipe, recipe.evaluate.split).names()
     faults = [
-        Fault(f"no column '{name}' of single values.", path=path, suggestion=parts.did_you_mean(name, every))
+        Fault(f"no column {quoted(name)} of single values.", path=path, suggestion=parts.did_you_mean(name, every))
         for path, name in unknown.items()
         if name not in every
     ]
@@ -208,7 +210,7 @@ def _selected_for(recipe: Recipe, spec: DataSpec) -> tuple[Column, int]:
     known = {column.name: column for column in spec.targets if column.kind in ("category", "ordered")}
     if (len(known) != 1) if options.target is None else (options.target not in known):
         received = (
-            f"no target '{options.target}' of classes."
+            f"no target {quoted(options.target)} of classes."
             if options.target
             else f"there are {len(known)} targets of classes."
         )
@@ -217,7 +219,7 @@ def _selected_for(recipe: Recipe, spec: DataSpec) -> tuple[Column, int]:
     column = known[options.target] if options.target else next(iter(known.values()))
     if options.positive is not None and options.positive not in column.classes:
         raise BmcliError(
-            f"target '{column.name}' has no class '{options.positive}'.",
+            f"target {quoted(column.name)} has no class {quoted(options.positive)}.",
             path="evaluate.fairness.positive",
             suggestion=parts.did_you_mean(options.positive, column.classes),
         )

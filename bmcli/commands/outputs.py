@@ -15,6 +15,7 @@ from bmcli.data import sources
 from bmcli.data import targets as target_kinds
 from bmcli.errors import BmcliError
 from bmcli.objectives import middle
+from bmcli.quoting import quoted
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -60,7 +61,9 @@ def _passed_on(name: str, rows: Raw) -> Any:
     if is_text(rows):
         return rows
     if getattr(rows, "ndim", 0) != 1:
-        raise BmcliError(f"column '{name}' has no single values to be kept.", suggestion="Leave it out of --keep.")
+        raise BmcliError(
+            f"column {quoted(name)} has no single values to be kept.", suggestion="Leave it out of --keep."
+        )
     return pa.array(rows)
 
 

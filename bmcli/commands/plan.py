@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bmcli import machine, training
 from bmcli.commands import drawing
 from bmcli.errors import BmcliError
+from bmcli.quoting import quoted
 from bmcli.recipe.load import Loaded, load
 from bmcli.recipe.schema import Recipe
 from bmcli.specs import Column, DataSpec, Prepared
@@ -294,11 +295,12 @@ def _about_columns(prepared: Prepared) -> Iterator[str]:
     encoded = prepared.split("train").inputs
     for column in prepared.spec.inputs:
         if rows > 20 and len(column.classes) > 0.5 * rows:
-            yield f"column '{column.name}' has {len(column.classes):,} categories in {rows:,} rows: an identifier?"
+            categories = f"{len(column.classes):,} categories in {rows:,} rows"
+            yield f"column {quoted(column.name)} has {categories}: an identifier?"
         if column.kind == "number" and column.shape == (1,) and rows > 20:
             values = np.sort(np.asarray(encoded[column.name][:, 0]))
             if _are_consecutive(np.diff(values)):
-                yield f"column '{column.name}' counts the rows: it tells them apart, and nothing else."
+                yield f"column {quoted(column.name)} counts the rows: it tells them apart, and nothing else."
 
 
 def _are_consecutive(gaps: np.ndarray) -> bool:
@@ -321,7 +323,8 @@ def _about_classes(column: Column, encoded: np.ndarray) -> Iterator[str]:
     rarest = int(np.argmin(shares))
     if shares[rarest] < min(RARE, 0.2 / len(column.classes)):
         yield (
-            f"target '{column.name}': {shares[rarest]:.1%} of the training rows are '{column.classes[rarest]}', "
-            f"{shares.max():.0%} '{column.classes[int(np.argmax(shares))]}': look at f1 beside accuracy, or try "
+            f"target {quoted(column.name)}: {shares[rarest]:.1%} of the training rows are "
+            f"{quoted(column.classes[rarest])}, "
+            f"{shares.max():.0%} {quoted(column.classes[int(np.argmax(shares))])}: look at f1 beside accuracy, or try "
             "class_weights."
         )

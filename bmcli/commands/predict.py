@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sys
 import tempfile
@@ -20,9 +21,10 @@ from bmcli.data import discovery, files
 from bmcli.data.columns import missing
 from bmcli.data.preparation import encode_rows, serve_rows
 from bmcli.data.sources import Rows, read_rows
-from bmcli.errors import BmcliError, Fault
+from bmcli.errors import BmcliError, Fault, naming
 from bmcli.export import artefacts
 from bmcli.pictures import SUFFIXES
+from bmcli.quoting import quoted
 from bmcli.recipe.load import load
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
@@ -38,6 +40,7 @@ STANDARD = Path("-")
 FILE = "file"
 """Column of the output that tells each picture of a folder."""
 
+_STANDARD_INPUT = "standard input"
 _MOST_ROWS = 8192  # encoded at a time
 _MOST_BYTES = 2**26
 
@@ -127,7 +130,7 @@ def predict(target: str, asked: Asked, root: Path, cache: Path, trusted: bool = 
     spec = oracle.spec
     with _found_rows(asked, oracle.source, spec) as rows:
         keep = asked.keep or ((FILE,) if FILE in rows.columns and FILE not in _inputs(spec) else ())
-        _check_columns(rows, spec, keep, asked.data)
+        _check_columns(rows, spec, keep)
         return _predict(oracle, rows, replace(asked, keep=keep), chosen)
 
 
@@ -186,7 +189,8 @@ def _found_rows(asked: Asked, source: Mapping[str, Any], spec: DataSpec) -> Iter
     with tempfile.TemporaryDirectory(prefix="bmcli-") as folder:
         file = _from_standard_input(Path(folder))
         rows = _located(lambda: _rows(file, source, spec, skip), file)
-        yield replace(rows, where=lambda row: rows.where(row).replace(str(file), "standard input"))
+        where = lambda row: rows.where(row).replace(str(file), _STANDARD_INPUT)  # noqa: E731
+        yield replace(rows, where=where, origin=_STANDARD_INPUT)
 
 
 def _from_standard_input(folder: Path) -> Path:
@@ -207,7 +211,7 @@ def _located(read: Any, file: Path) -> Rows:
     try:
         rows: Rows = read()
     except BmcliError as error:
-        told = (replace(each, message=each.message.replace(str(file), "standard input")) for each in error.faults)
+        told = (replace(each, message=each.message.replace(str(file), _STANDARD_INPUT)) for each in error.faults)
         raise BmcliError(*told) from None
     return rows
 
@@ -231,9 +235,11 @@ def _rows(data: Path, usual: Mapping[str, Any], spec: DataSpec, skip_broken: boo
 
 def _pictures(data: Path) -> list[Path]:
     """A picture, or those anywhere in a folder, by name."""
-    if data.is_file():
+    if os.path.isfile(data):  # unlike pathlib's, false where this user must not know
         return [data] if data.suffix.lower() in SUFFIXES else []
-    return sorted(path for path in data.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not os.path.isdir(data):
+        return []
+    return sorted(path for path in data.rglob("*") if path.suffix.lower() in SUFFIXES and os.path.isfile(path))
 
 
 def _rows_of_pictures(data: Path, pictures: Sequence[Path], name: str) -> Rows:
@@ -246,6 +252,7 @@ def _rows_of_pictures(data: Path, pictures: Sequence[Path], name: str) -> Rows:
         columns={FILE: names, name: Blobs(np.arange(len(pictures)), lambda row: pictures[row].read_bytes())},
         split=None,
         where=lambda row: files.shown(pictures[row]),
+        origin=files.shown(data),
     )
 
 
@@ -253,14 +260,11 @@ def _inputs(spec: DataSpec) -> tuple[str, ...]:
     return tuple(column.name for column in spec.inputs)
 
 
-def _check_columns(rows: Rows, spec: DataSpec, keep: Sequence[str], data: Path) -> None:
+def _check_columns(rows: Rows, spec: DataSpec, keep: Sequence[str]) -> None:
     """Refuses data that lacks a column, before TensorFlow is started."""
-    shown = "standard input" if data == STANDARD else files.shown(data.absolute())
-    faults = [
-        missing(name, "", rows, shown) for name in dict.fromkeys((*_inputs(spec), *keep)) if name not in rows.columns
-    ]
+    faults = [missing(name, "", rows) for name in dict.fromkeys((*_inputs(spec), *keep)) if name not in rows.columns]
     faults += [
-        Fault(f"the predictions are a column '{name}', which --keep would write again.", suggestion="Rename it.")
+        Fault(f"the predictions are a column {quoted(name)}, which --keep would write again.", suggestion="Rename it.")
         for name in keep
         if name in {column.name for column in spec.targets}
     ]
@@ -290,7 +294,8 @@ def _predict(oracle: Oracle, rows: Rows, asked: Asked, chosen: Format) -> Predic
             written, columns = written + len(made), tuple(made.column_names)
         total = len(rows) + rows.broken
         if not written:
-            raise BmcliError("no row could be read." if total else "there are no rows to predict.")
+            message = "no row could be read." if total else "there are no rows to predict."
+            raise BmcliError(f"{rows.origin}: {message}")
     return Predicted(oracle.by, asked.output, columns, written, total - written, time.perf_counter() - start)
 
 
@@ -300,7 +305,8 @@ def _batches(
     """Kept columns and rows that are read, as many at a time as fit into little memory."""
     import numpy as np
 
-    columns = {name: rows.columns[name] for name in dict.fromkeys((*_inputs(spec), *keep))}
+    with naming(rows.origin):
+        columns = {name: rows.columns[name] for name in dict.fromkeys((*_inputs(spec), *keep))}
     size = _batch_size(spec)
     for start in range(0, len(rows), size):
         every = np.arange(start, min(start + size, len(rows)))
@@ -318,7 +324,10 @@ def _read(
 ) -> Iterator[tuple[np.ndarray, Any]]:
     """Some rows that are read; where one cannot be and may be skipped, those before and after it."""
     some = Rows(
-        {name: take(columns[name], indices) for name in _inputs(spec)}, None, lambda row: rows.where(int(indices[row]))
+        {name: take(columns[name], indices) for name in _inputs(spec)},
+        None,
+        where=lambda row: rows.where(int(indices[row])),
+        origin=rows.origin,
     )
     try:
         yield indices, read(some)

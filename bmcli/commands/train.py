@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,6 +16,7 @@ from bmcli.commands import reporting
 from bmcli.commands.evaluate import Measured, drop_damaged_evaluations, elsewhere, measure
 from bmcli.commands.judging import check_evaluation
 from bmcli.errors import BmcliError, Fault, Interrupted, RunFailed, WorkerLost
+from bmcli.quoting import quoted
 from bmcli.recipe.check import dotted, read_steps
 from bmcli.recipe.load import Loaded, load
 from bmcli.recipe.schema import WarmUp
@@ -37,6 +39,8 @@ class Told(Protocol):
 
 
 Watch = Callable[[str], contextlib.AbstractContextManager["Watcher"]]
+
+_MOST_NAMED = 10
 
 # What may be another when a run goes on: how long and on what it trains, not what it learns.
 CHANGEABLE = ("train.epochs", "train.stop", "train.checkpoint", "train.tensorboard", "runtime", "evaluate")
@@ -183,7 +187,8 @@ def _invalid(spec: DataSpec) -> str:
     broken = f"; records left out for their number of cells: {spec.broken:,}" if spec.broken else ""
     if not spec.invalid:
         return broken
-    cells = ", ".join(f"{count:,} of '{name}'" for name, count in spec.invalid.items())
+    cells = ", ".join(f"{count:,} of {quoted(name)}" for name, count in islice(spec.invalid.items(), _MOST_NAMED))
+    cells += ", ..." if len(spec.invalid) > _MOST_NAMED else ""
     return f"{broken}; cells that cannot be read: {cells}; rows left out for them: {spec.skipped:,}"
 
 

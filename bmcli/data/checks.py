@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bmcli.quoting import quoted
+from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column, DataSpec, Prepared, Split
 
 if TYPE_CHECKING:
@@ -124,7 +126,8 @@ def _conflicts(codes: np.ndarray, train: Split, spec: DataSpec) -> Iterator[Find
         if rows:
             yield Finding(
                 "conflicts",
-                f"{rows:,} training rows share their inputs with a row of another '{column.name}', so no network can "
+                f"{rows:,} training rows share their inputs with a row of another "
+                f"{quoted(column.name)}, so no network can "
                 f"tell all of them.",
                 "Look for wrong labels, or for a column that is missing.",
                 {"target": column.name, "rows": rows, "groups": int(several.sum())},
@@ -144,8 +147,9 @@ def _leaks(train: Split, spec: DataSpec) -> Iterator[Finding]:
             if told >= ALONE:
                 yield Finding(
                     "leak",
-                    f"column '{column.name}' alone tells {told:.1%} of what there is to tell of '{target.name}'.",
-                    f"If it is known only once the target is, leave it out: data.drop: [{column.name}].",
+                    f"column {quoted(column.name)} alone tells {told:.1%} of what there is to tell of "
+                    f"{quoted(target.name)}.",
+                    f"If it is known only once the target is, leave it out: data.drop: [{write_scalar(column.name)}].",
                     {"target": target.name, "column": column.name, "told": told},
                 )
 
@@ -200,7 +204,8 @@ def _drifts(splits: Mapping[str, Split], spec: DataSpec) -> Iterator[Finding]:
             if distance > APART and p_value * looks < SURE:
                 yield Finding(
                     "drift",
-                    f"'{column.name}' is distributed otherwise in {name} than in training: {distance:.1%} of its rows "
+                    f"{quoted(column.name)} is distributed otherwise in {name} than in training: "
+                    f"{distance:.1%} of its rows "
                     f"would have to change (p {'< 0.001' if p_value * looks < 0.001 else f'= {p_value * looks:.2g}'}).",
                     "If the splits are not by time or group on purpose, shuffle the rows, or see how they were made.",
                     {"split": name, "column": column.name, "distance": distance, "p_value": min(1.0, p_value * looks)},
@@ -247,8 +252,9 @@ def _imbalances(train: Split, spec: DataSpec) -> Iterator[Finding]:
             total = int(counts.sum())
             yield Finding(
                 "imbalance",
-                f"class '{column.classes[rare]}' of '{column.name}' has {counts[rare]:,} of {total:,} training rows "
-                f"({counts[rare] / total:.1%}), '{column.classes[most]}' {counts[most] / total:.1%}.",
+                f"class {quoted(column.classes[rare])} of {quoted(column.name)} has {counts[rare]:,} "
+                f"of {total:,} training rows "
+                f"({counts[rare] / total:.1%}), {quoted(column.classes[most])} {counts[most] / total:.1%}.",
                 "Watch the recall of each class; objective.class_weights: balanced gives rare ones more weight.",
                 {"target": column.name, "rare": column.classes[rare], "rows": int(counts[rare]), "of": total},
             )

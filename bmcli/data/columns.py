@@ -21,7 +21,9 @@ from bmcli.cells import (
 )
 from bmcli.data.sources import Rows
 from bmcli.errors import BmcliError, Fault
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import Kind, PartOf
+from bmcli.recipe.nodes import write_scalar
 from bmcli.recipe.schema import CrossOptions, DataOptions, SampleOptions, columns_of, problem_of_crosses
 from bmcli.specs import Column
 
@@ -58,7 +60,7 @@ def check_names(rows: Rows, options: DataOptions, targets: Mapping[str, Kind]) -
         named["data.sample.balance"] = options.sample.balance
     faults = [missing(name, path, rows) for path, name in named.items() if name not in rows.columns]
     faults += [
-        Fault(f"target '{target}' is read from other columns, but the data has a column '{target}', too.",
+        Fault(f"target {quoted(target)} is read from other columns, but the data has a column {quoted(target)}, too.",
               path=f"data.targets.{target}", suggestion="Give the target a name that no column has.")
         for target, kind in targets.items()
         if target in rows.columns and columns_of(target, kind) != (target,)
@@ -81,14 +83,16 @@ def joined(columns: Mapping[str, Raw], names: Sequence[str]) -> Raw:
     for name, column in fields.items():
         if are_blobs(column) or getattr(column, "ndim", 1) != 1:
             received = "encoded files" if are_blobs(column) else f"arrays of shape {tuple(column.shape[1:])}"
-            raise BmcliError(f"column '{name}': expected one value a row, received {received}.", path="data.targets")
+            raise BmcliError(
+                f"column {quoted(name)}: expected one value a row, received {received}.", path="data.targets"
+            )
     return pa.table(fields).to_struct_array()
 
 
-def missing(name: str, path: str, rows: Rows, file: str = "") -> Fault:
-    """The fault of a column that is not there; of a file that no recipe names with the file."""
-    place = f"{file}: " if file else ""
-    return Fault(f"{place}no column '{name}'.", path=path, suggestion=parts.did_you_mean(name, rows.columns))
+def missing(name: str, path: str, rows: Rows) -> Fault:
+    """The fault of a column that is not there."""
+    hint = parts.did_you_mean(name, rows.columns)
+    return Fault(f"no column {quoted(name)}.", path=path, suggestion=hint).of(rows.origin)
 
 
 def read(rows: Rows, name: str, reader: Callable[[Raw], _Result]) -> _Result:
@@ -105,7 +109,8 @@ def read(rows: Rows, name: str, reader: Callable[[Raw], _Result]) -> _Result:
 
 def located(fault: RowFault, name: str, rows: Rows) -> Fault:
     """The fault of a cell with its place and column, as a user is shown it."""
-    return Fault(f"{rows.where(fault.row)}  column '{name}': {fault.message}", suggestion=fault.suggestion)
+    place = rows.where(fault.row)
+    return Fault(f"{place}  column {quoted(name)}: {fault.message}", suggestion=fault.suggestion, file=place)
 
 
 def inputs(training: Mapping[str, Raw], options: DataOptions, targets: Mapping[str, Kind]) -> Mapping[str, Kind]:
@@ -142,7 +147,7 @@ def crosses(options: DataOptions, inputs: Mapping[str, Kind], fitted: Mapping[st
 def _crossed(position: int, cross: CrossOptions, fitted: Mapping[str, Column]) -> Column:
     for name in cross.of:
         if math.prod(fitted[name].shape) > 1 + bool(fitted[name].state.get("flag")):
-            raise BmcliError(f"'{name}' holds several values a row.", path=f"data.crosses.{position}.of")
+            raise BmcliError(f"{quoted(name)} holds several values a row.", path=f"data.crosses.{position}.of")
     state = {
         "of": list(cross.of),
         "kinds": [fitted[name].kind for name in cross.of],
@@ -216,11 +221,12 @@ def _known_kind(name: str, column: Raw) -> str:
     kind = likely_kind(column)
     if kind == "category" and tells_rows_apart(column):
         raise BmcliError(
-            f"column '{name}': nearly every training row has a value of its own, as {shown(column, 0)}, so nothing can "
+            f"column {quoted(name)}: nearly every training row has a value of its own, as "
+            f"{shown(column, 0)}, so nothing can "
             "be learned from which one it is.",
             path="data.source",
-            suggestion=f"Leave it out: `drop: [{name}]`. Or say in data.inputs what it is, as "
-            f"`{name}: {{kind: text, tokens: characters}}`.",
+            suggestion=f"Leave it out: `drop: [{write_scalar(name)}]`. Or say in data.inputs what it is, as "
+            f"`{write_scalar(name)}: {{kind: text, tokens: characters}}`.",
         )
     return kind
 

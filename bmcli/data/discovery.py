@@ -13,6 +13,7 @@ from bmcli.data.sources import TABBED, formats
 from bmcli.data.splits import split_of_word
 from bmcli.errors import BmcliError
 from bmcli.pictures import SUFFIXES
+from bmcli.quoting import quoted
 from bmcli.specs import SPLITS
 
 _LAST_WORD = re.compile(r"(?:^|[-_. ])([A-Za-z]+)$")
@@ -44,9 +45,12 @@ def find(data: Path) -> Found:
     Raises:
         BmcliError: It is not there, or nothing in it is known.
     """
-    if not data.exists():
-        raise _plain(files.missing(data, "file or folder"))
-    return _of_folder(data) if data.is_dir() else of_file(data)
+    try:
+        if not files.exists(data):
+            raise files.missing(data, "file or folder")
+        return _of_folder(data) if data.is_dir() else of_file(data)
+    except BmcliError as error:
+        raise _plain(error) from None
 
 
 def of_file(file: Path) -> Found:
@@ -57,13 +61,13 @@ def of_file(file: Path) -> Found:
     """
     suffix = files.ending(file.name)
     if suffix not in formats():
-        ending = f"files ending in '{suffix}'" if suffix else "files without an ending"
+        ending = f"files ending in {quoted(suffix)}" if suffix else "files without an ending"
         raise BmcliError(f"{files.shown(file)}: no source reads {ending}.", suggestion=_known())
     return Found(formats()[suffix], file, _options([file]))
 
 
 def _of_folder(folder: Path) -> Found:
-    content = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    content = [path for path in files.listed(folder) if not path.name.startswith(".")]
     if any("-images-idx3-ubyte" in path.name for path in content):
         return Found("idx", folder)
     if any(files.ending(path.name) in SUFFIXES for path in folder.glob("*/*")) and not _tables(content):

@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from bmcli import parts
 from bmcli.errors import BmcliError
+from bmcli.quoting import quoted
 from bmcli.recipe import addresses
 from bmcli.recipe.addresses import is_address
 
@@ -80,8 +81,9 @@ class Address:
             raise BmcliError(
                 f"{self}: a recipe asks to read from {place}, which takes the network and your credentials.",
                 path=RECIPE_PATH,
-                suggestion=f"If you trust it, set {addresses.VARIABLE}={place}, or write the address on the command "
-                "line, as data.source.path=ADDRESS.",
+                suggestion=f"If you trust it, set {addresses.VARIABLE}={place}, or write the whole address on the "
+                "command line, as data.source.path=ADDRESS; a part of it, as vars.bucket=NAME, is no word for what a "
+                "recipe makes of it.",
             )
         from pyarrow import fs
 
@@ -151,6 +153,18 @@ def _children(folder: File) -> list[File]:
         return [each for each in folder.iterdir() if each.is_file()]
 
 
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder; raises BmcliError where this user must not know."""
+    with _told(path):
+        return path.exists()
+
+
+def listed(folder: Path) -> list[Path]:
+    """What is in a folder, by name; raises BmcliError if it cannot be read."""
+    with _told(folder):
+        return sorted(folder.iterdir())
+
+
 def ending(name: str) -> str:
     """What a file's name ends in, as `.csv`, in small letters and without `.gz`."""
     return Path(name.lower().removesuffix(".gz")).suffix
@@ -205,7 +219,7 @@ def missing(path: File, what: str = "file") -> BmcliError:
         near = parts.nearest(path.name, (item.name for item in path.parent.iterdir())) if isinstance(path, Path) else ""
     except OSError:
         near = None
-    suggestion = f"Did you mean '{near}'?" if near and near != path.name else ""
+    suggestion = f"Did you mean {quoted(near, 300)}?" if near and near != path.name else ""
     return BmcliError(f"{shown(path)}: no such {what}.", path=RECIPE_PATH, suggestion=suggestion)
 
 

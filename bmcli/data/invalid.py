@@ -12,6 +12,7 @@ from bmcli.cells import Raw, RowFault, are_blobs, is_text, take
 from bmcli.data import columns
 from bmcli.data.sources import Rows
 from bmcli.errors import BmcliError
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import Kind
 from bmcli.recipe.schema import DataOptions, columns_of
 
@@ -92,17 +93,18 @@ def settled(rows: Rows, options: DataOptions, targets: Mapping[str, Kind]) -> tu
     if skipped.all():
         worst = max(bad, key=lambda name: int(bad[name].sum()))
         raise BmcliError(
-            f"no row is left: every row has a cell that cannot be read, most of them in column '{worst}'.",
+            f"no row is left: every row has a cell that cannot be read, most of them in column {quoted(worst)}.",
             path="data.invalid",
             suggestion="Write `invalid: stop` to see the first of each column.",
         )
     told = {name: int(mask.sum()) for name, mask in bad.items()}
     if filled:
         rows = replace(rows, columns=_Filled(rows.columns, filled))
-    return (_kept(rows, np.flatnonzero(~skipped)) if skipped.any() else rows), told, int(skipped.sum())
+    return (picked(rows, np.flatnonzero(~skipped)) if skipped.any() else rows), told, int(skipped.sum())
 
 
-def _kept(rows: Rows, indices: np.ndarray) -> Rows:
+def picked(rows: Rows, indices: np.ndarray) -> Rows:
+    """Some rows of a source, with their places there."""
     return replace(
         rows,
         columns=Picked(rows.columns, indices),

@@ -17,7 +17,8 @@ from bmcli.data import columns, files, invalid, splits, store
 from bmcli.data import targets as target_kinds
 from bmcli.data.raw import read_again
 from bmcli.data.sources import Rows, SourceOptions, read_rows
-from bmcli.errors import BmcliError, Fault
+from bmcli.errors import BmcliError, Fault, naming
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import Kind
 from bmcli.recipe.schema import DataOptions, columns_of
 from bmcli.specs import SPLITS, Column, DataSpec, Prepared, Split
@@ -30,6 +31,7 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 _PIECE_BYTES = 2**26
+_LONGEST_LIST = 500  # characters of texts that can be typed
 
 PREPARATION_VERSION = 3
 """Part of every key: to be raised whenever the same source and options would give other arrays."""
@@ -56,19 +58,18 @@ def prepare(options: DataOptions, targets: Mapping[str, Kind], seed: int, cache:
     def make(folder: Path) -> None:
         draft = store.Draft(folder)
         spec = _from_source(options, targets, seed, draft)
-        if _stamps(source) != stamps:
-            raise BmcliError("the source changed while it was read.", path="data.source", suggestion="Start again.")
+        changed = {file for file, _ in _stamps(source).items() ^ stamps.items()}
+        if changed:
+            first = min(map(files.shown, changed))
+            raise BmcliError(f"{first}: changed while it was read.", path="data.source", suggestion="Start again.")
         draft.finish(replace(spec, fingerprint=fingerprint, key=key))
 
     store.ensure(cache / key, make)
     return Prepared.open(cache / key)
 
 
-def encode_rows(rows: Rows, spec: DataSpec, with_targets: bool, file: Path | None = None) -> Split:
+def encode_rows(rows: Rows, spec: DataSpec, with_targets: bool) -> Split:
     """Rows of another file, encoded by what was fitted on the training rows of a run; they have no weights.
-
-    Args:
-        file: What lacks a column if there is such a fault.
 
     Raises:
         BmcliError: A column is missing, or a cell cannot be read.
@@ -79,8 +80,7 @@ def encode_rows(rows: Rows, spec: DataSpec, with_targets: bool, file: Path | Non
     read_from = {name: target_kinds.columns_of(column) for name, column in wanted.items() if name[0] == "targets"}
     read_from |= {name: (name[1],) for name in wanted if name[0] == "inputs"}
     needed = [name for names in read_from.values() for name in names]
-    shown = "" if file is None else files.shown(file.absolute())
-    faults = [columns.missing(name, "", rows, shown) for name in needed if name not in rows.columns]
+    faults = [columns.missing(name, "", rows) for name in needed if name not in rows.columns]
     if faults:
         raise BmcliError(*faults)
 
@@ -97,7 +97,7 @@ def encode_rows(rows: Rows, spec: DataSpec, with_targets: bool, file: Path | Non
 def serve_rows(rows: Rows, spec: DataSpec) -> dict[str, np.ndarray]:
     """Rows of another file as a served model takes them, by column; raises as `encode_rows` does."""
     wanted = {("inputs", column.name): column for column in spec.inputs}
-    faults = [columns.missing(name, "", rows, "") for _, name in wanted if name not in rows.columns]
+    faults = [columns.missing(name, "", rows) for _, name in wanted if name not in rows.columns]
     if faults:
         raise BmcliError(*faults)
     found = _each(wanted, lambda name, column: input_kinds.served(rows.columns[name[1]], column), rows, missing=())
@@ -117,16 +117,24 @@ def served_rows(
     """
     rows, indices = read_again(options, targets, seed)
     found: dict[str, dict[str, np.ndarray]] = {split: {} for split in wanted}
-    for column in spec.inputs:
-        cells = rows.columns[column.name]
-        for split, positions in wanted.items():
-            found[split][column.name] = input_kinds.served(take(cells, indices[split][positions]), column)
+    with naming(rows.origin):
+        for column in spec.inputs:
+            cells = rows.columns[column.name]
+            for split, positions in wanted.items():
+                found[split][column.name] = input_kinds.served(take(cells, indices[split][positions]), column)
     return found
 
 
 def _from_source(options: DataOptions, targets: Mapping[str, Kind], seed: int, draft: store.Draft) -> DataSpec:
     """What the data is; its encoded rows go into the draft, a column at a time."""
     rows = read_rows(options.source, skip_broken=options.invalid != "stop")  # type: ignore[arg-type]
+    with naming(rows.origin):
+        return _encoded_source(rows, options, targets, seed, draft)
+
+
+def _encoded_source(
+    rows: Rows, options: DataOptions, targets: Mapping[str, Kind], seed: int, draft: store.Draft
+) -> DataSpec:
     broken = rows.broken
     columns.check_names(rows, options, targets)
     rows, cells, skipped = invalid.settled(rows, options, targets)
@@ -135,13 +143,20 @@ def _from_source(options: DataOptions, targets: Mapping[str, Kind], seed: int, d
     for split, values in weights.items():
         draft.write(split, "weights", values.shape, "float32", [values])
     inputs = columns.inputs(invalid.Picked(rows.columns, indices["train"]), options, targets)
+    learned_from = options.source.shown("train")  # type: ignore[attr-defined]
     # Files are numbered, never named after columns: a column's name is foreign text.
     asked = {("inputs", name): (f"inputs-{i}", kind) for i, (name, kind) in enumerate(inputs.items())}
     asked |= {("targets", name): (f"targets-{i}", kind) for i, (name, kind) in enumerate(targets.items())}
 
     def work(name: _Name, item: tuple[str, Kind]) -> Column:
         read_from = columns_of(name[1], item[1]) if name[0] == "targets" else (name[1],)
-        return _prepare_column(*name, *item, columns.joined(rows.columns, read_from), indices, draft)
+        raw = columns.joined(rows.columns, read_from)
+        with naming(learned_from):
+            column = _fitted(*name, item[1], raw, indices["train"])
+        for split in SPLITS:
+            shape = (len(indices[split]), *column.shape)
+            draft.write(split, item[0], shape, column.dtype, _encoded(name[0], raw, column, indices[split]))
+        return column
 
     fitted = _each(asked, work, rows, getattr(options.source, "missing", ()))
     return DataSpec(
@@ -160,16 +175,11 @@ def _from_source(options: DataOptions, targets: Mapping[str, Kind], seed: int, d
     )
 
 
-def _prepare_column(
-    role: str, name: str, file: str, options: Kind, raw: Raw, indices: Mapping[str, np.ndarray], draft: store.Draft
-) -> Column:
-    """Fits a column on its training rows, and writes the encoded rows of every split."""
+def _fitted(role: str, name: str, options: Kind, raw: Raw, train: np.ndarray) -> Column:
+    """A column fitted on its training rows."""
     room = "inputs" if role == "inputs" else "data.targets"
-    with _in_source(indices["train"]):
-        column: Column = parts.load(room, options.kind).fit(name, take(raw, indices["train"]), options)
-    for split in SPLITS:
-        shape = (len(indices[split]), *column.shape)
-        draft.write(split, file, shape, column.dtype, _encoded(role, raw, column, indices[split]))
+    with _in_source(train):
+        column: Column = parts.load(room, options.kind).fit(name, take(raw, train), options)
     return column
 
 
@@ -200,7 +210,7 @@ def _weights(rows: Rows, column: str | None, indices: Mapping[str, np.ndarray]) 
     # No text may stand for a missing weight, so a fault does not offer to declare one.
     told = columns.read(rows, column, columns.weights)
     if not told[indices["train"]].any():
-        message = f"column '{column}': every training row has the weight 0, so there is nothing to learn."
+        message = f"column {quoted(column)}: every training row has the weight 0, so there is nothing to learn."
         raise BmcliError(message, path="data.weight", suggestion="Give the rows that should count a larger number.")
     return {name: told[indices[name]] for name in SPLITS}
 
@@ -227,7 +237,7 @@ def _each(
             told = columns.located(fault, name[1], rows)
             faults.append(replace(told, suggestion=told.suggestion or _as_missing(fault.cell, missing)))
         except BmcliError as error:
-            faults += error.faults
+            faults += (fault.of(rows.origin) for fault in error.faults)
     if faults:
         raise BmcliError(*faults)
     return done
@@ -235,7 +245,7 @@ def _each(
 
 def _as_missing(cell: str | None, missing: Sequence[str]) -> str:
     """How to declare a cell as missing: the whole list, since the recipe's replaces the default."""
-    if cell is None or not missing:
+    if cell is None or not missing or sum(map(len, (*missing, cell))) > _LONGEST_LIST:
         return ""
     return f"Add it to `missing: {json.dumps([text for text in (*missing, cell) if text], ensure_ascii=False)}`."
 
@@ -252,6 +262,6 @@ def _key(options: DataOptions, targets: Mapping[str, Kind], seed: int, fingerpri
     return hashlib.sha256(json.dumps(words).encode()).hexdigest()
 
 
-def _stamps(source: SourceOptions) -> list[tuple[int, int, int]]:
+def _stamps(source: SourceOptions) -> dict[files.File, tuple[int, int, int]]:
     """Size, time and identity of every file, to notice a change while reading."""
-    return [files.stamp(path) for path in source.files()]
+    return {path: files.stamp(path) for path in source.files()}

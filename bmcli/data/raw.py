@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bmcli.cells import Raw, RowFault, are_blobs, is_text, numbers, take
 from bmcli.data import columns, invalid, splits
 from bmcli.data.sources import Rows, read_rows
+from bmcli.errors import naming
 from bmcli.recipe.fields import Kind
 from bmcli.recipe.schema import DataOptions, FoldOptions
 from bmcli.specs import SPLITS
@@ -19,10 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RawRows:
-    """Raw columns, and which of their rows each split has, in the order of the encoded ones."""
+    """Raw columns, and which of their rows each split has, in the order of the encoded ones.
+
+    Args:
+        where, origin: As of `Rows`.
+    """
 
     columns: Mapping[str, Raw]
     indices: Mapping[str, np.ndarray]
+    where: Callable[[int], str]
+    origin: str
 
     def cells(self, name: str, split: str, rows: np.ndarray) -> list[str]:
         """Some cells as text, empty where missing.
@@ -55,9 +62,10 @@ class RawRows:
         told = values[~np.isnan(values)].astype("float64")
         return (float(told.min()), float(told.mean()), float(told.max())) if len(told) else None
 
-    def split(self, name: str) -> Mapping[str, Raw]:
-        """The columns of the rows of a split."""
-        return invalid.Picked(self.columns, self.indices[name])
+    def of(self, split: str) -> Rows:
+        """The rows of a split."""
+        every = Rows(self.columns, None, self.where, origin=self.origin)
+        return invalid.picked(every, self.indices[split])
 
 
 def raw_folds(options: DataOptions, targets: Mapping[str, Kind], seed: int, count: int) -> RawRows:
@@ -70,9 +78,10 @@ def raw_folds(options: DataOptions, targets: Mapping[str, Kind], seed: int, coun
     tested = {}
     for number in range(1, count + 1):
         split = options.split.model_copy(update={"fold": FoldOptions(number=number, of=count)})
-        indices, _ = splits.of(rows, options.model_copy(update={"split": split}), targets, seed)
+        with naming(rows.origin):
+            indices, _ = splits.of(rows, options.model_copy(update={"split": split}), targets, seed)
         tested[f"fold-{number}"] = indices["test"]
-    return RawRows(_singles(rows, None), tested)
+    return RawRows(_singles(rows, None), tested, rows.where, rows.origin)
 
 
 def raw_rows(options: DataOptions, targets: Mapping[str, Kind], seed: int, names: tuple[str, ...] | None) -> RawRows:
@@ -87,9 +96,9 @@ def raw_rows(options: DataOptions, targets: Mapping[str, Kind], seed: int, names
         BmcliError: As `prepare` does.
     """
     if names is not None and not names:
-        return RawRows({}, {})
+        return RawRows({}, {}, str, "")
     rows, indices = read_again(options, targets, seed)
-    return RawRows(_singles(rows, names), indices)
+    return RawRows(_singles(rows, names), indices, rows.where, rows.origin)
 
 
 def read_again(options: DataOptions, targets: Mapping[str, Kind], seed: int) -> tuple[Rows, Mapping[str, np.ndarray]]:
@@ -99,14 +108,16 @@ def read_again(options: DataOptions, targets: Mapping[str, Kind], seed: int) -> 
         BmcliError: As `prepare` does.
     """
     rows = _settled(options, targets)
-    return rows, splits.of(rows, options, targets, seed)[0]
+    with naming(rows.origin):
+        return rows, splits.of(rows, options, targets, seed)[0]
 
 
 def _settled(options: DataOptions, targets: Mapping[str, Kind]) -> Rows:
     """The rows of a source without those that cannot be read."""
     rows = read_rows(options.source, skip_broken=options.invalid != "stop")  # type: ignore[arg-type]
-    columns.check_names(rows, options, targets)
-    return invalid.settled(rows, options, targets)[0]
+    with naming(rows.origin):
+        columns.check_names(rows, options, targets)
+        return invalid.settled(rows, options, targets)[0]
 
 
 def _singles(rows: Rows, names: tuple[str, ...] | None) -> dict[str, Raw]:

@@ -10,10 +10,12 @@ from bmcli import parts
 from bmcli.cells import Raw, texts
 from bmcli.data.survey import Look
 from bmcli.errors import BmcliError
+from bmcli.quoting import LONGEST, brief, quoted
 
 TARGET_NAMES = ("target", "label", "labels", "class", "y", "outcome", "response")
 _IDENTIFIERS = ("id", "rownames", "rowname", "row", "index", "uuid", "guid", "key", "no", "number", "unnamed: 0")
 _FEW_CLASSES = 20
+_MOST_NAMED = 5
 _CERTAIN = 0.999
 _USUAL = 0.95  # of one class alone, beside which certainty means little
 _LARGEST = 96  # pixels a side of pictures that are not much slower on a processor than they need be
@@ -100,7 +102,7 @@ def pick_target(looks: Sequence[Look], asked: str | None) -> tuple[Look, str]:
         named = next((look for look in looks if look.name == asked), None)
         if named is None:
             names = [look.name for look in looks]
-            raise BmcliError(f"no column '{asked}'.", suggestion=parts.did_you_mean(asked, names))
+            raise BmcliError(f"no column {quoted(asked)}.", suggestion=parts.did_you_mean(asked, names))
         return named, "as you said"
     fit = [look for look in looks if _may_be_target(look)]
     taken = {look.name.lower() for look in looks}
@@ -145,10 +147,10 @@ def _unsure(candidates: Sequence[Look]) -> BmcliError:
         )
     # Targets mostly stand last or first.
     ordered = [candidates[-1], candidates[0], *(look for look in candidates[1:-1] if _is_class(look))][:6]
-    names = ", ".join(dict.fromkeys(f"{look.name} ({_told(look)})" for look in ordered))
+    names = ", ".join(dict.fromkeys(f"{brief(look.name, LONGEST)} ({_told(look)})" for look in ordered))
     return BmcliError(
         f"it is not clear which column is to be predicted. Candidates: {names}.",
-        suggestion=f"Say it, as --target {candidates[-1].name}.",
+        suggestion=f"Say it, as --target {brief(candidates[-1].name, LONGEST)}.",
     )
 
 
@@ -164,12 +166,13 @@ def _of_target(look: Look, why: str) -> Role:
     """
     if look.is_array or look.is_encoded:
         raise BmcliError(
-            f"column '{look.name}' holds {'files' if look.dtype == 'file' else 'arrays'}, expected one value a row.",
+            f"column {quoted(look.name)} holds {'files' if look.dtype == 'file' else 'arrays'}, "
+            "expected one value a row.",
             suggestion="Name another with --target.",
         )
     if look.distinct < 2:
         raise BmcliError(
-            f"column '{look.name}': every row has {'the same' if look.distinct else 'no'} value, so nothing is "
+            f"column {quoted(look.name)}: every row has {'the same' if look.distinct else 'no'} value, so nothing is "
             "to be learned.",
             suggestion="Name another with --target.",
         )
@@ -186,7 +189,7 @@ def _of_target(look: Look, why: str) -> Role:
 def _of_class(look: Look, why: str) -> Role:
     if look.repeats < 2 and look.distinct > _FEW_CLASSES:
         raise BmcliError(
-            f"column '{look.name}' has {look.distinct:,} different texts in {look.present:,} rows: these are no "
+            f"column {quoted(look.name)} has {look.distinct:,} different texts in {look.present:,} rows: these are no "
             "classes, and no kind of target writes text.",
             suggestion="Name another with --target.",
         )
@@ -283,7 +286,8 @@ def _spared(looks: Sequence[Look]) -> dict[str, Role]:
     """
     words = [look for look in looks if look.distinct > 1 and not (look.is_number or look.is_date or look.is_file)]
     if not words:
-        dropped = "; ".join(f"'{look.name}': {_of_input(look).why}" for look in looks)
+        dropped = "; ".join(f"{quoted(look.name)}: {_of_input(look).why}" for look in looks[:_MOST_NAMED])
+        dropped += f"; and {len(looks) - _MOST_NAMED} more" if len(looks) > _MOST_NAMED else ""
         raise BmcliError(f"no column is left to learn from. {dropped or 'The target is the only column'}.")
     letters = {"tokens": "characters"}
     return {look.name: Role(look, "input", "text", "words, read by their letters", letters) for look in words}

@@ -112,11 +112,13 @@ def _check_groups_are_whole(rows: Rows, name: str, groups: np.ndarray, given: np
     apart = first[groups] != told
     if apart.any():
         row = int(np.argmax(apart))
-        raise BmcliError(
-            f"{rows.where(row)}  column '{name}': the source has rows of {shown(rows.columns[name], row)} in "
-            f"{sorted(SPLITS)[first[groups[row]]]} and in {given[row]}.",
-            path="data.split.group", suggestion="Each group belongs to one split alone.",
-        )  # fmt: skip
+        received = f"{sorted(SPLITS)[first[groups[row]]]} and in {given[row]}"
+        fault = RowFault(
+            row,
+            f"the source has rows of {shown(rows.columns[name], row)} in {received}.",
+            "Each group belongs to one split alone.",
+        )
+        raise BmcliError(replace(columns.located(fault, name, rows), path="data.split.group"))
 
 
 def assign(

@@ -13,7 +13,8 @@ from bmcli.cells import Blobs, Raw
 from bmcli.data import files
 from bmcli.data.files import File
 from bmcli.data.sources import Rows, located, split_names
-from bmcli.errors import BmcliError
+from bmcli.errors import BmcliError, Fault
+from bmcli.quoting import brief, quoted
 from bmcli.runs import cache_folder
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def check_names(path: File, names: Sequence[str]) -> None:
         if not name:
             raise BmcliError(f"{files.shown(path)}: column {position + 1} has no name.", path=files.RECIPE_PATH)
         if name in names[:position]:
-            raise BmcliError(f"{files.shown(path)}: two columns are named '{name}'.", path=files.RECIPE_PATH)
+            raise BmcliError(f"{files.shown(path)}: two columns are named {quoted(name)}.", path=files.RECIPE_PATH)
 
 
 def check_same_columns(first: File, names: Iterable[str], path: File, others: Iterable[str], line: str = "") -> None:
@@ -148,7 +149,7 @@ def check_same_columns(first: File, names: Iterable[str], path: File, others: It
     if differing:
         has, lacks = (first, path) if differing[0] in names else (path, first)
         raise BmcliError(
-            f"{files.shown(lacks)}{line}{' ' if line else ':'} has no column '{differing[0]}', "
+            f"{files.shown(lacks)}{line}{' ' if line else ':'} has no column {quoted(differing[0])}, "
             f"which {files.shown(has)} has.",
             path=files.RECIPE_PATH,
         )
@@ -180,7 +181,7 @@ def _raw(name: str, column: pa.ChunkedArray, where: Callable[[int], str]) -> Raw
         return _arrays(name, column, where)
     if not (types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)):
         raise BmcliError(
-            f"column '{name}': cells of type {kind} cannot be read.",
+            f"column {quoted(name)}: cells of type {brief(str(kind))} cannot be read.",
             path=files.RECIPE_PATH,
             suggestion="Save it as numbers, text, dates or lists of numbers, or leave it out of the file.",
         )
@@ -251,16 +252,21 @@ def _arrays(name: str, column: pa.ChunkedArray, where: Callable[[int], str]) -> 
     other = np.asarray(pc.fill_null(pc.not_equal(lengths, length), False))
     if other.any():
         row = int(np.argmax(other))
+        place, received = where(row), lengths[row].as_py()
         raise BmcliError(
-            f"{where(row)}  column '{name}': expected a list of {length}, as in the rows before, "
-            f"received one of {lengths[row].as_py()}.",
-            path=files.RECIPE_PATH,
-            suggestion="Pad the lists to one length.",
+            Fault(
+                f"{place}  column {quoted(name)}: expected a list of {length}, as in the rows before, "
+                f"received one of {received}.",
+                path=files.RECIPE_PATH,
+                suggestion="Pad the lists to one length.",
+                file=place,
+            )
         )
     flat = _raw(name, pc.list_flatten(column), lambda item: where(int(np.flatnonzero(present)[item // max(1, length)])))
     if not hasattr(flat, "ndim"):
+        kind = brief(str(column.type.value_type))
         raise BmcliError(
-            f"column '{name}': lists of {column.type.value_type} cannot be read, only lists of numbers.",
+            f"column {quoted(name)}: lists of {kind} cannot be read, only lists of numbers.",
             path=files.RECIPE_PATH,
             suggestion="Save the items as one text, or each as a column.",
         )

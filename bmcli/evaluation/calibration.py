@@ -11,6 +11,7 @@ import numpy as np
 from bmcli.disk import conform
 from bmcli.evaluation.shares import LEVEL, wilson_bounds
 from bmcli.evaluation.weighted import over
+from bmcli.quoting import quoted
 from bmcli.specs import Column
 
 BINS = 15
@@ -105,7 +106,7 @@ def of_classes(truth: np.ndarray, probabilities: np.ndarray, classes: tuple[str,
         seed: Of the samples that say what chance would show.
     """
     stated, came_true = stated_of_classes(truth, probabilities)
-    of = f"'{classes[1]}'" if len(classes) == 2 else "the predicted class"
+    of = quoted(classes[1]) if len(classes) == 2 else "the predicted class"
     return _calibration(of, stated, came_true, brier_of_classes(truth, probabilities), seed)
 
 

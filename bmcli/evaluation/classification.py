@@ -10,6 +10,7 @@ from bmcli.evaluation import calibration
 from bmcli.evaluation import weighted as samples
 from bmcli.evaluation.result import ClassRow, Confusion, TargetResult
 from bmcli.evaluation.weighted import Values, Weighted, over
+from bmcli.quoting import quoted
 
 AVERAGES = ("macro", "micro", "weighted")
 RANKINGS = ("roc_auc", "pr_auc")
@@ -62,7 +63,7 @@ def measure(
     metrics["brier"] = calibration.brier_of_classes(truth, probabilities)
     metrics["calibration_error"] = calibration.expected_error(*calibration.stated_of_classes(truth, probabilities))
     only = next(row.name for row in rows if row.support)
-    undefined = {name: f"every row is of class '{only}'." for name in RANKINGS if name not in rankings}
+    undefined = {name: f"every row is of class {quoted(only)}." for name in RANKINGS if name not in rankings}
     return TargetResult(metrics, undefined, rows, confusion(truth, predicted, len(classes)))
 
 

@@ -12,6 +12,7 @@ from bmcli.disk import conform
 from bmcli.evaluation import calibration
 from bmcli.evaluation.calibration import Calibration
 from bmcli.evaluation.threshold import Chosen
+from bmcli.quoting import quoted
 from bmcli.specs import Column
 
 
@@ -66,7 +67,7 @@ class Decision:
         """The threshold as a sentence, empty if none was chosen."""
         if self.threshold is None:
             return ""
-        told = f"'{self.positive}' is predicted from a probability of {self.threshold.value:.4f} on, for"
+        told = f"{quoted(self.positive)} is predicted from a probability of {self.threshold.value:.4f} on, for"
         return f"{told} {self.threshold.goal} of {self.rows:,} validation rows"
 
     def to_json(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from bmcli.disk import conform
 from bmcli.evaluation.shares import LEVEL, wilson_bounds
 from bmcli.evaluation.slices import SMALLEST, Slicing
 from bmcli.evaluation.weighted import Values, Weighted, over, tally
+from bmcli.quoting import quoted
 
 RATES = ("selection_rate", "true_positive_rate", "false_positive_rate")
 _METRICS = (*(f"{rate}_{kind}" for rate in RATES for kind in ("difference", "ratio")), "equalized_odds_difference")
@@ -68,12 +69,12 @@ class Fairness:
     def words(self) -> str:
         """The widest gap as a sentence."""
         if len(self.groups) < 2:
-            return f"fewer than two groups of '{self.column}' have {SMALLEST} rows, so none can be compared"
+            return f"fewer than two groups of {quoted(self.column)} have {SMALLEST} rows, so none can be compared"
         ordered = sorted(self.groups, key=lambda group: group.selection_rate.value)
         low, high = ordered[0], ordered[-1]
         return (
-            f"'{self.positive}' is predicted for {low.selection_rate.value:.1%} of '{low.name}' and "
-            f"{high.selection_rate.value:.1%} of '{high.name}'"
+            f"{quoted(self.positive)} is predicted for {low.selection_rate.value:.1%} of {quoted(low.name)} and "
+            f"{high.selection_rate.value:.1%} of {quoted(high.name)}"
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from bmcli.console import native_noise_hidden
 from bmcli.errors import ArtefactRejected
 from bmcli.export import Signature, card, encoder, operators, rows, runner
 from bmcli.export.verify import predicted
+from bmcli.quoting import quoted
 from bmcli.specs import Column, DataSpec
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ class Opened:
         expected = (count, width) if width else (count,)
         if values.shape != expected or values.dtype.kind != "f":
             raise ArtefactRejected(
-                f"{self.folder}: expected floats of shape {expected} for '{target.name}', received {values.dtype} of "
+                f"{self.folder}: expected floats of shape {expected} for {quoted(target.name)}, "
+                f"received {values.dtype} of "
                 f"shape {values.shape}."
             )
         return values

@@ -20,6 +20,7 @@ from bmcli.console import clean
 from bmcli.errors import ArtefactRejected, BmcliError
 from bmcli.export import FormatOptions, Input, Output, Runtime, Signature, Written, schema
 from bmcli.export.verify import Verification
+from bmcli.quoting import brief, listed, quoted
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run, now
 from bmcli.specs import Column, DataSpec
@@ -251,7 +252,7 @@ def _target(column: Column, recipe: Recipe) -> dict[str, Any]:
     }.get(column.kind, "the number itself, in its own unit")  # fmt: skip
     found = {key: column.state[key] for key in ("threshold", "temperature") if key in column.state}
     if "threshold" in found:
-        decision = f"'{column.classes[1]}' from a probability of {found['threshold']:.6g} on"
+        decision = f"{quoted(column.classes[1])} from a probability of {found['threshold']:.6g} on"
     quantiles = {"quantiles": list(recipe.quantiles()[column.name])} if column.name in recipe.quantiles() else {}
     return {
         "name": column.name,
@@ -283,7 +284,7 @@ def _meaning(column: Column) -> str:
             f", trained on values from {span[0]:g} to {span[1]:g}" if span else ""
         )
     if column.kind == "category":
-        known = ", ".join(column.classes[:8]) + (", ..." if len(column.classes) > 8 else "")
+        known = listed(column.classes)
         return f"one of {len(column.classes)} categories ({known}); {empty}" if known else f"a category; {empty}"
     words = {"number": "a number", "boolean": "yes or no", "date": "a date", "text": "a text"}
     return f"{words.get(column.kind, column.kind)}; {empty}"
@@ -482,13 +483,15 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
     return [*lines, ""]
 
 
+_LONGEST_TEXT = 500  # characters
+
 # What Markdown, its tables or a line of it could take for a sign; underscores within words are none.
 _SIGNS = re.compile(r"([\\`*\[\]|~#!]|(?<![^\W_])_|_(?![^\W_])|^[-+=](?=[-+=\s]|$)|^\d+(?=[.)](?:\s|$)))")
 
 
 def markdown(text: Any) -> str:
     """Foreign text as one line of Markdown that shows just this text: no markup, HTML or control characters."""
-    line = " ".join(clean(str(text)).split())
+    line = " ".join(brief(clean(str(text)), _LONGEST_TEXT).split())
     escaped = _SIGNS.sub(lambda sign: f"{sign[1]}\\" if sign[1].isdigit() else f"\\{sign[1]}", line)
     return html.escape(escaped, quote=False)
 

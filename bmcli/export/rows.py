@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bmcli.data.preparation import served_rows
 from bmcli.export import Rows, Signature
+from bmcli.quoting import quoted
 from bmcli.recipe.schema import Recipe
 from bmcli.specs import Column, DataSpec, Prepared
 
@@ -66,7 +67,7 @@ def hard_rows(rows: Rows, spec: DataSpec) -> list[Hard]:
     found = [Hard("a batch of 1", one)]
     for column in spec.inputs:
         found += [
-            Hard(f"{what} in '{column.name}'", {**one, column.name: cell}, resized)
+            Hard(f"{what} in {quoted(column.name)}", {**one, column.name: cell}, resized)
             for what, cell, resized in _awkward(column, one[column.name])
         ]
     missing = {column.name: cell for column in spec.inputs for cell in [_missing(column, one[column.name])]}

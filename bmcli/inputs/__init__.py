@@ -22,6 +22,7 @@ from bmcli.cells import Raw as Raw
 from bmcli.cells import RowFault as RowFault
 from bmcli.cells import are_blobs, is_text, numbers, texts
 from bmcli.errors import BmcliError
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column, DataSpec
 
@@ -172,4 +173,6 @@ def check_shape(rows: np.ndarray, column: Column) -> None:
     """Raises BmcliError unless each row has the shape that the column was fitted on."""
     received = tuple(rows.shape[1:])
     if received != column.raw_shape:
-        raise BmcliError(f"column '{column.name}': expected rows of shape {column.raw_shape}, received {received}.")
+        raise BmcliError(
+            f"column {quoted(column.name)}: expected rows of shape {column.raw_shape}, received {received}."
+        )

@@ -14,7 +14,9 @@ from bmcli import cells
 from bmcli.cells import Raw, RowFault
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature, check_shape
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import Kind, fault
+from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ class Options(Kind):
     def _words_differ(self) -> Options:
         both = sorted(set(self.yes) & set(self.no))
         if both:
-            raise fault("words", f"'{both[0]}' stands for both yes and no.", "Leave it in one of them.")
+            raise fault("words", f"{quoted(both[0])} stands for both yes and no.", "Leave it in one of them.")
         return self
 
 
@@ -58,9 +60,9 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
     told = values[~np.isnan(values)]
     if not told.size:
         raise BmcliError(
-            f"column '{name}': the training rows have no value.",
+            f"column {quoted(name)}: the training rows have no value.",
             path=f"data.inputs.{name}",
-            suggestion=f"Leave it out: `drop: [{name}]`.",
+            suggestion=f"Leave it out: `drop: [{write_scalar(name)}]`.",
         )
     flag = bool(np.isnan(values).any())
     width = values.shape[1]

@@ -17,7 +17,9 @@ from bmcli import cells
 from bmcli.cells import Raw
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import Kind, fault
+from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -76,9 +78,9 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
     found = cells.vocabulary(values)
     if not found:
         raise BmcliError(
-            f"column '{name}': the training rows have no value.",
+            f"column {quoted(name)}: the training rows have no value.",
             path=f"data.inputs.{name}",
-            suggestion=f"Leave it out: `drop: [{name}]`.",
+            suggestion=f"Leave it out: `drop: [{write_scalar(name)}]`.",
         )
     classes = _frequent(name, values, found, options)
     buckets = (options.buckets or _BUCKETS) if options.encoding == "hash" else 0
@@ -152,7 +154,7 @@ def _values(name: str, rows: Raw, options: Options) -> tuple[Raw, int]:
         return rows, 1
     if not cells.is_text(rows):
         raise BmcliError(
-            f"column '{name}': it holds numbers, in which no separator can be.",
+            f"column {quoted(name)}: it holds numbers, in which no separator can be.",
             path=f"data.inputs.{name}.separator",
             suggestion="Leave it out.",
         )
@@ -172,7 +174,7 @@ def _frequent(name: str, values: Raw, found: tuple[str, ...], options: Options) 
     kept = {category for category in ranked[: options.max_categories] if counted[category] >= options.min_count}
     if not kept:
         raise BmcliError(
-            f"column '{name}': no category is in {options.min_count} training rows.",
+            f"column {quoted(name)}: no category is in {options.min_count} training rows.",
             path=f"data.inputs.{name}.min_count",
         )
     return tuple(category for category in found if category in kept)

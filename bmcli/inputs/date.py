@@ -15,7 +15,9 @@ from bmcli import cells, dates
 from bmcli.cells import Raw, RowFault
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import Kind, fault
+from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
     rows = cells.values_of(rows)
     if not cells.is_text(rows) and rows.size != len(rows):
         raise BmcliError(
-            f"column '{name}': expected one date a row, received an array of shape {tuple(rows.shape[1:])}.",
+            f"column {quoted(name)}: expected one date a row, received an array of shape {tuple(rows.shape[1:])}.",
             path=f"data.inputs.{name}",
         )
     each, codes = cells.distinct(rows)
@@ -85,9 +87,9 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
     seconds = seconds[told]
     if not len(seconds):
         raise BmcliError(
-            f"column '{name}': the training rows have no value.",
+            f"column {quoted(name)}: the training rows have no value.",
             path=f"data.inputs.{name}",
-            suggestion=f"Leave it out: `drop: [{name}]`.",
+            suggestion=f"Leave it out: `drop: [{write_scalar(name)}]`.",
         )
     parts = _parts(name, seconds, options)
     return Column(
@@ -126,7 +128,7 @@ def encode(rows: Raw, column: Column) -> np.ndarray:
     rows = cells.values_of(rows)
     if cells.is_text(rows) != (column.raw_dtype == "string"):
         expected = "text" if column.raw_dtype == "string" else "numbers"
-        raise BmcliError(f"column '{column.name}': expected dates as {expected}, as the training rows have them.")
+        raise BmcliError(f"column {quoted(column.name)}: expected dates as {expected}, as the training rows have them.")
     layer = encoder(column)
     each, codes = cells.distinct(rows)
     encoded = np.zeros((len(each), *column.shape), column.dtype)
@@ -158,7 +160,7 @@ def _formats(name: str, rows: Raw, options: Options) -> list[str]:
     if not cells.is_text(rows):
         if asked and (len(asked) > 1 or asked[0] not in dates.EPOCHS):
             raise BmcliError(
-                f"column '{name}': it holds numbers, which are seconds or milliseconds.",
+                f"column {quoted(name)}: it holds numbers, which are seconds or milliseconds.",
                 path=f"data.inputs.{name}.format",
             )
         return asked or ["seconds"]
@@ -173,14 +175,14 @@ def _guessed(name: str, texts: pa.ChunkedArray) -> str:
     if fitting:
         example = cells.shown(texts, _first(texts))
         raise BmcliError(
-            f"column '{name}': dates like {example} can be read as {_listing(fitting)}.",
+            f"column {quoted(name)}: dates like {example} can be read as {_listing(fitting)}.",
             path=path,
             suggestion=f"Tell which: `format: {json.dumps(fitting[0])}`.",
         )
     formats = dates.formats_of(texts)
     _check_all_read(texts, formats)
     raise BmcliError(
-        f"column '{name}': its dates are written in {len(formats)} formats: {_listing(formats)}.",
+        f"column {quoted(name)}: its dates are written in {len(formats)} formats: {_listing(formats)}.",
         path=path,
         suggestion=f"If that is right, write `format: {json.dumps(formats)}`; the first that fits a cell reads it.",
     )
@@ -239,7 +241,7 @@ def _parts(name: str, seconds: np.ndarray, options: Options) -> list[str]:
     for position, part in enumerate(options.parts):
         if part in ("hour", "minute") and not has_time:
             raise BmcliError(
-                f"column '{name}': the training rows tell no time of day, so there is no {part}.",
+                f"column {quoted(name)}: the training rows tell no time of day, so there is no {part}.",
                 path=f"data.inputs.{name}.parts.{position}",
                 suggestion="Leave it out.",
             )

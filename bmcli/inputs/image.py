@@ -15,6 +15,7 @@ from bmcli import limits, pictures
 from bmcli.cells import Blobs, Raw, RowFault, are_blobs, is_text
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature, check_shape
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import Kind, fault
 from bmcli.specs import Column
 
@@ -66,7 +67,7 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
     if is_text(rows) or rows.ndim not in (3, 4) or 0 in rows.shape[1:]:
         received = "text" if is_text(rows) else f"rows of shape {tuple(rows.shape[1:])}"
         raise BmcliError(
-            f"column '{name}': expected (height, width) or (height, width, channels), received {received}.",
+            f"column {quoted(name)}: expected (height, width) or (height, width, channels), received {received}.",
             path=f"data.inputs.{name}",
             suggestion="Files that a table names are read by `source: {kind: image_folder, table: ...}`."
             if is_text(rows)
@@ -75,7 +76,7 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
     height, width, channels = rows.shape[1:] if rows.ndim == 4 else (*rows.shape[1:], 1)
     if options.channels not in (None, channels) and channels not in (1, 3):
         raise BmcliError(
-            f"column '{name}': {channels} channels cannot become {options.channels}.",
+            f"column {quoted(name)}: {channels} channels cannot become {options.channels}.",
             path=f"data.inputs.{name}",
         )
     dtype = "uint8" if rows.dtype.name == "uint8" else "float32"
@@ -108,7 +109,7 @@ def _fit_encoded(name: str, rows: Blobs, options: Options) -> Column:
     if options.size is None or options.channels is None:
         present = (~rows.missing()).nonzero()[0]
         if not len(present):
-            raise BmcliError(f"column '{name}': there is no picture.", path=f"data.inputs.{name}")
+            raise BmcliError(f"column {quoted(name)}: there is no picture.", path=f"data.inputs.{name}")
         looked_at = present[_spread(len(present), _LOOKED_AT)]
         headers = [_header(rows, row, column)[1] for row in looked_at]
         size = options.size or _common_size(name, headers)
@@ -126,7 +127,7 @@ def _common_size(name: str, headers: list[pictures.Header]) -> tuple[int, int]:
     if len(sizes) > 1:
         (low, narrow), (high, wide) = sizes[0], sizes[-1]
         raise BmcliError(
-            f"column '{name}': the pictures differ in size, from {low} x {narrow} to {high} x {wide}.",
+            f"column {quoted(name)}: the pictures differ in size, from {low} x {narrow} to {high} x {wide}.",
             path=f"data.inputs.{name}",
             suggestion=f"Say which size the network sees: inputs: {{{name}: {{kind: image, size: [64, 64]}}}}.",
         )
@@ -159,7 +160,9 @@ def encode(rows: Raw, column: Column) -> np.ndarray:
     if are_blobs(rows):
         return _decoded(rows, column)
     if is_text(rows) or column.raw_dtype == "string":
-        raise BmcliError(f"column '{column.name}': expected pictures as when the model was trained, received others.")
+        raise BmcliError(
+            f"column {quoted(column.name)}: expected pictures as when the model was trained, received others."
+        )
     check_shape(rows, column)
     _check_finite(rows)
     if _is_as_it_was(column):

@@ -10,7 +10,9 @@ from pydantic import Field, model_validator
 from bmcli.cells import Raw, RowFault, numbers
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature, check_shape
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import Kind, fault
+from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
     raw_shape = values.shape[1:]
     values = values.reshape(-1, 1) if values.ndim == 1 else values
     if 0 in raw_shape:
-        raise BmcliError(f"column '{name}': its rows hold no numbers.", path=f"data.inputs.{name}")
+        raise BmcliError(f"column {quoted(name)}: its rows hold no numbers.", path=f"data.inputs.{name}")
     channels = values.reshape(-1, values.shape[-1])
     _check_has_values(name, channels)
     channels = _logarithm(channels) if options.log else channels
@@ -177,7 +179,7 @@ def _channel_statistics(name: str, channels: np.ndarray, options: Options) -> tu
         else:
             offset, scale = np.zeros_like(mean), np.ones_like(mean)
     if not (np.isfinite(mean).all() and np.isfinite(scale).all()):
-        raise BmcliError(f"column '{name}': the numbers are too large to be scaled.", path=f"data.inputs.{name}")
+        raise BmcliError(f"column {quoted(name)}: the numbers are too large to be scaled.", path=f"data.inputs.{name}")
     # Compared by bounds: the deviation of equal numbers is not exactly 0.
     scale = np.where((low == high) | (scale == 0), 1.0, scale)
     if options.missing == "median":
@@ -275,9 +277,9 @@ def _check_has_values(name: str, channels: np.ndarray) -> None:
     if empty.any():
         part = "" if channels.shape[-1] == 1 else f" in channel {int(np.argmax(empty))}"
         raise BmcliError(
-            f"column '{name}': the training rows have no value{part}.",
+            f"column {quoted(name)}: the training rows have no value{part}.",
             path=f"data.inputs.{name}",
-            suggestion=f"Leave it out: `drop: [{name}]`.",
+            suggestion=f"Leave it out: `drop: [{write_scalar(name)}]`.",
         )
 
 

@@ -16,7 +16,9 @@ from pydantic import Field, model_validator
 from bmcli.cells import Raw, is_text, values_of
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import Kind, fault
+from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -162,7 +164,7 @@ def feature(column: Column, encoded: Any) -> Feature:
 
 def _check_text(name: str, rows: Raw, path: str = "") -> None:
     if not is_text(values_of(rows)):
-        raise BmcliError(f"column '{name}': expected text, received an array of numbers.", path=path)
+        raise BmcliError(f"column {quoted(name)}: expected text, received an array of numbers.", path=path)
 
 
 def _tokenising(options: Options, bag: bool) -> dict[str, Any]:
@@ -190,14 +192,14 @@ def _vocabulary(name: str, rows: Raw, options: Options, tokenising: dict[str, An
             counts = Counter(dict(_ranked(counts)[: _MOST_COUNTED // 2]))
     if not counts:
         raise BmcliError(
-            f"column '{name}': the training rows have no text with {options.tokens}.",
+            f"column {quoted(name)}: the training rows have no text with {options.tokens}.",
             path=f"data.inputs.{name}",
-            suggestion=f"Leave it out: `drop: [{name}]`.",
+            suggestion=f"Leave it out: `drop: [{write_scalar(name)}]`.",
         )
     terms = [term for term, count in _ranked(counts)[: options.vocabulary] if count >= options.min_count]
     if not terms:
         raise BmcliError(
-            f"column '{name}': no term is in the training rows {options.min_count} times.",
+            f"column {quoted(name)}: no term is in the training rows {options.min_count} times.",
             path=f"data.inputs.{name}.min_count",
             suggestion="Write `min_count: 1`.",
         )

@@ -14,6 +14,7 @@ from pydantic import Field
 from bmcli import inputs
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import Activation, Initializer, KerasObject, Kind, Options, Regularizer, fault_at
 from bmcli.specs import DataSpec
 
@@ -235,7 +236,8 @@ def check_table(features: Sequence[Feature], family: str) -> None:
     for feature in features:
         if len(feature.tensor.shape) != _VECTOR:
             raise BmcliError(
-                f"{family} works on the columns of a table, but '{feature.column.name}' is {_shape(feature.tensor)}.",
+                f"{family} works on the columns of a table, but {quoted(feature.column.name)} is "
+                f"{_shape(feature.tensor)}.",
                 path="model",
                 suggestion="Use another family, or leave it out of data.inputs.",
             )
@@ -276,7 +278,7 @@ def _instead(features: Sequence[Feature], several: bool) -> str:
         return "Choose it in data.inputs, or connect several with `kind: layers`."
     texts = [feature.column.name for feature in features if feature.column.kind == "text"]
     if texts:
-        return f"Write `encoding: sequence` for '{texts[0]}' in data.inputs, or use `kind: mlp`."
+        return f"Write `encoding: sequence` for {quoted(texts[0])} in data.inputs, or use `kind: mlp`."
     return "Use `kind: mlp` for columns, or name the column's kind in data.inputs."
 
 

@@ -18,6 +18,7 @@ from bmcli import inputs, models, parts
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature
 from bmcli.models import Rate
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import Kind, fault, fault_at
 from bmcli.specs import DataSpec
 
@@ -118,13 +119,13 @@ def _check_pixels(image: Feature) -> None:
     column = image.column
     if column.dtype != "uint8":
         raise BmcliError(
-            f"the architectures expect pixels from 0 to 255, but '{column.name}' holds {column.dtype}.",
+            f"the architectures expect pixels from 0 to 255, but {quoted(column.name)} holds {column.dtype}.",
             path="model",
             suggestion="Store its pixels as uint8, or use another family.",
         )
     if column.shape[-1] != 3:
         raise BmcliError(
-            f"the architectures expect 3 channels, but '{column.name}' has {column.shape[-1]}.",
+            f"the architectures expect 3 channels, but {quoted(column.name)} has {column.shape[-1]}.",
             path="model",
             suggestion=f"Write data.inputs.{column.name}: {{kind: image, channels: 3}}.",
         )

@@ -11,6 +11,7 @@ from bmcli import models
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature
 from bmcli.models import DenseOptions, Size, Sizes, Units
+from bmcli.quoting import quoted
 from bmcli.specs import DataSpec
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _check_one_axis(options: Options, source: Feature) -> None:
     for option in ("kernel_size", "strides", "pool"):
         if not isinstance(getattr(options, option), int):
             raise BmcliError(
-                f"rows and columns are of images, but '{source.column.name}' is a sequence.",
+                f"rows and columns are of images, but {quoted(source.column.name)} is a sequence.",
                 path=f"model.{option}",
                 suggestion="Give one number: that of steps.",
             )

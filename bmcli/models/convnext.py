@@ -11,6 +11,7 @@ from bmcli import models
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature
 from bmcli.models import Rate, Size, Units
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import Activation, Initializer, KerasObject, Kind, Regularizer
 from bmcli.specs import DataSpec
 
@@ -91,7 +92,7 @@ def _patch(options: Options, image: Feature) -> int:
     patch = options.patch or (_SMALL_PATCH if side < models.SMALL_IMAGE else _PATCH)
     if patch > side:
         raise BmcliError(
-            f"patches of {patch}x{patch} are larger than '{image.column.name}'.",
+            f"patches of {patch}x{patch} are larger than {quoted(image.column.name)}.",
             path="model.patch",
             suggestion=f"Give at most {side}.",
         )

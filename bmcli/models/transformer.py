@@ -11,6 +11,7 @@ from bmcli import models
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature
 from bmcli.models import Rate, Size, Sizes, Units
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import Activation, Initializer, KerasObject, Kind, Regularizer, fault_at
 from bmcli.specs import DataSpec
 
@@ -104,7 +105,7 @@ def _tokens(options: Options, source: Feature) -> Any:
         return models.rows(source)
     if not models.is_image(source):
         raise BmcliError(
-            f"patches are of images, but '{source.column.name}' is a sequence.",
+            f"patches are of images, but {quoted(source.column.name)} is a sequence.",
             path="model.patch",
             suggestion="Leave `patch` out: the tokens are the steps.",
         )

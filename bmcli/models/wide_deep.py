@@ -11,6 +11,7 @@ from bmcli import models, parts
 from bmcli.errors import BmcliError, Fault
 from bmcli.inputs import Feature
 from bmcli.models import DenseOptions, Embedding, Units
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import Regularizer
 from bmcli.specs import DataSpec
 
@@ -68,7 +69,7 @@ def _chosen(features: Sequence[Feature], names: Sequence[str] | None) -> list[Fe
 def _check_columns(options: Options, columns: Sequence[str]) -> None:
     """Raises BmcliError where a name is no input, or an input is read by neither side."""
     faults = [
-        Fault(f"'{name}' is no input.", f"model.{side}.{position}", suggestion=parts.did_you_mean(name, columns))
+        Fault(f"{quoted(name)} is no input.", f"model.{side}.{position}", suggestion=parts.did_you_mean(name, columns))
         for side in ("wide", "deep")
         for position, name in enumerate(getattr(options, side) or ())
         if name not in columns
@@ -76,7 +77,7 @@ def _check_columns(options: Options, columns: Sequence[str]) -> None:
     if not faults and options.wide is not None and options.deep is not None:
         faults = [
             Fault(
-                f"neither side reads the input '{name}'.",
+                f"neither side reads the input {quoted(name)}.",
                 "model",
                 suggestion="Name it in `wide` or `deep`, or leave it out of data.inputs.",
             )

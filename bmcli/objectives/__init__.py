@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from bmcli import parts
 from bmcli.errors import BmcliError
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import Checked, KerasObject, Kind, checked_mapping, fault, fault_at, shown
 from bmcli.specs import Column
 
@@ -214,7 +215,7 @@ def weights_by_name(chosen: Mapping[str, float] | None, target: Column) -> np.nd
     for name in chosen:
         if name not in target.classes:
             raise BmcliError(
-                f"there is no class '{name}'.",
+                f"there is no class {quoted(name)}.",
                 path=f"objective.class_weights.{name}",
                 suggestion=parts.did_you_mean(name, target.classes),
             )
@@ -322,9 +323,9 @@ def check_metrics(extra: Sequence[KerasObject], suitable: Mapping[str, Any], tar
     for position, metric in enumerate(extra):
         if metric.kind not in suitable:
             near = parts.nearest(metric.kind, suitable)
-            hint = f"Did you mean '{near}'? " if near else ""
+            hint = f"Did you mean {quoted(near)}? " if near else ""
             raise BmcliError(
-                f"{metric.kind} does not suit target '{target.name}' of kind {target.kind}.",
+                f"{metric.kind} does not suit target {quoted(target.name)} of kind {target.kind}.",
                 path=f"train.metrics.{position}",
                 suggestion=f"{hint}Suitable: {', '.join(sorted(suitable))}.",
             )
@@ -340,7 +341,8 @@ def check_limits(described: KerasObject, target: Column, position: int) -> None:
     for limit in ("k", "class_id", "top_k"):
         if (described.options.get(limit) or 0) >= count:
             raise BmcliError(
-                f"{described.kind}: {limit} is {described.options[limit]}, but '{target.name}' has {count} classes.",
+                f"{described.kind}: {limit} is {described.options[limit]}, but {quoted(target.name)} "
+                f"has {count} classes.",
                 path=f"train.metrics.{position}",
                 suggestion=f"Write {limit}: {count - 1}." if count > 2 else "Leave it out.",
             )

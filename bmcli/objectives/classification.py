@@ -24,6 +24,7 @@ from bmcli.objectives import (
     keras_metric,
     tempered,
 )
+from bmcli.quoting import quoted
 from bmcli.recipe import catalogue
 from bmcli.recipe.fields import KerasKind, KerasObject, fault, fault_at
 from bmcli.recipe.fields import Options as PlainOptions
@@ -246,13 +247,13 @@ def build(options: Options, target: Column, train_targets: Any) -> Classificatio
     loss = options.loss or KerasObject(kind)
     if loss.kind in _FOR_TWO_CLASSES and len(target.classes) != 2:
         raise BmcliError(
-            f"{loss.kind} is for two classes, but target '{target.name}' has {len(target.classes)}.",
+            f"{loss.kind} is for two classes, but target {quoted(target.name)} has {len(target.classes)}.",
             path="objective.loss",
             suggestion=f"Use {_FOR_TWO_CLASSES[loss.kind]}.",
         )
     if options.threshold is not None and (target.kind != "category" or len(target.classes) != 2):
         raise BmcliError(
-            f"a threshold is for a category of two classes, but target '{target.name}' has {len(target.classes)}"
+            f"a threshold is for a category of two classes, but target {quoted(target.name)} has {len(target.classes)}"
             f"{' in an order' if target.kind == 'ordered' else ''}.",
             path="objective.threshold",
             suggestion="Leave it out.",

@@ -20,6 +20,7 @@ from bmcli.objectives import (
     keras_metric,
     unscaled,
 )
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import KerasKind, KerasObject
 from bmcli.specs import Column
 
@@ -130,7 +131,7 @@ def _check_domain(loss: str, target: Column, train_targets: Any) -> None:
         wrong, needed = values < -tolerance, "numbers of at least 0"
     if wrong.any():
         raise BmcliError(
-            f"{loss} needs {needed}; of target '{target.name}' {int(wrong.sum())} training rows break that.",
+            f"{loss} needs {needed}; of target {quoted(target.name)} {int(wrong.sum())} training rows break that.",
             path="objective.loss",
             suggestion="Use mean_absolute_error or huber.",
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from bmcli import parts
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import Kind
 
 Augment = Mapping[str, Sequence[Kind]]
@@ -37,7 +38,11 @@ def problem_of_order(augment: Augment) -> Problem | None:
     for name, each in mixing[1:]:
         first_name, first = mixing[0]
         if each != first:
-            return (name,), f"an example is mixed in one way, but '{first_name}' says otherwise.", "Write the same."
+            return (
+                (name,),
+                f"an example is mixed in one way, but {quoted(first_name)} says otherwise.",
+                "Write the same.",
+            )
     return None
 
 
@@ -50,7 +55,7 @@ def problem_with_inputs(augment: Augment, kinds: Mapping[str, str]) -> Problem |
     for name, changes in augment.items():
         kind = kinds.get(name, name)
         if kind not in kinds.values():
-            return (name,), f"no input '{name}'.", parts.did_you_mean(name, kinds)
+            return (name,), f"no input {quoted(name)}.", parts.did_you_mean(name, kinds)
         for position, each in enumerate(changes):
             able = parts.load("augmentations", each.kind).INPUTS
             if kind not in able:

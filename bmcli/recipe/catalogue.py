@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bmcli import parts
+from bmcli.quoting import quoted
 
 Problem = tuple[tuple[str | int, ...], str, str]
 """Where in the options, what is wrong, what to do."""
@@ -66,12 +67,12 @@ def check_options(family: str, kind: str, options: Mapping[str, Any], also: tupl
     problems: list[Problem] = []
     if missing:
         example = ", ".join(f"{name}: ..." for name in missing)
-        needed = " and ".join(f"'{name}'" for name in missing)
+        needed = " and ".join(map(quoted, missing))
         problems.append(((), f"{kind} needs {needed}.", f"Write {{kind: {kind}, {example}}}."))
     for name, value in options.items():
         if name not in known["options"]:
             hint = parts.did_you_mean(str(name), [*known["options"], *also])
-            problems.append(((name,), f"{kind} has no option '{name}'.", hint))
+            problems.append(((name,), f"{kind} has no option {quoted(name)}.", hint))
         else:
             problems += _check_value(name, value, known["options"][name], name in known["required"])
     return problems
@@ -80,7 +81,7 @@ def check_options(family: str, kind: str, options: Mapping[str, Any], also: tupl
 def _check_value(name: str, value: Any, default: Any, required: bool) -> list[Problem]:
     inner = family_of_option(name)
     if value is None:
-        missing: list[Problem] = [((name,), f"'{name}' needs a value.", "")]
+        missing: list[Problem] = [((name,), f"{quoted(name)} needs a value.", "")]
         return missing if required or default is not None else []
     if inner is not None:
         return [((name, *where), text, hint) for where, text, hint in check_object(inner, value)]
@@ -108,7 +109,7 @@ def check_object(family: str, value: Any) -> list[Problem]:
         return [((), f"expected one of Keras' {family} by name, or a mapping with a 'kind'.", "")]
     if kind not in names(family):
         where: tuple[str, ...] = () if isinstance(value, str) else ("kind",)
-        return [(where, f"no {family.removesuffix('s')} '{kind}'.", parts.did_you_mean(kind, names(family)))]
+        return [(where, f"no {family.removesuffix('s')} {quoted(kind)}.", parts.did_you_mean(kind, names(family)))]
     return check_options(family, kind, options)
 
 

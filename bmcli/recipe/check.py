@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from bmcli import parts
 from bmcli.errors import BmcliError, Fault, Place
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import shown
 from bmcli.recipe.nodes import Node, Steps
 from bmcli.recipe.paths import dotted as dotted
@@ -38,6 +39,7 @@ def check_as(kind: type[_Options], tree: Node, expected: str) -> _Options:
     Raises:
         BmcliError: All faults at once, in the order of the file; those of faulty nodes are left out.
     """
+    parts.suggest_anew()
     plain = tree.plain()
     if not isinstance(plain, dict):
         raise BmcliError(Fault(f"{expected}, received {shown(plain)}.", place=tree.place))
@@ -141,7 +143,7 @@ def _as_expected(steps: Steps, errors: Sequence[_Error], tree: Node) -> Fault:
     first = errors[0]
     place = place_of(tree, steps)
     if first.kind == "missing" and isinstance(steps[-1], str):
-        return Fault(f"'{steps[-1]}' is missing.", dotted(steps), place)
+        return Fault(f"{quoted(steps[-1])} is missing.", dotted(steps), place)
     if first.kind == "missing":
         return Fault(f"item {steps[-1]} is missing, counted from 0.", dotted(steps[:-1]), place)
     node = tree.find(steps)
@@ -154,7 +156,7 @@ def _nearest(value: Any, errors: Sequence[_Error]) -> str:
     """The allowed word that a wrong one is near to."""
     allowed = [word for error in errors if error.kind == "literal_error" for word in _words(error)]
     near = parts.nearest(value, allowed) if isinstance(value, str) else None
-    return f"Did you mean '{near}'?" if near else ""
+    return f"Did you mean {quoted(near, 300)}?" if near else ""
 
 
 def _words(error: _Error) -> list[str]:

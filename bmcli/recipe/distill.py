@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from bmcli import parts
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import Checked, Gate, Kind, Options, PartOf, details_at, dump, fault, fault_at, shown
 
 Shape = Literal["linear", "cosine", "geometric"]
@@ -297,9 +298,9 @@ def problem_of_targets(
     for target in options.transfer.without:
         if target not in objectives:
             hint = parts.did_you_mean(target, objectives)
-            return ("transfer", "without", target), f"no target '{target}'.", hint
+            return ("transfer", "without", target), f"no target {quoted(target)}.", hint
         if objectives[target] not in ("classification", "ordinal"):
-            message = f"target '{target}' has no single class a row to be left out by."
+            message = f"target {quoted(target)} has no single class a row to be left out by."
             return ("transfer", "without", target), message, ""
     for place, loss in enumerate(options.losses or ()):
         problem = _problem_of_loss(loss, objectives)
@@ -314,11 +315,11 @@ def _problem_of_loss(loss: Kind, objectives: Mapping[str, str]) -> tuple[tuple[s
     asked = getattr(loss, "targets", None)
     for target in asked or ():
         if target not in objectives:
-            return ("targets",), f"no target '{target}'.", parts.did_you_mean(target, objectives)
+            return ("targets",), f"no target {quoted(target)}.", parts.did_you_mean(target, objectives)
     for target in asked or objectives:
         if forms and _form(objectives[target]) not in forms:
             others = [name for name, objective in objectives.items() if _form(objective) in forms]
             hint = f"Write targets: [{', '.join(others)}]." if others else "Use `logits`."
             what = "probabilities of labels" if _form(objectives[target]) == "sigmoid" else "numbers"
-            return (), f"{loss.kind} does not suit the outputs of target '{target}', which are {what}.", hint
+            return (), f"{loss.kind} does not suit the outputs of target {quoted(target)}, which are {what}.", hint
     return None

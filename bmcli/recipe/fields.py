@@ -25,6 +25,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from bmcli import parts
+from bmcli.quoting import LONGEST, brief, quoted
 from bmcli.recipe import catalogue, nodes
 
 
@@ -313,8 +314,7 @@ def shown(value: Any) -> str:
         return text if 0 < len(text) <= 40 else what
     if isinstance(value, bool):
         return "true" if value else "false"
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return quoted(value) if isinstance(value, str) else brief(repr(value), LONGEST)
 
 
 def _items(value: Any) -> Iterable[Any]:

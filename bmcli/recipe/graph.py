@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from pydantic_core import InitErrorDetails
 
 from bmcli import parts
+from bmcli.quoting import quoted
 from bmcli.recipe import catalogue
 from bmcli.recipe.catalogue import Problem
 from bmcli.recipe.fields import Checked, KerasKind, explained, fault, shown
@@ -196,7 +197,7 @@ def _kind_problems(entry: Mapping[str, Any]) -> list[Problem]:
 
 def _shared_problems(options: Mapping[str, Any]) -> list[Problem]:
     found: list[Problem] = [
-        ((option,), f"shared has no option '{option}'.", "It takes `layer`, `from` and `name`.")
+        ((option,), f"shared has no option {quoted(option)}.", "It takes `layer`, `from` and `name`.")
         for option in options
         if option != "layer"
     ]
@@ -211,7 +212,9 @@ def _duplicates(layers: Sequence[Any]) -> list[Problem]:
     for index, entry in enumerate(layers):
         name = entry.get("name") if isinstance(entry, Mapping) else None
         if isinstance(name, str) and first.setdefault(name, index) != index:
-            found.append(((index, "name"), f"layer {first[name]} is called '{name}' too.", "Give each its own name."))
+            found.append(
+                ((index, "name"), f"layer {first[name]} is called {quoted(name)} too.", "Give each its own name.")
+            )
     return found
 
 
@@ -223,10 +226,10 @@ def _wrong_shares(graph: Sequence[Layer]) -> Iterator[Problem]:
             continue
         if layer.shares in layers:
             hint = f"Write layer: {layers[layer.shares].shares}."
-            yield (layer.index, "layer"), f"'{layer.shares}' is shared itself.", hint
+            yield (layer.index, "layer"), f"{quoted(layer.shares)} is shared itself.", hint
         else:
             hint = parts.did_you_mean(layer.shares, own)
-            yield (layer.index, "layer"), f"no layer is called '{layer.shares}'.", hint
+            yield (layer.index, "layer"), f"no layer is called {quoted(layer.shares)}.", hint
 
 
 def _wrong_counts(graph: Sequence[Layer]) -> Iterator[Problem]:
@@ -310,7 +313,7 @@ def output_problems(layers: Any, outputs: Any) -> list[Problem]:
     if not isinstance(outputs, Mapping) or not all(isinstance(name, str) for name in outputs.values()):
         return []
     found: list[Problem] = [
-        (("outputs", target), f"no layer is called '{name}'.", parts.did_you_mean(name, names))
+        (("outputs", target), f"no layer is called {quoted(name)}.", parts.did_you_mean(name, names))
         for target, name in outputs.items()
         if name not in names
     ]
@@ -329,7 +332,7 @@ def _unread(graph: Sequence[Layer], outputs: Sequence[str]) -> list[Problem]:
     return [
         (
             ("layers", layer.index),
-            f"no output depends on '{layer.name}'.",
+            f"no output depends on {quoted(layer.name)}.",
             _misspelled(layer.name, graph) or "Read it in a `from`, or leave it out.",
         )
         for layer in graph

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bmcli import parts, redaction
+from bmcli import disk, parts, redaction
 from bmcli.errors import BmcliError, Fault, Place
+from bmcli.quoting import quoted
 from bmcli.recipe import addresses, nodes, search
 from bmcli.recipe.addresses import is_address
 from bmcli.recipe.check import check, dotted, place_of, read_steps
@@ -149,6 +150,7 @@ def read(target: str, overrides: Sequence[str] = ()) -> Written:
     Raises:
         BmcliError: A file cannot be read, or an override cannot be laid over it.
     """
+    parts.suggest_anew()
     file, name = find(target)
     faults: list[Fault] = []
     try:
@@ -195,17 +197,20 @@ def find(target: str) -> tuple[Path, str]:
     recipes = built_in()
     if target in recipes:
         return recipes[target], f"{target}.yaml"
-    if os.path.isdir(path):
-        raise BmcliError(f"{target} is a folder, expected a recipe file.")
+    if other := disk.what_is_no_file(path):
+        raise BmcliError(f"{target} is {other}, expected a recipe file.")
     near = parts.did_you_mean(target, [*recipes, *_recipes_in(Path())])
     raise BmcliError(
-        f"no recipe '{target}': no such file, and no built-in recipe of that name.",
+        f"no recipe {quoted(target, 200)}: no such file, and no built-in recipe of that name.",
         suggestion=near if near.startswith("Did") else "`bmcli ls` lists the built-in recipes.",
     )
 
 
 def _recipes_in(folder: Path) -> list[str]:
-    return sorted(file.name for file in folder.glob("*.yaml"))
+    try:
+        return sorted(file.name for file in folder.glob("*.yaml"))
+    except OSError:  # they are for suggestions alone
+        return []
 
 
 def _with_bases(file: Path, name: str, faults: list[Fault]) -> tuple[Node, str]:
@@ -250,11 +255,13 @@ def _base(base: Node | None, file: Path, name: str, seen: Collection[str]) -> tu
         found = beside, str(Path(name).parent / base.value)
     elif base.value in built_in():
         found = built_in()[base.value], f"{base.value}.yaml"
+    if found is None and (other := disk.what_is_no_file(beside)):
+        raise BmcliError(Fault(f"{quoted(base.value, 200)} is {other}, expected a recipe.", "extends", base.place))
     if found is None:
         hint = parts.did_you_mean(base.value, [*built_in(), *_recipes_in(file.parent)])
-        raise BmcliError(Fault(f"no recipe '{_short(base.value)}' to extend.", "extends", base.place, hint))
+        raise BmcliError(Fault(f"no recipe {quoted(base.value, 200)} to extend.", "extends", base.place, hint))
     if os.path.realpath(found[0]) in seen:
-        raise BmcliError(Fault(f"'{base.value}' extends itself in a circle.", "extends", base.place))
+        raise BmcliError(Fault(f"{quoted(base.value, 200)} extends itself in a circle.", "extends", base.place))
     return found
 
 
@@ -459,9 +466,6 @@ def _substitute(tree: Node, faults: list[Fault]) -> Node:
     return replace(tree, value={**filled.value, "vars": replace(declared, value=filling.variables)})
 
 
-_MOST_HINTS = 20  # looking for the nearest name takes time
-
-
 @dataclass
 class _Filling:
     """Fills variables into scalars.
@@ -475,7 +479,6 @@ class _Filling:
     variables: dict[str, Node]
     faults: list[Fault]
     left: int = nodes.MAX_TEXT
-    unknown: int = 0
 
     def filled(self, node: Node) -> Node:
         """A scalar with its variables filled in; a text that is one variable alone takes its type, too."""
@@ -498,13 +501,13 @@ class _Filling:
     def _is_usable(self, name: str | None, place: Place) -> bool:
         variable = None if name is None else self.variables.get(name)
         if name is None or variable is None:
-            self.unknown += 1
-            self.faults.append(_no_variable(name, place, self.variables if self.unknown <= _MOST_HINTS else ()))
+            self.faults.append(_no_variable(name, place, self.variables))
             return False
         if redaction.is_secret(name):
             self.faults.append(
                 Fault(
-                    f"variable '{name}' is a secret by its name, so no value can hold it: recipes are kept in files.",
+                    f"variable {quoted(name)} is a secret by its name, so no value can hold it: "
+                    "recipes are kept in files.",
                     place=place,
                     suggestion="Rename it if it is none. Give secrets in the environment, as AWS_PROFILE for s3://.",
                 )
@@ -553,11 +556,7 @@ def _no_variable(name: str | None, place: Place, variables: Collection[str]) -> 
     if name is None:
         return Fault("a variable is opened with ${ and never closed.", place=place, suggestion="As text write $${.")
     hint = parts.did_you_mean(name, variables) or "Set it in vars, above where another variable uses it."
-    return Fault(f"no variable '{_short(name)}' in vars.", place=place, suggestion=hint)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 100 else f"{name[:97]}..."
+    return Fault(f"no variable {quoted(name)} in vars.", place=place, suggestion=hint)
 
 
 def _absolute_paths(tree: Node) -> Node:

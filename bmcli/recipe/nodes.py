@@ -16,6 +16,7 @@ import yaml
 
 from bmcli import redaction
 from bmcli.errors import BmcliError, Fault, Place
+from bmcli.quoting import quoted
 
 MAX_BYTES = 1_000_000
 MAX_TEXT = 2 * MAX_BYTES  # characters of all text, once aliases and variables are written out
@@ -381,7 +382,7 @@ class _Converter:
             elif key_node.value in values:
                 first = values[key_node.value].key_place
                 line = first.line if first else "?"
-                self._fault(key_node, f"'{key_node.value}' is written twice, first on line {line}.")
+                self._fault(key_node, f"{quoted(key_node.value)} is written twice, first on line {line}.")
             else:
                 child = self.convert(value_node, depth + 1)
                 values[key_node.value] = replace(child, key_place=self._place(key_node))

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from bmcli import parts
+from bmcli.quoting import quoted
 from bmcli.recipe.augment import Augment, problem_of_order, problem_with_inputs
 from bmcli.recipe.compression import PRUNING, ChannelPruning, QuantizeAwareOptions, problem_with_model
 from bmcli.recipe.distill import DistillOptions, TaughtOptions, problem_of_targets
@@ -117,12 +118,12 @@ class SplitOptions(Options):
             raise fault_at((ways[0],), f"`{ways[0]}` does nothing beside `column`, which tells every split.",
                            "Leave it out, or give `validation` a share of the training rows.")  # fmt: skip
         if ways and self.column is not None and getattr(self, ways[0]) == self.column:
-            raise fault_at((ways[0],), f"column '{self.column}' tells the split already.", "Name another.")
+            raise fault_at((ways[0],), f"column {quoted(self.column)} tells the split already.", "Name another.")
         if ways not in ([], ["group"]) and self.stratify not in ("auto", "none"):
             raise fault_at(("stratify",), f"`{ways[0]}` tells the split of a row, so no proportions can be kept.",
                            "Leave `stratify` out.")  # fmt: skip
         if ways == ["group"] and self.stratify == self.group:
-            raise fault_at(("stratify",), f"the rows of each '{self.group}' are together, so its proportions "
+            raise fault_at(("stratify",), f"the rows of each {quoted(self.group)} are together, so its proportions "
                            "cannot be kept.", "Name another column.")  # fmt: skip
         return self
 
@@ -196,14 +197,14 @@ def problem_of_crosses(
         for place, name in enumerate(cross.of):
             loc = (position, "of", place)
             if name not in inputs:
-                return loc, f"there is no input '{name}'.", parts.did_you_mean(name, inputs)
+                return loc, f"there is no input {quoted(name)}.", parts.did_you_mean(name, inputs)
             if name in cross.of[:place]:
-                return loc, f"'{name}' is crossed with itself.", "Leave it in once."
+                return loc, f"{quoted(name)} is crossed with itself.", "Leave it in once."
             if not _can_be_crossed(inputs[name]):
                 hint = "Cross categories without `separator`, booleans, and numbers with `bins`."
-                return loc, f"'{name}' is no category, but {inputs[name].kind}.", hint
+                return loc, f"{quoted(name)} is no category, but {inputs[name].kind}.", hint
         if cross.name in inputs or cross.name in names[:position]:
-            return (position,), f"there are two inputs '{cross.name}'.", "Leave one of them out."
+            return (position,), f"there are two inputs {quoted(cross.name)}.", "Leave one of them out."
     return None
 
 
@@ -288,7 +289,7 @@ class DataOptions(Options):
         if not value and source is not None:
             for name in source.natural_targets():
                 if name in (info.data.get("inputs") or ()):
-                    raise fault("targets", f"column '{name}' is what the source predicts, and an input.",
+                    raise fault("targets", f"column {quoted(name)} is what the source predicts, and an input.",
                                 "Leave it out of data.inputs, or name other targets.")  # fmt: skip
         return value
 
@@ -309,10 +310,10 @@ class DataOptions(Options):
             if split is not None and info.field_name == "targets" and column == split.group:
                 others.append("the group that a split keeps together")
             if others:
-                raise fault_at(loc, f"column '{column}' is {role} and {others[0]}.", "Leave it in one of them.")
+                raise fault_at(loc, f"column {quoted(column)} is {role} and {others[0]}.", "Leave it in one of them.")
             if info.field_name == "targets" and column in (other for other, _ in named[:position]):
                 raise fault_at(
-                    loc, f"'{column}' is there twice among the targets.", "Name each column and target once."
+                    loc, f"{quoted(column)} is there twice among the targets.", "Name each column and target once."
                 )
         return value
 
@@ -898,13 +899,13 @@ class Recipe(Options):
         if isinstance(value, Mapping):
             for name in value:
                 if name not in targets:
-                    raise fault_at((name,), f"no target '{name}'.", parts.did_you_mean(name, targets))
+                    raise fault_at((name,), f"no target {quoted(name)}.", parts.did_you_mean(name, targets))
         for name, objective in objectives_by_target(value, targets).items():
             learns = parts.load("objectives", objective.kind).TARGETS
             if targets[name].kind not in learns:
                 raise fault_at(
                     (name,) if isinstance(value, Mapping) else (),
-                    f"{objective.kind} cannot learn target '{name}' of kind {targets[name].kind}.",
+                    f"{objective.kind} cannot learn target {quoted(name)} of kind {targets[name].kind}.",
                     f"It learns targets of kind {' or '.join(learns)}.",
                 )
         return value

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from bmcli import parts
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import Checked, Duration, Kind, OneOf, Options, details_at, dump, fault, fault_at, shown
 from bmcli.recipe.nodes import Steps, escaped, write_scalar
 from bmcli.recipe.paths import dotted, split_path
@@ -286,7 +287,7 @@ def _conditions(path: str, space: Mapping[str, Parameter], entries: Mapping[str,
     for other, asked in when.items():
         if other not in entries or other == path:
             hint = parts.did_you_mean(other, [each for each in entries if each != path])
-            what = "itself" if other == path else f"'{other}', which is no entry of the space"
+            what = "itself" if other == path else f"{quoted(other)}, which is no entry of the space"
             raise fault_at(("when", other), f"this depends on {what}.", hint)
         # Of an entry that is at fault itself it cannot be told what it can be.
         found[other] = _asked_values(asked, space[other], other) if other in space else ()
@@ -440,7 +441,7 @@ class ObjectivesOf(Checked):
         for position, name in enumerate(value):
             _objective(name, (position,))
             if name in value[:position]:
-                raise fault_at((position,), f"'{name}' is there twice.", "Leave it in once.")
+                raise fault_at((position,), f"{quoted(name)} is there twice.", "Leave it in once.")
         if value[0] in SIZES:
             raise fault_at((0,), f"{value[0]} cannot lead a search.", "Put a metric of validation before it.")
         return tuple(value)

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from bmcli.console import clean
+from bmcli.quoting import brief
 from bmcli.recipe.nodes import write_scalar
+
+_LONGEST = 500  # characters of one text
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,9 @@ def page(template: str, values: Mapping[str, Any]) -> str:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_cut,
     )
-    environment.filters |= {"shown": shown, "number": number, "duration": duration, "clean": clean}
+    environment.filters |= {"shown": shown, "number": number, "duration": duration, "clean": clean, "whole": Whole}
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     own = {
         "style": _as_it_is((TEMPLATES / "page.css").read_text(encoding="utf-8")),
@@ -94,6 +98,15 @@ def page(template: str, values: Mapping[str, Any]) -> str:
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
     return environment.get_template(template).render({**values, **own})
+
+
+class Whole(str):
+    """Text that a report shows in full, as a recipe or the address of a picture."""
+
+
+def _cut(value: Any) -> Any:
+    """Foreign text no longer than anyone reads: a name or a cell may have a megabyte."""
+    return brief(value, _LONGEST) if type(value) is str and len(value) > _LONGEST else value
 
 
 def shown(value: Any) -> str:

@@ -22,6 +22,7 @@ from bmcli.evaluation.learning_curve import LearningCurve
 from bmcli.evaluation.rankings import rankings
 from bmcli.evaluation.result import ClassRow, Evaluation
 from bmcli.evaluation.shares import Interval
+from bmcli.quoting import LONGEST, brief, listed
 from bmcli.reports import artefacts, decisions, groups, pixels, run_figures, validation
 from bmcli.reports import explanation as explanations
 from bmcli.reports.artefacts import Artefact
@@ -185,9 +186,8 @@ def _beside(material: Material, name: str) -> str:
     if name != "accuracy" or target.kind not in ("category", "ordered"):
         return around
     counts = np.bincount(material.judged.truth[target.name], minlength=len(target.classes))
-    return (
-        f"{around}; always “{clean(target.classes[counts.argmax()])}” would reach {number(counts.max() / counts.sum())}"
-    )
+    usual = brief(target.classes[counts.argmax()], LONGEST)
+    return f"{around}; always “{usual}” would reach {number(counts.max() / counts.sum())}"
 
 
 _COLUMNS_HEAD = [
@@ -216,8 +216,7 @@ def _column_row(material: Material, role: str, column: Column) -> Row:
 def _held(material: Material, column: Column) -> str:
     """What the cells of a column are like, in words."""
     if column.classes:
-        some = ", ".join(clean(name) for name in column.classes[:6])
-        return f"{len(column.classes)} classes: {some}{', …' if len(column.classes) > 6 else ''}"
+        return f"{len(column.classes)} classes: {listed(column.classes, 6)}"
     if column.kind == "boolean":
         return f"yes in {100 * column.state['fill']:.1f} % of the training rows"
     if column.kind == "text":

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from bmcli import parts
 from bmcli.errors import BmcliError, Fault
+from bmcli.quoting import quoted
 from bmcli.recipe.augment import of_inputs, problem_with_inputs
 from bmcli.recipe.check import dotted
 from bmcli.recipe.fields import dump
@@ -208,10 +209,10 @@ def _require_vectors(column: Column, kind: str, path: str) -> None:
     if column.kind != "number":
         return
     if len(column.shape) != 1:
-        raise BmcliError(f"column '{column.name}': {kind} changes numbers and vectors, not sequences.", path=path)
+        raise BmcliError(f"column {quoted(column.name)}: {kind} changes numbers and vectors, not sequences.", path=path)
     if "edges" in column.state and kind != "column_dropout":
         raise BmcliError(
-            f"column '{column.name}': {kind} changes numbers, but the column is cut into bins.", path=path,
+            f"column {quoted(column.name)}: {kind} changes numbers, but the column is cut into bins.", path=path,
             suggestion="Leave out one of `bins` and the augmentation.",
         )  # fmt: skip
 

@@ -9,6 +9,7 @@ import keras
 
 from bmcli import parts
 from bmcli.errors import BmcliError
+from bmcli.quoting import quoted
 
 _BESIDE = (keras.layers.BatchNormalization, keras.layers.LayerNormalization, keras.layers.GroupNormalization)
 _NOT_FOLLOWED = (keras.layers.Dropout, keras.layers.SpatialDropout1D, keras.layers.SpatialDropout2D)
@@ -32,7 +33,7 @@ def find(model: keras.Model, where: str | float, shown: str, path: str) -> Any:
     except (AttributeError, ValueError):
         tensor = None
     if not isinstance(tensor, keras.KerasTensor) or None in tensor.shape[1:]:
-        raise BmcliError(f"layer '{layer.name}' of {shown} does not compute one tensor of one size.", path=path)
+        raise BmcliError(f"layer {quoted(layer.name)} of {shown} does not compute one tensor of one size.", path=path)
     return tensor
 
 
@@ -40,7 +41,7 @@ def _named(model: keras.Model, name: str, shown: str, path: str) -> keras.layers
     names = [layer.name for layer in model.layers]
     if name not in names:
         hint = parts.did_you_mean(name, names) or f"Some of its layers: {', '.join(names[-12:])}."
-        raise BmcliError(f"{shown} has no layer '{name}'.", path=path, suggestion=hint)
+        raise BmcliError(f"{shown} has no layer {quoted(name)}.", path=path, suggestion=hint)
     return model.get_layer(name)
 
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from bmcli import inputs, parts
 from bmcli.errors import BmcliError
+from bmcli.quoting import quoted
 from bmcli.recipe.schema import Recipe
 from bmcli.specs import Column, DataSpec, Prepared
 from bmcli.training import feed
@@ -72,12 +73,14 @@ def _column(spec: DataSpec, named: str | None) -> Column:
     """The input whose length counts."""
     names = [column.name for column in spec.inputs]
     if named is not None and named not in names:
-        raise BmcliError(f"no input '{named}'.", path=f"{_PATH}.input", suggestion=parts.did_you_mean(named, names))
+        raise BmcliError(
+            f"no input {quoted(named)}.", path=f"{_PATH}.input", suggestion=parts.did_you_mean(named, names)
+        )
     asked = spec.inputs if named is None else [spec.input(named)]
     found = [column for column in asked if _masked(column) is not None]
     if not found:
         raise BmcliError(
-            "no input has a length." if named is None else f"input '{named}' has no length.",
+            "no input has a length." if named is None else f"input {quoted(named)} has no length.",
             path=_PATH if named is None else f"{_PATH}.input",
             suggestion="Texts have one with `encoding: sequence`, and numbers in sequences of which some end early.",
         )

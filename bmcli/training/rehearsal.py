@@ -12,6 +12,8 @@ import os
 import resource
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 from bmcli.disk import shown_path
@@ -23,6 +25,8 @@ COPIES = 4
 SPARE_BYTES = 2**29
 """For graphs, tables and threads; the largest networks of Keras take some 100 MB of it."""
 _TIMEOUT_S = 600
+_LOOK_S = 0.01
+_STATUS = Path("/proc/self/status")
 
 
 def require_loadable(file: Path, shown: Path, weights_bytes: int) -> None:
@@ -66,18 +70,46 @@ def main() -> None:
 
     layers.register()
     tf.reduce_sum(tf.ones((64, 64)) @ tf.ones((64, 64))).numpy()  # starts the threads, whose stacks count as memory
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    held = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmData")) * 1024
-    resource.setrlimit(resource.RLIMIT_DATA, (held + allowed, held + allowed))
+    _limit_memory(allowed)
     try:
         with models.columns_as_keys():
             keras.saving.load_model(file, compile=False, safe_mode=True)
     except (MemoryError, tf.errors.ResourceExhaustedError):
-        print(f"it takes more than the {allowed:,} bytes of memory that its weights explain")
+        print(_too_much(allowed))
         sys.exit(1)
     except Exception as error:  # a damaged file makes Keras raise anything
         print((str(error).splitlines() or [type(error).__name__])[0])
         sys.exit(1)
+
+
+def _limit_memory(allowed: int) -> None:
+    """Ends what takes so many bytes more than this process holds already: by the system where that counts them."""
+    try:
+        status = _STATUS.read_text(encoding="utf-8")
+    except OSError:  # as on macOS, whose limits do not count what is mapped either
+        limit = _peak_bytes() + allowed
+        threading.Thread(target=_end_above, args=(limit, _too_much(allowed)), daemon=True).start()
+        return
+    held = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmData")) * 1024
+    resource.setrlimit(resource.RLIMIT_DATA, (held + allowed, held + allowed))
+
+
+def _end_above(limit: int, words: str) -> None:
+    """Ends the process once it has held more than some bytes of memory; looked at often enough for that to be few."""
+    while _peak_bytes() <= limit:
+        time.sleep(_LOOK_S)
+    print(words, flush=True)
+    os._exit(1)
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process has held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def _too_much(allowed: int) -> str:
+    return f"it takes more than the {allowed:,} bytes of memory that its weights explain"
 
 
 if __name__ == "__main__":

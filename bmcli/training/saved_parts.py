@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from bmcli.inputs import NETWORK
+from bmcli.quoting import quoted
 
 _TENSOR = "__keras_tensor__"
 
@@ -26,10 +27,10 @@ def first_difference(model: keras.Model, saved: Mapping[str, Any], whole: bool) 
         graphs = _Graphs(ours, saved)
         for column, tensor in graphs.inputs(ours).items():
             if not graphs.agree(tensor, graphs.inputs(saved).get(column)):
-                return f"the input '{column}'"
+                return f"the input {quoted(column)}"
         for target, output in ours["config"]["output_layers"].items() if whole else ():
             if not graphs.agree(_tensor(output), _tensor(saved["config"]["output_layers"].get(target))):
-                return f"the target '{target}'"
+                return f"the target {quoted(target)}"
     except (KeyError, TypeError, AttributeError, IndexError, ValueError):
         return "what lies around the network"  # the saved configuration is of no serving model
     return ""

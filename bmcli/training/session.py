@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 
 from bmcli import disk, training
 from bmcli.data.resolution import resolved
+from bmcli.data.sources import SourceOptions
 from bmcli.errors import BmcliError
 from bmcli.recipe.load import Loaded
 from bmcli.recipe.render import render
@@ -182,20 +183,21 @@ def prepared_again(recipe: Recipe, before: DataSpec, cache: Path) -> Prepared:
     Raises:
         BmcliError: It is not what it was.
     """
+    source: SourceOptions = recipe.data.source  # type: ignore[assignment]
     try:
         prepared = training.prepared(recipe, cache)
     except BmcliError:
-        _require_same_data(before, recipe.data.source.fingerprint())  # type: ignore[attr-defined]
+        _require_same_data(before, source.fingerprint(), source)
         raise
-    _require_same_data(before, prepared.spec.fingerprint)
+    _require_same_data(before, prepared.spec.fingerprint, source)
     return prepared
 
 
-def _require_same_data(before: DataSpec, fingerprint: str) -> None:
+def _require_same_data(before: DataSpec, fingerprint: str, source: SourceOptions) -> None:
     """Refuses data that is not what a run was trained on: its rows may have been split otherwise."""
     if before.fingerprint != fingerprint:
         raise BmcliError(
-            "the data changed since this run was trained, so its splits are not the same rows.",
+            f"{source.shown()}: the data changed since this run was trained, so its splits are not the same rows.",
             path="data.source",
             suggestion="Train again, or measure on a file with --data.",
         )

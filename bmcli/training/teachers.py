@@ -16,6 +16,7 @@ from bmcli import models, parts
 from bmcli.disk import shown_path
 from bmcli.distillation import Form, LayerPair, Said
 from bmcli.errors import BmcliError
+from bmcli.quoting import quoted
 from bmcli.recipe.distill import TaughtBy, TaughtOptions
 from bmcli.recipe.load import load
 from bmcli.recipe.schema import Recipe
@@ -109,14 +110,15 @@ def _terms(
     known = [column.name for column in its_spec.targets]
     if mine.name not in known:
         raise BmcliError(
-            f"teacher {shown} does not predict '{mine.name}'.", path=path,
+            f"teacher {shown} does not predict {quoted(mine.name)}.", path=path,
             suggestion=parts.did_you_mean(mine.name, known),
         )  # fmt: skip
     its = its_spec.target(mine.name)
     one, other = (each.objectives()[mine.name] for each in (its_recipe, recipe))
     if one.kind != other.kind or getattr(one, "quantiles", None) != getattr(other, "quantiles", None):
         raise BmcliError(
-            f"teacher {shown} learned '{mine.name}' by {one.kind}, and its student is to learn it by {other.kind}.",
+            f"teacher {shown} learned {quoted(mine.name)} by {one.kind}, and its student is to learn "
+            f"it by {other.kind}.",
             path=path, suggestion="Give both one objective.",
         )  # fmt: skip
     if mine.classes:
@@ -127,8 +129,10 @@ def _terms(
 def _classes(mine: Column, its: Column, objective: str, shown: str, path: str) -> Callable[[Any], Any]:
     missing = [name for name in mine.classes if name not in its.classes]
     if missing or (objective == "ordinal" and mine.classes != its.classes):
-        what = f"does not know the class '{missing[0]}'" if missing else "has other categories, or in another order,"
-        raise BmcliError(f"teacher {shown} {what} of '{mine.name}'.", path=path)
+        what = (
+            f"does not know the class {quoted(missing[0])}" if missing else "has other categories, or in another order,"
+        )
+        raise BmcliError(f"teacher {shown} {what} of {quoted(mine.name)}.", path=path)
     if mine.classes == its.classes:
         return tf.identity
     places = [its.classes.index(name) for name in mine.classes]
@@ -138,7 +142,7 @@ def _classes(mine: Column, its: Column, objective: str, shown: str, path: str) -
 def _numbers(mine: Column, its: Column, shown: str, path: str) -> Callable[[Any], Any]:
     if bool(mine.state.get("log")) != bool(its.state.get("log")):
         raise BmcliError(
-            f"teacher {shown} and its student do not both learn the logarithm of '{mine.name}'.", path=path,
+            f"teacher {shown} and its student do not both learn the logarithm of {quoted(mine.name)}.", path=path,
             suggestion="Give both one `scale` in data.targets.",
         )  # fmt: skip
     factor = float(its.state["scale"]) / float(mine.state["scale"])
@@ -157,13 +161,14 @@ def _of_file(file: Path, digest: str, path: str, recipe: Recipe, spec: DataSpec,
     for column in spec.targets:
         if column.name not in given:
             raise BmcliError(
-                f"teacher {shown} does not predict '{column.name}' by that name.", path=path,
+                f"teacher {shown} does not predict {quoted(column.name)} by that name.", path=path,
                 suggestion=parts.did_you_mean(column.name, list(map(str, given))),
             )  # fmt: skip
         width = given[column.name].shape[-1] if len(given[column.name].shape) > 1 else 1
         if column.classes and width != len(column.classes):
             raise BmcliError(
-                f"teacher {shown} tells {width} classes of '{column.name}', which has {len(column.classes)}.", path=path
+                f"teacher {shown} tells {width} classes of {quoted(column.name)}, which has {len(column.classes)}.",
+                path=path,
             )
         terms[column.name] = _from_predictions(column, objectives[column.name].kind, path)
     if not isinstance(model.input, dict) or set(model.input) - {column.name for column in spec.inputs}:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ import tensorflow as tf
 
 from bmcli import cells, parts
 from bmcli.cells import Raw
-from bmcli.data import preparation, raw, store
-from bmcli.data.invalid import Picked
+from bmcli.data import columns, preparation, raw, store
+from bmcli.data.invalid import picked
 from bmcli.data.sources import Rows, read_rows
 from bmcli.errors import BmcliError
+from bmcli.quoting import quoted
 from bmcli.recipe.distill import TaughtOptions, TransferOptions
 from bmcli.recipe.fields import dump
 from bmcli.recipe.schema import Recipe
@@ -136,9 +137,10 @@ def kept(options: TransferOptions, prepared: Prepared) -> np.ndarray:
         for place, name in enumerate(map(str, names)):
             if name not in classes:
                 raise BmcliError(
-                    f"target '{target}' has no class '{name}'.", path=f"taught.transfer.without.{target}.{place}",
+                    f"target {quoted(target)} has no class {quoted(name)}.",
+                    path=f"taught.transfer.without.{target}.{place}",
                     suggestion=parts.did_you_mean(name, classes),
-                )  # fmt: skip
+                )
             keep &= np.asarray(split.targets[target]) != classes.index(name)
     if not keep.any():
         raise BmcliError("every training row is left out.", path="taught.transfer.without")
@@ -219,7 +221,7 @@ class RowsOfTeachers:
         spec = teacher.spec
         if spec is None:
             wanted = teacher.model.input
-            return lambda rows: {name: _raw_values(rows.columns[name], wanted[name]) for name in wanted}
+            return lambda rows: _served_inputs(rows, wanted)
         return lambda rows: preparation.encode_rows(rows, spec, with_targets=False).inputs
 
     def _raw(self, split: str) -> Rows:
@@ -228,12 +230,20 @@ class RowsOfTeachers:
         places = indices[split]
         if split == "train":
             places = places[kept(self._transfer, replace(self._prepared, transfer=None))]
-        return Rows(Picked(rows.columns, places), None, lambda row: rows.where(int(places[row])), count=len(places))
+        return replace(picked(rows, places), split=None)
 
     @cached_property
     def _source(self) -> tuple[Rows, Mapping[str, np.ndarray]]:
         recipe = self._recipe
         return raw.read_again(recipe.data, recipe.targets(), recipe.data_seed)
+
+
+def _served_inputs(rows: Rows, wanted: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
+    """Rows as a served model takes them; a column that they lack, or a cell that is of another kind, is a fault."""
+    faults = [columns.missing(name, "", rows) for name in wanted if name not in rows.columns]
+    if faults:
+        raise BmcliError(*faults)
+    return {name: columns.read(rows, name, partial(_raw_values, wanted=wanted[name])) for name in wanted}
 
 
 def _raw_values(column: Raw, wanted: Any) -> np.ndarray:

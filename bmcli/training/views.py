@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from bmcli.errors import BmcliError
+from bmcli.quoting import quoted
 from bmcli.specs import Column, DataSpec
 from bmcli.training.teachers import Teacher
 
@@ -33,7 +34,8 @@ def of(teacher: Teacher, spec: DataSpec) -> View:
     for column in teacher.spec.inputs:
         if column.name not in mine:
             raise BmcliError(
-                f"teacher {teacher.shown} reads column '{column.name}', which its student does not have, and so cannot "
+                f"teacher {teacher.shown} reads column {quoted(column.name)}, which its student does "
+                "not have, and so cannot "
                 "see it augmented.", path="data.augment", suggestion="Add it to the student's data.inputs.",
             )  # fmt: skip
     changes = {column.name: _change(mine[column.name], column, teacher.shown) for column in teacher.spec.inputs}
@@ -46,7 +48,7 @@ def _change(mine: Column, its: Column, shown: str) -> Callable[[Any], Any]:
     if mine.kind == its.kind == "image" and mine.shape[-1] == its.shape[-1]:
         return lambda pictures: _picture(pictures, mine, its)
     raise BmcliError(
-        f"teacher {shown} reads column '{mine.name}' otherwise than its student, and so cannot see it augmented.",
+        f"teacher {shown} reads column {quoted(mine.name)} otherwise than its student, and so cannot see it augmented.",
         path="data.augment", suggestion="Give both the same kind of input and the same training rows, or leave it out.",
     )  # fmt: skip
 

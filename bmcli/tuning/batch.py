@@ -20,6 +20,7 @@ from typing_extensions import TypedDict
 from bmcli import disk
 from bmcli.console import Console, Watcher
 from bmcli.errors import BmcliError, Interrupted, RunFailed
+from bmcli.quoting import quoted
 from bmcli.recipe.load import Loaded, load
 from bmcli.recipe.render import render_base
 from bmcli.runs import Run, hold, require_plain, resolve
@@ -250,7 +251,7 @@ def same_classes(finished: Sequence[Finished]) -> DataSpec:
         for column in each.spec.targets:
             if column.classes != classes[column.name]:
                 raise RunFailed(
-                    f"target '{column.name}': {each.job.name} has other classes in its training rows than "
+                    f"target {quoted(column.name)}: {each.job.name} has other classes in its training rows than "
                     f"{finished[0].job.name}.",
                     suggestion=f"List them: data.targets.{column.name}.classes.",
                 )

@@ -13,7 +13,7 @@ import math
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from bmcli.recipe.load import Loaded, load
 from bmcli.recipe.nodes import escaped
 from bmcli.recipe.render import render_base
 from bmcli.recipe.schema import Recipe
+from bmcli.redaction import redact_details, redact_text
 from bmcli.runs import Run
 from bmcli.trials import Json, Objective, Result, Task, Values
 
@@ -187,7 +188,7 @@ class Study:
         return (self._claims / name).exists()
 
     def set_status(self, state: str, **details: Any) -> None:
-        disk.write_record(self.status_file, disk.plain({"state": state, "at": runs.now(), **details}))
+        disk.write_record(self.status_file, disk.plain({"state": state, "at": runs.now(), **redact_details(details)}))
 
     def finish(self) -> None:
         """Tells the workers to leave."""
@@ -265,6 +266,7 @@ class Study:
 
     def put_result(self, result: Result) -> bool:
         """Hands in a result; false if there is one already, which stays."""
+        result = replace(result, reason=redact_text(result.reason))
         try:
             disk.write_new(self._results / f"{result.name}.json", disk.record_line(_finite(result)))
         except FileExistsError:

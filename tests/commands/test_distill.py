@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,25 @@ def test_mistakes_cost_no_training(setting: str, told: str, bmcli: Bmcli, recipe
     done = bmcli("distill", recipe, *arguments)
     assert done.code == 2, done.err
     assert told in done.err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "run", "pipe", "device"])
+def test_a_teacher_that_is_no_file_costs_no_training_and_no_time(
+    kind: str, bmcli: Bmcli, recipe: Path, tmp_path: Path
+) -> None:
+    path = Path("/dev/zero") if kind == "device" else tmp_path / "teacher.keras"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind != "device":
+        path.mkdir()
+    if kind == "run":
+        (path / "model.keras").touch()
+    done = bmcli("distill", recipe, f"distill.teacher={{file: {path}}}")
+    assert done.code == 2, done.err
+    what = "a folder" if kind in ("folder", "run") else "a device or pipe"
+    assert f"{path.name}: is {what}, expected a .keras file." in done.err
+    assert (f"Write teacher: {{run: {path}}}" in done.err) == (kind == "run")
     assert not (tmp_path / "runs").exists()
 
 

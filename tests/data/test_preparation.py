@@ -249,7 +249,7 @@ def test_a_source_that_changes_while_it_is_read_is_a_fault(
         return rows
 
     monkeypatch.setattr(csv, "read", read_and_append)
-    assert faults(cache, **table(file))[0].message == "the source changed while it was read."
+    assert faults(cache, **table(file))[0].message == f"{file}: changed while it was read."
 
 
 def test_columns_the_source_lacks_are_faults_all_at_once(cache: Path, file: Path) -> None:
@@ -264,11 +264,11 @@ def test_columns_the_source_lacks_are_faults_all_at_once(cache: Path, file: Path
         ),
     )
     assert [(fault.path, fault.message, fault.suggestion) for fault in found] == [
-        ("data.inputs.agee", "no column 'agee'.", "Did you mean 'age'?"),
-        ("data.targets.why", "no column 'why'.", "Known: age, city, rank, split, y."),
-        ("data.drop.0", "no column 'citty'.", "Did you mean 'city'?"),
-        ("data.split.column", "no column 'splot'.", "Did you mean 'split'?"),
-        ("data.split.stratify", "no column 'yy'.", "Did you mean 'y'?"),
+        ("data.inputs.agee", f"{file}: no column 'agee'.", "Did you mean 'age'?"),
+        ("data.targets.why", f"{file}: no column 'why'.", "Known: age, city, rank, split, y."),
+        ("data.drop.0", f"{file}: no column 'citty'.", "Did you mean 'city'?"),
+        ("data.split.column", f"{file}: no column 'splot'.", "Did you mean 'split'?"),
+        ("data.split.stratify", f"{file}: no column 'yy'.", "Did you mean 'y'?"),
     ]
 
 
@@ -306,7 +306,8 @@ def test_a_bad_split_name_is_a_fault_at_its_line(cache: Path, file: Path) -> Non
 
 
 def test_no_input_left_is_a_fault(cache: Path, file: Path) -> None:
-    assert faults(cache, **table(file, drop=("age", "city", "rank")))[0].message == "no column is left to be an input."
+    found = faults(cache, **table(file, drop=("age", "city", "rank")))
+    assert found[0].message == f"{file}: no column is left to be an input."
 
 
 def test_new_rows_are_encoded_by_what_was_fitted(cache: Path, file: Path) -> None:

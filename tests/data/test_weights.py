@@ -143,7 +143,11 @@ def test_a_weight_column_the_source_lacks_is_one_fault_at_its_line(
     with pytest.raises(BmcliError) as caught:
         prepare(loaded.recipe.data, loaded.recipe.targets(), 0, cache)
     (fault,) = loaded.locate(caught.value).faults
-    assert (fault.path, fault.message, fault.suggestion) == ("data.weight", "no column 'x1'.", "Did you mean 'x'?")
+    assert (fault.path, fault.message, fault.suggestion) == (
+        "data.weight",
+        f"{file}: no column 'x1'.",
+        "Did you mean 'x'?",
+    )
     assert fault.place is not None
     assert fault.place.line == 4
 
@@ -172,7 +176,7 @@ def test_a_bad_weight_of_any_split_is_named_by_file_line_and_column(
 def test_training_rows_that_all_weigh_nothing_are_a_fault(cache: Path, file: Path) -> None:
     (fault,) = faults(cache, **table(file, ["0" if place == "train" else "1" for place in PLACES]))
     assert fault.path == "data.weight"
-    assert fault.message.startswith("column 'w': every training row has the weight 0")
+    assert fault.message.startswith(f"{file}: column 'w': every training row has the weight 0")
 
 
 def test_test_rows_may_all_weigh_nothing(cache: Path, file: Path) -> None:

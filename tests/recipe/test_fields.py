@@ -75,7 +75,8 @@ def test_a_duration_is_written_in_the_largest_fitting_unit(seconds: float, text:
     ("value", "text"),
     [
         (None, "nothing"), (True, "true"), (1.5, "1.5"), ("a", "'a'"), ((1, "b"), "[1, b]"), ({"a": 1}, "{a: 1}"),
-        (tuple(range(9)), "a list"), ({"a": (1,)}, "a mapping"), ((), "[]"), ("x" * 80, "'" + "x" * 56 + "..."),
+        (tuple(range(9)), "a list"), ({"a": (1,)}, "a mapping"), ((), "[]"), 
+            ("x" * 80, f"'{'x' * 57}...' (80 characters)"),
     ],
 )  # fmt: skip
 def test_a_value_is_shown_as_it_is_written_if_it_is_short(value: Any, text: str) -> None:

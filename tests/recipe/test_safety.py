@@ -13,7 +13,7 @@ import pytest
 from bmcli.commands.validate import validate
 from bmcli.data.files import Address
 from bmcli.errors import BmcliError
-from bmcli.recipe import addresses
+from bmcli.recipe import addresses, nodes
 from bmcli.recipe.load import load
 from bmcli.recipe.render import render, render_base
 from tests.recipe.files import SMALLEST, faults, only_fault, write
@@ -145,3 +145,54 @@ def test_a_chain_of_bases_cannot_fill_the_memory(tmp_path: Path) -> None:
     for number in range(1, 4):
         write(tmp_path, f"extends: {number - 1}.yaml\n{many}", f"{number}.yaml")
     assert "it is too large" in only_fault(str(tmp_path / "3.yaml")).message
+
+
+def test_a_part_of_an_address_that_the_user_types_is_no_word_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(addresses.VARIABLE, "")
+    recipe = write(tmp_path, TABLE.format("s3://${bucket}/a.csv") + "vars: {bucket: other}\n")
+    addresses.allow_typed("vars.bucket=mine")
+    address = Address(load(recipe, ["vars.bucket=mine"]).recipe.data.source.path)  # type: ignore[attr-defined]
+    with pytest.raises(BmcliError, match="asks to read from s3://mine") as caught:
+        address.open()
+    assert "a part of it, as vars.bucket=NAME, is no word" in caught.value.faults[0].suggestion
+
+
+@pytest.mark.parametrize("extended", [False, True])
+@pytest.mark.parametrize("kind", ["pipe", "device", "a link to a device", "folder"])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, kind: str, extended: bool) -> None:
+    path = tmp_path / "base.yaml"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "device":
+        path = Path("/dev/zero")
+    else:
+        path.symlink_to("/dev/zero")
+    asked = write(tmp_path, f"bmcli: 1\nname: x\nextends: {path}\n") if extended else str(path)
+    done = subprocess.run(
+        [sys.executable, "-m", "bmcli", "validate", asked], capture_output=True, text=True, timeout=120, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert ("is a folder, expected" if kind == "folder" else "is a device or pipe, expected") in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_pipe_behind_the_look_is_not_waited_for_either(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BmcliError, match="found a device or pipe"):
+        nodes.read_text(tmp_path / "pipe", "pipe")
+
+
+def test_thousands_of_unknown_keys_are_told_soon(tmp_path: Path) -> None:
+    """As many comparisons as 24 words for each would take minutes where a word is compared with thousands."""
+    variables = ", ".join(f"variable_{number}: 1" for number in range(3000))
+    used = ", ".join(f'"${{varable_{number}}}"' for number in range(3000))
+    text = f"vars: {{{variables}}}\n{SMALLEST}"
+    with pytest.raises(BmcliError) as caught:
+        load(write(tmp_path, text + f"tune: [{used}]\n"))
+    hints = [fault.suggestion for fault in caught.value.faults if fault.suggestion.startswith("Did you mean")]
+    assert 0 < len(hints) < 20
+    assert len(caught.value.faults) >= 3000

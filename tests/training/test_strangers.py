@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -61,6 +62,23 @@ def test_an_attack_is_one_line_without_harm(found: dict[str, Any], attack: str) 
 )
 def test_the_fault_says_what_is_wrong(found: dict[str, Any], attack: str, told: str) -> None:
     assert told in found[attack]["fault"]
+
+
+@pytest.mark.parametrize("attack", ["", "8 GB of weights"])
+def test_memory_is_limited_where_the_system_does_not_count_it(tmp_path: Path, attack: str) -> None:
+    """As on macOS, which has no /proc."""
+    honest = tmp_path / "honest.keras"
+    honest_model(honest)
+    file = tmp_path / "file.keras"
+    ATTACKS[attack](file, honest, tmp_path / "marker") if attack else shutil.copy(honest, file)
+    code = (
+        "import pathlib, sys; from bmcli.training import rehearsal\n"
+        "rehearsal._STATUS = pathlib.Path('/nowhere/status')\n"
+        f"sys.argv = ['rehearsal', {str(file)!r}, {str(2**29)!r}]\n"
+        "rehearsal.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, "memory that its weights explain" in done.stdout) == (int(bool(attack)), bool(attack))
 
 
 def test_what_a_keras_user_saved_is_loaded(tmp_path: Path) -> None:

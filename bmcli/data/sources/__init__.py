@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeAlias, TypeVar
@@ -14,6 +14,7 @@ from bmcli.cells import Raw
 from bmcli.data import files as data_files
 from bmcli.data.files import File
 from bmcli.errors import BmcliError
+from bmcli.quoting import quoted
 from bmcli.recipe import addresses
 from bmcli.recipe.addresses import is_address
 from bmcli.recipe.fields import Checked, Kind, fault, fault_at
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 
 _Place = TypeVar("_Place")
+
+_MOST_NAMES = 3
+_LONGEST_NAME = 1000  # characters, as of a key of a recipe
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Rows:
         found: What the source's options came to where they are `auto`, by name.
         count: How many rows there are; None to count those of a column.
         broken: How many records were no rows, and were left out.
+        origin: The files that hold the rows, for error texts that are of no row.
     """
 
     columns: Mapping[str, Raw]
@@ -47,6 +52,7 @@ class Rows:
     found: Mapping[str, Any] = field(default_factory=dict)
     count: int | None = None
     broken: int = 0
+    origin: str = ""
 
     def __len__(self) -> int:
         if self.count is not None:
@@ -71,6 +77,16 @@ class SourceOptions(Kind):
     def splits(self) -> tuple[str, ...]:
         """The split that each file belongs to; empty if the files do not tell."""
         return ()
+
+    def shown(self, split: str | None = None) -> str:
+        """The files that hold all rows, or those of a split, for error texts: as the recipe names them."""
+        path = getattr(self, "path", self.kind)
+        if isinstance(path, Mapping):
+            some = [path[split]] if split in path else path.values()
+            path = [each for paths in some for each in _as_list(paths)]
+        names = [data_files.shown(data_files.file(each)) for each in _as_list(path)]
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        return ", ".join(names[:_MOST_NAMES]) + more
 
     def fingerprint(self) -> str:
         """SHA-256 of what is read; the same bytes elsewhere have the same fingerprint."""
@@ -104,9 +120,18 @@ def read_rows(options: SourceOptions, skip_broken: bool) -> Rows:
     Raises:
         BmcliError: As a source's `read` does.
     """
+    parts.suggest_anew()
     part = parts.load("data.sources", options.kind)
     rows: Rows = (getattr(part, "read_unbroken", part.read) if skip_broken else part.read)(options)
-    return rows
+    for name in rows.columns:
+        if len(name) > _LONGEST_NAME:
+            raise BmcliError(
+                f"{options.shown()}: the name of a column has at most {_LONGEST_NAME:,} characters, received "
+                f"{quoted(name)}.",
+                path=data_files.RECIPE_PATH,
+                suggestion="Shorten it; recipes, reports and artefacts name the columns.",
+            )
+    return replace(rows, origin=options.shown())
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,9 @@ class Options(SourceOptions):
     kind: Literal["builtin"] = "builtin"
     name: Literal["digits", "iris", "wine", "breast_cancer", "diabetes"] = Field(description="Which data set.")
 
+    def shown(self, split: str | None = None) -> str:
+        return self.name
+
     def fingerprint(self) -> str:
         return hashlib.sha256(f"scikit-learn {version('scikit-learn')} {self.name}".encode()).hexdigest()
 

@@ -16,6 +16,7 @@ from bmcli.data import files, tables
 from bmcli.data.files import File
 from bmcli.data.sources import TABBED, Rows, TableOptions, TablePaths
 from bmcli.errors import BmcliError
+from bmcli.quoting import brief, quoted
 from bmcli.recipe.fields import fault
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Options(TableOptions):
             raise fault("columns", "`columns` does nothing with a header.", "Write `header: false` beside it.")
         twice = next((name for position, name in enumerate(value or ()) if name in (value or ())[:position]), None)
         if twice is not None:
-            raise fault("columns", f"'{twice}' is there twice.")
+            raise fault("columns", f"{quoted(twice)} is there twice.")
         return value
 
     @field_validator("encoding")
@@ -190,7 +191,9 @@ def _names(path: File, options: Options) -> list[str]:
         if not name:
             raise BmcliError(f"{files.shown(path)}:{line}  column {position + 1} has no name.", path=files.RECIPE_PATH)
         if name in names[:position]:
-            raise BmcliError(f"{files.shown(path)}:{line}  two columns are named '{name}'.", path=files.RECIPE_PATH)
+            raise BmcliError(
+                f"{files.shown(path)}:{line}  two columns are named {quoted(name)}.", path=files.RECIPE_PATH
+            )
     return names
 
 
@@ -301,6 +304,13 @@ def _explained(path: File, header: list[str], options: Options, error: Exception
     _check_encoding(path, options.encoding)
     try:
         for line, cells in _records(path, options) if header else ():
+            size = len(options.delimiter.join(cells).encode(errors="replace"))
+            if size > _BLOCK_BYTES:
+                return BmcliError(
+                    f"{files.shown(path)}:{line}  a row of {size:,} bytes, expected at most {_BLOCK_BYTES:,}.",
+                    path=files.RECIPE_PATH,
+                    suggestion="Keep such texts in files of their own, or save the table as Parquet.",
+                )
             if len(cells) != len(header):
                 return BmcliError(
                     f"{files.shown(path)}:{line}  expected {len(header)} cells, received {len(cells)}.",
@@ -309,7 +319,7 @@ def _explained(path: File, header: list[str], options: Options, error: Exception
                 )
     except csv.Error as unclear:
         error = unclear
-    return BmcliError(f"{files.shown(path)}: {str(error).splitlines()[0]}", path=files.RECIPE_PATH)
+    return BmcliError(f"{files.shown(path)}: {brief(str(error).splitlines()[0])}", path=files.RECIPE_PATH)
 
 
 def _check_encoding(path: File, encoding: str) -> None:

@@ -60,7 +60,7 @@ def read(options: Options) -> Rows:
 
 def _found(folder: Path, name: str) -> Path:
     for candidate in (folder / name, folder / f"{name}.gz"):
-        if candidate.exists():
+        if files.exists(candidate):
             return candidate
     if folder.exists() and not folder.is_dir():
         raise _fault(folder, "expected a folder, found a file.")

@@ -19,6 +19,7 @@ from bmcli.data import discovery, files
 from bmcli.data.sources import Rows, SourceOptions, formats
 from bmcli.data.splits import split_of_word
 from bmcli.errors import BmcliError
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import fault
 
 _TABLES = ("csv", "jsonl", "parquet")
@@ -49,7 +50,7 @@ class Options(SourceOptions):
             raise fault("column", "`column` does nothing without `table`.", "Name the table, or leave the column out.")
         if self.table is not None and formats().get(files.ending(self.table)) not in _TABLES:
             known = ", ".join(ending for ending, kind in formats().items() if kind in _TABLES)
-            raise fault("table", f"'{Path(self.table).name}' is no table by its name.", f"Known: {known}.")
+            raise fault("table", f"{quoted(Path(self.table).name)} is no table by its name.", f"Known: {known}.")
         return self
 
     def files(self) -> tuple[Path, ...]:
@@ -57,8 +58,11 @@ class Options(SourceOptions):
         if self.table is None:
             return tuple(picture.path for picture in _by_class(Path(self.path)))
         names = _names(self, _table(self))
-        found = [path for path in dict.fromkeys(names) if path is not None and path.is_file()]
+        found = [path for path in dict.fromkeys(names) if path is not None and os.path.isfile(path)]
         return (Path(self.table), *found)
+
+    def shown(self, split: str | None = None) -> str:
+        return files.shown(Path(self.table or self.path))
 
     def fingerprint(self) -> str:
         """SHA-256 of the names below the folder and what the files hold: a picture's folder is its class."""
@@ -120,7 +124,7 @@ def _by_class(root: Path) -> list[_Picture]:
     stray = next((folder for folder, split in splits.items() if not split), None)
     if stray is not None:
         told = next(folder.name for folder, split in splits.items() if split)
-        raise _fault(stray, f"is no split, though '{told}' beside it is.", "Move it elsewhere.")
+        raise _fault(stray, f"is no split, though {quoted(told)} beside it is.", "Move it elsewhere.")
     if len(set(splits.values())) < len(splits):
         raise _fault(root, f"two folders are the same split: {', '.join(folder.name for folder in folders)}.")
     return [picture for folder in folders for picture in _of_classes(_folders(folder), splits[folder])]
@@ -146,7 +150,7 @@ def _pictures(folder: Path) -> list[Path]:
     found = _listed(folder)
     for path in found:
         if path.is_dir():
-            raise _fault(path, f"expected pictures of the class '{folder.name}', found a folder.")
+            raise _fault(path, f"expected pictures of the class {quoted(folder.name)}, found a folder.")
         if path.suffix.lower() not in pictures.SUFFIXES:
             known = ", ".join(pictures.SUFFIXES)
             raise _fault(path, "is no picture by its name.", f"Known: {known}. Move it elsewhere, or convert it.")
@@ -157,7 +161,7 @@ def _pictures(folder: Path) -> list[Path]:
 
 def _listed(folder: Path) -> list[Path]:
     """What is in a folder, by name; hidden files and those of desktops do not count."""
-    if not folder.exists():
+    if not files.exists(folder):
         raise files.missing(folder, "folder")
     try:
         inside = sorted(folder.iterdir(), key=lambda path: path.name)
@@ -185,16 +189,16 @@ def _names(options: Options, table: Rows) -> list[Path | None]:
     name = options.column or "file"
     if name not in table.columns:
         hint = parts.did_you_mean(name, table.columns)
-        raise BmcliError(f"{options.table}: no column '{name}'.", path="data.source.column", suggestion=hint)
+        raise BmcliError(f"{options.shown()}: no column {quoted(name)}.", path="data.source.column", suggestion=hint)
     column = table.columns[name]
     if not is_text(column):
-        raise BmcliError(f"{options.table}: column '{name}' holds no file names.", path="data.source.column")
+        raise BmcliError(f"{options.shown()}: column {quoted(name)} holds no file names.", path="data.source.column")
     folder = Path(options.path)
     return [folder / cell if cell else None for cell in texts(column).to_pylist()]
 
 
 def _of_table(options: Options, table: Rows) -> Rows:
-    if not Path(options.path).is_dir():
+    if not os.path.isdir(options.path):
         raise files.missing(Path(options.path), "folder")
     paths = _names(options, table)
     name = options.column or "file"

@@ -16,6 +16,7 @@ from bmcli.data import files, tables
 from bmcli.data.files import File
 from bmcli.data.sources import Rows, TableOptions, TablePaths
 from bmcli.errors import BmcliError
+from bmcli.quoting import brief, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -187,8 +188,8 @@ def _unified(path: File, line: int, field: pa.Field, before: pa.DataType) -> pa.
         return common
     if tables.is_list(before) or tables.is_list(field.type):
         raise BmcliError(
-            f"{files.shown(path)}:{line}  column '{field.name}': from here on of type {field.type}, "
-            f"before of type {before}.",
+            f"{files.shown(path)}:{line}  column {quoted(field.name)}: from here on of type {brief(str(field.type))}, "
+            f"before of type {brief(str(before))}.",
             path=files.RECIPE_PATH,
         )
     return pa.string()
@@ -213,7 +214,7 @@ def _read_with_care(path: File, line: int, block: bytes) -> pa.Table:
             before, since = kinds.setdefault(name, (kind, number))
             if kind != before and not {kind, before} <= set(_SCALARS.values()):
                 raise BmcliError(
-                    f"{files.shown(path)}:{number}  column '{name}': expected {before}, as in line {since}, "
+                    f"{files.shown(path)}:{number}  column {quoted(name)}: expected {before}, as in line {since}, "
                     f"received {kind}.",
                     path=files.RECIPE_PATH,
                 )
@@ -238,7 +239,7 @@ def _objects(path: File, line: int, block: bytes) -> Iterator[tuple[int, dict[st
                 suggestion="Save the file as UTF-8.",
             ) from None
         except (ValueError, RecursionError) as error:
-            reason = str(error).partition(": line")[0]
+            reason = brief(str(error).partition(": line")[0])
             raise BmcliError(f"{files.shown(path)}:{number}  is no JSON: {reason}.", path=files.RECIPE_PATH) from None
         if not isinstance(value, dict):
             raise BmcliError(
@@ -253,7 +254,7 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in pairs]
     for position, name in enumerate(names):
         if name in names[:position]:
-            raise ValueError(f"the key '{name}' is there twice")
+            raise ValueError(f"the key {quoted(name)} is there twice")
     return dict(pairs)
 
 
@@ -283,8 +284,10 @@ def _column(path: File, rows: list[tuple[int, Any]], name: str, values: list[Any
     try:
         return pa.array(values)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        place, reason = f"{files.shown(path)}:{rows[0][0]}", str(error).partition("\n")[0].rstrip(".")
-        raise BmcliError(f"{place}  column '{name}', from this line on: {reason}.", path=files.RECIPE_PATH) from None
+        place, reason = f"{files.shown(path)}:{rows[0][0]}", brief(str(error).partition("\n")[0].rstrip("."))
+        raise BmcliError(
+            f"{place}  column {quoted(name)}, from this line on: {reason}.", path=files.RECIPE_PATH
+        ) from None
 
 
 def _where(path: File, row: int) -> str:

@@ -16,6 +16,7 @@ from bmcli.cells import Raw
 from bmcli.data import files
 from bmcli.data.sources import FilePaths, Rows, SourceOptions, by_split, located, split_names
 from bmcli.errors import BmcliError
+from bmcli.quoting import LONGEST, brief, quoted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,7 +68,7 @@ def _arrays(path: Path) -> _Arrays:
                 files.check_growth(files.shown(path), file.seek(0, io.SEEK_END), unpacked_bytes)
                 name, times = Counter(member.filename for member in members).most_common(1)[0] if members else ("", 0)
                 if times > 1:
-                    raise _fault(path, f"two arrays are named '{name.removesuffix('.npy')}'.")
+                    raise _fault(path, f"two arrays are named {quoted(name.removesuffix('.npy'))}.")
                 for member in members:
                     _check_member(path, archive, member)
             file.seek(0)
@@ -76,9 +77,9 @@ def _arrays(path: Path) -> _Arrays:
         except (BmcliError, OSError):
             raise
         except zipfile.BadZipFile as error:
-            raise _fault(path, f"is not an intact NPZ archive: {error}.") from None
+            raise _fault(path, f"is not an intact NPZ archive: {brief(str(error))}.") from None
         except Exception as error:  # Damaged headers raise anything from TokenError to NotImplementedError.
-            raise _fault(path, f"cannot be read: {type(error).__name__}: {error}.") from None
+            raise _fault(path, f"cannot be read: {type(error).__name__}: {brief(str(error))}.") from None
     if not arrays:
         raise _fault(path, "holds no arrays.")
     return {name: _checked(path, name, array) for name, array in arrays.items()}
@@ -90,8 +91,8 @@ def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo)
 
     name = member.filename.removesuffix(".npy")
     if name == member.filename:
-        raise _fault(path, f"'{name}' is not an array.")
-    files.check_growth(f"{files.shown(path)}: array '{name}'", member.compress_size, member.file_size)
+        raise _fault(path, f"{quoted(name)} is not an array.")
+    files.check_growth(f"{files.shown(path)}: array {quoted(name)}", member.compress_size, member.file_size)
     with archive.open(member) as stream:
         version = npy.read_magic(stream)
         header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
@@ -100,30 +101,35 @@ def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo)
     if dtype.hasobject:
         raise _fault(
             path,
-            f"array '{name}' holds Python objects, which are never loaded.",
+            f"array {quoted(name)} holds Python objects, which are never loaded.",
             "Save numbers or text, as `array.astype(str)` gives.",
         )
     if min(shape, default=1) < 0 or (shape and shape[0] and not math.prod(shape[1:]) * dtype.itemsize):
-        raise _fault(path, f"array '{name}' has the shape {shape} of {dtype}, whose rows hold nothing.")
+        raise _fault(
+            path,
+            f"array {quoted(name)} has the shape {shape} of {brief(str(dtype), LONGEST)}, whose rows hold nothing.",
+        )
     claimed = math.prod(shape) * dtype.itemsize
     if claimed != member.file_size - header_bytes:
-        raise _fault(path, f"array '{name}' announces {claimed} bytes, holds {member.file_size - header_bytes}.")
+        raise _fault(path, f"array {quoted(name)} announces {claimed} bytes, holds {member.file_size - header_bytes}.")
 
 
 def _checked(path: Path, name: str, array: np.ndarray) -> np.ndarray:
     if array.ndim == 0:
-        raise _fault(path, f"array '{name}' is a single value, expected rows.")
+        raise _fault(path, f"array {quoted(name)} is a single value, expected rows.")
     if array.dtype.kind not in "biufUS":
-        raise _fault(path, f"array '{name}' has type {array.dtype}, expected numbers or text.")
+        raise _fault(
+            path, f"array {quoted(name)} has type {brief(str(array.dtype), LONGEST)}, expected numbers or text."
+        )
     if array.dtype.kind in "US" and array.ndim > 1:
-        raise _fault(path, f"array '{name}' has text of shape {array.shape}, expected one text a row.")
+        raise _fault(path, f"array {quoted(name)} has text of shape {array.shape}, expected one text a row.")
     if array.dtype.kind not in "US":
         return array
     try:
         array = array.astype(str)
         "".join(array.tolist()).encode()
     except (UnicodeError, ValueError):
-        raise _fault(path, f"array '{name}' holds bytes that are no text.", "Save it as text.") from None
+        raise _fault(path, f"array {quoted(name)} holds bytes that are no text.", "Save it as text.") from None
     return array
 
 
@@ -135,11 +141,15 @@ def _by_suffix(path: Path, arrays: _Arrays) -> Mapping[str | None, _Arrays]:
         group = groups.setdefault(_SUFFIXES.get(suffix), {})
         column = name.removesuffix(suffix)
         if column in group:
-            raise _fault(path, f"two arrays are column '{column}' of {_SUFFIXES[suffix]}.")
+            raise _fault(path, f"two arrays are column {quoted(column)} of {_SUFFIXES[suffix]}.")
         group[column] = array
     if None in groups and len(groups) > 1:
         stray = next(iter(groups[None]))
-        raise _fault(path, f"array '{stray}' belongs to no split, though others do.", f"Name it '{stray}_train'.")
+        raise _fault(
+            path,
+            f"array {quoted(stray)} belongs to no split, though others do.",
+            f"Name it {quoted(stray + '_train')}.",
+        )
     order = {split: position for position, split in enumerate((None, *_SUFFIXES.values()))}
     return dict(sorted(groups.items(), key=lambda item: order[item[0]]))
 
@@ -147,10 +157,10 @@ def _by_suffix(path: Path, arrays: _Arrays) -> Mapping[str | None, _Arrays]:
 def _check_lengths(path: Path, group: _Arrays) -> None:
     (first, array), *others = group.items()
     if not len(array):
-        raise _fault(path, f"array '{first}' has no rows.")
+        raise _fault(path, f"array {quoted(first)} has no rows.")
     for name, other in others:
         if len(other) != len(array):
-            raise _fault(path, f"column '{name}' has {len(other)} rows, column '{first}' has {len(array)}.")
+            raise _fault(path, f"column {quoted(name)} has {len(other)} rows, column {quoted(first)} has {len(array)}.")
 
 
 def _joined(groups: list[tuple[Path, _Arrays]]) -> dict[str, Raw]:
@@ -162,13 +172,14 @@ def _joined(groups: list[tuple[Path, _Arrays]]) -> dict[str, Raw]:
         differing = sorted(set(first) ^ set(group))
         if differing:
             lacks = other_path if differing[0] in first else path
-            raise _fault(lacks, f"column '{differing[0]}' is not there for every split.")
+            raise _fault(lacks, f"column {quoted(differing[0])} is not there for every split.")
         for name, array in group.items():
             if array.shape[1:] != first[name].shape[1:] or (array.dtype.kind == "U") != (first[name].dtype.kind == "U"):
+                there = "another split" if path == other_path else files.shown(path)
                 raise _fault(
                     other_path,
-                    f"column '{name}' has rows of shape {array.shape[1:]}, {array.dtype}, in one split, "
-                    f"of shape {first[name].shape[1:]}, {first[name].dtype}, in another.",
+                    f"column {quoted(name)} has rows of shape {array.shape[1:]}, {array.dtype}, "
+                    f"in {there} of shape {first[name].shape[1:]}, {first[name].dtype}.",
                 )
     return {name: _column(np.concatenate([group[name] for _, group in groups])) for name in first}
 

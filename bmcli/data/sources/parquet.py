@@ -11,6 +11,7 @@ from bmcli.data import files, tables
 from bmcli.data.files import File
 from bmcli.data.sources import Rows, TableOptions, TablePaths
 from bmcli.errors import BmcliError
+from bmcli.quoting import brief, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -83,8 +84,8 @@ def _unified(
     for name, kind in common.items():
         if kind is None:
             raise BmcliError(
-                f"{files.shown(path)}: column '{name}' is of type {others[name]}, "
-                f"in {files.shown(first)} of type {types[name]}.",
+                f"{files.shown(path)}: column {quoted(name)} is of type {brief(str(others[name]))}, "
+                f"in {files.shown(first)} of type {brief(str(types[name]))}.",
                 path=files.RECIPE_PATH,
                 suggestion="Save it as the same type in every file.",
             )
@@ -104,5 +105,5 @@ def _batches(path: File) -> Iterator[pa.RecordBatch]:
 
 
 def _damaged(path: File, error: Exception) -> BmcliError:
-    reason = str(error).partition("\n")[0].rstrip(".")
+    reason = brief(str(error).partition("\n")[0].rstrip("."))
     return BmcliError(f"{files.shown(path)}: is not an intact Parquet file: {reason}.", path=files.RECIPE_PATH)

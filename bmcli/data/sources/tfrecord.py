@@ -15,7 +15,9 @@ from bmcli.cells import Blobs, Raw
 from bmcli.data import files
 from bmcli.data.sources import Rows, TableOptions, TablePaths, located, split_names
 from bmcli.errors import BmcliError
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import Options as Described
+from bmcli.recipe.nodes import write_scalar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -190,7 +192,8 @@ class _Column:
         try:
             return data.decode()
         except UnicodeDecodeError:
-            hint = f"If it is an array, write features: {{{self.name}: {{type: uint8, shape: [28, 28]}}, ...}}."
+            name = write_scalar(self.name)
+            hint = f"If it is an array, write features: {{{name}: {{type: uint8, shape: [28, 28]}}, ...}}."
             raise self._fault(record, "is neither a picture nor text in UTF-8.", hint) from None
 
     def _array(self, record: _Record, data: bytes) -> np.ndarray:
@@ -202,7 +205,7 @@ class _Column:
         return np.frombuffer(data, "uint8").reshape(self.feature.shape)
 
     def _fault(self, record: _Record, message: str, suggestion: str = "") -> BmcliError:
-        return _fault(str(record), f"feature '{self.name}': {message}", suggestion)
+        return _fault(str(record), f"feature {quoted(self.name)}: {message}", suggestion)
 
     def joined(self, count: int, records: list[_Record]) -> Raw:
         """One column over all rows; rows without the feature have a missing cell."""
@@ -254,7 +257,7 @@ def _gather(
         gathered.update({name: _Column(name, asked[name]) for name in asked if name not in gathered})
         if row == 0 and (lacking := [name for name in asked if name not in features]):
             hint = parts.did_you_mean(lacking[0], features)
-            raise _fault(str(record), f"the first example has no feature '{lacking[0]}'.", hint)
+            raise _fault(str(record), f"the first example has no feature {quoted(lacking[0])}.", hint)
     for name in asked if asked is not None else sorted(features):
         kind = features[name].WhichOneof("kind") if name in features else None
         values = getattr(features[name], kind).value if kind else ()
@@ -264,7 +267,7 @@ def _gather(
             gathered[name] = _Column(name, _discovered(kind, values))
         expected = _LISTS[gathered[name].feature.type]
         if kind != expected:
-            raise _fault(str(record), f"feature '{name}': expected a {expected}, received a {kind}.")
+            raise _fault(str(record), f"feature {quoted(name)}: expected a {expected}, received a {kind}.")
         gathered[name].add(row, record, values)
 
 

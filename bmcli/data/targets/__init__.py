@@ -9,6 +9,7 @@ from pydantic import AfterValidator
 from bmcli import cells, parts
 from bmcli.cells import Raw, RowFault
 from bmcli.errors import BmcliError
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import Kind, fault
 from bmcli.specs import Column
 
@@ -68,7 +69,7 @@ def _differ(value: tuple[str | int, ...]) -> tuple[str | int, ...]:
     names = [str(name) for name in value]
     if len(names) > len(set(names)):
         twice = next(name for position, name in enumerate(names) if name in names[:position])
-        raise fault("classes", f"'{twice}' is there twice.")
+        raise fault("classes", f"{quoted(twice)} is there twice.")
     return value
 
 
@@ -99,14 +100,16 @@ def classes_of(name: str, rows: Raw) -> tuple[str, ...]:
     found = cells.vocabulary(rows)
     if len(found) >= _MANY and len(rows) < len(found) * _FEW_ROWS:
         raise BmcliError(
-            f"target '{name}': nearly every training row has a class of its own, as {cells.shown(rows, 0)}, so no "
+            f"target {quoted(name)}: nearly every training row has a class of its own, as "
+            f"{cells.shown(rows, 0)}, so no "
             "class can be learned.",
             path=f"data.targets.{name}",
             suggestion="Name another column, or read it as a number, as `kind: number`.",
         )
     if len(found) == 1:
         raise BmcliError(
-            f"target '{name}': every training row has the class '{found[0]}', so there is nothing to learn.",
+            f"target {quoted(name)}: every training row has the class {quoted(found[0])}, so there is "
+            "nothing to learn.",
             path=f"data.targets.{name}",
         )
     return found
@@ -147,7 +150,7 @@ def indices(rows: Raw, classes: tuple[str, ...]) -> np.ndarray:
         row = int(np.argmax(found < 0))
         if found[row] == cells.MISSING:
             raise RowFault(row, "expected a class, received nothing.", "Remove the row, or tell its class.")
-        known = parts.did_you_mean(cells.shown(rows, row).strip("'"), classes)
+        known = parts.did_you_mean(cells.texts(rows)[row].as_py(), classes)
         raise RowFault(row, f"{cells.shown(rows, row)} is a class absent from training.", known)
     return found
 

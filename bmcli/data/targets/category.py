@@ -10,6 +10,7 @@ from bmcli import parts
 from bmcli.cells import Raw
 from bmcli.data.targets import Classes, check_classes, class_column, classes_of, indices, spelled
 from bmcli.errors import BmcliError
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 
@@ -34,7 +35,7 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
     column = class_column(name, "category", rows, classes)
     if unseen := sorted(set(classes) - set(found)):
         raise BmcliError(
-            f"target '{name}': no training row has the class '{unseen[0]}'.",
+            f"target {quoted(name)}: no training row has the class {quoted(unseen[0])}.",
             path=f"data.targets.{name}.classes",
             suggestion=parts.did_you_mean(unseen[0], set(found) - set(classes)),
         )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from bmcli.cells import Raw, RowFault
 from bmcli.data.targets import complete
 from bmcli.errors import BmcliError
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 
@@ -25,7 +26,7 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
     values = _counts(rows)
     if values.min() == values.max():
         raise BmcliError(
-            f"target '{name}': every training row has the value {values[0]:g}, so there is nothing to learn.",
+            f"target {quoted(name)}: every training row has the value {values[0]:g}, so there is nothing to learn.",
             path=f"data.targets.{name}",
         )
     return Column(

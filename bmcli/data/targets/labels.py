@@ -11,6 +11,7 @@ from bmcli import cells, parts
 from bmcli.cells import Raw, RowFault
 from bmcli.data.targets import Names, spelled
 from bmcli.errors import BmcliError
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import Kind, fault
 from bmcli.specs import Column
 
@@ -70,14 +71,14 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
     counts = encode(rows, fitted).sum(axis=0, dtype="int64")
     if ((counts == 0) | (counts == len(rows))).all():
         raise BmcliError(
-            f"target '{name}': every label is in all training rows or in none, so there is nothing to learn.",
+            f"target {quoted(name)}: every label is in all training rows or in none, so there is nothing to learn.",
             path=f"data.targets.{name}",
-            suggestion="" if _is_table(rows) else f"Is '{options.separator}' what separates labels?",
+            suggestion="" if _is_table(rows) else f"Is {quoted(options.separator)} what separates labels?",
         )
     if (counts == 0).any():
         unseen = classes[int((counts == 0).argmax())]
         raise BmcliError(
-            f"target '{name}': no training row has the label '{unseen}'.",
+            f"target {quoted(name)}: no training row has the label {quoted(unseen)}.",
             path=f"data.targets.{name}" + (".classes" if options.classes else ""),
         )
     return fitted
@@ -138,7 +139,7 @@ def _read(rows: Any) -> Raw:
         received = "nothing" if cell in (None, "") or cell != cell else cells.shown(fields[label], row)
         raise RowFault(
             row,
-            f"expected yes or no for '{names[label]}', received {received}.",
+            f"expected yes or no for {quoted(names[label])}, received {received}.",
             "Write 1 or 0, yes or no, true or false; or remove the row.",
         )
     return values.astype("uint8")
@@ -184,7 +185,7 @@ def _places(rows: Raw, separator: str, classes: tuple[str, ...]) -> tuple[np.nda
         at = int(np.argmax(unknown))
         label = labels[at].as_py()
         known = parts.did_you_mean(label, classes)
-        raise RowFault(int(owners[at]), f"'{label[:60]}' is a label absent from training.", known)
+        raise RowFault(int(owners[at]), f"{quoted(label)} is a label absent from training.", known)
     return owners[told], places[told]
 
 
@@ -198,7 +199,7 @@ def _found(name: str, rows: Raw, options: Options) -> tuple[str, ...]:
     labels = pc.utf8_trim_whitespace(pc.list_flatten(_split(rows, options.separator)))
     found = cells.vocabulary(pa.chunked_array([labels]))
     if not found:
-        raise BmcliError(f"target '{name}': no training row has a label.", path=f"data.targets.{name}")
+        raise BmcliError(f"target {quoted(name)}: no training row has a label.", path=f"data.targets.{name}")
     return found
 
 
@@ -208,7 +209,7 @@ def _named(name: str, rows: np.ndarray, options: Options) -> tuple[str, ...]:
     names = spelled(options.classes) or tuple(map(str, range(width)))
     if len(names) != width:
         raise BmcliError(
-            f"target '{name}' has {width} labels a row, but {len(names)} are named.",
+            f"target {quoted(name)} has {width} labels a row, but {len(names)} are named.",
             path=f"data.targets.{name}.classes",
         )
     return names

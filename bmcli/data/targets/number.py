@@ -10,6 +10,7 @@ from pydantic import Field
 from bmcli.cells import Raw, RowFault
 from bmcli.data.targets import complete
 from bmcli.errors import BmcliError
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 
@@ -39,7 +40,8 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
     values = _read(rows, log)
     if values.min() == values.max():
         raise BmcliError(
-            f"target '{name}': every training row has the value {complete(rows)[0]:g}, so there is nothing to learn.",
+            f"target {quoted(name)}: every training row has the value {complete(rows)[0]:g}, so there "
+            "is nothing to learn.",
             path=f"data.targets.{name}",
         )
     mean, scale = 0.0, 1.0
@@ -48,7 +50,7 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
             mean, scale = float(values.mean(dtype="float64")), float(values.std(dtype="float64"))
         if not (np.isfinite(scale) and scale > 0):
             raise BmcliError(
-                f"target '{name}': the numbers are too large or too near each other to be scaled.",
+                f"target {quoted(name)}: the numbers are too large or too near each other to be scaled.",
                 path=f"data.targets.{name}",
             )
     return Column(

@@ -10,6 +10,7 @@ from pydantic import Field
 from bmcli.cells import Raw
 from bmcli.data.targets import Classes, check_classes, class_column, classes_of, indices, spelled
 from bmcli.errors import BmcliError
+from bmcli.quoting import listed, quoted
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 
@@ -32,9 +33,9 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
     """The categories in their order. One that is told may be absent from the training rows."""
     found = classes_of(name, rows)
     if options.classes is None and not all(re.fullmatch(r"-?[0-9]+", each) for each in found):
-        example = ", ".join(found[:4]) + (", ..." if len(found) > 4 else "")
+        example = listed(found, 4)
         raise BmcliError(
-            f"target '{name}': the order of its {len(found)} categories is not known.",
+            f"target {quoted(name)}: the order of its {len(found)} categories is not known.",
             path=f"data.targets.{name}",
             suggestion=f"Write them from the lowest to the highest, as classes: [{example}].",
         )

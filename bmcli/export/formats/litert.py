@@ -15,6 +15,7 @@ from pydantic import Field
 
 from bmcli.errors import BmcliError, RunFailed
 from bmcli.export import Form, FormatOptions, Signature, Subject, Written, is_plain_number
+from bmcli.quoting import quoted
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ def _check_integers(subject: Subject, options: Options) -> None:
     for column in subject.spec.inputs:
         if options.quantize in _INTEGERS and (column.state.get("learned") or column.state.get("padded")):
             raise BmcliError(
-                f"litert: {options.quantize} cannot tell what is missing in '{column.name}', which the network does.",
+                f"litert: {options.quantize} cannot tell what is missing in {quoted(column.name)}, "
+                "which the network does.",
                 suggestion="Take quantize: dynamic.",
             )
 

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from bmcli.export import Form, KerasOptions, Signature, Subject, Written
+from bmcli.quoting import quoted
 from bmcli.specs import Column
 
 VERSION = "1"
@@ -56,4 +57,4 @@ def _can_be_files(column: Column) -> bool:
 
 def _notes(subject: Subject) -> list[str]:
     files = [column.name for column in subject.spec.inputs if column.raw_dtype == "string" and column.kind == "image"]
-    return [f"'{name}' takes the bytes of JPEG, PNG, BMP or GIF files." for name in files]
+    return [f"{quoted(name)} takes the bytes of JPEG, PNG, BMP or GIF files." for name in files]

@@ -401,3 +401,15 @@ def test_a_table_without_a_whole_row_is_a_fault(file: Path) -> None:
 def test_nothing_is_broken_where_every_row_is_whole(file: Path) -> None:
     file.write_text("a,b\n1,2\n")
     assert csv.read_unbroken(csv.Options(path=str(file))).broken == 0
+
+
+def test_a_row_too_long_for_the_parser_is_named_by_its_line(file: Path) -> None:
+    with pytest.raises(BmcliError) as caught:
+        read(file, "a,b\n1,2\n" + "z" * 36_000_000 + ",1\n3,4\n")
+    (told,) = caught.value.faults
+    assert told.message == f"{file}:3  a row of 36,000,002 bytes, expected at most 16,777,216."
+    assert "Parquet" in told.suggestion
+
+
+def test_what_the_parser_says_is_cut_and_on_one_line(file: Path) -> None:
+    assert len(fault(file, "a,b\n" + "z" * 100_000 + "\n")) < 200

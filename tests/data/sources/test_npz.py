@@ -99,7 +99,7 @@ def test_two_arrays_for_one_column_are_a_fault(file: Path) -> None:
 
 def test_splits_of_different_shapes_are_a_fault(file: Path) -> None:
     message = fault(file, x_train=np.zeros((2, 3)), x_test=np.zeros((2, 4)))
-    assert "rows of shape (4,), float64, in one split, of shape (3,)" in message
+    assert "rows of shape (4,), float64, in another split of shape (3,)" in message
 
 
 @pytest.mark.parametrize(
