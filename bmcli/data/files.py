@@ -17,14 +17,12 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias
 from urllib.parse import quote
 
-from bmcli import parts
+from bmcli import limits, parts
 from bmcli.errors import BmcliError
 from bmcli.recipe import addresses
 from bmcli.recipe.addresses import is_address
 
 RECIPE_PATH = "data.source.path"
-FREE_BYTES = 2**28
-GROWTH = 200
 CHUNK = 2**24
 
 
@@ -261,18 +259,6 @@ class Stream(io.RawIOBase):
         return len(taken)
 
 
-def check_growth(place: str, packed_bytes: int, unpacked_bytes: int) -> None:
-    """Refuses data that unpacks to far more than any honest file does.
-
-    Real arrays and tables shrink by up to a hundred times; archives made to exhaust memory by a thousand.
-    """
-    if unpacked_bytes > max(FREE_BYTES, GROWTH * packed_bytes):
-        raise BmcliError(
-            f"{place}: {packed_bytes} bytes unpack to {unpacked_bytes} or more, over {GROWTH} times as many.",
-            path=RECIPE_PATH,
-        )
-
-
 def fingerprint(paths: Iterable[File]) -> str:
     """SHA-256 of one file's bytes, or of the digests of several; names and places do not matter."""
     digests = [_digest(path) if isinstance(path, Address) else _remembered(path, stamp(path)) for path in paths]
@@ -299,7 +285,7 @@ def _unpacked(path: File, file: IO[bytes]) -> Iterator[bytes]:
     with gzip.GzipFile(fileobj=file) as stream:
         while chunk := stream.read(CHUNK):
             unpacked_bytes += len(chunk)
-            check_growth(shown(path), packed_bytes, unpacked_bytes)
+            limits.check_growth(shown(path), packed_bytes, unpacked_bytes)
             yield chunk
 
 

@@ -149,7 +149,7 @@ def test_a_header_that_claims_too_much_is_a_fault(file: Path) -> None:
 
 
 def test_a_bomb_is_a_fault(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bmcli.data.files.FREE_BYTES", 10_000)
+    monkeypatch.setattr("bmcli.limits.FREE_BYTES", 10_000)
     np.savez_compressed(file, x=np.zeros(10**6))
     assert "over 200 times as many" in fault(file)
 
