@@ -193,9 +193,7 @@ def _check_nesting(path: File, line: int, block: bytes) -> bool:
         bare = _TEXT.sub(lambda found: b"" if found[1] else b'"', text)
         deepest, left = limits.nesting(bare.translate(None, _NO_BRACKETS))
         if deepest > limits.NESTING:
-            raise _BrokenLine(
-                path, number, f"lists and objects are nested more than {limits.NESTING} levels deep."
-            )
+            raise _BrokenLine(path, number, f"lists and objects are nested more than {limits.NESTING} levels deep.")
         is_closed = is_closed and left == 0 and b'"' not in bare
     return is_closed
 

@@ -199,3 +199,13 @@ def test_rows_that_hold_nothing_are_refused(file: Path, shape: tuple[int, ...]) 
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("x.npy", header(shape, "uint8"))
     assert "whose rows hold nothing" in fault(file) or "announces" in fault(file)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_arrays_packed_in_another_way_than_by_numpy_are_refused(file: Path, method: int) -> None:
+    """They are unpacked whole, however little they announce."""
+    stream = io.BytesIO()
+    np.save(stream, np.zeros(10))
+    with zipfile.ZipFile(file, "w", method) as archive:
+        archive.writestr("x.npy", stream.getvalue())
+    assert "array 'x' is compressed in another way than NumPy does it" in fault(file)
