@@ -5,7 +5,7 @@ from __future__ import annotations
 from bmcli.errors import BmcliError
 
 NESTING = 60
-"""Levels of lists and objects in JSON and of nested columns. Arrow's own files hold 64, of which some go to the table."""
+"""Levels of lists and objects in JSON and in columns. Arrow's own files hold 64, of which some go to the table."""
 
 GROWTH = 200
 """How many times the bytes of a file its data may have: real arrays and tables have up to a hundred times as many,
@@ -24,7 +24,7 @@ SCANS = 100
 """Of a JPEG picture, each of which goes over all of its pixels. Progressive ones have about ten."""
 
 SCANNED = 20
-"""How many times the pixels allowed for a picture all scans of a JPEG may go over: two seconds of work at 50 megapixels."""
+"""How many times the pixels allowed for a picture all scans of a JPEG may go over: two seconds at 50 megapixels."""
 
 FRAMES = 4
 """How many times the pixels allowed for a picture all frames of a GIF may have: each is held in memory."""

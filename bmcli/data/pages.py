@@ -124,7 +124,7 @@ def _chunk(file: IO[bytes], column: Any, described: Any) -> Chunk:
     headers = list(_headers(file, column))
     sizes = [header[_UNPACKED] for header in headers]
     data = [
-        (header[field].get(_VALUES, 0), header[field].get(encoding), header[_UNPACKED])
+        (header[field][_VALUES], header[field].get(encoding), header[_UNPACKED])
         for header in headers
         for field, encoding in _ENCODINGS.items()
         if field in header
@@ -132,13 +132,12 @@ def _chunk(file: IO[bytes], column: Any, described: Any) -> Chunk:
     dictionary_bytes = sum(header[_UNPACKED] for header in headers if header[_KIND] == _DICTIONARY_PAGE)
     by_difference = max((size for _, encoding, size in data if encoding == _BY_DIFFERENCE), default=0)
     return Chunk(
-        # Of damaged texts some are not there, so that the directory announces more.
         values=max(sum(values for values, _, _ in data), column.num_values),
         width=_WIDTHS.get(described.physical_type, max(1, described.length)),
         is_list=described.max_repetition_level > 0,
         pages_bytes=sum(sizes),
         page_bytes=max(sizes, default=0),
-        texts=sum(header.get(_DICTIONARY, {}).get(_VALUES, 0) for header in headers),
+        texts=sum(header[_DICTIONARY][_VALUES] for header in headers if _DICTIONARY in header),
         dictionary_bytes=dictionary_bytes,
         begins_with_dictionary=bool(data) and data[0][1] in _BY_DICTIONARY,
         longest=dictionary_bytes + by_difference if described.physical_type == "BYTE_ARRAY" else 0,
@@ -153,10 +152,13 @@ def _headers(file: IO[bytes], column: Any) -> Iterator[dict[int, Any]]:
     end, seen = place + column.total_compressed_size, 0
     while place < end and seen < column.num_values:
         header, header_end = _header(file, place)
-        if not all(isinstance(header.get(field), int) and header[field] >= 0 for field in (_KIND, _UNPACKED, _PACKED)):
+        described = [header[field] for field in (*_ENCODINGS, _DICTIONARY) if field in header]
+        counts = [each.get(_VALUES) if isinstance(each, dict) else None for each in described]
+        sizes = [header.get(field) for field in (_KIND, _UNPACKED, _PACKED)]
+        if not all(isinstance(number, int) and number >= 0 for number in (*sizes, *counts)):
             raise ValueError(f"the page at byte {place} has a damaged header")
         yield header
-        seen += sum(header[field].get(_VALUES, 0) for field in _ENCODINGS if field in header)
+        seen += sum(header[field][_VALUES] for field in _ENCODINGS if field in header)
         place += header_end + header[_PACKED]
 
 

@@ -19,8 +19,6 @@ def structure(data: bytes, place: int, depth: int = _DEPTH) -> tuple[dict[int, A
         IndexError: The data ends before the structure does.
         ValueError: It is damaged, with words for an error text.
     """
-    if not depth:
-        raise ValueError("a header is nested too deeply")
     fields: dict[int, Any] = {}
     number = 0
     while head := data[place]:
@@ -41,7 +39,9 @@ def _value(data: bytes, place: int, kind: int, depth: int) -> tuple[Any, int]:
     if kind == _TEXT:
         size, place = _varint(data, place)
         return None, place + size
-    if depth and kind in (_LIST, _SET):
+    if depth < 1:
+        raise ValueError("a header is nested too deeply")
+    if kind in (_LIST, _SET):
         return None, _after_list(data, place, depth)
     if kind == _STRUCT:
         return structure(data, place, depth - 1)

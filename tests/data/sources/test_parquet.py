@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import datetime
 import re
 from decimal import Decimal
@@ -277,10 +278,8 @@ def test_damaged_headers_of_pages_are_faults(file: Path) -> None:
         damaged = bytearray(whole)
         damaged[start + draw.integers(0, 12)] = draw.integers(256)
         file.write_bytes(damaged)
-        try:
+        with contextlib.suppress(BmcliError):  # Nothing else is raised; some damage does not matter.
             read(file)
-        except BmcliError as error:
-            assert "t.parquet: " in str(error)
 
 
 @pytest.mark.parametrize("levels", [59, 61, 80, 99, 120])
@@ -301,7 +300,7 @@ def test_lists_in_lists_are_read_up_to_a_depth(file: Path, levels: int) -> None:
     for _ in range(levels):
         kind, value = pa.list_(kind), [value]
     pq.write_table(pa.table({"a": pa.array([value], kind)}), file, store_schema=False)
-    if levels < 49:
+    if levels < 50:
         assert read(file).columns["a"].shape == (1,) * (levels + 1)
     else:
         assert "too deeply nested" in fault(file)  # Arrow counts two levels for each
