@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from bmcli import limits, parts
 from bmcli.errors import BmcliError
+from bmcli.machine import available_memory
 from bmcli.recipe import addresses
 from bmcli.recipe.addresses import is_address
 
@@ -257,6 +258,17 @@ class Stream(io.RawIOBase):
         taken = self.read(len(buffer))
         buffer[: len(taken)] = taken
         return len(taken)
+
+
+def check_memory(path: File, needed: int, suggestion: str = "") -> None:
+    """Raises BmcliError if what is read of a file at a time takes more bytes of memory than are free."""
+    free = available_memory()
+    if needed > free:
+        raise BmcliError(
+            f"{shown(path)}: takes {needed} bytes of memory to be read, of which {free} are free.",
+            path=RECIPE_PATH,
+            suggestion=suggestion,
+        )
 
 
 def fingerprint(paths: Iterable[File]) -> str:

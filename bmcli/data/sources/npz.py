@@ -66,6 +66,7 @@ def _arrays(path: Path) -> _Arrays:
                 unpacked_bytes = sum(member.file_size for member in members)
                 # Members may lie over each other, so that the sum grows where none of them does.
                 limits.check_growth(files.shown(path), file.seek(0, io.SEEK_END), unpacked_bytes)
+                files.check_memory(path, unpacked_bytes, "Save it as Parquet, which is read in parts.")
                 name, times = Counter(member.filename for member in members).most_common(1)[0] if members else ("", 0)
                 if times > 1:
                     raise _fault(path, f"two arrays are named '{name.removesuffix('.npy')}'.")

@@ -12,7 +12,6 @@ from bmcli.data import files, pages, tables
 from bmcli.data.files import File
 from bmcli.data.sources import Rows, TableOptions, TablePaths
 from bmcli.errors import BmcliError
-from bmcli.machine import available_memory
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -118,12 +117,7 @@ def _announced(path: File) -> pages.Announced:
             found = pages.announced(files.shown(path), file)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise _damaged(path, error) from None
-    if found.pages_bytes > (free := available_memory()):
-        raise BmcliError(
-            f"{files.shown(path)}: its pages take {found.pages_bytes} bytes of memory, of which {free} are free.",
-            path=files.RECIPE_PATH,
-            suggestion="Save it with smaller pages.",
-        )
+    files.check_memory(path, found.pages_bytes, "Save it with smaller pages.")
     return found
 
 

@@ -209,3 +209,11 @@ def test_arrays_packed_in_another_way_than_by_numpy_are_refused(file: Path, meth
     with zipfile.ZipFile(file, "w", method) as archive:
         archive.writestr("x.npy", stream.getvalue())
     assert "array 'x' is compressed in another way than NumPy does it" in fault(file)
+
+
+def test_arrays_that_do_not_fit_into_memory_are_a_fault(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bmcli.data.files.available_memory", lambda: 1000)
+    message = (
+        "takes 8128 bytes of memory to be read, of which 1000 are free. Save it as Parquet, which is read in parts."
+    )
+    assert fault(file, x=np.zeros(1000)) == message.partition(" Save")[0]

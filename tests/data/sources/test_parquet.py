@@ -5,6 +5,7 @@ import datetime
 import re
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from bmcli.cells import Blobs
 from bmcli.data import pages
 from bmcli.data.sources import Rows, parquet
+from bmcli.disk import WriteFailure
 from bmcli.errors import BmcliError
 
 
@@ -304,3 +306,20 @@ def test_lists_in_lists_are_read_up_to_a_depth(file: Path, levels: int) -> None:
         assert read(file).columns["a"].shape == (1,) * (levels + 1)
     else:
         assert "too deeply nested" in fault(file)  # Arrow counts two levels for each
+
+
+def test_pages_that_do_not_fit_into_memory_are_a_fault(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bmcli.data.files.available_memory", lambda: 1000)
+    pq.write_table(pa.table({"x": np.arange(1000.0)}), file, use_dictionary=False)
+    assert "t.parquet: takes 8007 bytes of memory to be read, of which 1000 are free" in fault(file)
+
+
+def test_rows_that_do_not_fit_on_the_disk_are_a_fault_before_the_work(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(file, x=np.arange(1000.0))
+    monkeypatch.setattr("bmcli.data.tables.shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
+    with pytest.raises(
+        WriteFailure, match=r"no space left on device; [0-9,]+ bytes were to be written, 1,000 are free"
+    ):
+        read(file)
