@@ -73,11 +73,12 @@ class Announced:
     row_bytes: int
 
 
-def announced(place: str, file: IO[bytes]) -> Announced:
-    """Reads the headers of all pages.
+def announced(place: str, file: IO[bytes], by_headers: bool = True) -> Announced:
+    """Reads the headers of all pages, or the directory of the file alone, which may tell of less than the pages hold.
 
     Args:
         place: The file, for error texts.
+        by_headers: Otherwise the directory is believed: over a network each header would be a request of its own.
 
     Raises:
         BmcliError: It unpacks to far more than any honest file does.
@@ -88,7 +89,7 @@ def announced(place: str, file: IO[bytes]) -> Announced:
     file_bytes = file.seek(0, io.SEEK_END)
     opened = pq.ParquetFile(file)
     metadata = opened.metadata
-    groups = [_group(file, opened, number) for number in range(opened.num_row_groups)]
+    groups = [_group(file, opened, number, by_headers) for number in range(opened.num_row_groups)]
     packed_bytes = sum(
         metadata.row_group(number).column(column).total_compressed_size
         for number, group in enumerate(groups)
@@ -114,10 +115,32 @@ def _row_bytes(group: Sequence[Chunk], rows: int) -> int:
     return sum(-(-chunk.values // rows) * (chunk.width + chunk.longest) for chunk in group)
 
 
-def _group(file: IO[bytes], opened: Any, number: int) -> list[Chunk]:
+def _group(file: IO[bytes], opened: Any, number: int, by_headers: bool) -> list[Chunk]:
     """The columns of a group of rows."""
     group = opened.metadata.row_group(number)
-    return [_chunk(file, group.column(place), opened.schema.column(place)) for place in range(group.num_columns)]
+    columns = [(group.column(place), opened.schema.column(place)) for place in range(group.num_columns)]
+    return [_chunk(file, *column) if by_headers else _listed_chunk(*column) for column in columns]
+
+
+def _listed_chunk(column: Any, described: Any) -> Chunk:
+    """What the directory of a file tells of a column."""
+    unpacked_bytes = column.total_uncompressed_size
+    repeats = column.has_dictionary_page or "DELTA_BYTE_ARRAY" in column.encodings
+    return Chunk(
+        values=column.num_values,
+        width=_width(described),
+        pages_bytes=unpacked_bytes,
+        page_bytes=0,  # It does not tell.
+        texts=1,
+        dictionary_bytes=unpacked_bytes if column.has_dictionary_page else 0,
+        begins_with_dictionary=column.has_dictionary_page,
+        longest=unpacked_bytes if repeats and described.physical_type == "BYTE_ARRAY" else 0,
+        is_list=described.max_repetition_level > 0,
+    )
+
+
+def _width(described: Any) -> int:
+    return _WIDTHS.get(described.physical_type, max(1, described.length))
 
 
 def _chunk(file: IO[bytes], column: Any, described: Any) -> Chunk:
@@ -133,7 +156,7 @@ def _chunk(file: IO[bytes], column: Any, described: Any) -> Chunk:
     by_difference = max((size for _, encoding, size in data if encoding == _BY_DIFFERENCE), default=0)
     return Chunk(
         values=max(sum(values for values, _, _ in data), column.num_values),
-        width=_WIDTHS.get(described.physical_type, max(1, described.length)),
+        width=_width(described),
         is_list=described.max_repetition_level > 0,
         pages_bytes=sum(sizes),
         page_bytes=max(sizes, default=0),
@@ -198,7 +221,7 @@ def _longest(file: IO[bytes], opened: Any, number: int, path: str, chunk: Chunk)
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    reader = pq.ParquetFile(file, read_dictionary=[path], metadata=opened.metadata, buffer_size=2**16)
+    reader = pq.ParquetFile(file, read_dictionary=[path], metadata=opened.metadata, buffer_size=2**20)
     found = next(reader.iter_batches(_PROBED_ROWS, row_groups=[number], columns=[path])).column(0)
     while found.type.num_fields:
         found = found.flatten()[0] if pa.types.is_struct(found.type) else found.flatten()

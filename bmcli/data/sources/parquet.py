@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -114,7 +115,7 @@ def _announced(path: File) -> pages.Announced:
 
     with files.opened(path) as file:
         try:
-            found = pages.announced(files.shown(path), file)
+            found = pages.announced(files.shown(path), file, by_headers=isinstance(path, Path))
         except (pa.ArrowException, OSError, ValueError) as error:
             raise _damaged(path, error) from None
     files.check_memory(path, found.pages_bytes, "Save it with smaller pages.")

@@ -242,6 +242,9 @@ def test_the_headers_of_pages_tell_what_arrow_reads(
     pq.write_table(table, file, row_group_size=7_000, data_page_size=1_000, write_statistics=True, **options)
     with file.open("rb") as opened:
         found = pages.announced("t", opened)
+        listed = pages.announced("t", opened, by_headers=False)
+    assert listed.file_bytes == found.file_bytes
+    assert listed.row_bytes >= 8 + 8 + 4 + 16
     metadata = pq.read_metadata(file)
     groups = [metadata.row_group(number) for number in range(3)]
     unpacked = sum(group.column(place).total_uncompressed_size for group in groups for place in range(4))
@@ -323,3 +326,14 @@ def test_rows_that_do_not_fit_on_the_disk_are_a_fault_before_the_work(
         WriteFailure, match=r"no space left on device; [0-9,]+ bytes were to be written, 1,000 are free"
     ):
         read(file)
+
+
+def test_one_repeated_text_at_an_address_is_a_fault_by_the_directory_alone(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bmcli.limits.FREE_BYTES", 100_000)
+    monkeypatch.setattr("bmcli.limits.BATCH_BYTES", 10_000)
+    write(file, x=["a" * 1_000] * 5_000, y=[0] * 5_000)
+    monkeypatch.setattr("bmcli.data.pages._headers", None)  # None is read.
+    with pytest.raises(BmcliError, match="over 200 times as many"):
+        parquet.read(parquet.Options(path=f"file://{file}"))
