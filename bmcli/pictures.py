@@ -69,10 +69,11 @@ def _png(data: bytes) -> Header:
 
 
 def _gif(data: bytes) -> Header:
-    """The decoder makes a picture as large as the largest frame, whatever the screen is announced to be."""
-    width, height = struct.unpack_from("<HH", data, 6)
+    """The decoder makes the picture as wide as its widest frame and as high as its highest one, even when it keeps the
+    first alone; the screen that is announced does not matter to it.
+    """
     place = 13 + _colours(data[10])
-    pixels = 0
+    width = height = pixels = 0
     while data[place : place + 1] in (b"!", b","):
         if data[place] == ord(","):
             across, down, flags = struct.unpack_from("<HHB", data, place + 5)

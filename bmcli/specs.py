@@ -55,7 +55,7 @@ class DataSpec:
         source: What the source's options came to where they are `auto`, by name.
         invalid: How many cells could not be read, by column, and were left out with their rows or filled.
         skipped: How many rows were left out for such cells, before the split.
-        broken: How many records of the source had too few or too many cells to be rows, and were left out.
+        broken: How many records of the source were no rows, for their number of cells or otherwise, and were left out.
         crosses: Combinations of inputs, which the network makes itself: of `state["of"]`, by name.
     """
 

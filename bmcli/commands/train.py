@@ -184,7 +184,7 @@ def _summary(spec: DataSpec) -> str:
 
 def _invalid(spec: DataSpec) -> str:
     """What became of records and cells that could not be read."""
-    broken = f"; records left out for their number of cells: {spec.broken:,}" if spec.broken else ""
+    broken = f"; records left out that are no rows: {spec.broken:,}" if spec.broken else ""
     if not spec.invalid:
         return broken
     cells = ", ".join(f"{count:,} of {quoted(name)}" for name, count in islice(spec.invalid.items(), _MOST_NAMED))

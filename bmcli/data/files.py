@@ -17,15 +17,14 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias
 from urllib.parse import quote
 
-from bmcli import parts
+from bmcli import limits, parts
 from bmcli.errors import BmcliError
+from bmcli.machine import available_memory
 from bmcli.quoting import quoted
 from bmcli.recipe import addresses
 from bmcli.recipe.addresses import is_address
 
 RECIPE_PATH = "data.source.path"
-FREE_BYTES = 2**28
-GROWTH = 200
 CHUNK = 2**24
 
 
@@ -275,15 +274,14 @@ class Stream(io.RawIOBase):
         return len(taken)
 
 
-def check_growth(place: str, packed_bytes: int, unpacked_bytes: int) -> None:
-    """Refuses data that unpacks to far more than any honest file does.
-
-    Real arrays and tables shrink by up to a hundred times; archives made to exhaust memory by a thousand.
-    """
-    if unpacked_bytes > max(FREE_BYTES, GROWTH * packed_bytes):
+def check_memory(path: File, needed: int, suggestion: str = "") -> None:
+    """Raises BmcliError if what is read of a file at a time takes more bytes of memory than are free."""
+    free = available_memory()
+    if needed > free:
         raise BmcliError(
-            f"{place}: {packed_bytes} bytes unpack to {unpacked_bytes} or more, over {GROWTH} times as many.",
+            f"{shown(path)}: takes {needed} bytes of memory to be read, of which {free} are free.",
             path=RECIPE_PATH,
+            suggestion=suggestion,
         )
 
 
@@ -313,7 +311,7 @@ def _unpacked(path: File, file: IO[bytes]) -> Iterator[bytes]:
     with gzip.GzipFile(fileobj=file) as stream:
         while chunk := stream.read(CHUNK):
             unpacked_bytes += len(chunk)
-            check_growth(shown(path), packed_bytes, unpacked_bytes)
+            limits.check_growth(shown(path), packed_bytes, unpacked_bytes)
             yield chunk
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from bmcli import disk
 from bmcli.cells import Blobs, Raw
 from bmcli.data import files
 from bmcli.data.files import File
@@ -103,6 +106,14 @@ def spilled(batches: Iterable[pa.RecordBatch]) -> list[Mapped]:
     Such a file goes with the process, however that ends.
     """
     return [_spilled(schema, some) for schema, some in groupby(batches, key=lambda batch: batch.schema)]
+
+
+def check_room(needed: int) -> None:
+    """Raises disk.WriteFailure if so many bytes of rows are not free where they are kept."""
+    folder = cache_folder()
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise disk.WriteFailure(errno.ENOSPC, folder, needed, free)
 
 
 def _spilled(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Mapped:

@@ -271,8 +271,9 @@ def _header(rows: Blobs, row: int, column: Column) -> tuple[bytes, pictures.Head
             f"{limits.FRAMES * most / 1e6:g} allowed.",
             "Keep its first frame alone.",
         )
-    if header.scans > limits.SCANS:
-        raise RowFault(row, f"the JPEG picture has {header.scans} scans, of {limits.SCANS} allowed.", "Save it anew.")
+    scans = min(limits.SCANS, limits.SCANNED * most // pixels)
+    if header.scans > scans:
+        raise RowFault(row, f"the JPEG picture has {header.scans} scans, of {scans} allowed.", "Save it anew.")
     return data, header
 
 

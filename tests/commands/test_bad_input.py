@@ -351,5 +351,17 @@ def test_records_that_are_no_rows_are_told_and_counted(bmcli: Bmcli, table: Path
     assert (stopped.code, "table.csv:42  expected 3 cells, received 2." in stopped.err) == (2, True)
     done = bmcli("train", table, "data.invalid=skip")
     assert done.code == 0, done.err
-    assert "records left out for their number of cells: 2" in done.out + done.err
+    assert "records left out that are no rows: 2" in done.out + done.err
     assert json.loads((tmp_path / "runs/table/latest/data.json").read_text())["broken"] == 2
+
+
+def test_lines_that_are_too_deep_are_told_and_counted(bmcli: Bmcli, table: Path, tmp_path: Path) -> None:
+    rows = [json.dumps({"a": n / 7, "b": -n, "y": "uv"[n % 2]}) for n in range(40)]
+    (tmp_path / "table.jsonl").write_text("\n".join([*rows[:20], "[" * 20_000, *rows[20:]]) + "\n")
+    source = "data.source={kind: jsonl, path: table.jsonl}"
+    stopped = bmcli("train", table, source)
+    assert (stopped.code, "table.jsonl:21  lists and objects are nested" in stopped.err) == (2, True), stopped.err
+    done = bmcli("train", table, source, "data.invalid=skip")
+    assert done.code == 0, done.err
+    assert "records left out that are no rows: 1" in done.out + done.err
+    assert json.loads((tmp_path / "runs/table/latest/data.json").read_text())["broken"] == 1

@@ -360,3 +360,32 @@ def test_a_jpeg_of_thousands_of_scans_is_refused() -> None:
 
 def test_what_follows_a_jpeg_in_its_file_is_no_scan() -> None:
     assert header(encoded(pixels(8, 8), "jpg") + b"\xff\xda" * 3000).scans == 1
+
+
+@pytest.mark.parametrize(
+    ("screen", "frames"),
+    [
+        ((9, 9), [(3, 2)]),
+        ((1, 1), [(3, 2)]),
+        ((0, 0), [(3, 2)]),
+        ((4, 4), [(3, 2), (2, 7)]),
+        ((4, 4), [(3, 9), (8, 2)]),
+    ],
+)
+def test_a_gif_is_announced_as_large_as_it_is_decoded(screen: tuple[int, int], frames: list[tuple[int, int]]) -> None:
+    import tensorflow as tf
+
+    start = 13 + 3 * 128
+    parts = [encoded(pixels(height, width), "gif") for width, height in frames]
+    head = bytearray(parts[0][:start])
+    head[6:10] = b"".join(side.to_bytes(2, "little") for side in screen)
+    data = bytes(head) + b"".join(part[start:-1] for part in parts) + b";"
+    decoded = tf.io.decode_image(data, expand_animations=False)
+    assert (header(data).height, header(data).width) == tuple(decoded.shape[:2])
+
+
+def test_scans_of_a_large_jpeg_are_fewer() -> None:
+    one = encoded(np.zeros((3000, 3000, 3), "uint8"), "jpg")
+    data = one[:-2] + b"\xff\xda\x00\x02" * 25 + one[-2:]
+    with pytest.raises(RowFault, match="26 scans, of 22 allowed"):
+        fit(files(data), size=(2, 2), max_megapixels=10.0)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,7 +26,17 @@ _SCALARS = {str: "text", int: "a number", float: "a number", bool: "true or fals
 _KINDS = {**_SCALARS, list: "a list", dict: "an object"}
 
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}\n"))
-_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_TEXT = re.compile(rb'"(?:[^"\\]+|\\.)*+("?)')  # Never tries a second way, which would take forever on many quotes.
+
+_Broken = dict[File, set[int]]
+"""The numbers of the lines that are left out, by file."""
+
+
+class _BrokenLine(BmcliError):
+    """A line that is no row."""
+
+    def __init__(self, path: File, number: int, message: str, suggestion: str = "") -> None:
+        super().__init__(f"{files.shown(path)}:{number}  {message}", path=files.RECIPE_PATH, suggestion=suggestion)
 
 
 class Options(TableOptions):
@@ -46,6 +57,22 @@ class Options(TableOptions):
 
 def read(options: Options) -> Rows:
     """All rows of all files; every file must have the same keys. A column of text and numbers is text."""
+    return _read(options, None)
+
+
+def read_unbroken(options: Options) -> Rows:
+    """The same, but lines that are no objects are left out and counted."""
+    broken: _Broken = {}
+    rows = _read(options, broken)
+    return replace(rows, broken=sum(len(numbers) for numbers in broken.values()))
+
+
+def _read(options: Options, broken: _Broken | None) -> Rows:
+    """The rows.
+
+    Args:
+        broken: Takes the lines that are left out; None if they are faults.
+    """
     sources = options.tables()
     first = sources[0][1]
     types: dict[str, pa.DataType] = {}
@@ -54,14 +81,17 @@ def read(options: Options) -> Rows:
     def batches() -> Iterator[pa.RecordBatch]:
         for split, path in sources:
             count, found = 0, dict[str, Any]()
-            for line, block in _blocks(path):
-                batch = _batch(path, line, block)
+            for line, block in _blocks(path, broken):
+                batch = _batch(path, line, block, broken)
+                if batch is None:
+                    continue
                 for field in batch.schema:
                     found[field.name] = _unified(path, line, field, found.get(field.name, field.type))
                 count += len(batch)
                 yield batch
             if not count:
-                raise BmcliError(f"{files.shown(path)}: is empty.", path=files.RECIPE_PATH)
+                lacks = "no line is an object" if broken and path in broken else "is empty"
+                raise BmcliError(f"{files.shown(path)}: {lacks}.", path=files.RECIPE_PATH)
             if types:
                 tables.check_same_columns(first, types, path, found)
             for name, kind in found.items():
@@ -72,28 +102,59 @@ def read(options: Options) -> Rows:
 
     spilled = tables.spilled(batches())
     tables.check_names(first, list(types))
-    return tables.rows_of(spilled, types, lengths, _where)
+    return tables.rows_of(spilled, types, lengths, lambda path, row: _where(path, row, (broken or {}).get(path, ())))
 
 
-def _blocks(path: File) -> Iterator[tuple[int, bytes]]:
+def _blocks(path: File, broken: _Broken | None) -> Iterator[tuple[int, bytes]]:
     """Whole lines of a file, many at a time, with the number of the first of them."""
-    line, left = 1, b""
+    line, left, left_bytes = 1, list[bytes](), 0
     for chunk in files.chunks(path):
         whole, newline, rest = chunk.rpartition(b"\n")
+        start = chunk.find(b"\n") if newline else len(chunk)
+        if left_bytes + start > limits.RECORD_BYTES:
+            fault = _BrokenLine(path, line, f"is longer than {limits.RECORD_BYTES} bytes.")
+            if broken is None:
+                raise fault
+            broken.setdefault(path, set()).add(line)
+            left, whole, rest = [], whole[start:], rest if newline else b""
         if newline:
-            block = left + whole + newline
+            block = b"".join([*left, whole, newline])
             if block.strip():
                 yield line, block
             line += block.count(b"\n")
-            left = rest
-        else:
-            left += chunk
-    if left.strip():
-        yield line, left
+            left, left_bytes = [], 0
+        left.append(rest)
+        left_bytes += len(rest) if newline else len(chunk)
+    block = b"".join(left)
+    if block.strip():
+        yield line, block
 
 
-def _batch(path: File, line: int, block: bytes) -> pa.RecordBatch:
-    """The rows of some lines, with the fields of nested objects as columns."""
+def _batch(path: File, line: int, block: bytes, broken: _Broken | None) -> pa.RecordBatch | None:
+    """The rows of some lines, with the fields of nested objects as columns; None if no line is a row."""
+    try:
+        return _rows(path, line, block)
+    except _BrokenLine:
+        if broken is None:
+            raise
+    mended = _without_broken(path, line, block, broken)
+    return _rows(path, line, mended) if mended.strip() else None
+
+
+def _without_broken(path: File, line: int, block: bytes, broken: _Broken) -> bytes:
+    """Some lines, of which the broken ones have become blank."""
+    lines = block.split(b"\n")
+    for number, text in enumerate(lines, start=line):
+        try:
+            _check_nesting(path, number, text)
+            _object(path, number, text)
+        except _BrokenLine:
+            broken.setdefault(path, set()).add(number)
+            lines[number - line] = b""
+    return b"\n".join(lines)
+
+
+def _rows(path: File, line: int, block: bytes) -> pa.RecordBatch:
     import pyarrow as pa
 
     is_closed = _check_nesting(path, line, block)
@@ -119,7 +180,7 @@ def _check_nesting(path: File, line: int, block: bytes) -> bool:
     Parsers call themselves for each level: too many end the process, without an error that could be caught.
 
     Raises:
-        BmcliError: A line is nested too deeply.
+        _BrokenLine: A line is nested too deeply.
     """
     shapes = block.translate(None, _NO_BRACKETS).split(b"\n")
     odd = {shape for shape in set(shapes) if not _is_plain(shape)}
@@ -129,14 +190,12 @@ def _check_nesting(path: File, line: int, block: bytes) -> bool:
     for number, (shape, text) in enumerate(zip(shapes, block.split(b"\n"), strict=True), start=line):
         if shape not in odd:
             continue
-        # Brackets in texts do not count.
-        deepest, left = limits.nesting(_TEXT.sub(b"", text).translate(None, _NO_BRACKETS))
+        # Brackets in texts do not count; of a text that is never closed the quote is left.
+        bare = _TEXT.sub(lambda found: b"" if found[1] else b'"', text)
+        deepest, left = limits.nesting(bare.translate(None, _NO_BRACKETS))
         if deepest > limits.NESTING:
-            raise BmcliError(
-                f"{files.shown(path)}:{number}  lists and objects are nested more than {limits.NESTING} levels deep.",
-                path=files.RECIPE_PATH,
-            )
-        is_closed = is_closed and left == 0
+            raise _BrokenLine(path, number, f"lists and objects are nested more than {limits.NESTING} levels deep.")
+        is_closed = is_closed and left == 0 and b'"' not in bare
     return is_closed
 
 
@@ -228,26 +287,35 @@ def _read_with_care(path: File, line: int, block: bytes) -> pa.Table:
 def _objects(path: File, line: int, block: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
     """The object of every line that is not blank, with nested ones flattened, and the line's number."""
     for number, text in enumerate(block.split(b"\n"), start=line):
-        if not text.strip():
-            continue
-        try:
-            value = json.loads(text.decode("utf-8-sig" if number == 1 else "utf-8"), object_pairs_hook=_pairs)
-        except UnicodeDecodeError as error:
-            raise BmcliError(
-                f"{files.shown(path)}:{number}  byte 0x{text[error.start]:02x} is not utf-8.",
-                path=files.RECIPE_PATH,
-                suggestion="Save the file as UTF-8.",
-            ) from None
-        except (ValueError, RecursionError) as error:
-            reason = brief(str(error).partition(": line")[0])
-            raise BmcliError(f"{files.shown(path)}:{number}  is no JSON: {reason}.", path=files.RECIPE_PATH) from None
-        if not isinstance(value, dict):
-            raise BmcliError(
-                f"{files.shown(path)}:{number}  expected an object, received {_KINDS.get(type(value), 'null')}.",
-                path=files.RECIPE_PATH,
-                suggestion="Write an object a line: {...}, without a list around them.",
-            )
-        yield number, dict(_flat(value))
+        value = _object(path, number, text)
+        if value is not None:
+            yield number, dict(_flat(value))
+
+
+def _object(path: File, number: int, text: bytes) -> dict[str, Any] | None:
+    """The object of a line that is not nested too deeply, None if it is blank."""
+    if not text.strip():
+        return None
+    try:
+        value = json.loads(text.decode("utf-8-sig" if number == 1 else "utf-8"), object_pairs_hook=_pairs)
+        if b"\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeDecodeError as error:
+        message = f"byte 0x{text[error.start]:02x} is not utf-8."
+        raise _BrokenLine(path, number, message, "Save the file as UTF-8.") from None
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(error.object[error.start]):04x}"
+        raise _BrokenLine(path, number, f"{half} is half of a character, without the other half beside it.") from None
+    except (ValueError, RecursionError) as error:
+        raise _BrokenLine(path, number, f"is no JSON: {brief(str(error).partition(': line')[0])}.") from None
+    if not isinstance(value, dict):
+        raise _BrokenLine(
+            path,
+            number,
+            f"expected an object, received {_KINDS.get(type(value), 'null')}.",
+            "Write an object a line: {...}, without a list around them.",
+        )
+    return value
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -290,11 +358,15 @@ def _column(path: File, rows: list[tuple[int, Any]], name: str, values: list[Any
         ) from None
 
 
-def _where(path: File, row: int) -> str:
-    """File and line of a row; blank lines count."""
-    lines = io.BufferedReader(files.Stream(files.chunks(path)))
+def _where(path: File, row: int, broken: Collection[int]) -> str:
+    """File and line of a row; blank lines count.
+
+    Args:
+        broken: Numbers of the lines that are no rows.
+    """
+    lines = enumerate(io.BufferedReader(files.Stream(files.chunks(path))), start=1)
     try:
-        filled = (number for number, text in enumerate(lines, start=1) if text.strip())
+        filled = (number for number, text in lines if text.strip() and number not in broken)
         return f"{files.shown(path)}:{next(islice(filled, row, None))}"
     except (BmcliError, StopIteration):  # The file has changed since.
         return f"{files.shown(path)} row {row + 1}"

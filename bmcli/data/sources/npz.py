@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from bmcli import limits
 from bmcli.cells import Raw
 from bmcli.data import files
 from bmcli.data.sources import FilePaths, Rows, SourceOptions, by_split, located, split_names
@@ -65,7 +66,8 @@ def _arrays(path: Path) -> _Arrays:
                 members = archive.infolist()
                 unpacked_bytes = sum(member.file_size for member in members)
                 # Members may lie over each other, so that the sum grows where none of them does.
-                files.check_growth(files.shown(path), file.seek(0, io.SEEK_END), unpacked_bytes)
+                limits.check_growth(files.shown(path), file.seek(0, io.SEEK_END), unpacked_bytes)
+                files.check_memory(path, unpacked_bytes, "Save it as Parquet, which is read in parts.")
                 name, times = Counter(member.filename for member in members).most_common(1)[0] if members else ("", 0)
                 if times > 1:
                     raise _fault(path, f"two arrays are named {quoted(name.removesuffix('.npy'))}.")
@@ -92,7 +94,12 @@ def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo)
     name = member.filename.removesuffix(".npy")
     if name == member.filename:
         raise _fault(path, f"{quoted(name)} is not an array.")
-    files.check_growth(f"{files.shown(path)}: array {quoted(name)}", member.compress_size, member.file_size)
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # Those of other methods are unpacked whole, however little they announce.
+        raise _fault(
+            path, f"array {quoted(name)} is compressed in another way than NumPy does it.", "Save it by NumPy."
+        )
+    limits.check_growth(f"{files.shown(path)}: array {quoted(name)}", member.compress_size, member.file_size)
     with archive.open(member) as stream:
         version = npy.read_magic(stream)
         header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0

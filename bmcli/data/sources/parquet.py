@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from bmcli.data import files, tables
+from bmcli import limits
+from bmcli.data import files, pages, tables
 from bmcli.data.files import File
 from bmcli.data.sources import Rows, TableOptions, TablePaths
 from bmcli.errors import BmcliError
@@ -15,8 +17,6 @@ from bmcli.quoting import brief, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_BATCH_ROWS = 2**16
 
 
 class Options(TableOptions):
@@ -40,12 +40,14 @@ def read(options: Options) -> Rows:
     types = _types(first)
     for _, path in sources[1:]:
         types = _unified(first, types, path, _types(path))
+    announced = [_announced(path) for _, path in sources]
+    tables.check_room(sum(each.decoded_bytes for each in announced))
     lengths: list[tuple[str | None, File, int]] = []
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for split, path in sources:
+        for (split, path), each in zip(sources, announced, strict=True):
             count = 0
-            for batch in _batches(path):
+            for batch in _batches(path, each):
                 count += len(batch)
                 yield batch
             lengths.append((split, path, count))
@@ -66,6 +68,13 @@ def _types(path: File) -> dict[str, pa.DataType]:
             count = opened.metadata.num_rows
         except (pa.ArrowException, OSError) as error:
             raise _damaged(path, error) from None
+    deepest = max((_levels(field.type) for field in schema), default=0)
+    if deepest > limits.NESTING:
+        raise BmcliError(
+            f"{files.shown(path)}: a column is nested {deepest} levels deep, of {limits.NESTING} allowed.",
+            path=files.RECIPE_PATH,
+            suggestion="Leave it out of the file.",
+        )
     if not count:
         raise BmcliError(f"{files.shown(path)}: has no rows.", path=files.RECIPE_PATH)
     empty = tables.flat(pa.RecordBatch.from_pylist([], schema=schema))
@@ -92,14 +101,42 @@ def _unified(
     return common
 
 
-def _batches(path: File) -> Iterator[pa.RecordBatch]:
+def _levels(kind: pa.DataType) -> int:
+    """Lists and records that a value lies in, of which Arrow opens no file with 100."""
+    return max((1 + _levels(kind.field(place).type) for place in range(kind.num_fields)), default=0)
+
+
+def _announced(path: File) -> pages.Announced:
+    """What the rows of a file take.
+
+    Raises:
+        BmcliError: The file is damaged, unpacks to far more than any honest one, or to more than memory can hold.
+    """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     with files.opened(path) as file:
         try:
-            for batch in pq.ParquetFile(file).iter_batches(_BATCH_ROWS):
-                yield tables.flat(batch)
+            found = pages.announced(files.shown(path), file, by_headers=isinstance(path, Path))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise _damaged(path, error) from None
+    files.check_memory(path, found.pages_bytes, "Save it with smaller pages.")
+    return found
+
+
+def _batches(path: File, announced: pages.Announced) -> Iterator[pa.RecordBatch]:
+    """The rows, as many at a time as take little memory whatever their texts are."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = max(1, min(pages.BATCH_ROWS, limits.BATCH_BYTES // max(1, announced.row_bytes)))
+    decoded_bytes = 0
+    with files.opened(path) as file:
+        try:
+            for batch in pq.ParquetFile(file).iter_batches(rows):
+                flat = tables.flat(batch)
+                decoded_bytes += flat.nbytes
+                limits.check_growth(files.shown(path), announced.file_bytes, decoded_bytes)
+                yield flat
         except (pa.ArrowException, OSError) as error:
             raise _damaged(path, error) from None
 

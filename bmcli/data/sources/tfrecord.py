@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 _RECORD_HEAD = 12  # bytes before the data of a record: its length, and the length's checksum
+_RECORD_END = 4  # bytes after it: its checksum
+_SHORT, _WINDOW = 2**12, 2**16  # bytes of a record that is passed by reading, and bytes read at a time then
 _LISTS = {
     "float": "float_list",
     "int": "int64_list",
@@ -120,14 +123,14 @@ def _examples(path: Path) -> Iterator[tuple[_Record, Mapping[str, Any]]]:
     from bmcli.layers import tf
 
     packed = _is_packed(path)
-    _check_lengths(path)
+    _check_lengths(path, packed)
     number, offset = 0, 0
     try:
         for tensor in tf.data.TFRecordDataset(str(path), compression_type="GZIP" if packed else ""):
             data = tensor.numpy()
             record = _Record(path, number, offset + _RECORD_HEAD, len(data), packed)
             yield record, tf.train.Example.FromString(data).features.feature
-            number, offset = number + 1, record.offset + len(data) + 4
+            number, offset = number + 1, record.offset + len(data) + _RECORD_END
     except tf.errors.OpError:
         raise _fault(
             files.shown(path), f"record {number + 1} is damaged or cut off, or this is no record file."
@@ -136,11 +139,32 @@ def _examples(path: Path) -> Iterator[tuple[_Record, Mapping[str, Any]]]:
         raise _fault(files.shown(path), f"record {number + 1} is no tf.train.Example.") from None
 
 
-def _check_lengths(path: Path) -> None:
+def _check_lengths(path: Path, packed: bool) -> None:
     """Raises BmcliError if a record is longer than the rest of its file.
 
     TensorFlow allocates whatever length a record announces, and ends the process where it cannot.
     """
+    number, is_whole = _walked(path) if not packed else _streamed(path)
+    if not is_whole:
+        raise _fault(files.shown(path), f"record {number} is damaged or cut off, or this is no record file.")
+
+
+def _walked(path: Path) -> tuple[int, bool]:
+    """How many records a file holds and whether the last one is whole; goes from head to head."""
+    number = place = start = record_bytes = 0
+    data = b""  # of the file from `start` on: a head, or many of them where records are short
+    with files.opened(path) as file:
+        handle, end = file.fileno(), os.fstat(file.fileno()).st_size
+        while place < end:
+            if place + _RECORD_HEAD > start + len(data):
+                data, start = os.pread(handle, _RECORD_HEAD if record_bytes > _SHORT else _WINDOW, place), place
+            record_bytes = int.from_bytes(data[place - start : place - start + 8], "little")
+            number, place = number + 1, place + _RECORD_HEAD + record_bytes + _RECORD_END
+    return number, place == end
+
+
+def _streamed(path: Path) -> tuple[int, bool]:
+    """The same of a packed file, which is unpacked for it, piece by piece."""
     number, left, head = 0, 0, b""  # `left`: bytes of a record, with its checksum, that are still to come
     for chunk in files.chunks(path):
         place = 0
@@ -152,10 +176,8 @@ def _check_lengths(path: Path) -> None:
             taken = chunk[place : place + _RECORD_HEAD - len(head)]
             head, place = head + taken, place + len(taken)
             if len(head) == _RECORD_HEAD:
-                number, left, head = number + 1, int.from_bytes(head[:8], "little") + 4, b""
-    if left or head:
-        number += bool(head)
-        raise _fault(files.shown(path), f"record {number} is damaged or cut off, or this is no record file.")
+                number, left, head = number + 1, int.from_bytes(head[:8], "little") + _RECORD_END, b""
+    return number + bool(head), not left and not head
 
 
 class _Column:

@@ -163,7 +163,7 @@ def test_a_damaged_gzip_stream_is_a_fault(file: Path, damage: Any) -> None:
 
 
 def test_a_gzip_bomb_is_a_fault(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bmcli.data.files.FREE_BYTES", 10_000)
+    monkeypatch.setattr("bmcli.limits.FREE_BYTES", 10_000)
     assert "over 200 times as many" in fault(file, gzip.compress(b"a\n" + b"1" * 10**7))
 
 

@@ -161,3 +161,66 @@ def test_brackets_in_texts_are_not_nested(file: Path) -> None:
 def test_objects_that_go_on_in_the_next_line_are_not_nested_by_stealth(file: Path) -> None:
     """Brackets in texts make each line look closed, while all of them together are one deep object."""
     assert fault(file, '{"a":{"a":"}}","b":\n' * 30_000).startswith(":1  is no JSON")
+
+
+BROKEN = {
+    "too deep": "[" * 20_000,
+    "too deep, and closed": '{"a": ' + "[" * 61 + "]" * 61 + "}",
+    "no JSON": '{"a": 1',
+    "a quote that is never closed": '{"a": "' + '\\"' * 500_000 + "[" * 100,
+    "no object": "[1]",
+    "a key twice": '{"a": 1, "a": 2}',
+    "half a character": '{"a": "\\ud800"}',
+    "a line too long": '{"a": "' + "x" * 2_000 + '"}',
+}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("block", [2**24, 64])
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_line_in_the_middle_is_left_out_and_counted(
+    file: Path, name: str, block: int, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bmcli.data.files.CHUNK", block)
+    if name == "a line too long":
+        monkeypatch.setattr("bmcli.limits.RECORD_BYTES", 1_000)
+        monkeypatch.setattr("bmcli.data.files.CHUNK", min(block, 512))
+    elif block == 64 and len(BROKEN[name]) > 10**5:
+        monkeypatch.setattr("bmcli.data.files.CHUNK", 2**16)
+    text = f'{{"a": 1}}\n\n{{"a": 2}}\n{BROKEN[name]}\n{{"a": 3}}\n'.encode()
+    file.write_bytes(gzip.compress(text) if packed else text)
+    rows = jsonl.read_unbroken(jsonl.Options(path=str(file)))
+    assert (rows.columns["a"].tolist(), rows.broken, len(rows)) == ([1, 2, 3], 1, 3)
+    assert [rows.where(row) for row in range(3)] == [f"{file}:{line}" for line in (1, 3, 5)]
+    with pytest.raises(BmcliError, match=r"t\.jsonl:4  "):
+        jsonl.read(jsonl.Options(path=str(file)))
+
+
+def test_broken_lines_at_both_ends_are_left_out(file: Path) -> None:
+    file.write_bytes(b'\xff\n{"a": 1}\n' + b"{" * 70)
+    rows = jsonl.read_unbroken(jsonl.Options(path=str(file)))
+    assert (rows.broken, rows.where(0)) == (2, f"{file}:2")
+
+
+def test_a_file_of_broken_lines_alone_is_a_fault(file: Path) -> None:
+    file.write_text("[" * 61 + "\nnull\n")
+    with pytest.raises(BmcliError, match=r"t\.jsonl: no line is an object"):
+        jsonl.read_unbroken(jsonl.Options(path=str(file)))
+
+
+@pytest.mark.parametrize("levels", [59, 60, 61, 80, 99, 120])
+@pytest.mark.parametrize("brackets", ['{"a":', "["])
+def test_levels_are_read_up_to_the_limit(file: Path, levels: int, brackets: str) -> None:
+    inner = brackets * (levels - 1) + "1" + ("}" if brackets != "[" else "]") * (levels - 1)
+    text = f'{{"a": {inner}}}\n'
+    if levels <= 60:
+        (column,) = read(file, text).columns.values()
+        assert column.reshape(-1).tolist() == [1]
+    else:
+        assert "nested more than 60 levels deep" in fault(file, text)
+
+
+def test_halves_of_characters_are_a_fault_with_their_line(file: Path) -> None:
+    assert fault(file, '{"a": "x"}\n{"a": "\\ud83d\\ude00"}\n{"a": "\\udc00"}\n').startswith(
+        ":3  \\udc00 is half of a character"
+    )

@@ -149,7 +149,7 @@ def test_a_header_that_claims_too_much_is_a_fault(file: Path) -> None:
 
 
 def test_a_bomb_is_a_fault(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bmcli.data.files.FREE_BYTES", 10_000)
+    monkeypatch.setattr("bmcli.limits.FREE_BYTES", 10_000)
     np.savez_compressed(file, x=np.zeros(10**6))
     assert "over 200 times as many" in fault(file)
 
@@ -199,3 +199,21 @@ def test_rows_that_hold_nothing_are_refused(file: Path, shape: tuple[int, ...]) 
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("x.npy", header(shape, "uint8"))
     assert "whose rows hold nothing" in fault(file) or "announces" in fault(file)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_arrays_packed_in_another_way_than_by_numpy_are_refused(file: Path, method: int) -> None:
+    """They are unpacked whole, however little they announce."""
+    stream = io.BytesIO()
+    np.save(stream, np.zeros(10))
+    with zipfile.ZipFile(file, "w", method) as archive:
+        archive.writestr("x.npy", stream.getvalue())
+    assert "array 'x' is compressed in another way than NumPy does it" in fault(file)
+
+
+def test_arrays_that_do_not_fit_into_memory_are_a_fault(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bmcli.data.files.available_memory", lambda: 1000)
+    message = (
+        "takes 8128 bytes of memory to be read, of which 1000 are free. Save it as Parquet, which is read in parts."
+    )
+    assert fault(file, x=np.zeros(1000)) == message.partition(" Save")[0]

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import datetime
+import re
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from bmcli.cells import Blobs
+from bmcli.data import pages
 from bmcli.data.sources import Rows, parquet
+from bmcli.disk import WriteFailure
 from bmcli.errors import BmcliError
 
 
@@ -197,3 +202,138 @@ def test_many_row_groups_are_one_column(file: Path) -> None:
     rows = read(file)
     np.testing.assert_array_equal(rows.columns["x"], values)
     assert rows.columns["y"][299_999].as_py() == "299999"
+
+
+def test_a_column_of_one_value_beside_real_ones_is_read(file: Path) -> None:
+    count = 10_000_000
+    texts = pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, "int8")), pa.array(["always the same"]))
+    drawn = np.random.default_rng(0).random(count, "float32")
+    rows = read(write(file, one=pa.array(np.full(count, 7)), drawn=drawn, text=texts))
+    assert len(rows) == count
+    assert rows.columns["one"][-1] == 7
+    assert rows.columns["text"][-1].as_py() == "always the same"
+
+
+def test_long_texts_that_repeat_are_read_few_rows_at_a_time(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bmcli.limits.BATCH_BYTES", 100_000)
+    texts = ["a" * 10_000, "b", None, "c" * 9_000]
+    write(file, x=texts * 50, nested=[{"y": text} for text in texts] * 50)
+    lengths = [len(batch) for batch in parquet._batches(file, parquet._announced(file))]
+    assert (sum(lengths), max(lengths)) == (200, 4)  # of 20,012 bytes a row at most
+    assert read(file).columns["nested.y"].to_pylist() == texts * 50
+
+
+@pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_the_headers_of_pages_tell_what_arrow_reads(
+    file: Path, compression: str, version: str, dictionary: bool
+) -> None:
+    draw = np.random.default_rng(0)
+    table = pa.table(
+        {
+            "x": draw.normal(size=20_000),
+            "n": pa.array(draw.integers(0, 5, 20_000), mask=draw.random(20_000) < 0.5),
+            "s": [f"text {n % 7}" for n in range(20_000)],
+            "l": [[n, n + 1] for n in range(20_000)],
+        }
+    )
+    options = {"use_dictionary": dictionary, "data_page_version": version, "compression": compression}
+    pq.write_table(table, file, row_group_size=7_000, data_page_size=1_000, write_statistics=True, **options)
+    with file.open("rb") as opened:
+        found = pages.announced("t", opened)
+        listed = pages.announced("t", opened, by_headers=False)
+    assert listed.file_bytes == found.file_bytes
+    assert listed.row_bytes >= 8 + 8 + 4 + 16
+    metadata = pq.read_metadata(file)
+    groups = [metadata.row_group(number) for number in range(3)]
+    unpacked = sum(group.column(place).total_uncompressed_size for group in groups for place in range(4))
+    assert found.file_bytes == file.stat().st_size
+    assert found.decoded_bytes <= table.nbytes + unpacked
+    assert found.decoded_bytes >= 20_000 * (8 + 8 + 4 + 16)
+    assert len(read(file)) == 20_000
+
+
+def test_a_directory_that_announces_less_than_the_pages_hold_is_no_way_around(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page is announced by its header alone: the directory of the file tells of 8 times fewer bytes."""
+    monkeypatch.setattr("bmcli.limits.FREE_BYTES", 100_000)
+    pq.write_table(pa.table({"x": np.zeros(100_000)}), file, use_dictionary=False, compression="zstd")
+    honest = pq.read_metadata(file).row_group(0).column(0).total_uncompressed_size
+    file.write_bytes(file.read_bytes().replace(_varint(2 * honest), _varint(2 * (honest // 8))))
+    assert pq.read_metadata(file).row_group(0).column(0).total_uncompressed_size == honest // 8
+    assert "t.parquet: " in fault(file)
+    assert "bytes unpack to 800" in fault(file)
+
+
+def _varint(number: int) -> bytes:
+    written = b""
+    while number >= 0x80:
+        written, number = written + bytes([number & 0x7F | 0x80]), number >> 7
+    return written + bytes([number])
+
+
+def test_damaged_headers_of_pages_are_faults(file: Path) -> None:
+    write(file, x=list(range(100)), s=[str(n) for n in range(100)])
+    whole = file.read_bytes()
+    start = pq.read_metadata(file).row_group(0).column(0).dictionary_page_offset
+    draw = np.random.default_rng(0)
+    for _ in range(200):
+        damaged = bytearray(whole)
+        damaged[start + draw.integers(0, 12)] = draw.integers(256)
+        file.write_bytes(damaged)
+        with contextlib.suppress(BmcliError):  # Nothing else is raised; some damage does not matter.
+            read(file)
+
+
+@pytest.mark.parametrize("levels", [59, 61, 80, 99, 120])
+def test_records_in_records_are_read_up_to_a_depth(file: Path, levels: int) -> None:
+    value: Any = 1
+    for _ in range(levels):
+        value = {"a": value}
+    pq.write_table(pa.table({"a": pa.array([value] * 2), "y": [1, 2]}), file, store_schema=False)
+    if levels < 60:
+        assert read(file).columns["a" + ".a" * levels].tolist() == [1, 1]
+    else:
+        assert re.search("nested 61|nested 80|too deeply nested", fault(file))
+
+
+@pytest.mark.parametrize("levels", [40, 49, 59, 61, 80, 99, 120])
+def test_lists_in_lists_are_read_up_to_a_depth(file: Path, levels: int) -> None:
+    kind, value = pa.int64(), 1
+    for _ in range(levels):
+        kind, value = pa.list_(kind), [value]
+    pq.write_table(pa.table({"a": pa.array([value], kind)}), file, store_schema=False)
+    if levels < 50:
+        assert read(file).columns["a"].shape == (1,) * (levels + 1)
+    else:
+        assert "too deeply nested" in fault(file)  # Arrow counts two levels for each
+
+
+def test_pages_that_do_not_fit_into_memory_are_a_fault(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bmcli.data.files.available_memory", lambda: 1000)
+    pq.write_table(pa.table({"x": np.arange(1000.0)}), file, use_dictionary=False)
+    assert "t.parquet: takes 8007 bytes of memory to be read, of which 1000 are free" in fault(file)
+
+
+def test_rows_that_do_not_fit_on_the_disk_are_a_fault_before_the_work(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(file, x=np.arange(1000.0))
+    monkeypatch.setattr("bmcli.data.tables.shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
+    with pytest.raises(
+        WriteFailure, match=r"no space left on device; [0-9,]+ bytes were to be written, 1,000 are free"
+    ):
+        read(file)
+
+
+def test_one_repeated_text_at_an_address_is_a_fault_by_the_directory_alone(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bmcli.limits.FREE_BYTES", 100_000)
+    monkeypatch.setattr("bmcli.limits.BATCH_BYTES", 10_000)
+    write(file, x=["a" * 1_000] * 5_000, y=[0] * 5_000)
+    monkeypatch.setattr("bmcli.data.pages._headers", None)  # None is read.
+    with pytest.raises(BmcliError, match="over 200 times as many"):
+        parquet.read(parquet.Options(path=f"file://{file}"))

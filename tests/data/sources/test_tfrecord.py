@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -196,3 +197,30 @@ def _masked_crc(data: bytes) -> bytes:
             crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
     crc ^= 0xFFFFFFFF
     return (((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_records_of_all_lengths_are_found_whole(tmp_path: Path, packed: bool) -> None:
+    """Short ones are passed many at a time, long ones one by one."""
+    sizes = [1, 5_000, 10, 70_000, 4_096, *[30] * 5_000, 100_000, 2]
+    path = write(tmp_path / "a.tfrecord", *({"x": [b"a" * size]} for size in sizes), packed=packed)
+    assert [len(text) for text in read(path).columns["x"].to_pylist()] == sizes
+    if not packed:
+        path.write_bytes(path.read_bytes()[:-1])
+        assert f"record {len(sizes)} is damaged or cut off" in fault(path)
+
+
+def test_a_plain_record_file_is_not_read_whole_to_check_its_lengths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.tfrecord", *[{"x": [b"a" * 100_000]}] * 50)
+    taken, pread = [], os.pread
+
+    def counted(handle: int, size: int, place: int) -> bytes:
+        taken.append(size)
+        return pread(handle, size, place)
+
+    monkeypatch.setattr("bmcli.data.sources.tfrecord.os.pread", counted)
+    tfrecord._check_lengths(path, packed=False)
+    assert len(taken) == 50
+    assert sum(taken) < path.stat().st_size / 50
