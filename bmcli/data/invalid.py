@@ -27,6 +27,9 @@ class Picked(Mapping[str, Raw]):
     def __init__(self, every: Mapping[str, Raw], indices: np.ndarray) -> None:
         self._every, self._indices = every, indices
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._every  # without making the column
+
     def __getitem__(self, name: str) -> Raw:
         return take(self._every[name], self._indices)
 

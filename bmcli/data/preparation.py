@@ -20,7 +20,7 @@ from bmcli.data.sources import Rows, SourceOptions, read_rows
 from bmcli.errors import BmcliError, Fault
 from bmcli.recipe.fields import Kind
 from bmcli.recipe.schema import DataOptions, columns_of
-from bmcli.specs import SPLITS, Column, DataSpec, Prepared, Split
+from bmcli.specs import MANY_COLUMNS, SPLITS, Column, DataSpec, Prepared, Split, stack_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +31,7 @@ _Result = TypeVar("_Result")
 
 _PIECE_BYTES = 2**26
 
-PREPARATION_VERSION = 3
+PREPARATION_VERSION = 4
 """Part of every key: to be raised whenever the same source and options would give other arrays."""
 
 
@@ -136,7 +136,8 @@ def _from_source(options: DataOptions, targets: Mapping[str, Kind], seed: int, d
         draft.write(split, "weights", values.shape, "float32", [values])
     inputs = columns.inputs(invalid.Picked(rows.columns, indices["train"]), options, targets)
     # Files are numbered, never named after columns: a column's name is foreign text.
-    asked = {("inputs", name): (f"inputs-{i}", kind) for i, (name, kind) in enumerate(inputs.items())}
+    many = len(inputs) >= MANY_COLUMNS
+    asked = {("inputs", name): ("" if many else f"inputs-{i}", kind) for i, (name, kind) in enumerate(inputs.items())}
     asked |= {("targets", name): (f"targets-{i}", kind) for i, (name, kind) in enumerate(targets.items())}
 
     def work(name: _Name, item: tuple[str, Kind]) -> Column:
@@ -163,13 +164,18 @@ def _from_source(options: DataOptions, targets: Mapping[str, Kind], seed: int, d
 def _prepare_column(
     role: str, name: str, file: str, options: Kind, raw: Raw, indices: Mapping[str, np.ndarray], draft: store.Draft
 ) -> Column:
-    """Fits a column on its training rows, and writes the encoded rows of every split."""
+    """Fits a column on its training rows, and writes the encoded rows of every split.
+
+    Args:
+        file: Of its own; empty to share that of columns alike.
+    """
     room = "inputs" if role == "inputs" else "data.targets"
     with _in_source(indices["train"]):
         column: Column = parts.load(room, options.kind).fit(name, take(raw, indices["train"]), options)
     for split in SPLITS:
         shape = (len(indices[split]), *column.shape)
-        draft.write(split, file, shape, column.dtype, _encoded(role, raw, column, indices[split]))
+        write, name_of_file = (draft.write, file) if file else (draft.append, stack_of(column))
+        write(split, name_of_file, shape, column.dtype, _encoded(role, raw, column, indices[split]))
     return column
 
 

@@ -74,8 +74,7 @@ class Options(TableOptions):
     def _columns_differ(cls, value: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
         if value is not None and info.data.get("header"):
             raise fault("columns", "`columns` does nothing with a header.", "Write `header: false` beside it.")
-        twice = next((name for position, name in enumerate(value or ()) if name in (value or ())[:position]), None)
-        if twice is not None:
+        if twice := tables.repeated(value or ()):
             raise fault("columns", f"'{twice}' is there twice.")
         return value
 
@@ -189,8 +188,8 @@ def _names(path: File, options: Options) -> list[str]:
     for position, name in enumerate(names):
         if not name:
             raise BmcliError(f"{files.shown(path)}:{line}  column {position + 1} has no name.", path=files.RECIPE_PATH)
-        if name in names[:position]:
-            raise BmcliError(f"{files.shown(path)}:{line}  two columns are named '{name}'.", path=files.RECIPE_PATH)
+    if twice := tables.repeated(names):
+        raise BmcliError(f"{files.shown(path)}:{line}  two columns are named '{twice}'.", path=files.RECIPE_PATH)
     return names
 
 

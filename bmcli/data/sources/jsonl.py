@@ -250,10 +250,9 @@ def _objects(path: File, line: int, block: bytes) -> Iterator[tuple[int, dict[st
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    for position, name in enumerate(names):
-        if name in names[:position]:
-            raise ValueError(f"the key '{name}' is there twice")
+    twice = tables.repeated(name for name, _ in pairs)
+    if twice is not None:
+        raise ValueError(f"the key '{twice}' is there twice")
     return dict(pairs)
 
 
