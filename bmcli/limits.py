@@ -14,8 +14,8 @@ FRAMES = 4
 COLUMNS = 100_000
 """Of a table, or arrays of an archive. Genomes are measured in 20,000 to 60,000; each column costs milliseconds."""
 
-PICTURES = 20_000_000
-"""In the folders of a source. The largest public sets have 14 million."""
+PICTURES = 5_000_000
+"""In the folders of a source, whose names are all in memory: some 2 GB of them."""
 
 _OPENING, _CLOSING = b"[{", b"]}"
 

@@ -172,7 +172,7 @@ def _was_checked(folder: Path, state: str) -> bool:
 
 
 def _flush(folder: Path, names: Iterable[str]) -> None:
-    """Has files written to the disk: a seal is trusted afterwards, and so must not vouch for what is in memory alone."""
+    """Has files written to the disk: a seal is trusted afterwards, and must not vouch for what is in memory alone."""
     for name in names:
         with (folder / name).open("rb") as file:
             os.fsync(file.fileno())

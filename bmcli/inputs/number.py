@@ -158,8 +158,8 @@ def encoder_of(columns: Sequence[Column]) -> keras.layers.Layer:
     """One layer for plain numbers, as the channels of one array."""
     from bmcli.layers.number_encoder import NumberEncoder
 
-    usual = [[column.state[key][0] for column in columns] for key in ("fill", "offset", "scale")]
-    return NumberEncoder(*usual, log=bool(columns[0].state.get("log")), dtype=columns[0].raw_dtype)
+    fill, offset, scale = ([column.state[key][0] for column in columns] for key in ("fill", "offset", "scale"))
+    return NumberEncoder(fill, offset, scale, log=bool(columns[0].state.get("log")), dtype=columns[0].raw_dtype)
 
 
 def feature(column: Column, encoded: Any) -> Feature:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -28,7 +29,9 @@ class Predictor:
         self._columns = tuple(network.model.input)
         # Of no rows: what is stacked decides the signature.
         none = {name: np.zeros((0, *each.shape[1:]), each.dtype) for name, each in network.model.input.items()}
-        signature = tf.nest.map_structure(lambda each: tf.TensorSpec((None, *each.shape[1:]), each.dtype), stacked(none))
+        signature = tf.nest.map_structure(
+            lambda each: tf.TensorSpec((None, *each.shape[1:]), each.dtype), stacked(none)
+        )
         self._predict = tf.function(
             lambda arrays: network.predict(network.model(inputs_of(arrays), training=False)),
             input_signature=[signature],
@@ -38,11 +41,16 @@ class Predictor:
     def __call__(self, rows: Split) -> dict[str, np.ndarray]:
         """As `predict` gives them."""
         arrays = stacked({name: rows.inputs[name] for name in self._columns})
-        found = [
-            self._predict(tf.nest.map_structure(lambda array: tf.constant(array[start : start + BATCH]), arrays))  # noqa: B023 - called at once
-            for start in range(0, len(rows), BATCH)
-        ]
+
+        def batch(start: int) -> Any:
+            return tf.nest.map_structure(lambda array: tf.constant(array[start : start + BATCH]), arrays)
+
+        found = [self._predict(batch(start)) for start in range(0, len(rows), BATCH)]
         return {name: np.concatenate([batch[name].numpy() for batch in found]) for name in found[0]}
+
+
+def _signature(array: Any) -> tf.TensorSpec:
+    return tf.TensorSpec((None, *array.shape[1:]), array.dtype)
 
 
 def predict(network: Network, rows: Split, runtime: RuntimeOptions, placement: Placement) -> dict[str, np.ndarray]:

@@ -176,6 +176,7 @@ def _quoting(options: Options) -> dict[str, Any]:
 def _names(path: File, options: Options) -> list[str]:
     """Column names; none is empty or there twice."""
     first = _first_records(path, options)
+    tables.check_count(path, len(first[0][1]), line=f":{first[0][0]}")
     if not options.header:
         width = len(first[0][1])
         if options.columns is not None and len(options.columns) != width:

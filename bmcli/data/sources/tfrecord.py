@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from bmcli import parts, pictures
+from bmcli import limits, parts, pictures
 from bmcli.cells import Blobs, Raw
 from bmcli.data import files
 from bmcli.data.sources import Rows, TableOptions, TablePaths, located, split_names
@@ -20,6 +20,7 @@ from bmcli.recipe.fields import Options as Described
 if TYPE_CHECKING:
     import numpy as np
 
+_FEWER = "Write numbers that belong together as one feature of many values, or name some in `features`."
 _RECORD_HEAD = 12  # bytes before the data of a record: its length, and the length's checksum
 _LISTS = {
     "float": "float_list",
@@ -266,6 +267,8 @@ def _gather(
         if kind != expected:
             raise _fault(str(record), f"feature '{name}': expected a {expected}, received a {kind}.")
         gathered[name].add(row, record, values)
+    if len(gathered) > limits.COLUMNS:
+        raise _fault(str(record), f"more than {limits.COLUMNS:,} features, which are the most.", _FEWER)
 
 
 def _discovered(kind: Any, values: Any) -> Feature:
