@@ -33,7 +33,7 @@ class CategoriesEncoder(keras.layers.Layer):
     def call(self, inputs):
         cells = tf.stack(inputs, axis=1)
         cells = cells if self.key_dtype == "string" else tf.strings.as_string(cells)
-        found = tf.cast(self.table.lookup(tf.strings.join([self._prefixes(), cells])), "int32")
+        found = tf.cast(self.table.lookup(tf.add(tf.constant(self._prefixes()), cells)), "int32")
         unknown = np.array([len(each) + 1 for each in self.vocabularies], "int32")
         return tf.unstack(tf.where(found < 0, unknown, found), axis=1)
 
