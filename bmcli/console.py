@@ -257,6 +257,11 @@ class Console:
             self.table(
                 f"{title} ({explanation.rows:,} {explanation.on} rows)", ["column", "rise", "low", "high", ""], rows
             )
+            if explanation.left_out:
+                self.text(
+                    f"The importance of {explanation.left_out:,} more columns was not measured: by integrated "
+                    "gradients they add less than these."
+                )
             self.text("")
             if len(target.shares) > 1:
                 shares = [[each.feature, f"{100 * each.share:.1f} %"] for each in target.shares[:SHARES_SHOWN]]

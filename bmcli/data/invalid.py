@@ -50,6 +50,9 @@ class _Filled(Mapping[str, Raw]):
     def __init__(self, every: Mapping[str, Raw], bad: Mapping[str, np.ndarray]) -> None:
         self._every, self._bad = every, bad
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._every  # without making the column
+
     def __getitem__(self, name: str) -> Raw:
         column = self._every[name]
         return _without(column, self._bad[name]) if name in self._bad else column

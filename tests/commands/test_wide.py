@@ -85,3 +85,14 @@ def test_the_report_of_a_wide_table_tells_what_it_leaves_out(run: Run) -> None:
     assert f"{COLUMNS + 1 - 300} more inputs are left out here" in text
     assert "<td>c_10</td>" in text or ">c_10<" in text
     assert f">c_{COLUMNS - 1}<" not in text
+
+
+def test_of_very_many_columns_those_that_add_most_are_explained(run: Run, bmcli: Bmcli) -> None:
+    explained = bmcli("explain", run.folder, "--rows", 8, "--repeats", 1, "--examples", 1)
+    assert explained.code == 0, explained.err
+    assert "The importance of 30 more columns was not measured" in explained.out
+    found = json.loads(run.explanation.read_text())
+    (target,) = found["targets"]
+    assert found["left_out"] == COLUMNS - len(target["importances"]) == 30
+    assert len(target["shares"]) == COLUMNS  # each category of its own, though they are one tensor
+    assert "30 more columns, which by integrated gradients add less, were not measured" in run.report.read_text()
