@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+FEWER_COLUMNS = "Save numbers that belong together as one array, or a list in each row, or leave columns out."
 _EXACT_IN_FLOAT64 = 2**53
 
 
@@ -163,7 +164,7 @@ def check_count(path: File, count: int, what: str = "columns", line: str = "") -
         raise BmcliError(
             f"{files.shown(path)}{line}{' ' if line else ':'} has {count:,} {what}; {limits.COLUMNS:,} are the most.",
             path=files.RECIPE_PATH,
-            suggestion="Save numbers that belong together as one array, or a list in each row, or leave columns out.",
+            suggestion=FEWER_COLUMNS,
         )
 
 

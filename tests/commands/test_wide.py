@@ -87,6 +87,7 @@ def test_the_report_of_a_wide_table_tells_what_it_leaves_out(run: Run) -> None:
     assert f">c_{COLUMNS - 1}<" not in text
 
 
+@pytest.mark.slow
 def test_of_very_many_columns_those_that_add_most_are_explained(run: Run, bmcli: Bmcli) -> None:
     explained = bmcli("explain", run.folder, "--rows", 8, "--repeats", 1, "--examples", 1)
     assert explained.code == 0, explained.err

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 _SUFFIXES = {"_train": "train", "_validation": "validation", "_val": "validation", "_test": "test"}
 _Arrays = dict[str, "np.ndarray"]
 
-_MEMBER_BYTES = 46  # of the directory, and the name twice as long at most for most
-_DIRECTORY_BYTES = 3 * _MEMBER_BYTES * limits.COLUMNS
+_DIRECTORY_BYTES = 138 * limits.COLUMNS  # 46 for each member, and twice as many for its name
 
 
 class Options(SourceOptions):
@@ -99,7 +98,12 @@ class _Bounded:
     def read(self, size: int = -1) -> bytes:
         content = self._file.read(size if size < 0 else min(size, _DIRECTORY_BYTES + 1))
         if len(content) > _DIRECTORY_BYTES:
-            tables.check_count(self._path, max(len(content) // _MEMBER_BYTES, limits.COLUMNS + 1), "arrays or so")
+            raise _fault(
+                self._path,
+                f"its directory has {max(size, len(content)):,} bytes, as of more than {limits.COLUMNS:,} arrays; "
+                "so many are the most.",
+                tables.FEWER_COLUMNS,
+            )
         return content
 
     def seekable(self) -> bool:
