@@ -30,7 +30,7 @@ def importances(
     quantiles: Mapping[str, tuple[float, ...]],
     predict: Predict,
     repeats: int,
-    dealt: Sequence[str] | None = None,
+    measured: Sequence[str] | None = None,
     seed: int = 0,
 ) -> dict[str, tuple[Importance, ...]]:
     """The importance of inputs for each target, the largest first.
@@ -42,7 +42,7 @@ def importances(
         truth: By target, decoded.
         columns: The targets.
         predict: From rows to what is predicted of them by target.
-        dealt: The inputs that are measured; None for all.
+        measured: The inputs whose importance is asked for; None for all.
         seed: Of the shuffles.
     """
     dice = np.random.default_rng([0x5FFE, seed])
@@ -50,7 +50,7 @@ def importances(
     usual = {c.name: _judged(c, truth, before, quantiles) for c in columns}
     increases: dict[str, dict[str, np.ndarray]] = {c.name: {} for c in columns}
     falls: dict[str, dict[str, float]] = {c.name: {} for c in columns}
-    for name in rows.inputs if dealt is None else dealt:
+    for name in rows.inputs if measured is None else measured:
         cells, after = rows.inputs[name], []
         for _ in range(repeats):
             dealt = replace(rows, inputs={**rows.inputs, name: cells[dice.permutation(len(rows))]})

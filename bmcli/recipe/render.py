@@ -11,10 +11,10 @@ from bmcli.recipe.fields import Kind, dump
 from bmcli.recipe.load import Loaded
 from bmcli.recipe.nodes import Node, Steps, escaped, write_scalar
 from bmcli.recipe.schema import Recipe
-from bmcli.specs import MANY_COLUMNS
 
 _WIDTH = 60
 _LONGEST_ORIGIN = 100
+_MOST_SPELLED_OUT = 200  # inputs
 
 
 def render(recipe: Recipe, tree: Node, found: Mapping[str, Any] | None = None) -> str:
@@ -24,7 +24,7 @@ def render(recipe: Recipe, tree: Node, found: Mapping[str, Any] | None = None) -
         found: Values that `auto` became, by dotted path; they replace what the recipe says.
     """
     values = dump(recipe)
-    if recipe.data.inputs is not None and len(recipe.data.inputs) >= MANY_COLUMNS:
+    if recipe.data.inputs is not None and len(recipe.data.inputs) > _MOST_SPELLED_OUT:
         # With all their defaults they would be more than a recipe may hold.
         values["data"]["inputs"] = {name: _short(kind) for name, kind in recipe.data.inputs.items()}
     for section in ("tune", "distill", "taught"):
