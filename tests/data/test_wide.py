@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bmcli import limits
+from bmcli import dates, limits
 from bmcli.data import store, tables
 from bmcli.data.invalid import Picked
 from bmcli.data.preparation import encode_rows, prepare
@@ -257,3 +257,12 @@ def test_more_features_than_any_table_has_are_refused(tmp_path: Path, monkeypatc
         writer.write(example.SerializeToString())
     with pytest.raises(BmcliError, match="more than 30 features"):
         tfrecord.read(tfrecord.Options(path=str(tmp_path / "many.tfrecord")))
+
+
+def test_a_column_of_words_is_compared_with_no_format_of_dates(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+    monkeypatch.setattr(dates, "_all", lambda cells, form: bool(tried.append(form)))
+    assert dates.fitting(pa.chunked_array([pa.array(["red", None, "green"])])) == []
+    assert tried == []
+    dates.fitting(pa.chunked_array([pa.array([None, " 2024-05-06 ", "red"])]))
+    assert tried == ["iso"]
