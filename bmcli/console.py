@@ -261,6 +261,11 @@ class Console:
             self.table(
                 f"{title} ({explanation.rows:,} {explanation.on} rows)", ["column", "rise", "low", "high", ""], rows
             )
+            if explanation.left_out:
+                self.text(
+                    f"The importance of {explanation.left_out:,} more columns was not measured: by integrated "
+                    "gradients they add less than these."
+                )
             self.text("")
             if len(target.shares) > 1:
                 shares = [[each.feature, f"{100 * each.share:.1f} %"] for each in target.shares[:SHARES_SHOWN]]
@@ -308,6 +313,9 @@ class Console:
         """A recipe that was written, and what its columns were taken for."""
         self.result(drafted.to_json())
         rows = [[role.name, role.role, role.kind, role.why] for role in drafted.roles]
+        if len(rows) > _MOST_COLUMNS:
+            left_out = f"... {len(rows) - _MOST_COLUMNS:,} more"
+            rows = [*rows[:_MOST_COLUMNS], [left_out, "", "", "written in the recipe where they are no plain inputs"]]
         self.table("", ["column", "role", "kind", "why"], rows)
         file = shown_path(drafted.file)
         for note in drafted.notes:
@@ -848,6 +856,7 @@ def _column_rows(spec: Any) -> list[list[Any]]:
 
 
 _MOST_LINES = 24
+_MOST_COLUMNS = 100  # of a table that was looked at for the first time
 
 
 def _sizes(shape: Sequence[int | None]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ USUAL = ("iso", *(day + time for day in _DAYS for time in _TIMES), "%Y%m%dT%H%M%
 # Of numbers only those are taken for moments unasked that lie between 1973 and 2286.
 _LIKELY_EPOCHS = {"seconds": r"[0-9]{9,10}(?:\.[0-9]*)?", "milliseconds": "[0-9]{12,13}"}
 _SAMPLE, _FEW = 1000, 100
+_SPACE = " \t\n\v\f\r"
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,11 @@ def fitting(cells: pa.ChunkedArray) -> list[str]:
     import pyarrow.compute as pc
 
     told = pc.drop_null(cells)
-    sample = told.slice(0, _SAMPLE)
-    likely = [form for form in USUAL if len(told) and _all(sample, form)]
+    if not len(told):
+        return []
+    # A call of Arrow costs more than all formats of one cell, and most columns of text hold no dates.
+    first, sample = told[0].as_py().strip(_SPACE), told.slice(0, _SAMPLE)
+    likely = [form for form in USUAL if re.fullmatch(_regex(form), first) and _all(sample, form)]
     return [form for form in likely if _all(told, form)]
 
 
@@ -136,8 +141,13 @@ def written(cells: pa.ChunkedArray, form: str) -> pa.ChunkedArray:
     """Whether each cell is written in a usual format."""
     import pyarrow.compute as pc
 
-    regex = _LIKELY_EPOCHS.get(form) or pattern(form).regex
-    return pc.match_substring_regex(pc.ascii_trim_whitespace(cells), f"^(?:{regex})$")
+    return pc.match_substring_regex(pc.ascii_trim_whitespace(cells), f"^(?:{_regex(form)})$")
+
+
+@cache
+def _regex(form: str) -> str:
+    """Of a usual format, for the whole cell."""
+    return _LIKELY_EPOCHS.get(form) or pattern(form).regex
 
 
 def _all(cells: pa.ChunkedArray, form: str) -> bool:

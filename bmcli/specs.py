@@ -92,6 +92,16 @@ class DataSpec:
         return conform(cls, values)
 
 
+MANY_COLUMNS = 200
+"""From so many inputs on, columns alike are kept in one file and computed together, since each file and each operation
+of a graph has its price."""
+
+
+def stack_of(column: Column) -> str:
+    """The file of the arrays of columns alike: of one dtype and one shape."""
+    return "-".join(["inputs", column.dtype, *map(str, column.shape)])
+
+
 @dataclass(frozen=True)
 class Split:
     """Encoded rows of one split: arrays by column name, all with the same first axis.
@@ -131,7 +141,9 @@ class Prepared:
             return self.transfer
         return Split(
             # Files are numbered, never named after columns: a column's name is foreign text.
-            inputs={c.name: self._array(name, f"inputs-{i}") for i, c in enumerate(self.spec.inputs)},
+            inputs=self._stacked_inputs(name)
+            if len(self.spec.inputs) >= MANY_COLUMNS
+            else {c.name: self._array(name, f"inputs-{i}") for i, c in enumerate(self.spec.inputs)},
             targets={c.name: self._array(name, f"targets-{i}") for i, c in enumerate(self.spec.targets)},
             weights=None if self.spec.weight is None else self._array(name, "weights"),
         )
@@ -147,6 +159,14 @@ class Prepared:
                 targets=tuple(spec.target(column.name) for column in self.spec.targets),
             ),
         )
+
+    def _stacked_inputs(self, split: str) -> dict[str, np.ndarray]:
+        """Many inputs by column, each a part of the file of columns alike."""
+        import numpy as np
+
+        files = dict.fromkeys(map(stack_of, self.spec.inputs))
+        stacks = {file: iter(np.asarray(self._array(split, file))) for file in files}
+        return {column.name: next(stacks[stack_of(column)]) for column in self.spec.inputs}
 
     def _array(self, split: str, file: str) -> np.ndarray:
         import numpy as np

@@ -28,6 +28,9 @@ class Picked(Mapping[str, Raw]):
     def __init__(self, every: Mapping[str, Raw], indices: np.ndarray) -> None:
         self._every, self._indices = every, indices
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._every  # without making the column
+
     def __getitem__(self, name: str) -> Raw:
         return take(self._every[name], self._indices)
 
@@ -47,6 +50,9 @@ class _Filled(Mapping[str, Raw]):
 
     def __init__(self, every: Mapping[str, Raw], bad: Mapping[str, np.ndarray]) -> None:
         self._every, self._bad = every, bad
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._every  # without making the column
 
     def __getitem__(self, name: str) -> Raw:
         column = self._every[name]

@@ -21,7 +21,7 @@ from bmcli.errors import BmcliError, Fault, naming
 from bmcli.quoting import quoted
 from bmcli.recipe.fields import Kind
 from bmcli.recipe.schema import DataOptions, columns_of
-from bmcli.specs import SPLITS, Column, DataSpec, Prepared, Split
+from bmcli.specs import MANY_COLUMNS, SPLITS, Column, DataSpec, Prepared, Split, stack_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +33,7 @@ _Result = TypeVar("_Result")
 _PIECE_BYTES = 2**26
 _LONGEST_LIST = 500  # characters of texts that can be typed
 
-PREPARATION_VERSION = 3
+PREPARATION_VERSION = 4
 """Part of every key: to be raised whenever the same source and options would give other arrays."""
 
 
@@ -144,8 +144,9 @@ def _encoded_source(
         draft.write(split, "weights", values.shape, "float32", [values])
     inputs = columns.inputs(invalid.Picked(rows.columns, indices["train"]), options, targets)
     learned_from = options.source.shown("train")  # type: ignore[attr-defined]
-    # Files are numbered, never named after columns: a column's name is foreign text.
-    asked = {("inputs", name): (f"inputs-{i}", kind) for i, (name, kind) in enumerate(inputs.items())}
+    # Files are numbered, never named after columns: a column's name is foreign text. Of many, those alike share one.
+    many = len(inputs) >= MANY_COLUMNS
+    asked = {("inputs", name): ("" if many else f"inputs-{i}", kind) for i, (name, kind) in enumerate(inputs.items())}
     asked |= {("targets", name): (f"targets-{i}", kind) for i, (name, kind) in enumerate(targets.items())}
 
     def work(name: _Name, item: tuple[str, Kind]) -> Column:
@@ -155,7 +156,8 @@ def _encoded_source(
             column = _fitted(*name, item[1], raw, indices["train"])
         for split in SPLITS:
             shape = (len(indices[split]), *column.shape)
-            draft.write(split, item[0], shape, column.dtype, _encoded(name[0], raw, column, indices[split]))
+            write, file = (draft.write, item[0]) if item[0] else (draft.append, stack_of(column))
+            write(split, file, shape, column.dtype, _encoded(name[0], raw, column, indices[split]))
         return column
 
     fitted = _each(asked, work, rows, getattr(options.source, "missing", ()))

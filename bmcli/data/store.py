@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from bmcli import disk, trust
 from bmcli.console import Console
@@ -72,6 +72,7 @@ class Draft:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._stacks: dict[Path, tuple[int, tuple[int, ...], str]] = {}
         for split in SPLITS:
             (folder / split).mkdir()
 
@@ -79,8 +80,21 @@ class Draft:
         """Writes an array whose rows come in pieces."""
         _write_array(self._folder / split / f"{file}.npy", shape, dtype, pieces)
 
+    def append(self, split: str, file: str, shape: tuple[int, ...], dtype: str, pieces: Iterable[np.ndarray]) -> None:
+        """Writes an array behind those of the same shape in a file, which then is one more on its first axis."""
+        path = self._folder / split / f"{file}.npy"
+        count = self._stacks[path][0] if path in self._stacks else 0
+        if not count:
+            _write_array(path, (0, *shape), dtype, ())
+        with path.open("ab") as stream:
+            _write_pieces(stream, dtype, pieces)
+        self._stacks[path] = count + 1, shape, dtype
+
     def finish(self, spec: DataSpec) -> None:
         """Writes what the arrays are."""
+        for path, (count, shape, dtype) in self._stacks.items():
+            with path.open("r+b") as stream:
+                _write_header(stream, (count, *shape), dtype)
         disk.write_through(self._folder / "spec.json", json.dumps(spec.to_json(), allow_nan=False).encode())
 
 
@@ -127,6 +141,7 @@ def _check(folder: Path) -> None:
     if all(changed < start - _SETTLED_NS for _, _, changed, _ in stamps.values()):
         _found_whole[folder] = state
         if large:
+            _flush(folder, record["files"])
             _note_checked(folder, state)
 
 
@@ -156,6 +171,13 @@ def _was_checked(folder: Path, state: str) -> bool:
     return False
 
 
+def _flush(folder: Path, names: Iterable[str]) -> None:
+    """Has files written to the disk: a seal is trusted afterwards, and must not vouch for what is in memory alone."""
+    for name in names:
+        with (folder / name).open("rb") as file:
+            os.fsync(file.fileno())
+
+
 def _note_checked(folder: Path, state: str) -> None:
     if seal := trust.seal(state.encode(), _PURPOSE):
         with suppress(OSError):  # without it the entry is read again
@@ -179,29 +201,32 @@ def _drafted(folder: Path) -> Iterator[Path]:
 
 
 def _write_record(folder: Path, key: str) -> None:
-    """Writes the digest of every file of an entry; nothing may be written afterwards."""
-    digests = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_dir():
-            disk.flush_folder(path)
-        else:
-            digests[path.relative_to(folder).as_posix()] = _flushed_digest(path)
+    """Writes the digest of every file of an entry; nothing may be written afterwards.
+
+    The files are left to the system to write: what a power failure takes of them, their digests miss when the entry is
+    opened, and it is made again.
+    """
+    paths = [path for path in sorted(folder.rglob("*")) if not path.is_dir()]
+    digests = {path.relative_to(folder).as_posix(): disk.sha256(path) for path in paths}
     disk.write_record(folder / _RECORD, {"key": key, "files": digests})
-    disk.flush_folder(folder)
-
-
-def _flushed_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    return disk.sha256(path)
 
 
 def _write_array(path: Path, shape: tuple[int, ...], dtype: str, pieces: Iterable[np.ndarray]) -> None:
+    with path.open("wb") as file:
+        _write_header(file, shape, dtype)
+        _write_pieces(file, dtype, pieces)
+
+
+def _write_header(file: IO[bytes], shape: tuple[int, ...], dtype: str) -> None:
+    """Writes what an array is; of the same length whatever the length of its first axis."""
     import numpy as np
     from numpy.lib import format as npy
 
-    with path.open("wb") as file:
-        description = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
-        npy.write_array_header_1_0(file, description)
-        for piece in pieces:
-            file.write(np.ascontiguousarray(piece, dtype).data)
+    npy.write_array_header_1_0(file, {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape})
+
+
+def _write_pieces(file: IO[bytes], dtype: str, pieces: Iterable[np.ndarray]) -> None:
+    import numpy as np
+
+    for piece in pieces:
+        file.write(np.ascontiguousarray(piece, dtype).data)

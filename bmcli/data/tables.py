@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from bmcli import disk
+from bmcli import disk, limits
 from bmcli.cells import Blobs, Raw
 from bmcli.data import files
 from bmcli.data.files import File
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+FEWER_COLUMNS = "Save numbers that belong together as one array, or a list in each row, or leave columns out."
 _EXACT_IN_FLOAT64 = 2**53
 
 
@@ -57,6 +58,9 @@ class Columns(Mapping[str, Raw]):
     def __len__(self) -> int:
         return len(self._types)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._types  # without making the column
+
     def __getitem__(self, name: str) -> Raw:
         import pyarrow as pa
 
@@ -65,8 +69,9 @@ class Columns(Mapping[str, Raw]):
         kind = self._types[name]
         chunks: list[pa.Array] = []
         for table in (mapped.table for mapped in self._tables):
-            lacks = name not in table.column_names
-            chunks += [pa.nulls(len(table), kind)] if lacks else table.column(name).cast(kind).chunks
+            # By its place: the names of all columns would be listed anew for each of them.
+            place = table.schema.get_field_index(name)
+            chunks += [pa.nulls(len(table), kind)] if place < 0 else table.column(place).cast(kind).chunks
         return _raw(name, pa.chunked_array(chunks, kind), self._where)
 
 
@@ -145,8 +150,33 @@ def check_names(path: File, names: Sequence[str]) -> None:
     for position, name in enumerate(names):
         if not name:
             raise BmcliError(f"{files.shown(path)}: column {position + 1} has no name.", path=files.RECIPE_PATH)
-        if name in names[:position]:
-            raise BmcliError(f"{files.shown(path)}: two columns are named {quoted(name)}.", path=files.RECIPE_PATH)
+    if twice := repeated(names):
+        raise BmcliError(f"{files.shown(path)}: two columns are named {quoted(twice)}.", path=files.RECIPE_PATH)
+
+
+def repeated(names: Iterable[str]) -> str | None:
+    """The first of some names that was there before, or None."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
+def check_count(path: File, count: int, what: str = "columns", line: str = "") -> None:
+    """Raises BmcliError for more columns than any table has that is meant to be read.
+
+    Args:
+        what: Is counted, in the words of the source.
+        line: Where, as `:1`.
+    """
+    if count > limits.COLUMNS:
+        raise BmcliError(
+            f"{files.shown(path)}{line}{' ' if line else ':'} has {count:,} {what}; {limits.COLUMNS:,} are the most.",
+            path=files.RECIPE_PATH,
+            suggestion=FEWER_COLUMNS,
+        )
 
 
 def check_same_columns(first: File, names: Iterable[str], path: File, others: Iterable[str], line: str = "") -> None:

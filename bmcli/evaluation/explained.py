@@ -153,6 +153,7 @@ class Explanation:
         on, rows: The split, and how many of its rows importance was measured on.
         repeats: How often each column was dealt anew.
         similarity: Linear CKA of each pair of `layers`, from 0 to 1.
+        left_out: Columns whose importance was not measured, since there are too many.
     """
 
     on: str
@@ -162,6 +163,7 @@ class Explanation:
     layers: tuple[LayerActivity, ...]
     similarity: tuple[tuple[float, ...], ...]
     neighbours: tuple[Neighbours, ...]
+    left_out: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

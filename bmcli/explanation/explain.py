@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,7 @@ from bmcli.training.predict import Predictor
 
 _SHARED, _AVERAGED, _COMPARED, _LOOKED_AT = 32, 256, 8, 512  # rows
 _NEIGHBOURS, _AMONG = 5, 5000
+MOST_DEALT = 300  # columns
 _LARGEST = 64  # pixels a side of kept contributions
 
 
@@ -59,9 +60,10 @@ def explain(subject: Subject, judged: Judged, most_rows: int, repeats: int, many
         many: Examples of the most wrong, and of the most doubtful.
     """
     some = _spread(len(judged.rows), most_rows)
-    found = _importances(Predictor(subject.network), subject, judged, some, repeats)
     methods = {column.name: _Methods(subject, column, subject.network) for column in subject.spec.targets}
-    checks = _checks(subject, judged, some, found, methods)
+    dealt = _dealt_columns(subject, judged, methods)
+    found = _importances(Predictor(subject.network), subject, judged, some, repeats, dealt)
+    checks = _checks(subject, judged, some, found, methods, dealt)
     targets = tuple(
         _target(subject, judged, column, found[column.name], methods[column.name], checks[column.name], many)
         for column in subject.spec.targets
@@ -77,7 +79,28 @@ def explain(subject: Subject, judged: Judged, most_rows: int, repeats: int, many
         layers=layers,
         similarity=tuple(tuple(round(float(value), 4) for value in row) for row in similarity),
         neighbours=_neighbours(subject, judged, [each.row for each in targets[0].wrong]),
+        left_out=len(subject.spec.inputs) - len(dealt),
     )
+
+
+def _dealt_columns(subject: Subject, judged: Judged, methods: Mapping[str, _Methods]) -> tuple[str, ...]:
+    """The columns whose importance is measured: of very many those that add most by integrated gradients.
+
+    To deal a column anew takes a prediction of all rows each time, and gradients tell of all columns at once.
+    """
+    names = tuple(column.name for column in subject.spec.inputs)
+    if len(names) <= MOST_DEALT:
+        return names
+    some = _spread(len(judged.rows), _SHARED)
+    size = dict.fromkeys(names, 0.0)
+    for target, method in methods.items():
+        chosen = explained_classes(method.column, judged.predictions[target][some])
+        sizes = gradients.mean_sizes(method.gradients(taken(judged.rows, some), chosen))
+        total = sum(sizes.values()) or 1.0
+        for name in size.keys() & sizes.keys():
+            size[name] += sizes[name] / total
+    largest = set(sorted(names, key=lambda name: -size[name])[:MOST_DEALT])
+    return tuple(name for name in names if name in largest)
 
 
 def taken(rows: Split, some: np.ndarray) -> Split:
@@ -93,11 +116,16 @@ def _spread(count: int, most: int) -> np.ndarray:
 
 
 def _importances(
-    predict: permutation.Predict, subject: Subject, judged: Judged, some: np.ndarray, repeats: int
+    predict: permutation.Predict,
+    subject: Subject,
+    judged: Judged,
+    some: np.ndarray,
+    repeats: int,
+    dealt: Sequence[str],
 ) -> dict[str, tuple[Importance, ...]]:
     truth = {name: values[some] for name, values in judged.truth.items()}
     rows = taken(judged.rows, some)
-    return permutation.importances(rows, truth, subject.spec.targets, subject.quantiles, predict, repeats)
+    return permutation.importances(rows, truth, subject.spec.targets, subject.quantiles, predict, repeats, dealt)
 
 
 def _target(
@@ -213,6 +241,7 @@ def _checks(
     some: np.ndarray,
     found: Mapping[str, tuple[Importance, ...]],
     methods: Mapping[str, _Methods],
+    dealt: Sequence[str],
 ) -> dict[str, tuple[Sanity, ...]]:
     """Every method on networks with random weights, by target."""
     network = subject.random()
@@ -223,7 +252,7 @@ def _checks(
     compared: dict[str, list[tuple[float, ...]]] = {name: [] for name in methods}
     for number in range(sanity.NETWORKS):
         sanity.deal_weights(network, number)
-        by_chance = _importances(predict, subject, judged, some, 1)
+        by_chance = _importances(predict, subject, judged, some, 1, dealt)
         for name, method in methods.items():
             left[name].append(sanity.share_left(found[name], by_chance[name]))
             compared[name].append(sanity.correlations(usual[name], _compared(judged, method, others[name])))

@@ -43,8 +43,14 @@ class Attribution:
         """The sum over each feature's numbers, `(rows,)`."""
         found: dict[str, np.ndarray] = {}
         for place, each in zip(self.places, self.contributions, strict=True):
-            total = each.reshape(len(each), -1).sum(axis=1)
-            found[place.name] = found.get(place.name, 0.0) + total
+            if place.widths:
+                ends = np.cumsum(place.widths)[:-1]
+                parts = [part.sum(axis=1) for part in np.split(each, ends, axis=1)]
+                totals = dict(zip(place.columns, parts, strict=True))
+            else:
+                totals = {place.name: each.reshape(len(each), -1).sum(axis=1)}
+            for name, total in totals.items():
+                found[name] = found.get(name, 0.0) + total
         return found
 
     def of(self, name: str) -> np.ndarray | None:
@@ -65,10 +71,12 @@ class IntegratedGradients:
         self.places = tuple(graph.features(network))
         tensors = [place.tensor for place in self.places]
         self._front, self._back = graph.front(network, tensors), graph.back(network, tensors)
-        self._baselines = [_baseline(place, spec, self._opened(average)[i]) for i, place in enumerate(self.places)]
+        kinds = {column.name: column.kind for column in spec.inputs}
+        means = self._opened(average)
+        self._baselines = [_baseline(_kinds(place, kinds), means[i]) for i, place in enumerate(self.places)]
         black = {name: np.zeros_like(cells[:1]) for name, cells in average.inputs.items()}
         for i, place in enumerate(self.places):
-            if _kinds(place, spec) == {"image"}:
+            if _kinds(place, kinds) == {"image"}:
                 self._baselines[i] = self._opened(Split(black, {}))[i][0]
         self._gradient = tf.function(self._one_gradient, autograph=False, reduce_retracing=True)
 
@@ -127,13 +135,13 @@ def _part(rows: Split, start: int) -> Split:
     return Split({name: cells[start : start + _ROWS] for name, cells in rows.inputs.items()}, {})
 
 
-def _kinds(place: graph.Place, spec: DataSpec) -> set[str]:
-    return {spec.input(name).kind for name in place.columns}
+def _kinds(place: graph.Place, kinds: Mapping[str, str]) -> set[str]:
+    return {kinds[name] for name in place.columns}
 
 
-def _baseline(place: graph.Place, spec: DataSpec, rows: np.ndarray) -> np.ndarray:
+def _baseline(kinds: set[str], rows: np.ndarray) -> np.ndarray:
     """What a feature is before the example tells anything, of its shape without the batch."""
-    if _kinds(place, spec) == {"text"}:
+    if kinds == {"text"}:
         return np.zeros(rows.shape[1:], "float32")
     with np.errstate(invalid="ignore"):
         return np.nan_to_num(np.nanmean(rows, axis=0)).astype("float32")

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from bmcli import models
+from bmcli.layers.one_hot_columns import OneHotColumns
 from bmcli.training.network import Network
 
 
@@ -18,10 +19,12 @@ class Place:
 
     Args:
         columns: The inputs that it is made of.
+        widths: Of the numbers of each column, if they stand side by side; empty if they are mixed.
     """
 
     columns: tuple[str, ...]
     tensor: Any
+    widths: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -47,7 +50,8 @@ def features(network: Network) -> list[Place]:
             is_first = _is_real(tensor) and not real_before and not masks
             known[id(tensor)] = _Origin(columns, real_before or is_first, masks or tensor.dtype == "bool")
             if is_first:
-                found.append(Place(columns, tensor))
+                layer = tensor._keras_history.operation
+                found.append(Place(columns, tensor, tuple(layer.widths) if isinstance(layer, OneHotColumns) else ()))
     return found
 
 

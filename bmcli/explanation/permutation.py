@@ -6,7 +6,7 @@ and Dominici 2019. Columns that tell the same stand in for each other, and neith
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -30,9 +30,10 @@ def importances(
     quantiles: Mapping[str, tuple[float, ...]],
     predict: Predict,
     repeats: int,
+    measured: Sequence[str] | None = None,
     seed: int = 0,
 ) -> dict[str, tuple[Importance, ...]]:
-    """The importance of every input for each target, the largest first.
+    """The importance of inputs for each target, the largest first.
 
     The interval is that of the mean over rows of a row's increase, itself the mean over `repeats` shuffles.
 
@@ -41,6 +42,7 @@ def importances(
         truth: By target, decoded.
         columns: The targets.
         predict: From rows to what is predicted of them by target.
+        measured: The inputs whose importance is asked for; None for all.
         seed: Of the shuffles.
     """
     dice = np.random.default_rng([0x5FFE, seed])
@@ -48,8 +50,8 @@ def importances(
     usual = {c.name: _judged(c, truth, before, quantiles) for c in columns}
     increases: dict[str, dict[str, np.ndarray]] = {c.name: {} for c in columns}
     falls: dict[str, dict[str, float]] = {c.name: {} for c in columns}
-    for name, cells in rows.inputs.items():
-        after = []
+    for name in rows.inputs if measured is None else measured:
+        cells, after = rows.inputs[name], []
         for _ in range(repeats):
             dealt = replace(rows, inputs={**rows.inputs, name: cells[dice.permutation(len(rows))]})
             predicted = predict(dealt)

@@ -79,24 +79,28 @@ class Served(tf.Module):
     def __init__(self, subject: Subject) -> None:
         super().__init__()
         self._subject = subject
-        columns = subject.spec.inputs
-        self.encoders = {
-            input_kinds.tensor_names(columns)[column.name]: input_kinds.kind_of(column).encoder(column)
-            for column in columns
-        }
+        self.encoders: dict[tuple[str, ...], list[input_kinds.Encoder]] = {}
         self.weights = [variable.value for variable in subject.network.model.variables]
 
     def tables(self, signatures: Iterable[Signature]) -> list[Any]:
         """The vocabularies that some functions look up in; a format may hold none that are not used."""
-        used = {each.name for signature in signatures for each in signature.inputs if each.form == "raw"}
-        return [each.table for name, each in self.encoders.items() if name in used and hasattr(each, "table")]
+        layers = [each.layer for signature in signatures for each in self._encoders(signature)]
+        return [layer.table for layer in dict.fromkeys(layers) if hasattr(layer, "table")]
+
+    def _encoders(self, signature: Signature) -> list[input_kinds.Encoder]:
+        """The layers of the columns that a function takes raw, made once."""
+        raw = tuple(each.column for each in signature.inputs if each.form == "raw")
+        if raw not in self.encoders:
+            names = set(raw)
+            self.encoders[raw] = input_kinds.encoders([c for c in self._subject.spec.inputs if c.name in names])
+        return self.encoders[raw]
 
     def function(self, signature: Signature) -> Any:
         """A concrete function from tensors by name to tensors by name; without dropout and augmentation."""
         subject = self._subject
 
         def serve(tensors: Mapping[str, Any]) -> dict[str, Any]:
-            encoded = {each.column: self._encoded(each, tensors[each.name]) for each in signature.inputs}
+            encoded = self._encoded(signature, tensors)
             # Without dropout and the like, whatever Keras last heard of training.
             given = subject.network.model(encoded, training=False)
             predicted = subject.network.predict(given)
@@ -105,14 +109,17 @@ class Served(tf.Module):
         specs = {each.name: _spec(each) for each in signature.inputs}
         return tf.function(serve, input_signature=[specs], autograph=False)
 
-    def _encoded(self, given: Input, tensor: Any) -> Any:
-        column = self._subject.column(given.column)
-        if given.form == "encoded":
-            return tensor
-        if given.form == "encoded_image":
-            decoder = PictureDecoder(column.shape[:2], column.shape[2], column.state.get("fit", "stretch"))
-            return decoder(tensor)
-        return self.encoders[given.name](tensor)
+    def _encoded(self, signature: Signature, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        """Encoded tensors by column."""
+        given = {each.column: tensors[each.name] for each in signature.inputs}
+        for each in signature.inputs:
+            if each.form == "encoded_image":
+                column = self._subject.column(each.column)
+                decoder = PictureDecoder(column.shape[:2], column.shape[2], column.state.get("fit", "stretch"))
+                given[each.column] = decoder(given[each.column])
+        for encoder in self._encoders(signature):
+            given |= encoder(given)
+        return given
 
 
 def _spec(given: Input) -> tf.TensorSpec:

@@ -13,7 +13,7 @@ cell, and arrays for the rest, where NaN is one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,7 +24,7 @@ from bmcli.cells import are_blobs, is_text, numbers, texts
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
 from bmcli.recipe.fields import Kind
-from bmcli.specs import Column, DataSpec
+from bmcli.specs import MANY_COLUMNS, Column, DataSpec
 
 if TYPE_CHECKING:
     import keras
@@ -116,12 +116,14 @@ NETWORK = "network"
 def tensor_names(columns: Iterable[Column]) -> dict[str, str]:
     """Names of Keras inputs by column name, each once, as the signature of a SavedModel allows."""
     names: dict[str, str] = {}
+    taken = {NETWORK}
     for column in columns:
         plain = re.sub(r"[^A-Za-z0-9_.-]", "_", column.name)
         name = plain if plain[:1].isalnum() else f"column_{plain}"
-        while name == NETWORK or name in names.values():
+        while name in taken:
             name += "_"
         names[column.name] = name
+        taken.add(name)
     return names
 
 
@@ -138,7 +140,78 @@ def serving_inputs(spec: DataSpec) -> tuple[dict[str, Any], dict[str, Any]]:
         column.name: keras.Input(column.raw_shape, dtype=column.raw_dtype, name=names[column.name])
         for column in spec.inputs
     }
-    return raw, {column.name: kind_of(column).encoder(column)(raw[column.name]) for column in spec.inputs}
+    return raw, {name: tensor for each in encoders(spec.inputs) for name, tensor in each(raw).items()}
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """The layer that encodes a column, or many columns alike at once."""
+
+    columns: tuple[Column, ...]
+    layer: Any
+
+    def __call__(self, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """Encoded tensors from raw ones, both by column."""
+        if len(self.columns) == 1:
+            return {self.columns[0].name: self.layer(raw[self.columns[0].name])}
+        encoded = self.layer([raw[column.name] for column in self.columns])
+        return {column.name: tensor for column, tensor in zip(self.columns, encoded, strict=True)}
+
+
+def encoders(columns: Sequence[Column]) -> list[Encoder]:
+    """The layers that encode some columns.
+
+    Columns alike share one where there are many, since each layer costs its time whenever a model is made.
+    """
+    return [
+        Encoder(tuple(some), kind_of(some[0]).encoder(some[0]) if len(some) == 1 else _stacking(some).encoder_of(some))
+        for some in _alike(columns, "encoder_of")
+    ]
+
+
+def features(columns: Sequence[Column], encoded: Mapping[str, Any], stacked: bool) -> list[Feature]:
+    """The features of some columns.
+
+    Args:
+        encoded: Tensors by column.
+        stacked: Columns alike may be one feature where there are many.
+    """
+    found = []
+    for some in _alike(columns, "feature_of") if stacked else [[column] for column in columns]:
+        tensors = [encoded[column.name] for column in some]
+        alone = len(some) == 1
+        found.append(
+            kind_of(some[0]).feature(some[0], tensors[0]) if alone else _stacking(some).feature_of(some, tensors)
+        )
+    return found
+
+
+def _alike(columns: Sequence[Column], way: str) -> list[list[Column]]:
+    """Columns that are computed together, in the order of the first of each: of one kind that can, and of one key."""
+    groups: dict[Any, list[Column]] = {}
+    for place, column in enumerate(columns):
+        can = len(columns) >= MANY_COLUMNS and hasattr(kind_of(column), way)
+        key = _stacking([column]).stack_key(column) if can else None
+        groups.setdefault(place if key is None else (column.kind, key), []).append(column)
+    return list(groups.values())
+
+
+class Stacking(Protocol):
+    """What a module in this folder offers beside if it computes columns alike together."""
+
+    def stack_key(self, column: Column) -> Any:
+        """The same for columns that can be computed together; None for one that cannot."""
+
+    def encoder_of(self, columns: Sequence[Column]) -> keras.layers.Layer:
+        """A layer from a list of raw tensors to the list of what `encode` gives."""
+
+    def feature_of(self, columns: Sequence[Column], encoded: Sequence[Any]) -> Feature:
+        """One feature of all; only for kinds whose features take an operation each."""
+
+
+def _stacking(columns: Sequence[Column]) -> Stacking:
+    part: Stacking = parts.load("inputs", columns[0].kind)
+    return part
 
 
 def served(rows: Raw, column: Column) -> np.ndarray:

@@ -6,6 +6,7 @@ such cells.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -100,6 +101,20 @@ def encoder(column: Column) -> keras.layers.Layer:
 
     state = column.state
     return BooleanEncoder(state["yes"], state["no"], state["fill"], state["flag"])
+
+
+def stack_key(column: Column) -> Any:
+    """One cell a row, never missing, of one raw dtype and the same words."""
+    state = column.state
+    return None if state["flag"] or column.raw_shape else (column.raw_dtype, *state["yes"], "", *state["no"])
+
+
+def encoder_of(columns: Sequence[Column]) -> keras.layers.Layer:
+    """One layer for all, as the channels of one array."""
+    from bmcli.layers.boolean_encoder import BooleanEncoder
+
+    state = columns[0].state
+    return BooleanEncoder(state["yes"], state["no"], [column.state["fill"] for column in columns])
 
 
 def feature(column: Column, encoded: Any) -> Feature:

@@ -8,7 +8,8 @@ their text (Weinberger et al. 2009).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -23,6 +24,7 @@ from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
+    import keras
     import numpy as np
     import pyarrow as pa
 
@@ -129,6 +131,34 @@ def encoder(column: Column) -> CategoryEncoder:
     return CategoryEncoder(column.classes, column.raw_dtype, state.get("buckets", 0), state.get("separator"), length)
 
 
+def stack_key(column: Column) -> Any:
+    """One category a row, one-hot, of one raw dtype."""
+    special = column.shape or column.raw_shape or "buckets" in column.state or column.state["dimension"]
+    return None if special else column.raw_dtype
+
+
+def encoder_of(columns: Sequence[Column]) -> keras.layers.Layer:
+    """One layer with a vocabulary for every column."""
+    from bmcli.layers.categories_encoder import CategoriesEncoder
+
+    return CategoriesEncoder([column.classes for column in columns], columns[0].raw_dtype)
+
+
+def feature_of(columns: Sequence[Column], encoded: Sequence[Any]) -> Feature:
+    """One-hot vectors side by side, as `feature` gives them."""
+    from bmcli.layers.one_hot_columns import OneHotColumns
+
+    widths = [_width(column) for column in columns]
+    whole = replace(columns[0], name=f"{columns[0].name} and {len(columns) - 1} more")
+    return Feature(whole, OneHotColumns(widths)(list(encoded)))
+
+
+def _width(column: Column) -> int:
+    """Of the one-hot vector: missing cells, and unknown ones where there are rare ones, have a place in it."""
+    count = column.state.get("buckets", len(column.classes))
+    return int(count + (2 if column.state.get("pooled") else column.state["has_missing"]))
+
+
 def feature(column: Column, encoded: Any) -> Feature:
     """An embedding, or a one-hot vector in which cells unlike any training cell are all zeros."""
     import keras
@@ -142,7 +172,7 @@ def feature(column: Column, encoded: Any) -> Feature:
         if several:
             vectors = StepPooling("mean")(vectors, mask=keras.ops.not_equal(encoded, count + 2))
         return Feature(column, vectors)
-    chosen = keras.ops.one_hot(encoded, count + (2 if state.get("pooled") else state["has_missing"]))
+    chosen = keras.ops.one_hot(encoded, _width(column))
     return Feature(column, keras.ops.max(chosen, axis=1) if several else chosen)
 
 

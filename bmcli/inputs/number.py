@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -147,6 +147,21 @@ def encoder(column: Column) -> keras.layers.Layer:
     further = {key: state[key] for key in ("log", "learned", "knots", "heights", "edges") if key in state}
     usual = [state[key] for key in ("fill", "offset", "scale", "flag", "padded")]
     return NumberEncoder(*usual, dtype=column.raw_dtype, **further)
+
+
+def stack_key(column: Column) -> Any:
+    """Plain numbers, one a row, of one raw dtype."""
+    state = column.state
+    special = state["flag"] or state["padded"] or {"learned", "knots", "edges"} & state.keys()
+    return None if special or column.raw_shape else (column.raw_dtype, bool(state.get("log")))
+
+
+def encoder_of(columns: Sequence[Column]) -> keras.layers.Layer:
+    """One layer for plain numbers, as the channels of one array."""
+    from bmcli.layers.number_encoder import NumberEncoder
+
+    fill, offset, scale = ([column.state[key][0] for column in columns] for key in ("fill", "offset", "scale"))
+    return NumberEncoder(fill, offset, scale, log=bool(columns[0].state.get("log")), dtype=columns[0].raw_dtype)
 
 
 def feature(column: Column, encoded: Any) -> Feature:

@@ -16,22 +16,35 @@ class BooleanEncoder(keras.layers.Layer):
 
     Args:
         yes, no: Words in small letters.
-        fill: The number of a missing cell.
+        fill: The number of a missing cell, or one for every channel.
         flag: Append a channel of 0 and 1 for every channel, 1 where it is missing.
 
     Input shape:
         `(batch,)`, or `(batch, ...)` of numbers; text, or numbers of which NaN is missing.
+        Or a list of a `(batch,)` for every channel.
 
     Output shape:
-        `(batch, channels)`, or twice the channels with `flag`, float32.
+        `(batch, channels)`, or twice the channels with `flag`, float32. Of a list a list of `(batch, 1)`.
     """
 
-    def __init__(self, yes: Sequence[str], no: Sequence[str], fill: float, flag: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        yes: Sequence[str],
+        no: Sequence[str],
+        fill: float | Sequence[float],
+        flag: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**{**kwargs, "autocast": False, "trainable": False})
         self.yes, self.no = list(yes), list(no)
         self.fill, self.flag = fill, flag
 
     def call(self, inputs):
+        if isinstance(inputs, (list, tuple)):
+            return tf.split(self._encoded(tf.stack(inputs, axis=1)), len(inputs), axis=1)
+        return self._encoded(inputs)
+
+    def _encoded(self, inputs):
         cells = tf.reshape(inputs, [tf.shape(inputs)[0], math.prod(inputs.shape[1:])])
         if cells.dtype == tf.string:
             words = tf.strings.lower(tf.strings.strip(cells), encoding="utf-8")[..., tf.newaxis]

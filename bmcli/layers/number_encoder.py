@@ -25,9 +25,10 @@ class NumberEncoder(keras.layers.Layer):
 
     Input shape:
         `(batch,)`, one channel, or `(batch, ..., channels)`, of the layer's dtype; NaN is missing.
+        Or a list of a `(batch,)` for every channel.
 
     Output shape:
-        `(batch, ..., channels)`, or twice the channels with `flag`, float32.
+        `(batch, ..., channels)`, or twice the channels with `flag`, float32. Of a list a list of `(batch, 1)`.
     """
 
     def __init__(
@@ -51,6 +52,11 @@ class NumberEncoder(keras.layers.Layer):
         self.knots, self.heights, self.edges = knots, heights, edges
 
     def call(self, inputs):
+        if isinstance(inputs, (list, tuple)):
+            return tf.split(self._encoded(tf.stack(inputs, axis=1)), len(inputs), axis=1)
+        return self._encoded(inputs)
+
+    def _encoded(self, inputs):
         values = tf.cast(inputs, self.dtype)
         values = values[:, tf.newaxis] if values.shape.rank == 1 else values
         fill, offset, scale = (tf.constant(each, self.dtype) for each in (self.fill, self.offset, self.scale))

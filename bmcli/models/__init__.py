@@ -128,11 +128,14 @@ def check_stages(blocks: Sequence[int], widths: Sequence[int]) -> None:
         )
 
 
-def open_inputs(spec: DataSpec, reserved: Iterable[str] = ()) -> tuple[dict[str, Any], list[Feature]]:
+def open_inputs(
+    spec: DataSpec, reserved: Iterable[str] = (), stacked: bool = False
+) -> tuple[dict[str, Any], list[Feature]]:
     """Input tensors by column name, in their encoded shape and dtype, and the features and crosses inside.
 
     Args:
         reserved: Names the family gives to layers of its own.
+        stacked: The family treats all features alike, so that many columns alike may be one.
     """
     import keras
 
@@ -141,7 +144,7 @@ def open_inputs(spec: DataSpec, reserved: Iterable[str] = ()) -> tuple[dict[str,
     tensors = {
         column.name: keras.Input(column.shape, dtype=column.dtype, name=names[column.name]) for column in spec.inputs
     }
-    features = [inputs.kind_of(column).feature(column, tensors[column.name]) for column in spec.inputs]
+    features = inputs.features(spec.inputs, tensors, stacked)
     return tensors, [*features, *(inputs.cross_feature(cross, tensors) for cross in spec.crosses)]
 
 
@@ -182,11 +185,14 @@ def _reserve(names: Iterable[str]) -> None:
     """Keeps Keras from naming layers of its own so: a column may be called `dense` or `mean`."""
     import keras
 
+    highest: dict[str, int] = {}
     for name in names:
         keras.backend.get_uid(name)
-        numbered = re.fullmatch(r"(.+)_([1-9]\d{0,3})", name)
-        for _ in range(int(numbered[2]) + 1 if numbered else 0):
-            keras.backend.get_uid(numbered[1])  # type: ignore[index]
+        if numbered := re.fullmatch(r"(.+)_([1-9]\d{0,3})", name):
+            highest[numbered[1]] = max(int(numbered[2]), highest.get(numbered[1], 0))
+    for prefix, number in highest.items():
+        for _ in range(number + 1):
+            keras.backend.get_uid(prefix)
 
 
 def vector(feature: Feature) -> Any:

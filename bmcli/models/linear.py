@@ -33,5 +33,5 @@ def convolves(options: Options) -> bool:
 
 
 def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
-    tensors, features = models.open_inputs(spec)
+    tensors, features = models.open_inputs(spec, stacked=True)
     return models.close(tensors, models.join(models.vectors(features)), heads, options.kernel_regularizer)

@@ -40,7 +40,7 @@ def convolves(options: Options) -> bool:
 
 
 def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
-    tensors, features = models.open_inputs(spec)
+    tensors, features = models.open_inputs(spec, stacked=True)
     tensor = models.join(models.vectors(features, options.periodic, lambda feature: _vector(options, feature)))
     for units in options.hidden:
         tensor = models.dense(options, tensor, units)

@@ -45,7 +45,7 @@ def convolves(options: Options) -> bool:
 
 
 def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
-    tensors, features = models.open_inputs(spec)
+    tensors, features = models.open_inputs(spec, stacked=True)
     tensor = _dense(options, models.join(models.vectors(features, options.periodic)), options.width)
     for _ in range(options.depth):
         tensor = _block(options, tensor)

@@ -48,7 +48,7 @@ def convolves(options: Options) -> bool:
 def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
     import keras
 
-    tensors, features = models.open_inputs(spec)
+    tensors, features = models.open_inputs(spec, stacked=options.wide is None and options.deep is None)
     _check_columns(options, [feature.column.name for feature in features])
     wide = models.join(models.vectors(_chosen(features, options.wide)))
     deep = models.join(models.vectors(_chosen(features, options.deep), options.periodic))

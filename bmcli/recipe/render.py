@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bmcli.recipe.check import split_path
-from bmcli.recipe.fields import dump
+from bmcli.recipe.fields import Kind, dump
 from bmcli.recipe.load import Loaded
 from bmcli.recipe.nodes import Node, Steps, escaped, write_scalar
 from bmcli.recipe.schema import Recipe
 
 _WIDTH = 60
 _LONGEST_ORIGIN = 100
+_MOST_SPELLED_OUT = 200  # inputs
 
 
 def render(recipe: Recipe, tree: Node, found: Mapping[str, Any] | None = None) -> str:
@@ -23,6 +24,9 @@ def render(recipe: Recipe, tree: Node, found: Mapping[str, Any] | None = None) -
         found: Values that `auto` became, by dotted path; they replace what the recipe says.
     """
     values = dump(recipe)
+    if recipe.data.inputs is not None and len(recipe.data.inputs) > _MOST_SPELLED_OUT:
+        # With all their defaults they would be more than a recipe may hold.
+        values["data"]["inputs"] = {name: _short(kind) for name, kind in recipe.data.inputs.items()}
     for section in ("tune", "distill", "taught"):
         if values[section] is None:
             del values[section]
@@ -35,6 +39,12 @@ def render(recipe: Recipe, tree: Node, found: Mapping[str, Any] | None = None) -
     ]
     width = min(_WIDTH, max(len(text) for text, _ in lines))
     return "".join(f"{text:<{width}}  # {came}\n" if came else f"{text}\n" for text, came in lines)
+
+
+def _short(kind: Kind) -> Any:
+    """The options of a part that are not defaults; its name alone where all are."""
+    given = {name: dump(value) for name, value in kind.model_dump(exclude_defaults=True).items() if name != "kind"}
+    return {"kind": kind.kind, **given} if given else kind.kind
 
 
 def origin(tree: Node, steps: Steps) -> str:

@@ -73,6 +73,7 @@ class ShownExplanation:
     on: str
     rows: int
     repeats: int
+    left_out: int
     targets: list[ShownTarget]
     layers: list[Row]
     similarity: Markup
@@ -100,6 +101,7 @@ def shown(explanation: Explanation, prepared: Prepared, raw: RawRows) -> ShownEx
         on=clean(explanation.on),
         rows=explanation.rows,
         repeats=explanation.repeats,
+        left_out=explanation.left_out,
         targets=[_target(target, place, answers) for place, target in enumerate(explanation.targets)],
         layers=[_layer_row(layer) for layer in layers],
         similarity=_similarity(layers, np.array(explanation.similarity)),

@@ -115,7 +115,7 @@ def report(material: Material) -> str:
             "spec": material.spec,
             "facts": list(_facts(material)),
             "columns_head": _COLUMNS_HEAD,
-            "columns": [_column_row(material, role, column) for role, column in _columns(material.spec)],
+            "columns": list(_column_rows(material)),
             "spread": list(_spread(material)),
             "some": _some_rows(material),
             "curves": run_figures.curves(material.epochs, material.status.get("selected_epoch")),
@@ -190,6 +190,7 @@ def _beside(material: Material, name: str) -> str:
     return f"{around}; always “{usual}” would reach {number(counts.max() / counts.sum())}"
 
 
+_MOST_COLUMNS = 300
 _COLUMNS_HEAD = [
     Heading("column"), Heading("role"), Heading("kind"), Heading("what it holds"), Heading("missing", True),
     Heading("unreadable", True),
@@ -199,6 +200,16 @@ _COLUMNS_HEAD = [
 def _columns(spec: DataSpec) -> Iterator[tuple[str, Column]]:
     yield from (("target", column) for column in spec.targets)
     yield from (("input", column) for column in spec.inputs)
+
+
+def _column_rows(material: Material) -> Iterator[Row]:
+    """A row for each column, of very many the first."""
+    columns = list(_columns(material.spec))
+    for role, column in columns[:_MOST_COLUMNS]:
+        yield _column_row(material, role, column)
+    if left_out := columns[_MOST_COLUMNS:]:
+        told = f"{len(left_out):,} more inputs are left out here; data.json in the run tells of all."
+        yield Row((Cell("…"), Cell("input"), Cell(""), Cell(told, "long"), Cell("", "number", ""), number_cell(None)))
 
 
 def _column_row(material: Material, role: str, column: Column) -> Row:

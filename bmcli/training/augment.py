@@ -19,7 +19,7 @@ from bmcli.recipe.check import dotted
 from bmcli.recipe.fields import dump
 from bmcli.recipe.schema import Recipe
 from bmcli.specs import Column, DataSpec, Prepared
-from bmcli.training.feed import gather
+from bmcli.training.feed import gather, inputs_of
 
 _MIXING = "mixing"
 
@@ -136,14 +136,14 @@ class Augment:
             step: Optimizer steps done.
         """
         size = rows.shape[0]
-        found = gather(data, rows if places is None else tf.gather(rows, places))
+        found = _by_column(gather(data, rows if places is None else tf.gather(rows, places)))
         values = self._changed(found["inputs"], places, size, step)
         if self.mixes:
             partners = Drawn(self.seed, _MIXING, step, size, places).partners()
             if places is None:
                 others = gather({**found, "inputs": values}, partners)
             else:
-                others = gather(data, tf.gather(rows, partners))
+                others = _by_column(gather(data, tf.gather(rows, partners)))
                 others["inputs"] = self._changed(others["inputs"], partners, size, step)
             values, share = self._mixed(values, others["inputs"], places, size, step)
             found |= {"others": {name: others[name] for name in ("targets", "weights", "labelled") if name in others}}
@@ -171,6 +171,11 @@ class Augment:
                 dice = Drawn(self.seed, f"{_MIXING} share", step, size, places)
                 mixed[name], share = each.mix(own[name], others[name], dice)
         return mixed, share
+
+
+def _by_column(examples: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with every input apart."""
+    return {**{name: value for name, value in examples.items() if name != "stacks"}, "inputs": inputs_of(examples)}
 
 
 def build(recipe: Recipe, spec: DataSpec) -> Augment | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ import tensorflow as tf
 
 from bmcli import machine
 from bmcli.recipe.schema import RuntimeOptions
-from bmcli.specs import Split
+from bmcli.specs import MANY_COLUMNS, Split
 from bmcli.training.strategy import Placement
 
 BLOCK_BYTES = 8 * 2**20
@@ -189,22 +190,80 @@ def batches(feed: Feed, batch: int, most: Callable[[], int] | None = None) -> It
         yield feed.rest(), True
 
 
+class Stack:
+    """Many columns of single values as one array `(rows, columns)`, of which only what is asked for is in memory."""
+
+    def __init__(self, columns: Sequence[np.ndarray]) -> None:
+        self._columns = [column.reshape(len(column)) for column in columns]
+        self.dtype, self.shape = columns[0].dtype, (len(columns[0]), len(columns))
+        self.nbytes = sum(column.nbytes for column in columns)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return np.stack([column[rows] for column in self._columns], axis=1)
+
+    def take(self, rows: np.ndarray, out: np.ndarray) -> None:
+        """Writes some rows into `out`, `(rows, columns)`."""
+        for place, column in enumerate(self._columns):
+            out[:, place] = column[rows]
+
+
+def stacked(inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Encoded inputs as arrays for a device: many columns of single values, alike in dtype and shape, as one.
+
+    A graph with an operation for each of thousands of columns takes minutes to be made. `inputs_of` is the way back.
+
+    Returns:
+        `inputs` by column, and `stacks` by a text that tells the columns.
+    """
+    if len(inputs) < MANY_COLUMNS:
+        return {"inputs": dict(inputs)}
+    groups: dict[Any, list[str]] = {}
+    for name, array in inputs.items():
+        if array.shape[1:] in ((), (1,)):
+            groups.setdefault((array.dtype.str, array.ndim), []).append(name)
+    alike = {json.dumps([ndim, *names]): names for (_, ndim), names in groups.items()}
+    found = {name for names in alike.values() for name in names}
+    return {
+        "inputs": {name: array for name, array in inputs.items() if name not in found},
+        "stacks": {key: Stack([inputs[name] for name in names]) for key, names in alike.items()},
+    }
+
+
+def inputs_of(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Tensors by column from what `stacked` gave, inside of a graph."""
+    inputs = dict(arrays["inputs"])
+    for key, stack in arrays.get("stacks", {}).items():
+        ndim, *names = json.loads(key)
+        columns = tf.unstack(stack, len(names), axis=1) if ndim == 1 else tf.split(stack, len(names), axis=1)
+        inputs |= zip(names, columns, strict=True)
+    return inputs
+
+
 def _arrays(split: Split) -> dict[str, Any]:
-    arrays: dict[str, Any] = {"inputs": dict(split.inputs), "targets": dict(split.targets)}
+    arrays: dict[str, Any] = {**stacked(split.inputs), "targets": dict(split.targets)}
     if split.teacher:
         arrays["teacher"] = {name: dict(values) for name, values in split.teacher.items()}
     beside = {"weights": split.weights, "labelled": split.labelled}
     return arrays | {name: array for name, array in beside.items() if array is not None}
 
 
-def _taken(array: np.ndarray, rows: np.ndarray, room: int) -> np.ndarray:
+def _taken(array: np.ndarray | Stack, rows: np.ndarray, room: int) -> np.ndarray:
     """Rows of a memory-mapped array, and room behind them."""
     taken = np.empty((room, *array.shape[1:]), array.dtype)
+    if isinstance(array, Stack):
+        array.take(rows, taken[: len(rows)])
+        return taken
     np.take(array, rows, axis=0, out=taken[: len(rows)], mode="clip")
     return taken
 
 
 def gather(data: Mapping[str, Any], rows: Any) -> dict[str, Any]:
-    """Some rows of every array."""
+    """Some rows of every array; the inputs among them are opened by `inputs_of`."""
     found: dict[str, Any] = tf.nest.map_structure(lambda array: tf.gather(array, rows), dict(data))
     return found

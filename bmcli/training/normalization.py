@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from bmcli.training.feed import Feed, gather
+from bmcli.training.feed import Feed, gather, inputs_of
 from bmcli.training.step import Pace, compiled, moving_statistics, repeat, share, some_batches
 from bmcli.training.strategy import Placement
 
@@ -87,7 +87,7 @@ class Estimation:
         """The statistics of a batch: the means of those that the replicas see, as in training."""
         mine, _ = share(rows, self.placement.replicas)
         with _without_memory(self.model):
-            self.model(gather(data, mine)["inputs"], training=True)
+            self.model(inputs_of(gather(data, mine)), training=True)
         found = [tf.cast(statistic.value, tf.float32) / self.placement.replicas for statistic in self.statistics]
         if self.placement.replicas == 1:
             return found

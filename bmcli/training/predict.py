@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -11,6 +12,7 @@ import tensorflow as tf
 from bmcli.recipe.schema import RuntimeOptions
 from bmcli.specs import Split
 from bmcli.training import feed as feeds
+from bmcli.training.feed import inputs_of, stacked
 from bmcli.training.network import Network
 from bmcli.training.step import Pass
 from bmcli.training.strategy import Placement
@@ -24,22 +26,31 @@ class Predictor:
     """Predicts rows that come bit by bit, by a function that is compiled once."""
 
     def __init__(self, network: Network) -> None:
-        inputs = {
-            name: tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype) for name, tensor in network.model.input.items()
-        }
+        self._columns = tuple(network.model.input)
+        # Of no rows: what is stacked decides the signature.
+        none = {name: np.zeros((0, *each.shape[1:]), each.dtype) for name, each in network.model.input.items()}
+        signature = tf.nest.map_structure(
+            lambda each: tf.TensorSpec((None, *each.shape[1:]), each.dtype), stacked(none)
+        )
         self._predict = tf.function(
-            lambda values: network.predict(network.model(values, training=False)),
-            input_signature=[inputs],
+            lambda arrays: network.predict(network.model(inputs_of(arrays), training=False)),
+            input_signature=[signature],
             autograph=False,
         )
 
     def __call__(self, rows: Split) -> dict[str, np.ndarray]:
         """As `predict` gives them."""
-        found = [
-            self._predict({name: tf.constant(values[start : start + BATCH]) for name, values in rows.inputs.items()})
-            for start in range(0, len(rows), BATCH)
-        ]
+        arrays = stacked({name: rows.inputs[name] for name in self._columns})
+
+        def batch(start: int) -> Any:
+            return tf.nest.map_structure(lambda array: tf.constant(array[start : start + BATCH]), arrays)
+
+        found = [self._predict(batch(start)) for start in range(0, len(rows), BATCH)]
         return {name: np.concatenate([batch[name].numpy() for batch in found]) for name in found[0]}
+
+
+def _signature(array: Any) -> tf.TensorSpec:
+    return tf.TensorSpec((None, *array.shape[1:]), array.dtype)
 
 
 def predict(network: Network, rows: Split, runtime: RuntimeOptions, placement: Placement) -> dict[str, np.ndarray]:

@@ -25,8 +25,9 @@ def first_difference(model: keras.Model, saved: Mapping[str, Any], whole: bool) 
     ours: Mapping[str, Any] = json.loads(model.to_json())
     try:
         graphs = _Graphs(ours, saved)
+        kept = graphs.inputs(saved)
         for column, tensor in graphs.inputs(ours).items():
-            if not graphs.agree(tensor, graphs.inputs(saved).get(column)):
+            if not graphs.agree(tensor, kept.get(column)):
                 return f"the input {quoted(column)}"
         for target, output in ours["config"]["output_layers"].items() if whole else ():
             if not graphs.agree(_tensor(output), _tensor(saved["config"]["output_layers"].get(target))):

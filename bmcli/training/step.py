@@ -15,7 +15,7 @@ import tensorflow as tf
 from bmcli.training import dropout
 from bmcli.training.augment import Augment
 from bmcli.training.averages import Average
-from bmcli.training.feed import Block, Feed, batches, gather, part
+from bmcli.training.feed import Block, Feed, batches, gather, inputs_of, part
 from bmcli.training.meters import Meters
 from bmcli.training.network import Network
 from bmcli.training.pruning import Masks
@@ -116,7 +116,7 @@ class Lesson:
             size: Examples of the whole batch.
             step: Optimizer steps done.
         """
-        outputs = self.network.model(examples["inputs"], training=True)
+        outputs = self.network.model(inputs_of(examples), training=True)
         return Judged(outputs, losses(self.network, examples, outputs), {})
 
 
@@ -625,7 +625,7 @@ class Pass:
         assert self.meters is not None
         rows, counts = share(rows, self.placement.replicas)
         examples = gather(data, rows)
-        outputs = self.network.model(examples["inputs"], training=False)
+        outputs = self.network.model(inputs_of(examples), training=False)
         each = losses(self.network, examples, outputs)
         each = each if counts is None else each * counts
         self.meters.update(each, penalty(self.network), examples["targets"], self.network.predict(outputs), counts)
@@ -638,7 +638,7 @@ class Pass:
     def _predict_share(self, data: Any, rows: Any) -> dict[str, Any]:
         size = rows.shape[0]
         mine, counts = share(rows, self.placement.replicas)
-        predicted = self.network.predict(self.network.model(gather(data, mine)["inputs"], training=False))
+        predicted = self.network.predict(self.network.model(inputs_of(gather(data, mine)), training=False))
         if self.placement.replicas == 1:
             return predicted
         return {name: whole(value, counts, size, self.placement.replicas) for name, value in predicted.items()}

@@ -18,6 +18,7 @@ from bmcli.recipe.distill import Change, TaughtOptions, over_epochs
 from bmcli.recipe.fields import Kind, dump
 from bmcli.recipe.schema import Recipe
 from bmcli.training import layer_places
+from bmcli.training.feed import inputs_of
 from bmcli.training.network import Network
 from bmcli.training.step import Arrays, Judged, Lesson, example_weights, losses, share, whole
 from bmcli.training.strategy import Placement
@@ -134,10 +135,10 @@ class TaughtLesson(Lesson):
     def completed(self, examples: Arrays) -> Arrays:
         if self._asking is None:
             return examples
-        return {**examples, "teacher": self._asking.ask([view(examples["inputs"]) for view in self._views])}
+        return {**examples, "teacher": self._asking.ask([view(inputs_of(examples)) for view in self._views])}
 
     def judge(self, examples: Arrays, counts: Any, size: int, step: Any) -> Judged:
-        outputs, layers = self._computed(examples["inputs"])
+        outputs, layers = self._computed(inputs_of(examples))
         hard = losses(self.network, examples, outputs)
         weights = example_weights(examples, hard)
         at = partial(self._at, step)

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from bmcli import machine
 from bmcli.recipe.schema import RuntimeOptions
-from bmcli.specs import Split
+from bmcli.specs import MANY_COLUMNS, Split
 from bmcli.training import feed as feeds
 from bmcli.training.feed import Block, ResidentFeed, StreamingFeed, batches, gather, order, part
 from bmcli.training.strategy import tensor_of
@@ -287,3 +287,36 @@ print((max(peaks) - before) / {size})
 """
     found = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True)
     assert 0.5 < float(found.stdout) < 1.3
+
+
+def test_many_columns_of_single_values_are_one_array_on_the_device() -> None:
+    dice = np.random.default_rng(0)
+    shapes = [("float32", (7, 1)), ("int32", (7,)), ("float32", (7, 2)), ("int32", (7, 1))]
+    inputs = {
+        f'c "{n}"': dice.integers(0, 99, shapes[n % 4][1]).astype(shapes[n % 4][0]) for n in range(MANY_COLUMNS + 4)
+    }
+    arrays = feeds.stacked(inputs)
+    assert len(arrays["stacks"]) == 3
+    assert len(arrays["inputs"]) == len(inputs) / 4  # those of two values
+    opened = feeds.inputs_of(tf.nest.map_structure(tf.constant, arrays))
+    assert set(opened) == set(inputs)
+    for name, array in inputs.items():
+        np.testing.assert_array_equal(opened[name], array)
+        assert opened[name].dtype == array.dtype
+    few = dict(list(inputs.items())[:10])
+    assert feeds.stacked(few) == {"inputs": few}
+
+
+@pytest.mark.parametrize("kind", [ResidentFeed, StreamingFeed])
+def test_a_feed_of_many_columns_gives_the_rows_that_are_asked_for(kind: Any) -> None:
+    rows = np.arange(20)
+    split = Split({f"c{n}": (rows[:, None] * 1000 + n).astype("float32") for n in range(MANY_COLUMNS)}, {"y": rows})
+    feed = kind(split, Fake())
+    feed.open(tf.constant(rows[::-1].astype("int32")), 6)
+    for block in (feed.block(1, 1), feed.rest()):
+        chosen = block.rows[block.first * 6 : (block.first + 1) * 6]
+        some = gather(block.data, chosen)
+        assert len(some["stacks"]) == 1
+        opened = feeds.inputs_of(some)
+        for n in (0, 9, MANY_COLUMNS - 1):
+            assert opened[f"c{n}"].numpy()[:, 0].tolist() == [1000 * y + n for y in some["targets"]["y"].numpy()]

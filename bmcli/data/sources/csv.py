@@ -75,8 +75,7 @@ class Options(TableOptions):
     def _columns_differ(cls, value: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
         if value is not None and info.data.get("header"):
             raise fault("columns", "`columns` does nothing with a header.", "Write `header: false` beside it.")
-        twice = next((name for position, name in enumerate(value or ()) if name in (value or ())[:position]), None)
-        if twice is not None:
+        if twice := tables.repeated(value or ()):
             raise fault("columns", f"{quoted(twice)} is there twice.")
         return value
 
@@ -178,6 +177,7 @@ def _quoting(options: Options) -> dict[str, Any]:
 def _names(path: File, options: Options) -> list[str]:
     """Column names; none is empty or there twice."""
     first = _first_records(path, options)
+    tables.check_count(path, len(first[0][1]), line=f":{first[0][0]}")
     if not options.header:
         width = len(first[0][1])
         if options.columns is not None and len(options.columns) != width:
@@ -190,10 +190,8 @@ def _names(path: File, options: Options) -> list[str]:
     for position, name in enumerate(names):
         if not name:
             raise BmcliError(f"{files.shown(path)}:{line}  column {position + 1} has no name.", path=files.RECIPE_PATH)
-        if name in names[:position]:
-            raise BmcliError(
-                f"{files.shown(path)}:{line}  two columns are named {quoted(name)}.", path=files.RECIPE_PATH
-            )
+    if twice := tables.repeated(names):
+        raise BmcliError(f"{files.shown(path)}:{line}  two columns are named {quoted(twice)}.", path=files.RECIPE_PATH)
     return names
 
 

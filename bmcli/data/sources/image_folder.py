@@ -8,12 +8,13 @@ from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from bmcli import parts, pictures
+from bmcli import limits, parts, pictures
 from bmcli.cells import Blobs, is_text, texts
 from bmcli.data import discovery, files
 from bmcli.data.sources import Rows, SourceOptions, formats
@@ -143,7 +144,11 @@ def _folders(parent: Path) -> list[Path]:
 
 
 def _of_classes(folders: Sequence[Path], split: str | None) -> list[_Picture]:
-    return [_Picture(path, folder.name, split) for folder in folders for path in _pictures(folder)]
+    found: list[_Picture] = []
+    for folder in folders:
+        found += [_Picture(path, folder.name, split) for path in _pictures(folder)]
+        _check_count(folder.parent, len(found))
+    return found
 
 
 def _pictures(folder: Path) -> list[Path]:
@@ -164,12 +169,22 @@ def _listed(folder: Path) -> list[Path]:
     if not files.exists(folder):
         raise files.missing(folder, "folder")
     try:
-        inside = sorted(folder.iterdir(), key=lambda path: path.name)
+        inside = sorted(islice(folder.iterdir(), limits.PICTURES + 1), key=lambda path: path.name)
     except NotADirectoryError:
         raise _fault(folder, "expected a folder, found a file.") from None
     except OSError as error:
         raise _fault(folder, f"cannot be read: {(error.strerror or str(error)).lower()}.") from None
+    _check_count(folder, len(inside))
     return [path for path in inside if not path.name.startswith(".") and path.name.lower() not in _OF_THE_DESKTOP]
+
+
+def _check_count(folder: Path, count: int) -> None:
+    if count > limits.PICTURES:
+        raise _fault(
+            folder,
+            f"holds more than {limits.PICTURES:,} files and folders.",
+            "Write the pictures into record files, and read them with `kind: tfrecord`.",
+        )
 
 
 def _table(options: Options) -> Rows:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,6 +27,8 @@ _SCALARS = {str: "text", int: "a number", float: "a number", bool: "true or fals
 _KINDS = {**_SCALARS, list: "a list", dict: "an object"}
 
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}\n"))
+_KEY = re.compile(rb'("(?:[^"\\]+|\\.)*+")\s*:')
+_SAMPLE = 64  # lines whose keys are compared
 _TEXT = re.compile(rb'"(?:[^"\\]+|\\.)*+("?)')  # Never tries a second way, which would take forever on many quotes.
 
 _Broken = dict[File, set[int]]
@@ -87,6 +90,7 @@ def _read(options: Options, broken: _Broken | None) -> Rows:
                     continue
                 for field in batch.schema:
                     found[field.name] = _unified(path, line, field, found.get(field.name, field.type))
+                tables.check_count(path, len(found), "keys")
                 count += len(batch)
                 yield batch
             if not count:
@@ -158,6 +162,7 @@ def _rows(path: File, line: int, block: bytes) -> pa.RecordBatch:
     import pyarrow as pa
 
     is_closed = _check_nesting(path, line, block)
+    _check_keys(path, line, block)
     try:
         block.decode()  # as the parser does not
         table = _parsed(block) if is_closed and _looks_right(block) else None
@@ -197,6 +202,27 @@ def _check_nesting(path: File, line: int, block: bytes) -> bool:
             raise _BrokenLine(path, number, f"lists and objects are nested more than {limits.NESTING} levels deep.")
         is_closed = is_closed and left == 0 and b'"' not in bare
     return is_closed
+
+
+def _check_keys(path: File, line: int, block: bytes) -> None:
+    """Raises BmcliError for more keys than a table may have columns: the parser's time grows with their square.
+
+    All keys are told apart only where some lines have other keys than others: the longest, and some at random, which
+    nobody who writes a file can foresee.
+    """
+    if block.count(b":") <= limits.COLUMNS:
+        return
+    texts = block.split(b"\n")
+    longest = sorted(texts, key=len)[-_SAMPLE:]
+    most = max(map(_count_keys, ([text] for text in longest)))
+    some = [*longest, *random.sample(texts, min(_SAMPLE, len(texts)))]
+    if most > limits.COLUMNS or _count_keys(some) > 2 * most:
+        tables.check_count(path, _count_keys(texts), "keys", f":{line}")
+
+
+def _count_keys(lines: Sequence[bytes]) -> int:
+    """Different keys in some lines, those of nested objects included."""
+    return len({key for text in lines for key in _KEY.findall(text)})
 
 
 def _is_plain(brackets: bytes) -> bool:
@@ -319,10 +345,9 @@ def _object(path: File, number: int, text: bytes) -> dict[str, Any] | None:
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    for position, name in enumerate(names):
-        if name in names[:position]:
-            raise ValueError(f"the key {quoted(name)} is there twice")
+    twice = tables.repeated(name for name, _ in pairs)
+    if twice is not None:
+        raise ValueError(f"the key {quoted(twice)} is there twice")
     return dict(pairs)
 
 

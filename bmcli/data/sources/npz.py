@@ -8,13 +8,13 @@ import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from bmcli import limits
 from bmcli.cells import Raw
-from bmcli.data import files
+from bmcli.data import files, tables
 from bmcli.data.sources import FilePaths, Rows, SourceOptions, by_split, located, split_names
 from bmcli.errors import BmcliError
 from bmcli.quoting import LONGEST, brief, quoted
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _SUFFIXES = {"_train": "train", "_validation": "validation", "_val": "validation", "_test": "test"}
 _Arrays = dict[str, "np.ndarray"]
+
+_DIRECTORY_BYTES = 138 * limits.COLUMNS  # 46 for each member, and twice as many for its name
 
 
 class Options(SourceOptions):
@@ -62,8 +64,9 @@ def _arrays(path: Path) -> _Arrays:
 
     with files.opened(path) as file:
         try:
-            with zipfile.ZipFile(file) as archive:
+            with zipfile.ZipFile(_Bounded(file, path)) as archive:
                 members = archive.infolist()
+                tables.check_count(path, len(members), "arrays")
                 unpacked_bytes = sum(member.file_size for member in members)
                 # Members may lie over each other, so that the sum grows where none of them does.
                 limits.check_growth(files.shown(path), file.seek(0, io.SEEK_END), unpacked_bytes)
@@ -85,6 +88,28 @@ def _arrays(path: Path) -> _Arrays:
     if not arrays:
         raise _fault(path, "holds no arrays.")
     return {name: _checked(path, name, array) for name, array in arrays.items()}
+
+
+class _Bounded:
+    """A file whose reads are short: `zipfile` reads the whole directory at once, whose members take a moment each."""
+
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        self._file, self._path = file, path
+        self.seek, self.tell, self.close = file.seek, file.tell, lambda: None
+
+    def read(self, size: int = -1) -> bytes:
+        content = self._file.read(size if size < 0 else min(size, _DIRECTORY_BYTES + 1))
+        if len(content) > _DIRECTORY_BYTES:
+            raise _fault(
+                self._path,
+                f"its directory has {max(size, len(content)):,} bytes, as of more than {limits.COLUMNS:,} arrays; "
+                "so many are the most.",
+                tables.FEWER_COLUMNS,
+            )
+        return content
+
+    def seekable(self) -> bool:
+        return True
 
 
 def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:

@@ -64,6 +64,7 @@ def _types(path: File) -> dict[str, pa.DataType]:
     with files.opened(path) as file:
         try:
             opened = pq.ParquetFile(file)
+            tables.check_count(path, opened.metadata.num_columns)
             schema = opened.schema_arrow
             count = opened.metadata.num_rows
         except (pa.ArrowException, OSError) as error:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from bmcli import parts, pictures
+from bmcli import limits, parts, pictures
 from bmcli.cells import Blobs, Raw
 from bmcli.data import files
 from bmcli.data.sources import Rows, TableOptions, TablePaths, located, split_names
@@ -23,6 +23,7 @@ from bmcli.recipe.nodes import write_scalar
 if TYPE_CHECKING:
     import numpy as np
 
+_FEWER = "Write numbers that belong together as one feature of many values, or name some in `features`."
 _RECORD_HEAD = 12  # bytes before the data of a record: its length, and the length's checksum
 _RECORD_END = 4  # bytes after it: its checksum
 _SHORT, _WINDOW = 2**12, 2**16  # bytes of a record that is passed by reading, and bytes read at a time then
@@ -291,6 +292,8 @@ def _gather(
         if kind != expected:
             raise _fault(str(record), f"feature {quoted(name)}: expected a {expected}, received a {kind}.")
         gathered[name].add(row, record, values)
+    if len(gathered) > limits.COLUMNS:
+        raise _fault(str(record), f"more than {limits.COLUMNS:,} features, which are the most.", _FEWER)
 
 
 def _discovered(kind: Any, values: Any) -> Feature:

@@ -1,0 +1,56 @@
+"""Raw categories of many columns to their positions, for serving."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable(package="bmcli")
+class CategoriesEncoder(keras.layers.Layer):
+    """What `CategoryEncoder` gives of each of many columns, looked up in one table.
+
+    Args:
+        vocabularies: Of every column, as text also where the keys are whole numbers.
+        key_dtype: `string` or `int64`; whole numbers are never missing.
+
+    Input shape:
+        A list of `(batch,)` of `key_dtype`, one for each column.
+
+    Output shape:
+        A list of `(batch,)`, int32.
+    """
+
+    def __init__(self, vocabularies: Sequence[Sequence[str]], key_dtype: str = "string", **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "trainable": False})
+        self.vocabularies, self.key_dtype = [list(each) for each in vocabularies], key_dtype
+        self.table = self._table()
+
+    def call(self, inputs):
+        cells = tf.stack(inputs, axis=1)
+        cells = cells if self.key_dtype == "string" else tf.strings.as_string(cells)
+        found = tf.cast(self.table.lookup(tf.add(tf.constant(self._prefixes()), cells)), "int32")
+        unknown = np.array([len(each) + 1 for each in self.vocabularies], "int32")
+        return tf.unstack(tf.where(found < 0, unknown, found), axis=1)
+
+    def compute_output_shape(self, input_shape):
+        return [(batch,) for (batch,) in input_shape]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "vocabularies": self.vocabularies, "key_dtype": self.key_dtype}
+
+    def _prefixes(self) -> np.ndarray:
+        """The number of each column, which tells its categories from those of others."""
+        return np.array([f"{place} " for place in range(len(self.vocabularies))], object)
+
+    def _table(self) -> tf.lookup.StaticHashTable:
+        missing = [""] if self.key_dtype == "string" else []
+        words = [[*each, *missing] for each in self.vocabularies]
+        keys = [prefix + word for prefix, each in zip(self._prefixes(), words, strict=True) for word in each]
+        values = [place for each in words for place in range(len(each))]
+        initializer = tf.lookup.KeyValueTensorInitializer(tf.constant(keys), tf.constant(values, "int64"))
+        return tf.lookup.StaticHashTable(initializer, default_value=-1)
