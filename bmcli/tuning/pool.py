@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from bmcli import stopping
 from bmcli.disk import shown_path
 from bmcli.errors import RunFailed
 from bmcli.training.launch import Share, how_ended, last_lines, share_of, start
@@ -100,6 +101,10 @@ class Pool:
 
     def stop(self) -> None:
         """Ends them all, after they have saved the state of what they train."""
+        with stopping.awaited():
+            self._stop()
+
+    def _stop(self) -> None:
         for place in self._places:
             _send(place, signal.SIGTERM)
         end = time.monotonic() + STOP_S
