@@ -283,7 +283,7 @@ def _predict(oracle: Oracle, rows: Rows, asked: Asked, chosen: Format) -> Predic
     read, say = oracle.started()
     start = time.perf_counter()
     written, columns, total = 0, (), 0
-    with opened(asked.output, chosen) as write:
+    with opened(asked.output, chosen, len(rows)) as write:
         for kept, some in _batches(rows, oracle.spec, asked.keep, asked.skip_bad_rows, read):
             made = table(kept, say(some), oracle.spec.targets, oracle.quantiles)
             write(made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import stat
@@ -102,8 +103,11 @@ def writing(cache: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
+        place, sizes = error.filename or cache, ""
+        if isinstance(error, disk.WriteFailure):
+            place, sizes = cache, error.sizes  # the file itself is of a draft that is gone now
         raise RunFailed(
-            f"{error.filename or cache}: cannot keep the prepared data: {reason}.",
+            f"{place}: cannot keep the prepared data: {reason}{sizes}.",
             suggestion="Free some space there, or make the folder writable.",
         ) from None
 
@@ -200,7 +204,8 @@ def _write_array(path: Path, shape: tuple[int, ...], dtype: str, pieces: Iterabl
     import numpy as np
     from numpy.lib import format as npy
 
-    with path.open("wb") as file:
+    needed = math.prod(shape) * np.dtype(dtype).itemsize
+    with disk.writing(path, needed), path.open("wb") as file:
         description = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
         npy.write_array_header_1_0(file, description)
         for piece in pieces:
