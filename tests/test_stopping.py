@@ -57,10 +57,13 @@ def test_without_anything_to_go_on_with_it_ends_with_130() -> None:
 
 def test_the_outermost_says_how_to_go_on_and_each_is_left_with_what_it_has() -> None:
     body = """
-with stopping.resumable(lambda: "Go on with the search.", leave), stopping.resumable(lambda: "Go on with the run.", leave):
-    with stopping.guarded(lambda: None, leave):
-        stopping.answer(tell)
-        stuck()
+with (
+    stopping.resumable(lambda: "Go on with the search.", leave),
+    stopping.resumable(lambda: "Go on with the run.", leave),
+    stopping.guarded(lambda: None, leave),
+):
+    stopping.answer(tell)
+    stuck()
 """
     code, said = ended(body)
     assert code == 75

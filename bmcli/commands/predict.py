@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bmcli import parts, training
+from bmcli import disk, parts, training
 from bmcli.cells import Blobs, Raw, take
 from bmcli.commands.evaluate import elsewhere, find_run
 from bmcli.commands.outputs import Format, formats, opened, table
@@ -196,7 +196,7 @@ def _from_standard_input(folder: Path) -> Path:
     while first.isspace():
         first = stream.read(1)
     file = folder / ("input.jsonl" if first == b"{" else "input.csv")
-    with file.open("wb") as kept:
+    with disk.writing(file), file.open("wb") as kept:
         kept.write(first)
         shutil.copyfileobj(stream, kept, 2**20)
     return file
