@@ -60,11 +60,11 @@ def _open_standard_streams() -> None:
 def _unraisable(unraisable: Any) -> None:
     """Python's report of an error it cannot raise, but for interruptions, which come once more then.
 
-    And for archives on a full disk, whose fault is told already.
+    And for objects whose making was interrupted, and archives on a full disk, whose fault is told already.
     """
     if isinstance(unraisable.exc_value, KeyboardInterrupt):
         stopping.again()
-    elif getattr(unraisable.object, "__qualname__", "") != "ZipFile.__del__":
+    elif not stopping.requested() and getattr(unraisable.object, "__qualname__", "") != "ZipFile.__del__":
         sys.__unraisablehook__(unraisable)
 
 

@@ -119,3 +119,21 @@ with stopping.resumable(lambda: "Go on.", leave):
     os._exit(0)
 """
     assert ended(body) == (0, ["5"])
+
+
+def test_what_was_half_made_when_a_signal_came_says_nothing() -> None:
+    body = """
+from bmcli import __main__ as boundary
+
+class Half:
+    def __del__(self):
+        self.results
+
+sys.unraisablehook = boundary._unraisable
+Half()
+os.kill(os.getpid(), int(sys.argv[1]))
+Half()
+"""
+    command = [sys.executable, "-c", STUCK + body, str(int(signal.SIGTERM))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr.count("AttributeError") == 1, done.stderr

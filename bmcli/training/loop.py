@@ -822,7 +822,10 @@ def _refusable(path: str, build: Any) -> Any:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM, so that a call of steps can end; a second one acts at once."""
+    """Collects SIGINT and SIGTERM, so that a call of steps can end; a second one acts at once.
+
+    Those that are ignored, as under nohup, stay so.
+    """
     received: list[int] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -830,8 +833,9 @@ def _signals() -> Iterator[list[int]]:
         received.append(number)
         signal.signal(number, signal.SIG_DFL)
 
-    for number in before:
-        signal.signal(number, note)
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, note)
     try:
         with stopping.awaited():
             yield received
