@@ -55,7 +55,7 @@ class WriteFailure(OSError):
         super().__init__(number, os.strerror(number), None if path is None else str(path))
         self.needed, self.roughly = needed, roughly
         # Asked at once: what was written in part is removed before anybody reads this.
-        self.free = _free_bytes(Path(path)) if free is None and path is not None and number in _OF_ROOM else free
+        self.free = free_bytes(Path(path)) if free is None and path is not None and number in _OF_ROOM else free
 
     def __str__(self) -> str:
         """What was refused and why, how many bytes it needs and how many are free, as a sentence."""
@@ -157,7 +157,7 @@ def _named_path(text: str) -> str | None:
     return found[1] if found else None
 
 
-def _free_bytes(path: Path) -> int | None:
+def free_bytes(path: Path) -> int | None:
     """Bytes that a user may still write where a path lies; None if the system does not tell."""
     for folder in (path, *path.absolute().parents):
         with contextlib.suppress(OSError):

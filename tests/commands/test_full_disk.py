@@ -167,7 +167,6 @@ def test_a_training_at_twenty_levels_of_a_full_disk_is_told_and_goes_on(disk: Di
         ["report", "full", "--runs", "disk/runs"],
         ["evaluate", "full", "--split", "train", "--runs", "disk/runs"],
         ["explain", "full", "--runs", "disk/runs"],
-        ["compare", "full", "disk/runs/full/latest", "--output", "disk/compared.html", "--runs", "disk/runs"],
     ],
     ids=lambda command: " ".join(command[:4:3] if command[0] == "export" else command[:1]),
 )
