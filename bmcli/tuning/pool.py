@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from bmcli import stopping
-from bmcli.disk import shown_path
+from bmcli.disk import free_bytes, shown_path
 from bmcli.errors import RunFailed
 from bmcli.training.launch import Share, how_ended, last_lines, share_of, start
 from bmcli.tuning.study import Study
@@ -129,5 +129,6 @@ def _send(place: _Place, number: int) -> None:
 
 def _useless(place: _Place, code: int) -> RunFailed:
     lines = "".join(f"\n    {line}" for line in last_lines(place.log))
-    told = f" Its last lines, from {shown_path(place.log)}:{lines}" if lines else ""
+    left = f" It left no words; {free_bytes(place.log) or 0:,} bytes are free at {shown_path(place.log)}."
+    told = f" Its last lines, from {shown_path(place.log)}:{lines}" if lines else left
     return RunFailed(f"a worker {how_ended(code)} {SHORT_LIVES} times in a row, before it came to work.{told}")
