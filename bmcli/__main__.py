@@ -12,7 +12,16 @@ if TYPE_CHECKING:
     from bmcli.console import Console
     from bmcli.errors import BmcliError
 
-INTERRUPTED = 130
+
+def start() -> None:
+    """Is `main` in a process of its own, which ends in time after a signal whatever its main thread does."""
+    stopping.watch()
+    try:
+        main()
+    except SystemExit as left:
+        if left.code in stopping.CODES:
+            stopping.end(left.code)  # Python would take down TensorFlow's functions one by one, for seconds.
+        raise
 
 
 def main() -> None:
@@ -36,6 +45,7 @@ def main() -> None:
         # Whoever read our output has enough; nothing may complain while the interpreter closes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 1
+    stopping.ending(code)
     sys.exit(code)
 
 
@@ -50,11 +60,11 @@ def _open_standard_streams() -> None:
 def _unraisable(unraisable: Any) -> None:
     """Python's report of an error it cannot raise, but for interruptions, which come once more then.
 
-    And for archives on a full disk, whose fault is told already.
+    And for objects whose making was interrupted, and archives on a full disk, whose fault is told already.
     """
     if isinstance(unraisable.exc_value, KeyboardInterrupt):
         stopping.again()
-    elif getattr(unraisable.object, "__qualname__", "") != "ZipFile.__del__":
+    elif not stopping.requested() and getattr(unraisable.object, "__qualname__", "") != "ZipFile.__del__":
         sys.__unraisablehook__(unraisable)
 
 
@@ -81,6 +91,7 @@ def _run(console: Console) -> int:
     except (KeyboardInterrupt, click.Abort):
         return _interrupted(console)
     except BmcliError as error:
+        stopping.ending(error.exit_code)
         console.faults(error)
         return error.exit_code
     except BrokenPipeError:
@@ -100,8 +111,9 @@ def _run(console: Console) -> int:
 def _interrupted(console: Console) -> int:
     from bmcli.errors import RunFailed
 
+    stopping.ending(stopping.INTERRUPTED)
     console.faults(RunFailed("interrupted; nothing was worth keeping."))
-    return INTERRUPTED
+    return stopping.INTERRUPTED
 
 
 def _world_failed(error: OSError) -> BmcliError:
@@ -116,4 +128,4 @@ def _world_failed(error: OSError) -> BmcliError:
 
 
 if __name__ == "__main__":
-    main()
+    start()

@@ -132,7 +132,7 @@ class Verb(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         with stopping.resumable(lambda: _how_to_go_on(self.name or "", ctx.params)):
-            stopping.answer()
+            stopping.answer(ctx.ensure_object(Console).last_words)
             return super().invoke(ctx)
 
 

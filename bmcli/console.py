@@ -445,6 +445,13 @@ class Console:
             first = f" The first {MOST_FAULTS} are shown." if len(error.faults) > MOST_FAULTS else ""
             _write(sys.stderr, f"{len(error.faults)} faults.{first}\n")
 
+    def last_words(self, error: BmcliError) -> None:
+        """The faults that end the process from another thread than its main thread, whatever that shows or hides."""
+        _show_native_noise()
+        if sys.stderr.isatty():
+            _write(sys.stderr, "\x1b[?25h\n")  # the cursor, which a progress display hides
+        self.faults(error)
+
     def watcher(self, title: str) -> Watcher:
         """A progress display on a terminal, plain lines elsewhere."""
         if self.verbosity >= 0 and self.rich("stderr").is_terminal:
@@ -1036,6 +1043,7 @@ def native_noise_hidden() -> Iterator[None]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     kept = os.dup(2)
+    _stderr_kept.append(kept)
     with tempfile.TemporaryFile() as aside:
         os.dup2(aside.fileno(), 2)
         try:
@@ -1047,4 +1055,13 @@ def native_noise_hidden() -> Iterator[None]:
             raise
         finally:
             os.dup2(kept, 2)
+            _stderr_kept.remove(kept)
             os.close(kept)
+
+
+_stderr_kept: list[int] = []  # while it is turned away
+
+
+def _show_native_noise() -> None:
+    for kept in _stderr_kept[:1]:
+        os.dup2(kept, 2)

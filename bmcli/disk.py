@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -41,31 +41,44 @@ class WriteFailure(OSError):
         path: What was to be written.
         needed: Its bytes, if that is known.
         free: Bytes that were free, if that is known; by default those that are now.
+        roughly: Whether `needed` is but an estimate.
     """
 
     def __init__(
-        self, number: int, path: Path | str | None, needed: int | None = None, free: int | None = None
+        self,
+        number: int,
+        path: Path | str | None,
+        needed: int | None = None,
+        free: int | None = None,
+        roughly: bool = False,
     ) -> None:
         super().__init__(number, os.strerror(number), None if path is None else str(path))
-        self.needed = needed
+        self.needed, self.roughly = needed, roughly
         # Asked at once: what was written in part is removed before anybody reads this.
-        self.free = _free_bytes(Path(path)) if free is None and path is not None and number in _OF_ROOM else free
+        self.free = free_bytes(Path(path)) if free is None and path is not None and number in _OF_ROOM else free
 
     def __str__(self) -> str:
         """What was refused and why, how many bytes it needs and how many are free, as a sentence."""
         where = f"{shown_path(Path(self.filename))}: " if self.filename else ""
-        size = f"; {self.needed:,} bytes were to be written" if self.needed is not None else ""
+        return f"{where}{(self.strerror or '').lower()}{self.sizes}."
+
+    @property
+    def sizes(self) -> str:
+        """How many bytes it needs and how many are free, as the end of a sentence; empty if neither is known."""
+        about = "about " if self.roughly else ""
+        size = f"; {about}{self.needed:,} bytes were to be written" if self.needed is not None else ""
         left = "" if self.free is None else f"{',' if size else ';'} {self.free:,} are free there"
-        return f"{where}{(self.strerror or '').lower()}{size}{left}."
+        return f"{size}{left}"
 
 
 @contextlib.contextmanager
-def writing(path: Path, needed: int | None = None) -> Iterator[None]:
+def writing(path: Path, needed: int | None = None, estimate: Callable[[], int | None] | None = None) -> Iterator[None]:
     """Tells of what the body writes, should the file system refuse it, as one `WriteFailure`.
 
     Args:
         path: What a user knows it by, rather than a file beside it that is written first.
         needed: Bytes, if that is known.
+        estimate: Gives them roughly, where they are not known; asked once the file system has refused.
 
     Raises:
         WriteFailure: Whatever library wrote.
@@ -76,9 +89,24 @@ def writing(path: Path, needed: int | None = None) -> Iterator[None]:
         failure = write_failure(error)
         if failure is None:
             raise
+        if failure.filename is not None and _on_another_disk(Path(failure.filename), path):
+            raise failure from error  # such as that of temporary files
+        roughly = None if estimate is None else estimate()
+        known = failure.needed if needed is None else needed
         raise WriteFailure(
-            failure.errno or 0, path, failure.needed if needed is None else needed, failure.free
+            failure.errno or 0,
+            path,
+            known if roughly is None else roughly,
+            failure.free,
+            roughly=roughly is not None or (needed is None and failure.roughly),
         ) from error
+
+
+def _on_another_disk(one: Path, other: Path) -> bool:
+    def device(path: Path) -> int:
+        return next(each for each in (path, *path.absolute().parents) if each.exists()).stat().st_dev
+
+    return device(one) != device(other)
 
 
 def write_failure(error: BaseException) -> WriteFailure | None:
@@ -90,6 +118,8 @@ def write_failure(error: BaseException) -> WriteFailure | None:
         number = _refusal(seen)
         if number is not None:
             path = getattr(seen, "filename2", None) or getattr(seen, "filename", None) or _named_path(str(seen))
+            if isinstance(path, str) and not Path(path).parent.is_dir():
+                path = None  # words of a library, or a folder that is gone
             return WriteFailure(number, str(path) if isinstance(path, str | os.PathLike) else None)
         seen = seen.__cause__ or seen.__context__
     return None
@@ -127,7 +157,7 @@ def _named_path(text: str) -> str | None:
     return found[1] if found else None
 
 
-def _free_bytes(path: Path) -> int | None:
+def free_bytes(path: Path) -> int | None:
     """Bytes that a user may still write where a path lies; None if the system does not tell."""
     for folder in (path, *path.absolute().parents):
         with contextlib.suppress(OSError):
@@ -296,11 +326,12 @@ def new_file(path: Path) -> Iterator[Path]:
         FileExistsError: It is there, perhaps since a moment ago.
     """
     aside = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
-    try:
-        yield aside
-        os.link(aside, path)  # refused where the name is taken, as renaming is not
-    finally:
-        aside.unlink(missing_ok=True)
+    with writing(path):
+        try:
+            yield aside
+            os.link(aside, path)  # refused where the name is taken, as renaming is not
+        finally:
+            aside.unlink(missing_ok=True)
 
 
 def write_through(path: Path, content: bytes, mode: int = 0o666) -> None:

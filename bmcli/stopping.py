@@ -5,13 +5,45 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NoReturn
 
-from bmcli.errors import BmcliError, Interrupted
+from bmcli.errors import BmcliError, Interrupted, RunFailed
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+INTERRUPTED = 130
+CODES = (INTERRUPTED, Interrupted.exit_code)
+GRACE_S = 2.0  # for the main thread to answer a signal, before another thread ends the process
+_LOOK_S = 0.1
 _AGAIN_S = 0.05
+
+How = Callable[[], str | None]
+"""Asked once a signal came: a sentence on how to go on, or None if nothing was kept to go on with."""
+
+
+def _leave_nothing(sentence: str | None) -> None:
+    """There is nothing to write down."""
+
+
+@dataclass(frozen=True)
+class _Guard:
+    """What a signal ends, and how.
+
+    Args:
+        how: None if the main thread is waited for, however long it takes.
+        leave: Writes down that it was ended, given the sentence on how to go on.
+    """
+
+    how: How | None
+    leave: Callable[[str | None], None]
+
+
+def _say_nothing(error: BmcliError) -> None:
+    """Nobody listens yet."""
 
 
 class _Signals:
@@ -20,6 +52,11 @@ class _Signals:
     def __init__(self) -> None:
         self.received: list[int] = []
         self.answered = False
+        self.tell: Callable[[BmcliError], None] = _say_nothing
+        self.guards: list[_Guard] = []  # the innermost last
+        self.waited_since = 0.0  # the main thread may be busy with a signal since then
+        self.code: int | None = None  # what the process is about to end with
+        self.lock = threading.RLock()
 
 
 _state = _Signals()
@@ -31,15 +68,37 @@ def listen() -> None:
     They end nothing before `answer`, so that whoever is interrupted while it starts still knows what it was to go on
     with.
     """
-    _state.received, _state.answered = [], False
+    _state.received, _state.answered, _state.code = [], False, None
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _note)
 
 
-def answer() -> None:
-    """Lets signals raise KeyboardInterrupt, those that came before too."""
-    _state.answered = True
+def watch() -> None:
+    """Has a thread end this process some seconds after a signal, where its main thread does not.
+
+    Python's handlers wait for the function in C that the main thread is in, as TensorFlow's that compile; and a library
+    may lose the exception that they raise.
+    """
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    os.register_at_fork(after_in_child=_hear_nothing)
+    threading.Thread(target=_end_in_time, args=(heard,), name="bmcli-signals", daemon=True).start()
+
+
+def _hear_nothing() -> None:
+    """A fork has its parent's pipe: what comes to it must not end its parent."""
+    signal.set_wakeup_fd(-1)
+
+
+def answer(tell: Callable[[BmcliError], None]) -> None:
+    """Lets signals raise KeyboardInterrupt, those that came before too.
+
+    Args:
+        tell: Says the last words of a process that is ended by another thread than its main thread.
+    """
+    _state.answered, _state.tell = True, tell
     if _state.received:
         raise KeyboardInterrupt
 
@@ -47,6 +106,12 @@ def answer() -> None:
 def requested() -> bool:
     """Whether a signal came; a library in C may make another exception of a KeyboardInterrupt."""
     return bool(_state.received)
+
+
+def ending(code: int) -> None:
+    """Tells what the process ends with: what is to be said was said, or is about to be."""
+    with _state.lock:
+        _state.code, _state.waited_since = code, time.monotonic()
 
 
 def _note(number: int, frame: object) -> None:
@@ -67,17 +132,18 @@ def again() -> None:
 
 
 @contextlib.contextmanager
-def resumable(how: Callable[[], str | None]) -> Iterator[None]:
+def resumable(how: How, leave: Callable[[str | None], None] = _leave_nothing) -> Iterator[None]:
     """Turns an interruption of the body into one that tells how to go on.
 
     Args:
-        how: Asked once a signal came: a sentence on how to go on, or None if nothing was kept to go on with.
+        leave: As `guarded` takes it.
 
     Raises:
         Interrupted: A signal came, and there is something to go on with.
     """
     try:
-        yield
+        with guarded(how, leave):
+            yield
     except BmcliError:
         raise
     except BaseException as error:
@@ -87,6 +153,79 @@ def resumable(how: Callable[[], str | None]) -> Iterator[None]:
         if sentence is None:
             raise KeyboardInterrupt from None
         raise Interrupted("interrupted; what was saved is kept.", suggestion=sentence) from None
+
+
+@contextlib.contextmanager
+def awaited() -> Iterator[None]:
+    """Has nothing end the process while the body runs, which answers signals itself, in its own time."""
+    with guarded(None):
+        yield
+
+
+@contextlib.contextmanager
+def guarded(how: How | None, leave: Callable[[str | None], None] = _leave_nothing) -> Iterator[None]:
+    """Tells how a process is left that a signal ends while the body runs, without an exception in it.
+
+    Args:
+        how: As of `resumable`, called by another thread. None to wait for the body, however long it takes.
+        leave: Writes down that the body was interrupted, given the sentence on how to go on; called as `how` is.
+    """
+    guard = _Guard(how, leave)
+    with _state.lock:
+        _state.guards.append(guard)
+    try:
+        yield
+    finally:
+        with _state.lock:
+            _state.guards.remove(guard)
+            _state.waited_since = time.monotonic()
+
+
+def _end_in_time(heard: int) -> None:
+    """Ends the process some time after a signal, if the main thread does not."""
+    while os.read(heard, 1)[0] not in SIGNALS:
+        pass
+    _state.waited_since = max(_state.waited_since, time.monotonic())
+    while True:
+        time.sleep(_LOOK_S)
+        with _state.lock:
+            if time.monotonic() - _state.waited_since >= GRACE_S:
+                _end_unless_awaited()
+
+
+def _end_unless_awaited() -> None:
+    if _state.code is not None:
+        end(_state.code)
+    if not _state.answered or not _state.guards or _state.guards[-1].how is None:
+        return
+    error, code = _left()
+    _state.tell(error)
+    end(code)
+
+
+def _left() -> tuple[BmcliError, int]:
+    """What to tell of what a signal ended, and the exit code, after all that was going on was left in order."""
+    sentence = None  # of the outermost that can be gone on with, which is what the user called
+    try:
+        for guard in reversed(_state.guards):
+            sentence = (guard.how() if guard.how is not None else None) or sentence
+            with contextlib.suppress(OSError):
+                guard.leave(sentence)
+    except BmcliError as error:
+        return error, error.exit_code
+    except OSError as error:
+        return RunFailed(f"interrupted, and the state could not be saved: {error}"), RunFailed.exit_code
+    if sentence is None:
+        return RunFailed("interrupted; nothing was worth keeping."), INTERRUPTED
+    return Interrupted("interrupted; what was saved is kept.", suggestion=sentence), Interrupted.exit_code
+
+
+def end(code: int) -> NoReturn:
+    """Ends the process at once."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def going_on(command: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -50,6 +51,14 @@ def _own_folders(monkeypatch: pytest.MonkeyPatch, cache: Path, tmp_path: Path) -
     """No test reads or writes the user's cache or runs."""
     monkeypatch.setenv("BMCLI_CACHE", str(cache))
     monkeypatch.setenv("BMCLI_RUNS", str(tmp_path / "runs"))
+
+
+@pytest.fixture
+def small_files() -> Iterator[Callable[[int], None]]:
+    """Limits the bytes that a file of this process may have, as a full disk would."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture

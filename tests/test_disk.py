@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import resource
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -175,3 +179,37 @@ def test_a_value_is_read_as_what_its_type_describes() -> None:
 def test_a_value_of_another_type_is_told_with_its_place(value: object, place: str) -> None:
     with pytest.raises(disk.Damaged, match=place):
         disk.conform(Point, value)
+
+
+def test_a_refused_write_tells_the_bytes_it_needs_and_leaves_nothing(tmp_path: Path, small_files: Any) -> None:
+    small_files(1000)
+    with pytest.raises(disk.WriteFailure) as caught:
+        disk.write_new(tmp_path / "new", bytes(5000))
+    small_files(resource.RLIM_INFINITY)
+    assert f"{tmp_path / 'new'}: file too large; 5,000 bytes were to be written, " in str(caught.value)
+    assert str(caught.value).endswith("are free there.")
+    assert not list(tmp_path.iterdir())
+
+
+def test_bytes_that_are_not_known_are_estimated(tmp_path: Path) -> None:
+    with (
+        pytest.raises(disk.WriteFailure, match=r"new: no space left on device; about 7,000 bytes were to be written"),
+        disk.writing(tmp_path / "new", estimate=lambda: 7000),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_temporary_files_on_another_disk_are_named_themselves(tmp_path: Path) -> None:
+    elsewhere = Path("/dev/shm")
+    if not elsewhere.is_dir() or elsewhere.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no other disk here")
+    with pytest.raises(disk.WriteFailure) as caught, disk.writing(tmp_path / "new", 10):
+        raise OSError(errno.ENOSPC, "No space left on device", str(elsewhere / "scratch"))
+    assert caught.value.filename == str(elsewhere / "scratch")
+
+
+def test_words_of_a_library_are_no_path(tmp_path: Path) -> None:
+    with pytest.raises(disk.WriteFailure) as caught, disk.writing(tmp_path / "new"):
+        raise OSError(errno.ENOSPC, "No space left on device", "while/it was/saved")
+    assert caught.value.filename == str(tmp_path / "new")
+    assert caught.value.free == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.2)

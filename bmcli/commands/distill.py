@@ -161,7 +161,7 @@ def _told_how_to_go_on(distillation: Distillation) -> Iterator[None]:
     """Writes down how a distillation ended that did not come to its end."""
     how = stopping.going_on(f"bmcli distill --resume {distillation.shown}")
     try:
-        with stopping.resumable(lambda: how):
+        with stopping.resumable(lambda: how, lambda sentence: distillation.set_status("interrupted")):
             yield
     except Interrupted:
         with contextlib.suppress(OSError):

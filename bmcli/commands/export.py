@@ -204,7 +204,11 @@ def _write(
     """One artefact: written aside, checked there, and moved to where it belongs."""
     before = compression.weigh(subject.network.model)
     subject = _compressed(subject, options)
-    with disk.writing(run.exports / options.name), _aside(run.exports, options.name) as folder:
+    with (
+        disk.writing(run.exports / options.name),
+        _aside(run.exports, options.name) as folder,
+        disk.writing(run.exports / options.name, estimate=lambda: _estimated_bytes(subject, options)),
+    ):
         part: Any = parts.load("export.formats", options.kind)
         written: Written = part.export(subject, options, folder)
         _write_preprocessing(written, recipe, subject.spec, folder)
@@ -217,6 +221,12 @@ def _write(
         place = run.exports if verification.verified else run.exports / "rejected"
         path = _move(folder, place, options.name)
     return Artefact(options.name, path, verification, made["bytes"], made["gzip_bytes"], sealed)
+
+
+def _estimated_bytes(subject: Subject, options: FormatOptions) -> int:
+    """About the bytes of an artefact: those of its weights, with numbers as narrow as its format stores them."""
+    narrower = {"float16": 2, "int8": 4}.get(options.precision, 1)
+    return sum(weight.numpy().nbytes for weight in subject.network.model.weights) // narrower
 
 
 def _compressed(subject: Subject, options: FormatOptions) -> Subject:

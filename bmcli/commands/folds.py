@@ -248,7 +248,8 @@ def _write_table(path: Path, recipe: Recipe, spec: DataSpec, finished: Sequence[
     """Every tested row: its number in the source from 1, its fold, the truth and what was predicted."""
     import numpy as np
 
-    with outputs.opened(path, "csv") as write:
+    total = sum(len(raw.indices[each.job.name]) for each in finished)
+    with outputs.opened(path, "csv", total) as write:
         for each in finished:
             rows = raw.indices[each.job.name] + 1
             kept = {"row": rows, "fold": np.full(len(rows), int(each.job.name.partition("-")[2]))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Format = Literal["csv", "parquet", "jsonl"]
+
+_STANDARD_OUTPUT = Path("/dev/stdout")
 
 
 def formats() -> dict[str, Format]:
@@ -115,22 +118,48 @@ Write = Callable[["pa.Table"], None]
 
 
 @contextlib.contextmanager
-def opened(output: Path | None, chosen: Format) -> Iterator[Write]:
+def opened(output: Path | None, chosen: Format, rows: int) -> Iterator[Write]:
     """A function that writes tables of one schema after each other, to a file or to standard output.
+
+    Args:
+        rows: About how many there are in all.
 
     Raises:
         BmcliError: The file is there by the end.
     """
     writer = {"csv": _csv, "parquet": _parquet, "jsonl": _json_lines}[chosen]
+    first: list[pa.Table] = []  # by which the size of all is estimated
+
+    def estimate() -> int | None:
+        if not first:
+            return None
+        sample = io.BytesIO()
+        with writer(sample) as write:
+            write(first[0])
+        return sample.getbuffer().nbytes * max(rows, len(first[0])) // len(first[0])
+
+    def kept(write: Write) -> Write:
+        def keep_and_write(table: pa.Table) -> None:
+            if not first and len(table):
+                first.append(table)
+            write(table)
+
+        return keep_and_write
+
     if output is None:
-        with writer(sys.stdout.buffer) as write:
-            yield write
-        sys.stdout.buffer.flush()
+        with disk.writing(_STANDARD_OUTPUT, estimate=estimate):
+            with writer(sys.stdout.buffer) as write:
+                yield kept(write)
+            sys.stdout.buffer.flush()
         return
     try:
-        with disk.writing(output), disk.new_file(output) as aside, aside.open("wb") as file:
+        with (
+            disk.writing(output, estimate=estimate),
+            disk.new_file(output) as aside,
+            aside.open("wb") as file,
+        ):
             with writer(file) as write:
-                yield write
+                yield kept(write)
             disk.flush(file)
     except FileExistsError:
         raise BmcliError(f"{output} exists already.", suggestion="Name another file with --output.") from None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bmcli import parts, training
+from bmcli import disk, parts, training
 from bmcli.cells import Blobs, Raw, take
 from bmcli.commands.evaluate import elsewhere, find_run
 from bmcli.commands.outputs import Format, formats, opened, table
@@ -200,7 +200,7 @@ def _from_standard_input(folder: Path) -> Path:
     while first.isspace():
         first = stream.read(1)
     file = folder / ("input.jsonl" if first == b"{" else "input.csv")
-    with file.open("wb") as kept:
+    with disk.writing(file), file.open("wb") as kept:
         kept.write(first)
         shutil.copyfileobj(stream, kept, 2**20)
     return file
@@ -287,7 +287,7 @@ def _predict(oracle: Oracle, rows: Rows, asked: Asked, chosen: Format) -> Predic
     read, say = oracle.started()
     start = time.perf_counter()
     written, columns, total = 0, (), 0
-    with opened(asked.output, chosen) as write:
+    with opened(asked.output, chosen, len(rows)) as write:
         for kept, some in _batches(rows, oracle.spec, asked.keep, asked.skip_bad_rows, read):
             made = table(kept, say(some), oracle.spec.targets, oracle.quantiles)
             write(made)

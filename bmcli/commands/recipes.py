@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
-from bmcli import parts
+from bmcli import disk, parts
 from bmcli.errors import BmcliError
 from bmcli.recipe.load import built_in
 
@@ -41,7 +40,8 @@ def copy(name: str, destination: Path) -> list[Path]:
             raise BmcliError(f"{place} exists already.", suggestion="Name another file.")
     for original, place in pairs:
         place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(original, place)
+        if not place.exists():
+            disk.write_new(place, original.read_bytes())
     return [place for _, place in pairs]
 
 

@@ -115,8 +115,9 @@ def train_loaded(loaded: Loaded, setting: Setting) -> Trained:
     run = Run(setting.into) if setting.into else runs.create(setting.root, recipe.name)
     with run.hold(), _watching_peers(session.placement, lambda: run):
         try:
-            trainer = session.trainer(run, setting.profile)
-            session.describe(trainer, run)
+            with stopping.guarded(_nothing_to_go_on_with, lambda sentence: runs.discard(run)):
+                trainer = session.trainer(run, setting.profile)
+                session.describe(trainer, run)
         except BaseException:
             runs.discard(run)  # nothing was trained yet
             raise
@@ -124,6 +125,10 @@ def train_loaded(loaded: Loaded, setting: Setting) -> Trained:
         _tell_details(trainer, session.prepared, setting.told)
         _check_data(session.prepared, run, setting.told)
         return _finish(run, session, trainer, setting)
+
+
+def _nothing_to_go_on_with() -> None:
+    """The run is discarded."""
 
 
 @contextlib.contextmanager
@@ -424,8 +429,14 @@ def _failures_in_status(run: Run) -> Iterator[None]:
 
     A run whose status still says that it is running, although nobody holds it, counts as crashed.
     """
+
+    def leave(sentence: str | None) -> None:
+        if run.how_to_go_on:
+            run.set_status("interrupted", reason="interrupted; what was saved is kept.")
+        _discard_empty(run)
+
     try:
-        with stopping.resumable(lambda: run.how_to_go_on):
+        with stopping.resumable(lambda: run.how_to_go_on, leave):
             yield
     except KeyboardInterrupt:
         _discard_empty(run)

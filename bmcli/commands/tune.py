@@ -279,7 +279,7 @@ def _told_how_to_go_on(study: Study) -> Iterator[None]:
     """Writes down how a search ended that did not come to its end."""
     how = stopping.going_on(f"bmcli tune --resume {study.shown}")
     try:
-        with stopping.resumable(lambda: how):
+        with stopping.resumable(lambda: how, lambda sentence: study.set_status("interrupted")):
             yield
     except Interrupted:
         with contextlib.suppress(OSError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import stat
@@ -86,7 +87,7 @@ class Draft:
         count = self._stacks[path][0] if path in self._stacks else 0
         if not count:
             _write_array(path, (0, *shape), dtype, ())
-        with path.open("ab") as stream:
+        with disk.writing(path, _bytes(shape, dtype)), path.open("ab") as stream:
             _write_pieces(stream, dtype, pieces)
         self._stacks[path] = count + 1, shape, dtype
 
@@ -116,8 +117,11 @@ def writing(cache: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
+        place, sizes = error.filename or cache, ""
+        if isinstance(error, disk.WriteFailure):
+            place, sizes = cache, error.sizes  # the file itself is of a draft that is gone now
         raise RunFailed(
-            f"{error.filename or cache}: cannot keep the prepared data: {reason}.",
+            f"{place}: cannot keep the prepared data: {reason}{sizes}.",
             suggestion="Free some space there, or make the folder writable.",
         ) from None
 
@@ -212,7 +216,7 @@ def _write_record(folder: Path, key: str) -> None:
 
 
 def _write_array(path: Path, shape: tuple[int, ...], dtype: str, pieces: Iterable[np.ndarray]) -> None:
-    with path.open("wb") as file:
+    with disk.writing(path, _bytes(shape, dtype)), path.open("wb") as file:
         _write_header(file, shape, dtype)
         _write_pieces(file, dtype, pieces)
 
@@ -230,3 +234,9 @@ def _write_pieces(file: IO[bytes], dtype: str, pieces: Iterable[np.ndarray]) -> 
 
     for piece in pieces:
         file.write(np.ascontiguousarray(piece, dtype).data)
+
+
+def _bytes(shape: tuple[int, ...], dtype: str) -> int:
+    import numpy as np
+
+    return math.prod(shape) * np.dtype(dtype).itemsize

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 import shutil
@@ -124,12 +125,22 @@ def check_room(needed: int) -> None:
 def _spilled(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Mapped:
     import pyarrow as pa
 
-    with tempfile.TemporaryFile(dir=cache_folder()) as file:
-        with pa.ipc.new_stream(file, schema) as writer:
-            for batch in batches:
+    folder = cache_folder()
+    with disk.writing(folder):
+        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closing it may fail again, as writing did
+    try:
+        with disk.writing(folder):
+            writer = pa.ipc.new_stream(file, schema)
+        for batch in batches:  # which are read meanwhile: what that finds is no fault of the cache
+            with disk.writing(folder):
                 writer.write_batch(batch)
-        file.flush()
+        with disk.writing(folder):
+            writer.close()
+            file.flush()
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    finally:
+        with contextlib.suppress(OSError):
+            file.close()
     return Mapped(pa.ipc.open_stream(pa.py_buffer(mapped)).read_all(), mapped)
 
 

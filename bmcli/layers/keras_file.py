@@ -98,8 +98,10 @@ class KerasFile:
         """
         with tempfile.NamedTemporaryFile(suffix=f".{WEIGHTS}") as unpacked:
             with zipfile.ZipFile(self.copy) as archive, archive.open(WEIGHTS) as member:
-                shutil.copyfileobj(member, unpacked, _CHUNK)
-            unpacked.flush()
+                needed = archive.getinfo(WEIGHTS).file_size
+                with disk.writing(Path(unpacked.name), needed):
+                    shutil.copyfileobj(member, unpacked, _CHUNK)
+                    unpacked.flush()
             try:
                 check_weights(Path(unpacked.name))
             except ValueError as error:

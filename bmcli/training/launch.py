@@ -23,9 +23,10 @@ from bmcli.disk import shown_path
 from bmcli.errors import BmcliError, GateMissed, Interrupted, RunFailed
 
 OWN_CODES = (0, 1, 2, 3, 4, 75, 130)  # what bmcli ends with when it knows why
-INTERRUPTED = 130
+INTERRUPTED = stopping.INTERRUPTED
 # What all workers come to together, the chief last: it evaluates for longer, or is writing the checkpoint.
 _TOGETHER = (0, GateMissed.exit_code, Interrupted.exit_code)
+KILLED_S = 5.0  # for the others to see that one is gone which they have waited for already
 LOOK_S = 1.0  # between looks for workers that are stopped
 LAUNCHED = "BMCLI_LAUNCHED"  # set for the workers of a launcher
 LOST_PEER = 76  # what they end with, without a word, once another worker is lost
@@ -206,7 +207,7 @@ class _Group:
             if what == "signal":
                 self._hand_on(number)
             elif self._ends_the_rest(number):
-                steps = self._hurry()
+                steps = self._hurry(number)
         return self._ended()
 
     def _hand_on(self, number: int) -> None:
@@ -225,10 +226,11 @@ class _Group:
         self._first = worker
         return True
 
-    def _hurry(self) -> list[tuple[float, Callable[[], None]]]:
+    def _hurry(self, ended: int) -> list[tuple[float, Callable[[], None]]]:
         # For the sake of those that are stopped the others may have ended; they can hear nothing else.
         self._kill_stopped({worker for worker in self._running if is_stopped(self._processes[worker].pid)})
-        kill_at = time.monotonic() + self._patience.notice_s
+        notice_s = self._patience.notice_s
+        kill_at = time.monotonic() + (min(notice_s, KILLED_S) if ended in self._stopped else notice_s)
         return [(kill_at, self.kill), (kill_at + self._patience.die_s, self._running.clear)]
 
     def _look_for_stopped(self) -> None:
@@ -350,7 +352,8 @@ def _signals_to(happened: queue.SimpleQueue[tuple[str, int]]) -> Iterator[None]:
         if handler is not signal.SIG_IGN:
             signal.signal(number, note)
     try:
-        yield
+        with stopping.awaited():
+            yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -206,6 +206,7 @@ class Trainer:
         self.progress = Progress()
         self.selected: list[np.ndarray] = []
         self._call_steps = 1
+        self._called: set[str] = set()  # the functions that are traced and compiled
         self._step_s = 0.0
         self._saved_at_s = 0.0  # training time of the last checkpoint
         self._saved_at_step = 0
@@ -395,6 +396,7 @@ class Trainer:
             f"The memory is too small for {self.batch} examples at once: each batch is computed in {self.parts} parts."
         )
         self.steps = self.steps_of(self.batch, Compilation(self.steps.compilation.jit))
+        self._called.clear()
         if self._writer is not None:
             self._writer.wait()
         self.resume()
@@ -453,9 +455,35 @@ class Trainer:
         """Trains on the next batches; how many they were, and the first whose loss was not finite."""
         progress = self.progress
         if progress.batch >= full:
-            return 1, self.steps.ragged(self.feed.rest())
+            with self._called_first("ragged"):
+                return 1, self.steps.ragged(self.feed.rest())
         block = self.feed.block(progress.batch, self._batches_of_a_call(full))
-        return block.count, self.steps.many(block)
+        with self._called_first("many"):
+            return block.count, self.steps.many(block)
+
+    @contextmanager
+    def _called_first(self, name: str) -> Iterator[None]:
+        """Has a signal end the process in time while a function is called for the first time, with the state before it.
+
+        To trace and compile it may take minutes. Later calls are as short as answers to signals have to be.
+        """
+        run = self._kept
+        if name in self._called or run is None or self.placement.workers > 1:
+            yield
+            return
+        self._called.add(name)
+        step, state = self.progress.step, self._state()
+
+        def save() -> str | None:
+            if not self._holds_finite_weights(state):
+                return None  # an older checkpoint may be there
+            if self._writer is not None:
+                self._writer.wait()
+            checkpoint.save(run.checkpoints, step, state)
+            return stopping.going_on(run.to_resume)
+
+        with stopping.guarded(save):
+            yield
 
     def _batches_of_a_call(self, full: int) -> int:
         """Batches of the next call: to the next checkpoint at most, but programs of several steps are never divided."""
@@ -545,7 +573,7 @@ class Trainer:
         if self.average is not None and progress.averaged <= progress.epoch:
             self.average.after_epoch(progress.epoch + 1)
             progress.averaged = progress.epoch + 1
-        with self._averaged(stops):
+        with self._called_first("validation"), self._averaged(stops):
             row = self._row(stops)
             selected = self._improves(row)
             kept = [weight.numpy() for weight in self.network.model.weights] if selected else []
@@ -644,6 +672,11 @@ class Trainer:
             broken = self.network.model.weights[int(np.argmin(finite))].path
             raise Diverged(f"weight {broken} holds NaN or infinity after epoch {self.progress.epoch + 1}")
 
+    def _holds_finite_weights(self, state: checkpoint.State) -> bool:
+        weights = {id(weight) for weight in self.network.model.weights}
+        values = zip(self.steps.variables, state.groups["variables"], strict=True)
+        return all(bool(np.isfinite(value).all()) for variable, value in values if id(variable) in weights)
+
     def _outcome(self, diverged: str | None) -> Outcome:
         progress = self.progress
         if self.selected:
@@ -678,14 +711,19 @@ class Trainer:
     def save(self) -> None:
         """Writes a checkpoint; weights that are not finite are never written."""
         self._require_finite_weights()
-        variables, gathered = self.steps.snapshot()
+        state = self._state()
         if self._writer is not None:
-            groups = {"variables": variables, "meters": gathered}
-            if self.selected:
-                groups["selected"] = self.selected
-            values = {"progress": asdict(self.progress), "callbacks": self.callbacks.state()}
-            self._writer.write(self.progress.step, checkpoint.State(groups, values))
+            self._writer.write(self.progress.step, state)
         self._saved_at_s, self._saved_at_step = self.progress.train_s, self.progress.step
+
+    def _state(self) -> checkpoint.State:
+        """Copies of all that a run needs to go on from here; all workers have to ask for it at the same time."""
+        variables, gathered = self.steps.snapshot()
+        groups = {"variables": variables, "meters": gathered}
+        if self.selected:
+            groups["selected"] = self.selected
+        values = {"progress": asdict(self.progress), "callbacks": self.callbacks.state()}
+        return checkpoint.State(groups, values)
 
     @property
     def is_over(self) -> bool:
@@ -784,7 +822,10 @@ def _refusable(path: str, build: Any) -> Any:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM, so that a call of steps can end; a second one acts at once."""
+    """Collects SIGINT and SIGTERM, so that a call of steps can end; a second one acts at once.
+
+    Those that are ignored, as under nohup, stay so.
+    """
     received: list[int] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -792,10 +833,12 @@ def _signals() -> Iterator[list[int]]:
         received.append(number)
         signal.signal(number, signal.SIG_DFL)
 
-    for number in before:
-        signal.signal(number, note)
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, note)
     try:
-        yield received
+        with stopping.awaited():
+            yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -126,7 +126,7 @@ class Peers:
         assert self._ended is not None, "somebody watches"
         error = self._ended(f"{self._lost}, so that this one was ended too.")
         if LAUNCHED not in os.environ:
-            Console(as_json="--json" in sys.argv[1:]).faults(error)
+            Console(as_json="--json" in sys.argv[1:]).last_words(error)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()

@@ -236,7 +236,11 @@ def _awaited(
 
 def _why(batch: Batch) -> str:
     lines = [f"\n    {line}" for log in sorted(batch.logs.glob("*.log")) for line in last_lines(log, 5)]
-    return f" Their last lines, from {disk.shown_path(batch.logs)}:{''.join(lines)}" if lines else ""
+    if lines:
+        return f" Their last lines, from {disk.shown_path(batch.logs)}:{''.join(lines)}"
+    return (
+        f" They left no words; {disk.free_bytes(batch.logs) or 0:,} bytes are free in {disk.shown_path(batch.folder)}."
+    )
 
 
 def same_classes(finished: Sequence[Finished]) -> DataSpec:

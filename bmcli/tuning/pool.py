@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from bmcli.disk import shown_path
+from bmcli import stopping
+from bmcli.disk import free_bytes, shown_path
 from bmcli.errors import RunFailed
 from bmcli.training.launch import Share, how_ended, last_lines, share_of, start
 from bmcli.tuning.study import Study
@@ -100,6 +101,10 @@ class Pool:
 
     def stop(self) -> None:
         """Ends them all, after they have saved the state of what they train."""
+        with stopping.awaited():
+            self._stop()
+
+    def _stop(self) -> None:
         for place in self._places:
             _send(place, signal.SIGTERM)
         end = time.monotonic() + STOP_S
@@ -124,5 +129,6 @@ def _send(place: _Place, number: int) -> None:
 
 def _useless(place: _Place, code: int) -> RunFailed:
     lines = "".join(f"\n    {line}" for line in last_lines(place.log))
-    told = f" Its last lines, from {shown_path(place.log)}:{lines}" if lines else ""
+    left = f" It left no words; {free_bytes(place.log) or 0:,} bytes are free at {shown_path(place.log)}."
+    told = f" Its last lines, from {shown_path(place.log)}:{lines}" if lines else left
     return RunFailed(f"a worker {how_ended(code)} {SHORT_LIVES} times in a row, before it came to work.{told}")

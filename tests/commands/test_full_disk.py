@@ -166,6 +166,7 @@ def test_a_training_at_twenty_levels_of_a_full_disk_is_told_and_goes_on(disk: Di
         ["predict", "full", "rows.csv", "--output", "disk/predicted.csv", "--runs", "disk/runs"],
         ["report", "full", "--runs", "disk/runs"],
         ["evaluate", "full", "--split", "train", "--runs", "disk/runs"],
+        ["explain", "full", "--runs", "disk/runs"],
     ],
     ids=lambda command: " ".join(command[:4:3] if command[0] == "export" else command[:1]),
 )
@@ -175,6 +176,9 @@ def test_other_commands_on_a_full_disk_are_told_and_harm_nothing(disk: Disk, com
         + "\n5.1,3.5,1.4,0.2" * 4000
     )
     for found in disk.at([0, 8192, 65536], command, command, [TRAIN]):
-        if command[0] == "evaluate":  # what fits is brought up to date
-            found["changed"] = [name for name in found["changed"] if not name.endswith("evaluation.json")]
+        if command[0] in ("evaluate", "explain"):  # what fits is brought up to date
+            up_to_date = ("evaluation.json", "explanation.json")
+            found["changed"] = [name for name in found["changed"] if not name.endswith(up_to_date)]
+        if found["first"]["code"] and command[0] in ("export", "predict"):
+            assert "bytes were to be written" in found["first"]["err"]
         assert_told(found, 1)

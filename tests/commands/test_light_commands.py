@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -301,3 +303,37 @@ def test_text_outside_the_locale_is_printed_all_the_same(tmp_path: Path) -> None
 
 def test_yaml_of_the_shipped_recipes_is_plain_yaml() -> None:
     assert all(isinstance(yaml.safe_load(path.read_text()), dict) for path in built_in().values())
+
+
+def test_a_copy_for_which_there_is_no_room_leaves_nothing(bmcli: Bmcli, tmp_path: Path, small_files: Any) -> None:
+    small_files(300)  # what it says on stderr fits
+    done = bmcli("cp", "iris", "mine.yaml")
+    small_files(resource.RLIM_INFINITY)
+    assert done.code == 1
+    assert "mine.yaml: file too large; " in done.err
+    assert "bytes were to be written" in done.err
+    assert not list(tmp_path.glob("*"))
+
+
+def test_a_recipe_for_which_there_is_no_room_is_named_as_it_was_asked_for(
+    bmcli: Bmcli, tmp_path: Path, small_files: Any
+) -> None:
+    (tmp_path / "table.csv").write_text("size,price\n1,2\n3,4\n5,7\n6,6\n9,2\n")
+    small_files(700)
+    done = bmcli("init", "table.csv", "--target", "price", "--output", "mine.yaml")
+    small_files(resource.RLIM_INFINITY)
+    assert done.code == 1
+    assert done.err.startswith("mine.yaml: file too large; ")
+    assert not list(tmp_path.glob("*mine*"))
+
+
+def test_a_table_that_does_not_fit_into_the_cache_names_the_cache(
+    bmcli: Bmcli, tmp_path: Path, cache: Path, small_files: Any
+) -> None:
+    (tmp_path / "table.csv").write_text("size,price\n" + "".join(f"{i},{2.5 * i}\n" for i in range(3000)))
+    small_files(2000)
+    done = bmcli("init", "table.csv", "--target", "price")
+    small_files(resource.RLIM_INFINITY)
+    assert done.code == 1
+    assert done.err.startswith(f"{cache}: file too large; ")
+    assert [each.name for each in tmp_path.glob("*")] == ["table.csv"]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import resource
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from bmcli import disk
 from bmcli.commands.outputs import opened, table
 from bmcli.errors import BmcliError
 from bmcli.specs import Column
@@ -54,7 +57,7 @@ def test_arrays_cannot_be_kept() -> None:
 def test_no_cell_of_a_csv_file_is_a_formula(tmp_path: Path) -> None:
     texts = ["=cmd()", "+1", "-1+2", "@SUM(A1)", "  =1", "\t=1", "\uff1d1", "-2.5e3", "plain", "", None, "a=b"]
     rows = pa.table({"=name()": pa.array(texts, pa.string()), "number": pa.array(range(-1, 11))})
-    with opened(tmp_path / "said.csv", "csv") as write:
+    with opened(tmp_path / "said.csv", "csv", 1) as write:
         write(rows)
     with (tmp_path / "said.csv").open(newline="", encoding="utf-8") as file:
         head, *read = csv.reader(file)
@@ -65,6 +68,24 @@ def test_no_cell_of_a_csv_file_is_a_formula(tmp_path: Path) -> None:
 
 
 def test_other_formats_hold_texts_as_they_are(tmp_path: Path) -> None:
-    with opened(tmp_path / "said.jsonl", "jsonl") as write:
+    with opened(tmp_path / "said.jsonl", "jsonl", 1) as write:
         write(pa.table({"=name()": ["=cmd()"]}))
     assert json.loads((tmp_path / "said.jsonl").read_text()) == {"=name()": "=cmd()"}
+
+
+@pytest.mark.parametrize("chosen", ["csv", "parquet", "jsonl"])
+def test_a_full_disk_tells_about_the_bytes_of_all_rows(tmp_path: Path, small_files: Any, chosen: Any) -> None:
+    def write_to(file: Path) -> None:
+        with opened(file, chosen, 10_000) as write:
+            for _ in range(10):
+                write(pa.table({"price": np.random.default_rng(0).normal(size=1000)}))
+
+    whole = tmp_path / "whole"
+    write_to(whole)
+    small_files(2000)
+    with pytest.raises(disk.WriteFailure) as caught:
+        write_to(tmp_path / "cut")
+    small_files(resource.RLIM_INFINITY)
+    assert caught.value.roughly
+    assert caught.value.needed == pytest.approx(whole.stat().st_size, rel=0.2)
+    assert [each.name for each in tmp_path.iterdir()] == ["whole"]

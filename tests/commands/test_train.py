@@ -252,6 +252,51 @@ def test_an_interrupted_run_is_resumed_from_the_command_line(
     assert_same_bits(resumed["run"], whole["run"])
 
 
+# The main thread waits for ever in C, as if TensorFlow compiled a very large function.
+STUCK = """
+import ctypes, os, signal, threading
+from bmcli import stopping
+from bmcli.training import loop, step
+
+def stuck(*_):
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    mutex = ctypes.create_string_buffer(64)
+    while True:
+        ctypes.CDLL(None).pthread_mutex_lock(mutex)
+
+def train(self, *arguments, begin=loop.Trainer._train):
+    {function} = stuck
+    begin(self, *arguments)
+
+stopping.GRACE_S = 0.2
+loop.Trainer._train = train
+from bmcli.__main__ import start
+start()
+"""
+
+
+@pytest.mark.parametrize("function", ["step.Steps.many", "step.Pass.measure"])
+def test_a_signal_while_a_function_is_compiled_ends_the_process_and_the_run_goes_on_to_the_same_bits(
+    write_recipe: WriteRecipe, bmcli: Bmcli, tmp_path: Path, function: str
+) -> None:
+    recipe = write_recipe()
+    whole = bmcli("train", recipe, "--runs", "whole", "--json").json()
+    stopped = subprocess.run(
+        [sys.executable, "-c", STUCK.format(function=function), "train", str(recipe), "--runs", "stopped"],
+        capture_output=True, text=True, cwd=tmp_path, check=False, timeout=240,
+    )  # fmt: skip
+    assert stopped.returncode == 75, stopped.stderr
+    assert "interrupted; what was saved is kept." in stopped.stderr
+    assert "Go on with `bmcli train --resume stopped/tiny/" in stopped.stderr
+    run = runs.find(tmp_path / "stopped", "tiny")
+    assert run.status()["state"] == "interrupted"
+    (saved,) = run.checkpoints.glob("step-*")
+    assert (saved.name == "step-000000000") == (function == "step.Steps.many")
+    resumed = bmcli("train", "--resume", "tiny", "--runs", "stopped", "--json").json()
+    assert resumed["metrics"] == whole["metrics"]
+    assert_same_bits(resumed["run"], whole["run"])
+
+
 def test_a_file_where_the_runs_should_be_is_explained(bmcli: Bmcli, write_recipe: WriteRecipe, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     done = bmcli("train", write_recipe(), "--runs", tmp_path / "taken")

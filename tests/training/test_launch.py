@@ -139,6 +139,29 @@ def test_a_worker_that_is_stopped_for_good_is_the_one_that_was_lost(tmp_path: Pa
     assert (ended.code, ended.loss.worker, ended.loss.how) == (75, lost, "was stopped and did not go on")
 
 
+def test_those_who_have_waited_for_one_that_is_stopped_are_not_waited_for_as_long_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "KILLED_S", 0.2)
+    code = f"""
+        if rank:
+            open('{tmp_path}/pid', 'w').write(str(os.getpid()))
+            os.rename('{tmp_path}/pid', '{tmp_path}/stopped')
+            os.kill(os.getpid(), signal.SIGSTOP)
+        while not os.path.exists('{tmp_path}/stopped'):
+            time.sleep(0.05)
+        stopped = int(open('{tmp_path}/stopped').read())
+        while os.path.exists(f'/proc/{{stopped}}'):
+            time.sleep(0.05)
+        time.sleep(2.5)
+        open('{tmp_path}/late', 'w').close()
+    """
+    ended = launch(script(code), 2, tmp_path / "logs", dict(os.environ), Patience(notice_s=4.0, die_s=5.0))
+    assert ended.loss
+    assert ended.loss.worker == 1
+    assert not (tmp_path / "late").exists()
+
+
 def test_workers_that_ended_for_the_sake_of_another_are_not_the_one_that_was_lost(tmp_path: Path) -> None:
     ended = run(f"sys.exit({LOST_PEER}) if rank == 0 else time.sleep(0.3); sys.exit(9)", tmp_path)
     assert ended.loss

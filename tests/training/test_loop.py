@@ -286,3 +286,11 @@ def test_tensorboard_events_hold_the_epochs(make_trainer: MakeTrainer) -> None:
     (file,) = (trainer.run.events / "validation").iterdir()
     tags = {value.tag for event in tf.compat.v1.train.summary_iterator(str(file)) for value in event.summary.value}
     assert "epoch_loss" in tags
+
+
+def test_a_signal_that_is_ignored_does_not_stop_a_training(make_trainer: MakeTrainer) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert make_trainer().train(StopsAt(2, signal.SIGINT)).ended_by == "epochs"
+    finally:
+        signal.signal(signal.SIGINT, before)
