@@ -683,7 +683,8 @@ class Trainer:
             groups = {"variables": variables, "meters": gathered}
             if self.selected:
                 groups["selected"] = self.selected
-            values = {"progress": asdict(self.progress), "callbacks": self.callbacks.state()}
+            run_id = self.run.id if self.run else ""
+            values = {"run_id": run_id, "progress": asdict(self.progress), "callbacks": self.callbacks.state()}
             self._writer.write(self.progress.step, checkpoint.State(groups, values))
         self._saved_at_s, self._saved_at_step = self.progress.train_s, self.progress.step
 
@@ -698,7 +699,7 @@ class Trainer:
         What ended the training before may hold no more: more epochs, or other conditions to stop.
         """
         assert self.run is not None, "only a run can be resumed"
-        state, damaged = checkpoint.restore(self.run.checkpoints)
+        state, damaged = checkpoint.restore(self.run.checkpoints, self.run.id)
         try:
             saved, progress = state.groups["variables"], disk.conform(Progress, state.values.get("progress"))
         except (KeyError, disk.Damaged) as error:

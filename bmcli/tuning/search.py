@@ -74,7 +74,7 @@ class Search:
         self._recipe: Recipe = loaded.recipe
         self._options: TuneOptions = loaded.recipe.tune
         self._objectives = objectives
-        self._journal = Journal(study.journal)
+        self._journal = Journal(study.journal, study.id)
         self._oracle = Oracle(
             self._options.algorithm, self._options.space, self._recipe.seed, self._recipe.train.epochs
         )

@@ -16,6 +16,7 @@ from bmcli.recipe.load import load
 from bmcli.recipe.space import load_search
 from bmcli.trials import Objective, Result, Searched, Task, Trial
 from bmcli.tuning import study as studies
+from bmcli.tuning.journal import Journal
 from bmcli.tuning.search import Search, Winner, differences
 from bmcli.tuning.study import Study
 from tests.conftest import TINY, WriteRecipe
@@ -244,7 +245,9 @@ def test_a_journal_of_another_space_is_refused(begin: Begin) -> None:
     study = begin(f"trials: 2, {SPACE}, confirm: none")
     run(study)
     other = begin("trials: 2, space: {model.dropout: {float: [0.6, 0.9]}}, confirm: none")
-    study.journal.replace(other.journal)
+    events = Journal(study.journal, study.id).events()
+    for _, event in events:
+        Journal(other.journal, other.id).add(event)
     with pytest.raises(BmcliError, match="other candidates would be chosen now"):
         run(other)
 

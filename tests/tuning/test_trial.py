@@ -155,7 +155,7 @@ def test_a_trial_killed_before_its_result_was_handed_in_gives_the_same_result(st
     first = run_trial(stateful, task, cache)
     assert same(run_trial(stateful, task, cache), first)
     run = stateful.run("0001")
-    run.lock.unlink()  # as when the kill came before anything was trained
+    run.data.unlink()  # as when the kill came before anything was trained
     assert same(run_trial(stateful, task, cache), first)
 
 
