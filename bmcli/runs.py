@@ -227,6 +227,9 @@ class Run:
             status: dict[str, Any] = {**(self.record(self.status_file, _Status) or {})}
         except BmcliError as error:
             return {"state": "damaged", "reason": f"{error} {error.faults[0].suggestion}"}
+        if not status and (self.metrics.exists() or self.model.exists()):
+            advice = _WITHOUT[self.status_file.name].format(run=self.shown)
+            return {"state": "damaged", "reason": f"{shown_path(self.status_file)}: missing. {advice}"}
         if status.get("state") == "running" and not self.held():
             status["state"] = "crashed"
         return status
@@ -313,9 +316,15 @@ class Run:
         """Refuses a resolved recipe that is not the one that the run was begun with.
 
         Raises:
-            BmcliError: It was changed, or cannot be read.
+            BmcliError: It was changed, cannot be read, or is that of another run than `data.json`.
         """
-        self._locked_id()
+        own = self._locked_id()
+        with contextlib.suppress(OSError, Damaged):  # whoever needs the data tells of it
+            if disk.read_record(self.data).get(_ID) != own:
+                raise BmcliError(
+                    f"{shown_path(self.lock)}: not of the run that {self.data.name} beside it is of.",
+                    suggestion="Put back the one of the two that was here.",
+                )
 
     def _locked_id(self) -> str:
         try:
