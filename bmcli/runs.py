@@ -355,7 +355,7 @@ class Run:
         try:
             lines, own = disk.read_file(self.metrics).split(b"\n"), self.id
         except FileNotFoundError:
-            return [], []
+            lines, own = [], ""
         except (OSError, Damaged, BmcliError) as error:
             return [], [f"{shown_path(self.metrics)}: damaged ({error}); its epochs are left out."]
         rows, faults = [], []
@@ -368,6 +368,9 @@ class Run:
                 rows.append(row)
             except Damaged as error:
                 faults.append(f"{shown_path(self.metrics)}:{number}: damaged ({error}); its epoch is left out.")
+        wanted = self.status().get("epochs", 0)  # known of a training that has ended
+        if len(rows) < wanted and not faults:
+            faults = [f"{shown_path(self.metrics)}: damaged (it holds {len(rows)} of {wanted} epochs)."]
         return rows, faults
 
     def append_row(self, row: Mapping[str, Any]) -> None:

@@ -266,3 +266,11 @@ def test_a_changed_recipe_is_not_shown_as_the_one_that_was_written(whole: runs.R
     whole.recipe.write_text("name: digitz\n")
     with pytest.raises(BmcliError, match=r"recipe\.yaml: changed"):
         whole.written_recipe()
+
+
+def test_epochs_that_are_lost_are_told(whole: runs.Run) -> None:
+    assert whole.read_rows()[1] == []
+    whole.metrics.write_bytes(b"")
+    assert "metrics.jsonl: damaged (it holds 0 of 1 epochs)" in whole.read_rows()[1][0]
+    whole.metrics.unlink()
+    assert "metrics.jsonl: damaged (it holds 0 of 1 epochs)" in whole.read_rows()[1][0]

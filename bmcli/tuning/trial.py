@@ -145,12 +145,15 @@ def _take_up(before: Run, run: Run) -> None:
     """
     if not any(before.checkpoints.glob("step-*")) or not _is_begun(before):
         return
-    # Checkpoints are never changed once they are written, so that links are as good as copies.
-    shutil.copytree(before.checkpoints, run.checkpoints, copy_function=_link)
-    for source, target in (
+    files = (
         (before.recipe, run.recipe), (before.environment, run.environment), (before.metrics, run.metrics),
         (before.lock, run.lock), (before.data, run.data),
-    ):  # fmt: skip
+    )  # fmt: skip
+    if not all(source.is_file() for source, _ in files):
+        return
+    # Checkpoints are never changed once they are written, so that links are as good as copies.
+    shutil.copytree(before.checkpoints, run.checkpoints, copy_function=_link)
+    for source, target in files:
         shutil.copy(source, target)  # with its mode, since some are for the user alone
 
 
@@ -167,12 +170,20 @@ def _trainer(session: Session, run: Run) -> Trainer:
     if any(run.checkpoints.glob("step-*")):
         try:
             trainer.resume()
+            _require_rows(run, trainer.progress.epoch)
         except RunFailed as error:
             Console().say(f"{error} The trial is trained from its beginning.")
             disk.try_to_remove(run.checkpoints)
+            return session.trainer(run)
     elif not run.data.exists():
         session.describe(trainer, run)
     return trainer
+
+
+def _require_rows(run: Run, epochs: int) -> None:
+    """Refuses to go on from epochs that are not written down, since the best of them is looked for."""
+    if not {row["epoch"] for row in run.rows()} >= set(range(1, epochs + 1)):
+        raise RunFailed(f"{disk.shown_path(run.metrics)}: damaged (not all of {epochs} epochs are in it).")
 
 
 def _halted(task: Task, judged: Objective | None, run: Run, row: Mapping[str, Any]) -> str | None:
