@@ -270,15 +270,18 @@ class Run:
             BmcliError: There is none, or it is not the one that was written.
         """
         shown = shown_path(self.model)
-        if not self.model.exists():
+        if not os.path.lexists(self.model):
             state = self.status().get("state", "unknown")
             raise BmcliError(
                 f"{self.shown} has no {self.model.name}; its state is {state}.", suggestion="Train again, or resume it."
             )
         try:
+            if self.model.is_symlink() or not self.model.is_file():
+                raise Damaged("not a regular file")  # a pipe would be waited for
             found = disk.sha256(self.model)
-        except OSError as error:
-            raise BmcliError(f"{shown}: damaged ({error.strerror}).", suggestion=_WITHOUT_MODEL) from None
+        except (OSError, Damaged) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise BmcliError(f"{shown}: damaged ({reason}).", suggestion=_WITHOUT_MODEL) from None
         if found != self.kept_data(_Digests)["model"]:
             raise BmcliError(
                 f"{shown}: not the model that the training kept, by its SHA-256.",

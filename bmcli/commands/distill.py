@@ -213,9 +213,8 @@ def _find_all(options: DistillOptions, root: Path) -> None:
 
 
 def _refuse_missing(teacher: TeacherOptions, root: Path) -> None:
-    if teacher.run is not None and not (run := runs.find(root, teacher.run)).model.exists():
-        state = run.status().get("state", "unknown")
-        raise BmcliError(f"{run.shown} has no model; its state is {state}.", suggestion="Train again, or resume it.")
+    if teacher.run is not None:
+        runs.find(root, teacher.run).kept_model()
     if teacher.recipe is not None:
         load(teacher.recipe)
     if teacher.file is not None and not Path(teacher.file).is_file():
