@@ -37,6 +37,7 @@ data: {source: {kind: builtin, name: iris}}
 model: {kind: mlp, hidden: [4]}
 objective: {kind: classification, calibrate: temperature}
 train: {epochs: 2, batch_size: 32, tensorboard: false, optimizer: {kind: adam, learning_rate: 1e-2}}
+runtime: {jit: false}
 """
 SEARCH = "tune: {algorithm: random, trials: 2, confirm: none, space: {model.dropout: {float: [0, 0.5]}}}\n"
 DISTILL = "distill: {teacher: {run: whole}, seeds: 1, baseline: false, losses: [{kind: soft}]}\n"
@@ -45,6 +46,12 @@ EXIT_CODES = (1, 2, 3, 4, 75)
 
 # Files that no command reads: figures and pages for people, and what is written while something runs.
 UNREAD = {"report.html", "card.md", "benchmark.svg", ".lock", "trials.csv", "best.yaml", "predictions.csv"}
+
+# What a run may be without, as if it had never been made; faults advise to delete them.
+OPTIONAL = {
+    "environment.json", "decisions.json", "validation.json", "explanation.json", "checks.json", "origin.json",
+    "benchmark.json", "evaluation.json",
+}  # fmt: skip
 
 
 # Damages.
@@ -253,16 +260,13 @@ def kept(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[Kept
         for seed, name in enumerate(("whole", "other")):
             recipe = folder / f"{name}.yaml"
             recipe.write_text(RECIPE.replace("NAME", name).replace("SEED", str(seed)))
-            for command in (("train", recipe), ("explain", name, *BRIEFLY)):
-                if name == "whole" or command[0] == "train":
-                    done = call(*command, "--json")
-                    assert done.code == 0, done.err
-            run, whole = Run(made.latest(name)), Run(made.latest("whole"))
+            done = call("train", recipe, "--json")
+            assert done.code == 0, done.err
+            run = Run(made.latest(name))
             run.write(run.origin, {"told": [f"The winner of the search {name}."]})
             run.write(run.validation, {"learning_curve": {"at": str(seed), "targets": []}})
             run.exports.mkdir(exist_ok=True)
             run.write(run.benchmark, {"artefacts": []})
-            run.write(run.explanation, whole.record(whole.explanation, dict) or {})
         (folder / "student.yaml").write_text(RECIPE.replace("NAME", "student").replace("SEED", "3") + DISTILL)
         yield made
 
@@ -276,6 +280,7 @@ def all_kept(kept: Kept) -> Kept:
         environment.chdir(kept.recipes)
         environment.setenv("BMCLI_RUNS", str(kept.root))
         for command in (
+            ("explain", "whole", *BRIEFLY),
             ("export", "whole", "--formats", "keras"),
             ("tune", recipe),
             ("distill", "student.yaml"),
@@ -332,6 +337,7 @@ COMMANDS = {
 }
 _VOLATILE = re.compile(
     r'("(?:at|seconds|latency_s|examples_per_second|train_s|sha256|run_id|figure|created)": )[^,}\n]*'
+    r'|"(?:take|advice)": "[^"]*"'  # of two as large and as good the faster
     r"|\d{8}-\d{6}-[0-9a-f]{4}|\d+\.\d+ m?s\b|[\d,]+ examples/s|\d{4}-\d{2}-\d{2}T[\d:+-]+"
 )
 
@@ -404,7 +410,12 @@ def breaches(command: Command, copies: Copies, chosen: Callable[[int], bool]) ->
                 last = traceback.extract_tb(error.__traceback__)[-1]
                 found.append(f"{case}: {type(error).__name__}: {error} at {last.filename}:{last.lineno}")
                 continue
-            if name not in SIGNED and (breach := _breach(done, copies.outcome(command, done), wanted, file)):
+            as_never_made = name == "removed" and Path(file).name in OPTIONAL
+            if (
+                name not in SIGNED
+                and not as_never_made
+                and (breach := _breach(done, copies.outcome(command, done), wanted, file))
+            ):
                 found.append(f"{case}: {breach}")
     assert tried, "no damage was tried"
     return found
@@ -427,7 +438,7 @@ def _breach(done: Done, outcome: str, wanted: str, file: str) -> str:
 
 @pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if command.usual])
 def test_a_damaged_file_is_told_or_changes_nothing(name: str, copies: Copies) -> None:
-    step = 5 if name in ("runs", "show") else 61
+    step = {"runs": 7, "show": 7, "predict": 31}.get(name, 113)
     assert breaches(COMMANDS[name], copies, lambda number: number % step == len(name) % step) == []
 
 
