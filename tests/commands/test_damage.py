@@ -410,12 +410,9 @@ def breaches(command: Command, copies: Copies, chosen: Callable[[int], bool]) ->
                 last = traceback.extract_tb(error.__traceback__)[-1]
                 found.append(f"{case}: {type(error).__name__}: {error} at {last.filename}:{last.lineno}")
                 continue
-            as_never_made = name == "removed" and Path(file).name in OPTIONAL
-            if (
-                name not in SIGNED
-                and not as_never_made
-                and (breach := _breach(done, copies.outcome(command, done), wanted, file))
-            ):
+            if name in SIGNED or (name == "removed" and Path(file).name in OPTIONAL):
+                continue
+            if breach := _breach(done, copies.outcome(command, done), wanted, file):
                 found.append(f"{case}: {breach}")
     assert tried, "no damage was tried"
     return found
