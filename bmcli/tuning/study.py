@@ -215,6 +215,10 @@ class Study:
         """Offers a task to the workers."""
         disk.write_record(self._tasks / f"{task.name}.json", {**task.to_json(), _ID: self.id})
 
+    def offered(self) -> set[str]:
+        """Names of all tasks."""
+        return _names(self._tasks)
+
     def unfinished(self) -> list[str]:
         """Names of the tasks that have no result, in order."""
         return sorted(_names(self._tasks) - _names(self._results))

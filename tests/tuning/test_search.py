@@ -241,6 +241,13 @@ def test_hyperband_has_no_bounds(begin: Begin) -> None:
     assert all(trial.task.bounds == () for trial in searched.trials)
 
 
+def test_a_journal_that_lacks_a_task_is_refused(begin: Begin) -> None:
+    study = begin(f"trials: 2, {SPACE}, confirm: none")
+    study.put(Task("0000", {}))
+    with pytest.raises(BmcliError, match=r"journal\.jsonl: damaged \(it does not tell of the task 0000\)"):
+        run(study)
+
+
 def test_a_journal_of_another_space_is_refused(begin: Begin) -> None:
     study = begin(f"trials: 2, {SPACE}, confirm: none")
     run(study)
