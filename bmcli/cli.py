@@ -378,7 +378,8 @@ def compare(names: tuple[str, ...], split: str | None, metric: str | None, outpu
     from bmcli.commands.compare import compare as command
     from bmcli.runs import cache_folder
 
-    console().compared(command(names, split, metric, output, root, cache_folder()), output)
+    out = console()
+    out.compared(command(names, split, metric, output, root, cache_folder(), out.say), output)
 
 
 @cli.command()

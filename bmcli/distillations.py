@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
+
+from typing_extensions import TypedDict
 
 from bmcli import disk, runs
 from bmcli.disk import shown_path
 from bmcli.errors import BmcliError
 from bmcli.recipe import students
 from bmcli.recipe.distill import TaughtBy, TeacherOptions
-from bmcli.recipe.load import Loaded
+from bmcli.recipe.load import Loaded, load
 from bmcli.recipe.render import render_base
 from bmcli.redaction import redact_details
 from bmcli.runs import Run
 
 Json = dict[str, Any]
+
+
+class _Begun(TypedDict):
+    base: str
+    jobs: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ class Distillation:
 
     @property
     def jobs_file(self) -> Path:
-        """The run of each network, by what it is for."""
+        """The run of each network, by what it is for, and the SHA-256 of `base`."""
         return self.folder / "jobs.json"
 
     @property
@@ -63,21 +72,47 @@ class Distillation:
     def jobs(self) -> dict[str, Run]:
         """The runs that were begun, by what they are for, as `student-1-seed-7`.
 
+        They lie beside the distillation, in the same folder of all runs.
+
         Raises:
-            BmcliError: The file that tells is damaged.
+            BmcliError: The file that tells is gone or damaged, or leads elsewhere.
         """
-        try:
-            found = disk.conform(dict[str, str], disk.read_record(self.jobs_file))
-        except FileNotFoundError:
-            return {}
-        except (OSError, disk.Damaged) as error:
-            raise BmcliError(f"{shown_path(self.jobs_file)}: damaged ({error}).", suggestion="Distill again.") from None
-        return {name: Run(Path(folder)) for name, folder in found.items()}
+        found = self._begun()["jobs"]
+        for folder in found.values():
+            if len(Path(folder).parts) != 2 or not _PLAIN.fullmatch(folder):
+                raise _damaged(self.jobs_file, f"leads to {folder!r}")
+        return {name: Run(self.root / folder) for name, folder in found.items()}
+
+    @property
+    def root(self) -> Path:
+        """Folder of all runs."""
+        return self.folder.parent.parent
 
     def begin(self, job: str, run: Run) -> None:
         """Notes the run of a network before its first step."""
-        begun = {name: str(each.folder) for name, each in self.jobs().items()}
-        disk.write_record(self.jobs_file, {**begun, job: str(run.folder)})
+        begun = self._begun()
+        jobs = {**begun["jobs"], job: str(run.folder.absolute().relative_to(self.root.absolute()))}
+        disk.write_record(self.jobs_file, {**begun, "jobs": jobs})
+
+    def loaded(self) -> Loaded:
+        """The recipe of the distillation.
+
+        Raises:
+            BmcliError: It is not the one that was begun with, or cannot be read.
+        """
+        try:
+            digest = hashlib.sha256(disk.read_file(self.base)).hexdigest()
+        except (OSError, disk.Damaged) as error:
+            raise _damaged(self.base, error) from None
+        if digest != self._begun()["base"]:
+            raise _damaged(self.base, f"not that of {self.jobs_file.name}, by its SHA-256")
+        return load(str(self.base))
+
+    def _begun(self) -> _Begun:
+        try:
+            return disk.conform(_Begun, disk.read_record(self.jobs_file))
+        except (OSError, disk.Damaged) as error:
+            raise _damaged(self.jobs_file, error) from None
 
     def set_status(self, state: str, **details: Any) -> None:
         disk.write_record(self.status_file, disk.plain({"state": state, "at": runs.now(), **redact_details(details)}))
@@ -108,6 +143,14 @@ def require_file(file: Path) -> None:
         raise BmcliError(f"teacher {shown_path(file)}: no such file.")
 
 
+_PLAIN = re.compile(r"(?!\.)[^/\0]+/(?!\.)[^/\0]+")
+
+
+def _damaged(path: Path, reason: OSError | disk.Damaged | str) -> BmcliError:
+    told = reason.strerror if isinstance(reason, OSError) else reason
+    return BmcliError(f"{shown_path(path)}: damaged ({told}).", suggestion="Distill again.")
+
+
 def taught_by(teacher: TeacherOptions, run: Run | None) -> TaughtBy:
     """A teacher that is trained.
 
@@ -115,9 +158,9 @@ def taught_by(teacher: TeacherOptions, run: Run | None) -> TaughtBy:
         run: Its run; None if it is a file.
 
     Raises:
-        BmcliError: Its file cannot be read.
+        BmcliError: Its file cannot be read, or is not the one that its run kept.
     """
-    file = run.model if run else Path(teacher.file or "").absolute()
+    file = run.kept_model() if run else Path(teacher.file or "").absolute()
     try:
         require_file(file)
         digest = disk.sha256(file)
@@ -143,7 +186,9 @@ def create(root: Path, loaded: Loaded) -> Distillation:
     """A new distillation of a recipe, below `root`."""
     made = Distillation(runs.create(root, f"{loaded.recipe.name}-distill").folder)
     disk.write_atomically(made.recipe, loaded.written.text.encode(), disk.PRIVATE)
-    disk.write_atomically(made.base, render_base(loaded).encode(), disk.PRIVATE)
+    base = render_base(loaded).encode()
+    disk.write_atomically(made.base, base, disk.PRIVATE)
+    disk.write_record(made.jobs_file, {"base": hashlib.sha256(base).hexdigest(), "jobs": {}})
     return made
 
 
@@ -154,7 +199,7 @@ def find(root: Path, text: str) -> Distillation:
         BmcliError: There is none.
     """
     for folder in (Path(text), Path(text) / "latest", root / text / "latest", root / f"{text}-distill" / "latest"):
-        if os.path.lexists(folder / "base.yaml") and not os.path.lexists(folder / "study.json"):
+        if _is_one(folder):
             found = Distillation(runs.resolve(folder))
             runs.require_plain(found.folder)
             return found
@@ -162,6 +207,12 @@ def find(root: Path, text: str) -> Distillation:
         f"no distillation '{text}': neither its directory nor a name in {root}.",
         suggestion="`bmcli distill RECIPE` makes one.",
     )
+
+
+def _is_one(folder: Path) -> bool:
+    """Whether a folder is a distillation's, which it stays where a file of it is gone."""
+    holds = {name for name in ("base.yaml", "jobs.json", "study.json", "search.yaml") if os.path.lexists(folder / name)}
+    return bool(holds) and not holds & {"study.json", "search.yaml"}
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,10 @@ from bmcli.redaction import redact_details
 
 _Kind = TypeVar("_Kind")
 
+_LOCK_ID = "# Run: "
 _LOCK_DIGEST = "# SHA-256 of the lines above, which belong to this run: "
+_ID = "run_id"
+"""Key of every record of a run, by which one of another run is told."""
 
 
 class _Status(TypedDict, total=False):
@@ -37,6 +40,7 @@ class _Status(TypedDict, total=False):
     seconds: float
     metrics: dict[str, float | None]
     weight: dict[str, Any]
+    files: dict[str, str]
 
 
 class _Environment(TypedDict, total=False):
@@ -59,6 +63,15 @@ class _Checks(TypedDict):
 
 class _Origin(TypedDict):
     told: list[str]
+
+
+class _Digests(TypedDict):
+    recipe: str
+    model: str | None
+
+
+_ONLY_SHOWN = "Only the report lacks it: recipe.lock.yaml is what counts."
+_WITHOUT_MODEL = "What was measured is still in evaluation.json and report.html; train again to make a new run."
 
 
 @dataclass(frozen=True)
@@ -175,6 +188,15 @@ class Run:
     def name(self) -> str:
         return self.folder.parent.name
 
+    @property
+    def id(self) -> str:
+        """What all records of the run carry, kept in its lock: copies have it too. Empty before the lock is written.
+
+        Raises:
+            BmcliError: As `require_lock` does.
+        """
+        return self._locked_id() if os.path.lexists(self.lock) else ""
+
     def record(self, path: Path, kind: type[_Kind]) -> _Kind | None:
         """What one of the run's JSON files holds; None if it is not there.
 
@@ -182,9 +204,11 @@ class Run:
             BmcliError: It is not what was written; the fault says what still works without it.
         """
         try:
-            return disk.conform(kind, disk.read_record(path))
+            return disk.conform(kind, _without_id(disk.read_record(path), self.id))
         except FileNotFoundError:
             return None
+        except _Foreign as error:
+            raise BmcliError(f"{shown_path(path)}: {error}.", suggestion=_PUT_BACK) from None
         except (OSError, Damaged) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             advice = _WITHOUT.get(path.name, "Train again to make a new run.").format(run=self.shown)
@@ -192,7 +216,7 @@ class Run:
 
     def write(self, path: Path, value: Mapping[str, Any], mode: int = 0o666) -> None:
         """Writes one of the run's JSON files; numbers that are not finite become null."""
-        disk.write_record(path, disk.plain(value), mode)
+        disk.write_record(path, disk.plain({**value, _ID: self.id}), mode)
 
     def status(self) -> dict[str, Any]:
         """`state` and what goes with it.
@@ -204,6 +228,9 @@ class Run:
             status: dict[str, Any] = {**(self.record(self.status_file, _Status) or {})}
         except BmcliError as error:
             return {"state": "damaged", "reason": f"{error} {error.faults[0].suggestion}"}
+        if not status and (self.metrics.exists() or self.model.exists()):
+            advice = _WITHOUT[self.status_file.name].format(run=self.shown)
+            return {"state": "damaged", "reason": f"{shown_path(self.status_file)}: missing. {advice}"}
         if status.get("state") == "running" and not self.held():
             status["state"] = "crashed"
         return status
@@ -221,6 +248,59 @@ class Run:
         origin = self.record(self.origin, _Origin)
         return origin["told"] if origin else []
 
+    def written_recipe(self) -> str:
+        """The recipe as it was written.
+
+        Raises:
+            BmcliError: The file is gone or changed.
+        """
+        shown = shown_path(self.recipe)
+        try:
+            content = disk.read_file(self.recipe)
+        except (OSError, Damaged) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise BmcliError(f"{shown}: damaged ({reason}).", suggestion=_ONLY_SHOWN) from None
+        if hashlib.sha256(content).hexdigest() != self.kept_data(_Digests)["recipe"]:
+            raise BmcliError(f"{shown}: changed since the run was begun, by its SHA-256.", suggestion=_ONLY_SHOWN)
+        return content.decode(errors="replace")
+
+    def kept_model(self) -> Path:
+        """The model that the training of the run kept.
+
+        Raises:
+            BmcliError: There is none, or it is not the one that was written.
+        """
+        shown = shown_path(self.model)
+        if not os.path.lexists(self.model):
+            state = self.status().get("state", "unknown")
+            raise BmcliError(
+                f"{self.shown} has no {self.model.name}; its state is {state}.", suggestion="Train again, or resume it."
+            )
+        try:
+            if self.model.is_symlink() or not self.model.is_file():
+                raise Damaged("not a regular file")  # a pipe would be waited for
+            found = disk.sha256(self.model)
+        except (OSError, Damaged) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise BmcliError(f"{shown}: damaged ({reason}).", suggestion=_WITHOUT_MODEL) from None
+        if found != self.kept_data(_Digests)["model"]:
+            raise BmcliError(
+                f"{shown}: not the model that the training kept, by its SHA-256.",
+                suggestion=f"If the training was killed, `{self.to_resume}` keeps it anew. {_WITHOUT_MODEL}",
+            )
+        return self.model
+
+    def kept_data(self, kind: type[_Kind]) -> _Kind:
+        """What `data.json` holds.
+
+        Raises:
+            BmcliError: It is gone or damaged.
+        """
+        found = self.record(self.data, kind)
+        if found is None:
+            raise BmcliError(f"{shown_path(self.data)}: missing.", suggestion="Train again to make a new run.")
+        return found
+
     def findings(self) -> list[_Finding]:
         """What was suspicious about the data; empty if nothing was. Raises as `record` does."""
         checks = self.record(self.checks, _Checks)
@@ -230,8 +310,8 @@ class Run:
         self.write(self.status_file, {"state": state, "at": now(), **redact_details(details)})
 
     def write_lock(self, recipe: str) -> None:
-        """Writes the resolved recipe of the run, with a digest by which a change is noticed."""
-        content = recipe.encode()
+        """Writes the resolved recipe of the run, with its id and a digest by which a change is noticed."""
+        content = f"{recipe}{_LOCK_ID}{self.id or secrets.token_hex(8)}\n".encode()
         write_atomically(
             self.lock, content + f"{_LOCK_DIGEST}{hashlib.sha256(content).hexdigest()}\n".encode(), disk.PRIVATE
         )
@@ -240,8 +320,17 @@ class Run:
         """Refuses a resolved recipe that is not the one that the run was begun with.
 
         Raises:
-            BmcliError: It was changed, or cannot be read.
+            BmcliError: It was changed, cannot be read, or is that of another run than `data.json`.
         """
+        own = self._locked_id()
+        with contextlib.suppress(OSError, Damaged):  # whoever needs the data tells of it
+            if disk.read_record(self.data).get(_ID) != own:
+                raise BmcliError(
+                    f"{shown_path(self.lock)}: not of the run that {self.data.name} beside it is of.",
+                    suggestion="Put back the one of the two that was here.",
+                )
+
+    def _locked_id(self) -> str:
         try:
             content = disk.read_file(self.lock)
         except (OSError, Damaged) as error:
@@ -256,6 +345,7 @@ class Run:
                 suggestion="Train a copy of it elsewhere as a recipe of its own; to measure, predict or go on, the "
                 "run needs the one it was written with.",
             )
+        return recipe.rpartition(_LOCK_ID.encode())[2].strip().decode(errors="replace")
 
     def rows(self) -> list[dict[str, Any]]:
         """The epochs in `metrics.jsonl`; lines that are torn or damaged are left out."""
@@ -267,29 +357,33 @@ class Run:
         A last line that a kill has torn is no fault: its epoch is trained again.
         """
         try:
-            lines = disk.read_file(self.metrics).split(b"\n")
+            lines, own = disk.read_file(self.metrics).split(b"\n"), self.id
         except FileNotFoundError:
-            return [], []
-        except (OSError, Damaged) as error:
+            lines, own = [], ""
+        except (OSError, Damaged, BmcliError) as error:
             return [], [f"{shown_path(self.metrics)}: damaged ({error}); its epochs are left out."]
         rows, faults = [], []
         for number, line in enumerate(lines[:-1], start=1):
             try:
-                row = disk.parse_record(line)
+                row = _without_id(disk.parse_record(line), own)
                 disk.conform(dict[str, float | None], row)
                 if not isinstance(row.get("epoch"), int):
                     raise Damaged("epoch: missing, or no whole number")
                 rows.append(row)
             except Damaged as error:
                 faults.append(f"{shown_path(self.metrics)}:{number}: damaged ({error}); its epoch is left out.")
+        wanted = self.status().get("epochs", 0)  # known of a training that has ended
+        if len(rows) < wanted and not faults:
+            faults = [f"{shown_path(self.metrics)}: damaged (it holds {len(rows)} of {wanted} epochs)."]
         return rows, faults
 
     def append_row(self, row: Mapping[str, Any]) -> None:
-        disk.write_record_line(self.metrics, disk.plain(row))
+        disk.write_record_line(self.metrics, disk.plain({**row, _ID: self.id}))
 
     def keep_rows(self, epochs: int) -> None:
         """Drops the rows after an epoch, which a resumed run will write again."""
-        rows = [row for row in self.rows() if row["epoch"] <= epochs]
+        own = self.id
+        rows = [{**row, _ID: own} for row in self.rows() if row["epoch"] <= epochs]
         write_atomically(self.metrics, b"".join(map(disk.record_line, rows)))
 
     @contextlib.contextmanager
@@ -316,6 +410,18 @@ class Run:
         return False
 
 
+class _Foreign(Damaged):
+    """A record is whole, but of another run."""
+
+
+def _without_id(record: dict[str, Any], own: str) -> dict[str, Any]:
+    """A record of a run without the id of that, which must be its own."""
+    if record.pop(_ID, None) != own:
+        raise _Foreign("not of the run that recipe.lock.yaml beside it is of")
+    return record
+
+
+_PUT_BACK = "Put back the file that was here. If none of the run's files fits, recipe.lock.yaml is the one to put back."
 _WITHOUT = {
     "status.json": "`bmcli train --resume {run}` writes it anew.",
     "environment.json": "Delete it: the run works without, but differences of the machine are not noticed any more.",
@@ -487,11 +593,20 @@ def find(root: Path, text: str) -> Run:
 
 
 def folder_of(root: Path, text: str) -> Path | None:
-    """The directory that a text means as a run, whatever it holds beside a resolved recipe; None if there is none."""
+    """The directory that a text means as a run, whatever it holds; None if there is none."""
     for folder in (Path(text), Path(text) / "latest", root / text, root / text / "latest"):
-        if os.path.lexists(folder / "recipe.lock.yaml"):  # unlike pathlib's, false where the system refuses a name
+        if _is_run(folder):
             return folder
     return None
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder is a run's, which it stays where its lock is gone."""
+
+    def holds(name: str) -> bool:
+        return os.path.lexists(folder / name)  # unlike pathlib's, false where the system refuses a name
+
+    return holds("recipe.lock.yaml") or (holds("recipe.yaml") and holds("data.json"))
 
 
 def resolve(folder: Path) -> Path:
@@ -513,8 +628,8 @@ def resolve(folder: Path) -> Path:
 
 def every(root: Path) -> list[Run]:
     """All runs below a folder, oldest first."""
-    locks = sorted(root.absolute().glob("*/*/recipe.lock.yaml"), key=lambda lock: lock.parent.name)
-    return [Run(lock.parent) for lock in locks if not lock.parent.is_symlink()]
+    folders = sorted(root.absolute().glob("*/*"), key=lambda folder: folder.name)
+    return [Run(folder) for folder in folders if not folder.is_symlink() and _is_run(folder)]
 
 
 def now() -> str:

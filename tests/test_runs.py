@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -199,3 +200,77 @@ def test_a_changed_row_is_left_out_and_named(run: runs.Run) -> None:
     rows, (fault,) = run.read_rows()
     assert rows == [{"epoch": 1, "train/loss": 0.5}, {"epoch": 3, "train/loss": None}]
     assert "metrics.jsonl:2: damaged" in fault
+
+
+@pytest.fixture
+def whole(run: runs.Run) -> runs.Run:
+    """A run with a record of each kind."""
+    run.recipe.write_text("name: digits\n")
+    digests = {"recipe": disk.sha256(run.recipe), "model": None}
+    run.write(run.data, digests)
+    run.set_status("done", epochs=1)
+    run.append_row({"epoch": 1, "train/loss": 0.5})
+    return run
+
+
+def test_a_run_that_is_copied_and_renamed_keeps_its_records(tmp_path: Path, whole: runs.Run) -> None:
+    shutil.copytree(whole.folder, tmp_path / "elsewhere" / "renamed")
+    copy = runs.find(tmp_path, str(tmp_path / "elsewhere" / "renamed"))
+    assert (copy.id, copy.status()["state"], copy.rows()) == (whole.id, "done", whole.rows())
+
+
+def test_a_lock_that_is_written_again_keeps_the_id(whole: runs.Run) -> None:
+    before = whole.id
+    whole.write_lock("name: digits\nseed: 2\n")
+    assert before == whole.id != ""
+
+
+@pytest.mark.parametrize("name", ["data.json", "status.json", "metrics.jsonl"])
+def test_a_record_of_another_run_is_refused_and_named(tmp_path: Path, whole: runs.Run, name: str) -> None:
+    other = runs.create(tmp_path, "digits")
+    other.write_lock("name: digits\n")
+    shutil.copytree(whole.folder, other.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.yaml"))
+    shutil.copy(whole.folder / name, other.folder / name)
+    if name == "data.json":
+        with pytest.raises(BmcliError, match=r"data\.json: not of the run"):
+            other.kept_data(dict)
+    elif name == "status.json":
+        assert "status.json: not of the run" in other.status()["reason"]
+    else:
+        assert (other.rows(), len(other.read_rows()[1])) == ([], 1)
+
+
+def test_a_lock_of_another_run_is_refused(tmp_path: Path, whole: runs.Run) -> None:
+    other = runs.create(tmp_path, "digits")
+    other.write_lock("name: digits\n")
+    shutil.copy(other.lock, whole.lock)
+    with pytest.raises(BmcliError, match=r"recipe\.lock\.yaml: not of the run that data\.json"):
+        runs.find(tmp_path, str(whole.folder))
+    assert whole.status()["state"] == "damaged"
+
+
+def test_a_run_whose_lock_is_gone_is_named_and_listed(tmp_path: Path, whole: runs.Run) -> None:
+    whole.lock.unlink()
+    with pytest.raises(BmcliError, match=r"recipe\.lock\.yaml: damaged"):
+        runs.find(tmp_path, "digits")
+    assert [run.folder for run in runs.every(tmp_path)] == [whole.folder]
+
+
+def test_a_lost_status_is_told(whole: runs.Run) -> None:
+    whole.status_file.unlink()
+    assert "status.json: missing" in whole.status()["reason"]
+
+
+def test_a_changed_recipe_is_not_shown_as_the_one_that_was_written(whole: runs.Run) -> None:
+    assert whole.written_recipe() == "name: digits\n"
+    whole.recipe.write_text("name: digitz\n")
+    with pytest.raises(BmcliError, match=r"recipe\.yaml: changed"):
+        whole.written_recipe()
+
+
+def test_epochs_that_are_lost_are_told(whole: runs.Run) -> None:
+    assert whole.read_rows()[1] == []
+    whole.metrics.write_bytes(b"")
+    assert "metrics.jsonl: damaged (it holds 0 of 1 epochs)" in whole.read_rows()[1][0]
+    whole.metrics.unlink()
+    assert "metrics.jsonl: damaged (it holds 0 of 1 epochs)" in whole.read_rows()[1][0]

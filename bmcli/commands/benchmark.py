@@ -18,7 +18,7 @@ from bmcli.recipe.load import load
 from bmcli.reports import costs
 from bmcli.reports.costs import Cost
 from bmcli.runs import Run
-from bmcli.training.session import data_of, model_of
+from bmcli.training.session import data_of
 
 MODEL = "model"
 """Name of a run's own model among its artefacts."""
@@ -138,7 +138,7 @@ def _model(run: Run, artefact: Path, scratch: Path) -> Candidate:
     spec, options = data_of(run), keras_format.Options()
     written = keras_format.described(spec, load(str(run.lock)).recipe.quantiles())
     scratch.mkdir(parents=True)
-    (scratch / written.model).symlink_to(model_of(run))
+    (scratch / written.model).symlink_to(run.kept_model())
     disk.write_json(scratch / card.CARD, card.preliminary(options, written))
     metrics = card.read(artefact)["verification"]["metrics"]
     metric = next(((name, each["model"]) for name, each in metrics.items()), None)

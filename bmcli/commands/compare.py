@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmcli import disk, parts
-from bmcli.commands.evaluate import elsewhere, find_run, open_run, predicted
+from bmcli.commands import reporting
+from bmcli.commands.evaluate import Tell, elsewhere, find_run, open_run, predicted
 from bmcli.commands.judging import Cells, resampling
 from bmcli.errors import BmcliError
 from bmcli.recipe.fields import dump
@@ -49,8 +50,9 @@ class _Side:
 
 
 def compare(
-    targets: Sequence[str], split: str | None, metric: str | None, output: Path | None, root: Path, cache: Path
-) -> Comparison:
+    targets: Sequence[str], split: str | None, metric: str | None, output: Path | None, root: Path, cache: Path,
+    told: Tell,
+) -> Comparison:  # fmt: skip
     """Compares runs on the rows of one split.
 
     Args:
@@ -58,6 +60,7 @@ def compare(
         split: By default that which the first run's recipe evaluates.
         metric: What decides; by default the first that all have.
         output: A new file for a page that shows it all; None to write none.
+        told: Hears what is damaged and left out.
 
     Raises:
         BmcliError: A run is not there or has no model, two are the same, or the metric is not there.
@@ -68,7 +71,7 @@ def compare(
     _require_several(found)
     on = split or load(str(found[0].lock)).recipe.evaluate.split
     with _several_networks():
-        sides = [_measured(run, name, on, cache) for run, name in zip(found, _names(found), strict=True)]
+        sides = [_measured(run, name, on, cache, told) for run, name in zip(found, _names(found), strict=True)]
     comparison = _compared(sides, on, metric)
     if output is not None:
         _write_page(comparison, output)
@@ -105,7 +108,7 @@ def _names(found: Sequence[Run]) -> list[str]:
     return names
 
 
-def _measured(run: Run, name: str, on: str, cache: Path) -> _Side:
+def _measured(run: Run, name: str, on: str, cache: Path, told: Tell) -> _Side:
     """A run's predictions of a split, and what it costs."""
     from bmcli.evaluation import metrics
     from bmcli.evaluation.compared import Contender
@@ -123,6 +126,9 @@ def _measured(run: Run, name: str, on: str, cache: Path) -> _Side:
     judged = predicted(recipe, opened.network, spec, rows, on, opened.placement)
     asked = (judged.truth, judged.predictions, spec.targets, recipe.evaluate.top_k, recipe.quantiles())
     evaluation, weighted = metrics.measure(*asked), metrics.weighted(*asked)
+    epochs, faults = run.read_rows()
+    for fault in faults:
+        told(f"warning: {fault}")
     contender = Contender(
         name=name,
         run=run.shown,
@@ -131,8 +137,8 @@ def _measured(run: Run, name: str, on: str, cache: Path) -> _Side:
         parameters=opened.network.model.count_params(),
         size=run.model.stat().st_size,
         latency_s=latency_s(opened.network, rows),
-        train_s=run.status().get("seconds"),
-        epochs=run.rows(),
+        train_s=reporting.status(run, told).get("seconds"),
+        epochs=epochs,
     )
     # As it was trained, with the devices that it was trained on.
     return _Side(load(str(run.lock)).recipe, spec, judged, weighted, contender)

@@ -89,10 +89,10 @@ def resume(text: str, setting: Setting) -> Finished:
         text: Its folder, or the name of its recipe.
     """
     found = distillations.find(setting.root, text)
-    loaded = load(str(found.base))
+    loaded = found.loaded()
     if found.result.exists():
         raise BmcliError(f"{found.shown} is finished.", suggestion="Distill the recipe again for another.")
-    return _distill(found, loaded, setting)
+    return _distill(found, loaded, replace(setting, root=found.root))
 
 
 def _require_one_process(recipe: Recipe) -> None:
@@ -188,8 +188,8 @@ class _Jobs:
         if run is not None and any(run.checkpoints.glob("step-*")):
             training_command.resume(str(run.folder), (), self.setting)
             return run
-        if run is not None:
-            runs.discard(run)
+        if run is not None and not run.model.exists():
+            runs.discard(run)  # nothing was trained
         loaded = make()
         run = runs.create(self.setting.root, loaded.recipe.name)
         self._distillation.begin(job, run)
@@ -214,9 +214,8 @@ def _find_all(options: DistillOptions, root: Path) -> None:
 
 
 def _refuse_missing(teacher: TeacherOptions, root: Path) -> None:
-    if teacher.run is not None and not (run := runs.find(root, teacher.run)).model.exists():
-        state = run.status().get("state", "unknown")
-        raise BmcliError(f"{run.shown} has no model; its state is {state}.", suggestion="Train again, or resume it.")
+    if teacher.run is not None:
+        runs.find(root, teacher.run).kept_model()
     if teacher.recipe is not None:
         load(teacher.recipe)
     if teacher.file is not None:
@@ -433,7 +432,7 @@ def _train_teachers(folder: Path, root: Path, cache: Path) -> None:
     setting = Setting(root, cache, console.watcher, console.say)
     try:
         kept = Distillation(folder)
-        loaded = load(str(kept.base))
+        loaded = kept.loaded()
         options, learner = students.options_of(loaded), students.student(loaded)
         _announce(options, loaded, learner, setting)
         _teachers(options, loaded, learner, _Jobs(kept, setting))

@@ -16,7 +16,7 @@ from bmcli.recipe.load import Loaded, load
 from bmcli.recipe.schema import OF_STRATEGY, Recipe
 from bmcli.runs import Run
 from bmcli.specs import DataSpec, Prepared, Split
-from bmcli.training.session import data_of, model_of, prepared_again
+from bmcli.training.session import data_of, prepared_again
 
 if TYPE_CHECKING:
     from bmcli.data.sources import Rows
@@ -74,6 +74,7 @@ def evaluate(
     """
     run = find_run(target, root)
     check_overrides(overrides)
+    data_of(run)  # else the lock may be another run's, and no record damaged
     drop_damaged_evaluations(run, told)
     # On what there is here: the devices of the training may be elsewhere by now.
     loaded = load(str(run.lock), elsewhere(overrides))
@@ -155,7 +156,7 @@ def _on_file(loaded: Loaded, run: Run, data: Path, cache: Path) -> Measured:
     spec = data_of(run)
     check_evaluation(recipe, spec)
     placement = training.placed(recipe, cache) if training.can_be_refused(recipe.runtime) else None
-    model = model_of(run)
+    model = run.kept_model()
     training.announce(recipe, cache)
     raw = _read(recipe, data)
     rows = encode_rows(raw, spec, with_targets=True)
@@ -222,7 +223,7 @@ def open_run(loaded: Loaded, run: Run, cache: Path) -> Opened:
     recipe = loaded.recipe
     spec = data_of(run)
     placement = training.placed(recipe, cache) if training.can_be_refused(recipe.runtime) else None
-    model = model_of(run)
+    model = run.kept_model()
     prepared = prepared_again(recipe, spec, cache).told_by(spec)  # with what was decided after training
     placement = placement or training.placed(recipe, cache)
     network = training.trained(recipe, spec, prepared.split("train").targets, model, placement)

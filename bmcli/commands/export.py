@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from bmcli import compression, disk, parts, trust
+from bmcli.commands import reporting
 from bmcli.commands.evaluate import bring_up_to_date, elsewhere, find_run
 from bmcli.commands.predict import load_network
 from bmcli.errors import ArtefactRejected, BmcliError, Fault
@@ -163,11 +164,15 @@ def _export(run: Run, recipe: Recipe, options: ExportOptions, cache: Path, told:
     examples = rows["train"]
     subject = Subject(network, spec, recipe.quantiles(), examples, recipe.name)
     judge = Judge.of(network, spec, recipe.quantiles(), split, rows[split])
+    known = _Known(
+        reporting.kept(run.evaluation, run.evaluations, told) or {},
+        reporting.kept(run.environment, run.recorded, told) or {},
+    )
     found: list[Artefact] = []
     failed: dict[str, BmcliError] = {}
     for place, each in enumerate(cast("tuple[FormatOptions, ...]", options.formats)):
         try:
-            artefact = _write(run, recipe, each, subject, judge, options)
+            artefact = _write(run, recipe, each, subject, judge, options, known)
         except BmcliError as error:
             failed[each.name] = _at_format(error, place)
             told(f"{each.name}: NOT WRITTEN, {error}")
@@ -180,6 +185,14 @@ def _export(run: Run, recipe: Recipe, options: ExportOptions, cache: Path, told:
                 )
             found.append(artefact)
     return Exported(run, tuple(found), failed)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What a card tells of a run beside its model; empty where the file that tells is gone or damaged."""
+
+    evaluations: Mapping[str, Any]
+    recorded: Mapping[str, Any]
 
 
 def _at_format(error: BmcliError, place: int) -> BmcliError:
@@ -199,8 +212,9 @@ def _sentence(artefact: Artefact) -> str:
 
 
 def _write(
-    run: Run, recipe: Recipe, options: FormatOptions, subject: Subject, judge: Judge, asked: ExportOptions
-) -> Artefact:
+    run: Run, recipe: Recipe, options: FormatOptions, subject: Subject, judge: Judge, asked: ExportOptions,
+    known: _Known,
+) -> Artefact:  # fmt: skip
     """One artefact: written aside, checked there, and moved to where it belongs."""
     before = compression.weigh(subject.network.model)
     subject = _compressed(subject, options)
@@ -215,7 +229,10 @@ def _write(
         disk.write_json(folder / card.CARD, card.preliminary(options, written))
         verification = check(folder, written, judge, options, asked)
         weights = {"model": before.to_json(), "artefact": compression.weigh(subject.network.model).to_json()}
-        made = card.made(run, recipe, subject.spec, options, written, folder, verification, asked.licence, weights)
+        made = card.made(
+            run, recipe, subject.spec, options, written, folder, verification, asked.licence, weights,
+            known.evaluations, known.recorded,
+        )  # fmt: skip
         sealed = card.write(folder, made)
         disk.write_atomically(folder / card.CARD_TEXT, card.text(made).encode())
         place = run.exports if verification.verified else run.exports / "rejected"

@@ -29,7 +29,7 @@ from bmcli.recipe.load import load
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
 from bmcli.specs import DataSpec
-from bmcli.training.session import data_of, model_of
+from bmcli.training.session import data_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -280,7 +280,7 @@ def load_network(recipe: Recipe, spec: DataSpec, run: Run, cache: Path) -> Netwo
     placement = training.placed(recipe, cache)
     # Training rows decide weights of losses alone, which are not computed here.
     targets = {column.name: np.zeros((1, *column.shape), column.dtype) for column in spec.targets}
-    return training.trained(recipe, spec, targets, model_of(run), placement)
+    return training.trained(recipe, spec, targets, run.kept_model(), placement)
 
 
 def _predict(oracle: Oracle, rows: Rows, asked: Asked, chosen: Format) -> Predicted:

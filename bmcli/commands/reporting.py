@@ -43,17 +43,17 @@ def write(
     epochs, faults = run.read_rows()
     for fault in faults:
         told(f"warning: {fault}")
-    findings = _kept(run.checks, run.findings, told) or ()
+    findings = kept(run.checks, run.findings, told) or ()
     material = Material(
         name=recipe.name,
         folder=run.shown,
-        written=text(run.recipe),
+        written=kept(run.recipe, run.written_recipe, told) or "",
         resolved=text(run.lock),
         findings=[f"{each.get('message', '')} {each.get('suggestion', '')}" for each in findings],
         was_checked=run.checks.exists(),
         epochs=epochs,
-        status=_status(run, told),
-        environment=_kept(run.environment, run.recorded, told) or {},
+        status=status(run, told),
+        environment=kept(run.environment, run.recorded, told) or {},
         evaluations=_evaluations(run, told),
         parameters=parameters,
         size=run.model.stat().st_size,
@@ -76,8 +76,8 @@ def _beside(run: Run, told: Tell) -> Beside:
     from bmcli.reports.run import Beside
 
     def read(path: Path, key: str, reader: Callable[[Any], _Read]) -> _Read | None:
-        found = _kept(path, lambda: run.record(path, dict[str, Any]) or {}, told) or {}
-        return _kept(path, lambda: reader(found[key]), told) if key in found else None
+        found = kept(path, lambda: run.record(path, dict[str, Any]) or {}, told) or {}
+        return kept(path, lambda: reader(found[key]), told) if key in found else None
 
     def curves(found: Any) -> list[LearningCurve]:
         return conform(dict[str, list[LearningCurve]], {"targets": found.get("targets", [])})["targets"]
@@ -85,7 +85,7 @@ def _beside(run: Run, told: Tell) -> Beside:
     decisions = read(run.decisions, "decisions", lambda found: conform(list[Decision], found))
     costs = read(run.benchmark, "artefacts", lambda found: [Cost.from_json(each) for each in found])
     return Beside(
-        origin=tuple(_kept(run.origin, run.comes_from, told) or ()),
+        origin=tuple(kept(run.origin, run.comes_from, told) or ()),
         decisions=tuple(decisions or ()),
         folds=read(run.validation, "folds", lambda found: conform(Folds, found)),
         curves=tuple(read(run.validation, "learning_curve", curves) or ()),
@@ -115,7 +115,7 @@ def _artefacts(run: Run, told: Tell) -> Iterator[Artefact]:
 _Read = TypeVar("_Read")
 
 
-def _kept(path: Path, reader: Callable[[], _Read], told: Tell) -> _Read | None:
+def kept(path: Path, reader: Callable[[], _Read], told: Tell) -> _Read | None:
     """What a file of a run holds; None, after a word about it, if it is damaged."""
     try:
         return reader()
@@ -130,7 +130,7 @@ def explanation_of(run: Run, told: Tell) -> Explanation | None:
     """What `bmcli explain` found; None if there is nothing, or it is damaged."""
     from bmcli.evaluation.explained import Explanation
 
-    return _kept(run.explanation, lambda: run.record(run.explanation, Explanation), told)
+    return kept(run.explanation, lambda: run.record(run.explanation, Explanation), told)
 
 
 def evaluation(run: Run, on: str, found: Mapping[str, Any], told: Tell) -> Evaluation | None:
@@ -143,19 +143,20 @@ def evaluation(run: Run, on: str, found: Mapping[str, Any], told: Tell) -> Evalu
         except disk.Damaged as error:
             raise disk.Damaged(f"{on}: {error}") from None
 
-    return _kept(run.evaluation, read, told)
+    return kept(run.evaluation, read, told)
 
 
 def _evaluations(run: Run, told: Tell) -> dict[str, dict[str, Any]]:
-    found = _kept(run.evaluation, run.evaluations, told) or {}
+    found = kept(run.evaluation, run.evaluations, told) or {}
     return {on: each for on, each in found.items() if evaluation(run, on, each, told) is not None}
 
 
-def _status(run: Run, told: Tell) -> dict[str, Any]:
-    status = run.status()
-    if status.get("state") == "damaged":
-        told(f"warning: {status['reason']}")
-    return status
+def status(run: Run, told: Tell) -> dict[str, Any]:
+    """How a run ended, after a word about it if that is damaged."""
+    found = run.status()
+    if found.get("state") == "damaged":
+        told(f"warning: {found['reason']}")
+    return found
 
 
 def text(path: Path) -> str:

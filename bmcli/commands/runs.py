@@ -23,18 +23,26 @@ def list_all(root: Path, name: str | None) -> list[dict[str, Any]]:
 
 def _described(run: Run) -> dict[str, Any]:
     status = run.status()
+    epochs, faults = (status["epochs"], []) if "epochs" in status else _trained(run)
+    damaged = [status["reason"]] if status.get("state") == "damaged" else []
     metrics = status.get("metrics", {})
     return {
         "name": run.name,
         "id": run.folder.name,
         "path": str(run.folder),
         "state": status.get("state", "unknown"),
-        "epochs": status.get("epochs", len(run.rows())),
-        "fault": status["reason"] if status.get("state") == "damaged" else None,
+        "epochs": epochs,
+        "fault": " ".join([*damaged, *faults]) or None,
         "headline": _headline(metrics),
         "seconds": status.get("seconds", ""),
         "metrics": metrics,
     }
+
+
+def _trained(run: Run) -> tuple[int, list[str]]:
+    """How many epochs a run wrote down, and what is damaged of them."""
+    rows, faults = run.read_rows()
+    return len(rows), faults
 
 
 def _headline(metrics: dict[str, float | None]) -> str:

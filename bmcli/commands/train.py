@@ -234,6 +234,8 @@ def _resume(loaded: Loaded, overrides: Sequence[str], run: Run, setting: Setting
         setting.told(f"run {run.shown}, from epoch {trainer.progress.epoch + 1}, step {trainer.progress.step + 1}")
         for word in _differences(run, placement, loaded, was):
             setting.told(word)
+        if placement.chief:
+            _tell_damage(run, was, setting.told)
         _tell_details(trainer, session.prepared, setting.told)
         if overrides and placement.chief:
             session.write_lock(trainer, run)
@@ -241,7 +243,7 @@ def _resume(loaded: Loaded, overrides: Sequence[str], run: Run, setting: Setting
 
 
 def _tell_damage(run: Run, was: Mapping[str, Any], told: Told) -> None:
-    """Tells which files of a run are damaged that it goes on without."""
+    """Tells which files of a run are damaged that it goes on without, and makes room for what it will measure."""
     for fault in run.read_rows()[1]:
         told(f"warning: {fault}")
     if was.get("state") == "damaged":

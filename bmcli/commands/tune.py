@@ -97,6 +97,7 @@ def resume(text: str, overrides: Sequence[str], setting: Setting, target: str | 
         target: A recipe, to go on only if it is still the same.
     """
     study = studies.find(setting.root, text)
+    study.require_recipes()
     loaded = load_search(str(study.search) if target is None else target, overrides)
     try:
         _require_search(loaded)

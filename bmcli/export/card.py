@@ -50,11 +50,14 @@ _EXPORT_AGAIN = "Export again."
 def made(
     run: Run, recipe: Recipe, spec: DataSpec, options: FormatOptions, written: Written, folder: Path,
     verification: Verification, licence: str | None,
-    weights: Mapping[str, Any],
+    weights: Mapping[str, Any], evaluations: Mapping[str, Any], recorded: Mapping[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    """The card of an artefact whose files are all written."""
+    """The card of an artefact whose files are all written.
+
+    Args:
+        evaluations, recorded: What the run was measured by, and what it was trained with; empty where that is lost.
+    """
     files = [_file(folder, path) for path in _files(folder)]
-    evaluations = run.evaluations()
     needed = [file for file in files if file["path"] != PREPROCESSING or (folder / ENCODER).exists()]
     return {
         **preliminary(options, written),
@@ -68,7 +71,7 @@ def made(
         "weights": dict(weights),
         "verification": verification.to_json(),
         "evaluation": {split: _figures(found) for split, found in evaluations.items()},
-        "lineage": _lineage(run, recipe, spec),
+        "lineage": _lineage(run, recipe, spec, recorded),
         "versions": {"bmcli": __version__, "python": platform.python_version(), **dict(_versions())},
         "bytes": sum(file["bytes"] for file in needed),
         "gzip_bytes": sum(gzip_size(folder / file["path"]) for file in needed),
@@ -302,8 +305,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _lineage(run: Run, recipe: Recipe, spec: DataSpec) -> dict[str, Any]:
-    recorded = run.recorded()
+def _lineage(run: Run, recipe: Recipe, spec: DataSpec, recorded: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "run": f"{run.name}/{run.folder.name}",
         "recipe": recipe.name,

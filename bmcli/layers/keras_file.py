@@ -144,11 +144,11 @@ def opened(path: Path, digest: str | None = None) -> Iterator[KerasFile]:
 
 
 def count_weights(path: Path) -> int:
-    """Arrays of the layers among weights that were checked, without those of an optimizer."""
+    """Arrays of the layers among weights that were checked."""
     found: list[str] = []
 
     def count(name: str, item: Any) -> None:
-        found.extend([name] if isinstance(item, h5py.Dataset) and "optimizer" not in name.split("/") else [])
+        found.extend([name] if isinstance(item, h5py.Dataset) else [])
 
     with h5py.File(path, "r") as file:
         if "layers" in file:

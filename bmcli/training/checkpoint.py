@@ -93,8 +93,11 @@ def _save(folder: Path, target: Path, state: State) -> None:
         disk.try_to_remove(aside)
 
 
-def restore(folder: Path) -> tuple[State, tuple[str, ...]]:
+def restore(folder: Path, run_id: str | None = None) -> tuple[State, tuple[str, ...]]:
     """The newest checkpoint that is whole, and the names of newer ones that are not.
+
+    Args:
+        run_id: Of the run, which its values have to name; None to take that of any run.
 
     Raises:
         RunFailed: There is none.
@@ -102,7 +105,7 @@ def restore(folder: Path) -> tuple[State, tuple[str, ...]]:
     damaged: list[str] = []
     for candidate in _newest_first(folder):
         state = _read(candidate)
-        if state is not None:
+        if state is not None and run_id in (None, state.values.get("run_id")):
             return state, tuple(damaged)
         damaged.append(candidate.name)
     raise RunFailed(f"{folder}: no usable checkpoint.", suggestion="Train again to make a new run.")

@@ -722,7 +722,8 @@ class Trainer:
         groups = {"variables": variables, "meters": gathered}
         if self.selected:
             groups["selected"] = self.selected
-        values = {"progress": asdict(self.progress), "callbacks": self.callbacks.state()}
+        run_id = self.run.id if self.run else ""
+        values = {"run_id": run_id, "progress": asdict(self.progress), "callbacks": self.callbacks.state()}
         return checkpoint.State(groups, values)
 
     @property
@@ -736,7 +737,7 @@ class Trainer:
         What ended the training before may hold no more: more epochs, or other conditions to stop.
         """
         assert self.run is not None, "only a run can be resumed"
-        state, damaged = checkpoint.restore(self.run.checkpoints)
+        state, damaged = checkpoint.restore(self.run.checkpoints, self.run.id)
         try:
             saved, progress = state.groups["variables"], disk.conform(Progress, state.values.get("progress"))
         except (KeyError, disk.Damaged) as error:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,10 +77,22 @@ def save(network: Network, spec: DataSpec, path: Path) -> None:
     model = serving_model(network, spec)
     with disk.writing(path, sum(weight.numpy().nbytes for weight in model.weights)):
         try:
-            model.save(aside)
+            with _without_optimizer(network.model):
+                model.save(aside)
             aside.replace(path)
         finally:
             aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _without_optimizer(model: keras.Model) -> Iterator[None]:
+    """Keeps Keras from writing or reading the state of the optimizer, which checkpoints hold, beside the weights."""
+    optimizer = getattr(model, "optimizer", None)
+    model.optimizer = None
+    try:
+        yield
+    finally:
+        model.optimizer = optimizer
 
 
 def load(path: Path, network: Network, spec: DataSpec) -> None:
@@ -119,7 +132,8 @@ def load_weights(
         with file.weights() as weights:
             try:
                 _require_as_many(serving, weights)
-                serving.load_weights(weights)
+                with _without_optimizer(model):
+                    serving.load_weights(weights)
             except Exception as error:  # a damaged file makes Keras raise anything
                 raise BmcliError(f"{shown_path(path)}: not the model of this run ({_reason(error)}).") from None
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
-
-from typing_extensions import TypedDict
+from typing import TYPE_CHECKING
 
 from bmcli import disk, training
 from bmcli.data.resolution import resolved
@@ -65,13 +63,13 @@ class Session:
         return Trainer(recipe, network, school.known.prepared, self.placement, run, self.cache, profile, lesson)
 
     def describe(self, trainer: Trainer, run: Run) -> None:
-        """Writes every file of a run that is known before the first step."""
+        """Writes every file of a run that is known before the first step; `data.json`, the last, tells that it is."""
         from bmcli.training import environment
 
         disk.write_atomically(run.recipe, self.loaded.written.text.encode(), disk.PRIVATE)
-        keep_data(run, self.prepared.spec)
+        self.write_lock(trainer, run)  # with the id that the others carry
         run.write(run.environment, environment.record(self.placement), disk.PRIVATE)
-        self.write_lock(trainer, run)
+        keep_data(run, self.prepared.spec)
 
     def write_lock(self, trainer: Trainer, run: Run) -> None:
         """The recipe as it is trained, with what `auto` became; what it would search is not of the training."""
@@ -128,7 +126,7 @@ def data_of(run: Run) -> DataSpec:
     Raises:
         BmcliError: The file that tells is gone or damaged.
     """
-    return _kept_data(run, DataSpec)
+    return run.kept_data(DataSpec)
 
 
 def keep_data(run: Run, spec: DataSpec, with_model: bool = False) -> None:
@@ -137,44 +135,8 @@ def keep_data(run: Run, spec: DataSpec, with_model: bool = False) -> None:
     Args:
         with_model: The run's model is that of this data, and is known by its digest from now on.
     """
-    run.write(run.data, {**spec.to_json(), "model": disk.sha256(run.model) if with_model else None})
-
-
-class _Model(TypedDict):
-    model: str | None
-
-
-def model_of(run: Run) -> Path:
-    """The model that the training of a run kept.
-
-    Raises:
-        BmcliError: There is none, or it is not the one that was written.
-    """
-    if not run.model.exists():
-        state = run.status().get("state", "unknown")
-        raise BmcliError(f"{run.shown} has no model; its state is {state}.", suggestion="Train again, or resume it.")
-    try:
-        found = disk.sha256(run.model)
-    except OSError as error:
-        raise BmcliError(f"{disk.shown_path(run.model)}: damaged ({error.strerror}).", suggestion=_AGAIN) from None
-    if found != _kept_data(run, _Model)["model"]:
-        raise BmcliError(
-            f"{disk.shown_path(run.model)}: not the model that the training kept, by its SHA-256.",
-            suggestion=f"If the training was killed, `{run.to_resume}` keeps it anew. {_AGAIN}",
-        )
-    return run.model
-
-
-_AGAIN = "What was measured is still in evaluation.json and report.html; train again to make a new run."
-
-_Kind = TypeVar("_Kind")
-
-
-def _kept_data(run: Run, kind: type[_Kind]) -> _Kind:
-    found = run.record(run.data, kind)
-    if found is None:
-        raise BmcliError(f"{disk.shown_path(run.data)}: missing.", suggestion="Train again to make a new run.")
-    return found
+    digests = {"recipe": disk.sha256(run.recipe), "model": disk.sha256(run.model) if with_model else None}
+    run.write(run.data, {**spec.to_json(), **digests})
 
 
 def prepared_again(recipe: Recipe, before: DataSpec, cache: Path) -> Prepared:

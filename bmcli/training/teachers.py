@@ -82,6 +82,8 @@ def _opened(taught: TaughtBy, path: str, recipe: Recipe, spec: DataSpec, placeme
     if taught.run is None:
         return _of_file(Path(taught.model), taught.digest, path, recipe, spec, placement)
     run = Run(Path(taught.run))
+    with _placed(path):
+        run.require_lock()
     its_recipe, its_spec = load(str(run.lock)).recipe.kept(), data_of(run)
     strategy.set_random_state(its_recipe.seed, its_recipe.train.precision)
     with placement.strategy.scope(), _placed(path):

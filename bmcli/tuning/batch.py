@@ -6,6 +6,8 @@ Each worker takes jobs that nobody has taken, and forks a child for each. What a
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import os
 import sys
 import time
@@ -107,7 +109,7 @@ class Batch:
         """Whether it is of the same recipe and jobs."""
         try:
             return self.base.read_text(encoding="utf-8") == render_base(loaded) and self.jobs() == tuple(jobs)
-        except (OSError, ValueError):
+        except (OSError, ValueError, BmcliError):
             return False  # gone or damaged: all is trained in a new folder
 
     def begin(self, loaded: Loaded, jobs: Sequence[Job]) -> None:
@@ -119,7 +121,16 @@ class Batch:
                 disk.try_to_remove(self.run(job.name).folder)
 
     def is_done(self, job: Job) -> bool:
-        return self.run(job.name).status().get("state") == "done"
+        """Whether a job has come to its end, and all that it left is whole."""
+        run = self.run(job.name)
+        status = run.status()
+        if status.get("state") != "done":
+            return False
+        try:
+            _read(job, run, status)
+        except BmcliError:
+            return False
+        return True
 
     def take(self, job: Job) -> bool:
         """Whether nobody had taken a job."""
@@ -168,7 +179,7 @@ def how_to_go_on(root: Path, name: str, loaded: Loaded) -> str | None:
     batch = Batch(latest.folder)
     try:
         kept = batch.base.read_text(encoding="utf-8") == render_base(loaded) and any(map(batch.is_done, batch.jobs()))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
         return None
     return "The same command goes on." if kept and not latest.evaluation.exists() else None
 
@@ -284,17 +295,17 @@ def _train(batch: Batch, loaded: Loaded, job: Job, cache: Path) -> int:
         start_at = time.monotonic()
         session = sessions.begin(_on_one_device(loaded.with_values(job.values)), cache)
         with run.hold():
-            run.set_status("running")
             trainer = session.trainer(run)
             session.describe(trainer, run)
+            run.set_status("running")
             outcome = trainer.train(Watcher(Console()))
             if outcome.diverged is not None:
                 raise RunFailed(f"training stopped: {outcome.diverged}.")
             decided = decide(trainer.recipe, outcome.network, session.prepared, trainer.placement, print)
             sessions.keep_data(run, decided.spec)
-            _keep(run, decided.network, session, trainer, job)
+            files = _keep(run, decided.network, session, trainer, job)
             disk.try_to_remove(run.checkpoints)
-            run.set_status("done", **_told(outcome), seconds=round(time.monotonic() - start_at, 3))
+            run.set_status("done", **_told(outcome), files=files, seconds=round(time.monotonic() - start_at, 3))
     except BmcliError as error:
         run.set_status("failed", reason=str(error))
     except Exception as error:
@@ -314,13 +325,18 @@ def _told(outcome: Outcome) -> dict[str, Any]:
     return {"epochs": outcome.epochs, "selected_epoch": outcome.selected_epoch, "metrics": dict(outcome.metrics)}
 
 
-def _keep(run: Run, network: Network, session: Session, trainer: Trainer, job: Job) -> None:
-    """Writes predictions beside the truth. Arrays are numbered, never named after columns, whose names are foreign."""
+def _keep(run: Run, network: Network, session: Session, trainer: Trainer, job: Job) -> dict[str, str]:
+    """Writes predictions beside the truth. Arrays are numbered, never named after columns, whose names are foreign.
+
+    Returns:
+        SHA-256 of each file, by its name.
+    """
     import numpy as np
 
     from bmcli.data import targets as target_kinds
     from bmcli.training.predict import predict
 
+    digests = {}
     for split in job.splits:
         rows = session.prepared.split(split)
         if not len(rows):
@@ -334,21 +350,42 @@ def _keep(run: Run, network: Network, session: Session, trainer: Trainer, job: J
         path = run.folder / f"{split}.npz"
         with disk.writing(path, sum(array.nbytes for array in arrays.values())):
             np.savez(path, **arrays)  # type: ignore[arg-type]  # typed as its other options
+        digests[path.name] = disk.sha256(path)
+    return digests
 
 
 def _read(job: Job, run: Run, status: Mapping[str, Any]) -> Finished:
-    import numpy as np
+    """What a job came to.
 
+    Raises:
+        BmcliError: A file of it is gone or damaged.
+    """
     spec = data_of(run)
     truth: dict[str, dict[str, np.ndarray]] = {}
     predictions: dict[str, dict[str, np.ndarray]] = {}
     for split in job.splits:
-        with np.load(run.folder / f"{split}.npz", allow_pickle=False) as arrays:
-            names = [column.name for column in spec.targets]
-            truth[split] = {name: arrays[f"truth-{number}"] for number, name in enumerate(names)}
-            predictions[split] = {name: arrays[f"prediction-{number}"] for number, name in enumerate(names)}
+        arrays = _arrays(run.folder / f"{split}.npz", status.get("files", {}).get(f"{split}.npz"))
+        names = [column.name for column in spec.targets]
+        truth[split] = {name: arrays[f"truth-{number}"] for number, name in enumerate(names)}
+        predictions[split] = {name: arrays[f"prediction-{number}"] for number, name in enumerate(names)}
     return Finished(job, spec, status["metrics"], status["epochs"], status["seconds"], truth, predictions)
 
+
+def _arrays(path: Path, digest: str | None) -> dict[str, np.ndarray]:
+    """The arrays of a file whose SHA-256 is known."""
+    import numpy as np
+
+    try:
+        content = disk.read_file(path)
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise disk.Damaged("changed since it was written, by its SHA-256")
+    except (OSError, disk.Damaged) as error:
+        raise RunFailed(f"{disk.shown_path(path)}: damaged ({error}).", suggestion=_TRAIN_ANEW) from None
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+_TRAIN_ANEW = "The same command trains that part anew."
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):

@@ -53,14 +53,20 @@ class Ended:
 Event = Begun | Asked | Confirming | Ended
 
 
+_AGAIN = "Start a new search."
+
+
 class Journal:
     """Events of one search, one JSON object a line, written to the disk before anything follows from them.
 
     A line that a crash has torn is the last one, and of what nothing followed.
+
+    Args:
+        study_id: Of the search, which every line carries.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, study_id: str) -> None:
+        self._path, self._study_id = path, study_id
 
     def events(self) -> list[tuple[float, Event]]:
         """Everything that happened so far, with its time in seconds since 1970.
@@ -72,7 +78,9 @@ class Journal:
 
     def add(self, event: Event) -> None:
         """Appends an event; a torn line before it is cut off."""
-        line = disk.record_line(disk.plain({"at": round(time.time(), 3), **_written(event)}))
+        line = disk.record_line(
+            disk.plain({"at": round(time.time(), 3), "study_id": self._study_id, **_written(event)})
+        )
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
         with os.fdopen(os.open(self._path, flags, 0o666), "ab+") as file:
             file.truncate(self._whole(file))
@@ -91,16 +99,16 @@ class Journal:
             lines = disk.read_file(self._path).split(b"\n")
         except FileNotFoundError:
             return
-        except disk.Damaged as error:
-            raise BmcliError(f"{shown_path(self._path)}: {error}.", suggestion="Start a new search.") from None
+        except (OSError, disk.Damaged) as error:
+            raise BmcliError(f"{shown_path(self._path)}: damaged ({error}).", suggestion=_AGAIN) from None
         for number, line in enumerate(lines[:-1], start=1):
             try:
                 value = disk.parse_record(line)
+                if value["study_id"] != self._study_id:
+                    raise disk.Damaged("of another search")
                 yield float(value["at"]), _event(value)
             except (ValueError, KeyError, TypeError):
-                raise BmcliError(
-                    f"{shown_path(self._path)}:{number}: damaged.", suggestion="Start a new search."
-                ) from None
+                raise BmcliError(f"{shown_path(self._path)}:{number}: damaged.", suggestion=_AGAIN) from None
 
 
 def _written(event: Event) -> Json:

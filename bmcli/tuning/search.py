@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from typing import Any, Protocol
 
+from bmcli.disk import shown_path
 from bmcli.errors import BmcliError, RunFailed
 from bmcli.recipe.load import Loaded
 from bmcli.recipe.schema import Recipe
@@ -74,7 +75,7 @@ class Search:
         self._recipe: Recipe = loaded.recipe
         self._options: TuneOptions = loaded.recipe.tune
         self._objectives = objectives
-        self._journal = Journal(study.journal)
+        self._journal = Journal(study.journal, study.id)
         self._oracle = Oracle(
             self._options.algorithm, self._options.space, self._recipe.seed, self._recipe.train.epochs
         )
@@ -366,7 +367,17 @@ class Search:
             if isinstance(event, Asked):
                 self._ask_again(event)
             self._take(event)
+        self._require_whole_journal()
         self._seconds_before = _seconds_of(events)
+
+    def _require_whole_journal(self) -> None:
+        """Refuses a journal that lacks a task, each of which is written down before it is offered."""
+        known = set(self._tasks) | {task.name for task in chain.from_iterable(self._confirming.values())}
+        if lost := sorted(self._study.offered() - known):
+            raise BmcliError(
+                f"{shown_path(self._study.journal)}: damaged (it does not tell of the task {lost[0]}).",
+                suggestion="Start a new search.",
+            )
 
     def _ask_again(self, event: Asked) -> None:
         answer = self._oracle.ask()

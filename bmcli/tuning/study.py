@@ -8,12 +8,15 @@ its name at the end.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
+import secrets
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,17 @@ SILENT_S = 20.0  # A worker that was silent for so long is dead; a busy file ser
 
 class _Begun(TypedDict):
     objectives: tuple[Objective, ...]
+
+
+class _Identity(TypedDict):
+    id: str
+    files: dict[str, str]
+
+
+_IDENTITY = tuple(_Identity.__annotations__)
+_ID = "study_id"
+"""Key of the records of a study, by which one of another study is told."""
+_AGAIN = "Start a new search."
 
 
 @dataclass(frozen=True)
@@ -126,7 +140,50 @@ class Study:
         Raises:
             BmcliError: The file that tells is gone or damaged.
         """
-        return self._read(self.begun_file, "Start a new search.")
+        return {key: value for key, value in self._begun().items() if key not in _IDENTITY}
+
+    def _begun(self) -> Json:
+        return self._read_record(self.begun_file, _AGAIN)
+
+    @cached_property
+    def _identity(self) -> _Identity:
+        """What a study is known by, and the SHA-256 of each file that says what is searched."""
+        try:
+            return disk.conform(_Identity, self._begun())
+        except disk.Damaged:
+            raise _damaged(self.begun_file, _AGAIN) from None
+
+    @property
+    def id(self) -> str:
+        """What all records of the study carry; copies have it too.
+
+        Raises:
+            BmcliError: The file that tells is gone or damaged.
+        """
+        return self._identity["id"]
+
+    def require_recipes(self) -> None:
+        """Refuses recipes that are not those that the search was begun with.
+
+        Raises:
+            BmcliError: One was changed, or cannot be read.
+        """
+        for name, digest in self._identity["files"].items():
+            try:
+                found = hashlib.sha256(disk.read_file(self.folder / name)).hexdigest()
+            except (OSError, disk.Damaged):
+                found = ""
+            if found != digest:
+                raise _damaged(self.folder / name, _AGAIN)
+
+    def loaded(self) -> Loaded:
+        """The recipe that values are laid over.
+
+        Raises:
+            BmcliError: As `require_recipes` does.
+        """
+        self.require_recipes()
+        return load(str(self.base))
 
     def objectives(self) -> tuple[Objective, ...]:
         """What is searched for; the first decides where there has to be one.
@@ -137,7 +194,7 @@ class Study:
         try:
             return disk.conform(_Begun, self.begun())["objectives"]
         except disk.Damaged:
-            raise _damaged(self.begun_file, "Start a new search.") from None
+            raise _damaged(self.begun_file, _AGAIN) from None
 
     def candidate(self, values: Values) -> Loaded:
         """The recipe of a candidate: values laid over the study's recipe.
@@ -147,7 +204,7 @@ class Study:
         Raises:
             BmcliError: The recipe refuses them; each fault names them all.
         """
-        loaded, judged = load(str(self.base)), judged_by(self.objectives())
+        loaded, judged = self.loaded(), judged_by(self.objectives())
         searches_selection = any(path.startswith("train.select") for path in values)
         if judged is None or searches_selection or loaded.recipe.train.select.metric != "auto":
             return loaded.with_values(values)
@@ -157,7 +214,11 @@ class Study:
 
     def put(self, task: Task) -> None:
         """Offers a task to the workers."""
-        disk.write_record(self._tasks / f"{task.name}.json", task.to_json())
+        disk.write_record(self._tasks / f"{task.name}.json", {**task.to_json(), _ID: self.id})
+
+    def offered(self) -> set[str]:
+        """Names of all tasks."""
+        return _names(self._tasks)
 
     def unfinished(self) -> list[str]:
         """Names of the tasks that have no result, in order."""
@@ -268,7 +329,7 @@ class Study:
         """Hands in a result; false if there is one already, which stays."""
         result = replace(result, reason=redact_text(result.reason))
         try:
-            disk.write_new(self._results / f"{result.name}.json", disk.record_line(_finite(result)))
+            disk.write_new(self._results / f"{result.name}.json", disk.record_line({**_finite(result), _ID: self.id}))
         except FileExistsError:
             return False
         return True
@@ -309,6 +370,13 @@ class Study:
         return clock.stat().st_mtime
 
     def _read(self, path: Path, advice: str = "") -> Json:
+        """A record of this study, without the id of that."""
+        found = self._read_record(path, advice)
+        if found.pop(_ID, None) != self.id:
+            raise _damaged(path, advice)
+        return found
+
+    def _read_record(self, path: Path, advice: str) -> Json:
         try:
             return disk.read_record(path)
         except (OSError, disk.Damaged):
@@ -327,7 +395,9 @@ def create(root: Path, loaded: Loaded, objectives: Sequence[Objective], fingerpr
     disk.write_atomically(study.recipe, loaded.written.text.encode(), disk.PRIVATE)
     disk.write_atomically(study.base, render_base(loaded).encode(), disk.PRIVATE)
     disk.write_atomically(study.search, _search_recipe(study, loaded.recipe).encode(), disk.PRIVATE)
-    disk.write_record(study.begun_file, described(loaded.recipe, objectives, fingerprint))
+    files = {file.name: disk.sha256(file) for file in (study.base, study.search)}
+    begun = described(loaded.recipe, objectives, fingerprint)
+    disk.write_record(study.begun_file, {**begun, "id": secrets.token_hex(8), "files": files})
     return study
 
 
@@ -357,7 +427,7 @@ def find(root: Path, text: str) -> Study:
         BmcliError: There is none.
     """
     for folder in (Path(text), Path(text) / "latest", root / text / "latest", root / f"{text}-tune" / "latest"):
-        if os.path.lexists(folder / "study.json"):
+        if os.path.lexists(folder / "study.json") or os.path.lexists(folder / "search.yaml"):
             study = Study(runs.resolve(folder))
             runs.require_plain(study.folder)
             return study

@@ -44,7 +44,6 @@ def run_trial(study: Study, task: Task, cache: Path) -> Result:
     run = study.run(task.name)
     run.folder.mkdir(parents=True, exist_ok=True)
     with _held(run):
-        run.set_status("running")
         try:
             result = _result(study, task, run, cache)
         except Interrupted as error:
@@ -87,8 +86,9 @@ def _result(study: Study, task: Task, run: Run, cache: Path) -> Result:
     objectives = study.objectives()
     judged = judged_by(objectives)
     loaded = _loaded(study, task, run)
-    session = sessions.begin(loaded, cache, before=data_of(run) if run.lock.exists() else None)
+    session = sessions.begin(loaded, cache, before=data_of(run) if run.data.exists() else None)
     trainer = _trainer(session, run)
+    run.set_status("running")
     outcome = trainer.train(Watcher(Console()), lambda row: _halted(task, judged, run, row))
     if outcome.diverged is not None:
         raise RunFailed(f"training stopped: {outcome.diverged}.")
@@ -116,30 +116,44 @@ def _keep_model(run: Run, session: Session, trainer: Trainer, outcome: Outcome) 
 
 
 def _loaded(study: Study, task: Task, run: Run) -> Loaded:
-    """The recipe of a trial: its lock if it was begun before, or if it goes on with another."""
-    if not run.lock.exists():
-        disk.try_to_remove(run.checkpoints)
+    """The recipe of a trial: its lock if it was begun before, or if it goes on with another.
+
+    One that is damaged is trained from its beginning, to the same result.
+    """
+    if not _is_begun(run):
+        for left in (run.data, run.lock, run.checkpoints):
+            disk.try_to_remove(left)
         if task.continues is not None:
             _take_up(study.run(task.continues), run)
-    if run.lock.exists():
-        run.require_lock()
+    if _is_begun(run):
         return load(str(run.lock))
     return distillations.learner(study.candidate({**SETTINGS, **task.values}))
 
 
+def _is_begun(run: Run) -> bool:
+    """Whether a trial can be gone on with."""
+    try:
+        return bool(data_of(run)) and run.lock.exists()
+    except BmcliError:
+        return False
+
+
 def _take_up(before: Run, run: Run) -> None:
-    """Copies what another trial can be gone on with from; its lock, which makes a run of it, comes last.
+    """Copies what another trial can be gone on with from; `data.json`, which tells that it was begun, comes last.
 
     Without a checkpoint there is nothing to copy, and the trial is trained from its beginning to the same result.
     """
-    if not any(before.checkpoints.glob("step-*")):
+    if not any(before.checkpoints.glob("step-*")) or not _is_begun(before):
+        return
+    files = (
+        (before.recipe, run.recipe), (before.environment, run.environment), (before.metrics, run.metrics),
+        (before.lock, run.lock), (before.data, run.data),
+    )  # fmt: skip
+    if not all(source.is_file() for source, _ in files):
         return
     # Checkpoints are never changed once they are written, so that links are as good as copies.
     shutil.copytree(before.checkpoints, run.checkpoints, copy_function=_link)
-    for source, target in (
-        (before.recipe, run.recipe), (before.data, run.data), (before.environment, run.environment),
-        (before.metrics, run.metrics), (before.lock, run.lock),
-    ):  # fmt: skip
+    for source, target in files:
         shutil.copy(source, target)  # with its mode, since some are for the user alone
 
 
@@ -151,13 +165,25 @@ def _link(source: str, target: str) -> None:
 
 
 def _trainer(session: Session, run: Run) -> Trainer:
-    """A trainer at the place where the trial was left."""
+    """A trainer at the place where the trial was left; at its beginning if no checkpoint of it is whole."""
     trainer = session.trainer(run)
     if any(run.checkpoints.glob("step-*")):
-        trainer.resume()
-    elif not run.lock.exists():
+        try:
+            trainer.resume()
+            _require_rows(run, trainer.progress.epoch)
+        except RunFailed as error:
+            Console().say(f"{error} The trial is trained from its beginning.")
+            disk.try_to_remove(run.checkpoints)
+            return session.trainer(run)
+    elif not run.data.exists():
         session.describe(trainer, run)
     return trainer
+
+
+def _require_rows(run: Run, epochs: int) -> None:
+    """Refuses to go on from epochs that are not written down, since the best of them is looked for."""
+    if not {row["epoch"] for row in run.rows()} >= set(range(1, epochs + 1)):
+        raise RunFailed(f"{disk.shown_path(run.metrics)}: damaged (not all of {epochs} epochs are in it).")
 
 
 def _halted(task: Task, judged: Objective | None, run: Run, row: Mapping[str, Any]) -> str | None:

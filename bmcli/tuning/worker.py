@@ -21,7 +21,6 @@ from typing import Any
 
 from bmcli.console import Console
 from bmcli.errors import BmcliError, Interrupted
-from bmcli.recipe.load import load
 from bmcli.recipe.paths import split_path
 from bmcli.recipe.schema import Recipe
 from bmcli.recipe.search import conditions, read_space
@@ -46,7 +45,7 @@ def main(arguments: list[str]) -> None:
 
 def families(study: Study) -> list[Recipe]:
     """The study's recipe with each network that the search can choose, those left out that need more to be changed."""
-    loaded = load(str(study.base))
+    loaded = study.loaded()
     found = [loaded.recipe]
     space, _ = read_space(study.begun()["recipe"]["tune"]["space"])
     for path, parameter in space.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import mean_absolute_error, r2_score
 
 from bmcli.runs import Run
-from bmcli.tuning.batch import unfinished
+from bmcli.tuning.batch import Batch, unfinished
 from tests.commands.conftest import Bmcli, bmcli
 from tests.reports.pages import Page
 
@@ -115,6 +116,18 @@ def test_a_cross_validation_has_a_page(validated: Run) -> None:
     assert "3 folds of 135 rows, dealt by chance." in page.text
     assert page.count("svg") == 3  # of MAE, RMSE and R2
     assert "all rows out of fold" in page.text
+
+
+@pytest.mark.parametrize("name", ["test.npz", "data.json", "status.json", "recipe.lock.yaml"])
+def test_a_fold_with_a_damaged_file_is_not_done(validated: Run, tmp_path: Path, name: str) -> None:
+    shutil.copytree(validated.folder, tmp_path / "copy")
+    batch, (job, *_) = Batch(tmp_path / "copy"), Batch(validated.folder).jobs()
+    assert batch.is_done(job)
+    file = batch.run(job.name).folder / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert not batch.is_done(job)
 
 
 @pytest.mark.slow

@@ -318,3 +318,13 @@ def test_a_faulty_recipe_is_refused_once_by_all_workers_together(
     assert done.err.count("command line:1:") == 1
     assert "Traceback" not in done.err
     assert not list(tmp_path.glob("runs/*/*"))
+
+
+def test_a_run_that_goes_on_tells_what_is_damaged_of_it(bmcli: Bmcli, run: Run) -> None:
+    for file in (run.evaluation, run.metrics):
+        file.write_bytes(file.read_bytes().replace(b"loss", b"lost"))
+    done = bmcli("train", "--resume", run.folder, "train.epochs=4", "--json")
+    assert done.code == 0, done.err
+    for name in ("evaluation.json: damaged", "metrics.jsonl:1: damaged"):
+        assert name in done.err
+    assert set(run.evaluations()) == {"test"}

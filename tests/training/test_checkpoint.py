@@ -98,3 +98,10 @@ def test_checkpoints_are_neither_written_nor_removed_through_links(tmp_path: Pat
     for step in (1, 2, 3):
         checkpoint.save(tmp_path / "c", step, state(step))
     assert [path.name for path in outside.iterdir()] == ["marker"]
+
+
+def test_a_checkpoint_of_another_run_gives_way_to_the_one_before(tmp_path: Path) -> None:
+    for step, run_id in ((1, "own"), (2, "other")):
+        checkpoint.save(tmp_path / "c", step, State({"variables": []}, {"run_id": run_id}))
+    found, damaged = checkpoint.restore(tmp_path / "c", "own")
+    assert (found.values, damaged) == ({"run_id": "own"}, ("step-000000002",))

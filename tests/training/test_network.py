@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -39,6 +42,15 @@ def saved(make_trainer: MakeTrainer, prepared: Prepared, tmp_path: Path) -> Save
     trainer = make_trainer()
     networks.save(trainer.network, prepared.spec, tmp_path / "model.keras")
     return trainer.network, prepared.spec, tmp_path / "model.keras"
+
+
+def test_a_saved_model_holds_no_state_of_the_optimizer(saved: Saved) -> None:
+    network, _, path = saved
+    assert network.model.optimizer is not None, "callbacks look for the learning rate there"
+    with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as weights:
+        names: list[str] = []
+        weights.visit(names.append)
+    assert not [name for name in names if "optimizer" in name]
 
 
 def test_a_saved_model_gives_the_networks_predictions_on_raw_rows(

@@ -282,6 +282,16 @@ def test_what_is_learned_from_is_made_again_where_it_is_damaged(student: Any, ca
             np.testing.assert_array_equal(first_array, other)
 
 
+def test_a_teacher_whose_lock_was_changed_is_refused(
+    path: Path, folder: Path, cache: Path, make: Callable[..., Trainer]
+) -> None:
+    other = trained(path, folder / "runs", cache, "train.epochs=1")
+    lock = Path(other.run or "") / "recipe.lock.yaml"
+    lock.write_text(lock.read_text() + "# edited\n")
+    with pytest.raises(BmcliError, match=r"teacher .*recipe\.lock\.yaml: changed since"):
+        make(pupil(path, [other], [HARD, SOFT]))
+
+
 def test_a_teacher_of_other_pictures_says_what_it_says_of_its_own(
     path: Path, folder: Path, cache: Path, make: Callable[..., Trainer]
 ) -> None:

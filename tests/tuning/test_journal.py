@@ -24,19 +24,19 @@ EVENTS: list[Event] = [
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    journal = Journal(tmp_path / "journal.jsonl")
+    journal = Journal(tmp_path / "journal.jsonl", "id")
     for event in EVENTS:
         journal.add(event)
     return tmp_path / "journal.jsonl"
 
 
 def read(path: Path) -> list[Event]:
-    return [event for _, event in Journal(path).events()]
+    return [event for _, event in Journal(path, "id").events()]
 
 
 def test_events_are_read_as_they_were_written(path: Path) -> None:
     assert read(path) == EVENTS
-    times = [at for at, _ in Journal(path).events()]
+    times = [at for at, _ in Journal(path, "id").events()]
     assert times == sorted(times)
 
 
@@ -50,7 +50,7 @@ def test_a_torn_last_line_is_left_out_and_written_over(path: Path) -> None:
     for cut in range(start, len(whole)):
         path.write_bytes(whole[:cut])
         assert read(path) == EVENTS[:-1]
-        Journal(path).add(EVENTS[-1])
+        Journal(path, "id").add(EVENTS[-1])
         assert read(path) == EVENTS
 
 

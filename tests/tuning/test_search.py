@@ -16,6 +16,7 @@ from bmcli.recipe.load import load
 from bmcli.recipe.space import load_search
 from bmcli.trials import Objective, Result, Searched, Task, Trial
 from bmcli.tuning import study as studies
+from bmcli.tuning.journal import Journal
 from bmcli.tuning.search import Search, Winner, differences
 from bmcli.tuning.study import Study
 from tests.conftest import TINY, WriteRecipe
@@ -240,11 +241,20 @@ def test_hyperband_has_no_bounds(begin: Begin) -> None:
     assert all(trial.task.bounds == () for trial in searched.trials)
 
 
+def test_a_journal_that_lacks_a_task_is_refused(begin: Begin) -> None:
+    study = begin(f"trials: 2, {SPACE}, confirm: none")
+    study.put(Task("0000", {}))
+    with pytest.raises(BmcliError, match=r"journal\.jsonl: damaged \(it does not tell of the task 0000\)"):
+        run(study)
+
+
 def test_a_journal_of_another_space_is_refused(begin: Begin) -> None:
     study = begin(f"trials: 2, {SPACE}, confirm: none")
     run(study)
     other = begin("trials: 2, space: {model.dropout: {float: [0.6, 0.9]}}, confirm: none")
-    study.journal.replace(other.journal)
+    events = Journal(study.journal, study.id).events()
+    for _, event in events:
+        Journal(other.journal, other.id).add(event)
     with pytest.raises(BmcliError, match="other candidates would be chosen now"):
         run(other)
 

@@ -242,3 +242,24 @@ def test_studies_are_found_by_folder_name_and_recipe(study: Study, tmp_path: Pat
     with pytest.raises(BmcliError, match="no search 'tinny'"):
         studies.find(root, "tinny")
     assert runs.every(root) == []
+
+
+def test_tasks_and_results_of_another_search_are_refused(make_study: MakeStudy) -> None:
+    own, other = make_study(), make_study()
+    other.put(TASK)
+    other.put_result(RESULT)
+    for kind in ("tasks", "results"):
+        (other.folder / kind / "0007.json").rename(own.folder / kind / "0007.json")
+    with pytest.raises(BmcliError, match=r"tasks/0007\.json: missing or damaged"):
+        own.task("0007")
+    with pytest.raises(BmcliError, match=r"results/0007\.json: missing or damaged"):
+        own.result("0007")
+
+
+@pytest.mark.parametrize("name", ["base.yaml", "search.yaml"])
+def test_a_changed_recipe_of_a_search_is_refused(study: Study, name: str) -> None:
+    study.require_recipes()
+    file = study.folder / name
+    file.write_text(file.read_text() + "# edited\n")
+    with pytest.raises(BmcliError, match=f"{name}: missing or damaged"):
+        study.candidate({})

@@ -155,7 +155,7 @@ def test_a_trial_killed_before_its_result_was_handed_in_gives_the_same_result(st
     first = run_trial(stateful, task, cache)
     assert same(run_trial(stateful, task, cache), first)
     run = stateful.run("0001")
-    run.lock.unlink()  # as when the kill came before anything was trained
+    run.data.unlink()  # as when the kill came before anything was trained
     assert same(run_trial(stateful, task, cache), first)
 
 
@@ -256,3 +256,14 @@ def test_a_file_system_without_links_gets_copies(stateful: Study, cache: Path, m
         stateful.run("0002").folder.mkdir()
         module._take_up(stateful.run("0001"), stateful.run("0002"))
     assert state(stateful, "0002") == state(stateful, "0001")
+
+
+@pytest.mark.parametrize("name", ["recipe.lock.yaml", "data.json", "metrics.jsonl", "checkpoints"])
+def test_a_trial_that_is_damaged_is_trained_anew_to_the_same_result(stateful: Study, cache: Path, name: str) -> None:
+    task = Task("0001", VALUES, until=2)
+    first = run_trial(stateful, task, cache)
+    run = stateful.run("0001")
+    damaged = [run.folder / name] if name != "checkpoints" else list(run.checkpoints.glob("*/state.json"))
+    for file in damaged:
+        file.write_bytes(file.read_bytes()[:-30] + b"\n")
+    assert same(run_trial(stateful, task, cache), first)
