@@ -31,10 +31,10 @@ def main() -> None:
     75 interrupted and resumable, 130 interrupted before anything was worth keeping.
     """
     stopping.listen()  # before anything else is imported, which takes a while
-    from bmcli import garbage
+    from bmcli import garbage_collection
     from bmcli.console import Console
 
-    garbage.look_rarely()
+    garbage_collection.look_rarely()
     _open_standard_streams()
     console = Console(as_json="--json" in sys.argv[1:])
     sys.unraisablehook = _unraisable

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from bmcli import inputs
 from bmcli.augmentations import Change, Dice
-from bmcli.cells import RowFault
+from bmcli.raw_columns import RowFault
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 

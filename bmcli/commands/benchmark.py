@@ -18,7 +18,7 @@ from bmcli.recipe.load import load
 from bmcli.reports import costs
 from bmcli.reports.costs import Cost
 from bmcli.runs import Run
-from bmcli.training.session import data_of
+from bmcli.workflows.session import data_of
 
 MODEL = "model"
 """Name of a run's own model among its artefacts."""

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmcli import disk, parts
-from bmcli.commands import reporting
 from bmcli.commands.evaluate import Tell, elsewhere, find_run, open_run, predicted
-from bmcli.commands.judging import Cells, resampling
 from bmcli.errors import BmcliError
 from bmcli.recipe.fields import dump
 from bmcli.recipe.load import load
@@ -21,14 +19,16 @@ from bmcli.recipe.nodes import write_scalar
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
 from bmcli.specs import DataSpec
+from bmcli.workflows import report_data
+from bmcli.workflows.evaluation import Cells, resampling
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from bmcli.evaluation.compared import Comparison, Contender
+    from bmcli.evaluation.comparison import Comparison, Contender
     from bmcli.evaluation.intervals import Resampled
-    from bmcli.evaluation.judged import Judged
-    from bmcli.evaluation.weighted import Weighted
+    from bmcli.evaluation.predictions import Judged
+    from bmcli.evaluation.weighted_metrics import Weighted
 
 _UNTOLD = ("name", "vars", "tune", "evaluate")
 """Sections of a recipe that do not decide what is learned."""
@@ -111,14 +111,14 @@ def _names(found: Sequence[Run]) -> list[str]:
 def _measured(run: Run, name: str, on: str, cache: Path, told: Tell) -> _Side:
     """A run's predictions of a split, and what it costs."""
     from bmcli.evaluation import metrics
-    from bmcli.evaluation.compared import Contender
+    from bmcli.evaluation.comparison import Contender
 
     loaded = load(str(run.lock), elsewhere(()))
     try:
         opened = open_run(loaded, run, cache)
     except BmcliError as error:
         raise loaded.locate(error) from None
-    from bmcli.training.predict import latency_s
+    from bmcli.training.predictor import latency_s
 
     recipe, spec, rows = opened.recipe, opened.prepared.spec, opened.prepared.split(on)
     if not len(rows):
@@ -137,7 +137,7 @@ def _measured(run: Run, name: str, on: str, cache: Path, told: Tell) -> _Side:
         parameters=opened.network.model.count_params(),
         size=run.model.stat().st_size,
         latency_s=latency_s(opened.network, rows),
-        train_s=reporting.status(run, told).get("seconds"),
+        train_s=report_data.status(run, told).get("seconds"),
         epochs=epochs,
     )
     # As it was trained, with the devices that it was trained on.
@@ -145,7 +145,7 @@ def _measured(run: Run, name: str, on: str, cache: Path, told: Tell) -> _Side:
 
 
 def _compared(sides: Sequence[_Side], on: str, metric: str | None) -> Comparison:
-    from bmcli.evaluation.compared import Comparison
+    from bmcli.evaluation.comparison import Comparison
     from bmcli.evaluation.intervals import differences
 
     _require_same_targets(sides)
@@ -239,7 +239,7 @@ def _unpaired(first: _Side, other: _Side) -> str:
 
 
 def _row_numbers(side: _Side) -> np.ndarray:
-    from bmcli.data.raw import row_numbers
+    from bmcli.data.raw_rows import row_numbers
 
     recipe = side.recipe
     return row_numbers(recipe.data, recipe.targets(), recipe.data_seed, side.judged.on)

@@ -26,16 +26,16 @@ from bmcli.recipe.fields import dump
 from bmcli.recipe.load import Loaded, load
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
-from bmcli.training import session as sessions
-from bmcli.training.session import data_of, prepared_again
+from bmcli.workflows import session as sessions
+from bmcli.workflows.session import data_of, prepared_again
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from bmcli.evaluation.weighted import Weighted
+    from bmcli.distillation.teacher_ensemble import School
+    from bmcli.evaluation.weighted_metrics import Weighted
+    from bmcli.networks.network import Network
     from bmcli.specs import DataSpec, Split
-    from bmcli.training.network import Network
-    from bmcli.training.school import School
 
 Predictions = Mapping[str, "np.ndarray"]
 
@@ -306,7 +306,7 @@ def _examined(taught: Loaded, options: DistillOptions, teachers: Sequence[Taught
     recipe = taught.recipe
     session = sessions.begin(taught, setting.cache)
     _check_metrics(options, recipe, session.prepared.spec)
-    from bmcli.training.school import School  # after the start, which keeps TensorFlow quiet
+    from bmcli.distillation.teacher_ensemble import School  # after the start, which keeps TensorFlow quiet
 
     assert recipe.taught is not None, "it was made for teachers"
     school = School.opened(recipe, recipe.taught, session.prepared, session.placement, setting.cache)
@@ -497,7 +497,7 @@ class _Judged:
 def _judged(name: str, found: Sequence[Run], setting: Setting) -> _Judged:
     from bmcli.evaluation.agreement import reliabilities
     from bmcli.evaluation.metrics import weighted
-    from bmcli.training.predict import latency_s, predict
+    from bmcli.training.predictor import latency_s, predict
 
     figures, by_seed, first = [], [], None
     for run in found:
@@ -533,8 +533,8 @@ def _size(model: Any) -> int:
 
 def _latency_of_teachers(school: School, network: Network, rows: Split) -> float | None:
     """Median seconds in which all teachers predict one example; None if they read other columns or raw rows."""
-    from bmcli.training.network import Network
-    from bmcli.training.predict import latency_s
+    from bmcli.networks.network import Network
+    from bmcli.training.predictor import latency_s
 
     assert school.asking is not None, "there are teachers"
     teachers = school.asking.teachers

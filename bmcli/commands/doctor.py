@@ -60,7 +60,7 @@ def _devices() -> list[Check]:
     if importlib.util.find_spec("tensorflow") is None:
         return [Check("missing", "devices", "unknown without tensorflow")]
     with native_noise_hidden():
-        from bmcli.training import strategy
+        from bmcli.distribution import strategy
 
         described = strategy.describe_machine()
     accelerators = [device for device in described["devices"] if not device.startswith("CPU")]

@@ -8,24 +8,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmcli import disk, runs, training
-from bmcli.commands import reporting
-from bmcli.commands.judging import Cells, check_evaluation, judge
 from bmcli.errors import BmcliError, GateMissed
 from bmcli.recipe.check import dotted, read_steps
 from bmcli.recipe.load import Loaded, load
 from bmcli.recipe.schema import OF_STRATEGY, Recipe
 from bmcli.runs import Run
 from bmcli.specs import DataSpec, Prepared, Split
-from bmcli.training.session import data_of, prepared_again
+from bmcli.workflows import report_data
+from bmcli.workflows.evaluation import Cells, check_evaluation, judge
+from bmcli.workflows.session import data_of, prepared_again
 
 if TYPE_CHECKING:
     from bmcli.data.sources import Rows
+    from bmcli.distribution.strategy import Placement
     from bmcli.evaluation.gates import MissedGate
-    from bmcli.evaluation.judged import Judged
+    from bmcli.evaluation.predictions import Judged
+    from bmcli.evaluation.proportions import Interval
     from bmcli.evaluation.result import Evaluation
-    from bmcli.evaluation.shares import Interval
-    from bmcli.training.network import Network
-    from bmcli.training.strategy import Placement
+    from bmcli.networks.network import Network
 
 
 @dataclass(frozen=True)
@@ -204,14 +204,14 @@ class Opened:
             measured = measured or self.measure(on)
             judged, kept = measured.judged, measured.evaluation
         parameters = self.network.model.count_params()
-        reporting.write(self.run, self.recipe, self.prepared, judged, kept, parameters, told)
+        report_data.write(self.run, self.recipe, self.prepared, judged, kept, parameters, told)
 
 
 def kept_evaluation(run: Run, on: str, told: Tell) -> Evaluation | None:
     """What was measured of a split; None if it was not, and after a word about it if that is damaged."""
     drop_damaged_evaluations(run, told)
     found = run.evaluations()
-    return reporting.evaluation(run, on, found[on], told) if on in found else None
+    return report_data.evaluation(run, on, found[on], told) if on in found else None
 
 
 def open_run(loaded: Loaded, run: Run, cache: Path) -> Opened:
@@ -278,8 +278,8 @@ def measure(
 def predicted(recipe: Recipe, network: Network, spec: DataSpec, rows: Split, on: str, placement: Placement) -> Judged:
     """What a network predicts of encoded rows, beside the truth."""
     from bmcli.data import targets as target_kinds
-    from bmcli.evaluation.judged import Judged
-    from bmcli.training.predict import predict
+    from bmcli.evaluation.predictions import Judged
+    from bmcli.training.predictor import predict
 
     truth = {c.name: target_kinds.kind_of(c).decode(rows.targets[c.name], c) for c in spec.targets}
     return Judged(on, rows, truth, predict(network, rows, recipe.runtime, placement))

@@ -14,8 +14,8 @@ from bmcli.runs import Run
 from bmcli.specs import SPLITS
 
 if TYPE_CHECKING:
-    from bmcli.evaluation.explained import Explanation
-    from bmcli.training.network import Network
+    from bmcli.evaluation.explanation_record import Explanation
+    from bmcli.networks.network import Network
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from bmcli import compression, disk, parts, trust
-from bmcli.commands import reporting
 from bmcli.commands.evaluate import bring_up_to_date, elsewhere, find_run
 from bmcli.commands.predict import load_network
 from bmcli.errors import ArtefactRejected, BmcliError, Fault
@@ -25,7 +24,8 @@ from bmcli.recipe.nodes import write_scalar
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
 from bmcli.specs import DataSpec, Prepared
-from bmcli.training.session import data_of, prepared_again
+from bmcli.workflows import report_data
+from bmcli.workflows.session import data_of, prepared_again
 
 _EXAMPLES = 256
 """Training rows that measure ranges of numbers."""
@@ -165,8 +165,8 @@ def _export(run: Run, recipe: Recipe, options: ExportOptions, cache: Path, told:
     subject = Subject(network, spec, recipe.quantiles(), examples, recipe.name)
     judge = Judge.of(network, spec, recipe.quantiles(), split, rows[split])
     known = _Known(
-        reporting.kept(run.evaluation, run.evaluations, told) or {},
-        reporting.kept(run.environment, run.recorded, told) or {},
+        report_data.kept(run.evaluation, run.evaluations, told) or {},
+        report_data.kept(run.environment, run.recorded, told) or {},
     )
     found: list[Artefact] = []
     failed: dict[str, BmcliError] = {}

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmcli import disk, runs, stopping, training
-from bmcli.commands import outputs, reporting
 from bmcli.commands.evaluate import Tell, bring_up_to_date, check_overrides, elsewhere, find_run
-from bmcli.commands.judging import Cells, check_evaluation, judge
+from bmcli.distribution.launch import available_cores
 from bmcli.errors import BmcliError, GateMissed
 from bmcli.quoting import quoted
 from bmcli.recipe.check import read_steps
@@ -19,11 +18,12 @@ from bmcli.recipe.load import Loaded, built_in, load
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
 from bmcli.specs import Column, DataSpec
-from bmcli.training.launch import available_cores
-from bmcli.tuning.batch import Finished, Job, Told, how_to_go_on, run_all, same_classes, unfinished
+from bmcli.tuning.training_jobs import Finished, Job, Told, how_to_go_on, run_all, same_classes, unfinished
+from bmcli.workflows import prediction_table, report_data
+from bmcli.workflows.evaluation import Cells, check_evaluation, judge
 
 if TYPE_CHECKING:
-    from bmcli.data.raw import RawRows
+    from bmcli.data.raw_rows import RawRows
     from bmcli.evaluation.folds import Fold, Folds
     from bmcli.evaluation.gates import MissedGate
 
@@ -162,9 +162,9 @@ def _cross_validate(loaded: Loaded, setting: Setting) -> CrossValidated:
     predictions.unlink(missing_ok=True)  # of one that was interrupted just before its end
     _write_table(predictions, recipe, spec, finished, raw)
     from bmcli.evaluation.gates import missed
-    from bmcli.reports.anew import of_folds
+    from bmcli.reports.regenerate import of_folds
 
-    page = of_folds(recipe.name, run.shown, reporting.text(run.folder / "base.yaml"), folds)
+    page = of_folds(recipe.name, run.shown, report_data.text(run.folder / "base.yaml"), folds)
     disk.write_atomically(run.report, page.encode(), disk.PRIVATE)
     run.write(run.evaluation, {"folds": {"at": runs.now(), **folds.to_json()}})  # the last: it tells the end
     means = {**{name: mean.mean for name, mean in folds.means.items()}, **_of_groups(folds)}
@@ -173,7 +173,7 @@ def _cross_validate(loaded: Loaded, setting: Setting) -> CrossValidated:
 
 def _tested_rows(recipe: Recipe, count: int) -> RawRows:
     """Raw columns, and the rows that each fold tests, under its number."""
-    from bmcli.data.raw import raw_folds
+    from bmcli.data.raw_rows import raw_folds
 
     return raw_folds(recipe.data, recipe.targets(), recipe.data_seed, count)
 
@@ -249,13 +249,13 @@ def _write_table(path: Path, recipe: Recipe, spec: DataSpec, finished: Sequence[
     import numpy as np
 
     total = sum(len(raw.indices[each.job.name]) for each in finished)
-    with outputs.opened(path, "csv", total) as write:
+    with prediction_table.opened(path, "csv", total) as write:
         for each in finished:
             rows = raw.indices[each.job.name] + 1
             kept = {"row": rows, "fold": np.full(len(rows), int(each.job.name.partition("-")[2]))}
-            written = outputs.table(kept, each.predictions[TESTED], each.spec.targets, recipe.quantiles())
+            written = prediction_table.table(kept, each.predictions[TESTED], each.spec.targets, recipe.quantiles())
             for column in spec.targets:
                 true = each.truth[TESTED][column.name]
-                told = outputs.told(true, column)
+                told = prediction_table.told(true, column)
                 written = written.append_column(f"{column.name}_true", told)
             write(written)

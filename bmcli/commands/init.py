@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmcli import disk, parts
-from bmcli.data import discovery, roles, splits, survey
-from bmcli.data.discovery import Found
-from bmcli.data.roles import Role
+from bmcli.data.profiling import column_profile, discovery, roles
+from bmcli.data.profiling.discovery import Found
+from bmcli.data.profiling.roles import Role
 from bmcli.data.sources import read_rows
+from bmcli.data.splitting import splits
 from bmcli.errors import BmcliError, naming
 from bmcli.recipe.nodes import escaped, write_scalar
 
 if TYPE_CHECKING:
+    from bmcli.data.profiling.column_profile import Look
     from bmcli.data.sources import Rows
-    from bmcli.data.survey import Look
 
 _WIDTH = 118
 _COMMENT = 44  # column at which comments begin
@@ -94,12 +95,12 @@ def init(data: Path, target: str | None, output: Path) -> Drafted:
     found = discovery.find(data.absolute())
     rows = _read(found)
     with naming(rows.origin):
-        looks = survey.survey(rows)
+        looks = column_profile.survey(rows)
     if named := _naming_pictures(found, looks):
         found = named
         rows = _read(found)
     with naming(rows.origin):
-        looks = survey.survey(rows) if named else looks
+        looks = column_profile.survey(rows) if named else looks
         assigned = roles.without_leaks(roles.assign(looks, target), rows.columns)
         sizes = Sizes(len(rows), _training_rows(rows, assigned))
         split = _split(rows, assigned, sizes)

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bmcli import disk, runs, training
-from bmcli.commands import reporting
 from bmcli.commands.folds import Anew, Setting, add_to
-from bmcli.commands.judging import Cells, resampling
 from bmcli.errors import BmcliError
 from bmcli.recipe.load import Loaded
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
 from bmcli.specs import Column, DataSpec
-from bmcli.tuning.batch import Finished, Job, run_all, same_classes
+from bmcli.tuning.training_jobs import Finished, Job, run_all, same_classes
+from bmcli.workflows import report_data
+from bmcli.workflows.evaluation import Cells, resampling
 
 if TYPE_CHECKING:
     from bmcli.evaluation.intervals import Resampling
@@ -79,9 +79,9 @@ def _learning_curve(loaded: Loaded, setting: Setting) -> Learned:
     same_classes(finished)
     how = resampling(recipe, Cells(recipe, LEFT))
     curves = tuple(_curve(recipe, spec, column, finished, shares, how) for column in spec.targets)
-    from bmcli.reports.anew import of_curves
+    from bmcli.reports.regenerate import of_curves
 
-    page = of_curves(recipe.name, run.shown, reporting.text(run.folder / "base.yaml"), curves)
+    page = of_curves(recipe.name, run.shown, report_data.text(run.folder / "base.yaml"), curves)
     disk.write_atomically(run.report, page.encode(), disk.PRIVATE)
     found = {"at": runs.now(), "targets": [each.to_json() for each in curves]}
     run.write(run.evaluation, {"learning_curve": found})  # the last: it tells the end

@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmcli import machine, training
-from bmcli.commands import drawing
+from bmcli.cost_model.prediction import TRAINING_PASSES
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
 from bmcli.recipe.load import Loaded, load
 from bmcli.recipe.schema import Recipe
 from bmcli.specs import Column, DataSpec, Prepared
-from bmcli.training.scaling import TRAINING_PASSES
+from bmcli.workflows import picture_sheet
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from bmcli.training.anatomy import Layer, Memory
-    from bmcli.training.measure import Measured
-    from bmcli.training.scaling import Cluster, ClusterOptions, Step
+    from bmcli.cost_model.measurement import Measured
+    from bmcli.cost_model.model_summary import Layer, Memory
+    from bmcli.cost_model.prediction import Cluster, ClusterOptions, Step
 
 REPLICAS = (1, 2, 8, 64, 1024)
 MOST_LAYERS = 24
@@ -81,9 +81,9 @@ class Plan:
     @property
     def outline(self) -> Sequence[Layer]:
         """The layers, those in the middle of a long network as one."""
-        from bmcli.training import anatomy
+        from bmcli.cost_model import model_summary
 
-        return anatomy.shortened(self.layers, MOST_LAYERS)
+        return model_summary.shortened(self.layers, MOST_LAYERS)
 
     def to_json(self) -> dict[str, Any]:
         """One object: `measured` holds what was measured and `steps` what was predicted from it, both in seconds."""
@@ -170,12 +170,12 @@ def plan(
         BmcliError: The recipe or the description is at fault.
     """
     if pictures is not None:
-        drawing.check_file(pictures)
-    from bmcli.training import scaling
+        picture_sheet.check_file(pictures)
+    from bmcli.cost_model import prediction
 
     if min(replicas) < 1:
         raise BmcliError(f"expected replicas from 1, received {min(replicas)}.")
-    options = scaling.find_cluster(on)
+    options = prediction.find_cluster(on)
     loaded = load(target, overrides)
     try:
         return _plan(loaded, options, replicas, on, per_replica_batch, cache, pictures)
@@ -192,25 +192,25 @@ def _plan(
     cache: Path,
     pictures: Path | None,
 ) -> Plan:
-    from bmcli.training import scaling
+    from bmcli.cost_model import prediction
 
     asked = loaded.recipe
     kept = {folder: _names(cache / folder) for folder in _KEPT.values()}
     prepared = training.prepared(asked, cache)
     if pictures is not None:
-        drawing.draw(asked, prepared, pictures, cache)
+        picture_sheet.draw(asked, prepared, pictures, cache)
     measured, about = _measured(asked, prepared, options is None and max(replicas) > 1, cache)
     work, here = measured.work, measured.cluster
     precision = asked.train.precision
-    cluster = here if options is None else scaling.described(on, options, work, precision, here)
-    steps = tuple(scaling.predict(work, cluster, count, per_replica_batch) for count in replicas)
-    notes = [*scaling.warnings(work, cluster, steps), *_limits(measured, cluster, replicas)]
+    cluster = here if options is None else prediction.described(on, options, work, precision, here)
+    steps = tuple(prediction.predict(work, cluster, count, per_replica_batch) for count in replicas)
+    notes = [*prediction.warnings(work, cluster, steps), *_limits(measured, cluster, replicas)]
     return Plan(
         name=asked.name,
         spec=prepared.spec,
         per_replica_batch=per_replica_batch,
         measured=measured,
-        here=scaling.predict(work, here, 1),
+        here=prediction.predict(work, here, 1),
         on=cluster,
         steps=steps,
         notes=tuple(notes),
@@ -238,21 +238,21 @@ def _measured(asked: Recipe, prepared: Prepared, with_network: bool, cache: Path
         )  # fmt: skip
     recipe = asked.on_one_device()
     placement = training.placed(recipe, cache)
-    from bmcli.training import anatomy, measure  # after the start, which keeps TensorFlow quiet
-    from bmcli.training.loop import Trainer
+    from bmcli.cost_model import measurement, model_summary  # after the start, which keeps TensorFlow quiet
+    from bmcli.training.trainer import Trainer
 
-    link = measure.network(cache) if with_network else None  # while this process does nothing else
+    link = measurement.network(cache) if with_network else None  # while this process does nothing else
     split = prepared.split("train")
     network = training.built(recipe, prepared.spec, split.targets, placement)
     trainer = Trainer(recipe, network, prepared, placement, None, cache)
     about = {
         "device": machine.processor() if placement.on_cpu else placement.device,
         "parameters": network.model.count_params(),
-        "layers": tuple(anatomy.layers(network.model)),
-        "memory": anatomy.memory(trainer.steps),
+        "layers": tuple(model_summary.layers(network.model)),
+        "memory": model_summary.memory(trainer.steps),
         "jit": trainer.steps.compilation.jit,
     }
-    return measure.measure(trainer, split, link), about
+    return measurement.measure(trainer, split, link), about
 
 
 def _limits(measured: Measured, cluster: Cluster, replicas: Sequence[int]) -> list[str]:

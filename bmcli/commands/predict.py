@@ -14,27 +14,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmcli import disk, parts, training
-from bmcli.cells import Blobs, Raw, take
 from bmcli.commands.evaluate import elsewhere, find_run
-from bmcli.commands.outputs import Format, formats, opened, table
-from bmcli.data import discovery, files
+from bmcli.data import files
 from bmcli.data.columns import missing
 from bmcli.data.preparation import encode_rows, serve_rows
+from bmcli.data.profiling import discovery
 from bmcli.data.sources import Rows, read_rows
 from bmcli.errors import BmcliError, Fault, naming
 from bmcli.export import artefacts
 from bmcli.pictures import SUFFIXES
 from bmcli.quoting import quoted
+from bmcli.raw_columns import Blobs, Raw, take
 from bmcli.recipe.load import load
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
 from bmcli.specs import DataSpec
-from bmcli.training.session import data_of
+from bmcli.workflows.prediction_table import Format, formats, opened, table
+from bmcli.workflows.session import data_of
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from bmcli.training.network import Network
+    from bmcli.networks.network import Network
 
 STANDARD = Path("-")
 FILE = "file"
@@ -142,7 +143,7 @@ def of_run(target: str, root: Path, cache: Path) -> Oracle:
 
     def started() -> tuple[Callable[[Rows], Any], Callable[[Any], dict[str, np.ndarray]]]:
         network = load_network(recipe, spec, run, cache)
-        from bmcli.training.predict import Predictor
+        from bmcli.training.predictor import Predictor
 
         return lambda rows: encode_rows(rows, spec, with_targets=False), Predictor(network)
 

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bmcli import disk, runs, stopping
-from bmcli.commands import reporting
 from bmcli.commands.evaluate import Measured, drop_damaged_evaluations, elsewhere, measure
-from bmcli.commands.judging import check_evaluation
 from bmcli.errors import BmcliError, Fault, Interrupted, RunFailed, WorkerLost
 from bmcli.quoting import quoted
 from bmcli.recipe.check import dotted, read_steps
@@ -22,14 +20,16 @@ from bmcli.recipe.load import Loaded, load
 from bmcli.recipe.schema import WarmUp
 from bmcli.runs import Run
 from bmcli.specs import DataSpec, Prepared
-from bmcli.training import session as sessions
-from bmcli.training.session import Session, data_of
+from bmcli.workflows import report_data
+from bmcli.workflows import session as sessions
+from bmcli.workflows.evaluation import check_evaluation
+from bmcli.workflows.session import Session, data_of
 
 if TYPE_CHECKING:
-    from bmcli.training.loop import Outcome, Trainer, Watcher
-    from bmcli.training.network import Network
-    from bmcli.training.step import Compilation
-    from bmcli.training.strategy import Placement
+    from bmcli.distribution.strategy import Placement
+    from bmcli.networks.network import Network
+    from bmcli.training.train_step import Compilation
+    from bmcli.training.trainer import Outcome, Trainer, Watcher
 
 
 class Told(Protocol):
@@ -267,7 +267,7 @@ def train_in_workers(
     Raises:
         BmcliError: The recipe is at fault, or a worker was lost.
     """
-    from bmcli.training.launch import launch
+    from bmcli.distribution.launch import launch
 
     if resumed is not None:
         run, into = runs.find(root, resumed), []
@@ -303,7 +303,7 @@ def _check_changes(overrides: Sequence[str]) -> None:
 
 def _differences(run: Run, placement: Placement, loaded: Loaded, was: Mapping[str, Any]) -> list[str]:
     """What is another than when the run began, as far as it may show in the result."""
-    from bmcli.training import environment
+    from bmcli.distribution import environment
 
     words = []
     try:
@@ -346,8 +346,8 @@ def _of_xla(compilation: Compilation) -> str:
 
 def _finish(run: Run | None, session: Session, trainer: Trainer, setting: Setting) -> Trained:
     """Trains, keeps the selected weights, and measures them; the chief alone has a run to write."""
-    from bmcli.training import network as networks
-    from bmcli.training.deciding import decide
+    from bmcli.networks import network as networks
+    from bmcli.workflows.decisions import decide
 
     prepared = session.prepared
     if run is None:
@@ -400,7 +400,7 @@ def _report(measured: Measured, run: Run, session: Session, network: Network, to
     again = f"`bmcli report {run.shown}` writes the page again."
     try:
         parameters = network.model.count_params()
-        reporting.write(
+        report_data.write(
             run, session.loaded.recipe, session.prepared, measured.judged, measured.evaluation, parameters, told
         )
     except BmcliError as error:

@@ -14,7 +14,6 @@ from bmcli import disk, distillations, runs, stopping
 from bmcli.commands import distill as distilling
 from bmcli.commands import train
 from bmcli.commands.evaluate import Measured, evaluate
-from bmcli.commands.judging import check_evaluation
 from bmcli.console import Console, Watcher
 from bmcli.errors import BmcliError, Interrupted
 from bmcli.recipe.load import Loaded
@@ -23,11 +22,12 @@ from bmcli.recipe.render import render
 from bmcli.recipe.space import load_search
 from bmcli.runs import Run
 from bmcli.specs import DataSpec
-from bmcli.training import session as sessions
 from bmcli.trials import Objective, Searched
 from bmcli.tuning import study as studies
 from bmcli.tuning.pool import Pool
 from bmcli.tuning.study import Study
+from bmcli.workflows import session as sessions
+from bmcli.workflows.evaluation import check_evaluation
 
 if TYPE_CHECKING:
     from bmcli.tuning.search import Search, Winner

@@ -41,7 +41,7 @@ def require_files(loaded: Loaded) -> None:
 
 
 def _build(loaded: Loaded, cache: Path) -> dict[str, Any]:
-    from bmcli.commands.judging import check_evaluation
+    from bmcli.workflows.evaluation import check_evaluation
 
     recipe = loaded.recipe
     prepared = training.prepared(recipe, cache)

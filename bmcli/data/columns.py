@@ -7,7 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from bmcli import dates, parts
-from bmcli.cells import (
+from bmcli.data.sources import Rows
+from bmcli.errors import BmcliError, Fault
+from bmcli.quoting import quoted
+from bmcli.raw_columns import (
     Raw,
     RowFault,
     are_blobs,
@@ -19,9 +22,6 @@ from bmcli.cells import (
     shown,
     texts,
 )
-from bmcli.data.sources import Rows
-from bmcli.errors import BmcliError, Fault
-from bmcli.quoting import quoted
 from bmcli.recipe.fields import Kind, PartOf
 from bmcli.recipe.nodes import write_scalar
 from bmcli.recipe.schema import CrossOptions, DataOptions, SampleOptions, columns_of, problem_of_crosses

@@ -8,11 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bmcli import parts
-from bmcli.cells import Raw, RowFault, are_blobs, is_text, take
 from bmcli.data import columns
 from bmcli.data.sources import Rows
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
+from bmcli.raw_columns import Raw, RowFault, are_blobs, is_text, take
 from bmcli.recipe.fields import Kind
 from bmcli.recipe.schema import DataOptions, columns_of
 

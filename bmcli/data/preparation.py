@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from bmcli import inputs as input_kinds
 from bmcli import parts
-from bmcli.cells import Raw, RowFault, take
-from bmcli.data import columns, files, invalid, splits, store
+from bmcli.data import columns, files, invalid, store
 from bmcli.data import targets as target_kinds
-from bmcli.data.raw import read_again
+from bmcli.data.raw_rows import read_again
 from bmcli.data.sources import Rows, SourceOptions, read_rows
+from bmcli.data.splitting import splits
 from bmcli.errors import BmcliError, Fault, naming
 from bmcli.quoting import quoted
+from bmcli.raw_columns import Raw, RowFault, take
 from bmcli.recipe.fields import Kind
 from bmcli.recipe.schema import DataOptions, columns_of
 from bmcli.specs import MANY_COLUMNS, SPLITS, Column, DataSpec, Prepared, Split, stack_of

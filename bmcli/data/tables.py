@@ -13,12 +13,12 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from bmcli import disk, limits
-from bmcli.cells import Blobs, Raw
 from bmcli.data import files
 from bmcli.data.files import File
 from bmcli.data.sources import Rows, located, split_names
 from bmcli.errors import BmcliError, Fault
 from bmcli.quoting import brief, quoted
+from bmcli.raw_columns import Blobs, Raw
 from bmcli.runs import cache_folder
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from bmcli.distillations import ClassAgreement, Gain, Learner, Reliability
 from bmcli.evaluation import calibration
 from bmcli.evaluation.directions import direction
 from bmcli.evaluation.intervals import Resampling, differences, resampled
-from bmcli.evaluation.weighted import Values, Weighted
+from bmcli.evaluation.weighted_metrics import Values, Weighted
 from bmcli.specs import Column
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from bmcli.disk import conform
-from bmcli.evaluation.shares import LEVEL, wilson_bounds
-from bmcli.evaluation.weighted import over
+from bmcli.evaluation.proportions import LEVEL, wilson_bounds
+from bmcli.evaluation.weighted_metrics import over
 from bmcli.quoting import quoted
 from bmcli.specs import Column
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from bmcli.evaluation import calibration
-from bmcli.evaluation import weighted as samples
+from bmcli.evaluation import weighted_metrics as samples
 from bmcli.evaluation.result import ClassRow, Confusion, TargetResult
-from bmcli.evaluation.weighted import Values, Weighted, over
+from bmcli.evaluation.weighted_metrics import Values, Weighted, over
 from bmcli.quoting import quoted
 
 AVERAGES = ("macro", "micro", "weighted")

@@ -8,7 +8,7 @@ import numpy as np
 
 from bmcli.evaluation import regression
 from bmcli.evaluation.result import TargetResult
-from bmcli.evaluation.weighted import Weighted, means
+from bmcli.evaluation.weighted_metrics import Weighted, means
 
 METRIC_NAMES = ("poisson_deviance", *regression.METRIC_NAMES)
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from bmcli.disk import conform
-from bmcli.evaluation.shares import LEVEL, wilson_bounds
+from bmcli.evaluation.proportions import LEVEL, wilson_bounds
 from bmcli.evaluation.slices import SMALLEST, Slicing
-from bmcli.evaluation.weighted import Values, Weighted, over, tally
+from bmcli.evaluation.weighted_metrics import Values, Weighted, over, tally
 from bmcli.quoting import quoted
 
 RATES = ("selection_rate", "true_positive_rate", "false_positive_rate")

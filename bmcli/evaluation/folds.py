@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from bmcli.disk import conform
+from bmcli.evaluation.proportions import LEVEL
 from bmcli.evaluation.result import Evaluation
-from bmcli.evaluation.shares import LEVEL
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import numpy as np
 
 from bmcli.disk import conform
 from bmcli.evaluation.directions import direction
-from bmcli.evaluation.shares import LEVEL, Interval, wilson_bounds
-from bmcli.evaluation.weighted import Values, Weighted
+from bmcli.evaluation.proportions import LEVEL, Interval, wilson_bounds
+from bmcli.evaluation.weighted_metrics import Values, Weighted
 
 RESAMPLES = 1000
 

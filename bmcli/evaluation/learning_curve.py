@@ -10,7 +10,7 @@ import numpy as np
 
 from bmcli.disk import conform
 from bmcli.evaluation.intervals import Difference, Interval, Resampling, differences, intervals, resampled
-from bmcli.evaluation.weighted import Weighted, means
+from bmcli.evaluation.weighted_metrics import Weighted, means
 
 UNDERFIT, OVERFIT = 0.75, 0.5
 """Errors on training rows as a share of those on others, from which on and up to which a model fits too little or

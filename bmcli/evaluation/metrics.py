@@ -8,9 +8,9 @@ import numpy as np
 
 from bmcli.data import targets as target_kinds
 from bmcli.errors import BmcliError, RunFailed
-from bmcli.evaluation import classification, count, labels, ordered, quantile, regression
+from bmcli.evaluation import classification, count, multi_label, ordinal, quantile, regression
 from bmcli.evaluation.result import Evaluation, TargetResult
-from bmcli.evaluation.weighted import Weighted, together
+from bmcli.evaluation.weighted_metrics import Weighted, together
 from bmcli.specs import Column
 
 NO_QUANTILES: Mapping[str, tuple[float, ...]] = {}
@@ -117,7 +117,7 @@ def _weighted_target(
     predicted = target_kinds.kind_of(column).point(probabilities, column)
     if column.kind == "category":
         return classification.weighted(truth, probabilities, top_k, predicted)
-    return (labels if column.kind == "labels" else ordered).weighted(truth, predicted, probabilities)
+    return (multi_label if column.kind == "labels" else ordinal).weighted(truth, predicted, probabilities)
 
 
 def _names(column: Column, top_k: int, quantiles: tuple[float, ...]) -> tuple[str, ...]:
@@ -125,7 +125,7 @@ def _names(column: Column, top_k: int, quantiles: tuple[float, ...]) -> tuple[st
         return classification.metric_names(len(column.classes), top_k)
     if quantiles:
         return quantile.metric_names(quantiles)
-    return {"labels": labels, "ordered": ordered, "count": count, "number": regression}[column.kind].METRIC_NAMES
+    return {"labels": multi_label, "ordered": ordinal, "count": count, "number": regression}[column.kind].METRIC_NAMES
 
 
 def _prefix(column: Column, spec_targets: tuple[Column, ...]) -> str:
@@ -153,7 +153,9 @@ def _target_result(
     predicted = target_kinds.kind_of(column).point(probabilities, column)
     if column.kind == "category":
         return classification.measure(truth, probabilities, column.classes, top_k, predicted)
-    return (labels if column.kind == "labels" else ordered).measure(truth, predicted, probabilities, column.classes)
+    return (multi_label if column.kind == "labels" else ordinal).measure(
+        truth, predicted, probabilities, column.classes
+    )
 
 
 def _check_shape(column: Column, truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]) -> None:

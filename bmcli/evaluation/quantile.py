@@ -9,7 +9,7 @@ import numpy as np
 
 from bmcli.evaluation import regression
 from bmcli.evaluation.result import TargetResult
-from bmcli.evaluation.weighted import Weighted, means
+from bmcli.evaluation.weighted_metrics import Weighted, means
 from bmcli.objectives import middle
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bmcli.evaluation.result import TargetResult
-from bmcli.evaluation.weighted import Values, Weighted, over
+from bmcli.evaluation.weighted_metrics import Values, Weighted, over
 
 METRIC_NAMES = ("mae", "rmse", "r2")
 

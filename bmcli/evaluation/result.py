@@ -12,7 +12,7 @@ from pydantic import Field
 from bmcli.disk import conform
 from bmcli.evaluation.calibration import Calibration
 from bmcli.evaluation.fairness import Fairness
-from bmcli.evaluation.shares import Interval
+from bmcli.evaluation.proportions import Interval
 from bmcli.evaluation.slices import Slices
 
 Confusion = tuple[tuple[int, ...], ...]

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from bmcli.cells import Raw, RowFault, is_text, numbers, positions, vocabulary
 from bmcli.disk import conform
 from bmcli.evaluation.directions import direction
 from bmcli.evaluation.intervals import Interval, Resampling, intervals, resampled, wilson
-from bmcli.evaluation.weighted import Weighted, means
+from bmcli.evaluation.weighted_metrics import Weighted, means
+from bmcli.raw_columns import Raw, RowFault, is_text, numbers, positions, vocabulary
 
 SMALLEST = 20  # rows of a slice
 BINS = 4

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import tensorflow as tf
 
-from bmcli.evaluation.explained import LayerActivity
+from bmcli.evaluation.explanation_record import LayerActivity
 from bmcli.explanation import graph
+from bmcli.networks.network import Network
 from bmcli.specs import Split
-from bmcli.training.network import Network
 
 PAPER = "Kornblith et al. 2019"
 MOST_LAYERS = 24

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bmcli.data import targets as target_kinds
-from bmcli.evaluation.explained import (
+from bmcli.evaluation.explanation_record import (
     Explained,
     Explanation,
     Importance,
@@ -18,14 +18,14 @@ from bmcli.evaluation.explained import (
     Share,
     TargetExplanation,
 )
-from bmcli.evaluation.judged import Judged, examples, points, told
+from bmcli.evaluation.predictions import Judged, examples, points, told
 from bmcli.explanation import activations, gradcam, gradients, permutation, sanity
 from bmcli.explanation.gradcam import GradCam
 from bmcli.explanation.gradients import IntegratedGradients
 from bmcli.explanation.scores import Score, explained_classes, loss_name
+from bmcli.networks.network import Network
 from bmcli.specs import Column, DataSpec, Split
-from bmcli.training.network import Network
-from bmcli.training.predict import Predictor
+from bmcli.training.predictor import Predictor
 
 _SHARED, _AVERAGED, _COMPARED, _LOOKED_AT = 32, 256, 8, 512  # rows
 _NEIGHBOURS, _AMONG = 5, 5000

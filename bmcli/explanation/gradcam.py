@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from bmcli.explanation import graph
 from bmcli.explanation.scores import Score
+from bmcli.networks.network import Network
 from bmcli.specs import Split
-from bmcli.training.network import Network
 
 PAPER = "Selvaraju et al. 2017"
 

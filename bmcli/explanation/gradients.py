@@ -15,8 +15,8 @@ import tensorflow as tf
 
 from bmcli.explanation import graph
 from bmcli.explanation.scores import Score
+from bmcli.networks.network import Network
 from bmcli.specs import Column, DataSpec, Split
-from bmcli.training.network import Network
 
 PAPER = "Sundararajan, Taly and Yan 2017"
 STEPS = 32

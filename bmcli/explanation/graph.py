@@ -10,7 +10,7 @@ import keras
 
 from bmcli import models
 from bmcli.layers.one_hot_columns import OneHotColumns
-from bmcli.training.network import Network
+from bmcli.networks.network import Network
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from bmcli.evaluation.explained import Importance
+from bmcli.evaluation.explanation_record import Importance
 from bmcli.evaluation.intervals import Resampling, intervals, resampled
-from bmcli.evaluation.judged import points
-from bmcli.evaluation.weighted import Weighted, means
+from bmcli.evaluation.predictions import points
+from bmcli.evaluation.weighted_metrics import Weighted, means
 from bmcli.explanation import scores
 from bmcli.specs import Column, Split
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bmcli.evaluation.explained import Importance
-from bmcli.evaluation.ordered import spearman
+from bmcli.evaluation.explanation_record import Importance
+from bmcli.evaluation.ordinal import spearman
 from bmcli.explanation.gradients import Attribution
-from bmcli.training.network import Network
+from bmcli.networks.network import Network
 
 LIMIT = 0.5
 NETWORKS = 3

@@ -16,7 +16,7 @@ from bmcli.specs import Column, DataSpec
 if TYPE_CHECKING:
     import numpy as np
 
-    from bmcli.training.network import Network
+    from bmcli.networks.network import Network
 
 Form = Literal["raw", "encoded", "encoded_image"]
 """What an artefact takes of a column: its raw cells, what preprocessing makes of them, or the bytes of a file."""

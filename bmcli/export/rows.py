@@ -15,7 +15,7 @@ from bmcli.specs import Column, DataSpec, Prepared
 if TYPE_CHECKING:
     import numpy as np
 
-    from bmcli.training.network import Network
+    from bmcli.networks.network import Network
 
 STRANGER = "no such thing \N{SNOWMAN}"
 """A text that no training row holds."""

@@ -161,7 +161,7 @@ def _openvino(openvino: Any, path: str, signatures: Mapping[str, Any]) -> dict[s
 
 
 def _keras_with_layers() -> Any:
-    from bmcli.training import network  # the layers of a .keras file have to be known
+    from bmcli.networks import network  # the layers of a .keras file have to be known
 
     return network
 

@@ -18,7 +18,7 @@ from bmcli.specs import Column, DataSpec
 if TYPE_CHECKING:
     import numpy as np
 
-    from bmcli.training.network import Network
+    from bmcli.networks.network import Network
 
 BATCH = 32
 _TIE = 1e-5  # probabilities that differ less are alike, and either class may be decided for

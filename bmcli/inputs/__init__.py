@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bmcli import parts
-from bmcli.cells import Raw as Raw
-from bmcli.cells import RowFault as RowFault
-from bmcli.cells import are_blobs, is_text, numbers, texts
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
+from bmcli.raw_columns import Raw as Raw
+from bmcli.raw_columns import RowFault as RowFault
+from bmcli.raw_columns import are_blobs, is_text, numbers, texts
 from bmcli.recipe.fields import Kind
 from bmcli.specs import MANY_COLUMNS, Column, DataSpec
 

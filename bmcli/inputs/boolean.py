@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from bmcli import cells
-from bmcli.cells import Raw, RowFault
+from bmcli import raw_columns
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature, check_shape
 from bmcli.quoting import quoted
+from bmcli.raw_columns import Raw, RowFault
 from bmcli.recipe.fields import Kind, fault
 from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column
@@ -30,10 +30,10 @@ class Options(Kind):
 
     kind: Literal["boolean"] = "boolean"
     yes: tuple[str, ...] = Field(
-        default=cells.YES, min_length=1, description="Words for yes, in small or capital letters."
+        default=raw_columns.YES, min_length=1, description="Words for yes, in small or capital letters."
     )
     no: tuple[str, ...] = Field(
-        default=cells.NO, min_length=1, description="Words for no, in small or capital letters."
+        default=raw_columns.NO, min_length=1, description="Words for no, in small or capital letters."
     )
 
     @field_validator("yes", "no")
@@ -56,7 +56,7 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
     """The share of yes, and whether any cell is missing."""
     import numpy as np
 
-    rows = cells.values_of(rows)
+    rows = raw_columns.values_of(rows)
     values = _read(rows, options.yes, options.no)
     told = values[~np.isnan(values)]
     if not told.size:
@@ -72,8 +72,8 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
         kind="boolean",
         shape=(width * (2 if flag else 1),),
         dtype="float32",
-        raw_shape=() if cells.is_text(rows) else tuple(rows.shape[1:]),
-        raw_dtype="string" if cells.is_text(rows) else "float32",
+        raw_shape=() if raw_columns.is_text(rows) else tuple(rows.shape[1:]),
+        raw_dtype="string" if raw_columns.is_text(rows) else "float32",
         state={"yes": list(options.yes), "no": list(options.no), "fill": float(told.mean()), "flag": flag},
     )
 
@@ -87,8 +87,8 @@ def encode(rows: Raw, column: Column) -> np.ndarray:
     """1, 0 or the share of yes, then 1 for each cell that is missing; float32 `(rows, channels)`."""
     import numpy as np
 
-    rows = cells.values_of(rows)
-    if not cells.is_text(rows):
+    rows = raw_columns.values_of(rows)
+    if not raw_columns.is_text(rows):
         check_shape(rows, column)
     values = _read(rows, column.state["yes"], column.state["no"])
     missing = np.isnan(values)
@@ -129,26 +129,26 @@ def _read(rows: Raw, yes: Any, no: Any) -> np.ndarray:
     """
     import numpy as np
 
-    if cells.is_text(rows):
+    if raw_columns.is_text(rows):
         return _words(rows, yes, no)
     values = np.asarray(rows, "float32").reshape(len(rows), -1)
     wrong = ~(np.isnan(values) | (values == 0) | (values == 1))
     if wrong.any():
         row = int(np.argwhere(wrong)[0][0])
-        raise RowFault(row, f"expected 0 or 1, received {cells.shown(rows, row)}.", "Read it as `kind: number`.")
+        raise RowFault(row, f"expected 0 or 1, received {raw_columns.shown(rows, row)}.", "Read it as `kind: number`.")
     return values
 
 
 def _words(rows: Raw, yes: Any, no: Any) -> np.ndarray:
     import numpy as np
 
-    found, missing = cells.booleans(rows, yes, no)
+    found, missing = raw_columns.booleans(rows, yes, no)
     wrong = np.isnan(found) & ~missing
     if wrong.any():
         row = int(np.argmax(wrong))
         raise RowFault(
             row,
-            f"expected yes or no, received {cells.shown(rows, row)}.",
+            f"expected yes or no, received {raw_columns.shown(rows, row)}.",
             "Name the words as `yes: [...]` and `no: [...]`.",
         )
     return found[:, np.newaxis]

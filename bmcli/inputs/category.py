@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from bmcli import cells
-from bmcli.cells import Raw
+from bmcli import raw_columns
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature
 from bmcli.quoting import quoted
+from bmcli.raw_columns import Raw
 from bmcli.recipe.fields import Kind, fault
 from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column
@@ -77,7 +77,7 @@ class Options(Kind):
 def fit(name: str, rows: Raw, options: Options) -> Column:
     """The categories of the training rows, and whether any cell is missing."""
     values, length = _values(name, rows, options)
-    found = cells.vocabulary(values)
+    found = raw_columns.vocabulary(values)
     if not found:
         raise BmcliError(
             f"column {quoted(name)}: the training rows have no value.",
@@ -92,8 +92,8 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
         kind="category",
         shape=() if options.separator is None else (length,),
         dtype="int32",
-        raw_shape=() if cells.is_text(rows) else tuple(rows.shape[1:]),
-        raw_dtype="string" if cells.is_text(rows) else "int64",
+        raw_shape=() if raw_columns.is_text(rows) else tuple(rows.shape[1:]),
+        raw_dtype="string" if raw_columns.is_text(rows) else "int64",
         classes=() if buckets else classes,
         state={
             "dimension": _dimension(buckets or len(classes), options),
@@ -105,7 +105,7 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
 
 def check(rows: Raw, options: Options) -> None:
     """Refuses a number that is not whole."""
-    cells.texts(rows)
+    raw_columns.texts(rows)
 
 
 def encode(rows: Raw, column: Column) -> np.ndarray:
@@ -118,9 +118,9 @@ def encode(rows: Raw, column: Column) -> np.ndarray:
 
     if "buckets" in column.state or "separator" in column.state:
         return _encode_by_layer(rows, column)
-    found = cells.positions(rows, column.classes)
+    found = raw_columns.positions(rows, column.classes)
     count = np.int32(len(column.classes))
-    return np.select([found == cells.MISSING, found == cells.UNKNOWN], [count, count + np.int32(1)], found)
+    return np.select([found == raw_columns.MISSING, found == raw_columns.UNKNOWN], [count, count + np.int32(1)], found)
 
 
 def encoder(column: Column) -> CategoryEncoder:
@@ -182,13 +182,13 @@ def _values(name: str, rows: Raw, options: Options) -> tuple[Raw, int]:
 
     if options.separator is None:
         return rows, 1
-    if not cells.is_text(rows):
+    if not raw_columns.is_text(rows):
         raise BmcliError(
             f"column {quoted(name)}: it holds numbers, in which no separator can be.",
             path=f"data.inputs.{name}.separator",
             suggestion="Leave it out.",
         )
-    parts = pc.split_pattern(cells.texts(rows), options.separator)
+    parts = pc.split_pattern(raw_columns.texts(rows), options.separator)
     values = pc.ascii_trim_whitespace(pc.list_flatten(parts))
     return values.filter(pc.not_equal(values, "")), max(pc.max(pc.list_value_length(parts)).as_py() or 1, 1)
 
@@ -199,7 +199,7 @@ def _frequent(name: str, values: Raw, found: tuple[str, ...], options: Options) 
 
     if options.min_count == 1 and (options.max_categories or len(found)) >= len(found):
         return found
-    counted = {each["values"]: each["counts"] for each in pc.value_counts(cells.texts(values)).to_pylist()}
+    counted = {each["values"]: each["counts"] for each in pc.value_counts(raw_columns.texts(values)).to_pylist()}
     ranked = sorted(found, key=lambda category: -counted[category])  # Those alike keep their order.
     kept = {category for category in ranked[: options.max_categories] if counted[category] >= options.min_count}
     if not kept:
@@ -214,7 +214,7 @@ def _has_missing(rows: Raw, options: Options) -> bool:
     import numpy as np
     import pyarrow.compute as pc
 
-    texts = cells.texts(rows)
+    texts = raw_columns.texts(rows)
     if options.separator is not None:
         texts = pc.replace_substring_regex(texts, r"^\s*$", "")
         return bool(pc.any(pc.fill_null(pc.equal(texts, ""), True)).as_py())
@@ -226,7 +226,7 @@ def _encode_by_layer(rows: Raw, column: Column) -> np.ndarray:
 
     layer = encoder(column)
     encoded = np.zeros((len(rows), *column.shape), column.dtype)
-    for start, texts in _batches(cells.texts(rows)):
+    for start, texts in _batches(raw_columns.texts(rows)):
         encoded[start : start + len(texts)] = layer.positions(texts).numpy()
     return encoded
 

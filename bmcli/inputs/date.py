@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
-from bmcli import cells, dates
-from bmcli.cells import Raw, RowFault
+from bmcli import dates, raw_columns
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature
 from bmcli.quoting import quoted
+from bmcli.raw_columns import Raw, RowFault
 from bmcli.recipe.fields import Kind, fault
 from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column
@@ -73,14 +73,14 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
     """The format of the training rows, their mean moment and its deviation, and whether any date is missing."""
     import numpy as np
 
-    rows = cells.values_of(rows)
-    if not cells.is_text(rows) and rows.size != len(rows):
+    rows = raw_columns.values_of(rows)
+    if not raw_columns.is_text(rows) and rows.size != len(rows):
         raise BmcliError(
             f"column {quoted(name)}: expected one date a row, received an array of shape {tuple(rows.shape[1:])}.",
             path=f"data.inputs.{name}",
         )
-    each, codes = cells.distinct(rows)
-    with cells.in_rows(codes):
+    each, codes = raw_columns.distinct(rows)
+    with raw_columns.in_rows(codes):
         formats = _formats(name, each, options)
         read = [_seconds(each, batch, formats) for batch in _batches(each)]
     seconds, told = (np.concatenate([part[i] for part in read])[codes] for i in (0, 1))
@@ -97,8 +97,8 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
         kind="date",
         shape=(sum(1 if part == "trend" else 2 for part in parts) + int(not told.all()),),
         dtype="float32",
-        raw_shape=() if cells.is_text(rows) else tuple(rows.shape[1:]),
-        raw_dtype="string" if cells.is_text(rows) else "float64",
+        raw_shape=() if raw_columns.is_text(rows) else tuple(rows.shape[1:]),
+        raw_dtype="string" if raw_columns.is_text(rows) else "float64",
         state={
             "formats": formats,
             "parts": parts,
@@ -111,11 +111,11 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
 
 def check(rows: Raw, options: Options) -> None:
     """Refuses a cell that is no date in the format asked for, or in any usual one."""
-    each, codes = cells.distinct(rows)
-    formats = list(_listed(options.format)) or ([] if cells.is_text(rows) else ["seconds"])
-    with cells.in_rows(codes):
+    each, codes = raw_columns.distinct(rows)
+    formats = list(_listed(options.format)) or ([] if raw_columns.is_text(rows) else ["seconds"])
+    with raw_columns.in_rows(codes):
         if not formats:
-            texts = cells.texts(each)
+            texts = raw_columns.texts(each)
             _check_all_read(texts, dates.formats_of(texts))
         for batch in _batches(each) if formats else ():
             _seconds(each, batch, formats)
@@ -125,14 +125,14 @@ def encode(rows: Raw, column: Column) -> np.ndarray:
     """Cycles, trend and flag as the layer DateEncoder gives them, float32 `(rows, channels)`."""
     import numpy as np
 
-    rows = cells.values_of(rows)
-    if cells.is_text(rows) != (column.raw_dtype == "string"):
+    rows = raw_columns.values_of(rows)
+    if raw_columns.is_text(rows) != (column.raw_dtype == "string"):
         expected = "text" if column.raw_dtype == "string" else "numbers"
         raise BmcliError(f"column {quoted(column.name)}: expected dates as {expected}, as the training rows have them.")
     layer = encoder(column)
-    each, codes = cells.distinct(rows)
+    each, codes = raw_columns.distinct(rows)
     encoded = np.zeros((len(each), *column.shape), column.dtype)
-    with cells.in_rows(codes):
+    with raw_columns.in_rows(codes):
         for start, batch in _batches(each):
             seconds, told = _seconds(each, (start, batch), column.state["formats"])
             encoded[start : start + len(seconds)] = layer.encoded(seconds, told).numpy()
@@ -157,14 +157,14 @@ def _listed(form: str | tuple[str, ...] | None) -> tuple[str, ...]:
 def _formats(name: str, rows: Raw, options: Options) -> list[str]:
     """The formats asked for, or the only one that fits."""
     asked = list(_listed(options.format))
-    if not cells.is_text(rows):
+    if not raw_columns.is_text(rows):
         if asked and (len(asked) > 1 or asked[0] not in dates.EPOCHS):
             raise BmcliError(
                 f"column {quoted(name)}: it holds numbers, which are seconds or milliseconds.",
                 path=f"data.inputs.{name}.format",
             )
         return asked or ["seconds"]
-    return asked or [_guessed(name, cells.texts(rows))]
+    return asked or [_guessed(name, raw_columns.texts(rows))]
 
 
 def _guessed(name: str, texts: pa.ChunkedArray) -> str:
@@ -173,7 +173,7 @@ def _guessed(name: str, texts: pa.ChunkedArray) -> str:
         return fitting[0] if fitting else "iso"
     path = f"data.inputs.{name}.format"
     if fitting:
-        example = cells.shown(texts, _first(texts))
+        example = raw_columns.shown(texts, _first(texts))
         raise BmcliError(
             f"column {quoted(name)}: dates like {example} can be read as {_listing(fitting)}.",
             path=path,
@@ -200,8 +200,8 @@ def _check_all_read(texts: pa.ChunkedArray, formats: list[str]) -> None:
 
 
 def _no_date(rows: Raw, row: int, expected: str) -> None:
-    cell = rows[row].as_py() if cells.is_text(rows) else None
-    raise RowFault(row, f"{expected}, received {cells.shown(rows, row)}.", cell=cell)
+    cell = rows[row].as_py() if raw_columns.is_text(rows) else None
+    raise RowFault(row, f"{expected}, received {raw_columns.shown(rows, row)}.", cell=cell)
 
 
 def _first(texts: pa.ChunkedArray) -> int:
@@ -254,8 +254,8 @@ def _batches(rows: Raw) -> Iterator[tuple[int, np.ndarray]]:
 
     for start in range(0, len(rows), _BATCH):
         part = rows[start : start + _BATCH]
-        if cells.is_text(rows):
-            texts = cells.texts(part).fill_null("").to_pylist()
+        if raw_columns.is_text(rows):
+            texts = raw_columns.texts(part).fill_null("").to_pylist()
             yield start, np.asarray(texts, object)
         else:
             yield start, np.asarray(part, "float64").reshape(-1)

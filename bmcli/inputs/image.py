@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from bmcli import limits, pictures
-from bmcli.cells import Blobs, Raw, RowFault, are_blobs, is_text
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature, check_shape
 from bmcli.quoting import quoted
+from bmcli.raw_columns import Blobs, Raw, RowFault, are_blobs, is_text
 from bmcli.recipe.fields import Kind, fault
 from bmcli.specs import Column
 

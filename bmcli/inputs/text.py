@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from bmcli.cells import Raw, is_text, values_of
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature
 from bmcli.quoting import quoted
+from bmcli.raw_columns import Raw, is_text, values_of
 from bmcli.recipe.fields import Kind, fault
 from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column

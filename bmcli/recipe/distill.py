@@ -311,7 +311,7 @@ def problem_of_targets(
 
 
 def _problem_of_loss(loss: Kind, objectives: Mapping[str, str]) -> tuple[tuple[str | int, ...], str, str] | None:
-    forms = parts.load("distillation", loss.kind).FORMS
+    forms = parts.load("distillation.losses", loss.kind).FORMS
     asked = getattr(loss, "targets", None)
     for target in asked or ():
         if target not in objectives:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from bmcli.console import clean
-from bmcli.evaluation.compared import COSTS, Comparison, Contender
+from bmcli.evaluation.comparison import COSTS, Comparison, Contender
 from bmcli.evaluation.directions import direction
 from bmcli.evaluation.intervals import Difference
 from bmcli.reports import figures

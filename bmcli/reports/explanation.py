@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bmcli.console import clean
-from bmcli.data.raw import RawRows
-from bmcli.evaluation.explained import Explained, Explanation, LayerActivity, Sanity, Share, TargetExplanation
+from bmcli.data.raw_rows import RawRows
+from bmcli.evaluation.explanation_record import Explained, Explanation, LayerActivity, Sanity, Share, TargetExplanation
 from bmcli.reports import figures, pixels
 from bmcli.reports.figures import BLUE, GREY
 from bmcli.reports.page import Cell, Heading, Row, number, number_cell

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bmcli.console import clean
 from bmcli.evaluation.fairness import RATES, Fairness, Group, Rate
-from bmcli.evaluation.shares import Interval
+from bmcli.evaluation.proportions import Interval
 from bmcli.evaluation.slices import Slices
 from bmcli.reports.page import Cell, Heading, Row, number, number_cell
 

@@ -10,18 +10,18 @@ import numpy as np
 
 from bmcli.console import clean
 from bmcli.data import targets as target_kinds
-from bmcli.data.raw import RawRows
-from bmcli.evaluation import judged as judgements
+from bmcli.data.raw_rows import RawRows
+from bmcli.evaluation import predictions as judgements
 from bmcli.evaluation.calibration import Calibration
 from bmcli.evaluation.decisions import Decision
-from bmcli.evaluation.explained import Explanation
+from bmcli.evaluation.explanation_record import Explanation
 from bmcli.evaluation.folds import Folds
 from bmcli.evaluation.intervals import wilson
-from bmcli.evaluation.judged import Judged
 from bmcli.evaluation.learning_curve import LearningCurve
-from bmcli.evaluation.rankings import rankings
+from bmcli.evaluation.predictions import Judged
+from bmcli.evaluation.proportions import Interval
+from bmcli.evaluation.ranking_curves import rankings
 from bmcli.evaluation.result import ClassRow, Evaluation
-from bmcli.evaluation.shares import Interval
 from bmcli.quoting import LONGEST, brief, listed
 from bmcli.reports import artefacts, decisions, groups, pixels, run_figures, validation
 from bmcli.reports import explanation as explanations

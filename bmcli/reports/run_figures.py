@@ -9,7 +9,7 @@ import numpy as np
 
 from bmcli.console import clean
 from bmcli.evaluation.calibration import Calibration
-from bmcli.evaluation.rankings import Ranking
+from bmcli.evaluation.ranking_curves import Ranking
 from bmcli.evaluation.result import Confusion
 from bmcli.reports import figures
 from bmcli.reports.figures import BLUE, GREY, ORANGE, RED

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bmcli.console import clean
 from bmcli.evaluation.folds import Fold, Folds, Mean
 from bmcli.evaluation.learning_curve import LearningCurve, Scores
-from bmcli.evaluation.shares import Interval
+from bmcli.evaluation.proportions import Interval
 from bmcli.reports import figures
 from bmcli.reports.figures import BLUE, GREY, ORANGE
 from bmcli.reports.groups import with_interval

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 from bmcli import parts
 from bmcli.console import native_noise_hidden
 from bmcli.recipe.fields import dump
-from bmcli.training import compiled
+from bmcli.training import compilation_cache
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
 
+    from bmcli.distribution.strategy import Placement
+    from bmcli.networks.network import Network
     from bmcli.recipe.schema import Recipe, RuntimeOptions
     from bmcli.specs import DataSpec, Prepared
-    from bmcli.training.network import Network
-    from bmcli.training.strategy import Placement
 
 
 def placed(recipe: Recipe, cache: Path) -> Placement:
@@ -34,7 +34,7 @@ def placed(recipe: Recipe, cache: Path) -> Placement:
     """
     announce(recipe, cache)
     with native_noise_hidden():
-        from bmcli.training import strategy
+        from bmcli.distribution import strategy
     parts_of_all = (recipe.seed, recipe.data.augment, recipe.model, recipe.objective, recipe.train)
     return strategy.place(recipe.runtime, json.dumps([dump(part) for part in parts_of_all]))
 
@@ -55,9 +55,9 @@ def announce(recipe: Recipe, cache: Path) -> None:
 
 def variables(recipe: Recipe, cache: Path) -> dict[str, str]:
     """What TensorFlow is told by the environment when it is imported, unless the user says otherwise."""
-    kept = compiled.folder(cache)
+    kept = compilation_cache.folder(cache)
     found = {"TF_CPP_MIN_LOG_LEVEL": "3"}
-    if compiled.can_be_used(kept):
+    if compilation_cache.can_be_used(kept):
         found["TF_XLA_FLAGS"] = f"--tf_xla_persistent_cache_directory={kept} --tf_xla_persistent_cache_prefix=bmcli"
     if parts.load("models", recipe.model.kind).convolves(recipe.model):
         # Off by default on some processors, where gradients of convolutions are 2 times faster with it.
@@ -76,8 +76,8 @@ def built(recipe: Recipe, spec: DataSpec, train_targets: Mapping[str, np.ndarray
     Raises:
         BmcliError: As `network.assemble` does.
     """
-    from bmcli.training import strategy
-    from bmcli.training.network import assemble
+    from bmcli.distribution import strategy
+    from bmcli.networks.network import assemble
 
     strategy.set_random_state(recipe.seed, recipe.train.precision)
     with placement.strategy.scope():
@@ -100,7 +100,7 @@ def trained(
         BmcliError: The file is damaged, or not of this recipe and data.
     """
     network = built(recipe.kept(), spec, targets, placement)
-    from bmcli.training import network as networks
+    from bmcli.networks import network as networks
 
     networks.load(model, network, spec)
     return network

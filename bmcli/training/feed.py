@@ -12,9 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from bmcli import machine
+from bmcli.distribution.strategy import Placement
 from bmcli.recipe.schema import RuntimeOptions
 from bmcli.specs import MANY_COLUMNS, Split
-from bmcli.training.strategy import Placement
 
 BLOCK_BYTES = 8 * 2**20
 BLOCK_STEPS = 256

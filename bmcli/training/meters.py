@@ -9,10 +9,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bmcli.distribution.strategy import Placement
+from bmcli.networks.network import Network
 from bmcli.objectives import Direction
 from bmcli.recipe.fields import KerasObject
-from bmcli.training.network import Network
-from bmcli.training.strategy import Placement
 
 
 class Meters:

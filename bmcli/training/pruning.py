@@ -15,7 +15,7 @@ import tensorflow as tf
 from bmcli.compression import is_kernel
 from bmcli.errors import BmcliError
 from bmcli.recipe.compression import ChannelPruning, Pruning, WeightPruning
-from bmcli.training import narrowing
+from bmcli.training import channel_pruning
 from bmcli.training.optimizers import by_pattern
 
 Variables = Sequence[Any]
@@ -205,7 +205,7 @@ def _of_kernels(options: WeightPruning, weights: Variables) -> list[Pool]:
 def _of_channels(model: keras.Model, kept: keras.Model) -> list[Pool]:
     place_of = {id(weight): place for place, weight in enumerate(model.trainable_variables)}
     pools = []
-    for found in narrowing.narrowed_layers(model, kept):
+    for found in channel_pruning.narrowed_layers(model, kept):
         group = Group(tuple(place_of[id(weight)] for weight in found.weights), (found.channels,))
         pools.append(Pool((group,), found.channels - found.left))
     return pools

@@ -15,8 +15,8 @@ from types import TracebackType
 
 from bmcli import stopping
 from bmcli.disk import free_bytes, shown_path
+from bmcli.distribution.launch import Share, how_ended, last_lines, share_of, start
 from bmcli.errors import RunFailed
-from bmcli.training.launch import Share, how_ended, last_lines, share_of, start
 from bmcli.tuning.study import Study
 from bmcli.tuning.worker import SAVE_S
 

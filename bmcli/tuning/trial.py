@@ -15,15 +15,15 @@ from bmcli.console import Console, Watcher
 from bmcli.errors import BmcliError, Interrupted, RunFailed
 from bmcli.recipe.load import Loaded, load
 from bmcli.runs import Run
-from bmcli.training import session as sessions
-from bmcli.training.session import Session, data_of
 from bmcli.trials import Objective, Result, State, Task
 from bmcli.tuning.study import Study, judged_by
+from bmcli.workflows import session as sessions
+from bmcli.workflows.session import Session, data_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bmcli.training.loop import Outcome, Trainer
+    from bmcli.training.trainer import Outcome, Trainer
 
 PAUSED, HOPELESS = "paused", "median"
 
@@ -106,8 +106,8 @@ def _result(study: Study, task: Task, run: Run, cache: Path) -> Result:
 
 def _keep_model(run: Run, session: Session, trainer: Trainer, outcome: Outcome) -> None:
     """Writes the model, with what its recipe has to be decided on validation rows."""
-    from bmcli.training import network as networks
-    from bmcli.training.deciding import decide
+    from bmcli.networks import network as networks
+    from bmcli.workflows.decisions import decide
 
     decided = decide(trainer.recipe, outcome.network, session.prepared, trainer.placement, Console().say)
     decided.keep(run)
@@ -242,7 +242,7 @@ def _value(name: str, session: Session, outcome: Outcome) -> float:
     if name == "size":
         return float(sum(weight.numpy().nbytes for weight in model.weights))
     if name == "latency":
-        from bmcli.training.predict import latency_s
+        from bmcli.training.predictor import latency_s
 
         return latency_s(outcome.network, session.prepared.split("train"))
     if name not in outcome.metrics:

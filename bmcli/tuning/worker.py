@@ -20,16 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from bmcli.console import Console
+from bmcli.distribution.launch import how_ended
 from bmcli.errors import BmcliError, Interrupted
 from bmcli.recipe.paths import split_path
 from bmcli.recipe.schema import Recipe
 from bmcli.recipe.search import conditions, read_space
-from bmcli.training import compiled
-from bmcli.training.launch import how_ended
+from bmcli.training import compilation_cache
 from bmcli.trials import Result, Task
-from bmcli.tuning.child import SIGNALS, Child, signals_later, warm_up
 from bmcli.tuning.study import BEAT_S, Study
 from bmcli.tuning.trial import run_trial
+from bmcli.tuning.trial_process import SIGNALS, Child, signals_later, warm_up
 
 POLL_S = 0.02
 SAVE_S = 20.0  # for a child to save its state after SIGTERM: a call of steps may take a while
@@ -40,7 +40,9 @@ AGAIN_S = 1.0  # before a task that was given back is looked at again
 def main(arguments: list[str]) -> None:
     study, cache = Study(Path(arguments[0])), Path(arguments[1])
     warm_up(families(study), cache)
-    Worker(study, lambda task: train(study, task, cache), lambda: compiled.sweep(compiled.folder(cache))).work()
+    Worker(
+        study, lambda task: train(study, task, cache), lambda: compilation_cache.sweep(compilation_cache.folder(cache))
+    ).work()
 
 
 def families(study: Study) -> list[Recipe]:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from bmcli import parts
 from bmcli.inputs import image, number
 from bmcli.specs import Column
-from bmcli.training.augment import Drawn
+from bmcli.training.augmentation import Drawn
 from tests.pictures import pixels
 
 CASES: dict[str, tuple[dict[str, Any], ...]] = {

@@ -102,7 +102,7 @@ def measure(rows: int, epochs: int, augment: bool, repeats: int) -> dict[str, An
     from bmcli.recipe import students
     from bmcli.recipe.distill import TeacherOptions
     from bmcli.recipe.load import load
-    from bmcli.training import session as sessions
+    from bmcli.workflows import session as sessions
 
     with tempfile.TemporaryDirectory(prefix="bmcli-distillation-") as name:
         folder = Path(name)
@@ -115,7 +115,7 @@ def measure(rows: int, epochs: int, augment: bool, repeats: int) -> dict[str, An
         options = students.options_of(loaded)
         by = taught_by(TeacherOptions(run=str(run.folder)), run)
         session = sessions.begin(students.taught(students.student(loaded), options, [by], {}), folder / "cache")
-        from bmcli.training.school import School
+        from bmcli.distillation.teacher_ensemble import School
 
         recipe = session.loaded.recipe
         assert recipe.taught is not None

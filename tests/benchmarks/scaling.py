@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 
 from bmcli import training
+from bmcli.cost_model import prediction
 from bmcli.data.preparation import prepare
+from bmcli.distribution.launch import available_cores, launch
 from bmcli.recipe.load import load
-from bmcli.training import scaling
-from bmcli.training.launch import available_cores, launch
 
 ROWS = 4096
 CALL_S = 0.5
@@ -69,8 +69,8 @@ def work(recipe_file: Path, found: Path) -> None:
     cache = recipe_file.parent / "cache"
     prepared = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared")
     placement = training.placed(recipe, cache)
-    from bmcli.training.loop import Trainer
-    from bmcli.training.measure import measure
+    from bmcli.cost_model.measurement import measure
+    from bmcli.training.trainer import Trainer
 
     split = prepared.split("train")
     trainer = Trainer(recipe, training.built(recipe, prepared.spec, split.targets, placement), prepared, placement,
@@ -118,7 +118,7 @@ def run(recipe: Path, workers: int, folder: Path) -> dict[str, Any]:
 
 def compare(model: str, batch: int, repeats: int, folder: Path) -> dict[str, Any]:
     """Measured and predicted seconds a step of one and of two workers."""
-    from bmcli.training.measure import exchange_seconds
+    from bmcli.cost_model.measurement import exchange_seconds
 
     recipe = write_recipe(folder, model, batch)
     runs: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
@@ -128,12 +128,12 @@ def compare(model: str, batch: int, repeats: int, folder: Path) -> dict[str, Any
             results.append(run(recipe, workers, folder))
         exchanges.append(exchange_seconds())
     exchange = {float(size): min(found[size] for found in exchanges) for size in exchanges[0]}
-    link = scaling.fit_link(list(exchange), list(exchange.values()), 2)
+    link = prediction.fit_link(list(exchange), list(exchange.values()), 2)
     by_batch = [found["seconds_by_batch"] for found in runs[1]]
     best_by_batch = {int(size): min(found[size] for found in by_batch) for size in by_batch[0]}
-    compute = scaling.fit_through_last(list(best_by_batch), list(best_by_batch.values()))
-    cluster = scaling.Cluster("cores", compute, link, input=1e18, snapshot=1e18, disk=1e18)
-    step = scaling.predict(scaling.Work(**runs[1][0]["work"]), cluster, 2)
+    compute = prediction.fit_through_last(list(best_by_batch), list(best_by_batch.values()))
+    cluster = prediction.Cluster("cores", compute, link, input=1e18, snapshot=1e18, disk=1e18)
+    step = prediction.predict(prediction.Work(**runs[1][0]["work"]), cluster, 2)
     medians = {n: median(found, "seconds") for n, found in runs.items()}
     processor = {n: median(found, "processor") for n, found in runs.items()}
     best = {n: min(min(r["seconds"]) for r in found) for n, found in runs.items()}

@@ -26,7 +26,7 @@ from bmcli import training
 built = training.built
 def watched(*arguments):
     network = built(*arguments)
-    from bmcli.training.step import Steps
+    from bmcli.training.train_step import Steps
     many = Steps.many
     def first(self, block):
         many(self, block)

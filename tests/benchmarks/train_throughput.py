@@ -87,7 +87,7 @@ def _way(way: str, name: str, batch: int, rows: int) -> Train:
     split = Split({k: v[:rows] for k, v in whole.inputs.items()}, {k: v[:rows] for k, v in whole.targets.items()})
     if way == "torch":
         return _torch(name, split, batch)
-    from bmcli.training import strategy
+    from bmcli.distribution import strategy
 
     placement = strategy.place(recipe.runtime)
     network = training.built(recipe, prepared.spec, whole.targets, placement)
@@ -101,7 +101,7 @@ def _ours(recipe: Any, network: Any, split: Any, placement: Any, way: tuple[bool
     from bmcli.training import optimizers
     from bmcli.training.feed import ResidentFeed, order
     from bmcli.training.meters import Meters
-    from bmcli.training.step import Compilation, Steps
+    from bmcli.training.train_step import Compilation, Steps
 
     feed, batch = ResidentFeed(split, placement), recipe.train.batch_size
     optimizer = optimizers.build(recipe.train, 10**6)

@@ -13,8 +13,8 @@ import pytest
 
 from bmcli.data import store
 from bmcli.errors import RunFailed
+from bmcli.networks import network as networks
 from bmcli.runs import Run
-from bmcli.training import network as networks
 from tests.conftest import WriteRecipe
 
 from .conftest import Bmcli

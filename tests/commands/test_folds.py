@@ -13,7 +13,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import mean_absolute_error, r2_score
 
 from bmcli.runs import Run
-from bmcli.tuning.batch import Batch, unfinished
+from bmcli.tuning.training_jobs import Batch, unfinished
 from tests.commands.conftest import Bmcli, bmcli
 from tests.reports.pages import Page
 

@@ -9,20 +9,20 @@ from typing import Any
 import pytest
 
 from bmcli.commands.plan import Plan, plan
+from bmcli.cost_model import measurement
 from bmcli.errors import BmcliError
-from bmcli.training import measure
 from tests.conftest import WriteRecipe
 
 from .conftest import Bmcli
 
 EXCHANGES = {"4096": 0.003, "65536": 0.0035, "8388608": 0.04}
-REALLY_EXCHANGE = measure.exchange_seconds
+REALLY_EXCHANGE = measurement.exchange_seconds
 
 
 @pytest.fixture(autouse=True)
 def _known_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers are started once, in the slow test alone."""
-    monkeypatch.setattr(measure, "exchange_seconds", lambda: dict(EXCHANGES))
+    monkeypatch.setattr(measurement, "exchange_seconds", lambda: dict(EXCHANGES))
 
 
 def planned(recipe: Path, cache: Path, *overrides: str, on: str = "this", **more: Any) -> Plan:
@@ -48,7 +48,7 @@ def test_the_measured_step_is_the_first_of_the_predictions_here(write_recipe: Wr
 
 
 def test_one_replica_needs_no_network(write_recipe: WriteRecipe, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "network", lambda _: pytest.fail("measured"))
+    monkeypatch.setattr(measurement, "network", lambda _: pytest.fail("measured"))
     found = planned(write_recipe(), cache, replicas=(1,)).to_json()
     assert json.loads(json.dumps(found, allow_nan=False))["on"]["network"] is None
 
@@ -82,7 +82,7 @@ def test_a_batch_can_grow_with_the_replicas(write_recipe: WriteRecipe, cache: Pa
 def test_an_accelerator_is_predicted_and_needs_no_network(
     write_recipe: WriteRecipe, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measure, "network", lambda _: pytest.fail("measured"))
+    monkeypatch.setattr(measurement, "network", lambda _: pytest.fail("measured"))
     found = planned(write_recipe(), cache, on="h100")
     assert not any(step.measured for step in found.steps)
     assert found.measured.network is None
@@ -90,18 +90,18 @@ def test_an_accelerator_is_predicted_and_needs_no_network(
 
 
 def test_the_network_is_remembered(write_recipe: WriteRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = measure.network(tmp_path)
-    monkeypatch.setattr(measure, "exchange_seconds", lambda: pytest.fail("measured again"))
-    assert measure.network(tmp_path) == first
+    first = measurement.network(tmp_path)
+    monkeypatch.setattr(measurement, "exchange_seconds", lambda: pytest.fail("measured again"))
+    assert measurement.network(tmp_path) == first
     assert first.bandwidth == pytest.approx(8388608 / 0.037, rel=0.1)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"seconds": []}'])
 def test_a_damaged_memory_of_the_network_is_measured_again(tmp_path: Path, content: str) -> None:
-    first = measure.network(tmp_path)
+    first = measurement.network(tmp_path)
     (memory,) = (tmp_path / "network").iterdir()
     memory.write_text(content)
-    assert measure.network(tmp_path) == first
+    assert measurement.network(tmp_path) == first
 
 
 def test_recurrent_layers_count_every_step(write_recipe: WriteRecipe, cache: Path) -> None:

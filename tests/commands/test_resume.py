@@ -18,10 +18,11 @@ import tensorflow as tf
 import yaml
 
 from bmcli import training
-from bmcli.commands import reporting, train
+from bmcli.commands import train
 from bmcli.runs import Run
-from bmcli.training import session as sessions
-from bmcli.training.step import Steps
+from bmcli.training.train_step import Steps
+from bmcli.workflows import report_data
+from bmcli.workflows import session as sessions
 from tests.conftest import TINY, WriteRecipe
 
 from .conftest import Bmcli, Done
@@ -160,7 +161,7 @@ def test_a_signal_at_any_moment_of_a_resumed_run_ends_with_how_to_go_on(
     bmcli: Bmcli, run: Run, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     places = {"begin": (sessions, "begin"), "prepare": (training, "prepared"), "measure": (train, "measure"),
-              "write_report": (reporting, "write")}  # fmt: skip
+              "write_report": (report_data, "write")}  # fmt: skip
 
     def signalled(*arguments: Any, **more: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)

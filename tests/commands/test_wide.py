@@ -45,7 +45,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_the_network_of_a_wide_table_has_few_layers_beside_its_inputs(run: Run) -> None:
-    from bmcli.training.network import load_served
+    from bmcli.networks.network import load_served
 
     model = load_served(run.model)
     inner = model.get_layer("network")

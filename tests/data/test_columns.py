@@ -4,9 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bmcli.cells import Raw
 from bmcli.data import columns
 from bmcli.errors import BmcliError
+from bmcli.raw_columns import Raw
 from bmcli.recipe.schema import DataOptions
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold, TimeSeriesSplit
 
-from bmcli.data.dealing import ByChance, ByGroup, ByHash, ByTime, Dealing, folds
-from bmcli.data.digests import digests
+from bmcli.data.splitting.row_hashes import digests
+from bmcli.data.splitting.splitters import ByChance, ByGroup, ByHash, ByTime, Dealing, folds
 from bmcli.errors import BmcliError
 
 ROWS = np.arange(5, 305)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from bmcli import parts
-from bmcli.cells import RowFault
 from bmcli.data import invalid
 from bmcli.data.resolution import resolved
 from bmcli.errors import BmcliError
+from bmcli.raw_columns import RowFault
 from bmcli.recipe.schema import DataOptions
 from tests.data.test_preparation import run
 

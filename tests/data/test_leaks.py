@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 
 from bmcli import parts
-from bmcli.cells import Raw
-from bmcli.data import splits
 from bmcli.data.preparation import prepare
 from bmcli.data.sources import Rows, csv
+from bmcli.data.splitting import splits
+from bmcli.raw_columns import Raw
 from bmcli.recipe.schema import DataOptions
 from bmcli.specs import Prepared
 

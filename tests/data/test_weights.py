@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bmcli.cells import RowFault
 from bmcli.data import columns, store
 from bmcli.data.preparation import encode_rows, prepare
 from bmcli.data.resolution import resolved
 from bmcli.data.sources import csv
 from bmcli.errors import BmcliError
+from bmcli.raw_columns import RowFault
 from bmcli.recipe.load import load
 from bmcli.recipe.schema import DataOptions
 from bmcli.specs import SPLITS, DataSpec

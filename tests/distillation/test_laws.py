@@ -10,11 +10,11 @@ import pytest
 import tensorflow as tf
 
 from bmcli import parts
-from bmcli.distillation import Form, Given, Said
+from bmcli.distillation.losses import Form, Given, Said
 from bmcli.recipe.fields import PartOf
 
 ROWS, WIDTH = 12, 4
-KINDS = [kind for kind in parts.names("distillation") if kind != "hard"]
+KINDS = [kind for kind in parts.names("distillation.losses") if kind != "hard"]
 OPTIONS: list[dict[str, Any]] = [
     {"kind": "soft"},
     {"kind": "soft", "divergence": "reverse"},
@@ -25,7 +25,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"kind": "relation"},
     {"kind": "dist"},
 ]
-OF_OUTPUTS = [each for each in OPTIONS if parts.load("distillation", each["kind"]).FORMS]
+OF_OUTPUTS = [each for each in OPTIONS if parts.load("distillation.losses", each["kind"]).FORMS]
 
 
 def given(form: Form = "softmax", teachers: int = 1, seed: int = 1) -> Given:
@@ -43,7 +43,7 @@ def given(form: Form = "softmax", teachers: int = 1, seed: int = 1) -> Given:
 
 def loss(options: dict[str, Any], of: Given) -> np.ndarray:
     checked = PartOf("distillation").check(options)
-    return np.asarray(parts.load("distillation", checked.kind).loss(checked, of))
+    return np.asarray(parts.load("distillation.losses", checked.kind).loss(checked, of))
 
 
 def with_student(of: Given, student: Any) -> Given:
@@ -116,7 +116,7 @@ def test_gradients_are_finite_where_nothing_differs(options: dict[str, Any]) -> 
     with tf.GradientTape() as tape:
         alike = replace(with_student(plain, student + 0.0), layers=[(layer + 0.0, plain.layers[0][1])])
         checked = PartOf("distillation").check(options)
-        total = tf.reduce_sum(parts.load("distillation", checked.kind).loss(checked, alike))
+        total = tf.reduce_sum(parts.load("distillation.losses", checked.kind).loss(checked, alike))
     found = [gradient for gradient in tape.gradient(total, [student, layer]) if gradient is not None]
     assert found
     assert all(np.isfinite(gradient.numpy()).all() for gradient in found)
@@ -139,7 +139,9 @@ def test_the_size_of_gradients_stays_where_the_temperature_rises() -> None:
     for temperature in (100.0, 400.0):
         checked = PartOf("distillation").check({"kind": "soft", "temperature": temperature})
         with tf.GradientTape() as tape:
-            total = tf.reduce_sum(parts.load("distillation", "soft").loss(checked, with_student(plain, student + 0.0)))
+            total = tf.reduce_sum(
+                parts.load("distillation.losses", "soft").loss(checked, with_student(plain, student + 0.0))
+            )
         found.append(tape.gradient(total, student).numpy())
     apart = student.numpy() - plain.said["label"].teachers[:, 0].numpy()
     np.testing.assert_allclose(found[1], (apart - apart.mean(axis=-1, keepdims=True)) / WIDTH, rtol=0.05, atol=0.02)

@@ -8,7 +8,7 @@ import numpy as np
 
 from bmcli.evaluation.metrics import measure, weighted
 from bmcli.evaluation.result import Evaluation
-from bmcli.evaluation.weighted import Weighted
+from bmcli.evaluation.weighted_metrics import Weighted
 from bmcli.specs import Column
 from tests.evaluation.columns import category, count, labels, number, ordered
 

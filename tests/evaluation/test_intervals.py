@@ -18,7 +18,7 @@ from bmcli.evaluation.intervals import (
     resampled,
     wilson,
 )  # fmt: skip
-from bmcli.evaluation.weighted import Weighted, means
+from bmcli.evaluation.weighted_metrics import Weighted, means
 from tests.evaluation.samples import KINDS, case
 
 SIMULATED = 200

@@ -8,7 +8,7 @@ import pytest
 
 from bmcli.evaluation.intervals import Resampling
 from bmcli.evaluation.slices import SMALLEST, Slices, Slicing, can_slice, compare, crossed, every, slicing
-from bmcli.evaluation.weighted import Weighted, means
+from bmcli.evaluation.weighted_metrics import Weighted, means
 
 HOW = Resampling(resamples=200)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from bmcli.commands.evaluate import Opened, elsewhere, open_run, predicted
-from bmcli.evaluation.judged import Judged
+from bmcli.evaluation.predictions import Judged
 from bmcli.explanation.explain import Subject
+from bmcli.networks.network import Network
 from bmcli.recipe.load import load
 from bmcli.training import built
-from bmcli.training.network import Network
 from tests.trained import run_of
 
 TELLING, USELESS = ("height", "colour"), ("noise", "shape")

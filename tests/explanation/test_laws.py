@@ -11,7 +11,7 @@ import tensorflow as tf
 from bmcli.explanation import graph
 from bmcli.explanation.activations import nearest, similarity
 from bmcli.recipe.load import load
-from bmcli.training import session
+from bmcli.workflows import session
 
 TABLE = """\
 bmcli: 1

@@ -13,8 +13,8 @@ from bmcli.explanation.explain import taken
 from bmcli.explanation.gradcam import GradCam
 from bmcli.explanation.gradients import IntegratedGradients
 from bmcli.explanation.scores import Score
+from bmcli.networks.network import Network
 from bmcli.specs import Split
-from bmcli.training.network import Network
 from tests.explanation import planted
 
 

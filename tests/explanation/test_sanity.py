@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bmcli.evaluation.explained import Importance, Sanity
+from bmcli.evaluation.explanation_record import Importance, Sanity
 from bmcli.explanation.gradients import Attribution
 from bmcli.explanation.sanity import heat_correlation, rank_correlation, share_left
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bmcli.commands.evaluate import Opened
-from bmcli.evaluation.explained import Explanation
+from bmcli.evaluation.explanation_record import Explanation
 from bmcli.explanation.explain import explain
 from tests.explanation import planted
 

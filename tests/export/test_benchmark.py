@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from bmcli import machine
-from bmcli.cells import are_blobs
 from bmcli.export import encoder
 from bmcli.export.benchmark import made_rows
+from bmcli.raw_columns import are_blobs
 from bmcli.reports import costs
 from bmcli.reports.costs import Cost, Latency
 from bmcli.runs import Run

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from bmcli import inputs
-from bmcli.cells import are_blobs
 from bmcli.export import Input, Signature, card, encoder, rows
+from bmcli.raw_columns import are_blobs
 from bmcli.recipe.load import load
 from bmcli.specs import DataSpec
 from tests.conftest import WriteRecipe

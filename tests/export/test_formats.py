@@ -16,7 +16,7 @@ from bmcli import parts
 from bmcli.commands.export import Exported
 from bmcli.export import card
 from bmcli.runs import Run
-from bmcli.training.session import data_of
+from bmcli.workflows.session import data_of
 
 from .conftest import PICTURES, exported, trained
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bmcli import dates
-from bmcli.cells import RowFault
 from bmcli.errors import BmcliError
 from bmcli.inputs import date
 from bmcli.layers.date_encoder import PERIODS, DateEncoder
+from bmcli.raw_columns import RowFault
 from bmcli.specs import Column
 
 NAN = float("nan")

@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bmcli.cells import Blobs, RowFault, numbers, texts
 from bmcli.errors import BmcliError
 from bmcli.inputs import image
 from bmcli.pictures import header, orientation
+from bmcli.raw_columns import Blobs, RowFault, numbers, texts
 from bmcli.specs import Column
 from tests.pictures import LYING, encoded, pixels, with_orientation
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from bmcli import inputs, parts
-from bmcli.cells import Blobs, Raw, are_blobs, is_text, take
+from bmcli.raw_columns import Blobs, Raw, are_blobs, is_text, take
 from bmcli.specs import Column, DataSpec
 from tests.pictures import encoded, pixels, with_orientation
 

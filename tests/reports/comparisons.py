@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from bmcli.evaluation import metrics
-from bmcli.evaluation.compared import Comparison, Contender
+from bmcli.evaluation.comparison import Comparison, Contender
 from bmcli.evaluation.intervals import Resampled, Resampling, differences, intervals, resampled
-from bmcli.evaluation.weighted import Weighted
+from bmcli.evaluation.weighted_metrics import Weighted
 from bmcli.specs import Column
 
 ROWS = 300

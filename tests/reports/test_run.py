@@ -16,10 +16,10 @@ from bmcli.evaluation.folds import Fold, Folds, summary
 from bmcli.evaluation.intervals import Resampling, wilson
 from bmcli.evaluation.learning_curve import LearningCurve, Trained, curve
 from bmcli.evaluation.result import Evaluation
-from bmcli.reports.anew import of_curves, of_folds
 from bmcli.reports.artefacts import Artefact, rows
 from bmcli.reports.costs import Cost, Latency
 from bmcli.reports.page import number
+from bmcli.reports.regenerate import of_curves, of_folds
 from bmcli.reports.run import class_row
 from bmcli.runs import Run
 from tests import trained
@@ -210,7 +210,7 @@ def test_an_explained_run_shows_why_it_answers_so(digits: Run, hostile: Run, sug
 
 
 def test_what_was_found_out_and_is_damaged_is_left_out(sugar: Run) -> None:
-    from bmcli.commands.reporting import explanation_of
+    from bmcli.workflows.report_data import explanation_of
 
     sugar.explanation.write_text('{"on": "test"}')
     assert explanation_of(sugar, print) is None

@@ -13,9 +13,10 @@ import yaml
 
 from bmcli import runs
 from bmcli.data.preparation import prepare
+from bmcli.distribution import strategy
 from bmcli.recipe.load import load
-from bmcli.training import built, strategy
-from bmcli.training.loop import Trainer
+from bmcli.training import built
+from bmcli.training.trainer import Trainer
 from tests.conftest import WriteRecipe
 
 # TensorFlow can divide the CPU only before its first use, so all tests of this process have it divided, and no test

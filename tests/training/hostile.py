@@ -283,7 +283,7 @@ def honest_model(path: Path) -> Any:
 
 def _loaded(path: Path) -> Iterator[tuple[str, Any]]:
     from bmcli.errors import BmcliError
-    from bmcli.training import network
+    from bmcli.networks import network
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:

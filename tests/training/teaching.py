@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from bmcli import disk, runs
+from bmcli.networks import network as networks
 from bmcli.recipe import students
 from bmcli.recipe.distill import DistillOptions, TaughtBy
 from bmcli.recipe.load import Loaded, load
 from bmcli.runs import Run
-from bmcli.training import network as networks
-from bmcli.training import session as sessions
-from bmcli.training.loop import Trainer
+from bmcli.training.trainer import Trainer
+from bmcli.workflows import session as sessions
 
 from .conftest import Silent, table
 

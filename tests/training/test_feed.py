@@ -14,11 +14,11 @@ import pytest
 import tensorflow as tf
 
 from bmcli import machine
+from bmcli.distribution.strategy import tensor_of
 from bmcli.recipe.schema import RuntimeOptions
 from bmcli.specs import MANY_COLUMNS, Split
 from bmcli.training import feed as feeds
 from bmcli.training.feed import Block, ResidentFeed, StreamingFeed, batches, gather, order, part
-from bmcli.training.strategy import tensor_of
 
 from .conftest import same
 
@@ -255,7 +255,7 @@ def test_rows_may_lie_on_a_disk(tmp_path: Any, blocks_of: Any) -> None:
 def test_a_tensor_is_its_array_whatever_pieces_fill_it(
     dtype: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bmcli.training.strategy.PIECE_BYTES", 10)
+    monkeypatch.setattr("bmcli.distribution.strategy.PIECE_BYTES", 10)
     array = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
     tensor = tensor_of(array)
     assert (tensor.shape, tensor.dtype) == (shape, dtype)
@@ -269,7 +269,7 @@ def test_making_a_tensor_takes_the_memory_of_one_copy(tmp_path: Path) -> None:
     script = f"""
 import numpy as np, tensorflow as tf, threading
 from pathlib import Path
-from bmcli.training.strategy import tensor_of
+from bmcli.distribution.strategy import tensor_of
 def anonymous():
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line.split()[1] for line in lines if line.startswith("RssAnon")))

@@ -14,12 +14,12 @@ import tensorflow as tf
 
 from bmcli import runs
 from bmcli.errors import Interrupted
-from bmcli.training import checkpoint, loop
+from bmcli.training import checkpoint, trainer
 from bmcli.training import feed as feeds
 from bmcli.training.checkpoint import State, Writer
 from bmcli.training.feed import gather, order
-from bmcli.training.loop import Trainer
-from bmcli.training.step import losses
+from bmcli.training.train_step import losses
+from bmcli.training.trainer import Trainer
 
 from .conftest import MakeTrainer, Silent, same, weights_of
 from .test_loop import StopsAt
@@ -30,7 +30,7 @@ TIMES = ("seconds", "examples_per_second")
 @pytest.fixture
 def one_step_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets a signal or a checkpoint come after any step."""
-    monkeypatch.setattr(loop, "CALL_S", 0.0)
+    monkeypatch.setattr(trainer, "CALL_S", 0.0)
 
 
 def rows_of(trainer: Trainer) -> list[dict[str, Any]]:
@@ -156,8 +156,8 @@ def test_programs_of_several_steps_learn_what_single_steps_learn(
     programs, single = make_trainer(*PROGRAMS, *average), make_trainer(*STEPS_OF_8, *average, "runtime.jit_steps=1")
     streamed = make_trainer(*PROGRAMS, *average, "runtime.feed=streaming")
     monkeypatch.setattr(feeds, "BLOCK_BYTES", 8 * 13 * (4 * 4 + 8))  # about 13 batches
-    for trainer in (programs, single, streamed):
-        trainer.train(Silent())
+    for each in (programs, single, streamed):
+        each.train(Silent())
     assert_same_training(streamed, programs)
     for mine, theirs in zip(programs.steps.snapshot()[0], single.steps.snapshot()[0], strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5)
@@ -176,7 +176,7 @@ def test_a_diverging_step_is_found_in_a_program(make_trainer: MakeTrainer) -> No
 def test_how_many_steps_a_call_has_changes_nothing(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     many, single = make_trainer(), make_trainer()
     many.train(Silent())
-    monkeypatch.setattr(loop, "CALL_S", 0.0)
+    monkeypatch.setattr(trainer, "CALL_S", 0.0)
     single.train(Silent())
     assert_same_training(many, single)
 
@@ -205,7 +205,7 @@ def test_no_more_steps_than_the_recipe_says_lie_between_checkpoints_after_an_int
     with pytest.raises(Interrupted):
         trainer.train(StopsAt(7, signal.SIGTERM))
     written: list[int] = [7]
-    monkeypatch.setattr(loop, "CALL_S", 1000.0)  # as many steps a call as there may be
+    monkeypatch.setattr(trainer, "CALL_S", 1000.0)  # as many steps a call as there may be
     monkeypatch.setattr(checkpoint, "save", lambda folder, step, state: written.append(step))
     resumed(make_trainer, trainer.run, *settings)
     assert max(np.diff(written)) <= 5
@@ -257,8 +257,8 @@ def test_what_a_killed_process_left_behind_is_removed(tmp_path: Path) -> None:
 def test_a_finished_run_with_more_epochs_has_the_bits_of_one_with_all_at_once(make_trainer: MakeTrainer) -> None:
     more = ("train.ema=0.9", "train.stop.patience=9", "runtime.jit=false")
     whole, short = make_trainer("train.epochs=4", *more), make_trainer("train.epochs=2", *more)
-    for trainer in (whole, short):
-        trainer.train(Silent())
+    for each in (whole, short):
+        each.train(Silent())
     assert short.progress.ended_by == "epochs"
     assert_same_training(resumed(make_trainer, short.run, "train.epochs=4", *more), whole)
 

@@ -13,7 +13,7 @@ from bmcli import models, parts
 from bmcli.data.preparation import prepare
 from bmcli.specs import Split
 from bmcli.training.feed import order
-from bmcli.training.loop import Trainer
+from bmcli.training.trainer import Trainer
 
 from .conftest import COSTLY, FAMILIES, LARGE, MakeTrainer, Silent, weights_of
 

@@ -11,9 +11,9 @@ import pytest
 import tensorflow as tf
 
 from bmcli.errors import BmcliError
-from bmcli.training import narrowing, pruning
-from bmcli.training.loop import Trainer
+from bmcli.training import channel_pruning, pruning
 from bmcli.training.pruning import Group, Masks, Pool, Span
+from bmcli.training.trainer import Trainer
 
 from .conftest import MakeTrainer, Silent, same, weights_of
 from .test_going_on import assert_same_training, resumed
@@ -295,7 +295,7 @@ def test_the_channels_with_the_largest_weights_are_left() -> None:
     layer = keras.layers.Dense(4)
     layer.build((None, 2))
     layer.set_weights([np.array([[1.0, 9.0, -5.0, 0.0], [1.0, 0.0, -5.0, 3.0]], "float32"), np.zeros(4, "float32")])
-    assert narrowing.largest(layer, 2).tolist() == [1, 2]
+    assert channel_pruning.largest(layer, 2).tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -311,4 +311,4 @@ def test_what_would_not_be_the_same_without_channels_is_refused(between: Any, me
         return keras.Model(inputs, keras.layers.Dense(2)(between()(keras.layers.Dense(units)(inputs))))
 
     with pytest.raises(BmcliError, match=message):
-        narrowing.narrowed_layers(network(4), network(2))
+        channel_pruning.narrowed_layers(network(4), network(2))

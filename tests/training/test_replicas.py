@@ -13,11 +13,11 @@ import tensorflow as tf
 
 from bmcli import parts
 from bmcli.data.preparation import prepare
+from bmcli.distribution import strategy
 from bmcli.errors import Interrupted
 from bmcli.objectives import classification, count, multi_label, ordinal, regression
-from bmcli.training import strategy
-from bmcli.training.loop import Trainer
-from bmcli.training.predict import predict
+from bmcli.training.predictor import predict
+from bmcli.training.trainer import Trainer
 
 from .conftest import FAMILIES, LARGE, TARGETS, MakeTrainer, Silent, same, table, weights_of
 from .test_loop import StopsAt
@@ -283,7 +283,7 @@ def test_every_metric_has_its_variables_before_the_first_step(
 def test_predictions_are_those_of_one_device_in_order(
     make_family: MakeTrainer, cache: Path, monkeypatch: pytest.MonkeyPatch, replicas: int, rows: int
 ) -> None:
-    monkeypatch.setattr("bmcli.training.predict.BATCH", 5)
+    monkeypatch.setattr("bmcli.training.predictor.BATCH", 5)
     one, many = (make_family("mlp", validation=rows, replicas=count, target="price") for count in (1, replicas))
     recipe = one.recipe
     split = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared").split("validation")

@@ -10,8 +10,8 @@ import pytest
 
 from bmcli.console import _ENDED
 from bmcli.errors import BmcliError, Interrupted
-from bmcli.training import step
-from bmcli.training.loop import _overfits
+from bmcli.training import train_step
+from bmcli.training.trainer import _overfits
 
 from .conftest import MakeTrainer, Silent
 from .test_going_on import assert_same_training, resumed
@@ -82,10 +82,10 @@ def test_a_signal_while_an_epoch_is_measured_leaves_it_and_the_training_goes_on_
     settings = ("model.normalization=batch", "model.dropout=0.3", "train.swa.start=0.3", "train.epochs=4")
     whole, stopped = (make_family("mlp", *settings) for _ in range(2))
     whole.train(Silent())
-    after = step.Pace.after
+    after = train_step.Pace.after
     calls_of_epoch: list[Any] = []
 
-    def signalled(self: step.Pace, *arguments: Any) -> None:
+    def signalled(self: train_step.Pace, *arguments: Any) -> None:
         if stopped.progress.epoch == 2 and stopped.progress.averaged == 3:
             calls_of_epoch.append(arguments)
             if len(calls_of_epoch) == call:
@@ -93,7 +93,7 @@ def test_a_signal_while_an_epoch_is_measured_leaves_it_and_the_training_goes_on_
         after(self, *arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(step.Pace, "after", signalled)
+        patched.setattr(train_step.Pace, "after", signalled)
         with pytest.raises(Interrupted, match="SIGTERM after step 9"):
             stopped.train(Silent())
     assert len(calls_of_epoch) == call, "it is left at once"

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from bmcli.errors import BmcliError
-from bmcli.training import network
+from bmcli.networks import network
 from tests.training.hostile import ATTACKS, WEIGHTS, honest_model
 
 

@@ -17,13 +17,13 @@ from bmcli.errors import Interrupted
 from bmcli.models import columns_as_keys
 from bmcli.recipe.load import load
 from bmcli.training import checkpoint
-from bmcli.training.loop import Trainer
-from bmcli.training.session import data_of
-from bmcli.training.step import Steps
+from bmcli.training.train_step import Steps
+from bmcli.training.trainer import Trainer
 from bmcli.trials import Objective, Result, Task
 from bmcli.tuning import trial as module
 from bmcli.tuning.study import Study
 from bmcli.tuning.trial import run_trial
+from bmcli.workflows.session import data_of
 
 from .conftest import MakeStudy
 

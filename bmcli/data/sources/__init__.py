@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 from bmcli import parts
-from bmcli.cells import Raw
 from bmcli.data import files as data_files
 from bmcli.data.files import File
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
+from bmcli.raw_columns import Raw
 from bmcli.recipe import addresses
 from bmcli.recipe.addresses import is_address
 from bmcli.recipe.fields import Checked, Kind, fault, fault_at

@@ -15,12 +15,13 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from bmcli import limits, parts, pictures
-from bmcli.cells import Blobs, is_text, texts
-from bmcli.data import discovery, files
+from bmcli.data import files
+from bmcli.data.profiling import discovery
 from bmcli.data.sources import Rows, SourceOptions, formats
-from bmcli.data.splits import split_of_word
+from bmcli.data.splitting.splits import split_of_word
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
+from bmcli.raw_columns import Blobs, is_text, texts
 from bmcli.recipe.fields import fault
 
 _TABLES = ("csv", "jsonl", "parquet")

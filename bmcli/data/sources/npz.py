@@ -13,11 +13,11 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from bmcli import limits
-from bmcli.cells import Raw
 from bmcli.data import files, tables
 from bmcli.data.sources import FilePaths, Rows, SourceOptions, by_split, located, split_names
 from bmcli.errors import BmcliError
 from bmcli.quoting import LONGEST, brief, quoted
+from bmcli.raw_columns import Raw
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from bmcli import limits, parts, pictures
-from bmcli.cells import Blobs, Raw
 from bmcli.data import files
 from bmcli.data.sources import Rows, TableOptions, TablePaths, located, split_names
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
+from bmcli.raw_columns import Blobs, Raw
 from bmcli.recipe.fields import Options as Described
 from bmcli.recipe.nodes import write_scalar
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from pydantic import AfterValidator
 
-from bmcli import cells, parts
-from bmcli.cells import Raw, RowFault
+from bmcli import parts, raw_columns
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
+from bmcli.raw_columns import Raw, RowFault
 from bmcli.recipe.fields import Kind, fault
 from bmcli.specs import Column
 
@@ -97,11 +97,11 @@ def classes_of(name: str, rows: Raw) -> tuple[str, ...]:
     Raises:
         BmcliError: There is one alone, or one for each of many rows.
     """
-    found = cells.vocabulary(rows)
+    found = raw_columns.vocabulary(rows)
     if len(found) >= _MANY and len(rows) < len(found) * _FEW_ROWS:
         raise BmcliError(
             f"target {quoted(name)}: nearly every training row has a class of its own, as "
-            f"{cells.shown(rows, 0)}, so no "
+            f"{raw_columns.shown(rows, 0)}, so no "
             "class can be learned.",
             path=f"data.targets.{name}",
             suggestion="Name another column, or read it as a number, as `kind: number`.",
@@ -127,14 +127,14 @@ def class_column(name: str, kind: str, rows: Raw, classes: tuple[str, ...]) -> C
         kind=kind,
         shape=(),
         dtype="int32",
-        raw_dtype="string" if cells.is_text(rows) else "int64",
+        raw_dtype="string" if raw_columns.is_text(rows) else "int64",
         classes=classes,
     )
 
 
 def check_classes(rows: Raw, told: Names | None) -> None:
     """Raises RowFault for a missing class, and one that is not among those that are told."""
-    indices(rows, spelled(told) or cells.vocabulary(rows))
+    indices(rows, spelled(told) or raw_columns.vocabulary(rows))
 
 
 def indices(rows: Raw, classes: tuple[str, ...]) -> np.ndarray:
@@ -145,13 +145,13 @@ def indices(rows: Raw, classes: tuple[str, ...]) -> np.ndarray:
     """
     import numpy as np
 
-    found = cells.positions(rows, classes)
+    found = raw_columns.positions(rows, classes)
     if (found < 0).any():
         row = int(np.argmax(found < 0))
-        if found[row] == cells.MISSING:
+        if found[row] == raw_columns.MISSING:
             raise RowFault(row, "expected a class, received nothing.", "Remove the row, or tell its class.")
-        known = parts.did_you_mean(cells.texts(rows)[row].as_py(), classes)
-        raise RowFault(row, f"{cells.shown(rows, row)} is a class absent from training.", known)
+        known = parts.did_you_mean(raw_columns.texts(rows)[row].as_py(), classes)
+        raise RowFault(row, f"{raw_columns.shown(rows, row)} is a class absent from training.", known)
     return found
 
 
@@ -163,7 +163,7 @@ def complete(rows: Raw) -> np.ndarray:
     """
     import numpy as np
 
-    values = cells.numbers(rows)
+    values = raw_columns.numbers(rows)
     values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
     if values.ndim != 1:
         raise RowFault(0, f"expected one number a row, received an array of shape {values.shape[1:]}.")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from bmcli.cells import Raw, RowFault
 from bmcli.data.targets import complete
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
+from bmcli.raw_columns import Raw, RowFault
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from bmcli import cells, parts
-from bmcli.cells import Raw, RowFault
+from bmcli import parts, raw_columns
 from bmcli.data.targets import Names, spelled
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
+from bmcli.raw_columns import Raw, RowFault
 from bmcli.recipe.fields import Kind, fault
 from bmcli.specs import Column
 
@@ -63,7 +63,7 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
         kind="labels",
         shape=(),
         dtype="uint8",
-        raw_dtype="string" if cells.is_text(rows) else "int64",
+        raw_dtype="string" if raw_columns.is_text(rows) else "int64",
         state={"separator": options.separator, **({"columns": list(options.columns)} if options.columns else {})},
     )
     classes = options.columns or (_named if _is_table(rows) else _found)(name, rows, options)
@@ -129,14 +129,14 @@ def _read(rows: Any) -> Raw:
     import numpy as np
     import pyarrow as pa
 
-    if not (cells.is_text(rows) and pa.types.is_struct(rows.type)):
+    if not (raw_columns.is_text(rows) and pa.types.is_struct(rows.type)):
         return rows
     names, fields = [field.name for field in rows.type], rows.flatten()
     values = np.stack([_yes_or_no(field) for field in fields], axis=1)
     if np.isnan(values).any():
         row, label = (int(place) for place in np.argwhere(np.isnan(values))[0])
         cell = fields[label][row].as_py()
-        received = "nothing" if cell in (None, "") or cell != cell else cells.shown(fields[label], row)
+        received = "nothing" if cell in (None, "") or cell != cell else raw_columns.shown(fields[label], row)
         raise RowFault(
             row,
             f"expected yes or no for {quoted(names[label])}, received {received}.",
@@ -152,7 +152,7 @@ def _yes_or_no(column: pa.ChunkedArray) -> np.ndarray:
     import pyarrow.compute as pc
 
     if pa.types.is_string(column.type):
-        return cells.booleans(column)[0]
+        return raw_columns.booleans(column)[0]
     values = np.asarray(pc.fill_null(column.cast(pa.float64()), float("nan")))
     return np.where((values == 0) | (values == 1), values, np.nan)
 
@@ -161,7 +161,7 @@ def _split(rows: Raw, separator: str) -> pa.ListArray:
     """The labels of every row, spaces and empty ones not yet removed."""
     import pyarrow.compute as pc
 
-    texts = cells.texts(rows).combine_chunks()
+    texts = raw_columns.texts(rows).combine_chunks()
     return pc.split_pattern(texts, separator)
 
 
@@ -197,7 +197,7 @@ def _found(name: str, rows: Raw, options: Options) -> tuple[str, ...]:
     if told := spelled(options.classes):
         return told
     labels = pc.utf8_trim_whitespace(pc.list_flatten(_split(rows, options.separator)))
-    found = cells.vocabulary(pa.chunked_array([labels]))
+    found = raw_columns.vocabulary(pa.chunked_array([labels]))
     if not found:
         raise BmcliError(f"target {quoted(name)}: no training row has a label.", path=f"data.targets.{name}")
     return found

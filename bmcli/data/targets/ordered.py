@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from bmcli.cells import Raw
 from bmcli.data.targets import Classes, check_classes, class_column, classes_of, indices, spelled
 from bmcli.errors import BmcliError
 from bmcli.quoting import listed, quoted
+from bmcli.raw_columns import Raw
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 

@@ -21,7 +21,7 @@ class Options(KerasOptions):
 
 def export(subject: Subject, options: Options, folder: Path) -> Written:
     """Writes `model.keras`."""
-    from bmcli.training import network as networks
+    from bmcli.networks import network as networks
 
     networks.save(subject.network, subject.spec, folder / MODEL)
     return described(subject.spec, subject.quantiles)

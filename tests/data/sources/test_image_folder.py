@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bmcli.cells import Blobs
 from bmcli.data.preparation import prepare
 from bmcli.data.sources import image_folder
 from bmcli.errors import BmcliError
+from bmcli.raw_columns import Blobs
 from bmcli.recipe.schema import DataOptions
 from bmcli.specs import Prepared
 from tests.pictures import encoded, pixels, write

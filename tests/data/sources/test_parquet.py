@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bmcli.cells import Blobs
 from bmcli.data import pages
 from bmcli.data.sources import Rows, parquet
 from bmcli.disk import WriteFailure
 from bmcli.errors import BmcliError
+from bmcli.raw_columns import Blobs
 
 
 @pytest.fixture

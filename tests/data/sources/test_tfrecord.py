@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bmcli.cells import Blobs
 from bmcli.data.preparation import prepare
 from bmcli.data.sources import Rows, tfrecord
 from bmcli.errors import BmcliError
+from bmcli.raw_columns import Blobs
 from bmcli.recipe.schema import DataOptions
 from tests.pictures import encoded, pixels
 

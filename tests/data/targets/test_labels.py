@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from bmcli.cells import Blobs, RowFault, take
 from bmcli.data.columns import joined
 from bmcli.data.targets import columns_of, labels
 from bmcli.errors import BmcliError
+from bmcli.raw_columns import Blobs, RowFault, take
 
 
 def text(*cells: str | None) -> pa.ChunkedArray:

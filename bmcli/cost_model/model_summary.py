@@ -1,0 +1,134 @@
+"""A network looked at from outside: its layers, the operations of a pass, and the memory it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bmcli.networks.network import Network
+from bmcli.training.train_step import Steps
+
+# Operations that make no new numbers: they pass on, describe or read what is there.
+_FREE = {
+    *("Const", "Placeholder", "Identity", "NoOp", "ReadVariableOp", "Reshape", "Shape", "ExpandDims", "Squeeze"),
+    *("StopGradient", "StridedSlice", "Pack", "Unpack", "PartitionedCall", "StatefulPartitionedCall", "VarHandleOp"),
+}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of a network.
+
+    Args:
+        kind: Its Keras class.
+        shape: Of its output without the batch axis; of the first one if it has several.
+        parameters: Numbers in it, those of layers inside included.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int | None, ...]
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a training step needs on one device, rows aside.
+
+    Args:
+        optimizer: Its slots, and averages of the weights.
+        activations: What the forward pass computes for the examples of a part of a batch, all of it counted as kept for
+            the backward pass. XLA fuses operations and needs less; workspaces of kernels come on top.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+def layers(model: keras.Model) -> list[Layer]:
+    """Layers with outputs in the order of the data flow; those of models inside in the place of these."""
+    found: list[Layer] = []
+    for layer in model.layers:
+        if isinstance(layer, keras.Model) and layer.layers:
+            found += layers(layer)
+        elif not isinstance(layer, keras.layers.InputLayer):
+            found.append(Layer(layer.name, type(layer).__name__, _shape(layer), layer.count_params()))
+    return found
+
+
+def _shape(layer: keras.layers.Layer) -> tuple[int | None, ...]:
+    outputs = keras.tree.flatten(layer._inbound_nodes[0].output_tensors)
+    return tuple(outputs[0].shape[1:])
+
+
+def shortened(found: Sequence[Layer], most: int) -> list[Layer]:
+    """At most so many lines: the first and last layers, and one line for those between."""
+    if len(found) <= most:
+        return list(found)
+    first = (most - 1) // 2
+    last = most - 1 - first
+    between = found[first : len(found) - last]
+    sum_ = Layer(f"... {len(between)} more", "", (), sum(layer.parameters for layer in between))
+    return [*found[:first], sum_, *found[len(found) - last :]]
+
+
+def memory(steps: Steps) -> Memory:
+    """What a step of some training takes."""
+    model, averages = steps.network.model, steps.average.variables if steps.average else []
+    examples = -(-steps.batch // (steps.parts * steps.placement.replicas))
+    return Memory(
+        weights=sum(map(variable_bytes, model.variables)),
+        gradients=sum(map(variable_bytes, model.trainable_variables)),
+        optimizer=sum(map(variable_bytes, [*steps.optimizer.variables, *averages])),
+        activations=examples * _activation_bytes(steps.network),
+    )
+
+
+def _activation_bytes(network: Network) -> int:
+    """Bytes that the forward pass on one example makes."""
+    total = 0
+    for operation in forward_graph(network, training=True).get_operations():
+        if operation.type not in _FREE:
+            total += sum(_tensor_bytes(output) for output in operation.outputs)
+    return total
+
+
+def _tensor_bytes(tensor: Any) -> int:
+    known = tensor.shape.rank is not None and tensor.shape.is_fully_defined()
+    return int(np.prod(tensor.shape.as_list())) * tensor.dtype.size if known else 0
+
+
+def variable_bytes(variable: Any) -> int:
+    return int(np.prod(variable.shape)) * tf.as_dtype(variable.dtype).size
+
+
+def forward_graph(network: Network, training: bool) -> tf.Graph:
+    """The graph of a forward pass on one example; recurrent layers are unrolled, so that each step is there."""
+    inputs = {name: tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype) for name, tensor in network.model.input.items()}
+    with _unrolled(network.model):
+        forward = tf.function(lambda values: network.model(values, training=training), autograph=False)
+        return forward.get_concrete_function(inputs).graph
+
+
+@contextmanager
+def _unrolled(model: keras.Model) -> Iterator[None]:
+    recurrent = [layer for layer in model._flatten_layers() if getattr(layer, "unroll", None) is False]
+    for layer in recurrent:
+        layer.unroll = True
+    try:
+        yield
+    finally:
+        for layer in recurrent:
+            layer.unroll = False

@@ -1,0 +1,334 @@
+"""Which rows train, validate and test."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from bmcli.data import columns
+from bmcli.data.sources import Rows
+from bmcli.data.splitting.row_hashes import digests, values
+from bmcli.data.splitting.sampling import sample
+from bmcli.data.splitting.splitters import ByChance, ByGroup, ByHash, ByTime, Dealing, folds
+from bmcli.errors import BmcliError
+from bmcli.raw_columns import MISSING, Raw, RowFault, are_numbers, is_text, numbers, positions, shown, texts, vocabulary
+from bmcli.recipe.fields import Kind
+from bmcli.recipe.schema import DataOptions, FoldOptions, SampleOptions, SplitOptions
+from bmcli.specs import SPLITS
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+DEFAULT_SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
+_WORDS = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+}
+
+
+def of(
+    rows: Rows, data: DataOptions, targets: Mapping[str, Kind], seed: int
+) -> tuple[dict[str, np.ndarray], str | None]:
+    """Indices of the rows of each split, and the column whose proportions they keep, if any.
+
+    Raises:
+        BmcliError: A cell cannot be read, or a split that was asked for gets no rows.
+    """
+    options, given = data.split, _given(rows, data.split)
+    strata, stratified = _strata(rows, options, targets, given)
+    splits = assign(options, len(rows), _dealing(rows, options, seed, given, strata), given)
+    if options.fold is not None:
+        dealings = (_dealing(rows, options, (seed + ahead) % 2**32, None, strata) for ahead in (1, 2))
+        splits = _held_out(splits, options.fold, *dealings)
+    if data.sample is not None:
+        balance = data.sample.balance if isinstance(data.sample, SampleOptions) else None
+        kept = strata if balance in (None, stratified) else columns.read(rows, str(balance), codes)
+        splits["train"] = sample(splits["train"], data.sample, seed, kept)
+    return splits, stratified
+
+
+def _given(rows: Rows, options: SplitOptions) -> np.ndarray | None:
+    """The split of each row by the files or by a column, or None if all of them are to be dealt."""
+    if options.column is not None and rows.split is not None:
+        raise BmcliError("the files tell the splits already.", path="data.split.column", suggestion="Leave it out.")
+    told = rows.split if options.column is None else columns.read(rows, options.column, named)
+    return None if told is None or (told == "train").all() else told
+
+
+def _strata(
+    rows: Rows, options: SplitOptions, targets: Mapping[str, Kind], given: np.ndarray | None
+) -> tuple[np.ndarray | None, str | None]:
+    """A whole number for each row whose proportions the splits keep, and its column; None if there is none."""
+    name = None if options.stratify == "none" else options.stratify
+    if name == "auto":
+        usual = [t.kind for t in targets.values()] in (["category"], ["ordered"]) and not (options.time or options.hash)
+        name = next(iter(targets)) if usual else None
+    if name is None:
+        return None, None
+    strata = columns.read(rows, name, codes)
+    if options.stratify == "auto" and not in_every_split(options, given, strata):
+        return None, None
+    return strata, name
+
+
+def _dealing(
+    rows: Rows, options: SplitOptions, seed: int, given: np.ndarray | None, strata: np.ndarray | None
+) -> Dealing:
+    """The way that the recipe deals rows in."""
+    way = "group" if options.group else "time" if options.time else "hash" if options.hash else ""
+    if way and given is not None and options.validation is None:
+        raise BmcliError(
+            f"`{way}` has no effect, since the source tells every split.",
+            path=f"data.split.{way}", suggestion="Leave it out, or give `validation` a share of the training rows.",
+        )  # fmt: skip
+    if options.time is not None:
+        return ByTime(columns.read(rows, options.time, moments))
+    if options.hash:
+        names = options.hash if isinstance(options.hash, tuple) else rows.columns
+        return ByHash(digests([columns.read(rows, name, values) for name in sorted(names)], seed))
+    if options.group is None:
+        return ByChance(seed, strata)
+    groups = columns.read(rows, options.group, groups_of)
+    if given is not None:
+        _check_groups_are_whole(rows, options.group, groups, given)
+    return ByGroup(seed, groups, strata)
+
+
+def _check_groups_are_whole(rows: Rows, name: str, groups: np.ndarray, given: np.ndarray) -> None:
+    """Refuses groups that the source has put into several splits."""
+    import numpy as np
+
+    told = np.searchsorted(sorted(SPLITS), given)
+    first = np.zeros(int(groups.max()) + 1, "int64")
+    first[groups[::-1]] = told[::-1]
+    apart = first[groups] != told
+    if apart.any():
+        row = int(np.argmax(apart))
+        received = f"{sorted(SPLITS)[first[groups[row]]]} and in {given[row]}"
+        fault = RowFault(
+            row,
+            f"the source has rows of {shown(rows.columns[name], row)} in {received}.",
+            "Each group belongs to one split alone.",
+        )
+        raise BmcliError(replace(columns.located(fault, name, rows), path="data.split.group"))
+
+
+def assign(
+    options: SplitOptions, row_count: int, dealing: Dealing, given: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Indices of the rows of each split, ascending; every row is in exactly one.
+
+    Args:
+        dealing: How the rows that are not split yet are dealt.
+        given: The split of each row by files or by a column, or None if the shares decide.
+
+    Raises:
+        BmcliError: A split that was asked for gets no rows.
+    """
+    import numpy as np
+
+    if given is None:
+        return _dealt(np.arange(row_count), shares(options), dealing)
+    _check_shares_beside_given(options, given)
+    splits = {name: np.flatnonzero(given == name) for name in SPLITS}
+    if not len(splits["train"]):
+        raise BmcliError("no row is a training row.", path="data.split")
+    if options.validation is None:
+        return splits
+    return {**_dealt(splits["train"], _carved(options.validation), dealing), "test": splits["test"]}
+
+
+def _held_out(
+    splits: Mapping[str, np.ndarray], fold: FoldOptions, of_folds: Dealing, of_validation: Dealing
+) -> dict[str, np.ndarray]:
+    """One fold of the training and validation rows to test on, and the rest to learn from in their proportion.
+
+    The dealings draw otherwise than that of the splits, or rows that a hash has put together would stay so.
+
+    Raises:
+        BmcliError: There are more folds than rows to deal.
+    """
+    import numpy as np
+
+    rows = np.sort(np.concatenate([splits["train"], splits["validation"]]))
+    share = len(splits["validation"]) / len(rows)
+    try:
+        learned, tested = list(folds(of_folds, rows, fold.of))[fold.number - 1]
+    except BmcliError as error:
+        raise BmcliError(*(replace(each, path="data.split.fold") for each in error.faults)) from None
+    return {**_dealt(learned, _carved(share), of_validation), "test": tested}
+
+
+def in_every_split(options: SplitOptions, given: np.ndarray | None, strata: np.ndarray) -> bool:
+    """Whether every stratum is large enough to have a row in every split that is dealt out."""
+    import numpy as np
+
+    share = shares(options)
+    if given is not None:
+        strata = strata[given == "train"]
+        share = _carved(options.validation or 0.0)
+    smallest_share = min(part for part in share.values() if part > 0)
+    return len(strata) > 0 and bool(np.unique(strata, return_counts=True)[1].min() * smallest_share >= 1 - 1e-9)
+
+
+def _carved(validation: float) -> dict[str, float]:
+    """Shares of the training rows where validation takes some of them."""
+    return {"train": 1 - validation, "validation": validation, "test": 0.0}
+
+
+def shares(options: SplitOptions) -> dict[str, float]:
+    """Share of each split, adding up to 1; what the recipe leaves out follows from what it gives.
+
+    Nothing given: 80, 10 and 10 per cent. Training alone: validation and test halve the rest.
+    Otherwise training takes the rest, or, if it is given, the one that is left out.
+    """
+    given = {name: share for name in SPLITS if (share := getattr(options, name)) is not None}
+    rest = max(0.0, round(1 - sum(given.values()), 9))
+    if not given:
+        return dict(DEFAULT_SHARES)
+    if "train" not in given:
+        return {"train": rest, "validation": 0.0, "test": 0.0, **given}
+    left_out = [name for name in SPLITS if name not in given]
+    return {**{name: rest / len(left_out) for name in left_out}, **given}
+
+
+def split_of_word(text: str) -> str:
+    """The split that a word names: train, validation (valid, val, dev) or test; empty if it names none."""
+    return _WORDS.get(text.strip().lower(), "")
+
+
+def named(column: Raw) -> np.ndarray:
+    """The split of every row from a column of its names: train, validation (valid, val, dev) or test.
+
+    Raises:
+        RowFault: A cell is none of them.
+    """
+    import numpy as np
+
+    if not is_text(column):
+        raise RowFault(0, "expected train, validation or test, received a number.")
+    spellings = vocabulary(column)
+    words = np.array([split_of_word(text) for text in spellings] + ["", ""])
+    splits = words[positions(column, spellings)]
+    if (splits == "").any():
+        row = int(np.argmax(splits == ""))
+        raise RowFault(row, f"expected train, validation or test, received {shown(column, row)}.")
+    return splits
+
+
+def codes(column: Raw) -> np.ndarray:
+    """A whole number for each row by its category; missing cells are a category of their own."""
+    import numpy as np
+
+    classes = vocabulary(column)
+    found = positions(column, classes)
+    return np.where(found == MISSING, len(classes), found)
+
+
+def groups_of(column: Raw) -> np.ndarray:
+    """A whole number for each row by its group.
+
+    Raises:
+        RowFault: A cell is missing, or no category.
+    """
+    import numpy as np
+
+    found = texts(column).combine_chunks().dictionary_encode().indices
+    if found.null_count:
+        row = int(np.argmax(np.asarray(found.is_null())))
+        raise RowFault(row, "expected the group of the row, received nothing.", "Fill it in, or leave the row out.")
+    return np.asarray(found)
+
+
+def moments(column: Raw) -> np.ndarray:
+    """A number for each row that is larger for later ones: numbers as they are, ISO 8601 times in microseconds.
+
+    Raises:
+        RowFault: A cell is missing, neither a number nor a date, or has a time zone where others have none.
+    """
+    import numpy as np
+
+    if is_text(column) and not are_numbers(column):
+        return _timestamps(column)
+    found = numbers(column)
+    if found.size != len(found):
+        raise RowFault(0, f"expected one time a row, received an array of shape {tuple(found.shape[1:])}.")
+    found = found.reshape(-1)
+    if np.isnan(found).any():
+        raise _no_time(int(np.argmax(np.isnan(found))))
+    return found
+
+
+def _timestamps(column: pa.ChunkedArray) -> np.ndarray:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    cells = pc.utf8_trim_whitespace(texts(column))
+    if cells.null_count:
+        raise _no_time(int(np.argmax(np.asarray(pc.is_null(cells)))))
+    good = {}
+    for zone in (None, "UTC"):
+        kind = pa.timestamp("us", zone)
+        good[zone] = _readable(cells, kind)
+        if good[zone] == len(cells):
+            return np.asarray(pc.cast(pc.cast(cells, kind), pa.int64()))
+    row = max(good.values())
+    message = f"expected a number or a date like 2024-05-31 or 2024-05-31T14:05:00, received {shown(column, row)}."
+    raise RowFault(row, message, "Times have a zone in every row, or in none.")
+
+
+def _readable(cells: pa.ChunkedArray, kind: pa.DataType) -> int:
+    """How many cells can be read before the first that cannot."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    def reads(count: int) -> bool:
+        try:
+            pc.cast(cells.slice(0, count), kind)
+        except pa.ArrowInvalid:
+            return False
+        return True
+
+    return len(cells) if reads(len(cells)) else bisect_left(range(len(cells)), 1, key=lambda n: not reads(n + 1))
+
+
+def _no_time(row: int) -> RowFault:
+    return RowFault(row, "expected the time of the row, received nothing.", "Fill it in, or leave the row out.")
+
+
+def _dealt(rows: np.ndarray, share: Mapping[str, float], dealing: Dealing) -> dict[str, np.ndarray]:
+    """The rows of each split by its share."""
+    parts = dealing.deal(rows, [share[name] for name in SPLITS])
+    splits = {name: rows[parts == number] for number, name in enumerate(SPLITS)}
+    for name in SPLITS:
+        if share[name] > 0 and not len(splits[name]):
+            raise BmcliError(
+                f"{dealing.units(rows)} are too few for a {name} share of {share[name]:g}: it gets none.",
+                path="data.split",
+                suggestion="Give it a larger share, or write the shares without it.",
+            )
+    return splits
+
+
+def _check_shares_beside_given(options: SplitOptions, given: np.ndarray) -> None:
+    for name in ("train", "test"):
+        if getattr(options, name) is not None:
+            raise BmcliError(
+                f"a share for {name} has no effect, since the source tells the {name} rows.",
+                path=f"data.split.{name}",
+                suggestion="Only `validation` can be a share of the training rows.",
+            )
+    if options.validation is not None and (given == "validation").any():
+        raise BmcliError(
+            "a share for validation has no effect, since the source tells the validation rows.",
+            path="data.split.validation",
+        )

@@ -1,0 +1,66 @@
+"""DIST: correlations with the teacher within an example and within a class (Huang et al. 2022)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from bmcli.distillation.losses import Form, Given, OutputOptions, Said, chosen, summed
+from bmcli.recipe.distill import NotNegative, Temperature, problem_of_temperature
+
+FORMS: tuple[Form, ...] = ("softmax",)
+WHOLE_BATCH = True
+
+
+class Options(OutputOptions):
+    """1 less the correlation of the probabilities of teacher and student, times temperature squared.
+
+    Between the classes of each example, and between the examples of the batch for each class. It asks of the student
+    the preferences of the teacher, not its numbers, and so suits teachers far stronger than their student.
+    """
+
+    kind: Literal["dist"] = Field(default="dist", description="Correlations.")
+    temperature: Temperature = Field(
+        default=1.0, description="What logits are divided by, or {start: 4, end: 1} over the epochs."
+    )
+    between: NotNegative = Field(default=1.0, description="Factor of the correlations between classes.")
+    within: NotNegative = Field(default=1.0, description="Factor of the correlations within classes.")
+
+    @model_validator(mode="after")
+    def _stays_above_0(self) -> Options:
+        problem_of_temperature(self.temperature)
+        return self
+
+
+def loss(options: Options, given: Given) -> Any:
+    """Equations 8 to 10 of the paper."""
+    temperature = given.at(options.temperature)
+    return summed([_of_target(each, temperature, options, given.weights) for each in chosen(options, given)])
+
+
+def _of_target(said: Said, temperature: Any, options: Options, weights: Any) -> Any:
+    from keras import ops
+
+    student = ops.softmax(said.student / temperature)
+    teacher = ops.softmax(said.teacher(temperature) / temperature)
+    equal = ops.ones((1, student.shape[-1]), "float32")
+    between = 1 - _correlations(student, teacher, equal)
+    within = 1 - ops.mean(_correlations(ops.transpose(student), ops.transpose(teacher), weights[None, :]))
+    return said.weight * temperature**2 * (options.between * between + options.within * within)
+
+
+def _correlations(one: Any, other: Any, weights: Any) -> Any:
+    """Pearson's correlation of each row of one with that of the other, `(rows,)`.
+
+    Args:
+        weights: Of the columns, `(1, columns)`.
+    """
+    from keras import ops
+
+    shares = weights / ops.maximum(ops.sum(weights), 1e-12)
+    one, other = (values - ops.sum(shares * values, axis=-1, keepdims=True) for values in (one, other))
+    both = ops.sum(shares * one * other, axis=-1)
+    spreads = ops.sum(shares * ops.square(one), axis=-1) * ops.sum(shares * ops.square(other), axis=-1)
+    # Where nothing differs there is no correlation, and no gradient that is a number.
+    return both * ops.rsqrt(spreads + 1e-16)

@@ -1,0 +1,22 @@
+"""The labels themselves, by the objectives of the recipe."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from bmcli.distillation.losses import Form, Given, LossOptions
+
+FORMS: tuple[Form, ...] = ()
+WHOLE_BATCH = False
+
+
+class Options(LossOptions):
+    """The loss of the labels, as without a teacher."""
+
+    kind: Literal["hard"] = Field(default="hard", description="The labels.")
+
+
+def loss(options: Options, given: Given) -> Any:
+    return given.hard

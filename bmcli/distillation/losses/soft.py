@@ -1,0 +1,70 @@
+"""Soft targets: the softened distributions of teacher and student (Hinton, Vinyals and Dean 2015)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from bmcli.distillation.losses import Form, Given, OutputOptions, Said, chosen, summed
+from bmcli.recipe.distill import Temperature, problem_of_temperature
+
+FORMS: tuple[Form, ...] = ("softmax", "sigmoid")
+WHOLE_BATCH = False
+
+
+class Options(OutputOptions):
+    """How far the softened distributions are apart, times temperature squared."""
+
+    kind: Literal["soft"] = Field(default="soft", description="Softened distributions.")
+    temperature: Temperature = Field(
+        default=4.0, description="What logits are divided by, or {start: 8, end: 1} over the epochs."
+    )
+    divergence: Literal["forward", "reverse", "jensen_shannon"] = Field(
+        default="forward",
+        description="forward: KL of the teacher from the student, which covers all that the teacher holds possible; "
+        "reverse: KL of the student from the teacher, which keeps to what it holds probable; jensen_shannon: the mean "
+        "of both to the mean of the distributions.",
+    )
+
+    @model_validator(mode="after")
+    def _stays_above_0(self) -> Options:
+        problem_of_temperature(self.temperature)
+        return self
+
+
+def loss(options: Options, given: Given) -> Any:
+    """Section 2 of the paper. The factor keeps the size of gradients independent of the temperature."""
+    temperature = given.at(options.temperature)
+    return summed([_of_target(each, temperature, options.divergence) for each in chosen(options, given)])
+
+
+def _of_target(said: Said, temperature: Any, divergence: str) -> Any:
+    from keras import ops
+
+    teacher, student = said.teacher(temperature) / temperature, said.student / temperature
+    if said.form == "softmax":
+        apart = _divergence([ops.log_softmax(teacher)], [ops.log_softmax(student)], divergence)
+    else:
+        pairs = [[ops.log_sigmoid(z), ops.log_sigmoid(-z)] for z in (teacher, student)]
+        # The mean over the outputs, as the loss of several labels is.
+        apart = _divergence(pairs[0], pairs[1], divergence) / teacher.shape[-1]
+    return said.weight * temperature**2 * apart
+
+
+def _divergence(teacher: list[Any], student: list[Any], kind: str) -> Any:
+    """Between distributions given as logarithms, summed over all but the batch, `(batch,)` in nats."""
+    if kind == "forward":
+        return _kl(teacher, student)
+    if kind == "reverse":
+        return _kl(student, teacher)
+    from keras import ops
+
+    middle = [ops.logaddexp(t, s) - 0.6931471805599453 for t, s in zip(teacher, student, strict=True)]
+    return (_kl(teacher, middle) + _kl(student, middle)) / 2
+
+
+def _kl(one: list[Any], other: list[Any]) -> Any:
+    from keras import ops
+
+    return summed([ops.sum(ops.exp(a) * (a - b), axis=-1) for a, b in zip(one, other, strict=True)])

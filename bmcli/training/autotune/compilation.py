@@ -1,0 +1,101 @@
+"""How the steps of a model are compiled to be fastest here: measured once, then remembered."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import tensorflow as tf
+
+from bmcli.training.autotune import measurement_cache
+from bmcli.training.feed import TOGETHER, Feed
+from bmcli.training.train_step import Compilation, Steps
+
+WORTHWHILE_S = 20.0  # Compiling takes 2 to 5 s on a CPU; a shorter training cannot win it back.
+ROUNDS = 4
+FASTER = 1.15  # What is compiled longer must win by more than the noise of a measurement.
+SHORT_S = 2e-3  # What several steps as one program save is some 0.3 ms a step, whatever the step computes.
+
+
+def choose(
+    make: Callable[[Compilation], Steps],
+    ways: Sequence[Compilation],
+    feed: Feed,
+    rows: tf.Tensor,
+    steps_in_all: int,
+    cache: Path,
+) -> Steps:
+    """The steps, compiled in whichever way is fastest on this machine.
+
+    The first answer is remembered below `cache`, so that the same recipe gives the same bits again: each way rounds
+    differently. On several workers the chief decides.
+
+    Args:
+        ways: What may be chosen, from what compiles fastest to what takes longest.
+    """
+    first = make(ways[0])
+    if len(ways) == 1:
+        return first
+    key = measurement_cache.key(first, feed.count, steps_in_all, ways)
+    remembered = measurement_cache.recall(cache / "jit", key, "way")
+    known = remembered if type(remembered) is int and 0 <= remembered < len(ways) else -1
+    (known,) = map(int, first.placement.from_chief([float(known)]))
+    if known >= 0:
+        return make(ways[known]) if known else first
+    best, seconds = _measured(first, make, ways, feed, rows, steps_in_all)
+    if first.placement.chief:
+        named = {_named(way): value for way, value in seconds.items()}
+        measurement_cache.keep(cache / "jit", key, {"way": ways.index(best), "seconds_a_step": named})
+    return first if best == ways[0] else make(best)  # what was measured is traced already
+
+
+def _measured(
+    first: Steps,
+    make: Callable[[Compilation], Steps],
+    ways: Sequence[Compilation],
+    feed: Feed,
+    rows: tf.Tensor,
+    steps_in_all: int,
+) -> tuple[Compilation, dict[Compilation, float]]:
+    """The fastest way, and the seconds of a step of those that could pay."""
+    best, seconds = ways[0], dict[Compilation, float]()
+    if feed.count < first.batch:
+        return best, seconds
+    (seconds[best],) = seconds_a_step([first], feed, rows)
+    for way in ways[1:]:
+        slow = seconds[best] * steps_in_all > WORTHWHILE_S
+        can_gain = way.together == 1 or seconds[best] < SHORT_S
+        (worthwhile,) = first.placement.from_chief([float(slow and can_gain)])
+        if not worthwhile:
+            break
+        seconds[best], seconds[way] = seconds_a_step([make(best), make(way)], feed, rows)
+        (faster,) = first.placement.from_chief([float(seconds[best] > FASTER * seconds[way])])
+        best = way if faster else best
+    return best, seconds
+
+
+def _named(way: Compilation) -> str:
+    return f"xla_{way.together}" if way.jit else "plain"
+
+
+def seconds_a_step(ways: Sequence[Steps], feed: Feed, rows: tf.Tensor) -> list[float]:
+    """Seconds of one step of each way once compiled; every variable is as before afterwards.
+
+    The ways take turns and the best of each counts, so that other work on the machine does not decide.
+    """
+    before = ways[0].snapshot()
+    best = [math.inf] * len(ways)
+    try:
+        for turn in range(ROUNDS + 1):
+            for way, steps in enumerate(ways):
+                feed.open(rows, steps.batch)
+                block = feed.block(0, min(TOGETHER if turn else steps.compilation.together, feed.count // steps.batch))
+                start = time.perf_counter()
+                steps.many(block)
+                if turn:  # the first one compiles
+                    best[way] = min(best[way], (time.perf_counter() - start) / block.count)
+    finally:
+        ways[0].put_back(before)
+    return best

@@ -1,0 +1,165 @@
+"""From a loaded recipe to a trainer that is ready for its first step, and what a run holds before it.
+
+Imports no TensorFlow, which has to be told how to start before it is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bmcli import disk, training
+from bmcli.data.resolution import resolved
+from bmcli.data.sources import SourceOptions
+from bmcli.errors import BmcliError
+from bmcli.recipe.load import Loaded
+from bmcli.recipe.render import render
+from bmcli.recipe.schema import Recipe
+from bmcli.runs import Run
+from bmcli.specs import DataSpec, Prepared
+
+if TYPE_CHECKING:
+    from bmcli.distribution.strategy import Placement
+    from bmcli.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Session:
+    """A recipe with its encoded data and its devices.
+
+    Args:
+        cache: Where measurements of this machine are remembered.
+    """
+
+    loaded: Loaded
+    prepared: Prepared
+    placement: Placement
+    cache: Path
+
+    def trainer(self, run: Run | None, profile: bool = False) -> Trainer:
+        """A trainer of a new network.
+
+        Args:
+            run: Where it writes; None on a worker that has nothing to write.
+            profile: Write a trace of some seconds of training.
+
+        Raises:
+            BmcliError: The network, or how it is to be trained, does not fit the data.
+        """
+        recipe, prepared = self.loaded.recipe, self.prepared
+        school = None
+        if recipe.taught is not None:
+            from bmcli.distillation.teacher_ensemble import School  # after the start, which keeps TensorFlow quiet
+
+            school = School.opened(recipe, recipe.taught, prepared, self.placement, self.cache)
+        network = training.built(recipe, prepared.spec, prepared.split("train").targets, self.placement)
+        from bmcli.training.trainer import Trainer  # as above
+
+        if school is None:
+            return Trainer(recipe, network, prepared, self.placement, run, self.cache, profile)
+        lesson = school.lesson(network)
+        return Trainer(recipe, network, school.known.prepared, self.placement, run, self.cache, profile, lesson)
+
+    def describe(self, trainer: Trainer, run: Run) -> None:
+        """Writes every file of a run that is known before the first step; `data.json`, the last, tells that it is."""
+        from bmcli.distribution import environment
+
+        disk.write_atomically(run.recipe, self.loaded.written.text.encode(), disk.PRIVATE)
+        self.write_lock(trainer, run)  # with the id that the others carry
+        run.write(run.environment, environment.record(self.placement), disk.PRIVATE)
+        keep_data(run, self.prepared.spec)
+
+    def write_lock(self, trainer: Trainer, run: Run) -> None:
+        """The recipe as it is trained, with what `auto` became; what it would search is not of the training."""
+        recipe, compilation = self.loaded.recipe, trainer.steps.compilation
+        asked = {
+            "runtime.strategy": (recipe.runtime.strategy, trainer.placement.kind),
+            "runtime.jit": (recipe.runtime.jit, compilation.jit),
+            "train.batch_size": (recipe.train.batch_size, trainer.batch),
+            "train.optimizer.learning_rate": tuple(
+                each.train.optimizer.options["learning_rate"] for each in (recipe, trainer.recipe)
+            ),
+            "train.select.metric": (recipe.train.select.metric, trainer.select),
+        }
+        found = {path: became for path, (given, became) in asked.items() if given == "auto"}
+        if trainer.placement.kind == "mirrored" and recipe.runtime.replicas is None:
+            found["runtime.replicas"] = trainer.placement.replicas
+        together = compilation.together if compilation.jit else "auto"
+        if together != recipe.runtime.jit_steps:
+            found["runtime.jit_steps"] = together
+        if trainer.parts != recipe.train.gradient_accumulation:
+            found["train.gradient_accumulation"] = trainer.parts
+        data = resolved(recipe.data, recipe.targets(), self.prepared.spec)
+        resolved_recipe = recipe.of_training().spelled_out().model_copy(update={"data": data})
+        run.write_lock(render(resolved_recipe, self.loaded.tree, found))
+
+
+def _any(spec: DataSpec) -> None:
+    """Accepts whatever the data is."""
+
+
+def begin(
+    loaded: Loaded, cache: Path, accept: Callable[[DataSpec], None] = _any, before: DataSpec | None = None
+) -> Session:
+    """Prepares the data of a recipe and starts TensorFlow on its devices.
+
+    Args:
+        cache: Prepared data and measurements of this machine.
+        accept: Raises what is wrong with the data, before devices are taken.
+        before: What the data has to be, that of a run that goes on.
+
+    Raises:
+        BmcliError: The data is at fault, or the machine cannot give the devices.
+    """
+    recipe = loaded.recipe
+    placement = training.placed(recipe, cache) if training.can_be_refused(recipe.runtime) else None
+    prepared = training.prepared(recipe, cache) if before is None else prepared_again(recipe, before, cache)
+    accept(prepared.spec)
+    return Session(loaded, prepared, placement or training.placed(recipe, cache), cache)
+
+
+def data_of(run: Run) -> DataSpec:
+    """What the data of a run turned out to be.
+
+    Raises:
+        BmcliError: The file that tells is gone or damaged.
+    """
+    return run.kept_data(DataSpec)
+
+
+def keep_data(run: Run, spec: DataSpec, with_model: bool = False) -> None:
+    """Writes what the data of a run turned out to be.
+
+    Args:
+        with_model: The run's model is that of this data, and is known by its digest from now on.
+    """
+    digests = {"recipe": disk.sha256(run.recipe), "model": disk.sha256(run.model) if with_model else None}
+    run.write(run.data, {**spec.to_json(), **digests})
+
+
+def prepared_again(recipe: Recipe, before: DataSpec, cache: Path) -> Prepared:
+    """The data of a run as it was prepared for its training.
+
+    Raises:
+        BmcliError: It is not what it was.
+    """
+    source: SourceOptions = recipe.data.source  # type: ignore[assignment]
+    try:
+        prepared = training.prepared(recipe, cache)
+    except BmcliError:
+        _require_same_data(before, source.fingerprint(), source)
+        raise
+    _require_same_data(before, prepared.spec.fingerprint, source)
+    return prepared
+
+
+def _require_same_data(before: DataSpec, fingerprint: str, source: SourceOptions) -> None:
+    """Refuses data that is not what a run was trained on: its rows may have been split otherwise."""
+    if before.fingerprint != fingerprint:
+        raise BmcliError(
+            f"{source.shown()}: the data changed since this run was trained, so its splits are not the same rows.",
+            path="data.source",
+            suggestion="Train again, or measure on a file with --data.",
+        )
