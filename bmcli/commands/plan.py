@@ -239,12 +239,12 @@ def _measured(asked: Recipe, prepared: Prepared, with_network: bool, cache: Path
     recipe = asked.on_one_device()
     placement = training.placed(recipe, cache)
     from bmcli.cost_model import measurement, model_summary  # after the start, which keeps TensorFlow quiet
-    from bmcli.training.trainer import Trainer
+    from bmcli.training.assembly import build_trainer
 
     link = measurement.network(cache) if with_network else None  # while this process does nothing else
     split = prepared.split("train")
     network = training.built(recipe, prepared.spec, split.targets, placement)
-    trainer = Trainer(recipe, network, prepared, placement, None, cache)
+    trainer = build_trainer(recipe, network, prepared, placement, None, cache)
     about = {
         "device": machine.processor() if placement.on_cpu else placement.device,
         "parameters": network.model.count_params(),

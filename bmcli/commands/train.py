@@ -28,8 +28,9 @@ from bmcli.workflows.session import Session, data_of
 if TYPE_CHECKING:
     from bmcli.distribution.strategy import Placement
     from bmcli.networks.network import Network
+    from bmcli.training.progress import ProgressCallback
     from bmcli.training.train_step import Compilation
-    from bmcli.training.trainer import Outcome, Trainer, Watcher
+    from bmcli.training.trainer import Outcome, Trainer
 
 
 class Told(Protocol):
@@ -38,7 +39,7 @@ class Told(Protocol):
     def __call__(self, text: str, level: int = 0) -> None: ...
 
 
-Watch = Callable[[str], contextlib.AbstractContextManager["Watcher"]]
+Watch = Callable[[str], contextlib.AbstractContextManager["ProgressCallback"]]
 
 _MOST_NAMED = 10
 
@@ -329,11 +330,11 @@ def _tell_details(trainer: Trainer, prepared: Prepared, told: Told) -> None:
         f"{placement.device}, XLA: {_of_xla(trainer.steps.compilation)}",
         level=1,
     )
-    if trainer.lesson.words:
-        told(trainer.lesson.words)
+    if trainer.components.loss.note:
+        told(trainer.components.loss.note)
     told(
         f"{trainer.network.model.count_params():,} parameters; {trainer.steps_per_epoch:,} steps of {trainer.batch} "
-        f"an epoch; selected by {trainer.select}",
+        f"an epoch; selected by {trainer.selection.metric}",
         level=1,
     )
 
@@ -413,7 +414,7 @@ def _report(measured: Measured, run: Run, session: Session, network: Network, to
 
 def _weighed(trainer: Trainer, outcome: Outcome, told: Told) -> dict[str, Any]:
     """What is left of a network that was made smaller while it learned, for the run's status; else nothing."""
-    if trainer.masks is None and trainer.rounding is None:
+    if trainer.recipe.train.prune is None and trainer.recipe.train.rounding is None:
         return {}
     from bmcli.compression import weigh
 

@@ -139,7 +139,7 @@ def _looked_into(loaded: Loaded, setting: Setting) -> tuple[tuple[Objective, ...
         session = sessions.begin(
             replace(learner, recipe=recipe), setting.cache, lambda spec: check_evaluation(recipe, spec)
         )
-        directions = session.trainer(None).directions
+        directions = session.trainer(None).selection.directions
     objectives = tuple(_objective(name, directions) for name in loaded.recipe.search_objectives())
     return objectives, session.prepared.spec
 

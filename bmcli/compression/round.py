@@ -32,11 +32,11 @@ class Options(Kind):
 
 def apply(options: Options, model: keras.Model, examples: Examples) -> keras.Model:
     found = rebuilt(model)
-    settle(found, options.to)
+    round_weights(found, options.to)
     return found
 
 
-def settle(model: keras.Model, to: str) -> None:
+def round_weights(model: keras.Model, to: str) -> None:
     """Rounds the weights of a network in place.
 
     Args:

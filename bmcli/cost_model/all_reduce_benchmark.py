@@ -37,7 +37,7 @@ def _exchange(placement: Any, size: int) -> Callable[[int], None]:
     """All-reduces of `size` bytes, some one after the other in a compiled loop, as those of our steps are."""
     import tensorflow as tf
 
-    from bmcli.training.train_step import compiled, repeat
+    from bmcli.training.graph_ops import graph_function, repeat
 
     def of_replica(values: Any) -> Any:
         # Halved, so that the sums of two workers stay as large; it also puts the values on the replica's device.
@@ -50,7 +50,7 @@ def _exchange(placement: Any, size: int) -> Callable[[int], None]:
     def exchange(count: Any) -> Any:
         return repeat(count, once, tf.ones((size // 4,)))[0][0]
 
-    graph = compiled(exchange)
+    graph = graph_function(exchange)
     return lambda count: graph(tf.constant(count)).numpy()
 
 

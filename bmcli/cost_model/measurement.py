@@ -28,7 +28,7 @@ from bmcli.training import checkpoint
 from bmcli.training.autotune import measurement_cache
 from bmcli.training.autotune.compilation import seconds_a_step
 from bmcli.training.feed import StreamingFeed
-from bmcli.training.train_step import Compilation, Steps
+from bmcli.training.train_step import Compilation, CompiledSteps
 from bmcli.training.trainer import Trainer
 
 READ_S = 0.5  # Reading is measured for about this long.
@@ -97,7 +97,7 @@ def _step_seconds(trainer: Trainer) -> dict[int, float]:
     """Seconds of a step at a quarter, a half and the whole of the batch."""
     whole = trainer.batch
     sizes = sorted({max(1, whole // 4), max(1, whole // 2), whole})
-    ways = [trainer.steps_of(size, Compilation(trainer.steps.compilation.jit)) for size in sizes]
+    ways = [trainer.compile_steps(size, Compilation(trainer.steps.compilation.jit)) for size in sizes]
     rows = tf.range(trainer.feed.count, dtype=tf.int32)
     start = time.perf_counter()
     best = seconds_a_step(ways, trainer.feed, rows)
@@ -135,9 +135,9 @@ def _warnings_hidden() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def gradient_bytes(steps: Steps) -> float:
+def gradient_bytes(steps: CompiledSteps) -> float:
     """Bytes that a step sums over the replicas: gradients, moving statistics and the loss."""
-    exchanged = [*steps.network.model.trainable_variables, *steps.statistics]
+    exchanged = [*steps.network.model.trainable_variables, *steps.components.statistics]
     return float(sum(map(model_summary.variable_bytes, exchanged)) + 4)
 
 
@@ -148,13 +148,13 @@ def _input(trainer: Trainer, split: Split) -> tuple[float, float]:
     feed = StreamingFeed(split, trainer.placement)
     full, done = feed.count // trainer.batch, 0
     start = time.perf_counter()
-    feed.open(trainer.order_of(0), trainer.batch)
+    feed.open(trainer.sampler.of(0), trainer.batch)
     while done < full and time.perf_counter() - start < READ_S:
         done += feed.block(done, full - done).count
     return done * trainer.batch * example_bytes / (time.perf_counter() - start), example_bytes
 
 
-def _checkpoint(steps: Steps) -> tuple[float, float, float]:
+def _checkpoint(steps: CompiledSteps) -> tuple[float, float, float]:
     """Bytes of the state, seconds to copy it, and seconds to write it."""
     steps.snapshot()  # the first one starts what the others find running
     start = time.perf_counter()

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from bmcli.networks.network import Network
-from bmcli.training.train_step import Steps
+from bmcli.training.train_step import CompiledSteps
 
 # Operations that make no new numbers: they pass on, describe or read what is there.
 _FREE = {
@@ -84,14 +84,15 @@ def shortened(found: Sequence[Layer], most: int) -> list[Layer]:
     return [*found[:first], sum_, *found[len(found) - last :]]
 
 
-def memory(steps: Steps) -> Memory:
+def memory(steps: CompiledSteps) -> Memory:
     """What a step of some training takes."""
-    model, averages = steps.network.model, steps.average.variables if steps.average else []
+    model = steps.network.model
+    followed = [variable for hook in steps.components.hooks for variable in hook.variables]
     examples = -(-steps.batch // (steps.parts * steps.placement.replicas))
     return Memory(
         weights=sum(map(variable_bytes, model.variables)),
         gradients=sum(map(variable_bytes, model.trainable_variables)),
-        optimizer=sum(map(variable_bytes, [*steps.optimizer.variables, *averages])),
+        optimizer=sum(map(variable_bytes, [*steps.optimizer.variables, *followed])),
         activations=examples * _activation_bytes(steps.network),
     )
 

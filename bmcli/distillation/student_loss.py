@@ -23,7 +23,8 @@ from bmcli.recipe.distill import Change, TaughtOptions, over_epochs
 from bmcli.recipe.fields import Kind, dump
 from bmcli.recipe.schema import Recipe
 from bmcli.training.feed import inputs_of
-from bmcli.training.train_step import Arrays, Judged, Lesson, example_weights, losses, share, whole
+from bmcli.training.graph_ops import gather_replicas, replica_share
+from bmcli.training.loss import Arrays, LossProvider, StepLosses, compute_losses, example_weights
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Hint:
         return tf.image.resize(computed[:, :, None, :], (self._wanted[0], 1))[:, :, 0, :]
 
 
-class TaughtLesson(Lesson):
+class DistillationLoss(LossProvider):
     """The losses of a recipe between a student and its teachers.
 
     Args:
@@ -111,15 +112,15 @@ class TaughtLesson(Lesson):
         self._forms = {name: parts.load("objectives", each.kind).FORM for name, each in recipe.objectives().items()}
         with placement.strategy.scope():
             self._terms = _terms(network, taught, shapes, recipe.seed)
-        self.terms = tuple(term.name for term in self._terms)
-        self.compares = any(term.part.WHOLE_BATCH for term in self._terms)
-        self.asks = asking is not None
+        self.term_names = tuple(term.name for term in self._terms)
+        self.compares_examples = any(term.part.WHOLE_BATCH for term in self._terms)
+        self.runs_teachers = asking is not None
         asked = [teacher.model.to_json() for teacher in asking.teachers] if asking else []
-        self.described = [dump(taught.losses), asked]
+        self.cost_key = [dump(taught.losses), asked]
         self._model = self._with_layers()
 
     @property
-    def helpers(self) -> list[Any]:
+    def extra_weights(self) -> list[Any]:
         projections = [hint.projection for term in self._terms for hint in term.hints if hint.projection is not None]
         return [weight for projection in projections for weight in projection.trainable_variables]
 
@@ -132,14 +133,14 @@ class TaughtLesson(Lesson):
         with models.columns_as_keys():
             return keras.Model(model.input, {"outputs": model.output, "layers": [hint.tensor for hint in hints]})
 
-    def completed(self, examples: Arrays) -> Arrays:
+    def extend(self, examples: Arrays) -> Arrays:
         if self._asking is None:
             return examples
         return {**examples, "teacher": self._asking.ask([view(inputs_of(examples)) for view in self._views])}
 
-    def judge(self, examples: Arrays, counts: Any, size: int, step: Any) -> Judged:
+    def compute(self, examples: Arrays, counts: Any, size: int, step: Any) -> StepLosses:
         outputs, layers = self._computed(inputs_of(examples))
-        hard = losses(self.network, examples, outputs)
+        hard = compute_losses(self.network, examples, outputs)
         weights = example_weights(examples, hard)
         at = partial(self._at, step)
         said, following = self._said(examples, outputs), iter(layers)
@@ -150,7 +151,7 @@ class TaughtLesson(Lesson):
             each = each if term.options.kind == "hard" else each * weights  # the hard loss has them
             found[term.name] = each
             total = total + at(term.options.weight) * each  # type: ignore[attr-defined]
-        return Judged(outputs, total, found)
+        return StepLosses(outputs, total, found)
 
     def _computed(self, inputs: Any) -> tuple[Any, Any]:
         """Outputs of the student, and what the layers that losses compare compute."""
@@ -176,14 +177,14 @@ class TaughtLesson(Lesson):
             return term.part.loss(term.options, given)
 
         def gathered(value: Any) -> Any:
-            return whole(value, counts, size, self._replicas)
+            return gather_replicas(value, counts, size, self._replicas)
 
         said = {
             name: replace(each, student=gathered(each.student), teachers=gathered(each.teachers))
             for name, each in given.said.items()
         }
         layers = [(gathered(student), gathered(teacher)) for student, teacher in given.layers]
-        places, _ = share(tf.range(size), self._replicas)
+        places, _ = replica_share(tf.range(size), self._replicas)
         every = replace(given, said=said, layers=layers, weights=gathered(given.weights))
         return tf.gather(term.part.loss(term.options, every), places)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from bmcli.distillation import input_adapters, transfer_set
 from bmcli.distillation import teachers as opening
-from bmcli.distillation.student_loss import TaughtLesson
+from bmcli.distillation.student_loss import DistillationLoss
 from bmcli.distillation.teachers import BATCH, Asking
 from bmcli.distillation.transfer_set import Known, RowsOfTeachers
 from bmcli.distribution.strategy import Placement
@@ -56,7 +56,7 @@ class School:
         """What is learned from; what teachers will say of it in every epoch is asked once."""
         return transfer_set.known(self.recipe, self.taught, self.prepared, self.asking, self.cache)
 
-    def lesson(self, network: Network) -> TaughtLesson:
+    def loss(self, network: Network) -> DistillationLoss:
         """What the student learns from.
 
         Raises:
@@ -65,11 +65,11 @@ class School:
         asking = None if self.known.folder else self.asking
         seen = [input_adapters.of(teacher, self.prepared.spec) for teacher in asking.teachers] if asking else []
         shares = self.asking.merged_shares if self.asking else ()
-        lesson = TaughtLesson(
+        loss = DistillationLoss(
             network, self.recipe, self.taught, self.placement, asking, seen, self.known.shapes, shares
         )  # fmt: skip
-        lesson.words = self.words
-        return lesson
+        loss.note = self.words
+        return loss
 
     @property
     def words(self) -> str:

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from bmcli.training.hooks import StepHook
 
-class Average:
-    """Averages of weights, which are measured and kept in their place."""
+Estimate = Callable[[int, Callable[[], bool]], AbstractContextManager[None]]
+"""Gives the network, for a while, moving statistics of its present weights: of an epoch and whether to stop."""
 
-    def __init__(self, weights: Sequence[Any]) -> None:
-        self.weights = list(weights)
+
+class Average(StepHook):
+    """Averages of weights, which are measured and kept in their place.
+
+    Args:
+        weights: The trained weights.
+        estimate: Estimates moving statistics for the averages; None if those of the weights do for them.
+    """
+
+    def __init__(self, weights: Sequence[Any], estimate: Estimate | None = None) -> None:
+        self.weights, self._estimate = list(weights), estimate
         self.averages = _copies(weights)
 
     @property
@@ -27,23 +38,21 @@ class Average:
         """What there is of each weight, in lists of the weights' order."""
         return [self.averages]
 
-    def before_step(self) -> Any:
-        """What `after_step` has to know of the time before a step, inside the compiled step."""
-
-    def after_step(self, step: Any, noted: Any) -> None:
-        """Takes up the weights after a step, inside the compiled step.
-
-        Args:
-            step: Steps that the optimizer has taken.
-            noted: What `before_step` gave.
-        """
-
-    def after_epoch(self, epoch: int) -> None:
-        """Takes up the weights after an epoch, which counts from 1."""
-
     def begun(self, epoch: int) -> bool:
-        """Whether there is an average after an epoch."""
+        """Whether there is an average after an epoch, which counts from 1."""
         return True
+
+    @contextmanager
+    def evaluated(self, epoch: int, stops: Callable[[], bool]) -> Iterator[None]:
+        if not self.begun(epoch):
+            yield
+            return
+        self.swap()
+        try:
+            with self._estimate(epoch, stops) if self._estimate else super().evaluated(epoch, stops):
+                yield
+        finally:
+            self.swap()
 
     def swap(self) -> None:
         """Puts the averages into the network and its weights in their place, or back."""
@@ -78,8 +87,8 @@ class EpochMean(Average):
         first: The first epoch whose weights count.
     """
 
-    def __init__(self, weights: Sequence[Any], first: int) -> None:
-        super().__init__(weights)
+    def __init__(self, weights: Sequence[Any], first: int, estimate: Estimate | None = None) -> None:
+        super().__init__(weights, estimate)
         self.first = first
 
     def after_epoch(self, epoch: int) -> None:
@@ -124,8 +133,15 @@ class ScheduleFree(Average):
         beta_2: Adam's, which corrects its learning rate in the first steps by it; 0 for others.
     """
 
-    def __init__(self, weights: Sequence[Any], optimizer: keras.Optimizer, beta: float, beta_2: float = 0.0) -> None:
-        super().__init__(weights)
+    def __init__(
+        self,
+        weights: Sequence[Any],
+        optimizer: keras.Optimizer,
+        beta: float,
+        beta_2: float = 0.0,
+        estimate: Estimate | None = None,
+    ) -> None:
+        super().__init__(weights, estimate)
         self.optimizer, self.beta, self.beta_2 = optimizer, beta, beta_2
         self.base = _copies(weights)  # z
         # Squares of small rates, summed in single precision, would soon grow no more.
@@ -159,7 +175,7 @@ class ScheduleFree(Average):
         It takes none where gradients overflow in half precision.
         """
         corrected = tf.square(noted.rate) * (1.0 - tf.pow(tf.cast(self.beta_2, tf.float64), tf.cast(step, tf.float64)))
-        added = tf.where(step.value > noted.steps, corrected, tf.zeros_like(corrected))
+        added = tf.where(step > noted.steps, corrected, tf.zeros_like(corrected))
         total = self.total.value + added
         self.total.assign(total)
         return tf.math.divide_no_nan(added, total)

@@ -1,4 +1,4 @@
-"""The moving statistics of batch normalisation, estimated anew for weights that never saw an example."""
+"""Moving statistics of batch normalisation for averaged weights, which never saw an example."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ import keras
 import tensorflow as tf
 
 from bmcli.distribution.strategy import Placement
+from bmcli.training.evaluator import CallPacer
 from bmcli.training.feed import Feed, gather, inputs_of
-from bmcli.training.train_step import Pace, compiled, moving_statistics, repeat, share, some_batches
+from bmcli.training.graph_ops import full_batches, graph_function, moving_statistics, repeat, replica_share
 
 
-class Estimation:
-    """A pass over the training rows in batches as those of the training (Izmailov et al. 2018, section 3.2).
+class StatisticsEstimator:
+    """Estimates moving statistics by a pass over the training rows, in batches like those of training.
+
+    Izmailov et al. 2018, section 3.2.
 
     Only full batches are passed over.
     """
@@ -24,8 +27,8 @@ class Estimation:
     def __init__(self, model: keras.Model, feed: Feed, batch: int, placement: Placement) -> None:
         self.model, self.feed, self.batch, self.placement = model, feed, batch, placement
         self.statistics = moving_statistics(model)
-        self._over = compiled(self._loop)
-        self._pace = Pace(placement)
+        self._over = graph_function(self._loop)
+        self._pacer = CallPacer(placement)
 
     @contextmanager
     def estimated(self, rows: tf.Tensor, stops: Callable[[], bool]) -> Iterator[None]:
@@ -36,7 +39,7 @@ class Estimation:
             stops: Whether to leave the pass over them; asked after every call of some batches.
 
         Raises:
-            Stopped: It said so.
+            PassStopped: It returned true.
         """
         if not self.statistics:
             yield
@@ -61,11 +64,11 @@ class Estimation:
         done, totals = 0, [tf.zeros(statistic.shape) for statistic in self.statistics]
         while done < full:
             start = time.perf_counter()
-            block = self.feed.block(done, min(self._pace.batches, full - done))
+            block = self.feed.block(done, min(self._pacer.batches, full - done))
             # The sums go on in the loop, so that their last bits do not depend on how many batches a call has.
             totals = self._over(block.data, block.rows, tf.constant(block.first), tf.constant(block.count), totals)
             totals[0].numpy()  # waits for the device
-            self._pace.after(block.count, time.perf_counter() - start, stops)
+            self._pacer.after_call(block.count, time.perf_counter() - start, stops)
             done += block.count
         return [(total / full).numpy() for total in totals]
 
@@ -73,7 +76,7 @@ class Estimation:
         """The sums with those over some more batches."""
 
         def following(done: Any, *totals: Any) -> tuple[Any, ...]:
-            seen = self._of_batch(data, some_batches(rows, first + done, self.batch))
+            seen = self._of_batch(data, full_batches(rows, first + done, self.batch))
             return done + 1, *(total + more for total, more in zip(totals, seen, strict=True))
 
         return repeat(count, following, *totals)
@@ -85,7 +88,7 @@ class Estimation:
 
     def _of_share(self, data: Any, rows: Any) -> list[Any]:
         """The statistics of a batch: the means of those that the replicas see, as in training."""
-        mine, _ = share(rows, self.placement.replicas)
+        mine, _ = replica_share(rows, self.placement.replicas)
         with _without_memory(self.model):
             self.model(inputs_of(gather(data, mine)), training=True)
         found = [tf.cast(statistic.value, tf.float32) / self.placement.replicas for statistic in self.statistics]

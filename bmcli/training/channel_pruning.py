@@ -98,11 +98,14 @@ def _by_channel(layer: Any) -> list[Any]:
     return found
 
 
-def copy(model: keras.Model, narrower: keras.Model) -> None:
-    """Gives a narrower network the weights of the channels with the largest ones.
+def copy_weights(model: keras.Model, narrower: keras.Model) -> None:
+    """Copy the weights of a network to another of the same layers; of more channels those with the largest weights.
 
     Where the others are 0, both networks then compute the same.
     """
+    if [weight.shape for weight in model.weights] == [weight.shape for weight in narrower.weights]:
+        narrower.set_weights(model.get_weights())
+        return
     for pair in _pairs(model, narrower, largest):
         if isinstance(pair.layer, MAPS):
             kernel = pair.layer.kernel.numpy()[..., pair.before.places, :][..., pair.after.places]

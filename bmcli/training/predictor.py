@@ -14,8 +14,8 @@ from bmcli.networks.network import Network
 from bmcli.recipe.schema import RuntimeOptions
 from bmcli.specs import Split
 from bmcli.training import feed as feeds
+from bmcli.training.evaluator import Evaluator
 from bmcli.training.feed import inputs_of, stacked
-from bmcli.training.train_step import Pass
 
 BATCH = 512
 WARM_UP, TIMED = 10, 100  # predictions of one example
@@ -56,7 +56,7 @@ def _signature(array: Any) -> tf.TensorSpec:
 def predict(network: Network, rows: Split, runtime: RuntimeOptions, placement: Placement) -> dict[str, np.ndarray]:
     """Probabilities `(rows, classes)` or numbers in their own unit `(rows,)`, by target, in the order of the rows."""
     feed = feeds.make(rows, runtime, placement)
-    return Pass(network, feed, min(BATCH, feed.count), placement).predict()
+    return Evaluator(network, feed, min(BATCH, feed.count), placement).predict()
 
 
 def latency_s(network: Network, rows: Split) -> float:

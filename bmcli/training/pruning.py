@@ -16,6 +16,7 @@ from bmcli.compression import is_kernel
 from bmcli.errors import BmcliError
 from bmcli.recipe.compression import ChannelPruning, Pruning, WeightPruning
 from bmcli.training import channel_pruning
+from bmcli.training.hooks import StepHook
 from bmcli.training.optimizers import by_pattern
 
 Variables = Sequence[Any]
@@ -71,7 +72,7 @@ def span(options: Pruning, steps: int) -> Span:
     return Span(min(first, last - 1), last, options.updates)
 
 
-class Masks:
+class Masks(StepHook):
     """Which weights are left, in the course of a training.
 
     After `updates` equal parts of the span the share of what is pruned is that of Zhu and Gupta 2017, equation 1, with
@@ -80,39 +81,51 @@ class Masks:
 
     Args:
         weights: The trainable weights.
+        copies: Averages and their like of all trainable weights, in which the same is pruned.
+        narrows: The network that is kept does not have any more what is pruned.
     """
 
-    def __init__(self, weights: Variables, pools: Sequence[Pool], span: Span) -> None:
-        self.weights, self.pools, self.span = list(weights), list(pools), span
+    def __init__(
+        self,
+        weights: Variables,
+        pools: Sequence[Pool],
+        span: Span,
+        copies: Sequence[Variables] = (),
+        narrows: bool = False,
+    ) -> None:
+        self.replaces_network = narrows
+        self.weights, self.pools, self.span, self._copies = list(weights), list(pools), span, copies
         self.groups = [group for pool in pools for group in pool.groups]
-        self.variables = [
+        self._masks = [
             keras.Variable(np.ones(group.shape, bool), trainable=False, dtype="bool", name="mask")
             for group in self.groups
         ]
 
+    @property
+    def variables(self) -> list[Any]:
+        return list(self._masks)
+
+    def is_settled(self, step: int) -> bool:
+        return step >= self.span.last
+
     def gradients(self, gradients: Sequence[Any]) -> list[Any]:
-        """Gradients of the weights, 0 for those that are pruned."""
+        """Put the gradients of what is pruned to 0."""
         found = list(gradients)
-        for group, mask in zip(self.groups, self.variables, strict=True):
+        for group, mask in zip(self.groups, self._masks, strict=True):
             for place in group.places:
                 if found[place] is not None:
                     dense = tf.convert_to_tensor(found[place])
                     found[place] = tf.where(mask.value, dense, tf.zeros_like(dense))
         return found
 
-    def after_step(self, step: Any, copies: Sequence[Variables] = ()) -> None:
-        """Prunes what is due after a step, and keeps at 0 what was pruned before; inside the compiled step.
-
-        Args:
-            step: Steps that the optimizer has taken.
-            copies: Averages and their like of all trainable weights, in which the same is pruned.
-        """
+    def after_step(self, step: Any, noted: Any) -> None:
+        """Prune what is due after a step, and keep at 0 what was pruned before."""
         done = self._done(step)
-        self._prune(done, done > self._done(step - 1), copies)
+        self._prune(done, done > self._done(step - 1))
 
-    def catch_up(self, step: Any, copies: Sequence[Variables] = ()) -> None:
-        """Prunes what is due by now, and so nothing unless another end of the training has moved the span."""
-        self._prune(self._done(step), tf.constant(True), copies)
+    def catch_up(self, step: Any) -> None:
+        """Prune what is due by now, and so nothing unless another end of the training has moved the span."""
+        self._prune(self._done(step), tf.constant(True))
 
     def _done(self, step: Any) -> Any:
         """How many of the updates are over after a step, int64."""
@@ -120,9 +133,9 @@ class Masks:
         reached = (tf.cast(step, tf.int64) - span.first) * span.updates // (span.last - span.first)
         return tf.clip_by_value(reached, 0, span.updates)
 
-    def _prune(self, done: Any, is_due: Any, copies: Sequence[Variables]) -> None:
+    def _prune(self, done: Any, is_due: Any) -> None:
         share = 1.0 - (1.0 - tf.cast(done, tf.float64) / self.span.updates) ** 3
-        variables = iter(self.variables)
+        variables = iter(self._masks)
         for pool in self.pools:
             mine = list(islice(variables, len(pool.groups)))
             before = [tf.identity(mask.value) for mask in mine]
@@ -135,10 +148,10 @@ class Masks:
             masks = tf.cond(is_due, partial(_fewer, before, sizes, count), partial(_same, before))
             for group, variable, mask in zip(pool.groups, mine, masks, strict=True):
                 variable.assign(mask)
-                self._put_to_zero(group, mask, copies)
+                self._put_to_zero(group, mask)
 
-    def _put_to_zero(self, group: Group, mask: Any, copies: Sequence[Variables]) -> None:
-        for each in (self.weights, *copies):
+    def _put_to_zero(self, group: Group, mask: Any) -> None:
+        for each in (self.weights, *self._copies):
             for place in group.places:
                 value = each[place].value
                 each[place].assign(tf.where(mask, value, tf.zeros_like(value)))
@@ -164,13 +177,16 @@ def _same(masks: Sequence[Any]) -> list[Any]:
     return [tf.identity(mask) for mask in masks]
 
 
-def build(options: Any, model: keras.Model, kept: keras.Model | None, steps: int) -> Masks:
-    """Masks of a network that prune nothing yet.
+def build_masks(
+    options: Any, model: keras.Model, kept: keras.Model | None, steps: int, copies: Sequence[Variables]
+) -> Masks:
+    """Build masks of a network that prune nothing yet.
 
     Args:
         options: Of `train.prune`.
         kept: The narrower network that is left, if channels are removed.
         steps: Of the whole training.
+        copies: Averages and their like of all trainable weights.
 
     Raises:
         BmcliError: This network cannot be pruned so.
@@ -182,7 +198,7 @@ def build(options: Any, model: keras.Model, kept: keras.Model | None, steps: int
         assert isinstance(options, ChannelPruning)
         assert kept is not None, "channels are removed to make another network"
         pools = _of_channels(model, kept)
-    return Masks(weights, pools, span(options, steps))
+    return Masks(weights, pools, span(options, steps), copies, narrows=kept is not None)
 
 
 def _of_kernels(options: WeightPruning, weights: Variables) -> list[Pool]:

@@ -16,16 +16,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bmcli.compression.round import LEVELS, kernels, rounded, rounded_layers, shared_axes
+from bmcli.compression.round import LEVELS, kernels, round_weights, rounded, rounded_layers, shared_axes
 from bmcli.errors import BmcliError
 from bmcli.recipe.compression import QuantizeAwareOptions
+from bmcli.training.hooks import StepHook
 
 _STEPS = 255  # between the smallest and the largest integer of activations
 _MOMENTUM = 0.99  # of the ranges, for which Jacob et al. want "close to 1"
 
 
-class Rounding:
-    """Lets the layers of a network round what they compute with, from some step on.
+class QuantizationAware(StepHook):
+    """Quantisation-aware training: layers round what they compute with, from some step on.
 
     Their `call` is replaced, and nothing else: weights and names are as before, and a saved network is a plain one.
 
@@ -34,8 +35,10 @@ class Rounding:
         iterations: The optimizer's variable that counts them.
     """
 
+    replaces_network = True
+
     def __init__(self, model: keras.Model, options: QuantizeAwareOptions, first: int, iterations: Any) -> None:
-        self.first, self._iterations, self._levels = first, iterations, LEVELS[options.weights]
+        self._first, self._iterations, self._weights = first, iterations, options.weights
         self._observing = False
         layers = rounded_layers(model)
         if not layers:
@@ -43,16 +46,30 @@ class Rounding:
                              suggestion="Dense and convolutional ones can.")  # fmt: skip
         activations = options.activations == "int8"
         # The lowest and the highest that each layer is given, `(2,)`.
-        self.ranges = [
+        self._ranges = [
             keras.Variable(np.zeros(2, "float32"), trainable=False, autocast=False, name="range")
             for _ in (layers if activations else ())
         ]
         for number, layer in enumerate(layers):
-            layer.call = partial(self._call, layer, layer.call, self.ranges[number] if activations else None)
+            layer.call = partial(self._call, layer, layer.call, self._ranges[number] if activations else None)
+
+    @property
+    def variables(self) -> list[Any]:
+        return list(self._ranges)
+
+    @property
+    def statistics(self) -> list[Any]:
+        return list(self._ranges)
+
+    def is_settled(self, step: int) -> bool:
+        return step > self._first
+
+    def finish(self, model: keras.Model) -> None:
+        round_weights(model, self._weights)
 
     @contextmanager
-    def observing(self) -> Iterator[None]:
-        """Lets ranges follow the activations of what is traced meanwhile: those of training alone."""
+    def forward_pass(self) -> Iterator[None]:
+        """Let ranges follow the activations of what is traced meanwhile: those of training alone."""
         self._observing = True
         try:
             yield
@@ -69,7 +86,7 @@ class Rounding:
 
     def _weight(self, layer: Any, weight: Any) -> Any:
         value = tf.convert_to_tensor(weight._value)  # not cast to half precision, as `weight.value` is here
-        nearest = rounded(value, shared_axes(layer, weight), self._levels)
+        nearest = rounded(value, shared_axes(layer, weight), LEVELS[self._weights])
         return self._chosen(value, value + tf.stop_gradient(nearest - value))
 
     def _activations(self, inputs: Any, range_: Any) -> Any:
@@ -86,9 +103,9 @@ class Rounding:
         range_.assign(range_.value + rate * (found - range_.value))
 
     def _chosen(self, plain: Any, other: Any) -> Any:
-        if not self.first:
+        if not self._first:
             return other
-        return tf.where(self._iterations.value >= self.first, tf.cast(other, plain.dtype), plain)
+        return tf.where(self._iterations.value >= self._first, tf.cast(other, plain.dtype), plain)
 
 
 def rounded_within(values: Any, range_: Any) -> Any:

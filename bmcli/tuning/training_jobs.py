@@ -1,4 +1,4 @@
-"""Several trainings of one recipe side by side, as folds and shares of the data: `python -m bmcli.tuning.training_jobs`.
+"""Trainings of one recipe side by side, for instance of folds: `python -m bmcli.tuning.training_jobs`.
 
 Each worker takes jobs that nobody has taken, and forks a child for each. What a child predicts is kept in files.
 """

@@ -55,12 +55,11 @@ class Session:
 
             school = School.opened(recipe, recipe.taught, prepared, self.placement, self.cache)
         network = training.built(recipe, prepared.spec, prepared.split("train").targets, self.placement)
-        from bmcli.training.trainer import Trainer  # as above
+        from bmcli.training.assembly import build_trainer  # as above
 
-        if school is None:
-            return Trainer(recipe, network, prepared, self.placement, run, self.cache, profile)
-        lesson = school.lesson(network)
-        return Trainer(recipe, network, school.known.prepared, self.placement, run, self.cache, profile, lesson)
+        loss = school.loss(network) if school else None
+        learned = school.known.prepared if school else prepared
+        return build_trainer(recipe, network, learned, self.placement, run, self.cache, profile, loss)
 
     def describe(self, trainer: Trainer, run: Run) -> None:
         """Writes every file of a run that is known before the first step; `data.json`, the last, tells that it is."""
@@ -81,7 +80,7 @@ class Session:
             "train.optimizer.learning_rate": tuple(
                 each.train.optimizer.options["learning_rate"] for each in (recipe, trainer.recipe)
             ),
-            "train.select.metric": (recipe.train.select.metric, trainer.select),
+            "train.select.metric": (recipe.train.select.metric, trainer.selection.metric),
         }
         found = {path: became for path, (given, became) in asked.items() if given == "auto"}
         if trainer.placement.kind == "mirrored" and recipe.runtime.replicas is None:

@@ -74,7 +74,7 @@ def serve(folder: Path, feed: str, batch: int, seconds: float) -> None:
     prepared = Prepared.open(folder)
     placement = training.placed(recipe, folder / "cache")
     network = training.built(recipe, prepared.spec, prepared.split("train").targets, placement)
-    from bmcli.training.trainer import Trainer
+    from bmcli.training.assembly import build_trainer
 
     class Watch:
         """Sums up what is done once everything is compiled."""
@@ -98,7 +98,7 @@ def serve(folder: Path, feed: str, batch: int, seconds: float) -> None:
 
     watch = Watch()
     run = runs.create(folder / "runs", "memory")
-    Trainer(recipe, network, prepared, placement, run, folder / "cache").train(watch)
+    build_trainer(recipe, network, prepared, placement, run, folder / "cache").train(watch)
     print(watch.examples / watch.taken)
 
 

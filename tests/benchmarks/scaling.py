@@ -70,11 +70,11 @@ def work(recipe_file: Path, found: Path) -> None:
     prepared = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared")
     placement = training.placed(recipe, cache)
     from bmcli.cost_model.measurement import measure
-    from bmcli.training.trainer import Trainer
+    from bmcli.training.assembly import build_trainer
 
     split = prepared.split("train")
-    trainer = Trainer(recipe, training.built(recipe, prepared.spec, split.targets, placement), prepared, placement,
-                      None, cache)  # fmt: skip
+    network = training.built(recipe, prepared.spec, split.targets, placement)
+    trainer = build_trainer(recipe, network, prepared, placement, None, cache)
     result: dict[str, Any] = calls(trainer)
     if placement.workers == 1:
         measured = measure(trainer, split, None)
@@ -86,7 +86,7 @@ def work(recipe_file: Path, found: Path) -> None:
 def calls(trainer: Any) -> dict[str, list[float]]:
     """Wall and processor seconds of a step, in each of some calls of about half a second; those of the chief."""
     full = trainer.feed.count // trainer.batch
-    trainer.feed.open(trainer.order_of(0), trainer.batch)
+    trainer.feed.open(trainer.sampler.of(0), trainer.batch)
     seconds, processor, count = [], [], 1
     for _ in range(CALLS + 2):
         start, start_processor = time.perf_counter(), time.process_time()

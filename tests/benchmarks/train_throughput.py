@@ -100,13 +100,16 @@ def _ours(recipe: Any, network: Any, split: Any, placement: Any, way: tuple[bool
     """Our loop, many steps a call, metrics included."""
     from bmcli.training import optimizers
     from bmcli.training.feed import ResidentFeed, order
+    from bmcli.training.loss import LossProvider
     from bmcli.training.meters import Meters
-    from bmcli.training.train_step import Compilation, Steps
+    from bmcli.training.train_step import Compilation, CompiledSteps, StepComponents
 
     feed, batch = ResidentFeed(split, placement), recipe.train.batch_size
     optimizer = optimizers.build(recipe.train, 10**6)
     optimizer.build(network.model.trainable_variables)
-    steps = Steps(network, optimizer, Meters(network, {}, placement), placement, batch, Compilation(*way))
+    meters = Meters(network, {}, placement)
+    components = StepComponents(network, optimizer, meters, placement, LossProvider(network))
+    steps = CompiledSteps(components, batch, Compilation(*way))
     numbers = iter(range(10**6))
 
     def train_epoch() -> None:

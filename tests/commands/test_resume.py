@@ -20,7 +20,7 @@ import yaml
 from bmcli import training
 from bmcli.commands import train
 from bmcli.runs import Run
-from bmcli.training.train_step import Steps
+from bmcli.training.train_step import CompiledSteps
 from bmcli.workflows import report_data
 from bmcli.workflows import session as sessions
 from tests.conftest import TINY, WriteRecipe
@@ -219,9 +219,9 @@ def test_devices_that_are_not_there_are_a_fault_before_data_is_read(
 def test_what_auto_halved_to_is_known_when_an_interrupted_run_goes_on(
     bmcli: Bmcli, write_recipe: WriteRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    many = Steps.many
+    many = CompiledSteps.many
 
-    def failing(steps: Steps, block: Any) -> int:
+    def failing(steps: CompiledSteps, block: Any) -> int:
         if (tmp_path / "trains").exists() and steps.parts == 1:
             raise tf.errors.ResourceExhaustedError(None, None, "OOM")
         if steps.parts > 1 and stopping:
@@ -231,7 +231,7 @@ def test_what_auto_halved_to_is_known_when_an_interrupted_run_goes_on(
     bmcli("train", write_recipe(), "train.batch_size=auto", "--runs", "measured")  # nothing is measured from here on
     (tmp_path / "trains").touch()
     stopping = [signal.SIGTERM]
-    monkeypatch.setattr(Steps, "many", failing)
+    monkeypatch.setattr(CompiledSteps, "many", failing)
     stopped = bmcli("train", write_recipe(), "train.batch_size=auto")
     assert stopped.code == 75, stopped.err
     assert "in 2 parts" in stopped.err

@@ -6,8 +6,7 @@ import keras
 
 from bmcli.cost_model import model_summary
 from bmcli.cost_model.model_summary import Layer
-
-from .conftest import MakeTrainer
+from tests.trainers import MakeTrainer
 
 
 def test_models_inside_are_flattened() -> None:

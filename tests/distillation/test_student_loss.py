@@ -21,9 +21,8 @@ from bmcli.training.feed import gather
 from bmcli.training.train_step import Compilation
 from bmcli.training.trainer import Trainer
 from bmcli.workflows import session as sessions
-
-from .conftest import Silent, same, table, weights_of
-from .teaching import ROWS, Losses, make_with, pupil, recipe_file, trained
+from tests.trainers import Silent, same, table, weights_of
+from tests.training.teaching import ROWS, Losses, make_with, pupil, recipe_file, trained
 
 HARD, SOFT = {"kind": "hard", "weight": 0.3}, {"kind": "soft", "weight": 0.7, "temperature": 2.0}
 MAPS = {"kind": "feature", "pairs": ({"student": "activation", "teacher": "activation"},)}
@@ -115,7 +114,7 @@ def assert_two_are_one(student: Any, losses: Losses, *overrides: str, within: fl
     for a, b in zip(weights_of(one), weights_of(two), strict=True):
         np.testing.assert_allclose(a, b, atol=within)
     for row, other in zip(told, also, strict=True):
-        for name in one.lesson.terms:
+        for name in one.components.loss.term_names:
             assert row[f"train/{name}_loss"] == pytest.approx(other[f"train/{name}_loss"], rel=1e-3, abs=1e-5)
 
 
@@ -166,7 +165,7 @@ def judged(trainer: Trainer, more: dict[str, Any]) -> Any:
     block.open(tf.range(trainer.feed.count), 8)
     found = block.block(0, 1)
     examples = {**gather(found.data, tf.range(8)), **more}
-    return trainer.lesson.judge(trainer.lesson.completed(examples), None, 8, tf.constant(0, tf.int64))
+    return trainer.components.loss.compute(trainer.components.loss.extend(examples), None, 8, tf.constant(0, tf.int64))
 
 
 @pytest.mark.parametrize("loss", EVERY, ids=lambda loss: loss["kind"])
@@ -220,8 +219,8 @@ def test_a_teacher_that_is_asked_in_every_step_says_what_was_kept(batch: int, st
     """Of 10 batches and a rest 8 are made at once, then 2."""
     losses = [HARD, SOFT, {"kind": "feature"}, MAPS]
     kept, asked = (student(losses, f"train.batch_size={batch}", *more) for more in ((), (NOTHING_CHANGES,)))
-    assert "computed once" in kept.lesson.words
-    assert "in every step" in asked.lesson.words
+    assert "computed once" in kept.components.loss.note
+    assert "in every step" in asked.components.loss.note
     assert asked.steps.compilation == Compilation(False, 8 if batch == 2 else 1)
     kept.train(Silent())
     asked.train(Silent())
@@ -243,7 +242,10 @@ def test_examples_made_at_once_are_those_made_one_by_one(student: Any) -> None:
     trainer.feed.open(rows, 2)
     data = trainer.feed.block(0, 1).data
     together = trainer.steps._examples_of_several(data, rows)["inputs"]["image"]
-    each = [trainer.augment.examples(data, rows[n : n + 2], None, n // 2)["inputs"]["image"] for n in range(0, 16, 2)]
+    each = [
+        trainer.components.augmentation.examples(data, rows[n : n + 2], None, n // 2)["inputs"]["image"]
+        for n in range(0, 16, 2)
+    ]
     np.testing.assert_allclose(together, np.concatenate(each), atol=1e-6)
 
 
@@ -252,10 +254,10 @@ def test_teacher_and_student_see_the_same_augmented_pictures(student: Any) -> No
     trainer.feed.open(tf.range(trainer.feed.count), 8)
     block = trainer.feed.block(0, 1)
     plain = gather(block.data, tf.range(8))
-    seen = trainer.augment.examples(block.data, tf.range(8), None, 0)
-    said = trainer.lesson.completed(seen)["teacher"]["outputs"]["label"]
-    again = trainer.lesson.completed({"inputs": seen["inputs"]})["teacher"]["outputs"]["label"]
-    without = trainer.lesson.completed({"inputs": plain["inputs"]})["teacher"]["outputs"]["label"]
+    seen = trainer.components.augmentation.examples(block.data, tf.range(8), None, 0)
+    said = trainer.components.loss.extend(seen)["teacher"]["outputs"]["label"]
+    again = trainer.components.loss.extend({"inputs": seen["inputs"]})["teacher"]["outputs"]["label"]
+    without = trainer.components.loss.extend({"inputs": plain["inputs"]})["teacher"]["outputs"]["label"]
     np.testing.assert_array_equal(said, again)
     assert np.abs(said - without).max() > 1e-3
 
@@ -445,7 +447,7 @@ def test_without_teachers_the_rows_of_a_student_are_those_of_its_baseline(
     baseline = make(students.baseline(learner, options, {}))
     taught = make(students.taught(learner, options, [teacher], {}))
     assert same(weights_of(baseline), weights_of(taught))
-    np.testing.assert_array_equal(baseline.order_of(0), taught.order_of(0))
+    np.testing.assert_array_equal(baseline.sampler.of(0), taught.sampler.of(0))
     data = baseline.feed._data, taught.feed._data
     np.testing.assert_array_equal(data[0]["targets"]["label"], data[1]["targets"]["label"])
     assert baseline.train(Silent()).diverged is None

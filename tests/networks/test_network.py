@@ -24,8 +24,7 @@ from bmcli.specs import DataSpec, Prepared
 from bmcli.training import built
 from bmcli.training.predictor import predict
 from tests.conftest import WriteRecipe
-
-from .conftest import COSTLY, FAMILIES, MakeTrainer, Silent, same, table
+from tests.trainers import COSTLY, FAMILIES, MakeTrainer, Silent, same, table
 
 Saved = tuple[networks.Network, DataSpec, Path]
 

@@ -16,8 +16,7 @@ from bmcli.recipe.load import Loaded, load
 from bmcli.runs import Run
 from bmcli.training.trainer import Trainer
 from bmcli.workflows import session as sessions
-
-from .conftest import Silent, table
+from tests.trainers import Silent, table
 
 RECIPE = """\
 bmcli: 1

@@ -17,13 +17,12 @@ from bmcli.training import augmentation
 from bmcli.training import feed as feeds
 from bmcli.training.augmentation import Augment
 from bmcli.training.feed import ResidentFeed, StreamingFeed, gather, order
-from bmcli.training.train_step import losses
+from bmcli.training.loss import compute_losses
 from bmcli.training.trainer import Trainer
-
-from .conftest import MakeTrainer, Silent, same, weights_of
-from .test_feed import Fake, epoch_of, split_of
-from .test_going_on import assert_same_training, rows_of
-from .test_replicas import agree, distance, trained
+from tests.trainers import MakeTrainer, Silent, same, weights_of
+from tests.training.test_feed import Fake, epoch_of, split_of
+from tests.training.test_going_on import assert_same_training, rows_of
+from tests.training.test_replicas import agree, distance, trained
 
 PICTURES = "{kind: flip}, {kind: translate, factor: 0.2}, {kind: erasing}"
 NUMBERS = "{kind: noise}, {kind: column_dropout, rate: 0.3}"
@@ -120,8 +119,8 @@ def t_spec(trainer: Trainer) -> Any:
 
 
 def augment_of(trainer: Trainer) -> Augment:
-    assert trainer.augment is not None
-    return trainer.augment
+    assert trainer.components.augmentation is not None
+    return trainer.components.augmentation
 
 
 def test_bytes_stay_bytes_and_what_is_not_named_stays(make_family: MakeTrainer) -> None:
@@ -157,9 +156,11 @@ def test_the_loss_of_a_mixture_is_that_of_both_targets_by_their_shares(make_fami
     examples = augment_of(trainer).examples(trainer.feed._data, tf.range(17), None, 0)
     outputs = trainer.network.model(examples["inputs"])
     plain = {name: examples[name] for name in ("inputs", "targets", "weights")}
-    own, other = (losses(trainer.network, each, outputs) for each in (plain, {**plain, **examples["others"]}))
+    own, other = (compute_losses(trainer.network, each, outputs) for each in (plain, {**plain, **examples["others"]}))
     share = examples["share"]
-    np.testing.assert_allclose(losses(trainer.network, examples, outputs), share * own + (1 - share) * other, rtol=1e-5)
+    np.testing.assert_allclose(
+        compute_losses(trainer.network, examples, outputs), share * own + (1 - share) * other, rtol=1e-5
+    )
     assert 0.5 <= float(tf.reduce_min(share)) < float(tf.reduce_max(share)) <= 1
 
 
@@ -198,9 +199,9 @@ def test_what_cannot_be_done_is_a_fault_with_its_place(make_family: MakeTrainer,
 
 
 def test_no_augmentation_leaves_an_input_as_it_is(make_family: MakeTrainer) -> None:
-    assert make_family("mlp", "data.augment={image: []}").augment is None
-    assert make_family("mlp", "data.augment={number: [noise], age: []}").augment is None
-    some = make_family("mlp", "data.augment={number: [noise], image: []}").augment
+    assert make_family("mlp", "data.augment={image: []}").components.augmentation is None
+    assert make_family("mlp", "data.augment={number: [noise], age: []}").components.augmentation is None
+    some = make_family("mlp", "data.augment={number: [noise], image: []}").components.augmentation
     assert some is not None
     assert list(some.inputs) == ["age"]
 

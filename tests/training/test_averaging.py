@@ -11,12 +11,12 @@ import tensorflow as tf
 
 from bmcli.errors import BmcliError
 from bmcli.training import checkpoint, train_step
+from bmcli.training.averaging import Average
 from bmcli.training.feed import gather, order
-from bmcli.training.train_step import losses
+from bmcli.training.loss import compute_losses
 from bmcli.training.trainer import Trainer
-
-from .conftest import MakeTrainer, Silent, same, weights_of
-from .test_going_on import assert_same_training, resumed
+from tests.trainers import MakeTrainer, Silent, find_hook, same, weights_of
+from tests.training.test_going_on import assert_same_training, resumed
 
 KEPT = ("model.dropout=0", "runtime.jit=false", "train.select.metric=last")
 PLAIN = (*KEPT, "train.epochs=4")
@@ -47,8 +47,8 @@ def test_the_mean_of_the_last_epochs_is_measured_and_kept(make_trainer: MakeTrai
     losses = [[row["validation/loss"] for row in each.rows] for each in (found, watch)]
     assert losses[0][:2] == losses[1][:2], "the first mean is of one epoch"
     assert losses[0][2:] != pytest.approx(losses[1][2:], abs=1e-6)
-    assert averaged.validation is not None
-    assert averaged.validation.measure()["loss"] == pytest.approx(losses[0][-1], abs=1e-6)
+    assert averaged.evaluator is not None
+    assert averaged.evaluator.measure()["loss"] == pytest.approx(losses[0][-1], abs=1e-6)
     assert [row["train/loss"] for row in found.rows] == [row["train/loss"] for row in watch.rows]
 
 
@@ -57,15 +57,15 @@ def test_the_mean_begins_after_its_share_of_the_epochs(
     make_trainer: MakeTrainer, start: float, epochs: int, first: int
 ) -> None:
     trainer = make_trainer(f"train.swa.start={start}", f"train.epochs={epochs}", "runtime.jit=false")
-    assert trainer.average is not None
-    assert [epoch for epoch in range(1, epochs + 1) if trainer.average.begun(epoch)] == list(range(first, epochs + 1))
+    average = find_hook(trainer, Average)
+    assert [epoch for epoch in range(1, epochs + 1) if average.begun(epoch)] == list(range(first, epochs + 1))
 
 
 def test_a_limit_of_steps_counts_as_the_end(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer("train.swa.start=0.5", "train.epochs=100", "train.stop.steps=32", "runtime.jit=false")
     assert trainer.steps_per_epoch == 8
-    assert trainer.average is not None
-    assert (trainer.average.begun(2), trainer.average.begun(3)) == (False, True)
+    average = find_hook(trainer, Average)
+    assert (average.begun(2), average.begun(3)) == (False, True)
 
 
 def test_more_epochs_begin_the_mean_anew(make_trainer: MakeTrainer) -> None:
@@ -137,7 +137,7 @@ def gradients_at(trainer: Trainer, weights: list[np.ndarray], epoch: int, first:
     trainer.feed.open(rows, size)
     examples = gather(trainer.feed.block(0, 1).data, rows[first : first + size])
     with tf.GradientTape() as tape:
-        loss = tf.reduce_mean(losses(trainer.network, examples, model(examples["inputs"], training=True)))
+        loss = tf.reduce_mean(compute_losses(trainer.network, examples, model(examples["inputs"], training=True)))
     return [gradient.numpy().astype("float64") for gradient in tape.gradient(loss, model.trainable_variables)]
 
 
@@ -186,13 +186,13 @@ def test_schedule_free_steps_are_those_of_the_paper(
     settings = (*SCHEDULE_FREE, optimizer, f"train.schedule={{kind: constant, warmup: {warmup}}}")
     ours, plain = make_trainer(*settings), make_trainer(*settings)
     rates = [rate * min(step / 3, 1) if warmup else rate for step in range(1, 7)]
-    expected = by_the_paper(plain, rates, [1.0] * len(plain.average.weights), 0.8, beta_2, decay)
+    expected = by_the_paper(plain, rates, [1.0] * len(find_hook(plain, Average).weights), 0.8, beta_2, decay)
     watch = Silent()
     ours.train(watch)
     assert (ours.progress.step, ours.feed.count) == (6, 120)
     for weight, mean in zip(ours.network.model.trainable_variables, expected, strict=True):
         np.testing.assert_allclose(weight.numpy(), mean, atol=1e-6)
-    assert ours.validation.measure()["loss"] == pytest.approx(watch.rows[-1]["validation/loss"], abs=1e-6)
+    assert ours.evaluator.measure()["loss"] == pytest.approx(watch.rows[-1]["validation/loss"], abs=1e-6)
     last = checkpoint.restore(ours.run.checkpoints)[0].groups["variables"]
     assert not same(last[: len(expected)], weights_of(ours)[: len(expected)]), "the network trains with other weights"
 
@@ -210,11 +210,12 @@ def test_rates_of_layers_scale_schedule_free_steps(make_trainer: MakeTrainer) ->
 
 def test_steps_that_overflow_in_half_precision_count_for_nothing(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(*SCHEDULE_FREE, "train.precision=mixed_float16", "train.stop.steps=1")
-    trainer.optimizer.dynamic_scale.assign(1e38)
-    before = [variable.numpy() for variable in [*trainer.network.model.weights, *trainer.average.variables]]
+    trainer.components.optimizer.dynamic_scale.assign(1e38)
+    followed = [*trainer.network.model.weights, *find_hook(trainer, Average).variables]
+    before = [variable.numpy() for variable in followed]
     trainer.train(Silent())
-    assert float(trainer.optimizer.dynamic_scale.numpy()) == pytest.approx(0.5e38)
-    after = [variable.numpy() for variable in [*trainer.network.model.weights, *trainer.average.variables]]
+    assert float(trainer.components.optimizer.dynamic_scale.numpy()) == pytest.approx(0.5e38)
+    after = [variable.numpy() for variable in followed]
     assert same(before, after)
 
 

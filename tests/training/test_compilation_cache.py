@@ -13,8 +13,7 @@ import pytest
 from bmcli import disk
 from bmcli.recipe.load import load
 from bmcli.training import compilation_cache, variables
-
-from ..conftest import WriteRecipe
+from tests.trainers import WriteRecipe
 
 
 def kept(folder: Path) -> list[str]:

@@ -13,8 +13,7 @@ import tensorflow as tf
 
 from bmcli.training import dropout
 from bmcli.training.dropout import hashed, words
-
-from .conftest import MakeTrainer, Silent, same, weights_of
+from tests.trainers import MakeTrainer, Silent, same, weights_of
 
 COUNT = 2**16
 ORIGINAL = tf.nn.experimental.stateless_dropout

@@ -19,8 +19,7 @@ from bmcli.recipe.schema import RuntimeOptions
 from bmcli.specs import MANY_COLUMNS, Split
 from bmcli.training import feed as feeds
 from bmcli.training.feed import Block, ResidentFeed, StreamingFeed, batches, gather, order, part
-
-from .conftest import same
+from tests.trainers import same
 
 
 @dataclass(frozen=True)

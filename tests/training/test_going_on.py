@@ -18,11 +18,10 @@ from bmcli.training import checkpoint, trainer
 from bmcli.training import feed as feeds
 from bmcli.training.checkpoint import State, Writer
 from bmcli.training.feed import gather, order
-from bmcli.training.train_step import losses
+from bmcli.training.loss import compute_losses
 from bmcli.training.trainer import Trainer
-
-from .conftest import MakeTrainer, Silent, same, weights_of
-from .test_loop import StopsAt
+from tests.trainers import MakeTrainer, Silent, same, weights_of
+from tests.training.test_trainer import StopsAt
 
 TIMES = ("seconds", "examples_per_second")
 
@@ -377,7 +376,7 @@ def test_the_averages_are_measured_and_kept(make_trainer: MakeTrainer) -> None:
     for step in (1, 2, 3):
         examples = gather(plain.feed.block(0, 1).data, rows[40 * (step - 1) : 40 * step])
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(losses(plain.network, examples, model(examples["inputs"], training=True)))
+            loss = tf.reduce_mean(compute_losses(plain.network, examples, model(examples["inputs"], training=True)))
         for weight, gradient in zip(
             model.trainable_variables, tape.gradient(loss, model.trainable_variables), strict=True
         ):
@@ -398,8 +397,8 @@ def test_the_averages_are_measured_and_kept(make_trainer: MakeTrainer) -> None:
 
     for weight, average in zip(model.trainable_variables, averages, strict=True):
         weight.assign(average)
-    assert outcome.metrics["validation/loss"] == pytest.approx(plain.validation.measure()["loss"], abs=1e-5)
+    assert outcome.metrics["validation/loss"] == pytest.approx(plain.evaluator.measure()["loss"], abs=1e-5)
     for weight, value in zip(model.trainable_variables, trained, strict=True):
         weight.assign(value)
-    assert outcome.metrics["validation/loss"] != pytest.approx(plain.validation.measure()["loss"], abs=1e-4)
+    assert outcome.metrics["validation/loss"] != pytest.approx(plain.evaluator.measure()["loss"], abs=1e-4)
     assert keras.config.dtype_policy().name == "float32"

@@ -14,8 +14,7 @@ from bmcli.data.preparation import prepare
 from bmcli.specs import Split
 from bmcli.training.feed import order
 from bmcli.training.trainer import Trainer
-
-from .conftest import COSTLY, FAMILIES, LARGE, MakeTrainer, Silent, weights_of
+from tests.trainers import COSTLY, FAMILIES, LARGE, MakeTrainer, Silent, weights_of
 
 EPOCHS = 2
 ROWS = 21  # in batches of 8: the last has 5

@@ -7,8 +7,7 @@ import pytest
 
 from bmcli.errors import BmcliError
 from bmcli.training.optimizers import layer_rates
-
-from .conftest import MakeTrainer, Silent, weights_of
+from tests.trainers import MakeTrainer, Silent, weights_of
 
 NAMES = ("dense/kernel", "dense/bias", "head/kernel", "head/bias")
 ONE_STEP = ("model.dropout=0", "runtime.jit=false", "train.stop.steps=1", "train.select.metric=last")

@@ -14,9 +14,8 @@ from bmcli.errors import BmcliError
 from bmcli.training import channel_pruning, pruning
 from bmcli.training.pruning import Group, Masks, Pool, Span
 from bmcli.training.trainer import Trainer
-
-from .conftest import MakeTrainer, Silent, same, weights_of
-from .test_going_on import assert_same_training, resumed
+from tests.trainers import MakeTrainer, Silent, find_hook, same, weights_of
+from tests.training.test_going_on import assert_same_training, resumed
 
 WEIGHTS = ("train.prune={sparsity: 0.5, start: 0, end: 0.5, updates: 4}", "runtime.jit=false")
 LAST = (*WEIGHTS, "train.select.metric=last")
@@ -32,8 +31,11 @@ class Watches(Silent):
     def epoch(self, row: Any, selected: bool) -> None:
         super().epoch(row, selected)
         self.zeros.append(zeros_of(self.trainer.network.model))
-        if self.trainer.masks is not None:
-            self.masks.append([mask.numpy() for mask in self.trainer.masks.variables])
+        self.masks += [
+            [mask.numpy() for mask in hook.variables]
+            for hook in self.trainer.components.hooks
+            if isinstance(hook, Masks)
+        ]
 
 
 def kernels_of(model: keras.Model) -> list[np.ndarray]:
@@ -55,7 +57,7 @@ def test_the_smallest_are_pruned_along_the_cubic_curve() -> None:
     weight, masks = masks_of(values, 80, Span(0, 8, 4))
     found = []
     for step in range(1, 11):
-        masks.after_step(tf.constant(step))
+        masks.after_step(tf.constant(step), None)
         found.append(int((weight.numpy() == 0).sum()))
     # 80 * (1 - (1 - k / 4)^3) after k quarters of the 8 steps, each in force from its step on
     assert found == [0, 46, 46, 70, 70, 78, 78, 80, 80, 80]
@@ -64,9 +66,9 @@ def test_the_smallest_are_pruned_along_the_cubic_curve() -> None:
 
 def test_what_is_pruned_stays_so_however_the_others_move() -> None:
     weight, masks = masks_of(np.array([1.0, 2.0, 3.0, 4.0]), 2, Span(0, 1, 1))
-    masks.after_step(tf.constant(1))
+    masks.after_step(tf.constant(1), None)
     weight.assign([9.0, 9.0, 0.1, 0.1])
-    masks.after_step(tf.constant(2))
+    masks.after_step(tf.constant(2), None)
     assert weight.numpy().tolist() == pytest.approx([0.0, 0.0, 0.1, 0.1])
     assert masks.gradients([tf.ones(4)])[0].numpy().tolist() == [0.0, 0.0, 1.0, 1.0]
     assert masks.gradients([None]) == [None]
@@ -74,7 +76,7 @@ def test_what_is_pruned_stays_so_however_the_others_move() -> None:
 
 def test_equal_magnitudes_do_not_prune_more_than_their_share() -> None:
     weight, masks = masks_of(np.ones(10), 4, Span(0, 1, 1))
-    masks.after_step(tf.constant(1))
+    masks.after_step(tf.constant(1), None)
     assert (weight.numpy() == 0).sum() == 4
 
 
@@ -91,7 +93,7 @@ def test_channels_go_with_all_their_weights() -> None:
     kernel = keras.Variable(np.array([[1.0, -5.0, 2.0], [1.0, 5.0, -2.0]], "float32"))
     bias = keras.Variable(np.ones(3, "float32"))
     masks = Masks([bias, kernel], [Pool((Group((1, 0), (3,)),), 2)], Span(0, 1, 1))
-    masks.after_step(tf.constant(1))
+    masks.after_step(tf.constant(1), None)
     assert kernel.numpy().tolist() == [[0.0, -5.0, 0.0], [0.0, 5.0, 0.0]]
     assert bias.numpy().tolist() == [0.0, 1.0, 0.0]
 
@@ -99,7 +101,7 @@ def test_channels_go_with_all_their_weights() -> None:
 def test_the_smallest_are_looked_for_in_the_whole_network() -> None:
     large, small = (keras.Variable(np.arange(1.0, 5.0).astype("float32") * factor) for factor in (10, 1))
     masks = Masks([large, small], [Pool((Group((0,), (4,)), Group((1,), (4,))), 5)], Span(0, 1, 1))
-    masks.after_step(tf.constant(1))
+    masks.after_step(tf.constant(1), None)
     assert (large.numpy().tolist(), small.numpy().tolist()) == ([0.0, 20.0, 30.0, 40.0], [0.0] * 4)
 
 
@@ -189,7 +191,7 @@ def test_a_training_killed_while_it_prunes_goes_on_to_the_same_bits(make_trainer
     settings = (*MATRIX[name], *jit, "train.batch_size=40", "train.checkpoint.steps=5")
     whole = make_trainer(*settings)
     kept = whole.train(Silent()).network
-    assert (whole.steps_per_epoch, whole.masks.span, whole.progress.step) == (3, Span(2, 6, 50), 9)
+    assert (whole.steps_per_epoch, find_hook(whole, Masks).span, whole.progress.step) == (3, Span(2, 6, 50), 9)
     shutil.rmtree(whole.run.checkpoints / "step-000000009")
     rows = [{k: v for k, v in row.items() if k not in ("seconds", "examples_per_second")} for row in whole.run.rows()]
     again = make_trainer(*settings, run=whole.run)
@@ -234,7 +236,7 @@ def test_replicas_prune_the_same(make_family: MakeTrainer, prune: str, replicas:
         np.testing.assert_allclose(mine, theirs, atol=1e-5)
     first, second = (outcome.network.model.get_weights() for outcome in outcomes)
     assert [a.shape for a in first] == [b.shape for b in second]
-    for mask in many.masks.variables:
+    for mask in find_hook(many, Masks).variables:
         on_each = [v.numpy() for v in many.placement.strategy.experimental_local_results(mask.value)]
         assert len(on_each) == replicas
         assert all(same([on_each[0]], [other]) for other in on_each)

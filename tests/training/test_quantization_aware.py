@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bmcli.compression.round import rounded, settle
+from bmcli.compression.round import round_weights, rounded
 from bmcli.errors import BmcliError
 from bmcli.recipe.compression import QuantizeAwareOptions
-from bmcli.training.quantization_aware import Rounding, rounded_within
-
-from .conftest import MakeTrainer, Silent, same, weights_of
-from .test_going_on import assert_same_training, rows_of
+from bmcli.training.quantization_aware import QuantizationAware, rounded_within
+from tests.trainers import MakeTrainer, Silent, find_hook, same, weights_of
+from tests.training.test_going_on import assert_same_training, rows_of
 
 INT4 = ("train.quantize_aware={weights: int4, start: 0}", "runtime.jit=false")
 
@@ -56,10 +55,10 @@ def network() -> keras.Model:
     return keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, activation="relu"), keras.layers.Dense(2)])
 
 
-def rounded_network(first: int = 0, **options: Any) -> tuple[keras.Model, Rounding, Any]:
+def rounded_network(first: int = 0, **options: Any) -> tuple[keras.Model, QuantizationAware, Any]:
     keras.utils.set_random_seed(1)
     steps, model = keras.Variable(0, dtype="int64", trainable=False), network()
-    return model, Rounding(model, QuantizeAwareOptions(**options), first, steps), steps
+    return model, QuantizationAware(model, QuantizeAwareOptions(**options), first, steps), steps
 
 
 def test_the_layers_compute_with_rounded_weights_and_learn_the_true_ones() -> None:
@@ -71,7 +70,7 @@ def test_the_layers_compute_with_rounded_weights_and_learn_the_true_ones() -> No
     with tf.GradientTape() as tape:
         outputs = model(inputs)
     gradients = tape.gradient(outputs, model.trainable_variables)
-    settle(plain, "int4")
+    round_weights(plain, "int4")
     with tf.GradientTape() as tape:
         expected = plain(inputs)
     np.testing.assert_allclose(outputs, expected, atol=1e-6)
@@ -93,11 +92,11 @@ def test_rounding_begins_at_its_step() -> None:
 def test_ranges_follow_what_is_learned_from_alone() -> None:
     model, rounds, _ = rounded_network()
     model(tf.constant([[-9.0, 0.0, 9.0]]))
-    assert [range_.numpy().tolist() for range_ in rounds.ranges] == [[0.0, 0.0]] * 2
-    with rounds.observing():
+    assert [range_.numpy().tolist() for range_ in rounds.variables] == [[0.0, 0.0]] * 2
+    with rounds.forward_pass():
         model(tf.constant([[-1.0, 0.0, 2.0]]))
-    np.testing.assert_allclose(rounds.ranges[0].numpy(), [-0.9, 1.8], atol=1e-6)
-    assert rounds.ranges[1].numpy()[0] == 0.0, "0 is in every range"
+    np.testing.assert_allclose(rounds.variables[0].numpy(), [-0.9, 1.8], atol=1e-6)
+    assert rounds.variables[1].numpy()[0] == 0.0, "0 is in every range"
 
 
 @pytest.mark.parametrize(("weights", "most"), [("int4", 15), pytest.param("int8", 255, marks=pytest.mark.slow)])
@@ -119,10 +118,10 @@ def test_validation_is_that_of_the_rounded_network(make_trainer: MakeTrainer) ->
     model = trainer.network.model
     for layer in model.layers:
         vars(layer).pop("call", None)
-    settle(model, "int4")
+    round_weights(model, "int4")
     plain = make_trainer("runtime.jit=false")
     plain.network.model.set_weights(model.get_weights())
-    assert plain.validation.measure()["loss"] == pytest.approx(watch.rows[-1]["validation/loss"], abs=1e-5)
+    assert plain.evaluator.measure()["loss"] == pytest.approx(watch.rows[-1]["validation/loss"], abs=1e-5)
 
 
 def test_epochs_before_rounding_give_way_to_later_ones(make_trainer: MakeTrainer) -> None:
@@ -185,8 +184,8 @@ def test_replicas_round_the_same(make_family: MakeTrainer) -> None:
 def test_ranges_are_the_same_on_every_replica(make_family: MakeTrainer) -> None:
     many = make_family("mlp", "train.quantize_aware={start: 0}", replicas=2)
     many.train(Silent())
-    assert many.rounding.ranges
-    for range_ in many.rounding.ranges:
+    assert find_hook(many, QuantizationAware).variables
+    for range_ in find_hook(many, QuantizationAware).variables:
         first, second = (v.numpy() for v in many.placement.strategy.experimental_local_results(range_.value))
         assert same([first], [second])
         assert first[1] > 0

@@ -18,12 +18,11 @@ from bmcli.inputs import number, text
 from bmcli.training import feed as feeds
 from bmcli.training import sampler, trainer
 from bmcli.training.feed import gather, order
-from bmcli.training.train_step import losses
+from bmcli.training.loss import compute_losses
 from bmcli.training.trainer import Trainer
-
-from .conftest import MakeTrainer, Silent, same, table, weights_of
-from .test_going_on import assert_same_training, resumed
-from .test_loop import StopsAt
+from tests.trainers import MakeTrainer, Silent, same, table, weights_of
+from tests.training.test_going_on import assert_same_training, resumed
+from tests.training.test_trainer import StopsAt
 
 ROWS = 35
 SORTED = ("train.curriculum={epochs: 2}", "train.epochs=4")
@@ -48,7 +47,7 @@ def steps_of_rows() -> np.ndarray:
 def test_the_first_epochs_go_from_short_to_long(make: MakeTrainer) -> None:
     trainer, steps = make(*SORTED), steps_of_rows()
     assert set(steps) == {2, 3, 4, 5}
-    found = [trainer.order_of(epoch).numpy() for epoch in range(4)]
+    found = [trainer.sampler.of(epoch).numpy() for epoch in range(4)]
     for rows in found:
         assert sorted(rows) == list(range(ROWS))
     for rows in found[:2]:
@@ -62,8 +61,8 @@ def test_the_first_epochs_go_from_short_to_long(make: MakeTrainer) -> None:
 def test_rows_of_one_length_stand_as_they_were_shuffled(make: MakeTrainer) -> None:
     trainer, steps, shuffled = make(*SORTED), steps_of_rows(), order(3, 1, ROWS).numpy()
     expected = np.concatenate([shuffled[steps[shuffled] == length] for length in (2, 3, 4, 5)])
-    assert np.array_equal(trainer.order_of(1), expected)
-    assert trainer.order_of(1).dtype == order(3, 1, ROWS).dtype
+    assert np.array_equal(trainer.sampler.of(1), expected)
+    assert trainer.sampler.of(1).dtype == order(3, 1, ROWS).dtype
 
 
 def test_what_is_trained_is_what_keras_learns_from_the_sorted_rows(make: MakeTrainer) -> None:
@@ -77,7 +76,7 @@ def test_what_is_trained_is_what_keras_learns_from_the_sorted_rows(make: MakeTra
         for start in range(0, ROWS, 8):
             examples = gather(plain.feed.block(0, 1).data, rows[start : start + 8])
             with tf.GradientTape() as tape:
-                loss = tf.reduce_mean(losses(plain.network, examples, model(examples["inputs"], training=True)))
+                loss = tf.reduce_mean(compute_losses(plain.network, examples, model(examples["inputs"], training=True)))
             optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
     ours.train(Silent())
     for found, expected in zip(weights_of(ours), weights_of(plain), strict=True):
@@ -168,4 +167,4 @@ def test_of_several_inputs_with_lengths_one_has_to_be_named(
     recipe = trainer.recipe
     second = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared").split("train").inputs["second"]
     steps = 5 - np.isnan(second).all(axis=-1).sum(axis=-1)
-    assert list(steps[trainer.order_of(0).numpy()]) == sorted(steps)
+    assert list(steps[trainer.sampler.of(0).numpy()]) == sorted(steps)

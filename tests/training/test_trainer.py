@@ -14,10 +14,10 @@ import tensorflow as tf
 from bmcli.errors import BmcliError, Interrupted, RunFailed
 from bmcli.training import checkpoint
 from bmcli.training.feed import gather, order
-from bmcli.training.train_step import losses, penalty
-from bmcli.training.trainer import Moment, Trainer
-
-from .conftest import MakeTrainer, Silent, same, weights_of
+from bmcli.training.loss import compute_losses, regularization_loss
+from bmcli.training.progress import ProgressUpdate
+from bmcli.training.trainer import Trainer
+from tests.trainers import MakeTrainer, Silent, same, weights_of
 
 
 def test_the_order_of_an_epoch_is_a_permutation_and_a_pure_function() -> None:
@@ -59,7 +59,9 @@ def test_the_loop_computes_what_a_plain_loop_of_keras_computes(make_trainer: Mak
             examples = gather(plain.feed.block(0, 1).data, rows[start : start + 16])
             with tf.GradientTape() as tape:
                 outputs = model(examples["inputs"], training=True)
-                loss = tf.reduce_mean(losses(plain.network, examples, outputs)) + penalty(plain.network)
+                loss = tf.reduce_mean(compute_losses(plain.network, examples, outputs)) + regularization_loss(
+                    plain.network
+                )
             optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
     ours.train(Silent())
     for ours_value, plain_value in zip(weights_of(ours), weights_of(plain), strict=True):
@@ -72,7 +74,7 @@ def test_every_row_is_trained_once_an_epoch_and_the_ragged_batch_counts(make_tra
     watch = Silent()
     trainer.train(watch)
     assert trainer.progress.step == -(-trainer.feed.count // 50)
-    counted = {variable.path: variable.numpy() for variable in trainer.meters.variables}
+    counted = {variable.path: variable.numpy() for variable in trainer.components.meters.variables}
     assert counted["loss/count"] == trainer.feed.count
 
 
@@ -100,7 +102,7 @@ class StopsAt(Silent):
         super().__init__()
         self._step, self._number = step, number
 
-    def moment(self, moment: Moment) -> None:
+    def moment(self, moment: ProgressUpdate) -> None:
         if (moment.epoch - 1) * moment.steps + moment.step >= self._step and self._step:
             self._step = 0
             os.kill(os.getpid(), self._number)
@@ -154,8 +156,8 @@ def test_the_selected_epoch_is_the_best_and_its_weights_are_kept(make_trainer: M
     outcome = trainer.train(watch)
     losses = [row["validation/loss"] for row in watch.rows]
     assert outcome.selected_epoch == 1 + int(np.argmin(losses))
-    assert trainer.validation is not None
-    assert trainer.validation.measure()["loss"] == pytest.approx(min(losses), rel=1e-5)
+    assert trainer.evaluator is not None
+    assert trainer.evaluator.measure()["loss"] == pytest.approx(min(losses), rel=1e-5)
 
 
 def test_last_keeps_the_last_epoch(make_trainer: MakeTrainer) -> None:
@@ -218,7 +220,7 @@ class Breaks(Silent):
         if selected:
             self.good = weights_of(self.trainer)
         if row["epoch"] == self.after:
-            self.trainer.optimizer.learning_rate.assign(float("inf"))
+            self.trainer.components.optimizer.learning_rate.assign(float("inf"))
 
 
 def test_a_divergence_is_reported_and_the_last_good_weights_are_kept(make_trainer: MakeTrainer) -> None:

@@ -17,7 +17,7 @@ from bmcli.errors import Interrupted
 from bmcli.models import columns_as_keys
 from bmcli.recipe.load import load
 from bmcli.training import checkpoint
-from bmcli.training.train_step import Steps
+from bmcli.training.train_step import CompiledSteps
 from bmcli.training.trainer import Trainer
 from bmcli.trials import Objective, Result, Task
 from bmcli.tuning import trial as module
@@ -122,16 +122,16 @@ class Stopped:
     """Sends this process a signal when some steps are done."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
-        many = Steps.many
+        many = CompiledSteps.many
 
-        def stopping(steps: Steps, block: Any) -> int:
+        def stopping(steps: CompiledSteps, block: Any) -> int:
             self.calls -= 1
             if self.calls == 0:
                 os.kill(os.getpid(), signal.SIGTERM)
             return many(steps, block)
 
         self.calls = calls
-        monkeypatch.setattr(Steps, "many", stopping)
+        monkeypatch.setattr(CompiledSteps, "many", stopping)
 
 
 def test_an_interrupted_trial_goes_on_to_the_same_bits(
@@ -195,7 +195,7 @@ def test_a_candidate_that_the_recipe_or_the_data_refuses_is_told(study: Study, c
 
 
 @pytest.mark.parametrize("error", [tf.errors.ResourceExhaustedError(None, None, "OOM"), MemoryError()])
-@pytest.mark.parametrize("place", [(Steps, "many"), (Trainer, "__init__")])
+@pytest.mark.parametrize("place", [(CompiledSteps, "many"), (Trainer, "__init__")])
 def test_too_little_memory_is_a_failure(
     study: Study, cache: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, place: tuple[Any, str]
 ) -> None:

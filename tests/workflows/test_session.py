@@ -54,7 +54,7 @@ def test_a_run_is_described_before_its_first_step(write_recipe: WriteRecipe, cac
     }  # fmt: skip
     assert data_of(run) == session.prepared.spec
     locked = load(str(run.lock)).recipe
-    assert (locked.runtime.jit, locked.train.select.metric) == (trainer.steps.compilation.jit, trainer.select)
+    assert (locked.runtime.jit, locked.train.select.metric) == (trainer.steps.compilation.jit, trainer.selection.metric)
     assert locked.train.epochs == session.loaded.recipe.train.epochs
 
 

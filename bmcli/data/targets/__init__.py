@@ -101,8 +101,7 @@ def classes_of(name: str, rows: Raw) -> tuple[str, ...]:
     if len(found) >= _MANY and len(rows) < len(found) * _FEW_ROWS:
         raise BmcliError(
             f"target {quoted(name)}: nearly every training row has a class of its own, as "
-            f"{raw_columns.shown(rows, 0)}, so no "
-            "class can be learned.",
+            f"{raw_columns.shown(rows, 0)}, so no class can be learned.",
             path=f"data.targets.{name}",
             suggestion="Name another column, or read it as a number, as `kind: number`.",
         )

@@ -10,14 +10,14 @@ import tensorflow as tf
 from bmcli.training.autotune import measurement_cache
 from bmcli.training.autotune.compilation import seconds_a_step
 from bmcli.training.feed import Feed
-from bmcli.training.train_step import Steps
+from bmcli.training.train_step import CompiledSteps
 
 SMALLEST = 16
 STEPS_AN_EPOCH = 16  # A larger batch would leave too few steps to learn from.
 GAIN = 1.05  # What doubling must add to the examples per second, to be more than noise.
 
 
-def choose(make: Callable[[int], Steps], feed: Feed, rows: tf.Tensor, cache: Path) -> int:
+def choose(make: Callable[[int], CompiledSteps], feed: Feed, rows: tf.Tensor, cache: Path) -> int:
     """The largest power of two that fits into memory and still trains more examples per second.
 
     It leaves at least 16 steps in an epoch. On several workers the chief decides.
@@ -42,7 +42,7 @@ def choose(make: Callable[[int], Steps], feed: Feed, rows: tf.Tensor, cache: Pat
     return best
 
 
-def _rate(make: Callable[[int], Steps], size: int, feed: Feed, rows: tf.Tensor) -> float:
+def _rate(make: Callable[[int], CompiledSteps], size: int, feed: Feed, rows: tf.Tensor) -> float:
     """Examples per second; 0 if they do not fit into memory."""
     try:
         return size / seconds_a_step([make(size)], feed, rows)[0]

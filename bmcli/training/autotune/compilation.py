@@ -9,9 +9,12 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from bmcli import parts
+from bmcli.errors import BmcliError
+from bmcli.recipe.schema import Recipe
 from bmcli.training.autotune import measurement_cache
 from bmcli.training.feed import TOGETHER, Feed
-from bmcli.training.train_step import Compilation, Steps
+from bmcli.training.train_step import PLAIN, Compilation, CompiledSteps, StepComponents
 
 WORTHWHILE_S = 20.0  # Compiling takes 2 to 5 s on a CPU; a shorter training cannot win it back.
 ROUNDS = 4
@@ -19,14 +22,50 @@ FASTER = 1.15  # What is compiled longer must win by more than the noise of a me
 SHORT_S = 2e-3  # What several steps as one program save is some 0.3 ms a step, whatever the step computes.
 
 
+def candidates(recipe: Recipe, components: StepComponents, full_batches: int) -> list[Compilation]:
+    """The ways to compile that a recipe allows and that make sense for it, the quickest to compile first.
+
+    Args:
+        full_batches: Of an epoch.
+
+    Raises:
+        BmcliError: The recipe wants a way that its training cannot be compiled in.
+    """
+    runtime, model, loss, placement = recipe.runtime, recipe.model, components.loss, components.placement
+    alone = placement.replicas == 1 and recipe.train.gradient_accumulation == 1
+    # A limit of steps may lie within a program, and a later, higher limit would begin there.
+    together = alone and full_batches >= TOGETHER and recipe.train.stop.steps is None
+    plain = Compilation(False, TOGETHER) if together and loss.runs_teachers else PLAIN
+    if runtime.jit is False:
+        return [plain]
+    if loss.compares_examples and placement.replicas > 1:
+        if runtime.jit is True:
+            raise BmcliError(
+                "a loss compares examples of several replicas, whose exchange XLA cannot hold.",
+                path="runtime.jit", suggestion="Leave it out.",
+            )  # fmt: skip
+        return [plain]
+    if runtime.jit == "auto" and placement.on_cpu and parts.load("models", model.kind).convolves(model):
+        return [plain]  # XLA's convolutions are always slower there
+    found = [plain] if runtime.jit == "auto" else []
+    if runtime.jit_steps != "auto":
+        if runtime.jit_steps > 1 and not alone:
+            raise BmcliError(
+                "several steps are one program on one device alone, and where a batch is computed at once.",
+                path="runtime.jit_steps", suggestion="Leave it out.",
+            )  # fmt: skip
+        return [*found, Compilation(True, runtime.jit_steps)]
+    return [*found, Compilation(True), *([Compilation(True, TOGETHER)] if together else [])]
+
+
 def choose(
-    make: Callable[[Compilation], Steps],
+    make: Callable[[Compilation], CompiledSteps],
     ways: Sequence[Compilation],
     feed: Feed,
     rows: tf.Tensor,
     steps_in_all: int,
     cache: Path,
-) -> Steps:
+) -> CompiledSteps:
     """The steps, compiled in whichever way is fastest on this machine.
 
     The first answer is remembered below `cache`, so that the same recipe gives the same bits again: each way rounds
@@ -52,8 +91,8 @@ def choose(
 
 
 def _measured(
-    first: Steps,
-    make: Callable[[Compilation], Steps],
+    first: CompiledSteps,
+    make: Callable[[Compilation], CompiledSteps],
     ways: Sequence[Compilation],
     feed: Feed,
     rows: tf.Tensor,
@@ -80,7 +119,7 @@ def _named(way: Compilation) -> str:
     return f"xla_{way.together}" if way.jit else "plain"
 
 
-def seconds_a_step(ways: Sequence[Steps], feed: Feed, rows: tf.Tensor) -> list[float]:
+def seconds_a_step(ways: Sequence[CompiledSteps], feed: Feed, rows: tf.Tensor) -> list[float]:
     """Seconds of one step of each way once compiled; every variable is as before afterwards.
 
     The ways take turns and the best of each counts, so that other work on the machine does not decide.

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from bmcli.errors import BmcliError
 from bmcli.training.feed import Feed
-from bmcli.training.train_step import NO_STEP, Steps
+from bmcli.training.train_step import NO_STEP, CompiledSteps
 
 LOWEST, HIGHEST = 1e-6, 10.0
 STEPS = 100
@@ -23,7 +23,7 @@ AROUND = 5  # steps before and after, over which the fall is measured
 FEWEST = 4 * AROUND  # steps that tell anything
 
 
-def find(steps: Steps, feed: Feed, rows: tf.Tensor) -> float:
+def find(steps: CompiledSteps, feed: Feed, rows: tf.Tensor) -> float:
     """A learning rate from a range test of a hundred steps; every variable is as before afterwards.
 
     Args:
@@ -43,7 +43,7 @@ def find(steps: Steps, feed: Feed, rows: tf.Tensor) -> float:
     return rate
 
 
-def _tried(steps: Steps, feed: Feed, rows: tf.Tensor) -> tuple[list[float], list[float]]:
+def _tried(steps: CompiledSteps, feed: Feed, rows: tf.Tensor) -> tuple[list[float], list[float]]:
     """Rates that rise by equal factors, and the loss of each batch that was learned from with them."""
     before, full = steps.snapshot(), feed.count // steps.batch
     feed.open(rows, steps.batch)

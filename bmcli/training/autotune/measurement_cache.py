@@ -13,16 +13,16 @@ import tensorflow as tf
 
 from bmcli import disk
 from bmcli.distribution import strategy
-from bmcli.training.train_step import Steps
+from bmcli.training.train_step import CompiledSteps
 
 
-def key(steps: Steps, *more: Any) -> str:
+def key(steps: CompiledSteps, *more: Any) -> str:
     """Names a training on this machine: everything that decides how fast a step is."""
-    model = steps.network.model
+    components, model = steps.components, steps.network.model
     described = [strategy.describe(steps.placement), tf.__version__, keras.__version__, model.to_json(),
                  type(steps.optimizer).__name__, steps.batch, steps.parts, keras.config.dtype_policy().name,
-                 *([steps.augment.described] if steps.augment else []),
-                 *([steps.lesson.described] if steps.lesson.described else []), *more]  # fmt: skip
+                 *([components.augmentation.described] if components.augmentation else []),
+                 *([components.loss.cost_key] if components.loss.cost_key else []), *more]  # fmt: skip
     return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
 

@@ -14,17 +14,16 @@ import tensorflow as tf
 from bmcli.errors import RunFailed
 from bmcli.training.autotune import batch_size
 from bmcli.training.feed import order
-from bmcli.training.train_step import Compilation, Steps
+from bmcli.training.train_step import Compilation, CompiledSteps
 from bmcli.training.trainer import Trainer
-
-from .conftest import MakeTrainer, Silent, same, weights_of
+from tests.trainers import MakeTrainer, Silent, same, weights_of
 
 DIGITS = ("data.source.name=digits", "train.epochs=1")
 
 
 def choose(trainer: Trainer, cache: Path, jit: bool = False) -> int:
-    def make(size: int) -> Steps:
-        return Steps(trainer.network, trainer.optimizer, trainer.meters, trainer.placement, size, Compilation(jit))
+    def make(size: int) -> CompiledSteps:
+        return CompiledSteps(trainer.components, size, Compilation(jit))
 
     return batch_size.choose(make, trainer.feed, order(5, 0, trainer.feed.count), cache)
 
@@ -129,18 +128,18 @@ def test_measuring_leaves_every_variable_as_it_was(make_trainer: MakeTrainer, tm
 class Exhausted:
     """Lets calls of steps fail for want of memory after they changed the variables."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, fails: Callable[[Steps, int], bool]) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, fails: Callable[[CompiledSteps, int], bool]) -> None:
         self.calls = 0
-        many = Steps.many
+        many = CompiledSteps.many
 
-        def failing(steps: Steps, block: Any) -> int:
+        def failing(steps: CompiledSteps, block: Any) -> int:
             self.calls += 1
             found = many(steps, block)
             if fails(steps, self.calls):
                 raise no_memory()
             return found
 
-        monkeypatch.setattr(Steps, "many", failing)
+        monkeypatch.setattr(CompiledSteps, "many", failing)
 
 
 def test_a_size_that_does_not_fit_leaves_every_variable_as_it_was(

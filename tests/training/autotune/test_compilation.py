@@ -12,10 +12,9 @@ import pytest
 from bmcli.errors import BmcliError
 from bmcli.training.autotune import compilation
 from bmcli.training.feed import order
-from bmcli.training.train_step import Compilation, Steps
+from bmcli.training.train_step import Compilation, CompiledSteps
 from bmcli.training.trainer import Trainer
-
-from .conftest import MakeTrainer, same
+from tests.trainers import MakeTrainer, same
 
 
 def rows_of(trainer: Trainer) -> Any:
@@ -26,8 +25,8 @@ PLAIN, XLA, TOGETHER = Compilation(), Compilation(True), Compilation(True, 8)
 
 
 def choose(trainer: Trainer, steps_in_all: int, cache: Path) -> Compilation:
-    def make(way: Compilation) -> Steps:
-        return trainer.steps_of(trainer.batch, way)
+    def make(way: Compilation) -> CompiledSteps:
+        return trainer.compile_steps(trainer.batch, way)
 
     return compilation.choose(make, [PLAIN, XLA], trainer.feed, rows_of(trainer), steps_in_all, cache).compilation
 
@@ -45,8 +44,8 @@ def test_what_was_measured_is_not_traced_again(
     monkeypatch.setattr(compilation, "FASTER", 0.0)
     trainer, made = make_trainer(), []
 
-    def make(way: Compilation) -> Steps:
-        made.append(trainer.steps_of(trainer.batch, way))
+    def make(way: Compilation) -> CompiledSteps:
+        made.append(trainer.compile_steps(trainer.batch, way))
         return made[-1]
 
     steps = compilation.choose(make, [PLAIN, XLA], trainer.feed, rows_of(trainer), 10, tmp_path)
@@ -89,7 +88,7 @@ def test_the_fastest_way_is_taken_and_what_cannot_pay_is_not_compiled(
     seconds = {PLAIN: 1.5e-3, XLA: 1e-3, TOGETHER: 0.5e-3}
     measured: list[Compilation] = []
 
-    def pretend(ways: Sequence[Steps], *_: Any) -> list[float]:
+    def pretend(ways: Sequence[CompiledSteps], *_: Any) -> list[float]:
         measured.extend(way.compilation for way in ways)
         return [seconds[way.compilation] for way in ways]
 
@@ -98,8 +97,8 @@ def test_the_fastest_way_is_taken_and_what_cannot_pay_is_not_compiled(
     def chosen(steps_in_all: int) -> Compilation:
         measured.clear()
 
-        def make(way: Compilation) -> Steps:
-            return trainer.steps_of(trainer.batch, way)
+        def make(way: Compilation) -> CompiledSteps:
+            return trainer.compile_steps(trainer.batch, way)
 
         ways = [PLAIN, XLA, TOGETHER]
         return compilation.choose(make, ways, trainer.feed, rows_of(trainer), steps_in_all, tmp_path).compilation
@@ -133,7 +132,7 @@ def test_the_recipe_says_what_is_measured(
 ) -> None:
     asked: list[Any] = []
 
-    def note(make: Any, ways: Any, *_: Any) -> Steps:
+    def note(make: Any, ways: Any, *_: Any) -> CompiledSteps:
         asked.append(ways)
         return make(ways[0])
 

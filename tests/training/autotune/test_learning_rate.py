@@ -14,8 +14,7 @@ from bmcli.runs import find
 from bmcli.training.autotune import learning_rate
 from tests.commands.conftest import Bmcli, bmcli
 from tests.conftest import TINY, WriteRecipe
-
-from .conftest import MakeTrainer, Silent, same, weights_of
+from tests.trainers import MakeTrainer, Silent, same, weights_of
 
 __all__ = ["bmcli"]  # the fixture
 
