@@ -167,14 +167,14 @@ class TransferOptions(Options):
         return bool(self.without) or self.unlabelled is not None
 
 
-Losses = tuple[Annotated[Kind, PartOf("distillation")], ...]
+Losses = tuple[Annotated[Kind, PartOf("distillation.losses")], ...]
 
 
 def _usual_losses(objectives: Mapping[str, str]) -> Losses:
     """Those of Hinton, Vinyals and Dean 2015 for classes and labels, squared errors for numbers."""
     soft = [name for name, objective in objectives.items() if _form(objective) != "number"]
     numbers = [name for name in objectives if name not in soft]
-    check = PartOf("distillation").check
+    check = PartOf("distillation.losses").check
     if not numbers:
         return (check({"kind": "hard", "weight": 0.1}), check({"kind": "soft", "weight": 0.9}))
     found = [check({"kind": "hard", "weight": 0.5})]

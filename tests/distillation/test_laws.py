@@ -42,7 +42,7 @@ def given(form: Form = "softmax", teachers: int = 1, seed: int = 1) -> Given:
 
 
 def loss(options: dict[str, Any], of: Given) -> np.ndarray:
-    checked = PartOf("distillation").check(options)
+    checked = PartOf("distillation.losses").check(options)
     return np.asarray(parts.load("distillation.losses", checked.kind).loss(checked, of))
 
 
@@ -115,7 +115,7 @@ def test_gradients_are_finite_where_nothing_differs(options: dict[str, Any]) -> 
     student, layer = tf.Variable(tf.zeros((ROWS, WIDTH))), tf.Variable(tf.zeros((ROWS, 3, 3, 5)))
     with tf.GradientTape() as tape:
         alike = replace(with_student(plain, student + 0.0), layers=[(layer + 0.0, plain.layers[0][1])])
-        checked = PartOf("distillation").check(options)
+        checked = PartOf("distillation.losses").check(options)
         total = tf.reduce_sum(parts.load("distillation.losses", checked.kind).loss(checked, alike))
     found = [gradient for gradient in tape.gradient(total, [student, layer]) if gradient is not None]
     assert found
@@ -137,7 +137,7 @@ def test_the_size_of_gradients_stays_where_the_temperature_rises() -> None:
     student = tf.Variable(plain.said["label"].student)
     found = []
     for temperature in (100.0, 400.0):
-        checked = PartOf("distillation").check({"kind": "soft", "temperature": temperature})
+        checked = PartOf("distillation.losses").check({"kind": "soft", "temperature": temperature})
         with tf.GradientTape() as tape:
             total = tf.reduce_sum(
                 parts.load("distillation.losses", "soft").loss(checked, with_student(plain, student + 0.0))
