@@ -451,34 +451,20 @@ def benchmark(targets: tuple[str, ...], repeats: int, figure: Path | None, trust
     help="Predict for so many replicas; may be given again.  [default: 1, 2, 8, 64, 1024]",
 )
 @click.option(
-    "--on",
-    default="this",
-    show_default=True,
-    metavar="CLUSTER",
-    help="this, a100, h100, tpu-v4, or a file that describes a cluster.",
-)
-@click.option(
-    "--per-replica-batch",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Let the batch grow with the replicas; by default the recipe's batch is divided.",
-)
-@click.option(
     "--pictures", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png",
     help="Also draw some training pictures as the network will see them.",
 )  # fmt: skip
 @output_options
 def plan(
-    recipe: str, overrides: tuple[str, ...], replicas: tuple[int, ...], on: str, per_replica_batch: int | None,
-    pictures: Path | None,
+    recipe: str, overrides: tuple[str, ...], replicas: tuple[int, ...], pictures: Path | None,
 ) -> None:  # fmt: skip
-    """Tell what RECIPE comes to: columns, layers, memory; measure a step here, and predict it elsewhere."""
+    """Show columns, layers and memory of RECIPE; measure a step here, and predict it for more replicas."""
     from bmcli.commands.plan import REPLICAS
     from bmcli.commands.plan import plan as command
     from bmcli.runs import cache_folder
 
     chosen = sorted(set(replicas)) or REPLICAS
-    console().planned(command(recipe, overrides, chosen, on, per_replica_batch, cache_folder(), pictures))
+    console().planned(command(recipe, overrides, chosen, cache_folder(), pictures))
 
 
 @cli.command()

@@ -363,10 +363,9 @@ class Console:
         self.text("")
         for line in _measured_here(plan):
             self.text(clean(line))
-        batch = f"{plan.per_replica_batch:,} examples each" if plan.per_replica_batch else "the recipe's batch, divided"
         self.text("")
         self.table(
-            f"on {plan.on.name}, {batch}",
+            "replicas like this one, the recipe's batch divided among them",
             ["replicas", "batch", "step ms", "compute", "exchange", "input wait", "checkpoint", "examples/s",
              "efficiency", "to finish", ""],
             [_predicted_row(step) for step in plan.steps],

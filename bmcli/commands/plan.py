@@ -1,4 +1,4 @@
-"""`bmcli plan`: what a recipe comes to, how fast it trains here, measured, and elsewhere, predicted."""
+"""`bmcli plan`: what a recipe comes to, how fast it trains here, and on more replicas like this one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from bmcli.cost_model.measurement import Measured
     from bmcli.cost_model.model_summary import Layer, Memory
-    from bmcli.cost_model.prediction import Cluster, ClusterOptions, Step
+    from bmcli.cost_model.prediction import StepTime
 
 REPLICAS = (1, 2, 8, 64, 1024)
 MOST_LAYERS = 24
@@ -43,9 +43,7 @@ class Plan:
         memory: Of a step on one device.
         cached: What is remembered from earlier, so that a training need not do it again.
         warnings: What in the data or the network may disappoint.
-        per_replica_batch: Examples of each replica if the batch grows with them (weak scaling), else None.
         here: A step on this machine with one replica.
-        on: What the steps are predicted for.
         steps: For each number of replicas that was asked for.
         notes: What limits the predictions.
     """
@@ -58,11 +56,9 @@ class Plan:
     memory: Memory
     cached: Mapping[str, bool]
     jit: bool
-    per_replica_batch: int | None
     measured: Measured
-    here: Step
-    on: Cluster
-    steps: tuple[Step, ...]
+    here: StepTime
+    steps: tuple[StepTime, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     pictures: Path | None = None
@@ -87,7 +83,7 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """One object: `measured` holds what was measured and `steps` what was predicted from it, both in seconds."""
-        found, on = self.measured, self.on
+        found = self.measured
         return {
             "recipe": self.name,
             "rows": dict(self.spec.counts),
@@ -104,7 +100,7 @@ class Plan:
             "memory": {**asdict(self.memory), "total": self.memory.total},
             "cached": dict(self.cached),
             "steps_in_all": self.steps_in_all,
-            "work": {**asdict(found.work), "device_bytes": found.work.device_bytes},
+            "work": asdict(found.work),
             "measured": {
                 "device": self.device,
                 "jit": self.jit,
@@ -117,15 +113,6 @@ class Plan:
                 "network": asdict(found.network) if found.network else None,
                 "step": _step(self.here),
             },
-            "on": {
-                "name": on.name,
-                "compute": {"fixed_s": on.compute.fixed, "example_s": on.compute.slope, "measured": on.measured},
-                "network": asdict(on.network) if math.isfinite(on.network.bandwidth) else None,
-                "inside": asdict(on.inside) if on.inside else None,
-                "replicas_per_host": on.replicas_per_host,
-                "overlap": on.overlap,
-            },
-            "per_replica_batch": self.per_replica_batch,
             "steps": [_step(step) for step in self.steps],
             "notes": list(self.notes),
             "warnings": list(self.warnings),
@@ -144,7 +131,7 @@ def _column(column: Column, role: str) -> dict[str, Any]:
     }
 
 
-def _step(step: Step) -> Mapping[str, Any]:
+def _step(step: StepTime) -> Mapping[str, Any]:
     return {**asdict(step), "seconds": step.seconds}
 
 
@@ -152,46 +139,30 @@ def plan(
     target: str,
     overrides: Sequence[str],
     replicas: Sequence[int],
-    on: str,
-    per_replica_batch: int | None,
     cache: Path,
     pictures: Path | None = None,
 ) -> Plan:
-    """Measures a step of a recipe on this machine, and predicts it for some numbers of replicas.
+    """Measure a step of a recipe on this machine, and predict it for some numbers of replicas like it.
 
     Args:
-        on: `this` for more machines like this one, the name of a built-in description, or a file with one.
-        per_replica_batch: Let the batch grow with the replicas, so many examples each; by default the recipe's batch is
-            divided among them.
         cache: Where prepared data and measurements of this machine are kept.
         pictures: A PNG file that is not there yet, to be drawn from pictures as the network sees them.
 
     Raises:
-        BmcliError: The recipe or the description is at fault.
+        BmcliError: The recipe is at fault.
     """
     if pictures is not None:
         picture_sheet.check_file(pictures)
-    from bmcli.cost_model import prediction
-
     if min(replicas) < 1:
         raise BmcliError(f"expected replicas from 1, received {min(replicas)}.")
-    options = prediction.find_cluster(on)
     loaded = load(target, overrides)
     try:
-        return _plan(loaded, options, replicas, on, per_replica_batch, cache, pictures)
+        return _plan(loaded, replicas, cache, pictures)
     except BmcliError as error:
         raise loaded.locate(error) from None
 
 
-def _plan(
-    loaded: Loaded,
-    options: ClusterOptions | None,
-    replicas: Sequence[int],
-    on: str,
-    per_replica_batch: int | None,
-    cache: Path,
-    pictures: Path | None,
-) -> Plan:
+def _plan(loaded: Loaded, replicas: Sequence[int], cache: Path, pictures: Path | None) -> Plan:
     from bmcli.cost_model import prediction
 
     asked = loaded.recipe
@@ -199,19 +170,15 @@ def _plan(
     prepared = training.prepared(asked, cache)
     if pictures is not None:
         picture_sheet.draw(asked, prepared, pictures, cache)
-    measured, about = _measured(asked, prepared, options is None and max(replicas) > 1, cache)
-    work, here = measured.work, measured.cluster
-    precision = asked.train.precision
-    cluster = here if options is None else prediction.described(on, options, work, precision, here)
-    steps = tuple(prediction.predict(work, cluster, count, per_replica_batch) for count in replicas)
-    notes = [*prediction.warnings(work, cluster, steps), *_limits(measured, cluster, replicas)]
+    measured, about = _measured(asked, prepared, max(replicas) > 1, cache)
+    work, cluster = measured.work, measured.cluster
+    steps = tuple(prediction.predict(work, cluster, count) for count in replicas)
+    notes = [*prediction.warnings(work, cluster, steps), *_limits(measured, replicas)]
     return Plan(
         name=asked.name,
         spec=prepared.spec,
-        per_replica_batch=per_replica_batch,
         measured=measured,
-        here=prediction.predict(work, here, 1),
-        on=cluster,
+        here=prediction.predict(work, cluster, 1),
         steps=steps,
         notes=tuple(notes),
         warnings=tuple(warnings(prepared, about["parameters"])),
@@ -233,8 +200,7 @@ def _measured(asked: Recipe, prepared: Prepared, with_network: bool, cache: Path
     """What was measured of one replica, and what it was measured on."""
     if asked.runtime.strategy == "tpu":
         raise BmcliError(
-            "a TPU is not measured.", path="runtime.strategy",
-            suggestion="Plan with runtime.strategy=auto and --on tpu-v4.",
+            "a TPU is not measured.", path="runtime.strategy", suggestion="Plan with runtime.strategy=auto.",
         )  # fmt: skip
     recipe = asked.on_one_device()
     placement = training.placed(recipe, cache)
@@ -255,13 +221,9 @@ def _measured(asked: Recipe, prepared: Prepared, with_network: bool, cache: Path
     return measurement.measure(trainer, split, link), about
 
 
-def _limits(measured: Measured, cluster: Cluster, replicas: Sequence[int]) -> list[str]:
+def _limits(measured: Measured, replicas: Sequence[int]) -> list[str]:
     """What the predictions rest on."""
     notes = []
-    if not cluster.measured and measured.loops:
-        notes.append("the network has loops, whose operations are not counted: it will be slower than predicted.")
-    if not cluster.measured:
-        notes.append("the accelerator's peak and links are nominal; its efficiency and overhead are assumptions.")
     if measured.network is not None:
         notes.append("the network is the loopback of this machine between two processes, each with half of its cores.")
     if max(replicas) > 1:

@@ -1,4 +1,4 @@
-"""The constants of `scaling` for a recipe on this machine, measured through the real steps, feed and checkpoint."""
+"""The constants of the cost model, measured for a recipe through the real steps, feed and checkpoint."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tensorflow.compat.v1 import profiler
 
 from bmcli import machine
 from bmcli.cost_model import model_summary, prediction
-from bmcli.cost_model.prediction import Cluster, Link, Work
+from bmcli.cost_model.prediction import ClusterModel, Link, Work
 from bmcli.distribution.launch import INTERRUPTED, available_cores, launch
 from bmcli.errors import RunFailed
 from bmcli.networks.network import Network
@@ -44,16 +44,14 @@ class Measured:
     Args:
         seconds: Of a step, by its batch; the constants of `cluster.compute` are fitted to them.
         snapshot_s, write_s: Of a checkpoint: its copy, which the training waits for, and its writing beside it.
-        loops: Whether the network has loops, whose operations the count of FLOPs leaves out.
         network: Between two worker processes of this machine; None if it was not measured.
     """
 
     work: Work
-    cluster: Cluster
+    cluster: ClusterModel
     seconds: Mapping[int, float]
     snapshot_s: float
     write_s: float
-    loops: bool
     network: Link | None
 
 
@@ -65,7 +63,7 @@ def measure(trainer: Trainer, split: Split, network: Link | None) -> Measured:
         network: Between workers, if it is known; without it predictions are those of one replica.
     """
     seconds = _step_seconds(trainer)
-    flops, loops = example_flops(trainer.network)
+    flops = example_flops(trainer.network)
     input_bandwidth, example_bytes = _input(trainer, split)
     state_bytes, snapshot_s, write_s = _checkpoint(trainer.steps)
     work = Work(
@@ -81,16 +79,14 @@ def measure(trainer: Trainer, split: Split, network: Link | None) -> Measured:
         checkpoint_time_s=trainer.recipe.train.checkpoint.time,
         checkpoint_steps=trainer.recipe.train.checkpoint.steps,
     )
-    cluster = Cluster(
-        name=prediction.THIS,
+    cluster = ClusterModel(
         compute=prediction.fit_through_last(list(seconds), list(seconds.values())),
         network=network or Link(float("inf"), 0.0),
         input=input_bandwidth,
         snapshot=state_bytes / snapshot_s,
         disk=state_bytes / write_s,
-        measured=True,
     )
-    return Measured(work, cluster, seconds, snapshot_s, write_s, loops, network)
+    return Measured(work, cluster, seconds, snapshot_s, write_s, network)
 
 
 def _step_seconds(trainer: Trainer) -> dict[int, float]:
@@ -108,20 +104,19 @@ def _step_seconds(trainer: Trainer) -> dict[int, float]:
     return dict(zip(sizes, best, strict=True))
 
 
-def example_flops(network: Network) -> tuple[float, bool]:
-    """Floating-point operations to train on one example, and whether there are loops that were left out.
+def example_flops(network: Network) -> float:
+    """Count the floating-point operations to train on one example.
 
     TensorFlow's profiler counts those of the forward pass on one example; training takes three times as many, because
     the backward pass multiplies twice where the forward pass does once. Losses, the optimizer and operations without
-    registered statistics count nothing. Recurrent layers are unrolled to be counted.
+    registered statistics count nothing; loops do neither, but recurrent layers are unrolled to be counted.
     """
     graph = model_summary.forward_graph(network, training=False)
     options = profiler.ProfileOptionBuilder.float_operation()
     options["output"] = "none"
     with _warnings_hidden():  # about the profiler's own use of TensorFlow
         counted = profiler.profile(graph, options=options).total_float_ops
-    loops = any("While" in operation.type for operation in graph.get_operations())
-    return float(prediction.TRAINING_PASSES * counted), loops
+    return float(prediction.TRAINING_PASSES * counted)
 
 
 @contextmanager
@@ -204,7 +199,6 @@ def exchange_seconds() -> dict[str, float]:
         if ended.code == INTERRUPTED:
             raise KeyboardInterrupt
         if ended.code or not file.exists():
-            raise RunFailed("two workers could not exchange anything on this machine.",
-                            suggestion="Describe the network in a file: --on FILE.")  # fmt: skip
+            raise RunFailed("two workers could not exchange anything on this machine.")
         measured: dict[str, float] = json.loads(file.read_text())
         return measured

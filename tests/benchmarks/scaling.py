@@ -132,7 +132,7 @@ def compare(model: str, batch: int, repeats: int, folder: Path) -> dict[str, Any
     by_batch = [found["seconds_by_batch"] for found in runs[1]]
     best_by_batch = {int(size): min(found[size] for found in by_batch) for size in by_batch[0]}
     compute = prediction.fit_through_last(list(best_by_batch), list(best_by_batch.values()))
-    cluster = prediction.Cluster("cores", compute, link, input=1e18, snapshot=1e18, disk=1e18)
+    cluster = prediction.ClusterModel(compute, link, input=1e18, snapshot=1e18, disk=1e18)
     step = prediction.predict(prediction.Work(**runs[1][0]["work"]), cluster, 2)
     medians = {n: median(found, "seconds") for n, found in runs.items()}
     processor = {n: median(found, "processor") for n, found in runs.items()}

@@ -25,9 +25,8 @@ def _known_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measurement, "exchange_seconds", lambda: dict(EXCHANGES))
 
 
-def planned(recipe: Path, cache: Path, *overrides: str, on: str = "this", **more: Any) -> Plan:
-    replicas, each = more.pop("replicas", (1, 2, 1024)), more.pop("each", None)
-    return plan(str(recipe), overrides, replicas, on, each, cache, **more)
+def planned(recipe: Path, cache: Path, *overrides: str, **more: Any) -> Plan:
+    return plan(str(recipe), overrides, more.pop("replicas", (1, 2, 1024)), cache, **more)
 
 
 def test_a_plan_tells_data_network_and_steps(write_recipe: WriteRecipe, cache: Path) -> None:
@@ -50,7 +49,7 @@ def test_the_measured_step_is_the_first_of_the_predictions_here(write_recipe: Wr
 def test_one_replica_needs_no_network(write_recipe: WriteRecipe, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measurement, "network", lambda _: pytest.fail("measured"))
     found = planned(write_recipe(), cache, replicas=(1,)).to_json()
-    assert json.loads(json.dumps(found, allow_nan=False))["on"]["network"] is None
+    assert json.loads(json.dumps(found, allow_nan=False))["measured"]["network"] is None
 
 
 def test_work_follows_from_the_network(write_recipe: WriteRecipe, cache: Path) -> None:
@@ -73,22 +72,6 @@ def test_replicas_without_examples_are_warned_of(write_recipe: WriteRecipe, cach
     assert "1,024 replicas share batches of 16: 1,008 of them have no example to learn from." in found.notes
 
 
-def test_a_batch_can_grow_with_the_replicas(write_recipe: WriteRecipe, cache: Path) -> None:
-    found = planned(write_recipe(), cache, replicas=(1, 2, 4), each=8)
-    assert [step.batch for step in found.steps] == [8, 16, 32]
-    assert found.here.batch == 16
-
-
-def test_an_accelerator_is_predicted_and_needs_no_network(
-    write_recipe: WriteRecipe, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(measurement, "network", lambda _: pytest.fail("measured"))
-    found = planned(write_recipe(), cache, on="h100")
-    assert not any(step.measured for step in found.steps)
-    assert found.measured.network is None
-    assert any("assumptions" in note for note in found.notes)
-
-
 def test_the_network_is_remembered(write_recipe: WriteRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = measurement.network(tmp_path)
     monkeypatch.setattr(measurement, "exchange_seconds", lambda: pytest.fail("measured again"))
@@ -109,7 +92,6 @@ def test_recurrent_layers_count_every_step(write_recipe: WriteRecipe, cache: Pat
         write_recipe(), cache, "data.source.name=digits", "model.kind=rnn", "model.cell=lstm", "model.units=16",
         replicas=(1,),
     ).measured  # fmt: skip
-    assert not lstm.loops
     assert lstm.work.example_flops > 3 * 8 * 2 * 16 * 4 * 16  # 8 steps of a matrix with 4 gates
 
 
@@ -122,7 +104,7 @@ def test_faults_of_the_recipe_have_places(write_recipe: WriteRecipe, cache: Path
     with pytest.raises(BmcliError) as caught:
         planned(write_recipe(), cache, "runtime.strategy=tpu")
     assert caught.value.faults[0].place is not None
-    assert "--on tpu-v4" in caught.value.faults[0].suggestion
+    assert caught.value.faults[0].suggestion == "Plan with runtime.strategy=auto."
 
 
 def test_less_than_one_replica_is_refused(write_recipe: WriteRecipe, cache: Path) -> None:
