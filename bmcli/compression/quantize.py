@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from bmcli import private_api
 from bmcli.compression import Examples, rebuilt
 from bmcli.errors import BmcliError
 from bmcli.recipe.fields import Kind
@@ -39,7 +40,7 @@ def apply(options: Options, model: keras.Model, examples: Examples) -> keras.Mod
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Layer .* does not have a `quantize")
         found.quantize(options.to)
-    if not any(layer.quantization_mode for layer in found._flatten_layers()):
+    if not any(layer.quantization_mode for layer in private_api.flatten_layers(found)):
         raise BmcliError("Keras can quantise no layer of this network.",
                          suggestion="It can dense layers, attention and embeddings.")  # fmt: skip
     return found

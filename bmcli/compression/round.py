@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from bmcli import private_api
 from bmcli.compression import Examples, rebuilt
 from bmcli.recipe.fields import Kind
 
@@ -58,7 +59,7 @@ def rounded_layers(model: keras.Model) -> list[Any]:
         layers.Dense, layers.EinsumDense, layers.Conv1D, layers.Conv2D, layers.Conv3D, layers.DepthwiseConv1D,
         layers.DepthwiseConv2D, layers.SeparableConv1D, layers.SeparableConv2D,
     )  # fmt: skip
-    return [layer for layer in model._flatten_layers() if isinstance(layer, kinds)]
+    return [layer for layer in private_api.flatten_layers(model) if isinstance(layer, kinds)]
 
 
 def kernels(layer: Any) -> list[Any]:

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bmcli import private_api
 from bmcli.networks.network import Network
 from bmcli.training.train_step import CompiledSteps
 
@@ -69,7 +70,7 @@ def layers(model: keras.Model) -> list[Layer]:
 
 
 def _shape(layer: keras.layers.Layer) -> tuple[int | None, ...]:
-    outputs = keras.tree.flatten(layer._inbound_nodes[0].output_tensors)
+    outputs = keras.tree.flatten(private_api.first_outputs(layer))
     return tuple(outputs[0].shape[1:])
 
 
@@ -125,7 +126,7 @@ def forward_graph(network: Network, training: bool) -> tf.Graph:
 
 @contextmanager
 def _unrolled(model: keras.Model) -> Iterator[None]:
-    recurrent = [layer for layer in model._flatten_layers() if getattr(layer, "unroll", None) is False]
+    recurrent = [layer for layer in private_api.flatten_layers(model) if getattr(layer, "unroll", None) is False]
     for layer in recurrent:
         layer.unroll = True
     try:

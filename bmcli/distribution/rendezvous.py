@@ -14,9 +14,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 
 import tensorflow as tf
-from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
-from tensorflow.python.eager import context
 
+from bmcli import private_api
 from bmcli.distribution.cluster import Cluster
 from bmcli.distribution.launch import LAUNCHED, LOST_PEER
 from bmcli.distribution.peers import Peers
@@ -44,7 +43,7 @@ def waiting_for_peers(cluster: Cluster, timeout_s: float, agreement: str = "") -
         WorkerLost: One was lost while the body ran.
     """
     links = _meet(cluster, time.monotonic() + timeout_s, timeout_s, agreement)
-    _leave_watching_to_us(cluster)
+    private_api.leave_watching_to_caller(cluster.workers, UNWATCHED_S)
     # gRPC would ask the proxy of http_proxy for the peers, even for those on this machine, and wait for ever.
     os.environ.setdefault("no_grpc_proxy", ",".join(address.rpartition(":")[0] for address in cluster.addresses))
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -84,20 +83,6 @@ def _ended_if_it_hangs(seconds: float) -> Iterator[None]:
     finally:
         faulthandler.cancel_dump_traceback_later()
         speaker.communicate()
-
-
-def _leave_watching_to_us(cluster: Cluster) -> None:
-    """Has TensorFlow not look after the workers itself, which may end in a dump of the native stack.
-
-    It has no public function for that.
-    """
-    job = coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=cluster.workers)
-    context.context().configure_coordination_service(
-        service_type="standalone",
-        service_leader="/job:worker/replica:0/task:0",
-        heartbeat_timeout_in_ms=int(1000 * UNWATCHED_S),
-        coordinated_jobs=[job],
-    )
 
 
 def _meet(cluster: Cluster, deadline: float, timeout_s: float, agreement: str) -> dict[int, socket.socket]:

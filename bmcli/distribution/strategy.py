@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bmcli import machine
+from bmcli import machine, private_api
 from bmcli.distribution import cluster
 from bmcli.distribution.peers import Peers
 from bmcli.distribution.rendezvous import waiting_for_peers
@@ -193,8 +193,8 @@ def draw_apart(model: keras.Model) -> None:
 
     The state of the generators stays the same on all replicas, since each of them draws as often as the others.
     """
-    for layer in model._flatten_layers():
-        for generator in layer._seed_generators:
+    for layer in private_api.flatten_layers(model):
+        for generator in private_api.seed_generators(layer):
             generator.next = partial(_next_of_replica, generator, type(generator).next)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from bmcli import models
+from bmcli import models, private_api
 from bmcli.layers.one_hot_columns import OneHotColumns
 from bmcli.networks.network import Network
 
@@ -119,7 +119,7 @@ def layer_outputs(network: Network) -> list[tuple[keras.layers.Layer, Any]]:
     """The layers that have weights or an activation, with what they give, in the order of the data flow."""
     found = []
     for made, _ in _operations(network.model):
-        layer = made[0]._keras_history.operation
+        layer = private_api.operation_of(made[0])
         learns = isinstance(layer, keras.layers.Layer) and (layer.weights or isinstance(layer, keras.layers.Activation))
         if learns and _is_real(made[0]) and len(made[0].shape) > 1:
             found.append((layer, made[0]))
@@ -139,13 +139,13 @@ def _is_real(tensor: Any) -> bool:
 
 
 def _is_convolution(tensor: Any) -> bool:
-    operation = tensor._keras_history.operation
+    operation = private_api.operation_of(tensor)
     return isinstance(operation, keras.layers.Layer) and "Conv" in type(operation).__name__
 
 
 def _is_network_of_maps(tensor: Any) -> bool:
-    return isinstance(tensor._keras_history.operation, keras.Model) and len(tensor.shape) == 4
+    return isinstance(private_api.operation_of(tensor), keras.Model) and len(tensor.shape) == 4
 
 
 def _is_dropout(tensor: Any) -> bool:
-    return "Dropout" in type(tensor._keras_history.operation).__name__
+    return "Dropout" in type(private_api.operation_of(tensor)).__name__

@@ -16,6 +16,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from bmcli import private_api
+
 _THIN = 8
 _FEW = 0.05
 
@@ -27,14 +29,8 @@ def quantized(converter: Any, wholly: bool = False) -> bytes:
         converter: A `tf.lite.TFLiteConverter` that has representative rows.
         wholly: Keep nothing in float32 but what would be wrong in integers.
     """
-    # What tf.lite.experimental.QuantizationDebugger does, without building the model that it debugs.
-    from tensorflow.lite.python import convert
-
-    converter.experimental_mlir_quantizer = True
-    converter._experimental_calibrate_only = True
-    calibrated: bytes = converter.convert()
-    found: bytes = convert.mlir_quantize(calibrated, denylisted_nodes=kept(calibrated, wholly))
-    return found
+    calibrated = private_api.calibrated_model(converter)
+    return private_api.quantize_calibrated(calibrated, kept(calibrated, wholly))
 
 
 def kept(model: bytes, wholly: bool = False) -> list[str]:
@@ -44,11 +40,8 @@ def kept(model: bytes, wholly: bool = False) -> list[str]:
         model: A LiteRT model in float32.
         wholly: As above.
     """
-    from tensorflow.lite.python import schema_py_generated as schema
-
-    found = schema.ModelT.InitFromPackedBuf(model, 0)
-    graph = found.subgraphs[0]  # the others are the bodies of loops
-    reader = _Reader(schema.BuiltinOperator, found.operatorCodes, graph)
+    graph, codes, kinds = private_api.litert_graph(model)  # other graphs are the bodies of loops
+    reader = _Reader(kinds, codes, graph)
     operations = [*reader.one_hot(), *([] if wholly else [*reader.thin(), *reader.last()])]
     return sorted({graph.tensors[place].name.decode() for each in operations for place in each.outputs})
 

@@ -14,15 +14,16 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from bmcli import private_api
 from bmcli.compression import rebuilt
 
 
 def with_loops(model: keras.Model) -> keras.Model:
     """A network that computes the same, its recurrent layers by `steps`; the very network if it has none."""
-    if not any(isinstance(layer, keras.layers.RNN) for layer in model._flatten_layers()):
+    if not any(isinstance(layer, keras.layers.RNN) for layer in private_api.flatten_layers(model)):
         return model
     found = rebuilt(model)
-    for layer in found._flatten_layers():
+    for layer in private_api.flatten_layers(found):
         if isinstance(layer, keras.layers.RNN):
             layer.inner_loop = partial(steps, layer)
     return found

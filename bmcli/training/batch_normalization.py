@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from bmcli import private_api
 from bmcli.distribution.strategy import Placement
 from bmcli.training.evaluator import CallPacer
 from bmcli.training.feed import Feed, gather, inputs_of
@@ -102,7 +103,9 @@ class StatisticsEstimator:
 @contextmanager
 def _without_memory(model: keras.Model) -> Iterator[None]:
     """Layers whose moving statistics become those of the last batch alone."""
-    layers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    layers = [
+        layer for layer in private_api.flatten_layers(model) if isinstance(layer, keras.layers.BatchNormalization)
+    ]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.momentum = 0.0

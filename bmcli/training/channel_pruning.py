@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from bmcli import private_api
 from bmcli.errors import BmcliError
 
 MAPS = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
@@ -131,7 +132,7 @@ def _pairs(model: keras.Model, narrower: keras.Model, choose: Choose) -> Iterato
     """All layers with weights, from the inputs on."""
     flows: dict[int, Flow] = {}
     for number, (layer, other) in enumerate(zip(model.operations, narrower.operations, strict=True)):
-        (node,) = layer._inbound_nodes
+        node = private_api.only_node(layer)
         given = [flows[id(tensor)] for tensor in node.input_tensors]
         after = _after(layer, other, given, node.outputs[0], number, choose)
         for tensor in node.outputs:

@@ -7,22 +7,18 @@ with its neighbours. Seeds stay those of Keras, so that checkpoints and replicas
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import tensorflow as tf
 
+from bmcli import private_api
 
-@contextmanager
-def hashed() -> Iterator[None]:
-    """Lets Keras' layers that are traced meanwhile draw their masks from a hash."""
-    before = tf.nn.experimental.stateless_dropout
-    tf.nn.experimental.stateless_dropout = _dropout
-    try:
-        yield
-    finally:
-        tf.nn.experimental.stateless_dropout = before
+
+def hashed() -> AbstractContextManager[None]:
+    """Let Keras' layers that are traced meanwhile draw their masks from a hash."""
+    return private_api.stateless_dropout_replaced(_dropout)
 
 
 def _dropout(x: Any, rate: float, seed: Any, rng_alg: Any = None, noise_shape: Any = None, name: Any = None) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from bmcli import private_api
 from bmcli.training import dropout
 from bmcli.training.feed import Block, part
 
@@ -93,7 +94,7 @@ def moving_statistics(model: keras.Model) -> list[Any]:
     """What batch normalisation learns about its inputs, which each replica learns from its own examples."""
     return [
         weight
-        for layer in model._flatten_layers()
+        for layer in private_api.flatten_layers(model)
         if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
         for weight in layer.non_trainable_variables
         if "float" in weight.dtype

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bmcli import private_api
 from bmcli.compression.round import LEVELS, kernels, round_weights, rounded, rounded_layers, shared_axes
 from bmcli.errors import BmcliError
 from bmcli.recipe.compression import QuantizeAwareOptions
@@ -85,7 +86,7 @@ class QuantizationAware(StepHook):
             return call(inputs, *more, **options)
 
     def _weight(self, layer: Any, weight: Any) -> Any:
-        value = tf.convert_to_tensor(weight._value)  # not cast to half precision, as `weight.value` is here
+        value = tf.convert_to_tensor(private_api.uncast_value(weight))
         nearest = rounded(value, shared_axes(layer, weight), LEVELS[self._weights])
         return self._chosen(value, value + tf.stop_gradient(nearest - value))
 

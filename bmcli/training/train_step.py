@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bmcli import private_api
 from bmcli.distribution.strategy import Placement
 from bmcli.networks.network import Network
 from bmcli.training.augmentation import Augment
@@ -113,7 +114,7 @@ class CompiledSteps:
         # What is not compiled for one shape takes the ragged last batch as it comes, and is traced but once.
         self._any_size = self._alone and not compilation.jit and self._augmentation is None and placement.kind != "tpu"
         if placement.replicas > 1:
-            _leave_reducing_to_us(self.optimizer)
+            private_api.leave_reducing_to_caller(self.optimizer)
         self._many = graph_function(self._loop_over(self._step_with(compilation.jit), 1))
         several = (
             self._loop_over(self._one_after_the_other(), compilation.together) if compilation.jit else self._groups
@@ -372,9 +373,3 @@ def _added(total: Sequence[Any], found: Sequence[Any]) -> list[Any]:
         sum_ if gradient is None else sum_ + tf.convert_to_tensor(gradient)
         for sum_, gradient in zip(total, found, strict=True)
     ]
-
-
-def _leave_reducing_to_us(optimizer: keras.Optimizer) -> None:
-    """Gradients are summed before they are clipped; Keras would sum them after."""
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    inner._all_reduce_sum_gradients = list

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from bmcli import private_api
 from bmcli.errors import RunFailed
 from bmcli.export import Form, Input, KerasOptions, Signature, Subject, Written, is_plain_number
 from bmcli.specs import Column
@@ -66,7 +67,6 @@ def _converted(served: Any, signature: Signature) -> Any:
     import warnings
 
     import tf2onnx
-    from keras.src.export.tf2onnx_lib import patch_tf2onnx
 
     from bmcli.console import native_noise_hidden
 
@@ -75,7 +75,7 @@ def _converted(served: Any, signature: Signature) -> Any:
     try:
         with native_noise_hidden(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            patch_tf2onnx()  # It knows no NumPy 2; Keras keeps what mends it to itself.
+            private_api.patch_tf2onnx()
             model, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=_OPSET)
     except Exception as error:  # tf2onnx raises anything where it knows no way
         reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
