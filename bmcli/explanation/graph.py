@@ -50,7 +50,7 @@ def features(network: Network) -> list[Place]:
             is_first = _is_real(tensor) and not real_before and not masks
             known[id(tensor)] = _Origin(columns, real_before or is_first, masks or tensor.dtype == "bool")
             if is_first:
-                layer = tensor._keras_history.operation
+                layer = private_api.operation_of(tensor)
                 found.append(Place(columns, tensor, tuple(layer.widths) if isinstance(layer, OneHotColumns) else ()))
     return found
 
