@@ -75,12 +75,12 @@ def _one_line(text: str) -> str:
 def _run(console: Console) -> int:
     import click
 
-    from bmcli import cli as commands
     from bmcli import disk
+    from bmcli.cli import cli
     from bmcli.errors import BmcliError
 
     try:
-        code = commands.cli.main(prog_name="bmcli", standalone_mode=False, obj=console)
+        code = cli.main(prog_name="bmcli", standalone_mode=False, obj=console)
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as leave:
         return leave.exit_code

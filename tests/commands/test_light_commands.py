@@ -161,7 +161,7 @@ def test_every_built_in_recipe_is_listed_with_a_headline(bmcli: Bmcli) -> None:
 
 def test_recipes_are_listed_by_folder(bmcli: Bmcli) -> None:
     lines = [line.split() for line in bmcli("ls").out.splitlines()]
-    headings = [words[0] for words in lines if words[-3:] == ["what", "it", "does"]]
+    headings = [words[0] for words in lines if words[-1] == "description"]
     assert headings == ["compression", "distillation", "images", "sequences", "tables", "text"]
     assert [words[0] for words in lines].index("penguins") > [words[0] for words in lines].index("tables")
 

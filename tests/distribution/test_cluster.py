@@ -297,10 +297,11 @@ def test_handlers_of_signals_are_put_back() -> None:
 WORKER = """
 import sys, time
 from bmcli import __main__ as boundary
-from bmcli import cli as commands
+from bmcli import cli as command_line
+from bmcli.cli.group import ResumableCommand
 import click
 
-@click.command(cls=commands.Verb)
+@click.command(cls=ResumableCommand)
 def cli():
     import tensorflow as tf
     from bmcli.recipe.schema import RuntimeOptions
@@ -313,7 +314,7 @@ def cli():
     print("made", strategy.num_replicas_in_sync, flush=True)
     time.sleep(60)
 
-commands.cli = cli
+command_line.cli = cli
 sys.argv = ["bmcli", *sys.argv[1:]]
 cli.params.append(click.Argument(["seconds"], expose_value=False))
 boundary.main()
