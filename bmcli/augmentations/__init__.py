@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 Strength = Annotated[float, Field(gt=0, le=1)]
 FillMode = Literal["reflect", "wrap", "constant", "nearest"]
-FILL = "What comes in from outside: the picture mirrored, repeated, black (constant), or its edge (nearest)."
+FILL = (
+    "Fill of the area outside the image: mirrored (reflect), repeated (wrap), black (constant) or the edge pixel "
+    "(nearest)."
+)
 Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 

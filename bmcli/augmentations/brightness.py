@@ -15,10 +15,10 @@ MIXES = False
 
 
 class Options(Kind):
-    """Pixels moved up or down, all of a picture alike."""
+    """Random brightness, one shift per image."""
 
     kind: Literal["brightness"] = "brightness"
-    factor: Strength = Field(default=0.1, description="Share of the range of the pixels, at most.")
+    factor: Strength = Field(default=0.1, description="Largest shift, as a fraction of the pixel range.")
 
 
 def build(options: Options, column: Column) -> Change:

@@ -17,10 +17,10 @@ MIXES = False
 
 
 class Options(Kind):
-    """The whole cell of some examples becomes one that is missing, flag included."""
+    """Replace whole cells of random examples by missing values, missing flag included."""
 
     kind: Literal["column_dropout"] = "column_dropout"
-    rate: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.1, description="Share of the examples.")
+    rate: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.1, description="Fraction of the examples.")
 
 
 def build(options: Options, column: Column) -> Change:

@@ -15,10 +15,10 @@ MIXES = False
 
 
 class Options(Kind):
-    """Pixels pulled to their mean in the channel, or pushed away from it."""
+    """Random contrast: pixels move towards or away from the channel's mean."""
 
     kind: Literal["contrast"] = "contrast"
-    factor: Strength = Field(default=0.2, description="0.2: from 0.8 to 1.2 times the contrast.")
+    factor: Strength = Field(default=0.2, description="Range of the contrast factor: 0.2 means 0.8 to 1.2.")
 
 
 def build(options: Options, column: Column) -> Change:

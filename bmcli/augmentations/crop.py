@@ -16,12 +16,15 @@ MIXES = False
 
 
 class Options(Kind):
-    """A window of a random area, aspect and place, resized to the picture's size (Szegedy et al. 2015)."""
+    """Random resized crop: random area, aspect ratio and position (Szegedy et al. 2015)."""
 
     kind: Literal["crop"] = "crop"
-    scale: Range = Field(default=(0.5, 1.0), description="Smallest and largest area, as shares of the picture.")
+    scale: Range = Field(
+        default=(0.5, 1.0), description="Smallest and largest area of the window, as fractions of the image."
+    )
     ratio: Range = Field(
-        default=(0.75, 4 / 3), description="Narrowest and widest aspect, width by height beside the picture's."
+        default=(0.75, 4 / 3),
+        description="Smallest and largest aspect ratio (width / height), relative to that of the image.",
     )
 
     @field_validator("scale", "ratio")

@@ -15,11 +15,11 @@ MIXES = True
 
 
 class Options(Kind):
-    """A window is that of another picture of the batch; the loss is that of both targets, by their areas."""
+    """CutMix: a window shows another image of the batch; the losses of both targets are weighted by area."""
 
     kind: Literal["cutmix"] = "cutmix"
     alpha: Annotated[float, Field(gt=0, le=10)] = Field(
-        default=1.0, description="Of the beta distribution of the areas: the larger, the more even."
+        default=1.0, description="Parameter of the beta distribution of the areas; larger values mix more evenly."
     )
 
 

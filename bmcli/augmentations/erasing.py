@@ -16,13 +16,17 @@ MIXES = False
 
 
 class Options(Kind):
-    """A window of some pictures in one random colour, so that no part of a picture can be relied on alone."""
+    """Random erasing: a window of some images is filled with one random colour."""
 
     # Keras' RandomErasing draws as many numbers as the whole batch has pixels, on every device.
     kind: Literal["erasing"] = "erasing"
-    probability: Strength = Field(default=0.5, description="Share of the pictures that lose a window.")
-    scale: Range = Field(default=(0.02, 0.33), description="Smallest and largest area, as shares of the picture.")
-    ratio: Range = Field(default=(0.3, 3.3), description="Narrowest and widest aspect, width by height.")
+    probability: Strength = Field(default=0.5, description="Fraction of the images that lose a window.")
+    scale: Range = Field(
+        default=(0.02, 0.33), description="Smallest and largest area of the window, as fractions of the image."
+    )
+    ratio: Range = Field(
+        default=(0.3, 3.3), description="Smallest and largest aspect ratio of the window (width / height)."
+    )
 
     @field_validator("scale", "ratio")
     @classmethod

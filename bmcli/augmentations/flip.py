@@ -15,11 +15,11 @@ MIXES = False
 
 
 class Options(Kind):
-    """Mirrored left to right, or upside down, or both."""
+    """Random flip, horizontally, vertically or both."""
 
     kind: Literal["flip"] = "flip"
     mode: Literal["horizontal", "vertical", "horizontal_and_vertical"] = Field(
-        default="horizontal", description="Left and right change places, or top and bottom, or each at its own chance."
+        default="horizontal", description="Direction of the flip: horizontal, vertical, or both independently."
     )
 
 

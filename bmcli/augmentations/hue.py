@@ -15,10 +15,12 @@ MIXES = False
 
 
 class Options(Kind):
-    """The hue of a colour picture, all pixels alike."""
+    """Random hue of a colour image, one shift per image."""
 
     kind: Literal["hue"] = "hue"
-    factor: Strength = Field(default=0.05, description="Share of half the circle of colours, at most, either way.")
+    factor: Strength = Field(
+        default=0.05, description="Largest shift in either direction, as a fraction of half the colour circle."
+    )
 
 
 def build(options: Options, column: Column) -> Change:

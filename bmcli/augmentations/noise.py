@@ -19,7 +19,8 @@ class Options(Kind):
 
     kind: Literal["noise"] = "noise"
     stddev: Annotated[float, Field(gt=0)] = Field(
-        default=0.1, description="Its deviation, beside the scaled numbers, whose own is 1 with `scale: standard`."
+        default=0.1,
+        description="Standard deviation of the noise, relative to the scaled numbers (1 with `scale: standard`).",
     )
 
 

@@ -19,17 +19,18 @@ _COLOURS = ("brightness", "contrast", "sharpness", "solarize", "posterize", "aut
 
 
 class Options(Kind):
-    """Turned, sheared, moved, brightened, sharpened, solarized and the like; all operations are equally likely.
+    """RandAugment: rotation, shear, translation, brightness, sharpness, solarization and others, all equally likely.
 
-    One of them leaves the picture as it is. Unlike the paper's, histograms are not equalized.
+    One of the operations leaves the image unchanged. Unlike in the paper, histograms are not equalized.
     """
 
     # Keras' RandAugment draws the operations once for the whole batch.
     kind: Literal["rand_augment"] = "rand_augment"
-    num_ops: Annotated[int, Field(ge=1, le=8)] = Field(default=2, description="Operations for each picture.")
+    num_ops: Annotated[int, Field(ge=1, le=8)] = Field(default=2, description="Operations per image.")
     factor: Strength = Field(
         default=0.3,
-        description="Strength of all: at 1 turned by 30 degrees, moved by 0.45 of the side, sheared by 0.3.",
+        description="Strength of all operations: 1 rotates by 30 degrees, translates by 0.45 of the side and shears "
+        "by 0.3.",
     )
 
 

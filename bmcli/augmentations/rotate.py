@@ -15,10 +15,12 @@ MIXES = False
 
 
 class Options(Kind):
-    """Turned by up to a share of a full turn, either way."""
+    """Random rotation in either direction."""
 
     kind: Literal["rotate"] = "rotate"
-    factor: Strength = Field(default=0.05, description="Share of a full turn, at most: 0.05 is 18 degrees.")
+    factor: Strength = Field(
+        default=0.05, description="Largest rotation, as a fraction of a full turn: 0.05 is 18 degrees."
+    )
     fill_mode: FillMode = Field(default="reflect", description=FILL)
 
 

@@ -15,11 +15,11 @@ MIXES = False
 
 
 class Options(Kind):
-    """The saturation of a colour picture, all pixels alike."""
+    """Random saturation of a colour image, one factor per image."""
 
     kind: Literal["saturation"] = "saturation"
     factor: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.3, description="f: from (1 - f) / (1 + f) to (1 + f) / (1 - f) times the saturation."
+        default=0.3, description="Range of the saturation factor: f means (1 - f) / (1 + f) to (1 + f) / (1 - f)."
     )
 
 

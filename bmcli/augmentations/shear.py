@@ -15,11 +15,11 @@ MIXES = False
 
 
 class Options(Kind):
-    """Slanted sideways and upwards by up to a share."""
+    """Random shear along both axes."""
 
     kind: Literal["shear"] = "shear"
     factor: Strength = Field(
-        default=0.1, description="How far a row moves beside the next one, in pixels at most, and a column too."
+        default=0.1, description="Largest offset of a row relative to the next one, in pixels; the same for columns."
     )
     fill_mode: FillMode = Field(default="reflect", description=FILL)
 

@@ -15,11 +15,11 @@ MIXES = False
 
 
 class Options(Kind):
-    """Moved by up to a share of their height and width."""
+    """Random translation along both axes."""
 
     kind: Literal["translate"] = "translate"
     factor: Strength | tuple[Strength, Strength] = Field(
-        default=0.1, description="Share of height and width, at most; or one for each of them."
+        default=0.1, description="Largest translation, as a fraction of height and width; or one fraction for each."
     )
     fill_mode: FillMode = Field(default="reflect", description=FILL)
 

@@ -15,11 +15,11 @@ MIXES = False
 
 
 class Options(Kind):
-    """Larger or smaller by up to a share; the aspect stays."""
+    """Random zoom; the aspect ratio is kept."""
 
     kind: Literal["zoom"] = "zoom"
     factor: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.1, description="0.1: from 10 % larger to 10 % smaller."
+        default=0.1, description="Range of the zoom: 0.1 means 10 % larger to 10 % smaller."
     )
     fill_mode: FillMode = Field(default="reflect", description=FILL)
 

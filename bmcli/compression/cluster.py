@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 
 
 class Options(Kind):
-    """The values of each kernel become the nearest of a few, found by k-means.
+    """Weight clustering: the values of each kernel are replaced by the nearest of a few k-means centroids.
 
-    Compressed files shrink: 16 values need 4 bits each. Weights that are 0 stay so, and 0 is then one of the values.
+    Compressed files shrink: 16 centroids need 4 bits per weight. Weights of 0 stay 0, and 0 is then one of the
+    centroids.
     """
 
     kind: Literal["cluster"] = Field(default="cluster", description="A few values for each kernel.")
-    clusters: Annotated[int, Field(ge=2, le=256)] = Field(default=16, description="Different values of each kernel.")
+    clusters: Annotated[int, Field(ge=2, le=256)] = Field(
+        default=16, description="Number of distinct values per kernel."
+    )
 
 
 def apply(options: Options, model: keras.Model, examples: Examples) -> keras.Model:

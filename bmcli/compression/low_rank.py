@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class Options(Kind):
-    """Kernels become products of two thin matrices, where those have fewer weights."""
+    """Low-rank factorisation: kernels become products of two thin matrices where that needs fewer weights."""
 
     kind: Literal["low_rank"] = Field(default="low_rank", description="Kernels as products of thin matrices.")
     energy: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=0.9, description="Share of the sum of squares of each kernel's singular values that is left."
+        default=0.9, description="Fraction of the sum of squared singular values of each kernel that is kept."
     )
 
 

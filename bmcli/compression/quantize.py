@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 class Options(Kind):
-    """Weights in 8 or 4 bits with a scale for each channel, inputs rounded as they come.
+    """Weights of 8 or 4 bits with one scale per channel; inputs are quantised dynamically.
 
-    Of Keras' layers dense ones, those of attention, and embeddings can; convolutions stay as they are.
+    Keras supports dense, attention and embedding layers; convolutions are not quantised.
     """
 
     kind: Literal["quantize"] = Field(default="quantize", description="Quantisation by Keras.")
     to: Literal["int8", "int4", "float8"] = Field(
         default="int8",
-        description="int8, or int4 for weights of 4 bits. float8 rounds values to 8 bits while it computes, and keeps "
-        "the weights in 32, as it is made for training.",
+        description="int8, int4 or float8. float8 rounds values during computation and keeps weights in 32 bits, as "
+        "it is made for training.",
     )
 
 

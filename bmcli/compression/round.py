@@ -22,13 +22,13 @@ LEVELS = {"int8": 127, "int4": 7}  # the largest integer; the smallest is its ne
 
 
 class Options(Kind):
-    """Weights of dense and convolutional layers become the nearest of 255 or 15 values for each channel.
+    """Weights of dense and convolutional layers are rounded to the nearest of 255 or 15 values per channel.
 
-    They are kept in 32 bits, so that compressed files shrink; LiteRT's int8 then finds the same integers.
+    They are stored in 32 bits, but compressed files shrink, and LiteRT's int8 finds the same integers.
     """
 
     kind: Literal["round"] = Field(default="round", description="Weights that small integers stand for.")
-    to: Literal["int8", "int4"] = Field(default="int4", description="The integers.")
+    to: Literal["int8", "int4"] = Field(default="int4", description="Integer type whose values are used.")
 
 
 def apply(options: Options, model: keras.Model, examples: Examples) -> keras.Model:

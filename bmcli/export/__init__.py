@@ -43,8 +43,8 @@ class FormatOptions(Kind):
 
     compress: tuple[Annotated[Kind, PartOf("compression")], ...] = Field(
         default=(),
-        description="Ways to make the network smaller before it is written, one after the other, as "
-        "[{kind: low_rank, energy: 0.9}, cluster].",
+        description="Compression steps before writing, in this order, such as [{kind: low_rank, energy: 0.9}, "
+        "cluster].",
     )
 
     @property
@@ -73,7 +73,7 @@ class KerasOptions(FormatOptions):
     """Options of formats that hold networks which Keras quantised."""
 
     quantize: Literal["int8", "int4", "float8"] | None = Field(
-        default=None, description="Quantisation by Keras, of dense layers, attention and embeddings."
+        default=None, description="Quantisation by Keras of dense, attention and embedding layers."
     )
 
     def ways(self) -> tuple[Kind, ...]:

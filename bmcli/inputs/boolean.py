@@ -26,15 +26,11 @@ if TYPE_CHECKING:
 
 
 class Options(Kind):
-    """One yes or no a row, or an array of them."""
+    """One boolean per row, or an array of booleans."""
 
     kind: Literal["boolean"] = "boolean"
-    yes: tuple[str, ...] = Field(
-        default=raw_columns.YES, min_length=1, description="Words for yes, in small or capital letters."
-    )
-    no: tuple[str, ...] = Field(
-        default=raw_columns.NO, min_length=1, description="Words for no, in small or capital letters."
-    )
+    yes: tuple[str, ...] = Field(default=raw_columns.YES, min_length=1, description="Words for true, in any case.")
+    no: tuple[str, ...] = Field(default=raw_columns.NO, min_length=1, description="Words for false, in any case.")
 
     @field_validator("yes", "no")
     @classmethod

@@ -37,30 +37,33 @@ _BATCH = 65_536
 
 
 class Options(Kind):
-    """One category a row, or several with a separator between them."""
+    """One category per row, or several with a separator."""
 
     kind: Literal["category"] = "category"
     encoding: Literal["auto", "one_hot", "embedding", "hash"] = Field(
         default="auto",
-        description="How the network sees it; `auto` embeds more than 16 categories, and `hash` does the same with "
-        "buckets that need no list of categories, in which some fall together.",
+        description="Encoding of the categories: one-hot, embedding, or hash, an embedding of hash buckets without "
+        "a vocabulary, in which categories may collide. `auto` embeds more than 16 categories.",
     )
     dimension: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Width of the embedding; by default it grows with the number of categories."
     )
     buckets: Annotated[int, Field(ge=2, le=10_000_000)] | None = Field(
-        default=None, description="Buckets of `encoding: hash`; by default 1,000."
+        default=None, description="Number of buckets of `encoding: hash`; by default 1,000."
     )
     min_count: Annotated[int, Field(ge=1)] = Field(
-        default=1, description="Categories that fewer training rows have are taken for one, as unknown ones are."
+        default=1,
+        description="Minimum number of training rows of a category; rarer categories share one index with "
+        "unknown ones.",
     )
     max_categories: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Only so many of the most frequent categories are told apart; the rest are one."
+        default=None,
+        description="Maximum size of the vocabulary: the most frequent categories; all others share one index.",
     )
     separator: Annotated[str, Field(min_length=1)] | None = Field(
         default=None,
-        description='What stands between several categories of a cell, as ";": the network sees all of them as one '
-        "vector of 0 and 1, or the mean of their embeddings.",
+        description='Separator of several categories in a cell, such as ";"; they become a multi-hot vector or '
+        "the mean of their embeddings.",
     )
 
     @model_validator(mode="after")

@@ -32,20 +32,20 @@ _Part = Literal["trend", "month", "day", "day_of_year", "weekday", "hour", "minu
 
 
 class Options(Kind):
-    """A date or a moment a row."""
+    """One date or time per row."""
 
     kind: Literal["date"] = "date"
     format: str | tuple[str, ...] | None = Field(
         default=None,
-        description="How dates are written: `iso`, `seconds` or `milliseconds` since 1970, or directives of strptime "
-        "as %d.%m.%Y; several in a list, of which the first that fits a cell reads it. By default the one usual "
-        "format that fits all training rows.",
+        description="Date format: `iso`, `seconds` or `milliseconds` since 1970, strptime directives such as "
+        "%d.%m.%Y, or a list of which the first match is used. By default the one common format that fits all "
+        "training rows.",
     )
     parts: tuple[_Part, ...] | None = Field(
         default=None,
         min_length=1,
-        description="What the network sees: cycles as sine and cosine, and the trend as a scaled number. By default "
-        "trend, day_of_year and weekday, and hour if the training rows tell the time of day.",
+        description="Features of the date: cycles as sine and cosine, and the trend as a scaled number. By default "
+        "trend, day_of_year and weekday, and hour if the training rows contain times.",
     )
 
     @field_validator("format")

@@ -30,27 +30,27 @@ _MEASURED = 2048  # encoded pictures that are decoded for mean and deviation, so
 
 
 class Options(Kind):
-    """A picture a row: an array, or an encoded file (JPEG, PNG, BMP, the first frame of a GIF)."""
+    """One image per row: an array, or an encoded file (JPEG, PNG, BMP, first frame of a GIF)."""
 
     kind: Literal["image"] = "image"
     size: tuple[_Side, _Side] | None = Field(
-        default=None, description="Height and width the network sees; by default those of the data."
+        default=None, description="Height and width of the network's input; by default those of the data."
     )
     fit: Literal["stretch", "pad", "crop"] = Field(
         default="stretch",
-        description="How a picture of another aspect becomes that size: stretched; whole, with black beside it (pad); "
-        "or its middle alone (crop).",
+        description="How an image of another aspect ratio is resized: stretched, padded with black (pad), or "
+        "cropped at the centre (crop).",
     )
     channels: Literal[1, 3] | None = Field(
-        default=None, description="1 for grey, 3 for colour; by default those of the data."
+        default=None, description="1 for greyscale, 3 for colour; by default that of the data."
     )
     scale: Literal["unit", "standard", "none"] = Field(
         default="unit",
-        description="`unit`: training pixels from 0 to 1, those of encoded files by their range of 0 to 255; "
-        "`standard`: mean 0 and deviation 1 per channel.",
+        description="`unit`: pixels from 0 to 1, by the range of the training pixels, or 0 to 255 for encoded "
+        "files; `standard`: mean 0 and standard deviation 1 per channel.",
     )
     max_megapixels: Annotated[float, Field(gt=0)] = Field(
-        default=50.0, description="Encoded pictures that announce more are refused before they are decoded."
+        default=50.0, description="Largest size of an encoded image; larger ones are rejected before decoding."
     )
 
     @model_validator(mode="after")

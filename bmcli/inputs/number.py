@@ -25,29 +25,29 @@ _QUANTILES = 1001
 
 
 class Options(Kind):
-    """A number a row, or an array of numbers with the channels last."""
+    """One number per row, or an array of numbers with the channels last."""
 
     kind: Literal["number"] = "number"
     log: bool = Field(
         default=False,
-        description="Take the logarithm first, sign(x) * log(1 + |x|), for numbers of very different sizes.",
+        description="Apply sign(x) * log(1 + |x|) first, for numbers over several orders of magnitude.",
     )
     scale: Literal["standard", "minmax", "quantile", "none"] = Field(
         default="standard",
-        description="`standard`: the training rows have mean 0 and deviation 1; `minmax`: from 0 to 1; `quantile`: "
-        "their ranks, spread evenly with mean 0 and deviation 1.",
+        description="`standard`: mean 0 and standard deviation 1 on the training rows; `minmax`: from 0 to 1; "
+        "`quantile`: ranks mapped to an even distribution with mean 0 and standard deviation 1.",
     )
     bins: Annotated[int, Field(ge=2, le=1000)] | None = Field(
-        default=None, description="Cut the numbers into so many bins, and show the network which one it is."
+        default=None, description="Number of bins; the network sees the bin index instead of the number."
     )
     binning: Literal["quantile", "uniform"] | None = Field(
         default=None,
-        description="`quantile`, the default: bins of as many training rows each; `uniform`: bins of the same width.",
+        description="`quantile` (default): bins with equal numbers of training rows; `uniform`: bins of equal width.",
     )
     missing: Literal["mean", "median", "zero", "learned", "fault"] = Field(
         default="mean",
-        description="What stands in for a missing value: training mean or median, 0, or a number that is learned "
-        "with the network; or it is a fault.",
+        description="Replacement of missing values: mean or median of the training rows, 0, or a learned number; or "
+        "an error.",
     )
     flag: bool = Field(default=False, description="Add a channel that is 1 where a value is missing.")
 

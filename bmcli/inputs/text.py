@@ -40,47 +40,48 @@ _TOKENISING = ("tokens", "ngrams", "lowercase", "accents", "punctuation")
 
 
 class Options(Kind):
-    """A text a row, split into words or characters."""
+    """One text per row, split into words or characters."""
 
     kind: Literal["text"] = "text"
     encoding: Literal["auto", "bag", "tfidf", "sequence"] = Field(
         default="auto",
-        description="How the network sees it: `bag`, a vector of how often each term is there; `tfidf`, the same "
-        "weighted by how rare a term is, with norm 1; `sequence`, an embedding for every term in its place, for "
-        "rnn, cnn and transformer. `auto` is tfidf.",
+        description="Encoding of the text: `bag`, a vector of term counts; `tfidf`, counts weighted by inverse "
+        "document frequency, with norm 1; `sequence`, a sequence of embeddings, for rnn, cnn and transformer. `auto` "
+        "is tfidf.",
     )
     tokens: Literal["words", "characters"] = Field(
-        default="words", description="What a text is split into; `characters` for names and for writing without spaces."
+        default="words",
+        description="Unit of tokenisation: words, or characters for names and for scripts without spaces.",
     )
     ngrams: tuple[_Tokens, _Tokens] | None = Field(
         default=None,
-        description="Tokens of the shortest and longest term. By default [1, 2] for words and [1, 4] for characters, "
+        description="Shortest and longest n-gram, in tokens. By default [1, 2] for words, [1, 4] for characters, "
         "and [1, 1] in a sequence.",
     )
     vocabulary: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        default=20_000, description="Terms at most: the most frequent of the training rows."
+        default=20_000, description="Maximum size of the vocabulary: the most frequent terms of the training rows."
     )
     min_count: Annotated[int, Field(ge=1)] = Field(
-        default=2, description="Terms that the training rows have less often are unknown."
+        default=2, description="Minimum frequency of a term in the training rows; rarer terms are unknown."
     )
-    lowercase: bool = Field(default=True, description="Take capital letters for small ones.")
+    lowercase: bool = Field(default=True, description="Convert text to lower case.")
     accents: Literal["keep", "strip"] = Field(
-        default="keep", description="`strip` takes accents off Latin, Greek and Cyrillic letters."
+        default="keep", description="`strip` removes accents from Latin, Greek and Cyrillic letters."
     )
     punctuation: Literal["split", "drop", "keep"] | None = Field(
         default=None,
-        description="`split`: each sign is a token; `drop`: signs are spaces; `keep`: signs are part of what they "
-        "stand beside. By default words split, and characters keep.",
+        description="`split`: punctuation marks are tokens; `drop`: they are spaces; `keep`: they belong to the "
+        "adjacent token. By default split for words, keep for characters.",
     )
     length: _Length | None = Field(
         default=None,
-        description="Terms of a text that are kept, the first ones. By default nearly no training text loses any: "
-        "99 % of the bags are whole, up to 2,048 different terms, or 95 % of the sequences, up to 512.",
+        description="Maximum number of terms per text; later ones are cut. By default 99 % of the bags are complete "
+        "(at most 2,048 distinct terms), or 95 % of the sequences (at most 512).",
     )
     dimension: Annotated[int, Field(ge=1, le=4096)] | None = Field(
         default=None,
-        description="Width of each term's embedding: 64 for a sequence. With `bag` and `tfidf` the sum of the terms' "
-        "embeddings stands for the text, instead of a vector over the vocabulary.",
+        description="Width of each term's embedding; 64 for a sequence. With `bag` and `tfidf` a text becomes the "
+        "sum of its terms' embeddings instead of a vector over the vocabulary.",
     )
 
     @model_validator(mode="after")

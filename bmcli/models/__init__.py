@@ -59,11 +59,11 @@ class DenseOptions(Kind):
     )
     kernel_regularizer: Regularizer | None = Field(
         default=None,
-        description="Keras regularizer of the weights of the hidden layers, as {kind: l2, l2: 1e-4}.",
+        description="Keras regularizer of the weights of the hidden layers, such as {kind: l2, l2: 1e-4}.",
     )
     dropout: Rate = Field(
         default=0.0,
-        description="Share of a hidden layer's outputs set to 0 in training (Srivastava et al. 2014).",
+        description="Dropout rate of the hidden layers (Srivastava et al. 2014).",
     )
     normalization: Literal["batch", "layer"] | None = Field(
         default=None,
@@ -77,43 +77,41 @@ class ConvolutionOptions(Kind):
 
     stem: Literal["small", "halving", "large"] | None = Field(
         default=None,
-        description="The first convolution: small is 3x3; halving is 3x3 in steps of 2; large is 7x7 in steps of 2 and "
-        "pooling, which leaves a sixteenth of the pixels. By default small below 64 pixels a side, else large.",
+        description="First convolution: small is 3x3; halving is 3x3 with stride 2; large is 7x7 with stride 2 and "
+        "pooling, a sixteenth of the pixels. By default small for images below 64 pixels a side, else large.",
     )
     normalization: Literal["batch", "group"] = Field(
         default="batch",
         description="Normalization of each convolution: batch (Ioffe and Szegedy 2015), or group (Wu and He 2018), "
-        "which does not depend on the batch and suits small ones.",
+        "which is independent of the batch and suits small batches.",
     )
     activation: Activation = Field(default=KerasObject("relu"), description="Keras activation of the convolutions.")
     kernel_initializer: Initializer = Field(
         default=KerasObject("he_normal"), description="Keras initializer of the weights of the convolutions."
     )
     kernel_regularizer: Regularizer | None = Field(
-        default=None, description="Keras regularizer of the weights of the convolutions, as {kind: l2, l2: 1e-4}."
+        default=None, description="Keras regularizer of the weights of the convolutions, such as {kind: l2, l2: 1e-4}."
     )
-    dropout: Rate = Field(
-        default=0.0, description="Share of the pooled features set to 0 in training, before the output."
-    )
+    dropout: Rate = Field(default=0.0, description="Dropout rate of the pooled features.")
 
 
 class PeriodicOptions(Options):
-    """Numbers as waves of learned frequencies, each followed by a dense layer of its own."""
+    """Periodic embeddings of numbers: sines and cosines of learned frequencies, each followed by a dense layer."""
 
-    frequencies: Size = Field(default=16, description="Frequencies of each number.")
+    frequencies: Size = Field(default=16, description="Frequencies per number.")
     deviation: Annotated[float, Field(gt=0)] = Field(
         default=0.1,
-        description="Deviation of the frequencies at first, in cycles for each unit of the number: more lets the "
-        "network see finer steps, and learn more noise.",
+        description="Standard deviation of the initial frequencies, in cycles per unit of the number; larger values "
+        "resolve finer steps, and more noise.",
     )
-    width: Units = Field(default=16, description="Size of the vector that each number becomes.")
+    width: Units = Field(default=16, description="Width of the vector that each number becomes.")
 
 
 Embedding = Annotated[
     PeriodicOptions | None,
     Field(
-        description="Numbers as waves, {} with the usual options, before the first layer (Gorishniy et al. 2022), "
-        "which helps where the answer jumps or swings with a number; null takes numbers as they are.",
+        description="Periodic embeddings of numbers (Gorishniy et al. 2022), {} with default options, which help "
+        "where the target jumps or oscillates with a number; null uses plain numbers.",
     ),
 ]
 

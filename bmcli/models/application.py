@@ -68,24 +68,22 @@ Architecture = Annotated[
 
 
 class Options(Kind):
-    """An architecture of `keras.applications` over one image, pooled; other inputs join in before the output.
+    """An architecture of `keras.applications` over one image, pooled; other inputs join before the output.
 
-    Take it to go on from weights that were learned on other pictures: some hundred examples will do then. Pixels
-    are scaled as the architecture expects, in the place of the input's own `scale`. Nothing is ever downloaded.
+    Suited to fine-tuning from pretrained weights: a few hundred examples suffice. Pixels are scaled as the architecture
+    expects, instead of by the input's own `scale`. Nothing is ever downloaded.
     """
 
     kind: Literal["application"] = Field(default="application", description="An architecture of keras.applications.")
-    architecture: Architecture = Field(description="Which one, as resnet50 or efficientnet_v2_b0.")
+    architecture: Architecture = Field(description="Name of the architecture, such as resnet50 or efficientnet_v2_b0.")
     weights: str | None = Field(
         default=None,
-        description="A file of its weights without the top, .weights.h5 or .h5; null starts from random ones.",
+        description="Weights file without the top, .weights.h5 or .h5; null initialises randomly.",
     )
     freeze: bool = Field(
-        default=False, description="Leave the weights of the file as they are, and train the output alone."
+        default=False, description="Keep the weights of the file fixed, and train only the output layer."
     )
-    dropout: Rate = Field(
-        default=0.0, description="Share of the pooled features set to 0 in training, before the output."
-    )
+    dropout: Rate = Field(default=0.0, description="Dropout rate of the pooled features.")
 
     @model_validator(mode="after")
     def _frozen_weights_come_from_a_file(self) -> Options:

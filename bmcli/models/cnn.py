@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class Options(DenseOptions):
-    """Blocks of convolutions over one image or sequence, then dense layers, before which other inputs join in.
+    """Blocks of convolutions over one image or sequence, then dense layers, before which other inputs join.
 
-    Take it first for pictures, and for texts and series where a few steps side by side tell. A block is
-    `convolutions` times convolution, normalization and activation, then pooling and dropout. Padding of
-    sequences is not read: it is 0 to each convolution, and no pooling looks at it.
+    The first choice for images, and for texts and time series with local patterns. A block is `convolutions` times
+    convolution, normalization and activation, then pooling and dropout. Padding of sequences is masked: convolutions
+    see 0, and pooling skips it.
     """
 
     WIDTHS: ClassVar = ("filters", "dense")  # which pruning may make smaller
@@ -31,22 +31,24 @@ class Options(DenseOptions):
     filters: tuple[Units, ...] = Field(
         default=(32, 64),
         min_length=1,
-        description="Filters of each block's convolutions, a number for each block.",
+        description="Filters of the convolutions of each block, one number per block.",
     )
-    convolutions: Size = Field(default=1, description="Convolutions in each block.")
+    convolutions: Size = Field(default=1, description="Convolutions per block.")
     kernel_size: Sizes = Field(
-        default=3, description="Pixels or steps a filter sees: one number, or [rows, columns] of an image."
+        default=3, description="Kernel size in pixels or time steps: one number, or [rows, columns] for images."
     )
-    strides: Sizes = Field(default=1, description="Steps of each block's first convolution, in pixels or steps.")
+    strides: Sizes = Field(default=1, description="Strides of the first convolution of each block.")
     padding: Literal["same", "valid"] = Field(
-        default="same", description="same pads the image so that it keeps its size; valid does not."
+        default="same", description="same pads the image so that its size is kept; valid does not pad."
     )
-    pool: Sizes = Field(default=2, description="Pixels or steps pooled into one after each block; 1 does not pool.")
-    pool_kind: Literal["max", "average"] = Field(default="max", description="What a block's pooling computes.")
+    pool: Sizes = Field(default=2, description="Pool size after each block; 1 disables pooling.")
+    pool_kind: Literal["max", "average"] = Field(
+        default="max", description="Pooling operation after each block: average or maximum."
+    )
     pooling: Literal["flatten", "average", "max"] | None = Field(
         default=None,
-        description="How the last block becomes a vector: all pixels or steps, or each filter's average or maximum. "
-        "By default all of an image, and the maximum of a sequence.",
+        description="How the last feature map becomes a vector: flattened, or its average or maximum per filter. By "
+        "default flattened for images, maximum for sequences.",
     )
     dense: tuple[Units, ...] = Field(default=(64,), description="Units of the dense layers after the convolutions.")
 

@@ -22,11 +22,11 @@ _SMALL_PATCH, _PATCH = 2, 4  # pixels a side
 
 
 class Options(Kind):
-    """Stages of wide convolutions, channel by channel, and dense layers on every pixel, over one image.
+    """ConvNeXt: stages of large depthwise convolutions and pointwise dense layers over one image.
 
-    Take it for many pictures, in the place of a `resnet`, where batches are small or batch normalization is
-    unwanted: it normalizes every pixel by itself. Other inputs join in before the output. The image is cut into
-    patches, and every stage but the first halves the rows and columns.
+    For large image datasets, an alternative to `resnet` where batches are small or batch normalization is unwanted:
+    each pixel is normalized separately. Other inputs join before the output. The image is cut into patches, and every
+    stage but the first halves rows and columns.
     """
 
     WIDTHS: ClassVar = ("mlp_ratio",)  # which pruning may make smaller
@@ -35,29 +35,27 @@ class Options(Kind):
     blocks: tuple[Size, ...] = Field(default=(1, 2, 1), min_length=1, description="Blocks of each stage.")
     patch: Size | None = Field(
         default=None,
-        description="Pixels a side of the patches; by default 2 of an image below 64 pixels a side, else 4.",
+        description="Patch size in pixels; by default 2 for images below 64 pixels a side, else 4.",
     )
-    kernel_size: Size = Field(default=7, description="Rows and columns a channel's filter sees.")
+    kernel_size: Size = Field(default=7, description="Kernel size of the depthwise convolutions.")
     mlp_ratio: Annotated[float, Field(gt=0)] = Field(
-        default=4.0, description="Hidden units of a block's dense layers, as a multiple of its channels."
+        default=4.0, description="Hidden units of the dense layers of a block, as a multiple of its channels."
     )
     layer_scale: Annotated[float, Field(gt=0)] = Field(
-        default=0.1, description="What a block's output is multiplied with at first (Touvron et al. 2021)."
+        default=0.1, description="Initial scale of the output of each block (Touvron et al. 2021)."
     )
     drop_path: Rate = Field(
         default=0.0,
-        description="Share of the examples that skip the last block in training, less for earlier ones "
-        "(Huang et al. 2016).",
+        description="Stochastic depth: drop rate of the last block, decreasing linearly towards the first (Huang et "
+        "al. 2016).",
     )
     activation: Activation = Field(default=KerasObject("gelu"), description="Keras activation of the dense layers.")
-    dropout: Rate = Field(
-        default=0.0, description="Share of the pooled features set to 0 in training, before the output."
-    )
+    dropout: Rate = Field(default=0.0, description="Dropout rate of the pooled features.")
     kernel_initializer: Initializer = Field(
         default=KerasObject("glorot_uniform"), description="Keras initializer of all weights."
     )
     kernel_regularizer: Regularizer | None = Field(
-        default=None, description="Keras regularizer of all weights, as {kind: l2, l2: 1e-4}."
+        default=None, description="Keras regularizer of all weights, such as {kind: l2, l2: 1e-4}."
     )
 
     @model_validator(mode="after")

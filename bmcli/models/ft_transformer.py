@@ -21,30 +21,30 @@ _MOST_TOKENS = 1000  # whose attention weights alone fill gigabytes
 
 
 class Options(Kind):
-    """Self-attention over the columns of a table.
+    """FT-Transformer: self-attention over the columns of a table.
 
-    Take it for tables where columns matter together, if its time is worth the last bit of accuracy: its cost
-    grows with the square of the number of columns. Each number is a token, and so is each other column; one more
-    token, learned, gathers what is predicted from.
+    For tables whose columns interact, where the last bit of accuracy is worth the time: its cost grows with the square
+    of the number of columns. Each column is a token; the output is computed from an additional learned token.
     """
 
     kind: Literal["ft_transformer"] = Field(default="ft_transformer", description="A transformer for tables.")
-    width: Units = Field(default=64, description="Size of a token's vector; a multiple of `heads`.")
-    depth: Size = Field(default=2, description="Blocks, each of attention and a feed-forward network.")
-    heads: Size = Field(default=8, description="Attention heads, each of width / heads.")
+    width: Units = Field(default=64, description="Width of a token; a multiple of `heads`.")
+    depth: Size = Field(default=2, description="Number of blocks, each of attention and a feed-forward network.")
+    heads: Size = Field(default=8, description="Attention heads, each of size width / heads.")
     mlp_ratio: Annotated[float, Field(gt=0)] = Field(
         default=4 / 3, description="Hidden units of the gated feed-forward network, as a multiple of `width`."
     )
     activation: Activation = Field(
         default=KerasObject("relu"), description="Keras activation of the gates (Shazeer 2020)."
     )
-    dropout: Rate = Field(default=0.1, description="Share of the feed-forward network's hidden units set to 0.")
-    attention_dropout: Rate = Field(default=0.1, description="Share of the attention weights set to 0 in training.")
+    dropout: Rate = Field(default=0.1, description="Dropout rate of the feed-forward network's hidden units.")
+    attention_dropout: Rate = Field(default=0.1, description="Dropout rate of the attention weights.")
     kernel_initializer: Initializer = Field(
-        default=KerasObject("glorot_uniform"), description="Keras initializer of the weights of attention and network."
+        default=KerasObject("glorot_uniform"),
+        description="Keras initializer of the weights of attention and feed-forward networks.",
     )
     kernel_regularizer: Regularizer | None = Field(
-        default=None, description="Keras regularizer of these weights, as {kind: l2, l2: 1e-4}."
+        default=None, description="Keras regularizer of these weights, such as {kind: l2, l2: 1e-4}."
     )
 
     @model_validator(mode="after")

@@ -26,21 +26,20 @@ _READ_OR_DROP = "Read it in a `from`, or leave it out of data.inputs."
 class Options(Kind):
     """A graph of Keras layers.
 
-    A layer is a mapping: its `kind`, that Keras layer's options, optionally a `name`, and where its input
-    comes `from`: a layer or an input column, or a list of them. Without `from` it takes the layer before it,
-    and the first one the sole input. `{kind: shared, layer: NAME, from: ...}` calls a layer again with the
-    same weights. A layer may read one further down. One without a name is called by its kind and position, as
-    `dense_3`.
+    Each layer is a mapping of its `kind`, the options of that Keras layer, an optional `name`, and `from`: the layer or
+    input column it reads, or a list of these. Without `from` it reads the previous layer, and the first layer reads the
+    only input. `{kind: shared, layer: NAME, from: ...}` applies a layer again with the same weights. A layer may read
+    one that is defined later. A layer without a name is named by kind and position, such as `dense_3`.
 
-    An output gives logits or plain numbers. Where the last layer of a target with classes ends in softmax or
-    sigmoid, that end is left out, because the objective applies it.
+    Outputs are logits or plain numbers: a final softmax or sigmoid of a classification target is removed, because the
+    objective applies it.
     """
 
     kind: Literal["layers"] = Field(default="layers", description="A graph of Keras layers.")
     layers: Annotated[tuple[Mapping[str, Any], ...], graph.Layers()] = Field(description="The layers of the graph.")
     outputs: Mapping[str, str] | None = Field(
         default=None,
-        description="The layer that predicts each target; by default the last one, for a sole target.",
+        description="Output layer of each target; by default the last layer, for a single target.",
     )
 
     @model_validator(mode="wrap")

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 class Options(Kind):
-    """A weighted sum of all inputs, flattened and side by side.
+    """A weighted sum of all inputs, flattened and concatenated.
 
-    Take it as the reference that a network has to beat, for a few hundred rows, and for bags of words. With
-    l2 it is ridge regression (Hoerl and Kennard 1970), with l1 the lasso (Tibshirani 1996).
+    A baseline for any network, and a good choice for a few hundred rows or for bags of words. With l2 it is ridge
+    regression (Hoerl and Kennard 1970), with l1 the lasso (Tibshirani 1996).
     """
 
     kind: Literal["linear"] = Field(default="linear", description="A linear model.")
     kernel_regularizer: Regularizer | None = Field(
-        default=None, description="Keras regularizer of the weights, as {kind: l2, l2: 1e-3} or l1."
+        default=None, description="Keras regularizer of the weights, such as {kind: l2, l2: 1e-3}."
     )
 
 

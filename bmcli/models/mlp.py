@@ -17,10 +17,9 @@ if TYPE_CHECKING:
 
 
 class Options(DenseOptions):
-    """Dense layers over all inputs, flattened and side by side.
+    """Dense layers over all inputs, flattened and concatenated.
 
-    Take it first for a table, and for anything small. Each layer is, in this order: linear map, normalization,
-    activation, dropout.
+    The first choice for tables and small problems. Each layer is a linear map, normalization, activation and dropout.
     """
 
     WIDTHS: ClassVar = ("hidden",)  # which pruning may make smaller
@@ -30,7 +29,7 @@ class Options(DenseOptions):
     )
     sequences: Literal["flatten", "mean", "max"] = Field(
         default="flatten",
-        description="How a sequence becomes a vector: all its steps in a row, or their mean or maximum.",
+        description="How a sequence becomes a vector: all steps concatenated, or their mean or maximum.",
     )
     periodic: Embedding = None
 

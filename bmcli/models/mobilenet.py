@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class Options(ConvolutionOptions):
-    """Inverted residual blocks over one image; other inputs join in before the output.
+    """MobileNetV2: inverted residual blocks over one image; other inputs join before the output.
 
-    Take it for pictures where the network must be small or quick on a phone: it has a fraction of a `resnet`'s
-    weights and multiplications. A block widens its input by a 1x1 convolution, filters every channel by itself,
-    and narrows it again; every stage but the first halves the rows and columns.
+    For images where the network must be small or fast on a phone: it needs a fraction of the weights and
+    multiplications of a `resnet`. A block expands its input by a 1x1 convolution, filters each channel separately, and
+    projects back; every stage but the first halves rows and columns.
     """
 
     WIDTHS: ClassVar = ("expansion",)  # which pruning may make smaller
@@ -34,9 +34,9 @@ class Options(ConvolutionOptions):
     expansion: Annotated[float, Field(ge=1)] = Field(
         default=4.0, description="Filters inside a block, as a multiple of those between blocks."
     )
-    kernel_size: Size = Field(default=3, description="Rows and columns a channel's filter sees.")
+    kernel_size: Size = Field(default=3, description="Kernel size of the depthwise convolutions.")
     last: Units | None = Field(
-        default=128, description="Filters of the 1x1 convolution before pooling; null leaves it out."
+        default=128, description="Filters of the last 1x1 convolution before pooling; null omits it."
     )
     activation: Activation = Field(default=KerasObject("relu6"), description="Keras activation of the convolutions.")
 

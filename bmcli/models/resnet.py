@@ -22,18 +22,17 @@ _WIDTHS = (64, 128, 256, 512)
 
 
 class Options(ConvolutionOptions):
-    """Stages of convolutions with shortcuts over one image; other inputs join in before the output.
+    """ResNet: stages of convolutions with shortcuts over one image; other inputs join before the output.
 
-    Take it for pictures when there are thousands of them and a `cnn` gets no better. Every stage but the first
-    halves the rows and columns. By default it is a small one for small pictures; `variant` gives those of the
-    paper. The last normalization of each block starts at 0, so that a block is at first its shortcut (Goyal et
-    al. 2017).
+    For thousands of images, when a `cnn` no longer improves. Every stage but the first halves rows and columns. The
+    default is a small network for small images; `variant` selects those of the paper. The last normalization of each
+    block starts at 0, so that each block starts as its shortcut (Goyal et al. 2017).
     """
 
     WIDTHS: ClassVar = ("inner",)  # which pruning may make smaller
     kind: Literal["resnet"] = Field(default="resnet", description="A residual network.")
     variant: Literal[18, 34, 50] | None = Field(
-        default=None, description="A network of the paper by its number of layers, in the place of the options below."
+        default=None, description="A network of the paper, by its number of layers; replaces the options below."
     )
     blocks: tuple[Size, ...] | None = Field(
         default=None, min_length=1, description="Blocks of each stage; by default 2 for each of `widths`."
@@ -45,12 +44,12 @@ class Options(ConvolutionOptions):
     )
     bottleneck: bool | None = Field(
         default=None,
-        description="Blocks of three convolutions, 1x1, 3x3 and 1x1 with 4 times the filters, in the place of two 3x3; "
-        "by default false.",
+        description="Bottleneck blocks: 1x1, 3x3 and 1x1 convolutions, the last with 4 times the filters, instead "
+        "of two 3x3; by default false.",
     )
     inner: Annotated[float, Field(gt=0)] = Field(
         default=1.0,
-        description="Filters of the convolutions inside a block, all but its last, as a multiple of its stage's.",
+        description="Filters of the convolutions inside a block, except its last, as a multiple of those of its stage.",
     )
 
     @model_validator(mode="after")

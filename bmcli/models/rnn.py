@@ -17,40 +17,40 @@ if TYPE_CHECKING:
 
 
 class Options(DenseOptions):
-    """Recurrent layers over one sequence, then dense layers; other inputs join in before the dense layers.
+    """Recurrent layers over one sequence, then dense layers, before which other inputs join.
 
-    Take it for sequences whose order matters, up to some hundred steps; what it learns from few rows is more than
-    a `transformer` does. An image is read as the sequence of its rows. Padding is skipped. Normalization follows
-    each recurrent layer, and each dense layer's linear map.
+    For sequences of up to a few hundred steps whose order matters; it learns from fewer rows than a `transformer`. An
+    image is read as the sequence of its rows. Padding is skipped. Each recurrent layer, and the linear map of each
+    dense layer, is followed by normalization.
     """
 
     WIDTHS: ClassVar = ("dense",)  # which pruning may make smaller
     kind: Literal["rnn"] = Field(default="rnn", description="A recurrent network.")
-    cell: Literal["simple", "lstm", "gru"] = Field(default="lstm", description="The recurrent layer.")
+    cell: Literal["simple", "lstm", "gru"] = Field(default="lstm", description="Kind of recurrent layer.")
     units: Units | tuple[Units, ...] = Field(
         default=64,
-        description="Units of the recurrent layer, or a list for several layers one above the other.",
+        description="Units of the recurrent layer, or a list for several stacked layers.",
     )
     bidirectional: bool = Field(
-        default=False, description="Read in both directions, side by side (Schuster and Paliwal 1997)."
+        default=False, description="Read the sequence in both directions (Schuster and Paliwal 1997)."
     )
     activation: Activation = Field(default=KerasObject("tanh"), description="Keras activation of the recurrent layers.")
     recurrent_initializer: Initializer = Field(
-        default=KerasObject("orthogonal"), description="Keras initializer of the weights from step to step."
+        default=KerasObject("orthogonal"), description="Keras initializer of the recurrent weights."
     )
     recurrent_dropout: Rate = Field(
         default=0.0,
-        description="Share of the state set to 0 in training, alike at every step (Gal and Ghahramani 2016).",
+        description="Dropout rate of the state, with the same mask at every step (Gal and Ghahramani 2016).",
     )
     share: bool = Field(
         default=False,
-        description="One recurrent layer's weights in all of `units`, after a linear map to its width, "
-        "for fewer weights.",
+        description="Share the weights of one recurrent layer among all of `units`, after a linear projection to "
+        "its width.",
     )
     pooling: Literal["last", "mean", "max", "attention"] = Field(
         default="last",
-        description="How the steps become a vector: the last state, the mean or maximum of all, or a mean with "
-        "learned weights (Yang et al. 2016).",
+        description="How the steps become a vector: the last state, the mean or maximum of all states, or attention "
+        "pooling (Yang et al. 2016).",
     )
     dense: tuple[Units, ...] = Field(default=(), description="Units of the dense layers after the recurrent ones.")
     dense_activation: Activation = Field(

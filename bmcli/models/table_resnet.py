@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class Options(DenseOptions):
-    """Blocks of two dense layers with shortcuts, over all inputs flattened and side by side.
+    """ResNet for tables: blocks of two dense layers with shortcuts over all inputs, flattened and concatenated.
 
-    Take it for tables of some thousand rows and more: it learns deeper than an `mlp` does and costs a fraction of
-    an `ft_transformer`. A block is normalization, dense layer, activation, dropout, dense layer.
+    For tables of a few thousand rows and more: it can be deeper than an `mlp` and costs a fraction of an
+    `ft_transformer`. A block is normalization, dense layer, activation, dropout, dense layer.
     """
 
     WIDTHS: ClassVar = ("ratio",)  # which pruning may make smaller
@@ -35,8 +35,8 @@ class Options(DenseOptions):
         description="Normalization at the start of each block and before the output: batch (Ioffe and Szegedy 2015), "
         "layer (Ba et al. 2016), or null.",
     )
-    dropout: Rate = Field(default=0.1, description="Share of the outputs inside a block set to 0 in training.")
-    residual_dropout: Rate = Field(default=0.0, description="Share of a block's outputs set to 0 in training.")
+    dropout: Rate = Field(default=0.1, description="Dropout rate inside a block.")
+    residual_dropout: Rate = Field(default=0.0, description="Dropout rate of the output of a block.")
     periodic: Embedding = None
 
 

@@ -20,50 +20,56 @@ if TYPE_CHECKING:
 
 
 class Options(Kind):
-    """Self-attention over the steps of one sequence; other inputs join in after pooling.
+    """Transformer encoder: self-attention over the steps of one sequence; other inputs join after pooling.
 
-    Take it for long sequences and many rows, ten thousand and more. With `patch` and `pooling: token` it is the
-    vision transformer (Dosovitskiy et al. 2021), with `share` it is ALBERT's encoder (Lan et al. 2020). Tokens
-    are the steps of a sequence, the rows of an image, or the patches of an image. Padding is neither attended to
-    nor pooled.
+    For long sequences and ten thousand rows or more. With `patch` and `pooling: token` it is the vision transformer
+    (Dosovitskiy et al. 2021), with `share` the encoder of ALBERT (Lan et al. 2020). Tokens are the steps of a sequence,
+    or the rows or patches of an image. Padding is masked.
     """
 
     WIDTHS: ClassVar = ("mlp_ratio",)  # which pruning may make smaller
     kind: Literal["transformer"] = Field(default="transformer", description="A transformer encoder.")
-    width: Units = Field(default=64, description="Size of a token's vector; a multiple of `heads`.")
-    depth: Size = Field(default=2, description="Encoder blocks, each of attention and a feed-forward network.")
+    width: Units = Field(default=64, description="Width of a token; a multiple of `heads`.")
+    depth: Size = Field(
+        default=2, description="Number of encoder blocks, each of attention and a feed-forward network."
+    )
     share: bool = Field(
         default=False,
-        description="One block's weights at every depth (Lan et al. 2020), for fewer weights and over-fitting less.",
+        description="Share the weights of one block among all blocks (Lan et al. 2020): fewer weights and less "
+        "overfitting.",
     )
-    heads: Size = Field(default=4, description="Attention heads, each of width / heads.")
+    heads: Size = Field(default=4, description="Attention heads, each of size width / heads.")
     mlp_ratio: Annotated[float, Field(gt=0)] = Field(
         default=4.0, description="Hidden units of the feed-forward network, as a multiple of `width`."
     )
     patch: Sizes | None = Field(
         default=None,
-        description="Size of an image's patches, one number or [rows, columns]; null reads row by row.",
+        description="Patch size for images, one number or [rows, columns]; null reads the image row by row.",
     )
     positions: Literal["learned", "sinusoidal"] | None = Field(
-        default="learned", description="How tokens learn their place; null leaves their order unknown."
+        default="learned", description="Position embeddings; null omits the order of the tokens."
     )
     pooling: Literal["mean", "max", "token"] = Field(
         default="mean",
-        description="How tokens become a vector; token reads one more token, learned (Devlin et al. 2019).",
+        description="How tokens become a vector; token is a learned class token (Devlin et al. 2019).",
     )
     norm_first: bool = Field(
         default=True,
-        description="Normalize before each part, which trains stably without warm-up (Xiong et al. 2020).",
+        description="Normalize before attention and feed-forward network, which trains stably without warm-up "
+        "(Xiong et al. 2020).",
     )
     activation: Activation = Field(
         default=KerasObject("gelu"), description="Keras activation of the feed-forward networks."
     )
-    dropout: Rate = Field(default=0.1, description="Dropout of tokens, of attention weights and of each part's output.")
+    dropout: Rate = Field(
+        default=0.1,
+        description="Dropout rate of tokens, attention weights, and outputs of attention and feed-forward network.",
+    )
     kernel_initializer: Initializer = Field(
         default=KerasObject("glorot_uniform"), description="Keras initializer of all weights."
     )
     kernel_regularizer: Regularizer | None = Field(
-        default=None, description="Keras regularizer of all weights, as {kind: l2, l2: 1e-4}."
+        default=None, description="Keras regularizer of all weights, such as {kind: l2, l2: 1e-4}."
     )
 
     @model_validator(mode="after")

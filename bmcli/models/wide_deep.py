@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class Options(DenseOptions):
-    """A linear model beside dense layers, both trained together; their outputs are added.
+    """Wide & deep: a linear model and dense layers, trained jointly; their outputs are added.
 
-    Take it for tables of many categories and their crosses: the linear model remembers what each of them means,
-    the dense layers find what is common to them. `wide` and `deep` say which columns each of the two reads.
+    For tables with many categories and crosses: the linear model memorises each of them, the dense layers generalise.
+    `wide` and `deep` select the columns of each part.
     """
 
     WIDTHS: ClassVar = ("hidden",)  # which pruning may make smaller
@@ -35,7 +35,7 @@ class Options(DenseOptions):
         default=None, min_length=1, description="Columns of the dense layers; by default all."
     )
     wide_regularizer: Regularizer | None = Field(
-        default=None, description="Keras regularizer of the linear model's weights, as {kind: l1, l1: 1e-4}."
+        default=None, description="Keras regularizer of the linear model's weights, such as {kind: l1, l1: 1e-4}."
     )
     hidden: tuple[Units, ...] = Field(default=(128, 64), min_length=1, description="Units of each dense layer.")
     periodic: Embedding = None

@@ -149,7 +149,7 @@ class ObjectiveOptions(Kind):
     """Options of every objective."""
 
     weight: Annotated[float, Field(gt=0)] = Field(
-        default=1.0, description="Factor of this target's loss beside those of other targets."
+        default=1.0, description="Weight of this target's loss among those of several targets."
     )
 
 
@@ -158,18 +158,19 @@ class ClassOptions(ObjectiveOptions):
 
     class_weights: Annotated[Any, ClassWeights()] = Field(
         default=None,
-        description="Factor of each class's losses: weights by class, or `balanced`: rows / (classes * rows of "
-        "the class) in training (King and Zeng 2001), or `effective`: (1 - beta) / (1 - beta^rows of the class), "
-        "times what makes them add up to the classes (Cui et al. 2019).",
+        description="Class weights: a mapping from class to weight; `balanced`: rows / (classes * rows of the "
+        "class) in training (King and Zeng 2001); or `effective`: (1 - beta) / (1 - beta^rows of the class), "
+        "normalised to sum to the number of classes (Cui et al. 2019).",
     )
     beta: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None,
-        description="beta of effective class weights, 0.999 if left out: the nearer to 1, the more rare classes count.",
+        description="beta of effective class weights, by default 0.999; values nearer to 1 give more weight to rare "
+        "classes.",
     )
     calibrate: Literal["none", "temperature"] = Field(
         default="none",
-        description="`temperature`: after training, divide the logits by the one number with which the validation rows "
-        "are the most probable (Guo et al. 2017). Served and exported models do so, too.",
+        description="`temperature`: after training, divide the logits by the temperature that maximises the "
+        "likelihood of the validation rows (Guo et al. 2017). Exported models include it.",
     )
 
     @model_validator(mode="after")

@@ -102,16 +102,20 @@ METRICS: Mapping[str, Direction] = {name: direction for name, (_, direction) in 
 
 
 class ThresholdOptions(PlainOptions):
-    """What a probability is to reach for the second of two classes to be predicted."""
+    """Probability above which the second of two classes is predicted."""
 
     goal: Literal["f1", "cost", "recall"] = Field(
-        description="What the validation rows choose it for: the best F1, the lowest cost of errors, or the most "
-        "recall at a precision."
+        description="Criterion on the validation rows: best F1, lowest cost of errors, or highest recall at a "
+        "minimum precision."
     )
-    false_positive: Annotated[float, Field(gt=0)] = Field(default=1.0, description="Cost of one, of goal cost.")
-    false_negative: Annotated[float, Field(gt=0)] = Field(default=1.0, description="Cost of one, of goal cost.")
+    false_positive: Annotated[float, Field(gt=0)] = Field(
+        default=1.0, description="Cost of a false positive, for goal cost."
+    )
+    false_negative: Annotated[float, Field(gt=0)] = Field(
+        default=1.0, description="Cost of a false negative, for goal cost."
+    )
     precision: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        default=None, description="The least there may be, of goal recall."
+        default=None, description="Minimum precision, for goal recall."
     )
 
     @model_validator(mode="after")
@@ -132,20 +136,20 @@ class Options(ClassOptions):
     kind: Literal["classification"] = Field(default="classification", description="One of several classes.")
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0,
-        description="Share e of a target spread over all K classes: the right one gets 1 - e + e/K, "
-        "the others e/K (Szegedy et al. 2016).",
+        description="Label smoothing e over K classes: the true class gets 1 - e + e/K, the others e/K (Szegedy et "
+        "al. 2016).",
     )
     loss: Annotated[KerasObject, KerasKind("losses")] | None = Field(
         default=None,
-        description="A Keras loss by name; by default the cross-entropy. Hinge losses take logits as scores, "
-        "squared and absolute errors take probabilities.",
+        description="A Keras loss by name; by default cross-entropy. Hinge losses are computed from logits, squared "
+        "and absolute errors from probabilities.",
     )
 
     threshold: Annotated[float, Field(gt=0, lt=1)] | ThresholdOptions | None = Field(
         default=None,
-        description="The probability from which on the second of two classes is predicted: a number, or chosen on the "
-        "validation rows after training, as {goal: f1}, {goal: cost, false_negative: 5} or {goal: recall, precision: "
-        "0.9}. By default the more probable class.",
+        description="Probability above which the second of two classes is predicted: a number, or chosen on the "
+        "validation rows after training, such as {goal: f1}, {goal: cost, false_negative: 5} or {goal: recall, "
+        "precision: 0.9}. By default the more probable class is predicted.",
     )
 
     @field_validator("loss")

@@ -35,9 +35,9 @@ _TINY = 1e-37
 
 
 class Options(ObjectiveOptions):
-    """Half the Poisson deviance: the likelihood of the count, less that of a perfect prediction.
+    """Half the Poisson deviance: negative log-likelihood of the count, minus that of a perfect prediction.
 
-    The network gives the logarithm of the rate beside the mean of the training rows.
+    The output is the logarithm of the rate relative to the mean of the training rows.
     """
 
     kind: Literal["count"] = Field(default="count", description="How many: the rate of a Poisson distribution.")

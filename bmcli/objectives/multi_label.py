@@ -54,17 +54,17 @@ _LOSSES = ("binary_crossentropy", "binary_focal_crossentropy")
 
 
 class Options(ClassOptions):
-    """Cross-entropy of each label, there or not, averaged over the labels.
+    """Binary cross-entropy of each label, averaged over the labels.
 
-    `class_weights` by label weigh the examples that have it; `balanced` and `effective` weigh for each label the
-    examples that have it against those that have not.
+    `class_weights` by label weight the examples with that label; `balanced` and `effective` weight, for each label, the
+    examples with it against those without it.
     """
 
     kind: Literal["multi_label"] = Field(default="multi_label", description="Any number of several labels.")
     loss: Annotated[KerasObject, KerasKind("losses")] = Field(
         default=KerasObject("binary_crossentropy"),
-        description="A Keras loss by name: binary_crossentropy, or binary_focal_crossentropy, which counts what is "
-        "told rightly less (Lin et al. 2017).",
+        description="A Keras loss by name: binary_crossentropy, or binary_focal_crossentropy, which gives less "
+        "weight to examples that are classified well (Lin et al. 2017).",
     )
 
     @field_validator("loss")

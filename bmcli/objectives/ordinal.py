@@ -40,10 +40,11 @@ METRICS: Mapping[str, Direction] = {name: direction for name, (_, direction) in 
 
 
 class Options(ClassOptions):
-    """Cross-entropy of the steps between the categories; the same as that of the category itself.
+    """Sequential (continuation-ratio) model of ordered categories, trained with cross-entropy.
 
-    A logit tells for each category but the highest whether it is passed, if it was reached. The probability of
-    reaching a category is the product of those before it, so it never grows from one category to the next.
+    Each logit but that of the highest category is that of passing the category, given that it was reached. The
+    probability of reaching a category is the product of those before it, so it never increases from one category to the
+    next.
     """
 
     kind: Literal["ordinal"] = Field(default="ordinal", description="One of several categories in order.")

@@ -30,14 +30,14 @@ METRICS = NUMBER_METRICS
 class Options(ObjectiveOptions):
     """Pinball loss of the standardised number, averaged over the quantiles.
 
-    The network gives the lowest quantile, and for each other one how much higher it is than the one before.
+    The outputs are the lowest quantile and the non-negative differences of successive quantiles, so they never cross.
     """
 
     kind: Literal["quantile"] = Field(default="quantile", description="Several quantiles of a number.")
     quantiles: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1)] = Field(
         default=(0.1, 0.5, 0.9),
-        description="Shares of the rows that lie below what is predicted, from low to high. The one nearest to 0.5 is "
-        "measured as the prediction, the outer two as an interval.",
+        description="Quantiles to predict, in increasing order. The one nearest to 0.5 is evaluated as the "
+        "prediction, the outermost two as an interval.",
     )
 
     @field_validator("quantiles")

@@ -36,13 +36,13 @@ _ROUNDING = 1e-5
 
 
 class Options(ObjectiveOptions):
-    """Squared error of the standardised number, or another Keras loss."""
+    """Mean squared error of the standardised number, or another Keras loss."""
 
     kind: Literal["regression"] = Field(default="regression", description="A number.")
     loss: Annotated[KerasObject, KerasKind("losses")] = Field(
         default=KerasObject("mean_squared_error"),
-        description="A Keras loss by name, of the standardised number: huber's delta counts its deviations. "
-        "Percentage and logarithmic errors are of the number in its own unit.",
+        description="A Keras loss by name, of the standardised number; delta of huber is in standard deviations. "
+        "Percentage and logarithmic errors use the original unit.",
     )
 
     @field_validator("loss")

@@ -21,14 +21,14 @@ class Pruning(Kind):
     """When what is pruned rises from nothing to its share, along a cubic curve (Zhu and Gupta 2017, equation 1)."""
 
     start: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.25, description="Share of all steps that are over when the first are pruned."
+        default=0.25, description="Fraction of all steps before the first pruning."
     )
     end: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.75,
-        description="Share of all steps that are over when the last are pruned. Those that are left learn on.",
+        description="Fraction of all steps before the last pruning; the remaining weights continue to train.",
     )
     updates: Annotated[int, Field(ge=1)] = Field(
-        default=50, description="How often more are pruned, from `start` to `end`."
+        default=50, description="Number of pruning updates from `start` to `end`."
     )
 
     @model_validator(mode="after")
@@ -40,36 +40,38 @@ class Pruning(Kind):
 
 
 class WeightPruning(Pruning):
-    """Single weights of small magnitude become 0, and stay 0. They shrink compressed files, and nothing else."""
+    """Magnitude pruning: single weights of small magnitude become and stay 0. This shrinks compressed files only."""
 
     kind: Literal["weights"] = Field(default="weights", description="Single weights become 0.")
     sparsity: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.8, description="Share of the weights of all kernels that are 0 in the end."
+        default=0.8, description="Final fraction of zeros among the weights of all kernels."
     )
     scope: Literal["network", "kernel"] = Field(
         default="network",
-        description="Where the smallest are looked for: among the kernels of the whole network, so that small layers, "
-        "which need most of their weights, keep them; or in each kernel, which then has this share of zeros.",
+        description="Scope of the comparison: `network` prunes the smallest weights of all kernels, so that small "
+        "layers, which need most of their weights, keep them; `kernel` prunes the same fraction of each kernel.",
     )
     layers: Mapping[str, Sparsity] = Field(
         default={},
-        description="Shares of their own by the names of weights, as {'dense_2/*': 0}; * stands for any text, and the "
-        "last pattern that fits decides.",
+        description="Sparsity by patterns of weight names, such as {'dense_2/*': 0}; * matches any text, and the "
+        "last matching pattern applies.",
     )
 
 
 class ChannelPruning(Pruning):
-    """Units and filters with small weights become 0 in the course of the training, and are removed at its end.
+    """Channel pruning: units and filters with small weights become 0 during training and are removed at its end.
 
-    What is kept is an ordinary, narrower network of the family, which needs fewer computations.
+    The result is an ordinary, narrower network of the same family, which needs fewer computations.
     """
 
     kind: Literal["channels"] = Field(default="channels", description="Units of layers and filters are removed.")
-    sparsity: Sparsity = Field(default=0.5, description="Share of each hidden layer's units or filters that go.")
+    sparsity: Sparsity = Field(
+        default=0.5, description="Fraction of the units or filters of each hidden layer to remove."
+    )
     widths: Mapping[str, Widths] = Field(
         default={},
-        description="Units or filters that are left, in the place of those that follow from `sparsity`, by options of "
-        "the model: {filters: [8, 24], dense: [60, 84]}, or {mlp_ratio: 1.5} of a transformer.",
+        description="Remaining units or filters, by options of the model, instead of those that follow from "
+        "`sparsity`: {filters: [8, 24], dense: [60, 84]}, or {mlp_ratio: 1.5} for a transformer.",
     )
 
     def left(self, model: Kind) -> dict[str, Widths]:
@@ -82,16 +84,18 @@ PRUNING = OneOf((WeightPruning, ChannelPruning), usual="weights")
 
 
 class QuantizeAwareOptions(Options):
-    """What the network sees of itself while it learns: rounded weights, and rounded inputs of its layers."""
+    """Quantisation-aware training: rounded weights and rounded inputs of layers."""
 
     weights: Literal["int8", "int4"] = Field(
-        default="int8", description="Kernels of dense and convolutional layers, with a scale for each channel."
+        default="int8",
+        description="Integer type of the kernels of dense and convolutional layers, with one scale per channel.",
     )
     activations: Literal["int8", "float32"] = Field(
-        default="int8", description="What such layers are given, within its usual range; float32 does not round it."
+        default="int8",
+        description="Type of the inputs of these layers, over their usual range; float32 does not round them.",
     )
     start: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.5, description="Share of all steps that are over when rounding begins."
+        default=0.5, description="Fraction of all steps before rounding begins."
     )
 
 

@@ -20,16 +20,16 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 
 class Change(Options):
-    """A number that changes from epoch to epoch, and stays as it is within one."""
+    """A number that changes between epochs and is constant within each."""
 
-    start: NotNegative = Field(description="The number in the first epoch.")
-    end: NotNegative = Field(description="The number at the end.")
+    start: NotNegative = Field(description="Value in the first epoch.")
+    end: NotNegative = Field(description="Final value.")
     shape: Shape = Field(
         default="linear",
-        description="linear, cosine (slowly at both ends), or geometric (by equal factors).",
+        description="Interpolation: linear, cosine (slow at both ends), or geometric (by equal factors).",
     )
     until: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=1.0, description="Share of train.epochs after which it is at its end."
+        default=1.0, description="Fraction of train.epochs after which the final value is reached."
     )
 
     @model_validator(mode="after")
@@ -70,16 +70,20 @@ def problem_of_temperature(temperature: float | Change) -> None:
 class TeacherOptions(Options):
     """A trained network: a run, a recipe (trained first if it has no run), or a `.keras` file."""
 
-    run: str | None = Field(default=None, description="A run directory, or a run's name, whose latest is taken.")
+    run: str | None = Field(
+        default=None, description="A run folder, or the name of a run, which stands for its latest run."
+    )
     recipe: str | None = Field(
-        default=None, description="A recipe, whose latest run is taken if it is of this very recipe, or else trained."
+        default=None,
+        description="A recipe; its latest run is used if it was trained from exactly this recipe, else it is "
+        "trained first.",
     )
     file: str | None = Field(
         default=None,
-        description="A `.keras` file that takes raw rows by column, as the model.keras of a run does, and gives "
-        "probabilities, or numbers in their own unit.",
+        description="A `.keras` file with raw columns as inputs, like model.keras of a run, and probabilities, or "
+        "numbers in their original unit, as outputs.",
     )
-    weight: Positive = Field(default=1.0, description="How much it counts beside other teachers.")
+    weight: Positive = Field(default=1.0, description="Weight of this teacher in the ensemble.")
 
     @model_validator(mode="after")
     def _is_told_once(self) -> TeacherOptions:
@@ -148,17 +152,16 @@ class Student(Checked):
 
 
 class TransferOptions(Options):
-    """Which rows the student learns from, beside those that train."""
+    """Transfer set: the rows that the student is trained on."""
 
     without: Mapping[str, Annotated[tuple[str | int, ...], Field(min_length=1)]] = Field(
         default={},
-        description="Classes by target whose training rows are left out, as {label: [3]}: the student hears of them "
-        "from its teacher alone.",
+        description="Classes, by target, whose training rows are left out, such as {label: [3]}; the student sees "
+        "them only through its teacher.",
     )
     unlabelled: Annotated[Kind, PartOf("data.sources")] | None = Field(
         default=None,
-        description="A source of further rows with the same inputs, whose targets nobody tells: they have soft losses "
-        "only.",
+        description="A source of additional unlabelled rows with the same inputs; only soft losses apply to them.",
     )
 
     @property
@@ -189,53 +192,53 @@ def _form(objective: str) -> str:
 
 
 class DistillOptions(Options):
-    """How `bmcli distill` has a small network learn from large ones, and what proves that it helped."""
+    """How `bmcli distill` trains a small network with large ones as teachers, and how the gain is measured."""
 
     teacher: Annotated[tuple[TeacherOptions, ...] | None, Teachers()] = Field(
         default=None,
-        description="{run: runs/big}, {recipe: big.yaml} or {file: big.keras}, or a list of these: an ensemble. By "
-        "default this recipe itself, trained first.",
+        description="{run: runs/big}, {recipe: big.yaml} or {file: big.keras}, or a list of these as an ensemble. "
+        "By default this recipe itself, trained first.",
     )
     average: Literal["probabilities", "logits"] = Field(
-        default="probabilities", description="What of several teachers is averaged."
+        default="probabilities", description="Outputs of several teachers to average: probabilities or logits."
     )
     student: Annotated[Mapping[str, Any], Student()] = Field(
         default={},
-        description="What is laid over this recipe to make the student's, as {model: {kind: mlp, hidden: [64]}}, or "
-        "{recipe: small.yaml}. By default this recipe as it is.",
+        description="Overrides of this recipe for the student, such as {model: {kind: mlp, hidden: [64]}} or "
+        "{recipe: small.yaml}. By default none.",
     )
     losses: Annotated[Losses, Field(min_length=1)] | None = Field(
         default=None,
-        description="What the student minimises, each with its weight. By default 0.1 of `hard` and 0.9 of `soft`, "
-        "and for numbers 0.5 of `hard` and 0.5 of `logits`.",
+        description="Losses of the student with their weights. By default 0.1 of `hard` and 0.9 of `soft`, and for "
+        "numbers 0.5 of `hard` and 0.5 of `logits`.",
     )
     transfer: TransferOptions = Field(
-        default=TransferOptions(), description="Which rows the student learns from, beside those that train."
+        default=TransferOptions(), description="Transfer set: the rows that the student is trained on."
     )
     generations: Annotated[int, Field(ge=1)] = Field(
         default=1,
-        description="How often a student is made; each teaches the next one (Furlanello et al. 2018).",
+        description="Number of generations; the student of each is the teacher of the next (Furlanello et al. 2018).",
     )
     baseline: bool = Field(
         default=True,
-        description="Also train the same student from the same weights, on the same batches, without a teacher.",
+        description="Also train the same student without a teacher, from the same weights and on the same batches.",
     )
     seeds: Annotated[int, Field(ge=1)] = Field(
-        default=1, description="How often student and baseline are trained, each time with another seed."
+        default=1, description="Number of trainings of student and baseline, each with another seed."
     )
     metric: str = Field(
         default="auto",
-        description="What gain is measured by, as accuracy; by default the first metric of the evaluation.",
+        description="Metric of the gain, such as accuracy; by default the first metric of the evaluation.",
     )
     teacher_gate: Mapping[str, Gate] = Field(
         default={},
-        description="Limits on metrics of the teacher on validation rows, as {accuracy: '>= 0.9'}; a missed one ends "
-        "with exit code 3 before the student's first step.",
+        description="Limits on validation metrics of the teacher, such as {accuracy: '>= 0.9'}; a missed limit ends "
+        "with exit code 3 before the student is trained.",
     )
     require_gain: bool | NotNegative = Field(
         default=False,
-        description="true: the interval of the gain must lie above 0; a number: the gain must be at least that. A "
-        "missed one ends with exit code 3.",
+        description="true: the confidence interval of the gain must lie above 0; a number: minimum gain. If it is "
+        "missed, the exit code is 3.",
     )
 
     @model_validator(mode="after")
@@ -264,20 +267,22 @@ class TaughtBy(Options):
     """A teacher that is trained already."""
 
     model: str = Field(min_length=1, description="Its `.keras` file.")
-    run: str | None = Field(default=None, description="Its run directory, if it is a run.")
+    run: str | None = Field(default=None, description="Its run folder, if it is a run.")
     digest: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the file.")
-    weight: Positive = Field(default=1.0, description="How much it counts beside other teachers.")
+    weight: Positive = Field(default=1.0, description="Weight of this teacher in the ensemble.")
 
 
 class TaughtOptions(Options):
-    """What a student learns from, beside the labels."""
+    """Losses of a student in addition to those of the labels, and their teachers."""
 
-    teachers: tuple[TaughtBy, ...] = Field(default=(), description="Trained already; none for a baseline.")
+    teachers: tuple[TaughtBy, ...] = Field(default=(), description="Trained teachers; empty for a baseline.")
     average: Literal["probabilities", "logits"] = Field(
-        default="probabilities", description="What of several teachers is averaged."
+        default="probabilities", description="Outputs of several teachers to average: probabilities or logits."
     )
-    losses: Losses = Field(min_length=1, description="What is minimised.")
-    transfer: TransferOptions = Field(default=TransferOptions(), description="Which rows it learns from.")
+    losses: Losses = Field(min_length=1, description="Losses to minimise, with their weights.")
+    transfer: TransferOptions = Field(
+        default=TransferOptions(), description="Transfer set: the rows that the student is trained on."
+    )
 
     @model_validator(mode="after")
     def _someone_teaches(self) -> TaughtOptions:

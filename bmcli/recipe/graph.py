@@ -68,16 +68,16 @@ class Layers(Checked):
         return tuple({"kind": entry} if isinstance(entry, str) else entry for entry in value)
 
     def json_schema(self) -> dict[str, Any]:
-        name = {"type": "string", "description": "The name of a layer."}
+        name = {"type": "string", "description": "Name of the layer."}
         names = {
-            "description": "The layer or column it reads, or a list of them; by default the layer before it.",
+            "description": "Layer or input column to read, or a list of these; by default the previous layer.",
             "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],
         }
         kinds, *layers = KerasKind("layers").json_schema()["anyOf"]
         shared = {
             "type": "object",
-            "description": "Calls an earlier layer again, with the same weights.",
-            "properties": {"kind": {"const": SHARED, "description": "A layer again."}, "layer": name},
+            "description": "Apply an earlier layer again, with the same weights.",
+            "properties": {"kind": {"const": SHARED, "description": "Shared layer."}, "layer": name},
             "required": ["kind", "layer"],
             "additionalProperties": False,
         }

@@ -10,7 +10,7 @@ from bmcli.recipe.fields import CHECKED, Checked
 from bmcli.recipe.schema import Recipe
 
 _PREFIX = "#/$defs/"
-_EXTENDS = "A recipe file, relative to this one, or a built-in recipe by name; this one is laid over it."
+_EXTENDS = "A recipe file, relative to this one, or a built-in recipe by name, whose values this recipe overrides."
 
 
 def recipe_schema() -> dict[str, Any]:
@@ -88,7 +88,7 @@ class _Collected:
 _VARIABLE = {
     "type": "string",
     "pattern": r"^\$\{[^{}]+\}$",
-    "description": "The value of a variable of `vars`, as ${NAME}.",
+    "description": "Value of a variable of `vars`, such as ${NAME}.",
 }
 _SCALARS = ("integer", "number", "boolean")
 _NESTED = ("items", "additionalProperties")

@@ -55,10 +55,10 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class FoldOptions(Options):
-    """One of several parts of the rows, each of which is tested once, on a network that has not seen it."""
+    """One fold of the rows, tested on a network that was trained on the others."""
 
-    number: Annotated[int, Field(ge=1, le=100)] = Field(description="Which fold is tested, from 1.")
-    of: Annotated[int, Field(ge=2, le=100)] = Field(description="How many folds there are.")
+    number: Annotated[int, Field(ge=1, le=100)] = Field(description="Fold to test, from 1.")
+    of: Annotated[int, Field(ge=2, le=100)] = Field(description="Number of folds.")
 
     @model_validator(mode="after")
     def _is_one_of_them(self) -> FoldOptions:
@@ -70,41 +70,43 @@ class FoldOptions(Options):
 
 
 class SplitOptions(Options):
-    """How rows become training, validation and test rows.
+    """How rows are split into training, validation and test rows.
 
-    Rows are dealt by chance, or as one of `group`, `time` and `hash` says. Shares apply to the rows that are not
-    split yet. Where the source has a file per split, or `column` names a column that tells, the training rows can
-    still give a share to validation, dealt in the same way.
+    Rows are split at random, or by `group`, `time` or `hash`. Fractions apply to the rows that are not split yet. Where
+    the source has one file per split, or `column` contains the split, a fraction of the training rows can still become
+    validation rows in the same way.
     """
 
-    train: Share | None = Field(default=None, description="Share of rows to train on; by default what is left.")
-    validation: Share | None = Field(default=None, description="Share of rows for choosing epochs and settings.")
-    test: Share | None = Field(default=None, description="Share of rows for the final figure.")
-    column: str | None = Field(default=None, description="A column whose cells are train, validation or test.")
+    train: Share | None = Field(default=None, description="Fraction of training rows; by default the remaining rows.")
+    validation: Share | None = Field(
+        default=None, description="Fraction of validation rows, for choosing epochs and hyperparameters."
+    )
+    test: Share | None = Field(default=None, description="Fraction of test rows, for the final evaluation.")
+    column: str | None = Field(default=None, description="Column with the values train, validation and test.")
     stratify: Literal["auto", "none"] | str = Field(
         default="auto",
-        description="A category whose proportions every split keeps, or `none`. `auto` takes the only category "
-        "target, if its classes are large enough and the rows are dealt by chance or by `group`.",
+        description="Categorical column to stratify by, or `none`. `auto` uses the only categorical target, if its "
+        "classes are large enough and rows are split at random or by `group`.",
     )
     group: str | None = Field(
         default=None,
-        description="A column, as patient: all rows with the same cell are in one split, so that none is tested on "
-        "what it was trained on. Not an input, unless `inputs` names it.",
+        description="Column of groups, such as patient; all rows of a group are in the same split. It is no input "
+        "unless `inputs` lists it.",
     )
     time: str | None = Field(
         default=None,
-        description="A column of numbers, or of ISO 8601 dates or times: the oldest rows train, the newest test. "
-        "Not an input, unless `inputs` names it.",
+        description="Column of numbers, or of ISO 8601 dates or times; the oldest rows are for training, the newest "
+        "for test. It is no input unless `inputs` lists it.",
     )
     hash: bool | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
         default=False,
-        description="The split of a row follows from what it holds, in all columns (true) or those named: it is the "
-        "same when rows are added, and equal rows are together. Shares are met about.",
+        description="Split by the hash of all columns (true) or of the listed ones: a row stays in its split when "
+        "rows are added, and equal rows are in the same split. Fractions are approximate.",
     )
     fold: FoldOptions | None = Field(
         default=None,
-        description="Test one of several folds of the training and validation rows, dealt like the splits, in the "
-        "place of the test rows, which are left alone: {number: 1, of: 5}. `bmcli evaluate --folds` trains them all.",
+        description="Test one fold of the training and validation rows instead of the test rows, which are not "
+        "used: {number: 1, of: 5}. `bmcli evaluate --folds` trains all folds.",
     )
 
     @model_validator(mode="after")
@@ -150,14 +152,14 @@ class SplitOptions(Options):
 
 
 class SampleOptions(Options):
-    """How many of the training rows are learned from."""
+    """Sample of the training rows."""
 
-    share: Share | None = Field(default=None, description="Share of the training rows.")
+    share: Share | None = Field(default=None, description="Fraction of the training rows.")
     count: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Number of training rows.")
     balance: str | None = Field(
         default=None,
-        description="A category of which the sample has equally many rows each, as far as there are; none is taken "
-        "twice. Without `share` and `count` as many as the rarest has.",
+        description="Categorical column whose categories get equally many rows, as far as available, without "
+        "replacement. Without `share` and `count`, as many as the rarest category has.",
     )
 
     @model_validator(mode="after")
@@ -170,17 +172,17 @@ class SampleOptions(Options):
 
 
 class CrossOptions(Options):
-    """Several categories as one: the network sees which combination of them a row has (Cheng et al. 2016)."""
+    """Cross of several categories: the network sees their combination (Cheng et al. 2016)."""
 
     of: tuple[str, ...] = Field(
         min_length=2,
-        description="Inputs that are categories, one in a cell, yes or no, or single numbers with `bins`.",
+        description="Inputs to combine: single categories, booleans, or single numbers with `bins`.",
     )
     buckets: Annotated[int, Field(ge=2, le=10_000_000)] = Field(
-        default=1000, description="Combinations that are told apart; if there are more, some fall together."
+        default=1000, description="Number of hash buckets; combinations collide if there are more."
     )
     dimension: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Width of an embedding of the combinations; by default a vector of 0 and one 1."
+        default=None, description="Width of an embedding of the combinations; by default they are one-hot encoded."
     )
 
     @property
@@ -217,54 +219,54 @@ def _can_be_crossed(options: Kind) -> bool:
 
 
 class DataOptions(Options):
-    """Which data, how it is split, and what its columns are."""
+    """Data source, splits, and kinds of columns."""
 
-    source: Annotated[Kind, PartOf("data.sources")] = Field(description="Where the rows come from.")
+    source: Annotated[Kind, PartOf("data.sources")] = Field(description="Source of the rows.")
     split: SplitOptions = Field(
         default=SplitOptions(),
         description="Training, validation and test rows; by default 80, 10 and 10 per cent.",
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] | None = Field(
         default=None,
-        description="Decides the split and the sample; by default the recipe's `seed`. With one of its own the rows "
-        "stay where they are when `seed` changes.",
+        description="Seed of split and sample; by default the recipe's `seed`. With a seed of its own the split "
+        "stays the same when `seed` changes.",
     )
     inputs: Mapping[str, Annotated[Kind, PartOf("inputs")]] | None = Field(
         default=None,
-        description="Columns the model sees, by name. By default every column that is neither target, split, group, "
-        "time, weight nor dropped, as the kind that its training cells look like.",
+        description="Input columns by name. By default every column that is not a target, split, group, time, "
+        "weight or dropped column, with the kind detected from the training rows.",
     )
     targets: Mapping[str, Annotated[Kind, PartOf("data.targets")]] | None = Field(
         default=None,
         validate_default=True,
-        description="Columns to predict, by name. Sources that know their target need none.",
+        description="Columns to predict, by name; optional for sources that define their target.",
     )
     sample: Share | Annotated[int, Field(ge=1)] | SampleOptions | None = Field(
         default=None,
-        description="Learn from fewer training rows: a share as 0.1, a count as 1000, or {count: 1000, balance: label} "
-        "for equally many of each class. A smaller sample is part of every larger one with the same seed; "
-        "validation and test rows stay.",
+        description="Train on a sample of the training rows: a fraction such as 0.1, a number such as 1000, or "
+        "{count: 1000, balance: label} for equally many rows per class. With the same seed, a smaller sample is part "
+        "of every larger one; validation and test rows are unaffected.",
     )
-    drop: tuple[str, ...] = Field(default=(), description="Columns left out when inputs are found by themselves.")
+    drop: tuple[str, ...] = Field(default=(), description="Columns to ignore when inputs are detected.")
     weight: str | None = Field(
         default=None,
-        description="A column of numbers of at least 0 that tells how much each row counts in the loss.",
+        description="Column of non-negative weights of the rows in the loss.",
     )
     invalid: Literal["stop", "skip", "fill"] = Field(
         default="stop",
-        description="Cells that cannot be read as what their column is: `stop` tells the first of every column; `skip` "
-        "leaves their rows out, before the split; `fill` takes those of inputs for missing, and skips the rows of "
-        "targets and weights, which must be there. Both leave out records of a CSV file with too few or too many "
-        "cells. All are counted.",
+        description="Handling of cells that cannot be read as the kind of their column: `stop` reports the first of "
+        "every column; `skip` drops their rows before the split; `fill` treats those of inputs as missing, and drops "
+        "rows with invalid targets or weights. Both drop CSV records with a wrong number of cells. All are counted.",
     )
     augment: Mapping[str, tuple[Annotated[Kind, PartOf("augmentations")], ...]] = Field(
         default={},
-        description="Random changes of the training examples, one after the other, by input, or by a kind as number "
-        "for all inputs of that kind: {image: [flip, {kind: translate, factor: 0.1}]}.",
+        description="Random augmentations of the training examples, in order, by input, or by kind for all inputs "
+        "of that kind: {image: [flip, {kind: translate, factor: 0.1}]}.",
     )
 
     crosses: tuple[CrossOptions, ...] = Field(
-        default=(), description="Combinations of categories as further inputs, called by their names as a_x_b."
+        default=(),
+        description="Combinations of categories as additional inputs, named by their columns, such as a_x_b.",
     )
 
     def targets_by_name(self) -> Mapping[str, Kind]:
@@ -362,14 +364,14 @@ def _columns(value: Any) -> list[tuple[str, tuple[str | int, ...]]]:
 
 
 class WarmUp(Kind):
-    """Shape of the learning rate over a run, by shares of its steps, so that it fits any number of epochs."""
+    """Learning rate schedule over a run, in fractions of its steps, so that it fits any number of epochs."""
 
     kind: Literal["constant", "cosine", "linear"] = Field(description="How the rate falls after the warm-up.")
     warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.0, description="Share of all steps over which the rate rises from 0."
+        default=0.0, description="Fraction of all steps over which the learning rate rises from 0."
     )
     floor: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.0, description="The last rate, as a share of the highest."
+        default=0.0, description="Final learning rate, as a fraction of the highest."
     )
 
 
@@ -412,7 +414,7 @@ class ObjectiveKind(Checked):
 
 
 class StopOptions(Options):
-    """When to stop before the last epoch; the first condition that holds ends the training."""
+    """Early stopping; the first condition that holds ends the training."""
 
     patience: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Epochs without improvement of the selected metric."
@@ -423,16 +425,16 @@ class StopOptions(Options):
     )
     overfit: Annotated[int, Field(ge=1)] | None = Field(
         default=None,
-        description="Epochs in a row in which the validation loss rises while the training loss falls.",
+        description="Consecutive epochs in which the validation loss rises while the training loss falls.",
     )
-    steps: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Optimizer steps in all.")
-    time: Duration | None = Field(default=None, description="Training time, as 30m.")
+    steps: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Maximum number of optimizer steps.")
+    time: Duration | None = Field(default=None, description="Maximum training time, such as 30m.")
     metric: str | None = Field(
         default=None,
-        description="A metric that ends the training when it passes `above` or `below`, as train/loss.",
+        description="Metric that ends the training when it passes `above` or `below`, such as train/loss.",
     )
-    above: float | None = Field(default=None, description="Stop once `metric` is at least this.")
-    below: float | None = Field(default=None, description="Stop once `metric` is at most this.")
+    above: float | None = Field(default=None, description="Stop once `metric` is at least this value.")
+    below: float | None = Field(default=None, description="Stop once `metric` is at most this value.")
 
     @field_validator("min_delta")
     @classmethod
@@ -454,12 +456,12 @@ class StopOptions(Options):
 
 
 class SelectOptions(Options):
-    """Which epoch's weights are kept."""
+    """How the best epoch is selected, whose weights are kept."""
 
     metric: str = Field(
         default="auto",
-        description="A metric of an epoch, as validation/accuracy; its direction follows from its name. "
-        "`auto`: validation/loss, or train/loss where no row validates; `last` keeps the last epoch.",
+        description="Metric that selects the epoch, such as validation/accuracy; its direction follows from its "
+        "name. `auto`: validation/loss, or train/loss without validation rows; `last` keeps the last epoch.",
     )
 
 
@@ -469,29 +471,31 @@ KerasMetric = Annotated[KerasObject, KerasKind("metrics")]
 
 
 class CheckpointOptions(Options):
-    """When the state of a training is written, so that it can go on after a crash; whichever comes first."""
+    """How often the training state is saved, for resuming after a crash; whichever comes first."""
 
-    time: Duration | None = Field(default=60.0, description="Training time between two checkpoints, as 1m.")
+    time: Duration | None = Field(default=60.0, description="Training time between two checkpoints, such as 1m.")
     steps: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Steps between two checkpoints.")
 
 
 class SwaOptions(Options):
-    """When the weights begin to be averaged."""
+    """Stochastic weight averaging."""
 
     start: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.75, description="Share of the epochs that are over when the first weights are averaged."
+        default=0.75, description="Fraction of the epochs before averaging begins."
     )
 
 
 class CurriculumOptions(Options):
-    """By which length the training rows are put in order at first, and for how long."""
+    """Curriculum by sequence length."""
 
     input: str | None = Field(
         default=None,
-        description="A text encoded as a sequence, or numbers in sequences of which some end early; by default the "
-        "only such input.",
+        description="Input whose length counts: a text encoded as a sequence, or numbers in sequences of varying "
+        "length; by default the only such input.",
     )
-    epochs: Annotated[int, Field(ge=1)] = Field(default=1, description="How many epochs go from short to long.")
+    epochs: Annotated[int, Field(ge=1)] = Field(
+        default=1, description="Number of epochs sorted from short to long sequences."
+    )
 
 
 LayerRate = Annotated[float, Field(ge=0)]
@@ -504,85 +508,86 @@ Others change their rate themselves, or their steps depend on more than the grad
 
 
 class TrainOptions(Options):
-    """How the network learns."""
+    """How the network is trained."""
 
-    epochs: Annotated[int, Field(ge=1)] = Field(default=20, description="Passes over the training rows, at most.")
+    epochs: Annotated[int, Field(ge=1)] = Field(default=20, description="Maximum number of epochs.")
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default=64,
-        description="Examples of one optimizer step, over all devices. `auto` measures the largest power of two that "
-        "still trains more examples a second.",
+        description="Global batch size, over all devices. `auto` measures the largest power of two that still "
+        "increases throughput.",
     )
     gradient_accumulation: Annotated[int, Field(ge=1)] = Field(
         default=1,
-        description="Parts that a batch is computed in, one after the other, to need less memory; the step is that "
-        "of the whole batch.",
+        description="Number of micro-batches that a batch is computed in, to save memory; the optimizer step is "
+        "that of the whole batch.",
     )
     optimizer: Annotated[KerasObject, _OPTIMIZER] = Field(
         default=_OPTIMIZER.check("adam"),
-        description="A Keras optimizer by name with its options; clipnorm, global_clipnorm and clipvalue "
-        "limit gradients. With `learning_rate: auto` the rate is found by a range test (Smith 2017): some steps with "
-        "rates from 1e-6 to 10 tell where the loss falls fastest.",
+        description="A Keras optimizer by name with its options; clipnorm, global_clipnorm and clipvalue clip "
+        "gradients. `learning_rate: auto` runs a learning rate range test (Smith 2017): some steps with rates from "
+        "1e-6 to 10 show where the loss falls fastest.",
     )
     schedule: Annotated[Any, ScheduleKind()] = Field(
         default=WarmUp(kind="constant"),
-        description="The learning rate over the run: constant, cosine or linear with a warm-up, or a Keras "
-        "schedule by name.",
+        description="Learning rate schedule: constant, cosine or linear with warm-up, or a Keras schedule by name.",
     )
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
         default="float32", description="Keras dtype policy; variables stay in float32."
     )
     metrics: tuple[KerasMetric, ...] = Field(
-        default=(), description="Keras metrics computed every epoch, beside the objective's own."
+        default=(), description="Keras metrics to compute every epoch, in addition to those of the objective."
     )
-    select: SelectOptions = Field(default=SelectOptions(), description="Which epoch's weights are kept.")
-    stop: StopOptions = Field(default=StopOptions(), description="When to stop before the last epoch.")
+    select: SelectOptions = Field(
+        default=SelectOptions(), description="How the best epoch is selected, whose weights are kept."
+    )
+    stop: StopOptions = Field(default=StopOptions(), description="Conditions that end the training early.")
     callbacks: tuple[Callback, ...] = Field(
         default=(), description="Keras callbacks by name, called after every epoch."
     )
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None,
-        description="Momentum of the moving average of the weights, as 0.999, which is what is measured and kept "
-        "(Polyak and Juditsky 1992).",
+        description="Momentum of an exponential moving average of the weights, such as 0.999, which is evaluated "
+        "and kept (Polyak and Juditsky 1992).",
     )
     swa: SwaOptions | None = Field(
         default=None,
-        description="The mean of the weights at the ends of the last epochs, {} from 75 per cent of them on, which is "
-        "what is measured and kept from then on (stochastic weight averaging, Izmailov et al. 2018). Moving statistics "
-        "of batch normalisation are estimated anew for it, by a pass over the training rows after each epoch.",
+        description="Stochastic weight averaging (Izmailov et al. 2018): the mean of the weights at the ends of the "
+        "last epochs is evaluated and kept; {} averages from 75 per cent of the epochs on. Batch normalisation "
+        "statistics are recomputed for it by a pass over the training rows after each epoch.",
     )
     schedule_free: bool = Field(
         default=False,
-        description="The mean of the optimizer's steps, which is what is measured and kept, in the place of a schedule "
-        "(Defazio et al. 2024). Gradients are taken between the mean and the last step, as near to the mean as the "
-        "momentum of sgd or rmsprop, or beta_1 of adam or adamw, says; usual is 0.9. Rates are often higher than "
-        "without it. Moving statistics of batch normalisation are estimated as for `swa`.",
+        description="Schedule-free optimisation (Defazio et al. 2024): the mean of the optimizer's steps is "
+        "evaluated and kept, instead of a learning rate schedule. Gradients are computed between the mean and the "
+        "last step, interpolated by momentum of sgd or rmsprop, or beta_1 of adam or adamw, usually 0.9. Learning "
+        "rates are often higher than without it. Batch normalisation statistics are estimated as for `swa`.",
     )
     curriculum: CurriculumOptions | None = Field(
         default=None,
-        description="In the first epoch, {}, or in the first {epochs: n}, batches go from short sequences to long ones "
-        "(SortaGrad, Amodei et al. 2016); later ones are shuffled as always.",
+        description="Sort batches from short to long sequences in the first epoch, {}, or the first {epochs: n} "
+        "(SortaGrad, Amodei et al. 2016); later epochs are shuffled as usual.",
     )
     layer_rates: Mapping[str, LayerRate] = Field(
         default={},
-        description="Factors of the learning rate by the names of weights, as {'*/embeddings': 0.1}; * stands for "
-        "any text, 0 leaves the weights as they are at first, and the last pattern that fits decides.",
+        description="Factors of the learning rate by patterns of weight names, such as {'*/embeddings': 0.1}; * "
+        "matches any text, 0 freezes the weights, and the last matching pattern applies.",
     )
     prune: Annotated[Kind, PRUNING] | None = Field(
         default=None,
-        description="What is taken away while the network learns: {sparsity: 0.8} sets this share of the weights of "
-        "all kernels to 0, {kind: channels, sparsity: 0.5} removes units and filters. Epochs before the end of "
-        "pruning are kept only if there are no others.",
+        description="Pruning during training: {sparsity: 0.8} sets this fraction of all kernel weights to 0, {kind: "
+        "channels, sparsity: 0.5} removes units and filters. Epochs before the end of pruning are selected only if "
+        "there are no others.",
     )
     quantize_aware: Literal["int8", "int4"] | QuantizeAwareOptions | None = Field(
         default=None,
-        description="Trains a network that will be quantised with rounded weights and activations, through which "
-        "gradients pass as if nothing were rounded (Jacob et al. 2018, section 3). The kept weights are those that "
-        "the integers stand for. Epochs before rounding begins are kept only if there are no others.",
+        description="Quantisation-aware training: weights and activations are rounded, and gradients pass straight "
+        "through the rounding (Jacob et al. 2018, section 3). The kept weights are the rounded ones. Epochs before "
+        "rounding begins are selected only if there are no others.",
     )
     checkpoint: CheckpointOptions = Field(
-        default=CheckpointOptions(), description="When the state is written, to go on after a crash."
+        default=CheckpointOptions(), description="How often the training state is saved, for resuming after a crash."
     )
-    tensorboard: bool = Field(default=True, description="Write events/ for TensorBoard.")
+    tensorboard: bool = Field(default=True, description="Write event files for TensorBoard.")
 
     @property
     def rounding(self) -> QuantizeAwareOptions | None:
@@ -677,41 +682,43 @@ OF_STRATEGY: Mapping[str, tuple[str, ...]] = {
 
 
 class RuntimeOptions(Options):
-    """What the training runs on; never changes what is learned beyond the last bits."""
+    """Devices and execution; results differ at most in rounding errors."""
 
     strategy: Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"] = Field(
         default="auto",
-        description="`auto` takes what there is: a cluster of workers, a TPU, all GPUs, or the CPU. `mirrored` is "
-        "several devices of one machine, `multi_worker` several processes.",
+        description="`auto` uses what is available: a cluster of workers, a TPU, all GPUs, or the CPU. `mirrored` "
+        "uses several devices of one machine, `multi_worker` several processes.",
     )
     replicas: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         default=None,
-        description="Devices of `mirrored`; by default all GPUs. Without a GPU the CPU is divided, to try it out.",
+        description="Number of devices of `mirrored`; by default all GPUs. Without a GPU the CPU is divided, for "
+        "tests.",
     )
     cluster: Literal["auto", "tf_config", "slurm", "kubernetes"] = Field(
         default="auto",
-        description="Who tells `multi_worker` its peers: the variable TF_CONFIG, Slurm, or Kubernetes.",
+        description="How workers of `multi_worker` find each other: the variable TF_CONFIG, Slurm, or Kubernetes.",
     )
     tpu: str | None = Field(
         default=None,
-        description="Name or address of the TPU; by default that in the variable TPU_NAME, or the `local` one.",
+        description="Name or address of the TPU; by default that of the variable TPU_NAME, or the `local` one.",
     )
     start_timeout: Duration = Field(default=120.0, description="How long workers wait for each other to start.")
     feed: Literal["auto", "resident", "streaming"] = Field(
         default="auto",
-        description="`resident` keeps the training rows in the device's memory, `streaming` reads them from disk as "
-        "they are needed; `auto` streams what is larger than `memory`.",
+        description="`resident` keeps the training rows in device memory, `streaming` reads them from disk; `auto` "
+        "streams data larger than `memory`.",
     )
     memory: Literal["auto"] | Size = Field(
-        default="auto", description="Most memory for resident rows, as 4GiB; `auto` is a quarter of the machine's."
+        default="auto", description="Maximum memory of resident rows, such as 4GiB; `auto` is a quarter of the memory."
     )
     jit: Literal["auto"] | bool = Field(
         default="auto",
-        description="Compile the step with XLA; `auto` measures once for each machine and model.",
+        description="Compile the training step with XLA; `auto` measures once per machine and model.",
     )
     jit_steps: Literal["auto", 1, 2, 4, 8] = Field(
         default="auto",
-        description="Steps that XLA compiles as one program, for short steps on one device; `auto` measures 1 and 8.",
+        description="Number of steps that XLA compiles as one program, for short steps on one device; `auto` "
+        "measures 1 and 8.",
     )
 
     @model_validator(mode="after")
@@ -748,41 +755,41 @@ def objectives_by_target(given: Any, targets: Mapping[str, Kind]) -> dict[str, K
 
 
 class Recipe(Options):
-    """One experiment, from data to a measured model."""
+    """One experiment, from data to an evaluated model."""
 
     bmcli: Literal[1] = Field(default=1, description="Version of the recipe language.")
-    name: Name = Field(description="Folder of this recipe's runs: letters, digits, dot, dash and underscore.")
+    name: Name = Field(
+        description="Name of the recipe, and of the folder of its runs: letters, digits, dot, dash and underscore."
+    )
     vars: Mapping[str, Scalar] = Field(
         default={},
-        description="Values used elsewhere as ${NAME}, to be changed in one place or on the command line.",
+        description="Variables that are used elsewhere as ${NAME}, to change a value in one place or on the command "
+        "line.",
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         default=0,
-        description="Decides the initial weights, the order of examples and dropout, and, unless `data.seed` does, the "
-        "split.",
+        description="Seed of the initial weights, the order of examples, dropout, and, without `data.seed`, the split.",
     )
-    data: DataOptions = Field(description="Which data, how it is split, and what its columns are.")
+    data: DataOptions = Field(description="Data source, splits, and kinds of columns.")
     model: Annotated[Kind, PartOf("models")] = Field(description="The network.")
     objective: Annotated[Any, ObjectiveKind()] = Field(
         default=None,
-        description="What is learned; by default what is usual for the kind of target. With several targets a mapping "
-        "from target to objective.",
+        description="Learning objective; by default the usual one for the kind of target. With several targets, a "
+        "mapping from target to objective.",
     )
-    train: TrainOptions = Field(default=TrainOptions(), description="How the network learns.")
-    runtime: RuntimeOptions = Field(default=RuntimeOptions(), description="What the training runs on.")
-    evaluate: EvaluateOptions = Field(default=EvaluateOptions(), description="How the trained model is measured.")
-    tune: TuneOptions | None = Field(
-        default=None, description="Where and how `bmcli tune` searches for better values of this recipe."
-    )
+    train: TrainOptions = Field(default=TrainOptions(), description="How the network is trained.")
+    runtime: RuntimeOptions = Field(default=RuntimeOptions(), description="Devices and execution.")
+    evaluate: EvaluateOptions = Field(default=EvaluateOptions(), description="How the trained model is evaluated.")
+    tune: TuneOptions | None = Field(default=None, description="Hyperparameter search by `bmcli tune`.")
     distill: DistillOptions | None = Field(
-        default=None, description="What `bmcli distill` has a student learn from which teachers."
+        default=None, description="Distillation by `bmcli distill`: teachers, student and losses."
     )
     taught: TaughtOptions | None = Field(
         default=None,
-        description="What this very network learns from beside the labels: teachers that are trained already. "
-        "`bmcli distill` writes it into the recipe of a student.",
+        description="Distillation losses of this network, and its trained teachers; `bmcli distill` writes this "
+        "section into the recipe of a student.",
     )
-    export: ExportOptions = Field(default=ExportOptions(), description="What `bmcli export` writes.")
+    export: ExportOptions = Field(default=ExportOptions(), description="Artefacts that `bmcli export` writes.")
 
     @property
     def data_seed(self) -> int:

@@ -371,54 +371,55 @@ def _entry_schema(kind: str) -> dict[str, Any]:
     number = {"type": "integer" if kind == "int" else "number"}
     ends = {"type": "array", "items": number, "prefixItems": [number, number], "minItems": 2, "maxItems": 2}
     described: Mapping[str, tuple[dict[str, Any], str]] = {
-        "choice": ({"type": "array", "items": {}, "minItems": 1}, "The values to choose from."),
-        "int": (ends, "The lowest and the highest whole number."),
-        "float": (ends, "The lowest and the highest number."),
-        "log": (ends, "The lowest and the highest number; equal factors are equally likely."),
+        "choice": ({"type": "array", "items": {}, "minItems": 1}, "List of values."),
+        "int": (ends, "Lowest and highest integer."),
+        "float": (ends, "Lowest and highest number."),
+        "log": (ends, "Lowest and highest number, sampled on a logarithmic scale."),
         "bool": ({"const": True}, "False and true."),
     }
     schema, meaning = described[kind]
     properties: dict[str, Any] = {kind: {**schema, "description": meaning}}
     if kind in ("int", "float"):
-        step = "Distance of the values from the lowest on; a factor if the scale is log."
-        scale = "log: equal factors are equally likely, instead of equal differences."
+        step = "Step between values, from the lowest on; a factor on a logarithmic scale."
+        scale = "Scale of sampling: linear or logarithmic."
         properties["step"] = {**number, "exclusiveMinimum": 0, "description": step}
         properties["scale"] = {"enum": ["linear", "log"], "default": "linear", "description": scale}
-    when = "Other entries with the value, or the list of values, with which alone this one is searched."
+    when = "Conditions: other entries with the value, or list of values, for which this one is searched."
     properties["when"] = {"type": "object", "additionalProperties": {}, "description": when}
     return {"type": "object", "properties": properties, "required": [kind], "additionalProperties": False}
 
 
 class Random(Kind):
-    """Candidates by chance (Bergstra and Bengio 2012)."""
+    """Random search (Bergstra and Bengio 2012)."""
 
     kind: Literal["random"] = Field(default="random", description="Candidates by chance.")
 
 
 class Bayesian(Kind):
-    """Candidates where a Gaussian process of the trials so far expects most (Snoek, Larochelle and Adams 2012)."""
+    """Bayesian optimisation with a Gaussian process (Snoek, Larochelle and Adams 2012)."""
 
     kind: Literal["bayesian"] = Field(default="bayesian", description="Candidates by a model of the trials so far.")
     initial: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Trials by chance before the model; by default three for each entry of the space."
+        default=None,
+        description="Number of random trials before the model is used; by default three per entry of the space.",
     )
     beta: Annotated[float, Field(ge=0)] = Field(
-        default=2.6, description="The larger, the more it tries what is unknown rather than near what was good."
+        default=2.6, description="Exploration: larger values prefer uncertain regions over known good ones."
     )
 
 
 class Hyperband(Kind):
-    """Many short trials, of which the best go on, each time a `factor` longer (Li et al. 2018)."""
+    """Hyperband: many short trials, of which the best continue, each time longer by a `factor` (Li et al. 2018)."""
 
     kind: Literal["hyperband"] = Field(default="hyperband", description="Short trials, of which the best go on.")
     factor: Annotated[int, Field(ge=2)] = Field(
-        default=3, description="Of so many trials one goes on, for so many times the epochs; the longest has all."
+        default=3, description="One in `factor` trials continues, with `factor` times the epochs, up to train.epochs."
     )
-    iterations: Annotated[int, Field(ge=1)] = Field(default=1, description="How often all its brackets are run.")
+    iterations: Annotated[int, Field(ge=1)] = Field(default=1, description="Number of passes over all brackets.")
 
 
 class Grid(Kind):
-    """Every combination in order."""
+    """Grid search: every combination in order."""
 
     kind: Literal["grid"] = Field(default="grid", description="Every combination, in order.")
 
@@ -472,20 +473,22 @@ def _objective(name: Any, loc: tuple[int, ...]) -> str:
 
 
 class SearchStop(Options):
-    """What ends a search before its last trial."""
+    """Conditions that end a search before its last trial."""
 
-    time: Duration | None = Field(default=None, description="Time of the whole search, as 2h.")
+    time: Duration | None = Field(default=None, description="Maximum time of the whole search, such as 2h.")
     trial_time: Duration | None = Field(
-        default=None, description="Most time of one trial, as 10m; one that takes longer counts as failed."
+        default=None, description="Maximum time of one trial, such as 10m; longer trials count as failed."
     )
-    failures: Annotated[int, Field(ge=1)] = Field(default=5, description="Failed trials in a row that end the search.")
+    failures: Annotated[int, Field(ge=1)] = Field(
+        default=5, description="Number of consecutive failed trials that end the search."
+    )
 
 
 class ConfirmOptions(Options):
-    """The best trials, trained again with other seeds, to tell the best from the lucky."""
+    """Retrain the best trials with other seeds, to rule out luck."""
 
-    top: Annotated[int, Field(ge=1)] = Field(default=3, description="How many of the best trials.")
-    seeds: Annotated[int, Field(ge=1)] = Field(default=3, description="How many seeds for each of them.")
+    top: Annotated[int, Field(ge=1)] = Field(default=3, description="Number of best trials to retrain.")
+    seeds: Annotated[int, Field(ge=1)] = Field(default=3, description="Number of seeds for each of them.")
 
 
 @dataclass(frozen=True)
@@ -505,37 +508,37 @@ class ConfirmKind(Checked):
 
 
 class TuneOptions(Options):
-    """How `bmcli tune` searches for better values of this recipe."""
+    """Hyperparameter search by `bmcli tune`."""
 
     algorithm: Annotated[Kind, _ALGORITHMS] = Field(
-        default=Random(), description="How the next candidate is chosen: random, bayesian, hyperband or grid."
+        default=Random(), description="Search algorithm: random, bayesian, hyperband or grid."
     )
     objective: Annotated[tuple[str, ...], ObjectivesOf()] = Field(
         default=("auto",),
-        description="What candidates are compared by: a metric of validation rows, as validation/accuracy. `auto`: "
-        "train.select.metric if it is one, or validation/loss. In a list the first leads the search, and with the "
-        "others, further metrics or parameters, size (bytes) or latency (seconds), it makes a Pareto front.",
+        description="Metric of validation rows that candidates are compared by, such as validation/accuracy. "
+        "`auto`: train.select.metric if it is one, or validation/loss. Several (metrics, parameters, size in bytes, "
+        "latency in seconds) form a Pareto front; the first leads the search.",
     )
     trials: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Trials in all, at most; by default 20, and with hyperband all of its brackets."
+        default=None, description="Maximum number of trials; by default 20, and with hyperband all of its brackets."
     )
     workers: Annotated[int, Field(ge=1)] = Field(
-        default=1, description="Processes that train trials at the same time, and share the cores or GPUs."
+        default=1, description="Number of trials to train in parallel; they share the cores or GPUs."
     )
     space: Annotated[Mapping[str, Parameter], SpaceOf()] = Field(
-        description="What is searched, by dotted paths of this recipe: {train.optimizer.learning_rate: "
-        "{log: [1e-4, 1e-2]}, model.filters: {choice: [[16, 32], [32, 64]], when: {model.kind: cnn}}}."
+        description="Search space by dotted keys of this recipe: {train.optimizer.learning_rate: {log: [1e-4, "
+        "1e-2]}, model.filters: {choice: [[16, 32], [32, 64]], when: {model.kind: cnn}}}."
     )
     pruning: Literal["auto", "median", "none"] = Field(
         default="auto",
-        description="`median` stops a trial whose best so far is worse than the median of the others at that epoch. "
-        "`auto`: median, but for hyperband, which stops trials itself.",
+        description="`median` stops a trial whose best value so far is worse than the median of the others at that "
+        "epoch. `auto`: median, but none for hyperband, which stops trials itself.",
     )
-    stop: SearchStop = Field(default=SearchStop(), description="What ends the search before its last trial.")
+    stop: SearchStop = Field(default=SearchStop(), description="Conditions that end the search before its last trial.")
     confirm: Annotated[ConfirmOptions | None, ConfirmKind()] = Field(
         default=ConfirmOptions(),
-        description="The best few trials are trained again with other seeds, and the best on average wins. `none`: the "
-        "best trial of the search wins, and is trained once more as it was.",
+        description="Retrain the best few trials with other seeds; the best on average wins. `none`: the best trial "
+        "of the search wins, and is retrained with its own seed.",
     )
 
     @property

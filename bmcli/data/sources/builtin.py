@@ -21,10 +21,10 @@ _TARGETS = {
 
 
 class Options(SourceOptions):
-    """digits (1797 images 8x8), iris (150 rows), wine (178), breast_cancer (569) or diabetes (442)."""
+    """Built-in data: digits (1797 images 8x8), iris (150 rows), wine (178), breast_cancer (569), diabetes (442)."""
 
     kind: Literal["builtin"] = "builtin"
-    name: Literal["digits", "iris", "wine", "breast_cancer", "diabetes"] = Field(description="Which data set.")
+    name: Literal["digits", "iris", "wine", "breast_cancer", "diabetes"] = Field(description="Name of the dataset.")
 
     def shown(self, split: str | None = None) -> str:
         return self.name

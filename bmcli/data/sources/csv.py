@@ -29,34 +29,34 @@ _MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.B
 
 
 class Options(TableOptions):
-    """Comma-separated values, or another delimiter."""
+    """Comma-separated values, or values with another delimiter."""
 
     ENDINGS = (".csv", *TABBED)
 
     kind: Literal["csv"] = "csv"
     path: TablePaths = Field(
-        description="A file, a folder, a pattern as part-*.csv, or a list of such; or one of these for each split. "
-        ".gz is unpacked."
+        description="A file, a folder, a pattern such as part-*.csv, a list of these, or one of these per split; "
+        ".gz files are decompressed."
     )
     delimiter: str = Field(
         default="auto",
-        description='The character between cells; a tab is written as "\\t". `auto` is the comma, semicolon, tab or '
-        "bar that divides the first rows evenly.",
+        description='Delimiter; "\\t" is a tab. `auto` picks the comma, semicolon, tab or bar that splits the '
+        "first rows consistently.",
     )
     quote: Literal['"', "'", "none"] = Field(
-        default='"', description="The character around cells that hold delimiters; twice inside of them for itself."
+        default='"', description="Quote character around cells that contain delimiters; doubled inside of such cells."
     )
-    header: bool = Field(default=True, description="Whether the first row names the columns.")
+    header: bool = Field(default=True, description="Whether the first row contains the column names.")
     columns: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
-        default=None, description="Names of the columns without a header; by default column_1, column_2 and so on."
+        default=None, description="Column names of files without a header; by default column_1, column_2 and so on."
     )
     encoding: str = Field(
         default="auto",
-        description="Text encoding, as Python names it. `auto` is UTF-8, or UTF-16 if the file begins with its mark.",
+        description="Text encoding, by its Python name. `auto` is UTF-8, or UTF-16 for files with its byte order mark.",
     )
     missing: tuple[str, ...] = Field(
         default=("", "NA", "N/A", "n/a", "NaN", "nan", "null", "?"),
-        description="Cells that mean there is no value; an empty cell always does.",
+        description="Cells that mark a missing value, in addition to empty cells.",
     )
 
     @field_validator("delimiter")

@@ -24,10 +24,10 @@ _IMAGES, _LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
 
 
 class Options(SourceOptions):
-    """A folder with train-images-idx3-ubyte, train-labels-idx1-ubyte, and the same for t10k; .gz or not."""
+    """IDX files (MNIST format): train-images-idx3-ubyte, train-labels-idx1-ubyte and the same for t10k; .gz allowed."""
 
     kind: Literal["idx"] = "idx"
-    path: str = Field(min_length=1, description="The folder of the four files.")
+    path: str = Field(min_length=1, description="Folder of the four files.")
 
     def files(self) -> tuple[Path, ...]:
         folder = Path(self.path)

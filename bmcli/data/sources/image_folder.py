@@ -29,21 +29,22 @@ _OF_THE_DESKTOP = ("thumbs.db", "desktop.ini")
 
 
 class Options(SourceOptions):
-    """Encoded pictures: `cat/1.jpg` or `train/cat/1.jpg`, or a table with a column of file names.
+    """Image files, by class (`cat/1.jpg`), by split and class (`train/cat/1.jpg`), or listed in a table.
 
-    Without a table the columns are `image` and `label`. Folders named train, validation (valid, val, dev) and test
-    are splits. With a table they are its columns, of which `column` becomes the pictures.
+    Without a table the columns are `image` and `label`, and folders named train, validation (valid, val, dev) and test
+    are splits. With a table the columns are those of the table, and `column` is replaced by the images.
     """
 
     kind: Literal["image_folder"] = "image_folder"
     path: str = Field(
-        min_length=1, description="The folder of the classes or splits; or that a table's names start from."
+        min_length=1,
+        description="Folder of the classes or splits, or the folder that file names of the table are relative to.",
     )
     table: str | None = Field(
-        default=None, min_length=1, description="A CSV, TSV, Parquet or JSON lines file with a row for each picture."
+        default=None, min_length=1, description="A CSV, TSV, Parquet or JSON lines file with one row per image."
     )
     column: str | None = Field(
-        default=None, min_length=1, description="The column of the table that names the files; by default `file`."
+        default=None, min_length=1, description="Column of the table that contains the file names; by default `file`."
     )
 
     @model_validator(mode="after")

@@ -43,18 +43,18 @@ class _BrokenLine(BmcliError):
 
 
 class Options(TableOptions):
-    """JSON lines: an object a line, whose keys are the columns; a key that a line lacks is missing there.
+    """JSON lines: one object per line; keys are columns, and absent keys are missing values.
 
-    Numbers, text, true and false, and lists of numbers of one length, which become arrays. Fields of nested objects
-    become columns, as `address.city`.
+    Values are numbers, text, booleans, or lists of numbers of equal length, which become arrays. Fields of nested
+    objects become columns such as `address.city`.
     """
 
     ENDINGS = (".jsonl", ".ndjson")
 
     kind: Literal["jsonl"] = "jsonl"
     path: TablePaths = Field(
-        description="A file, a folder, a pattern as part-*.jsonl, or a list of such; or one of these for each split. "
-        ".gz is unpacked."
+        description="A file, a folder, a pattern such as part-*.jsonl, a list of these, or one of these per split; "
+        ".gz files are decompressed."
     )
 
 

@@ -29,12 +29,12 @@ _DIRECTORY_BYTES = 138 * limits.COLUMNS  # 46 for each member, and twice as many
 
 
 class Options(SourceOptions):
-    """Arrays with the rows first; x_train and x_test are column x of the training and test rows."""
+    """NumPy archive of arrays with rows first; x_train and x_test are column x of training and test rows."""
 
     ENDINGS = (".npz",)
 
     kind: Literal["npz"] = "npz"
-    path: FilePaths = Field(description="An archive, or one for each split.")
+    path: FilePaths = Field(description="An archive, or one per split.")
 
     def files(self) -> tuple[Path, ...]:
         return tuple(path for _, path in by_split(self.path))

@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 
 class Options(TableOptions):
-    """Parquet: numbers, text, dates, files as bytes, and lists of numbers of one length, which become arrays.
+    """Parquet: numbers, text, dates, files as bytes, and lists of numbers of equal length, which become arrays.
 
-    Fields of nested records become columns, as `address.city`.
+    Fields of nested records become columns such as `address.city`.
     """
 
     ENDINGS = (".parquet", ".pq")
 
     kind: Literal["parquet"] = "parquet"
     path: TablePaths = Field(
-        description="A file, a folder, a pattern as part-*.parquet, or a list of such; or one of these for each split."
+        description="A file, a folder, a pattern such as part-*.parquet, a list of these, or one of these per split."
     )
 
 

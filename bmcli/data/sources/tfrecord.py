@@ -38,29 +38,29 @@ _Size = Annotated[int, Field(ge=1)]
 
 
 class Feature(Described):
-    """What a feature of the examples holds."""
+    """Type and shape of a feature of the examples."""
 
     type: Literal["float", "int", "text", "image", "uint8"] = Field(
-        description="Numbers; whole numbers; text in UTF-8; an encoded picture; or the bytes of an array."
+        description="Type of the values: floats, integers, UTF-8 text, an encoded image, or the bytes of an array."
     )
     shape: tuple[_Size, ...] = Field(
-        default=(), description="Of the array in a row, for float, int and uint8; by default a single number."
+        default=(), description="Shape of the array in each row, for float, int and uint8; by default a single number."
     )
 
 
 class Options(TableOptions):
-    """Examples with features of floats, whole numbers, text, or encoded pictures."""
+    """TFRecord files of `tf.train.Example` with floats, integers, text or encoded images."""
 
     ENDINGS: ClassVar[tuple[str, ...]] = (".tfrecord", ".tfrecords")
 
     kind: Literal["tfrecord"] = "tfrecord"
     path: TablePaths = Field(
-        description="A file, a folder, a pattern as data.tfrecord-*, or a list of them; or such for each split."
+        description="A file, a folder, a pattern such as data.tfrecord-*, a list of these, or one of these per split."
     )
     features: Mapping[str, Feature] | None = Field(
         default=None,
-        description="What to read, as {image: {type: image}, label: {type: int}}. By default every feature, as "
-        "the first example has it: bytes as picture or text, and so many numbers.",
+        description="Features to read, such as {image: {type: image}, label: {type: int}}. By default all, with the "
+        "types and shapes of the first example.",
     )
 
 

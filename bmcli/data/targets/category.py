@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 class Options(Kind):
-    """A class a row."""
+    """One class per row."""
 
     kind: Literal["category"] = "category"
     classes: Classes | None = Field(
         default=None,
-        description="All classes in the order of their indices; by default the training rows', sorted.",
+        description="All classes in the order of their indices; by default the sorted classes of the training rows.",
     )
 
 

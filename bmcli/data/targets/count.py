@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Options(Kind):
-    """How many, as events in an hour."""
+    """A count per row, such as events per hour."""
 
     kind: Literal["count"] = "count"
 

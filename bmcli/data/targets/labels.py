@@ -21,22 +21,24 @@ if TYPE_CHECKING:
 
 
 class Options(Kind):
-    """Several labels a row, in one cell; an empty cell is a row without any.
+    """Several labels per row, in one cell; an empty cell has no labels.
 
-    Or a column of yes and no for each of them: `columns`. An array `(rows, labels)` of 0 and 1 tells them, too.
+    Alternatives: one boolean column per label (`columns`), or an array `(rows, labels)` of 0 and 1.
     """
 
     kind: Literal["labels"] = "labels"
-    separator: str = Field(default=";", description="Text between two labels of a cell; spaces around it are dropped.")
+    separator: str = Field(
+        default=";", description="Separator of the labels of a cell; surrounding spaces are removed."
+    )
     classes: Names | None = Field(
         default=None,
-        description="All labels in the order of their indices; by default the training rows', sorted. Of an array "
-        "their names, by default the numbers of its columns.",
+        description="All labels in the order of their indices; by default the sorted labels of the training rows. "
+        "For an array its label names, by default its column numbers.",
     )
     columns: Annotated[tuple[str, ...], Field(min_length=2)] | None = Field(
         default=None,
-        description="Columns of the source, one for each label and called like it, that hold 1 or 0, yes or no, true "
-        "or false. The target's own name is then free; `separator` divides the labels that `predict` writes.",
+        description="Columns of the source, one per label and named like it, with values 1 or 0, yes or no, true or "
+        "false. The target may then have any name; `separator` joins the labels that `predict` writes.",
     )
 
     @field_validator("separator")

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class Options(Kind):
-    """A number a row."""
+    """One number per row."""
 
     kind: Literal["number"] = "number"
     scale: Literal["standard", "log", "none"] = Field(
         default="standard",
-        description="`standard` learns it with mean 0 and deviation 1, `log` the same of log(1 + number), for numbers "
-        "over several magnitudes. Metrics and predictions keep its own unit.",
+        description="`standard` trains on the number with mean 0 and standard deviation 1, `log` on log(1 + number) "
+        "likewise, for numbers over several orders of magnitude. Metrics and predictions use the original unit.",
     )
 
 

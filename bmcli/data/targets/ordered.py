@@ -19,13 +19,12 @@ if TYPE_CHECKING:
 
 
 class Options(Kind):
-    """A category a row, of categories that have an order."""
+    """One category per row, of categories with an order."""
 
     kind: Literal["ordered"] = "ordered"
     classes: Classes | None = Field(
         default=None,
-        description="All categories from the lowest to the highest. Whole numbers are put in order by size if this is "
-        "left out; of text it must be told.",
+        description="All categories from the lowest to the highest; required for text, by default sorted for integers.",
     )
 
 

@@ -25,7 +25,7 @@ class LossOptions(Kind):
     """Options of every loss."""
 
     weight: Weight = Field(
-        default=1.0, description="Its factor beside the other losses, or {start: 1, end: 0} over the epochs."
+        default=1.0, description="Weight of this loss, or a schedule over the epochs such as {start: 1, end: 0}."
     )
 
 
@@ -33,20 +33,24 @@ class OutputOptions(LossOptions):
     """Options of losses of outputs."""
 
     targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
-        default=None, description="The targets whose outputs it compares; by default all of them."
+        default=None, description="Targets whose outputs are compared; by default all."
     )
 
 
 class LayerPair(Options):
-    """A layer of the student and the one of the teacher that it follows."""
+    """A layer of the student and the layer of the teacher that it is matched to."""
 
     student: str | Depth = Field(
         default=1.0,
-        description="Name of a layer, or a depth: 0.5 is half-way through the layers with weights, 1 is what the "
-        "output is computed from.",
+        description="Name of a layer, or a relative depth: 0.5 is halfway through the layers with weights, 1 is the "
+        "input of the output layer.",
     )
-    teacher: str | Depth = Field(default=1.0, description="The same of the teacher.")
-    of: Annotated[int, Field(ge=0)] = Field(default=0, description="Which of several teachers, counted from 0.")
+    teacher: str | Depth = Field(
+        default=1.0, description="Name or relative depth of the teacher's layer, as for the student."
+    )
+    of: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Index of the teacher, from 0, with several teachers."
+    )
 
 
 class LayerOptions(LossOptions):
@@ -54,8 +58,8 @@ class LayerOptions(LossOptions):
 
     pairs: Annotated[tuple[LayerPair, ...], Field(min_length=1)] = Field(
         default=(LayerPair(),),
-        description="Layers that are compared, as {student: 0.5, teacher: 0.5} or by name; by default what the outputs "
-        "are computed from.",
+        description="Pairs of layers to compare, such as {student: 0.5, teacher: 0.5} or by name; by default the "
+        "inputs of the output layers.",
     )
 
 

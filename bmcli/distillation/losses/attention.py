@@ -13,10 +13,10 @@ WHOLE_BATCH = False
 
 
 class Options(LayerOptions):
-    """Distance of attention maps: the squares of a feature map summed over its channels, with length 1.
+    """Attention transfer: distance of the normalised attention maps (squared activations summed over channels).
 
-    Maps of the student are resized to the teacher's height and width. The layers must have a place axis: feature maps
-    or sequences.
+    Maps of the student are resized to the teacher's height and width. The layers must have spatial or time axes:
+    feature maps or sequences.
     """
 
     kind: Literal["attention"] = Field(default="attention", description="Where feature maps are strong.")

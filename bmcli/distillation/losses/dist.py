@@ -14,18 +14,20 @@ WHOLE_BATCH = True
 
 
 class Options(OutputOptions):
-    """1 less the correlation of the probabilities of teacher and student, times temperature squared.
+    """DIST: 1 minus the correlation of teacher and student probabilities, times temperature squared.
 
-    Between the classes of each example, and between the examples of the batch for each class. It asks of the student
-    the preferences of the teacher, not its numbers, and so suits teachers far stronger than their student.
+    Correlations are between the classes of each example and between the examples of a batch for each class. The student
+    matches the preferences of the teacher instead of its exact probabilities, which suits teachers far stronger than
+    it.
     """
 
     kind: Literal["dist"] = Field(default="dist", description="Correlations.")
     temperature: Temperature = Field(
-        default=1.0, description="What logits are divided by, or {start: 4, end: 1} over the epochs."
+        default=1.0,
+        description="Temperature that divides the logits, or a schedule over the epochs such as {start: 4, end: 1}.",
     )
-    between: NotNegative = Field(default=1.0, description="Factor of the correlations between classes.")
-    within: NotNegative = Field(default=1.0, description="Factor of the correlations within classes.")
+    between: NotNegative = Field(default=1.0, description="Weight of the correlations between classes.")
+    within: NotNegative = Field(default=1.0, description="Weight of the correlations within classes.")
 
     @model_validator(mode="after")
     def _stays_above_0(self) -> Options:

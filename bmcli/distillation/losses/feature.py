@@ -13,11 +13,10 @@ WHOLE_BATCH = False
 
 
 class Options(LayerOptions):
-    """Squared error between what layers of teacher and student compute, averaged over the numbers of an example.
+    """Mean squared error between the activations of a student layer and of a teacher layer.
 
     Feature maps of the student are resized to the teacher's height and width. Where the numbers of channels differ, a
-    linear map of its own leads from the student's to the teacher's; it is learned beside the student and then
-    dropped.
+    linear projection from the student's to the teacher's channels is trained along with the student and then dropped.
     """
 
     kind: Literal["feature"] = Field(default="feature", description="Hidden layers.")

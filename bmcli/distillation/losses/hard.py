@@ -13,7 +13,7 @@ WHOLE_BATCH = False
 
 
 class Options(LossOptions):
-    """The loss of the labels, as without a teacher."""
+    """Loss of the true labels, the same as without a teacher."""
 
     kind: Literal["hard"] = Field(default="hard", description="The labels.")
 

@@ -13,7 +13,7 @@ WHOLE_BATCH = False
 
 
 class Options(OutputOptions):
-    """Squared error between the outputs of teacher and student, averaged over the outputs."""
+    """Mean squared error between the outputs of teacher and student."""
 
     kind: Literal["logits"] = Field(default="logits", description="Outputs as they are.")
 

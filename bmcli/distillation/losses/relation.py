@@ -13,10 +13,10 @@ WHOLE_BATCH = True
 
 
 class Options(LayerOptions):
-    """Huber loss between the distances of examples in a layer of the student and of the teacher.
+    """Huber loss between pairwise distances of examples in a student layer and in a teacher layer.
 
-    Distances are divided by their mean over the batch, so that layers of any width can be compared. Each example has
-    the mean over all others in the batch.
+    Distances are divided by their mean over the batch, which makes layers of any width comparable. The loss of an
+    example is its mean over all other examples of the batch.
     """
 
     kind: Literal["relation"] = Field(default="relation", description="Distances between examples.")

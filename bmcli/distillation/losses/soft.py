@@ -14,17 +14,18 @@ WHOLE_BATCH = False
 
 
 class Options(OutputOptions):
-    """How far the softened distributions are apart, times temperature squared."""
+    """Divergence of the softened teacher and student distributions, times temperature squared."""
 
     kind: Literal["soft"] = Field(default="soft", description="Softened distributions.")
     temperature: Temperature = Field(
-        default=4.0, description="What logits are divided by, or {start: 8, end: 1} over the epochs."
+        default=4.0,
+        description="Temperature that divides the logits, or a schedule over the epochs such as {start: 8, end: 1}.",
     )
     divergence: Literal["forward", "reverse", "jensen_shannon"] = Field(
         default="forward",
-        description="forward: KL of the teacher from the student, which covers all that the teacher holds possible; "
-        "reverse: KL of the student from the teacher, which keeps to what it holds probable; jensen_shannon: the mean "
-        "of both to the mean of the distributions.",
+        description="forward: KL(teacher || student), which covers all modes of the teacher; reverse: KL(student || "
+        "teacher), which concentrates on its main modes; jensen_shannon: the mean of the KL divergences of both from "
+        "their average.",
     )
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ MODEL = "model.keras"
 
 
 class Options(KerasOptions):
-    """A Keras model of raw inputs, which loads where bmcli's layers are."""
+    """A Keras model of raw inputs; loading it requires bmcli's layers."""
 
     kind: Literal["keras"] = "keras"
 

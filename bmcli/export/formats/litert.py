@@ -27,15 +27,15 @@ _INTEGERS = ("int8", "full_int8")
 
 
 class Options(FormatOptions):
-    """A LiteRT model, of weights of 4 bytes or fewer."""
+    """A LiteRT (TensorFlow Lite) model, optionally quantised."""
 
     kind: Literal["litert"] = "litert"
     quantize: Quantize | None = Field(
         default=None,
-        description="float16: weights of 2 bytes; dynamic: weights of 1 byte, and their factors rounded as they come "
-        "where that is faster; int8: weights and activations of 1 byte, their ranges measured on training rows, save "
-        "in convolutions over fewer than 8 channels and at the end of the network, where integers are slower or too "
-        "coarse; full_int8: these as well, for devices that have only integers. By default float32.",
+        description="float16: weights of 2 bytes; dynamic: weights of 1 byte, and activations quantised at run time "
+        "where that is faster; int8: weights and activations of 1 byte, calibrated on training rows, except in "
+        "convolutions over fewer than 8 channels and at the end of the network, where integers are slower or too "
+        "coarse; full_int8: these as well, for integer-only devices. By default float32.",
     )
 
 

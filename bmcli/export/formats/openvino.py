@@ -18,13 +18,13 @@ MODEL = "model.xml"
 
 
 class Options(FormatOptions):
-    """An OpenVINO model, of weights of 4 bytes or 2."""
+    """An OpenVINO model with weights of 4 or 2 bytes."""
 
     EXTRA: ClassVar[tuple[str, ...]] = ("openvino",)
 
     kind: Literal["openvino"] = "openvino"
     quantize: Literal["float16"] | None = Field(
-        default=None, description="float16: weights of 2 bytes; computing stays in float32."
+        default=None, description="float16: weights of 2 bytes; computation stays in float32."
     )
 
 

@@ -19,12 +19,10 @@ VERSION = "1"
 
 
 class Options(KerasOptions):
-    """A SavedModel of raw inputs, with signatures of encoded ones and of files of pictures beside it."""
+    """A SavedModel of raw inputs, with further signatures for encoded inputs and for image files."""
 
     kind: Literal["saved_model"] = "saved_model"
-    warm_up: bool = Field(
-        default=True, description="Add requests that TensorFlow Serving runs before it answers its first one."
-    )
+    warm_up: bool = Field(default=True, description="Add warm-up requests that TensorFlow Serving runs at start-up.")
 
 
 def export(subject: Subject, options: Options, folder: Path) -> Written:
