@@ -61,8 +61,8 @@ def _check_streams(console: Console, output: Path | None) -> None:
 
 @click.command(
     cls=ResumableCommand,
-    epilog=f"{RUN_EPILOG} KEY=VALUE may override values of export. Artefacts take raw rows, and each is verified against "
-    "the model: exit code 4 means that one was rejected.",
+    epilog=f"{RUN_EPILOG} KEY=VALUE may override values of export. Artefacts take raw rows. Each is verified against "
+    "the model; exit code 4 means that one was rejected.",
 )
 @run_argument
 @overrides_argument
