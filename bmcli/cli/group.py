@@ -16,7 +16,7 @@ CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
 class ResumableCommand(click.Command):
-    """Command that handles signals from its start, and names the command that resumes what it was resuming itself."""
+    """Command that handles signals, and after an interruption names the command that resumes it."""
 
     def invoke(self, ctx: click.Context) -> Any:
         with stopping.resumable(lambda: _find_resume_advice(self.name or "", ctx.params)):

@@ -124,9 +124,9 @@ def _check_search(recipe: str | None, overrides: tuple[str, ...], resume: str | 
 @runs_option
 @output_options
 def distill_command(recipe: str | None, overrides: tuple[str, ...], resume: str | None, root: Path) -> None:
-    """Distill teachers into a smaller student (section `distill`).
+    """Distill teachers into a student (section `distill`).
 
-    A baseline, the same student trained without teachers, shows what distillation gains.
+    A baseline, the same student trained without teachers, shows the gain of distillation.
     """
     from bmcli.commands import distill
     from bmcli.commands.train import Setting
