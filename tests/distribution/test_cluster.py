@@ -305,7 +305,7 @@ import click
 def cli():
     import tensorflow as tf
     from bmcli.recipe.schema import RuntimeOptions
-    from bmcli.training import cluster, rendezvous
+    from bmcli.distribution import cluster, rendezvous
     found = cluster.find(RuntimeOptions())
     print("waits", flush=True)
     with rendezvous.waiting_for_peers(found, float(sys.argv[1])):
