@@ -71,17 +71,17 @@ def _check_evaluation(split: str | None, data: Path | None, folds: int | None, l
         raise click.UsageError("--folds and --learning-curve retrain the recipe and exclude --split and --data.")
 
 
-def _retrain(run: str, overrides: tuple[str, ...], learning_curve: bool, workers: int | None, root: Path) -> bool:
+def _retrain(run: str, overrides: tuple[str, ...], curve: bool, workers: int | None, root: Path) -> bool:
     """Compute a learning curve or cross-validate, and return True; return False if neither is requested."""
     from bmcli.commands.folds import Setting, cross_validate, recipe_of
-    from bmcli.commands.learning_curve import learning_curve as learn
+    from bmcli.commands.learning_curve import learning_curve
     from bmcli.runs import cache_folder
 
     console = get_console()
     anew = recipe_of(run, overrides, root)
     setting = Setting(root, cache_folder(), workers, console.trained_beside, console.say)
-    if learning_curve:
-        console.learned(learn(anew, setting))
+    if curve:
+        console.learned(learning_curve(anew, setting))
         return True
     if anew.loaded.recipe.evaluate.folds is None:
         return False
