@@ -16,9 +16,9 @@ from bmcli.data.preparation import prepare
 from bmcli.distribution import strategy
 from bmcli.recipe.load import load
 from bmcli.training import built
-from bmcli.training.assembly import build_trainer
 from bmcli.training.hooks import StepHook
 from bmcli.training.trainer import Trainer
+from bmcli.workflows.assembly import build_trainer
 from tests.conftest import WriteRecipe
 
 # TensorFlow can divide the CPU only before its first use, so all tests of this process have it divided, and no test

@@ -17,8 +17,8 @@ from bmcli.export.formats import keras as keras_format
 from bmcli.recipe.load import load
 from bmcli.reports import costs
 from bmcli.reports.costs import Cost
+from bmcli.run_data import data_of
 from bmcli.runs import Run
-from bmcli.workflows.session import data_of
 
 MODEL = "model"
 """Name of a run's own model among its artefacts."""

@@ -25,9 +25,10 @@ from bmcli.recipe.distill import DistillOptions, TaughtBy, TeacherOptions
 from bmcli.recipe.fields import dump
 from bmcli.recipe.load import Loaded, load
 from bmcli.recipe.schema import Recipe
+from bmcli.run_data import data_of
 from bmcli.runs import Run
 from bmcli.workflows import session as sessions
-from bmcli.workflows.session import data_of, prepared_again
+from bmcli.workflows.session import prepared_again
 
 if TYPE_CHECKING:
     import numpy as np

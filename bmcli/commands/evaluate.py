@@ -12,11 +12,12 @@ from bmcli.errors import BmcliError, GateMissed
 from bmcli.recipe.check import dotted, read_steps
 from bmcli.recipe.load import Loaded, load
 from bmcli.recipe.schema import OF_STRATEGY, Recipe
+from bmcli.run_data import data_of
 from bmcli.runs import Run
 from bmcli.specs import DataSpec, Prepared, Split
 from bmcli.workflows import report_data
 from bmcli.workflows.evaluation import Cells, check_evaluation, judge
-from bmcli.workflows.session import data_of, prepared_again
+from bmcli.workflows.session import prepared_again
 
 if TYPE_CHECKING:
     from bmcli.data.sources import Rows

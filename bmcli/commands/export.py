@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from bmcli import compression, disk, parts, trust
+from bmcli import disk, parts, trust
 from bmcli.commands.evaluate import bring_up_to_date, elsewhere, find_run
 from bmcli.commands.predict import load_network
+from bmcli.compression import methods
 from bmcli.errors import ArtefactRejected, BmcliError, Fault
 from bmcli.export import FormatOptions, Subject, Written, card, require
 from bmcli.export.rows import of_splits
@@ -22,10 +23,11 @@ from bmcli.recipe.export import ExportOptions
 from bmcli.recipe.load import load
 from bmcli.recipe.nodes import write_scalar
 from bmcli.recipe.schema import Recipe
+from bmcli.run_data import data_of
 from bmcli.runs import Run
 from bmcli.specs import DataSpec, Prepared
 from bmcli.workflows import report_data
-from bmcli.workflows.session import data_of, prepared_again
+from bmcli.workflows.session import prepared_again
 
 _EXAMPLES = 256
 """Training rows that measure ranges of numbers."""
@@ -216,7 +218,7 @@ def _write(
     known: _Known,
 ) -> Artefact:  # fmt: skip
     """One artefact: written aside, checked there, and moved to where it belongs."""
-    before = compression.weigh(subject.network.model)
+    before = methods.weigh(subject.network.model)
     subject = _compressed(subject, options)
     with (
         disk.writing(run.exports / options.name),
@@ -228,7 +230,7 @@ def _write(
         _write_preprocessing(written, recipe, subject.spec, folder)
         disk.write_json(folder / card.CARD, card.preliminary(options, written))
         verification = check(folder, written, judge, options, asked)
-        weights = {"model": before.to_json(), "artefact": compression.weigh(subject.network.model).to_json()}
+        weights = {"model": before.to_json(), "artefact": methods.weigh(subject.network.model).to_json()}
         made = card.made(
             run, recipe, subject.spec, options, written, folder, verification, asked.licence, weights,
             known.evaluations, known.recorded,
@@ -250,7 +252,7 @@ def _compressed(subject: Subject, options: FormatOptions) -> Subject:
     """The same with a smaller network, if that is asked for."""
     if not options.ways():
         return subject
-    model = compression.compressed(options.ways(), subject.network.model, subject.examples.encoded)
+    model = methods.compressed(options.ways(), subject.network.model, subject.examples.encoded)
     return replace(subject, network=replace(subject.network, model=model))
 
 

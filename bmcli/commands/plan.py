@@ -205,7 +205,7 @@ def _measured(asked: Recipe, prepared: Prepared, with_network: bool, cache: Path
     recipe = asked.on_one_device()
     placement = training.placed(recipe, cache)
     from bmcli.cost_model import measurement, model_summary  # after the start, which keeps TensorFlow quiet
-    from bmcli.training.assembly import build_trainer
+    from bmcli.workflows.assembly import build_trainer
 
     link = measurement.network(cache) if with_network else None  # while this process does nothing else
     split = prepared.split("train")

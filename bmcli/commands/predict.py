@@ -27,10 +27,10 @@ from bmcli.quoting import quoted
 from bmcli.raw_columns import Blobs, Raw, take
 from bmcli.recipe.load import load
 from bmcli.recipe.schema import Recipe
+from bmcli.run_data import data_of
 from bmcli.runs import Run
 from bmcli.specs import DataSpec
 from bmcli.workflows.prediction_table import Format, formats, opened, table
-from bmcli.workflows.session import data_of
 
 if TYPE_CHECKING:
     import numpy as np

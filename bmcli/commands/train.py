@@ -18,12 +18,13 @@ from bmcli.quoting import quoted
 from bmcli.recipe.check import dotted, read_steps
 from bmcli.recipe.load import Loaded, load
 from bmcli.recipe.schema import WarmUp
+from bmcli.run_data import data_of, keep_data
 from bmcli.runs import Run
 from bmcli.specs import DataSpec, Prepared
 from bmcli.workflows import report_data
 from bmcli.workflows import session as sessions
 from bmcli.workflows.evaluation import check_evaluation
-from bmcli.workflows.session import Session, data_of
+from bmcli.workflows.session import Session
 
 if TYPE_CHECKING:
     from bmcli.distribution.strategy import Placement
@@ -376,7 +377,7 @@ def _finish(run: Run | None, session: Session, trainer: Trainer, setting: Settin
             prepared = replace(prepared, spec=decided.spec)
             decided.keep(run)
             networks.save(network, decided.spec, run.model)
-            sessions.keep_data(run, decided.spec, with_model=True)
+            keep_data(run, decided.spec, with_model=True)
             for found in (run.explanation, run.validation):
                 found.unlink(missing_ok=True)  # of the weights, or of the recipe, before the run went on
         _require_convergence(outcome)
@@ -416,7 +417,7 @@ def _weighed(trainer: Trainer, outcome: Outcome, told: Told) -> dict[str, Any]:
     """What is left of a network that was made smaller while it learned, for the run's status; else nothing."""
     if trainer.recipe.train.prune is None and trainer.recipe.train.rounding is None:
         return {}
-    from bmcli.compression import weigh
+    from bmcli.compression.methods import weigh
 
     before, left = weigh(trainer.network.model), weigh(outcome.network.model)
     told(

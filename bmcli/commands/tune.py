@@ -20,6 +20,7 @@ from bmcli.recipe.load import Loaded
 from bmcli.recipe.nodes import write_scalar
 from bmcli.recipe.render import render
 from bmcli.recipe.space import load_search
+from bmcli.run_data import data_of
 from bmcli.runs import Run
 from bmcli.specs import DataSpec
 from bmcli.trials import Objective, Searched
@@ -270,7 +271,7 @@ def _origin(study: Study, searched: Searched, winner: Winner) -> list[str]:
 def _measured(run: Run, setting: Setting) -> Measured | None:
     """What the evaluation finds that the recipe asks for; None if there are no rows for it."""
     loaded = load_search(str(run.lock))
-    if not sessions.data_of(run).counts.get(loaded.recipe.evaluate.split):
+    if not data_of(run).counts.get(loaded.recipe.evaluate.split):
         return None
     return evaluate(str(run.folder), (), None, None, setting.root, setting.cache, setting.told)
 

@@ -24,9 +24,9 @@ from bmcli.quoting import quoted
 from bmcli.recipe.distill import TaughtBy, TaughtOptions
 from bmcli.recipe.load import load
 from bmcli.recipe.schema import Recipe
+from bmcli.run_data import data_of
 from bmcli.runs import Run
 from bmcli.specs import Column, DataSpec
-from bmcli.workflows.session import data_of
 
 BATCH = 512
 _TINY = 1e-30  # the least probability whose logarithm is taken

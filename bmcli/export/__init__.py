@@ -41,7 +41,7 @@ class FormatOptions(Kind):
     EXTRA: ClassVar[tuple[str, ...]] = ()
     """Modules that it needs beyond those that come with bmcli."""
 
-    compress: tuple[Annotated[Kind, PartOf("compression")], ...] = Field(
+    compress: tuple[Annotated[Kind, PartOf("compression.methods")], ...] = Field(
         default=(),
         description="Compression steps before writing, in this order, such as [{kind: low_rank, energy: 0.9}, "
         "cluster].",
@@ -79,7 +79,7 @@ class KerasOptions(FormatOptions):
     def ways(self) -> tuple[Kind, ...]:
         if self.quantize is None:
             return self.compress
-        return (*self.compress, PartOf("compression").check({"kind": "quantize", "to": self.quantize}))
+        return (*self.compress, PartOf("compression.methods").check({"kind": "quantize", "to": self.quantize}))
 
 
 @dataclass(frozen=True)

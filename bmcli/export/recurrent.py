@@ -15,7 +15,7 @@ import keras
 import tensorflow as tf
 
 from bmcli import private_api
-from bmcli.compression import rebuilt
+from bmcli.compression.methods import rebuilt
 
 
 def with_loops(model: keras.Model) -> keras.Model:

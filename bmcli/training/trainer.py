@@ -20,7 +20,7 @@ from bmcli.errors import Interrupted, RunFailed
 from bmcli.networks.network import Network
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
-from bmcli.training import channel_pruning, checkpoint, compilation_cache
+from bmcli.training import checkpoint, compilation_cache
 from bmcli.training.callbacks import Callbacks
 from bmcli.training.evaluator import Evaluator, PassStopped
 from bmcli.training.feed import Feed
@@ -67,7 +67,7 @@ class Trainer:
         steps: The compiled steps.
         feed: The training rows.
         evaluator: Of the validation rows, if there are any.
-        build_kept: Builds the network that is kept, where it is another than the one that is trained.
+        kept_network: Makes the network that is kept of the trained one.
         run: What is resumed from; None for a worker that has nothing to write.
         output: What this worker writes.
         writer: Writes the checkpoints of this worker.
@@ -85,7 +85,7 @@ class Trainer:
         evaluator: Evaluator | None,
         selection: Selection,
         callbacks: Callbacks,
-        build_kept: Callable[[], Network],
+        kept_network: Callable[[], Network],
         run: Run | None,
         output: Run | None,
         writer: checkpoint.Writer | None,
@@ -93,7 +93,7 @@ class Trainer:
         cache: Path,
     ) -> None:
         self.recipe, self.steps, self.feed, self.sampler, self.evaluator = recipe, steps, feed, sampler, evaluator
-        self.selection, self.callbacks, self._build_kept = selection, callbacks, build_kept
+        self.selection, self.callbacks, self._kept_network = selection, callbacks, kept_network
         self.run, self._output, self._writer, self._profile, self._cache = run, output, writer, profile, cache
         self.components = steps.components
         self.network, self.placement = self.components.network, self.components.placement
@@ -427,17 +427,6 @@ class Trainer:
             train_s=progress.train_s,
             examples_per_second=progress.examples / progress.train_s if progress.train_s else 0.0,
         )
-
-    def _kept_network(self) -> Network:
-        """The network that is kept of the trained one."""
-        hooks = self.components.hooks
-        if not any(hook.replaces_network for hook in hooks):
-            return self.network
-        kept = self._build_kept()
-        channel_pruning.copy_weights(self.network.model, kept.model)
-        for hook in hooks:
-            hook.finish(kept.model)
-        return kept
 
     def save(self) -> None:
         """Writes a checkpoint; weights that are not finite are never written."""

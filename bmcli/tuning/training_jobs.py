@@ -26,11 +26,12 @@ from bmcli.errors import BmcliError, Interrupted, RunFailed
 from bmcli.quoting import quoted
 from bmcli.recipe.load import Loaded, load
 from bmcli.recipe.render import render_base
+from bmcli.run_data import data_of, keep_data
 from bmcli.runs import Run, hold, require_plain, resolve
 from bmcli.specs import DataSpec
 from bmcli.tuning.trial_process import Child, warm_up
 from bmcli.workflows import session as sessions
-from bmcli.workflows.session import Session, data_of
+from bmcli.workflows.session import Session
 
 if TYPE_CHECKING:
     import subprocess
@@ -302,7 +303,7 @@ def _train(batch: Batch, loaded: Loaded, job: Job, cache: Path) -> int:
             if outcome.diverged is not None:
                 raise RunFailed(f"training stopped: {outcome.diverged}.")
             decided = decide(trainer.recipe, outcome.network, session.prepared, trainer.placement, print)
-            sessions.keep_data(run, decided.spec)
+            keep_data(run, decided.spec)
             files = _keep(run, decided.network, session, trainer, job)
             disk.try_to_remove(run.checkpoints)
             run.set_status("done", **_told(outcome), files=files, seconds=round(time.monotonic() - start_at, 3))

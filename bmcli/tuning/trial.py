@@ -14,11 +14,12 @@ from bmcli import disk, distillations
 from bmcli.console import Console, Watcher
 from bmcli.errors import BmcliError, Interrupted, RunFailed
 from bmcli.recipe.load import Loaded, load
+from bmcli.run_data import data_of, keep_data
 from bmcli.runs import Run
 from bmcli.trials import Objective, Result, State, Task
 from bmcli.tuning.study import Study, judged_by
 from bmcli.workflows import session as sessions
-from bmcli.workflows.session import Session, data_of
+from bmcli.workflows.session import Session
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,7 +113,7 @@ def _keep_model(run: Run, session: Session, trainer: Trainer, outcome: Outcome) 
     decided = decide(trainer.recipe, outcome.network, session.prepared, trainer.placement, Console().say)
     decided.keep(run)
     networks.save(decided.network, decided.spec, run.model)
-    sessions.keep_data(run, decided.spec, with_model=True)
+    keep_data(run, decided.spec, with_model=True)
 
 
 def _loaded(study: Study, task: Task, run: Run) -> Loaded:

@@ -17,6 +17,7 @@ from bmcli.errors import BmcliError
 from bmcli.recipe.load import Loaded
 from bmcli.recipe.render import render
 from bmcli.recipe.schema import Recipe
+from bmcli.run_data import keep_data
 from bmcli.runs import Run
 from bmcli.specs import DataSpec, Prepared
 
@@ -55,7 +56,7 @@ class Session:
 
             school = School.opened(recipe, recipe.taught, prepared, self.placement, self.cache)
         network = training.built(recipe, prepared.spec, prepared.split("train").targets, self.placement)
-        from bmcli.training.assembly import build_trainer  # as above
+        from bmcli.workflows.assembly import build_trainer  # as above
 
         loss = school.loss(network) if school else None
         learned = school.known.prepared if school else prepared
@@ -117,25 +118,6 @@ def begin(
     prepared = training.prepared(recipe, cache) if before is None else prepared_again(recipe, before, cache)
     accept(prepared.spec)
     return Session(loaded, prepared, placement or training.placed(recipe, cache), cache)
-
-
-def data_of(run: Run) -> DataSpec:
-    """What the data of a run turned out to be.
-
-    Raises:
-        BmcliError: The file that tells is gone or damaged.
-    """
-    return run.kept_data(DataSpec)
-
-
-def keep_data(run: Run, spec: DataSpec, with_model: bool = False) -> None:
-    """Writes what the data of a run turned out to be.
-
-    Args:
-        with_model: The run's model is that of this data, and is known by its digest from now on.
-    """
-    digests = {"recipe": disk.sha256(run.recipe), "model": disk.sha256(run.model) if with_model else None}
-    run.write(run.data, {**spec.to_json(), **digests})
 
 
 def prepared_again(recipe: Recipe, before: DataSpec, cache: Path) -> Prepared:

@@ -74,7 +74,7 @@ def serve(folder: Path, feed: str, batch: int, seconds: float) -> None:
     prepared = Prepared.open(folder)
     placement = training.placed(recipe, folder / "cache")
     network = training.built(recipe, prepared.spec, prepared.split("train").targets, placement)
-    from bmcli.training.assembly import build_trainer
+    from bmcli.workflows.assembly import build_trainer
 
     class Watch:
         """Sums up what is done once everything is compiled."""

@@ -70,7 +70,7 @@ def work(recipe_file: Path, found: Path) -> None:
     prepared = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared")
     placement = training.placed(recipe, cache)
     from bmcli.cost_model.measurement import measure
-    from bmcli.training.assembly import build_trainer
+    from bmcli.workflows.assembly import build_trainer
 
     split = prepared.split("train")
     network = training.built(recipe, prepared.spec, split.targets, placement)

@@ -244,8 +244,8 @@ def test_pictures_of_a_folder_are_told_by_their_names(bmcli: Bmcli, tmp_path: Pa
 
 def test_more_rows_take_no_more_memory(run: Path, tmp_path: Path) -> None:
     """Batches are encoded one after the other: none is larger than the limit."""
-    from bmcli.commands.evaluate import data_of
     from bmcli.recipe.load import load
+    from bmcli.run_data import data_of
 
     many = tmp_path / "many.csv"
     many.write_text(text([row[:3] for row in birds(20_000)], HEADER[:3]))

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 
 from bmcli import parts
-from bmcli.compression import Weight, compressed, rebuilt, weigh
+from bmcli.compression.methods import Weight, compressed, rebuilt, weigh
 from bmcli.recipe.fields import PartOf
 
 from .conftest import accuracy, examples, given, logits
 
-WAYS = parts.names("compression")
+WAYS = parts.names("compression.methods")
 # A network that learned for a second has no kernel of low rank yet.
 CHOSEN = {kind: {"kind": kind, **({"energy": 0.8} if kind == "low_rank" else {})} for kind in WAYS}
 
 
 def smaller(model: keras.Model, *kinds: str) -> keras.Model:
-    return compressed([PartOf("compression").check(CHOSEN[kind]) for kind in kinds], model, given(examples()))
+    return compressed([PartOf("compression.methods").check(CHOSEN[kind]) for kind in kinds], model, given(examples()))
 
 
 def test_there_are_ways() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from bmcli.compression import cluster
+from bmcli.compression.methods import cluster
 
 from .conftest import examples, given, kernels
 

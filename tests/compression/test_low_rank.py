@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from bmcli.compression import low_rank, weigh
+from bmcli.compression.methods import low_rank, weigh
 from bmcli.errors import BmcliError
 
 from .conftest import examples, given, logits

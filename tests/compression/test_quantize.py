@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from bmcli.compression import quantize, weigh
+from bmcli.compression.methods import quantize, weigh
 from bmcli.errors import BmcliError
 
 from .conftest import examples, given, logits

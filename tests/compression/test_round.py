@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from bmcli.compression import round as rounding
+from bmcli.compression.methods import round as rounding
 
 from .conftest import examples, given, kernels
 

@@ -15,8 +15,8 @@ import pytest
 from bmcli import parts
 from bmcli.commands.export import Exported
 from bmcli.export import card
+from bmcli.run_data import data_of
 from bmcli.runs import Run
-from bmcli.workflows.session import data_of
 
 from .conftest import PICTURES, exported, trained
 

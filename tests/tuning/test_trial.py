@@ -16,6 +16,7 @@ from bmcli import disk
 from bmcli.errors import Interrupted
 from bmcli.models import columns_as_keys
 from bmcli.recipe.load import load
+from bmcli.run_data import data_of
 from bmcli.training import checkpoint
 from bmcli.training.train_step import CompiledSteps
 from bmcli.training.trainer import Trainer
@@ -23,7 +24,6 @@ from bmcli.trials import Objective, Result, Task
 from bmcli.tuning import trial as module
 from bmcli.tuning.study import Study
 from bmcli.tuning.trial import run_trial
-from bmcli.workflows.session import data_of
 
 from .conftest import MakeStudy
 

@@ -9,10 +9,11 @@ import pytest
 from bmcli import runs, training
 from bmcli.errors import BmcliError
 from bmcli.recipe.load import load
+from bmcli.run_data import data_of
 from bmcli.runs import Run
 from bmcli.specs import DataSpec
 from bmcli.workflows import session as sessions
-from bmcli.workflows.session import data_of, prepared_again
+from bmcli.workflows.session import prepared_again
 from tests.conftest import WriteRecipe
 
 

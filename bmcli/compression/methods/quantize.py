@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from bmcli import private_api
-from bmcli.compression import Examples, rebuilt
+from bmcli.compression.methods import Examples, rebuilt
 from bmcli.errors import BmcliError
 from bmcli.recipe.fields import Kind
 

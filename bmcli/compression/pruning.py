@@ -12,10 +12,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bmcli.compression import is_kernel
+from bmcli.compression import channel_pruning
+from bmcli.compression.methods import is_kernel
 from bmcli.errors import BmcliError
 from bmcli.recipe.compression import ChannelPruning, Pruning, WeightPruning
-from bmcli.training import channel_pruning
 from bmcli.training.hooks import StepHook
 from bmcli.training.optimizers import by_pattern
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from bmcli.compression import Examples, is_kernel, rebuilt
+from bmcli.compression.methods import Examples, is_kernel, rebuilt
 from bmcli.recipe.fields import Kind
 
 if TYPE_CHECKING:

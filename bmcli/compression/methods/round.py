@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from bmcli import private_api
-from bmcli.compression import Examples, rebuilt
+from bmcli.compression.methods import Examples, rebuilt
 from bmcli.recipe.fields import Kind
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from bmcli import private_api
-from bmcli.compression.round import LEVELS, kernels, round_weights, rounded, rounded_layers, shared_axes
+from bmcli.compression.methods.round import LEVELS, kernels, round_weights, rounded, rounded_layers, shared_axes
 from bmcli.errors import BmcliError
 from bmcli.recipe.compression import QuantizeAwareOptions
 from bmcli.training.hooks import StepHook

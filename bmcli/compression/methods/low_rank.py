@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from bmcli.compression import Examples, rebuilt
+from bmcli.compression.methods import Examples, rebuilt
 from bmcli.errors import BmcliError
 from bmcli.recipe.fields import Kind
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bmcli.compression.round import round_weights, rounded
+from bmcli.compression.methods.round import round_weights, rounded
+from bmcli.compression.quantization_aware import QuantizationAware, rounded_within
 from bmcli.errors import BmcliError
 from bmcli.recipe.compression import QuantizeAwareOptions
-from bmcli.training.quantization_aware import QuantizationAware, rounded_within
 from tests.trainers import MakeTrainer, Silent, find_hook, same, weights_of
 from tests.training.test_going_on import assert_same_training, rows_of
 

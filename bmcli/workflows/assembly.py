@@ -11,6 +11,8 @@ from typing import Any
 import keras
 
 from bmcli import training
+from bmcli.compression import channel_pruning, pruning
+from bmcli.compression.quantization_aware import QuantizationAware
 from bmcli.distribution.strategy import Placement
 from bmcli.errors import BmcliError
 from bmcli.networks.network import Network
@@ -18,7 +20,7 @@ from bmcli.recipe.compression import ChannelPruning
 from bmcli.recipe.schema import MOMENTUM, Recipe, TrainOptions, WarmUp
 from bmcli.runs import Run
 from bmcli.specs import Prepared
-from bmcli.training import augmentation, checkpoint, feed, optimizers, pruning
+from bmcli.training import augmentation, checkpoint, feed, optimizers
 from bmcli.training.autotune import batch_size, compilation, learning_rate
 from bmcli.training.averaging import Average, EpochMean, Estimate, MovingAverage, ScheduleFree
 from bmcli.training.batch_normalization import StatisticsEstimator
@@ -29,7 +31,6 @@ from bmcli.training.hooks import LayerRates, StepHook
 from bmcli.training.loss import LossProvider
 from bmcli.training.meters import Meters
 from bmcli.training.profile import Profile
-from bmcli.training.quantization_aware import QuantizationAware
 from bmcli.training.sampler import Orders
 from bmcli.training.selection import Selection
 from bmcli.training.train_step import PLAIN, Compilation, CompiledSteps, StepComponents
@@ -91,6 +92,16 @@ def build_trainer(
         pruned = _build_masks(train, network, steps, average, build_kept)
         quantized = _build_quantization(train, plain, steps)
     hooks = (*rates, *([average] if average else []), *pruned, *quantized)
+
+    def kept_network() -> Network:
+        if not any(hook.replaces_network for hook in hooks):
+            return network
+        kept = build_kept()
+        channel_pruning.copy_weights(network.model, kept.model)
+        for hook in hooks:
+            hook.finish(kept.model)
+        return kept
+
     output = run if placement.chief else None
     events = str(output.events) if output else None
     return Trainer(
@@ -101,7 +112,7 @@ def build_trainer(
         evaluator=evaluator,
         selection=Selection.of(train, directions, steps),
         callbacks=Callbacks(train, network.model, plain.optimizer, events, directions),
-        build_kept=build_kept,
+        kept_network=kept_network,
         run=run,
         output=output,
         writer=checkpoint.Writer(output.checkpoints) if output else None,

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bmcli.compression import channel_pruning, pruning
+from bmcli.compression.pruning import Group, Masks, Pool, Span
 from bmcli.errors import BmcliError
-from bmcli.training import channel_pruning, pruning
-from bmcli.training.pruning import Group, Masks, Pool, Span
 from bmcli.training.trainer import Trainer
 from tests.trainers import MakeTrainer, Silent, find_hook, same, weights_of
 from tests.training.test_going_on import assert_same_training, resumed
