@@ -11,7 +11,8 @@ from bmcli import disk, runs, training
 from bmcli.errors import BmcliError, GateMissed
 from bmcli.recipe.check import dotted, read_steps
 from bmcli.recipe.load import Loaded, load
-from bmcli.recipe.schema import OF_STRATEGY, Recipe
+from bmcli.recipe.runtime import OF_STRATEGY
+from bmcli.recipe.schema import Recipe
 from bmcli.run_data import data_of
 from bmcli.runs import Run
 from bmcli.specs import DataSpec, Prepared, Split

@@ -17,7 +17,7 @@ from bmcli.errors import BmcliError, Fault, Interrupted, RunFailed, WorkerLost
 from bmcli.quoting import quoted
 from bmcli.recipe.check import dotted, read_steps
 from bmcli.recipe.load import Loaded, load
-from bmcli.recipe.schema import WarmUp
+from bmcli.recipe.train import WarmUp
 from bmcli.run_data import data_of, keep_data
 from bmcli.runs import Run
 from bmcli.specs import DataSpec, Prepared

@@ -17,7 +17,7 @@ from typing import Any
 
 from bmcli import disk
 from bmcli.console import native_noise_hidden
-from bmcli.recipe.schema import RuntimeOptions
+from bmcli.recipe.runtime import RuntimeOptions
 
 SIZES = (2**12, 2**16, 2**19, 2**21, 2**23)  # bytes
 ROUNDS = 8

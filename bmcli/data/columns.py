@@ -22,9 +22,9 @@ from bmcli.raw_columns import (
     shown,
     texts,
 )
+from bmcli.recipe.data import CrossOptions, DataOptions, SampleOptions, columns_of, problem_of_crosses
 from bmcli.recipe.fields import Kind, PartOf
 from bmcli.recipe.nodes import write_scalar
-from bmcli.recipe.schema import CrossOptions, DataOptions, SampleOptions, columns_of, problem_of_crosses
 from bmcli.specs import Column
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from bmcli.data.sources import Rows
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
 from bmcli.raw_columns import Raw, RowFault, are_blobs, is_text, take
+from bmcli.recipe.data import DataOptions, columns_of
 from bmcli.recipe.fields import Kind
-from bmcli.recipe.schema import DataOptions, columns_of
 
 if TYPE_CHECKING:
     import numpy as np

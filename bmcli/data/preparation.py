@@ -20,8 +20,8 @@ from bmcli.data.splitting import splits
 from bmcli.errors import BmcliError, Fault, naming
 from bmcli.quoting import quoted
 from bmcli.raw_columns import Raw, RowFault, take
+from bmcli.recipe.data import DataOptions, columns_of
 from bmcli.recipe.fields import Kind
-from bmcli.recipe.schema import DataOptions, columns_of
 from bmcli.specs import MANY_COLUMNS, SPLITS, Column, DataSpec, Prepared, Split, stack_of
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from bmcli.data.sources import Rows, read_rows
 from bmcli.data.splitting import splits
 from bmcli.errors import naming
 from bmcli.raw_columns import Raw, RowFault, are_blobs, is_text, numbers, take
+from bmcli.recipe.data import DataOptions, FoldOptions
 from bmcli.recipe.fields import Kind
-from bmcli.recipe.schema import DataOptions, FoldOptions
 from bmcli.specs import SPLITS
 
 if TYPE_CHECKING:

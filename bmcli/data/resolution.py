@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from bmcli.recipe.data import DataOptions
 from bmcli.recipe.fields import Kind, PartOf
-from bmcli.recipe.schema import DataOptions
 from bmcli.specs import MANY_COLUMNS, DataSpec
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import tensorflow as tf
 
 from bmcli.errors import BmcliError
-from bmcli.recipe.schema import RuntimeOptions
+from bmcli.recipe.runtime import RuntimeOptions
 
 KUBERNETES_PORT = 2222
 _TASKS = ("chief", "worker")

@@ -17,7 +17,7 @@ from bmcli.distribution import cluster
 from bmcli.distribution.peers import Peers
 from bmcli.distribution.rendezvous import waiting_for_peers
 from bmcli.errors import BmcliError
-from bmcli.recipe.schema import RuntimeOptions
+from bmcli.recipe.runtime import RuntimeOptions
 
 PIECE_BYTES = 16 * 2**20
 _APART = 0x9E3779B1  # Added to a seed for each replica: the golden ratio's, so that no two seeds meet.

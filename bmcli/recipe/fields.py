@@ -14,6 +14,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     PlainSerializer,
@@ -387,3 +388,9 @@ def _check_gate(value: Any) -> str:
 
 Gate = Annotated[str, BeforeValidator(_check_gate), WithJsonSchema({"type": "string", "pattern": f"^{GATE}$"})]
 """A limit of a metric: `>= 0.9`."""
+
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+KerasMetric = Annotated[KerasObject, KerasKind("metrics")]

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from bmcli.distribution.strategy import Placement
     from bmcli.networks.network import Network
-    from bmcli.recipe.schema import Recipe, RuntimeOptions
+    from bmcli.recipe.runtime import RuntimeOptions
+    from bmcli.recipe.schema import Recipe
     from bmcli.specs import DataSpec, Prepared
 
 

@@ -13,7 +13,7 @@ from bmcli.errors import BmcliError, Fault
 from bmcli.layers.keras_objects import make
 from bmcli.objectives import Direction
 from bmcli.recipe.fields import KerasObject
-from bmcli.recipe.schema import TrainOptions
+from bmcli.recipe.train import TrainOptions
 
 Directions = Mapping[str, Direction | None]
 

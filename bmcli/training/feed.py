@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from bmcli import machine
 from bmcli.distribution.strategy import Placement
-from bmcli.recipe.schema import RuntimeOptions
+from bmcli.recipe.runtime import RuntimeOptions
 from bmcli.specs import MANY_COLUMNS, Split
 
 BLOCK_BYTES = 8 * 2**20

@@ -16,7 +16,7 @@ from bmcli.layers.keras_objects import make
 from bmcli.recipe.check import dotted
 from bmcli.recipe.fields import KerasObject
 from bmcli.recipe.nodes import Steps
-from bmcli.recipe.schema import MOMENTUM, TrainOptions, WarmUp
+from bmcli.recipe.train import MOMENTUM, TrainOptions, WarmUp
 
 
 @keras.saving.register_keras_serializable(package="bmcli")

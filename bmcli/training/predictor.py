@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from bmcli.distribution.strategy import Placement
 from bmcli.networks.network import Network
-from bmcli.recipe.schema import RuntimeOptions
+from bmcli.recipe.runtime import RuntimeOptions
 from bmcli.specs import Split
 from bmcli.training import feed as feeds
 from bmcli.training.evaluator import Evaluator

@@ -9,7 +9,7 @@ from typing import Any
 
 from bmcli import parts
 from bmcli.errors import BmcliError
-from bmcli.recipe.schema import StopOptions, TrainOptions
+from bmcli.recipe.train import StopOptions, TrainOptions
 from bmcli.training.callbacks import Directions, require_direction
 from bmcli.training.progress import Progress
 

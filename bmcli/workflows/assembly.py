@@ -17,7 +17,8 @@ from bmcli.distribution.strategy import Placement
 from bmcli.errors import BmcliError
 from bmcli.networks.network import Network
 from bmcli.recipe.compression import ChannelPruning
-from bmcli.recipe.schema import MOMENTUM, Recipe, TrainOptions, WarmUp
+from bmcli.recipe.schema import Recipe
+from bmcli.recipe.train import MOMENTUM, TrainOptions, WarmUp
 from bmcli.runs import Run
 from bmcli.specs import Prepared
 from bmcli.training import augmentation, checkpoint, feed, optimizers

@@ -11,7 +11,7 @@ import pytest
 from bmcli.data import checks
 from bmcli.data.checks import Finding, findings
 from bmcli.data.preparation import prepare
-from bmcli.recipe.schema import DataOptions
+from bmcli.recipe.data import DataOptions
 
 Check = Callable[..., list[Finding]]
 ROWS = 400

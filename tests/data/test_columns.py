@@ -7,7 +7,7 @@ import pytest
 from bmcli.data import columns
 from bmcli.errors import BmcliError
 from bmcli.raw_columns import Raw
-from bmcli.recipe.schema import DataOptions
+from bmcli.recipe.data import DataOptions
 
 
 def text(*cells: str | None) -> pa.ChunkedArray:

@@ -13,7 +13,7 @@ from bmcli.data import invalid
 from bmcli.data.resolution import resolved
 from bmcli.errors import BmcliError
 from bmcli.raw_columns import RowFault
-from bmcli.recipe.schema import DataOptions
+from bmcli.recipe.data import DataOptions
 from tests.data.test_preparation import run
 
 INPUTS = {"x": "number", "yes": "boolean"}

@@ -15,7 +15,7 @@ from bmcli.data.preparation import prepare
 from bmcli.data.sources import Rows, csv
 from bmcli.data.splitting import splits
 from bmcli.raw_columns import Raw
-from bmcli.recipe.schema import DataOptions
+from bmcli.recipe.data import DataOptions
 from bmcli.specs import Prepared
 
 ROWS = 200

@@ -19,8 +19,8 @@ from bmcli.data.preparation import encode_rows, prepare
 from bmcli.data.resolution import resolved
 from bmcli.data.sources import csv
 from bmcli.errors import BmcliError, Fault
+from bmcli.recipe.data import DataOptions
 from bmcli.recipe.fields import PartOf
-from bmcli.recipe.schema import DataOptions
 from bmcli.specs import SPLITS, Prepared
 
 TABLE = "age,city,rank,split,y\n" + "".join(

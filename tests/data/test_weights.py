@@ -14,8 +14,8 @@ from bmcli.data.resolution import resolved
 from bmcli.data.sources import csv
 from bmcli.errors import BmcliError
 from bmcli.raw_columns import RowFault
+from bmcli.recipe.data import DataOptions
 from bmcli.recipe.load import load
-from bmcli.recipe.schema import DataOptions
 from bmcli.specs import SPLITS, DataSpec
 from tests.conftest import WriteRecipe
 from tests.data.test_preparation import faults, run

@@ -21,7 +21,7 @@ from bmcli.data.resolution import resolved
 from bmcli.data.sources import Rows, csv, image_folder, jsonl, npz, parquet
 from bmcli.errors import BmcliError
 from bmcli.inputs import tensor_names
-from bmcli.recipe.schema import DataOptions
+from bmcli.recipe.data import DataOptions
 from bmcli.specs import MANY_COLUMNS, Column, Prepared
 
 COLUMNS = MANY_COLUMNS + 40

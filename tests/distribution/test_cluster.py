@@ -20,7 +20,7 @@ from bmcli.distribution.cluster import Cluster, expand_hosts, find, leave
 from bmcli.distribution.launch import free_ports
 from bmcli.distribution.rendezvous import waiting_for_peers
 from bmcli.errors import BmcliError, RunFailed
-from bmcli.recipe.schema import RuntimeOptions
+from bmcli.recipe.runtime import RuntimeOptions
 
 AUTO = RuntimeOptions()
 MULTI_WORKER = RuntimeOptions(strategy="multi_worker")

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from bmcli.distribution import environment, strategy
-from bmcli.recipe.schema import RuntimeOptions
+from bmcli.recipe.runtime import RuntimeOptions
 
 
 def test_a_record_holds_no_variable_that_is_not_known_to_matter(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ from bmcli import models
 from bmcli.data.preparation import prepare
 from bmcli.errors import BmcliError
 from bmcli.layers.cross import Cross
+from bmcli.recipe.data import DataOptions
 from bmcli.recipe.fields import PartOf
-from bmcli.recipe.schema import DataOptions
 from bmcli.specs import Prepared
 
 TABLE = "split,a,b,n,y\n" + "".join(

@@ -19,7 +19,7 @@ from bmcli.errors import BmcliError
 from bmcli.models import columns_as_keys
 from bmcli.networks import network as networks
 from bmcli.recipe.load import load
-from bmcli.recipe.schema import RuntimeOptions
+from bmcli.recipe.runtime import RuntimeOptions
 from bmcli.specs import DataSpec, Prepared
 from bmcli.training import built
 from bmcli.training.predictor import predict

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from bmcli import machine
 from bmcli.distribution.strategy import tensor_of
-from bmcli.recipe.schema import RuntimeOptions
+from bmcli.recipe.runtime import RuntimeOptions
 from bmcli.specs import MANY_COLUMNS, Split
 from bmcli.training import feed as feeds
 from bmcli.training.feed import Block, ResidentFeed, StreamingFeed, batches, gather, order, part

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bmcli.errors import BmcliError
-from bmcli.recipe.schema import SampleOptions
+from bmcli.recipe.data import SampleOptions
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,8 +14,8 @@ from bmcli.data.splitting.sampling import sample
 from bmcli.data.splitting.splitters import ByChance, ByGroup, ByHash, ByTime, Dealing, folds
 from bmcli.errors import BmcliError
 from bmcli.raw_columns import MISSING, Raw, RowFault, are_numbers, is_text, numbers, positions, shown, texts, vocabulary
+from bmcli.recipe.data import DataOptions, FoldOptions, SampleOptions, SplitOptions
 from bmcli.recipe.fields import Kind
-from bmcli.recipe.schema import DataOptions, FoldOptions, SampleOptions, SplitOptions
 from bmcli.specs import SPLITS
 
 if TYPE_CHECKING:

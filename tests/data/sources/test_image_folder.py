@@ -10,7 +10,7 @@ from bmcli.data.preparation import prepare
 from bmcli.data.sources import image_folder
 from bmcli.errors import BmcliError
 from bmcli.raw_columns import Blobs
-from bmcli.recipe.schema import DataOptions
+from bmcli.recipe.data import DataOptions
 from bmcli.specs import Prepared
 from tests.pictures import encoded, pixels, write
 

@@ -13,7 +13,7 @@ from bmcli.data.preparation import prepare
 from bmcli.data.sources import Rows, tfrecord
 from bmcli.errors import BmcliError
 from bmcli.raw_columns import Blobs
-from bmcli.recipe.schema import DataOptions
+from bmcli.recipe.data import DataOptions
 from tests.pictures import encoded, pixels
 
 

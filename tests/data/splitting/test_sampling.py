@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from bmcli.data.resolution import resolved
 from bmcli.data.splitting.sampling import sample
 from bmcli.errors import BmcliError
+from bmcli.recipe.data import DataOptions, SampleOptions
 from bmcli.recipe.fields import dump
-from bmcli.recipe.schema import DataOptions, SampleOptions
 from bmcli.specs import SPLITS, Prepared
 from tests.data.test_preparation import TABLE, run, table
 

@@ -17,7 +17,7 @@ from bmcli.data.splitting.row_hashes import digests, values
 from bmcli.data.splitting.splitters import ByChance
 from bmcli.errors import BmcliError
 from bmcli.raw_columns import Blobs, RowFault
-from bmcli.recipe.schema import DataOptions, SplitOptions
+from bmcli.recipe.data import DataOptions, SplitOptions
 from bmcli.specs import SPLITS
 
 Splits = dict[str, np.ndarray]
