@@ -28,9 +28,13 @@ def quoted(value: object, most: int = LONGEST) -> str:
 
 def brief(text: str, most: int = 200) -> str:
     """A text without quotes around it, as the reason that a library gives: cut, and on one line."""
-    length = len(text)
-    text = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text[:most])
-    return text if length <= most else f"{text[: most - 3]}... ({length:,} characters)"
+    shown = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text[:most])
+    return shown if len(text) <= most else f"{shown[: most - 3]}... ({len(text):,} characters)"
+
+
+def shortened(text: str, most: int) -> str:
+    """A text that is cut, and followed by its length, if it is long; its characters stay as they are."""
+    return text if len(text) <= most else f"{text[: most - 3]}... ({len(text):,} characters)"
 
 
 def listed(texts: Iterable[str], most: int = 8) -> str:

@@ -20,7 +20,7 @@ from bmcli.console import clean
 from bmcli.errors import ArtefactRejected, BmcliError
 from bmcli.export import FormatOptions, Input, Output, Runtime, Signature, Written, schema
 from bmcli.export.verify import Verification
-from bmcli.quoting import brief, listed, quoted
+from bmcli.quoting import listed, quoted, shortened
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run, now
 from bmcli.specs import Column, DataSpec
@@ -493,7 +493,7 @@ _SIGNS = re.compile(r"([\\`*\[\]|~#!]|(?<![^\W_])_|_(?![^\W_])|^[-+=](?=[-+=\s]|
 
 def markdown(text: Any) -> str:
     """Foreign text as one line of Markdown that shows just this text: no markup, HTML or control characters."""
-    line = " ".join(brief(clean(str(text)), _LONGEST_TEXT).split())
+    line = shortened(" ".join(clean(str(text)).split()), _LONGEST_TEXT)
     escaped = _SIGNS.sub(lambda sign: f"{sign[1]}\\" if sign[1].isdigit() else f"\\{sign[1]}", line)
     return html.escape(escaped, quote=False)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bmcli import disk
 from bmcli.distillations import Distillation
 from bmcli.runs import Run
 from bmcli.trials import Result
@@ -54,6 +55,7 @@ def test_the_reason_of_an_end_holds_no_secret(
 
 def test_the_reason_of_a_trial_holds_no_secret(tmp_path: Path) -> None:
     study = Study(tmp_path)
+    disk.write_record(study.begun_file, {"id": "of-this-study", "files": {}})
     (tmp_path / "results").mkdir()
     assert study.put_result(Result("trial-1", "failed", reason=REASON))
     (kept,) = (tmp_path / "results").iterdir()

@@ -243,7 +243,7 @@ def test_hyperband_has_no_bounds(begin: Begin) -> None:
 
 def test_a_journal_that_lacks_a_task_is_refused(begin: Begin) -> None:
     study = begin(f"trials: 2, {SPACE}, confirm: none")
-    study.put(Task("0000", {}))
+    study.put(Task("0000", {"model.dropout": 0.1}))
     with pytest.raises(BmcliError, match=r"journal\.jsonl: damaged \(it does not tell of the task 0000\)"):
         run(study)
 
