@@ -19,7 +19,6 @@ from tests.commands.conftest import Bmcli, bmcli
 
 __all__ = ["bmcli"]  # the fixture
 
-README = Path(__file__).parent.parent / "README.md"
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 NAMES = sorted(built_in())
 HEADER = re.compile(r"# bmcli (?:train|tune|distill) (\S+) · CPU, 2 cores: \d+(\.\d+)? (s|min) · test .*\d\.\d\d")
@@ -54,11 +53,6 @@ def test_every_recipe_lies_in_a_folder_and_has_a_name_of_its_own() -> None:
     twice = [name for name, times in Counter(file.stem for file in files).items() if times > 1]
     assert twice == [], "recipes of one name in two folders: the second would hide the first"
     assert sorted(file.stem for file in files) == NAMES
-
-
-def test_the_readme_lists_every_recipe() -> None:
-    text = README.read_text(encoding="utf-8")
-    assert [name for name in NAMES if f"| `{name}` |" not in text] == []
 
 
 @pytest.mark.parametrize("name", NAMES)
