@@ -21,7 +21,8 @@ Written from the headers of the recipes by `python -m tests.recipes_readme > rec
 
 `bmcli ls` lists the recipes, `bmcli cp NAME FILE` copies one with the data it needs, and `bmcli train NAME` trains one
 in place. "Result" is measured on the test rows. "Time" is approximate, for the whole command ({hardware}), including
-the 6 to 10 s that TensorFlow takes to start.
+the 6 to 10 s that TensorFlow takes to start. Results vary a little from machine to machine, and a search may end with
+another winner.
 """
 
 CLOSING = """\
