@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # pyarrow is untyped, so that this takes in Blobs, too; named here, they would have to be ruled out everywhere.
-Raw: TypeAlias = "np.ndarray | pa.ChunkedArray"
+RawColumn: TypeAlias = "np.ndarray | pa.ChunkedArray"
 """A raw column: text with nulls (from tables), a numeric array of any rank with the rows first, or encoded files."""
 
 UNKNOWN = -1
 MISSING = -2
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
-YES = ("yes", "true", "y", "t", "on", "1")
-NO = ("no", "false", "n", "f", "off", "0")
+YES_WORDS = ("yes", "true", "y", "t", "on", "1")
+NO_WORDS = ("no", "false", "n", "f", "off", "0")
 _EXACT_IN_FLOAT32 = ("bool", "int8", "uint8", "int16", "uint16", "float16", "float32")
 
 
@@ -41,7 +41,7 @@ class RowFault(Exception):
         self.row, self.message, self.suggestion, self.cell = row, message, suggestion, cell
 
 
-class Blobs:
+class FileColumn:
     """A column of encoded files, as pictures: the bytes of a row are read when they are asked for, and never kept.
 
     Args:
@@ -55,14 +55,14 @@ class Blobs:
     def __len__(self) -> int:
         return len(self._positions)
 
-    def take(self, indices: np.ndarray) -> Blobs:
-        return Blobs(self._positions[indices], self._reader)
+    def take(self, indices: np.ndarray) -> FileColumn:
+        return FileColumn(self._positions[indices], self._reader)
 
-    def without(self, bad: np.ndarray) -> Blobs:
+    def with_missing(self, bad: np.ndarray) -> FileColumn:
         """The column with some cells missing, true in `bad`."""
         import numpy as np
 
-        return Blobs(np.where(bad, -1, self._positions), self._reader)
+        return FileColumn(np.where(bad, -1, self._positions), self._reader)
 
     def missing(self) -> np.ndarray:
         """Whether each cell is missing, `(rows,)`."""
@@ -82,33 +82,33 @@ class Blobs:
             raise RowFault(row, f"cannot be read: {(error.strerror or str(error)).lower()}.") from None
 
 
-def is_text(rows: Raw) -> bool:
-    return not hasattr(rows, "ndim") and not are_blobs(rows)
+def is_text_column(rows: RawColumn) -> bool:
+    return not hasattr(rows, "ndim") and not is_file_column(rows)
 
 
-def are_blobs(rows: Raw) -> TypeGuard[Blobs]:
-    return isinstance(rows, Blobs)
+def is_file_column(rows: RawColumn) -> TypeGuard[FileColumn]:
+    return isinstance(rows, FileColumn)
 
 
-def values_of(rows: Raw) -> np.ndarray | pa.ChunkedArray:
+def require_values(rows: RawColumn) -> np.ndarray | pa.ChunkedArray:
     """The rows, if they are values and not encoded files."""
-    if are_blobs(rows):
+    if is_file_column(rows):
         raise RowFault(0, "expected a value, received an encoded file.", "Read the column as `kind: image`.")
     return rows
 
 
-def take(rows: Raw, indices: np.ndarray) -> Raw:
+def take_rows(rows: RawColumn, indices: np.ndarray) -> RawColumn:
     """The rows at `indices`, in that order; neighbours are not copied."""
     import pyarrow as pa
 
-    if are_blobs(rows):
+    if is_file_column(rows):
         return rows.take(indices)
     if len(indices) and indices[-1] - indices[0] + 1 == len(indices) and (indices[1:] - indices[:-1] == 1).all():
         return rows[indices[0] : indices[-1] + 1]
-    return rows.take(pa.array(indices)) if is_text(rows) else rows[indices]
+    return rows.take(pa.array(indices)) if is_text_column(rows) else rows[indices]
 
 
-def distinct(rows: Any) -> tuple[Raw, np.ndarray]:
+def factorize(rows: Any) -> tuple[RawColumn, np.ndarray]:
     """Every text once, in the order of the rows, a missing one last, and the position of each row's text among them.
 
     What is slow to work out of a text need then be done once for all rows that share it. Arrays come as they are.
@@ -116,7 +116,7 @@ def distinct(rows: Any) -> tuple[Raw, np.ndarray]:
     import numpy as np
     import pyarrow as pa
 
-    if not is_text(rows) or not len(rows):
+    if not is_text_column(rows) or not len(rows):
         return rows, np.arange(len(rows))
     chunks = rows.dictionary_encode().unify_dictionaries().chunks
     found = chunks[0].dictionary
@@ -125,8 +125,8 @@ def distinct(rows: Any) -> tuple[Raw, np.ndarray]:
 
 
 @contextmanager
-def in_rows(codes: np.ndarray) -> Iterator[None]:
-    """Turns the fault of one of `distinct` texts into that of the first row that has it."""
+def translate_fault_rows(codes: np.ndarray) -> Iterator[None]:
+    """Turns the fault of one of `factorize` texts into that of the first row that has it."""
     import numpy as np
 
     try:
@@ -136,7 +136,7 @@ def in_rows(codes: np.ndarray) -> Iterator[None]:
         raise RowFault(row, fault.message, fault.suggestion, fault.cell) from None
 
 
-def numbers(rows: Raw) -> np.ndarray:
+def to_numbers(rows: RawColumn) -> np.ndarray:
     """Cells as floating point of the same shape, NaN where missing.
 
     Raises:
@@ -144,9 +144,9 @@ def numbers(rows: Raw) -> np.ndarray:
     """
     import numpy as np
 
-    rows = values_of(rows)
-    if is_text(rows):
-        values = _parsed(rows)
+    rows = require_values(rows)
+    if is_text_column(rows):
+        values = _parse_numbers(rows)
     elif rows.dtype.name in _EXACT_IN_FLOAT32:
         values = np.asarray(rows, "float32")
     else:
@@ -154,11 +154,11 @@ def numbers(rows: Raw) -> np.ndarray:
     infinite = np.isinf(values)
     if infinite.any():
         row = int(np.argwhere(infinite)[0][0])
-        raise RowFault(row, f"expected a finite number, received {shown(rows, row)}.", cell=_text(rows, row))
+        raise RowFault(row, f"expected a finite number, received {format_cell(rows, row)}.", cell=_text(rows, row))
     return values
 
 
-def share_of_numbers(cells: pa.ChunkedArray) -> float:
+def compute_numeric_share(cells: pa.ChunkedArray) -> float:
     """How many of some texts, none of them null, can be read as numbers."""
     import pyarrow.compute as pc
 
@@ -166,16 +166,16 @@ def share_of_numbers(cells: pa.ChunkedArray) -> float:
     return float(pc.mean(read).as_py() or 0)
 
 
-def are_numbers(rows: Raw) -> bool:
+def is_numeric(rows: RawColumn) -> bool:
     """Whether every cell that is not missing can be read as a number."""
     try:
-        numbers(rows)
+        to_numbers(rows)
     except RowFault:
         return False
     return True
 
 
-def texts(rows: Raw) -> pa.ChunkedArray:
+def to_texts(rows: RawColumn) -> pa.ChunkedArray:
     """Cells as categories: text with nulls where missing; whole numbers are spelled out.
 
     Raises:
@@ -184,13 +184,15 @@ def texts(rows: Raw) -> pa.ChunkedArray:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    rows = values_of(rows)
-    if not is_text(rows):
-        return pa.chunked_array([_spelled(rows)])
+    rows = require_values(rows)
+    if not is_text_column(rows):
+        return pa.chunked_array([_format_integers(rows)])
     return pc.if_else(pc.equal(rows, ""), pa.scalar(None, pa.string()), rows)
 
 
-def booleans(rows: Raw, yes: Sequence[str] = YES, no: Sequence[str] = NO) -> tuple[np.ndarray, np.ndarray]:
+def to_booleans(
+    rows: RawColumn, yes: Sequence[str] = YES_WORDS, no: Sequence[str] = NO_WORDS
+) -> tuple[np.ndarray, np.ndarray]:
     """Cells of text as 1 for yes and 0 for no, float32 `(rows,)`, NaN where neither; and which cells are missing."""
     import numpy as np
     import pyarrow as pa
@@ -203,47 +205,47 @@ def booleans(rows: Raw, yes: Sequence[str] = YES, no: Sequence[str] = NO) -> tup
     return values, np.asarray(pc.equal(words, ""))
 
 
-def vocabulary(rows: Raw) -> tuple[str, ...]:
+def build_vocabulary(rows: RawColumn) -> tuple[str, ...]:
     """Every category once: whole numbers by size, other text by its letters."""
     import pyarrow.compute as pc
 
-    found = [text for text in pc.unique(texts(rows)).to_pylist() if text is not None]
+    found = [text for text in pc.unique(to_texts(rows)).to_pylist() if text is not None]
     if all(re.fullmatch(r"-?[0-9]{1,18}", text) for text in found):
         return tuple(sorted(found, key=lambda text: (int(text), text)))
     return tuple(sorted(found))
 
 
-def positions(rows: Raw, classes: tuple[str, ...]) -> np.ndarray:
+def lookup_indices(rows: RawColumn, classes: tuple[str, ...]) -> np.ndarray:
     """Position of every cell in `classes`, int32 `(rows,)`, or UNKNOWN, or MISSING."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    cells = texts(rows)
+    cells = to_texts(rows)
     found = pc.fill_null(pc.index_in(cells, value_set=pa.array(classes, pa.string())), UNKNOWN)
     return np.where(np.asarray(pc.is_null(cells)), np.int32(MISSING), np.asarray(found)).astype("int32")
 
 
-def shown(rows: Raw, row: int) -> str:
+def format_cell(rows: RawColumn, row: int) -> str:
     """A cell for an error text."""
-    if are_blobs(rows):
+    if is_file_column(rows):
         return "an encoded file"
-    if is_text(rows):
+    if is_text_column(rows):
         cell = rows[row].as_py()
         return "nothing" if cell is None else quoted(cell) if isinstance(cell, str) else repr(cell)
     return str(rows[row]) if rows.ndim == 1 else "one in an array"
 
 
-def _text(rows: Raw, row: int) -> str | None:
-    return rows[row].as_py() if is_text(rows) else None
+def _text(rows: RawColumn, row: int) -> str | None:
+    return rows[row].as_py() if is_text_column(rows) else None
 
 
-def _parsed(rows: pa.ChunkedArray) -> np.ndarray:
+def _parse_numbers(rows: pa.ChunkedArray) -> np.ndarray:
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    cells = pc.utf8_trim_whitespace(texts(rows))
+    cells = pc.utf8_trim_whitespace(to_texts(rows))
     try:
         parsed = pc.cast(cells, pa.float64())
     except pa.ArrowInvalid:
@@ -252,11 +254,11 @@ def _parsed(rows: pa.ChunkedArray) -> np.ndarray:
     if parsed is None or pc.any(pc.is_nan(parsed)).as_py():
         good = pc.fill_null(pc.match_substring_regex(cells, _NUMBER), True)
         row = int(np.argmin(np.asarray(good)))
-        raise RowFault(row, f"expected a number, received {shown(rows, row)}.", cell=_text(rows, row))
+        raise RowFault(row, f"expected a number, received {format_cell(rows, row)}.", cell=_text(rows, row))
     return np.array(pc.fill_null(parsed, float("nan")), dtype="float64")
 
 
-def _spelled(rows: Any) -> pa.Array:
+def _format_integers(rows: Any) -> pa.Array:
     """An array's whole numbers as text."""
     import numpy as np
     import pyarrow as pa

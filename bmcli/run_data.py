@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     pass
 
 
-def data_of(run: Run) -> DataSpec:
+def read_data_spec(run: Run) -> DataSpec:
     """What the data of a run turned out to be.
 
     Raises:
@@ -21,11 +21,14 @@ def data_of(run: Run) -> DataSpec:
     return run.kept_data(DataSpec)
 
 
-def keep_data(run: Run, spec: DataSpec, with_model: bool = False) -> None:
+def write_data_spec(run: Run, spec: DataSpec, with_model: bool = False) -> None:
     """Writes what the data of a run turned out to be.
 
     Args:
         with_model: The run's model is that of this data, and is known by its digest from now on.
     """
-    digests = {"recipe": disk.sha256(run.recipe), "model": disk.sha256(run.model) if with_model else None}
+    digests = {
+        "recipe": disk.compute_sha256(run.recipe),
+        "model": disk.compute_sha256(run.model) if with_model else None,
+    }
     run.write(run.data, {**spec.to_json(), **digests})

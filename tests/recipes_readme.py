@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
-from bmcli.recipe.load import built_in
+from bmcli.recipe.load import list_built_in
 
 HEADER = re.compile(
     r"# (?P<command>bmcli (?:train|tune|distill) \S+) · (?P<hardware>.+): (?P<time>\S+ \w+) · test (?P<result>.+)"
@@ -53,10 +53,10 @@ weeks to come are predicted.
 
 def write_readme() -> str:
     """Write the page from the headers of all built-in recipes."""
-    entries = {name: _read_header(file) for name, file in built_in().items()}
+    entries = {name: _read_header(file) for name, file in list_built_in().items()}
     (hardware,) = {header["hardware"] for header, _ in entries.values()}
     sections = [OPENING.format(hardware=hardware)]
-    for folder, names in groupby(entries, key=lambda name: built_in()[name].parent.name):
+    for folder, names in groupby(entries, key=lambda name: list_built_in()[name].parent.name):
         sections.append("\n".join(_write_section(folder, {name: entries[name] for name in names})))
     return "\n".join([*sections, CLOSING])
 
@@ -81,7 +81,7 @@ def _write_section(folder: str, entries: dict[str, tuple[re.Match[str], str]]) -
     yield "| recipe | description | command | result | time |"
     yield "|---|---|---|---|---|"
     for name, (header, sentence) in entries.items():
-        file = built_in()[name]
+        file = list_built_in()[name]
         link = f"[{name}]({folder}/{file.name})"
         yield f"| {link} | {sentence} | `{header['command']}` | {header['result']} | {header['time']} |"
     yield ""

@@ -15,11 +15,10 @@ import click
 import jsonschema
 import pytest
 
-from bmcli import __main__ as program
-from bmcli import errors
+from bmcli import errors, stopping
 from bmcli.cli import cli
 from bmcli.recipe import nodes
-from bmcli.recipe.load import built_in, load
+from bmcli.recipe.load import list_built_in, load_recipe
 from tests.recipe.files import write
 from tests.recipe.strategies import schema
 from tests.recipe.test_render import as_lists
@@ -86,7 +85,7 @@ def _is_whole(recipe: dict[str, Any]) -> bool:
 
 def _read(text: str) -> dict[str, Any]:
     """The first document of a block; that of Kubernetes has several."""
-    found = as_lists(nodes.parse(text.split("\n---\n")[0], "", Path()).plain())
+    found = as_lists(nodes.parse_tree(text.split("\n---\n")[0], "", Path()).plain())
     assert isinstance(found, dict)
     return found
 
@@ -128,7 +127,7 @@ def test_the_list_of_recipes_is_what_its_script_prints() -> None:
 
 def test_every_recipe_is_listed() -> None:
     text = LISTED.read_text(encoding="utf-8")
-    assert [name for name in built_in() if f"| [{name}](" not in text] == []
+    assert [name for name in list_built_in() if f"| [{name}](" not in text] == []
 
 
 def test_the_data_of_every_recipe_has_a_licence() -> None:
@@ -152,7 +151,7 @@ def test_overrides_of_a_command_are_valid(example: Example) -> None:
     verb, *arguments = shlex.split(example.text)
     overrides = [each for each in arguments if re.fullmatch(r"[a-z][\w.]*=.*", each)]
     usual = "digits-search" if verb == "tune" else "digits"
-    load(next((each for each in arguments if each in built_in()), usual), overrides)
+    load_recipe(next((each for each in arguments if each in list_built_in()), usual), overrides)
 
 
 @pytest.mark.parametrize("example", MENTIONS, ids=str)
@@ -170,7 +169,7 @@ def test_a_mention_of_a_command_names_its_options(example: Example) -> None:
 
 @pytest.mark.parametrize("example", RECIPES, ids=str)
 def test_a_whole_recipe_is_valid(example: Example, tmp_path: Path) -> None:
-    load(write(tmp_path, example.text))
+    load_recipe(write(tmp_path, example.text))
 
 
 @pytest.mark.parametrize("example", FRAGMENTS, ids=str)
@@ -206,7 +205,7 @@ def test_every_exit_code_is_listed() -> None:
         if isinstance(each, type) and issubclass(each, errors.BmcliError)
     }
     listed = [int(code) for code in re.findall(r"^\| (\d+) \|", table, flags=re.MULTILINE)]
-    assert listed == sorted({0, program.INTERRUPTED} | raised)
+    assert listed == sorted({0, stopping.INTERRUPTED} | raised)
 
 
 def test_the_map_of_the_package_lists_every_layer() -> None:

@@ -14,8 +14,8 @@ import yaml
 from bmcli import runs
 from bmcli.data.preparation import prepare
 from bmcli.distribution import strategy
-from bmcli.recipe.load import load
-from bmcli.training import built
+from bmcli.recipe.load import load_recipe
+from bmcli.training import build_network
 from bmcli.training.hooks import StepHook
 from bmcli.training.trainer import Trainer
 from bmcli.workflows.assembly import build_trainer
@@ -36,7 +36,7 @@ class Silent:
         self.rows: list[Any] = []
         self.notes: list[str] = []
 
-    def moment(self, moment: Any) -> None:
+    def on_progress(self, moment: Any) -> None:
         self.moments.append(moment)
 
     def epoch(self, row: Any, selected: bool) -> None:
@@ -62,10 +62,10 @@ def make_of(tmp_path: Path, cache: Path) -> MakeTrainer:
     """Builds a trainer of a recipe file with overrides; `run` goes on in an existing run."""
 
     def make(path: Path, *overrides: str, run: runs.Run | None = None) -> Trainer:
-        recipe = load(str(path), overrides).recipe
+        recipe = load_recipe(str(path), overrides).recipe
         prepared = prepare(recipe.data, recipe.targets(), recipe.data_seed, cache / "prepared")
-        placement = strategy.place(recipe.runtime)
-        network = built(recipe, prepared.spec, prepared.split("train").targets, placement)
+        placement = strategy.create_placement(recipe.runtime)
+        network = build_network(recipe, prepared.spec, prepared.split("train").targets, placement)
         run = run or runs.create(tmp_path / "runs", recipe.name)
         return build_trainer(recipe, network, prepared, placement, run, cache)
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from bmcli.augmentations import Change, Strength, by_layers, require_colours
+from bmcli.augmentations import Strength, Transform, require_colours, transform_with_layers
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 
@@ -23,8 +23,10 @@ class Options(Kind):
     )
 
 
-def build(options: Options, column: Column) -> Change:
+def build(options: Options, column: Column) -> Transform:
     import keras
 
     require_colours(column)
-    return by_layers(keras.layers.RandomHue((0.0, options.factor), value_range=(0, 1), seed=0, dtype="float32"))
+    return transform_with_layers(
+        keras.layers.RandomHue((0.0, options.factor), value_range=(0, 1), seed=0, dtype="float32")
+    )

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from bmcli.augmentations import Dice, Mix
+from bmcli.augmentations import Mixer, RandomSource
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 
@@ -27,8 +27,8 @@ class Options(Kind):
     )
 
 
-def build(options: Options, column: Column) -> Mix:
-    def mix(own: Any, other: Any, dice: Dice) -> tuple[Any, Any]:
+def build(options: Options, column: Column) -> Mixer:
+    def mix(own: Any, other: Any, dice: RandomSource) -> tuple[Any, Any]:
         import tensorflow as tf
 
         drawn = dice.beta(options.alpha)

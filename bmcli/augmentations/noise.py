@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from bmcli.augmentations import Change, Dice
+from bmcli.augmentations import RandomSource, Transform
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 
@@ -24,12 +24,12 @@ class Options(Kind):
     )
 
 
-def build(options: Options, column: Column) -> Change:
+def build(options: Options, column: Column) -> Transform:
     width = column.shape[-1]
     # Flags of missing values, which follow the numbers, stay.
     count = width // 2 if column.state["flag"] else width
 
-    def change(numbers: Any, dice: Dice) -> Any:
+    def change(numbers: Any, dice: RandomSource) -> Any:
         import tensorflow as tf
 
         noise = options.stddev * dice.normal(count)

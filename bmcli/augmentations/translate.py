@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from bmcli.augmentations import FILL, Change, FillMode, Strength, by_layers
+from bmcli.augmentations import FILL, FillMode, Strength, Transform, transform_with_layers
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 
@@ -24,9 +24,9 @@ class Options(Kind):
     fill_mode: FillMode = Field(default="reflect", description=FILL)
 
 
-def build(options: Options, column: Column) -> Change:
+def build(options: Options, column: Column) -> Transform:
     import keras
 
     factors = options.factor if isinstance(options.factor, tuple) else (options.factor, options.factor)
     layer = keras.layers.RandomTranslation(*factors, fill_mode=options.fill_mode, seed=0, dtype="float32")
-    return by_layers(layer)
+    return transform_with_layers(layer)

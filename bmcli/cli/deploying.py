@@ -45,13 +45,13 @@ def predict_command(
     trust_artefact: bool, root: Path,
 ) -> None:  # fmt: skip
     """Predict the rows of new data with a run or an artefact."""
-    from bmcli.commands.predict import Asked, predict
-    from bmcli.runs import cache_folder
+    from bmcli.commands.predict import PredictionRequest, predict
+    from bmcli.runs import make_cache_folder
 
     console = get_console()
     _check_streams(console, output)
-    asked = Asked(data, output, chosen, tuple(dict.fromkeys(keep)), skip_bad_rows)
-    console.predicted(predict(run, asked, root, cache_folder(), trust_artefact))
+    asked = PredictionRequest(data, output, chosen, tuple(dict.fromkeys(keep)), skip_bad_rows)
+    console.print_prediction(predict(run, asked, root, make_cache_folder(), trust_artefact))
 
 
 def _check_streams(console: Console, output: Path | None) -> None:
@@ -75,11 +75,11 @@ def _check_streams(console: Console, output: Path | None) -> None:
 def export_command(run: str, overrides: tuple[str, ...], formats: str | None, root: Path) -> None:
     """Export a run as verified artefacts: SavedModel, LiteRT, ONNX, ..."""
     from bmcli.commands.export import export
-    from bmcli.runs import cache_folder
+    from bmcli.runs import make_cache_folder
 
     console = get_console()
-    exported = export(run, overrides, formats, root, cache_folder(), console.say)
-    console.exported(exported)
+    exported = export(run, overrides, formats, root, make_cache_folder(), console.log)
+    console.print_export(exported)
     exported.require_verified()
 
 
@@ -99,11 +99,13 @@ def benchmark_command(
     targets: tuple[str, ...], repeats: int, figure: Path | None, trust_artefact: bool, root: Path
 ) -> None:
     """Measure size, latency, throughput and memory of artefacts."""
-    from bmcli.commands.benchmark import measure
-    from bmcli.runs import cache_folder
+    from bmcli.commands.benchmark import benchmark_artefacts
+    from bmcli.runs import make_cache_folder
 
     console = get_console()
-    console.benchmarked(measure(targets, figure, repeats, root, cache_folder(), console.say, trust_artefact))
+    console.print_benchmark(
+        benchmark_artefacts(targets, figure, repeats, root, make_cache_folder(), console.log, trust_artefact)
+    )
 
 
 COMMANDS = (predict_command, export_command, benchmark_command)

@@ -20,7 +20,7 @@ class ResumableCommand(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         with stopping.resumable(lambda: _find_resume_advice(self.name or "", ctx.params)):
-            stopping.answer(ctx.ensure_object(Console).last_words)
+            stopping.enable_interrupts(ctx.ensure_object(Console).last_words)
             return super().invoke(ctx)
 
 
@@ -55,14 +55,16 @@ def _find_resume_advice(verb: str, params: Mapping[str, Any]) -> str | None:
         if verb == "train" and resumed:
             from bmcli import runs
 
-            return runs.find(params["root"], resumed).how_to_go_on
+            return runs.find(params["root"], resumed).resume_advice
         if verb == "tune" and (resumed or joined):
             from bmcli.tuning import study
 
-            shown = study.find(params["root"], str(resumed or joined)).shown
-            return stopping.going_on(f"bmcli tune --{'resume' if resumed else 'join'} {shown}")
+            shown = study.find_study(params["root"], str(resumed or joined)).display_path
+            return stopping.format_resume_advice(f"bmcli tune --{'resume' if resumed else 'join'} {shown}")
         if verb == "distill" and resumed:
             from bmcli import distillations
 
-            return stopping.going_on(f"bmcli distill --resume {distillations.find(params['root'], resumed).shown}")
+            return stopping.format_resume_advice(
+                f"bmcli distill --resume {distillations.find_distillation(params['root'], resumed).display_path}"
+            )
     return None

@@ -16,9 +16,9 @@ def list_recipes() -> None:
     """List the built-in recipes."""
     from itertools import groupby
 
-    from bmcli.commands.recipes import describe_all
+    from bmcli.commands.recipes import describe_built_in
 
-    recipes = describe_all()
+    recipes = describe_built_in()
     console = get_console()
     console.result({"recipes": recipes})
     for folder, entries in groupby(recipes, key=lambda entry: entry["folder"]):
@@ -33,14 +33,14 @@ def list_recipes() -> None:
 @output_options
 def copy_recipe(recipe: str, destination: Path) -> None:
     """Copy a built-in recipe, and any data that it includes."""
-    from bmcli.commands.recipes import copy
+    from bmcli.commands.recipes import copy_built_in
     from bmcli.console import clean
-    from bmcli.disk import shown_path
+    from bmcli.disk import format_path
 
-    written = copy(recipe, destination)
+    written = copy_built_in(recipe, destination)
     console = get_console()
     console.result({"written": [str(path) for path in written]})
-    console.text("\n".join(clean(f"wrote {shown_path(path)}") for path in written))
+    console.text("\n".join(clean(f"wrote {format_path(path)}") for path in written))
 
 
 @click.command("runs", cls=ResumableCommand)
@@ -49,27 +49,27 @@ def copy_recipe(recipe: str, destination: Path) -> None:
 @output_options
 def list_runs(name: str | None, root: Path) -> None:
     """List runs, newest last; with NAME only those of that recipe."""
-    from bmcli.commands.runs import list_all
+    from bmcli.commands.runs import describe_runs
 
-    runs = list_all(root, name)
+    runs = describe_runs(root, name)
     console = get_console()
     console.result({"runs": runs})
     rows = [[run["name"], run["id"], run["state"], run["epochs"], run["headline"], run["seconds"]] for run in runs]
     console.table("", ["recipe", "run", "state", "epochs", "metric", "seconds"], rows)
     for run in runs:
         if run["fault"]:
-            console.say(f"warning: {run['fault']}")
+            console.log(f"warning: {run['fault']}")
     if not runs:
-        console.say(f"no runs in {root} yet; `bmcli train digits` creates one.")
+        console.log(f"no runs in {root} yet; `bmcli train digits` creates one.")
 
 
 @click.command(cls=ResumableCommand)
 @output_options
 def doctor_command() -> None:
     """Check versions, devices and optional dependencies."""
-    from bmcli.commands.doctor import examine
+    from bmcli.commands.doctor import check_machine
 
-    checks = examine()
+    checks = check_machine()
     console = get_console()
     console.result({"checks": [vars(check) for check in checks]})
     console.table("", ["", "check", "found", "advice"], [[c.mark, c.name, c.found, c.advice] for c in checks])

@@ -54,10 +54,10 @@ def evaluate_command(
     if workers:
         raise click.UsageError("--workers requires --folds or --learning-curve.")
     from bmcli.commands.evaluate import evaluate
-    from bmcli.runs import cache_folder
+    from bmcli.runs import make_cache_folder
 
     console = get_console()
-    measured = evaluate(run, overrides, split, data, root, cache_folder(), console.say)
+    measured = evaluate(run, overrides, split, data, root, make_cache_folder(), console.log)
     console.measured(measured)
     measured.require_gates()
 
@@ -73,20 +73,20 @@ def _check_evaluation(split: str | None, data: Path | None, folds: int | None, l
 
 def _retrain(run: str, overrides: tuple[str, ...], curve: bool, workers: int | None, root: Path) -> bool:
     """Compute a learning curve or cross-validate, and return True; return False if neither is requested."""
-    from bmcli.commands.folds import Setting, cross_validate, recipe_of
-    from bmcli.commands.learning_curve import learning_curve
-    from bmcli.runs import cache_folder
+    from bmcli.commands.folds import RetrainingContext, cross_validate, find_recipe
+    from bmcli.commands.learning_curve import measure_learning_curve
+    from bmcli.runs import make_cache_folder
 
     console = get_console()
-    anew = recipe_of(run, overrides, root)
-    setting = Setting(root, cache_folder(), workers, console.trained_beside, console.say)
+    anew = find_recipe(run, overrides, root)
+    setting = RetrainingContext(root, make_cache_folder(), workers, console.print_job_end, console.log)
     if curve:
-        console.learned(learning_curve(anew, setting))
+        console.print_learning_curves(measure_learning_curve(anew, setting))
         return True
     if anew.loaded.recipe.evaluate.folds is None:
         return False
     found = cross_validate(anew, setting)
-    console.cross_validated(found)
+    console.print_cross_validation(found)
     found.require_gates()
     return True
 
@@ -110,11 +110,13 @@ def _retrain(run: str, overrides: tuple[str, ...], curve: bool, workers: int | N
 @output_options
 def explain_command(run: str, split: str | None, rows: int, repeats: int, examples: int, root: Path) -> None:
     """Explain a run: feature importance, single predictions, layers."""
-    from bmcli.commands.explain import Asked, explain
-    from bmcli.runs import cache_folder
+    from bmcli.commands.explain import ExplanationRequest, explain
+    from bmcli.runs import make_cache_folder
 
     console = get_console()
-    console.explained(explain(run, Asked(split, rows, repeats, examples), root, cache_folder(), console.say))
+    console.print_explanation(
+        explain(run, ExplanationRequest(split, rows, repeats, examples), root, make_cache_folder(), console.log)
+    )
 
 
 @click.command(cls=ResumableCommand, epilog=RUN_EPILOG)
@@ -135,10 +137,10 @@ def compare_command(
     Shows differences of recipes and metrics with confidence intervals, model sizes and costs.
     """
     from bmcli.commands.compare import compare
-    from bmcli.runs import cache_folder
+    from bmcli.runs import make_cache_folder
 
     out = get_console()
-    out.compared(compare(names, split, metric, output, root, cache_folder(), out.say), output)
+    out.print_comparison(compare(names, split, metric, output, root, make_cache_folder(), out.log), output)
 
 
 @click.command(cls=ResumableCommand, epilog=RUN_EPILOG)
@@ -150,13 +152,13 @@ def report_command(run: str, split: str | None, root: Path) -> None:
     """Regenerate the HTML report of a run."""
     from bmcli.commands.report import report
     from bmcli.console import clean
-    from bmcli.disk import shown_path
-    from bmcli.runs import cache_folder
+    from bmcli.disk import format_path
+    from bmcli.runs import make_cache_folder
 
     console = get_console()
-    written = report(run, split, root, cache_folder(), console.say).report
+    written = report(run, split, root, make_cache_folder(), console.log).report
     console.result({"report": str(written)})
-    console.text(clean(f"wrote {shown_path(written)}"))
+    console.text(clean(f"wrote {format_path(written)}"))
 
 
 COMMANDS = (evaluate_command, explain_command, compare_command, report_command)

@@ -28,9 +28,9 @@ class RecipeType(click.ParamType):  # type: ignore[type-arg]  # older clicks hav
     name = "recipe"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        from bmcli.recipe.load import built_in
+        from bmcli.recipe.load import list_built_in
 
-        names = [CompletionItem(name) for name in built_in() if name.startswith(incomplete)]
+        names = [CompletionItem(name) for name in list_built_in() if name.startswith(incomplete)]
         return [*names, CompletionItem(incomplete, type="file")]
 
 
@@ -73,7 +73,7 @@ class OverrideType(click.ParamType):  # type: ignore[type-arg]  # older clicks h
         from bmcli.recipe import catalogue
 
         if key in _CATALOGUE_OF_KIND:
-            return catalogue.names(_CATALOGUE_OF_KIND[key])
+            return catalogue.list_kinds(_CATALOGUE_OF_KIND[key])
         room = _ROOM_OF_KIND.get(key)
         if key.startswith("data.inputs.") and key.endswith(".kind"):
             room = "inputs"

@@ -32,7 +32,7 @@ def init_command(data: Path, target: str | None, output: Path) -> None:
     """Inspect data and write a recipe that trains on it."""
     from bmcli.commands.init import init
 
-    get_console().drafted(init(data, target, output))
+    get_console().print_draft(init(data, target, output))
 
 
 @click.command(cls=ResumableCommand, epilog=RECIPE_EPILOG)
@@ -44,9 +44,9 @@ def validate_command(recipe: str, overrides: tuple[str, ...], deep: bool) -> Non
     """Check a recipe and list all errors at once."""
     from bmcli.commands.validate import validate
     from bmcli.console import clean
-    from bmcli.runs import cache_folder
+    from bmcli.runs import make_cache_folder
 
-    checked = validate(recipe, overrides, cache_folder() if deep else None)
+    checked = validate(recipe, overrides, make_cache_folder() if deep else None)
     console = get_console()
     console.result(checked)
     console.text(f"{clean(recipe)} is valid." + (f" {checked['parameters']:,} parameters." if deep else ""))
@@ -64,10 +64,10 @@ def validate_command(recipe: str, overrides: tuple[str, ...], deep: bool) -> Non
 def plan_command(recipe: str, overrides: tuple[str, ...], replicas: tuple[int, ...], pictures: Path | None) -> None:
     """Estimate columns, layers, memory and training time."""
     from bmcli.commands.plan import REPLICAS, plan
-    from bmcli.runs import cache_folder
+    from bmcli.runs import make_cache_folder
 
     chosen = sorted(set(replicas)) or REPLICAS
-    get_console().planned(plan(recipe, overrides, chosen, cache_folder(), pictures))
+    get_console().print_plan(plan(recipe, overrides, chosen, make_cache_folder(), pictures))
 
 
 @click.command(cls=ResumableCommand, epilog=f"{RECIPE_EPILOG} RUN is a run folder or the name of a run.")

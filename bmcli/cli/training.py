@@ -42,18 +42,18 @@ def train_command(
 ) -> int | None:  # fmt: skip
     """Train the model of a recipe and evaluate it."""
     from bmcli.commands import train
-    from bmcli.runs import cache_folder
+    from bmcli.runs import make_cache_folder
 
     recipe, overrides = _separate_recipe(recipe, resume, overrides)
     overrides = (*overrides, *make_override("runtime.strategy", strategy), *make_override("runtime.replicas", replicas))
     console = get_console()
     if workers is not None:
         given = ["train", *([recipe] if recipe else ["--resume", resume or ""]), *overrides, "--runs", str(root)]
-        given += [*console.flags(), *(["--profile"] if profile else [])]
+        given += [*console.list_flags(), *(["--profile"] if profile else [])]
         return train.train_in_workers(recipe, resume, overrides, workers, root, given)
-    setting = train.Setting(root, cache_folder(), console.watcher, console.say, profile, into)
+    setting = train.TrainingContext(root, make_cache_folder(), console.make_progress, console.log, profile, into)
     trained = train.resume(resume, overrides, setting) if resume else train.train(recipe or "", overrides, setting)
-    console.trained(trained)
+    console.print_training(trained)
     trained.require_report()
     if trained.measured:
         trained.measured.require_gates()
@@ -91,18 +91,18 @@ def tune_command(
 ) -> None:  # fmt: skip
     """Search the hyperparameters of a recipe (section `tune`)."""
     from bmcli.commands import tune
-    from bmcli.runs import cache_folder
+    from bmcli.runs import make_cache_folder
 
     if resume and recipe and "=" in recipe:
         overrides, recipe = (recipe, *overrides), None
     _check_search(recipe, overrides, resume, join)
     console = get_console()
-    setting = tune.Setting(root, cache_folder(), console.search_watcher, console.say)
+    setting = tune.SearchContext(root, make_cache_folder(), console.make_search_progress, console.log)
     if join:
         return tune.join(join, workers or 1, setting)
     overrides = (*overrides, *make_override("tune.workers", workers))
     tuned = tune.resume(resume, overrides, setting, recipe) if resume else tune.tune(recipe or "", overrides, setting)
-    console.tuned(tuned.searched, tuned.study.best, tuned.study.report, tuned.study.table)
+    console.print_search(tuned.searched, tuned.study.best, tuned.study.report, tuned.study.table)
     if tuned.measured:
         tuned.measured.require_gates()
 
@@ -129,14 +129,14 @@ def distill_command(recipe: str | None, overrides: tuple[str, ...], resume: str 
     A baseline, the same student trained without teachers, shows the gain of distillation.
     """
     from bmcli.commands import distill
-    from bmcli.commands.train import Setting
-    from bmcli.runs import cache_folder
+    from bmcli.commands.train import TrainingContext
+    from bmcli.runs import make_cache_folder
 
     _check_distillation(recipe, overrides, resume)
     console = get_console()
-    setting = Setting(root, cache_folder(), console.watcher, console.say)
+    setting = TrainingContext(root, make_cache_folder(), console.make_progress, console.log)
     finished = distill.resume(resume, setting) if resume else distill.distill(recipe or "", overrides, setting)
-    console.distilled(finished.distilled, finished.kept.report)
+    console.distilled(finished.distilled, finished.distillation.report)
     finished.require_gain()
 
 

@@ -12,23 +12,23 @@ from bmcli import machine, training
 from bmcli.cost_model.prediction import TRAINING_PASSES
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
-from bmcli.recipe.load import Loaded, load
+from bmcli.recipe.load import LoadedRecipe, load_recipe
 from bmcli.recipe.schema import Recipe
-from bmcli.specs import Column, DataSpec, Prepared
+from bmcli.specs import Column, DataSpec, PreparedData
 from bmcli.workflows import picture_sheet
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from bmcli.cost_model.measurement import Measured
-    from bmcli.cost_model.model_summary import Layer, Memory
+    from bmcli.cost_model.measurement import CostMeasurement
+    from bmcli.cost_model.model_summary import LayerSummary, MemoryEstimate
     from bmcli.cost_model.prediction import StepTime
 
 REPLICAS = (1, 2, 8, 64, 1024)
-MOST_LAYERS = 24
+MAX_LAYERS = 24
 MANY_PARAMETERS = 100  # for each training row
 FEW_TEST_ROWS = 100
-RARE = 0.02
+RARE_SHARE = 0.02
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Plan:
         memory: Of a step on one device.
         cached: What is remembered from earlier, so that a training need not do it again.
         warnings: What in the data or the network may disappoint.
-        here: A step on this machine with one replica.
+        local_step: A step on this machine with one replica.
         steps: For each number of replicas that was asked for.
         notes: What limits the predictions.
     """
@@ -52,19 +52,19 @@ class Plan:
     spec: DataSpec
     device: str
     parameters: int
-    layers: tuple[Layer, ...]
-    memory: Memory
+    layers: tuple[LayerSummary, ...]
+    memory: MemoryEstimate
     cached: Mapping[str, bool]
     jit: bool
-    measured: Measured
-    here: StepTime
+    measured: CostMeasurement
+    local_step: StepTime
     steps: tuple[StepTime, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     pictures: Path | None = None
 
     @property
-    def steps_in_all(self) -> int:
+    def total_steps(self) -> int:
         """Optimizer steps to the end of the recipe."""
         work = self.measured.work
         return min(work.epochs * -(-work.examples // work.batch), work.steps or 2**62)
@@ -75,11 +75,11 @@ class Plan:
         return self.measured.work.example_flops / TRAINING_PASSES
 
     @property
-    def outline(self) -> Sequence[Layer]:
+    def displayed_layers(self) -> Sequence[LayerSummary]:
         """The layers, those in the middle of a long network as one."""
         from bmcli.cost_model import model_summary
 
-        return model_summary.shortened(self.layers, MOST_LAYERS)
+        return model_summary.shorten_layers(self.layers, MAX_LAYERS)
 
     def to_json(self) -> dict[str, Any]:
         """One object: `measured` holds what was measured and `steps` what was predicted from it, both in seconds."""
@@ -89,8 +89,8 @@ class Plan:
             "rows": dict(self.spec.counts),
             "inputs": {column.name: list(column.shape) for column in self.spec.inputs},
             "targets": [column.name for column in self.spec.targets],
-            "columns": [_column(c, "input") for c in self.spec.inputs]
-            + [_column(c, "target") for c in self.spec.targets],
+            "columns": [_column_to_json(c, "input") for c in self.spec.inputs]
+            + [_column_to_json(c, "target") for c in self.spec.targets],
             "parameters": self.parameters,
             "layers": [{**asdict(layer), "shape": list(layer.shape)} for layer in self.layers],
             "flops": {
@@ -99,7 +99,7 @@ class Plan:
             },
             "memory": {**asdict(self.memory), "total": self.memory.total},
             "cached": dict(self.cached),
-            "steps_in_all": self.steps_in_all,
+            "steps_in_all": self.total_steps,
             "work": asdict(found.work),
             "measured": {
                 "device": self.device,
@@ -111,16 +111,16 @@ class Plan:
                 "snapshot_s": found.snapshot_s,
                 "write_s": found.write_s,
                 "network": asdict(found.network) if found.network else None,
-                "step": _step(self.here),
+                "step": _step_to_json(self.local_step),
             },
-            "steps": [_step(step) for step in self.steps],
+            "steps": [_step_to_json(step) for step in self.steps],
             "notes": list(self.notes),
             "warnings": list(self.warnings),
             "pictures": None if self.pictures is None else str(self.pictures),
         }
 
 
-def _column(column: Column, role: str) -> dict[str, Any]:
+def _column_to_json(column: Column, role: str) -> dict[str, Any]:
     return {
         "name": column.name,
         "role": role,
@@ -131,7 +131,7 @@ def _column(column: Column, role: str) -> dict[str, Any]:
     }
 
 
-def _step(step: StepTime) -> Mapping[str, Any]:
+def _step_to_json(step: StepTime) -> Mapping[str, Any]:
     return {**asdict(step), "seconds": step.seconds}
 
 
@@ -155,73 +155,75 @@ def plan(
         picture_sheet.check_file(pictures)
     if min(replicas) < 1:
         raise BmcliError(f"expected replicas from 1, received {min(replicas)}.")
-    loaded = load(target, overrides)
+    loaded = load_recipe(target, overrides)
     try:
-        return _plan(loaded, replicas, cache, pictures)
+        return _make_plan(loaded, replicas, cache, pictures)
     except BmcliError as error:
         raise loaded.locate(error) from None
 
 
-def _plan(loaded: Loaded, replicas: Sequence[int], cache: Path, pictures: Path | None) -> Plan:
+def _make_plan(loaded: LoadedRecipe, replicas: Sequence[int], cache: Path, pictures: Path | None) -> Plan:
     from bmcli.cost_model import prediction
 
     asked = loaded.recipe
-    kept = {folder: _names(cache / folder) for folder in _KEPT.values()}
-    prepared = training.prepared(asked, cache)
+    kept = {folder: _list_names(cache / folder) for folder in _CACHE_FOLDERS.values()}
+    prepared = training.prepare_data(asked, cache)
     if pictures is not None:
-        picture_sheet.draw(asked, prepared, pictures, cache)
-    measured, about = _measured(asked, prepared, max(replicas) > 1, cache)
+        picture_sheet.draw_sheet(asked, prepared, pictures, cache)
+    measured, about = _measure_recipe(asked, prepared, max(replicas) > 1, cache)
     work, cluster = measured.work, measured.cluster
-    steps = tuple(prediction.predict(work, cluster, count) for count in replicas)
-    notes = [*prediction.warnings(work, cluster, steps), *_limits(measured, replicas)]
+    steps = tuple(prediction.predict_step(work, cluster, count) for count in replicas)
+    notes = [*prediction.find_warnings(work, cluster, steps), *_list_limits(measured, replicas)]
     return Plan(
         name=asked.name,
         spec=prepared.spec,
         measured=measured,
-        here=prediction.predict(work, cluster, 1),
+        local_step=prediction.predict_step(work, cluster, 1),
         steps=steps,
         notes=tuple(notes),
-        warnings=tuple(warnings(prepared, about["parameters"])),
-        cached={what: _names(cache / folder) == kept[folder] for what, folder in _KEPT.items()},
+        warnings=tuple(list_warnings(prepared, about["parameters"])),
+        cached={what: _list_names(cache / folder) == kept[folder] for what, folder in _CACHE_FOLDERS.items()},
         pictures=pictures,
         **about,
     )
 
 
-_KEPT = {"prepared data": "prepared", "how to compile": "jit"}
+_CACHE_FOLDERS = {"prepared data": "prepared", "how to compile": "jit"}
 
 
-def _names(folder: Path) -> set[str]:
+def _list_names(folder: Path) -> set[str]:
     """What is in a folder of the cache: if it is the same afterwards, everything needed was there."""
     return {item.name for item in folder.iterdir()} if folder.is_dir() else set()
 
 
-def _measured(asked: Recipe, prepared: Prepared, with_network: bool, cache: Path) -> tuple[Measured, dict[str, Any]]:
+def _measure_recipe(
+    asked: Recipe, prepared: PreparedData, with_network: bool, cache: Path
+) -> tuple[CostMeasurement, dict[str, Any]]:
     """What was measured of one replica, and what it was measured on."""
     if asked.runtime.strategy == "tpu":
         raise BmcliError(
             "a TPU is not measured.", path="runtime.strategy", suggestion="Plan with runtime.strategy=auto.",
         )  # fmt: skip
     recipe = asked.on_one_device()
-    placement = training.placed(recipe, cache)
+    placement = training.place_on_devices(recipe, cache)
     from bmcli.cost_model import measurement, model_summary  # after the start, which keeps TensorFlow quiet
     from bmcli.workflows.assembly import build_trainer
 
-    link = measurement.network(cache) if with_network else None  # while this process does nothing else
+    link = measurement.measure_network(cache) if with_network else None  # while this process does nothing else
     split = prepared.split("train")
-    network = training.built(recipe, prepared.spec, split.targets, placement)
+    network = training.build_network(recipe, prepared.spec, split.targets, placement)
     trainer = build_trainer(recipe, network, prepared, placement, None, cache)
     about = {
-        "device": machine.processor() if placement.on_cpu else placement.device,
+        "device": machine.read_processor_name() if placement.is_on_cpu else placement.device,
         "parameters": network.model.count_params(),
-        "layers": tuple(model_summary.layers(network.model)),
-        "memory": model_summary.memory(trainer.steps),
+        "layers": tuple(model_summary.summarize_layers(network.model)),
+        "memory": model_summary.estimate_memory(trainer.steps),
         "jit": trainer.steps.compilation.jit,
     }
-    return measurement.measure(trainer, split, link), about
+    return measurement.measure_costs(trainer, split, link), about
 
 
-def _limits(measured: Measured, replicas: Sequence[int]) -> list[str]:
+def _list_limits(measured: CostMeasurement, replicas: Sequence[int]) -> list[str]:
     """What the predictions rest on."""
     notes = []
     if measured.network is not None:
@@ -231,7 +233,7 @@ def _limits(measured: Measured, replicas: Sequence[int]) -> list[str]:
     return notes
 
 
-def warnings(prepared: Prepared, parameters: int) -> Iterator[str]:
+def list_warnings(prepared: PreparedData, parameters: int) -> Iterator[str]:
     """What in the data or the network may disappoint, though it trains."""
     spec, rows = prepared.spec, prepared.spec.counts["train"]
     if parameters > MANY_PARAMETERS * rows:
@@ -239,9 +241,9 @@ def warnings(prepared: Prepared, parameters: int) -> Iterator[str]:
             f"{parameters:,} parameters for {rows:,} training rows may learn them by heart: try a smaller network, "
             "dropout or weight decay."
         )
-    yield from _about_columns(prepared)
+    yield from _warn_about_columns(prepared)
     for column in spec.targets:
-        yield from _about_classes(column, prepared.split("train").targets[column.name])
+        yield from _warn_about_classes(column, prepared.split("train").targets[column.name])
     if not spec.counts["validation"]:
         yield "no row validates, so the epoch is chosen by the training loss; give data.split a share for validation."
     if 0 < spec.counts["test"] < FEW_TEST_ROWS:
@@ -249,7 +251,7 @@ def warnings(prepared: Prepared, parameters: int) -> Iterator[str]:
         yield f"{spec.counts['test']} test rows tell an accuracy within {margin:.0%} only."
 
 
-def _about_columns(prepared: Prepared) -> Iterator[str]:
+def _warn_about_columns(prepared: PreparedData) -> Iterator[str]:
     """Columns that tell rows apart rather than what they are like."""
     import numpy as np
 
@@ -275,7 +277,7 @@ def _are_consecutive(gaps: np.ndarray) -> bool:
     return bool((abs(steps - np.rint(steps)) < 0.01 * steps).all() and steps.sum() < 1.5 * len(gaps))
 
 
-def _about_classes(column: Column, encoded: np.ndarray) -> Iterator[str]:
+def _warn_about_classes(column: Column, encoded: np.ndarray) -> Iterator[str]:
     """Classes that are rare beside the others."""
     import numpy as np
 
@@ -283,7 +285,7 @@ def _about_classes(column: Column, encoded: np.ndarray) -> Iterator[str]:
         return
     shares = np.bincount(encoded, minlength=len(column.classes)) / len(encoded)
     rarest = int(np.argmin(shares))
-    if shares[rarest] < min(RARE, 0.2 / len(column.classes)):
+    if shares[rarest] < min(RARE_SHARE, 0.2 / len(column.classes)):
         yield (
             f"target {quoted(column.name)}: {shares[rarest]:.1%} of the training rows are "
             f"{quoted(column.classes[rarest])}, "

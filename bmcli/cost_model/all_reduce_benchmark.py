@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bmcli import disk
-from bmcli.console import native_noise_hidden
+from bmcli.console import hide_native_stderr
 from bmcli.recipe.runtime import RuntimeOptions
 
 SIZES = (2**12, 2**16, 2**19, 2**21, 2**23)  # bytes
@@ -25,15 +25,15 @@ ROUND_S = 0.05
 
 
 def main(file: str) -> None:
-    with native_noise_hidden():
+    with hide_native_stderr():
         from bmcli.distribution import strategy
-    placement = strategy.place(RuntimeOptions(strategy="multi_worker"))
-    seconds = {size: _seconds(_exchange(placement, size), placement) for size in SIZES}
-    if placement.chief:
+    placement = strategy.create_placement(RuntimeOptions(strategy="multi_worker"))
+    seconds = {size: _measure_seconds(_build_exchange(placement, size), placement) for size in SIZES}
+    if placement.is_chief:
         disk.write_atomically(Path(file), json.dumps(seconds).encode())
 
 
-def _exchange(placement: Any, size: int) -> Callable[[int], None]:
+def _build_exchange(placement: Any, size: int) -> Callable[[int], None]:
     """All-reduces of `size` bytes, some one after the other in a compiled loop, as those of our steps are."""
     import tensorflow as tf
 
@@ -54,7 +54,7 @@ def _exchange(placement: Any, size: int) -> Callable[[int], None]:
     return lambda count: graph(tf.constant(count)).numpy()
 
 
-def _seconds(exchange: Callable[[int], None], placement: Any) -> float:
+def _measure_seconds(exchange: Callable[[int], None], placement: Any) -> float:
     """Seconds of one exchange, the best of some rounds, by the clock of the chief."""
     exchange(1)  # compiles
     best, count = math.inf, 1
@@ -62,7 +62,7 @@ def _seconds(exchange: Callable[[int], None], placement: Any) -> float:
         start = time.perf_counter()
         exchange(count)
         each = (time.perf_counter() - start) / count
-        (each,) = placement.from_chief([each])
+        (each,) = placement.broadcast_from_chief([each])
         best = min(best, each)
         count = max(1, min(int(ROUND_S / each), 200))
     return best

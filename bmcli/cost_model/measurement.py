@@ -19,14 +19,14 @@ from tensorflow.compat.v1 import profiler
 
 from bmcli import machine
 from bmcli.cost_model import model_summary, prediction
-from bmcli.cost_model.prediction import ClusterModel, Link, Work
-from bmcli.distribution.launch import INTERRUPTED, available_cores, launch
+from bmcli.cost_model.prediction import ClusterModel, Link, Workload
+from bmcli.distribution.launch import INTERRUPTED_EXIT_CODE, launch_workers, list_cores
 from bmcli.errors import RunFailed
 from bmcli.networks.network import Network
 from bmcli.specs import Split
 from bmcli.training import checkpoint
 from bmcli.training.autotune import measurement_cache
-from bmcli.training.autotune.compilation import seconds_a_step
+from bmcli.training.autotune.compilation import measure_step_seconds
 from bmcli.training.feed import StreamingFeed
 from bmcli.training.train_step import Compilation, CompiledSteps
 from bmcli.training.trainer import Trainer
@@ -38,7 +38,7 @@ NETWORK_WORKERS = 2
 
 
 @dataclass(frozen=True)
-class Measured:
+class CostMeasurement:
     """What was measured of one replica.
 
     Args:
@@ -47,7 +47,7 @@ class Measured:
         network: Between two worker processes of this machine; None if it was not measured.
     """
 
-    work: Work
+    work: Workload
     cluster: ClusterModel
     seconds: Mapping[int, float]
     snapshot_s: float
@@ -55,72 +55,72 @@ class Measured:
     network: Link | None
 
 
-def measure(trainer: Trainer, split: Split, network: Link | None) -> Measured:
+def measure_costs(trainer: Trainer, split: Split, network: Link | None) -> CostMeasurement:
     """The work of a recipe and the constants of the machine it trains on; no variable changes.
 
     Args:
         split: The training rows.
         network: Between workers, if it is known; without it predictions are those of one replica.
     """
-    seconds = _step_seconds(trainer)
-    flops = example_flops(trainer.network)
-    input_bandwidth, example_bytes = _input(trainer, split)
-    state_bytes, snapshot_s, write_s = _checkpoint(trainer.steps)
-    work = Work(
+    seconds = _measure_step_seconds(trainer)
+    flops = count_example_flops(trainer.network)
+    input_bandwidth, example_bytes = _measure_input(trainer, split)
+    state_bytes, snapshot_s, write_s = _measure_checkpoint(trainer.steps)
+    work = Workload(
         examples=trainer.feed.count,
         epochs=trainer.recipe.train.epochs,
         steps=trainer.recipe.train.stop.steps,
         batch=trainer.batch,
         example_bytes=example_bytes,
         example_flops=flops,
-        gradient_bytes=gradient_bytes(trainer.steps),
+        gradient_bytes=count_gradient_bytes(trainer.steps),
         state_bytes=state_bytes,
         streaming=isinstance(trainer.feed, StreamingFeed),
         checkpoint_time_s=trainer.recipe.train.checkpoint.time,
         checkpoint_steps=trainer.recipe.train.checkpoint.steps,
     )
     cluster = ClusterModel(
-        compute=prediction.fit_through_last(list(seconds), list(seconds.values())),
+        compute=prediction.fit_line_through_last(list(seconds), list(seconds.values())),
         network=network or Link(float("inf"), 0.0),
         input=input_bandwidth,
         snapshot=state_bytes / snapshot_s,
         disk=state_bytes / write_s,
     )
-    return Measured(work, cluster, seconds, snapshot_s, write_s, network)
+    return CostMeasurement(work, cluster, seconds, snapshot_s, write_s, network)
 
 
-def _step_seconds(trainer: Trainer) -> dict[int, float]:
+def _measure_step_seconds(trainer: Trainer) -> dict[int, float]:
     """Seconds of a step at a quarter, a half and the whole of the batch."""
     whole = trainer.batch
     sizes = sorted({max(1, whole // 4), max(1, whole // 2), whole})
     ways = [trainer.compile_steps(size, Compilation(trainer.steps.compilation.jit)) for size in sizes]
     rows = tf.range(trainer.feed.count, dtype=tf.int32)
     start = time.perf_counter()
-    best = seconds_a_step(ways, trainer.feed, rows)
+    best = measure_step_seconds(ways, trainer.feed, rows)
     for _ in range(MORE_ROUNDS):
         if time.perf_counter() - start > MEASURE_S:
             break
-        best = [min(pair) for pair in zip(best, seconds_a_step(ways, trainer.feed, rows), strict=True)]
+        best = [min(pair) for pair in zip(best, measure_step_seconds(ways, trainer.feed, rows), strict=True)]
     return dict(zip(sizes, best, strict=True))
 
 
-def example_flops(network: Network) -> float:
+def count_example_flops(network: Network) -> float:
     """Count the floating-point operations to train on one example.
 
     TensorFlow's profiler counts those of the forward pass on one example; training takes three times as many, because
     the backward pass multiplies twice where the forward pass does once. Losses, the optimizer and operations without
     registered statistics count nothing; loops do neither, but recurrent layers are unrolled to be counted.
     """
-    graph = model_summary.forward_graph(network, training=False)
+    graph = model_summary.build_forward_graph(network, training=False)
     options = profiler.ProfileOptionBuilder.float_operation()
     options["output"] = "none"
-    with _warnings_hidden():  # about the profiler's own use of TensorFlow
+    with _hide_warnings():  # about the profiler's own use of TensorFlow
         counted = profiler.profile(graph, options=options).total_float_ops
     return float(prediction.TRAINING_PASSES * counted)
 
 
 @contextmanager
-def _warnings_hidden() -> Iterator[None]:
+def _hide_warnings() -> Iterator[None]:
     logger = tf.get_logger()
     level = logger.level
     logger.setLevel("ERROR")
@@ -130,55 +130,55 @@ def _warnings_hidden() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def gradient_bytes(steps: CompiledSteps) -> float:
+def count_gradient_bytes(steps: CompiledSteps) -> float:
     """Bytes that a step sums over the replicas: gradients, moving statistics and the loss."""
     exchanged = [*steps.network.model.trainable_variables, *steps.components.statistics]
     return float(sum(map(model_summary.variable_bytes, exchanged)) + 4)
 
 
-def _input(trainer: Trainer, split: Split) -> tuple[float, float]:
+def _measure_input(trainer: Trainer, split: Split) -> tuple[float, float]:
     """Bytes a second that the streaming feed reads, and bytes of an example; the reading threads have the machine."""
     arrays = [*split.inputs.values(), *split.targets.values(), *([] if split.weights is None else [split.weights])]
     example_bytes = sum(array.nbytes for array in arrays) / len(split)
     feed = StreamingFeed(split, trainer.placement)
     full, done = feed.count // trainer.batch, 0
     start = time.perf_counter()
-    feed.open(trainer.sampler.of(0), trainer.batch)
+    feed.start_epoch(trainer.sampler.of(0), trainer.batch)
     while done < full and time.perf_counter() - start < READ_S:
-        done += feed.block(done, full - done).count
+        done += feed.read_block(done, full - done).count
     return done * trainer.batch * example_bytes / (time.perf_counter() - start), example_bytes
 
 
-def _checkpoint(steps: CompiledSteps) -> tuple[float, float, float]:
+def _measure_checkpoint(steps: CompiledSteps) -> tuple[float, float, float]:
     """Bytes of the state, seconds to copy it, and seconds to write it."""
     steps.snapshot()  # the first one starts what the others find running
     start = time.perf_counter()
     variables, gathered = steps.snapshot()
     copied = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint.save(Path(folder), 0, checkpoint.State({"variables": variables, "meters": gathered}, {}))
+        checkpoint.save(Path(folder), 0, checkpoint.Checkpoint({"variables": variables, "meters": gathered}, {}))
     written = time.perf_counter()
     size = float(sum(array.nbytes for array in [*variables, *gathered]))
     return size, copied - start, written - copied
 
 
-def network(cache: Path) -> Link:
+def measure_network(cache: Path) -> Link:
     """What joins two worker processes of this machine, fitted to all-reduces of several sizes; remembered.
 
     Raises:
         RunFailed: The workers could not be started.
     """
-    described = [machine.processor(), available_cores(), tf.__version__, NETWORK_WORKERS]
+    described = [machine.read_processor_name(), list_cores(), tf.__version__, NETWORK_WORKERS]
     key = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:24]
-    known = measurement_cache.recall(cache / "network", key, "seconds")
-    if not _are_seconds(known):
-        known = exchange_seconds()
-        measurement_cache.keep(cache / "network", key, {"seconds": known})
+    known = measurement_cache.read_value(cache / "network", key, "seconds")
+    if not _is_measurement(known):
+        known = measure_exchange_seconds()
+        measurement_cache.write_values(cache / "network", key, {"seconds": known})
     return prediction.fit_link([float(size) for size in known], list(known.values()), NETWORK_WORKERS)
 
 
-def _are_seconds(known: Any) -> bool:
-    """Whether what is remembered is what `exchange_seconds` gives: a line can be fitted to it."""
+def _is_measurement(known: Any) -> bool:
+    """Whether what is remembered is what `measure_exchange_seconds` gives: a line can be fitted to it."""
     return (
         isinstance(known, dict)
         and len(known) > 1
@@ -187,16 +187,16 @@ def _are_seconds(known: Any) -> bool:
     )
 
 
-def exchange_seconds() -> dict[str, float]:
+def measure_exchange_seconds() -> dict[str, float]:
     """Seconds of an all-reduce between two worker processes, by its bytes."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "seconds.json"
-        ended = launch(
+        ended = launch_workers(
             [sys.executable, "-m", "bmcli.cost_model.all_reduce_benchmark", str(file)], NETWORK_WORKERS, Path(folder)
         )
         if ended.loss is not None:
-            raise ended.loss.error()
-        if ended.code == INTERRUPTED:
+            raise ended.loss.to_error()
+        if ended.code == INTERRUPTED_EXIT_CODE:
             raise KeyboardInterrupt
         if ended.code or not file.exists():
             raise RunFailed("two workers could not exchange anything on this machine.")

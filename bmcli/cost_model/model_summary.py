@@ -16,14 +16,14 @@ from bmcli.networks.network import Network
 from bmcli.training.train_step import CompiledSteps
 
 # Operations that make no new numbers: they pass on, describe or read what is there.
-_FREE = {
+_FREE_OPERATIONS = {
     *("Const", "Placeholder", "Identity", "NoOp", "ReadVariableOp", "Reshape", "Shape", "ExpandDims", "Squeeze"),
     *("StopGradient", "StridedSlice", "Pack", "Unpack", "PartitionedCall", "StatefulPartitionedCall", "VarHandleOp"),
 }
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerSummary:
     """A layer of a network.
 
     Args:
@@ -39,7 +39,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryEstimate:
     """Bytes that a training step needs on one device, rows aside.
 
     Args:
@@ -58,39 +58,39 @@ class Memory:
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
-def layers(model: keras.Model) -> list[Layer]:
+def summarize_layers(model: keras.Model) -> list[LayerSummary]:
     """Layers with outputs in the order of the data flow; those of models inside in the place of these."""
-    found: list[Layer] = []
+    found: list[LayerSummary] = []
     for layer in model.layers:
         if isinstance(layer, keras.Model) and layer.layers:
-            found += layers(layer)
+            found += summarize_layers(layer)
         elif not isinstance(layer, keras.layers.InputLayer):
-            found.append(Layer(layer.name, type(layer).__name__, _shape(layer), layer.count_params()))
+            found.append(LayerSummary(layer.name, type(layer).__name__, _output_shape(layer), layer.count_params()))
     return found
 
 
-def _shape(layer: keras.layers.Layer) -> tuple[int | None, ...]:
+def _output_shape(layer: keras.layers.Layer) -> tuple[int | None, ...]:
     outputs = keras.tree.flatten(private_api.first_outputs(layer))
     return tuple(outputs[0].shape[1:])
 
 
-def shortened(found: Sequence[Layer], most: int) -> list[Layer]:
+def shorten_layers(summaries: Sequence[LayerSummary], max_lines: int) -> list[LayerSummary]:
     """At most so many lines: the first and last layers, and one line for those between."""
-    if len(found) <= most:
-        return list(found)
-    first = (most - 1) // 2
-    last = most - 1 - first
-    between = found[first : len(found) - last]
-    sum_ = Layer(f"... {len(between)} more", "", (), sum(layer.parameters for layer in between))
-    return [*found[:first], sum_, *found[len(found) - last :]]
+    if len(summaries) <= max_lines:
+        return list(summaries)
+    first = (max_lines - 1) // 2
+    last = max_lines - 1 - first
+    between = summaries[first : len(summaries) - last]
+    sum_ = LayerSummary(f"... {len(between)} more", "", (), sum(layer.parameters for layer in between))
+    return [*summaries[:first], sum_, *summaries[len(summaries) - last :]]
 
 
-def memory(steps: CompiledSteps) -> Memory:
+def estimate_memory(steps: CompiledSteps) -> MemoryEstimate:
     """What a step of some training takes."""
     model = steps.network.model
     followed = [variable for hook in steps.components.hooks for variable in hook.variables]
-    examples = -(-steps.batch // (steps.parts * steps.placement.replicas))
-    return Memory(
+    examples = -(-steps.batch // (steps.micro_batches * steps.placement.replicas))
+    return MemoryEstimate(
         weights=sum(map(variable_bytes, model.variables)),
         gradients=sum(map(variable_bytes, model.trainable_variables)),
         optimizer=sum(map(variable_bytes, [*steps.optimizer.variables, *followed])),
@@ -101,8 +101,8 @@ def memory(steps: CompiledSteps) -> Memory:
 def _activation_bytes(network: Network) -> int:
     """Bytes that the forward pass on one example makes."""
     total = 0
-    for operation in forward_graph(network, training=True).get_operations():
-        if operation.type not in _FREE:
+    for operation in build_forward_graph(network, training=True).get_operations():
+        if operation.type not in _FREE_OPERATIONS:
             total += sum(_tensor_bytes(output) for output in operation.outputs)
     return total
 
@@ -116,16 +116,16 @@ def variable_bytes(variable: Any) -> int:
     return int(np.prod(variable.shape)) * tf.as_dtype(variable.dtype).size
 
 
-def forward_graph(network: Network, training: bool) -> tf.Graph:
+def build_forward_graph(network: Network, training: bool) -> tf.Graph:
     """The graph of a forward pass on one example; recurrent layers are unrolled, so that each step is there."""
     inputs = {name: tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype) for name, tensor in network.model.input.items()}
-    with _unrolled(network.model):
+    with _unroll_recurrent_layers(network.model):
         forward = tf.function(lambda values: network.model(values, training=training), autograph=False)
         return forward.get_concrete_function(inputs).graph
 
 
 @contextmanager
-def _unrolled(model: keras.Model) -> Iterator[None]:
+def _unroll_recurrent_layers(model: keras.Model) -> Iterator[None]:
     recurrent = [layer for layer in private_api.flatten_layers(model) if getattr(layer, "unroll", None) is False]
     for layer in recurrent:
         layer.unroll = True

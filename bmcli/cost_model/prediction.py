@@ -28,7 +28,7 @@ class Line:
         return self.fixed + self.slope * x
 
 
-def fit(xs: Sequence[float], ys: Sequence[float]) -> Line:
+def fit_line(xs: Sequence[float], ys: Sequence[float]) -> Line:
     """The line that is nearest to positive measurements by least squares of relative errors.
 
     Relative, because the noise of a timing grows with it. Where the best line would be negative somewhere, it goes
@@ -48,8 +48,8 @@ def fit(xs: Sequence[float], ys: Sequence[float]) -> Line:
     return Line(mean_y - slope * mean_x, slope)
 
 
-def fit_through_last(xs: Sequence[float], ys: Sequence[float]) -> Line:
-    """As `fit`, but exactly through the last measurement.
+def fit_line_through_last(xs: Sequence[float], ys: Sequence[float]) -> Line:
+    """As `fit_line`, but exactly through the last measurement.
 
     So what is predicted for the whole batch is what was measured, and dividing a batch gains no more than its share,
     even where caches make small batches faster.
@@ -84,13 +84,13 @@ class Link:
 
 def fit_link(sizes: Sequence[float], seconds: Sequence[float], members: int) -> Link:
     """The link whose ring all-reduces of some sizes would take the seconds measured between `members`."""
-    line, messages = fit(sizes, seconds), 2 * (members - 1)
+    line, messages = fit_line(sizes, seconds), 2 * (members - 1)
     slope = line.slope or 1e-15  # no size made a difference
     return Link(messages / members / slope, line.fixed / messages)
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """What a recipe asks for, whatever it runs on.
 
     Args:
@@ -118,7 +118,7 @@ class Work:
     checkpoint_time_s: float | None = None
     checkpoint_steps: int | None = None
 
-    def steps_in_all(self, batch: int) -> float:
+    def total_steps(self, batch: int) -> float:
         """Steps to the end of the recipe; a ragged batch counts as its share of a full one."""
         return min(self.epochs * self.examples / batch, self.steps or math.inf)
 
@@ -174,13 +174,13 @@ class StepTime:
         return self.compute_s + self.exchange_s + self.input_s + self.checkpoint_s
 
 
-def predict(work: Work, cluster: ClusterModel, replicas: int) -> StepTime:
+def predict_step(work: Workload, cluster: ClusterModel, replicas: int) -> StepTime:
     """Predict the time of a step of a recipe on some replicas, among which its batch is divided (strong scaling)."""
-    alone, step = _predict(work, cluster, 1), _predict(work, cluster, replicas)
+    alone, step = _predict_step(work, cluster, 1), _predict_step(work, cluster, replicas)
     return replace(step, efficiency=step.examples_per_second / (replicas * alone.examples_per_second))
 
 
-def _predict(work: Work, cluster: ClusterModel, replicas: int) -> StepTime:
+def _predict_step(work: Workload, cluster: ClusterModel, replicas: int) -> StepTime:
     batch = min(work.batch, work.examples)
     most = -(-batch // replicas)  # the others wait for the replica with most examples
     compute_s = cluster.compute.at(most)
@@ -200,12 +200,12 @@ def _predict(work: Work, cluster: ClusterModel, replicas: int) -> StepTime:
         examples_per_second=batch / step_s,
         efficiency=1.0,
         epoch_s=work.examples / batch * step_s,
-        finish_s=work.steps_in_all(batch) * step_s,
+        finish_s=work.total_steps(batch) * step_s,
         measured=replicas == 1,
     )
 
 
-def _checkpoint_s(work: Work, cluster: ClusterModel, step_s: float) -> float:
+def _checkpoint_s(work: Workload, cluster: ClusterModel, step_s: float) -> float:
     """Seconds of a step's share of a checkpoint: the copy of the state, which the training waits for."""
     apart = [math.inf if work.checkpoint_time_s is None else work.checkpoint_time_s]
     if work.checkpoint_steps is not None:
@@ -214,7 +214,7 @@ def _checkpoint_s(work: Work, cluster: ClusterModel, step_s: float) -> float:
     return work.state_bytes / cluster.snapshot * min(1.0, step_s / min(apart))
 
 
-def warnings(work: Work, cluster: ClusterModel, steps: Sequence[StepTime]) -> list[str]:
+def find_warnings(work: Workload, cluster: ClusterModel, steps: Sequence[StepTime]) -> list[str]:
     """Warn of replicas without examples and of a disk that is too slow."""
     found = []
     for step in steps:

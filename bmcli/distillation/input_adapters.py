@@ -7,16 +7,16 @@ from typing import Any
 
 import tensorflow as tf
 
-from bmcli.distillation.teachers import Teacher
+from bmcli.distillation.teachers import TeacherNetwork
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
 from bmcli.specs import Column, DataSpec
 
-View = Callable[[Mapping[str, Any]], dict[str, Any]]
+InputAdapter = Callable[[Mapping[str, Any]], dict[str, Any]]
 """From encoded inputs of the student to those of a teacher, by column."""
 
 
-def of(teacher: Teacher, spec: DataSpec) -> View:
+def build_adapter(teacher: TeacherNetwork, spec: DataSpec) -> InputAdapter:
     """The view of a teacher.
 
     Args:
@@ -27,33 +27,36 @@ def of(teacher: Teacher, spec: DataSpec) -> View:
     """
     if teacher.spec is None:
         raise BmcliError(
-            f"teacher {teacher.shown} takes raw rows, and would not see them augmented.", path="data.augment",
+            f"teacher {teacher.display_path} takes raw rows, and would not see them augmented.", path="data.augment",
             suggestion="Name the teacher's run, or leave data.augment out.",
         )  # fmt: skip
     mine = {column.name: column for column in spec.inputs}
     for column in teacher.spec.inputs:
         if column.name not in mine:
             raise BmcliError(
-                f"teacher {teacher.shown} reads column {quoted(column.name)}, which its student does "
+                f"teacher {teacher.display_path} reads column {quoted(column.name)}, which its student does "
                 "not have, and so cannot "
                 "see it augmented.", path="data.augment", suggestion="Add it to the student's data.inputs.",
             )  # fmt: skip
-    changes = {column.name: _change(mine[column.name], column, teacher.shown) for column in teacher.spec.inputs}
+    changes = {
+        column.name: _build_conversion(mine[column.name], column, teacher.display_path)
+        for column in teacher.spec.inputs
+    }
     return lambda inputs: {name: change(inputs[name]) for name, change in changes.items()}
 
 
-def _change(mine: Column, its: Column, shown: str) -> Callable[[Any], Any]:
+def _build_conversion(mine: Column, its: Column, shown: str) -> Callable[[Any], Any]:
     if mine == its:
         return tf.identity
     if mine.kind == its.kind == "image" and mine.shape[-1] == its.shape[-1]:
-        return lambda pictures: _picture(pictures, mine, its)
+        return lambda pictures: _convert_pictures(pictures, mine, its)
     raise BmcliError(
         f"teacher {shown} reads column {quoted(mine.name)} otherwise than its student, and so cannot see it augmented.",
         path="data.augment", suggestion="Give both the same kind of input and the same training rows, or leave it out.",
     )  # fmt: skip
 
 
-def _picture(pictures: Any, mine: Column, its: Column) -> Any:
+def _convert_pictures(pictures: Any, mine: Column, its: Column) -> Any:
     """Encoded pictures at another size and in another range of pixels."""
     (low, high), (its_low, its_high) = mine.state["range"], its.state["range"]
     values = (tf.cast(pictures, tf.float32) - low) / ((high - low) or 1.0)

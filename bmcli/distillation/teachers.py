@@ -13,27 +13,27 @@ import numpy as np
 import tensorflow as tf
 
 from bmcli import models, parts
-from bmcli.disk import shown_path
+from bmcli.disk import format_path
 from bmcli.distillation import layer_lookup
-from bmcli.distillation.losses import Form, LayerPair, Said
+from bmcli.distillation.losses import LayerPair, OutputForm, TargetOutputs
 from bmcli.distribution import strategy
 from bmcli.distribution.strategy import Placement
 from bmcli.errors import BmcliError
 from bmcli.networks import network
 from bmcli.quoting import quoted
-from bmcli.recipe.distill import TaughtBy, TaughtOptions
-from bmcli.recipe.load import load
+from bmcli.recipe.distill import DistillationOptions, TrainedTeacherOptions
+from bmcli.recipe.load import load_recipe
 from bmcli.recipe.schema import Recipe
-from bmcli.run_data import data_of
+from bmcli.run_data import read_data_spec
 from bmcli.runs import Run
 from bmcli.specs import Column, DataSpec
 
-BATCH = 512
-_TINY = 1e-30  # the least probability whose logarithm is taken
+BATCH_SIZE = 512
+_MIN_PROBABILITY = 1e-30  # the least probability whose logarithm is taken
 
 
 @dataclass(frozen=True)
-class Teacher:
+class TeacherNetwork:
     """A trained network that tells its outputs in the terms of a student.
 
     Args:
@@ -41,32 +41,35 @@ class Teacher:
         model: From its inputs by column to its outputs by target.
         recipe, spec: Of its run; None if it is a file of its own, which takes raw rows.
         digest: SHA-256 of its file.
-        terms: For each target of the student from the teacher's outputs to those that the student would have to give
+        converters: For each target of the student from the teacher's outputs to those that the student would have to
+            give
             for the same predictions, `(batch, width)`.
     """
 
-    shown: str
+    display_path: str
     model: keras.Model
     recipe: Recipe | None
     spec: DataSpec | None
     digest: str
-    terms: Mapping[str, Callable[[Any], Any]]
+    converters: Mapping[str, Callable[[Any], Any]]
 
-    def reads_as(self, spec: DataSpec) -> bool:
+    def accepts_inputs_of(self, spec: DataSpec) -> bool:
         """Whether it takes the encoded inputs of other data as they are."""
         return self.spec is not None and self.spec.inputs == spec.inputs
 
-    def layer(self, where: str | float, path: str) -> Any:
+    def find_layer(self, where: str | float, path: str) -> Any:
         """A symbolic tensor inside of it; a fault at `path` if there is no such layer."""
         if self.spec is None:
             raise BmcliError(
-                f"{self.shown} is a file, inside of which no layer can be named.", path=path,
+                f"{self.display_path} is a file, inside of which no layer can be named.", path=path,
                 suggestion="Name its run.",
             )  # fmt: skip
-        return layer_lookup.find(self.model, where, self.shown, path)
+        return layer_lookup.find_layer_output(self.model, where, self.display_path, path)
 
 
-def opened(taught: TaughtOptions, recipe: Recipe, spec: DataSpec, placement: Placement) -> tuple[Teacher, ...]:
+def load_teachers(
+    options: DistillationOptions, recipe: Recipe, spec: DataSpec, placement: Placement
+) -> tuple[TeacherNetwork, ...]:
     """All teachers of a student.
 
     Args:
@@ -76,28 +79,34 @@ def opened(taught: TaughtOptions, recipe: Recipe, spec: DataSpec, placement: Pla
         BmcliError: A file is gone, was changed, or tells something else than the student learns.
     """
     return tuple(
-        _opened(each, f"taught.teachers.{place}", recipe, spec, placement) for place, each in enumerate(taught.teachers)
+        _load_teacher(each, f"taught.teachers.{place}", recipe, spec, placement)
+        for place, each in enumerate(options.teachers)
     )
 
 
-def _opened(taught: TaughtBy, path: str, recipe: Recipe, spec: DataSpec, placement: Placement) -> Teacher:
-    if taught.run is None:
-        return _of_file(Path(taught.model), taught.digest, path, recipe, spec, placement)
-    run = Run(Path(taught.run))
-    with _placed(path):
+def _load_teacher(
+    options: TrainedTeacherOptions, path: str, recipe: Recipe, spec: DataSpec, placement: Placement
+) -> TeacherNetwork:
+    if options.run is None:
+        return _load_teacher_file(Path(options.model), options.digest, path, recipe, spec, placement)
+    run = Run(Path(options.run))
+    with _locate_faults(path):
         run.require_lock()
-    its_recipe, its_spec = load(str(run.lock)).recipe.kept(), data_of(run)
+    its_recipe, its_spec = load_recipe(str(run.lock)).recipe.after_training(), read_data_spec(run)
     strategy.set_random_state(its_recipe.seed, its_recipe.train.precision)
-    with placement.strategy.scope(), _placed(path):
-        model = network.model_of(its_recipe, its_spec)
-        network.load_weights(Path(taught.model), model, its_spec, digest=taught.digest)
+    with placement.strategy.scope(), _locate_faults(path):
+        model = network.require_model(its_recipe, its_spec)
+        network.load_model_weights(Path(options.model), model, its_spec, digest=options.digest)
     model.trainable = False
-    terms = {column.name: _terms(column, its_spec, its_recipe, recipe, run.shown, path) for column in spec.targets}
-    return Teacher(run.shown, model, its_recipe, its_spec, taught.digest, terms)
+    terms = {
+        column.name: _build_converter(column, its_spec, its_recipe, recipe, run.display_path, path)
+        for column in spec.targets
+    }
+    return TeacherNetwork(run.display_path, model, its_recipe, its_spec, options.digest, terms)
 
 
 @contextlib.contextmanager
-def _placed(path: str) -> Iterator[None]:
+def _locate_faults(path: str) -> Iterator[None]:
     """Tells of a teacher's file which teacher it is."""
     try:
         yield
@@ -107,7 +116,7 @@ def _placed(path: str) -> Iterator[None]:
         raise BmcliError(*(replace(each, suggestion=each.suggestion or advice) for each in faults)) from None
 
 
-def _terms(
+def _build_converter(
     mine: Column, its_spec: DataSpec, its_recipe: Recipe, recipe: Recipe, shown: str, path: str
 ) -> Callable[[Any], Any]:
     """From a teacher's outputs of a target to the student's terms: its order of classes, its scale of numbers."""
@@ -126,11 +135,11 @@ def _terms(
             path=path, suggestion="Give both one objective.",
         )  # fmt: skip
     if mine.classes:
-        return _classes(mine, its, one.kind, shown, path)
-    return _numbers(mine, its, shown, path) if "scale" in mine.state else tf.identity
+        return _build_class_converter(mine, its, one.kind, shown, path)
+    return _build_number_converter(mine, its, shown, path) if "scale" in mine.state else tf.identity
 
 
-def _classes(mine: Column, its: Column, objective: str, shown: str, path: str) -> Callable[[Any], Any]:
+def _build_class_converter(mine: Column, its: Column, objective: str, shown: str, path: str) -> Callable[[Any], Any]:
     missing = [name for name in mine.classes if name not in its.classes]
     if missing or (objective == "ordinal" and mine.classes != its.classes):
         what = (
@@ -143,7 +152,7 @@ def _classes(mine: Column, its: Column, objective: str, shown: str, path: str) -
     return lambda outputs: tf.gather(outputs, places, axis=-1)
 
 
-def _numbers(mine: Column, its: Column, shown: str, path: str) -> Callable[[Any], Any]:
+def _build_number_converter(mine: Column, its: Column, shown: str, path: str) -> Callable[[Any], Any]:
     if bool(mine.state.get("log")) != bool(its.state.get("log")):
         raise BmcliError(
             f"teacher {shown} and its student do not both learn the logarithm of {quoted(mine.name)}.", path=path,
@@ -154,12 +163,14 @@ def _numbers(mine: Column, its: Column, shown: str, path: str) -> Callable[[Any]
     return tf.identity if (factor, added) == (1.0, 0.0) else lambda outputs: outputs * factor + added
 
 
-def _of_file(file: Path, digest: str, path: str, recipe: Recipe, spec: DataSpec, placement: Placement) -> Teacher:
+def _load_teacher_file(
+    file: Path, digest: str, path: str, recipe: Recipe, spec: DataSpec, placement: Placement
+) -> TeacherNetwork:
     """A teacher that takes raw rows and gives predictions."""
-    with placement.strategy.scope(), _placed(path):
-        model = network.load_served(file, digest)
+    with placement.strategy.scope(), _locate_faults(path):
+        model = network.load_serving_model(file, digest)
     model.trainable = False
-    shown, objectives = shown_path(file), recipe.objectives()
+    shown, objectives = format_path(file), recipe.objectives()
     given = model.output if isinstance(model.output, dict) else {}
     terms = {}
     for column in spec.targets:
@@ -174,19 +185,19 @@ def _of_file(file: Path, digest: str, path: str, recipe: Recipe, spec: DataSpec,
                 f"teacher {shown} tells {width} classes of {quoted(column.name)}, which has {len(column.classes)}.",
                 path=path,
             )
-        terms[column.name] = _from_predictions(column, objectives[column.name].kind, path)
+        terms[column.name] = _build_prediction_converter(column, objectives[column.name].kind, path)
     if not isinstance(model.input, dict) or set(model.input) - {column.name for column in spec.inputs}:
         wanted = ", ".join(map(str, model.input)) if isinstance(model.input, dict) else "one without a name"
         raise BmcliError(f"teacher {shown} takes other inputs than these data have: {wanted}.", path=path)
-    return Teacher(shown, model, None, None, digest, terms)
+    return TeacherNetwork(shown, model, None, None, digest, terms)
 
 
-def _from_predictions(column: Column, objective: str, path: str) -> Callable[[Any], Any]:
+def _build_prediction_converter(column: Column, objective: str, path: str) -> Callable[[Any], Any]:
     """From predictions to the outputs that an objective would make them of."""
     if objective == "classification":
-        return lambda p: tf.math.log(tf.maximum(tf.cast(p, tf.float32), _TINY))
+        return lambda p: tf.math.log(tf.maximum(tf.cast(p, tf.float32), _MIN_PROBABILITY))
     if objective == "multi_label":
-        return lambda p: tf.math.log(tf.maximum(p, _TINY)) - tf.math.log(tf.maximum(1 - p, 1e-7))
+        return lambda p: tf.math.log(tf.maximum(p, _MIN_PROBABILITY)) - tf.math.log(tf.maximum(1 - p, 1e-7))
     if objective == "regression":
         mean, scale = float(column.state["mean"]), float(column.state["scale"])
         logarithm = bool(column.state.get("log"))
@@ -202,7 +213,7 @@ def _from_predictions(column: Column, objective: str, path: str) -> Callable[[An
     )  # fmt: skip
 
 
-class Asking:
+class TeacherPredictor:
     """Teachers asked for their outputs and for what some of their layers compute.
 
     Args:
@@ -211,45 +222,47 @@ class Asking:
 
     def __init__(
         self,
-        teachers: Sequence[Teacher],
-        taught: TaughtOptions,
-        forms: Mapping[str, Form],
+        teachers: Sequence[TeacherNetwork],
+        options: DistillationOptions,
+        output_forms: Mapping[str, OutputForm],
         pairs: Sequence[tuple[LayerPair, str]] = (),
     ) -> None:
-        self.teachers, self.average, self.forms = teachers, taught.average, forms
-        total = sum(each.weight for each in taught.teachers)
-        self.shares = tuple(each.weight / total for each in taught.teachers)
+        self.teachers, self.average, self.output_forms = teachers, options.average, output_forms
+        total = sum(each.weight for each in options.teachers)
+        self.teacher_weights = tuple(each.weight / total for each in options.teachers)
         self.layers: dict[str, tuple[int, Any]] = {}
         for pair, path in pairs:
             if pair.of >= len(teachers):
                 raise BmcliError(
                     f"there is no teacher {pair.of}, counted from 0: there are {len(teachers)}.", path=f"{path}.of"
                 )
-            self.layers[name_of(pair)] = (pair.of, teachers[pair.of].layer(pair.teacher, f"{path}.teacher"))
-        self._models = [self._with_layers(place) for place in range(len(teachers))]
+            self.layers[layer_key(pair)] = (pair.of, teachers[pair.of].find_layer(pair.teacher, f"{path}.teacher"))
+        self._models = [self._build_layer_outputs(place) for place in range(len(teachers))]
         self._compiled = [tf.function(each, autograph=False, reduce_retracing=True) for each in self._models]
 
     @property
-    def merged_shares(self) -> tuple[float, ...]:
+    def merged_weights(self) -> tuple[float, ...]:
         """How much each of the outputs told counts: one if logits are averaged at once."""
-        return (1.0,) if self.average == "logits" else self.shares
+        return (1.0,) if self.average == "logits" else self.teacher_weights
 
-    def _with_layers(self, place: int) -> Callable[[Any], tuple[Any, Any]]:
+    def _build_layer_outputs(self, place: int) -> Callable[[Any], tuple[Any, Any]]:
         """Outputs in the student's terms, and layers by name, of one teacher."""
         teacher = self.teachers[place]
         wanted = {name: tensor for name, (of, tensor) in self.layers.items() if of == place}
-        with models.columns_as_keys():
+        with models.allow_column_names():
             model = keras.Model(teacher.model.input, {"outputs": teacher.model.output, "layers": wanted})
         model.trainable = False
 
         def ask(inputs: Any) -> tuple[Any, Any]:
             found = model({name: inputs[name] for name in teacher.model.input}, training=False)
-            told = {name: tf.cast(terms(found["outputs"][name]), tf.float32) for name, terms in teacher.terms.items()}
+            told = {
+                name: tf.cast(terms(found["outputs"][name]), tf.float32) for name, terms in teacher.converters.items()
+            }
             return told, {name: tf.cast(found["layers"][name], tf.float32) for name in wanted}
 
         return ask
 
-    def ask(self, inputs: Sequence[Any]) -> dict[str, dict[str, Any]]:
+    def predict(self, inputs: Sequence[Any]) -> dict[str, dict[str, Any]]:
         """What all teachers say of some rows.
 
         Args:
@@ -258,48 +271,50 @@ class Asking:
         Returns:
             `outputs` by target, `(batch, teachers, width)`, and `layers` by name.
         """
-        return self._joined([model(each) for model, each in zip(self._models, inputs, strict=True)])
+        return self._join_outputs([model(each) for model, each in zip(self._models, inputs, strict=True)])
 
-    def ask_all(self, inputs: Sequence[Mapping[str, np.ndarray]], rows: slice) -> dict[str, dict[str, np.ndarray]]:
+    def predict_arrays(
+        self, inputs: Sequence[Mapping[str, np.ndarray]], rows: slice
+    ) -> dict[str, dict[str, np.ndarray]]:
         """The same of some rows of arrays, compiled."""
         found = [
             model({name: tf.constant(array[rows]) for name, array in each.items()})
             for model, each in zip(self._compiled, inputs, strict=True)
         ]
         told: dict[str, dict[str, np.ndarray]] = tf.nest.map_structure(
-            lambda tensor: tensor.numpy(), self._joined(found)
+            lambda tensor: tensor.numpy(), self._join_outputs(found)
         )
         return told
 
-    def _joined(self, found: Sequence[tuple[Any, Any]]) -> dict[str, dict[str, Any]]:
+    def _join_outputs(self, found: Sequence[tuple[Any, Any]]) -> dict[str, dict[str, Any]]:
         outputs = {name: tf.stack([told[name] for told, _ in found], axis=1) for name in found[0][0]}
         if self.average == "logits":
-            shares = tf.reshape(tf.constant(self.shares, tf.float32), (1, -1, 1))
+            shares = tf.reshape(tf.constant(self.teacher_weights, tf.float32), (1, -1, 1))
             outputs = {name: tf.reduce_sum(shares * each, axis=1, keepdims=True) for name, each in outputs.items()}
         return {"outputs": outputs, "layers": {name: each for _, layers in found for name, each in layers.items()}}
 
-    def merged(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
+    def merge_outputs(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
         """What several teachers say as one would, at the temperature 1, by target, `(batch, width)`."""
         return {
-            name: Said(None, each, self.merged_shares, self.forms[name], 1.0).teacher()
+            name: TargetOutputs(None, each, self.merged_weights, self.output_forms[name], 1.0).teacher()
             for name, each in outputs.items()
         }
 
 
-def name_of(pair: LayerPair) -> str:
+def layer_key(pair: LayerPair) -> str:
     """What the layer of a teacher is called among what is told of a row."""
     return f"{pair.of} {pair.teacher}"
 
 
-def asked_layers(taught: TaughtOptions) -> list[tuple[LayerPair, str]]:
+def list_layer_pairs(options: DistillationOptions) -> list[tuple[LayerPair, str]]:
     """The pairs of layers of all losses, and the paths of their options."""
     return [
         (pair, f"taught.losses.{place}.pairs.{number}")
-        for place, loss in enumerate(taught.losses)
+        for place, loss in enumerate(options.losses)
         for number, pair in enumerate(getattr(loss, "pairs", ()))
     ]
 
 
-def forms_of(recipe: Recipe) -> dict[str, Form]:
+def list_output_forms(recipe: Recipe) -> dict[str, OutputForm]:
     """What the outputs of each target are."""
     return {name: parts.load("objectives", options.kind).FORM for name, options in recipe.objectives().items()}

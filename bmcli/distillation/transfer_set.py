@@ -17,22 +17,22 @@ import tensorflow as tf
 from bmcli import parts, raw_columns
 from bmcli.data import columns, preparation, raw_rows, store
 from bmcli.data.invalid import picked
-from bmcli.data.sources import Rows, read_rows
-from bmcli.distillation.teachers import BATCH, Asking, Teacher
+from bmcli.data.sources import SourceRows, read_rows
+from bmcli.distillation.teachers import BATCH_SIZE, TeacherNetwork, TeacherPredictor
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
-from bmcli.raw_columns import Raw
-from bmcli.recipe.distill import TaughtOptions, TransferOptions
+from bmcli.raw_columns import RawColumn
+from bmcli.recipe.distill import DistillationOptions, TransferOptions
 from bmcli.recipe.fields import dump
 from bmcli.recipe.schema import Recipe
-from bmcli.specs import Prepared, Split
+from bmcli.specs import PreparedData, Split
 
-VERSION = 1
+CACHE_VERSION = 1
 """Part of every key: to be raised whenever the same rows and teachers would give other arrays."""
 
 
 @dataclass(frozen=True)
-class Known:
+class TransferSet:
     """What is learned from.
 
     Args:
@@ -41,90 +41,104 @@ class Known:
         shapes: Of the layers of the teachers that losses compare, without the batch axis, by name.
     """
 
-    prepared: Prepared
+    prepared: PreparedData
     folder: Path | None
     shapes: Mapping[str, tuple[int, ...]]
 
 
-def known(recipe: Recipe, taught: TaughtOptions, prepared: Prepared, asking: Asking | None, cache: Path) -> Known:
+def load_transfer_set(
+    recipe: Recipe,
+    options: DistillationOptions,
+    prepared: PreparedData,
+    predictor: TeacherPredictor | None,
+    cache: Path,
+) -> TransferSet:
     """The rows that a student learns from, with what its teachers say of them unless they are to be asked in each step.
 
     Args:
-        asking: None without teachers.
+        predictor: None without teachers.
 
     Raises:
         BmcliError: A teacher cannot read the rows, or no row is left.
     """
-    key, chosen = _chosen(taught.transfer, prepared, cache)
+    key, chosen = _find_changed_rows(options.transfer, prepared, cache)
     prepared = prepared if chosen is None else replace(prepared, transfer=chosen)
-    if asking is None:
-        return Known(prepared, None, {})
-    shapes = {name: tuple(tensor.shape[1:]) for name, (_, tensor) in asking.layers.items()}
+    if predictor is None:
+        return TransferSet(prepared, None, {})
+    shapes = {name: tuple(tensor.shape[1:]) for name, (_, tensor) in predictor.layers.items()}
     if recipe.data.augment:
-        return Known(prepared, None, shapes)
-    rows = RowsOfTeachers(recipe, prepared, taught.transfer)
-    folder = cache / "teachers" / _key(key, taught, asking)
+        return TransferSet(prepared, None, shapes)
+    rows = TeacherInputs(recipe, prepared, options.transfer)
+    folder = cache / "teachers" / _make_key(key, options, predictor)
     count = len(prepared.split("train"))
-    store.ensure(folder, lambda draft: _write(draft, asking, rows.inputs_of_teachers("train", asking.teachers), count))
-    told = {kind: _arrays(folder, kind, names) for kind, names in _names(asking).items()}
-    transfer = replace(prepared.split("train"), teacher={kind: arrays for kind, arrays in told.items() if arrays})
-    return Known(replace(prepared, transfer=transfer), folder, shapes)
+    store.ensure_entry(
+        folder, lambda draft: _write_outputs(draft, predictor, rows.encode("train", predictor.teachers), count)
+    )
+    told = {kind: _read_outputs(folder, kind, names) for kind, names in _list_arrays(predictor).items()}
+    transfer = replace(
+        prepared.split("train"), teacher_outputs={kind: arrays for kind, arrays in told.items() if arrays}
+    )
+    return TransferSet(replace(prepared, transfer=transfer), folder, shapes)
 
 
-def _names(asking: Asking) -> dict[str, list[str]]:
-    return {"outputs": list(asking.forms), "layers": list(asking.layers)}
+def _list_arrays(predictor: TeacherPredictor) -> dict[str, list[str]]:
+    return {"outputs": list(predictor.output_forms), "layers": list(predictor.layers)}
 
 
-def _key(rows: str, taught: TaughtOptions, asking: Asking) -> str:
+def _make_key(rows: str, options: DistillationOptions, predictor: TeacherPredictor) -> str:
     """SHA-256 of all that decides what teachers say of which rows."""
-    averaged = [asking.average, asking.shares] if asking.average == "logits" else []
-    asked = [(teacher.digest, [name for name, (of, _) in asking.layers.items() if of == place])
-             for place, teacher in enumerate(asking.teachers)]  # fmt: skip
-    words = [VERSION, rows, asked, averaged, tf.__version__, keras.__version__]
+    averaged = [predictor.average, predictor.teacher_weights] if predictor.average == "logits" else []
+    asked = [(teacher.digest, [name for name, (of, _) in predictor.layers.items() if of == place])
+             for place, teacher in enumerate(predictor.teachers)]  # fmt: skip
+    words = [CACHE_VERSION, rows, asked, averaged, tf.__version__, keras.__version__]
     return hashlib.sha256(json.dumps(words).encode()).hexdigest()
 
 
-def _write(draft: Path, asking: Asking, inputs: Sequence[Mapping[str, np.ndarray]], count: int) -> None:
+def _write_outputs(
+    draft: Path, predictor: TeacherPredictor, inputs: Sequence[Mapping[str, np.ndarray]], count: int
+) -> None:
     """Writes what teachers say of all rows, a batch at a time."""
     arrays: dict[tuple[str, str], np.memmap] = {}
-    for start in range(0, count, BATCH):
-        rows = slice(start, min(start + BATCH, count))
-        for kind, told in asking.ask_all(inputs, rows).items():
+    for start in range(0, count, BATCH_SIZE):
+        rows = slice(start, min(start + BATCH_SIZE, count))
+        for kind, told in predictor.predict_arrays(inputs, rows).items():
             for place, (name, values) in enumerate(told.items()):
                 if (kind, name) not in arrays:
-                    arrays[kind, name] = _room(draft / f"{kind}-{place}.npy", (count, *values.shape[1:]), "float32")
+                    arrays[kind, name] = _create_array(
+                        draft / f"{kind}-{place}.npy", (count, *values.shape[1:]), "float32"
+                    )
                 arrays[kind, name][rows] = values
     for array in arrays.values():
         array.flush()
 
 
-def _arrays(folder: Path, kind: str, names: Sequence[str]) -> dict[str, np.ndarray]:
+def _read_outputs(folder: Path, kind: str, names: Sequence[str]) -> dict[str, np.ndarray]:
     return {
         name: np.load(folder / f"{kind}-{place}.npy", mmap_mode="r", allow_pickle=False)
         for place, name in enumerate(names)
     }
 
 
-def _room(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
+def _create_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
     """An array in a new file, to be filled."""
     return np.lib.format.open_memmap(path, "w+", dtype, shape)
 
 
-def _chosen(options: TransferOptions, prepared: Prepared, cache: Path) -> tuple[str, Split | None]:
+def _find_changed_rows(options: TransferOptions, prepared: PreparedData, cache: Path) -> tuple[str, Split | None]:
     """A key of the rows that are learned from, and the rows if they are others than those that train."""
-    if not options.changes:
+    if not options.replaces_rows:
         return prepared.spec.key, None
     fingerprint = options.unlabelled.fingerprint() if options.unlabelled else ""  # type: ignore[attr-defined]
     asked = dump(options)
     (asked["unlabelled"] or {}).pop("path", None)
-    words = [VERSION, prepared.spec.key, asked, fingerprint]
+    words = [CACHE_VERSION, prepared.spec.key, asked, fingerprint]
     key = hashlib.sha256(json.dumps(words).encode()).hexdigest()
     folder = cache / "transfer" / key
-    store.ensure(folder, lambda draft: _write_rows(draft, options, prepared))
-    return key, _rows_of(folder, prepared)
+    store.ensure_entry(folder, lambda draft: _write_rows(draft, options, prepared))
+    return key, _read_rows(folder, prepared)
 
 
-def kept(options: TransferOptions, prepared: Prepared) -> np.ndarray:
+def select_rows(options: TransferOptions, prepared: PreparedData) -> np.ndarray:
     """Places of the training rows whose classes are not left out, ascending.
 
     Raises:
@@ -147,14 +161,14 @@ def kept(options: TransferOptions, prepared: Prepared) -> np.ndarray:
     return np.flatnonzero(keep)
 
 
-def _write_rows(draft: Path, options: TransferOptions, prepared: Prepared) -> None:
+def _write_rows(draft: Path, options: TransferOptions, prepared: PreparedData) -> None:
     """The training rows that are kept, then those that nobody labelled."""
-    places, split, spec = kept(options, prepared), replace(prepared, transfer=None).split("train"), prepared.spec
-    more = _unlabelled(options, prepared)
+    places, split, spec = select_rows(options, prepared), replace(prepared, transfer=None).split("train"), prepared.spec
+    more = _read_unlabelled(options, prepared)
     count = len(places) + (len(more) if more else 0)
     for place, column in enumerate(spec.inputs):
         array = split.inputs[column.name]
-        room = _room(draft / f"inputs-{place}.npy", (count, *array.shape[1:]), array.dtype)
+        room = _create_array(draft / f"inputs-{place}.npy", (count, *array.shape[1:]), array.dtype)
         room[: len(places)] = array[places]
         if more is not None:
             room[len(places) :] = more.inputs[column.name]
@@ -171,7 +185,7 @@ def _write_rows(draft: Path, options: TransferOptions, prepared: Prepared) -> No
     np.save(draft / "labelled.npy", labelled)
 
 
-def _rows_of(folder: Path, prepared: Prepared) -> Split:
+def _read_rows(folder: Path, prepared: PreparedData) -> Split:
     def array(name: str) -> np.ndarray:
         return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
 
@@ -180,11 +194,11 @@ def _rows_of(folder: Path, prepared: Prepared) -> Split:
         inputs={column.name: array(f"inputs-{place}") for place, column in enumerate(spec.inputs)},
         targets={column.name: array(f"targets-{place}") for place, column in enumerate(spec.targets)},
         weights=array("weights") if spec.weight is not None else None,
-        labelled=None if labelled.all() else labelled,
+        label_weights=None if labelled.all() else labelled,
     )
 
 
-def _unlabelled(options: TransferOptions, prepared: Prepared) -> Split | None:
+def _read_unlabelled(options: TransferOptions, prepared: PreparedData) -> Split | None:
     if options.unlabelled is None:
         return None
     try:
@@ -194,63 +208,63 @@ def _unlabelled(options: TransferOptions, prepared: Prepared) -> Split | None:
         raise BmcliError(*(replace(each, path="taught.transfer.unlabelled") for each in error.faults)) from None
 
 
-class RowsOfTeachers:
+class TeacherInputs:
     """The rows of a student as its teachers take them.
 
     Args:
         prepared: With the rows that are learned from in the place of those that train.
     """
 
-    def __init__(self, recipe: Recipe, prepared: Prepared, transfer: TransferOptions) -> None:
+    def __init__(self, recipe: Recipe, prepared: PreparedData, transfer: TransferOptions) -> None:
         self._recipe, self._prepared, self._transfer = recipe, prepared, transfer
 
-    def inputs_of_teachers(self, split: str, teachers: Sequence[Teacher]) -> list[Mapping[str, np.ndarray]]:
+    def encode(self, split: str, teachers: Sequence[TeacherNetwork]) -> list[Mapping[str, np.ndarray]]:
         """For each teacher its inputs by column."""
-        return [self._inputs_of(split, teacher) for teacher in teachers]
+        return [self._encode_for(split, teacher) for teacher in teachers]
 
-    def _inputs_of(self, split: str, teacher: Teacher) -> Mapping[str, np.ndarray]:
-        if teacher.reads_as(self._prepared.spec):
+    def _encode_for(self, split: str, teacher: TeacherNetwork) -> Mapping[str, np.ndarray]:
+        if teacher.accepts_inputs_of(self._prepared.spec):
             return self._prepared.split(split).inputs
-        encode = self._encoder(teacher)
-        pieces = [encode(self._raw(split))]
+        encode = self._build_encoder(teacher)
+        pieces = [encode(self._read_raw_rows(split))]
         if split == "train" and self._transfer.unlabelled is not None:
             pieces.append(encode(read_rows(self._transfer.unlabelled, skip_broken=False)))  # type: ignore[arg-type]
         return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
-    def _encoder(self, teacher: Teacher) -> Callable[[Rows], Mapping[str, np.ndarray]]:
+    def _build_encoder(self, teacher: TeacherNetwork) -> Callable[[SourceRows], Mapping[str, np.ndarray]]:
         spec = teacher.spec
         if spec is None:
             wanted = teacher.model.input
             return lambda rows: _served_inputs(rows, wanted)
         return lambda rows: preparation.encode_rows(rows, spec, with_targets=False).inputs
 
-    def _raw(self, split: str) -> Rows:
+    def _read_raw_rows(self, split: str) -> SourceRows:
         """The rows of a split as the source holds them, in their order."""
         rows, indices = self._source
         places = indices[split]
         if split == "train":
-            places = places[kept(self._transfer, replace(self._prepared, transfer=None))]
+            places = places[select_rows(self._transfer, replace(self._prepared, transfer=None))]
         return replace(picked(rows, places), split=None)
 
     @cached_property
-    def _source(self) -> tuple[Rows, Mapping[str, np.ndarray]]:
+    def _source(self) -> tuple[SourceRows, Mapping[str, np.ndarray]]:
         recipe = self._recipe
-        return raw_rows.read_again(recipe.data, recipe.targets(), recipe.data_seed)
+        return raw_rows.reread_rows(recipe.data, recipe.targets(), recipe.data_seed)
 
 
-def _served_inputs(rows: Rows, wanted: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
+def _served_inputs(rows: SourceRows, wanted: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
     """Rows as a served model takes them; a column that they lack, or a cell that is of another kind, is a fault."""
-    faults = [columns.missing(name, "", rows) for name in wanted if name not in rows.columns]
+    faults = [columns.missing_column_fault(name, "", rows) for name in wanted if name not in rows.columns]
     if faults:
         raise BmcliError(*faults)
-    return {name: columns.read(rows, name, partial(_raw_values, wanted=wanted[name])) for name in wanted}
+    return {name: columns.read_column(rows, name, partial(_to_array, wanted=wanted[name])) for name in wanted}
 
 
-def _raw_values(column: Raw, wanted: Any) -> np.ndarray:
+def _to_array(column: RawColumn, wanted: Any) -> np.ndarray:
     """A raw column as an array of what a served model takes."""
     if wanted.dtype == "string":
-        return np.array([text or "" for text in raw_columns.texts(column).to_pylist()], object)
-    values = raw_columns.numbers(column) if raw_columns.is_text(column) else np.asarray(column)
+        return np.array([text or "" for text in raw_columns.to_texts(column).to_pylist()], object)
+    values = raw_columns.to_numbers(column) if raw_columns.is_text_column(column) else np.asarray(column)
     if values.ndim < len(wanted.shape):
         values = values.reshape(*values.shape, *(1,) * (len(wanted.shape) - values.ndim))
     return values.astype(wanted.dtype)

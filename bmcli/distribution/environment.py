@@ -21,28 +21,28 @@ RECORDED_VARIABLES = (
 )  # fmt: skip
 
 
-def record(placement: Placement) -> dict[str, Any]:
+def describe_environment(placement: Placement) -> dict[str, Any]:
     """Versions, machine and command of a run, without secrets."""
     return {
         "bmcli": __version__,
         "python": platform.python_version(),
         **{package: version(package) for package in RECORDED},
-        **strategy.describe(placement),
+        **strategy.describe_placement(placement),
         "command": ["bmcli", *(redaction.redact_argument(argument) for argument in sys.argv[1:])],
         "variables": {name: os.environ[name] for name in RECORDED_VARIABLES if name in os.environ},
     }
 
 
 # What changes the last bits of a training.
-_DECISIVE = (
+_COMPARED_KEYS = (
     *RECORDED[:3], "processor", "cores", "intra_op_threads", "inter_op_threads", "onednn", "replicas", "workers",
 )  # fmt: skip
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def compare_environments(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between two records and changes the last bits of a training: `cores (8, now 2)`."""
     return [
         f"{name} ({before[name]}, now {now[name]})"
-        for name in _DECISIVE
+        for name in _COMPARED_KEYS
         if name in before and before[name] != now[name]
     ]

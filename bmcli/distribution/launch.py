@@ -19,29 +19,29 @@ from pathlib import Path
 from types import FrameType
 
 from bmcli import stopping
-from bmcli.disk import shown_path
+from bmcli.disk import format_path
 from bmcli.errors import BmcliError, GateMissed, Interrupted, RunFailed
 
-OWN_CODES = (0, 1, 2, 3, 4, 75, 130)  # what bmcli ends with when it knows why
-INTERRUPTED = stopping.INTERRUPTED
+KNOWN_EXIT_CODES = (0, 1, 2, 3, 4, 75, 130)  # what bmcli ends with when it knows why
+INTERRUPTED_EXIT_CODE = stopping.INTERRUPTED
 # What all workers come to together, the chief last: it evaluates for longer, or is writing the checkpoint.
-_TOGETHER = (0, GateMissed.exit_code, Interrupted.exit_code)
+_SHARED_EXIT_CODES = (0, GateMissed.exit_code, Interrupted.exit_code)
 KILLED_S = 5.0  # for the others to see that one is gone which they have waited for already
-LOOK_S = 1.0  # between looks for workers that are stopped
-LAUNCHED = "BMCLI_LAUNCHED"  # set for the workers of a launcher
-LOST_PEER = 76  # what they end with, without a word, once another worker is lost
+SUSPENDED_CHECK_S = 1.0  # between looks for workers that are stopped
+LAUNCHED_VARIABLE = "BMCLI_LAUNCHED"  # set for the workers of a launcher
+LOST_PEER_EXIT_CODE = 76  # what they end with, without a word, once another worker is lost
 
 
 @dataclass(frozen=True)
-class Patience:
+class ExitTimeouts:
     """How long workers may take, in seconds, once one of them is lost or the chief is done."""
 
     notice_s: float = 10.0  # to see by themselves that a peer is gone; they do within `peers.GRACE_OF_FAULT_S`
-    die_s: float = 2.0  # after SIGKILL; only a process stuck in the kernel takes longer
+    kill_s: float = 2.0  # after SIGKILL; only a process stuck in the kernel takes longer
 
 
 @dataclass(frozen=True)
-class Loss:
+class LostWorker:
     """The worker whose end made the others end.
 
     Args:
@@ -54,43 +54,43 @@ class Loss:
     log: Path | None
 
     @property
-    def how(self) -> str:
-        return how_ended(self.code)
+    def exit_description(self) -> str:
+        return describe_exit(self.code)
 
     @property
-    def resumable(self) -> bool:
+    def is_resumable(self) -> bool:
         """Whether it was taken from outside, so that starting again may well help; else it has failed by itself."""
-        return self.code not in OWN_CODES or self.code in (Interrupted.exit_code, INTERRUPTED)
+        return self.code not in KNOWN_EXIT_CODES or self.code in (Interrupted.exit_code, INTERRUPTED_EXIT_CODE)
 
-    def last_lines(self, count: int = 10) -> list[str]:
+    def read_last_lines(self, count: int = 10) -> list[str]:
         """The end of its log."""
-        return last_lines(self.log, count) if self.log is not None else []
+        return read_last_lines(self.log, count) if self.log is not None else []
 
-    def error(self, resume: str = "") -> BmcliError:
+    def to_error(self, resume: str = "") -> BmcliError:
         """What to tell the user.
 
         Args:
             resume: The command that goes on from the last checkpoint, if there is one.
         """
-        lines = "".join(f"\n    {line}" for line in self.last_lines())
-        log = f" Its last lines, from {shown_path(self.log)}:{lines}\n" if self.log and lines else ""
+        lines = "".join(f"\n    {line}" for line in self.read_last_lines())
+        log = f" Its last lines, from {format_path(self.log)}:{lines}\n" if self.log and lines else ""
         kind: type[BmcliError] = {2: BmcliError, 75: Interrupted}.get(self.code, RunFailed)
-        if self.resumable:
+        if self.is_resumable:
             kind = Interrupted if resume else RunFailed
-        restart = "No checkpoint was written yet: train again." if self.resumable else ""
+        restart = "No checkpoint was written yet: train again." if self.is_resumable else ""
         return kind(
-            f"worker {self.worker} {self.how}, so the others were ended.{log}",
-            suggestion=stopping.going_on(resume) if resume else restart,
+            f"worker {self.worker} {self.exit_description}, so the others were ended.{log}",
+            suggestion=stopping.format_resume_advice(resume) if resume else restart,
         )
 
 
-def how_ended(code: int) -> str:
+def describe_exit(code: int) -> str:
     """How a process ended, as what follows its name.
 
     Args:
         code: Its exit code, or minus the number of the signal that killed it.
     """
-    if code == LOST_PEER:
+    if code == LOST_PEER_EXIT_CODE:
         return "lost the connection to another"
     if code >= 0:
         return f"ended with exit code {code}"
@@ -103,7 +103,7 @@ def how_ended(code: int) -> str:
     return f"was killed by {name}" + (", as happens when memory runs out" if name == "SIGKILL" else "")
 
 
-def last_lines(log: Path, count: int = 10) -> list[str]:
+def read_last_lines(log: Path, count: int = 10) -> list[str]:
     """The end of a log; empty if there is none."""
     if not log.exists():
         return []
@@ -114,7 +114,7 @@ def last_lines(log: Path, count: int = 10) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Ended:
+class LaunchResult:
     """How the workers ended.
 
     Args:
@@ -124,17 +124,17 @@ class Ended:
     """
 
     code: int
-    loss: Loss | None = None
+    loss: LostWorker | None = None
     interrupted: bool = False
 
 
-def launch(
+def launch_workers(
     command: Sequence[str],
     workers: int,
     logs: Path,
     environment: Mapping[str, str] | None = None,
-    patience: Patience = Patience(),
-) -> Ended:
+    timeouts: ExitTimeouts = ExitTimeouts(),
+) -> LaunchResult:
     """Runs `command` in several worker processes until all have ended.
 
     Worker 0 has our stdin, stdout and stderr; worker i writes to `logs/worker-<i>.log`, which is made anew. The cores
@@ -150,29 +150,29 @@ def launch(
     given = dict(os.environ if environment is None else environment)
     for log in logs.glob("worker-*.log"):
         log.unlink()
-    ports = free_ports(workers)
-    shares = [share_of(given, workers, i) for i in range(workers)]
+    ports = find_free_ports(workers)
+    shares = [allocate_resources(given, workers, i) for i in range(workers)]
     happened: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
-    with _signals_to(happened), contextlib.ExitStack() as at_end:
-        group = _Group(logs, patience)
+    with _queue_signals(happened), contextlib.ExitStack() as at_end:
+        group = _WorkerGroup(logs, timeouts)
         at_end.callback(group.kill)
         for i, share in enumerate(shares):
-            own = {LAUNCHED: "1", "TF_CONFIG": _tf_config(ports, i)}
+            own = {LAUNCHED_VARIABLE: "1", "TF_CONFIG": _build_tf_config(ports, i)}
             group.start(command, {**given, **share.variables, **own}, share.cores)
-        group.announce_ends(happened)
+        group.watch_exits(happened)
         return group.watch(happened)
 
 
-class _Group:
+class _WorkerGroup:
     """The workers of one launch."""
 
-    def __init__(self, logs: Path, patience: Patience) -> None:
+    def __init__(self, logs: Path, timeouts: ExitTimeouts) -> None:
         self._logs = logs
-        self._patience = patience
+        self._patience = timeouts
         self._processes: list[subprocess.Popen[bytes]] = []
         self._running: set[int] = set()
-        self._stopped: set[int] = set()  # and killed for it
-        self._stopped_at: dict[int, float] = {}
+        self._suspended: set[int] = set()  # and killed for it
+        self._suspended_at: dict[int, float] = {}
         self._interrupted = False
         self._first: int | None = None  # to end otherwise than with 0, or the chief
 
@@ -181,67 +181,69 @@ class _Group:
 
     def start(self, command: Sequence[str], environment: Mapping[str, str], cores: Sequence[int]) -> None:
         worker = len(self._processes)
-        self._processes.append(start(command, environment, cores, self._log(worker)))
+        self._processes.append(start_process(command, environment, cores, self._log(worker)))
         self._running.add(worker)
 
-    def announce_ends(self, happened: queue.SimpleQueue[tuple[str, int]]) -> None:
+    def watch_exits(self, events: queue.SimpleQueue[tuple[str, int]]) -> None:
         def wait(worker: int, process: subprocess.Popen[bytes]) -> None:
             process.wait()
-            happened.put(("ended", worker))
+            events.put(("ended", worker))
 
         for worker, process in enumerate(self._processes):
             threading.Thread(target=wait, args=(worker, process), daemon=True).start()
 
-    def watch(self, happened: queue.SimpleQueue[tuple[str, int]]) -> Ended:
+    def watch(self, events: queue.SimpleQueue[tuple[str, int]]) -> LaunchResult:
         """Waits for all to end, and hurries those that stay behind."""
         steps: list[tuple[float, Callable[[], None]]] = []
         while self._running:
-            due_s = max(0.0, steps[0][0] - time.monotonic()) if steps else LOOK_S
+            due_s = max(0.0, steps[0][0] - time.monotonic()) if steps else SUSPENDED_CHECK_S
             try:
-                what, number = happened.get(timeout=min(due_s, LOOK_S))
+                what, number = events.get(timeout=min(due_s, SUSPENDED_CHECK_S))
             except queue.Empty:
-                self._look_for_stopped()
+                self._kill_long_suspended()
                 if steps and time.monotonic() >= steps[0][0]:
                     steps.pop(0)[1]()
                 continue
             if what == "signal":
-                self._hand_on(number)
-            elif self._ends_the_rest(number):
-                steps = self._hurry(number)
-        return self._ended()
+                self._forward_signal(number)
+            elif self._note_exit(number):
+                steps = self._schedule_kills(number)
+        return self._build_result()
 
-    def _hand_on(self, number: int) -> None:
+    def _forward_signal(self, number: int) -> None:
         if self._interrupted:
             self.kill()
         else:
             self._send(number)
         self._interrupted = True
 
-    def _ends_the_rest(self, worker: int) -> bool:
+    def _note_exit(self, worker: int) -> bool:
         """Notes that a worker ended; whether it is the first after which the others have to end too."""
         self._running.discard(worker)
         code = self._processes[worker].returncode
-        if self._first is not None or (worker and code in _TOGETHER):
+        if self._first is not None or (worker and code in _SHARED_EXIT_CODES):
             return False
         self._first = worker
         return True
 
-    def _hurry(self, ended: int) -> list[tuple[float, Callable[[], None]]]:
+    def _schedule_kills(self, ended: int) -> list[tuple[float, Callable[[], None]]]:
         # For the sake of those that are stopped the others may have ended; they can hear nothing else.
-        self._kill_stopped({worker for worker in self._running if is_stopped(self._processes[worker].pid)})
+        self._kill_suspended({worker for worker in self._running if is_suspended(self._processes[worker].pid)})
         notice_s = self._patience.notice_s
-        kill_at = time.monotonic() + (min(notice_s, KILLED_S) if ended in self._stopped else notice_s)
-        return [(kill_at, self.kill), (kill_at + self._patience.die_s, self._running.clear)]
+        kill_at = time.monotonic() + (min(notice_s, KILLED_S) if ended in self._suspended else notice_s)
+        return [(kill_at, self.kill), (kill_at + self._patience.kill_s, self._running.clear)]
 
-    def _look_for_stopped(self) -> None:
+    def _kill_long_suspended(self) -> None:
         """Kills workers that are stopped for longer than others wait for them."""
         now = time.monotonic()
-        stopped = {worker for worker in self._running if is_stopped(self._processes[worker].pid)}
-        self._stopped_at = {worker: self._stopped_at.get(worker, now) for worker in stopped}
-        self._kill_stopped({each for each, since in self._stopped_at.items() if now - since >= self._patience.notice_s})
+        stopped = {worker for worker in self._running if is_suspended(self._processes[worker].pid)}
+        self._suspended_at = {worker: self._suspended_at.get(worker, now) for worker in stopped}
+        self._kill_suspended(
+            {each for each, since in self._suspended_at.items() if now - since >= self._patience.notice_s}
+        )
 
-    def _kill_stopped(self, workers: set[int]) -> None:
-        self._stopped |= workers
+    def _kill_suspended(self, workers: set[int]) -> None:
+        self._suspended |= workers
         for worker in workers:
             self._processes[worker].kill()
 
@@ -255,32 +257,32 @@ class _Group:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._processes[worker].pid, signal.SIGKILL)
 
-    def _ended(self) -> Ended:
+    def _build_result(self) -> LaunchResult:
         codes = [process.poll() for process in self._processes]
         chief = codes[0]
         if self._interrupted:
-            told = chief in OWN_CODES
-            return Ended(chief if told and chief is not None else INTERRUPTED, interrupted=not told)
-        if self._first is None or (self._first == 0 and chief in OWN_CODES and not self._stopped):
-            return Ended(chief if chief is not None else 1)
-        if chief is not None and chief in OWN_CODES and chief == codes[self._first]:
-            return Ended(chief)  # all came to it by themselves, and the chief has told why
-        loss = self._loss(codes)
-        return Ended(loss.error(resume="-").exit_code, loss)
+            told = chief in KNOWN_EXIT_CODES
+            return LaunchResult(chief if told and chief is not None else INTERRUPTED_EXIT_CODE, interrupted=not told)
+        if self._first is None or (self._first == 0 and chief in KNOWN_EXIT_CODES and not self._suspended):
+            return LaunchResult(chief if chief is not None else 1)
+        if chief is not None and chief in KNOWN_EXIT_CODES and chief == codes[self._first]:
+            return LaunchResult(chief)  # all came to it by themselves, and the chief has told why
+        loss = self._find_lost_worker(codes)
+        return LaunchResult(loss.to_error(resume="-").exit_code, loss)
 
-    def _loss(self, codes: Sequence[int | None]) -> Loss:
+    def _find_lost_worker(self, codes: Sequence[int | None]) -> LostWorker:
         """The worker for whose sake the others ended: one that was stopped, or did not end for another's sake."""
-        if self._stopped:
-            worker = min(self._stopped)
-            return Loss(worker, -signal.SIGSTOP, self._log(worker))
+        if self._suspended:
+            worker = min(self._suspended)
+            return LostWorker(worker, -signal.SIGSTOP, self._log(worker))
         assert self._first is not None, "one of them ended first"
-        own = [worker for worker, code in enumerate(codes) if code not in (LOST_PEER, 0)]
+        own = [worker for worker, code in enumerate(codes) if code not in (LOST_PEER_EXIT_CODE, 0)]
         worker = self._first if self._first in own or not own else own[0]
         code = codes[worker]
-        return Loss(worker, 1 if code is None else code, self._log(worker))
+        return LostWorker(worker, 1 if code is None else code, self._log(worker))
 
 
-def is_stopped(pid: int) -> bool:
+def is_suspended(pid: int) -> bool:
     """Whether a process is stopped, as by SIGSTOP; false where the system does not tell."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
@@ -288,7 +290,7 @@ def is_stopped(pid: int) -> bool:
         return False
 
 
-def start(
+def start_process(
     command: Sequence[str], environment: Mapping[str, str], cores: Sequence[int], log: Path | None
 ) -> subprocess.Popen[bytes]:
     """Starts a command in a session of its own; the kernel ends it with the thread that started it.
@@ -330,7 +332,7 @@ except OSError as error:
 """
 
 
-def end_with(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
     """Has the kernel end this process, a fork of `parent`, when that ends; it may have ended already."""
     if sys.platform == "linux":
         import ctypes
@@ -341,11 +343,11 @@ def end_with(parent: int) -> None:
 
 
 @contextlib.contextmanager
-def _signals_to(happened: queue.SimpleQueue[tuple[str, int]]) -> Iterator[None]:
+def _queue_signals(events: queue.SimpleQueue[tuple[str, int]]) -> Iterator[None]:
     """Turns SIGINT and SIGTERM into events, but for those that are ignored, as under nohup."""
 
     def note(number: int, frame: FrameType | None) -> None:
-        happened.put(("signal", number))  # a SimpleQueue may be entered again from a handler
+        events.put(("signal", number))  # a SimpleQueue may be entered again from a handler
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number, handler in before.items():
@@ -359,7 +361,7 @@ def _signals_to(happened: queue.SimpleQueue[tuple[str, int]]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def free_ports(count: int) -> list[int]:
+def find_free_ports(count: int) -> list[int]:
     """Ports of this machine that nobody listens on.
 
     They are let go before the workers take them, so they are drawn at random from below 32768, where the system
@@ -377,7 +379,7 @@ def free_ports(count: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Share:
+class ResourceShare:
     """What one of several workers on this machine may use.
 
     Args:
@@ -389,17 +391,17 @@ class Share:
     cores: Sequence[int]
 
 
-def share_of(given: Mapping[str, str], workers: int, worker: int) -> Share:
+def allocate_resources(environment: Mapping[str, str], workers: int, worker: int) -> ResourceShare:
     """A worker's share of the cores that this process may use, and of the GPUs that are listed in an environment.
 
     Raises:
         BmcliError: There are fewer GPUs than workers.
     """
-    variables = {**_gpu_share(given, workers, worker), **_thread_share(given, workers)}
-    return Share(variables, divide_cores(available_cores(), workers, worker))
+    variables = {**_allocate_gpus(environment, workers, worker), **_allocate_threads(environment, workers)}
+    return ResourceShare(variables, divide_cores(list_cores(), workers, worker))
 
 
-def available_cores() -> list[int]:
+def list_cores() -> list[int]:
     """The cores this process may use, those of one package and one physical core side by side."""
     if sys.platform != "linux":
         return []
@@ -424,20 +426,20 @@ def divide_cores(cores: Sequence[int], workers: int, worker: int) -> list[int]:
     return list(cores[len(cores) * worker // workers : len(cores) * (worker + 1) // workers])
 
 
-def _thread_share(given: Mapping[str, str], workers: int) -> dict[str, str]:
+def _allocate_threads(environment: Mapping[str, str], workers: int) -> dict[str, str]:
     """Threads for TensorFlow where they do not follow from the cores of a worker; what the user set stays."""
-    cores = len(available_cores()) or os.cpu_count() or 1
+    cores = len(list_cores()) or os.cpu_count() or 1
     if workers <= cores and sys.platform == "linux":
         return {}
     threads = str(max(1, cores // workers))
     return {
-        name: threads for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS") if name not in given
+        name: threads for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS") if name not in environment
     }  # fmt: skip
 
 
-def _gpu_share(given: Mapping[str, str], workers: int, worker: int) -> dict[str, str]:
+def _allocate_gpus(environment: Mapping[str, str], workers: int, worker: int) -> dict[str, str]:
     """An equal share of the listed GPUs, because every worker has to have as many."""
-    listed = [gpu.strip() for gpu in given.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu.strip()]
+    listed = [gpu.strip() for gpu in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu.strip()]
     if not listed or listed[0] == "-1":
         return {}
     share = len(listed) // workers
@@ -449,6 +451,6 @@ def _gpu_share(given: Mapping[str, str], workers: int, worker: int) -> dict[str,
     return {"CUDA_VISIBLE_DEVICES": ",".join(listed[share * worker : share * (worker + 1)])}
 
 
-def _tf_config(ports: Sequence[int], worker: int) -> str:
+def _build_tf_config(ports: Sequence[int], worker: int) -> str:
     addresses = [f"127.0.0.1:{port}" for port in ports]
     return json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": worker}})

@@ -17,17 +17,17 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NoReturn
 
 from bmcli.console import Console
-from bmcli.distribution.launch import LAUNCHED, LOST_PEER
+from bmcli.distribution.launch import LAUNCHED_VARIABLE, LOST_PEER_EXIT_CODE
 from bmcli.errors import BmcliError, Interrupted
 
-BEAT_S = 1.0
-SILENCE_S = 9.0  # after which a worker counts as lost
+HEARTBEAT_S = 1.0
+PEER_TIMEOUT_S = 9.0  # after which a worker counts as lost
 GRACE_S = 2.0  # for the main thread to end by itself, once a worker is lost
-GRACE_OF_FAULT_S = 8.0  # the same once a worker has told a fault of its own, which this one may be about to find too
+FAULT_GRACE_S = 8.0  # the same once a worker has told a fault of its own, which this one may be about to find too
 
 _ALIVE, _DONE, _FAULT, _LOST = b"alive", b"done", b"fault", b"lost"
 
-Ended = Callable[[str], BmcliError]
+WorkerLostHandler = Callable[[str], BmcliError]
 """Notes in the run that a worker was lost, told in a sentence; what to tell the user."""
 
 
@@ -40,28 +40,28 @@ class Peers:
 
     def __init__(self, links: Mapping[int, socket.socket]) -> None:
         self._links = dict(links)
-        self._watched = threading.Event()
-        self._over = threading.Event()
-        self._known = threading.Event()
-        self._first = threading.Lock()
-        self._ending = threading.Lock()
-        self._lost = ""
-        self._ended: Ended | None = None
+        self._is_guarded = threading.Event()
+        self._is_over = threading.Event()
+        self._is_loss_known = threading.Event()
+        self._loss_lock = threading.Lock()
+        self._exit_lock = threading.Lock()
+        self._loss_message = ""
+        self._on_loss: WorkerLostHandler | None = None
         for link in self._links.values():
-            link.settimeout(SILENCE_S)
+            link.settimeout(PEER_TIMEOUT_S)
         for rank, link in self._links.items():
             threading.Thread(target=self._listen, args=(rank, link), name="bmcli-peer", daemon=True).start()
-        threading.Thread(target=self._beat, name="bmcli-beat", daemon=True).start()
+        threading.Thread(target=self._send_heartbeats, name="bmcli-beat", daemon=True).start()
 
     @contextlib.contextmanager
-    def watched(self, ended: Ended) -> Iterator[None]:
+    def exit_on_loss(self, on_loss: WorkerLostHandler) -> Iterator[None]:
         """Ends this process if a worker is lost while the body runs.
 
         It ends with 75 if the run can be gone on with, else with 1, and tells so; below a launcher without a word,
         because that knows more.
         """
-        self._ended = ended
-        self._watched.set()
+        self._on_loss = on_loss
+        self._is_guarded.set()
         try:
             yield
         except BmcliError as error:
@@ -69,8 +69,8 @@ class Peers:
             raise
         except Exception:
             # What TensorFlow raises when a worker is lost looks like any other failure of an operation.
-            if self._known.wait(SILENCE_S + BEAT_S):
-                self._end()
+            if self._is_loss_known.wait(PEER_TIMEOUT_S + HEARTBEAT_S):
+                self._exit()
             self._leave(_FAULT)
             raise
         except BaseException:
@@ -79,17 +79,17 @@ class Peers:
         self._leave(_DONE)
 
     def _leave(self, word: bytes) -> None:
-        self._over.set()
-        self._say(word)
+        self._is_over.set()
+        self._broadcast(word)
 
-    def _say(self, word: bytes) -> None:
+    def _broadcast(self, word: bytes) -> None:
         for link in self._links.values():
             with contextlib.suppress(OSError):
                 link.sendall(word + b"\n")
 
-    def _beat(self) -> None:
-        while not self._over.wait(BEAT_S):
-            self._say(_ALIVE)
+    def _send_heartbeats(self) -> None:
+        while not self._is_over.wait(HEARTBEAT_S):
+            self._broadcast(_ALIVE)
 
     def _listen(self, rank: int, link: socket.socket) -> None:
         """Hears a worker until it leaves in order, or is lost."""
@@ -100,34 +100,34 @@ class Peers:
                     if word == _DONE:
                         return
                     if word == _FAULT:
-                        return self._lose(rank, f"worker {rank} ended with a fault", GRACE_OF_FAULT_S)
+                        return self._handle_loss(rank, f"worker {rank} ended with a fault", FAULT_GRACE_S)
                     if word == _LOST:
-                        return self._lose(int(other), f"worker {int(other)} was lost", GRACE_S)
-            self._lose(rank, f"worker {rank} ended", GRACE_S)
+                        return self._handle_loss(int(other), f"worker {int(other)} was lost", GRACE_S)
+            self._handle_loss(rank, f"worker {rank} ended", GRACE_S)
         except TimeoutError:
-            self._lose(rank, f"worker {rank} gave no sign of life for {SILENCE_S:g} s", GRACE_S)
+            self._handle_loss(rank, f"worker {rank} gave no sign of life for {PEER_TIMEOUT_S:g} s", GRACE_S)
         except (OSError, ValueError):
-            self._lose(rank, f"the connection to worker {rank} broke", GRACE_S)
+            self._handle_loss(rank, f"the connection to worker {rank} broke", GRACE_S)
 
-    def _lose(self, rank: int, words: str, grace_s: float) -> None:
+    def _handle_loss(self, rank: int, message: str, grace_s: float) -> None:
         """Notes that a worker is lost, and ends this process unless its main thread does."""
-        if self._over.is_set() or not self._first.acquire(blocking=False):
+        if self._is_over.is_set() or not self._loss_lock.acquire(blocking=False):
             return
-        self._lost = words
-        self._say(_LOST + b" %d" % rank)
-        self._known.set()
-        self._watched.wait()
-        if not self._over.wait(grace_s):
-            self._end()
+        self._loss_message = message
+        self._broadcast(_LOST + b" %d" % rank)
+        self._is_loss_known.set()
+        self._is_guarded.wait()
+        if not self._is_over.wait(grace_s):
+            self._exit()
 
-    def _end(self) -> NoReturn:
+    def _exit(self) -> NoReturn:
         """Ends this process at once: TensorFlow would wait for the worker that is lost while it is taken down."""
-        self._ending.acquire()
-        assert self._ended is not None, "somebody watches"
-        error = self._ended(f"{self._lost}, so that this one was ended too.")
-        if LAUNCHED not in os.environ:
+        self._exit_lock.acquire()
+        assert self._on_loss is not None, "somebody watches"
+        error = self._on_loss(f"{self._loss_message}, so that this one was ended too.")
+        if LAUNCHED_VARIABLE not in os.environ:
             Console(as_json="--json" in sys.argv[1:]).last_words(error)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
-        os._exit(LOST_PEER if LAUNCHED in os.environ else error.exit_code)
+        os._exit(LOST_PEER_EXIT_CODE if LAUNCHED_VARIABLE in os.environ else error.exit_code)

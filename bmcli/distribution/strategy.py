@@ -15,12 +15,12 @@ import tensorflow as tf
 from bmcli import machine, private_api
 from bmcli.distribution import cluster
 from bmcli.distribution.peers import Peers
-from bmcli.distribution.rendezvous import waiting_for_peers
+from bmcli.distribution.rendezvous import wait_for_peers
 from bmcli.errors import BmcliError
 from bmcli.recipe.runtime import RuntimeOptions
 
-PIECE_BYTES = 16 * 2**20
-_APART = 0x9E3779B1  # Added to a seed for each replica: the golden ratio's, so that no two seeds meet.
+CHUNK_BYTES = 16 * 2**20
+_SEED_STRIDE = 0x9E3779B1  # Added to a seed for each replica: the golden ratio's, so that no two seeds meet.
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Placement:
         return int(self.strategy.num_replicas_in_sync)
 
     @property
-    def chief(self) -> bool:
+    def is_chief(self) -> bool:
         return self.rank == 0
 
     @property
@@ -55,13 +55,13 @@ class Placement:
         return str(self.strategy.extended.worker_devices[0]) if self.replicas > 1 else _first_device()
 
     @property
-    def on_cpu(self) -> bool:
+    def is_on_cpu(self) -> bool:
         return "CPU" in self.device.rsplit("/", 1)[-1]
 
-    def everywhere(self, arrays: Mapping[str, Any]) -> Any:
+    def copy_to_devices(self, arrays: Mapping[str, Any]) -> Any:
         """Arrays on every device of this worker; CPUs share one copy."""
-        if self.on_cpu:
-            return tf.nest.map_structure(tensor_of, arrays)
+        if self.is_on_cpu:
+            return tf.nest.map_structure(to_tensor, arrays)
         if self.replicas == 1:
             return tf.nest.map_structure(tf.constant, arrays)
         return self.strategy.experimental_distribute_values_from_function(
@@ -72,14 +72,14 @@ class Placement:
         """Elementwise sums of what each worker gives; every worker must ask at the same time."""
         if self.workers == 1:
             return list(values)
-        return [float(value) for value in self._summed(tf.constant(values, tf.float64)).numpy()]
+        return [float(value) for value in self._sum_on_replicas(tf.constant(values, tf.float64)).numpy()]
 
-    def from_chief(self, values: Sequence[float]) -> list[float]:
+    def broadcast_from_chief(self, values: Sequence[float]) -> list[float]:
         """What the chief gives, on every worker."""
-        return self.sum_over_workers(values if self.chief else [0.0] * len(values))
+        return self.sum_over_workers(values if self.is_chief else [0.0] * len(values))
 
     @cached_property
-    def _summed(self) -> Any:
+    def _sum_on_replicas(self) -> Any:
         local = self.replicas // self.workers
 
         def mine(values: Any) -> Any:
@@ -93,7 +93,7 @@ class Placement:
         return tf.function(summed, autograph=False)
 
 
-def place(runtime: RuntimeOptions, agreement: str = "") -> Placement:
+def create_placement(runtime: RuntimeOptions, agreement: str = "") -> Placement:
     """The devices that the recipe asks for.
 
     Args:
@@ -102,26 +102,26 @@ def place(runtime: RuntimeOptions, agreement: str = "") -> Placement:
     Raises:
         BmcliError: The machine cannot give them.
     """
-    peers = cluster.find(runtime)
+    peers = cluster.detect_cluster(runtime)
     if peers is not None:
-        return _multi_worker(peers, runtime.start_timeout, agreement)
+        return _place_on_workers(peers, runtime.start_timeout, agreement)
     if runtime.strategy == "tpu" or (runtime.strategy == "auto" and (runtime.tpu or os.environ.get("TPU_NAME"))):
-        return _tpu(runtime.tpu)
+        return _place_on_tpu(runtime.tpu)
     gpus = tf.config.list_physical_devices("GPU")
     if runtime.strategy == "mirrored" or (runtime.strategy == "auto" and len(gpus) > 1):
-        return _mirrored(runtime.replicas, len(gpus))
-    _let_gpu_memory_grow()
+        return _place_on_mirrored_devices(runtime.replicas, len(gpus))
+    _enable_memory_growth()
     return Placement("one_device", tf.distribute.get_strategy())
 
 
-def _multi_worker(peers: cluster.Cluster, timeout_s: float, agreement: str) -> Placement:
-    _let_gpu_memory_grow()
-    with waiting_for_peers(peers, timeout_s, agreement) as others:
+def _place_on_workers(peers: cluster.Cluster, timeout_s: float, agreement: str) -> Placement:
+    _enable_memory_growth()
+    with wait_for_peers(peers, timeout_s, agreement) as others:
         strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=peers.resolver)
     return Placement("multi_worker", strategy, peers.workers, peers.rank, others)
 
 
-def _tpu(address: str | None) -> Placement:
+def _place_on_tpu(address: str | None) -> Placement:
     """Every core of a TPU. The steps of a call run in its device loop, because the loop is part of the program."""
     name = address or os.environ.get("TPU_NAME") or "local"
     try:
@@ -137,7 +137,7 @@ def _tpu(address: str | None) -> Placement:
         ) from None  # fmt: skip
 
 
-def _mirrored(replicas: int | None, gpus: int) -> Placement:
+def _place_on_mirrored_devices(replicas: int | None, gpus: int) -> Placement:
     wanted = replicas or gpus
     if not wanted:
         raise BmcliError(
@@ -149,9 +149,9 @@ def _mirrored(replicas: int | None, gpus: int) -> Placement:
             f"{wanted} replicas, but this machine has {gpus} GPU{'s' if gpus > 1 else ''}.", path="runtime.replicas"
         )
     if gpus:
-        _let_gpu_memory_grow()
+        _enable_memory_growth()
     else:
-        _divide_cpu(wanted)
+        _split_cpu(wanted)
     kind = "GPU" if gpus else "CPU"
     # The collective operations of CPUs allow only one set of devices in a process.
     exchange = None if gpus else tf.distribute.ReductionToOneDevice()
@@ -159,7 +159,7 @@ def _mirrored(replicas: int | None, gpus: int) -> Placement:
     return Placement("mirrored", tf.distribute.MirroredStrategy(devices, cross_device_ops=exchange))
 
 
-def _divide_cpu(wanted: int) -> None:
+def _split_cpu(wanted: int) -> None:
     """Logical devices on the CPU; TensorFlow can divide it only before its first use."""
     try:
         (cpu,) = tf.config.list_physical_devices("CPU")
@@ -171,7 +171,7 @@ def _divide_cpu(wanted: int) -> None:
         ) from None
 
 
-def _let_gpu_memory_grow() -> None:
+def _enable_memory_growth() -> None:
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         if not tf.config.experimental.get_memory_growth(gpu):  # it can be set only before the first use
@@ -188,31 +188,31 @@ def set_random_state(seed: int, precision: str) -> None:
     keras.config.set_dtype_policy(precision)
 
 
-def draw_apart(model: keras.Model) -> None:
+def offset_replica_seeds(model: keras.Model) -> None:
     """Lets every replica draw other random numbers; the first one draws those of a single device.
 
     The state of the generators stays the same on all replicas, since each of them draws as often as the others.
     """
     for layer in private_api.flatten_layers(model):
         for generator in private_api.seed_generators(layer):
-            generator.next = partial(_next_of_replica, generator, type(generator).next)
+            generator.next = partial(_next_replica_seed, generator, type(generator).next)
 
 
-def _next_of_replica(generator: Any, following: Callable[..., Any], ordered: bool = True) -> Any:
+def _next_replica_seed(generator: Any, following: Callable[..., Any], ordered: bool = True) -> Any:
     seed = following(generator, ordered)
     context = tf.distribute.get_replica_context()
     if context is None:
         return seed
-    apart = tf.cast(context.replica_id_in_sync_group, seed.dtype) * tf.constant(_APART, seed.dtype)
+    apart = tf.cast(context.replica_id_in_sync_group, seed.dtype) * tf.constant(_SEED_STRIDE, seed.dtype)
     return seed + tf.stack([apart, tf.zeros_like(apart)])
 
 
-def tensor_of(array: np.ndarray) -> tf.Tensor:
+def to_tensor(array: np.ndarray) -> tf.Tensor:
     """A tensor of numbers on the CPU, filled a piece of the array at a time: `tf.constant` takes the memory twice."""
-    if array.nbytes <= PIECE_BYTES:
+    if array.nbytes <= CHUNK_BYTES:
         return tf.constant(array)
     tensor = tf.raw_ops.Empty(shape=array.shape, dtype=array.dtype, init=False)
-    rows = max(1, PIECE_BYTES * len(array) // array.nbytes)
+    rows = max(1, CHUNK_BYTES * len(array) // array.nbytes)
     for start in range(0, len(array), rows):
         piece = array[start : start + rows]
         tensor = tf.raw_ops.InplaceUpdate(x=tensor, i=np.arange(start, start + len(piece), dtype=np.int32), v=piece)
@@ -224,7 +224,7 @@ def _first_device() -> str:
     return str(logical[0].name)
 
 
-def describe(placement: Placement) -> dict[str, Any]:
+def describe_placement(placement: Placement) -> dict[str, Any]:
     """The machine and what is used of it, as far as they decide the bits and the speed of a run."""
     return {
         **describe_machine(),
@@ -237,7 +237,7 @@ def describe(placement: Placement) -> dict[str, Any]:
 def describe_machine() -> dict[str, Any]:
     return {
         "devices": [f"{d.device_type}: {d.name}" for d in tf.config.list_physical_devices()],
-        "processor": machine.processor(),
+        "processor": machine.read_processor_name(),
         "cores": len(os.sched_getaffinity(0)),
         "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
         "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),

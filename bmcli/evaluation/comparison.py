@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bmcli.evaluation.directions import direction
+from bmcli.evaluation.directions import get_direction
 from bmcli.evaluation.intervals import Difference
 from bmcli.evaluation.proportions import Interval
 
@@ -71,23 +71,23 @@ class Comparison:
     @property
     def best(self) -> Contender:
         """The contender with the best metric, the cheaper one in a tie."""
-        sign = -1 if direction(self.metric) == "max" else 1
+        sign = -1 if get_direction(self.metric) == "max" else 1
         return min(self.contenders, key=lambda each: (sign * each.metrics[self.metric], each.parameters))
 
-    def is_enough(self, each: Contender) -> bool:
+    def is_not_worse(self, each: Contender) -> bool:
         """Whether a contender is not told to be worse than the best."""
         return each is self.best or self.against_best[each.name].better != "first"
 
     @property
-    def enough(self) -> Contender:
+    def recommended(self) -> Contender:
         """The contender with the fewest parameters of those not told to be worse than the best."""
         if self.unpaired:
             return self.best
-        return min(filter(self.is_enough, self.contenders), key=lambda each: (each.parameters, each.latency_s))
+        return min(filter(self.is_not_worse, self.contenders), key=lambda each: (each.parameters, each.latency_s))
 
-    def front(self, cost: str) -> tuple[Contender, ...]:
+    def pareto_front(self, cost: str) -> tuple[Contender, ...]:
         """The contenders that no other beats in the metric without costing more, the cheapest first."""
-        sign = -1 if direction(self.metric) == "max" else 1
+        sign = -1 if get_direction(self.metric) == "max" else 1
         priced = [(each.cost(cost), sign * each.metrics[self.metric], each) for each in self.contenders]
         ordered = sorted(((c, q, e) for c, q, e in priced if c is not None), key=lambda item: item[:2])
         found: list[Contender] = []
@@ -99,14 +99,14 @@ class Comparison:
         return tuple(found)
 
     @property
-    def advice(self) -> str:
+    def recommendation(self) -> str:
         """Which model to take, and why, in words."""
-        best, enough = self.best, self.enough
+        best, enough = self.best, self.recommended
         if self.unpaired:
             return f"{best.name} has the best {self.metric}, but {self.unpaired} So which is better is not told."
         if enough is best:
             others = [each for each in self.contenders if each is not best]
-            ties = [each.name for each in others if self.is_enough(each)]
+            ties = [each.name for each in others if self.is_not_worse(each)]
             also = f" No difference is shown from {', '.join(ties)}, which {_is(ties)} not smaller." if ties else ""
             return f"Take {best.name}: it has the best {self.metric}{self._next_smaller()}.{also}"
         difference = self.against_best[enough.name]
@@ -118,7 +118,7 @@ class Comparison:
         if difference.interval is None:
             return f"{told}: {difference.reason}"
         low, high = difference.interval.low, difference.interval.high
-        loss = max(0.0, -low if direction(self.metric) == "max" else high)
+        loss = max(0.0, -low if get_direction(self.metric) == "max" else high)
         return f"{told}; it may be worse by up to {loss:.3g} ({difference.interval.percent} interval)."
 
     def _next_smaller(self) -> str:
@@ -127,7 +127,7 @@ class Comparison:
         smaller = [each for each in self.contenders if each.parameters < best.parameters]
         if not smaller:
             return ", and no model is smaller"
-        sign = -1 if direction(self.metric) == "max" else 1
+        sign = -1 if get_direction(self.metric) == "max" else 1
         near = min(smaller, key=lambda each: sign * each.metrics[self.metric])
         lacks, told = self.against_best[near.name], f"{100 * near.parameters / best.parameters:.1f} % of its parameters"
         between = lacks.interval
@@ -160,9 +160,9 @@ class Comparison:
                 for name, found in self.against_first.items()
             },
             "best": self.best.name,
-            "take": self.enough.name,
-            "fronts": {cost: [each.name for each in self.front(cost)] for cost in COSTS},
-            "advice": self.advice,
+            "take": self.recommended.name,
+            "fronts": {cost: [each.name for each in self.pareto_front(cost)] for cost in COSTS},
+            "advice": self.recommendation,
         }  # fmt: skip
 
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bmcli.disk import conform
+from bmcli.disk import validate_as
 
-Picture = tuple[tuple[float, ...], ...]
+PixelMap = tuple[tuple[float, ...], ...]
 """A number for each pixel, rows from above."""
 
 
 @dataclass(frozen=True)
-class Importance:
+class PermutationImportance:
     """How much a model needs an input column (Breiman 2001; Fisher, Rudin and Dominici 2019).
 
     Args:
@@ -29,13 +29,13 @@ class Importance:
     fall: float
 
     @property
-    def told(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether the increase is told from none."""
         return self.low > 0
 
 
 @dataclass(frozen=True)
-class Share:
+class FeatureAttribution:
     """How much of the answers is owed to a feature: the mean size of its integrated gradients, as a share of all."""
 
     feature: str
@@ -43,7 +43,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Explained:
+class ExampleExplanation:
     """One example, and what speaks for its answer.
 
     Args:
@@ -65,8 +65,8 @@ class Explained:
     text: str = ""
     words: tuple[tuple[str, float], ...] = ()
     image: str = ""
-    pixels: Picture = ()
-    heat: Picture = ()
+    pixels: PixelMap = ()
+    heat: PixelMap = ()
     gap: float = 0.0
 
 
@@ -90,7 +90,7 @@ class LayerActivity:
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class NearestNeighbours:
     """The examples whose embeddings lie nearest to that of one, by cosine.
 
     Args:
@@ -104,7 +104,7 @@ class Neighbours:
 
 
 @dataclass(frozen=True)
-class Sanity:
+class SanityCheck:
     """Whether a method tells a trained network from one with random weights (Adebayo et al. 2018).
 
     Args:
@@ -138,11 +138,11 @@ class TargetExplanation:
 
     target: str
     loss: str
-    importances: tuple[Importance, ...]
-    shares: tuple[Share, ...]
-    wrong: tuple[Explained, ...]
-    doubtful: tuple[Explained, ...]
-    sanity: tuple[Sanity, ...]
+    importances: tuple[PermutationImportance, ...]
+    shares: tuple[FeatureAttribution, ...]
+    wrong: tuple[ExampleExplanation, ...]
+    doubtful: tuple[ExampleExplanation, ...]
+    sanity: tuple[SanityCheck, ...]
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class Explanation:
     targets: tuple[TargetExplanation, ...]
     layers: tuple[LayerActivity, ...]
     similarity: tuple[tuple[float, ...], ...]
-    neighbours: tuple[Neighbours, ...]
+    neighbours: tuple[NearestNeighbours, ...]
     left_out: int = 0
 
     def to_json(self) -> dict[str, Any]:
@@ -170,4 +170,4 @@ class Explanation:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Explanation:
-        return conform(cls, values)
+        return validate_as(cls, values)

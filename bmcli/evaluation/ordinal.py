@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from bmcli.evaluation import weighted_metrics as samples
-from bmcli.evaluation.classification import class_rows, confusion, log_loss, log_losses
-from bmcli.evaluation.result import TargetResult
-from bmcli.evaluation.weighted_metrics import Values, Weighted, over
+from bmcli.evaluation.classification import compute_metrics_by_class, confusion_matrix, log_loss, log_losses
+from bmcli.evaluation.result import TargetMetrics
+from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics, divide
 
 METRIC_NAMES = ("accuracy", "mae", "quadratic_kappa", "spearman", "log_loss")
 
 
 def measure(
     truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]
-) -> TargetResult:
+) -> TargetMetrics:
     """All figures of one target of ordered categories.
 
     `mae` is the mean distance of the predicted rank from the true one. `quadratic_kappa` is Cohen's kappa with
@@ -26,7 +26,7 @@ def measure(
         truth, predicted: Ranks of categories, `(n,)`, at least one row.
         probabilities: `(n, classes)`, each row adding up to 1.
     """
-    matrix = confusion(truth, predicted, len(classes))
+    matrix = confusion_matrix(truth, predicted, len(classes))
     found = {
         "accuracy": float(np.mean(predicted == truth)),
         "mae": float(np.abs(predicted - truth).mean()),
@@ -38,35 +38,37 @@ def measure(
         "quadratic_kappa": "every row has one category, and it is predicted for all.",
         "spearman": "the truth or the prediction is the same in every row.",
     }
-    return TargetResult(
+    return TargetMetrics(
         {name: value for name, value in found.items() if value is not None},
         {name: reasons[name] for name, value in found.items() if value is None},
-        class_rows(truth, predicted, probabilities, classes),
+        compute_metrics_by_class(truth, predicted, probabilities, classes),
         matrix,
     )
 
 
-def weighted(truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray) -> Weighted:
+def make_weighted_metrics(truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray) -> WeightedMetrics:
     """The figures of `measure`, of samples of the rows."""
     classes = probabilities.shape[1]
     shares = {"accuracy": predicted == truth}
-    own = samples.means({**shares, "mae": np.abs(predicted - truth), "log_loss": log_losses(truth, probabilities)})
-    cells = samples.tally(truth * classes + predicted, classes**2)
+    own = samples.make_weighted_means(
+        {**shares, "mae": np.abs(predicted - truth), "log_loss": log_losses(truth, probabilities)}
+    )
+    cells = samples.make_weighted_counts(truth * classes + predicted, classes**2)
     distances = _squared_distances(classes)
     truth_ranks = samples.mean_ranks(truth)
     expected_ranks = samples.mean_ranks(probabilities.astype(np.float64) @ np.arange(classes))
 
-    def of(weights: np.ndarray) -> Values:
+    def of(weights: np.ndarray) -> MetricSamples:
         counts = cells(weights).reshape(classes, classes, -1)
-        by_chance = over(counts.sum(axis=1)[:, None] * counts.sum(axis=0), weights.sum(axis=0))
+        by_chance = divide(counts.sum(axis=1)[:, None] * counts.sum(axis=0), weights.sum(axis=0))
         missed, expected = (np.tensordot(distances, each, 2) for each in (counts, by_chance))
         return {
             **own(weights),
-            "quadratic_kappa": 1 - over(missed, expected),
+            "quadratic_kappa": 1 - divide(missed, expected),
             "spearman": samples.correlation(truth_ranks(weights), expected_ranks(weights), weights),
         }
 
-    return Weighted(of, shares)
+    return WeightedMetrics(of, shares)
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float | None:

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from bmcli.data import targets as target_kinds
-from bmcli.objectives import middle
+from bmcli.objectives import find_median_index
 from bmcli.specs import Column, Split
 
 NO_QUANTILES: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
-class Judged:
+class Predictions:
     """Rows with the truth and what was predicted of them.
 
     Args:
@@ -46,8 +46,12 @@ class Examples:
     right: tuple[int, ...]
 
 
-def examples(
-    column: Column, truth: np.ndarray, predictions: np.ndarray, most: int, quantiles: tuple[float, ...] = NO_QUANTILES
+def find_examples(
+    column: Column,
+    truth: np.ndarray,
+    predictions: np.ndarray,
+    max_rows: int,
+    quantiles: tuple[float, ...] = NO_QUANTILES,
 ) -> Examples:
     """The most wrong, most doubtful and most right rows of a target.
 
@@ -56,29 +60,29 @@ def examples(
     number by its absolute error and by the width between its outer quantiles.
 
     Args:
-        truth, predictions: As in `Judged`.
-        most: Rows of each list at most.
+        truth, predictions: As in `Predictions`.
+        max_rows: Rows of each list at most.
     """
-    wrongness, doubt, right = _judgement(column, truth, predictions.astype(np.float64), quantiles)
+    wrongness, doubt, right = _score_rows(column, truth, predictions.astype(np.float64), quantiles)
     by_wrongness = np.argsort(-wrongness, kind="stable")
     return Examples(
-        wrong=_first(by_wrongness[~right[by_wrongness]], most),
-        doubtful=() if doubt is None else _first(np.argsort(-doubt, kind="stable"), most),
-        right=_first(by_wrongness[::-1][right[by_wrongness[::-1]]], most),
+        wrong=_first(by_wrongness[~right[by_wrongness]], max_rows),
+        doubtful=() if doubt is None else _first(np.argsort(-doubt, kind="stable"), max_rows),
+        right=_first(by_wrongness[::-1][right[by_wrongness[::-1]]], max_rows),
     )
 
 
-def surety(column: Column, predictions: np.ndarray) -> np.ndarray | None:
+def compute_confidence(column: Column, predictions: np.ndarray) -> np.ndarray | None:
     """How probable what is predicted is, `(n,)`: of labels the least sure one; None for a number."""
     if not column.classes:
         return None
     if column.kind == "labels":
         return np.maximum(predictions, 1 - predictions).min(axis=1)
-    point = target_kinds.kind_of(column).point(predictions, column)
+    point = target_kinds.kind_of(column).predict_point(predictions, column)
     return np.take_along_axis(predictions, point[:, None], axis=1)[:, 0]
 
 
-def told(column: Column, value: np.ndarray) -> str:
+def format_target(column: Column, value: np.ndarray) -> str:
     """A decoded target, or a point prediction, for a reader."""
     if not column.classes:
         return f"{float(value):.5g}"
@@ -87,18 +91,18 @@ def told(column: Column, value: np.ndarray) -> str:
     return column.classes[int(value)]
 
 
-def points(column: Column, predictions: np.ndarray, quantiles: tuple[float, ...] = NO_QUANTILES) -> np.ndarray:
+def predict_points(column: Column, predictions: np.ndarray, quantiles: tuple[float, ...] = NO_QUANTILES) -> np.ndarray:
     """One answer a row, in the form of the truth."""
     if quantiles:
-        return predictions[:, middle(quantiles)]
-    return target_kinds.kind_of(column).point(predictions, column)
+        return predictions[:, find_median_index(quantiles)]
+    return target_kinds.kind_of(column).predict_point(predictions, column)
 
 
-def _judgement(
+def _score_rows(
     column: Column, truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """How wrong and how doubtful each row is, and whether it is right."""
-    point = points(column, predictions, quantiles)
+    point = predict_points(column, predictions, quantiles)
     if not column.classes:
         errors = np.abs(point - truth)
         width = predictions[:, -1] - predictions[:, 0] if len(quantiles) > 1 else None
@@ -112,5 +116,5 @@ def _judgement(
     return -own, two[:, 0] - two[:, 1], point == truth
 
 
-def _first(rows: np.ndarray, most: int) -> tuple[int, ...]:
-    return tuple(int(row) for row in rows[:most])
+def _first(rows: np.ndarray, max_rows: int) -> tuple[int, ...]:
+    return tuple(int(row) for row in rows[:max_rows])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bmcli.disk import conform
+from bmcli.disk import validate_as
 
 LEVEL = 0.95
 
@@ -37,7 +37,7 @@ class Interval:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Interval:
-        return conform(cls, values)
+        return validate_as(cls, values)
 
 
 def wilson_bounds(hits: int, rows: int, level: float = LEVEL) -> tuple[float, float]:

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bmcli.evaluation.classification import areas
+from bmcli.evaluation.classification import compute_areas
 from bmcli.specs import Column
 
 _POINTS = 200
 
 
 @dataclass(frozen=True)
-class Ranking:
+class RankingCurves:
     """How well one class is ranked before the rest, at every threshold.
 
     Args:
@@ -32,7 +32,7 @@ class Ranking:
     precisions: np.ndarray
 
 
-def rankings(column: Column, truth: np.ndarray, probabilities: np.ndarray) -> tuple[Ranking, ...]:
+def compute_ranking_curves(column: Column, truth: np.ndarray, probabilities: np.ndarray) -> tuple[RankingCurves, ...]:
     """A ranking for each class or label that some rows have and others have not; of two classes, that of the last.
 
     Args:
@@ -45,26 +45,26 @@ def rankings(column: Column, truth: np.ndarray, probabilities: np.ndarray) -> tu
     for index in range(first, len(column.classes)):
         positive = truth[:, index].astype(bool) if several else truth == index
         if positive.any() and not positive.all():
-            found.append(_ranking(column.classes[index], positive, probabilities[:, index]))
+            found.append(_compute_curves(column.classes[index], positive, probabilities[:, index]))
     return tuple(found)
 
 
-def _ranking(name: str, positive: np.ndarray, scores: np.ndarray) -> Ranking:
+def _compute_curves(name: str, positive: np.ndarray, scores: np.ndarray) -> RankingCurves:
     from sklearn.metrics import precision_recall_curve, roc_curve
 
     false_rates, true_rates, _ = roc_curve(positive, scores)
     precisions, recalls, _ = precision_recall_curve(positive, scores, drop_intermediate=True)
-    area, average_precision = areas(positive, scores)
+    area, average_precision = compute_areas(positive, scores)
     assert area is not None, "there are positive and negative rows"
     assert average_precision is not None
-    at, to = _thinned(false_rates, true_rates), _thinned(recalls, precisions)
-    return Ranking(
+    at, to = _thin_points(false_rates, true_rates), _thin_points(recalls, precisions)
+    return RankingCurves(
         name, float(positive.mean()), area, average_precision,
         false_rates[at], true_rates[at], recalls[to], precisions[to],
     )  # fmt: skip
 
 
-def _thinned(xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
+def _thin_points(xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
     """Some of the points of a curve, evenly spread along its length; the first and last are among them."""
     if len(xs) <= _POINTS:
         return np.arange(len(xs))

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-Values = dict[str, np.ndarray]
+MetricSamples = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Weighted:
+class WeightedMetrics:
     """Metrics of samples of some rows.
 
     Args:
@@ -28,20 +28,20 @@ class Weighted:
         left_out: Why there is no function for a metric, by its name.
     """
 
-    of: Callable[[np.ndarray], Values]
+    of: Callable[[np.ndarray], MetricSamples]
     shares: Mapping[str, np.ndarray] = field(default_factory=dict)
     gaps: Mapping[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
 
 
-def together(parts: Mapping[str, Weighted]) -> Weighted:
+def join_with_prefixes(parts: Mapping[str, WeightedMetrics]) -> WeightedMetrics:
     """Several sets of metrics of the same rows as one, each name behind the prefix of its set."""
-    return joined(*(_prefixed(part, prefix) for prefix, part in parts.items()))
+    return join_metrics(*(_add_prefix(part, prefix) for prefix, part in parts.items()))
 
 
-def joined(*parts: Weighted) -> Weighted:
+def join_metrics(*parts: WeightedMetrics) -> WeightedMetrics:
     """Several sets of metrics of the same rows as one."""
-    return Weighted(
+    return WeightedMetrics(
         lambda weights: {name: values for part in parts for name, values in part.of(weights).items()},
         {name: rows for part in parts for name, rows in part.shares.items()},
         {name: gaps for part in parts for name, gaps in part.gaps.items()},
@@ -49,8 +49,8 @@ def joined(*parts: Weighted) -> Weighted:
     )
 
 
-def _prefixed(part: Weighted, prefix: str) -> Weighted:
-    return Weighted(
+def _add_prefix(part: WeightedMetrics, prefix: str) -> WeightedMetrics:
+    return WeightedMetrics(
         lambda weights: {prefix + name: values for name, values in part.of(weights).items()},
         {prefix + name: rows for name, rows in part.shares.items()},
         {prefix + name: gaps for name, gaps in part.gaps.items()},
@@ -58,23 +58,23 @@ def _prefixed(part: Weighted, prefix: str) -> Weighted:
     )
 
 
-def means(values: Mapping[str, np.ndarray]) -> Callable[[np.ndarray], Values]:
+def make_weighted_means(values: Mapping[str, np.ndarray]) -> Callable[[np.ndarray], MetricSamples]:
     """Weighted means of columns `(rows,)`, by name."""
     matrix = np.stack([np.asarray(column, np.float64) for column in values.values()])
 
-    def of(weights: np.ndarray) -> Values:
-        return dict(zip(values, over(matrix @ weights, weights.sum(axis=0)), strict=True))
+    def of(weights: np.ndarray) -> MetricSamples:
+        return dict(zip(values, divide(matrix @ weights, weights.sum(axis=0)), strict=True))
 
     return of
 
 
-def over(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+def divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     """Quotients, nan where the divisor is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(below == 0, np.nan, above / below)
 
 
-def tally(codes: np.ndarray, count: int) -> Callable[[np.ndarray], np.ndarray]:
+def make_weighted_counts(codes: np.ndarray, count: int) -> Callable[[np.ndarray], np.ndarray]:
     """A function from weights to `(count, samples)`: the weight of the rows of each code.
 
     Args:
@@ -87,7 +87,7 @@ def tally(codes: np.ndarray, count: int) -> Callable[[np.ndarray], np.ndarray]:
     return lambda weights: np.asarray(matrix @ weights)
 
 
-def areas(
+def make_weighted_areas(
     positive: np.ndarray, scores: np.ndarray, rows: np.ndarray | None = None
 ) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """A function from weights to the area under the ROC curve and the average precision, `(samples,)` each.
@@ -123,8 +123,8 @@ def areas(
         negatives = total - positives
         below = (counted * (negatives[:, None] - missed)).sum(axis=1)
         precision = found_to / np.maximum(taken_to, 1e-300)
-        roc = over(below, positives * negatives)
-        return roc, np.where(np.isnan(roc), np.nan, over((counted * precision).sum(axis=1), positives))
+        roc = divide(below, positives * negatives)
+        return roc, np.where(np.isnan(roc), np.nan, divide((counted * precision).sum(axis=1), positives))
 
     return of
 
@@ -136,17 +136,17 @@ def _running_sums(weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return sums
 
 
-def mean_of_defined(values: list[np.ndarray]) -> np.ndarray:
+def compute_nanmean(values: list[np.ndarray]) -> np.ndarray:
     """Mean of several `(samples,)` over those that are defined in each sample; nan where none is."""
     stacked = np.stack(values)
     defined = ~np.isnan(stacked)
-    return over(np.where(defined, stacked, 0).sum(axis=0), defined.sum(axis=0))
+    return divide(np.where(defined, stacked, 0).sum(axis=0), defined.sum(axis=0))
 
 
 def mean_ranks(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """A function from weights to `(rows, samples)`: the mean rank of each row in a sample, less a half."""
     _, places = np.unique(values, return_inverse=True)
-    count = tally(places, int(places.max()) + 1)
+    count = make_weighted_counts(places, int(places.max()) + 1)
 
     def of(weights: np.ndarray) -> np.ndarray:
         sizes = count(weights)
@@ -162,7 +162,7 @@ def correlation(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> n
         first, second, weights: `(rows, samples)`.
     """
     total = weights.sum(axis=0)
-    first = first - over((weights * first).sum(axis=0), total)
-    second = second - over((weights * second).sum(axis=0), total)
+    first = first - divide((weights * first).sum(axis=0), total)
+    second = second - divide((weights * second).sum(axis=0), total)
     variances = (weights * first**2).sum(axis=0) * (weights * second**2).sum(axis=0)
-    return over((weights * first * second).sum(axis=0), np.sqrt(variances))
+    return divide((weights * first * second).sum(axis=0), np.sqrt(variances))

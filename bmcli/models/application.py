@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 from bmcli import inputs, models, parts
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature
-from bmcli.models import Rate
+from bmcli.models import DropoutRate
 from bmcli.quoting import quoted
 from bmcli.recipe.fields import Kind, fault, fault_at
 from bmcli.specs import DataSpec
@@ -83,7 +83,7 @@ class Options(Kind):
     freeze: bool = Field(
         default=False, description="Keep the weights of the file fixed, and train only the output layer."
     )
-    dropout: Rate = Field(default=0.0, description="Dropout rate of the pooled features.")
+    dropout: DropoutRate = Field(default=0.0, description="Dropout rate of the pooled features.")
 
     @model_validator(mode="after")
     def _frozen_weights_come_from_a_file(self) -> Options:
@@ -99,10 +99,10 @@ def convolves(options: Options) -> bool:
 def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
     import keras
 
-    tensors, features = models.open_inputs(spec)
-    image, others = models.sole(features, "application", sequences=False)
+    tensors, features = models.create_inputs(spec)
+    image, others = models.require_single_input(features, "application", sequences=False)
     _check_pixels(image)
-    network = _architecture(options, image, taken=inputs.tensor_names(spec.inputs).values())
+    network = _architecture(options, image, taken=inputs.make_tensor_names(spec.inputs).values())
     if options.weights is not None:
         _load(network, options.weights)
     network.trainable = not options.freeze
@@ -110,7 +110,7 @@ def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.M
     module, _ = _ARCHITECTURES[options.architecture]
     pooled = network(getattr(keras.applications, module).preprocess_input(pixels))
     pooled = keras.layers.Dropout(options.dropout)(pooled) if options.dropout else pooled
-    return models.close(tensors, models.join([pooled, *map(models.vector, others)]), heads)
+    return models.build_with_heads(tensors, models.concatenate([pooled, *map(models.to_vector, others)]), heads)
 
 
 def _check_pixels(image: Feature) -> None:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from bmcli import models
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature
-from bmcli.models import Rate, Size, Units
+from bmcli.models import DropoutRate, Size, Units
 from bmcli.quoting import quoted
 from bmcli.recipe.fields import Activation, Initializer, KerasObject, Kind, Regularizer
 from bmcli.specs import DataSpec
@@ -44,13 +44,13 @@ class Options(Kind):
     layer_scale: Annotated[float, Field(gt=0)] = Field(
         default=0.1, description="Initial scale of the output of each block (Touvron et al. 2021)."
     )
-    drop_path: Rate = Field(
+    drop_path: DropoutRate = Field(
         default=0.0,
         description="Stochastic depth: drop rate of the last block, decreasing linearly towards the first (Huang et "
         "al. 2016).",
     )
     activation: Activation = Field(default=KerasObject("gelu"), description="Keras activation of the dense layers.")
-    dropout: Rate = Field(default=0.0, description="Dropout rate of the pooled features.")
+    dropout: DropoutRate = Field(default=0.0, description="Dropout rate of the pooled features.")
     kernel_initializer: Initializer = Field(
         default=KerasObject("glorot_uniform"), description="Keras initializer of all weights."
     )
@@ -71,18 +71,18 @@ def convolves(options: Options) -> bool:
 def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
     import keras
 
-    tensors, features = models.open_inputs(spec)
-    image, others = models.sole(features, "convnext", sequences=False)
-    tensor = _normalized(_patches(options, image.tensor, options.widths[0], _patch(options, image)))
+    tensors, features = models.create_inputs(spec)
+    image, others = models.require_single_input(features, "convnext", sequences=False)
+    tensor = _normalize(_patches(options, image.tensor, options.widths[0], _patch(options, image)))
     last, number = sum(options.blocks) - 1, 0
     for stage, (count, width) in enumerate(zip(options.blocks, options.widths, strict=True)):
-        tensor = _halved(options, tensor, width) if stage else tensor
+        tensor = _downsample(options, tensor, width) if stage else tensor
         for _ in range(count):
             tensor = _block(options, tensor, options.drop_path * (number / last if last else 1))
             number += 1
-    pooled = _normalized(keras.layers.GlobalAveragePooling2D()(tensor))
+    pooled = _normalize(keras.layers.GlobalAveragePooling2D()(tensor))
     pooled = keras.layers.Dropout(options.dropout)(pooled) if options.dropout else pooled
-    return models.close(tensors, models.join([pooled, *map(models.vector, others)]), heads)
+    return models.build_with_heads(tensors, models.concatenate([pooled, *map(models.to_vector, others)]), heads)
 
 
 def _patch(options: Options, image: Feature) -> int:
@@ -101,11 +101,11 @@ def _patches(options: Options, tensor: Any, width: int, size: int) -> Any:
     """A dense layer over squares of pixels side by side, `(batch, height / size, width / size, width)`."""
     import keras
 
-    return keras.layers.Conv2D(width, size, strides=size, padding="same", **models.kernel(options))(tensor)
+    return keras.layers.Conv2D(width, size, strides=size, padding="same", **models.kernel_arguments(options))(tensor)
 
 
-def _halved(options: Options, tensor: Any, width: int) -> Any:
-    return _patches(options, _normalized(tensor), width, 2)
+def _downsample(options: Options, tensor: Any, width: int) -> Any:
+    return _patches(options, _normalize(tensor), width, 2)
 
 
 def _block(options: Options, tensor: Any, drop_path: float) -> Any:
@@ -114,9 +114,11 @@ def _block(options: Options, tensor: Any, drop_path: float) -> Any:
     from bmcli.layers.channel_scale import ChannelScale
 
     width = tensor.shape[-1]
-    branch = _normalized(_depthwise(options, tensor))
-    branch = keras.layers.Dense(max(1, round(width * options.mlp_ratio)), **models.kernel(options))(branch)
-    branch = keras.layers.Dense(width, **models.kernel(options))(models.activated(options.activation, branch))
+    branch = _normalize(_depthwise(options, tensor))
+    branch = keras.layers.Dense(max(1, round(width * options.mlp_ratio)), **models.kernel_arguments(options))(branch)
+    branch = keras.layers.Dense(width, **models.kernel_arguments(options))(
+        models.apply_activation(options.activation, branch)
+    )
     branch = ChannelScale(options.layer_scale)(branch)
     if drop_path:
         # Drawn per example, not per element: a residual branch is kept or lost whole.
@@ -127,11 +129,11 @@ def _block(options: Options, tensor: Any, drop_path: float) -> Any:
 def _depthwise(options: Options, tensor: Any) -> Any:
     import keras
 
-    weights = {name.replace("kernel", "depthwise"): value for name, value in models.kernel(options).items()}
+    weights = {name.replace("kernel", "depthwise"): value for name, value in models.kernel_arguments(options).items()}
     return keras.layers.DepthwiseConv2D(options.kernel_size, padding="same", **weights)(tensor)
 
 
-def _normalized(tensor: Any) -> Any:
+def _normalize(tensor: Any) -> Any:
     import keras
 
     return keras.layers.LayerNormalization(epsilon=1e-6)(tensor)

@@ -33,5 +33,7 @@ def convolves(options: Options) -> bool:
 
 
 def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
-    tensors, features = models.open_inputs(spec, stacked=True)
-    return models.close(tensors, models.join(models.vectors(features)), heads, options.kernel_regularizer)
+    tensors, features = models.create_inputs(spec, stacked=True)
+    return models.build_with_heads(
+        tensors, models.concatenate(models.to_vectors(features)), heads, options.kernel_regularizer
+    )

@@ -51,15 +51,15 @@ def convolves(options: Options) -> bool:
 
 
 def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
-    tensors, features = models.open_inputs(spec)
-    image, others = models.sole(features, "mobilenet", sequences=False)
-    tensor = models.stem(options, image, options.widths[0])
+    tensors, features = models.create_inputs(spec)
+    image, others = models.require_single_input(features, "mobilenet", sequences=False)
+    tensor = models.apply_stem(options, image, options.widths[0])
     for stage, (count, width) in enumerate(zip(options.blocks, options.widths, strict=True)):
         for position in range(count):
             tensor = _block(options, tensor, width, 2 if stage > 0 and position == 0 else 1)
     if options.last is not None:
-        tensor = models.convolution(options, tensor, options.last)
-    return models.close_pooled(options, tensors, tensor, others, heads)
+        tensor = models.apply_convolution(options, tensor, options.last)
+    return models.build_pooled_with_heads(options, tensors, tensor, others, heads)
 
 
 def _block(options: Options, tensor: Any, width: int, strides: int) -> Any:
@@ -68,17 +68,17 @@ def _block(options: Options, tensor: Any, width: int, strides: int) -> Any:
 
     narrow = tensor.shape[-1]
     wide = round(narrow * options.expansion)
-    branch = tensor if wide == narrow else models.convolution(options, tensor, wide)
+    branch = tensor if wide == narrow else models.apply_convolution(options, tensor, wide)
     branch = _depthwise(options, branch, strides)
-    branch = models.convolution(options, branch, width, linear=True)
+    branch = models.apply_convolution(options, branch, width, linear=True)
     return keras.layers.Add()([tensor, branch]) if strides == 1 and narrow == width else branch
 
 
 def _depthwise(options: Options, tensor: Any, strides: int) -> Any:
     import keras
 
-    weights = {name.replace("kernel", "depthwise"): value for name, value in models.kernel(options).items()}
+    weights = {name.replace("kernel", "depthwise"): value for name, value in models.kernel_arguments(options).items()}
     layer = keras.layers.DepthwiseConv2D(
         options.kernel_size, strides=strides, padding="same", use_bias=False, **weights
     )
-    return models.convolved(options, layer(tensor))
+    return models.finish_convolution(options, layer(tensor))

@@ -69,15 +69,15 @@ def convolves(options: Options) -> bool:
 
 
 def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
-    tensors, features = models.open_inputs(spec)
-    image, others = models.sole(features, "resnet", sequences=False)
+    tensors, features = models.create_inputs(spec)
+    image, others = models.require_single_input(features, "resnet", sequences=False)
     blocks, widths, bottleneck = _stages(options)
     block = _bottleneck if bottleneck else _basic
-    tensor = models.stem(options, image, widths[0])
+    tensor = models.apply_stem(options, image, widths[0])
     for stage, (count, width) in enumerate(zip(blocks, widths, strict=True)):
         for position in range(count):
             tensor = block(options, tensor, width, 2 if stage > 0 and position == 0 else 1)
-    return models.close_pooled(options, tensors, tensor, others, heads)
+    return models.build_pooled_with_heads(options, tensors, tensor, others, heads)
 
 
 def _stages(options: Options) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
@@ -90,29 +90,29 @@ def _stages(options: Options) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
 
 
 def _basic(options: Options, tensor: Any, width: int, strides: int) -> Any:
-    branch = models.convolution(options, tensor, _inside(options, width), 3, strides)
-    branch = models.convolution(options, branch, width, 3, linear=True, first_scale="zeros")
-    return _added(options, tensor, branch, strides)
+    branch = models.apply_convolution(options, tensor, _inner_width(options, width), 3, strides)
+    branch = models.apply_convolution(options, branch, width, 3, linear=True, first_scale="zeros")
+    return _add_shortcut(options, tensor, branch, strides)
 
 
 def _bottleneck(options: Options, tensor: Any, width: int, strides: int) -> Any:
-    inside = _inside(options, width)
-    branch = models.convolution(options, tensor, inside)
+    inside = _inner_width(options, width)
+    branch = models.apply_convolution(options, tensor, inside)
     # The 3x3 convolution halves, not the first as in the paper, which would drop three quarters of its input.
-    branch = models.convolution(options, branch, inside, 3, strides)
-    branch = models.convolution(options, branch, _EXPANSION * width, linear=True, first_scale="zeros")
-    return _added(options, tensor, branch, strides)
+    branch = models.apply_convolution(options, branch, inside, 3, strides)
+    branch = models.apply_convolution(options, branch, _EXPANSION * width, linear=True, first_scale="zeros")
+    return _add_shortcut(options, tensor, branch, strides)
 
 
-def _inside(options: Options, width: int) -> int:
+def _inner_width(options: Options, width: int) -> int:
     return max(1, round(options.inner * width))
 
 
-def _added(options: Options, tensor: Any, branch: Any, strides: int) -> Any:
+def _add_shortcut(options: Options, tensor: Any, branch: Any, strides: int) -> Any:
     """The branch on its shortcut, which is projected where the shapes differ."""
     import keras
 
     width = branch.shape[-1]
     if strides > 1 or tensor.shape[-1] != width:
-        tensor = models.convolution(options, tensor, width, 1, strides, linear=True)
-    return models.activated(options.activation, keras.layers.Add()([tensor, branch]))
+        tensor = models.apply_convolution(options, tensor, width, 1, strides, linear=True)
+    return models.apply_activation(options.activation, keras.layers.Add()([tensor, branch]))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from bmcli import models
-from bmcli.models import DenseOptions, Rate, Units
+from bmcli.models import DenseOptions, DropoutRate, Units
 from bmcli.recipe.fields import Activation, Initializer, KerasObject, fault_at
 from bmcli.specs import DataSpec
 
@@ -38,7 +38,7 @@ class Options(DenseOptions):
     recurrent_initializer: Initializer = Field(
         default=KerasObject("orthogonal"), description="Keras initializer of the recurrent weights."
     )
-    recurrent_dropout: Rate = Field(
+    recurrent_dropout: DropoutRate = Field(
         default=0.0,
         description="Dropout rate of the state, with the same mask at every step (Gal and Ghahramani 2016).",
     )
@@ -72,47 +72,49 @@ def convolves(options: Options) -> bool:
 
 
 def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
-    tensors, features = models.open_inputs(spec)
-    sequence, others = models.sole(features, "rnn", sequences=True)
-    tensor = models.join([_read(options, models.rows(sequence), sequence.mask), *map(models.vector, others)])
-    tensor = models.dropped(options, tensor)
+    tensors, features = models.create_inputs(spec)
+    sequence, others = models.require_single_input(features, "rnn", sequences=True)
+    tensor = models.concatenate(
+        [_encode_sequence(options, models.to_sequence(sequence), sequence.mask), *map(models.to_vector, others)]
+    )
+    tensor = models.apply_dropout(options, tensor)
     for units in options.dense:
-        tensor = models.dense(options, tensor, units, options.dense_activation)
-    return models.close(tensors, tensor, heads)
+        tensor = models.apply_dense(options, tensor, units, options.dense_activation)
+    return models.build_with_heads(tensors, tensor, heads)
 
 
 def _stack(options: Options) -> tuple[int, ...]:
     return (options.units,) if isinstance(options.units, int) else options.units
 
 
-def _read(options: Options, tensor: Any, mask: Any) -> Any:
+def _encode_sequence(options: Options, tensor: Any, mask: Any) -> Any:
     """The sequence as a vector, `(batch, units)`, or twice as wide if bidirectional."""
     for layer in _layers(options):
-        tensor = layer(_widened(options, tensor), mask=mask)
-        tensor = models.normalized(options, tensor, mask if len(tensor.shape) == 3 else None)
-    return tensor if len(tensor.shape) == 2 else _pooled(options, tensor, mask)
+        tensor = layer(_project_input(options, tensor), mask=mask)
+        tensor = models.apply_normalization(options, tensor, mask if len(tensor.shape) == 3 else None)
+    return tensor if len(tensor.shape) == 2 else _pool_steps(options, tensor, mask)
 
 
 def _layers(options: Options) -> list[keras.layers.Layer]:
     """The recurrent layers from below; the last gives its last state alone where that is all that is needed."""
     stack = _stack(options)
     if options.share:
-        return [_recurrent(options, stack[0], steps=True)] * len(stack)
-    below = [_recurrent(options, units, steps=True) for units in stack[:-1]]
-    return [*below, _recurrent(options, stack[-1], steps=options.pooling != "last")]
+        return [_build_recurrent(options, stack[0], steps=True)] * len(stack)
+    below = [_build_recurrent(options, units, steps=True) for units in stack[:-1]]
+    return [*below, _build_recurrent(options, stack[-1], steps=options.pooling != "last")]
 
 
-def _widened(options: Options, tensor: Any) -> Any:
+def _project_input(options: Options, tensor: Any) -> Any:
     """The sequence at the width of a shared layer's output, which is that of its input."""
     import keras
 
     width = _stack(options)[0] * (2 if options.bidirectional else 1)
     if not options.share or tensor.shape[-1] == width:
         return tensor
-    return keras.layers.Dense(width, **models.kernel(options))(tensor)
+    return keras.layers.Dense(width, **models.kernel_arguments(options))(tensor)
 
 
-def _pooled(options: Options, tensor: Any, mask: Any) -> Any:
+def _pool_steps(options: Options, tensor: Any, mask: Any) -> Any:
     """The steps as a vector."""
     from keras import ops
 
@@ -130,20 +132,20 @@ def _pooled(options: Options, tensor: Any, mask: Any) -> Any:
     return ops.concatenate([StepPooling("last")(forward, mask=mask), backward[:, 0]], axis=-1)
 
 
-def _recurrent(options: Options, units: int, steps: bool) -> keras.layers.Layer:
+def _build_recurrent(options: Options, units: int, steps: bool) -> keras.layers.Layer:
     """A recurrent layer that gives every step's output, or the last one alone."""
     import keras
 
-    from bmcli.layers.keras_objects import make
+    from bmcli.layers.keras_objects import make_keras_object
 
     cell = {"simple": keras.layers.SimpleRNN, "lstm": keras.layers.LSTM, "gru": keras.layers.GRU}[options.cell]
     layer = cell(
         units,
-        activation=make("activations", options.activation),
-        recurrent_initializer=make("initializers", options.recurrent_initializer),
+        activation=make_keras_object("activations", options.activation),
+        recurrent_initializer=make_keras_object("initializers", options.recurrent_initializer),
         dropout=options.dropout,
         recurrent_dropout=options.recurrent_dropout,
         return_sequences=steps,
-        **models.kernel(options),
+        **models.kernel_arguments(options),
     )
     return keras.layers.Bidirectional(layer) if options.bidirectional else layer

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from bmcli import models
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature
-from bmcli.models import Rate, Size, Sizes, Units
+from bmcli.models import DropoutRate, Size, Sizes, Units
 from bmcli.quoting import quoted
 from bmcli.recipe.fields import Activation, Initializer, KerasObject, Kind, Regularizer, fault_at
 from bmcli.specs import DataSpec
@@ -61,7 +61,7 @@ class Options(Kind):
     activation: Activation = Field(
         default=KerasObject("gelu"), description="Keras activation of the feed-forward networks."
     )
-    dropout: Rate = Field(
+    dropout: DropoutRate = Field(
         default=0.1,
         description="Dropout rate of tokens, attention weights, and outputs of attention and feed-forward network.",
     )
@@ -94,28 +94,30 @@ def convolves(options: Options) -> bool:
 
 
 def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
-    tensors, features = models.open_inputs(spec)
-    source, others = models.sole(features, "transformer", sequences=True)
-    tokens, mask = _embedded(options, _tokens(options, source), source.mask)
-    attended = None if mask is None else _for_attention(mask)
+    tensors, features = models.create_inputs(spec)
+    source, others = models.require_single_input(features, "transformer", sequences=True)
+    tokens, mask = _embed_tokens(options, _tokens(options, source), source.mask)
+    attended = None if mask is None else _expand_mask(mask)
     blocks = [_block(options)] * options.depth if options.share else [_block(options) for _ in range(options.depth)]
     for block in blocks:
         tokens = block(tokens, attended)
     tokens = _normalization()(tokens) if options.norm_first else tokens
-    return models.close(tensors, models.join([_pooled(options, tokens, mask), *map(models.vector, others)]), heads)
+    return models.build_with_heads(
+        tensors, models.concatenate([_pool_tokens(options, tokens, mask), *map(models.to_vector, others)]), heads
+    )
 
 
 def _tokens(options: Options, source: Feature) -> Any:
     """What the source gives for each token, `(batch, tokens, features)`."""
     if options.patch is None:
-        return models.rows(source)
+        return models.to_sequence(source)
     if not models.is_image(source):
         raise BmcliError(
             f"patches are of images, but {quoted(source.column.name)} is a sequence.",
             path="model.patch",
             suggestion="Leave `patch` out: the tokens are the steps.",
         )
-    return _patches(source, models.pair(options.patch))
+    return _patches(source, models.to_pair(options.patch))
 
 
 def _patches(source: Feature, patch: tuple[int, int]) -> Any:
@@ -139,7 +141,7 @@ def _divisors(number: int) -> str:
     return ", ".join(str(size) for size in range(1, number + 1) if number % size == 0)
 
 
-def _embedded(options: Options, tokens: Any, mask: Any) -> tuple[Any, Any]:
+def _embed_tokens(options: Options, tokens: Any, mask: Any) -> tuple[Any, Any]:
     """Tokens at the model's width with their positions and, if asked for, the class token before them."""
     from bmcli.layers.class_token import ClassToken
     from bmcli.layers.positions import Positions
@@ -149,17 +151,17 @@ def _embedded(options: Options, tokens: Any, mask: Any) -> tuple[Any, Any]:
         tokens = Positions(options.positions)(tokens)
     if options.pooling == "token":
         tokens = ClassToken()(tokens)
-        mask = None if mask is None else _with_token(mask)
+        mask = None if mask is None else _extend_mask(mask)
     return _dropout(options)(tokens), mask
 
 
-def _with_token(mask: Any) -> Any:
+def _extend_mask(mask: Any) -> Any:
     from keras import ops
 
     return ops.concatenate([ops.ones_like(mask[:, :1]), mask], axis=1)
 
 
-def _for_attention(mask: Any) -> Any:
+def _expand_mask(mask: Any) -> Any:
     """`(batch, 1, tokens)`: every token may attend to the valid ones."""
     from keras import ops
 
@@ -169,11 +171,11 @@ def _for_attention(mask: Any) -> Any:
 def _block(options: Options) -> Callable[[Any, Any], Any]:
     """Attention and a feed-forward network; a function of tokens and mask that has its layers for good."""
     attention, feed_forward = _attention(options), _feed_forward(options)
-    first, second = _part(options), _part(options)
+    first, second = _build_residual(options), _build_residual(options)
     return lambda tokens, mask: second(first(tokens, lambda x: attention(x, mask)), feed_forward)
 
 
-def _part(options: Options) -> Callable[[Any, Callable[[Any], Any]], Any]:
+def _build_residual(options: Options) -> Callable[[Any, Callable[[Any], Any]], Any]:
     """What makes a function of tokens a residual part of a block, normalized before it or after."""
     import keras
 
@@ -191,7 +193,7 @@ def _attention(options: Options) -> Callable[[Any, Any], Any]:
     import keras
 
     attention = keras.layers.MultiHeadAttention(
-        options.heads, options.width // options.heads, dropout=options.dropout, **models.kernel(options)
+        options.heads, options.width // options.heads, dropout=options.dropout, **models.kernel_arguments(options)
     )
     return lambda tokens, mask: attention(tokens, tokens, attention_mask=mask)
 
@@ -199,10 +201,10 @@ def _attention(options: Options) -> Callable[[Any, Any], Any]:
 def _feed_forward(options: Options) -> Callable[[Any], Any]:
     hidden = _dense(options, max(1, round(options.width * options.mlp_ratio)))
     dropout, out = _dropout(options), _dense(options, options.width)
-    return lambda tokens: out(dropout(models.activated(options.activation, hidden(tokens))))
+    return lambda tokens: out(dropout(models.apply_activation(options.activation, hidden(tokens))))
 
 
-def _pooled(options: Options, tokens: Any, mask: Any) -> Any:
+def _pool_tokens(options: Options, tokens: Any, mask: Any) -> Any:
     from bmcli.layers.step_pooling import StepPooling
 
     if options.pooling == "token":
@@ -213,7 +215,7 @@ def _pooled(options: Options, tokens: Any, mask: Any) -> Any:
 def _dense(options: Options, units: int) -> keras.layers.Layer:
     import keras
 
-    return keras.layers.Dense(units, **models.kernel(options))
+    return keras.layers.Dense(units, **models.kernel_arguments(options))
 
 
 def _dropout(options: Options) -> Callable[[Any], Any]:

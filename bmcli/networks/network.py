@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from bmcli import disk, inputs, models, parts
-from bmcli.disk import shown_path
+from bmcli.disk import format_path
 from bmcli.errors import BmcliError
 from bmcli.layers import keras_file
 from bmcli.networks import rehearsal, saved_parts
@@ -33,7 +33,7 @@ class Network:
         return {name: objective.predict(outputs[name]) for name, objective in self.objectives.items()}
 
 
-def assemble(recipe: Recipe, spec: DataSpec, train_targets: Mapping[str, np.ndarray]) -> Network:
+def assemble_network(recipe: Recipe, spec: DataSpec, train_targets: Mapping[str, np.ndarray]) -> Network:
     """A new network with the recipe's initial weights.
 
     Raises:
@@ -44,17 +44,17 @@ def assemble(recipe: Recipe, spec: DataSpec, train_targets: Mapping[str, np.ndar
     objectives = {
         name: kind.build(chosen[name], spec.target(name), train_targets[name]) for name, kind in kinds.items()
     }
-    model = model_of(recipe, spec)
+    model = require_model(recipe, spec)
     if not model.trainable_variables:
         raise BmcliError("no layer has weights to train.", path="model", suggestion="Add one, as {kind: dense, ...}.")
     return Network(model, objectives)
 
 
-def model_of(recipe: Recipe, spec: DataSpec) -> keras.Model:
+def require_model(recipe: Recipe, spec: DataSpec) -> keras.Model:
     """The recipe's model from encoded inputs to the outputs of each target.
 
     Raises:
-        BmcliError: As `assemble` does.
+        BmcliError: As `assemble_network` does.
     """
     chosen = recipe.objectives()
     heads = {
@@ -65,17 +65,17 @@ def model_of(recipe: Recipe, spec: DataSpec) -> keras.Model:
     return model
 
 
-def serving_model(network: Network, spec: DataSpec) -> keras.Model:
+def build_serving_model(network: Network, spec: DataSpec) -> keras.Model:
     """The trained network behind its preprocessing: raw inputs by name to predictions by target."""
-    raw, encoded = inputs.serving_inputs(spec)
-    return models.network(raw, network.predict(network.model(encoded)))
+    raw, encoded = inputs.build_serving_inputs(spec)
+    return models.create_keras_model(raw, network.predict(network.model(encoded)))
 
 
-def save(network: Network, spec: DataSpec, path: Path) -> None:
+def save_network(network: Network, spec: DataSpec, path: Path) -> None:
     """Writes the serving model as a `.keras` file, aside and then in place."""
     aside = path.with_name(f".{path.name}-aside.keras")
-    model = serving_model(network, spec)
-    with disk.writing(path, sum(weight.numpy().nbytes for weight in model.weights)):
+    model = build_serving_model(network, spec)
+    with disk.convert_write_errors(path, sum(weight.numpy().nbytes for weight in model.weights)):
         try:
             with _without_optimizer(network.model):
                 model.save(aside)
@@ -95,16 +95,16 @@ def _without_optimizer(model: keras.Model) -> Iterator[None]:
         model.optimizer = optimizer
 
 
-def load(path: Path, network: Network, spec: DataSpec) -> None:
+def load_network(path: Path, network: Network, spec: DataSpec) -> None:
     """Gives a network the weights of a saved serving model.
 
     Raises:
         BmcliError: The file is damaged, too large, not of this network, or encodes rows otherwise than `spec`.
     """
-    load_weights(path, network.model, spec, network.predict)
+    load_model_weights(path, network.model, spec, network.predict)
 
 
-def load_weights(
+def load_model_weights(
     path: Path,
     model: keras.Model,
     spec: DataSpec,
@@ -119,33 +119,34 @@ def load_weights(
         predict: From the outputs of the model to what is served; without it that part is not compared.
         digest: SHA-256 that the file must have.
     """
-    raw, encoded = inputs.serving_inputs(spec)
-    with models.columns_as_keys():
-        serving = models.network(raw, predict(model(encoded)))
-    with keras_file.opened(path, digest) as file:
-        if column := saved_parts.first_difference(serving, file.config, whole=predict is not dict):
+    raw, encoded = inputs.build_serving_inputs(spec)
+    with models.allow_column_names():
+        serving = models.create_keras_model(raw, predict(model(encoded)))
+    with keras_file.open_keras_file(path, digest) as file:
+        if column := saved_parts.find_difference(serving, file.config, compare_outputs=predict is not dict):
             raise BmcliError(
-                f"{shown_path(path)} and {shown_path(path.with_name('data.json'))} are not of one training: they treat "
+                f"{format_path(path)} and {format_path(path.with_name('data.json'))} are not of one "
+                "training: they treat "
                 f"{column} differently.",
                 suggestion="Restore both from one copy of the run, or train again.",
             )
         with file.weights() as weights:
             try:
-                _require_as_many(serving, weights)
+                _require_weight_count(serving, weights)
                 with _without_optimizer(model):
                     serving.load_weights(weights)
             except Exception as error:  # a damaged file makes Keras raise anything
-                raise BmcliError(f"{shown_path(path)}: not the model of this run ({_reason(error)}).") from None
+                raise BmcliError(f"{format_path(path)}: not the model of this run ({_first_line(error)}).") from None
 
 
-def _require_as_many(model: keras.Model, weights: Path) -> None:
+def _require_weight_count(model: keras.Model, weights: Path) -> None:
     """Refuses weights of more layers than a model has, of which Keras would take the first."""
     held = keras_file.count_weights(weights)
     if held != len(model.weights):
         raise ValueError(f"it has {held} arrays of weights, and the recipe's network {len(model.weights)}")
 
 
-def load_served(path: Path, digest: str | None = None) -> keras.Model:
+def load_serving_model(path: Path, digest: str | None = None) -> keras.Model:
     """A saved model from raw inputs to predictions, whoever made it.
 
     It is loaded first in a process of its own, whose memory is limited by the size of the file.
@@ -153,17 +154,17 @@ def load_served(path: Path, digest: str | None = None) -> keras.Model:
     Raises:
         BmcliError: The file is damaged, too large, or would run code of its own.
     """
-    with keras_file.opened(path, digest) as file:
+    with keras_file.open_keras_file(path, digest) as file:
         file.require_known_classes()
         with file.weights() as weights:
             size = weights.stat().st_size
-        rehearsal.require_loadable(file.copy, path, size)
+        rehearsal.require_loadable(file.private_copy, path, size)
         try:
-            with models.columns_as_keys():
-                return keras.saving.load_model(file.copy, compile=False, safe_mode=True)
+            with models.allow_column_names():
+                return keras.saving.load_model(file.private_copy, compile=False, safe_mode=True)
         except Exception as error:  # as above
-            raise BmcliError(f"{shown_path(path)}: cannot be loaded ({_reason(error)}).") from None
+            raise BmcliError(f"{format_path(path)}: cannot be loaded ({_first_line(error)}).") from None
 
 
-def _reason(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -16,11 +16,11 @@ import threading
 import time
 from pathlib import Path
 
-from bmcli.disk import shown_path
+from bmcli.disk import format_path
 from bmcli.errors import BmcliError
-from bmcli.machine import available_memory
+from bmcli.machine import read_available_bytes
 
-COPIES = 4
+WEIGHT_COPIES = 4
 """Of the weights: unpacked, in the variables, and twice while these are assigned."""
 SPARE_BYTES = 2**29
 """For graphs, tables and threads; the largest networks of Keras take some 100 MB of it."""
@@ -29,22 +29,22 @@ _LOOK_S = 0.01
 _STATUS = Path("/proc/self/status")
 
 
-def require_loadable(file: Path, shown: Path, weights_bytes: int) -> None:
+def require_loadable(file: Path, display_path: Path, weights_bytes: int) -> None:
     """Loads a `.keras` file in another process.
 
     Args:
         file: The file that is loaded.
-        shown: What a user knows it as.
+        display_path: What a user knows it as.
         weights_bytes: Size of its weights.
 
     Raises:
         BmcliError: It cannot be loaded in the memory that its weights explain.
     """
-    allowed = COPIES * weights_bytes + SPARE_BYTES
-    if allowed > available_memory():
+    allowed = WEIGHT_COPIES * weights_bytes + SPARE_BYTES
+    if allowed > read_available_bytes():
         raise BmcliError(
-            f"{shown_path(shown)}: refused, loading it takes up to {allowed:,} bytes of memory, and "
-            f"{available_memory():,} are free."
+            f"{format_path(display_path)}: refused, loading it takes up to {allowed:,} bytes of memory, and "
+            f"{read_available_bytes():,} are free."
         )
     # Not on an accelerator, whose memory the training has taken.
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -53,11 +53,11 @@ def require_loadable(file: Path, shown: Path, weights_bytes: int) -> None:
         ended = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True,
                                timeout=_TIMEOUT_S)  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise BmcliError(f"{shown_path(shown)}: refused, loading it took more than {_TIMEOUT_S} s.") from None
+        raise BmcliError(f"{format_path(display_path)}: refused, loading it took more than {_TIMEOUT_S} s.") from None
     if ended.returncode:
         words = ended.stdout.decode(errors="replace").strip().splitlines()
         reason = words[-1] if words else f"it takes more than the {allowed:,} bytes that its weights explain"
-        raise BmcliError(f"{shown_path(shown)}: cannot be loaded ({reason}).")
+        raise BmcliError(f"{format_path(display_path)}: cannot be loaded ({reason}).")
 
 
 def main() -> None:
@@ -72,7 +72,7 @@ def main() -> None:
     tf.reduce_sum(tf.ones((64, 64)) @ tf.ones((64, 64))).numpy()  # starts the threads, whose stacks count as memory
     _limit_memory(allowed)
     try:
-        with models.columns_as_keys():
+        with models.allow_column_names():
             keras.saving.load_model(file, compile=False, safe_mode=True)
     except (MemoryError, tf.errors.ResourceExhaustedError):
         print(_too_much(allowed))

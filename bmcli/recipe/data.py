@@ -14,15 +14,8 @@ from pydantic import (
 
 from bmcli import parts
 from bmcli.quoting import quoted
-from bmcli.recipe.augment import Augment, problem_of_order, problem_with_inputs
-from bmcli.recipe.fields import (
-    Kind,
-    Options,
-    PartOf,
-    Share,
-    fault,
-    fault_at,
-)
+from bmcli.recipe.augment import Augmentations, find_input_problem, find_order_problem
+from bmcli.recipe.fields import Kind, Options, PartField, Share, fault, fault_at
 
 
 class FoldOptions(Options):
@@ -81,7 +74,7 @@ class SplitOptions(Options):
     )
 
     @model_validator(mode="after")
-    def _dealt_in_one_way(self) -> SplitOptions:
+    def _check_one_splitter(self) -> SplitOptions:
         ways = [way for way in ("group", "time", "hash") if getattr(self, way)]
         if len(ways) > 1:
             hint = "Write hash: [COLUMN] to keep a group together." if ways == ["group", "hash"] else ""
@@ -134,7 +127,7 @@ class SampleOptions(Options):
     )
 
     @model_validator(mode="after")
-    def _size_is_told_once(self) -> SampleOptions:
+    def _check_one_size(self) -> SampleOptions:
         if self.share is not None and self.count is not None:
             raise fault("sample", "`share` and `count` both tell the size of the sample.", "Leave one of them out.")
         if self.share is None and self.count is None and self.balance is None:
@@ -161,7 +154,7 @@ class CrossOptions(Options):
         return "_x_".join(self.of)
 
 
-def problem_of_crosses(
+def find_cross_problem(
     crosses: Sequence[CrossOptions], inputs: Mapping[str, Kind]
 ) -> tuple[tuple[str | int, ...], str, str] | None:
     """Place below `crosses`, message and suggestion of the first cross that cannot be of these inputs."""
@@ -192,7 +185,7 @@ def _can_be_crossed(options: Kind) -> bool:
 class DataOptions(Options):
     """Data source, splits, and kinds of columns."""
 
-    source: Annotated[Kind, PartOf("data.sources")] = Field(description="Source of the rows.")
+    source: Annotated[Kind, PartField("data.sources")] = Field(description="Source of the rows.")
     split: SplitOptions = Field(
         default=SplitOptions(),
         description="Training, validation and test rows; by default 80, 10 and 10 per cent.",
@@ -202,12 +195,12 @@ class DataOptions(Options):
         description="Seed of split and sample; by default the recipe's `seed`. With a seed of its own the split "
         "stays the same when `seed` changes.",
     )
-    inputs: Mapping[str, Annotated[Kind, PartOf("inputs")]] | None = Field(
+    inputs: Mapping[str, Annotated[Kind, PartField("inputs")]] | None = Field(
         default=None,
         description="Input columns by name. By default every column that is not a target, split, group, time, "
         "weight or dropped column, with the kind detected from the training rows.",
     )
-    targets: Mapping[str, Annotated[Kind, PartOf("data.targets")]] | None = Field(
+    targets: Mapping[str, Annotated[Kind, PartField("data.targets")]] | None = Field(
         default=None,
         validate_default=True,
         description="Columns to predict, by name; optional for sources that define their target.",
@@ -229,7 +222,7 @@ class DataOptions(Options):
         "every column; `skip` drops their rows before the split; `fill` treats those of inputs as missing, and drops "
         "rows with invalid targets or weights. Both drop CSV records with a wrong number of cells. All are counted.",
     )
-    augment: Mapping[str, tuple[Annotated[Kind, PartOf("augmentations")], ...]] = Field(
+    augment: Mapping[str, tuple[Annotated[Kind, PartField("augmentations")], ...]] = Field(
         default={},
         description="Random augmentations of the training examples, in order, by input, or by kind for all inputs "
         "of that kind: {image: [flip, {kind: translate, factor: 0.1}]}.",
@@ -244,8 +237,8 @@ class DataOptions(Options):
         """Target options by name, those of the source if none are named."""
         if self.targets:
             return self.targets
-        natural = self.source.natural_targets()  # type: ignore[attr-defined]
-        return {name: PartOf("data.targets").check(options) for name, options in natural.items()}
+        natural = self.source.default_targets()  # type: ignore[attr-defined]
+        return {name: PartField("data.targets").check(options) for name, options in natural.items()}
 
     # A check of several fields stands at the last of them: `info.data` has those above that are right.
 
@@ -253,14 +246,14 @@ class DataOptions(Options):
     @classmethod
     def _targets_are_known(cls, value: Any, info: ValidationInfo) -> Any:
         source = info.data.get("source")
-        if not value and source is not None and not source.natural_targets():
+        if not value and source is not None and not source.default_targets():
             raise fault(
                 "targets",
                 f"a {source.kind} source has to be told which column to predict.",
                 "Write targets: {COLUMN: {kind: category}} or {kind: number}.",
             )
         if not value and source is not None:
-            for name in source.natural_targets():
+            for name in source.default_targets():
                 if name in (info.data.get("inputs") or ()):
                     raise fault("targets", f"column {quoted(name)} is what the source predicts, and an input.",
                                 "Leave it out of data.inputs, or name other targets.")  # fmt: skip
@@ -272,10 +265,10 @@ class DataOptions(Options):
         roles = {"inputs": "an input", "targets": "a target", "drop": "dropped", "weight": "the weight"}
         role = roles[info.field_name or ""]
         split, source = info.data.get("split"), info.data.get("source")
-        taken = {field: _names(info.data.get(field)) for field in roles}
+        taken = {field: _list_column_names(info.data.get(field)) for field in roles}
         if not taken["targets"] and "targets" in info.data and source is not None:
-            taken["targets"] = _names(source.natural_targets())
-        named = _columns(value)
+            taken["targets"] = _list_column_names(source.default_targets())
+        named = _locate_columns(value)
         for position, (column, loc) in enumerate(named):
             others = [roles[field] for field in roles if column in taken[field]]
             if split is not None and column == split.column:
@@ -294,34 +287,34 @@ class DataOptions(Options):
     @classmethod
     def _crosses_are_of_inputs(cls, value: tuple[CrossOptions, ...], info: ValidationInfo) -> tuple[CrossOptions, ...]:
         inputs = info.data.get("inputs")
-        problem = None if inputs is None else problem_of_crosses(value, inputs)
+        problem = None if inputs is None else find_cross_problem(value, inputs)
         if problem is not None:
             raise fault_at(*problem)
         return value
 
     @field_validator("augment")
     @classmethod
-    def _augmentations_fit(cls, value: Augment, info: ValidationInfo) -> Augment:
-        problem = problem_of_order(value)
+    def _augmentations_fit(cls, value: Augmentations, info: ValidationInfo) -> Augmentations:
+        problem = find_order_problem(value)
         inputs = info.data.get("inputs")
         if problem is None and inputs is not None:
-            problem = problem_with_inputs(value, {name: options.kind for name, options in inputs.items()})
+            problem = find_input_problem(value, {name: options.kind for name, options in inputs.items()})
         if problem is not None:
             raise fault_at(*problem)
         return value
 
 
-def columns_of(name: str, target: Kind) -> tuple[str, ...]:
+def get_target_columns(name: str, target: Kind) -> tuple[str, ...]:
     """The columns that a target is read from: that of its name, or those that it lists."""
     return getattr(target, "columns", None) or (name,)
 
 
-def _names(columns: Any) -> tuple[str, ...]:
+def _list_column_names(columns: Any) -> tuple[str, ...]:
     """Columns by name, whether it is one, several or none."""
-    return tuple(column for column, _ in _columns(columns))
+    return tuple(column for column, _ in _locate_columns(columns))
 
 
-def _columns(value: Any) -> list[tuple[str, tuple[str | int, ...]]]:
+def _locate_columns(value: Any) -> list[tuple[str, tuple[str | int, ...]]]:
     """The same with the place of each below the option; targets with their own names and the columns they list."""
     if isinstance(value, str):
         return [(value, ())]

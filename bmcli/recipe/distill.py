@@ -12,19 +12,30 @@ from pydantic_core import PydanticCustomError
 
 from bmcli import parts
 from bmcli.quoting import quoted
-from bmcli.recipe.fields import Checked, Gate, Kind, Options, PartOf, details_at, dump, fault, fault_at, shown
+from bmcli.recipe.fields import (
+    FieldType,
+    Gate,
+    Kind,
+    Options,
+    PartField,
+    details_at,
+    dump,
+    fault,
+    fault_at,
+    format_value,
+)
 
-Shape = Literal["linear", "cosine", "geometric"]
+ScheduleShape = Literal["linear", "cosine", "geometric"]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 
 
-class Change(Options):
+class EpochSchedule(Options):
     """A number that changes between epochs and is constant within each."""
 
     start: NotNegative = Field(description="Value in the first epoch.")
     end: NotNegative = Field(description="Final value.")
-    shape: Shape = Field(
+    shape: ScheduleShape = Field(
         default="linear",
         description="Interpolation: linear, cosine (slow at both ends), or geometric (by equal factors).",
     )
@@ -33,36 +44,36 @@ class Change(Options):
     )
 
     @model_validator(mode="after")
-    def _factors_need_numbers_above_0(self) -> Change:
+    def _factors_need_numbers_above_0(self) -> EpochSchedule:
         if self.shape == "geometric" and not (self.start and self.end):
             raise fault("change", "equal factors never lead to 0 or away from it.", "Write shape: linear.")
         return self
 
 
-Temperature = Positive | Change
+Temperature = Positive | EpochSchedule
 """Above 0; 1 leaves distributions as they are."""
 
-Weight = NotNegative | Change
+LossWeight = NotNegative | EpochSchedule
 
 
-def over_epochs(value: float | Change, epochs: int) -> tuple[float, ...]:
+def expand_over_epochs(value: float | EpochSchedule, epochs: int) -> tuple[float, ...]:
     """A number in each of the epochs."""
-    if not isinstance(value, Change):
+    if not isinstance(value, EpochSchedule):
         return (value,) * epochs
     last = max(1, round(value.until * epochs) - 1)
-    return tuple(_between(value, min(1.0, epoch / last)) for epoch in range(epochs))
+    return tuple(_interpolate(value, min(1.0, epoch / last)) for epoch in range(epochs))
 
 
-def _between(change: Change, share: float) -> float:
+def _interpolate(change: EpochSchedule, share: float) -> float:
     if change.shape == "geometric":
         return float(change.start * (change.end / change.start) ** share)
     share = (1 - math.cos(math.pi * share)) / 2 if change.shape == "cosine" else share
     return change.start + (change.end - change.start) * share
 
 
-def problem_of_temperature(temperature: float | Change) -> None:
+def check_temperature(temperature: float | EpochSchedule) -> None:
     """Raises a fault for a change that reaches 0, which no temperature can be."""
-    if isinstance(temperature, Change) and not (temperature.start and temperature.end):
+    if isinstance(temperature, EpochSchedule) and not (temperature.start and temperature.end):
         where = "start" if not temperature.start else "end"
         raise fault_at(("temperature", where), "expected a temperature above 0, received 0.")
 
@@ -86,7 +97,7 @@ class TeacherOptions(Options):
     weight: Positive = Field(default=1.0, description="Weight of this teacher in the ensemble.")
 
     @model_validator(mode="after")
-    def _is_told_once(self) -> TeacherOptions:
+    def _check_one_given(self) -> TeacherOptions:
         told = [name for name in ("run", "recipe", "file") if getattr(self, name) is not None]
         if len(told) != 1:
             raise fault("teacher", f"expected one of run, recipe and file, received {' and '.join(told) or 'none'}.",
@@ -95,20 +106,20 @@ class TeacherOptions(Options):
 
 
 @dataclass(frozen=True)
-class Teachers(Checked):
+class TeachersField(FieldType):
     """One teacher or a list of them; None for the recipe itself."""
 
     def check(self, value: Any) -> tuple[TeacherOptions, ...] | None:
         if value is None:
             return None
         if not isinstance(value, (list, tuple)):
-            return (_teacher(value),)
+            return (_check_teacher(value),)
         if not value:
             raise fault("teacher", "expected at least one teacher, received [].")
         found, details = [], []
         for position, each in enumerate(value):
             try:
-                found.append(_teacher(each))
+                found.append(_check_teacher(each))
             except (PydanticCustomError, ValidationError) as error:
                 details += details_at((position,), error, each)
         if details:
@@ -125,21 +136,21 @@ class Teachers(Checked):
         return {"anyOf": [one, {"type": "array", "items": one, "minItems": 1}, {"type": "null"}]}
 
 
-def _teacher(value: Any) -> TeacherOptions:
+def _check_teacher(value: Any) -> TeacherOptions:
     if not isinstance(value, (Mapping, TeacherOptions)):
-        raise fault("teacher", f"expected a teacher, received {shown(value)}.",
+        raise fault("teacher", f"expected a teacher, received {format_value(value)}.",
                     "Write teacher: {run: runs/big}.")  # fmt: skip
     return TeacherOptions.model_validate(value)
 
 
 @dataclass(frozen=True)
-class Student(Checked):
+class StudentField(FieldType):
     """What is laid over this recipe to make the student's, or `{recipe: FILE}`."""
 
     def check(self, value: Any) -> Mapping[str, Any]:
         if not isinstance(value, Mapping):
             hint = "Write student: {model: {kind: mlp, hidden: [64]}}, or {recipe: small.yaml}."
-            raise fault("student", f"expected what differs from this recipe, received {shown(value)}.", hint)
+            raise fault("student", f"expected what differs from this recipe, received {format_value(value)}.", hint)
         if "recipe" in value and (len(value) > 1 or not isinstance(value["recipe"], str)):
             raise fault_at(("recipe",), "a student's recipe stands alone.", "Write student: {recipe: small.yaml}.")
         for verb in ("distill", "tune", "taught", "extends"):
@@ -159,25 +170,25 @@ class TransferOptions(Options):
         description="Classes, by target, whose training rows are left out, such as {label: [3]}; the student sees "
         "them only through its teacher.",
     )
-    unlabelled: Annotated[Kind, PartOf("data.sources")] | None = Field(
+    unlabelled: Annotated[Kind, PartField("data.sources")] | None = Field(
         default=None,
         description="A source of additional unlabelled rows with the same inputs; only soft losses apply to them.",
     )
 
     @property
-    def changes(self) -> bool:
+    def replaces_rows(self) -> bool:
         """Whether other rows are learned from than those that train."""
         return bool(self.without) or self.unlabelled is not None
 
 
-Losses = tuple[Annotated[Kind, PartOf("distillation.losses")], ...]
+Losses = tuple[Annotated[Kind, PartField("distillation.losses")], ...]
 
 
-def _usual_losses(objectives: Mapping[str, str]) -> Losses:
+def _make_default_losses(objectives: Mapping[str, str]) -> Losses:
     """Those of Hinton, Vinyals and Dean 2015 for classes and labels, squared errors for numbers."""
-    soft = [name for name, objective in objectives.items() if _form(objective) != "number"]
+    soft = [name for name, objective in objectives.items() if _get_output_form(objective) != "number"]
     numbers = [name for name in objectives if name not in soft]
-    check = PartOf("distillation.losses").check
+    check = PartField("distillation.losses").check
     if not numbers:
         return (check({"kind": "hard", "weight": 0.1}), check({"kind": "soft", "weight": 0.9}))
     found = [check({"kind": "hard", "weight": 0.5})]
@@ -186,7 +197,7 @@ def _usual_losses(objectives: Mapping[str, str]) -> Losses:
     return (*found, check({"kind": "logits", "weight": 0.5, "targets": tuple(numbers)}))
 
 
-def _form(objective: str) -> str:
+def _get_output_form(objective: str) -> str:
     """What the outputs of an objective are: logits of a softmax or of sigmoids, or plain numbers."""
     return str(parts.load("objectives", objective).FORM)
 
@@ -194,7 +205,7 @@ def _form(objective: str) -> str:
 class DistillOptions(Options):
     """How `bmcli distill` trains a small network with large ones as teachers, and how the gain is measured."""
 
-    teacher: Annotated[tuple[TeacherOptions, ...] | None, Teachers()] = Field(
+    teacher: Annotated[tuple[TeacherOptions, ...] | None, TeachersField()] = Field(
         default=None,
         description="{run: runs/big}, {recipe: big.yaml} or {file: big.keras}, or a list of these as an ensemble. "
         "By default this recipe itself, trained first.",
@@ -202,7 +213,7 @@ class DistillOptions(Options):
     average: Literal["probabilities", "logits"] = Field(
         default="probabilities", description="Outputs of several teachers to average: probabilities or logits."
     )
-    student: Annotated[Mapping[str, Any], Student()] = Field(
+    student: Annotated[Mapping[str, Any], StudentField()] = Field(
         default={},
         description="Overrides of this recipe for the student, such as {model: {kind: mlp, hidden: [64]}} or "
         "{recipe: small.yaml}. By default none.",
@@ -248,22 +259,22 @@ class DistillOptions(Options):
         return self
 
     @model_validator(mode="after")
-    def _something_is_taught(self) -> DistillOptions:
+    def _check_teacher_is_used(self) -> DistillOptions:
         if self.losses is not None and all(loss.kind == "hard" for loss in self.losses):
             raise fault_at(("losses",), "without a loss beside `hard` the teacher has nothing to say.",
                            "Add {kind: soft}.")  # fmt: skip
         return self
 
-    def losses_of(self, objectives: Mapping[str, str]) -> Losses:
+    def resolve_losses(self, objectives: Mapping[str, str]) -> Losses:
         """The losses, those that are usual for the targets if the recipe names none.
 
         Args:
             objectives: Kind of objective by target.
         """
-        return self.losses or _usual_losses(objectives)
+        return self.losses or _make_default_losses(objectives)
 
 
-class TaughtBy(Options):
+class TrainedTeacherOptions(Options):
     """A teacher that is trained already."""
 
     model: str = Field(min_length=1, description="Its `.keras` file.")
@@ -272,10 +283,12 @@ class TaughtBy(Options):
     weight: Positive = Field(default=1.0, description="Weight of this teacher in the ensemble.")
 
 
-class TaughtOptions(Options):
+class DistillationOptions(Options):
     """Losses of a student in addition to those of the labels, and their teachers."""
 
-    teachers: tuple[TaughtBy, ...] = Field(default=(), description="Trained teachers; empty for a baseline.")
+    teachers: tuple[TrainedTeacherOptions, ...] = Field(
+        default=(), description="Trained teachers; empty for a baseline."
+    )
     average: Literal["probabilities", "logits"] = Field(
         default="probabilities", description="Outputs of several teachers to average: probabilities or logits."
     )
@@ -285,15 +298,15 @@ class TaughtOptions(Options):
     )
 
     @model_validator(mode="after")
-    def _someone_teaches(self) -> TaughtOptions:
+    def _check_teacher_is_named(self) -> DistillationOptions:
         needy = next((place for place, loss in enumerate(self.losses) if loss.kind != "hard"), None)
         if not self.teachers and needy is not None:
             raise fault_at(("losses", needy), f"`{self.losses[needy].kind}` needs a teacher.", "Name one in teachers.")
         return self
 
 
-def problem_of_targets(
-    options: DistillOptions | TaughtOptions, objectives: Mapping[str, str]
+def find_target_problem(
+    options: DistillOptions | DistillationOptions, objectives: Mapping[str, str]
 ) -> tuple[tuple[str | int, ...], str, str] | None:
     """Place, message and suggestion of the first option that does not suit the targets.
 
@@ -308,23 +321,23 @@ def problem_of_targets(
             message = f"target {quoted(target)} has no single class a row to be left out by."
             return ("transfer", "without", target), message, ""
     for place, loss in enumerate(options.losses or ()):
-        problem = _problem_of_loss(loss, objectives)
+        problem = _find_loss_problem(loss, objectives)
         if problem is not None:
             where, message, hint = problem
             return ("losses", place, *where), message, hint
     return None
 
 
-def _problem_of_loss(loss: Kind, objectives: Mapping[str, str]) -> tuple[tuple[str | int, ...], str, str] | None:
+def _find_loss_problem(loss: Kind, objectives: Mapping[str, str]) -> tuple[tuple[str | int, ...], str, str] | None:
     forms = parts.load("distillation.losses", loss.kind).FORMS
     asked = getattr(loss, "targets", None)
     for target in asked or ():
         if target not in objectives:
             return ("targets",), f"no target {quoted(target)}.", parts.did_you_mean(target, objectives)
     for target in asked or objectives:
-        if forms and _form(objectives[target]) not in forms:
-            others = [name for name, objective in objectives.items() if _form(objective) in forms]
+        if forms and _get_output_form(objectives[target]) not in forms:
+            others = [name for name, objective in objectives.items() if _get_output_form(objective) in forms]
             hint = f"Write targets: [{', '.join(others)}]." if others else "Use `logits`."
-            what = "probabilities of labels" if _form(objectives[target]) == "sigmoid" else "numbers"
+            what = "probabilities of labels" if _get_output_form(objectives[target]) == "sigmoid" else "numbers"
             return (), f"{loss.kind} does not suit the outputs of target {quoted(target)}, which are {what}.", hint
     return None

@@ -78,7 +78,7 @@ class EvaluateOptions(Options):
         "as fairness/sex/selection_rate_ratio.",
     )
 
-    def slicings(self) -> tuple[SliceOptions, ...]:
+    def get_named_slices(self) -> tuple[SliceOptions, ...]:
         """The slices that are named."""
         if self.slices == "all":
             return ()
@@ -96,7 +96,7 @@ class EvaluateOptions(Options):
     def columns(self) -> dict[str, str]:
         """Every column that is named, by its place in the recipe."""
         found = {"evaluate.intervals.group": self.intervals.group} if self.intervals.group not in _WORDS else {}
-        for position, each in enumerate(self.slicings()):
+        for position, each in enumerate(self.get_named_slices()):
             found |= {f"evaluate.slices.{position}.{place}": name for place, name in enumerate(each.of)}
         for position, name in enumerate(() if self.fairness is None else self.fairness.of):
             found[f"evaluate.fairness.of.{position}"] = name

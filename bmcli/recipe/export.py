@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from bmcli.recipe.fields import Kind, Options, PartOf, fault_at
+from bmcli.recipe.fields import Kind, Options, PartField, fault_at
 
-Share = Annotated[float, Field(ge=0, le=1)]
+AgreementShare = Annotated[float, Field(ge=0, le=1)]
 Limit = Annotated[float, Field(ge=0)]
 
 
@@ -21,7 +21,7 @@ class VerifyOptions(Options):
     samples: Annotated[int, Field(ge=1)] = Field(
         default=500, description="Number of evenly spaced rows of the split, in addition to generated edge cases."
     )
-    agreement: Literal["auto"] | Share = Field(
+    agreement: Literal["auto"] | AgreementShare = Field(
         default="auto",
         description="Minimum fraction of rows in which artefact and model agree: the same class, or the same number "
         "to 0.01 standard deviations (0.1 below float16). `auto`: 1 with float32; 0.995 with float16, and with int8 "
@@ -41,8 +41,8 @@ class VerifyOptions(Options):
 class ExportOptions(Options):
     """Artefacts that `bmcli export` writes."""
 
-    formats: Annotated[tuple[Annotated[Kind, PartOf("export.formats")], ...], Field(min_length=1)] = Field(
-        default=(PartOf("export.formats").check("saved_model"),),
+    formats: Annotated[tuple[Annotated[Kind, PartField("export.formats")], ...], Field(min_length=1)] = Field(
+        default=(PartField("export.formats").check("saved_model"),),
         description="Formats to write, such as [saved_model, {kind: litert, quantize: int8}].",
     )
     verify: VerifyOptions = Field(

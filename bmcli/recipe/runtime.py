@@ -60,7 +60,7 @@ class RuntimeOptions(Options):
 
     @model_validator(mode="after")
     def _options_have_an_effect(self) -> RuntimeOptions:
-        for option, strategies in OF_STRATEGY.items():
+        for option, strategies in STRATEGY_OPTIONS.items():
             unusual = getattr(self, option) != type(self).model_fields[option].default
             if unusual and self.strategy not in strategies:
                 raise fault_at(
@@ -76,7 +76,7 @@ class RuntimeOptions(Options):
         return self
 
 
-OF_STRATEGY: Mapping[str, tuple[str, ...]] = {
+STRATEGY_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "replicas": ("mirrored",),
     "cluster": ("multi_worker", "auto"),
     "start_timeout": ("multi_worker", "auto"),

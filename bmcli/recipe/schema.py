@@ -16,36 +16,28 @@ from pydantic import (
 
 from bmcli import parts
 from bmcli.quoting import quoted
-from bmcli.recipe.compression import ChannelPruning, problem_with_model
+from bmcli.recipe.compression import ChannelPruning, find_model_problem
 from bmcli.recipe.data import DataOptions
-from bmcli.recipe.distill import DistillOptions, TaughtOptions, problem_of_targets
+from bmcli.recipe.distill import DistillationOptions, DistillOptions, find_target_problem
 from bmcli.recipe.evaluate import EvaluateOptions
 from bmcli.recipe.export import ExportOptions
-from bmcli.recipe.fields import (
-    KerasObject,
-    Kind,
-    Options,
-    PartOf,
-    fault,
-    fault_at,
-    shown,
-)
-from bmcli.recipe.objective import ObjectiveKind, objectives_by_target
-from bmcli.recipe.runtime import OF_STRATEGY, RuntimeOptions
+from bmcli.recipe.fields import KerasObject, Kind, Options, PartField, fault, fault_at, format_value
+from bmcli.recipe.objective import ObjectiveField, resolve_objectives
+from bmcli.recipe.runtime import STRATEGY_OPTIONS, RuntimeOptions
 from bmcli.recipe.search import TuneOptions
 from bmcli.recipe.train import TrainOptions
 
-NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
 
 def _check_name(value: str) -> str:
-    if not re.fullmatch(NAME, value):
+    if not re.fullmatch(NAME_PATTERN, value):
         hint = "It is the name of a folder: up to 100 letters, digits, dots, dashes and underscores."
-        raise fault("name", f"expected a name like digits-cnn, received {shown(value)}.", hint)
+        raise fault("name", f"expected a name like digits-cnn, received {format_value(value)}.", hint)
     return value
 
 
-Name = Annotated[str, AfterValidator(_check_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME}$"})]
+Name = Annotated[str, AfterValidator(_check_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME_PATTERN}$"})]
 
 
 Scalar = str | int | float | bool | None
@@ -68,8 +60,8 @@ class Recipe(Options):
         description="Seed of the initial weights, the order of examples, dropout, and, without `data.seed`, the split.",
     )
     data: DataOptions = Field(description="Data source, splits, and kinds of columns.")
-    model: Annotated[Kind, PartOf("models")] = Field(description="The network.")
-    objective: Annotated[Any, ObjectiveKind()] = Field(
+    model: Annotated[Kind, PartField("models")] = Field(description="The network.")
+    objective: Annotated[Any, ObjectiveField()] = Field(
         default=None,
         description="Learning objective; by default the usual one for the kind of target. With several targets, a "
         "mapping from target to objective.",
@@ -81,7 +73,7 @@ class Recipe(Options):
     distill: DistillOptions | None = Field(
         default=None, description="Distillation by `bmcli distill`: teachers, student and losses."
     )
-    taught: TaughtOptions | None = Field(
+    taught: DistillationOptions | None = Field(
         default=None,
         description="Distillation losses of this network, and its trained teachers; `bmcli distill` writes this "
         "section into the recipe of a student.",
@@ -93,20 +85,20 @@ class Recipe(Options):
         """What decides the split and the sample."""
         return self.seed if self.data.seed is None else self.data.seed
 
-    def without_search(self) -> Recipe:
+    def without_tune(self) -> Recipe:
         """The same recipe without its `tune` section, which is another verb's."""
         return self.model_copy(update={"tune": None})
 
-    def of_training(self) -> Recipe:
+    def for_training(self) -> Recipe:
         """The same recipe without the sections of other verbs."""
         return self.model_copy(update={"tune": None, "distill": None})
 
-    def kept(self) -> Recipe:
+    def after_training(self) -> Recipe:
         """The recipe of the network that a training leaves: an ordinary one, narrower where channels were pruned."""
         pruning = self.train.prune
         model = self.model
         if isinstance(pruning, ChannelPruning):
-            model = model.model_copy(update=pruning.left(model))
+            model = model.model_copy(update=pruning.resolve_widths(model))
         train = self.train.model_copy(update={"prune": None, "quantize_aware": None})
         return self.model_copy(update={"model": model, "train": train})
 
@@ -119,7 +111,7 @@ class Recipe(Options):
 
     def on_one_device(self) -> Recipe:
         """The same recipe on the first device of a machine alone."""
-        usual = {option: RuntimeOptions.model_fields[option].default for option in OF_STRATEGY}
+        usual = {option: RuntimeOptions.model_fields[option].default for option in STRATEGY_OPTIONS}
         runtime = self.runtime.model_copy(update={**usual, "strategy": "one_device"})
         return self.model_copy(update={"runtime": runtime})
 
@@ -129,7 +121,7 @@ class Recipe(Options):
 
     def objectives(self) -> dict[str, Kind]:
         """The objective of each target, those of the recipe or the target kind's usual one."""
-        return objectives_by_target(self.objective, self.targets())
+        return resolve_objectives(self.objective, self.targets())
 
     def metrics(self) -> dict[str, tuple[KerasObject, ...]]:
         """The Keras metrics of each target: those of `train.metrics` that suit its objective."""
@@ -161,7 +153,7 @@ class Recipe(Options):
             for options in self.decisions().values()
         )
 
-    def spelled_out(self) -> Recipe:
+    def with_default_objectives(self) -> Recipe:
         """The same recipe with the objectives that follow from its targets."""
         objectives = self.objectives()
         sole = len(objectives) == 1 and not isinstance(self.objective, Mapping)
@@ -172,7 +164,7 @@ class Recipe(Options):
     def _metrics_suit_a_target(cls, value: TrainOptions, info: ValidationInfo) -> TrainOptions:
         if "data" not in info.data or "objective" not in info.data:
             return value
-        chosen = objectives_by_target(info.data["objective"], info.data["data"].targets_by_name())
+        chosen = resolve_objectives(info.data["objective"], info.data["data"].targets_by_name())
         suitable = {name for each in chosen.values() for name in parts.load("objectives", each.kind).METRICS}
         for position, metric in enumerate(value.metrics):
             if metric.kind not in suitable:
@@ -188,7 +180,7 @@ class Recipe(Options):
     @classmethod
     def _the_network_can_be_pruned(cls, value: TrainOptions, info: ValidationInfo) -> TrainOptions:
         model = info.data.get("model")
-        problem = None if model is None else problem_with_model(value.prune, model)
+        problem = None if model is None else find_model_problem(value.prune, model)
         if problem is not None:
             loc, message, suggestion = problem
             raise fault_at(("prune", *loc), message, suggestion)
@@ -204,7 +196,7 @@ class Recipe(Options):
             for name in value:
                 if name not in targets:
                     raise fault_at((name,), f"no target {quoted(name)}.", parts.did_you_mean(name, targets))
-        for name, objective in objectives_by_target(value, targets).items():
+        for name, objective in resolve_objectives(value, targets).items():
             learns = parts.load("objectives", objective.kind).TARGETS
             if targets[name].kind not in learns:
                 raise fault_at(
@@ -216,11 +208,11 @@ class Recipe(Options):
 
     @field_validator("distill", "taught")
     @classmethod
-    def _teaches_its_targets(cls, value: Any, info: ValidationInfo) -> Any:
+    def _check_distillation_targets(cls, value: Any, info: ValidationInfo) -> Any:
         if value is None or "data" not in info.data or "objective" not in info.data:
             return value
-        chosen = objectives_by_target(info.data["objective"], info.data["data"].targets_by_name())
-        problem = problem_of_targets(value, {name: options.kind for name, options in chosen.items()})
+        chosen = resolve_objectives(info.data["objective"], info.data["data"].targets_by_name())
+        problem = find_target_problem(value, {name: options.kind for name, options in chosen.items()})
         if problem is not None:
             raise fault_at(*problem)
         return value

@@ -15,21 +15,21 @@ from pydantic import (
 
 from bmcli.recipe.compression import PRUNING, QuantizeAwareOptions
 from bmcli.recipe.fields import (
-    Checked,
     Duration,
-    KerasKind,
+    FieldType,
     KerasMetric,
     KerasObject,
+    KerasObjectField,
     Kind,
     Options,
     fault,
     fault_at,
+    format_value,
     options_schema,
-    shown,
 )
 
 
-class WarmUp(Kind):
+class ScheduleOptions(Kind):
     """Learning rate schedule over a run, in fractions of its steps, so that it fits any number of epochs."""
 
     kind: Literal["constant", "cosine", "linear"] = Field(description="How the rate falls after the warm-up.")
@@ -42,23 +42,23 @@ class WarmUp(Kind):
 
 
 @dataclass(frozen=True)
-class ScheduleKind(Checked):
+class ScheduleField(FieldType):
     """One of our schedules by shares of the run, or one of Keras' by steps."""
 
-    def check(self, value: Any) -> WarmUp | KerasObject:
-        if isinstance(value, (WarmUp, KerasObject)):
+    def check(self, value: Any) -> ScheduleOptions | KerasObject:
+        if isinstance(value, (ScheduleOptions, KerasObject)):
             return value
         value = {"kind": "constant", **value} if isinstance(value, Mapping) else value
         kind = value["kind"] if isinstance(value, Mapping) else value
         if kind in ("constant", "cosine", "linear"):
-            return WarmUp.model_validate({"kind": kind} if isinstance(value, str) else value)
-        return KerasKind("schedules", also=("constant", "cosine", "linear"), complete=True).check(value)
+            return ScheduleOptions.model_validate({"kind": kind} if isinstance(value, str) else value)
+        return KerasObjectField("schedules", also=("constant", "cosine", "linear"), complete=True).check(value)
 
     def json_schema(self) -> dict[str, Any]:
         ours = ("constant", "cosine", "linear")
-        each = [options_schema(WarmUp, kind) for kind in ours]
+        each = [options_schema(ScheduleOptions, kind) for kind in ours]
         each[0]["required"] = []  # the kind of options that name none
-        return {"anyOf": [{"enum": list(ours)}, *each, *KerasKind("schedules").json_schema()["anyOf"]]}
+        return {"anyOf": [{"enum": list(ours)}, *each, *KerasObjectField("schedules").json_schema()["anyOf"]]}
 
 
 class StopOptions(Options):
@@ -113,7 +113,7 @@ class SelectOptions(Options):
     )
 
 
-_OPTIMIZER = KerasKind("optimizers", usual="adam", complete=True, found=("learning_rate",))
+_OPTIMIZER = KerasObjectField("optimizers", default_kind="adam", complete=True, auto_options=("learning_rate",))
 
 
 class CheckpointOptions(Options):
@@ -144,7 +144,7 @@ class CurriculumOptions(Options):
     )
 
 
-MOMENTUM: Mapping[str, str] = {"adam": "beta_1", "adamw": "beta_1", "rmsprop": "momentum", "sgd": "momentum"}
+MOMENTUM_OPTIONS: Mapping[str, str] = {"adam": "beta_1", "adamw": "beta_1", "rmsprop": "momentum", "sgd": "momentum"}
 """Optimizers that can be schedule-free, and what each calls its momentum.
 
 Others change their rate themselves, or their steps depend on more than the gradients, as on the size of the weights.
@@ -171,8 +171,8 @@ class TrainOptions(Options):
         "gradients. `learning_rate: auto` runs a learning rate range test (Smith 2017): some steps with rates from "
         "1e-6 to 10 show where the loss falls fastest.",
     )
-    schedule: Annotated[Any, ScheduleKind()] = Field(
-        default=WarmUp(kind="constant"),
+    schedule: Annotated[Any, ScheduleField()] = Field(
+        default=ScheduleOptions(kind="constant"),
         description="Learning rate schedule: constant, cosine or linear with warm-up, or a Keras schedule by name.",
     )
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
@@ -249,7 +249,7 @@ class TrainOptions(Options):
 
     @field_validator("optimizer")
     @classmethod
-    def _keeps_no_mean_to_itself(cls, value: KerasObject) -> KerasObject:
+    def _check_optimizer(cls, value: KerasObject) -> KerasObject:
         if value.kind == "schedule_free_adamw":
             raise fault("optimizer", "schedule_free_adamw keeps the mean of its steps to itself, and other weights "
                         "would be measured and kept.", "Write optimizer: adamw and schedule_free: true.")  # fmt: skip
@@ -257,7 +257,7 @@ class TrainOptions(Options):
 
     @field_validator("schedule")
     @classmethod
-    def _has_a_rate_to_find(cls, value: Any, info: ValidationInfo) -> Any:
+    def _check_schedule(cls, value: Any, info: ValidationInfo) -> Any:
         optimizer = info.data.get("optimizer")
         if isinstance(value, KerasObject) and optimizer is not None and optimizer.options["learning_rate"] == "auto":
             raise fault("schedule", f"the rates of the schedule {value.kind} are told, so that none can be found.",
@@ -266,17 +266,17 @@ class TrainOptions(Options):
 
     @field_validator("schedule_free")
     @classmethod
-    def _is_free_of_schedules(cls, value: bool, info: ValidationInfo) -> bool:
-        problem = _problem_of_schedule_free(info.data) if value else None
+    def _check_schedule_free(cls, value: bool, info: ValidationInfo) -> bool:
+        problem = _find_schedule_free_problem(info.data) if value else None
         if problem is not None:
             raise fault("schedule_free", *problem)
         return value
 
     @field_validator("callbacks")
     @classmethod
-    def _one_hand_on_the_rate(cls, value: tuple[KerasObject, ...], info: ValidationInfo) -> Any:
-        schedule = info.data.get("schedule", WarmUp(kind="constant"))
-        plain = isinstance(schedule, WarmUp) and schedule.kind == "constant" and schedule.warmup == 0
+    def _check_callbacks(cls, value: tuple[KerasObject, ...], info: ValidationInfo) -> Any:
+        schedule = info.data.get("schedule", ScheduleOptions(kind="constant"))
+        plain = isinstance(schedule, ScheduleOptions) and schedule.kind == "constant" and schedule.warmup == 0
         kinds = [callback.kind for callback in value]
         if not plain and "reduce_lr_on_plateau" in kinds:
             raise fault_at(
@@ -287,7 +287,7 @@ class TrainOptions(Options):
         return value
 
 
-def _problem_of_schedule_free(options: Mapping[str, Any]) -> tuple[str, str] | None:
+def _find_schedule_free_problem(options: Mapping[str, Any]) -> tuple[str, str] | None:
     """Message and suggestion of the first option of `train`, of those that are right, that cannot be schedule-free."""
     for other in ("ema", "swa"):
         if options.get(other) is not None:
@@ -298,17 +298,17 @@ def _problem_of_schedule_free(options: Mapping[str, Any]) -> tuple[str, str] | N
     if any(callback.kind == "reduce_lr_on_plateau" for callback in options.get("callbacks", ())):
         return "`schedule_free` stands in the place of reduce_lr_on_plateau.", "Leave one of them out."
     optimizer = options.get("optimizer")
-    return None if optimizer is None else _problem_of_momentum(optimizer)
+    return None if optimizer is None else _find_momentum_problem(optimizer)
 
 
-def _problem_of_momentum(optimizer: KerasObject) -> tuple[str, str] | None:
+def _find_momentum_problem(optimizer: KerasObject) -> tuple[str, str] | None:
     """As above, of an optimizer that is to be schedule-free."""
-    name = MOMENTUM.get(optimizer.kind)
+    name = MOMENTUM_OPTIONS.get(optimizer.kind)
     if name is None:
-        return f"{optimizer.kind} cannot be schedule-free.", f"Those that can: {', '.join(MOMENTUM)}."
+        return f"{optimizer.kind} cannot be schedule-free.", f"Those that can: {', '.join(MOMENTUM_OPTIONS)}."
     if not 0 < optimizer.options[name] < 1:
         return (
-            f"expected {name} of {optimizer.kind} between 0 and 1, received {shown(optimizer.options[name])}.",
+            f"expected {name} of {optimizer.kind} between 0 and 1, received {format_value(optimizer.options[name])}.",
             f"Write optimizer: {{kind: {optimizer.kind}, {name}: 0.9}}.",
         )
     if optimizer.options.get("nesterov"):
@@ -316,7 +316,7 @@ def _problem_of_momentum(optimizer: KerasObject) -> tuple[str, str] | None:
     return None
 
 
-Callback = Annotated[KerasObject, KerasKind("callbacks")]
+Callback = Annotated[KerasObject, KerasObjectField("callbacks")]
 
 
 LayerRate = Annotated[float, Field(ge=0)]

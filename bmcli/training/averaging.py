@@ -12,11 +12,11 @@ import tensorflow as tf
 
 from bmcli.training.hooks import StepHook
 
-Estimate = Callable[[int, Callable[[], bool]], AbstractContextManager[None]]
+StatisticsContext = Callable[[int, Callable[[], bool]], AbstractContextManager[None]]
 """Gives the network, for a while, moving statistics of its present weights: of an epoch and whether to stop."""
 
 
-class Average(StepHook):
+class WeightAverage(StepHook):
     """Averages of weights, which are measured and kept in their place.
 
     Args:
@@ -24,9 +24,9 @@ class Average(StepHook):
         estimate: Estimates moving statistics for the averages; None if those of the weights do for them.
     """
 
-    def __init__(self, weights: Sequence[Any], estimate: Estimate | None = None) -> None:
+    def __init__(self, weights: Sequence[Any], estimate: StatisticsContext | None = None) -> None:
         self.weights, self._estimate = list(weights), estimate
-        self.averages = _copies(weights)
+        self.averages = _copy_weights(weights)
 
     @property
     def variables(self) -> list[Any]:
@@ -38,18 +38,22 @@ class Average(StepHook):
         """What there is of each weight, in lists of the weights' order."""
         return [self.averages]
 
-    def begun(self, epoch: int) -> bool:
+    def has_average(self, epoch: int) -> bool:
         """Whether there is an average after an epoch, which counts from 1."""
         return True
 
     @contextmanager
-    def evaluated(self, epoch: int, stops: Callable[[], bool]) -> Iterator[None]:
-        if not self.begun(epoch):
+    def use_evaluation_weights(self, epoch: int, should_stop: Callable[[], bool]) -> Iterator[None]:
+        if not self.has_average(epoch):
             yield
             return
         self.swap()
         try:
-            with self._estimate(epoch, stops) if self._estimate else super().evaluated(epoch, stops):
+            with (
+                self._estimate(epoch, should_stop)
+                if self._estimate
+                else super().use_evaluation_weights(epoch, should_stop)
+            ):
                 yield
         finally:
             self.swap()
@@ -62,7 +66,7 @@ class Average(StepHook):
             average.assign(kept)
 
 
-class MovingAverage(Average):
+class ExponentialMovingAverage(WeightAverage):
     """Exponential moving averages (Polyak and Juditsky 1992).
 
     The first steps count more, as `min(momentum, (1 + step) / (10 + step))`, so that the initial weights are forgotten
@@ -73,26 +77,26 @@ class MovingAverage(Average):
         super().__init__(weights)
         self.momentum = momentum
 
-    def after_step(self, step: Any, noted: Any) -> None:
+    def after_step(self, step: Any, snapshot: Any) -> None:
         done = tf.cast(step, tf.float32)
         rate = 1.0 - tf.minimum(self.momentum, (1.0 + done) / (10.0 + done))
         for average, weight in zip(self.averages, self.weights, strict=True):
             average.assign(average.value + rate * (weight.value - average.value))
 
 
-class EpochMean(Average):
+class StochasticWeightAverage(WeightAverage):
     """The plain mean of the weights at the ends of epochs (Izmailov et al. 2018, algorithm 1).
 
     Args:
         first: The first epoch whose weights count.
     """
 
-    def __init__(self, weights: Sequence[Any], first: int, estimate: Estimate | None = None) -> None:
+    def __init__(self, weights: Sequence[Any], first: int, estimate: StatisticsContext | None = None) -> None:
         super().__init__(weights, estimate)
         self.first = first
 
     def after_epoch(self, epoch: int) -> None:
-        if not self.begun(epoch):
+        if not self.has_average(epoch):
             return
         # The first weights replace what was there: more epochs than were planned may begin the average anew.
         share = np.float32(1 / (epoch - self.first + 1))
@@ -100,11 +104,11 @@ class EpochMean(Average):
             before, value = average.numpy(), weight.numpy()
             average.assign(value if epoch == self.first else before + share * (value - before))
 
-    def begun(self, epoch: int) -> bool:
+    def has_average(self, epoch: int) -> bool:
         return epoch >= self.first
 
 
-class _Noted(NamedTuple):
+class _StepSnapshot(NamedTuple):
     """The time before a step.
 
     Args:
@@ -117,7 +121,7 @@ class _Noted(NamedTuple):
     rate: Any
 
 
-class ScheduleFree(Average):
+class ScheduleFree(WeightAverage):
     """Schedule-free learning (Defazio et al. 2024, algorithm 1): no fall of the learning rate, nor an end to know.
 
     The weights of the network are `y = beta * x + (1 - beta) * z`, where gradients are taken. What the optimizer adds
@@ -139,11 +143,11 @@ class ScheduleFree(Average):
         optimizer: keras.Optimizer,
         beta: float,
         beta_2: float = 0.0,
-        estimate: Estimate | None = None,
+        estimate: StatisticsContext | None = None,
     ) -> None:
         super().__init__(weights, estimate)
         self.optimizer, self.beta, self.beta_2 = optimizer, beta, beta_2
-        self.base = _copies(weights)  # z
+        self.base = _copy_weights(weights)  # z
         # Squares of small rates, summed in single precision, would soon grow no more.
         self.total = keras.Variable(0.0, trainable=False, dtype="float64", name="total")
 
@@ -155,31 +159,33 @@ class ScheduleFree(Average):
     def copies(self) -> list[list[Any]]:
         return [self.averages, self.base]
 
-    def before_step(self) -> _Noted:
+    def before_step(self) -> _StepSnapshot:
         rate = tf.cast(keras.ops.convert_to_tensor(self.optimizer.learning_rate), tf.float64)
         steps = tf.identity(self.optimizer.iterations.value)
-        return _Noted([tf.identity(weight.value) for weight in self.weights], steps, tf.identity(rate))
+        return _StepSnapshot([tf.identity(weight.value) for weight in self.weights], steps, tf.identity(rate))
 
-    def after_step(self, step: Any, noted: Any) -> None:
-        share = tf.cast(self._share(step, noted), tf.float32)
-        for x, z, y, before in zip(self.averages, self.base, self.weights, noted.weights, strict=True):
+    def after_step(self, step: Any, snapshot: Any) -> None:
+        share = tf.cast(self._step_weight(step, snapshot), tf.float32)
+        for x, z, y, before in zip(self.averages, self.base, self.weights, snapshot.weights, strict=True):
             last = z.value + (y.value - before)
             mean = x.value + share * (last - x.value)
             z.assign(last)
             x.assign(mean)
             y.assign(last + self.beta * (mean - last))
 
-    def _share(self, step: Any, noted: _Noted) -> Any:
+    def _step_weight(self, step: Any, snapshot: _StepSnapshot) -> Any:
         """The weight of the last step in the mean of all, float64; 0 where the optimizer took none.
 
         It takes none where gradients overflow in half precision.
         """
-        corrected = tf.square(noted.rate) * (1.0 - tf.pow(tf.cast(self.beta_2, tf.float64), tf.cast(step, tf.float64)))
-        added = tf.where(step > noted.steps, corrected, tf.zeros_like(corrected))
+        corrected = tf.square(snapshot.rate) * (
+            1.0 - tf.pow(tf.cast(self.beta_2, tf.float64), tf.cast(step, tf.float64))
+        )
+        added = tf.where(step > snapshot.steps, corrected, tf.zeros_like(corrected))
         total = self.total.value + added
         self.total.assign(total)
         return tf.math.divide_no_nan(added, total)
 
 
-def _copies(weights: Sequence[Any]) -> list[Any]:
+def _copy_weights(weights: Sequence[Any]) -> list[Any]:
     return [keras.Variable(weight.numpy(), trainable=False, name="average") for weight in weights]

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from bmcli.distribution.strategy import Placement
 from bmcli.networks.network import Network
-from bmcli.training.feed import Feed, batches, gather, inputs_of
+from bmcli.training.feed import Feed, gather_rows, inputs_of, iterate_batches
 from bmcli.training.graph_ops import (
     CALL_S,
     batch_rows,
@@ -30,7 +30,7 @@ class PassStopped(Exception):
     """A pass over rows was left, because a signal came."""
 
 
-def _never() -> bool:
+def _never_stop() -> bool:
     return False
 
 
@@ -41,14 +41,14 @@ class CallPacer:
         self._placement = placement
         self.batches = 1
 
-    def after_call(self, count: int, seconds: float, stops: Callable[[], bool]) -> None:
+    def after_call(self, count: int, seconds: float, should_stop: Callable[[], bool]) -> None:
         """Takes up how long a call of `count` batches took; all workers go by the clock of the chief.
 
         Raises:
             PassStopped: One of the workers is to stop.
         """
-        own = seconds if self._placement.chief else 0.0
-        seconds, stopping = self._placement.sum_over_workers([own, float(stops())])
+        own = seconds if self._placement.is_chief else 0.0
+        seconds, stopping = self._placement.sum_over_workers([own, float(should_stop())])
         if stopping:
             raise PassStopped
         # At most doubled, because the first calls also trace and compile.
@@ -62,44 +62,44 @@ class Evaluator:
         self, network: Network, feed: Feed, batch: int, placement: Placement, meters: Meters | None = None
     ) -> None:
         self.network, self.feed, self.batch, self.placement, self.meters = network, feed, batch, placement, meters
-        self._any_size = placement.replicas == 1 and placement.kind != "tpu"
+        self._accepts_any_size = placement.replicas == 1 and placement.kind != "tpu"
         self._measure_many = graph_function(self._loop)
         self._measure_rest = graph_function(self._measure_batch)
         self._predict = graph_function(self._predict_batch)
         self._pacer = CallPacer(placement)
 
-    def measure(self, stops: Callable[[], bool] = _never) -> dict[str, float]:
+    def measure(self, should_stop: Callable[[], bool] = _never_stop) -> dict[str, float]:
         """Loss and metrics over the split, by the meters given.
 
         Args:
-            stops: Whether to leave the pass; asked after every call of some batches.
+            should_stop: Whether to leave the pass; asked after every call of some batches.
 
         Raises:
             PassStopped: It said so.
         """
         assert self.meters is not None, "a pass that measures needs meters"
         self.meters.reset()
-        for block, is_rest in batches(self.feed, self.batch, lambda: self._pacer.batches):
+        for block, is_rest in iterate_batches(self.feed, self.batch, lambda: self._pacer.batches):
             start = time.perf_counter()
-            if is_rest and not self._any_size:
+            if is_rest and not self._accepts_any_size:
                 self._measure_rest(block.data, rest_rows(block, self.batch))
             else:
                 self._measure_many(block.data, block.rows, tf.constant(block.first), tf.constant(block.count))
             self.meters.loss()  # waits for the device
-            self._pacer.after_call(block.count, time.perf_counter() - start, stops)
+            self._pacer.after_call(block.count, time.perf_counter() - start, should_stop)
         return self.meters.results()
 
     def predict(self) -> dict[str, np.ndarray]:
         """Predictions of all rows by target, in the order of the split."""
         found = []
-        for block, _ in batches(self.feed, self.batch):
+        for block, _ in iterate_batches(self.feed, self.batch):
             for number in range(block.first, block.first + block.count):
                 found.append(self._predict(block.data, batch_rows(block.rows, number, self.batch)))
         return {name: np.concatenate([batch[name].numpy() for batch in found]) for name in self.network.objectives}
 
     def _loop(self, data: Any, rows: Any, first: Any, count: Any) -> None:
         def following(done: Any) -> tuple[Any]:
-            chosen = batch_rows if self._any_size else full_batches
+            chosen = batch_rows if self._accepts_any_size else full_batches
             self._measure_batch(data, chosen(rows, first + done, self.batch))
             return (done + 1,)
 
@@ -111,7 +111,7 @@ class Evaluator:
     def _measure(self, data: Any, rows: Any) -> None:
         assert self.meters is not None
         rows, counts = replica_share(rows, self.placement.replicas)
-        examples = gather(data, rows)
+        examples = gather_rows(data, rows)
         outputs = self.network.model(inputs_of(examples), training=False)
         each = compute_losses(self.network, examples, outputs)
         each = each if counts is None else each * counts
@@ -127,7 +127,7 @@ class Evaluator:
     def _predict_share(self, data: Any, rows: Any) -> dict[str, Any]:
         size = rows.shape[0]
         mine, counts = replica_share(rows, self.placement.replicas)
-        predicted = self.network.predict(self.network.model(inputs_of(gather(data, mine)), training=False))
+        predicted = self.network.predict(self.network.model(inputs_of(gather_rows(data, mine)), training=False))
         if self.placement.replicas == 1:
             return predicted
         return {

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from bmcli import private_api
 from bmcli.training import dropout
-from bmcli.training.feed import Block, part
+from bmcli.training.feed import Block, replica_bounds
 
 CALL_S = 0.25  # Steps of one call fill about this time: Python costs nothing, and signals are still answered quickly.
 
@@ -24,7 +24,7 @@ def xla_function(function: Callable[..., Any]) -> Any:
     """Compile a function with XLA, with dropout that is cheap there."""
 
     def with_cheap_dropout(*arguments: Any) -> Any:
-        with dropout.hashed():
+        with dropout.use_hashed_dropout():
             return function(*arguments)
 
     return tf.function(with_cheap_dropout, jit_compile=True, autograph=False)
@@ -63,7 +63,7 @@ def replica_share(rows: Any, replicas: int) -> tuple[Any, Any]:
     number = tf.distribute.get_replica_context().replica_id_in_sync_group
     replica = tf.get_static_value(number)
     if replica is not None:
-        first, last = part(size, replicas, int(replica))
+        first, last = replica_bounds(size, replicas, int(replica))
         empty = size * (int(replica) + 1) // replicas == first
         return rows[first:last], tf.zeros((1,)) if empty else None
     each = -(-size // replicas)

@@ -36,16 +36,16 @@ class StepHook:
     def before_step(self) -> Any:
         """Note what `after_step` needs to know of the time before the step."""
 
-    def gradients(self, gradients: Sequence[Any]) -> Sequence[Any]:
+    def transform_gradients(self, gradients: Sequence[Any]) -> Sequence[Any]:
         """Change the gradients of a whole batch, one for each trained weight; None where there is none."""
         return gradients
 
-    def after_step(self, step: Any, noted: Any) -> None:
+    def after_step(self, step: Any, snapshot: Any) -> None:
         """Follow a step.
 
         Args:
             step: Steps that the optimizer has taken, int.
-            noted: What `before_step` returned.
+            snapshot: What `before_step` returned.
         """
 
     def catch_up(self, step: Any) -> None:
@@ -54,12 +54,12 @@ class StepHook:
     def after_epoch(self, epoch: int) -> None:
         """Follow an epoch, which counts from 1."""
 
-    def evaluated(self, epoch: int, stops: Callable[[], bool]) -> AbstractContextManager[None]:
+    def use_evaluation_weights(self, epoch: int, should_stop: Callable[[], bool]) -> AbstractContextManager[None]:
         """A context in which the network has the weights that are measured, and perhaps kept, after an epoch.
 
         Args:
             epoch: Counts from 1.
-            stops: Whether to leave a longer computation, which then raises `PassStopped`.
+            should_stop: Whether to leave a longer computation, which then raises `PassStopped`.
         """
         return nullcontext()
 
@@ -87,7 +87,7 @@ class LayerRates(StepHook):
     def before_step(self) -> dict[int, Any]:
         return {place: tf.identity(self._weights[place].value) for place in self._factors}
 
-    def after_step(self, step: Any, noted: dict[int, Any]) -> None:
-        for place, before in noted.items():
+    def after_step(self, step: Any, snapshot: dict[int, Any]) -> None:
+        for place, before in snapshot.items():
             weight = self._weights[place]
             weight.assign(before + self._factors[place] * (weight.value - before))

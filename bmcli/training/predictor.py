@@ -17,9 +17,9 @@ from bmcli.training import feed as feeds
 from bmcli.training.evaluator import Evaluator
 from bmcli.training.feed import inputs_of, stacked
 
-BATCH = 512
+BATCH_SIZE = 512
 WARM_UP, TIMED = 10, 100  # predictions of one example
-TIMED_S = 2.0  # no more are timed once they took so long
+MAX_TIMED_S = 2.0  # no more are timed once they took so long
 
 
 class Predictor:
@@ -43,9 +43,9 @@ class Predictor:
         arrays = stacked({name: rows.inputs[name] for name in self._columns})
 
         def batch(start: int) -> Any:
-            return tf.nest.map_structure(lambda array: tf.constant(array[start : start + BATCH]), arrays)
+            return tf.nest.map_structure(lambda array: tf.constant(array[start : start + BATCH_SIZE]), arrays)
 
-        found = [self._predict(batch(start)) for start in range(0, len(rows), BATCH)]
+        found = [self._predict(batch(start)) for start in range(0, len(rows), BATCH_SIZE)]
         return {name: np.concatenate([batch[name].numpy() for batch in found]) for name in found[0]}
 
 
@@ -55,18 +55,18 @@ def _signature(array: Any) -> tf.TensorSpec:
 
 def predict(network: Network, rows: Split, runtime: RuntimeOptions, placement: Placement) -> dict[str, np.ndarray]:
     """Probabilities `(rows, classes)` or numbers in their own unit `(rows,)`, by target, in the order of the rows."""
-    feed = feeds.make(rows, runtime, placement)
-    return Evaluator(network, feed, min(BATCH, feed.count), placement).predict()
+    feed = feeds.make_feed(rows, runtime, placement)
+    return Evaluator(network, feed, min(BATCH_SIZE, feed.count), placement).predict()
 
 
-def latency_s(network: Network, rows: Split) -> float:
+def measure_latency_s(network: Network, rows: Split) -> float:
     """Median seconds to predict one example, from the encoded arrays of the first row to its predictions."""
     predictor = Predictor(network)
     one = Split({name: values[:1] for name, values in rows.inputs.items()}, {})
     for _ in range(WARM_UP):  # the first one traces
         predictor(one)
     taken: list[float] = []
-    while len(taken) < TIMED and sum(taken) < TIMED_S:
+    while len(taken) < TIMED and sum(taken) < MAX_TIMED_S:
         start = time.perf_counter()
         predictor(one)
         taken.append(time.perf_counter() - start)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """All that changes while training, beside the variables."""
 
     epoch: int = 0  # epochs finished
@@ -51,7 +51,7 @@ class ProgressUpdate:
 class ProgressCallback(Protocol):
     """Follows a training, for instance to display it."""
 
-    def moment(self, moment: ProgressUpdate) -> None: ...
+    def on_progress(self, update: ProgressUpdate) -> None: ...
 
     def epoch(self, row: Mapping[str, Any], selected: bool) -> None: ...
 

@@ -12,14 +12,14 @@ from bmcli import inputs, parts
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
 from bmcli.recipe.schema import Recipe
-from bmcli.specs import Column, DataSpec, Prepared
+from bmcli.specs import Column, DataSpec, PreparedData
 from bmcli.training import feed
 
 _BLOCK_BYTES = 16 * 2**20  # Encoded rows whose lengths are counted at once.
 _PATH = "train.curriculum"
 
 
-class Orders:
+class Sampler:
     """The training rows in the order of each epoch.
 
     An order is a function of the recipe's seed, the epoch and the data, so that resuming needs no state, and every
@@ -29,29 +29,29 @@ class Orders:
         BmcliError: No input has the length that a curriculum goes by, or several have one and none is named.
     """
 
-    def __init__(self, recipe: Recipe, prepared: Prepared) -> None:
+    def __init__(self, recipe: Recipe, prepared: PreparedData) -> None:
         self._seed, self._count = recipe.seed, len(prepared.split("train"))
         curriculum = recipe.train.curriculum
         self._sorted_epochs = 0 if curriculum is None else curriculum.epochs
         self._lengths = np.zeros(0, np.int32)
         if curriculum is not None:
-            column = _column(prepared.spec, curriculum.input)
-            self._lengths = lengths(column, prepared.split("train").inputs[column.name])
+            column = _find_length_column(prepared.spec, curriculum.input)
+            self._lengths = count_steps(column, prepared.split("train").inputs[column.name])
 
     def of(self, epoch: int) -> tf.Tensor:
         """The rows in the order of an epoch, which counts from 0, `(rows,)`."""
-        rows = self.shuffled(epoch)
+        rows = self.shuffled_order(epoch)
         if epoch >= self._sorted_epochs:
             return rows
         # Sorting keeps the order of equals, so that rows of one length stay shuffled.
         return tf.gather(rows, np.argsort(self._lengths[rows.numpy()], kind="stable"))
 
-    def shuffled(self, epoch: int) -> tf.Tensor:
+    def shuffled_order(self, epoch: int) -> tf.Tensor:
         """The rows as an epoch without a curriculum visits them, `(rows,)`."""
-        return feed.order(self._seed, epoch, self._count)
+        return feed.shuffle_rows(self._seed, epoch, self._count)
 
 
-def lengths(column: Column, encoded: np.ndarray) -> np.ndarray:
+def count_steps(column: Column, encoded: np.ndarray) -> np.ndarray:
     """The steps of each row that are no padding, int32 `(rows,)`.
 
     They are counted by the mask of the network, a block of rows after the other.
@@ -59,7 +59,7 @@ def lengths(column: Column, encoded: np.ndarray) -> np.ndarray:
     Args:
         encoded: Rows of a column that has a mask, `(rows, *column.shape)`; only a block of them has to fit into memory.
     """
-    masked = _masked(column)
+    masked = _build_mask_model(column)
     assert masked is not None, f"{column.name} has no padding"
     found = np.zeros(len(encoded), np.int32)
     each = max(1, _BLOCK_BYTES * len(encoded) // max(encoded.nbytes, 1))
@@ -69,19 +69,17 @@ def lengths(column: Column, encoded: np.ndarray) -> np.ndarray:
     return found
 
 
-def _column(spec: DataSpec, named: str | None) -> Column:
+def _find_length_column(spec: DataSpec, name: str | None) -> Column:
     """The input whose length counts."""
     names = [column.name for column in spec.inputs]
-    if named is not None and named not in names:
-        raise BmcliError(
-            f"no input {quoted(named)}.", path=f"{_PATH}.input", suggestion=parts.did_you_mean(named, names)
-        )
-    asked = spec.inputs if named is None else [spec.input(named)]
-    found = [column for column in asked if _masked(column) is not None]
+    if name is not None and name not in names:
+        raise BmcliError(f"no input {quoted(name)}.", path=f"{_PATH}.input", suggestion=parts.did_you_mean(name, names))
+    asked = spec.inputs if name is None else [spec.input(name)]
+    found = [column for column in asked if _build_mask_model(column) is not None]
     if not found:
         raise BmcliError(
-            "no input has a length." if named is None else f"input {quoted(named)} has no length.",
-            path=_PATH if named is None else f"{_PATH}.input",
+            "no input has a length." if name is None else f"input {quoted(name)} has no length.",
+            path=_PATH if name is None else f"{_PATH}.input",
             suggestion="Texts have one with `encoding: sequence`, and numbers in sequences of which some end early.",
         )
     if len(found) > 1:
@@ -92,8 +90,8 @@ def _column(spec: DataSpec, named: str | None) -> Column:
     return found[0]
 
 
-def _masked(column: Column) -> keras.Model | None:
+def _build_mask_model(column: Column) -> keras.Model | None:
     """From encoded rows to the mask of their steps; None for an input without padding."""
     tensor: Any = keras.Input(column.shape, dtype=column.dtype)
-    mask = inputs.kind_of(column).feature(column, tensor).mask
+    mask = inputs.kind_of(column).build_feature(column, tensor).mask
     return None if mask is None else keras.Model(tensor, mask)

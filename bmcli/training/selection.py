@@ -11,7 +11,7 @@ from bmcli import parts
 from bmcli.errors import BmcliError
 from bmcli.recipe.train import StopOptions, TrainOptions
 from bmcli.training.callbacks import Directions, require_direction
-from bmcli.training.progress import Progress
+from bmcli.training.progress import TrainingProgress
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Selection:
         Raises:
             BmcliError: A metric is not measured, or has no direction.
         """
-        metric = full_name(train.select.metric, directions, "train.select.metric")
+        metric = resolve_metric(train.select.metric, directions, "train.select.metric")
         require_direction(metric, directions, "train.select.metric")
         if train.stop.metric is not None:
-            full_name(train.stop.metric, directions, "train.stop.metric")
+            resolve_metric(train.stop.metric, directions, "train.stop.metric")
         if train.stop.overfit is not None and "validation/loss" not in directions:
             raise BmcliError(
                 "no row validates, so `overfit` cannot be seen.",
@@ -51,7 +51,7 @@ class Selection:
             )  # fmt: skip
         return cls(metric, directions, train.stop, train.epochs, steps)
 
-    def is_best(self, progress: Progress, row: Mapping[str, Any], settled: bool) -> bool:
+    def is_best(self, progress: TrainingProgress, row: Mapping[str, Any], settled: bool) -> bool:
         """Whether an epoch is the best so far; counts epochs without an improvement by `min_delta`.
 
         Args:
@@ -68,11 +68,11 @@ class Selection:
         progress.waited = 0 if gain > self.stop.min_delta else progress.waited + 1
         return gain > 0
 
-    def stop_reason(self, progress: Progress, row: Mapping[str, Any], settled: bool) -> str | None:
+    def stop_reason(self, progress: TrainingProgress, row: Mapping[str, Any], settled: bool) -> str | None:
         """One word on why the training ends after an epoch, or None."""
-        return (self._reason_of_metrics(progress, row) if settled else None) or self._reason_of_budget(progress)
+        return (self._metric_stop_reason(progress, row) if settled else None) or self._budget_stop_reason(progress)
 
-    def _reason_of_metrics(self, progress: Progress, row: Mapping[str, Any]) -> str | None:
+    def _metric_stop_reason(self, progress: TrainingProgress, row: Mapping[str, Any]) -> str | None:
         stop = self.stop
         if stop.patience is not None and progress.waited >= stop.patience:
             return "patience"
@@ -85,14 +85,14 @@ class Selection:
             return "metric"
         return None
 
-    def _reason_of_budget(self, progress: Progress) -> str | None:
+    def _budget_stop_reason(self, progress: TrainingProgress) -> str | None:
         if progress.epoch >= self.epochs:
             return "epochs"
         if progress.step >= self.steps:
             return "steps"
         return "time" if self.is_out_of_budget(progress) else None
 
-    def is_out_of_budget(self, progress: Progress) -> bool:
+    def is_out_of_budget(self, progress: TrainingProgress) -> bool:
         """Whether the steps or the time of the training are used up."""
         limit_s = self.stop.time
         return progress.step >= self.steps or (limit_s is not None and progress.train_s >= limit_s)
@@ -108,7 +108,7 @@ def is_overfit(row: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
     return change("train/loss") < 0 < change("validation/loss")
 
 
-def full_name(metric: str, directions: Directions, path: str) -> str:
+def resolve_metric(metric: str, directions: Directions, path: str) -> str:
     """The full name of a metric; `auto` is the validation loss, or the training loss without validation rows.
 
     Raises:

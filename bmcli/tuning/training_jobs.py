@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import TypedDict
 
 from bmcli import disk
-from bmcli.console import Console, Watcher
-from bmcli.distribution.launch import last_lines, share_of, start
+from bmcli.console import Console, LineProgress
+from bmcli.distribution.launch import allocate_resources, read_last_lines, start_process
 from bmcli.errors import BmcliError, Interrupted, RunFailed
 from bmcli.quoting import quoted
-from bmcli.recipe.load import Loaded, load
+from bmcli.recipe.load import LoadedRecipe, load_recipe
 from bmcli.recipe.render import render_base
-from bmcli.run_data import data_of, keep_data
-from bmcli.runs import Run, hold, require_plain, resolve
+from bmcli.run_data import read_data_spec, write_data_spec
+from bmcli.runs import Run, acquire_lock, require_regular_files, resolve_latest
 from bmcli.specs import DataSpec
-from bmcli.tuning.trial_process import Child, warm_up
+from bmcli.tuning.trial_process import ForkedProcess, import_training
 from bmcli.workflows import session as sessions
 from bmcli.workflows.session import Session
 
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
     import numpy as np
 
     from bmcli.networks.network import Network
-    from bmcli.training.trainer import Outcome, Trainer
+    from bmcli.training.trainer import Trainer, TrainingOutcome
 
 COMMAND = [sys.executable, "-m", "bmcli.tuning.training_jobs"]
 POLL_S = 0.1
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """A training.
 
     Args:
@@ -60,12 +60,12 @@ class Job:
     splits: tuple[str, ...]
 
 
-class _Jobs(TypedDict):
-    jobs: tuple[Job, ...]
+class _JobList(TypedDict):
+    jobs: tuple[TrainingJob, ...]
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedJob:
     """A training that ended well.
 
     Args:
@@ -73,7 +73,7 @@ class Finished:
         truth, predictions: By split and target, as `metrics.measure` takes them.
     """
 
-    job: Job
+    job: TrainingJob
     spec: DataSpec
     metrics: Mapping[str, float]
     epochs: int
@@ -82,11 +82,11 @@ class Finished:
     predictions: Mapping[str, Mapping[str, np.ndarray]]
 
 
-Told = Callable[[Finished], None]
+JobCallback = Callable[[FinishedJob], None]
 
 
 @dataclass(frozen=True)
-class Batch:
+class JobBatch:
     """A folder of trainings."""
 
     folder: Path
@@ -103,37 +103,37 @@ class Batch:
     def run(self, name: str) -> Run:
         return Run(self.folder / name)
 
-    def jobs(self) -> tuple[Job, ...]:
-        return disk.conform(_Jobs, disk.read_record(self.folder / "jobs.json"))["jobs"]
+    def jobs(self) -> tuple[TrainingJob, ...]:
+        return disk.validate_as(_JobList, disk.read_record(self.folder / "jobs.json"))["jobs"]
 
-    def was_begun_with(self, loaded: Loaded, jobs: Sequence[Job]) -> bool:
+    def was_started_with(self, loaded: LoadedRecipe, jobs: Sequence[TrainingJob]) -> bool:
         """Whether it is of the same recipe and jobs."""
         try:
             return self.base.read_text(encoding="utf-8") == render_base(loaded) and self.jobs() == tuple(jobs)
         except (OSError, ValueError, BmcliError):
             return False  # gone or damaged: all is trained in a new folder
 
-    def begin(self, loaded: Loaded, jobs: Sequence[Job]) -> None:
+    def begin(self, loaded: LoadedRecipe, jobs: Sequence[TrainingJob]) -> None:
         """Writes what is to be trained, and clears away what came to no end."""
-        disk.write_atomically(self.base, render_base(loaded).encode(), disk.PRIVATE)
+        disk.write_atomically(self.base, render_base(loaded).encode(), disk.PRIVATE_MODE)
         disk.write_record(self.folder / "jobs.json", {"jobs": [asdict(job) for job in jobs]})
         for job in jobs:
             if not self.is_done(job):
                 disk.try_to_remove(self.run(job.name).folder)
 
-    def is_done(self, job: Job) -> bool:
+    def is_done(self, job: TrainingJob) -> bool:
         """Whether a job has come to its end, and all that it left is whole."""
         run = self.run(job.name)
         status = run.status()
         if status.get("state") != "done":
             return False
         try:
-            _read(job, run, status)
+            _read_result(job, run, status)
         except BmcliError:
             return False
         return True
 
-    def take(self, job: Job) -> bool:
+    def claim(self, job: TrainingJob) -> bool:
         """Whether nobody had taken a job."""
         try:
             self.run(job.name).folder.mkdir()
@@ -141,7 +141,7 @@ class Batch:
             return False
         return True
 
-    def result(self, job: Job) -> Finished | None:
+    def result(self, job: TrainingJob) -> FinishedJob | None:
         """What a job came to; None if it has not ended.
 
         Raises:
@@ -151,33 +151,33 @@ class Batch:
         status = run.status()
         if status.get("state") == "failed":
             raise RunFailed(f"{job.name}: {status.get('reason')}")
-        return _read(job, run, status) if status.get("state") == "done" else None
+        return _read_result(job, run, status) if status.get("state") == "done" else None
 
 
-def unfinished(root: Path, name: str, loaded: Loaded, jobs: Sequence[Job]) -> Run | None:
+def find_unfinished(root: Path, name: str, loaded: LoadedRecipe, jobs: Sequence[TrainingJob]) -> Run | None:
     """The latest batch of a name, if it was begun with the same recipe, jobs and data and has not come to its end.
 
     Args:
         root: Folder of all runs.
     """
-    latest = Run(resolve(root / name / "latest"))
-    require_plain(latest.folder)
-    batch = Batch(latest.folder)
-    if latest.evaluation.exists() or latest.held() or not batch.was_begun_with(loaded, jobs):
+    latest = Run(resolve_latest(root / name / "latest"))
+    require_regular_files(latest.folder)
+    batch = JobBatch(latest.folder)
+    if latest.evaluation.exists() or latest.is_locked() or not batch.was_started_with(loaded, jobs):
         return None
     current = loaded.recipe.data.source.fingerprint()  # type: ignore[attr-defined]
     done = [batch.run(job.name) for job in jobs if batch.is_done(job)]
-    return latest if done and all(data_of(run).fingerprint == current for run in done) else None
+    return latest if done and all(read_data_spec(run).fingerprint == current for run in done) else None
 
 
-def how_to_go_on(root: Path, name: str, loaded: Loaded) -> str | None:
+def describe_resume(root: Path, name: str, loaded: LoadedRecipe) -> str | None:
     """The sentence that tells how to go on with the latest batch of a name; None if it is another, or nothing is kept.
 
     Args:
         root: Folder of all runs.
     """
     latest = Run((root / name / "latest").resolve())
-    batch = Batch(latest.folder)
+    batch = JobBatch(latest.folder)
     try:
         kept = batch.base.read_text(encoding="utf-8") == render_base(loaded) and any(map(batch.is_done, batch.jobs()))
     except (OSError, ValueError):
@@ -185,17 +185,17 @@ def how_to_go_on(root: Path, name: str, loaded: Loaded) -> str | None:
     return "The same command goes on." if kept and not latest.evaluation.exists() else None
 
 
-def run_all(
-    loaded: Loaded, jobs: Sequence[Job], folder: Path, workers: int, cache: Path, told: Told
-) -> tuple[Finished, ...]:
+def run_jobs(
+    loaded: LoadedRecipe, jobs: Sequence[TrainingJob], folder: Path, workers: int, cache: Path, on_finished: JobCallback
+) -> tuple[FinishedJob, ...]:
     """Trains every job that is not done yet, in the order of the jobs.
 
     The cores that this process may use are divided among the workers, and so are the GPUs that CUDA_VISIBLE_DEVICES
     lists. The kernel ends them when this process ends.
 
     Args:
-        folder: Empty, or `unfinished`.
-        told: Hears of each training when it has ended.
+        folder: Empty, or `find_unfinished`.
+        on_finished: Hears of each training when it has ended.
 
     Raises:
         BmcliError: The recipe refuses the values of a job, a training failed, or there are fewer GPUs than workers.
@@ -203,26 +203,28 @@ def run_all(
     """
     for job in jobs:
         loaded.with_values(job.values)
-    batch = Batch(folder)
-    with hold(folder, "Wait for it to end."):
+    batch = JobBatch(folder)
+    with acquire_lock(folder, "Wait for it to end."):
         batch.begin(loaded, jobs)
-        return _run_all(batch, jobs, workers, cache, told)
+        return _run_workers(batch, jobs, workers, cache, on_finished)
 
 
-def _run_all(batch: Batch, jobs: Sequence[Job], workers: int, cache: Path, told: Told) -> tuple[Finished, ...]:
-    places = [share_of(os.environ, workers, number) for number in range(workers)]
+def _run_workers(
+    batch: JobBatch, jobs: Sequence[TrainingJob], workers: int, cache: Path, on_finished: JobCallback
+) -> tuple[FinishedJob, ...]:
+    places = [allocate_resources(os.environ, workers, number) for number in range(workers)]
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for number, share in enumerate(places):
             log = batch.logs / f"worker-{number}.log"
             command = [*COMMAND, str(batch.folder), str(cache)]
-            processes.append(start(command, {**os.environ, **share.variables}, share.cores, log))
-        return _awaited(batch, jobs, processes, told)
+            processes.append(start_process(command, {**os.environ, **share.variables}, share.cores, log))
+        return _wait_for_results(batch, jobs, processes, on_finished)
     except KeyboardInterrupt:
         done = sum(batch.is_done(job) for job in jobs)
         if not done:
             raise
-        kept = f"{done} of {len(jobs)} trainings are done and kept in {disk.shown_path(batch.folder)}"
+        kept = f"{done} of {len(jobs)} trainings are done and kept in {disk.format_path(batch.folder)}"
         raise Interrupted(f"interrupted; {kept}.", suggestion="The same command goes on.") from None
     finally:
         for process in processes:
@@ -230,32 +232,32 @@ def _run_all(batch: Batch, jobs: Sequence[Job], workers: int, cache: Path, told:
             process.wait()
 
 
-def _awaited(
-    batch: Batch, jobs: Sequence[Job], processes: Sequence[subprocess.Popen[bytes]], told: Told
-) -> tuple[Finished, ...]:
-    done: dict[str, Finished] = {}
+def _wait_for_results(
+    batch: JobBatch, jobs: Sequence[TrainingJob], processes: Sequence[subprocess.Popen[bytes]], on_finished: JobCallback
+) -> tuple[FinishedJob, ...]:
+    done: dict[str, FinishedJob] = {}
     while len(done) < len(jobs):
         alive = any(process.poll() is None for process in processes)
         for job in jobs:
             if job.name not in done and (found := batch.result(job)) is not None:
                 done[job.name] = found
-                told(found)
+                on_finished(found)
         if not alive and len(done) < len(jobs):
-            raise RunFailed(f"the workers ended before all was trained.{_why(batch)}")
+            raise RunFailed(f"the workers ended before all was trained.{_quote_logs(batch)}")
         time.sleep(POLL_S)
     return tuple(done[job.name] for job in jobs)
 
 
-def _why(batch: Batch) -> str:
-    lines = [f"\n    {line}" for log in sorted(batch.logs.glob("*.log")) for line in last_lines(log, 5)]
+def _quote_logs(batch: JobBatch) -> str:
+    lines = [f"\n    {line}" for log in sorted(batch.logs.glob("*.log")) for line in read_last_lines(log, 5)]
     if lines:
-        return f" Their last lines, from {disk.shown_path(batch.logs)}:{''.join(lines)}"
+        return f" Their last lines, from {disk.format_path(batch.logs)}:{''.join(lines)}"
     return (
-        f" They left no words; {disk.free_bytes(batch.logs) or 0:,} bytes are free in {disk.shown_path(batch.folder)}."
+        f" They left no words; {disk.free_bytes(batch.logs) or 0:,} bytes are free in {disk.format_path(batch.folder)}."
     )
 
 
-def same_classes(finished: Sequence[Finished]) -> DataSpec:
+def require_same_classes(finished: Sequence[FinishedJob]) -> DataSpec:
     """What the data of the first training is; refuses others that tell other classes.
 
     Raises:
@@ -275,38 +277,40 @@ def same_classes(finished: Sequence[Finished]) -> DataSpec:
 
 
 def main(arguments: list[str]) -> None:
-    batch, cache = Batch(Path(arguments[0])), Path(arguments[1])
-    loaded = load(str(batch.base))
-    warm_up([loaded.recipe], cache)
+    batch, cache = JobBatch(Path(arguments[0])), Path(arguments[1])
+    loaded = load_recipe(str(batch.base))
+    import_training([loaded.recipe], cache)
     for job in batch.jobs():
-        if batch.take(job):
-            child = Child(lambda _, job=job: _train(batch, loaded, job, cache))  # type: ignore[misc]
-            child.give(job.name)
-            if code := child.code():
+        if batch.claim(job):
+            child = ForkedProcess(lambda _, job=job: _train_job(batch, loaded, job, cache))  # type: ignore[misc]
+            child.submit(job.name)
+            if code := child.wait_for_code():
                 batch.run(job.name).set_status("failed", reason=f"its process ended with code {code}.")
             child.close()
 
 
-def _train(batch: Batch, loaded: Loaded, job: Job, cache: Path) -> int:
+def _train_job(batch: JobBatch, loaded: LoadedRecipe, job: TrainingJob, cache: Path) -> int:
     """Trains a job in a process of its own."""
-    from bmcli.workflows.decisions import decide
+    from bmcli.workflows.decisions import calibrate_network
 
     run = batch.run(job.name)
     try:
         start_at = time.monotonic()
-        session = sessions.begin(_on_one_device(loaded.with_values(job.values)), cache)
-        with run.hold():
-            trainer = session.trainer(run)
-            session.describe(trainer, run)
+        session = sessions.start_session(_on_one_device(loaded.with_values(job.values)), cache)
+        with run.acquire_lock():
+            trainer = session.build_trainer(run)
+            session.write_run_files(trainer, run)
             run.set_status("running")
-            outcome = trainer.train(Watcher(Console()))
-            if outcome.diverged is not None:
-                raise RunFailed(f"training stopped: {outcome.diverged}.")
-            decided = decide(trainer.recipe, outcome.network, session.prepared, trainer.placement, print)
-            keep_data(run, decided.spec)
-            files = _keep(run, decided.network, session, trainer, job)
+            outcome = trainer.train(LineProgress(Console()))
+            if outcome.divergence is not None:
+                raise RunFailed(f"training stopped: {outcome.divergence}.")
+            decided = calibrate_network(trainer.recipe, outcome.network, session.prepared, trainer.placement, print)
+            write_data_spec(run, decided.spec)
+            files = _write_predictions(run, decided.network, session, trainer, job)
             disk.try_to_remove(run.checkpoints)
-            run.set_status("done", **_told(outcome), files=files, seconds=round(time.monotonic() - start_at, 3))
+            run.set_status(
+                "done", **_summarize_outcome(outcome), files=files, seconds=round(time.monotonic() - start_at, 3)
+            )
     except BmcliError as error:
         run.set_status("failed", reason=str(error))
     except Exception as error:
@@ -315,18 +319,20 @@ def _train(batch: Batch, loaded: Loaded, job: Job, cache: Path) -> int:
     return 0
 
 
-def _on_one_device(loaded: Loaded) -> Loaded:
+def _on_one_device(loaded: LoadedRecipe) -> LoadedRecipe:
     """Beside other trainings each has one device; what these write for TensorBoard nobody looks at."""
     recipe = loaded.recipe.on_one_device()
     train = recipe.train.model_copy(update={"tensorboard": False})
-    return Loaded(recipe.model_copy(update={"train": train}), loaded.tree, loaded.file, loaded.written)
+    return LoadedRecipe(recipe.model_copy(update={"train": train}), loaded.tree, loaded.file, loaded.document)
 
 
-def _told(outcome: Outcome) -> dict[str, Any]:
+def _summarize_outcome(outcome: TrainingOutcome) -> dict[str, Any]:
     return {"epochs": outcome.epochs, "selected_epoch": outcome.selected_epoch, "metrics": dict(outcome.metrics)}
 
 
-def _keep(run: Run, network: Network, session: Session, trainer: Trainer, job: Job) -> dict[str, str]:
+def _write_predictions(
+    run: Run, network: Network, session: Session, trainer: Trainer, job: TrainingJob
+) -> dict[str, str]:
     """Writes predictions beside the truth. Arrays are numbered, never named after columns, whose names are foreign.
 
     Returns:
@@ -349,19 +355,19 @@ def _keep(run: Run, network: Network, session: Session, trainer: Trainer, job: J
             arrays[f"truth-{number}"] = kind.decode(rows.targets[column.name], column)
             arrays[f"prediction-{number}"] = found[column.name]
         path = run.folder / f"{split}.npz"
-        with disk.writing(path, sum(array.nbytes for array in arrays.values())):
+        with disk.convert_write_errors(path, sum(array.nbytes for array in arrays.values())):
             np.savez(path, **arrays)  # type: ignore[arg-type]  # typed as its other options
-        digests[path.name] = disk.sha256(path)
+        digests[path.name] = disk.compute_sha256(path)
     return digests
 
 
-def _read(job: Job, run: Run, status: Mapping[str, Any]) -> Finished:
+def _read_result(job: TrainingJob, run: Run, status: Mapping[str, Any]) -> FinishedJob:
     """What a job came to.
 
     Raises:
         BmcliError: A file of it is gone or damaged.
     """
-    spec = data_of(run)
+    spec = read_data_spec(run)
     truth: dict[str, dict[str, np.ndarray]] = {}
     predictions: dict[str, dict[str, np.ndarray]] = {}
     for split in job.splits:
@@ -369,7 +375,7 @@ def _read(job: Job, run: Run, status: Mapping[str, Any]) -> Finished:
         names = [column.name for column in spec.targets]
         truth[split] = {name: arrays[f"truth-{number}"] for number, name in enumerate(names)}
         predictions[split] = {name: arrays[f"prediction-{number}"] for number, name in enumerate(names)}
-    return Finished(job, spec, status["metrics"], status["epochs"], status["seconds"], truth, predictions)
+    return FinishedJob(job, spec, status["metrics"], status["epochs"], status["seconds"], truth, predictions)
 
 
 def _arrays(path: Path, digest: str | None) -> dict[str, np.ndarray]:
@@ -379,9 +385,9 @@ def _arrays(path: Path, digest: str | None) -> dict[str, np.ndarray]:
     try:
         content = disk.read_file(path)
         if hashlib.sha256(content).hexdigest() != digest:
-            raise disk.Damaged("changed since it was written, by its SHA-256")
-    except (OSError, disk.Damaged) as error:
-        raise RunFailed(f"{disk.shown_path(path)}: damaged ({error}).", suggestion=_TRAIN_ANEW) from None
+            raise disk.DamagedFile("changed since it was written, by its SHA-256")
+    except (OSError, disk.DamagedFile) as error:
+        raise RunFailed(f"{disk.format_path(path)}: damaged ({error}).", suggestion=_TRAIN_ANEW) from None
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         return dict(arrays)
 

@@ -18,26 +18,32 @@ from bmcli.errors import BmcliError
 from bmcli.networks.network import Network
 from bmcli.recipe.compression import ChannelPruning
 from bmcli.recipe.schema import Recipe
-from bmcli.recipe.train import MOMENTUM, TrainOptions, WarmUp
+from bmcli.recipe.train import MOMENTUM_OPTIONS, ScheduleOptions, TrainOptions
 from bmcli.runs import Run
-from bmcli.specs import Prepared
+from bmcli.specs import PreparedData
 from bmcli.training import augmentation, checkpoint, feed, optimizers
 from bmcli.training.autotune import batch_size, compilation, learning_rate
-from bmcli.training.averaging import Average, EpochMean, Estimate, MovingAverage, ScheduleFree
+from bmcli.training.averaging import (
+    ExponentialMovingAverage,
+    ScheduleFree,
+    StatisticsContext,
+    StochasticWeightAverage,
+    WeightAverage,
+)
 from bmcli.training.batch_normalization import StatisticsEstimator
-from bmcli.training.callbacks import Callbacks, Directions
+from bmcli.training.callbacks import Directions, KerasCallbacks
 from bmcli.training.evaluator import Evaluator
 from bmcli.training.feed import Feed
 from bmcli.training.hooks import LayerRates, StepHook
 from bmcli.training.loss import LossProvider
 from bmcli.training.meters import Meters
-from bmcli.training.profile import Profile
-from bmcli.training.sampler import Orders
+from bmcli.training.profile import Profiler
+from bmcli.training.sampler import Sampler
 from bmcli.training.selection import Selection
 from bmcli.training.train_step import PLAIN, Compilation, CompiledSteps, StepComponents
 from bmcli.training.trainer import Trainer
 
-EVALUATION_BATCH = 512
+EVALUATION_BATCH_SIZE = 512
 
 _MANY_STEPS = 10**6  # of a schedule whose end no measurement reaches
 
@@ -45,7 +51,7 @@ _MANY_STEPS = 10**6  # of a schedule whose end no measurement reaches
 def build_trainer(
     recipe: Recipe,
     network: Network,
-    prepared: Prepared,
+    prepared: PreparedData,
     placement: Placement,
     run: Run | None,
     cache: Path,
@@ -64,13 +70,13 @@ def build_trainer(
         BmcliError: The recipe's options do not fit the network or the data.
     """
     loss = loss or LossProvider(network)
-    augment = augmentation.build(recipe, prepared.spec)
+    augment = augmentation.build_augmenter(recipe, prepared.spec)
     mixes = augment is not None and augment.mixes
-    rows = feed.make(prepared.split("train"), recipe.runtime, placement, whole=mixes)
-    sampler = Orders(recipe, prepared)
+    rows = feed.make_feed(prepared.split("train"), recipe.runtime, placement, whole_batches=mixes)
+    sampler = Sampler(recipe, prepared)
     meters = Meters(network, recipe.metrics(), placement, loss.term_names)
     evaluator = _build_evaluator(network, prepared, recipe, placement)
-    directions = _directions(meters, evaluator)
+    directions = _collect_directions(meters, evaluator)
     Selection.of(recipe.train, directions, 0)  # what is wrong with the recipe is told before anything is measured
     _require_whole_batches(loss, recipe.train)
 
@@ -79,13 +85,15 @@ def build_trainer(
         return StepComponents(network, optimizer, meters, placement, loss, augment, hooks)
 
     rates = _build_layer_rates(recipe.train, network, loss)
-    recipe, batch = _find_auto(recipe, components, rates, rows, sampler.of(0), cache)
+    recipe, batch = _resolve_auto(recipe, components, rates, rows, sampler.of(0), cache)
     train, steps_per_epoch = recipe.train, math.ceil(rows.count / batch)
     loss.steps_per_epoch = steps_per_epoch
     steps = min(train.epochs * steps_per_epoch, train.stop.steps or 2**62)
 
     def build_kept() -> Network:
-        return training.built(recipe.kept(), prepared.spec, prepared.split("train").targets, placement)
+        return training.build_network(
+            recipe.after_training(), prepared.spec, prepared.split("train").targets, placement
+        )
 
     plain = components(train, steps)
     average = _build_average(train, plain, steps, steps_per_epoch, _build_estimate(train, plain, rows, batch, sampler))
@@ -103,7 +111,7 @@ def build_trainer(
             hook.finish(kept.model)
         return kept
 
-    output = run if placement.chief else None
+    output = run if placement.is_chief else None
     events = str(output.events) if output else None
     return Trainer(
         recipe=recipe,
@@ -112,22 +120,22 @@ def build_trainer(
         sampler=sampler,
         evaluator=evaluator,
         selection=Selection.of(train, directions, steps),
-        callbacks=Callbacks(train, network.model, plain.optimizer, events, directions),
+        callbacks=KerasCallbacks(train, network.model, plain.optimizer, events, directions),
         kept_network=kept_network,
         run=run,
         output=output,
-        writer=checkpoint.Writer(output.checkpoints) if output else None,
-        profile=Profile(events) if events and profile else None,
+        writer=checkpoint.CheckpointWriter(output.checkpoints) if output else None,
+        profile=Profiler(events) if events and profile else None,
         cache=cache,
     )
 
 
-MakeComponents = Callable[..., StepComponents]
+ComponentsBuilder = Callable[..., StepComponents]
 """Components with an optimizer of its own: of options, steps of the whole training, and hooks."""
 
 
-def _find_auto(
-    recipe: Recipe, components: MakeComponents, rates: Sequence[StepHook], rows: Feed, order: Any, cache: Path
+def _resolve_auto(
+    recipe: Recipe, build_components: ComponentsBuilder, rates: Sequence[StepHook], rows: Feed, order: Any, cache: Path
 ) -> tuple[Recipe, int]:
     """Measure a batch size and a learning rate where the recipe says `auto`.
 
@@ -136,15 +144,15 @@ def _find_auto(
     """
     train, parts = recipe.train, recipe.train.gradient_accumulation
     if train.batch_size == "auto":
-        way, trial = Compilation(recipe.runtime.jit is True), components(train, _MANY_STEPS)
-        batch = batch_size.choose(lambda size: CompiledSteps(trial, size, way, parts), rows, order, cache)
+        way, trial = Compilation(recipe.runtime.jit is True), build_components(train, _MANY_STEPS)
+        batch = batch_size.choose_batch_size(lambda size: CompiledSteps(trial, size, way, parts), rows, order, cache)
     else:
         batch = min(train.batch_size, rows.count)
     if train.optimizer.options["learning_rate"] != "auto":
         return recipe, batch
-    lowest = optimizers.with_rate(train, learning_rate.LOWEST, WarmUp(kind="constant"))
-    steps = CompiledSteps(components(lowest, _MANY_STEPS, *rates), batch, PLAIN, parts)
-    found = optimizers.with_rate(train, learning_rate.find(steps, rows, order))
+    lowest = optimizers.replace_learning_rate(train, learning_rate.LOWEST, ScheduleOptions(kind="constant"))
+    steps = CompiledSteps(build_components(lowest, _MANY_STEPS, *rates), batch, PLAIN, parts)
+    found = optimizers.replace_learning_rate(train, learning_rate.find_learning_rate(steps, rows, order))
     return recipe.model_copy(update={"train": found}), batch
 
 
@@ -153,8 +161,8 @@ def _compile_steps(
 ) -> CompiledSteps:
     """Compile the steps in the way that is fastest on this machine, among those that the recipe allows."""
     parts = recipe.train.gradient_accumulation
-    ways = compilation.candidates(recipe, components, rows.count // batch)
-    return compilation.choose(
+    ways = compilation.list_compilations(recipe, components, rows.count // batch)
+    return compilation.choose_compilation(
         lambda way: CompiledSteps(components, batch, way, parts), ways, rows, order, steps, cache
     )  # fmt: skip
 
@@ -164,7 +172,7 @@ def _build_optimizer(
 ) -> keras.Optimizer:
     with placement.strategy.scope():
         try:
-            optimizer = optimizers.build(train, steps)
+            optimizer = optimizers.build_optimizer(train, steps)
         except (ValueError, TypeError) as error:
             reason = str(error).splitlines()[0]
             raise BmcliError(f"Keras refuses this: {reason}", path="train.optimizer") from None
@@ -174,45 +182,53 @@ def _build_optimizer(
 
 def _build_layer_rates(train: TrainOptions, network: Network, loss: LossProvider) -> list[LayerRates]:
     weights = network.model.trainable_variables
-    factors = optimizers.layer_rates(train.layer_rates, [weight.path for weight in weights])
+    factors = optimizers.resolve_layer_rates(train.layer_rates, [weight.path for weight in weights])
     return [LayerRates([*weights, *loss.extra_weights], factors)] if factors else []
 
 
 def _build_estimate(
-    train: TrainOptions, components: StepComponents, rows: Feed, batch: int, sampler: Orders
-) -> Estimate | None:
+    train: TrainOptions, components: StepComponents, rows: Feed, batch: int, sampler: Sampler
+) -> StatisticsContext | None:
     """How averages of weights get their moving statistics; None if those of the weights do for them."""
     # An exponential average follows the weights closely, so that their moving statistics do for it.
     if train.swa is None and not train.schedule_free:
         return None
     estimator = StatisticsEstimator(components.network.model, rows, batch, components.placement)
-    return lambda epoch, stops: estimator.estimated(sampler.shuffled(epoch - 1), stops)
+    return lambda epoch, stops: estimator.use_estimates(sampler.shuffled_order(epoch - 1), stops)
 
 
 def _build_average(
-    train: TrainOptions, components: StepComponents, steps: int, steps_per_epoch: int, estimate: Estimate | None
-) -> Average | None:
+    train: TrainOptions,
+    components: StepComponents,
+    steps: int,
+    steps_per_epoch: int,
+    estimate: StatisticsContext | None,
+) -> WeightAverage | None:
     weights = components.weights
     with components.placement.strategy.scope():
         if train.ema is not None:
-            return MovingAverage(weights, train.ema)
+            return ExponentialMovingAverage(weights, train.ema)
         if train.schedule_free:
             _require_no_constraints(weights)
             options = train.optimizer.options
-            beta = options[MOMENTUM[train.optimizer.kind]]
+            beta = options[MOMENTUM_OPTIONS[train.optimizer.kind]]
             return ScheduleFree(weights, components.optimizer, beta, options.get("beta_2", 0.0), estimate)
         if train.swa is None:
             return None
         epochs = math.ceil(steps / steps_per_epoch)
-        return EpochMean(weights, math.floor(round(train.swa.start * epochs, 6)) + 1, estimate)
+        return StochasticWeightAverage(weights, math.floor(round(train.swa.start * epochs, 6)) + 1, estimate)
 
 
 def _build_masks(
-    train: TrainOptions, network: Network, steps: int, average: Average | None, build_kept: Callable[[], Network]
+    train: TrainOptions,
+    network: Network,
+    steps: int,
+    average: WeightAverage | None,
+    build_final_network: Callable[[], Network],
 ) -> list[StepHook]:
     if train.prune is None:
         return []
-    kept = build_kept().model if isinstance(train.prune, ChannelPruning) else None
+    kept = build_final_network().model if isinstance(train.prune, ChannelPruning) else None
     return [pruning.build_masks(train.prune, network.model, kept, steps, average.copies if average else [])]
 
 
@@ -224,16 +240,18 @@ def _build_quantization(train: TrainOptions, components: StepComponents, steps: 
     return [QuantizationAware(components.network.model, options, first, components.optimizer.iterations)]
 
 
-def _build_evaluator(network: Network, prepared: Prepared, recipe: Recipe, placement: Placement) -> Evaluator | None:
+def _build_evaluator(
+    network: Network, prepared: PreparedData, recipe: Recipe, placement: Placement
+) -> Evaluator | None:
     """Evaluates the validation rows; None if there are none."""
     if not prepared.spec.counts.get("validation"):
         return None
-    rows = feed.make(prepared.split("validation"), recipe.runtime, placement)
+    rows = feed.make_feed(prepared.split("validation"), recipe.runtime, placement)
     meters = Meters(network, recipe.metrics(), placement)
-    return Evaluator(network, rows, min(EVALUATION_BATCH, rows.count), placement, meters)
+    return Evaluator(network, rows, min(EVALUATION_BATCH_SIZE, rows.count), placement, meters)
 
 
-def _directions(meters: Meters, evaluator: Evaluator | None) -> Directions:
+def _collect_directions(meters: Meters, evaluator: Evaluator | None) -> Directions:
     by_split = {"train": meters} if evaluator is None else {"train": meters, "validation": evaluator.meters}
     return {
         f"{split}/{name}": way for split, each in by_split.items() if each for name, way in each.directions().items()

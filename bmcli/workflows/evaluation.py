@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, TypeVar
 from bmcli import parts
 from bmcli.errors import BmcliError, Fault, naming
 from bmcli.quoting import quoted
-from bmcli.raw_columns import Raw, RowFault
+from bmcli.raw_columns import RawColumn, RowFault
 from bmcli.recipe.schema import Recipe
 from bmcli.specs import Column, DataSpec
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from bmcli.data.sources import Rows
+    from bmcli.data.sources import SourceRows
     from bmcli.evaluation.fairness import Fairness
     from bmcli.evaluation.intervals import Resampling
     from bmcli.evaluation.result import Evaluation
     from bmcli.evaluation.slices import Slices, Slicing
-    from bmcli.evaluation.weighted_metrics import Weighted
+    from bmcli.evaluation.weighted_metrics import WeightedMetrics
 
 _Result = TypeVar("_Result")
 
 
-class Cells:
+class RawColumnReader:
     """Raw columns of some rows.
 
     Args:
@@ -35,10 +35,10 @@ class Cells:
         rows: Other rows; None for those of the split.
     """
 
-    def __init__(self, recipe: Recipe, on: str, rows: Rows | None = None) -> None:
-        self._recipe, self._on, self._given = recipe, on, rows
+    def __init__(self, recipe: Recipe, split: str, rows: SourceRows | None = None) -> None:
+        self._recipe, self._on, self._given = recipe, split, rows
 
-    def read(self, name: str, path: str, reader: Callable[[Raw], _Result]) -> _Result:
+    def read(self, name: str, path: str, reader: Callable[[RawColumn], _Result]) -> _Result:
         """What `reader` makes of a column.
 
         Args:
@@ -51,67 +51,71 @@ class Cells:
 
         rows = self._rows
         if name not in rows.columns:
-            raise BmcliError(columns.missing(name, path, rows))
+            raise BmcliError(columns.missing_column_fault(name, path, rows))
         try:
             with naming(rows.origin):
                 return reader(rows.columns[name])
         except RowFault as fault:
-            raise BmcliError(replace(columns.located(fault, name, rows), path=path)) from None
+            raise BmcliError(replace(columns.locate_fault(fault, name, rows), path=path)) from None
 
     def names(self) -> tuple[str, ...]:
         """All columns that hold one value a row."""
         return tuple(self._rows.columns)
 
     @cached_property
-    def _rows(self) -> Rows:
+    def _rows(self) -> SourceRows:
         if self._given is not None:
             return self._given
-        from bmcli.data.raw_rows import raw_rows
+        from bmcli.data.raw_rows import read_raw_splits
 
         recipe = self._recipe
-        return raw_rows(recipe.data, recipe.targets(), recipe.data_seed, None).of(self._on)
+        return read_raw_splits(recipe.data, recipe.targets(), recipe.data_seed, None).of(self._on)
 
 
 Arrays = Mapping[str, "np.ndarray"]
 
 
-def judge(recipe: Recipe, spec: DataSpec, truth: Arrays, predictions: Arrays, cells: Cells) -> Evaluation:
+def evaluate_predictions(
+    recipe: Recipe, spec: DataSpec, truth: Arrays, predictions: Arrays, raw_columns: RawColumnReader
+) -> Evaluation:
     """Everything that an evaluation tells of predictions, as the recipe asks for it.
 
     Args:
         truth, predictions: By target, as `metrics.measure` takes them.
-        cells: Raw columns of the rows.
+        raw_columns: Raw columns of the rows.
     """
     from bmcli.evaluation import calibration, metrics
-    from bmcli.evaluation.intervals import intervals, resampled
-    from bmcli.evaluation.weighted_metrics import joined
+    from bmcli.evaluation.intervals import compute_intervals, resample_metrics
+    from bmcli.evaluation.weighted_metrics import join_metrics
 
     asked = (truth, predictions, spec.targets, recipe.evaluate.top_k, recipe.quantiles())
     found = metrics.measure(*asked)
-    how = resampling(recipe, cells)
-    fair, figures = _fairness(recipe, spec, truth, predictions, cells)
-    of_groups, undefined = _between_groups(figures, found.count)
+    how = make_resampling(recipe, raw_columns)
+    fair, figures = _compare_groups(recipe, spec, truth, predictions, raw_columns)
+    of_groups, undefined = _compute_group_metrics(figures, found.count)
     with_groups = replace(
         found, metrics={**found.metrics, **of_groups}, undefined={**found.undefined, **undefined}, fairness=fair
     )
-    between, without = intervals(resampled(joined(metrics.weighted(*asked), *figures), found.count, how))
+    between, without = compute_intervals(
+        resample_metrics(join_metrics(metrics.make_weighted_metrics(*asked), *figures), found.count, how)
+    )
     return replace(
         with_groups,
         intervals={name: each for name, each in between.items() if name in with_groups.metrics},
         without_interval={name: why for name, why in without.items() if name in with_groups.metrics},
-        calibration=calibration.of_targets(truth, predictions, spec.targets),
-        slices=tuple(_slices(recipe, spec, truth, predictions, cells, how)),
+        calibration=calibration.measure_targets(truth, predictions, spec.targets),
+        slices=tuple(_compare_slices(recipe, spec, truth, predictions, raw_columns, how)),
     )
 
 
-def resampling(recipe: Recipe, cells: Cells) -> Resampling:
+def make_resampling(recipe: Recipe, raw_columns: RawColumnReader) -> Resampling:
     """How the recipe's intervals draw rows, which belong together where the recipe says so."""
-    from bmcli.data.splitting.splits import groups_of
+    from bmcli.data.splitting.splits import encode_groups
     from bmcli.evaluation.intervals import Resampling
 
     options = recipe.evaluate.intervals
     name = {"auto": recipe.data.split.group, "none": None}.get(options.group, options.group)
-    groups = None if name is None else cells.read(name, "evaluate.intervals.group", groups_of)
+    groups = None if name is None else raw_columns.read(name, "evaluate.intervals.group", encode_groups)
     return Resampling(options.resamples, options.level, recipe.seed, groups)
 
 
@@ -131,7 +135,7 @@ def check_evaluation(recipe: Recipe, spec: DataSpec) -> None:
     checks: tuple[Callable[[], object], ...] = (
         lambda: check_names(options.gates, (*metric_names(spec.targets, options.top_k, recipe.quantiles()), *fair)),
         lambda: _check_columns(recipe, spec),
-        lambda: None if options.fairness is None else _selected_for(recipe, spec),
+        lambda: None if options.fairness is None else _choose_fairness_target(recipe, spec),
         lambda: _check_decisions(recipe, spec),
     )
     for each in checks:
@@ -158,7 +162,7 @@ def _check_columns(recipe: Recipe, spec: DataSpec) -> None:
     unknown = {path: name for path, name in recipe.evaluate.columns().items() if name not in known}
     if not unknown:
         return
-    every = Cells(recipe, recipe.evaluate.split).names()
+    every = RawColumnReader(recipe, recipe.evaluate.split).names()
     faults = [
         Fault(f"no column {quoted(name)} of single values.", path=path, suggestion=parts.did_you_mean(name, every))
         for path, name in unknown.items()
@@ -168,7 +172,7 @@ def _check_columns(recipe: Recipe, spec: DataSpec) -> None:
         raise BmcliError(*faults)
 
 
-def _between_groups(figures: tuple[Weighted, ...], rows: int) -> tuple[dict[str, float], dict[str, str]]:
+def _compute_group_metrics(figures: tuple[WeightedMetrics, ...], rows: int) -> tuple[dict[str, float], dict[str, str]]:
     """Metrics between groups on all rows, and why some have no value."""
     import numpy as np
 
@@ -178,9 +182,9 @@ def _between_groups(figures: tuple[Weighted, ...], rows: int) -> tuple[dict[str,
     return metrics, {name: why for name in found if name not in metrics}
 
 
-def _fairness(
-    recipe: Recipe, spec: DataSpec, truth: Arrays, predictions: Arrays, cells: Cells
-) -> tuple[tuple[Fairness, ...], tuple[Weighted, ...]]:
+def _compare_groups(
+    recipe: Recipe, spec: DataSpec, truth: Arrays, predictions: Arrays, raw_columns: RawColumnReader
+) -> tuple[tuple[Fairness, ...], tuple[WeightedMetrics, ...]]:
     """The groups that the recipe compares, and the metrics between them."""
     from bmcli.data import targets as target_kinds
     from bmcli.evaluation import fairness
@@ -188,18 +192,20 @@ def _fairness(
     options = recipe.evaluate.fairness
     if options is None:
         return (), ()
-    target, positive = _selected_for(recipe, spec)
+    target, positive = _choose_fairness_target(recipe, spec)
     there = truth[target.name] == positive
-    selected = target_kinds.kind_of(target).point(predictions[target.name], target) == positive
-    slicings = [_slicing(cells, name, f"evaluate.fairness.of.{place}") for place, name in enumerate(options.of)]
+    selected = target_kinds.kind_of(target).predict_point(predictions[target.name], target) == positive
+    slicings = [
+        _make_slicing(raw_columns, name, f"evaluate.fairness.of.{place}") for place, name in enumerate(options.of)
+    ]
     name = target.classes[positive]
     return (
-        tuple(fairness.fairness(each, target.name, name, there, selected) for each in slicings),
-        tuple(fairness.weighted(each, there, selected) for each in slicings),
+        tuple(fairness.measure_fairness(each, target.name, name, there, selected) for each in slicings),
+        tuple(fairness.make_weighted_metrics(each, there, selected) for each in slicings),
     )
 
 
-def _selected_for(recipe: Recipe, spec: DataSpec) -> tuple[Column, int]:
+def _choose_fairness_target(recipe: Recipe, spec: DataSpec) -> tuple[Column, int]:
     """The target and the class that groups are compared by.
 
     Raises:
@@ -226,39 +232,46 @@ def _selected_for(recipe: Recipe, spec: DataSpec) -> tuple[Column, int]:
     return column, column.classes.index(options.positive) if options.positive else len(column.classes) - 1
 
 
-def _slices(
-    recipe: Recipe, spec: DataSpec, truth: Arrays, predictions: Arrays, cells: Cells, how: Resampling
+def _compare_slices(
+    recipe: Recipe,
+    spec: DataSpec,
+    truth: Arrays,
+    predictions: Arrays,
+    raw_columns: RawColumnReader,
+    resampling: Resampling,
 ) -> Iterator[Slices]:
     """The slices that the recipe asks for, of each target."""
     from bmcli.evaluation import metrics, slices
 
-    slicings = tuple(_slicings(recipe, spec, cells))
+    slicings = tuple(_list_slicings(recipe, spec, raw_columns))
     quantiles = recipe.quantiles()
     for column in spec.targets if slicings else ():
         given = truth[column.name], predictions[column.name]
         levels = quantiles.get(column.name, ())
-        metric, values = metrics.of_rows(column, *given, levels)
-        figures = metrics.weighted_of(column, *given, recipe.evaluate.top_k, levels)
-        yield slices.compare(column.name, metric, values, slicings, figures, how)
+        metric, values = metrics.compute_row_metric(column, *given, levels)
+        figures = metrics.make_target_metrics(column, *given, recipe.evaluate.top_k, levels)
+        yield slices.compare_slices(column.name, metric, values, slicings, figures, resampling)
 
 
-def _slicings(recipe: Recipe, spec: DataSpec, cells: Cells) -> Iterator[Slicing]:
+def _list_slicings(recipe: Recipe, spec: DataSpec, raw_columns: RawColumnReader) -> Iterator[Slicing]:
     from bmcli.evaluation import slices
 
     options = recipe.evaluate
     if options.slices == "all":
         of_targets = {name for column in spec.targets for name in column.state.get("columns", (column.name,))}
         beside = {*of_targets, recipe.data.split.column}
-        names = [name for name in cells.names() if name not in beside and cells.read(name, "", slices.can_slice)]
-        yield from slices.every([_slicing(cells, name, "evaluate.slices") for name in names])
+        names = [
+            name for name in raw_columns.names() if name not in beside and raw_columns.read(name, "", slices.can_slice)
+        ]
+        yield from slices.add_crossed_slicings([_make_slicing(raw_columns, name, "evaluate.slices") for name in names])
         return
-    for position, each in enumerate(options.slicings()):
+    for position, each in enumerate(options.get_named_slices()):
         path = f"evaluate.slices.{position}"
-        parts_of_it = [_slicing(cells, name, path, each.bins) for name in each.of]
-        yield parts_of_it[0] if len(parts_of_it) == 1 else slices.crossed(*parts_of_it)
+        parts_of_it = [_make_slicing(raw_columns, name, path, each.bins) for name in each.of]
+        yield parts_of_it[0] if len(parts_of_it) == 1 else slices.cross_slicings(*parts_of_it)
 
 
-def _slicing(cells: Cells, name: str, path: str, bins: int = 4) -> Slicing:
+def _make_slicing(raw_columns: RawColumnReader, name: str, path: str, bins: int = 4) -> Slicing:
     from bmcli.evaluation import slices
 
-    return cells.read(name, path, lambda column: slices.slicing(name, column, bins))
+    return raw_columns.read(name, path, lambda column: slices.make_slicing(name, column, bins))

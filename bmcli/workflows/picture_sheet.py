@@ -9,7 +9,7 @@ from bmcli import disk, training
 from bmcli.data import targets as target_kinds
 from bmcli.errors import BmcliError
 from bmcli.recipe.schema import Recipe
-from bmcli.specs import Column, Prepared
+from bmcli.specs import Column, PreparedData
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +27,7 @@ def check_file(file: Path) -> None:
         raise BmcliError(f"{file.parent}: no such folder.")
 
 
-def draw(recipe: Recipe, prepared: Prepared, file: Path, cache: Path) -> None:
+def draw_sheet(recipe: Recipe, prepared: PreparedData, file: Path, cache: Path) -> None:
     """Draws the first training pictures in the order of the first epoch, augmented as they are in training.
 
     Raises:
@@ -36,12 +36,12 @@ def draw(recipe: Recipe, prepared: Prepared, file: Path, cache: Path) -> None:
     column = next((column for column in prepared.spec.inputs if column.kind == "image"), None)
     if column is None:
         raise BmcliError("no input is a picture, so there is nothing to draw.", path="data.inputs")
-    pictures, titles = _seen(recipe, prepared, column, cache)
-    with disk.new_file(file) as aside:
-        _sheet(pictures, titles).savefig(aside, dpi=120)
+    pictures, titles = _augment_pictures(recipe, prepared, column, cache)
+    with disk.create_new_file(file) as aside:
+        _make_figure(pictures, titles).savefig(aside, dpi=120)
 
 
-def _sheet(pictures: np.ndarray, titles: list[str]) -> Any:
+def _make_figure(pictures: np.ndarray, titles: list[str]) -> Any:
     """A figure without a window: pictures side by side, each below its target."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -57,24 +57,26 @@ def _sheet(pictures: np.ndarray, titles: list[str]) -> Any:
     return figure
 
 
-def _seen(recipe: Recipe, prepared: Prepared, column: Column, cache: Path) -> tuple[np.ndarray, list[str]]:
+def _augment_pictures(
+    recipe: Recipe, prepared: PreparedData, column: Column, cache: Path
+) -> tuple[np.ndarray, list[str]]:
     """Pictures `(n, height, width, channels)` between 0 and 1, and what is to be told of each."""
     import numpy as np
 
-    training.placed(recipe.on_one_device(), cache)
+    training.place_on_devices(recipe.on_one_device(), cache)
     from bmcli.training import augmentation, sampler  # after the start, which keeps TensorFlow quiet
 
     split = prepared.split("train")
-    rows = np.asarray(sampler.Orders(recipe, prepared).of(0)[: COLUMNS * ROWS])
-    pixels = augmentation.pictures(recipe, prepared, rows)[column.name].astype("float32")
+    rows = np.asarray(sampler.Sampler(recipe, prepared).of(0)[: COLUMNS * ROWS])
+    pixels = augmentation.augment_pictures(recipe, prepared, rows)[column.name].astype("float32")
     low, high = column.state["range"]
     pixels = np.clip((pixels - low) / (high - low or 1.0), 0.0, 1.0)
     target = prepared.spec.targets[0]
     told = target_kinds.kind_of(target).decode(np.asarray(split.targets[target.name][rows]), target)
-    return pixels, [_title(target, value) for value in told]
+    return pixels, [_format_target(target, value) for value in told]
 
 
-def _title(target: Column, value: Any) -> str:
+def _format_target(target: Column, value: Any) -> str:
     """A target for a reader, shortened."""
     import numpy as np
 

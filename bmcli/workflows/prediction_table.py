@@ -14,29 +14,33 @@ from bmcli import disk
 from bmcli.data import sources
 from bmcli.data import targets as target_kinds
 from bmcli.errors import BmcliError
-from bmcli.objectives import middle
+from bmcli.objectives import find_median_index
 from bmcli.quoting import quoted
-from bmcli.raw_columns import Raw, is_text
+from bmcli.raw_columns import RawColumn, is_text_column
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-Format = Literal["csv", "parquet", "jsonl"]
+TableFormat = Literal["csv", "parquet", "jsonl"]
 
 _STANDARD_OUTPUT = Path("/dev/stdout")
 
 
-def formats() -> dict[str, Format]:
+def list_formats() -> dict[str, TableFormat]:
     """Formats by the endings of file names; tables divided by tabs are read, but never written."""
-    every: tuple[Format, ...] = get_args(Format)
-    known = {ending: kind for ending, kind in sources.formats().items() if ending not in sources.TABBED}
+    every: tuple[TableFormat, ...] = get_args(TableFormat)
+    known = {
+        ending: kind
+        for ending, kind in sources.map_endings_to_kinds().items()
+        if ending not in sources.TAB_SEPARATED_ENDINGS
+    }
     return {ending: kind for ending, read in known.items() for kind in every if kind == read}
 
 
-def table(
-    kept: Mapping[str, Raw],
+def make_table(
+    kept_columns: Mapping[str, RawColumn],
     predictions: Mapping[str, np.ndarray],
     targets: Sequence[Column],
     quantiles: Mapping[str, Sequence[float]],
@@ -52,16 +56,16 @@ def table(
     """
     import pyarrow as pa
 
-    columns = {name: _passed_on(name, rows) for name, rows in kept.items()}
+    columns = {name: _convert_kept_column(name, rows) for name, rows in kept_columns.items()}
     for column in targets:
-        columns |= _of_target(column, predictions[column.name], quantiles.get(column.name, ()))
+        columns |= _make_target_columns(column, predictions[column.name], quantiles.get(column.name, ()))
     return pa.table(columns)
 
 
-def _passed_on(name: str, rows: Raw) -> Any:
+def _convert_kept_column(name: str, rows: RawColumn) -> Any:
     import pyarrow as pa
 
-    if is_text(rows):
+    if is_text_column(rows):
         return rows
     if getattr(rows, "ndim", 0) != 1:
         raise BmcliError(
@@ -70,43 +74,43 @@ def _passed_on(name: str, rows: Raw) -> Any:
     return pa.array(rows)
 
 
-def _of_target(column: Column, predicted: np.ndarray, quantiles: Sequence[float]) -> dict[str, Any]:
+def _make_target_columns(column: Column, predicted: np.ndarray, quantiles: Sequence[float]) -> dict[str, Any]:
     import pyarrow as pa
 
     if not column.classes:
-        return _numbers(predicted, column.name, quantiles)
-    point = target_kinds.kind_of(column).point(predicted, column)
+        return _make_number_columns(predicted, column.name, quantiles)
+    point = target_kinds.kind_of(column).predict_point(predicted, column)
     probabilities = {
         f"{column.name}_probability_{name}": pa.array(predicted[:, i]) for i, name in enumerate(column.classes)
     }
-    return {column.name: told(point, column), **probabilities}
+    return {column.name: make_answer_column(point, column), **probabilities}
 
 
-def told(truth: np.ndarray, column: Column) -> pa.Array:
+def make_answer_column(truth: np.ndarray, column: Column) -> pa.Array:
     """A decoded target as a column: the names of classes, or numbers."""
     import pyarrow as pa
 
     if not column.classes:
         return pa.array(truth)
-    return pa.array(_labels(truth, column)) if truth.ndim == 2 else _classes(truth, column)
+    return pa.array(_join_labels(truth, column)) if truth.ndim == 2 else _name_classes(truth, column)
 
 
-def _numbers(predicted: np.ndarray, name: str, quantiles: Sequence[float]) -> dict[str, Any]:
+def _make_number_columns(predicted: np.ndarray, name: str, quantiles: Sequence[float]) -> dict[str, Any]:
     import pyarrow as pa
 
     if not quantiles:
         return {name: pa.array(predicted)}
     levels = {f"{name}_quantile_{level:g}": pa.array(predicted[:, i]) for i, level in enumerate(quantiles)}
-    return {name: pa.array(predicted[:, middle(quantiles)]), **levels}
+    return {name: pa.array(predicted[:, find_median_index(quantiles)]), **levels}
 
 
-def _classes(point: np.ndarray, column: Column) -> pa.Array:
+def _name_classes(point: np.ndarray, column: Column) -> pa.Array:
     import pyarrow as pa
 
     return pa.array(column.classes, pa.string()).take(pa.array(point))
 
 
-def _labels(point: np.ndarray, column: Column) -> list[str]:
+def _join_labels(point: np.ndarray, column: Column) -> list[str]:
     """All labels of a row in one cell, as such a target is written."""
     separator = column.state["separator"]
     return [
@@ -114,11 +118,11 @@ def _labels(point: np.ndarray, column: Column) -> list[str]:
     ]
 
 
-Write = Callable[["pa.Table"], None]
+TableWriter = Callable[["pa.Table"], None]
 
 
 @contextlib.contextmanager
-def opened(output: Path | None, chosen: Format, rows: int) -> Iterator[Write]:
+def open_writer(output: Path | None, table_format: TableFormat, rows: int) -> Iterator[TableWriter]:
     """A function that writes tables of one schema after each other, to a file or to standard output.
 
     Args:
@@ -127,7 +131,7 @@ def opened(output: Path | None, chosen: Format, rows: int) -> Iterator[Write]:
     Raises:
         BmcliError: The file is there by the end.
     """
-    writer = {"csv": _csv, "parquet": _parquet, "jsonl": _json_lines}[chosen]
+    writer = {"csv": _open_csv, "parquet": _open_parquet, "jsonl": _open_json_lines}[table_format]
     first: list[pa.Table] = []  # by which the size of all is estimated
 
     def estimate() -> int | None:
@@ -138,7 +142,7 @@ def opened(output: Path | None, chosen: Format, rows: int) -> Iterator[Write]:
             write(first[0])
         return sample.getbuffer().nbytes * max(rows, len(first[0])) // len(first[0])
 
-    def kept(write: Write) -> Write:
+    def kept(write: TableWriter) -> TableWriter:
         def keep_and_write(table: pa.Table) -> None:
             if not first and len(table):
                 first.append(table)
@@ -147,15 +151,15 @@ def opened(output: Path | None, chosen: Format, rows: int) -> Iterator[Write]:
         return keep_and_write
 
     if output is None:
-        with disk.writing(_STANDARD_OUTPUT, estimate=estimate):
+        with disk.convert_write_errors(_STANDARD_OUTPUT, estimate=estimate):
             with writer(sys.stdout.buffer) as write:
                 yield kept(write)
             sys.stdout.buffer.flush()
         return
     try:
         with (
-            disk.writing(output, estimate=estimate),
-            disk.new_file(output) as aside,
+            disk.convert_write_errors(output, estimate=estimate),
+            disk.create_new_file(output) as aside,
             aside.open("wb") as file,
         ):
             with writer(file) as write:
@@ -166,7 +170,7 @@ def opened(output: Path | None, chosen: Format, rows: int) -> Iterator[Write]:
 
 
 @contextlib.contextmanager
-def _csv(file: Any) -> Iterator[Write]:
+def _open_csv(file: Any) -> Iterator[TableWriter]:
     """Texts with which a spreadsheet would begin a formula get an apostrophe before them; numbers stay numbers."""
     from pyarrow import csv
 
@@ -174,7 +178,7 @@ def _csv(file: Any) -> Iterator[Write]:
         writers: list[Any] = []
 
         def write(rows: pa.Table) -> None:
-            rows = _without_formulas(rows)
+            rows = _escape_formulas(rows)
             if not writers:
                 options = csv.WriteOptions(quoting_style="needed")
                 writers.append(stack.enter_context(csv.CSVWriter(file, rows.schema, write_options=options)))
@@ -188,17 +192,17 @@ _FORMULA = r"^([\t\r]|\s*[=+\-@\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}])"
 _NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 
 
-def _without_formulas(rows: pa.Table) -> pa.Table:
+def _escape_formulas(rows: pa.Table) -> pa.Table:
     import pyarrow as pa
 
     columns = [
-        _harmless(each) if pa.types.is_string(each.type) or pa.types.is_large_string(each.type) else each
+        _escape_texts(each) if pa.types.is_string(each.type) or pa.types.is_large_string(each.type) else each
         for each in rows.columns
     ]
-    return pa.table(columns, names=_harmless(pa.array(rows.column_names, pa.string())).to_pylist())
+    return pa.table(columns, names=_escape_texts(pa.array(rows.column_names, pa.string())).to_pylist())
 
 
-def _harmless(texts: Any) -> Any:
+def _escape_texts(texts: Any) -> Any:
     import pyarrow.compute as pc
 
     formulas = pc.and_not(pc.match_substring_regex(texts, _FORMULA), pc.match_substring_regex(texts, _NUMBER))
@@ -208,7 +212,7 @@ def _harmless(texts: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _parquet(file: Any) -> Iterator[Write]:
+def _open_parquet(file: Any) -> Iterator[TableWriter]:
     from pyarrow import parquet
 
     with contextlib.ExitStack() as stack:
@@ -223,9 +227,9 @@ def _parquet(file: Any) -> Iterator[Write]:
 
 
 @contextlib.contextmanager
-def _json_lines(file: Any) -> Iterator[Write]:
+def _open_json_lines(file: Any) -> Iterator[TableWriter]:
     def write(rows: pa.Table) -> None:
-        columns = [_short(column).to_pylist() for column in rows.columns]
+        columns = [_shorten_floats(column).to_pylist() for column in rows.columns]
         lines = (
             json.dumps(dict(zip(rows.column_names, cells, strict=True)), ensure_ascii=False)
             for cells in zip(*columns, strict=True)
@@ -235,7 +239,7 @@ def _json_lines(file: Any) -> Iterator[Write]:
     yield write
 
 
-def _short(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _shorten_floats(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Numbers of half the precision as the shortest decimals that read back to them, missing where not finite."""
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -16,13 +16,13 @@ from tests.conftest import WriteRecipe
 from .conftest import Bmcli
 
 EXCHANGES = {"4096": 0.003, "65536": 0.0035, "8388608": 0.04}
-REALLY_EXCHANGE = measurement.exchange_seconds
+REALLY_EXCHANGE = measurement.measure_exchange_seconds
 
 
 @pytest.fixture(autouse=True)
 def _known_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers are started once, in the slow test alone."""
-    monkeypatch.setattr(measurement, "exchange_seconds", lambda: dict(EXCHANGES))
+    monkeypatch.setattr(measurement, "measure_exchange_seconds", lambda: dict(EXCHANGES))
 
 
 def planned(recipe: Path, cache: Path, *overrides: str, **more: Any) -> Plan:
@@ -41,13 +41,13 @@ def test_a_plan_tells_data_network_and_steps(write_recipe: WriteRecipe, cache: P
 
 def test_the_measured_step_is_the_first_of_the_predictions_here(write_recipe: WriteRecipe, cache: Path) -> None:
     found = planned(write_recipe(), cache)
-    assert found.steps[0] == found.here
-    assert found.here.compute_s == pytest.approx(found.measured.seconds[16])
+    assert found.steps[0] == found.local_step
+    assert found.local_step.compute_s == pytest.approx(found.measured.seconds[16])
     assert [step.measured for step in found.steps] == [True, False, False]
 
 
 def test_one_replica_needs_no_network(write_recipe: WriteRecipe, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measurement, "network", lambda _: pytest.fail("measured"))
+    monkeypatch.setattr(measurement, "measure_network", lambda _: pytest.fail("measured"))
     found = planned(write_recipe(), cache, replicas=(1,)).to_json()
     assert json.loads(json.dumps(found, allow_nan=False))["measured"]["network"] is None
 
@@ -73,18 +73,18 @@ def test_replicas_without_examples_are_warned_of(write_recipe: WriteRecipe, cach
 
 
 def test_the_network_is_remembered(write_recipe: WriteRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = measurement.network(tmp_path)
-    monkeypatch.setattr(measurement, "exchange_seconds", lambda: pytest.fail("measured again"))
-    assert measurement.network(tmp_path) == first
+    first = measurement.measure_network(tmp_path)
+    monkeypatch.setattr(measurement, "measure_exchange_seconds", lambda: pytest.fail("measured again"))
+    assert measurement.measure_network(tmp_path) == first
     assert first.bandwidth == pytest.approx(8388608 / 0.037, rel=0.1)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"seconds": []}'])
 def test_a_damaged_memory_of_the_network_is_measured_again(tmp_path: Path, content: str) -> None:
-    first = measurement.network(tmp_path)
+    first = measurement.measure_network(tmp_path)
     (memory,) = (tmp_path / "network").iterdir()
     memory.write_text(content)
-    assert measurement.network(tmp_path) == first
+    assert measurement.measure_network(tmp_path) == first
 
 
 def test_recurrent_layers_count_every_step(write_recipe: WriteRecipe, cache: Path) -> None:

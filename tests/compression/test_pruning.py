@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from bmcli.compression import channel_pruning, pruning
-from bmcli.compression.pruning import Group, Masks, Pool, Span
+from bmcli.compression.pruning import MaskGroup, PruningMasks, PruningPool, SparsitySchedule
 from bmcli.errors import BmcliError
 from bmcli.training.trainer import Trainer
 from tests.trainers import MakeTrainer, Silent, find_hook, same, weights_of
@@ -34,7 +34,7 @@ class Watches(Silent):
         self.masks += [
             [mask.numpy() for mask in hook.variables]
             for hook in self.trainer.components.hooks
-            if isinstance(hook, Masks)
+            if isinstance(hook, PruningMasks)
         ]
 
 
@@ -47,14 +47,14 @@ def zeros_of(model: keras.Model) -> float:
     return sum(int((kernel == 0).sum()) for kernel in kernels) / sum(kernel.size for kernel in kernels)
 
 
-def masks_of(values: np.ndarray, pruned: int, span: Span) -> tuple[Any, Masks]:
+def masks_of(values: np.ndarray, pruned: int, span: SparsitySchedule) -> tuple[Any, PruningMasks]:
     weight = keras.Variable(values.astype("float32"))
-    return weight, Masks([weight], [Pool((Group((0,), values.shape),), pruned)], span)
+    return weight, PruningMasks([weight], [PruningPool((MaskGroup((0,), values.shape),), pruned)], span)
 
 
 def test_the_smallest_are_pruned_along_the_cubic_curve() -> None:
     values = np.random.default_rng(1).permutation(np.arange(1, 101)) * np.where(np.arange(100) % 2, 1, -1)
-    weight, masks = masks_of(values, 80, Span(0, 8, 4))
+    weight, masks = masks_of(values, 80, SparsitySchedule(0, 8, 4))
     found = []
     for step in range(1, 11):
         masks.after_step(tf.constant(step), None)
@@ -65,23 +65,23 @@ def test_the_smallest_are_pruned_along_the_cubic_curve() -> None:
 
 
 def test_what_is_pruned_stays_so_however_the_others_move() -> None:
-    weight, masks = masks_of(np.array([1.0, 2.0, 3.0, 4.0]), 2, Span(0, 1, 1))
+    weight, masks = masks_of(np.array([1.0, 2.0, 3.0, 4.0]), 2, SparsitySchedule(0, 1, 1))
     masks.after_step(tf.constant(1), None)
     weight.assign([9.0, 9.0, 0.1, 0.1])
     masks.after_step(tf.constant(2), None)
     assert weight.numpy().tolist() == pytest.approx([0.0, 0.0, 0.1, 0.1])
-    assert masks.gradients([tf.ones(4)])[0].numpy().tolist() == [0.0, 0.0, 1.0, 1.0]
-    assert masks.gradients([None]) == [None]
+    assert masks.transform_gradients([tf.ones(4)])[0].numpy().tolist() == [0.0, 0.0, 1.0, 1.0]
+    assert masks.transform_gradients([None]) == [None]
 
 
 def test_equal_magnitudes_do_not_prune_more_than_their_share() -> None:
-    weight, masks = masks_of(np.ones(10), 4, Span(0, 1, 1))
+    weight, masks = masks_of(np.ones(10), 4, SparsitySchedule(0, 1, 1))
     masks.after_step(tf.constant(1), None)
     assert (weight.numpy() == 0).sum() == 4
 
 
 def test_a_span_that_moved_into_the_past_is_caught_up_with() -> None:
-    weight, masks = masks_of(np.arange(1.0, 11.0), 5, Span(0, 8, 4))
+    weight, masks = masks_of(np.arange(1.0, 11.0), 5, SparsitySchedule(0, 8, 4))
     masks.catch_up(tf.constant(20))
     assert (weight.numpy() == 0).sum() == 5
     before = weight.numpy()
@@ -92,7 +92,7 @@ def test_a_span_that_moved_into_the_past_is_caught_up_with() -> None:
 def test_channels_go_with_all_their_weights() -> None:
     kernel = keras.Variable(np.array([[1.0, -5.0, 2.0], [1.0, 5.0, -2.0]], "float32"))
     bias = keras.Variable(np.ones(3, "float32"))
-    masks = Masks([bias, kernel], [Pool((Group((1, 0), (3,)),), 2)], Span(0, 1, 1))
+    masks = PruningMasks([bias, kernel], [PruningPool((MaskGroup((1, 0), (3,)),), 2)], SparsitySchedule(0, 1, 1))
     masks.after_step(tf.constant(1), None)
     assert kernel.numpy().tolist() == [[0.0, -5.0, 0.0], [0.0, 5.0, 0.0]]
     assert bias.numpy().tolist() == [0.0, 1.0, 0.0]
@@ -100,7 +100,9 @@ def test_channels_go_with_all_their_weights() -> None:
 
 def test_the_smallest_are_looked_for_in_the_whole_network() -> None:
     large, small = (keras.Variable(np.arange(1.0, 5.0).astype("float32") * factor) for factor in (10, 1))
-    masks = Masks([large, small], [Pool((Group((0,), (4,)), Group((1,), (4,))), 5)], Span(0, 1, 1))
+    masks = PruningMasks(
+        [large, small], [PruningPool((MaskGroup((0,), (4,)), MaskGroup((1,), (4,))), 5)], SparsitySchedule(0, 1, 1)
+    )
     masks.after_step(tf.constant(1), None)
     assert (large.numpy().tolist(), small.numpy().tolist()) == ([0.0, 20.0, 30.0, 40.0], [0.0] * 4)
 
@@ -120,7 +122,7 @@ def test_the_scope_tells_where_the_share_is_reached(make_trainer: MakeTrainer, s
 )
 def test_a_span_lies_within_the_training(start: float, end: float, steps: int, expected: tuple[int, int]) -> None:
     options = pruning.WeightPruning(start=start, end=end)
-    found = pruning.span(options, steps)
+    found = pruning.build_schedule(options, steps)
     assert (found.first, found.last) == expected
 
 
@@ -191,7 +193,11 @@ def test_a_training_killed_while_it_prunes_goes_on_to_the_same_bits(make_trainer
     settings = (*MATRIX[name], *jit, "train.batch_size=40", "train.checkpoint.steps=5")
     whole = make_trainer(*settings)
     kept = whole.train(Silent()).network
-    assert (whole.steps_per_epoch, find_hook(whole, Masks).span, whole.progress.step) == (3, Span(2, 6, 50), 9)
+    assert (whole.steps_per_epoch, find_hook(whole, PruningMasks).span, whole.progress.step) == (
+        3,
+        SparsitySchedule(2, 6, 50),
+        9,
+    )
     shutil.rmtree(whole.run.checkpoints / "step-000000009")
     rows = [{k: v for k, v in row.items() if k not in ("seconds", "examples_per_second")} for row in whole.run.rows()]
     again = make_trainer(*settings, run=whole.run)
@@ -236,7 +242,7 @@ def test_replicas_prune_the_same(make_family: MakeTrainer, prune: str, replicas:
         np.testing.assert_allclose(mine, theirs, atol=1e-5)
     first, second = (outcome.network.model.get_weights() for outcome in outcomes)
     assert [a.shape for a in first] == [b.shape for b in second]
-    for mask in find_hook(many, Masks).variables:
+    for mask in find_hook(many, PruningMasks).variables:
         on_each = [v.numpy() for v in many.placement.strategy.experimental_local_results(mask.value)]
         assert len(on_each) == replicas
         assert all(same([on_each[0]], [other]) for other in on_each)
@@ -297,7 +303,7 @@ def test_the_channels_with_the_largest_weights_are_left() -> None:
     layer = keras.layers.Dense(4)
     layer.build((None, 2))
     layer.set_weights([np.array([[1.0, 9.0, -5.0, 0.0], [1.0, 0.0, -5.0, 3.0]], "float32"), np.zeros(4, "float32")])
-    assert channel_pruning.largest(layer, 2).tolist() == [1, 2]
+    assert channel_pruning.select_largest_channels(layer, 2).tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -313,4 +319,4 @@ def test_what_would_not_be_the_same_without_channels_is_refused(between: Any, me
         return keras.Model(inputs, keras.layers.Dense(2)(between()(keras.layers.Dense(units)(inputs))))
 
     with pytest.raises(BmcliError, match=message):
-        channel_pruning.narrowed_layers(network(4), network(2))
+        channel_pruning.find_pruned_layers(network(4), network(2))

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bmcli.compression.methods.round import round_weights, rounded
-from bmcli.compression.quantization_aware import QuantizationAware, rounded_within
+from bmcli.compression.methods.round import round_to_levels, round_weights
+from bmcli.compression.quantization_aware import QuantizationAware, fake_quantize
 from bmcli.errors import BmcliError
 from bmcli.recipe.compression import QuantizeAwareOptions
 from tests.trainers import MakeTrainer, Silent, find_hook, same, weights_of
@@ -27,27 +27,27 @@ def levels_of(kernel: np.ndarray) -> list[int]:
 
 def test_weights_become_what_integers_with_a_scale_for_each_channel_stand_for() -> None:
     kernel = np.array([[7.0, -0.7], [3.4, 0.34], [-0.4, 0.0]], "float32")
-    found = rounded(tf.constant(kernel), (0,), 7).numpy()
+    found = round_to_levels(tf.constant(kernel), (0,), 7).numpy()
     np.testing.assert_allclose(found, [[7.0, -0.7], [3.0, 0.3], [0.0, 0.0]], atol=1e-6)
-    np.testing.assert_allclose(rounded(tf.constant(found), (0,), 7).numpy(), found, atol=1e-6)
-    assert rounded(tf.zeros((3, 2)), (0,), 7).numpy().tolist() == [[0.0, 0.0]] * 3
+    np.testing.assert_allclose(round_to_levels(tf.constant(found), (0,), 7).numpy(), found, atol=1e-6)
+    assert round_to_levels(tf.zeros((3, 2)), (0,), 7).numpy().tolist() == [[0.0, 0.0]] * 3
 
 
 def test_they_are_the_integers_of_tensorflow() -> None:
     kernel = np.random.default_rng(1).normal(size=(30, 4)).astype("float32")
     highest = np.abs(kernel).max(axis=0)
     expected = tf.quantization.fake_quant_with_min_max_vars_per_channel(kernel, -highest, highest, 8, True)
-    np.testing.assert_allclose(rounded(tf.constant(kernel), (0,), 127), expected, atol=1e-6)
+    np.testing.assert_allclose(round_to_levels(tf.constant(kernel), (0,), 127), expected, atol=1e-6)
     values = np.random.default_rng(2).normal(size=100).astype("float32")
     expected = tf.quantization.fake_quant_with_min_max_vars(values, -0.7, 2.1, 8)
-    np.testing.assert_allclose(rounded_within(tf.constant(values), tf.constant([-0.7, 2.1])), expected, atol=1e-5)
+    np.testing.assert_allclose(fake_quantize(tf.constant(values), tf.constant([-0.7, 2.1])), expected, atol=1e-5)
 
 
 def test_gradients_pass_where_an_activation_lies_in_its_range() -> None:
     values = tf.constant([-1.0, 0.3, 0.31, 5.0])
     with tf.GradientTape() as tape:
         tape.watch(values)
-        found = rounded_within(values, tf.constant([0.0, 1.0]))
+        found = fake_quantize(values, tf.constant([0.0, 1.0]))
     assert tape.gradient(found, values).numpy().tolist() == [0.0, 1.0, 1.0, 0.0]
 
 

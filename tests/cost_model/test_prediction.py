@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bmcli.cost_model import prediction
-from bmcli.cost_model.prediction import ClusterModel, Line, Link, Work, predict
+from bmcli.cost_model.prediction import ClusterModel, Line, Link, Workload, predict_step
 
 MB = 1e6
-WORK = Work(
+WORK = Workload(
     examples=60_000, epochs=10, batch=256, example_bytes=788, example_flops=1e7, gradient_bytes=0.85 * MB,
     state_bytes=2.5 * MB, streaming=True, checkpoint_time_s=60.0,
 )  # fmt: skip
@@ -43,28 +43,28 @@ clusters = st.builds(
 
 
 @given(works, clusters)
-def test_one_replica_is_what_was_measured(work: Work, cluster: ClusterModel) -> None:
+def test_one_replica_is_what_was_measured(work: Workload, cluster: ClusterModel) -> None:
     resident = replace(work, streaming=False, checkpoint_time_s=None, checkpoint_steps=None)
-    step = predict(resident, cluster, 1)
+    step = predict_step(resident, cluster, 1)
     assert step.seconds == cluster.compute.at(work.batch)
     assert step.efficiency == 1.0
     assert step.measured
 
 
 @given(works, clusters, st.integers(1, 2000))
-def test_efficiency_is_never_above_1(work: Work, cluster: ClusterModel, replicas: int) -> None:
-    assert 0 < predict(work, cluster, replicas).efficiency <= 1 + 1e-9
+def test_efficiency_is_never_above_1(work: Workload, cluster: ClusterModel, replicas: int) -> None:
+    assert 0 < predict_step(work, cluster, replicas).efficiency <= 1 + 1e-9
 
 
 @given(works, clusters, st.integers(0, 10))
-def test_doubling_the_replicas_never_raises_efficiency(work: Work, cluster: ClusterModel, power: int) -> None:
-    fewer, more = (predict(work, cluster, 2**p) for p in (power, power + 1))
+def test_doubling_the_replicas_never_raises_efficiency(work: Workload, cluster: ClusterModel, power: int) -> None:
+    fewer, more = (predict_step(work, cluster, 2**p) for p in (power, power + 1))
     assert more.efficiency <= fewer.efficiency * (1 + 1e-9)
 
 
 @given(works, clusters, st.integers(1, 2000))
-def test_parts_add_up_and_the_end_follows_from_them(work: Work, cluster: ClusterModel, replicas: int) -> None:
-    step = predict(work, cluster, replicas)
+def test_parts_add_up_and_the_end_follows_from_them(work: Workload, cluster: ClusterModel, replicas: int) -> None:
+    step = predict_step(work, cluster, replicas)
     assert min(step.compute_s, step.exchange_s, step.input_s, step.checkpoint_s) >= 0
     assert step.seconds == pytest.approx(step.compute_s + step.exchange_s + step.input_s + step.checkpoint_s)
     assert step.finish_s == pytest.approx(work.epochs * step.epoch_s)
@@ -88,30 +88,30 @@ def test_small_exchanges_are_all_latency() -> None:
 
 
 def test_reading_costs_what_computing_does_not_hide() -> None:
-    assert predict(WORK, CLUSTER, 1).input_s == 0
-    slow = predict(WORK, replace(CLUSTER, input=1 * MB), 1)
+    assert predict_step(WORK, CLUSTER, 1).input_s == 0
+    slow = predict_step(WORK, replace(CLUSTER, input=1 * MB), 1)
     assert slow.compute_s + slow.input_s == pytest.approx(256 * 788 / MB)
-    assert predict(replace(WORK, streaming=False), replace(CLUSTER, input=1.0), 1).input_s == 0
+    assert predict_step(replace(WORK, streaming=False), replace(CLUSTER, input=1.0), 1).input_s == 0
 
 
 def test_a_checkpoint_costs_its_copy_once_a_minute() -> None:
-    step = predict(WORK, CLUSTER, 1)
+    step = predict_step(WORK, CLUSTER, 1)
     assert step.checkpoint_s / (step.seconds - step.checkpoint_s) == pytest.approx(2.5 * MB / 1e9 / 60)
     by_steps = replace(WORK, checkpoint_time_s=None, checkpoint_steps=10)
-    assert predict(by_steps, CLUSTER, 1).checkpoint_s == pytest.approx(2.5 * MB / 1e9 / 10)
+    assert predict_step(by_steps, CLUSTER, 1).checkpoint_s == pytest.approx(2.5 * MB / 1e9 / 10)
 
 
 def test_the_replica_with_most_examples_decides() -> None:
     ten = replace(WORK, batch=10)
-    assert predict(ten, CLUSTER, 9).compute_s == predict(ten, CLUSTER, 5).compute_s == CLUSTER.compute.at(2)
+    assert predict_step(ten, CLUSTER, 9).compute_s == predict_step(ten, CLUSTER, 5).compute_s == CLUSTER.compute.at(2)
 
 
 def test_a_batch_is_never_larger_than_the_data() -> None:
-    assert predict(replace(WORK, batch=10**9), CLUSTER, 1000).batch == WORK.examples
+    assert predict_step(replace(WORK, batch=10**9), CLUSTER, 1000).batch == WORK.examples
 
 
 def test_the_limit_of_steps_ends_the_training() -> None:
-    step = predict(replace(WORK, steps=100), CLUSTER, 1)
+    step = predict_step(replace(WORK, steps=100), CLUSTER, 1)
     assert step.finish_s == pytest.approx(100 * step.seconds)
 
 
@@ -121,7 +121,7 @@ lines = st.builds(Line, st.floats(1e-5, 1), st.floats(1e-7, 1e-2))
 @given(lines, st.lists(st.integers(1, 10_000), min_size=2, max_size=8, unique=True).map(sorted))
 def test_fits_recover_the_line_of_exact_timings(line: Line, sizes: list[int]) -> None:
     seconds = [line.at(size) for size in sizes]
-    for found in (prediction.fit(sizes, seconds), prediction.fit_through_last(sizes, seconds)):
+    for found in (prediction.fit_line(sizes, seconds), prediction.fit_line_through_last(sizes, seconds)):
         assert found.fixed == pytest.approx(line.fixed, rel=1e-5, abs=1e-6 * seconds[-1])
         assert found.slope == pytest.approx(line.slope, rel=1e-4, abs=1e-6 * seconds[-1] / sizes[-1])
 
@@ -131,7 +131,7 @@ def test_fits_recover_the_line_of_exact_timings(line: Line, sizes: list[int]) ->
 )
 def test_no_fit_is_ever_negative(timings: list[tuple[int, float]]) -> None:
     sizes, seconds = zip(*sorted(timings), strict=True)
-    for found in (prediction.fit(sizes, seconds), prediction.fit_through_last(sizes, seconds)):
+    for found in (prediction.fit_line(sizes, seconds), prediction.fit_line_through_last(sizes, seconds)):
         assert found.fixed >= 0
         assert found.slope >= 0
     assert found.at(sizes[-1]) == pytest.approx(seconds[-1])
@@ -146,19 +146,19 @@ def test_a_link_is_recovered_from_its_exchanges(members: int) -> None:
 
 
 def test_replicas_without_examples_are_told() -> None:
-    steps = [predict(WORK, CLUSTER, replicas) for replicas in (256, 1024)]
-    (warning,) = prediction.warnings(WORK, CLUSTER, steps)
+    steps = [predict_step(WORK, CLUSTER, replicas) for replicas in (256, 1024)]
+    (warning,) = prediction.find_warnings(WORK, CLUSTER, steps)
     assert warning == "1,024 replicas share batches of 256: 768 of them have no example to learn from."
 
 
 def test_a_disk_that_is_too_slow_is_told() -> None:
-    (warning,) = prediction.warnings(WORK, replace(CLUSTER, disk=1e3), [])
+    (warning,) = prediction.find_warnings(WORK, replace(CLUSTER, disk=1e3), [])
     assert "2500 s to write, longer than the 60 s" in warning
 
 
 def test_no_limit_of_steps_is_infinite() -> None:
-    assert WORK.steps_in_all(256) == 10 * 60_000 / 256
-    assert math.isfinite(WORK.steps_in_all(1))
+    assert WORK.total_steps(256) == 10 * 60_000 / 256
+    assert math.isfinite(WORK.total_steps(1))
 
 
 def test_the_model_needs_no_tensorflow() -> None:

@@ -15,9 +15,9 @@ from bmcli.distillation import transfer_set
 from bmcli.errors import BmcliError
 from bmcli.networks import network as networks
 from bmcli.recipe import students
-from bmcli.recipe.distill import DistillOptions, TaughtBy
-from bmcli.recipe.load import load
-from bmcli.training.feed import gather
+from bmcli.recipe.distill import DistillOptions, TrainedTeacherOptions
+from bmcli.recipe.load import load_recipe
+from bmcli.training.feed import gather_rows
 from bmcli.training.train_step import Compilation
 from bmcli.training.trainer import Trainer
 from bmcli.workflows import session as sessions
@@ -49,7 +49,7 @@ def path(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def teacher(path: Path, folder: Path, cache: Path) -> TaughtBy:
+def teacher(path: Path, folder: Path, cache: Path) -> TrainedTeacherOptions:
     return trained(path, folder / "runs", cache)
 
 
@@ -59,7 +59,7 @@ def make(folder: Path, cache: Path) -> Callable[..., Trainer]:
 
 
 @pytest.fixture
-def student(path: Path, teacher: TaughtBy, make: Callable[..., Trainer]) -> Callable[..., Trainer]:
+def student(path: Path, teacher: TrainedTeacherOptions, make: Callable[..., Trainer]) -> Callable[..., Trainer]:
     """A trainer of a student of the teacher."""
 
     def of(losses: Losses, *overrides: str, run: Any = None, **more: Any) -> Trainer:
@@ -81,7 +81,7 @@ def test_every_kind_of_loss_is_tried() -> None:
 def test_the_labels_alone_are_an_ordinary_training_which_a_teacher_changes(
     path: Path, make: Callable[..., Trainer], student: Any
 ) -> None:
-    plain, alone = make(load(str(path))), student([{"kind": "hard"}, {"kind": "soft", "weight": 0.0}])
+    plain, alone = make(load_recipe(str(path))), student([{"kind": "hard"}, {"kind": "soft", "weight": 0.0}])
     taught = student([HARD, SOFT])
     for trainer in (plain, alone, taught):
         trainer.train(Silent())
@@ -162,9 +162,9 @@ def test_xla_computes_the_same(student: Any) -> None:
 def judged(trainer: Trainer, more: dict[str, Any]) -> Any:
     """What a lesson finds of the first rows."""
     block = trainer.feed
-    block.open(tf.range(trainer.feed.count), 8)
-    found = block.block(0, 1)
-    examples = {**gather(found.data, tf.range(8)), **more}
+    block.start_epoch(tf.range(trainer.feed.count), 8)
+    found = block.read_block(0, 1)
+    examples = {**gather_rows(found.data, tf.range(8)), **more}
     return trainer.components.loss.compute(trainer.components.loss.extend(examples), None, 8, tf.constant(0, tf.int64))
 
 
@@ -191,7 +191,7 @@ def test_numbers_that_change_do_so_from_epoch_to_epoch_without_another_trace(stu
         assert row["train/loss"] == pytest.approx(expected, rel=1e-4)
     (at_two,) = rows_of(student([HARD, SOFT], STILL, "train.epochs=1"))
     assert rows[1]["train/soft_loss"] == pytest.approx(at_two["train/soft_loss"], rel=1e-4)
-    assert trainer.steps.traces == 1
+    assert trainer.steps.trace_count == 1
 
 
 def test_a_student_goes_on_to_the_same_bits(student: Any) -> None:
@@ -231,19 +231,19 @@ def test_a_teacher_that_is_asked_in_every_step_says_what_was_kept(batch: int, st
 def test_the_step_that_diverges_is_told_where_several_are_made_at_once(student: Any) -> None:
     wild = ("train.batch_size=2", "train.optimizer={kind: sgd, learning_rate: 1e30}", "train.epochs=1")
     kept, asked = (student([HARD, SOFT], *wild, *more).train(Silent()) for more in ((), (NOTHING_CHANGES,)))
-    assert kept.diverged is not None
-    assert asked.diverged == kept.diverged
+    assert kept.divergence is not None
+    assert asked.divergence == kept.divergence
 
 
 def test_examples_made_at_once_are_those_made_one_by_one(student: Any) -> None:
     """Each batch has the random numbers of its own step."""
     trainer = student([HARD, SOFT], "train.batch_size=2", "data.augment={image: [{kind: brightness, factor: 0.3}]}")
     rows = tf.random.shuffle(tf.range(16), seed=1)
-    trainer.feed.open(rows, 2)
-    data = trainer.feed.block(0, 1).data
-    together = trainer.steps._examples_of_several(data, rows)["inputs"]["image"]
+    trainer.feed.start_epoch(rows, 2)
+    data = trainer.feed.read_block(0, 1).data
+    together = trainer.steps._gather_program_examples(data, rows)["inputs"]["image"]
     each = [
-        trainer.components.augmentation.examples(data, rows[n : n + 2], None, n // 2)["inputs"]["image"]
+        trainer.components.augmentation.augment_examples(data, rows[n : n + 2], None, n // 2)["inputs"]["image"]
         for n in range(0, 16, 2)
     ]
     np.testing.assert_allclose(together, np.concatenate(each), atol=1e-6)
@@ -251,10 +251,10 @@ def test_examples_made_at_once_are_those_made_one_by_one(student: Any) -> None:
 
 def test_teacher_and_student_see_the_same_augmented_pictures(student: Any) -> None:
     trainer = student([SOFT], "data.augment={image: [{kind: brightness, factor: 0.3}]}")
-    trainer.feed.open(tf.range(trainer.feed.count), 8)
-    block = trainer.feed.block(0, 1)
-    plain = gather(block.data, tf.range(8))
-    seen = trainer.components.augmentation.examples(block.data, tf.range(8), None, 0)
+    trainer.feed.start_epoch(tf.range(trainer.feed.count), 8)
+    block = trainer.feed.read_block(0, 1)
+    plain = gather_rows(block.data, tf.range(8))
+    seen = trainer.components.augmentation.augment_examples(block.data, tf.range(8), None, 0)
     said = trainer.components.loss.extend(seen)["teacher"]["outputs"]["label"]
     again = trainer.components.loss.extend({"inputs": seen["inputs"]})["teacher"]["outputs"]["label"]
     without = trainer.components.loss.extend({"inputs": plain["inputs"]})["teacher"]["outputs"]["label"]
@@ -264,7 +264,7 @@ def test_teacher_and_student_see_the_same_augmented_pictures(student: Any) -> No
 
 def test_what_a_teacher_says_is_computed_once(student: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     student([HARD, SOFT])
-    monkeypatch.setattr(transfer_set, "_write", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(transfer_set, "_write_outputs", lambda *_: pytest.fail("computed again"))
     student([{**HARD, "weight": 0.9}, SOFT], "train.batch_size=4")
 
 
@@ -300,20 +300,20 @@ def test_a_teacher_of_other_pictures_says_what_it_says_of_its_own(
     """Its pictures are larger, its ages left out; kept, it is asked of the rows as it reads them."""
     other = trained(path, folder / "runs", cache, "data.inputs.image.size=[12, 12]", "data.inputs.age=null")
     kept = make(pupil(path, [other], [HARD, SOFT]))
-    assert kept.train(Silent()).diverged is None
-    session = sessions.begin(load(str(Path(other.run or "") / "recipe.lock.yaml")), cache)
+    assert kept.train(Silent()).divergence is None
+    session = sessions.start_session(load_recipe(str(Path(other.run or "") / "recipe.lock.yaml")), cache)
     own = session.prepared.split("train").inputs
-    network = session.trainer(None).network
-    networks.load(Path(other.model), network, session.prepared.spec)
+    network = session.build_trainer(None).network
+    networks.load_network(Path(other.model), network, session.prepared.spec)
     expected = network.model({name: tf.constant(values) for name, values in own.items()}, training=False)["label"]
     told = kept.feed._data["teacher"]["outputs"]["label"][:, 0]
     np.testing.assert_allclose(told, expected, atol=1e-5)
     asked = make(pupil(path, [other], [HARD, SOFT], NOTHING_CHANGES))
-    assert asked.train(Silent()).diverged is None
+    assert asked.train(Silent()).divergence is None
 
 
 def test_a_saved_model_teaches_what_its_run_teaches(
-    path: Path, teacher: TaughtBy, make: Callable[..., Trainer]
+    path: Path, teacher: TrainedTeacherOptions, make: Callable[..., Trainer]
 ) -> None:
     run = make(pupil(path, [teacher], [HARD, SOFT]))
     file = make(pupil(path, [teacher.model_copy(update={"run": None})], [HARD, SOFT]))
@@ -323,14 +323,16 @@ def test_a_saved_model_teaches_what_its_run_teaches(
         np.testing.assert_allclose(a, b, atol=1e-4)
 
 
-def test_a_saved_model_cannot_see_augmented_rows(path: Path, teacher: TaughtBy, make: Callable[..., Trainer]) -> None:
+def test_a_saved_model_cannot_see_augmented_rows(
+    path: Path, teacher: TrainedTeacherOptions, make: Callable[..., Trainer]
+) -> None:
     with pytest.raises(BmcliError, match="takes raw rows"):
         make(pupil(path, [teacher.model_copy(update={"run": None})], [HARD, SOFT], NOTHING_CHANGES))
 
 
 @pytest.mark.parametrize("average", ["probabilities", "logits"])
 def test_an_ensemble_of_one_network_twice_is_that_network(
-    average: str, path: Path, teacher: TaughtBy, make: Callable[..., Trainer], student: Any
+    average: str, path: Path, teacher: TrainedTeacherOptions, make: Callable[..., Trainer], student: Any
 ) -> None:
     one = student([HARD, SOFT])
     heavy = teacher.model_copy(update={"weight": 3.0})
@@ -341,7 +343,9 @@ def test_an_ensemble_of_one_network_twice_is_that_network(
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_a_teacher_that_changed_is_refused(path: Path, teacher: TaughtBy, make: Callable[..., Trainer]) -> None:
+def test_a_teacher_that_changed_is_refused(
+    path: Path, teacher: TrainedTeacherOptions, make: Callable[..., Trainer]
+) -> None:
     with pytest.raises(BmcliError, match="not what it was when it was chosen"):
         make(pupil(path, [teacher.model_copy(update={"digest": "0" * 64})], [HARD, SOFT]))
 
@@ -383,8 +387,10 @@ def test_every_kind_of_target_can_be_taught(
     assert all(rows[-1][name] < rows[0][name] for name in terms)
 
 
-def _usual(path: Path, teacher: TaughtBy) -> Any:
-    loaded = students.taught(load(str(path), ["train.epochs=8"]), DistillOptions(), [teacher], {})
+def _usual(path: Path, teacher: TrainedTeacherOptions) -> Any:
+    loaded = students.make_distilled_student(
+        load_recipe(str(path), ["train.epochs=8"]), DistillOptions(), [teacher], {}
+    )
     assert loaded.recipe.taught is not None
     assert [loss.kind for loss in loaded.recipe.taught.losses] == ["hard", "soft", "logits"]
     return loaded
@@ -399,12 +405,12 @@ def test_a_teacher_tells_numbers_on_the_scale_of_its_student(
     other.write_text(text)
     teacher = trained(other, folder / "runs", cache, "data.sample=10")
     trainer = make(pupil(other, [teacher], [{"kind": "logits"}]))
-    run = sessions.begin(load(str(Path(teacher.run or "") / "recipe.lock.yaml")), cache)
+    run = sessions.start_session(load_recipe(str(Path(teacher.run or "") / "recipe.lock.yaml")), cache)
     its = run.prepared.spec.target("price").state
-    mine = sessions.begin(load(str(other)), cache).prepared.spec.target("price").state
+    mine = sessions.start_session(load_recipe(str(other)), cache).prepared.spec.target("price").state
     assert its["mean"] != mine["mean"]
-    network = run.trainer(None).network
-    networks.load(Path(teacher.model), network, run.prepared.spec)
+    network = run.build_trainer(None).network
+    networks.load_network(Path(teacher.model), network, run.prepared.spec)
     told = trainer.feed._data["teacher"]["outputs"]["price"].numpy()[:, 0, 0] * mine["scale"] + mine["mean"]
     own = run.prepared.split("train").inputs
     expected = network.predict(network.model({n: tf.constant(v) for n, v in own.items()}, training=False))["price"]
@@ -417,7 +423,7 @@ def test_rows_of_a_class_can_be_left_out(student: Any) -> None:
     labels = trainer.feed._data["targets"]["label"].numpy()
     kept = [name for name in range(3) if name in labels]
     assert len(kept) == 2
-    assert trainer.train(Silent()).diverged is None
+    assert trainer.train(Silent()).divergence is None
     assert trainer.network.model.output["label"].shape[-1] == 3
 
 
@@ -440,26 +446,27 @@ def test_rows_without_labels_have_soft_losses_alone(student: Any, tmp_path: Path
 
 
 def test_without_teachers_the_rows_of_a_student_are_those_of_its_baseline(
-    path: Path, teacher: TaughtBy, make: Callable[..., Trainer]
+    path: Path, teacher: TrainedTeacherOptions, make: Callable[..., Trainer]
 ) -> None:
     options = DistillOptions.model_validate({"transfer": {"without": {"label": ("low",)}}})
-    learner = load(str(path))
-    baseline = make(students.baseline(learner, options, {}))
-    taught = make(students.taught(learner, options, [teacher], {}))
+    learner = load_recipe(str(path))
+    baseline = make(students.make_baseline(learner, options, {}))
+    taught = make(students.make_distilled_student(learner, options, [teacher], {}))
     assert same(weights_of(baseline), weights_of(taught))
     np.testing.assert_array_equal(baseline.sampler.of(0), taught.sampler.of(0))
     data = baseline.feed._data, taught.feed._data
     np.testing.assert_array_equal(data[0]["targets"]["label"], data[1]["targets"]["label"])
-    assert baseline.train(Silent()).diverged is None
+    assert baseline.train(Silent()).divergence is None
 
 
-def test_a_lock_trains_the_student_again(student: Any, make: Callable[..., Trainer], path: Path, teacher: TaughtBy,
-                                         cache: Path) -> None:  # fmt: skip
+def test_a_lock_trains_the_student_again(
+    student: Any, make: Callable[..., Trainer], path: Path, teacher: TrainedTeacherOptions, cache: Path
+) -> None:
     loaded = pupil(path, [teacher], [HARD, SOFT, MAPS])
     first = make(loaded)
     assert first.run is not None
-    sessions.begin(loaded, cache).write_lock(first, first.run)
+    sessions.start_session(loaded, cache).write_lock(first, first.run)
     first.train(Silent())
-    again = make(load(str(first.run.lock)))
+    again = make(load_recipe(str(first.run.lock)))
     again.train(Silent())
     assert same(weights_of(first), weights_of(again))

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from bmcli.distribution import rendezvous
-from bmcli.distribution.cluster import Cluster, expand_hosts, find, leave
-from bmcli.distribution.launch import free_ports
-from bmcli.distribution.rendezvous import waiting_for_peers
+from bmcli.distribution.cluster import Cluster, clear_cluster_variables, detect_cluster, expand_hosts
+from bmcli.distribution.launch import find_free_ports
+from bmcli.distribution.rendezvous import wait_for_peers
 from bmcli.errors import BmcliError, RunFailed
 from bmcli.recipe.runtime import RuntimeOptions
 
@@ -50,18 +50,18 @@ def _pod(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def found(environment: Mapping[str, str], runtime: RuntimeOptions = AUTO) -> Cluster:
-    cluster = find(runtime, environment)
+    cluster = detect_cluster(runtime, environment)
     assert cluster
     return cluster
 
 
 def test_without_a_word_of_peers_there_is_no_cluster() -> None:
-    assert find(AUTO, {}) is None
+    assert detect_cluster(AUTO, {}) is None
 
 
 def test_tf_config_tells_the_peers() -> None:
     cluster = found(tf_config())
-    assert (cluster.addresses, cluster.workers, cluster.rank, cluster.chief) == (("a:1", "b:2"), 2, 1, False)
+    assert (cluster.addresses, cluster.workers, cluster.rank, cluster.is_chief) == (("a:1", "b:2"), 2, 1, False)
 
 
 def test_the_resolver_tells_tensorflow_the_same() -> None:
@@ -73,36 +73,36 @@ def test_the_resolver_tells_tensorflow_the_same() -> None:
 @pytest.mark.parametrize(("task", "rank"), [("chief", 0), ("worker", 1)])
 def test_a_chief_comes_before_the_workers(task: str, rank: int) -> None:
     cluster = found(tf_config({"worker": ["w:1"], "chief": ["c:1"]}, {"type": task, "index": 0}))
-    assert (cluster.addresses, cluster.rank, cluster.chief) == (("c:1", "w:1"), rank, rank == 0)
+    assert (cluster.addresses, cluster.rank, cluster.is_chief) == (("c:1", "w:1"), rank, rank == 0)
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"environment": "cloud"}', '{"cluster": {}, "task": {}}'])
 def test_a_tf_config_without_a_cluster_means_none(text: str) -> None:
-    assert find(AUTO, {"TF_CONFIG": text}) is None
+    assert detect_cluster(AUTO, {"TF_CONFIG": text}) is None
 
 
 def test_a_cluster_of_one_counts_only_if_asked_for() -> None:
     one = tf_config({"worker": ["a:1"]}, {"type": "worker", "index": 0})
-    assert find(AUTO, one) is None
+    assert detect_cluster(AUTO, one) is None
     assert found(one, MULTI_WORKER).workers == 1
 
 
 @pytest.mark.parametrize("strategy", ["one_device", "mirrored", "tpu"])
 def test_other_strategies_have_no_cluster(strategy: Any) -> None:
-    assert find(RuntimeOptions(strategy=strategy), tf_config()) is None
+    assert detect_cluster(RuntimeOptions(strategy=strategy), tf_config()) is None
 
 
 def test_a_process_can_leave_its_cluster() -> None:
     for environment in (tf_config(), slurm(), kubernetes()):
-        assert find(AUTO, environment)
-        leave(environment)
-        assert find(AUTO, environment) is None
-        leave(environment)
+        assert detect_cluster(AUTO, environment)
+        clear_cluster_variables(environment)
+        assert detect_cluster(AUTO, environment) is None
+        clear_cluster_variables(environment)
 
 
 def test_multi_worker_without_peers_tells_how_to_start_some() -> None:
     with pytest.raises(BmcliError, match="needs to know its peers") as caught:
-        find(MULTI_WORKER, {})
+        detect_cluster(MULTI_WORKER, {})
     assert caught.value.faults[0].path == "runtime.strategy"
     assert "--workers 2" in caught.value.faults[0].suggestion
 
@@ -140,7 +140,7 @@ def test_multi_worker_without_peers_tells_how_to_start_some() -> None:
 )
 def test_what_is_malformed_is_told(environment: dict[str, str], message: str) -> None:
     with pytest.raises(BmcliError, match=message) as caught:
-        find(AUTO, environment)
+        detect_cluster(AUTO, environment)
     assert caught.value.faults[0].path == "runtime.cluster"
 
 
@@ -154,7 +154,7 @@ def test_what_is_malformed_is_told(environment: dict[str, str], message: str) ->
 )
 def test_what_the_recipe_demands_has_to_be_there(kind: Any, message: str) -> None:
     with pytest.raises(BmcliError, match=message) as caught:
-        find(RuntimeOptions(cluster=kind), {})
+        detect_cluster(RuntimeOptions(cluster=kind), {})
     assert caught.value.faults[0].suggestion
 
 
@@ -167,7 +167,7 @@ def test_slurm_tells_the_peers_in_order_of_rank() -> None:
 
 def test_a_batch_script_of_slurm_is_no_cluster() -> None:
     environment = {"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_JOB_ID": "1"}
-    assert find(AUTO, environment) is None
+    assert detect_cluster(AUTO, environment) is None
 
 
 def test_jobs_that_share_a_node_have_ports_of_their_own() -> None:
@@ -198,12 +198,12 @@ def test_kubernetes_names_the_pods_of_the_job() -> None:
 def test_a_pod_without_a_service_is_told_to_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getfqdn", lambda: "train-1")
     with pytest.raises(BmcliError, match="cannot be found") as caught:
-        find(AUTO, kubernetes())
+        detect_cluster(AUTO, kubernetes())
     assert "headless service" in caught.value.faults[0].suggestion
 
 
 def test_an_index_alone_is_no_cluster() -> None:
-    assert find(AUTO, {"JOB_COMPLETION_INDEX": "1"}) is None
+    assert detect_cluster(AUTO, {"JOB_COMPLETION_INDEX": "1"}) is None
 
 
 def test_what_is_nearest_is_taken_first() -> None:
@@ -222,8 +222,8 @@ def meet(clusters: list[Cluster], timeout_s: float, agreements: list[str] | None
     def start(i: int) -> None:
         try:
             given = agreements[i] if agreements else ""
-            links = rendezvous._meet(clusters[i], time.monotonic() + timeout_s, timeout_s, given)
-            rendezvous._close(links)
+            links = rendezvous._connect_workers(clusters[i], time.monotonic() + timeout_s, timeout_s, given)
+            rendezvous._close_links(links)
             heard[i] = "met"
         except BmcliError as error:
             heard[i] = str(error)
@@ -237,29 +237,29 @@ def meet(clusters: list[Cluster], timeout_s: float, agreements: list[str] | None
 
 
 def test_workers_that_are_all_there_meet() -> None:
-    ports = free_ports(3)
+    ports = find_free_ports(3)
     assert meet([local(rank, ports) for rank in (2, 0, 1)], 20.0) == ["met"] * 3
 
 
 def test_all_are_told_which_worker_is_missing() -> None:
-    ports = free_ports(3)
+    ports = find_free_ports(3)
     heard = meet([local(rank, ports) for rank in (0, 2)], 1.5)
     assert heard == [f"after 1.5 s there is no word from worker 1 (127.0.0.1:{ports[1]})."] * 2
 
 
 def test_a_missing_chief_is_told() -> None:
-    ports = free_ports(2)
+    ports = find_free_ports(2)
     assert "no word from worker 0" in meet([local(1, ports)], 1.0)[0]
 
 
 def test_workers_of_different_recipes_do_not_meet() -> None:
-    ports = free_ports(2)
+    ports = find_free_ports(2)
     heard = meet([local(rank, ports) for rank in range(2)], 20.0, ["this", "that"])
     assert heard == ["worker 1 was given another recipe or other peers than worker 0."] * 2
 
 
 def test_strangers_at_the_door_are_turned_away() -> None:
-    ports = free_ports(2)
+    ports = find_free_ports(2)
     heard: list[str] = []
     chief = threading.Thread(target=lambda: heard.extend(meet([local(0, ports)], 20.0)))
     chief.start()
@@ -277,19 +277,21 @@ def test_strangers_at_the_door_are_turned_away() -> None:
 
 
 def test_a_taken_port_is_told_at_once() -> None:
-    ports = free_ports(2)
+    ports = find_free_ports(2)
     with (
         socket.create_server(("", ports[1])),
         pytest.raises(RunFailed, match=f"worker 1 cannot listen on port {ports[1]}: address already in use"),
-        waiting_for_peers(local(1, ports), 60.0),
+        wait_for_peers(local(1, ports), 60.0),
     ):
         pass
 
 
 def test_handlers_of_signals_are_put_back() -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    one = found(tf_config({"worker": [f"127.0.0.1:{free_ports(1)[0]}"]}, {"type": "worker", "index": 0}), MULTI_WORKER)
-    with waiting_for_peers(one, 20.0):
+    one = found(
+        tf_config({"worker": [f"127.0.0.1:{find_free_ports(1)[0]}"]}, {"type": "worker", "index": 0}), MULTI_WORKER
+    )
+    with wait_for_peers(one, 20.0):
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
@@ -304,11 +306,11 @@ import click
 @click.command(cls=ResumableCommand)
 def cli():
     import tensorflow as tf
-    from bmcli.recipe.schema import RuntimeOptions
+    from bmcli.recipe.runtime import RuntimeOptions
     from bmcli.distribution import cluster, rendezvous
-    found = cluster.find(RuntimeOptions())
+    found = cluster.detect_cluster(RuntimeOptions())
     print("waits", flush=True)
-    with rendezvous.waiting_for_peers(found, float(sys.argv[1])):
+    with rendezvous.wait_for_peers(found, float(sys.argv[1])):
         print("makes", flush=True)
         strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=found.resolver)
     print("made", strategy.num_replicas_in_sync, flush=True)
@@ -368,7 +370,7 @@ def peer_that_leaves() -> ComeAndLeave:
 
 
 def test_two_workers_make_a_strategy_and_answer_signals_again(start_worker: StartWorker) -> None:
-    ports = free_ports(2)
+    ports = find_free_ports(2)
     workers = [start_worker(rank, ports, 100.0) for rank in range(2)]
     for worker in workers:
         wait_for_line(worker, "made 2")
@@ -379,7 +381,7 @@ def test_two_workers_make_a_strategy_and_answer_signals_again(start_worker: Star
 
 
 def test_a_peer_that_never_starts_ends_the_wait(start_worker: StartWorker) -> None:
-    worker = start_worker(0, free_ports(2), 1.0)
+    worker = start_worker(0, find_free_ports(2), 1.0)
     _, err = worker.communicate(timeout=60)
     assert worker.returncode == 1
     assert "after 1 s there is no word from worker 1" in err
@@ -387,7 +389,7 @@ def test_a_peer_that_never_starts_ends_the_wait(start_worker: StartWorker) -> No
 
 
 def test_a_signal_ends_the_wait(start_worker: StartWorker) -> None:
-    worker = start_worker(0, free_ports(2), 600.0)
+    worker = start_worker(0, find_free_ports(2), 600.0)
     wait_for_line(worker, "waits")
     time.sleep(0.5)
     worker.send_signal(signal.SIGTERM)
@@ -400,7 +402,7 @@ def test_a_signal_ends_the_wait(start_worker: StartWorker) -> None:
 def test_ctrl_c_ends_a_worker_whose_peer_was_lost_while_starting(
     start_worker: StartWorker, peer_that_leaves: ComeAndLeave
 ) -> None:
-    ports = free_ports(2)
+    ports = find_free_ports(2)
     worker = start_worker(0, ports, 600.0)
     peer_that_leaves(ports)
     wait_for_line(worker, "makes")
@@ -413,7 +415,7 @@ def test_ctrl_c_ends_a_worker_whose_peer_was_lost_while_starting(
 def test_a_worker_whose_peer_was_lost_while_starting_ends_in_time(
     start_worker: StartWorker, peer_that_leaves: ComeAndLeave
 ) -> None:
-    ports = free_ports(2)
+    ports = find_free_ports(2)
     chief = start_worker(0, ports, 5.0)
     wait_for_line(chief, "waits")
     peer_that_leaves(ports)

@@ -16,12 +16,12 @@ def test_a_record_holds_no_variable_that_is_not_known_to_matter(monkeypatch: pyt
         monkeypatch.setenv(name, "canary")
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.setattr(sys, "argv", ["bmcli", "train", "r.yaml", "vars.token=canary"])
-    recorded = environment.record(strategy.place(RuntimeOptions()))
+    recorded = environment.describe_environment(strategy.create_placement(RuntimeOptions()))
     assert "canary" not in json.dumps(recorded)
     assert recorded["variables"]["OMP_NUM_THREADS"] == "2"
 
 
 def test_a_record_names_versions_and_devices() -> None:
-    recorded = environment.record(strategy.place(RuntimeOptions()))
+    recorded = environment.describe_environment(strategy.create_placement(RuntimeOptions()))
     assert recorded["tensorflow"].startswith("2.")
     assert any(device.startswith("CPU") for device in recorded["devices"])

@@ -16,10 +16,18 @@ from typing import Any
 import pytest
 
 from bmcli.distribution import launch as module
-from bmcli.distribution.launch import LOST_PEER, Ended, Loss, Patience, divide_cores, free_ports, launch
+from bmcli.distribution.launch import (
+    LOST_PEER_EXIT_CODE,
+    ExitTimeouts,
+    LaunchResult,
+    LostWorker,
+    divide_cores,
+    find_free_ports,
+    launch_workers,
+)
 from bmcli.errors import BmcliError, Interrupted, RunFailed
 
-HURRIED = Patience(notice_s=0.5, die_s=5.0)
+HURRIED = ExitTimeouts(notice_s=0.5, kill_s=5.0)
 PRELUDE = "import json, os, signal, sys, time\nrank = json.loads(os.environ['TF_CONFIG'])['task']['index']\n"
 
 
@@ -27,12 +35,12 @@ def script(code: str) -> list[str]:
     return [sys.executable, "-c", PRELUDE + textwrap.dedent(code)]
 
 
-def run(code: str, logs: Path, workers: int = 2, **variables: str) -> Ended:
-    return launch(script(code), workers, logs, {**os.environ, **variables}, HURRIED)
+def run(code: str, logs: Path, workers: int = 2, **variables: str) -> LaunchResult:
+    return launch_workers(script(code), workers, logs, {**os.environ, **variables}, HURRIED)
 
 
 def test_all_that_end_well_end_well(tmp_path: Path) -> None:
-    assert run("", tmp_path, workers=3) == Ended(0)
+    assert run("", tmp_path, workers=3) == LaunchResult(0)
 
 
 def test_every_worker_knows_all_addresses_and_its_own_rank(tmp_path: Path) -> None:
@@ -75,7 +83,7 @@ def test_shares_of_cores(cores: list[int], workers: int, shares: list[list[int]]
 
 
 def test_more_workers_than_cores_take_one_thread_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "available_cores", lambda: [min(os.sched_getaffinity(0))])
+    monkeypatch.setattr(module, "list_cores", lambda: [min(os.sched_getaffinity(0))])
     code = "open(f'%s/{rank}', 'w').write(os.environ['TF_NUM_INTRAOP_THREADS'] + os.environ['TF_NUM_INTEROP_THREADS'])"
     run(code % tmp_path, tmp_path, TF_NUM_INTEROP_THREADS="5")
     assert (tmp_path / "1").read_text() == "15"
@@ -94,9 +102,9 @@ def test_fewer_gpus_than_workers_are_refused(tmp_path: Path) -> None:
 
 def test_a_killed_worker_ends_the_others_and_can_be_resumed(tmp_path: Path) -> None:
     ended = run("print('so far', flush=True)\nif rank: os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(60)", tmp_path)
-    assert ended == Ended(75, Loss(1, -signal.SIGKILL, tmp_path / "worker-1.log"))
+    assert ended == LaunchResult(75, LostWorker(1, -signal.SIGKILL, tmp_path / "worker-1.log"))
     assert ended.loss
-    error = ended.loss.error("bmcli train --resume tiny")
+    error = ended.loss.to_error("bmcli train --resume tiny")
     assert isinstance(error, Interrupted)
     assert "worker 1 was killed by SIGKILL" in str(error)
     assert "so far" in str(error)
@@ -104,39 +112,39 @@ def test_a_killed_worker_ends_the_others_and_can_be_resumed(tmp_path: Path) -> N
 
 
 def test_a_loss_before_the_first_checkpoint_is_a_failure(tmp_path: Path) -> None:
-    assert type(Loss(0, -9, None).error()) is RunFailed
-    assert Loss(0, -9, None).error().exit_code == 1
+    assert type(LostWorker(0, -9, None).to_error()) is RunFailed
+    assert LostWorker(0, -9, None).to_error().exit_code == 1
 
 
 @pytest.mark.parametrize(("code", "exit_code"), [(1, 1), (2, 2), (75, 75), (-11, 75), (137, 75)])
 def test_the_kind_of_error_follows_from_how_the_worker_ended(code: int, exit_code: int) -> None:
-    assert Loss(1, code, None).error("bmcli train --resume tiny").exit_code == exit_code
+    assert LostWorker(1, code, None).to_error("bmcli train --resume tiny").exit_code == exit_code
 
 
 def test_a_worker_that_does_not_notice_a_loss_is_killed(tmp_path: Path) -> None:
     ended = run("if rank: sys.exit(9)\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(60)", tmp_path)
     assert ended.loss
-    assert ended.loss.how == "ended with exit code 9"
+    assert ended.loss.exit_description == "ended with exit code 9"
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 3, 75, 130])
 def test_what_worker_0_ends_with_first_stands_without_a_second_complaint(tmp_path: Path, code: int) -> None:
-    assert run(f"time.sleep(60) if rank else sys.exit({code})", tmp_path) == Ended(code)
+    assert run(f"time.sleep(60) if rank else sys.exit({code})", tmp_path) == LaunchResult(code)
 
 
 def test_workers_that_fail_alike_leave_the_word_to_worker_0(tmp_path: Path) -> None:
-    assert run("time.sleep(0 if rank else 0.3); sys.exit(2)", tmp_path) == Ended(2)
+    assert run("time.sleep(0 if rank else 0.3); sys.exit(2)", tmp_path) == LaunchResult(2)
 
 
 def test_worker_0_may_go_on_when_the_others_are_done(tmp_path: Path) -> None:
-    assert run("if not rank: time.sleep(2)", tmp_path) == Ended(0)
+    assert run("if not rank: time.sleep(2)", tmp_path) == LaunchResult(0)
 
 
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_worker_that_is_stopped_for_good_is_the_one_that_was_lost(tmp_path: Path, lost: int) -> None:
     ended = run(f"if rank == {lost}: os.kill(os.getpid(), signal.SIGSTOP)\ntime.sleep(60)", tmp_path)
     assert ended.loss
-    assert (ended.code, ended.loss.worker, ended.loss.how) == (75, lost, "was stopped and did not go on")
+    assert (ended.code, ended.loss.worker, ended.loss.exit_description) == (75, lost, "was stopped and did not go on")
 
 
 def test_those_who_have_waited_for_one_that_is_stopped_are_not_waited_for_as_long_again(
@@ -156,25 +164,25 @@ def test_those_who_have_waited_for_one_that_is_stopped_are_not_waited_for_as_lon
         time.sleep(2.5)
         open('{tmp_path}/late', 'w').close()
     """
-    ended = launch(script(code), 2, tmp_path / "logs", dict(os.environ), Patience(notice_s=4.0, die_s=5.0))
+    ended = launch_workers(script(code), 2, tmp_path / "logs", dict(os.environ), ExitTimeouts(notice_s=4.0, kill_s=5.0))
     assert ended.loss
     assert ended.loss.worker == 1
     assert not (tmp_path / "late").exists()
 
 
 def test_workers_that_ended_for_the_sake_of_another_are_not_the_one_that_was_lost(tmp_path: Path) -> None:
-    ended = run(f"sys.exit({LOST_PEER}) if rank == 0 else time.sleep(0.3); sys.exit(9)", tmp_path)
+    ended = run(f"sys.exit({LOST_PEER_EXIT_CODE}) if rank == 0 else time.sleep(0.3); sys.exit(9)", tmp_path)
     assert ended.loss
     assert (ended.loss.worker, ended.loss.code) == (1, 9)
 
 
 def test_a_command_that_does_not_exist_is_a_failure(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert launch(["/no/such/program"], 2, tmp_path, patience=HURRIED) == Ended(1)
+    assert launch_workers(["/no/such/program"], 2, tmp_path, timeouts=HURRIED) == LaunchResult(1)
     assert "/no/such/program: No such file" in capfd.readouterr().err
 
 
 def test_free_ports_differ() -> None:
-    ports = free_ports(50)
+    ports = find_free_ports(50)
     assert len(set(ports)) == 50
     assert all(1024 < port < 32768 for port in ports)
 
@@ -191,8 +199,8 @@ def start_launcher(tmp_path: Path) -> Iterator[Launcher]:
     def start(before: str, after: str) -> subprocess.Popen[str]:
         (tmp_path / "worker.py").write_text(PRELUDE + before + "\n" + READY % tmp_path + "\n" + textwrap.dedent(after))
         code = (
-            "import sys; from pathlib import Path; from bmcli.distribution.launch import launch\n"
-            f"ended = launch([sys.executable, '{tmp_path}/worker.py'], 2, Path('{tmp_path}'))\n"
+            "import sys; from pathlib import Path; from bmcli.distribution.launch import launch_workers\n"
+            f"ended = launch_workers([sys.executable, '{tmp_path}/worker.py'], 2, Path('{tmp_path}'))\n"
             "assert 'tensorflow' not in sys.modules; sys.exit(ended.code)"
         )
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -248,7 +256,7 @@ def test_after_a_signal_the_chief_may_take_its_time_to_save(tmp_path: Path) -> N
             os.kill(os.getppid(), signal.SIGTERM)
         time.sleep(60)
     """
-    assert run(code, tmp_path) == Ended(75)  # the patience for others ends after 1 s
+    assert run(code, tmp_path) == LaunchResult(75)  # the patience for others ends after 1 s
 
 
 def test_a_second_signal_kills(start_launcher: Launcher, tmp_path: Path) -> None:

@@ -9,17 +9,17 @@ import sys
 
 import pytest
 
-from bmcli.distribution.launch import LAUNCHED, LOST_PEER
+from bmcli.distribution.launch import LAUNCHED_VARIABLE, LOST_PEER_EXIT_CODE
 
 # A worker whose main thread hears nothing; its peer is at the other end of descriptor 3.
 WORKER = """
 import socket, sys, time
 from bmcli.errors import Interrupted, RunFailed
-from bmcli.training import peers
-peers.SILENCE_S, peers.GRACE_S, peers.GRACE_OF_FAULT_S = 2.0, 0.2, 0.2
+from bmcli.distribution import peers
+peers.PEER_TIMEOUT_S, peers.GRACE_S, peers.FAULT_GRACE_S = 2.0, 0.2, 0.2
 link = socket.socket(fileno=int(sys.argv[1]))
 print("begun", flush=True)
-with peers.Peers({1: link}).watched(Interrupted if sys.argv[2] == "saved" else RunFailed):
+with peers.Peers({1: link}).exit_on_loss(Interrupted if sys.argv[2] == "saved" else RunFailed):
     time.sleep(600)
 """
 
@@ -60,6 +60,6 @@ def test_without_anything_to_go_on_with_it_is_a_failure() -> None:
 
 
 def test_below_a_launcher_a_worker_ends_without_a_word() -> None:
-    code, err = ended(b"", True, **{LAUNCHED: "1"})
-    assert code == LOST_PEER
+    code, err = ended(b"", True, **{LAUNCHED_VARIABLE: "1"})
+    assert code == LOST_PEER_EXIT_CODE
     assert "worker 1" not in err

@@ -7,9 +7,9 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from bmcli.evaluation import classification
-from bmcli.evaluation.directions import direction
+from bmcli.evaluation.directions import get_direction
 from bmcli.evaluation.metrics import metric_names
-from bmcli.evaluation.weighted_metrics import areas
+from bmcli.evaluation.weighted_metrics import make_weighted_areas
 from tests.evaluation.samples import KINDS, TOP_K, case
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -55,7 +55,7 @@ def test_areas_are_those_of_scikit_learn_with_weights(decimals: int) -> None:
     dice = np.random.default_rng(decimals)
     positive, scores = dice.random(500) < 0.2, np.round(dice.random(500), decimals)
     weights = np.asfortranarray(dice.integers(0, 4, (500, 6)).astype("int32"))
-    roc, precision = areas(positive, scores)(weights)
+    roc, precision = make_weighted_areas(positive, scores)(weights)
     for sample in range(6):
         own = weights[:, sample]
         assert roc[sample] == pytest.approx(roc_auc_score(positive, scores, sample_weight=own), rel=1e-12)
@@ -67,20 +67,20 @@ def test_areas_of_scores_of_the_same_row_share_its_weight() -> None:
     dice = np.random.default_rng(0)
     positive, scores = dice.random((50, 3)) < 0.4, dice.random((50, 3))
     weights = dice.integers(0, 3, (50, 4))
-    together = areas(positive.ravel(), scores.ravel(), np.repeat(np.arange(50), 3))(weights)
-    apart = areas(positive.ravel(), scores.ravel())(np.repeat(weights, 3, axis=0))
+    together = make_weighted_areas(positive.ravel(), scores.ravel(), np.repeat(np.arange(50), 3))(weights)
+    apart = make_weighted_areas(positive.ravel(), scores.ravel())(np.repeat(weights, 3, axis=0))
     assert np.allclose(together, apart, rtol=1e-12)
 
 
 def test_areas_of_many_classes_are_left_out_and_said_to_be() -> None:
-    classes = classification.MOST_RANKED + 1
+    classes = classification.MAX_RANKED_CLASSES + 1
     truth = np.arange(classes)
-    found = classification.weighted(truth, np.full((classes, classes), 1 / classes, "float32"), 5)
+    found = classification.make_weighted_metrics(truth, np.full((classes, classes), 1 / classes, "float32"), 5)
     assert set(found.left_out) == {"roc_auc", "pr_auc"}
     assert "roc_auc" not in found.of(np.ones((classes, 1)))
 
 
 def test_directions_of_metrics() -> None:
-    assert [direction(name) for name in ("label/accuracy", "price/mae", "pinball_0.1", "coverage")] == [
+    assert [get_direction(name) for name in ("label/accuracy", "price/mae", "pinball_0.1", "coverage")] == [
         "max", "min", "min", "",
     ]  # fmt: skip

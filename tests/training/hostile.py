@@ -287,7 +287,7 @@ def _loaded(path: Path) -> Iterator[tuple[str, Any]]:
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
-        network.load_served(path)
+        network.load_serving_model(path)
         yield from {"fault": "", "code": 0}.items()
     except BmcliError as error:
         yield from {"fault": str(error), "code": error.exit_code}.items()

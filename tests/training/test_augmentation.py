@@ -12,11 +12,11 @@ import tensorflow as tf
 
 from bmcli.data.preparation import prepare
 from bmcli.errors import BmcliError
-from bmcli.networks.network import serving_model
+from bmcli.networks.network import build_serving_model
 from bmcli.training import augmentation
 from bmcli.training import feed as feeds
-from bmcli.training.augmentation import Augment
-from bmcli.training.feed import ResidentFeed, StreamingFeed, gather, order
+from bmcli.training.augmentation import Augmenter
+from bmcli.training.feed import ResidentFeed, StreamingFeed, gather_rows, shuffle_rows
 from bmcli.training.loss import compute_losses
 from bmcli.training.trainer import Trainer
 from tests.trainers import MakeTrainer, Silent, same, weights_of
@@ -105,7 +105,9 @@ def test_validation_rows_are_measured_as_they_are(make_family: MakeTrainer) -> N
 
 
 def test_nothing_of_it_is_in_a_served_model(make_family: MakeTrainer) -> None:
-    augmented, plain = (serving_model(t.network, t_spec(t)) for t in (make_family("mlp", PLAIN), make_family("mlp")))
+    augmented, plain = (
+        build_serving_model(t.network, t_spec(t)) for t in (make_family("mlp", PLAIN), make_family("mlp"))
+    )
 
     def kinds(model: Any) -> list[str]:
         return [type(layer).__name__ for layer in model._flatten_layers()]
@@ -118,7 +120,7 @@ def t_spec(trainer: Trainer) -> Any:
     return prepare(recipe.data, recipe.targets(), recipe.seed, trainer._cache / "prepared").spec
 
 
-def augment_of(trainer: Trainer) -> Augment:
+def augment_of(trainer: Trainer) -> Augmenter:
     assert trainer.components.augmentation is not None
     return trainer.components.augmentation
 
@@ -126,7 +128,7 @@ def augment_of(trainer: Trainer) -> Augment:
 def test_bytes_stay_bytes_and_what_is_not_named_stays(make_family: MakeTrainer) -> None:
     trainer = make_family("mlp", CUTMIX)
     data, rows = trainer.feed._data, tf.range(17)
-    found = augment_of(trainer).examples(data, rows, None, 3)
+    found = augment_of(trainer).augment_examples(data, rows, None, 3)
     assert found["inputs"]["image"].dtype == tf.uint8
     for name in ("age", "city"):
         np.testing.assert_array_equal(found["inputs"][name], data["inputs"][name])
@@ -135,25 +137,25 @@ def test_bytes_stay_bytes_and_what_is_not_named_stays(make_family: MakeTrainer) 
 
 def test_a_step_and_an_epoch_later_the_same_row_is_changed_in_another_way(make_family: MakeTrainer) -> None:
     trainer = make_family("mlp", PLAIN)
-    seen = [augment_of(trainer).examples(trainer.feed._data, tf.range(17), None, step) for step in (0, 1, 3)]
+    seen = [augment_of(trainer).augment_examples(trainer.feed._data, tf.range(17), None, step) for step in (0, 1, 3)]
     assert len({found["inputs"]["image"].numpy().tobytes() for found in seen}) == 3
 
 
 def test_partners_are_mixed_after_they_were_changed(make_family: MakeTrainer) -> None:
     """Mixing what the whole batch holds and what some places need gives the same."""
     trainer = make_family("mlp", MIXUP, "data.weight=worth")
-    rows = order(1, 2, 17)
-    whole = augment_of(trainer).examples(trainer.feed._data, rows, None, 5)
+    rows = shuffle_rows(1, 2, 17)
+    whole = augment_of(trainer).augment_examples(trainer.feed._data, rows, None, 5)
     places = tf.constant([16, 2, 9])
-    some = augment_of(trainer).examples(trainer.feed._data, rows, places, 5)
-    chosen = gather(whole, places)
+    some = augment_of(trainer).augment_examples(trainer.feed._data, rows, places, 5)
+    chosen = gather_rows(whole, places)
     tf.nest.map_structure(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), some, chosen)
     assert "weights" in some["others"]
 
 
 def test_the_loss_of_a_mixture_is_that_of_both_targets_by_their_shares(make_family: MakeTrainer) -> None:
     trainer = make_family("mlp", MIXUP, "data.weight=worth")
-    examples = augment_of(trainer).examples(trainer.feed._data, tf.range(17), None, 0)
+    examples = augment_of(trainer).augment_examples(trainer.feed._data, tf.range(17), None, 0)
     outputs = trainer.network.model(examples["inputs"])
     plain = {name: examples[name] for name in ("inputs", "targets", "weights")}
     own, other = (compute_losses(trainer.network, each, outputs) for each in (plain, {**plain, **examples["others"]}))
@@ -166,10 +168,10 @@ def test_the_loss_of_a_mixture_is_that_of_both_targets_by_their_shares(make_fami
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_worker_that_mixes_reads_whole_batches(monkeypatch: pytest.MonkeyPatch, rank: int) -> None:
-    split, rows = split_of(29), order(3, 1, 29)
+    split, rows = split_of(29), shuffle_rows(3, 1, 29)
     placement = Fake(replicas=2, workers=2, rank=rank)
     monkeypatch.setattr(feeds, "BLOCK_BYTES", 500)
-    streamed = epoch_of(StreamingFeed(split, placement, whole=True), rows, 8)
+    streamed = epoch_of(StreamingFeed(split, placement, whole_batches=True), rows, 8)
     resident = epoch_of(ResidentFeed(split, placement), rows, 8)
     assert all(same(a, b) for a, b in zip(streamed, resident, strict=True))
     own = epoch_of(StreamingFeed(split, placement), rows, 8)
@@ -218,17 +220,17 @@ def test_pictures_are_those_of_the_network(make_family: MakeTrainer, tmp_path: P
     recipe = trainer.recipe
     prepared = prepare(recipe.data, recipe.targets(), recipe.seed, trainer._cache / "prepared")
     rows = np.array([5, 2, 11])
-    seen = augmentation.pictures(recipe, prepared, rows)
+    seen = augmentation.augment_pictures(recipe, prepared, rows)
     stored = prepared.split("train").inputs["image"][rows]
     assert list(seen) == ["image"]
     assert (seen["image"].shape, seen["image"].dtype) == (stored.shape, np.uint8)
     assert not np.array_equal(seen["image"], stored)
     plain = make_family("mlp").recipe
-    np.testing.assert_array_equal(augmentation.pictures(plain, prepared, rows)["image"], stored)
+    np.testing.assert_array_equal(augmentation.augment_pictures(plain, prepared, rows)["image"], stored)
 
 
 def test_the_steps_are_traced_once(make_family: MakeTrainer) -> None:
     trainer = make_family("mlp", MIXUP, rows=21)
     trained(trainer)
-    assert trainer.steps.traces == 2  # full batches and the ragged one
+    assert trainer.steps.trace_count == 2  # full batches and the ragged one
     assert weights_of(trainer)

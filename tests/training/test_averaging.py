@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 
 from bmcli.errors import BmcliError
-from bmcli.training import checkpoint, train_step
-from bmcli.training.averaging import Average
-from bmcli.training.feed import gather, order
+from bmcli.training import checkpoint, evaluator
+from bmcli.training.averaging import WeightAverage
+from bmcli.training.feed import gather_rows, shuffle_rows
 from bmcli.training.loss import compute_losses
 from bmcli.training.trainer import Trainer
 from tests.trainers import MakeTrainer, Silent, find_hook, same, weights_of
@@ -57,15 +57,15 @@ def test_the_mean_begins_after_its_share_of_the_epochs(
     make_trainer: MakeTrainer, start: float, epochs: int, first: int
 ) -> None:
     trainer = make_trainer(f"train.swa.start={start}", f"train.epochs={epochs}", "runtime.jit=false")
-    average = find_hook(trainer, Average)
-    assert [epoch for epoch in range(1, epochs + 1) if average.begun(epoch)] == list(range(first, epochs + 1))
+    average = find_hook(trainer, WeightAverage)
+    assert [epoch for epoch in range(1, epochs + 1) if average.has_average(epoch)] == list(range(first, epochs + 1))
 
 
 def test_a_limit_of_steps_counts_as_the_end(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer("train.swa.start=0.5", "train.epochs=100", "train.stop.steps=32", "runtime.jit=false")
     assert trainer.steps_per_epoch == 8
-    average = find_hook(trainer, Average)
-    assert (average.begun(2), average.begun(3)) == (False, True)
+    average = find_hook(trainer, WeightAverage)
+    assert (average.has_average(2), average.has_average(3)) == (False, True)
 
 
 def test_more_epochs_begin_the_mean_anew(make_trainer: MakeTrainer) -> None:
@@ -98,18 +98,18 @@ def test_moving_statistics_are_those_of_the_mean_weights(
     make_family: MakeTrainer, monkeypatch: pytest.MonkeyPatch, average: str, replicas: int
 ) -> None:
     """The first layer's, by hand: means over the full batches of what each replica sees with the mean weights."""
-    monkeypatch.setattr(train_step, "CALL_S", 0.0)  # one batch a call
+    monkeypatch.setattr(evaluator, "CALL_S", 0.0)  # one batch a call
     trainer = make_family("mlp", *NORMALIZED, average, "model.dropout=0.5", rows=35, replicas=replicas)
     assert trainer.feed.count // trainer.batch == 4
     trainer.train(Silent())
     model = trainer.network.model
     layer = next(layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization))
     before = keras.Model(model.inputs, layer.input)
-    trainer.feed.open(order(3, 2, 35), trainer.batch)
+    trainer.feed.start_epoch(shuffle_rows(3, 2, 35), trainer.batch)
     seen = []
     for batch in range(4):
-        block = trainer.feed.block(batch, 1)
-        inputs = gather(block.data, block.rows[8 * batch : 8 * (batch + 1)])["inputs"]
+        block = trainer.feed.read_block(batch, 1)
+        inputs = gather_rows(block.data, block.rows[8 * batch : 8 * (batch + 1)])["inputs"]
         seen += np.split(before(inputs).numpy(), replicas)
     np.testing.assert_allclose(layer.moving_mean.numpy(), np.mean([s.mean(axis=0) for s in seen], axis=0), atol=1e-5)
     np.testing.assert_allclose(layer.moving_variance.numpy(), np.mean([s.var(axis=0) for s in seen], axis=0), atol=1e-5)
@@ -133,9 +133,9 @@ def gradients_at(trainer: Trainer, weights: list[np.ndarray], epoch: int, first:
     model = trainer.network.model
     for weight, value in zip(model.trainable_variables, weights, strict=True):
         weight.assign(value.astype("float32"))
-    rows = order(trainer.recipe.seed, epoch, trainer.feed.count)
-    trainer.feed.open(rows, size)
-    examples = gather(trainer.feed.block(0, 1).data, rows[first : first + size])
+    rows = shuffle_rows(trainer.recipe.seed, epoch, trainer.feed.count)
+    trainer.feed.start_epoch(rows, size)
+    examples = gather_rows(trainer.feed.read_block(0, 1).data, rows[first : first + size])
     with tf.GradientTape() as tape:
         loss = tf.reduce_mean(compute_losses(trainer.network, examples, model(examples["inputs"], training=True)))
     return [gradient.numpy().astype("float64") for gradient in tape.gradient(loss, model.trainable_variables)]
@@ -186,7 +186,7 @@ def test_schedule_free_steps_are_those_of_the_paper(
     settings = (*SCHEDULE_FREE, optimizer, f"train.schedule={{kind: constant, warmup: {warmup}}}")
     ours, plain = make_trainer(*settings), make_trainer(*settings)
     rates = [rate * min(step / 3, 1) if warmup else rate for step in range(1, 7)]
-    expected = by_the_paper(plain, rates, [1.0] * len(find_hook(plain, Average).weights), 0.8, beta_2, decay)
+    expected = by_the_paper(plain, rates, [1.0] * len(find_hook(plain, WeightAverage).weights), 0.8, beta_2, decay)
     watch = Silent()
     ours.train(watch)
     assert (ours.progress.step, ours.feed.count) == (6, 120)
@@ -211,7 +211,7 @@ def test_rates_of_layers_scale_schedule_free_steps(make_trainer: MakeTrainer) ->
 def test_steps_that_overflow_in_half_precision_count_for_nothing(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(*SCHEDULE_FREE, "train.precision=mixed_float16", "train.stop.steps=1")
     trainer.components.optimizer.dynamic_scale.assign(1e38)
-    followed = [*trainer.network.model.weights, *find_hook(trainer, Average).variables]
+    followed = [*trainer.network.model.weights, *find_hook(trainer, WeightAverage).variables]
     before = [variable.numpy() for variable in followed]
     trainer.train(Silent())
     assert float(trainer.components.optimizer.dynamic_scale.numpy()) == pytest.approx(0.5e38)

@@ -16,8 +16,8 @@ from bmcli import runs
 from bmcli.errors import Interrupted
 from bmcli.training import checkpoint, trainer
 from bmcli.training import feed as feeds
-from bmcli.training.checkpoint import State, Writer
-from bmcli.training.feed import gather, order
+from bmcli.training.checkpoint import Checkpoint, CheckpointWriter
+from bmcli.training.feed import gather_rows, shuffle_rows
 from bmcli.training.loss import compute_losses
 from bmcli.training.trainer import Trainer
 from tests.trainers import MakeTrainer, Silent, same, weights_of
@@ -117,7 +117,7 @@ def test_a_training_may_be_stopped_after_every_step(make_trainer: MakeTrainer) -
         with pytest.raises(Interrupted):
             trainer.train(StopsAt(step, signal.SIGTERM))
         assert trainer.progress.step == step
-        trainer._writer = Writer(trainer.run.checkpoints)  # training ended the one before
+        trainer._writer = CheckpointWriter(trainer.run.checkpoints)  # training ended the one before
     trainer = make_trainer(*settings, run=trainer.run)
     trainer.resume()
     trainer.train(Silent())
@@ -142,7 +142,7 @@ def test_steps_that_are_one_program_are_never_divided(make_trainer: MakeTrainer)
         with pytest.raises(Interrupted):
             trainer.train(StopsAt(step, signal.SIGTERM))
         assert trainer.progress.step == step
-        trainer._writer = Writer(trainer.run.checkpoints)  # training ended the one before
+        trainer._writer = CheckpointWriter(trainer.run.checkpoints)  # training ended the one before
     trainer = resumed(make_trainer, trainer.run, *settings)
     assert_same_training(trainer, whole)
 
@@ -166,7 +166,7 @@ def test_programs_of_several_steps_learn_what_single_steps_learn(
 @pytest.mark.slow
 def test_a_diverging_step_is_found_in_a_program(make_trainer: MakeTrainer) -> None:
     settings = (*STEPS_OF_8, "train.optimizer={kind: sgd, learning_rate: 1e17}", "model.activation=linear")
-    found = [make_trainer(*settings, f"runtime.jit_steps={n}").train(Silent()).diverged for n in (1, 4, 8)]
+    found = [make_trainer(*settings, f"runtime.jit_steps={n}").train(Silent()).divergence for n in (1, 4, 8)]
     assert found[0] is not None
     assert "loss of step" in found[0]
     assert found == found[:1] * 3
@@ -245,11 +245,11 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_leads_to_the_same_bits
 
 
 def test_what_a_killed_process_left_behind_is_removed(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path, 8, State({"variables": [np.ones(2)]}, {}))
+    checkpoint.save(tmp_path, 8, Checkpoint({"variables": [np.ones(2)]}, {}))
     aside = tmp_path / ".aside-0123abcd"
     aside.mkdir()
     (aside / "variables.npz").write_bytes(b"half")
-    Writer(tmp_path).close()
+    CheckpointWriter(tmp_path).close()
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000008"]
 
 
@@ -337,8 +337,8 @@ def refused(*_: object) -> None:
 
 
 def test_the_error_of_a_write_in_the_background_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    state = State({"variables": [np.ones(2)]}, {})
-    writer = Writer(tmp_path / "c")
+    state = Checkpoint({"variables": [np.ones(2)]}, {})
+    writer = CheckpointWriter(tmp_path / "c")
     writer.write(1, state)
     writer.wait()
     with monkeypatch.context() as patched:
@@ -371,10 +371,10 @@ def test_the_averages_are_measured_and_kept(make_trainer: MakeTrainer) -> None:
     trainer, plain = make_trainer(*settings), make_trainer(*settings)
     model, count = plain.network.model, plain.feed.count
     assert count == 120
-    averages, rows = [weight.numpy() for weight in model.trainable_variables], order(5, 0, count)
-    plain.feed.open(rows, 40)
+    averages, rows = [weight.numpy() for weight in model.trainable_variables], shuffle_rows(5, 0, count)
+    plain.feed.start_epoch(rows, 40)
     for step in (1, 2, 3):
-        examples = gather(plain.feed.block(0, 1).data, rows[40 * (step - 1) : 40 * step])
+        examples = gather_rows(plain.feed.read_block(0, 1).data, rows[40 * (step - 1) : 40 * step])
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(compute_losses(plain.network, examples, model(examples["inputs"], training=True)))
         for weight, gradient in zip(

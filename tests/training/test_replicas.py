@@ -282,7 +282,7 @@ def test_every_metric_has_its_variables_before_the_first_step(
 def test_predictions_are_those_of_one_device_in_order(
     make_family: MakeTrainer, cache: Path, monkeypatch: pytest.MonkeyPatch, replicas: int, rows: int
 ) -> None:
-    monkeypatch.setattr("bmcli.training.predictor.BATCH", 5)
+    monkeypatch.setattr("bmcli.training.predictor.BATCH_SIZE", 5)
     one, many = (make_family("mlp", validation=rows, replicas=count, target="price") for count in (1, replicas))
     recipe = one.recipe
     split = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared").split("validation")
@@ -355,7 +355,7 @@ def test_replicas_without_dropout_give_equal_outputs(make_family: MakeTrainer) -
 
 def test_the_first_replica_draws_what_one_device_draws(make_family: MakeTrainer) -> None:
     plain, apart = make_family("mlp", DROPOUT), make_family("mlp", DROPOUT)
-    strategy.draw_apart(apart.network.model)
+    strategy.offset_replica_seeds(apart.network.model)
     mirrored = make_family("mlp", DROPOUT, replicas=2)
     for _ in range(3):
         (expected,), (found,) = drawn(plain), drawn(apart)
@@ -365,7 +365,7 @@ def test_the_first_replica_draws_what_one_device_draws(make_family: MakeTrainer)
 
 def test_one_device_with_and_without_drawing_apart_learns_the_same_bits(make_family: MakeTrainer) -> None:
     plain, apart = make_family("mlp", DROPOUT), make_family("mlp", DROPOUT)
-    strategy.draw_apart(apart.network.model)
+    strategy.offset_replica_seeds(apart.network.model)
     assert same(trained(plain)[0], trained(apart)[0])
 
 
@@ -390,7 +390,7 @@ def test_every_variable_is_the_same_on_all_replicas_afterwards(make_family: Make
     )
     before = {variable.path: variable.numpy() for variable in trainer.network.model.variables}
     trained(trainer)
-    for variable in trainer.steps.variables:
+    for variable in trainer.components.variables:
         first, *others = on_each(variable, trainer)
         assert len(others) == 3
         assert all(other.tobytes() == first.tobytes() for other in others), variable.path

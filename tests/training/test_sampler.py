@@ -17,7 +17,7 @@ from bmcli.errors import BmcliError, Interrupted
 from bmcli.inputs import number, text
 from bmcli.training import feed as feeds
 from bmcli.training import sampler, trainer
-from bmcli.training.feed import gather, order
+from bmcli.training.feed import gather_rows, shuffle_rows
 from bmcli.training.loss import compute_losses
 from bmcli.training.trainer import Trainer
 from tests.trainers import MakeTrainer, Silent, same, table, weights_of
@@ -54,15 +54,15 @@ def test_the_first_epochs_go_from_short_to_long(make: MakeTrainer) -> None:
         assert list(steps[rows]) == sorted(steps)
     assert not np.array_equal(found[0], found[1]), "rows of one length are shuffled"
     for epoch in (2, 3):
-        assert np.array_equal(found[epoch], order(3, epoch, ROWS))
+        assert np.array_equal(found[epoch], shuffle_rows(3, epoch, ROWS))
         assert list(steps[found[epoch]]) != sorted(steps)
 
 
 def test_rows_of_one_length_stand_as_they_were_shuffled(make: MakeTrainer) -> None:
-    trainer, steps, shuffled = make(*SORTED), steps_of_rows(), order(3, 1, ROWS).numpy()
+    trainer, steps, shuffled = make(*SORTED), steps_of_rows(), shuffle_rows(3, 1, ROWS).numpy()
     expected = np.concatenate([shuffled[steps[shuffled] == length] for length in (2, 3, 4, 5)])
     assert np.array_equal(trainer.sampler.of(1), expected)
-    assert trainer.sampler.of(1).dtype == order(3, 1, ROWS).dtype
+    assert trainer.sampler.of(1).dtype == shuffle_rows(3, 1, ROWS).dtype
 
 
 def test_what_is_trained_is_what_keras_learns_from_the_sorted_rows(make: MakeTrainer) -> None:
@@ -70,11 +70,11 @@ def test_what_is_trained_is_what_keras_learns_from_the_sorted_rows(make: MakeTra
     ours, plain = make(*settings), make(*settings)
     optimizer, model, steps = keras.optimizers.SGD(0.05, momentum=0.9), plain.network.model, steps_of_rows()
     for epoch in range(2):
-        rows = order(3, epoch, ROWS).numpy()
+        rows = shuffle_rows(3, epoch, ROWS).numpy()
         rows = rows[np.argsort(steps[rows], kind="stable")] if epoch == 0 else rows
-        plain.feed.open(tf.constant(rows), 8)
+        plain.feed.start_epoch(tf.constant(rows), 8)
         for start in range(0, ROWS, 8):
-            examples = gather(plain.feed.block(0, 1).data, rows[start : start + 8])
+            examples = gather_rows(plain.feed.read_block(0, 1).data, rows[start : start + 8])
             with tf.GradientTape() as tape:
                 loss = tf.reduce_mean(compute_losses(plain.network, examples, model(examples["inputs"], training=True)))
             optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
@@ -110,7 +110,7 @@ def test_lengths_are_counted_block_by_block(monkeypatch: pytest.MonkeyPatch, blo
     monkeypatch.setattr(sampler, "_BLOCK_BYTES", block_bytes)
     rows = table(ROWS)["text"]
     column = number.fit("text", rows, number.Options())
-    assert np.array_equal(sampler.lengths(column, number.encode(rows, column)), steps_of_rows())
+    assert np.array_equal(sampler.count_steps(column, number.encode(rows, column)), steps_of_rows())
 
 
 @pytest.mark.parametrize("options", [{"missing": "learned"}, {"flag": True}, {"bins": 3}])
@@ -118,13 +118,13 @@ def test_padding_is_known_however_numbers_are_encoded(options: dict[str, Any]) -
     rows = table(ROWS)["text"]
     rows[4, 0, 1] = np.nan  # missing, and no padding
     column = number.fit("text", rows, number.Options(**options))
-    assert np.array_equal(sampler.lengths(column, number.encode(rows, column)), steps_of_rows())
+    assert np.array_equal(sampler.count_steps(column, number.encode(rows, column)), steps_of_rows())
 
 
 def test_a_text_has_the_length_of_its_terms() -> None:
     rows = pa.chunked_array([["one two three", "one", None, "two one", "three three two one"]])
     column = text.fit("text", rows, text.Options(encoding="sequence", min_count=1, length=4))
-    assert list(sampler.lengths(column, text.encode(rows, column))) == [3, 1, 1, 2, 4]
+    assert list(sampler.count_steps(column, text.encode(rows, column))) == [3, 1, 1, 2, 4]
 
 
 def test_an_input_without_a_length_is_a_fault(make: MakeTrainer, make_trainer: MakeTrainer) -> None:

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from bmcli.errors import BmcliError, Interrupted, RunFailed
 from bmcli.training import checkpoint
-from bmcli.training.feed import gather, order
+from bmcli.training.feed import gather_rows, shuffle_rows
 from bmcli.training.loss import compute_losses, regularization_loss
 from bmcli.training.progress import ProgressUpdate
 from bmcli.training.trainer import Trainer
@@ -21,11 +21,11 @@ from tests.trainers import MakeTrainer, Silent, same, weights_of
 
 
 def test_the_order_of_an_epoch_is_a_permutation_and_a_pure_function() -> None:
-    first = order(3, 7, 101).numpy()
+    first = shuffle_rows(3, 7, 101).numpy()
     assert sorted(first) == list(range(101))
-    assert np.array_equal(first, order(3, 7, 101))
-    assert not np.array_equal(first, order(3, 8, 101))
-    assert not np.array_equal(first, order(4, 7, 101))
+    assert np.array_equal(first, shuffle_rows(3, 7, 101))
+    assert not np.array_equal(first, shuffle_rows(3, 8, 101))
+    assert not np.array_equal(first, shuffle_rows(4, 7, 101))
 
 
 def test_two_trainings_have_the_same_bits(make_trainer: MakeTrainer) -> None:
@@ -53,10 +53,10 @@ def test_the_loop_computes_what_a_plain_loop_of_keras_computes(make_trainer: Mak
     optimizer = keras.optimizers.Adam(1e-2)
     model, count = plain.network.model, plain.feed.count
     for epoch in range(2):
-        rows = order(5, epoch, count)
-        plain.feed.open(rows, 16)
+        rows = shuffle_rows(5, epoch, count)
+        plain.feed.start_epoch(rows, 16)
         for start in range(0, count, 16):
-            examples = gather(plain.feed.block(0, 1).data, rows[start : start + 16])
+            examples = gather_rows(plain.feed.read_block(0, 1).data, rows[start : start + 16])
             with tf.GradientTape() as tape:
                 outputs = model(examples["inputs"], training=True)
                 loss = tf.reduce_mean(compute_losses(plain.network, examples, outputs)) + regularization_loss(
@@ -92,7 +92,7 @@ def test_xla_gives_the_same_weights_to_rounding(make_trainer: MakeTrainer) -> No
 def test_the_steps_are_traced_once(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer("train.epochs=4")
     trainer.train(Silent())
-    assert trainer.steps.traces == 1  # the ragged batch as well
+    assert trainer.steps.trace_count == 1  # the ragged batch as well
 
 
 class StopsAt(Silent):
@@ -102,7 +102,7 @@ class StopsAt(Silent):
         super().__init__()
         self._step, self._number = step, number
 
-    def moment(self, moment: ProgressUpdate) -> None:
+    def on_progress(self, moment: ProgressUpdate) -> None:
         if (moment.epoch - 1) * moment.steps + moment.step >= self._step and self._step:
             self._step = 0
             os.kill(os.getpid(), self._number)
@@ -228,7 +228,7 @@ def test_a_divergence_is_reported_and_the_last_good_weights_are_kept(make_traine
     watch = Breaks(trainer, after=2)
     outcome = trainer.train(watch)
     assert outcome.ended_by == "divergence"
-    assert "epoch 3" in str(outcome.diverged)
+    assert "epoch 3" in str(outcome.divergence)
     assert outcome.selected_epoch in (1, 2)
     assert same(weights_of(trainer), watch.good)
 
@@ -236,7 +236,7 @@ def test_a_divergence_is_reported_and_the_last_good_weights_are_kept(make_traine
 def test_a_first_epoch_that_diverges_keeps_nothing(make_trainer: MakeTrainer) -> None:
     outcome = make_trainer("train.optimizer={kind: sgd, learning_rate: 1e30}").train(Silent())
     assert outcome.selected_epoch is None
-    assert "not a finite number" in str(outcome.diverged) or "NaN" in str(outcome.diverged)
+    assert "not a finite number" in str(outcome.divergence) or "NaN" in str(outcome.divergence)
 
 
 def test_weights_that_are_not_finite_are_never_saved(make_trainer: MakeTrainer) -> None:
@@ -279,7 +279,7 @@ def test_checkpoints_are_written_as_often_as_the_recipe_says(make_trainer: MakeT
     trainer = make_trainer("train.checkpoint={time: 1ms}")
     trainer.train(Silent())
     kept = sorted(path.name for path in trainer.run.checkpoints.iterdir())
-    assert len(kept) == checkpoint.KEPT
+    assert len(kept) == checkpoint.MAX_CHECKPOINTS
 
 
 def test_tensorboard_events_hold_the_epochs(make_trainer: MakeTrainer) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from bmcli import parts
-from bmcli.models import columns_as_keys
+from bmcli.models import allow_column_names
 from bmcli.recipe.fields import Kind
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ Examples = Mapping[str, np.ndarray]
 """Encoded inputs by column: what a network is usually given."""
 
 
-class Way(Protocol):
+class CompressionMethod(Protocol):
     """What a module in this folder offers."""
 
     Options: type[Kind]
@@ -33,9 +33,9 @@ class Way(Protocol):
         """
 
 
-def compressed(ways: Sequence[Kind], model: keras.Model, examples: Examples) -> keras.Model:
+def compress_model(methods: Sequence[Kind], model: keras.Model, examples: Examples) -> keras.Model:
     """A network made smaller in these ways, one after the other."""
-    for options in ways:
+    for options in methods:
         model = parts.load("compression.methods", options.kind).apply(options, model, examples)
     return model
 
@@ -69,7 +69,7 @@ class Weight:
         }
 
 
-def weigh(model: keras.Model) -> Weight:
+def measure_model_size(model: keras.Model) -> Weight:
     """What a network weighs; where integers share bytes, each byte is a parameter."""
     import keras
 
@@ -83,18 +83,18 @@ def weigh(model: keras.Model) -> Weight:
     )
 
 
-def rebuilt(model: keras.Model, replaced: Callable[[Any], Any] = lambda layer: None) -> keras.Model:
+def clone_model(model: keras.Model, replace_layer: Callable[[Any], Any] = lambda layer: None) -> keras.Model:
     """A copy of a network, some of its layers replaced.
 
     Args:
-        replaced: From a layer to that which takes its place, or None. Its weights are set afterwards.
+        replace_layer: From a layer to that which takes its place, or None. Its weights are set afterwards.
     """
     import keras
 
     def copied(layer: Any) -> Any:
-        return replaced(layer) or type(layer).from_config(layer.get_config())
+        return replace_layer(layer) or type(layer).from_config(layer.get_config())
 
-    with columns_as_keys():
+    with allow_column_names():
         found = keras.models.clone_model(model, clone_function=copied)
     for layer, other in zip(model.layers, found.layers, strict=True):
         if type(layer) is type(other):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from bmcli.compression.methods import Examples, is_kernel, rebuilt
+from bmcli.compression.methods import Examples, clone_model, is_kernel
 from bmcli.recipe.fields import Kind
 
 if TYPE_CHECKING:
@@ -28,14 +28,14 @@ class Options(Kind):
 
 
 def apply(options: Options, model: keras.Model, examples: Examples) -> keras.Model:
-    found = rebuilt(model)
+    found = clone_model(model)
     for weight in found.trainable_variables:
         if is_kernel(weight):
-            weight.assign(clustered(weight.numpy(), options.clusters))
+            weight.assign(cluster_weights(weight.numpy(), options.clusters))
     return found
 
 
-def clustered(kernel: np.ndarray, clusters: int) -> np.ndarray:
+def cluster_weights(kernel: np.ndarray, clusters: int) -> np.ndarray:
     """A kernel with so many different values at most.
 
     The first means lie at equal distances from the smallest to the largest value, since the few large weights matter

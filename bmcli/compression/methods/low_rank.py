@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from bmcli.compression.methods import Examples, rebuilt
+from bmcli.compression.methods import Examples, clone_model
 from bmcli.errors import BmcliError
 from bmcli.recipe.fields import Kind
 
@@ -33,10 +33,12 @@ def apply(options: Options, model: keras.Model, examples: Examples) -> keras.Mod
     Raises:
         BmcliError: No layer would become smaller.
     """
-    factors = {layer.name: found for layer in model.layers if (found := _factors(layer, options.energy))}
+    factors = {layer.name: found for layer in model.layers if (found := _factorize_kernel(layer, options.energy))}
     if not factors:
         raise BmcliError("no layer becomes smaller as a product of two.", suggestion="Leave less `energy`.")
-    found = rebuilt(model, lambda layer: _thin(layer, factors[layer.name][0]) if layer.name in factors else None)
+    found = clone_model(
+        model, lambda layer: _build_thin_layers(layer, factors[layer.name][0]) if layer.name in factors else None
+    )
     for name, (first, second) in factors.items():
         layer = model.get_layer(name)
         bias = [layer.bias.numpy()] if layer.use_bias else []
@@ -44,7 +46,7 @@ def apply(options: Options, model: keras.Model, examples: Examples) -> keras.Mod
     return found
 
 
-def _factors(layer: Any, energy: float) -> tuple[np.ndarray, np.ndarray] | None:
+def _factorize_kernel(layer: Any, energy: float) -> tuple[np.ndarray, np.ndarray] | None:
     """The kernels of the two layers, or None if they are no smaller than the one."""
     import keras
 
@@ -55,7 +57,7 @@ def _factors(layer: Any, energy: float) -> tuple[np.ndarray, np.ndarray] | None:
     kernel = layer.kernel.numpy()
     matrix = kernel.reshape(-1, kernel.shape[-1])
     left, values, right = np.linalg.svd(matrix.astype("float64"), full_matrices=False)
-    rank = rank_for(values, energy)
+    rank = choose_rank(values, energy)
     if rank * sum(matrix.shape) >= matrix.size:
         return None
     root = np.sqrt(values[:rank])  # shared, so that both kernels are of one size
@@ -67,13 +69,13 @@ def _factors(layer: Any, energy: float) -> tuple[np.ndarray, np.ndarray] | None:
     )
 
 
-def rank_for(values: np.ndarray, energy: float) -> int:
+def choose_rank(values: np.ndarray, energy: float) -> int:
     """How many of the singular values, from the largest on, have a share of the sum of their squares."""
     shares = np.cumsum(values**2) / max(np.sum(values**2), 1e-30)
     return min(int(np.searchsorted(shares, energy - 1e-12)) + 1, len(values))
 
 
-def _thin(layer: Any, first: np.ndarray) -> Any:
+def _build_thin_layers(layer: Any, first: np.ndarray) -> Any:
     """Two layers in the place of one, their weights yet to be set."""
     import keras
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from bmcli import private_api
-from bmcli.compression.methods import Examples, rebuilt
+from bmcli.compression.methods import Examples, clone_model
 from bmcli.errors import BmcliError
 from bmcli.recipe.fields import Kind
 
@@ -36,7 +36,7 @@ def apply(options: Options, model: keras.Model, examples: Examples) -> keras.Mod
     Raises:
         BmcliError: No layer of the network can be quantised.
     """
-    found = rebuilt(model)
+    found = clone_model(model)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Layer .* does not have a `quantize")
         found.quantize(options.to)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from bmcli import private_api
-from bmcli.compression.methods import Examples, rebuilt
+from bmcli.compression.methods import Examples, clone_model
 from bmcli.recipe.fields import Kind
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Options(Kind):
 
 
 def apply(options: Options, model: keras.Model, examples: Examples) -> keras.Model:
-    found = rebuilt(model)
+    found = clone_model(model)
     round_weights(found, options.to)
     return found
 
@@ -45,13 +45,13 @@ def round_weights(model: keras.Model, to: str) -> None:
     """
     import keras
 
-    for layer in rounded_layers(model):
-        for weight in kernels(layer):
-            found = rounded(weight.value, shared_axes(layer, weight), LEVELS[to])
+    for layer in find_rounded_layers(model):
+        for weight in list_kernels(layer):
+            found = round_to_levels(weight.value, scale_axes(layer, weight), LEVELS[to])
             weight.assign(keras.ops.convert_to_numpy(found))
 
 
-def rounded_layers(model: keras.Model) -> list[Any]:
+def find_rounded_layers(model: keras.Model) -> list[Any]:
     """The layers whose weights are rounded, in the order of the network."""
     from keras import layers
 
@@ -62,11 +62,11 @@ def rounded_layers(model: keras.Model) -> list[Any]:
     return [layer for layer in private_api.flatten_layers(model) if isinstance(layer, kinds)]
 
 
-def kernels(layer: Any) -> list[Any]:
+def list_kernels(layer: Any) -> list[Any]:
     return [weight for weight in layer.weights if weight.name.endswith("kernel")]
 
 
-def shared_axes(layer: Any, weight: Any) -> tuple[int, ...]:
+def scale_axes(layer: Any, weight: Any) -> tuple[int, ...]:
     """The axes of a kernel that share a scale: all but that of the channels, two of a depthwise convolution."""
     from keras import layers
 
@@ -77,7 +77,7 @@ def shared_axes(layer: Any, weight: Any) -> tuple[int, ...]:
     return tuple(range(rank - (2 if depthwise or weight.name.startswith("depthwise") else 1)))
 
 
-def rounded(kernel: Any, axes: Sequence[int], levels: int) -> Any:
+def round_to_levels(kernel: Any, axes: Sequence[int], levels: int) -> Any:
     """A kernel's values as integers from `-levels` to `levels` stand for them.
 
     Args:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from bmcli.data import files
-from bmcli.data.sources import TABBED, formats
-from bmcli.data.splitting.splits import split_of_word
+from bmcli.data.sources import TAB_SEPARATED_ENDINGS, map_endings_to_kinds
+from bmcli.data.splitting.splits import parse_split_name
 from bmcli.errors import BmcliError
-from bmcli.pictures import SUFFIXES
+from bmcli.pictures import IMAGE_SUFFIXES
 from bmcli.quoting import quoted
 from bmcli.specs import SPLITS
 
@@ -20,7 +20,7 @@ _LAST_WORD = re.compile(r"(?:^|[-_. ])([A-Za-z]+)$")
 
 
 @dataclass(frozen=True)
-class Found:
+class DetectedSource:
     """A source for some data.
 
     Args:
@@ -33,13 +33,13 @@ class Found:
     path: Path | Mapping[str, Path]
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def written(self) -> dict[str, Any]:
+    def to_options(self) -> dict[str, Any]:
         """As options of `data.source`, with absolute paths."""
         path = {split: str(each) for split, each in self.path.items()} if isinstance(self.path, Mapping) else self.path
         return {"kind": self.kind, "path": path if isinstance(path, dict) else str(path), **self.options}
 
 
-def find(data: Path) -> Found:
+def detect_source(data: Path) -> DetectedSource:
     """The source of a table, an archive of arrays, or a folder of tables or pictures.
 
     Raises:
@@ -47,74 +47,76 @@ def find(data: Path) -> Found:
     """
     try:
         if not files.exists(data):
-            raise files.missing(data, "file or folder")
-        return _of_folder(data) if data.is_dir() else of_file(data)
+            raise files.missing_file_error(data, "file or folder")
+        return _detect_folder(data) if data.is_dir() else detect_file(data)
     except BmcliError as error:
-        raise _plain(error) from None
+        raise _drop_recipe_path(error) from None
 
 
-def of_file(file: Path) -> Found:
+def detect_file(file: Path) -> DetectedSource:
     """The source of a table or an archive by its name.
 
     Raises:
         BmcliError: None reads such files.
     """
-    suffix = files.ending(file.name)
-    if suffix not in formats():
+    suffix = files.get_ending(file.name)
+    if suffix not in map_endings_to_kinds():
         ending = f"files ending in {quoted(suffix)}" if suffix else "files without an ending"
-        raise BmcliError(f"{files.shown(file)}: no source reads {ending}.", suggestion=_known())
-    return Found(formats()[suffix], file, _options([file]))
+        raise BmcliError(f"{files.format_path(file)}: no source reads {ending}.", suggestion=_describe_known_endings())
+    return DetectedSource(map_endings_to_kinds()[suffix], file, _options([file]))
 
 
-def _of_folder(folder: Path) -> Found:
+def _detect_folder(folder: Path) -> DetectedSource:
     content = [path for path in files.listed(folder) if not path.name.startswith(".")]
     if any("-images-idx3-ubyte" in path.name for path in content):
-        return Found("idx", folder)
-    if any(files.ending(path.name) in SUFFIXES for path in folder.glob("*/*")) and not _tables(content):
-        return Found("image_folder", folder)
-    if any(files.ending(path.name) in SUFFIXES for path in folder.glob("*/*/*")) and not _tables(content):
-        return Found("image_folder", folder)
-    return _of_tables(folder, _tables(content))
+        return DetectedSource("idx", folder)
+    if any(files.get_ending(path.name) in IMAGE_SUFFIXES for path in folder.glob("*/*")) and not _tables(content):
+        return DetectedSource("image_folder", folder)
+    if any(files.get_ending(path.name) in IMAGE_SUFFIXES for path in folder.glob("*/*/*")) and not _tables(content):
+        return DetectedSource("image_folder", folder)
+    return _detect_tables(folder, _tables(content))
 
 
 def _tables(content: list[Path]) -> list[Path]:
-    return [path for path in content if path.is_file() and files.ending(path.name) in formats()]
+    return [path for path in content if path.is_file() and files.get_ending(path.name) in map_endings_to_kinds()]
 
 
-def _of_tables(folder: Path, tables: list[Path]) -> Found:
+def _detect_tables(folder: Path, tables: list[Path]) -> DetectedSource:
     """One table, one for each split, or one in many files."""
     if not tables:
-        raise BmcliError(f"{files.shown(folder)}: holds neither tables nor pictures.", suggestion=_known())
+        raise BmcliError(
+            f"{files.format_path(folder)}: holds neither tables nor pictures.", suggestion=_describe_known_endings()
+        )
     if len(tables) == 1:
-        return of_file(tables[0])
-    kinds = sorted({formats()[files.ending(path.name)] for path in tables})
-    splits = {path: _split(path) for path in tables}
+        return detect_file(tables[0])
+    kinds = sorted({map_endings_to_kinds()[files.get_ending(path.name)] for path in tables})
+    splits = {path: _parse_split(path) for path in tables}
     told = {split: path for split in SPLITS for path, named in splits.items() if named == split}
     if len(kinds) == 1 and "train" in told and len(told) == len(tables):
-        return Found(kinds[0], told, _options(tables))
-    if len(kinds) == 1 and not told and len({files.ending(path.name) for path in tables}) == 1:
-        return Found(kinds[0], folder, _options(tables))
+        return DetectedSource(kinds[0], told, _options(tables))
+    if len(kinds) == 1 and not told and len({files.get_ending(path.name) for path in tables}) == 1:
+        return DetectedSource(kinds[0], folder, _options(tables))
     names = ", ".join(path.name for path in tables[:5]) + (" ..." if len(tables) > 5 else "")
     raise BmcliError(
-        f"{files.shown(folder)}: these tables do not belong together by their names: {names}.",
+        f"{files.format_path(folder)}: these tables do not belong together by their names: {names}.",
         suggestion="Name one of them, or call them train, validation and test.",
     )
 
 
-def _split(path: Path) -> str:
+def _parse_split(path: Path) -> str:
     """The split that a file's name ends in, as `mails_train.csv.gz`, or nothing."""
     word = _LAST_WORD.search(path.name.removesuffix(".gz").rpartition(".")[0])
-    return split_of_word(word[1]) if word else ""
+    return parse_split_name(word[1]) if word else ""
 
 
 def _options(tables: list[Path]) -> dict[str, Any]:
-    return {"delimiter": "\t"} if all(files.ending(path.name) in TABBED for path in tables) else {}
+    return {"delimiter": "\t"} if all(files.get_ending(path.name) in TAB_SEPARATED_ENDINGS for path in tables) else {}
 
 
-def _known() -> str:
-    return f"Known: {', '.join(formats())}, and folders of them."
+def _describe_known_endings() -> str:
+    return f"Known: {', '.join(map_endings_to_kinds())}, and folders of them."
 
 
-def _plain(error: BmcliError) -> BmcliError:
+def _drop_recipe_path(error: BmcliError) -> BmcliError:
     """The same fault without its place in a recipe, which there is none of yet."""
     return BmcliError(error.faults[0].message, suggestion=error.faults[0].suggestion)

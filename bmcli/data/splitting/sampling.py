@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def sample(rows: np.ndarray, asked: float | SampleOptions, seed: int, strata: np.ndarray | None = None) -> np.ndarray:
+def sample_rows(
+    rows: np.ndarray, size: float | SampleOptions, seed: int, strata: np.ndarray | None = None
+) -> np.ndarray:
     """Some of the rows, ascending; none twice.
 
     Args:
         rows: Places of the training rows.
-        asked: A share of them, a count, or options.
+        size: A share of them, a count, or options.
         strata: A whole number for each row of the data. Balanced, the sample has equally many of each as far as
             there are; otherwise it keeps their proportions.
 
@@ -25,7 +27,7 @@ def sample(rows: np.ndarray, asked: float | SampleOptions, seed: int, strata: np
     """
     import numpy as np
 
-    options = asked if isinstance(asked, SampleOptions) else _described(asked)
+    options = size if isinstance(size, SampleOptions) else _to_options(size)
     strata = np.zeros(len(rows), "int64") if strata is None else strata[rows]
     sizes = np.bincount(strata)
     chance = np.random.PCG64([seed, 1]).random_raw(len(rows))  # not the numbers that dealt the splits
@@ -33,15 +35,15 @@ def sample(rows: np.ndarray, asked: float | SampleOptions, seed: int, strata: np
     rank = np.empty(len(rows))
     rank[order] = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     turn = rank if options.balance is not None else (rank + 0.5) / sizes[strata]
-    return np.sort(rows[np.lexsort((chance, turn))[: _count(options, sizes[sizes > 0])]])
+    return np.sort(rows[np.lexsort((chance, turn))[: _compute_sample_size(options, sizes[sizes > 0])]])
 
 
-def _described(asked: float) -> SampleOptions:
+def _to_options(size: float) -> SampleOptions:
     """The options that a bare number stands for."""
-    return SampleOptions(count=asked) if isinstance(asked, int) else SampleOptions(share=asked)
+    return SampleOptions(count=size) if isinstance(size, int) else SampleOptions(share=size)
 
 
-def _count(options: SampleOptions, sizes: np.ndarray) -> int:
+def _compute_sample_size(options: SampleOptions, sizes: np.ndarray) -> int:
     """How many rows a sample has, of strata with so many rows."""
     there = int(sizes.sum())
     if options.count is not None:

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-class Dealing(Protocol):
+class Splitter(Protocol):
     """A way to deal rows."""
 
-    def deal(self, rows: np.ndarray, shares: Sequence[float]) -> np.ndarray:
+    def assign_parts(self, rows: np.ndarray, shares: Sequence[float]) -> np.ndarray:
         """The part of each row, a whole number `(len(rows),)`.
 
         Args:
@@ -26,12 +26,12 @@ class Dealing(Protocol):
             shares: Share of each part, adding up to 1; a part whose share is 0 gets no row.
         """
 
-    def units(self, rows: np.ndarray) -> str:
+    def describe_units(self, rows: np.ndarray) -> str:
         """What there is to deal, as `5 rows` or `3 groups`: where it is less than the parts, one of them is empty."""
 
 
 @dataclass(frozen=True)
-class ByChance:
+class RandomSplitter:
     """Each row by itself.
 
     Args:
@@ -41,7 +41,7 @@ class ByChance:
     seed: int
     strata: np.ndarray | None = None
 
-    def deal(self, rows: np.ndarray, shares: Sequence[float]) -> np.ndarray:
+    def assign_parts(self, rows: np.ndarray, shares: Sequence[float]) -> np.ndarray:
         import numpy as np
 
         fractions = np.array(shares)
@@ -57,12 +57,12 @@ class ByChance:
             parts[stratum] = np.repeat(np.arange(len(fractions)), counts)
         return parts
 
-    def units(self, rows: np.ndarray) -> str:
+    def describe_units(self, rows: np.ndarray) -> str:
         return f"{len(rows)} rows"
 
 
 @dataclass(frozen=True)
-class ByGroup:
+class GroupSplitter:
     """All rows of a group together.
 
     Large groups are dealt first and small ones make up for them, so that the shares are met as well as the sizes of
@@ -78,7 +78,7 @@ class ByGroup:
     groups: np.ndarray
     strata: np.ndarray | None = None
 
-    def deal(self, rows: np.ndarray, shares: Sequence[float]) -> np.ndarray:
+    def assign_parts(self, rows: np.ndarray, shares: Sequence[float]) -> np.ndarray:
         import numpy as np
 
         names, of_row = np.unique(self.groups[rows], return_inverse=True)
@@ -87,33 +87,33 @@ class ByGroup:
         chance = np.random.PCG64(self.seed).random_raw(2 * len(names))
         order = np.lexsort((chance[: len(names)], -sizes))
         tallies = _tallies(of_row, strata)
-        room = _Room(shares, np.bincount(strata).tolist())
+        room = _RemainingRows(shares, np.bincount(strata).tolist())
         parts = np.empty(len(names), "int64")
         for group in order.tolist():
-            parts[group] = room.take(tallies[group], int(chance[len(names) + group]) / 2**64)
+            parts[group] = room.assign_group(tallies[group], int(chance[len(names) + group]) / 2**64)
         _fill_empty(parts, order, [part for part, share in enumerate(shares) if share > 0])
         return parts[of_row]
 
-    def units(self, rows: np.ndarray) -> str:
+    def describe_units(self, rows: np.ndarray) -> str:
         import numpy as np
 
         return f"{len(np.unique(self.groups[rows]))} groups"
 
 
 @dataclass(frozen=True)
-class ByTime:
+class TimeSplitter:
     """The oldest rows to the first part, the newest to the last; rows of one moment together.
 
     Args:
-        moments: A number for each row, larger for later ones.
+        times: A number for each row, larger for later ones.
     """
 
-    moments: np.ndarray
+    times: np.ndarray
 
-    def deal(self, rows: np.ndarray, shares: Sequence[float]) -> np.ndarray:
+    def assign_parts(self, rows: np.ndarray, shares: Sequence[float]) -> np.ndarray:
         import numpy as np
 
-        _, of_row, counts = np.unique(self.moments[rows], return_inverse=True, return_counts=True)
+        _, of_row, counts = np.unique(self.times[rows], return_inverse=True, return_counts=True)
         ends = np.concatenate([[0], np.cumsum(counts)])
         wanted = [part for part, share in enumerate(shares) if share > 0]
         parts = np.empty(len(counts), "int64")
@@ -126,37 +126,37 @@ class ByTime:
             first = last
         return parts[of_row]
 
-    def units(self, rows: np.ndarray) -> str:
+    def describe_units(self, rows: np.ndarray) -> str:
         import numpy as np
 
-        return f"{len(np.unique(self.moments[rows]))} different times"
+        return f"{len(np.unique(self.times[rows]))} different times"
 
 
 @dataclass(frozen=True)
-class ByHash:
+class HashSplitter:
     """By numbers that follow from what each row holds, so that a row keeps its part when others come.
 
     Args:
-        numbers: uint64 for each row, evenly spread.
+        hashes: uint64 for each row, evenly spread.
     """
 
-    numbers: np.ndarray
+    hashes: np.ndarray
 
-    def deal(self, rows: np.ndarray, shares: Sequence[float]) -> np.ndarray:
+    def assign_parts(self, rows: np.ndarray, shares: Sequence[float]) -> np.ndarray:
         import numpy as np
 
         wanted = np.flatnonzero(np.array(shares) > 0)
         borders = np.cumsum(np.array(shares)[wanted])[:-1]
-        places = (self.numbers[rows] >> np.uint64(11)).astype("float64") * 2.0**-53
+        places = (self.hashes[rows] >> np.uint64(11)).astype("float64") * 2.0**-53
         return wanted[np.searchsorted(borders, places, side="right")]
 
-    def units(self, rows: np.ndarray) -> str:
+    def describe_units(self, rows: np.ndarray) -> str:
         import numpy as np
 
-        return f"{len(np.unique(self.numbers[rows]))} different rows"
+        return f"{len(np.unique(self.hashes[rows]))} different rows"
 
 
-def folds(dealing: Dealing, rows: np.ndarray, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def split_folds(splitter: Splitter, rows: np.ndarray, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Rows to train on and rows to test on, `count` times, dealt like the splits.
 
     Every row is tested once. In the order of time, each fold trains on all that is older than its test rows, and
@@ -166,7 +166,8 @@ def folds(dealing: Dealing, rows: np.ndarray, count: int) -> Iterator[tuple[np.n
     GroupKFold whole groups, StratifiedGroupKFold both (its folds differ more in size), TimeSeriesSplit the order, with
     the same rows in each fold where every row has a time of its own. They are dealt here since a fold has to be what
     `data.split` would make of the same rows, so that any of them can be trained by itself and on another machine:
-    `ByHash` keeps a row in its fold when others are added, rows of one moment stay together, which TimeSeriesSplit
+    `HashSplitter` keeps a row in its fold when others are added, rows of one moment stay together, which
+    TimeSeriesSplit
     cuts apart by position, and nothing rests on the shuffling of a version of numpy.
 
     Raises:
@@ -174,11 +175,13 @@ def folds(dealing: Dealing, rows: np.ndarray, count: int) -> Iterator[tuple[np.n
     """
     import numpy as np
 
-    ordered = isinstance(dealing, ByTime)
+    ordered = isinstance(splitter, TimeSplitter)
     number = count + 1 if ordered else count
-    parts = dealing.deal(rows, [1 / number] * number)
+    parts = splitter.assign_parts(rows, [1 / number] * number)
     if len(np.unique(parts)) < number:
-        raise BmcliError(f"{dealing.units(rows)} are too few for {count} folds.", suggestion="Ask for fewer folds.")
+        raise BmcliError(
+            f"{splitter.describe_units(rows)} are too few for {count} folds.", suggestion="Ask for fewer folds."
+        )
     for part in range(number - count, number):
         yield rows[parts < part if ordered else parts != part], rows[parts == part]
 
@@ -213,7 +216,7 @@ def _tallies(groups: np.ndarray, strata: np.ndarray) -> list[_Tally]:
     return tallies
 
 
-class _Room:
+class _RemainingRows:
     """Rows of each stratum that each part still lacks.
 
     Sums are made one by one in Python, because those of numpy differ in their last bits between processors.
@@ -223,10 +226,10 @@ class _Room:
         self.lacking = {part: [share * total for total in totals] for part, share in enumerate(shares) if share > 0}
         self.rest = list(totals)
 
-    def take(self, tally: _Tally, chance: float) -> int:
+    def assign_group(self, tally: _Tally, chance: float) -> int:
         """The part that a group goes to, by a number from 0 to 1."""
         with_room = [part for part in self.lacking if self._excess(part, tally) < 1e-6]
-        part = self._drawn(with_room, tally, chance) if with_room else self._least_excess(tally)
+        part = self._draw_part(with_room, tally, chance) if with_room else self._least_excess(tally)
         for stratum, count in tally:
             self.lacking[part][stratum] -= count
             self.rest[stratum] -= count
@@ -241,7 +244,7 @@ class _Room:
     def _least_excess(self, tally: _Tally) -> int:
         return min(self.lacking, key=lambda part: self._excess(part, tally))
 
-    def _drawn(self, parts: Sequence[int], tally: _Tally, chance: float) -> int:
+    def _draw_part(self, parts: Sequence[int], tally: _Tally, chance: float) -> int:
         bounds, total = [], 0.0
         for part in parts:
             for stratum, count in tally:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
-from bmcli.recipe.distill import Weight
+from bmcli.recipe.distill import LossWeight
 from bmcli.recipe.fields import Kind, Options
 
 if TYPE_CHECKING:
-    from bmcli.recipe.distill import Change
+    from bmcli.recipe.distill import EpochSchedule
 
-Form = Literal["softmax", "sigmoid", "number"]
+OutputForm = Literal["softmax", "sigmoid", "number"]
 """What outputs are: logits of one distribution, logits of one for each output, or plain numbers."""
 
 Depth = Annotated[float, Field(gt=0, le=1)]
@@ -24,7 +24,7 @@ Depth = Annotated[float, Field(gt=0, le=1)]
 class LossOptions(Kind):
     """Options of every loss."""
 
-    weight: Weight = Field(
+    weight: LossWeight = Field(
         default=1.0, description="Weight of this loss, or a schedule over the epochs such as {start: 1, end: 0}."
     )
 
@@ -64,20 +64,20 @@ class LayerOptions(LossOptions):
 
 
 @dataclass(frozen=True)
-class Said:
+class TargetOutputs:
     """What student and teachers say of one target.
 
     Args:
         student: Its outputs, float32 `(batch, width)`.
         teachers: Those of each teacher, float32 `(batch, teachers, width)`.
-        shares: How much each teacher counts; they add up to 1.
+        teacher_weights: How much each teacher counts; they add up to 1.
         weight: Of the target's loss beside those of others.
     """
 
     student: Any
     teachers: Any
-    shares: tuple[float, ...]
-    form: Form
+    teacher_weights: tuple[float, ...]
+    form: OutputForm
     weight: float
 
     def teacher(self, temperature: Any = 1.0) -> Any:
@@ -89,7 +89,7 @@ class Said:
 
         if self.teachers.shape[1] == 1:
             return self.teachers[:, 0]
-        shares = ops.reshape(ops.convert_to_tensor(self.shares, "float32"), (1, -1, 1))
+        shares = ops.reshape(ops.convert_to_tensor(self.teacher_weights, "float32"), (1, -1, 1))
         if self.form == "number":
             return ops.sum(shares * self.teachers, axis=1)
         scaled, logs = self.teachers / temperature, ops.log(shares)
@@ -100,45 +100,45 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Given:
+class LossInputs:
     """What a loss is made of.
 
     Args:
-        hard: The loss of the labels, `(batch,)`.
-        said: By target.
+        label_loss: The loss of the labels, `(batch,)`.
+        outputs: By target.
         layers: For each pair of layers what student and teacher compute there, of the same shape but for attention,
             whose channels may differ.
         weights: How much each example counts, `(batch,)`.
-        at: From a number that may change to what it is in this epoch.
+        current_value: From a number that may change to what it is in this epoch.
     """
 
-    hard: Any
-    said: Mapping[str, Said]
+    label_loss: Any
+    outputs: Mapping[str, TargetOutputs]
     layers: Sequence[tuple[Any, Any]]
     weights: Any
-    at: Callable[[float | Change], Any]
+    current_value: Callable[[float | EpochSchedule], Any]
 
 
 class LossKind(Protocol):
     """What a module in this folder offers."""
 
     Options: type[LossOptions]
-    FORMS: tuple[Form, ...]  # of the outputs that it compares; empty if it compares none
+    FORMS: tuple[OutputForm, ...]  # of the outputs that it compares; empty if it compares none
     WHOLE_BATCH: bool  # whether it compares examples with each other, so that it needs all of a batch
 
-    def loss(self, options: Any, given: Given) -> Any:
+    def loss(self, options: Any, inputs: LossInputs) -> Any:
         """Loss of each example, `(batch,)` in float32, without the weights of examples.
 
         An example of weight 0 has no part in those of others.
         """
 
 
-def chosen(options: OutputOptions, given: Given) -> list[Said]:
+def select_outputs(options: OutputOptions, inputs: LossInputs) -> list[TargetOutputs]:
     """What is said of the targets that a loss compares."""
-    return [given.said[name] for name in options.targets or given.said]
+    return [inputs.outputs[name] for name in options.targets or inputs.outputs]
 
 
-def summed(losses: Sequence[Any]) -> Any:
+def sum_losses(losses: Sequence[Any]) -> Any:
     """The sum of some losses, `(batch,)`."""
     total = losses[0]
     for each in losses[1:]:
@@ -146,7 +146,7 @@ def summed(losses: Sequence[Any]) -> Any:
     return total
 
 
-def flattened(tensor: Any) -> Any:
+def flatten_features(tensor: Any) -> Any:
     """`(batch, numbers)` in float32."""
     from keras import ops
 

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from bmcli.distillation.losses import Form, Given, LayerOptions, flattened, summed
+from bmcli.distillation.losses import LayerOptions, LossInputs, OutputForm, flatten_features, sum_losses
 
-FORMS: tuple[Form, ...] = ()
+FORMS: tuple[OutputForm, ...] = ()
 WHOLE_BATCH = False
 
 
@@ -22,17 +22,17 @@ class Options(LayerOptions):
     kind: Literal["attention"] = Field(default="attention", description="Where feature maps are strong.")
 
 
-def loss(options: Options, given: Given) -> Any:
+def loss(options: Options, inputs: LossInputs) -> Any:
     from keras import ops
 
-    pairs = [(_map(student), _map(teacher)) for student, teacher in given.layers]
-    return summed([ops.sum(ops.square(student - teacher), axis=-1) for student, teacher in pairs])
+    pairs = [(_attention_map(student), _attention_map(teacher)) for student, teacher in inputs.layers]
+    return sum_losses([ops.sum(ops.square(student - teacher), axis=-1) for student, teacher in pairs])
 
 
-def _map(layer: Any) -> Any:
+def _attention_map(layer: Any) -> Any:
     """The attention map of a layer `(batch, places ..., channels)`, of length 1, `(batch, places)`."""
     from keras import ops
 
-    strength = flattened(ops.sum(ops.square(ops.cast(layer, "float32")), axis=-1))
+    strength = flatten_features(ops.sum(ops.square(ops.cast(layer, "float32")), axis=-1))
     # A map of zeros has no direction and a gradient that is no number.
     return strength * ops.rsqrt(ops.sum(ops.square(strength), axis=-1, keepdims=True) + 1e-12)

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from bmcli.distillation.losses import Form, Given, OutputOptions, Said, chosen, summed
-from bmcli.recipe.distill import NotNegative, Temperature, problem_of_temperature
+from bmcli.distillation.losses import LossInputs, OutputForm, OutputOptions, TargetOutputs, select_outputs, sum_losses
+from bmcli.recipe.distill import NotNegative, Temperature, check_temperature
 
-FORMS: tuple[Form, ...] = ("softmax",)
+FORMS: tuple[OutputForm, ...] = ("softmax",)
 WHOLE_BATCH = True
 
 
@@ -31,25 +31,27 @@ class Options(OutputOptions):
 
     @model_validator(mode="after")
     def _stays_above_0(self) -> Options:
-        problem_of_temperature(self.temperature)
+        check_temperature(self.temperature)
         return self
 
 
-def loss(options: Options, given: Given) -> Any:
+def loss(options: Options, inputs: LossInputs) -> Any:
     """Equations 8 to 10 of the paper."""
-    temperature = given.at(options.temperature)
-    return summed([_of_target(each, temperature, options, given.weights) for each in chosen(options, given)])
+    temperature = inputs.current_value(options.temperature)
+    return sum_losses(
+        [_compute_target_loss(each, temperature, options, inputs.weights) for each in select_outputs(options, inputs)]
+    )
 
 
-def _of_target(said: Said, temperature: Any, options: Options, weights: Any) -> Any:
+def _compute_target_loss(outputs: TargetOutputs, temperature: Any, options: Options, weights: Any) -> Any:
     from keras import ops
 
-    student = ops.softmax(said.student / temperature)
-    teacher = ops.softmax(said.teacher(temperature) / temperature)
+    student = ops.softmax(outputs.student / temperature)
+    teacher = ops.softmax(outputs.teacher(temperature) / temperature)
     equal = ops.ones((1, student.shape[-1]), "float32")
     between = 1 - _correlations(student, teacher, equal)
     within = 1 - ops.mean(_correlations(ops.transpose(student), ops.transpose(teacher), weights[None, :]))
-    return said.weight * temperature**2 * (options.between * between + options.within * within)
+    return outputs.weight * temperature**2 * (options.between * between + options.within * within)
 
 
 def _correlations(one: Any, other: Any, weights: Any) -> Any:

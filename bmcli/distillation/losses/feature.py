@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from bmcli.distillation.losses import Form, Given, LayerOptions, flattened, summed
+from bmcli.distillation.losses import LayerOptions, LossInputs, OutputForm, flatten_features, sum_losses
 
-FORMS: tuple[Form, ...] = ()
+FORMS: tuple[OutputForm, ...] = ()
 WHOLE_BATCH = False
 
 
@@ -22,8 +22,8 @@ class Options(LayerOptions):
     kind: Literal["feature"] = Field(default="feature", description="Hidden layers.")
 
 
-def loss(options: Options, given: Given) -> Any:
+def loss(options: Options, inputs: LossInputs) -> Any:
     from keras import ops
 
-    pairs = [(flattened(student), flattened(teacher)) for student, teacher in given.layers]
-    return summed([ops.mean(ops.square(student - teacher), axis=-1) for student, teacher in pairs])
+    pairs = [(flatten_features(student), flatten_features(teacher)) for student, teacher in inputs.layers]
+    return sum_losses([ops.mean(ops.square(student - teacher), axis=-1) for student, teacher in pairs])

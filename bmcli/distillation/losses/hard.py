@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from bmcli.distillation.losses import Form, Given, LossOptions
+from bmcli.distillation.losses import LossInputs, LossOptions, OutputForm
 
-FORMS: tuple[Form, ...] = ()
+FORMS: tuple[OutputForm, ...] = ()
 WHOLE_BATCH = False
 
 
@@ -18,5 +18,5 @@ class Options(LossOptions):
     kind: Literal["hard"] = Field(default="hard", description="The labels.")
 
 
-def loss(options: Options, given: Given) -> Any:
-    return given.hard
+def loss(options: Options, inputs: LossInputs) -> Any:
+    return inputs.label_loss

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from bmcli.distillation.losses import Form, Given, OutputOptions, Said, chosen, summed
+from bmcli.distillation.losses import LossInputs, OutputForm, OutputOptions, TargetOutputs, select_outputs, sum_losses
 
-FORMS: tuple[Form, ...] = ("softmax", "sigmoid", "number")
+FORMS: tuple[OutputForm, ...] = ("softmax", "sigmoid", "number")
 WHOLE_BATCH = False
 
 
@@ -18,14 +18,14 @@ class Options(OutputOptions):
     kind: Literal["logits"] = Field(default="logits", description="Outputs as they are.")
 
 
-def loss(options: Options, given: Given) -> Any:
-    return summed([_of_target(each) for each in chosen(options, given)])
+def loss(options: Options, inputs: LossInputs) -> Any:
+    return sum_losses([_compute_target_loss(each) for each in select_outputs(options, inputs)])
 
 
-def _of_target(said: Said) -> Any:
+def _compute_target_loss(outputs: TargetOutputs) -> Any:
     from keras import ops
 
-    apart = said.student - said.teacher()
-    if said.form == "softmax":  # what is added to all logits of an example says nothing
+    apart = outputs.student - outputs.teacher()
+    if outputs.form == "softmax":  # what is added to all logits of an example says nothing
         apart = apart - ops.mean(apart, axis=-1, keepdims=True)
-    return said.weight * ops.mean(ops.square(apart), axis=-1)
+    return outputs.weight * ops.mean(ops.square(apart), axis=-1)

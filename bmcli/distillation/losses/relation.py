@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from bmcli.distillation.losses import Form, Given, LayerOptions, flattened, summed
+from bmcli.distillation.losses import LayerOptions, LossInputs, OutputForm, flatten_features, sum_losses
 
-FORMS: tuple[Form, ...] = ()
+FORMS: tuple[OutputForm, ...] = ()
 WHOLE_BATCH = True
 
 
@@ -22,11 +22,11 @@ class Options(LayerOptions):
     kind: Literal["relation"] = Field(default="relation", description="Distances between examples.")
 
 
-def loss(options: Options, given: Given) -> Any:
-    return summed([_of_pair(student, teacher, given.weights) for student, teacher in given.layers])
+def loss(options: Options, inputs: LossInputs) -> Any:
+    return sum_losses([_compute_pair_loss(student, teacher, inputs.weights) for student, teacher in inputs.layers])
 
 
-def _of_pair(student: Any, teacher: Any, weights: Any) -> Any:
+def _compute_pair_loss(student: Any, teacher: Any, weights: Any) -> Any:
     from keras import ops
 
     itself = ops.diag(ops.ones_like(weights))  # how many examples there are may show only when it runs
@@ -41,7 +41,7 @@ def _distances(layer: Any, others: Any, weights: Any) -> Any:
     """Distance of each example from each other one by the mean distance, `(batch, batch)`."""
     from keras import ops
 
-    rows = flattened(layer)
+    rows = flatten_features(layer)
     squares = ops.sum(ops.square(rows), axis=-1)
     squared = squares[:, None] + squares[None, :] - 2 * ops.matmul(rows, ops.transpose(rows))
     # The root has no gradient at 0, where an example meets itself or its double.

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from bmcli.distillation.losses import Form, Given, OutputOptions, Said, chosen, summed
-from bmcli.recipe.distill import Temperature, problem_of_temperature
+from bmcli.distillation.losses import LossInputs, OutputForm, OutputOptions, TargetOutputs, select_outputs, sum_losses
+from bmcli.recipe.distill import Temperature, check_temperature
 
-FORMS: tuple[Form, ...] = ("softmax", "sigmoid")
+FORMS: tuple[OutputForm, ...] = ("softmax", "sigmoid")
 WHOLE_BATCH = False
 
 
@@ -30,27 +30,29 @@ class Options(OutputOptions):
 
     @model_validator(mode="after")
     def _stays_above_0(self) -> Options:
-        problem_of_temperature(self.temperature)
+        check_temperature(self.temperature)
         return self
 
 
-def loss(options: Options, given: Given) -> Any:
+def loss(options: Options, inputs: LossInputs) -> Any:
     """Section 2 of the paper. The factor keeps the size of gradients independent of the temperature."""
-    temperature = given.at(options.temperature)
-    return summed([_of_target(each, temperature, options.divergence) for each in chosen(options, given)])
+    temperature = inputs.current_value(options.temperature)
+    return sum_losses(
+        [_compute_target_loss(each, temperature, options.divergence) for each in select_outputs(options, inputs)]
+    )
 
 
-def _of_target(said: Said, temperature: Any, divergence: str) -> Any:
+def _compute_target_loss(outputs: TargetOutputs, temperature: Any, divergence: str) -> Any:
     from keras import ops
 
-    teacher, student = said.teacher(temperature) / temperature, said.student / temperature
-    if said.form == "softmax":
+    teacher, student = outputs.teacher(temperature) / temperature, outputs.student / temperature
+    if outputs.form == "softmax":
         apart = _divergence([ops.log_softmax(teacher)], [ops.log_softmax(student)], divergence)
     else:
         pairs = [[ops.log_sigmoid(z), ops.log_sigmoid(-z)] for z in (teacher, student)]
         # The mean over the outputs, as the loss of several labels is.
         apart = _divergence(pairs[0], pairs[1], divergence) / teacher.shape[-1]
-    return said.weight * temperature**2 * apart
+    return outputs.weight * temperature**2 * apart
 
 
 def _divergence(teacher: list[Any], student: list[Any], kind: str) -> Any:
@@ -68,4 +70,4 @@ def _divergence(teacher: list[Any], student: list[Any], kind: str) -> Any:
 def _kl(one: list[Any], other: list[Any]) -> Any:
     from keras import ops
 
-    return summed([ops.sum(ops.exp(a) * (a - b), axis=-1) for a, b in zip(one, other, strict=True)])
+    return sum_losses([ops.sum(ops.exp(a) * (a - b), axis=-1) for a, b in zip(one, other, strict=True)])

@@ -13,16 +13,16 @@ from bmcli import parts
 from bmcli.errors import BmcliError
 from bmcli.recipe.schema import Recipe
 from bmcli.training.autotune import measurement_cache
-from bmcli.training.feed import TOGETHER, Feed
+from bmcli.training.feed import STEPS_PER_PROGRAM, Feed
 from bmcli.training.train_step import PLAIN, Compilation, CompiledSteps, StepComponents
 
 WORTHWHILE_S = 20.0  # Compiling takes 2 to 5 s on a CPU; a shorter training cannot win it back.
 ROUNDS = 4
-FASTER = 1.15  # What is compiled longer must win by more than the noise of a measurement.
-SHORT_S = 2e-3  # What several steps as one program save is some 0.3 ms a step, whatever the step computes.
+MIN_SPEEDUP = 1.15  # What is compiled longer must win by more than the noise of a measurement.
+SHORT_STEP_S = 2e-3  # What several steps as one program save is some 0.3 ms a step, whatever the step computes.
 
 
-def candidates(recipe: Recipe, components: StepComponents, full_batches: int) -> list[Compilation]:
+def list_compilations(recipe: Recipe, components: StepComponents, full_batches: int) -> list[Compilation]:
     """The ways to compile that a recipe allows and that make sense for it, the quickest to compile first.
 
     Args:
@@ -34,8 +34,8 @@ def candidates(recipe: Recipe, components: StepComponents, full_batches: int) ->
     runtime, model, loss, placement = recipe.runtime, recipe.model, components.loss, components.placement
     alone = placement.replicas == 1 and recipe.train.gradient_accumulation == 1
     # A limit of steps may lie within a program, and a later, higher limit would begin there.
-    together = alone and full_batches >= TOGETHER and recipe.train.stop.steps is None
-    plain = Compilation(False, TOGETHER) if together and loss.runs_teachers else PLAIN
+    together = alone and full_batches >= STEPS_PER_PROGRAM and recipe.train.stop.steps is None
+    plain = Compilation(False, STEPS_PER_PROGRAM) if together and loss.runs_teachers else PLAIN
     if runtime.jit is False:
         return [plain]
     if loss.compares_examples and placement.replicas > 1:
@@ -45,7 +45,7 @@ def candidates(recipe: Recipe, components: StepComponents, full_batches: int) ->
                 path="runtime.jit", suggestion="Leave it out.",
             )  # fmt: skip
         return [plain]
-    if runtime.jit == "auto" and placement.on_cpu and parts.load("models", model.kind).convolves(model):
+    if runtime.jit == "auto" and placement.is_on_cpu and parts.load("models", model.kind).convolves(model):
         return [plain]  # XLA's convolutions are always slower there
     found = [plain] if runtime.jit == "auto" else []
     if runtime.jit_steps != "auto":
@@ -55,15 +55,15 @@ def candidates(recipe: Recipe, components: StepComponents, full_batches: int) ->
                 path="runtime.jit_steps", suggestion="Leave it out.",
             )  # fmt: skip
         return [*found, Compilation(True, runtime.jit_steps)]
-    return [*found, Compilation(True), *([Compilation(True, TOGETHER)] if together else [])]
+    return [*found, Compilation(True), *([Compilation(True, STEPS_PER_PROGRAM)] if together else [])]
 
 
-def choose(
-    make: Callable[[Compilation], CompiledSteps],
-    ways: Sequence[Compilation],
+def choose_compilation(
+    build_steps: Callable[[Compilation], CompiledSteps],
+    candidates: Sequence[Compilation],
     feed: Feed,
     rows: tf.Tensor,
-    steps_in_all: int,
+    total_steps: int,
     cache: Path,
 ) -> CompiledSteps:
     """The steps, compiled in whichever way is fastest on this machine.
@@ -72,69 +72,72 @@ def choose(
     differently. On several workers the chief decides.
 
     Args:
-        ways: What may be chosen, from what compiles fastest to what takes longest.
+        candidates: What may be chosen, from what compiles fastest to what takes longest.
     """
-    first = make(ways[0])
-    if len(ways) == 1:
+    first = build_steps(candidates[0])
+    if len(candidates) == 1:
         return first
-    key = measurement_cache.key(first, feed.count, steps_in_all, ways)
-    remembered = measurement_cache.recall(cache / "jit", key, "way")
-    known = remembered if type(remembered) is int and 0 <= remembered < len(ways) else -1
-    (known,) = map(int, first.placement.from_chief([float(known)]))
+    key = measurement_cache.make_key(first, feed.count, total_steps, candidates)
+    remembered = measurement_cache.read_value(cache / "jit", key, "way")
+    known = remembered if type(remembered) is int and 0 <= remembered < len(candidates) else -1
+    (known,) = map(int, first.placement.broadcast_from_chief([float(known)]))
     if known >= 0:
-        return make(ways[known]) if known else first
-    best, seconds = _measured(first, make, ways, feed, rows, steps_in_all)
-    if first.placement.chief:
-        named = {_named(way): value for way, value in seconds.items()}
-        measurement_cache.keep(cache / "jit", key, {"way": ways.index(best), "seconds_a_step": named})
-    return first if best == ways[0] else make(best)  # what was measured is traced already
+        return build_steps(candidates[known]) if known else first
+    best, seconds = _find_fastest(first, build_steps, candidates, feed, rows, total_steps)
+    if first.placement.is_chief:
+        named = {_describe_compilation(way): value for way, value in seconds.items()}
+        measurement_cache.write_values(cache / "jit", key, {"way": candidates.index(best), "seconds_a_step": named})
+    return first if best == candidates[0] else build_steps(best)  # what was measured is traced already
 
 
-def _measured(
+def _find_fastest(
     first: CompiledSteps,
-    make: Callable[[Compilation], CompiledSteps],
-    ways: Sequence[Compilation],
+    build_steps: Callable[[Compilation], CompiledSteps],
+    candidates: Sequence[Compilation],
     feed: Feed,
     rows: tf.Tensor,
-    steps_in_all: int,
+    total_steps: int,
 ) -> tuple[Compilation, dict[Compilation, float]]:
     """The fastest way, and the seconds of a step of those that could pay."""
-    best, seconds = ways[0], dict[Compilation, float]()
+    best, seconds = candidates[0], dict[Compilation, float]()
     if feed.count < first.batch:
         return best, seconds
-    (seconds[best],) = seconds_a_step([first], feed, rows)
-    for way in ways[1:]:
-        slow = seconds[best] * steps_in_all > WORTHWHILE_S
-        can_gain = way.together == 1 or seconds[best] < SHORT_S
-        (worthwhile,) = first.placement.from_chief([float(slow and can_gain)])
+    (seconds[best],) = measure_step_seconds([first], feed, rows)
+    for way in candidates[1:]:
+        slow = seconds[best] * total_steps > WORTHWHILE_S
+        can_gain = way.steps_per_program == 1 or seconds[best] < SHORT_STEP_S
+        (worthwhile,) = first.placement.broadcast_from_chief([float(slow and can_gain)])
         if not worthwhile:
             break
-        seconds[best], seconds[way] = seconds_a_step([make(best), make(way)], feed, rows)
-        (faster,) = first.placement.from_chief([float(seconds[best] > FASTER * seconds[way])])
+        seconds[best], seconds[way] = measure_step_seconds([build_steps(best), build_steps(way)], feed, rows)
+        (faster,) = first.placement.broadcast_from_chief([float(seconds[best] > MIN_SPEEDUP * seconds[way])])
         best = way if faster else best
     return best, seconds
 
 
-def _named(way: Compilation) -> str:
-    return f"xla_{way.together}" if way.jit else "plain"
+def _describe_compilation(compilation: Compilation) -> str:
+    return f"xla_{compilation.steps_per_program}" if compilation.jit else "plain"
 
 
-def seconds_a_step(ways: Sequence[CompiledSteps], feed: Feed, rows: tf.Tensor) -> list[float]:
+def measure_step_seconds(variants: Sequence[CompiledSteps], feed: Feed, rows: tf.Tensor) -> list[float]:
     """Seconds of one step of each way once compiled; every variable is as before afterwards.
 
     The ways take turns and the best of each counts, so that other work on the machine does not decide.
     """
-    before = ways[0].snapshot()
-    best = [math.inf] * len(ways)
+    before = variants[0].snapshot()
+    best = [math.inf] * len(variants)
     try:
         for turn in range(ROUNDS + 1):
-            for way, steps in enumerate(ways):
-                feed.open(rows, steps.batch)
-                block = feed.block(0, min(TOGETHER if turn else steps.compilation.together, feed.count // steps.batch))
+            for way, steps in enumerate(variants):
+                feed.start_epoch(rows, steps.batch)
+                block = feed.read_block(
+                    0,
+                    min(STEPS_PER_PROGRAM if turn else steps.compilation.steps_per_program, feed.count // steps.batch),
+                )
                 start = time.perf_counter()
-                steps.many(block)
+                steps.train_block(block)
                 if turn:  # the first one compiles
                     best[way] = min(best[way], (time.perf_counter() - start) / block.count)
     finally:
-        ways[0].put_back(before)
+        variants[0].restore_snapshot(before)
     return best

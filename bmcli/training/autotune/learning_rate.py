@@ -16,14 +16,14 @@ from bmcli.training.train_step import NO_STEP, CompiledSteps
 
 LOWEST, HIGHEST = 1e-6, 10.0
 STEPS = 100
-MEMORY = 0.9  # Losses of single batches are noise; each counts so much less than the next.
+SMOOTHING = 0.9  # Losses of single batches are noise; each counts so much less than the next.
 LAG = 9  # steps, MEMORY / (1 - MEMORY), by which their mean is behind
-DIVERGED = 4.0  # times the lowest loss so far
-AROUND = 5  # steps before and after, over which the fall is measured
-FEWEST = 4 * AROUND  # steps that tell anything
+DIVERGENCE_FACTOR = 4.0  # times the lowest loss so far
+SLOPE_WINDOW = 5  # steps before and after, over which the fall is measured
+MIN_STEPS = 4 * SLOPE_WINDOW  # steps that tell anything
 
 
-def find(steps: CompiledSteps, feed: Feed, rows: tf.Tensor) -> float:
+def find_learning_rate(steps: CompiledSteps, feed: Feed, rows: tf.Tensor) -> float:
     """A learning rate from a range test of a hundred steps; every variable is as before afterwards.
 
     Args:
@@ -32,9 +32,9 @@ def find(steps: CompiledSteps, feed: Feed, rows: tf.Tensor) -> float:
     Raises:
         BmcliError: The loss falls with no rate.
     """
-    tried, losses = _tried(steps, feed, rows)
-    rate = steepest(tried, losses)
-    (rate,) = steps.placement.from_chief([rate])
+    tried, losses = _run_range_test(steps, feed, rows)
+    rate = find_steepest(tried, losses)
+    (rate,) = steps.placement.broadcast_from_chief([rate])
     if not rate:
         raise BmcliError(
             f"the loss fell with no rate from {LOWEST:g} to {HIGHEST:g}, so none can be found.",
@@ -43,49 +43,50 @@ def find(steps: CompiledSteps, feed: Feed, rows: tf.Tensor) -> float:
     return rate
 
 
-def _tried(steps: CompiledSteps, feed: Feed, rows: tf.Tensor) -> tuple[list[float], list[float]]:
+def _run_range_test(steps: CompiledSteps, feed: Feed, rows: tf.Tensor) -> tuple[list[float], list[float]]:
     """Rates that rise by equal factors, and the loss of each batch that was learned from with them."""
     before, full = steps.snapshot(), feed.count // steps.batch
-    feed.open(rows, steps.batch)
+    feed.start_epoch(rows, steps.batch)
     tried: list[float] = []
     losses: list[float] = []
     try:
         for number in range(STEPS):
             steps.optimizer.learning_rate = LOWEST * (HIGHEST / LOWEST) ** (number / (STEPS - 1))
             steps.meters.reset()
-            if steps.many(feed.block(number % full, 1)) != NO_STEP:
+            if steps.train_block(feed.read_block(number % full, 1)) != NO_STEP:
                 break
             tried.append(float(steps.optimizer.learning_rate))
             losses.append(steps.meters.loss())
-            if not losses[-1] < DIVERGED * max(min(losses), 1e-12) and len(losses) > FEWEST:
+            if not losses[-1] < DIVERGENCE_FACTOR * max(min(losses), 1e-12) and len(losses) > MIN_STEPS:
                 break
     finally:
-        steps.put_back(before)
+        steps.restore_snapshot(before)
     return tried, losses
 
 
-def steepest(tried: list[float], losses: list[float]) -> float:
+def find_steepest(rates: list[float], losses: list[float]) -> float:
     """The rate at which the smoothed loss falls fastest before it is lowest; 0 if it never falls.
 
     Args:
-        tried: Rates, each a factor higher than the one before.
+        rates: Rates, each a factor higher than the one before.
     """
-    smooth = _smoothed(losses)
-    lowest = int(np.argmin(smooth)) if len(smooth) > FEWEST else 0
-    if lowest <= AROUND or smooth[lowest] >= smooth[0]:
+    smooth = _smooth_losses(losses)
+    lowest = int(np.argmin(smooth)) if len(smooth) > MIN_STEPS else 0
+    if lowest <= SLOPE_WINDOW or smooth[lowest] >= smooth[0]:
         return 0.0
     falls = [
-        smooth[max(place - AROUND, 0)] - smooth[min(place + AROUND, lowest)] for place in range(AROUND, lowest + 1)
+        smooth[max(place - SLOPE_WINDOW, 0)] - smooth[min(place + SLOPE_WINDOW, lowest)]
+        for place in range(SLOPE_WINDOW, lowest + 1)
     ]
-    return tried[max(AROUND + int(np.argmax(falls)) - LAG, 0)]
+    return rates[max(SLOPE_WINDOW + int(np.argmax(falls)) - LAG, 0)]
 
 
-def _smoothed(losses: list[float]) -> np.ndarray:
+def _smooth_losses(losses: list[float]) -> np.ndarray:
     """Exponential means of the losses, corrected for their beginning."""
     mean, found = 0.0, []
     for count, loss in enumerate(losses, start=1):
         if not math.isfinite(loss):
             break
-        mean = MEMORY * mean + (1.0 - MEMORY) * loss
-        found.append(mean / (1.0 - MEMORY**count))
+        mean = SMOOTHING * mean + (1.0 - SMOOTHING) * loss
+        found.append(mean / (1.0 - SMOOTHING**count))
     return np.array(found)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bmcli.data.profiling.discovery import find
-from bmcli.data.sources import formats
+from bmcli.data.profiling.discovery import detect_source
+from bmcli.data.sources import map_endings_to_kinds
 from bmcli.errors import BmcliError
 from bmcli.workflows import prediction_table
 
@@ -25,7 +25,7 @@ def touched(folder: Path, *names: str) -> Path:
      ("a.npz", "npz")],
 )  # fmt: skip
 def test_files_are_told_by_their_endings(tmp_path: Path, name: str, kind: str) -> None:
-    found = find(touched(tmp_path, name) / name)
+    found = detect_source(touched(tmp_path, name) / name)
     assert (found.kind, found.path) == (kind, tmp_path / name)
 
 
@@ -39,17 +39,17 @@ def test_files_are_told_by_their_endings(tmp_path: Path, name: str, kind: str) -
     ],
 )
 def test_folders_are_told_by_what_is_in_them(tmp_path: Path, names: tuple[str, ...], kind: str) -> None:
-    found = find(touched(tmp_path, *names, "README.md", ".hidden.csv"))
+    found = detect_source(touched(tmp_path, *names, "README.md", ".hidden.csv"))
     assert (found.kind, found.path) == (kind, tmp_path)
 
 
 def test_a_folder_with_one_table_is_that_table(tmp_path: Path) -> None:
-    assert find(touched(tmp_path, "only.csv", "README.md")).path == tmp_path / "only.csv"
+    assert detect_source(touched(tmp_path, "only.csv", "README.md")).path == tmp_path / "only.csv"
 
 
 @pytest.mark.parametrize("names", [("test.csv", "train.csv"), ("mail_test.csv.gz", "mail-train.csv", "mail_val.csv")])
 def test_tables_named_after_splits_keep_them(tmp_path: Path, names: tuple[str, ...]) -> None:
-    path = find(touched(tmp_path, *names)).path
+    path = detect_source(touched(tmp_path, *names)).path
     assert isinstance(path, dict)
     assert list(path) == [split for split in ("train", "validation", "test") if split in path]
     assert sorted(each.name for each in path.values()) == sorted(names)
@@ -58,12 +58,12 @@ def test_tables_named_after_splits_keep_them(tmp_path: Path, names: tuple[str, .
 @pytest.mark.parametrize("names", [("a.txt",), ("people.csv", "houses.jsonl"), ("train.csv", "people.csv")])
 def test_other_folders_are_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
     with pytest.raises(BmcliError):
-        find(touched(tmp_path, *names))
+        detect_source(touched(tmp_path, *names))
 
 
 def test_what_parts_say_that_they_read_is_what_is_found(tmp_path: Path) -> None:
-    assert formats()[".tsv"] == formats()[".tab"] == "csv"
-    assert set(formats().values()) == {"csv", "jsonl", "npz", "parquet", "tfrecord"}
-    assert prediction_table.formats() == {
+    assert map_endings_to_kinds()[".tsv"] == map_endings_to_kinds()[".tab"] == "csv"
+    assert set(map_endings_to_kinds().values()) == {"csv", "jsonl", "npz", "parquet", "tfrecord"}
+    assert prediction_table.list_formats() == {
         ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"
     }  # fmt: skip

@@ -7,16 +7,16 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 
-from bmcli.data.profiling.column_profile import Look
-from bmcli.data.profiling.roles import assign, pick_target, without_leaks
+from bmcli.data.profiling.column_profile import ColumnProfile
+from bmcli.data.profiling.roles import assign_roles, drop_leaks, pick_target
 from bmcli.errors import BmcliError
 
-NUMBER = Look("n", 100, distinct=90, is_number=True, likely="number")
-CLASSES = Look("c", 100, distinct=4, words=1, commonest=0.4, likely="category")
-SENTENCES = Look("s", 100, distinct=98, words=7, likely="text")
+NUMBER = ColumnProfile("n", 100, distinct=90, is_number=True, likely_kind="number")
+CLASSES = ColumnProfile("c", 100, distinct=4, mean_words=1, top_share=0.4, likely_kind="category")
+SENTENCES = ColumnProfile("s", 100, distinct=98, mean_words=7, likely_kind="text")
 
 
-def named(look: Look, name: str) -> Look:
+def named(look: ColumnProfile, name: str) -> ColumnProfile:
     return replace(look, name=name)
 
 
@@ -31,7 +31,7 @@ def named(look: Look, name: str) -> Look:
         ((named(NUMBER, "x"), named(NUMBER, "y")), "y"),
     ],
 )
-def test_a_clear_target_is_found(looks: tuple[Look, ...], target: str) -> None:
+def test_a_clear_target_is_found(looks: tuple[ColumnProfile, ...], target: str) -> None:
     assert pick_target(looks, None)[0].name == target
 
 
@@ -44,7 +44,7 @@ def test_a_clear_target_is_found(looks: tuple[Look, ...], target: str) -> None:
         (named(NUMBER, "a"), CLASSES, named(NUMBER, "b")),
     ],
 )
-def test_rivals_are_asked_about(looks: tuple[Look, ...]) -> None:
+def test_rivals_are_asked_about(looks: tuple[ColumnProfile, ...]) -> None:
     with pytest.raises(BmcliError, match="Candidates") as caught:
         pick_target(looks, None)
     assert all(look.name in caught.value.faults[0].message for look in looks)
@@ -53,16 +53,16 @@ def test_rivals_are_asked_about(looks: tuple[Look, ...]) -> None:
 @pytest.mark.parametrize(
     ("look", "kind"),
     [
-        (replace(NUMBER, whole=True, distinct=2), "category"),
-        (replace(NUMBER, whole=True, distinct=5, least=1, greatest=5), "category"),
-        (replace(NUMBER, whole=True, distinct=5, least=1, greatest=50, mean=50, variance=9), "number"),
-        (replace(NUMBER, whole=True, distinct=60, least=0, greatest=90, mean=9, variance=200), "count"),
-        (replace(NUMBER, whole=True, distinct=60, least=300, greatest=900, mean=500, variance=2000), "number"),
+        (replace(NUMBER, is_integer=True, distinct=2), "category"),
+        (replace(NUMBER, is_integer=True, distinct=5, minimum=1, maximum=5), "category"),
+        (replace(NUMBER, is_integer=True, distinct=5, minimum=1, maximum=50, mean=50, variance=9), "number"),
+        (replace(NUMBER, is_integer=True, distinct=60, minimum=0, maximum=90, mean=9, variance=200), "count"),
+        (replace(NUMBER, is_integer=True, distinct=60, minimum=300, maximum=900, mean=500, variance=2000), "number"),
         (NUMBER, "number"),
     ],
 )
-def test_numbers_are_classes_counts_or_quantities(look: Look, kind: str) -> None:
-    target = assign((CLASSES, named(look, "t")), "t")[1]
+def test_numbers_are_classes_counts_or_quantities(look: ColumnProfile, kind: str) -> None:
+    target = assign_roles((CLASSES, named(look, "t")), "t")[1]
     assert (target.role, target.kind) == ("target", kind)
 
 
@@ -71,26 +71,26 @@ def test_numbers_are_classes_counts_or_quantities(look: Look, kind: str) -> None
     [
         (replace(NUMBER, distinct=1), "the same value"),
         (replace(NUMBER, distinct=0, missing=100), "every cell is missing"),
-        (replace(NUMBER, counts_rows=True), "it counts the rows"),
-        (replace(NUMBER, name="user_id", distinct=100, whole=True), "an identifier"),
+        (replace(NUMBER, is_row_index=True), "it counts the rows"),
+        (replace(NUMBER, name="user_id", distinct=100, is_integer=True), "an identifier"),
         (replace(CLASSES, name="code", distinct=100), "nearly every row has another value"),
         (replace(CLASSES, is_file=True), "names files"),
     ],
 )
-def test_what_tells_nothing_is_dropped_with_the_reason(look: Look, why: str) -> None:
-    role = assign((look, SENTENCES, named(CLASSES, "label")), None)[0]
+def test_what_tells_nothing_is_dropped_with_the_reason(look: ColumnProfile, why: str) -> None:
+    role = assign_roles((look, SENTENCES, named(CLASSES, "label")), None)[0]
     assert role.role == "dropped"
     assert why in role.why
 
 
 def test_single_words_are_spared_where_nothing_else_is_left() -> None:
-    (role, _) = assign((replace(CLASSES, name="first name", distinct=100), named(CLASSES, "label")), None)
+    (role, _) = assign_roles((replace(CLASSES, name="first name", distinct=100), named(CLASSES, "label")), None)
     assert (role.role, role.kind, role.options) == ("input", "text", {"tokens": "characters"})
 
 
 def test_nothing_to_learn_from_is_a_fault() -> None:
     with pytest.raises(BmcliError, match="'k': it counts the rows"):
-        assign((replace(NUMBER, name="k", counts_rows=True), named(CLASSES, "label")), None)
+        assign_roles((replace(NUMBER, name="k", is_row_index=True), named(CLASSES, "label")), None)
 
 
 def test_leaks_go_unless_they_are_all_there_is() -> None:
@@ -99,6 +99,6 @@ def test_leaks_go_unless_they_are_all_there_is() -> None:
         "label": pa.chunked_array([["x", "y", "y", "x"] * 25]),
     }
     folder, label = replace(CLASSES, name="folder", distinct=3), replace(CLASSES, name="label", distinct=2)
-    assigned = assign((NUMBER, folder, label), "label")
-    assert [role.role for role in without_leaks(assigned, columns)] == ["input", "dropped", "target"]
-    assert [role.role for role in without_leaks(assigned[1:], columns)] == ["input", "target"]
+    assigned = assign_roles((NUMBER, folder, label), "label")
+    assert [role.role for role in drop_leaks(assigned, columns)] == ["input", "dropped", "target"]
+    assert [role.role for role in drop_leaks(assigned[1:], columns)] == ["input", "target"]

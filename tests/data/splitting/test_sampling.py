@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmcli.data.resolution import resolved
-from bmcli.data.splitting.sampling import sample
+from bmcli.data.resolution import resolve_options
+from bmcli.data.splitting.sampling import sample_rows
 from bmcli.errors import BmcliError
 from bmcli.recipe.data import DataOptions, SampleOptions
 from bmcli.recipe.fields import dump
-from bmcli.specs import SPLITS, Prepared
+from bmcli.specs import SPLITS, PreparedData
 from tests.data.test_preparation import TABLE, run, table
 
 ROWS = np.arange(0, 900, 3)
@@ -37,33 +37,35 @@ def test_a_smaller_sample_is_part_of_a_larger_one(
     few: int, more: int, seed: int, strata: Any, balance: str | None
 ) -> None:
     larger = min(300, few + more)
-    first, second = (sample(ROWS, SampleOptions(count=count, balance=balance), seed, strata) for count in (few, larger))
+    first, second = (
+        sample_rows(ROWS, SampleOptions(count=count, balance=balance), seed, strata) for count in (few, larger)
+    )
     assert (len(first), len(second)) == (few, larger)
     assert set(first) <= set(second) <= set(ROWS)
     assert (np.diff(second) > 0).all()
-    assert (sample(ROWS, SampleOptions(count=few, balance=balance), seed, strata) == first).all()
+    assert (sample_rows(ROWS, SampleOptions(count=few, balance=balance), seed, strata) == first).all()
 
 
 def test_a_share_is_that_of_the_training_rows() -> None:
-    assert [len(sample(ROWS, share, 0)) for share in (0.01, 0.1, 0.5, 0.999)] == [3, 30, 150, 300]
+    assert [len(sample_rows(ROWS, share, 0)) for share in (0.01, 0.1, 0.5, 0.999)] == [3, 30, 150, 300]
 
 
 def test_a_whole_number_is_a_count() -> None:
-    assert len(sample(ROWS, 1, 0)) == 1
-    assert sample(ROWS, 300, 0).tolist() == ROWS.tolist()
+    assert len(sample_rows(ROWS, 1, 0)) == 1
+    assert sample_rows(ROWS, 300, 0).tolist() == ROWS.tolist()
 
 
 def test_another_seed_takes_other_rows() -> None:
-    assert sample(ROWS, 30, 0).tolist() != sample(ROWS, 30, 1).tolist()
+    assert sample_rows(ROWS, 30, 0).tolist() != sample_rows(ROWS, 30, 1).tolist()
 
 
 def test_the_same_rows_for_good() -> None:
-    assert sample(ROWS, 5, 7).tolist() == [189, 690, 762, 789, 864]
+    assert sample_rows(ROWS, 5, 7).tolist() == [189, 690, 762, 789, 864]
 
 
 @pytest.mark.parametrize("count", [30, 60, 150, 299])
 def test_a_sample_keeps_the_proportions_of_the_splits(count: int) -> None:
-    kept = np.bincount(STRATA[sample(ROWS, count, 4, STRATA)], minlength=3)
+    kept = np.bincount(STRATA[sample_rows(ROWS, count, 4, STRATA)], minlength=3)
     assert np.abs(kept - np.array([200, 90, 10]) * count / 300).max() <= 1
 
 
@@ -71,28 +73,28 @@ def test_a_sample_keeps_the_proportions_of_the_splits(count: int) -> None:
     ("count", "expected"), [(3, [1, 1, 1]), (30, [10, 10, 10]), (60, [25, 25, 10]), (200, [100, 90, 10])]
 )
 def test_a_balanced_sample_has_equally_many_as_far_as_there_are(count: int, expected: list[int]) -> None:
-    assert np.bincount(STRATA[sample(ROWS, balanced(count), 0, STRATA)]).tolist() == expected
+    assert np.bincount(STRATA[sample_rows(ROWS, balanced(count), 0, STRATA)]).tolist() == expected
 
 
 def test_balanced_alone_takes_as_many_as_the_rarest_has() -> None:
-    assert np.bincount(STRATA[sample(ROWS, balanced(), 0, STRATA)]).tolist() == [10, 10, 10]
+    assert np.bincount(STRATA[sample_rows(ROWS, balanced(), 0, STRATA)]).tolist() == [10, 10, 10]
 
 
 def test_a_balanced_share() -> None:
-    assert np.bincount(STRATA[sample(ROWS, balanced(share=0.2), 0, STRATA)]).tolist() == [25, 25, 10]
+    assert np.bincount(STRATA[sample_rows(ROWS, balanced(share=0.2), 0, STRATA)]).tolist() == [25, 25, 10]
 
 
 def test_more_rows_than_there_are_is_a_fault() -> None:
     with pytest.raises(BmcliError, match="a sample of 301 rows cannot be taken from 300 training rows"):
-        sample(ROWS, 301, 0)
+        sample_rows(ROWS, 301, 0)
 
 
 def test_a_share_of_no_row_is_a_fault() -> None:
     with pytest.raises(BmcliError, match=r"0\.001 of 300 training rows is none"):
-        sample(ROWS, 0.001, 0)
+        sample_rows(ROWS, 0.001, 0)
 
 
-def ranks(prepared: Prepared, split: str) -> set[float]:
+def ranks(prepared: PreparedData, split: str) -> set[float]:
     """The rows of a split, by a column that is another number in each."""
     column = prepared.spec.input("rank").state
     encoded = prepared.split(split).inputs["rank"][:, 0].astype("float64")
@@ -121,7 +123,7 @@ def test_what_was_resolved_gives_the_same_arrays(cache: Path, file: Path, split:
     data = table(file, TABLE.replace(",test,", ",validation,"), split=split, sample=sampled)
     first = run(cache, **data)
     options = DataOptions.model_validate(data)
-    found = dump(resolved(options, options.targets_by_name(), first.spec))
+    found = dump(resolve_options(options, options.targets_by_name(), first.spec))
     assert found.pop("seed") is None, "the recipe's decides"
     again = run(cache, **found)
     assert again.spec.counts == first.spec.counts

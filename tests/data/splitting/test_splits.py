@@ -10,13 +10,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from bmcli.data.columns import check_names, inputs
-from bmcli.data.sources import Rows
+from bmcli.data.columns import check_names, resolve_inputs
+from bmcli.data.sources import SourceRows
 from bmcli.data.splitting import splits
-from bmcli.data.splitting.row_hashes import digests, values
-from bmcli.data.splitting.splitters import ByChance
+from bmcli.data.splitting.row_hashes import hash_files, hash_rows
+from bmcli.data.splitting.splitters import RandomSplitter
 from bmcli.errors import BmcliError
-from bmcli.raw_columns import Blobs, RowFault
+from bmcli.raw_columns import FileColumn, RowFault
 from bmcli.recipe.data import DataOptions, SplitOptions
 from bmcli.specs import SPLITS
 
@@ -24,7 +24,7 @@ Splits = dict[str, np.ndarray]
 
 
 def assign(rows: int, seed: int = 0, given: Any = None, strata: Any = None, **options: Any) -> dict[str, np.ndarray]:
-    return splits.assign(SplitOptions(**options), rows, ByChance(seed, strata), given)
+    return splits.assign_splits(SplitOptions(**options), rows, RandomSplitter(seed, strata), given)
 
 
 def text(*cells: str | None) -> pa.ChunkedArray:
@@ -33,14 +33,14 @@ def text(*cells: str | None) -> pa.ChunkedArray:
 
 def split(seed: int = 0, given: Any = None, sample: Any = None, **columns: Any) -> Callable[..., Splits]:
     """The splits of columns by options: `split(who=...)(group="who")`."""
-    rows = Rows(columns, given, where=lambda row: f"t.csv:{row + 2}")
+    rows = SourceRows(columns, given, where=lambda row: f"t.csv:{row + 2}")
 
     def by(**options: Any) -> Splits:
         targets = {"y": "category"} if "y" in columns else {"z": "number"}
         data = DataOptions.model_validate(
             {"source": {"kind": "csv", "path": "t.csv"}, "targets": targets, "split": options, "sample": sample}
         )
-        return splits.of(rows, data, data.targets_by_name(), seed)[0]
+        return splits.split_rows(rows, data, data.targets_by_name(), seed)[0]
 
     return by
 
@@ -165,8 +165,8 @@ def test_a_split_without_rows_is_a_fault() -> None:
 
 def test_groups_that_are_too_small_for_every_split_are_told() -> None:
     strata = np.array([0] * 95 + [1] * 5)
-    assert not splits.in_every_split(SplitOptions(), None, strata)
-    assert splits.in_every_split(SplitOptions(test=0.2), None, strata)
+    assert not splits.fits_every_split(SplitOptions(), None, strata)
+    assert splits.fits_every_split(SplitOptions(test=0.2), None, strata)
     asked = assign(100, seed=3, strata=strata, stratify="y")
     assert np.bincount(strata[asked["train"]]).tolist() == [76, 4]
 
@@ -174,29 +174,29 @@ def test_groups_that_are_too_small_for_every_split_are_told() -> None:
 def test_only_training_rows_must_be_enough_where_validation_is_carved_from_them() -> None:
     strata = np.array([0] * 80 + [1] * 20)
     given = np.array(["train"] * 90 + ["test"] * 10)
-    assert splits.in_every_split(SplitOptions(validation=0.1), given, strata)
-    assert not splits.in_every_split(SplitOptions(validation=0.05), given, strata)
+    assert splits.fits_every_split(SplitOptions(validation=0.1), given, strata)
+    assert not splits.fits_every_split(SplitOptions(validation=0.05), given, strata)
 
 
 def test_split_names_in_all_their_spellings() -> None:
     column = pa.chunked_array([["train", "Training", "val", "dev", "valid", "validation", " TEST "]])
-    assert splits.named(column).tolist() == ["train"] * 2 + ["validation"] * 4 + ["test"]
+    assert splits.read_split_names(column).tolist() == ["train"] * 2 + ["validation"] * 4 + ["test"]
 
 
 @pytest.mark.parametrize(("cell", "shown"), [("holdout", "'holdout'"), (None, "nothing"), ("", "''")])
 def test_another_split_name_is_a_fault(cell: str | None, shown: str) -> None:
     with pytest.raises(RowFault, match=f"expected train, validation or test, received {shown}") as caught:
-        splits.named(pa.chunked_array([pa.array(["train", cell])]))
+        splits.read_split_names(pa.chunked_array([pa.array(["train", cell])]))
     assert caught.value.row == 1
 
 
 def test_numbers_are_no_split_names() -> None:
     with pytest.raises(RowFault, match="received a number"):
-        splits.named(np.array([0, 1]))
+        splits.read_split_names(np.array([0, 1]))
 
 
 def test_missing_cells_are_a_stratum_of_their_own() -> None:
-    assert splits.codes(text("b", None, "a", "")).tolist() == [1, 2, 0, 2]
+    assert splits.encode_categories(text("b", None, "a", "")).tolist() == [1, 2, 0, 2]
 
 
 def test_no_group_is_in_two_splits() -> None:
@@ -342,7 +342,7 @@ def test_another_seed_changes_nothing_in_the_order_of_time() -> None:
     ],
 )
 def test_times_are_numbers_or_dates_as_text(cells: tuple[str, ...]) -> None:
-    assert np.argsort(splits.moments(text(*cells))).tolist() == [3, 0, 1, 2]
+    assert np.argsort(splits.read_times(text(*cells))).tolist() == [3, 0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ def test_times_are_numbers_or_dates_as_text(cells: tuple[str, ...]) -> None:
 )
 def test_what_is_no_time_is_a_fault_at_its_row(cells: tuple[str | None, ...], row: int, message: str) -> None:
     with pytest.raises(RowFault, match=message) as caught:
-        splits.moments(text(*cells))
+        splits.read_times(text(*cells))
     assert caught.value.row == row
 
 
@@ -403,33 +403,33 @@ def test_another_seed_gives_another_split_by_hash() -> None:
 
 @pytest.mark.parametrize("column", [np.arange(6.0), np.arange(6, dtype="uint8"), np.arange(6)[:, None]])
 def test_the_type_of_an_array_does_not_change_its_hash(column: np.ndarray) -> None:
-    assert digests([column], 3).tolist() == digests([np.arange(6)], 3).tolist()
+    assert hash_rows([column], 3).tolist() == hash_rows([np.arange(6)], 3).tolist()
 
 
 def test_rows_that_are_spelled_alike_when_joined_have_other_hashes() -> None:
-    first = digests([text("ab", "a", None, "1:a"), text("c", "bc", "", "")], 0)
+    first = hash_rows([text("ab", "a", None, "1:a"), text("c", "bc", "", "")], 0)
     assert len(set(first.tolist())) == 4
-    assert len(set(digests([np.array([0.0, -0.0, np.nan, -np.nan, 1.0])], 0).tolist())) == 3
-    assert len(set(digests([np.array([[1, 2], [2, 1], [1, 2]])], 0).tolist())) == 2
+    assert len(set(hash_rows([np.array([0.0, -0.0, np.nan, -np.nan, 1.0])], 0).tolist())) == 3
+    assert len(set(hash_rows([np.array([[1, 2], [2, 1], [1, 2]])], 0).tolist())) == 2
 
 
 def test_missing_and_empty_text_have_the_same_hash() -> None:
-    (missing, empty) = digests([text(None, "")], 0).tolist()
+    (missing, empty) = hash_rows([text(None, "")], 0).tolist()
     assert missing == empty
 
 
 def test_encoded_files_are_hashed_by_their_bytes() -> None:
-    blobs = Blobs(np.arange(4), lambda position: [b"a", b"b", b"a", b""][position])
-    found = digests([values(blobs)], 0).tolist()
+    blobs = FileColumn(np.arange(4), lambda position: [b"a", b"b", b"a", b""][position])
+    found = hash_rows([hash_files(blobs)], 0).tolist()
     assert found[0] == found[2]
     assert len(set(found)) == 3
 
 
 def test_a_million_rows_are_hashed_in_blocks_that_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     columns = [text(*WORDS), np.arange(1000.0)]
-    whole = digests(columns, 5)
+    whole = hash_rows(columns, 5)
     monkeypatch.setattr("bmcli.data.splitting.row_hashes._ROWS_AT_ONCE", 7)
-    assert (digests(columns, 5) == whole).all()
+    assert (hash_rows(columns, 5) == whole).all()
 
 
 def test_a_name_that_is_no_column_is_a_fault_at_its_place() -> None:
@@ -438,7 +438,7 @@ def test_a_name_that_is_no_column_is_a_fault_at_its_place() -> None:
         {"source": {"kind": "csv", "path": "t.csv"}, "targets": {"a": "number"}, **options}
     )
     with pytest.raises(BmcliError) as caught:
-        check_names(Rows({"a": np.arange(3)}, None, str), data, data.targets_by_name())
+        check_names(SourceRows({"a": np.arange(3)}, None, str), data, data.targets_by_name())
     assert [fault.path for fault in caught.value.faults] == ["data.split.hash.1", "data.sample.balance"]
 
 
@@ -447,9 +447,9 @@ def test_the_column_that_tells_the_split_is_no_input_unless_named(way: str) -> N
     data = {"source": {"kind": "csv", "path": "t.csv"}, "targets": {"y": "number"}, "split": {way: "a"}}
     columns = {"a": np.arange(3), "b": np.arange(3), "y": np.arange(3)}
     options = DataOptions.model_validate(data)
-    assert list(inputs(columns, options, options.targets_by_name())) == ["b"]
+    assert list(resolve_inputs(columns, options, options.targets_by_name())) == ["b"]
     named = DataOptions.model_validate({**data, "inputs": {"a": "number"}})
-    assert list(inputs(columns, named, named.targets_by_name())) == ["a"]
+    assert list(resolve_inputs(columns, named, named.targets_by_name())) == ["a"]
 
 
 FOLDS = 4

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from bmcli.errors import RunFailed
 from bmcli.training.autotune import batch_size
-from bmcli.training.feed import order
+from bmcli.training.feed import shuffle_rows
 from bmcli.training.train_step import Compilation, CompiledSteps
 from bmcli.training.trainer import Trainer
 from tests.trainers import MakeTrainer, Silent, same, weights_of
@@ -25,7 +25,7 @@ def choose(trainer: Trainer, cache: Path, jit: bool = False) -> int:
     def make(size: int) -> CompiledSteps:
         return CompiledSteps(trainer.components, size, Compilation(jit))
 
-    return batch_size.choose(make, trainer.feed, order(5, 0, trainer.feed.count), cache)
+    return batch_size.choose_batch_size(make, trainer.feed, shuffle_rows(5, 0, trainer.feed.count), cache)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def rates(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
             measured.append(steps.batch)
             return [steps.batch / rate(steps.batch)]
 
-        monkeypatch.setattr(batch_size, "seconds_a_step", seconds)
+        monkeypatch.setattr(batch_size, "measure_step_seconds", seconds)
         return measured
 
     return use
@@ -130,7 +130,7 @@ class Exhausted:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, fails: Callable[[CompiledSteps, int], bool]) -> None:
         self.calls = 0
-        many = CompiledSteps.many
+        many = CompiledSteps.train_block
 
         def failing(steps: CompiledSteps, block: Any) -> int:
             self.calls += 1
@@ -139,7 +139,7 @@ class Exhausted:
                 raise no_memory()
             return found
 
-        monkeypatch.setattr(CompiledSteps, "many", failing)
+        monkeypatch.setattr(CompiledSteps, "train_block", failing)
 
 
 def test_a_size_that_does_not_fit_leaves_every_variable_as_it_was(
@@ -203,7 +203,7 @@ def test_auto_halves_what_is_computed_at_once_and_ends_with_the_same_weights(
             outcome = trainer.train(watch)
         assert failed.calls > call
         assert went_on_at == [steps_done], "it goes on from the last checkpoint"
-        assert trainer.parts == trainer.steps.parts == 2
+        assert trainer.micro_batches == trainer.steps.micro_batches == 2
         (note,) = watch.notes
         assert f"too small for {trainer.batch} examples" in note
         assert "2 parts" in note
@@ -218,10 +218,10 @@ def test_callbacks_start_again_with_the_checkpoint(make_trainer: MakeTrainer, mo
     trainer = make_trainer(*settings)
     trainer.save()
     trainer._writer.wait()
-    before = vars(trainer.callbacks._watching[0]).copy()
+    before = vars(trainer.callbacks._callbacks[0]).copy()
     trainer.callbacks.after_epoch(1, {"validation/loss": -1000.0})
     trainer.resume()
-    assert vars(trainer.callbacks._watching[0])["best"] == before["best"]
+    assert vars(trainer.callbacks._callbacks[0])["best"] == before["best"]
 
 
 def test_parts_double_until_single_examples_do_not_fit(
@@ -231,6 +231,6 @@ def test_parts_double_until_single_examples_do_not_fit(
     calls = Exhausted(monkeypatch, lambda steps, call: True)
     with pytest.raises(RunFailed, match=r"batches of 16 in 16 parts"):
         trainer.train(watch)
-    assert trainer.parts == 16
+    assert trainer.micro_batches == 16
     assert calls.calls == 5
     assert len(watch.notes) == 4

@@ -11,14 +11,14 @@ import pytest
 
 from bmcli.errors import BmcliError
 from bmcli.training.autotune import compilation
-from bmcli.training.feed import order
+from bmcli.training.feed import shuffle_rows
 from bmcli.training.train_step import Compilation, CompiledSteps
 from bmcli.training.trainer import Trainer
 from tests.trainers import MakeTrainer, same
 
 
 def rows_of(trainer: Trainer) -> Any:
-    return order(5, 0, trainer.feed.count)
+    return shuffle_rows(5, 0, trainer.feed.count)
 
 
 PLAIN, XLA, TOGETHER = Compilation(), Compilation(True), Compilation(True, 8)
@@ -28,7 +28,9 @@ def choose(trainer: Trainer, steps_in_all: int, cache: Path) -> Compilation:
     def make(way: Compilation) -> CompiledSteps:
         return trainer.compile_steps(trainer.batch, way)
 
-    return compilation.choose(make, [PLAIN, XLA], trainer.feed, rows_of(trainer), steps_in_all, cache).compilation
+    return compilation.choose_compilation(
+        make, [PLAIN, XLA], trainer.feed, rows_of(trainer), steps_in_all, cache
+    ).compilation
 
 
 def test_a_short_training_is_not_worth_compiling(make_trainer: MakeTrainer, tmp_path: Path) -> None:
@@ -41,23 +43,23 @@ def test_a_short_training_is_not_worth_compiling(make_trainer: MakeTrainer, tmp_
 def test_what_was_measured_is_not_traced_again(
     make_trainer: MakeTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compilation, "FASTER", 0.0)
+    monkeypatch.setattr(compilation, "MIN_SPEEDUP", 0.0)
     trainer, made = make_trainer(), []
 
     def make(way: Compilation) -> CompiledSteps:
         made.append(trainer.compile_steps(trainer.batch, way))
         return made[-1]
 
-    steps = compilation.choose(make, [PLAIN, XLA], trainer.feed, rows_of(trainer), 10, tmp_path)
-    assert (made, steps.traces) == ([steps], 1)
-    remembered = compilation.choose(make, [PLAIN, XLA], trainer.feed, rows_of(trainer), 10, tmp_path)
-    assert (made, remembered.traces) == ([steps, remembered], 0)
+    steps = compilation.choose_compilation(make, [PLAIN, XLA], trainer.feed, rows_of(trainer), 10, tmp_path)
+    assert (made, steps.trace_count) == ([steps], 1)
+    remembered = compilation.choose_compilation(make, [PLAIN, XLA], trainer.feed, rows_of(trainer), 10, tmp_path)
+    assert (made, remembered.trace_count) == ([steps, remembered], 0)
 
 
 def test_measuring_leaves_every_variable_as_it_was(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer("runtime.jit_steps=8", "runtime.jit=true", "train.batch_size=8")
     before, meters = trainer.steps.snapshot()
-    compilation.seconds_a_step([trainer.steps], trainer.feed, rows_of(trainer))
+    compilation.measure_step_seconds([trainer.steps], trainer.feed, rows_of(trainer))
     after, meters_after = trainer.steps.snapshot()
     assert same([*before, *meters], [*after, *meters_after])
 
@@ -65,9 +67,9 @@ def test_measuring_leaves_every_variable_as_it_was(make_trainer: MakeTrainer) ->
 def test_a_choice_is_remembered(make_trainer: MakeTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_trainer()
     monkeypatch.setattr(compilation, "WORTHWHILE_S", 0.0)
-    monkeypatch.setattr(compilation, "FASTER", 0.0)
+    monkeypatch.setattr(compilation, "MIN_SPEEDUP", 0.0)
     assert choose(trainer, 10, tmp_path) == XLA
-    monkeypatch.setattr(compilation, "_measured", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(compilation, "_find_fastest", lambda *_: pytest.fail("measured again"))
     assert choose(trainer, 10, tmp_path) == XLA
 
 
@@ -92,7 +94,7 @@ def test_the_fastest_way_is_taken_and_what_cannot_pay_is_not_compiled(
         measured.extend(way.compilation for way in ways)
         return [seconds[way.compilation] for way in ways]
 
-    monkeypatch.setattr(compilation, "seconds_a_step", pretend)
+    monkeypatch.setattr(compilation, "measure_step_seconds", pretend)
 
     def chosen(steps_in_all: int) -> Compilation:
         measured.clear()
@@ -101,7 +103,9 @@ def test_the_fastest_way_is_taken_and_what_cannot_pay_is_not_compiled(
             return trainer.compile_steps(trainer.batch, way)
 
         ways = [PLAIN, XLA, TOGETHER]
-        return compilation.choose(make, ways, trainer.feed, rows_of(trainer), steps_in_all, tmp_path).compilation
+        return compilation.choose_compilation(
+            make, ways, trainer.feed, rows_of(trainer), steps_in_all, tmp_path
+        ).compilation
 
     assert (chosen(10_000), measured) == (PLAIN, [PLAIN])  # 15 s
     assert (chosen(15_000), measured) == (XLA, [PLAIN, PLAIN, XLA])  # 22 s, and 15 s with XLA
@@ -136,7 +140,7 @@ def test_the_recipe_says_what_is_measured(
         asked.append(ways)
         return make(ways[0])
 
-    monkeypatch.setattr(compilation, "choose", note)
+    monkeypatch.setattr(compilation, "choose_compilation", note)
     size = () if "train.batch_size=16" in settings else ("train.batch_size=8",)
     make_trainer(*settings, *size)
     assert asked == [WAYS[settings]]
@@ -149,6 +153,6 @@ def test_several_steps_are_no_program_on_several_devices(make_trainer: MakeTrain
 
 
 def test_convolutions_stay_plain_on_a_cpu(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compilation, "seconds_a_step", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(compilation, "measure_step_seconds", lambda *_: pytest.fail("measured"))
     trainer = make_trainer("data.source.name=digits", "model.kind=cnn", "model.filters=[4]", "train.epochs=1000000")
     assert trainer.steps.compilation == PLAIN
