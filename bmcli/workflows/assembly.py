@@ -97,9 +97,8 @@ def build_trainer(
 
     plain = components(train, steps)
     average = _build_average(train, plain, steps, steps_per_epoch, _build_estimate(train, plain, rows, batch, sampler))
-    with placement.strategy.scope():
-        pruned = _build_masks(train, network, steps, average, build_kept)
-        quantized = _build_quantization(train, plain, steps)
+    pruned = _build_masks(train, network, placement, steps, average, build_kept)
+    quantized = _build_quantization(train, plain, steps)
     hooks = (*rates, *([average] if average else []), *pruned, *quantized)
 
     def kept_network() -> Network:
@@ -222,6 +221,7 @@ def _build_average(
 def _build_masks(
     train: TrainOptions,
     network: Network,
+    placement: Placement,
     steps: int,
     average: WeightAverage | None,
     build_final_network: Callable[[], Network],
@@ -229,7 +229,8 @@ def _build_masks(
     if train.prune is None:
         return []
     kept = build_final_network().model if isinstance(train.prune, ChannelPruning) else None
-    return [pruning.build_masks(train.prune, network.model, kept, steps, average.copies if average else [])]
+    with placement.strategy.scope():  # not around building another network, which begins a session of its own
+        return [pruning.build_masks(train.prune, network.model, kept, steps, average.copies if average else [])]
 
 
 def _build_quantization(train: TrainOptions, components: StepComponents, steps: int) -> list[StepHook]:
@@ -237,7 +238,8 @@ def _build_quantization(train: TrainOptions, components: StepComponents, steps: 
     if options is None:
         return []
     first = round(options.start * steps)
-    return [QuantizationAware(components.network.model, options, first, components.optimizer.iterations)]
+    with components.placement.strategy.scope():
+        return [QuantizationAware(components.network.model, options, first, components.optimizer.iterations)]
 
 
 def _build_evaluator(

@@ -209,7 +209,7 @@ def test_no_row_that_can_be_read_is_a_fault(bmcli: Bmcli, run: Path, tmp_path: P
         (["new.csv", "--output", "out.xlsx"], "its ending tells no format"),
         (["new.csv", "--output", "nowhere/out.csv"], "no such folder"),
         (["nwe.csv"], "Did you mean 'new.csv'?"),
-        (["new.csv", "--json"], "give --output FILE"),
+        (["new.csv", "--json"], "need --output FILE"),
     ],
 )
 def test_faults_come_before_tensorflow_and_say_what_to_do(

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from bmcli import runs
 from bmcli.errors import Interrupted
-from bmcli.training import checkpoint, trainer
+from bmcli.training import checkpoint
 from bmcli.training import feed as feeds
 from bmcli.training.checkpoint import Checkpoint, CheckpointWriter
 from bmcli.training.feed import gather_rows, shuffle_rows
@@ -29,7 +29,7 @@ TIMES = ("seconds", "examples_per_second")
 @pytest.fixture
 def one_step_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets a signal or a checkpoint come after any step."""
-    monkeypatch.setattr(trainer, "CALL_S", 0.0)
+    monkeypatch.setattr("bmcli.training.trainer.CALL_S", 0.0)
 
 
 def rows_of(trainer: Trainer) -> list[dict[str, Any]]:
@@ -175,7 +175,7 @@ def test_a_diverging_step_is_found_in_a_program(make_trainer: MakeTrainer) -> No
 def test_how_many_steps_a_call_has_changes_nothing(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     many, single = make_trainer(), make_trainer()
     many.train(Silent())
-    monkeypatch.setattr(trainer, "CALL_S", 0.0)
+    monkeypatch.setattr("bmcli.training.trainer.CALL_S", 0.0)
     single.train(Silent())
     assert_same_training(many, single)
 
@@ -204,7 +204,7 @@ def test_no_more_steps_than_the_recipe_says_lie_between_checkpoints_after_an_int
     with pytest.raises(Interrupted):
         trainer.train(StopsAt(7, signal.SIGTERM))
     written: list[int] = [7]
-    monkeypatch.setattr(trainer, "CALL_S", 1000.0)  # as many steps a call as there may be
+    monkeypatch.setattr("bmcli.training.trainer.CALL_S", 1000.0)  # as many steps a call as there may be
     monkeypatch.setattr(checkpoint, "save", lambda folder, step, state: written.append(step))
     resumed(make_trainer, trainer.run, *settings)
     assert max(np.diff(written)) <= 5
