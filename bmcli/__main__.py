@@ -30,16 +30,16 @@ def main() -> None:
     0 done, 1 failed while running, 2 fault in recipe, usage or data, 3 gate missed, 4 artefact rejected,
     75 interrupted and resumable, 130 interrupted before anything was worth keeping.
     """
-    stopping.listen()  # before anything else is imported, which takes a while
-    from bmcli import garbage
+    stopping.install_handlers()  # before anything else is imported, which takes a while
+    from bmcli import garbage_collection
     from bmcli.console import Console
 
-    garbage.look_rarely()
+    garbage_collection.look_rarely()
     _open_standard_streams()
     console = Console(as_json="--json" in sys.argv[1:])
-    sys.unraisablehook = _unraisable
+    sys.unraisablehook = _handle_unraisable
     try:
-        code = _run(console)
+        code = _run_command(console)
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read our output has enough; nothing may complain while the interpreter closes it.
@@ -57,14 +57,14 @@ def _open_standard_streams() -> None:
             setattr(sys, name, open(descriptor, "r" if name == "stdin" else "w", closefd=False))  # noqa: SIM115
 
 
-def _unraisable(unraisable: Any) -> None:
+def _handle_unraisable(unraisable: Any) -> None:
     """Python's report of an error it cannot raise, but for interruptions, which come once more then.
 
     And for objects whose making was interrupted, and archives on a full disk, whose fault is told already.
     """
     if isinstance(unraisable.exc_value, KeyboardInterrupt):
-        stopping.again()
-    elif not stopping.requested() and getattr(unraisable.object, "__qualname__", "") != "ZipFile.__del__":
+        stopping.resend_signal()
+    elif not stopping.was_interrupted() and getattr(unraisable.object, "__qualname__", "") != "ZipFile.__del__":
         sys.__unraisablehook__(unraisable)
 
 
@@ -72,15 +72,15 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _run(console: Console) -> int:
+def _run_command(console: Console) -> int:
     import click
 
-    from bmcli import cli as commands
     from bmcli import disk
+    from bmcli.cli import cli
     from bmcli.errors import BmcliError
 
     try:
-        code = commands.cli.main(prog_name="bmcli", standalone_mode=False, obj=console)
+        code = cli.main(prog_name="bmcli", standalone_mode=False, obj=console)
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as leave:
         return leave.exit_code
@@ -89,7 +89,7 @@ def _run(console: Console) -> int:
         console.faults(BmcliError(_one_line(error.format_message()), suggestion=_one_line(usage)))
         return 2
     except (KeyboardInterrupt, click.Abort):
-        return _interrupted(console)
+        return _report_interruption(console)
     except BmcliError as error:
         stopping.ending(error.exit_code)
         console.faults(error)
@@ -97,18 +97,18 @@ def _run(console: Console) -> int:
     except BrokenPipeError:
         raise
     except Exception as error:
-        if stopping.requested():
-            return _interrupted(console)
-        failure = disk.write_failure(error) or (error if isinstance(error, OSError) else None)
+        if stopping.was_interrupted():
+            return _report_interruption(console)
+        failure = disk.find_write_failure(error) or (error if isinstance(error, OSError) else None)
         if failure is not None:
-            console.faults(_world_failed(failure))
+            console.faults(_make_system_error(failure))
             return 1
         if console.as_json:
             console.result({"faults": [{"message": f"internal error: {type(error).__name__}: {error}"}]})
         raise
 
 
-def _interrupted(console: Console) -> int:
+def _report_interruption(console: Console) -> int:
     from bmcli.errors import RunFailed
 
     stopping.ending(stopping.INTERRUPTED)
@@ -116,13 +116,15 @@ def _interrupted(console: Console) -> int:
     return stopping.INTERRUPTED
 
 
-def _world_failed(error: OSError) -> BmcliError:
+def _make_system_error(error: OSError) -> BmcliError:
     """A failure of the machine: disk full, no permission, a file that vanished."""
     from bmcli import disk
     from bmcli.errors import Fault, RunFailed
 
     if isinstance(error, disk.WriteFailure):
-        return RunFailed(Fault(str(error), suggestion=f"{disk.way_out(error)} What was written before is whole."))
+        return RunFailed(
+            Fault(str(error), suggestion=f"{disk.suggest_remedy(error)} What was written before is whole.")
+        )
     where = f"{error.filename}: " if error.filename else ""
     return RunFailed(Fault(f"{where}{(error.strerror or str(error)).lower()}."))
 

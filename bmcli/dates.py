@@ -50,7 +50,7 @@ _DAYS = (
     *("%d %b %Y", "%d. %b %Y", "%d-%b-%Y", "%d-%b-%y", "%b %d %Y", "%b %d, %Y", "%a, %d %b %Y", "%a %b %d %Y", "%b %Y"),
 )
 _TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p", " %H:%M:%S %z")
-USUAL = ("iso", *(day + time for day in _DAYS for time in _TIMES), "%Y%m%dT%H%M%S", *EPOCHS)
+COMMON_FORMATS = ("iso", *(day + time for day in _DAYS for time in _TIMES), "%Y%m%dT%H%M%S", *EPOCHS)
 """Formats that are tried on a column that names none."""
 
 # Of numbers only those are taken for moments unasked that lie between 1973 and 2286.
@@ -60,7 +60,7 @@ _SPACE = " \t\n\v\f\r"
 
 
 @dataclass(frozen=True)
-class Pattern:
+class DatePattern:
     """How the cells of one format look.
 
     Args:
@@ -72,19 +72,19 @@ class Pattern:
     fields: tuple[str, ...]
 
 
-def pattern(form: str) -> Pattern:
+def compile_format(date_format: str) -> DatePattern:
     """The pattern of a format.
 
     Raises:
         ValueError: It has an unknown directive, one twice, or no full date.
     """
-    if form == "iso":
-        return Pattern(_ISO, _ISO_FIELDS)
-    if form in EPOCHS:
-        return Pattern(r"([+-]?[0-9]{1,15}(?:\.[0-9]*)?)", ("number",))
+    if date_format == "iso":
+        return DatePattern(_ISO, _ISO_FIELDS)
+    if date_format in EPOCHS:
+        return DatePattern(r"([+-]?[0-9]{1,15}(?:\.[0-9]*)?)", ("number",))
     regex, fields = "", []
-    without_signs = re.search(r"%[YymdHIMS]%", form)
-    for literal, directive in re.findall(r"([^%]+)|%(.?)", form):
+    without_signs = re.search(r"%[YymdHIMS]%", date_format)
+    for literal, directive in re.findall(r"([^%]+)|%(.?)", date_format):
         if literal:
             regex += re.escape(literal).replace("\\ ", " +")
         elif directive not in _DIRECTIVES:
@@ -93,11 +93,11 @@ def pattern(form: str) -> Pattern:
             field, group = _DIRECTIVES[directive]
             regex += group.replace("?[", "[") if without_signs else group
             fields += [field] if field else []
-    _check_fields(form, fields)
-    return Pattern(regex, tuple(fields))
+    _check_fields(date_format, fields)
+    return DatePattern(regex, tuple(fields))
 
 
-def fitting(cells: pa.ChunkedArray) -> list[str]:
+def find_matching_formats(cells: pa.ChunkedArray) -> list[str]:
     """The usual formats in which all of the cells are written; cells that are null do not count."""
     import pyarrow.compute as pc
 
@@ -106,26 +106,26 @@ def fitting(cells: pa.ChunkedArray) -> list[str]:
         return []
     # A call of Arrow costs more than all formats of one cell, and most columns of text hold no dates.
     first, sample = told[0].as_py().strip(_SPACE), told.slice(0, _SAMPLE)
-    likely = [form for form in USUAL if re.fullmatch(_regex(form), first) and _all(sample, form)]
-    return [form for form in likely if _all(told, form)]
+    likely = [form for form in COMMON_FORMATS if re.fullmatch(_regex(form), first) and _match_all(sample, form)]
+    return [form for form in likely if _match_all(told, form)]
 
 
-def formats_of(cells: pa.ChunkedArray) -> list[str]:
+def select_formats(cells: pa.ChunkedArray) -> list[str]:
     """Usual formats that together read as many of the first cells as any, without one that adds nothing."""
     import numpy as np
     import pyarrow.compute as pc
 
     sample = pc.drop_null(cells).slice(0, _SAMPLE)
-    reads = {form: np.asarray(written(sample, form)) for form in USUAL}
+    reads = {form: np.asarray(match_format(sample, form)) for form in COMMON_FORMATS}
     chosen, left = [], np.ones(len(sample), bool)
-    while any((reads[form] & left).any() for form in USUAL):
-        best = max(USUAL, key=lambda form: int((reads[form] & left).sum()))
+    while any((reads[form] & left).any() for form in COMMON_FORMATS):
+        best = max(COMMON_FORMATS, key=lambda form: int((reads[form] & left).sum()))
         chosen.append(best)
         left &= ~reads[best]
     return chosen
 
 
-def are_mixed(cells: pa.ChunkedArray) -> bool:
+def has_mixed_formats(cells: pa.ChunkedArray) -> bool:
     """Whether the first cells are dates, but not all of them in one usual format; none is null."""
     import numpy as np
     import pyarrow.compute as pc
@@ -133,33 +133,33 @@ def are_mixed(cells: pa.ChunkedArray) -> bool:
     some = cells.slice(0, _FEW)
     if not pc.all(pc.match_substring_regex(some, "[0-9]")).as_py():
         return False
-    read = [np.asarray(written(some, form)) for form in formats_of(some)]
+    read = [np.asarray(match_format(some, form)) for form in select_formats(some)]
     return len(read) > 1 and bool(np.logical_or.reduce(read).all())
 
 
-def written(cells: pa.ChunkedArray, form: str) -> pa.ChunkedArray:
+def match_format(cells: pa.ChunkedArray, date_format: str) -> pa.ChunkedArray:
     """Whether each cell is written in a usual format."""
     import pyarrow.compute as pc
 
-    return pc.match_substring_regex(pc.ascii_trim_whitespace(cells), f"^(?:{_regex(form)})$")
+    return pc.match_substring_regex(pc.ascii_trim_whitespace(cells), f"^(?:{_regex(date_format)})$")
 
 
 @cache
 def _regex(form: str) -> str:
     """Of a usual format, for the whole cell."""
-    return _LIKELY_EPOCHS.get(form) or pattern(form).regex
+    return _LIKELY_EPOCHS.get(form) or compile_format(form).regex
 
 
-def _all(cells: pa.ChunkedArray, form: str) -> bool:
+def _match_all(cells: pa.ChunkedArray, date_format: str) -> bool:
     import pyarrow.compute as pc
 
-    return pc.all(written(cells, form)).as_py()
+    return pc.all(match_format(cells, date_format)).as_py()
 
 
-def _check_fields(form: str, fields: Sequence[str]) -> None:
+def _check_fields(date_format: str, fields: Sequence[str]) -> None:
     if len(set(fields)) < len(fields):
-        raise ValueError(f"'{form}' tells the same twice")
+        raise ValueError(f"'{date_format}' tells the same twice")
     if not {"year", "short_year"} & set(fields) or not {"month", "month_name"} & set(fields):
-        raise ValueError(f"'{form}' does not tell year and month")
+        raise ValueError(f"'{date_format}' does not tell year and month")
     if ("half_hour" in fields) != ("half" in fields):
-        raise ValueError(f"'{form}' needs %I and %p together")
+        raise ValueError(f"'{date_format}' needs %I and %p together")

@@ -17,20 +17,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-PRIVATE = 0o600
+PRIVATE_MODE = 0o600
 """Mode of files that may hold what only their owner should see, such as arguments of a command."""
 
-_PRIVATE_FOLDER = 0o700
+_PRIVATE_FOLDER_MODE = 0o700
 
 _MAX_RECORD_BYTES = 2**28
 
-_Kind = TypeVar("_Kind")
+_Value = TypeVar("_Value")
 
 
-_REFUSALS = (
+_WRITE_ERRORS = (
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG,
 )  # fmt: skip
-_OF_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SPACE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class WriteFailure(OSError):
@@ -55,11 +55,11 @@ class WriteFailure(OSError):
         super().__init__(number, os.strerror(number), None if path is None else str(path))
         self.needed, self.roughly = needed, roughly
         # Asked at once: what was written in part is removed before anybody reads this.
-        self.free = free_bytes(Path(path)) if free is None and path is not None and number in _OF_ROOM else free
+        self.free = free_bytes(Path(path)) if free is None and path is not None and number in _SPACE_ERRORS else free
 
     def __str__(self) -> str:
         """What was refused and why, how many bytes it needs and how many are free, as a sentence."""
-        where = f"{shown_path(Path(self.filename))}: " if self.filename else ""
+        where = f"{format_path(Path(self.filename))}: " if self.filename else ""
         return f"{where}{(self.strerror or '').lower()}{self.sizes}."
 
     @property
@@ -72,7 +72,9 @@ class WriteFailure(OSError):
 
 
 @contextlib.contextmanager
-def writing(path: Path, needed: int | None = None, estimate: Callable[[], int | None] | None = None) -> Iterator[None]:
+def convert_write_errors(
+    path: Path, needed: int | None = None, estimate: Callable[[], int | None] | None = None
+) -> Iterator[None]:
     """Tells of what the body writes, should the file system refuse it, as one `WriteFailure`.
 
     Args:
@@ -86,7 +88,7 @@ def writing(path: Path, needed: int | None = None, estimate: Callable[[], int | 
     try:
         yield
     except Exception as error:
-        failure = write_failure(error)
+        failure = find_write_failure(error)
         if failure is None:
             raise
         if failure.filename is not None and _on_another_disk(Path(failure.filename), path):
@@ -109,15 +111,15 @@ def _on_another_disk(one: Path, other: Path) -> bool:
     return device(one) != device(other)
 
 
-def write_failure(error: BaseException) -> WriteFailure | None:
+def find_write_failure(error: BaseException) -> WriteFailure | None:
     """What a file system refused, if that is the reason of an error of Python, TensorFlow, HDF5 or Arrow."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, WriteFailure):
             return seen
-        number = _refusal(seen)
+        number = _find_errno(seen)
         if number is not None:
-            path = getattr(seen, "filename2", None) or getattr(seen, "filename", None) or _named_path(str(seen))
+            path = getattr(seen, "filename2", None) or getattr(seen, "filename", None) or _extract_path(str(seen))
             if isinstance(path, str) and not Path(path).parent.is_dir():
                 path = None  # words of a library, or a folder that is gone
             return WriteFailure(number, str(path) if isinstance(path, str | os.PathLike) else None)
@@ -125,7 +127,7 @@ def write_failure(error: BaseException) -> WriteFailure | None:
     return None
 
 
-def way_out(failure: OSError) -> str:
+def suggest_remedy(failure: OSError) -> str:
     """What a user can do about what a file system refused, as a sentence."""
     elsewhere = "choose another folder with --runs or BMCLI_CACHE."
     return {
@@ -139,19 +141,19 @@ def way_out(failure: OSError) -> str:
     }.get(failure.errno or 0, "")
 
 
-def _refusal(error: BaseException) -> int | None:
+def _find_errno(error: BaseException) -> int | None:
     """The reason of a file system in an error, as `errno` numbers them."""
     if isinstance(error, OSError):
         named = re.search(r"\berrno = (\d+)", str(error))  # as HDF5 writes it
         number = error.errno or (int(named[1]) if named else None)
-        return number if number in _REFUSALS else None
+        return number if number in _WRITE_ERRORS else None
     if type(error).__module__.startswith("tensorflow."):
         # It has one class for disks and memory that are full, but words of its own for the latter.
-        return next((number for number in _REFUSALS if os.strerror(number) in str(error)), None)
+        return next((number for number in _WRITE_ERRORS if os.strerror(number) in str(error)), None)
     return None
 
 
-def _named_path(text: str) -> str | None:
+def _extract_path(text: str) -> str | None:
     """The file that TensorFlow (`path; reason`) or HDF5 (`name = 'path'`) names."""
     found = re.search(r"name = '([^']+)'", text) or re.match(r"(/?[^;\n]*/[^;\n]*);", text)
     return found[1] if found else None
@@ -165,13 +167,13 @@ def free_bytes(path: Path) -> int | None:
     return None
 
 
-class Damaged(ValueError):
+class DamagedFile(ValueError):
     """A file is not what was written; the message tells what is wrong with it, without the file's name."""
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON value, with null where a number is not finite."""
-    text = json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(to_json_value(value), indent=2, ensure_ascii=False, allow_nan=False)
     write_atomically(path, (text + "\n").encode())
 
 
@@ -181,7 +183,7 @@ def write_record(path: Path, value: Mapping[str, Any], mode: int = 0o666) -> Non
     Raises:
         ValueError: A number is not finite: JSON knows none such, so null has to stand there.
     """
-    text = json.dumps(_with_digest(value), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(_add_digest(value), indent=2, ensure_ascii=False, allow_nan=False)
     # Names of files may hold bytes that are no text; JSON has the very escape that Python writes for them.
     write_atomically(path, (text + "\n").encode(errors="backslashreplace"), mode)
 
@@ -199,54 +201,54 @@ def read_record(path: Path) -> dict[str, Any]:
 def write_record_line(file: Path, value: Mapping[str, Any]) -> None:
     """Appends a record as one line, never through a symbolic link."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
-    line = record_line(value)
-    with writing(file, len(line)), os.fdopen(os.open(file, flags, 0o666), "wb") as opened:
+    line = encode_record_line(value)
+    with convert_write_errors(file, len(line)), os.fdopen(os.open(file, flags, 0o666), "wb") as opened:
         opened.write(line)
 
 
-def record_line(value: Mapping[str, Any]) -> bytes:
+def encode_record_line(value: Mapping[str, Any]) -> bytes:
     """A record as one line of a file; raises as `write_record` does."""
-    return (json.dumps(_with_digest(value), allow_nan=False) + "\n").encode()
+    return (json.dumps(_add_digest(value), allow_nan=False) + "\n").encode()
 
 
 def parse_record(content: bytes) -> dict[str, Any]:
     """The JSON object of a record, without its digest; raises as `read_record` does."""
     value = parse_json(content)
     if not isinstance(value, dict):
-        raise Damaged("not a JSON object")
+        raise DamagedFile("not a JSON object")
     digest = value.pop("sha256", None)
     try:
-        found = record_digest(value)
+        found = compute_record_digest(value)
     except RecursionError:
-        raise Damaged("nested too deeply") from None
+        raise DamagedFile("nested too deeply") from None
     if digest != found:
-        raise Damaged("changed since it was written, by its SHA-256" if digest else "without its SHA-256")
+        raise DamagedFile("changed since it was written, by its SHA-256" if digest else "without its SHA-256")
     return value
 
 
-def record_digest(value: Mapping[str, Any]) -> str:
+def compute_record_digest(value: Mapping[str, Any]) -> str:
     """SHA-256 of a JSON object, whatever the order of its keys and its indentation."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _with_digest(value: Mapping[str, Any]) -> dict[str, Any]:
+def _add_digest(value: Mapping[str, Any]) -> dict[str, Any]:
     plain = json.loads(json.dumps(value, allow_nan=False))  # keys as they will be read: all of them text
-    return {**plain, "sha256": record_digest(plain)}
+    return {**plain, "sha256": compute_record_digest(plain)}
 
 
-def plain(value: Any) -> Any:
+def to_json_value(value: Any) -> Any:
     """The same value for JSON: null for numbers that are not finite, and no text that is none, as some file names."""
     if isinstance(value, Mapping):
-        return {plain(key): plain(each) for key, each in value.items()}
+        return {to_json_value(key): to_json_value(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(each) for each in value]
+        return [to_json_value(each) for each in value]
     if isinstance(value, str) and not value.isascii():
         return value.encode(errors="replace").decode()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def conform(kind: type[_Kind], value: Any) -> _Kind:
+def validate_as(value_type: type[_Value], value: Any) -> _Value:
     """A JSON value as what a type describes, as a dataclass; its keys that the type does not know are left out.
 
     Raises:
@@ -255,21 +257,21 @@ def conform(kind: type[_Kind], value: Any) -> _Kind:
     from pydantic import ValidationError
 
     try:
-        adapter: Any = _adapter(cast(Hashable, kind))
+        adapter: Any = _get_adapter(cast(Hashable, value_type))
         return adapter.validate_json(json.dumps(value, allow_nan=False), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
-        raise Damaged(f"{place}: {first['msg']}" if place else first["msg"]) from None
+        raise DamagedFile(f"{place}: {first['msg']}" if place else first["msg"]) from None
     except (RecursionError, ValueError) as error:
-        raise Damaged(str(error)) from None
+        raise DamagedFile(str(error)) from None
 
 
 @cache
-def _adapter(kind: Any) -> Any:
+def _get_adapter(value_type: Any) -> Any:
     from pydantic import TypeAdapter
 
-    return TypeAdapter(kind)
+    return TypeAdapter(value_type)
 
 
 def parse_json(content: bytes | str) -> Any:
@@ -281,9 +283,9 @@ def parse_json(content: bytes | str) -> Any:
     try:
         return json.loads(content, parse_constant=_refuse_constant, parse_float=_parse_float)
     except RecursionError:
-        raise Damaged("nested too deeply") from None
+        raise DamagedFile("nested too deeply") from None
     except ValueError as error:
-        raise Damaged(f"no JSON: {error}") from None
+        raise DamagedFile(f"no JSON: {error}") from None
 
 
 def _refuse_constant(name: str) -> None:
@@ -304,29 +306,29 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o666) -> None:
         mode: Permissions of the file, less those that the user's umask takes away.
     """
     aside = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    with writing(path, len(content)):
+    with convert_write_errors(path, len(content)):
         try:
-            write_through(aside, content, mode)
+            write_and_flush(aside, content, mode)
             os.replace(aside, path)
         finally:
             aside.unlink(missing_ok=True)
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Writes a file that must not be there yet; raises as `new_file` does."""
-    with new_file(path) as aside:
-        write_through(aside, content)
+    """Writes a file that must not be there yet; raises as `create_new_file` does."""
+    with create_new_file(path) as aside:
+        write_and_flush(aside, content)
 
 
 @contextlib.contextmanager
-def new_file(path: Path) -> Iterator[Path]:
+def create_new_file(path: Path) -> Iterator[Path]:
     """A place to write a file that must not be there yet; it takes its name at the end, if all went well.
 
     Raises:
         FileExistsError: It is there, perhaps since a moment ago.
     """
     aside = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
-    with writing(path):
+    with convert_write_errors(path):
         try:
             yield aside
             os.link(aside, path)  # refused where the name is taken, as renaming is not
@@ -334,23 +336,23 @@ def new_file(path: Path) -> Iterator[Path]:
             aside.unlink(missing_ok=True)
 
 
-def write_through(path: Path, content: bytes, mode: int = 0o666) -> None:
+def write_and_flush(path: Path, content: bytes, mode: int = 0o666) -> None:
     """Writes a file, never through a symbolic link, and flushes it to the disk."""
-    with writing(path, len(content)):
+    with convert_write_errors(path, len(content)):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             flush(file)
 
 
-def make_private(folder: Path) -> None:
+def make_private_folder(folder: Path) -> None:
     """Makes a folder, and those above it that are missing, for their owner alone, whatever the user's umask.
 
     A folder that is there keeps its mode.
     """
     for place in reversed((folder, *folder.parents)):
         if not place.exists():
-            place.mkdir(_PRIVATE_FOLDER, exist_ok=True)
+            place.mkdir(_PRIVATE_FOLDER_MODE, exist_ok=True)
 
 
 def remove(path: Path) -> None:
@@ -376,25 +378,25 @@ def read_file(path: Path, limit: int | None = None) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         if path.is_symlink():
-            raise Damaged("a symbolic link, which is not followed") from None
+            raise DamagedFile("a symbolic link, which is not followed") from None
         raise
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise Damaged("not a regular file")
+            raise DamagedFile("not a regular file")
         content = file.read(-1 if limit is None else limit + 1)
     if limit is not None and len(content) > limit:
-        raise Damaged(f"larger than {limit:,} bytes")
+        raise DamagedFile(f"larger than {limit:,} bytes")
     return content
 
 
-def strange_entry(folder: Path) -> tuple[Path, str] | None:
+def find_irregular_entry(folder: Path) -> tuple[Path, str] | None:
     """The first thing in or below a folder that is neither file nor folder, and what it is; no link is followed."""
     with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             if entry.is_symlink():
                 return folder / entry.name, "a symbolic link"
             if entry.is_dir(follow_symlinks=False):
-                if found := strange_entry(folder / entry.name):
+                if found := find_irregular_entry(folder / entry.name):
                     return found
             elif not entry.is_file(follow_symlinks=False) and os.path.lexists(entry.path):
                 return folder / entry.name, "no regular file"
@@ -420,7 +422,7 @@ def what_is_no_file(path: Path | str) -> str:
     return "a device or pipe" if os.path.exists(path) and not os.path.isfile(path) else ""
 
 
-def sha256(path: Path) -> str:
+def compute_sha256(path: Path) -> str:
     """SHA-256 of a file; raises OSError if it cannot be read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -441,7 +443,7 @@ def flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def shown_path(path: Path) -> str:
+def format_path(path: Path) -> str:
     """A path relative to where the user is, if it is below."""
     with contextlib.suppress(ValueError):
         return str(path.absolute().relative_to(Path.cwd()))

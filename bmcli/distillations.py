@@ -14,11 +14,11 @@ from typing import Any, Literal
 from typing_extensions import TypedDict
 
 from bmcli import disk, runs
-from bmcli.disk import shown_path
+from bmcli.disk import format_path
 from bmcli.errors import BmcliError
 from bmcli.recipe import students
-from bmcli.recipe.distill import TaughtBy, TeacherOptions
-from bmcli.recipe.load import Loaded, load
+from bmcli.recipe.distill import TeacherOptions, TrainedTeacherOptions
+from bmcli.recipe.load import LoadedRecipe, load_recipe
 from bmcli.recipe.render import render_base
 from bmcli.redaction import redact_details
 from bmcli.runs import Run
@@ -38,9 +38,9 @@ class Distillation:
     folder: Path
 
     @property
-    def shown(self) -> str:
+    def display_path(self) -> str:
         """The folder as a user would write it."""
-        return shown_path(self.folder)
+        return format_path(self.folder)
 
     @property
     def recipe(self) -> Path:
@@ -94,7 +94,7 @@ class Distillation:
         jobs = {**begun["jobs"], job: str(run.folder.absolute().relative_to(self.root.absolute()))}
         disk.write_record(self.jobs_file, {**begun, "jobs": jobs})
 
-    def loaded(self) -> Loaded:
+    def loaded(self) -> LoadedRecipe:
         """The recipe of the distillation.
 
         Raises:
@@ -102,29 +102,31 @@ class Distillation:
         """
         try:
             digest = hashlib.sha256(disk.read_file(self.base)).hexdigest()
-        except (OSError, disk.Damaged) as error:
+        except (OSError, disk.DamagedFile) as error:
             raise _damaged(self.base, error) from None
         if digest != self._begun()["base"]:
             raise _damaged(self.base, f"not that of {self.jobs_file.name}, by its SHA-256")
-        return load(str(self.base))
+        return load_recipe(str(self.base))
 
     def _begun(self) -> _Begun:
         try:
-            return disk.conform(_Begun, disk.read_record(self.jobs_file))
-        except (OSError, disk.Damaged) as error:
+            return disk.validate_as(_Begun, disk.read_record(self.jobs_file))
+        except (OSError, disk.DamagedFile) as error:
             raise _damaged(self.jobs_file, error) from None
 
     def set_status(self, state: str, **details: Any) -> None:
-        disk.write_record(self.status_file, disk.plain({"state": state, "at": runs.now(), **redact_details(details)}))
+        disk.write_record(
+            self.status_file, disk.to_json_value({"state": state, "at": runs.now(), **redact_details(details)})
+        )
 
     @contextlib.contextmanager
-    def hold(self) -> Iterator[None]:
+    def acquire_lock(self) -> Iterator[None]:
         """Keeps other processes from writing this distillation.
 
         Raises:
             BmcliError: Another process does.
         """
-        with runs.hold(self.folder, "Wait for it to end, or distill again."):
+        with runs.acquire_lock(self.folder, "Wait for it to end, or distill again."):
             yield
 
 
@@ -138,20 +140,20 @@ def require_file(file: Path) -> None:
     if other:
         is_run = (file / "model.keras").is_file()
         hint = f"Write teacher: {{run: {file}}}." if is_run else "Name the file of a saved model, as teacher.keras."
-        raise BmcliError(f"teacher {shown_path(file)}: is {other}, expected a .keras file.", suggestion=hint)
+        raise BmcliError(f"teacher {format_path(file)}: is {other}, expected a .keras file.", suggestion=hint)
     if not os.path.exists(file):
-        raise BmcliError(f"teacher {shown_path(file)}: no such file.")
+        raise BmcliError(f"teacher {format_path(file)}: no such file.")
 
 
 _PLAIN = re.compile(r"(?!\.)[^/\0]+/(?!\.)[^/\0]+")
 
 
-def _damaged(path: Path, reason: OSError | disk.Damaged | str) -> BmcliError:
+def _damaged(path: Path, reason: OSError | disk.DamagedFile | str) -> BmcliError:
     told = reason.strerror if isinstance(reason, OSError) else reason
-    return BmcliError(f"{shown_path(path)}: damaged ({told}).", suggestion="Distill again.")
+    return BmcliError(f"{format_path(path)}: damaged ({told}).", suggestion="Distill again.")
 
 
-def taught_by(teacher: TeacherOptions, run: Run | None) -> TaughtBy:
+def resolve_teacher(teacher: TeacherOptions, run: Run | None) -> TrainedTeacherOptions:
     """A teacher that is trained.
 
     Args:
@@ -163,36 +165,38 @@ def taught_by(teacher: TeacherOptions, run: Run | None) -> TaughtBy:
     file = run.kept_model() if run else Path(teacher.file or "").absolute()
     try:
         require_file(file)
-        digest = disk.sha256(file)
+        digest = disk.compute_sha256(file)
     except BmcliError as error:
         raise BmcliError(*(replace(fault, path="distill.teacher") for fault in error.faults)) from None
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise BmcliError(f"teacher {shown_path(file)}: {reason}.", path="distill.teacher") from None
-    return TaughtBy(model=str(file), run=str(run.folder) if run else None, digest=digest, weight=teacher.weight)
+        raise BmcliError(f"teacher {format_path(file)}: {reason}.", path="distill.teacher") from None
+    return TrainedTeacherOptions(
+        model=str(file), run=str(run.folder) if run else None, digest=digest, weight=teacher.weight
+    )
 
 
-def learner(loaded: Loaded) -> Loaded:
+def resolve_student(loaded: LoadedRecipe) -> LoadedRecipe:
     """What a search trains of a recipe: itself, or its student if it distills and its teachers are trained."""
     options = loaded.recipe.distill
     if options is None:
         return loaded
     assert options.teacher is not None, "teachers are trained before the search"
-    teachers = [taught_by(each, Run(Path(each.run)) if each.run else None) for each in options.teacher]
-    return students.taught(students.student(loaded), options, teachers, {})
+    teachers = [resolve_teacher(each, Run(Path(each.run)) if each.run else None) for each in options.teacher]
+    return students.make_distilled_student(students.make_student(loaded), options, teachers, {})
 
 
-def create(root: Path, loaded: Loaded) -> Distillation:
+def create_distillation(root: Path, loaded: LoadedRecipe) -> Distillation:
     """A new distillation of a recipe, below `root`."""
     made = Distillation(runs.create(root, f"{loaded.recipe.name}-distill").folder)
-    disk.write_atomically(made.recipe, loaded.written.text.encode(), disk.PRIVATE)
+    disk.write_atomically(made.recipe, loaded.document.text.encode(), disk.PRIVATE_MODE)
     base = render_base(loaded).encode()
-    disk.write_atomically(made.base, base, disk.PRIVATE)
+    disk.write_atomically(made.base, base, disk.PRIVATE_MODE)
     disk.write_record(made.jobs_file, {"base": hashlib.sha256(base).hexdigest(), "jobs": {}})
     return made
 
 
-def find(root: Path, text: str) -> Distillation:
+def find_distillation(root: Path, text: str) -> Distillation:
     """A distillation by its directory, by the name of its recipe, or its folder's.
 
     Raises:
@@ -200,8 +204,8 @@ def find(root: Path, text: str) -> Distillation:
     """
     for folder in (Path(text), Path(text) / "latest", root / text / "latest", root / f"{text}-distill" / "latest"):
         if _is_one(folder):
-            found = Distillation(runs.resolve(folder))
-            runs.require_plain(found.folder)
+            found = Distillation(runs.resolve_latest(folder))
+            runs.require_regular_files(found.folder)
             return found
     raise BmcliError(
         f"no distillation '{text}': neither its directory nor a name in {root}.",
@@ -216,7 +220,7 @@ def _is_one(folder: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class Reliability:
+class ReliabilityCurve:
     """How probabilities of one target compare with what came true.
 
     Args:
@@ -229,7 +233,7 @@ class Reliability:
 
 
 @dataclass(frozen=True)
-class Learner:
+class NetworkResult:
     """A network, or the same network trained with several seeds.
 
     Args:
@@ -251,12 +255,12 @@ class Learner:
     parameters: int
     size: int
     latency_s: float | None
-    calibration: Mapping[str, Reliability] = field(default_factory=dict)
+    calibration: Mapping[str, ReliabilityCurve] = field(default_factory=dict)
     confusion: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Gain:
+class DistillationGain:
     """What the teacher was good for.
 
     Args:
@@ -293,7 +297,7 @@ class ClassAgreement:
 
 
 @dataclass(frozen=True)
-class Distilled:
+class DistillationComparison:
     """A finished distillation.
 
     Args:
@@ -314,10 +318,10 @@ class Distilled:
     on: str
     rows: int
     seeds: tuple[int, ...]
-    teacher: Learner
-    baseline: Learner | None
-    students: tuple[Learner, ...]
-    gain: Gain | None
+    teacher: NetworkResult
+    baseline: NetworkResult | None
+    students: tuple[NetworkResult, ...]
+    gain: DistillationGain | None
     agreement: Mapping[str, tuple[ClassAgreement, ...]]
     classes: Mapping[str, tuple[str, ...]]
     curves: tuple[Mapping[str, float | None], ...]
@@ -325,7 +329,7 @@ class Distilled:
     seconds: float
 
     @property
-    def student(self) -> Learner:
+    def student(self) -> NetworkResult:
         return self.students[-1]
 
     def to_json(self) -> Json:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
-class Place:
+class FileLocation:
     """A spot in a file: lines and columns count from 1, `text` is the whole line."""
 
     file: str
@@ -34,11 +34,11 @@ class Fault:
 
     message: str
     path: str = ""
-    place: Place | None = None
+    place: FileLocation | None = None
     suggestion: str = ""
     file: str = ""
 
-    def at(self, place: Place | None) -> Fault:
+    def at(self, place: FileLocation | None) -> Fault:
         return replace(self, place=self.place or place)
 
     def of(self, file: str) -> Fault:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from bmcli.errors import BmcliError
 
-NESTING = 60
+MAX_NESTING = 60
 """Levels of lists and objects in JSON and in columns. Arrow's own files hold 64, of which some go to the table."""
 
-GROWTH = 200
+MAX_GROWTH = 200
 """How many times the bytes of a file its data may have: real arrays and tables have up to a hundred times as many,
 what was made to exhaust memory thousands."""
 
@@ -20,13 +20,13 @@ BATCH_BYTES = 2**27
 RECORD_BYTES = 2**26
 """Of a line of JSON, which is held and parsed as a whole. A photo written as text takes a tenth."""
 
-SCANS = 100
+MAX_JPEG_SCANS = 100
 """Of a JPEG picture, each of which goes over all of its pixels. Progressive ones have about ten."""
 
 SCANNED = 20
 """How many times the pixels allowed for a picture all scans of a JPEG may go over: two seconds at 50 megapixels."""
 
-FRAMES = 4
+MAX_GIF_SIZE_FACTOR = 4
 """How many times the pixels allowed for a picture all frames of a GIF may have: each is held in memory."""
 
 COLUMNS = 100_000
@@ -50,16 +50,16 @@ def check_growth(place: str, packed_bytes: int, unpacked_bytes: int) -> None:
     Raises:
         BmcliError: It grows beyond reason.
     """
-    if unpacked_bytes > max(FREE_BYTES, GROWTH * packed_bytes):
+    if unpacked_bytes > max(FREE_BYTES, MAX_GROWTH * packed_bytes):
         raise BmcliError(
-            f"{place}: {packed_bytes} bytes unpack to {unpacked_bytes} or more, over {GROWTH} times as many.",
+            f"{place}: {packed_bytes} bytes unpack to {unpacked_bytes} or more, over {MAX_GROWTH} times as many.",
             path="data.source.path",
             suggestion="It may be made to exhaust memory. If you trust it, save it unpacked, or leave out the columns "
             "that hold one value.",
         )
 
 
-def nesting(brackets: bytes) -> tuple[int, int]:
+def measure_nesting(brackets: bytes) -> tuple[int, int]:
     """The deepest level of some brackets, and the level at their end, which is 0 where all are closed."""
     import numpy as np
 

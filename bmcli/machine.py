@@ -8,7 +8,7 @@ import platform
 from pathlib import Path
 
 
-def processor() -> str:
+def read_processor_name() -> str:
     """Model name of the processor."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
@@ -17,7 +17,7 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def multiplies_bytes(features: str | None = None) -> bool:
+def has_int8_dot_products(features: str | None = None) -> bool:
     """Whether the processor has instructions for dot products of bytes, with which int8 is faster than float32.
 
     Args:
@@ -29,7 +29,7 @@ def multiplies_bytes(features: str | None = None) -> bool:
     return not {"avx512_vnni", "avx_vnni", "asimddp"}.isdisjoint((features or "").split())
 
 
-def memory() -> int:
+def read_memory_bytes() -> int:
     """Bytes of memory that this process may use: the machine's, or what its container is granted."""
     whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
@@ -38,9 +38,9 @@ def memory() -> int:
     return whole
 
 
-def available_memory() -> int:
+def read_available_bytes() -> int:
     """Bytes of memory that are free, or become so when the system drops what it keeps of files."""
     with contextlib.suppress(OSError, StopIteration), open("/proc/meminfo", encoding="utf-8") as file:
         kilobytes = next(line.split()[1] for line in file if line.startswith("MemAvailable"))
-        return min(int(kilobytes) * 1024, memory())
-    return memory()
+        return min(int(kilobytes) * 1024, read_memory_bytes())
+    return read_memory_bytes()

@@ -7,17 +7,17 @@ import struct
 from dataclasses import dataclass
 from typing import Literal
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 
 # How a camera was held (Exif 2.32, section 4.6.4): a field of the first directory of a segment near the beginning.
 ORIENTATION = 0x0112
-NOTES = 2**17
+EXIF_SEARCH_BYTES = 2**17
 """Bytes at the beginning of a JPEG file, in which such a segment is looked for."""
 EXIF = b"Exif\0\0"
 EXIF_MARKER, COMMENT_MARKER, FIRST_MARKER, LAST_MARKER = 0xE1, 0xFE, 0xE0, 0xEF
 
 _PNG_COLOURS = {0: 1, 2: 3, 3: 3, 4: 1, 6: 3}  # colour types, transparency left aside
-_NO_SIZES = {0xC4, 0xC8, 0xCC}  # markers among those of JPEG frames that are something else
+_NOT_FRAME_MARKERS = {0xC4, 0xC8, 0xCC}  # markers among those of JPEG frames that are something else
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 
 
@@ -25,7 +25,7 @@ _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # the others stand inside of
 
 
 @dataclass(frozen=True)
-class Header:
+class ImageHeader:
     """What a picture announces.
 
     Args:
@@ -43,13 +43,18 @@ class Header:
     scans: int = 1
 
 
-def header(data: bytes) -> Header:
+def read_header(data: bytes) -> ImageHeader:
     """The header of a JPEG, PNG, BMP or GIF picture, told by its content.
 
     Raises:
         ValueError: It is none of them, or its header is damaged; with words for an error text.
     """
-    readers = {b"\xff\xd8\xff": _jpeg, b"\x89PNG\r\n\x1a\n": _png, b"BM": _bmp, b"GIF8": _gif}
+    readers = {
+        b"\xff\xd8\xff": _read_jpeg_header,
+        b"\x89PNG\r\n\x1a\n": _read_png_header,
+        b"BM": _read_bmp_header,
+        b"GIF8": _read_gif_header,
+    }
     reader = next((reader for magic, reader in readers.items() if data.startswith(magic)), None)
     if reader is None:
         received = f"begins with {data[:12]!r}" if data else "is empty"
@@ -63,44 +68,44 @@ def header(data: bytes) -> Header:
     return found
 
 
-def _png(data: bytes) -> Header:
+def _read_png_header(data: bytes) -> ImageHeader:
     width, height, _, colour = struct.unpack_from(">IIBB", data, 16)
-    return Header("png", height, width, _PNG_COLOURS[colour])
+    return ImageHeader("png", height, width, _PNG_COLOURS[colour])
 
 
-def _gif(data: bytes) -> Header:
+def _read_gif_header(data: bytes) -> ImageHeader:
     """The decoder makes the picture as wide as its widest frame and as high as its highest one, even when it keeps the
     first alone; the screen that is announced does not matter to it.
     """
-    place = 13 + _colours(data[10])
+    place = 13 + _count_palette_bytes(data[10])
     width = height = pixels = 0
     while data[place : place + 1] in (b"!", b","):
         if data[place] == ord(","):
             across, down, flags = struct.unpack_from("<HHB", data, place + 5)
             width, height, pixels = max(width, across), max(height, down), pixels + across * down
-            place += 11 + _colours(flags)
+            place += 11 + _count_palette_bytes(flags)
         else:
             place += 2
         while size := data[place]:
             place += 1 + size
             if place >= len(data):  # cut off, as the decoder will tell
-                return Header("gif", height, width, 3, pixels)
+                return ImageHeader("gif", height, width, 3, pixels)
         place += 1
-    return Header("gif", height, width, 3, pixels)
+    return ImageHeader("gif", height, width, 3, pixels)
 
 
-def _colours(flags: int) -> int:
+def _count_palette_bytes(flags: int) -> int:
     """Bytes of the table of colours that some flags announce."""
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
-def _bmp(data: bytes) -> Header:
+def _read_bmp_header(data: bytes) -> ImageHeader:
     (size,) = struct.unpack_from("<I", data, 14)
     width, height, _, bits = struct.unpack_from("<HHHH" if size == 12 else "<iiHH", data, 18)
-    return Header("bmp", abs(height), width, 1 if bits == 8 else 3)  # rows from the top have a negative height
+    return ImageHeader("bmp", abs(height), width, 1 if bits == 8 else 3)  # rows from the top have a negative height
 
 
-def _scans(data: bytes, place: int) -> int:
+def _count_scans(data: bytes, place: int) -> int:
     """Scans of a JPEG from one of its markers on to its end, after which cameras put other things, as films."""
     count = 0
     while found := _MARKER.search(data, place):
@@ -112,7 +117,7 @@ def _scans(data: bytes, place: int) -> int:
     return count
 
 
-def _jpeg(data: bytes) -> Header:
+def _read_jpeg_header(data: bytes) -> ImageHeader:
     place = 2
     while True:
         if data[place] != 0xFF:
@@ -120,23 +125,23 @@ def _jpeg(data: bytes) -> Header:
         marker = data[place + 1]
         if marker == 0xFF or marker in _WITHOUT_LENGTH:
             place += 1 if marker == 0xFF else 2
-        elif 0xC0 <= marker <= 0xCF and marker not in _NO_SIZES:
+        elif 0xC0 <= marker <= 0xCF and marker not in _NOT_FRAME_MARKERS:
             height, width, channels = struct.unpack_from(">HHB", data, place + 5)
-            sides = (width, height) if orientation(data) >= 5 else (height, width)
-            return Header("jpeg", *sides, 1 if channels == 1 else 3, scans=_scans(data, place))
+            sides = (width, height) if read_orientation(data) >= 5 else (height, width)
+            return ImageHeader("jpeg", *sides, 1 if channels == 1 else 3, scans=_count_scans(data, place))
         else:
             place += 2 + struct.unpack_from(">H", data, place + 2)[0]
 
 
-def orientation(data: bytes) -> int:
+def read_orientation(data: bytes) -> int:
     """How a JPEG picture lies by what its camera noted: 1 is upright, 2 to 8 mirrored or turned, from 5 on sideways.
 
     The layer that decodes finds the same in the same way. What is not there counts as 0, and no note as 1.
     """
-    data, place = data[:NOTES], 2
+    data, place = data[:EXIF_SEARCH_BYTES], 2
     while _is_segment(data, place) and place + 4 <= len(data):
         if data[place + 1] == EXIF_MARKER and data[place + 4 : place + 10] == EXIF:
-            return _noted(data[place + 10 :])
+            return _parse_exif_orientation(data[place + 10 :])
         place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
     return 1
 
@@ -148,7 +153,7 @@ def _is_segment(data: bytes, place: int) -> bool:
     return data[place : place + 1] == b"\xff" and is_note
 
 
-def _noted(notes: bytes) -> int:
+def _parse_exif_orientation(notes: bytes) -> int:
     """The orientation in a directory of fields of 12 bytes: tag, type, count, value."""
     order: Literal["little", "big"] = "little" if notes.startswith(b"II") else "big"
 

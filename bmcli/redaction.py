@@ -69,8 +69,8 @@ def redact_text(text: str) -> str:
     path, and user and password of an address. Hiding a second time changes nothing.
     """
     if "://" in text and "@" in text:
-        text = _USER.sub(_without_user, text)
-    return _without_values(text) if _MAY_MATTER.search(text) else text
+        text = _USER.sub(_hide_user, text)
+    return _hide_values(text) if _MAY_MATTER.search(text) else text
 
 
 def redact_details(details: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,14 +92,14 @@ def redact_argument(argument: str) -> str:
     return redact_text(argument)
 
 
-def _without_user(match: re.Match[str]) -> str:
+def _hide_user(match: re.Match[str]) -> str:
     scheme = match.string[max(0, match.start() - 5) : match.start()]
     # `abfs://container@account` and `gs://anonymous@bucket` name no user.
     named = scheme.endswith(("abfs", "abfss", "hdfs")) and ":" not in match[1]
     return match[0] if named or match[1] in ("", "anonymous") else f"://{HIDDEN}@"
 
 
-def _without_values(text: str) -> str:
+def _hide_values(text: str) -> str:
     pieces: list[str] = []
     done = counted = depth = 0
     for match in _PAIR.finditer(text):
@@ -108,7 +108,7 @@ def _without_values(text: str) -> str:
         # How many brackets are open on this line; each stretch of the text is counted once.
         line = text.rfind("\n", counted, match.start()) + 1
         start = line or counted
-        depth = (0 if line else depth) + _opened(text, start, match.start())
+        depth = (0 if line else depth) + _count_open_brackets(text, start, match.start())
         counted = match.start()
         end = _end(text, match, depth > 0)
         value = text[match.end() : end]
@@ -120,7 +120,7 @@ def _without_values(text: str) -> str:
     return "".join([*pieces, text[done:]])
 
 
-def _opened(text: str, start: int, end: int) -> int:
+def _count_open_brackets(text: str, start: int, end: int) -> int:
     return sum(text.count(mark, start, end) for mark in "{[") - sum(text.count(mark, start, end) for mark in "}]")
 
 

@@ -18,14 +18,14 @@ from typing import Any, TypeVar
 from typing_extensions import TypedDict
 
 from bmcli import disk, parts, stopping, trust
-from bmcli.disk import Damaged, shown_path, write_atomically, writing
+from bmcli.disk import DamagedFile, convert_write_errors, format_path, write_atomically
 from bmcli.errors import BmcliError
 from bmcli.redaction import redact_details
 
-_Kind = TypeVar("_Kind")
+_Record = TypeVar("_Record")
 
 _LOCK_ID = "# Run: "
-_LOCK_DIGEST = "# SHA-256 of the lines above, which belong to this run: "
+_LOCK_DIGEST_PREFIX = "# SHA-256 of the lines above, which belong to this run: "
 _ID = "run_id"
 """Key of every record of a run, by which one of another run is told."""
 
@@ -61,7 +61,7 @@ class _Checks(TypedDict):
     findings: list[_Finding]
 
 
-class _Origin(TypedDict):
+class _RunOrigin(TypedDict):
     told: list[str]
 
 
@@ -81,9 +81,9 @@ class Run:
     folder: Path
 
     @property
-    def shown(self) -> str:
+    def display_path(self) -> str:
         """The folder as a user would write it."""
-        return shown_path(self.folder)
+        return format_path(self.folder)
 
     @property
     def recipe(self) -> Path:
@@ -174,15 +174,15 @@ class Run:
         return self.folder / "status.json"
 
     @property
-    def to_resume(self) -> str:
+    def resume_command(self) -> str:
         """The command that goes on with the run, in as many workers as were started together last."""
         workers = sum(1 for _ in self.logs.glob("worker-*.log")) + 1
-        return f"bmcli train --resume {self.shown}" + (f" --workers {workers}" if workers > 1 else "")
+        return f"bmcli train --resume {self.display_path}" + (f" --workers {workers}" if workers > 1 else "")
 
     @property
-    def how_to_go_on(self) -> str | None:
+    def resume_advice(self) -> str | None:
         """The sentence that tells how to go on with the run; None before its first checkpoint."""
-        return stopping.going_on(self.to_resume) if any(self.checkpoints.glob("step-*")) else None
+        return stopping.format_resume_advice(self.resume_command) if any(self.checkpoints.glob("step-*")) else None
 
     @property
     def name(self) -> str:
@@ -197,26 +197,26 @@ class Run:
         """
         return self._locked_id() if os.path.lexists(self.lock) else ""
 
-    def record(self, path: Path, kind: type[_Kind]) -> _Kind | None:
+    def record(self, path: Path, record_type: type[_Record]) -> _Record | None:
         """What one of the run's JSON files holds; None if it is not there.
 
         Raises:
             BmcliError: It is not what was written; the fault says what still works without it.
         """
         try:
-            return disk.conform(kind, _without_id(disk.read_record(path), self.id))
+            return disk.validate_as(record_type, _without_id(disk.read_record(path), self.id))
         except FileNotFoundError:
             return None
         except _Foreign as error:
-            raise BmcliError(f"{shown_path(path)}: {error}.", suggestion=_PUT_BACK) from None
-        except (OSError, Damaged) as error:
+            raise BmcliError(f"{format_path(path)}: {error}.", suggestion=_PUT_BACK) from None
+        except (OSError, DamagedFile) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            advice = _WITHOUT.get(path.name, "Train again to make a new run.").format(run=self.shown)
-            raise BmcliError(f"{shown_path(path)}: damaged ({reason}).", suggestion=advice) from None
+            advice = _REPAIR_ADVICE.get(path.name, "Train again to make a new run.").format(run=self.display_path)
+            raise BmcliError(f"{format_path(path)}: damaged ({reason}).", suggestion=advice) from None
 
     def write(self, path: Path, value: Mapping[str, Any], mode: int = 0o666) -> None:
         """Writes one of the run's JSON files; numbers that are not finite become null."""
-        disk.write_record(path, disk.plain({**value, _ID: self.id}), mode)
+        disk.write_record(path, disk.to_json_value({**value, _ID: self.id}), mode)
 
     def status(self) -> dict[str, Any]:
         """`state` and what goes with it.
@@ -229,13 +229,13 @@ class Run:
         except BmcliError as error:
             return {"state": "damaged", "reason": f"{error} {error.faults[0].suggestion}"}
         if not status and (self.metrics.exists() or self.model.exists()):
-            advice = _WITHOUT[self.status_file.name].format(run=self.shown)
-            return {"state": "damaged", "reason": f"{shown_path(self.status_file)}: missing. {advice}"}
-        if status.get("state") == "running" and not self.held():
+            advice = _REPAIR_ADVICE[self.status_file.name].format(run=self.display_path)
+            return {"state": "damaged", "reason": f"{format_path(self.status_file)}: missing. {advice}"}
+        if status.get("state") == "running" and not self.is_locked():
             status["state"] = "crashed"
         return status
 
-    def recorded(self) -> dict[str, Any]:
+    def read_environment(self) -> dict[str, Any]:
         """What the run was begun with and on; empty if that is gone. Raises as `record` does."""
         return {**(self.record(self.environment, _Environment) or {})}
 
@@ -243,9 +243,9 @@ class Run:
         """What was measured, by split or file; empty if there is nothing. Raises as `record` does."""
         return self.record(self.evaluation, dict[str, dict[str, Any]]) or {}
 
-    def comes_from(self) -> list[str]:
+    def read_origin(self) -> list[str]:
         """Where the run comes from, as sentences; none if it was trained by itself. Raises as `record` does."""
-        origin = self.record(self.origin, _Origin)
+        origin = self.record(self.origin, _RunOrigin)
         return origin["told"] if origin else []
 
     def written_recipe(self) -> str:
@@ -254,10 +254,10 @@ class Run:
         Raises:
             BmcliError: The file is gone or changed.
         """
-        shown = shown_path(self.recipe)
+        shown = format_path(self.recipe)
         try:
             content = disk.read_file(self.recipe)
-        except (OSError, Damaged) as error:
+        except (OSError, DamagedFile) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise BmcliError(f"{shown}: damaged ({reason}).", suggestion=_ONLY_SHOWN) from None
         if hashlib.sha256(content).hexdigest() != self.kept_data(_Digests)["recipe"]:
@@ -270,27 +270,28 @@ class Run:
         Raises:
             BmcliError: There is none, or it is not the one that was written.
         """
-        shown = shown_path(self.model)
+        shown = format_path(self.model)
         if not os.path.lexists(self.model):
             state = self.status().get("state", "unknown")
             raise BmcliError(
-                f"{self.shown} has no {self.model.name}; its state is {state}.", suggestion="Train again, or resume it."
+                f"{self.display_path} has no {self.model.name}; its state is {state}.",
+                suggestion="Train again, or resume it.",
             )
         try:
             if self.model.is_symlink() or not self.model.is_file():
-                raise Damaged("not a regular file")  # a pipe would be waited for
-            found = disk.sha256(self.model)
-        except (OSError, Damaged) as error:
+                raise DamagedFile("not a regular file")  # a pipe would be waited for
+            found = disk.compute_sha256(self.model)
+        except (OSError, DamagedFile) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise BmcliError(f"{shown}: damaged ({reason}).", suggestion=_WITHOUT_MODEL) from None
         if found != self.kept_data(_Digests)["model"]:
             raise BmcliError(
                 f"{shown}: not the model that the training kept, by its SHA-256.",
-                suggestion=f"If the training was killed, `{self.to_resume}` keeps it anew. {_WITHOUT_MODEL}",
+                suggestion=f"If the training was killed, `{self.resume_command}` keeps it anew. {_WITHOUT_MODEL}",
             )
         return self.model
 
-    def kept_data(self, kind: type[_Kind]) -> _Kind:
+    def kept_data(self, kind: type[_Record]) -> _Record:
         """What `data.json` holds.
 
         Raises:
@@ -298,7 +299,7 @@ class Run:
         """
         found = self.record(self.data, kind)
         if found is None:
-            raise BmcliError(f"{shown_path(self.data)}: missing.", suggestion="Train again to make a new run.")
+            raise BmcliError(f"{format_path(self.data)}: missing.", suggestion="Train again to make a new run.")
         return found
 
     def findings(self) -> list[_Finding]:
@@ -313,7 +314,9 @@ class Run:
         """Writes the resolved recipe of the run, with its id and a digest by which a change is noticed."""
         content = f"{recipe}{_LOCK_ID}{self.id or secrets.token_hex(8)}\n".encode()
         write_atomically(
-            self.lock, content + f"{_LOCK_DIGEST}{hashlib.sha256(content).hexdigest()}\n".encode(), disk.PRIVATE
+            self.lock,
+            content + f"{_LOCK_DIGEST_PREFIX}{hashlib.sha256(content).hexdigest()}\n".encode(),
+            disk.PRIVATE_MODE,
         )
 
     def require_lock(self) -> None:
@@ -323,35 +326,48 @@ class Run:
             BmcliError: It was changed, cannot be read, or is that of another run than `data.json`.
         """
         own = self._locked_id()
-        with contextlib.suppress(OSError, Damaged):  # whoever needs the data tells of it
+        with contextlib.suppress(OSError, DamagedFile):  # whoever needs the data tells of it
             if disk.read_record(self.data).get(_ID) != own:
                 raise BmcliError(
-                    f"{shown_path(self.lock)}: not of the run that {self.data.name} beside it is of.",
+                    f"{format_path(self.lock)}: not of the run that {self.data.name} beside it is of.",
                     suggestion="Put back the one of the two that was here.",
                 )
 
+    def recipe_sha256(self) -> str:
+        """SHA-256 of the resolved recipe alone: runs of one recipe have the same.
+
+        Raises:
+            BmcliError: The lock file was changed, or cannot be read.
+        """
+        return hashlib.sha256(self._read_lock()[0]).hexdigest()
+
     def _locked_id(self) -> str:
+        return self._read_lock()[1]
+
+    def _read_lock(self) -> tuple[bytes, str]:
+        """The resolved recipe, and the id of the run that it was written for."""
         try:
             content = disk.read_file(self.lock)
-        except (OSError, Damaged) as error:
+        except (OSError, DamagedFile) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise BmcliError(
-                f"{shown_path(self.lock)}: damaged ({reason}).", suggestion="Train again to make a new run."
+                f"{format_path(self.lock)}: damaged ({reason}).", suggestion="Train again to make a new run."
             ) from None
-        recipe, _, digest = content.rpartition(_LOCK_DIGEST.encode())
+        recipe, _, digest = content.rpartition(_LOCK_DIGEST_PREFIX.encode())
         if digest.strip() != hashlib.sha256(recipe).hexdigest().encode():
             raise BmcliError(
-                f"{shown_path(self.lock)}: changed since the run was begun, by its SHA-256.",
+                f"{format_path(self.lock)}: changed since the run was begun, by its SHA-256.",
                 suggestion="Train a copy of it elsewhere as a recipe of its own; to measure, predict or go on, the "
                 "run needs the one it was written with.",
             )
-        return recipe.rpartition(_LOCK_ID.encode())[2].strip().decode(errors="replace")
+        resolved, _, run_id = recipe.rpartition(_LOCK_ID.encode())
+        return resolved, run_id.strip().decode(errors="replace")
 
     def rows(self) -> list[dict[str, Any]]:
         """The epochs in `metrics.jsonl`; lines that are torn or damaged are left out."""
-        return self.read_rows()[0]
+        return self.read_epochs_checked()[0]
 
-    def read_rows(self) -> tuple[list[dict[str, Any]], list[str]]:
+    def read_epochs_checked(self) -> tuple[list[dict[str, Any]], list[str]]:
         """The epochs in `metrics.jsonl`, and a sentence for each line that is damaged, and left out.
 
         A last line that a kill has torn is no fault: its epoch is trained again.
@@ -360,43 +376,43 @@ class Run:
             lines, own = disk.read_file(self.metrics).split(b"\n"), self.id
         except FileNotFoundError:
             lines, own = [], ""
-        except (OSError, Damaged, BmcliError) as error:
-            return [], [f"{shown_path(self.metrics)}: damaged ({error}); its epochs are left out."]
+        except (OSError, DamagedFile, BmcliError) as error:
+            return [], [f"{format_path(self.metrics)}: damaged ({error}); its epochs are left out."]
         rows, faults = [], []
         for number, line in enumerate(lines[:-1], start=1):
             try:
                 row = _without_id(disk.parse_record(line), own)
-                disk.conform(dict[str, float | None], row)
+                disk.validate_as(dict[str, float | None], row)
                 if not isinstance(row.get("epoch"), int):
-                    raise Damaged("epoch: missing, or no whole number")
+                    raise DamagedFile("epoch: missing, or no whole number")
                 rows.append(row)
-            except Damaged as error:
-                faults.append(f"{shown_path(self.metrics)}:{number}: damaged ({error}); its epoch is left out.")
+            except DamagedFile as error:
+                faults.append(f"{format_path(self.metrics)}:{number}: damaged ({error}); its epoch is left out.")
         wanted = self.status().get("epochs", 0)  # known of a training that has ended
         if len(rows) < wanted and not faults:
-            faults = [f"{shown_path(self.metrics)}: damaged (it holds {len(rows)} of {wanted} epochs)."]
+            faults = [f"{format_path(self.metrics)}: damaged (it holds {len(rows)} of {wanted} epochs)."]
         return rows, faults
 
-    def append_row(self, row: Mapping[str, Any]) -> None:
-        disk.write_record_line(self.metrics, disk.plain({**row, _ID: self.id}))
+    def append_epoch(self, row: Mapping[str, Any]) -> None:
+        disk.write_record_line(self.metrics, disk.to_json_value({**row, _ID: self.id}))
 
-    def keep_rows(self, epochs: int) -> None:
+    def truncate_epochs(self, epochs: int) -> None:
         """Drops the rows after an epoch, which a resumed run will write again."""
         own = self.id
         rows = [{**row, _ID: own} for row in self.rows() if row["epoch"] <= epochs]
-        write_atomically(self.metrics, b"".join(map(disk.record_line, rows)))
+        write_atomically(self.metrics, b"".join(map(disk.encode_record_line, rows)))
 
     @contextlib.contextmanager
-    def hold(self) -> Iterator[None]:
+    def acquire_lock(self) -> Iterator[None]:
         """Keeps other processes from writing this run.
 
         Raises:
             BmcliError: Another process holds it.
         """
-        with hold(self.folder, "Wait for it to end, or train again to make another run."):
+        with acquire_lock(self.folder, "Wait for it to end, or train again to make another run."):
             yield
 
-    def held(self) -> bool:
+    def is_locked(self) -> bool:
         """Whether a process is writing this run."""
         try:
             descriptor = os.open(self.folder / ".lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -410,7 +426,7 @@ class Run:
         return False
 
 
-class _Foreign(Damaged):
+class _Foreign(DamagedFile):
     """A record is whole, but of another run."""
 
 
@@ -422,7 +438,7 @@ def _without_id(record: dict[str, Any], own: str) -> dict[str, Any]:
 
 
 _PUT_BACK = "Put back the file that was here. If none of the run's files fits, recipe.lock.yaml is the one to put back."
-_WITHOUT = {
+_REPAIR_ADVICE = {
     "status.json": "`bmcli train --resume {run}` writes it anew.",
     "environment.json": "Delete it: the run works without, but differences of the machine are not noticed any more.",
     "evaluation.json": "Delete it, and `bmcli evaluate {run}` measures again.",
@@ -438,7 +454,7 @@ _WITHOUT = {
 """What still works without a file of a run, and how it is made anew."""
 
 
-def require_plain(folder: Path) -> None:
+def require_regular_files(folder: Path) -> None:
     """Refuses a folder that holds links, pipes or devices, at any depth: nothing in it may lead out of it.
 
     The folder itself may be a link of the user's, as to another disk.
@@ -446,16 +462,16 @@ def require_plain(folder: Path) -> None:
     Raises:
         BmcliError: It holds one, which is named.
     """
-    found = disk.strange_entry(folder)
+    found = disk.find_irregular_entry(folder)
     if found is not None:
         raise BmcliError(
-            f"{shown_path(found[0])}: {found[1]}, which a run directory must not hold.",
+            f"{format_path(found[0])}: {found[1]}, which a run directory must not hold.",
             suggestion="Nothing in it is followed out of it. Remove it, or put a copy of the file in its place.",
         )
 
 
 @contextlib.contextmanager
-def hold(folder: Path, advice: str) -> Iterator[None]:
+def acquire_lock(folder: Path, advice: str) -> Iterator[None]:
     """Keeps other processes from writing a folder.
 
     Args:
@@ -464,16 +480,16 @@ def hold(folder: Path, advice: str) -> Iterator[None]:
     Raises:
         BmcliError: Another process holds it, or it holds something that leads out of it.
     """
-    require_plain(folder)
+    require_regular_files(folder)
     with os.fdopen(_open_lock(folder / ".lock"), "r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BmcliError(
-                f"{shown_path(folder)} is being written by process {file.read(32).strip() or 'unknown'}.",
+                f"{format_path(folder)} is being written by process {file.read(32).strip() or 'unknown'}.",
                 suggestion=advice,
             ) from None
-        with writing(folder / ".lock"):
+        with convert_write_errors(folder / ".lock"):
             file.seek(0)
             file.truncate()
             os.write(file.fileno(), str(os.getpid()).encode())  # unbuffered: closing would try, and fail, again
@@ -487,28 +503,28 @@ def _open_lock(path: Path) -> int:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EISDIR):
-            raise _no_lock(path) from None
+            raise _make_lock_error(path) from None
         raise
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
         os.close(descriptor)
-        raise _no_lock(path)
+        raise _make_lock_error(path)
     return descriptor
 
 
-def _no_lock(path: Path) -> BmcliError:
-    return BmcliError(f"{shown_path(path)}: not a file of its own, as a lock has to be.", suggestion="Remove it.")
+def _make_lock_error(path: Path) -> BmcliError:
+    return BmcliError(f"{format_path(path)}: not a file of its own, as a lock has to be.", suggestion="Remove it.")
 
 
 def create(root: Path, name: str) -> Run:
     """A new run directory below `root/name`, which becomes the latest of that name."""
     link = root.absolute() / name / "latest"
     if link.exists() and not link.is_symlink():
-        raise BmcliError(f"{shown_path(link)}: not the link that it has to be.", suggestion="Rename it.")
+        raise BmcliError(f"{format_path(link)}: not the link that it has to be.", suggestion="Rename it.")
     folder = link.parent / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    with writing(folder):
+    with convert_write_errors(folder):
         folder.mkdir(parents=True)
-        _point(link, folder.name)
+        _replace_link(link, folder.name)
     return Run(folder)
 
 
@@ -520,23 +536,23 @@ def discard(run: Run) -> None:
     left = sorted(folder for folder in run.folder.parent.iterdir() if folder.is_dir() and not folder.is_symlink())
     link = run.folder.parent / "latest"
     if left:
-        _point(link, left[-1].name)
+        _replace_link(link, left[-1].name)
     else:
         link.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # something else may lie there
             run.folder.parent.rmdir()
 
 
-def cache_folder() -> Path:
+def make_cache_folder() -> Path:
     """The folder of prepared data, compiled programs and measurements of this machine, made if it is not there.
 
     Raises:
         BmcliError: Others than this user could change what it holds: what is trained, or programs that are run.
     """
-    folder = cache_place()
+    folder = locate_cache()
     require_private(folder)
     with contextlib.suppress(OSError):  # whoever writes there tells that it cannot be
-        disk.make_private(folder)
+        disk.make_private_folder(folder)
     require_private(folder)  # somebody else may have been faster
     return folder
 
@@ -544,7 +560,7 @@ def cache_folder() -> Path:
 def require_private(folder: Path) -> None:
     """Raises BmcliError if others than this user could change what a folder of the cache holds."""
     try:
-        reason = trust.writable_by_others(folder)
+        reason = trust.explain_foreign_write_access(folder)
     except OSError as error:
         reason = f"{error.filename}: {(error.strerror or str(error)).lower()}"
     if reason:
@@ -555,14 +571,14 @@ def require_private(folder: Path) -> None:
         )
 
 
-def cache_place() -> Path:
+def locate_cache() -> Path:
     """Where the cache lies: `BMCLI_CACHE`, or `bmcli` in the user's cache folder."""
     named = os.environ.get("BMCLI_CACHE")
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(named) if named else Path(base) / "bmcli"
 
 
-def _point(link: Path, target: str) -> None:
+def _replace_link(link: Path, target: str) -> None:
     """A symbolic link made or moved in one step."""
     aside = link.with_name(f".latest-{secrets.token_hex(4)}")
     aside.symlink_to(target)
@@ -572,29 +588,29 @@ def _point(link: Path, target: str) -> None:
         aside.unlink(missing_ok=True)
 
 
-def find(root: Path, text: str) -> Run:
+def find(root: Path, target: str) -> Run:
     """A run by its directory, or the latest run of a name.
 
     Raises:
         BmcliError: There is no such run, and the nearest name is suggested; or it holds links, or a changed lock.
     """
-    folder = folder_of(root, text)
+    folder = find_folder(root, target)
     if folder is not None:
-        run = Run(resolve(folder))
-        require_plain(run.folder)
+        run = Run(resolve_latest(folder))
+        require_regular_files(run.folder)
         run.require_lock()
         return run
-    names = sorted({run.name for run in every(root)})
-    near = parts.did_you_mean(text, names)
+    names = sorted({run.name for run in list_runs(root)})
+    near = parts.did_you_mean(target, names)
     raise BmcliError(
-        f"no run '{text}': neither a run directory nor a name in {root}.",
+        f"no run '{target}': neither a run directory nor a name in {root}.",
         suggestion=near or "`bmcli train RECIPE` makes one.",
     )
 
 
-def folder_of(root: Path, text: str) -> Path | None:
+def find_folder(root: Path, target: str) -> Path | None:
     """The directory that a text means as a run, whatever it holds; None if there is none."""
-    for folder in (Path(text), Path(text) / "latest", root / text, root / text / "latest"):
+    for folder in (Path(target), Path(target) / "latest", root / target, root / target / "latest"):
         if _is_run(folder):
             return folder
     return None
@@ -609,7 +625,7 @@ def _is_run(folder: Path) -> bool:
     return holds("recipe.lock.yaml") or (holds("recipe.yaml") and holds("data.json"))
 
 
-def resolve(folder: Path) -> Path:
+def resolve_latest(folder: Path) -> Path:
     """The folder itself where it is a link, as `latest` is.
 
     Raises:
@@ -620,13 +636,13 @@ def resolve(folder: Path) -> Path:
         beside = folder.parent / target
         if target != Path(target).name or target == ".." or beside.is_symlink():
             raise BmcliError(
-                f"{shown_path(folder)}: leads to {target}, where only a run beside it may be.",
+                f"{format_path(folder)}: leads to {target}, where only a run beside it may be.",
                 suggestion="Remove the link, or name the run's directory.",
             )
     return folder.resolve()
 
 
-def every(root: Path) -> list[Run]:
+def list_runs(root: Path) -> list[Run]:
     """All runs below a folder, oldest first."""
     folders = sorted(root.absolute().glob("*/*"), key=lambda folder: folder.name)
     return [Run(folder) for folder in folders if not folder.is_symlink() and _is_run(folder)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bmcli.disk import conform
+from bmcli.disk import validate_as
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,7 +89,7 @@ class DataSpec:
         Raises:
             Damaged: Something is missing, or of another type.
         """
-        return conform(cls, values)
+        return validate_as(cls, values)
 
 
 MANY_COLUMNS = 200
@@ -108,23 +108,24 @@ class Split:
 
     Args:
         weights: How much each row counts, float32 `(rows,)`, or None if all count the same.
-        labelled: Factor of each row's loss of labels, float32 `(rows,)`: 0 if its targets are not known, and for the
+        label_weights: Factor of each row's loss of labels, float32 `(rows,)`: 0 if its targets are not known, and
+            for the
             others what makes the mean over all rows 1; or None if all targets are known.
-        teacher: What teachers say of each row: `outputs` by target and `layers` by name, or empty.
+        teacher_outputs: What teachers say of each row: `outputs` by target and `layers` by name, or empty.
     """
 
     inputs: Mapping[str, np.ndarray]
     targets: Mapping[str, np.ndarray]
     weights: np.ndarray | None = None
-    labelled: np.ndarray | None = None
-    teacher: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    label_weights: np.ndarray | None = None
+    teacher_outputs: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedData:
     """Fitted preprocessing and encoded splits, as memory-mapped arrays in a folder named by its key.
 
     Args:
@@ -143,12 +144,12 @@ class Prepared:
             # Files are numbered, never named after columns: a column's name is foreign text.
             inputs=self._stacked_inputs(name)
             if len(self.spec.inputs) >= MANY_COLUMNS
-            else {c.name: self._array(name, f"inputs-{i}") for i, c in enumerate(self.spec.inputs)},
-            targets={c.name: self._array(name, f"targets-{i}") for i, c in enumerate(self.spec.targets)},
-            weights=None if self.spec.weight is None else self._array(name, "weights"),
+            else {c.name: self._load_array(name, f"inputs-{i}") for i, c in enumerate(self.spec.inputs)},
+            targets={c.name: self._load_array(name, f"targets-{i}") for i, c in enumerate(self.spec.targets)},
+            weights=None if self.spec.weight is None else self._load_array(name, "weights"),
         )
 
-    def told_by(self, spec: DataSpec) -> Prepared:
+    def with_spec(self, spec: DataSpec) -> PreparedData:
         """The same arrays, with what another spec tells of their columns; the files keep the order of this one."""
         inputs = {column.name: column for column in spec.inputs}
         return replace(
@@ -165,14 +166,14 @@ class Prepared:
         import numpy as np
 
         files = dict.fromkeys(map(stack_of, self.spec.inputs))
-        stacks = {file: iter(np.asarray(self._array(split, file))) for file in files}
+        stacks = {file: iter(np.asarray(self._load_array(split, file))) for file in files}
         return {column.name: next(stacks[stack_of(column)]) for column in self.spec.inputs}
 
-    def _array(self, split: str, file: str) -> np.ndarray:
+    def _load_array(self, split: str, file: str) -> np.ndarray:
         import numpy as np
 
         return np.load(self.folder / split / f"{file}.npy", mmap_mode="r", allow_pickle=False)
 
     @classmethod
-    def open(cls, folder: Path) -> Prepared:
+    def open(cls, folder: Path) -> PreparedData:
         return cls(DataSpec.from_json(json.loads((folder / "spec.json").read_text())), folder)

@@ -19,7 +19,7 @@ INTERRUPTED = 130
 CODES = (INTERRUPTED, Interrupted.exit_code)
 GRACE_S = 2.0  # for the main thread to answer a signal, before another thread ends the process
 _LOOK_S = 0.1
-_AGAIN_S = 0.05
+_RESEND_DELAY_S = 0.05
 
 How = Callable[[], str | None]
 """Asked once a signal came: a sentence on how to go on, or None if nothing was kept to go on with."""
@@ -46,12 +46,12 @@ def _say_nothing(error: BmcliError) -> None:
     """Nobody listens yet."""
 
 
-class _Signals:
+class _SignalState:
     """What came so far, and whether it ends what is going on."""
 
     def __init__(self) -> None:
         self.received: list[int] = []
-        self.answered = False
+        self.enabled = False
         self.tell: Callable[[BmcliError], None] = _say_nothing
         self.guards: list[_Guard] = []  # the innermost last
         self.waited_since = 0.0  # the main thread may be busy with a signal since then
@@ -59,19 +59,20 @@ class _Signals:
         self.lock = threading.RLock()
 
 
-_state = _Signals()
+_state = _SignalState()
 
 
-def listen() -> None:
+def install_handlers() -> None:
     """Notes SIGINT and SIGTERM from now on, but for those that are ignored, as under nohup; a second one acts at once.
 
-    They end nothing before `answer`, so that whoever is interrupted while it starts still knows what it was to go on
+    They end nothing before `enable_interrupts`, so that whoever is interrupted while it starts still knows what it was
+    to go on
     with.
     """
-    _state.received, _state.answered, _state.code = [], False, None
+    _state.received, _state.enabled, _state.code = [], False, None
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _note)
+            signal.signal(number, _handle_signal)
 
 
 def watch() -> None:
@@ -92,18 +93,18 @@ def _hear_nothing() -> None:
     signal.set_wakeup_fd(-1)
 
 
-def answer(tell: Callable[[BmcliError], None]) -> None:
+def enable_interrupts(tell: Callable[[BmcliError], None]) -> None:
     """Lets signals raise KeyboardInterrupt, those that came before too.
 
     Args:
         tell: Says the last words of a process that is ended by another thread than its main thread.
     """
-    _state.answered, _state.tell = True, tell
+    _state.enabled, _state.tell = True, tell
     if _state.received:
         raise KeyboardInterrupt
 
 
-def requested() -> bool:
+def was_interrupted() -> bool:
     """Whether a signal came; a library in C may make another exception of a KeyboardInterrupt."""
     return bool(_state.received)
 
@@ -114,25 +115,25 @@ def ending(code: int) -> None:
         _state.code, _state.waited_since = code, time.monotonic()
 
 
-def _note(number: int, frame: object) -> None:
+def _handle_signal(number: int, frame: object) -> None:
     _state.received.append(number)
-    if _state.answered:
+    if _state.enabled:
         raise KeyboardInterrupt
     if len(_state.received) > 1:
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
 
 
-def again() -> None:
+def resend_signal() -> None:
     """Has the last signal come once more: its KeyboardInterrupt was lost where nothing can be raised."""
     if _state.received:
-        timer = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), _state.received[-1]))
+        timer = threading.Timer(_RESEND_DELAY_S, os.kill, (os.getpid(), _state.received[-1]))
         timer.daemon = True
         timer.start()
 
 
 @contextlib.contextmanager
-def resumable(how: How, leave: Callable[[str | None], None] = _leave_nothing) -> Iterator[None]:
+def resumable(make_advice: How, leave: Callable[[str | None], None] = _leave_nothing) -> Iterator[None]:
     """Turns an interruption of the body into one that tells how to go on.
 
     Args:
@@ -142,14 +143,14 @@ def resumable(how: How, leave: Callable[[str | None], None] = _leave_nothing) ->
         Interrupted: A signal came, and there is something to go on with.
     """
     try:
-        with guarded(how, leave):
+        with guarded(make_advice, leave):
             yield
     except BmcliError:
         raise
     except BaseException as error:
-        if not (isinstance(error, KeyboardInterrupt) or (isinstance(error, Exception) and requested())):
+        if not (isinstance(error, KeyboardInterrupt) or (isinstance(error, Exception) and was_interrupted())):
             raise
-        sentence = how()
+        sentence = make_advice()
         if sentence is None:
             raise KeyboardInterrupt from None
         raise Interrupted("interrupted; what was saved is kept.", suggestion=sentence) from None
@@ -196,7 +197,7 @@ def _end_in_time(heard: int) -> None:
 def _end_unless_awaited() -> None:
     if _state.code is not None:
         end(_state.code)
-    if not _state.answered or not _state.guards or _state.guards[-1].how is None:
+    if not _state.enabled or not _state.guards or _state.guards[-1].how is None:
         return
     error, code = _left()
     _state.tell(error)
@@ -228,6 +229,6 @@ def end(code: int) -> NoReturn:
     os._exit(code)
 
 
-def going_on(command: str) -> str:
+def format_resume_advice(command: str) -> str:
     """The sentence that names the command to go on with."""
     return f"Go on with `{command}`."

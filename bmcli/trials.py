@@ -8,16 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from bmcli.disk import conform
+from bmcli.disk import validate_as
 
 if TYPE_CHECKING:
-    from bmcli.recipe.search import Parameter
+    from bmcli.recipe.search import SearchParameter
 
-Values = Mapping[str, Any]
+CandidateValues = Mapping[str, Any]
 """A candidate: values by their dotted paths in the recipe, as `{"model.dropout": 0.2}`."""
 
 Json = dict[str, Any]
-State = Literal["done", "stopped", "failed", "refused"]
+TrialState = Literal["done", "stopped", "failed", "refused"]
 """How a trial ended: trained as far as it should; stopped as hopeless; failed while running; refused by the recipe."""
 
 
@@ -37,7 +37,7 @@ class Task:
     """
 
     name: str
-    values: Values
+    values: CandidateValues
     until: int | None = None
     continues: str | None = None
     bounds: tuple[float | None, ...] = ()
@@ -50,11 +50,11 @@ class Task:
     @staticmethod
     def from_json(value: Json) -> Task:
         """What `to_json` gave; raises Damaged."""
-        return conform(Task, value)
+        return validate_as(Task, value)
 
 
 @dataclass(frozen=True)
-class Result:
+class TrialResult:
     """What became of a task.
 
     Args:
@@ -69,7 +69,7 @@ class Result:
     """
 
     name: str
-    state: State
+    state: TrialState
     objectives: Mapping[str, float] = field(default_factory=dict)
     curve: tuple[float | None, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -81,13 +81,13 @@ class Result:
         return asdict(self)
 
     @staticmethod
-    def from_json(value: Json) -> Result:
+    def from_json(value: Json) -> TrialResult:
         """What `to_json` gave; raises Damaged."""
-        return conform(Result, value)
+        return validate_as(TrialResult, value)
 
 
 @dataclass(frozen=True)
-class Objective:
+class SearchObjective:
     """What is searched for.
 
     Args:
@@ -108,24 +108,24 @@ class Trial:
     """A task of the search with its result, which is None while it runs."""
 
     task: Task
-    result: Result | None
+    result: TrialResult | None
 
     @property
-    def state(self) -> State | Literal["running"]:
+    def state(self) -> TrialState | Literal["running"]:
         return "running" if self.result is None else self.result.state
 
     @property
     def objectives(self) -> Mapping[str, float]:
         return {} if self.result is None else self.result.objectives
 
-    def measured(self, objective: Objective) -> float | None:
+    def measured(self, objective: SearchObjective) -> float | None:
         """The value of an objective, None if it is not there or not finite."""
         value = self.objectives.get(objective.name)
         return value if value is not None and math.isfinite(value) else None
 
 
 @dataclass(frozen=True)
-class Confirmed:
+class ConfirmedCandidate:
     """A candidate that was trained again with other seeds.
 
     Args:
@@ -149,13 +149,13 @@ class Confirmed:
             return None
         return math.sqrt(sum((value - self.mean) ** 2 for value in self.values) / (len(self.values) - 1))
 
-    def shrinkage(self, objective: Objective) -> float:
+    def shrinkage(self, objective: SearchObjective) -> float:
         """How much worse the mean is than what the search had measured; below 0 if it is better."""
         return objective.score(self.mean) - objective.score(self.searched)
 
 
 @dataclass(frozen=True)
-class Searched:
+class SearchResult:
     """A search as far as it has come, or at its end.
 
     Args:
@@ -174,10 +174,10 @@ class Searched:
 
     name: str
     algorithm: str
-    objectives: tuple[Objective, ...]
-    parameters: Mapping[str, Parameter]
+    objectives: tuple[SearchObjective, ...]
+    parameters: Mapping[str, SearchParameter]
     trials: tuple[Trial, ...]
-    confirmed: tuple[Confirmed, ...] = ()
+    confirmed: tuple[ConfirmedCandidate, ...] = ()
     winner: str | None = None
     run: str | None = None
     test: Mapping[str, float] = field(default_factory=dict)
@@ -185,10 +185,10 @@ class Searched:
     ended_by: tuple[str, ...] = ()
 
     @property
-    def first(self) -> Objective:
+    def first(self) -> SearchObjective:
         return self.objectives[0]
 
-    def has(self, name: str) -> bool:
+    def has_trial(self, name: str) -> bool:
         return any(trial.task.name == name for trial in self.trials)
 
     def trial(self, name: str) -> Trial:
@@ -207,7 +207,7 @@ class Searched:
         in_vain = {trial.task.name for trial in finished if trial.task.continues in measured} - measured
         return [trial for trial in finished if trial.task.name not in continued | in_vain]
 
-    def front(self, objectives: Sequence[Objective]) -> list[Trial]:
+    def front(self, objectives: Sequence[SearchObjective]) -> list[Trial]:
         """The Pareto front: trials that no other beats or equals in every objective, those best in the last first."""
         measured = [
             (tuple(o.score(trial.objectives[o.name]) for o in reversed(objectives)), trial)
@@ -224,14 +224,14 @@ class Searched:
     def short_names(self) -> dict[str, str]:
         """For each parameter as few of its last words as tell it from the others: `learning_rate`, `optimizer.kind`."""
         words = {path: path.split(".") for path in self.parameters}
-        return {path: ".".join(own[-_length(own, words.values()) :]) for path, own in words.items()}
+        return {path: ".".join(own[-_count_distinct_words(own, words.values()) :]) for path, own in words.items()}
 
-    def count(self) -> Counter[State]:
+    def count(self) -> Counter[TrialState]:
         """How many trials ended how."""
         return Counter(trial.result.state for trial in self.trials if trial.result is not None)
 
 
-def _length(own: list[str], every: Iterable[list[str]]) -> int:
+def _count_distinct_words(own: list[str], every: Iterable[list[str]]) -> int:
     """How many of a path's last words no other path has; never a lone `kind` or number, which says nothing."""
     others = [other for other in every if other != own]
     fewest = 2 if own[-1] == "kind" or own[-1].isdecimal() else 1

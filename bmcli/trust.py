@@ -30,23 +30,27 @@ def seal(content: bytes, purpose: str) -> str | None:
     Returns:
         HMAC-SHA256 as hexadecimal digits, or None where no key can be kept.
     """
-    key = _key(create=True)
-    return None if key is None else _hmac(key, content, purpose)
+    key = _read_key(create=True)
+    return None if key is None else _compute_hmac(key, content, purpose)
 
 
-def is_sealed(content: bytes, purpose: str, seal: object) -> bool:
+def is_sealed(content: bytes, purpose: str, expected_seal: object) -> bool:
     """Whether a process of this user sealed exactly this content for this purpose."""
-    key = _key(create=False)
-    return key is not None and isinstance(seal, str) and hmac.compare_digest(_hmac(key, content, purpose), seal)
+    key = _read_key(create=False)
+    return (
+        key is not None
+        and isinstance(expected_seal, str)
+        and hmac.compare_digest(_compute_hmac(key, content, purpose), expected_seal)
+    )
 
 
-def key_file() -> Path:
+def locate_key() -> Path:
     """Where the key of this user lies."""
     base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(base) / "bmcli" / "key"
 
 
-def writable_by_others(folder: Path) -> str:
+def explain_foreign_write_access(folder: Path) -> str:
     """Why users other than this one (and root) could change what a folder holds, or an empty text.
 
     The folders above count too: whoever writes those can put another folder in its place. A folder that is not there
@@ -64,7 +68,7 @@ def writable_by_others(folder: Path) -> str:
         if found.st_uid not in (0, os.geteuid()) and (place == path or not _is_unmapped(found.st_uid)):
             return f"{place} belongs to another user (uid {found.st_uid})"
         if stat.S_ISLNK(found.st_mode):
-            if reason := writable_by_others(Path(os.path.realpath(place, strict=True))):
+            if reason := explain_foreign_write_access(Path(os.path.realpath(place, strict=True))):
                 return reason
             continue
         # In a sticky folder, as /tmp, nobody renames what belongs to others; its own content is not safe there.
@@ -104,15 +108,15 @@ def _has_access_list(place: Path) -> bool:
     return sys.platform == "linux" and "system.posix_acl_access" in os.listxattr(place)
 
 
-def _hmac(key: bytes, content: bytes, purpose: str) -> str:
+def _compute_hmac(key: bytes, content: bytes, purpose: str) -> str:
     return hmac.new(key, purpose.encode() + b"\0" + content, hashlib.sha256).hexdigest()
 
 
-def _key(create: bool) -> bytes | None:
-    file = key_file()
+def _read_key(create: bool) -> bytes | None:
+    file = locate_key()
     with contextlib.suppress(OSError):
         if create and not file.exists():
-            _make(file)
+            _create_key(file)
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as opened:
             found = os.fstat(opened.fileno())
@@ -122,7 +126,7 @@ def _key(create: bool) -> bytes | None:
     return None
 
 
-def _make(file: Path) -> None:
+def _create_key(file: Path) -> None:
     """Makes the key unless another process is faster; nobody ever sees half of it."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     aside = file.with_name(f".key-{secrets.token_hex(4)}")

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from bmcli import garbage
+from bmcli import garbage_collection
 
-garbage.look_rarely()
+garbage_collection.look_rarely()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # A shell that starts the tests in the background has SIGINT ignored, and so would all that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

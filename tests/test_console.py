@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from bmcli.console import Console, clean
-from bmcli.errors import BmcliError, Fault, Place
+from bmcli.errors import BmcliError, Fault, FileLocation
 
 
 @pytest.mark.parametrize("text", ["\x1b]0;owned\x07", "a\x00b", "\u202egnp.exe", "\x9b31m"])
@@ -27,7 +27,7 @@ def test_markup_in_names_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_fault_shows_its_line_with_a_caret(capsys: pytest.CaptureFixture[str]) -> None:
-    place = Place("r.yaml", 23, 3, "  epocs: 3")
+    place = FileLocation("r.yaml", 23, 3, "  epocs: 3")
     Console().faults(BmcliError(Fault("no such key.", "train.epocs", place, "Did you mean 'epochs'?")))
     assert capsys.readouterr().err == (
         "r.yaml:23:3  train.epocs: no such key. Did you mean 'epochs'?\n      epocs: 3\n      ^\n"
@@ -35,7 +35,7 @@ def test_a_fault_shows_its_line_with_a_caret(capsys: pytest.CaptureFixture[str])
 
 
 def test_the_caret_of_a_long_line_stands_below_its_column(capsys: pytest.CaptureFixture[str]) -> None:
-    Console().faults(BmcliError(Fault("wrong.", "", Place("r.yaml", 1, 301, "a" * 300 + "!" + "b" * 300))))
+    Console().faults(BmcliError(Fault("wrong.", "", FileLocation("r.yaml", 1, 301, "a" * 300 + "!" + "b" * 300))))
     _, line, caret = capsys.readouterr().err.splitlines()
     assert line[caret.index("^")] == "!"
 

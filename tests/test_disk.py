@@ -32,7 +32,7 @@ def test_every_changed_digit_is_noticed(tmp_path: Path) -> None:
     for place in places:
         other = b"1" if content[place : place + 1] != b"1" else b"2"
         file.write_bytes(content[:place] + other + content[place + 1 :])
-        with pytest.raises(disk.Damaged):
+        with pytest.raises(disk.DamagedFile):
             disk.read_record(file)
 
 
@@ -50,7 +50,7 @@ def test_every_changed_digit_is_noticed(tmp_path: Path) -> None:
 )
 def test_what_is_no_record_is_told(content: bytes, said: str, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(content)
-    with pytest.raises(disk.Damaged, match=said):
+    with pytest.raises(disk.DamagedFile, match=said):
         disk.read_record(tmp_path / "a.json")
 
 
@@ -61,7 +61,7 @@ def test_numbers_that_json_does_not_know_are_never_written(tmp_path: Path) -> No
 
 
 def test_a_private_file_is_its_owners_alone(tmp_path: Path) -> None:
-    disk.write_record(tmp_path / "a.json", VALUE, disk.PRIVATE)
+    disk.write_record(tmp_path / "a.json", VALUE, disk.PRIVATE_MODE)
     assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o600
     assert json.loads((tmp_path / "a.json").read_text())["names"] == ["ä", "b"]
 
@@ -72,7 +72,7 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "a.json").symlink_to(outside)
     disk.write_record(tmp_path / "a.json", VALUE)
     with pytest.raises(OSError, match="symbolic links"):
-        disk.write_through(_link(tmp_path / "b.json", outside), b"theirs")
+        disk.write_and_flush(_link(tmp_path / "b.json", outside), b"theirs")
     assert outside.read_text() == "mine"
 
 
@@ -80,8 +80,8 @@ def test_folders_are_made_for_their_owner_alone_whatever_the_umask(tmp_path: Pat
     (tmp_path / "there").mkdir(mode=0o755)
     before = os.umask(0o002)
     try:
-        disk.make_private(tmp_path / "there" / "new" / "below")
-        disk.make_private(tmp_path / "there" / "new" / "below")
+        disk.make_private_folder(tmp_path / "there" / "new" / "below")
+        disk.make_private_folder(tmp_path / "there" / "new" / "below")
     finally:
         os.umask(before)
     modes = [path.stat().st_mode & 0o777 for path in (tmp_path / "there", *sorted((tmp_path / "there").rglob("*")))]
@@ -105,13 +105,13 @@ def _link(link: Path, target: Path) -> Path:
 
 
 def test_numbers_that_json_does_not_know_become_null() -> None:
-    assert disk.plain({"a": [float("nan"), 1.5, ("ä", float("-inf"))], "b\udcff": {"c": 2}}) == {
+    assert disk.to_json_value({"a": [float("nan"), 1.5, ("ä", float("-inf"))], "b\udcff": {"c": 2}}) == {
         "a": [None, 1.5, ["ä", None]], "b?": {"c": 2},
     }  # fmt: skip
 
 
 def test_a_number_too_large_to_be_finite_is_no_json() -> None:
-    with pytest.raises(disk.Damaged, match="too large a number"):
+    with pytest.raises(disk.DamagedFile, match="too large a number"):
         disk.parse_json('{"a": 1e999}')
 
 
@@ -125,7 +125,7 @@ def test_a_record_is_not_looked_for_behind_a_link_or_in_a_pipe(tmp_path: Path) -
     (tmp_path / "link.json").symlink_to("a.json")
     os.mkfifo(tmp_path / "pipe.json")
     for name, said in (("link.json", "symbolic link"), ("pipe.json", "not a regular file")):
-        with pytest.raises(disk.Damaged, match=said):
+        with pytest.raises(disk.DamagedFile, match=said):
             disk.read_record(tmp_path / name)
     with pytest.raises(OSError, match="symbolic links"):
         disk.write_record_line(tmp_path / "link.json", VALUE)
@@ -135,11 +135,11 @@ def test_what_is_neither_file_nor_folder_is_found(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     (folder / "inner").mkdir(parents=True)
     (folder / "inner" / "file").touch()
-    assert disk.strange_entry(folder) is None
+    assert disk.find_irregular_entry(folder) is None
     os.mkfifo(folder / "pipe")
-    assert disk.strange_entry(folder) == (folder / "pipe", "no regular file")
+    assert disk.find_irregular_entry(folder) == (folder / "pipe", "no regular file")
     (folder / "inner" / "link").symlink_to(tmp_path)
-    assert disk.strange_entry(folder) == (folder / "inner" / "link", "a symbolic link")
+    assert disk.find_irregular_entry(folder) == (folder / "inner" / "link", "a symbolic link")
 
 
 def test_what_can_be_removed_is_not_what_a_link_points_to(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ class Point:
 
 def test_a_value_is_read_as_what_its_type_describes() -> None:
     value = {"name": "a", "places": [1, 2.5], "inner": {"name": "b", "places": []}, "unknown": 3}
-    assert disk.conform(Point, value) == Point("a", (1.0, 2.5), Point("b", ()))
+    assert disk.validate_as(Point, value) == Point("a", (1.0, 2.5), Point("b", ()))
 
 
 @pytest.mark.parametrize(
@@ -177,8 +177,8 @@ def test_a_value_is_read_as_what_its_type_describes() -> None:
     ],
 )
 def test_a_value_of_another_type_is_told_with_its_place(value: object, place: str) -> None:
-    with pytest.raises(disk.Damaged, match=place):
-        disk.conform(Point, value)
+    with pytest.raises(disk.DamagedFile, match=place):
+        disk.validate_as(Point, value)
 
 
 def test_a_refused_write_tells_the_bytes_it_needs_and_leaves_nothing(tmp_path: Path, small_files: Any) -> None:
@@ -194,7 +194,7 @@ def test_a_refused_write_tells_the_bytes_it_needs_and_leaves_nothing(tmp_path: P
 def test_bytes_that_are_not_known_are_estimated(tmp_path: Path) -> None:
     with (
         pytest.raises(disk.WriteFailure, match=r"new: no space left on device; about 7,000 bytes were to be written"),
-        disk.writing(tmp_path / "new", estimate=lambda: 7000),
+        disk.convert_write_errors(tmp_path / "new", estimate=lambda: 7000),
     ):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -203,13 +203,13 @@ def test_temporary_files_on_another_disk_are_named_themselves(tmp_path: Path) ->
     elsewhere = Path("/dev/shm")
     if not elsewhere.is_dir() or elsewhere.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("there is no other disk here")
-    with pytest.raises(disk.WriteFailure) as caught, disk.writing(tmp_path / "new", 10):
+    with pytest.raises(disk.WriteFailure) as caught, disk.convert_write_errors(tmp_path / "new", 10):
         raise OSError(errno.ENOSPC, "No space left on device", str(elsewhere / "scratch"))
     assert caught.value.filename == str(elsewhere / "scratch")
 
 
 def test_words_of_a_library_are_no_path(tmp_path: Path) -> None:
-    with pytest.raises(disk.WriteFailure) as caught, disk.writing(tmp_path / "new"):
+    with pytest.raises(disk.WriteFailure) as caught, disk.convert_write_errors(tmp_path / "new"):
         raise OSError(errno.ENOSPC, "No space left on device", "while/it was/saved")
     assert caught.value.filename == str(tmp_path / "new")
     assert caught.value.free == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.2)

@@ -9,20 +9,20 @@ import pytest
 from bmcli import disk, distillations, runs
 from bmcli.distillations import Distillation
 from bmcli.errors import BmcliError
-from bmcli.recipe.load import load
+from bmcli.recipe.load import load_recipe
 from tests.conftest import WriteRecipe
 
 
 @pytest.fixture
 def begun(tmp_path: Path, write_recipe: WriteRecipe) -> Distillation:
-    return distillations.create(tmp_path / "runs", load(str(write_recipe())))
+    return distillations.create_distillation(tmp_path / "runs", load_recipe(str(write_recipe())))
 
 
 def test_the_runs_of_a_distillation_are_found_where_it_was_moved(begun: Distillation, tmp_path: Path) -> None:
     run = runs.create(begun.root, "student")
     begun.begin("student-1-seed-5", run)
     begun.root.rename(tmp_path / "moved")
-    moved = distillations.find(tmp_path / "moved", "tiny")
+    moved = distillations.find_distillation(tmp_path / "moved", "tiny")
     found = moved.jobs()["student-1-seed-5"]
     assert found.folder == tmp_path / "moved" / "student" / run.folder.name
 
@@ -46,7 +46,7 @@ def test_a_changed_recipe_of_a_distillation_is_refused(begun: Distillation) -> N
 def test_a_distillation_without_one_of_its_files_names_it(begun: Distillation, name: str) -> None:
     (begun.folder / name).unlink()
     with pytest.raises(BmcliError, match=f"{name}: damaged"):
-        distillations.find(begun.root, "tiny").loaded()
+        distillations.find_distillation(begun.root, "tiny").loaded()
 
 
 def test_a_teacher_whose_model_was_exchanged_is_refused(tmp_path: Path) -> None:
@@ -55,4 +55,4 @@ def test_a_teacher_whose_model_was_exchanged_is_refused(tmp_path: Path) -> None:
     run.model.write_bytes(b"of another")
     run.write(run.data, {"recipe": "", "model": "0" * 64})
     with pytest.raises(BmcliError, match=r"model\.keras: not the model that the training kept"):
-        distillations.taught_by(distillations.TeacherOptions(run=str(run.folder)), run)
+        distillations.resolve_teacher(distillations.TeacherOptions(run=str(run.folder)), run)

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bmcli.recipe.json_schema import recipe_schema
-from bmcli.recipe.load import built_in
-from bmcli.recipe.nodes import without_secrets
+from bmcli.recipe.load import list_built_in
+from bmcli.recipe.nodes import hide_secrets
 from bmcli.redaction import is_secret, redact_argument, redact_text
 
 SECRET = (
@@ -52,10 +52,10 @@ def test_no_key_of_the_recipe_language_is_a_secret() -> None:
     assert [key for key in keys if is_secret(key)] == []
 
 
-@pytest.mark.parametrize("name", built_in())
+@pytest.mark.parametrize("name", list_built_in())
 def test_a_built_in_recipe_loses_nothing(name: str) -> None:
-    text = built_in()[name].read_text()
-    assert without_secrets(text) == text
+    text = list_built_in()[name].read_text()
+    assert hide_secrets(text) == text
 
 
 @pytest.mark.parametrize(

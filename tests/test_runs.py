@@ -51,15 +51,15 @@ def test_discarding_the_latest_run_points_to_the_one_before(tmp_path: Path, run:
 
 def test_a_held_run_names_the_process_that_holds_it(run: runs.Run) -> None:
     with (
-        run.hold(),
+        run.acquire_lock(),
         pytest.raises(BmcliError, match=f"written by process {os.getpid()}"),
-        runs.Run(run.folder).hold(),
+        runs.Run(run.folder).acquire_lock(),
     ):
         pass
 
 
 def _hold_for_ever(folder: str, held: multiprocessing.Queue[int]) -> None:
-    with runs.Run(Path(folder)).hold():
+    with runs.Run(Path(folder)).acquire_lock():
         runs.Run(Path(folder)).set_status("running")
         held.put(os.getpid())
         signal.pause()
@@ -74,7 +74,7 @@ def test_a_run_whose_process_was_killed_is_free_and_counts_as_crashed(run: runs.
     assert run.status()["state"] == "running"
     process.kill()
     process.join()
-    with run.hold():
+    with run.acquire_lock():
         pass
     assert run.status()["state"] == "crashed"
 
@@ -94,7 +94,7 @@ def test_an_interrupted_write_leaves_the_old_content(tmp_path: Path, monkeypatch
 
 
 def test_a_torn_last_row_is_left_out(run: runs.Run) -> None:
-    run.append_row({"epoch": 1, "train/loss": 0.5})
+    run.append_epoch({"epoch": 1, "train/loss": 0.5})
     with run.metrics.open("a") as file:
         file.write('{"epoch": 2, "train/lo')
     assert run.rows() == [{"epoch": 1, "train/loss": 0.5}]
@@ -102,8 +102,8 @@ def test_a_torn_last_row_is_left_out(run: runs.Run) -> None:
 
 def test_rows_after_a_checkpoint_are_dropped_for_a_resumed_run(run: runs.Run) -> None:
     for epoch in (1, 2, 3):
-        run.append_row({"epoch": epoch})
-    run.keep_rows(2)
+        run.append_epoch({"epoch": epoch})
+    run.truncate_epochs(2)
     assert [row["epoch"] for row in run.rows()] == [1, 2]
 
 
@@ -111,7 +111,7 @@ def test_the_cache_is_made_for_its_user_alone(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("BMCLI_CACHE", str(tmp_path / "new" / "cache"))
     before = os.umask(0o002)
     try:
-        assert runs.cache_folder() == runs.cache_folder() == tmp_path / "new" / "cache"
+        assert runs.make_cache_folder() == runs.make_cache_folder() == tmp_path / "new" / "cache"
     finally:
         os.umask(before)
     assert [place.stat().st_mode & 0o777 for place in (tmp_path / "new", tmp_path / "new" / "cache")] == [0o700] * 2
@@ -124,11 +124,11 @@ def test_a_cache_that_others_write_is_refused(
 ) -> None:
     monkeypatch.delenv("BMCLI_CACHE")
     monkeypatch.setenv(variable, str(tmp_path / "cache"))
-    place = runs.cache_place()
+    place = runs.locate_cache()
     place.mkdir(parents=True)
     place.chmod(mode)
     with pytest.raises(BmcliError, match=r"not yours alone: .* is writable by other users") as caught:
-        runs.cache_folder()
+        runs.make_cache_folder()
     assert caught.value.exit_code == 2
     assert "chmod go-w" in caught.value.faults[0].suggestion
     assert list(place.iterdir()) == []
@@ -138,7 +138,7 @@ def test_nothing_is_made_in_a_folder_that_others_write(tmp_path: Path, monkeypat
     tmp_path.chmod(0o777)
     monkeypatch.setenv("BMCLI_CACHE", str(tmp_path / "cache"))
     with pytest.raises(BmcliError, match="is writable by other users"):
-        runs.cache_folder()
+        runs.make_cache_folder()
     assert not (tmp_path / "cache").exists()
 
 
@@ -146,18 +146,18 @@ def test_a_cache_that_cannot_be_looked_at_is_a_fault(tmp_path: Path, monkeypatch
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     monkeypatch.setenv("BMCLI_CACHE", str(tmp_path / "loop"))
     with pytest.raises(BmcliError, match="too many levels of symbolic links"):
-        runs.cache_folder()
+        runs.make_cache_folder()
 
 
 def test_a_lock_that_is_a_link_empties_no_file(tmp_path: Path, run: runs.Run) -> None:
     marker = tmp_path / "marker"
     marker.write_text("kept")
     (run.folder / ".lock").symlink_to(marker)
-    with pytest.raises(BmcliError, match=r"\.lock: a symbolic link"), run.hold():
+    with pytest.raises(BmcliError, match=r"\.lock: a symbolic link"), run.acquire_lock():
         pass
     (run.folder / ".lock").unlink()
     os.link(marker, run.folder / ".lock")
-    with pytest.raises(BmcliError, match="not a file of its own"), run.hold():
+    with pytest.raises(BmcliError, match="not a file of its own"), run.acquire_lock():
         pass
     assert marker.read_text() == "kept"
 
@@ -195,9 +195,9 @@ def test_a_damaged_status_is_told_as_one(run: runs.Run, content: bytes) -> None:
 
 def test_a_changed_row_is_left_out_and_named(run: runs.Run) -> None:
     for epoch in (1, 2, 3):
-        run.append_row({"epoch": epoch, "train/loss": 0.5 if epoch != 3 else float("nan")})
+        run.append_epoch({"epoch": epoch, "train/loss": 0.5 if epoch != 3 else float("nan")})
     run.metrics.write_bytes(run.metrics.read_bytes().replace(b'2, "train/loss": 0.5', b'2, "train/loss": 0.4'))
-    rows, (fault,) = run.read_rows()
+    rows, (fault,) = run.read_epochs_checked()
     assert rows == [{"epoch": 1, "train/loss": 0.5}, {"epoch": 3, "train/loss": None}]
     assert "metrics.jsonl:2: damaged" in fault
 
@@ -206,10 +206,10 @@ def test_a_changed_row_is_left_out_and_named(run: runs.Run) -> None:
 def whole(run: runs.Run) -> runs.Run:
     """A run with a record of each kind."""
     run.recipe.write_text("name: digits\n")
-    digests = {"recipe": disk.sha256(run.recipe), "model": None}
+    digests = {"recipe": disk.compute_sha256(run.recipe), "model": None}
     run.write(run.data, digests)
     run.set_status("done", epochs=1)
-    run.append_row({"epoch": 1, "train/loss": 0.5})
+    run.append_epoch({"epoch": 1, "train/loss": 0.5})
     return run
 
 
@@ -237,7 +237,15 @@ def test_a_record_of_another_run_is_refused_and_named(tmp_path: Path, whole: run
     elif name == "status.json":
         assert "status.json: not of the run" in other.status()["reason"]
     else:
-        assert (other.rows(), len(other.read_rows()[1])) == ([], 1)
+        assert (other.rows(), len(other.read_epochs_checked()[1])) == ([], 1)
+
+
+def test_runs_of_one_recipe_have_one_digest_of_it_and_ids_of_their_own(tmp_path: Path) -> None:
+    first, second, other = (runs.create(tmp_path / "runs", name) for name in ("one", "one", "other"))
+    for each, text in ((first, "seed: 1\n"), (second, "seed: 1\n"), (other, "seed: 2\n")):
+        each.write_lock(text)
+    assert first.recipe_sha256() == second.recipe_sha256() != other.recipe_sha256()
+    assert first.lock.read_text() != second.lock.read_text()
 
 
 def test_a_lock_of_another_run_is_refused(tmp_path: Path, whole: runs.Run) -> None:
@@ -253,7 +261,7 @@ def test_a_run_whose_lock_is_gone_is_named_and_listed(tmp_path: Path, whole: run
     whole.lock.unlink()
     with pytest.raises(BmcliError, match=r"recipe\.lock\.yaml: damaged"):
         runs.find(tmp_path, "digits")
-    assert [run.folder for run in runs.every(tmp_path)] == [whole.folder]
+    assert [run.folder for run in runs.list_runs(tmp_path)] == [whole.folder]
 
 
 def test_a_lost_status_is_told(whole: runs.Run) -> None:
@@ -269,8 +277,8 @@ def test_a_changed_recipe_is_not_shown_as_the_one_that_was_written(whole: runs.R
 
 
 def test_epochs_that_are_lost_are_told(whole: runs.Run) -> None:
-    assert whole.read_rows()[1] == []
+    assert whole.read_epochs_checked()[1] == []
     whole.metrics.write_bytes(b"")
-    assert "metrics.jsonl: damaged (it holds 0 of 1 epochs)" in whole.read_rows()[1][0]
+    assert "metrics.jsonl: damaged (it holds 0 of 1 epochs)" in whole.read_epochs_checked()[1][0]
     whole.metrics.unlink()
-    assert "metrics.jsonl: damaged (it holds 0 of 1 epochs)" in whole.read_rows()[1][0]
+    assert "metrics.jsonl: damaged (it holds 0 of 1 epochs)" in whole.read_epochs_checked()[1][0]

@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 
-from bmcli.console import Console, SearchWatcher, TerminalSearchWatcher
-from bmcli.recipe.search import Parameter
-from bmcli.trials import Confirmed, Objective, Result, Searched, State, Task, Trial
+from bmcli.console import Console, LineSearchProgress, TerminalSearchProgress
+from bmcli.recipe.search import SearchParameter
+from bmcli.trials import ConfirmedCandidate, SearchObjective, SearchResult, Task, Trial, TrialResult, TrialState
 
-ACCURACY = Objective("validation/accuracy", "max")
-SPACE = {"model.dropout": Parameter("float", low=0.0, high=0.5), "model.kind": Parameter("choice", ("[/x]", "mlp"))}
+ACCURACY = SearchObjective("validation/accuracy", "max")
+SPACE = {
+    "model.dropout": SearchParameter("float", low=0.0, high=0.5),
+    "model.kind": SearchParameter("choice", ("[/x]", "mlp")),
+}
 
 
 class Clock:
@@ -26,26 +29,28 @@ class Clock:
         return self.now
 
 
-def trial(name: str, accuracy: float | None, state: State = "done", reason: str = "", **task: Any) -> Trial:
+def trial(name: str, accuracy: float | None, state: TrialState = "done", reason: str = "", **task: Any) -> Trial:
     objectives = {} if accuracy is None else {ACCURACY.name: accuracy}
     values = {"model.dropout": 0.25, "model.kind": "[/x]"}
-    return Trial(Task(name, values, **task), Result(name, state, objectives, epochs=4, seconds=65.0, reason=reason))
+    return Trial(
+        Task(name, values, **task), TrialResult(name, state, objectives, epochs=4, seconds=65.0, reason=reason)
+    )
 
 
-def searched(trials: Sequence[Trial] = (), **others: Any) -> Searched:
-    return Searched("digits", "random", (ACCURACY,), SPACE, tuple(trials), **others)
+def searched(trials: Sequence[Trial] = (), **others: Any) -> SearchResult:
+    return SearchResult("digits", "random", (ACCURACY,), SPACE, tuple(trials), **others)
 
 
-def told(watcher: SearchWatcher, trials: Sequence[Trial], capsys: pytest.CaptureFixture[str]) -> list[str]:
+def told(watcher: LineSearchProgress, trials: Sequence[Trial], capsys: pytest.CaptureFixture[str]) -> list[str]:
     for place, one in enumerate(trials, 1):
-        watcher.started(one.task)
-        watcher.ended(one, searched(trials[:place]))
+        watcher.on_trial_start(one.task)
+        watcher.on_trial_end(one, searched(trials[:place]))
     return capsys.readouterr().err.splitlines()
 
 
 def test_each_trial_is_a_line_and_the_best_so_far_has_a_star(capsys: pytest.CaptureFixture[str]) -> None:
     trials = [trial("0000", 0.5), trial("0001", 0.4), trial("0002", 0.75, continues="0000")]
-    lines = told(Console().search_watcher(searched(), 3, None), trials, capsys)
+    lines = told(Console().make_search_progress(searched(), 3, None), trials, capsys)
     assert lines == [
         "trial 0000  validation/accuracy 0.5000  dropout 0.25  model.kind [/x]  4 epochs  1:05  *",
         "trial 0001  validation/accuracy 0.4000  dropout 0.25  model.kind [/x]  4 epochs  1:05",
@@ -58,7 +63,7 @@ def test_how_a_trial_ended_early_is_told(capsys: pytest.CaptureFixture[str]) -> 
         trial("0000", 0.5, "stopped", "worse than the median after epoch 4"),
         trial("0001", None, "failed", "killed by SIGKILL\x1b[31m"),
     ]
-    stopped, failed = told(Console().search_watcher(searched(), None, None), trials, capsys)
+    stopped, failed = told(Console().make_search_progress(searched(), None, None), trials, capsys)
     assert "  stopped  " in stopped
     assert stopped.endswith("worse than the median after epoch 4")
     assert failed.endswith("killed by SIGKILL\N{REPLACEMENT CHARACTER}[31m")
@@ -66,13 +71,13 @@ def test_how_a_trial_ended_early_is_told(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_quiet_console_says_nothing_of_trials(capsys: pytest.CaptureFixture[str]) -> None:
-    assert told(Console(verbosity=-1).search_watcher(searched(), None, None), [trial("0000", 0.5)], capsys) == []
+    assert told(Console(verbosity=-1).make_search_progress(searched(), None, None), [trial("0000", 0.5)], capsys) == []
 
 
 def test_a_run_that_confirms_is_no_trial(capsys: pytest.CaptureFixture[str]) -> None:
-    watcher = Console().search_watcher(searched(), 1, None)
-    watcher.confirming(6)
-    watcher.ended(trial("confirm-1-seed-2", 0.9), searched([trial("0000", 0.5)]))
+    watcher = Console().make_search_progress(searched(), 1, None)
+    watcher.on_confirmation_start(6)
+    watcher.on_trial_end(trial("confirm-1-seed-2", 0.9), searched([trial("0000", 0.5)]))
     first, second = capsys.readouterr().err.splitlines()
     assert "6 runs" in first
     assert second.startswith("confirm-1-seed-2  validation/accuracy 0.9000")
@@ -81,9 +86,9 @@ def test_a_run_that_confirms_is_no_trial(capsys: pytest.CaptureFixture[str]) -> 
 
 def watcher_at(
     clock: Clock, *, done: int = 0, wanted: int | None = None, limit_s: float | None = None
-) -> SearchWatcher:
+) -> LineSearchProgress:
     before = searched([trial(f"{i}", 0.5) for i in range(done)], seconds=50.0 * done)
-    return SearchWatcher(Console(verbosity=-1), before, wanted, limit_s, clock).__enter__()
+    return LineSearchProgress(Console(verbosity=-1), before, wanted, limit_s, clock).__enter__()
 
 
 def test_time_left_follows_from_the_pace_since_the_start() -> None:
@@ -91,7 +96,7 @@ def test_time_left_follows_from_the_pace_since_the_start() -> None:
     watcher = watcher_at(clock, done=4, wanted=10)
     assert watcher.seconds_left() is None
     clock.now += 20
-    watcher.ended(trial("4", 0.5), searched([trial(f"{i}", 0.5) for i in range(5)]))
+    watcher.on_trial_end(trial("4", 0.5), searched([trial(f"{i}", 0.5) for i in range(5)]))
     assert watcher.seconds_left() == pytest.approx(5 * 20)
 
 
@@ -99,10 +104,10 @@ def test_the_pace_is_measured_from_when_the_first_worker_is_ready() -> None:
     clock = Clock()
     watcher = watcher_at(clock, wanted=4)
     clock.now += 1000
-    watcher.started(Task("0", {}))
+    watcher.on_trial_start(Task("0", {}))
     clock.now += 10
-    watcher.ended(trial("0", 0.5), searched([trial("0", 0.5)]))
-    watcher.started(Task("1", {}))
+    watcher.on_trial_end(trial("0", 0.5), searched([trial("0", 0.5)]))
+    watcher.on_trial_start(Task("1", {}))
     assert watcher.seconds_left() == pytest.approx(3 * 10)
 
 
@@ -119,9 +124,9 @@ def test_time_left_of_confirming_follows_from_its_own_runs() -> None:
     clock = Clock()
     watcher = watcher_at(clock, wanted=5)
     clock.now += 100
-    watcher.confirming(4)
+    watcher.on_confirmation_start(4)
     clock.now += 10
-    watcher.ended(trial("confirm-1-seed-2", 0.9), searched())
+    watcher.on_trial_end(trial("confirm-1-seed-2", 0.9), searched())
     assert watcher.seconds_left() == pytest.approx(30)
 
 
@@ -131,8 +136,8 @@ def test_the_live_table_shows_the_best_and_what_runs(width: int) -> None:
 
     clock = Clock()
     before = searched([trial("0000", 0.5), trial("0001", 0.75)], seconds=30.0)
-    watcher = TerminalSearchWatcher(Console(), before, 8, None, clock)
-    watcher.started(Task("0002", {"model.kind": "mlp"}))
+    watcher = TerminalSearchProgress(Console(), before, 8, None, clock)
+    watcher.on_trial_start(Task("0002", {"model.kind": "mlp"}))
     clock.now += 61
     watcher.epoch("0002", 3)
     out = io.StringIO()
@@ -148,19 +153,19 @@ def test_on_a_terminal_ended_trials_stay_above_the_live_table() -> None:
 
     out = io.StringIO()
     console = Console(_rich={"stderr": RichConsole(file=out, force_terminal=True, width=120)})
-    with console.search_watcher(searched(), 2, None) as watcher:
-        assert isinstance(watcher, TerminalSearchWatcher)
+    with console.make_search_progress(searched(), 2, None) as watcher:
+        assert isinstance(watcher, TerminalSearchProgress)
         one = trial("0000", 0.5)
-        watcher.started(one.task)
-        watcher.ended(one, searched([one]))
+        watcher.on_trial_start(one.task)
+        watcher.on_trial_end(one, searched([one]))
     assert "trial 0000  validation/accuracy 0.5000" in out.getvalue()
 
 
-def finished() -> Searched:
+def finished() -> SearchResult:
     trials = [trial("0000", 0.5), trial("0001", 0.75), trial("0002", None, "failed", "killed")]
     return searched(
         trials,
-        confirmed=(Confirmed("0001", 0.75, (0.7, 0.72)),),
+        confirmed=(ConfirmedCandidate("0001", 0.75, (0.7, 0.72)),),
         winner="0001",
         run="runs/digits-tune/best",
         test={"test/accuracy": 0.7},
@@ -170,7 +175,7 @@ def finished() -> Searched:
 
 
 def test_the_end_of_a_search_tells_its_winner_and_what_that_is_worth(capsys: pytest.CaptureFixture[str]) -> None:
-    Console().tuned(finished(), Path("best.yaml"), Path("report.html"), Path("trials.csv"))
+    Console().print_search(finished(), Path("best.yaml"), Path("report.html"), Path("trials.csv"))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "3 trials in 1:15: 2 done, 1 failed. All 3 trials were made."
     assert [line.split()[:3] for line in lines if line.startswith("0001 *")] == [
@@ -184,7 +189,7 @@ def test_the_end_of_a_search_tells_its_winner_and_what_that_is_worth(capsys: pyt
 def test_the_end_of_a_search_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     broken = trial("0003", float("nan"), "failed", "the loss is no number")
     found = replace(finished(), trials=(*finished().trials, broken))
-    Console(as_json=True).tuned(found, Path("best.yaml"))
+    Console(as_json=True).print_search(found, Path("best.yaml"))
     value = json.loads(capsys.readouterr().out)
     assert value["best"] == {"recipe": "best.yaml", "run": "runs/digits-tune/best", "metrics": {"test/accuracy": 0.7}}
     assert [one["state"] for one in value["trials"]] == ["done", "done", "failed", "failed"]

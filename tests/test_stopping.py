@@ -30,7 +30,7 @@ def leave(sentence):
 
 stopping.GRACE_S = 0.2
 stopping.watch()
-stopping.listen()
+stopping.install_handlers()
 """
 
 
@@ -45,13 +45,15 @@ def ended(body: str, number: int = signal.SIGTERM) -> tuple[int, list[str]]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_what_can_be_gone_on_with_ends_with_75_and_says_how(number: int) -> None:
     code, said = ended(
-        'with stopping.resumable(lambda: "Go on.", leave):\n    stopping.answer(tell)\n    stuck()', number
+        'with stopping.resumable(lambda: "Go on.", leave):\n    stopping.enable_interrupts(tell)\n    stuck()', number
     )
     assert (code, said) == (75, ["left Go on.", "interrupted; what was saved is kept. Go on."])
 
 
 def test_without_anything_to_go_on_with_it_ends_with_130() -> None:
-    code, said = ended("with stopping.resumable(lambda: None, leave):\n    stopping.answer(tell)\n    stuck()")
+    code, said = ended(
+        "with stopping.resumable(lambda: None, leave):\n    stopping.enable_interrupts(tell)\n    stuck()"
+    )
     assert (code, said) == (130, ["left None", "interrupted; nothing was worth keeping. "])
 
 
@@ -62,7 +64,7 @@ with (
     stopping.resumable(lambda: "Go on with the run.", leave),
     stopping.guarded(lambda: None, leave),
 ):
-    stopping.answer(tell)
+    stopping.enable_interrupts(tell)
     stuck()
 """
     code, said = ended(body)
@@ -78,7 +80,7 @@ def test_a_state_that_cannot_be_saved_is_a_failure() -> None:
 def save():
     raise OSError(28, "No space left on device")
 with stopping.guarded(save):
-    stopping.answer(tell)
+    stopping.enable_interrupts(tell)
     stuck()
 """
     code, said = ended(body)
@@ -90,7 +92,7 @@ def test_what_answers_signals_itself_is_waited_for() -> None:
     body = """
 import signal
 with stopping.resumable(lambda: "Go on.", leave):
-    stopping.answer(tell)
+    stopping.enable_interrupts(tell)
     with stopping.awaited():
         signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), print("answered", flush=True), os._exit(7)))
         come()
@@ -108,7 +110,7 @@ def test_a_signal_to_a_fork_does_not_end_its_parent() -> None:
     body = """
 import signal
 with stopping.resumable(lambda: "Go on.", leave):
-    stopping.answer(tell)
+    stopping.enable_interrupts(tell)
     child = os.fork()
     if not child:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(5))

@@ -8,20 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmcli.recipe.search import Parameter
-from bmcli.trials import Confirmed, Objective, Result, Searched, State, Task, Trial
+from bmcli.recipe.search import SearchParameter
+from bmcli.trials import ConfirmedCandidate, SearchObjective, SearchResult, Task, Trial, TrialResult, TrialState
 
-ACCURACY, SIZE = Objective("validation/accuracy", "max"), Objective("parameters", "min")
+ACCURACY, SIZE = SearchObjective("validation/accuracy", "max"), SearchObjective("parameters", "min")
 PAIR = (ACCURACY, SIZE)
 
 
-def trial(name: str, *measured: float, state: State = "done", continues: str | None = None) -> Trial:
+def trial(name: str, *measured: float, state: TrialState = "done", continues: str | None = None) -> Trial:
     objectives = {one.name: value for one, value in zip(PAIR, measured, strict=False)}
-    return Trial(Task(name, {}, continues=continues), Result(name, state, objectives))
+    return Trial(Task(name, {}, continues=continues), TrialResult(name, state, objectives))
 
 
-def searched(*trials: Trial, paths: tuple[str, ...] = ()) -> Searched:
-    return Searched("x", "random", PAIR, dict.fromkeys(paths, Parameter("bool", (False, True))), trials)
+def searched(*trials: Trial, paths: tuple[str, ...] = ()) -> SearchResult:
+    return SearchResult("x", "random", PAIR, dict.fromkeys(paths, SearchParameter("bool", (False, True))), trials)
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=25))
@@ -76,18 +76,18 @@ def test_a_short_name_has_as_many_words_as_tell_it_from_others() -> None:
 
 
 @pytest.mark.parametrize(("objective", "shrinkage"), [(ACCURACY, 0.1), (SIZE, -0.1)])
-def test_shrinkage_is_by_how_much_the_mean_is_worse(objective: Objective, shrinkage: float) -> None:
-    confirmed = Confirmed("0", 0.9, (0.7, 0.9))
+def test_shrinkage_is_by_how_much_the_mean_is_worse(objective: SearchObjective, shrinkage: float) -> None:
+    confirmed = ConfirmedCandidate("0", 0.9, (0.7, 0.9))
     assert confirmed.shrinkage(objective) == pytest.approx(shrinkage)
     assert confirmed.spread == pytest.approx(math.sqrt(0.02))
 
 
 def test_one_seed_has_no_spread() -> None:
-    assert Confirmed("0", 0.9, (0.7,)).spread is None
+    assert ConfirmedCandidate("0", 0.9, (0.7,)).spread is None
 
 
 def test_values_that_are_handed_over_as_json_come_back() -> None:
     task = Task("0007", {"model.hidden": [8, 8]}, until=3, continues="0001", bounds=(0.5, None), limit_s=2.0)
-    result = Result("0007", "stopped", {"a": 0.5}, (0.5, None), {"b": 1.0}, 2, 0.5, "no better than the median")
+    result = TrialResult("0007", "stopped", {"a": 0.5}, (0.5, None), {"b": 1.0}, 2, 0.5, "no better than the median")
     assert Task.from_json(task.to_json()) == task
-    assert Result.from_json(result.to_json()) == result
+    assert TrialResult.from_json(result.to_json()) == result

@@ -34,14 +34,14 @@ def test_a_seal_of_another_user_is_none_here(monkeypatch: pytest.MonkeyPatch, tm
 
 def test_only_the_user_can_read_the_key() -> None:
     trust.seal(b"", "card")
-    assert trust.key_file().stat().st_mode & 0o777 == 0o600
-    assert trust.key_file().stat().st_size == 32
+    assert trust.locate_key().stat().st_mode & 0o777 == 0o600
+    assert trust.locate_key().stat().st_size == 32
 
 
 @pytest.mark.parametrize("damage", ["readable by others", "empty", "a link", "a folder"])
 def test_a_key_that_others_may_know_is_not_used(damage: str, tmp_path: Path) -> None:
     made = trust.seal(b"", "card")
-    key = trust.key_file()
+    key = trust.locate_key()
     content = key.read_bytes()
     if damage == "readable by others":
         key.chmod(0o644)
@@ -60,7 +60,7 @@ def test_a_key_that_others_may_know_is_not_used(damage: str, tmp_path: Path) -> 
 
 
 def test_a_folder_of_the_user_is_safe(tmp_path: Path) -> None:
-    assert trust.writable_by_others(tmp_path) == ""
+    assert trust.explain_foreign_write_access(tmp_path) == ""
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o757, 0o1777])
@@ -68,33 +68,33 @@ def test_a_folder_that_others_write_is_not(mode: int, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     folder.chmod(mode)
-    assert "is writable by other users" in trust.writable_by_others(folder)
+    assert "is writable by other users" in trust.explain_foreign_write_access(folder)
 
 
 def test_nor_one_below_it_or_reached_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "open" / "below").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "open" / "below")
     (tmp_path / "open").chmod(0o777)
-    assert "open is writable by other users" in trust.writable_by_others(tmp_path / "open" / "below")
-    assert "open is writable by other users" in trust.writable_by_others(tmp_path / "link")
+    assert "open is writable by other users" in trust.explain_foreign_write_access(tmp_path / "open" / "below")
+    assert "open is writable by other users" in trust.explain_foreign_write_access(tmp_path / "link")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")
 def test_nor_one_of_another_user(tmp_path: Path) -> None:
     os.chown(tmp_path, 12345, -1)
-    assert "belongs to another user (uid 12345)" in trust.writable_by_others(tmp_path)
+    assert "belongs to another user (uid 12345)" in trust.explain_foreign_write_access(tmp_path)
 
 
 def test_a_folder_that_is_not_there_yet_is_as_safe_as_those_above_it(tmp_path: Path) -> None:
-    assert trust.writable_by_others(tmp_path / "none" / "below") == ""
+    assert trust.explain_foreign_write_access(tmp_path / "none" / "below") == ""
     tmp_path.chmod(0o777)
-    assert "is writable by other users" in trust.writable_by_others(tmp_path / "none" / "below")
+    assert "is writable by other users" in trust.explain_foreign_write_access(tmp_path / "none" / "below")
 
 
 def test_a_link_to_itself_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(OSError, match="symbolic links"):
-        trust.writable_by_others(tmp_path / "loop")
+        trust.explain_foreign_write_access(tmp_path / "loop")
 
 
 @pytest.mark.parametrize(
@@ -119,9 +119,9 @@ def test_the_group_of_the_user_alone_may_write(
     monkeypatch.setattr(pwd, "getpwuid", lambda _: pwd.struct_passwd(("ann", "x", uid, gid, "", "/", "")))
     monkeypatch.setattr(grp, "getgrgid", lambda asked: grp.struct_group((name, "x", asked, members)))
     monkeypatch.setattr(trust, "_has_access_list", lambda place: access_list)
-    assert (trust.writable_by_others(folder) == "") is safe
+    assert (trust.explain_foreign_write_access(folder) == "") is safe
     folder.chmod(0o777)
-    assert trust.writable_by_others(folder)
+    assert trust.explain_foreign_write_access(folder)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")
@@ -130,7 +130,7 @@ def test_the_root_outside_of_a_user_namespace_may_own_the_folders_above(
 ) -> None:
     (tmp_path / "mine").mkdir()
     os.chown(tmp_path, int(Path("/proc/sys/kernel/overflowuid").read_text()), -1)
-    assert "belongs to another user" in trust.writable_by_others(tmp_path / "mine")
+    assert "belongs to another user" in trust.explain_foreign_write_access(tmp_path / "mine")
     monkeypatch.setattr(trust, "_ALL_USERS", ["another map"])
-    assert trust.writable_by_others(tmp_path / "mine") == ""
-    assert "belongs to another user" in trust.writable_by_others(tmp_path)
+    assert trust.explain_foreign_write_access(tmp_path / "mine") == ""
+    assert "belongs to another user" in trust.explain_foreign_write_access(tmp_path)

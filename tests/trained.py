@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bmcli.commands.train import Setting, train
+from bmcli.commands.train import TrainingContext, train
 from bmcli.console import Console
 from bmcli.runs import Run
 
@@ -20,7 +20,7 @@ def run_of(recipe: str, folder: Path, cache: Path) -> Run:
     file = folder / "recipe.yaml"
     file.write_text(recipe, encoding="utf-8")
     console = Console(verbosity=-1)
-    trained = train(str(file), (), Setting(folder / "runs", cache, console.watcher, console.say))
+    trained = train(str(file), (), TrainingContext(folder / "runs", cache, console.make_progress, console.log))
     assert trained.run is not None
     return trained.run
 

@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 
 Strength = Annotated[float, Field(gt=0, le=1)]
 FillMode = Literal["reflect", "wrap", "constant", "nearest"]
-FILL = "What comes in from outside: the picture mirrored, repeated, black (constant), or its edge (nearest)."
-Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+FILL = (
+    "Fill of the area outside the image: mirrored (reflect), repeated (wrap), black (constant) or the edge pixel "
+    "(nearest)."
+)
+NumberRange = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 
-class Dice(Protocol):
+class RandomSource(Protocol):
     """Random numbers for some examples of a batch.
 
     They are a function of the recipe's seed, the step, the example's place in the whole batch, and how many were drawn
@@ -41,14 +44,14 @@ class Dice(Protocol):
     def beta(self, alpha: float) -> Any:
         """Of the symmetric beta distribution, float32 `(examples,)`."""
 
-    def transformed(self, layer: keras.layers.Layer, pictures: Any) -> Any:
+    def apply_layer(self, layer: keras.layers.Layer, pictures: Any) -> Any:
         """Pictures after one of Keras' augmentation layers."""
 
 
-Change = Callable[[Any, Dice], Any]
+Transform = Callable[[Any, RandomSource], Any]
 """From examples `(examples, ...)` to changed ones of the same shape."""
 
-Mix = Callable[[Any, Any, Dice], tuple[Any, Any]]
+Mixer = Callable[[Any, Any, RandomSource], tuple[Any, Any]]
 """From examples and others of the batch to their mixture, and the share of the first in each, `(examples,)`."""
 
 
@@ -59,7 +62,7 @@ class Augmentation(Protocol):
     INPUTS: tuple[str, ...]  # kinds of input that it can change
     MIXES: bool  # whether it mixes examples, and so their targets
 
-    def build(self, options: Any, column: Column) -> Change | Mix:
+    def build(self, options: Any, column: Column) -> Transform | Mixer:
         """What changes an input in a step; Keras' layers are made here, outside of it.
 
         Raises:
@@ -67,12 +70,12 @@ class Augmentation(Protocol):
         """
 
 
-def by_layers(*layers: keras.layers.Layer) -> Change:
+def transform_with_layers(*layers: keras.layers.Layer) -> Transform:
     """Pictures changed by some of Keras' layers, one after the other."""
 
-    def change(pictures: Any, dice: Dice) -> Any:
+    def change(pictures: Any, dice: RandomSource) -> Any:
         for layer in layers:
-            pictures = dice.transformed(layer, pictures)
+            pictures = dice.apply_layer(layer, pictures)
         return pictures
 
     return change
@@ -85,14 +88,14 @@ def require_colours(column: Column) -> None:
                          f"{column.shape[-1]}.", suggestion="Leave it out.")  # fmt: skip
 
 
-def checked_range(value: Range, name: str, most: float) -> Range:
-    """The range, if it goes upwards and to no more than `most`; else raises fault()."""
-    if not value[0] <= value[1] <= most:
-        raise fault(name, f"expected two numbers that rise to {most:g} at most, received {list(value)}.")
+def check_range(value: NumberRange, name: str, limit: float) -> NumberRange:
+    """The range, if it goes upwards and to no more than `limit`; else raises fault()."""
+    if not value[0] <= value[1] <= limit:
+        raise fault(name, f"expected two numbers that rise to {limit:g} at most, received {list(value)}.")
     return value
 
 
-def windows(height: int, width: int, area: Any, aspect: Any) -> tuple[Any, Any]:
+def window_sizes(height: int, width: int, area: Any, aspect: Any) -> tuple[Any, Any]:
     """Height and width of windows of some share of a picture's area, no larger than the picture, in pixels.
 
     Args:
@@ -105,7 +108,7 @@ def windows(height: int, width: int, area: Any, aspect: Any) -> tuple[Any, Any]:
     return tall * height, tf.minimum(tf.sqrt(area * aspect), 1.0) * width
 
 
-def inside(height: int, width: int, top: Any, left: Any, tall: Any, wide: Any) -> Any:
+def window_mask(height: int, width: int, top: Any, left: Any, tall: Any, wide: Any) -> Any:
     """Which pixels lie in a window of each picture, `(examples, height, width, 1)`, true or false."""
     import tensorflow as tf
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from bmcli.augmentations import Change, Strength, by_layers
+from bmcli.augmentations import Strength, Transform, transform_with_layers
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 
@@ -15,13 +15,15 @@ MIXES = False
 
 
 class Options(Kind):
-    """Pixels moved up or down, all of a picture alike."""
+    """Random brightness, one shift per image."""
 
     kind: Literal["brightness"] = "brightness"
-    factor: Strength = Field(default=0.1, description="Share of the range of the pixels, at most.")
+    factor: Strength = Field(default=0.1, description="Largest shift, as a fraction of the pixel range.")
 
 
-def build(options: Options, column: Column) -> Change:
+def build(options: Options, column: Column) -> Transform:
     import keras
 
-    return by_layers(keras.layers.RandomBrightness(options.factor, value_range=(0, 1), seed=0, dtype="float32"))
+    return transform_with_layers(
+        keras.layers.RandomBrightness(options.factor, value_range=(0, 1), seed=0, dtype="float32")
+    )

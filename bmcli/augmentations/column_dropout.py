@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from bmcli import inputs
-from bmcli.augmentations import Change, Dice
-from bmcli.cells import RowFault
+from bmcli.augmentations import RandomSource, Transform
+from bmcli.raw_columns import RowFault
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 
@@ -17,13 +17,13 @@ MIXES = False
 
 
 class Options(Kind):
-    """The whole cell of some examples becomes one that is missing, flag included."""
+    """Replace whole cells of random examples by missing values, missing flag included."""
 
     kind: Literal["column_dropout"] = "column_dropout"
-    rate: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.1, description="Share of the examples.")
+    rate: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.1, description="Fraction of the examples.")
 
 
-def build(options: Options, column: Column) -> Change:
+def build(options: Options, column: Column) -> Transform:
     import numpy as np
 
     raw = np.full((1, *(side or 1 for side in column.raw_shape)), np.nan)
@@ -32,7 +32,7 @@ def build(options: Options, column: Column) -> Change:
     except RowFault:  # a column that must have a value: its middle says the least
         missing = np.zeros((1, *column.shape), "float32")
 
-    def change(numbers: Any, dice: Dice) -> Any:
+    def change(numbers: Any, dice: RandomSource) -> Any:
         import tensorflow as tf
 
         return tf.where(dice.uniform(1) < options.rate, missing, numbers)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from bmcli.augmentations import Change, Strength, by_layers
+from bmcli.augmentations import Strength, Transform, transform_with_layers
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 
@@ -15,13 +15,15 @@ MIXES = False
 
 
 class Options(Kind):
-    """Pixels pulled to their mean in the channel, or pushed away from it."""
+    """Random contrast: pixels move towards or away from the channel's mean."""
 
     kind: Literal["contrast"] = "contrast"
-    factor: Strength = Field(default=0.2, description="0.2: from 0.8 to 1.2 times the contrast.")
+    factor: Strength = Field(default=0.2, description="Range of the contrast factor: 0.2 means 0.8 to 1.2.")
 
 
-def build(options: Options, column: Column) -> Change:
+def build(options: Options, column: Column) -> Transform:
     import keras
 
-    return by_layers(keras.layers.RandomContrast(options.factor, value_range=(0, 1), seed=0, dtype="float32"))
+    return transform_with_layers(
+        keras.layers.RandomContrast(options.factor, value_range=(0, 1), seed=0, dtype="float32")
+    )

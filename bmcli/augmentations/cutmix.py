@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from bmcli.augmentations import Dice, Mix, inside
+from bmcli.augmentations import Mixer, RandomSource, window_mask
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 
@@ -15,18 +15,18 @@ MIXES = True
 
 
 class Options(Kind):
-    """A window is that of another picture of the batch; the loss is that of both targets, by their areas."""
+    """CutMix: a window shows another image of the batch; the losses of both targets are weighted by area."""
 
     kind: Literal["cutmix"] = "cutmix"
     alpha: Annotated[float, Field(gt=0, le=10)] = Field(
-        default=1.0, description="Of the beta distribution of the areas: the larger, the more even."
+        default=1.0, description="Parameter of the beta distribution of the areas; larger values mix more evenly."
     )
 
 
-def build(options: Options, column: Column) -> Mix:
+def build(options: Options, column: Column) -> Mixer:
     height, width, _ = column.shape
 
-    def mix(own: Any, other: Any, dice: Dice) -> tuple[Any, Any]:
+    def mix(own: Any, other: Any, dice: RandomSource) -> tuple[Any, Any]:
         import tensorflow as tf
 
         drawn = dice.beta(options.alpha)
@@ -34,7 +34,7 @@ def build(options: Options, column: Column) -> Mix:
         down, right = tf.unstack(dice.uniform(2), axis=1)
         tall, wide = side * height, side * width
         # The middle of the window is anywhere, so that it may be cut off by the border.
-        window = inside(height, width, down * height - tall / 2, right * width - wide / 2, tall, wide)
+        window = window_mask(height, width, down * height - tall / 2, right * width - wide / 2, tall, wide)
         share = 1.0 - tf.reduce_mean(tf.cast(window, tf.float32), axis=(1, 2, 3))
         return tf.where(window, other, own), share
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
-from bmcli.augmentations import Change, Dice, Range, Strength, checked_range, inside, windows
+from bmcli.augmentations import NumberRange, RandomSource, Strength, Transform, check_range, window_mask, window_sizes
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 
@@ -16,31 +16,35 @@ MIXES = False
 
 
 class Options(Kind):
-    """A window of some pictures in one random colour, so that no part of a picture can be relied on alone."""
+    """Random erasing: a window of some images is filled with one random colour."""
 
     # Keras' RandomErasing draws as many numbers as the whole batch has pixels, on every device.
     kind: Literal["erasing"] = "erasing"
-    probability: Strength = Field(default=0.5, description="Share of the pictures that lose a window.")
-    scale: Range = Field(default=(0.02, 0.33), description="Smallest and largest area, as shares of the picture.")
-    ratio: Range = Field(default=(0.3, 3.3), description="Narrowest and widest aspect, width by height.")
+    probability: Strength = Field(default=0.5, description="Fraction of the images that lose a window.")
+    scale: NumberRange = Field(
+        default=(0.02, 0.33), description="Smallest and largest area of the window, as fractions of the image."
+    )
+    ratio: NumberRange = Field(
+        default=(0.3, 3.3), description="Smallest and largest aspect ratio of the window (width / height)."
+    )
 
     @field_validator("scale", "ratio")
     @classmethod
-    def _rises(cls, value: Range, info: ValidationInfo) -> Range:
-        return checked_range(value, info.field_name or "", 1.0 if info.field_name == "scale" else 100.0)
+    def _rises(cls, value: NumberRange, info: ValidationInfo) -> NumberRange:
+        return check_range(value, info.field_name or "", 1.0 if info.field_name == "scale" else 100.0)
 
 
-def build(options: Options, column: Column) -> Change:
+def build(options: Options, column: Column) -> Transform:
     height, width, channels = column.shape
     (smallest, largest), (narrowest, widest) = options.scale, options.ratio
 
-    def change(pictures: Any, dice: Dice) -> Any:
+    def change(pictures: Any, dice: RandomSource) -> Any:
         import tensorflow as tf
 
         chance, area, aspect, down, right = tf.unstack(dice.uniform(5), axis=1)
         aspect = narrowest * (widest / narrowest) ** aspect
-        tall, wide = windows(height, width, smallest + (largest - smallest) * area, aspect)
-        window = inside(height, width, down * (height - tall), right * (width - wide), tall, wide)
+        tall, wide = window_sizes(height, width, smallest + (largest - smallest) * area, aspect)
+        window = window_mask(height, width, down * (height - tall), right * (width - wide), tall, wide)
         erased = window & (chance < options.probability)[:, None, None, None]
         return tf.where(erased, dice.uniform(1, 1, channels), pictures)
 

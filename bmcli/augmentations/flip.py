@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from bmcli.augmentations import Change, by_layers
+from bmcli.augmentations import Transform, transform_with_layers
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 
@@ -15,17 +15,17 @@ MIXES = False
 
 
 class Options(Kind):
-    """Mirrored left to right, or upside down, or both."""
+    """Random flip, horizontally, vertically or both."""
 
     kind: Literal["flip"] = "flip"
     mode: Literal["horizontal", "vertical", "horizontal_and_vertical"] = Field(
-        default="horizontal", description="Left and right change places, or top and bottom, or each at its own chance."
+        default="horizontal", description="Direction of the flip: horizontal, vertical, or both independently."
     )
 
 
-def build(options: Options, column: Column) -> Change:
+def build(options: Options, column: Column) -> Transform:
     import keras
 
     modes = ("horizontal", "vertical") if options.mode == "horizontal_and_vertical" else (options.mode,)
     # Keras' layer for both draws one chance for the two.
-    return by_layers(*(keras.layers.RandomFlip(mode, seed=0, dtype="float32") for mode in modes))
+    return transform_with_layers(*(keras.layers.RandomFlip(mode, seed=0, dtype="float32") for mode in modes))

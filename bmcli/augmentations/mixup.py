@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from bmcli.augmentations import Dice, Mix
+from bmcli.augmentations import Mixer, RandomSource
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 
@@ -15,20 +15,20 @@ MIXES = True
 
 
 class Options(Kind):
-    """A share of one example and the rest of another; the loss is that of both targets, by the same shares.
+    """Mixup: a convex combination of two examples; the losses of both targets are weighted alike.
 
-    The larger share is the example's own. Every input that names it is mixed with the same example by the same share;
-    the others stay.
+    The larger weight is the example's own. All inputs that list mixup are mixed with the same partner and the same
+    weight; the others remain unchanged.
     """
 
     kind: Literal["mixup"] = "mixup"
     alpha: Annotated[float, Field(gt=0, le=10)] = Field(
-        default=0.2, description="Of the beta distribution of the shares: the larger, the more even."
+        default=0.2, description="Parameter of the beta distribution of the weights; larger values mix more evenly."
     )
 
 
-def build(options: Options, column: Column) -> Mix:
-    def mix(own: Any, other: Any, dice: Dice) -> tuple[Any, Any]:
+def build(options: Options, column: Column) -> Mixer:
+    def mix(own: Any, other: Any, dice: RandomSource) -> tuple[Any, Any]:
         import tensorflow as tf
 
         drawn = dice.beta(options.alpha)

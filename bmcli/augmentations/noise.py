@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from bmcli.augmentations import Change, Dice
+from bmcli.augmentations import RandomSource, Transform
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 
@@ -19,16 +19,17 @@ class Options(Kind):
 
     kind: Literal["noise"] = "noise"
     stddev: Annotated[float, Field(gt=0)] = Field(
-        default=0.1, description="Its deviation, beside the scaled numbers, whose own is 1 with `scale: standard`."
+        default=0.1,
+        description="Standard deviation of the noise, relative to the scaled numbers (1 with `scale: standard`).",
     )
 
 
-def build(options: Options, column: Column) -> Change:
+def build(options: Options, column: Column) -> Transform:
     width = column.shape[-1]
     # Flags of missing values, which follow the numbers, stay.
     count = width // 2 if column.state["flag"] else width
 
-    def change(numbers: Any, dice: Dice) -> Any:
+    def change(numbers: Any, dice: RandomSource) -> Any:
         import tensorflow as tf
 
         noise = options.stddev * dice.normal(count)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from bmcli.augmentations import Change, Dice, Strength
+from bmcli.augmentations import RandomSource, Strength, Transform
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 
@@ -19,26 +19,27 @@ _COLOURS = ("brightness", "contrast", "sharpness", "solarize", "posterize", "aut
 
 
 class Options(Kind):
-    """Turned, sheared, moved, brightened, sharpened, solarized and the like; all operations are equally likely.
+    """RandAugment: rotation, shear, translation, brightness, sharpness, solarization and others, all equally likely.
 
-    One of them leaves the picture as it is. Unlike the paper's, histograms are not equalized.
+    One of the operations leaves the image unchanged. Unlike in the paper, histograms are not equalized.
     """
 
     # Keras' RandAugment draws the operations once for the whole batch.
     kind: Literal["rand_augment"] = "rand_augment"
-    num_ops: Annotated[int, Field(ge=1, le=8)] = Field(default=2, description="Operations for each picture.")
+    num_ops: Annotated[int, Field(ge=1, le=8)] = Field(default=2, description="Operations per image.")
     factor: Strength = Field(
         default=0.3,
-        description="Strength of all: at 1 turned by 30 degrees, moved by 0.45 of the side, sheared by 0.3.",
+        description="Strength of all operations: 1 rotates by 30 degrees, translates by 0.45 of the side and shears "
+        "by 0.3.",
     )
 
 
-def build(options: Options, column: Column) -> Change:
+def build(options: Options, column: Column) -> Transform:
     height, width, channels = column.shape
     colours = _COLOURS if channels == 3 else _COLOURS[:-1]
     operations = ("identity", *_MOVES, *colours)
 
-    def change(pictures: Any, dice: Dice) -> Any:
+    def change(pictures: Any, dice: RandomSource) -> Any:
         import tensorflow as tf
 
         for _ in range(options.num_ops):
@@ -46,14 +47,14 @@ def build(options: Options, column: Column) -> Change:
             choice = tf.cast(chance * len(operations), tf.int32)
             strength = options.factor * tf.where(side < 0.5, -1.0, 1.0)
             chosen = {name: choice == position for position, name in enumerate(operations)}
-            pictures = _moved(pictures, chosen, strength, height, width)
-            pictures = _coloured(pictures, {name: chosen[name] for name in colours}, strength)
+            pictures = _apply_geometry(pictures, chosen, strength, height, width)
+            pictures = _apply_colour(pictures, {name: chosen[name] for name in colours}, strength)
         return pictures
 
     return change
 
 
-def _moved(pictures: Any, chosen: dict[str, Any], strength: Any, height: int, width: int) -> Any:
+def _apply_geometry(pictures: Any, chosen: dict[str, Any], strength: Any, height: int, width: int) -> Any:
     """Pictures after at most one of the moves each, all around their middle."""
     import keras
     import tensorflow as tf
@@ -69,7 +70,7 @@ def _moved(pictures: Any, chosen: dict[str, Any], strength: Any, height: int, wi
     return keras.ops.image.affine_transform(pictures, matrix, fill_mode="reflect", data_format="channels_last")
 
 
-def _coloured(pictures: Any, chosen: dict[str, Any], strength: Any) -> Any:
+def _apply_colour(pictures: Any, chosen: dict[str, Any], strength: Any) -> Any:
     """Pictures after at most one of the changes of colour each."""
     import tensorflow as tf
 
@@ -80,9 +81,9 @@ def _coloured(pictures: Any, chosen: dict[str, Any], strength: Any) -> Any:
     low, high = (find(pictures, axis=(1, 2), keepdims=True) for find in (tf.reduce_min, tf.reduce_max))
     changed = {
         "brightness": pictures * factor,
-        "contrast": _between(tf.reduce_mean(grey, axis=(1, 2), keepdims=True), pictures, factor),
-        "sharpness": _between(tf.nn.avg_pool2d(pictures, 3, 1, "SAME"), pictures, factor),
-        "saturation": _between(grey, pictures, factor),
+        "contrast": _blend(tf.reduce_mean(grey, axis=(1, 2), keepdims=True), pictures, factor),
+        "sharpness": _blend(tf.nn.avg_pool2d(pictures, 3, 1, "SAME"), pictures, factor),
+        "saturation": _blend(grey, pictures, factor),
         "solarize": tf.where(pictures >= 1 - size, 1 - pictures, pictures),
         "posterize": tf.round(pictures * levels) / levels,
         "auto_contrast": tf.where(high > low, (pictures - low) / tf.where(high > low, high - low, 1.0), pictures),
@@ -92,6 +93,6 @@ def _coloured(pictures: Any, chosen: dict[str, Any], strength: Any) -> Any:
     return pictures
 
 
-def _between(start: Any, end: Any, factor: Any) -> Any:
+def _blend(start: Any, end: Any, factor: Any) -> Any:
     """The way from `start` to `end`, or beyond."""
     return start + factor * (end - start)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from bmcli.augmentations import FILL, Change, FillMode, Strength, by_layers
+from bmcli.augmentations import FILL, FillMode, Strength, Transform, transform_with_layers
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 
@@ -15,15 +15,17 @@ MIXES = False
 
 
 class Options(Kind):
-    """Turned by up to a share of a full turn, either way."""
+    """Random rotation in either direction."""
 
     kind: Literal["rotate"] = "rotate"
-    factor: Strength = Field(default=0.05, description="Share of a full turn, at most: 0.05 is 18 degrees.")
+    factor: Strength = Field(
+        default=0.05, description="Largest rotation, as a fraction of a full turn: 0.05 is 18 degrees."
+    )
     fill_mode: FillMode = Field(default="reflect", description=FILL)
 
 
-def build(options: Options, column: Column) -> Change:
+def build(options: Options, column: Column) -> Transform:
     import keras
 
     layer = keras.layers.RandomRotation(options.factor, fill_mode=options.fill_mode, seed=0, dtype="float32")
-    return by_layers(layer)
+    return transform_with_layers(layer)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from bmcli.augmentations import Change, by_layers, require_colours
+from bmcli.augmentations import Transform, require_colours, transform_with_layers
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 
@@ -15,17 +15,17 @@ MIXES = False
 
 
 class Options(Kind):
-    """The saturation of a colour picture, all pixels alike."""
+    """Random saturation of a colour image, one factor per image."""
 
     kind: Literal["saturation"] = "saturation"
     factor: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.3, description="f: from (1 - f) / (1 + f) to (1 + f) / (1 - f) times the saturation."
+        default=0.3, description="Range of the saturation factor: f means (1 - f) / (1 + f) to (1 + f) / (1 - f)."
     )
 
 
-def build(options: Options, column: Column) -> Change:
+def build(options: Options, column: Column) -> Transform:
     import keras
 
     require_colours(column)
     span = ((1 - options.factor) / 2, (1 + options.factor) / 2)  # at x Keras multiplies by x / (1 - x)
-    return by_layers(keras.layers.RandomSaturation(span, value_range=(0, 1), seed=0, dtype="float32"))
+    return transform_with_layers(keras.layers.RandomSaturation(span, value_range=(0, 1), seed=0, dtype="float32"))

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from bmcli.augmentations import FILL, Change, FillMode, Strength, by_layers
+from bmcli.augmentations import FILL, FillMode, Strength, Transform, transform_with_layers
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 
@@ -15,19 +15,19 @@ MIXES = False
 
 
 class Options(Kind):
-    """Slanted sideways and upwards by up to a share."""
+    """Random shear along both axes."""
 
     kind: Literal["shear"] = "shear"
     factor: Strength = Field(
-        default=0.1, description="How far a row moves beside the next one, in pixels at most, and a column too."
+        default=0.1, description="Largest offset of a row relative to the next one, in pixels; the same for columns."
     )
     fill_mode: FillMode = Field(default="reflect", description=FILL)
 
 
-def build(options: Options, column: Column) -> Change:
+def build(options: Options, column: Column) -> Transform:
     import keras
 
     layer = keras.layers.RandomShear(
         options.factor, options.factor, fill_mode=options.fill_mode, seed=0, dtype="float32"
     )
-    return by_layers(layer)
+    return transform_with_layers(layer)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from bmcli.augmentations import FILL, Change, FillMode, Strength, by_layers
+from bmcli.augmentations import FILL, FillMode, Strength, Transform, transform_with_layers
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 
@@ -15,18 +15,18 @@ MIXES = False
 
 
 class Options(Kind):
-    """Moved by up to a share of their height and width."""
+    """Random translation along both axes."""
 
     kind: Literal["translate"] = "translate"
     factor: Strength | tuple[Strength, Strength] = Field(
-        default=0.1, description="Share of height and width, at most; or one for each of them."
+        default=0.1, description="Largest translation, as a fraction of height and width; or one fraction for each."
     )
     fill_mode: FillMode = Field(default="reflect", description=FILL)
 
 
-def build(options: Options, column: Column) -> Change:
+def build(options: Options, column: Column) -> Transform:
     import keras
 
     factors = options.factor if isinstance(options.factor, tuple) else (options.factor, options.factor)
     layer = keras.layers.RandomTranslation(*factors, fill_mode=options.fill_mode, seed=0, dtype="float32")
-    return by_layers(layer)
+    return transform_with_layers(layer)

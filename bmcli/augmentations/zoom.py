@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from bmcli.augmentations import FILL, Change, FillMode, by_layers
+from bmcli.augmentations import FILL, FillMode, Transform, transform_with_layers
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 
@@ -15,17 +15,17 @@ MIXES = False
 
 
 class Options(Kind):
-    """Larger or smaller by up to a share; the aspect stays."""
+    """Random zoom; the aspect ratio is kept."""
 
     kind: Literal["zoom"] = "zoom"
     factor: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.1, description="0.1: from 10 % larger to 10 % smaller."
+        default=0.1, description="Range of the zoom: 0.1 means 10 % larger to 10 % smaller."
     )
     fill_mode: FillMode = Field(default="reflect", description=FILL)
 
 
-def build(options: Options, column: Column) -> Change:
+def build(options: Options, column: Column) -> Transform:
     import keras
 
     layer = keras.layers.RandomZoom(options.factor, fill_mode=options.fill_mode, seed=0, dtype="float32")
-    return by_layers(layer)
+    return transform_with_layers(layer)

@@ -11,12 +11,25 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from bmcli import __version__, trust
-from bmcli.console import native_noise_hidden
+from bmcli.console import hide_native_stderr
 from bmcli.errors import BmcliError
-from bmcli.runs import cache_place, require_private
+from bmcli.runs import locate_cache, require_private
 
-REQUIRED = ("tensorflow", "keras", "keras-tuner", "tensorboard", "click", "rich", "pyyaml", "pydantic", "pyarrow",
-            "scikit-learn", "matplotlib", "jinja2", "numpy")  # fmt: skip
+REQUIRED_PACKAGES = (
+    "tensorflow",
+    "keras",
+    "keras-tuner",
+    "tensorboard",
+    "click",
+    "rich",
+    "pyyaml",
+    "pydantic",
+    "pyarrow",
+    "scikit-learn",
+    "matplotlib",
+    "jinja2",
+    "numpy",
+)
 EXTRAS = {
     "test": ("pytest", "hypothesis", "jsonschema", "ruff", "mypy"),
     "onnx": ("onnx", "tf2onnx", "onnxruntime"),
@@ -35,32 +48,32 @@ class Check:
     advice: str = ""
 
 
-def examine() -> list[Check]:
+def check_machine() -> list[Check]:
     """Versions, devices, extras and folders of this machine."""
     return [
         Check("ok", "bmcli", __version__),
         Check("ok", "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
-        *(_package(name) for name in REQUIRED),
-        *_devices(),
-        *(_extra(name, packages) for name, packages in EXTRAS.items()),
-        _cache(cache_place()),
-        _key(),
-        _folder("runs", Path(os.environ.get("BMCLI_RUNS", "runs")), "Give another folder with --runs."),
+        *(_check_package(name) for name in REQUIRED_PACKAGES),
+        *_check_devices(),
+        *(_check_extra(name, packages) for name, packages in EXTRAS.items()),
+        _check_cache(locate_cache()),
+        _check_key(),
+        _check_folder("runs", Path(os.environ.get("BMCLI_RUNS", "runs")), "Give another folder with --runs."),
     ]
 
 
-def _package(name: str) -> Check:
+def _check_package(name: str) -> Check:
     try:
         return Check("ok", name, version(name))
     except PackageNotFoundError:
         return Check("missing", name, "not installed", "Install bmcli again: pip install bmcli")
 
 
-def _devices() -> list[Check]:
+def _check_devices() -> list[Check]:
     if importlib.util.find_spec("tensorflow") is None:
         return [Check("missing", "devices", "unknown without tensorflow")]
-    with native_noise_hidden():
-        from bmcli.training import strategy
+    with hide_native_stderr():
+        from bmcli.distribution import strategy
 
         described = strategy.describe_machine()
     accelerators = [device for device in described["devices"] if not device.startswith("CPU")]
@@ -71,24 +84,24 @@ def _devices() -> list[Check]:
     ]
 
 
-def _extra(name: str, packages: tuple[str, ...]) -> Check:
+def _check_extra(name: str, packages: tuple[str, ...]) -> Check:
     lacking = [package for package in packages if importlib.util.find_spec(package) is None]
     if lacking:
         return Check("note", f"extra [{name}]", f"lacks {', '.join(lacking)}", f"pip install 'bmcli[{name}]'")
     return Check("ok", f"extra [{name}]", "installed")
 
 
-def _cache(folder: Path) -> Check:
+def _check_cache(folder: Path) -> Check:
     try:
         require_private(folder)
     except BmcliError as error:
         (fault,) = error.faults
         return Check("missing", "cache", fault.message, fault.suggestion)
-    return _folder("cache", folder, "Set BMCLI_CACHE to a folder you may write.")
+    return _check_folder("cache", folder, "Set BMCLI_CACHE to a folder you may write.")
 
 
-def _key() -> Check:
-    file = trust.key_file()
+def _check_key() -> Check:
+    file = trust.locate_key()
     if trust.seal(b"", "doctor") is not None:
         return Check("ok", "key", f"{file}, which only you can read")
     return Check(
@@ -99,7 +112,7 @@ def _key() -> Check:
     )
 
 
-def _folder(name: str, folder: Path, advice: str) -> Check:
+def _check_folder(name: str, folder: Path, advice: str) -> Check:
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if not os.access(existing, os.W_OK):

@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bmcli import training
-from bmcli.commands.evaluate import Opened, Tell, elsewhere, find_run, open_run, predicted
+from bmcli.commands.evaluate import OpenedRun, ReportCallback, add_device_defaults, find_run, open_run, predict_rows
 from bmcli.errors import BmcliError
-from bmcli.recipe.load import load
+from bmcli.recipe.load import load_recipe
 from bmcli.runs import Run
 from bmcli.specs import SPLITS
 
 if TYPE_CHECKING:
-    from bmcli.evaluation.explained import Explanation
-    from bmcli.training.network import Network
+    from bmcli.evaluation.explanation_record import Explanation
+    from bmcli.networks.network import Network
 
 
 @dataclass(frozen=True)
-class Asked:
+class ExplanationRequest:
     """How closely to look.
 
     Args:
@@ -36,44 +36,45 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Found:
+class ExplanationResult:
     run: Run
     explanation: Explanation
 
 
-def explain(target: str, asked: Asked, root: Path, cache: Path, told: Tell) -> Found:
+def explain(
+    target: str, request: ExplanationRequest, root: Path, cache: Path, log: ReportCallback
+) -> ExplanationResult:
     """Explains a run, writes `explanation.json`, and the report anew.
 
     Args:
         target: A run directory, a run's name, or a recipe, whose latest run is taken.
-        told: Hears what is damaged and left out of the report.
+        log: Hears what is damaged and left out of the report.
     """
     run = find_run(target, root)
-    loaded = load(str(run.lock), elsewhere(()))
+    loaded = load_recipe(str(run.lock), add_device_defaults(()))
     try:
         opened = open_run(loaded, run, cache)
-        explanation = _explained(opened, asked)
+        explanation = _compute_explanation(opened, request)
         run.write(run.explanation, explanation.to_json())
         on = loaded.recipe.evaluate.split
         if opened.prepared.spec.counts[on]:
-            opened.write_report(on, told)
+            opened.write_report(on, log)
     except BmcliError as error:
         raise loaded.locate(error) from None
-    return Found(run, explanation)
+    return ExplanationResult(run, explanation)
 
 
-def _explained(opened: Opened, asked: Asked) -> Explanation:
-    from bmcli.explanation.explain import Subject
-    from bmcli.explanation.explain import explain as look_into
+def _compute_explanation(opened_run: OpenedRun, request: ExplanationRequest) -> Explanation:
+    from bmcli.explanation.explain import ExplanationContext, explain_network
 
-    recipe, spec, train = opened.recipe, opened.prepared.spec, opened.prepared.split("train")
-    on = asked.split or next(split for split in (*SPLITS[1:], SPLITS[0]) if spec.counts[split])
+    recipe, spec, train = opened_run.recipe, opened_run.prepared.spec, opened_run.prepared.split("train")
+    on = request.split or next(split for split in (*SPLITS[1:], SPLITS[0]) if spec.counts[split])
     if not spec.counts[on]:
         raise BmcliError(f"there are no {on} rows to explain.", suggestion="Name another split with --split.")
 
     def random() -> Network:
-        return training.built(recipe, spec, train.targets, opened.placement)
+        return training.build_network(recipe, spec, train.targets, opened_run.placement)
 
-    judged = predicted(recipe, opened.network, spec, opened.prepared.split(on), on, opened.placement)
-    subject = Subject(opened.network, random, spec, recipe.quantiles(), train)
-    return look_into(subject, judged, asked.rows, asked.repeats, asked.examples)
+    judged = predict_rows(recipe, opened_run.network, spec, opened_run.prepared.split(on), on, opened_run.placement)
+    subject = ExplanationContext(opened_run.network, random, spec, recipe.quantiles(), train)
+    return explain_network(subject, judged, request.rows, request.repeats, request.examples)

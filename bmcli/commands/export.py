@@ -10,38 +10,40 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from bmcli import compression, disk, parts, trust
-from bmcli.commands import reporting
-from bmcli.commands.evaluate import bring_up_to_date, elsewhere, find_run
+from bmcli import disk, parts, trust
+from bmcli.commands.evaluate import add_device_defaults, find_run, refresh_report
 from bmcli.commands.predict import load_network
+from bmcli.compression import methods
 from bmcli.errors import ArtefactRejected, BmcliError, Fault
-from bmcli.export import FormatOptions, Subject, Written, card, require
-from bmcli.export.rows import of_splits
-from bmcli.export.verify import Judge, Verification, limits, verify
-from bmcli.recipe.check import dotted, read_steps
+from bmcli.export import ExportableModel, FormatOptions, WrittenModel, card, require_installed
+from bmcli.export.rows import read_split_rows
+from bmcli.export.verify import ReferencePredictions, Verification, resolve_limits, verify
 from bmcli.recipe.export import ExportOptions
-from bmcli.recipe.load import load
+from bmcli.recipe.load import load_recipe
 from bmcli.recipe.nodes import write_scalar
+from bmcli.recipe.paths import join_steps, parse_steps
 from bmcli.recipe.schema import Recipe
+from bmcli.run_data import read_data_spec
 from bmcli.runs import Run
-from bmcli.specs import DataSpec, Prepared
-from bmcli.training.session import data_of, prepared_again
+from bmcli.specs import DataSpec, PreparedData
+from bmcli.workflows import report_data
+from bmcli.workflows.session import prepare_again
 
-_EXAMPLES = 256
+_CALIBRATION_ROWS = 256
 """Training rows that measure ranges of numbers."""
 
-Tell = Callable[[str], None]
+ReportCallback = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Artefact:
+class ExportedArtefact:
     """One artefact, where it lies in the end.
 
     Args:
         sealed: Whether its card shows that this user exported it.
     """
 
-    format: str
+    format_name: str
     path: Path
     verification: Verification
     bytes: int
@@ -51,7 +53,7 @@ class Artefact:
     def to_json(self) -> dict[str, Any]:
         found = self.verification
         return {
-            "format": self.format,
+            "format": self.format_name,
             "path": str(self.path),
             "verified": found.verified,
             "agreement": found.agreement,
@@ -64,7 +66,7 @@ class Artefact:
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportResult:
     """The artefacts of a run.
 
     Args:
@@ -72,7 +74,7 @@ class Exported:
     """
 
     run: Run
-    artefacts: tuple[Artefact, ...]
+    artefacts: tuple[ExportedArtefact, ...]
     failed: Mapping[str, BmcliError] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -93,7 +95,8 @@ class Exported:
         rejected = [each for each in self.artefacts if not each.verification.verified]
         if rejected:
             sentences = (
-                f"{disk.shown_path(each.path)} is rejected: {' '.join(each.verification.failures)}" for each in rejected
+                f"{disk.format_path(each.path)} is rejected: {' '.join(each.verification.failures)}"
+                for each in rejected
             )
             raise ArtefactRejected(*told, *sentences)
         if told:
@@ -101,7 +104,9 @@ class Exported:
             raise type(first)(*told)
 
 
-def export(target: str, overrides: Sequence[str], formats: str | None, root: Path, cache: Path, told: Tell) -> Exported:
+def export(
+    target: str, overrides: Sequence[str], formats: str | None, root: Path, cache: Path, log: ReportCallback
+) -> ExportResult:
     """Exports a run as its recipe says.
 
     Args:
@@ -113,29 +118,29 @@ def export(target: str, overrides: Sequence[str], formats: str | None, root: Pat
         BmcliError: The run has no model, its data changed, or a format is not installed.
     """
     _check_overrides(overrides)
-    asked = (*overrides, *([] if formats is None else [f"export.formats={_formats(formats)}"]))
+    asked = (*overrides, *([] if formats is None else [f"export.formats={_parse_formats(formats)}"]))
     run = find_run(target, root)
     is_recipe = target.endswith((".yaml", ".yml")) and Path(target).is_file()
-    loaded = load(target if is_recipe else str(run.lock), asked if is_recipe else elsewhere(asked))
+    loaded = load_recipe(target if is_recipe else str(run.lock), asked if is_recipe else add_device_defaults(asked))
     try:
         _check_installed(loaded.recipe.export)
-        trained = load(str(run.lock), elsewhere([])).recipe
-        exported = _export(run, trained, loaded.recipe.export, cache, told)
+        trained = load_recipe(str(run.lock), add_device_defaults([])).recipe
+        exported = _export_formats(run, trained, loaded.recipe.export, cache, log)
         failed = {name: loaded.locate(error) for name, error in exported.failed.items()}
     except BmcliError as error:
         raise loaded.locate(error) from None
-    bring_up_to_date(run, cache, told)
+    refresh_report(run, cache, log)
     return replace(exported, failed=failed)
 
 
 def _check_overrides(overrides: Sequence[str]) -> None:
     for argument in overrides:
-        steps, _ = read_steps(argument)
+        steps, _ = parse_steps(argument)
         if steps[:1] != ("export",):
-            raise BmcliError(f"{dotted(steps)} cannot change after training.", suggestion="Only export can.")
+            raise BmcliError(f"{join_steps(steps)} cannot change after training.", suggestion="Only export can.")
 
 
-def _formats(text: str) -> str:
+def _parse_formats(text: str) -> str:
     """`litert:int8` as a recipe writes it: what follows the colon is how it is quantized."""
     found = []
     for each in text.split(","):
@@ -148,43 +153,44 @@ def _check_installed(options: ExportOptions) -> None:
     faults: list[Fault] = []
     for position, each in enumerate(options.formats):
         try:
-            require(each, f"export.formats.{position}")  # type: ignore[arg-type]
+            require_installed(each, f"export.formats.{position}")  # type: ignore[arg-type]
         except BmcliError as error:
             faults += error.faults
     if faults:
         raise BmcliError(*faults)
 
 
-def _export(run: Run, recipe: Recipe, options: ExportOptions, cache: Path, told: Tell) -> Exported:
-    spec = data_of(run)
-    prepared = prepared_again(recipe, spec, cache)
+def _export_formats(run: Run, recipe: Recipe, options: ExportOptions, cache: Path, log: ReportCallback) -> ExportResult:
+    spec = read_data_spec(run)
+    prepared = prepare_again(recipe, spec, cache)
     network = load_network(recipe, spec, run, cache)
-    split = _split(recipe, prepared)
-    rows = of_splits(recipe, prepared, {"train": _EXAMPLES} | {split: options.verify.samples})
+    split = _choose_split(recipe, prepared)
+    rows = read_split_rows(recipe, prepared, {"train": _CALIBRATION_ROWS} | {split: options.verify.samples})
     examples = rows["train"]
-    subject = Subject(network, spec, recipe.quantiles(), examples, recipe.name)
-    judge = Judge.of(network, spec, recipe.quantiles(), split, rows[split])
+    subject = ExportableModel(network, spec, recipe.quantiles(), examples, recipe.name)
+    judge = ReferencePredictions.from_network(network, spec, recipe.quantiles(), split, rows[split])
     known = _Known(
-        reporting.kept(run.evaluation, run.evaluations, told) or {},
-        reporting.kept(run.environment, run.recorded, told) or {},
+        report_data.read_undamaged(run.evaluation, run.evaluations, log) or {},
+        report_data.read_undamaged(run.environment, run.read_environment, log) or {},
     )
-    found: list[Artefact] = []
+    found: list[ExportedArtefact] = []
     failed: dict[str, BmcliError] = {}
     for place, each in enumerate(cast("tuple[FormatOptions, ...]", options.formats)):
         try:
-            artefact = _write(run, recipe, each, subject, judge, options, known)
+            artefact = _write_artefact(run, recipe, each, subject, judge, options, known)
         except BmcliError as error:
-            failed[each.name] = _at_format(error, place)
-            told(f"{each.name}: NOT WRITTEN, {error}")
+            failed[each.name] = _locate_in_format(error, place)
+            log(f"{each.name}: NOT WRITTEN, {error}")
         else:
-            told(_sentence(artefact))
+            log(_describe_artefact(artefact))
             if not artefact.sealed:
-                told(
-                    f"{artefact.format}: has no seal, since no key can be kept at {trust.key_file()}; where its model "
+                log(
+                    f"{artefact.format_name}: has no seal, since no key can be kept at "
+                    f"{trust.locate_key()}; where its model "
                     "is a program, predict and benchmark need --trust-artefact."
                 )
             found.append(artefact)
-    return Exported(run, tuple(found), failed)
+    return ExportResult(run, tuple(found), failed)
 
 
 @dataclass(frozen=True)
@@ -195,82 +201,96 @@ class _Known:
     recorded: Mapping[str, Any]
 
 
-def _at_format(error: BmcliError, place: int) -> BmcliError:
+def _locate_in_format(error: BmcliError, place: int) -> BmcliError:
     """The same, its faults at the format where they have no place of their own."""
     return type(error)(*(replace(fault, path=fault.path or f"export.formats.{place}") for fault in error.faults))
 
 
-def _split(recipe: Recipe, prepared: Prepared) -> str:
+def _choose_split(recipe: Recipe, prepared: PreparedData) -> str:
     """The split that artefacts are judged on: the recipe's, or another that has rows."""
     wanted = (recipe.evaluate.split, "test", "validation", "train")
     return next(name for name in wanted if prepared.spec.counts[name])
 
 
-def _sentence(artefact: Artefact) -> str:
+def _describe_artefact(artefact: ExportedArtefact) -> str:
     verdict = "verified" if artefact.verification.verified else "REJECTED"
-    return f"{artefact.format}: {verdict}, {disk.shown_path(artefact.path)}"
+    return f"{artefact.format_name}: {verdict}, {disk.format_path(artefact.path)}"
 
 
-def _write(
-    run: Run, recipe: Recipe, options: FormatOptions, subject: Subject, judge: Judge, asked: ExportOptions,
+def _write_artefact(
+    run: Run,
+    recipe: Recipe,
+    options: FormatOptions,
+    exportable: ExportableModel,
+    reference: ReferencePredictions,
+    export_options: ExportOptions,
     known: _Known,
-) -> Artefact:  # fmt: skip
+) -> ExportedArtefact:
     """One artefact: written aside, checked there, and moved to where it belongs."""
-    before = compression.weigh(subject.network.model)
-    subject = _compressed(subject, options)
+    before = methods.measure_model_size(exportable.network.model)
+    exportable = _compress_network(exportable, options)
     with (
-        disk.writing(run.exports / options.name),
-        _aside(run.exports, options.name) as folder,
-        disk.writing(run.exports / options.name, estimate=lambda: _estimated_bytes(subject, options)),
+        disk.convert_write_errors(run.exports / options.name),
+        _make_temporary_folder(run.exports, options.name) as folder,
+        disk.convert_write_errors(run.exports / options.name, estimate=lambda: _estimated_bytes(exportable, options)),
     ):
         part: Any = parts.load("export.formats", options.kind)
-        written: Written = part.export(subject, options, folder)
-        _write_preprocessing(written, recipe, subject.spec, folder)
-        disk.write_json(folder / card.CARD, card.preliminary(options, written))
-        verification = check(folder, written, judge, options, asked)
-        weights = {"model": before.to_json(), "artefact": compression.weigh(subject.network.model).to_json()}
-        made = card.made(
-            run, recipe, subject.spec, options, written, folder, verification, asked.licence, weights,
+        written: WrittenModel = part.export(exportable, options, folder)
+        _write_preprocessing(written, recipe, exportable.spec, folder)
+        disk.write_json(folder / card.CARD, card.build_minimal(options, written))
+        verification = verify_artefact(folder, written, reference, options, export_options)
+        weights = {
+            "model": before.to_json(),
+            "artefact": methods.measure_model_size(exportable.network.model).to_json(),
+        }
+        made = card.build(
+            run, recipe, exportable.spec, options, written, folder, verification, export_options.licence, weights,
             known.evaluations, known.recorded,
         )  # fmt: skip
         sealed = card.write(folder, made)
-        disk.write_atomically(folder / card.CARD_TEXT, card.text(made).encode())
+        disk.write_atomically(folder / card.CARD_TEXT, card.render_markdown(made).encode())
         place = run.exports if verification.verified else run.exports / "rejected"
-        path = _move(folder, place, options.name)
-    return Artefact(options.name, path, verification, made["bytes"], made["gzip_bytes"], sealed)
+        path = _move_artefact(folder, place, options.name)
+    return ExportedArtefact(options.name, path, verification, made["bytes"], made["gzip_bytes"], sealed)
 
 
-def _estimated_bytes(subject: Subject, options: FormatOptions) -> int:
+def _estimated_bytes(subject: ExportableModel, options: FormatOptions) -> int:
     """About the bytes of an artefact: those of its weights, with numbers as narrow as its format stores them."""
     narrower = {"float16": 2, "int8": 4}.get(options.precision, 1)
     return sum(weight.numpy().nbytes for weight in subject.network.model.weights) // narrower
 
 
-def _compressed(subject: Subject, options: FormatOptions) -> Subject:
+def _compress_network(exportable: ExportableModel, options: FormatOptions) -> ExportableModel:
     """The same with a smaller network, if that is asked for."""
-    if not options.ways():
-        return subject
-    model = compression.compressed(options.ways(), subject.network.model, subject.examples.encoded)
-    return replace(subject, network=replace(subject.network, model=model))
+    if not options.list_compressions():
+        return exportable
+    model = methods.compress_model(options.list_compressions(), exportable.network.model, exportable.examples.encoded)
+    return replace(exportable, network=replace(exportable.network, model=model))
 
 
-def check(folder: Path, written: Written, judge: Judge, options: FormatOptions, asked: ExportOptions) -> Verification:
+def verify_artefact(
+    folder: Path,
+    written: WrittenModel,
+    reference: ReferencePredictions,
+    options: FormatOptions,
+    export_options: ExportOptions,
+) -> Verification:
     """Compares an artefact with its model."""
     encoder = folder / card.ENCODER
-    bounds = limits(asked.verify, options.precision, judge.spec)
-    return verify(folder, written, judge, bounds, *([encoder] if encoder.exists() else []))
+    bounds = resolve_limits(export_options.verify, options.precision, reference.spec)
+    return verify(folder, written, reference, bounds, *([encoder] if encoder.exists() else []))
 
 
-def _write_preprocessing(written: Written, recipe: Recipe, spec: DataSpec, folder: Path) -> None:
+def _write_preprocessing(written: WrittenModel, recipe: Recipe, spec: DataSpec, folder: Path) -> None:
     from bmcli.export import encoder
 
-    disk.write_record(folder / card.PREPROCESSING, card.preprocessing(spec, recipe))
+    disk.write_record(folder / card.PREPROCESSING, card.describe_preprocessing(spec, recipe))
     if any(each.form == "encoded" for each in written.signatures[0].inputs):
         disk.write_atomically(folder / card.ENCODER, Path(encoder.__file__).read_bytes())
 
 
 @contextlib.contextmanager
-def _aside(exports: Path, name: str) -> Iterator[Path]:
+def _make_temporary_folder(exports: Path, name: str) -> Iterator[Path]:
     """A folder that is gone afterwards, unless it was moved away."""
     folder = exports / f".{name}-{secrets.token_hex(4)}"
     folder.mkdir(parents=True)
@@ -280,7 +300,7 @@ def _aside(exports: Path, name: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _move(folder: Path, place: Path, name: str) -> Path:
+def _move_artefact(folder: Path, place: Path, name: str) -> Path:
     """Gives a folder its name, or with a number behind it if there is one of that name: `litert-2`."""
     place.mkdir(parents=True, exist_ok=True)
     number = 1

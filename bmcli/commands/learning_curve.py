@@ -7,40 +7,40 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bmcli import disk, runs, training
-from bmcli.commands import reporting
-from bmcli.commands.folds import Anew, Setting, add_to
-from bmcli.commands.judging import Cells, resampling
+from bmcli.commands.folds import RecipeToRetrain, RetrainingContext, attach_to_run
 from bmcli.errors import BmcliError
-from bmcli.recipe.load import Loaded
+from bmcli.recipe.load import LoadedRecipe
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
 from bmcli.specs import Column, DataSpec
-from bmcli.tuning.batch import Finished, Job, run_all, same_classes
+from bmcli.tuning.training_jobs import FinishedJob, TrainingJob, require_same_classes, run_jobs
+from bmcli.workflows import report_data
+from bmcli.workflows.evaluation import RawColumnReader, make_resampling
 
 if TYPE_CHECKING:
     from bmcli.evaluation.intervals import Resampling
     from bmcli.evaluation.learning_curve import LearningCurve
 
 SHARES = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
-FEWEST = 50  # training rows of a share
+MIN_TRAINING_ROWS = 50  # training rows of a share
 LEARNED, LEFT = "train", "validation"
 
 
 @dataclass(frozen=True)
-class Learned:
+class LearningCurveResult:
     """Learning curves and where they are kept.
 
     Args:
         curves: Of each target.
-        left_out: Shares with too few rows.
+        skipped_shares: Shares with too few rows.
     """
 
     run: Run
     curves: tuple[LearningCurve, ...]
-    left_out: tuple[float, ...]
+    skipped_shares: tuple[float, ...]
 
 
-def learning_curve(anew: Anew, setting: Setting) -> Learned:
+def measure_learning_curve(source: RecipeToRetrain, context: RetrainingContext) -> LearningCurveResult:
     """Trains a recipe on growing shares of its training rows, a smaller one part of every larger one.
 
     One that was interrupted goes on: trainings that are done are kept.
@@ -49,16 +49,16 @@ def learning_curve(anew: Anew, setting: Setting) -> Learned:
         BmcliError: The recipe or its data is at fault, or a training failed.
     """
     try:
-        with setting.resumable(_folder_of(anew.loaded.recipe), anew.loaded):
-            found = _learning_curve(anew.loaded, setting)
+        with context.resumable(_make_run_name(source.loaded.recipe), source.loaded):
+            found = _train_shares(source.loaded, context)
     except BmcliError as error:
-        raise anew.loaded.locate(error) from None
-    if anew.run is not None:
-        add_to(anew.run, found.run.evaluations(), setting)
+        raise source.loaded.locate(error) from None
+    if source.run is not None:
+        attach_to_run(source.run, found.run.evaluations(), context)
     return found
 
 
-def _learning_curve(loaded: Loaded, setting: Setting) -> Learned:
+def _train_shares(loaded: LoadedRecipe, context: RetrainingContext) -> LearningCurveResult:
     recipe = loaded.recipe
     if recipe.data.sample is not None:
         raise BmcliError(
@@ -66,44 +66,46 @@ def _learning_curve(loaded: Loaded, setting: Setting) -> Learned:
             path="data.sample",
             suggestion="Leave it out: data.sample=null.",
         )
-    spec = training.prepared(recipe, setting.cache).spec
+    spec = training.prepare_data(recipe, context.cache).spec
     if not spec.counts[LEFT]:
         raise BmcliError(
             "a learning curve compares on validation rows, and there are none.", path="data.split",
             suggestion="Give validation a share.",
         )  # fmt: skip
-    shares = [share for share in SHARES if share * spec.counts[LEARNED] >= FEWEST or share == 1]
-    jobs = [_job(share) for share in shares]
-    run = setting.begin(_folder_of(recipe), loaded, jobs)
-    finished = run_all(loaded, jobs, run.folder, setting.side_by_side(jobs), setting.cache, setting.trained)
-    same_classes(finished)
-    how = resampling(recipe, Cells(recipe, LEFT))
-    curves = tuple(_curve(recipe, spec, column, finished, shares, how) for column in spec.targets)
-    from bmcli.reports.anew import of_curves
+    shares = [share for share in SHARES if share * spec.counts[LEARNED] >= MIN_TRAINING_ROWS or share == 1]
+    jobs = [_make_job(share) for share in shares]
+    run = context.begin_run(_make_run_name(recipe), loaded, jobs)
+    finished = run_jobs(loaded, jobs, run.folder, context.count_workers(jobs), context.cache, context.on_job_end)
+    require_same_classes(finished)
+    how = make_resampling(recipe, RawColumnReader(recipe, LEFT))
+    curves = tuple(_make_curve(recipe, spec, column, finished, shares, how) for column in spec.targets)
+    from bmcli.reports.regenerate import render_learning_curves
 
-    page = of_curves(recipe.name, run.shown, reporting.text(run.folder / "base.yaml"), curves)
-    disk.write_atomically(run.report, page.encode(), disk.PRIVATE)
+    page = render_learning_curves(
+        recipe.name, run.display_path, report_data.read_text(run.folder / "base.yaml"), curves
+    )
+    disk.write_atomically(run.report, page.encode(), disk.PRIVATE_MODE)
     found = {"at": runs.now(), "targets": [each.to_json() for each in curves]}
     run.write(run.evaluation, {"learning_curve": found})  # the last: it tells the end
-    return Learned(run, curves, tuple(share for share in SHARES if share not in shares))
+    return LearningCurveResult(run, curves, tuple(share for share in SHARES if share not in shares))
 
 
-def _folder_of(recipe: Recipe) -> str:
+def _make_run_name(recipe: Recipe) -> str:
     return f"{recipe.name}-learning-curve"
 
 
-def _job(share: float) -> Job:
+def _make_job(share: float) -> TrainingJob:
     values = {} if share == 1 else {"data.sample": share}
-    return Job(f"share-{100 * share:g}", values, (LEARNED, LEFT))
+    return TrainingJob(f"share-{100 * share:g}", values, (LEARNED, LEFT))
 
 
-def _curve(
+def _make_curve(
     recipe: Recipe,
     spec: DataSpec,
     column: Column,
-    finished: Sequence[Finished],
+    finished: Sequence[FinishedJob],
     shares: Sequence[float],
-    how: Resampling,
+    resampling: Resampling,
 ) -> LearningCurve:
     from bmcli.evaluation import learning_curve, metrics
 
@@ -114,6 +116,6 @@ def _curve(
         for split in (LEARNED, LEFT):
             own = each.spec.target(column.name)
             given = each.truth[split][column.name], each.predictions[split][column.name]
-            metric, values[split] = metrics.of_rows(own, *given, quantiles)
-        trainings.append(learning_curve.Trained(share, values[LEARNED], values[LEFT]))
-    return learning_curve.curve(column.name, metric, trainings, how)
+            metric, values[split] = metrics.compute_row_metric(own, *given, quantiles)
+        trainings.append(learning_curve.RowScores(share, values[LEARNED], values[LEFT]))
+    return learning_curve.compute_learning_curve(column.name, metric, trainings, resampling)

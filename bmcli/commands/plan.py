@@ -1,4 +1,4 @@
-"""`bmcli plan`: what a recipe comes to, how fast it trains here, measured, and elsewhere, predicted."""
+"""`bmcli plan`: what a recipe comes to, how fast it trains here, and on more replicas like this one."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmcli import machine, training
-from bmcli.commands import drawing
+from bmcli.cost_model.prediction import TRAINING_PASSES
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
-from bmcli.recipe.load import Loaded, load
+from bmcli.recipe.load import LoadedRecipe, load_recipe
 from bmcli.recipe.schema import Recipe
-from bmcli.specs import Column, DataSpec, Prepared
-from bmcli.training.scaling import TRAINING_PASSES
+from bmcli.specs import Column, DataSpec, PreparedData
+from bmcli.workflows import picture_sheet
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from bmcli.training.anatomy import Layer, Memory
-    from bmcli.training.measure import Measured
-    from bmcli.training.scaling import Cluster, ClusterOptions, Step
+    from bmcli.cost_model.measurement import CostMeasurement
+    from bmcli.cost_model.model_summary import LayerSummary, MemoryEstimate
+    from bmcli.cost_model.prediction import StepTime
 
 REPLICAS = (1, 2, 8, 64, 1024)
-MOST_LAYERS = 24
+MAX_LAYERS = 24
 MANY_PARAMETERS = 100  # for each training row
 FEW_TEST_ROWS = 100
-RARE = 0.02
+RARE_SHARE = 0.02
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,7 @@ class Plan:
         memory: Of a step on one device.
         cached: What is remembered from earlier, so that a training need not do it again.
         warnings: What in the data or the network may disappoint.
-        per_replica_batch: Examples of each replica if the batch grows with them (weak scaling), else None.
-        here: A step on this machine with one replica.
-        on: What the steps are predicted for.
+        local_step: A step on this machine with one replica.
         steps: For each number of replicas that was asked for.
         notes: What limits the predictions.
     """
@@ -54,21 +52,19 @@ class Plan:
     spec: DataSpec
     device: str
     parameters: int
-    layers: tuple[Layer, ...]
-    memory: Memory
+    layers: tuple[LayerSummary, ...]
+    memory: MemoryEstimate
     cached: Mapping[str, bool]
     jit: bool
-    per_replica_batch: int | None
-    measured: Measured
-    here: Step
-    on: Cluster
-    steps: tuple[Step, ...]
+    measured: CostMeasurement
+    local_step: StepTime
+    steps: tuple[StepTime, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     pictures: Path | None = None
 
     @property
-    def steps_in_all(self) -> int:
+    def total_steps(self) -> int:
         """Optimizer steps to the end of the recipe."""
         work = self.measured.work
         return min(work.epochs * -(-work.examples // work.batch), work.steps or 2**62)
@@ -79,22 +75,22 @@ class Plan:
         return self.measured.work.example_flops / TRAINING_PASSES
 
     @property
-    def outline(self) -> Sequence[Layer]:
+    def displayed_layers(self) -> Sequence[LayerSummary]:
         """The layers, those in the middle of a long network as one."""
-        from bmcli.training import anatomy
+        from bmcli.cost_model import model_summary
 
-        return anatomy.shortened(self.layers, MOST_LAYERS)
+        return model_summary.shorten_layers(self.layers, MAX_LAYERS)
 
     def to_json(self) -> dict[str, Any]:
         """One object: `measured` holds what was measured and `steps` what was predicted from it, both in seconds."""
-        found, on = self.measured, self.on
+        found = self.measured
         return {
             "recipe": self.name,
             "rows": dict(self.spec.counts),
             "inputs": {column.name: list(column.shape) for column in self.spec.inputs},
             "targets": [column.name for column in self.spec.targets],
-            "columns": [_column(c, "input") for c in self.spec.inputs]
-            + [_column(c, "target") for c in self.spec.targets],
+            "columns": [_column_to_json(c, "input") for c in self.spec.inputs]
+            + [_column_to_json(c, "target") for c in self.spec.targets],
             "parameters": self.parameters,
             "layers": [{**asdict(layer), "shape": list(layer.shape)} for layer in self.layers],
             "flops": {
@@ -103,8 +99,8 @@ class Plan:
             },
             "memory": {**asdict(self.memory), "total": self.memory.total},
             "cached": dict(self.cached),
-            "steps_in_all": self.steps_in_all,
-            "work": {**asdict(found.work), "device_bytes": found.work.device_bytes},
+            "steps_in_all": self.total_steps,
+            "work": asdict(found.work),
             "measured": {
                 "device": self.device,
                 "jit": self.jit,
@@ -115,25 +111,16 @@ class Plan:
                 "snapshot_s": found.snapshot_s,
                 "write_s": found.write_s,
                 "network": asdict(found.network) if found.network else None,
-                "step": _step(self.here),
+                "step": _step_to_json(self.local_step),
             },
-            "on": {
-                "name": on.name,
-                "compute": {"fixed_s": on.compute.fixed, "example_s": on.compute.slope, "measured": on.measured},
-                "network": asdict(on.network) if math.isfinite(on.network.bandwidth) else None,
-                "inside": asdict(on.inside) if on.inside else None,
-                "replicas_per_host": on.replicas_per_host,
-                "overlap": on.overlap,
-            },
-            "per_replica_batch": self.per_replica_batch,
-            "steps": [_step(step) for step in self.steps],
+            "steps": [_step_to_json(step) for step in self.steps],
             "notes": list(self.notes),
             "warnings": list(self.warnings),
             "pictures": None if self.pictures is None else str(self.pictures),
         }
 
 
-def _column(column: Column, role: str) -> dict[str, Any]:
+def _column_to_json(column: Column, role: str) -> dict[str, Any]:
     return {
         "name": column.name,
         "role": role,
@@ -144,7 +131,7 @@ def _column(column: Column, role: str) -> dict[str, Any]:
     }
 
 
-def _step(step: Step) -> Mapping[str, Any]:
+def _step_to_json(step: StepTime) -> Mapping[str, Any]:
     return {**asdict(step), "seconds": step.seconds}
 
 
@@ -152,116 +139,93 @@ def plan(
     target: str,
     overrides: Sequence[str],
     replicas: Sequence[int],
-    on: str,
-    per_replica_batch: int | None,
     cache: Path,
     pictures: Path | None = None,
 ) -> Plan:
-    """Measures a step of a recipe on this machine, and predicts it for some numbers of replicas.
+    """Measure a step of a recipe on this machine, and predict it for some numbers of replicas like it.
 
     Args:
-        on: `this` for more machines like this one, the name of a built-in description, or a file with one.
-        per_replica_batch: Let the batch grow with the replicas, so many examples each; by default the recipe's batch is
-            divided among them.
         cache: Where prepared data and measurements of this machine are kept.
         pictures: A PNG file that is not there yet, to be drawn from pictures as the network sees them.
 
     Raises:
-        BmcliError: The recipe or the description is at fault.
+        BmcliError: The recipe is at fault.
     """
     if pictures is not None:
-        drawing.check_file(pictures)
-    from bmcli.training import scaling
-
+        picture_sheet.check_file(pictures)
     if min(replicas) < 1:
         raise BmcliError(f"expected replicas from 1, received {min(replicas)}.")
-    options = scaling.find_cluster(on)
-    loaded = load(target, overrides)
+    loaded = load_recipe(target, overrides)
     try:
-        return _plan(loaded, options, replicas, on, per_replica_batch, cache, pictures)
+        return _make_plan(loaded, replicas, cache, pictures)
     except BmcliError as error:
         raise loaded.locate(error) from None
 
 
-def _plan(
-    loaded: Loaded,
-    options: ClusterOptions | None,
-    replicas: Sequence[int],
-    on: str,
-    per_replica_batch: int | None,
-    cache: Path,
-    pictures: Path | None,
-) -> Plan:
-    from bmcli.training import scaling
+def _make_plan(loaded: LoadedRecipe, replicas: Sequence[int], cache: Path, pictures: Path | None) -> Plan:
+    from bmcli.cost_model import prediction
 
     asked = loaded.recipe
-    kept = {folder: _names(cache / folder) for folder in _KEPT.values()}
-    prepared = training.prepared(asked, cache)
+    kept = {folder: _list_names(cache / folder) for folder in _CACHE_FOLDERS.values()}
+    prepared = training.prepare_data(asked, cache)
     if pictures is not None:
-        drawing.draw(asked, prepared, pictures, cache)
-    measured, about = _measured(asked, prepared, options is None and max(replicas) > 1, cache)
-    work, here = measured.work, measured.cluster
-    precision = asked.train.precision
-    cluster = here if options is None else scaling.described(on, options, work, precision, here)
-    steps = tuple(scaling.predict(work, cluster, count, per_replica_batch) for count in replicas)
-    notes = [*scaling.warnings(work, cluster, steps), *_limits(measured, cluster, replicas)]
+        picture_sheet.draw_sheet(asked, prepared, pictures, cache)
+    measured, about = _measure_recipe(asked, prepared, max(replicas) > 1, cache)
+    work, cluster = measured.work, measured.cluster
+    steps = tuple(prediction.predict_step(work, cluster, count) for count in replicas)
+    notes = [*prediction.find_warnings(work, cluster, steps), *_list_limits(measured, replicas)]
     return Plan(
         name=asked.name,
         spec=prepared.spec,
-        per_replica_batch=per_replica_batch,
         measured=measured,
-        here=scaling.predict(work, here, 1),
-        on=cluster,
+        local_step=prediction.predict_step(work, cluster, 1),
         steps=steps,
         notes=tuple(notes),
-        warnings=tuple(warnings(prepared, about["parameters"])),
-        cached={what: _names(cache / folder) == kept[folder] for what, folder in _KEPT.items()},
+        warnings=tuple(list_warnings(prepared, about["parameters"])),
+        cached={what: _list_names(cache / folder) == kept[folder] for what, folder in _CACHE_FOLDERS.items()},
         pictures=pictures,
         **about,
     )
 
 
-_KEPT = {"prepared data": "prepared", "how to compile": "jit"}
+_CACHE_FOLDERS = {"prepared data": "prepared", "how to compile": "jit"}
 
 
-def _names(folder: Path) -> set[str]:
+def _list_names(folder: Path) -> set[str]:
     """What is in a folder of the cache: if it is the same afterwards, everything needed was there."""
     return {item.name for item in folder.iterdir()} if folder.is_dir() else set()
 
 
-def _measured(asked: Recipe, prepared: Prepared, with_network: bool, cache: Path) -> tuple[Measured, dict[str, Any]]:
+def _measure_recipe(
+    asked: Recipe, prepared: PreparedData, with_network: bool, cache: Path
+) -> tuple[CostMeasurement, dict[str, Any]]:
     """What was measured of one replica, and what it was measured on."""
     if asked.runtime.strategy == "tpu":
         raise BmcliError(
-            "a TPU is not measured.", path="runtime.strategy",
-            suggestion="Plan with runtime.strategy=auto and --on tpu-v4.",
+            "a TPU is not measured.", path="runtime.strategy", suggestion="Plan with runtime.strategy=auto.",
         )  # fmt: skip
     recipe = asked.on_one_device()
-    placement = training.placed(recipe, cache)
-    from bmcli.training import anatomy, measure  # after the start, which keeps TensorFlow quiet
-    from bmcli.training.loop import Trainer
+    placement = training.place_on_devices(recipe, cache)
+    from bmcli.cost_model import measurement, model_summary  # after the start, which keeps TensorFlow quiet
+    from bmcli.workflows.assembly import build_trainer
 
-    link = measure.network(cache) if with_network else None  # while this process does nothing else
+    link = measurement.measure_network(cache) if with_network else None  # while this process does nothing else
     split = prepared.split("train")
-    network = training.built(recipe, prepared.spec, split.targets, placement)
-    trainer = Trainer(recipe, network, prepared, placement, None, cache)
+    network = training.build_network(recipe, prepared.spec, split.targets, placement)
+    trainer = build_trainer(recipe, network, prepared, placement, None, cache)
     about = {
-        "device": machine.processor() if placement.on_cpu else placement.device,
+        "device": machine.read_processor_name() if placement.is_on_cpu else placement.device,
         "parameters": network.model.count_params(),
-        "layers": tuple(anatomy.layers(network.model)),
-        "memory": anatomy.memory(trainer.steps),
+        "layers": tuple(model_summary.summarize_layers(network.model)),
+        "memory": model_summary.estimate_memory(trainer.steps),
         "jit": trainer.steps.compilation.jit,
     }
-    return measure.measure(trainer, split, link), about
+    return measurement.measure_costs(trainer, split, link), about
 
 
-def _limits(measured: Measured, cluster: Cluster, replicas: Sequence[int]) -> list[str]:
+def _list_limits(measured: CostMeasurement, replicas: Sequence[int]) -> list[str]:
     """What the predictions rest on."""
     notes = []
-    if not cluster.measured and measured.loops:
-        notes.append("the network has loops, whose operations are not counted: it will be slower than predicted.")
-    if not cluster.measured:
-        notes.append("the accelerator's peak and links are nominal; its efficiency and overhead are assumptions.")
     if measured.network is not None:
         notes.append("the network is the loopback of this machine between two processes, each with half of its cores.")
     if max(replicas) > 1:
@@ -269,7 +233,7 @@ def _limits(measured: Measured, cluster: Cluster, replicas: Sequence[int]) -> li
     return notes
 
 
-def warnings(prepared: Prepared, parameters: int) -> Iterator[str]:
+def list_warnings(prepared: PreparedData, parameters: int) -> Iterator[str]:
     """What in the data or the network may disappoint, though it trains."""
     spec, rows = prepared.spec, prepared.spec.counts["train"]
     if parameters > MANY_PARAMETERS * rows:
@@ -277,9 +241,9 @@ def warnings(prepared: Prepared, parameters: int) -> Iterator[str]:
             f"{parameters:,} parameters for {rows:,} training rows may learn them by heart: try a smaller network, "
             "dropout or weight decay."
         )
-    yield from _about_columns(prepared)
+    yield from _warn_about_columns(prepared)
     for column in spec.targets:
-        yield from _about_classes(column, prepared.split("train").targets[column.name])
+        yield from _warn_about_classes(column, prepared.split("train").targets[column.name])
     if not spec.counts["validation"]:
         yield "no row validates, so the epoch is chosen by the training loss; give data.split a share for validation."
     if 0 < spec.counts["test"] < FEW_TEST_ROWS:
@@ -287,7 +251,7 @@ def warnings(prepared: Prepared, parameters: int) -> Iterator[str]:
         yield f"{spec.counts['test']} test rows tell an accuracy within {margin:.0%} only."
 
 
-def _about_columns(prepared: Prepared) -> Iterator[str]:
+def _warn_about_columns(prepared: PreparedData) -> Iterator[str]:
     """Columns that tell rows apart rather than what they are like."""
     import numpy as np
 
@@ -313,7 +277,7 @@ def _are_consecutive(gaps: np.ndarray) -> bool:
     return bool((abs(steps - np.rint(steps)) < 0.01 * steps).all() and steps.sum() < 1.5 * len(gaps))
 
 
-def _about_classes(column: Column, encoded: np.ndarray) -> Iterator[str]:
+def _warn_about_classes(column: Column, encoded: np.ndarray) -> Iterator[str]:
     """Classes that are rare beside the others."""
     import numpy as np
 
@@ -321,7 +285,7 @@ def _about_classes(column: Column, encoded: np.ndarray) -> Iterator[str]:
         return
     shares = np.bincount(encoded, minlength=len(column.classes)) / len(encoded)
     rarest = int(np.argmin(shares))
-    if shares[rarest] < min(RARE, 0.2 / len(column.classes)):
+    if shares[rarest] < min(RARE_SHARE, 0.2 / len(column.classes)):
         yield (
             f"target {quoted(column.name)}: {shares[rarest]:.1%} of the training rows are "
             f"{quoted(column.classes[rarest])}, "

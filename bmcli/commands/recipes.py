@@ -6,34 +6,35 @@ from pathlib import Path
 
 from bmcli import disk, parts
 from bmcli.errors import BmcliError
-from bmcli.recipe.load import built_in
+from bmcli.recipe.load import list_built_in
 
 
-def describe_all() -> list[dict[str, str]]:
+def describe_built_in() -> list[dict[str, str]]:
     """Name, folder and headline of every built-in recipe, folder by folder.
 
     The headline is the second line of its opening comment.
     """
     return [
-        {"name": name, "folder": file.parent.name, "headline": _headline(file)} for name, file in built_in().items()
+        {"name": name, "folder": file.parent.name, "headline": _read_headline(file)}
+        for name, file in list_built_in().items()
     ]
 
 
-def _headline(file: Path) -> str:
+def _read_headline(file: Path) -> str:
     comments = [line[1:].strip() for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     return comments[1] if len(comments) > 1 else ""
 
 
-def copy(name: str, destination: Path) -> list[Path]:
+def copy_built_in(name: str, destination: Path) -> list[Path]:
     """Copies a recipe, and files beside it that it reads, to a file or into a folder; nothing is overwritten."""
-    recipes = built_in()
+    recipes = list_built_in()
     if name not in recipes:
         raise BmcliError(f"no built-in recipe '{name}'.", suggestion=parts.did_you_mean(name, recipes))
     source = recipes[name]
     target = destination / source.name if destination.is_dir() else destination
     pairs = [
         (source, target),
-        *((file, target.parent / file.relative_to(source.parent)) for file in _companions(source)),
+        *((file, target.parent / file.relative_to(source.parent)) for file in _find_companions(source)),
     ]
     for original, place in pairs:
         if place.exists() and (original == source or place.read_bytes() != original.read_bytes()):
@@ -45,7 +46,7 @@ def copy(name: str, destination: Path) -> list[Path]:
     return [place for _, place in pairs]
 
 
-def _companions(source: Path) -> list[Path]:
+def _find_companions(source: Path) -> list[Path]:
     """Files in the recipe's folder that its text mentions by their relative path."""
     text = source.read_text(encoding="utf-8")
     files = (path for path in source.parent.rglob("*") if path.is_file() and path.suffix != ".yaml")

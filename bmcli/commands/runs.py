@@ -10,18 +10,18 @@ from bmcli.errors import BmcliError
 from bmcli.runs import Run
 
 
-def list_all(root: Path, name: str | None) -> list[dict[str, Any]]:
+def describe_runs(root: Path, name: str | None) -> list[dict[str, Any]]:
     """The runs below a folder, oldest first, as plain values."""
-    found = runs.every(root)
+    found = runs.list_runs(root)
     if name is not None:
         names = {run.name for run in found}
         if name not in names:
             raise BmcliError(f"no runs of '{name}' in {root}.", suggestion=parts.did_you_mean(name, names))
         found = [run for run in found if run.name == name]
-    return [_described(run) for run in found]
+    return [_describe_run(run) for run in found]
 
 
-def _described(run: Run) -> dict[str, Any]:
+def _describe_run(run: Run) -> dict[str, Any]:
     status = run.status()
     epochs, faults = (status["epochs"], []) if "epochs" in status else _trained(run)
     damaged = [status["reason"]] if status.get("state") == "damaged" else []
@@ -33,7 +33,7 @@ def _described(run: Run) -> dict[str, Any]:
         "state": status.get("state", "unknown"),
         "epochs": epochs,
         "fault": " ".join([*damaged, *faults]) or None,
-        "headline": _headline(metrics),
+        "headline": _format_headline(metrics),
         "seconds": status.get("seconds", ""),
         "metrics": metrics,
     }
@@ -41,11 +41,11 @@ def _described(run: Run) -> dict[str, Any]:
 
 def _trained(run: Run) -> tuple[int, list[str]]:
     """How many epochs a run wrote down, and what is damaged of them."""
-    rows, faults = run.read_rows()
+    rows, faults = run.read_epochs_checked()
     return len(rows), faults
 
 
-def _headline(metrics: dict[str, float | None]) -> str:
+def _format_headline(metrics: dict[str, float | None]) -> str:
     """The figure a reader looks for first: accuracy or error on the test rows, else the first there is."""
     wanted = ("test/accuracy", "test/rmse", "validation/accuracy", "validation/rmse", *metrics)
     name = next((name for name in wanted if name in metrics), None)

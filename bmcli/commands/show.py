@@ -11,46 +11,47 @@ from bmcli import parts, runs
 from bmcli.errors import BmcliError
 from bmcli.recipe import nodes
 from bmcli.recipe.fields import dump
-from bmcli.recipe.load import find, load, split_path
+from bmcli.recipe.load import find_recipe, load_recipe
 from bmcli.recipe.nodes import Node, write_scalar
-from bmcli.recipe.render import render
+from bmcli.recipe.paths import split_path
+from bmcli.recipe.render import render_recipe
 
 
 @dataclass(frozen=True)
-class Shown:
+class ResolvedRecipe:
     """What to print, and the same as a JSON object."""
 
     text: str
     value: dict[str, Any]
 
 
-def show(target: str, overrides: Sequence[str], why: str | None, root: Path) -> Shown:
+def show(target: str, overrides: Sequence[str], why: str | None, root: Path) -> ResolvedRecipe:
     """A resolved recipe, or the answer to where one of its values comes from.
 
     Args:
         target: A recipe, a run directory, or a run's name.
         why: Dotted path of a value.
     """
-    text = _resolved(target, overrides, root)
-    tree = nodes.parse(text, "resolved recipe", Path.cwd())
+    text = _render_resolved(target, overrides, root)
+    tree = nodes.parse_tree(text, "resolved recipe", Path.cwd())
     if why is None:
-        return Shown(text, tree.plain())
-    return _explain(text, tree, why)
+        return ResolvedRecipe(text, tree.plain())
+    return _explain_value(text, tree, why)
 
 
-def _resolved(target: str, overrides: Sequence[str], root: Path) -> str:
+def _render_resolved(target: str, overrides: Sequence[str], root: Path) -> str:
     """The rendered recipe; a run has kept its own."""
     try:
-        find(target)
+        find_recipe(target)
     except BmcliError as no_recipe:
-        if runs.folder_of(root, target) is None:
+        if runs.find_folder(root, target) is None:
             raise no_recipe from None
         return runs.find(root, target).lock.read_text(encoding="utf-8")
-    loaded = load(target, overrides)
-    return render(loaded.recipe.spelled_out(), loaded.tree)
+    loaded = load_recipe(target, overrides)
+    return render_recipe(loaded.recipe.with_default_objectives(), loaded.tree)
 
 
-def _explain(text: str, tree: Node, why: str) -> Shown:
+def _explain_value(text: str, tree: Node, why: str) -> ResolvedRecipe:
     steps = split_path(why)
     node = tree.find(steps)
     if node is None:
@@ -62,4 +63,4 @@ def _explain(text: str, tree: Node, why: str) -> Shown:
     line = text.splitlines()[node.place.line - 1]
     origin = line.rpartition("  # ")[2]
     value = write_scalar(dump(node.plain()))
-    return Shown(f"{why} = {value}, from {origin}", {"path": why, "value": node.plain(), "origin": origin})
+    return ResolvedRecipe(f"{why} = {value}, from {origin}", {"path": why, "value": node.plain(), "origin": origin})

@@ -10,7 +10,7 @@ from bmcli import training
 from bmcli.data import files
 from bmcli.errors import BmcliError
 from bmcli.recipe import students
-from bmcli.recipe.load import Loaded
+from bmcli.recipe.load import LoadedRecipe
 from bmcli.recipe.space import load_search
 
 
@@ -25,31 +25,31 @@ def validate(target: str, overrides: Sequence[str], cache: Path | None) -> dict[
     """
     loaded = load_search(target, overrides)
     try:
-        students.check(loaded)
+        students.check_student(loaded)
         require_files(loaded)
-        return {"valid": True, **(_build(loaded, cache) if cache else {})}
+        return {"valid": True, **(_build_model(loaded, cache) if cache else {})}
     except BmcliError as error:
         raise loaded.locate(error) from None
 
 
-def require_files(loaded: Loaded) -> None:
+def require_files(loaded: LoadedRecipe) -> None:
     """Faults for source files of this machine that are not there, before anything is read; asks no network."""
     source = loaded.recipe.data.source
     missing = [path for path in source.local_files() if not path.exists()]  # type: ignore[attr-defined]
     if missing:
-        raise BmcliError(*(fault for path in missing[:3] for fault in files.missing(path).faults))
+        raise BmcliError(*(fault for path in missing[:3] for fault in files.missing_file_error(path).faults))
 
 
-def _build(loaded: Loaded, cache: Path) -> dict[str, Any]:
-    from bmcli.commands.judging import check_evaluation
+def _build_model(loaded: LoadedRecipe, cache: Path) -> dict[str, Any]:
+    from bmcli.workflows.evaluation import check_evaluation
 
     recipe = loaded.recipe
-    prepared = training.prepared(recipe, cache)
+    prepared = training.prepare_data(recipe, cache)
     check_evaluation(recipe, prepared.spec)
-    network = training.built(
+    network = training.build_network(
         recipe,
         prepared.spec,
         prepared.split("train").targets,
-        training.placed(recipe.on_one_device(), cache),
+        training.place_on_devices(recipe.on_one_device(), cache),
     )
     return {"rows": dict(prepared.spec.counts), "parameters": network.model.count_params()}

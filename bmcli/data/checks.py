@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from bmcli.quoting import quoted
 from bmcli.recipe.nodes import write_scalar
-from bmcli.specs import Column, DataSpec, Prepared, Split
+from bmcli.specs import Column, DataSpec, PreparedData, Split
 
 if TYPE_CHECKING:
     import numpy as np
 
 MOST_ROWS = 100_000  # of each split that are looked at
 MOST_BYTES = 2**30
-ALONE = 0.97  # of what there is to tell, from which on a column tells the target alone
-APART = 0.1  # distance of two distributions, from 0 to 1
-SURE = 0.01
+LEAK_THRESHOLD = 0.97  # of what there is to tell, from which on a column tells the target alone
+DRIFT_THRESHOLD = 0.1  # distance of two distributions, from 0 to 1
+SIGNIFICANCE = 0.01
 RARE_ROWS, RARE_RATIO = 20, 20.0
 
 _BINS = 50
@@ -50,20 +50,20 @@ class Finding:
         return {**vars(self), "numbers": dict(self.numbers)}
 
 
-def findings(prepared: Prepared) -> tuple[Finding, ...]:
+def check_prepared(prepared: PreparedData) -> tuple[Finding, ...]:
     """Everything suspicious about the splits of some prepared data.
 
     Of each split the first 100,000 rows are looked at, or as many as 1 GiB holds.
     """
     spec = prepared.spec
     splits = {name: _head(prepared.split(name)) for name in spec.counts if spec.counts[name]}
-    codes = {name: _codes(split) for name, split in splits.items()}
+    codes = {name: _hash_rows(split) for name, split in splits.items()}
     return (
-        *_duplicates(codes, splits),
-        *_conflicts(codes["train"], splits["train"], spec),
-        *_leaks(splits["train"], spec),
-        *_drifts(splits, spec),
-        *_imbalances(splits["train"], spec),
+        *_find_duplicates(codes, splits),
+        *_find_conflicts(codes["train"], splits["train"], spec),
+        *_find_leaks(splits["train"], spec),
+        *_find_drifts(splits, spec),
+        *_find_imbalances(splits["train"], spec),
     )
 
 
@@ -79,7 +79,7 @@ def _head(split: Split) -> Split:
     )
 
 
-def _codes(split: Split) -> np.ndarray:
+def _hash_rows(split: Split) -> np.ndarray:
     """A number of 64 bits for each row that follows from all its inputs, `(rows,)`."""
     import numpy as np
 
@@ -91,7 +91,7 @@ def _codes(split: Split) -> np.ndarray:
     return np.frombuffer(b"".join(digests), "uint64")
 
 
-def _duplicates(codes: Mapping[str, np.ndarray], splits: Mapping[str, Split]) -> Iterator[Finding]:
+def _find_duplicates(codes: Mapping[str, np.ndarray], splits: Mapping[str, Split]) -> Iterator[Finding]:
     """Rows of validation and test whose inputs are those of a training row."""
     import numpy as np
 
@@ -110,7 +110,7 @@ def _duplicates(codes: Mapping[str, np.ndarray], splits: Mapping[str, Split]) ->
             )
 
 
-def _conflicts(codes: np.ndarray, train: Split, spec: DataSpec) -> Iterator[Finding]:
+def _find_conflicts(codes: np.ndarray, train: Split, spec: DataSpec) -> Iterator[Finding]:
     """Training rows with the same inputs and different classes."""
     import numpy as np
 
@@ -134,17 +134,17 @@ def _conflicts(codes: np.ndarray, train: Split, spec: DataSpec) -> Iterator[Find
             )
 
 
-def _leaks(train: Split, spec: DataSpec) -> Iterator[Finding]:
+def _find_leaks(train: Split, spec: DataSpec) -> Iterator[Finding]:
     """Columns that alone tell nearly all there is to tell of a target."""
     for target in spec.targets:
         if target.kind == "labels":
             continue
         for column in spec.inputs:
-            values = _single(train.inputs[column.name], column)
+            values = _select_values(train.inputs[column.name], column)
             if values is None:
                 continue
-            told = _told_alone(values, train.targets[target.name], target)
-            if told >= ALONE:
+            told = _compute_predictability(values, train.targets[target.name], target)
+            if told >= LEAK_THRESHOLD:
                 yield Finding(
                     "leak",
                     f"column {quoted(column.name)} alone tells {told:.1%} of what there is to tell of "
@@ -154,7 +154,7 @@ def _leaks(train: Split, spec: DataSpec) -> Iterator[Finding]:
                 )
 
 
-def _told_alone(values: np.ndarray, target: np.ndarray, column: Column) -> float:
+def _compute_predictability(values: np.ndarray, target: np.ndarray, column: Column) -> float:
     """How much of a target a column tells on rows it was not looked up in: 0 for nothing, 1 for all.
 
     Cells are looked up in the other half of the rows: classes by the most frequent one of a bin, numbers between the
@@ -167,7 +167,7 @@ def _told_alone(values: np.ndarray, target: np.ndarray, column: Column) -> float
     if len(values) < 40:
         return 0.0
     if column.classes:
-        codes = _binned(values)
+        codes = _bin_values(values)
         counts = np.zeros((int(codes.max()) + 1, len(column.classes)))
         np.add.at(counts, (codes[half], target[half]), 1)
         usual = counts.sum(axis=0).argmax()
@@ -180,7 +180,7 @@ def _told_alone(values: np.ndarray, target: np.ndarray, column: Column) -> float
     return 1 - float(((target[~half] - guessed) ** 2).mean()) / variance if variance else 0.0
 
 
-def _binned(values: np.ndarray) -> np.ndarray:
+def _bin_values(values: np.ndarray) -> np.ndarray:
     """A whole number for each cell: its value if there are few, else its quantile."""
     import numpy as np
 
@@ -191,17 +191,17 @@ def _binned(values: np.ndarray) -> np.ndarray:
     return np.searchsorted(edges, values)
 
 
-def _drifts(splits: Mapping[str, Split], spec: DataSpec) -> Iterator[Finding]:
+def _find_drifts(splits: Mapping[str, Split], spec: DataSpec) -> Iterator[Finding]:
     """Columns that are distributed otherwise in validation or test than in training."""
     columns = [("inputs", column) for column in spec.inputs] + [("targets", column) for column in spec.targets]
     looks = len(columns) * (len(splits) - 1)
     for name in splits:
         for role, column in columns if name != "train" else ():
-            arrays = [_single(getattr(splits[each], role)[column.name], column) for each in ("train", name)]
+            arrays = [_select_values(getattr(splits[each], role)[column.name], column) for each in ("train", name)]
             if arrays[0] is None or arrays[1] is None:
                 continue
             distance, p_value = _distance(arrays[0], arrays[1])
-            if distance > APART and p_value * looks < SURE:
+            if distance > DRIFT_THRESHOLD and p_value * looks < SIGNIFICANCE:
                 yield Finding(
                     "drift",
                     f"{quoted(column.name)} is distributed otherwise in {name} than in training: "
@@ -239,7 +239,7 @@ def _distance(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
     return float(np.abs(shares[0] - shares[1]).sum() / 2), p_value
 
 
-def _imbalances(train: Split, spec: DataSpec) -> Iterator[Finding]:
+def _find_imbalances(train: Split, spec: DataSpec) -> Iterator[Finding]:
     """Classes with few rows, alone or beside others."""
     import numpy as np
 
@@ -260,7 +260,7 @@ def _imbalances(train: Split, spec: DataSpec) -> Iterator[Finding]:
             )
 
 
-def _single(array: np.ndarray, column: Column) -> np.ndarray | None:
+def _select_values(array: np.ndarray, column: Column) -> np.ndarray | None:
     """One value a row, `(rows,)`, or None for a column of more; a channel that tells what is missing is left out."""
     import numpy as np
 

@@ -7,24 +7,24 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from bmcli import dates, parts
-from bmcli.cells import (
-    Raw,
-    RowFault,
-    are_blobs,
-    are_numbers,
-    booleans,
-    is_text,
-    numbers,
-    share_of_numbers,
-    shown,
-    texts,
-)
-from bmcli.data.sources import Rows
+from bmcli.data.sources import SourceRows
 from bmcli.errors import BmcliError, Fault
 from bmcli.quoting import quoted
-from bmcli.recipe.fields import Kind, PartOf
+from bmcli.raw_columns import (
+    RawColumn,
+    RowFault,
+    compute_numeric_share,
+    format_cell,
+    is_file_column,
+    is_numeric,
+    is_text_column,
+    to_booleans,
+    to_numbers,
+    to_texts,
+)
+from bmcli.recipe.data import CrossOptions, DataOptions, SampleOptions, find_cross_problem, get_target_columns
+from bmcli.recipe.fields import Kind, PartField
 from bmcli.recipe.nodes import write_scalar
-from bmcli.recipe.schema import CrossOptions, DataOptions, SampleOptions, columns_of, problem_of_crosses
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -39,11 +39,11 @@ _NUMBERS = 0.95  # of the cells, from which on others among them are mistakes
 _WORDS_OF_NAMES, _WORDS_OF_SENTENCES = 1.5, 5.0  # mean words of a cell
 
 
-def check_names(rows: Rows, options: DataOptions, targets: Mapping[str, Kind]) -> None:
+def check_names(rows: SourceRows, options: DataOptions, targets: Mapping[str, Kind]) -> None:
     """Raises one BmcliError with every column that the recipe names and the source lacks."""
     named = {f"data.inputs.{name}": name for name in options.inputs or ()}
     for target, kind in targets.items():
-        read = columns_of(target, kind)
+        read = get_target_columns(target, kind)
         places = [f"data.targets.{target}.columns.{position}" for position in range(len(read))]
         named |= dict(zip(places, read, strict=True)) if len(read) > 1 else {f"data.targets.{target}": target}
     named |= {f"data.drop.{position}": name for position, name in enumerate(options.drop)}
@@ -58,18 +58,18 @@ def check_names(rows: Rows, options: DataOptions, targets: Mapping[str, Kind]) -
         named["data.split.stratify"] = options.split.stratify
     if isinstance(options.sample, SampleOptions) and options.sample.balance is not None:
         named["data.sample.balance"] = options.sample.balance
-    faults = [missing(name, path, rows) for path, name in named.items() if name not in rows.columns]
+    faults = [missing_column_fault(name, path, rows) for path, name in named.items() if name not in rows.columns]
     faults += [
         Fault(f"target {quoted(target)} is read from other columns, but the data has a column {quoted(target)}, too.",
               path=f"data.targets.{target}", suggestion="Give the target a name that no column has.")
         for target, kind in targets.items()
-        if target in rows.columns and columns_of(target, kind) != (target,)
+        if target in rows.columns and get_target_columns(target, kind) != (target,)
     ]  # fmt: skip
     if faults:
         raise BmcliError(*faults)
 
 
-def joined(columns: Mapping[str, Raw], names: Sequence[str]) -> Raw:
+def join_columns(columns: Mapping[str, RawColumn], names: Sequence[str]) -> RawColumn:
     """The cells of a column, or those of several columns of single values as records with a field for each.
 
     Raises:
@@ -81,21 +81,21 @@ def joined(columns: Mapping[str, Raw], names: Sequence[str]) -> Raw:
         return columns[names[0]]
     fields = {name: columns[name] for name in names}
     for name, column in fields.items():
-        if are_blobs(column) or getattr(column, "ndim", 1) != 1:
-            received = "encoded files" if are_blobs(column) else f"arrays of shape {tuple(column.shape[1:])}"
+        if is_file_column(column) or getattr(column, "ndim", 1) != 1:
+            received = "encoded files" if is_file_column(column) else f"arrays of shape {tuple(column.shape[1:])}"
             raise BmcliError(
                 f"column {quoted(name)}: expected one value a row, received {received}.", path="data.targets"
             )
     return pa.table(fields).to_struct_array()
 
 
-def missing(name: str, path: str, rows: Rows) -> Fault:
+def missing_column_fault(name: str, path: str, rows: SourceRows) -> Fault:
     """The fault of a column that is not there."""
     hint = parts.did_you_mean(name, rows.columns)
     return Fault(f"no column {quoted(name)}.", path=path, suggestion=hint).of(rows.origin)
 
 
-def read(rows: Rows, name: str, reader: Callable[[Raw], _Result]) -> _Result:
+def read_column(rows: SourceRows, name: str, reader: Callable[[RawColumn], _Result]) -> _Result:
     """What `reader` makes of a column.
 
     Raises:
@@ -104,16 +104,18 @@ def read(rows: Rows, name: str, reader: Callable[[Raw], _Result]) -> _Result:
     try:
         return reader(rows.columns[name])
     except RowFault as fault:
-        raise BmcliError(located(fault, name, rows)) from None
+        raise BmcliError(locate_fault(fault, name, rows)) from None
 
 
-def located(fault: RowFault, name: str, rows: Rows) -> Fault:
+def locate_fault(fault: RowFault, name: str, rows: SourceRows) -> Fault:
     """The fault of a cell with its place and column, as a user is shown it."""
     place = rows.where(fault.row)
     return Fault(f"{place}  column {quoted(name)}: {fault.message}", suggestion=fault.suggestion, file=place)
 
 
-def inputs(training: Mapping[str, Raw], options: DataOptions, targets: Mapping[str, Kind]) -> Mapping[str, Kind]:
+def resolve_inputs(
+    training: Mapping[str, RawColumn], options: DataOptions, targets: Mapping[str, Kind]
+) -> Mapping[str, Kind]:
     """The recipe's inputs, or every column that serves nothing else, as what it looks like.
 
     Args:
@@ -123,42 +125,42 @@ def inputs(training: Mapping[str, Raw], options: DataOptions, targets: Mapping[s
         return options.inputs
     split = options.split
     taken = {*options.drop, options.weight, split.column, split.group, split.time}
-    taken |= {column for name, kind in targets.items() for column in columns_of(name, kind)}
-    part = PartOf("inputs")
-    found = {name: part.check(_known_kind(name, training[name])) for name in training if name not in taken}
+    taken |= {column for name, kind in targets.items() for column in get_target_columns(name, kind)}
+    part = PartField("inputs")
+    found = {name: part.check(_require_kind(name, training[name])) for name in training if name not in taken}
     if not found:
         raise BmcliError("no column is left to be an input.", path="data.source")
     return found
 
 
-def crosses(options: DataOptions, inputs: Mapping[str, Kind], fitted: Mapping[str, Column]) -> tuple[Column, ...]:
+def build_crosses(options: DataOptions, inputs: Mapping[str, Kind], fitted: Mapping[str, Column]) -> tuple[Column, ...]:
     """Combinations of inputs, as columns that the network makes itself.
 
     Raises:
         BmcliError: An input cannot be crossed.
     """
-    problem = problem_of_crosses(options.crosses, inputs)
+    problem = find_cross_problem(options.crosses, inputs)
     if problem is not None:
         path = ".".join(str(key) for key in ("data", "crosses", *problem[0]))
         raise BmcliError(problem[1], path=path, suggestion=problem[2])
-    return tuple(_crossed(position, cross, fitted) for position, cross in enumerate(options.crosses))
+    return tuple(_build_cross(position, cross, fitted) for position, cross in enumerate(options.crosses))
 
 
-def _crossed(position: int, cross: CrossOptions, fitted: Mapping[str, Column]) -> Column:
+def _build_cross(position: int, cross: CrossOptions, fitted: Mapping[str, Column]) -> Column:
     for name in cross.of:
         if math.prod(fitted[name].shape) > 1 + bool(fitted[name].state.get("flag")):
             raise BmcliError(f"{quoted(name)} holds several values a row.", path=f"data.crosses.{position}.of")
     state = {
         "of": list(cross.of),
         "kinds": [fitted[name].kind for name in cross.of],
-        "sizes": [_positions(fitted[name]) for name in cross.of],
+        "sizes": [_count_positions(fitted[name]) for name in cross.of],
         "buckets": cross.buckets,
         "dimension": cross.dimension,
     }
     return Column(cross.name, "cross", (), "int32", state=state)
 
 
-def _positions(column: Column) -> int:
+def _count_positions(column: Column) -> int:
     """Different positions of an encoded input, those of missing and unknown cells included."""
     if column.kind == "boolean":
         return 3
@@ -167,7 +169,7 @@ def _positions(column: Column) -> int:
     return column.state.get("buckets", len(column.classes)) + 2
 
 
-def weights(column: Raw) -> np.ndarray:
+def read_weights(column: RawColumn) -> np.ndarray:
     """How much each row counts: the numbers as they are, float32 `(rows,)`.
 
     Raises:
@@ -175,7 +177,7 @@ def weights(column: Raw) -> np.ndarray:
     """
     import numpy as np
 
-    values = numbers(column)
+    values = to_numbers(column)
     if values.size != len(values):
         raise RowFault(0, f"expected one number a row, received an array of shape {values.shape[1:]}.")
     values = values.reshape(-1)
@@ -192,12 +194,12 @@ def weights(column: Raw) -> np.ndarray:
     return values.astype("float32")
 
 
-def likely_kind(column: Raw) -> str:
+def guess_kind(column: RawColumn) -> str:
     """The kind of input that a column looks like."""
-    if are_blobs(column):
+    if is_file_column(column):
         return "image"
-    if is_text(column):
-        return _likely_text(column)
+    if is_text_column(column):
+        return _guess_text_kind(column)
     if column.dtype.name == "bool" and column.ndim <= 2:
         return "boolean"
     byte_picture = column.dtype.name == "uint8" and column.ndim in (3, 4)
@@ -205,24 +207,24 @@ def likely_kind(column: Raw) -> str:
     return "image" if byte_picture or with_channels else "number"
 
 
-def tells_rows_apart(column: Raw) -> bool:
+def is_identifier(column: RawColumn) -> bool:
     """Whether a column of text has another single word in nearly every row, as names and identifiers are."""
-    told = _told(column)
-    count = _distinct(told)
-    return count >= _MANY and len(told) < count * _FEW_REPEATS and _words(told) < _WORDS_OF_NAMES
+    told = _drop_missing(column)
+    count = _count_distinct(told)
+    return count >= _MANY and len(told) < count * _FEW_REPEATS and _compute_mean_words(told) < _WORDS_OF_NAMES
 
 
-def _known_kind(name: str, column: Raw) -> str:
+def _require_kind(name: str, column: RawColumn) -> str:
     """What a column looks like.
 
     Raises:
         BmcliError: It looks like nothing that can be learned from.
     """
-    kind = likely_kind(column)
-    if kind == "category" and tells_rows_apart(column):
+    kind = guess_kind(column)
+    if kind == "category" and is_identifier(column):
         raise BmcliError(
             f"column {quoted(name)}: nearly every training row has a value of its own, as "
-            f"{shown(column, 0)}, so nothing can "
+            f"{format_cell(column, 0)}, so nothing can "
             "be learned from which one it is.",
             path="data.source",
             suggestion=f"Leave it out: `drop: [{write_scalar(name)}]`. Or say in data.inputs what it is, as "
@@ -231,58 +233,58 @@ def _known_kind(name: str, column: Raw) -> str:
     return kind
 
 
-def _likely_text(column: Raw) -> str:
-    if are_numbers(column):
+def _guess_text_kind(column: RawColumn) -> str:
+    if is_numeric(column):
         return "number"
-    told = _told(column)
-    if _are_yes_and_no(told):
+    told = _drop_missing(column)
+    if _is_boolean(told):
         return "boolean"
-    if dates.fitting(told) or dates.are_mixed(told):
+    if dates.find_matching_formats(told) or dates.has_mixed_formats(told):
         return "date"
-    if _are_mostly_numbers(told):
+    if _is_mostly_numeric(told):
         return "number"
     return "text" if _is_prose(told) else "category"
 
 
-def _told(column: Raw) -> pa.ChunkedArray:
+def _drop_missing(column: RawColumn) -> pa.ChunkedArray:
     """The cells that are not missing."""
     import pyarrow.compute as pc
 
-    return pc.drop_null(texts(column))
+    return pc.drop_null(to_texts(column))
 
 
-def _are_yes_and_no(told: pa.ChunkedArray) -> bool:
+def _is_boolean(cells: pa.ChunkedArray) -> bool:
     """Whether there are two words, one for yes and one for no: of three some would fall together."""
     import pyarrow.compute as pc
 
-    some = pc.unique(told.slice(0, _SAMPLE))
-    if len(some) > 8 or _distinct(pc.utf8_lower(pc.ascii_trim_whitespace(told))) != 2:
+    some = pc.unique(cells.slice(0, _SAMPLE))
+    if len(some) > 8 or _count_distinct(pc.utf8_lower(pc.ascii_trim_whitespace(cells))) != 2:
         return False
-    values, _ = booleans(pc.unique(told))
+    values, _ = to_booleans(pc.unique(cells))
     return sorted(set(values.tolist())) == [0.0, 1.0]
 
 
-def _are_mostly_numbers(told: pa.ChunkedArray) -> bool:
+def _is_mostly_numeric(cells: pa.ChunkedArray) -> bool:
     """Whether many different cells are numbers, but for a few: these are then faults, rather than categories."""
-    some = told.slice(0, _SAMPLE)
-    return share_of_numbers(some) >= _NUMBERS and _distinct(some) >= _MANY
+    some = cells.slice(0, _SAMPLE)
+    return compute_numeric_share(some) >= _NUMBERS and _count_distinct(some) >= _MANY
 
 
-def _is_prose(told: pa.ChunkedArray) -> bool:
+def _is_prose(cells: pa.ChunkedArray) -> bool:
     """Whether cells are sentences or phrases, most of which are different, rather than names of categories."""
-    count, words = _distinct(told), _words(told)
-    mostly_different = len(told) < 2 * count
+    count, words = _count_distinct(cells), _compute_mean_words(cells)
+    mostly_different = len(cells) < 2 * count
     return count >= _MANY and (words >= _WORDS_OF_SENTENCES or (words >= _WORDS_OF_NAMES and mostly_different))
 
 
-def _distinct(told: pa.ChunkedArray) -> int:
+def _count_distinct(cells: pa.ChunkedArray) -> int:
     import pyarrow.compute as pc
 
-    return int(pc.count_distinct(told).as_py())
+    return int(pc.count_distinct(cells).as_py())
 
 
-def _words(told: pa.ChunkedArray) -> float:
+def _compute_mean_words(cells: pa.ChunkedArray) -> float:
     """Mean words of the first cells."""
     import pyarrow.compute as pc
 
-    return float(pc.mean(pc.list_value_length(pc.utf8_split_whitespace(told.slice(0, _SAMPLE)))).as_py() or 0)
+    return float(pc.mean(pc.list_value_length(pc.utf8_split_whitespace(cells.slice(0, _SAMPLE)))).as_py() or 0)

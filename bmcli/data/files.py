@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from bmcli import limits, parts
 from bmcli.errors import BmcliError
-from bmcli.machine import available_memory
+from bmcli.machine import read_available_bytes
 from bmcli.quoting import quoted
 from bmcli.recipe import addresses
 from bmcli.recipe.addresses import is_address
@@ -48,7 +48,7 @@ class Address:
 
     def info(self) -> Any:
         """What its file system tells of it: type, size, time of the last change."""
-        with _told(self):
+        with _translate_os_errors(self):
             system, path = self._system()
             return system.get_file_info(path)
 
@@ -66,7 +66,7 @@ class Address:
         """The files of a folder."""
         from pyarrow import fs
 
-        with _told(self):
+        with _translate_os_errors(self):
             system, folder = self._system()
             found = system.get_file_info(fs.FileSelector(folder))
         path, mark, options = self.text.partition("?")
@@ -76,13 +76,13 @@ class Address:
     def _system(self) -> tuple[Any, str]:
         """The file system, and the path in it: the one place from which an object store is spoken to."""
         if not addresses.is_allowed(self.text):
-            place = addresses.place(self.text)
+            place = addresses.get_origin(self.text)
             raise BmcliError(
                 f"{self}: a recipe asks to read from {place}, which takes the network and your credentials.",
                 path=RECIPE_PATH,
-                suggestion=f"If you trust it, set {addresses.VARIABLE}={place}, or write the whole address on the "
-                "command line, as data.source.path=ADDRESS; a part of it, as vars.bucket=NAME, is no word for what a "
-                "recipe makes of it.",
+                suggestion=f"If you trust it, set {addresses.ENVIRONMENT_VARIABLE}={place}, or write the whole address "
+                "on the command line, as data.source.path=ADDRESS; a part of it, as vars.bucket=NAME, is no word for "
+                "what a recipe makes of it.",
             )
         from pyarrow import fs
 
@@ -101,12 +101,12 @@ class Address:
 File: TypeAlias = Path | Address
 
 
-def file(path: str) -> File:
+def parse_path(path: str) -> File:
     """A path or an address, as it stands in a recipe."""
     return Address(path) if is_address(path) else Path(path)
 
 
-def found(path: str, endings: tuple[str, ...]) -> tuple[File, ...]:
+def find_files(path: str, endings: tuple[str, ...]) -> tuple[File, ...]:
     """The files that a path names: one file; those of a folder; or those that fit a pattern, as `part-*.csv`.
 
     Args:
@@ -115,7 +115,7 @@ def found(path: str, endings: tuple[str, ...]) -> tuple[File, ...]:
     Raises:
         BmcliError: A folder or a pattern without a file.
     """
-    place = file(path)
+    place = parse_path(path)
     if _is_folder(place):
         every = [each for each in _children(place) if not each.name.startswith((".", "_"))]
         files = [each for each in every if each.name.lower().removesuffix(".gz").endswith(endings)]
@@ -126,7 +126,7 @@ def found(path: str, endings: tuple[str, ...]) -> tuple[File, ...]:
     else:
         return (place,)
     if not files:
-        raise BmcliError(f"{shown(place)}: {lacks}", path=RECIPE_PATH)
+        raise BmcliError(f"{format_path(place)}: {lacks}", path=RECIPE_PATH)
     return tuple(sorted(files, key=lambda each: each.name))
 
 
@@ -148,28 +148,28 @@ def _is_pattern(place: File) -> bool:
 def _children(folder: File) -> list[File]:
     if isinstance(folder, Address):
         return list(folder.children())
-    with _told(folder):
+    with _translate_os_errors(folder):
         return [each for each in folder.iterdir() if each.is_file()]
 
 
 def exists(path: Path) -> bool:
     """Whether there is such a file or folder; raises BmcliError where this user must not know."""
-    with _told(path):
+    with _translate_os_errors(path):
         return path.exists()
 
 
 def listed(folder: Path) -> list[Path]:
     """What is in a folder, by name; raises BmcliError if it cannot be read."""
-    with _told(folder):
+    with _translate_os_errors(folder):
         return sorted(folder.iterdir())
 
 
-def ending(name: str) -> str:
+def get_ending(name: str) -> str:
     """What a file's name ends in, as `.csv`, in small letters and without `.gz`."""
     return Path(name.lower().removesuffix(".gz")).suffix
 
 
-def shown(path: File) -> str:
+def format_path(path: File) -> str:
     """A path as short as the reader needs it: relative when below the working directory."""
     if isinstance(path, Address):
         return path.text
@@ -180,60 +180,62 @@ def shown(path: File) -> str:
 
 
 @contextmanager
-def opened(path: File) -> Iterator[IO[bytes]]:
+def open_file(path: File) -> Iterator[IO[bytes]]:
     """The file's bytes as a stream; whatever the file system refuses becomes a BmcliError."""
-    with _told(path):
+    with _translate_os_errors(path):
         # A named pipe would block on opening.
         if isinstance(path, Path) and not stat.S_ISREG(path.stat().st_mode):
-            raise BmcliError(f"{shown(path)}: expected a file, found a {_thing(path)}.", path=RECIPE_PATH)
+            raise BmcliError(
+                f"{format_path(path)}: expected a file, found a {_describe_file_type(path)}.", path=RECIPE_PATH
+            )
         with path.open("rb") if isinstance(path, Path) else path.open() as file:
             yield file
 
 
 @contextmanager
-def _told(path: File) -> Iterator[None]:
+def _translate_os_errors(path: File) -> Iterator[None]:
     """Turns what a file system refuses into a BmcliError that names the file."""
     try:
         yield
     except FileNotFoundError:
-        raise missing(path) from None
+        raise missing_file_error(path) from None
     except OSError as error:
         reason = (error.strerror or str(error).partition("\n")[0]).lower().rstrip(".")
-        raise BmcliError(f"{shown(path)}: cannot be read: {reason}.", path=RECIPE_PATH) from None
+        raise BmcliError(f"{format_path(path)}: cannot be read: {reason}.", path=RECIPE_PATH) from None
 
 
-def stamp(path: File) -> tuple[int, int, int]:
+def read_stamp(path: File) -> tuple[int, int, int]:
     """Size, time and identity of a file, to notice a change while reading."""
     if isinstance(path, Address):
         info = path.info()
         return info.size or 0, info.mtime_ns or 0, 0
-    with opened(path) as file:
+    with open_file(path) as file:
         status = os.fstat(file.fileno())
     return status.st_size, status.st_mtime_ns, status.st_ino
 
 
-def missing(path: File, what: str = "file") -> BmcliError:
+def missing_file_error(path: File, what: str = "file") -> BmcliError:
     """The fault of a path that does not exist, with the nearest name beside it."""
     try:
         near = parts.nearest(path.name, (item.name for item in path.parent.iterdir())) if isinstance(path, Path) else ""
     except OSError:
         near = None
     suggestion = f"Did you mean {quoted(near, 300)}?" if near and near != path.name else ""
-    return BmcliError(f"{shown(path)}: no such {what}.", path=RECIPE_PATH, suggestion=suggestion)
+    return BmcliError(f"{format_path(path)}: no such {what}.", path=RECIPE_PATH, suggestion=suggestion)
 
 
-def contents(path: File) -> bytes:
+def read_bytes(path: File) -> bytes:
     """All bytes of a file, unpacked if they are gzip.
 
     Raises:
         BmcliError: The file cannot be read, or its gzip stream is damaged or grows beyond reason.
     """
-    return b"".join(chunks(path))
+    return b"".join(read_chunks(path))
 
 
-def chunks(path: File) -> Iterator[bytes]:
-    """The bytes of a file piece by piece, unpacked if they are gzip; raises what `contents` does."""
-    with opened(path) as file:
+def read_chunks(path: File) -> Iterator[bytes]:
+    """The bytes of a file piece by piece, unpacked if they are gzip; raises what `read_bytes` does."""
+    with open_file(path) as file:
         packed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         if not packed:
@@ -241,18 +243,18 @@ def chunks(path: File) -> Iterator[bytes]:
                 yield chunk
             return
         try:
-            yield from _unpacked(path, file)
+            yield from _unpack_chunks(path, file)
         except EOFError:
-            raise BmcliError(f"{shown(path)}: the gzip stream ends too early.", path=RECIPE_PATH) from None
+            raise BmcliError(f"{format_path(path)}: the gzip stream ends too early.", path=RECIPE_PATH) from None
         except (gzip.BadGzipFile, zlib.error) as error:
-            raise BmcliError(f"{shown(path)}: damaged gzip stream: {error}.", path=RECIPE_PATH) from None
+            raise BmcliError(f"{format_path(path)}: damaged gzip stream: {error}.", path=RECIPE_PATH) from None
 
 
-class Stream(io.RawIOBase):
+class ChunkStream(io.RawIOBase):
     """Pieces of bytes as one file to read from front to back."""
 
-    def __init__(self, pieces: Iterable[bytes]) -> None:
-        self._pieces, self._left = iter(pieces), memoryview(b"")
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._pieces, self._left = iter(chunks), memoryview(b"")
 
     def readable(self) -> bool:
         return True
@@ -276,10 +278,10 @@ class Stream(io.RawIOBase):
 
 def check_memory(path: File, needed: int, suggestion: str = "") -> None:
     """Raises BmcliError if what is read of a file at a time takes more bytes of memory than are free."""
-    free = available_memory()
+    free = read_available_bytes()
     if needed > free:
         raise BmcliError(
-            f"{shown(path)}: takes {needed} bytes of memory to be read, of which {free} are free.",
+            f"{format_path(path)}: takes {needed} bytes of memory to be read, of which {free} are free.",
             path=RECIPE_PATH,
             suggestion=suggestion,
         )
@@ -287,33 +289,36 @@ def check_memory(path: File, needed: int, suggestion: str = "") -> None:
 
 def fingerprint(paths: Iterable[File]) -> str:
     """SHA-256 of one file's bytes, or of the digests of several; names and places do not matter."""
-    digests = [_digest(path) if isinstance(path, Address) else _remembered(path, stamp(path)) for path in paths]
+    digests = [
+        _compute_digest(path) if isinstance(path, Address) else _compute_digest_once(path, read_stamp(path))
+        for path in paths
+    ]
     return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
 @functools.lru_cache(maxsize=100_000)
-def _remembered(path: Path, stamp: tuple[int, int, int]) -> str:
+def _compute_digest_once(path: Path, stamp: tuple[int, int, int]) -> str:
     """The digest of a file as it was at a stamp: every trial of a search asks for it again."""
-    return _digest(path)
+    return _compute_digest(path)
 
 
-def _digest(path: File) -> str:
+def _compute_digest(path: File) -> str:
     digest = hashlib.sha256()
-    with opened(path) as file:
+    with open_file(path) as file:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
 
 
-def _unpacked(path: File, file: IO[bytes]) -> Iterator[bytes]:
+def _unpack_chunks(path: File, file: IO[bytes]) -> Iterator[bytes]:
     packed_bytes, unpacked_bytes = file.seek(0, io.SEEK_END), 0
     file.seek(0)
     with gzip.GzipFile(fileobj=file) as stream:
         while chunk := stream.read(CHUNK):
             unpacked_bytes += len(chunk)
-            limits.check_growth(shown(path), packed_bytes, unpacked_bytes)
+            limits.check_growth(format_path(path), packed_bytes, unpacked_bytes)
             yield chunk
 
 
-def _thing(path: Path) -> str:
+def _describe_file_type(path: Path) -> str:
     return "folder" if path.is_dir() else "device or pipe"

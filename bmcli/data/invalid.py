@@ -8,13 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bmcli import parts
-from bmcli.cells import Raw, RowFault, are_blobs, is_text, take
 from bmcli.data import columns
-from bmcli.data.sources import Rows
+from bmcli.data.sources import SourceRows
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
+from bmcli.raw_columns import RawColumn, RowFault, is_file_column, is_text_column, take_rows
+from bmcli.recipe.data import DataOptions, get_target_columns
 from bmcli.recipe.fields import Kind
-from bmcli.recipe.schema import DataOptions, columns_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,50 +22,52 @@ if TYPE_CHECKING:
 _BLOCK = 256
 
 
-class Picked(Mapping[str, Raw]):
+class RowSubset(Mapping[str, RawColumn]):
     """Some rows of columns, taken whenever a column is asked for."""
 
-    def __init__(self, every: Mapping[str, Raw], indices: np.ndarray) -> None:
-        self._every, self._indices = every, indices
+    def __init__(self, source_columns: Mapping[str, RawColumn], indices: np.ndarray) -> None:
+        self._source_columns, self._indices = source_columns, indices
 
     def __contains__(self, name: object) -> bool:
-        return name in self._every  # without making the column
+        return name in self._source_columns  # without making the column
 
-    def __getitem__(self, name: str) -> Raw:
-        return take(self._every[name], self._indices)
+    def __getitem__(self, name: str) -> RawColumn:
+        return take_rows(self._source_columns[name], self._indices)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._every)
+        return iter(self._source_columns)
 
     def __len__(self) -> int:
-        return len(self._every)
+        return len(self._source_columns)
 
 
-class _Filled(Mapping[str, Raw]):
+class _MaskedColumns(Mapping[str, RawColumn]):
     """Columns in which some cells are taken for missing.
 
     Args:
         bad: Whether each row is, by column.
     """
 
-    def __init__(self, every: Mapping[str, Raw], bad: Mapping[str, np.ndarray]) -> None:
-        self._every, self._bad = every, bad
+    def __init__(self, source_columns: Mapping[str, RawColumn], bad: Mapping[str, np.ndarray]) -> None:
+        self._source_columns, self._bad = source_columns, bad
 
     def __contains__(self, name: object) -> bool:
-        return name in self._every  # without making the column
+        return name in self._source_columns  # without making the column
 
-    def __getitem__(self, name: str) -> Raw:
-        column = self._every[name]
-        return _without(column, self._bad[name]) if name in self._bad else column
+    def __getitem__(self, name: str) -> RawColumn:
+        column = self._source_columns[name]
+        return _mask_cells(column, self._bad[name]) if name in self._bad else column
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._every)
+        return iter(self._source_columns)
 
     def __len__(self) -> int:
-        return len(self._every)
+        return len(self._source_columns)
 
 
-def settled(rows: Rows, options: DataOptions, targets: Mapping[str, Kind]) -> tuple[Rows, dict[str, int], int]:
+def apply_invalid_policy(
+    rows: SourceRows, options: DataOptions, targets: Mapping[str, Kind]
+) -> tuple[SourceRows, dict[str, int], int]:
     """The rows by the recipe's policy: some left out, some cells of inputs taken for missing.
 
     What only the training rows decide, as a class that they lack, is no matter of this policy.
@@ -80,18 +82,18 @@ def settled(rows: Rows, options: DataOptions, targets: Mapping[str, Kind]) -> tu
 
     if options.invalid == "stop":
         return rows, {}, 0
-    inputs = columns.inputs(rows.columns, options, targets)
-    checks = dict(_checks(inputs, targets, options.weight))
-    read_from = {name: columns_of(name, kind) for name, kind in targets.items()}
+    inputs = columns.resolve_inputs(rows.columns, options, targets)
+    checks = dict(_list_checks(inputs, targets, options.weight))
+    read_from = {name: get_target_columns(name, kind) for name, kind in targets.items()}
     bad = {
         name: found
         for name, check in checks.items()
-        if (found := _unreadable(columns.joined(rows.columns, read_from.get(name, (name,))), check)).any()
+        if (found := _find_unreadable(columns.join_columns(rows.columns, read_from.get(name, (name,))), check)).any()
     }
     filled = {
         name: mask
         for name, mask in bad.items()
-        if options.invalid == "fill" and name in inputs and _can_lack(rows.columns[name], mask, checks[name])
+        if options.invalid == "fill" and name in inputs and _accepts_missing(rows.columns[name], mask, checks[name])
     }
     skipped = np.zeros(len(rows), bool)
     for name in bad.keys() - filled.keys():
@@ -105,57 +107,57 @@ def settled(rows: Rows, options: DataOptions, targets: Mapping[str, Kind]) -> tu
         )
     told = {name: int(mask.sum()) for name, mask in bad.items()}
     if filled:
-        rows = replace(rows, columns=_Filled(rows.columns, filled))
+        rows = replace(rows, columns=_MaskedColumns(rows.columns, filled))
     return (picked(rows, np.flatnonzero(~skipped)) if skipped.any() else rows), told, int(skipped.sum())
 
 
-def picked(rows: Rows, indices: np.ndarray) -> Rows:
+def picked(rows: SourceRows, indices: np.ndarray) -> SourceRows:
     """Some rows of a source, with their places there."""
     return replace(
         rows,
-        columns=Picked(rows.columns, indices),
+        columns=RowSubset(rows.columns, indices),
         split=None if rows.split is None else rows.split[indices],
         where=lambda row: rows.where(int(indices[row])),
         count=len(indices),
     )
 
 
-def _checks(
+def _list_checks(
     inputs: Mapping[str, Kind], targets: Mapping[str, Kind], weight: str | None
-) -> Iterator[tuple[str, Callable[[Raw], object]]]:
+) -> Iterator[tuple[str, Callable[[RawColumn], object]]]:
     """Columns with what refuses their cells."""
     for room, kinds in (("inputs", inputs), ("data.targets", targets)):
         for name, kind in kinds.items():
             yield name, partial(parts.load(room, kind.kind).check, options=kind)
     if weight is not None:
-        yield weight, columns.weights
+        yield weight, columns.read_weights
 
 
-def _unreadable(column: Raw, check: Callable[[Raw], object]) -> np.ndarray:
+def _find_unreadable(column: RawColumn, check: Callable[[RawColumn], object]) -> np.ndarray:
     """Whether each cell of a column is refused, `(rows,)`."""
     import numpy as np
 
     bad = np.zeros(len(column), bool)
-    if _passes(column, check):
+    if _is_readable(column, check):
         return bad
     for start in range(0, len(column), _BLOCK):
         left = np.arange(start, min(start + _BLOCK, len(column)))
-        while len(left) and (fault := _fault(take(column, left), check)):
+        while len(left) and (fault := _find_fault(take_rows(column, left), check)):
             bad[left[fault.row]] = True
             left = np.delete(left, fault.row)
     return bad
 
 
-def _can_lack(column: Raw, bad: np.ndarray, check: Callable[[Raw], object]) -> bool:
+def _accepts_missing(column: RawColumn, bad: np.ndarray, check: Callable[[RawColumn], object]) -> bool:
     """Whether the kind of a column knows missing cells, as a number with `missing: fault` does not."""
-    return _passes(_without(column, bad), check)
+    return _is_readable(_mask_cells(column, bad), check)
 
 
-def _passes(column: Raw, check: Callable[[Raw], object]) -> bool:
-    return _fault(column, check) is None
+def _is_readable(column: RawColumn, check: Callable[[RawColumn], object]) -> bool:
+    return _find_fault(column, check) is None
 
 
-def _fault(column: Raw, check: Callable[[Raw], object]) -> RowFault | None:
+def _find_fault(column: RawColumn, check: Callable[[RawColumn], object]) -> RowFault | None:
     try:
         check(column)
     except RowFault as fault:
@@ -163,14 +165,14 @@ def _fault(column: Raw, check: Callable[[Raw], object]) -> RowFault | None:
     return None
 
 
-def _without(column: Raw, bad: np.ndarray) -> Raw:
+def _mask_cells(column: RawColumn, bad: np.ndarray) -> RawColumn:
     """The column with some cells missing."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if are_blobs(column):
-        return column.without(bad)
-    if is_text(column):
+    if is_file_column(column):
+        return column.with_missing(bad)
+    if is_text_column(column):
         return pc.if_else(pa.array(bad), pa.scalar(None, pa.string()), column)
     return np.where(bad.reshape(-1, *[1] * (column.ndim - 1)), np.nan, column)

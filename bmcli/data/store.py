@@ -21,9 +21,9 @@ from bmcli.specs import SPLITS, DataSpec
 if TYPE_CHECKING:
     import numpy as np
 
-_RECORD = "files.json"
-_CHECKED = "checked"
-_PURPOSE = "checked entry of the cache"
+_RECORD_FILE = "files.json"
+_SEAL_FILE = "checked"
+_SEAL_PURPOSE = "checked entry of the cache"
 
 LARGE_BYTES = 2**30
 _SETTLED_NS = 2 * 10**9  # two changes of a file closer together than its file system's clock ticks look like one
@@ -31,7 +31,7 @@ _SETTLED_NS = 2 * 10**9  # two changes of a file closer together than its file s
 _found_whole: dict[Path, str] = {}
 
 
-def ensure(folder: Path, make: Callable[[Path], None]) -> None:
+def ensure_entry(folder: Path, make: Callable[[Path], None]) -> None:
     """Makes an entry of the cache unless it is there and whole; a damaged one is made again, with a word about it.
 
     Args:
@@ -41,18 +41,18 @@ def ensure(folder: Path, make: Callable[[Path], None]) -> None:
     Raises:
         RunFailed: The cache cannot be written.
     """
-    if not damage(folder):
+    if not find_damage(folder):
         return
-    with writing(folder.parent), locked(folder):
-        if not (found := damage(folder)):
+    with translate_write_errors(folder.parent), lock_entry(folder):
+        if not (found := find_damage(folder)):
             return
         if os.path.lexists(folder):
-            Console().say(f"warning: {folder} in the cache is damaged ({found}); it is made again.")
-        with _drafted(folder) as draft:
+            Console().log(f"warning: {folder} in the cache is damaged ({found}); it is made again.")
+        with _draft_entry(folder) as draft:
             make(draft)
 
 
-def damage(folder: Path) -> str:
+def find_damage(folder: Path) -> str:
     """Tell why an entry is not there as it was written, or an empty text if it is.
 
     Every byte is compared with its SHA-256, once in a process as long as no file's size, times and identity change:
@@ -61,14 +61,14 @@ def damage(folder: Path) -> str:
     """
     try:
         _check(folder)
-    except disk.Damaged as error:
+    except disk.DamagedFile as error:
         return str(error)
     except OSError as error:
         return f"{Path(error.filename or folder).name}: {(error.strerror or str(error)).lower()}"
     return ""
 
 
-class Draft:
+class PreparedDataWriter:
     """A folder of prepared data that is being written."""
 
     def __init__(self, folder: Path) -> None:
@@ -87,7 +87,7 @@ class Draft:
         count = self._stacks[path][0] if path in self._stacks else 0
         if not count:
             _write_array(path, (0, *shape), dtype, ())
-        with disk.writing(path, _bytes(shape, dtype)), path.open("ab") as stream:
+        with disk.convert_write_errors(path, _bytes(shape, dtype)), path.open("ab") as stream:
             _write_pieces(stream, dtype, pieces)
         self._stacks[path] = count + 1, shape, dtype
 
@@ -96,22 +96,22 @@ class Draft:
         for path, (count, shape, dtype) in self._stacks.items():
             with path.open("r+b") as stream:
                 _write_header(stream, (count, *shape), dtype)
-        disk.write_through(self._folder / "spec.json", json.dumps(spec.to_json(), allow_nan=False).encode())
+        disk.write_and_flush(self._folder / "spec.json", json.dumps(spec.to_json(), allow_nan=False).encode())
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def lock_entry(folder: Path) -> Iterator[None]:
     """Waits until no other process makes the same entry. The lock ends with the process."""
     import fcntl
 
-    disk.make_private(folder.parent)
+    disk.make_private_folder(folder.parent)
     with folder.with_name(f".{folder.name}.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 @contextmanager
-def writing(cache: Path) -> Iterator[None]:
+def translate_write_errors(cache: Path) -> Iterator[None]:
     """Turns what the file system refuses into a RunFailed that names the place."""
     try:
         yield
@@ -129,35 +129,35 @@ def writing(cache: Path) -> Iterator[None]:
 def _check(folder: Path) -> None:
     """Raises Damaged or OSError unless an entry is there as it was written."""
     if folder.is_symlink():
-        raise disk.Damaged("a symbolic link")
+        raise disk.DamagedFile("a symbolic link")
     record = _read_record(folder)
     stamps = {name: _stamp(folder / name, name) for name in record["files"]}
-    state = disk.record_digest({**record, "stamps": stamps})
+    state = disk.compute_record_digest({**record, "stamps": stamps})
     if _found_whole.get(folder) == state:
         return
     large = sum(size for size, *_ in stamps.values()) > LARGE_BYTES
-    if large and _was_checked(folder, state):
+    if large and _has_seal(folder, state):
         return
     start = time.time_ns()
     for name, expected in record["files"].items():
-        if disk.sha256(folder / name) != expected:
-            raise disk.Damaged(f"{name}: changed since it was written, by its SHA-256")
+        if disk.compute_sha256(folder / name) != expected:
+            raise disk.DamagedFile(f"{name}: changed since it was written, by its SHA-256")
     if all(changed < start - _SETTLED_NS for _, _, changed, _ in stamps.values()):
         _found_whole[folder] = state
         if large:
             _flush(folder, record["files"])
-            _note_checked(folder, state)
+            _write_seal(folder, state)
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
     """The SHA-256 of each file of an entry, by its path there."""
-    _stamp(folder / _RECORD, _RECORD)
+    _stamp(folder / _RECORD_FILE, _RECORD_FILE)
     try:
-        record = disk.read_record(folder / _RECORD)
-    except disk.Damaged as error:
-        raise disk.Damaged(f"{_RECORD}: {error}") from None
+        record = disk.read_record(folder / _RECORD_FILE)
+    except disk.DamagedFile as error:
+        raise disk.DamagedFile(f"{_RECORD_FILE}: {error}") from None
     if record.get("key") != folder.name or not isinstance(record.get("files"), dict):
-        raise disk.Damaged(f"{_RECORD}: not of this entry")
+        raise disk.DamagedFile(f"{_RECORD_FILE}: not of this entry")
     return record
 
 
@@ -165,13 +165,13 @@ def _stamp(path: Path, name: str) -> tuple[int, int, int, int]:
     """Size, times and identity of a file."""
     found = path.lstat()
     if not stat.S_ISREG(found.st_mode):
-        raise disk.Damaged(f"{name}: not a file")
+        raise disk.DamagedFile(f"{name}: not a file")
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
-def _was_checked(folder: Path, state: str) -> bool:
+def _has_seal(folder: Path, state: str) -> bool:
     with suppress(OSError, ValueError):
-        return trust.is_sealed(state.encode(), _PURPOSE, (folder / _CHECKED).read_text(encoding="ascii"))
+        return trust.is_sealed(state.encode(), _SEAL_PURPOSE, (folder / _SEAL_FILE).read_text(encoding="ascii"))
     return False
 
 
@@ -182,18 +182,18 @@ def _flush(folder: Path, names: Iterable[str]) -> None:
             os.fsync(file.fileno())
 
 
-def _note_checked(folder: Path, state: str) -> None:
-    if seal := trust.seal(state.encode(), _PURPOSE):
+def _write_seal(folder: Path, state: str) -> None:
+    if seal := trust.seal(state.encode(), _SEAL_PURPOSE):
         with suppress(OSError):  # without it the entry is read again
-            disk.write_atomically(folder / _CHECKED, seal.encode(), disk.PRIVATE)
+            disk.write_atomically(folder / _SEAL_FILE, seal.encode(), disk.PRIVATE_MODE)
 
 
 @contextmanager
-def _drafted(folder: Path) -> Iterator[Path]:
+def _draft_entry(folder: Path) -> Iterator[Path]:
     draft = folder.with_name(f".{folder.name}.draft")
     disk.remove(draft)
     try:
-        disk.make_private(draft)
+        disk.make_private_folder(draft)
         yield draft
         _write_record(draft, folder.name)
         disk.remove(folder)
@@ -211,12 +211,12 @@ def _write_record(folder: Path, key: str) -> None:
     opened, and it is made again.
     """
     paths = [path for path in sorted(folder.rglob("*")) if not path.is_dir()]
-    digests = {path.relative_to(folder).as_posix(): disk.sha256(path) for path in paths}
-    disk.write_record(folder / _RECORD, {"key": key, "files": digests})
+    digests = {path.relative_to(folder).as_posix(): disk.compute_sha256(path) for path in paths}
+    disk.write_record(folder / _RECORD_FILE, {"key": key, "files": digests})
 
 
 def _write_array(path: Path, shape: tuple[int, ...], dtype: str, pieces: Iterable[np.ndarray]) -> None:
-    with disk.writing(path, _bytes(shape, dtype)), path.open("wb") as file:
+    with disk.convert_write_errors(path, _bytes(shape, dtype)), path.open("wb") as file:
         _write_header(file, shape, dtype)
         _write_pieces(file, dtype, pieces)
 

@@ -13,13 +13,13 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from bmcli import disk, limits
-from bmcli.cells import Blobs, Raw
 from bmcli.data import files
 from bmcli.data.files import File
-from bmcli.data.sources import Rows, located, split_names
+from bmcli.data.sources import SourceRows, locate_row, repeat_split_names
 from bmcli.errors import BmcliError, Fault
 from bmcli.quoting import brief, quoted
-from bmcli.runs import cache_folder
+from bmcli.raw_columns import FileColumn, RawColumn
+from bmcli.runs import make_cache_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,18 +30,18 @@ _EXACT_IN_FLOAT64 = 2**53
 
 
 @dataclass(frozen=True)
-class Mapped:
+class MappedTable:
     """A table in a file that is mapped into memory."""
 
     table: pa.Table
     memory: mmap.mmap
 
-    def forget(self) -> None:
+    def release_memory(self) -> None:
         """Gives the memory of what was read back to the system; it is read again where it is still needed."""
         self.memory.madvise(mmap.MADV_DONTNEED)
 
 
-class Columns(Mapping[str, Raw]):
+class TableColumns(Mapping[str, RawColumn]):
     """The columns of several tables, one after the other; a column is made whenever it is asked for.
 
     Args:
@@ -50,7 +50,9 @@ class Columns(Mapping[str, Raw]):
         where: A row's place for error texts.
     """
 
-    def __init__(self, tables: Sequence[Mapped], types: Mapping[str, pa.DataType], where: Callable[[int], str]) -> None:
+    def __init__(
+        self, tables: Sequence[MappedTable], types: Mapping[str, pa.DataType], where: Callable[[int], str]
+    ) -> None:
         self._tables, self._types, self._where = tables, types, where
 
     def __iter__(self) -> Iterator[str]:
@@ -62,27 +64,27 @@ class Columns(Mapping[str, Raw]):
     def __contains__(self, name: object) -> bool:
         return name in self._types  # without making the column
 
-    def __getitem__(self, name: str) -> Raw:
+    def __getitem__(self, name: str) -> RawColumn:
         import pyarrow as pa
 
         for mapped in self._tables:
-            mapped.forget()  # the columns before this one
+            mapped.release_memory()  # the columns before this one
         kind = self._types[name]
         chunks: list[pa.Array] = []
         for table in (mapped.table for mapped in self._tables):
             # By its place: the names of all columns would be listed anew for each of them.
             place = table.schema.get_field_index(name)
             chunks += [pa.nulls(len(table), kind)] if place < 0 else table.column(place).cast(kind).chunks
-        return _raw(name, pa.chunked_array(chunks, kind), self._where)
+        return _to_raw_column(name, pa.chunked_array(chunks, kind), self._where)
 
 
-def rows_of(
-    tables: Sequence[Mapped],
+def build_rows(
+    tables: Sequence[MappedTable],
     types: Mapping[str, pa.DataType],
     lengths: Sequence[tuple[str | None, File, int]],
     where: Callable[[File, int], str],
     found: Mapping[str, Any] | None = None,
-) -> Rows:
+) -> SourceRows:
     """The rows of the files of a source.
 
     Args:
@@ -95,56 +97,56 @@ def rows_of(
         by_split[split] = by_split.get(split, 0) + length
 
     def place(row: int) -> str:
-        return where(*located(places, row))
+        return where(*locate_row(places, row))
 
-    return Rows(
-        columns=Columns(tables, types, place),
-        split=split_names(by_split),
+    return SourceRows(
+        columns=TableColumns(tables, types, place),
+        split=repeat_split_names(by_split),
         where=place,
         found=found or {},
         count=sum(length for _, length in places),
     )
 
 
-def spilled(batches: Iterable[pa.RecordBatch]) -> list[Mapped]:
+def spill_batches(batches: Iterable[pa.RecordBatch]) -> list[MappedTable]:
     """The same rows in files without a name, mapped into memory; a table for each run of batches with one schema.
 
     Such a file goes with the process, however that ends.
     """
-    return [_spilled(schema, some) for schema, some in groupby(batches, key=lambda batch: batch.schema)]
+    return [_spill_run(schema, some) for schema, some in groupby(batches, key=lambda batch: batch.schema)]
 
 
 def check_room(needed: int) -> None:
     """Raises disk.WriteFailure if so many bytes of rows are not free where they are kept."""
-    folder = cache_folder()
+    folder = make_cache_folder()
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise disk.WriteFailure(errno.ENOSPC, folder, needed, free)
 
 
-def _spilled(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Mapped:
+def _spill_run(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> MappedTable:
     import pyarrow as pa
 
-    folder = cache_folder()
-    with disk.writing(folder):
+    folder = make_cache_folder()
+    with disk.convert_write_errors(folder):
         file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closing it may fail again, as writing did
     try:
-        with disk.writing(folder):
+        with disk.convert_write_errors(folder):
             writer = pa.ipc.new_stream(file, schema)
         for batch in batches:  # which are read meanwhile: what that finds is no fault of the cache
-            with disk.writing(folder):
+            with disk.convert_write_errors(folder):
                 writer.write_batch(batch)
-        with disk.writing(folder):
+        with disk.convert_write_errors(folder):
             writer.close()
             file.flush()
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     finally:
         with contextlib.suppress(OSError):
             file.close()
-    return Mapped(pa.ipc.open_stream(pa.py_buffer(mapped)).read_all(), mapped)
+    return MappedTable(pa.ipc.open_stream(pa.py_buffer(mapped)).read_all(), mapped)
 
 
-def flat(batch: pa.RecordBatch) -> pa.RecordBatch:
+def flatten_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The batch with the fields of nested records as columns, `address.city`, and dictionaries unpacked."""
     import pyarrow as pa
 
@@ -160,9 +162,9 @@ def check_names(path: File, names: Sequence[str]) -> None:
     """Raises BmcliError if a column has no name, or two have the same."""
     for position, name in enumerate(names):
         if not name:
-            raise BmcliError(f"{files.shown(path)}: column {position + 1} has no name.", path=files.RECIPE_PATH)
+            raise BmcliError(f"{files.format_path(path)}: column {position + 1} has no name.", path=files.RECIPE_PATH)
     if twice := repeated(names):
-        raise BmcliError(f"{files.shown(path)}: two columns are named {quoted(twice)}.", path=files.RECIPE_PATH)
+        raise BmcliError(f"{files.format_path(path)}: two columns are named {quoted(twice)}.", path=files.RECIPE_PATH)
 
 
 def repeated(names: Iterable[str]) -> str | None:
@@ -184,7 +186,8 @@ def check_count(path: File, count: int, what: str = "columns", line: str = "") -
     """
     if count > limits.COLUMNS:
         raise BmcliError(
-            f"{files.shown(path)}{line}{' ' if line else ':'} has {count:,} {what}; {limits.COLUMNS:,} are the most.",
+            f"{files.format_path(path)}{line}{' ' if line else ':'} has {count:,} {what}; "
+            f"{limits.COLUMNS:,} are the most.",
             path=files.RECIPE_PATH,
             suggestion=FEWER_COLUMNS,
         )
@@ -201,13 +204,13 @@ def check_same_columns(first: File, names: Iterable[str], path: File, others: It
     if differing:
         has, lacks = (first, path) if differing[0] in names else (path, first)
         raise BmcliError(
-            f"{files.shown(lacks)}{line}{' ' if line else ':'} has no column {quoted(differing[0])}, "
-            f"which {files.shown(has)} has.",
+            f"{files.format_path(lacks)}{line}{' ' if line else ':'} has no column {quoted(differing[0])}, "
+            f"which {files.format_path(has)} has.",
             path=files.RECIPE_PATH,
         )
 
 
-def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+def find_common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
     """The type that holds the values of both, or None if there is none."""
     import pyarrow as pa
 
@@ -218,7 +221,7 @@ def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
         return None
 
 
-def _raw(name: str, column: pa.ChunkedArray, where: Callable[[int], str]) -> Raw:
+def _to_raw_column(name: str, column: pa.ChunkedArray, where: Callable[[int], str]) -> RawColumn:
     """An Arrow column as the rest of bmcli reads it: text with nulls, an array with NaN, or files."""
     import pyarrow as pa
 
@@ -226,28 +229,28 @@ def _raw(name: str, column: pa.ChunkedArray, where: Callable[[int], str]) -> Raw
     if types.is_string(kind) or types.is_large_string(kind) or types.is_boolean(kind) or types.is_null(kind):
         return column.cast(pa.string())
     if types.is_temporal(kind) and not types.is_duration(kind):
-        return _dates(column)
+        return _to_iso_dates(column)
     if types.is_binary(kind) or types.is_large_binary(kind):
-        return _blobs(column)
-    if is_list(kind):
-        return _arrays(name, column, where)
+        return _to_file_column(column)
+    if is_list_type(kind):
+        return _stack_lists(name, column, where)
     if not (types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)):
         raise BmcliError(
             f"column {quoted(name)}: cells of type {brief(str(kind))} cannot be read.",
             path=files.RECIPE_PATH,
             suggestion="Save it as numbers, text, dates or lists of numbers, or leave it out of the file.",
         )
-    return _numbers(column)
+    return _to_number_array(column)
 
 
-def is_list(kind: pa.DataType) -> bool:
+def is_list_type(data_type: pa.DataType) -> bool:
     import pyarrow as pa
 
     types = pa.types
-    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    return types.is_list(data_type) or types.is_large_list(data_type) or types.is_fixed_size_list(data_type)
 
 
-def _numbers(column: pa.ChunkedArray) -> Raw:
+def _to_number_array(column: pa.ChunkedArray) -> RawColumn:
     """Whole numbers as they are if none is missing, else floating point."""
     import numpy as np
     import pyarrow as pa
@@ -265,7 +268,7 @@ def _numbers(column: pa.ChunkedArray) -> Raw:
     return np.asarray(column.to_numpy())
 
 
-def _dates(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _to_iso_dates(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Dates and times as ISO 8601 writes them, those with a time zone in UTC."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -280,7 +283,7 @@ def _dates(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.strftime(column, form)
 
 
-def _blobs(column: pa.ChunkedArray) -> Blobs:
+def _to_file_column(column: pa.ChunkedArray) -> FileColumn:
     import numpy as np
 
     def read(row: int) -> bytes:
@@ -289,10 +292,10 @@ def _blobs(column: pa.ChunkedArray) -> Blobs:
             raise BmcliError("expected an encoded file, received nothing.")
         return cell
 
-    return Blobs(np.arange(len(column)), read)
+    return FileColumn(np.arange(len(column)), read)
 
 
-def _arrays(name: str, column: pa.ChunkedArray, where: Callable[[int], str]) -> np.ndarray:
+def _stack_lists(name: str, column: pa.ChunkedArray, where: Callable[[int], str]) -> np.ndarray:
     """Lists of numbers of one length as `(rows, length)`, nested ones with more axes; a missing one is all NaN."""
     import numpy as np
     import pyarrow.compute as pc
@@ -314,7 +317,9 @@ def _arrays(name: str, column: pa.ChunkedArray, where: Callable[[int], str]) -> 
                 file=place,
             )
         )
-    flat = _raw(name, pc.list_flatten(column), lambda item: where(int(np.flatnonzero(present)[item // max(1, length)])))
+    flat = _to_raw_column(
+        name, pc.list_flatten(column), lambda item: where(int(np.flatnonzero(present)[item // max(1, length)]))
+    )
     if not hasattr(flat, "ndim"):
         kind = brief(str(column.type.value_type))
         raise BmcliError(

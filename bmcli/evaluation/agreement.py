@@ -7,30 +7,30 @@ from typing import Literal
 
 import numpy as np
 
-from bmcli.distillations import ClassAgreement, Gain, Learner, Reliability
+from bmcli.distillations import ClassAgreement, DistillationGain, NetworkResult, ReliabilityCurve
 from bmcli.evaluation import calibration
-from bmcli.evaluation.directions import direction
-from bmcli.evaluation.intervals import Resampling, differences, resampled
-from bmcli.evaluation.weighted import Values, Weighted
+from bmcli.evaluation.directions import get_direction
+from bmcli.evaluation.intervals import Resampling, compute_differences, resample_metrics
+from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics
 from bmcli.specs import Column
 
 
-def averaged(figures: Sequence[Weighted]) -> Weighted:
+def average_metrics(figures: Sequence[WeightedMetrics]) -> WeightedMetrics:
     """The mean of each metric over several models on the same rows."""
     if len(figures) == 1:
         return figures[0]
 
-    def of(weights: np.ndarray) -> Values:
+    def of(weights: np.ndarray) -> MetricSamples:
         found = [each.of(weights) for each in figures]
         return {name: np.mean([each[name] for each in found], axis=0) for name in found[0]}
 
-    return Weighted(of)
+    return WeightedMetrics(of)
 
 
-def gain(
-    metric: str, teacher: Learner, baseline: Learner, student: Learner, rows: int,
-    figures: tuple[Sequence[Weighted], Sequence[Weighted]],
-) -> Gain:  # fmt: skip
+def compute_gain(
+    metric: str, teacher: NetworkResult, baseline: NetworkResult, student: NetworkResult, rows: int,
+    figures: tuple[Sequence[WeightedMetrics], Sequence[WeightedMetrics]],
+) -> DistillationGain:  # fmt: skip
     """By how much the student is better than its baseline in a metric that both have.
 
     The interval is that of the difference of their means over the seeds, from resampled rows that are the same for
@@ -40,10 +40,12 @@ def gain(
         rows: How many were measured.
         figures: The metrics of the baselines and of the students, as functions of the rows drawn, one for each seed.
     """
-    way: Literal["min", "max"] = "min" if direction(metric) == "min" else "max"
+    way: Literal["min", "max"] = "min" if get_direction(metric) == "min" else "max"
     sign = 1 if way == "max" else -1
-    one, two = averaged(figures[0]), averaged(figures[1])
-    only = differences(*(resampled(_only(each, metric), rows, Resampling()) for each in (one, two))).get(metric)
+    one, two = average_metrics(figures[0]), average_metrics(figures[1])
+    only = compute_differences(
+        *(resample_metrics(_select_metric(each, metric), rows, Resampling()) for each in (one, two))
+    ).get(metric)
     bounds, method = None, "the metric is undefined on these rows"
     if only is not None:
         method = only.interval.method if only.interval else only.reason
@@ -54,15 +56,15 @@ def gain(
     )
     gap = sign * (teacher.metrics[metric] - baseline.metrics[metric]) if metric in teacher.metrics else 0.0
     mean = float(np.mean(each))
-    return Gain(metric, way, mean, bounds, method, each, mean / gap if gap > 0 else None)
+    return DistillationGain(metric, way, mean, bounds, method, each, mean / gap if gap > 0 else None)
 
 
-def _only(figures: Weighted, metric: str) -> Weighted:
+def _select_metric(figures: WeightedMetrics, metric: str) -> WeightedMetrics:
     shares = {name: rows for name, rows in figures.shares.items() if name == metric}
-    return Weighted(lambda weights: {metric: figures.of(weights)[metric]}, shares)
+    return WeightedMetrics(lambda weights: {metric: figures.of(weights)[metric]}, shares)
 
 
-def by_class(
+def compute_agreement_by_class(
     truth: np.ndarray, teacher: np.ndarray, student: np.ndarray, baseline: np.ndarray | None, classes: Sequence[str]
 ) -> tuple[ClassAgreement, ...]:
     """Share of rows of which student and baseline say what the teacher says: all rows first, then those of each class.
@@ -84,18 +86,18 @@ def by_class(
     )
 
 
-def reliabilities(
+def compute_reliability(
     truth: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray], targets: Sequence[Column]
-) -> dict[str, Reliability]:
+) -> dict[str, ReliabilityCurve]:
     """How the probabilities of each target with classes or labels compare with what came true."""
     found = {}
     for column in targets:
         if not column.classes:
             continue
         told, right = predictions[column.name].astype("float32"), truth[column.name].astype(np.int64)
-        of = calibration.of_labels(right, told) if column.kind == "labels" else calibration.of_classes(
+        of = calibration.measure_labels(right, told) if column.kind == "labels" else calibration.measure_classes(
             right, told, column.classes
         )  # fmt: skip
         points = tuple((each.probability, each.frequency, each.count) for each in of.bins)
-        found[column.name] = Reliability(of.error, points)
+        found[column.name] = ReliabilityCurve(of.error, points)
     return found

@@ -8,21 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from bmcli.disk import conform
-from bmcli.evaluation.shares import LEVEL, wilson_bounds
-from bmcli.evaluation.weighted import over
+from bmcli.disk import validate_as
+from bmcli.evaluation.proportions import LEVEL, wilson_bounds
+from bmcli.evaluation.weighted_metrics import divide
 from bmcli.quoting import quoted
 from bmcli.specs import Column
 
 BINS = 15
-SIMULATED = 200  # times that labels are drawn from the probabilities
+SIMULATIONS = 200  # times that labels are drawn from the probabilities
 COLDEST, HOTTEST = 0.05, 20.0
 
 _FLOOR = float(np.finfo(np.float32).eps)
 
 
 @dataclass(frozen=True)
-class Bin:
+class CalibrationBin:
     """Rows of nearly one probability.
 
     Args:
@@ -58,7 +58,7 @@ class Calibration:
     """
 
     of: str
-    bins: tuple[Bin, ...]
+    bins: tuple[CalibrationBin, ...]
     error: float
     worst: float
     brier: float
@@ -66,7 +66,7 @@ class Calibration:
     p_value: float
 
     @property
-    def words(self) -> str:
+    def summary(self) -> str:
         """The finding as a sentence."""
         told = f"expected calibration error {self.error:.3g} of the probability of {self.of}"
         if self.error <= self.by_chance:
@@ -80,10 +80,10 @@ class Calibration:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Calibration:
-        return conform(cls, values)
+        return validate_as(cls, values)
 
 
-def of_targets(
+def measure_targets(
     truth: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray], targets: tuple[Column, ...]
 ) -> dict[str, Calibration]:
     """Calibration of every target that has classes without an order, or labels."""
@@ -91,13 +91,15 @@ def of_targets(
     for column in targets:
         name = column.name
         if column.kind == "category":
-            found[name] = of_classes(truth[name].astype(np.int64), predictions[name], column.classes)
+            found[name] = measure_classes(truth[name].astype(np.int64), predictions[name], column.classes)
         elif column.kind == "labels":
-            found[name] = of_labels(truth[name], predictions[name])
+            found[name] = measure_labels(truth[name], predictions[name])
     return found
 
 
-def of_classes(truth: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...], seed: int = 0) -> Calibration:
+def measure_classes(
+    truth: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...], seed: int = 0
+) -> Calibration:
     """Calibration of the last of two classes, or of the predicted one of several (Guo et al. 2017, section 2).
 
     Args:
@@ -105,12 +107,12 @@ def of_classes(truth: np.ndarray, probabilities: np.ndarray, classes: tuple[str,
         probabilities: `(n, classes)`.
         seed: Of the samples that say what chance would show.
     """
-    stated, came_true = stated_of_classes(truth, probabilities)
+    stated, came_true = get_confidence_and_outcome(truth, probabilities)
     of = quoted(classes[1]) if len(classes) == 2 else "the predicted class"
-    return _calibration(of, stated, came_true, brier_of_classes(truth, probabilities), seed)
+    return _calibration(of, stated, came_true, compute_brier_score(truth, probabilities), seed)
 
 
-def of_labels(truth: np.ndarray, probabilities: np.ndarray, seed: int = 0) -> Calibration:
+def measure_labels(truth: np.ndarray, probabilities: np.ndarray, seed: int = 0) -> Calibration:
     """Calibration of all labels of all rows together.
 
     Args:
@@ -121,19 +123,19 @@ def of_labels(truth: np.ndarray, probabilities: np.ndarray, seed: int = 0) -> Ca
     return _calibration("all labels", stated, came_true, float(((stated - came_true) ** 2).mean()), seed)
 
 
-def brier_of_labels(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+def compute_label_brier_scores(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Mean squared distance of the probabilities of each row's labels from what is, `(n,)`."""
     return np.asarray(((probabilities.astype(np.float64) - truth) ** 2).mean(axis=1))
 
 
-def stated_of_classes(truth: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def get_confidence_and_outcome(truth: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The probability that each row states, and whether it came true, `(n,)` each."""
     if probabilities.shape[1] == 2:
         return probabilities[:, 1].astype(np.float64), truth == 1
     return probabilities.max(axis=1).astype(np.float64), probabilities.argmax(axis=1) == truth
 
 
-def brier_scores(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+def compute_brier_scores(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Squared distance of each row's probabilities from what is (Brier 1950), `(n,)`.
 
     As in scikit-learn that of one class if there are two, at most 1, and of all otherwise, at most 2.
@@ -144,36 +146,38 @@ def brier_scores(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     return np.asarray(squares / 2 if probabilities.shape[1] == 2 else squares)
 
 
-def brier_of_classes(truth: np.ndarray, probabilities: np.ndarray) -> float:
-    return float(brier_scores(truth, probabilities).mean())
+def compute_brier_score(truth: np.ndarray, probabilities: np.ndarray) -> float:
+    return float(compute_brier_scores(truth, probabilities).mean())
 
 
-def expected_error(stated: np.ndarray, came_true: np.ndarray) -> float:
+def compute_calibration_error(confidence: np.ndarray, outcomes: np.ndarray) -> float:
     """Expected calibration error in 15 bins of equal width (Naeini, Cooper and Hauskrecht 2015; Guo et al. 2017)."""
-    return float(_errors(_places(stated), stated, came_true[:, None])[0])
+    return float(_errors(_assign_bins(confidence), confidence, outcomes[:, None])[0])
 
 
-def weighted_gaps(stated: np.ndarray, came_true: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+def make_weighted_gaps(confidence: np.ndarray, outcomes: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """A function from weights `(rows, samples)` to the gap of each bin, `(15, samples)`.
 
     Their absolute values add up to the expected calibration error of the sample.
 
     Args:
-        stated, came_true: `(rows,)`, or of several labels `(rows, labels)`.
+        confidence, outcomes: `(rows,)`, or of several labels `(rows, labels)`.
     """
     from scipy.sparse import csr_array
 
-    each = stated.size // len(stated)
-    rows = np.repeat(np.arange(len(stated)), each)
-    apart = (stated - came_true).ravel()
-    gaps = csr_array((apart, (_places(stated).ravel(), rows)), shape=(BINS, len(stated)))
-    return lambda weights: over(np.asarray(gaps @ weights), each * weights.sum(axis=0))
+    each = confidence.size // len(confidence)
+    rows = np.repeat(np.arange(len(confidence)), each)
+    apart = (confidence - outcomes).ravel()
+    gaps = csr_array((apart, (_assign_bins(confidence).ravel(), rows)), shape=(BINS, len(confidence)))
+    return lambda weights: divide(np.asarray(gaps @ weights), each * weights.sum(axis=0))
 
 
-def _calibration(of: str, stated: np.ndarray, came_true: np.ndarray, brier: float, seed: int) -> Calibration:
-    places = _places(stated)
-    bins = tuple(_bin(int(place), stated[places == place], came_true[places == place]) for place in np.unique(places))
-    error, chance = expected_error(stated, came_true), _by_chance(places, stated, seed)
+def _calibration(of: str, confidence: np.ndarray, outcomes: np.ndarray, brier: float, seed: int) -> Calibration:
+    places = _assign_bins(confidence)
+    bins = tuple(
+        _bin(int(place), confidence[places == place], outcomes[places == place]) for place in np.unique(places)
+    )
+    error, chance = compute_calibration_error(confidence, outcomes), _simulate_errors(places, confidence, seed)
     return Calibration(
         of=of,
         bins=bins,
@@ -185,34 +189,36 @@ def _calibration(of: str, stated: np.ndarray, came_true: np.ndarray, brier: floa
     )
 
 
-def _bin(place: int, stated: np.ndarray, came_true: np.ndarray) -> Bin:
-    low, high = wilson_bounds(int(came_true.sum()), len(came_true))
-    return Bin(
+def _bin(place: int, confidence: np.ndarray, outcomes: np.ndarray) -> CalibrationBin:
+    low, high = wilson_bounds(int(outcomes.sum()), len(outcomes))
+    return CalibrationBin(
         low=place / BINS,
         high=(place + 1) / BINS,
-        count=len(stated),
-        probability=float(stated.mean()),
-        frequency=float(came_true.mean()),
+        count=len(confidence),
+        probability=float(confidence.mean()),
+        frequency=float(outcomes.mean()),
         frequency_low=low,
         frequency_high=high,
     )
 
 
-def _places(stated: np.ndarray) -> np.ndarray:
-    return np.clip(np.ceil(stated * BINS).astype(np.int64) - 1, 0, BINS - 1)
+def _assign_bins(confidence: np.ndarray) -> np.ndarray:
+    return np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
 
 
-def _errors(places: np.ndarray, stated: np.ndarray, came_true: np.ndarray) -> np.ndarray:
+def _errors(places: np.ndarray, confidence: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
     """Expected calibration error of each column of outcomes `(n, samples)`, `(samples,)`."""
     inside = places == np.arange(BINS)[:, None]
-    gaps = np.abs((inside * stated).sum(axis=1)[:, None] - inside.astype(np.float64) @ came_true)
-    return np.asarray(gaps.sum(axis=0) / len(stated))
+    gaps = np.abs((inside * confidence).sum(axis=1)[:, None] - inside.astype(np.float64) @ outcomes)
+    return np.asarray(gaps.sum(axis=0) / len(confidence))
 
 
-def _by_chance(places: np.ndarray, stated: np.ndarray, seed: int) -> np.ndarray:
+def _simulate_errors(places: np.ndarray, confidence: np.ndarray, seed: int) -> np.ndarray:
     """Errors of outcomes drawn from the probabilities themselves (Vaicenavicius et al. 2019, section 5)."""
     dice = np.random.default_rng([0xCA11B, seed])
-    drawn = [_errors(places, stated, (dice.random(len(stated)) < stated)[:, None])[0] for _ in range(SIMULATED)]
+    drawn = [
+        _errors(places, confidence, (dice.random(len(confidence)) < confidence)[:, None])[0] for _ in range(SIMULATIONS)
+    ]
     return np.array(drawn)
 
 
@@ -226,21 +232,23 @@ def fit_temperature(truth: np.ndarray, probabilities: np.ndarray, independent: b
     from scipy.optimize import minimize_scalar
 
     def of(log_temperature: float) -> float:
-        return loss(truth, soften(probabilities, float(np.exp(log_temperature)), independent), independent)
+        return compute_log_loss(
+            truth, rescale_probabilities(probabilities, float(np.exp(log_temperature)), independent), independent
+        )
 
     found = minimize_scalar(of, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded", options={"xatol": 1e-4})
     # A bounded search never tries the temperature of the network as it is.
     return float(np.exp(found.x)) if found.fun < of(0.0) else 1.0
 
 
-def loss(truth: np.ndarray, probabilities: np.ndarray, independent: bool = False) -> float:
+def compute_log_loss(truth: np.ndarray, probabilities: np.ndarray, independent: bool = False) -> float:
     """Mean of `-log(probability of what is)`, in nats; arguments as of `fit_temperature`."""
     given = probabilities.astype(np.float64)
     own = np.where(truth == 1, given, 1 - given) if independent else given[np.arange(len(truth)), truth]
     return float(-np.log(np.maximum(own, 1e-300)).mean())
 
 
-def soften(probabilities: np.ndarray, temperature: float, independent: bool = False) -> np.ndarray:
+def rescale_probabilities(probabilities: np.ndarray, temperature: float, independent: bool = False) -> np.ndarray:
     """Probabilities of logits divided by a temperature; above 1 they move together, below 1 apart.
 
     The logarithm of a probability is its logit but for a constant that the softmax takes away, so that the

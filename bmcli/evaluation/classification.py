@@ -7,23 +7,23 @@ from collections.abc import Callable
 import numpy as np
 
 from bmcli.evaluation import calibration
-from bmcli.evaluation import weighted as samples
-from bmcli.evaluation.result import ClassRow, Confusion, TargetResult
-from bmcli.evaluation.weighted import Values, Weighted, over
+from bmcli.evaluation import weighted_metrics as samples
+from bmcli.evaluation.result import ClassMetrics, ConfusionMatrix, TargetMetrics
+from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics, divide
 from bmcli.quoting import quoted
 
 AVERAGES = ("macro", "micro", "weighted")
-RANKINGS = ("roc_auc", "pr_auc")
-CALIBRATION = ("brier", "calibration_error")
+RANKING_METRICS = ("roc_auc", "pr_auc")
+CALIBRATION_METRICS = ("brier", "calibration_error")
 
-MOST_RANKED = 100  # classes beyond which the areas of thousands of samples take minutes
+MAX_RANKED_CLASSES = 100  # classes beyond which the areas of thousands of samples take minutes
 
 
 def metric_names(classes: int, top_k: int) -> tuple[str, ...]:
     """Every metric of a target with so many classes, in the order they are shown."""
     top = (f"top_{top_k}_accuracy",) if classes > top_k else ()
     averaged = (f"{figure}_{average}" for figure in ("precision", "recall", "f1") for average in AVERAGES)
-    return ("accuracy", *top, *averaged, *RANKINGS, "log_loss", *CALIBRATION)
+    return ("accuracy", *top, *averaged, *RANKING_METRICS, "log_loss", *CALIBRATION_METRICS)
 
 
 def measure(
@@ -32,7 +32,7 @@ def measure(
     classes: tuple[str, ...],
     top_k: int,
     predicted: np.ndarray | None = None,
-) -> TargetResult:
+) -> TargetMetrics:
     """All figures of one category target.
 
     Precision, recall and F1 are scikit-learn's: macro and weighted averages run over the classes that occur
@@ -52,19 +52,21 @@ def measure(
         predicted: Class indices, `(n,)`; by default the most probable class, the first of them in a tie.
     """
     predicted = probabilities.argmax(axis=1) if predicted is None else predicted
-    rows = class_rows(truth, predicted, probabilities, classes)
+    rows = compute_metrics_by_class(truth, predicted, probabilities, classes)
     metrics = {"accuracy": float(np.mean(predicted == truth))}
     if len(classes) > top_k:
         metrics[f"top_{top_k}_accuracy"] = top_k_accuracy(truth, probabilities, top_k)
     metrics |= _averages(truth, predicted)
-    rankings = _rankings(rows)
+    rankings = _average_rankings(rows)
     metrics |= rankings
     metrics["log_loss"] = log_loss(truth, probabilities)
-    metrics["brier"] = calibration.brier_of_classes(truth, probabilities)
-    metrics["calibration_error"] = calibration.expected_error(*calibration.stated_of_classes(truth, probabilities))
+    metrics["brier"] = calibration.compute_brier_score(truth, probabilities)
+    metrics["calibration_error"] = calibration.compute_calibration_error(
+        *calibration.get_confidence_and_outcome(truth, probabilities)
+    )
     only = next(row.name for row in rows if row.support)
-    undefined = {name: f"every row is of class {quoted(only)}." for name in RANKINGS if name not in rankings}
-    return TargetResult(metrics, undefined, rows, confusion(truth, predicted, len(classes)))
+    undefined = {name: f"every row is of class {quoted(only)}." for name in RANKING_METRICS if name not in rankings}
+    return TargetMetrics(metrics, undefined, rows, confusion_matrix(truth, predicted, len(classes)))
 
 
 def top_k_accuracy(truth: np.ndarray, probabilities: np.ndarray, k: int) -> float:
@@ -72,10 +74,10 @@ def top_k_accuracy(truth: np.ndarray, probabilities: np.ndarray, k: int) -> floa
 
     scikit-learn lets the last class win a tie, so that its top-1 accuracy is not the accuracy of `argmax`.
     """
-    return float(np.mean(among_top_k(truth, probabilities, k)))
+    return float(np.mean(is_among_top_k(truth, probabilities, k)))
 
 
-def among_top_k(truth: np.ndarray, probabilities: np.ndarray, k: int) -> np.ndarray:
+def is_among_top_k(truth: np.ndarray, probabilities: np.ndarray, k: int) -> np.ndarray:
     """Whether each row's class is among the k most probable, `(n,)`."""
     own = np.take_along_axis(probabilities, truth[:, None], axis=1)
     earlier = np.arange(probabilities.shape[1]) < truth[:, None]
@@ -99,40 +101,47 @@ def log_losses(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     return np.asarray(np.abs(np.log(np.clip(own, floor, 1.0))))
 
 
-def weighted(truth: np.ndarray, probabilities: np.ndarray, top_k: int, predicted: np.ndarray | None = None) -> Weighted:
+def make_weighted_metrics(
+    truth: np.ndarray, probabilities: np.ndarray, top_k: int, predicted: np.ndarray | None = None
+) -> WeightedMetrics:
     """The figures of `measure`, of samples of the rows; without areas where more classes are to be ranked than 100."""
     classes = probabilities.shape[1]
     predicted = probabilities.argmax(axis=1) if predicted is None else predicted
     shares = {"accuracy": predicted == truth}
     if classes > top_k:
-        shares[f"top_{top_k}_accuracy"] = among_top_k(truth, probabilities, top_k)
+        shares[f"top_{top_k}_accuracy"] = is_among_top_k(truth, probabilities, top_k)
     averages = _weighted_averages(truth, predicted, classes)
     rankings, left_out = _weighted_rankings(truth, probabilities)
-    losses = {"log_loss": log_losses(truth, probabilities), "brier": calibration.brier_scores(truth, probabilities)}
-    rows = samples.means({**shares, **losses})
-    gaps = calibration.weighted_gaps(*calibration.stated_of_classes(truth, probabilities))
+    losses = {
+        "log_loss": log_losses(truth, probabilities),
+        "brier": calibration.compute_brier_scores(truth, probabilities),
+    }
+    rows = samples.make_weighted_means({**shares, **losses})
+    gaps = calibration.make_weighted_gaps(*calibration.get_confidence_and_outcome(truth, probabilities))
 
-    def of(weights: np.ndarray) -> Values:
+    def of(weights: np.ndarray) -> MetricSamples:
         figures = {**rows(weights), **averages(weights), **rankings(weights)}
         return {**figures, "calibration_error": np.abs(gaps(weights)).sum(axis=0)}
 
-    return Weighted(of, shares, {"calibration_error": gaps}, left_out)
+    return WeightedMetrics(of, shares, {"calibration_error": gaps}, left_out)
 
 
-def _weighted_averages(truth: np.ndarray, predicted: np.ndarray, classes: int) -> Callable[[np.ndarray], Values]:
+def _weighted_averages(truth: np.ndarray, predicted: np.ndarray, classes: int) -> Callable[[np.ndarray], MetricSamples]:
     hit = truth == predicted
-    tallies = [samples.tally(codes, classes + 1) for codes in (np.where(hit, truth, classes), predicted, truth)]
+    tallies = [
+        samples.make_weighted_counts(codes, classes + 1) for codes in (np.where(hit, truth, classes), predicted, truth)
+    ]
 
-    def of(weights: np.ndarray) -> Values:
+    def of(weights: np.ndarray) -> MetricSamples:
         hits, guesses, support = (tally(weights)[:classes] for tally in tallies)
         total, there = support.sum(axis=0), support + guesses > 0
         below = {"precision": guesses, "recall": support, "f1": (support + guesses) / 2}
         found = {}
         for figure, divisor in below.items():
-            each = np.nan_to_num(over(hits, divisor))
-            found[f"{figure}_macro"] = over(each.sum(axis=0), there.sum(axis=0))
-            found[f"{figure}_micro"] = over(hits.sum(axis=0), total)
-            found[f"{figure}_weighted"] = over((each * support).sum(axis=0), total)
+            each = np.nan_to_num(divide(hits, divisor))
+            found[f"{figure}_macro"] = divide(each.sum(axis=0), there.sum(axis=0))
+            found[f"{figure}_micro"] = divide(hits.sum(axis=0), total)
+            found[f"{figure}_weighted"] = divide((each * support).sum(axis=0), total)
         return found
 
     return of
@@ -140,17 +149,17 @@ def _weighted_averages(truth: np.ndarray, predicted: np.ndarray, classes: int) -
 
 def _weighted_rankings(
     truth: np.ndarray, probabilities: np.ndarray
-) -> tuple[Callable[[np.ndarray], Values], dict[str, str]]:
+) -> tuple[Callable[[np.ndarray], MetricSamples], dict[str, str]]:
     classes = probabilities.shape[1]
-    if classes > MOST_RANKED:
-        why = f"it ranks {classes} classes, which takes too long to resample beyond {MOST_RANKED}."
-        return lambda weights: {}, dict.fromkeys(RANKINGS, why)
+    if classes > MAX_RANKED_CLASSES:
+        why = f"it ranks {classes} classes, which takes too long to resample beyond {MAX_RANKED_CLASSES}."
+        return lambda weights: {}, dict.fromkeys(RANKING_METRICS, why)
     ranked = range(1, 2) if classes == 2 else range(classes)
-    each = [samples.areas(truth == index, probabilities[:, index]) for index in ranked]
+    each = [samples.make_weighted_areas(truth == index, probabilities[:, index]) for index in ranked]
 
-    def of(weights: np.ndarray) -> Values:
+    def of(weights: np.ndarray) -> MetricSamples:
         found = zip(*(areas(weights) for areas in each), strict=True)
-        return {name: samples.mean_of_defined(list(a)) for name, a in zip(RANKINGS, found, strict=True)}
+        return {name: samples.compute_nanmean(list(a)) for name, a in zip(RANKING_METRICS, found, strict=True)}
 
     return of, {}
 
@@ -169,9 +178,9 @@ def _averages(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     }
 
 
-def class_rows(
+def compute_metrics_by_class(
     truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]
-) -> tuple[ClassRow, ...]:
+) -> tuple[ClassMetrics, ...]:
     """How well each class is told from all others.
 
     Args:
@@ -179,21 +188,23 @@ def class_rows(
         probabilities: `(n, classes)`.
     """
     return tuple(
-        class_row(name, truth == index, predicted == index, probabilities[:, index])
+        compute_class_metrics(name, truth == index, predicted == index, probabilities[:, index])
         for index, name in enumerate(classes)
     )
 
 
-def class_row(name: str, there: np.ndarray, guessed: np.ndarray, scores: np.ndarray) -> ClassRow:
+def compute_class_metrics(
+    name: str, is_positive: np.ndarray, is_predicted: np.ndarray, scores: np.ndarray
+) -> ClassMetrics:
     """How well one class is told.
 
     Args:
-        there, guessed: Whether each row is of the class, and whether it is predicted so, `(n,)`.
+        is_positive, is_predicted: Whether each row is of the class, and whether it is predicted so, `(n,)`.
         scores: How probable it is, `(n,)`.
     """
-    hits, support, guesses = int((there & guessed).sum()), int(there.sum()), int(guessed.sum())
-    roc_auc, pr_auc = areas(there, scores)
-    return ClassRow(
+    hits, support, guesses = int((is_positive & is_predicted).sum()), int(is_positive.sum()), int(is_predicted.sum())
+    roc_auc, pr_auc = compute_areas(is_positive, scores)
+    return ClassMetrics(
         name=name,
         precision=hits / guesses if guesses else None,
         recall=hits / support if support else None,
@@ -204,7 +215,7 @@ def class_row(name: str, there: np.ndarray, guessed: np.ndarray, scores: np.ndar
     )
 
 
-def areas(positive: np.ndarray, scores: np.ndarray) -> tuple[float, float] | tuple[None, None]:
+def compute_areas(positive: np.ndarray, scores: np.ndarray) -> tuple[float, float] | tuple[None, None]:
     """Area under the ROC curve and average precision; None without positive or without negative rows."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -213,13 +224,13 @@ def areas(positive: np.ndarray, scores: np.ndarray) -> tuple[float, float] | tup
     return float(roc_auc_score(positive, scores)), float(average_precision_score(positive, scores))
 
 
-def _rankings(rows: tuple[ClassRow, ...]) -> dict[str, float]:
+def _average_rankings(rows: tuple[ClassMetrics, ...]) -> dict[str, float]:
     ranked = rows[-1:] if len(rows) == 2 else rows
     defined = [row for row in ranked if row.roc_auc is not None]
-    return {name: float(np.mean([getattr(row, name) for row in defined])) for name in RANKINGS if defined}
+    return {name: float(np.mean([getattr(row, name) for row in defined])) for name in RANKING_METRICS if defined}
 
 
-def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> Confusion:
+def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, classes: int) -> ConfusionMatrix:
     """How often each class is predicted as each: rows are the truth and columns the prediction."""
     # scikit-learn's function warns when the target has one class only.
     counts = np.bincount(truth * classes + predicted, minlength=classes**2).reshape(classes, classes)

@@ -7,15 +7,15 @@ from dataclasses import replace
 import numpy as np
 
 from bmcli.evaluation import regression
-from bmcli.evaluation.result import TargetResult
-from bmcli.evaluation.weighted import Weighted, means
+from bmcli.evaluation.result import TargetMetrics
+from bmcli.evaluation.weighted_metrics import WeightedMetrics, make_weighted_means
 
 METRIC_NAMES = ("poisson_deviance", *regression.METRIC_NAMES)
 
 _TINY = 1e-37
 
 
-def measure(truth: np.ndarray, rates: np.ndarray) -> TargetResult:
+def measure(truth: np.ndarray, rates: np.ndarray) -> TargetMetrics:
     """Mean Poisson deviance of the rates, and their errors as of any number.
 
     The deviance is `2 * (count * log(count / rate) - count + rate)`: 0 if every rate is its count.
@@ -31,11 +31,11 @@ def measure(truth: np.ndarray, rates: np.ndarray) -> TargetResult:
     return replace(found, metrics={"poisson_deviance": float(deviance), **found.metrics})
 
 
-def weighted(truth: np.ndarray, rates: np.ndarray) -> Weighted:
+def make_weighted_metrics(truth: np.ndarray, rates: np.ndarray) -> WeightedMetrics:
     """The figures of `measure`, of samples of the rows."""
     from scipy.special import xlogy
 
     counts, expected = truth.astype(np.float64), np.maximum(rates.astype(np.float64), _TINY)
-    deviance = means({"poisson_deviance": 2 * (xlogy(counts, counts / expected) - counts + expected)})
-    errors = regression.weighted(truth, rates)
-    return Weighted(lambda weights: {**deviance(weights), **errors.of(weights)})
+    deviance = make_weighted_means({"poisson_deviance": 2 * (xlogy(counts, counts / expected) - counts + expected)})
+    errors = regression.make_weighted_metrics(truth, rates)
+    return WeightedMetrics(lambda weights: {**deviance(weights), **errors.of(weights)})

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from bmcli.disk import conform
+from bmcli.disk import validate_as
 from bmcli.evaluation import calibration
 from bmcli.evaluation.calibration import Calibration
-from bmcli.evaluation.threshold import Chosen
+from bmcli.evaluation.threshold import ThresholdChoice
 from bmcli.quoting import quoted
 from bmcli.specs import Column
 
 
 @dataclass(frozen=True)
-class Softened:
+class TemperatureScaling:
     """A temperature, and what it changes on the rows that it was fitted on.
 
     Args:
@@ -31,7 +31,7 @@ class Softened:
     after: Calibration
 
     @property
-    def words(self) -> str:
+    def summary(self) -> str:
         """What it changes, as a sentence."""
         if self.temperature == 1:
             return "Temperature 1: no other makes the log loss lower."
@@ -58,12 +58,12 @@ class Decision:
 
     target: str
     rows: int
-    softened: Softened | None = None
+    softened: TemperatureScaling | None = None
     positive: str = ""
-    threshold: Chosen | None = None
+    threshold: ThresholdChoice | None = None
 
     @property
-    def words(self) -> str:
+    def summary(self) -> str:
         """The threshold as a sentence, empty if none was chosen."""
         if self.threshold is None:
             return ""
@@ -79,21 +79,26 @@ class Decision:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Decision:
-        return conform(cls, values)
+        return validate_as(cls, values)
 
 
-def softened(column: Column, truth: np.ndarray, found: np.ndarray, scaled: np.ndarray, temperature: float) -> Softened:
+def measure_temperature_scaling(
+    column: Column, truth: np.ndarray, unscaled: np.ndarray, scaled: np.ndarray, temperature: float
+) -> TemperatureScaling:
     """What a temperature changes.
 
     Args:
         truth: Class indices `(n,)`, or 0 and 1 `(n, labels)`.
-        found, scaled: Probabilities before and after, `(n, classes or labels)`.
+        unscaled, scaled: Probabilities before and after, `(n, classes or labels)`.
     """
     truth = truth.astype(np.int64)
     if column.kind == "labels":
-        each = [calibration.of_labels(truth, given) for given in (found, scaled)]
+        each = [calibration.measure_labels(truth, given) for given in (unscaled, scaled)]
     else:
-        each = [calibration.of_classes(truth, given, column.classes) for given in (found, scaled)]
+        each = [calibration.measure_classes(truth, given, column.classes) for given in (unscaled, scaled)]
     independent = column.kind == "labels"
-    losses = (calibration.loss(truth, found, independent), calibration.loss(truth, scaled, independent))
-    return Softened(temperature, losses, each[0], each[1])
+    losses = (
+        calibration.compute_log_loss(truth, unscaled, independent),
+        calibration.compute_log_loss(truth, scaled, independent),
+    )
+    return TemperatureScaling(temperature, losses, each[0], each[1])

@@ -15,7 +15,7 @@ _LESS_IS_BETTER = {
 _NEITHER = {"coverage", "interval_width"}
 
 
-def direction(metric: str) -> str:
+def get_direction(metric: str) -> str:
     """`max` or `min`, whichever is better of a metric; empty where it depends, as with the width of an interval."""
     name = metric.rpartition("/")[2]
     if name in _NEITHER:

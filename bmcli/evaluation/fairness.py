@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from bmcli.disk import conform
-from bmcli.evaluation.shares import LEVEL, wilson_bounds
-from bmcli.evaluation.slices import SMALLEST, Slicing
-from bmcli.evaluation.weighted import Values, Weighted, over, tally
+from bmcli.disk import validate_as
+from bmcli.evaluation.proportions import LEVEL, wilson_bounds
+from bmcli.evaluation.slices import MIN_SLICE_ROWS, Slicing
+from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics, divide, make_weighted_counts
 from bmcli.quoting import quoted
 
 RATES = ("selection_rate", "true_positive_rate", "false_positive_rate")
@@ -29,7 +29,7 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Group:
+class GroupRates:
     """What one group gets.
 
     Args:
@@ -62,14 +62,14 @@ class Fairness:
     column: str
     target: str
     positive: str
-    groups: tuple[Group, ...]
+    groups: tuple[GroupRates, ...]
     left_out: tuple[str, ...]
 
     @property
-    def words(self) -> str:
+    def summary(self) -> str:
         """The widest gap as a sentence."""
         if len(self.groups) < 2:
-            return f"fewer than two groups of {quoted(self.column)} have {SMALLEST} rows, so none can be compared"
+            return f"fewer than two groups of {quoted(self.column)} have {MIN_SLICE_ROWS} rows, so none can be compared"
         ordered = sorted(self.groups, key=lambda group: group.selection_rate.value)
         low, high = ordered[0], ordered[-1]
         return (
@@ -82,7 +82,7 @@ class Fairness:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Fairness:
-        return conform(cls, values)
+        return validate_as(cls, values)
 
 
 def metric_names(column: str) -> tuple[str, ...]:
@@ -90,25 +90,30 @@ def metric_names(column: str) -> tuple[str, ...]:
     return tuple(f"fairness/{column}/{name}" for name in _METRICS)
 
 
-def fairness(slicing: Slicing, target: str, positive: str, there: np.ndarray, selected: np.ndarray) -> Fairness:
+def measure_fairness(
+    slicing: Slicing, target: str, positive: str, is_positive: np.ndarray, selected: np.ndarray
+) -> Fairness:
     """The rates of every group that is large enough.
 
     Args:
-        there, selected: Whether each row is, and is predicted to be, of the positive class, bool `(rows,)`.
+        is_positive, selected: Whether each row is, and is predicted to be, of the positive class, bool `(rows,)`.
     """
     groups, left_out = [], []
     for code, name in enumerate(slicing.names):
         inside = slicing.codes == code
         rows = int(inside.sum())
-        if rows >= SMALLEST:
-            rates = (_rate(selected[inside & where]) for where in (np.full(len(there), True), there, ~there))
-            groups.append(Group(name, rows, *rates))  # type: ignore[arg-type]  # a group has rows
+        if rows >= MIN_SLICE_ROWS:
+            rates = (
+                _rate(selected[inside & where])
+                for where in (np.full(len(is_positive), True), is_positive, ~is_positive)
+            )
+            groups.append(GroupRates(name, rows, *rates))  # type: ignore[arg-type]  # a group has rows
         elif rows:
             left_out.append(name)
     return Fairness(slicing.name, target, positive, tuple(groups), tuple(left_out))
 
 
-def weighted(slicing: Slicing, there: np.ndarray, selected: np.ndarray) -> Weighted:
+def make_weighted_metrics(slicing: Slicing, is_positive: np.ndarray, selected: np.ndarray) -> WeightedMetrics:
     """Differences and ratios between the groups that are large enough, of samples of the rows.
 
     The difference of a rate is that between the highest and the lowest group, the ratio the lowest over the highest.
@@ -116,32 +121,32 @@ def weighted(slicing: Slicing, there: np.ndarray, selected: np.ndarray) -> Weigh
     2016).
     """
     counts = np.bincount(slicing.codes, minlength=len(slicing.names))
-    large = np.flatnonzero(counts >= SMALLEST)
+    large = np.flatnonzero(counts >= MIN_SLICE_ROWS)
     names = dict(zip(_METRICS, metric_names(slicing.name), strict=True))
     if len(large) < 2:
-        return Weighted(lambda weights: {name: np.full(weights.shape[1], np.nan) for name in names.values()})
-    cells = tally(slicing.codes * 4 + there * 2 + selected, 4 * len(slicing.names))
+        return WeightedMetrics(lambda weights: {name: np.full(weights.shape[1], np.nan) for name in names.values()})
+    cells = make_weighted_counts(slicing.codes * 4 + is_positive * 2 + selected, 4 * len(slicing.names))
 
-    def of(weights: np.ndarray) -> Values:
+    def of(weights: np.ndarray) -> MetricSamples:
         missed, false, lost, hit = cells(weights).reshape(len(slicing.names), 4, -1)[large].transpose(1, 0, 2)
         rates = {
-            "selection_rate": over(false + hit, missed + false + lost + hit),
-            "true_positive_rate": over(hit, lost + hit),
-            "false_positive_rate": over(false, missed + false),
+            "selection_rate": divide(false + hit, missed + false + lost + hit),
+            "true_positive_rate": divide(hit, lost + hit),
+            "false_positive_rate": divide(false, missed + false),
         }
         found = {}
         for rate, values in rates.items():
-            low, high = _ends(values)
+            low, high = _find_extremes(values)
             found[names[f"{rate}_difference"]] = high - low
-            found[names[f"{rate}_ratio"]] = over(low, high)
+            found[names[f"{rate}_ratio"]] = divide(low, high)
         odds = (found[names[f"{rate}_difference"]] for rate in RATES[1:])
         found[names["equalized_odds_difference"]] = np.maximum(*odds)
         return found
 
-    return Weighted(of)
+    return WeightedMetrics(of)
 
 
-def _ends(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _find_extremes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The lowest and highest of `(groups, samples)` that are defined, nan where fewer than two are."""
     defined = ~np.isnan(values)
     low, high = np.where(defined, values, np.inf).min(axis=0), np.where(defined, values, -np.inf).max(axis=0)

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from bmcli.disk import conform
+from bmcli.disk import validate_as
+from bmcli.evaluation.proportions import LEVEL
 from bmcli.evaluation.result import Evaluation
-from bmcli.evaluation.shares import LEVEL
 
 
 @dataclass(frozen=True)
-class Fold:
+class FoldResult:
     """One training and what it was tested on.
 
     Args:
@@ -31,7 +31,7 @@ class Fold:
 
 
 @dataclass(frozen=True)
-class Mean:
+class FoldMean:
     """A metric over the folds.
 
     Args:
@@ -48,7 +48,7 @@ class Mean:
 
 
 @dataclass(frozen=True)
-class Folds:
+class CrossValidationResult:
     """A cross-validation.
 
     Args:
@@ -59,8 +59,8 @@ class Folds:
     """
 
     dealt: str
-    folds: tuple[Fold, ...]
-    means: Mapping[str, Mean]
+    folds: tuple[FoldResult, ...]
+    means: Mapping[str, FoldMean]
     method: str
     together: Evaluation
 
@@ -74,25 +74,25 @@ class Folds:
         }
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Folds:
-        return conform(cls, values)
+    def from_json(cls, values: Mapping[str, Any]) -> CrossValidationResult:
+        return validate_as(cls, values)
 
 
-def summary(dealt: str, folds: Sequence[Fold], together: Evaluation) -> Folds:
+def summarize_folds(dealt: str, folds: Sequence[FoldResult], together: Evaluation) -> CrossValidationResult:
     """Mean and spread of every metric over folds."""
     named = dict.fromkeys(name for fold in folds for name in fold.metrics)
     values = {name: [fold.metrics[name] for fold in folds if name in fold.metrics] for name in named}
     ratio = float(np.mean([fold.tested / fold.trained for fold in folds]))
-    return Folds(
+    return CrossValidationResult(
         dealt=dealt,
         folds=tuple(folds),
-        means={name: mean(found, ratio) for name, found in values.items() if len(found) > 1},
+        means={name: average_folds(found, ratio) for name, found in values.items() if len(found) > 1},
         method="t interval of the folds, corrected for the rows that their trainings share (Nadeau and Bengio 2003)",
         together=together,
     )
 
 
-def mean(values: Sequence[float], ratio: float, level: float = LEVEL) -> Mean:
+def average_folds(values: Sequence[float], ratio: float, level: float = LEVEL) -> FoldMean:
     """Mean and spread of a metric over folds.
 
     Folds are no independent samples, because most of their training rows are the same: the variance of the mean is not
@@ -106,4 +106,4 @@ def mean(values: Sequence[float], ratio: float, level: float = LEVEL) -> Mean:
 
     middle, spread = float(np.mean(values)), float(np.std(values, ddof=1))
     reach = float(stdtrit(len(values) - 1, (1 + level) / 2)) * spread * float(np.sqrt(1 / len(values) + ratio))
-    return Mean(middle, spread, middle - reach, middle + reach, len(values))
+    return FoldMean(middle, spread, middle - reach, middle + reach, len(values))

@@ -81,7 +81,7 @@ def check_names(gates: Mapping[str, str], names: Collection[str]) -> None:
         raise BmcliError(*faults)
 
 
-def missed(gates: Mapping[str, str], metrics: Mapping[str, float]) -> tuple[MissedGate, ...]:
+def find_missed_gates(gates: Mapping[str, str], metrics: Mapping[str, float]) -> tuple[MissedGate, ...]:
     """The gates that do not hold, in the order of the recipe; an undefined metric misses its gate."""
     parsed = {name: Gate.parse(text) for name, text in gates.items()}
     return tuple(

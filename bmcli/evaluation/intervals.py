@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from bmcli.disk import conform
-from bmcli.evaluation.directions import direction
-from bmcli.evaluation.shares import LEVEL, Interval, wilson_bounds
-from bmcli.evaluation.weighted import Values, Weighted
+from bmcli.disk import validate_as
+from bmcli.evaluation.directions import get_direction
+from bmcli.evaluation.proportions import LEVEL, Interval, wilson_bounds
+from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics
 
 RESAMPLES = 1000
 
@@ -20,13 +20,14 @@ _STREAM = 0x1B0075  # of the draws, so that they are those of no data made from 
 _AT_ONCE = 2**17  # weights that are handled together: they stay in the processor's cache
 _BLOCKS = 200  # left out in turn for the acceleration
 _HALVINGS = 20
-_UNDEFINED = 0.05  # share of resamples that may leave a metric undefined
-_UNBOUNDED = "its bounds are not finite on these rows."
-_RAISED = "chance raises it by another amount in each model; compare brier or log_loss instead."
+_MAX_UNDEFINED = 0.05  # share of resamples that may leave a metric undefined
+_UNBOUNDED_REASON = "its bounds are not finite on these rows."
+_BIASED_REASON = "chance raises it by another amount in each model; compare brier or log_loss instead."
 
 
 __all__ = [
-    "Difference", "Interval", "Resampled", "Resampling", "differences", "intervals", "mcnemar", "resampled", "wilson",
+    "Difference", "Interval", "ResampledMetrics", "Resampling", "compute_differences", "compute_intervals",
+    "compute_mcnemar_p_value", "compute_wilson_interval", "resample_metrics",
 ]  # fmt: skip
 
 
@@ -50,12 +51,12 @@ class Resampling:
         """The same for some of the rows."""
         return self if self.groups is None else replace(self, groups=self.groups[places])
 
-    def words(self, bootstrap: str = "BCa") -> str:
+    def summary(self, bootstrap: str = "BCa") -> str:
         """What is drawn and how, as part of a sentence."""
         units = "rows" if self.groups is None else f"{len(np.unique(self.groups)):,} groups"
         return f"{bootstrap} bootstrap over {units}, {self.resamples:,} resamples"
 
-    def draws_like(self, other: Resampling) -> bool:
+    def has_same_draws(self, other: Resampling) -> bool:
         """Whether another draws the same samples from as many rows."""
         if (self.resamples, self.seed) != (other.resamples, other.seed):
             return False
@@ -91,11 +92,11 @@ class Difference:
     @property
     def better(self) -> str:
         """`first` or `second` where the interval shows that one is better, empty otherwise."""
-        if self.interval is None or self.interval.low <= 0 <= self.interval.high or not direction(self.metric):
+        if self.interval is None or self.interval.low <= 0 <= self.interval.high or not get_direction(self.metric):
             return ""
-        return "second" if (self.interval.low > 0) == (direction(self.metric) == "max") else "first"
+        return "second" if (self.interval.low > 0) == (get_direction(self.metric) == "max") else "first"
 
-    def words(self, first: str = "the first", second: str = "the second") -> str:
+    def summary(self, first: str = "the first", second: str = "the second") -> str:
         """The finding as a sentence.
 
         Args:
@@ -105,10 +106,10 @@ class Difference:
         if self.interval is None:
             return f"{told}; no interval, since {self.reason}"
         bounds = f"{self.interval.low:+.4g} to {self.interval.high:+.4g}"
-        told += f" ({self.interval.percent} interval {bounds}, p {_shown_p(self.p_value)}): "
+        told += f" ({self.interval.percent} interval {bounds}, p {_format_p_value(self.p_value)}): "
         if self.better:
             return f"{told}{first if self.better == 'first' else second} is better."
-        if not direction(self.metric) and not self.interval.low <= 0 <= self.interval.high:
+        if not get_direction(self.metric) and not self.interval.low <= 0 <= self.interval.high:
             return f"{told}they differ."
         return f"{told}these rows do not show a difference."
 
@@ -118,36 +119,40 @@ class Difference:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Difference:
-        return conform(cls, values)
+        return validate_as(cls, values)
 
 
 @dataclass(frozen=True)
-class Resampled:
+class ResampledMetrics:
     """Metrics of some rows and of samples of them.
 
     Args:
-        spreads: Of each metric.
-        shares, left_out: As in `Weighted`.
+        distributions: Of each metric.
+        shares, left_out: As in `WeightedMetrics`.
     """
 
     rows: int
-    how: Resampling
-    spreads: Mapping[str, _Spread]
+    resampling: Resampling
+    distributions: Mapping[str, _BootstrapDistribution]
     shares: Mapping[str, np.ndarray]
     left_out: Mapping[str, str]
 
 
-def resampled(figures: Weighted, rows: int, how: Resampling) -> Resampled:
-    """Metrics on resamples of the rows, which follow from `rows` and `how` alone: those of two models are paired.
+def resample_metrics(figures: WeightedMetrics, rows: int, resampling: Resampling) -> ResampledMetrics:
+    """Compute metrics on resamples of the rows.
+
+    These follow from `rows` and `resampling` alone, so that those of two models are paired.
 
     Args:
         figures: The metrics as functions of the rows that are drawn.
         rows: How many there are.
     """
-    return Resampled(rows, how, _spreads(figures, rows, how), figures.shares, figures.left_out)
+    return ResampledMetrics(
+        rows, resampling, _resample_each(figures, rows, resampling), figures.shares, figures.left_out
+    )
 
 
-def intervals(found: Resampled) -> tuple[dict[str, Interval], dict[str, str]]:
+def compute_intervals(found: ResampledMetrics) -> tuple[dict[str, Interval], dict[str, str]]:
     """An interval for every metric, and for those that have none the reason.
 
     A share of the rows, such as the accuracy, has Wilson's score interval (Wilson 1927), unless rows belong together.
@@ -157,17 +162,19 @@ def intervals(found: Resampled) -> tuple[dict[str, Interval], dict[str, str]]:
     """
     between: dict[str, Interval] = {}
     reasons = dict(found.left_out)
-    for name, spread in found.spreads.items():
-        if name in found.shares and found.how.groups is None:
-            between[name] = wilson(int(found.shares[name].sum()), found.rows, found.how.level)
-        elif bounds := spread.finite_bounds(found.how.level):
-            between[name] = Interval(*bounds, found.how.level, found.how.words("inverted" if spread.gaps else "BCa"))
+    for name, spread in found.distributions.items():
+        if name in found.shares and found.resampling.groups is None:
+            between[name] = compute_wilson_interval(int(found.shares[name].sum()), found.rows, found.resampling.level)
+        elif bounds := spread.finite_bounds(found.resampling.level):
+            between[name] = Interval(
+                *bounds, found.resampling.level, found.resampling.summary("inverted" if spread.gaps else "BCa")
+            )
         else:
-            reasons[name] = spread.fault() or _UNBOUNDED
+            reasons[name] = spread.fault() or _UNBOUNDED_REASON
     return between, reasons
 
 
-def differences(first: Resampled, second: Resampled) -> dict[str, Difference]:
+def compute_differences(first: ResampledMetrics, second: ResampledMetrics) -> dict[str, Difference]:
     """The difference of two models in every metric that is defined for both, on the same rows.
 
     Both models were measured on the same resamples, and the interval is that of their difference. The p-value follows
@@ -178,31 +185,31 @@ def differences(first: Resampled, second: Resampled) -> dict[str, Difference]:
     Raises:
         ValueError: They were not drawn alike.
     """
-    if first.rows != second.rows or not first.how.draws_like(second.how):
+    if first.rows != second.rows or not first.resampling.has_same_draws(second.resampling):
         raise ValueError("Expected metrics of the same resamples, received others")
-    how, found = first.how, {}
-    for name, one in first.spreads.items():
-        if name not in second.spreads or not np.isfinite(one.value + second.spreads[name].value):
+    how, found = first.resampling, {}
+    for name, one in first.distributions.items():
+        if name not in second.distributions or not np.isfinite(one.value + second.distributions[name].value):
             continue
-        two = second.spreads[name]
-        spread = two.less(one)
-        bounds, method = None if one.gaps else spread.finite_bounds(how.level), f"paired {how.words()}"
-        reason = "" if bounds else _RAISED if one.gaps else spread.fault() or _UNBOUNDED
+        two = second.distributions[name]
+        spread = two.subtract(one)
+        bounds, method = None if one.gaps else spread.finite_bounds(how.level), f"paired {how.summary()}"
+        reason = "" if bounds else _BIASED_REASON if one.gaps else spread.fault() or _UNBOUNDED_REASON
         interval = Interval(*bounds, how.level, method) if bounds else None
         if name in first.shares and how.groups is None:
-            p_value, method = mcnemar(first.shares[name], second.shares[name]), "McNemar's exact test"
+            p_value, method = compute_mcnemar_p_value(first.shares[name], second.shares[name]), "McNemar's exact test"
         else:
             p_value = 1.0 if reason else spread.p_value()
         found[name] = Difference(name, one.value, two.value, interval, p_value, method, reason)
     return found
 
 
-def wilson(hits: int, rows: int, level: float = LEVEL) -> Interval:
+def compute_wilson_interval(hits: int, rows: int, level: float = LEVEL) -> Interval:
     """Wilson's score interval of a share."""
     return Interval(*wilson_bounds(hits, rows, level), level, f"Wilson score interval over {rows:,} rows")
 
 
-def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
+def compute_mcnemar_p_value(first: np.ndarray, second: np.ndarray) -> float:
     """p-value of McNemar's exact test that two models are right equally often.
 
     Args:
@@ -215,38 +222,40 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
 
 
 @dataclass(frozen=True)
-class _Spread:
+class _BootstrapDistribution:
     """A metric in the resamples.
 
     Args:
         value: On the rows themselves.
-        drawn: In the resamples, `(resamples,)`, nan where one leaves it undefined.
+        samples: In the resamples, `(resamples,)`, nan where one leaves it undefined.
         units: How many rows or groups there were to draw.
         left_out: With each block of units left out, `(blocks,)`.
         gaps: Of a sum of absolute values these, on the rows `(gaps, 1)` and in the resamples `(gaps, resamples)`.
     """
 
     value: float
-    drawn: np.ndarray
+    samples: np.ndarray
     units: int
     left_out: np.ndarray
     gaps: tuple[np.ndarray, np.ndarray] | None = None
 
-    def less(self, other: _Spread) -> _Spread:
+    def subtract(self, other: _BootstrapDistribution) -> _BootstrapDistribution:
         """The difference of this and another metric in the same resamples."""
-        return _Spread(self.value - other.value, self.drawn - other.drawn, self.units, self.left_out - other.left_out)
+        return _BootstrapDistribution(
+            self.value - other.value, self.samples - other.samples, self.units, self.left_out - other.left_out
+        )
 
     @cached_property
     def ordered(self) -> np.ndarray:
         """The values that are defined, ascending."""
-        return np.sort(self.drawn[np.isfinite(self.drawn)])
+        return np.sort(self.samples[np.isfinite(self.samples)])
 
     def fault(self) -> str:
         """Why there is no interval; empty if there is one."""
         if not np.isfinite(self.value):
             return "the metric is undefined on these rows."
-        undefined = len(self.drawn) - len(self.ordered)
-        if undefined > _UNDEFINED * len(self.drawn):
+        undefined = len(self.samples) - len(self.ordered)
+        if undefined > _MAX_UNDEFINED * len(self.samples):
             return f"{undefined:,} resamples leave it undefined."
         if self.units < 2:
             return "there is one unit to draw from."
@@ -260,7 +269,7 @@ class _Spread:
         """The bounds of the interval; None where there is none, for which `fault` may have the reason."""
         if self.fault():
             return None
-        bounds = self._bounds(level) if self.gaps is None else _inverted(self.value, *self.gaps, level)
+        bounds = self._bounds(level) if self.gaps is None else _invert_test(self.value, *self.gaps, level)
         return bounds if np.isfinite(bounds).all() else None
 
     def _bounds(self, level: float) -> tuple[float, float]:
@@ -307,7 +316,7 @@ class _Spread:
         return float((away**3).sum() / (6 * spread)) if spread > 0 else 0.0
 
 
-def _inverted(value: float, gaps: np.ndarray, drawn: np.ndarray, level: float) -> tuple[float, float]:
+def _invert_test(value: float, gaps: np.ndarray, drawn: np.ndarray, level: float) -> tuple[float, float]:
     """Bounds of a sum of absolute values, by inverting a test (Carpenter 1999).
 
     The sum of values around 0 is above 0 by chance, and resamples of it are so twice: an interval taken from these as
@@ -321,7 +330,7 @@ def _inverted(value: float, gaps: np.ndarray, drawn: np.ndarray, level: float) -
     """
     chance = drawn[:, np.isfinite(drawn).all(axis=0)] - gaps
     ends = ((1 + level) / 2, (1 - level) / 2)
-    low, high = (value * _share_at(lambda share: _rank(value, share * gaps + chance), end) for end in ends)
+    low, high = (value * _find_share(lambda share: _rank(value, share * gaps + chance), end) for end in ends)
     return low, max(high, value)
 
 
@@ -331,7 +340,7 @@ def _rank(value: float, gaps: np.ndarray) -> float:
     return float((sums < value).mean() + (sums == value).mean() / 2)
 
 
-def _share_at(rank: Callable[[float], float], wanted: float) -> float:
+def _find_share(rank: Callable[[float], float], wanted: float) -> float:
     """The share, from 0, at which a rank that falls with it comes to the one that is wanted."""
     low, high = 0.0, 1.0
     if rank(low) <= wanted:
@@ -344,17 +353,17 @@ def _share_at(rank: Callable[[float], float], wanted: float) -> float:
     return high
 
 
-def _spreads(figures: Weighted, rows: int, how: Resampling) -> dict[str, _Spread]:
+def _resample_each(figures: WeightedMetrics, rows: int, resampling: Resampling) -> dict[str, _BootstrapDistribution]:
     from threadpoolctl import threadpool_limits
 
-    units = rows if how.groups is None else len(np.unique(how.groups))
+    units = rows if resampling.groups is None else len(np.unique(resampling.groups))
     # The matrices of a chunk are small: threads that wait for each other take far longer where cores are shared.
     with threadpool_limits(1, "blas"):
-        values, gaps = _gathered(figures, iter([np.ones((rows, 1), np.int32)]))
-        drawn, gaps_drawn = _gathered(figures, _draws(rows, how))
-        left_out, _ = _gathered(figures, _without_blocks(rows, how))
+        values, gaps = _gather_samples(figures, iter([np.ones((rows, 1), np.int32)]))
+        drawn, gaps_drawn = _gather_samples(figures, _draws(rows, resampling))
+        left_out, _ = _gather_samples(figures, _make_jackknife_weights(rows, resampling))
     return {
-        name: _Spread(
+        name: _BootstrapDistribution(
             float(value[0]), drawn[name], units, left_out[name],
             (gaps[name], gaps_drawn[name]) if name in gaps else None,
         )
@@ -362,32 +371,32 @@ def _spreads(figures: Weighted, rows: int, how: Resampling) -> dict[str, _Spread
     }  # fmt: skip
 
 
-def _gathered(figures: Weighted, chunks: Iterator[np.ndarray]) -> tuple[Values, Values]:
+def _gather_samples(figures: WeightedMetrics, chunks: Iterator[np.ndarray]) -> tuple[MetricSamples, MetricSamples]:
     """Metrics of all samples, and the gaps of those that are made of such."""
     found = [(figures.of(weights), {name: gaps(weights) for name, gaps in figures.gaps.items()}) for weights in chunks]
     metrics, gaps = zip(*found, strict=True)
-    return _together(metrics), _together(gaps)
+    return _concatenate_chunks(metrics), _concatenate_chunks(gaps)
 
 
-def _together(chunks: Sequence[Values]) -> Values:
+def _concatenate_chunks(chunks: Sequence[MetricSamples]) -> MetricSamples:
     return {name: np.concatenate([each[name] for each in chunks], axis=-1) for name in chunks[0]}
 
 
-def _draws(rows: int, how: Resampling) -> Iterator[np.ndarray]:
+def _draws(rows: int, resampling: Resampling) -> Iterator[np.ndarray]:
     """Weights of the resamples, some samples at a time: how often each row, or its group, was drawn."""
-    units, of_row = _units(rows, how)
-    dtype, dice = _whole_numbers(rows, units, of_row), np.random.default_rng([_STREAM, how.seed])
-    for samples in _chunks(how.resamples, rows):
+    units, of_row = _units(rows, resampling)
+    dtype, dice = _choose_integer_dtype(rows, units, of_row), np.random.default_rng([_STREAM, resampling.seed])
+    for samples in _chunks(resampling.resamples, rows):
         drawn = dice.integers(0, units, (samples, units))
         counts = np.stack([np.bincount(each, minlength=units) for each in drawn]).astype(dtype)
-        yield (counts if how.groups is None else np.take(counts, of_row, axis=1)).T
+        yield (counts if resampling.groups is None else np.take(counts, of_row, axis=1)).T
 
 
-def _without_blocks(rows: int, how: Resampling) -> Iterator[np.ndarray]:
+def _make_jackknife_weights(rows: int, resampling: Resampling) -> Iterator[np.ndarray]:
     """Weights that leave out one block of rows or groups each."""
-    units, of_row = _units(rows, how)
+    units, of_row = _units(rows, resampling)
     blocks = min(units, _BLOCKS)
-    order = np.random.default_rng([_STREAM, how.seed, 1]).permutation(units)
+    order = np.random.default_rng([_STREAM, resampling.seed, 1]).permutation(units)
     of_unit = np.empty(units, np.int64)
     of_unit[order] = np.arange(units) % blocks
     block, start = of_unit[of_row], 0
@@ -396,15 +405,15 @@ def _without_blocks(rows: int, how: Resampling) -> Iterator[np.ndarray]:
         start += samples
 
 
-def _units(rows: int, how: Resampling) -> tuple[int, np.ndarray]:
+def _units(rows: int, resampling: Resampling) -> tuple[int, np.ndarray]:
     """How many units there are to draw, and the unit of each row."""
-    if how.groups is None:
+    if resampling.groups is None:
         return rows, np.arange(rows)
-    names, of_row = np.unique(how.groups, return_inverse=True)
+    names, of_row = np.unique(resampling.groups, return_inverse=True)
     return len(names), of_row
 
 
-def _whole_numbers(rows: int, units: int, of_row: np.ndarray) -> type[np.integer]:
+def _choose_integer_dtype(rows: int, units: int, of_row: np.ndarray) -> type[np.integer]:
     """A type for sums of the weights; the narrow one is the faster."""
     most = rows if units == rows else units * int(np.bincount(of_row).max())
     return np.int32 if most < 2**31 else np.int64
@@ -416,5 +425,5 @@ def _chunks(samples: int, rows: int) -> Iterator[int]:
         yield min(size, samples - start)
 
 
-def _shown_p(value: float) -> str:
+def _format_p_value(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"= {value:.2g}"

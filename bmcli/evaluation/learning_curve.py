@@ -8,19 +8,26 @@ from typing import Any
 
 import numpy as np
 
-from bmcli.disk import conform
-from bmcli.evaluation.intervals import Difference, Interval, Resampling, differences, intervals, resampled
-from bmcli.evaluation.weighted import Weighted, means
+from bmcli.disk import validate_as
+from bmcli.evaluation.intervals import (
+    Difference,
+    Interval,
+    Resampling,
+    compute_differences,
+    compute_intervals,
+    resample_metrics,
+)
+from bmcli.evaluation.weighted_metrics import WeightedMetrics, make_weighted_means
 
 UNDERFIT, OVERFIT = 0.75, 0.5
 """Errors on training rows as a share of those on others, from which on and up to which a model fits too little or
 too much."""
 
-_EARLIER = 0.5  # of the rows at most, which all of them are compared with
+_MAX_EARLIER_SHARE = 0.5  # of the rows at most, which all of them are compared with
 
 
 @dataclass(frozen=True)
-class Scores:
+class CurvePoint:
     """One training: a metric on the rows it learned from and on those it did not.
 
     Args:
@@ -53,12 +60,12 @@ class LearningCurve:
 
     target: str
     metric: str
-    points: tuple[Scores, ...]
+    points: tuple[CurvePoint, ...]
     more: Difference | None
     doubling: float
 
     @property
-    def fitted(self) -> float:
+    def error_ratio(self) -> float:
         """The error on training rows as a share of that on validation rows; 1 where there is no error."""
         last = self.points[-1]
         train, validation = (1 - v if self.metric.endswith("accuracy") else v for v in (last.train, last.validation))
@@ -67,7 +74,7 @@ class LearningCurve:
     @property
     def fit(self) -> str:
         """`under`, `over`, or `between`."""
-        return "under" if self.fitted >= UNDERFIT else "over" if self.fitted <= OVERFIT else "between"
+        return "under" if self.error_ratio >= UNDERFIT else "over" if self.error_ratio <= OVERFIT else "between"
 
     @property
     def more_data_helps(self) -> bool:
@@ -75,14 +82,14 @@ class LearningCurve:
         return self.more is not None and self.more.better == "second"
 
     @property
-    def words(self) -> str:
+    def summary(self) -> str:
         """What would help, as sentences."""
-        return f"{self.target}: {self._of_data()} {self._of_model()}"
+        return f"{self.target}: {self._describe_data()} {self._describe_model()}"
 
-    def _of_data(self) -> str:
+    def _describe_data(self) -> str:
         if self.more is None:
             return "Training rows are too few for a share to compare with, so what more of them bring is open."
-        step = f"from {self._earlier().rows:,} to {self.points[-1].rows:,} rows"
+        step = f"from {self._find_earlier().rows:,} to {self.points[-1].rows:,} rows"
         change = f"{self.metric} changed by {self.more.difference:+.4f} {step}"
         if (found := self.more.interval) is not None:
             change += f" ({found.percent} interval {found.low:+.4f} to {found.high:+.4f})"
@@ -90,10 +97,10 @@ class LearningCurve:
             return f"More data would help: {change}; another doubling would bring about {self.doubling:+.4f}."
         return f"More data is not shown to help: {change}."
 
-    def _earlier(self) -> Scores:
-        return [point for point in self.points if point.share <= _EARLIER][-1]
+    def _find_earlier(self) -> CurvePoint:
+        return [point for point in self.points if point.share <= _MAX_EARLIER_SHARE][-1]
 
-    def _of_model(self) -> str:
+    def _describe_model(self) -> str:
         last = self.points[-1]
         both = f"{self.metric} {last.train:.4f} on training rows and {last.validation:.4f} on validation rows"
         if self.fit == "under":
@@ -107,18 +114,18 @@ class LearningCurve:
             **vars(self),
             "points": [point.to_json() for point in self.points],
             "more": self.more and self.more.to_json(),
-            "fitted": self.fitted,
+            "fitted": self.error_ratio,
             "fit": self.fit,
             "more_data_helps": self.more_data_helps,
         }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> LearningCurve:
-        return conform(cls, values)
+        return validate_as(cls, values)
 
 
 @dataclass(frozen=True)
-class Trained:
+class RowScores:
     """What each row of a training adds to the metric, `(rows,)`; bool for a share."""
 
     share: float
@@ -126,37 +133,41 @@ class Trained:
     validation: np.ndarray
 
 
-def curve(target: str, metric: str, trainings: Sequence[Trained], how: Resampling) -> LearningCurve:
+def compute_learning_curve(
+    target: str, metric: str, trainings: Sequence[RowScores], resampling: Resampling
+) -> LearningCurve:
     """The learning curve of trainings on growing shares of the same rows, the last of them on all.
 
     Args:
-        how: Draws validation rows.
+        resampling: Draws validation rows.
     """
-    points = tuple(_scores(metric, each, how) for each in trainings)
-    earlier = [each for each in trainings if each.share <= _EARLIER]
+    points = tuple(_make_point(metric, each, resampling) for each in trainings)
+    earlier = [each for each in trainings if each.share <= _MAX_EARLIER_SHARE]
     more = None
     if earlier:
         pair = (each.validation for each in (earlier[-1], trainings[-1]))
-        more = differences(*(resampled(_figures(metric, each), len(each), how) for each in pair)).get(metric)
+        more = compute_differences(
+            *(resample_metrics(_make_weighted_metric(metric, each), len(each), resampling) for each in pair)
+        ).get(metric)
     return LearningCurve(target, metric, points, more, _slope(points))
 
 
-def _scores(metric: str, each: Trained, how: Resampling) -> Scores:
-    plain = Resampling(how.resamples, how.level, how.seed)
+def _make_point(metric: str, each: RowScores, resampling: Resampling) -> CurvePoint:
+    plain = Resampling(resampling.resamples, resampling.level, resampling.seed)
     between = [
-        intervals(resampled(_figures(metric, values), len(values), way))[0].get(metric)
-        for values, way in ((each.train, plain), (each.validation, how))
+        compute_intervals(resample_metrics(_make_weighted_metric(metric, values), len(values), way))[0].get(metric)
+        for values, way in ((each.train, plain), (each.validation, resampling))
     ]
-    return Scores(
+    return CurvePoint(
         each.share, len(each.train), float(each.train.mean()), between[0], float(each.validation.mean()), between[1]
     )
 
 
-def _figures(metric: str, values: np.ndarray) -> Weighted:
-    return Weighted(means({metric: values}), {metric: values} if values.dtype == bool else {})
+def _make_weighted_metric(metric: str, values: np.ndarray) -> WeightedMetrics:
+    return WeightedMetrics(make_weighted_means({metric: values}), {metric: values} if values.dtype == bool else {})
 
 
-def _slope(points: Sequence[Scores]) -> float:
+def _slope(points: Sequence[CurvePoint]) -> float:
     """Gain of the validation metric with a doubling of the rows; a gain of an error is its fall, and below 0."""
     last = points[-3:]
     if len(last) < 2:

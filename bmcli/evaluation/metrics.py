@@ -8,9 +8,9 @@ import numpy as np
 
 from bmcli.data import targets as target_kinds
 from bmcli.errors import BmcliError, RunFailed
-from bmcli.evaluation import classification, count, labels, ordered, quantile, regression
-from bmcli.evaluation.result import Evaluation, TargetResult
-from bmcli.evaluation.weighted import Weighted, together
+from bmcli.evaluation import classification, count, multi_label, ordinal, quantile, regression
+from bmcli.evaluation.result import Evaluation, TargetMetrics
+from bmcli.evaluation.weighted_metrics import WeightedMetrics, join_with_prefixes
 from bmcli.specs import Column
 
 NO_QUANTILES: Mapping[str, tuple[float, ...]] = {}
@@ -64,17 +64,17 @@ def metric_names(
     )
 
 
-def weighted(
+def make_weighted_metrics(
     targets: Mapping[str, np.ndarray],
     predictions: Mapping[str, np.ndarray],
     spec_targets: tuple[Column, ...],
     top_k: int,
     quantiles: Mapping[str, tuple[float, ...]] = NO_QUANTILES,
-) -> Weighted:
+) -> WeightedMetrics:
     """The metrics of `measure`, of samples of the rows; arguments as there, and accepted by it."""
-    return together(
+    return join_with_prefixes(
         {
-            _prefix(column, spec_targets): _weighted_target(
+            _prefix(column, spec_targets): _make_target_metrics(
                 column,
                 np.asarray(targets[column.name]),
                 np.asarray(predictions[column.name]),
@@ -86,7 +86,7 @@ def weighted(
     )
 
 
-def of_rows(
+def compute_row_metric(
     column: Column, truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...] = ()
 ) -> tuple[str, np.ndarray]:
     """The metric of a target that is a mean of rows, and what each row adds to it, `(n,)`; bool for a share."""
@@ -95,29 +95,29 @@ def of_rows(
         return "pinball", np.maximum(np.array(quantiles) * errors, (np.array(quantiles) - 1) * errors).mean(axis=1)
     if not column.classes:
         return "mae", np.abs(truth - predictions.astype(np.float64))
-    right = target_kinds.kind_of(column).point(predictions, column) == truth
+    right = target_kinds.kind_of(column).predict_point(predictions, column) == truth
     return ("subset_accuracy", right.all(axis=1)) if column.kind == "labels" else ("accuracy", right)
 
 
-def weighted_of(
+def make_target_metrics(
     column: Column, truth: np.ndarray, predictions: np.ndarray, top_k: int, quantiles: tuple[float, ...] = ()
-) -> Weighted:
+) -> WeightedMetrics:
     """The metrics of one target, under names without the target's."""
-    return _weighted_target(column, np.asarray(truth), np.asarray(predictions), top_k, quantiles)
+    return _make_target_metrics(column, np.asarray(truth), np.asarray(predictions), top_k, quantiles)
 
 
-def _weighted_target(
+def _make_target_metrics(
     column: Column, truth: np.ndarray, predictions: np.ndarray, top_k: int, quantiles: tuple[float, ...]
-) -> Weighted:
+) -> WeightedMetrics:
     if quantiles:
-        return quantile.weighted(truth, predictions, quantiles)
+        return quantile.make_weighted_metrics(truth, predictions, quantiles)
     if not column.classes:
-        return (count if column.kind == "count" else regression).weighted(truth, predictions)
+        return (count if column.kind == "count" else regression).make_weighted_metrics(truth, predictions)
     truth, probabilities = truth.astype(np.int64), predictions.astype(np.float32, copy=False)
-    predicted = target_kinds.kind_of(column).point(probabilities, column)
+    predicted = target_kinds.kind_of(column).predict_point(probabilities, column)
     if column.kind == "category":
-        return classification.weighted(truth, probabilities, top_k, predicted)
-    return (labels if column.kind == "labels" else ordered).weighted(truth, predicted, probabilities)
+        return classification.make_weighted_metrics(truth, probabilities, top_k, predicted)
+    return (multi_label if column.kind == "labels" else ordinal).make_weighted_metrics(truth, predicted, probabilities)
 
 
 def _names(column: Column, top_k: int, quantiles: tuple[float, ...]) -> tuple[str, ...]:
@@ -125,7 +125,7 @@ def _names(column: Column, top_k: int, quantiles: tuple[float, ...]) -> tuple[st
         return classification.metric_names(len(column.classes), top_k)
     if quantiles:
         return quantile.metric_names(quantiles)
-    return {"labels": labels, "ordered": ordered, "count": count, "number": regression}[column.kind].METRIC_NAMES
+    return {"labels": multi_label, "ordered": ordinal, "count": count, "number": regression}[column.kind].METRIC_NAMES
 
 
 def _prefix(column: Column, spec_targets: tuple[Column, ...]) -> str:
@@ -134,7 +134,7 @@ def _prefix(column: Column, spec_targets: tuple[Column, ...]) -> str:
 
 def _target_result(
     column: Column, truth: np.ndarray, predictions: np.ndarray, top_k: int, quantiles: tuple[float, ...]
-) -> TargetResult:
+) -> TargetMetrics:
     truth, predictions = np.asarray(truth), np.asarray(predictions)
     if len(truth) == 0:
         raise BmcliError(
@@ -150,10 +150,12 @@ def _target_result(
         return (count if column.kind == "count" else regression).measure(truth, predictions)
     _check_probabilities(column, truth, predictions)
     truth, probabilities = truth.astype(np.int64), predictions.astype(np.float32, copy=False)
-    predicted = target_kinds.kind_of(column).point(probabilities, column)
+    predicted = target_kinds.kind_of(column).predict_point(probabilities, column)
     if column.kind == "category":
         return classification.measure(truth, probabilities, column.classes, top_k, predicted)
-    return (labels if column.kind == "labels" else ordered).measure(truth, predicted, probabilities, column.classes)
+    return (multi_label if column.kind == "labels" else ordinal).measure(
+        truth, predicted, probabilities, column.classes
+    )
 
 
 def _check_shape(column: Column, truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]) -> None:

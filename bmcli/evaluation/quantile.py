@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from bmcli.evaluation import regression
-from bmcli.evaluation.result import TargetResult
-from bmcli.evaluation.weighted import Weighted, means
-from bmcli.objectives import middle
+from bmcli.evaluation.result import TargetMetrics
+from bmcli.evaluation.weighted_metrics import WeightedMetrics, make_weighted_means
+from bmcli.objectives import find_median_index
 
 
 def metric_names(quantiles: tuple[float, ...]) -> tuple[str, ...]:
@@ -19,7 +19,7 @@ def metric_names(quantiles: tuple[float, ...]) -> tuple[str, ...]:
     return ("pinball", *map(_name, quantiles), *interval, *regression.METRIC_NAMES)
 
 
-def measure(truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]) -> TargetResult:
+def measure(truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]) -> TargetMetrics:
     """Pinball loss of each quantile and their mean, the interval between the outer two, and errors of the median.
 
     `coverage` is the share of rows inside the interval; 0.8 is right for the quantiles 0.1 and 0.9.
@@ -30,29 +30,34 @@ def measure(truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, 
         predictions: `(n, quantiles)`, finite, from low to high.
     """
     truth, predictions = truth.astype(np.float64), predictions.astype(np.float64)
-    found = regression.measure(truth, predictions[:, middle(quantiles)])
+    found = regression.measure(truth, predictions[:, find_median_index(quantiles)])
     with np.errstate(over="ignore", invalid="ignore"):
-        figures = _figures(truth, predictions, quantiles)
+        figures = _average_row_terms(truth, predictions, quantiles)
     metrics = {name: value for name, value in figures.items() if np.isfinite(value)}
     undefined = {name: "its value is too large for a 64-bit number." for name in figures if name not in metrics}
     return replace(found, metrics={**metrics, **found.metrics}, undefined={**undefined, **found.undefined})
 
 
-def weighted(truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]) -> Weighted:
+def make_weighted_metrics(truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]) -> WeightedMetrics:
     """The figures of `measure`, of samples of the rows."""
     truth, predictions = truth.astype(np.float64), predictions.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
-        columns = _columns(truth, predictions, quantiles)
-    own, errors = means(columns), regression.weighted(truth, predictions[:, middle(quantiles)])
+        columns = _compute_row_terms(truth, predictions, quantiles)
+    own, errors = (
+        make_weighted_means(columns),
+        regression.make_weighted_metrics(truth, predictions[:, find_median_index(quantiles)]),
+    )
     shares = {"coverage": columns["coverage"]} if "coverage" in columns else {}
-    return Weighted(lambda weights: {**own(weights), **errors.of(weights)}, shares)
+    return WeightedMetrics(lambda weights: {**own(weights), **errors.of(weights)}, shares)
 
 
-def _figures(truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]) -> Mapping[str, float]:
-    return {name: float(column.mean()) for name, column in _columns(truth, predictions, quantiles).items()}
+def _average_row_terms(truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]) -> Mapping[str, float]:
+    return {name: float(column.mean()) for name, column in _compute_row_terms(truth, predictions, quantiles).items()}
 
 
-def _columns(truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]) -> dict[str, np.ndarray]:
+def _compute_row_terms(
+    truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]
+) -> dict[str, np.ndarray]:
     """What each row adds to the means that the figures are, `(n,)` by name."""
     errors = truth[:, None] - predictions
     shares = np.array(quantiles)

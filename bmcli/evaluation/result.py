@@ -9,17 +9,17 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from bmcli.disk import conform
+from bmcli.disk import validate_as
 from bmcli.evaluation.calibration import Calibration
 from bmcli.evaluation.fairness import Fairness
-from bmcli.evaluation.shares import Interval
+from bmcli.evaluation.proportions import Interval
 from bmcli.evaluation.slices import Slices
 
-Confusion = tuple[tuple[int, ...], ...]
+ConfusionMatrix = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
-class ClassRow:
+class ClassMetrics:
     """How well one class is told from all others; None where the rows leave a figure undefined.
 
     Args:
@@ -44,7 +44,7 @@ class ClassRow:
 
 
 @dataclass(frozen=True)
-class TargetResult:
+class TargetMetrics:
     """The figures of one target, under names without the target's.
 
     Args:
@@ -56,8 +56,8 @@ class TargetResult:
 
     metrics: Mapping[str, float]
     undefined: Mapping[str, str]
-    per_class: tuple[ClassRow, ...] = ()
-    confusion: Confusion = ()
+    per_class: tuple[ClassMetrics, ...] = ()
+    confusion: ConfusionMatrix = ()
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class Evaluation:
     """
 
     metrics: Mapping[str, float]
-    per_class: Mapping[str, tuple[ClassRow, ...]]
-    confusion: Mapping[str, Confusion]
+    per_class: Mapping[str, tuple[ClassMetrics, ...]]
+    confusion: Mapping[str, ConfusionMatrix]
     count: int
     undefined: Mapping[str, str] = field(default_factory=dict)
     intervals: Mapping[str, Interval] = field(default_factory=dict)
@@ -118,4 +118,4 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Evaluation:
-        return conform(cls, values)
+        return validate_as(cls, values)

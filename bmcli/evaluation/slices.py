@@ -9,16 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from bmcli.cells import Raw, RowFault, is_text, numbers, positions, vocabulary
-from bmcli.disk import conform
-from bmcli.evaluation.directions import direction
-from bmcli.evaluation.intervals import Interval, Resampling, intervals, resampled, wilson
-from bmcli.evaluation.weighted import Weighted, means
+from bmcli.disk import validate_as
+from bmcli.evaluation.directions import get_direction
+from bmcli.evaluation.intervals import (
+    Interval,
+    Resampling,
+    compute_intervals,
+    compute_wilson_interval,
+    resample_metrics,
+)
+from bmcli.evaluation.weighted_metrics import WeightedMetrics, make_weighted_means
+from bmcli.raw_columns import RawColumn, RowFault, build_vocabulary, is_text_column, lookup_indices, to_numbers
 
-SMALLEST = 20  # rows of a slice
+MIN_SLICE_ROWS = 20  # rows of a slice
 BINS = 4
-KEPT = 50  # slices that are reported
-SURE = 0.05
+MAX_SLICES = 50  # slices that are reported
+SIGNIFICANCE = 0.05
 
 _MOST_VALUES = 10  # numbers that are slices each by themselves
 _MOST_CATEGORIES = 20
@@ -91,24 +97,26 @@ class Slices:
     slices: tuple[Slice, ...]
 
     @property
-    def words(self) -> str:
+    def summary(self) -> str:
         """What the comparison comes to, as a sentence."""
         looks = f"of {self.looked_at:,} slice{'' if self.looked_at == 1 else 's'} looked at"
-        small = f", {self.too_small:,} with fewer than {SMALLEST} rows left out" if self.too_small else ""
+        small = f", {self.too_small:,} with fewer than {MIN_SLICE_ROWS} rows left out" if self.too_small else ""
         if not self.worse:
             return f"{looks}{small}, none is worse than the other rows beyond chance (p adjusted by Holm)"
         verb = "is" if self.worse == 1 else "are"
-        return f"{looks}{small}, {self.worse:,} {verb} worse than the other rows (p adjusted by Holm below {SURE})"
+        return (
+            f"{looks}{small}, {self.worse:,} {verb} worse than the other rows (p adjusted by Holm below {SIGNIFICANCE})"
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "slices": [each.to_json() for each in self.slices]}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Slices:
-        return conform(cls, values)
+        return validate_as(cls, values)
 
 
-def slicing(name: str, column: Raw, bins: int = BINS) -> Slicing:
+def make_slicing(name: str, column: RawColumn, bins: int = BINS) -> Slicing:
     """Rows divided by a column: by category, by number if there are few, else by quantiles.
 
     The rarest categories beyond 20 are one slice, and so are missing cells.
@@ -117,7 +125,7 @@ def slicing(name: str, column: Raw, bins: int = BINS) -> Slicing:
         RowFault: The column holds several values a row.
     """
     try:
-        values = numbers(column)
+        values = to_numbers(column)
     except RowFault:
         return _by_category(name, column)
     if values.ndim != 1:
@@ -125,10 +133,10 @@ def slicing(name: str, column: Raw, bins: int = BINS) -> Slicing:
     told = np.unique(values[~np.isnan(values)])
     if len(told) > _MOST_VALUES:
         return _by_quantile(name, values, bins)
-    return _named(name, np.searchsorted(told, values), np.isnan(values), [f"{value:g}" for value in told])
+    return _add_missing_part(name, np.searchsorted(told, values), np.isnan(values), [f"{value:g}" for value in told])
 
 
-def crossed(first: Slicing, second: Slicing) -> Slicing:
+def cross_slicings(first: Slicing, second: Slicing) -> Slicing:
     """Rows divided by two slicings at once."""
     width = len(second.names)
     present, codes = np.unique(first.codes * width + second.codes, return_inverse=True)
@@ -136,13 +144,18 @@ def crossed(first: Slicing, second: Slicing) -> Slicing:
     return Slicing(f"{first.name} x {second.name}", codes, names)
 
 
-def every(slicings: Sequence[Slicing]) -> tuple[Slicing, ...]:
+def add_crossed_slicings(slicings: Sequence[Slicing]) -> tuple[Slicing, ...]:
     """Slicings, and every pair of them crossed."""
-    return (*slicings, *(crossed(first, second) for first, second in combinations(slicings, 2)))
+    return (*slicings, *(cross_slicings(first, second) for first, second in combinations(slicings, 2)))
 
 
-def compare(
-    target: str, metric: str, values: np.ndarray, slicings: Sequence[Slicing], figures: Weighted, how: Resampling
+def compare_slices(
+    target: str,
+    metric: str,
+    values: np.ndarray,
+    slicings: Sequence[Slicing],
+    figures: WeightedMetrics,
+    resampling: Resampling,
 ) -> Slices:
     """Every slice against the rows outside of it.
 
@@ -155,42 +168,42 @@ def compare(
         figures: All metrics of the target.
     """
     found, too_small = [], 0
-    effect = _design_effect(values, how.groups)
+    effect = _design_effect(values, resampling.groups)
     for each in slicings:
         counts = np.bincount(each.codes, minlength=len(each.names))
         sums = np.bincount(each.codes, values.astype(np.float64), minlength=len(each.names))
         for code, (rows, total) in enumerate(zip(counts.tolist(), sums.tolist(), strict=True)):
             if rows == len(values) or not rows:
                 continue
-            if rows < SMALLEST:
+            if rows < MIN_SLICE_ROWS:
                 too_small += 1
                 continue
             found.append((each, code, rows, total, _p_value(values, rows, total, effect)))
-    adjusted = _holm([p for *_, p in found])
-    sign = 1 if direction(metric) == "min" else -1
+    adjusted = _adjust_by_holm([p for *_, p in found])
+    sign = 1 if get_direction(metric) == "min" else -1
     worse = [sign * _difference(values, rows, total) for _, _, rows, total, _ in found]
 
     def badness(place: int) -> tuple[bool, float, float]:
         p_value = found[place][-1]
         return worse[place] <= 0, p_value if worse[place] > 0 else -p_value, -worse[place]
 
-    order = sorted(range(len(found)), key=badness)[:KEPT]
-    surely = sum(p < SURE and difference > 0 for p, difference in zip(adjusted, worse, strict=True))
-    told = tuple(_slice(values, *found[place], adjusted[place], how) for place in order)
-    slices = tuple(_with_metrics(told, found, order, figures))
+    order = sorted(range(len(found)), key=badness)[:MAX_SLICES]
+    surely = sum(p < SIGNIFICANCE and difference > 0 for p, difference in zip(adjusted, worse, strict=True))
+    told = tuple(_slice(values, *found[place], adjusted[place], resampling) for place in order)
+    slices = tuple(_add_metrics(told, found, order, figures))
     return Slices(target, metric, float(values.mean()), len(found), too_small, surely, slices)
 
 
 def _slice(
     values: np.ndarray, of: Slicing, code: int, rows: int, total: float, p_value: float, adjusted: float,
-    how: Resampling,
+    resampling: Resampling,
 ) -> Slice:  # fmt: skip
     return Slice(
         of=of.name,
         name=of.names[code],
         rows=rows,
         value=total / rows,
-        interval=_interval(values, np.flatnonzero(of.codes == code), how),
+        interval=_interval(values, np.flatnonzero(of.codes == code), resampling),
         difference=_difference(values, rows, total),
         p_value=p_value,
         adjusted=adjusted,
@@ -198,33 +211,35 @@ def _slice(
     )
 
 
-def _interval(values: np.ndarray, inside: np.ndarray, how: Resampling) -> Interval | None:
+def _interval(values: np.ndarray, inside: np.ndarray, resampling: Resampling) -> Interval | None:
     """That of the mean of some of the rows."""
     own = values[inside]
-    if values.dtype == bool and how.groups is None:
-        return wilson(int(own.sum()), len(own), how.level)
-    between, _ = intervals(resampled(Weighted(means({"mean": own})), len(own), how.of(inside)))
+    if values.dtype == bool and resampling.groups is None:
+        return compute_wilson_interval(int(own.sum()), len(own), resampling.level)
+    between, _ = compute_intervals(
+        resample_metrics(WeightedMetrics(make_weighted_means({"mean": own})), len(own), resampling.of(inside))
+    )
     return between.get("mean")
 
 
-def _with_metrics(
-    told: Sequence[Slice],
+def _add_metrics(
+    selected: Sequence[Slice],
     found: Sequence[tuple[Slicing, int, int, float, float]],
     order: Sequence[int],
-    figures: Weighted,
+    figures: WeightedMetrics,
 ) -> Iterator[Slice]:
     """The same slices with every metric that is defined on them."""
-    if not told:
+    if not selected:
         return
     size = max(1, _AT_ONCE // len(found[0][0].codes))
-    for start in range(0, len(told), size):
+    for start in range(0, len(selected), size):
         places = order[start : start + size]
         masks = np.stack([found[place][0].codes == found[place][1] for place in places], axis=1).astype(np.float64)
         columns = figures.of(masks)
         for position in range(len(places)):
             metrics = {name: float(column[position]) for name, column in columns.items()}
             defined = {name: value for name, value in metrics.items() if np.isfinite(value)}
-            yield replace(told[start + position], metrics=defined)
+            yield replace(selected[start + position], metrics=defined)
 
 
 def _difference(values: np.ndarray, rows: int, total: float) -> float:
@@ -254,7 +269,7 @@ def _design_effect(values: np.ndarray, groups: np.ndarray | None) -> float:
     return max(1.0, float((np.bincount(of_row, away) ** 2).sum() / (away**2).sum()))
 
 
-def _holm(p_values: Sequence[float]) -> list[float]:
+def _adjust_by_holm(p_values: Sequence[float]) -> list[float]:
     """p-values adjusted for how many there are (Holm 1979)."""
     count = len(p_values)
     order = np.argsort(p_values, kind="stable")
@@ -264,15 +279,15 @@ def _holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def _by_category(name: str, column: Raw) -> Slicing:
-    classes = vocabulary(column)
-    found = positions(column, classes)
+def _by_category(name: str, column: RawColumn) -> Slicing:
+    classes = build_vocabulary(column)
+    found = lookup_indices(column, classes)
     counts = np.bincount(found[found >= 0], minlength=len(classes))
     common = np.sort(np.argsort(-counts, kind="stable")[:_MOST_CATEGORIES])
     codes = np.full(len(classes), len(common))
     codes[common] = np.arange(len(common))
     names = [classes[place] for place in common] + (["other"] if len(common) < len(classes) else [])
-    return _named(name, codes[np.maximum(found, 0)], found < 0, names)
+    return _add_missing_part(name, codes[np.maximum(found, 0)], found < 0, names)
 
 
 def _by_quantile(name: str, values: np.ndarray, bins: int) -> Slicing:
@@ -284,21 +299,21 @@ def _by_quantile(name: str, values: np.ndarray, bins: int) -> Slicing:
         *(f"{low} to {high}" for low, high in pairwise(ends)),
         f"above {ends[-1]}",
     ]
-    return _named(name, np.searchsorted(edges, values), missing, names)
+    return _add_missing_part(name, np.searchsorted(edges, values), missing, names)
 
 
-def _named(name: str, codes: np.ndarray, missing: np.ndarray, names: Sequence[str]) -> Slicing:
+def _add_missing_part(name: str, codes: np.ndarray, missing: np.ndarray, names: Sequence[str]) -> Slicing:
     if missing.any():
         return Slicing(name, np.where(missing, len(names), codes), (*names, "missing"))
     return Slicing(name, codes, tuple(names))
 
 
-def can_slice(column: Raw) -> bool:
+def can_slice(column: RawColumn) -> bool:
     """Whether a column has one value a row, of which several rows share some."""
-    if not is_text(column):
+    if not is_text_column(column):
         return getattr(column, "ndim", 0) == 1
     try:
-        numbers(column)
+        to_numbers(column)
     except RowFault:
-        return 2 * len(vocabulary(column)) <= len(column)
+        return 2 * len(build_vocabulary(column)) <= len(column)
     return True

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import tensorflow as tf
 
-from bmcli.evaluation.explained import LayerActivity
+from bmcli.evaluation.explanation_record import LayerActivity
 from bmcli.explanation import graph
+from bmcli.networks.network import Network
 from bmcli.specs import Split
-from bmcli.training.network import Network
 
 PAPER = "Kornblith et al. 2019"
 MOST_LAYERS = 24
@@ -18,7 +18,7 @@ _ROWS = 64  # at a time
 
 
 @dataclass
-class _Seen:
+class _ActivationStatistics:
     """What a layer gave so far; numbers are added up over batches."""
 
     count: int = 0
@@ -41,7 +41,7 @@ class _Seen:
         self.means.append(values.reshape(len(values), -1, values.shape[-1]).mean(axis=1))
 
 
-def activity(network: Network, rows: Split) -> tuple[tuple[LayerActivity, ...], np.ndarray]:
+def measure_activity(network: Network, rows: Split) -> tuple[tuple[LayerActivity, ...], np.ndarray]:
     """What each of the last layers gives on some rows, and their similarity to each other.
 
     Similarity is linear centred kernel alignment (CKA; Kornblith et al. 2019, section 3) of what layers give, averaged
@@ -50,22 +50,22 @@ def activity(network: Network, rows: Split) -> tuple[tuple[LayerActivity, ...], 
     Returns:
         The layers in the order of the data flow, and `(layers, layers)`.
     """
-    found = graph.layer_outputs(network)[-MOST_LAYERS:]
-    inner = graph.embedding(network)
-    look = graph.front(network, [tensor for _, tensor in found])
-    seen = [_Seen() for _ in found]
+    found = graph.list_layer_outputs(network)[-MOST_LAYERS:]
+    inner = graph.find_embedding(network)
+    look = graph.build_front(network, [tensor for _, tensor in found])
+    seen = [_ActivationStatistics() for _ in found]
     for start in range(0, len(rows), _ROWS):
-        outputs = look(_encoded(rows, start), training=False)
+        outputs = look(_encode_batch(rows, start), training=False)
         for i, each in enumerate(seen):
             each.add(outputs[str(i)].numpy())
     layers = tuple(
-        _layer(layer.name, type(layer).__name__, each, tensor is inner)
+        _summarize_layer(layer.name, type(layer).__name__, each, tensor is inner)
         for (layer, tensor), each in zip(found, seen, strict=True)
     )
     return layers, similarity([np.concatenate(each.means) for each in seen])
 
 
-def _layer(name: str, kind: str, seen: _Seen, embeds: bool) -> LayerActivity:
+def _summarize_layer(name: str, kind: str, seen: _ActivationStatistics, embeds: bool) -> LayerActivity:
     assert seen.low is not None, "there are rows"
     assert seen.high is not None
     mean = seen.total / seen.count
@@ -92,13 +92,13 @@ def similarity(given: list[np.ndarray]) -> np.ndarray:
 
 def embeddings(network: Network, rows: Split) -> np.ndarray:
     """What the heads judge of each row, `(rows, width)`."""
-    look = graph.front(network, [graph.embedding(network)])
-    found = [look(_encoded(rows, start), training=False)["0"].numpy() for start in range(0, len(rows), _ROWS)]
+    look = graph.build_front(network, [graph.find_embedding(network)])
+    found = [look(_encode_batch(rows, start), training=False)["0"].numpy() for start in range(0, len(rows), _ROWS)]
     joined: np.ndarray = np.concatenate(found).astype("float32")
     return joined.reshape(len(joined), -1)
 
 
-def nearest(of: np.ndarray, among: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+def find_nearest(of: np.ndarray, among: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
     """The nearest of some embeddings to each of others, by cosine: positions and cosines, `(rows, most)` each."""
     one, other = (each / np.maximum(np.linalg.norm(each, axis=1, keepdims=True), 1e-12) for each in (of, among))
     cosines = one @ other.T
@@ -106,5 +106,5 @@ def nearest(of: np.ndarray, among: np.ndarray, most: int) -> tuple[np.ndarray, n
     return order, np.take_along_axis(cosines, order, axis=1)
 
 
-def _encoded(rows: Split, start: int) -> dict[str, tf.Tensor]:
+def _encode_batch(rows: Split, start: int) -> dict[str, tf.Tensor]:
     return {name: tf.constant(np.asarray(cells[start : start + _ROWS])) for name, cells in rows.inputs.items()}

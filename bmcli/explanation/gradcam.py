@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from bmcli.explanation import graph
-from bmcli.explanation.scores import Score
+from bmcli.explanation.scores import TargetScore
+from bmcli.networks.network import Network
 from bmcli.specs import Split
-from bmcli.training.network import Network
 
 PAPER = "Selvaraju et al. 2017"
 
@@ -20,9 +20,9 @@ PAPER = "Selvaraju et al. 2017"
 class GradCam:
     """The method for one network and target."""
 
-    def __init__(self, network: Network, score: Score, maps: object) -> None:
+    def __init__(self, network: Network, score: TargetScore, maps: object) -> None:
         self.score = score
-        self._front, self._back = graph.front(network, [maps]), graph.back(network, [maps])
+        self._front, self._back = graph.build_front(network, [maps]), graph.build_back(network, [maps])
 
     def __call__(self, rows: Split, chosen: np.ndarray) -> np.ndarray:
         """Heat of each row as large as the maps, `(rows, height, width)` or `(rows, steps)`, from 0; not scaled.
@@ -41,11 +41,11 @@ class GradCam:
         return heat
 
 
-def has_maps(network: Network) -> object | None:
+def find_maps(network: Network) -> object | None:
     """The tensor that the method looks at; None if the network has no convolution."""
-    return graph.last_maps(network)
+    return graph.find_last_maps(network)
 
 
-def normalized(heat: np.ndarray) -> np.ndarray:
+def normalize_heat(heat: np.ndarray) -> np.ndarray:
     """One row's heat from 0 to 1."""
     return heat / max(float(heat.max()), 1e-12)

@@ -14,9 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from bmcli.explanation import graph
-from bmcli.explanation.scores import Score
+from bmcli.explanation.scores import TargetScore
+from bmcli.networks.network import Network
 from bmcli.specs import Column, DataSpec, Split
-from bmcli.training.network import Network
 
 PAPER = "Sundararajan, Taly and Yan 2017"
 STEPS = 32
@@ -28,21 +28,21 @@ class Attribution:
     """Contributions of some rows.
 
     Args:
-        places: Of the features.
+        features: Of the features.
         values: What each feature is, less its baseline, `(rows, ...)` for each place.
         contributions: `(rows, ...)` for each place, of the shape of the feature.
         gaps: By how much contributions miss the difference that they add up to, as a share of it, `(rows,)`.
     """
 
-    places: tuple[graph.Place, ...]
+    features: tuple[graph.FeatureTensor, ...]
     values: tuple[np.ndarray, ...]
     contributions: tuple[np.ndarray, ...]
     gaps: np.ndarray
 
-    def by_feature(self) -> dict[str, np.ndarray]:
+    def sum_by_feature(self) -> dict[str, np.ndarray]:
         """The sum over each feature's numbers, `(rows,)`."""
         found: dict[str, np.ndarray] = {}
-        for place, each in zip(self.places, self.contributions, strict=True):
+        for place, each in zip(self.features, self.contributions, strict=True):
             if place.widths:
                 ends = np.cumsum(place.widths)[:-1]
                 parts = [part.sum(axis=1) for part in np.split(each, ends, axis=1)]
@@ -55,7 +55,7 @@ class Attribution:
 
     def of(self, name: str) -> np.ndarray | None:
         """The contributions of the numbers of one column alone, `(rows, ...)`; None if it has no place of its own."""
-        own = (c for place, c in zip(self.places, self.contributions, strict=True) if place.columns == (name,))
+        own = (c for place, c in zip(self.features, self.contributions, strict=True) if place.columns == (name,))
         return next(own, None)
 
 
@@ -66,19 +66,19 @@ class IntegratedGradients:
         average: Rows whose mean is the baseline of what is neither picture nor text.
     """
 
-    def __init__(self, network: Network, spec: DataSpec, score: Score, average: Split) -> None:
+    def __init__(self, network: Network, spec: DataSpec, score: TargetScore, average: Split) -> None:
         self.score = score
-        self.places = tuple(graph.features(network))
-        tensors = [place.tensor for place in self.places]
-        self._front, self._back = graph.front(network, tensors), graph.back(network, tensors)
+        self.features = tuple(graph.find_features(network))
+        tensors = [place.tensor for place in self.features]
+        self._front, self._back = graph.build_front(network, tensors), graph.build_back(network, tensors)
         kinds = {column.name: column.kind for column in spec.inputs}
-        means = self._opened(average)
-        self._baselines = [_baseline(_kinds(place, kinds), means[i]) for i, place in enumerate(self.places)]
+        means = self._compute_features(average)
+        self._baselines = [_build_baseline(_kinds(place, kinds), means[i]) for i, place in enumerate(self.features)]
         black = {name: np.zeros_like(cells[:1]) for name, cells in average.inputs.items()}
-        for i, place in enumerate(self.places):
+        for i, place in enumerate(self.features):
             if _kinds(place, kinds) == {"image"}:
-                self._baselines[i] = self._opened(Split(black, {}))[i][0]
-        self._gradient = tf.function(self._one_gradient, autograph=False, reduce_retracing=True)
+                self._baselines[i] = self._compute_features(Split(black, {}))[i][0]
+        self._gradient = tf.function(self._compute_gradient, autograph=False, reduce_retracing=True)
 
     def __call__(self, rows: Split, chosen: np.ndarray) -> Attribution:
         """Contributions to the score of a class of each row.
@@ -86,24 +86,29 @@ class IntegratedGradients:
         Args:
             chosen: Class of each row, `(rows,)`.
         """
-        parts = [self._some(_part(rows, start), chosen[start : start + _ROWS]) for start in range(0, len(rows), _ROWS)]
+        parts = [
+            self._attribute_batch(_slice_rows(rows, start), chosen[start : start + _ROWS])
+            for start in range(0, len(rows), _ROWS)
+        ]
         values, contributions, gaps = zip(*parts, strict=True)
         return Attribution(
-            self.places,
+            self.features,
             tuple(np.concatenate(each) for each in zip(*values, strict=True)),
             tuple(np.concatenate(each) for each in zip(*contributions, strict=True)),
             np.concatenate(gaps),
         )
 
-    def _opened(self, rows: Split) -> list[np.ndarray]:
+    def _compute_features(self, rows: Split) -> list[np.ndarray]:
         """Features of encoded rows, `(rows, ...)` each."""
         encoded = {name: tf.constant(np.asarray(cells)) for name, cells in rows.inputs.items()}
         found = self._front(encoded, training=False)
-        return [found[str(i)].numpy().astype("float32") for i in range(len(self.places))]
+        return [found[str(i)].numpy().astype("float32") for i in range(len(self.features))]
 
-    def _some(self, rows: Split, chosen: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
+    def _attribute_batch(
+        self, rows: Split, chosen: np.ndarray
+    ) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
         encoded = {name: tf.constant(np.asarray(cells)) for name, cells in rows.inputs.items()}
-        ends = [tf.constant(each) for each in self._opened(rows)]
+        ends = [tf.constant(each) for each in self._compute_features(rows)]
         classes = tf.constant(chosen)
         starts = [tf.zeros_like(end) + start for end, start in zip(ends, self._baselines, strict=True)]
         totals = [np.zeros(end.shape, "float64") for end in ends]
@@ -117,7 +122,7 @@ class IntegratedGradients:
         at_end, at_start = (self._gradient(points, encoded, classes)[1].numpy() for points in (ends, starts))
         return away, contributions, _gaps(contributions, at_end - at_start)
 
-    def _one_gradient(self, values, encoded, chosen):  # type: ignore[no-untyped-def]
+    def _compute_gradient(self, values, encoded, chosen):  # type: ignore[no-untyped-def]
         """Gradients of the scores by each feature, and the scores."""
         with tf.GradientTape() as tape:
             tape.watch(values)
@@ -131,15 +136,15 @@ def _gaps(contributions: list[np.ndarray], differences: np.ndarray) -> np.ndarra
     return np.abs(total - differences) / np.maximum(np.abs(differences), 1e-3)
 
 
-def _part(rows: Split, start: int) -> Split:
+def _slice_rows(rows: Split, start: int) -> Split:
     return Split({name: cells[start : start + _ROWS] for name, cells in rows.inputs.items()}, {})
 
 
-def _kinds(place: graph.Place, kinds: Mapping[str, str]) -> set[str]:
+def _kinds(place: graph.FeatureTensor, kinds: Mapping[str, str]) -> set[str]:
     return {kinds[name] for name in place.columns}
 
 
-def _baseline(kinds: set[str], rows: np.ndarray) -> np.ndarray:
+def _build_baseline(kinds: set[str], rows: np.ndarray) -> np.ndarray:
     """What a feature is before the example tells anything, of its shape without the batch."""
     if kinds == {"text"}:
         return np.zeros(rows.shape[1:], "float32")
@@ -147,7 +152,7 @@ def _baseline(kinds: set[str], rows: np.ndarray) -> np.ndarray:
         return np.nan_to_num(np.nanmean(rows, axis=0)).astype("float32")
 
 
-def terms(column: Column, encoded: np.ndarray, contributions: np.ndarray) -> list[tuple[str, float]]:
+def attribute_terms(column: Column, encoded: np.ndarray, contributions: np.ndarray) -> list[tuple[str, float]]:
     """The terms of one text with their contributions: in their order, or those of a bag by their size.
 
     Args:
@@ -174,6 +179,6 @@ def has_terms(column: Column) -> bool:
     return column.kind == "text" and not (column.state["bag"] and column.state["dimension"])
 
 
-def mean_sizes(found: Attribution) -> Mapping[str, float]:
+def mean_magnitudes(found: Attribution) -> Mapping[str, float]:
     """The mean size of each feature's contribution."""
-    return {name: float(np.abs(each).mean()) for name, each in found.by_feature().items()}
+    return {name: float(np.abs(each).mean()) for name, each in found.sum_by_feature().items()}

@@ -8,13 +8,13 @@ from typing import Any
 
 import keras
 
-from bmcli import models
+from bmcli import models, private_api
 from bmcli.layers.one_hot_columns import OneHotColumns
-from bmcli.training.network import Network
+from bmcli.networks.network import Network
 
 
 @dataclass(frozen=True)
-class Place:
+class FeatureTensor:
     """A tensor inside a network.
 
     Args:
@@ -31,15 +31,17 @@ class Place:
         return " & ".join(self.columns)
 
 
-def features(network: Network) -> list[Place]:
+def find_features(network: Network) -> list[FeatureTensor]:
     """Where each input, or combination of inputs, first is a real number that a gradient reaches.
 
     That is an input of numbers itself, the scaled pixels of a picture, a one-hot vector, an embedding. What only
     tells padding is none.
     """
-    known = {id(tensor): _Origin((name,), _is_real(tensor), False) for name, tensor in network.model.input.items()}
-    found = [Place((name,), tensor) for name, tensor in network.model.input.items() if _is_real(tensor)]
-    for made, taken in _operations(network.model):
+    known = {
+        id(tensor): _TensorOrigin((name,), _is_real(tensor), False) for name, tensor in network.model.input.items()
+    }
+    found = [FeatureTensor((name,), tensor) for name, tensor in network.model.input.items() if _is_real(tensor)]
+    for made, taken in _iterate_operations(network.model):
         origins = [known[id(tensor)] for tensor in taken if id(tensor) in known]
         if not origins:
             continue
@@ -48,15 +50,17 @@ def features(network: Network) -> list[Place]:
         masks = any(origin.masks for origin in origins)
         for tensor in made:
             is_first = _is_real(tensor) and not real_before and not masks
-            known[id(tensor)] = _Origin(columns, real_before or is_first, masks or tensor.dtype == "bool")
+            known[id(tensor)] = _TensorOrigin(columns, real_before or is_first, masks or tensor.dtype == "bool")
             if is_first:
-                layer = tensor._keras_history.operation
-                found.append(Place(columns, tensor, tuple(layer.widths) if isinstance(layer, OneHotColumns) else ()))
+                layer = private_api.operation_of(tensor)
+                found.append(
+                    FeatureTensor(columns, tensor, tuple(layer.widths) if isinstance(layer, OneHotColumns) else ())
+                )
     return found
 
 
 @dataclass(frozen=True)
-class _Origin:
+class _TensorOrigin:
     """Of a tensor: the inputs it is made of, whether a real number was on the way, and whether it tells padding."""
 
     columns: tuple[str, ...]
@@ -64,13 +68,13 @@ class _Origin:
     masks: bool
 
 
-def last_maps(network: Network) -> Any | None:
+def find_last_maps(network: Network) -> Any | None:
     """What the last convolution gives, `(batch, height, width, channels)` or `(batch, steps, channels)`; None if none.
 
     It is taken behind its activation, and before pooling makes it smaller.
     """
     last, maps = None, None
-    for made, taken in _operations(network.model):
+    for made, taken in _iterate_operations(network.model):
         for tensor in made:
             if _is_convolution(tensor) or _is_network_of_maps(tensor):
                 last = tensor
@@ -83,20 +87,22 @@ def last_maps(network: Network) -> Any | None:
     return maps
 
 
-def embedding(network: Network) -> Any:
+def find_embedding(network: Network) -> Any:
     """What the head of the first target judges, `(batch, width)`."""
     target = next(iter(network.model.output.values()))
-    return next(taken[0] for made, taken in _operations(network.model) if any(tensor is target for tensor in made))
+    return next(
+        taken[0] for made, taken in _iterate_operations(network.model) if any(tensor is target for tensor in made)
+    )
 
 
-def front(network: Network, tensors: Sequence[Any]) -> keras.Model:
+def build_front(network: Network, tensors: Sequence[Any]) -> keras.Model:
     """From encoded inputs by name to some tensors inside, `{"0": ..., "1": ...}`."""
-    with models.columns_as_keys():
+    with models.allow_column_names():
         return keras.Model(dict(network.model.input), {str(i): tensor for i, tensor in enumerate(tensors)})
 
 
 @dataclass(frozen=True)
-class Back:
+class BackNetwork:
     """From some tensors inside a network, and its encoded inputs, to its outputs by target."""
 
     model: keras.Model
@@ -107,26 +113,26 @@ class Back:
         return outputs
 
 
-def back(network: Network, tensors: Sequence[Any]) -> Back:
+def build_back(network: Network, tensors: Sequence[Any]) -> BackNetwork:
     """The rest of the network behind some tensors; encoded inputs are asked for where they are still needed."""
     cut = {id(tensor) for tensor in tensors}
     others = {name: tensor for name, tensor in network.model.input.items() if id(tensor) not in cut}
     model = keras.Model([*tensors, *others.values()], dict(network.model.output))
-    return Back(model, tuple(others))
+    return BackNetwork(model, tuple(others))
 
 
-def layer_outputs(network: Network) -> list[tuple[keras.layers.Layer, Any]]:
+def list_layer_outputs(network: Network) -> list[tuple[keras.layers.Layer, Any]]:
     """The layers that have weights or an activation, with what they give, in the order of the data flow."""
     found = []
-    for made, _ in _operations(network.model):
-        layer = made[0]._keras_history.operation
+    for made, _ in _iterate_operations(network.model):
+        layer = private_api.operation_of(made[0])
         learns = isinstance(layer, keras.layers.Layer) and (layer.weights or isinstance(layer, keras.layers.Activation))
         if learns and _is_real(made[0]) and len(made[0].shape) > 1:
             found.append((layer, made[0]))
     return found
 
 
-def _operations(model: keras.Model) -> Iterator[tuple[list[Any], list[Any]]]:
+def _iterate_operations(model: keras.Model) -> Iterator[tuple[list[Any], list[Any]]]:
     """What each operation of a network makes, and what it takes, in the order of the data flow."""
     for depth in sorted(model._nodes_by_depth, reverse=True):
         for node in model._nodes_by_depth[depth]:
@@ -139,13 +145,13 @@ def _is_real(tensor: Any) -> bool:
 
 
 def _is_convolution(tensor: Any) -> bool:
-    operation = tensor._keras_history.operation
+    operation = private_api.operation_of(tensor)
     return isinstance(operation, keras.layers.Layer) and "Conv" in type(operation).__name__
 
 
 def _is_network_of_maps(tensor: Any) -> bool:
-    return isinstance(tensor._keras_history.operation, keras.Model) and len(tensor.shape) == 4
+    return isinstance(private_api.operation_of(tensor), keras.Model) and len(tensor.shape) == 4
 
 
 def _is_dropout(tensor: Any) -> bool:
-    return "Dropout" in type(tensor._keras_history.operation).__name__
+    return "Dropout" in type(private_api.operation_of(tensor)).__name__

@@ -10,22 +10,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bmcli.evaluation.explained import Importance
-from bmcli.evaluation.ordered import spearman
+from bmcli.evaluation.explanation_record import PermutationImportance
+from bmcli.evaluation.ordinal import spearman
 from bmcli.explanation.gradients import Attribution
-from bmcli.training.network import Network
+from bmcli.networks.network import Network
 
 LIMIT = 0.5
-NETWORKS = 3
+RANDOM_NETWORKS = 3
 """With random weights: few features correlate by chance."""
-_RANKED = 4  # contributions of a row, at least
+_MIN_RANKED = 4  # contributions of a row, at least
 
 
-Compared = tuple[Attribution, np.ndarray | None]
+RowAttributions = tuple[Attribution, np.ndarray | None]
 """Contributions of some rows, and their heats if there are any."""
 
 
-def deal_weights(network: Network, number: int) -> None:
+def shuffle_weights(network: Network, number: int) -> None:
     """Gives an untrained network other random weights: those of each array change their places, but for number 0."""
     if number == 0:
         return
@@ -35,7 +35,7 @@ def deal_weights(network: Network, number: int) -> None:
         weight.assign(dice.permutation(values.ravel()).reshape(values.shape))
 
 
-def correlations(trained: Compared, random: Compared) -> tuple[float, ...]:
+def compute_correlations(trained: RowAttributions, random: RowAttributions) -> tuple[float, ...]:
     """How alike contributions are, and then heats, if there are any."""
     contributions = rank_correlation(trained[0], random[0])
     if trained[1] is None or random[1] is None:
@@ -43,7 +43,7 @@ def correlations(trained: Compared, random: Compared) -> tuple[float, ...]:
     return contributions, heat_correlation(trained[1], random[1])
 
 
-def share_left(trained: Sequence[Importance], random: Sequence[Importance]) -> float:
+def compute_remaining_share(trained: Sequence[PermutationImportance], random: Sequence[PermutationImportance]) -> float:
     """The importance of all columns to a random network, as a share of what it is to the trained one; at least 0.
 
     1 if the trained network needs no column either, so that its importances tell nothing.
@@ -58,16 +58,18 @@ def rank_correlation(trained: Attribution, random: Attribution) -> float:
     Numbers that are as in the baseline are left out: they contribute nothing whatever the network. Where rows have
     too few others to be ranked, those of all rows are ranked together.
     """
-    pairs = [_pair(trained, random, row) for row in range(len(trained.gaps))]
-    ranked = [pair for pair in pairs if len(pair[0]) >= _RANKED]
+    pairs = [_pair_contributions(trained, random, row) for row in range(len(trained.gaps))]
+    ranked = [pair for pair in pairs if len(pair[0]) >= _MIN_RANKED]
     if not ranked:
         ranked = [(np.concatenate([one for one, _ in pairs]), np.concatenate([other for _, other in pairs]))]
     return float(np.mean([_correlation(*pair) for pair in ranked]))
 
 
-def _pair(trained: Attribution, random: Attribution, row: int) -> tuple[np.ndarray, np.ndarray]:
+def _pair_contributions(trained: Attribution, random: Attribution, row: int) -> tuple[np.ndarray, np.ndarray]:
     """Contributions of one row in both networks, those that can differ from 0."""
-    values, one, other = (_flat(each, row) for each in (trained.values, trained.contributions, random.contributions))
+    values, one, other = (
+        _flatten_row(each, row) for each in (trained.values, trained.contributions, random.contributions)
+    )
     there = values != 0
     return one[there], other[there]
 
@@ -85,5 +87,5 @@ def _correlation(trained: np.ndarray, random: np.ndarray) -> float:
     return spearman(trained, random) or 0.0
 
 
-def _flat(arrays: Sequence[np.ndarray], row: int) -> np.ndarray:
+def _flatten_row(arrays: Sequence[np.ndarray], row: int) -> np.ndarray:
     return np.concatenate([each[row].ravel() for each in arrays])

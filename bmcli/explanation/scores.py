@@ -8,13 +8,13 @@ import numpy as np
 import tensorflow as tf
 
 from bmcli.data import targets as target_kinds
-from bmcli.objectives import TargetObjective, middle
+from bmcli.objectives import TargetObjective, find_median_index
 from bmcli.specs import Column
 
 _FLOOR = 1e-7
 
 
-class Score:
+class TargetScore:
     """What is explained of an output: the log-odds of a class or label, or the number in its own unit.
 
     Args:
@@ -28,21 +28,23 @@ class Score:
         """`(batch,)` float32, from outputs by target and the chosen class of each row, `(batch,)`."""
         predicted = tf.cast(self.objective.predict(outputs[self.column.name]), tf.float32)
         if not self.column.classes:
-            return predicted[:, middle(self.quantiles)] if self.quantiles else predicted
+            return predicted[:, find_median_index(self.quantiles)] if self.quantiles else predicted
         own = tf.gather(predicted, chosen, batch_dims=1)
         return tf.math.log(tf.maximum(own, _FLOOR)) - tf.math.log(tf.maximum(1 - own, _FLOOR))
 
 
-def explained_classes(column: Column, predictions: np.ndarray) -> np.ndarray:
+def choose_classes(column: Column, predictions: np.ndarray) -> np.ndarray:
     """The class whose odds are explained, int32 `(rows,)`: the answer, or the most probable label; 0 for numbers."""
     if not column.classes:
         return np.zeros(len(predictions), "int32")
     if column.kind == "labels":
         return predictions.argmax(axis=1).astype("int32")
-    return target_kinds.kind_of(column).point(predictions, column).astype("int32")
+    return target_kinds.kind_of(column).predict_point(predictions, column).astype("int32")
 
 
-def losses(column: Column, truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]) -> np.ndarray:
+def compute_row_losses(
+    column: Column, truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]
+) -> np.ndarray:
     """How wrong each row is, `(rows,)`: see `loss_name`."""
     predictions = predictions.astype(np.float64)
     if column.kind == "labels":
@@ -67,7 +69,7 @@ def loss_name(column: Column, quantiles: tuple[float, ...]) -> str:
     return "Poisson deviance" if column.kind == "count" else "squared error"
 
 
-def rightness(column: Column, truth: np.ndarray, point: np.ndarray) -> float:
+def measure_correctness(column: Column, truth: np.ndarray, point: np.ndarray) -> float:
     """The accuracy, of labels that of all of a row, or less the mean absolute error."""
     if column.kind == "labels":
         return float((truth == point).all(axis=1).mean())

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 from pydantic import Field
 
 from bmcli.errors import BmcliError
-from bmcli.recipe.fields import Kind, PartOf
+from bmcli.recipe.fields import Kind, PartField
 from bmcli.specs import Column, DataSpec
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from bmcli.training.network import Network
+    from bmcli.networks.network import Network
 
-Form = Literal["raw", "encoded", "encoded_image"]
+InputForm = Literal["raw", "encoded", "encoded_image"]
 """What an artefact takes of a column: its raw cells, what preprocessing makes of them, or the bytes of a file."""
 
-Role = Literal["decision", "classes", "probabilities", "number", "quantiles"]
+OutputRole = Literal["decision", "classes", "probabilities", "number", "quantiles"]
 
 Precision = Literal["float32", "float16", "int8", "reduced"]
 """How exactly an artefact computes, which decides how far it may be from the model."""
@@ -41,10 +41,10 @@ class FormatOptions(Kind):
     EXTRA: ClassVar[tuple[str, ...]] = ()
     """Modules that it needs beyond those that come with bmcli."""
 
-    compress: tuple[Annotated[Kind, PartOf("compression")], ...] = Field(
+    compress: tuple[Annotated[Kind, PartField("compression.methods")], ...] = Field(
         default=(),
-        description="Ways to make the network smaller before it is written, one after the other, as "
-        "[{kind: low_rank, energy: 0.9}, cluster].",
+        description="Compression steps before writing, in this order, such as [{kind: low_rank, energy: 0.9}, "
+        "cluster].",
     )
 
     @property
@@ -64,7 +64,7 @@ class FormatOptions(Kind):
             return "reduced"
         return self.quantized or "float32"  # type: ignore[return-value]
 
-    def ways(self) -> tuple[Kind, ...]:
+    def list_compressions(self) -> tuple[Kind, ...]:
         """What is done to the network before it is written."""
         return self.compress
 
@@ -73,17 +73,17 @@ class KerasOptions(FormatOptions):
     """Options of formats that hold networks which Keras quantised."""
 
     quantize: Literal["int8", "int4", "float8"] | None = Field(
-        default=None, description="Quantisation by Keras, of dense layers, attention and embeddings."
+        default=None, description="Quantisation by Keras of dense, attention and embedding layers."
     )
 
-    def ways(self) -> tuple[Kind, ...]:
+    def list_compressions(self) -> tuple[Kind, ...]:
         if self.quantize is None:
             return self.compress
-        return (*self.compress, PartOf("compression").check({"kind": "quantize", "to": self.quantize}))
+        return (*self.compress, PartField("compression.methods").check({"kind": "quantize", "to": self.quantize}))
 
 
 @dataclass(frozen=True)
-class Input:
+class SignatureInput:
     """One tensor that an artefact takes.
 
     Args:
@@ -94,7 +94,7 @@ class Input:
 
     name: str
     column: str
-    form: Form
+    form: InputForm
     shape: tuple[Size | None, ...]
     dtype: Dtype
 
@@ -103,12 +103,12 @@ class Input:
 
 
 @dataclass(frozen=True)
-class Output:
-    """One tensor that an artefact gives; as `Input`."""
+class SignatureOutput:
+    """One tensor that an artefact gives; as `SignatureInput`."""
 
     name: str
     target: str
-    role: Role
+    role: OutputRole
     shape: tuple[Size | None, ...]
     dtype: Dtype
 
@@ -121,8 +121,8 @@ class Signature:
     """A function of an artefact: its usual one is called `serving_default`."""
 
     name: str
-    inputs: tuple[Input, ...]
-    outputs: tuple[Output, ...]
+    inputs: tuple[SignatureInput, ...]
+    outputs: tuple[SignatureOutput, ...]
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -133,7 +133,7 @@ class Signature:
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenModel:
     """What a format wrote.
 
     Args:
@@ -150,7 +150,7 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Rows:
+class ExportRows:
     """Rows of a split in each of their forms, by column.
 
     Args:
@@ -170,7 +170,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Subject:
+class ExportableModel:
     """What is exported.
 
     Args:
@@ -182,7 +182,7 @@ class Subject:
     network: Network
     spec: DataSpec
     quantiles: Mapping[str, Sequence[float]]
-    examples: Rows
+    examples: ExportRows
     serving_name: str
 
     def column(self, name: str) -> Column:
@@ -194,7 +194,7 @@ class Format(Protocol):
 
     Options: type[FormatOptions]
 
-    def export(self, subject: Subject, options: Any, folder: Path) -> Written:
+    def export(self, exportable: ExportableModel, options: Any, folder: Path) -> WrittenModel:
         """Writes the artefact's model into an empty folder.
 
         Raises:
@@ -208,7 +208,7 @@ def is_plain_number(column: Column) -> bool:
     return column.kind in ("number", "boolean") and column.raw_dtype == "float32" and not bent
 
 
-def require(options: FormatOptions, path: str = "") -> None:
+def require_installed(options: FormatOptions, path: str = "") -> None:
     """Refuses a format that needs what is not installed.
 
     Args:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bmcli.errors import ArtefactRejected
-from bmcli.export.rows import noise_file
-from bmcli.export.worker import Worker, WorkerFailed, started
+from bmcli.export.rows import make_png_file
+from bmcli.export.worker import ArtefactWorker, WorkerFailed, start_worker
 from bmcli.reports.costs import Cost, Latency
 from bmcli.specs import Column, DataSpec
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     import numpy as np
 
 BATCHES = (1, 32)
-_CALLS = {1: 50, 32: 20}  # of one turn
-_AT_MOST_S = 2.0
-_TERMS = 20
+_CALLS_PER_TURN = {1: 50, 32: 20}  # of one turn
+_MAX_TURN_S = 2.0
+_MAX_TERMS = 20
 
 
 @dataclass(frozen=True)
-class Candidate:
+class BenchmarkTarget:
     """What is measured.
 
     Args:
@@ -36,55 +36,55 @@ class Candidate:
     name: str
     folder: Path
     spec: DataSpec
-    decoded: tuple[str, ...]
+    decoded_columns: tuple[str, ...]
     bytes: int
     gzip_bytes: int
     metric: tuple[str, float] | None
-    in_integers: bool = False
+    uses_int8: bool = False
 
 
-def measure(candidates: Sequence[Candidate], repeats: int) -> list[Cost]:
+def measure_costs(candidates: Sequence[BenchmarkTarget], repeats: int) -> list[Cost]:
     """Costs of some artefacts, in turns, so that what else the machine does falls on all alike.
 
     Raises:
         ArtefactRejected: One cannot be run.
     """
     with contextlib.ExitStack() as stack:
-        workers = [(each, _started(each, stack)) for each in candidates]
+        workers = [(each, _start_worker(each, stack)) for each in candidates]
         taken: dict[tuple[str, int], list[float]] = {
             (str(each.folder), batch): [] for each in candidates for batch in BATCHES
         }
         for turn in range(repeats + 1):
             for each, (worker, rows) in workers:
                 for batch in BATCHES:
-                    seconds = _timed(worker, each, rows[batch], batch)
+                    seconds = _time_calls(worker, each, rows[batch], batch)
                     taken[str(each.folder), batch] += seconds if turn else []  # the first turn warms up
         return [
-            _cost(each, worker, {batch: taken[str(each.folder), batch] for batch in BATCHES})
+            _summarize_cost(each, worker, {batch: taken[str(each.folder), batch] for batch in BATCHES})
             for each, (worker, _) in workers
         ]
 
 
-def _started(candidate: Candidate, stack: contextlib.ExitStack) -> tuple[Worker, dict[int, Path]]:
+def _start_worker(candidate: BenchmarkTarget, stack: contextlib.ExitStack) -> tuple[ArtefactWorker, dict[int, Path]]:
     try:
-        worker = stack.enter_context(started(candidate.folder))
+        worker = stack.enter_context(start_worker(candidate.folder))
     except WorkerFailed as error:
         raise ArtefactRejected(f"{candidate.folder}: cannot be loaded: {error}.") from None
     try:
-        rows = {batch: made_rows(candidate.spec, batch, candidate.decoded) for batch in BATCHES}
+        rows = {batch: make_rows(candidate.spec, batch, candidate.decoded_columns) for batch in BATCHES}
     except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
         raise ArtefactRejected(f"{candidate.folder}: no rows fit its preprocessing: {error}.") from None
     return worker, {batch: worker.write(each) for batch, each in rows.items()}
 
 
-def _timed(worker: Worker, candidate: Candidate, rows: Path, batch: int) -> list[float]:
+def _time_calls(worker: ArtefactWorker, candidate: BenchmarkTarget, rows: Path, batch: int) -> list[float]:
     try:
-        return worker.time(rows, _CALLS[batch], _AT_MOST_S)
+        return worker.time(rows, _CALLS_PER_TURN[batch], _MAX_TURN_S)
     except WorkerFailed as error:
         raise ArtefactRejected(f"{candidate.folder}: cannot be run: {error}.") from None
 
 
-def _cost(candidate: Candidate, worker: Worker, taken: Mapping[int, Sequence[float]]) -> Cost:
+def _summarize_cost(candidate: BenchmarkTarget, worker: ArtefactWorker, taken: Mapping[int, Sequence[float]]) -> Cost:
     import numpy as np
 
     latencies = []
@@ -97,7 +97,7 @@ def _cost(candidate: Candidate, worker: Worker, taken: Mapping[int, Sequence[flo
     )  # fmt: skip
 
 
-def made_rows(spec: DataSpec, count: int, decoded: Sequence[str] = ()) -> dict[str, np.ndarray]:
+def make_rows(spec: DataSpec, count: int, decoded: Sequence[str] = ()) -> dict[str, np.ndarray]:
     """Rows like those of the training, made from what was fitted on it, so that no data is needed.
 
     Args:
@@ -106,43 +106,43 @@ def made_rows(spec: DataSpec, count: int, decoded: Sequence[str] = ()) -> dict[s
     import numpy as np
 
     drawn = np.random.default_rng(0)
-    return {column.name: _made(column, count, drawn, column.name in decoded) for column in spec.inputs}
+    return {column.name: _make_cells(column, count, drawn, column.name in decoded) for column in spec.inputs}
 
 
-def _made(column: Column, count: int, drawn: np.random.Generator, decoded: bool) -> np.ndarray:
+def _make_cells(column: Column, count: int, generator: np.random.Generator, decoded: bool) -> np.ndarray:
     import numpy as np
 
     if column.kind == "image":
-        return _pictures(column, count, drawn, decoded)
+        return _make_pictures(column, count, generator, decoded)
     if column.raw_dtype == "string":
-        return np.array([_text(column, drawn) for _ in range(count)], object)
+        return np.array([_make_text(column, generator) for _ in range(count)], object)
     shape = (count, *(size or 1 for size in column.raw_shape))
     if column.kind == "category":
         keys = [int(name) for name in column.classes] or list(range(column.state.get("buckets", 1)))
-        return drawn.choice(keys, shape).astype(column.raw_dtype)
+        return generator.choice(keys, shape).astype(column.raw_dtype)
     if column.kind == "boolean":
-        return drawn.integers(0, 2, shape).astype(column.raw_dtype)
+        return generator.integers(0, 2, shape).astype(column.raw_dtype)
     offset, scale = (np.asarray(column.state[key]) for key in ("offset", "scale"))
-    return (offset.reshape(-1)[0] + scale.reshape(-1)[0] * drawn.normal(size=shape)).astype(column.raw_dtype)
+    return (offset.reshape(-1)[0] + scale.reshape(-1)[0] * generator.normal(size=shape)).astype(column.raw_dtype)
 
 
-def _text(column: Column, drawn: np.random.Generator) -> str:
+def _make_text(column: Column, generator: np.random.Generator) -> str:
     if column.kind == "boolean":
-        return str(drawn.choice(column.state["yes"] + column.state["no"]))
+        return str(generator.choice(column.state["yes"] + column.state["no"]))
     if column.kind == "date":
         return "2026-01-31"
     if column.kind == "category":
-        return str(drawn.choice(column.classes)) if column.classes else f"value {drawn.integers(1000)}"
+        return str(generator.choice(column.classes)) if column.classes else f"value {generator.integers(1000)}"
     terms = column.state["vocabulary"]
     glue = " " if column.state["tokens"] == "words" else ""
-    return glue.join(drawn.choice(terms, min(_TERMS, column.state["length"])).tolist())
+    return glue.join(generator.choice(terms, min(_MAX_TERMS, column.state["length"])).tolist())
 
 
-def _pictures(column: Column, count: int, drawn: np.random.Generator, decoded: bool) -> np.ndarray:
+def _make_pictures(column: Column, count: int, generator: np.random.Generator, decoded: bool) -> np.ndarray:
     import numpy as np
 
     if column.raw_dtype == "string" and not decoded:
-        return np.array([noise_file(column.shape[:2], column.shape[2])] * count, object)
+        return np.array([make_png_file(column.shape[:2], column.shape[2])] * count, object)
     shape = column.shape if decoded else tuple(size or 1 for size in column.raw_shape)
     low, high = column.state.get("range", (0.0, 255.0))
-    return drawn.uniform(low, high, (count, *shape)).astype("uint8" if decoded else column.raw_dtype)
+    return generator.uniform(low, high, (count, *shape)).astype("uint8" if decoded else column.raw_dtype)

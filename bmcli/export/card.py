@@ -18,7 +18,7 @@ from typing import Any
 from bmcli import __version__, dates, disk, trust
 from bmcli.console import clean
 from bmcli.errors import ArtefactRejected, BmcliError
-from bmcli.export import FormatOptions, Input, Output, Runtime, Signature, Written, schema
+from bmcli.export import FormatOptions, Runtime, Signature, SignatureInput, SignatureOutput, WrittenModel, schema
 from bmcli.export.verify import Verification
 from bmcli.quoting import listed, quoted, shortened
 from bmcli.recipe.schema import Recipe
@@ -26,13 +26,13 @@ from bmcli.runs import Run, now
 from bmcli.specs import Column, DataSpec
 
 CARD, CARD_TEXT, PREPROCESSING, ENCODER = "card.json", "card.md", "preprocessing.json", "encoder.py"
-FORMAT_OF_CARD = 1
-MODELS: Mapping[Runtime, str] = {
+CARD_VERSION = 1
+MODEL_PATHS: Mapping[Runtime, str] = {
     "tensorflow": "1", "litert": "model.tflite", "onnx": "model.onnx", "openvino": "model.xml", "keras": "model.keras",
 }  # fmt: skip
 """File or folder that each runtime loads, below the folder of the artefact."""
 
-PLACES = ("path", "table")
+PATH_OPTIONS = ("path", "table")
 """Options of a source that name files of the user."""
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "onnx", "tf2onnx", "onnxruntime", "openvino", "ai-edge-litert")
@@ -41,14 +41,14 @@ _TRAINED_WITH = (
     "bmcli", "python", "tensorflow", "keras", "numpy", "scikit-learn", "pyarrow", "devices", "processor", "strategy",
     "replicas", "workers",
 )  # fmt: skip
-_PURPOSE = "artefact"
+_SEAL_PURPOSE = "artefact"
 # Of a file of JSON, which may take thirty times as much in memory; the second holds vocabularies.
-_LARGEST_BYTES = {CARD: 2**24, PREPROCESSING: 2**26}
+_MAX_RECORD_BYTES = {CARD: 2**24, PREPROCESSING: 2**26}
 _EXPORT_AGAIN = "Export again."
 
 
-def made(
-    run: Run, recipe: Recipe, spec: DataSpec, options: FormatOptions, written: Written, folder: Path,
+def build(
+    run: Run, recipe: Recipe, spec: DataSpec, options: FormatOptions, written: WrittenModel, folder: Path,
     verification: Verification, licence: str | None,
     weights: Mapping[str, Any], evaluations: Mapping[str, Any], recorded: Mapping[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
@@ -57,29 +57,29 @@ def made(
     Args:
         evaluations, recorded: What the run was measured by, and what it was trained with; empty where that is lost.
     """
-    files = [_file(folder, path) for path in _files(folder)]
+    files = [_describe_file(folder, path) for path in _list_files(folder)]
     needed = [file for file in files if file["path"] != PREPROCESSING or (folder / ENCODER).exists()]
     return {
-        **preliminary(options, written),
-        "bmcli_card": FORMAT_OF_CARD,
+        **build_minimal(options, written),
+        "bmcli_card": CARD_VERSION,
         "name": recipe.name,
         "created": now(),
         "licence": licence,
-        "targets": [_target(column, recipe) for column in spec.targets],
-        "columns": [_column(column, written) for column in spec.inputs],
+        "targets": [_describe_target(column, recipe) for column in spec.targets],
+        "columns": [_describe_column(column, written) for column in spec.inputs],
         "notes": list(written.notes),
         "weights": dict(weights),
         "verification": verification.to_json(),
-        "evaluation": {split: _figures(found) for split, found in evaluations.items()},
-        "lineage": _lineage(run, recipe, spec, recorded),
-        "versions": {"bmcli": __version__, "python": platform.python_version(), **dict(_versions())},
+        "evaluation": {split: _select_metrics(found) for split, found in evaluations.items()},
+        "lineage": _describe_lineage(run, recipe, spec, recorded),
+        "versions": {"bmcli": __version__, "python": platform.python_version(), **dict(_list_versions())},
         "bytes": sum(file["bytes"] for file in needed),
-        "gzip_bytes": sum(gzip_size(folder / file["path"]) for file in needed),
+        "gzip_bytes": sum(measure_gzip_bytes(folder / file["path"]) for file in needed),
         "files": files,
     }
 
 
-def preliminary(options: FormatOptions, written: Written) -> dict[str, Any]:
+def build_minimal(options: FormatOptions, written: WrittenModel) -> dict[str, Any]:
     """As much of a card as running the artefact takes."""
     return {
         "format": options.name,
@@ -92,31 +92,31 @@ def preliminary(options: FormatOptions, written: Written) -> dict[str, Any]:
     }
 
 
-def preprocessing(spec: DataSpec, recipe: Recipe) -> dict[str, Any]:
+def describe_preprocessing(spec: DataSpec, recipe: Recipe) -> dict[str, Any]:
     """What was fitted on the training rows, as data, and how tables were read; without where they lay."""
     values = json.loads(json.dumps(spec.to_json()))
     for column in values["inputs"]:
         if column["kind"] == "date" and column["raw_dtype"] == "string":
-            column["state"]["patterns"] = _patterns(column["state"]["formats"])
+            column["state"]["patterns"] = _list_patterns(column["state"]["formats"])
     source = recipe.data.source.model_dump(exclude_unset=True)
-    return {**values, "source": {key: value for key, value in source.items() if key not in PLACES}}
+    return {**values, "source": {key: value for key, value in source.items() if key not in PATH_OPTIONS}}
 
 
-def _patterns(formats: Iterable[str]) -> list[Any]:
-    read = [(form, dates.pattern(form)) for form in formats]
+def _list_patterns(formats: Iterable[str]) -> list[Any]:
+    read = [(form, dates.compile_format(form)) for form in formats]
     return [[form, pattern.regex, list(pattern.fields)] for form, pattern in read]
 
 
-def written_from(values: Mapping[str, Any]) -> Written:
+def parse_written_model(values: Mapping[str, Any]) -> WrittenModel:
     """What a format wrote, from its card."""
-    return Written(
+    return WrittenModel(
         values["model"],
         values["runtime"],
         tuple(
             Signature(
                 each["name"],
-                tuple(Input(**{**given, "shape": tuple(given["shape"])}) for given in each["inputs"]),
-                tuple(Output(**{**given, "shape": tuple(given["shape"])}) for given in each["outputs"]),
+                tuple(SignatureInput(**{**given, "shape": tuple(given["shape"])}) for given in each["inputs"]),
+                tuple(SignatureOutput(**{**given, "shape": tuple(given["shape"])}) for given in each["outputs"]),
             )
             for each in values["signatures"]
         ),
@@ -129,19 +129,19 @@ def write(folder: Path, values: Mapping[str, Any]) -> bool:
     Raises:
         ValueError: A number is not finite.
     """
-    seal = trust.seal(_sealed_content(values), _PURPOSE)
+    seal = trust.seal(_encode_sealed_content(values), _SEAL_PURPOSE)
     disk.write_record(folder / CARD, {**values, "seal": seal})
     return seal is not None
 
 
-def is_own(card: Mapping[str, Any]) -> bool:
+def is_sealed_by_user(card: Mapping[str, Any]) -> bool:
     """Whether a process of this user wrote exactly this card, and with it the digests of all files."""
     values = {key: value for key, value in card.items() if key != "seal"}
-    return trust.is_sealed(_sealed_content(values), _PURPOSE, card["seal"])
+    return trust.is_sealed(_encode_sealed_content(values), _SEAL_PURPOSE, card["seal"])
 
 
-def _sealed_content(values: Mapping[str, Any]) -> bytes:
-    return disk.record_digest(values).encode()
+def _encode_sealed_content(values: Mapping[str, Any]) -> bytes:
+    return disk.compute_record_digest(values).encode()
 
 
 def parse(folder: Path) -> dict[str, Any]:
@@ -151,10 +151,10 @@ def parse(folder: Path) -> dict[str, Any]:
         BmcliError: There is no card.
         ArtefactRejected: It is not what a card is, or names a model that is not its own.
     """
-    values = _record(folder / CARD, schema.CardRecord)
-    if values["model"] != MODELS[values["runtime"]]:
+    values = _read_record(folder / CARD, schema.CardRecord)
+    if values["model"] != MODEL_PATHS[values["runtime"]]:
         raise ArtefactRejected(
-            f"{folder / CARD}: model: expected '{MODELS[values['runtime']]}', received {values['model']!r}.",
+            f"{folder / CARD}: model: expected '{MODEL_PATHS[values['runtime']]}', received {values['model']!r}.",
             suggestion=_EXPORT_AGAIN,
         )
     return values
@@ -169,7 +169,7 @@ def read(folder: Path) -> dict[str, Any]:
     """
     values = parse(folder)
     listed = {file["path"]: file["sha256"] for file in values["files"]}
-    needed = [*_files_of_model(folder, folder / values["model"]), PREPROCESSING]
+    needed = [*_list_model_files(folder, folder / values["model"]), PREPROCESSING]
     if unlisted := sorted(set(needed) - set(listed)):
         raise ArtefactRejected(f"{folder / unlisted[0]}: the card does not list it.", suggestion=_EXPORT_AGAIN)
     for path, digest in listed.items():
@@ -178,12 +178,12 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def read_preprocessing(folder: Path) -> dict[str, Any]:
-    """What `preprocessing` gave, every field of it checked.
+    """What `describe_preprocessing` gave, every field of it checked.
 
     Raises:
         ArtefactRejected: It is missing or not what was written.
     """
-    values = _record(folder / PREPROCESSING, schema.PreprocessingRecord)
+    values = _read_record(folder / PREPROCESSING, schema.PreprocessingRecord)
     for position, column in enumerate(values["inputs"]):
         # They run over every cell, and some regular expressions take for ever.
         if not _has_own_patterns(column):
@@ -199,17 +199,17 @@ def _has_own_patterns(column: Mapping[str, Any]) -> bool:
     if column["kind"] != "date" or column["raw_dtype"] != "string":
         return "patterns" not in column["state"]
     try:
-        return bool(column["state"].get("patterns") == _patterns(column["state"]["formats"]))
+        return bool(column["state"].get("patterns") == _list_patterns(column["state"]["formats"]))
     except ValueError:  # no such format
         return False
 
 
-def _record(file: Path, record: type[schema.AnyRecord]) -> dict[str, Any]:
+def _read_record(file: Path, record_type: type[schema.AnyRecord]) -> dict[str, Any]:
     try:
-        if file.stat().st_size > _LARGEST_BYTES[file.name]:
-            raise ValueError(f"larger than {_LARGEST_BYTES[file.name]:,} bytes")
+        if file.stat().st_size > _MAX_RECORD_BYTES[file.name]:
+            raise ValueError(f"larger than {_MAX_RECORD_BYTES[file.name]:,} bytes")
         values = disk.read_record(file)
-        schema.checked(record, values)
+        schema.validate_record(record_type, values)
     except FileNotFoundError:
         if file.name == CARD:
             raise BmcliError(f"{file.parent}: no artefact, it has no {file.name}.") from None
@@ -219,7 +219,7 @@ def _record(file: Path, record: type[schema.AnyRecord]) -> dict[str, Any]:
     return values
 
 
-def _files_of_model(folder: Path, model: Path) -> Iterator[str]:
+def _list_model_files(folder: Path, model: Path) -> Iterator[str]:
     """Every file that loading the model may read."""
     if not model.is_dir() or model.is_symlink():
         yield str(model.relative_to(folder))
@@ -239,7 +239,7 @@ def _check_file(folder: Path, path: str, digest: str) -> None:
     try:
         if not stat.S_ISREG(file.stat().st_mode):
             raise ArtefactRejected(f"{file}: no regular file.", suggestion=_EXPORT_AGAIN)
-        same = disk.sha256(file) == digest
+        same = disk.compute_sha256(file) == digest
     except FileNotFoundError:
         raise ArtefactRejected(f"{file}: missing, though the card names it.", suggestion=_EXPORT_AGAIN) from None
     except OSError as error:
@@ -248,7 +248,7 @@ def _check_file(folder: Path, path: str, digest: str) -> None:
         raise ArtefactRejected(f"{file}: not what was written, by its SHA-256.", suggestion=_EXPORT_AGAIN)
 
 
-def _target(column: Column, recipe: Recipe) -> dict[str, Any]:
+def _describe_target(column: Column, recipe: Recipe) -> dict[str, Any]:
     decision = {
         "category": "the most probable class", "labels": "every label more probable than 0.5",
         "ordered": "the highest class that is reached with a probability above 0.5",
@@ -267,17 +267,17 @@ def _target(column: Column, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _column(column: Column, written: Written) -> dict[str, Any]:
+def _describe_column(column: Column, written: WrittenModel) -> dict[str, Any]:
     given = next(each for each in written.signatures[0].inputs if each.column == column.name)
     return {
         "name": column.name,
         "kind": column.kind,
-        "meaning": _meaning(column),
+        "meaning": _describe_cells(column),
         "preprocessing": "inside" if given.form == "raw" else f"outside, by {ENCODER}",
     }
 
 
-def _meaning(column: Column) -> str:
+def _describe_cells(column: Column) -> str:
     empty = '"" is missing' if column.raw_dtype == "string" else "NaN is missing"
     if column.kind == "image":
         size = "x".join(map(str, column.shape))
@@ -293,24 +293,24 @@ def _meaning(column: Column) -> str:
     return f"{words.get(column.kind, column.kind)}; {empty}"
 
 
-def _figures(found: Mapping[str, Any]) -> dict[str, Any]:
+def _select_metrics(found: Mapping[str, Any]) -> dict[str, Any]:
     """Metrics of an evaluation, with intervals where it has them; null where one is not finite."""
-    return {key: _finite(found[key]) for key in ("count", "metrics", "intervals") if key in found}
+    return {key: _replace_non_finite(found[key]) for key in ("count", "metrics", "intervals") if key in found}
 
 
-def _finite(value: Any) -> Any:
+def _replace_non_finite(value: Any) -> Any:
     """JSON values in which null stands for what JSON has no number for."""
     if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: _replace_non_finite(each) for key, each in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _lineage(run: Run, recipe: Recipe, spec: DataSpec, recorded: Mapping[str, Any]) -> dict[str, Any]:
+def _describe_lineage(run: Run, recipe: Recipe, spec: DataSpec, recorded: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "run": f"{run.name}/{run.folder.name}",
         "recipe": recipe.name,
-        "recipe_sha256": disk.sha256(run.lock),
-        "model_sha256": disk.sha256(run.model),
+        "recipe_sha256": run.recipe_sha256(),
+        "model_sha256": disk.compute_sha256(run.model),
         "data_fingerprint": spec.fingerprint,
         "rows": dict(spec.counts),
         "seed": recipe.seed,
@@ -318,11 +318,11 @@ def _lineage(run: Run, recipe: Recipe, spec: DataSpec, recorded: Mapping[str, An
             **{name: recorded[name] for name in _TRAINED_WITH if name in recorded},
             "precision": recipe.train.precision,
         },
-        "teachers": _teachers(recipe),
+        "teachers": _describe_teachers(recipe),
     }
 
 
-def _teachers(recipe: Recipe) -> list[dict[str, str]]:
+def _describe_teachers(recipe: Recipe) -> list[dict[str, str]]:
     """What the run learned from beside the labels, if it was distilled: runs or files, with their digests."""
     taught = recipe.taught
     return [
@@ -331,7 +331,7 @@ def _teachers(recipe: Recipe) -> list[dict[str, str]]:
     ]
 
 
-def _versions() -> Iterator[tuple[str, str]]:
+def _list_versions() -> Iterator[tuple[str, str]]:
     for name in _PACKAGES:
         try:
             yield name, importlib.metadata.version(name)
@@ -339,127 +339,144 @@ def _versions() -> Iterator[tuple[str, str]]:
             continue
 
 
-def _files(folder: Path) -> Iterable[Path]:
+def _list_files(folder: Path) -> Iterable[Path]:
     found = (path for path in folder.rglob("*") if path.is_file())
     return sorted(path for path in found if path.name not in (CARD, CARD_TEXT))
 
 
-def _file(folder: Path, path: Path) -> dict[str, Any]:
-    return {"path": str(path.relative_to(folder)), "bytes": path.stat().st_size, "sha256": disk.sha256(path)}
+def _describe_file(folder: Path, path: Path) -> dict[str, Any]:
+    return {"path": str(path.relative_to(folder)), "bytes": path.stat().st_size, "sha256": disk.compute_sha256(path)}
 
 
-def gzip_size(path: Path) -> int:
+def measure_gzip_bytes(path: Path) -> int:
     """Bytes of a file with gzip, where weights that are 0 or repeat weigh little."""
     return len(gzip.compress(path.read_bytes(), 6))
 
 
-def text(card: Mapping[str, Any]) -> str:
+def render_markdown(card: Mapping[str, Any]) -> str:
     """The card as Markdown, in which names of columns, classes and the like are text whatever they hold."""
     verification = card["verification"]
     lines = [
-        f"# {markdown(card['name'])}: {markdown(card['format'])}",
+        f"# {escape_markdown(card['name'])}: {escape_markdown(card['format'])}",
         "",
-        f"Licence: {markdown(card['licence'] or 'not told')}. {_size(card['bytes'])}, "
-        f"{_size(card['gzip_bytes'])} with gzip.",
+        f"Licence: {escape_markdown(card['licence'] or 'not told')}. {_format_bytes(card['bytes'])}, "
+        f"{_format_bytes(card['gzip_bytes'])} with gzip.",
         "",
-        *_table("Inputs", ("column", "meaning", "preprocessing"),
-                [(c["name"], c["meaning"], c["preprocessing"]) for c in card["columns"]]),
-        *[line for signature in card["signatures"] for line in _signature(signature)],
-        *_table("Targets", ("target", "kind", "decision", "classes"),
-                [(t["name"], t["kind"], t["decision"], ", ".join(t["classes"][:20]) or "-") for t in card["targets"]]),
-        *_verified(verification),
-        *_evaluated(card["evaluation"]),
-        *_weights(card["weights"]),
-        *_outside(card),
-        *_serving(card),
-        *(["## Notes", "", *(f"- {markdown(note)}" for note in card["notes"]), ""] if card["notes"] else []),
-        *_table("Lineage", ("what", "which"), [(key, _shown(value)) for key, value in card["lineage"].items()]),
-        *_table("Versions", ("package", "version"), list(card["versions"].items())),
-        *_table("Files", ("file", "bytes", "SHA-256"),
-                [(file["path"], f"{file['bytes']:,}", file["sha256"]) for file in card["files"]]),
-    ]  # fmt: skip
+        *_render_table(
+            "Inputs",
+            ("column", "meaning", "preprocessing"),
+            [(c["name"], c["meaning"], c["preprocessing"]) for c in card["columns"]],
+        ),
+        *[line for signature in card["signatures"] for line in _render_signature(signature)],
+        *_render_table(
+            "Targets",
+            ("target", "kind", "decision", "classes"),
+            [(t["name"], t["kind"], t["decision"], ", ".join(t["classes"][:20]) or "-") for t in card["targets"]],
+        ),
+        *_render_verification(verification),
+        *_render_evaluation(card["evaluation"]),
+        *_render_weights(card["weights"]),
+        *_render_outside_preprocessing(card),
+        *_render_serving(card),
+        *(["## Notes", "", *(f"- {escape_markdown(note)}" for note in card["notes"]), ""] if card["notes"] else []),
+        *_render_table(
+            "Lineage", ("what", "which"), [(key, _format_value(value)) for key, value in card["lineage"].items()]
+        ),
+        *_render_table("Versions", ("package", "version"), list(card["versions"].items())),
+        *_render_table(
+            "Files",
+            ("file", "bytes", "SHA-256"),
+            [(file["path"], f"{file['bytes']:,}", file["sha256"]) for file in card["files"]],
+        ),
+    ]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _signature(signature: Mapping[str, Any]) -> list[str]:
+def _render_signature(signature: Mapping[str, Any]) -> list[str]:
     rows = [
         (way, each["name"], each.get("column") or each["target"], each.get("form") or each["role"],
          f"{each['dtype']} ({', '.join('?' if size is None else str(size) for size in ('batch', *each['shape']))})")
         for way, tensors in (("in", signature["inputs"]), ("out", signature["outputs"]))
         for each in tensors
     ]  # fmt: skip
-    return _table(f"Signature `{signature['name']}`", ("", "tensor", "of", "holds", "type"), rows)
+    return _render_table(f"Signature `{signature['name']}`", ("", "tensor", "of", "holds", "type"), rows)
 
 
-def _verified(verification: Mapping[str, Any]) -> list[str]:
+def _render_verification(verification: Mapping[str, Any]) -> list[str]:
     if verification["agreement"] is None:
         found = ["- It could not be run."]
     else:
         difference = verification["max_difference"]
         found = [
             f"- {verification['samples']:,} rows of the {verification['split']} split, and {len(verification['hard'])} "
-            f"awkward ones: {markdown('; '.join(verification['hard']))}.",
+            f"awkward ones: {escape_markdown('; '.join(verification['hard']))}.",
             f"- Decided alike in {verification['agreement']:.2%} of them; largest difference "
             + ("not finite" if difference is None else f"{difference:.2g}") + ".",
-            *(f"- {markdown(name)}: {each['model']:.4f} of the model, {each['artefact']:.4f} of the artefact."
+            *(f"- {escape_markdown(name)}: {each['model']:.4f} of the model, {each['artefact']:.4f} of the artefact."
               for name, each in verification["metrics"].items()),
         ]  # fmt: skip
     verdict = "passed" if verification["verified"] else "REJECTED"
-    return [f"## Verification: {verdict}", "", *found, *(f"- {markdown(why)}" for why in verification["failures"]), ""]
+    return [
+        f"## Verification: {verdict}",
+        "",
+        *found,
+        *(f"- {escape_markdown(why)}" for why in verification["failures"]),
+        "",
+    ]
 
 
-def _evaluated(evaluation: Mapping[str, Any]) -> list[str]:
+def _render_evaluation(evaluation: Mapping[str, Any]) -> list[str]:
     rows = [
         (
             f"{split}/{name}",
-            _figure(value),
-            _interval(found.get("intervals", {}).get(name)),
+            _format_metric(value),
+            _format_interval(found.get("intervals", {}).get(name)),
             f"{found.get('count', 0):,}",
         )
         for split, found in evaluation.items()
         for name, value in found.get("metrics", {}).items()
     ]
-    return _table("Metrics of the model", ("metric", "value", "interval", "rows"), rows) if rows else []
+    return _render_table("Metrics of the model", ("metric", "value", "interval", "rows"), rows) if rows else []
 
 
-def _weights(weights: Mapping[str, Any]) -> list[str]:
+def _render_weights(weights: Mapping[str, Any]) -> list[str]:
     rows = [
-        (f"of the {whose}", f"{each['parameters']:,}", f"{1 - each['nonzero_share']:.1%}", _size(each["bytes"]),
-         _size(each["gzip_bytes"]))
+        (f"of the {whose}", f"{each['parameters']:,}", f"{1 - each['nonzero_share']:.1%}", _format_bytes(each["bytes"]),
+         _format_bytes(each["gzip_bytes"]))
         for whose, each in weights.items()
     ]  # fmt: skip
-    return _table("Weights", ("", "parameters", "zero", "bytes", "gzip"), rows)
+    return _render_table("Weights", ("", "parameters", "zero", "bytes", "gzip"), rows)
 
 
-def _interval(interval: Mapping[str, Any] | None) -> str:
-    return "-" if not interval else f"{_figure(interval['low'])} to {_figure(interval['high'])}"
+def _format_interval(interval: Mapping[str, Any] | None) -> str:
+    return "-" if not interval else f"{_format_metric(interval['low'])} to {_format_metric(interval['high'])}"
 
 
-def _figure(value: float | None) -> str:
+def _format_metric(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _outside(card: Mapping[str, Any]) -> list[str]:
+def _render_outside_preprocessing(card: Mapping[str, Any]) -> list[str]:
     outside = [column["name"] for column in card["columns"] if column["preprocessing"] != "inside"]
     if not outside:
         return []
     return [
         "## Preprocessing that is outside",
         "",
-        f"The format cannot hold the preprocessing of {markdown(', '.join(outside))}. What was fitted is in "
+        f"The format cannot hold the preprocessing of {escape_markdown(', '.join(outside))}. What was fitted is in "
         f"`{PREPROCESSING}`, and `{ENCODER}` turns cells into the tensors above; it needs NumPy alone:",
         "",
         "```python",
         "import json",
         "from encoder import encode",
         f'columns = {{each["name"]: each for each in json.load(open("{PREPROCESSING}"))["inputs"]}}',
-        f"tensor = encode(columns[{_literal(outside[0])}], cells)",
+        f"tensor = encode(columns[{_format_literal(outside[0])}], cells)",
         "```",
         "",
     ]
 
 
-def _serving(card: Mapping[str, Any]) -> list[str]:
+def _render_serving(card: Mapping[str, Any]) -> list[str]:
     if card["runtime"] != "tensorflow":
         return []
     inputs = card["signatures"][0]["inputs"]
@@ -479,43 +496,43 @@ def _serving(card: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def _render_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     lines = [f"## {title}", "", f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-    lines += [f"| {' | '.join(_cell(cell) for cell in row)} |" for row in rows]
+    lines += [f"| {' | '.join(_format_cell(cell) for cell in row)} |" for row in rows]
     return [*lines, ""]
 
 
 _LONGEST_TEXT = 500  # characters
 
 # What Markdown, its tables or a line of it could take for a sign; underscores within words are none.
-_SIGNS = re.compile(r"([\\`*\[\]|~#!]|(?<![^\W_])_|_(?![^\W_])|^[-+=](?=[-+=\s]|$)|^\d+(?=[.)](?:\s|$)))")
+_MARKDOWN_SIGNS = re.compile(r"([\\`*\[\]|~#!]|(?<![^\W_])_|_(?![^\W_])|^[-+=](?=[-+=\s]|$)|^\d+(?=[.)](?:\s|$)))")
 
 
-def markdown(text: Any) -> str:
+def escape_markdown(text: Any) -> str:
     """Foreign text as one line of Markdown that shows just this text: no markup, HTML or control characters."""
     line = shortened(" ".join(clean(str(text)).split()), _LONGEST_TEXT)
-    escaped = _SIGNS.sub(lambda sign: f"{sign[1]}\\" if sign[1].isdigit() else f"\\{sign[1]}", line)
+    escaped = _MARKDOWN_SIGNS.sub(lambda sign: f"{sign[1]}\\" if sign[1].isdigit() else f"\\{sign[1]}", line)
     return html.escape(escaped, quote=False)
 
 
-def _cell(text: Any) -> str:
-    return "-" if text == "-" else markdown(text)
+def _format_cell(text: Any) -> str:
+    return "-" if text == "-" else escape_markdown(text)
 
 
-def _literal(text: str) -> str:
+def _format_literal(text: str) -> str:
     """Foreign text as a literal of Python that can stand in a page, where `<` could begin a tag."""
     return repr(text).replace("<", "\\x3c")
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_shown(each)}" for key, each in value.items())
+        return ", ".join(f"{key} {_format_value(each)}" for key, each in value.items())
     if isinstance(value, list):
-        return "; ".join(map(_shown, value)) or "-"
+        return "; ".join(map(_format_value, value)) or "-"
     return "-" if value is None else str(value)
 
 
-def _size(count: int) -> str:
+def _format_bytes(count: int) -> str:
     for unit, size in (("MiB", 2**20), ("KiB", 2**10)):
         if count >= size:
             return f"{count / size:.1f} {unit}"

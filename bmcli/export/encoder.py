@@ -22,20 +22,20 @@ import numpy as np
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 PERIODS = {"minute": 60, "hour": 1440, "weekday": 7, "day": 31, "month": 12, "day_of_year": 366}
 DAY_S = 86400
-LAST_S = 2**38
-GREY = np.array([0.2989, 0.5870, 0.1140], "float32")
+MAX_SECONDS = 2**38
+GREY_WEIGHTS = np.array([0.2989, 0.5870, 0.1140], "float32")
 ASCII_SPACE = " \t\n\v\f\r"
 K0, K1, K2 = 0xC3A5C85C97CB3127, 0xB492B66FBE98F273, 0x9AE16A3B2F90404F
-WHOLE = 2**64 - 1
+MASK_64 = 2**64 - 1
 
 
 def encode(column: Mapping[str, Any], cells: Any) -> np.ndarray:
     """Cells of one column as an array `(rows, *column["shape"])` of `column["dtype"]`."""
-    encoded = _KINDS[column["kind"]](column, cells)
+    encoded = _ENCODERS[column["kind"]](column, cells)
     return np.asarray(encoded, column["dtype"]).reshape(-1, *column["shape"])
 
 
-def _number(column: Mapping[str, Any], cells: Any) -> Any:
+def _encode_number(column: Mapping[str, Any], cells: Any) -> Any:
     state, dtype = column["state"], column["raw_dtype"]
     values = np.array(cells, dtype)
     values = values[:, None] if values.ndim == 1 else values
@@ -44,7 +44,7 @@ def _number(column: Mapping[str, Any], cells: Any) -> Any:
     if state.get("log"):
         wide = values.astype("float64")
         values = (np.sign(wide) * np.log1p(np.abs(wide))).astype(dtype)
-    encoded = ((_bent(np.where(missing, fill, values), state) - offset) / scale).astype("float32")
+    encoded = ((_apply_curves(np.where(missing, fill, values), state) - offset) / scale).astype("float32")
     if state.get("learned"):
         encoded = np.where(missing, np.float32("nan"), encoded)
     if state["flag"]:
@@ -54,7 +54,7 @@ def _number(column: Mapping[str, Any], cells: Any) -> Any:
     return encoded
 
 
-def _bent(values: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
+def _apply_curves(values: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
     """Values by the curves or the bins of their channels."""
     if "knots" not in state and "edges" not in state:
         return values
@@ -73,7 +73,7 @@ def _bent(values: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
     return bent
 
 
-def _category(column: Mapping[str, Any], cells: Any) -> Any:
+def _encode_category(column: Mapping[str, Any], cells: Any) -> Any:
     state = column["state"]
     buckets = state.get("buckets", 0)
     count = buckets or len(column["classes"])
@@ -82,7 +82,7 @@ def _category(column: Mapping[str, Any], cells: Any) -> Any:
     def place(word: str) -> int:
         return fingerprint(word.encode()) % buckets if buckets else places.get(word, count + 1)
 
-    words = [_word(cell) for cell in np.asarray(cells, object).reshape(-1)]
+    words = [_read_cell(cell) for cell in np.asarray(cells, object).reshape(-1)]
     if "separator" not in state:
         return [count if word == "" else place(word) for word in words]
     length, encoded = column["shape"][0], []
@@ -97,90 +97,90 @@ def fingerprint(text: bytes) -> int:
     """FarmHash's Fingerprint64 (farmhashna::Hash64), by which categories are dealt to buckets."""
     size = len(text)
     if size > 64:
-        return _of_long(text)
-    multiplier = K2 + 2 * size & WHOLE
+        return _hash_long(text)
+    multiplier = K2 + 2 * size & MASK_64
     if size > 16:
-        a, b = _word64(text, 0), _word64(text, 8)
-        c, d = _word64(text, size - 8) * multiplier, _word64(text, size - 16) * K2
+        a, b = _fetch_64(text, 0), _fetch_64(text, 8)
+        c, d = _fetch_64(text, size - 8) * multiplier, _fetch_64(text, size - 16) * K2
         a *= K1 if size <= 32 else K2
-        first = _turned(a + b, 43) + _turned(c, 30) + d
-        found = _mixed(first, a + _turned(b + K2, 18) + c, multiplier)
+        first = _rotate_right(a + b, 43) + _rotate_right(c, 30) + d
+        found = _mix(first, a + _rotate_right(b + K2, 18) + c, multiplier)
         if size <= 32:
             return found
-        e, f = _word64(text, 16) * multiplier, _word64(text, 24)
-        g, h = (first + _word64(text, size - 32)) * multiplier, (found + _word64(text, size - 24)) * multiplier
-        return _mixed(_turned(e + f, 43) + _turned(g, 30) + h, e + _turned(f + a, 18) + g, multiplier)
+        e, f = _fetch_64(text, 16) * multiplier, _fetch_64(text, 24)
+        g, h = (first + _fetch_64(text, size - 32)) * multiplier, (found + _fetch_64(text, size - 24)) * multiplier
+        return _mix(_rotate_right(e + f, 43) + _rotate_right(g, 30) + h, e + _rotate_right(f + a, 18) + g, multiplier)
     if size >= 8:
-        a, b = _word64(text, 0) + K2, _word64(text, size - 8)
-        return _mixed(_turned(b, 37) * multiplier + a, (_turned(a, 25) + b) * multiplier, multiplier)
+        a, b = _fetch_64(text, 0) + K2, _fetch_64(text, size - 8)
+        return _mix(_rotate_right(b, 37) * multiplier + a, (_rotate_right(a, 25) + b) * multiplier, multiplier)
     if size >= 4:
-        return _mixed(size + (_word64(text, 0, 4) << 3), _word64(text, size - 4, 4), multiplier)
+        return _mix(size + (_fetch_64(text, 0, 4) << 3), _fetch_64(text, size - 4, 4), multiplier)
     if size:
         y, z = text[0] + (text[size >> 1] << 8), size + (text[-1] << 2)
-        return _shifted(y * K2 ^ z * K0) * K2 & WHOLE
+        return _shift_mix(y * K2 ^ z * K0) * K2 & MASK_64
     return K2
 
 
-def _of_long(text: bytes) -> int:
+def _hash_long(text: bytes) -> int:
     """More than 64 bytes, in pieces of 64; the last one overlaps."""
-    x, y = 81 * K2 + _word64(text, 0) & WHOLE, 81 * K1 + 113 & WHOLE
-    z = _shifted(y * K2 + 113) * K2 & WHOLE
+    x, y = 81 * K2 + _fetch_64(text, 0) & MASK_64, 81 * K1 + 113 & MASK_64
+    z = _shift_mix(y * K2 + 113) * K2 & MASK_64
     v, w = (0, 0), (0, 0)
 
     def step(at: int, multiplier: int, factor: int) -> tuple[Any, ...]:
-        p = _turned(x + y + v[0] + _word64(text, at + 8), 37) * multiplier & WHOLE
-        q = _turned(y + v[1] + _word64(text, at + 48), 42) * multiplier & WHOLE
-        p ^= w[1] * factor & WHOLE
-        q = q + v[0] * factor + _word64(text, at + 40) & WHOLE
-        r = _turned(z + w[0], 33) * multiplier & WHOLE
-        first = _pair(text, at, v[1] * multiplier, p + w[0])
-        second = _pair(text, at + 32, r + w[1], q + _word64(text, at + 16))
+        p = _rotate_right(x + y + v[0] + _fetch_64(text, at + 8), 37) * multiplier & MASK_64
+        q = _rotate_right(y + v[1] + _fetch_64(text, at + 48), 42) * multiplier & MASK_64
+        p ^= w[1] * factor & MASK_64
+        q = q + v[0] * factor + _fetch_64(text, at + 40) & MASK_64
+        r = _rotate_right(z + w[0], 33) * multiplier & MASK_64
+        first = _hash_32_bytes(text, at, v[1] * multiplier, p + w[0])
+        second = _hash_32_bytes(text, at + 32, r + w[1], q + _fetch_64(text, at + 16))
         return r, q, p, first, second
 
     for at in range(0, (len(text) - 1) // 64 * 64, 64):
         x, y, z, v, w = step(at, K1, 1)
-    multiplier = K1 + ((z & 255) << 1) & WHOLE
-    w = (w[0] + (len(text) - 1 & 63) & WHOLE, w[1])
-    v = (v[0] + w[0] & WHOLE, v[1])
-    w = (w[0] + v[0] & WHOLE, w[1])
+    multiplier = K1 + ((z & 255) << 1) & MASK_64
+    w = (w[0] + (len(text) - 1 & 63) & MASK_64, w[1])
+    v = (v[0] + w[0] & MASK_64, v[1])
+    w = (w[0] + v[0] & MASK_64, w[1])
     x, y, z, v, w = step(len(text) - 64, multiplier, 9)
-    left = _mixed(v[0], w[0], multiplier) + _shifted(y) * K0 + z
-    return _mixed(left, _mixed(v[1], w[1], multiplier) + x, multiplier)
+    left = _mix(v[0], w[0], multiplier) + _shift_mix(y) * K0 + z
+    return _mix(left, _mix(v[1], w[1], multiplier) + x, multiplier)
 
 
-def _pair(text: bytes, at: int, a: int, b: int) -> tuple[int, int]:
-    words = [_word64(text, at + place) for place in (0, 8, 16, 24)]
-    a = a + words[0] & WHOLE
-    b = _turned(b + a + words[3], 21)
-    total = a + words[1] + words[2] & WHOLE
-    return total + words[3] & WHOLE, b + _turned(total, 44) + a & WHOLE
+def _hash_32_bytes(text: bytes, at: int, a: int, b: int) -> tuple[int, int]:
+    words = [_fetch_64(text, at + place) for place in (0, 8, 16, 24)]
+    a = a + words[0] & MASK_64
+    b = _rotate_right(b + a + words[3], 21)
+    total = a + words[1] + words[2] & MASK_64
+    return total + words[3] & MASK_64, b + _rotate_right(total, 44) + a & MASK_64
 
 
-def _mixed(u: int, v: int, multiplier: int) -> int:
-    u, v = u & WHOLE, v & WHOLE
-    a = _shifted((u ^ v) * multiplier)
-    return _shifted((v ^ a) * multiplier) * multiplier & WHOLE
+def _mix(u: int, v: int, multiplier: int) -> int:
+    u, v = u & MASK_64, v & MASK_64
+    a = _shift_mix((u ^ v) * multiplier)
+    return _shift_mix((v ^ a) * multiplier) * multiplier & MASK_64
 
 
-def _shifted(value: int) -> int:
-    value &= WHOLE
+def _shift_mix(value: int) -> int:
+    value &= MASK_64
     return value ^ value >> 47
 
 
-def _turned(value: int, by: int) -> int:
+def _rotate_right(value: int, by: int) -> int:
     """Bits moved to the right, those that fall out coming back on the left."""
-    value &= WHOLE
-    return value >> by | value << 64 - by & WHOLE
+    value &= MASK_64
+    return value >> by | value << 64 - by & MASK_64
 
 
-def _word64(text: bytes, at: int, size: int = 8) -> int:
+def _fetch_64(text: bytes, at: int, size: int = 8) -> int:
     return int.from_bytes(text[at : at + size], "little")
 
 
-def _boolean(column: Mapping[str, Any], cells: Any) -> Any:
+def _encode_boolean(column: Mapping[str, Any], cells: Any) -> Any:
     state = column["state"]
     if column["raw_dtype"] == "string":
-        words = [_word(cell).strip(ASCII_SPACE).lower() for cell in np.asarray(cells, object).reshape(-1)]
+        words = [_read_cell(cell).strip(ASCII_SPACE).lower() for cell in np.asarray(cells, object).reshape(-1)]
         values = np.array([1.0 if w in state["yes"] else 0.0 if w in state["no"] else np.nan for w in words], "float32")
     else:
         values = np.array(cells, "float32")
@@ -190,36 +190,36 @@ def _boolean(column: Mapping[str, Any], cells: Any) -> Any:
     return np.concatenate([encoded, missing.astype("float32")], axis=1) if state["flag"] else encoded
 
 
-def _date(column: Mapping[str, Any], cells: Any) -> Any:
+def _encode_date(column: Mapping[str, Any], cells: Any) -> Any:
     state = column["state"]
-    moments = [_seconds(cell, column) for cell in np.asarray(cells, object).reshape(-1)]
+    moments = [_parse_seconds(cell, column) for cell in np.asarray(cells, object).reshape(-1)]
     told = np.array([moment is not None for moment in moments])
     seconds = np.array([moment or 0 for moment in moments], "int64")
-    channels = [_part(part, seconds, state) for part in state["parts"]]
+    channels = [_encode_date_part(part, seconds, state) for part in state["parts"]]
     encoded = np.where(told[:, None], np.concatenate(channels, axis=1), np.float32(0))
     return np.concatenate([encoded, (~told).astype("float32")[:, None]], axis=1) if state["flag"] else encoded
 
 
-def _seconds(cell: Any, column: Mapping[str, Any]) -> int | None:
+def _parse_seconds(cell: Any, column: Mapping[str, Any]) -> int | None:
     """Whole seconds since 1970, or None."""
     if column["raw_dtype"] != "string":
         value = float("nan") if cell is None else float(cell)
         value /= {"seconds": 1, "milliseconds": 1000}[column["state"]["formats"][0]]
-        return int(np.floor(value)) if np.isfinite(value) and abs(value) < LAST_S else None
-    text = _word(cell).strip(ASCII_SPACE)
+        return int(np.floor(value)) if np.isfinite(value) and abs(value) < MAX_SECONDS else None
+    text = _read_cell(cell).strip(ASCII_SPACE)
     for form, regex, fields in column["state"]["patterns"]:
         match = re.fullmatch(regex, text)
-        read = None if match is None else _moment(form, dict(zip(fields, match.groups(), strict=True)))
+        read = None if match is None else _convert_fields(form, dict(zip(fields, match.groups(), strict=True)))
         if read is not None:
             return read
     return None
 
 
-def _moment(form: str, texts: Mapping[str, Any]) -> int | None:
+def _convert_fields(date_format: str, texts: Mapping[str, Any]) -> int | None:
     """Seconds of the fields of a cell, or None where no calendar has such a day."""
     if "number" in texts:
-        value = float(texts["number"]) / {"seconds": 1, "milliseconds": 1000}[form]
-        return int(np.floor(value)) if abs(value) < LAST_S else None
+        value = float(texts["number"]) / {"seconds": 1, "milliseconds": 1000}[date_format]
+        return int(np.floor(value)) if abs(value) < MAX_SECONDS else None
     if "year" in texts:
         year = int(texts["year"] or 1970)
     else:
@@ -228,8 +228,8 @@ def _moment(form: str, texts: Mapping[str, Any]) -> int | None:
     name = texts.get("month_name")
     month = MONTHS.index(name[:3].lower()) + 1 if name else int(texts.get("month") or 1)
     day = int(texts.get("day") or 1)
-    days = _days(np.int64(year), np.int64(month), np.int64(day))
-    if tuple(map(int, _civil(days)))[1:] != (month, day):
+    days = _days_from_civil(np.int64(year), np.int64(month), np.int64(day))
+    if tuple(map(int, _civil_from_days(days)))[1:] != (month, day):
         return None
     hour = int(texts.get("hour") or 0)
     if "half" in texts:
@@ -240,26 +240,26 @@ def _moment(form: str, texts: Mapping[str, Any]) -> int | None:
     return int(days) * DAY_S + time - (-ahead if zone[0] == "-" else ahead)
 
 
-def _part(part: str, seconds: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
+def _encode_date_part(part: str, seconds: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
     if part == "trend":
         return ((seconds.astype("float64") - state["offset"]) / state["scale"]).astype("float32")[:, None]
     angles = 2 * np.pi * np.arange(PERIODS[part]) / PERIODS[part]
-    return np.stack([np.sin(angles), np.cos(angles)], axis=1).astype("float32")[_step(part, seconds)]
+    return np.stack([np.sin(angles), np.cos(angles)], axis=1).astype("float32")[_compute_period_index(part, seconds)]
 
 
-def _step(part: str, seconds: np.ndarray) -> Any:
+def _compute_period_index(part: str, seconds: np.ndarray) -> Any:
     days = seconds // DAY_S
     if part in ("minute", "hour"):
         return seconds % DAY_S // 60 % PERIODS[part]
     if part == "weekday":
         return (days + 3) % 7
-    year, month, day = _civil(days)
+    year, month, day = _civil_from_days(days)
     if part == "day_of_year":
-        return days - _days(year, np.ones_like(month), np.ones_like(day))
+        return days - _days_from_civil(year, np.ones_like(month), np.ones_like(day))
     return (month if part == "month" else day) - 1
 
 
-def _days(year: Any, month: Any, day: Any) -> Any:
+def _days_from_civil(year: Any, month: Any, day: Any) -> Any:
     """Days from 1970 to a date of the Gregorian calendar."""
     year = np.where(month <= 2, year - 1, year)
     era, month = year // 400, (month + 9) % 12
@@ -267,7 +267,7 @@ def _days(year: Any, month: Any, day: Any) -> Any:
     return era * 146097 + year % 400 * 365 + year % 400 // 4 - year % 400 // 100 + in_year - 719468
 
 
-def _civil(days: Any) -> tuple[Any, Any, Any]:
+def _civil_from_days(days: Any) -> tuple[Any, Any, Any]:
     days = days + 719468
     era, in_era = days // 146097, days % 146097
     year = (in_era - in_era // 1460 + in_era // 36524 - in_era // 146096) // 365
@@ -278,12 +278,12 @@ def _civil(days: Any) -> tuple[Any, Any, Any]:
     return year + era * 400 + (month <= 2), month, day
 
 
-def _text(column: Mapping[str, Any], cells: Any) -> Any:
+def _encode_text(column: Mapping[str, Any], cells: Any) -> Any:
     state = column["state"]
     places = {term: place + 2 for place, term in enumerate(state["vocabulary"])}  # 0 is padding, 1 an unknown term
     length, encoded = state["length"], list[Any]()
     for cell in np.asarray(cells, object).reshape(-1):
-        numbers = [places.get(term, 1) for term in _terms(_word(cell), state)]
+        numbers = [places.get(term, 1) for term in _split_terms(_read_cell(cell), state)]
         if not state["bag"]:
             numbers = numbers[:length] or [1]
             encoded.append(numbers + [0] * (length - len(numbers)))
@@ -298,9 +298,9 @@ def _text(column: Mapping[str, Any], cells: Any) -> Any:
     return encoded
 
 
-def _terms(text: str, state: Mapping[str, Any]) -> list[str]:
+def _split_terms(text: str, state: Mapping[str, Any]) -> list[str]:
     text = text.lower() if state["lowercase"] else text
-    text = _without_accents(text) if state["accents"] == "strip" else text
+    text = _strip_accents(text) if state["accents"] == "strip" else text
     if state["punctuation"] == "drop":
         text = "".join(sign if _is_word(sign) else " " for sign in text)
     elif state["punctuation"] == "split":
@@ -322,12 +322,12 @@ def _is_space(sign: str) -> bool:
     return unicodedata.category(sign)[0] == "Z" or unicodedata.category(sign) == "Cc"
 
 
-def _without_accents(text: str) -> str:
-    plain = (_plain_letter(sign) for sign in text)
+def _strip_accents(text: str) -> str:
+    plain = (_strip_accent(sign) for sign in text)
     return "".join(sign for sign in plain if not 0x300 <= ord(sign) < 0x370)
 
 
-def _plain_letter(sign: str) -> str:
+def _strip_accent(sign: str) -> str:
     place = ord(sign)
     if 0xC0 <= place < 0x250 or 0x370 <= place < 0x530 or 0x1E00 <= place < 0x2000:
         base, *marks = list(unicodedata.normalize("NFD", sign))
@@ -336,44 +336,47 @@ def _plain_letter(sign: str) -> str:
     return sign
 
 
-def _image(column: Mapping[str, Any], cells: Any) -> Any:
-    pictures = [_picture(column, np.asarray(cell)) for cell in cells]
+def _encode_image(column: Mapping[str, Any], cells: Any) -> Any:
+    pictures = [_encode_picture(column, np.asarray(cell)) for cell in cells]
     return np.stack(pictures) if pictures else np.zeros((0, *column["shape"]))
 
 
-def _picture(column: Mapping[str, Any], picture: np.ndarray) -> np.ndarray:
+def _encode_picture(column: Mapping[str, Any], picture: np.ndarray) -> np.ndarray:
     """One picture of the size and the channels that the network takes."""
     files, channels = column["raw_dtype"] == "string", column["shape"][2]
     picture = picture[..., None] if picture.ndim == 2 else picture
     if not files:
-        picture = _channels(picture, channels)
+        picture = _convert_channels(picture, channels)
     if picture.size == 0:
         return np.zeros(column["shape"], "uint8")  # there is no picture
-    small = _fitted(picture, column["shape"][:2], column["state"].get("fit", "stretch"), antialias=files)
-    return _channels(small[..., :3] if small.shape[2] == 4 else small, channels) if files else small
+    small = _resize(picture, column["shape"][:2], column["state"].get("fit", "stretch"), antialias=files)
+    return _convert_channels(small[..., :3] if small.shape[2] == 4 else small, channels) if files else small
 
 
-def _channels(picture: np.ndarray, channels: int) -> np.ndarray:
+def _convert_channels(picture: np.ndarray, channels: int) -> np.ndarray:
     if channels == 3 and picture.shape[2] == 1:
         return np.repeat(picture, 3, axis=2)
     if channels != 1 or picture.shape[2] != 3:
         return picture
     if picture.dtype != np.uint8:
-        return (picture * GREY).sum(axis=2, keepdims=True)
-    grey = (picture.astype("float32") * np.float32(1 / 255) * GREY).sum(axis=2, keepdims=True)
+        return (picture * GREY_WEIGHTS).sum(axis=2, keepdims=True)
+    grey = (picture.astype("float32") * np.float32(1 / 255) * GREY_WEIGHTS).sum(axis=2, keepdims=True)
     return np.clip(grey * np.float32(255.5), 0, 255).astype("uint8")
 
 
-def _fitted(picture: np.ndarray, size: Sequence[int], fit: str, antialias: bool) -> np.ndarray:
+def _resize(picture: np.ndarray, size: Sequence[int], fit: str, antialias: bool) -> np.ndarray:
     """A picture of another size, bilinearly."""
     if picture.shape[:2] == tuple(size):
         return picture
     if fit == "crop":
-        picture = _middle(picture, *size)
+        picture = _crop_centre(picture, *size)
     whole = np.array(picture.shape[:2], "float64")
     ratio = max(whole / size)
     inner = [max(1, int(side)) for side in np.floor(whole / ratio)] if fit == "pad" else list(size)
-    across, down = _weights(picture.shape[1], inner[1], antialias), _weights(picture.shape[0], inner[0], antialias)
+    across, down = (
+        _compute_resize_weights(picture.shape[1], inner[1], antialias),
+        _compute_resize_weights(picture.shape[0], inner[0], antialias),
+    )
     resized = np.einsum("yh,hwc,xw->yxc", down, picture.astype("float32"), across, optimize=True)
     if fit == "pad":
         first = [max(0, int(edge)) for edge in np.floor((np.array(size) - whole / ratio) / 2)]
@@ -383,7 +386,7 @@ def _fitted(picture: np.ndarray, size: Sequence[int], fit: str, antialias: bool)
     return np.clip(np.rint(resized), 0, 255).astype("uint8") if picture.dtype == np.uint8 else resized
 
 
-def _weights(size: int, new: int, antialias: bool) -> np.ndarray:
+def _compute_resize_weights(size: int, new: int, antialias: bool) -> np.ndarray:
     """What each old row gives to each new one, `(new, size)`."""
     centres = (np.arange(new) + 0.5) * size / new
     spread = max(size / new, 1.0) if antialias else 1.0
@@ -394,7 +397,7 @@ def _weights(size: int, new: int, antialias: bool) -> np.ndarray:
     return (weights / weights.sum(axis=1, keepdims=True)).astype("float32")
 
 
-def _middle(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+def _crop_centre(picture: np.ndarray, height: int, width: int) -> np.ndarray:
     """The largest window in the middle whose sides are as `height` to `width`."""
     whole = np.array(picture.shape[:2])
     window = np.rint(whole[::-1].astype("float32") * np.array([height / width, width / height], "float32")).astype(int)
@@ -403,7 +406,7 @@ def _middle(picture: np.ndarray, height: int, width: int) -> np.ndarray:
     return picture[first[0] : first[0] + window[0], first[1] : first[1] + window[1]]
 
 
-def _word(cell: Any) -> str:
+def _read_cell(cell: Any) -> str:
     """A cell as text; whole numbers are spelled out."""
     if cell is None or (isinstance(cell, (float, np.floating)) and np.isnan(cell)):
         return ""
@@ -414,11 +417,11 @@ def _word(cell: Any) -> str:
     return str(cell)
 
 
-_KINDS = {
-    "number": _number,
-    "category": _category,
-    "boolean": _boolean,
-    "date": _date,
-    "text": _text,
-    "image": _image,
+_ENCODERS = {
+    "number": _encode_number,
+    "category": _encode_category,
+    "boolean": _encode_boolean,
+    "date": _encode_date,
+    "text": _encode_text,
+    "image": _encode_image,
 }

@@ -16,44 +16,40 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-_THIN = 8
-_FEW = 0.05
+from bmcli import private_api
+
+_MIN_CHANNELS = 8
+_SMALL_SHARE = 0.05
 
 
-def quantized(converter: Any, wholly: bool = False) -> bytes:
-    """A model in integers, but for `kept`.
+def quantize(converter: Any, full_integer: bool = False) -> bytes:
+    """A model in integers, but for `list_float_tensors`.
 
     Args:
         converter: A `tf.lite.TFLiteConverter` that has representative rows.
-        wholly: Keep nothing in float32 but what would be wrong in integers.
+        full_integer: Keep nothing in float32 but what would be wrong in integers.
     """
-    # What tf.lite.experimental.QuantizationDebugger does, without building the model that it debugs.
-    from tensorflow.lite.python import convert
-
-    converter.experimental_mlir_quantizer = True
-    converter._experimental_calibrate_only = True
-    calibrated: bytes = converter.convert()
-    found: bytes = convert.mlir_quantize(calibrated, denylisted_nodes=kept(calibrated, wholly))
-    return found
+    calibrated = private_api.calibrated_model(converter)
+    return private_api.quantize_calibrated(calibrated, list_float_tensors(calibrated, full_integer))
 
 
-def kept(model: bytes, wholly: bool = False) -> list[str]:
+def list_float_tensors(model: bytes, full_integer: bool = False) -> list[str]:
     """Names of the tensors that operations give which stay in float32.
 
     Args:
         model: A LiteRT model in float32.
-        wholly: As above.
+        full_integer: As above.
     """
-    from tensorflow.lite.python import schema_py_generated as schema
-
-    found = schema.ModelT.InitFromPackedBuf(model, 0)
-    graph = found.subgraphs[0]  # the others are the bodies of loops
-    reader = _Reader(schema.BuiltinOperator, found.operatorCodes, graph)
-    operations = [*reader.one_hot(), *([] if wholly else [*reader.thin(), *reader.last()])]
+    graph, codes, kinds = private_api.litert_graph(model)  # other graphs are the bodies of loops
+    reader = _GraphReader(kinds, codes, graph)
+    operations = [
+        *reader.find_one_hots(),
+        *([] if full_integer else [*reader.find_thin_convolutions(), *reader.find_output_operations()]),
+    ]
     return sorted({graph.tensors[place].name.decode() for each in operations for place in each.outputs})
 
 
-class _Reader:
+class _GraphReader:
     """The operations of a LiteRT graph."""
 
     def __init__(self, kinds: Any, codes: Any, graph: Any) -> None:
@@ -61,18 +57,20 @@ class _Reader:
         self._convolution, self._one_hot = kinds.CONV_2D, kinds.ONE_HOT
         self._layers = (kinds.CONV_2D, kinds.DEPTHWISE_CONV_2D, kinds.FULLY_CONNECTED)
         self._barriers = (*self._layers, kinds.BATCH_MATMUL, kinds.GATHER, kinds.EMBEDDING_LOOKUP, kinds.WHILE)
-        self._maker = {place: operation for operation in graph.operators for place in _places(operation.outputs)}
+        self._maker = {
+            place: operation for operation in graph.operators for place in _list_tensor_indices(operation.outputs)
+        }
 
-    def thin(self) -> Iterator[Any]:
+    def find_thin_convolutions(self) -> Iterator[Any]:
         """Convolutions over few channels."""
         for operation in self._graph.operators:
-            if self._kind(operation) == self._convolution and self._shape(operation.inputs[1])[-1] < _THIN:
+            if self._kind(operation) == self._convolution and self._shape(operation.inputs[1])[-1] < _MIN_CHANNELS:
                 yield operation
 
-    def one_hot(self) -> Iterator[Any]:
+    def find_one_hots(self) -> Iterator[Any]:
         return (operation for operation in self._graph.operators if self._kind(operation) == self._one_hot)
 
-    def last(self) -> Iterator[Any]:
+    def find_output_operations(self) -> Iterator[Any]:
         """What leads from the last layers with weights to the outputs, and such layers if they are small."""
         seen: set[int] = set()
         waiting = list(self._graph.outputs)
@@ -82,7 +80,7 @@ class _Reader:
                 continue
             seen.add(id(operation))
             if self._kind(operation) not in self._barriers:
-                waiting += _places(operation.inputs)
+                waiting += _list_tensor_indices(operation.inputs)
                 yield operation
             elif self._kind(operation) in self._layers and self._is_small(operation):
                 yield operation
@@ -93,7 +91,7 @@ class _Reader:
         constants = [
             place for place in range(len(self._graph.tensors)) if place not in self._maker and place not in given
         ]
-        return self._size(layer.inputs[1]) <= _FEW * sum(map(self._size, constants))
+        return self._size(layer.inputs[1]) <= _SMALL_SHARE * sum(map(self._size, constants))
 
     def _kind(self, operation: Any) -> Any:
         code = self._codes[operation.opcodeIndex]
@@ -107,6 +105,6 @@ class _Reader:
         return () if shape is None else shape  # of a scalar
 
 
-def _places(tensors: Any) -> list[int]:
+def _list_tensor_indices(tensors: Any) -> list[int]:
     """Numbers of tensors, of which an operation may have none."""
     return [] if tensors is None else list(map(int, tensors))

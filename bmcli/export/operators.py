@@ -12,56 +12,60 @@ _CUSTOM, _DELEGATE = 32, 51
 """Built-in codes that stand for operators by name, and for what a delegate made."""
 
 
-def of_others(content: bytes) -> list[str]:
+def find_custom_operators(content: bytes) -> list[str]:
     """Operators that LiteRT itself does not have, such as `FlexWriteFile` of TensorFlow.
 
     Raises:
         ValueError: It is no LiteRT model.
     """
     try:
-        return [name for code in _codes(content) if (name := _name(content, code)) is not None]
+        return [
+            name for code in _find_operator_codes(content) if (name := _read_custom_name(content, code)) is not None
+        ]
     except struct.error:
         raise ValueError("no LiteRT model") from None
 
 
-def _codes(content: bytes) -> list[int]:
+def _find_operator_codes(content: bytes) -> list[int]:
     """Where each `OperatorCode` begins."""
-    field = _field(content, _follow(content, 0), 1)
+    field = _find_field(content, _follow_offset(content, 0), 1)
     if field is None:
         return []
-    vector = _follow(content, field)
-    (count,) = _read("<I", content, vector)
-    return [_follow(content, vector + 4 + 4 * place) for place in range(min(count, len(content) // 4 + 1))]
+    vector = _follow_offset(content, field)
+    (count,) = _unpack("<I", content, vector)
+    return [_follow_offset(content, vector + 4 + 4 * place) for place in range(min(count, len(content) // 4 + 1))]
 
 
-def _name(content: bytes, code: int) -> str | None:
+def _read_custom_name(content: bytes, code: int) -> str | None:
     """The name of an operator that is not built in, else None."""
-    old, new = _field(content, code, 0), _field(content, code, 3)
-    number = max(0 if old is None else _read("<b", content, old)[0], 0 if new is None else _read("<i", content, new)[0])
+    old, new = _find_field(content, code, 0), _find_field(content, code, 3)
+    number = max(
+        0 if old is None else _unpack("<b", content, old)[0], 0 if new is None else _unpack("<i", content, new)[0]
+    )
     name = ""
-    if (field := _field(content, code, 1)) is not None:
-        start = _follow(content, field)
-        (size,) = _read("<I", content, start)
+    if (field := _find_field(content, code, 1)) is not None:
+        start = _follow_offset(content, field)
+        (size,) = _unpack("<I", content, start)
         name = content[start + 4 : start + 4 + min(size, 100)].decode("utf-8", "replace")
     return name or (f"code {number}" if number in (_CUSTOM, _DELEGATE) else None)
 
 
-def _field(content: bytes, table: int, number: int) -> int | None:
+def _find_field(content: bytes, table: int, number: int) -> int | None:
     """Where a field of a table begins; None if it has its default."""
-    vtable = table - _read("<i", content, table)[0]
+    vtable = table - _unpack("<i", content, table)[0]
     place = 4 + 2 * number
-    if place + 2 > _read("<H", content, vtable)[0]:
+    if place + 2 > _unpack("<H", content, vtable)[0]:
         return None
-    (offset,) = _read("<H", content, vtable + place)
+    (offset,) = _unpack("<H", content, vtable + place)
     return table + offset if offset else None
 
 
-def _follow(content: bytes, at: int) -> int:
+def _follow_offset(content: bytes, at: int) -> int:
     """Where an offset points."""
-    return int(at + _read("<I", content, at)[0])
+    return int(at + _unpack("<I", content, at)[0])
 
 
-def _read(form: str, content: bytes, at: int) -> tuple[int, ...]:
+def _unpack(layout: str, content: bytes, at: int) -> tuple[int, ...]:
     if at < 0:
         raise struct.error("before the file")  # not counted from its end
-    return struct.unpack_from(form, content, at)
+    return struct.unpack_from(layout, content, at)

@@ -14,21 +14,22 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from bmcli.compression import rebuilt
+from bmcli import private_api
+from bmcli.compression.methods import clone_model
 
 
-def with_loops(model: keras.Model) -> keras.Model:
-    """A network that computes the same, its recurrent layers by `steps`; the very network if it has none."""
-    if not any(isinstance(layer, keras.layers.RNN) for layer in model._flatten_layers()):
+def replace_recurrent_layers(model: keras.Model) -> keras.Model:
+    """A network that computes the same, its recurrent layers by `run_inner_loop`; the very network if it has none."""
+    if not any(isinstance(layer, keras.layers.RNN) for layer in private_api.flatten_layers(model)):
         return model
-    found = rebuilt(model)
-    for layer in found._flatten_layers():
+    found = clone_model(model)
+    for layer in private_api.flatten_layers(found):
         if isinstance(layer, keras.layers.RNN):
-            layer.inner_loop = partial(steps, layer)
+            layer.inner_loop = partial(run_inner_loop, layer)
     return found
 
 
-def steps(layer: Any, sequences: Any, initial_state: Sequence[Any], mask: Any, training: bool = False) -> Any:
+def run_inner_loop(layer: Any, sequences: Any, initial_state: Sequence[Any], mask: Any, training: bool = False) -> Any:
     """What `keras.layers.RNN.inner_loop` gives: the last output, all outputs, and the last states.
 
     A step whose mask is false leaves the states as they are, and gives what the step before it gave, or 0 if the layer
@@ -39,7 +40,10 @@ def steps(layer: Any, sequences: Any, initial_state: Sequence[Any], mask: Any, t
         sequences: `(batch, steps, channels)`, of a known number of steps.
         mask: `(batch, steps)`, or None.
     """
-    inputs, present = _by_step(sequences), None if mask is None else _by_step(tf.cast(mask, tf.bool))[..., tf.newaxis]
+    inputs, present = (
+        _swap_batch_and_steps(sequences),
+        None if mask is None else _swap_batch_and_steps(tf.cast(mask, tf.bool))[..., tf.newaxis],
+    )
     if layer.go_backwards:
         inputs, present = tf.reverse(inputs, [0]), None if present is None else tf.reverse(present, [0])
     count, first = inputs.shape[0], tf.zeros_like(initial_state[0])
@@ -59,9 +63,9 @@ def steps(layer: Any, sequences: Any, initial_state: Sequence[Any], mask: Any, t
     _, last, every, *states = tf.while_loop(
         lambda number, *_: number < count, step, (tf.constant(0), first, every, *initial_state)
     )
-    return last, _by_step(every) if layer.return_sequences else last[:, tf.newaxis], states
+    return last, _swap_batch_and_steps(every) if layer.return_sequences else last[:, tf.newaxis], states
 
 
-def _by_step(tensor: Any) -> Any:
+def _swap_batch_and_steps(tensor: Any) -> Any:
     """The first two axes exchanged."""
     return tf.transpose(tensor, [1, 0, *range(2, len(tensor.shape))])

@@ -6,37 +6,37 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bmcli.data.preparation import served_rows
-from bmcli.export import Rows, Signature
+from bmcli.data.preparation import read_serving_arrays
+from bmcli.export import ExportRows, Signature
 from bmcli.quoting import quoted
 from bmcli.recipe.schema import Recipe
-from bmcli.specs import Column, DataSpec, Prepared
+from bmcli.specs import Column, DataSpec, PreparedData
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from bmcli.training.network import Network
+    from bmcli.networks.network import Network
 
-STRANGER = "no such thing \N{SNOWMAN}"
+UNKNOWN_TEXT = "no such thing \N{SNOWMAN}"
 """A text that no training row holds."""
 
 
 @dataclass(frozen=True)
-class Hard:
+class EdgeCase:
     """An awkward row.
 
     Args:
-        what: What is awkward about it.
+        description: What is awkward about it.
         raw: By column, `(1, ...)`.
         resized: Whether a picture has another size than those of the data.
     """
 
-    what: str
+    description: str
     raw: Mapping[str, np.ndarray]
     resized: bool = False
 
 
-def of_splits(recipe: Recipe, prepared: Prepared, counts: Mapping[str, int]) -> dict[str, Rows]:
+def read_split_rows(recipe: Recipe, prepared: PreparedData, counts: Mapping[str, int]) -> dict[str, ExportRows]:
     """Evenly spread rows of some splits.
 
     Args:
@@ -49,9 +49,9 @@ def of_splits(recipe: Recipe, prepared: Prepared, counts: Mapping[str, int]) -> 
         name: np.unique(np.linspace(0, len(split) - 1, min(counts[name], len(split))).round().astype("int64"))
         for name, split in splits.items()
     }
-    raw = served_rows(recipe.data, recipe.targets(), recipe.data_seed, prepared.spec, positions)
+    raw = read_serving_arrays(recipe.data, recipe.targets(), recipe.data_seed, prepared.spec, positions)
     return {
-        name: Rows(
+        name: ExportRows(
             positions[name],
             raw[name],
             {column: np.asarray(array[positions[name]]) for column, array in split.inputs.items()},
@@ -61,51 +61,53 @@ def of_splits(recipe: Recipe, prepared: Prepared, counts: Mapping[str, int]) -> 
     }
 
 
-def hard_rows(rows: Rows, spec: DataSpec) -> list[Hard]:
+def make_edge_cases(rows: ExportRows, spec: DataSpec) -> list[EdgeCase]:
     """A single row, and rows in which a cell is missing, unknown, or a picture of another size."""
     one = {name: values[:1] for name, values in rows.raw.items()}
-    found = [Hard("a batch of 1", one)]
+    found = [EdgeCase("a batch of 1", one)]
     for column in spec.inputs:
         found += [
-            Hard(f"{what} in {quoted(column.name)}", {**one, column.name: cell}, resized)
-            for what, cell, resized in _awkward(column, one[column.name])
+            EdgeCase(f"{what} in {quoted(column.name)}", {**one, column.name: cell}, resized)
+            for what, cell, resized in _make_awkward_cells(column, one[column.name])
         ]
-    missing = {column.name: cell for column in spec.inputs for cell in [_missing(column, one[column.name])]}
+    missing = {column.name: cell for column in spec.inputs for cell in [_make_missing_cell(column, one[column.name])]}
     if len(spec.inputs) > 1 and all(cell is not None for cell in missing.values()):
-        found.append(Hard("nothing in any column", {name: cell for name, cell in missing.items() if cell is not None}))
+        found.append(
+            EdgeCase("nothing in any column", {name: cell for name, cell in missing.items() if cell is not None})
+        )
     return found
 
 
-def _awkward(column: Column, cell: np.ndarray) -> Iterator[tuple[str, np.ndarray, bool]]:
-    missing = _missing(column, cell)
+def _make_awkward_cells(column: Column, cell: np.ndarray) -> Iterator[tuple[str, np.ndarray, bool]]:
+    missing = _make_missing_cell(column, cell)
     if missing is not None:
         yield "nothing", missing, False
     if column.kind in ("category", "text") and column.raw_dtype == "string":
-        yield "an unknown text", _texts(STRANGER), False
+        yield "an unknown text", _make_text_cell(UNKNOWN_TEXT), False
     if column.kind == "category" and column.raw_dtype == "int64":
         yield "an unknown number", cell * 0 + 2**40 + 1, False
     if column.kind == "text":
-        yield "only spaces", _texts("  \t "), False
+        yield "only spaces", _make_text_cell("  \t "), False
     if column.kind == "image":
-        yield from _pictures(column, cell)
+        yield from _make_resized_pictures(column, cell)
 
 
-def _missing(column: Column, cell: np.ndarray) -> np.ndarray | None:
+def _make_missing_cell(column: Column, cell: np.ndarray) -> np.ndarray | None:
     """The cell where there is nothing; None if the column cannot say so."""
     if column.raw_dtype == "string":
-        return _texts("") if column.kind != "image" else _texts(b"")
+        return _make_text_cell("") if column.kind != "image" else _make_text_cell(b"")
     if column.kind in ("image", "category") or column.state.get("missing_is_fault"):
         return None
     return cell * float("nan")
 
 
-def _texts(text: str | bytes) -> np.ndarray:
+def _make_text_cell(text: str | bytes) -> np.ndarray:
     import numpy as np
 
     return np.array([text], object)
 
 
-def _pictures(column: Column, cell: np.ndarray) -> Iterator[tuple[str, np.ndarray, bool]]:
+def _make_resized_pictures(column: Column, cell: np.ndarray) -> Iterator[tuple[str, np.ndarray, bool]]:
     """Pictures of other sizes, for a column of arrays; and as files of other sizes, for one of files."""
     import numpy as np
 
@@ -116,10 +118,10 @@ def _pictures(column: Column, cell: np.ndarray) -> Iterator[tuple[str, np.ndarra
             places = [np.arange(new) * old // new for new, old in zip(size, column.raw_shape[:2], strict=True)]  # type: ignore[operator]
             yield what, cell[:, places[0]][:, :, places[1]], True
         else:
-            yield what, np.array([noise_file(size, column.shape[2])], object), True
+            yield what, np.array([make_png_file(size, column.shape[2])], object), True
 
 
-def noise_file(size: Sequence[int], channels: int) -> bytes:
+def make_png_file(size: Sequence[int], channels: int) -> bytes:
     """A PNG file of a smooth pattern."""
     import numpy as np
 
@@ -131,7 +133,7 @@ def noise_file(size: Sequence[int], channels: int) -> bytes:
     return encoded
 
 
-def predictions(network: Network, encoded: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def predict_encoded(network: Network, encoded: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """What the network says of encoded rows, by target."""
     import keras
 
@@ -140,39 +142,39 @@ def predictions(network: Network, encoded: Mapping[str, Any]) -> dict[str, np.nd
     return {name: keras.ops.convert_to_numpy(values) for name, values in network.predict(given).items()}
 
 
-def encoded(raw: Mapping[str, np.ndarray], spec: DataSpec) -> dict[str, Any]:
+def encode_raw(raw: Mapping[str, np.ndarray], spec: DataSpec) -> dict[str, Any]:
     """Raw rows as the network takes them, by the layers that a served model has."""
     from bmcli import inputs as input_kinds
     from bmcli.layers import tf
 
     return {
-        column.name: input_kinds.kind_of(column).encoder(column)(
+        column.name: input_kinds.kind_of(column).build_encoder(column)(
             tf.constant(raw[column.name].tolist() if raw[column.name].dtype == object else raw[column.name])
         )
         for column in spec.inputs
     }
 
 
-def opened(raw: Mapping[str, np.ndarray], signature: Signature, spec: DataSpec) -> dict[str, Any]:
+def decode_picture_files(raw: Mapping[str, np.ndarray], signature: Signature, spec: DataSpec) -> dict[str, Any]:
     """Raw cells, with files of pictures decoded where an artefact leaves that to its user."""
     return {
-        each.column: _decoded(raw[each.column])
-        if each.form == "encoded" and is_file(spec.input(each.column))
+        each.column: _decode_pictures(raw[each.column])
+        if each.form == "encoded" and holds_picture_files(spec.input(each.column))
         else raw[each.column]
         for each in signature.inputs
     }
 
 
-def is_file(column: Column) -> bool:
+def holds_picture_files(column: Column) -> bool:
     """Whether the cells of a column are files of pictures."""
     return column.kind == "image" and column.raw_dtype == "string"
 
 
-def _decoded(files: np.ndarray) -> Any:
+def _decode_pictures(files: np.ndarray) -> Any:
     """Pictures in an array, or in a list if they differ in size."""
     import numpy as np
 
-    from bmcli.layers.picture_decoder import opened as picture
+    from bmcli.layers.picture_decoder import decode_upright
 
-    found = [picture(data).numpy() if data else np.zeros((0, 0, 1), "uint8") for data in files]
+    found = [decode_upright(data).numpy() if data else np.zeros((0, 0, 1), "uint8") for data in files]
     return np.stack(found) if len({each.shape for each in found}) == 1 else found

@@ -25,7 +25,7 @@ Tensors = Mapping[str, np.ndarray]
 Function = Callable[[Tensors], Tensors]
 
 
-class Artefact:
+class ArtefactRunner:
     """An artefact that is ready to predict.
 
     Args:
@@ -48,7 +48,7 @@ class Artefact:
         self.functions = load(module, model, self.signatures)
         self.load_s = time.perf_counter() - start
 
-    def feed(self, raw: Mapping[str, Any], signature: str = SERVING) -> dict[str, np.ndarray]:
+    def make_tensors(self, raw: Mapping[str, Any], signature: str = SERVING) -> dict[str, np.ndarray]:
         """Tensors by name, from cells by column."""
         return {
             given["name"]: self._tensor(given, raw[given["column"]]) for given in self.signatures[signature]["inputs"]
@@ -60,24 +60,24 @@ class Artefact:
 
     def predict(self, raw: Mapping[str, Any], signature: str = SERVING) -> dict[tuple[str, str], np.ndarray]:
         """What is predicted of raw rows: arrays by target and role."""
-        given = self.run(self.feed(raw, signature), signature)
+        given = self.run(self.make_tensors(raw, signature), signature)
         return {(each["target"], each["role"]): given[each["name"]] for each in self.signatures[signature]["outputs"]}
 
-    def _tensor(self, given: Mapping[str, Any], cells: Any) -> np.ndarray:
-        if given["form"] == "encoded" and given["column"] in self.columns:
-            return self.encoder.encode(self.columns[given["column"]], cells)
-        if given["dtype"] == "string":
+    def _tensor(self, signature_input: Mapping[str, Any], cells: Any) -> np.ndarray:
+        if signature_input["form"] == "encoded" and signature_input["column"] in self.columns:
+            return self.encoder.encode(self.columns[signature_input["column"]], cells)
+        if signature_input["dtype"] == "string":
             return np.asarray(cells, object)
-        return np.asarray(cells, given["dtype"])
+        return np.asarray(cells, signature_input["dtype"])
 
 
-def _tensorflow() -> Any:
+def _import_tensorflow() -> Any:
     import tensorflow as tf
 
     return tf
 
 
-def _saved_model(tf: Any, path: str, signatures: Mapping[str, Any]) -> dict[str, Function]:
+def _load_saved_model(tf: Any, path: str, signatures: Mapping[str, Any]) -> dict[str, Function]:
     loaded = tf.saved_model.load(path)
 
     def function(name: str) -> Function:
@@ -92,7 +92,7 @@ def _saved_model(tf: Any, path: str, signatures: Mapping[str, Any]) -> dict[str,
     return {name: function(name) for name in signatures}
 
 
-def _lite_runtime() -> Any:
+def _import_litert() -> Any:
     if importlib.util.find_spec("ai_edge_litert"):
         from ai_edge_litert.interpreter import Interpreter
 
@@ -105,50 +105,52 @@ def _lite_runtime() -> Any:
     return tf.lite.Interpreter
 
 
-def _litert(interpreter_class: Any, path: str, signatures: Mapping[str, Any]) -> dict[str, Function]:
+def _load_litert(interpreter_class: Any, path: str, signatures: Mapping[str, Any]) -> dict[str, Function]:
     # The content and not its path, of which TensorFlow's interpreter does not check that all offsets lie inside.
     content = Path(path).read_bytes()
     interpreter = interpreter_class(model_content=content, num_threads=len(os.sched_getaffinity(0)))
     interpreter.allocate_tensors()
-    return {name: _lite_function(interpreter, name) for name in signatures}
+    return {name: _make_litert_function(interpreter, name) for name in signatures}
 
 
-def _lite_function(interpreter: Any, name: str) -> Function:
+def _make_litert_function(interpreter: Any, name: str) -> Function:
     runner = interpreter.get_signature_runner(name)
     return lambda tensors: runner(**tensors)
 
 
-def _onnx_runtime() -> Any:
+def _import_onnxruntime() -> Any:
     import onnxruntime
 
     return onnxruntime
 
 
-def _onnx(onnxruntime: Any, path: str, signatures: Mapping[str, Any]) -> dict[str, Function]:
+def _load_onnx(onnxruntime: Any, path: str, signatures: Mapping[str, Any]) -> dict[str, Function]:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    return {SERVING: lambda tensors: dict(zip(names, session.run(names, _as_text(tensors)), strict=True))}
+    return {SERVING: lambda tensors: dict(zip(names, session.run(names, _decode_texts(tensors)), strict=True))}
 
 
-def _as_text(tensors: Tensors) -> Tensors:
+def _decode_texts(tensors: Tensors) -> Tensors:
     """Tensors in which text is text and not its bytes."""
     return {
-        name: np.array([_decoded(cell) for cell in v.reshape(-1)], object).reshape(v.shape) if v.dtype == object else v
+        name: np.array([_decode_text(cell) for cell in v.reshape(-1)], object).reshape(v.shape)
+        if v.dtype == object
+        else v
         for name, v in tensors.items()
     }
 
 
-def _decoded(cell: Any) -> str:
+def _decode_text(cell: Any) -> str:
     return cell.decode("utf-8", "replace") if isinstance(cell, bytes) else str(cell)
 
 
-def _openvino_runtime() -> Any:
+def _import_openvino() -> Any:
     import openvino
 
     return openvino
 
 
-def _openvino(openvino: Any, path: str, signatures: Mapping[str, Any]) -> dict[str, Function]:
+def _load_openvino(openvino: Any, path: str, signatures: Mapping[str, Any]) -> dict[str, Function]:
     # Else it computes in bfloat16 where the processor can, and differs by a percent from what was exported.
     compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     outputs = [each["name"] for each in signatures[SERVING]["outputs"]]
@@ -160,19 +162,19 @@ def _openvino(openvino: Any, path: str, signatures: Mapping[str, Any]) -> dict[s
     return {SERVING: run}
 
 
-def _keras_with_layers() -> Any:
-    from bmcli.training import network  # the layers of a .keras file have to be known
+def _import_networks() -> Any:
+    from bmcli.networks import network  # the layers of a .keras file have to be known
 
     return network
 
 
-def _keras(networks: Any, path: str, signatures: Mapping[str, Any]) -> dict[str, Function]:
+def _load_keras(networks: Any, path: str, signatures: Mapping[str, Any]) -> dict[str, Function]:
     import warnings
 
     import keras
 
     warnings.filterwarnings("ignore", message="When providing `inputs` as a dict")
-    model = networks.load_served(Path(path))
+    model = networks.load_serving_model(Path(path))
     inputs = {each["name"]: each["column"] for each in signatures[SERVING]["inputs"]}
     outputs = {each["name"]: each["target"] for each in signatures[SERVING]["outputs"]}
 
@@ -188,11 +190,11 @@ def _keras(networks: Any, path: str, signatures: Mapping[str, Any]) -> dict[str,
 
 
 RUNTIMES: dict[str, tuple[Callable[[], Any], Callable[..., dict[str, Function]]]] = {
-    "tensorflow": (_tensorflow, _saved_model),
-    "litert": (_lite_runtime, _litert),
-    "onnx": (_onnx_runtime, _onnx),
-    "openvino": (_openvino_runtime, _openvino),
-    "keras": (_keras_with_layers, _keras),
+    "tensorflow": (_import_tensorflow, _load_saved_model),
+    "litert": (_import_litert, _load_litert),
+    "onnx": (_import_onnxruntime, _load_onnx),
+    "openvino": (_import_openvino, _load_openvino),
+    "keras": (_import_networks, _load_keras),
 }
 
 
@@ -216,10 +218,10 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
     """What `write_arrays` wrote; texts come as bytes."""
     with np.load(path, allow_pickle=False) as held:
         names = json.loads(held["names"].tobytes().decode())
-        return {name: _read(held, place, form, shape) for place, (name, form, shape) in enumerate(names)}
+        return {name: _read_array(held, place, form, shape) for place, (name, form, shape) in enumerate(names)}
 
 
-def _read(held: Any, place: int, form: str, shape: list[int]) -> np.ndarray:
+def _read_array(held: Any, place: int, form: str, shape: list[int]) -> np.ndarray:
     values = held[str(place)]
     if form == "array":
         return values
@@ -230,17 +232,19 @@ def _read(held: Any, place: int, form: str, shape: list[int]) -> np.ndarray:
     return found.reshape(shape)
 
 
-def _answer(artefact: Artefact, order: Mapping[str, Any]) -> dict[str, Any]:
-    if order["do"] == "predict":
-        given = artefact.predict(read_arrays(order["rows"]), order["signature"])
-        write_arrays(order["into"], {json.dumps(key): value for key, value in given.items()})
+def _answer_request(artefact: ArtefactRunner, request: Mapping[str, Any]) -> dict[str, Any]:
+    if request["do"] == "predict":
+        given = artefact.predict(read_arrays(request["rows"]), request["signature"])
+        write_arrays(request["into"], {json.dumps(key): value for key, value in given.items()})
         return {}
-    if order["do"] == "time":
-        return {"seconds": _timed(artefact, read_arrays(order["rows"]), order["calls"], order["at_most_s"])}
+    if request["do"] == "time":
+        return {
+            "seconds": _time_predictions(artefact, read_arrays(request["rows"]), request["calls"], request["at_most_s"])
+        }
     return {"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "alien": "bmcli" in sys.modules}
 
 
-def _timed(artefact: Artefact, raw: Mapping[str, Any], calls: int, at_most_s: float) -> list[float]:
+def _time_predictions(artefact: ArtefactRunner, raw: Mapping[str, Any], calls: int, at_most_s: float) -> list[float]:
     """Seconds of each call, from raw rows to arrays."""
     taken: list[float] = []
     while len(taken) < calls and sum(taken) < at_most_s:
@@ -257,10 +261,10 @@ def main() -> None:
     spec = importlib.util.spec_from_file_location("encoder", sys.argv[2])
     encoder = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
     spec.loader.exec_module(encoder)  # type: ignore[union-attr]
-    artefact = Artefact(sys.argv[1], encoder)
+    artefact = ArtefactRunner(sys.argv[1], encoder)
     print(json.dumps({"load_s": artefact.load_s}), file=answers, flush=True)
     for line in sys.stdin:
-        print(json.dumps(_answer(artefact, json.loads(line))), file=answers, flush=True)
+        print(json.dumps(_answer_request(artefact, json.loads(line))), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -11,28 +11,28 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, Va
 
 from bmcli.export import Dtype, Precision, Runtime, Signature, Size
 
-_LARGEST_CELL = 2**26
+_MAX_CELL_NUMBERS = 2**26
 """Numbers that a cell may hold; of larger ones no batch fits into memory."""
 
 
-class _Record(BaseModel):
+class _StrictRecord(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-def _of_a_cell(shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-    if math.prod(size or 1 for size in shape) > _LARGEST_CELL:
-        raise ValueError(f"a cell of more than {_LARGEST_CELL:,} numbers")
+def _check_cell_size(shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    if math.prod(size or 1 for size in shape) > _MAX_CELL_NUMBERS:
+        raise ValueError(f"a cell of more than {_MAX_CELL_NUMBERS:,} numbers")
     return shape
 
 
-def _inside(path: str) -> str:
+def _check_relative_path(path: str) -> str:
     """Refuse a path that is not one of the artefact's own folder, spelled in the only way."""
     if not path.isprintable() or "\\" in path or {"", ".", ".."} & set(path.split("/")):
         raise ValueError("no path inside the folder of the artefact")
     return path
 
 
-def _each_once(files: tuple[CardFile, ...]) -> tuple[CardFile, ...]:
+def _check_unique_paths(files: tuple[CardFile, ...]) -> tuple[CardFile, ...]:
     if len({file.path for file in files}) < len(files):
         raise ValueError("a file is there twice")
     return files
@@ -42,18 +42,18 @@ Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Bytes = Annotated[int, Field(ge=0, lt=2**63)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Inside = Annotated[str, Field(max_length=4096), AfterValidator(_inside)]
-Shape = Annotated[tuple[Size, ...], Field(max_length=8), AfterValidator(_of_a_cell)]
-RawShape = Annotated[tuple[Size | None, ...], Field(max_length=8), AfterValidator(_of_a_cell)]
+RelativePath = Annotated[str, Field(max_length=4096), AfterValidator(_check_relative_path)]
+Shape = Annotated[tuple[Size, ...], Field(max_length=8), AfterValidator(_check_cell_size)]
+RawShape = Annotated[tuple[Size | None, ...], Field(max_length=8), AfterValidator(_check_cell_size)]
 
 
-class CardFile(_Record):
-    path: Inside
+class CardFile(_StrictRecord):
+    path: RelativePath
     bytes: Bytes
     sha256: Digest
 
 
-class CardOptions(_Record):
+class CardOptions(_StrictRecord):
     """Options of the format; further ones belong to it alone and are read nowhere."""
 
     model_config = ConfigDict(extra="allow")
@@ -63,7 +63,7 @@ class CardOptions(_Record):
     warm_up: bool = False
 
 
-class CardTarget(_Record):
+class CardTarget(_StrictRecord):
     name: str
     kind: str
     classes: tuple[str, ...]
@@ -73,33 +73,33 @@ class CardTarget(_Record):
     quantiles: tuple[Share, ...] = ()
 
 
-class CardColumn(_Record):
+class CardColumn(_StrictRecord):
     name: str
     kind: str
     meaning: str
     preprocessing: str
 
 
-class Weight(_Record):
+class CardModelSize(_StrictRecord):
     parameters: Count
     nonzero_share: Share
     bytes: Bytes
     gzip_bytes: Bytes
 
 
-class Weights(_Record):
-    model: Weight
-    artefact: Weight
+class CardModelSizes(_StrictRecord):
+    model: CardModelSize
+    artefact: CardModelSize
 
 
-class Pair(_Record):
+class CardMetric(_StrictRecord):
     """A metric of the model and of the artefact."""
 
     model: float
     artefact: float
 
 
-class CardLimits(_Record):
+class CardLimits(_StrictRecord):
     agreement: float
     max_difference: float | None
     metric_drop: float | None
@@ -107,37 +107,37 @@ class CardLimits(_Record):
     spared: int
 
 
-class CardVerification(_Record):
+class CardVerification(_StrictRecord):
     split: str
     samples: Count
     hard: tuple[str, ...]
     agreement: Share | None
     max_difference: float | None
-    metrics: dict[str, Pair]
+    metrics: dict[str, CardMetric]
     limits: CardLimits | None
     failures: tuple[str, ...]
     verified: bool
 
 
-class CardInterval(_Record):
+class CardInterval(_StrictRecord):
     low: float | None
     high: float | None
     level: float
     method: str
 
 
-class Figures(_Record):
+class CardEvaluation(_StrictRecord):
     count: Count = 0
     metrics: dict[str, float | None] = {}
     intervals: dict[str, CardInterval] = {}
 
 
-class Teacher(_Record):
+class CardTeacher(_StrictRecord):
     model: str
     sha256: Digest
 
 
-class Lineage(_Record):
+class CardLineage(_StrictRecord):
     run: str
     recipe: str
     recipe_sha256: Digest
@@ -146,10 +146,10 @@ class Lineage(_Record):
     rows: dict[str, Count]
     seed: int
     trained_with: dict[str, str | int | tuple[str, ...]]
-    teachers: tuple[Teacher, ...]
+    teachers: tuple[CardTeacher, ...]
 
 
-class CardRecord(_Record):
+class CardRecord(_StrictRecord):
     """`card.json`."""
 
     format: str
@@ -157,7 +157,7 @@ class CardRecord(_Record):
     options: CardOptions
     precision: Precision
     runtime: Runtime
-    model: Inside
+    model: RelativePath
     signatures: Annotated[tuple[Signature, ...], Field(min_length=1)]
     bmcli_card: Literal[1]
     name: str
@@ -166,14 +166,14 @@ class CardRecord(_Record):
     targets: Annotated[tuple[CardTarget, ...], Field(min_length=1)]
     columns: Annotated[tuple[CardColumn, ...], Field(min_length=1)]
     notes: tuple[str, ...]
-    weights: Weights
+    weights: CardModelSizes
     verification: CardVerification
-    evaluation: dict[str, Figures]
-    lineage: Lineage
+    evaluation: dict[str, CardEvaluation]
+    lineage: CardLineage
     versions: dict[str, str]
     bytes: Bytes
     gzip_bytes: Bytes
-    files: Annotated[tuple[CardFile, ...], Field(min_length=1), AfterValidator(_each_once)]
+    files: Annotated[tuple[CardFile, ...], Field(min_length=1), AfterValidator(_check_unique_paths)]
     seal: str | None
 
 
@@ -181,7 +181,7 @@ Numbers = tuple[float, ...]
 Curves = tuple[Numbers, ...]
 
 
-class NumberState(_Record):
+class NumberState(_StrictRecord):
     fill: Numbers
     offset: Annotated[Numbers, Field(min_length=1)]
     scale: Annotated[Numbers, Field(min_length=1)]
@@ -195,7 +195,7 @@ class NumberState(_Record):
     edges: Curves = ()
 
 
-class CategoryState(_Record):
+class CategoryState(_StrictRecord):
     dimension: Count
     has_missing: bool
     pooled: bool = False
@@ -203,14 +203,14 @@ class CategoryState(_Record):
     separator: Annotated[str, Field(min_length=1)] = ";"
 
 
-class BooleanState(_Record):
+class BooleanState(_StrictRecord):
     yes: tuple[str, ...]
     no: tuple[str, ...]
     fill: float
     flag: bool
 
 
-class DateState(_Record):
+class DateState(_StrictRecord):
     formats: Annotated[tuple[str, ...], Field(min_length=1)]
     parts: tuple[Literal["minute", "hour", "weekday", "day", "month", "day_of_year", "trend"], ...]
     offset: float
@@ -219,7 +219,7 @@ class DateState(_Record):
     patterns: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
 
 
-class TextState(_Record):
+class TextState(_StrictRecord):
     vocabulary: tuple[str, ...]
     length: Annotated[int, Field(ge=1, lt=2**31)]
     bag: bool
@@ -233,7 +233,7 @@ class TextState(_Record):
     dimension: Count | None
 
 
-class ImageState(_Record):
+class ImageState(_StrictRecord):
     fit: Literal["stretch", "pad", "crop"]
     offset: Numbers
     scale: Numbers
@@ -242,7 +242,7 @@ class ImageState(_Record):
     sized: bool = True
 
 
-class CrossState(_Record):
+class CrossState(_StrictRecord):
     of: tuple[str, ...]
     kinds: tuple[str, ...]
     sizes: tuple[Size, ...]
@@ -250,7 +250,7 @@ class CrossState(_Record):
     dimension: Count | None
 
 
-class TargetState(_Record):
+class TargetState(_StrictRecord):
     mean: float = 0.0
     scale: float = 1.0
     log: bool = False
@@ -260,21 +260,21 @@ class TargetState(_Record):
     temperature: float = 1.0
 
 
-class _Column(_Record):
+class _ColumnRecord(_StrictRecord):
     name: str
     shape: Shape
     raw_shape: RawShape
     classes: tuple[str, ...]
 
 
-class NumberColumn(_Column):
+class NumberColumn(_ColumnRecord):
     kind: Literal["number"]
     dtype: Literal["float32"]
     raw_dtype: Literal["float32", "float64"]
     state: NumberState
 
 
-class CategoryColumn(_Column):
+class CategoryColumn(_ColumnRecord):
     kind: Literal["category"]
     dtype: Literal["int32"]
     raw_shape: tuple[()] | tuple[Literal[1]]
@@ -282,28 +282,28 @@ class CategoryColumn(_Column):
     state: CategoryState
 
 
-class BooleanColumn(_Column):
+class BooleanColumn(_ColumnRecord):
     kind: Literal["boolean"]
     dtype: Literal["float32"]
     raw_dtype: Literal["string", "float32"]
     state: BooleanState
 
 
-class DateColumn(_Column):
+class DateColumn(_ColumnRecord):
     kind: Literal["date"]
     dtype: Literal["float32"]
     raw_dtype: Literal["string", "float64"]
     state: DateState
 
 
-class TextColumn(_Column):
+class TextColumn(_ColumnRecord):
     kind: Literal["text"]
     dtype: Literal["int32"]
     raw_dtype: Literal["string"]
     state: TextState
 
 
-class ImageColumn(_Column):
+class ImageColumn(_ColumnRecord):
     kind: Literal["image"]
     shape: Annotated[Shape, Field(min_length=3, max_length=3)]
     dtype: Literal["uint8", "float32"]
@@ -317,14 +317,14 @@ class ImageColumn(_Column):
         return self
 
 
-class CrossColumn(_Column):
+class CrossColumn(_ColumnRecord):
     kind: Literal["cross"]
     dtype: Dtype
     raw_dtype: Dtype
     state: CrossState
 
 
-class TargetColumn(_Column):
+class TargetColumn(_ColumnRecord):
     kind: Literal["category", "count", "labels", "number", "ordered"]
     dtype: Dtype
     raw_dtype: Dtype
@@ -347,7 +347,7 @@ InputColumn = Annotated[
 ]
 
 
-class PreprocessingRecord(_Record):
+class PreprocessingRecord(_StrictRecord):
     """`preprocessing.json`."""
 
     inputs: Annotated[tuple[InputColumn, ...], Field(min_length=1)]
@@ -367,7 +367,7 @@ class PreprocessingRecord(_Record):
 AnyRecord = TypeVar("AnyRecord", bound=BaseModel)
 
 
-def checked(record: type[AnyRecord], values: Mapping[str, Any]) -> AnyRecord:
+def validate_record(record_type: type[AnyRecord], values: Mapping[str, Any]) -> AnyRecord:
     """The typed record of JSON values.
 
     Raises:
@@ -375,7 +375,7 @@ def checked(record: type[AnyRecord], values: Mapping[str, Any]) -> AnyRecord:
     """
     try:
         # Through text, since only of JSON does pydantic take lists for tuples and yet let no number be a text.
-        return record.model_validate_json(json.dumps(values))
+        return record_type.model_validate_json(json.dumps(values))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(map(str, first["loc"]))

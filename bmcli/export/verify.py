@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmcli.data import targets as target_kinds
-from bmcli.export import Precision, Rows, Signature, Written, rows
-from bmcli.export.rows import Hard
-from bmcli.export.worker import OWN_ENCODER, Worker, WorkerFailed, started
-from bmcli.objectives import middle
+from bmcli.export import ExportRows, Precision, Signature, WrittenModel, rows
+from bmcli.export.rows import EdgeCase
+from bmcli.export.worker import ENCODER_FILE, ArtefactWorker, WorkerFailed, start_worker
+from bmcli.objectives import find_median_index
 from bmcli.recipe.export import VerifyOptions
 from bmcli.specs import Column, DataSpec
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from bmcli.training.network import Network
+    from bmcli.networks.network import Network
 
-BATCH = 32
-_TIE = 1e-5  # probabilities that differ less are alike, and either class may be decided for
-_OF_PICTURES = 0.995  # agreement with integers
+BATCH_SIZE = 32
+_TIE_TOLERANCE = 1e-5  # probabilities that differ less are alike, and either class may be decided for
+_INT8_IMAGE_AGREEMENT = 0.995  # agreement with integers
 _NEAR, _NEAR_REDUCED = 0.01, 0.1  # numbers that differ less, in deviations, are decided alike
 
 
@@ -42,7 +42,7 @@ class Limits:
     spared: int = 0
 
 
-_USUAL: Mapping[Precision, Limits] = {
+_DEFAULT_LIMITS: Mapping[Precision, Limits] = {
     "float32": Limits(1.0, 1e-4, 0.001),
     "float16": Limits(0.995, 0.02, 0.01, spared=1),
     "int8": Limits(0.99, None, 0.01, _NEAR_REDUCED, spared=1),
@@ -50,11 +50,11 @@ _USUAL: Mapping[Precision, Limits] = {
 }
 
 
-def limits(options: VerifyOptions, precision: Precision, spec: DataSpec) -> Limits:
+def resolve_limits(options: VerifyOptions, precision: Precision, spec: DataSpec) -> Limits:
     """The limits of a recipe, or those that are usual for a format and what it is given; a recipe's spare no row."""
-    usual = _USUAL[precision]
+    usual = _DEFAULT_LIMITS[precision]
     if precision == "int8" and any(column.kind == "image" for column in spec.inputs):
-        usual = replace(usual, agreement=_OF_PICTURES)
+        usual = replace(usual, agreement=_INT8_IMAGE_AGREEMENT)
 
     def chosen(name: str) -> Any:
         asked = getattr(options, name)
@@ -65,7 +65,7 @@ def limits(options: VerifyOptions, precision: Precision, spec: DataSpec) -> Limi
 
 
 @dataclass(frozen=True)
-class Judge:
+class ReferencePredictions:
     """What is known of a model, to compare artefacts with.
 
     Args:
@@ -78,17 +78,25 @@ class Judge:
     spec: DataSpec
     quantiles: Mapping[str, Sequence[float]]
     split: str
-    rows: Rows
+    rows: ExportRows
     expected: Mapping[str, np.ndarray]
-    hard: Sequence[tuple[Hard, Mapping[str, np.ndarray]]]
+    hard: Sequence[tuple[EdgeCase, Mapping[str, np.ndarray]]]
 
     @classmethod
-    def of(
-        cls, network: Network, spec: DataSpec, quantiles: Mapping[str, Sequence[float]], split: str, found: Rows
-    ) -> Judge:
-        expected = rows.predictions(network, found.encoded)
-        hard = [(each, rows.predictions(network, rows.encoded(each.raw, spec))) for each in rows.hard_rows(found, spec)]
-        return cls(spec, quantiles, split, found, expected, hard)
+    def from_network(
+        cls,
+        network: Network,
+        spec: DataSpec,
+        quantiles: Mapping[str, Sequence[float]],
+        split: str,
+        rows_of_split: ExportRows,
+    ) -> ReferencePredictions:
+        expected = rows.predict_encoded(network, rows_of_split.encoded)
+        hard = [
+            (each, rows.predict_encoded(network, rows.encode_raw(each.raw, spec)))
+            for each in rows.make_edge_cases(rows_of_split, spec)
+        ]
+        return cls(spec, quantiles, split, rows_of_split, expected, hard)
 
     def deviation(self, target: Column) -> float:
         """What differences of a target are told in: 1 for probabilities."""
@@ -133,22 +141,26 @@ class Verification:
 
 
 def verify(
-    artefact: Path, written: Written, judge: Judge, limits: Limits, encoder_file: Path = OWN_ENCODER
+    artefact: Path,
+    written: WrittenModel,
+    reference: ReferencePredictions,
+    limits: Limits,
+    encoder_file: Path = ENCODER_FILE,
 ) -> Verification:
     """Loads an artefact in another process, asks it about the rows, and compares."""
     try:
-        with started(artefact, encoder_file) as worker:
-            compared = [_Compared(limits.near) for _ in range(1 + len(written.signatures))]
-            answers = _ask(worker, written, judge, compared)
+        with start_worker(artefact, encoder_file) as worker:
+            compared = [_ComparisonTotals(limits.near) for _ in range(1 + len(written.signatures))]
+            answers = _compare_answers(worker, written, reference, compared)
             alien = written.runtime != "keras" and worker.state()["alien"]
     except WorkerFailed as error:
         return Verification(
-            judge.split, 0, (), None, None, failures=(f"It cannot be loaded and run: {error}.",), limits=limits
+            reference.split, 0, (), None, None, failures=(f"It cannot be loaded and run: {error}.",), limits=limits
         )
-    return _judged(judge, written, answers, compared, limits, alien)
+    return _make_verification(reference, written, answers, compared, limits, alien)
 
 
-class _Compared:
+class _ComparisonTotals:
     """Rows compared so far: how many were decided alike, and the largest difference."""
 
     def __init__(self, near: float) -> None:
@@ -157,22 +169,24 @@ class _Compared:
         self.difference = 0.0
         self.not_finite = 0
 
-    def add(self, judge: Judge, expected: Mapping[str, np.ndarray], given: Mapping[tuple[str, str], Any]) -> None:
+    def add(
+        self, reference: ReferencePredictions, expected: Mapping[str, np.ndarray], given: Mapping[tuple[str, str], Any]
+    ) -> None:
         import numpy as np
 
         alike = np.ones(len(next(iter(expected.values()))), bool)
-        for target in judge.spec.targets:
-            wanted, found = expected[target.name], predicted(given, target)
-            difference = np.abs(wanted - found).reshape(len(alike), -1) / judge.deviation(target)
+        for target in reference.spec.targets:
+            wanted, found = expected[target.name], get_prediction(given, target)
+            difference = np.abs(wanted - found).reshape(len(alike), -1) / reference.deviation(target)
             self.not_finite += int((~np.isfinite(difference)).any(axis=1).sum())
             self.difference = max(self.difference, float(np.nan_to_num(difference, nan=np.inf).max(initial=0)))
-            alike &= _alike(target, wanted, found, difference, self.near)
+            alike &= _agree(target, wanted, found, difference, self.near)
             if (target.name, "decision") in given:
-                alike &= _named(target, found) == given[target.name, "decision"]
+                alike &= _name_decisions(target, found) == given[target.name, "decision"]
         self.alike.append(alike)
 
 
-def predicted(given: Mapping[tuple[str, str], np.ndarray], target: Column) -> np.ndarray:
+def get_prediction(given: Mapping[tuple[str, str], np.ndarray], target: Column) -> np.ndarray:
     """What an artefact says of a target, in the form of a network's predictions."""
     for role in ("probabilities", "quantiles", "number"):
         if (target.name, role) in given:
@@ -180,23 +194,23 @@ def predicted(given: Mapping[tuple[str, str], np.ndarray], target: Column) -> np
     raise KeyError(target.name)
 
 
-def _alike(target: Column, wanted: np.ndarray, found: np.ndarray, difference: np.ndarray, near: float) -> np.ndarray:
+def _agree(target: Column, expected: np.ndarray, found: np.ndarray, difference: np.ndarray, near: float) -> np.ndarray:
     """Whether each row is decided alike, `(rows,)`; a tie may be decided either way."""
     import numpy as np
 
     if not target.classes:
         return np.asarray((difference <= near).all(axis=1))
-    point = target_kinds.kind_of(target).point
-    same = point(wanted, target) == point(found, target)
+    point = target_kinds.kind_of(target).predict_point
+    same = point(expected, target) == point(found, target)
     same = same.all(axis=1) if same.ndim == 2 else same
-    return np.asarray(same | (difference <= _TIE).all(axis=1))
+    return np.asarray(same | (difference <= _TIE_TOLERANCE).all(axis=1))
 
 
-def _named(target: Column, found: np.ndarray) -> np.ndarray:
+def _name_decisions(target: Column, found: np.ndarray) -> np.ndarray:
     """The decisions that follow from probabilities, as an artefact names them."""
     import numpy as np
 
-    point = target_kinds.kind_of(target).point(found, target)
+    point = target_kinds.kind_of(target).predict_point(found, target)
     if point.ndim == 2:
         sign = target.state["separator"]
         names = [sign.join(n for n, there in zip(target.classes, row, strict=True) if there) for row in point.tolist()]
@@ -205,7 +219,12 @@ def _named(target: Column, found: np.ndarray) -> np.ndarray:
     return np.array([name.encode() for name in names], object)
 
 
-def _ask(worker: Worker, written: Written, judge: Judge, compared: Sequence[_Compared]) -> dict[str, np.ndarray]:
+def _compare_answers(
+    worker: ArtefactWorker,
+    written: WrittenModel,
+    reference: ReferencePredictions,
+    compared: Sequence[_ComparisonTotals],
+) -> dict[str, np.ndarray]:
     """What the artefact says of the rows of the split, by target; all it says is compared.
 
     Args:
@@ -214,53 +233,62 @@ def _ask(worker: Worker, written: Written, judge: Judge, compared: Sequence[_Com
     import numpy as np
 
     usual = written.signatures[0]
-    answers: dict[str, list[np.ndarray]] = {target.name: [] for target in judge.spec.targets}
+    answers: dict[str, list[np.ndarray]] = {target.name: [] for target in reference.spec.targets}
     for signature, against in zip(written.signatures, compared[1:], strict=True):
-        for cells, places in _batches(judge, signature, usual):
+        for cells, places in _iterate_batches(reference, signature, usual):
             given = worker.predict(cells, signature.name)
-            against.add(judge, {name: values[places] for name, values in judge.expected.items()}, given)
+            against.add(reference, {name: values[places] for name, values in reference.expected.items()}, given)
             if signature is usual:
-                for target in judge.spec.targets:
-                    answers[target.name].append(predicted(given, target))
-    for hard, expected in judge.hard:
-        if _takes(usual, hard):
-            compared[0].add(judge, expected, worker.predict(rows.opened(hard.raw, usual, judge.spec)))
+                for target in reference.spec.targets:
+                    answers[target.name].append(get_prediction(given, target))
+    for hard, expected in reference.hard:
+        if _accepts(usual, hard):
+            compared[0].add(
+                reference, expected, worker.predict(rows.decode_picture_files(hard.raw, usual, reference.spec))
+            )
     return {name: np.concatenate(values) for name, values in answers.items()}
 
 
-def _takes(signature: Signature, hard: Hard) -> bool:
+def _accepts(signature: Signature, edge_case: EdgeCase) -> bool:
     """Whether a signature takes an awkward row: not all take pictures of other sizes."""
-    return not hard.resized or not any(
+    return not edge_case.resized or not any(
         given.form == "raw" and len(given.shape) > 1 and None not in given.shape for given in signature.inputs
     )
 
 
-def _batches(judge: Judge, signature: Signature, usual: Signature) -> Iterator[tuple[dict[str, np.ndarray], Any]]:
+def _iterate_batches(
+    reference: ReferencePredictions, signature: Signature, usual: Signature
+) -> Iterator[tuple[dict[str, np.ndarray], Any]]:
     """The rows as a signature takes them, and which they are.
 
     The usual one takes raw cells, of which it may leave some to the encoder; others take what they say.
     """
     import numpy as np
 
-    of_files = any(rows.is_file(judge.spec.input(each.column)) and each.form == "encoded" for each in usual.inputs)
-    size = 1 if of_files else BATCH  # decoded pictures differ in size
-    for start in range(0, len(judge.rows), size):
-        places = np.arange(start, min(start + size, len(judge.rows)))
+    of_files = any(
+        rows.holds_picture_files(reference.spec.input(each.column)) and each.form == "encoded" for each in usual.inputs
+    )
+    size = 1 if of_files else BATCH_SIZE  # decoded pictures differ in size
+    for start in range(0, len(reference.rows), size):
+        places = np.arange(start, min(start + size, len(reference.rows)))
         if signature is usual:
-            raw = {name: values[places] for name, values in judge.rows.raw.items()}
-            yield rows.opened(raw, signature, judge.spec), places
+            raw = {name: values[places] for name, values in reference.rows.raw.items()}
+            yield rows.decode_picture_files(raw, signature, reference.spec), places
         else:
-            yield {each.column: _cells(judge, each.column, each.form, places) for each in signature.inputs}, places
+            yield (
+                {each.column: _select_cells(reference, each.column, each.form, places) for each in signature.inputs},
+                places,
+            )
 
 
-def _cells(judge: Judge, column: str, form: str, places: Any) -> np.ndarray:
+def _select_cells(reference: ReferencePredictions, column: str, form: str, places: Any) -> np.ndarray:
     if form == "encoded":
-        return judge.rows.encoded[column][places]
-    raw = judge.rows.raw[column][places]
-    return _as_files(raw) if form == "encoded_image" else raw
+        return reference.rows.encoded[column][places]
+    raw = reference.rows.raw[column][places]
+    return _encode_png_files(raw) if form == "encoded_image" else raw
 
 
-def _as_files(pictures: np.ndarray) -> np.ndarray:
+def _encode_png_files(pictures: np.ndarray) -> np.ndarray:
     """Arrays of pictures as files without loss."""
     import numpy as np
 
@@ -271,11 +299,11 @@ def _as_files(pictures: np.ndarray) -> np.ndarray:
     return files
 
 
-def _judged(
-    judge: Judge,
-    written: Written,
+def _make_verification(
+    reference: ReferencePredictions,
+    written: WrittenModel,
     answers: Mapping[str, np.ndarray],
-    compared: Sequence[_Compared],
+    compared: Sequence[_ComparisonTotals],
     limits: Limits,
     alien: bool,
 ) -> Verification:
@@ -285,8 +313,8 @@ def _judged(
     difference = max(each.difference for each in compared)
     metrics = {
         name: (model, artefact)
-        for target in judge.spec.targets
-        for name, model, artefact in _metric(target, judge, answers[target.name])
+        for target in reference.spec.targets
+        for name, model, artefact in _compare_metric(target, reference, answers[target.name])
     }
     failures = ["It loaded bmcli, which others do not have."] if alien else []
     not_finite = sum(each.not_finite for each in compared)
@@ -304,9 +332,9 @@ def _judged(
                 f"{limits.metric_drop:g}."
             )
     return Verification(
-        judge.split,
-        len(judge.rows),
-        tuple(hard.what for hard, _ in judge.hard if _takes(written.signatures[0], hard)),
+        reference.split,
+        len(reference.rows),
+        tuple(hard.description for hard, _ in reference.hard if _accepts(written.signatures[0], hard)),
         agreement,
         difference if np.isfinite(difference) else None,
         metrics,
@@ -315,20 +343,22 @@ def _judged(
     )
 
 
-def _metric(target: Column, judge: Judge, found: np.ndarray) -> Iterator[tuple[str, float, float]]:
+def _compare_metric(
+    target: Column, reference: ReferencePredictions, predictions: np.ndarray
+) -> Iterator[tuple[str, float, float]]:
     """Accuracy of classes, or R2 of numbers that vary, of the model and of the artefact."""
     import numpy as np
 
     kind = target_kinds.kind_of(target)
-    truth = kind.decode(judge.rows.truth[target.name], target)
-    prefix = f"{target.name}/" if len(judge.spec.targets) > 1 else ""
-    wanted = judge.expected[target.name]
+    truth = kind.decode(reference.rows.truth[target.name], target)
+    prefix = f"{target.name}/" if len(reference.spec.targets) > 1 else ""
+    wanted = reference.expected[target.name]
     if target.classes:
-        model, artefact = (float((kind.point(each, target) == truth).mean()) for each in (wanted, found))
+        model, artefact = (float((kind.predict_point(each, target) == truth).mean()) for each in (wanted, predictions))
         yield f"{prefix}accuracy", model, artefact
-    elif len(truth) > 1 and np.ptp(truth) > 0 and np.isfinite(found).all() and np.isfinite(wanted).all():
+    elif len(truth) > 1 and np.ptp(truth) > 0 and np.isfinite(predictions).all() and np.isfinite(wanted).all():
         if wanted.ndim == 2:
-            at = middle(judge.quantiles[target.name])
-            wanted, found = wanted[:, at], found[:, at]
-        model, artefact = (1 - np.square(truth - each).mean() / truth.var() for each in (wanted, found))
+            at = find_median_index(reference.quantiles[target.name])
+            wanted, predictions = wanted[:, at], predictions[:, at]
+        model, artefact = (1 - np.square(truth - each).mean() / truth.var() for each in (wanted, predictions))
         yield f"{prefix}r2", float(model), float(artefact)

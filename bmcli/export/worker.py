@@ -17,15 +17,15 @@ from bmcli.export import encoder, runner
 if TYPE_CHECKING:
     import numpy as np
 
-OWN_ENCODER = Path(encoder.__file__)
-_ANSWER_S = 600.0
+ENCODER_FILE = Path(encoder.__file__)
+_ANSWER_TIMEOUT_S = 600.0
 
 
 class WorkerFailed(Exception):
     """The process ended, or did not answer; with its last words."""
 
 
-class Worker:
+class ArtefactWorker:
     """Takes orders of `runner`, one after the other.
 
     Args:
@@ -34,14 +34,14 @@ class Worker:
 
     def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
         self._process, self._folder, self._rows = process, folder, 0
-        self.load_s: float = self._answer()["load_s"]
+        self.load_s: float = self._read_answer()["load_s"]
 
     def predict(
         self, raw: Mapping[str, np.ndarray], signature: str = runner.SERVING
     ) -> dict[tuple[str, str], np.ndarray]:
         """What the artefact gives for raw rows, by target and role."""
         into = self._folder / "predictions.npz"
-        self._order(do="predict", rows=str(self.write(raw)), signature=signature, into=str(into))
+        self._request(do="predict", rows=str(self.write(raw)), signature=signature, into=str(into))
         return {tuple(json.loads(key)): values for key, values in runner.read_arrays(into).items()}
 
     def write(self, raw: Mapping[str, np.ndarray]) -> Path:
@@ -53,42 +53,42 @@ class Worker:
 
     def time(self, rows: Path, calls: int, at_most_s: float) -> list[float]:
         """Seconds of each of so many calls, of fewer once they took so long."""
-        taken: list[float] = self._order(do="time", rows=str(rows), calls=calls, at_most_s=at_most_s)["seconds"]
+        taken: list[float] = self._request(do="time", rows=str(rows), calls=calls, at_most_s=at_most_s)["seconds"]
         return taken
 
     def state(self) -> dict[str, Any]:
         """`peak_bytes` of its memory, and whether bmcli is loaded there: `alien`."""
-        return self._order(do="state")
+        return self._request(do="state")
 
-    def _order(self, **order: Any) -> dict[str, Any]:
+    def _request(self, **order: Any) -> dict[str, Any]:
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # told when the answer is missing
             self._process.stdin.write(json.dumps(order).encode() + b"\n")
             self._process.stdin.flush()
-        return self._answer()
+        return self._read_answer()
 
-    def _answer(self) -> dict[str, Any]:
+    def _read_answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         with selectors.DefaultSelector() as waiting:
             waiting.register(self._process.stdout, selectors.EVENT_READ)
-            line = self._process.stdout.readline() if waiting.select(_ANSWER_S) else b""
+            line = self._process.stdout.readline() if waiting.select(_ANSWER_TIMEOUT_S) else b""
         if not line:
-            raise WorkerFailed(self._last_words())
+            raise WorkerFailed(self._describe_failure())
         found: dict[str, Any] = json.loads(line)
         return found
 
-    def _last_words(self) -> str:
+    def _describe_failure(self) -> str:
         if self._process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(5)
         if self._process.returncode is None:
-            return f"no answer within {_ANSWER_S:.0f} s"
+            return f"no answer within {_ANSWER_TIMEOUT_S:.0f} s"
         lines = (self._folder / "stderr").read_text(errors="replace").strip().splitlines()
         return lines[-1][:300] if lines else f"ended with code {self._process.returncode}"
 
 
 @contextlib.contextmanager
-def started(artefact: Path, encoder_file: Path = OWN_ENCODER) -> Iterator[Worker]:
+def start_worker(artefact: Path, encoder_file: Path = ENCODER_FILE) -> Iterator[ArtefactWorker]:
     """A process with an artefact that is loaded.
 
     Args:
@@ -108,7 +108,7 @@ def started(artefact: Path, encoder_file: Path = OWN_ENCODER) -> Iterator[Worker
                 stderr=words,
             )
         try:
-            yield Worker(process, folder)
+            yield ArtefactWorker(process, folder)
         finally:
             for stream in (process.stdin, process.stdout):
                 assert stream is not None

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bmcli import parts
-from bmcli.cells import Raw as Raw
-from bmcli.cells import RowFault as RowFault
-from bmcli.cells import are_blobs, is_text, numbers, texts
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
+from bmcli.raw_columns import RawColumn as RawColumn
+from bmcli.raw_columns import RowFault as RowFault
+from bmcli.raw_columns import is_file_column, is_text_column, to_numbers, to_texts
 from bmcli.recipe.fields import Kind
 from bmcli.specs import MANY_COLUMNS, Column, DataSpec
 
@@ -51,7 +51,7 @@ class InputKind(Protocol):
 
     Options: type[Kind]
 
-    def fit(self, name: str, rows: Raw, options: Any) -> Column:
+    def fit(self, name: str, rows: RawColumn, options: Any) -> Column:
         """Everything learned from the training rows.
 
         Raises:
@@ -59,16 +59,16 @@ class InputKind(Protocol):
             BmcliError: The column as a whole cannot, e.g. it has no values.
         """
 
-    def check(self, rows: Raw, options: Any) -> None:
+    def check(self, rows: RawColumn, options: Any) -> None:
         """Raises RowFault for a cell that cannot be read as this kind, whatever the other rows hold."""
 
-    def encode(self, rows: Raw, column: Column) -> np.ndarray:
+    def encode(self, rows: RawColumn, column: Column) -> np.ndarray:
         """Rows as an array `(rows, *column.shape)` of `column.dtype`; raises what `fit` does."""
 
-    def encoder(self, column: Column) -> keras.layers.Layer:
+    def build_encoder(self, column: Column) -> keras.layers.Layer:
         """A layer from raw rows, `(batch, *raw_shape)` of `raw_dtype`, to what `encode` gives."""
 
-    def feature(self, column: Column, encoded: Any) -> Feature:
+    def build_feature(self, column: Column, encoded: Any) -> Feature:
         """The encoded tensor as floating-point features, inside the trained model."""
 
 
@@ -78,7 +78,7 @@ def kind_of(column: Column) -> InputKind:
     return part
 
 
-def cross_feature(cross: Column, encoded: Mapping[str, Any]) -> Feature:
+def build_cross_feature(cross: Column, encoded: Mapping[str, Any]) -> Feature:
     """Which combination of categories a row has, one-hot or as an embedding, inside the trained model.
 
     Args:
@@ -91,13 +91,15 @@ def cross_feature(cross: Column, encoded: Mapping[str, Any]) -> Feature:
 
     state = cross.state
     layer = Cross(state["sizes"], state["buckets"])
-    combined = layer([_position(kind, encoded[name]) for kind, name in zip(state["kinds"], state["of"], strict=True)])
+    combined = layer(
+        [_to_positions(kind, encoded[name]) for kind, name in zip(state["kinds"], state["of"], strict=True)]
+    )
     if state["dimension"]:
         return Feature(cross, keras.layers.Embedding(layer.width, state["dimension"])(combined))
     return Feature(cross, keras.ops.one_hot(combined, layer.width))
 
 
-def _position(kind: str, encoded: Any) -> Any:
+def _to_positions(kind: str, encoded: Any) -> Any:
     """Positions from 0, `(batch,)`, of an encoded category, a binned number, or a yes or no."""
     import keras
 
@@ -109,14 +111,14 @@ def _position(kind: str, encoded: Any) -> Any:
     return keras.ops.where(missing, 2, keras.ops.cast(first, "int32"))
 
 
-NETWORK = "network"
+NETWORK_NAME = "network"
 """Name of the trained network inside a served one, which no input of either has."""
 
 
-def tensor_names(columns: Iterable[Column]) -> dict[str, str]:
+def make_tensor_names(columns: Iterable[Column]) -> dict[str, str]:
     """Names of Keras inputs by column name, each once, as the signature of a SavedModel allows."""
     names: dict[str, str] = {}
-    taken = {NETWORK}
+    taken = {NETWORK_NAME}
     for column in columns:
         plain = re.sub(r"[^A-Za-z0-9_.-]", "_", column.name)
         name = plain if plain[:1].isalnum() else f"column_{plain}"
@@ -127,7 +129,7 @@ def tensor_names(columns: Iterable[Column]) -> dict[str, str]:
     return names
 
 
-def serving_inputs(spec: DataSpec) -> tuple[dict[str, Any], dict[str, Any]]:
+def build_serving_inputs(spec: DataSpec) -> tuple[dict[str, Any], dict[str, Any]]:
     """Keras inputs for raw rows, and the encoded tensors a network takes, both by column name.
 
     A trained network becomes a served one by `keras.Model(raw, network(encoded))`. Keras warns where the
@@ -135,7 +137,7 @@ def serving_inputs(spec: DataSpec) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     import keras
 
-    names = tensor_names(spec.inputs)
+    names = make_tensor_names(spec.inputs)
     raw = {
         column.name: keras.Input(column.raw_shape, dtype=column.raw_dtype, name=names[column.name])
         for column in spec.inputs
@@ -164,7 +166,9 @@ def encoders(columns: Sequence[Column]) -> list[Encoder]:
     Columns alike share one where there are many, since each layer costs its time whenever a model is made.
     """
     return [
-        Encoder(tuple(some), kind_of(some[0]).encoder(some[0]) if len(some) == 1 else _stacking(some).encoder_of(some))
+        Encoder(
+            tuple(some), kind_of(some[0]).build_encoder(some[0]) if len(some) == 1 else _stacking(some).encoder_of(some)
+        )
         for some in _alike(columns, "encoder_of")
     ]
 
@@ -181,7 +185,7 @@ def features(columns: Sequence[Column], encoded: Mapping[str, Any], stacked: boo
         tensors = [encoded[column.name] for column in some]
         alone = len(some) == 1
         found.append(
-            kind_of(some[0]).feature(some[0], tensors[0]) if alone else _stacking(some).feature_of(some, tensors)
+            kind_of(some[0]).build_feature(some[0], tensors[0]) if alone else _stacking(some).feature_of(some, tensors)
         )
     return found
 
@@ -214,7 +218,7 @@ def _stacking(columns: Sequence[Column]) -> Stacking:
     return part
 
 
-def served(rows: Raw, column: Column) -> np.ndarray:
+def to_serving_array(rows: RawColumn, column: Column) -> np.ndarray:
     """Cells as a served model takes them, `(rows, *raw_shape)` of `raw_dtype`.
 
     Text and the bytes of files come as objects, `""` where missing.
@@ -225,18 +229,18 @@ def served(rows: Raw, column: Column) -> np.ndarray:
     """
     import numpy as np
 
-    if are_blobs(rows):
+    if is_file_column(rows):
         told = ~rows.missing()
         return np.array([rows.read(row) if told[row] else b"" for row in range(len(rows))], object)
     if column.raw_dtype == "string":
-        cells: Any = rows if is_text(rows) else texts(rows)
+        cells: Any = rows if is_text_column(rows) else to_texts(rows)
         return np.array(cells.fill_null("").to_pylist(), object)
     if column.kind == "image":
         values = np.asarray(rows)
     elif column.kind == "category":
         values = np.asarray(rows).reshape(len(rows), *column.raw_shape)
     else:
-        values = numbers(rows)
+        values = to_numbers(rows)
     if tuple(values.shape[1:]) != column.raw_shape:
         check_shape(values, column)
     return values.astype(column.raw_dtype)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from bmcli import cells
-from bmcli.cells import Raw, RowFault
+from bmcli import raw_columns
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature, check_shape
 from bmcli.quoting import quoted
+from bmcli.raw_columns import RawColumn, RowFault
 from bmcli.recipe.fields import Kind, fault
 from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column
@@ -26,15 +26,13 @@ if TYPE_CHECKING:
 
 
 class Options(Kind):
-    """One yes or no a row, or an array of them."""
+    """One boolean per row, or an array of booleans."""
 
     kind: Literal["boolean"] = "boolean"
     yes: tuple[str, ...] = Field(
-        default=cells.YES, min_length=1, description="Words for yes, in small or capital letters."
+        default=raw_columns.YES_WORDS, min_length=1, description="Words for true, in any case."
     )
-    no: tuple[str, ...] = Field(
-        default=cells.NO, min_length=1, description="Words for no, in small or capital letters."
-    )
+    no: tuple[str, ...] = Field(default=raw_columns.NO_WORDS, min_length=1, description="Words for false, in any case.")
 
     @field_validator("yes", "no")
     @classmethod
@@ -52,11 +50,11 @@ class Options(Kind):
         return self
 
 
-def fit(name: str, rows: Raw, options: Options) -> Column:
+def fit(name: str, rows: RawColumn, options: Options) -> Column:
     """The share of yes, and whether any cell is missing."""
     import numpy as np
 
-    rows = cells.values_of(rows)
+    rows = raw_columns.require_values(rows)
     values = _read(rows, options.yes, options.no)
     told = values[~np.isnan(values)]
     if not told.size:
@@ -72,23 +70,23 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
         kind="boolean",
         shape=(width * (2 if flag else 1),),
         dtype="float32",
-        raw_shape=() if cells.is_text(rows) else tuple(rows.shape[1:]),
-        raw_dtype="string" if cells.is_text(rows) else "float32",
+        raw_shape=() if raw_columns.is_text_column(rows) else tuple(rows.shape[1:]),
+        raw_dtype="string" if raw_columns.is_text_column(rows) else "float32",
         state={"yes": list(options.yes), "no": list(options.no), "fill": float(told.mean()), "flag": flag},
     )
 
 
-def check(rows: Raw, options: Options) -> None:
+def check(rows: RawColumn, options: Options) -> None:
     """Refuses a cell that is neither yes nor no."""
     _read(rows, options.yes, options.no)
 
 
-def encode(rows: Raw, column: Column) -> np.ndarray:
+def encode(rows: RawColumn, column: Column) -> np.ndarray:
     """1, 0 or the share of yes, then 1 for each cell that is missing; float32 `(rows, channels)`."""
     import numpy as np
 
-    rows = cells.values_of(rows)
-    if not cells.is_text(rows):
+    rows = raw_columns.require_values(rows)
+    if not raw_columns.is_text_column(rows):
         check_shape(rows, column)
     values = _read(rows, column.state["yes"], column.state["no"])
     missing = np.isnan(values)
@@ -96,7 +94,7 @@ def encode(rows: Raw, column: Column) -> np.ndarray:
     return np.concatenate([encoded, missing.astype("float32")], axis=1) if column.state["flag"] else encoded
 
 
-def encoder(column: Column) -> keras.layers.Layer:
+def build_encoder(column: Column) -> keras.layers.Layer:
     from bmcli.layers.boolean_encoder import BooleanEncoder
 
     state = column.state
@@ -117,11 +115,11 @@ def encoder_of(columns: Sequence[Column]) -> keras.layers.Layer:
     return BooleanEncoder(state["yes"], state["no"], [column.state["fill"] for column in columns])
 
 
-def feature(column: Column, encoded: Any) -> Feature:
+def build_feature(column: Column, encoded: Any) -> Feature:
     return Feature(column, encoded)
 
 
-def _read(rows: Raw, yes: Any, no: Any) -> np.ndarray:
+def _read(rows: RawColumn, yes: Any, no: Any) -> np.ndarray:
     """1, 0, or NaN where missing; float32 `(rows, cells of a row)`.
 
     Raises:
@@ -129,26 +127,28 @@ def _read(rows: Raw, yes: Any, no: Any) -> np.ndarray:
     """
     import numpy as np
 
-    if cells.is_text(rows):
+    if raw_columns.is_text_column(rows):
         return _words(rows, yes, no)
     values = np.asarray(rows, "float32").reshape(len(rows), -1)
     wrong = ~(np.isnan(values) | (values == 0) | (values == 1))
     if wrong.any():
         row = int(np.argwhere(wrong)[0][0])
-        raise RowFault(row, f"expected 0 or 1, received {cells.shown(rows, row)}.", "Read it as `kind: number`.")
+        raise RowFault(
+            row, f"expected 0 or 1, received {raw_columns.format_cell(rows, row)}.", "Read it as `kind: number`."
+        )
     return values
 
 
-def _words(rows: Raw, yes: Any, no: Any) -> np.ndarray:
+def _words(rows: RawColumn, yes: Any, no: Any) -> np.ndarray:
     import numpy as np
 
-    found, missing = cells.booleans(rows, yes, no)
+    found, missing = raw_columns.to_booleans(rows, yes, no)
     wrong = np.isnan(found) & ~missing
     if wrong.any():
         row = int(np.argmax(wrong))
         raise RowFault(
             row,
-            f"expected yes or no, received {cells.shown(rows, row)}.",
+            f"expected yes or no, received {raw_columns.format_cell(rows, row)}.",
             "Name the words as `yes: [...]` and `no: [...]`.",
         )
     return found[:, np.newaxis]

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from bmcli import cells
-from bmcli.cells import Raw
+from bmcli import raw_columns
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature
 from bmcli.quoting import quoted
+from bmcli.raw_columns import RawColumn
 from bmcli.recipe.fields import Kind, fault
 from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column
@@ -37,30 +37,33 @@ _BATCH = 65_536
 
 
 class Options(Kind):
-    """One category a row, or several with a separator between them."""
+    """One category per row, or several with a separator."""
 
     kind: Literal["category"] = "category"
     encoding: Literal["auto", "one_hot", "embedding", "hash"] = Field(
         default="auto",
-        description="How the network sees it; `auto` embeds more than 16 categories, and `hash` does the same with "
-        "buckets that need no list of categories, in which some fall together.",
+        description="Encoding of the categories: one-hot, embedding, or hash, an embedding of hash buckets without "
+        "a vocabulary, in which categories may collide. `auto` embeds more than 16 categories.",
     )
     dimension: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Width of the embedding; by default it grows with the number of categories."
     )
     buckets: Annotated[int, Field(ge=2, le=10_000_000)] | None = Field(
-        default=None, description="Buckets of `encoding: hash`; by default 1,000."
+        default=None, description="Number of buckets of `encoding: hash`; by default 1,000."
     )
     min_count: Annotated[int, Field(ge=1)] = Field(
-        default=1, description="Categories that fewer training rows have are taken for one, as unknown ones are."
+        default=1,
+        description="Minimum number of training rows of a category; rarer categories share one index with "
+        "unknown ones.",
     )
     max_categories: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Only so many of the most frequent categories are told apart; the rest are one."
+        default=None,
+        description="Maximum size of the vocabulary: the most frequent categories; all others share one index.",
     )
     separator: Annotated[str, Field(min_length=1)] | None = Field(
         default=None,
-        description='What stands between several categories of a cell, as ";": the network sees all of them as one '
-        "vector of 0 and 1, or the mean of their embeddings.",
+        description='Separator of several categories in a cell, such as ";"; they become a multi-hot vector or '
+        "the mean of their embeddings.",
     )
 
     @model_validator(mode="after")
@@ -74,17 +77,17 @@ class Options(Kind):
         return self
 
 
-def fit(name: str, rows: Raw, options: Options) -> Column:
+def fit(name: str, rows: RawColumn, options: Options) -> Column:
     """The categories of the training rows, and whether any cell is missing."""
-    values, length = _values(name, rows, options)
-    found = cells.vocabulary(values)
+    values, length = _split_values(name, rows, options)
+    found = raw_columns.build_vocabulary(values)
     if not found:
         raise BmcliError(
             f"column {quoted(name)}: the training rows have no value.",
             path=f"data.inputs.{name}",
             suggestion=f"Leave it out: `drop: [{write_scalar(name)}]`.",
         )
-    classes = _frequent(name, values, found, options)
+    classes = _select_frequent(name, values, found, options)
     buckets = (options.buckets or _BUCKETS) if options.encoding == "hash" else 0
     further = {"pooled": len(classes) < len(found), "buckets": buckets, "separator": options.separator}
     return Column(
@@ -92,8 +95,8 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
         kind="category",
         shape=() if options.separator is None else (length,),
         dtype="int32",
-        raw_shape=() if cells.is_text(rows) else tuple(rows.shape[1:]),
-        raw_dtype="string" if cells.is_text(rows) else "int64",
+        raw_shape=() if raw_columns.is_text_column(rows) else tuple(rows.shape[1:]),
+        raw_dtype="string" if raw_columns.is_text_column(rows) else "int64",
         classes=() if buckets else classes,
         state={
             "dimension": _dimension(buckets or len(classes), options),
@@ -103,12 +106,12 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
     )
 
 
-def check(rows: Raw, options: Options) -> None:
+def check(rows: RawColumn, options: Options) -> None:
     """Refuses a number that is not whole."""
-    cells.texts(rows)
+    raw_columns.to_texts(rows)
 
 
-def encode(rows: Raw, column: Column) -> np.ndarray:
+def encode(rows: RawColumn, column: Column) -> np.ndarray:
     """Positions, int32 `(rows,)`, or `(rows, length)` with a separator.
 
     With n categories or buckets it is n where missing, one more where unknown or rare, and two more after the
@@ -118,12 +121,12 @@ def encode(rows: Raw, column: Column) -> np.ndarray:
 
     if "buckets" in column.state or "separator" in column.state:
         return _encode_by_layer(rows, column)
-    found = cells.positions(rows, column.classes)
+    found = raw_columns.lookup_indices(rows, column.classes)
     count = np.int32(len(column.classes))
-    return np.select([found == cells.MISSING, found == cells.UNKNOWN], [count, count + np.int32(1)], found)
+    return np.select([found == raw_columns.MISSING, found == raw_columns.UNKNOWN], [count, count + np.int32(1)], found)
 
 
-def encoder(column: Column) -> CategoryEncoder:
+def build_encoder(column: Column) -> CategoryEncoder:
     from bmcli.layers.category_encoder import CategoryEncoder
 
     state = column.state
@@ -145,7 +148,7 @@ def encoder_of(columns: Sequence[Column]) -> keras.layers.Layer:
 
 
 def feature_of(columns: Sequence[Column], encoded: Sequence[Any]) -> Feature:
-    """One-hot vectors side by side, as `feature` gives them."""
+    """One-hot vectors side by side, as `build_feature` gives them."""
     from bmcli.layers.one_hot_columns import OneHotColumns
 
     widths = [_width(column) for column in columns]
@@ -159,7 +162,7 @@ def _width(column: Column) -> int:
     return int(count + (2 if column.state.get("pooled") else column.state["has_missing"]))
 
 
-def feature(column: Column, encoded: Any) -> Feature:
+def build_feature(column: Column, encoded: Any) -> Feature:
     """An embedding, or a one-hot vector in which cells unlike any training cell are all zeros."""
     import keras
 
@@ -176,30 +179,30 @@ def feature(column: Column, encoded: Any) -> Feature:
     return Feature(column, keras.ops.max(chosen, axis=1) if several else chosen)
 
 
-def _values(name: str, rows: Raw, options: Options) -> tuple[Raw, int]:
+def _split_values(name: str, rows: RawColumn, options: Options) -> tuple[RawColumn, int]:
     """All categories of the rows, missing ones aside, and how many a cell has at most."""
     import pyarrow.compute as pc
 
     if options.separator is None:
         return rows, 1
-    if not cells.is_text(rows):
+    if not raw_columns.is_text_column(rows):
         raise BmcliError(
             f"column {quoted(name)}: it holds numbers, in which no separator can be.",
             path=f"data.inputs.{name}.separator",
             suggestion="Leave it out.",
         )
-    parts = pc.split_pattern(cells.texts(rows), options.separator)
+    parts = pc.split_pattern(raw_columns.to_texts(rows), options.separator)
     values = pc.ascii_trim_whitespace(pc.list_flatten(parts))
     return values.filter(pc.not_equal(values, "")), max(pc.max(pc.list_value_length(parts)).as_py() or 1, 1)
 
 
-def _frequent(name: str, values: Raw, found: tuple[str, ...], options: Options) -> tuple[str, ...]:
+def _select_frequent(name: str, values: RawColumn, found: tuple[str, ...], options: Options) -> tuple[str, ...]:
     """The categories that are told apart, in the order in which they were found."""
     import pyarrow.compute as pc
 
     if options.min_count == 1 and (options.max_categories or len(found)) >= len(found):
         return found
-    counted = {each["values"]: each["counts"] for each in pc.value_counts(cells.texts(values)).to_pylist()}
+    counted = {each["values"]: each["counts"] for each in pc.value_counts(raw_columns.to_texts(values)).to_pylist()}
     ranked = sorted(found, key=lambda category: -counted[category])  # Those alike keep their order.
     kept = {category for category in ranked[: options.max_categories] if counted[category] >= options.min_count}
     if not kept:
@@ -210,23 +213,23 @@ def _frequent(name: str, values: Raw, found: tuple[str, ...], options: Options) 
     return tuple(category for category in found if category in kept)
 
 
-def _has_missing(rows: Raw, options: Options) -> bool:
+def _has_missing(rows: RawColumn, options: Options) -> bool:
     import numpy as np
     import pyarrow.compute as pc
 
-    texts = cells.texts(rows)
+    texts = raw_columns.to_texts(rows)
     if options.separator is not None:
         texts = pc.replace_substring_regex(texts, r"^\s*$", "")
         return bool(pc.any(pc.fill_null(pc.equal(texts, ""), True)).as_py())
     return bool(np.asarray(texts.is_null()).any())
 
 
-def _encode_by_layer(rows: Raw, column: Column) -> np.ndarray:
+def _encode_by_layer(rows: RawColumn, column: Column) -> np.ndarray:
     import numpy as np
 
-    layer = encoder(column)
+    layer = build_encoder(column)
     encoded = np.zeros((len(rows), *column.shape), column.dtype)
-    for start, texts in _batches(cells.texts(rows)):
+    for start, texts in _batches(raw_columns.to_texts(rows)):
         encoded[start : start + len(texts)] = layer.positions(texts).numpy()
     return encoded
 

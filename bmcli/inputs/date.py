@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
-from bmcli import cells, dates
-from bmcli.cells import Raw, RowFault
+from bmcli import dates, raw_columns
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature
 from bmcli.quoting import quoted
+from bmcli.raw_columns import RawColumn, RowFault
 from bmcli.recipe.fields import Kind, fault
 from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column
@@ -32,32 +32,32 @@ _Part = Literal["trend", "month", "day", "day_of_year", "weekday", "hour", "minu
 
 
 class Options(Kind):
-    """A date or a moment a row."""
+    """One date or time per row."""
 
     kind: Literal["date"] = "date"
     format: str | tuple[str, ...] | None = Field(
         default=None,
-        description="How dates are written: `iso`, `seconds` or `milliseconds` since 1970, or directives of strptime "
-        "as %d.%m.%Y; several in a list, of which the first that fits a cell reads it. By default the one usual "
-        "format that fits all training rows.",
+        description="Date format: `iso`, `seconds` or `milliseconds` since 1970, strptime directives such as "
+        "%d.%m.%Y, or a list of which the first match is used. By default the one common format that fits all "
+        "training rows.",
     )
     parts: tuple[_Part, ...] | None = Field(
         default=None,
         min_length=1,
-        description="What the network sees: cycles as sine and cosine, and the trend as a scaled number. By default "
-        "trend, day_of_year and weekday, and hour if the training rows tell the time of day.",
+        description="Features of the date: cycles as sine and cosine, and the trend as a scaled number. By default "
+        "trend, day_of_year and weekday, and hour if the training rows contain times.",
     )
 
     @field_validator("format")
     @classmethod
     def _formats_are_known(cls, value: Any) -> Any:
-        for form in _listed(value):
+        for form in _as_tuple(value):
             try:
-                dates.pattern(form)
+                dates.compile_format(form)
             except ValueError as error:
                 hint = "Write iso, seconds, milliseconds, or directives as %Y-%m-%d %H:%M:%S."
                 raise fault("format", f"{error}.", hint) from None
-        if value is not None and not _listed(value):
+        if value is not None and not _as_tuple(value):
             raise fault("format", "expected at least one format, received none.")
         return value
 
@@ -69,20 +69,20 @@ class Options(Kind):
         return value
 
 
-def fit(name: str, rows: Raw, options: Options) -> Column:
+def fit(name: str, rows: RawColumn, options: Options) -> Column:
     """The format of the training rows, their mean moment and its deviation, and whether any date is missing."""
     import numpy as np
 
-    rows = cells.values_of(rows)
-    if not cells.is_text(rows) and rows.size != len(rows):
+    rows = raw_columns.require_values(rows)
+    if not raw_columns.is_text_column(rows) and rows.size != len(rows):
         raise BmcliError(
             f"column {quoted(name)}: expected one date a row, received an array of shape {tuple(rows.shape[1:])}.",
             path=f"data.inputs.{name}",
         )
-    each, codes = cells.distinct(rows)
-    with cells.in_rows(codes):
-        formats = _formats(name, each, options)
-        read = [_seconds(each, batch, formats) for batch in _batches(each)]
+    each, codes = raw_columns.factorize(rows)
+    with raw_columns.translate_fault_rows(codes):
+        formats = _resolve_formats(name, each, options)
+        read = [_parse_seconds(each, batch, formats) for batch in _batches(each)]
     seconds, told = (np.concatenate([part[i] for part in read])[codes] for i in (0, 1))
     seconds = seconds[told]
     if not len(seconds):
@@ -91,14 +91,14 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
             path=f"data.inputs.{name}",
             suggestion=f"Leave it out: `drop: [{write_scalar(name)}]`.",
         )
-    parts = _parts(name, seconds, options)
+    parts = _choose_parts(name, seconds, options)
     return Column(
         name=name,
         kind="date",
         shape=(sum(1 if part == "trend" else 2 for part in parts) + int(not told.all()),),
         dtype="float32",
-        raw_shape=() if cells.is_text(rows) else tuple(rows.shape[1:]),
-        raw_dtype="string" if cells.is_text(rows) else "float64",
+        raw_shape=() if raw_columns.is_text_column(rows) else tuple(rows.shape[1:]),
+        raw_dtype="string" if raw_columns.is_text_column(rows) else "float64",
         state={
             "formats": formats,
             "parts": parts,
@@ -109,99 +109,99 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
     )
 
 
-def check(rows: Raw, options: Options) -> None:
+def check(rows: RawColumn, options: Options) -> None:
     """Refuses a cell that is no date in the format asked for, or in any usual one."""
-    each, codes = cells.distinct(rows)
-    formats = list(_listed(options.format)) or ([] if cells.is_text(rows) else ["seconds"])
-    with cells.in_rows(codes):
+    each, codes = raw_columns.factorize(rows)
+    formats = list(_as_tuple(options.format)) or ([] if raw_columns.is_text_column(rows) else ["seconds"])
+    with raw_columns.translate_fault_rows(codes):
         if not formats:
-            texts = cells.texts(each)
-            _check_all_read(texts, dates.formats_of(texts))
+            texts = raw_columns.to_texts(each)
+            _check_all_parsed(texts, dates.select_formats(texts))
         for batch in _batches(each) if formats else ():
-            _seconds(each, batch, formats)
+            _parse_seconds(each, batch, formats)
 
 
-def encode(rows: Raw, column: Column) -> np.ndarray:
+def encode(rows: RawColumn, column: Column) -> np.ndarray:
     """Cycles, trend and flag as the layer DateEncoder gives them, float32 `(rows, channels)`."""
     import numpy as np
 
-    rows = cells.values_of(rows)
-    if cells.is_text(rows) != (column.raw_dtype == "string"):
+    rows = raw_columns.require_values(rows)
+    if raw_columns.is_text_column(rows) != (column.raw_dtype == "string"):
         expected = "text" if column.raw_dtype == "string" else "numbers"
         raise BmcliError(f"column {quoted(column.name)}: expected dates as {expected}, as the training rows have them.")
-    layer = encoder(column)
-    each, codes = cells.distinct(rows)
+    layer = build_encoder(column)
+    each, codes = raw_columns.factorize(rows)
     encoded = np.zeros((len(each), *column.shape), column.dtype)
-    with cells.in_rows(codes):
+    with raw_columns.translate_fault_rows(codes):
         for start, batch in _batches(each):
-            seconds, told = _seconds(each, (start, batch), column.state["formats"])
-            encoded[start : start + len(seconds)] = layer.encoded(seconds, told).numpy()
+            seconds, told = _parse_seconds(each, (start, batch), column.state["formats"])
+            encoded[start : start + len(seconds)] = layer.encode(seconds, told).numpy()
     return encoded[codes]
 
 
-def encoder(column: Column) -> DateEncoder:
+def build_encoder(column: Column) -> DateEncoder:
     from bmcli.layers.date_encoder import DateEncoder
 
     state = column.state
     return DateEncoder(state["formats"], state["parts"], state["offset"], state["scale"], state["flag"])
 
 
-def feature(column: Column, encoded: Any) -> Feature:
+def build_feature(column: Column, encoded: Any) -> Feature:
     return Feature(column, encoded)
 
 
-def _listed(form: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    return (form,) if isinstance(form, str) else form or ()
+def _as_tuple(formats: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return (formats,) if isinstance(formats, str) else formats or ()
 
 
-def _formats(name: str, rows: Raw, options: Options) -> list[str]:
+def _resolve_formats(name: str, rows: RawColumn, options: Options) -> list[str]:
     """The formats asked for, or the only one that fits."""
-    asked = list(_listed(options.format))
-    if not cells.is_text(rows):
+    asked = list(_as_tuple(options.format))
+    if not raw_columns.is_text_column(rows):
         if asked and (len(asked) > 1 or asked[0] not in dates.EPOCHS):
             raise BmcliError(
                 f"column {quoted(name)}: it holds numbers, which are seconds or milliseconds.",
                 path=f"data.inputs.{name}.format",
             )
         return asked or ["seconds"]
-    return asked or [_guessed(name, cells.texts(rows))]
+    return asked or [_guess_format(name, raw_columns.to_texts(rows))]
 
 
-def _guessed(name: str, texts: pa.ChunkedArray) -> str:
-    fitting = dates.fitting(texts)
+def _guess_format(name: str, texts: pa.ChunkedArray) -> str:
+    fitting = dates.find_matching_formats(texts)
     if len(fitting) == 1 or texts.null_count == len(texts):
         return fitting[0] if fitting else "iso"
     path = f"data.inputs.{name}.format"
     if fitting:
-        example = cells.shown(texts, _first(texts))
+        example = raw_columns.format_cell(texts, _first(texts))
         raise BmcliError(
-            f"column {quoted(name)}: dates like {example} can be read as {_listing(fitting)}.",
+            f"column {quoted(name)}: dates like {example} can be read as {_join_with_and(fitting)}.",
             path=path,
             suggestion=f"Tell which: `format: {json.dumps(fitting[0])}`.",
         )
-    formats = dates.formats_of(texts)
-    _check_all_read(texts, formats)
+    formats = dates.select_formats(texts)
+    _check_all_parsed(texts, formats)
     raise BmcliError(
-        f"column {quoted(name)}: its dates are written in {len(formats)} formats: {_listing(formats)}.",
+        f"column {quoted(name)}: its dates are written in {len(formats)} formats: {_join_with_and(formats)}.",
         path=path,
         suggestion=f"If that is right, write `format: {json.dumps(formats)}`; the first that fits a cell reads it.",
     )
 
 
-def _check_all_read(texts: pa.ChunkedArray, formats: list[str]) -> None:
+def _check_all_parsed(texts: pa.ChunkedArray, formats: list[str]) -> None:
     """Raises RowFault at the first cell that no format reads."""
     import numpy as np
 
     read = np.asarray(texts.is_null()).copy()
     for form in formats:
-        read |= np.asarray(dates.written(texts, form).fill_null(False))
+        read |= np.asarray(dates.match_format(texts, form).fill_null(False))
     if not read.all():
-        _no_date(texts, int(np.argmin(read)), "expected a date")
+        _raise_no_date(texts, int(np.argmin(read)), "expected a date")
 
 
-def _no_date(rows: Raw, row: int, expected: str) -> None:
-    cell = rows[row].as_py() if cells.is_text(rows) else None
-    raise RowFault(row, f"{expected}, received {cells.shown(rows, row)}.", cell=cell)
+def _raise_no_date(rows: RawColumn, row: int, expected: str) -> None:
+    cell = rows[row].as_py() if raw_columns.is_text_column(rows) else None
+    raise RowFault(row, f"{expected}, received {raw_columns.format_cell(rows, row)}.", cell=cell)
 
 
 def _first(texts: pa.ChunkedArray) -> int:
@@ -210,11 +210,11 @@ def _first(texts: pa.ChunkedArray) -> int:
     return int(np.argmin(np.asarray(texts.is_null())))
 
 
-def _listing(formats: list[str]) -> str:
+def _join_with_and(formats: list[str]) -> str:
     return " and ".join([", ".join(formats[:-1]), formats[-1]] if len(formats) > 1 else formats)
 
 
-def _seconds(rows: Raw, batch: tuple[int, Any], formats: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def _parse_seconds(rows: RawColumn, batch: tuple[int, Any], formats: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Seconds since 1970 of some rows, and which of them are not missing.
 
     Raises:
@@ -230,11 +230,11 @@ def _seconds(rows: Raw, batch: tuple[int, Any], formats: list[str]) -> tuple[np.
     wrong = ~told & ~missing
     if wrong.any():
         row = start + int(np.argmax(wrong))
-        _no_date(rows, row, f"expected a date in the format {' or '.join(formats)}")
+        _raise_no_date(rows, row, f"expected a date in the format {' or '.join(formats)}")
     return seconds, told
 
 
-def _parts(name: str, seconds: np.ndarray, options: Options) -> list[str]:
+def _choose_parts(name: str, seconds: np.ndarray, options: Options) -> list[str]:
     has_time = bool((seconds % _DAY_S).any())
     if options.parts is None:
         return ["trend", "day_of_year", "weekday", *(["hour"] if has_time else [])]
@@ -248,14 +248,14 @@ def _parts(name: str, seconds: np.ndarray, options: Options) -> list[str]:
     return list(options.parts)
 
 
-def _batches(rows: Raw) -> Iterator[tuple[int, np.ndarray]]:
+def _batches(rows: RawColumn) -> Iterator[tuple[int, np.ndarray]]:
     """Cells as the layer takes them, "" or NaN where missing, with the row of the first."""
     import numpy as np
 
     for start in range(0, len(rows), _BATCH):
         part = rows[start : start + _BATCH]
-        if cells.is_text(rows):
-            texts = cells.texts(part).fill_null("").to_pylist()
+        if raw_columns.is_text_column(rows):
+            texts = raw_columns.to_texts(part).fill_null("").to_pylist()
             yield start, np.asarray(texts, object)
         else:
             yield start, np.asarray(part, "float64").reshape(-1)

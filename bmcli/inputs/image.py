@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from bmcli import limits, pictures
-from bmcli.cells import Blobs, Raw, RowFault, are_blobs, is_text
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature, check_shape
 from bmcli.quoting import quoted
+from bmcli.raw_columns import FileColumn, RawColumn, RowFault, is_file_column, is_text_column
 from bmcli.recipe.fields import Kind, fault
 from bmcli.specs import Column
 
@@ -25,32 +25,32 @@ if TYPE_CHECKING:
 
 _Side = Annotated[int, Field(ge=1, le=8192)]
 _BATCH = 1024
-_LOOKED_AT = 256  # encoded pictures whose headers tell the size and the channels
-_MEASURED = 2048  # encoded pictures that are decoded for mean and deviation, so that no large set is decoded twice
+_MAX_HEADERS = 256  # encoded pictures whose headers tell the size and the channels
+_MAX_DECODED = 2048  # encoded pictures that are decoded for mean and deviation, so that no large set is decoded twice
 
 
 class Options(Kind):
-    """A picture a row: an array, or an encoded file (JPEG, PNG, BMP, the first frame of a GIF)."""
+    """One image per row: an array, or an encoded file (JPEG, PNG, BMP, first frame of a GIF)."""
 
     kind: Literal["image"] = "image"
     size: tuple[_Side, _Side] | None = Field(
-        default=None, description="Height and width the network sees; by default those of the data."
+        default=None, description="Height and width of the network's input; by default those of the data."
     )
     fit: Literal["stretch", "pad", "crop"] = Field(
         default="stretch",
-        description="How a picture of another aspect becomes that size: stretched; whole, with black beside it (pad); "
-        "or its middle alone (crop).",
+        description="How an image of another aspect ratio is resized: stretched, padded with black (pad), or "
+        "cropped at the centre (crop).",
     )
     channels: Literal[1, 3] | None = Field(
-        default=None, description="1 for grey, 3 for colour; by default those of the data."
+        default=None, description="1 for greyscale, 3 for colour; by default that of the data."
     )
     scale: Literal["unit", "standard", "none"] = Field(
         default="unit",
-        description="`unit`: training pixels from 0 to 1, those of encoded files by their range of 0 to 255; "
-        "`standard`: mean 0 and deviation 1 per channel.",
+        description="`unit`: pixels from 0 to 1, by the range of the training pixels, or 0 to 255 for encoded "
+        "files; `standard`: mean 0 and standard deviation 1 per channel.",
     )
     max_megapixels: Annotated[float, Field(gt=0)] = Field(
-        default=50.0, description="Encoded pictures that announce more are refused before they are decoded."
+        default=50.0, description="Largest size of an encoded image; larger ones are rejected before decoding."
     )
 
     @model_validator(mode="after")
@@ -60,17 +60,17 @@ class Options(Kind):
         return self
 
 
-def fit(name: str, rows: Raw, options: Options) -> Column:
+def fit(name: str, rows: RawColumn, options: Options) -> Column:
     """Sizes, and the range or moments of the training pixels after resizing."""
-    if are_blobs(rows):
+    if is_file_column(rows):
         return _fit_encoded(name, rows, options)
-    if is_text(rows) or rows.ndim not in (3, 4) or 0 in rows.shape[1:]:
-        received = "text" if is_text(rows) else f"rows of shape {tuple(rows.shape[1:])}"
+    if is_text_column(rows) or rows.ndim not in (3, 4) or 0 in rows.shape[1:]:
+        received = "text" if is_text_column(rows) else f"rows of shape {tuple(rows.shape[1:])}"
         raise BmcliError(
             f"column {quoted(name)}: expected (height, width) or (height, width, channels), received {received}.",
             path=f"data.inputs.{name}",
             suggestion="Files that a table names are read by `source: {kind: image_folder, table: ...}`."
-            if is_text(rows)
+            if is_text_column(rows)
             else "",
         )
     height, width, channels = rows.shape[1:] if rows.ndim == 4 else (*rows.shape[1:], 1)
@@ -89,10 +89,10 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
         raw_dtype=dtype,
         state={"fit": options.fit},
     )
-    return _with_statistics(column, encode(rows, column), options.scale)
+    return _add_statistics(column, encode(rows, column), options.scale)
 
 
-def _fit_encoded(name: str, rows: Blobs, options: Options) -> Column:
+def _fit_encoded(name: str, rows: FileColumn, options: Options) -> Column:
     """Size and channels from the headers of some pictures, moments from some more."""
     column = Column(
         name=name,
@@ -110,19 +110,19 @@ def _fit_encoded(name: str, rows: Blobs, options: Options) -> Column:
         present = (~rows.missing()).nonzero()[0]
         if not len(present):
             raise BmcliError(f"column {quoted(name)}: there is no picture.", path=f"data.inputs.{name}")
-        looked_at = present[_spread(len(present), _LOOKED_AT)]
-        headers = [_header(rows, row, column)[1] for row in looked_at]
-        size = options.size or _common_size(name, headers)
+        looked_at = present[_pick_evenly(len(present), _MAX_HEADERS)]
+        headers = [_read_checked_header(rows, row, column)[1] for row in looked_at]
+        size = options.size or _require_common_size(name, headers)
         channels = options.channels or max(header.channels for header in headers)
         column = replace(column, shape=(*size, channels))
     if options.scale == "standard":
-        return _with_statistics(column, encode(rows.take(_spread(len(rows), _MEASURED)), column), options.scale)
+        return _add_statistics(column, encode(rows.take(_pick_evenly(len(rows), _MAX_DECODED)), column), options.scale)
     count, span = column.shape[2], (0.0, 255.0)
     scale = [span[1] if options.scale == "unit" else 1.0] * count
     return replace(column, state={**column.state, "offset": [0.0] * count, "scale": scale, "range": list(span)})
 
 
-def _common_size(name: str, headers: list[pictures.Header]) -> tuple[int, int]:
+def _require_common_size(name: str, headers: list[pictures.ImageHeader]) -> tuple[int, int]:
     sizes = sorted({(header.height, header.width) for header in headers})
     if len(sizes) > 1:
         (low, narrow), (high, wide) = sizes[0], sizes[-1]
@@ -134,47 +134,47 @@ def _common_size(name: str, headers: list[pictures.Header]) -> tuple[int, int]:
     return sizes[0]
 
 
-def _spread(count: int, most: int) -> np.ndarray:
+def _pick_evenly(count: int, most: int) -> np.ndarray:
     """Up to `most` rows, evenly spread."""
     import numpy as np
 
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype("int64"))
 
 
-def check(rows: Raw, options: Options) -> None:
+def check(rows: RawColumn, options: Options) -> None:
     """Raises RowFault for the first picture that cannot be read; encoded ones are decoded for it."""
-    if not are_blobs(rows):
+    if not is_file_column(rows):
         _check_finite(rows)
         return
     state = {"max_pixels": _pixels(options), "sized": options.size is not None, "fit": options.fit}
     size = options.size or (1, 1)
     column = Column("", "image", (*size, options.channels or 3), "uint8", raw_dtype="string", state=state)
-    decode = _compiled(size, column.shape[2], options.fit)
-    _for_each(rows, lambda row: _decode(*_header(rows, row, column), row, decode))
+    decode = _compile_decoder(size, column.shape[2], options.fit)
+    _for_each(rows, lambda row: _decode_picture(*_read_checked_header(rows, row, column), row, decode))
 
 
-def encode(rows: Raw, column: Column) -> np.ndarray:
+def encode(rows: RawColumn, column: Column) -> np.ndarray:
     """Pixels `(rows, height, width, channels)` of the size the network sees, unscaled; missing ones are black."""
     import numpy as np
 
-    if are_blobs(rows):
-        return _decoded(rows, column)
-    if is_text(rows) or column.raw_dtype == "string":
+    if is_file_column(rows):
+        return _decode_rows(rows, column)
+    if is_text_column(rows) or column.raw_dtype == "string":
         raise BmcliError(
             f"column {quoted(column.name)}: expected pictures as when the model was trained, received others."
         )
     check_shape(rows, column)
     _check_finite(rows)
-    if _is_as_it_was(column):
+    if _keeps_shape(column):
         return np.ascontiguousarray(rows, column.dtype).reshape(-1, *column.shape)
-    layer = encoder(column)
+    layer = build_encoder(column)
     encoded = np.empty((len(rows), *column.shape), column.dtype)
     for start, batch in _batches(rows):
         encoded[start : start + len(batch)] = layer(batch.astype(column.raw_dtype)).numpy()
     return encoded
 
 
-def encoder(column: Column) -> keras.layers.Layer:
+def build_encoder(column: Column) -> keras.layers.Layer:
     from bmcli.layers.image_encoder import ImageEncoder
     from bmcli.layers.picture_decoder import PictureDecoder
 
@@ -184,30 +184,30 @@ def encoder(column: Column) -> keras.layers.Layer:
     return ImageEncoder(column.shape[:2], column.shape[2], dtype=column.dtype, fit=fitted)
 
 
-def feature(column: Column, encoded: Any) -> Feature:
+def build_feature(column: Column, encoded: Any) -> Feature:
     """Pixels scaled by what was fitted on the training rows."""
-    from bmcli.layers.scale import Scale
+    from bmcli.layers.scale import FixedScaling
 
-    return Feature(column, Scale(column.state["offset"], column.state["scale"])(encoded))
+    return Feature(column, FixedScaling(column.state["offset"], column.state["scale"])(encoded))
 
 
-def _decoded(rows: Blobs, column: Column) -> np.ndarray:
+def _decode_rows(rows: FileColumn, column: Column) -> np.ndarray:
     """The pictures of encoded files."""
     import numpy as np
 
-    decode = _compiled(column.shape[:2], column.shape[2], column.state["fit"])
+    decode = _compile_decoder(column.shape[:2], column.shape[2], column.state["fit"])
     decoded = np.zeros((len(rows), *column.shape), "uint8")
 
     def fill(row: int) -> None:
-        data, header = _header(rows, row, column)
+        data, header = _read_checked_header(rows, row, column)
         _check_size(header, row, column)
-        decoded[row] = _decode(data, header, row, decode)
+        decoded[row] = _decode_picture(data, header, row, decode)
 
     _for_each(rows, fill)
     return decoded
 
 
-def _for_each(rows: Blobs, work: Callable[[int], object]) -> None:
+def _for_each(rows: FileColumn, work: Callable[[int], object]) -> None:
     """Does some work for every row that is not missing, by several threads; raises the first row's fault."""
     present = (~rows.missing()).nonzero()[0]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "bmcli-decode") as threads:
@@ -216,7 +216,7 @@ def _for_each(rows: Blobs, work: Callable[[int], object]) -> None:
 
 
 @cache
-def _compiled(size: tuple[int, int], channels: int, fit: str) -> Callable[[bytes], Any]:
+def _compile_decoder(size: tuple[int, int], channels: int, fit: str) -> Callable[[bytes], Any]:
     """What decodes one picture, the same as in a served model."""
     from bmcli.layers import tf
     from bmcli.layers.picture_decoder import PictureDecoder
@@ -228,7 +228,7 @@ def _compiled(size: tuple[int, int], channels: int, fit: str) -> Callable[[bytes
     return decode
 
 
-def _decode(data: bytes, header: pictures.Header, row: int, decode: Callable[[bytes], Any]) -> np.ndarray:
+def _decode_picture(data: bytes, header: pictures.ImageHeader, row: int, decode: Callable[[bytes], Any]) -> np.ndarray:
     from bmcli.layers import tf
 
     try:
@@ -238,7 +238,7 @@ def _decode(data: bytes, header: pictures.Header, row: int, decode: Callable[[by
     return picture
 
 
-def _check_size(header: pictures.Header, row: int, column: Column) -> None:
+def _check_size(header: pictures.ImageHeader, row: int, column: Column) -> None:
     """Refuses a picture that is not as large as the others, where the recipe tells no size."""
     height, width = column.shape[:2]
     if not column.state["sized"] and (header.height, header.width) != (height, width):
@@ -249,11 +249,11 @@ def _check_size(header: pictures.Header, row: int, column: Column) -> None:
         )
 
 
-def _header(rows: Blobs, row: int, column: Column) -> tuple[bytes, pictures.Header]:
+def _read_checked_header(rows: FileColumn, row: int, column: Column) -> tuple[bytes, pictures.ImageHeader]:
     """The bytes of a picture and its header, which is not too large."""
     data = rows.read(row)
     try:
-        header = pictures.header(data)
+        header = pictures.read_header(data)
     except ValueError as error:
         raise RowFault(row, str(error)) from None
     pixels, most = header.height * header.width, column.state["max_pixels"]
@@ -264,14 +264,14 @@ def _header(rows: Blobs, row: int, column: Column) -> tuple[bytes, pictures.Head
             f"{most / 1e6:g} allowed.",
             f"If it is meant to be so large, give {column.name} max_megapixels: {-(-pixels // 10**6)}.",
         )
-    if header.frame_pixels > limits.FRAMES * most:
+    if header.frame_pixels > limits.MAX_GIF_SIZE_FACTOR * most:
         raise RowFault(
             row,
             f"the frames of the picture have {header.frame_pixels / 1e6:.3g} megapixels together, of "
-            f"{limits.FRAMES * most / 1e6:g} allowed.",
+            f"{limits.MAX_GIF_SIZE_FACTOR * most / 1e6:g} allowed.",
             "Keep its first frame alone.",
         )
-    scans = min(limits.SCANS, limits.SCANNED * most // pixels)
+    scans = min(limits.MAX_JPEG_SCANS, limits.SCANNED * most // pixels)
     if header.scans > scans:
         raise RowFault(row, f"the JPEG picture has {header.scans} scans, of {scans} allowed.", "Save it anew.")
     return data, header
@@ -290,11 +290,11 @@ def _check_finite(rows: np.ndarray) -> None:
             raise RowFault(row, "expected finite pixels, received infinite ones or NaN.")
 
 
-def _is_as_it_was(column: Column) -> bool:
+def _keeps_shape(column: Column) -> bool:
     return column.raw_shape in (column.shape, column.shape[:2] if column.shape[2] == 1 else None)
 
 
-def _with_statistics(column: Column, pixels: np.ndarray, scale: str) -> Column:
+def _add_statistics(column: Column, pixels: np.ndarray, scale: str) -> Column:
     """The column with range, offset and scale of its pixels."""
     offset, factor = _pixel_statistics(pixels, scale)
     span = [float(pixels.min()), float(pixels.max())]

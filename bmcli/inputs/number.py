@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from bmcli.cells import Raw, RowFault, numbers
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature, check_shape
 from bmcli.quoting import quoted
+from bmcli.raw_columns import RawColumn, RowFault, to_numbers
 from bmcli.recipe.fields import Kind, fault
 from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column
@@ -25,29 +25,29 @@ _QUANTILES = 1001
 
 
 class Options(Kind):
-    """A number a row, or an array of numbers with the channels last."""
+    """One number per row, or an array of numbers with the channels last."""
 
     kind: Literal["number"] = "number"
     log: bool = Field(
         default=False,
-        description="Take the logarithm first, sign(x) * log(1 + |x|), for numbers of very different sizes.",
+        description="Apply sign(x) * log(1 + |x|) first, for numbers over several orders of magnitude.",
     )
     scale: Literal["standard", "minmax", "quantile", "none"] = Field(
         default="standard",
-        description="`standard`: the training rows have mean 0 and deviation 1; `minmax`: from 0 to 1; `quantile`: "
-        "their ranks, spread evenly with mean 0 and deviation 1.",
+        description="`standard`: mean 0 and standard deviation 1 on the training rows; `minmax`: from 0 to 1; "
+        "`quantile`: ranks mapped to an even distribution with mean 0 and standard deviation 1.",
     )
     bins: Annotated[int, Field(ge=2, le=1000)] | None = Field(
-        default=None, description="Cut the numbers into so many bins, and show the network which one it is."
+        default=None, description="Number of bins; the network sees the bin index instead of the number."
     )
     binning: Literal["quantile", "uniform"] | None = Field(
         default=None,
-        description="`quantile`, the default: bins of as many training rows each; `uniform`: bins of the same width.",
+        description="`quantile` (default): bins with equal numbers of training rows; `uniform`: bins of equal width.",
     )
     missing: Literal["mean", "median", "zero", "learned", "fault"] = Field(
         default="mean",
-        description="What stands in for a missing value: training mean or median, 0, or a number that is learned "
-        "with the network; or it is a fault.",
+        description="Replacement of missing values: mean or median of the training rows, 0, or a learned number; or "
+        "an error.",
     )
     flag: bool = Field(default=False, description="Add a channel that is 1 where a value is missing.")
 
@@ -62,12 +62,12 @@ class Options(Kind):
         return self
 
 
-def fit(name: str, rows: Raw, options: Options) -> Column:
+def fit(name: str, rows: RawColumn, options: Options) -> Column:
     """Fill value, offset and scale of every channel, from the training rows.
 
     Sequences `(rows, steps, channels)` of different lengths end in steps that are NaN in all channels.
     """
-    values = numbers(rows)
+    values = to_numbers(rows)
     raw_shape = values.shape[1:]
     values = values.reshape(-1, 1) if values.ndim == 1 else values
     if 0 in raw_shape:
@@ -92,7 +92,7 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
             "flag": options.flag,
             "padded": padded,
             "missing_is_fault": options.missing == "fault",
-            **_curves(channels.astype(raw_dtype), options),
+            **_fit_curves(channels.astype(raw_dtype), options),
             **({"log": True} if options.log else {}),
             **({"learned": True} if options.missing == "learned" else {}),
         },
@@ -101,15 +101,15 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
     return column
 
 
-def check(rows: Raw, options: Options) -> None:
+def check(rows: RawColumn, options: Options) -> None:
     """Refuses what is no number, and a missing one if that is a fault."""
-    values = numbers(rows)
+    values = to_numbers(rows)
     values = values.reshape(-1, 1) if values.ndim == 1 else values
     padded = values.ndim == 3 and bool(_padding(values).any())
     _check_missing(values, options.missing == "fault", padded)
 
 
-def encode(rows: Raw, column: Column) -> np.ndarray:
+def encode(rows: RawColumn, column: Column) -> np.ndarray:
     """Filled and scaled, float32; padding steps stay NaN if the training rows have such steps.
 
     Of bins it is the number of the bin. What is missing stays NaN, too, if its stand-in is learned.
@@ -117,7 +117,7 @@ def encode(rows: Raw, column: Column) -> np.ndarray:
     """
     import numpy as np
 
-    values = numbers(rows)
+    values = to_numbers(rows)
     check_shape(values, column)
     values = values.reshape(-1, 1) if values.ndim == 1 else values
     _check_missing(values, column.state["missing_is_fault"], column.state["padded"])
@@ -128,7 +128,7 @@ def encode(rows: Raw, column: Column) -> np.ndarray:
         missing = np.isnan(values)
         values = _logarithm(values) if state.get("log") else values
         filled = np.where(missing, fill, values)
-        filled = _bent(filled, state)
+        filled = _transform_values(filled, state)
         encoded = ((filled - offset) / scale).astype("float32")
     _check_finite(rows, encoded)
     if state.get("learned"):
@@ -140,7 +140,7 @@ def encode(rows: Raw, column: Column) -> np.ndarray:
     return encoded
 
 
-def encoder(column: Column) -> keras.layers.Layer:
+def build_encoder(column: Column) -> keras.layers.Layer:
     from bmcli.layers.number_encoder import NumberEncoder
 
     state = column.state
@@ -164,7 +164,7 @@ def encoder_of(columns: Sequence[Column]) -> keras.layers.Layer:
     return NumberEncoder(fill, offset, scale, log=bool(columns[0].state.get("log")), dtype=columns[0].raw_dtype)
 
 
-def feature(column: Column, encoded: Any) -> Feature:
+def build_feature(column: Column, encoded: Any) -> Feature:
     """The numbers as they are, or a one-hot vector of the bins; padding becomes zeros and a mask."""
     from bmcli.layers.bins import Bins
     from bmcli.layers.learned_fill import LearnedFill
@@ -210,7 +210,7 @@ def _logarithm(values: np.ndarray) -> np.ndarray:
     return (np.sign(wide) * np.log1p(np.abs(wide))).astype(values.dtype)
 
 
-def _curves(channels: np.ndarray, options: Options) -> dict[str, list[list[float]]]:
+def _fit_curves(channels: np.ndarray, options: Options) -> dict[str, list[list[float]]]:
     """Knots and heights of each channel's ranks, or edges of its bins, as they are in the raw dtype."""
     import numpy as np
 
@@ -218,11 +218,11 @@ def _curves(channels: np.ndarray, options: Options) -> dict[str, list[list[float
         return {"edges": [_edges(values[~np.isnan(values)], options).tolist() for values in channels.T]}
     if options.scale != "quantile":
         return {}
-    ranks = [_ranks(values[~np.isnan(values)]) for values in channels.T]
+    ranks = [_fit_quantiles(values[~np.isnan(values)]) for values in channels.T]
     return {"knots": [knots.tolist() for knots, _ in ranks], "heights": [heights.tolist() for _, heights in ranks]}
 
 
-def _ranks(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _fit_quantiles(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Quantiles, rising, and what each becomes: evenly spread, equal quantiles at the middle of theirs."""
     import numpy as np
 
@@ -244,7 +244,7 @@ def _edges(values: np.ndarray, options: Options) -> np.ndarray:
     return edges[edges > low]
 
 
-def _bent(values: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
+def _transform_values(values: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
     """Values `(..., channels)` by their ranks or bins, or as they are if the column has neither."""
     import numpy as np
 
@@ -311,7 +311,7 @@ def _check_missing(values: np.ndarray, is_fault: bool, padded: bool) -> None:
         raise RowFault(row, "expected a number, received nothing.", "Write `missing: mean` to fill it in.")
 
 
-def _check_finite(rows: Raw, encoded: np.ndarray) -> None:
+def _check_finite(rows: RawColumn, encoded: np.ndarray) -> None:
     import numpy as np
 
     if not np.isfinite(encoded).all():

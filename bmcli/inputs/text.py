@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from bmcli.cells import Raw, is_text, values_of
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature
 from bmcli.quoting import quoted
+from bmcli.raw_columns import RawColumn, is_text_column, require_values
 from bmcli.recipe.fields import Kind, fault
 from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column
@@ -36,51 +36,52 @@ _BAG_SHARE, _LONGEST_BAG = 0.99, 2048
 _SEQUENCE_SHARE, _LONGEST_SEQUENCE = 0.95, 512
 # Terms counted at a time: of long n-grams nearly every one is new.
 _MOST_COUNTED = 4_000_000
-_TOKENISING = ("tokens", "ngrams", "lowercase", "accents", "punctuation")
+_TOKENIZER_OPTIONS = ("tokens", "ngrams", "lowercase", "accents", "punctuation")
 
 
 class Options(Kind):
-    """A text a row, split into words or characters."""
+    """One text per row, split into words or characters."""
 
     kind: Literal["text"] = "text"
     encoding: Literal["auto", "bag", "tfidf", "sequence"] = Field(
         default="auto",
-        description="How the network sees it: `bag`, a vector of how often each term is there; `tfidf`, the same "
-        "weighted by how rare a term is, with norm 1; `sequence`, an embedding for every term in its place, for "
-        "rnn, cnn and transformer. `auto` is tfidf.",
+        description="Encoding of the text: `bag`, a vector of term counts; `tfidf`, counts weighted by inverse "
+        "document frequency, with norm 1; `sequence`, a sequence of embeddings, for rnn, cnn and transformer. `auto` "
+        "is tfidf.",
     )
     tokens: Literal["words", "characters"] = Field(
-        default="words", description="What a text is split into; `characters` for names and for writing without spaces."
+        default="words",
+        description="Unit of tokenisation: words, or characters for names and for scripts without spaces.",
     )
     ngrams: tuple[_Tokens, _Tokens] | None = Field(
         default=None,
-        description="Tokens of the shortest and longest term. By default [1, 2] for words and [1, 4] for characters, "
+        description="Shortest and longest n-gram, in tokens. By default [1, 2] for words, [1, 4] for characters, "
         "and [1, 1] in a sequence.",
     )
     vocabulary: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        default=20_000, description="Terms at most: the most frequent of the training rows."
+        default=20_000, description="Maximum size of the vocabulary: the most frequent terms of the training rows."
     )
     min_count: Annotated[int, Field(ge=1)] = Field(
-        default=2, description="Terms that the training rows have less often are unknown."
+        default=2, description="Minimum frequency of a term in the training rows; rarer terms are unknown."
     )
-    lowercase: bool = Field(default=True, description="Take capital letters for small ones.")
+    lowercase: bool = Field(default=True, description="Convert text to lower case.")
     accents: Literal["keep", "strip"] = Field(
-        default="keep", description="`strip` takes accents off Latin, Greek and Cyrillic letters."
+        default="keep", description="`strip` removes accents from Latin, Greek and Cyrillic letters."
     )
     punctuation: Literal["split", "drop", "keep"] | None = Field(
         default=None,
-        description="`split`: each sign is a token; `drop`: signs are spaces; `keep`: signs are part of what they "
-        "stand beside. By default words split, and characters keep.",
+        description="`split`: punctuation marks are tokens; `drop`: they are spaces; `keep`: they belong to the "
+        "adjacent token. By default split for words, keep for characters.",
     )
     length: _Length | None = Field(
         default=None,
-        description="Terms of a text that are kept, the first ones. By default nearly no training text loses any: "
-        "99 % of the bags are whole, up to 2,048 different terms, or 95 % of the sequences, up to 512.",
+        description="Maximum number of terms per text; later ones are cut. By default 99 % of the bags are complete "
+        "(at most 2,048 distinct terms), or 95 % of the sequences (at most 512).",
     )
     dimension: Annotated[int, Field(ge=1, le=4096)] | None = Field(
         default=None,
-        description="Width of each term's embedding: 64 for a sequence. With `bag` and `tfidf` the sum of the terms' "
-        "embeddings stands for the text, instead of a vector over the vocabulary.",
+        description="Width of each term's embedding; 64 for a sequence. With `bag` and `tfidf` a text becomes the "
+        "sum of its terms' embeddings instead of a vector over the vocabulary.",
     )
 
     @model_validator(mode="after")
@@ -98,14 +99,14 @@ class Options(Kind):
         return self
 
 
-def fit(name: str, rows: Raw, options: Options) -> Column:
+def fit(name: str, rows: RawColumn, options: Options) -> Column:
     """Vocabulary, lengths and document frequencies of the training rows."""
     _check_text(name, rows, f"data.inputs.{name}")
     bag = options.encoding != "sequence"
-    tokenising = _tokenising(options, bag)
+    tokenising = _resolve_tokenizer_options(options, bag)
     terms = _vocabulary(name, rows, options, tokenising)
-    found, lengths = _documents(rows, terms, tokenising, bag)
-    length = options.length or _usual_length(lengths, bag)
+    found, lengths = _count_documents(rows, terms, tokenising, bag)
+    length = options.length or _choose_length(lengths, bag)
     return Column(
         name=name,
         kind="text",
@@ -117,39 +118,39 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
             "length": length,
             "bag": bag,
             **tokenising,
-            "weights": _weights(options.encoding, found, len(rows)),
+            "weights": _compute_idf_weights(options.encoding, found, len(rows)),
             "normalize": options.encoding in ("auto", "tfidf"),
             "dimension": options.dimension or (None if bag else _EMBEDDING),
         },
     )
 
 
-def check(rows: Raw, options: Options) -> None:
+def check(rows: RawColumn, options: Options) -> None:
     """Refuses no text."""
 
 
-def encode(rows: Raw, column: Column) -> np.ndarray:
+def encode(rows: RawColumn, column: Column) -> np.ndarray:
     """Terms as the layer TextEncoder numbers them: int32 `(rows, length)`, or with counts `(rows, 2, length)`."""
     import numpy as np
 
     _check_text(column.name, rows)
-    layer = encoder(column)
+    layer = build_encoder(column)
     encoded = np.zeros((len(rows), *column.shape), column.dtype)
     for start, texts in _batches(rows):
         encoded[start : start + len(texts)] = layer(texts).numpy()
     return encoded
 
 
-def encoder(column: Column) -> TextEncoder:
+def build_encoder(column: Column) -> TextEncoder:
     from bmcli.layers.text_encoder import TextEncoder
 
     state = column.state
     return TextEncoder(
-        state["vocabulary"], state["length"], state["bag"], **{option: state[option] for option in _TOKENISING}
+        state["vocabulary"], state["length"], state["bag"], **{option: state[option] for option in _TOKENIZER_OPTIONS}
     )
 
 
-def feature(column: Column, encoded: Any) -> Feature:
+def build_feature(column: Column, encoded: Any) -> Feature:
     """A vector over the vocabulary, its projection, or `(batch, length, dimension)` with a mask."""
     import keras
 
@@ -162,12 +163,12 @@ def feature(column: Column, encoded: Any) -> Feature:
     return Feature(column, keras.layers.Embedding(size, state["dimension"])(encoded), keras.ops.not_equal(encoded, 0))
 
 
-def _check_text(name: str, rows: Raw, path: str = "") -> None:
-    if not is_text(values_of(rows)):
+def _check_text(name: str, rows: RawColumn, path: str = "") -> None:
+    if not is_text_column(require_values(rows)):
         raise BmcliError(f"column {quoted(name)}: expected text, received an array of numbers.", path=path)
 
 
-def _tokenising(options: Options, bag: bool) -> dict[str, Any]:
+def _resolve_tokenizer_options(options: Options, bag: bool) -> dict[str, Any]:
     """The options that decide what the terms of a text are, without defaults."""
     words = options.tokens == "words"
     usual = (1, 1) if not bag else (1, 2) if words else (1, 4)
@@ -180,23 +181,23 @@ def _tokenising(options: Options, bag: bool) -> dict[str, Any]:
     }
 
 
-def _vocabulary(name: str, rows: Raw, options: Options, tokenising: dict[str, Any]) -> list[str]:
+def _vocabulary(name: str, rows: RawColumn, options: Options, tokenising: dict[str, Any]) -> list[str]:
     """The most frequent terms, those alike in frequency by their letters."""
     from bmcli.layers.text_encoder import TextEncoder
 
     layer = TextEncoder((), 1, False, **tokenising)
     counts: Counter[bytes] = Counter()
     for _, texts in _batches(rows):
-        counts.update(layer.frequencies(texts))
+        counts.update(layer.count_terms(texts))
         if len(counts) > _MOST_COUNTED:
-            counts = Counter(dict(_ranked(counts)[: _MOST_COUNTED // 2]))
+            counts = Counter(dict(_rank_terms(counts)[: _MOST_COUNTED // 2]))
     if not counts:
         raise BmcliError(
             f"column {quoted(name)}: the training rows have no text with {options.tokens}.",
             path=f"data.inputs.{name}",
             suggestion=f"Leave it out: `drop: [{write_scalar(name)}]`.",
         )
-    terms = [term for term, count in _ranked(counts)[: options.vocabulary] if count >= options.min_count]
+    terms = [term for term, count in _rank_terms(counts)[: options.vocabulary] if count >= options.min_count]
     if not terms:
         raise BmcliError(
             f"column {quoted(name)}: no term is in the training rows {options.min_count} times.",
@@ -206,11 +207,13 @@ def _vocabulary(name: str, rows: Raw, options: Options, tokenising: dict[str, An
     return [term.decode() for term in terms]
 
 
-def _ranked(counts: Counter[bytes]) -> list[tuple[bytes, int]]:
+def _rank_terms(counts: Counter[bytes]) -> list[tuple[bytes, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _documents(rows: Raw, terms: list[str], tokenising: dict[str, Any], bag: bool) -> tuple[np.ndarray, np.ndarray]:
+def _count_documents(
+    rows: RawColumn, terms: list[str], tokenising: dict[str, Any], bag: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """In how many texts each term is, and how many terms each text has, different known ones in a bag."""
     import numpy as np
 
@@ -220,22 +223,22 @@ def _documents(rows: Raw, terms: list[str], tokenising: dict[str, Any], bag: boo
     found, lengths = np.zeros(len(terms), "int64"), [np.zeros(0, "int64")]
     for _, texts in _batches(rows):
         if bag:
-            known, _ = layer.counted(texts)
+            known, _ = layer.count_known_terms(texts)
             found += np.bincount(known.values.numpy() - FIRST_TERM, minlength=len(terms))
             lengths.append(known.row_lengths().numpy())
         else:
-            lengths.append(layer.terms(texts).row_lengths().numpy())
+            lengths.append(layer.split_terms(texts).row_lengths().numpy())
     return found, np.concatenate(lengths)
 
 
-def _usual_length(lengths: np.ndarray, bag: bool) -> int:
+def _choose_length(lengths: np.ndarray, bag: bool) -> int:
     import numpy as np
 
     share, longest = (_BAG_SHARE, _LONGEST_BAG) if bag else (_SEQUENCE_SHARE, _LONGEST_SEQUENCE)
     return int(np.clip(np.quantile(lengths, share, method="higher"), 1, longest))
 
 
-def _weights(encoding: str, found: np.ndarray, count: int) -> list[float]:
+def _compute_idf_weights(encoding: str, found: np.ndarray, count: int) -> list[float]:
     """What each term's count is multiplied by: 1, or its smoothed inverse document frequency."""
     import numpy as np
 

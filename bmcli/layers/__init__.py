@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from bmcli.console import native_noise_hidden
+from bmcli.console import hide_native_stderr
 
-with native_noise_hidden():  # Whoever prepares pictures or texts may be the first to start it.
+with hide_native_stderr():  # Whoever prepares pictures or texts may be the first to start it.
     import tensorflow as tf
 
 __all__ = ["register", "tf"]

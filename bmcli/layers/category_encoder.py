@@ -52,11 +52,11 @@ class CategoryEncoder(keras.layers.Layer):
     def positions(self, cells: Any) -> Any:
         """Positions of cells `(batch,)`, which are text if they are hashed."""
         if self.separator is None:
-            return self._looked_up(cells)
+            return self._look_up(cells)
         values = tf.strings.split(cells, self.separator)
         values = values.with_values(tf.strings.strip(values.values))
         values = tf.ragged.boolean_mask(values, values != "")
-        places = tf.cast(self._looked_up(values.values), "int64")
+        places = tf.cast(self._look_up(values.values), "int64")
         pairs, _ = tf.unique(values.value_rowids() * (self.count + 2) + places)
         each = pairs // (self.count + 2)
         places = tf.RaggedTensor.from_value_rowids(tf.cast(pairs % (self.count + 2), "int32"), each, values.nrows())
@@ -84,7 +84,7 @@ class CategoryEncoder(keras.layers.Layer):
             default_value=self.count + 1,
         )
 
-    def _looked_up(self, cells):
+    def _look_up(self, cells):
         if not self.buckets:
             return tf.cast(self.table.lookup(cells), "int32")
         hashed = tf.cast(tf.strings.to_hash_bucket_fast(cells, self.buckets), "int32")

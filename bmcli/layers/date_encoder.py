@@ -59,18 +59,18 @@ class DateEncoder(keras.layers.Layer):
         cells = tf.strings.strip(cells)
         seconds, told = tf.zeros_like(cells, "int64"), tf.zeros_like(cells, "bool")
         for form in reversed(self.formats):
-            read, fits = _read(cells, form)
+            read, fits = _parse_cells(cells, form)
             seconds, told = tf.where(fits, read, seconds), told | fits
         return seconds, told
 
     def call(self, inputs):
-        return self.encoded(*self.seconds(inputs))
+        return self.encode(*self.seconds(inputs))
 
-    def encoded(self, seconds: Any, told: Any) -> Any:
+    def encode(self, seconds: Any, valid: Any) -> Any:
         """The channels of moments, `(batch, channels)`, float32."""
         channels = [self._part(part, seconds) for part in self.parts]
-        encoded = tf.where(told[:, tf.newaxis], tf.concat(channels, axis=1), 0.0)
-        return tf.concat([encoded, tf.cast(~told, "float32")[:, tf.newaxis]], axis=1) if self.flag else encoded
+        encoded = tf.where(valid[:, tf.newaxis], tf.concat(channels, axis=1), 0.0)
+        return tf.concat([encoded, tf.cast(~valid, "float32")[:, tf.newaxis]], axis=1) if self.flag else encoded
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -133,9 +133,9 @@ def _civil(days):
     return year + era * 400 + tf.cast(month <= 2, "int64"), month, day
 
 
-def _read(cells: Any, form: str) -> tuple[Any, Any]:
+def _parse_cells(cells: Any, form: str) -> tuple[Any, Any]:
     """Seconds of the cells in one format, and which these are."""
-    pattern = dates.pattern(form)
+    pattern = dates.compile_format(form)
     fits = tf.strings.regex_full_match(cells, pattern.regex)
     texts = {
         field: tf.where(fits, tf.strings.regex_replace(cells, f"^(?:{pattern.regex})$", f"\\{group}"), "")
@@ -145,14 +145,14 @@ def _read(cells: Any, form: str) -> tuple[Any, Any]:
         values = tf.strings.to_number(tf.where(fits, texts["number"], "0"), "float64") / dates.EPOCHS[form]
         fits &= tf.abs(values) < _LAST_S
         return tf.cast(tf.floor(tf.where(fits, values, 0.0)), "int64"), fits
-    year, month, day = _year(texts, cells), _month(texts, cells), _whole(texts, "day", cells, "1")
+    year, month, day = _year(texts, cells), _month(texts, cells), _parse_integers(texts, "day", cells, "1")
     days = _days(year, month, day)
     again = _civil(days)
     fits &= (again[1] == month) & (again[2] == day)  # There is no 30th of February.
     return days * DAY_S + _time(texts, cells) - _zone(texts, cells), fits
 
 
-def _whole(texts, field, cells, otherwise="0"):
+def _parse_integers(texts, field, cells, otherwise="0"):
     """A field as whole numbers; where nothing is written, or the format has no such field, another number."""
     found = texts.get(field, tf.zeros_like(cells))
     return tf.strings.to_number(tf.where(found == "", otherwise, found), "int64")
@@ -160,25 +160,25 @@ def _whole(texts, field, cells, otherwise="0"):
 
 def _year(texts, cells):
     if "year" in texts:
-        return _whole(texts, "year", cells, "1970")
-    year = _whole(texts, "short_year", cells)
+        return _parse_integers(texts, "year", cells, "1970")
+    year = _parse_integers(texts, "short_year", cells)
     return tf.where(year < 69, year + 2000, year + 1900)  # as POSIX divides them
 
 
 def _month(texts, cells):
     if "month" in texts:
-        return _whole(texts, "month", cells, "1")
+        return _parse_integers(texts, "month", cells, "1")
     name = tf.strings.substr(tf.strings.lower(texts["month_name"]), 0, 3)
     return 1 + tf.argmax(tf.cast(name[:, tf.newaxis] == tf.constant(dates.MONTHS), "int32"), axis=1)
 
 
 def _time(texts, cells):
     """Seconds since midnight."""
-    hour = _whole(texts, "hour", cells)
+    hour = _parse_integers(texts, "hour", cells)
     if "half" in texts:
         afternoon = tf.cast(tf.strings.lower(texts["half"]) == "pm", "int64")
-        hour = _whole(texts, "half_hour", cells) % 12 + 12 * afternoon
-    return hour * 3600 + _whole(texts, "minute", cells) * 60 + _whole(texts, "second", cells)
+        hour = _parse_integers(texts, "half_hour", cells) % 12 + 12 * afternoon
+    return hour * 3600 + _parse_integers(texts, "minute", cells) * 60 + _parse_integers(texts, "second", cells)
 
 
 def _zone(texts, cells):

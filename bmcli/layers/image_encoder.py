@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 
-def fitted(pictures: Any, size: Sequence[int], fit: str, antialias: bool = False) -> Any:
+def fit_pictures(pictures: Any, size: Sequence[int], fit: str, antialias: bool = False) -> Any:
     """Pictures `(batch, height, width, channels)` of another size, bilinearly; uint8 stays uint8.
 
     Args:
@@ -21,18 +21,18 @@ def fitted(pictures: Any, size: Sequence[int], fit: str, antialias: bool = False
     if list(pictures.shape[1:3]) == list(size):
         return pictures
     if fit == "crop":
-        pictures = _of_aspect(pictures, *size)
-    resize = tf.image.resize_with_pad if fit == "pad" else _stretched
+        pictures = _crop_to_aspect(pictures, *size)
+    resize = tf.image.resize_with_pad if fit == "pad" else _stretch
     shape = (pictures.shape[0], *size, pictures.shape[-1])
     resized = tf.ensure_shape(resize(pictures, *size, method="bilinear", antialias=antialias), shape)
     return tf.saturate_cast(tf.round(resized), tf.uint8) if pictures.dtype == tf.uint8 else resized
 
 
-def _stretched(pictures: Any, height: int, width: int, **how: Any) -> Any:
+def _stretch(pictures: Any, height: int, width: int, **how: Any) -> Any:
     return tf.image.resize(pictures, (height, width), **how)
 
 
-def _of_aspect(pictures: Any, height: int, width: int) -> Any:
+def _crop_to_aspect(pictures: Any, height: int, width: int) -> Any:
     """The largest window in the middle whose sides are as `height` to `width`."""
     whole = tf.shape(pictures)[1:3]
     by_other = tf.cast(tf.round(tf.cast(whole[::-1], tf.float32) * (height / width, width / height)), tf.int32)
@@ -49,7 +49,7 @@ class ImageEncoder(keras.layers.Layer):
     Args:
         size: Height and width of the output.
         channels: 1 or 3 to convert between grey and colour, or the number of channels the pictures have.
-        fit: As of `fitted`.
+        fit: As of `fit_pictures`.
 
     Input shape:
         `(batch, height, width)` or `(batch, height, width, channels)` of the layer's dtype, uint8 or float32.
@@ -72,7 +72,7 @@ class ImageEncoder(keras.layers.Layer):
             pictures = tf.image.rgb_to_grayscale(pictures)
         elif self.channels == 3 and pictures.shape[-1] == 1:
             pictures = tf.image.grayscale_to_rgb(pictures)
-        return fitted(pictures, self.size, self.fit)
+        return fit_pictures(pictures, self.size, self.fit)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()

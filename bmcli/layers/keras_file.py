@@ -26,7 +26,7 @@ import keras
 
 from bmcli import disk, layers
 from bmcli.errors import BmcliError
-from bmcli.machine import available_memory
+from bmcli.machine import read_available_bytes
 
 WEIGHTS = "model.weights.h5"
 MAX_CONFIG_BYTES = 16 * 2**20
@@ -37,21 +37,27 @@ MAX_DEPTH = 200
 """Of values in values: a network inside of a network takes about 20."""
 MAX_MEMBERS = 1_000
 """Of the archive: Keras writes three files, and one for each vocabulary."""
-MAX_UNPACKED = 16
+MAX_UNPACK_RATIO = 16
 """Times the file: Keras does not compress, and packing weights that are mostly zeros saves less."""
 MAX_WEIGHTS = 100_000
 """Groups and arrays among the weights: the largest networks of Keras have some thousands."""
 
 _DIRECTORY_BYTES = 2**20  # as many members take 0.1 MB
-_SMALL = 2**20  # what a file may unpack to whatever its size
+_MIN_UNPACKED_BYTES = 2**20  # what a file may unpack to whatever its size
 _MEMBER = re.compile(r"config\.json|metadata\.json|model\.weights\.h5|assets(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}){1,16}")
 _PLAIN_NUMBERS = re.compile(r"bool|string|(bfloat|float|u?int)\d{1,2}")
 _CHUNK = 2**20
 
-_CODE = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "FlaxLayer", "JaxLayer"}  # layers that run what a file brings
-_READS_FILES = {"StringLookup", "IntegerLookup", "TextVectorization"}
-_VALUES = {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__"}
-_CLASSES = {
+_CODE_LAYERS = {
+    "Lambda",
+    "TFSMLayer",
+    "TorchModuleWrapper",
+    "FlaxLayer",
+    "JaxLayer",
+}  # layers that run what a file brings
+_FILE_READING_LAYERS = {"StringLookup", "IntegerLookup", "TextVectorization"}
+_VALUE_CLASSES = {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__"}
+_ALLOWED_CLASSES = {
     "keras": {"Sequential", "DTypePolicy", "FloatDTypePolicy"},
     "keras.models": {"Sequential"},
     "keras.src.models.functional": {"Functional"},
@@ -66,12 +72,12 @@ class KerasFile:
 
     Args:
         shown: The file that was opened, as a user knows it.
-        copy: A private copy of it, named `*.keras`.
+        private_copy: A private copy of it, named `*.keras`.
         config: What config.json holds: the description of the model, not checked yet.
     """
 
     shown: Path
-    copy: Path
+    private_copy: Path
     config: Mapping[str, Any]
 
     def require_known_classes(self) -> None:
@@ -84,10 +90,12 @@ class KerasFile:
         # Keras ignores how a model was compiled, if it is not to be compiled.
         described = {name: value for name, value in self.config.items() if name != "compile_config"}
         if described.get("class_name") not in ("Functional", "Sequential"):
-            raise refused(self.shown, f"it describes {str(described.get('class_name'))[:80]!r}, and no model of layers")
-        for each in _objects(described):
-            if reason := _unknown(each):
-                raise refused(self.shown, reason)
+            raise refusal_error(
+                self.shown, f"it describes {str(described.get('class_name'))[:80]!r}, and no model of layers"
+            )
+        for each in _iterate_objects(described):
+            if reason := _find_class_problem(each):
+                raise refusal_error(self.shown, reason)
 
     @contextlib.contextmanager
     def weights(self) -> Iterator[Path]:
@@ -97,25 +105,25 @@ class KerasFile:
             BmcliError: They are not as Keras writes them.
         """
         with tempfile.NamedTemporaryFile(suffix=f".{WEIGHTS}") as unpacked:
-            with zipfile.ZipFile(self.copy) as archive, archive.open(WEIGHTS) as member:
+            with zipfile.ZipFile(self.private_copy) as archive, archive.open(WEIGHTS) as member:
                 needed = archive.getinfo(WEIGHTS).file_size
-                with disk.writing(Path(unpacked.name), needed):
+                with disk.convert_write_errors(Path(unpacked.name), needed):
                     shutil.copyfileobj(member, unpacked, _CHUNK)
                     unpacked.flush()
             try:
                 check_weights(Path(unpacked.name))
             except ValueError as error:
-                raise refused(self.shown, f"its weights {error}") from None
+                raise refusal_error(self.shown, f"its weights {error}") from None
             yield Path(unpacked.name)
 
 
-def refused(path: Path, reason: str, suggestion: str = "") -> BmcliError:
+def refusal_error(path: Path, reason: str, suggestion: str = "") -> BmcliError:
     """The fault of a model file that is not loaded."""
-    return BmcliError(f"{disk.shown_path(path)}: refused, {reason}.", suggestion=suggestion)
+    return BmcliError(f"{disk.format_path(path)}: refused, {reason}.", suggestion=suggestion)
 
 
 @contextlib.contextmanager
-def opened(path: Path, digest: str | None = None) -> Iterator[KerasFile]:
+def open_keras_file(path: Path, digest: str | None = None) -> Iterator[KerasFile]:
     """Copies a `.keras` file and looks through it, before anything is unpacked or built.
 
     Args:
@@ -124,18 +132,18 @@ def opened(path: Path, digest: str | None = None) -> Iterator[KerasFile]:
     Raises:
         BmcliError: It is gone, damaged, larger than what is free, or not as Keras writes such files.
     """
-    shown = disk.shown_path(path)
+    shown = disk.format_path(path)
     with tempfile.NamedTemporaryFile(suffix=".keras") as copy:
-        found = _copied(path, copy)
+        found = _copy_file(path, copy)
         if digest is not None and found != digest:
             raise BmcliError(f"{shown} is not what it was when it was chosen, by its SHA-256.")
         try:
-            with zipfile.ZipFile(_Bounded(copy)) as archive:
-                _look_through(archive, Path(copy.name).stat().st_size)
+            with zipfile.ZipFile(_BoundedReader(copy)) as archive:
+                _check_archive(archive, Path(copy.name).stat().st_size)
             with zipfile.ZipFile(copy.name) as archive:
-                config = _parsed(archive.read("config.json"))
-        except disk.Damaged as error:
-            raise refused(path, str(error)) from None
+                config = _parse_config(archive.read("config.json"))
+        except disk.DamagedFile as error:
+            raise refusal_error(path, str(error)) from None
         except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, OSError, ValueError) as error:
             raise BmcliError(f"{shown}: damaged, not a Keras archive ({_first_line(error)}).") from None
         except Exception as error:  # of the decompressor
@@ -165,24 +173,24 @@ def check_weights(path: Path) -> None:
     size = path.stat().st_size
     try:
         with h5py.File(path, "r") as file:
-            claimed = _claimed_bytes(file)
+            claimed = _count_claimed_bytes(file)
     except (OSError, RuntimeError, KeyError, RecursionError) as error:
         raise ValueError(f"are damaged ({_first_line(error)})") from None
     if claimed > size:
         raise ValueError(f"claim {claimed:,} bytes in a file of {size:,}")
 
 
-def _copied(path: Path, copy: IO[bytes]) -> str:
+def _copy_file(path: Path, copy: IO[bytes]) -> str:
     """Copies a file into another; its SHA-256."""
     hashed = hashlib.sha256()
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             kind = "a folder" if path.is_dir() else "no regular file"
-            raise refused(path, f"it is {kind}", "Save the model as one file, with model.save('model.keras').")
+            raise refusal_error(path, f"it is {kind}", "Save the model as one file, with model.save('model.keras').")
         with path.open("rb") as file:
             start = file.read(8)
             if start == b"\x89HDF\r\n\x1a\n":
-                raise refused(path, "it is an HDF5 file (.h5)", "Save the model with model.save('model.keras').")
+                raise refusal_error(path, "it is an HDF5 file (.h5)", "Save the model with model.save('model.keras').")
             file.seek(0)
             while chunk := file.read(_CHUNK):
                 hashed.update(chunk)
@@ -190,14 +198,14 @@ def _copied(path: Path, copy: IO[bytes]) -> str:
         copy.flush()
     except FileNotFoundError:
         raise BmcliError(
-            f"{disk.shown_path(path)}: no such file.", suggestion="The run kept no model; see its status."
+            f"{disk.format_path(path)}: no such file.", suggestion="The run kept no model; see its status."
         ) from None
     except OSError as error:
-        raise BmcliError(f"{disk.shown_path(path)}: cannot be read ({error.strerror or error}).") from None
+        raise BmcliError(f"{disk.format_path(path)}: cannot be read ({error.strerror or error}).") from None
     return hashed.hexdigest()
 
 
-class _Bounded:
+class _BoundedReader:
     """A file whose reads are short: `zipfile` reads a directory at once, as long as the archive says it is."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -207,35 +215,35 @@ class _Bounded:
     def read(self, size: int = -1) -> bytes:
         content = self._file.read(_DIRECTORY_BYTES + 1 if size < 0 else min(size, _DIRECTORY_BYTES + 1))
         if len(content) > _DIRECTORY_BYTES:
-            raise disk.Damaged(f"its directory is larger than {_DIRECTORY_BYTES:,} bytes")
+            raise disk.DamagedFile(f"its directory is larger than {_DIRECTORY_BYTES:,} bytes")
         return content
 
     def seekable(self) -> bool:
         return True
 
 
-def _look_through(archive: zipfile.ZipFile, size: int) -> None:
+def _check_archive(archive: zipfile.ZipFile, size: int) -> None:
     """Raises disk.Damaged for an archive whose members are not those that Keras writes, or too large."""
     members = archive.infolist()
     if len(members) > MAX_MEMBERS:
-        raise disk.Damaged(f"it has {len(members):,} members, more than {MAX_MEMBERS:,}")
+        raise disk.DamagedFile(f"it has {len(members):,} members, more than {MAX_MEMBERS:,}")
     names = [member.filename for member in members]
     for member in members:
-        if reason := _wrong_with(member, names):
-            raise disk.Damaged(f"its member {member.filename[:100]!r} {reason}")
+        if reason := _find_member_problem(member, names):
+            raise disk.DamagedFile(f"its member {member.filename[:100]!r} {reason}")
     for name in ("config.json", WEIGHTS):
         if name not in names:
-            raise disk.Damaged(f"it has no {name}")
-    unpacked, limit = sum(member.file_size for member in members), max(_SMALL, MAX_UNPACKED * size)
+            raise disk.DamagedFile(f"it has no {name}")
+    unpacked, limit = sum(member.file_size for member in members), max(_MIN_UNPACKED_BYTES, MAX_UNPACK_RATIO * size)
     if unpacked > limit:
-        raise disk.Damaged(f"it unpacks to {unpacked:,} bytes, more than {MAX_UNPACKED} times its {size:,}")
-    if unpacked > available_memory():
-        raise disk.Damaged(f"it unpacks to {unpacked:,} bytes, and {available_memory():,} are free in memory")
+        raise disk.DamagedFile(f"it unpacks to {unpacked:,} bytes, more than {MAX_UNPACK_RATIO} times its {size:,}")
+    if unpacked > read_available_bytes():
+        raise disk.DamagedFile(f"it unpacks to {unpacked:,} bytes, and {read_available_bytes():,} are free in memory")
     if archive.getinfo("config.json").file_size > MAX_CONFIG_BYTES:
-        raise disk.Damaged(f"its config.json is larger than {MAX_CONFIG_BYTES:,} bytes")
+        raise disk.DamagedFile(f"its config.json is larger than {MAX_CONFIG_BYTES:,} bytes")
 
 
-def _wrong_with(member: zipfile.ZipInfo, names: list[str]) -> str:
+def _find_member_problem(member: zipfile.ZipInfo, names: list[str]) -> str:
     """Why a member is none that Keras writes, or an empty text."""
     if not _MEMBER.fullmatch(member.filename):
         return "is none of a Keras model"
@@ -250,28 +258,28 @@ def _wrong_with(member: zipfile.ZipInfo, names: list[str]) -> str:
     return ""
 
 
-def _parsed(content: bytes) -> dict[str, Any]:
+def _parse_config(content: bytes) -> dict[str, Any]:
     values = content.count(b",") + content.count(b"[") + content.count(b"{")
     if values > MAX_CONFIG_VALUES:
-        raise disk.Damaged(f"its config.json holds about {values:,} values, more than {MAX_CONFIG_VALUES:,}")
+        raise disk.DamagedFile(f"its config.json holds about {values:,} values, more than {MAX_CONFIG_VALUES:,}")
     try:
         config = json.loads(content.decode("utf-8"))  # Keras writes Infinity, which JSON does not know, and reads it
     except RecursionError:
-        raise disk.Damaged("its config.json is nested too deeply") from None
+        raise disk.DamagedFile("its config.json is nested too deeply") from None
     except ValueError as error:
-        raise disk.Damaged(f"its config.json is no JSON ({_first_line(error)})") from None
+        raise disk.DamagedFile(f"its config.json is no JSON ({_first_line(error)})") from None
     if not isinstance(config, dict):
-        raise disk.Damaged("its config.json is no JSON object")
+        raise disk.DamagedFile("its config.json is no JSON object")
     level: list[Any] = [config]
     for _ in range(MAX_DEPTH):
         inner = [each.values() if isinstance(each, dict) else each for each in level]
         level = [value for values in inner for value in values if isinstance(value, (dict, list))]
     if level:
-        raise disk.Damaged(f"its config.json is nested more than {MAX_DEPTH} deep")
+        raise disk.DamagedFile(f"its config.json is nested more than {MAX_DEPTH} deep")
     return config
 
 
-def _objects(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _iterate_objects(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Every object that a configuration describes."""
     waiting: list[Any] = [config]
     while waiting:
@@ -282,13 +290,13 @@ def _objects(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield value
 
 
-def _unknown(described: Mapping[str, Any]) -> str:
+def _find_class_problem(described: Mapping[str, Any]) -> str:
     """Why an object of a configuration is not built, or an empty text."""
     name, module = described["class_name"], described.get("module")
     registered, config = described.get("registered_name"), described.get("config")
     if not isinstance(name, str) or not isinstance(registered, (str, type(None))):
         return "it names no class where one is described"
-    if name in _VALUES:
+    if name in _VALUE_CLASSES:
         dtype = config.get("dtype", "float32") if isinstance(config, dict) else "float32"
         known = isinstance(dtype, (str, dict)) and (isinstance(dtype, dict) or _PLAIN_NUMBERS.fullmatch(dtype))
         return "" if known else f"it holds values of the dtype {str(dtype)[:40]!r}"
@@ -301,7 +309,9 @@ def _unknown(described: Mapping[str, Any]) -> str:
         return f"{asked}, registered as {registered[:80]!r}, which bmcli does not know"
     if not isinstance(module, str) or not _is_of_keras(module, name):
         return f"{asked}, which is none of the layers of Keras or bmcli that are loaded from files"
-    if name in _READS_FILES and any(isinstance((config or {}).get(key), str) for key in ("vocabulary", "idf_weights")):
+    if name in _FILE_READING_LAYERS and any(
+        isinstance((config or {}).get(key), str) for key in ("vocabulary", "idf_weights")
+    ):
         return f"its layer {name} would read a file of its own choice"
     return ""
 
@@ -318,17 +328,17 @@ def _is_own(registered: str, name: str) -> bool:
 
 
 def _is_of_keras(module: str, name: str) -> bool:
-    if name in _CLASSES.get(module, ()):
+    if name in _ALLOWED_CLASSES.get(module, ()):
         return True
     if module.startswith("keras.src.ops."):
         found = getattr(sys.modules.get(module), name, None)
         return isinstance(found, type) and issubclass(found, keras.Operation) and found.__module__ == module
     family = module.removeprefix("keras.")
     found = getattr(getattr(keras, family), name, None) if family in _FAMILIES and module != family else None
-    return isinstance(found, type) and found.__name__ not in _CODE
+    return isinstance(found, type) and found.__name__ not in _CODE_LAYERS
 
 
-def _claimed_bytes(file: h5py.File) -> int:
+def _count_claimed_bytes(file: h5py.File) -> int:
     """Bytes of all arrays of an HDF5 file, as it claims them; raises ValueError for what Keras does not write."""
     seen, waiting, total = {_address(file)}, [file], 0
     while waiting:
@@ -343,7 +353,7 @@ def _claimed_bytes(file: h5py.File) -> int:
             if len(seen) > MAX_WEIGHTS:
                 raise ValueError(f"are more than {MAX_WEIGHTS:,} arrays")
             if isinstance(item, h5py.Dataset):
-                total += _bytes_of(item)
+                total += _count_array_bytes(item)
             elif isinstance(item, h5py.Group):
                 waiting.append(item)
             else:
@@ -355,7 +365,7 @@ def _address(item: h5py.HLObject) -> int:
     return int(h5py.h5o.get_info(item.id).addr)
 
 
-def _bytes_of(array: h5py.Dataset) -> int:
+def _count_array_bytes(array: h5py.Dataset) -> int:
     """Bytes of an array that lies in its file as it is."""
     name = str(array.name)[-80:]
     if array.is_virtual or array.external:

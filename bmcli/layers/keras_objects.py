@@ -10,7 +10,7 @@ from bmcli.recipe import catalogue
 from bmcli.recipe.fields import KerasObject
 
 
-def make(family: str, described: KerasObject | None, **fixed: Any) -> Any:
+def make_keras_object(family: str, config: KerasObject | None, **fixed: Any) -> Any:
     """The Keras object a recipe describes: `make("optimizers", KerasObject("adam"), learning_rate=1e-3)`.
 
     Activations come as functions, everything else as a new instance; None stays None.
@@ -18,19 +18,19 @@ def make(family: str, described: KerasObject | None, **fixed: Any) -> Any:
     Raises:
         TypeError, ValueError: Keras refuses the options.
     """
-    if described is None:
+    if config is None:
         return None
     room = keras.optimizers.schedules if family == "schedules" else getattr(keras, family)
-    thing = getattr(room, catalogue.entry(family, described.kind)["object"])
-    options = {name: _inner(name, value) for name, value in described.options.items()}
+    thing = getattr(room, catalogue.get_entry(family, config.kind)["object"])
+    options = {name: _make_nested(name, value) for name, value in config.options.items()}
     return thing if family == "activations" else thing(**options, **fixed)
 
 
-def _inner(option: str, value: Any) -> Any:
+def _make_nested(option: str, value: Any) -> Any:
     """A nested description (`kernel_initializer: {kind: he_normal}`) as the object it describes."""
     family = catalogue.family_of_option(option)
     if family is None or value is None:
         return value
     if isinstance(value, str):
-        return make(family, KerasObject(value))
-    return make(family, KerasObject(value["kind"], {k: v for k, v in value.items() if k != "kind"}))
+        return make_keras_object(family, KerasObject(value))
+    return make_keras_object(family, KerasObject(value["kind"], {k: v for k, v in value.items() if k != "kind"}))

@@ -62,7 +62,7 @@ class NumberEncoder(keras.layers.Layer):
         fill, offset, scale = (tf.constant(each, self.dtype) for each in (self.fill, self.offset, self.scale))
         missing = tf.math.is_nan(values)
         values = self._logarithm(values) if self.log else values
-        encoded = tf.cast((self._bent(tf.where(missing, fill, values)) - offset) / scale, "float32")
+        encoded = tf.cast((self._apply_curves(tf.where(missing, fill, values)) - offset) / scale, "float32")
         if self.learned:
             encoded = tf.where(missing, tf.constant(float("nan"), "float32"), encoded)
         if self.flag:
@@ -91,24 +91,24 @@ class NumberEncoder(keras.layers.Layer):
         wide = tf.cast(values, "float64")
         return tf.cast(tf.sign(wide) * tf.math.log1p(tf.abs(wide)), self.dtype)
 
-    def _bent(self, values):
+    def _apply_curves(self, values):
         """Values by the curves or bins of their channels."""
         if not self.knots and not self.edges:
             return values
         channels = values.shape[-1]
         flat = tf.transpose(tf.reshape(values, [-1, channels]))
         if self.edges:
-            edges = tf.constant(_table(self.edges, np.inf), self.dtype)
+            edges = tf.constant(_pad_rows(self.edges, np.inf), self.dtype)
             bent = tf.cast(tf.searchsorted(edges, flat, side="right"), self.dtype)
         else:
-            bent = self._interpolated(flat)
+            bent = self._interpolate(flat)
         return tf.reshape(tf.transpose(bent), tf.shape(values))
 
-    def _interpolated(self, flat):
+    def _interpolate(self, flat):
         """Values `(channels, values)` on the curves of their channels."""
-        knots = tf.constant(_table(self.knots, np.inf), self.dtype)
+        knots = tf.constant(_pad_rows(self.knots, np.inf), self.dtype)
         last = [heights[-1] for heights in self.heights]
-        heights = tf.constant(_table(self.heights, last), self.dtype)
+        heights = tf.constant(_pad_rows(self.heights, last), self.dtype)
         ends = tf.constant([[each[0], each[-1]] for each in self.knots], self.dtype)
         flat = tf.clip_by_value(flat, ends[:, :1], ends[:, 1:])
         left = tf.searchsorted(knots, flat, side="right") - 1
@@ -117,7 +117,7 @@ class NumberEncoder(keras.layers.Layer):
         return bottom + (flat - low) / (high - low) * (top - bottom)
 
 
-def _table(lists: Sequence[Sequence[float]], filler: Any) -> np.ndarray:
+def _pad_rows(lists: Sequence[Sequence[float]], filler: Any) -> np.ndarray:
     """Lists of different lengths as rows, each with at least one filler at its end."""
     table = np.empty((len(lists), 1 + max(map(len, lists))))
     table[:] = np.reshape(filler, (-1, 1))

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from bmcli.layers.image_encoder import fitted
-from bmcli.pictures import COMMENT_MARKER, EXIF, EXIF_MARKER, FIRST_MARKER, LAST_MARKER, NOTES, ORIENTATION
+from bmcli.layers.image_encoder import fit_pictures
+from bmcli.pictures import COMMENT_MARKER, EXIF, EXIF_MARKER, EXIF_SEARCH_BYTES, FIRST_MARKER, LAST_MARKER, ORIENTATION
 
 
 @keras.saving.register_keras_serializable(package="bmcli")
@@ -21,7 +21,7 @@ class PictureDecoder(keras.layers.Layer):
     Args:
         size: Height and width of the output.
         channels: 1 for grey, 3 for colour.
-        fit: As of `fitted`.
+        fit: As of `fit_pictures`.
 
     Input shape:
         `(batch,)`, the bytes of a file each, as strings; an empty one stands for a missing picture, which is black.
@@ -36,7 +36,7 @@ class PictureDecoder(keras.layers.Layer):
 
     def decode(self, data):
         """One picture, `(height, width, channels)`, from its bytes."""
-        small = fitted(opened(data)[tf.newaxis], self.size, self.fit, antialias=True)[0]
+        small = fit_pictures(decode_upright(data)[tf.newaxis], self.size, self.fit, antialias=True)[0]
         # Grey is one channel, or two with transparency.
         places = tf.where(tf.shape(small)[2] < 3, tf.constant([0, 0, 0]), tf.constant([0, 1, 2]))
         picture = tf.gather(small, places, axis=2)
@@ -57,15 +57,15 @@ class PictureDecoder(keras.layers.Layer):
         return {**super().get_config(), "size": self.size, "channels": self.channels, "fit": self.fit}
 
 
-def opened(data: Any) -> Any:
+def decode_upright(data: Any) -> Any:
     """The picture of a file as it is looked at, uint8 `(height, width, channels)`, transparency included."""
     decoded = tf.io.decode_image(data, channels=0, dtype=tf.uint8, expand_animations=False)
-    return _upright(tf.ensure_shape(decoded, (None, None, None)), _orientation(data))
+    return _turn_upright(tf.ensure_shape(decoded, (None, None, None)), _orientation(data))
 
 
 def _orientation(data):
-    """What `bmcli.pictures.orientation` finds, int64 `()`; 1 for other formats than JPEG."""
-    notes = tf.cast(tf.io.decode_raw(tf.strings.substr(data, 0, NOTES), tf.uint8), tf.int64)
+    """What `bmcli.pictures.read_orientation` finds, int64 `()`; 1 for other formats than JPEG."""
+    notes = tf.cast(tf.io.decode_raw(tf.strings.substr(data, 0, EXIF_SEARCH_BYTES), tf.uint8), tf.int64)
     size = tf.size(notes, tf.int64)
     padded = tf.concat([notes, tf.zeros(1, tf.int64)], 0)
 
@@ -89,10 +89,12 @@ def _orientation(data):
 
     is_jpeg = tf.reduce_all(tf.equal(byte(tf.range(3)), [0xFF, 0xD8, 0xFF]))
     (place,) = tf.while_loop(goes_on, after, [tf.constant(2, tf.int64)])
-    return tf.cond(is_jpeg & is_segment(place), lambda: _noted(byte, place + 10), lambda: tf.constant(1, tf.int64))
+    return tf.cond(
+        is_jpeg & is_segment(place), lambda: _read_orientation(byte, place + 10), lambda: tf.constant(1, tf.int64)
+    )
 
 
-def _noted(byte, start):
+def _read_orientation(byte, start):
     """The orientation in the directory of fields that begins at `start`, int64 `()`."""
     little = tf.reduce_all(tf.equal(byte(start + tf.range(2, dtype=tf.int64)), list(b"II")))
 
@@ -112,7 +114,7 @@ def _noted(byte, start):
     return tf.cond(tf.reduce_any(is_orientation), found, lambda: tf.constant(1, tf.int64))
 
 
-def _upright(picture, orientation):
+def _turn_upright(picture, orientation):
     """A picture `(height, width, channels)` as it is looked at, by one of the 8 ways that it may lie."""
 
     def among(*ways):

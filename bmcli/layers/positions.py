@@ -33,7 +33,7 @@ class Positions(keras.layers.Layer):
         # A weight even where it is fixed: a constant of the graph would be stored with every export of it.
         self.table = self.add_weight(
             shape=(steps, width),
-            initializer=keras.initializers.RandomNormal(stddev=0.02) if self.kind == "learned" else _waves,
+            initializer=keras.initializers.RandomNormal(stddev=0.02) if self.kind == "learned" else _sinusoids,
             trainable=self.kind == "learned",
             name="table",
         )
@@ -48,7 +48,7 @@ class Positions(keras.layers.Layer):
         return {**super().get_config(), "kind": self.kind}
 
 
-def _waves(shape: tuple[int, int], dtype: Any = None) -> Any:
+def _sinusoids(shape: tuple[int, int], dtype: Any = None) -> Any:
     """Sine in the even columns, cosine in the odd ones, of wavelengths from 2 pi to 10,000 times 2 pi."""
     steps, width = shape
     rates = 10_000.0 ** (-np.arange(0, width, 2) / width)

@@ -9,7 +9,7 @@ import keras
 
 
 @keras.saving.register_keras_serializable(package="bmcli")
-class Scale(keras.layers.Layer):
+class FixedScaling(keras.layers.Layer):
     """`(x - offset) / scale`, computed in float32 and given in the compute dtype.
 
     Args:

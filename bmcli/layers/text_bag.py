@@ -34,8 +34,8 @@ class TextBag(keras.layers.Layer):
         self, weights: Sequence[float], normalize: bool = False, dimension: int | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**{**kwargs, "autocast": False})
-        self.weights_of_terms, self.normalize, self.dimension = list(weights), normalize, dimension
-        self.width = FIRST_TERM + len(self.weights_of_terms)
+        self.term_weights, self.normalize, self.dimension = list(weights), normalize, dimension
+        self.width = FIRST_TERM + len(self.term_weights)
 
     def build(self, input_shape):
         if self.dimension is not None:
@@ -45,7 +45,7 @@ class TextBag(keras.layers.Layer):
 
     def call(self, inputs):
         terms = tf.cast(inputs[:, 0], "int32")
-        factors = tf.constant([0.0] * FIRST_TERM + self.weights_of_terms, "float32")
+        factors = tf.constant([0.0] * FIRST_TERM + self.term_weights, "float32")
         values = tf.cast(inputs[:, 1], "float32") * tf.gather(factors, terms)
         if self.normalize:
             values = tf.math.divide_no_nan(values, tf.norm(values, axis=1, keepdims=True))
@@ -62,7 +62,7 @@ class TextBag(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
-            "weights": self.weights_of_terms,
+            "weights": self.term_weights,
             "normalize": self.normalize,
             "dimension": self.dimension,
         }

@@ -65,7 +65,7 @@ class TextEncoder(keras.layers.Layer):
         numbers = tf.range(UNKNOWN, FIRST_TERM + len(self.vocabulary), dtype="int64")
         self.table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, numbers), UNKNOWN)
 
-    def terms(self, texts: Any) -> tf.RaggedTensor:
+    def split_terms(self, texts: Any) -> tf.RaggedTensor:
         """The terms of each text, shorter n-grams before longer ones."""
         texts = tf.reshape(texts, [-1])
         texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8")  # A served text may be no UTF-8.
@@ -77,12 +77,12 @@ class TextEncoder(keras.layers.Layer):
         widths = list(range(self.ngrams[0], self.ngrams[1] + 1))
         return tf.strings.ngrams(tokens, widths, separator=" " if self.tokens == "words" else "")
 
-    def frequencies(self, texts: Any) -> dict[bytes, int]:
+    def count_terms(self, texts: Any) -> dict[bytes, int]:
         """How often each term is in the texts together."""
-        terms, _, counts = tf.unique_with_counts(self.terms(texts).values)
+        terms, _, counts = tf.unique_with_counts(self.split_terms(texts).values)
         return dict(zip(terms.numpy().tolist(), counts.numpy().tolist(), strict=True))
 
-    def counted(self, texts: Any) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
+    def count_known_terms(self, texts: Any) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
         """The different known terms of each text in their order, and how often each is there."""
         numbers = self._numbers(texts)
         known = numbers.values != UNKNOWN
@@ -98,7 +98,7 @@ class TextEncoder(keras.layers.Layer):
             numbers = self._numbers(inputs)
             empty = (numbers.row_lengths() == 0)[:, tf.newaxis] & (tf.range(self.length) == 0)
             return tf.where(empty, UNKNOWN, tf.cast(numbers.to_tensor(PADDING, shape=shape), "int32"))
-        terms, counts = self.counted(inputs)
+        terms, counts = self.count_known_terms(inputs)
         return tf.stack([terms.to_tensor(PADDING, shape=shape), counts.to_tensor(0, shape=shape)], axis=1)
 
     def compute_output_shape(self, input_shape):
@@ -118,7 +118,7 @@ class TextEncoder(keras.layers.Layer):
         }
 
     def _numbers(self, texts):
-        terms = self.terms(texts)
+        terms = self.split_terms(texts)
         return terms.with_values(self.table.lookup(terms.values))
 
     def _split(self, texts):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import keras
 
 Units = Annotated[int, Field(ge=1, le=1_000_000)]
-Rate = Annotated[float, Field(ge=0, lt=1)]
+DropoutRate = Annotated[float, Field(ge=0, lt=1)]
 Size = Annotated[int, Field(ge=1)]
 Sizes = Size | tuple[Size, Size]
 """Rows and columns, or one number for both."""
@@ -33,7 +33,7 @@ _GROUP = 16  # channels normalized together, as in table 3 of Wu and He 2018
 _MOMENTUM = 0.9  # of moving averages: Keras' 0.99 is still far off after the few hundred steps of a small table
 
 
-class Family(Protocol):
+class ModelFamily(Protocol):
     """What a module in this folder offers."""
 
     Options: type[Kind]
@@ -59,11 +59,11 @@ class DenseOptions(Kind):
     )
     kernel_regularizer: Regularizer | None = Field(
         default=None,
-        description="Keras regularizer of the weights of the hidden layers, as {kind: l2, l2: 1e-4}.",
+        description="Keras regularizer of the weights of the hidden layers, such as {kind: l2, l2: 1e-4}.",
     )
-    dropout: Rate = Field(
+    dropout: DropoutRate = Field(
         default=0.0,
-        description="Share of a hidden layer's outputs set to 0 in training (Srivastava et al. 2014).",
+        description="Dropout rate of the hidden layers (Srivastava et al. 2014).",
     )
     normalization: Literal["batch", "layer"] | None = Field(
         default=None,
@@ -77,43 +77,41 @@ class ConvolutionOptions(Kind):
 
     stem: Literal["small", "halving", "large"] | None = Field(
         default=None,
-        description="The first convolution: small is 3x3; halving is 3x3 in steps of 2; large is 7x7 in steps of 2 and "
-        "pooling, which leaves a sixteenth of the pixels. By default small below 64 pixels a side, else large.",
+        description="First convolution: small is 3x3; halving is 3x3 with stride 2; large is 7x7 with stride 2 and "
+        "pooling, a sixteenth of the pixels. By default small for images below 64 pixels a side, else large.",
     )
     normalization: Literal["batch", "group"] = Field(
         default="batch",
         description="Normalization of each convolution: batch (Ioffe and Szegedy 2015), or group (Wu and He 2018), "
-        "which does not depend on the batch and suits small ones.",
+        "which is independent of the batch and suits small batches.",
     )
     activation: Activation = Field(default=KerasObject("relu"), description="Keras activation of the convolutions.")
     kernel_initializer: Initializer = Field(
         default=KerasObject("he_normal"), description="Keras initializer of the weights of the convolutions."
     )
     kernel_regularizer: Regularizer | None = Field(
-        default=None, description="Keras regularizer of the weights of the convolutions, as {kind: l2, l2: 1e-4}."
+        default=None, description="Keras regularizer of the weights of the convolutions, such as {kind: l2, l2: 1e-4}."
     )
-    dropout: Rate = Field(
-        default=0.0, description="Share of the pooled features set to 0 in training, before the output."
-    )
+    dropout: DropoutRate = Field(default=0.0, description="Dropout rate of the pooled features.")
 
 
 class PeriodicOptions(Options):
-    """Numbers as waves of learned frequencies, each followed by a dense layer of its own."""
+    """Periodic embeddings of numbers: sines and cosines of learned frequencies, each followed by a dense layer."""
 
-    frequencies: Size = Field(default=16, description="Frequencies of each number.")
+    frequencies: Size = Field(default=16, description="Frequencies per number.")
     deviation: Annotated[float, Field(gt=0)] = Field(
         default=0.1,
-        description="Deviation of the frequencies at first, in cycles for each unit of the number: more lets the "
-        "network see finer steps, and learn more noise.",
+        description="Standard deviation of the initial frequencies, in cycles per unit of the number; larger values "
+        "resolve finer steps, and more noise.",
     )
-    width: Units = Field(default=16, description="Size of the vector that each number becomes.")
+    width: Units = Field(default=16, description="Width of the vector that each number becomes.")
 
 
-Embedding = Annotated[
+PeriodicEmbedding = Annotated[
     PeriodicOptions | None,
     Field(
-        description="Numbers as waves, {} with the usual options, before the first layer (Gorishniy et al. 2022), "
-        "which helps where the answer jumps or swings with a number; null takes numbers as they are.",
+        description="Periodic embeddings of numbers (Gorishniy et al. 2022), {} with default options, which help "
+        "where the target jumps or oscillates with a number; null uses plain numbers.",
     ),
 ]
 
@@ -128,7 +126,7 @@ def check_stages(blocks: Sequence[int], widths: Sequence[int]) -> None:
         )
 
 
-def open_inputs(
+def create_inputs(
     spec: DataSpec, reserved: Iterable[str] = (), stacked: bool = False
 ) -> tuple[dict[str, Any], list[Feature]]:
     """Input tensors by column name, in their encoded shape and dtype, and the features and crosses inside.
@@ -139,50 +137,54 @@ def open_inputs(
     """
     import keras
 
-    names = inputs.tensor_names(spec.inputs)
-    _reserve([*names.values(), *reserved])
+    names = inputs.make_tensor_names(spec.inputs)
+    _reserve_names([*names.values(), *reserved])
     tensors = {
         column.name: keras.Input(column.shape, dtype=column.dtype, name=names[column.name]) for column in spec.inputs
     }
     features = inputs.features(spec.inputs, tensors, stacked)
-    return tensors, [*features, *(inputs.cross_feature(cross, tensors) for cross in spec.crosses)]
+    return tensors, [*features, *(inputs.build_cross_feature(cross, tensors) for cross in spec.crosses)]
 
 
-def close(
+def build_with_heads(
     tensors: Mapping[str, Any], features: Any, heads: Mapping[str, int], regularizer: KerasObject | None = None
 ) -> keras.Model:
     """The network from its inputs and its last features `(batch, width)`: a linear head for each target."""
-    return network(tensors, {name: head(features, width, regularizer) for name, width in heads.items()})
+    return create_keras_model(
+        tensors, {name: apply_head(features, width, regularizer) for name, width in heads.items()}
+    )
 
 
-def head(features: Any, width: int, regularizer: KerasObject | None = None) -> Any:
+def apply_head(features: Any, width: int, regularizer: KerasObject | None = None) -> Any:
     """A linear map to logits or plain numbers, `(batch, width)`."""
     import keras
 
-    from bmcli.layers.keras_objects import make
+    from bmcli.layers.keras_objects import make_keras_object
 
     # In float32 under mixed precision, as losses need.
-    return keras.layers.Dense(width, dtype="float32", kernel_regularizer=make("regularizers", regularizer))(features)
+    return keras.layers.Dense(
+        width, dtype="float32", kernel_regularizer=make_keras_object("regularizers", regularizer)
+    )(features)
 
 
-def network(tensors: Mapping[str, Any], outputs: Mapping[str, Any]) -> keras.Model:
+def create_keras_model(tensors: Mapping[str, Any], outputs: Mapping[str, Any]) -> keras.Model:
     """The Keras model between inputs by column name and outputs by target name."""
     import keras
 
-    with columns_as_keys():
-        return keras.Model(dict(tensors), dict(outputs), name=inputs.NETWORK)
+    with allow_column_names():
+        return keras.Model(dict(tensors), dict(outputs), name=inputs.NETWORK_NAME)
 
 
 @contextmanager
-def columns_as_keys() -> Iterator[None]:
+def allow_column_names() -> Iterator[None]:
     """Lets a model's inputs be called like columns: Keras warns where its tensors cannot be."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="When providing `inputs` as a dict")
         yield
 
 
-def _reserve(names: Iterable[str]) -> None:
-    """Keeps Keras from naming layers of its own so: a column may be called `dense` or `mean`."""
+def _reserve_names(names: Iterable[str]) -> None:
+    """Keeps Keras from naming layers of its own so: a column may be called `apply_dense` or `mean`."""
     import keras
 
     highest: dict[str, int] = {}
@@ -195,7 +197,7 @@ def _reserve(names: Iterable[str]) -> None:
             keras.backend.get_uid(prefix)
 
 
-def vector(feature: Feature) -> Any:
+def to_vector(feature: Feature) -> Any:
     """A feature flattened, `(batch, width)`; steps that are padding become zeros."""
     import keras
 
@@ -205,19 +207,19 @@ def vector(feature: Feature) -> Any:
     return tensor if len(tensor.shape) == 2 else keras.layers.Flatten()(tensor)
 
 
-def vectors(
-    features: Sequence[Feature], periodic: PeriodicOptions | None = None, of: Callable[[Feature], Any] = vector
+def to_vectors(
+    features: Sequence[Feature], periodic: PeriodicOptions | None = None, convert: Callable[[Feature], Any] = to_vector
 ) -> list[Any]:
     """All features as vectors, `(batch, width)` each; with `periodic` the numbers come first, as waves.
 
     Args:
-        of: How any other feature becomes a vector.
+        convert: How any other feature becomes a vector.
 
     Raises:
         BmcliError: There is no number to become waves.
     """
     if periodic is None:
-        return [of(feature) for feature in features]
+        return [convert(feature) for feature in features]
     import keras
 
     from bmcli.layers.periodic import Periodic
@@ -227,8 +229,8 @@ def vectors(
         raise BmcliError(
             "`periodic` is for numbers, and no input is one.", path="model.periodic", suggestion="Leave it out."
         )
-    waves = Periodic(periodic.frequencies, periodic.deviation, periodic.width)(join([f.tensor for f in numbers]))
-    return [keras.layers.Flatten()(waves), *(of(feature) for feature in features if not is_number(feature))]
+    waves = Periodic(periodic.frequencies, periodic.deviation, periodic.width)(concatenate([f.tensor for f in numbers]))
+    return [keras.layers.Flatten()(waves), *(convert(feature) for feature in features if not is_number(feature))]
 
 
 def is_number(feature: Feature) -> bool:
@@ -237,26 +239,26 @@ def is_number(feature: Feature) -> bool:
     return column.kind == "number" and "edges" not in column.state and len(feature.tensor.shape) == _VECTOR
 
 
-def check_table(features: Sequence[Feature], family: str) -> None:
+def require_table(features: Sequence[Feature], family: str) -> None:
     """Raises BmcliError if an input is a sequence or an image."""
     for feature in features:
         if len(feature.tensor.shape) != _VECTOR:
             raise BmcliError(
                 f"{family} works on the columns of a table, but {quoted(feature.column.name)} is "
-                f"{_shape(feature.tensor)}.",
+                f"{_format_shape(feature.tensor)}.",
                 path="model",
                 suggestion="Use another family, or leave it out of data.inputs.",
             )
 
 
-def join(vectors: Sequence[Any]) -> Any:
+def concatenate(vectors: Sequence[Any]) -> Any:
     """Vectors side by side, `(batch, sum of widths)`."""
     import keras
 
     return vectors[0] if len(vectors) == 1 else keras.layers.Concatenate()(list(vectors))
 
 
-def sole(features: Sequence[Feature], family: str, *, sequences: bool) -> tuple[Feature, list[Feature]]:
+def require_single_input(features: Sequence[Feature], family: str, *, sequences: bool) -> tuple[Feature, list[Feature]]:
     """The one feature a family works on, and the others.
 
     Args:
@@ -269,16 +271,16 @@ def sole(features: Sequence[Feature], family: str, *, sequences: bool) -> tuple[
     wanted = "sequence or image" if sequences else "image"
     fitting = [feature for feature in features if len(feature.tensor.shape) in ranks]
     if len(fitting) != 1:
-        received = ", ".join(f"{f.column.name} ({_shape(f.tensor)})" for f in features)
+        received = ", ".join(f"{f.column.name} ({_format_shape(f.tensor)})" for f in features)
         raise BmcliError(
             f"{family} works on one {wanted}, but {len(fitting) or 'none'} of these inputs fits: {received}.",
             path="model",
-            suggestion=_instead(features, bool(fitting)),
+            suggestion=_suggest_alternative(features, bool(fitting)),
         )
     return fitting[0], [feature for feature in features if feature is not fitting[0]]
 
 
-def _instead(features: Sequence[Feature], several: bool) -> str:
+def _suggest_alternative(features: Sequence[Feature], several: bool) -> str:
     """What to do where no input, or more than one, is what a family works on."""
     if several:
         return "Choose it in data.inputs, or connect several with `kind: layers`."
@@ -288,7 +290,7 @@ def _instead(features: Sequence[Feature], several: bool) -> str:
     return "Use `kind: mlp` for columns, or name the column's kind in data.inputs."
 
 
-def _shape(tensor: Any) -> str:
+def _format_shape(tensor: Any) -> str:
     return "x".join(str(size) for size in tensor.shape[1:])
 
 
@@ -300,7 +302,7 @@ def is_sequence(feature: Feature) -> bool:
     return len(feature.tensor.shape) == _SEQUENCE
 
 
-def rows(feature: Feature) -> Any:
+def to_sequence(feature: Feature) -> Any:
     """A sequence as it is, an image as the sequence of its rows: `(batch, height, width * channels)`."""
     import keras
 
@@ -310,20 +312,22 @@ def rows(feature: Feature) -> Any:
     return keras.layers.Reshape((height, width * channels))(feature.tensor)
 
 
-def dense(options: DenseOptions, tensor: Any, units: int, activation: KerasObject | None = None) -> Any:
+def apply_dense(options: DenseOptions, tensor: Any, units: int, activation: KerasObject | None = None) -> Any:
     """A hidden layer, `(batch, units)`."""
     import keras
 
-    tensor = keras.layers.Dense(units, use_bias=options.normalization is None, **kernel(options))(tensor)
-    return finish(options, tensor, activation)
+    tensor = keras.layers.Dense(units, use_bias=options.normalization is None, **kernel_arguments(options))(tensor)
+    return finish_dense(options, tensor, activation)
 
 
-def finish(options: DenseOptions, tensor: Any, activation: KerasObject | None = None) -> Any:
+def finish_dense(options: DenseOptions, tensor: Any, activation: KerasObject | None = None) -> Any:
     """What follows a linear map: normalization, activation, dropout."""
-    return dropped(options, activated(activation or options.activation, normalized(options, tensor)))
+    return apply_dropout(
+        options, apply_activation(activation or options.activation, apply_normalization(options, tensor))
+    )
 
 
-class Weighted(Protocol):
+class WeightOptions(Protocol):
     """Options that say how weights start and are held small."""
 
     @property
@@ -332,17 +336,17 @@ class Weighted(Protocol):
     def kernel_regularizer(self) -> KerasObject | None: ...
 
 
-def kernel(options: Weighted) -> dict[str, Any]:
+def kernel_arguments(options: WeightOptions) -> dict[str, Any]:
     """Arguments of a Keras layer for its weights, made afresh: an initializer used twice repeats itself."""
-    from bmcli.layers.keras_objects import make
+    from bmcli.layers.keras_objects import make_keras_object
 
     return {
-        "kernel_initializer": make("initializers", options.kernel_initializer),
-        "kernel_regularizer": make("regularizers", options.kernel_regularizer),
+        "kernel_initializer": make_keras_object("initializers", options.kernel_initializer),
+        "kernel_regularizer": make_keras_object("regularizers", options.kernel_regularizer),
     }
 
 
-def normalized(options: DenseOptions, tensor: Any, mask: Any = None) -> Any:
+def apply_normalization(options: DenseOptions, tensor: Any, mask: Any = None) -> Any:
     import keras
 
     if options.normalization == "batch":
@@ -350,25 +354,25 @@ def normalized(options: DenseOptions, tensor: Any, mask: Any = None) -> Any:
     return keras.layers.LayerNormalization()(tensor) if options.normalization == "layer" else tensor
 
 
-def activated(activation: KerasObject, tensor: Any) -> Any:
+def apply_activation(activation: KerasObject, tensor: Any) -> Any:
     import keras
 
-    from bmcli.layers.keras_objects import make
+    from bmcli.layers.keras_objects import make_keras_object
 
-    return keras.layers.Activation(make("activations", activation))(tensor)
+    return keras.layers.Activation(make_keras_object("activations", activation))(tensor)
 
 
-def dropped(options: DenseOptions | ConvolutionOptions, tensor: Any) -> Any:
+def apply_dropout(options: DenseOptions | ConvolutionOptions, tensor: Any) -> Any:
     import keras
 
     return keras.layers.Dropout(options.dropout)(tensor) if options.dropout else tensor
 
 
-def pair(sizes: int | tuple[int, int]) -> tuple[int, int]:
+def to_pair(sizes: int | tuple[int, int]) -> tuple[int, int]:
     return (sizes, sizes) if isinstance(sizes, int) else sizes
 
 
-def convolution(
+def apply_convolution(
     options: ConvolutionOptions,
     tensor: Any,
     filters: int,
@@ -387,12 +391,12 @@ def convolution(
     import keras
 
     layer = keras.layers.Conv2D(
-        filters, kernel_size, strides=strides, padding="same", use_bias=False, **kernel(options)
+        filters, kernel_size, strides=strides, padding="same", use_bias=False, **kernel_arguments(options)
     )
-    return convolved(options, layer(tensor), linear=linear, first_scale=first_scale)
+    return finish_convolution(options, layer(tensor), linear=linear, first_scale=first_scale)
 
 
-def convolved(
+def finish_convolution(
     options: ConvolutionOptions, tensor: Any, *, linear: bool = False, first_scale: Literal["ones", "zeros"] = "ones"
 ) -> Any:
     """What follows the linear map of a convolution: normalization and activation."""
@@ -404,22 +408,22 @@ def convolved(
         channels = tensor.shape[-1]
         groups = channels // math.gcd(channels, _GROUP)
         layer = keras.layers.GroupNormalization(groups, epsilon=1e-5, gamma_initializer=first_scale)
-    return layer(tensor) if linear else activated(options.activation, layer(tensor))
+    return layer(tensor) if linear else apply_activation(options.activation, layer(tensor))
 
 
-def stem(options: ConvolutionOptions, image: Feature, filters: int) -> Any:
+def apply_stem(options: ConvolutionOptions, image: Feature, filters: int) -> Any:
     """An image after the first convolution of a convolutional family."""
     import keras
 
     small = min(image.tensor.shape[1:3]) < SMALL_IMAGE
     chosen = options.stem or ("small" if small else "large")
     if chosen != "large":
-        return convolution(options, image.tensor, filters, 3, 1 if chosen == "small" else 2)
-    tensor = convolution(options, image.tensor, filters, 7, 2)
+        return apply_convolution(options, image.tensor, filters, 3, 1 if chosen == "small" else 2)
+    tensor = apply_convolution(options, image.tensor, filters, 7, 2)
     return keras.layers.MaxPooling2D(3, strides=2, padding="same")(tensor)
 
 
-def close_pooled(
+def build_pooled_with_heads(
     options: ConvolutionOptions,
     tensors: Mapping[str, Any],
     tensor: Any,
@@ -429,5 +433,5 @@ def close_pooled(
     """The network from its inputs and its last feature maps: averaged, beside the other inputs, then the heads."""
     import keras
 
-    pooled = dropped(options, keras.layers.GlobalAveragePooling2D()(tensor))
-    return close(tensors, join([pooled, *map(vector, others)]), heads)
+    pooled = apply_dropout(options, keras.layers.GlobalAveragePooling2D()(tensor))
+    return build_with_heads(tensors, concatenate([pooled, *map(to_vector, others)]), heads)

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 from bmcli import inputs, models, parts
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature
-from bmcli.models import Rate
+from bmcli.models import DropoutRate
 from bmcli.quoting import quoted
 from bmcli.recipe.fields import Kind, fault, fault_at
 from bmcli.specs import DataSpec
@@ -68,24 +68,22 @@ Architecture = Annotated[
 
 
 class Options(Kind):
-    """An architecture of `keras.applications` over one image, pooled; other inputs join in before the output.
+    """An architecture of `keras.applications` over one image, pooled; other inputs join before the output.
 
-    Take it to go on from weights that were learned on other pictures: some hundred examples will do then. Pixels
-    are scaled as the architecture expects, in the place of the input's own `scale`. Nothing is ever downloaded.
+    Suited to fine-tuning from pretrained weights: a few hundred examples suffice. Pixels are scaled as the architecture
+    expects, instead of by the input's own `scale`. Nothing is ever downloaded.
     """
 
     kind: Literal["application"] = Field(default="application", description="An architecture of keras.applications.")
-    architecture: Architecture = Field(description="Which one, as resnet50 or efficientnet_v2_b0.")
+    architecture: Architecture = Field(description="Name of the architecture, such as resnet50 or efficientnet_v2_b0.")
     weights: str | None = Field(
         default=None,
-        description="A file of its weights without the top, .weights.h5 or .h5; null starts from random ones.",
+        description="Weights file without the top, .weights.h5 or .h5; null initialises randomly.",
     )
     freeze: bool = Field(
-        default=False, description="Leave the weights of the file as they are, and train the output alone."
+        default=False, description="Keep the weights of the file fixed, and train only the output layer."
     )
-    dropout: Rate = Field(
-        default=0.0, description="Share of the pooled features set to 0 in training, before the output."
-    )
+    dropout: DropoutRate = Field(default=0.0, description="Dropout rate of the pooled features.")
 
     @model_validator(mode="after")
     def _frozen_weights_come_from_a_file(self) -> Options:
@@ -101,10 +99,10 @@ def convolves(options: Options) -> bool:
 def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
     import keras
 
-    tensors, features = models.open_inputs(spec)
-    image, others = models.sole(features, "application", sequences=False)
+    tensors, features = models.create_inputs(spec)
+    image, others = models.require_single_input(features, "application", sequences=False)
     _check_pixels(image)
-    network = _architecture(options, image, taken=inputs.tensor_names(spec.inputs).values())
+    network = _architecture(options, image, taken=inputs.make_tensor_names(spec.inputs).values())
     if options.weights is not None:
         _load(network, options.weights)
     network.trainable = not options.freeze
@@ -112,7 +110,7 @@ def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.M
     module, _ = _ARCHITECTURES[options.architecture]
     pooled = network(getattr(keras.applications, module).preprocess_input(pixels))
     pooled = keras.layers.Dropout(options.dropout)(pooled) if options.dropout else pooled
-    return models.close(tensors, models.join([pooled, *map(models.vector, others)]), heads)
+    return models.build_with_heads(tensors, models.concatenate([pooled, *map(models.to_vector, others)]), heads)
 
 
 def _check_pixels(image: Feature) -> None:

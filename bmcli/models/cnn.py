@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class Options(DenseOptions):
-    """Blocks of convolutions over one image or sequence, then dense layers, before which other inputs join in.
+    """Blocks of convolutions over one image or sequence, then dense layers, before which other inputs join.
 
-    Take it first for pictures, and for texts and series where a few steps side by side tell. A block is
-    `convolutions` times convolution, normalization and activation, then pooling and dropout. Padding of
-    sequences is not read: it is 0 to each convolution, and no pooling looks at it.
+    The first choice for images, and for texts and time series with local patterns. A block is `convolutions` times
+    convolution, normalization and activation, then pooling and dropout. Padding of sequences is masked: convolutions
+    see 0, and pooling skips it.
     """
 
     WIDTHS: ClassVar = ("filters", "dense")  # which pruning may make smaller
@@ -31,22 +31,24 @@ class Options(DenseOptions):
     filters: tuple[Units, ...] = Field(
         default=(32, 64),
         min_length=1,
-        description="Filters of each block's convolutions, a number for each block.",
+        description="Filters of the convolutions of each block, one number per block.",
     )
-    convolutions: Size = Field(default=1, description="Convolutions in each block.")
+    convolutions: Size = Field(default=1, description="Convolutions per block.")
     kernel_size: Sizes = Field(
-        default=3, description="Pixels or steps a filter sees: one number, or [rows, columns] of an image."
+        default=3, description="Kernel size in pixels or time steps: one number, or [rows, columns] for images."
     )
-    strides: Sizes = Field(default=1, description="Steps of each block's first convolution, in pixels or steps.")
+    strides: Sizes = Field(default=1, description="Strides of the first convolution of each block.")
     padding: Literal["same", "valid"] = Field(
-        default="same", description="same pads the image so that it keeps its size; valid does not."
+        default="same", description="same pads the image so that its size is kept; valid does not pad."
     )
-    pool: Sizes = Field(default=2, description="Pixels or steps pooled into one after each block; 1 does not pool.")
-    pool_kind: Literal["max", "average"] = Field(default="max", description="What a block's pooling computes.")
+    pool: Sizes = Field(default=2, description="Pool size after each block; 1 disables pooling.")
+    pool_kind: Literal["max", "average"] = Field(
+        default="max", description="Pooling operation after each block: average or maximum."
+    )
     pooling: Literal["flatten", "average", "max"] | None = Field(
         default=None,
-        description="How the last block becomes a vector: all pixels or steps, or each filter's average or maximum. "
-        "By default all of an image, and the maximum of a sequence.",
+        description="How the last feature map becomes a vector: flattened, or its average or maximum per filter. By "
+        "default flattened for images, maximum for sequences.",
     )
     dense: tuple[Units, ...] = Field(default=(64,), description="Units of the dense layers after the convolutions.")
 
@@ -56,17 +58,19 @@ def convolves(options: Options) -> bool:
 
 
 def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
-    tensors, features = models.open_inputs(spec)
-    source, others = models.sole(features, "cnn", sequences=True)
+    tensors, features = models.create_inputs(spec)
+    source, others = models.require_single_input(features, "cnn", sequences=True)
     if models.is_sequence(source):
         _check_one_axis(options, source)
     tensor, mask = source.tensor, source.mask
     for number, filters in enumerate(options.filters, start=1):
         tensor, mask = _block(options, tensor, mask, filters, number)
-    tensor = models.join([_pooled(options, tensor, mask), *(models.vector(feature) for feature in others)])
+    tensor = models.concatenate(
+        [_pool_globally(options, tensor, mask), *(models.to_vector(feature) for feature in others)]
+    )
     for units in options.dense:
-        tensor = models.dense(options, tensor, units)
-    return models.close(tensors, tensor, heads)
+        tensor = models.apply_dense(options, tensor, units)
+    return models.build_with_heads(tensors, tensor, heads)
 
 
 def _check_one_axis(options: Options, source: Feature) -> None:
@@ -85,7 +89,7 @@ def _block(options: Options, tensor: Any, mask: Any, filters: int, number: int) 
         strides = options.strides if position == 0 else 1
         tensor, mask = _convolution(options, tensor, mask, filters, strides, number)
     tensor, mask = _pool(options, tensor, mask, number)
-    return models.dropped(options, tensor), mask
+    return models.apply_dropout(options, tensor), mask
 
 
 def _convolution(
@@ -103,12 +107,12 @@ def _convolution(
         strides=steps,
         padding=options.padding,
         use_bias=options.normalization is None,
-        **models.kernel(options),
+        **models.kernel_arguments(options),
     )
-    convolved = layer(_with_padding(tensor, mask, 0.0))
+    convolved = layer(_fill_padding(tensor, mask, 0.0))
     if mask is not None and convolved.shape[1] != tensor.shape[1]:
-        mask = _any_in_window(mask, size[0], steps[0], options.padding)
-    return models.activated(options.activation, models.normalized(options, convolved, mask)), mask
+        mask = _pool_mask(mask, size[0], steps[0], options.padding)
+    return models.apply_activation(options.activation, models.apply_normalization(options, convolved, mask)), mask
 
 
 def _pool(options: Options, tensor: Any, mask: Any, number: int) -> tuple[Any, Any]:
@@ -127,16 +131,16 @@ def _pool(options: Options, tensor: Any, mask: Any, number: int) -> tuple[Any, A
     if mask is None:
         return layer(tensor), None
     if options.pool_kind == "max":
-        pooled = layer(_with_padding(tensor, mask, float("-inf")))
+        pooled = layer(_fill_padding(tensor, mask, float("-inf")))
     else:
         # The layer divides by the size of the window, the share of valid steps in it puts that right.
         share = layer(keras.ops.cast(keras.ops.expand_dims(mask, -1), tensor.dtype))
-        pooled = layer(_with_padding(tensor, mask, 0.0)) / keras.ops.maximum(share, 1 / (2 * size[0]))
-    mask = _any_in_window(mask, size[0], size[0], "valid")
-    return _with_padding(pooled, mask, 0.0), mask
+        pooled = layer(_fill_padding(tensor, mask, 0.0)) / keras.ops.maximum(share, 1 / (2 * size[0]))
+    mask = _pool_mask(mask, size[0], size[0], "valid")
+    return _fill_padding(pooled, mask, 0.0), mask
 
 
-def _with_padding(tensor: Any, mask: Any, value: float) -> Any:
+def _fill_padding(tensor: Any, mask: Any, value: float) -> Any:
     """A sequence with a value in all steps of padding."""
     if mask is None:
         return tensor
@@ -145,7 +149,7 @@ def _with_padding(tensor: Any, mask: Any, value: float) -> Any:
     return ops.where(ops.expand_dims(mask, -1), tensor, value)
 
 
-def _any_in_window(mask: Any, size: int, strides: int, padding: str) -> Any:
+def _pool_mask(mask: Any, size: int, strides: int, padding: str) -> Any:
     """Which windows hold a valid step, `(batch, windows)`."""
     from keras import ops
 
@@ -155,7 +159,7 @@ def _any_in_window(mask: Any, size: int, strides: int, padding: str) -> Any:
 
 def _sizes(tensor: Any, size: Sizes) -> tuple[int, ...]:
     """A size for each axis: one of a sequence, two of an image."""
-    return (size,) if len(tensor.shape) == 3 and isinstance(size, int) else models.pair(size)
+    return (size,) if len(tensor.shape) == 3 and isinstance(size, int) else models.to_pair(size)
 
 
 def _check_size(tensor: Any, window: tuple[int, ...], number: int, option: str, what: str) -> None:
@@ -163,7 +167,7 @@ def _check_size(tensor: Any, window: tuple[int, ...], number: int, option: str, 
     if any(axis < size for axis, size in zip(held, window, strict=True)):
         thing = "an image" if len(held) == 2 else "a sequence"
         raise BmcliError(
-            f"block {number}: {thing} of {_written(held)} cannot hold a {what} of {_written(window)}.",
+            f"block {number}: {thing} of {_format_sizes(held)} cannot hold a {what} of {_format_sizes(window)}.",
             path=f"model.{option}",
             suggestion="Use fewer `filters`, a smaller window, or larger images."
             if len(held) == 2
@@ -171,11 +175,11 @@ def _check_size(tensor: Any, window: tuple[int, ...], number: int, option: str, 
         )
 
 
-def _written(sizes: tuple[int, ...]) -> str:
+def _format_sizes(sizes: tuple[int, ...]) -> str:
     return "x".join(map(str, sizes))
 
 
-def _pooled(options: Options, tensor: Any, mask: Any) -> Any:
+def _pool_globally(options: Options, tensor: Any, mask: Any) -> Any:
     """The last block as a vector, `(batch, width)`."""
     import keras
 
@@ -184,7 +188,7 @@ def _pooled(options: Options, tensor: Any, mask: Any) -> Any:
     is_image = len(tensor.shape) == 4
     pooling = options.pooling or ("flatten" if is_image else "max")
     if pooling == "flatten":
-        return keras.layers.Flatten()(_with_padding(tensor, mask, 0.0))
+        return keras.layers.Flatten()(_fill_padding(tensor, mask, 0.0))
     if not is_image:
         return StepPooling("mean" if pooling == "average" else "max")(tensor, mask=mask)
     return {"average": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}[pooling]()(tensor)

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from bmcli import models
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature
-from bmcli.models import Rate, Size, Units
+from bmcli.models import DropoutRate, Size, Units
 from bmcli.quoting import quoted
 from bmcli.recipe.fields import Activation, Initializer, KerasObject, Kind, Regularizer
 from bmcli.specs import DataSpec
@@ -22,11 +22,11 @@ _SMALL_PATCH, _PATCH = 2, 4  # pixels a side
 
 
 class Options(Kind):
-    """Stages of wide convolutions, channel by channel, and dense layers on every pixel, over one image.
+    """ConvNeXt: stages of large depthwise convolutions and pointwise dense layers over one image.
 
-    Take it for many pictures, in the place of a `resnet`, where batches are small or batch normalization is
-    unwanted: it normalizes every pixel by itself. Other inputs join in before the output. The image is cut into
-    patches, and every stage but the first halves the rows and columns.
+    For large image datasets, an alternative to `resnet` where batches are small or batch normalization is unwanted:
+    each pixel is normalized separately. Other inputs join before the output. The image is cut into patches, and every
+    stage but the first halves rows and columns.
     """
 
     WIDTHS: ClassVar = ("mlp_ratio",)  # which pruning may make smaller
@@ -35,29 +35,27 @@ class Options(Kind):
     blocks: tuple[Size, ...] = Field(default=(1, 2, 1), min_length=1, description="Blocks of each stage.")
     patch: Size | None = Field(
         default=None,
-        description="Pixels a side of the patches; by default 2 of an image below 64 pixels a side, else 4.",
+        description="Patch size in pixels; by default 2 for images below 64 pixels a side, else 4.",
     )
-    kernel_size: Size = Field(default=7, description="Rows and columns a channel's filter sees.")
+    kernel_size: Size = Field(default=7, description="Kernel size of the depthwise convolutions.")
     mlp_ratio: Annotated[float, Field(gt=0)] = Field(
-        default=4.0, description="Hidden units of a block's dense layers, as a multiple of its channels."
+        default=4.0, description="Hidden units of the dense layers of a block, as a multiple of its channels."
     )
     layer_scale: Annotated[float, Field(gt=0)] = Field(
-        default=0.1, description="What a block's output is multiplied with at first (Touvron et al. 2021)."
+        default=0.1, description="Initial scale of the output of each block (Touvron et al. 2021)."
     )
-    drop_path: Rate = Field(
+    drop_path: DropoutRate = Field(
         default=0.0,
-        description="Share of the examples that skip the last block in training, less for earlier ones "
-        "(Huang et al. 2016).",
+        description="Stochastic depth: drop rate of the last block, decreasing linearly towards the first (Huang et "
+        "al. 2016).",
     )
     activation: Activation = Field(default=KerasObject("gelu"), description="Keras activation of the dense layers.")
-    dropout: Rate = Field(
-        default=0.0, description="Share of the pooled features set to 0 in training, before the output."
-    )
+    dropout: DropoutRate = Field(default=0.0, description="Dropout rate of the pooled features.")
     kernel_initializer: Initializer = Field(
         default=KerasObject("glorot_uniform"), description="Keras initializer of all weights."
     )
     kernel_regularizer: Regularizer | None = Field(
-        default=None, description="Keras regularizer of all weights, as {kind: l2, l2: 1e-4}."
+        default=None, description="Keras regularizer of all weights, such as {kind: l2, l2: 1e-4}."
     )
 
     @model_validator(mode="after")
@@ -73,18 +71,18 @@ def convolves(options: Options) -> bool:
 def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
     import keras
 
-    tensors, features = models.open_inputs(spec)
-    image, others = models.sole(features, "convnext", sequences=False)
-    tensor = _normalized(_patches(options, image.tensor, options.widths[0], _patch(options, image)))
+    tensors, features = models.create_inputs(spec)
+    image, others = models.require_single_input(features, "convnext", sequences=False)
+    tensor = _normalize(_patches(options, image.tensor, options.widths[0], _patch(options, image)))
     last, number = sum(options.blocks) - 1, 0
     for stage, (count, width) in enumerate(zip(options.blocks, options.widths, strict=True)):
-        tensor = _halved(options, tensor, width) if stage else tensor
+        tensor = _downsample(options, tensor, width) if stage else tensor
         for _ in range(count):
             tensor = _block(options, tensor, options.drop_path * (number / last if last else 1))
             number += 1
-    pooled = _normalized(keras.layers.GlobalAveragePooling2D()(tensor))
+    pooled = _normalize(keras.layers.GlobalAveragePooling2D()(tensor))
     pooled = keras.layers.Dropout(options.dropout)(pooled) if options.dropout else pooled
-    return models.close(tensors, models.join([pooled, *map(models.vector, others)]), heads)
+    return models.build_with_heads(tensors, models.concatenate([pooled, *map(models.to_vector, others)]), heads)
 
 
 def _patch(options: Options, image: Feature) -> int:
@@ -103,11 +101,11 @@ def _patches(options: Options, tensor: Any, width: int, size: int) -> Any:
     """A dense layer over squares of pixels side by side, `(batch, height / size, width / size, width)`."""
     import keras
 
-    return keras.layers.Conv2D(width, size, strides=size, padding="same", **models.kernel(options))(tensor)
+    return keras.layers.Conv2D(width, size, strides=size, padding="same", **models.kernel_arguments(options))(tensor)
 
 
-def _halved(options: Options, tensor: Any, width: int) -> Any:
-    return _patches(options, _normalized(tensor), width, 2)
+def _downsample(options: Options, tensor: Any, width: int) -> Any:
+    return _patches(options, _normalize(tensor), width, 2)
 
 
 def _block(options: Options, tensor: Any, drop_path: float) -> Any:
@@ -116,9 +114,11 @@ def _block(options: Options, tensor: Any, drop_path: float) -> Any:
     from bmcli.layers.channel_scale import ChannelScale
 
     width = tensor.shape[-1]
-    branch = _normalized(_depthwise(options, tensor))
-    branch = keras.layers.Dense(max(1, round(width * options.mlp_ratio)), **models.kernel(options))(branch)
-    branch = keras.layers.Dense(width, **models.kernel(options))(models.activated(options.activation, branch))
+    branch = _normalize(_depthwise(options, tensor))
+    branch = keras.layers.Dense(max(1, round(width * options.mlp_ratio)), **models.kernel_arguments(options))(branch)
+    branch = keras.layers.Dense(width, **models.kernel_arguments(options))(
+        models.apply_activation(options.activation, branch)
+    )
     branch = ChannelScale(options.layer_scale)(branch)
     if drop_path:
         # Drawn per example, not per element: a residual branch is kept or lost whole.
@@ -129,11 +129,11 @@ def _block(options: Options, tensor: Any, drop_path: float) -> Any:
 def _depthwise(options: Options, tensor: Any) -> Any:
     import keras
 
-    weights = {name.replace("kernel", "depthwise"): value for name, value in models.kernel(options).items()}
+    weights = {name.replace("kernel", "depthwise"): value for name, value in models.kernel_arguments(options).items()}
     return keras.layers.DepthwiseConv2D(options.kernel_size, padding="same", **weights)(tensor)
 
 
-def _normalized(tensor: Any) -> Any:
+def _normalize(tensor: Any) -> Any:
     import keras
 
     return keras.layers.LayerNormalization(epsilon=1e-6)(tensor)

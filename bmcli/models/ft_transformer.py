@@ -10,41 +10,41 @@ from pydantic import Field, model_validator
 from bmcli import models
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature
-from bmcli.models import Rate, Size, Units
+from bmcli.models import DropoutRate, Size, Units
 from bmcli.recipe.fields import Activation, Initializer, KerasObject, Kind, Regularizer, fault_at
 from bmcli.specs import DataSpec
 
 if TYPE_CHECKING:
     import keras
 
-_MOST_TOKENS = 1000  # whose attention weights alone fill gigabytes
+_MAX_TOKENS = 1000  # whose attention weights alone fill gigabytes
 
 
 class Options(Kind):
-    """Self-attention over the columns of a table.
+    """FT-Transformer: self-attention over the columns of a table.
 
-    Take it for tables where columns matter together, if its time is worth the last bit of accuracy: its cost
-    grows with the square of the number of columns. Each number is a token, and so is each other column; one more
-    token, learned, gathers what is predicted from.
+    For tables whose columns interact, where the last bit of accuracy is worth the time: its cost grows with the square
+    of the number of columns. Each column is a token; the output is computed from an additional learned token.
     """
 
     kind: Literal["ft_transformer"] = Field(default="ft_transformer", description="A transformer for tables.")
-    width: Units = Field(default=64, description="Size of a token's vector; a multiple of `heads`.")
-    depth: Size = Field(default=2, description="Blocks, each of attention and a feed-forward network.")
-    heads: Size = Field(default=8, description="Attention heads, each of width / heads.")
+    width: Units = Field(default=64, description="Width of a token; a multiple of `heads`.")
+    depth: Size = Field(default=2, description="Number of blocks, each of attention and a feed-forward network.")
+    heads: Size = Field(default=8, description="Attention heads, each of size width / heads.")
     mlp_ratio: Annotated[float, Field(gt=0)] = Field(
         default=4 / 3, description="Hidden units of the gated feed-forward network, as a multiple of `width`."
     )
     activation: Activation = Field(
         default=KerasObject("relu"), description="Keras activation of the gates (Shazeer 2020)."
     )
-    dropout: Rate = Field(default=0.1, description="Share of the feed-forward network's hidden units set to 0.")
-    attention_dropout: Rate = Field(default=0.1, description="Share of the attention weights set to 0 in training.")
+    dropout: DropoutRate = Field(default=0.1, description="Dropout rate of the feed-forward network's hidden units.")
+    attention_dropout: DropoutRate = Field(default=0.1, description="Dropout rate of the attention weights.")
     kernel_initializer: Initializer = Field(
-        default=KerasObject("glorot_uniform"), description="Keras initializer of the weights of attention and network."
+        default=KerasObject("glorot_uniform"),
+        description="Keras initializer of the weights of attention and feed-forward networks.",
     )
     kernel_regularizer: Regularizer | None = Field(
-        default=None, description="Keras regularizer of these weights, as {kind: l2, l2: 1e-4}."
+        default=None, description="Keras regularizer of these weights, such as {kind: l2, l2: 1e-4}."
     )
 
     @model_validator(mode="after")
@@ -65,14 +65,16 @@ def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.M
 
     from bmcli.layers.class_token import ClassToken
 
-    tensors, features = models.open_inputs(spec)
-    models.check_table(features, "ft_transformer")
+    tensors, features = models.create_inputs(spec)
+    models.require_table(features, "ft_transformer")
     tokens = ClassToken()(_tokens(options, features))
     for number in range(options.depth):
         # The first block reads the tokens as they are, as in the paper's appendix E.1.
-        tokens = keras.layers.Add()([tokens, _attention(options, _normalized(tokens) if number else tokens)])
-        tokens = keras.layers.Add()([tokens, _feed_forward(options, _normalized(tokens))])
-    return models.close(tensors, models.activated(options.activation, _normalized(tokens[:, 0])), heads)
+        tokens = keras.layers.Add()([tokens, _attention(options, _normalize(tokens) if number else tokens)])
+        tokens = keras.layers.Add()([tokens, _feed_forward(options, _normalize(tokens))])
+    return models.build_with_heads(
+        tensors, models.apply_activation(options.activation, _normalize(tokens[:, 0])), heads
+    )
 
 
 def _tokens(options: Options, features: Sequence[Feature]) -> Any:
@@ -84,17 +86,17 @@ def _tokens(options: Options, features: Sequence[Feature]) -> Any:
     numbers = [feature.tensor for feature in features if models.is_number(feature)]
     others = [feature.tensor for feature in features if not models.is_number(feature)]
     _check_count(len(others) + sum(tensor.shape[-1] for tensor in numbers))
-    tokens = [NumberTokens(options.width)(models.join(numbers))] if numbers else []
+    tokens = [NumberTokens(options.width)(models.concatenate(numbers))] if numbers else []
     for vector in others:
-        token = keras.layers.Dense(options.width, **models.kernel(options))(vector)
+        token = keras.layers.Dense(options.width, **models.kernel_arguments(options))(vector)
         tokens.append(keras.layers.Reshape((1, options.width))(token))
     return tokens[0] if len(tokens) == 1 else keras.layers.Concatenate(axis=1)(tokens)
 
 
 def _check_count(tokens: int) -> None:
-    if tokens > _MOST_TOKENS:
+    if tokens > _MAX_TOKENS:
         raise BmcliError(
-            f"ft_transformer would attend to {tokens} tokens, one for each number; {_MOST_TOKENS} are the most.",
+            f"ft_transformer would attend to {tokens} tokens, one for each number; {_MAX_TOKENS} are the most.",
             path="model",
             suggestion="Use `kind: table_resnet`, or leave columns out of data.inputs.",
         )
@@ -104,7 +106,10 @@ def _attention(options: Options, tokens: Any) -> Any:
     import keras
 
     attention = keras.layers.MultiHeadAttention(
-        options.heads, options.width // options.heads, dropout=options.attention_dropout, **models.kernel(options)
+        options.heads,
+        options.width // options.heads,
+        dropout=options.attention_dropout,
+        **models.kernel_arguments(options),
     )
     return attention(tokens, tokens)
 
@@ -113,14 +118,14 @@ def _feed_forward(options: Options, tokens: Any) -> Any:
     import keras
 
     hidden = max(1, round(options.width * options.mlp_ratio))
-    gate, value = (keras.layers.Dense(hidden, **models.kernel(options))(tokens) for _ in range(2))
-    tensor = keras.layers.Multiply()([models.activated(options.activation, gate), value])
+    gate, value = (keras.layers.Dense(hidden, **models.kernel_arguments(options))(tokens) for _ in range(2))
+    tensor = keras.layers.Multiply()([models.apply_activation(options.activation, gate), value])
     if options.dropout:
         tensor = keras.layers.Dropout(options.dropout)(tensor)
-    return keras.layers.Dense(options.width, **models.kernel(options))(tensor)
+    return keras.layers.Dense(options.width, **models.kernel_arguments(options))(tensor)
 
 
-def _normalized(tokens: Any) -> Any:
+def _normalize(tokens: Any) -> Any:
     import keras
 
     return keras.layers.LayerNormalization(epsilon=1e-6)(tokens)

@@ -13,7 +13,7 @@ from bmcli.errors import BmcliError, Fault
 from bmcli.inputs import Feature
 from bmcli.recipe import catalogue, graph
 from bmcli.recipe.fields import KerasObject, Kind
-from bmcli.recipe.graph import SHARED, Layer
+from bmcli.recipe.graph import SHARED, GraphLayer
 from bmcli.specs import DataSpec
 
 if TYPE_CHECKING:
@@ -26,35 +26,36 @@ _READ_OR_DROP = "Read it in a `from`, or leave it out of data.inputs."
 class Options(Kind):
     """A graph of Keras layers.
 
-    A layer is a mapping: its `kind`, that Keras layer's options, optionally a `name`, and where its input
-    comes `from`: a layer or an input column, or a list of them. Without `from` it takes the layer before it,
-    and the first one the sole input. `{kind: shared, layer: NAME, from: ...}` calls a layer again with the
-    same weights. A layer may read one further down. One without a name is called by its kind and position, as
-    `dense_3`.
+    Each layer is a mapping of its `kind`, the options of that Keras layer, an optional `name`, and `from`: the layer or
+    input column it reads, or a list of these. Without `from` it reads the previous layer, and the first layer reads the
+    only input. `{kind: shared, layer: NAME, from: ...}` applies a layer again with the same weights. A layer may read
+    one that is defined later. A layer without a name is named by kind and position, such as `dense_3`.
 
-    An output gives logits or plain numbers. Where the last layer of a target with classes ends in softmax or
-    sigmoid, that end is left out, because the objective applies it.
+    Outputs are logits or plain numbers: a final softmax or sigmoid of a classification target is removed, because the
+    objective applies it.
     """
 
     kind: Literal["layers"] = Field(default="layers", description="A graph of Keras layers.")
-    layers: Annotated[tuple[Mapping[str, Any], ...], graph.Layers()] = Field(description="The layers of the graph.")
+    layers: Annotated[tuple[Mapping[str, Any], ...], graph.LayersField()] = Field(
+        description="The layers of the graph."
+    )
     outputs: Mapping[str, str] | None = Field(
         default=None,
-        description="The layer that predicts each target; by default the last one, for a sole target.",
+        description="Output layer of each target; by default the last layer, for a single target.",
     )
 
     @model_validator(mode="wrap")
     @classmethod
     def _graph_is_whole(cls, value: Any, handler: Any) -> Any:
         given = value if isinstance(value, Mapping) else {}
-        problems = graph.output_problems(given.get("layers"), given.get("outputs"))
+        problems = graph.find_output_problems(given.get("layers"), given.get("outputs"))
         if not problems:
             return handler(value)
         try:
             handler(value)
         except ValidationError as error:
-            raise graph.invalid(problems, error) from None
-        raise graph.invalid(problems)
+            raise graph.make_validation_error(problems, error) from None
+        raise graph.make_validation_error(problems)
 
 
 def convolves(options: Options) -> bool:
@@ -62,22 +63,22 @@ def convolves(options: Options) -> bool:
 
 
 def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
-    layers = graph.read(options.layers)
+    layers = graph.read_layers(options.layers)
     outputs = _outputs(options, layers, heads)
-    _check_links(layers, inputs.tensor_names([*spec.inputs, *spec.crosses]))
+    _check_links(layers, inputs.make_tensor_names([*spec.inputs, *spec.crosses]))
     categories = [outputs[target.name] for target in spec.targets if target.classes]
-    layers = tuple(_without_end(layer, layers) if layer.name in categories else layer for layer in layers)
-    tensors, features = models.open_inputs(spec, reserved=[layer.name for layer in layers])
-    values = _called(layers, {feature.column.name: _opened(feature) for feature in features})
+    layers = tuple(_strip_probabilities(layer, layers) if layer.name in categories else layer for layer in layers)
+    tensors, features = models.create_inputs(spec, reserved=[layer.name for layer in layers])
+    values = _call_layers(layers, {feature.column.name: _attach_mask(feature) for feature in features})
     by_name = {layer.name: layer for layer in layers}
     ends = {
-        target: _end(values[outputs[target]], width, by_name[outputs[target]], target, spec)
+        target: _finish_output(values[outputs[target]], width, by_name[outputs[target]], target, spec)
         for target, width in heads.items()
     }
-    return models.network(tensors, ends)
+    return models.create_keras_model(tensors, ends)
 
 
-def _outputs(options: Options, layers: Sequence[Layer], heads: Mapping[str, int]) -> dict[str, str]:
+def _outputs(options: Options, layers: Sequence[GraphLayer], heads: Mapping[str, int]) -> dict[str, str]:
     """The name of the layer that predicts each target."""
     outputs = options.outputs
     if outputs is None:
@@ -104,7 +105,7 @@ def _outputs(options: Options, layers: Sequence[Layer], heads: Mapping[str, int]
     return dict(outputs)
 
 
-def _check_links(layers: Sequence[Layer], tensors: Mapping[str, str]) -> None:
+def _check_links(layers: Sequence[GraphLayer], tensors: Mapping[str, str]) -> None:
     """Every source must be a layer or a column, and every column must be read.
 
     Args:
@@ -116,20 +117,20 @@ def _check_links(layers: Sequence[Layer], tensors: Mapping[str, str]) -> None:
         for layer in layers
         if layer.name in {*columns, *tensors.values()}
     ]
-    faults += [*_unclear_first(layers, columns), *_unknown_sources(layers, columns)]
-    faults = faults or _unread(layers, columns)
+    faults += [*_check_first_layer(layers, columns), *_find_unknown_sources(layers, columns)]
+    faults = faults or _find_unread_inputs(layers, columns)
     if faults:
         raise BmcliError(*faults)
 
 
-def _unclear_first(layers: Sequence[Layer], columns: Sequence[str]) -> list[Fault]:
+def _check_first_layer(layers: Sequence[GraphLayer], columns: Sequence[str]) -> list[Fault]:
     if layers[0].sources is not None or len(columns) == 1:
         return []
     message = f"the first layer must say which of the inputs it takes: {', '.join(columns)}."
     return [Fault(message, "model.layers.0", suggestion=f"Write from: {columns[0]}.")]
 
 
-def _unknown_sources(layers: Sequence[Layer], columns: Sequence[str]) -> list[Fault]:
+def _find_unknown_sources(layers: Sequence[GraphLayer], columns: Sequence[str]) -> list[Fault]:
     known = [*(layer.name for layer in layers), *columns]
     return [
         Fault(
@@ -143,8 +144,8 @@ def _unknown_sources(layers: Sequence[Layer], columns: Sequence[str]) -> list[Fa
     ]
 
 
-def _unread(layers: Sequence[Layer], columns: Sequence[str]) -> list[Fault]:
-    read = {name for layer in layers for name in graph.sources_of(layer, layers) or columns}
+def _find_unread_inputs(layers: Sequence[GraphLayer], columns: Sequence[str]) -> list[Fault]:
+    read = {name for layer in layers for name in graph.get_sources(layer, layers) or columns}
     return [
         Fault(f"no layer reads the input '{name}'.", "model.layers", suggestion=_READ_OR_DROP)
         for name in columns
@@ -152,13 +153,13 @@ def _unread(layers: Sequence[Layer], columns: Sequence[str]) -> list[Fault]:
     ]
 
 
-def _without_end(layer: Layer, layers: Sequence[Layer]) -> Layer:
+def _strip_probabilities(layer: GraphLayer, layers: Sequence[GraphLayer]) -> GraphLayer:
     """An output layer of a target with classes, giving logits: without its softmax or sigmoid."""
     ends_so = layer.kind in _PROBABILITIES or _kind_of(layer.options.get("activation")) in _PROBABILITIES
     if not ends_so:
         return layer
-    readers = [other.name for other in layers if layer.name in graph.sources_of(other, layers)]
-    readers += [other.name for other in layers if other.shares == layer.name]
+    readers = [other.name for other in layers if layer.name in graph.get_sources(other, layers)]
+    readers += [other.name for other in layers if other.shared_layer == layer.name]
     if readers:
         raise BmcliError(
             f"'{layer.name}' feeds probabilities to '{readers[0]}', and an output, which needs logits.",
@@ -166,59 +167,59 @@ def _without_end(layer: Layer, layers: Sequence[Layer]) -> Layer:
             suggestion="Give it no activation, and put {kind: softmax} between the two.",
         )
     if layer.kind in (*_PROBABILITIES, "activation"):
-        return Layer(layer.index, layer.name, "identity", {}, layer.sources)
+        return GraphLayer(layer.index, layer.name, "identity", {}, layer.sources)
     options = {name: value for name, value in layer.options.items() if name != "activation"}
-    return Layer(layer.index, layer.name, layer.kind, options, layer.sources)
+    return GraphLayer(layer.index, layer.name, layer.kind, options, layer.sources)
 
 
 def _kind_of(described: Any) -> Any:
     return described.get("kind") if isinstance(described, Mapping) else described
 
 
-def _opened(feature: Feature) -> Any:
+def _attach_mask(feature: Feature) -> Any:
     from bmcli.layers.masked import Masked
 
     return feature.tensor if feature.mask is None else Masked()([feature.tensor, feature.mask])
 
 
-def _called(layers: Sequence[Layer], columns: Mapping[str, Any]) -> dict[str, Any]:
+def _call_layers(layers: Sequence[GraphLayer], columns: Mapping[str, Any]) -> dict[str, Any]:
     """What every layer and column gives, by name."""
-    made = {layer.name: _made(layer) for layer in layers if layer.kind != SHARED}
+    made = {layer.name: _make_layer(layer) for layer in layers if layer.kind != SHARED}
     kinds = {layer.name: layer.kind for layer in layers}
     values = dict(columns)
-    for layer in graph.ordered(layers):
-        arguments = [values[name] for name in graph.sources_of(layer, layers) or columns]
-        original = layer.shares or layer.name
-        values[layer.name] = _call(layer, kinds[original], made[original], arguments)
+    for layer in graph.sort_layers(layers):
+        arguments = [values[name] for name in graph.get_sources(layer, layers) or columns]
+        original = layer.shared_layer or layer.name
+        values[layer.name] = _call_layer(layer, kinds[original], made[original], arguments)
     return values
 
 
-def _made(layer: Layer) -> Any:
-    from bmcli.layers.keras_objects import make
+def _make_layer(layer: GraphLayer) -> Any:
+    from bmcli.layers.keras_objects import make_keras_object
 
     try:
-        return make("layers", KerasObject(layer.kind, layer.options), name=layer.name)
+        return make_keras_object("layers", KerasObject(layer.kind, layer.options), name=layer.name)
     except Exception as error:  # whatever Keras raises, the cause is an option of the recipe
         raise BmcliError(
-            f"Keras refuses the options of {_described(layer)}: {_reason(error)}",
+            f"Keras refuses the options of {_describe_layer(layer)}: {_first_line(error)}",
             path=f"model.layers.{layer.index}",
         ) from error
 
 
-def _call(layer: Layer, kind: str, keras_layer: Any, arguments: list[Any]) -> Any:
-    how = catalogue.entry("layers", kind)["inputs"]
+def _call_layer(layer: GraphLayer, kind: str, keras_layer: Any, arguments: list[Any]) -> Any:
+    how = catalogue.get_entry("layers", kind)["inputs"]
     if how != "one" and len(arguments) == 1:
         arguments = arguments * 2  # attention of a sequence to itself
     try:
         return keras_layer(arguments) if how == "list" else keras_layer(*arguments)
     except Exception as error:  # whatever Keras raises, the cause is a shape or an option of the recipe
-        shapes = " and ".join(_shape(argument) for argument in arguments)
+        shapes = " and ".join(_format_shape(argument) for argument in arguments)
         raise BmcliError(
-            f"{_described(layer)} cannot take {shapes}: {_reason(error)}", path=f"model.layers.{layer.index}"
+            f"{_describe_layer(layer)} cannot take {shapes}: {_first_line(error)}", path=f"model.layers.{layer.index}"
         ) from error
 
 
-def _end(value: Any, width: int, layer: Layer, target: str, spec: DataSpec) -> Any:
+def _finish_output(value: Any, width: int, layer: GraphLayer, target: str, spec: DataSpec) -> Any:
     """The network's output for a target in float32, `(batch, width)`."""
     import keras
 
@@ -226,7 +227,7 @@ def _end(value: Any, width: int, layer: Layer, target: str, spec: DataSpec) -> A
     path = f"model.layers.{layer.index}"
     if len(value.shape) != 2:
         raise BmcliError(
-            f"{_described(layer)} gives {_shape(value)} an example, but '{target}' needs {width} numbers.",
+            f"{_describe_layer(layer)} gives {_format_shape(value)} an example, but '{target}' needs {width} numbers.",
             path=path,
             suggestion="Put flatten or a global pooling before the last layer.",
         )
@@ -234,7 +235,7 @@ def _end(value: Any, width: int, layer: Layer, target: str, spec: DataSpec) -> A
     if given != width and not (is_category and width == 2 and given == 1):
         also = " (or 1)" if is_category and width == 2 else ""
         raise BmcliError(
-            f"{_described(layer)} gives {given} numbers, but '{target}' needs {width}{also}.",
+            f"{_describe_layer(layer)} gives {given} numbers, but '{target}' needs {width}{also}.",
             path=path,
             suggestion=f"Write units: {width}." if "units" in layer.options else "",
         )
@@ -243,15 +244,15 @@ def _end(value: Any, width: int, layer: Layer, target: str, spec: DataSpec) -> A
     return end if given == width else keras.ops.pad(end, [[0, 0], [1, 0]])
 
 
-def _described(layer: Layer) -> str:
+def _describe_layer(layer: GraphLayer) -> str:
     return f"{layer.kind} '{layer.name}'"
 
 
-def _shape(tensor: Any) -> str:
+def _format_shape(tensor: Any) -> str:
     return "(" + ", ".join("?" if size is None else str(size) for size in tensor.shape[1:]) + ")"
 
 
-def _reason(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     """The first line of Keras' message that says something, without colours."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     lines = [line.strip() for line in text.splitlines()]

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 class Options(Kind):
-    """A weighted sum of all inputs, flattened and side by side.
+    """A weighted sum of all inputs, flattened and concatenated.
 
-    Take it as the reference that a network has to beat, for a few hundred rows, and for bags of words. With
-    l2 it is ridge regression (Hoerl and Kennard 1970), with l1 the lasso (Tibshirani 1996).
+    A baseline for any network, and a good choice for a few hundred rows or for bags of words. With l2 it is ridge
+    regression (Hoerl and Kennard 1970), with l1 the lasso (Tibshirani 1996).
     """
 
     kind: Literal["linear"] = Field(default="linear", description="A linear model.")
     kernel_regularizer: Regularizer | None = Field(
-        default=None, description="Keras regularizer of the weights, as {kind: l2, l2: 1e-3} or l1."
+        default=None, description="Keras regularizer of the weights, such as {kind: l2, l2: 1e-3}."
     )
 
 
@@ -33,5 +33,7 @@ def convolves(options: Options) -> bool:
 
 
 def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
-    tensors, features = models.open_inputs(spec, stacked=True)
-    return models.close(tensors, models.join(models.vectors(features)), heads, options.kernel_regularizer)
+    tensors, features = models.create_inputs(spec, stacked=True)
+    return models.build_with_heads(
+        tensors, models.concatenate(models.to_vectors(features)), heads, options.kernel_regularizer
+    )

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from bmcli import models
 from bmcli.inputs import Feature
-from bmcli.models import DenseOptions, Embedding, Units
+from bmcli.models import DenseOptions, PeriodicEmbedding, Units
 from bmcli.specs import DataSpec
 
 if TYPE_CHECKING:
@@ -17,10 +17,9 @@ if TYPE_CHECKING:
 
 
 class Options(DenseOptions):
-    """Dense layers over all inputs, flattened and side by side.
+    """Dense layers over all inputs, flattened and concatenated.
 
-    Take it first for a table, and for anything small. Each layer is, in this order: linear map, normalization,
-    activation, dropout.
+    The first choice for tables and small problems. Each layer is a linear map, normalization, activation and dropout.
     """
 
     WIDTHS: ClassVar = ("hidden",)  # which pruning may make smaller
@@ -30,9 +29,9 @@ class Options(DenseOptions):
     )
     sequences: Literal["flatten", "mean", "max"] = Field(
         default="flatten",
-        description="How a sequence becomes a vector: all its steps in a row, or their mean or maximum.",
+        description="How a sequence becomes a vector: all steps concatenated, or their mean or maximum.",
     )
-    periodic: Embedding = None
+    periodic: PeriodicEmbedding = None
 
 
 def convolves(options: Options) -> bool:
@@ -40,16 +39,18 @@ def convolves(options: Options) -> bool:
 
 
 def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
-    tensors, features = models.open_inputs(spec, stacked=True)
-    tensor = models.join(models.vectors(features, options.periodic, lambda feature: _vector(options, feature)))
+    tensors, features = models.create_inputs(spec, stacked=True)
+    tensor = models.concatenate(
+        models.to_vectors(features, options.periodic, lambda feature: _vector(options, feature))
+    )
     for units in options.hidden:
-        tensor = models.dense(options, tensor, units)
-    return models.close(tensors, tensor, heads)
+        tensor = models.apply_dense(options, tensor, units)
+    return models.build_with_heads(tensors, tensor, heads)
 
 
 def _vector(options: Options, feature: Feature) -> Any:
     from bmcli.layers.step_pooling import StepPooling
 
     if options.sequences == "flatten" or not models.is_sequence(feature):
-        return models.vector(feature)
+        return models.to_vector(feature)
     return StepPooling(options.sequences)(feature.tensor, mask=feature.mask)

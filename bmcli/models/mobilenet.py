@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class Options(ConvolutionOptions):
-    """Inverted residual blocks over one image; other inputs join in before the output.
+    """MobileNetV2: inverted residual blocks over one image; other inputs join before the output.
 
-    Take it for pictures where the network must be small or quick on a phone: it has a fraction of a `resnet`'s
-    weights and multiplications. A block widens its input by a 1x1 convolution, filters every channel by itself,
-    and narrows it again; every stage but the first halves the rows and columns.
+    For images where the network must be small or fast on a phone: it needs a fraction of the weights and
+    multiplications of a `resnet`. A block expands its input by a 1x1 convolution, filters each channel separately, and
+    projects back; every stage but the first halves rows and columns.
     """
 
     WIDTHS: ClassVar = ("expansion",)  # which pruning may make smaller
@@ -34,9 +34,9 @@ class Options(ConvolutionOptions):
     expansion: Annotated[float, Field(ge=1)] = Field(
         default=4.0, description="Filters inside a block, as a multiple of those between blocks."
     )
-    kernel_size: Size = Field(default=3, description="Rows and columns a channel's filter sees.")
+    kernel_size: Size = Field(default=3, description="Kernel size of the depthwise convolutions.")
     last: Units | None = Field(
-        default=128, description="Filters of the 1x1 convolution before pooling; null leaves it out."
+        default=128, description="Filters of the last 1x1 convolution before pooling; null omits it."
     )
     activation: Activation = Field(default=KerasObject("relu6"), description="Keras activation of the convolutions.")
 
@@ -51,15 +51,15 @@ def convolves(options: Options) -> bool:
 
 
 def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
-    tensors, features = models.open_inputs(spec)
-    image, others = models.sole(features, "mobilenet", sequences=False)
-    tensor = models.stem(options, image, options.widths[0])
+    tensors, features = models.create_inputs(spec)
+    image, others = models.require_single_input(features, "mobilenet", sequences=False)
+    tensor = models.apply_stem(options, image, options.widths[0])
     for stage, (count, width) in enumerate(zip(options.blocks, options.widths, strict=True)):
         for position in range(count):
             tensor = _block(options, tensor, width, 2 if stage > 0 and position == 0 else 1)
     if options.last is not None:
-        tensor = models.convolution(options, tensor, options.last)
-    return models.close_pooled(options, tensors, tensor, others, heads)
+        tensor = models.apply_convolution(options, tensor, options.last)
+    return models.build_pooled_with_heads(options, tensors, tensor, others, heads)
 
 
 def _block(options: Options, tensor: Any, width: int, strides: int) -> Any:
@@ -68,17 +68,17 @@ def _block(options: Options, tensor: Any, width: int, strides: int) -> Any:
 
     narrow = tensor.shape[-1]
     wide = round(narrow * options.expansion)
-    branch = tensor if wide == narrow else models.convolution(options, tensor, wide)
+    branch = tensor if wide == narrow else models.apply_convolution(options, tensor, wide)
     branch = _depthwise(options, branch, strides)
-    branch = models.convolution(options, branch, width, linear=True)
+    branch = models.apply_convolution(options, branch, width, linear=True)
     return keras.layers.Add()([tensor, branch]) if strides == 1 and narrow == width else branch
 
 
 def _depthwise(options: Options, tensor: Any, strides: int) -> Any:
     import keras
 
-    weights = {name.replace("kernel", "depthwise"): value for name, value in models.kernel(options).items()}
+    weights = {name.replace("kernel", "depthwise"): value for name, value in models.kernel_arguments(options).items()}
     layer = keras.layers.DepthwiseConv2D(
         options.kernel_size, strides=strides, padding="same", use_bias=False, **weights
     )
-    return models.convolved(options, layer(tensor))
+    return models.finish_convolution(options, layer(tensor))

@@ -22,18 +22,17 @@ _WIDTHS = (64, 128, 256, 512)
 
 
 class Options(ConvolutionOptions):
-    """Stages of convolutions with shortcuts over one image; other inputs join in before the output.
+    """ResNet: stages of convolutions with shortcuts over one image; other inputs join before the output.
 
-    Take it for pictures when there are thousands of them and a `cnn` gets no better. Every stage but the first
-    halves the rows and columns. By default it is a small one for small pictures; `variant` gives those of the
-    paper. The last normalization of each block starts at 0, so that a block is at first its shortcut (Goyal et
-    al. 2017).
+    For thousands of images, when a `cnn` no longer improves. Every stage but the first halves rows and columns. The
+    default is a small network for small images; `variant` selects those of the paper. The last normalization of each
+    block starts at 0, so that each block starts as its shortcut (Goyal et al. 2017).
     """
 
     WIDTHS: ClassVar = ("inner",)  # which pruning may make smaller
     kind: Literal["resnet"] = Field(default="resnet", description="A residual network.")
     variant: Literal[18, 34, 50] | None = Field(
-        default=None, description="A network of the paper by its number of layers, in the place of the options below."
+        default=None, description="A network of the paper, by its number of layers; replaces the options below."
     )
     blocks: tuple[Size, ...] | None = Field(
         default=None, min_length=1, description="Blocks of each stage; by default 2 for each of `widths`."
@@ -45,12 +44,12 @@ class Options(ConvolutionOptions):
     )
     bottleneck: bool | None = Field(
         default=None,
-        description="Blocks of three convolutions, 1x1, 3x3 and 1x1 with 4 times the filters, in the place of two 3x3; "
-        "by default false.",
+        description="Bottleneck blocks: 1x1, 3x3 and 1x1 convolutions, the last with 4 times the filters, instead "
+        "of two 3x3; by default false.",
     )
     inner: Annotated[float, Field(gt=0)] = Field(
         default=1.0,
-        description="Filters of the convolutions inside a block, all but its last, as a multiple of its stage's.",
+        description="Filters of the convolutions inside a block, except its last, as a multiple of those of its stage.",
     )
 
     @model_validator(mode="after")
@@ -70,15 +69,15 @@ def convolves(options: Options) -> bool:
 
 
 def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
-    tensors, features = models.open_inputs(spec)
-    image, others = models.sole(features, "resnet", sequences=False)
+    tensors, features = models.create_inputs(spec)
+    image, others = models.require_single_input(features, "resnet", sequences=False)
     blocks, widths, bottleneck = _stages(options)
     block = _bottleneck if bottleneck else _basic
-    tensor = models.stem(options, image, widths[0])
+    tensor = models.apply_stem(options, image, widths[0])
     for stage, (count, width) in enumerate(zip(blocks, widths, strict=True)):
         for position in range(count):
             tensor = block(options, tensor, width, 2 if stage > 0 and position == 0 else 1)
-    return models.close_pooled(options, tensors, tensor, others, heads)
+    return models.build_pooled_with_heads(options, tensors, tensor, others, heads)
 
 
 def _stages(options: Options) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
@@ -91,29 +90,29 @@ def _stages(options: Options) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
 
 
 def _basic(options: Options, tensor: Any, width: int, strides: int) -> Any:
-    branch = models.convolution(options, tensor, _inside(options, width), 3, strides)
-    branch = models.convolution(options, branch, width, 3, linear=True, first_scale="zeros")
-    return _added(options, tensor, branch, strides)
+    branch = models.apply_convolution(options, tensor, _inner_width(options, width), 3, strides)
+    branch = models.apply_convolution(options, branch, width, 3, linear=True, first_scale="zeros")
+    return _add_shortcut(options, tensor, branch, strides)
 
 
 def _bottleneck(options: Options, tensor: Any, width: int, strides: int) -> Any:
-    inside = _inside(options, width)
-    branch = models.convolution(options, tensor, inside)
+    inside = _inner_width(options, width)
+    branch = models.apply_convolution(options, tensor, inside)
     # The 3x3 convolution halves, not the first as in the paper, which would drop three quarters of its input.
-    branch = models.convolution(options, branch, inside, 3, strides)
-    branch = models.convolution(options, branch, _EXPANSION * width, linear=True, first_scale="zeros")
-    return _added(options, tensor, branch, strides)
+    branch = models.apply_convolution(options, branch, inside, 3, strides)
+    branch = models.apply_convolution(options, branch, _EXPANSION * width, linear=True, first_scale="zeros")
+    return _add_shortcut(options, tensor, branch, strides)
 
 
-def _inside(options: Options, width: int) -> int:
+def _inner_width(options: Options, width: int) -> int:
     return max(1, round(options.inner * width))
 
 
-def _added(options: Options, tensor: Any, branch: Any, strides: int) -> Any:
+def _add_shortcut(options: Options, tensor: Any, branch: Any, strides: int) -> Any:
     """The branch on its shortcut, which is projected where the shapes differ."""
     import keras
 
     width = branch.shape[-1]
     if strides > 1 or tensor.shape[-1] != width:
-        tensor = models.convolution(options, tensor, width, 1, strides, linear=True)
-    return models.activated(options.activation, keras.layers.Add()([tensor, branch]))
+        tensor = models.apply_convolution(options, tensor, width, 1, strides, linear=True)
+    return models.apply_activation(options.activation, keras.layers.Add()([tensor, branch]))

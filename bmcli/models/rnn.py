@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from bmcli import models
-from bmcli.models import DenseOptions, Rate, Units
+from bmcli.models import DenseOptions, DropoutRate, Units
 from bmcli.recipe.fields import Activation, Initializer, KerasObject, fault_at
 from bmcli.specs import DataSpec
 
@@ -17,40 +17,40 @@ if TYPE_CHECKING:
 
 
 class Options(DenseOptions):
-    """Recurrent layers over one sequence, then dense layers; other inputs join in before the dense layers.
+    """Recurrent layers over one sequence, then dense layers, before which other inputs join.
 
-    Take it for sequences whose order matters, up to some hundred steps; what it learns from few rows is more than
-    a `transformer` does. An image is read as the sequence of its rows. Padding is skipped. Normalization follows
-    each recurrent layer, and each dense layer's linear map.
+    For sequences of up to a few hundred steps whose order matters; it learns from fewer rows than a `transformer`. An
+    image is read as the sequence of its rows. Padding is skipped. Each recurrent layer, and the linear map of each
+    dense layer, is followed by normalization.
     """
 
     WIDTHS: ClassVar = ("dense",)  # which pruning may make smaller
     kind: Literal["rnn"] = Field(default="rnn", description="A recurrent network.")
-    cell: Literal["simple", "lstm", "gru"] = Field(default="lstm", description="The recurrent layer.")
+    cell: Literal["simple", "lstm", "gru"] = Field(default="lstm", description="Kind of recurrent layer.")
     units: Units | tuple[Units, ...] = Field(
         default=64,
-        description="Units of the recurrent layer, or a list for several layers one above the other.",
+        description="Units of the recurrent layer, or a list for several stacked layers.",
     )
     bidirectional: bool = Field(
-        default=False, description="Read in both directions, side by side (Schuster and Paliwal 1997)."
+        default=False, description="Read the sequence in both directions (Schuster and Paliwal 1997)."
     )
     activation: Activation = Field(default=KerasObject("tanh"), description="Keras activation of the recurrent layers.")
     recurrent_initializer: Initializer = Field(
-        default=KerasObject("orthogonal"), description="Keras initializer of the weights from step to step."
+        default=KerasObject("orthogonal"), description="Keras initializer of the recurrent weights."
     )
-    recurrent_dropout: Rate = Field(
+    recurrent_dropout: DropoutRate = Field(
         default=0.0,
-        description="Share of the state set to 0 in training, alike at every step (Gal and Ghahramani 2016).",
+        description="Dropout rate of the state, with the same mask at every step (Gal and Ghahramani 2016).",
     )
     share: bool = Field(
         default=False,
-        description="One recurrent layer's weights in all of `units`, after a linear map to its width, "
-        "for fewer weights.",
+        description="Share the weights of one recurrent layer among all of `units`, after a linear projection to "
+        "its width.",
     )
     pooling: Literal["last", "mean", "max", "attention"] = Field(
         default="last",
-        description="How the steps become a vector: the last state, the mean or maximum of all, or a mean with "
-        "learned weights (Yang et al. 2016).",
+        description="How the steps become a vector: the last state, the mean or maximum of all states, or attention "
+        "pooling (Yang et al. 2016).",
     )
     dense: tuple[Units, ...] = Field(default=(), description="Units of the dense layers after the recurrent ones.")
     dense_activation: Activation = Field(
@@ -72,47 +72,49 @@ def convolves(options: Options) -> bool:
 
 
 def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
-    tensors, features = models.open_inputs(spec)
-    sequence, others = models.sole(features, "rnn", sequences=True)
-    tensor = models.join([_read(options, models.rows(sequence), sequence.mask), *map(models.vector, others)])
-    tensor = models.dropped(options, tensor)
+    tensors, features = models.create_inputs(spec)
+    sequence, others = models.require_single_input(features, "rnn", sequences=True)
+    tensor = models.concatenate(
+        [_encode_sequence(options, models.to_sequence(sequence), sequence.mask), *map(models.to_vector, others)]
+    )
+    tensor = models.apply_dropout(options, tensor)
     for units in options.dense:
-        tensor = models.dense(options, tensor, units, options.dense_activation)
-    return models.close(tensors, tensor, heads)
+        tensor = models.apply_dense(options, tensor, units, options.dense_activation)
+    return models.build_with_heads(tensors, tensor, heads)
 
 
 def _stack(options: Options) -> tuple[int, ...]:
     return (options.units,) if isinstance(options.units, int) else options.units
 
 
-def _read(options: Options, tensor: Any, mask: Any) -> Any:
+def _encode_sequence(options: Options, tensor: Any, mask: Any) -> Any:
     """The sequence as a vector, `(batch, units)`, or twice as wide if bidirectional."""
     for layer in _layers(options):
-        tensor = layer(_widened(options, tensor), mask=mask)
-        tensor = models.normalized(options, tensor, mask if len(tensor.shape) == 3 else None)
-    return tensor if len(tensor.shape) == 2 else _pooled(options, tensor, mask)
+        tensor = layer(_project_input(options, tensor), mask=mask)
+        tensor = models.apply_normalization(options, tensor, mask if len(tensor.shape) == 3 else None)
+    return tensor if len(tensor.shape) == 2 else _pool_steps(options, tensor, mask)
 
 
 def _layers(options: Options) -> list[keras.layers.Layer]:
     """The recurrent layers from below; the last gives its last state alone where that is all that is needed."""
     stack = _stack(options)
     if options.share:
-        return [_recurrent(options, stack[0], steps=True)] * len(stack)
-    below = [_recurrent(options, units, steps=True) for units in stack[:-1]]
-    return [*below, _recurrent(options, stack[-1], steps=options.pooling != "last")]
+        return [_build_recurrent(options, stack[0], steps=True)] * len(stack)
+    below = [_build_recurrent(options, units, steps=True) for units in stack[:-1]]
+    return [*below, _build_recurrent(options, stack[-1], steps=options.pooling != "last")]
 
 
-def _widened(options: Options, tensor: Any) -> Any:
+def _project_input(options: Options, tensor: Any) -> Any:
     """The sequence at the width of a shared layer's output, which is that of its input."""
     import keras
 
     width = _stack(options)[0] * (2 if options.bidirectional else 1)
     if not options.share or tensor.shape[-1] == width:
         return tensor
-    return keras.layers.Dense(width, **models.kernel(options))(tensor)
+    return keras.layers.Dense(width, **models.kernel_arguments(options))(tensor)
 
 
-def _pooled(options: Options, tensor: Any, mask: Any) -> Any:
+def _pool_steps(options: Options, tensor: Any, mask: Any) -> Any:
     """The steps as a vector."""
     from keras import ops
 
@@ -130,20 +132,20 @@ def _pooled(options: Options, tensor: Any, mask: Any) -> Any:
     return ops.concatenate([StepPooling("last")(forward, mask=mask), backward[:, 0]], axis=-1)
 
 
-def _recurrent(options: Options, units: int, steps: bool) -> keras.layers.Layer:
+def _build_recurrent(options: Options, units: int, steps: bool) -> keras.layers.Layer:
     """A recurrent layer that gives every step's output, or the last one alone."""
     import keras
 
-    from bmcli.layers.keras_objects import make
+    from bmcli.layers.keras_objects import make_keras_object
 
     cell = {"simple": keras.layers.SimpleRNN, "lstm": keras.layers.LSTM, "gru": keras.layers.GRU}[options.cell]
     layer = cell(
         units,
-        activation=make("activations", options.activation),
-        recurrent_initializer=make("initializers", options.recurrent_initializer),
+        activation=make_keras_object("activations", options.activation),
+        recurrent_initializer=make_keras_object("initializers", options.recurrent_initializer),
         dropout=options.dropout,
         recurrent_dropout=options.recurrent_dropout,
         return_sequences=steps,
-        **models.kernel(options),
+        **models.kernel_arguments(options),
     )
     return keras.layers.Bidirectional(layer) if options.bidirectional else layer

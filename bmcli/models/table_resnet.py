@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from bmcli import models
-from bmcli.models import DenseOptions, Embedding, Rate, Size, Units
+from bmcli.models import DenseOptions, DropoutRate, PeriodicEmbedding, Size, Units
 from bmcli.specs import DataSpec
 
 if TYPE_CHECKING:
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class Options(DenseOptions):
-    """Blocks of two dense layers with shortcuts, over all inputs flattened and side by side.
+    """ResNet for tables: blocks of two dense layers with shortcuts over all inputs, flattened and concatenated.
 
-    Take it for tables of some thousand rows and more: it learns deeper than an `mlp` does and costs a fraction of
-    an `ft_transformer`. A block is normalization, dense layer, activation, dropout, dense layer.
+    For tables of a few thousand rows and more: it can be deeper than an `mlp` and costs a fraction of an
+    `ft_transformer`. A block is normalization, dense layer, activation, dropout, dense layer.
     """
 
     WIDTHS: ClassVar = ("ratio",)  # which pruning may make smaller
@@ -35,9 +35,9 @@ class Options(DenseOptions):
         description="Normalization at the start of each block and before the output: batch (Ioffe and Szegedy 2015), "
         "layer (Ba et al. 2016), or null.",
     )
-    dropout: Rate = Field(default=0.1, description="Share of the outputs inside a block set to 0 in training.")
-    residual_dropout: Rate = Field(default=0.0, description="Share of a block's outputs set to 0 in training.")
-    periodic: Embedding = None
+    dropout: DropoutRate = Field(default=0.1, description="Dropout rate inside a block.")
+    residual_dropout: DropoutRate = Field(default=0.0, description="Dropout rate of the output of a block.")
+    periodic: PeriodicEmbedding = None
 
 
 def convolves(options: Options) -> bool:
@@ -45,18 +45,20 @@ def convolves(options: Options) -> bool:
 
 
 def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
-    tensors, features = models.open_inputs(spec, stacked=True)
-    tensor = _dense(options, models.join(models.vectors(features, options.periodic)), options.width)
+    tensors, features = models.create_inputs(spec, stacked=True)
+    tensor = _dense(options, models.concatenate(models.to_vectors(features, options.periodic)), options.width)
     for _ in range(options.depth):
         tensor = _block(options, tensor)
-    return models.close(tensors, models.activated(options.activation, models.normalized(options, tensor)), heads)
+    return models.build_with_heads(
+        tensors, models.apply_activation(options.activation, models.apply_normalization(options, tensor)), heads
+    )
 
 
 def _block(options: Options, tensor: Any) -> Any:
     import keras
 
-    branch = _dense(options, models.normalized(options, tensor), max(1, round(options.width * options.ratio)))
-    branch = models.dropped(options, models.activated(options.activation, branch))
+    branch = _dense(options, models.apply_normalization(options, tensor), max(1, round(options.width * options.ratio)))
+    branch = models.apply_dropout(options, models.apply_activation(options.activation, branch))
     branch = _dense(options, branch, options.width)
     if options.residual_dropout:
         branch = keras.layers.Dropout(options.residual_dropout)(branch)
@@ -66,4 +68,4 @@ def _block(options: Options, tensor: Any) -> Any:
 def _dense(options: Options, tensor: Any, units: int) -> Any:
     import keras
 
-    return keras.layers.Dense(units, **models.kernel(options))(tensor)
+    return keras.layers.Dense(units, **models.kernel_arguments(options))(tensor)

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from bmcli import models
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature
-from bmcli.models import Rate, Size, Sizes, Units
+from bmcli.models import DropoutRate, Size, Sizes, Units
 from bmcli.quoting import quoted
 from bmcli.recipe.fields import Activation, Initializer, KerasObject, Kind, Regularizer, fault_at
 from bmcli.specs import DataSpec
@@ -20,50 +20,56 @@ if TYPE_CHECKING:
 
 
 class Options(Kind):
-    """Self-attention over the steps of one sequence; other inputs join in after pooling.
+    """Transformer encoder: self-attention over the steps of one sequence; other inputs join after pooling.
 
-    Take it for long sequences and many rows, ten thousand and more. With `patch` and `pooling: token` it is the
-    vision transformer (Dosovitskiy et al. 2021), with `share` it is ALBERT's encoder (Lan et al. 2020). Tokens
-    are the steps of a sequence, the rows of an image, or the patches of an image. Padding is neither attended to
-    nor pooled.
+    For long sequences and ten thousand rows or more. With `patch` and `pooling: token` it is the vision transformer
+    (Dosovitskiy et al. 2021), with `share` the encoder of ALBERT (Lan et al. 2020). Tokens are the steps of a sequence,
+    or the rows or patches of an image. Padding is masked.
     """
 
     WIDTHS: ClassVar = ("mlp_ratio",)  # which pruning may make smaller
     kind: Literal["transformer"] = Field(default="transformer", description="A transformer encoder.")
-    width: Units = Field(default=64, description="Size of a token's vector; a multiple of `heads`.")
-    depth: Size = Field(default=2, description="Encoder blocks, each of attention and a feed-forward network.")
+    width: Units = Field(default=64, description="Width of a token; a multiple of `heads`.")
+    depth: Size = Field(
+        default=2, description="Number of encoder blocks, each of attention and a feed-forward network."
+    )
     share: bool = Field(
         default=False,
-        description="One block's weights at every depth (Lan et al. 2020), for fewer weights and over-fitting less.",
+        description="Share the weights of one block among all blocks (Lan et al. 2020): fewer weights and less "
+        "overfitting.",
     )
-    heads: Size = Field(default=4, description="Attention heads, each of width / heads.")
+    heads: Size = Field(default=4, description="Attention heads, each of size width / heads.")
     mlp_ratio: Annotated[float, Field(gt=0)] = Field(
         default=4.0, description="Hidden units of the feed-forward network, as a multiple of `width`."
     )
     patch: Sizes | None = Field(
         default=None,
-        description="Size of an image's patches, one number or [rows, columns]; null reads row by row.",
+        description="Patch size for images, one number or [rows, columns]; null reads the image row by row.",
     )
     positions: Literal["learned", "sinusoidal"] | None = Field(
-        default="learned", description="How tokens learn their place; null leaves their order unknown."
+        default="learned", description="Position embeddings; null omits the order of the tokens."
     )
     pooling: Literal["mean", "max", "token"] = Field(
         default="mean",
-        description="How tokens become a vector; token reads one more token, learned (Devlin et al. 2019).",
+        description="How tokens become a vector; token is a learned class token (Devlin et al. 2019).",
     )
     norm_first: bool = Field(
         default=True,
-        description="Normalize before each part, which trains stably without warm-up (Xiong et al. 2020).",
+        description="Normalize before attention and feed-forward network, which trains stably without warm-up "
+        "(Xiong et al. 2020).",
     )
     activation: Activation = Field(
         default=KerasObject("gelu"), description="Keras activation of the feed-forward networks."
     )
-    dropout: Rate = Field(default=0.1, description="Dropout of tokens, of attention weights and of each part's output.")
+    dropout: DropoutRate = Field(
+        default=0.1,
+        description="Dropout rate of tokens, attention weights, and outputs of attention and feed-forward network.",
+    )
     kernel_initializer: Initializer = Field(
         default=KerasObject("glorot_uniform"), description="Keras initializer of all weights."
     )
     kernel_regularizer: Regularizer | None = Field(
-        default=None, description="Keras regularizer of all weights, as {kind: l2, l2: 1e-4}."
+        default=None, description="Keras regularizer of all weights, such as {kind: l2, l2: 1e-4}."
     )
 
     @model_validator(mode="after")
@@ -88,28 +94,30 @@ def convolves(options: Options) -> bool:
 
 
 def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
-    tensors, features = models.open_inputs(spec)
-    source, others = models.sole(features, "transformer", sequences=True)
-    tokens, mask = _embedded(options, _tokens(options, source), source.mask)
-    attended = None if mask is None else _for_attention(mask)
+    tensors, features = models.create_inputs(spec)
+    source, others = models.require_single_input(features, "transformer", sequences=True)
+    tokens, mask = _embed_tokens(options, _tokens(options, source), source.mask)
+    attended = None if mask is None else _expand_mask(mask)
     blocks = [_block(options)] * options.depth if options.share else [_block(options) for _ in range(options.depth)]
     for block in blocks:
         tokens = block(tokens, attended)
     tokens = _normalization()(tokens) if options.norm_first else tokens
-    return models.close(tensors, models.join([_pooled(options, tokens, mask), *map(models.vector, others)]), heads)
+    return models.build_with_heads(
+        tensors, models.concatenate([_pool_tokens(options, tokens, mask), *map(models.to_vector, others)]), heads
+    )
 
 
 def _tokens(options: Options, source: Feature) -> Any:
     """What the source gives for each token, `(batch, tokens, features)`."""
     if options.patch is None:
-        return models.rows(source)
+        return models.to_sequence(source)
     if not models.is_image(source):
         raise BmcliError(
             f"patches are of images, but {quoted(source.column.name)} is a sequence.",
             path="model.patch",
             suggestion="Leave `patch` out: the tokens are the steps.",
         )
-    return _patches(source, models.pair(options.patch))
+    return _patches(source, models.to_pair(options.patch))
 
 
 def _patches(source: Feature, patch: tuple[int, int]) -> Any:
@@ -133,7 +141,7 @@ def _divisors(number: int) -> str:
     return ", ".join(str(size) for size in range(1, number + 1) if number % size == 0)
 
 
-def _embedded(options: Options, tokens: Any, mask: Any) -> tuple[Any, Any]:
+def _embed_tokens(options: Options, tokens: Any, mask: Any) -> tuple[Any, Any]:
     """Tokens at the model's width with their positions and, if asked for, the class token before them."""
     from bmcli.layers.class_token import ClassToken
     from bmcli.layers.positions import Positions
@@ -143,17 +151,17 @@ def _embedded(options: Options, tokens: Any, mask: Any) -> tuple[Any, Any]:
         tokens = Positions(options.positions)(tokens)
     if options.pooling == "token":
         tokens = ClassToken()(tokens)
-        mask = None if mask is None else _with_token(mask)
+        mask = None if mask is None else _extend_mask(mask)
     return _dropout(options)(tokens), mask
 
 
-def _with_token(mask: Any) -> Any:
+def _extend_mask(mask: Any) -> Any:
     from keras import ops
 
     return ops.concatenate([ops.ones_like(mask[:, :1]), mask], axis=1)
 
 
-def _for_attention(mask: Any) -> Any:
+def _expand_mask(mask: Any) -> Any:
     """`(batch, 1, tokens)`: every token may attend to the valid ones."""
     from keras import ops
 
@@ -163,11 +171,11 @@ def _for_attention(mask: Any) -> Any:
 def _block(options: Options) -> Callable[[Any, Any], Any]:
     """Attention and a feed-forward network; a function of tokens and mask that has its layers for good."""
     attention, feed_forward = _attention(options), _feed_forward(options)
-    first, second = _part(options), _part(options)
+    first, second = _build_residual(options), _build_residual(options)
     return lambda tokens, mask: second(first(tokens, lambda x: attention(x, mask)), feed_forward)
 
 
-def _part(options: Options) -> Callable[[Any, Callable[[Any], Any]], Any]:
+def _build_residual(options: Options) -> Callable[[Any, Callable[[Any], Any]], Any]:
     """What makes a function of tokens a residual part of a block, normalized before it or after."""
     import keras
 
@@ -185,7 +193,7 @@ def _attention(options: Options) -> Callable[[Any, Any], Any]:
     import keras
 
     attention = keras.layers.MultiHeadAttention(
-        options.heads, options.width // options.heads, dropout=options.dropout, **models.kernel(options)
+        options.heads, options.width // options.heads, dropout=options.dropout, **models.kernel_arguments(options)
     )
     return lambda tokens, mask: attention(tokens, tokens, attention_mask=mask)
 
@@ -193,10 +201,10 @@ def _attention(options: Options) -> Callable[[Any, Any], Any]:
 def _feed_forward(options: Options) -> Callable[[Any], Any]:
     hidden = _dense(options, max(1, round(options.width * options.mlp_ratio)))
     dropout, out = _dropout(options), _dense(options, options.width)
-    return lambda tokens: out(dropout(models.activated(options.activation, hidden(tokens))))
+    return lambda tokens: out(dropout(models.apply_activation(options.activation, hidden(tokens))))
 
 
-def _pooled(options: Options, tokens: Any, mask: Any) -> Any:
+def _pool_tokens(options: Options, tokens: Any, mask: Any) -> Any:
     from bmcli.layers.step_pooling import StepPooling
 
     if options.pooling == "token":
@@ -207,7 +215,7 @@ def _pooled(options: Options, tokens: Any, mask: Any) -> Any:
 def _dense(options: Options, units: int) -> keras.layers.Layer:
     import keras
 
-    return keras.layers.Dense(units, **models.kernel(options))
+    return keras.layers.Dense(units, **models.kernel_arguments(options))
 
 
 def _dropout(options: Options) -> Callable[[Any], Any]:

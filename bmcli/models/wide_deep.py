@@ -10,7 +10,7 @@ from pydantic import Field
 from bmcli import models, parts
 from bmcli.errors import BmcliError, Fault
 from bmcli.inputs import Feature
-from bmcli.models import DenseOptions, Embedding, Units
+from bmcli.models import DenseOptions, PeriodicEmbedding, Units
 from bmcli.quoting import quoted
 from bmcli.recipe.fields import Regularizer
 from bmcli.specs import DataSpec
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class Options(DenseOptions):
-    """A linear model beside dense layers, both trained together; their outputs are added.
+    """Wide & deep: a linear model and dense layers, trained jointly; their outputs are added.
 
-    Take it for tables of many categories and their crosses: the linear model remembers what each of them means,
-    the dense layers find what is common to them. `wide` and `deep` say which columns each of the two reads.
+    For tables with many categories and crosses: the linear model memorises each of them, the dense layers generalise.
+    `wide` and `deep` select the columns of each part.
     """
 
     WIDTHS: ClassVar = ("hidden",)  # which pruning may make smaller
@@ -35,10 +35,10 @@ class Options(DenseOptions):
         default=None, min_length=1, description="Columns of the dense layers; by default all."
     )
     wide_regularizer: Regularizer | None = Field(
-        default=None, description="Keras regularizer of the linear model's weights, as {kind: l1, l1: 1e-4}."
+        default=None, description="Keras regularizer of the linear model's weights, such as {kind: l1, l1: 1e-4}."
     )
     hidden: tuple[Units, ...] = Field(default=(128, 64), min_length=1, description="Units of each dense layer.")
-    periodic: Embedding = None
+    periodic: PeriodicEmbedding = None
 
 
 def convolves(options: Options) -> bool:
@@ -48,18 +48,18 @@ def convolves(options: Options) -> bool:
 def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
     import keras
 
-    tensors, features = models.open_inputs(spec, stacked=options.wide is None and options.deep is None)
+    tensors, features = models.create_inputs(spec, stacked=options.wide is None and options.deep is None)
     _check_columns(options, [feature.column.name for feature in features])
-    wide = models.join(models.vectors(_chosen(features, options.wide)))
-    deep = models.join(models.vectors(_chosen(features, options.deep), options.periodic))
+    wide = models.concatenate(models.to_vectors(_chosen(features, options.wide)))
+    deep = models.concatenate(models.to_vectors(_chosen(features, options.deep), options.periodic))
     for units in options.hidden:
-        deep = models.dense(options, deep, units)
+        deep = models.apply_dense(options, deep, units)
     added = keras.layers.Add(dtype="float32")
     outputs = {
-        name: added([models.head(wide, width, options.wide_regularizer), models.head(deep, width)])
+        name: added([models.apply_head(wide, width, options.wide_regularizer), models.apply_head(deep, width)])
         for name, width in heads.items()
     }
-    return models.network(tensors, outputs)
+    return models.create_keras_model(tensors, outputs)
 
 
 def _chosen(features: Sequence[Feature], names: Sequence[str] | None) -> list[Feature]:

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from bmcli import parts
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
-from bmcli.recipe.fields import Checked, KerasObject, Kind, checked_mapping, fault, fault_at, shown
+from bmcli.recipe.fields import FieldType, KerasObject, Kind, check_mapping, fault, fault_at, format_value
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class ObjectiveKind(Protocol):
 
 
 @dataclass(frozen=True)
-class Measure:
+class MetricAdapter:
     """A metric of an objective.
 
     Args:
@@ -115,7 +115,7 @@ NUMBER_METRICS: Mapping[str, Direction] = {
 
 
 @dataclass(frozen=True)
-class ClassWeights(Checked):
+class ClassWeightsField(FieldType):
     """`balanced`, `effective`, or a weight for each class that differs from 1."""
 
     def check(self, value: Any) -> Any:
@@ -124,11 +124,11 @@ class ClassWeights(Checked):
         if not isinstance(value, Mapping) or not value:
             raise fault(
                 "class_weights",
-                f"expected balanced, effective or weights by class, received {shown(value)}.",
+                f"expected balanced, effective or weights by class, received {format_value(value)}.",
                 "Write {CLASS: 2.0}; the other classes weigh 1.",
             )
         # Classes are text; YAML reads a class called 0 as a number.
-        return {str(name): weight for name, weight in checked_mapping(_checked_weight, value).items()}
+        return {str(name): weight for name, weight in check_mapping(_check_weight, value).items()}
 
     def json_schema(self) -> dict[str, Any]:
         weights = {
@@ -139,9 +139,9 @@ class ClassWeights(Checked):
         return {"anyOf": [{"enum": ["balanced", "effective"]}, weights, {"type": "null"}]}
 
 
-def _checked_weight(value: Any) -> float:
+def _check_weight(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-        raise fault("class_weight", f"expected a number of at least 0, received {shown(value)}.")
+        raise fault("class_weight", f"expected a number of at least 0, received {format_value(value)}.")
     return float(value)
 
 
@@ -149,27 +149,28 @@ class ObjectiveOptions(Kind):
     """Options of every objective."""
 
     weight: Annotated[float, Field(gt=0)] = Field(
-        default=1.0, description="Factor of this target's loss beside those of other targets."
+        default=1.0, description="Weight of this target's loss among those of several targets."
     )
 
 
 class ClassOptions(ObjectiveOptions):
     """Options of objectives that tell classes."""
 
-    class_weights: Annotated[Any, ClassWeights()] = Field(
+    class_weights: Annotated[Any, ClassWeightsField()] = Field(
         default=None,
-        description="Factor of each class's losses: weights by class, or `balanced`: rows / (classes * rows of "
-        "the class) in training (King and Zeng 2001), or `effective`: (1 - beta) / (1 - beta^rows of the class), "
-        "times what makes them add up to the classes (Cui et al. 2019).",
+        description="Class weights: a mapping from class to weight; `balanced`: rows / (classes * rows of the "
+        "class) in training (King and Zeng 2001); or `effective`: (1 - beta) / (1 - beta^rows of the class), "
+        "normalised to sum to the number of classes (Cui et al. 2019).",
     )
     beta: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None,
-        description="beta of effective class weights, 0.999 if left out: the nearer to 1, the more rare classes count.",
+        description="beta of effective class weights, by default 0.999; values nearer to 1 give more weight to rare "
+        "classes.",
     )
     calibrate: Literal["none", "temperature"] = Field(
         default="none",
-        description="`temperature`: after training, divide the logits by the one number with which the validation rows "
-        "are the most probable (Guo et al. 2017). Served and exported models do so, too.",
+        description="`temperature`: after training, divide the logits by the temperature that maximises the "
+        "likelihood of the validation rows (Guo et al. 2017). Exported models include it.",
     )
 
     @model_validator(mode="after")
@@ -181,7 +182,7 @@ class ClassOptions(ObjectiveOptions):
         return self
 
 
-def tempered(target: Column, output: Any) -> Any:
+def apply_temperature(target: Column, output: Any) -> Any:
     """Logits in float32, divided by the temperature that was found for a target after training, if any."""
     from keras import ops
 
@@ -189,7 +190,7 @@ def tempered(target: Column, output: Any) -> Any:
     return logits if temperature == 1 else logits / temperature
 
 
-def class_weights(options: ClassOptions, target: Column, train_targets: Any) -> np.ndarray | None:
+def compute_class_weights(options: ClassOptions, target: Column, train_targets: Any) -> np.ndarray | None:
     """A weight for each class in the order of their indices, float32 `(classes,)`, or None if all weigh 1.
 
     Args:
@@ -202,11 +203,11 @@ def class_weights(options: ClassOptions, target: Column, train_targets: Any) -> 
 
     chosen = options.class_weights
     if chosen is None or isinstance(chosen, Mapping):
-        return weights_by_name(chosen, target)
-    return balancing(options, np.bincount(np.asarray(train_targets), minlength=len(target.classes)))
+        return order_class_weights(chosen, target)
+    return compute_balanced_weights(options, np.bincount(np.asarray(train_targets), minlength=len(target.classes)))
 
 
-def weights_by_name(chosen: Mapping[str, float] | None, target: Column) -> np.ndarray | None:
+def order_class_weights(chosen: Mapping[str, float] | None, target: Column) -> np.ndarray | None:
     """Weights of a recipe in the order of the target's classes, 1 for those that are not named."""
     import numpy as np
 
@@ -222,7 +223,7 @@ def weights_by_name(chosen: Mapping[str, float] | None, target: Column) -> np.nd
     return np.array([chosen.get(name, 1.0) for name in target.classes], "float32")
 
 
-def balancing(options: ClassOptions, counts: np.ndarray) -> np.ndarray:
+def compute_balanced_weights(options: ClassOptions, counts: np.ndarray) -> np.ndarray:
     """Weights that make up for how many rows each class has, float32, by `options.class_weights`.
 
     Args:
@@ -241,12 +242,12 @@ def balancing(options: ClassOptions, counts: np.ndarray) -> np.ndarray:
     return weights.astype("float32")
 
 
-def middle(quantiles: Sequence[float]) -> int:
+def find_median_index(quantiles: Sequence[float]) -> int:
     """Where the median is among quantiles, or what is nearest to it."""
     return min(range(len(quantiles)), key=lambda at: abs(quantiles[at] - 0.5))
 
 
-def binary_crossentropies(truth: Any, logits: Any, options: Mapping[str, Any]) -> Any:
+def compute_binary_crossentropy(truth: Any, logits: Any, options: Mapping[str, Any]) -> Any:
     """What Keras' binary_crossentropy and binary_focal_crossentropy (Lin et al. 2017) are of each number.
 
     From the logits: Keras clips probabilities, and where they are clipped there is no gradient.
@@ -263,13 +264,13 @@ def binary_crossentropies(truth: Any, logits: Any, options: Mapping[str, Any]) -
     if "gamma" not in options:
         return losses
     wrong = truth * ops.sigmoid(-logits) + (1 - truth) * ops.sigmoid(logits)
-    losses = losses * _focus(wrong, options["gamma"])
+    losses = losses * _compute_focal_factor(wrong, options["gamma"])
     if not options["apply_class_balancing"]:
         return losses
     return losses * (truth * options["alpha"] + (1 - truth) * (1 - options["alpha"]))
 
 
-def categorical_focal_crossentropies(truth: Any, logits: Any, options: Mapping[str, Any]) -> Any:
+def compute_categorical_focal_crossentropy(truth: Any, logits: Any, options: Mapping[str, Any]) -> Any:
     """What Keras' categorical_focal_crossentropy is of each example, `(batch,)`, from the logits for the same reason.
 
     Args:
@@ -280,11 +281,11 @@ def categorical_focal_crossentropies(truth: Any, logits: Any, options: Mapping[s
 
     truth = truth * (1 - options["label_smoothing"]) + options["label_smoothing"] / truth.shape[-1]
     logs = ops.log_softmax(logits)
-    losses = -truth * logs * _focus(1 - ops.exp(logs), options["gamma"])
+    losses = -truth * logs * _compute_focal_factor(1 - ops.exp(logs), options["gamma"])
     return options["alpha"] * ops.sum(losses, axis=-1)
 
 
-def _focus(wrong: Any, gamma: float) -> Any:
+def _compute_focal_factor(wrong: Any, gamma: float) -> Any:
     """Factors of the focal loss: small where little probability is on the wrong side."""
     from keras import ops
 
@@ -292,7 +293,7 @@ def _focus(wrong: Any, gamma: float) -> Any:
     return ops.power(ops.maximum(wrong, 1e-7), gamma)
 
 
-def unscaled(target: Column, encoded: Any) -> Any:
+def unscale_target(target: Column, encoded: Any) -> Any:
     """A number target's encoded values, tensors of any shape, in its own unit and float32."""
     from keras import ops
 
@@ -331,7 +332,7 @@ def check_metrics(extra: Sequence[KerasObject], suitable: Mapping[str, Any], tar
             )
 
 
-def check_limits(described: KerasObject, target: Column, position: int) -> None:
+def check_class_limits(described: KerasObject, target: Column, position: int) -> None:
     """Options that count classes must not go beyond them.
 
     Args:
@@ -348,9 +349,9 @@ def check_limits(described: KerasObject, target: Column, position: int) -> None:
             )
 
 
-def collected(
-    own: Mapping[str, KerasObject], extra: Sequence[KerasObject], make: Callable[[KerasObject, str, int], Measure]
-) -> dict[str, Measure]:
+def collect_metrics(
+    own: Mapping[str, KerasObject], extra: Sequence[KerasObject], make: Callable[[KerasObject, str, int], MetricAdapter]
+) -> dict[str, MetricAdapter]:
     """The objective's own metrics, then those asked for, each under a name of its own.
 
     Args:
@@ -358,22 +359,22 @@ def collected(
     """
     metrics = {name: make(described, name, 0) for name, described in own.items()}
     for position, described in enumerate(extra):
-        name = free_name(described.kind, metrics)
+        name = find_free_name(described.kind, metrics)
         metrics[name] = make(described, name, position)
     return metrics
 
 
-def keras_metric(described: KerasObject, name: str, position: int) -> keras.metrics.Metric:
+def make_keras_metric(described: KerasObject, name: str, position: int) -> keras.metrics.Metric:
     """A Keras metric; a fault at its place in `train.metrics` if Keras refuses the options."""
-    from bmcli.layers.keras_objects import make
+    from bmcli.layers.keras_objects import make_keras_object
 
     try:
-        return make("metrics", described, name=name)
+        return make_keras_object("metrics", described, name=name)
     except (ValueError, TypeError) as error:
         raise BmcliError(f"{described.kind}: {error}", path=f"train.metrics.{position}") from error
 
 
-def create_variables(measure: Measure, target: Any, prediction: Any) -> None:
+def create_metric_variables(measure: MetricAdapter, target: Any, prediction: Any) -> None:
     """Some Keras metrics create variables with the first batch; a compiled step needs them before.
 
     Args:
@@ -384,7 +385,7 @@ def create_variables(measure: Measure, target: Any, prediction: Any) -> None:
         measure.keras_metric.reset_state()
 
 
-def free_name(name: str, taken: Mapping[str, Any]) -> str:
+def find_free_name(name: str, taken: Mapping[str, Any]) -> str:
     """The name, or with a number behind it if there is a metric of that name: `precision_2`."""
     number = 2
     free = name

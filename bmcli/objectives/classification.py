@@ -12,21 +12,21 @@ from bmcli.errors import BmcliError
 from bmcli.objectives import (
     ClassOptions,
     Direction,
-    Measure,
-    binary_crossentropies,
-    categorical_focal_crossentropies,
-    check_limits,
+    MetricAdapter,
+    apply_temperature,
+    check_class_limits,
     check_loss,
     check_metrics,
-    class_weights,
-    collected,
-    create_variables,
-    keras_metric,
-    tempered,
+    collect_metrics,
+    compute_binary_crossentropy,
+    compute_categorical_focal_crossentropy,
+    compute_class_weights,
+    create_metric_variables,
+    make_keras_metric,
 )
 from bmcli.quoting import quoted
 from bmcli.recipe import catalogue
-from bmcli.recipe.fields import KerasKind, KerasObject, fault, fault_at
+from bmcli.recipe.fields import KerasObject, KerasObjectField, fault, fault_at
 from bmcli.recipe.fields import Options as PlainOptions
 from bmcli.specs import Column
 
@@ -102,16 +102,20 @@ METRICS: Mapping[str, Direction] = {name: direction for name, (_, direction) in 
 
 
 class ThresholdOptions(PlainOptions):
-    """What a probability is to reach for the second of two classes to be predicted."""
+    """Probability above which the second of two classes is predicted."""
 
     goal: Literal["f1", "cost", "recall"] = Field(
-        description="What the validation rows choose it for: the best F1, the lowest cost of errors, or the most "
-        "recall at a precision."
+        description="Criterion on the validation rows: best F1, lowest cost of errors, or highest recall at a "
+        "minimum precision."
     )
-    false_positive: Annotated[float, Field(gt=0)] = Field(default=1.0, description="Cost of one, of goal cost.")
-    false_negative: Annotated[float, Field(gt=0)] = Field(default=1.0, description="Cost of one, of goal cost.")
+    false_positive: Annotated[float, Field(gt=0)] = Field(
+        default=1.0, description="Cost of a false positive, for goal cost."
+    )
+    false_negative: Annotated[float, Field(gt=0)] = Field(
+        default=1.0, description="Cost of a false negative, for goal cost."
+    )
     precision: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        default=None, description="The least there may be, of goal recall."
+        default=None, description="Minimum precision, for goal recall."
     )
 
     @model_validator(mode="after")
@@ -132,20 +136,20 @@ class Options(ClassOptions):
     kind: Literal["classification"] = Field(default="classification", description="One of several classes.")
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0,
-        description="Share e of a target spread over all K classes: the right one gets 1 - e + e/K, "
-        "the others e/K (Szegedy et al. 2016).",
+        description="Label smoothing e over K classes: the true class gets 1 - e + e/K, the others e/K (Szegedy et "
+        "al. 2016).",
     )
-    loss: Annotated[KerasObject, KerasKind("losses")] | None = Field(
+    loss: Annotated[KerasObject, KerasObjectField("losses")] | None = Field(
         default=None,
-        description="A Keras loss by name; by default the cross-entropy. Hinge losses take logits as scores, "
-        "squared and absolute errors take probabilities.",
+        description="A Keras loss by name; by default cross-entropy. Hinge losses are computed from logits, squared "
+        "and absolute errors from probabilities.",
     )
 
     threshold: Annotated[float, Field(gt=0, lt=1)] | ThresholdOptions | None = Field(
         default=None,
-        description="The probability from which on the second of two classes is predicted: a number, or chosen on the "
-        "validation rows after training, as {goal: f1}, {goal: cost, false_negative: 5} or {goal: recall, precision: "
-        "0.9}. By default the more probable class.",
+        description="Probability above which the second of two classes is predicted: a number, or chosen on the "
+        "validation rows after training, such as {goal: f1}, {goal: cost, false_negative: 5} or {goal: recall, "
+        "precision: 0.9}. By default the more probable class is predicted.",
     )
 
     @field_validator("loss")
@@ -173,13 +177,13 @@ class Classification:
     """Classification of one target.
 
     Args:
-        loss_of_each: Gives a loss for each example from a target and an output as `takes` says.
+        per_example_loss: Gives a loss for each example from a target and an output as `takes` says.
         class_weights: `(classes,)` in float32, or None.
     """
 
     target: Column
-    loss_of_each: Callable[[Any, Any], Any]
-    takes: tuple[str, str]
+    per_example_loss: Callable[[Any, Any], Any]
+    loss_inputs: tuple[str, str]
     label_smoothing: float
     class_weights: np.ndarray | None
     weight: float
@@ -187,8 +191,8 @@ class Classification:
     def loss(self, target: Any, output: Any) -> Any:
         from keras import ops
 
-        wanted, given = self.takes
-        losses = self.loss_of_each(self._as_target(wanted, target), _as_output(given, output))
+        wanted, given = self.loss_inputs
+        losses = self.per_example_loss(self._convert_target(wanted, target), _convert_output(given, output))
         if self.class_weights is None:
             return losses
         return losses * ops.take(ops.convert_to_tensor(self.class_weights), target)
@@ -196,13 +200,13 @@ class Classification:
     def predict(self, output: Any) -> Any:
         from keras import ops
 
-        return ops.softmax(tempered(self.target, output))
+        return ops.softmax(apply_temperature(self.target, output))
 
-    def metrics(self, extra: tuple[KerasObject, ...] = ()) -> dict[str, Measure]:
-        check_metrics(extra, _suitable(len(self.target.classes)), self.target)
-        return collected({"accuracy": KerasObject("sparse_categorical_accuracy")}, extra, self._measure)
+    def metrics(self, extra: tuple[KerasObject, ...] = ()) -> dict[str, MetricAdapter]:
+        check_metrics(extra, _list_suitable_metrics(len(self.target.classes)), self.target)
+        return collect_metrics({"accuracy": KerasObject("sparse_categorical_accuracy")}, extra, self._make_metric)
 
-    def _as_target(self, wanted: str, target: Any) -> Any:
+    def _convert_target(self, wanted: str, target: Any) -> Any:
         """Class indices `(batch,)` as a loss wants them."""
         from keras import ops
 
@@ -217,7 +221,7 @@ class Classification:
             return 2 * second - 1
         return second * (1 - self.label_smoothing) + self.label_smoothing / 2
 
-    def _measure(self, described: KerasObject, name: str, position: int) -> Measure:
+    def _make_metric(self, described: KerasObject, name: str, position: int) -> MetricAdapter:
         import numpy as np
 
         count = len(self.target.classes)
@@ -226,9 +230,9 @@ class Classification:
             by_class = count > 2 or {"class_id", "top_k"} & set(described.options)
             form = "one_hot" if by_class else "second"
         described = KerasObject(described.kind, {**_defaults(described.kind, form), **described.options})
-        check_limits(described, self.target, position)
-        measure = Measure(keras_metric(described, name, position), direction, _arguments(form, count))
-        create_variables(measure, np.zeros(2, "int32"), np.full((2, count), 1 / count, "float32"))
+        check_class_limits(described, self.target, position)
+        measure = MetricAdapter(make_keras_metric(described, name, position), direction, _arguments(form, count))
+        create_metric_variables(measure, np.zeros(2, "int32"), np.full((2, count), 1 / count, "float32"))
         return measure
 
 
@@ -260,35 +264,35 @@ def build(options: Options, target: Column, train_targets: Any) -> Classificatio
         )
     return Classification(
         target=target,
-        loss_of_each=_focal_loss(loss) if "focal" in loss.kind else _keras_loss(loss),
-        takes=_LOSSES[loss.kind],
+        per_example_loss=_focal_loss(loss) if "focal" in loss.kind else _keras_loss(loss),
+        loss_inputs=_LOSSES[loss.kind],
         label_smoothing=options.label_smoothing,
-        class_weights=class_weights(options, target, train_targets),
+        class_weights=compute_class_weights(options, target, train_targets),
         weight=options.weight,
     )
 
 
 def _keras_loss(loss: KerasObject) -> Callable[[Any, Any], Any]:
-    from bmcli.layers.keras_objects import make
+    from bmcli.layers.keras_objects import make_keras_object
 
     fixed: dict[str, Any] = {"reduction": "none", "dtype": "float32"}
-    if catalogue.entry("losses", loss.kind)["from_logits"]:
+    if catalogue.get_entry("losses", loss.kind)["from_logits"]:
         fixed["from_logits"] = True
     try:
-        made: Callable[[Any, Any], Any] = make("losses", loss, **fixed)
+        made: Callable[[Any, Any], Any] = make_keras_object("losses", loss, **fixed)
     except (ValueError, TypeError) as error:
         raise BmcliError(f"{loss.kind}: {error}", path="objective.loss") from error
     return made
 
 
 def _focal_loss(loss: KerasObject) -> Callable[[Any, Any], Any]:
-    options = {**catalogue.entry("losses", loss.kind)["options"], **loss.options}
+    options = {**catalogue.get_entry("losses", loss.kind)["options"], **loss.options}
     if loss.kind == "categorical_focal_crossentropy":
-        return lambda truth, logits: categorical_focal_crossentropies(truth, logits, options)
-    return lambda truth, margin: binary_crossentropies(truth, margin, options)[:, 0]
+        return lambda truth, logits: compute_categorical_focal_crossentropy(truth, logits, options)
+    return lambda truth, margin: compute_binary_crossentropy(truth, margin, options)[:, 0]
 
 
-def _as_output(wanted: str, output: Any) -> Any:
+def _convert_output(wanted: str, output: Any) -> Any:
     """Logits `(batch, classes)` as a loss wants them."""
     from keras import ops
 
@@ -299,14 +303,14 @@ def _as_output(wanted: str, output: Any) -> Any:
     return ops.clip(ops.softmax(logits), _EPSILON, 1.0) if wanted == "probabilities" else logits
 
 
-def _suitable(classes: int) -> Mapping[str, Direction]:
+def _list_suitable_metrics(classes: int) -> Mapping[str, Direction]:
     return {name: way for name, way in METRICS.items() if classes == 2 or _METRICS[name][0] != "two_classes"}
 
 
 def _defaults(kind: str, form: str) -> dict[str, Any]:
     """Options that make a metric one number: Keras gives F-scores of each class."""
     if kind not in ("f1_score", "f_beta_score"):
-        k = catalogue.entry("metrics", kind)["options"].get("k")
+        k = catalogue.get_entry("metrics", kind)["options"].get("k")
         return {} if k is None else {"k": k}
     return {"average": "macro", **({"threshold": 0.5} if form == "second" else {})}
 

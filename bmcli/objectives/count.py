@@ -12,12 +12,12 @@ from pydantic import Field
 from bmcli.objectives import (
     NUMBER_METRICS,
     Direction,
-    Measure,
+    MetricAdapter,
     ObjectiveOptions,
     check_metrics,
-    collected,
-    create_variables,
-    keras_metric,
+    collect_metrics,
+    create_metric_variables,
+    make_keras_metric,
 )
 from bmcli.recipe.fields import KerasObject
 from bmcli.specs import Column
@@ -30,14 +30,14 @@ METRICS: Mapping[str, Direction] = {
 }
 
 # Beyond this the rate grows as a straight line: e^89 is no float32.
-_STEEPEST = 30.0
+_LINEAR_FROM = 30.0
 _TINY = 1e-37
 
 
 class Options(ObjectiveOptions):
-    """Half the Poisson deviance: the likelihood of the count, less that of a perfect prediction.
+    """Half the Poisson deviance: negative log-likelihood of the count, minus that of a perfect prediction.
 
-    The network gives the logarithm of the rate beside the mean of the training rows.
+    The output is the logarithm of the rate relative to the mean of the training rows.
     """
 
     kind: Literal["count"] = Field(default="count", description="How many: the rate of a Poisson distribution.")
@@ -61,27 +61,27 @@ class Count:
         """The rate, `(batch,)`."""
         return self._rate(output)[0]
 
-    def metrics(self, extra: tuple[KerasObject, ...] = ()) -> dict[str, Measure]:
+    def metrics(self, extra: tuple[KerasObject, ...] = ()) -> dict[str, MetricAdapter]:
         import keras
 
         check_metrics(extra, METRICS, self.target)
-        own = collected({"mae": KerasObject("mean_absolute_error")}, extra, self._measure)
-        return {"poisson_deviance": Measure(keras.metrics.Mean(name="poisson_deviance"), "min", _deviance), **own}
+        own = collect_metrics({"mae": KerasObject("mean_absolute_error")}, extra, self._make_metric)
+        return {"poisson_deviance": MetricAdapter(keras.metrics.Mean(name="poisson_deviance"), "min", _deviance), **own}
 
     def _rate(self, output: Any) -> tuple[Any, Any]:
         """The rate and its logarithm, `(batch,)`."""
         from keras import ops
 
         linear = ops.reshape(ops.cast(output, "float32"), (-1,)) + math.log(self.target.state["mean"])
-        beyond = ops.relu(linear - _STEEPEST)
-        below = ops.minimum(linear, _STEEPEST)
+        beyond = ops.relu(linear - _LINEAR_FROM)
+        below = ops.minimum(linear, _LINEAR_FROM)
         return ops.exp(below) * (1 + beyond), below + ops.log1p(beyond)
 
-    def _measure(self, described: KerasObject, name: str, position: int) -> Measure:
+    def _make_metric(self, described: KerasObject, name: str, position: int) -> MetricAdapter:
         import numpy as np
 
-        measure = Measure(keras_metric(described, name, position), METRICS[described.kind], _arguments)
-        create_variables(measure, np.zeros(2, "float32"), np.ones(2, "float32"))
+        measure = MetricAdapter(make_keras_metric(described, name, position), METRICS[described.kind], _arguments)
+        create_metric_variables(measure, np.zeros(2, "float32"), np.ones(2, "float32"))
         return measure
 
 

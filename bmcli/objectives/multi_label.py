@@ -11,20 +11,20 @@ from pydantic import Field, field_validator
 from bmcli.objectives import (
     ClassOptions,
     Direction,
-    Measure,
-    balancing,
-    binary_crossentropies,
-    check_limits,
+    MetricAdapter,
+    apply_temperature,
+    check_class_limits,
     check_loss,
     check_metrics,
-    collected,
-    create_variables,
-    keras_metric,
-    tempered,
-    weights_by_name,
+    collect_metrics,
+    compute_balanced_weights,
+    compute_binary_crossentropy,
+    create_metric_variables,
+    make_keras_metric,
+    order_class_weights,
 )
 from bmcli.recipe import catalogue
-from bmcli.recipe.fields import KerasKind, KerasObject
+from bmcli.recipe.fields import KerasObject, KerasObjectField
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -54,17 +54,17 @@ _LOSSES = ("binary_crossentropy", "binary_focal_crossentropy")
 
 
 class Options(ClassOptions):
-    """Cross-entropy of each label, there or not, averaged over the labels.
+    """Binary cross-entropy of each label, averaged over the labels.
 
-    `class_weights` by label weigh the examples that have it; `balanced` and `effective` weigh for each label the
-    examples that have it against those that have not.
+    `class_weights` by label weight the examples with that label; `balanced` and `effective` weight, for each label, the
+    examples with it against those without it.
     """
 
     kind: Literal["multi_label"] = Field(default="multi_label", description="Any number of several labels.")
-    loss: Annotated[KerasObject, KerasKind("losses")] = Field(
+    loss: Annotated[KerasObject, KerasObjectField("losses")] = Field(
         default=KerasObject("binary_crossentropy"),
-        description="A Keras loss by name: binary_crossentropy, or binary_focal_crossentropy, which counts what is "
-        "told rightly less (Lin et al. 2017).",
+        description="A Keras loss by name: binary_crossentropy, or binary_focal_crossentropy, which gives less "
+        "weight to examples that are classified well (Lin et al. 2017).",
     )
 
     @field_validator("loss")
@@ -91,7 +91,7 @@ class MultiLabel:
         from keras import ops
 
         truth, logits = ops.cast(target, "float32"), ops.cast(output, "float32")
-        losses = binary_crossentropies(truth, logits, self.loss_options)
+        losses = compute_binary_crossentropy(truth, logits, self.loss_options)
         if self.class_weights is not None:
             absent, present = ops.convert_to_tensor(self.class_weights[:, 0]), self.class_weights[:, 1]
             losses = losses * (truth * ops.convert_to_tensor(present) + (1 - truth) * absent)
@@ -100,25 +100,25 @@ class MultiLabel:
     def predict(self, output: Any) -> Any:
         from keras import ops
 
-        return ops.sigmoid(tempered(self.target, output))
+        return ops.sigmoid(apply_temperature(self.target, output))
 
-    def metrics(self, extra: tuple[KerasObject, ...] = ()) -> dict[str, Measure]:
+    def metrics(self, extra: tuple[KerasObject, ...] = ()) -> dict[str, MetricAdapter]:
         check_metrics(extra, METRICS, self.target)
         own = {
             "binary_accuracy": KerasObject("binary_accuracy"),
             "f1_micro": KerasObject("f1_score", {"average": "micro"}),
         }
-        return collected(own, extra, self._measure)
+        return collect_metrics(own, extra, self._make_metric)
 
-    def _measure(self, described: KerasObject, name: str, position: int) -> Measure:
+    def _make_metric(self, described: KerasObject, name: str, position: int) -> MetricAdapter:
         import numpy as np
 
         usual = {"average": "macro", "threshold": 0.5} if described.kind in ("f1_score", "f_beta_score") else {}
         described = KerasObject(described.kind, {**usual, **described.options})
-        check_limits(described, self.target, position)
-        measure = Measure(keras_metric(described, name, position), METRICS[described.kind], _arguments)
+        check_class_limits(described, self.target, position)
+        measure = MetricAdapter(make_keras_metric(described, name, position), METRICS[described.kind], _arguments)
         labels = len(self.target.classes)
-        create_variables(measure, np.zeros((2, labels), "uint8"), np.full((2, labels), 0.5, "float32"))
+        create_metric_variables(measure, np.zeros((2, labels), "uint8"), np.full((2, labels), 0.5, "float32"))
         return measure
 
 
@@ -133,7 +133,7 @@ def build(options: Options, target: Column, train_targets: Any) -> MultiLabel:
     Raises:
         BmcliError: A class weight is of no label.
     """
-    defaults = catalogue.entry("losses", options.loss.kind)["options"]
+    defaults = catalogue.get_entry("losses", options.loss.kind)["options"]
     return MultiLabel(target, {**defaults, **options.loss.options}, _weights(options, target, train_targets),
                       options.weight)  # fmt: skip
 
@@ -143,8 +143,8 @@ def _weights(options: ClassOptions, target: Column, train_targets: Any) -> np.nd
 
     if options.class_weights in ("balanced", "effective"):
         present = np.asarray(train_targets).sum(axis=0, dtype="int64")
-        return balancing(options, np.stack([len(train_targets) - present, present], axis=-1))
-    named = weights_by_name(options.class_weights, target)
+        return compute_balanced_weights(options, np.stack([len(train_targets) - present, present], axis=-1))
+    named = order_class_weights(options.class_weights, target)
     return None if named is None else np.stack([np.ones_like(named), named], axis=-1)
 
 

@@ -11,13 +11,13 @@ from pydantic import Field
 from bmcli.objectives import (
     ClassOptions,
     Direction,
-    Measure,
-    check_limits,
+    MetricAdapter,
+    check_class_limits,
     check_metrics,
-    class_weights,
-    collected,
-    create_variables,
-    keras_metric,
+    collect_metrics,
+    compute_class_weights,
+    create_metric_variables,
+    make_keras_metric,
 )
 from bmcli.recipe.fields import KerasObject
 from bmcli.specs import Column
@@ -40,10 +40,11 @@ METRICS: Mapping[str, Direction] = {name: direction for name, (_, direction) in 
 
 
 class Options(ClassOptions):
-    """Cross-entropy of the steps between the categories; the same as that of the category itself.
+    """Sequential (continuation-ratio) model of ordered categories, trained with cross-entropy.
 
-    A logit tells for each category but the highest whether it is passed, if it was reached. The probability of
-    reaching a category is the product of those before it, so it never grows from one category to the next.
+    Each logit but that of the highest category is that of passing the category, given that it was reached. The
+    probability of reaching a category is the product of those before it, so it never increases from one category to the
+    next.
     """
 
     kind: Literal["ordinal"] = Field(default="ordinal", description="One of several categories in order.")
@@ -84,23 +85,23 @@ class Ordinal:
         reached = ops.concatenate([sure, passed], axis=-1)
         return reached * ops.concatenate([ops.sigmoid(-logits), sure], axis=-1)
 
-    def metrics(self, extra: tuple[KerasObject, ...] = ()) -> dict[str, Measure]:
+    def metrics(self, extra: tuple[KerasObject, ...] = ()) -> dict[str, MetricAdapter]:
         import keras
 
         check_metrics(extra, METRICS, self.target)
-        hits = Measure(keras.metrics.Mean(name="accuracy"), "max", _hits)
-        rest = collected({"mae": KerasObject("mean_absolute_error")}, extra, self._measure)
+        hits = MetricAdapter(keras.metrics.Mean(name="accuracy"), "max", _hits)
+        rest = collect_metrics({"mae": KerasObject("mean_absolute_error")}, extra, self._make_metric)
         return {"accuracy": hits, **rest}
 
-    def _measure(self, described: KerasObject, name: str, position: int) -> Measure:
+    def _make_metric(self, described: KerasObject, name: str, position: int) -> MetricAdapter:
         import numpy as np
 
         form, direction = _METRICS[described.kind]
-        check_limits(described, self.target, position)
+        check_class_limits(described, self.target, position)
         arguments = _ranks if form == "ranks" else _probabilities
-        measure = Measure(keras_metric(described, name, position), direction, arguments)
+        measure = MetricAdapter(make_keras_metric(described, name, position), direction, arguments)
         count = len(self.target.classes)
-        create_variables(measure, np.zeros(2, "int32"), np.full((2, count), 1 / count, "float32"))
+        create_metric_variables(measure, np.zeros(2, "int32"), np.full((2, count), 1 / count, "float32"))
         return measure
 
 
@@ -115,7 +116,7 @@ def build(options: Options, target: Column, train_targets: Any) -> Ordinal:
     Raises:
         BmcliError: A class weight is of no category.
     """
-    return Ordinal(target, class_weights(options, target, train_targets), options.weight)
+    return Ordinal(target, compute_class_weights(options, target, train_targets), options.weight)
 
 
 def _median(prediction: Any) -> Any:

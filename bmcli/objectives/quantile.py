@@ -10,14 +10,14 @@ from pydantic import Field, field_validator
 
 from bmcli.objectives import (
     NUMBER_METRICS,
-    Measure,
+    MetricAdapter,
     ObjectiveOptions,
     check_metrics,
-    collected,
-    create_variables,
-    keras_metric,
-    middle,
-    unscaled,
+    collect_metrics,
+    create_metric_variables,
+    find_median_index,
+    make_keras_metric,
+    unscale_target,
 )
 from bmcli.recipe.fields import KerasObject, fault
 from bmcli.specs import Column
@@ -30,14 +30,14 @@ METRICS = NUMBER_METRICS
 class Options(ObjectiveOptions):
     """Pinball loss of the standardised number, averaged over the quantiles.
 
-    The network gives the lowest quantile, and for each other one how much higher it is than the one before.
+    The outputs are the lowest quantile and the non-negative differences of successive quantiles, so they never cross.
     """
 
     kind: Literal["quantile"] = Field(default="quantile", description="Several quantiles of a number.")
     quantiles: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1)] = Field(
         default=(0.1, 0.5, 0.9),
-        description="Shares of the rows that lie below what is predicted, from low to high. The one nearest to 0.5 is "
-        "measured as the prediction, the outer two as an interval.",
+        description="Quantiles to predict, in increasing order. The one nearest to 0.5 is evaluated as the "
+        "prediction, the outermost two as an interval.",
     )
 
     @field_validator("quantiles")
@@ -60,21 +60,21 @@ class Quantile:
     def loss(self, target: Any, output: Any) -> Any:
         from keras import ops
 
-        error = ops.reshape(ops.cast(target, "float32"), (-1, 1)) - _rising(output)
+        error = ops.reshape(ops.cast(target, "float32"), (-1, 1)) - _cumulate_quantiles(output)
         return ops.mean(self._pinball(error), axis=-1)
 
     def predict(self, output: Any) -> Any:
         """The quantiles in the target's own unit, `(batch, quantiles)`."""
-        return unscaled(self.target, _rising(output))
+        return unscale_target(self.target, _cumulate_quantiles(output))
 
-    def metrics(self, extra: tuple[KerasObject, ...] = ()) -> dict[str, Measure]:
+    def metrics(self, extra: tuple[KerasObject, ...] = ()) -> dict[str, MetricAdapter]:
         import keras
 
         check_metrics(extra, METRICS, self.target)
-        means = {"pinball": Measure(keras.metrics.Mean(name="pinball"), "min", self._losses)}
+        means = {"pinball": MetricAdapter(keras.metrics.Mean(name="pinball"), "min", self._losses)}
         if len(self.quantiles) > 1:
-            means["coverage"] = Measure(keras.metrics.Mean(name="coverage"), None, self._covered)
-        return {**means, **collected({"mae": KerasObject("mean_absolute_error")}, extra, self._measure)}
+            means["coverage"] = MetricAdapter(keras.metrics.Mean(name="coverage"), None, self._compute_coverage)
+        return {**means, **collect_metrics({"mae": KerasObject("mean_absolute_error")}, extra, self._make_metric)}
 
     def _pinball(self, error: Any) -> Any:
         """Loss for each quantile, `(batch, quantiles)`, of how much the truth is above it."""
@@ -83,25 +83,25 @@ class Quantile:
         shares = ops.convert_to_tensor(self.quantiles, "float32")
         return ops.maximum(shares * error, (shares - 1) * error)
 
-    def _measure(self, described: KerasObject, name: str, position: int) -> Measure:
+    def _make_metric(self, described: KerasObject, name: str, position: int) -> MetricAdapter:
         import numpy as np
 
-        measure = Measure(keras_metric(described, name, position), METRICS[described.kind], self._arguments)
-        create_variables(measure, np.zeros(2, "float32"), np.zeros((2, len(self.quantiles)), "float32"))
+        measure = MetricAdapter(make_keras_metric(described, name, position), METRICS[described.kind], self._arguments)
+        create_metric_variables(measure, np.zeros(2, "float32"), np.zeros((2, len(self.quantiles)), "float32"))
         return measure
 
     def _truth(self, target: Any) -> Any:
         """In the target's own unit, `(batch, 1)`."""
         from keras import ops
 
-        return ops.reshape(unscaled(self.target, target), (-1, 1))
+        return ops.reshape(unscale_target(self.target, target), (-1, 1))
 
     def _losses(self, target: Any, prediction: Any) -> tuple[Any]:
         from keras import ops
 
         return (ops.mean(self._pinball(self._truth(target) - prediction), axis=-1),)
 
-    def _covered(self, target: Any, prediction: Any) -> tuple[Any]:
+    def _compute_coverage(self, target: Any, prediction: Any) -> tuple[Any]:
         """Whether the outer interval holds the truth, 0 or 1, `(batch,)`."""
         from keras import ops
 
@@ -111,7 +111,7 @@ class Quantile:
 
     def _arguments(self, target: Any, prediction: Any) -> tuple[Any, Any]:
         """The truth and the middle quantile, `(batch, 1)`."""
-        at = middle(self.quantiles)
+        at = find_median_index(self.quantiles)
         return self._truth(target), prediction[:, at : at + 1]
 
 
@@ -124,7 +124,7 @@ def build(options: Options, target: Column, train_targets: Any) -> Quantile:
     return Quantile(target, options.quantiles, options.weight)
 
 
-def _rising(output: Any) -> Any:
+def _cumulate_quantiles(output: Any) -> Any:
     """The standardised quantiles, `(batch, quantiles)`: the first as it is, each other one above the one before."""
     from keras import ops
 

@@ -11,44 +11,44 @@ from bmcli.data import targets
 from bmcli.errors import BmcliError
 from bmcli.objectives import (
     NUMBER_METRICS,
-    Measure,
+    MetricAdapter,
     ObjectiveOptions,
     check_loss,
     check_metrics,
-    collected,
-    create_variables,
-    keras_metric,
-    unscaled,
+    collect_metrics,
+    create_metric_variables,
+    make_keras_metric,
+    unscale_target,
 )
 from bmcli.quoting import quoted
-from bmcli.recipe.fields import KerasKind, KerasObject
+from bmcli.recipe.fields import KerasObject, KerasObjectField
 from bmcli.specs import Column
 
 TARGETS = ("number",)
 FORM = "number"
 METRICS = NUMBER_METRICS
 
-_STANDARDISED = ("mean_squared_error", "mean_absolute_error", "huber", "log_cosh")
-_OWN_UNIT = ("mean_absolute_percentage_error", "mean_squared_logarithmic_error")
+_STANDARDISED_LOSSES = ("mean_squared_error", "mean_absolute_error", "huber", "log_cosh")
+_ORIGINAL_UNIT_LOSSES = ("mean_absolute_percentage_error", "mean_squared_logarithmic_error")
 
 # Smaller than this share of the target's deviation counts as 0: what scaling and its inverse leave of it.
 _ROUNDING = 1e-5
 
 
 class Options(ObjectiveOptions):
-    """Squared error of the standardised number, or another Keras loss."""
+    """Mean squared error of the standardised number, or another Keras loss."""
 
     kind: Literal["regression"] = Field(default="regression", description="A number.")
-    loss: Annotated[KerasObject, KerasKind("losses")] = Field(
+    loss: Annotated[KerasObject, KerasObjectField("losses")] = Field(
         default=KerasObject("mean_squared_error"),
-        description="A Keras loss by name, of the standardised number: huber's delta counts its deviations. "
-        "Percentage and logarithmic errors are of the number in its own unit.",
+        description="A Keras loss by name, of the standardised number; delta of huber is in standard deviations. "
+        "Percentage and logarithmic errors use the original unit.",
     )
 
     @field_validator("loss")
     @classmethod
     def _loss_suits(cls, value: KerasObject) -> KerasObject | None:
-        return check_loss(value, [*_STANDARDISED, *_OWN_UNIT], "regression")
+        return check_loss(value, [*_STANDARDISED_LOSSES, *_ORIGINAL_UNIT_LOSSES], "regression")
 
 
 @dataclass(frozen=True)
@@ -57,44 +57,44 @@ class Regression:
 
     Args:
         keras_loss: Gives a loss for each example.
-        in_own_unit: Whether the loss takes values as they were before scaling.
+        in_original_unit: Whether the loss takes values as they were before scaling.
     """
 
     target: Column
     keras_loss: Any
-    in_own_unit: bool
+    in_original_unit: bool
     weight: float
 
     def loss(self, target: Any, output: Any) -> Any:
         from keras import ops
 
         truth, prediction = ops.reshape(target, (-1,)), ops.reshape(ops.cast(output, "float32"), (-1,))
-        if self.in_own_unit:
-            truth, prediction = unscaled(self.target, truth), unscaled(self.target, prediction)
+        if self.in_original_unit:
+            truth, prediction = unscale_target(self.target, truth), unscale_target(self.target, prediction)
         return self.keras_loss(ops.expand_dims(truth, -1), ops.expand_dims(prediction, -1))
 
     def predict(self, output: Any) -> Any:
         from keras import ops
 
-        return unscaled(self.target, ops.reshape(output, (-1,)))
+        return unscale_target(self.target, ops.reshape(output, (-1,)))
 
-    def metrics(self, extra: tuple[KerasObject, ...] = ()) -> dict[str, Measure]:
+    def metrics(self, extra: tuple[KerasObject, ...] = ()) -> dict[str, MetricAdapter]:
         check_metrics(extra, METRICS, self.target)
         own = {"mae": KerasObject("mean_absolute_error"), "rmse": KerasObject("root_mean_squared_error")}
-        return collected(own, extra, self._measure)
+        return collect_metrics(own, extra, self._make_metric)
 
-    def _measure(self, described: KerasObject, name: str, position: int) -> Measure:
+    def _make_metric(self, described: KerasObject, name: str, position: int) -> MetricAdapter:
         import numpy as np
 
-        measure = Measure(keras_metric(described, name, position), METRICS[described.kind], self._arguments)
-        create_variables(measure, np.zeros(2, "float32"), np.zeros(2, "float32"))
+        measure = MetricAdapter(make_keras_metric(described, name, position), METRICS[described.kind], self._arguments)
+        create_metric_variables(measure, np.zeros(2, "float32"), np.zeros(2, "float32"))
         return measure
 
     def _arguments(self, target: Any, prediction: Any) -> tuple[Any, Any]:
         """Both in the target's own unit, `(batch, 1)`."""
         from keras import ops
 
-        return ops.reshape(unscaled(self.target, target), (-1, 1)), ops.reshape(prediction, (-1, 1))
+        return ops.reshape(unscale_target(self.target, target), (-1, 1)), ops.reshape(prediction, (-1, 1))
 
 
 def width(options: Options, target: Column) -> int:
@@ -108,20 +108,20 @@ def build(options: Options, target: Column, train_targets: Any) -> Regression:
     Raises:
         BmcliError: The loss is not defined for some of the training rows.
     """
-    from bmcli.layers.keras_objects import make
+    from bmcli.layers.keras_objects import make_keras_object
 
     _check_domain(options.loss.kind, target, train_targets)
     try:
-        keras_loss = make("losses", options.loss, reduction="none", dtype="float32")
+        keras_loss = make_keras_object("losses", options.loss, reduction="none", dtype="float32")
     except (ValueError, TypeError) as error:
         raise BmcliError(f"{options.loss.kind}: {error}", path="objective.loss") from error
-    return Regression(target, keras_loss, options.loss.kind in _OWN_UNIT, options.weight)
+    return Regression(target, keras_loss, options.loss.kind in _ORIGINAL_UNIT_LOSSES, options.weight)
 
 
 def _check_domain(loss: str, target: Column, train_targets: Any) -> None:
     import numpy as np
 
-    if loss not in _OWN_UNIT:
+    if loss not in _ORIGINAL_UNIT_LOSSES:
         return
     values = targets.kind_of(target).decode(np.asarray(train_targets), target)
     tolerance = _ROUNDING * target.state["scale"]

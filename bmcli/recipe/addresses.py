@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from bmcli.redaction import HIDDEN
 
-VARIABLE = "BMCLI_ADDRESSES"
+ENVIRONMENT_VARIABLE = "BMCLI_ADDRESSES"
 """Names the places, as `s3://bucket`, that may be read although only a recipe names them."""
 
 
@@ -44,7 +44,7 @@ _SCHEMES: Mapping[str, _Scheme] = {
 }
 # A region becomes part of a host's name.
 _VALUE = re.compile(r"[A-Za-z0-9_-]{1,64}")
-INSTEAD = (
+CREDENTIALS_HINT = (
     "Set such things outside of the recipe: AWS_ENDPOINT_URL, AWS_PROFILE or AWS_ACCESS_KEY_ID in the environment, or "
     "the store's own settings."
 )
@@ -60,7 +60,7 @@ def is_remote(path: str) -> bool:
     return is_address(path) and not path.startswith("file://")
 
 
-def problem(address: str) -> tuple[str, str] | None:
+def find_problem(address: str) -> tuple[str, str] | None:
     """What an address says that it may not, and what to do instead."""
     name, _, rest = address.partition("://")
     scheme = _SCHEMES.get(name)
@@ -72,7 +72,7 @@ def problem(address: str) -> tuple[str, str] | None:
     authority = path.partition("/")[0]
     user, at, _ = authority.rpartition("@")
     if at and not re.fullmatch(scheme.authority, authority) and user:
-        return f"an address holds no user or password, received {name}://{HIDDEN}@....", INSTEAD
+        return f"an address holds no user or password, received {name}://{HIDDEN}@....", CREDENTIALS_HINT
     if name == "file" and authority:
         return "file:// is for files of this machine.", "Write file:///folder/file with three slashes."
     if not re.fullmatch(scheme.authority, authority):
@@ -81,13 +81,13 @@ def problem(address: str) -> tuple[str, str] | None:
         key, _, value = option.partition("=")
         if key not in scheme.options:
             known = f"Known: {', '.join(scheme.options)}. " if scheme.options else ""
-            return f"an address of {name}:// has no option {key[:40]!r} in a recipe.", f"{known}{INSTEAD}"
+            return f"an address of {name}:// has no option {key[:40]!r} in a recipe.", f"{known}{CREDENTIALS_HINT}"
         if not _VALUE.fullmatch(value):
             return f"option {key} of an address is letters, digits, dashes and underscores.", ""
     return None
 
 
-def place(address: str) -> str:
+def get_origin(address: str) -> str:
     """Where an address points to, without the path: `s3://bucket`."""
     scheme, _, rest = address.partition("://")
     return f"{scheme}://{re.split('[/?#]', rest, maxsplit=1)[0]}"
@@ -95,18 +95,18 @@ def place(address: str) -> str:
 
 def is_allowed(address: str) -> bool:
     """Whether the user has allowed to read from where an address points to; files of this machine need no word."""
-    return not is_remote(address) or place(address) in _allowed()
+    return not is_remote(address) or get_origin(address) in _list_allowed()
 
 
 def allow_typed(text: str) -> None:
     """Allows the places of addresses that the user typed, in this process and in those that it starts."""
     typed = [match[0] for match in _TYPED.finditer(text) if match[1] in _SCHEMES]
     if typed:
-        os.environ[VARIABLE] = " ".join(dict.fromkeys([*_allowed(), *typed]))
+        os.environ[ENVIRONMENT_VARIABLE] = " ".join(dict.fromkeys([*_list_allowed(), *typed]))
 
 
 _TYPED = re.compile(r"""(?<![A-Za-z0-9+.-])([A-Za-z0-9+.-]++)://[^/?#\s,"'\]}]*+""")
 
 
-def _allowed() -> list[str]:
-    return [each.rstrip("/") for each in re.split(r"[\s,]+", os.environ.get(VARIABLE, "")) if each]
+def _list_allowed() -> list[str]:
+    return [each.rstrip("/") for each in re.split(r"[\s,]+", os.environ.get(ENVIRONMENT_VARIABLE, "")) if each]

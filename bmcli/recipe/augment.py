@@ -8,7 +8,7 @@ from bmcli import parts
 from bmcli.quoting import quoted
 from bmcli.recipe.fields import Kind
 
-Augment = Mapping[str, Sequence[Kind]]
+Augmentations = Mapping[str, Sequence[Kind]]
 """Augmentations by input, or by a kind of input for all inputs of that kind that are not named themselves; none leave
 an input as it is."""
 
@@ -16,7 +16,7 @@ Problem = tuple[tuple[str | int, ...], str, str]
 """Where in `data.augment`, what is wrong, what to do."""
 
 
-def of_inputs(augment: Augment, kinds: Mapping[str, str]) -> dict[str, tuple[str, Sequence[Kind]]]:
+def resolve_by_input(augment: Augmentations, kinds: Mapping[str, str]) -> dict[str, tuple[str, Sequence[Kind]]]:
     """For each input that changes, the key of `augment` that says so, and what changes it.
 
     Args:
@@ -26,7 +26,7 @@ def of_inputs(augment: Augment, kinds: Mapping[str, str]) -> dict[str, tuple[str
     return {name: (key, augment[key]) for name, key in keys.items() if augment.get(key)}
 
 
-def problem_of_order(augment: Augment) -> Problem | None:
+def find_order_problem(augment: Augmentations) -> Problem | None:
     """What is wrong whatever the data: mixing examples comes last, and is one thing for the whole example."""
     mixing: list[tuple[str, Kind]] = []
     for name, kinds in augment.items():
@@ -46,7 +46,7 @@ def problem_of_order(augment: Augment) -> Problem | None:
     return None
 
 
-def problem_with_inputs(augment: Augment, kinds: Mapping[str, str]) -> Problem | None:
+def find_input_problem(augment: Augmentations, kinds: Mapping[str, str]) -> Problem | None:
     """What is wrong beside these inputs: a name that none has, or a kind that cannot be changed so.
 
     Args:
@@ -62,7 +62,9 @@ def problem_with_inputs(augment: Augment, kinds: Mapping[str, str]) -> Problem |
                 suitable = [n for n in parts.names("augmentations") if kind in parts.load("augmentations", n).INPUTS]
                 hint = f"Those for {kind}: {', '.join(suitable)}." if suitable else f"Nothing changes {kind}."
                 return (name, position), f"{each.kind} changes inputs of kind {' or '.join(able)}, not {kind}.", hint
-    mixes = [key for key, changes in of_inputs(augment, kinds).values() if any(c.kind == "cutmix" for c in changes)]
+    mixes = [
+        key for key, changes in resolve_by_input(augment, kinds).values() if any(c.kind == "cutmix" for c in changes)
+    ]
     if len(mixes) > 1:
         return (mixes[1],), "cutmix mixes one input, since the areas in two could differ.", "Leave it in one of them."
     return None

@@ -40,12 +40,12 @@ def _families() -> dict[str, dict[str, Any]]:
     return families
 
 
-def names(family: str) -> list[str]:
+def list_kinds(family: str) -> list[str]:
     """Kinds of a family: `activations`, `initializers`, `layers`, `losses`, `metrics`, `optimizers` ..."""
     return list(_families()[family])
 
 
-def entry(family: str, kind: str) -> dict[str, Any]:
+def get_entry(family: str, kind: str) -> dict[str, Any]:
     """What is known of one kind: its Keras `object`, `options` with defaults, and which are `required`."""
     found: dict[str, Any] = _families()[family][kind]
     return found
@@ -62,7 +62,7 @@ def check_options(family: str, kind: str, options: Mapping[str, Any], also: tupl
     Args:
         also: Names to suggest beside Keras' own, for options that Keras does not see.
     """
-    known = entry(family, kind)
+    known = get_entry(family, kind)
     missing = [name for name in known["required"] if name not in options]
     problems: list[Problem] = []
     if missing:
@@ -88,11 +88,11 @@ def _check_value(name: str, value: Any, default: Any, required: bool) -> list[Pr
     expected = _expected(name, value, default)
     if expected is None:
         return []
-    hint = "" if default is None else f"Keras' default is {_written(default)}."
-    return [((name,), f"expected {expected}, received {_written(value)}.", hint)]
+    hint = "" if default is None else f"Keras' default is {_format_value(default)}."
+    return [((name,), f"expected {expected}, received {_format_value(value)}.", hint)]
 
 
-def _written(value: Any) -> str:
+def _format_value(value: Any) -> str:
     """A value as YAML has it, for a message."""
     return json.dumps(value, default=str) if isinstance(value, (bool, int, float, str, list, tuple)) else "a mapping"
 
@@ -107,9 +107,9 @@ def check_object(family: str, value: Any) -> list[Problem]:
         kind, options = value["kind"], {key: item for key, item in value.items() if key != "kind"}
     else:
         return [((), f"expected one of Keras' {family} by name, or a mapping with a 'kind'.", "")]
-    if kind not in names(family):
+    if kind not in list_kinds(family):
         where: tuple[str, ...] = () if isinstance(value, str) else ("kind",)
-        return [(where, f"no {family.removesuffix('s')} {quoted(kind)}.", parts.did_you_mean(kind, names(family)))]
+        return [(where, f"no {family.removesuffix('s')} {quoted(kind)}.", parts.did_you_mean(kind, list_kinds(family)))]
     return check_options(family, kind, options)
 
 

@@ -9,19 +9,19 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from bmcli import parts
-from bmcli.errors import BmcliError, Fault, Place
+from bmcli.errors import BmcliError, Fault, FileLocation
 from bmcli.quoting import quoted
-from bmcli.recipe.fields import shown
-from bmcli.recipe.nodes import Node, Steps
-from bmcli.recipe.paths import dotted as dotted
-from bmcli.recipe.paths import read_steps as read_steps
+from bmcli.recipe.fields import format_value
+from bmcli.recipe.nodes import KeyPath, Node
+from bmcli.recipe.paths import join_steps as join_steps
+from bmcli.recipe.paths import parse_steps as parse_steps
 from bmcli.recipe.paths import split_path as split_path
 from bmcli.recipe.schema import Recipe
 
 _Options = TypeVar("_Options", bound=BaseModel)
 
 
-def check(tree: Node) -> Recipe:
+def check_recipe(tree: Node) -> Recipe:
     """The recipe with every default filled in.
 
     Raises:
@@ -42,14 +42,14 @@ def check_as(kind: type[_Options], tree: Node, expected: str) -> _Options:
     parts.suggest_anew()
     plain = tree.plain()
     if not isinstance(plain, dict):
-        raise BmcliError(Fault(f"{expected}, received {shown(plain)}.", place=tree.place))
+        raise BmcliError(Fault(f"{expected}, received {format_value(plain)}.", place=tree.place))
     try:
         return kind.model_validate(plain)
     except ValidationError as error:
         raise BmcliError(*_faults(error.errors(include_url=False), tree)) from None
 
 
-def place_of(tree: Node, steps: Steps) -> Place:
+def find_place(tree: Node, steps: KeyPath) -> FileLocation:
     """Where a fault at these steps is shown: the value, or the key of the mapping that lacks it."""
     node, way = tree.nearest(steps)
     if way == steps or node.key_place is None:
@@ -65,24 +65,24 @@ class _Error(NamedTuple):
         value: The way to the value whose alternatives were tried, or `steps`.
     """
 
-    steps: Steps
-    value: Steps
+    steps: KeyPath
+    value: KeyPath
     kind: str
     context: Mapping[str, Any]
     detail: Mapping[str, Any]
 
     @property
-    def told(self) -> bool:
+    def has_own_text(self) -> bool:
         """Whether it has a text of its own."""
         return "suggestion" in self.context
 
 
 def _faults(details: Sequence[Any], tree: Node) -> list[Fault]:
     """Errors as faults; of the alternatives of one value those that got farthest become one fault."""
-    by_value: dict[Steps, list[_Error]] = {}
-    for error in (_located(detail, tree) for detail in details):
+    by_value: dict[KeyPath, list[_Error]] = {}
+    for error in (_locate_error(detail, tree) for detail in details):
         by_value.setdefault(error.value, []).append(error)
-    faults = [fault for errors in by_value.values() for fault in _told(errors, tree)]
+    faults = [fault for errors in by_value.values() for fault in _merge_errors(errors, tree)]
     return sorted(dict.fromkeys(faults), key=_position)
 
 
@@ -92,7 +92,7 @@ def _position(fault: Fault) -> tuple[str, int, int]:
 
 
 # Errors of alternatives whose type is right, beside which those of other types say nothing.
-_OF_VALUE = {
+_VALUE_ERRORS = {
     *("greater_than", "greater_than_equal", "less_than", "less_than_equal", "string_pattern_mismatch"),
     *("too_short", "too_long", "string_too_short"),
 }
@@ -102,9 +102,9 @@ _OF_VALUE = {
 _ALTERNATIVE = re.compile(r".*\[.*|constrained-.*|[A-Z].*|str|int|float|bool|none")
 
 
-def _located(detail: Mapping[str, Any], tree: Node) -> _Error:
-    steps: Steps = ()
-    value: Steps | None = None
+def _locate_error(detail: Mapping[str, Any], tree: Node) -> _Error:
+    steps: KeyPath = ()
+    value: KeyPath | None = None
     for step in detail["loc"]:
         written = tree.find((*steps, step)) is not None
         if not written and isinstance(step, str) and _ALTERNATIVE.fullmatch(step):
@@ -114,42 +114,44 @@ def _located(detail: Mapping[str, Any], tree: Node) -> _Error:
     return _Error(steps, steps if value is None else value, detail["type"], detail.get("ctx", {}), detail)
 
 
-def _told(errors: list[_Error], tree: Node) -> Iterable[Fault]:
+def _merge_errors(errors: list[_Error], tree: Node) -> Iterable[Fault]:
     """The faults of one value."""
     deepest = max(len(error.steps) for error in errors)
-    by_steps: dict[Steps, list[_Error]] = {}
+    by_steps: dict[KeyPath, list[_Error]] = {}
     for error in errors:
         if len(error.steps) == deepest:
             by_steps.setdefault(error.steps, []).append(error)
     for steps, some in by_steps.items():
         if tree.nearest(steps)[0].faulty:
             continue
-        some = [error for error in some if error.kind in _OF_VALUE] or some
-        told = [error for error in some if error.told]
-        yield from (_as_told(error, tree) for error in told)
+        some = [error for error in some if error.kind in _VALUE_ERRORS] or some
+        told = [error for error in some if error.has_own_text]
+        yield from (_to_fault(error, tree) for error in told)
         if not told:
-            yield _as_expected(steps, some, tree)
+            yield _to_expected_fault(steps, some, tree)
 
 
-def _as_told(error: _Error, tree: Node) -> Fault:
+def _to_fault(error: _Error, tree: Node) -> Fault:
     node = tree.find(error.steps)
     at_key = error.kind == "unknown_key" and node is not None
-    place = node.key_place if at_key and node else place_of(tree, error.steps)
-    return Fault(error.context["text"], dotted(error.steps), place, error.context["suggestion"])
+    place = node.key_place if at_key and node else find_place(tree, error.steps)
+    return Fault(error.context["text"], join_steps(error.steps), place, error.context["suggestion"])
 
 
-def _as_expected(steps: Steps, errors: Sequence[_Error], tree: Node) -> Fault:
+def _to_expected_fault(steps: KeyPath, errors: Sequence[_Error], tree: Node) -> Fault:
     """One fault for the errors of a value: what was expected, and what came."""
     first = errors[0]
-    place = place_of(tree, steps)
+    place = find_place(tree, steps)
     if first.kind == "missing" and isinstance(steps[-1], str):
-        return Fault(f"{quoted(steps[-1])} is missing.", dotted(steps), place)
+        return Fault(f"{quoted(steps[-1])} is missing.", join_steps(steps), place)
     if first.kind == "missing":
-        return Fault(f"item {steps[-1]} is missing, counted from 0.", dotted(steps[:-1]), place)
+        return Fault(f"item {steps[-1]} is missing, counted from 0.", join_steps(steps[:-1]), place)
     node = tree.find(steps)
     value = node.plain() if node else first.detail["input"]
-    wanted = _either(list(dict.fromkeys(_expected(error) for error in errors)))
-    return Fault(f"expected {wanted}, received {shown(value)}.", dotted(steps), place, _nearest(value, errors))
+    wanted = _join_with_or(list(dict.fromkeys(_expected(error) for error in errors)))
+    return Fault(
+        f"expected {wanted}, received {format_value(value)}.", join_steps(steps), place, _nearest(value, errors)
+    )
 
 
 def _nearest(value: Any, errors: Sequence[_Error]) -> str:
@@ -182,8 +184,8 @@ _EXPECTED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "less_than_equal": lambda c: f"a number of at most {c['le']:.15g}",
     "string_pattern_mismatch": lambda c: f"text matching {c['pattern']}",
     "literal_error": lambda c: str(c["expected"]),
-    "too_short": lambda c: f"at least {_counted(c['min_length'])}",
-    "too_long": lambda c: f"at most {_counted(c['max_length'])}",
+    "too_short": lambda c: f"at least {_format_count(c['min_length'])}",
+    "too_long": lambda c: f"at most {_format_count(c['max_length'])}",
     "string_too_short": lambda c: "text that is not empty",
     "value_error": lambda c: str(c["error"]),
 }
@@ -195,9 +197,9 @@ def _expected(error: _Error) -> str:
     return describe(error.context) if describe else message[:1].lower() + message[1:]
 
 
-def _either(words: Sequence[str]) -> str:
+def _join_with_or(words: Sequence[str]) -> str:
     return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def _counted(number: int) -> str:
+def _format_count(number: int) -> str:
     return "one value" if number == 1 else f"{number} values"

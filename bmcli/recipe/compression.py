@@ -8,94 +8,101 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from bmcli import parts
-from bmcli.recipe.fields import Kind, OneOf, Options, fault_at
+from bmcli.recipe.fields import ChoiceField, Kind, Options, fault_at
 
 Sparsity = Annotated[float, Field(ge=0, lt=1)]
 Width = Annotated[int, Field(ge=1)]
 Widths = tuple[Width, ...] | Annotated[float, Field(gt=0)]
 # Activations that turn 0 into something else, so that a unit of zeros is not as if it were not there.
-_LEAVE_NO_ZERO = ("sigmoid", "hard_sigmoid", "softplus", "exponential", "softmax", "log_softmax", "log_sigmoid")
+_NONZERO_AT_ZERO = ("sigmoid", "hard_sigmoid", "softplus", "exponential", "softmax", "log_softmax", "log_sigmoid")
 
 
-class Pruning(Kind):
+class PruningSchedule(Kind):
     """When what is pruned rises from nothing to its share, along a cubic curve (Zhu and Gupta 2017, equation 1)."""
 
     start: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.25, description="Share of all steps that are over when the first are pruned."
+        default=0.25, description="Fraction of all steps before the first pruning."
     )
     end: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.75,
-        description="Share of all steps that are over when the last are pruned. Those that are left learn on.",
+        description="Fraction of all steps before the last pruning; the remaining weights continue to train.",
     )
     updates: Annotated[int, Field(ge=1)] = Field(
-        default=50, description="How often more are pruned, from `start` to `end`."
+        default=50, description="Number of pruning updates from `start` to `end`."
     )
 
     @model_validator(mode="after")
-    def _ends_after_its_start(self) -> Pruning:
+    def _ends_after_its_start(self) -> PruningSchedule:
         if self.end <= self.start:
             raise fault_at(("start",), f"pruning would start at {self.start:g} and end at {self.end:g} of the steps.",
                            "Give a smaller `start`, or a larger `end`.")  # fmt: skip
         return self
 
 
-class WeightPruning(Pruning):
-    """Single weights of small magnitude become 0, and stay 0. They shrink compressed files, and nothing else."""
+class WeightPruning(PruningSchedule):
+    """Magnitude pruning: single weights of small magnitude become and stay 0. This shrinks compressed files only."""
 
     kind: Literal["weights"] = Field(default="weights", description="Single weights become 0.")
     sparsity: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.8, description="Share of the weights of all kernels that are 0 in the end."
+        default=0.8, description="Final fraction of zeros among the weights of all kernels."
     )
     scope: Literal["network", "kernel"] = Field(
         default="network",
-        description="Where the smallest are looked for: among the kernels of the whole network, so that small layers, "
-        "which need most of their weights, keep them; or in each kernel, which then has this share of zeros.",
+        description="Scope of the comparison: `network` prunes the smallest weights of all kernels, so that small "
+        "layers, which need most of their weights, keep them; `kernel` prunes the same fraction of each kernel.",
     )
     layers: Mapping[str, Sparsity] = Field(
         default={},
-        description="Shares of their own by the names of weights, as {'dense_2/*': 0}; * stands for any text, and the "
-        "last pattern that fits decides.",
+        description="Sparsity by patterns of weight names, such as {'dense_2/*': 0}; * matches any text, and the "
+        "last matching pattern applies.",
     )
 
 
-class ChannelPruning(Pruning):
-    """Units and filters with small weights become 0 in the course of the training, and are removed at its end.
+class ChannelPruning(PruningSchedule):
+    """Channel pruning: units and filters with small weights become 0 during training and are removed at its end.
 
-    What is kept is an ordinary, narrower network of the family, which needs fewer computations.
+    The result is an ordinary, narrower network of the same family, which needs fewer computations.
     """
 
     kind: Literal["channels"] = Field(default="channels", description="Units of layers and filters are removed.")
-    sparsity: Sparsity = Field(default=0.5, description="Share of each hidden layer's units or filters that go.")
+    sparsity: Sparsity = Field(
+        default=0.5, description="Fraction of the units or filters of each hidden layer to remove."
+    )
     widths: Mapping[str, Widths] = Field(
         default={},
-        description="Units or filters that are left, in the place of those that follow from `sparsity`, by options of "
-        "the model: {filters: [8, 24], dense: [60, 84]}, or {mlp_ratio: 1.5} of a transformer.",
+        description="Remaining units or filters, by options of the model, instead of those that follow from "
+        "`sparsity`: {filters: [8, 24], dense: [60, 84]}, or {mlp_ratio: 1.5} for a transformer.",
     )
 
-    def left(self, model: Kind) -> dict[str, Widths]:
+    def resolve_widths(self, model: Kind) -> dict[str, Widths]:
         """Widths that are left, by the options of the model that tell them."""
         share = 1 - self.sparsity
-        return {**{name: _share_of(getattr(model, name), share) for name in widths_of(model)}, **self.widths}
+        return {
+            **{name: _scale_widths(getattr(model, name), share) for name in get_width_options(model)},
+            **self.widths,
+        }
 
 
-PRUNING = OneOf((WeightPruning, ChannelPruning), usual="weights")
+PRUNING = ChoiceField((WeightPruning, ChannelPruning), default_kind="weights")
 
 
 class QuantizeAwareOptions(Options):
-    """What the network sees of itself while it learns: rounded weights, and rounded inputs of its layers."""
+    """Quantisation-aware training: rounded weights and rounded inputs of layers."""
 
     weights: Literal["int8", "int4"] = Field(
-        default="int8", description="Kernels of dense and convolutional layers, with a scale for each channel."
+        default="int8",
+        description="Integer type of the kernels of dense and convolutional layers, with one scale per channel.",
     )
     activations: Literal["int8", "float32"] = Field(
-        default="int8", description="What such layers are given, within its usual range; float32 does not round it."
+        default="int8",
+        description="Type of the inputs of these layers, over their usual range; float32 does not round them.",
     )
     start: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.5, description="Share of all steps that are over when rounding begins."
+        default=0.5, description="Fraction of all steps before rounding begins."
     )
 
 
-def widths_of(model: Kind | type[Kind]) -> tuple[str, ...]:
+def get_width_options(model: Kind | type[Kind]) -> tuple[str, ...]:
     """The options of a family that tell how wide its layers are, if they can be pruned by channels.
 
     Their values are numbers of units, one for each layer, or one multiple of some other width.
@@ -103,7 +110,7 @@ def widths_of(model: Kind | type[Kind]) -> tuple[str, ...]:
     return getattr(model, "WIDTHS", ())
 
 
-def _share_of(widths: Widths, share: float) -> Widths:
+def _scale_widths(widths: Widths, share: float) -> Widths:
     if isinstance(widths, tuple):
         return tuple(max(1, round(share * width)) for width in widths)
     return round(share * widths, 6)
@@ -113,30 +120,32 @@ Problem = tuple[tuple[str | int, ...], str, str]
 """Place below `train.prune`, message and suggestion."""
 
 
-def problem_with_model(pruning: Any, model: Kind) -> Problem | None:
+def find_model_problem(pruning: Any, model: Kind) -> Problem | None:
     """The first reason why this network cannot be pruned so."""
     if not isinstance(pruning, ChannelPruning):
         return None
-    known = widths_of(model)
+    known = get_width_options(model)
     if not known:
         return (
             ("kind",),
             f"channels of {model.kind} cannot be removed.",
-            f"Those of {_families()} can; or prune weights.",
+            f"Those of {_list_prunable_families()} can; or prune weights.",
         )
-    problem = next((each for name, left in pruning.widths.items() if (each := _of_widths(name, left, model))), None)
-    return problem or _of_layers(model) or _of_what_is_left(pruning, model)
+    problem = next(
+        (each for name, left in pruning.widths.items() if (each := _find_widths_problem(name, left, model))), None
+    )
+    return problem or _find_layer_problem(model) or _find_result_problem(pruning, model)
 
 
-def _families() -> str:
+def _list_prunable_families() -> str:
     """The families whose channels can be removed, as a list in a sentence."""
-    names = [name for name in parts.names("models") if widths_of(parts.load("models", name).Options)]
+    names = [name for name in parts.names("models") if get_width_options(parts.load("models", name).Options)]
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _of_widths(name: str, left: Widths, model: Kind) -> Problem | None:
+def _find_widths_problem(name: str, left: Widths, model: Kind) -> Problem | None:
     """What is wrong with widths that a recipe tells."""
-    known = widths_of(model)
+    known = get_width_options(model)
     if name not in known:
         return ("widths", name), f"{model.kind} has no widths '{name}'.", parts.did_you_mean(name, known)
     given = getattr(model, name)
@@ -153,14 +162,14 @@ def _of_widths(name: str, left: Widths, model: Kind) -> Problem | None:
     return None
 
 
-def _of_layers(model: Kind) -> Problem | None:
+def _find_layer_problem(model: Kind) -> Problem | None:
     """What makes something of channels that are 0, or looks at all of them at once."""
     normalization = getattr(model, "normalization", None)
     if normalization in ("layer", "group") and not getattr(model, "NORMALIZES_WHOLE", False):
         message = f"channels before {normalization} normalization cannot be removed: it looks at all of them at once."
         return (), message, "Take `model.normalization: batch`, or prune weights."
     activation = getattr(model, "dense_activation", getattr(model, "activation", None))
-    if activation is not None and activation.kind in _LEAVE_NO_ZERO:
+    if activation is not None and activation.kind in _NONZERO_AT_ZERO:
         message = f"channels before {activation.kind} cannot be removed: it turns 0 into something else."
         return (), message, "Take `model.activation: relu`, gelu, silu or tanh."
     if getattr(model, "share", False):
@@ -168,8 +177,8 @@ def _of_layers(model: Kind) -> Problem | None:
     return None
 
 
-def _of_what_is_left(pruning: ChannelPruning, model: Kind) -> Problem | None:
-    left = pruning.left(model)
+def _find_result_problem(pruning: ChannelPruning, model: Kind) -> Problem | None:
+    left = pruning.resolve_widths(model)
     for name, least in getattr(model, "WIDTHS_ABOVE", {}).items():
         if left[name] <= least:
             message = f"{left[name]:g} would be left of {name} {getattr(model, name):g}, expected more than {least:g}."

@@ -12,57 +12,68 @@ from pydantic_core import PydanticCustomError
 
 from bmcli import parts
 from bmcli.quoting import quoted
-from bmcli.recipe.fields import Checked, Gate, Kind, Options, PartOf, details_at, dump, fault, fault_at, shown
+from bmcli.recipe.fields import (
+    FieldType,
+    Gate,
+    Kind,
+    Options,
+    PartField,
+    details_at,
+    dump,
+    fault,
+    fault_at,
+    format_value,
+)
 
-Shape = Literal["linear", "cosine", "geometric"]
+ScheduleShape = Literal["linear", "cosine", "geometric"]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 
 
-class Change(Options):
-    """A number that changes from epoch to epoch, and stays as it is within one."""
+class EpochSchedule(Options):
+    """A number that changes between epochs and is constant within each."""
 
-    start: NotNegative = Field(description="The number in the first epoch.")
-    end: NotNegative = Field(description="The number at the end.")
-    shape: Shape = Field(
+    start: NotNegative = Field(description="Value in the first epoch.")
+    end: NotNegative = Field(description="Final value.")
+    shape: ScheduleShape = Field(
         default="linear",
-        description="linear, cosine (slowly at both ends), or geometric (by equal factors).",
+        description="Interpolation: linear, cosine (slow at both ends), or geometric (by equal factors).",
     )
     until: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=1.0, description="Share of train.epochs after which it is at its end."
+        default=1.0, description="Fraction of train.epochs after which the final value is reached."
     )
 
     @model_validator(mode="after")
-    def _factors_need_numbers_above_0(self) -> Change:
+    def _factors_need_numbers_above_0(self) -> EpochSchedule:
         if self.shape == "geometric" and not (self.start and self.end):
             raise fault("change", "equal factors never lead to 0 or away from it.", "Write shape: linear.")
         return self
 
 
-Temperature = Positive | Change
+Temperature = Positive | EpochSchedule
 """Above 0; 1 leaves distributions as they are."""
 
-Weight = NotNegative | Change
+LossWeight = NotNegative | EpochSchedule
 
 
-def over_epochs(value: float | Change, epochs: int) -> tuple[float, ...]:
+def expand_over_epochs(value: float | EpochSchedule, epochs: int) -> tuple[float, ...]:
     """A number in each of the epochs."""
-    if not isinstance(value, Change):
+    if not isinstance(value, EpochSchedule):
         return (value,) * epochs
     last = max(1, round(value.until * epochs) - 1)
-    return tuple(_between(value, min(1.0, epoch / last)) for epoch in range(epochs))
+    return tuple(_interpolate(value, min(1.0, epoch / last)) for epoch in range(epochs))
 
 
-def _between(change: Change, share: float) -> float:
+def _interpolate(change: EpochSchedule, share: float) -> float:
     if change.shape == "geometric":
         return float(change.start * (change.end / change.start) ** share)
     share = (1 - math.cos(math.pi * share)) / 2 if change.shape == "cosine" else share
     return change.start + (change.end - change.start) * share
 
 
-def problem_of_temperature(temperature: float | Change) -> None:
+def check_temperature(temperature: float | EpochSchedule) -> None:
     """Raises a fault for a change that reaches 0, which no temperature can be."""
-    if isinstance(temperature, Change) and not (temperature.start and temperature.end):
+    if isinstance(temperature, EpochSchedule) and not (temperature.start and temperature.end):
         where = "start" if not temperature.start else "end"
         raise fault_at(("temperature", where), "expected a temperature above 0, received 0.")
 
@@ -70,19 +81,23 @@ def problem_of_temperature(temperature: float | Change) -> None:
 class TeacherOptions(Options):
     """A trained network: a run, a recipe (trained first if it has no run), or a `.keras` file."""
 
-    run: str | None = Field(default=None, description="A run directory, or a run's name, whose latest is taken.")
+    run: str | None = Field(
+        default=None, description="A run folder, or the name of a run, which stands for its latest run."
+    )
     recipe: str | None = Field(
-        default=None, description="A recipe, whose latest run is taken if it is of this very recipe, or else trained."
+        default=None,
+        description="A recipe; its latest run is used if it was trained from exactly this recipe, else it is "
+        "trained first.",
     )
     file: str | None = Field(
         default=None,
-        description="A `.keras` file that takes raw rows by column, as the model.keras of a run does, and gives "
-        "probabilities, or numbers in their own unit.",
+        description="A `.keras` file with raw columns as inputs, like model.keras of a run, and probabilities, or "
+        "numbers in their original unit, as outputs.",
     )
-    weight: Positive = Field(default=1.0, description="How much it counts beside other teachers.")
+    weight: Positive = Field(default=1.0, description="Weight of this teacher in the ensemble.")
 
     @model_validator(mode="after")
-    def _is_told_once(self) -> TeacherOptions:
+    def _check_one_given(self) -> TeacherOptions:
         told = [name for name in ("run", "recipe", "file") if getattr(self, name) is not None]
         if len(told) != 1:
             raise fault("teacher", f"expected one of run, recipe and file, received {' and '.join(told) or 'none'}.",
@@ -91,20 +106,20 @@ class TeacherOptions(Options):
 
 
 @dataclass(frozen=True)
-class Teachers(Checked):
+class TeachersField(FieldType):
     """One teacher or a list of them; None for the recipe itself."""
 
     def check(self, value: Any) -> tuple[TeacherOptions, ...] | None:
         if value is None:
             return None
         if not isinstance(value, (list, tuple)):
-            return (_teacher(value),)
+            return (_check_teacher(value),)
         if not value:
             raise fault("teacher", "expected at least one teacher, received [].")
         found, details = [], []
         for position, each in enumerate(value):
             try:
-                found.append(_teacher(each))
+                found.append(_check_teacher(each))
             except (PydanticCustomError, ValidationError) as error:
                 details += details_at((position,), error, each)
         if details:
@@ -121,21 +136,21 @@ class Teachers(Checked):
         return {"anyOf": [one, {"type": "array", "items": one, "minItems": 1}, {"type": "null"}]}
 
 
-def _teacher(value: Any) -> TeacherOptions:
+def _check_teacher(value: Any) -> TeacherOptions:
     if not isinstance(value, (Mapping, TeacherOptions)):
-        raise fault("teacher", f"expected a teacher, received {shown(value)}.",
+        raise fault("teacher", f"expected a teacher, received {format_value(value)}.",
                     "Write teacher: {run: runs/big}.")  # fmt: skip
     return TeacherOptions.model_validate(value)
 
 
 @dataclass(frozen=True)
-class Student(Checked):
+class StudentField(FieldType):
     """What is laid over this recipe to make the student's, or `{recipe: FILE}`."""
 
     def check(self, value: Any) -> Mapping[str, Any]:
         if not isinstance(value, Mapping):
             hint = "Write student: {model: {kind: mlp, hidden: [64]}}, or {recipe: small.yaml}."
-            raise fault("student", f"expected what differs from this recipe, received {shown(value)}.", hint)
+            raise fault("student", f"expected what differs from this recipe, received {format_value(value)}.", hint)
         if "recipe" in value and (len(value) > 1 or not isinstance(value["recipe"], str)):
             raise fault_at(("recipe",), "a student's recipe stands alone.", "Write student: {recipe: small.yaml}.")
         for verb in ("distill", "tune", "taught", "extends"):
@@ -148,33 +163,32 @@ class Student(Checked):
 
 
 class TransferOptions(Options):
-    """Which rows the student learns from, beside those that train."""
+    """Transfer set: the rows that the student is trained on."""
 
     without: Mapping[str, Annotated[tuple[str | int, ...], Field(min_length=1)]] = Field(
         default={},
-        description="Classes by target whose training rows are left out, as {label: [3]}: the student hears of them "
-        "from its teacher alone.",
+        description="Classes, by target, whose training rows are left out, such as {label: [3]}; the student sees "
+        "them only through its teacher.",
     )
-    unlabelled: Annotated[Kind, PartOf("data.sources")] | None = Field(
+    unlabelled: Annotated[Kind, PartField("data.sources")] | None = Field(
         default=None,
-        description="A source of further rows with the same inputs, whose targets nobody tells: they have soft losses "
-        "only.",
+        description="A source of additional unlabelled rows with the same inputs; only soft losses apply to them.",
     )
 
     @property
-    def changes(self) -> bool:
+    def replaces_rows(self) -> bool:
         """Whether other rows are learned from than those that train."""
         return bool(self.without) or self.unlabelled is not None
 
 
-Losses = tuple[Annotated[Kind, PartOf("distillation")], ...]
+Losses = tuple[Annotated[Kind, PartField("distillation.losses")], ...]
 
 
-def _usual_losses(objectives: Mapping[str, str]) -> Losses:
+def _make_default_losses(objectives: Mapping[str, str]) -> Losses:
     """Those of Hinton, Vinyals and Dean 2015 for classes and labels, squared errors for numbers."""
-    soft = [name for name, objective in objectives.items() if _form(objective) != "number"]
+    soft = [name for name, objective in objectives.items() if _get_output_form(objective) != "number"]
     numbers = [name for name in objectives if name not in soft]
-    check = PartOf("distillation").check
+    check = PartField("distillation.losses").check
     if not numbers:
         return (check({"kind": "hard", "weight": 0.1}), check({"kind": "soft", "weight": 0.9}))
     found = [check({"kind": "hard", "weight": 0.5})]
@@ -183,59 +197,59 @@ def _usual_losses(objectives: Mapping[str, str]) -> Losses:
     return (*found, check({"kind": "logits", "weight": 0.5, "targets": tuple(numbers)}))
 
 
-def _form(objective: str) -> str:
+def _get_output_form(objective: str) -> str:
     """What the outputs of an objective are: logits of a softmax or of sigmoids, or plain numbers."""
     return str(parts.load("objectives", objective).FORM)
 
 
 class DistillOptions(Options):
-    """How `bmcli distill` has a small network learn from large ones, and what proves that it helped."""
+    """How `bmcli distill` trains a small network with large ones as teachers, and how the gain is measured."""
 
-    teacher: Annotated[tuple[TeacherOptions, ...] | None, Teachers()] = Field(
+    teacher: Annotated[tuple[TeacherOptions, ...] | None, TeachersField()] = Field(
         default=None,
-        description="{run: runs/big}, {recipe: big.yaml} or {file: big.keras}, or a list of these: an ensemble. By "
-        "default this recipe itself, trained first.",
+        description="{run: runs/big}, {recipe: big.yaml} or {file: big.keras}, or a list of these as an ensemble. "
+        "By default this recipe itself, trained first.",
     )
     average: Literal["probabilities", "logits"] = Field(
-        default="probabilities", description="What of several teachers is averaged."
+        default="probabilities", description="Outputs of several teachers to average: probabilities or logits."
     )
-    student: Annotated[Mapping[str, Any], Student()] = Field(
+    student: Annotated[Mapping[str, Any], StudentField()] = Field(
         default={},
-        description="What is laid over this recipe to make the student's, as {model: {kind: mlp, hidden: [64]}}, or "
-        "{recipe: small.yaml}. By default this recipe as it is.",
+        description="Overrides of this recipe for the student, such as {model: {kind: mlp, hidden: [64]}} or "
+        "{recipe: small.yaml}. By default none.",
     )
     losses: Annotated[Losses, Field(min_length=1)] | None = Field(
         default=None,
-        description="What the student minimises, each with its weight. By default 0.1 of `hard` and 0.9 of `soft`, "
-        "and for numbers 0.5 of `hard` and 0.5 of `logits`.",
+        description="Losses of the student with their weights. By default 0.1 of `hard` and 0.9 of `soft`, and for "
+        "numbers 0.5 of `hard` and 0.5 of `logits`.",
     )
     transfer: TransferOptions = Field(
-        default=TransferOptions(), description="Which rows the student learns from, beside those that train."
+        default=TransferOptions(), description="Transfer set: the rows that the student is trained on."
     )
     generations: Annotated[int, Field(ge=1)] = Field(
         default=1,
-        description="How often a student is made; each teaches the next one (Furlanello et al. 2018).",
+        description="Number of generations; the student of each is the teacher of the next (Furlanello et al. 2018).",
     )
     baseline: bool = Field(
         default=True,
-        description="Also train the same student from the same weights, on the same batches, without a teacher.",
+        description="Also train the same student without a teacher, from the same weights and on the same batches.",
     )
     seeds: Annotated[int, Field(ge=1)] = Field(
-        default=1, description="How often student and baseline are trained, each time with another seed."
+        default=1, description="Number of trainings of student and baseline, each with another seed."
     )
     metric: str = Field(
         default="auto",
-        description="What gain is measured by, as accuracy; by default the first metric of the evaluation.",
+        description="Metric of the gain, such as accuracy; by default the first metric of the evaluation.",
     )
     teacher_gate: Mapping[str, Gate] = Field(
         default={},
-        description="Limits on metrics of the teacher on validation rows, as {accuracy: '>= 0.9'}; a missed one ends "
-        "with exit code 3 before the student's first step.",
+        description="Limits on validation metrics of the teacher, such as {accuracy: '>= 0.9'}; a missed limit ends "
+        "with exit code 3 before the student is trained.",
     )
     require_gain: bool | NotNegative = Field(
         default=False,
-        description="true: the interval of the gain must lie above 0; a number: the gain must be at least that. A "
-        "missed one ends with exit code 3.",
+        description="true: the confidence interval of the gain must lie above 0; a number: minimum gain. If it is "
+        "missed, the exit code is 3.",
     )
 
     @model_validator(mode="after")
@@ -245,50 +259,54 @@ class DistillOptions(Options):
         return self
 
     @model_validator(mode="after")
-    def _something_is_taught(self) -> DistillOptions:
+    def _check_teacher_is_used(self) -> DistillOptions:
         if self.losses is not None and all(loss.kind == "hard" for loss in self.losses):
             raise fault_at(("losses",), "without a loss beside `hard` the teacher has nothing to say.",
                            "Add {kind: soft}.")  # fmt: skip
         return self
 
-    def losses_of(self, objectives: Mapping[str, str]) -> Losses:
+    def resolve_losses(self, objectives: Mapping[str, str]) -> Losses:
         """The losses, those that are usual for the targets if the recipe names none.
 
         Args:
             objectives: Kind of objective by target.
         """
-        return self.losses or _usual_losses(objectives)
+        return self.losses or _make_default_losses(objectives)
 
 
-class TaughtBy(Options):
+class TrainedTeacherOptions(Options):
     """A teacher that is trained already."""
 
     model: str = Field(min_length=1, description="Its `.keras` file.")
-    run: str | None = Field(default=None, description="Its run directory, if it is a run.")
+    run: str | None = Field(default=None, description="Its run folder, if it is a run.")
     digest: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the file.")
-    weight: Positive = Field(default=1.0, description="How much it counts beside other teachers.")
+    weight: Positive = Field(default=1.0, description="Weight of this teacher in the ensemble.")
 
 
-class TaughtOptions(Options):
-    """What a student learns from, beside the labels."""
+class DistillationOptions(Options):
+    """Losses of a student in addition to those of the labels, and their teachers."""
 
-    teachers: tuple[TaughtBy, ...] = Field(default=(), description="Trained already; none for a baseline.")
-    average: Literal["probabilities", "logits"] = Field(
-        default="probabilities", description="What of several teachers is averaged."
+    teachers: tuple[TrainedTeacherOptions, ...] = Field(
+        default=(), description="Trained teachers; empty for a baseline."
     )
-    losses: Losses = Field(min_length=1, description="What is minimised.")
-    transfer: TransferOptions = Field(default=TransferOptions(), description="Which rows it learns from.")
+    average: Literal["probabilities", "logits"] = Field(
+        default="probabilities", description="Outputs of several teachers to average: probabilities or logits."
+    )
+    losses: Losses = Field(min_length=1, description="Losses to minimise, with their weights.")
+    transfer: TransferOptions = Field(
+        default=TransferOptions(), description="Transfer set: the rows that the student is trained on."
+    )
 
     @model_validator(mode="after")
-    def _someone_teaches(self) -> TaughtOptions:
+    def _check_teacher_is_named(self) -> DistillationOptions:
         needy = next((place for place, loss in enumerate(self.losses) if loss.kind != "hard"), None)
         if not self.teachers and needy is not None:
             raise fault_at(("losses", needy), f"`{self.losses[needy].kind}` needs a teacher.", "Name one in teachers.")
         return self
 
 
-def problem_of_targets(
-    options: DistillOptions | TaughtOptions, objectives: Mapping[str, str]
+def find_target_problem(
+    options: DistillOptions | DistillationOptions, objectives: Mapping[str, str]
 ) -> tuple[tuple[str | int, ...], str, str] | None:
     """Place, message and suggestion of the first option that does not suit the targets.
 
@@ -303,23 +321,23 @@ def problem_of_targets(
             message = f"target {quoted(target)} has no single class a row to be left out by."
             return ("transfer", "without", target), message, ""
     for place, loss in enumerate(options.losses or ()):
-        problem = _problem_of_loss(loss, objectives)
+        problem = _find_loss_problem(loss, objectives)
         if problem is not None:
             where, message, hint = problem
             return ("losses", place, *where), message, hint
     return None
 
 
-def _problem_of_loss(loss: Kind, objectives: Mapping[str, str]) -> tuple[tuple[str | int, ...], str, str] | None:
-    forms = parts.load("distillation", loss.kind).FORMS
+def _find_loss_problem(loss: Kind, objectives: Mapping[str, str]) -> tuple[tuple[str | int, ...], str, str] | None:
+    forms = parts.load("distillation.losses", loss.kind).FORMS
     asked = getattr(loss, "targets", None)
     for target in asked or ():
         if target not in objectives:
             return ("targets",), f"no target {quoted(target)}.", parts.did_you_mean(target, objectives)
     for target in asked or objectives:
-        if forms and _form(objectives[target]) not in forms:
-            others = [name for name, objective in objectives.items() if _form(objective) in forms]
+        if forms and _get_output_form(objectives[target]) not in forms:
+            others = [name for name, objective in objectives.items() if _get_output_form(objective) in forms]
             hint = f"Write targets: [{', '.join(others)}]." if others else "Use `logits`."
-            what = "probabilities of labels" if _form(objectives[target]) == "sigmoid" else "numbers"
+            what = "probabilities of labels" if _get_output_form(objectives[target]) == "sigmoid" else "numbers"
             return (), f"{loss.kind} does not suit the outputs of target {quoted(target)}, which are {what}.", hint
     return None

@@ -14,69 +14,71 @@ SplitName = Literal["train", "validation", "test"]
 
 
 class IntervalOptions(Options):
-    """How intervals around metrics are made."""
+    """Confidence intervals of metrics, by bootstrap."""
 
     level: Annotated[float, Field(ge=0.5, le=0.999)] = Field(
-        default=0.95, description="How often an interval is to hold the true value."
+        default=0.95, description="Confidence level of the intervals."
     )
     resamples: Annotated[int, Field(ge=100, le=100_000)] = Field(
-        default=1000, description="Samples drawn from the rows, each as large as they are."
+        default=1000, description="Number of bootstrap samples."
     )
     group: Literal["auto", "none"] | str = Field(
         default="auto",
-        description="A column whose equal cells tell rows that belong together, as those of one patient, which are "
-        "then drawn together. `auto` takes `data.split.group`.",
+        description="Column of groups of dependent rows, such as a patient, which are resampled together. `auto` "
+        "uses `data.split.group`.",
     )
 
 
 class SliceOptions(Options):
-    """A way to divide the rows that are measured."""
+    """Slices of the rows to evaluate separately."""
 
-    of: tuple[str, ...] = Field(min_length=1, max_length=2, description="A column, or two of which each pair counts.")
+    of: tuple[str, ...] = Field(
+        min_length=1, max_length=2, description="A column, or two columns whose value pairs define the slices."
+    )
     bins: Annotated[int, Field(ge=2, le=20)] = Field(
-        default=4, description="Parts of equally many rows that a column of many numbers is divided into."
+        default=4, description="Number of equally large slices for a column with many numbers."
     )
 
 
 class FairnessOptions(Options):
-    """Groups that a model is to treat alike."""
+    """Groups that the model should treat alike."""
 
-    of: tuple[str, ...] = Field(min_length=1, description="Columns that tell groups, as sex; numbers in four parts.")
-    target: str | None = Field(default=None, description="The target, if there are several.")
-    positive: str | None = Field(
-        default=None, description="The class that rows are selected for; by default the last one."
+    of: tuple[str, ...] = Field(
+        min_length=1, description="Columns that define groups, such as sex; numbers are divided into quartiles."
     )
+    target: str | None = Field(default=None, description="Target to check, if there are several.")
+    positive: str | None = Field(default=None, description="Class that counts as selection; by default the last one.")
 
 
 class EvaluateOptions(Options):
-    """How a trained model is measured."""
+    """How a trained model is evaluated."""
 
-    split: SplitName = Field(default="test", description="The rows to measure on.")
+    split: SplitName = Field(default="test", description="Split to evaluate.")
     top_k: Annotated[int, Field(ge=2)] = Field(
-        default=5, description="k of top-k accuracy, where there are more classes."
+        default=5, description="k of top-k accuracy, where there are more than k classes."
     )
     gates: Mapping[str, Gate] = Field(
         default={},
-        description="Limits on metrics, as {accuracy: '>= 0.9'}; a missed one ends with exit code 3.",
+        description="Limits on metrics, such as {accuracy: '>= 0.9'}; a missed limit ends with exit code 3.",
     )
-    intervals: IntervalOptions = Field(default=IntervalOptions(), description="How intervals around metrics are made.")
+    intervals: IntervalOptions = Field(default=IntervalOptions(), description="Confidence intervals of metrics.")
     folds: Annotated[int, Field(ge=2, le=100)] | None = Field(
         default=None,
-        description="`bmcli evaluate` trains the recipe anew on so many folds of the training and validation rows, and "
-        "tests each row once (cross-validation).",
+        description="Number of folds: `bmcli evaluate` retrains the recipe on folds of the training and validation "
+        "rows and tests each row once (cross-validation).",
     )
     slices: Literal["all"] | tuple[str | tuple[str, ...] | SliceOptions, ...] = Field(
         default=(),
-        description="Parts of the rows to measure each by itself, by columns as Home, pairs as [Home, Marital], or "
-        "{of: [Age], bins: 4}; `all` looks at every column and pair for the worst.",
+        description="Slices to evaluate separately: columns such as Home, pairs such as [Home, Marital], or {of: "
+        "[Age], bins: 4}; `all` searches all columns and pairs for the worst slices.",
     )
     fairness: FairnessOptions | None = Field(
         default=None,
-        description="Groups to compare: how often each is selected, rightly and wrongly. The differences and ratios "
-        "are metrics, as fairness/sex/selection_rate_ratio.",
+        description="Groups to compare by selection rate and error rates. Differences and ratios are metrics, such "
+        "as fairness/sex/selection_rate_ratio.",
     )
 
-    def slicings(self) -> tuple[SliceOptions, ...]:
+    def get_named_slices(self) -> tuple[SliceOptions, ...]:
         """The slices that are named."""
         if self.slices == "all":
             return ()
@@ -94,7 +96,7 @@ class EvaluateOptions(Options):
     def columns(self) -> dict[str, str]:
         """Every column that is named, by its place in the recipe."""
         found = {"evaluate.intervals.group": self.intervals.group} if self.intervals.group not in _WORDS else {}
-        for position, each in enumerate(self.slicings()):
+        for position, each in enumerate(self.get_named_slices()):
             found |= {f"evaluate.slices.{position}.{place}": name for place, name in enumerate(each.of)}
         for position, name in enumerate(() if self.fairness is None else self.fairness.of):
             found[f"evaluate.fairness.of.{position}"] = name

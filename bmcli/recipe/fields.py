@@ -14,6 +14,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     PlainSerializer,
@@ -57,11 +58,11 @@ class Options(BaseModel):
             return handler(value)
         except ValidationError as error:
             raise ValidationError.from_exception_data(
-                cls.__name__, [explained(detail, cls) for detail in error.errors(include_url=False)]
+                cls.__name__, [add_suggestion(detail, cls) for detail in error.errors(include_url=False)]
             ) from None
 
 
-def explained(detail: Any, model: type[BaseModel] | None = None) -> InitErrorDetails:
+def add_suggestion(detail: Any, model: type[BaseModel] | None = None) -> InitErrorDetails:
     """The same error, with the nearest known key if it is about an unknown key of this very model."""
     context = detail.get("ctx", {})
     reason: Any = detail["type"]
@@ -85,10 +86,10 @@ class Kind(Options):
     kind: str
 
 
-CHECKED = "$checked"
+FIELD_TYPE_KEY = "$checked"
 
 
-class Checked:
+class FieldType:
     """A field type that is checked, dumped and described by methods of its own."""
 
     def check(self, value: Any) -> Any:
@@ -110,7 +111,7 @@ class Checked:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         # `json_schema.recipe_schema` describes it in the place of this, once for all the fields of this type.
-        return {CHECKED: self}
+        return {FIELD_TYPE_KEY: self}
 
 
 def dump(value: Any) -> Any:
@@ -125,7 +126,7 @@ def dump(value: Any) -> Any:
     return [dump(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def checked_mapping(check: Callable[[Any], Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def check_mapping(check: Callable[[Any], Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Every value checked, with the faults of all of them at their keys."""
     checked, details = {}, []
     for name, value in values.items():
@@ -144,11 +145,11 @@ def details_at(
     """The errors of a value below the one that is checked, as errors of that one."""
     if isinstance(error, PydanticCustomError):
         return [InitErrorDetails(type=error, loc=loc, input=value)]
-    return [explained({**detail, "loc": (*loc, *detail["loc"])}) for detail in error.errors(include_url=False)]
+    return [add_suggestion({**detail, "loc": (*loc, *detail["loc"])}) for detail in error.errors(include_url=False)]
 
 
 @dataclass(frozen=True)
-class PartOf(Checked):
+class PartField(FieldType):
     """A choice among the parts of a room: `{kind: mlp, hidden: [64]}`, or the bare name `mlp`."""
 
     room: str
@@ -162,32 +163,32 @@ class PartOf(Checked):
 
     def json_schema(self) -> dict[str, Any]:
         kinds = parts.names(self.room)
-        return _choice([options_schema(parts.load(self.room, kind).Options, kind) for kind in kinds])
+        return _make_choice_schema([options_schema(parts.load(self.room, kind).Options, kind) for kind in kinds])
 
 
 @dataclass(frozen=True)
-class OneOf(Checked):
+class ChoiceField(FieldType):
     """A choice among these options by their kind: `{kind: hyperband, factor: 3}`, or the bare name `hyperband`.
 
     Args:
-        usual: The kind of options that name none.
+        default_kind: The kind of options that name none.
     """
 
     options: tuple[type[Kind], ...]
-    usual: str | None = None
+    default_kind: str | None = None
 
     def check(self, value: Any) -> Kind:
         if isinstance(value, Kind):
             return value
-        if self.usual is not None and isinstance(value, Mapping):
-            value = {"kind": self.usual, **value}
+        if self.default_kind is not None and isinstance(value, Mapping):
+            value = {"kind": self.default_kind, **value}
         by_kind = {model.model_fields["kind"].default: model for model in self.options}
         kind, values = _split_kind(value, list(by_kind))
         return by_kind[kind].model_validate({**values, "kind": kind})
 
     def json_schema(self) -> dict[str, Any]:
         kinds = [options_schema(model, model.model_fields["kind"].default) for model in self.options]
-        return _choice(kinds, self.usual)
+        return _make_choice_schema(kinds, self.default_kind)
 
 
 @dataclass(frozen=True)
@@ -199,55 +200,55 @@ class KerasObject:
 
 
 @dataclass(frozen=True)
-class KerasKind(Checked):
+class KerasObjectField(FieldType):
     """A Keras object of a family (`optimizers`, `layers` ...) by name, checked without importing Keras.
 
     Args:
         also: Names to suggest beside the family's own.
         usual: The kind of options that name none.
         complete: Spell out Keras' defaults, so that a resolved recipe keeps them.
-        found: Options that may be `auto`, as they are measured.
+        auto_options: Options that may be `auto`, as they are measured.
     """
 
     family: str
     also: tuple[str, ...] = ()
-    usual: str | None = None
+    default_kind: str | None = None
     complete: bool = False
-    found: tuple[str, ...] = ()
+    auto_options: tuple[str, ...] = ()
 
     def check(self, value: Any) -> KerasObject:
         if isinstance(value, KerasObject):
             return value
-        if self.usual is not None and isinstance(value, Mapping):
-            value = {"kind": self.usual, **value}
-        kind, options = _split_kind(value, catalogue.names(self.family), self.also)
-        told = {name: item for name, item in options.items() if not (name in self.found and item == "auto")}
+        if self.default_kind is not None and isinstance(value, Mapping):
+            value = {"kind": self.default_kind, **value}
+        kind, options = _split_kind(value, catalogue.list_kinds(self.family), self.also)
+        told = {name: item for name, item in options.items() if not (name in self.auto_options and item == "auto")}
         problems = catalogue.check_options(self.family, kind, told)
         if problems:
-            known = catalogue.entry(self.family, kind)["options"]
+            known = catalogue.get_entry(self.family, kind)["options"]
             details = [
-                InitErrorDetails(type=fault(_place_kind(where, known), text, hint), loc=where, input=value)
+                InitErrorDetails(type=fault(_choose_fault_kind(where, known), text, hint), loc=where, input=value)
                 for where, text, hint in problems
             ]
             raise ValidationError.from_exception_data(kind, details)
-        defaults = catalogue.entry(self.family, kind)["options"] if self.complete else {}
+        defaults = catalogue.get_entry(self.family, kind)["options"] if self.complete else {}
         return KerasObject(kind, {**{name: item for name, item in defaults.items() if item is not None}, **options})
 
     def json_schema(self) -> dict[str, Any]:
-        kinds = [_keras_options_schema(self.family, kind) for kind in catalogue.names(self.family)]
-        return _choice(kinds, self.usual)
+        kinds = [_keras_options_schema(self.family, kind) for kind in catalogue.list_kinds(self.family)]
+        return _make_choice_schema(kinds, self.default_kind)
 
 
-def _place_kind(where: Sequence[str | int], known: Mapping[str, Any]) -> str:
+def _choose_fault_kind(where: Sequence[str | int], known: Mapping[str, Any]) -> str:
     """`unknown_key` for a fault that is shown at the key and not at its value."""
     return "unknown_key" if len(where) == 1 and where[0] not in known else "keras_option"
 
 
-def _choice(kinds: Sequence[dict[str, Any]], usual: str | None = None) -> dict[str, Any]:
-    """One of several kinds, or the bare name of one that needs no options; `usual` need not be named."""
+def _make_choice_schema(kinds: Sequence[dict[str, Any]], default_kind: str | None = None) -> dict[str, Any]:
+    """One of several kinds, or the bare name of one that needs no options; `default_kind` need not be named."""
     bare = [kind["properties"]["kind"]["const"] for kind in kinds if kind["required"] == ["kind"]]
     for kind in kinds:
-        if kind["properties"]["kind"]["const"] == usual:
+        if kind["properties"]["kind"]["const"] == default_kind:
             kind["required"] = [name for name in kind["required"] if name != "kind"]
     return {"anyOf": [*([{"enum": bare}] if bare else []), *kinds]}
 
@@ -264,7 +265,7 @@ def options_schema(model: type[Kind], kind: str) -> dict[str, Any]:
 
 
 def _keras_options_schema(family: str, kind: str) -> dict[str, Any]:
-    known = catalogue.entry(family, kind)
+    known = catalogue.get_entry(family, kind)
     about = f"Keras' {known['object']}"
     options = {
         name: {**_keras_option_schema(name), "default": default, "description": f"Option {name} of {about}."}
@@ -281,7 +282,7 @@ def _keras_options_schema(family: str, kind: str) -> dict[str, Any]:
 
 def _keras_option_schema(option: str) -> dict[str, Any]:
     family = catalogue.family_of_option(option)
-    return {"anyOf": [{CHECKED: KerasKind(family)}, {"type": "null"}]} if family else {}
+    return {"anyOf": [{FIELD_TYPE_KEY: KerasObjectField(family)}, {"type": "null"}]} if family else {}
 
 
 def _split_kind(value: Any, known: Sequence[str], also: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
@@ -294,16 +295,16 @@ def _split_kind(value: Any, known: Sequence[str], also: Sequence[str] = ()) -> t
             raise fault("missing_kind", "'kind' is missing.", parts.did_you_mean("", known))
         kind, options = value["kind"], {key: item for key, item in value.items() if key != "kind"}
     else:
-        raise fault("kind_type", f"expected a name or a mapping with a 'kind', received {shown(value)}.")
+        raise fault("kind_type", f"expected a name or a mapping with a 'kind', received {format_value(value)}.")
     if not isinstance(kind, str) or kind not in known:
-        error = fault("unknown_kind", f"no kind {shown(kind)}.", parts.did_you_mean(str(kind), [*known, *also]))
+        error = fault("unknown_kind", f"no kind {format_value(kind)}.", parts.did_you_mean(str(kind), [*known, *also]))
         if isinstance(value, str):
             raise error
         raise ValidationError.from_exception_data("kind", [InitErrorDetails(type=error, loc=("kind",), input=kind)])
     return kind, options
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as a user would write it, if it is short."""
     if value is None:
         return "nothing"
@@ -337,7 +338,7 @@ def _read_quantity(name: str, value: Any) -> float:
     if not 0 < number < _ABSURD:
         raise fault(
             name,
-            f"expected a {name} like {_EXAMPLES[name]}, received {shown(value)}.",
+            f"expected a {name} like {_EXAMPLES[name]}, received {format_value(value)}.",
             f"Units: {', '.join(units)}.",
         )
     return number
@@ -353,7 +354,7 @@ def _write_quantity(name: str, value: float) -> str:
     return f"{Decimal(repr(value)):f}{base}"
 
 
-def _quantity(name: str) -> Any:
+def _make_quantity(name: str) -> Any:
     units = "|".join(_UNITS[name])
     return Annotated[
         float,
@@ -365,25 +366,31 @@ def _quantity(name: str) -> Any:
     ]
 
 
-Duration = _quantity("duration")
+Duration = _make_quantity("duration")
 """Seconds, written with a unit: `30s`, `5m`, `2h`."""
 
-Size = _quantity("size")
+Size = _make_quantity("size")
 """Bytes, written with a unit: `512MiB`."""
 
-Activation = Annotated[KerasObject, KerasKind("activations")]
-Initializer = Annotated[KerasObject, KerasKind("initializers")]
-Regularizer = Annotated[KerasObject, KerasKind("regularizers")]
+Activation = Annotated[KerasObject, KerasObjectField("activations")]
+Initializer = Annotated[KerasObject, KerasObjectField("initializers")]
+Regularizer = Annotated[KerasObject, KerasObjectField("regularizers")]
 
-GATE = r"(>=|<=|>|<) ?-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?"
+GATE_PATTERN = r"(>=|<=|>|<) ?-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?"
 
 
 def _check_gate(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(GATE, value) or not isfinite(float(value.lstrip("<>= "))):
+    if not isinstance(value, str) or not re.fullmatch(GATE_PATTERN, value) or not isfinite(float(value.lstrip("<>= "))):
         hint = "Write >=, <=, > or < and a number, in quotes."
-        raise fault("gate", f"expected a limit like '>= 0.9', received {shown(value)}.", hint)
+        raise fault("gate", f"expected a limit like '>= 0.9', received {format_value(value)}.", hint)
     return value
 
 
-Gate = Annotated[str, BeforeValidator(_check_gate), WithJsonSchema({"type": "string", "pattern": f"^{GATE}$"})]
+Gate = Annotated[str, BeforeValidator(_check_gate), WithJsonSchema({"type": "string", "pattern": f"^{GATE_PATTERN}$"})]
 """A limit of a metric: `>= 0.9`."""
+
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+KerasMetric = Annotated[KerasObject, KerasObjectField("metrics")]

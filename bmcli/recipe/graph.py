@@ -19,14 +19,14 @@ from bmcli import parts
 from bmcli.quoting import quoted
 from bmcli.recipe import catalogue
 from bmcli.recipe.catalogue import Problem
-from bmcli.recipe.fields import Checked, KerasKind, explained, fault, shown
+from bmcli.recipe.fields import FieldType, KerasObjectField, add_suggestion, fault, format_value
 
 SHARED = "shared"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
-_OURS = ("kind", "name", "from")
+_OWN_KEYS = ("kind", "name", "from")
 
 # How many tensors a layer takes, where it takes more than one: at least, at most.
-_COUNTS: dict[str, tuple[int, int | None]] = {
+_INPUT_COUNTS: dict[str, tuple[int, int | None]] = {
     "multi_head_attention": (1, 3),
     "group_query_attention": (1, 3),
     "attention": (1, 3),
@@ -37,7 +37,7 @@ _COUNTS: dict[str, tuple[int, int | None]] = {
 
 
 @dataclass(frozen=True)
-class Layer:
+class GraphLayer:
     """One layer of a graph.
 
     Args:
@@ -46,7 +46,7 @@ class Layer:
         kind: The Keras layer, or `shared`.
         options: Of the Keras layer.
         sources: Names of layers or columns; None takes the layer before it, or the first one the sole input.
-        shares: Name of the layer that a `shared` one calls again.
+        shared_layer: Name of the layer that a `shared` one calls again.
     """
 
     index: int
@@ -54,30 +54,30 @@ class Layer:
     kind: str
     options: Mapping[str, Any] = field(default_factory=dict)
     sources: tuple[str, ...] | None = None
-    shares: str = ""
+    shared_layer: str = ""
 
 
 @dataclass(frozen=True)
-class Layers(Checked):
+class LayersField(FieldType):
     """The field type of a list of layers; a checked list is the list as it was written."""
 
     def check(self, value: Any) -> tuple[Mapping[str, Any], ...]:
-        found = problems(value)
+        found = find_problems(value)
         if found:
-            raise invalid(found)
+            raise make_validation_error(found)
         return tuple({"kind": entry} if isinstance(entry, str) else entry for entry in value)
 
     def json_schema(self) -> dict[str, Any]:
-        name = {"type": "string", "description": "The name of a layer."}
+        name = {"type": "string", "description": "Name of the layer."}
         names = {
-            "description": "The layer or column it reads, or a list of them; by default the layer before it.",
+            "description": "Layer or input column to read, or a list of these; by default the previous layer.",
             "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],
         }
-        kinds, *layers = KerasKind("layers").json_schema()["anyOf"]
+        kinds, *layers = KerasObjectField("layers").json_schema()["anyOf"]
         shared = {
             "type": "object",
-            "description": "Calls an earlier layer again, with the same weights.",
-            "properties": {"kind": {"const": SHARED, "description": "A layer again."}, "layer": name},
+            "description": "Apply an earlier layer again, with the same weights.",
+            "properties": {"kind": {"const": SHARED, "description": "Shared layer."}, "layer": name},
             "required": ["kind", "layer"],
             "additionalProperties": False,
         }
@@ -87,29 +87,29 @@ class Layers(Checked):
         return {"type": "array", "items": {"anyOf": [kinds, *each]}, "minItems": 1}
 
 
-def invalid(found: Sequence[Problem], beside: ValidationError | None = None) -> ValidationError:
+def make_validation_error(found: Sequence[Problem], beside: ValidationError | None = None) -> ValidationError:
     """All problems as one error, each at its place, with those of another error before them."""
-    details = [explained(detail) for detail in beside.errors(include_url=False)] if beside else []
+    details = [add_suggestion(detail) for detail in beside.errors(include_url=False)] if beside else []
     details += [
         InitErrorDetails(type=fault("layers", text, hint), loc=where, input=None) for where, text, hint in found
     ]
     return ValidationError.from_exception_data("layers", details)
 
 
-def read(layers: Sequence[Any]) -> tuple[Layer, ...]:
+def read_layers(layers: Sequence[Any]) -> tuple[GraphLayer, ...]:
     """The layers of a checked list."""
     taken = {entry["name"] for entry in layers if isinstance(entry, Mapping) and "name" in entry}
-    return tuple(_layer(index, entry, taken) for index, entry in enumerate(layers))
+    return tuple(_read_layer(index, entry, taken) for index, entry in enumerate(layers))
 
 
-def _layer(index: int, entry: Any, taken: set[str]) -> Layer:
+def _read_layer(index: int, entry: Any, taken: set[str]) -> GraphLayer:
     if isinstance(entry, str):
         entry = {"kind": entry}
     name = entry.get("name") or _free_name(f"{entry['kind']}_{index}", taken)
     sources = entry.get("from")
-    options = {key: value for key, value in entry.items() if key not in _OURS}
+    options = {key: value for key, value in entry.items() if key not in _OWN_KEYS}
     shares = str(options.pop("layer", "")) if entry["kind"] == SHARED else ""
-    return Layer(
+    return GraphLayer(
         index,
         name,
         entry["kind"],
@@ -125,21 +125,27 @@ def _free_name(name: str, taken: set[str]) -> str:
     return name
 
 
-def problems(layers: Any) -> list[Problem]:
+def find_problems(layers: Any) -> list[Problem]:
     """Everything that is wrong with a list of layers; names of columns are not known here."""
     if not isinstance(layers, (list, tuple)) or not layers:
-        received = "an empty list" if isinstance(layers, (list, tuple)) else shown(layers)
+        received = "an empty list" if isinstance(layers, (list, tuple)) else format_value(layers)
         return [((), f"expected a list of layers, received {received}.", "Write [{kind: dense, units: 10}].")]
     found: list[Problem] = []
     for index, entry in enumerate(layers):
         found += [((index, *where), text, hint) for where, text, hint in _entry_problems(entry)]
-    if not _readable(layers):
+    if not _is_readable(layers):
         return found
-    graph = read(layers)
-    return [*found, *_duplicates(layers), *_wrong_shares(graph), *_wrong_counts(graph), *_cycles(graph)]
+    graph = read_layers(layers)
+    return [
+        *found,
+        *_find_duplicates(layers),
+        *_find_wrong_shares(graph),
+        *_find_wrong_counts(graph),
+        *_find_cycles(graph),
+    ]
 
 
-def _readable(layers: Any) -> bool:
+def _is_readable(layers: Any) -> bool:
     """Whether kinds, names and sources have the right types, so that the whole can be looked at."""
     return (
         isinstance(layers, (list, tuple))
@@ -157,7 +163,7 @@ def _entry_problems(entry: Any) -> list[Problem]:
     if isinstance(entry, str):
         entry = {"kind": entry}
     if not isinstance(entry, Mapping):
-        return [((), f"expected a layer, received {shown(entry)}.", "Write {kind: dense, units: 10}.")]
+        return [((), f"expected a layer, received {format_value(entry)}.", "Write {kind: dense, units: 10}.")]
     return [*_link_problems(entry), *_kind_problems(entry)]
 
 
@@ -171,7 +177,7 @@ def _name_problems(entry: Mapping[str, Any]) -> Iterator[Problem]:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         yield (
             ("name",),
-            f"expected a name, received {shown(name)}.",
+            f"expected a name, received {format_value(name)}.",
             "Use letters, digits, dashes and underscores.",
         )
 
@@ -180,18 +186,18 @@ def _source_problems(entry: Mapping[str, Any]) -> Iterator[Problem]:
     sources = entry.get("from", "x")
     names = [sources] if isinstance(sources, str) else sources
     if not isinstance(names, (list, tuple)) or not names or not all(isinstance(name, str) for name in names):
-        yield ("from",), f"expected a name or a list of names, received {shown(sources)}.", ""
+        yield ("from",), f"expected a name or a list of names, received {format_value(sources)}.", ""
 
 
 def _kind_problems(entry: Mapping[str, Any]) -> list[Problem]:
-    kinds = catalogue.names("layers")
+    kinds = catalogue.list_kinds("layers")
     if "kind" not in entry:
         return [((), "'kind' is missing.", "Write {kind: dense, units: 10}.")]
-    kind, options = entry["kind"], {key: value for key, value in entry.items() if key not in _OURS}
+    kind, options = entry["kind"], {key: value for key, value in entry.items() if key not in _OWN_KEYS}
     if kind == SHARED:
         return _shared_problems(options)
     if not isinstance(kind, str) or kind not in kinds:
-        return [(("kind",), f"no layer {shown(kind)}.", parts.did_you_mean(str(kind), [*kinds, SHARED]))]
+        return [(("kind",), f"no layer {format_value(kind)}.", parts.did_you_mean(str(kind), [*kinds, SHARED]))]
     return catalogue.check_options("layers", kind, options, also=("name", "from"))
 
 
@@ -206,7 +212,7 @@ def _shared_problems(options: Mapping[str, Any]) -> list[Problem]:
     return found
 
 
-def _duplicates(layers: Sequence[Any]) -> list[Problem]:
+def _find_duplicates(layers: Sequence[Any]) -> list[Problem]:
     first: dict[str, int] = {}
     found: list[Problem] = []
     for index, entry in enumerate(layers):
@@ -218,28 +224,28 @@ def _duplicates(layers: Sequence[Any]) -> list[Problem]:
     return found
 
 
-def _wrong_shares(graph: Sequence[Layer]) -> Iterator[Problem]:
+def _find_wrong_shares(graph: Sequence[GraphLayer]) -> Iterator[Problem]:
     layers = {layer.name: layer for layer in graph}
     own = [layer.name for layer in graph if layer.kind != SHARED]
     for layer in graph:
-        if layer.kind != SHARED or not layer.shares or layer.shares in own:
+        if layer.kind != SHARED or not layer.shared_layer or layer.shared_layer in own:
             continue
-        if layer.shares in layers:
-            hint = f"Write layer: {layers[layer.shares].shares}."
-            yield (layer.index, "layer"), f"{quoted(layer.shares)} is shared itself.", hint
+        if layer.shared_layer in layers:
+            hint = f"Write layer: {layers[layer.shared_layer].shared_layer}."
+            yield (layer.index, "layer"), f"{quoted(layer.shared_layer)} is shared itself.", hint
         else:
-            hint = parts.did_you_mean(layer.shares, own)
-            yield (layer.index, "layer"), f"no layer is called {quoted(layer.shares)}.", hint
+            hint = parts.did_you_mean(layer.shared_layer, own)
+            yield (layer.index, "layer"), f"no layer is called {quoted(layer.shared_layer)}.", hint
 
 
-def _wrong_counts(graph: Sequence[Layer]) -> Iterator[Problem]:
+def _find_wrong_counts(graph: Sequence[GraphLayer]) -> Iterator[Problem]:
     """Layers whose number of inputs does not fit their kind."""
     kinds = {layer.name: layer.kind for layer in graph}
     for layer in graph:
-        kind = kinds.get(layer.shares, "") if layer.kind == SHARED else layer.kind
-        if kind not in catalogue.names("layers"):
+        kind = kinds.get(layer.shared_layer, "") if layer.kind == SHARED else layer.kind
+        if kind not in catalogue.list_kinds("layers"):
             continue
-        least, most = _count(kind)
+        least, most = _get_input_counts(kind)
         given = len(layer.sources or ("",))
         where: tuple[str | int, ...] = (layer.index, "from") if layer.sources else (layer.index,)
         if given < least:
@@ -251,13 +257,13 @@ def _wrong_counts(graph: Sequence[Layer]) -> Iterator[Problem]:
             yield where, f"{kind} takes {wanted}, received {given}.", hint
 
 
-def _count(kind: str) -> tuple[int, int | None]:
-    if kind in _COUNTS:
-        return _COUNTS[kind]
-    return (1, 1) if catalogue.entry("layers", kind)["inputs"] == "one" else (2, None)
+def _get_input_counts(kind: str) -> tuple[int, int | None]:
+    if kind in _INPUT_COUNTS:
+        return _INPUT_COUNTS[kind]
+    return (1, 1) if catalogue.get_entry("layers", kind)["inputs"] == "one" else (2, None)
 
 
-def _cycles(graph: Sequence[Layer]) -> Iterator[Problem]:
+def _find_cycles(graph: Sequence[GraphLayer]) -> Iterator[Problem]:
     """One problem for each cycle, which names its members."""
     links = _links(graph)
     while True:
@@ -277,20 +283,20 @@ def _cycles(graph: Sequence[Layer]) -> Iterator[Problem]:
             links[way[0]] = []
 
 
-def _links(graph: Sequence[Layer]) -> dict[int, list[int]]:
+def _links(graph: Sequence[GraphLayer]) -> dict[int, list[int]]:
     """The layers that each layer reads, by position; columns are left out."""
     position = {layer.name: layer.index for layer in reversed(graph)}
-    return {layer.index: [position[name] for name in sources_of(layer, graph) if name in position] for layer in graph}
+    return {layer.index: [position[name] for name in get_sources(layer, graph) if name in position] for layer in graph}
 
 
-def sources_of(layer: Layer, graph: Sequence[Layer]) -> tuple[str, ...]:
+def get_sources(layer: GraphLayer, graph: Sequence[GraphLayer]) -> tuple[str, ...]:
     """Names a layer reads; none for a first layer without `from`."""
     if layer.sources is not None:
         return layer.sources
     return (graph[layer.index - 1].name,) if layer.index else ()
 
 
-def ordered(graph: Sequence[Layer]) -> list[Layer]:
+def sort_layers(graph: Sequence[GraphLayer]) -> list[GraphLayer]:
     """The layers so that each stands behind those it reads, otherwise as written."""
     sorter = TopologicalSorter(_links(graph))
     sorter.prepare()
@@ -302,14 +308,14 @@ def ordered(graph: Sequence[Layer]) -> list[Layer]:
     return [graph[index] for index in order]
 
 
-def output_problems(layers: Any, outputs: Any) -> list[Problem]:
+def find_output_problems(layers: Any, outputs: Any) -> list[Problem]:
     """What is wrong with `outputs`, and layers that no output depends on; places start at the options."""
-    if not _readable(layers):
+    if not _is_readable(layers):
         return []
-    graph = read(layers)
+    graph = read_layers(layers)
     names = [layer.name for layer in graph]
     if outputs is None:
-        return _unread(graph, [names[-1]])
+        return _find_unread(graph, [names[-1]])
     if not isinstance(outputs, Mapping) or not all(isinstance(name, str) for name in outputs.values()):
         return []
     found: list[Problem] = [
@@ -317,10 +323,10 @@ def output_problems(layers: Any, outputs: Any) -> list[Problem]:
         for target, name in outputs.items()
         if name not in names
     ]
-    return found or _unread(graph, list(outputs.values()))
+    return found or _find_unread(graph, list(outputs.values()))
 
 
-def _unread(graph: Sequence[Layer], outputs: Sequence[str]) -> list[Problem]:
+def _find_unread(graph: Sequence[GraphLayer], outputs: Sequence[str]) -> list[Problem]:
     links = _links(graph)
     read_by_output: set[int] = set()
     waiting = [layer.index for layer in graph if layer.name in outputs]
@@ -333,14 +339,14 @@ def _unread(graph: Sequence[Layer], outputs: Sequence[str]) -> list[Problem]:
         (
             ("layers", layer.index),
             f"no output depends on {quoted(layer.name)}.",
-            _misspelled(layer.name, graph) or "Read it in a `from`, or leave it out.",
+            _suggest_source(layer.name, graph) or "Read it in a `from`, or leave it out.",
         )
         for layer in graph
         if layer.index not in read_by_output
     ]
 
 
-def _misspelled(name: str, graph: Sequence[Layer]) -> str:
+def _suggest_source(name: str, graph: Sequence[GraphLayer]) -> str:
     """A hint at a source that is no layer and nearly the name of one; it could also be a column's."""
     known = {layer.name for layer in graph}
     strangers = {source for layer in graph for source in layer.sources or () if source not in known}

@@ -6,11 +6,11 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import astuple
 from typing import Any
 
-from bmcli.recipe.fields import CHECKED, Checked
+from bmcli.recipe.fields import FIELD_TYPE_KEY, FieldType
 from bmcli.recipe.schema import Recipe
 
 _PREFIX = "#/$defs/"
-_EXTENDS = "A recipe file, relative to this one, or a built-in recipe by name; this one is laid over it."
+_EXTENDS = "A recipe file, relative to this one, or a built-in recipe by name, whose values this recipe overrides."
 
 
 def recipe_schema() -> dict[str, Any]:
@@ -18,10 +18,10 @@ def recipe_schema() -> dict[str, Any]:
 
     A recipe that extends another may leave out what that one gives, and delete values of it with null.
     """
-    collected = _Collected()
+    collected = _SchemaCollection()
     collected.resolve({"$ref": f"{_PREFIX}Recipe", "$defs": {"Recipe": _root()}}, {})
-    whole = {name: _or_variable(schema) for name, schema in collected.schemas.items()}
-    partly = {f"{name}.part": _part(schema) for name, schema in whole.items()}
+    whole = {name: _allow_variable(schema) for name, schema in collected.schemas.items()}
+    partly = {f"{name}.part": _make_partial(schema) for name, schema in whole.items()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "bmcli recipe",
@@ -38,14 +38,14 @@ def _root() -> dict[str, Any]:
     return {**schema, "properties": {"extends": extends, **schema["properties"]}}
 
 
-class _Collected:
+class _SchemaCollection:
     """Schemas that others refer to, each under a name of its own."""
 
     def __init__(self) -> None:
         self.schemas: dict[str, Any] = {}
         self.names: dict[Hashable, str] = {}
 
-    def refer(self, key: Hashable, name: str, make: Callable[[], Any]) -> str:
+    def add_reference(self, key: Hashable, name: str, make: Callable[[], Any]) -> str:
         """A reference to the schema of this key, made if it is new; under another name if `name` is taken."""
         if key not in self.names:
             free = name
@@ -68,34 +68,36 @@ class _Collected:
             return schema
         scope = schema.get("$defs", scope)
         found = {
-            key: self.resolve(value, scope) for key, value in schema.items() if key not in ("$defs", "$ref", CHECKED)
+            key: self.resolve(value, scope)
+            for key, value in schema.items()
+            if key not in ("$defs", "$ref", FIELD_TYPE_KEY)
         }
-        if CHECKED in schema:
-            found["$ref"] = self._checked(schema[CHECKED])
+        if FIELD_TYPE_KEY in schema:
+            found["$ref"] = self._refer_to_field(schema[FIELD_TYPE_KEY])
         if "$ref" in schema:
-            found["$ref"] = self._defined(schema["$ref"].removeprefix(_PREFIX), scope)
+            found["$ref"] = self._refer_to_definition(schema["$ref"].removeprefix(_PREFIX), scope)
         return found
 
-    def _checked(self, field: Checked) -> str:
+    def _refer_to_field(self, field: FieldType) -> str:
         words = [type(field).__name__.strip("_"), *(word for word in astuple(field) if isinstance(word, str))]  # type: ignore[call-overload]
-        return self.refer(field, ".".join(words), lambda: self.resolve(field.json_schema(), {}))
+        return self.add_reference(field, ".".join(words), lambda: self.resolve(field.json_schema(), {}))
 
-    def _defined(self, name: str, scope: Mapping[str, Any]) -> str:
+    def _refer_to_definition(self, name: str, scope: Mapping[str, Any]) -> str:
         # Two documents may use one name for different definitions.
-        return self.refer((name, repr(scope)), name, lambda: self.resolve(scope[name], scope))
+        return self.add_reference((name, repr(scope)), name, lambda: self.resolve(scope[name], scope))
 
 
 _VARIABLE = {
     "type": "string",
     "pattern": r"^\$\{[^{}]+\}$",
-    "description": "The value of a variable of `vars`, as ${NAME}.",
+    "description": "Value of a variable of `vars`, such as ${NAME}.",
 }
 _SCALARS = ("integer", "number", "boolean")
 _NESTED = ("items", "additionalProperties")
 _LISTED = ("anyOf", "prefixItems")
 
 
-def _inside(schema: Any, change: Callable[[Any], Any]) -> dict[str, Any]:
+def _map_subschemas(schema: Any, change: Callable[[Any], Any]) -> dict[str, Any]:
     """The schema with `change` made to each schema that stands in it."""
     changed = dict(schema)
     for key in _NESTED:
@@ -109,30 +111,32 @@ def _inside(schema: Any, change: Callable[[Any], Any]) -> dict[str, Any]:
     return changed
 
 
-def _or_variable(schema: Any) -> Any:
+def _allow_variable(schema: Any) -> Any:
     """The schema with a variable allowed wherever a value other than free text stands."""
-    schema = _inside(schema, _or_variable)
+    schema = _map_subschemas(schema, _allow_variable)
     limited = schema.get("type") in _SCALARS or "const" in schema or "enum" in schema or "pattern" in schema
-    return _or(schema, {"$ref": f"{_PREFIX}variable"}) if limited else schema
+    return _join_alternatives(schema, {"$ref": f"{_PREFIX}variable"}) if limited else schema
 
 
-def _part(schema: Any) -> Any:
+def _make_partial(schema: Any) -> Any:
     """The schema with nothing required, null for any value of a mapping, and items of lists by number."""
-    schema = _inside(schema, _part)
+    schema = _map_subschemas(schema, _make_partial)
     schema.pop("required", None)
     if "$ref" in schema and schema["$ref"] != f"{_PREFIX}variable":
         schema["$ref"] += ".part"
     if "properties" in schema:
-        schema["properties"] = {name: _or(item, {"type": "null"}) for name, item in schema["properties"].items()}
+        schema["properties"] = {
+            name: _join_alternatives(item, {"type": "null"}) for name, item in schema["properties"].items()
+        }
     if isinstance(schema.get("additionalProperties"), dict):
-        schema["additionalProperties"] = _or(schema["additionalProperties"], {"type": "null"})
+        schema["additionalProperties"] = _join_alternatives(schema["additionalProperties"], {"type": "null"})
     if schema.get("type") == "array":
         by_number = {"type": "object", "propertyNames": {"pattern": "^[0-9]+$"}}
-        return _or(schema, by_number)
+        return _join_alternatives(schema, by_number)
     return schema
 
 
-def _or(schema: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+def _join_alternatives(schema: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """Either schema; what describes the first describes both."""
     notes: dict[str, Any] = {key: schema[key] for key in ("title", "description", "default") if key in schema}
     rest = {key: value for key, value in schema.items() if key not in notes}

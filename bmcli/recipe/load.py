@@ -10,28 +10,28 @@ from pathlib import Path
 from typing import Any
 
 from bmcli import disk, parts, redaction
-from bmcli.errors import BmcliError, Fault, Place
+from bmcli.errors import BmcliError, Fault, FileLocation
 from bmcli.quoting import quoted
 from bmcli.recipe import addresses, nodes, search
 from bmcli.recipe.addresses import is_address
-from bmcli.recipe.check import check, dotted, place_of, read_steps
-from bmcli.recipe.check import split_path as split_path
-from bmcli.recipe.fields import shown
-from bmcli.recipe.nodes import Node, Steps
+from bmcli.recipe.check import check_recipe, find_place
+from bmcli.recipe.fields import format_value
+from bmcli.recipe.nodes import KeyPath, Node
+from bmcli.recipe.paths import join_steps, parse_steps, split_path
 from bmcli.recipe.schema import Recipe
 
 COMMAND_LINE = "command line"
 SEARCH = "search"
 """In the place of a file's name: where the values of a candidate come from."""
 _SECTIONS = (*Recipe.model_fields, "extends")
-PATHS: tuple[Steps, ...] = (
+PATH_OPTIONS: tuple[KeyPath, ...] = (
     ("data", "source", "path"), ("data", "source", "table"), ("model", "weights"),
     ("distill", "transfer", "unlabelled", "path"), ("distill", "student", "data", "source", "path"),
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Written:
+class RecipeDocument:
     """A recipe as it is written: merged with those it extends and with overrides, its variables not filled in yet.
 
     Args:
@@ -46,29 +46,29 @@ class Written:
     text: str
     faults: tuple[Fault, ...] = ()
 
-    def without_search(self) -> Written:
+    def without_tune(self) -> RecipeDocument:
         """The same without its `tune` section."""
-        return self.without(("tune",))
+        return self.without_sections(("tune",))
 
-    def without(self, sections: Collection[str]) -> Written:
+    def without_sections(self, sections: Collection[str]) -> RecipeDocument:
         """The same without some sections."""
         tree = replace(self.tree, value={key: node for key, node in self.tree.value.items() if key not in sections})
         return replace(self, tree=tree)
 
-    def under(self, above: Node) -> Written:
+    def overlay(self, above: Node) -> RecipeDocument:
         """The same with a tree laid over it."""
         faults = list(self.faults)
-        return replace(self, tree=_without_secrets(merge(self.tree, above, faults)), faults=tuple(faults))
+        return replace(self, tree=_hide_secrets(merge_nodes(self.tree, above, faults)), faults=tuple(faults))
 
-    def filled(self, faults: list[Fault]) -> Node:
+    def fill_variables(self, faults: list[Fault]) -> Node:
         """The tree with variables filled in and paths absolute.
 
         Args:
             faults: Takes those of variables.
         """
-        return _absolute_paths(_substitute(self.tree, faults))
+        return _make_paths_absolute(_substitute_variables(self.tree, faults))
 
-    def checked(self) -> Loaded:
+    def validate(self) -> LoadedRecipe:
         """The recipe with every default filled in.
 
         Raises:
@@ -77,32 +77,32 @@ class Written:
         """
         faults = list(self.faults)
         try:
-            tree = self.filled(faults)
-            recipe = check(tree)
+            tree = self.fill_variables(faults)
+            recipe = check_recipe(tree)
         except BmcliError as error:
-            raise BmcliError(*in_order([*faults, *error.faults], self.name)) from None
+            raise BmcliError(*sort_faults([*faults, *error.faults], self.name)) from None
         if faults:
-            raise BmcliError(*in_order(faults, self.name))
-        return Loaded(recipe, tree, self.file, self)
+            raise BmcliError(*sort_faults(faults, self.name))
+        return LoadedRecipe(recipe, tree, self.file, self)
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedRecipe:
     """A checked recipe together with the tree that tells where each value was written."""
 
     recipe: Recipe
     tree: Node
     file: Path
-    written: Written
+    document: RecipeDocument
 
     def locate(self, error: BmcliError) -> BmcliError:
         """The same error with the places of its recipe paths filled in."""
         error.faults = tuple(
-            fault.at(place_of(self.tree, split_path(fault.path))) if fault.path else fault for fault in error.faults
+            fault.at(find_place(self.tree, split_path(fault.path))) if fault.path else fault for fault in error.faults
         )
         return error
 
-    def with_values(self, values: Mapping[str, Any]) -> Loaded:
+    def with_values(self, values: Mapping[str, Any]) -> LoadedRecipe:
         """The recipe of a candidate: these values laid over it, and no `tune` section.
 
         Args:
@@ -111,59 +111,59 @@ class Loaded:
         Raises:
             BmcliError: The recipe refuses them; each fault names them all.
         """
-        arguments = search.overrides(values)
+        arguments = search.format_overrides(values)
         faults: list[Fault] = []
         try:
             above = parse_overrides(arguments, faults, SEARCH)
             if faults:
                 raise BmcliError(*faults)
-            return self.written.without_search().under(above).checked()
+            return self.document.without_tune().overlay(above).validate()
         except BmcliError as error:
             candidate = f"The candidate: {' '.join(arguments)}."
             raise BmcliError(
                 *(replace(fault, message=f"{fault.message} {candidate}", place=None) for fault in error.faults)
             ) from None
 
-    def base(self) -> Node:
+    def make_base_tree(self) -> Node:
         """What candidates are laid over: the tree as it is written, without `tune`, its paths absolute."""
-        tree = self.written.without_search().tree
-        for steps in (*PATHS, *_ways_to_names(tree)):
+        tree = self.document.without_tune().tree
+        for steps in (*PATH_OPTIONS, *_iterate_name_paths(tree)):
             node = self.tree.find(steps)
             if node is not None and tree.find(steps) is not None:
-                tree = _replaced(tree, steps, node.mapped(_escaped))
+                tree = _replace_node(tree, steps, node.map_scalars(_escape_node))
         return tree
 
 
-def load(target: str, overrides: Sequence[str] = ()) -> Loaded:
+def load_recipe(target: str, overrides: Sequence[str] = ()) -> LoadedRecipe:
     """A recipe by file name or built-in name, with `key=value` overrides on top.
 
     Raises:
         BmcliError: Every fault of the language at once: those of the recipe first, then those of the recipes
             it extends, then those of the overrides.
     """
-    return read(target, overrides).checked()
+    return read_document(target, overrides).validate()
 
 
-def read(target: str, overrides: Sequence[str] = ()) -> Written:
+def read_document(target: str, overrides: Sequence[str] = ()) -> RecipeDocument:
     """A recipe as it is written, with `key=value` overrides on top; its values are not checked yet.
 
     Raises:
         BmcliError: A file cannot be read, or an override cannot be laid over it.
     """
     parts.suggest_anew()
-    file, name = find(target)
+    file, name = find_recipe(target)
     faults: list[Fault] = []
     try:
         over = parse_overrides(overrides, faults)
-        below, text = _with_bases(file, name, faults)
-        tree = _without_secrets(merge(below, over, faults))
+        below, text = _merge_bases(file, name, faults)
+        tree = _hide_secrets(merge_nodes(below, over, faults))
     except BmcliError as error:
-        raise BmcliError(*in_order([*faults, *error.faults], name)) from None
+        raise BmcliError(*sort_faults([*faults, *error.faults], name)) from None
     file = Path(os.path.realpath(file))  # `latest` may soon point elsewhere
-    return Written(tree, file, name, nodes.without_secrets(text), tuple(faults))
+    return RecipeDocument(tree, file, name, nodes.hide_secrets(text), tuple(faults))
 
 
-def in_order(faults: Iterable[Fault], recipe: str) -> list[Fault]:
+def sort_faults(faults: Iterable[Fault], recipe: str) -> list[Fault]:
     """Each fault once: those of the recipe first, then those of the recipes it extends, then those of overrides.
 
     Args:
@@ -180,7 +180,7 @@ def in_order(faults: Iterable[Fault], recipe: str) -> list[Fault]:
     return sorted(dict.fromkeys(faults), key=position)
 
 
-def built_in() -> dict[str, Path]:
+def list_built_in() -> dict[str, Path]:
     """Recipes that come with bmcli, by name; each lies in a folder for its kind of data, as `images`."""
     package = Path(__file__).parent.parent
     folder = next((f for f in (package / "recipes", package.parent / "recipes") if f.is_dir()), None)
@@ -188,13 +188,13 @@ def built_in() -> dict[str, Path]:
     return {file.stem: file for file in sorted(found, key=lambda file: (file.parent.name, file.stem))}
 
 
-def find(target: str) -> tuple[Path, str]:
+def find_recipe(target: str) -> tuple[Path, str]:
     """The file of a recipe and its name in messages."""
     path = os.path.expanduser(target)
     # Unlike pathlib's, these answer False where the system refuses a name.
     if os.path.isfile(path):
         return Path(path), target
-    recipes = built_in()
+    recipes = list_built_in()
     if target in recipes:
         return recipes[target], f"{target}.yaml"
     if other := disk.what_is_no_file(path):
@@ -213,7 +213,7 @@ def _recipes_in(folder: Path) -> list[str]:
         return []
 
 
-def _with_bases(file: Path, name: str, faults: list[Fault]) -> tuple[Node, str]:
+def _merge_bases(file: Path, name: str, faults: list[Fault]) -> tuple[Node, str]:
     """The tree of a file merged over the chain of recipes it extends, and the text of the file itself.
 
     Raises:
@@ -228,44 +228,44 @@ def _with_bases(file: Path, name: str, faults: list[Fault]) -> tuple[Node, str]:
         seen.add(os.path.realpath(file))
         text = nodes.read_text(file, name, _SECTIONS)
         # A file that only another one names may be any: it is quoted if all of it is of a recipe.
-        tree = nodes.parse_own(text, name, file.parent, _SECTIONS, bool(chain), faults)
+        tree = nodes.parse_recipe_file(text, name, file.parent, _SECTIONS, bool(chain), faults)
         own = own if chain else text
         characters, values = characters + len(text), values + tree.count()
         if characters > nodes.MAX_BYTES or values > 2 * nodes.MAX_NODES:
-            raise BmcliError(Fault("with the recipes that extend it, it is too large.", place=Place(name, 1, 1)))
+            raise BmcliError(Fault("with the recipes that extend it, it is too large.", place=FileLocation(name, 1, 1)))
         base = tree.value.pop("extends", None)
-        following = _base(base, file, name, seen)
+        following = _find_base(base, file, name, seen)
         chain.append(tree)
     merged = chain.pop()
     while chain:
-        merged = merge(merged, chain.pop(), faults)
+        merged = merge_nodes(merged, chain.pop(), faults)
     return merged, own
 
 
-def _base(base: Node | None, file: Path, name: str, seen: Collection[str]) -> tuple[Path, str] | None:
+def _find_base(base: Node | None, file: Path, name: str, seen: Collection[str]) -> tuple[Path, str] | None:
     """The recipe that `extends` names: a file beside the one that names it, or a built-in one."""
     if base is None or base.value is None:
         return None
     if not isinstance(base.value, str) or not base.value:
-        message = f"extends names one recipe, received {shown(base.plain())}."
+        message = f"extends names one recipe, received {format_value(base.plain())}."
         raise BmcliError(Fault(message, "extends", base.place))
     beside = file.parent / base.value
     found: tuple[Path, str] | None = None
     if os.path.isfile(beside):
         found = beside, str(Path(name).parent / base.value)
-    elif base.value in built_in():
-        found = built_in()[base.value], f"{base.value}.yaml"
+    elif base.value in list_built_in():
+        found = list_built_in()[base.value], f"{base.value}.yaml"
     if found is None and (other := disk.what_is_no_file(beside)):
         raise BmcliError(Fault(f"{quoted(base.value, 200)} is {other}, expected a recipe.", "extends", base.place))
     if found is None:
-        hint = parts.did_you_mean(base.value, [*built_in(), *_recipes_in(file.parent)])
+        hint = parts.did_you_mean(base.value, [*list_built_in(), *_recipes_in(file.parent)])
         raise BmcliError(Fault(f"no recipe {quoted(base.value, 200)} to extend.", "extends", base.place, hint))
     if os.path.realpath(found[0]) in seen:
         raise BmcliError(Fault(f"{quoted(base.value, 200)} extends itself in a circle.", "extends", base.place))
     return found
 
 
-def merge(below: Node, above: Node, faults: list[Fault], steps: Steps = ()) -> Node:
+def merge_nodes(below: Node, above: Node, faults: list[Fault], steps: KeyPath = ()) -> Node:
     """`above` laid over `below`: mappings merge, lists and scalars replace, null deletes.
 
     A mapping that changes its `kind` replaces the one below, whose other options belong to the old kind; a
@@ -287,9 +287,9 @@ def merge(below: Node, above: Node, faults: list[Fault], steps: Steps = ()) -> N
         if node.value is None and not node.faulty:
             values.pop(key, None)
         elif key in values:
-            values[key] = merge(values[key], node, faults, (*steps, key))
+            values[key] = merge_nodes(values[key], node, faults, (*steps, key))
         else:
-            values[key] = merge(replace(node, value={}), node, faults, (*steps, key))
+            values[key] = merge_nodes(replace(node, value={}), node, faults, (*steps, key))
     return replace(below if kept else above, value=values, faulty=below.faulty or above.faulty)
 
 
@@ -305,17 +305,17 @@ def _mapping_below(below: Node, above: Node) -> dict[str, Node]:
     return {} if changed else dict(below.value)
 
 
-def _names_no_kind(below: Node, steps: Steps) -> bool:
+def _names_no_kind(below: Node, steps: KeyPath) -> bool:
     """Whether a text below is a value of its own, as a file or `balanced`, and not short for a kind."""
     of_objective = len(steps) in (2, 3) and steps[0] == "objective" and steps[-1] == "class_weights"
-    return isinstance(below.value, str) and (steps in PATHS or of_objective)
+    return isinstance(below.value, str) and (steps in PATH_OPTIONS or of_objective)
 
 
 def _is_position(key: str) -> bool:
     return key.isdecimal() and len(key) < 9
 
 
-def _merge_items(below: Node, above: Node, faults: list[Fault], steps: Steps) -> Node:
+def _merge_items(below: Node, above: Node, faults: list[Fault], steps: KeyPath) -> Node:
     items = dict(enumerate(below.value))
     for key, node in above.value.items():
         position = int(key)
@@ -325,7 +325,7 @@ def _merge_items(below: Node, above: Node, faults: list[Fault], steps: Steps) ->
         elif node.value is None and not node.faulty:
             del items[position]
         else:
-            items[position] = merge(items[position], node, faults, (*steps, position))
+            items[position] = merge_nodes(items[position], node, faults, (*steps, position))
     return replace(below, value=list(items.values()))
 
 
@@ -338,16 +338,16 @@ def parse_overrides(overrides: Iterable[str], faults: list[Fault], origin: str =
     """
     tree: dict[str, Any] = {}
     for number, argument in enumerate(overrides, start=1):
-        place = Place(origin, number, 1, redaction.redact_argument(" ".join(argument.splitlines())))
+        place = FileLocation(origin, number, 1, redaction.redact_argument(" ".join(argument.splitlines())))
         try:
             steps, value = _parse_override(argument, place, faults)
             _insert(tree, steps, value)
         except BmcliError as error:
             faults += [fault.at(place) for fault in error.faults]
-    return _tree(tree, Place(origin, 1, 1))
+    return _build_nodes(tree, FileLocation(origin, 1, 1))
 
 
-def tree_of(values: Mapping[Steps, Node], place: Place) -> Node:
+def build_tree(values: Mapping[KeyPath, Node], place: FileLocation) -> Node:
     """Values by their ways as one tree to lay over a recipe; no way is inside of another.
 
     Args:
@@ -356,14 +356,14 @@ def tree_of(values: Mapping[Steps, Node], place: Place) -> Node:
     tree: dict[str, Any] = {}
     for steps, node in values.items():
         _insert(tree, [str(step) for step in steps], node)
-    return _tree(tree, place)
+    return _build_nodes(tree, place)
 
 
-def _parse_override(argument: str, place: Place, faults: list[Fault]) -> tuple[list[str], Node]:
-    steps, written = read_steps(argument)
+def _parse_override(argument: str, place: FileLocation, faults: list[Fault]) -> tuple[list[str], Node]:
+    steps, written = parse_steps(argument)
     if not steps or not written.startswith("="):
         raise BmcliError(
-            f"an override reads key=value, received {shown(argument)}.",
+            f"an override reads key=value, received {format_value(argument)}.",
             suggestion='A key with dots stands in double quotes: data.inputs."a.b".kind=number.',
         )
     if len(steps) > nodes.MAX_DEPTH:
@@ -375,40 +375,40 @@ def _parse_override(argument: str, place: Place, faults: list[Fault]) -> tuple[l
     return [str(step) for step in steps], replace(value, key_place=place)
 
 
-def _override_value(text: str, place: Place, column: int, faults: list[Fault]) -> Node:
+def _override_value(text: str, place: FileLocation, column: int, faults: list[Fault]) -> Node:
     here = replace(place, column=column)
     if text.startswith((">", "|")) and "\n" not in text:
         return Node(text, here, folder=Path.cwd())  # On one line it cannot be a block of text.
     found: list[Fault] = []
     try:
-        value = nodes.parse(text, COMMAND_LINE, Path.cwd(), found) if text.strip() else Node(None, here)
+        value = nodes.parse_tree(text, COMMAND_LINE, Path.cwd(), found) if text.strip() else Node(None, here)
     except BmcliError as error:
-        moved = (replace(fault, place=_on_argument(fault.place, here)) for fault in error.faults)
+        moved = (replace(fault, place=_shift_place(fault.place, here)) for fault in error.faults)
         raise BmcliError(*moved) from None
-    faults += [replace(fault, place=_on_argument(fault.place, here)) for fault in found]
-    return _moved(value, here)
+    faults += [replace(fault, place=_shift_place(fault.place, here)) for fault in found]
+    return _shift_places(value, here)
 
 
-def _on_argument(place: Place | None, value: Place) -> Place:
+def _shift_place(place: FileLocation | None, value: FileLocation) -> FileLocation:
     """A place in an override's value as a place in the whole argument."""
     inside = place is not None and place.line == 1
     return replace(value, column=value.column + place.column - 1) if inside and place else value
 
 
-def _moved(node: Node, value: Place) -> Node:
+def _shift_places(node: Node, value: FileLocation) -> Node:
     """A tree of an override's value with its places in the argument."""
     children = node.value
     if isinstance(children, dict):
-        children = {key: _moved(child, value) for key, child in children.items()}
+        children = {key: _shift_places(child, value) for key, child in children.items()}
     elif isinstance(children, list):
-        children = [_moved(child, value) for child in children]
-    key_place = node.key_place and _on_argument(node.key_place, value)
-    return replace(node, value=children, place=_on_argument(node.place, value), key_place=key_place)
+        children = [_shift_places(child, value) for child in children]
+    key_place = node.key_place and _shift_place(node.key_place, value)
+    return replace(node, value=children, place=_shift_place(node.place, value), key_place=key_place)
 
 
 def _insert(tree: dict[str, Any], steps: Sequence[str], value: Node) -> None:
     """Puts a value into a tree of values; a bare name gives way to a mapping with that `kind`."""
-    path = dotted(tuple(steps))
+    path = join_steps(tuple(steps))
     for step in steps[:-1]:
         inside = tree.setdefault(step, {})
         if isinstance(inside, Node) and isinstance(inside.value, str):
@@ -426,8 +426,8 @@ def _insert(tree: dict[str, Any], steps: Sequence[str], value: Node) -> None:
         tree[steps[-1]] = value
 
 
-def _tree(values: Mapping[str, Any], place: Place) -> Node:
-    inside = {key: item if isinstance(item, Node) else _tree(item, place) for key, item in values.items()}
+def _build_nodes(values: Mapping[str, Any], place: FileLocation) -> Node:
+    inside = {key: item if isinstance(item, Node) else _build_nodes(item, place) for key, item in values.items()}
     first = next((node.key_place for node in inside.values() if node.key_place), place)
     return Node(inside, first, first, Path.cwd())
 
@@ -435,7 +435,7 @@ def _tree(values: Mapping[str, Any], place: Place) -> Node:
 _VARIABLE = re.compile(r"\$\$|\$\{([^{}]*)\}|\$\{")
 
 
-def _without_secrets(tree: Node) -> Node:
+def _hide_secrets(tree: Node) -> Node:
     """The tree with `***` for each variable whose name says that it is a secret.
 
     Everything in a recipe is kept in files, so a secret is forgotten at the door; what uses it is a fault.
@@ -450,37 +450,37 @@ def _without_secrets(tree: Node) -> Node:
     return replace(tree, value={**tree.value, "vars": replace(declared, value=variables)})
 
 
-def _substitute(tree: Node, faults: list[Fault]) -> Node:
+def _substitute_variables(tree: Node, faults: list[Fault]) -> Node:
     """`${name}` replaced by the value of a variable; `$$` is a dollar sign.
 
     A variable may use those above it. What uses one that is not right is marked faulty.
     """
-    filling = _Filling({}, faults)
+    filling = _VariableFiller({}, faults)
     declared = tree.value.get("vars")
     if declared is None or not isinstance(declared.value, dict):
-        return tree.mapped(filling.filled)
+        return tree.map_scalars(filling.fill_variables)
     for name, node in declared.value.items():
-        filling.variables[name] = node.mapped(filling.filled)
+        filling.variables[name] = node.map_scalars(filling.fill_variables)
     rest = replace(tree, value={key: node for key, node in tree.value.items() if key != "vars"})
-    filled = rest.mapped(filling.filled)
+    filled = rest.map_scalars(filling.fill_variables)
     return replace(tree, value={**filled.value, "vars": replace(declared, value=filling.variables)})
 
 
 @dataclass
-class _Filling:
+class _VariableFiller:
     """Fills variables into scalars.
 
     Args:
         variables: Those that may be used so far.
         faults: Takes what is wrong.
-        left: Characters that the text of the whole recipe may still have.
+        remaining: Characters that the text of the whole recipe may still have.
     """
 
     variables: dict[str, Node]
     faults: list[Fault]
-    left: int = nodes.MAX_TEXT
+    remaining: int = nodes.MAX_TEXT
 
-    def filled(self, node: Node) -> Node:
+    def fill_variables(self, node: Node) -> Node:
         """A scalar with its variables filled in; a text that is one variable alone takes its type, too."""
         if not isinstance(node.value, str):
             return node
@@ -498,10 +498,10 @@ class _Filling:
             return self._accepted(replace(node, value=value), length)
         return self._with_text(node, names)
 
-    def _is_usable(self, name: str | None, place: Place) -> bool:
+    def _is_usable(self, name: str | None, place: FileLocation) -> bool:
         variable = None if name is None else self.variables.get(name)
         if name is None or variable is None:
-            self.faults.append(_no_variable(name, place, self.variables))
+            self.faults.append(_unknown_variable_fault(name, place, self.variables))
             return False
         if redaction.is_secret(name):
             self.faults.append(
@@ -532,19 +532,19 @@ class _Filling:
         """
         if not self._fits(node, length):
             return replace(node, faulty=True)
-        self.left -= length
+        self.remaining -= length
         if isinstance(node.value, str) and "://" in node.value and redaction.redact_text(node.value) != node.value:
             message = "an address holds no user, password, key or signature: recipes are kept in files."
-            self.faults.append(Fault(message, place=node.place, suggestion=addresses.INSTEAD))
+            self.faults.append(Fault(message, place=node.place, suggestion=addresses.CREDENTIALS_HINT))
             return replace(node, faulty=True)
         return node
 
     def _fits(self, node: Node, length: int) -> bool:
         """Whether the recipe may hold so much text more; the first that it may not is a fault."""
-        fits = length <= self.left
-        if not fits and self.left >= 0:
+        fits = length <= self.remaining
+        if not fits and self.remaining >= 0:
             self.faults.append(Fault("too long once its variables are filled in.", place=node.place))
-            self.left = -1
+            self.remaining = -1
         return fits
 
 
@@ -552,28 +552,28 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else nodes.write_scalar(value)
 
 
-def _no_variable(name: str | None, place: Place, variables: Collection[str]) -> Fault:
+def _unknown_variable_fault(name: str | None, place: FileLocation, variables: Collection[str]) -> Fault:
     if name is None:
         return Fault("a variable is opened with ${ and never closed.", place=place, suggestion="As text write $${.")
     hint = parts.did_you_mean(name, variables) or "Set it in vars, above where another variable uses it."
     return Fault(f"no variable {quoted(name)} in vars.", place=place, suggestion=hint)
 
 
-def _absolute_paths(tree: Node) -> Node:
+def _make_paths_absolute(tree: Node) -> Node:
     """The tree with relative paths joined to the folder of the file that names them; addresses stay as they are."""
-    for steps in PATHS:
-        for way in (steps, ("tune", "space", dotted(steps), "choice")):
+    for steps in PATH_OPTIONS:
+        for way in (steps, ("tune", "space", join_steps(steps), "choice")):
             node = tree.find(way)
             if node is not None:
-                tree = _replaced(tree, way, node.mapped(_absolute))
-    for way in _ways_to_names(tree):
+                tree = _replace_node(tree, way, node.map_scalars(_make_absolute))
+    for way in _iterate_name_paths(tree):
         node = tree.find(way)
         if node is not None:
-            tree = _replaced(tree, way, node.mapped(_absolute_if_there))
+            tree = _replace_node(tree, way, node.map_scalars(_make_absolute_if_exists))
     return tree
 
 
-def _ways_to_names(tree: Node) -> Iterator[Steps]:
+def _iterate_name_paths(tree: Node) -> Iterator[KeyPath]:
     """The ways to what may be a path, or else the name of a run or a built-in recipe."""
     yield ("distill", "student", "recipe")
     teacher = tree.find(("distill", "teacher"))
@@ -583,26 +583,26 @@ def _ways_to_names(tree: Node) -> Iterator[Steps]:
             yield ("distill", "teacher", *way, key)
 
 
-def _absolute_if_there(node: Node) -> Node:
-    found = _absolute(node)
+def _make_absolute_if_exists(node: Node) -> Node:
+    found = _make_absolute(node)
     return found if isinstance(found.value, str) and os.path.exists(found.value) else node
 
 
-def _absolute(node: Node) -> Node:
+def _make_absolute(node: Node) -> Node:
     if not isinstance(node.value, str) or not node.value or node.folder is None or is_address(node.value):
         return node
     return replace(node, value=str((node.folder / os.path.expanduser(node.value)).absolute()))
 
 
-def _escaped(node: Node) -> Node:
-    return replace(node, value=nodes.escaped(node.value))
+def _escape_node(node: Node) -> Node:
+    return replace(node, value=nodes.escape_dollars(node.value))
 
 
-def _replaced(tree: Node, steps: Steps, node: Node) -> Node:
+def _replace_node(tree: Node, steps: KeyPath, node: Node) -> Node:
     """The tree with another node at the end of a way."""
     if not steps:
         return node
-    child = _replaced(tree.value[steps[0]], steps[1:], node)
+    child = _replace_node(tree.value[steps[0]], steps[1:], node)
     if isinstance(tree.value, list):
         return replace(tree, value=[child if place == steps[0] else each for place, each in enumerate(tree.value)])
     return replace(tree, value={**tree.value, steps[0]: child})

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from bmcli import redaction
-from bmcli.errors import BmcliError, Fault, Place
+from bmcli.errors import BmcliError, Fault, FileLocation
 from bmcli.quoting import quoted
 
 MAX_BYTES = 1_000_000
@@ -25,7 +25,7 @@ MAX_NODES = 25_000
 MAX_DIGITS = 40
 MAX_KEY = 1_000  # a YAML parser looks for the colon of a key within 1,024 characters
 
-Steps = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 """The way from the top of a recipe to a value: keys of mappings and positions in lists."""
 
 
@@ -42,8 +42,8 @@ class Node:
     """
 
     value: Any
-    place: Place
-    key_place: Place | None = None
+    place: FileLocation
+    key_place: FileLocation | None = None
     folder: Path | None = None
     faulty: bool = False
 
@@ -55,12 +55,12 @@ class Node:
             return tuple(node.plain() for node in self.value)
         return self.value
 
-    def find(self, steps: Steps) -> Node | None:
+    def find(self, steps: KeyPath) -> Node | None:
         """The node at the end of a way, or None if the recipe does not write it."""
         node, way = self.nearest(steps)
         return node if way == steps else None
 
-    def nearest(self, steps: Steps) -> tuple[Node, Steps]:
+    def nearest(self, steps: KeyPath) -> tuple[Node, KeyPath]:
         """The deepest node that is written on a way, and the way to it."""
         node = self
         for count, step in enumerate(steps):
@@ -90,30 +90,30 @@ class Node:
         children = self.value.values() if isinstance(self.value, dict) else self.value
         return 1 + sum(child.count() for child in children) if isinstance(self.value, (dict, list)) else 1
 
-    def mapped(self, change: Callable[[Node], Node]) -> Node:
+    def map_scalars(self, change: Callable[[Node], Node]) -> Node:
         """The tree with `change(node)` in the place of every scalar node."""
         if isinstance(self.value, dict):
-            return replace(self, value={key: node.mapped(change) for key, node in self.value.items()})
+            return replace(self, value={key: node.map_scalars(change) for key, node in self.value.items()})
         if isinstance(self.value, list):
-            return replace(self, value=[node.mapped(change) for node in self.value])
+            return replace(self, value=[node.map_scalars(change) for node in self.value])
         return change(self)
 
 
-def read(path: Path, shown: str, words: Collection[str]) -> Node:
+def read_tree(path: Path, file_name: str, words: Collection[str]) -> Node:
     """The tree of a file that the user named.
 
     Args:
-        shown: The file's name in places.
+        file_name: The file's name in places.
         words: Keys of which one at least stands at its top.
 
     Raises:
         BmcliError: It cannot be read, is not YAML 1.2 as recipes use it, or is something else altogether; then nothing
             of it is quoted.
     """
-    return parse_own(read_text(path, shown, words), shown, path.parent, words, only=False)
+    return parse_recipe_file(read_text(path, file_name, words), file_name, path.parent, words, only=False)
 
 
-def read_text(path: Path, shown: str, words: Collection[str] = ()) -> str:
+def read_text(path: Path, file_name: str, words: Collection[str] = ()) -> str:
     """The text of a file, which a file without end or a pipe cannot make us wait for.
 
     Raises:
@@ -123,18 +123,18 @@ def read_text(path: Path, shown: str, words: Collection[str] = ()) -> str:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise BmcliError(Fault("expected a file, found a device or pipe.", place=Place(shown, 1, 1)))
+                raise BmcliError(Fault("expected a file, found a device or pipe.", place=FileLocation(file_name, 1, 1)))
             data = file.read(MAX_BYTES + 1) or b""
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise BmcliError(Fault(f"cannot be read: {reason}.", place=Place(shown, 1, 1))) from None
+        raise BmcliError(Fault(f"cannot be read: {reason}.", place=FileLocation(file_name, 1, 1))) from None
     if len(data) > MAX_BYTES:
-        raise BmcliError(Fault(f"a recipe has at most {MAX_BYTES:,} bytes.", place=Place(shown, 1, 1)))
+        raise BmcliError(Fault(f"a recipe has at most {MAX_BYTES:,} bytes.", place=FileLocation(file_name, 1, 1)))
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        place = _place_of_byte(shown, data, error.start)
-        if not _is_own(data.decode("utf-8", "replace"), words, only=False):
+        place = _place_of_byte(file_name, data, error.start)
+        if not _looks_like_recipe(data.decode("utf-8", "replace"), words, only=False):
             place = replace(place, text="")
         raise BmcliError(
             Fault(
@@ -145,10 +145,10 @@ def read_text(path: Path, shown: str, words: Collection[str] = ()) -> str:
         ) from None
 
 
-def parse_own(
-    text: str, shown: str, folder: Path, words: Collection[str], only: bool, faults: list[Fault] | None = None
+def parse_recipe_file(
+    text: str, file_name: str, folder: Path, words: Collection[str], only: bool, faults: list[Fault] | None = None
 ) -> Node:
-    """The tree of a file's text, as `parse` reads it; of a file that is something else nothing is quoted.
+    """The tree of a file's text, as `parse_tree` reads it; of a file that is something else nothing is quoted.
 
     A path in a recipe may point to any file of the machine, as a key or `/proc/self/environ`, and faults end in logs.
 
@@ -161,14 +161,14 @@ def parse_own(
     """
     found: list[Fault] = []
     try:
-        tree = parse(text, shown, folder, found)
+        tree = parse_tree(text, file_name, folder, found)
     except BmcliError:
-        if _is_own(text, words, only):
+        if _looks_like_recipe(text, words, only):
             raise
-        raise BmcliError(_foreign(shown, only)) from None
+        raise BmcliError(_foreign_file_fault(file_name, only)) from None
     keys = set(tree.value) if isinstance(tree.value, dict) else {""}
     if keys and not (keys <= set(words) if only else keys & set(words)):
-        raise BmcliError(_foreign(shown, only))
+        raise BmcliError(_foreign_file_fault(file_name, only))
     if faults is None and found:
         raise BmcliError(*found)
     if faults is not None:
@@ -176,7 +176,7 @@ def parse_own(
     return tree
 
 
-def _is_own(text: str, words: Collection[str], only: bool) -> bool:
+def _looks_like_recipe(text: str, words: Collection[str], only: bool) -> bool:
     """Whether lines at the left edge of a text that cannot be parsed begin with such words."""
     firsts = [match[1] for match in _FIRST_WORD.finditer(text)]
     return bool(firsts) and (all if only else any)(first in words for first in firsts)
@@ -186,24 +186,24 @@ def _is_own(text: str, words: Collection[str], only: bool) -> bool:
 _FIRST_WORD = re.compile(r"""^(?![\s#\-\]}%.])[{"' ]{0,9}([^\s:"'{]*)""", re.MULTILINE)
 
 
-def _foreign(shown: str, only: bool) -> Fault:
+def _foreign_file_fault(file_name: str, only: bool) -> Fault:
     found = "a key at the top of this file is no section" if only else "at the top of this file is no section"
     return Fault(
         f"a recipe is a mapping of sections, but {found}.",
-        place=Place(shown, 1, 1),
+        place=FileLocation(file_name, 1, 1),
         suggestion="Nothing of it is shown, since it may be something else."
-        + (f" If it is a recipe, `bmcli validate {shown}` tells its faults." if only else ""),
+        + (f" If it is a recipe, `bmcli validate {file_name}` tells its faults." if only else ""),
     )
 
 
-def _place_of_byte(shown: str, data: bytes, position: int) -> Place:
+def _place_of_byte(file_name: str, data: bytes, position: int) -> FileLocation:
     start = data.rfind(b"\n", 0, position) + 1
     line = data[start:].split(b"\n", 1)[0].rstrip(b"\r").decode("utf-8", "replace")
     column = len(data[start:position].decode("utf-8", "replace")) + 1
-    return Place(shown, data.count(b"\n", 0, position) + 1, column, line)
+    return FileLocation(file_name, data.count(b"\n", 0, position) + 1, column, line)
 
 
-def parse(text: str, shown: str, folder: Path, faults: list[Fault] | None = None) -> Node:
+def parse_tree(text: str, file_name: str, folder: Path, faults: list[Fault] | None = None) -> Node:
     """The tree of a recipe's text; an empty text is an empty mapping.
 
     Args:
@@ -215,19 +215,19 @@ def parse(text: str, shown: str, folder: Path, faults: list[Fault] | None = None
         BmcliError: The text is not YAML 1.2 as recipes use it.
     """
     lines = text.splitlines()
-    _check_characters(text, shown, lines)
+    _check_characters(text, file_name, lines)
     loader = _Loader(text)
     try:
         root = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
-        raise BmcliError(_syntax_fault(error, shown, lines)) from None
+        raise BmcliError(_syntax_fault(error, file_name, lines)) from None
     except (ValueError, OverflowError):
         # chr() of \U00110000 and int() of an absurd %YAML version.
-        place = _place(shown, lines, loader.get_mark())
+        place = _place(file_name, lines, loader.get_mark())
         raise BmcliError(Fault("not valid YAML: no character or number is that large.", place=place)) from None
     if root is None:
-        return Node({}, Place(shown, 1, 1, lines[0] if lines else ""), folder=folder)
-    converter = _Converter(shown, lines, folder, loader.tags)
+        return Node({}, FileLocation(file_name, 1, 1, lines[0] if lines else ""), folder=folder)
+    converter = _Converter(file_name, lines, folder, loader.tags)
     node = converter.convert(root)
     if faults is None and converter.faults:
         raise BmcliError(*converter.faults)
@@ -244,14 +244,14 @@ def _escape(match: re.Match[str]) -> str:
     return f"\\u{ord(match[0]):04x}"
 
 
-def _check_characters(text: str, shown: str, lines: list[str]) -> None:
+def _check_characters(text: str, file_name: str, lines: list[str]) -> None:
     match = _FORBIDDEN.search(text)
     if match is None:
         return
     before = text[: match.start()].splitlines() or [""]
     if text[: match.start()].endswith(("\n", "\r")):
         before.append("")
-    place = Place(shown, len(before), len(before[-1]) + 1, lines[len(before) - 1] if lines else "")
+    place = FileLocation(file_name, len(before), len(before[-1]) + 1, lines[len(before) - 1] if lines else "")
     raise BmcliError(
         Fault(
             f"character U+{ord(match[0]):04X} cannot stand in a recipe.",
@@ -261,7 +261,7 @@ def _check_characters(text: str, shown: str, lines: list[str]) -> None:
     )
 
 
-_PLAINER = (
+_PLAIN_MESSAGES = (
     ("'\\t'", "a tab cannot stand here.", "Use spaces."),
     ("mapping values are not", "a colon cannot stand here.", "Quote text with a colon, or check the indent."),
     ("expected <block end>", "this does not fit what is above it.", "Check the indentation and the quotes."),
@@ -274,22 +274,22 @@ _PLAINER = (
 )  # fmt: skip
 
 
-def _syntax_fault(error: yaml.MarkedYAMLError, shown: str, lines: list[str]) -> Fault:
+def _syntax_fault(error: yaml.MarkedYAMLError, file_name: str, lines: list[str]) -> Fault:
     problem = error.problem or error.context or "this cannot be read"
-    place = _place(shown, lines, error.problem_mark or error.context_mark)
+    place = _place(file_name, lines, error.problem_mark or error.context_mark)
     if isinstance(error, _TooLarge):
         return Fault(problem, place=place)
     if "${" in place.text and "expected ',' or" in problem:
         return Fault("not valid YAML: braces in braces.", place=place, suggestion='Write "${NAME}" in quotes here.')
-    for words, message, suggestion in _PLAINER:
+    for words, message, suggestion in _PLAIN_MESSAGES:
         if words in problem:
             return Fault(f"not valid YAML: {message}", place=place, suggestion=suggestion)
     return Fault(f"not valid YAML: {problem}.", place=place)
 
 
-def _place(shown: str, lines: list[str], mark: Any) -> Place:
+def _place(file_name: str, lines: list[str], mark: Any) -> FileLocation:
     text = lines[mark.line] if mark.line < len(lines) else ""
-    return Place(shown, mark.line + 1, mark.column + 1, text)
+    return FileLocation(file_name, mark.line + 1, mark.column + 1, text)
 
 
 class _TooLarge(yaml.MarkedYAMLError):
@@ -332,8 +332,8 @@ class _Loader(
 class _Converter:
     """PyYAML's nodes into ours, with the rules of the language; faults are collected."""
 
-    def __init__(self, shown: str, lines: list[str], folder: Path, tags: Mapping[int, str]) -> None:
-        self.shown, self.lines, self.folder, self.tags = shown, lines, folder, tags
+    def __init__(self, file_name: str, lines: list[str], folder: Path, tags: Mapping[int, str]) -> None:
+        self.file_name, self.lines, self.folder, self.tags = file_name, lines, folder, tags
         self._faults: dict[Fault, None] = {}  # An alias brings the same node again.
         self.count = self.characters = 0
 
@@ -350,7 +350,7 @@ class _Converter:
         if depth > MAX_DEPTH:
             raise BmcliError(Fault(f"nested more than {MAX_DEPTH} deep.", place=place))
         value, faulty = self._value(node, depth)
-        return Node(value, place, folder=self.folder, faulty=self._tagged(node) or faulty)
+        return Node(value, place, folder=self.folder, faulty=self._refuse_tag(node) or faulty)
 
     def _value(self, node: Any, depth: int) -> tuple[Any, bool]:
         """The value, and whether it is at fault itself."""
@@ -371,7 +371,7 @@ class _Converter:
         """The value of a scalar; one in quotes or in a block stays text."""
         if not _is_text(node.value):
             raise ValueError("text cannot hold NUL or half a character.")
-        return scalar(node.value) if node.style is None else node.value
+        return parse_scalar(node.value) if node.style is None else node.value
 
     def _mapping(self, node: Any, depth: int) -> tuple[dict[str, Node], bool]:
         values: dict[str, Node] = {}
@@ -396,13 +396,13 @@ class _Converter:
             self._fault(node, "merge keys are not part of YAML 1.2.", "Use extends, or write the options out.")
         elif not node.value:
             self._fault(node, "a key cannot be empty.")
-        elif len(_quoted(node.value)) > MAX_KEY or not _is_text(node.value):
+        elif len(_quote(node.value)) > MAX_KEY or not _is_text(node.value):
             self._fault(node, f"a key is text of at most {MAX_KEY:,} characters.")
         else:
-            return not self._tagged(node)
+            return not self._refuse_tag(node)
         return False
 
-    def _tagged(self, node: Any) -> bool:
+    def _refuse_tag(self, node: Any) -> bool:
         tag = self.tags.get(id(node))
         if tag is not None:
             shown = tag.replace("tag:yaml.org,2002:", "!!")
@@ -412,8 +412,8 @@ class _Converter:
     def _fault(self, node: Any, message: str, suggestion: str = "") -> None:
         self._faults.setdefault(Fault(message, place=self._place(node), suggestion=suggestion))
 
-    def _place(self, node: Any) -> Place:
-        return _place(self.shown, self.lines, node.start_mark)
+    def _place(self, node: Any) -> FileLocation:
+        return _place(self.file_name, self.lines, node.start_mark)
 
 
 def _is_text(text: str) -> bool:
@@ -431,7 +431,7 @@ _WORDS: Mapping[str, bool | None] = {
 }
 
 
-def scalar(text: str) -> Any:
+def parse_scalar(text: str) -> Any:
     """A plain scalar by the core schema of YAML 1.2, chapter 10.3.2: `1e-3` is a number, `no` is text.
 
     Raises:
@@ -461,7 +461,7 @@ def write_scalar(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{write_scalar(str(key))}: {write_scalar(item)}" for key, item in value.items()) + "}"
     if isinstance(value, str):
-        return value if _PLAIN.fullmatch(value) and _is_word(value) else _quoted(value)
+        return value if _PLAIN.fullmatch(value) and _is_word(value) else _quote(value)
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else repr(value)
@@ -473,25 +473,25 @@ def _is_word(text: str) -> bool:
     return text not in _WORDS and not number and not text.startswith("...")  # alone that ends a document
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     """Text in double quotes on one line, with escapes for what a YAML file cannot hold."""
     return _FORBIDDEN.sub(_escape, json.dumps(text, ensure_ascii=False))
 
 
-def escaped(value: Any) -> Any:
+def escape_dollars(value: Any) -> Any:
     """The values with each dollar sign doubled, because a single one may begin a variable."""
     if isinstance(value, dict):
-        return {key: escaped(item) for key, item in value.items()}
+        return {key: escape_dollars(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [escaped(item) for item in value]
+        return [escape_dollars(item) for item in value]
     return value.replace("$", "$$") if isinstance(value, str) else value
 
 
-def without_secrets(text: str) -> str:
+def hide_secrets(text: str) -> str:
     """A recipe's text with `***` for each variable whose name says that it is a secret, and for those in comments.
 
     Args:
-        text: One that `parse` reads.
+        text: One that `parse_tree` reads.
     """
     if not redaction.may_hold_secrets(text):
         return text
@@ -500,7 +500,7 @@ def without_secrets(text: str) -> str:
         written = text[start:end].rstrip()
         anchor = re.match(r"&\S+\s+", written)  # without it, aliases would name nothing
         text = f'{text[:start]}{anchor[0] if anchor else ""}"{redaction.HIDDEN}"{text[start + len(written) :]}'
-    return "".join(_without_secret_comment(line) for line in text.splitlines(keepends=True))
+    return "".join(_hide_secret_comment(line) for line in text.splitlines(keepends=True))
 
 
 def _secret_spans(root: Any) -> set[tuple[int, int]]:
@@ -517,6 +517,6 @@ def _secret_spans(root: Any) -> set[tuple[int, int]]:
     }
 
 
-def _without_secret_comment(line: str) -> str:
+def _hide_secret_comment(line: str) -> str:
     start = 0 if line.lstrip().startswith("#") else line.find(" #")
     return line if start < 0 else line[:start] + redaction.redact_text(line[start:])

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import re
 
-from bmcli.recipe.nodes import Steps
+from bmcli.recipe.nodes import KeyPath
 
 _STEP = re.compile(r'"((?:[^"\\]|\\.)*)"|([^."=\s][^."=]*)')
 
 
-def dotted(steps: Steps) -> str:
+def join_steps(steps: KeyPath) -> str:
     """A way as users write it: `train.optimizer.kind`; keys with dots and the like stand in quotes."""
-    return ".".join(_written(str(step)) for step in steps)
+    return ".".join(_format_step(str(step)) for step in steps)
 
 
-def _written(step: str) -> str:
+def _format_step(step: str) -> str:
     plain = _STEP.fullmatch(step) and not step.startswith('"')
     return step if plain else '"' + re.sub(r'(["\\])', r"\\\1", step) + '"'
 
 
-def read_steps(text: str) -> tuple[Steps, str]:
+def parse_steps(text: str) -> tuple[KeyPath, str]:
     """The steps that a text begins with and the rest of it; no steps if it does not begin with a path."""
     steps: list[str | int] = []
     position = 0
@@ -36,7 +36,7 @@ def read_steps(text: str) -> tuple[Steps, str]:
     return (), text
 
 
-def split_path(path: str) -> Steps:
+def split_path(path: str) -> KeyPath:
     """`model.layers.3.units` as steps; a key with dots stands in quotes. What is no such path is one step."""
-    steps, rest = read_steps(path)
+    steps, rest = parse_steps(path)
     return steps if steps and not rest else tuple(path.split("."))

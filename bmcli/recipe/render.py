@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bmcli.recipe.check import split_path
 from bmcli.recipe.fields import Kind, dump
-from bmcli.recipe.load import Loaded
-from bmcli.recipe.nodes import Node, Steps, escaped, write_scalar
+from bmcli.recipe.load import LoadedRecipe
+from bmcli.recipe.nodes import KeyPath, Node, escape_dollars, write_scalar
+from bmcli.recipe.paths import split_path
 from bmcli.recipe.schema import Recipe
 
 _WIDTH = 60
@@ -17,7 +17,7 @@ _LONGEST_ORIGIN = 100
 _MOST_SPELLED_OUT = 200  # inputs
 
 
-def render(recipe: Recipe, tree: Node, found: Mapping[str, Any] | None = None) -> str:
+def render_recipe(recipe: Recipe, tree: Node, found: Mapping[str, Any] | None = None) -> str:
     """The resolved recipe, line by line with origins; `load` reads it back to the same recipe.
 
     Args:
@@ -26,7 +26,7 @@ def render(recipe: Recipe, tree: Node, found: Mapping[str, Any] | None = None) -
     values = dump(recipe)
     if recipe.data.inputs is not None and len(recipe.data.inputs) > _MOST_SPELLED_OUT:
         # With all their defaults they would be more than a recipe may hold.
-        values["data"]["inputs"] = {name: _short(kind) for name, kind in recipe.data.inputs.items()}
+        values["data"]["inputs"] = {name: _shorten(kind) for name, kind in recipe.data.inputs.items()}
     for section in ("tune", "distill", "taught"):
         if values[section] is None:
             del values[section]
@@ -34,20 +34,20 @@ def render(recipe: Recipe, tree: Node, found: Mapping[str, Any] | None = None) -
     for steps, value in became.items():
         _set(values, steps, dump(value))
     lines = [
-        (text, "" if steps is None else "auto" if steps in became else origin(tree, steps))
-        for text, steps in _lines(escaped(values), ())
+        (text, "" if steps is None else "auto" if steps in became else format_origin(tree, steps))
+        for text, steps in _lines(escape_dollars(values), ())
     ]
     width = min(_WIDTH, max(len(text) for text, _ in lines))
     return "".join(f"{text:<{width}}  # {came}\n" if came else f"{text}\n" for text, came in lines)
 
 
-def _short(kind: Kind) -> Any:
+def _shorten(kind: Kind) -> Any:
     """The options of a part that are not defaults; its name alone where all are."""
     given = {name: dump(value) for name, value in kind.model_dump(exclude_defaults=True).items() if name != "kind"}
     return {"kind": kind.kind, **given} if given else kind.kind
 
 
-def origin(tree: Node, steps: Steps) -> str:
+def format_origin(tree: Node, steps: KeyPath) -> str:
     """Where a value comes from: `recipe.yaml:12`, `command line: train.epochs=3`, or `default`."""
     node, way = tree.nearest(steps)
     # A bare name stands for the kind of what it names.
@@ -57,26 +57,26 @@ def origin(tree: Node, steps: Steps) -> str:
     places = {node.place.file: node.place}
     for scalar in node.scalars():
         places.setdefault(scalar.place.file, scalar.place)
-    return ", ".join(_shown(place.file, place.line, place.text) for place in places.values())
+    return ", ".join(_format_place(place.file, place.line, place.text) for place in places.values())
 
 
-def render_base(loaded: Loaded) -> str:
+def render_base(loaded: LoadedRecipe) -> str:
     """The recipe that candidates are laid over as one file: its bases and overrides merged, without `tune`.
 
     `load` reads a candidate over it to the same recipe as over the recipe itself, wherever the file lies. A rendered
     recipe would not do: its variables are filled in, and options that name no kind have one.
     """
-    return "".join(f"{text}\n" for text, _ in _lines(dump(loaded.base().plain()), ()))
+    return "".join(f"{text}\n" for text, _ in _lines(dump(loaded.make_base_tree().plain()), ()))
 
 
-def _shown(file: str, line: int, text: str) -> str:
+def _format_place(file: str, line: int, text: str) -> str:
     words = file if file == "distill" else f"{file}: {text}" if file in ("command line", "search") else f"{file}:{line}"
     # A comment is one line of printable characters, and the last comment of its line.
     clean = re.sub(r"\s+", " ", "".join(c if c.isprintable() else " " for c in words))
     return clean if len(clean) <= _LONGEST_ORIGIN else clean[: _LONGEST_ORIGIN - 3] + "..."
 
 
-def _lines(value: Any, steps: Steps) -> Iterator[tuple[str, Steps | None]]:
+def _lines(value: Any, steps: KeyPath) -> Iterator[tuple[str, KeyPath | None]]:
     """Lines with the way to the value on each; None where a line holds only a key."""
     indent = "  " * (len(steps) - 1)
     key = f"{indent}{write_scalar(str(steps[-1]))}:" if steps else ""
@@ -93,7 +93,7 @@ def _lines(value: Any, steps: Steps) -> Iterator[tuple[str, Steps | None]]:
         yield f"{key} {write_scalar(value)}", steps
 
 
-def _set(values: dict[str, Any], steps: Steps, value: Any) -> None:
+def _set(values: dict[str, Any], steps: KeyPath, value: Any) -> None:
     for step in steps[:-1]:
         values = values[str(step)]
     values[str(steps[-1])] = value

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -13,796 +12,93 @@ from pydantic import (
     ValidationInfo,
     WithJsonSchema,
     field_validator,
-    model_validator,
 )
 
 from bmcli import parts
 from bmcli.quoting import quoted
-from bmcli.recipe.augment import Augment, problem_of_order, problem_with_inputs
-from bmcli.recipe.compression import PRUNING, ChannelPruning, QuantizeAwareOptions, problem_with_model
-from bmcli.recipe.distill import DistillOptions, TaughtOptions, problem_of_targets
+from bmcli.recipe.compression import ChannelPruning, find_model_problem
+from bmcli.recipe.data import DataOptions
+from bmcli.recipe.distill import DistillationOptions, DistillOptions, find_target_problem
 from bmcli.recipe.evaluate import EvaluateOptions
 from bmcli.recipe.export import ExportOptions
-from bmcli.recipe.fields import (
-    Checked,
-    Duration,
-    KerasKind,
-    KerasObject,
-    Kind,
-    Options,
-    PartOf,
-    Size,
-    checked_mapping,
-    fault,
-    fault_at,
-    options_schema,
-    shown,
-)
+from bmcli.recipe.fields import KerasObject, Kind, Options, PartField, fault, fault_at, format_value
+from bmcli.recipe.objective import ObjectiveField, resolve_objectives
+from bmcli.recipe.runtime import STRATEGY_OPTIONS, RuntimeOptions
 from bmcli.recipe.search import TuneOptions
+from bmcli.recipe.train import TrainOptions
 
-NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
 
 def _check_name(value: str) -> str:
-    if not re.fullmatch(NAME, value):
+    if not re.fullmatch(NAME_PATTERN, value):
         hint = "It is the name of a folder: up to 100 letters, digits, dots, dashes and underscores."
-        raise fault("name", f"expected a name like digits-cnn, received {shown(value)}.", hint)
+        raise fault("name", f"expected a name like digits-cnn, received {format_value(value)}.", hint)
     return value
 
 
-Name = Annotated[str, AfterValidator(_check_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME}$"})]
-Share = Annotated[float, Field(gt=0, lt=1)]
-
-
-class FoldOptions(Options):
-    """One of several parts of the rows, each of which is tested once, on a network that has not seen it."""
-
-    number: Annotated[int, Field(ge=1, le=100)] = Field(description="Which fold is tested, from 1.")
-    of: Annotated[int, Field(ge=2, le=100)] = Field(description="How many folds there are.")
-
-    @model_validator(mode="after")
-    def _is_one_of_them(self) -> FoldOptions:
-        if self.number > self.of:
-            raise fault_at(
-                ("number",), f"there is no fold {self.number} of {self.of}.", f"Name one from 1 to {self.of}."
-            )
-        return self
-
-
-class SplitOptions(Options):
-    """How rows become training, validation and test rows.
-
-    Rows are dealt by chance, or as one of `group`, `time` and `hash` says. Shares apply to the rows that are not
-    split yet. Where the source has a file per split, or `column` names a column that tells, the training rows can
-    still give a share to validation, dealt in the same way.
-    """
-
-    train: Share | None = Field(default=None, description="Share of rows to train on; by default what is left.")
-    validation: Share | None = Field(default=None, description="Share of rows for choosing epochs and settings.")
-    test: Share | None = Field(default=None, description="Share of rows for the final figure.")
-    column: str | None = Field(default=None, description="A column whose cells are train, validation or test.")
-    stratify: Literal["auto", "none"] | str = Field(
-        default="auto",
-        description="A category whose proportions every split keeps, or `none`. `auto` takes the only category "
-        "target, if its classes are large enough and the rows are dealt by chance or by `group`.",
-    )
-    group: str | None = Field(
-        default=None,
-        description="A column, as patient: all rows with the same cell are in one split, so that none is tested on "
-        "what it was trained on. Not an input, unless `inputs` names it.",
-    )
-    time: str | None = Field(
-        default=None,
-        description="A column of numbers, or of ISO 8601 dates or times: the oldest rows train, the newest test. "
-        "Not an input, unless `inputs` names it.",
-    )
-    hash: bool | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
-        default=False,
-        description="The split of a row follows from what it holds, in all columns (true) or those named: it is the "
-        "same when rows are added, and equal rows are together. Shares are met about.",
-    )
-    fold: FoldOptions | None = Field(
-        default=None,
-        description="Test one of several folds of the training and validation rows, dealt like the splits, in the "
-        "place of the test rows, which are left alone: {number: 1, of: 5}. `bmcli evaluate --folds` trains them all.",
-    )
-
-    @model_validator(mode="after")
-    def _dealt_in_one_way(self) -> SplitOptions:
-        ways = [way for way in ("group", "time", "hash") if getattr(self, way)]
-        if len(ways) > 1:
-            hint = "Write hash: [COLUMN] to keep a group together." if ways == ["group", "hash"] else ""
-            raise fault_at((ways[1],), f"`{ways[1]}` and `{ways[0]}` both tell the split of a row.",
-                           hint or "Leave one of them out.")  # fmt: skip
-        if ways and self.column is not None and self.validation is None:
-            raise fault_at((ways[0],), f"`{ways[0]}` does nothing beside `column`, which tells every split.",
-                           "Leave it out, or give `validation` a share of the training rows.")  # fmt: skip
-        if ways and self.column is not None and getattr(self, ways[0]) == self.column:
-            raise fault_at((ways[0],), f"column {quoted(self.column)} tells the split already.", "Name another.")
-        if ways not in ([], ["group"]) and self.stratify not in ("auto", "none"):
-            raise fault_at(("stratify",), f"`{ways[0]}` tells the split of a row, so no proportions can be kept.",
-                           "Leave `stratify` out.")  # fmt: skip
-        if ways == ["group"] and self.stratify == self.group:
-            raise fault_at(("stratify",), f"the rows of each {quoted(self.group)} are together, so its proportions "
-                           "cannot be kept.", "Name another column.")  # fmt: skip
-        return self
-
-    @model_validator(mode="after")
-    def _shares_fit(self) -> SplitOptions:
-        shares = [share for share in (self.train, self.validation, self.test) if share is not None]
-        total = sum(shares)
-        if total > 1 + 1e-9:
-            raise fault("shares", f"the shares add up to {total:g}, more than 1.")
-        if len(shares) == 3 and total < 1 - 1e-9:
-            raise fault(
-                "shares",
-                f"the shares add up to {total:g}, not 1.",
-                "Leave one of them out to give it the rest.",
-            )
-        if self.train is None and total > 1 - 1e-9:
-            raise fault("shares", "the shares leave no rows to train on.")
-        if self.column is not None and (self.train is not None or self.test is not None):
-            raise fault(
-                "shares",
-                "`column` tells the training and test rows; beside it only `validation` can be a share.",
-            )
-        return self
-
-
-class SampleOptions(Options):
-    """How many of the training rows are learned from."""
-
-    share: Share | None = Field(default=None, description="Share of the training rows.")
-    count: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Number of training rows.")
-    balance: str | None = Field(
-        default=None,
-        description="A category of which the sample has equally many rows each, as far as there are; none is taken "
-        "twice. Without `share` and `count` as many as the rarest has.",
-    )
-
-    @model_validator(mode="after")
-    def _size_is_told_once(self) -> SampleOptions:
-        if self.share is not None and self.count is not None:
-            raise fault("sample", "`share` and `count` both tell the size of the sample.", "Leave one of them out.")
-        if self.share is None and self.count is None and self.balance is None:
-            raise fault("sample", "nothing tells the size of the sample.", "Write share, count or balance.")
-        return self
-
-
-class CrossOptions(Options):
-    """Several categories as one: the network sees which combination of them a row has (Cheng et al. 2016)."""
-
-    of: tuple[str, ...] = Field(
-        min_length=2,
-        description="Inputs that are categories, one in a cell, yes or no, or single numbers with `bins`.",
-    )
-    buckets: Annotated[int, Field(ge=2, le=10_000_000)] = Field(
-        default=1000, description="Combinations that are told apart; if there are more, some fall together."
-    )
-    dimension: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Width of an embedding of the combinations; by default a vector of 0 and one 1."
-    )
-
-    @property
-    def name(self) -> str:
-        return "_x_".join(self.of)
-
-
-def problem_of_crosses(
-    crosses: Sequence[CrossOptions], inputs: Mapping[str, Kind]
-) -> tuple[tuple[str | int, ...], str, str] | None:
-    """Place below `crosses`, message and suggestion of the first cross that cannot be of these inputs."""
-    names = [cross.name for cross in crosses]
-    for position, cross in enumerate(crosses):
-        for place, name in enumerate(cross.of):
-            loc = (position, "of", place)
-            if name not in inputs:
-                return loc, f"there is no input {quoted(name)}.", parts.did_you_mean(name, inputs)
-            if name in cross.of[:place]:
-                return loc, f"{quoted(name)} is crossed with itself.", "Leave it in once."
-            if not _can_be_crossed(inputs[name]):
-                hint = "Cross categories without `separator`, booleans, and numbers with `bins`."
-                return loc, f"{quoted(name)} is no category, but {inputs[name].kind}.", hint
-        if cross.name in inputs or cross.name in names[:position]:
-            return (position,), f"there are two inputs {quoted(cross.name)}.", "Leave one of them out."
-    return None
-
-
-def _can_be_crossed(options: Kind) -> bool:
-    if options.kind == "category":
-        return getattr(options, "separator", None) is None
-    if options.kind == "boolean":
-        return True
-    return options.kind == "number" and getattr(options, "bins", None) is not None
-
-
-class DataOptions(Options):
-    """Which data, how it is split, and what its columns are."""
-
-    source: Annotated[Kind, PartOf("data.sources")] = Field(description="Where the rows come from.")
-    split: SplitOptions = Field(
-        default=SplitOptions(),
-        description="Training, validation and test rows; by default 80, 10 and 10 per cent.",
-    )
-    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = Field(
-        default=None,
-        description="Decides the split and the sample; by default the recipe's `seed`. With one of its own the rows "
-        "stay where they are when `seed` changes.",
-    )
-    inputs: Mapping[str, Annotated[Kind, PartOf("inputs")]] | None = Field(
-        default=None,
-        description="Columns the model sees, by name. By default every column that is neither target, split, group, "
-        "time, weight nor dropped, as the kind that its training cells look like.",
-    )
-    targets: Mapping[str, Annotated[Kind, PartOf("data.targets")]] | None = Field(
-        default=None,
-        validate_default=True,
-        description="Columns to predict, by name. Sources that know their target need none.",
-    )
-    sample: Share | Annotated[int, Field(ge=1)] | SampleOptions | None = Field(
-        default=None,
-        description="Learn from fewer training rows: a share as 0.1, a count as 1000, or {count: 1000, balance: label} "
-        "for equally many of each class. A smaller sample is part of every larger one with the same seed; "
-        "validation and test rows stay.",
-    )
-    drop: tuple[str, ...] = Field(default=(), description="Columns left out when inputs are found by themselves.")
-    weight: str | None = Field(
-        default=None,
-        description="A column of numbers of at least 0 that tells how much each row counts in the loss.",
-    )
-    invalid: Literal["stop", "skip", "fill"] = Field(
-        default="stop",
-        description="Cells that cannot be read as what their column is: `stop` tells the first of every column; `skip` "
-        "leaves their rows out, before the split; `fill` takes those of inputs for missing, and skips the rows of "
-        "targets and weights, which must be there. Both leave out records of a CSV file with too few or too many "
-        "cells. All are counted.",
-    )
-    augment: Mapping[str, tuple[Annotated[Kind, PartOf("augmentations")], ...]] = Field(
-        default={},
-        description="Random changes of the training examples, one after the other, by input, or by a kind as number "
-        "for all inputs of that kind: {image: [flip, {kind: translate, factor: 0.1}]}.",
-    )
-
-    crosses: tuple[CrossOptions, ...] = Field(
-        default=(), description="Combinations of categories as further inputs, called by their names as a_x_b."
-    )
-
-    def targets_by_name(self) -> Mapping[str, Kind]:
-        """Target options by name, those of the source if none are named."""
-        if self.targets:
-            return self.targets
-        natural = self.source.natural_targets()  # type: ignore[attr-defined]
-        return {name: PartOf("data.targets").check(options) for name, options in natural.items()}
-
-    # A check of several fields stands at the last of them: `info.data` has those above that are right.
-
-    @field_validator("targets")
-    @classmethod
-    def _targets_are_known(cls, value: Any, info: ValidationInfo) -> Any:
-        source = info.data.get("source")
-        if not value and source is not None and not source.natural_targets():
-            raise fault(
-                "targets",
-                f"a {source.kind} source has to be told which column to predict.",
-                "Write targets: {COLUMN: {kind: category}} or {kind: number}.",
-            )
-        if not value and source is not None:
-            for name in source.natural_targets():
-                if name in (info.data.get("inputs") or ()):
-                    raise fault("targets", f"column {quoted(name)} is what the source predicts, and an input.",
-                                "Leave it out of data.inputs, or name other targets.")  # fmt: skip
-        return value
-
-    @field_validator("inputs", "targets", "drop", "weight")
-    @classmethod
-    def _column_has_one_role(cls, value: Any, info: ValidationInfo) -> Any:
-        roles = {"inputs": "an input", "targets": "a target", "drop": "dropped", "weight": "the weight"}
-        role = roles[info.field_name or ""]
-        split, source = info.data.get("split"), info.data.get("source")
-        taken = {field: _names(info.data.get(field)) for field in roles}
-        if not taken["targets"] and "targets" in info.data and source is not None:
-            taken["targets"] = _names(source.natural_targets())
-        named = _columns(value)
-        for position, (column, loc) in enumerate(named):
-            others = [roles[field] for field in roles if column in taken[field]]
-            if split is not None and column == split.column:
-                others.append("the column that tells the split")
-            if split is not None and info.field_name == "targets" and column == split.group:
-                others.append("the group that a split keeps together")
-            if others:
-                raise fault_at(loc, f"column {quoted(column)} is {role} and {others[0]}.", "Leave it in one of them.")
-            if info.field_name == "targets" and column in (other for other, _ in named[:position]):
-                raise fault_at(
-                    loc, f"{quoted(column)} is there twice among the targets.", "Name each column and target once."
-                )
-        return value
-
-    @field_validator("crosses")
-    @classmethod
-    def _crosses_are_of_inputs(cls, value: tuple[CrossOptions, ...], info: ValidationInfo) -> tuple[CrossOptions, ...]:
-        inputs = info.data.get("inputs")
-        problem = None if inputs is None else problem_of_crosses(value, inputs)
-        if problem is not None:
-            raise fault_at(*problem)
-        return value
-
-    @field_validator("augment")
-    @classmethod
-    def _augmentations_fit(cls, value: Augment, info: ValidationInfo) -> Augment:
-        problem = problem_of_order(value)
-        inputs = info.data.get("inputs")
-        if problem is None and inputs is not None:
-            problem = problem_with_inputs(value, {name: options.kind for name, options in inputs.items()})
-        if problem is not None:
-            raise fault_at(*problem)
-        return value
-
-
-def columns_of(name: str, target: Kind) -> tuple[str, ...]:
-    """The columns that a target is read from: that of its name, or those that it lists."""
-    return getattr(target, "columns", None) or (name,)
-
-
-def _names(columns: Any) -> tuple[str, ...]:
-    """Columns by name, whether it is one, several or none."""
-    return tuple(column for column, _ in _columns(columns))
-
-
-def _columns(value: Any) -> list[tuple[str, tuple[str | int, ...]]]:
-    """The same with the place of each below the option; targets with their own names and the columns they list."""
-    if isinstance(value, str):
-        return [(value, ())]
-    if not isinstance(value, Mapping):
-        return [(column, (position,)) for position, column in enumerate(value or ())]
-    found: list[tuple[str, tuple[str | int, ...]]] = []
-    for name, options in value.items():
-        listed = getattr(options, "columns", None) or ()
-        found += [(name, (name,)), *((column, (name, "columns", place)) for place, column in enumerate(listed))]
-    return found
-
-
-class WarmUp(Kind):
-    """Shape of the learning rate over a run, by shares of its steps, so that it fits any number of epochs."""
-
-    kind: Literal["constant", "cosine", "linear"] = Field(description="How the rate falls after the warm-up.")
-    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.0, description="Share of all steps over which the rate rises from 0."
-    )
-    floor: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.0, description="The last rate, as a share of the highest."
-    )
-
-
-@dataclass(frozen=True)
-class ScheduleKind(Checked):
-    """One of our schedules by shares of the run, or one of Keras' by steps."""
-
-    def check(self, value: Any) -> WarmUp | KerasObject:
-        if isinstance(value, (WarmUp, KerasObject)):
-            return value
-        value = {"kind": "constant", **value} if isinstance(value, Mapping) else value
-        kind = value["kind"] if isinstance(value, Mapping) else value
-        if kind in ("constant", "cosine", "linear"):
-            return WarmUp.model_validate({"kind": kind} if isinstance(value, str) else value)
-        return KerasKind("schedules", also=("constant", "cosine", "linear"), complete=True).check(value)
-
-    def json_schema(self) -> dict[str, Any]:
-        ours = ("constant", "cosine", "linear")
-        each = [options_schema(WarmUp, kind) for kind in ours]
-        each[0]["required"] = []  # the kind of options that name none
-        return {"anyOf": [{"enum": list(ours)}, *each, *KerasKind("schedules").json_schema()["anyOf"]]}
-
-
-@dataclass(frozen=True)
-class ObjectiveKind(Checked):
-    """One objective for every target, or a mapping from target to objective."""
-
-    def check(self, value: Any) -> Any:
-        part = PartOf("objectives")
-        if value is None or isinstance(value, Kind):
-            return value
-        # A target may be called `kind`: its objective is a mapping.
-        if isinstance(value, Mapping) and not isinstance(value.get("kind"), str):
-            return checked_mapping(part.check, value)
-        return part.check(value)
-
-    def json_schema(self) -> dict[str, Any]:
-        one = PartOf("objectives").json_schema()
-        return {"anyOf": [*one["anyOf"], {"type": "object", "additionalProperties": one}, {"type": "null"}]}
-
-
-class StopOptions(Options):
-    """When to stop before the last epoch; the first condition that holds ends the training."""
-
-    patience: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Epochs without improvement of the selected metric."
-    )
-    min_delta: Annotated[float, Field(ge=0)] = Field(
-        default=0.0,
-        description="Smallest change of the selected metric that counts as improvement for `patience`.",
-    )
-    overfit: Annotated[int, Field(ge=1)] | None = Field(
-        default=None,
-        description="Epochs in a row in which the validation loss rises while the training loss falls.",
-    )
-    steps: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Optimizer steps in all.")
-    time: Duration | None = Field(default=None, description="Training time, as 30m.")
-    metric: str | None = Field(
-        default=None,
-        description="A metric that ends the training when it passes `above` or `below`, as train/loss.",
-    )
-    above: float | None = Field(default=None, description="Stop once `metric` is at least this.")
-    below: float | None = Field(default=None, description="Stop once `metric` is at most this.")
-
-    @field_validator("min_delta")
-    @classmethod
-    def _min_delta_has_patience(cls, value: float, info: ValidationInfo) -> float:
-        if value and info.data.get("patience", 1) is None:
-            raise fault("min_delta", "`min_delta` does nothing without `patience`.", "Write stop: {patience: 5}.")
-        return value
-
-    @model_validator(mode="after")
-    def _threshold_is_whole(self) -> StopOptions:
-        bounds = (self.above is not None) + (self.below is not None)
-        if bounds > 1 or (self.metric is None) != (bounds == 0):
-            raise fault(
-                "threshold",
-                "`metric` goes with one of `above` and `below`.",
-                "Write stop: {metric: validation/accuracy, above: 0.9}.",
-            )
-        return self
-
-
-class SelectOptions(Options):
-    """Which epoch's weights are kept."""
-
-    metric: str = Field(
-        default="auto",
-        description="A metric of an epoch, as validation/accuracy; its direction follows from its name. "
-        "`auto`: validation/loss, or train/loss where no row validates; `last` keeps the last epoch.",
-    )
-
-
-Callback = Annotated[KerasObject, KerasKind("callbacks")]
-_OPTIMIZER = KerasKind("optimizers", usual="adam", complete=True, found=("learning_rate",))
-KerasMetric = Annotated[KerasObject, KerasKind("metrics")]
-
-
-class CheckpointOptions(Options):
-    """When the state of a training is written, so that it can go on after a crash; whichever comes first."""
-
-    time: Duration | None = Field(default=60.0, description="Training time between two checkpoints, as 1m.")
-    steps: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Steps between two checkpoints.")
-
-
-class SwaOptions(Options):
-    """When the weights begin to be averaged."""
-
-    start: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.75, description="Share of the epochs that are over when the first weights are averaged."
-    )
-
-
-class CurriculumOptions(Options):
-    """By which length the training rows are put in order at first, and for how long."""
-
-    input: str | None = Field(
-        default=None,
-        description="A text encoded as a sequence, or numbers in sequences of which some end early; by default the "
-        "only such input.",
-    )
-    epochs: Annotated[int, Field(ge=1)] = Field(default=1, description="How many epochs go from short to long.")
-
-
-LayerRate = Annotated[float, Field(ge=0)]
-
-MOMENTUM: Mapping[str, str] = {"adam": "beta_1", "adamw": "beta_1", "rmsprop": "momentum", "sgd": "momentum"}
-"""Optimizers that can be schedule-free, and what each calls its momentum.
-
-Others change their rate themselves, or their steps depend on more than the gradients, as on the size of the weights.
-"""
-
-
-class TrainOptions(Options):
-    """How the network learns."""
-
-    epochs: Annotated[int, Field(ge=1)] = Field(default=20, description="Passes over the training rows, at most.")
-    batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        default=64,
-        description="Examples of one optimizer step, over all devices. `auto` measures the largest power of two that "
-        "still trains more examples a second.",
-    )
-    gradient_accumulation: Annotated[int, Field(ge=1)] = Field(
-        default=1,
-        description="Parts that a batch is computed in, one after the other, to need less memory; the step is that "
-        "of the whole batch.",
-    )
-    optimizer: Annotated[KerasObject, _OPTIMIZER] = Field(
-        default=_OPTIMIZER.check("adam"),
-        description="A Keras optimizer by name with its options; clipnorm, global_clipnorm and clipvalue "
-        "limit gradients. With `learning_rate: auto` the rate is found by a range test (Smith 2017): some steps with "
-        "rates from 1e-6 to 10 tell where the loss falls fastest.",
-    )
-    schedule: Annotated[Any, ScheduleKind()] = Field(
-        default=WarmUp(kind="constant"),
-        description="The learning rate over the run: constant, cosine or linear with a warm-up, or a Keras "
-        "schedule by name.",
-    )
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
-        default="float32", description="Keras dtype policy; variables stay in float32."
-    )
-    metrics: tuple[KerasMetric, ...] = Field(
-        default=(), description="Keras metrics computed every epoch, beside the objective's own."
-    )
-    select: SelectOptions = Field(default=SelectOptions(), description="Which epoch's weights are kept.")
-    stop: StopOptions = Field(default=StopOptions(), description="When to stop before the last epoch.")
-    callbacks: tuple[Callback, ...] = Field(
-        default=(), description="Keras callbacks by name, called after every epoch."
-    )
-    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        default=None,
-        description="Momentum of the moving average of the weights, as 0.999, which is what is measured and kept "
-        "(Polyak and Juditsky 1992).",
-    )
-    swa: SwaOptions | None = Field(
-        default=None,
-        description="The mean of the weights at the ends of the last epochs, {} from 75 per cent of them on, which is "
-        "what is measured and kept from then on (stochastic weight averaging, Izmailov et al. 2018). Moving statistics "
-        "of batch normalisation are estimated anew for it, by a pass over the training rows after each epoch.",
-    )
-    schedule_free: bool = Field(
-        default=False,
-        description="The mean of the optimizer's steps, which is what is measured and kept, in the place of a schedule "
-        "(Defazio et al. 2024). Gradients are taken between the mean and the last step, as near to the mean as the "
-        "momentum of sgd or rmsprop, or beta_1 of adam or adamw, says; usual is 0.9. Rates are often higher than "
-        "without it. Moving statistics of batch normalisation are estimated as for `swa`.",
-    )
-    curriculum: CurriculumOptions | None = Field(
-        default=None,
-        description="In the first epoch, {}, or in the first {epochs: n}, batches go from short sequences to long ones "
-        "(SortaGrad, Amodei et al. 2016); later ones are shuffled as always.",
-    )
-    layer_rates: Mapping[str, LayerRate] = Field(
-        default={},
-        description="Factors of the learning rate by the names of weights, as {'*/embeddings': 0.1}; * stands for "
-        "any text, 0 leaves the weights as they are at first, and the last pattern that fits decides.",
-    )
-    prune: Annotated[Kind, PRUNING] | None = Field(
-        default=None,
-        description="What is taken away while the network learns: {sparsity: 0.8} sets this share of the weights of "
-        "all kernels to 0, {kind: channels, sparsity: 0.5} removes units and filters. Epochs before the end of "
-        "pruning are kept only if there are no others.",
-    )
-    quantize_aware: Literal["int8", "int4"] | QuantizeAwareOptions | None = Field(
-        default=None,
-        description="Trains a network that will be quantised with rounded weights and activations, through which "
-        "gradients pass as if nothing were rounded (Jacob et al. 2018, section 3). The kept weights are those that "
-        "the integers stand for. Epochs before rounding begins are kept only if there are no others.",
-    )
-    checkpoint: CheckpointOptions = Field(
-        default=CheckpointOptions(), description="When the state is written, to go on after a crash."
-    )
-    tensorboard: bool = Field(default=True, description="Write events/ for TensorBoard.")
-
-    @property
-    def rounding(self) -> QuantizeAwareOptions | None:
-        """How the network is rounded while it learns, if it is."""
-        given = self.quantize_aware
-        return QuantizeAwareOptions(weights=given) if isinstance(given, str) else given
-
-    @field_validator("swa")
-    @classmethod
-    def _one_average(cls, value: SwaOptions | None, info: ValidationInfo) -> SwaOptions | None:
-        if value is not None and info.data.get("ema") is not None:
-            raise fault("swa", "`swa` and `ema` both tell which average of the weights is kept.",
-                        "Leave one of them out.")  # fmt: skip
-        return value
-
-    @field_validator("optimizer")
-    @classmethod
-    def _keeps_no_mean_to_itself(cls, value: KerasObject) -> KerasObject:
-        if value.kind == "schedule_free_adamw":
-            raise fault("optimizer", "schedule_free_adamw keeps the mean of its steps to itself, and other weights "
-                        "would be measured and kept.", "Write optimizer: adamw and schedule_free: true.")  # fmt: skip
-        return value
-
-    @field_validator("schedule")
-    @classmethod
-    def _has_a_rate_to_find(cls, value: Any, info: ValidationInfo) -> Any:
-        optimizer = info.data.get("optimizer")
-        if isinstance(value, KerasObject) and optimizer is not None and optimizer.options["learning_rate"] == "auto":
-            raise fault("schedule", f"the rates of the schedule {value.kind} are told, so that none can be found.",
-                        "Name a learning_rate, or take the schedule constant, cosine or linear.")  # fmt: skip
-        return value
-
-    @field_validator("schedule_free")
-    @classmethod
-    def _is_free_of_schedules(cls, value: bool, info: ValidationInfo) -> bool:
-        problem = _problem_of_schedule_free(info.data) if value else None
-        if problem is not None:
-            raise fault("schedule_free", *problem)
-        return value
-
-    @field_validator("callbacks")
-    @classmethod
-    def _one_hand_on_the_rate(cls, value: tuple[KerasObject, ...], info: ValidationInfo) -> Any:
-        schedule = info.data.get("schedule", WarmUp(kind="constant"))
-        plain = isinstance(schedule, WarmUp) and schedule.kind == "constant" and schedule.warmup == 0
-        kinds = [callback.kind for callback in value]
-        if not plain and "reduce_lr_on_plateau" in kinds:
-            raise fault_at(
-                (kinds.index("reduce_lr_on_plateau"),),
-                "reduce_lr_on_plateau cannot change a learning rate that follows train.schedule.",
-                "Leave one of them out.",
-            )
-        return value
-
-
-def _problem_of_schedule_free(options: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Message and suggestion of the first option of `train`, of those that are right, that cannot be schedule-free."""
-    for other in ("ema", "swa"):
-        if options.get(other) is not None:
-            return f"`schedule_free` and `{other}` both tell which average of the weights is kept.", "Leave one out."
-    schedule = options.get("schedule")
-    if schedule is not None and schedule.kind != "constant":
-        return f"`schedule_free` stands in the place of the schedule {schedule.kind}.", "Leave one of them out."
-    if any(callback.kind == "reduce_lr_on_plateau" for callback in options.get("callbacks", ())):
-        return "`schedule_free` stands in the place of reduce_lr_on_plateau.", "Leave one of them out."
-    optimizer = options.get("optimizer")
-    return None if optimizer is None else _problem_of_momentum(optimizer)
-
-
-def _problem_of_momentum(optimizer: KerasObject) -> tuple[str, str] | None:
-    """As above, of an optimizer that is to be schedule-free."""
-    name = MOMENTUM.get(optimizer.kind)
-    if name is None:
-        return f"{optimizer.kind} cannot be schedule-free.", f"Those that can: {', '.join(MOMENTUM)}."
-    if not 0 < optimizer.options[name] < 1:
-        return (
-            f"expected {name} of {optimizer.kind} between 0 and 1, received {shown(optimizer.options[name])}.",
-            f"Write optimizer: {{kind: {optimizer.kind}, {name}: 0.9}}.",
-        )
-    if optimizer.options.get("nesterov"):
-        return "`nesterov` does nothing with `schedule_free`.", "Leave it out."
-    return None
-
-
-OF_STRATEGY: Mapping[str, tuple[str, ...]] = {
-    "replicas": ("mirrored",),
-    "cluster": ("multi_worker", "auto"),
-    "start_timeout": ("multi_worker", "auto"),
-    "tpu": ("tpu", "auto"),
-}
-"""Options of `runtime` that mean something with some strategies alone."""
-
-
-class RuntimeOptions(Options):
-    """What the training runs on; never changes what is learned beyond the last bits."""
-
-    strategy: Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"] = Field(
-        default="auto",
-        description="`auto` takes what there is: a cluster of workers, a TPU, all GPUs, or the CPU. `mirrored` is "
-        "several devices of one machine, `multi_worker` several processes.",
-    )
-    replicas: Annotated[int, Field(ge=1, le=1024)] | None = Field(
-        default=None,
-        description="Devices of `mirrored`; by default all GPUs. Without a GPU the CPU is divided, to try it out.",
-    )
-    cluster: Literal["auto", "tf_config", "slurm", "kubernetes"] = Field(
-        default="auto",
-        description="Who tells `multi_worker` its peers: the variable TF_CONFIG, Slurm, or Kubernetes.",
-    )
-    tpu: str | None = Field(
-        default=None,
-        description="Name or address of the TPU; by default that in the variable TPU_NAME, or the `local` one.",
-    )
-    start_timeout: Duration = Field(default=120.0, description="How long workers wait for each other to start.")
-    feed: Literal["auto", "resident", "streaming"] = Field(
-        default="auto",
-        description="`resident` keeps the training rows in the device's memory, `streaming` reads them from disk as "
-        "they are needed; `auto` streams what is larger than `memory`.",
-    )
-    memory: Literal["auto"] | Size = Field(
-        default="auto", description="Most memory for resident rows, as 4GiB; `auto` is a quarter of the machine's."
-    )
-    jit: Literal["auto"] | bool = Field(
-        default="auto",
-        description="Compile the step with XLA; `auto` measures once for each machine and model.",
-    )
-    jit_steps: Literal["auto", 1, 2, 4, 8] = Field(
-        default="auto",
-        description="Steps that XLA compiles as one program, for short steps on one device; `auto` measures 1 and 8.",
-    )
-
-    @model_validator(mode="after")
-    def _options_have_an_effect(self) -> RuntimeOptions:
-        for option, strategies in OF_STRATEGY.items():
-            unusual = getattr(self, option) != type(self).model_fields[option].default
-            if unusual and self.strategy not in strategies:
-                raise fault_at(
-                    (option,), f"`{option}` does nothing with strategy {self.strategy}.",
-                    f"It belongs to strategy {strategies[0]}.",
-                )  # fmt: skip
-        if self.memory != "auto" and self.feed != "auto":
-            raise fault_at(("memory",), f"`memory` does nothing with feed {self.feed}.", "It belongs to feed auto.")
-        if self.jit_steps != "auto" and self.jit is False:
-            raise fault_at(
-                ("jit_steps",), "`jit_steps` does nothing with jit false.", "It belongs to jit true or auto."
-            )
-        return self
+Name = Annotated[str, AfterValidator(_check_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME_PATTERN}$"})]
 
 
 Scalar = str | int | float | bool | None
 
 
-def objectives_by_target(given: Any, targets: Mapping[str, Kind]) -> dict[str, Kind]:
-    """The objective of each target: `given` for all or by name, else the target kind's usual one."""
-    usual = {
-        "category": "classification", "labels": "multi_label", "ordered": "ordinal", "number": "regression",
-        "count": "count",
-    }  # fmt: skip
-    by_name: Mapping[str, Kind] = dict.fromkeys(targets, given) if isinstance(given, Kind) else given or {}
-    return {
-        name: by_name.get(name) or PartOf("objectives").check(usual[target.kind]) for name, target in targets.items()
-    }
-
-
 class Recipe(Options):
-    """One experiment, from data to a measured model."""
+    """One experiment, from data to an evaluated model."""
 
     bmcli: Literal[1] = Field(default=1, description="Version of the recipe language.")
-    name: Name = Field(description="Folder of this recipe's runs: letters, digits, dot, dash and underscore.")
+    name: Name = Field(
+        description="Name of the recipe, and of the folder of its runs: letters, digits, dot, dash and underscore."
+    )
     vars: Mapping[str, Scalar] = Field(
         default={},
-        description="Values used elsewhere as ${NAME}, to be changed in one place or on the command line.",
+        description="Variables that are used elsewhere as ${NAME}, to change a value in one place or on the command "
+        "line.",
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         default=0,
-        description="Decides the initial weights, the order of examples and dropout, and, unless `data.seed` does, the "
-        "split.",
+        description="Seed of the initial weights, the order of examples, dropout, and, without `data.seed`, the split.",
     )
-    data: DataOptions = Field(description="Which data, how it is split, and what its columns are.")
-    model: Annotated[Kind, PartOf("models")] = Field(description="The network.")
-    objective: Annotated[Any, ObjectiveKind()] = Field(
+    data: DataOptions = Field(description="Data source, splits, and kinds of columns.")
+    model: Annotated[Kind, PartField("models")] = Field(description="The network.")
+    objective: Annotated[Any, ObjectiveField()] = Field(
         default=None,
-        description="What is learned; by default what is usual for the kind of target. With several targets a mapping "
-        "from target to objective.",
+        description="Learning objective; by default the usual one for the kind of target. With several targets, a "
+        "mapping from target to objective.",
     )
-    train: TrainOptions = Field(default=TrainOptions(), description="How the network learns.")
-    runtime: RuntimeOptions = Field(default=RuntimeOptions(), description="What the training runs on.")
-    evaluate: EvaluateOptions = Field(default=EvaluateOptions(), description="How the trained model is measured.")
-    tune: TuneOptions | None = Field(
-        default=None, description="Where and how `bmcli tune` searches for better values of this recipe."
-    )
+    train: TrainOptions = Field(default=TrainOptions(), description="How the network is trained.")
+    runtime: RuntimeOptions = Field(default=RuntimeOptions(), description="Devices and execution.")
+    evaluate: EvaluateOptions = Field(default=EvaluateOptions(), description="How the trained model is evaluated.")
+    tune: TuneOptions | None = Field(default=None, description="Hyperparameter search by `bmcli tune`.")
     distill: DistillOptions | None = Field(
-        default=None, description="What `bmcli distill` has a student learn from which teachers."
+        default=None, description="Distillation by `bmcli distill`: teachers, student and losses."
     )
-    taught: TaughtOptions | None = Field(
+    taught: DistillationOptions | None = Field(
         default=None,
-        description="What this very network learns from beside the labels: teachers that are trained already. "
-        "`bmcli distill` writes it into the recipe of a student.",
+        description="Distillation losses of this network, and its trained teachers; `bmcli distill` writes this "
+        "section into the recipe of a student.",
     )
-    export: ExportOptions = Field(default=ExportOptions(), description="What `bmcli export` writes.")
+    export: ExportOptions = Field(default=ExportOptions(), description="Artefacts that `bmcli export` writes.")
 
     @property
     def data_seed(self) -> int:
         """What decides the split and the sample."""
         return self.seed if self.data.seed is None else self.data.seed
 
-    def without_search(self) -> Recipe:
+    def without_tune(self) -> Recipe:
         """The same recipe without its `tune` section, which is another verb's."""
         return self.model_copy(update={"tune": None})
 
-    def of_training(self) -> Recipe:
+    def for_training(self) -> Recipe:
         """The same recipe without the sections of other verbs."""
         return self.model_copy(update={"tune": None, "distill": None})
 
-    def kept(self) -> Recipe:
+    def after_training(self) -> Recipe:
         """The recipe of the network that a training leaves: an ordinary one, narrower where channels were pruned."""
         pruning = self.train.prune
         model = self.model
         if isinstance(pruning, ChannelPruning):
-            model = model.model_copy(update=pruning.left(model))
+            model = model.model_copy(update=pruning.resolve_widths(model))
         train = self.train.model_copy(update={"prune": None, "quantize_aware": None})
         return self.model_copy(update={"model": model, "train": train})
 
@@ -815,7 +111,7 @@ class Recipe(Options):
 
     def on_one_device(self) -> Recipe:
         """The same recipe on the first device of a machine alone."""
-        usual = {option: RuntimeOptions.model_fields[option].default for option in OF_STRATEGY}
+        usual = {option: RuntimeOptions.model_fields[option].default for option in STRATEGY_OPTIONS}
         runtime = self.runtime.model_copy(update={**usual, "strategy": "one_device"})
         return self.model_copy(update={"runtime": runtime})
 
@@ -825,7 +121,7 @@ class Recipe(Options):
 
     def objectives(self) -> dict[str, Kind]:
         """The objective of each target, those of the recipe or the target kind's usual one."""
-        return objectives_by_target(self.objective, self.targets())
+        return resolve_objectives(self.objective, self.targets())
 
     def metrics(self) -> dict[str, tuple[KerasObject, ...]]:
         """The Keras metrics of each target: those of `train.metrics` that suit its objective."""
@@ -857,7 +153,7 @@ class Recipe(Options):
             for options in self.decisions().values()
         )
 
-    def spelled_out(self) -> Recipe:
+    def with_default_objectives(self) -> Recipe:
         """The same recipe with the objectives that follow from its targets."""
         objectives = self.objectives()
         sole = len(objectives) == 1 and not isinstance(self.objective, Mapping)
@@ -868,7 +164,7 @@ class Recipe(Options):
     def _metrics_suit_a_target(cls, value: TrainOptions, info: ValidationInfo) -> TrainOptions:
         if "data" not in info.data or "objective" not in info.data:
             return value
-        chosen = objectives_by_target(info.data["objective"], info.data["data"].targets_by_name())
+        chosen = resolve_objectives(info.data["objective"], info.data["data"].targets_by_name())
         suitable = {name for each in chosen.values() for name in parts.load("objectives", each.kind).METRICS}
         for position, metric in enumerate(value.metrics):
             if metric.kind not in suitable:
@@ -884,7 +180,7 @@ class Recipe(Options):
     @classmethod
     def _the_network_can_be_pruned(cls, value: TrainOptions, info: ValidationInfo) -> TrainOptions:
         model = info.data.get("model")
-        problem = None if model is None else problem_with_model(value.prune, model)
+        problem = None if model is None else find_model_problem(value.prune, model)
         if problem is not None:
             loc, message, suggestion = problem
             raise fault_at(("prune", *loc), message, suggestion)
@@ -900,7 +196,7 @@ class Recipe(Options):
             for name in value:
                 if name not in targets:
                     raise fault_at((name,), f"no target {quoted(name)}.", parts.did_you_mean(name, targets))
-        for name, objective in objectives_by_target(value, targets).items():
+        for name, objective in resolve_objectives(value, targets).items():
             learns = parts.load("objectives", objective.kind).TARGETS
             if targets[name].kind not in learns:
                 raise fault_at(
@@ -912,11 +208,11 @@ class Recipe(Options):
 
     @field_validator("distill", "taught")
     @classmethod
-    def _teaches_its_targets(cls, value: Any, info: ValidationInfo) -> Any:
+    def _check_distillation_targets(cls, value: Any, info: ValidationInfo) -> Any:
         if value is None or "data" not in info.data or "objective" not in info.data:
             return value
-        chosen = objectives_by_target(info.data["objective"], info.data["data"].targets_by_name())
-        problem = problem_of_targets(value, {name: options.kind for name, options in chosen.items()})
+        chosen = resolve_objectives(info.data["objective"], info.data["data"].targets_by_name())
+        problem = find_target_problem(value, {name: options.kind for name, options in chosen.items()})
         if problem is not None:
             raise fault_at(*problem)
         return value

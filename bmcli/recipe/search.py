@@ -14,19 +14,30 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from bmcli import parts
 from bmcli.quoting import quoted
-from bmcli.recipe.fields import Checked, Duration, Kind, OneOf, Options, details_at, dump, fault, fault_at, shown
-from bmcli.recipe.nodes import Steps, escaped, write_scalar
-from bmcli.recipe.paths import dotted, split_path
+from bmcli.recipe.fields import (
+    ChoiceField,
+    Duration,
+    FieldType,
+    Kind,
+    Options,
+    details_at,
+    dump,
+    fault,
+    fault_at,
+    format_value,
+)
+from bmcli.recipe.nodes import KeyPath, escape_dollars, write_scalar
+from bmcli.recipe.paths import join_steps, split_path
 
-SIZES = ("parameters", "size", "latency")
+MODEL_COSTS = ("parameters", "size", "latency")
 """Objectives that are no metric: weights that are counted, their bytes, seconds to predict one example."""
 
 _KINDS = ("choice", "int", "float", "log", "bool")
 _FORMS = "Write {choice: [A, B]}, {int: [LOW, HIGH]}, {float: [LOW, HIGH]}, {log: [LOW, HIGH]} or bool."
 
 _DECIDES_WHAT_IS_MEASURED = "it decides what is measured, so candidates could not be compared"
-_TEACHES_NOTHING = "it changes nothing that is learned"
-_NOT_SEARCHED: Mapping[Steps, str] = {
+_CHANGES_NO_LEARNING = "it changes nothing that is learned"
+_NOT_SEARCHED: Mapping[KeyPath, str] = {
     **dict.fromkeys(
         [
             *(("seed",), ("evaluate",)),
@@ -39,13 +50,13 @@ _NOT_SEARCHED: Mapping[Steps, str] = {
             *((name,) for name in ("bmcli", "name", "extends", "runtime", "tune", "export")),
             *(("train", name) for name in ("metrics", "checkpoint", "tensorboard")),
         ],
-        _TEACHES_NOTHING,
+        _CHANGES_NO_LEARNING,
     ),
 }
 
 
 @dataclass(frozen=True)
-class Parameter:
+class SearchParameter:
     """One value of the recipe that a search chooses.
 
     Args:
@@ -72,9 +83,9 @@ class Parameter:
             middle = _middle(self.low, self.high, self.scale == "log")
             return tuple(dict.fromkeys((self.low, self.high, round(middle) if self.kind == "int" else middle)))
         last = self.last_step()
-        return tuple(dict.fromkeys((self.at(0), self.at(last), self.at(last // 2))))
+        return tuple(dict.fromkeys((self.value_at(0), self.value_at(last), self.value_at(last // 2))))
 
-    def can_be(self, value: Any) -> bool:
+    def allows(self, value: Any) -> bool:
         """Whether a search can choose this value."""
         if self.low is None or self.high is None:
             return any(are_same(value, each) for each in self.values)
@@ -85,16 +96,16 @@ class Parameter:
         if self.step is None:
             return True
         if self.scale == "log":
-            return any(self.at(number) == value for number in range(self.last_step() + 1))
-        return (_exact(value) - _exact(self.low)) % _exact(self.step) == 0
+            return any(self.value_at(number) == value for number in range(self.last_step() + 1))
+        return (_to_fraction(value) - _to_fraction(self.low)) % _to_fraction(self.step) == 0
 
-    def holds_in(self, values: Mapping[str, Any]) -> bool:
+    def is_active(self, values: Mapping[str, Any]) -> bool:
         """Whether it plays a part beside these values of the other parameters."""
         return all(
             path in values and any(are_same(values[path], each) for each in some) for path, some in self.when.items()
         )
 
-    def written(self) -> dict[str, Any]:
+    def to_entry(self) -> dict[str, Any]:
         """The entry of a recipe that gives it."""
         when = {path: dump(some[0] if len(some) == 1 else some) for path, some in self.when.items()}
         conditions = {"when": when} if when else {}
@@ -109,7 +120,7 @@ class Parameter:
 
     def last_step(self) -> int:
         """How many steps lead from the low end to the last value that is not above the high one."""
-        low, high, step = _exact(self.low), _exact(self.high), _exact(self.step)
+        low, high, step = _to_fraction(self.low), _to_fraction(self.high), _to_fraction(self.step)
         if self.scale == "linear":
             return int((high - low) // step)
         count = 0
@@ -117,14 +128,14 @@ class Parameter:
             count += 1
         return count
 
-    def at(self, number: int) -> float:
+    def value_at(self, number: int) -> float:
         """The value so many steps above the low end; 0.3 where adding floats gives 0.30000000000000004."""
-        low, step = _exact(self.low), _exact(self.step)
+        low, step = _to_fraction(self.low), _to_fraction(self.step)
         found = low * step**number if self.scale == "log" else low + number * step
         return int(found) if self.kind == "int" else float(found)
 
 
-def _exact(number: float | None) -> Fraction:
+def _to_fraction(number: float | None) -> Fraction:
     """The number that is written, which a float only comes near to."""
     assert number is not None, "a range has ends, and one whose steps are counted a step"
     return Fraction(repr(number))
@@ -140,19 +151,19 @@ def are_same(one: Any, other: Any) -> bool:
     return write_scalar(one) == write_scalar(other)
 
 
-def read_space(entries: Mapping[str, Any]) -> tuple[dict[str, Parameter], list[InitErrorDetails]]:
+def read_space(entries: Mapping[str, Any]) -> tuple[dict[str, SearchParameter], list[InitErrorDetails]]:
     """The parameters of the entries that are right, by their paths, and what is wrong with the others."""
-    space: dict[str, Parameter] = {}
+    space: dict[str, SearchParameter] = {}
     problems: list[InitErrorDetails] = []
     for path, entry in entries.items():
         try:
             _check_path(path, entries)
-            space[path] = _parameter(entry)
+            space[path] = _read_parameter(entry)
         except (PydanticCustomError, ValidationError) as error:
             problems += details_at((path,), error, entry)
     for path in list(space):
         try:
-            space[path] = replace(space[path], when=_conditions(path, space, entries))
+            space[path] = replace(space[path], when=_read_conditions(path, space, entries))
         except (PydanticCustomError, ValidationError) as error:
             problems += details_at((path,), error, entries[path])
             del space[path]
@@ -163,20 +174,24 @@ def read_space(entries: Mapping[str, Any]) -> tuple[dict[str, Parameter], list[I
         except ValidationError as error:
             problems += details_at((path,), error, entries[path])
             del space[path]
-    return _whole(space), problems
+    return _drop_dangling(space), problems
 
 
-def _whole(space: Mapping[str, Parameter]) -> dict[str, Parameter]:
+def _drop_dangling(space: Mapping[str, SearchParameter]) -> dict[str, SearchParameter]:
     """The parameters without those that depend on one that is not there."""
     kept = {path: each for path, each in space.items() if all(other in space for other in each.when)}
-    return kept if len(kept) == len(space) else _whole(kept)
+    return kept if len(kept) == len(space) else _drop_dangling(kept)
 
 
 def _check_path(path: str, entries: Iterable[str]) -> None:
     """Refuses what is no path of a value that can be searched."""
     steps = split_path(path)
-    if dotted(steps) != path:
-        hint = f"Write {dotted(steps)}." if "" not in steps else "Write it with dots, as train.optimizer.learning_rate."
+    if join_steps(steps) != path:
+        hint = (
+            f"Write {join_steps(steps)}."
+            if "" not in steps
+            else "Write it with dots, as train.optimizer.learning_rate."
+        )
         raise fault("unknown_key", "expected the path of a value.", hint)
     for fixed, reason in _NOT_SEARCHED.items():
         if steps[: len(fixed)] == fixed:
@@ -189,16 +204,16 @@ def _check_path(path: str, entries: Iterable[str]) -> None:
             raise fault("unknown_key", f"this is inside of {other}, which is searched, too.", hint)
 
 
-def _parameter(entry: Any) -> Parameter:
+def _read_parameter(entry: Any) -> SearchParameter:
     """What an entry says, its `when` left out."""
     if entry == "bool":
-        return Parameter("bool", (False, True))
+        return SearchParameter("bool", (False, True))
     if not isinstance(entry, Mapping):
-        raise fault("entry", f"expected values to choose from, received {shown(entry)}.", _FORMS)
+        raise fault("entry", f"expected values to choose from, received {format_value(entry)}.", _FORMS)
     for key in entry:
         if key not in (*_KINDS, "step", "scale", "when"):
             hint = parts.did_you_mean(key, [*_KINDS, "step", "scale", "when"])
-            raise _at_key(key, "no such key.", hint)
+            raise _key_fault(key, "no such key.", hint)
     kinds = [kind for kind in _KINDS if kind in entry]
     if len(kinds) != 1:
         what = "nothing tells its values" if not kinds else f"`{kinds[0]}` and `{kinds[1]}` both tell its values"
@@ -206,17 +221,19 @@ def _parameter(entry: Any) -> Parameter:
     kind = kinds[0]
     for key in ("step", "scale"):
         if key in entry and (kind in ("choice", "bool") or (kind == "log" and key == "scale")):
-            raise _at_key(key, f"`{key}` does nothing with `{kind}`.", "Leave it out.")
+            raise _key_fault(key, f"`{key}` does nothing with `{kind}`.", "Leave it out.")
     if kind == "choice":
-        return Parameter("choice", _choices(entry["choice"]))
+        return SearchParameter("choice", _choices(entry["choice"]))
     if kind == "bool":
         if entry["bool"] is not True:
-            raise fault_at(("bool",), f"expected true, received {shown(entry['bool'])}.", "Both values are tried.")
-        return Parameter("bool", (False, True))
+            raise fault_at(
+                ("bool",), f"expected true, received {format_value(entry['bool'])}.", "Both values are tried."
+            )
+        return SearchParameter("bool", (False, True))
     return _range(kind, entry)
 
 
-def _at_key(key: str, message: str, suggestion: str) -> ValidationError:
+def _key_fault(key: str, message: str, suggestion: str) -> ValidationError:
     """A fault that is shown at a key and not at its value."""
     detail = InitErrorDetails(type=fault("unknown_key", message, suggestion), loc=(key,), input=None)
     return ValidationError.from_exception_data("entry", [detail])
@@ -224,40 +241,44 @@ def _at_key(key: str, message: str, suggestion: str) -> ValidationError:
 
 def _choices(values: Any) -> tuple[Any, ...]:
     if not isinstance(values, (list, tuple)):
-        raise fault_at(("choice",), f"expected a list of values, received {shown(values)}.")
+        raise fault_at(("choice",), f"expected a list of values, received {format_value(values)}.")
     if not values:
         raise fault_at(("choice",), "expected at least one value, received [].")
     written = [write_scalar(value) for value in values]
     for position, text in enumerate(written):
         if text in written[:position]:
-            raise fault_at(("choice", position), f"{shown(values[position])} is there twice.", "Leave it in once.")
+            raise fault_at(
+                ("choice", position), f"{format_value(values[position])} is there twice.", "Leave it in once."
+            )
     return tuple(dump(value) for value in values)
 
 
-def _range(kind: str, entry: Mapping[str, Any]) -> Parameter:
+def _range(kind: str, entry: Mapping[str, Any]) -> SearchParameter:
     ends, whole = entry[kind], kind == "int"
     if not isinstance(ends, (list, tuple)) or len(ends) != 2:
-        raise fault_at((kind,), f"expected [LOW, HIGH], received {shown(ends)}.")
+        raise fault_at((kind,), f"expected [LOW, HIGH], received {format_value(ends)}.")
     for position, end in enumerate(ends):
         _check_number(end, whole, (kind, position))
     low, high = ends if whole else map(float, ends)
     scale: Any = "log" if kind == "log" else entry.get("scale", "linear")
     if scale not in ("linear", "log"):
         hint = parts.did_you_mean(str(scale), ["linear", "log"])
-        raise fault_at(("scale",), f"expected linear or log, received {shown(scale)}.", hint)
+        raise fault_at(("scale",), f"expected linear or log, received {format_value(scale)}.", hint)
     if low >= high:
-        raise fault_at((kind,), f"the low end {shown(ends[0])} is not below the high end {shown(ends[1])}.")
+        raise fault_at(
+            (kind,), f"the low end {format_value(ends[0])} is not below the high end {format_value(ends[1])}."
+        )
     if scale == "log" and low <= 0:
-        raise fault_at((kind, 0), f"a logarithmic range begins above 0, received {shown(ends[0])}.")
+        raise fault_at((kind, 0), f"a logarithmic range begins above 0, received {format_value(ends[0])}.")
     step = _step(entry["step"], low, high, whole, scale == "log") if "step" in entry else None
-    return Parameter("int" if whole else "float", low=low, high=high, step=step, scale=scale)
+    return SearchParameter("int" if whole else "float", low=low, high=high, step=step, scale=scale)
 
 
 def _step(step: Any, low: float, high: float, whole: bool, by_factors: bool) -> float:
     """The step of a range, as it is checked beside its ends."""
     if by_factors and not whole:
         hint = "Write {choice: [1e-4, 1e-3, 1e-2]} for these values alone."
-        raise _at_key("step", "a logarithmic range of floats has no steps.", hint)
+        raise _key_fault("step", "a logarithmic range of floats has no steps.", hint)
     _check_number(step, whole, ("step",))
     if by_factors:
         if step < 2:
@@ -265,24 +286,26 @@ def _step(step: Any, low: float, high: float, whole: bool, by_factors: bool) -> 
         if low * step > high:
             raise fault_at(("step",), f"{low} times {step} is above the high end {high}.")
     elif step <= 0:
-        raise fault_at(("step",), f"expected a step above 0, received {shown(step)}.")
-    elif _exact(step) > _exact(high) - _exact(low):
-        raise fault_at(("step",), f"a step of {shown(step)} is larger than the range.")
+        raise fault_at(("step",), f"expected a step above 0, received {format_value(step)}.")
+    elif _to_fraction(step) > _to_fraction(high) - _to_fraction(low):
+        raise fault_at(("step",), f"a step of {format_value(step)} is larger than the range.")
     return step if whole else float(step)
 
 
 def _check_number(value: Any, whole: bool, loc: tuple[str | int, ...]) -> None:
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-        raise fault_at(loc, f"expected a {'whole ' if whole else ''}number, received {shown(value)}.")
+        raise fault_at(loc, f"expected a {'whole ' if whole else ''}number, received {format_value(value)}.")
 
 
-def _conditions(path: str, space: Mapping[str, Parameter], entries: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+def _read_conditions(
+    path: str, space: Mapping[str, SearchParameter], entries: Mapping[str, Any]
+) -> dict[str, tuple[Any, ...]]:
     """The `when` of an entry: for each parameter that it names the values that it asks for."""
     entry = entries[path]
     when = entry.get("when", {}) if isinstance(entry, Mapping) else {}
     if not isinstance(when, Mapping):
         hint = "Write when: {model.kind: cnn}."
-        raise fault_at(("when",), f"expected values of other entries, received {shown(when)}.", hint)
+        raise fault_at(("when",), f"expected values of other entries, received {format_value(when)}.", hint)
     found = {}
     for other, asked in when.items():
         if other not in entries or other == path:
@@ -290,25 +313,25 @@ def _conditions(path: str, space: Mapping[str, Parameter], entries: Mapping[str,
             what = "itself" if other == path else f"{quoted(other)}, which is no entry of the space"
             raise fault_at(("when", other), f"this depends on {what}.", hint)
         # Of an entry that is at fault itself it cannot be told what it can be.
-        found[other] = _asked_values(asked, space[other], other) if other in space else ()
+        found[other] = _read_condition_values(asked, space[other], other) if other in space else ()
     return found
 
 
-def _asked_values(asked: Any, parameter: Parameter, path: str) -> tuple[Any, ...]:
+def _read_condition_values(asked: Any, parameter: SearchParameter, path: str) -> tuple[Any, ...]:
     """One value of a parameter, or several; a list is one value if the parameter can be that list."""
-    if parameter.can_be(asked):
+    if parameter.allows(asked):
         return (dump(asked),)
     values = asked if isinstance(asked, (list, tuple)) else (asked,)
     for value in values:
-        if not parameter.can_be(value):
+        if not parameter.allows(value):
             known = ", ".join(write_scalar(each) for each in parameter.values) or "a value of its range"
-            raise fault_at(("when", path), f"{path} can never be {shown(value)}.", f"It can be: {known}.")
+            raise fault_at(("when", path), f"{path} can never be {format_value(value)}.", f"It can be: {known}.")
     if not values:
         raise fault_at(("when", path), "expected a value or a list of values, received [].")
     return tuple(dump(value) for value in values)
 
 
-def _check_conditions(path: str, space: Mapping[str, Parameter]) -> None:
+def _check_conditions(path: str, space: Mapping[str, SearchParameter]) -> None:
     """Refuses an entry that depends on itself over others, or on what never holds together."""
     following, seen = list(space[path].when), set()
     while following:
@@ -318,12 +341,12 @@ def _check_conditions(path: str, space: Mapping[str, Parameter]) -> None:
         if other in space and other not in seen:
             seen.add(other)
             following += space[other].when
-    for other, values in conditions(path, space).items():
+    for other, values in collect_conditions(path, space).items():
         if not values and other in space:
             raise fault_at(("when",), f"no value of {other} meets all that this depends on.")
 
 
-def conditions(path: str, space: Mapping[str, Parameter]) -> dict[str, tuple[Any, ...]]:
+def collect_conditions(path: str, space: Mapping[str, SearchParameter]) -> dict[str, tuple[Any, ...]]:
     """The values of other parameters with which a parameter plays a part, those that they depend on included."""
     found: dict[str, tuple[Any, ...]] = {}
     following, seen = [path], set()
@@ -339,16 +362,16 @@ def conditions(path: str, space: Mapping[str, Parameter]) -> dict[str, tuple[Any
 
 
 @dataclass(frozen=True)
-class SpaceOf(Checked):
+class SearchSpaceField(FieldType):
     """Paths of the recipe with the values that are searched."""
 
-    def check(self, value: Any) -> Mapping[str, Parameter]:
+    def check(self, value: Any) -> Mapping[str, SearchParameter]:
         if not isinstance(value, Mapping):
             hint = "Write {train.optimizer.learning_rate: {log: [1e-4, 1e-2]}}."
-            raise fault("space", f"expected paths with the values to search, received {shown(value)}.", hint)
+            raise fault("space", f"expected paths with the values to search, received {format_value(value)}.", hint)
         if not value:
             raise fault("space", "expected at least one entry, received {}.", "Name a value that is searched.")
-        if all(isinstance(each, Parameter) for each in value.values()):
+        if all(isinstance(each, SearchParameter) for each in value.values()):
             return value
         space, problems = read_space(value)
         if problems:
@@ -356,7 +379,7 @@ class SpaceOf(Checked):
         return space
 
     def dump(self, value: Any) -> Any:
-        return {path: parameter.written() for path, parameter in value.items()}
+        return {path: parameter.to_entry() for path, parameter in value.items()}
 
     def json_schema(self) -> dict[str, Any]:
         return {
@@ -371,78 +394,81 @@ def _entry_schema(kind: str) -> dict[str, Any]:
     number = {"type": "integer" if kind == "int" else "number"}
     ends = {"type": "array", "items": number, "prefixItems": [number, number], "minItems": 2, "maxItems": 2}
     described: Mapping[str, tuple[dict[str, Any], str]] = {
-        "choice": ({"type": "array", "items": {}, "minItems": 1}, "The values to choose from."),
-        "int": (ends, "The lowest and the highest whole number."),
-        "float": (ends, "The lowest and the highest number."),
-        "log": (ends, "The lowest and the highest number; equal factors are equally likely."),
+        "choice": ({"type": "array", "items": {}, "minItems": 1}, "List of values."),
+        "int": (ends, "Lowest and highest integer."),
+        "float": (ends, "Lowest and highest number."),
+        "log": (ends, "Lowest and highest number, sampled on a logarithmic scale."),
         "bool": ({"const": True}, "False and true."),
     }
     schema, meaning = described[kind]
     properties: dict[str, Any] = {kind: {**schema, "description": meaning}}
     if kind in ("int", "float"):
-        step = "Distance of the values from the lowest on; a factor if the scale is log."
-        scale = "log: equal factors are equally likely, instead of equal differences."
+        step = "Step between values, from the lowest on; a factor on a logarithmic scale."
+        scale = "Scale of sampling: linear or logarithmic."
         properties["step"] = {**number, "exclusiveMinimum": 0, "description": step}
         properties["scale"] = {"enum": ["linear", "log"], "default": "linear", "description": scale}
-    when = "Other entries with the value, or the list of values, with which alone this one is searched."
+    when = "Conditions: other entries with the value, or list of values, for which this one is searched."
     properties["when"] = {"type": "object", "additionalProperties": {}, "description": when}
     return {"type": "object", "properties": properties, "required": [kind], "additionalProperties": False}
 
 
-class Random(Kind):
-    """Candidates by chance (Bergstra and Bengio 2012)."""
+class RandomSearch(Kind):
+    """Random search (Bergstra and Bengio 2012)."""
 
     kind: Literal["random"] = Field(default="random", description="Candidates by chance.")
 
 
-class Bayesian(Kind):
-    """Candidates where a Gaussian process of the trials so far expects most (Snoek, Larochelle and Adams 2012)."""
+class BayesianSearch(Kind):
+    """Bayesian optimisation with a Gaussian process (Snoek, Larochelle and Adams 2012)."""
 
     kind: Literal["bayesian"] = Field(default="bayesian", description="Candidates by a model of the trials so far.")
     initial: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Trials by chance before the model; by default three for each entry of the space."
+        default=None,
+        description="Number of random trials before the model is used; by default three per entry of the space.",
     )
     beta: Annotated[float, Field(ge=0)] = Field(
-        default=2.6, description="The larger, the more it tries what is unknown rather than near what was good."
+        default=2.6, description="Exploration: larger values prefer uncertain regions over known good ones."
     )
 
 
-class Hyperband(Kind):
-    """Many short trials, of which the best go on, each time a `factor` longer (Li et al. 2018)."""
+class HyperbandSearch(Kind):
+    """Hyperband: many short trials, of which the best continue, each time longer by a `factor` (Li et al. 2018)."""
 
     kind: Literal["hyperband"] = Field(default="hyperband", description="Short trials, of which the best go on.")
     factor: Annotated[int, Field(ge=2)] = Field(
-        default=3, description="Of so many trials one goes on, for so many times the epochs; the longest has all."
+        default=3, description="One in `factor` trials continues, with `factor` times the epochs, up to train.epochs."
     )
-    iterations: Annotated[int, Field(ge=1)] = Field(default=1, description="How often all its brackets are run.")
+    iterations: Annotated[int, Field(ge=1)] = Field(default=1, description="Number of passes over all brackets.")
 
 
-class Grid(Kind):
-    """Every combination in order."""
+class GridSearch(Kind):
+    """Grid search: every combination in order."""
 
     kind: Literal["grid"] = Field(default="grid", description="Every combination, in order.")
 
 
-_ALGORITHMS = OneOf((Random, Bayesian, Grid, Hyperband))
+_ALGORITHMS = ChoiceField((RandomSearch, BayesianSearch, GridSearch, HyperbandSearch))
 
 
 @dataclass(frozen=True)
-class ObjectivesOf(Checked):
+class SearchObjectivesField(FieldType):
     """A metric of validation rows, or several objectives of which such a metric is the first."""
 
     def check(self, value: Any) -> tuple[str, ...]:
         if isinstance(value, str):
-            return (_objective(value, ()),)
+            return (_check_objective(value, ()),)
         if not isinstance(value, (list, tuple)):
             hint = "Write validation/accuracy, or [validation/accuracy, parameters]."
-            raise fault("objective", f"expected a metric, or a list of objectives, received {shown(value)}.", hint)
+            raise fault(
+                "objective", f"expected a metric, or a list of objectives, received {format_value(value)}.", hint
+            )
         if not value:
             raise fault("objective", "expected at least one objective, received [].")
         for position, name in enumerate(value):
-            _objective(name, (position,))
+            _check_objective(name, (position,))
             if name in value[:position]:
                 raise fault_at((position,), f"{quoted(name)} is there twice.", "Leave it in once.")
-        if value[0] in SIZES:
+        if value[0] in MODEL_COSTS:
             raise fault_at((0,), f"{value[0]} cannot lead a search.", "Put a metric of validation before it.")
         return tuple(value)
 
@@ -451,45 +477,47 @@ class ObjectivesOf(Checked):
 
     def json_schema(self) -> dict[str, Any]:
         metric = {"type": "string", "pattern": "^(auto|validation/.+)$"}
-        each = {"type": "string", "pattern": f"^(auto|validation/.+|{'|'.join(SIZES)})$"}
+        each = {"type": "string", "pattern": f"^(auto|validation/.+|{'|'.join(MODEL_COSTS)})$"}
         several = {"type": "array", "prefixItems": [metric], "items": each, "minItems": 1}
         return {"anyOf": [metric, several]}
 
 
-def _objective(name: Any, loc: tuple[int, ...]) -> str:
+def _check_objective(name: Any, loc: tuple[int, ...]) -> str:
     """The name of an objective, if it can be one; alone a metric, in a list a size, too."""
-    known = ["auto", *SIZES] if loc else ["auto"]
+    known = ["auto", *MODEL_COSTS] if loc else ["auto"]
     if isinstance(name, str) and (name in known or (name.startswith("validation/") and name != "validation/")):
         return name
-    what = f"a metric like validation/accuracy{' or ' + ', '.join(SIZES) if loc else ''}"
-    hint = "Write a list to weigh it against a metric: [validation/loss, ...]." if name in SIZES else ""
+    what = f"a metric like validation/accuracy{' or ' + ', '.join(MODEL_COSTS) if loc else ''}"
+    hint = "Write a list to weigh it against a metric: [validation/loss, ...]." if name in MODEL_COSTS else ""
     if isinstance(name, str) and not hint:
         split, _, metric = name.rpartition("/")
         near = parts.nearest(name, known)
         hint = f"Did you mean '{near or f'validation/{metric}'}'?" if near or metric else ""
         hint = "The test rows are for the final figure." if split == "test" else hint
-    raise fault_at(loc, f"expected {what}, received {shown(name)}.", hint)
+    raise fault_at(loc, f"expected {what}, received {format_value(name)}.", hint)
 
 
-class SearchStop(Options):
-    """What ends a search before its last trial."""
+class SearchStopOptions(Options):
+    """Conditions that end a search before its last trial."""
 
-    time: Duration | None = Field(default=None, description="Time of the whole search, as 2h.")
+    time: Duration | None = Field(default=None, description="Maximum time of the whole search, such as 2h.")
     trial_time: Duration | None = Field(
-        default=None, description="Most time of one trial, as 10m; one that takes longer counts as failed."
+        default=None, description="Maximum time of one trial, such as 10m; longer trials count as failed."
     )
-    failures: Annotated[int, Field(ge=1)] = Field(default=5, description="Failed trials in a row that end the search.")
+    failures: Annotated[int, Field(ge=1)] = Field(
+        default=5, description="Number of consecutive failed trials that end the search."
+    )
 
 
 class ConfirmOptions(Options):
-    """The best trials, trained again with other seeds, to tell the best from the lucky."""
+    """Retrain the best trials with other seeds, to rule out luck."""
 
-    top: Annotated[int, Field(ge=1)] = Field(default=3, description="How many of the best trials.")
-    seeds: Annotated[int, Field(ge=1)] = Field(default=3, description="How many seeds for each of them.")
+    top: Annotated[int, Field(ge=1)] = Field(default=3, description="Number of best trials to retrain.")
+    seeds: Annotated[int, Field(ge=1)] = Field(default=3, description="Number of seeds for each of them.")
 
 
 @dataclass(frozen=True)
-class ConfirmKind(Checked):
+class ConfirmField(FieldType):
     """How the best trials are confirmed; None, written `none`, if they are not."""
 
     def check(self, value: Any) -> ConfirmOptions | None:
@@ -505,46 +533,48 @@ class ConfirmKind(Checked):
 
 
 class TuneOptions(Options):
-    """How `bmcli tune` searches for better values of this recipe."""
+    """Hyperparameter search by `bmcli tune`."""
 
     algorithm: Annotated[Kind, _ALGORITHMS] = Field(
-        default=Random(), description="How the next candidate is chosen: random, bayesian, hyperband or grid."
+        default=RandomSearch(), description="Search algorithm: random, bayesian, hyperband or grid."
     )
-    objective: Annotated[tuple[str, ...], ObjectivesOf()] = Field(
+    objective: Annotated[tuple[str, ...], SearchObjectivesField()] = Field(
         default=("auto",),
-        description="What candidates are compared by: a metric of validation rows, as validation/accuracy. `auto`: "
-        "train.select.metric if it is one, or validation/loss. In a list the first leads the search, and with the "
-        "others, further metrics or parameters, size (bytes) or latency (seconds), it makes a Pareto front.",
+        description="Metric of validation rows that candidates are compared by, such as validation/accuracy. "
+        "`auto`: train.select.metric if it is one, or validation/loss. Several (metrics, parameters, size in bytes, "
+        "latency in seconds) form a Pareto front; the first leads the search.",
     )
     trials: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Trials in all, at most; by default 20, and with hyperband all of its brackets."
+        default=None, description="Maximum number of trials; by default 20, and with hyperband all of its brackets."
     )
     workers: Annotated[int, Field(ge=1)] = Field(
-        default=1, description="Processes that train trials at the same time, and share the cores or GPUs."
+        default=1, description="Number of trials to train in parallel; they share the cores or GPUs."
     )
-    space: Annotated[Mapping[str, Parameter], SpaceOf()] = Field(
-        description="What is searched, by dotted paths of this recipe: {train.optimizer.learning_rate: "
-        "{log: [1e-4, 1e-2]}, model.filters: {choice: [[16, 32], [32, 64]], when: {model.kind: cnn}}}."
+    space: Annotated[Mapping[str, SearchParameter], SearchSpaceField()] = Field(
+        description="Search space by dotted keys of this recipe: {train.optimizer.learning_rate: {log: [1e-4, "
+        "1e-2]}, model.filters: {choice: [[16, 32], [32, 64]], when: {model.kind: cnn}}}."
     )
     pruning: Literal["auto", "median", "none"] = Field(
         default="auto",
-        description="`median` stops a trial whose best so far is worse than the median of the others at that epoch. "
-        "`auto`: median, but for hyperband, which stops trials itself.",
+        description="`median` stops a trial whose best value so far is worse than the median of the others at that "
+        "epoch. `auto`: median, but none for hyperband, which stops trials itself.",
     )
-    stop: SearchStop = Field(default=SearchStop(), description="What ends the search before its last trial.")
-    confirm: Annotated[ConfirmOptions | None, ConfirmKind()] = Field(
+    stop: SearchStopOptions = Field(
+        default=SearchStopOptions(), description="Conditions that end the search before its last trial."
+    )
+    confirm: Annotated[ConfirmOptions | None, ConfirmField()] = Field(
         default=ConfirmOptions(),
-        description="The best few trials are trained again with other seeds, and the best on average wins. `none`: the "
-        "best trial of the search wins, and is trained once more as it was.",
+        description="Retrain the best few trials with other seeds; the best on average wins. `none`: the best trial "
+        "of the search wins, and is retrained with its own seed.",
     )
 
     @property
-    def most_trials(self) -> int | None:
+    def max_trials(self) -> int | None:
         """Trials in all, at most; None if the algorithm ends by itself."""
         return self.trials or (None if self.algorithm.kind == "hyperband" else 20)
 
     @property
-    def prunes(self) -> bool:
+    def uses_median_pruning(self) -> bool:
         """Whether the median rule stops trials."""
         return self.pruning == "median" or (self.pruning == "auto" and self.algorithm.kind != "hyperband")
 
@@ -552,10 +582,12 @@ class TuneOptions(Options):
 
     @field_validator("space")
     @classmethod
-    def _epochs_are_left_to_hyperband(cls, value: Mapping[str, Parameter], info: Any) -> Mapping[str, Parameter]:
+    def _epochs_are_left_to_hyperband(
+        cls, value: Mapping[str, SearchParameter], info: Any
+    ) -> Mapping[str, SearchParameter]:
         algorithm = info.data.get("algorithm")
         if "train.epochs" in value and algorithm is not None and algorithm.kind == "hyperband":
-            raise _at_key(
+            raise _key_fault(
                 "train.epochs", "hyperband decides the epochs of each trial.",
                 "Leave it out: no trial is given more than train.epochs.",
             )  # fmt: skip
@@ -570,7 +602,7 @@ class TuneOptions(Options):
         return value
 
 
-def overrides(values: Mapping[str, Any]) -> list[str]:
+def format_overrides(values: Mapping[str, Any]) -> list[str]:
     """A candidate as arguments of the command line, which `load` reads back to the same values; null deletes.
 
     Args:
@@ -578,4 +610,4 @@ def overrides(values: Mapping[str, Any]) -> list[str]:
     """
     # By way of JSON, since NumPy's numbers are floats, too, but are written otherwise.
     plain = json.loads(json.dumps(dict(values)))
-    return [f"{path}={write_scalar(escaped(value))}" for path, value in plain.items()]
+    return [f"{path}={write_scalar(escape_dollars(value))}" for path, value in plain.items()]

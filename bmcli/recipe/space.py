@@ -10,43 +10,43 @@ from typing import Any
 
 from bmcli import parts
 from bmcli.errors import BmcliError, Fault
-from bmcli.recipe.fields import dump, shown
-from bmcli.recipe.load import Loaded, Written, in_order, read, tree_of
-from bmcli.recipe.nodes import Node, escaped, write_scalar
-from bmcli.recipe.paths import dotted, split_path
+from bmcli.recipe.fields import dump, format_value
+from bmcli.recipe.load import LoadedRecipe, RecipeDocument, build_tree, read_document, sort_faults
+from bmcli.recipe.nodes import Node, escape_dollars, write_scalar
+from bmcli.recipe.paths import join_steps, split_path
 from bmcli.recipe.schema import Recipe
-from bmcli.recipe.search import Parameter, are_same, conditions, overrides, read_space
+from bmcli.recipe.search import SearchParameter, are_same, collect_conditions, format_overrides, read_space
 
 _MOST_CONTEXTS = 16
 _Values = Mapping[str, Any]
 
 
-def load_search(target: str, arguments: Sequence[str] = ()) -> Loaded:
+def load_search(target: str, arguments: Sequence[str] = ()) -> LoadedRecipe:
     """A recipe with `key=value` overrides on top, and what its `tune` section searches checked, too.
 
     Raises:
         BmcliError: Every fault at once, as `load` and `check_space` tell them.
     """
-    written = read(target, arguments)
+    written = read_document(target, arguments)
     try:
-        loaded = written.checked()
+        loaded = written.validate()
     except BmcliError as error:
         if any(split_path(fault.path)[0] != "tune" for fault in error.faults):
             raise
-        raise BmcliError(*in_order([*error.faults, *_faults_of_others(written)], written.name)) from None
+        raise BmcliError(*sort_faults([*error.faults, *_faults_of_others(written)], written.name)) from None
     check_space(loaded)
     return loaded
 
 
-def _faults_of_others(written: Written) -> Iterator[Fault]:
+def _faults_of_others(written: RecipeDocument) -> Iterator[Fault]:
     """The faults of a space's sound entries beside those that cannot be read."""
-    space = written.filled([]).find(("tune", "space"))
+    space = written.fill_variables([]).find(("tune", "space"))
     if space is not None and isinstance(space.value, dict):
         parameters, _ = read_space(space.plain())
-        yield from _Space(written.without_search().checked(), parameters, space).faults()
+        yield from _SpaceCheck(written.without_tune().validate(), parameters, space).faults()
 
 
-def check_space(loaded: Loaded) -> None:
+def check_space(loaded: LoadedRecipe) -> None:
     """Refuses a space with values that the recipe would refuse, before anything is trained.
 
     The ends and the middle of each range, and each choice, are laid over the recipe, and checked as a whole.
@@ -58,26 +58,26 @@ def check_space(loaded: Loaded) -> None:
         return
     entries = loaded.tree.find(("tune", "space"))
     assert entries is not None, "a space is always written"
-    found = list(_Space(loaded, loaded.recipe.tune.space, entries).faults())
+    found = list(_SpaceCheck(loaded, loaded.recipe.tune.space, entries).faults())
     if found:
-        raise BmcliError(*in_order(found, loaded.written.name))
+        raise BmcliError(*sort_faults(found, loaded.document.name))
 
 
 @dataclass(frozen=True)
-class _Space:
+class _SpaceCheck:
     """A space beside the recipe that its values are laid over.
 
     Args:
         entries: Where each entry is written.
     """
 
-    loaded: Loaded
-    parameters: Mapping[str, Parameter]
+    loaded: LoadedRecipe
+    parameters: Mapping[str, SearchParameter]
     entries: Node
 
     @cached_property
-    def _written(self) -> Written:
-        return self.loaded.written.without_search()
+    def _written(self) -> RecipeDocument:
+        return self.loaded.document.without_tune()
 
     def faults(self) -> Iterator[Fault]:
         """One for each entry that is wrong."""
@@ -94,10 +94,10 @@ class _Space:
             try:
                 taken.append((context, self._recipe({**context, path: first})))
             except BmcliError as error:
-                if self._takes(context):  # or else the entries that make it are told to be wrong
+                if self._accepts(context):  # or else the entries that make it are told to be wrong
                     refused.append((context, error))
         if refused:
-            return self._refused(path, first, *refused[0], [context for context, _ in taken])
+            return self._make_refusal_fault(path, first, *refused[0], [context for context, _ in taken])
         if not taken:
             return None
         context, recipe = taken[0]
@@ -106,14 +106,14 @@ class _Space:
             try:
                 recipes.append(self._recipe({**context, path: value}))
             except BmcliError as error:
-                return self._refused(path, value, context, error, [])
-        return self._without_effect(path, recipes) or self._unfair(path, self._recipe(context), recipes)
+                return self._make_refusal_fault(path, value, context, error, [])
+        return self._find_no_effect(path, recipes) or self._find_unfair_change(path, self._recipe(context), recipes)
 
     def _contexts(self, path: str) -> Iterable[dict[str, Any]]:
         """Values of other entries beside which this one is searched: those of its `when`, and every kind it is of."""
-        allowed = conditions(path, self.parameters)
+        allowed = collect_conditions(path, self.parameters)
         for kind in self._searched_kinds(path):
-            own = {**conditions(kind, self.parameters), kind: self.parameters[kind].values}
+            own = {**collect_conditions(kind, self.parameters), kind: self.parameters[kind].values}
             if kind not in allowed and all(allowed.get(other, values) == values for other, values in own.items()):
                 allowed = {**allowed, **own}
         return (dict(zip(allowed, each, strict=True)) for each in islice(product(*allowed.values()), _MOST_CONTEXTS))
@@ -121,19 +121,19 @@ class _Space:
     def _searched_kinds(self, path: str) -> list[str]:
         """The entries that decide the kind of what this one is an option of: for `model.filters` it is `model.kind`."""
         steps = split_path(path)
-        above = [dotted((*steps[:count], "kind")) for count in range(1, len(steps))]
+        above = [join_steps((*steps[:count], "kind")) for count in range(1, len(steps))]
         return [kind for kind in above if kind in self.parameters and kind != path]
 
     def _recipe(self, values: _Values) -> Recipe:
         """The recipe with these values of entries laid over it."""
         if not values:
-            return self.loaded.recipe.without_search()
-        above = tree_of(
+            return self.loaded.recipe.without_tune()
+        above = build_tree(
             {split_path(path): self._node(path, value) for path, value in values.items()}, self.entries.place
         )
-        return self._written.under(above).checked().recipe
+        return self._written.overlay(above).validate().recipe
 
-    def _takes(self, values: _Values) -> bool:
+    def _accepts(self, values: _Values) -> bool:
         try:
             self._recipe(values)
         except BmcliError:
@@ -150,9 +150,11 @@ class _Space:
         elif parameter.kind != "bool" and value in (parameter.low, parameter.high):
             ends = next(options[key].value for key in ("int", "float", "log") if key in options)
             node = replace(ends[value == parameter.high], value=value)  # 1.0 where 1 is written
-        return replace(node.mapped(_escaped), key_place=entry.key_place)
+        return replace(node.map_scalars(_escape_node), key_place=entry.key_place)
 
-    def _refused(self, path: str, value: Any, context: _Values, error: BmcliError, fitting: list[_Values]) -> Fault:
+    def _make_refusal_fault(
+        self, path: str, value: Any, context: _Values, error: BmcliError, fitting: list[_Values]
+    ) -> Fault:
         """What the recipe says of a value, told of the entry.
 
         Args:
@@ -163,17 +165,17 @@ class _Space:
         own = [fault for fault in error.faults if split_path(fault.path)[: len(steps)] == steps]
         fault = next((each for each in error.faults if each.place == entry.key_place), None)
         if fault is not None:
-            return replace(fault, suggestion=self._about_kinds(path, context, fault.suggestion, fitting))
+            return replace(fault, suggestion=self._suggest_kind(path, context, fault.suggestion, fitting))
         if own and steps[0] == "objective" and self.loaded.recipe.objective is None:
             kinds = {objective.kind for objective in self.loaded.recipe.objectives().values()}
             hint = f"Write objective: {kinds.pop()}." if len(kinds) == 1 else "Name the objective of each target."
             return Fault("the recipe names no objective that this could be an option of.", path, entry.key_place, hint)
         if own:
             return own[0]
-        fault, laid = error.faults[0], " ".join(overrides({**context, path: value}))
+        fault, laid = error.faults[0], " ".join(format_overrides({**context, path: value}))
         return Fault(f"with {laid}: {fault.path}: {fault.message}", path, entry.key_place, fault.suggestion)
 
-    def _about_kinds(self, path: str, context: _Values, suggestion: str, fitting: list[_Values]) -> str:
+    def _suggest_kind(self, path: str, context: _Values, suggestion: str, fitting: list[_Values]) -> str:
         """What to do about an option that is not of the kind that is active."""
         kinds = self._searched_kinds(path)
         for kind in reversed(kinds):
@@ -188,7 +190,7 @@ class _Space:
         hint = f"{kind} is {active}: to search an option of another, search {kind}, too, and add when: {{{kind}: ...}}."
         return f"{suggestion} {hint}".strip()
 
-    def _without_effect(self, path: str, recipes: Sequence[Recipe]) -> Fault | None:
+    def _find_no_effect(self, path: str, recipes: Sequence[Recipe]) -> Fault | None:
         """Two values that give the same recipe."""
         entry = self.entries.value[path]
         values = self.parameters[path].values_to_try()
@@ -200,27 +202,27 @@ class _Space:
                     known = [f"vars.{name}" for name in self.loaded.recipe.vars]
                     hint = "" if path in known else parts.did_you_mean(path, known)
                     return Fault("no value of the recipe uses this variable.", path, entry.key_place, hint)
-                message = f"{shown(other)} and {shown(values[position])} give the same recipe."
+                message = f"{format_value(other)} and {format_value(values[position])} give the same recipe."
                 hint = "Values are laid over what the recipe says: a mapping changes the options that it names."
                 return Fault(message, path, entry.key_place, hint)
         return None
 
-    def _unfair(self, path: str, before: Recipe, recipes: Sequence[Recipe]) -> Fault | None:
+    def _find_unfair_change(self, path: str, before: Recipe, recipes: Sequence[Recipe]) -> Fault | None:
         """A value that changes what candidates are compared by.
 
         Args:
             before: The recipe without a value of the entry.
         """
         for recipe in recipes:
-            problem = self._changed(path, before, recipe)
+            problem = self._explain_unfair_change(path, before, recipe)
             if problem is not None:
                 return Fault(problem[0], path, self.entries.value[path].key_place, problem[1])
         return None
 
-    def _changed(self, path: str, before: Recipe, after: Recipe) -> tuple[str, str] | None:
+    def _explain_unfair_change(self, path: str, before: Recipe, after: Recipe) -> tuple[str, str] | None:
         """Message and suggestion, if an entry changes what has to stay."""
-        was, tune = _measured(before), self.loaded.recipe.tune
-        for name, value in _measured(after).items():
+        was, tune = _list_evaluation_options(before), self.loaded.recipe.tune
+        for name, value in _list_evaluation_options(after).items():
             if value != was[name]:
                 return f"this changes {name}, which decides what is measured: candidates could not be compared.", ""
         if split_path(path)[0] == "vars" and _weights(after) != _weights(before):
@@ -235,8 +237,8 @@ class _Space:
         return None
 
 
-def _escaped(node: Node) -> Node:
-    return replace(node, value=escaped(node.value))
+def _escape_node(node: Node) -> Node:
+    return replace(node, value=escape_dollars(node.value))
 
 
 def _kind_above(recipe: Any, path: str) -> tuple[str, str] | None:
@@ -248,11 +250,11 @@ def _kind_above(recipe: Any, path: str) -> tuple[str, str] | None:
             section = section.get(str(step)) if isinstance(section, dict) else None
         kind = section.get("kind") if isinstance(section, dict) else section
         if isinstance(kind, str):
-            return dotted((*steps[:count], "kind")), kind
+            return join_steps((*steps[:count], "kind")), kind
     return None
 
 
-def _measured(recipe: Recipe) -> dict[str, Any]:
+def _list_evaluation_options(recipe: Recipe) -> dict[str, Any]:
     """What has to stay as it is, so that candidates can be compared."""
     data = recipe.data
     return {

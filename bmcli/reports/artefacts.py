@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from bmcli.console import clean
-from bmcli.disk import Damaged, conform
+from bmcli.disk import DamagedFile, validate_as
 from bmcli.reports.costs import Cost
-from bmcli.reports.page import Cell, Heading, Row, number, number_cell
+from bmcli.reports.page import Cell, Heading, Row, format_number, make_number_cell
 
 _KIB = 2**10
 
 
 @dataclass(frozen=True)
-class Artefact:
+class ArtefactSummary:
     """An artefact as its card tells it.
 
     Args:
@@ -41,16 +41,16 @@ class Artefact:
     model: str
 
     @classmethod
-    def of_card(cls, name: str, card: Mapping[str, Any]) -> Artefact:
+    def from_card(cls, name: str, card: Mapping[str, Any]) -> ArtefactSummary:
         """From the JSON of a card.
 
         Raises:
             Damaged: It is not what a card is.
         """
         try:
-            return conform(cls, cls._values(name, card))
+            return validate_as(cls, cls._values(name, card))
         except (KeyError, TypeError, AttributeError) as error:
-            raise Damaged(f"not a card: {error}") from None
+            raise DamagedFile(f"not a card: {error}") from None
 
     @staticmethod
     def _values(name: str, card: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,56 +64,56 @@ class Artefact:
         }  # fmt: skip
 
 
-HEAD = [
+ARTEFACT_HEADINGS = [
     Heading("artefact"), Heading("verdict"), Heading("KiB", True), Heading("as gzip", True),
     Heading("agreement", True), Heading("largest difference", True), Heading("metric (of the model)", True),
 ]  # fmt: skip
-COSTS_HEAD = [
+COST_HEADINGS = [
     Heading("artefact"), Heading("load, s", True), Heading("one row, ms", True), Heading("95 % below, ms", True),
     Heading("rows a second", True), Heading("peak memory, MiB", True),
 ]  # fmt: skip
 
 
-def rows(found: Sequence[Artefact], model: str) -> list[Row]:
+def make_artefact_rows(artefacts: Sequence[ArtefactSummary], model_sha256: str) -> list[Row]:
     """A row for each artefact.
 
     Args:
-        model: SHA-256 of the run's model as it is now.
+        model_sha256: SHA-256 of the run's model as it is now.
     """
     return [
         Row((
             Cell(clean(each.name)),
-            _verdict(each, model),
-            number_cell(each.bytes / _KIB, f"{each.bytes / _KIB:,.1f}"),
-            number_cell(each.gzip_bytes / _KIB, f"{each.gzip_bytes / _KIB:,.1f}"),
-            number_cell(each.agreement, None if each.agreement is None else f"{100 * each.agreement:.2f} %"),
-            number_cell(each.difference),
-            _metric(each),
+            _make_verdict_cell(each, model_sha256),
+            make_number_cell(each.bytes / _KIB, f"{each.bytes / _KIB:,.1f}"),
+            make_number_cell(each.gzip_bytes / _KIB, f"{each.gzip_bytes / _KIB:,.1f}"),
+            make_number_cell(each.agreement, None if each.agreement is None else f"{100 * each.agreement:.2f} %"),
+            make_number_cell(each.difference),
+            _make_metric_cell(each),
         ))
-        for each in found
+        for each in artefacts
     ]  # fmt: skip
 
 
-def _metric(each: Artefact) -> Cell:
+def _make_metric_cell(each: ArtefactSummary) -> Cell:
     if each.metric is None:
-        return number_cell(None)
+        return make_number_cell(None)
     name, of_model, own = each.metric
-    return number_cell(own, f"{clean(name)} {number(own)} ({number(of_model)})")
+    return make_number_cell(own, f"{clean(name)} {format_number(own)} ({format_number(of_model)})")
 
 
-def _verdict(each: Artefact, model: str) -> Cell:
+def _make_verdict_cell(each: ArtefactSummary, model: str) -> Cell:
     if each.verified:
         return Cell("verified", "done") if each.model == model else Cell("verified, of earlier weights", "failed")
     return Cell(clean(f"rejected: {' '.join(each.failures)}"), "failed long")
 
 
-def cost_rows(found: Sequence[Cost]) -> list[Row]:
+def make_cost_rows(found: Sequence[Cost]) -> list[Row]:
     """What each artefact costs to run."""
     return [
         Row((
-            Cell(clean(each.name)), number_cell(each.load_s), number_cell(1e3 * each.latencies[0].median_s),
-            number_cell(1e3 * each.latencies[0].p95_s), number_cell(each.rows_per_second),
-            number_cell(each.peak_bytes / 2**20, f"{each.peak_bytes / 2**20:,.0f}"),
+            Cell(clean(each.name)), make_number_cell(each.load_s), make_number_cell(1e3 * each.latencies[0].median_s),
+            make_number_cell(1e3 * each.latencies[0].p95_s), make_number_cell(each.rows_per_second),
+            make_number_cell(each.peak_bytes / 2**20, f"{each.peak_bytes / 2**20:,.0f}"),
         ))
         for each in found
     ]  # fmt: skip

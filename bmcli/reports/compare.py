@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from bmcli.console import clean
-from bmcli.evaluation.compared import COSTS, Comparison, Contender
-from bmcli.evaluation.directions import direction
+from bmcli.evaluation.comparison import COSTS, Comparison, Contender
+from bmcli.evaluation.directions import get_direction
 from bmcli.evaluation.intervals import Difference
 from bmcli.reports import figures
 from bmcli.reports.figures import BLUE, GREY, ORANGE, RED
-from bmcli.reports.groups import with_interval
-from bmcli.reports.page import Cell, Heading, Row, duration, number, number_cell, page
+from bmcli.reports.groups import make_interval_cell
+from bmcli.reports.page import Cell, Heading, Row, format_duration, format_number, make_number_cell, render_page
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -20,54 +20,59 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLOURS = (BLUE, ORANGE, "#2f9e77", "#7b61c9", RED, GREY)
-_STYLES: tuple[object, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)))
-_NAME = 34
-_AXES = {"latency_s": (1e3, "milliseconds to predict one row")}
+_LINE_STYLES: tuple[object, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)))
+_MAX_NAME_LENGTH = 34
+_COST_AXES = {"latency_s": (1e3, "milliseconds to predict one row")}
 """Factors and names of axes, where another unit reads better than that of a cost."""
 
 
-def report(comparison: Comparison) -> str:
+def render_comparison(comparison: Comparison) -> str:
     """The page as HTML, one file that needs nothing else."""
     names = [clean(each.name) for each in comparison.contenders]
-    return page(
+    return render_page(
         "compare.html",
         {
             "comparison": comparison,
-            "advice": clean(comparison.advice),
+            "advice": clean(comparison.recommendation),
             "unpaired": clean(comparison.unpaired),
             "metrics_head": [Heading("metric"), *(Heading(name, True) for name in names)],
-            "metrics": _metrics(comparison),
-            "costs": [_cost_row(comparison, each) for each in comparison.contenders],
-            "costs_head": _COSTS_HEAD,
-            "differences": _differences(comparison),
-            "differences_head": _DIFFERENCES_HEAD,
-            "fronts": [(COSTS[cost], svg) for cost in ("parameters", "latency_s") if (svg := _front(comparison, cost))],
-            "curves": _curves(comparison),
-            "recipes": _differing(comparison.recipes),
+            "metrics": _make_metric_rows(comparison),
+            "costs": [_make_cost_row(comparison, each) for each in comparison.contenders],
+            "costs_head": _COST_HEADINGS,
+            "differences": _make_difference_rows(comparison),
+            "differences_head": _DIFFERENCE_HEADINGS,
+            "fronts": [
+                (COSTS[cost], svg) for cost in ("parameters", "latency_s") if (svg := _draw_front(comparison, cost))
+            ],
+            "curves": _draw_curves(comparison),
+            "recipes": _make_differing_rows(comparison.recipes),
             "recipes_head": [Heading("path"), *(Heading(name) for name in names)],
-            "data": _differing(comparison.data),
+            "data": _make_differing_rows(comparison.data),
             "data_head": [Heading("data"), *(Heading(name) for name in names)],
         },
     )
 
 
-_COSTS_HEAD = [
+_COST_HEADINGS = [
     Heading("run"), Heading("parameters", True), Heading("saved, MB", True), Heading("one row, ms", True),
     Heading("training", True), Heading("folder"),
 ]  # fmt: skip
-_DIFFERENCES_HEAD = [
+_DIFFERENCE_HEADINGS = [
     Heading("run"), Heading("metric"), Heading("difference", True), Heading("interval", True), Heading("p", True),
     Heading("verdict"),
 ]  # fmt: skip
 
 
-def _metrics(comparison: Comparison) -> list[Row]:
+def _make_metric_rows(comparison: Comparison) -> list[Row]:
     names = dict.fromkeys(name for each in comparison.contenders for name in each.metrics)
     return [
         Row(
             (
                 Cell(clean(name)),
-                *(with_interval(each.metrics.get(name), each.intervals.get(name)) for each in comparison.contenders),
+                *(
+                    make_interval_cell(each.metrics.get(name), each.intervals.get(name))
+                    for each in comparison.contenders
+                ),
             ),
             best=name == comparison.metric,
         )
@@ -75,47 +80,53 @@ def _metrics(comparison: Comparison) -> list[Row]:
     ]
 
 
-def _cost_row(comparison: Comparison, each: Contender) -> Row:
+def _make_cost_row(comparison: Comparison, contender: Contender) -> Row:
     cells = (
-        Cell(clean(each.name)),
-        number_cell(each.parameters),
-        number_cell(each.size / 1e6),
-        number_cell(1e3 * each.latency_s),
-        number_cell(each.train_s, duration(each.train_s)) if each.train_s is not None else Cell("", "number", ""),
-        Cell(clean(each.run), "long"),
+        Cell(clean(contender.name)),
+        make_number_cell(contender.parameters),
+        make_number_cell(contender.size / 1e6),
+        make_number_cell(1e3 * contender.latency_s),
+        make_number_cell(contender.train_s, format_duration(contender.train_s))
+        if contender.train_s is not None
+        else Cell("", "number", ""),
+        Cell(clean(contender.run), "long"),
     )
-    return Row(cells, best=each is comparison.enough and not comparison.unpaired)
+    return Row(cells, best=contender is comparison.recommended and not comparison.unpaired)
 
 
-def _differences(comparison: Comparison) -> list[Row]:
+def _make_difference_rows(comparison: Comparison) -> list[Row]:
     first = comparison.contenders[0].name
     return [
-        _difference_row(name, first, each)
+        _make_difference_row(name, first, each)
         for name, found in comparison.against_first.items()
         for each in sorted(found.values(), key=lambda one: one.metric != comparison.metric)
     ]
 
 
-def _difference_row(name: str, first: str, each: Difference) -> Row:
-    interval = each.interval
-    verdict = {"first": f"{first} is better", "second": f"{name} is better", "": "no difference is shown"}[each.better]
-    if not direction(each.metric) and interval is not None and not interval.low <= 0 <= interval.high:
+def _make_difference_row(name: str, first: str, difference: Difference) -> Row:
+    interval = difference.interval
+    verdict = {"first": f"{first} is better", "second": f"{name} is better", "": "no difference is shown"}[
+        difference.better
+    ]
+    if not get_direction(difference.metric) and interval is not None and not interval.low <= 0 <= interval.high:
         verdict = "they differ"
     return Row(
         (
             Cell(clean(name)),
-            Cell(clean(each.metric)),
-            number_cell(each.difference, f"{each.difference:+.4f}"),
+            Cell(clean(difference.metric)),
+            make_number_cell(difference.difference, f"{difference.difference:+.4f}"),
             Cell(f"{interval.low:+.4f} to {interval.high:+.4f}" if interval else "none", "number"),
-            number_cell(each.p_value, "< 0.001" if each.p_value < 0.001 else f"{each.p_value:.3f}"),
-            Cell(clean(verdict)) if interval else Cell(clean(each.reason), "long"),
+            make_number_cell(
+                difference.p_value, "< 0.001" if difference.p_value < 0.001 else f"{difference.p_value:.3f}"
+            ),
+            Cell(clean(verdict)) if interval else Cell(clean(difference.reason), "long"),
         )
     )
 
 
-def _front(comparison: Comparison, cost: str) -> Markup | None:
+def _draw_front(comparison: Comparison, cost: str) -> Markup | None:
     """Quality against cost with its intervals; the line joins the runs that no other beats at their cost."""
-    scale, told = _AXES.get(cost, (1.0, COSTS[cost]))
+    scale, told = _COST_AXES.get(cost, (1.0, COSTS[cost]))
     priced = [(each, scale * price) for each in comparison.contenders if (price := each.cost(cost)) is not None]
     if len(priced) < 2:
         return None
@@ -123,64 +134,64 @@ def _front(comparison: Comparison, cost: str) -> Markup | None:
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        figures.light_grid(axes)
-        front = [(scale * (each.cost(cost) or 0.0), each.metrics[metric]) for each in comparison.front(cost)]
+        figures.draw_grid(axes)
+        front = [(scale * (each.cost(cost) or 0.0), each.metrics[metric]) for each in comparison.pareto_front(cost)]
         axes.step(*zip(*front, strict=True), where="post", color=GREY, linewidth=1, zorder=1)
         for place, (each, price) in enumerate(priced):
             colour, interval = _COLOURS[place % len(_COLOURS)], each.intervals.get(metric)
             if interval:
                 axes.plot([price, price], [interval.low, interval.high], color=colour, linewidth=1.2)
-            taken = each is comparison.enough and not comparison.unpaired
-            label = figures.shortened(clean(each.name), _NAME) + (" ★" if taken else "")
+            taken = each is comparison.recommended and not comparison.unpaired
+            label = figures.shorten(clean(each.name), _MAX_NAME_LENGTH) + (" ★" if taken else "")
             axes.scatter([price], [each.metrics[metric]], color=colour, s=34, zorder=3, label=label, linewidths=0)
-        _priced(axes, [price for _, price in priced])
+        _set_cost_axis(axes, [price for _, price in priced])
         axes.set_xlabel(told)
-        axes.set_ylabel(figures.shortened(clean(metric), 30))
+        axes.set_ylabel(figures.shorten(clean(metric), 30))
         figure.legend(loc="outside upper left", ncols=2, handletextpad=0.3)
 
-    return figures.svg(f"front-{cost}", f"{clean(metric)} against {COSTS[cost]}", (7.2, 3.4), draw)
+    return figures.render_svg(f"front-{cost}", f"{clean(metric)} against {COSTS[cost]}", (7.2, 3.4), draw)
 
 
-def _priced(axes: Axes, prices: list[float]) -> None:
+def _set_cost_axis(axes: Axes, prices: list[float]) -> None:
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
     if min(prices) > 0 and max(prices) >= 5 * min(prices):
         axes.set_xscale("log")
         axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value)))
 
 
-def _curves(comparison: Comparison) -> list[tuple[str, Markup]]:
+def _draw_curves(comparison: Comparison) -> list[tuple[str, Markup]]:
     """Every figure that two runs or more measured after their epochs, laid over each other."""
     found: list[tuple[str, Markup]] = []
     names = dict.fromkeys(n for each in comparison.contenders for row in each.epochs for n in row if "/" in n)
     for name in names:
-        drawn = [(each, points) for each in comparison.contenders if (points := _points(each, name))]
+        drawn = [(each, points) for each in comparison.contenders if (points := _list_points(each, name))]
         if len(drawn) > 1:
-            found.append((clean(name), _curve(name, drawn, f"curve-{len(found)}")))
+            found.append((clean(name), _draw_curve(name, drawn, f"curve-{len(found)}")))
     return found
 
 
-def _points(each: Contender, name: str) -> list[tuple[int, float]]:
-    return [(row["epoch"], value) for row in each.epochs if (value := row.get(name)) is not None]
+def _list_points(contender: Contender, name: str) -> list[tuple[int, float]]:
+    return [(row["epoch"], value) for row in contender.epochs if (value := row.get(name)) is not None]
 
 
-def _curve(name: str, drawn: list[tuple[Contender, list[tuple[int, float]]]], id_: str) -> Markup:
+def _draw_curve(name: str, points_by_run: list[tuple[Contender, list[tuple[int, float]]]], figure_id: str) -> Markup:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        figures.light_grid(axes)
-        for place, (each, points) in enumerate(drawn):
+        figures.draw_grid(axes)
+        for place, (each, points) in enumerate(points_by_run):
             axes.plot(
                 *zip(*points, strict=True), color=_COLOURS[place % len(_COLOURS)], linewidth=1.3,
-                linestyle=_STYLES[place % len(_STYLES)], marker="o" if len(points) == 1 else None,
-                label=figures.shortened(clean(each.name), 22),
+                linestyle=_LINE_STYLES[place % len(_LINE_STYLES)], marker="o" if len(points) == 1 else None,
+                label=figures.shorten(clean(each.name), 22),
             )  # fmt: skip
-        figures.whole_numbers(axes)
+        figures.set_integer_ticks(axes)
         axes.set_xlabel("epoch")
         figure.legend(loc="outside upper left", ncols=2, handletextpad=0.4)
 
-    return figures.svg(id_, f"{clean(name)} of each run", (3.5, 2.6), draw)
+    return figures.render_svg(figure_id, f"{clean(name)} of each run", (3.5, 2.6), draw)
 
 
-def _differing(values: Mapping[str, tuple[str, ...]]) -> list[Row]:
+def _make_differing_rows(values: Mapping[str, tuple[str, ...]]) -> list[Row]:
     return [Row((Cell(clean(path)), *(Cell(clean(each)) for each in found))) for path, found in values.items()]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bmcli.console import clean
-from bmcli.disk import conform
+from bmcli.disk import validate_as
 from bmcli.reports import figures
 from bmcli.reports.figures import BLUE, GREY, ORANGE
 
@@ -66,10 +66,10 @@ class Cost:
     def from_json(cls, values: Mapping[str, Any]) -> Cost:
         metric = values.get("metric")
         pair = [metric.get("name"), metric.get("value")] if isinstance(metric, Mapping) else metric
-        return conform(cls, {**values, "metric": pair})
+        return validate_as(cls, {**values, "metric": pair})
 
 
-def figure(costs: Sequence[Cost]) -> Markup:
+def draw_costs(costs: Sequence[Cost]) -> Markup:
     """Size, latency, throughput, memory and metric of each artefact side by side, as SVG."""
     names = [clean(cost.name) for cost in costs]
     first, last = costs[0].latencies[0].batch, costs[0].latencies[-1].batch
@@ -85,21 +85,21 @@ def figure(costs: Sequence[Cost]) -> Markup:
     def draw(figure: Figure) -> None:
         for place, (axes, (title, values)) in enumerate(zip(figure.subplots(1, len(panels)), panels, strict=True)):
             ends = [1e3 * cost.latencies[0].p95_s for cost in costs] if place == 1 else None
-            _bars(axes, title, values, ends)
+            _draw_bars(axes, title, values, ends)
             axes.set_yticks(range(len(names)), names if place == 0 else [""] * len(names))
 
     told = f"size, latency, throughput, memory and metric of {', '.join(names)}"
-    return figures.svg("costs", told, (11.0, 0.9 + 0.32 * len(costs)), draw)
+    return figures.render_svg("costs", told, (11.0, 0.9 + 0.32 * len(costs)), draw)
 
 
-def document(costs: Sequence[Cost]) -> str:
+def render_svg_file(costs: Sequence[Cost]) -> str:
     """The figure as a file of its own, which a browser shows."""
     style = 'style="background: white; font-family: sans-serif; color: black"'
-    drawn = re.sub('style="min-width: [^"]*"', style, str(figure(costs)), count=1)
+    drawn = re.sub('style="min-width: [^"]*"', style, str(draw_costs(costs)), count=1)
     return drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
 
 
-def _bars(axes: Axes, title: str, values: Sequence[float], ends: Sequence[float] | None) -> None:
+def _draw_bars(axes: Axes, title: str, values: Sequence[float], ends: Sequence[float] | None) -> None:
     """A bar for each artefact with its number, the first one on top; a line to `ends`."""
     axes.barh(range(len(values)), values, color=BLUE, height=0.62)
     for place, value in enumerate(values):

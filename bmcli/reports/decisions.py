@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bmcli.console import clean
 from bmcli.evaluation.decisions import Decision
-from bmcli.evaluation.threshold import Chosen
+from bmcli.evaluation.threshold import ThresholdChoice
 from bmcli.reports import figures, run_figures
 from bmcli.reports.figures import BLUE, GREY, ORANGE
 
@@ -20,7 +20,7 @@ _COLOURS = (BLUE, ORANGE, GREY)
 
 
 @dataclass(frozen=True)
-class ShownDecision:
+class DecisionView:
     """What was decided about a target, for the template.
 
     Args:
@@ -29,28 +29,29 @@ class ShownDecision:
 
     target: str
     rows: int
-    words: list[str]
+    summary: list[str]
     missed: bool
     figures: list[tuple[str, Markup]]
 
 
-def shown(found: Sequence[Decision]) -> list[ShownDecision]:
+def make_decision_views(decisions: Sequence[Decision]) -> list[DecisionView]:
     """The decisions that were made on rows, as a page shows them."""
-    return [_shown(each, place) for place, each in enumerate(found) if each.softened or each.threshold]
+    return [_make_decision_view(each, place) for place, each in enumerate(decisions) if each.softened or each.threshold]
 
 
-def _shown(each: Decision, place: int) -> ShownDecision:
+def _make_decision_view(each: Decision, place: int) -> DecisionView:
     drawn = []
     if each.softened is not None:
         both = (("Before", each.softened.before), ("After", each.softened.after))
         drawn += [
-            (f"{when} the temperature", run_figures.reliability(of, f"{when.lower()}-{place}")) for when, of in both
+            (f"{when} the temperature", run_figures.draw_reliability(of, f"{when.lower()}-{place}"))
+            for when, of in both
         ]
     if each.threshold is not None:
-        title = f"Threshold of {figures.shortened(clean(each.positive), 18)}"
-        drawn.append((title, _curves(each.threshold, f"threshold-{place}")))
-    words = [each.softened.words if each.softened else "", f"{each.words}." if each.words else ""]
-    return ShownDecision(
+        title = f"Threshold of {figures.shorten(clean(each.positive), 18)}"
+        drawn.append((title, _draw_threshold_curves(each.threshold, f"threshold-{place}")))
+    words = [each.softened.summary if each.softened else "", f"{each.summary}." if each.summary else ""]
+    return DecisionView(
         clean(each.target),
         each.rows,
         [clean(told) for told in words if told],
@@ -59,16 +60,16 @@ def _shown(each: Decision, place: int) -> ShownDecision:
     )
 
 
-def _curves(chosen: Chosen, drawn: str) -> Markup:
+def _draw_threshold_curves(chosen: ThresholdChoice, figure_id: str) -> Markup:
     """What each threshold shows on the validation rows; the one that was chosen is marked."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        figures.light_grid(axes)
+        figures.draw_grid(axes)
         for colour, (name, values) in zip(_COLOURS, chosen.curves.items(), strict=False):
             axes.plot(chosen.thresholds, values, color=colour, label=name)
         axes.axvline(chosen.value, color="black", linewidth=0.8, linestyle=(0, (1, 3)))
         axes.set_xlabel("threshold")
         figure.legend(loc="outside upper left", ncols=3, handletextpad=0.5)
 
-    return figures.svg(drawn, f"{', '.join(chosen.curves)} of each threshold", (3.5, 3.5), draw)
+    return figures.render_svg(figure_id, f"{', '.join(chosen.curves)} of each threshold", (3.5, 3.5), draw)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bmcli.console import clean
-from bmcli.distillations import Distilled, Learner
+from bmcli.distillations import DistillationComparison, NetworkResult
 from bmcli.reports import figures
 from bmcli.reports.figures import BLUE, GREY, ORANGE, RED
 
@@ -19,7 +19,7 @@ _COLOURS = {"teacher": GREY, "baseline": BLUE, "student": ORANGE}
 _LINES = (ORANGE, BLUE, RED, GREY)
 
 
-def curves(distilled: Distilled) -> Markup:
+def draw_losses(distilled: DistillationComparison) -> Markup:
     """Each loss of the student over the epochs, every one on axes of its own."""
     names = list(distilled.curves[0])
     epochs = range(1, len(distilled.curves) + 1)
@@ -35,16 +35,16 @@ def curves(distilled: Distilled) -> Markup:
             axes.set_title(clean(name))
             axes.set_xlabel("epoch")
             axes.set_ylim(bottom=0)
-            figures.whole_numbers(axes)
-            figures.light_grid(axes)
+            figures.set_integer_ticks(axes)
+            figures.draw_grid(axes)
         for axes in every[len(names) :]:
             axes.set_axis_off()
 
     told = f"losses of the student over {len(distilled.curves)} epochs: {', '.join(map(clean, names))}"
-    return figures.svg("losses", told, (WIDTH, 2.1 * down), draw)
+    return figures.render_svg("losses", told, (WIDTH, 2.1 * down), draw)
 
 
-def reliability(distilled: Distilled, target: str) -> Markup:
+def draw_reliability(distilled: DistillationComparison, target: str) -> Markup:
     """How often what was stated with a probability came true, of teacher, baseline and student."""
     learners = [each for each in (distilled.teacher, distilled.baseline, distilled.student) if each is not None]
 
@@ -60,13 +60,15 @@ def reliability(distilled: Distilled, target: str) -> Markup:
         axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.02)
         axes.legend(loc="upper left")
-        figures.light_grid(axes)
+        figures.draw_grid(axes)
 
     name = f"reliability-{list(distilled.teacher.calibration).index(target)}"
-    return figures.svg(name, f"reliability of the probabilities of {clean(target)}", (4.2, 3.4), draw)
+    return figures.render_svg(name, f"reliability of the probabilities of {clean(target)}", (4.2, 3.4), draw)
 
 
-def confusion_change(target: str, classes: Sequence[str], baseline: Learner, student: Learner) -> Markup:
+def draw_confusion_change(
+    target: str, classes: Sequence[str], baseline: NetworkResult, student: NetworkResult
+) -> Markup:
     """By how many rows each cell of the confusion matrix changed from the baseline to the student."""
     change = [
         [two - one for one, two in zip(before, after, strict=True)]
@@ -87,11 +89,11 @@ def confusion_change(target: str, classes: Sequence[str], baseline: Learner, stu
             for column, each in enumerate(found):
                 if each:
                     axes.text(column, row, f"{each:+d}", ha="center", va="center", fontsize=7)
-        names = [figures.shortened(clean(name), 12) for name in classes]
+        names = [figures.shorten(clean(name), 12) for name in classes]
         axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 2 else 0)
         axes.set_yticks(range(len(names)), names)
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
 
     told = f"change of the confusion matrix of {clean(target)} from the baseline to the student"
-    return figures.svg(f"confusion-{list(student.confusion).index(target)}", told, (side, side), draw)
+    return figures.render_svg(f"confusion-{list(student.confusion).index(target)}", told, (side, side), draw)

@@ -19,7 +19,7 @@ RAMP = (GREY, BLUE, ORANGE)
 """From the worst to the best."""
 
 STYLE: dict[str, Any] = {
-    # Black becomes the colour of the page's text; see `_adapted`.
+    # Black becomes the colour of the page's text; see `_adapt_to_page`.
     **{f"{part}.color": "black" for part in ("text", "xtick", "ytick")},
     **{"axes.edgecolor": "black", "axes.labelcolor": "black"},
     **{"figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none"},
@@ -31,12 +31,12 @@ STYLE: dict[str, Any] = {
 }
 
 
-def svg(name: str, told: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> Markup:
+def render_svg(figure_id: str, alt_text: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> Markup:
     """A figure as an SVG element for a page: the same bytes each time, its text as text.
 
     Args:
-        name: What tells its ids from those of other figures on the page.
-        told: What it shows, for those who do not see it.
+        figure_id: What tells its ids from those of other figures on the page.
+        alt_text: What it shows, for those who do not see it.
         size: Width and height in inches.
         draw: Draws into an empty figure.
     """
@@ -54,25 +54,28 @@ def svg(name: str, told: str, size: tuple[float, float], draw: Callable[[Figure]
         FigureCanvasAgg(figure)
         draw(figure)
         figure.savefig(file, format="svg", metadata={"Date": None})
-    return Markup(_adapted(file.getvalue(), name, told))
+    return Markup(_adapt_to_page(file.getvalue(), figure_id, alt_text))
 
 
-def _adapted(drawn: str, name: str, told: str) -> str:
+def _adapt_to_page(svg_text: str, figure_id: str, alt_text: str) -> str:
     """A drawn file as an element of a page: ids of its own, black as the colour of text, fonts of the page."""
-    root = ElementTree.fromstring(drawn)
+    root = ElementTree.fromstring(svg_text)
     for parent in list(root.iter()):
         for child in list(parent):
-            if _local(child.tag) in ("metadata", "style"):
+            if _strip_namespace(child.tag) in ("metadata", "style"):
                 parent.remove(child)
     for element in root.iter():
-        element.tag = _local(element.tag)
-        element.attrib = {_local(key): _of_page(_local(key), value, name) for key, value in element.attrib.items()}
+        element.tag = _strip_namespace(element.tag)
+        element.attrib = {
+            _strip_namespace(key): _adapt_attribute(_strip_namespace(key), value, figure_id)
+            for key, value in element.attrib.items()
+        }
     _, _, width, height = root.attrib["viewBox"].split()
     pixels = float(width) * 4 / 3
     root.attrib = {
         "class": "drawn",
         "role": "img",
-        "aria-label": told,
+        "aria-label": alt_text,
         "viewBox": root.attrib["viewBox"],
         "width": f"{pixels:.0f}",
         "height": f"{float(height) * 4 / 3:.0f}",
@@ -82,25 +85,25 @@ def _adapted(drawn: str, name: str, told: str) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _of_page(key: str, value: str, name: str) -> str:
+def _adapt_attribute(key: str, value: str, figure_id: str) -> str:
     if key == "id":
-        return f"{name}-{value}"
+        return f"{figure_id}-{value}"
     if key == "href":
-        return value.replace("#", f"#{name}-", 1)
+        return value.replace("#", f"#{figure_id}-", 1)
     if key == "clip-path":
-        return value.replace("url(#", f"url(#{name}-", 1)
+        return value.replace("url(#", f"url(#{figure_id}-", 1)
     if key == "style":
         value = re.sub(r"\b(fill|stroke): #000000", r"\1: currentColor", value)
         return re.sub(r"font-family: [^;]*;? ?", "", value)
     return value
 
 
-def _local(name: str) -> str:
+def _strip_namespace(name: str) -> str:
     """A name without its namespace, which an element inside a page does not need."""
     return name.rpartition("}")[2]
 
 
-def ramp() -> Any:
+def make_colour_map() -> Any:
     """Colours from the worst (0) to the best (1)."""
     from matplotlib.colors import LinearSegmentedColormap
 
@@ -112,7 +115,7 @@ def spans_magnitudes(values: Sequence[float]) -> bool:
     return bool(values) and min(values) > 0 and max(values) / min(values) >= 20
 
 
-def far_from_most(values: Sequence[float], worst_is_high: bool) -> float | None:
+def find_outlier_limit(values: Sequence[float], worst_is_high: bool) -> float | None:
     """Where an axis is to end so that a few very bad values do not squeeze all others; None if nothing does."""
     if len(values) < 5:
         return None
@@ -122,14 +125,14 @@ def far_from_most(values: Sequence[float], worst_is_high: bool) -> float | None:
     return end if middle != best and abs(worst - best) > 2 * abs(end - best) else None
 
 
-def whole_numbers(axes: Axes) -> None:
+def set_integer_ticks(axes: Axes) -> None:
     """Ticks below an axis at whole numbers alone."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
 
 
-def shortened(text: str, most: int) -> str:
+def shorten(text: str, most: int) -> str:
     """A text with its middle left out if it is too long."""
     if len(text) <= most:
         return text
@@ -137,7 +140,7 @@ def shortened(text: str, most: int) -> str:
     return f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"
 
 
-def light_grid(axes: Axes) -> None:
+def draw_grid(axes: Axes) -> None:
     """Faint lines behind the data."""
     axes.grid(True, color=GREY, alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bmcli.reports import scales
-from bmcli.trials import Objective, Searched, Trial
+from bmcli.trials import SearchObjective, SearchResult, Trial
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +19,7 @@ EPOCHS, NOISE = "epochs", "noise"
 
 
 @dataclass(frozen=True)
-class Weight:
+class ParameterImportance:
     """How much a forest needs a parameter.
 
     Args:
@@ -31,11 +31,11 @@ class Weight:
     path: str
     drop: float
     spread: float
-    told: bool
+    significant: bool
 
 
 @dataclass(frozen=True)
-class Importance:
+class ImportanceAnalysis:
     """What can be said of the parameters' influence on an objective.
 
     Args:
@@ -47,111 +47,115 @@ class Importance:
         noise: What a column of noise reached.
     """
 
-    objective: Objective
+    objective: SearchObjective
     trials: int
     needed: int
     r2: float | None = None
-    weights: tuple[Weight, ...] = ()
-    epochs: Weight | None = None
+    weights: tuple[ParameterImportance, ...] = ()
+    epochs: ParameterImportance | None = None
     noise: float = 0.0
 
 
-def importance(searched: Searched, objective: Objective) -> Importance:
+def analyse_importance(search: SearchResult, objective: SearchObjective) -> ImportanceAnalysis:
     """Permutation importance (Breiman 2001) in a random forest, measured on trials that its trees have not seen.
 
     The forest predicts the rank of a trial, so that neither the scale of the objective nor a few diverged trials
     decide. Trials are dealt to `FOLDS` folds, each predicted by a forest fitted on the others. A parameter that only
     some candidates have is shuffled among those alone, so that it does not take the blame for the choice above it.
     """
-    trials = [trial for trial in searched.candidates() if trial.measured(objective) is not None]
-    needed = max(FEWEST_TRIALS, FEWEST_FOR_EACH * len(searched.parameters))
-    if len(trials) < needed or not searched.parameters:
-        return Importance(objective, len(trials), needed)
-    ranks = _ranks([objective.score(trial.objectives[objective.name]) for trial in trials])
+    trials = [trial for trial in search.candidates() if trial.measured(objective) is not None]
+    needed = max(FEWEST_TRIALS, FEWEST_FOR_EACH * len(search.parameters))
+    if len(trials) < needed or not search.parameters:
+        return ImportanceAnalysis(objective, len(trials), needed)
+    ranks = _compute_ranks([objective.score(trial.objectives[objective.name]) for trial in trials])
     if ranks.std() == 0:
-        return Importance(objective, len(trials), needed, r2=0.0)
-    return _measured(Importance(objective, len(trials), needed), searched, trials, ranks)
+        return ImportanceAnalysis(objective, len(trials), needed, r2=0.0)
+    return _measure_importances(ImportanceAnalysis(objective, len(trials), needed), search, trials, ranks)
 
 
-def _measured(known: Importance, searched: Searched, trials: Sequence[Trial], ranks: np.ndarray) -> Importance:
+def _measure_importances(
+    base: ImportanceAnalysis, search: SearchResult, trials: Sequence[Trial], ranks: np.ndarray
+) -> ImportanceAnalysis:
     import numpy as np
 
     random = np.random.default_rng(0)
-    columns = _columns(searched, trials)
+    columns = _encode_parameters(search, trials)
     columns[NOISE] = random.random((len(trials), 1))
     places = np.cumsum([0, *(part.shape[1] for part in columns.values())])
     table = np.concatenate(list(columns.values()), axis=1)
-    forests = _forests(table, ranks)
-    r2 = _r2(ranks, _predicted(forests, table))
-    if r2 < _least_r2(len(trials)):
-        return Importance(known.objective, known.trials, known.needed, r2)
+    forests = _fit_forests(table, ranks)
+    r2 = _compute_r2(ranks, _predict_out_of_fold(forests, table))
+    if r2 < _compute_required_r2(len(trials)):
+        return ImportanceAnalysis(base.objective, base.trials, base.needed, r2)
     shuffled = [
-        _shuffled(table, np.arange(start, end), random)
+        _shuffle_columns(table, np.arange(start, end), random)
         for start, end in itertools.pairwise(places)
         for _ in range(REPEATS)
     ]
-    fallen = r2 - np.array([_r2(ranks, predicted) for predicted in _predicted(forests, np.stack(shuffled))])
+    fallen = r2 - np.array(
+        [_compute_r2(ranks, predicted) for predicted in _predict_out_of_fold(forests, np.stack(shuffled))]
+    )
     drops = {
         name: (float(own.mean()), float(own.std()))
         for name, own in zip(columns, fallen.reshape(-1, REPEATS), strict=True)
     }
     noise = drops.pop(NOISE)
-    weights = [_weight(name, *drop, noise) for name, drop in drops.items()]
+    weights = [_make_importance(name, *drop, noise) for name, drop in drops.items()]
     weights.sort(key=lambda weight: -weight.drop)
-    return Importance(
-        known.objective, known.trials, known.needed, r2,
+    return ImportanceAnalysis(
+        base.objective, base.trials, base.needed, r2,
         weights=tuple(weight for weight in weights if weight.path != EPOCHS),
         epochs=next((weight for weight in weights if weight.path == EPOCHS), None),
         noise=max(0.0, noise[0]),
     )  # fmt: skip
 
 
-def _least_r2(trials: int) -> float:
+def _compute_required_r2(trials: int) -> float:
     """What the forest must explain to be asked; by chance it explains the more, the fewer trials there are."""
     return max(0.2, 1.5 / trials**0.5)
 
 
-def _shuffled(table: np.ndarray, part: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def _shuffle_columns(table: np.ndarray, part: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """A copy with some columns dealt anew among the rows that have them."""
     import numpy as np
 
     shuffled = table.copy()
-    there = np.flatnonzero((table[:, part] != _ABSENT).any(axis=1))
+    there = np.flatnonzero((table[:, part] != _MISSING).any(axis=1))
     shuffled[np.ix_(there, part)] = table[np.ix_(random.permutation(there), part)]
     return shuffled
 
 
-def _weight(path: str, drop: float, spread: float, noise: tuple[float, float]) -> Weight:
-    return Weight(path, drop, spread, told=drop - spread > max(0.01, noise[0] + noise[1]))
+def _make_importance(path: str, drop: float, spread: float, noise: tuple[float, float]) -> ParameterImportance:
+    return ParameterImportance(path, drop, spread, significant=drop - spread > max(0.01, noise[0] + noise[1]))
 
 
-_ABSENT = -1.0
+_MISSING = -1.0
 
 
-def _columns(searched: Searched, trials: Sequence[Trial]) -> dict[str, np.ndarray]:
+def _encode_parameters(search: SearchResult, trials: Sequence[Trial]) -> dict[str, np.ndarray]:
     """What the forest sees of each parameter, `(trials, columns)`, and the epochs if they differ."""
     import numpy as np
 
     columns = {
-        path: _column(scales.scale(path, parameter, searched.trials), trials)
-        for path, parameter in searched.parameters.items()
+        path: _encode_parameter(scales.make_scale(path, parameter, search.trials), trials)
+        for path, parameter in search.parameters.items()
     }
     epochs = np.array([[float(trial.result.epochs if trial.result else 0)] for trial in trials])
     return columns if epochs.std() == 0 else {**columns, EPOCHS: epochs}
 
 
-def _column(scale: scales.Scale, trials: Sequence[Trial]) -> np.ndarray:
+def _encode_parameter(scale: scales.ParameterScale, trials: Sequence[Trial]) -> np.ndarray:
     """Where each trial stands on the scale; for choices without an order a column each."""
     import numpy as np
 
-    positions = np.array([[_ABSENT if (at := scale.position(trial)) is None else at] for trial in trials])
+    positions = np.array([[_MISSING if (at := scale.position(trial)) is None else at] for trial in trials])
     if scale.ordered:
         return positions
     chosen = np.round(positions * (len(scale.choices) - 1)) == np.arange(len(scale.choices))
-    return np.where(positions == _ABSENT, _ABSENT, chosen)
+    return np.where(positions == _MISSING, _MISSING, chosen)
 
 
-def _ranks(scores: Sequence[float]) -> np.ndarray:
+def _compute_ranks(scores: Sequence[float]) -> np.ndarray:
     """Ranks between 0 and 1; equal scores share theirs."""
     import numpy as np
 
@@ -164,7 +168,7 @@ Forest = tuple[Any, "np.ndarray"]
 """A fitted forest, and the rows that it has not seen."""
 
 
-def _forests(table: np.ndarray, ranks: np.ndarray) -> list[Forest]:
+def _fit_forests(table: np.ndarray, ranks: np.ndarray) -> list[Forest]:
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.model_selection import KFold
 
@@ -175,7 +179,7 @@ def _forests(table: np.ndarray, ranks: np.ndarray) -> list[Forest]:
     ]
 
 
-def _predicted(forests: Sequence[Forest], tables: np.ndarray) -> np.ndarray:
+def _predict_out_of_fold(forests: Sequence[Forest], tables: np.ndarray) -> np.ndarray:
     """What each row `(..., rows, columns)` is predicted to be by the forest that has not seen it, `(..., rows)`."""
     import numpy as np
 
@@ -186,5 +190,5 @@ def _predicted(forests: Sequence[Forest], tables: np.ndarray) -> np.ndarray:
     return predicted
 
 
-def _r2(truth: np.ndarray, predicted: np.ndarray) -> float:
+def _compute_r2(truth: np.ndarray, predicted: np.ndarray) -> float:
     return float(1 - ((truth - predicted) ** 2).sum() / ((truth - truth.mean()) ** 2).sum())

@@ -54,24 +54,24 @@ class Fact:
     more: str = ""
 
 
-def number_cell(value: float | None, text: str | None = None) -> Cell:
+def make_number_cell(value: float | None, text: str | None = None) -> Cell:
     """A number, empty if there is none."""
     if value is None:
         return Cell("", "number", "")
-    return Cell(number(value) if text is None else text, "number", repr(value))
+    return Cell(format_number(value) if text is None else text, "number", repr(value))
 
 
-def value_cell(value: Any) -> Cell:
+def make_value_cell(value: Any) -> Cell:
     """A value of a recipe."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return number_cell(value)
-    return Cell(shown(value))
+        return make_number_cell(value)
+    return Cell(format_value(value))
 
 
-TEMPLATES = Path(__file__).with_name("templates")
+TEMPLATE_FOLDER = Path(__file__).with_name("templates")
 
 
-def page(template: str, values: Mapping[str, Any]) -> str:
+def render_page(template: str, values: Mapping[str, Any]) -> str:
     """A report from a template that extends `page.html`.
 
     Everything from recipes and data is escaped, and the page itself forbids the browser every request and every
@@ -83,18 +83,24 @@ def page(template: str, values: Mapping[str, Any]) -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+        loader=jinja2.FileSystemLoader(TEMPLATE_FOLDER),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=_cut,
     )
-    environment.filters |= {"shown": shown, "number": number, "duration": duration, "clean": clean, "whole": Whole}
-    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    environment.filters |= {
+        "shown": format_value,
+        "number": format_number,
+        "duration": format_duration,
+        "clean": clean,
+        "whole": Whole,
+    }
+    script = (TEMPLATE_FOLDER / "page.js").read_text(encoding="utf-8")
     own = {
-        "style": _as_it_is((TEMPLATES / "page.css").read_text(encoding="utf-8")),
-        "script": _as_it_is(script),
+        "style": _mark_safe((TEMPLATE_FOLDER / "page.css").read_text(encoding="utf-8")),
+        "script": _mark_safe(script),
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
     return environment.get_template(template).render({**values, **own})
@@ -109,14 +115,14 @@ def _cut(value: Any) -> Any:
     return brief(value, _LONGEST) if type(value) is str and len(value) > _LONGEST else value
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value of a recipe as a recipe would write it, numbers to four digits."""
     if isinstance(value, float):
-        return number(value)
+        return format_number(value)
     return clean(write_scalar(value))
 
 
-def number(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     """A number for a reader: four digits that count, whole numbers in full, with an exponent if huge or tiny."""
     if value is None or math.isnan(value):
         return "-"
@@ -129,7 +135,7 @@ def number(value: float | None) -> str:
     return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.1f}"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A time in its two largest units: `2 h 5 min`, `3 min 20 s`, `12.3 s`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
@@ -138,7 +144,7 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def _as_it_is(text: str) -> Any:
+def _mark_safe(text: str) -> Any:
     from markupsafe import Markup
 
     return Markup(text)  # a file of ours

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-_LARGEST = 128  # pixels a side: larger ones are shown smaller than they are
+_MAX_SIDE = 128  # pixels a side: larger ones are shown smaller than they are
 
 
-def address(pixels: np.ndarray) -> str:
+def encode_data_url(pixels: np.ndarray) -> str:
     """A picture as a `data:` address, PNG.
 
     Args:
@@ -21,11 +21,11 @@ def address(pixels: np.ndarray) -> str:
     from matplotlib.image import imsave
 
     file = io.BytesIO()
-    imsave(file, _colours(_smaller(pixels)), format="png")
+    imsave(file, _convert_to_rgb(_downsample(pixels)), format="png")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def scaled(pixels: np.ndarray, span: tuple[float, float]) -> np.ndarray:
+def scale_pixels(pixels: np.ndarray, span: tuple[float, float]) -> np.ndarray:
     """Encoded pixels from 0 to 1, float32.
 
     Args:
@@ -37,7 +37,7 @@ def scaled(pixels: np.ndarray, span: tuple[float, float]) -> np.ndarray:
     return np.clip((pixels.astype("float32") - low) / ((high - low) or 1.0), 0.0, 1.0)
 
 
-def _colours(pixels: np.ndarray) -> np.ndarray:
+def _convert_to_rgb(pixels: np.ndarray) -> np.ndarray:
     """`(height, width, 3)`."""
     import numpy as np
 
@@ -45,9 +45,9 @@ def _colours(pixels: np.ndarray) -> np.ndarray:
     return pixels if pixels.shape[2] == 3 else np.repeat(pixels.mean(axis=2, keepdims=True), 3, axis=2)
 
 
-def _smaller(pixels: np.ndarray) -> np.ndarray:
+def _downsample(pixels: np.ndarray) -> np.ndarray:
     """Means of blocks, if a picture is larger than a page shows it."""
-    block = -(-max(pixels.shape[:2]) // _LARGEST)
+    block = -(-max(pixels.shape[:2]) // _MAX_SIDE)
     if block == 1:
         return pixels
     height, width = (side // block or 1 for side in pixels.shape[:2])
@@ -60,7 +60,7 @@ def _smaller(pixels: np.ndarray) -> np.ndarray:
 _FOR, _AGAINST, _HEAT = (0.18, 0.5, 0.77), (0.85, 0.35, 0.11), (0.85, 0.35, 0.11)
 
 
-def for_and_against(contributions: np.ndarray) -> np.ndarray:
+def colour_contributions(contributions: np.ndarray) -> np.ndarray:
     """Contributions `(height, width)` as colours on white: blue speaks for, orange against."""
     import numpy as np
 
@@ -72,17 +72,17 @@ def for_and_against(contributions: np.ndarray) -> np.ndarray:
     return mixed
 
 
-def under_heat(seen: np.ndarray, heat: np.ndarray) -> np.ndarray:
+def overlay_heatmap(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """A picture from 0 to 1, orange where it is hot.
 
     Args:
-        seen: `(height, width, channels)`.
+        picture: `(height, width, channels)`.
         heat: From 0 to 1, of fewer pixels.
     """
     import numpy as np
     from scipy.ndimage import zoom
 
-    grown = zoom(heat, [side / own for side, own in zip(seen.shape[:2], heat.shape, strict=True)], order=1)
+    grown = zoom(heat, [side / own for side, own in zip(picture.shape[:2], heat.shape, strict=True)], order=1)
     strength = np.clip(grown, 0, 1)[:, :, np.newaxis]
-    mixed: np.ndarray = 0.6 * _colours(seen) * (1 - strength) + strength * np.array(_HEAT)
+    mixed: np.ndarray = 0.6 * _convert_to_rgb(picture) * (1 - strength) + strength * np.array(_HEAT)
     return mixed

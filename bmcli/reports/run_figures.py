@@ -9,11 +9,11 @@ import numpy as np
 
 from bmcli.console import clean
 from bmcli.evaluation.calibration import Calibration
-from bmcli.evaluation.rankings import Ranking
-from bmcli.evaluation.result import Confusion
+from bmcli.evaluation.ranking_curves import RankingCurves
+from bmcli.evaluation.result import ConfusionMatrix
 from bmcli.reports import figures
 from bmcli.reports.figures import BLUE, GREY, ORANGE, RED
-from bmcli.reports.page import number
+from bmcli.reports.page import format_number
 from bmcli.specs import SPLITS
 
 if TYPE_CHECKING:
@@ -23,67 +23,67 @@ if TYPE_CHECKING:
 
 SMALL, WIDE = (3.5, 2.4), 7.2
 _COLOURS = (BLUE, ORANGE, RED, GREY, "#7b61c9", "#2f9e77")
-_OF_SPLIT = {"train": GREY, "validation": BLUE, "test": ORANGE}
+_SPLIT_COLOURS = {"train": GREY, "validation": BLUE, "test": ORANGE}
 _NUMBERS_UP_TO, _CELLS_UP_TO = 12, 40  # classes
-_NAME = 18
+_MAX_NAME_LENGTH = 18
 
 
-def curves(rows: Sequence[Mapping[str, Any]], kept: int | None) -> list[tuple[str, Markup]]:
+def draw_curves(rows: Sequence[Mapping[str, Any]], selected_epoch: int | None) -> list[tuple[str, Markup]]:
     """For each figure that was measured epoch by epoch its name and its course; the kept epoch is marked.
 
     Args:
         rows: As in `metrics.jsonl`.
     """
     names = dict.fromkeys(name.partition("/")[2] for row in rows for name in row if "/" in name)
-    found = [(name, _course(rows, name, kept, f"curve-{i}")) for i, name in enumerate(names)]
+    found = [(name, _draw_metric(rows, name, selected_epoch, f"curve-{i}")) for i, name in enumerate(names)]
     rates = {row.get("learning_rate") for row in rows}
-    return [*found, ("learning rate", _rates(rows))] if len(rates) > 1 else found
+    return [*found, ("learning rate", _draw_learning_rate(rows))] if len(rates) > 1 else found
 
 
-def _course(rows: Sequence[Mapping[str, Any]], name: str, kept: int | None, drawn: str) -> Markup:
+def _draw_metric(rows: Sequence[Mapping[str, Any]], name: str, selected_epoch: int | None, figure_id: str) -> Markup:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         for split in SPLITS:
             points = [(row["epoch"], v) for row in rows if (v := row.get(f"{split}/{name}")) is not None]
             if points:
                 mark = "o" if len(points) == 1 else None
-                axes.plot(*zip(*points, strict=True), label=split, color=_OF_SPLIT[split], marker=mark)
-        if kept is not None:
-            axes.axvline(kept, color="black", linewidth=0.7, linestyle=(0, (1, 3)), zorder=1)
-        _epochs(axes)
+                axes.plot(*zip(*points, strict=True), label=split, color=_SPLIT_COLOURS[split], marker=mark)
+        if selected_epoch is not None:
+            axes.axvline(selected_epoch, color="black", linewidth=0.7, linestyle=(0, (1, 3)), zorder=1)
+        _set_epoch_axis(axes)
         values = [v for row in rows for split in SPLITS if (v := row.get(f"{split}/{name}")) is not None]
         if figures.spans_magnitudes(values):
-            _logarithmic(axes)
+            _set_log_axis(axes)
         figure.legend(loc="outside upper left", ncols=3, handletextpad=0.5)
 
-    return figures.svg(drawn, f"{clean(name)} after each epoch", SMALL, draw)
+    return figures.render_svg(figure_id, f"{clean(name)} after each epoch", SMALL, draw)
 
 
-def _rates(rows: Sequence[Mapping[str, Any]]) -> Markup:
+def _draw_learning_rate(rows: Sequence[Mapping[str, Any]]) -> Markup:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         points = [(row["epoch"], rate) for row in rows if (rate := row.get("learning_rate")) is not None]
         axes.plot(*zip(*points, strict=True), color=GREY)
-        _epochs(axes)
+        _set_epoch_axis(axes)
 
-    return figures.svg("rates", "learning rate after each epoch", SMALL, draw)
+    return figures.render_svg("rates", "learning rate after each epoch", SMALL, draw)
 
 
-def _epochs(axes: Axes) -> None:
-    figures.light_grid(axes)
-    figures.whole_numbers(axes)
+def _set_epoch_axis(axes: Axes) -> None:
+    figures.draw_grid(axes)
+    figures.set_integer_ticks(axes)
     axes.set_xlabel("epoch")
 
 
-def _logarithmic(axes: Axes) -> None:
+def _set_log_axis(axes: Axes) -> None:
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value)))
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def classes(name: str, counts: Mapping[str, Sequence[int]], labels: Sequence[str], drawn: str) -> Markup:
+def draw_classes(name: str, counts: Mapping[str, Sequence[int]], labels: Sequence[str], figure_id: str) -> Markup:
     """The share of each class in each split, the largest classes first.
 
     Args:
@@ -100,19 +100,21 @@ def classes(name: str, counts: Mapping[str, Sequence[int]], labels: Sequence[str
             own = np.array(counts[split], float)[order]
             label = f"{split} ({sum(counts[split]):,})"
             shares = 100 * own / sum(counts[split])
-            axes.barh(places + at * height, shares, height, label=label, color=_OF_SPLIT[split])
+            axes.barh(places + at * height, shares, height, label=label, color=_SPLIT_COLOURS[split])
         middle = places + 0.4 - height / 2
-        axes.set_yticks(middle, [figures.shortened(clean(labels[i]), _NAME) for i in order])
+        axes.set_yticks(middle, [figures.shorten(clean(labels[i]), _MAX_NAME_LENGTH) for i in order])
         axes.invert_yaxis()
         axes.set_xlabel("% of the rows")
-        figures.light_grid(axes)
+        figures.draw_grid(axes)
         figure.legend(loc="outside upper left", ncols=3)
 
     told = f"How many rows of each split have each {clean(name)}"
-    return figures.svg(drawn, told, (WIDE, 0.9 + 0.1 * len(splits) * max(2, len(order)) + 0.08 * len(order)), draw)
+    return figures.render_svg(
+        figure_id, told, (WIDE, 0.9 + 0.1 * len(splits) * max(2, len(order)) + 0.08 * len(order)), draw
+    )
 
 
-def histogram(name: str, values: Mapping[str, np.ndarray], drawn: str) -> Markup:
+def draw_histogram(name: str, values: Mapping[str, np.ndarray], figure_id: str) -> Markup:
     """How a number is spread in each split, as shares of its rows."""
     every = np.concatenate(list(values.values()))
     edges = np.histogram_bin_edges(every, bins=30)
@@ -122,16 +124,16 @@ def histogram(name: str, values: Mapping[str, np.ndarray], drawn: str) -> Markup
         for split, own in values.items():
             if len(own):
                 shares = 100 * np.histogram(own, edges)[0] / len(own)
-                axes.stairs(shares, edges, label=f"{split} ({len(own):,})", color=_OF_SPLIT[split], linewidth=1.4)
-        axes.set_xlabel(figures.shortened(clean(name), 40))
+                axes.stairs(shares, edges, label=f"{split} ({len(own):,})", color=_SPLIT_COLOURS[split], linewidth=1.4)
+        axes.set_xlabel(figures.shorten(clean(name), 40))
         axes.set_ylabel("% of the rows")
-        figures.light_grid(axes)
+        figures.draw_grid(axes)
         figure.legend(loc="outside upper left", ncols=3)
 
-    return figures.svg(drawn, f"How {clean(name)} is spread", (WIDE, 2.6), draw)
+    return figures.render_svg(figure_id, f"How {clean(name)} is spread", (WIDE, 2.6), draw)
 
 
-def confusion(name: str, matrix: Confusion, labels: Sequence[str], drawn: str) -> Markup | None:
+def draw_confusion(name: str, matrix: ConfusionMatrix, labels: Sequence[str], figure_id: str) -> Markup | None:
     """Which class is taken for which; None if there are too many classes to be seen."""
     counts = np.array(matrix)
     if len(labels) > _CELLS_UP_TO:
@@ -148,7 +150,7 @@ def confusion(name: str, matrix: Confusion, labels: Sequence[str], drawn: str) -
         axes.pcolormesh(shares, cmap=colours, vmin=0, vmax=1, edgecolors=(0.5, 0.5, 0.5, 0.25), linewidth=0.5)
         axes.set_aspect("equal")
         axes.invert_yaxis()
-        names = [figures.shortened(clean(label), _NAME) for label in labels]
+        names = [figures.shorten(clean(label), _MAX_NAME_LENGTH) for label in labels]
         middles = np.arange(len(labels)) + 0.5
         axes.set_xticks(middles, names, rotation=90 if len(labels) > 3 else 0)
         axes.set_yticks(middles, names)
@@ -163,55 +165,59 @@ def confusion(name: str, matrix: Confusion, labels: Sequence[str], drawn: str) -
                     )
 
     told = f"How often each {clean(name)} is predicted as each"
-    return figures.svg(drawn, told, (side + 1.4, side + 1.0), draw)
+    return figures.render_svg(figure_id, told, (side + 1.4, side + 1.0), draw)
 
 
-def roc(rankings: Sequence[Ranking], drawn: str) -> Markup:
+def draw_roc(rankings: Sequence[RankingCurves], figure_id: str) -> Markup:
     """True against false positive rates."""
 
     def draw(figure: Figure) -> None:
-        axes = _square(figure, "false positive rate", "true positive rate")
+        axes = _make_square_axes(figure, "false positive rate", "true positive rate")
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
         for colour, each in zip(_COLOURS, rankings, strict=False):
-            axes.plot(each.false_rates, each.true_rates, color=colour, label=f"{_short(each.name)} {each.roc_auc:.3f}")
+            axes.plot(
+                each.false_rates, each.true_rates, color=colour, label=f"{_shorten_name(each.name)} {each.roc_auc:.3f}"
+            )
         figure.legend(loc="outside lower left", ncols=2, title="area under the curve", title_fontsize=8)
 
-    return figures.svg(drawn, "ROC curves", (3.5, 4.2), draw)
+    return figures.render_svg(figure_id, "ROC curves", (3.5, 4.2), draw)
 
 
-def precision_recall(rankings: Sequence[Ranking], drawn: str) -> Markup:
+def draw_precision_recall(rankings: Sequence[RankingCurves], figure_id: str) -> Markup:
     """Precision against recall, beside the share of the class, which guessing reaches."""
 
     def draw(figure: Figure) -> None:
-        axes = _square(figure, "recall", "precision")
+        axes = _make_square_axes(figure, "recall", "precision")
         for colour, each in zip(_COLOURS, rankings, strict=False):
-            label = f"{_short(each.name)} {each.average_precision:.3f}"
+            label = f"{_shorten_name(each.name)} {each.average_precision:.3f}"
             axes.plot(each.recalls, each.precisions, color=colour, label=label, drawstyle="steps-post")
             axes.axhline(each.share, color=colour, linewidth=0.8, linestyle=(0, (1, 3)))
         figure.legend(loc="outside lower left", ncols=2, title="average precision", title_fontsize=8)
 
-    return figures.svg(drawn, "Precision against recall", (3.5, 4.2), draw)
+    return figures.render_svg(figure_id, "Precision against recall", (3.5, 4.2), draw)
 
 
-def reliability(found: Calibration, drawn: str) -> Markup:
+def draw_reliability(calibration: Calibration, figure_id: str) -> Markup:
     """What came true against what was stated, with intervals; a dot is the larger, the more rows it stands for."""
-    rows = sum(each.count for each in found.bins)
+    rows = sum(each.count for each in calibration.bins)
 
     def draw(figure: Figure) -> None:
-        axes = _square(figure, f"probability of {figures.shortened(clean(found.of), 28)}", "share that came true")
+        axes = _make_square_axes(
+            figure, f"probability of {figures.shorten(clean(calibration.of), 28)}", "share that came true"
+        )
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
-        for each in found.bins:
+        for each in calibration.bins:
             axes.plot([each.probability] * 2, [each.frequency_low, each.frequency_high], color=BLUE, linewidth=1)
-        stated, came = [each.probability for each in found.bins], [each.frequency for each in found.bins]
-        sizes = [10 + 110 * each.count / rows for each in found.bins]
+        stated, came = [each.probability for each in calibration.bins], [each.frequency for each in calibration.bins]
+        sizes = [10 + 110 * each.count / rows for each in calibration.bins]
         axes.scatter(stated, came, s=sizes, color=BLUE, linewidths=0, zorder=3)
 
-    return figures.svg(drawn, "Reliability diagram", (3.5, 3.5), draw)
+    return figures.render_svg(figure_id, "Reliability diagram", (3.5, 3.5), draw)
 
 
-def _square(figure: Figure, across: str, up: str) -> Axes:
+def _make_square_axes(figure: Figure, across: str, up: str) -> Axes:
     axes = figure.subplots()
-    figures.light_grid(axes)
+    figures.draw_grid(axes)
     axes.set_xlabel(across)
     axes.set_ylabel(up)
     axes.set_xlim(-0.02, 1.02)
@@ -220,40 +226,40 @@ def _square(figure: Figure, across: str, up: str) -> Axes:
     return axes
 
 
-def _short(name: str) -> str:
-    return figures.shortened(clean(name), _NAME)
+def _shorten_name(name: str) -> str:
+    return figures.shorten(clean(name), _MAX_NAME_LENGTH)
 
 
-MOST_CURVES = len(_COLOURS)
+MAX_CURVES = len(_COLOURS)
 
 
-def predicted(name: str, truth: np.ndarray, point: np.ndarray, drawn: str) -> Markup:
+def draw_predictions(name: str, truth: np.ndarray, point: np.ndarray, figure_id: str) -> Markup:
     """Predicted against true numbers; of many rows some."""
     some = np.unique(np.linspace(0, len(truth) - 1, min(len(truth), 600)).astype(int))
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        figures.light_grid(axes)
+        figures.draw_grid(axes)
         ends = [min(truth.min(), point.min()), max(truth.max(), point.max())]
         axes.plot(ends, ends, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
         axes.scatter(truth[some], point[some], s=9, color=BLUE, alpha=0.5, linewidths=0)
-        axes.set_xlabel(f"true {_short(name)}")
+        axes.set_xlabel(f"true {_shorten_name(name)}")
         axes.set_ylabel("predicted")
 
-    return figures.svg(drawn, f"Predicted against true {clean(name)}", (3.5, 3.1), draw)
+    return figures.render_svg(figure_id, f"Predicted against true {clean(name)}", (3.5, 3.1), draw)
 
 
-def errors(name: str, truth: np.ndarray, point: np.ndarray, drawn: str) -> Markup:
+def draw_errors(name: str, truth: np.ndarray, point: np.ndarray, figure_id: str) -> Markup:
     """How errors are spread, the farthest hundredth left out at each end."""
     found = point - truth
     low, high = np.quantile(found, [0.01, 0.99])
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        figures.light_grid(axes)
+        figures.draw_grid(axes)
         axes.hist(found[(found >= low) & (found <= high)], bins=30, color=BLUE)
         axes.axvline(0, color="black", linewidth=0.7)
-        axes.set_xlabel(f"predicted less true {_short(name)}")
+        axes.set_xlabel(f"predicted less true {_shorten_name(name)}")
         axes.set_ylabel("rows")
 
-    return figures.svg(drawn, f"Errors of {clean(name)}", (3.5, 3.1), draw)
+    return figures.render_svg(figure_id, f"Errors of {clean(name)}", (3.5, 3.1), draw)

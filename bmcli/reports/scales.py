@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from bmcli.console import clean
 from bmcli.recipe.nodes import write_scalar
-from bmcli.recipe.search import Parameter
+from bmcli.recipe.search import SearchParameter
 from bmcli.reports import figures
-from bmcli.reports.page import number, shown
-from bmcli.trials import Objective, Trial
+from bmcli.reports.page import format_number, format_value
+from bmcli.trials import SearchObjective, Trial
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-UNUSED = 1.14
+UNUSED_POSITION = 1.14
 """Where a parameter that a candidate does not have stands, beyond the end of its axis."""
 
 
 @dataclass(frozen=True)
-class Scale:
+class ParameterScale:
     """The axis of a parameter, from 0 to 1.
 
     Args:
@@ -31,8 +31,8 @@ class Scale:
     """
 
     path: str
-    parameter: Parameter
-    ends: tuple[float, float] | None = None
+    parameter: SearchParameter
+    bounds: tuple[float, float] | None = None
     choices: tuple[Any, ...] = ()
 
     @property
@@ -45,35 +45,37 @@ class Scale:
         if self.path not in trial.task.values:
             return None
         value = trial.task.values[self.path]
-        if self.ends is None:
+        if self.bounds is None:
             return self._at([write_scalar(choice) for choice in self.choices].index(write_scalar(value)))
-        low, high = (self._turned(end) for end in self.ends)
-        return (self._turned(float(value)) - low) / (high - low) if high > low else 0.5
+        low, high = (self._transform(end) for end in self.bounds)
+        return (self._transform(float(value)) - low) / (high - low) if high > low else 0.5
 
     def ticks(self, most_letters: int) -> list[tuple[float, str]]:
         """Positions and labels, as many and as long as there is room for."""
-        if self.ends is None:
+        if self.bounds is None:
             step = -(-len(self.choices) // max(2, most_letters // 6))
             labelled = range(0, len(self.choices), step)
             room = max(5, most_letters // len(labelled) - 1)
-            return [(self._at(i), figures.shortened(shown(self.choices[i]), room)) for i in labelled]
-        low, high = (self._turned(end) for end in self.ends)
+            return [(self._at(i), figures.shorten(format_value(self.choices[i]), room)) for i in labelled]
+        low, high = (self._transform(end) for end in self.bounds)
         if high == low:
-            return [(0.5, number(self.ends[0]))]
-        return [((self._turned(value) - low) / (high - low), number(value)) for value in self._round_values()]
+            return [(0.5, format_number(self.bounds[0]))]
+        return [
+            ((self._transform(value) - low) / (high - low), format_number(value)) for value in self._list_round_values()
+        ]
 
     def _at(self, index: int) -> float:
         return index / (len(self.choices) - 1) if len(self.choices) > 1 else 0.5
 
-    def _turned(self, value: float) -> float:
+    def _transform(self, value: float) -> float:
         return math.log10(value) if self.parameter.scale == "log" else value
 
-    def _round_values(self) -> list[float]:
+    def _list_round_values(self) -> list[float]:
         """Round values between the ends, which are among them on a logarithmic scale."""
         from matplotlib.ticker import LogLocator, MaxNLocator
 
-        assert self.ends is not None
-        low, high = self.ends
+        assert self.bounds is not None
+        low, high = self.bounds
         if self.parameter.scale == "linear":
             locator = MaxNLocator(4, integer=self.parameter.kind == "int", steps=[1, 2, 5, 10])
             return [value for value in locator.tick_values(low, high) if low <= value <= high]
@@ -81,14 +83,14 @@ class Scale:
         return [low, *between, high]
 
 
-def scale(path: str, parameter: Parameter, trials: Iterable[Trial]) -> Scale:
+def make_scale(path: str, parameter: SearchParameter, trials: Iterable[Trial]) -> ParameterScale:
     """The scale of a parameter, wide enough for every value that it had."""
     had = [trial.task.values[path] for trial in trials if path in trial.task.values]
     ends = [end for end in (parameter.low, parameter.high) if end is not None]
     if ends and all(map(_is_number, had)) and (min(ends + had) > 0 or parameter.scale == "linear"):
-        return Scale(path, parameter, ends=(min(ends + had), max(ends + had)))
+        return ParameterScale(path, parameter, bounds=(min(ends + had), max(ends + had)))
     choices = list({write_scalar(value): value for value in [*parameter.values, *had]}.values())
-    return Scale(path, parameter, choices=tuple(sorted(choices) if all(map(_is_number, choices)) else choices))
+    return ParameterScale(path, parameter, choices=tuple(sorted(choices) if all(map(_is_number, choices)) else choices))
 
 
 def _is_number(value: Any) -> bool:
@@ -104,35 +106,35 @@ class ObjectiveAxis:
             wide as the values are.
     """
 
-    objective: Objective
+    objective: SearchObjective
     log: bool
     end: float | None
 
     @property
     def label(self) -> str:
         better = "lower" if self.objective.direction == "min" else "higher"
-        return f"{figures.shortened(clean(self.objective.name), 40)}\n({better} is better)"
+        return f"{figures.shorten(clean(self.objective.name), 40)}\n({better} is better)"
 
-    def held(self, value: float) -> float:
+    def clip(self, value: float) -> float:
         """The value, or the end of the axis if it lies beyond."""
         if self.end is None:
             return value
         return min(value, self.end) if self.objective.direction == "min" else max(value, self.end)
 
-    def lies_beyond(self, value: float) -> bool:
-        return not math.isnan(value) and self.held(value) != value
+    def is_clipped(self, value: float) -> bool:
+        return not math.isnan(value) and self.clip(value) != value
 
-    def set_up(self, axes: Axes, along: str = "y") -> None:
+    def format_axis(self, axes: Axes, along: str = "y") -> None:
         from matplotlib.ticker import FuncFormatter, NullFormatter
 
         if self.log:
             (axes.set_yscale if along == "y" else axes.set_xscale)("log")
             axis = axes.yaxis if along == "y" else axes.xaxis
-            axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value)))
             axis.set_minor_formatter(NullFormatter())
 
 
-def objective_axis(objective: Objective, values: Sequence[float]) -> ObjectiveAxis:
-    axis = ObjectiveAxis(objective, False, figures.far_from_most(values, objective.direction == "min"))
-    shown = [value for value in values if not axis.lies_beyond(value)]
+def make_objective_axis(objective: SearchObjective, values: Sequence[float]) -> ObjectiveAxis:
+    axis = ObjectiveAxis(objective, False, figures.find_outlier_limit(values, objective.direction == "min"))
+    shown = [value for value in values if not axis.is_clipped(value)]
     return replace(axis, log=objective.direction == "min" and figures.spans_magnitudes(shown))

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from bmcli.console import clean
 from bmcli.reports import figures, scales
 from bmcli.reports.figures import BLUE, GREY, ORANGE, RED
-from bmcli.reports.page import number
-from bmcli.trials import Objective, Searched, Trial
+from bmcli.reports.page import format_number
+from bmcli.trials import SearchObjective, SearchResult, Trial
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 7.2
-_MARKS: dict[str, dict[str, Any]] = {
+_MARKER_STYLES: dict[str, dict[str, Any]] = {
     "done": {"marker": "o", "s": 22, "color": BLUE, "linewidths": 0},
     "paused": {"marker": "o", "s": 22, "facecolors": "none", "edgecolors": BLUE, "linewidths": 1},
     "stopped": {"marker": "D", "s": 16, "facecolors": "none", "edgecolors": GREY, "linewidths": 1},
@@ -31,61 +31,61 @@ _MARKS: dict[str, dict[str, Any]] = {
 }
 
 
-def history(searched: Searched) -> Markup:
+def draw_history(search: SearchResult) -> Markup:
     """The first objective of every trial in the order in which they were asked for, and the best so far."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        numbered = list(enumerate(searched.trials, 1))
-        _scatter(axes, [(float(place), trial) for place, trial in numbered], searched)
-        best = _best_so_far(searched)
+        numbered = list(enumerate(search.trials, 1))
+        _scatter_trials(axes, [(float(place), trial) for place, trial in numbered], search)
+        best = _list_best_so_far(search)
         if best:
-            ends = [(place, _axis(searched).held(value)) for place, value in [*best, (len(numbered), best[-1][1])]]
+            ends = [(place, _make_axis(search).clip(value)) for place, value in [*best, (len(numbered), best[-1][1])]]
             axes.step(*zip(*ends, strict=True), where="post", color=ORANGE, label="best so far", zorder=1)
         axes.set_xlabel("trial")
         axes.set_xlim(0.5 - 0.02 * len(numbered), len(numbered) + 0.5 + 0.02 * len(numbered))
-        figures.whole_numbers(axes)
-        axes.set_ylabel(_axis(searched).label)
+        figures.set_integer_ticks(axes)
+        axes.set_ylabel(_make_axis(search).label)
         figure.legend(loc="outside upper left", ncols=6, handletextpad=0.4, columnspacing=1.4)
 
-    told = f"{clean(searched.first.name)} of {len(searched.trials)} trials in the order in which they were asked for"
-    return figures.svg("history", told, (WIDTH, 3.2), draw)
+    told = f"{clean(search.first.name)} of {len(search.trials)} trials in the order in which they were asked for"
+    return figures.render_svg("history", told, (WIDTH, 3.2), draw)
 
 
-def slices(searched: Searched) -> list[tuple[str, Markup]]:
+def draw_slices(search: SearchResult) -> list[tuple[str, Markup]]:
     """For each parameter the first objective of all candidates against it."""
-    return [(path, _slice(searched, path, f"slice-{place}")) for place, path in enumerate(searched.parameters)]
+    return [(path, _draw_slice(search, path, f"slice-{place}")) for place, path in enumerate(search.parameters)]
 
 
-def _slice(searched: Searched, path: str, name: str) -> Markup:
-    trials = searched.candidates()
-    scale = scales.scale(path, searched.parameters[path], searched.trials)
+def _draw_slice(search: SearchResult, path: str, figure_id: str) -> Markup:
+    trials = search.candidates()
+    scale = scales.make_scale(path, search.parameters[path], search.trials)
     apart = 1 / max(1, len(scale.choices) - 1)
     moved = random.Random(0)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         placed = [(position, trial) for trial in trials if (position := scale.position(trial)) is not None]
-        if scale.ends is None:  # side by side, so that points of one choice do not hide each other
+        if scale.bounds is None:  # side by side, so that points of one choice do not hide each other
             placed = [(position + 0.5 * apart * (moved.random() - 0.5), trial) for position, trial in placed]
-        _scatter(axes, placed, searched)
+        _scatter_trials(axes, placed, search)
         ticks = scale.ticks(38)
         axes.set_xticks([position for position, _ in ticks], [label for _, label in ticks])
-        margin = 0.06 if scale.ends else 0.6 * apart
+        margin = 0.06 if scale.bounds else 0.6 * apart
         axes.set_xlim(-margin, 1 + margin)
 
-    told = f"{clean(searched.first.name)} against {clean(path)}"
-    return figures.svg(name, told, (3.5, 2.2), draw)
+    told = f"{clean(search.first.name)} against {clean(path)}"
+    return figures.render_svg(figure_id, told, (3.5, 2.2), draw)
 
 
-def _scatter(axes: Axes, placed: Sequence[tuple[float, Trial]], searched: Searched) -> None:
+def _scatter_trials(axes: Axes, placed: Sequence[tuple[float, Trial]], search: SearchResult) -> None:
     """Trials by how they ended; those without a score at the edge where the bad ones are."""
-    figures.light_grid(axes)
-    axis, kinds = _axis(searched), _kinds(searched)
-    far = [place for place, trial in placed if axis.lies_beyond(_value(trial, searched))]
-    for kind, mark in _MARKS.items():
-        of_kind = [(place, _value(trial, searched)) for place, trial in placed if kinds[trial.task.name] == kind]
-        near = [(place, value) for place, value in of_kind if math.isfinite(value) and not axis.lies_beyond(value)]
+    figures.draw_grid(axes)
+    axis, kinds = _make_axis(search), _classify_trials(search)
+    far = [place for place, trial in placed if axis.is_clipped(_get_objective(trial, search))]
+    for kind, mark in _MARKER_STYLES.items():
+        of_kind = [(place, _get_objective(trial, search)) for place, trial in placed if kinds[trial.task.name] == kind]
+        near = [(place, value) for place, value in of_kind if math.isfinite(value) and not axis.is_clipped(value)]
         without = [place for place, value in of_kind if math.isnan(value)]
         label = f"{kind} ({len(of_kind)})"
         if near:
@@ -94,12 +94,12 @@ def _scatter(axes: Axes, placed: Sequence[tuple[float, Trial]], searched: Search
     arrow = "^" if axis.objective.direction == "min" else "v"
     _scatter_at_edge(axes, far, axis, label=f"far beyond ({len(far)})", marker=arrow, s=22, color=GREY)
     for place, trial in placed:
-        if trial.task.name == searched.winner:
-            height = axis.held(_value(trial, searched))
+        if trial.task.name == search.winner:
+            height = axis.clip(_get_objective(trial, search))
             axes.scatter([place], [height], marker="*", s=150, color=ORANGE, zorder=5, label="winner", linewidths=0)
-    axis.set_up(axes)
+    axis.format_axis(axes)
     # The same in all figures, so that they can be compared.
-    _limit(axes, axis, [value for trial in searched.trials if (value := trial.measured(searched.first)) is not None])
+    _set_limits(axes, axis, [value for trial in search.trials if (value := trial.measured(search.first)) is not None])
 
 
 def _scatter_at_edge(axes: Axes, places: Sequence[float], axis: scales.ObjectiveAxis, **mark: Any) -> None:
@@ -108,52 +108,52 @@ def _scatter_at_edge(axes: Axes, places: Sequence[float], axis: scales.Objective
         axes.scatter(places, [height] * len(places), transform=axes.get_xaxis_transform(), zorder=3, **mark)
 
 
-def _value(trial: Trial, searched: Searched) -> float:
+def _get_objective(trial: Trial, search: SearchResult) -> float:
     """The first objective, NaN if it was not measured."""
-    value = trial.measured(searched.first)
+    value = trial.measured(search.first)
     return math.nan if value is None else value
 
 
-def _kinds(searched: Searched) -> dict[str, str]:
+def _classify_trials(search: SearchResult) -> dict[str, str]:
     """How each trial ended, by name; `paused` where it was to go on only if it was among the best."""
-    furthest = max((_until(trial) for trial in searched.trials), default=math.inf)
+    furthest = max((_get_epoch_limit(trial) for trial in search.trials), default=math.inf)
     return {
-        trial.task.name: "paused" if trial.state == "done" and _until(trial) < furthest else trial.state
-        for trial in searched.trials
+        trial.task.name: "paused" if trial.state == "done" and _get_epoch_limit(trial) < furthest else trial.state
+        for trial in search.trials
     }
 
 
-def _until(trial: Trial) -> float:
+def _get_epoch_limit(trial: Trial) -> float:
     return math.inf if trial.task.until is None else trial.task.until
 
 
-def _best_so_far(searched: Searched) -> list[tuple[int, float]]:
+def _list_best_so_far(search: SearchResult) -> list[tuple[int, float]]:
     """Each trial that was better than all before it, by its place from 1."""
     best: list[tuple[int, float]] = []
-    for place, trial in enumerate(searched.trials, 1):
-        value = trial.measured(searched.first)
+    for place, trial in enumerate(search.trials, 1):
+        value = trial.measured(search.first)
         if trial.state != "done" or value is None:
             continue
-        if not best or searched.first.score(value) < searched.first.score(best[-1][1]):
+        if not best or search.first.score(value) < search.first.score(best[-1][1]):
             best.append((place, value))
     return best
 
 
-def _axis(searched: Searched, objective: Objective | None = None) -> scales.ObjectiveAxis:
-    objective = objective or searched.first
-    values = [value for trial in searched.trials if (value := trial.measured(objective)) is not None]
-    return scales.objective_axis(objective, values)
+def _make_axis(search: SearchResult, objective: SearchObjective | None = None) -> scales.ObjectiveAxis:
+    objective = objective or search.first
+    values = [value for trial in search.trials if (value := trial.measured(objective)) is not None]
+    return scales.make_objective_axis(objective, values)
 
 
-def parallel(searched: Searched) -> Markup:
+def draw_parallel(search: SearchResult) -> Markup:
     """A line for each measured candidate through its values, one axis below the other, the objective last."""
     from matplotlib.collections import LineCollection
 
-    trials = [trial for trial in searched.candidates() if trial.measured(searched.first) is not None]
-    rows = [scales.scale(path, parameter, searched.trials) for path, parameter in searched.parameters.items()]
-    names = searched.short_names()
-    last = _ObjectiveRow.of(_axis(searched), trials)
-    goodness = _goodness([searched.first.score(trial.objectives[searched.first.name]) for trial in trials])
+    trials = [trial for trial in search.candidates() if trial.measured(search.first) is not None]
+    rows = [scales.make_scale(path, parameter, search.trials) for path, parameter in search.parameters.items()]
+    names = search.short_names()
+    last = _ObjectiveRow.from_trials(_make_axis(search), trials)
+    goodness = _rank_scores([search.first.score(trial.objectives[search.first.name]) for trial in trials])
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -161,22 +161,24 @@ def parallel(searched: Searched) -> Markup:
         axes.set_xlim(-0.42, 1.24)
         axes.set_ylim(len(rows) + 0.5, -0.25)
         order = sorted(range(len(trials)), key=lambda i: goodness[i])  # the best are drawn last
-        colours = figures.ramp()
+        colours = figures.make_colour_map()
         lines = LineCollection(
-            [[*_through(trials[i], rows, i), (last.position(trials[i]), len(rows))] for i in order],
+            [[*_list_crossings(trials[i], rows, i), (last.position(trials[i]), len(rows))] for i in order],
             colors=[(*colours(goodness[i])[:3], 0.25 + 0.7 * goodness[i] ** 2) for i in order],
             linewidths=[0.7 + 1.3 * goodness[i] ** 4 for i in order],
         )
         axes.add_collection(lines)
         for place, row in enumerate(rows):
-            _draw_row(axes, place, names[row.path], row.ticks(60))
+            _draw_axis_row(axes, place, names[row.path], row.ticks(60))
             if any(row.position(trial) is None for trial in trials):
-                axes.plot([scales.UNUSED] * 2, [place - 0.07, place + 0.07], color="black", linewidth=0.8)
-                axes.text(scales.UNUSED, place + 0.12, "not used", ha="center", va="top", fontsize=7.5, zorder=6)
-        _draw_row(axes, len(rows), searched.first.name, last.ticks())
+                axes.plot([scales.UNUSED_POSITION] * 2, [place - 0.07, place + 0.07], color="black", linewidth=0.8)
+                axes.text(
+                    scales.UNUSED_POSITION, place + 0.12, "not used", ha="center", va="top", fontsize=7.5, zorder=6
+                )
+        _draw_axis_row(axes, len(rows), search.first.name, last.ticks())
 
-    told = f"The values of {len(trials)} candidates, coloured by {clean(searched.first.name)}"
-    return figures.svg("parallel", told, (WIDTH, 0.62 * (len(rows) + 1) + 0.2), draw)
+    told = f"The values of {len(trials)} candidates, coloured by {clean(search.first.name)}"
+    return figures.render_svg("parallel", told, (WIDTH, 0.62 * (len(rows) + 1) + 0.2), draw)
 
 
 @dataclass(frozen=True)
@@ -188,18 +190,18 @@ class _ObjectiveRow:
     high: float
 
     @classmethod
-    def of(cls, axis: scales.ObjectiveAxis, trials: Sequence[Trial]) -> _ObjectiveRow:
-        held = [axis.held(trial.objectives[axis.objective.name]) for trial in trials]
+    def from_trials(cls, axis: scales.ObjectiveAxis, trials: Sequence[Trial]) -> _ObjectiveRow:
+        held = [axis.clip(trial.objectives[axis.objective.name]) for trial in trials]
         return cls(axis, min(held), max(held))
 
     def position(self, trial: Trial) -> float:
-        return self._at(self.axis.held(trial.objectives[self.axis.objective.name]))
+        return self._at(self.axis.clip(trial.objectives[self.axis.objective.name]))
 
     def ticks(self) -> list[tuple[float, str]]:
         if self.low == self.high:
-            return [(0.5, number(self.low))]
+            return [(0.5, format_number(self.low))]
         middle = math.sqrt(self.low * self.high) if self.axis.log else (self.low + self.high) / 2
-        ends = [(self._at(value), number(value)) for value in (self.low, middle, self.high)]
+        ends = [(self._at(value), format_number(value)) for value in (self.low, middle, self.high)]
         if self.axis.end in (self.low, self.high):
             worst = 2 if self.axis.objective.direction == "min" else 0
             ends[worst] = (ends[worst][0], f"{ends[worst][1]} or worse")
@@ -213,18 +215,18 @@ class _ObjectiveRow:
         return (value - self.low) / (self.high - self.low)
 
 
-def _through(trial: Trial, rows: Sequence[scales.Scale], number: int) -> list[tuple[float, float]]:
+def _list_crossings(trial: Trial, rows: Sequence[scales.ParameterScale], number: int) -> list[tuple[float, float]]:
     """Where a candidate's line crosses each axis; those of one choice lie side by side."""
     aside = 0.06 * (number * 0.618 % 1 - 0.5)
     points = []
     for place, row in enumerate(rows):
         position = row.position(trial)
-        at = scales.UNUSED if position is None else position
-        points.append((at + (aside if row.ends is None or position is None else 0.0), float(place)))
+        at = scales.UNUSED_POSITION if position is None else position
+        points.append((at + (aside if row.bounds is None or position is None else 0.0), float(place)))
     return points
 
 
-def _goodness(scores: Sequence[float]) -> list[float]:
+def _rank_scores(scores: Sequence[float]) -> list[float]:
     """For each score the share of the others that are worse, from 0 to 1; equal ones have equal shares."""
     if len(scores) < 2:
         return [1.0] * len(scores)
@@ -233,44 +235,44 @@ def _goodness(scores: Sequence[float]) -> list[float]:
     return [count / max(worse) if max(worse) else 1.0 for count in worse]
 
 
-def _draw_row(axes: Axes, place: int, name: str, ticks: Sequence[tuple[float, str]]) -> None:
+def _draw_axis_row(axes: Axes, place: int, name: str, ticks: Sequence[tuple[float, str]]) -> None:
     """One horizontal axis with its name to the left and its ticks below."""
     axes.plot([0, 1], [place, place], color="black", linewidth=0.8, zorder=5)
-    axes.text(-0.06, place, _in_lines(clean(name)), ha="right", va="center", fontsize=8.5, zorder=6)
+    axes.text(-0.06, place, _wrap_name(clean(name)), ha="right", va="center", fontsize=8.5, zorder=6)
     for position, label in ticks:
         axes.plot([position] * 2, [place, place + 0.07], color="black", linewidth=0.8, zorder=5)
         axes.text(position, place + 0.12, label, ha="center", va="top", fontsize=7.5, zorder=6)
 
 
-def _in_lines(name: str, most: int = 22) -> str:
+def _wrap_name(name: str, most: int = 22) -> str:
     """A path or metric broken after dots and slashes into at most three lines."""
     lines = [""]
     for part in re.findall(r"[^./]*[./]?", name):
         if lines[-1] and len(lines[-1]) + len(part) > most:
             lines.append("")
         lines[-1] += part
-    return "\n".join(figures.shortened(line, most) for line in lines[-3:])
+    return "\n".join(figures.shorten(line, most) for line in lines[-3:])
 
 
-def has_curves(searched: Searched) -> bool:
+def has_curves(search: SearchResult) -> bool:
     """Whether anything was measured epoch by epoch."""
-    finished = (trial.result for trial in searched.candidates())
+    finished = (trial.result for trial in search.candidates())
     return any(result and sum(score is not None for score in result.curve) > 1 for result in finished)
 
 
-def curves(searched: Searched) -> Markup:
+def draw_curves(search: SearchResult) -> Markup:
     """The first objective after each epoch, a thin line for each candidate, and where trials were paused."""
-    sign = 1 if searched.first.direction == "min" else -1
-    drawn = [(trial, _curve(trial, sign)) for trial in searched.candidates() if trial.result is not None]
+    sign = 1 if search.first.direction == "min" else -1
+    drawn = [(trial, _list_points(trial, sign)) for trial in search.candidates() if trial.result is not None]
     # Failed trials are drawn as far as they fit.
     told = [value for trial, points in drawn if trial.state != "failed" for _, value in points if math.isfinite(value)]
-    axis = scales.objective_axis(searched.first, told)
-    best = searched.winner or (found.task.name if (found := searched.best()) else None)
+    axis = scales.make_objective_axis(search.first, told)
+    best = search.winner or (found.task.name if (found := search.best()) else None)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        figures.light_grid(axes)
-        kinds, labelled = _kinds(searched), set[str]()
+        figures.draw_grid(axes)
+        kinds, labelled = _classify_trials(search), set[str]()
         for trial, points in drawn:
             if len(points) == 0:
                 continue
@@ -279,28 +281,28 @@ def curves(searched: Searched) -> Markup:
             labelled.add(kind)
             # A line that a single epoch would be is a point.
             mark = "." if len(points) == 1 else None
-            axes.plot(*zip(*points, strict=True), label=label, marker=mark, **_CURVES[kind])
-        for rung in rungs(searched):
+            axes.plot(*zip(*points, strict=True), label=label, marker=mark, **_CURVE_STYLES[kind])
+        for rung in list_rungs(search):
             axes.axvline(rung, color="black", linewidth=0.7, linestyle=(0, (1, 3)), zorder=1)
             axes.annotate(
                 str(rung), (rung, 1), xycoords=("data", "axes fraction"), xytext=(0, 2), textcoords="offset points",
                 ha="center", fontsize=7.5,
             )  # fmt: skip
-        axis.set_up(axes)
-        _limit(axes, axis, told)
+        axis.format_axis(axes)
+        _set_limits(axes, axis, told)
         axes.set_xlabel("epoch")
-        figures.whole_numbers(axes)
+        figures.set_integer_ticks(axes)
         axes.set_ylabel(axis.label)
         figure.legend(loc="outside upper left", ncols=5, handletextpad=0.6, columnspacing=1.4)
 
-    return figures.svg("curves", f"{clean(searched.first.name)} after each epoch", (WIDTH, 3.4), draw)
+    return figures.render_svg("curves", f"{clean(search.first.name)} after each epoch", (WIDTH, 3.4), draw)
 
 
-def _limit(axes: Axes, axis: scales.ObjectiveAxis, values: Sequence[float]) -> None:
+def _set_limits(axes: Axes, axis: scales.ObjectiveAxis, values: Sequence[float]) -> None:
     """Ends the upright axis around these values, whatever else is drawn."""
     if not values:
         return
-    low, high = min(map(axis.held, values)), max(map(axis.held, values))
+    low, high = min(map(axis.clip, values)), max(map(axis.clip, values))
     if low < high and axis.log:
         spare = (high / low) ** 0.08
         axes.set_ylim(low / spare, high * spare)
@@ -308,7 +310,7 @@ def _limit(axes: Axes, axis: scales.ObjectiveAxis, values: Sequence[float]) -> N
         axes.set_ylim(low - 0.08 * (high - low), high + 0.08 * (high - low))
 
 
-_CURVES: dict[str, dict[str, Any]] = {
+_CURVE_STYLES: dict[str, dict[str, Any]] = {
     "done": {"color": BLUE, "linewidth": 0.8, "alpha": 0.6, "zorder": 3},
     "paused": {"color": BLUE, "linewidth": 0.8, "alpha": 0.6, "zorder": 3},
     "stopped": {"color": GREY, "linewidth": 0.8, "alpha": 0.8, "linestyle": (0, (4, 2)), "zorder": 2},
@@ -318,7 +320,7 @@ _CURVES: dict[str, dict[str, Any]] = {
 }
 
 
-def _curve(trial: Trial, sign: int) -> list[tuple[int, float]]:
+def _list_points(trial: Trial, sign: int) -> list[tuple[int, float]]:
     """Epochs and values; a value that was not finite is a gap."""
     assert trial.result is not None
     curve = trial.result.curve
@@ -328,29 +330,29 @@ def _curve(trial: Trial, sign: int) -> list[tuple[int, float]]:
     return [(before + i, math.nan if score is None else sign * score) for i, score in enumerate(curve, 1)]
 
 
-def rungs(searched: Searched) -> list[int]:
+def list_rungs(search: SearchResult) -> list[int]:
     """Epochs at which trials were paused that others then continued."""
-    continued = {trial.task.continues for trial in searched.trials}
-    return sorted({t.task.until for t in searched.trials if t.task.until is not None and t.task.name in continued})
+    continued = {trial.task.continues for trial in search.trials}
+    return sorted({t.task.until for t in search.trials if t.task.until is not None and t.task.name in continued})
 
 
-def front(searched: Searched, cost: Objective, spread: float | None, name: str) -> Markup:
+def draw_front(search: SearchResult, cost: SearchObjective, spread: float | None, figure_id: str) -> Markup:
     """The first objective against another, with the trials that no other beats in both."""
-    first = searched.first
+    first = search.first
     pair = (first, cost)
-    done = [trial for trial in searched.candidates() if trial.state == "done"]
+    done = [trial for trial in search.candidates() if trial.state == "done"]
     both = [trial for trial in done if all(trial.measured(one) is not None for one in pair)]
-    best = searched.front(pair)
+    best = search.front(pair)
     names = {trial.task.name for trial in best}
-    up, along = _axis(searched), _axis(searched, cost)
+    up, along = _make_axis(search), _make_axis(search, cost)
 
     def placed(trials: Sequence[Trial]) -> tuple[list[float], list[float]]:
-        held = [(along.held(t.objectives[cost.name]), up.held(t.objectives[first.name])) for t in trials]
+        held = [(along.clip(t.objectives[cost.name]), up.clip(t.objectives[first.name])) for t in trials]
         return [x for x, _ in held], [y for _, y in held]
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        figures.light_grid(axes)
+        figures.draw_grid(axes)
         others = [trial for trial in both if trial.task.name not in names]
         if others:
             axes.scatter(*placed(others), color=GREY, s=20, linewidths=0, label="beaten by another", zorder=2)
@@ -358,8 +360,8 @@ def front(searched: Searched, cost: Objective, spread: float | None, name: str) 
             *placed(best), color=BLUE, marker="o", markersize=5, linewidth=1.2, drawstyle="steps-post",
             label="Pareto front", zorder=3,
         )  # fmt: skip
-        along.set_up(axes, "x")
-        up.set_up(axes)
+        along.format_axis(axes, "x")
+        up.format_axis(axes)
         for trial in best if len(best) <= 12 else (best[0], best[-1]):
             (x,), (y,) = placed([trial])
             axes.annotate(trial.task.name, (x, y), xytext=(5, 5), textcoords="offset points", fontsize=7.5, zorder=6)
@@ -372,4 +374,4 @@ def front(searched: Searched, cost: Objective, spread: float | None, name: str) 
         axes.margins(0.08)
         figure.legend(loc="outside upper left", ncols=4, handletextpad=0.6, columnspacing=1.4)
 
-    return figures.svg(name, f"{clean(first.name)} against {clean(cost.name)}", (WIDTH, 3.4), draw)
+    return figures.render_svg(figure_id, f"{clean(first.name)} against {clean(cost.name)}", (WIDTH, 3.4), draw)

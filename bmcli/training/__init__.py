@@ -8,22 +8,23 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from bmcli import parts
-from bmcli.console import native_noise_hidden
+from bmcli.console import hide_native_stderr
 from bmcli.recipe.fields import dump
-from bmcli.training import compiled
+from bmcli.training import compilation_cache
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
 
-    from bmcli.recipe.schema import Recipe, RuntimeOptions
-    from bmcli.specs import DataSpec, Prepared
-    from bmcli.training.network import Network
-    from bmcli.training.strategy import Placement
+    from bmcli.distribution.strategy import Placement
+    from bmcli.networks.network import Network
+    from bmcli.recipe.runtime import RuntimeOptions
+    from bmcli.recipe.schema import Recipe
+    from bmcli.specs import DataSpec, PreparedData
 
 
-def placed(recipe: Recipe, cache: Path) -> Placement:
+def place_on_devices(recipe: Recipe, cache: Path) -> Placement:
     """Starts TensorFlow, without its noise, on the devices that the recipe asks for.
 
     Args:
@@ -32,32 +33,32 @@ def placed(recipe: Recipe, cache: Path) -> Placement:
     Raises:
         BmcliError: The machine cannot give them.
     """
-    announce(recipe, cache)
-    with native_noise_hidden():
-        from bmcli.training import strategy
+    set_environment_variables(recipe, cache)
+    with hide_native_stderr():
+        from bmcli.distribution import strategy
     parts_of_all = (recipe.seed, recipe.data.augment, recipe.model, recipe.objective, recipe.train)
-    return strategy.place(recipe.runtime, json.dumps([dump(part) for part in parts_of_all]))
+    return strategy.create_placement(recipe.runtime, json.dumps([dump(part) for part in parts_of_all]))
 
 
-def prepared(recipe: Recipe, cache: Path) -> Prepared:
+def prepare_data(recipe: Recipe, cache: Path) -> PreparedData:
     """The encoded splits of a recipe's data, TensorFlow being told before how to start."""
     from bmcli.data.preparation import prepare
 
-    announce(recipe, cache)
+    set_environment_variables(recipe, cache)
     return prepare(recipe.data, recipe.targets(), recipe.data_seed, cache / "prepared")
 
 
-def announce(recipe: Recipe, cache: Path) -> None:
+def set_environment_variables(recipe: Recipe, cache: Path) -> None:
     """Tells TensorFlow by the environment how to start, before preparing pictures may start it."""
-    for name, value in variables(recipe, cache).items():
+    for name, value in environment_variables(recipe, cache).items():
         os.environ.setdefault(name, value)
 
 
-def variables(recipe: Recipe, cache: Path) -> dict[str, str]:
+def environment_variables(recipe: Recipe, cache: Path) -> dict[str, str]:
     """What TensorFlow is told by the environment when it is imported, unless the user says otherwise."""
-    kept = compiled.folder(cache)
+    kept = compilation_cache.cache_folder(cache)
     found = {"TF_CPP_MIN_LOG_LEVEL": "3"}
-    if compiled.can_be_used(kept):
+    if compilation_cache.is_usable(kept):
         found["TF_XLA_FLAGS"] = f"--tf_xla_persistent_cache_directory={kept} --tf_xla_persistent_cache_prefix=bmcli"
     if parts.load("models", recipe.model.kind).convolves(recipe.model):
         # Off by default on some processors, where gradients of convolutions are 2 times faster with it.
@@ -65,29 +66,31 @@ def variables(recipe: Recipe, cache: Path) -> dict[str, str]:
     return found
 
 
-def can_be_refused(runtime: RuntimeOptions) -> bool:
+def needs_specific_devices(runtime: RuntimeOptions) -> bool:
     """Whether a machine may be unable to give these devices, so that asking comes before reading data."""
     return runtime.strategy not in ("auto", "one_device") or runtime.cluster != "auto" or runtime.tpu is not None
 
 
-def built(recipe: Recipe, spec: DataSpec, train_targets: Mapping[str, np.ndarray], placement: Placement) -> Network:
+def build_network(
+    recipe: Recipe, spec: DataSpec, train_targets: Mapping[str, np.ndarray], placement: Placement
+) -> Network:
     """The recipe's network with its first weights.
 
     Raises:
         BmcliError: As `network.assemble` does.
     """
-    from bmcli.training import strategy
-    from bmcli.training.network import assemble
+    from bmcli.distribution import strategy
+    from bmcli.networks.network import assemble_network
 
     strategy.set_random_state(recipe.seed, recipe.train.precision)
     with placement.strategy.scope():
-        network = assemble(recipe, spec, train_targets)
+        network = assemble_network(recipe, spec, train_targets)
     if placement.replicas > 1:
-        strategy.draw_apart(network.model)
+        strategy.offset_replica_seeds(network.model)
     return network
 
 
-def trained(
+def load_trained_network(
     recipe: Recipe, spec: DataSpec, targets: Mapping[str, np.ndarray], model: Path, placement: Placement
 ) -> Network:
     """The network that a training of the recipe left, with its weights.
@@ -99,8 +102,8 @@ def trained(
     Raises:
         BmcliError: The file is damaged, or not of this recipe and data.
     """
-    network = built(recipe.kept(), spec, targets, placement)
-    from bmcli.training import network as networks
+    network = build_network(recipe.after_training(), spec, targets, placement)
+    from bmcli.networks import network as networks
 
-    networks.load(model, network, spec)
+    networks.load_network(model, network, spec)
     return network

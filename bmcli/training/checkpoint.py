@@ -19,11 +19,11 @@ from typing_extensions import TypedDict
 from bmcli import disk
 from bmcli.errors import RunFailed
 
-KEPT = 2
+MAX_CHECKPOINTS = 2
 
 
 @dataclass(frozen=True)
-class State:
+class Checkpoint:
     """Everything a run needs to go on as if it had never stopped.
 
     Args:
@@ -35,7 +35,7 @@ class State:
     values: Mapping[str, Any]
 
 
-class Writer:
+class CheckpointWriter:
     """Writes checkpoints in the background, one after the other, while the training goes on."""
 
     def __init__(self, folder: Path) -> None:
@@ -45,7 +45,7 @@ class Writer:
         for aside in folder.glob(".aside-*"):  # of a process that was killed while it wrote
             disk.try_to_remove(aside)
 
-    def write(self, step: int, state: State) -> None:
+    def write(self, step: int, state: Checkpoint) -> None:
         """Begins to write a state; what was wrong with the one before is raised here."""
         self.wait()
         self._pending = self._thread.submit(save, self._folder, step, state)
@@ -63,20 +63,20 @@ class Writer:
             self._thread.shutdown()
 
 
-def save(folder: Path, step: int, state: State) -> Path:
+def save(folder: Path, step: int, state: Checkpoint) -> Path:
     """Writes a checkpoint aside, flushes it to the disk, renames it, and drops all but the newest two."""
     if folder.is_symlink():
-        raise RunFailed(f"{disk.shown_path(folder)}: a symbolic link, which checkpoints are not written through.")
+        raise RunFailed(f"{disk.format_path(folder)}: a symbolic link, which checkpoints are not written through.")
     target = folder / f"step-{step:09d}"
     needed = sum(array.nbytes for arrays in state.groups.values() for array in arrays)
-    with disk.writing(target, needed):
-        _save(folder, target, state)
-    for old in _newest_first(folder)[KEPT:]:
+    with disk.convert_write_errors(target, needed):
+        _write_checkpoint(folder, target, state)
+    for old in _newest_first(folder)[MAX_CHECKPOINTS:]:
         disk.try_to_remove(old)
     return target
 
 
-def _save(folder: Path, target: Path, state: State) -> None:
+def _write_checkpoint(folder: Path, target: Path, state: Checkpoint) -> None:
     folder.mkdir(exist_ok=True)
     aside = folder / f".aside-{secrets.token_hex(4)}"
     try:
@@ -84,7 +84,7 @@ def _save(folder: Path, target: Path, state: State) -> None:
         manifest = {
             f"{name}.npz": _write_arrays(aside / f"{name}.npz", arrays) for name, arrays in state.groups.items()
         }
-        disk.write_record(aside / "state.json", {"values": _spelled(state.values), "files": manifest})
+        disk.write_record(aside / "state.json", {"values": _encode_nonfinite(state.values), "files": manifest})
         disk.flush_folder(aside)
         disk.try_to_remove(target)
         os.rename(aside, target)
@@ -93,7 +93,7 @@ def _save(folder: Path, target: Path, state: State) -> None:
         disk.try_to_remove(aside)
 
 
-def restore(folder: Path, run_id: str | None = None) -> tuple[State, tuple[str, ...]]:
+def restore(folder: Path, run_id: str | None = None) -> tuple[Checkpoint, tuple[str, ...]]:
     """The newest checkpoint that is whole, and the names of newer ones that are not.
 
     Args:
@@ -104,7 +104,7 @@ def restore(folder: Path, run_id: str | None = None) -> tuple[State, tuple[str, 
     """
     damaged: list[str] = []
     for candidate in _newest_first(folder):
-        state = _read(candidate)
+        state = _read_checkpoint(candidate)
         if state is not None and run_id in (None, state.values.get("run_id")):
             return state, tuple(damaged)
         damaged.append(candidate.name)
@@ -126,43 +126,43 @@ def _write_arrays(path: Path, arrays: Sequence[np.ndarray]) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _read(folder: Path) -> State | None:
+def _read_checkpoint(folder: Path) -> Checkpoint | None:
     """The checkpoint, or None if a file is missing or its bytes changed."""
     try:
-        content = disk.conform(_Content, disk.read_record(folder / "state.json"))
+        content = disk.validate_as(_CheckpointRecord, disk.read_record(folder / "state.json"))
         groups = {}
         for name, digest in content["files"].items():
             data = disk.read_file(folder / name)
             if hashlib.sha256(data).hexdigest() != digest:
                 return None
             groups[name.removesuffix(".npz")] = _read_arrays(folder / name)
-        return State(groups, _unspelled(content["values"]))
+        return Checkpoint(groups, _decode_nonfinite(content["values"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-class _Content(TypedDict):
+class _CheckpointRecord(TypedDict):
     values: dict[str, Any]
     files: dict[str, str]
 
 
-_NUMBER = "not finite"
+_NONFINITE_KEY = "not finite"
 
 
-def _spelled(value: Any) -> Any:
+def _encode_nonfinite(value: Any) -> Any:
     """JSON values with numbers that are not finite in words: the best loss of a callback begins with infinity."""
     if isinstance(value, Mapping):
-        return {key: _spelled(each) for key, each in value.items()}
+        return {key: _encode_nonfinite(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_spelled(each) for each in value]
-    return {_NUMBER: str(value)} if isinstance(value, float) and not math.isfinite(value) else value
+        return [_encode_nonfinite(each) for each in value]
+    return {_NONFINITE_KEY: str(value)} if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _unspelled(value: Any) -> Any:
+def _decode_nonfinite(value: Any) -> Any:
     if isinstance(value, dict):
-        named = value.keys() == {_NUMBER}
-        return float(value[_NUMBER]) if named else {key: _unspelled(each) for key, each in value.items()}
-    return [_unspelled(each) for each in value] if isinstance(value, list) else value
+        named = value.keys() == {_NONFINITE_KEY}
+        return float(value[_NONFINITE_KEY]) if named else {key: _decode_nonfinite(each) for key, each in value.items()}
+    return [_decode_nonfinite(each) for each in value] if isinstance(value, list) else value
 
 
 def _read_arrays(path: Path) -> list[np.ndarray]:

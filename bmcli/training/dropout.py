@@ -7,63 +7,61 @@ with its neighbours. Seeds stay those of Keras, so that checkpoints and replicas
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import tensorflow as tf
 
-
-@contextmanager
-def hashed() -> Iterator[None]:
-    """Lets Keras' layers that are traced meanwhile draw their masks from a hash."""
-    before = tf.nn.experimental.stateless_dropout
-    tf.nn.experimental.stateless_dropout = _dropout
-    try:
-        yield
-    finally:
-        tf.nn.experimental.stateless_dropout = before
+from bmcli import private_api
 
 
-def _dropout(x: Any, rate: float, seed: Any, rng_alg: Any = None, noise_shape: Any = None, name: Any = None) -> Any:
+def use_hashed_dropout() -> AbstractContextManager[None]:
+    """Let Keras' layers that are traced meanwhile draw their masks from a hash."""
+    return private_api.stateless_dropout_replaced(_hashed_dropout)
+
+
+def _hashed_dropout(
+    x: Any, rate: float, seed: Any, rng_alg: Any = None, noise_shape: Any = None, name: Any = None
+) -> Any:
     """As `tf.nn.experimental.stateless_dropout`: each element is 0 with probability `rate`, else `x / (1 - rate)`."""
-    shape = _shape(x) if noise_shape is None else tf.unstack(tf.convert_to_tensor(noise_shape), x.shape.rank)
-    kept = words(shape, seed) >= tf.constant(min(round(rate * 2**32), 2**32 - 1), tf.uint32)
+    shape = _static_shape(x) if noise_shape is None else tf.unstack(tf.convert_to_tensor(noise_shape), x.shape.rank)
+    kept = draw_uint32(shape, seed) >= tf.constant(min(round(rate * 2**32), 2**32 - 1), tf.uint32)
     return tf.where(kept, x / tf.cast(1.0 - rate, x.dtype), tf.zeros((), x.dtype))
 
 
-def words(shape: Sequence[Any], seed: Any) -> Any:
+def draw_uint32(shape: Sequence[Any], seed: Any) -> Any:
     """Random uint32 numbers of a shape with less than 2^31 elements: a function of the seed, two whole numbers.
 
     Two rounds of the mixing function lowbias32 (Wellons 2018, "Prospecting for hash functions") over place and seed.
     """
     low = tf.constant(0xFFFFFFFF, tf.int64)
     first, second = tf.unstack(tf.cast(tf.bitwise.bitwise_and(tf.cast(seed, tf.int64), low), tf.uint32))
-    key = _mixed(_xor(_mixed(first + _word(0x9E3779B9)), second))
-    other = _mixed(_xor(_mixed(key + _word(0x85EBCA6B)), first + second * _word(0xC2B2AE35)))
+    key = _mix_bits(_xor(_mix_bits(first + _uint32(0x9E3779B9)), second))
+    other = _mix_bits(_xor(_mix_bits(key + _uint32(0x85EBCA6B)), first + second * _uint32(0xC2B2AE35)))
     places = tf.cast(tf.range(tf.reduce_prod(tf.stack(list(shape)))), tf.uint32)
-    return tf.reshape(_mixed(_xor(_mixed(places + key), other)), shape)
+    return tf.reshape(_mix_bits(_xor(_mix_bits(places + key), other)), shape)
 
 
-def _mixed(x: Any) -> Any:
-    x = _xor(x, _shifted(x, 16)) * _word(0x7FEB352D)
-    x = _xor(x, _shifted(x, 15)) * _word(0x846CA68B)
-    return _xor(x, _shifted(x, 16))
+def _mix_bits(x: Any) -> Any:
+    x = _xor(x, _shift_right(x, 16)) * _uint32(0x7FEB352D)
+    x = _xor(x, _shift_right(x, 15)) * _uint32(0x846CA68B)
+    return _xor(x, _shift_right(x, 16))
 
 
 def _xor(x: Any, y: Any) -> Any:
     return tf.bitwise.bitwise_xor(x, y)
 
 
-def _shifted(x: Any, bits: int) -> Any:
-    return tf.bitwise.right_shift(x, _word(bits))
+def _shift_right(x: Any, bits: int) -> Any:
+    return tf.bitwise.right_shift(x, _uint32(bits))
 
 
-def _word(value: int) -> Any:
+def _uint32(value: int) -> Any:
     return tf.constant(value, tf.uint32)
 
 
-def _shape(x: Any) -> list[Any]:
+def _static_shape(x: Any) -> list[Any]:
     """Sizes as plain numbers where they are known."""
     dynamic = tf.shape(x)
     return [dynamic[axis] if size is None else size for axis, size in enumerate(x.shape)]

@@ -12,17 +12,19 @@ import numpy as np
 import tensorflow as tf
 
 from bmcli import machine
-from bmcli.recipe.schema import RuntimeOptions
+from bmcli.distribution.strategy import Placement
+from bmcli.recipe.runtime import RuntimeOptions
 from bmcli.specs import MANY_COLUMNS, Split
-from bmcli.training.strategy import Placement
 
 BLOCK_BYTES = 8 * 2**20
 BLOCK_STEPS = 256
 READ_AHEAD = 2
-TOGETHER = 8  # Of steps as one program 8 trained the most examples; more take longer to compile and gain little.
+STEPS_PER_PROGRAM = (
+    8  # Of steps as one program 8 trained the most examples; more take longer to compile and gain little.
+)
 
 
-def order(seed: int, epoch: int, count: int) -> tf.Tensor:
+def shuffle_rows(seed: int, epoch: int, count: int) -> tf.Tensor:
     """The rows in the order epoch `epoch` visits them, `(count,)`: a pure function, so that resuming needs no state."""
     return tf.random.experimental.stateless_shuffle(tf.range(count, dtype=tf.int32), seed=(seed, epoch))
 
@@ -50,29 +52,29 @@ class Feed(Protocol):
 
     count: int
 
-    def open(self, rows: tf.Tensor, batch: int, first: int = 0) -> None:
+    def start_epoch(self, rows: tf.Tensor, batch: int, first: int = 0) -> None:
         """Begins an epoch that visits `rows` in batches of `batch`, from the batch `first`."""
 
-    def block(self, first: int, count: int) -> Block:
+    def read_block(self, first: int, count: int) -> Block:
         """Up to `count` full batches from the batch `first`, at least one."""
 
-    def rest(self) -> Block:
+    def read_remainder(self) -> Block:
         """What is left after the last full batch, as one batch, which the end of its rows cuts short."""
 
 
-def make(
-    split: Split, runtime: RuntimeOptions, placement: Placement, whole: bool = False
+def make_feed(
+    split: Split, runtime: RuntimeOptions, placement: Placement, whole_batches: bool = False
 ) -> ResidentFeed | StreamingFeed:
     """The feed that the recipe asks for: resident if the rows fit into the memory it grants.
 
     Args:
-        whole: Every worker needs the rows of whole batches, as for mixing examples.
+        whole_batches: Every worker needs the rows of whole batches, as for mixing examples.
     """
-    arrays = _arrays(split)
-    limit = machine.memory() / 4 if runtime.memory == "auto" else runtime.memory
+    arrays = _collect_arrays(split)
+    limit = machine.read_memory_bytes() / 4 if runtime.memory == "auto" else runtime.memory
     size = sum(array.nbytes for array in tf.nest.flatten(arrays))
     if runtime.feed == "streaming" or (runtime.feed == "auto" and size > limit):
-        return StreamingFeed(split, placement, whole)
+        return StreamingFeed(split, placement, whole_batches)
     return ResidentFeed(split, placement)
 
 
@@ -81,15 +83,15 @@ class ResidentFeed:
 
     def __init__(self, split: Split, placement: Placement) -> None:
         self.count = len(split)
-        self._data = placement.everywhere(_arrays(split))
+        self._data = placement.copy_to_devices(_collect_arrays(split))
 
-    def open(self, rows: tf.Tensor, batch: int, first: int = 0) -> None:
+    def start_epoch(self, rows: tf.Tensor, batch: int, first: int = 0) -> None:
         self._rows, self._batch = rows, batch
 
-    def block(self, first: int, count: int) -> Block:
+    def read_block(self, first: int, count: int) -> Block:
         return Block(self._data, self._rows, first, count)
 
-    def rest(self) -> Block:
+    def read_remainder(self) -> Block:
         return Block(self._data, self._rows, self.count // self._batch, 1)
 
 
@@ -100,45 +102,45 @@ class StreamingFeed:
     order of the file, which is the cheapest to read; `Block.rows` leads back to the order of the epoch.
     """
 
-    def __init__(self, split: Split, placement: Placement, whole: bool = False) -> None:
+    def __init__(self, split: Split, placement: Placement, whole_batches: bool = False) -> None:
         self.count = len(split)
-        self._arrays = _arrays(split)
-        self._placement, self._whole = placement, whole
+        self._arrays = _collect_arrays(split)
+        self._placement, self._whole_batches = placement, whole_batches
         self._row_bytes = sum(array.nbytes for array in tf.nest.flatten(self._arrays)) // max(self.count, 1)
         self._readers = ThreadPoolExecutor(READ_AHEAD, "bmcli-read")
-        self._ahead: dict[int, Future[Block]] = {}
+        self._pending: dict[int, Future[Block]] = {}
 
-    def open(self, rows: tf.Tensor, batch: int, first: int = 0) -> None:
-        for future in self._ahead.values():
+    def start_epoch(self, rows: tf.Tensor, batch: int, first: int = 0) -> None:
+        for future in self._pending.values():
             future.cancel()
         self._order, self._batch = rows.numpy(), batch
         self._full = self.count // batch
         steps = max(1, min(BLOCK_BYTES // max(1, batch * self._row_bytes), BLOCK_STEPS, self._full))
         # Steps that are one program lie in one block, and at the same batches of the epoch as in a resident feed.
-        self._steps = steps // TOGETHER * TOGETHER or 2 ** (steps.bit_length() - 1)
-        self._ahead = {}
-        self._read_on(first // self._steps)
+        self._steps = steps // STEPS_PER_PROGRAM * STEPS_PER_PROGRAM or 2 ** (steps.bit_length() - 1)
+        self._pending = {}
+        self._prefetch(first // self._steps)
 
-    def block(self, first: int, count: int) -> Block:
+    def read_block(self, first: int, count: int) -> Block:
         number = first // self._steps
-        for passed in [other for other in self._ahead if other < number]:
-            del self._ahead[passed]
-        self._read_on(number)
-        read = self._ahead[number].result()
+        for passed in [other for other in self._pending if other < number]:
+            del self._pending[passed]
+        self._prefetch(number)
+        read = self._pending[number].result()
         inside = first - number * self._steps
         return Block(read.data, read.rows, inside, min(count, read.count - inside))
 
-    def rest(self) -> Block:
+    def read_remainder(self) -> Block:
         return self._read(self._order[self._full * self._batch :], self.count % self._batch, 1)
 
-    def _read_on(self, number: int) -> None:
+    def _prefetch(self, number: int) -> None:
         """Has the blocks from `number` on read in the background."""
         for each in range(number, number + 1 + READ_AHEAD):
             start = each * self._steps
-            if each not in self._ahead and start < self._full:
+            if each not in self._pending and start < self._full:
                 steps = min(self._steps, self._full - start)
                 rows = self._order[start * self._batch : (start + steps) * self._batch]
-                self._ahead[each] = self._readers.submit(self._read, rows, self._batch, self._steps)
+                self._pending[each] = self._readers.submit(self._read, rows, self._batch, self._steps)
 
     def _read(self, rows: np.ndarray, batch: int, room: int) -> Block:
         """The rows of some batches that this worker needs, in arrays with room for `room` batches.
@@ -146,26 +148,28 @@ class StreamingFeed:
         The room is always the same, so that the compiled steps always meet the same shapes.
         """
         steps = len(rows) // batch
-        first, last = self._places(batch)
+        first, last = self._worker_bounds(batch)
         mine = np.zeros(len(rows), bool).reshape(steps, batch)
         mine[:, first:last] = True
         places = np.flatnonzero(mine)
         by_file = places[np.argsort(rows[places], kind="stable")]
         positions = np.zeros(room * batch, np.int32)
         positions[by_file] = np.arange(len(by_file), dtype=np.int32)
-        data = tf.nest.map_structure(lambda array: _taken(array, rows[by_file], room * (last - first)), self._arrays)
-        return Block(self._placement.everywhere(data), tf.constant(positions), 0, steps)
+        data = tf.nest.map_structure(
+            lambda array: _take_rows(array, rows[by_file], room * (last - first)), self._arrays
+        )
+        return Block(self._placement.copy_to_devices(data), tf.constant(positions), 0, steps)
 
-    def _places(self, batch: int) -> tuple[int, int]:
+    def _worker_bounds(self, batch: int) -> tuple[int, int]:
         """First and last place in a batch that this worker's replicas read."""
-        if self._whole:
+        if self._whole_batches:
             return 0, batch
         replicas, local = self._placement.replicas, self._placement.replicas // self._placement.workers
         first = self._placement.rank * local
-        return part(batch, replicas, first)[0], part(batch, replicas, first + local - 1)[1]
+        return replica_bounds(batch, replicas, first)[0], replica_bounds(batch, replicas, first + local - 1)[1]
 
 
-def part(batch: int, replicas: int, replica: int) -> tuple[int, int]:
+def replica_bounds(batch: int, replicas: int, replica: int) -> tuple[int, int]:
     """First and last place in a batch that a replica reads: contiguous, of sizes one apart at most.
 
     It is never empty: where a batch has fewer examples than there are replicas, some read one that is another's.
@@ -174,20 +178,22 @@ def part(batch: int, replicas: int, replica: int) -> tuple[int, int]:
     return first, max(batch * (replica + 1) // replicas, first + 1)
 
 
-def batches(feed: Feed, batch: int, most: Callable[[], int] | None = None) -> Iterator[tuple[Block, bool]]:
+def iterate_batches(
+    feed: Feed, batch: int, max_batches: Callable[[], int] | None = None
+) -> Iterator[tuple[Block, bool]]:
     """Every row of a feed in its own order, as blocks of full batches, then the rest; true for the rest.
 
     Args:
-        most: Batches of the next block; by default as many as there are.
+        max_batches: Batches of the next block; by default as many as there are.
     """
-    feed.open(tf.range(feed.count, dtype=tf.int32), batch)
+    feed.start_epoch(tf.range(feed.count, dtype=tf.int32), batch)
     full, done = feed.count // batch, 0
     while done < full:
-        block = feed.block(done, full - done if most is None else min(most(), full - done))
+        block = feed.read_block(done, full - done if max_batches is None else min(max_batches(), full - done))
         yield block, False
         done += block.count
     if feed.count % batch:
-        yield feed.rest(), True
+        yield feed.read_remainder(), True
 
 
 class Stack:
@@ -245,15 +251,15 @@ def inputs_of(arrays: Mapping[str, Any]) -> dict[str, Any]:
     return inputs
 
 
-def _arrays(split: Split) -> dict[str, Any]:
+def _collect_arrays(split: Split) -> dict[str, Any]:
     arrays: dict[str, Any] = {**stacked(split.inputs), "targets": dict(split.targets)}
-    if split.teacher:
-        arrays["teacher"] = {name: dict(values) for name, values in split.teacher.items()}
-    beside = {"weights": split.weights, "labelled": split.labelled}
+    if split.teacher_outputs:
+        arrays["teacher"] = {name: dict(values) for name, values in split.teacher_outputs.items()}
+    beside = {"weights": split.weights, "labelled": split.label_weights}
     return arrays | {name: array for name, array in beside.items() if array is not None}
 
 
-def _taken(array: np.ndarray | Stack, rows: np.ndarray, room: int) -> np.ndarray:
+def _take_rows(array: np.ndarray | Stack, rows: np.ndarray, room: int) -> np.ndarray:
     """Rows of a memory-mapped array, and room behind them."""
     taken = np.empty((room, *array.shape[1:]), array.dtype)
     if isinstance(array, Stack):
@@ -263,7 +269,7 @@ def _taken(array: np.ndarray | Stack, rows: np.ndarray, room: int) -> np.ndarray
     return taken
 
 
-def gather(data: Mapping[str, Any], rows: Any) -> dict[str, Any]:
+def gather_rows(data: Mapping[str, Any], rows: Any) -> dict[str, Any]:
     """Some rows of every array; the inputs among them are opened by `inputs_of`."""
     found: dict[str, Any] = tf.nest.map_structure(lambda array: tf.gather(array, rows), dict(data))
     return found

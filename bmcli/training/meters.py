@@ -9,10 +9,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bmcli.distribution.strategy import Placement
+from bmcli.networks.network import Network
 from bmcli.objectives import Direction
 from bmcli.recipe.fields import KerasObject
-from bmcli.training.network import Network
-from bmcli.training.strategy import Placement
 
 
 class Meters:
@@ -43,8 +43,8 @@ class Meters:
             }
             self._terms = {name: keras.metrics.Mean(name=f"{name}_loss") for name in terms}
         run = placement.strategy.run
-        self._run_spread = tf.function(lambda: run(self._spread), autograph=False)
-        self._run_take_up = tf.function(lambda state: run(self._take_up, args=(state,)), autograph=False)
+        self._run_gather_state = tf.function(lambda: run(self._gather_state), autograph=False)
+        self._run_load_state = tf.function(lambda state: run(self._load_state, args=(state,)), autograph=False)
 
     def update(
         self,
@@ -107,7 +107,7 @@ class Meters:
         """What each replica gathered, one array a variable, `(replicas, ...)`."""
         if self._placement.replicas == 1:
             return [variable.numpy()[None] for variable in self.variables]
-        found = self._run_spread()
+        found = self._run_gather_state()
         return [np.asarray(self._placement.strategy.experimental_local_results(each)[0]) for each in found]
 
     def restore(self, state: Sequence[np.ndarray]) -> None:
@@ -119,9 +119,9 @@ class Meters:
             for variable, values in zip(self.variables, state, strict=True):
                 variable.assign(values[0])
             return
-        self._run_take_up([tf.constant(each) for each in state])
+        self._run_load_state([tf.constant(each) for each in state])
 
-    def _spread(self) -> list[Any]:
+    def _gather_state(self) -> list[Any]:
         context = tf.distribute.get_replica_context()
         mine = tf.range(self._placement.replicas) == context.replica_id_in_sync_group
         return [
@@ -132,7 +132,7 @@ class Meters:
             for v in self.variables
         ]
 
-    def _take_up(self, state: Sequence[Any]) -> None:
+    def _load_state(self, state: Sequence[Any]) -> None:
         number = tf.distribute.get_replica_context().replica_id_in_sync_group
         for variable, values in zip(self.variables, state, strict=True):
             variable.value.assign(values[number])

@@ -12,15 +12,15 @@ from keras import ops
 
 from bmcli import parts
 from bmcli.errors import BmcliError, Fault
-from bmcli.layers.keras_objects import make
-from bmcli.recipe.check import dotted
+from bmcli.layers.keras_objects import make_keras_object
 from bmcli.recipe.fields import KerasObject
-from bmcli.recipe.nodes import Steps
-from bmcli.recipe.schema import MOMENTUM, TrainOptions, WarmUp
+from bmcli.recipe.nodes import KeyPath
+from bmcli.recipe.paths import join_steps
+from bmcli.recipe.train import MOMENTUM_OPTIONS, ScheduleOptions, TrainOptions
 
 
 @keras.saving.register_keras_serializable(package="bmcli")
-class ShareSchedule(keras.optimizers.schedules.LearningRateSchedule):
+class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
     """A learning rate over the shares of a run.
 
     It rises linearly to `peak` over the first `warmup` share of `steps`, then stays (`constant`), falls along half a
@@ -53,40 +53,43 @@ class ShareSchedule(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
-def build(train: TrainOptions, steps: int) -> keras.optimizers.Optimizer:
+def build_optimizer(train: TrainOptions, steps: int) -> keras.optimizers.Optimizer:
     """The optimizer with its schedule, for a run of `steps` steps at most; without momentum if it is schedule-free."""
     described = train.optimizer
     # Schedule-free learning has a use of its own for it.
-    plain = {MOMENTUM[described.kind]: 0.0} if train.schedule_free else {}
-    optimizer = make(
-        "optimizers", KerasObject(described.kind, {**described.options, **plain, "learning_rate": _rate(train, steps)})
+    plain = {MOMENTUM_OPTIONS[described.kind]: 0.0} if train.schedule_free else {}
+    optimizer = make_keras_object(
+        "optimizers",
+        KerasObject(
+            described.kind, {**described.options, **plain, "learning_rate": _build_learning_rate(train, steps)}
+        ),
     )
     return keras.optimizers.LossScaleOptimizer(optimizer) if train.precision == "mixed_float16" else optimizer
 
 
-def _rate(train: TrainOptions, steps: int) -> Any:
+def _build_learning_rate(train: TrainOptions, steps: int) -> Any:
     from bmcli.recipe import catalogue
 
-    default = catalogue.entry("optimizers", train.optimizer.kind)["options"]["learning_rate"]
+    default = catalogue.get_entry("optimizers", train.optimizer.kind)["options"]["learning_rate"]
     peak = train.optimizer.options["learning_rate"]
     peak = default if peak == "auto" else peak  # which a measurement of something else may as well have
     schedule = train.schedule
     if isinstance(schedule, KerasObject):
-        known = catalogue.entry("schedules", schedule.kind)["options"]
+        known = catalogue.get_entry("schedules", schedule.kind)["options"]
         first = {} if "values" in known else {"initial_learning_rate": peak}
-        return make("schedules", schedule, **first)
+        return make_keras_object("schedules", schedule, **first)
     if schedule.kind == "constant" and schedule.warmup == 0:
         return peak  # a plain variable, which callbacks may change
-    return ShareSchedule(schedule.kind, peak, steps, schedule.warmup, schedule.floor)
+    return WarmupSchedule(schedule.kind, peak, steps, schedule.warmup, schedule.floor)
 
 
-def with_rate(train: TrainOptions, rate: float, schedule: WarmUp | None = None) -> TrainOptions:
+def replace_learning_rate(train: TrainOptions, rate: float, schedule: ScheduleOptions | None = None) -> TrainOptions:
     """The same options with another learning rate, and perhaps another schedule."""
     optimizer = KerasObject(train.optimizer.kind, {**train.optimizer.options, "learning_rate": rate})
     return train.model_copy(update={"optimizer": optimizer, "schedule": schedule or train.schedule})
 
 
-def layer_rates(factors: Mapping[str, float], weights: Sequence[str]) -> dict[int, float]:
+def resolve_layer_rates(factors: Mapping[str, float], weights: Sequence[str]) -> dict[int, float]:
     """Factors of the learning rate by the places of weights, without those that change nothing.
 
     Args:
@@ -96,11 +99,11 @@ def layer_rates(factors: Mapping[str, float], weights: Sequence[str]) -> dict[in
     Raises:
         BmcliError: A pattern fits no weight.
     """
-    found = by_pattern(factors, weights, ("train", "layer_rates"))
+    found = match_patterns(factors, weights, ("train", "layer_rates"))
     return {place: factor for place, factor in found.items() if factor != 1}
 
 
-def by_pattern(values: Mapping[str, float], weights: Sequence[str], loc: Steps) -> dict[int, float]:
+def match_patterns(values: Mapping[str, float], weights: Sequence[str], loc: KeyPath) -> dict[int, float]:
     """Values by the places of the weights whose names fit a pattern; the last pattern that fits decides.
 
     Args:
@@ -112,7 +115,7 @@ def by_pattern(values: Mapping[str, float], weights: Sequence[str], loc: Steps) 
     faults = [
         Fault(
             f"no weight is called '{pattern}'.",
-            path=dotted((*loc, pattern)),
+            path=join_steps((*loc, pattern)),
             suggestion=parts.did_you_mean(pattern, weights),
         )
         for pattern in values

@@ -7,10 +7,10 @@ import time
 import tensorflow as tf
 
 FIRST_CALL = 3  # Earlier ones trace and compile.
-SECONDS = 3.0
+TRACE_S = 3.0
 
 
-class Profile:
+class Profiler:
     """Records from the third call of the compiled steps on."""
 
     def __init__(self, folder: str) -> None:
@@ -26,7 +26,7 @@ class Profile:
             tf.profiler.experimental.start(self._folder)
             self._started_at = time.monotonic()
             self.recorded = True
-        elif self._started_at is not None and time.monotonic() - self._started_at > SECONDS:
+        elif self._started_at is not None and time.monotonic() - self._started_at > TRACE_S:
             self.stop()
 
     def stop(self) -> None:

@@ -31,12 +31,12 @@ class BayesianOracle(keras_tuner.oracles.BayesianOptimizationOracle):
         if len(done) < (self.num_initial_points or max(3 * len(self.hyperparameters.space), 3)):
             values = self._random_values()
         else:
-            values = self._promising(done) or self._random_values()
+            values = self._find_best_candidate(done) or self._random_values()
         return {"status": "STOPPED" if values is None else "RUNNING", "values": values}
 
-    def _promising(self, done: list[Any]) -> dict[str, Any] | None:
+    def _find_best_candidate(self, done: list[Any]) -> dict[str, Any] | None:
         """The candidate with the lowest bound that was not tried yet; None if none of many was new."""
-        model = self._fitted(done)
+        model = self._fit_process(done)
 
         def bound(points: np.ndarray) -> np.ndarray:
             mean, deviation = model.predict(points, return_std=True)
@@ -50,14 +50,14 @@ class BayesianOracle(keras_tuner.oracles.BayesianOptimizationOracle):
             points = np.concatenate([points, near.clip(0.0, 1.0)])
         tried = [trial.hyperparameters.values for trial in self.trials.values()]
         for point in points[np.argsort(bound(points), kind="stable")]:
-            values = self._values(point)
+            values = self._from_unit_cube(point)
             if values not in tried:
                 return values
         return None
 
-    def _fitted(self, done: list[Any]) -> Any:
+    def _fit_process(self, done: list[Any]) -> Any:
         """The process fitted to the trials that are done, then to what it expects of those that run."""
-        places, scores = self._places(done), np.array([trial.score for trial in done])
+        places, scores = self._to_unit_cube(done), np.array([trial.score for trial in done])
         kernels = gaussian_process.kernels
         # A length for each parameter, since most of them matter little; and noise, since trials depend on chance.
         smooth = kernels.Matern(np.ones(places.shape[1]), length_scale_bounds=(0.05, 20.0), nu=2.5)
@@ -66,7 +66,7 @@ class BayesianOracle(keras_tuner.oracles.BayesianOptimizationOracle):
             n_restarts_optimizer=1, random_state=self.seed,
         )  # fmt: skip
         model.fit(places, scores)
-        running = self._places([trial for trial in self.trials.values() if trial.status == "RUNNING"])
+        running = self._to_unit_cube([trial for trial in self.trials.values() if trial.status == "RUNNING"])
         if not len(running):
             return model
         expected = model.predict(running)
@@ -75,7 +75,7 @@ class BayesianOracle(keras_tuner.oracles.BayesianOptimizationOracle):
         )
         return believer.fit(np.concatenate([places, running]), np.concatenate([scores, expected]))
 
-    def _places(self, trials: list[Any]) -> np.ndarray:
+    def _to_unit_cube(self, trials: list[Any]) -> np.ndarray:
         """Trials as points of the unit cube, `(trials, parameters)`; a parameter that plays no part has its default."""
         space = self.hyperparameters.space
         found = [
@@ -84,7 +84,7 @@ class BayesianOracle(keras_tuner.oracles.BayesianOptimizationOracle):
         ]
         return np.array(found).reshape(len(trials), len(space))
 
-    def _values(self, point: np.ndarray) -> dict[str, Any]:
+    def _from_unit_cube(self, point: np.ndarray) -> dict[str, Any]:
         """The candidate at a point of the unit cube."""
         found = keras_tuner.HyperParameters()
         for hp, share in zip(self.hyperparameters.space, point, strict=True):

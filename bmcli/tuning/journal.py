@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from bmcli import disk
-from bmcli.disk import shown_path
+from bmcli.disk import format_path
 from bmcli.errors import BmcliError
-from bmcli.trials import Json, Result, Task
+from bmcli.trials import Json, Task, TrialResult
 
 
 @dataclass(frozen=True)
-class Begun:
+class SearchStarted:
     """A process began or took up the search."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class CandidateRequested:
     """The oracle was asked for a candidate.
 
     Args:
@@ -32,7 +32,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Confirming:
+class ConfirmationStarted:
     """A task that trains one of the best trials again was offered.
 
     Args:
@@ -44,13 +44,13 @@ class Confirming:
 
 
 @dataclass(frozen=True)
-class Ended:
+class TaskEnded:
     """A task ended."""
 
-    result: Result
+    result: TrialResult
 
 
-Event = Begun | Asked | Confirming | Ended
+JournalEvent = SearchStarted | CandidateRequested | ConfirmationStarted | TaskEnded
 
 
 _AGAIN = "Start a new search."
@@ -68,7 +68,7 @@ class Journal:
     def __init__(self, path: Path, study_id: str) -> None:
         self._path, self._study_id = path, study_id
 
-    def events(self) -> list[tuple[float, Event]]:
+    def events(self) -> list[tuple[float, JournalEvent]]:
         """Everything that happened so far, with its time in seconds since 1970.
 
         Raises:
@@ -76,62 +76,62 @@ class Journal:
         """
         return list(self._read())
 
-    def add(self, event: Event) -> None:
+    def add(self, event: JournalEvent) -> None:
         """Appends an event; a torn line before it is cut off."""
-        line = disk.record_line(
-            disk.plain({"at": round(time.time(), 3), "study_id": self._study_id, **_written(event)})
+        line = disk.encode_record_line(
+            disk.to_json_value({"at": round(time.time(), 3), "study_id": self._study_id, **_event_to_json(event)})
         )
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
         with os.fdopen(os.open(self._path, flags, 0o666), "ab+") as file:
-            file.truncate(self._whole(file))
+            file.truncate(self._count_whole_bytes(file))
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
 
     @staticmethod
-    def _whole(file: Any) -> int:
+    def _count_whole_bytes(file: Any) -> int:
         """Bytes of the lines that are whole."""
         file.seek(0)
         return file.read().rfind(b"\n") + 1
 
-    def _read(self) -> Iterator[tuple[float, Event]]:
+    def _read(self) -> Iterator[tuple[float, JournalEvent]]:
         try:
             lines = disk.read_file(self._path).split(b"\n")
         except FileNotFoundError:
             return
-        except (OSError, disk.Damaged) as error:
-            raise BmcliError(f"{shown_path(self._path)}: damaged ({error}).", suggestion=_AGAIN) from None
+        except (OSError, disk.DamagedFile) as error:
+            raise BmcliError(f"{format_path(self._path)}: damaged ({error}).", suggestion=_AGAIN) from None
         for number, line in enumerate(lines[:-1], start=1):
             try:
                 value = disk.parse_record(line)
                 if value["study_id"] != self._study_id:
-                    raise disk.Damaged("of another search")
-                yield float(value["at"]), _event(value)
+                    raise disk.DamagedFile("of another search")
+                yield float(value["at"]), _event_from_json(value)
             except (ValueError, KeyError, TypeError):
-                raise BmcliError(f"{shown_path(self._path)}:{number}: damaged.", suggestion=_AGAIN) from None
+                raise BmcliError(f"{format_path(self._path)}:{number}: damaged.", suggestion=_AGAIN) from None
 
 
-def _written(event: Event) -> Json:
+def _event_to_json(event: JournalEvent) -> Json:
     match event:
-        case Begun():
+        case SearchStarted():
             return {"event": "begun"}
-        case Asked(answer):
+        case CandidateRequested(answer):
             return {"event": "asked", "answer": answer if isinstance(answer, str) else answer.to_json()}
-        case Confirming(trial, task):
+        case ConfirmationStarted(trial, task):
             return {"event": "confirming", "trial": trial, "task": task.to_json()}
-        case Ended(result):
+        case TaskEnded(result):
             return {"event": "ended", "result": result.to_json()}
 
 
-def _event(value: Json) -> Event:
+def _event_from_json(value: Json) -> JournalEvent:
     match value["event"]:
         case "begun":
-            return Begun()
+            return SearchStarted()
         case "asked":
             answer = value["answer"]
-            return Asked(answer if isinstance(answer, str) else Task.from_json(answer))
+            return CandidateRequested(answer if isinstance(answer, str) else Task.from_json(answer))
         case "confirming":
-            return Confirming(value["trial"], Task.from_json(value["task"]))
+            return ConfirmationStarted(value["trial"], Task.from_json(value["task"]))
         case "ended":
-            return Ended(Result.from_json(value["result"]))
+            return TaskEnded(TrialResult.from_json(value["result"]))
     raise ValueError(f"no event {value['event']!r}")

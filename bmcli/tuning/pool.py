@@ -14,31 +14,31 @@ from pathlib import Path
 from types import TracebackType
 
 from bmcli import stopping
-from bmcli.disk import free_bytes, shown_path
+from bmcli.disk import format_path, free_bytes
+from bmcli.distribution.launch import ResourceShare, allocate_resources, describe_exit, read_last_lines, start_process
 from bmcli.errors import RunFailed
-from bmcli.training.launch import Share, how_ended, last_lines, share_of, start
 from bmcli.tuning.study import Study
 from bmcli.tuning.worker import SAVE_S
 
 COMMAND = [sys.executable, "-m", "bmcli.tuning.worker"]
 STOP_S = SAVE_S + 5.0
-SHORT_S = 10.0  # A worker that lived no longer has hardly come to work.
-SHORT_LIVES = 3
-TEND_S = 1.0
+SHORT_LIFE_S = 10.0  # A worker that lived no longer has hardly come to work.
+MAX_SHORT_LIVES = 3
+CHECK_S = 1.0
 
 
 @dataclass
-class _Place:
+class _WorkerSlot:
     """A place for a worker: its share of the machine, and who has it now."""
 
-    share: Share
+    share: ResourceShare
     log: Path
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     short_lives: int = 0  # in a row
 
 
-class Pool:
+class WorkerPool:
     """Worker processes of a study on this machine, in a `with` statement.
 
     The cores that this process may use are divided among them, and so are the GPUs that CUDA_VISIBLE_DEVICES lists.
@@ -54,13 +54,13 @@ class Pool:
     def __init__(self, study: Study, workers: int, cache: Path, environment: Mapping[str, str] | None = None) -> None:
         self._study, self._cache = study, cache
         self._environment = dict(os.environ if environment is None else environment)
-        self._places = [
-            _Place(share_of(self._environment, workers, number), study.logs / f"worker-{number}.log")
+        self._slots = [
+            _WorkerSlot(allocate_resources(self._environment, workers, number), study.logs / f"worker-{number}.log")
             for number in range(workers)
         ]
 
-    def __enter__(self) -> Pool:
-        for place in self._places:
+    def __enter__(self) -> WorkerPool:
+        for place in self._slots:
             self._start(place)
         return self
 
@@ -69,35 +69,35 @@ class Pool:
     ) -> None:
         self.stop()
 
-    def tend(self) -> None:
+    def restart_dead_workers(self) -> None:
         """Puts a new worker in the place of each that died.
 
         Raises:
             RunFailed: Workers die again and again before they come to work.
         """
-        for place in self._places:
+        for place in self._slots:
             code = None if place.process is None else place.process.poll()
             if code is None or self._study.is_over:
                 continue
-            place.short_lives = place.short_lives + 1 if time.monotonic() - place.started_at < SHORT_S else 0
-            if place.short_lives >= SHORT_LIVES:
-                raise _useless(place, code)
+            place.short_lives = place.short_lives + 1 if time.monotonic() - place.started_at < SHORT_LIFE_S else 0
+            if place.short_lives >= MAX_SHORT_LIVES:
+                raise _crash_error(place, code)
             self._start(place)
 
-    def stay(self) -> None:
+    def run_until_over(self) -> None:
         """Keeps the workers at work until the search is over.
 
         Raises:
             RunFailed: As `tend` does.
         """
         while not self._study.is_over:
-            self.tend()
-            time.sleep(TEND_S)
+            self.restart_dead_workers()
+            time.sleep(CHECK_S)
 
     @property
-    def running(self) -> int:
+    def live_count(self) -> int:
         """How many of them are at work."""
-        return sum(place.process is not None and place.process.poll() is None for place in self._places)
+        return sum(place.process is not None and place.process.poll() is None for place in self._slots)
 
     def stop(self) -> None:
         """Ends them all, after they have saved the state of what they train."""
@@ -105,30 +105,30 @@ class Pool:
             self._stop()
 
     def _stop(self) -> None:
-        for place in self._places:
-            _send(place, signal.SIGTERM)
+        for place in self._slots:
+            _send_signal(place, signal.SIGTERM)
         end = time.monotonic() + STOP_S
-        for place in self._places:
+        for place in self._slots:
             if place.process is None:
                 continue
             with contextlib.suppress(subprocess.TimeoutExpired):
                 place.process.wait(max(0.0, end - time.monotonic()))
-            _send(place, signal.SIGKILL)
+            _send_signal(place, signal.SIGKILL)
             place.process.wait()
 
-    def _start(self, place: _Place) -> None:
+    def _start(self, slot: _WorkerSlot) -> None:
         command = [*COMMAND, str(self._study.folder), str(self._cache)]
-        place.process = start(command, {**self._environment, **place.share.variables}, place.share.cores, place.log)
-        place.started_at = time.monotonic()
+        slot.process = start_process(command, {**self._environment, **slot.share.variables}, slot.share.cores, slot.log)
+        slot.started_at = time.monotonic()
 
 
-def _send(place: _Place, number: int) -> None:
-    if place.process is not None:
-        place.process.send_signal(number)
+def _send_signal(slot: _WorkerSlot, number: int) -> None:
+    if slot.process is not None:
+        slot.process.send_signal(number)
 
 
-def _useless(place: _Place, code: int) -> RunFailed:
-    lines = "".join(f"\n    {line}" for line in last_lines(place.log))
-    left = f" It left no words; {free_bytes(place.log) or 0:,} bytes are free at {shown_path(place.log)}."
-    told = f" Its last lines, from {shown_path(place.log)}:{lines}" if lines else left
-    return RunFailed(f"a worker {how_ended(code)} {SHORT_LIVES} times in a row, before it came to work.{told}")
+def _crash_error(slot: _WorkerSlot, code: int) -> RunFailed:
+    lines = "".join(f"\n    {line}" for line in read_last_lines(slot.log))
+    left = f" It left no words; {free_bytes(slot.log) or 0:,} bytes are free at {format_path(slot.log)}."
+    told = f" Its last lines, from {format_path(slot.log)}:{lines}" if lines else left
+    return RunFailed(f"a worker {describe_exit(code)} {MAX_SHORT_LIVES} times in a row, before it came to work.{told}")

@@ -23,23 +23,23 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from bmcli import disk, runs
-from bmcli.disk import shown_path
+from bmcli.disk import format_path
 from bmcli.errors import BmcliError
 from bmcli.recipe.fields import dump
-from bmcli.recipe.load import Loaded, load
-from bmcli.recipe.nodes import escaped
+from bmcli.recipe.load import LoadedRecipe, load_recipe
+from bmcli.recipe.nodes import escape_dollars
 from bmcli.recipe.render import render_base
 from bmcli.recipe.schema import Recipe
 from bmcli.redaction import redact_details, redact_text
 from bmcli.runs import Run
-from bmcli.trials import Json, Objective, Result, Task, Values
+from bmcli.trials import CandidateValues, Json, SearchObjective, Task, TrialResult
 
-BEAT_S = 2.0
-SILENT_S = 20.0  # A worker that was silent for so long is dead; a busy file server may swallow some beats.
+HEARTBEAT_S = 2.0
+WORKER_TIMEOUT_S = 20.0  # A worker that was silent for so long is dead; a busy file server may swallow some beats.
 
 
-class _Begun(TypedDict):
-    objectives: tuple[Objective, ...]
+class _StudyRecord(TypedDict):
+    objectives: tuple[SearchObjective, ...]
 
 
 class _Identity(TypedDict):
@@ -60,12 +60,12 @@ class Study:
     folder: Path
 
     @property
-    def shown(self) -> str:
+    def display_path(self) -> str:
         """The folder as a user would write it."""
-        return shown_path(self.folder)
+        return format_path(self.folder)
 
     @property
-    def begun_file(self) -> Path:
+    def start_record_file(self) -> Path:
         """What the search was begun with."""
         return self.folder / "study.json"
 
@@ -127,15 +127,15 @@ class Study:
         return self.folder / "workers"
 
     @property
-    def _over(self) -> Path:
+    def _end_marker(self) -> Path:
         return self.folder / "over"
 
     def run(self, name: str) -> Run:
         """The run directory of a trial, or of a run that confirms one."""
         return Run(self.folder / "trials" / name)
 
-    def begun(self) -> Json:
-        """What the search was begun with, as `described` gave it.
+    def read_start_record(self) -> Json:
+        """What the search was begun with, as `describe_search` gave it.
 
         Raises:
             BmcliError: The file that tells is gone or damaged.
@@ -143,15 +143,15 @@ class Study:
         return {key: value for key, value in self._begun().items() if key not in _IDENTITY}
 
     def _begun(self) -> Json:
-        return self._read_record(self.begun_file, _AGAIN)
+        return self._read_record(self.start_record_file, _AGAIN)
 
     @cached_property
     def _identity(self) -> _Identity:
         """What a study is known by, and the SHA-256 of each file that says what is searched."""
         try:
-            return disk.conform(_Identity, self._begun())
-        except disk.Damaged:
-            raise _damaged(self.begun_file, _AGAIN) from None
+            return disk.validate_as(_Identity, self._begun())
+        except disk.DamagedFile:
+            raise _damage_error(self.start_record_file, _AGAIN) from None
 
     @property
     def id(self) -> str:
@@ -171,32 +171,32 @@ class Study:
         for name, digest in self._identity["files"].items():
             try:
                 found = hashlib.sha256(disk.read_file(self.folder / name)).hexdigest()
-            except (OSError, disk.Damaged):
+            except (OSError, disk.DamagedFile):
                 found = ""
             if found != digest:
-                raise _damaged(self.folder / name, _AGAIN)
+                raise _damage_error(self.folder / name, _AGAIN)
 
-    def loaded(self) -> Loaded:
+    def loaded(self) -> LoadedRecipe:
         """The recipe that values are laid over.
 
         Raises:
             BmcliError: As `require_recipes` does.
         """
         self.require_recipes()
-        return load(str(self.base))
+        return load_recipe(str(self.base))
 
-    def objectives(self) -> tuple[Objective, ...]:
+    def objectives(self) -> tuple[SearchObjective, ...]:
         """What is searched for; the first decides where there has to be one.
 
         Raises:
             BmcliError: The file that tells is gone or damaged.
         """
         try:
-            return disk.conform(_Begun, self.begun())["objectives"]
-        except disk.Damaged:
-            raise _damaged(self.begun_file, _AGAIN) from None
+            return disk.validate_as(_StudyRecord, self.read_start_record())["objectives"]
+        except disk.DamagedFile:
+            raise _damage_error(self.start_record_file, _AGAIN) from None
 
-    def candidate(self, values: Values) -> Loaded:
+    def load_candidate(self, values: CandidateValues) -> LoadedRecipe:
         """The recipe of a candidate: values laid over the study's recipe.
 
         Its epochs are selected by what is searched for, unless the recipe says otherwise.
@@ -204,7 +204,7 @@ class Study:
         Raises:
             BmcliError: The recipe refuses them; each fault names them all.
         """
-        loaded, judged = self.loaded(), judged_by(self.objectives())
+        loaded, judged = self.loaded(), find_epoch_objective(self.objectives())
         searches_selection = any(path.startswith("train.select") for path in values)
         if judged is None or searches_selection or loaded.recipe.train.select.metric != "auto":
             return loaded.with_values(values)
@@ -212,34 +212,34 @@ class Study:
 
     # The chief's part.
 
-    def put(self, task: Task) -> None:
+    def put_task(self, task: Task) -> None:
         """Offers a task to the workers."""
         disk.write_record(self._tasks / f"{task.name}.json", {**task.to_json(), _ID: self.id})
 
     def offered(self) -> set[str]:
         """Names of all tasks."""
-        return _names(self._tasks)
+        return _list_tasks(self._tasks)
 
     def unfinished(self) -> list[str]:
         """Names of the tasks that have no result, in order."""
-        return sorted(_names(self._tasks) - _names(self._results))
+        return sorted(_list_tasks(self._tasks) - _list_tasks(self._results))
 
     def live_workers(self) -> list[str]:
         """The workers that were heard of in the last moments."""
         now = self._time()
-        return sorted(path.name for path in _files(self._workers) if not _is_dead(path, now))
+        return sorted(path.name for path in _list_files(self._workers) if not _is_dead(path, now))
 
-    def release_dead(self) -> list[str]:
+    def release_dead_claims(self) -> list[str]:
         """Offers the tasks of workers that died anew, and names them.
 
         The chief alone may ask for it: of two who do, one could take away what a worker claimed just now.
         """
         now = self._time()
         unfinished = set(self.unfinished())
-        dead = [path for path in _files(self._claims) if path.name in unfinished and _is_dead(path, now)]
+        dead = [path for path in _list_files(self._claims) if path.name in unfinished and _is_dead(path, now)]
         for path in dead:
             path.unlink(missing_ok=True)
-        for path in _files(self._workers):
+        for path in _list_files(self._workers):
             if _is_dead(path, now):
                 path.unlink(missing_ok=True)
         return sorted(path.name for path in dead)
@@ -249,28 +249,30 @@ class Study:
         return (self._claims / name).exists()
 
     def set_status(self, state: str, **details: Any) -> None:
-        disk.write_record(self.status_file, disk.plain({"state": state, "at": runs.now(), **redact_details(details)}))
+        disk.write_record(
+            self.status_file, disk.to_json_value({"state": state, "at": runs.now(), **redact_details(details)})
+        )
 
     def finish(self) -> None:
         """Tells the workers to leave."""
-        self._over.touch()
+        self._end_marker.touch()
 
     def reopen(self) -> None:
         """Takes up a search that was over."""
-        self._over.unlink(missing_ok=True)
+        self._end_marker.unlink(missing_ok=True)
 
     @property
     def is_over(self) -> bool:
-        return self._over.exists()
+        return self._end_marker.exists()
 
     @contextlib.contextmanager
-    def hold(self) -> Iterator[None]:
+    def acquire_lock(self) -> Iterator[None]:
         """Keeps other processes from being the chief of this search.
 
         Raises:
             BmcliError: Another process is.
         """
-        with runs.hold(self.folder, "Wait for it to end, or start a new search."):
+        with runs.acquire_lock(self.folder, "Wait for it to end, or start a new search."):
             yield
 
     # The workers' part.
@@ -278,7 +280,7 @@ class Study:
     def announce_worker(self) -> str:
         """Makes this process known as a worker, and returns its name."""
         name = f"{socket.gethostname()}-{os.getpid()}"
-        disk.write_record(self._workers / name, _myself())
+        disk.write_record(self._workers / name, _identify_process())
         return name
 
     def leave(self, worker: str) -> None:
@@ -287,7 +289,9 @@ class Study:
 
     def open_tasks(self) -> list[str]:
         """Names of the tasks that nobody has claimed, in order."""
-        return sorted(_names(self._tasks) - _names(self._results) - {path.name for path in _files(self._claims)})
+        return sorted(
+            _list_tasks(self._tasks) - _list_tasks(self._results) - {path.name for path in _list_files(self._claims)}
+        )
 
     def task(self, name: str) -> Task:
         """A task.
@@ -298,16 +302,16 @@ class Study:
         path = self._tasks / f"{name}.json"
         try:
             task = Task.from_json(self._read(path))
-        except disk.Damaged:
-            raise _damaged(path) from None
+        except disk.DamagedFile:
+            raise _damage_error(path) from None
         if task.name != name:
-            raise _damaged(path)  # its run would lie in a folder of another
+            raise _damage_error(path)  # its run would lie in a folder of another
         return task
 
     def claim(self, name: str) -> bool:
         """Takes a task; false if another was faster, or it has a result already."""
         try:
-            disk.write_new(self._claims / name, disk.record_line(_myself()))
+            disk.write_new(self._claims / name, disk.encode_record_line(_identify_process()))
         except FileExistsError:
             return False
         if not self.has_result(name):
@@ -315,7 +319,7 @@ class Study:
         self.release(name)
         return False
 
-    def beat(self, worker: str, claimed: str | None = None) -> bool:
+    def send_heartbeat(self, worker: str, claimed: str | None = None) -> bool:
         """Shows that a worker is alive; false if its claim was taken away from it, since it was silent for too long."""
         _touch(self._workers / worker)
         return claimed is None or (self._is_mine(claimed) and _touch(self._claims / claimed))
@@ -325,11 +329,14 @@ class Study:
         if self._is_mine(name):
             (self._claims / name).unlink(missing_ok=True)
 
-    def put_result(self, result: Result) -> bool:
+    def put_result(self, result: TrialResult) -> bool:
         """Hands in a result; false if there is one already, which stays."""
         result = replace(result, reason=redact_text(result.reason))
         try:
-            disk.write_new(self._results / f"{result.name}.json", disk.record_line({**_finite(result), _ID: self.id}))
+            disk.write_new(
+                self._results / f"{result.name}.json",
+                disk.encode_record_line({**_drop_nonfinite(result), _ID: self.id}),
+            )
         except FileExistsError:
             return False
         return True
@@ -337,7 +344,7 @@ class Study:
     def has_result(self, name: str) -> bool:
         return (self._results / f"{name}.json").exists()
 
-    def result(self, name: str) -> Result | None:
+    def result(self, name: str) -> TrialResult | None:
         """The result of a task, or None while there is none.
 
         Raises:
@@ -346,22 +353,22 @@ class Study:
         if not self.has_result(name):
             return None
         path = self._results / f"{name}.json"
-        again = f"Delete {shown_path(path)}, and the task is done again."
+        again = f"Delete {format_path(path)}, and the task is done again."
         try:
-            result = Result.from_json(self._read(path, again))
-        except disk.Damaged:
-            raise _damaged(path, again) from None
+            result = TrialResult.from_json(self._read(path, again))
+        except disk.DamagedFile:
+            raise _damage_error(path, again) from None
         if result.name != name:
-            raise _damaged(path, again)
+            raise _damage_error(path, again)
         return result
 
-    def drop_state(self, name: str) -> None:
+    def remove_checkpoints(self, name: str) -> None:
         """Removes what a trial could be gone on with from."""
         disk.try_to_remove(self.run(name).checkpoints)
 
     def _is_mine(self, name: str) -> bool:
         """Whether this process has claimed a task."""
-        return _owner(self._claims / name) == _myself()
+        return _read_owner(self._claims / name) == _identify_process()
 
     def _time(self) -> float:
         """Now by the clock of the file system, which other machines share."""
@@ -373,17 +380,17 @@ class Study:
         """A record of this study, without the id of that."""
         found = self._read_record(path, advice)
         if found.pop(_ID, None) != self.id:
-            raise _damaged(path, advice)
+            raise _damage_error(path, advice)
         return found
 
     def _read_record(self, path: Path, advice: str) -> Json:
         try:
             return disk.read_record(path)
-        except (OSError, disk.Damaged):
-            raise _damaged(path, advice) from None
+        except (OSError, disk.DamagedFile):
+            raise _damage_error(path, advice) from None
 
 
-def create(root: Path, loaded: Loaded, objectives: Sequence[Objective], fingerprint: str) -> Study:
+def create_study(root: Path, loaded: LoadedRecipe, objectives: Sequence[SearchObjective], fingerprint: str) -> Study:
     """A new study of a recipe, below `root`.
 
     Args:
@@ -392,22 +399,22 @@ def create(root: Path, loaded: Loaded, objectives: Sequence[Objective], fingerpr
     study = Study(runs.create(root, f"{loaded.recipe.name}-tune").folder)
     for folder in (study._tasks, study._claims, study._results, study._workers, study.folder / "trials"):
         folder.mkdir()
-    disk.write_atomically(study.recipe, loaded.written.text.encode(), disk.PRIVATE)
-    disk.write_atomically(study.base, render_base(loaded).encode(), disk.PRIVATE)
-    disk.write_atomically(study.search, _search_recipe(study, loaded.recipe).encode(), disk.PRIVATE)
-    files = {file.name: disk.sha256(file) for file in (study.base, study.search)}
-    begun = described(loaded.recipe, objectives, fingerprint)
-    disk.write_record(study.begun_file, {**begun, "id": secrets.token_hex(8), "files": files})
+    disk.write_atomically(study.recipe, loaded.document.text.encode(), disk.PRIVATE_MODE)
+    disk.write_atomically(study.base, render_base(loaded).encode(), disk.PRIVATE_MODE)
+    disk.write_atomically(study.search, _render_search_recipe(study, loaded.recipe).encode(), disk.PRIVATE_MODE)
+    files = {file.name: disk.compute_sha256(file) for file in (study.base, study.search)}
+    begun = describe_search(loaded.recipe, objectives, fingerprint)
+    disk.write_record(study.start_record_file, {**begun, "id": secrets.token_hex(8), "files": files})
     return study
 
 
-def _search_recipe(study: Study, recipe: Recipe) -> str:
+def _render_search_recipe(study: Study, recipe: Recipe) -> str:
     # JSON is YAML, but that a dollar sign would begin a variable.
-    section = json.dumps(escaped(dump(recipe.tune)), ensure_ascii=False)
+    section = json.dumps(escape_dollars(dump(recipe.tune)), ensure_ascii=False)
     return f"extends: {study.base.name}\ntune: {section}\n"
 
 
-def described(recipe: Recipe, objectives: Sequence[Objective], fingerprint: str) -> Json:
+def describe_search(recipe: Recipe, objectives: Sequence[SearchObjective], fingerprint: str) -> Json:
     """What a search is begun with, to be compared with what it is to go on with."""
     found = [asdict(objective) for objective in objectives]
     # As it will be read again: lists for tuples.
@@ -415,12 +422,12 @@ def described(recipe: Recipe, objectives: Sequence[Objective], fingerprint: str)
     return described
 
 
-def judged_by(objectives: Sequence[Objective]) -> Objective | None:
+def find_epoch_objective(objectives: Sequence[SearchObjective]) -> SearchObjective | None:
     """The objective that every epoch measures, by which a training is selected and stopped; None if there is none."""
     return next((objective for objective in objectives if objective.name.startswith("validation/")), None)
 
 
-def find(root: Path, text: str) -> Study:
+def find_study(root: Path, text: str) -> Study:
     """A study by its directory, by the name of its recipe, or its folder's.
 
     Raises:
@@ -428,32 +435,32 @@ def find(root: Path, text: str) -> Study:
     """
     for folder in (Path(text), Path(text) / "latest", root / text / "latest", root / f"{text}-tune" / "latest"):
         if os.path.lexists(folder / "study.json") or os.path.lexists(folder / "search.yaml"):
-            study = Study(runs.resolve(folder))
-            runs.require_plain(study.folder)
+            study = Study(runs.resolve_latest(folder))
+            runs.require_regular_files(study.folder)
             return study
     raise BmcliError(
         f"no search '{text}': neither its directory nor a name in {root}.", suggestion="`bmcli tune RECIPE` makes one."
     )
 
 
-def _finite(result: Result) -> Json:
+def _drop_nonfinite(result: TrialResult) -> Json:
     """A result as JSON: measures that are not finite are left out, as those that nobody took."""
     found = result.to_json()
     for name in ("objectives", "metrics"):
         found[name] = {key: value for key, value in found[name].items() if math.isfinite(value)}
-    plain: Json = disk.plain(found)
+    plain: Json = disk.to_json_value(found)
     return plain
 
 
-def _myself() -> dict[str, Any]:
+def _identify_process() -> dict[str, Any]:
     return {"host": socket.gethostname(), "pid": os.getpid()}
 
 
-def _owner(path: Path) -> Any:
+def _read_owner(path: Path) -> Any:
     """Who a claim or a worker's file is of, or None if that cannot be told."""
     try:
         return disk.read_record(path)
-    except (OSError, disk.Damaged):
+    except (OSError, disk.DamagedFile):
         return None
 
 
@@ -463,12 +470,12 @@ def _is_dead(path: Path, now: float) -> bool:
         silent_s = now - path.stat().st_mtime
     except FileNotFoundError:
         return True
-    owner = _owner(path)
+    owner = _read_owner(path)
     here = isinstance(owner, dict) and owner.get("host") == socket.gethostname() and isinstance(owner.get("pid"), int)
-    return silent_s > SILENT_S or (here and not _lives(owner["pid"]))
+    return silent_s > WORKER_TIMEOUT_S or (here and not _is_alive(owner["pid"]))
 
 
-def _lives(process: int) -> bool:
+def _is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -487,16 +494,16 @@ def _touch(path: Path) -> bool:
     return True
 
 
-def _files(folder: Path) -> list[Path]:
+def _list_files(folder: Path) -> list[Path]:
     """The files of a folder that have their names already."""
     with os.scandir(folder) as entries:
         return [folder / entry.name for entry in entries if not entry.name.startswith(".")]
 
 
-def _names(folder: Path) -> set[str]:
+def _list_tasks(folder: Path) -> set[str]:
     """Names of the tasks that a folder holds a JSON file of."""
-    return {path.stem for path in _files(folder)}
+    return {path.stem for path in _list_files(folder)}
 
 
-def _damaged(path: Path, advice: str = "") -> BmcliError:
-    return BmcliError(f"{shown_path(path)}: missing or damaged.", suggestion=advice)
+def _damage_error(path: Path, advice: str = "") -> BmcliError:
+    return BmcliError(f"{format_path(path)}: missing or damaged.", suggestion=advice)

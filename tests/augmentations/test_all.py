@@ -11,7 +11,7 @@ import tensorflow as tf
 from bmcli import parts
 from bmcli.inputs import image, number
 from bmcli.specs import Column
-from bmcli.training.augment import Drawn
+from bmcli.training.augmentation import StatelessRandom
 from tests.pictures import pixels
 
 CASES: dict[str, tuple[dict[str, Any], ...]] = {
@@ -52,9 +52,9 @@ def values_for(column: Column) -> np.ndarray:
     return np.random.default_rng(1).normal(size=(COUNT, *column.shape)).astype("float32")
 
 
-def dice(step: int = 0, places: list[int] | None = None, name: str = "a") -> Drawn:
+def dice(step: int = 0, places: list[int] | None = None, name: str = "a") -> StatelessRandom:
     chosen = None if places is None else tf.constant(places)
-    return Drawn(7, name, tf.constant(step), COUNT, chosen)
+    return StatelessRandom(7, name, tf.constant(step), COUNT, chosen)
 
 
 def applied(kind: str, options: dict[str, Any], **where: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -87,41 +87,45 @@ class Rival:
 def ours(session: Any, folder: Path) -> float:
     """Seconds of a student's training, its teacher asked anew."""
     from bmcli import runs
-    from bmcli.console import Console, Watcher
+    from bmcli.console import Console, LineProgress
 
     shutil.rmtree(session.cache / "teachers", ignore_errors=True)
     start = time.perf_counter()
-    session.trainer(runs.create(folder, "distilled")).train(Watcher(Console(verbosity=-1)))
+    session.build_trainer(runs.create(folder, "distilled")).train(LineProgress(Console(verbosity=-1)))
     return time.perf_counter() - start
 
 
 def measure(rows: int, epochs: int, augment: bool, repeats: int) -> dict[str, Any]:
-    from bmcli.commands.train import Setting, train_loaded
+    from bmcli.commands.train import TrainingContext, train_recipe
     from bmcli.console import Console
-    from bmcli.distillations import taught_by
+    from bmcli.distillations import resolve_teacher
     from bmcli.recipe import students
     from bmcli.recipe.distill import TeacherOptions
-    from bmcli.recipe.load import load
-    from bmcli.training import session as sessions
+    from bmcli.recipe.load import load_recipe
+    from bmcli.workflows import session as sessions
 
     with tempfile.TemporaryDirectory(prefix="bmcli-distillation-") as name:
         folder = Path(name)
         shift = f", augment: {{image: [{{kind: translate, factor: {_SHIFT}}}]}}" if augment else ""
         (folder / "recipe.yaml").write_text(_RECIPE.format(rows=rows, epochs=epochs, augment=shift), encoding="utf-8")
-        loaded, console = load(str(folder / "recipe.yaml")), Console(verbosity=-1)
-        setting = Setting(folder / "runs", folder / "cache", console.watcher, console.say)
-        run = train_loaded(students.itself(loaded), setting).run
+        loaded, console = load_recipe(str(folder / "recipe.yaml")), Console(verbosity=-1)
+        setting = TrainingContext(folder / "runs", folder / "cache", console.make_progress, console.log)
+        run = train_recipe(students.make_own_teacher(loaded), setting).run
         assert run is not None
-        options = students.options_of(loaded)
-        by = taught_by(TeacherOptions(run=str(run.folder)), run)
-        session = sessions.begin(students.taught(students.student(loaded), options, [by], {}), folder / "cache")
-        from bmcli.training.school import School
+        options = students.get_distill_options(loaded)
+        by = resolve_teacher(TeacherOptions(run=str(run.folder)), run)
+        session = sessions.start_session(
+            students.make_distilled_student(students.make_student(loaded), options, [by], {}), folder / "cache"
+        )
+        from bmcli.distillation.teacher_ensemble import TeacherEnsemble
 
         recipe = session.loaded.recipe
         assert recipe.taught is not None
-        school = School.opened(recipe, recipe.taught, session.prepared, session.placement, session.cache)
-        assert school.asking is not None
-        rival = Rival(session, school.asking.teachers[0].model, augment)
+        school = TeacherEnsemble.load_teachers(
+            recipe, recipe.taught, session.prepared, session.placement, session.cache
+        )
+        assert school.predictor is not None
+        rival = Rival(session, school.predictor.teachers[0].model, augment)
         turns = [(ours(session, folder / "runs"), rival.seconds(epochs)) for _ in range(repeats)]
     mine, its = (statistics.median(each) for each in zip(*turns, strict=True))
     return {"rows": rows, "epochs": epochs, "augment": augment, "bmcli_s": mine, "distiller_s": its,

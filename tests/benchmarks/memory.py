@@ -65,16 +65,16 @@ def generate(folder: Path, size: int) -> None:
 def serve(folder: Path, feed: str, batch: int, seconds: float) -> None:
     """Trains for some seconds and prints the examples per second of the calls after the first ones."""
     from bmcli import runs, training
-    from bmcli.recipe.load import load
-    from bmcli.specs import Prepared
+    from bmcli.recipe.load import load_recipe
+    from bmcli.specs import PreparedData
 
     (folder / "recipe.yaml").write_text(_RECIPE)
     overrides = [f"train.batch_size={batch}", f"train.stop.time={seconds}s", f"runtime.feed={feed}", "runtime.jit=true"]
-    recipe = load(str(folder / "recipe.yaml"), overrides).recipe
-    prepared = Prepared.open(folder)
-    placement = training.placed(recipe, folder / "cache")
-    network = training.built(recipe, prepared.spec, prepared.split("train").targets, placement)
-    from bmcli.training.loop import Trainer
+    recipe = load_recipe(str(folder / "recipe.yaml"), overrides).recipe
+    prepared = PreparedData.open(folder)
+    placement = training.place_on_devices(recipe, folder / "cache")
+    network = training.build_network(recipe, prepared.spec, prepared.split("train").targets, placement)
+    from bmcli.workflows.assembly import build_trainer
 
     class Watch:
         """Sums up what is done once everything is compiled."""
@@ -82,7 +82,7 @@ def serve(folder: Path, feed: str, batch: int, seconds: float) -> None:
         examples, taken, done = 0, 0.0, 0
         begun: float | None = None
 
-        def moment(self, moment: Any) -> None:
+        def on_progress(self, moment: Any) -> None:
             now, done = time.perf_counter(), moment.step * batch
             self.begun = self.begun or now
             if now - self.begun > WARM_S and done > self.done:
@@ -98,7 +98,7 @@ def serve(folder: Path, feed: str, batch: int, seconds: float) -> None:
 
     watch = Watch()
     run = runs.create(folder / "runs", "memory")
-    Trainer(recipe, network, prepared, placement, run, folder / "cache").train(watch)
+    build_trainer(recipe, network, prepared, placement, run, folder / "cache").train(watch)
     print(watch.examples / watch.taken)
 
 

@@ -79,7 +79,7 @@ def _piece(chance: np.random.Generator, rows: int) -> Any:
 def with_bmcli(file: Path, folder: Path) -> None:
     """Prepares the table as a recipe does."""
     from bmcli.data.preparation import prepare
-    from bmcli.recipe.schema import DataOptions
+    from bmcli.recipe.data import DataOptions
 
     inputs: dict[str, Any] = {
         **dict.fromkeys(NUMBERS, "number"),

@@ -3,7 +3,8 @@
     python -m tests.benchmarks.scaling [--recipe cnn mlp] [--repeats 3] [--batch 256]
 
 Networks where computing dominates, on generated images. The two take turns, each time as new processes through
-`launch`; a repeat's figure is the median of its calls, the result the median of the repeats. Every worker has one core
+`launch_workers`; a repeat's figure is the median of its calls, the result the median of the repeats. Every worker has
+one core
 to itself, so an ideal pair is 2 times as fast. Other programs on these cores slow down a pair more than one worker,
 because it waits for the slower of both: `busy` is the wall time of one worker in its processor time, 1 on a machine
 with nothing else to do, and `by processor time` the ratio of what both ways compute, which others do not change, but
@@ -27,10 +28,10 @@ from typing import Any
 import numpy as np
 
 from bmcli import training
+from bmcli.cost_model import prediction
 from bmcli.data.preparation import prepare
-from bmcli.recipe.load import load
-from bmcli.training import scaling
-from bmcli.training.launch import available_cores, launch
+from bmcli.distribution.launch import launch_workers, list_cores
+from bmcli.recipe.load import load_recipe
 
 ROWS = 4096
 CALL_S = 0.5
@@ -65,34 +66,34 @@ def write_recipe(folder: Path, model: str, batch: int) -> Path:
 
 def work(recipe_file: Path, found: Path) -> None:
     """The part of a worker: seconds a step of each call; alone also the constants of the model."""
-    recipe = load(str(recipe_file)).recipe
+    recipe = load_recipe(str(recipe_file)).recipe
     cache = recipe_file.parent / "cache"
     prepared = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared")
-    placement = training.placed(recipe, cache)
-    from bmcli.training.loop import Trainer
-    from bmcli.training.measure import measure
+    placement = training.place_on_devices(recipe, cache)
+    from bmcli.cost_model.measurement import measure_costs
+    from bmcli.workflows.assembly import build_trainer
 
     split = prepared.split("train")
-    trainer = Trainer(recipe, training.built(recipe, prepared.spec, split.targets, placement), prepared, placement,
-                      None, cache)  # fmt: skip
+    network = training.build_network(recipe, prepared.spec, split.targets, placement)
+    trainer = build_trainer(recipe, network, prepared, placement, None, cache)
     result: dict[str, Any] = calls(trainer)
     if placement.workers == 1:
-        measured = measure(trainer, split, None)
+        measured = measure_costs(trainer, split, None)
         result |= {"work": asdict(measured.work), "seconds_by_batch": measured.seconds}
-    if placement.chief:
+    if placement.is_chief:
         found.write_text(json.dumps(result))
 
 
 def calls(trainer: Any) -> dict[str, list[float]]:
     """Wall and processor seconds of a step, in each of some calls of about half a second; those of the chief."""
     full = trainer.feed.count // trainer.batch
-    trainer.feed.open(trainer.order_of(0), trainer.batch)
+    trainer.feed.start_epoch(trainer.sampler.of(0), trainer.batch)
     seconds, processor, count = [], [], 1
     for _ in range(CALLS + 2):
         start, start_processor = time.perf_counter(), time.process_time()
-        trainer.steps.many(trainer.feed.block(0, count))
+        trainer.steps.train_block(trainer.feed.read_block(0, count))
         processor.append((time.process_time() - start_processor) / count)
-        (each,) = trainer.placement.from_chief([(time.perf_counter() - start) / count])
+        (each,) = trainer.placement.broadcast_from_chief([(time.perf_counter() - start) / count])
         seconds.append(each)
         count = max(1, min(int(CALL_S / each), full))
     # The first one compiles, the second one is a single step.
@@ -104,21 +105,21 @@ def run(recipe: Path, workers: int, folder: Path) -> dict[str, Any]:
     found = folder / "found.json"
     found.unlink(missing_ok=True)
     own = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, available_cores()[:workers])
+    os.sched_setaffinity(0, list_cores()[:workers])
     try:
         command = [sys.executable, "-m", "tests.benchmarks.scaling", "--worker", str(recipe), str(found)]
-        ended = launch(command, workers, folder)
+        ended = launch_workers(command, workers, folder)
     finally:
         os.sched_setaffinity(0, own)
     if ended.loss:
-        raise ended.loss.error()
+        raise ended.loss.to_error()
     measured: dict[str, Any] = json.loads(found.read_text())
     return measured
 
 
 def compare(model: str, batch: int, repeats: int, folder: Path) -> dict[str, Any]:
     """Measured and predicted seconds a step of one and of two workers."""
-    from bmcli.training.measure import exchange_seconds
+    from bmcli.cost_model.measurement import measure_exchange_seconds
 
     recipe = write_recipe(folder, model, batch)
     runs: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
@@ -126,14 +127,14 @@ def compare(model: str, batch: int, repeats: int, folder: Path) -> dict[str, Any
     for _ in range(repeats):
         for workers, results in runs.items():
             results.append(run(recipe, workers, folder))
-        exchanges.append(exchange_seconds())
+        exchanges.append(measure_exchange_seconds())
     exchange = {float(size): min(found[size] for found in exchanges) for size in exchanges[0]}
-    link = scaling.fit_link(list(exchange), list(exchange.values()), 2)
+    link = prediction.fit_link(list(exchange), list(exchange.values()), 2)
     by_batch = [found["seconds_by_batch"] for found in runs[1]]
     best_by_batch = {int(size): min(found[size] for found in by_batch) for size in by_batch[0]}
-    compute = scaling.fit_through_last(list(best_by_batch), list(best_by_batch.values()))
-    cluster = scaling.Cluster("cores", compute, link, input=1e18, snapshot=1e18, disk=1e18)
-    step = scaling.predict(scaling.Work(**runs[1][0]["work"]), cluster, 2)
+    compute = prediction.fit_line_through_last(list(best_by_batch), list(best_by_batch.values()))
+    cluster = prediction.ClusterModel(compute, link, input=1e18, snapshot=1e18, disk=1e18)
+    step = prediction.predict_step(prediction.Workload(**runs[1][0]["work"]), cluster, 2)
     medians = {n: median(found, "seconds") for n, found in runs.items()}
     processor = {n: median(found, "processor") for n, found in runs.items()}
     best = {n: min(min(r["seconds"]) for r in found) for n, found in runs.items()}

@@ -125,11 +125,11 @@ def serve(network: str, rows: int, epochs: int) -> dict[str, Any]:
     import numpy as np
 
     from bmcli.data.preparation import prepare
-    from bmcli.recipe.load import load
-    from bmcli.runs import cache_folder
+    from bmcli.recipe.load import load_recipe
+    from bmcli.runs import make_cache_folder
 
-    recipe = load("fashion-mlp", [f"data.sample={rows}"]).recipe
-    prepared = prepare(recipe.data, recipe.targets(), recipe.seed, cache_folder() / "prepared")
+    recipe = load_recipe("fashion-mlp", [f"data.sample={rows}"]).recipe
+    prepared = prepare(recipe.data, recipe.targets(), recipe.seed, make_cache_folder() / "prepared")
 
     def arrays(split: str) -> tuple[np.ndarray, np.ndarray]:
         found = prepared.split(split)

@@ -23,18 +23,18 @@ _TO_FIRST_STEP = """
 import os, sys
 sys.argv = ["bmcli", "train", "digits", "--runs", sys.argv[1], "-q"]
 from bmcli import training
-built = training.built
+built = training.build_network
 def watched(*arguments):
     network = built(*arguments)
-    from bmcli.training.step import Steps
-    many = Steps.many
+    from bmcli.training.train_step import CompiledSteps
+    train_block = CompiledSteps.train_block
     def first(self, block):
-        many(self, block)
-        if self.optimizer.name == "adam" and sys._getframe(1).f_code.co_name == "_call":
+        train_block(self, block)
+        if self.optimizer.name == "adam" and sys._getframe(1).f_code.co_name == "_run_steps":
             os._exit(0)
-    Steps.many = first
+    CompiledSteps.train_block = first
     return network
-training.built = watched
+training.build_network = watched
 from bmcli.__main__ import main
 main()
 """

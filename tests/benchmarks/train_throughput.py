@@ -77,20 +77,20 @@ def _way(way: str, name: str, batch: int, rows: int) -> Train:
     """A new network and a way to train it."""
     from bmcli import training
     from bmcli.data.preparation import prepare
-    from bmcli.recipe.load import load
-    from bmcli.runs import cache_folder
+    from bmcli.recipe.load import load_recipe
+    from bmcli.runs import make_cache_folder
     from bmcli.specs import Split
 
-    recipe = load(name, [f"train.batch_size={batch}"]).recipe
-    prepared = prepare(recipe.data, recipe.targets(), recipe.seed, cache_folder() / "prepared")
+    recipe = load_recipe(name, [f"train.batch_size={batch}"]).recipe
+    prepared = prepare(recipe.data, recipe.targets(), recipe.seed, make_cache_folder() / "prepared")
     whole = prepared.split("train")
     split = Split({k: v[:rows] for k, v in whole.inputs.items()}, {k: v[:rows] for k, v in whole.targets.items()})
     if way == "torch":
         return _torch(name, split, batch)
-    from bmcli.training import strategy
+    from bmcli.distribution import strategy
 
-    placement = strategy.place(recipe.runtime)
-    network = training.built(recipe, prepared.spec, whole.targets, placement)
+    placement = strategy.create_placement(recipe.runtime)
+    network = training.build_network(recipe, prepared.spec, whole.targets, placement)
     if way in FIT:
         return _fit(recipe, network, split, FIT[way])
     return _ours(recipe, network, split, placement, OURS[way])
@@ -99,19 +99,22 @@ def _way(way: str, name: str, batch: int, rows: int) -> Train:
 def _ours(recipe: Any, network: Any, split: Any, placement: Any, way: tuple[bool, int]) -> Train:
     """Our loop, many steps a call, metrics included."""
     from bmcli.training import optimizers
-    from bmcli.training.feed import ResidentFeed, order
+    from bmcli.training.feed import ResidentFeed, shuffle_rows
+    from bmcli.training.loss import LossProvider
     from bmcli.training.meters import Meters
-    from bmcli.training.step import Compilation, Steps
+    from bmcli.training.train_step import Compilation, CompiledSteps, StepComponents
 
     feed, batch = ResidentFeed(split, placement), recipe.train.batch_size
-    optimizer = optimizers.build(recipe.train, 10**6)
+    optimizer = optimizers.build_optimizer(recipe.train, 10**6)
     optimizer.build(network.model.trainable_variables)
-    steps = Steps(network, optimizer, Meters(network, {}, placement), placement, batch, Compilation(*way))
+    meters = Meters(network, {}, placement)
+    components = StepComponents(network, optimizer, meters, placement, LossProvider(network))
+    steps = CompiledSteps(components, batch, Compilation(*way))
     numbers = iter(range(10**6))
 
     def train_epoch() -> None:
-        feed.open(order(0, next(numbers), feed.count), batch)
-        steps.many(feed.block(0, feed.count // batch))
+        feed.start_epoch(shuffle_rows(0, next(numbers), feed.count), batch)
+        steps.train_block(feed.read_block(0, feed.count // batch))
 
     return _timed(train_epoch)
 
@@ -133,7 +136,7 @@ def _fit(recipe: Any, network: Any, split: Any, steps_per_execution: int | None)
 
     (target,) = split.targets
     network.model.compile(
-        optimizer=optimizers.build(recipe.train, 10**6),
+        optimizer=optimizers.build_optimizer(recipe.train, 10**6),
         loss={target: keras.losses.SparseCategoricalCrossentropy(from_logits=True)},
         metrics={target: ["sparse_categorical_accuracy"]},
         steps_per_execution=steps_per_execution or 1,
@@ -196,13 +199,13 @@ def _torch(name: str, split: Any, batch: int) -> Train:
 def compare(name: str, batch: int, repeats: int, seconds: float, rows: int) -> dict[str, Any]:
     """Median examples per second of every way to train a recipe's network, and ratios within each turn."""
     from bmcli import training
-    from bmcli.recipe.load import load
-    from bmcli.runs import cache_folder
+    from bmcli.recipe.load import load_recipe
+    from bmcli.runs import make_cache_folder
 
     rows = rows // batch * batch
     plain = Trainee(name, batch, rows, {})
-    as_ours = Trainee(name, batch, rows, training.variables(load(name).recipe, cache_folder()))
-    different = "TF_ENABLE_ONEDNN_OPTS" in training.variables(load(name).recipe, cache_folder())
+    as_ours = Trainee(name, batch, rows, training.environment_variables(load_recipe(name).recipe, make_cache_folder()))
+    different = "TF_ENABLE_ONEDNN_OPTS" in training.environment_variables(load_recipe(name).recipe, make_cache_folder())
     ways = {way: (plain, way) for way in FIT} | {way: (as_ours, way) for way in OURS}
     if different:
         ways |= {f"{way}_as_ours": (as_ours, way) for way in FIT}

@@ -13,8 +13,8 @@ import pytest
 
 from bmcli.data import store
 from bmcli.errors import RunFailed
+from bmcli.networks import network as networks
 from bmcli.runs import Run
-from bmcli.training import network as networks
 from tests.conftest import WriteRecipe
 
 from .conftest import Bmcli
@@ -243,7 +243,7 @@ def test_a_disk_that_fills_while_saving_says_how_to_go_on(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(networks, "save", full)
+        patched.setattr(networks, "save_network", full)
         done = bmcli("train", table, "--json")
     assert done.code == 1
     fault = done.json()["faults"][0]
@@ -256,7 +256,7 @@ def test_a_disk_that_fills_while_saving_says_how_to_go_on(
 
 def test_a_cache_that_cannot_be_written_is_a_failure_of_the_machine(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(RunFailed, match="cannot keep the prepared data"), store.writing(tmp_path):
+    with pytest.raises(RunFailed, match="cannot keep the prepared data"), store.translate_write_errors(tmp_path):
         (tmp_path / "file" / "inside").mkdir()
 
 

@@ -87,7 +87,7 @@ def _record(change: Callable[[dict[str, Any]], None], sign: bool = False) -> Cal
         change(changed)
         if sign:
             changed.pop("sha256", None)
-            changed["sha256"] = disk.record_digest(changed)
+            changed["sha256"] = disk.compute_record_digest(changed)
         file.write_bytes(json.dumps(changed).encode() + line_break + rest)
         return changed != first
 

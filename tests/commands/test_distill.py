@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bmcli.training import loop
+from bmcli.training import trainer
 from tests.commands.conftest import Bmcli, bmcli
 
 __all__ = ["bmcli"]  # the fixture
@@ -131,15 +131,15 @@ def test_what_was_interrupted_is_gone_on_with(
     whole = bmcli("distill", recipe, "--json")
     assert whole.code == 0, whole.err
     teacher = runs_of(tmp_path, "flowers-teacher")
-    finish = loop.Trainer._finish_epoch
+    finish = trainer.Trainer._finish_epoch
 
     def interrupted(self: Any, *arguments: Any) -> Any:
-        if "soft" in self.lesson.terms and self.progress.epoch == 7:
+        if "soft" in self.components.loss.term_names and self.progress.epoch == 7:
             self._stop([15])
         return finish(self, *arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop.Trainer, "_finish_epoch", interrupted)
+        patched.setattr(trainer.Trainer, "_finish_epoch", interrupted)
         stopped = bmcli("distill", recipe)
     assert stopped.code == 75, stopped.err
     assert "bmcli distill --resume" in stopped.err

@@ -43,12 +43,12 @@ def write_loans(folder: Path, rows: int = 600) -> Path:
 @pytest.fixture(scope="module")
 def loans(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
     """A trained run, which the tests of this module measure."""
-    from bmcli.commands.train import Setting, train
+    from bmcli.commands.train import TrainingContext, train
     from bmcli.console import Console
 
     folder = tmp_path_factory.mktemp("loans")
     recipe = write_loans(folder)
-    setting = Setting(folder / "runs", cache, Console(verbosity=-1).watcher, lambda text, level=0: None)
+    setting = TrainingContext(folder / "runs", cache, Console(verbosity=-1).make_progress, lambda text, level=0: None)
     trained = train(str(recipe), [], setting)
     assert trained.run is not None
     return trained.run
@@ -154,12 +154,12 @@ def test_training_warns_of_a_planted_leak_and_of_rows_in_two_splits(bmcli: Bmcli
 @pytest.fixture(scope="module")
 def decided(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
     """A run that is too sure of itself, with a temperature and a threshold for many more hits."""
-    from bmcli.commands.train import Setting, train
+    from bmcli.commands.train import TrainingContext, train
     from bmcli.console import Console
 
     folder = tmp_path_factory.mktemp("decided")
     write_loans(folder)
-    setting = Setting(folder / "runs", cache, Console(verbosity=-1).watcher, lambda text, level=0: None)
+    setting = TrainingContext(folder / "runs", cache, Console(verbosity=-1).make_progress, lambda text, level=0: None)
     overrides = [
         "objective={kind: classification, calibrate: temperature, threshold: {goal: cost, false_negative: 20}}",
         "model={kind: mlp, hidden: [64]}", "train.epochs=40", "train.select.metric=last", "data.split.validation=0.3",
@@ -182,7 +182,7 @@ def test_a_temperature_is_kept_with_the_run_and_improves_probabilities(bmcli: Bm
 
     assert _state(decided)["temperature"] > 1.1
     layers.register()
-    with models.columns_as_keys():
+    with models.allow_column_names():
         served = keras.saving.load_model(decided.model, compile=False)
     new = decided.folder.parent / "new.csv"
     new.write_text("score,clinic\n2.5,A\n-0.2,B\n")

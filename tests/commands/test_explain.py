@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bmcli.evaluation.explained import Explanation
+from bmcli.evaluation.explanation_record import Explanation
 from tests.conftest import WriteRecipe
 
 from .conftest import Bmcli

@@ -13,7 +13,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import mean_absolute_error, r2_score
 
 from bmcli.runs import Run
-from bmcli.tuning.batch import Batch, unfinished
+from bmcli.tuning.training_jobs import JobBatch, find_unfinished
 from tests.commands.conftest import Bmcli, bmcli
 from tests.reports.pages import Page
 
@@ -81,13 +81,15 @@ def test_folds_equal_those_of_scikit_learn_for_a_linear_model(bmcli: Bmcli, tmp_
 @pytest.fixture(scope="module")
 def validated(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
     """A cross-validation with validation rows, which the tests below look at."""
-    from bmcli.commands.folds import Anew, Setting, cross_validate
-    from bmcli.recipe.load import load
+    from bmcli.commands.folds import RecipeToRetrain, RetrainingContext, cross_validate
+    from bmcli.recipe.load import load_recipe
 
     folder = tmp_path_factory.mktemp("houses")
     write_houses(folder)
-    loaded = load(str(folder / "houses.yaml"), CHANGES)
-    return cross_validate(Anew(loaded, None), Setting(folder / "runs", cache, 2, lambda finished: None, print)).run
+    loaded = load_recipe(str(folder / "houses.yaml"), CHANGES)
+    return cross_validate(
+        RecipeToRetrain(loaded, None), RetrainingContext(folder / "runs", cache, 2, lambda finished: None, print)
+    ).run
 
 
 def test_what_a_fold_prepares_never_saw_the_rows_it_is_tested_on(validated: Run) -> None:
@@ -121,7 +123,7 @@ def test_a_cross_validation_has_a_page(validated: Run) -> None:
 @pytest.mark.parametrize("name", ["test.npz", "data.json", "status.json", "recipe.lock.yaml"])
 def test_a_fold_with_a_damaged_file_is_not_done(validated: Run, tmp_path: Path, name: str) -> None:
     shutil.copytree(validated.folder, tmp_path / "copy")
-    batch, (job, *_) = Batch(tmp_path / "copy"), Batch(validated.folder).jobs()
+    batch, (job, *_) = JobBatch(tmp_path / "copy"), JobBatch(validated.folder).jobs()
     assert batch.is_done(job)
     file = batch.run(job.name).folder / name
     content = bytearray(file.read_bytes())
@@ -132,18 +134,18 @@ def test_a_fold_with_a_damaged_file_is_not_done(validated: Run, tmp_path: Path, 
 
 @pytest.mark.slow
 def test_one_that_was_interrupted_goes_on_and_keeps_what_is_done(validated: Run, tmp_path: Path, cache: Path) -> None:
-    from bmcli.commands.folds import Anew, Setting, cross_validate
-    from bmcli.recipe.load import load
+    from bmcli.commands.folds import RecipeToRetrain, RetrainingContext, cross_validate
+    from bmcli.recipe.load import load_recipe
 
     expected = validated.evaluations()["folds"]
     root = validated.folder.parent.parent
-    loaded = load(str(root.parent / "houses.yaml"), CHANGES)
+    loaded = load_recipe(str(root.parent / "houses.yaml"), CHANGES)
     validated.evaluation.rename(tmp_path / "evaluation.json")
     Run(validated.folder / "fold-2").set_status("running")  # by a process that is gone
     trained, told = [], []
-    setting = Setting(root, cache, 1, lambda finished: trained.append(finished.job.name), told.append)
+    setting = RetrainingContext(root, cache, 1, lambda finished: trained.append(finished.job.name), told.append)
     before = Run(validated.folder / "fold-1").status()
-    found = cross_validate(Anew(loaded, None), setting)
+    found = cross_validate(RecipeToRetrain(loaded, None), setting)
     assert found.run == validated
     assert "which was interrupted; what is done there is kept" in told[0]
     assert Run(validated.folder / "fold-1").status() == before
@@ -151,7 +153,9 @@ def test_one_that_was_interrupted_goes_on_and_keeps_what_is_done(validated: Run,
     assert again == [{**fold, "seconds": 0} for fold in expected["folds"]]
     assert sorted(trained) == ["fold-1", "fold-2", "fold-3"]
 
-    other = unfinished(root, "houses-folds", load(str(root.parent / "houses.yaml"), [*CHANGES, "seed=9"]), ())
+    other = find_unfinished(
+        root, "houses-folds", load_recipe(str(root.parent / "houses.yaml"), [*CHANGES, "seed=9"]), ()
+    )
     assert other is None  # what is done is of another recipe
 
 
@@ -193,7 +197,7 @@ def test_gates_hold_the_mean_of_folds_and_recipes_can_ask_for_them(bmcli: Bmcli,
     ("arguments", "message"),
     [
         (["--folds", "200"], "200"),
-        (["--folds", "3", "--split", "test"], "--split and --data do nothing"),
+        (["--folds", "3", "--split", "test"], "exclude --split and --data"),
         (["--folds", "100", "data.split={test: 0.9}"], "rows are too few for 100 folds"),
         (["--folds", "3", "model.hidden=[3]"], "hidden"),
         (["--folds", "3", "data.split={group: town}"], "no column 'town'"),

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bmcli.recipe.load import load
-from bmcli.recipe.nodes import read
+from bmcli.recipe.load import load_recipe
+from bmcli.recipe.nodes import read_tree
 
 from .conftest import Bmcli
 
@@ -79,20 +79,20 @@ def test_the_recipe_is_short_and_gives_reasons(init: Callable[..., Drafted], tmp
 
 def test_what_the_data_tells_of_splits_is_used(init: Callable[..., Drafted], tmp_path: Path) -> None:
     init(table(split=True), "--target", "grade")
-    split = load(str(tmp_path / "recipe.yaml")).recipe.data.split
+    split = load_recipe(str(tmp_path / "recipe.yaml")).recipe.data.split
     assert (split.column, split.train, split.validation) == ("split", None, 0.2)
 
 
 def test_without_splits_shares_are_drawn(init: Callable[..., Drafted], tmp_path: Path) -> None:
     init(table(), "--target", "grade")
-    split = load(str(tmp_path / "recipe.yaml")).recipe.data.split
+    split = load_recipe(str(tmp_path / "recipe.yaml")).recipe.data.split
     assert (split.train, split.validation, split.test) == (0.6, 0.2, 0.2)
 
 
 def test_rows_of_different_days_are_split_by_time(init: Callable[..., Drafted], bmcli: Bmcli, tmp_path: Path) -> None:
     days = "".join(f"2024-{1 + d // 28:02}-{1 + d % 28:02},{d % 7},{d % 7 * 2.5 + 1}\n" for d in range(150))
     init("day,weekday,sales\n" + days, "--target", "sales")
-    assert load(str(tmp_path / "recipe.yaml")).recipe.data.split.time == "day"
+    assert load_recipe(str(tmp_path / "recipe.yaml")).recipe.data.split.time == "day"
     assert bmcli("train", "recipe.yaml", "train.epochs=1").code == 0
 
 
@@ -185,7 +185,7 @@ def test_files_by_split_keep_them(bmcli: Bmcli, tmp_path: Path) -> None:
     with gzip.open(folder / "test.csv.gz", "wt") as packed:
         packed.write(table(30))
     assert bmcli("init", "birds", "--target", "grade").code == 0
-    recipe = load(str(tmp_path / "recipe.yaml")).recipe
+    recipe = load_recipe(str(tmp_path / "recipe.yaml")).recipe
     assert list(recipe.data.source.path) == ["train", "test"]  # type: ignore[attr-defined]
     assert recipe.data.split.validation == 0.2
     assert bmcli("train", "recipe.yaml", "train.epochs=1").code == 0
@@ -195,7 +195,7 @@ def test_the_data_is_named_as_seen_from_the_recipe(bmcli: Bmcli, tmp_path: Path)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "price of $ugar.csv").write_text(table())
     assert bmcli("init", "data/price of $ugar.csv", "--target", "grade", "--output", "data/own.yaml").code == 0
-    written = read(tmp_path / "data" / "own.yaml", "own.yaml", ("data",)).plain()
+    written = read_tree(tmp_path / "data" / "own.yaml", "own.yaml", ("data",)).plain()
     assert written["data"]["source"]["path"] == "price of $$ugar.csv"
     assert bmcli("validate", "data/own.yaml", "--deep").code == 0
 
@@ -214,7 +214,7 @@ def test_arrays_get_the_family_of_their_shape(
     arrays["x"][::2] += 1  # nothing is constant
     np.savez(tmp_path / "some.npz", **arrays)
     assert bmcli("init", "some.npz").code == 0
-    assert load(str(tmp_path / "recipe.yaml")).recipe.model.kind == model
+    assert load_recipe(str(tmp_path / "recipe.yaml")).recipe.model.kind == model
     done = bmcli("train", "recipe.yaml", "train.epochs=1")
     assert done.code == 0, done.err
 
@@ -230,7 +230,7 @@ def test_a_table_that_names_pictures_reads_them(bmcli: Bmcli, tmp_path: Path) ->
         lines.append(f"pictures/{number}.png,{'ab'[number % 2]}")
     (tmp_path / "shapes" / "shapes.csv").write_text("\n".join(lines))
     assert bmcli("init", "shapes").code == 0
-    recipe = load(str(tmp_path / "recipe.yaml")).recipe
+    recipe = load_recipe(str(tmp_path / "recipe.yaml")).recipe
     assert (recipe.data.source.kind, recipe.model.kind) == ("image_folder", "cnn")
     assert bmcli("train", "recipe.yaml", "train.epochs=1").code == 0
 
@@ -242,7 +242,7 @@ def test_names_from_elsewhere_stay_text(init: Callable[..., Drafted], tmp_path: 
     init("\n".join([header, *lines]))
     text = (tmp_path / "recipe.yaml").read_text()
     assert len(text.splitlines()) < 40
-    load(str(tmp_path / "recipe.yaml"))
+    load_recipe(str(tmp_path / "recipe.yaml"))
 
 
 def test_many_columns_stay_below_forty_lines(init: Callable[..., Drafted], bmcli: Bmcli, tmp_path: Path) -> None:

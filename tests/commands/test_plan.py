@@ -9,25 +9,24 @@ from typing import Any
 import pytest
 
 from bmcli.commands.plan import Plan, plan
+from bmcli.cost_model import measurement
 from bmcli.errors import BmcliError
-from bmcli.training import measure
 from tests.conftest import WriteRecipe
 
 from .conftest import Bmcli
 
 EXCHANGES = {"4096": 0.003, "65536": 0.0035, "8388608": 0.04}
-REALLY_EXCHANGE = measure.exchange_seconds
+REALLY_EXCHANGE = measurement.measure_exchange_seconds
 
 
 @pytest.fixture(autouse=True)
 def _known_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers are started once, in the slow test alone."""
-    monkeypatch.setattr(measure, "exchange_seconds", lambda: dict(EXCHANGES))
+    monkeypatch.setattr(measurement, "measure_exchange_seconds", lambda: dict(EXCHANGES))
 
 
-def planned(recipe: Path, cache: Path, *overrides: str, on: str = "this", **more: Any) -> Plan:
-    replicas, each = more.pop("replicas", (1, 2, 1024)), more.pop("each", None)
-    return plan(str(recipe), overrides, replicas, on, each, cache, **more)
+def planned(recipe: Path, cache: Path, *overrides: str, **more: Any) -> Plan:
+    return plan(str(recipe), overrides, more.pop("replicas", (1, 2, 1024)), cache, **more)
 
 
 def test_a_plan_tells_data_network_and_steps(write_recipe: WriteRecipe, cache: Path) -> None:
@@ -42,15 +41,15 @@ def test_a_plan_tells_data_network_and_steps(write_recipe: WriteRecipe, cache: P
 
 def test_the_measured_step_is_the_first_of_the_predictions_here(write_recipe: WriteRecipe, cache: Path) -> None:
     found = planned(write_recipe(), cache)
-    assert found.steps[0] == found.here
-    assert found.here.compute_s == pytest.approx(found.measured.seconds[16])
+    assert found.steps[0] == found.local_step
+    assert found.local_step.compute_s == pytest.approx(found.measured.seconds[16])
     assert [step.measured for step in found.steps] == [True, False, False]
 
 
 def test_one_replica_needs_no_network(write_recipe: WriteRecipe, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "network", lambda _: pytest.fail("measured"))
+    monkeypatch.setattr(measurement, "measure_network", lambda _: pytest.fail("measured"))
     found = planned(write_recipe(), cache, replicas=(1,)).to_json()
-    assert json.loads(json.dumps(found, allow_nan=False))["on"]["network"] is None
+    assert json.loads(json.dumps(found, allow_nan=False))["measured"]["network"] is None
 
 
 def test_work_follows_from_the_network(write_recipe: WriteRecipe, cache: Path) -> None:
@@ -73,35 +72,19 @@ def test_replicas_without_examples_are_warned_of(write_recipe: WriteRecipe, cach
     assert "1,024 replicas share batches of 16: 1,008 of them have no example to learn from." in found.notes
 
 
-def test_a_batch_can_grow_with_the_replicas(write_recipe: WriteRecipe, cache: Path) -> None:
-    found = planned(write_recipe(), cache, replicas=(1, 2, 4), each=8)
-    assert [step.batch for step in found.steps] == [8, 16, 32]
-    assert found.here.batch == 16
-
-
-def test_an_accelerator_is_predicted_and_needs_no_network(
-    write_recipe: WriteRecipe, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(measure, "network", lambda _: pytest.fail("measured"))
-    found = planned(write_recipe(), cache, on="h100")
-    assert not any(step.measured for step in found.steps)
-    assert found.measured.network is None
-    assert any("assumptions" in note for note in found.notes)
-
-
 def test_the_network_is_remembered(write_recipe: WriteRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = measure.network(tmp_path)
-    monkeypatch.setattr(measure, "exchange_seconds", lambda: pytest.fail("measured again"))
-    assert measure.network(tmp_path) == first
+    first = measurement.measure_network(tmp_path)
+    monkeypatch.setattr(measurement, "measure_exchange_seconds", lambda: pytest.fail("measured again"))
+    assert measurement.measure_network(tmp_path) == first
     assert first.bandwidth == pytest.approx(8388608 / 0.037, rel=0.1)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"seconds": []}'])
 def test_a_damaged_memory_of_the_network_is_measured_again(tmp_path: Path, content: str) -> None:
-    first = measure.network(tmp_path)
+    first = measurement.measure_network(tmp_path)
     (memory,) = (tmp_path / "network").iterdir()
     memory.write_text(content)
-    assert measure.network(tmp_path) == first
+    assert measurement.measure_network(tmp_path) == first
 
 
 def test_recurrent_layers_count_every_step(write_recipe: WriteRecipe, cache: Path) -> None:
@@ -109,7 +92,6 @@ def test_recurrent_layers_count_every_step(write_recipe: WriteRecipe, cache: Pat
         write_recipe(), cache, "data.source.name=digits", "model.kind=rnn", "model.cell=lstm", "model.units=16",
         replicas=(1,),
     ).measured  # fmt: skip
-    assert not lstm.loops
     assert lstm.work.example_flops > 3 * 8 * 2 * 16 * 4 * 16  # 8 steps of a matrix with 4 gates
 
 
@@ -122,7 +104,7 @@ def test_faults_of_the_recipe_have_places(write_recipe: WriteRecipe, cache: Path
     with pytest.raises(BmcliError) as caught:
         planned(write_recipe(), cache, "runtime.strategy=tpu")
     assert caught.value.faults[0].place is not None
-    assert "--on tpu-v4" in caught.value.faults[0].suggestion
+    assert caught.value.faults[0].suggestion == "Plan with runtime.strategy=auto."
 
 
 def test_less_than_one_replica_is_refused(write_recipe: WriteRecipe, cache: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from bmcli.commands import predict as command
-from bmcli.commands.train import Setting, train
+from bmcli.commands.train import TrainingContext, train
 from bmcli.console import Console
 from bmcli.layers import register
 from bmcli.runs import Run
@@ -57,7 +57,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     (folder / "birds.csv").write_text(text(birds(120), HEADER))
     (folder / "recipe.yaml").write_text(RECIPE)
     console = Console(verbosity=-1)
-    trained = train(str(folder / "recipe.yaml"), (), Setting(folder / "runs", cache, console.watcher, console.say))
+    trained = train(
+        str(folder / "recipe.yaml"), (), TrainingContext(folder / "runs", cache, console.make_progress, console.log)
+    )
     assert trained.run is not None
     return trained.run.folder
 
@@ -124,7 +126,7 @@ def test_many_small_batches_give_the_same_rows(
     bmcli: Bmcli, run: Path, new: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = records(bmcli("predict", run, new, "--keep", "name", "-q").out)
-    monkeypatch.setattr(command, "_MOST_ROWS", 7)
+    monkeypatch.setattr(command, "_MAX_BATCH_ROWS", 7)
     pieces = records(bmcli("predict", run, new, "--keep", "name", "-q").out)
     assert [row["name"] for row in pieces] == [row["name"] for row in whole]
     np.testing.assert_allclose([float(r["mass"]) for r in pieces], [float(r["mass"]) for r in whole], rtol=1e-6)
@@ -207,7 +209,7 @@ def test_no_row_that_can_be_read_is_a_fault(bmcli: Bmcli, run: Path, tmp_path: P
         (["new.csv", "--output", "out.xlsx"], "its ending tells no format"),
         (["new.csv", "--output", "nowhere/out.csv"], "no such folder"),
         (["nwe.csv"], "Did you mean 'new.csv'?"),
-        (["new.csv", "--json"], "give --output FILE"),
+        (["new.csv", "--json"], "need --output FILE"),
     ],
 )
 def test_faults_come_before_tensorflow_and_say_what_to_do(
@@ -244,14 +246,14 @@ def test_pictures_of_a_folder_are_told_by_their_names(bmcli: Bmcli, tmp_path: Pa
 
 def test_more_rows_take_no_more_memory(run: Path, tmp_path: Path) -> None:
     """Batches are encoded one after the other: none is larger than the limit."""
-    from bmcli.commands.evaluate import data_of
-    from bmcli.recipe.load import load
+    from bmcli.recipe.load import load_recipe
+    from bmcli.run_data import read_data_spec
 
     many = tmp_path / "many.csv"
     many.write_text(text([row[:3] for row in birds(20_000)], HEADER[:3]))
-    spec, recipe = data_of(Run(run)), load(str(Run(run).lock)).recipe
-    asked = command.Asked(many, None, None, (), skip_bad_rows=False)
-    with command._found_rows(asked, recipe.data.source.model_dump(exclude_unset=True), spec) as rows:
-        sizes = [count for _, count in command._batches(rows, spec, (), skip=False, read=len)]
+    spec, recipe = read_data_spec(Run(run)), load_recipe(str(Run(run).lock)).recipe
+    asked = command.PredictionRequest(many, None, None, (), skip_bad_rows=False)
+    with command._open_rows(asked, recipe.data.source.model_dump(exclude_unset=True), spec) as rows:
+        sizes = [count for _, count in command._encode_batches(rows, spec, (), skip=False, encode=len)]
     assert sum(sizes) == 20_000
-    assert max(sizes) <= command._MOST_ROWS
+    assert max(sizes) <= command._MAX_BATCH_ROWS

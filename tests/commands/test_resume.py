@@ -18,10 +18,11 @@ import tensorflow as tf
 import yaml
 
 from bmcli import training
-from bmcli.commands import reporting, train
+from bmcli.commands import train
 from bmcli.runs import Run
-from bmcli.training import session as sessions
-from bmcli.training.step import Steps
+from bmcli.training.train_step import CompiledSteps
+from bmcli.workflows import report_data
+from bmcli.workflows import session as sessions
 from tests.conftest import TINY, WriteRecipe
 
 from .conftest import Bmcli, Done
@@ -123,7 +124,7 @@ def test_a_refusal_leaves_the_metrics_of_a_run_that_a_budget_cut_off_alone(
 
 
 def test_another_machine_is_said_to_give_other_bits(bmcli: Bmcli, run: Run) -> None:
-    recorded = run.recorded()
+    recorded = run.read_environment()
     run.write(run.environment, {**recorded, "cores": 99, "intra_op_threads": 7})
     done = bmcli("train", "--resume", run.folder, "train.epochs=4")
     assert done.code == 0, done.err
@@ -159,8 +160,8 @@ def test_a_profile_lies_among_the_events(bmcli: Bmcli, write_recipe: WriteRecipe
 def test_a_signal_at_any_moment_of_a_resumed_run_ends_with_how_to_go_on(
     bmcli: Bmcli, run: Run, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    places = {"begin": (sessions, "begin"), "prepare": (training, "prepared"), "measure": (train, "measure"),
-              "write_report": (reporting, "write")}  # fmt: skip
+    places = {"begin": (sessions, "start_session"), "prepare": (training, "prepare_data"),
+              "measure": (train, "evaluate_rows"), "write_report": (report_data, "write_report")}  # fmt: skip
 
     def signalled(*arguments: Any, **more: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -169,14 +170,14 @@ def test_a_signal_at_any_moment_of_a_resumed_run_ends_with_how_to_go_on(
         patched.setattr(*places[moment], signalled)
         done = bmcli("train", "--resume", run.folder, "train.epochs=4")
     assert done.code == 75, done.err
-    assert f"Go on with `bmcli train --resume {run.shown}`." in done.err
+    assert f"Go on with `bmcli train --resume {run.display_path}`." in done.err
     assert bmcli("train", "--resume", run.folder, "train.epochs=4").code == 0
 
 
 def test_a_signal_before_the_first_checkpoint_leaves_nothing(
     bmcli: Bmcli, write_recipe: WriteRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "prepared", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(training, "prepare_data", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     done = bmcli("train", write_recipe())
     assert done.code == 130
     assert "interrupted; nothing was worth keeping." in done.err
@@ -218,19 +219,19 @@ def test_devices_that_are_not_there_are_a_fault_before_data_is_read(
 def test_what_auto_halved_to_is_known_when_an_interrupted_run_goes_on(
     bmcli: Bmcli, write_recipe: WriteRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    many = Steps.many
+    many = CompiledSteps.train_block
 
-    def failing(steps: Steps, block: Any) -> int:
-        if (tmp_path / "trains").exists() and steps.parts == 1:
+    def failing(steps: CompiledSteps, block: Any) -> int:
+        if (tmp_path / "trains").exists() and steps.micro_batches == 1:
             raise tf.errors.ResourceExhaustedError(None, None, "OOM")
-        if steps.parts > 1 and stopping:
+        if steps.micro_batches > 1 and stopping:
             os.kill(os.getpid(), stopping.pop())
         return many(steps, block)
 
     bmcli("train", write_recipe(), "train.batch_size=auto", "--runs", "measured")  # nothing is measured from here on
     (tmp_path / "trains").touch()
     stopping = [signal.SIGTERM]
-    monkeypatch.setattr(Steps, "many", failing)
+    monkeypatch.setattr(CompiledSteps, "train_block", failing)
     stopped = bmcli("train", write_recipe(), "train.batch_size=auto")
     assert stopped.code == 75, stopped.err
     assert "in 2 parts" in stopped.err
@@ -268,7 +269,7 @@ def test_replicas_train_and_measure_what_one_device_measures(
     mirrored = Run(Path(trained["run"]))
     lock = yaml.safe_load(mirrored.lock.read_text())
     assert (lock["runtime"]["strategy"], lock["runtime"]["replicas"]) == ("mirrored", 2)
-    assert mirrored.recorded()["replicas"] == 2
+    assert mirrored.read_environment()["replicas"] == 2
     assert "test/log_loss" in measured["metrics"]
     assert measured["metrics"] == pytest.approx(
         {name: kept["json"]["metrics"][name] for name in measured["metrics"]}, abs=1e-6

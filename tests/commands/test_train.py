@@ -16,7 +16,7 @@ import pytest
 from sklearn.datasets import load_iris
 
 from bmcli import runs
-from bmcli.models import columns_as_keys
+from bmcli.models import allow_column_names
 from bmcli.runs import Run
 from tests.conftest import TINY, WriteRecipe
 
@@ -30,7 +30,7 @@ def weights(run: str) -> list[np.ndarray]:
 
 def load_model(run: str) -> keras.Model:
     """The kept model of a run, as a user of Keras would load it."""
-    with columns_as_keys():
+    with allow_column_names():
         return keras.saving.load_model(Path(run) / "model.keras", compile=False)
 
 
@@ -219,7 +219,7 @@ def test_a_finished_run_is_not_resumed(bmcli: Bmcli, write_recipe: WriteRecipe) 
 
 def test_a_run_that_another_process_writes_is_left_alone(bmcli: Bmcli, write_recipe: WriteRecipe) -> None:
     run = runs.Run(Path(bmcli("train", write_recipe(), "--json").json()["run"]))
-    with run.hold():
+    with run.acquire_lock():
         done = bmcli("train", "--resume", "tiny")
     assert done.code == 2
     assert f"written by process {os.getpid()}" in done.err
@@ -232,12 +232,12 @@ def test_an_interrupted_run_is_resumed_from_the_command_line(
     whole = bmcli("train", recipe, "train.epochs=40", "--runs", "whole", "--json").json()
     code = (
         "import os, signal, sys\n"
-        "from bmcli.training import loop\n"
-        "advance = loop.Trainer._advance\n"
+        "from bmcli.training import trainer\n"
+        "advance = trainer.Trainer._advance\n"
         "def stop(self, *args):\n"
         "    advance(self, *args)\n"
         "    if self.progress.step >= 90: os.kill(os.getpid(), signal.SIGTERM)\n"
-        "loop.Trainer._advance = stop\n"
+        "trainer.Trainer._advance = stop\n"
         "from bmcli.__main__ import main\n"
         "main()\n"
     )
@@ -256,7 +256,7 @@ def test_an_interrupted_run_is_resumed_from_the_command_line(
 STUCK = """
 import ctypes, os, signal, threading
 from bmcli import stopping
-from bmcli.training import loop, step
+from bmcli.training import evaluator, train_step, trainer
 
 def stuck(*_):
     threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
@@ -264,18 +264,18 @@ def stuck(*_):
     while True:
         ctypes.CDLL(None).pthread_mutex_lock(mutex)
 
-def train(self, *arguments, begin=loop.Trainer._train):
+def train(self, *arguments, begin=trainer.Trainer._train):
     {function} = stuck
     begin(self, *arguments)
 
 stopping.GRACE_S = 0.2
-loop.Trainer._train = train
+trainer.Trainer._train = train
 from bmcli.__main__ import start
 start()
 """
 
 
-@pytest.mark.parametrize("function", ["step.Steps.many", "step.Pass.measure"])
+@pytest.mark.parametrize("function", ["train_step.CompiledSteps.train_block", "evaluator.Evaluator.measure"])
 def test_a_signal_while_a_function_is_compiled_ends_the_process_and_the_run_goes_on_to_the_same_bits(
     write_recipe: WriteRecipe, bmcli: Bmcli, tmp_path: Path, function: str
 ) -> None:
@@ -291,7 +291,7 @@ def test_a_signal_while_a_function_is_compiled_ends_the_process_and_the_run_goes
     run = runs.find(tmp_path / "stopped", "tiny")
     assert run.status()["state"] == "interrupted"
     (saved,) = run.checkpoints.glob("step-*")
-    assert (saved.name == "step-000000000") == (function == "step.Steps.many")
+    assert (saved.name == "step-000000000") == (function == "train_step.CompiledSteps.train_block")
     resumed = bmcli("train", "--resume", "tiny", "--runs", "stopped", "--json").json()
     assert resumed["metrics"] == whole["metrics"]
     assert_same_bits(resumed["run"], whole["run"])

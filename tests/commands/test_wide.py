@@ -45,9 +45,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_the_network_of_a_wide_table_has_few_layers_beside_its_inputs(run: Run) -> None:
-    from bmcli.training.network import load_served
+    from bmcli.networks.network import load_serving_model
 
-    model = load_served(run.model)
+    model = load_serving_model(run.model)
     inner = model.get_layer("network")
     kinds = [type(layer).__name__ for each in (model, inner) for layer in each.layers]
     assert kinds.count("InputLayer") == 2 * COLUMNS
@@ -55,20 +55,20 @@ def test_the_network_of_a_wide_table_has_few_layers_beside_its_inputs(run: Run) 
 
 
 def test_the_lock_of_a_wide_table_can_be_read_again(run: Run) -> None:
-    from bmcli.recipe.load import load
+    from bmcli.recipe.load import load_recipe
 
-    assert load(str(run.lock)).recipe.data.inputs is None
+    assert load_recipe(str(run.lock)).recipe.data.inputs is None
 
 
 def test_a_lock_writes_what_differs_from_the_defaults_of_many_named_inputs(run: Run, tmp_path: Path) -> None:
-    from bmcli.recipe.load import load
-    from bmcli.recipe.render import render
+    from bmcli.recipe.load import load_recipe
+    from bmcli.recipe.render import render_recipe
 
     named = "".join(f"    c_{place}: {{kind: category, min_count: {1 + place % 2}}}\n" for place in range(3000))
     (tmp_path / "recipe.yaml").write_text(RECIPE.replace("  targets", f"  inputs:\n{named}  targets"))
-    loaded = load(str(tmp_path / "recipe.yaml"))
-    (tmp_path / "lock.yaml").write_text(render(loaded.recipe, loaded.tree))
-    assert load(str(tmp_path / "lock.yaml")).recipe.data.inputs == loaded.recipe.data.inputs
+    loaded = load_recipe(str(tmp_path / "recipe.yaml"))
+    (tmp_path / "lock.yaml").write_text(render_recipe(loaded.recipe, loaded.tree))
+    assert load_recipe(str(tmp_path / "lock.yaml")).recipe.data.inputs == loaded.recipe.data.inputs
 
 
 def test_what_was_trained_on_a_wide_table_is_measured_and_predicts(run: Run, bmcli: Bmcli) -> None:

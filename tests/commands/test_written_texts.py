@@ -12,7 +12,7 @@ import pytest
 from bmcli import disk
 from bmcli.distillations import Distillation
 from bmcli.runs import Run
-from bmcli.trials import Result
+from bmcli.trials import TrialResult
 from bmcli.tuning.study import Study
 
 from .conftest import Bmcli
@@ -55,9 +55,9 @@ def test_the_reason_of_an_end_holds_no_secret(
 
 def test_the_reason_of_a_trial_holds_no_secret(tmp_path: Path) -> None:
     study = Study(tmp_path)
-    disk.write_record(study.begun_file, {"id": "of-this-study", "files": {}})
+    disk.write_record(study.start_record_file, {"id": "of-this-study", "files": {}})
     (tmp_path / "results").mkdir()
-    assert study.put_result(Result("trial-1", "failed", reason=REASON))
+    assert study.put_result(TrialResult("trial-1", "failed", reason=REASON))
     (kept,) = (tmp_path / "results").iterdir()
     assert SECRET not in kept.read_text()
     assert "was refused" in kept.read_text()

@@ -8,6 +8,10 @@ import keras
 import numpy as np
 import pytest
 
+from tests.trainers import make_family, make_from, make_of, make_trainer
+
+__all__ = ["make_family", "make_from", "make_of", "make_trainer"]
+
 
 def examples(count: int = 64) -> dict[str, np.ndarray]:
     draw = np.random.default_rng(3)

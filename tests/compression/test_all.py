@@ -9,18 +9,20 @@ import numpy as np
 import pytest
 
 from bmcli import parts
-from bmcli.compression import Weight, compressed, rebuilt, weigh
-from bmcli.recipe.fields import PartOf
+from bmcli.compression.methods import Weight, clone_model, compress_model, measure_model_size
+from bmcli.recipe.fields import PartField
 
 from .conftest import accuracy, examples, given, logits
 
-WAYS = parts.names("compression")
+WAYS = parts.names("compression.methods")
 # A network that learned for a second has no kernel of low rank yet.
 CHOSEN = {kind: {"kind": kind, **({"energy": 0.8} if kind == "low_rank" else {})} for kind in WAYS}
 
 
 def smaller(model: keras.Model, *kinds: str) -> keras.Model:
-    return compressed([PartOf("compression").check(CHOSEN[kind]) for kind in kinds], model, given(examples()))
+    return compress_model(
+        [PartField("compression.methods").check(CHOSEN[kind]) for kind in kinds], model, given(examples())
+    )
 
 
 def test_there_are_ways() -> None:
@@ -43,7 +45,7 @@ def test_the_network_stays_as_it_is_and_its_copy_decides_alike(trained: keras.Mo
 @pytest.mark.parametrize("kind", WAYS)
 def test_a_compressed_network_is_smaller_once_compressed_by_gzip(trained: keras.Model, kind: str) -> None:
     found = smaller(trained, kind)
-    assert weigh(found).gzip_bytes < 0.9 * weigh(trained).gzip_bytes
+    assert measure_model_size(found).gzip_bytes < 0.9 * measure_model_size(trained).gzip_bytes
 
 
 @pytest.mark.parametrize("kind", WAYS)
@@ -59,13 +61,13 @@ def test_a_compressed_network_is_one_of_keras_that_needs_nothing_of_ours(
 
 def test_ways_follow_one_another(trained: keras.Model) -> None:
     found = smaller(trained, "low_rank", "cluster")
-    alone = [weigh(smaller(trained, kind)).gzip_bytes for kind in ("low_rank", "cluster")]
-    assert weigh(found).gzip_bytes < min(alone)
+    alone = [measure_model_size(smaller(trained, kind)).gzip_bytes for kind in ("low_rank", "cluster")]
+    assert measure_model_size(found).gzip_bytes < min(alone)
     assert accuracy(found) >= 0.9
 
 
 def test_a_copy_computes_the_same(trained: keras.Model) -> None:
-    found = rebuilt(trained)
+    found = clone_model(trained)
     np.testing.assert_array_equal(logits(found), logits(trained))
     assert [layer.name for layer in found.layers] == [layer.name for layer in trained.layers]
 
@@ -73,9 +75,9 @@ def test_a_copy_computes_the_same(trained: keras.Model) -> None:
 def test_a_network_weighs_its_numbers() -> None:
     model = keras.Sequential([keras.Input((100,)), keras.layers.Dense(10)])
     model.set_weights([np.eye(100, 10, dtype="float32"), np.ones(10, "float32")])
-    found = weigh(model)
+    found = measure_model_size(model)
     assert (found.parameters, found.nonzero, found.bytes) == (1010, 20, 4040)
     assert found.gzip_bytes < 200
     assert found.nonzero_share == pytest.approx(20 / 1010)
-    assert weigh(model) == found, "the same bytes whenever it is asked"
+    assert measure_model_size(model) == found, "the same bytes whenever it is asked"
     assert Weight(0, 0, 0, 20).nonzero_share == 0.0

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from bmcli.compression import low_rank, weigh
+from bmcli.compression.methods import low_rank, measure_model_size
 from bmcli.errors import BmcliError
 
 from .conftest import examples, given, logits
@@ -46,13 +46,13 @@ def test_a_kernel_of_low_rank_is_replaced_exactly(name: str) -> None:
 
 @pytest.mark.parametrize(("energy", "rank"), [(0.6, 1), (0.64, 1), (0.7, 2), (1.0, 3)])
 def test_the_rank_follows_from_the_share_that_is_left(energy: float, rank: int) -> None:
-    assert low_rank.rank_for(np.array([8.0, 6.0, 1e-9, 0.0]), energy) == min(rank, 2)
+    assert low_rank.choose_rank(np.array([8.0, 6.0, 1e-9, 0.0]), energy) == min(rank, 2)
 
 
 def test_no_other_product_of_this_rank_is_nearer(trained: keras.Model) -> None:
     """The error is the root of the sum of squares of what is left out (Eckart and Young 1936)."""
     layer = next(layer for layer in trained.layers if isinstance(layer, keras.layers.Dense))
-    first, second = low_rank._factors(layer, 0.8)
+    first, second = low_rank._factorize_kernel(layer, 0.8)
     values = np.linalg.svd(layer.kernel.numpy(), compute_uv=False)
     error = np.linalg.norm(layer.kernel.numpy() - first @ second)
     assert error == pytest.approx(np.sqrt((values[first.shape[-1] :] ** 2).sum()), rel=1e-4)
@@ -60,7 +60,10 @@ def test_no_other_product_of_this_rank_is_nearer(trained: keras.Model) -> None:
 
 def test_layers_that_would_not_become_smaller_stay(trained: keras.Model) -> None:
     found = low_rank.apply(low_rank.Options(energy=0.9), trained, given(examples()))
-    assert type(found.get_layer("head")) is keras.layers.Dense or weigh(found).parameters < weigh(trained).parameters
+    assert (
+        type(found.get_layer("head")) is keras.layers.Dense
+        or measure_model_size(found).parameters < measure_model_size(trained).parameters
+    )
     with pytest.raises(BmcliError, match="no layer becomes smaller"):
         low_rank.apply(low_rank.Options(energy=1.0), trained, given(examples()))
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from bmcli.compression import quantize, weigh
+from bmcli.compression.methods import measure_model_size, quantize
 from bmcli.errors import BmcliError
 
 from .conftest import examples, given, logits
@@ -23,8 +23,11 @@ def test_dense_layers_are_quantised_and_convolutions_are_not(trained: keras.Mode
 
 
 def test_fewer_bits_need_fewer_bytes(trained: keras.Model) -> None:
-    sizes = {to: weigh(quantize.apply(quantize.Options(to=to), trained, {})).bytes for to in ("int8", "int4", "float8")}
-    plain = weigh(trained).bytes
+    sizes = {
+        to: measure_model_size(quantize.apply(quantize.Options(to=to), trained, {})).bytes
+        for to in ("int8", "int4", "float8")
+    }
+    plain = measure_model_size(trained).bytes
     dense = 4 * sum(layer.kernel.numpy().size for layer in trained.layers if isinstance(layer, keras.layers.Dense))
     assert sizes["int8"] == pytest.approx(plain - dense * 3 / 4, rel=0.05)
     # 4 bits have a scale for each group of a channel's weights, which weighs most in a small network.

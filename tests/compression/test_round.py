@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from bmcli.compression import round as rounding
+from bmcli.compression.methods import round as rounding
 
 from .conftest import examples, given, kernels
 
@@ -23,7 +23,7 @@ def test_every_channel_has_integers_of_its_own(trained: keras.Model, to: str, le
 
 
 def test_a_channel_of_zeros_stays_so() -> None:
-    assert np.asarray(rounding.rounded(np.zeros((3, 2), "float32"), (0,), 7)).tolist() == [[0.0, 0.0]] * 3
+    assert np.asarray(rounding.round_to_levels(np.zeros((3, 2), "float32"), (0,), 7)).tolist() == [[0.0, 0.0]] * 3
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_each_kind_of_layer_has_its_own_channels(make: object, shape: tuple[int,
     layer = make()  # type: ignore[operator]
     layer.build((None, *shape))
     found = [
-        np.abs(weight.numpy()).max(axis=rounding.shared_axes(layer, weight), keepdims=True).shape
-        for weight in rounding.kernels(layer)
+        np.abs(weight.numpy()).max(axis=rounding.scale_axes(layer, weight), keepdims=True).shape
+        for weight in rounding.list_kernels(layer)
     ]
     assert found == scales

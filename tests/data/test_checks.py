@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from bmcli.data import checks
-from bmcli.data.checks import Finding, findings
+from bmcli.data.checks import Finding, check_prepared
 from bmcli.data.preparation import prepare
-from bmcli.recipe.schema import DataOptions
+from bmcli.recipe.data import DataOptions
 
 Check = Callable[..., list[Finding]]
 ROWS = 400
@@ -38,7 +38,7 @@ def check(tmp_path: Path, cache: Path) -> Check:
                 "targets": {"paid": {"kind": kind}},
             }
         )
-        return list(findings(prepare(options, options.targets_by_name(), 0, cache)))
+        return list(check_prepared(prepare(options, options.targets_by_name(), 0, cache)))
 
     return find
 

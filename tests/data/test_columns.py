@@ -4,10 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bmcli.cells import Raw
 from bmcli.data import columns
 from bmcli.errors import BmcliError
-from bmcli.recipe.schema import DataOptions
+from bmcli.raw_columns import RawColumn
+from bmcli.recipe.data import DataOptions
 
 
 def text(*cells: str | None) -> pa.ChunkedArray:
@@ -51,15 +51,15 @@ TITLES = [f"Landscape {n}" for n in range(60)]
         (np.zeros((3, 4, 5, 6)), "number"),
     ],
 )
-def test_a_column_is_what_it_looks_like(column: Raw, kind: str) -> None:
-    assert columns.likely_kind(column) == kind
+def test_a_column_is_what_it_looks_like(column: RawColumn, kind: str) -> None:
+    assert columns.guess_kind(column) == kind
 
 
-def inputs(**training: Raw) -> dict[str, str]:
+def inputs(**training: RawColumn) -> dict[str, str]:
     options = DataOptions.model_validate(
         {"source": {"kind": "builtin", "name": "iris"}, "targets": {"y": {"kind": "number"}}}
     )
-    return {name: kind.kind for name, kind in columns.inputs(training, options, {}).items()}
+    return {name: kind.kind for name, kind in columns.resolve_inputs(training, options, {}).items()}
 
 
 def test_a_column_that_tells_rows_apart_is_a_fault_that_says_what_to_do() -> None:
@@ -78,12 +78,12 @@ def test_categories_that_repeat_or_are_few_are_inputs() -> None:
 
 def test_numbers_with_a_few_mistakes_are_numbers_and_not_categories() -> None:
     cells = [str(n / 7) for n in range(80)]
-    assert columns.likely_kind(text(*cells, "abc", None)) == "number"
-    assert columns.likely_kind(text(*cells, *(f"k{n}" for n in range(20)))) != "number"
-    assert columns.likely_kind(text(*["1", "2", "3"] * 40, "3+")) == "category"
+    assert columns.guess_kind(text(*cells, "abc", None)) == "number"
+    assert columns.guess_kind(text(*cells, *(f"k{n}" for n in range(20)))) != "number"
+    assert columns.guess_kind(text(*["1", "2", "3"] * 40, "3+")) == "category"
 
 
 def test_dates_of_several_formats_are_dates() -> None:
     cells = [f"{day:02}/01/2024" if day % 2 else f"Jan {day} 2024" for day in range(1, 31)]
-    assert columns.likely_kind(text(*cells)) == "date"
-    assert columns.likely_kind(text(*cells, "soon")) != "date"
+    assert columns.guess_kind(text(*cells)) == "date"
+    assert columns.guess_kind(text(*cells, "soon")) != "date"

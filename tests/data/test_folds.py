@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold, TimeSeriesSplit
 
-from bmcli.data.dealing import ByChance, ByGroup, ByHash, ByTime, Dealing, folds
-from bmcli.data.digests import digests
+from bmcli.data.splitting.row_hashes import hash_rows
+from bmcli.data.splitting.splitters import (
+    GroupSplitter,
+    HashSplitter,
+    RandomSplitter,
+    Splitter,
+    TimeSplitter,
+    split_folds,
+)
 from bmcli.errors import BmcliError
 
 ROWS = np.arange(5, 305)
@@ -19,12 +26,12 @@ GROUPS = DICE.integers(0, 40, 400)
 MOMENTS = DICE.integers(0, 90, 400)
 CONTENT = DICE.integers(0, 150, 400)
 
-SHUFFLED: dict[str, Dealing] = {
-    "by chance": ByChance(3),
-    "stratified": ByChance(3, STRATA),
-    "by group": ByGroup(3, GROUPS),
-    "by group, stratified": ByGroup(3, GROUPS, STRATA),
-    "by hash": ByHash(digests([CONTENT], 3)),
+SHUFFLED: dict[str, Splitter] = {
+    "by chance": RandomSplitter(3),
+    "stratified": RandomSplitter(3, STRATA),
+    "by group": GroupSplitter(3, GROUPS),
+    "by group, stratified": GroupSplitter(3, GROUPS, STRATA),
+    "by hash": HashSplitter(hash_rows([CONTENT], 3)),
 }
 
 every_count = pytest.mark.parametrize("count", [2, 3, 5, 10])
@@ -32,8 +39,8 @@ every_count = pytest.mark.parametrize("count", [2, 3, 5, 10])
 
 @every_count
 @pytest.mark.parametrize("dealing", SHUFFLED.values(), ids=SHUFFLED.keys())
-def test_every_row_is_tested_once_and_learned_from_otherwise(dealing: Dealing, count: int) -> None:
-    found = list(folds(dealing, ROWS, count))
+def test_every_row_is_tested_once_and_learned_from_otherwise(dealing: Splitter, count: int) -> None:
+    found = list(split_folds(dealing, ROWS, count))
     assert len(found) == count
     assert sorted(np.concatenate([test for _, test in found]).tolist()) == ROWS.tolist()
     for train, test in found:
@@ -42,9 +49,9 @@ def test_every_row_is_tested_once_and_learned_from_otherwise(dealing: Dealing, c
 
 @every_count
 def test_folds_are_of_one_size_and_of_the_same_proportions(count: int) -> None:
-    sizes = [len(test) for _, test in folds(ByChance(0), ROWS, count)]
+    sizes = [len(test) for _, test in split_folds(RandomSplitter(0), ROWS, count)]
     assert max(sizes) - min(sizes) <= 1
-    each = [np.bincount(STRATA[test], minlength=3) for _, test in folds(ByChance(0, STRATA), ROWS, count)]
+    each = [np.bincount(STRATA[test], minlength=3) for _, test in split_folds(RandomSplitter(0, STRATA), ROWS, count)]
     assert np.ptp(each, axis=0).max() <= 1
 
 
@@ -52,14 +59,14 @@ def test_folds_are_of_one_size_and_of_the_same_proportions(count: int) -> None:
 @pytest.mark.parametrize(
     ("dealing", "together"), [(SHUFFLED["by group"], GROUPS), (SHUFFLED["by hash"], CONTENT)], ids=["group", "hash"]
 )
-def test_nothing_tested_was_learned_from(dealing: Dealing, together: np.ndarray, count: int) -> None:
-    for train, test in folds(dealing, ROWS, count):
+def test_nothing_tested_was_learned_from(dealing: Splitter, together: np.ndarray, count: int) -> None:
+    for train, test in split_folds(dealing, ROWS, count):
         assert not set(together[train]) & set(together[test])
 
 
 @every_count
 def test_in_the_order_of_time_each_fold_learns_from_all_that_is_older(count: int) -> None:
-    found = list(folds(ByTime(MOMENTS), ROWS, count))
+    found = list(split_folds(TimeSplitter(MOMENTS), ROWS, count))
     assert len(found) == count
     for train, test in found:
         assert MOMENTS[train].max() < MOMENTS[test].min()
@@ -70,7 +77,7 @@ def test_in_the_order_of_time_each_fold_learns_from_all_that_is_older(count: int
 
 def test_fewer_groups_than_folds_are_a_fault() -> None:
     with pytest.raises(BmcliError, match="3 groups are too few for 4 folds"):
-        list(folds(ByGroup(0, np.arange(9) % 3), np.arange(9), 4))
+        list(split_folds(GroupSplitter(0, np.arange(9) % 3), np.arange(9), 4))
 
 
 def _unevenness(tested: list[np.ndarray], strata: np.ndarray) -> tuple[int, float]:
@@ -80,21 +87,21 @@ def _unevenness(tested: list[np.ndarray], strata: np.ndarray) -> tuple[int, floa
     return int(np.ptp([len(test) for test in tested])), float(np.abs(counts - share).max())
 
 
-def _tested(dealing: Dealing, count: int) -> list[np.ndarray]:
-    return [test for _, test in folds(dealing, np.arange(300), count)]
+def _tested(dealing: Splitter, count: int) -> list[np.ndarray]:
+    return [test for _, test in split_folds(dealing, np.arange(300), count)]
 
 
 @every_count
 def test_strata_are_kept_as_scikit_learn_keeps_them(count: int) -> None:
     theirs = StratifiedKFold(count, shuffle=True, random_state=0).split(np.zeros(300), STRATA[:300])
-    assert _unevenness(_tested(ByChance(3, STRATA), count), STRATA) == _unevenness([t for _, t in theirs], STRATA)
+    assert _unevenness(_tested(RandomSplitter(3, STRATA), count), STRATA) == _unevenness([t for _, t in theirs], STRATA)
 
 
 @every_count
 def test_groups_are_dealt_about_as_evenly_as_by_scikit_learn(count: int) -> None:
     theirs = GroupKFold(count).split(np.zeros(300), groups=GROUPS[:300])
     size, _ = _unevenness([test for _, test in theirs], STRATA)
-    assert _unevenness(_tested(ByGroup(3, GROUPS), count), STRATA)[0] <= size + 3
+    assert _unevenness(_tested(GroupSplitter(3, GROUPS), count), STRATA)[0] <= size + 3
 
 
 @every_count
@@ -104,7 +111,7 @@ def test_groups_are_stratified_no_worse_than_by_scikit_learn(count: int) -> None
         splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
         found = splitter.split(np.zeros(300), STRATA[:300], GROUPS[:300])
         theirs.append(_unevenness([test for _, test in found], STRATA))
-        ours.append(_unevenness(_tested(ByGroup(seed, GROUPS, STRATA), count), STRATA))
+        ours.append(_unevenness(_tested(GroupSplitter(seed, GROUPS, STRATA), count), STRATA))
     assert (np.mean(ours, axis=0) <= np.mean(theirs, axis=0) + 0.5).all()
 
 
@@ -112,14 +119,16 @@ def test_groups_are_stratified_no_worse_than_by_scikit_learn(count: int) -> None
 def test_rows_with_times_of_their_own_are_cut_as_by_scikit_learn(count: int) -> None:
     rows = np.arange(300)
     theirs = TimeSeriesSplit(count).split(rows)
-    for (train, test), (their_train, their_test) in zip(folds(ByTime(rows), rows, count), theirs, strict=True):
+    for (train, test), (their_train, their_test) in zip(
+        split_folds(TimeSplitter(rows), rows, count), theirs, strict=True
+    ):
         assert (train.tolist(), test.tolist()) == (their_train.tolist(), their_test.tolist())
 
 
 def test_rows_that_are_added_leave_others_in_their_folds() -> None:
     """Of which no splitter of scikit-learn is capable."""
     content = np.arange(400)
-    before = list(folds(ByHash(digests([content[:300]], 3)), np.arange(300), 5))
-    after = list(folds(ByHash(digests([content], 3)), np.arange(400), 5))
+    before = list(split_folds(HashSplitter(hash_rows([content[:300]], 3)), np.arange(300), 5))
+    after = list(split_folds(HashSplitter(hash_rows([content], 3)), np.arange(400), 5))
     for (_, test), (_, later) in zip(before, after, strict=True):
         assert set(test) == {row for row in later.tolist() if row < 300}

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from bmcli import parts
-from bmcli.cells import RowFault
 from bmcli.data import invalid
-from bmcli.data.resolution import resolved
+from bmcli.data.resolution import resolve_options
 from bmcli.errors import BmcliError
-from bmcli.recipe.schema import DataOptions
+from bmcli.raw_columns import RowFault
+from bmcli.recipe.data import DataOptions
 from tests.data.test_preparation import run
 
 INPUTS = {"x": "number", "yes": "boolean"}
@@ -123,7 +123,7 @@ def test_the_policy_is_part_of_the_key_and_stays_when_resolved(cache: Path, file
     options = DataOptions.model_validate(table(file, invalid="skip"))
     skipped, filled = (run(cache, **table(file, invalid=way)) for way in ("skip", "fill"))
     assert skipped.spec.key != filled.spec.key
-    again = resolved(options, options.targets_by_name(), skipped.spec)
+    again = resolve_options(options, options.targets_by_name(), skipped.spec)
     assert (again.invalid, again.source.delimiter, again.source.encoding) == ("skip", ",", "utf-8")  # type: ignore[attr-defined]
 
 
@@ -138,7 +138,7 @@ def test_a_fault_of_the_policy_is_one_of_cells_alone() -> None:
     def check(column: Any) -> None:
         raise RowFault(0, "never")
 
-    assert invalid._unreadable(np.arange(3), check).all()
+    assert invalid._find_unreadable(np.arange(3), check).all()
 
 
 def test_ragged_records_stop_or_are_left_out_and_counted(cache: Path, file: Path) -> None:

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pytest
 
 from bmcli import parts
-from bmcli.cells import Raw
-from bmcli.data import splits
 from bmcli.data.preparation import prepare
-from bmcli.data.sources import Rows, csv
-from bmcli.recipe.schema import DataOptions
-from bmcli.specs import Prepared
+from bmcli.data.sources import SourceRows, csv
+from bmcli.data.splitting import splits
+from bmcli.raw_columns import RawColumn
+from bmcli.recipe.data import DataOptions
+from bmcli.specs import PreparedData
 
 ROWS = 200
 DICE = np.random.default_rng(0)
@@ -36,7 +36,7 @@ class Case:
     extreme: Any
     options: dict[str, Any] = field(default_factory=dict)
 
-    def rows(self, places: set[int]) -> Raw:
+    def rows(self, places: set[int]) -> RawColumn:
         """The column with the extreme cell at some rows."""
         cells = [self.extreme if row in places else cell for row, cell in enumerate(self.cells)]
         if isinstance(cells[0], np.ndarray):
@@ -101,7 +101,7 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def columns(places: set[int]) -> dict[str, Raw]:
+def columns(places: set[int]) -> dict[str, RawColumn]:
     """Every column, with the extreme cells at some rows."""
     return {**OTHERS, **{name: case.rows(places) for name, case in {**INPUTS, **TARGETS}.items()}}
 
@@ -133,15 +133,15 @@ def test_each_extreme_would_show_if_it_were_looked_at(name: str) -> None:
 def test_extremes_in_validation_and_test_rows_leave_every_fitted_number_unchanged(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, sample: Any
 ) -> None:
-    def prepared(name: str, places: set[int]) -> Prepared:
+    def prepared(name: str, places: set[int]) -> PreparedData:
         path = tmp_path / name
         path.write_text(name)
-        monkeypatch.setattr(csv, "read", lambda _: Rows(columns(places), None, lambda row: f"{name}:{row}"))
+        monkeypatch.setattr(csv, "read", lambda _: SourceRows(columns(places), None, lambda row: f"{name}:{row}"))
         data = options_of(path, WAYS[way], sample)
         return prepare(data, data.targets_by_name(), 1, cache)
 
     data = options_of(tmp_path, WAYS[way], sample)
-    assigned, _ = splits.of(Rows(columns(set()), None, str), data, data.targets_by_name(), 1)
+    assigned, _ = splits.split_rows(SourceRows(columns(set()), None, str), data, data.targets_by_name(), 1)
     unseen = set(range(ROWS)) - set(assigned["train"].tolist())
     assert len(unseen) > 20
     plain = prepared("plain.csv", set())

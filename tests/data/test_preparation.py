@@ -16,12 +16,12 @@ import pytest
 
 from bmcli.data import preparation, store
 from bmcli.data.preparation import encode_rows, prepare
-from bmcli.data.resolution import resolved
+from bmcli.data.resolution import resolve_options
 from bmcli.data.sources import csv
 from bmcli.errors import BmcliError, Fault
-from bmcli.recipe.fields import PartOf
-from bmcli.recipe.schema import DataOptions
-from bmcli.specs import SPLITS, Prepared
+from bmcli.recipe.data import DataOptions
+from bmcli.recipe.fields import PartField
+from bmcli.specs import SPLITS, PreparedData
 
 TABLE = "age,city,rank,split,y\n" + "".join(
     f"{20 + n % 30},{['Rome', 'Oslo', 'Lima'][n % 3]},{n},{'test' if n % 5 == 0 else 'train'},{'ab'[n % 2]}\n"
@@ -29,11 +29,11 @@ TABLE = "age,city,rank,split,y\n" + "".join(
 )
 
 
-def run(cache: Path, seed: int = 0, **data: Any) -> Prepared:
+def run(cache: Path, seed: int = 0, **data: Any) -> PreparedData:
     options = DataOptions.model_validate(data)
     targets = options.targets or {
-        name: PartOf("data.targets").check(values)
-        for name, values in options.source.natural_targets().items()  # type: ignore[attr-defined]
+        name: PartField("data.targets").check(values)
+        for name, values in options.source.default_targets().items()  # type: ignore[attr-defined]
     }
     return prepare(options, targets, seed, cache)
 
@@ -178,7 +178,7 @@ def test_a_damaged_entry_is_prepared_anew(cache: Path, file: Path, damage: Any) 
     before = np.array(first.split("train").inputs["age"])
     labels = np.array(first.split("train").targets["y"])
     damage(first.folder)
-    assert store.damage(first.folder)
+    assert store.find_damage(first.folder)
     second = run(cache, **table(file))
     assert second.folder == first.folder
     assert second.spec == first.spec
@@ -463,5 +463,5 @@ def test_what_was_guessed_stands_in_the_resolved_options(cache: Path, file: Path
     options = DataOptions.model_validate(data)
     spec = run(cache, **data).spec
     assert spec.source == {"delimiter": ";", "encoding": "utf-8"}
-    again = resolved(options, options.targets_by_name(), spec).source
+    again = resolve_options(options, options.targets_by_name(), spec).source
     assert again == csv.Options(path=str(file), delimiter=";", encoding="utf-8")

@@ -29,7 +29,7 @@ class Maker:
         (draft / "spec.json").write_text('{"offset": 1.5}')
 
     def ensure(self) -> Path:
-        store.ensure(self.folder, self)
+        store.ensure_entry(self.folder, self)
         return self.folder
 
 
@@ -59,9 +59,9 @@ def test_one_flipped_bit_of_any_byte_is_noticed(entry: Maker) -> None:
         for place in range(0, len(whole) - 1, 7):
             path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
             harmless = path.name == "files.json" and whole[place : place + 1].isspace()
-            assert store.damage(entry.folder) or harmless
+            assert store.find_damage(entry.folder) or harmless
         path.write_bytes(whole)
-    assert store.damage(entry.folder) == ""
+    assert store.find_damage(entry.folder) == ""
 
 
 def flip(file: Path) -> None:
@@ -101,13 +101,13 @@ def test_a_damaged_entry_is_made_again_with_a_word(
 ) -> None:
     before = content(entry.folder)
     damage(entry.folder / name)
-    assert Path(name).name in store.damage(entry.folder)
+    assert Path(name).name in store.find_damage(entry.folder)
     assert content(entry.ensure()) == before
     assert entry.made == 2
     said = capfd.readouterr().err
     assert said.startswith(f"warning: {entry.folder} in the cache is damaged (")
     assert said.count("\n") == 1
-    assert store.damage(entry.folder) == ""
+    assert store.find_damage(entry.folder) == ""
 
 
 @pytest.mark.parametrize("what", ["file", "link", "broken link", "entry of another key"])
@@ -133,9 +133,9 @@ def test_what_cannot_be_made_leaves_the_damaged_entry_and_nothing_else(entry: Ma
         raise RuntimeError("no source")
 
     with pytest.raises(RuntimeError, match="no source"):
-        store.ensure(entry.folder, fail)
+        store.ensure_entry(entry.folder, fail)
     assert sorted(path.name for path in entry.folder.parent.iterdir()) == [f".{KEY}.lock", KEY]
-    assert store.damage(entry.folder)
+    assert store.find_damage(entry.folder)
 
 
 def test_others_cannot_read_or_write_an_entry_whatever_the_umask(tmp_path: Path) -> None:
@@ -154,12 +154,12 @@ def unread(path: Path) -> str:
 def test_a_process_reads_an_entry_once_until_it_changes(entry: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     os.utime(entry.folder / "spec.json", (1, 1))
     monkeypatch.setattr(store, "_SETTLED_NS", -(10**12))  # as if it were older
-    assert store.damage(entry.folder) == ""
+    assert store.find_damage(entry.folder) == ""
     with monkeypatch.context() as patched:
-        patched.setattr(disk, "sha256", unread)
-        assert store.damage(entry.folder) == ""
+        patched.setattr(disk, "compute_sha256", unread)
+        assert store.find_damage(entry.folder) == ""
     flip(entry.folder / "spec.json")
-    assert "spec.json: changed" in store.damage(entry.folder)
+    assert "spec.json: changed" in store.find_damage(entry.folder)
 
 
 def as_of_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,20 +171,20 @@ def test_only_a_large_entry_is_read_once_by_all_processes_until_it_changes(
 ) -> None:
     os.utime(entry.folder / "spec.json", (1, 1))
     monkeypatch.setattr(store, "_SETTLED_NS", -(10**12))
-    assert store.damage(entry.folder) == ""
+    assert store.find_damage(entry.folder) == ""
     as_of_another_process(monkeypatch)
     with monkeypatch.context() as patched:
-        patched.setattr(disk, "sha256", unread)
+        patched.setattr(disk, "compute_sha256", unread)
         with pytest.raises(AssertionError, match="is read again"):
-            store.damage(entry.folder)
+            store.find_damage(entry.folder)
     monkeypatch.setattr(store, "LARGE_BYTES", 10)
-    assert store.damage(entry.folder) == ""
+    assert store.find_damage(entry.folder) == ""
     as_of_another_process(monkeypatch)
     with monkeypatch.context() as patched:
-        patched.setattr(disk, "sha256", unread)
-        assert store.damage(entry.folder) == ""
+        patched.setattr(disk, "compute_sha256", unread)
+        assert store.find_damage(entry.folder) == ""
     flip(entry.folder / "spec.json")
-    assert "spec.json: changed" in store.damage(entry.folder)
+    assert "spec.json: changed" in store.find_damage(entry.folder)
 
 
 def test_a_large_entry_is_read_again_where_another_user_says_that_it_is_whole(
@@ -195,18 +195,18 @@ def test_a_large_entry_is_read_again_where_another_user_says_that_it_is_whole(
     with monkeypatch.context() as patched:
         patched.setenv("XDG_CONFIG_HOME", str(tmp_path / "of another user"))
         flip(entry.folder / "spec.json")
-        patched.setattr(disk, "sha256", lambda path: disk.read_record(entry.folder / "files.json")["files"][
+        patched.setattr(disk, "compute_sha256", lambda path: disk.read_record(entry.folder / "files.json")["files"][
             path.relative_to(entry.folder).as_posix()])  # fmt: skip
-        assert store.damage(entry.folder) == ""
+        assert store.find_damage(entry.folder) == ""
     assert (entry.folder / "checked").exists()
     as_of_another_process(monkeypatch)
-    assert "spec.json: changed" in store.damage(entry.folder)
+    assert "spec.json: changed" in store.find_damage(entry.folder)
 
 
 def test_a_change_right_after_a_look_is_noticed_though_clocks_are_coarse(entry: Maker) -> None:
-    assert store.damage(entry.folder) == ""
+    assert store.find_damage(entry.folder) == ""
     file = entry.folder / "spec.json"
     found = file.stat()
     flip(file)
     os.utime(file, ns=(found.st_atime_ns, found.st_mtime_ns))
-    assert "spec.json: changed" in store.damage(entry.folder)
+    assert "spec.json: changed" in store.find_damage(entry.folder)

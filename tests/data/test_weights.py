@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bmcli.cells import RowFault
 from bmcli.data import columns, store
 from bmcli.data.preparation import encode_rows, prepare
-from bmcli.data.resolution import resolved
+from bmcli.data.resolution import resolve_options
 from bmcli.data.sources import csv
 from bmcli.errors import BmcliError
-from bmcli.recipe.load import load
-from bmcli.recipe.schema import DataOptions
+from bmcli.raw_columns import RowFault
+from bmcli.recipe.data import DataOptions
+from bmcli.recipe.load import load_recipe
 from bmcli.specs import SPLITS, DataSpec
 from tests.conftest import WriteRecipe
 from tests.data.test_preparation import faults, run
@@ -86,7 +86,7 @@ def test_the_weight_is_part_of_the_key(cache: Path, file: Path) -> None:
 def test_resolved_options_give_the_same_weights(cache: Path, file: Path) -> None:
     options = DataOptions.model_validate(table(file))
     first = run(cache, **table(file))
-    again = resolved(options, options.targets_by_name(), first.spec)
+    again = resolve_options(options, options.targets_by_name(), first.spec)
     second = prepare(again, options.targets_by_name(), 0, cache)
     np.testing.assert_array_equal(first.split("train").weights, second.split("train").weights)
 
@@ -130,7 +130,7 @@ def test_damaged_weights_are_prepared_anew(cache: Path, file: Path, damage: Call
     first = run(cache, **table(file))
     before = np.array(first.split("test").weights)
     damage(first.folder / "test" / "weights.npy")
-    assert "weights.npy" in store.damage(first.folder)
+    assert "weights.npy" in store.find_damage(first.folder)
     np.testing.assert_array_equal(run(cache, **table(file)).split("test").weights, before)
 
 
@@ -139,7 +139,7 @@ def test_a_weight_column_the_source_lacks_is_one_fault_at_its_line(
 ) -> None:
     data = json.dumps(table(file, weight="x1"))
     recipe = write_recipe(f"bmcli: 1\nname: t\nmodel: mlp\ndata: {data}\n")
-    loaded = load(str(recipe), ())
+    loaded = load_recipe(str(recipe), ())
     with pytest.raises(BmcliError) as caught:
         prepare(loaded.recipe.data, loaded.recipe.targets(), 0, cache)
     (fault,) = loaded.locate(caught.value).faults
@@ -188,11 +188,11 @@ def test_test_rows_may_all_weigh_nothing(cache: Path, file: Path) -> None:
 @pytest.mark.parametrize("shape", [(3,), (3, 1)])
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float16", "float64"])
 def test_arrays_of_any_number_are_weights(shape: tuple[int, ...], dtype: str) -> None:
-    weights = columns.weights(np.array([1, 0, 1], dtype).reshape(shape))
+    weights = columns.read_weights(np.array([1, 0, 1], dtype).reshape(shape))
     assert weights.dtype == "float32"
     assert weights.tolist() == [1, 0, 1]
 
 
 def test_several_numbers_a_row_are_no_weight() -> None:
     with pytest.raises(RowFault, match=r"expected one number a row, received an array of shape \(2,\)"):
-        columns.weights(np.ones((3, 2)))
+        columns.read_weights(np.ones((3, 2)))

@@ -15,14 +15,14 @@ import pytest
 
 from bmcli import dates, limits
 from bmcli.data import store, tables
-from bmcli.data.invalid import Picked
+from bmcli.data.invalid import RowSubset
 from bmcli.data.preparation import encode_rows, prepare
-from bmcli.data.resolution import resolved
-from bmcli.data.sources import Rows, csv, image_folder, jsonl, npz, parquet
+from bmcli.data.resolution import resolve_options
+from bmcli.data.sources import SourceRows, csv, image_folder, jsonl, npz, parquet
 from bmcli.errors import BmcliError
-from bmcli.inputs import tensor_names
-from bmcli.recipe.schema import DataOptions
-from bmcli.specs import MANY_COLUMNS, Column, Prepared
+from bmcli.inputs import make_tensor_names
+from bmcli.recipe.data import DataOptions
+from bmcli.specs import MANY_COLUMNS, Column, PreparedData
 
 COLUMNS = MANY_COLUMNS + 40
 
@@ -44,7 +44,7 @@ def options_of(table: Path) -> DataOptions:
     return DataOptions.model_validate({"source": {"kind": "csv", "path": str(table)}, "targets": {"y": "category"}})
 
 
-def prepared_of(table: Path, cache: Path) -> Prepared:
+def prepared_of(table: Path, cache: Path) -> PreparedData:
     options = options_of(table)
     return prepare(options, options.targets or {}, 0, cache)
 
@@ -64,8 +64,8 @@ def test_names_are_not_each_compared_with_all_before() -> None:
     names = [Compared(f"c{place}") for place in range(2000)]
     Compared.count = 0
     tables.check_names(Path("x.csv"), names)
-    jsonl._pairs([(name, 0) for name in names])
-    tensor_names([Column(name, "number", (1,), "float32") for name in names])
+    jsonl._check_unique_keys([(name, 0) for name in names])
+    make_tensor_names([Column(name, "number", (1,), "float32") for name in names])
     assert Compared.count < 10 * len(names)
 
 
@@ -74,13 +74,13 @@ def test_a_name_that_is_there_twice_is_still_found() -> None:
     assert tables.repeated(["a", "", ""]) == ""
     assert tables.repeated(["a", "b"]) is None
     with pytest.raises(ValueError, match="the key 'a' is there twice"):
-        jsonl._pairs([("a", 1), ("a", 2)])
+        jsonl._check_unique_keys([("a", 1), ("a", 2)])
 
 
 def test_to_ask_whether_a_column_is_there_makes_none(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     columns = csv.read(csv.Options(path=str(table))).columns
-    monkeypatch.setattr(tables, "_raw", None)  # a column could not be made
-    for each in (columns, Picked(columns, np.arange(3))):
+    monkeypatch.setattr(tables, "_to_raw_column", None)  # a column could not be made
+    for each in (columns, RowSubset(columns, np.arange(3))):
         assert "c_0" in each
         assert "missing" not in each
 
@@ -106,10 +106,10 @@ def test_entries_that_a_seal_vouches_for_are_flushed_before(
     monkeypatch.setattr(store, "_SETTLED_NS", -(10**12))
     store._found_whole.clear()
     flushed: list[str] = []
-    flush, note = store._flush, store._note_checked
+    flush, note = store._flush, store._write_seal
     monkeypatch.setattr(store, "_flush", lambda *given: (flushed.append("flush"), flush(*given))[1])
-    monkeypatch.setattr(store, "_note_checked", lambda *given: (flushed.append("seal"), note(*given))[1])
-    assert store.damage(prepared.folder) == ""
+    monkeypatch.setattr(store, "_write_seal", lambda *given: (flushed.append("seal"), note(*given))[1])
+    assert store.find_damage(prepared.folder) == ""
     assert flushed == ["flush", "seal"]
 
 
@@ -118,7 +118,7 @@ def test_a_stack_cut_short_by_a_power_failure_is_prepared_again(table: Path, tmp
     (stack,) = (prepared.folder / "train").glob("inputs-int32.npy")
     whole = stack.read_bytes()
     stack.write_bytes(whole[: len(whole) // 2])
-    assert "changed since it was written" in store.damage(prepared.folder)
+    assert "changed since it was written" in store.find_damage(prepared.folder)
     prepared_of(table, tmp_path)
     assert stack.read_bytes() == whole
 
@@ -139,40 +139,40 @@ def test_arrays_of_many_columns_are_those_of_each(table: Path, tmp_path: Path) -
 
 def test_many_inputs_that_no_recipe_names_are_not_written_out(table: Path, tmp_path: Path) -> None:
     options, prepared = options_of(table), prepared_of(table, tmp_path)
-    again = resolved(options, options.targets or {}, prepared.spec)
+    again = resolve_options(options, options.targets or {}, prepared.spec)
     assert again.inputs is None
     assert prepare(again, again.targets or {}, 0, tmp_path).spec.inputs == prepared.spec.inputs
 
 
-def _wide_csv(path: Path, count: int) -> Callable[[], Rows]:
+def _wide_csv(path: Path, count: int) -> Callable[[], SourceRows]:
     path.write_text(",".join(f"c{place}" for place in range(count)) + "\n" + ",".join("1" * count) + "\n")
     return lambda: csv.read(csv.Options(path=str(path)))
 
 
-def _wide_jsonl(path: Path, count: int) -> Callable[[], Rows]:
+def _wide_jsonl(path: Path, count: int) -> Callable[[], SourceRows]:
     path.write_text(json.dumps({f"c{place}": 1 for place in range(count)}) + "\n")
     return lambda: jsonl.read(jsonl.Options(path=str(path)))
 
 
-def _jsonl_of_other_keys(path: Path, count: int) -> Callable[[], Rows]:
+def _jsonl_of_other_keys(path: Path, count: int) -> Callable[[], SourceRows]:
     lines = ({f"c{place}_{line}": 1 for place in range(max(1, count // 10))} for line in range(12))
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return lambda: jsonl.read(jsonl.Options(path=str(path)))
 
 
-def _wide_parquet(path: Path, count: int) -> Callable[[], Rows]:
+def _wide_parquet(path: Path, count: int) -> Callable[[], SourceRows]:
     pq.write_table(pa.table({f"c{place}": [1] for place in range(count)}), path)
     return lambda: parquet.read(parquet.Options(path=str(path)))
 
 
-def _wide_npz(path: Path, count: int) -> Callable[[], Rows]:
+def _wide_npz(path: Path, count: int) -> Callable[[], SourceRows]:
     np.savez(path, **{f"c{place}": np.zeros(2) for place in range(count)})
     return lambda: npz.read(npz.Options(path=str(path)))
 
 
 def _nothing_costly(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes time with every column may not be reached."""
-    for module, name in ((csv, "_batches"), (jsonl, "_parsed"), (parquet, "_batches"), (npz, "_check_member")):
+    for module, name in ((csv, "_batches"), (jsonl, "_parse_block"), (parquet, "_batches"), (npz, "_check_member")):
         monkeypatch.setattr(module, name, None)
 
 
@@ -187,7 +187,7 @@ def _nothing_costly(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_more_columns_than_any_table_has_are_refused_before_they_are_read(
-    write: Callable[[Path, int], Callable[[], Rows]], ending: str, what: str, tmp_path: Path,
+    write: Callable[[Path, int], Callable[[], SourceRows]], ending: str, what: str, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(limits, "COLUMNS", 30)
@@ -261,8 +261,8 @@ def test_more_features_than_any_table_has_are_refused(tmp_path: Path, monkeypatc
 
 def test_a_column_of_words_is_compared_with_no_format_of_dates(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
-    monkeypatch.setattr(dates, "_all", lambda cells, form: bool(tried.append(form)))
-    assert dates.fitting(pa.chunked_array([pa.array(["red", None, "green"])])) == []
+    monkeypatch.setattr(dates, "_match_all", lambda cells, form: bool(tried.append(form)))
+    assert dates.find_matching_formats(pa.chunked_array([pa.array(["red", None, "green"])])) == []
     assert tried == []
-    dates.fitting(pa.chunked_array([pa.array([None, " 2024-05-06 ", "red"])]))
+    dates.find_matching_formats(pa.chunked_array([pa.array([None, " 2024-05-06 ", "red"])]))
     assert tried == ["iso"]

@@ -10,11 +10,11 @@ import pytest
 import tensorflow as tf
 
 from bmcli import parts
-from bmcli.distillation import Form, Given, Said
-from bmcli.recipe.fields import PartOf
+from bmcli.distillation.losses import LossInputs, OutputForm, TargetOutputs
+from bmcli.recipe.fields import PartField
 
 ROWS, WIDTH = 12, 4
-KINDS = [kind for kind in parts.names("distillation") if kind != "hard"]
+KINDS = [kind for kind in parts.names("distillation.losses") if kind != "hard"]
 OPTIONS: list[dict[str, Any]] = [
     {"kind": "soft"},
     {"kind": "soft", "divergence": "reverse"},
@@ -25,10 +25,10 @@ OPTIONS: list[dict[str, Any]] = [
     {"kind": "relation"},
     {"kind": "dist"},
 ]
-OF_OUTPUTS = [each for each in OPTIONS if parts.load("distillation", each["kind"]).FORMS]
+OF_OUTPUTS = [each for each in OPTIONS if parts.load("distillation.losses", each["kind"]).FORMS]
 
 
-def given(form: Form = "softmax", teachers: int = 1, seed: int = 1) -> Given:
+def given(form: OutputForm = "softmax", teachers: int = 1, seed: int = 1) -> LossInputs:
     """Outputs and layers of a student and its teachers, for any loss."""
     draw = np.random.default_rng(seed)
 
@@ -36,24 +36,24 @@ def given(form: Form = "softmax", teachers: int = 1, seed: int = 1) -> Given:
         return tf.constant(2 * draw.normal(size=shape), tf.float32)
 
     shares = tuple(np.array([0.75, 0.25] if teachers == 2 else [1.0]))
-    said = Said(tensor(ROWS, WIDTH), tensor(ROWS, teachers, WIDTH), shares, form, 1.0)
+    said = TargetOutputs(tensor(ROWS, WIDTH), tensor(ROWS, teachers, WIDTH), shares, form, 1.0)
     layers = [(tensor(ROWS, 3, 3, 5), tensor(ROWS, 3, 3, 5))]
-    return Given(tensor(ROWS), {"label": said}, layers, tf.ones(ROWS), lambda value: value)
+    return LossInputs(tensor(ROWS), {"label": said}, layers, tf.ones(ROWS), lambda value: value)
 
 
-def loss(options: dict[str, Any], of: Given) -> np.ndarray:
-    checked = PartOf("distillation").check(options)
-    return np.asarray(parts.load("distillation", checked.kind).loss(checked, of))
+def loss(options: dict[str, Any], of: LossInputs) -> np.ndarray:
+    checked = PartField("distillation.losses").check(options)
+    return np.asarray(parts.load("distillation.losses", checked.kind).loss(checked, of))
 
 
-def with_student(of: Given, student: Any) -> Given:
-    return replace(of, said={"label": replace(of.said["label"], student=student)})
+def with_student(of: LossInputs, student: Any) -> LossInputs:
+    return replace(of, outputs={"label": replace(of.outputs["label"], student=student)})
 
 
-def agreeing(of: Given) -> Given:
+def agreeing(of: LossInputs) -> LossInputs:
     """The same with a student that says what its teacher says."""
     layers = [(teacher, teacher) for _, teacher in of.layers]
-    return replace(with_student(of, of.said["label"].teachers[:, 0]), layers=layers)
+    return replace(with_student(of, of.outputs["label"].teachers[:, 0]), layers=layers)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -81,10 +81,10 @@ def test_a_student_that_agrees_with_its_teacher_loses_nothing(options: dict[str,
 def test_what_is_added_to_all_logits_of_an_example_changes_nothing(options: dict[str, Any]) -> None:
     plain = given()
     shift = tf.constant(np.linspace(-5, 9, ROWS)[:, None], tf.float32)
-    said = plain.said["label"]
+    said = plain.outputs["label"]
     moved = replace(said, student=said.student + shift, teachers=said.teachers - 2 * shift[:, None])
     np.testing.assert_allclose(
-        loss(options, replace(plain, said={"label": moved})), loss(options, plain), rtol=1e-4, atol=1e-4
+        loss(options, replace(plain, outputs={"label": moved})), loss(options, plain), rtol=1e-4, atol=1e-4
     )
 
 
@@ -97,14 +97,14 @@ def test_an_example_of_weight_0_has_no_part_in_the_losses_of_others(options: dic
     def mixed(one: Any, two: Any) -> Any:
         return tf.where(tf.reshape(tf.constant(weights) > 0, [-1] + [1] * (len(one.shape) - 1)), one, two)
 
-    said, strange = plain.said["label"], other.said["label"]
+    said, strange = plain.outputs["label"], other.outputs["label"]
     exchanged = replace(
         said, student=mixed(said.student, strange.student), teachers=mixed(said.teachers, strange.teachers)
     )
     layers = [(mixed(a, c), mixed(b, d)) for (a, b), (c, d) in zip(plain.layers, other.layers, strict=True)]
     weighted = replace(plain, weights=tf.constant(weights))
     before = loss(options, weighted)
-    after = loss(options, replace(weighted, said={"label": exchanged}, layers=layers))
+    after = loss(options, replace(weighted, outputs={"label": exchanged}, layers=layers))
     np.testing.assert_allclose(after[weights > 0], before[weights > 0], rtol=1e-5)
 
 
@@ -115,8 +115,8 @@ def test_gradients_are_finite_where_nothing_differs(options: dict[str, Any]) -> 
     student, layer = tf.Variable(tf.zeros((ROWS, WIDTH))), tf.Variable(tf.zeros((ROWS, 3, 3, 5)))
     with tf.GradientTape() as tape:
         alike = replace(with_student(plain, student + 0.0), layers=[(layer + 0.0, plain.layers[0][1])])
-        checked = PartOf("distillation").check(options)
-        total = tf.reduce_sum(parts.load("distillation", checked.kind).loss(checked, alike))
+        checked = PartField("distillation.losses").check(options)
+        total = tf.reduce_sum(parts.load("distillation.losses", checked.kind).loss(checked, alike))
     found = [gradient for gradient in tape.gradient(total, [student, layer]) if gradient is not None]
     assert found
     assert all(np.isfinite(gradient.numpy()).all() for gradient in found)
@@ -125,7 +125,7 @@ def test_gradients_are_finite_where_nothing_differs(options: dict[str, Any]) -> 
 def test_soft_is_the_divergence_times_the_square_of_the_temperature() -> None:
     """14.2 nats where the default of keras.distillation, without softmax and square, tells 30.7."""
     plain, temperature = given(), 4.0
-    said = plain.said["label"]
+    said = plain.outputs["label"]
     teacher, student = (softmax(np.asarray(z) / temperature) for z in (said.teachers[:, 0], said.student))
     expected = temperature**2 * (teacher * np.log(teacher / student)).sum(axis=-1)
     np.testing.assert_allclose(loss({"kind": "soft", "temperature": temperature}, plain), expected, rtol=1e-4)
@@ -134,21 +134,23 @@ def test_soft_is_the_divergence_times_the_square_of_the_temperature() -> None:
 def test_the_size_of_gradients_stays_where_the_temperature_rises() -> None:
     """Section 2.1 of Hinton, Vinyals and Dean: at high temperatures the gradient is that of matching logits."""
     plain = given()
-    student = tf.Variable(plain.said["label"].student)
+    student = tf.Variable(plain.outputs["label"].student)
     found = []
     for temperature in (100.0, 400.0):
-        checked = PartOf("distillation").check({"kind": "soft", "temperature": temperature})
+        checked = PartField("distillation.losses").check({"kind": "soft", "temperature": temperature})
         with tf.GradientTape() as tape:
-            total = tf.reduce_sum(parts.load("distillation", "soft").loss(checked, with_student(plain, student + 0.0)))
+            total = tf.reduce_sum(
+                parts.load("distillation.losses", "soft").loss(checked, with_student(plain, student + 0.0))
+            )
         found.append(tape.gradient(total, student).numpy())
-    apart = student.numpy() - plain.said["label"].teachers[:, 0].numpy()
+    apart = student.numpy() - plain.outputs["label"].teachers[:, 0].numpy()
     np.testing.assert_allclose(found[1], (apart - apart.mean(axis=-1, keepdims=True)) / WIDTH, rtol=0.05, atol=0.02)
     np.testing.assert_allclose(found[0], found[1], rtol=0.1, atol=0.05)
 
 
 def test_the_divergence_can_be_turned_round_or_made_even() -> None:
     plain = given()
-    said = plain.said["label"]
+    said = plain.outputs["label"]
     teacher, student = (softmax(np.asarray(z) / 2) for z in (said.teachers[:, 0], said.student))
     middle = (teacher + student) / 2
 
@@ -163,7 +165,7 @@ def test_the_divergence_can_be_turned_round_or_made_even() -> None:
 
 def test_labels_of_their_own_have_a_distribution_each() -> None:
     plain = given("sigmoid")
-    said = plain.said["label"]
+    said = plain.outputs["label"]
     teacher, student = (1 / (1 + np.exp(-np.asarray(z) / 3)) for z in (said.teachers[:, 0], said.student))
     both = teacher * np.log(teacher / student) + (1 - teacher) * np.log((1 - teacher) / (1 - student))
     np.testing.assert_allclose(loss({"kind": "soft", "temperature": 3.0}, plain), 9 * both.mean(axis=-1), rtol=1e-3)
@@ -171,7 +173,7 @@ def test_labels_of_their_own_have_a_distribution_each() -> None:
 
 @pytest.mark.parametrize("temperature", [1.0, 5.0])
 def test_an_ensemble_says_the_mean_of_its_distributions_at_the_temperature(temperature: float) -> None:
-    said = given(teachers=2).said["label"]
+    said = given(teachers=2).outputs["label"]
     each = softmax(np.asarray(said.teachers) / temperature)
     expected = 0.75 * each[:, 0] + 0.25 * each[:, 1]
     np.testing.assert_allclose(softmax(np.asarray(said.teacher(temperature)) / temperature), expected, rtol=1e-4)
@@ -182,14 +184,14 @@ def test_an_ensemble_says_the_mean_of_its_distributions_at_the_temperature(tempe
 
 
 def test_an_ensemble_says_the_mean_of_its_numbers() -> None:
-    said = given("number", teachers=2).said["label"]
+    said = given("number", teachers=2).outputs["label"]
     each = np.asarray(said.teachers)
     np.testing.assert_allclose(np.asarray(said.teacher()), 0.75 * each[:, 0] + 0.25 * each[:, 1], rtol=1e-5)
 
 
 def test_logits_of_numbers_are_their_squared_errors() -> None:
     plain = given("number")
-    said = plain.said["label"]
+    said = plain.outputs["label"]
     expected = np.square(np.asarray(said.student) - np.asarray(said.teachers[:, 0])).mean(axis=-1)
     np.testing.assert_allclose(loss({"kind": "logits"}, plain), expected, rtol=1e-5)
 
@@ -211,7 +213,7 @@ def test_relations_take_layers_of_any_size_and_scale() -> None:
 
 def test_dist_is_one_less_the_correlations() -> None:
     plain = given()
-    said = plain.said["label"]
+    said = plain.outputs["label"]
     teacher, student = (softmax(np.asarray(z)) for z in (said.teachers[:, 0], said.student))
     between = [1 - np.corrcoef(a, b)[0, 1] for a, b in zip(teacher, student, strict=True)]
     within = 1 - np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(teacher.T, student.T, strict=True)])

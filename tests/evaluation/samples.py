@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bmcli.evaluation.metrics import measure, weighted
+from bmcli.evaluation.metrics import make_weighted_metrics, measure
 from bmcli.evaluation.result import Evaluation
-from bmcli.evaluation.weighted import Weighted
+from bmcli.evaluation.weighted_metrics import WeightedMetrics
 from bmcli.specs import Column
 from tests.evaluation.columns import category, count, labels, number, ordered
 
@@ -31,8 +31,8 @@ class Case:
         return measure(*self._arguments)
 
     @property
-    def weighted(self) -> Weighted:
-        return weighted(*self._arguments)
+    def weighted(self) -> WeightedMetrics:
+        return make_weighted_metrics(*self._arguments)
 
     @property
     def _arguments(self):

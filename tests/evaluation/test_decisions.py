@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from bmcli.evaluation.calibration import fit_temperature, soften
+from bmcli.evaluation.calibration import fit_temperature, rescale_probabilities
 from bmcli.evaluation.classification import log_loss
-from bmcli.evaluation.decisions import Decision, softened
-from bmcli.evaluation.threshold import best_f1
+from bmcli.evaluation.decisions import Decision, measure_temperature_scaling
+from bmcli.evaluation.threshold import maximize_f1
 from bmcli.specs import Column
 from tests.evaluation.columns import category, labels
 
@@ -27,18 +27,20 @@ def too_sure(rows: int = 2000) -> tuple[np.ndarray, np.ndarray]:
 def test_a_temperature_tells_loss_and_calibration_before_and_after() -> None:
     truth, found = too_sure()
     temperature = fit_temperature(truth, found)
-    scaled = soften(found, temperature)
-    told = softened(category("no", "yes"), truth, found, scaled, temperature)
+    scaled = rescale_probabilities(found, temperature)
+    told = measure_temperature_scaling(category("no", "yes"), truth, found, scaled, temperature)
     assert temperature == pytest.approx(2, abs=0.2)
     assert told.losses == pytest.approx((log_loss(truth, found), log_loss(truth, scaled)), rel=1e-6)
     assert told.after.error < told.after.by_chance < told.before.error
-    assert "less extreme" in told.words
+    assert "less extreme" in told.summary
 
 
 def test_labels_are_softened_each_by_itself() -> None:
     truth, found = too_sure()
     both, stated = np.stack([truth, 1 - truth], axis=1), found[:, ::-1]
-    told = softened(labels("a", "b"), both, stated[:, ::-1], soften(stated[:, ::-1], 2.0, independent=True), 2.0)
+    told = measure_temperature_scaling(
+        labels("a", "b"), both, stated[:, ::-1], rescale_probabilities(stated[:, ::-1], 2.0, independent=True), 2.0
+    )
     assert told.losses[1] < told.losses[0]
     assert told.before.of == "all labels"
 
@@ -47,11 +49,13 @@ def test_decisions_pass_through_json() -> None:
     truth, found = too_sure(300)
     column: Column = category("no", "yes")
     decisions = (
-        Decision("paid", 300, softened(column, truth, found, soften(found, 2.0), 2.0)),
-        Decision("paid", 300, None, "yes", best_f1(truth == 1, found[:, 1])),
+        Decision(
+            "paid", 300, measure_temperature_scaling(column, truth, found, rescale_probabilities(found, 2.0), 2.0)
+        ),
+        Decision("paid", 300, None, "yes", maximize_f1(truth == 1, found[:, 1])),
         Decision("paid", 0),
     )
     for each in decisions:
         assert Decision.from_json(json.loads(json.dumps(each.to_json()))) == each
-    assert decisions[1].words.startswith("'yes' is predicted from a probability of ")
-    assert decisions[2].words == ""
+    assert decisions[1].summary.startswith("'yes' is predicted from a probability of ")
+    assert decisions[2].summary == ""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bmcli.errors import BmcliError
-from bmcli.evaluation.gates import Gate, check_names, missed
+from bmcli.evaluation.gates import Gate, check_names, find_missed_gates
 from bmcli.evaluation.metrics import metric_names
 from bmcli.recipe.schema import EvaluateOptions
 from tests.evaluation.columns import category, number
@@ -68,7 +68,7 @@ def test_a_gate_shows_itself_as_a_recipe_writes_it(sign: str, limit: float) -> N
 
 def test_only_missed_gates_are_returned_in_the_order_of_the_recipe() -> None:
     gates = {"log_loss": "<= 0.5", "accuracy": ">= 0.9", "f1_macro": "> 0.8"}
-    found = missed(gates, {"accuracy": 0.9, "f1_macro": 0.8, "log_loss": 0.6})
+    found = find_missed_gates(gates, {"accuracy": 0.9, "f1_macro": 0.8, "log_loss": 0.6})
     assert [(gate.metric, gate.limit, gate.value) for gate in found] == [
         ("log_loss", 0.5, 0.6),
         ("f1_macro", 0.8, 0.8),
@@ -76,23 +76,23 @@ def test_only_missed_gates_are_returned_in_the_order_of_the_recipe() -> None:
 
 
 def test_no_gate_is_never_missed() -> None:
-    assert missed({}, {"accuracy": 0.0}) == ()
+    assert find_missed_gates({}, {"accuracy": 0.0}) == ()
 
 
 @pytest.mark.parametrize("text", ["> -1e9", "< 1e9"])
 def test_an_undefined_metric_misses_its_gate(text: str) -> None:
-    (gate,) = missed({"roc_auc": text}, {"accuracy": 1.0})
+    (gate,) = find_missed_gates({"roc_auc": text}, {"accuracy": 1.0})
     assert gate.value is None
     assert str(gate).startswith("roc_auc is undefined, expected ")
 
 
 def test_a_missed_gate_tells_value_and_limit() -> None:
-    (gate,) = missed({"accuracy": ">= 0.90"}, {"accuracy": 0.87312345})
+    (gate,) = find_missed_gates({"accuracy": ">= 0.90"}, {"accuracy": 0.87312345})
     assert str(gate) == "accuracy is 0.8731, expected >= 0.9"
 
 
 def test_a_gate_missed_by_a_hair_shows_the_hair() -> None:
-    (gate,) = missed({"accuracy": ">= 0.9"}, {"accuracy": 0.8999999})
+    (gate,) = find_missed_gates({"accuracy": ">= 0.9"}, {"accuracy": 0.8999999})
     assert str(gate) == "accuracy is 0.8999999, expected >= 0.9"
 
 

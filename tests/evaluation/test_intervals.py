@@ -8,32 +8,32 @@ import numpy as np
 import pytest
 
 from bmcli.evaluation import classification, regression
-from bmcli.evaluation.intervals import (
+from bmcli.evaluation.intervals import (  # fmt: skip
     Difference,
     Interval,
     Resampling,
-    differences,
-    intervals,
-    mcnemar,
-    resampled,
-    wilson,
-)  # fmt: skip
-from bmcli.evaluation.weighted import Weighted, means
+    compute_differences,
+    compute_intervals,
+    compute_mcnemar_p_value,
+    compute_wilson_interval,
+    resample_metrics,
+)
+from bmcli.evaluation.weighted_metrics import WeightedMetrics, make_weighted_means
 from tests.evaluation.samples import KINDS, case
 
 SIMULATED = 200
 
 
-def between(figures: Weighted, rows: int, how: Resampling) -> tuple[dict[str, Interval], dict[str, str]]:
-    return intervals(resampled(figures, rows, how))
+def between(figures: WeightedMetrics, rows: int, how: Resampling) -> tuple[dict[str, Interval], dict[str, str]]:
+    return compute_intervals(resample_metrics(figures, rows, how))
 
 
-def paired(first: Weighted, second: Weighted, rows: int, how: Resampling) -> dict[str, Difference]:
-    return differences(resampled(first, rows, how), resampled(second, rows, how))
+def paired(first: WeightedMetrics, second: WeightedMetrics, rows: int, how: Resampling) -> dict[str, Difference]:
+    return compute_differences(resample_metrics(first, rows, how), resample_metrics(second, rows, how))
 
 
-def _of_means(values: np.ndarray) -> Weighted:
-    return Weighted(means({"mean": values}))
+def _of_means(values: np.ndarray) -> WeightedMetrics:
+    return WeightedMetrics(make_weighted_means({"mean": values}))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -46,18 +46,18 @@ def test_every_metric_has_an_interval_around_it(kind: str) -> None:
         assert interval.method
 
 
-def _binary(seed: int, rows: int) -> Weighted:
+def _binary(seed: int, rows: int) -> WeightedMetrics:
     """Scores of two normal distributions a unit apart; the area under their curve is Phi(1 / sqrt(2))."""
     dice = np.random.default_rng(seed)
     truth = (np.arange(rows) % 2).astype(int)
     scores = 1 / (1 + np.exp(-(dice.normal(size=rows) + truth - 0.5)))
-    return classification.weighted(truth, np.stack([1 - scores, scores], axis=1), 5)
+    return classification.make_weighted_metrics(truth, np.stack([1 - scores, scores], axis=1), 5)
 
 
-def _linear(seed: int, rows: int) -> Weighted:
+def _linear(seed: int, rows: int) -> WeightedMetrics:
     dice = np.random.default_rng(seed)
     predicted = dice.normal(size=rows)
-    return regression.weighted(predicted + dice.normal(size=rows), predicted)
+    return regression.make_weighted_metrics(predicted + dice.normal(size=rows), predicted)
 
 
 @pytest.mark.parametrize(
@@ -95,11 +95,11 @@ def test_intervals_of_the_calibration_error_hold_the_truth_though_chance_raises_
         logits = 1.5 * dice.normal(size=300)
         came_true = (dice.random(300) < 1 / (1 + np.exp(-logits))).astype(int)
         stated = 1 / (1 + np.exp(-sharpness * logits))
-        figures = classification.weighted(came_true, np.stack([1 - stated, stated], axis=1), 5)
-        drawn = resampled(figures, 300, Resampling(resamples=300))
-        found = intervals(drawn)[0]["calibration_error"]
+        figures = classification.make_weighted_metrics(came_true, np.stack([1 - stated, stated], axis=1), 5)
+        drawn = resample_metrics(figures, 300, Resampling(resamples=300))
+        found = compute_intervals(drawn)[0]["calibration_error"]
         held += found.low <= truth <= found.high
-        low, high = np.quantile(drawn.spreads["calibration_error"].drawn, [0.025, 0.975])
+        low, high = np.quantile(drawn.distributions["calibration_error"].samples, [0.025, 0.975])
         without += low <= truth <= high
     assert found.method == "inverted bootstrap over rows, 300 resamples"
     assert 0.93 <= held / SIMULATED <= 0.98
@@ -141,7 +141,9 @@ def test_methods_are_named() -> None:
 
 def test_a_perfect_accuracy_has_an_interval_with_a_width() -> None:
     truth = np.array([0, 1] * 20)
-    found, reasons = between(classification.weighted(truth, np.eye(2)[truth], 5), 40, Resampling(resamples=100))
+    found, reasons = between(
+        classification.make_weighted_metrics(truth, np.eye(2)[truth], 5), 40, Resampling(resamples=100)
+    )
     assert found["accuracy"].low == pytest.approx(0.9124, abs=1e-3)
     assert found["accuracy"].high == 1
     assert reasons["roc_auc"] == "it is the same in every resample."
@@ -151,36 +153,38 @@ def test_a_metric_that_most_resamples_leave_undefined_has_a_reason_instead() -> 
     truth = np.array([1, *[0] * 29])
     scores = np.linspace(0.2, 0.8, 30)
     found, reasons = between(
-        classification.weighted(truth, np.stack([1 - scores, scores], axis=1), 5), 30, Resampling()
+        classification.make_weighted_metrics(truth, np.stack([1 - scores, scores], axis=1), 5), 30, Resampling()
     )
     assert "roc_auc" not in found
     assert "resamples leave it undefined" in reasons["roc_auc"]
 
 
 def test_one_row_has_no_spread() -> None:
-    found, reasons = between(regression.weighted(np.ones(1), np.zeros(1)), 1, Resampling(resamples=10))
+    found, reasons = between(regression.make_weighted_metrics(np.ones(1), np.zeros(1)), 1, Resampling(resamples=10))
     assert not found
     assert reasons["mae"] == "there is one unit to draw from."
 
 
 def test_wilson_as_printed() -> None:
-    found = wilson(81, 263)  # Newcombe 1998, table I
+    found = compute_wilson_interval(81, 263)  # Newcombe 1998, table I
     assert (found.low, found.high) == (pytest.approx(0.2553, abs=1e-4), pytest.approx(0.3662, abs=1e-4))
 
 
 def test_mcnemar_is_a_sign_test_of_the_rows_that_one_model_alone_gets_right() -> None:
     first = np.array([True] * 50 + [True] * 8 + [False] * 2 + [False] * 10)
     second = np.array([True] * 50 + [False] * 8 + [True] * 2 + [False] * 10)
-    assert mcnemar(first, second) == pytest.approx(2 * (1 + 10 + 45) / 2**10)
-    assert mcnemar(first, first) == 1
+    assert compute_mcnemar_p_value(first, second) == pytest.approx(2 * (1 + 10 + 45) / 2**10)
+    assert compute_mcnemar_p_value(first, first) == 1
 
 
-def _two_models(gap: float, seed: int, rows: int = 400) -> tuple[Weighted, Weighted]:
+def _two_models(gap: float, seed: int, rows: int = 400) -> tuple[WeightedMetrics, WeightedMetrics]:
     """Two models of which the second errs more by a factor, on the same rows."""
     dice = np.random.default_rng(seed)
     truth, errors = dice.normal(size=rows), dice.normal(size=rows)
     noise = 0.3 * dice.normal(size=rows)
-    return regression.weighted(truth, truth + errors), regression.weighted(truth, truth + (1 + gap) * errors + noise)
+    return regression.make_weighted_metrics(truth, truth + errors), regression.make_weighted_metrics(
+        truth, truth + (1 + gap) * errors + noise
+    )
 
 
 def test_a_paired_difference_is_found_where_separate_intervals_overlap() -> None:
@@ -190,7 +194,7 @@ def test_a_paired_difference_is_found_where_separate_intervals_overlap() -> None
     assert one.high > two.low
     assert found.better == "first"
     assert found.p_value < 0.05
-    assert "A is better" in found.words("A", "B")
+    assert "A is better" in found.summary("A", "B")
 
 
 def test_differences_of_equal_models_are_found_in_5_percent() -> None:
@@ -198,7 +202,7 @@ def test_differences_of_equal_models_are_found_in_5_percent() -> None:
     for seed in range(SIMULATED):
         dice = np.random.default_rng(seed)
         truth = dice.normal(size=200)
-        pair = [regression.weighted(truth, truth + dice.normal(size=200)) for _ in range(2)]
+        pair = [regression.make_weighted_metrics(truth, truth + dice.normal(size=200)) for _ in range(2)]
         found.append(paired(pair[0], pair[1], 200, Resampling(resamples=500))["mae"])
     assert 0.03 <= np.mean([bool(each.better) for each in found]) <= 0.07
     for each in found:
@@ -210,31 +214,31 @@ def test_shares_are_compared_by_mcnemar_unless_rows_belong_together() -> None:
     alone = paired(first, second, 100, Resampling())["accuracy"]
     grouped = paired(first, second, 100, Resampling(groups=np.arange(100) // 5))["accuracy"]
     assert alone.method == "McNemar's exact test"
-    assert alone.p_value == mcnemar(first.shares["accuracy"], second.shares["accuracy"])
+    assert alone.p_value == compute_mcnemar_p_value(first.shares["accuracy"], second.shares["accuracy"])
     assert grouped.method == "paired BCa bootstrap over 20 groups, 1,000 resamples"
 
 
 def test_a_difference_of_calibration_errors_is_not_judged() -> None:
     found = paired(_binary(0, 100), _binary(1, 100), 100, Resampling(resamples=100))["calibration_error"]
     assert (found.interval, found.better) == (None, "")
-    assert "compare brier or log_loss" in found.words()
+    assert "compare brier or log_loss" in found.summary()
 
 
 def test_models_on_other_resamples_are_not_compared() -> None:
-    drawn = resampled(_linear(0, 50), 50, Resampling(resamples=100))
+    drawn = resample_metrics(_linear(0, 50), 50, Resampling(resamples=100))
     others = (
         (60, Resampling(resamples=100)), (50, Resampling(resamples=100, seed=1)),
         (50, Resampling(resamples=100, groups=np.arange(50) // 2)),
     )  # fmt: skip
     for rows, how in others:
         with pytest.raises(ValueError, match="same resamples"):
-            differences(drawn, resampled(_linear(0, rows), rows, how))
+            compute_differences(drawn, resample_metrics(_linear(0, rows), rows, how))
 
 
 def test_a_model_against_itself_differs_by_nothing() -> None:
     found = paired(_binary(0, 50), _binary(0, 50), 50, Resampling(resamples=100))["accuracy"]
     assert (found.difference, found.p_value, found.better, found.interval) == (0, 1, "", None)
-    assert found.words().endswith("no interval, since it is the same in every resample.")
+    assert found.summary().endswith("no interval, since it is the same in every resample.")
 
 
 def test_values_pass_through_json() -> None:
@@ -249,7 +253,7 @@ def test_values_pass_through_json() -> None:
 def test_a_calibration_error_of_0_has_a_reason_instead_of_an_interval_without_end() -> None:
     """Everybody is given the share that came true, as a network of one constant input gives it."""
     truth = np.arange(40) % 2
-    figures = classification.weighted(truth, np.full((40, 2), 0.5, "float32"), 1, truth)
+    figures = classification.make_weighted_metrics(truth, np.full((40, 2), 0.5, "float32"), 1, truth)
     found, reasons = between(figures, 40, Resampling(200))
     (name,) = figures.gaps
     assert "it is 0" in reasons[name]
@@ -262,8 +266,8 @@ def test_a_calibration_error_of_0_has_a_reason_instead_of_an_interval_without_en
 def test_few_rows_of_one_class_make_no_raw_warnings(rows: int, classes: int) -> None:
     truth, probabilities = np.ones(rows, int), np.full((rows, classes), 1 / classes, "float32")
     for figures in (
-        classification.weighted(truth, probabilities, 1, truth),
-        regression.weighted(np.full(rows, 5.0), np.full(rows, 5.0)),
+        classification.make_weighted_metrics(truth, probabilities, 1, truth),
+        regression.make_weighted_metrics(np.full(rows, 5.0), np.full(rows, 5.0)),
     ):
         found, reasons = between(figures, rows, Resampling(50))
         json.dumps([each.to_json() for each in found.values()], allow_nan=False)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bmcli.evaluation.intervals import Resampling
-from bmcli.evaluation.learning_curve import LearningCurve, Trained, curve
+from bmcli.evaluation.learning_curve import LearningCurve, RowScores, compute_learning_curve
 
 SHARES = (0.1, 0.2, 0.4, 0.7, 1.0)
 HOW = Resampling(resamples=200)
@@ -16,10 +16,10 @@ def _accuracies(train: tuple[float, ...], validation: tuple[float, ...], rows: i
     """Trainings that are right on so many rows; what one gets right, a better one does, too."""
     luck = np.random.default_rng(0).random(500)
     trainings = [
-        Trained(share, np.arange(int(rows * share)) < at * int(rows * share), luck < right)
+        RowScores(share, np.arange(int(rows * share)) < at * int(rows * share), luck < right)
         for share, at, right in zip(SHARES, train, validation, strict=True)
     ]
-    return curve("label", "accuracy", trainings, HOW)
+    return compute_learning_curve("label", "accuracy", trainings, HOW)
 
 
 def test_where_errors_still_fall_and_training_rows_are_fitted_more_data_helps() -> None:
@@ -29,32 +29,32 @@ def test_where_errors_still_fall_and_training_rows_are_fitted_more_data_helps() 
     assert found.more is not None
     assert found.more.p_value < 0.001
     assert 0.05 < found.doubling < 0.12
-    assert "More data would help" in found.words
-    assert "It overfits" in found.words
+    assert "More data would help" in found.summary
+    assert "It overfits" in found.summary
 
 
 def test_where_training_rows_are_not_fitted_either_the_model_is_too_small() -> None:
     found = _accuracies((0.72, 0.71, 0.71, 0.71, 0.71), (0.69, 0.7, 0.7, 0.7, 0.7))
     assert not found.more_data_helps
     assert found.fit == "under"
-    assert "More data is not shown to help" in found.words
-    assert "a larger model, or longer training, may help" in found.words
+    assert "More data is not shown to help" in found.summary
+    assert "a larger model, or longer training, may help" in found.summary
 
 
 def test_of_errors_less_is_better() -> None:
     dice = np.random.default_rng(0)
     noise = dice.random(400)
-    trainings = [Trained(s, noise[: int(400 * s)] * 0.1, noise * (2 - s)) for s in SHARES]
-    found = curve("price", "mae", trainings, HOW)
+    trainings = [RowScores(s, noise[: int(400 * s)] * 0.1, noise * (2 - s)) for s in SHARES]
+    found = compute_learning_curve("price", "mae", trainings, HOW)
     assert found.more_data_helps
     assert found.doubling < 0
-    assert found.fitted == pytest.approx(0.1)
+    assert found.error_ratio == pytest.approx(0.1)
 
 
 def test_one_share_leaves_open_what_more_data_brings() -> None:
-    found = curve("label", "accuracy", [Trained(1.0, np.arange(60) > 5, np.arange(60) > 9)], HOW)
+    found = compute_learning_curve("label", "accuracy", [RowScores(1.0, np.arange(60) > 5, np.arange(60) > 9)], HOW)
     assert found.more is None
-    assert "is open" in found.words
+    assert "is open" in found.summary
 
 
 def test_values_pass_through_json() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bmcli.errors import BmcliError, RunFailed
 from bmcli.evaluation.metrics import measure, metric_names
-from bmcli.evaluation.result import ClassRow, Evaluation
+from bmcli.evaluation.result import ClassMetrics, Evaluation
 from tests.evaluation.columns import category, number
 
 TARGETS = (category("cat", "dog", name="animal"), number("age"))
@@ -106,7 +106,7 @@ def test_json_names_classes_and_rows() -> None:
 
 
 share = st.none() | st.floats(0, 1)
-class_rows = st.builds(ClassRow, st.text(), share, share, share, st.integers(0, 10**9), share, share)
+class_rows = st.builds(ClassMetrics, st.text(), share, share, share, st.integers(0, 10**9), share, share)
 evaluations = st.builds(
     Evaluation,
     metrics=st.dictionaries(st.text(), st.floats(allow_nan=False, allow_infinity=False)),
@@ -132,4 +132,4 @@ def test_an_evaluation_holds_finite_figures_only(value: float) -> None:
     with pytest.raises(ValueError, match="Expected finite figures"):
         Evaluation({"accuracy": value}, {}, {}, 1)
     with pytest.raises(ValueError, match="Expected finite figures"):
-        Evaluation({}, {"label": (ClassRow("cat", None, value, None, 1, None, None),)}, {}, 1)
+        Evaluation({}, {"label": (ClassMetrics("cat", None, value, None, 1, None, None),)}, {}, 1)

@@ -7,8 +7,17 @@ import pyarrow as pa
 import pytest
 
 from bmcli.evaluation.intervals import Resampling
-from bmcli.evaluation.slices import SMALLEST, Slices, Slicing, can_slice, compare, crossed, every, slicing
-from bmcli.evaluation.weighted import Weighted, means
+from bmcli.evaluation.slices import (
+    MIN_SLICE_ROWS,
+    Slices,
+    Slicing,
+    add_crossed_slicings,
+    can_slice,
+    compare_slices,
+    cross_slicings,
+    make_slicing,
+)
+from bmcli.evaluation.weighted_metrics import WeightedMetrics, make_weighted_means
 
 HOW = Resampling(resamples=200)
 
@@ -18,43 +27,45 @@ def _text(*cells: str | None) -> pa.ChunkedArray:
 
 
 def _compare(right: np.ndarray, slicings: tuple[Slicing, ...], how: Resampling = HOW) -> Slices:
-    return compare("y", "accuracy", right, slicings, Weighted(means({"accuracy": right})), how)
+    return compare_slices(
+        "y", "accuracy", right, slicings, WeightedMetrics(make_weighted_means({"accuracy": right})), how
+    )
 
 
 def _random(rows: int, columns: int, seed: int) -> tuple[Slicing, ...]:
     dice = np.random.default_rng(seed)
-    return tuple(slicing(f"c{i}", dice.normal(size=rows)) for i in range(columns))
+    return tuple(make_slicing(f"c{i}", dice.normal(size=rows)) for i in range(columns))
 
 
 def test_rows_are_divided_by_what_a_column_holds() -> None:
-    assert slicing("home", _text("rent", "own", None, "rent")).names == ("own", "rent", "missing")
-    assert slicing("rooms", np.array([2, 1, 2, 3])).names == ("1", "2", "3")
-    found = slicing("age", np.array([*range(100), np.nan]), bins=4)
+    assert make_slicing("home", _text("rent", "own", None, "rent")).names == ("own", "rent", "missing")
+    assert make_slicing("rooms", np.array([2, 1, 2, 3])).names == ("1", "2", "3")
+    found = make_slicing("age", np.array([*range(100), np.nan]), bins=4)
     assert found.names == ("up to 24.75", "24.75 to 49.5", "49.5 to 74.25", "above 74.25", "missing")
     assert np.bincount(found.codes).tolist() == [25, 25, 25, 25, 1]
 
 
 def test_rare_categories_are_one_slice() -> None:
-    found = slicing("town", _text(*(f"t{i:02}" for i in range(30) for _ in range(40 - i))))
+    found = make_slicing("town", _text(*(f"t{i:02}" for i in range(30) for _ in range(40 - i))))
     assert len(found.names) == 21
     assert found.names[-1] == "other"
     assert np.bincount(found.codes)[-1] == sum(40 - i for i in range(20, 30))
 
 
 def test_crossed_slices_are_the_pairs_that_occur() -> None:
-    first, second = slicing("a", _text("x", "x", "y")), slicing("b", _text("1", "2", "1"))
-    found = crossed(first, second)
+    first, second = make_slicing("a", _text("x", "x", "y")), make_slicing("b", _text("1", "2", "1"))
+    found = cross_slicings(first, second)
     assert found.name == "a x b"
     assert [found.names[code] for code in found.codes] == ["x, 1", "x, 2", "y, 1"]
-    assert len(every((first, second))) == 3
+    assert len(add_crossed_slicings((first, second))) == 3
 
 
 def test_a_planted_bad_slice_is_the_worst_of_all_pairs() -> None:
     dice = np.random.default_rng(0)
-    home, sex = (slicing(name, _text(*dice.choice(list("abcd"), 3000))) for name in ("home", "sex"))
+    home, sex = (make_slicing(name, _text(*dice.choice(list("abcd"), 3000))) for name in ("home", "sex"))
     bad = (home.codes == 1) & (sex.codes == 2)
     right = dice.random(3000) < np.where(bad, 0.6, 0.9)
-    found = _compare(right, every((home, sex, *_random(3000, 5, 1))))
+    found = _compare(right, add_crossed_slicings((home, sex, *_random(3000, 5, 1))))
     worst = found.slices[0]
     assert (worst.of, worst.name) == ("home x sex", "b, c")
     assert worst.adjusted < 0.05
@@ -62,37 +73,37 @@ def test_a_planted_bad_slice_is_the_worst_of_all_pairs() -> None:
     assert worst.interval is not None
     assert worst.interval.low < 0.6 < worst.interval.high < 0.85
     assert worst.metrics["accuracy"] == worst.value == pytest.approx(right[bad].mean())
-    assert "slices looked at" in found.words
+    assert "slices looked at" in found.summary
 
 
 def test_where_all_slices_are_alike_hardly_any_search_finds_one() -> None:
     found = 0
     for seed in range(60):
         right = np.random.default_rng([9, seed]).random(400) < 0.85
-        found += bool(_compare(right, every(_random(400, 4, seed)), Resampling(resamples=100)).worse > 0)
+        found += bool(_compare(right, add_crossed_slicings(_random(400, 4, seed)), Resampling(resamples=100)).worse > 0)
     assert found <= 6
 
 
 def test_rows_that_belong_together_are_less_evidence() -> None:
     groups = np.repeat(np.arange(40), 10)
     errors = np.random.default_rng(5).normal(size=40)[groups] ** 2
-    parts = (slicing("half", (groups % 2).astype(float)),)
-    figures = Weighted(means({"mae": errors}))
-    alone = compare("y", "mae", errors, parts, figures, HOW).slices[0]
-    together = compare("y", "mae", errors, parts, figures, Resampling(resamples=200, groups=groups)).slices[0]
+    parts = (make_slicing("half", (groups % 2).astype(float)),)
+    figures = WeightedMetrics(make_weighted_means({"mae": errors}))
+    alone = compare_slices("y", "mae", errors, parts, figures, HOW).slices[0]
+    together = compare_slices("y", "mae", errors, parts, figures, Resampling(resamples=200, groups=groups)).slices[0]
     assert together.p_value > alone.p_value
 
 
 def test_small_slices_are_counted_and_left_out() -> None:
-    column = _text(*["a"] * 100, *["b"] * (SMALLEST - 1))
-    found = _compare(np.arange(100 + SMALLEST - 1) % 3 > 0, (slicing("c", column),))
+    column = _text(*["a"] * 100, *["b"] * (MIN_SLICE_ROWS - 1))
+    found = _compare(np.arange(100 + MIN_SLICE_ROWS - 1) % 3 > 0, (make_slicing("c", column),))
     assert (found.looked_at, found.too_small) == (1, 1)
 
 
 def test_for_errors_more_is_worse() -> None:
     errors = np.where(np.arange(200) % 2, 2.0, 1.0) + np.random.default_rng(0).random(200)
-    parts = (slicing("parity", (np.arange(200) % 2).astype(float)),)
-    found = compare("y", "mae", errors, parts, Weighted(means({"mae": errors})), HOW)
+    parts = (make_slicing("parity", (np.arange(200) % 2).astype(float)),)
+    found = compare_slices("y", "mae", errors, parts, WeightedMetrics(make_weighted_means({"mae": errors})), HOW)
     assert (found.slices[0].name, found.worse) == ("1", 1)
 
 
@@ -104,5 +115,5 @@ def test_columns_that_tell_rows_apart_are_no_slices() -> None:
 
 
 def test_values_pass_through_json() -> None:
-    found = _compare(np.arange(100) % 5 > 0, (slicing("c", np.arange(100) % 2),))
+    found = _compare(np.arange(100) % 5 > 0, (make_slicing("c", np.arange(100) % 2),))
     assert Slices.from_json(json.loads(json.dumps(found.to_json()))) == found

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score
 
-from bmcli.evaluation.threshold import Chosen, best_f1, lowest_cost, most_recall
+from bmcli.evaluation.threshold import ThresholdChoice, maximize_f1, maximize_recall, minimize_cost
 
 DICE = np.random.default_rng(4)
 TRUTH = DICE.random(300) < 0.3
@@ -15,7 +15,7 @@ GRID = np.linspace(0.005, 0.995, 100)  # between the scores, which are rounded
 
 
 def test_the_best_f1_is_that_of_a_search() -> None:
-    found = best_f1(TRUTH, SCORES)
+    found = maximize_f1(TRUTH, SCORES)
     best = max(f1_score(TRUTH, cut <= SCORES, zero_division=0) for cut in GRID)
     assert f1_score(TRUTH, found.value <= SCORES) == pytest.approx(best)
     assert f"{best:.4f}" in found.goal
@@ -27,14 +27,14 @@ def test_dear_misses_lower_the_threshold_and_dear_alarms_raise_it() -> None:
 
     cuts = []
     for alarm, miss in ((1, 10), (1, 1), (10, 1)):
-        found = lowest_cost(TRUTH, SCORES, alarm, miss)
+        found = minimize_cost(TRUTH, SCORES, alarm, miss)
         assert cost(found.value, alarm, miss) == min(cost(cut, alarm, miss) for cut in (*GRID, 1.1))
         cuts.append(found.value)
     assert cuts == sorted(cuts)
 
 
 def test_the_most_recall_at_a_precision_keeps_it() -> None:
-    found = most_recall(TRUTH, SCORES, 0.8)
+    found = maximize_recall(TRUTH, SCORES, 0.8)
     assert precision_score(TRUTH, found.value <= SCORES) >= 0.8
     best = max(
         recall_score(TRUTH, c <= SCORES) for c in GRID if precision_score(TRUTH, c <= SCORES, zero_division=0) >= 0.8
@@ -44,24 +44,24 @@ def test_the_most_recall_at_a_precision_keeps_it() -> None:
 
 
 def test_a_precision_that_none_reaches_is_told() -> None:
-    found = most_recall(np.array([False, True] * 20), np.full(40, 0.5), 0.9)
+    found = maximize_recall(np.array([False, True] * 20), np.full(40, 0.5), 0.9)
     assert not found.met
     assert "none reaches" in found.goal
 
 
 def test_what_other_thresholds_show_is_told() -> None:
-    found = best_f1(TRUTH, SCORES)
+    found = maximize_f1(TRUTH, SCORES)
     for name, figure in (("F1", f1_score), ("precision", precision_score), ("recall", recall_score)):
         each = [figure(TRUTH, cut <= SCORES) for cut in found.thresholds]
         assert found.curves[name] == pytest.approx(each)
     assert list(found.thresholds) == sorted(found.thresholds)
     assert found.curves["F1"][found.thresholds.index(found.value)] == max(found.curves["F1"])
-    costs = lowest_cost(TRUTH, SCORES, 1, 3)
+    costs = minimize_cost(TRUTH, SCORES, 1, 3)
     assert costs.curves["cost a row"][costs.thresholds.index(costs.value)] == min(costs.curves["cost a row"])
-    assert Chosen.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert ThresholdChoice.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
 def test_of_many_thresholds_some_are_told() -> None:
     dice = np.random.default_rng(0)
-    found = best_f1(dice.random(3000) < 0.5, dice.random(3000))
+    found = maximize_f1(dice.random(3000) < 0.5, dice.random(3000))
     assert len(found.thresholds) == len(found.curves["recall"]) == 200

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bmcli.commands.evaluate import Opened, elsewhere, open_run, predicted
-from bmcli.evaluation.judged import Judged
-from bmcli.explanation.explain import Subject
-from bmcli.recipe.load import load
-from bmcli.training import built
-from bmcli.training.network import Network
+from bmcli.commands.evaluate import OpenedRun, add_device_defaults, open_run, predict_rows
+from bmcli.evaluation.predictions import Predictions
+from bmcli.explanation.explain import ExplanationContext
+from bmcli.networks.network import Network
+from bmcli.recipe.load import load_recipe
+from bmcli.training import build_network
 from tests.trained import run_of
 
 TELLING, USELESS = ("height", "colour"), ("noise", "shape")
@@ -40,7 +40,7 @@ train: {epochs: 8, batch_size: 32, tensorboard: false, optimizer: {kind: adam, l
 PATCH = 4  # pixels a side
 
 
-def table(folder: Path, cache: Path) -> Opened:
+def table(folder: Path, cache: Path) -> OpenedRun:
     """The label follows from a number and a category; another of each tell nothing."""
     dice = np.random.default_rng(3)
     with (folder / "planted.csv").open("w", newline="", encoding="utf-8") as file:
@@ -54,7 +54,7 @@ def table(folder: Path, cache: Path) -> Opened:
     return opened(TABLE, folder, cache)
 
 
-def pictures(folder: Path, cache: Path) -> Opened:
+def pictures(folder: Path, cache: Path) -> OpenedRun:
     """A pattern of stripes somewhere in noise tells the class: upright or level."""
     dice = np.random.default_rng(4)
     images = dice.integers(0, 60, (500, 16, 16), "uint8")
@@ -72,24 +72,24 @@ def places() -> list[tuple[int, int]]:
     return [(row, column) for row, column in np.random.default_rng(5).integers(0, 16 - PATCH, (500, 2)).tolist()]
 
 
-def opened(recipe: str, folder: Path, cache: Path) -> Opened:
+def opened(recipe: str, folder: Path, cache: Path) -> OpenedRun:
     run = run_of(recipe, folder, cache)
-    return open_run(load(str(run.lock), elsewhere(())), run, cache)
+    return open_run(load_recipe(str(run.lock), add_device_defaults(())), run, cache)
 
 
-def random_network(run: Opened, number: int) -> Network:
+def random_network(run: OpenedRun, number: int) -> Network:
     recipe = run.recipe.model_copy(update={"seed": 100 + number})
-    return built(recipe, run.prepared.spec, run.prepared.split("train").targets, run.placement)
+    return build_network(recipe, run.prepared.spec, run.prepared.split("train").targets, run.placement)
 
 
-def subject(run: Opened, network: Network | None = None) -> Subject:
+def subject(run: OpenedRun, network: Network | None = None) -> ExplanationContext:
     """What is explained of a run, or of another network in its place."""
     train = run.prepared.split("train")
     quantiles = run.recipe.quantiles()
     chosen = network or run.network
-    return Subject(chosen, lambda: random_network(run, 0), run.prepared.spec, quantiles, train)
+    return ExplanationContext(chosen, lambda: random_network(run, 0), run.prepared.spec, quantiles, train)
 
 
-def judged(run: Opened, network: Network | None = None) -> Judged:
+def judged(run: OpenedRun, network: Network | None = None) -> Predictions:
     rows = run.prepared.split("validation")
-    return predicted(run.recipe, network or run.network, run.prepared.spec, rows, "validation", run.placement)
+    return predict_rows(run.recipe, network or run.network, run.prepared.spec, rows, "validation", run.placement)

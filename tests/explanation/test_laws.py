@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 
 from bmcli.explanation import graph
-from bmcli.explanation.activations import nearest, similarity
-from bmcli.recipe.load import load
-from bmcli.training import session
+from bmcli.explanation.activations import find_nearest, similarity
+from bmcli.recipe.load import load_recipe
+from bmcli.workflows import session
 
 TABLE = """\
 bmcli: 1
@@ -52,18 +52,18 @@ def test_a_network_cut_at_its_features_gives_what_it_gave(family: str, tmp_path:
     (tmp_path / "cut.csv").write_text("\n".join(lines) + "\n")
     encoding, model = FAMILIES[family]
     (tmp_path / "recipe.yaml").write_text(TABLE.format(encoding=encoding, model=model))
-    begun = session.begin(load(str(tmp_path / "recipe.yaml")), cache)
-    network = begun.trainer(None).network
-    places = graph.features(network)
+    begun = session.start_session(load_recipe(str(tmp_path / "recipe.yaml")), cache)
+    network = begun.build_trainer(None).network
+    places = graph.find_features(network)
     assert {"number", "city", "sort", "told", "words", "city & sort"} <= {place.name for place in places}
     rows = begun.prepared.split("train")
     encoded = {name: tf.constant(np.asarray(cells)) for name, cells in rows.inputs.items()}
     tensors = [place.tensor for place in places]
-    inside = graph.front(network, tensors)(encoded)
-    again = graph.back(network, tensors)([inside[str(i)] for i in range(len(tensors))], encoded)
+    inside = graph.build_front(network, tensors)(encoded)
+    again = graph.build_back(network, tensors)([inside[str(i)] for i in range(len(tensors))], encoded)
     usual = network.model(encoded)
     assert again["label"].numpy() == pytest.approx(usual["label"].numpy(), abs=1e-5)
-    assert graph.embedding(network).shape[-1] > 1
+    assert graph.find_embedding(network).shape[-1] > 1
 
 
 def test_layers_that_are_turned_or_stretched_are_alike_and_strangers_are_not() -> None:
@@ -90,6 +90,6 @@ def test_similarity_is_that_of_the_paper() -> None:
 
 
 def test_the_nearest_by_cosine_is_not_the_longest() -> None:
-    places, cosines = nearest(np.array([[1.0, 0.1]]), np.array([[0.0, 9.0], [9.0, 9.0], [0.1, 0.01]]), 2)
+    places, cosines = find_nearest(np.array([[1.0, 0.1]]), np.array([[0.0, 9.0], [9.0, 9.0], [0.1, 0.01]]), 2)
     assert places.tolist() == [[2, 1]]
     assert cosines[0, 0] == pytest.approx(1)

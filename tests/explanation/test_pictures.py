@@ -7,27 +7,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bmcli.commands.evaluate import Opened
+from bmcli.commands.evaluate import OpenedRun
 from bmcli.explanation import gradcam
-from bmcli.explanation.explain import taken
+from bmcli.explanation.explain import take_rows
 from bmcli.explanation.gradcam import GradCam
 from bmcli.explanation.gradients import IntegratedGradients
-from bmcli.explanation.scores import Score
+from bmcli.explanation.scores import TargetScore
+from bmcli.networks.network import Network
 from bmcli.specs import Split
-from bmcli.training.network import Network
 from tests.explanation import planted
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Opened:
+def run(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> OpenedRun:
     found = planted.pictures(tmp_path_factory.mktemp("patches"), cache)
     assert found.run.evaluations()["test"]["metrics"]["accuracy"] > 0.95
     return found
 
 
 @pytest.fixture(scope="module")
-def rows(run: Opened) -> Split:
-    return taken(run.prepared.split("validation"), np.arange(32))
+def rows(run: OpenedRun) -> Split:
+    return take_rows(run.prepared.split("validation"), np.arange(32))
 
 
 def classes(rows: Split) -> np.ndarray:
@@ -45,22 +45,22 @@ def share_inside(values: np.ndarray, rows: Split) -> float:
     return float(np.mean(shares))
 
 
-def heat_of(network: Network, run: Opened, rows: Split) -> np.ndarray:
-    score = Score(run.prepared.spec.targets[0], network.objectives["label"])
-    maps = gradcam.has_maps(network)
+def heat_of(network: Network, run: OpenedRun, rows: Split) -> np.ndarray:
+    score = TargetScore(run.prepared.spec.targets[0], network.objectives["label"])
+    maps = gradcam.find_maps(network)
     assert maps is not None
     return GradCam(network, score, maps)(rows, classes(rows))
 
 
-def test_heat_lies_where_the_class_is_told_once_trained(run: Opened, rows: Split) -> None:
+def test_heat_lies_where_the_class_is_told_once_trained(run: OpenedRun, rows: Split) -> None:
     trained = share_inside(heat_of(run.network, run, rows), rows)
     random = np.mean([share_inside(heat_of(planted.random_network(run, i), run, rows), rows) for i in range(3)])
     assert (trained > 0.45, random < trained / 1.5) == (True, True), (trained, random)
 
 
-def test_contributions_lie_where_the_class_is_told(run: Opened, rows: Split) -> None:
+def test_contributions_lie_where_the_class_is_told(run: OpenedRun, rows: Split) -> None:
     spec = run.prepared.spec
-    method = IntegratedGradients(run.network, spec, Score(spec.targets[0], run.network.objectives["label"]), rows)
+    method = IntegratedGradients(run.network, spec, TargetScore(spec.targets[0], run.network.objectives["label"]), rows)
     found = method(rows, classes(rows))
     pixels = found.of("image")
     assert pixels is not None
@@ -69,8 +69,8 @@ def test_contributions_lie_where_the_class_is_told(run: Opened, rows: Split) -> 
     assert float(np.median(found.gaps)) < 0.05
 
 
-def test_the_maps_are_those_of_the_last_convolution_behind_its_activation(run: Opened) -> None:
-    maps = gradcam.has_maps(run.network)
+def test_the_maps_are_those_of_the_last_convolution_behind_its_activation(run: OpenedRun) -> None:
+    maps = gradcam.find_maps(run.network)
     assert maps is not None
     assert tuple(maps.shape) == (None, 16, 16, 8)
     assert type(maps._keras_history.operation).__name__ == "Activation"
@@ -90,7 +90,7 @@ train: {epochs: 10, batch_size: 32, tensorboard: false, optimizer: {kind: adam, 
 
 
 @pytest.fixture(scope="module")
-def words(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Opened:
+def words(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> OpenedRun:
     """Texts of common words, among which one word tells the class."""
     folder, dice = tmp_path_factory.mktemp("words"), np.random.default_rng(6)
     common = ["the", "a", "of", "in", "on", "sea", "hill", "road"]
@@ -104,10 +104,10 @@ def words(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Opened:
     return planted.opened(SEQUENCES, folder, cache)
 
 
-def test_the_telling_word_adds_most_to_an_answer(words: Opened) -> None:
-    from bmcli.explanation.explain import explain
+def test_the_telling_word_adds_most_to_an_answer(words: OpenedRun) -> None:
+    from bmcli.explanation.explain import explain_network
 
-    found = explain(planted.subject(words), planted.judged(words), 60, 1, 5)
+    found = explain_network(planted.subject(words), planted.judged(words), 60, 1, 5)
     answers = found.targets[0].doubtful
     assert len(answers) == 5
     for each in answers:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from bmcli.evaluation.explained import Importance, Sanity
+from bmcli.evaluation.explanation_record import PermutationImportance, SanityCheck
 from bmcli.explanation.gradients import Attribution
-from bmcli.explanation.sanity import heat_correlation, rank_correlation, share_left
+from bmcli.explanation.sanity import compute_remaining_share, heat_correlation, rank_correlation
 
 DICE = np.random.default_rng(0)
 
@@ -16,8 +16,8 @@ def attribution(contributions: np.ndarray, values: np.ndarray | None = None) -> 
     return Attribution((), (values,), (contributions,), np.zeros(len(contributions)))
 
 
-def importance(increase: float) -> Importance:
-    return Importance("x", increase, increase, increase, 0.0)
+def importance(increase: float) -> PermutationImportance:
+    return PermutationImportance("x", increase, increase, increase, 0.0)
 
 
 def test_the_same_contributions_correlate_and_others_do_not() -> None:
@@ -49,7 +49,7 @@ def test_a_trained_network_without_contributions_is_not_told_apart() -> None:
 
 
 def test_importance_to_a_random_network_is_a_share_of_that_to_the_trained_one() -> None:
-    assert share_left([importance(2.0), importance(-0.5)], [importance(0.5), importance(-3.0)]) == 0.25
-    assert share_left([importance(-0.1)], [importance(0.0)]) == 1
-    assert not Sanity("m", "p", "f", 0.5, 0.5).passed
-    assert Sanity("m", "p", "f", 0.49, 0.5).passed
+    assert compute_remaining_share([importance(2.0), importance(-0.5)], [importance(0.5), importance(-3.0)]) == 0.25
+    assert compute_remaining_share([importance(-0.1)], [importance(0.0)]) == 1
+    assert not SanityCheck("m", "p", "f", 0.5, 0.5).passed
+    assert SanityCheck("m", "p", "f", 0.49, 0.5).passed

@@ -8,34 +8,34 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bmcli.commands.evaluate import Opened
-from bmcli.evaluation.explained import Explanation
-from bmcli.explanation.explain import explain
+from bmcli.commands.evaluate import OpenedRun
+from bmcli.evaluation.explanation_record import Explanation
+from bmcli.explanation.explain import explain_network
 from tests.explanation import planted
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Opened:
+def run(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> OpenedRun:
     return planted.table(tmp_path_factory.mktemp("planted"), cache)
 
 
 @pytest.fixture(scope="module")
-def trained(run: Opened) -> Explanation:
-    return explain(planted.subject(run), planted.judged(run), 500, 5, 4)
+def trained(run: OpenedRun) -> Explanation:
+    return explain_network(planted.subject(run), planted.judged(run), 500, 5, 4)
 
 
 @pytest.fixture(scope="module")
-def untrained(run: Opened) -> Explanation:
+def untrained(run: OpenedRun) -> Explanation:
     network = planted.random_network(run, 50)
-    return explain(planted.subject(run, network), planted.judged(run, network), 500, 5, 4)
+    return explain_network(planted.subject(run, network), planted.judged(run, network), 500, 5, 4)
 
 
 def test_telling_columns_are_told_from_planted_useless_ones(trained: Explanation) -> None:
     (target,) = trained.targets
     by_name = {each.column: each for each in target.importances}
     assert {each.column for each in target.importances[:2]} == set(planted.TELLING)
-    assert all(by_name[name].told for name in planted.TELLING)
-    assert not any(by_name[name].told for name in planted.USELESS)
+    assert all(by_name[name].is_significant for name in planted.TELLING)
+    assert not any(by_name[name].is_significant for name in planted.USELESS)
     assert all(abs(by_name[name].increase) < 0.1 * by_name["colour"].increase for name in planted.USELESS)
 
 
@@ -91,23 +91,23 @@ def test_layers_are_told_in_their_order_and_alike_to_themselves(trained: Explana
     assert similarity == pytest.approx(similarity.T)
 
 
-def test_the_nearest_training_rows_come_first(run: Opened) -> None:
-    from bmcli.explanation.explain import _neighbours
+def test_the_nearest_training_rows_come_first(run: OpenedRun) -> None:
+    from bmcli.explanation.explain import _find_neighbours
 
-    (found,) = _neighbours(planted.subject(run), planted.judged(run), [0])
+    (found,) = _find_neighbours(planted.subject(run), planted.judged(run), [0])
     cosines = [cosine for _, cosine, _ in found.nearest]
     assert cosines == sorted(cosines, reverse=True)
     assert cosines[0] > 0.9
     assert found.nearest[0][2] == found.truth
 
 
-def test_dead_units_are_counted(run: Opened) -> None:
-    from bmcli.explanation.activations import activity
+def test_dead_units_are_counted(run: OpenedRun) -> None:
+    from bmcli.explanation.activations import measure_activity
 
     network = planted.random_network(run, 51)
     kernel, bias = network.model.weights[0], network.model.weights[1]
     bias.assign(np.where(np.arange(16) < 5, -1000.0, bias.numpy()))
     assert kernel.shape[1] == 16
-    layers, _ = activity(network, run.prepared.split("validation"))
+    layers, _ = measure_activity(network, run.prepared.split("validation"))
     assert next(layer for layer in layers if layer.kind == "Activation").dead >= 5
     assert layers[0].dead == 0

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bmcli.commands.export import Exported, export
-from bmcli.commands.train import Setting, train
+from bmcli.commands.export import ExportResult, export
+from bmcli.commands.train import TrainingContext, train
 from bmcli.console import Console
 from bmcli.runs import Run
 
@@ -39,12 +39,14 @@ train: {epochs: 12, batch_size: 32, tensorboard: false, optimizer: {kind: adam, 
 def trained(recipe: str, folder: Path, cache: Path) -> Run:
     (folder / "recipe.yaml").write_text(recipe, encoding="utf-8")
     console = Console(verbosity=-1)
-    done = train(str(folder / "recipe.yaml"), (), Setting(folder / "runs", cache, console.watcher, console.say))
+    done = train(
+        str(folder / "recipe.yaml"), (), TrainingContext(folder / "runs", cache, console.make_progress, console.log)
+    )
     assert done.run is not None
     return done.run
 
 
-def exported(run: Run, cache: Path, formats: str | None, *overrides: str) -> Exported:
+def exported(run: Run, cache: Path, formats: str | None, *overrides: str) -> ExportResult:
     return export(str(run.folder), overrides, formats, run.folder.parent.parent, cache, lambda text: None)
 
 
@@ -78,5 +80,5 @@ def picture_run(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
 
 
 @pytest.fixture(scope="package")
-def of_table(table_run: Run, cache: Path) -> Exported:
+def of_table(table_run: Run, cache: Path) -> ExportResult:
     return exported(table_run, cache, "saved_model,litert", "export.licence=CC-BY-4.0")

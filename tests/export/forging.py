@@ -24,7 +24,7 @@ def forge(folder: Path, change: Callable[[dict[str, Any]], Any] | None = None) -
     del values["sha256"]
     for file in values["files"]:
         if (folder / file["path"]).is_file():
-            file["sha256"] = disk.sha256(folder / file["path"])
+            file["sha256"] = disk.compute_sha256(folder / file["path"])
     if change is not None:
         change(values)
     disk.write_record(folder / card.CARD, values)
@@ -96,7 +96,7 @@ def whole(**changes: Any) -> dict[str, Any]:
         "runtime": "litert",
         "model": "model.tflite",
         "signatures": [signature],
-        "bmcli_card": card.FORMAT_OF_CARD,
+        "bmcli_card": card.CARD_VERSION,
         "name": "a",
         "created": "2026-01-31T12:00:00+0000",
         "licence": None,

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from bmcli import machine
-from bmcli.cells import are_blobs
 from bmcli.export import encoder
-from bmcli.export.benchmark import made_rows
+from bmcli.export.benchmark import make_rows
+from bmcli.raw_columns import is_file_column
 from bmcli.reports import costs
 from bmcli.reports.costs import Cost, Latency
 from bmcli.runs import Run
@@ -36,20 +36,20 @@ def test_throughput_is_that_of_the_largest_batch() -> None:
 
 
 def test_the_figure_is_a_file_that_names_every_artefact() -> None:
-    drawn = costs.document(TWO)
+    drawn = costs.render_svg_file(TWO)
     root = ElementTree.fromstring(drawn)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert "saved_model" in drawn
     assert "litert-int8" in drawn
-    assert drawn == costs.document(TWO)
+    assert drawn == costs.render_svg_file(TWO)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_made_rows_are_such_as_the_column_takes(name: str) -> None:
     column = CASES[name].fit()
-    cells = made_rows(DataSpec((column,), (), {}, "", ""), 3)["x"]
+    cells = make_rows(DataSpec((column,), (), {}, "", ""), 3)["x"]
     assert len(cells) == 3
-    if are_blobs(CASES[name].rows):
+    if is_file_column(CASES[name].rows):
         assert all(cell.startswith(b"\x89PNG") for cell in cells)
     else:
         assert encoder.encode({**vars(column), "state": {**column.state, "patterns": []}}, cells).shape[0] == 3
@@ -90,4 +90,4 @@ def test_what_was_never_exported_is_a_fault(bmcli: Bmcli, tmp_path: Path) -> Non
     [("fma avx2 avx512_vnni", True), ("Features : asimd asimddp", True), ("fma avx2 avx", False), ("", False)],
 )
 def test_processors_with_dot_products_of_bytes_are_known(features: str, expected: bool) -> None:
-    assert machine.multiplies_bytes(features) is expected
+    assert machine.has_int8_dot_products(features) is expected

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from bmcli.commands.export import Exported
+from bmcli.commands.export import ExportResult
 from bmcli.console import clean
 from bmcli.export import card
 
@@ -45,7 +45,7 @@ SIGNS = st.text(st.sampled_from("ab1 _*`[]()<>|\\~#!&;:-+=.\"'/\n\t\x1b\u202e"),
 @pytest.mark.parametrize("frame", ["word {} word", "- {}", "- {} word"])
 @given(text=SIGNS | st.text(max_size=30))
 def test_markdown_shows_just_the_text(frame: str, text: str) -> None:
-    shown = Shown(PAGE.render(frame.format(card.markdown(text))))
+    shown = Shown(PAGE.render(frame.format(card.escape_markdown(text))))
     assert set(shown.tags) <= {"p", "ul", "li"}
     expected = frame.removeprefix("- ").format(" ".join(clean(text).split()))
     assert " ".join(shown.text.split()) == " ".join(expected.split())
@@ -53,7 +53,7 @@ def test_markdown_shows_just_the_text(frame: str, text: str) -> None:
 
 @given(text=SIGNS | st.text(max_size=30))
 def test_a_cell_of_a_table_shows_just_the_text(text: str) -> None:
-    table = "\n".join(card._table("Title", ("a", "b"), [(text, "last")]))
+    table = "\n".join(card._render_table("Title", ("a", "b"), [(text, "last")]))
     shown = Shown(PAGE.render(table))
     assert shown.tags == ["h2", "table", "thead", "tr", "th", "th", "tbody", "tr", "td", "td"]
     assert shown.text.split()[-1] == "last"
@@ -75,7 +75,7 @@ def _texts(value: Any) -> Any:
     return [HOSTILE] * max(1, len(value)) if isinstance(value, list) else HOSTILE
 
 
-def test_names_that_attack_are_text_in_a_card(of_table: Exported) -> None:
+def test_names_that_attack_are_text_in_a_card(of_table: ExportResult) -> None:
     for format in ("litert", "saved_model"):
         values = copy.deepcopy(card.read(of_table.run.exports / format))
         values["signatures"] = values["signatures"][:1]
@@ -85,7 +85,7 @@ def test_names_that_attack_are_text_in_a_card(of_table: Exported) -> None:
             for each, known in zip(poisoned["signatures"][0][tensors], signature[tensors], strict=True):
                 each["name"] = known["name"]
         poisoned["signatures"][0]["name"] = "serving_default"
-        text = card.text(poisoned)
+        text = card.render_markdown(poisoned)
         assert "<script" not in text
         assert not set(text) & {"\x1b", "\x07", "\u202e"}
         shown = Shown(PAGE.render(text))
@@ -110,14 +110,14 @@ def test_names_that_attack_are_text_in_a_card(of_table: Exported) -> None:
 
 def test_the_example_of_a_card_is_code_whatever_a_column_is_called() -> None:
     for name in (HOSTILE, "it's", 'a"b', "```", "\\<", "Größe"):
-        assert eval(card._literal(name)) == name
-        assert "<" not in card._literal(name)
-        assert "\n" not in card._literal(name)
+        assert eval(card._format_literal(name)) == name
+        assert "<" not in card._format_literal(name)
+        assert "\n" not in card._format_literal(name)
 
 
-def test_a_card_tells_what_the_run_was_trained_with(of_table: Exported) -> None:
+def test_a_card_tells_what_the_run_was_trained_with(of_table: ExportResult) -> None:
     told = card.read(of_table.run.exports / "litert")["lineage"]["trained_with"]
-    recorded = of_table.run.recorded()
+    recorded = of_table.run.read_environment()
     assert told["keras"] == importlib.metadata.version("keras")
     assert told["precision"] == "float32"
     assert {name: recorded[name] for name in told if name != "precision"} == {
@@ -131,7 +131,7 @@ def test_a_card_tells_what_the_run_was_trained_with(of_table: Exported) -> None:
 def test_each_runtime_loads_the_file_that_its_format_writes() -> None:
     from bmcli.export.formats import keras, litert, onnx, openvino, saved_model
 
-    assert card.MODELS == {
+    assert card.MODEL_PATHS == {
         "tensorflow": saved_model.VERSION,
         "litert": litert.MODEL,
         "onnx": onnx.MODEL,
@@ -141,9 +141,9 @@ def test_each_runtime_loads_the_file_that_its_format_writes() -> None:
 
 
 def test_figures_that_are_not_finite_are_null() -> None:
-    found = card._figures({"count": 3, "metrics": {"r2": float("nan"), "mae": 1.0}, "intervals": {}, "more": 1})
+    found = card._select_metrics({"count": 3, "metrics": {"r2": float("nan"), "mae": 1.0}, "intervals": {}, "more": 1})
     assert found == {"count": 3, "metrics": {"r2": None, "mae": 1.0}, "intervals": {}}
-    rows = card._evaluated({"test": found})
+    rows = card._render_evaluation({"test": found})
     assert "| test/r2 | - | - | 3 |" in rows
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from bmcli import inputs
-from bmcli.cells import are_blobs
-from bmcli.export import Input, Signature, card, encoder, rows
-from bmcli.recipe.load import load
+from bmcli.export import Signature, SignatureInput, card, encoder, rows
+from bmcli.raw_columns import is_file_column
+from bmcli.recipe.load import load_recipe
 from bmcli.specs import DataSpec
 from tests.conftest import WriteRecipe
 from tests.inputs.test_laws import CASES, Case
@@ -21,19 +21,19 @@ from tests.inputs.test_laws import CASES, Case
 
 def described(case: Case, recipe: object) -> tuple[DataSpec, dict[str, object]]:
     spec = DataSpec((case.fit(),), (), {}, "", "")
-    return spec, json.loads(json.dumps(card.preprocessing(spec, recipe)))["inputs"][0]  # type: ignore[arg-type]
+    return spec, json.loads(json.dumps(card.describe_preprocessing(spec, recipe)))["inputs"][0]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_it_encodes_as_preparing_does(name: str, write_recipe: WriteRecipe) -> None:
-    case, recipe = CASES[name], load(str(write_recipe())).recipe
+    case, recipe = CASES[name], load_recipe(str(write_recipe())).recipe
     spec, column = described(case, recipe)
     fitted = spec.inputs[0]
     for raw in (case.rows, case.more):
-        cells = inputs.served(raw, fitted)
-        if are_blobs(raw):
-            taken = Signature("", (Input("x", "x", "encoded", (), "uint8"),), ())
-            cells = rows.opened({"x": cells}, taken, spec)["x"]
+        cells = inputs.to_serving_array(raw, fitted)
+        if is_file_column(raw):
+            taken = Signature("", (SignatureInput("x", "x", "encoded", (), "uint8"),), ())
+            cells = rows.decode_picture_files({"x": cells}, taken, spec)["x"]
         found, expected = encoder.encode(column, cells), inputs.kind_of(fitted).encode(raw, fitted)
         assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
         # Rounding of a resized pixel may fall to either side.

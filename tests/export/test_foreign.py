@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from bmcli import disk, parts
-from bmcli.commands.export import Exported
+from bmcli.commands.export import ExportResult
 from bmcli.errors import ArtefactRejected
 from bmcli.export import artefacts, card, operators, schema
 from bmcli.runs import Run
@@ -34,7 +34,7 @@ ROWS = "weight,colour,fragile,sent,note\n1,red,yes,2024-01-11,hello\n"
 
 
 @pytest.fixture
-def own(of_table: Exported, tmp_path: Path) -> Callable[[str], Path]:
+def own(of_table: ExportResult, tmp_path: Path) -> Callable[[str], Path]:
     """A copy of an artefact of this user, and rows beside it."""
     (tmp_path / "rows.csv").write_text(ROWS)
 
@@ -48,7 +48,7 @@ def write_program(folder: Path, described: Path, marker: Path) -> None:
     """A SavedModel with the usual signature of an artefact, which writes a file on being run."""
     import tensorflow as tf
 
-    signature = card.written_from(card.read(described)).signatures[0]
+    signature = card.parse_written_model(card.read(described)).signatures[0]
     dtypes = {each.name: each.dtype for each in signature.inputs}
 
     class Program(tf.Module):
@@ -66,7 +66,7 @@ def write_program(folder: Path, described: Path, marker: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def program(of_table: Exported, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def program(of_table: ExportResult, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A SavedModel that does harm, and the file that it writes."""
     folder = tmp_path_factory.mktemp("program")
     write_program(folder / "1", of_table.run.exports / "saved_model", folder / "marker")
@@ -77,7 +77,7 @@ def _listed(values: dict[str, Any], folder: Path) -> None:
     """List all files and the only signature of the program, as an honest card does."""
     values["signatures"] = values["signatures"][:1]
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in (card.CARD, "card.md")]
-    values["files"] = [card._file(folder, path) for path in files]
+    values["files"] = [card._describe_file(folder, path) for path in files]
 
 
 HIDING: dict[str, Callable[[dict[str, Any], Path], Any]] = {
@@ -130,21 +130,21 @@ def test_a_copy_of_an_own_artefact_is_opened_and_another_users_is_not(
     own: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = own("saved_model")
-    assert artefacts.opened(folder).card["seal"]
+    assert artefacts.open_artefact(folder).card["seal"]
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "another"))
     with pytest.raises(ArtefactRejected, match=r"saved_model: a SavedModel is a program.*another/bmcli/key"):
-        artefacts.opened(folder)
-    assert artefacts.opened(folder, trusted=True)
-    assert artefacts.opened(own("litert")).card["format"] == "litert", "it can but compute"
+        artefacts.open_artefact(folder)
+    assert artefacts.open_artefact(folder, trust_artefact=True)
+    assert artefacts.open_artefact(own("litert")).card["format"] == "litert", "it can but compute"
 
 
 @pytest.mark.parametrize("kind", ["keras", "openvino"])
 def test_other_programs_need_a_seal_too(own: Callable[[str], Path], kind: str) -> None:
     folder = own("litert")
-    (folder / card.MODELS[kind]).write_bytes(b"anything")  # type: ignore[index]
-    forge(folder, lambda values: (values.update(runtime=kind, model=card.MODELS[kind]), _listed(values, folder)))  # type: ignore[index]
+    (folder / card.MODEL_PATHS[kind]).write_bytes(b"anything")  # type: ignore[index]
+    forge(folder, lambda values: (values.update(runtime=kind, model=card.MODEL_PATHS[kind]), _listed(values, folder)))  # type: ignore[index]
     with pytest.raises(ArtefactRejected, match="is a program"):
-        artefacts.opened(folder)
+        artefacts.open_artefact(folder)
 
 
 @pytest.mark.slow
@@ -158,7 +158,7 @@ def test_what_is_exported_where_no_key_can_be_kept_is_verified_and_says_what_it_
     assert "has no seal, since no key can be kept at /dev/null/bmcli/key" in done.err
     (found,) = done.json()["artefacts"]
     assert found["verified"]
-    assert not card.is_own(card.read(Path(found["path"])))
+    assert not card.is_sealed_by_user(card.read(Path(found["path"])))
 
 
 def test_a_saved_model_holds_no_file_or_link_that_its_card_does_not_list(own: Callable[[str], Path]) -> None:
@@ -166,11 +166,11 @@ def test_a_saved_model_holds_no_file_or_link_that_its_card_does_not_list(own: Ca
     (folder / "1" / "assets").mkdir(exist_ok=True)
     (folder / "1" / "assets" / "more").write_text("")
     with pytest.raises(ArtefactRejected, match="1/assets/more: the card does not list it"):
-        artefacts.opened(folder)
+        artefacts.open_artefact(folder)
     (folder / "1" / "assets" / "more").unlink()
     (folder / "1" / "link").symlink_to(folder.parent)
     with pytest.raises(ArtefactRejected, match="1/link: the card does not list it"):
-        artefacts.opened(folder)
+        artefacts.open_artefact(folder)
 
 
 @pytest.mark.parametrize("place", ["1", "1/variables", "1/saved_model.pb", "preprocessing.json"])
@@ -181,7 +181,7 @@ def test_no_file_of_an_artefact_is_reached_through_a_link(
     (folder / place).rename(tmp_path / "moved")
     (folder / place).symlink_to(tmp_path / "moved")
     with pytest.raises(ArtefactRejected, match=r"a symbolic link|does not list it"):
-        artefacts.opened(folder)
+        artefacts.open_artefact(folder)
 
 
 PATHS = ["../rows.csv", "/etc/hostname", "a/../b", "./model.tflite", "", "a//b", "a\\b", "a\0b", "a\nb", ".."]
@@ -192,7 +192,7 @@ def test_listed_files_lie_inside(own: Callable[[str], Path], path: str) -> None:
     folder = own("litert")
     forge(folder, lambda values: values["files"].append({"path": path, "bytes": 1, "sha256": "0" * 64}))
     with pytest.raises(ArtefactRejected, match=r"card\.json: files\.3\.path: .*no path inside"):
-        artefacts.opened(folder)
+        artefacts.open_artefact(folder)
 
 
 def test_a_listed_file_that_is_a_pipe_is_not_read(own: Callable[[str], Path]) -> None:
@@ -200,7 +200,7 @@ def test_a_listed_file_that_is_a_pipe_is_not_read(own: Callable[[str], Path]) ->
     os.mkfifo(folder / "pipe")
     forge(folder, lambda values: values["files"].append({"path": "pipe", "bytes": 1, "sha256": "0" * 64}))
     with pytest.raises(ArtefactRejected, match="pipe: no regular file"):
-        artefacts.opened(folder)
+        artefacts.open_artefact(folder)
 
 
 OPTIONAL = {"threshold", "temperature", "quantiles", "warm_up", "count", "metrics", "intervals", "pooled"}
@@ -250,7 +250,7 @@ def _require_rejected(
     if name == card.PREPROCESSING:
         forge(folder)
     with pytest.raises(ArtefactRejected) as caught:
-        artefacts.opened(folder)
+        artefacts.open_artefact(folder)
     assert f"{folder / name}: " in str(caught.value), path
 
 
@@ -291,7 +291,7 @@ def test_a_card_larger_than_any_is_not_read(own: Callable[[str], Path]) -> None:
     folder = own("litert")
     os.truncate(folder / card.CARD, 2**30)
     with pytest.raises(ArtefactRejected, match="larger than 16,777,216 bytes"):
-        artefacts.opened(folder)
+        artefacts.open_artefact(folder)
 
 
 def _state_of(values: dict[str, Any], name: str) -> dict[str, Any]:
@@ -324,7 +324,7 @@ def test_preprocessing_that_does_not_fit_is_rejected(own: Callable[[str], Path],
     folder, (change, message) = own("litert"), MISFITS[name]
     forge_preprocessing(folder, change)
     with pytest.raises(ArtefactRejected) as caught:
-        artefacts.opened(folder)
+        artefacts.open_artefact(folder)
     assert message in str(caught.value)
     assert str(folder / card.PREPROCESSING) in str(caught.value)
 
@@ -343,11 +343,11 @@ def test_what_only_running_shows_is_rejected_without_a_traceback(
 
 def test_a_card_says_whether_it_has_a_seal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert card.write(tmp_path, {"name": "a"})
-    assert card.is_own(disk.read_record(tmp_path / card.CARD))
-    assert not card.is_own({**disk.read_record(tmp_path / card.CARD), "name": "b"})
+    assert card.is_sealed_by_user(disk.read_record(tmp_path / card.CARD))
+    assert not card.is_sealed_by_user({**disk.read_record(tmp_path / card.CARD), "name": "b"})
     monkeypatch.setenv("XDG_CONFIG_HOME", os.devnull)
     assert not card.write(tmp_path, {"name": "a"})
-    assert not card.is_own(disk.read_record(tmp_path / card.CARD))
+    assert not card.is_sealed_by_user(disk.read_record(tmp_path / card.CARD))
 
 
 def test_a_card_holds_no_number_that_json_does_not_know(tmp_path: Path) -> None:
@@ -373,7 +373,7 @@ def test_what_every_kind_of_column_fits_is_what_an_artefact_may_hold(name: str) 
     column = CASES[name].fit()
     values = json.loads(json.dumps({"inputs": DataSpec((column,), (), {}, "", "").to_json()["inputs"]}))
     with pytest.raises(ValueError, match=r"^targets: "):  # the first fault is what is left out
-        schema.checked(schema.PreprocessingRecord, values)
+        schema.validate_record(schema.PreprocessingRecord, values)
 
 
 @pytest.mark.parametrize("kind", parts.names("data.sources"))
@@ -398,11 +398,11 @@ def test_every_kind_of_target_is_one_of_an_artefact(name: str) -> None:
     part = parts.load("data.targets", kind)
     column = part.fit("y", rows, part.Options(**options))
     values = json.loads(json.dumps(vars(column)))
-    assert schema.checked(schema.TargetColumn, values).name == "y"
+    assert schema.validate_record(schema.TargetColumn, values).name == "y"
 
 
 @pytest.mark.slow
-def test_damaged_litert_models_never_crash_the_process(of_table: Exported, tmp_path: Path) -> None:
+def test_damaged_litert_models_never_crash_the_process(of_table: ExportResult, tmp_path: Path) -> None:
     """TensorFlow's interpreter trusts the offsets of a file that it is given by its path."""
     (tmp_path / "model.tflite").write_bytes((of_table.run.exports / "litert" / "model.tflite").read_bytes())
     script = """\
@@ -418,7 +418,7 @@ for _ in range(40):
         damaged[dice.randrange(len(damaged))] = dice.randrange(256)
     file.write_bytes(damaged)
     with contextlib.suppress(Exception):
-        runner._litert(tf.lite.Interpreter, str(file), {})
+        runner._load_litert(tf.lite.Interpreter, str(file), {})
 print("done")
 """
     done = subprocess.run(
@@ -427,14 +427,14 @@ print("done")
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
-def test_operators_of_litert_itself_are_no_program(of_table: Exported) -> None:
-    assert operators.of_others((of_table.run.exports / "litert" / "model.tflite").read_bytes()) == []
+def test_operators_of_litert_itself_are_no_program(of_table: ExportResult) -> None:
+    assert operators.find_custom_operators((of_table.run.exports / "litert" / "model.tflite").read_bytes()) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 64, b"\xff" * 64, b"TFL3" * 20])
 def test_what_is_no_litert_model_has_no_operators(content: bytes) -> None:
     with contextlib.suppress(ValueError):
-        assert operators.of_others(content) == []
+        assert operators.find_custom_operators(content) == []
 
 
 def test_a_litert_model_with_operators_of_tensorflow_is_a_program(own: Callable[[str], Path], tmp_path: Path) -> None:
@@ -451,7 +451,7 @@ def test_a_litert_model_with_operators_of_tensorflow_is_a_program(own: Callable[
     (folder / "model.tflite").write_bytes(converter.convert())
     forge(folder)
     with pytest.raises(ArtefactRejected, match=r"operators of its own \(FlexWriteFile\) is a program"):
-        artefacts.opened(folder)
+        artefacts.open_artefact(folder)
 
 
 def test_onnx_reads_no_weights_from_outside(table_run: Run, cache: Path, tmp_path: Path) -> None:
@@ -470,7 +470,7 @@ def test_onnx_reads_no_weights_from_outside(table_run: Run, cache: Path, tmp_pat
     (folder / "model.onnx").write_bytes(model.SerializeToString())
     forge(folder)
     with pytest.raises(ArtefactRejected, match="cannot be loaded"):
-        artefacts.opened(folder).start()
+        artefacts.open_artefact(folder).start()
 
 
 def test_trusting_what_is_no_artefact_is_a_fault(bmcli: Bmcli) -> None:

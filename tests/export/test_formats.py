@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from bmcli import parts
-from bmcli.commands.export import Exported
+from bmcli.commands.export import ExportResult
 from bmcli.export import card
+from bmcli.run_data import read_data_spec
 from bmcli.runs import Run
-from bmcli.training.session import data_of
 
 from .conftest import PICTURES, exported, trained
 
@@ -24,20 +24,20 @@ CLASSES = ("early", "late", "never", "yes", "no")
 
 
 @pytest.fixture(scope="module")
-def of_pictures(picture_run: Run, cache: Path) -> Exported:
+def of_pictures(picture_run: Run, cache: Path) -> ExportResult:
     return exported(picture_run, cache, "saved_model,litert:int8")
 
 
 @pytest.fixture(scope="module")
-def written(of_table: Exported) -> Any:
+def written(of_table: ExportResult) -> Any:
     """The SavedModel of the table."""
     import tensorflow as tf
 
     return tf.saved_model.load(str(of_table.run.exports / "saved_model" / "1"))
 
 
-def by_format(found: Exported) -> Mapping[str, Any]:
-    return {each.format: each for each in found.artefacts}
+def by_format(found: ExportResult) -> Mapping[str, Any]:
+    return {each.format_name: each for each in found.artefacts}
 
 
 def require_alike(found: Any) -> None:
@@ -47,7 +47,7 @@ def require_alike(found: Any) -> None:
 
 
 @pytest.mark.parametrize("format", ["saved_model", "litert"])
-def test_a_table_of_every_kind_is_predicted_alike(of_table: Exported, format: str) -> None:
+def test_a_table_of_every_kind_is_predicted_alike(of_table: ExportResult, format: str) -> None:
     found = by_format(of_table)[format]
     require_alike(found)
     assert found.path == of_table.run.exports / format
@@ -63,7 +63,7 @@ def test_a_keras_file_predicts_a_table_alike(table_run: Run, cache: Path) -> Non
 
 
 @pytest.mark.slow
-def test_pictures_keep_their_classes_in_integers(of_pictures: Exported) -> None:
+def test_pictures_keep_their_classes_in_integers(of_pictures: ExportResult) -> None:
     found = by_format(of_pictures)
     assert found["litert-int8"].verification.agreement >= 0.99  # a row of 180
     assert found["litert-int8"].verification.failures == ()
@@ -74,7 +74,7 @@ def test_pictures_keep_their_classes_in_integers(of_pictures: Exported) -> None:
 
 
 @pytest.mark.slow
-def test_a_saved_model_names_classes_and_takes_files(of_pictures: Exported) -> None:
+def test_a_saved_model_names_classes_and_takes_files(of_pictures: ExportResult) -> None:
     described = json.loads((of_pictures.run.exports / "saved_model" / card.CARD).read_text())
     usual, features, files = described["signatures"]
     assert [each["role"] for each in usual["outputs"]] == ["decision", "classes", "probabilities"]
@@ -83,7 +83,7 @@ def test_a_saved_model_names_classes_and_takes_files(of_pictures: Exported) -> N
     assert (files["name"], files["inputs"][0]["dtype"]) == ("encoded_images", "string")
 
 
-def test_text_is_outside_of_what_holds_none(of_table: Exported) -> None:
+def test_text_is_outside_of_what_holds_none(of_table: ExportResult) -> None:
     folder = of_table.run.exports / "litert"
     described = json.loads((folder / card.CARD).read_text())
     where = {column["name"]: column["preprocessing"] for column in described["columns"]}
@@ -94,11 +94,11 @@ def test_text_is_outside_of_what_holds_none(of_table: Exported) -> None:
     assert not (of_table.run.exports / "saved_model" / card.ENCODER).exists()
 
 
-def test_thresholds_and_temperatures_are_inside(of_table: Exported, written: Any) -> None:
+def test_thresholds_and_temperatures_are_inside(of_table: ExportResult, written: Any) -> None:
     described = card.read(of_table.run.exports / "saved_model")
     (lost,) = (target for target in described["targets"] if target["name"] == "lost")
     assert lost["decision"] == "'yes' from a probability of 0.55 on"
-    column = data_of(of_table.run).target("lost")
+    column = read_data_spec(of_table.run).target("lost")
     assert lost["temperature"] == column.state["temperature"] != 1
     found = written.signatures["serving_default"](**requested(written, INSTANCES))
     chances = found["lost_probabilities"].numpy()[:, 1]
@@ -125,7 +125,7 @@ def requested(written: Any, instances: str) -> dict[str, Any]:
     return found
 
 
-def test_the_requests_of_the_card_are_what_the_signature_takes(of_table: Exported, written: Any) -> None:
+def test_the_requests_of_the_card_are_what_the_signature_takes(of_table: ExportResult, written: Any) -> None:
     text = (of_table.run.exports / "saved_model" / card.CARD_TEXT).read_text()
     (command,) = (line for line in text.splitlines() if "curl" in line)
     row = re.search(r'"instances": \[(.*?)\]', command)
@@ -141,7 +141,7 @@ def test_the_requests_of_the_card_are_what_the_signature_takes(of_table: Exporte
     }
 
 
-def test_the_card_tells_where_it_comes_from(of_table: Exported) -> None:
+def test_the_card_tells_where_it_comes_from(of_table: ExportResult) -> None:
     folder = of_table.run.exports / "saved_model"
     described = card.read(folder)
     assert described["licence"] == "CC-BY-4.0"
@@ -156,7 +156,7 @@ def test_the_card_tells_where_it_comes_from(of_table: Exported) -> None:
         assert words in text
 
 
-def test_warm_up_requests_are_what_tensorflow_serving_reads(of_table: Exported) -> None:
+def test_warm_up_requests_are_what_tensorflow_serving_reads(of_table: ExportResult) -> None:
     import tensorflow as tf
 
     file = of_table.run.exports / "saved_model" / "1" / "assets.extra" / "tf_serving_warmup_requests"
@@ -199,13 +199,13 @@ def _prediction_log() -> Any:
 
 
 @pytest.mark.parametrize("format", ["saved_model", "litert"])
-def test_an_artefact_predicts_like_its_run(of_table: Exported, format: str, cache: Path, tmp_path: Path) -> None:
-    from bmcli.commands.predict import Asked, predict
+def test_an_artefact_predicts_like_its_run(of_table: ExportResult, format: str, cache: Path, tmp_path: Path) -> None:
+    from bmcli.commands.predict import PredictionRequest, predict
 
     root, data = of_table.run.folder.parent.parent, of_table.run.folder.parent.parent.parent / "parcels.csv"
     outputs = [tmp_path / "run.csv", tmp_path / "artefact.csv"]
     for target, output in zip((of_table.run.folder, of_table.run.exports / format), outputs, strict=True):
-        done = predict(str(target), Asked(data, output, None, (), False), root, cache)
+        done = predict(str(target), PredictionRequest(data, output, None, (), False), root, cache)
         assert done.rows == 150
     first, second = (list(csv.reader(output.read_text(encoding="utf-8").splitlines())) for output in outputs)
     assert first[0] == second[0]

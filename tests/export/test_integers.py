@@ -46,7 +46,7 @@ def test_thin_convolutions_and_small_ends_stay_in_float(tmp_path: Path) -> None:
     tensor = keras.layers.Conv2D(16, 3, activation="relu")(tensor)
     tensor = keras.layers.Dense(64, activation="relu")(keras.layers.Flatten()(tensor))
     model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(tensor))
-    assert dtypes(integers.quantized(converter_of(model, tmp_path))) == [
+    assert dtypes(integers.quantize(converter_of(model, tmp_path))) == [
         ("CONV_2D", "float32"), ("CONV_2D", "int8"), ("FULLY_CONNECTED", "int8"), ("FULLY_CONNECTED", "float32"),
         ("SOFTMAX", "float32"),
     ]  # fmt: skip
@@ -55,7 +55,7 @@ def test_thin_convolutions_and_small_ends_stay_in_float(tmp_path: Path) -> None:
 def test_a_last_layer_with_most_of_the_weights_is_in_integers(tmp_path: Path) -> None:
     inputs = keras.Input((500,))
     model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(inputs))
-    found = dtypes(integers.quantized(converter_of(model, tmp_path)))
+    found = dtypes(integers.quantize(converter_of(model, tmp_path)))
     assert found == [("FULLY_CONNECTED", "int8"), ("SOFTMAX", "float32")]
 
 
@@ -65,6 +65,6 @@ def test_one_hot_vectors_are_right_in_integers(tmp_path: Path) -> None:
     model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Concatenate()([3 * inputs, chosen])))
     rows = np.random.default_rng(1).uniform(-1, 1, (20, 2)).astype("float32")
     for wholly in (False, True):
-        content = integers.quantized(converter_of(model, tmp_path / str(wholly)), wholly)
+        content = integers.quantize(converter_of(model, tmp_path / str(wholly)), wholly)
         run = tf.lite.Interpreter(model_content=content).get_signature_runner()
         np.testing.assert_allclose(run(x=rows)["y"], model(rows), atol=0.1)

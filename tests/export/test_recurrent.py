@@ -26,7 +26,7 @@ def test_a_loop_gives_what_keras_gives(name: str, masked: bool) -> None:
     inputs, mask = keras.Input((6, 4)), keras.Input((6,), dtype="bool")
     given: dict[str, Any] = {"mask": mask} if masked else {}
     model = keras.Model([inputs, mask], MAKERS[name]()(inputs, **given))
-    found = recurrent.with_loops(model)
+    found = recurrent.replace_recurrent_layers(model)
     assert found is not model
     drawn = np.random.default_rng(0)
     rows = [drawn.normal(size=(7, 6, 4)).astype("float32"), drawn.random((7, 6)) < 0.6]
@@ -38,4 +38,4 @@ def test_a_loop_gives_what_keras_gives(name: str, masked: bool) -> None:
 def test_a_network_without_recurrent_layers_is_left_alone() -> None:
     inputs = keras.Input((3,))
     model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
-    assert recurrent.with_loops(model) is model
+    assert recurrent.replace_recurrent_layers(model) is model

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from bmcli.commands import export as command
-from bmcli.commands.export import Exported
+from bmcli.commands.export import ExportResult
 from bmcli.errors import ArtefactRejected, RunFailed
-from bmcli.export import Subject, Written, artefacts, card
+from bmcli.export import ExportableModel, WrittenModel, artefacts, card
 from bmcli.export.formats import litert, saved_model
-from bmcli.export.verify import Limits, limits
+from bmcli.export.verify import Limits, resolve_limits
 from bmcli.recipe.export import VerifyOptions
 from bmcli.runs import Run
 from bmcli.specs import DataSpec
@@ -41,13 +41,13 @@ def rejected(bmcli: Bmcli, run: Run) -> Mapping[str, Any]:
 
 
 @pytest.fixture
-def write_again(of_table: Exported, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+def write_again(of_table: ExportResult, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Has the format write what it wrote before, as much of the file as is asked for."""
     before = of_table.run.exports / "litert"
 
     def patch(share: float) -> None:
-        def writing(subject: Subject, options: Any, folder: Path) -> Written:
-            written = card.written_from(card.read(before))
+        def writing(subject: ExportableModel, options: Any, folder: Path) -> WrittenModel:
+            written = card.parse_written_model(card.read(before))
             content = (before / written.model).read_bytes()
             (folder / written.model).write_bytes(content[: int(share * len(content))])
             return written
@@ -66,7 +66,7 @@ def test_a_broken_constant_of_preprocessing_is_rejected(
     bmcli: Bmcli, table_run: Run, write_again: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_again(1)
-    honest = card.preprocessing
+    honest = card.describe_preprocessing
 
     def breaking(*arguments: Any) -> dict[str, Any]:
         values = honest(*arguments)
@@ -74,7 +74,7 @@ def test_a_broken_constant_of_preprocessing_is_rejected(
         colour["classes"] = colour["classes"][::-1]
         return values
 
-    monkeypatch.setattr(card, "preprocessing", breaking)
+    monkeypatch.setattr(card, "describe_preprocessing", breaking)
     found = rejected(bmcli, table_run)
     assert found["max_difference"] > 1e-4
 
@@ -82,33 +82,33 @@ def test_a_broken_constant_of_preprocessing_is_rejected(
 def test_exporting_again_overwrites_nothing(tmp_path: Path) -> None:
     places = []
     for _ in range(2):
-        with command._aside(tmp_path, "litert") as folder:
+        with command._make_temporary_folder(tmp_path, "litert") as folder:
             (folder / "model").touch()
-            places.append(command._move(folder, tmp_path, "litert"))
+            places.append(command._move_artefact(folder, tmp_path, "litert"))
     assert places == [tmp_path / "litert", tmp_path / "litert-2"]
     assert sorted(tmp_path.iterdir()) == places
 
 
-def test_a_file_that_was_changed_is_not_opened(bmcli: Bmcli, of_table: Exported, tmp_path: Path) -> None:
+def test_a_file_that_was_changed_is_not_opened(bmcli: Bmcli, of_table: ExportResult, tmp_path: Path) -> None:
     folder = tmp_path / "litert"
     shutil.copytree(of_table.run.exports / "litert", folder)
-    assert artefacts.opened(folder).card["format"] == "litert"
+    assert artefacts.open_artefact(folder).card["format"] == "litert"
     file = folder / "preprocessing.json"
     file.write_text(file.read_text().replace("red", "rad"))
     with pytest.raises(ArtefactRejected, match="not what was written, by its SHA-256"):
-        artefacts.opened(folder)
+        artefacts.open_artefact(folder)
     (tmp_path / "new.csv").write_text("weight,colour,fragile,sent,note\n1,red,yes,2024-01-11,hello\n")
     assert bmcli("predict", folder, "new.csv").code == 4
     assert bmcli("benchmark", folder).code == 4
     file.unlink()
     with pytest.raises(ArtefactRejected, match="missing"):
-        artefacts.opened(folder)
+        artefacts.open_artefact(folder)
 
 
 def test_a_format_that_fails_does_not_stop_the_others(
     bmcli: Bmcli, table_run: Run, write_again: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(subject: Subject, options: Any, folder: Path) -> Written:
+    def failing(subject: ExportableModel, options: Any, folder: Path) -> WrittenModel:
         raise RunFailed("no such operation.")
 
     write_again(1)
@@ -126,11 +126,11 @@ def test_a_format_that_fails_does_not_stop_the_others(
 def test_a_recipe_sets_the_limits() -> None:
     asked = VerifyOptions(agreement=0.9, max_difference="none", metric_drop=0.2)
     table, pictures = (DataSpec((CASES[name].fit(),), (), {}, "", "") for name in ("category", "image"))
-    assert limits(asked, "float32", table) == Limits(0.9, None, 0.2)
-    assert limits(VerifyOptions(), "float32", table) == Limits(1.0, 1e-4, 0.001)
-    assert limits(VerifyOptions(), "reduced", pictures) == Limits(0.99, None, 0.01, 0.1, spared=1)
-    assert limits(asked, "int8", table) == Limits(0.9, None, 0.2, 0.1)
-    assert [limits(VerifyOptions(), "int8", spec).agreement for spec in (table, pictures)] == [0.99, 0.995]
+    assert resolve_limits(asked, "float32", table) == Limits(0.9, None, 0.2)
+    assert resolve_limits(VerifyOptions(), "float32", table) == Limits(1.0, 1e-4, 0.001)
+    assert resolve_limits(VerifyOptions(), "reduced", pictures) == Limits(0.99, None, 0.01, 0.1, spared=1)
+    assert resolve_limits(asked, "int8", table) == Limits(0.9, None, 0.2, 0.1)
+    assert [resolve_limits(VerifyOptions(), "int8", spec).agreement for spec in (table, pictures)] == [0.99, 0.995]
 
 
 @pytest.mark.parametrize(
@@ -163,4 +163,4 @@ def test_a_format_that_is_not_installed_says_what_to_install(
 
 
 def test_the_formats_of_the_command_line() -> None:
-    assert command._formats("saved_model, litert:int8") == "[saved_model, {kind: litert, quantize: int8}]"
+    assert command._parse_formats("saved_model, litert:int8") == "[saved_model, {kind: litert, quantize: int8}]"

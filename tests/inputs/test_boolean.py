@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from bmcli.cells import RowFault
 from bmcli.errors import BmcliError
 from bmcli.inputs import boolean
+from bmcli.raw_columns import RowFault
 from bmcli.specs import Column
 
 NAN = float("nan")

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from bmcli.cells import RowFault
 from bmcli.errors import BmcliError
 from bmcli.inputs import category
+from bmcli.raw_columns import RowFault
 from bmcli.specs import Column
 
 
@@ -90,7 +90,7 @@ def test_options_that_do_not_fit_are_a_fault(options: dict[str, Any], message: s
 
 
 def opened(rows: Any, column: Column) -> np.ndarray:
-    return np.asarray(category.feature(column, category.encode(rows, column)).tensor)
+    return np.asarray(category.build_feature(column, category.encode(rows, column)).tensor)
 
 
 def test_rare_categories_are_one_together_with_unknown_ones() -> None:
@@ -123,7 +123,7 @@ def test_hashed_categories_need_no_list() -> None:
     assert array[2] == 50
     assert array[0] == array[3]
     assert set(array.tolist()) <= set(range(51))
-    assert category.feature(column, array).tensor.shape == (4, column.state["dimension"])
+    assert category.build_feature(column, array).tensor.shape == (4, column.state["dimension"])
     assert opened(text("a", None), fit(text("a", None), encoding="hash", buckets=3)).shape == (2, 4)
 
 
@@ -144,7 +144,7 @@ def test_several_categories_of_a_cell() -> None:
 def test_the_embeddings_of_several_categories_are_averaged() -> None:
     column = fit(text("1;2", "10"), separator=";", dimension=4)
     assert column.classes == ("1", "2", "10")
-    feature = category.feature
+    feature = category.build_feature
     import keras
 
     inputs = keras.Input(column.shape, dtype="int32")

@@ -14,9 +14,9 @@ from bmcli import models
 from bmcli.data.preparation import prepare
 from bmcli.errors import BmcliError
 from bmcli.layers.cross import Cross
-from bmcli.recipe.fields import PartOf
-from bmcli.recipe.schema import DataOptions
-from bmcli.specs import Prepared
+from bmcli.recipe.data import DataOptions
+from bmcli.recipe.fields import PartField
+from bmcli.specs import PreparedData
 
 TABLE = "split,a,b,n,y\n" + "".join(
     f"{split},{a},{b},{n},{int((a == 'x') != (b == 'u'))}\n"
@@ -31,17 +31,17 @@ def options(**data: Any) -> DataOptions:
     return DataOptions.model_validate({"targets": {"y": {"kind": "category"}}, **described}, strict=False)
 
 
-def prepared(folder: Path, *crosses: dict[str, Any], **data: Any) -> Prepared:
+def prepared(folder: Path, *crosses: dict[str, Any], **data: Any) -> PreparedData:
     (folder / "t.csv").write_text(TABLE)
     source = {"kind": "csv", "path": str(folder / "t.csv")}
     asked = options(source=source, crosses=crosses, **data)
-    return prepare(asked, {"y": PartOf("data.targets").check({"kind": "category"})}, 0, folder / "cache")
+    return prepare(asked, {"y": PartField("data.targets").check({"kind": "category"})}, 0, folder / "cache")
 
 
-def crossed(data: Prepared) -> np.ndarray:
+def crossed(data: PreparedData) -> np.ndarray:
     """The last cross of the training rows, as the network sees it."""
-    tensors, features = models.open_inputs(data.spec)
-    opened = models.network(tensors, {"cross": features[-1].tensor})
+    tensors, features = models.create_inputs(data.spec)
+    opened = models.create_keras_model(tensors, {"cross": features[-1].tensor})
     rows = {name: np.array(array) for name, array in data.split("train").inputs.items()}
     return keras.ops.convert_to_numpy(opened(rows)["cross"])
 
@@ -79,7 +79,7 @@ def test_yes_and_no_are_crossed(tmp_path: Path) -> None:
     inputs = {"a": {"kind": "boolean"}, "b": {"kind": "category"}}
     source = {"kind": "csv", "path": str(tmp_path / "t.csv")}
     asked = options(source=source, inputs=inputs, crosses=({"of": ("b", "a")},))
-    data = prepare(asked, {"y": PartOf("data.targets").check({"kind": "category"})}, 0, tmp_path / "cache")
+    data = prepare(asked, {"y": PartField("data.targets").check({"kind": "category"})}, 0, tmp_path / "cache")
     array = crossed(data)
     assert array.shape == (8, 12)
     assert array.argmax(axis=1).tolist() == [1, 0, 2, 0, 4, 3, 5, 3]
@@ -138,4 +138,4 @@ def test_numbers_of_several_channels_are_not_crossed(tmp_path: Path) -> None:
         strict=False,
     )
     with pytest.raises(BmcliError, match="'v' holds several values a row"):
-        prepare(asked, {"y": PartOf("data.targets").check({"kind": "category"})}, 0, tmp_path / "cache")
+        prepare(asked, {"y": PartField("data.targets").check({"kind": "category"})}, 0, tmp_path / "cache")

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bmcli import dates
-from bmcli.cells import RowFault
 from bmcli.errors import BmcliError
 from bmcli.inputs import date
 from bmcli.layers.date_encoder import PERIODS, DateEncoder
+from bmcli.raw_columns import RowFault
 from bmcli.specs import Column
 
 NAN = float("nan")
@@ -47,7 +47,7 @@ def test_every_moment_of_the_calendar_is_read_as_python_reads_it(moments: list[d
     ]
     angles = 2 * np.pi * np.array(steps) / [PERIODS[part] for part in layer.parts]
     expected = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(len(moments), -1)
-    np.testing.assert_allclose(layer.encoded(found, told), expected, atol=1e-6)
+    np.testing.assert_allclose(layer.encode(found, told), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -104,9 +104,9 @@ def test_the_only_format_that_fits_is_found(cells: list[str | None], form: str) 
 
 
 def test_usual_formats_are_all_right() -> None:
-    assert len(set(dates.USUAL)) == len(dates.USUAL)
-    for form in dates.USUAL:
-        assert dates.pattern(form).fields
+    assert len(set(dates.COMMON_FORMATS)) == len(dates.COMMON_FORMATS)
+    for form in dates.COMMON_FORMATS:
+        assert dates.compile_format(form).fields
 
 
 def test_a_date_that_can_be_read_in_two_ways_is_a_fault() -> None:

@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bmcli.cells import Blobs, RowFault, numbers, texts
 from bmcli.errors import BmcliError
 from bmcli.inputs import image
-from bmcli.pictures import header, orientation
+from bmcli.pictures import read_header, read_orientation
+from bmcli.raw_columns import FileColumn, RowFault, to_numbers, to_texts
 from bmcli.specs import Column
 from tests.pictures import LYING, encoded, pixels, with_orientation
 
@@ -105,8 +105,8 @@ def test_pictures_of_another_size_are_a_fault() -> None:
         image.encode(pictures(2, 5, 3), fit(pictures(2, 4, 3)))
 
 
-def files(*content: bytes) -> Blobs:
-    return Blobs(np.arange(len(content)), lambda row: content[row])
+def files(*content: bytes) -> FileColumn:
+    return FileColumn(np.arange(len(content)), lambda row: content[row])
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg", "bmp", "gif"])
@@ -248,17 +248,17 @@ def test_a_larger_limit_lets_larger_pictures_in() -> None:
 
 
 def test_a_missing_picture_is_black() -> None:
-    rows = files(encoded(pixels(4, 4))).take(np.array([0, 0])).without(np.array([False, True]))
+    rows = files(encoded(pixels(4, 4))).take(np.array([0, 0])).with_missing(np.array([False, True]))
     array = image.encode(rows, fit(rows))
     np.testing.assert_array_equal(array[0], pixels(4, 4))
     assert not array[1].any()
     with pytest.raises(BmcliError, match="there is no picture"):
-        fit(rows.without(np.array([True, True])))
+        fit(rows.with_missing(np.array([True, True])))
 
 
 def test_files_cannot_be_read_as_numbers_or_words() -> None:
     rows = files(b"a", b"b")
-    for read in (numbers, texts):
+    for read in (to_numbers, to_texts):
         with pytest.raises(RowFault, match="expected a value, received an encoded file"):
             read(rows)
 
@@ -331,7 +331,7 @@ def test_both_readers_of_notes_agree_on_damaged_ones() -> None:
             changed[draw.integers(2, start + 60)] = draw.choice(usual)
             cut = bytes(changed[: draw.integers(3, start + 90)])
             for data in (bytes(changed), cut):
-                assert read(data).numpy() == orientation(data), data
+                assert read(data).numpy() == read_orientation(data), data
     assert {int(read(data)) for data in (encoded(pixels(4, 4)), b"", b"\xff", b"\xff\xd8\xff\xe1")} == {1}
 
 
@@ -347,7 +347,7 @@ def test_all_frames_of_a_gif_are_counted_together() -> None:
     one = encoded(np.zeros((1000, 1000, 3), "uint8"), "gif")
     start = 13 + 3 * 128
     many = one[:start] + one[start:-1] * 300 + one[-1:]
-    assert header(many).frame_pixels == 300 * 10**6
+    assert read_header(many).frame_pixels == 300 * 10**6
     with pytest.raises(RowFault, match="frames of the picture have 300 megapixels together"):
         fit(files(many), size=(2, 2))
 
@@ -359,7 +359,7 @@ def test_a_jpeg_of_thousands_of_scans_is_refused() -> None:
 
 
 def test_what_follows_a_jpeg_in_its_file_is_no_scan() -> None:
-    assert header(encoded(pixels(8, 8), "jpg") + b"\xff\xda" * 3000).scans == 1
+    assert read_header(encoded(pixels(8, 8), "jpg") + b"\xff\xda" * 3000).scans == 1
 
 
 @pytest.mark.parametrize(
@@ -381,7 +381,7 @@ def test_a_gif_is_announced_as_large_as_it_is_decoded(screen: tuple[int, int], f
     head[6:10] = b"".join(side.to_bytes(2, "little") for side in screen)
     data = bytes(head) + b"".join(part[start:-1] for part in parts) + b";"
     decoded = tf.io.decode_image(data, expand_animations=False)
-    assert (header(data).height, header(data).width) == tuple(decoded.shape[:2])
+    assert (read_header(data).height, read_header(data).width) == tuple(decoded.shape[:2])
 
 
 def test_scans_of_a_large_jpeg_are_fewer() -> None:

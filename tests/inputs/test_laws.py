@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from bmcli import inputs, parts
-from bmcli.cells import Blobs, Raw, are_blobs, is_text, take
+from bmcli.raw_columns import FileColumn, RawColumn, is_file_column, is_text_column, take_rows
 from bmcli.specs import Column, DataSpec
 from tests.pictures import encoded, pixels, with_orientation
 
@@ -27,8 +27,8 @@ class Case:
     """A column to fit, and further rows to encode, with missing and unknown cells where there can be."""
 
     kind: str
-    rows: Raw
-    more: Raw
+    rows: RawColumn
+    more: RawColumn
     options: dict[str, Any] = field(default_factory=dict)
 
     def fit(self, name: str = "x") -> Column:
@@ -44,7 +44,7 @@ def bytes_of(*shape: int) -> np.ndarray:
     return DICE.integers(0, 256, shape, "uint8")
 
 
-def files(*kinds: str) -> Blobs:
+def files(*kinds: str) -> FileColumn:
     """Encoded pictures, made when they are read: no tensor may be made before the tests run.
 
     Args:
@@ -56,7 +56,7 @@ def files(*kinds: str) -> Blobs:
         data = encoded(pixels(7, 6, seed=row) // 40 * 40, kind)
         return data if kind == kinds[row] else with_orientation(data, int(kinds[row][-1]))
 
-    return Blobs(np.arange(len(kinds)), read)
+    return FileColumn(np.arange(len(kinds)), read)
 
 
 SEQUENCES = DICE.normal(3, 2, (5, 4, 2)).astype("float32")
@@ -144,7 +144,10 @@ CASES = {
     "image, cropped": Case("image", bytes_of(5, 8, 4), bytes_of(2, 8, 4), {"size": (3, 5), "fit": "crop"}),
     "image, files": Case("image", files("png", "bmp"), files("bmp", "png", "png")),
     "image, files stretched": Case(
-        "image", files("jpg", "png", "gif"), files("png", "jpg").without(np.array([True, False])), {"size": (20, 9)}
+        "image",
+        files("jpg", "png", "gif"),
+        files("png", "jpg").with_missing(np.array([True, False])),
+        {"size": (20, 9)},
     ),
     "image, photos": Case("image", files("jpg6"), files(*(f"jpg{way}" for way in range(1, 9))), {"size": (9, 7)}),
     "image, files padded": Case(
@@ -158,15 +161,15 @@ CASES = {
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
 
-def served(rows: Raw, column: Column) -> Any:
+def served(rows: RawColumn, column: Column) -> Any:
     """Rows as a client sends them to a served model."""
-    if are_blobs(rows):
+    if is_file_column(rows):
         return keras.ops.convert_to_tensor(
             [b"" if missing else rows.read(row) for row, missing in enumerate(rows.missing())]
         )
     if column.raw_dtype == "string":
         return keras.ops.convert_to_tensor([cell or "" for cell in rows.to_pylist()])
-    if is_text(rows):
+    if is_text_column(rows):
         rows = np.array([float(cell) if cell else NAN for cell in rows.to_pylist()])
     return keras.ops.convert_to_tensor(rows.astype(column.raw_dtype))
 
@@ -198,7 +201,7 @@ def test_the_serving_layer_encodes_as_the_file_was_encoded(case: Case) -> None:
     column = case.fit()
     kind = inputs.kind_of(column)
     for rows in (case.rows, case.more):
-        layer = kind.encoder(column)(served(rows, column))
+        layer = kind.build_encoder(column)(served(rows, column))
         np.testing.assert_array_equal(layer.numpy(), kind.encode(rows, column))
 
 
@@ -208,7 +211,7 @@ def test_a_row_is_encoded_alike_whichever_rows_are_beside_it(case: Case) -> None
     kind = inputs.kind_of(column)
     whole = kind.encode(case.more, column)
     for row in range(len(case.more)):
-        np.testing.assert_array_equal(kind.encode(take(case.more, np.array([row])), column)[0], whole[row])
+        np.testing.assert_array_equal(kind.encode(take_rows(case.more, np.array([row])), column)[0], whole[row])
 
 
 @every_case
@@ -225,7 +228,7 @@ def test_a_column_survives_json(case: Case) -> None:
 def test_features_are_finite_floating_point(case: Case) -> None:
     column = case.fit()
     kind = inputs.kind_of(column)
-    feature = kind.feature(column, keras.ops.convert_to_tensor(kind.encode(case.more, column)))
+    feature = kind.build_feature(column, keras.ops.convert_to_tensor(kind.encode(case.more, column)))
     values = feature.tensor.numpy()
     assert values.dtype == np.float32
     assert np.isfinite(values).all()
@@ -241,9 +244,9 @@ def _rank(column: Column) -> int:
 def test_raw_rows_to_features_survive_saving(tmp_path: Path) -> None:
     """One model over all cases, since every saving costs a second."""
     columns = [case.fit(f"column {position} (a/b)") for position, case in enumerate(CASES.values())]
-    raw, encoded = inputs.serving_inputs(spec_of(*columns))
+    raw, encoded = inputs.build_serving_inputs(spec_of(*columns))
     assert set(raw) == set(encoded) == {column.name for column in columns}
-    features = [inputs.kind_of(column).feature(column, encoded[column.name]) for column in columns]
+    features = [inputs.kind_of(column).build_feature(column, encoded[column.name]) for column in columns]
     model = keras.Model(
         list(raw.values()),
         [
@@ -253,7 +256,7 @@ def test_raw_rows_to_features_survive_saving(tmp_path: Path) -> None:
         ],
     )
     again = reloaded(model, tmp_path)
-    rows = [take(case.more, np.array([0, 1])) for case in CASES.values()]
+    rows = [take_rows(case.more, np.array([0, 1])) for case in CASES.values()]
     sent = [served(each, column) for each, column in zip(rows, columns, strict=True)]
     for before, after in zip(model(sent), again(sent), strict=True):
         np.testing.assert_array_equal(after.numpy(), before.numpy())
@@ -264,7 +267,7 @@ def test_raw_rows_to_features_survive_saving(tmp_path: Path) -> None:
 
 def test_names_of_served_inputs_are_plain_and_differ() -> None:
     columns = [Column(name, "number", (1,), "float32") for name in ("a/b", "a_b", "length (cm)", "ä", "_x", "age")]
-    assert list(inputs.tensor_names(columns).values()) == [
+    assert list(inputs.make_tensor_names(columns).values()) == [
         "a_b",
         "a_b_",
         "length__cm_",
@@ -274,10 +277,10 @@ def test_names_of_served_inputs_are_plain_and_differ() -> None:
     ]
 
 
-def feature_of(case: Case) -> tuple[Column, Callable[[Raw], Any]]:
+def feature_of(case: Case) -> tuple[Column, Callable[[RawColumn], Any]]:
     column = case.fit()
     kind = inputs.kind_of(column)
-    return column, lambda rows: kind.feature(column, keras.ops.convert_to_tensor(kind.encode(rows, column)))
+    return column, lambda rows: kind.build_feature(column, keras.ops.convert_to_tensor(kind.encode(rows, column)))
 
 
 def test_padding_becomes_zeros_and_a_mask() -> None:

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from bmcli.cells import RowFault
 from bmcli.errors import BmcliError
 from bmcli.inputs import number
+from bmcli.raw_columns import RowFault
 from bmcli.specs import Column
 
 NAN = float("nan")
@@ -183,7 +183,7 @@ def test_the_logarithm_comes_before_scaling() -> None:
 
 
 def opened(rows: np.ndarray, column: Column) -> np.ndarray:
-    return np.asarray(number.feature(column, number.encode(rows, column)).tensor)
+    return np.asarray(number.build_feature(column, number.encode(rows, column)).tensor)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_a_learned_stand_in_is_trained_with_the_network() -> None:
     array = number.encode(rows, column)
     assert np.isnan(array[:, 0]).tolist() == [False, False, False, True, True]
     inputs = keras.Input(column.shape)
-    model = keras.Model(inputs, number.feature(column, inputs).tensor)
+    model = keras.Model(inputs, number.build_feature(column, inputs).tensor)
     model.compile("sgd", "mse")
     assert model.predict(array, verbose=0)[3:, 0].tolist() == [0, 0]
     wanted = np.nan_to_num(array, nan=5)

@@ -35,13 +35,13 @@ def fit(*cells: str | None, **options: Any) -> Column:
 
 def terms(cell: str, **options: Any) -> list[str]:
     """What a text is split into, shorter n-grams first."""
-    layer = text.encoder(fit("some text of six words here", **{"ngrams": (1, 1), **options}))
-    return [term.decode() for term in layer.terms([cell]).values.numpy()]
+    layer = text.build_encoder(fit("some text of six words here", **{"ngrams": (1, 1), **options}))
+    return [term.decode() for term in layer.split_terms([cell]).values.numpy()]
 
 
 def vectors(column: Column, *cells: str | None) -> np.ndarray:
     """What the network sees, one column for each term of the vocabulary."""
-    feature = text.feature(column, keras.ops.convert_to_tensor(text.encode(rows(*cells), column)))
+    feature = text.build_feature(column, keras.ops.convert_to_tensor(text.encode(rows(*cells), column)))
     return feature.tensor.numpy()[:, 2:]
 
 
@@ -119,7 +119,7 @@ def test_a_sequence_keeps_the_place_of_unknown_terms() -> None:
     column = fit("b b a", "b", encoding="sequence", length=4)
     array = text.encode(rows("z a b", None, "", "a a a a b"), column)
     assert array.tolist() == [[1, 3, 2, 0], [1, 0, 0, 0], [1, 0, 0, 0], [3, 3, 3, 3]]
-    feature = text.feature(column, keras.ops.convert_to_tensor(array))
+    feature = text.build_feature(column, keras.ops.convert_to_tensor(array))
     assert feature.tensor.shape == (4, 4, 64)
     np.testing.assert_array_equal(feature.mask, array != 0)
 
@@ -153,7 +153,7 @@ def test_a_bag_with_a_dimension_is_the_vector_times_a_matrix() -> None:
 
 
 def test_a_served_text_that_is_no_utf8_is_read_all_the_same() -> None:
-    layer = text.encoder(fit("a b", ngrams=(1, 1)))
+    layer = text.build_encoder(fit("a b", ngrams=(1, 1)))
     assert layer(tf.constant([b"a \xff\xfe b"])).numpy().tolist() == [[[2, 3], [1, 1]]]
 
 

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from bmcli import inputs, parts
-from bmcli.recipe.fields import PartOf
+from bmcli.recipe.fields import PartField
 from bmcli.specs import MANY_COLUMNS, Column, DataSpec
 
 ROWS = 12
@@ -40,7 +40,7 @@ CELLS = {f"c {number}": _of(number) for number in range(MANY_COLUMNS + 8)}
 
 
 def _fit(name: str, kind: str, cells: Any) -> Column:
-    column: Column = parts.load("inputs", kind).fit(name, cells, PartOf("inputs").check(kind))
+    column: Column = parts.load("inputs", kind).fit(name, cells, PartField("inputs").check(kind))
     return column
 
 
@@ -56,7 +56,7 @@ def _encoded(columns: tuple[Column, ...]) -> dict[str, Any]:
 
 
 def test_columns_alike_share_a_layer_that_encodes_each_as_its_own_does(columns: tuple[Column, ...]) -> None:
-    raw = {column.name: tf.constant(inputs.served(CELLS[column.name][1], column)) for column in columns}
+    raw = {column.name: tf.constant(inputs.to_serving_array(CELLS[column.name][1], column)) for column in columns}
     found = inputs.encoders(columns)
     assert len(found) < len(columns) / 2
     together = {name: tensor for each in found for name, tensor in each(raw).items()}
@@ -70,7 +70,7 @@ def test_an_unknown_category_is_one_for_its_own_column_alone(columns: tuple[Colu
     some = [column for column in columns if column.kind == "category" and column.raw_dtype == "string"][:3]
     words = ["only 1", "only 9", ""]
     together = inputs._stacking(some).encoder_of(some)([tf.constant(words)] * 3)
-    alone = [inputs.kind_of(column).encoder(column)(tf.constant(words)) for column in some]
+    alone = [inputs.kind_of(column).build_encoder(column)(tf.constant(words)) for column in some]
     np.testing.assert_array_equal(np.stack(together), np.stack(alone))
 
 
@@ -96,12 +96,12 @@ def test_few_columns_are_never_computed_together(columns: tuple[Column, ...]) ->
 
 def test_a_saved_model_of_many_columns_gives_what_it_gave(columns: tuple[Column, ...], tmp_path: Any) -> None:
     spec = DataSpec(inputs=columns, targets=(), counts={}, fingerprint="", key="")
-    raw, encoded = inputs.serving_inputs(spec)
+    raw, encoded = inputs.build_serving_inputs(spec)
     flat = [keras.layers.Flatten()(keras.ops.cast(encoded[name], "float32")[..., None]) for name in list(raw)[:40]]
-    names = inputs.tensor_names(columns)
+    names = inputs.make_tensor_names(columns)
     model = keras.Model({names[name]: tensor for name, tensor in raw.items()}, keras.layers.Concatenate()(flat))
     model.save(tmp_path / "model.keras")
-    given = {names[name]: tf.constant(inputs.served(cells, column)) for (name, (_, cells)), column in zip(
+    given = {names[name]: tf.constant(inputs.to_serving_array(cells, column)) for (name, (_, cells)), column in zip(
         CELLS.items(), columns, strict=True)}  # fmt: skip
     again = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(again(given), model(given))

@@ -40,7 +40,7 @@ def heads(data: DataSpec) -> dict[str, int]:
 
 def kind_of(opened: Column) -> Any:
     """Stands in for `bmcli.inputs.kind_of`."""
-    return SimpleNamespace(feature=_feature)
+    return SimpleNamespace(build_feature=_feature)
 
 
 def _feature(opened: Column, encoded: Any) -> Feature:

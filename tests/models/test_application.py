@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from bmcli.errors import BmcliError
 from bmcli.models import application
-from bmcli.recipe.load import load
+from bmcli.recipe.load import load_recipe
 from tests.models.fakes import column, heads, spec
 
 PHOTO = column("photo", (32, 32, 3), "uint8")
@@ -128,4 +128,4 @@ def test_the_file_is_found_beside_its_recipe(tmp_path: Path) -> None:
         "name: photos\ndata: {source: {kind: builtin, name: digits}}\n"
         "model: {kind: application, architecture: mobilenet, weights: kept.h5}\n"
     )
-    assert load(str(path)).recipe.model.weights == str(tmp_path / "kept.h5")
+    assert load_recipe(str(path)).recipe.model.weights == str(tmp_path / "kept.h5")

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from bmcli import layers, parts
-from bmcli.recipe.fields import Kind, PartOf, dump
+from bmcli.recipe.fields import Kind, PartField, dump
 from bmcli.specs import Column
 from tests.models.fakes import batch, category, column, heads, number, spec
 
@@ -76,7 +76,7 @@ every_network = pytest.mark.parametrize(
 
 
 def chosen(kind: str, options: dict[str, Any]) -> Kind:
-    return PartOf("models").check({"kind": kind, **options})
+    return PartField("models").check({"kind": kind, **options})
 
 
 def built(kind: str, options: dict[str, Any], columns: tuple[Column, ...], seed: int = 1) -> keras.Model:
@@ -101,7 +101,7 @@ def test_options_dump_to_what_they_were_made_of(
 ) -> None:
     checked = chosen(kind, options)
     assert dump(checked)["kind"] == kind
-    assert PartOf("models").check(_as_tuples(dump(checked))) == checked
+    assert PartField("models").check(_as_tuples(dump(checked))) == checked
 
 
 @every_network

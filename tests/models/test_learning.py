@@ -11,7 +11,7 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 
 from bmcli import parts
-from bmcli.recipe.fields import PartOf
+from bmcli.recipe.fields import PartField
 from tests.models.fakes import category, column, heads, spec
 
 DIGITS = tuple("0123456789")
@@ -48,9 +48,9 @@ def test_defaults_learn_digits(kind: str, options: dict[str, Any], steps: int, a
     labels = digits.target[order].astype("int32")
     keras.utils.set_random_seed(0)
     data = spec(column("image", (8, 8, 1)), targets=(category("label", DIGITS),))
-    network = parts.load("models", kind).build(PartOf("models").check({"kind": kind, **options}), data, heads(data))
+    network = parts.load("models", kind).build(PartField("models").check({"kind": kind, **options}), data, heads(data))
     objective = parts.load("objectives", "classification").build(
-        PartOf("objectives").check("classification"), data.targets[0], labels[:1437]
+        PartField("objectives").check("classification"), data.targets[0], labels[:1437]
     )
     _train(network, objective, images[:1437], labels[:1437], steps)
     probabilities = objective.predict(network({"image": tf.constant(images[1437:])})["label"]).numpy()

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from bmcli import parts
-from bmcli.recipe.fields import PartOf
+from bmcli.recipe.fields import PartField
 from tests.models.fakes import category, column, heads, spec
 
 TEXT = column("text", (6, 4), padding=0.0)
@@ -64,7 +64,7 @@ masked = pytest.mark.parametrize(
 
 def _outputs(options: dict[str, Any], *batches: np.ndarray) -> list[np.ndarray]:
     data = spec(TEXT, targets=(category(),))
-    network = parts.load("models", options["kind"]).build(PartOf("models").check(options), data, heads(data))
+    network = parts.load("models", options["kind"]).build(PartField("models").check(options), data, heads(data))
     return [network({"text": tf.constant(rows)})["label"].numpy() for rows in batches]
 
 

@@ -41,8 +41,8 @@ def test_any_column_name_will_do(name: str) -> None:
 
 
 def test_pairs_are_made_of_single_numbers() -> None:
-    assert models.pair(3) == (3, 3)
-    assert models.pair((3, 5)) == (3, 5)
+    assert models.to_pair(3) == (3, 3)
+    assert models.to_pair((3, 5)) == (3, 5)
 
 
 def test_every_option_is_described() -> None:
@@ -71,5 +71,5 @@ def test_numbers_are_those_on_a_scale(
 ) -> None:
     monkeypatch.undo()  # the fake columns
     part = parts.load("inputs", kind)
-    _, (feature,) = models.open_inputs(spec(part.fit("x", rows, part.Options(**options))))
+    _, (feature,) = models.create_inputs(spec(part.fit("x", rows, part.Options(**options))))
     assert models.is_number(feature) is expected

@@ -9,7 +9,7 @@ import numpy as np
 
 from bmcli import parts
 from bmcli.objectives import TargetObjective
-from bmcli.recipe.fields import PartOf
+from bmcli.recipe.fields import PartField
 from bmcli.specs import Column
 
 ROWS = 40
@@ -58,7 +58,7 @@ class Case(NamedTuple):
         return built
 
     def _checked(self, **more: Any) -> Any:
-        return PartOf("objectives").check({**self.options, **more})
+        return PartField("objectives").check({**self.options, **more})
 
 
 CASES = {

@@ -11,7 +11,7 @@ from sklearn import metrics as reference
 from bmcli.errors import BmcliError
 from bmcli.objectives import classification
 from bmcli.recipe import catalogue
-from bmcli.recipe.fields import KerasObject, PartOf
+from bmcli.recipe.fields import KerasObject, PartField
 from bmcli.specs import Column
 
 RANDOM = np.random.default_rng(0)
@@ -28,7 +28,7 @@ REQUIRED = {
 
 
 def build(target: Column = THREE, train_targets: Any = None, **options: Any) -> classification.Classification:
-    checked = PartOf("objectives").check({"kind": "classification", **options})
+    checked = PartField("objectives").check({"kind": "classification", **options})
     return classification.build(checked, target, train_targets)
 
 
@@ -232,7 +232,7 @@ def test_a_wrong_option_is_a_fault(options: dict[str, Any], where: tuple[str, ..
 
 def test_every_keras_loss_is_judged() -> None:
     """A loss is either used rightly or refused, with what suits."""
-    for loss in catalogue.names("losses"):
+    for loss in catalogue.list_kinds("losses"):
         if loss in LOSSES:
             assert classification.Options(loss=KerasObject(loss)).loss == KerasObject(loss)
         else:
@@ -281,7 +281,7 @@ def test_more_classes_are_measured_one_against_the_rest() -> None:
 def test_every_suitable_metric_works_inside_a_compiled_step(target: Column) -> None:
     kinds = [
         kind
-        for kind in classification._suitable(len(target.classes))
+        for kind in classification._list_suitable_metrics(len(target.classes))
         if "k" not in REQUIRED.get(kind, {}) or target is THREE
     ]
     objective = build(target)

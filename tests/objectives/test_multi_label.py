@@ -13,14 +13,14 @@ from sklearn.utils.class_weight import compute_class_weight
 from bmcli.errors import BmcliError
 from bmcli.objectives import multi_label
 from bmcli.recipe import catalogue
-from bmcli.recipe.fields import KerasObject, PartOf
+from bmcli.recipe.fields import KerasObject, PartField
 from tests.objectives.cases import CASES, TAGS
 
 CASE = CASES["multi_label"]
 
 
 def build(train_targets: Any = None, **options: Any) -> multi_label.MultiLabel:
-    checked = PartOf("objectives").check({"kind": "multi_label", **options})
+    checked = PartField("objectives").check({"kind": "multi_label", **options})
     return multi_label.build(checked, TAGS, CASE.truth() if train_targets is None else train_targets)
 
 
@@ -39,7 +39,7 @@ def losses(objective: multi_label.MultiLabel) -> np.ndarray:
     ],
 )
 def test_losses_are_those_of_keras(kind: str, options: dict[str, Any]) -> None:
-    thing = getattr(keras.losses, catalogue.entry("losses", kind)["object"])
+    thing = getattr(keras.losses, catalogue.get_entry("losses", kind)["object"])
     expected = thing(from_logits=True, reduction="none", **options)(
         CASE.truth().astype("float32"), tf.constant(CASE.outputs())
     )
@@ -99,7 +99,7 @@ def test_a_metric_that_does_not_suit_is_a_fault(kind: str, options: dict[str, An
     assert caught.value.faults[0].path == "train.metrics.0"
 
 
-@pytest.mark.parametrize("loss", [loss for loss in catalogue.names("losses") if loss not in multi_label._LOSSES])
+@pytest.mark.parametrize("loss", [loss for loss in catalogue.list_kinds("losses") if loss not in multi_label._LOSSES])
 def test_other_losses_do_not_suit(loss: str) -> None:
     with pytest.raises(ValidationError, match=f"{loss} does not suit multi_label"):
         multi_label.Options(loss=KerasObject(loss))

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 from pydantic import ValidationError
 from sklearn.metrics import mean_pinball_loss
 
-from bmcli.objectives import middle, quantile
+from bmcli.objectives import find_median_index, quantile
 from bmcli.recipe.fields import KerasObject
 from tests.objectives.cases import CASES, INCOME, PRICE
 
@@ -87,7 +87,7 @@ def test_one_quantile_has_no_interval() -> None:
 
 @pytest.mark.parametrize(("quantiles", "expected"), [((0.1, 0.5, 0.9), 1), ((0.9,), 0), ((0.05, 0.1, 0.45, 0.9), 2)])
 def test_the_middle_is_the_median_or_next_to_it(quantiles: tuple[float, ...], expected: int) -> None:
-    assert middle(quantiles) == expected
+    assert find_median_index(quantiles) == expected
 
 
 @pytest.mark.parametrize(

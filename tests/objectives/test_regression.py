@@ -11,7 +11,7 @@ from sklearn import metrics as reference
 from bmcli.errors import BmcliError
 from bmcli.objectives import regression
 from bmcli.recipe import catalogue
-from bmcli.recipe.fields import KerasObject, PartOf
+from bmcli.recipe.fields import KerasObject, PartField
 from bmcli.specs import Column
 
 MEAN, SCALE = 20.0, 2.0
@@ -19,11 +19,11 @@ PRICE = Column("price", "number", (), "float32", state={"mean": MEAN, "scale": S
 RANDOM = np.random.default_rng(0)
 TRUTH = RANDOM.normal(size=30).astype("float32")
 OUTPUT = RANDOM.normal(size=(30, 1)).astype("float32")
-LOSSES = [*regression._STANDARDISED, *regression._OWN_UNIT]
+LOSSES = [*regression._STANDARDISED_LOSSES, *regression._ORIGINAL_UNIT_LOSSES]
 
 
 def build(train_targets: Any = TRUTH, **options: Any) -> regression.Regression:
-    checked = PartOf("objectives").check({"kind": "regression", **options})
+    checked = PartField("objectives").check({"kind": "regression", **options})
     return regression.build(checked, PRICE, train_targets)
 
 
@@ -117,7 +117,7 @@ def test_a_metric_that_does_not_suit_is_a_fault() -> None:
 
 
 def test_every_keras_loss_is_judged() -> None:
-    for loss in catalogue.names("losses"):
+    for loss in catalogue.list_kinds("losses"):
         if loss in LOSSES:
             assert regression.Options(loss=KerasObject(loss)).loss == KerasObject(loss)
         else:

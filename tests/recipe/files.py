@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bmcli.errors import BmcliError, Fault
-from bmcli.recipe.load import load
+from bmcli.recipe.load import load_recipe
 
 SMALLEST = """\
 name: smallest
@@ -28,7 +28,7 @@ def write(folder: Path, text: str, name: str = "recipe.yaml") -> str:
 
 def faults(target: str, overrides: Sequence[str] = ()) -> tuple[Fault, ...]:
     with pytest.raises(BmcliError) as caught:
-        load(target, overrides)
+        load_recipe(target, overrides)
     return caught.value.faults
 
 

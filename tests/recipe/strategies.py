@@ -12,9 +12,9 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from bmcli.errors import BmcliError
-from bmcli.recipe.check import split_path
 from bmcli.recipe.json_schema import recipe_schema
-from bmcli.recipe.load import Loaded, load
+from bmcli.recipe.load import LoadedRecipe, load_recipe
+from bmcli.recipe.paths import split_path
 
 TEXTS = (
     *("a", "label", "two words", "Größe", "😀", 'say "hi"', "it's", "back\\slash", "a: b", "a #b", "- a", "a.b", "a=b"),
@@ -29,7 +29,7 @@ def schema() -> dict[str, Any]:
 
 
 def recipes() -> st.SearchStrategy[dict[str, Any]]:
-    """Recipes as plain values that the schema accepts; `load` may still refuse what the schema cannot tell."""
+    """Recipes as plain values that the schema accepts; `load_recipe` may still refuse what the schema cannot tell."""
     return values(schema()["$defs"]["Recipe"]).map(lambda recipe: {k: v for k, v in recipe.items() if k != "extends"})
 
 
@@ -113,12 +113,12 @@ def as_yaml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).replace("$", "$$").replace("\u2028", "\\u2028")
 
 
-def accepted(recipe: dict[str, Any], file: Path) -> tuple[Loaded, dict[str, Any]]:
-    """A recipe that `load` accepts, with the values that it found wrong taken out; and the values left."""
+def accepted(recipe: dict[str, Any], file: Path) -> tuple[LoadedRecipe, dict[str, Any]]:
+    """A recipe that `load_recipe` accepts, with the values that it found wrong taken out; and the values left."""
     for _ in range(12):
         file.write_text(as_yaml(recipe), encoding="utf-8")
         try:
-            return load(str(file)), recipe
+            return load_recipe(str(file)), recipe
         except BmcliError as error:
             _take_out(recipe, [fault.path for fault in error.faults])
     assume(False)

@@ -18,15 +18,15 @@ def test_the_file_is_that_of_the_installed_keras() -> None:
 
 
 def test_known_names_are_there_in_the_spelling_of_keras() -> None:
-    assert {"adam", "adamw", "rmsprop", "sgd"} <= set(catalogue.names("optimizers"))
-    assert {"relu", "lstm", "conv2d", "multi_head_attention", "prelu"} <= set(catalogue.names("layers"))
-    assert {"l1", "l2", "l1_l2"} <= set(catalogue.names("regularizers"))
-    assert {"cosine_decay"} <= set(catalogue.names("schedules"))
+    assert {"adam", "adamw", "rmsprop", "sgd"} <= set(catalogue.list_kinds("optimizers"))
+    assert {"relu", "lstm", "conv2d", "multi_head_attention", "prelu"} <= set(catalogue.list_kinds("layers"))
+    assert {"l1", "l2", "l1_l2"} <= set(catalogue.list_kinds("regularizers"))
+    assert {"cosine_decay"} <= set(catalogue.list_kinds("schedules"))
 
 
 @pytest.mark.parametrize("kind", ["lambda", "tfsm_layer", "torch_module_wrapper", "jax_layer", "flax_layer", "rnn"])
 def test_layers_that_run_foreign_code_are_not(kind: str) -> None:
-    assert kind not in catalogue.names("layers")
+    assert kind not in catalogue.list_kinds("layers")
 
 
 @pytest.mark.parametrize(

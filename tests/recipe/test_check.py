@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bmcli.console import _fault_text as as_text
-from bmcli.recipe.check import dotted, read_steps
+from bmcli.console import _format_fault
+from bmcli.recipe.paths import join_steps, parse_steps
 from tests.recipe.files import SMALLEST, faults, only_fault, where, write
 
 TEN = """\
@@ -87,7 +87,7 @@ def test_faults_read_like_this(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     write(tmp_path, TEN)
     wanted = ("name", "sead", "model.", "train.stop.time", "train.optimizer", "runtime.jit")
     found = [fault for fault in faults("recipe.yaml") if fault.path.startswith(wanted)]
-    assert "\n".join(as_text(fault) for fault in found) == TEXT
+    assert "\n".join(_format_fault(fault) for fault in found) == TEXT
 
 
 def model(options: str) -> str:
@@ -164,4 +164,4 @@ STEPS = [("a", "b"), ("a.b", 3), ('a"b\\c',), ("a=b", "c d"), ("", "x"), (" a",)
 
 @pytest.mark.parametrize("steps", STEPS)
 def test_a_written_path_reads_back_to_its_steps(steps: tuple[str | int, ...]) -> None:
-    assert read_steps(dotted(steps)) == (steps, "")
+    assert parse_steps(join_steps(steps)) == (steps, "")

@@ -9,7 +9,7 @@ import pytest
 
 from bmcli.errors import BmcliError
 from bmcli.recipe.compression import ChannelPruning, WeightPruning
-from bmcli.recipe.load import load
+from bmcli.recipe.load import load_recipe
 from bmcli.recipe.schema import Recipe
 
 TEXT = """\
@@ -23,7 +23,7 @@ train: {epochs: 2, %s}
 def recipe(tmp_path: Path, train: str, *overrides: str) -> Recipe:
     path = tmp_path / "small.yaml"
     path.write_text(TEXT % train)
-    return load(str(path), overrides).recipe
+    return load_recipe(str(path), overrides).recipe
 
 
 @pytest.mark.parametrize("given", ["prune: weights", "prune: {}", "prune: {kind: weights, sparsity: 0.8}"])
@@ -34,21 +34,21 @@ def test_weights_are_what_is_usually_pruned(tmp_path: Path, given: str) -> None:
 def test_pruning_channels_leaves_a_recipe_of_a_narrower_network(tmp_path: Path) -> None:
     found = recipe(tmp_path, "prune: {kind: channels, sparsity: 0.75, widths: {dense: [7]}}, quantize_aware: int4")
     assert isinstance(found.train.prune, ChannelPruning)
-    left = found.kept()
+    left = found.after_training()
     assert (left.model.filters, left.model.dense) == ((2, 3), (7,))
     assert (left.train.prune, left.train.rounding) == (None, None)
     assert left.train.epochs == found.train.epochs
 
 
 def test_at_least_one_channel_is_left(tmp_path: Path) -> None:
-    left = recipe(tmp_path, "prune: {kind: channels, sparsity: 0.99}").kept()
+    left = recipe(tmp_path, "prune: {kind: channels, sparsity: 0.99}").after_training()
     assert (left.model.filters, left.model.dense) == ((1, 1), (1,))
 
 
 def test_a_recipe_without_compression_is_kept_as_it_is(tmp_path: Path) -> None:
     found = recipe(tmp_path, "prune: null")
-    assert found.kept() == found
-    assert recipe(tmp_path, "prune: {sparsity: 0.5}").kept().model == found.model
+    assert found.after_training() == found
+    assert recipe(tmp_path, "prune: {sparsity: 0.5}").after_training().model == found.model
 
 
 def test_a_name_alone_tells_what_weights_are_rounded_to(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_networks_that_cannot_lose_channels_are_told(tmp_path: Path, model: str)
     ],
 )
 def test_widths_may_be_multiples_of_others(tmp_path: Path, model: str, option: str, left: float) -> None:
-    found = recipe(tmp_path, "prune: {kind: channels, sparsity: 0.75}", f"model={model}").kept().model
+    found = recipe(tmp_path, "prune: {kind: channels, sparsity: 0.75}", f"model={model}").after_training().model
     assert getattr(found, option) == left
 
 

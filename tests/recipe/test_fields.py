@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from bmcli.recipe.fields import Duration, Size, shown
+from bmcli.recipe.fields import Duration, Size, format_value
 
 DURATION, SIZE = TypeAdapter[float](Duration), TypeAdapter[float](Size)
 
@@ -80,4 +80,4 @@ def test_a_duration_is_written_in_the_largest_fitting_unit(seconds: float, text:
     ],
 )  # fmt: skip
 def test_a_value_is_shown_as_it_is_written_if_it_is_short(value: Any, text: str) -> None:
-    assert shown(value) == text
+    assert format_value(value) == text

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bmcli.errors import BmcliError
-from bmcli.recipe.load import Loaded, built_in, load
+from bmcli.recipe.load import LoadedRecipe, list_built_in, load_recipe
 from tests.recipe.files import SMALLEST, write
 from tests.recipe.test_check import TEN
 
@@ -23,7 +23,7 @@ PIECES = (
 
 
 def sources() -> list[bytes]:
-    return [SMALLEST.encode(), TEN.encode(), *(file.read_bytes() for file in built_in().values())]
+    return [SMALLEST.encode(), TEN.encode(), *(file.read_bytes() for file in list_built_in().values())]
 
 
 def mutated(text: bytes, chance: random.Random) -> bytes:
@@ -50,12 +50,12 @@ def check_one(file: Path, data: bytes, overrides: tuple[str, ...] = ()) -> None:
     file.write_bytes(data)
     outcome = read(file, overrides)
     told = isinstance(outcome, BmcliError) and all(fault.message and fault.place for fault in outcome.faults)
-    assert told or isinstance(outcome, Loaded), (data, overrides, outcome)
+    assert told or isinstance(outcome, LoadedRecipe), (data, overrides, outcome)
 
 
-def read(file: Path, overrides: tuple[str, ...]) -> Loaded | Exception:
+def read(file: Path, overrides: tuple[str, ...]) -> LoadedRecipe | Exception:
     try:
-        return load(str(file), overrides)
+        return load_recipe(str(file), overrides)
     except Exception as error:
         return error
 

@@ -181,14 +181,14 @@ def test_two_circles_are_two_faults() -> None:
 
 
 def test_each_layer_comes_behind_those_it_reads() -> None:
-    layers = graph.read(
+    layers = graph.read_layers(
         ({**DENSE, "name": "c", "from": "b"}, {**DENSE, "name": "a", "from": "x"}, {**DENSE, "name": "b"})
     )
-    assert [layer.name for layer in graph.ordered(layers)] == ["a", "b", "c"]
+    assert [layer.name for layer in graph.sort_layers(layers)] == ["a", "b", "c"]
 
 
 def test_a_long_chain_is_no_trouble() -> None:
-    assert len(graph.ordered(graph.read(Options(layers=(DENSE,) * 3000).layers))) == 3000
+    assert len(graph.sort_layers(graph.read_layers(Options(layers=(DENSE,) * 3000).layers))) == 3000
 
 
 def test_a_checked_list_is_checked_again_to_itself() -> None:

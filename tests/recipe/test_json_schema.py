@@ -1,4 +1,4 @@
-"""The JSON schema and `load` agree on what a recipe is."""
+"""The JSON schema and `load_recipe` agree on what a recipe is."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import Field
 from bmcli import parts
 from bmcli.recipe import json_schema, nodes
 from bmcli.recipe.fields import Kind, Options
-from bmcli.recipe.load import built_in, load
+from bmcli.recipe.load import list_built_in, load_recipe
 from tests.recipe.files import SMALLEST, write
 from tests.recipe.strategies import accepted, recipes, schema
 from tests.recipe.test_render import LAW, as_lists
@@ -23,7 +23,7 @@ VALIDATOR = jsonschema.Draft202012Validator(schema())
 
 
 def plain(text: str) -> Any:
-    return as_lists(nodes.parse(text, "", Path()).plain())
+    return as_lists(nodes.parse_tree(text, "", Path()).plain())
 
 
 def inside(value: Any) -> Iterator[dict[str, Any]]:
@@ -85,9 +85,9 @@ def test_what_load_accepts_the_schema_accepts(tmp_path: Path, recipe: dict[str, 
     assert [error.message for error in VALIDATOR.iter_errors(values)] == []
 
 
-@pytest.mark.parametrize("name", built_in())
+@pytest.mark.parametrize("name", list_built_in())
 def test_built_in_recipes_are_accepted(name: str) -> None:
-    text = built_in()[name].read_text(encoding="utf-8")
+    text = list_built_in()[name].read_text(encoding="utf-8")
     assert [error.message for error in VALIDATOR.iter_errors(plain(text))] == []
 
 
@@ -164,12 +164,12 @@ def test_these_are_refused(text: str) -> None:
 
 
 def test_the_bare_name_of_a_kind_that_needs_no_option_is_accepted() -> None:
-    definition = {"$ref": "#/$defs/PartOf.models", "$defs": schema()["$defs"]}
+    definition = {"$ref": "#/$defs/PartField.models", "$defs": schema()["$defs"]}
     assert jsonschema.Draft202012Validator(definition).is_valid("mlp")
 
 
 def test_the_bare_name_of_a_kind_that_needs_an_option_is_refused() -> None:
-    definition = {"$ref": "#/$defs/PartOf.data.sources", "$defs": schema()["$defs"]}
+    definition = {"$ref": "#/$defs/PartField.data.sources", "$defs": schema()["$defs"]}
     assert not jsonschema.Draft202012Validator(definition).is_valid("csv")
 
 
@@ -195,4 +195,4 @@ def test_definitions_of_one_name_are_kept_apart(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_smallest_recipe_loads(tmp_path: Path) -> None:
-    assert load(write(tmp_path, SMALLEST)).recipe.name == "smallest"
+    assert load_recipe(write(tmp_path, SMALLEST)).recipe.name == "smallest"

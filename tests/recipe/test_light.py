@@ -12,9 +12,9 @@ from tests.recipe.test_check import TEN
 PROGRAM = """
 import sys
 from bmcli.errors import BmcliError
-from bmcli.recipe.load import load
+from bmcli.recipe.load import load_recipe
 try:
-    load(sys.argv[1])
+    load_recipe(sys.argv[1])
 except BmcliError as error:
     assert len(error.faults) > 10
 heavy = ("tensorflow", "keras", "keras_tuner", "numpy", "pyarrow", "sklearn", "matplotlib", "rich", "click", "jinja2")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bmcli.errors import BmcliError, Fault
-from bmcli.recipe.load import built_in, find, load, split_path
+from bmcli.recipe.load import find_recipe, list_built_in, load_recipe, split_path
 from tests.recipe.files import SMALLEST, faults, only_fault, where, write
 
 CSV = """\
@@ -22,11 +22,11 @@ model: {kind: mlp, hidden: [8, 4], dropout: 0.1}
 
 def model(target: str, *overrides: str) -> dict[str, Any]:
     """The options of the model that are written."""
-    return load(target, overrides).recipe.model.model_dump(exclude_unset=True)
+    return load_recipe(target, overrides).recipe.model.model_dump(exclude_unset=True)
 
 
 def test_a_bare_name_is_short_for_its_kind(tmp_path: Path) -> None:
-    assert load(write(tmp_path, SMALLEST)).recipe.model.kind == "mlp"
+    assert load_recipe(write(tmp_path, SMALLEST)).recipe.model.kind == "mlp"
 
 
 # Bases
@@ -68,12 +68,15 @@ def test_options_over_a_bare_name_keep_its_kind(tmp_path: Path) -> None:
 def test_a_base_is_beside_the_file_that_names_it(tmp_path: Path) -> None:
     write(tmp_path, SMALLEST + "seed: 1\n", "deep/base.yaml")
     write(tmp_path, "extends: base.yaml\n", "deep/middle.yaml")
-    assert load(write(tmp_path, "extends: deep/middle.yaml\n")).recipe.seed == 1
+    assert load_recipe(write(tmp_path, "extends: deep/middle.yaml\n")).recipe.seed == 1
 
 
 def test_a_base_can_be_a_built_in_recipe(tmp_path: Path) -> None:
-    name = next(iter(built_in()))
-    assert load(write(tmp_path, f"extends: {name}\nname: mine\n")).recipe.data.source == load(name).recipe.data.source
+    name = next(iter(list_built_in()))
+    assert (
+        load_recipe(write(tmp_path, f"extends: {name}\nname: mine\n")).recipe.data.source
+        == load_recipe(name).recipe.data.source
+    )
 
 
 def test_recipes_that_extend_each_other_are_a_fault(tmp_path: Path) -> None:
@@ -86,7 +89,7 @@ def test_a_long_chain_of_bases_is_read(tmp_path: Path) -> None:
     write(tmp_path, SMALLEST, "0.yaml")
     for number in range(1, 300):
         write(tmp_path, f"extends: {number - 1}.yaml\n", f"{number}.yaml")
-    assert load(str(tmp_path / "299.yaml")).recipe.name == "smallest"
+    assert load_recipe(str(tmp_path / "299.yaml")).recipe.name == "smallest"
 
 
 @pytest.mark.parametrize("base", ["bsae.yaml", "x" * 5000, "a/../../b", '"\\t"', "~nobody/x"])
@@ -126,7 +129,7 @@ def test_an_empty_recipe_lacks_its_sections(tmp_path: Path, text: str) -> None:
 
 
 def test_an_override_sets_a_value(tmp_path: Path) -> None:
-    assert load(write(tmp_path, SMALLEST), ["train.epochs=3"]).recipe.train.epochs == 3
+    assert load_recipe(write(tmp_path, SMALLEST), ["train.epochs=3"]).recipe.train.epochs == 3
 
 
 def test_a_list_is_written_in_brackets(tmp_path: Path) -> None:
@@ -145,13 +148,13 @@ def test_the_order_of_overrides_is_free(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_key_with_dots_stands_in_quotes(tmp_path: Path) -> None:
-    inputs = load(write(tmp_path, CSV), ['data.inputs."a.b".kind=number']).recipe.data.inputs
+    inputs = load_recipe(write(tmp_path, CSV), ['data.inputs."a.b".kind=number']).recipe.data.inputs
     assert inputs is not None
     assert list(inputs) == ["a.b"]
 
 
 def test_a_quoted_key_can_hold_an_equals_sign(tmp_path: Path) -> None:
-    recipe = load(write(tmp_path, SMALLEST), ['vars."a=\\"b"=c=d']).recipe
+    recipe = load_recipe(write(tmp_path, SMALLEST), ['vars."a=\\"b"=c=d']).recipe
     assert recipe.vars == {'a="b': "c=d"}
 
 
@@ -169,7 +172,7 @@ def test_nothing_gives_the_default_back(tmp_path: Path, nothing: str) -> None:
 
 
 def test_a_gate_needs_no_quotes_of_its_own(tmp_path: Path) -> None:
-    gates = load(write(tmp_path, SMALLEST), ["evaluate.gates.accuracy=>= 0.9"]).recipe.evaluate.gates
+    gates = load_recipe(write(tmp_path, SMALLEST), ["evaluate.gates.accuracy=>= 0.9"]).recipe.evaluate.gates
     assert gates == {"accuracy": ">= 0.9"}
 
 
@@ -239,7 +242,7 @@ def test_a_path_is_split_at_its_dots(path: str, steps: tuple[Any, ...]) -> None:
 
 
 def variables(tmp_path: Path, text: str, *overrides: str) -> Any:
-    return load(write(tmp_path, SMALLEST + text), overrides).recipe
+    return load_recipe(write(tmp_path, SMALLEST + text), overrides).recipe
 
 
 def test_a_variable_alone_keeps_its_type(tmp_path: Path) -> None:
@@ -304,7 +307,7 @@ def test_variables_cannot_fill_the_memory(tmp_path: Path) -> None:
 
 
 def path_of(target: str, *overrides: str) -> Any:
-    return load(target, overrides).recipe.data.source.path  # type: ignore[attr-defined]
+    return load_recipe(target, overrides).recipe.data.source.path  # type: ignore[attr-defined]
 
 
 def test_a_path_is_relative_to_the_file_that_names_it(tmp_path: Path) -> None:
@@ -349,16 +352,16 @@ def test_an_empty_path_is_not_the_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", ["no-such", "x" * 5000, "a\0b", "~nobody/x.yaml", ""])
 def test_a_recipe_that_is_not_there_is_a_fault(target: str) -> None:
     with pytest.raises(BmcliError, match=r"no recipe|is a folder"):
-        find(target)
+        find_recipe(target)
 
 
 def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
     with pytest.raises(BmcliError, match="is a folder, expected a recipe file"):
-        find(str(tmp_path))
+        find_recipe(str(tmp_path))
 
 
 def test_later_faults_get_the_places_of_their_paths(tmp_path: Path) -> None:
-    loaded = load(write(tmp_path, CSV))
+    loaded = load_recipe(write(tmp_path, CSV))
     error = loaded.locate(BmcliError(Fault("wrong", path="model.hidden.1"), Fault("nowhere")))
     assert [fault.place and fault.place.line for fault in error.faults] == [5, None]
 
@@ -378,7 +381,7 @@ def test_paths_are_made_absolute_and_addresses_stay(tmp_path: Path, path: str, l
         return value.replace("{here}", str(tmp_path)) if isinstance(value, str) else tuple(map(here, value))
 
     file = write(tmp_path, CSV.replace("data/train.csv", path))
-    assert load(file).recipe.data.source.path == here(loaded)  # type: ignore[attr-defined]
+    assert load_recipe(file).recipe.data.source.path == here(loaded)  # type: ignore[attr-defined]
 
 
 def test_an_address_of_no_file_system_is_a_fault_at_its_place(tmp_path: Path) -> None:

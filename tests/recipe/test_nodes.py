@@ -13,7 +13,7 @@ from bmcli.recipe import nodes
 
 
 def read(text: str) -> Any:
-    return nodes.parse(text, "r.yaml", Path()).plain()
+    return nodes.parse_tree(text, "r.yaml", Path()).plain()
 
 
 def fault(text: str) -> Fault:
@@ -60,7 +60,7 @@ def test_a_file_without_values_is_an_empty_mapping(text: str) -> None:
 
 
 def test_a_file_with_windows_line_ends_has_the_same_places() -> None:
-    assert nodes.parse("a: 1\r\nb:\r\n  c: 2\r\n", "r.yaml", Path()).value["b"].value["c"].place.line == 3
+    assert nodes.parse_tree("a: 1\r\nb:\r\n  c: 2\r\n", "r.yaml", Path()).value["b"].value["c"].place.line == 3
 
 
 def test_an_anchor_is_read_again_at_its_alias() -> None:
@@ -147,7 +147,7 @@ def test_faults_that_leave_the_rest_readable_come_together() -> None:
 
 def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_bytes(b"\xef\xbb\xbfa: 1\n")
-    assert nodes.read(tmp_path / "r.yaml", "r.yaml", ["a"]).plain() == {"a": 1}
+    assert nodes.read_tree(tmp_path / "r.yaml", "r.yaml", ["a"]).plain() == {"a": 1}
 
 
 FILES = [
@@ -162,7 +162,7 @@ FILES = [
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path, data: bytes, place: tuple[int, int], message: str) -> None:
     (tmp_path / "r.yaml").write_bytes(data)
     with pytest.raises(BmcliError, match=message) as caught:
-        nodes.read(tmp_path / "r.yaml", "r.yaml", ["a"])
+        nodes.read_tree(tmp_path / "r.yaml", "r.yaml", ["a"])
     (found,) = caught.value.faults
     assert found.place is not None
     assert (found.place.line, found.place.column) == place
@@ -170,4 +170,4 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path, data: bytes, place: t
 
 def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
     with pytest.raises(BmcliError, match="cannot be read: is a directory"):
-        nodes.read(tmp_path, "r.yaml", ["a"])
+        nodes.read_tree(tmp_path, "r.yaml", ["a"])

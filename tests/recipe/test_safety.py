@@ -14,8 +14,8 @@ from bmcli.commands.validate import validate
 from bmcli.data.files import Address
 from bmcli.errors import BmcliError
 from bmcli.recipe import addresses, nodes
-from bmcli.recipe.load import load
-from bmcli.recipe.render import render, render_base
+from bmcli.recipe.load import load_recipe
+from bmcli.recipe.render import render_base, render_recipe
 from tests.recipe.files import SMALLEST, faults, only_fault, write
 
 TABLE = "name: t\ndata:\n  source: {{kind: csv, path: '{}'}}\n  targets: {{y: category}}\nmodel: mlp\n"
@@ -39,7 +39,7 @@ def test_no_credential_reaches_a_host_that_a_recipe_names(tmp_path: Path, comman
         query = f"?endpoint_override={host}&scheme=http" if in_query else "?region=eu-west-1"
         environment = {**os.environ, "AWS_ACCESS_KEY_ID": "canary", "AWS_SECRET_ACCESS_KEY": "canary",
                        "AWS_SESSION_TOKEN": "canary", "AWS_ENDPOINT_URL": f"http://{host}"}  # fmt: skip
-        environment.pop(addresses.VARIABLE, None)
+        environment.pop(addresses.ENVIRONMENT_VARIABLE, None)
         file = write(tmp_path, TABLE.format(f"s3://bucket/a.csv{query}"))
         subprocess.run([sys.executable, "-m", "bmcli", command, file], env=environment, cwd=tmp_path, timeout=120)
         with pytest.raises(BlockingIOError):
@@ -66,16 +66,16 @@ def test_an_address_says_where_a_file_lies_and_no_more(tmp_path: Path, path: str
 
 
 def test_an_address_of_a_recipe_alone_is_not_read_until_the_user_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(addresses.VARIABLE, "s3://other")
+    monkeypatch.setenv(addresses.ENVIRONMENT_VARIABLE, "s3://other")
     address = Address("s3://bucket/a.csv")
     with pytest.raises(BmcliError, match="asks to read from s3://bucket"):
         address.open()
-    monkeypatch.setenv(addresses.VARIABLE, "s3://other, s3://bucket/")
+    monkeypatch.setenv(addresses.ENVIRONMENT_VARIABLE, "s3://other, s3://bucket/")
     assert addresses.is_allowed(str(address))
 
 
 def test_an_address_that_the_user_types_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(addresses.VARIABLE, "")
+    monkeypatch.setenv(addresses.ENVIRONMENT_VARIABLE, "")
     addresses.allow_typed("data.source.path=[s3://bucket/a.csv, 'gs://more/b']")
     assert addresses.is_allowed("s3://bucket/b.csv?region=x")
     assert addresses.is_allowed("gs://more/c")
@@ -86,17 +86,17 @@ SECRETS = "# password: canary\nvars:\n  hf_token: canary\n  api_key: |\n    cana
 
 
 def test_nothing_that_is_written_of_a_recipe_holds_a_secret(tmp_path: Path) -> None:
-    loaded = load(write(tmp_path, SMALLEST + SECRETS), ["vars.password=canary phrase"])
-    kept = [render(loaded.recipe, loaded.tree), render_base(loaded), loaded.written.text, repr(loaded.recipe)]
+    loaded = load_recipe(write(tmp_path, SMALLEST + SECRETS), ["vars.password=canary phrase"])
+    kept = [render_recipe(loaded.recipe, loaded.tree), render_base(loaded), loaded.document.text, repr(loaded.recipe)]
     assert [text for text in kept if "canary" in text] == []
     for text in kept[:3]:
-        again = load(write(tmp_path, text, "kept.yaml")).recipe
+        again = load_recipe(write(tmp_path, text, "kept.yaml")).recipe
         assert (again.vars["hf_token"], again.vars["n"]) == ("***", 3)
 
 
 def test_a_recipe_without_secrets_is_kept_as_it_was_written(tmp_path: Path) -> None:
     text = SMALLEST + "# a comment\nvars: {n: 3, key: x}\n"
-    assert load(write(tmp_path, text)).written.text == text
+    assert load_recipe(write(tmp_path, text)).document.text == text
 
 
 def test_a_value_cannot_hold_a_secret(tmp_path: Path) -> None:
@@ -150,10 +150,10 @@ def test_a_chain_of_bases_cannot_fill_the_memory(tmp_path: Path) -> None:
 def test_a_part_of_an_address_that_the_user_types_is_no_word_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(addresses.VARIABLE, "")
+    monkeypatch.setenv(addresses.ENVIRONMENT_VARIABLE, "")
     recipe = write(tmp_path, TABLE.format("s3://${bucket}/a.csv") + "vars: {bucket: other}\n")
     addresses.allow_typed("vars.bucket=mine")
-    address = Address(load(recipe, ["vars.bucket=mine"]).recipe.data.source.path)  # type: ignore[attr-defined]
+    address = Address(load_recipe(recipe, ["vars.bucket=mine"]).recipe.data.source.path)  # type: ignore[attr-defined]
     with pytest.raises(BmcliError, match="asks to read from s3://mine") as caught:
         address.open()
     assert "a part of it, as vars.bucket=NAME, is no word" in caught.value.faults[0].suggestion
@@ -192,7 +192,7 @@ def test_thousands_of_unknown_keys_are_told_soon(tmp_path: Path) -> None:
     used = ", ".join(f'"${{varable_{number}}}"' for number in range(3000))
     text = f"vars: {{{variables}}}\n{SMALLEST}"
     with pytest.raises(BmcliError) as caught:
-        load(write(tmp_path, text + f"tune: [{used}]\n"))
+        load_recipe(write(tmp_path, text + f"tune: [{used}]\n"))
     hints = [fault.suggestion for fault in caught.value.faults if fault.suggestion.startswith("Did you mean")]
     assert 0 < len(hints) < 20
     assert len(caught.value.faults) >= 3000

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bmcli import parts
-from bmcli.recipe.load import load
-from bmcli.recipe.render import render
+from bmcli.recipe.load import load_recipe
+from bmcli.recipe.render import render_recipe
 from tests.recipe.files import SMALLEST, faults, only_fault, write
 
 
@@ -191,20 +191,20 @@ GOOD_DATA = [
 
 @pytest.mark.parametrize("data", GOOD_DATA)
 def test_ways_to_split_and_to_sample_survive_the_lock(tmp_path: Path, data: str) -> None:
-    loaded = load(write(tmp_path, table(data)))
+    loaded = load_recipe(write(tmp_path, table(data)))
     lock = tmp_path / "lock.yaml"
-    lock.write_text(render(loaded.recipe, loaded.tree))
-    assert load(str(lock)).recipe == loaded.recipe
+    lock.write_text(render_recipe(loaded.recipe, loaded.tree))
+    assert load_recipe(str(lock)).recipe == loaded.recipe
 
 
 @pytest.mark.parametrize("text", GOOD)
 def test_what_keeps_the_rules_is_accepted(tmp_path: Path, text: str) -> None:
-    assert load(write(tmp_path, SMALLEST + text)).recipe.name == "smallest"
+    assert load_recipe(write(tmp_path, SMALLEST + text)).recipe.name == "smallest"
 
 
 @pytest.mark.parametrize("name", ["a", "0a", "A.b-c_d", "x" * 100])
 def test_a_name_is_that_of_a_folder(tmp_path: Path, name: str) -> None:
-    assert load(write(tmp_path, SMALLEST.replace("smallest", name))).recipe.name == name
+    assert load_recipe(write(tmp_path, SMALLEST.replace("smallest", name))).recipe.name == name
 
 
 @pytest.mark.parametrize("name", ["..", "../x", "/x", "x/y", "-x", "é", '"a\\n"', '""', "x" * 101, "~", "3", "٣"])
@@ -213,7 +213,7 @@ def test_what_is_no_folder_name_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_targets_are_those_of_the_source_by_default(tmp_path: Path) -> None:
-    recipe = load(write(tmp_path, SMALLEST)).recipe
+    recipe = load_recipe(write(tmp_path, SMALLEST)).recipe
     assert {name: target.kind for name, target in recipe.targets().items()} == {"label": "category"}
 
 
@@ -225,14 +225,14 @@ def test_objectives_follow_from_the_targets(tmp_path: Path) -> None:
     assert set(usual) == set(parts.names("data.targets"))
     named = ", ".join(f"{kind}: {kind}" for kind in usual)
     text = table().replace("{label: category}", f"{{{named}}}")
-    objectives = load(write(tmp_path, text)).recipe.objectives()
+    objectives = load_recipe(write(tmp_path, text)).recipe.objectives()
     assert {name: each.kind for name, each in objectives.items()} == usual
 
 
 def test_a_target_may_be_called_kind(tmp_path: Path) -> None:
     text = table().replace("{label: category}", "{kind: category, price: number}")
     rest = "objective: {kind: {kind: classification, class_weights: effective}, price: quantile}"
-    recipe = load(write(tmp_path, text + rest)).recipe
+    recipe = load_recipe(write(tmp_path, text + rest)).recipe
     assert {name: each.kind for name, each in recipe.objectives().items()} == {
         "kind": "classification", "price": "quantile"
     }  # fmt: skip

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bmcli.console import _fault_text as as_text
+from bmcli.console import _format_fault
 from bmcli.errors import BmcliError, Fault
 from bmcli.recipe import nodes, space
 from bmcli.recipe.fields import dump
-from bmcli.recipe.load import load
-from bmcli.recipe.nodes import escaped
-from bmcli.recipe.paths import dotted, split_path
-from bmcli.recipe.render import render, render_base
-from bmcli.recipe.search import Parameter, TuneOptions, conditions, overrides
+from bmcli.recipe.load import load_recipe
+from bmcli.recipe.nodes import escape_dollars
+from bmcli.recipe.paths import join_steps, split_path
+from bmcli.recipe.render import render_base, render_recipe
+from bmcli.recipe.search import SearchParameter, TuneOptions, collect_conditions, format_overrides
 from bmcli.recipe.space import load_search
 from tests.recipe.files import faults, only_fault, where, write
 from tests.recipe.test_render import KEYS, LAW, SCALARS, TREES, as_lists
@@ -57,12 +57,12 @@ def recipe(entries: str, base: str = BASE) -> str:
 
 
 def tune(folder: Path, entries: str = SPACE, *arguments: str) -> TuneOptions:
-    options = load(write(folder, recipe(entries)), arguments).recipe.tune
+    options = load_recipe(write(folder, recipe(entries)), arguments).recipe.tune
     assert options is not None
     return options
 
 
-def parameter(folder: Path, entry: str) -> Parameter:
+def parameter(folder: Path, entry: str) -> SearchParameter:
     return tune(folder, f"model.x: {entry}").space["model.x"]
 
 
@@ -71,16 +71,21 @@ def parameter(folder: Path, entry: str) -> Parameter:
 
 def test_defaults_are_those_of_a_careful_search(tmp_path: Path) -> None:
     found = tune(tmp_path, "model.dropout: {float: [0, 0.5]}", "tune.objective=null")
-    assert (found.algorithm.kind, found.objective, found.most_trials, found.workers) == ("random", ("auto",), 20, 1)
-    assert (found.stop.time, found.stop.trial_time, found.stop.failures, found.prunes) == (None, None, 5, True)
+    assert (found.algorithm.kind, found.objective, found.max_trials, found.workers) == ("random", ("auto",), 20, 1)
+    assert (found.stop.time, found.stop.trial_time, found.stop.failures, found.uses_median_pruning) == (
+        None,
+        None,
+        5,
+        True,
+    )
     assert found.confirm is not None
     assert (found.confirm.top, found.confirm.seeds) == (3, 3)
 
 
 def test_hyperband_has_as_many_trials_as_its_brackets_unless_told(tmp_path: Path) -> None:
     entry = "model.dropout: {float: [0, 0.5]}"
-    assert tune(tmp_path, entry, "tune.algorithm=hyperband").most_trials is None
-    assert tune(tmp_path, entry, "tune.algorithm=hyperband", "tune.trials=7").most_trials == 7
+    assert tune(tmp_path, entry, "tune.algorithm=hyperband").max_trials is None
+    assert tune(tmp_path, entry, "tune.algorithm=hyperband", "tune.trials=7").max_trials == 7
 
 
 def test_the_whole_section_reads_back_from_its_dump(tmp_path: Path) -> None:
@@ -89,8 +94,8 @@ def test_the_whole_section_reads_back_from_its_dump(tmp_path: Path) -> None:
         "  stop: {time: 2h, trial_time: 10m, failures: 3}\n  confirm: none\n"
     )
     file = write(tmp_path, text.replace("objective: validation/accuracy", "objective: [auto, parameters, latency]"))
-    found = load(file).recipe
-    again = load(write(tmp_path, render(found, load(file).tree), "again.yaml")).recipe
+    found = load_recipe(file).recipe
+    again = load_recipe(write(tmp_path, render_recipe(found, load_recipe(file).tree), "again.yaml")).recipe
     assert again.tune == found.tune
     assert found.tune is not None
     assert (found.tune.stop.time, found.tune.confirm) == (7200, None)
@@ -101,12 +106,12 @@ def test_the_whole_section_reads_back_from_its_dump(tmp_path: Path) -> None:
 def test_an_algorithm_by_its_bare_name(tmp_path: Path, kind: str) -> None:
     found = tune(tmp_path, SPACE, f"tune.algorithm={kind}")
     assert found.algorithm.kind == kind
-    assert found.prunes == (kind != "hyperband")
+    assert found.uses_median_pruning == (kind != "hyperband")
 
 
 @pytest.mark.parametrize("given", ["none", "null"])
 def test_none_confirms_nothing(tmp_path: Path, given: str) -> None:
-    assert load(write(tmp_path, recipe(SPACE) + f"  confirm: {given}\n")).recipe.tune.confirm is None  # type: ignore[union-attr]
+    assert load_recipe(write(tmp_path, recipe(SPACE) + f"  confirm: {given}\n")).recipe.tune.confirm is None  # type: ignore[union-attr]
 
 
 OBJECTIVES = [
@@ -121,7 +126,7 @@ OBJECTIVES = [
 
 @pytest.mark.parametrize(("arguments", "names"), OBJECTIVES)
 def test_what_is_searched_for(tmp_path: Path, arguments: str, names: str) -> None:
-    found = load(write(tmp_path, recipe(SPACE)), arguments.split()).recipe
+    found = load_recipe(write(tmp_path, recipe(SPACE)), arguments.split()).recipe
     assert found.search_objectives() == tuple(names.split())
 
 
@@ -169,33 +174,37 @@ def test_a_search_without_a_space_is_a_fault(tmp_path: Path) -> None:
 # Entries
 
 PARAMETERS = [
-    ("bool", Parameter("bool", (False, True)), (False, True)),
-    ("{bool: true}", Parameter("bool", (False, True)), (False, True)),
-    ("{choice: [[1, 2], {a: [b]}, null, x]}", Parameter("choice", ([1, 2], {"a": ["b"]}, None, "x")), None),
-    ("{choice: [1, 1.0, true, '1']}", Parameter("choice", (1, 1.0, True, "1")), None),
-    ("{int: [1, 4]}", Parameter("int", low=1, high=4), (1, 4, 2)),
-    ("{int: [1, 2]}", Parameter("int", low=1, high=2), (1, 2)),
-    ("{int: [-3, 8], step: 5}", Parameter("int", low=-3, high=8, step=5), (-3, 7, 2)),
-    ("{int: [4, 100], scale: log}", Parameter("int", low=4, high=100, scale="log"), (4, 100, 20)),
-    ("{int: [16, 300], scale: log, step: 2}", Parameter("int", low=16, high=300, step=2, scale="log"), (16, 256, 64)),
-    ("{float: [0, 1]}", Parameter("float", low=0.0, high=1.0), (0.0, 1.0, 0.5)),
-    ("{float: [0, 0.35], step: 0.1}", Parameter("float", low=0.0, high=0.35, step=0.1), (0.0, 0.3, 0.1)),
-    ("{float: [0, 1], scale: linear}", Parameter("float", low=0.0, high=1.0), (0.0, 1.0, 0.5)),
-    ("{log: [1, 100]}", Parameter("float", low=1.0, high=100.0, scale="log"), (1.0, 100.0, 10.0)),
-    ("{float: [1, 100], scale: log}", Parameter("float", low=1.0, high=100.0, scale="log"), (1.0, 100.0, 10.0)),
-]  # fmt: skip
+    ("bool", SearchParameter("bool", (False, True)), (False, True)),
+    ("{bool: true}", SearchParameter("bool", (False, True)), (False, True)),
+    ("{choice: [[1, 2], {a: [b]}, null, x]}", SearchParameter("choice", ([1, 2], {"a": ["b"]}, None, "x")), None),
+    ("{choice: [1, 1.0, true, '1']}", SearchParameter("choice", (1, 1.0, True, "1")), None),
+    ("{int: [1, 4]}", SearchParameter("int", low=1, high=4), (1, 4, 2)),
+    ("{int: [1, 2]}", SearchParameter("int", low=1, high=2), (1, 2)),
+    ("{int: [-3, 8], step: 5}", SearchParameter("int", low=-3, high=8, step=5), (-3, 7, 2)),
+    ("{int: [4, 100], scale: log}", SearchParameter("int", low=4, high=100, scale="log"), (4, 100, 20)),
+    (
+        "{int: [16, 300], scale: log, step: 2}",
+        SearchParameter("int", low=16, high=300, step=2, scale="log"),
+        (16, 256, 64),
+    ),
+    ("{float: [0, 1]}", SearchParameter("float", low=0.0, high=1.0), (0.0, 1.0, 0.5)),
+    ("{float: [0, 0.35], step: 0.1}", SearchParameter("float", low=0.0, high=0.35, step=0.1), (0.0, 0.3, 0.1)),
+    ("{float: [0, 1], scale: linear}", SearchParameter("float", low=0.0, high=1.0), (0.0, 1.0, 0.5)),
+    ("{log: [1, 100]}", SearchParameter("float", low=1.0, high=100.0, scale="log"), (1.0, 100.0, 10.0)),
+    ("{float: [1, 100], scale: log}", SearchParameter("float", low=1.0, high=100.0, scale="log"), (1.0, 100.0, 10.0)),
+]
 
 
 @pytest.mark.parametrize(("entry", "wanted", "tried"), PARAMETERS)
 def test_an_entry_becomes_a_parameter(
-    tmp_path: Path, entry: str, wanted: Parameter, tried: tuple[Any, ...] | None
+    tmp_path: Path, entry: str, wanted: SearchParameter, tried: tuple[Any, ...] | None
 ) -> None:
     found = parameter(tmp_path, entry)
     assert repr(found) == repr(wanted)
     assert [nodes.write_scalar(each) for each in found.values_to_try()] == [
         nodes.write_scalar(each) for each in (wanted.values if tried is None else tried)
     ]
-    assert all(found.can_be(value) for value in found.values_to_try())
+    assert all(found.allows(value) for value in found.values_to_try())
 
 
 CANNOT_BE = [
@@ -210,18 +219,18 @@ CANNOT_BE = [
 @pytest.mark.parametrize(("entry", "others"), CANNOT_BE)
 def test_what_a_parameter_cannot_be(tmp_path: Path, entry: str, others: list[Any]) -> None:
     found = parameter(tmp_path, entry)
-    assert [value for value in others if found.can_be(value)] == []
+    assert [value for value in others if found.allows(value)] == []
 
 
 @given(low=st.integers(-50, 50), span=st.integers(1, 900), step=st.integers(1, 90), digits=st.integers(0, 4))
 @LAW
 def test_steps_end_at_the_last_value_of_the_range(low: int, span: int, step: int, digits: int) -> None:
     ends = (low / 10**digits, (low + span) / 10**digits, min(step, span) / 10**digits)
-    found = Parameter("float", low=ends[0], high=ends[1], step=ends[2])
-    values = [found.at(number) for number in range(found.last_step() + 1)]
+    found = SearchParameter("float", low=ends[0], high=ends[1], step=ends[2])
+    values = [found.value_at(number) for number in range(found.last_step() + 1)]
     assert values == [(low + number * min(step, span)) / 10**digits for number in range(len(values))]
     assert values[-1] <= ends[1] < (low + len(values) * min(step, span)) / 10**digits
-    assert all(found.can_be(value) for value in values)
+    assert all(found.allows(value) for value in values)
 
 
 ENTRY_FAULTS = [
@@ -317,7 +326,7 @@ def test_an_entry_inside_of_another_is_refused(tmp_path: Path) -> None:
 
 def test_hyperband_decides_the_epochs_itself(tmp_path: Path) -> None:
     text = recipe("train.epochs: {int: [2, 9]}")
-    assert load(write(tmp_path, text)).recipe.tune
+    assert load_recipe(write(tmp_path, text)).recipe.tune
     found = only_fault(write(tmp_path, text), ["tune.algorithm=hyperband"])
     assert found.message == "hyperband decides the epochs of each trial."
     assert where(found) == ("recipe.yaml", 11, 5)
@@ -340,12 +349,17 @@ def test_a_condition_names_one_value_or_several(tmp_path: Path) -> None:
         {"model.hidden": ([1], 1)},
         {"train.a": (2,), "model.hidden": (1,)},
     ]
-    assert conditions("train.d", found.space)["model.kind"] == ("mlp", "rnn")
-    assert found.space["train.d"].holds_in({"train.a": 2, "model.hidden": 1})
-    assert not found.space["train.d"].holds_in({"train.a": 2, "model.hidden": [1]})
-    assert not found.space["train.d"].holds_in({"train.a": 2})
+    assert collect_conditions("train.d", found.space)["model.kind"] == ("mlp", "rnn")
+    assert found.space["train.d"].is_active({"train.a": 2, "model.hidden": 1})
+    assert not found.space["train.d"].is_active({"train.a": 2, "model.hidden": [1]})
+    assert not found.space["train.d"].is_active({"train.a": 2})
     file = write(tmp_path, recipe(text))
-    assert load(write(tmp_path, render(load(file).recipe, load(file).tree), "a.yaml")).recipe.tune == found
+    assert (
+        load_recipe(
+            write(tmp_path, render_recipe(load_recipe(file).recipe, load_recipe(file).tree), "a.yaml")
+        ).recipe.tune
+        == found
+    )
 
 
 def test_conditions_in_a_circle_are_told_of_each(tmp_path: Path) -> None:
@@ -416,7 +430,7 @@ def test_every_wrong_entry_is_told_at_its_value(tmp_path: Path, monkeypatch: pyt
     write(tmp_path, recipe(WRONG))
     with pytest.raises(BmcliError) as caught:
         load_search("recipe.yaml")
-    assert "\n".join(as_text(fault).splitlines()[0] for fault in caught.value.faults) == WRONG_TEXT
+    assert "\n".join(_format_fault(fault).splitlines()[0] for fault in caught.value.faults) == WRONG_TEXT
 
 
 def test_whole_numbers_are_no_range_of_floats(tmp_path: Path) -> None:
@@ -438,7 +452,7 @@ def test_entries_of_other_places_are_told_there(tmp_path: Path) -> None:
 
 def test_the_caret_stands_below_the_wrong_value(tmp_path: Path) -> None:
     (found,) = search_faults(tmp_path, recipe("model.dropout: {choice: [0.1, 2]}"))
-    line, caret = as_text(found).splitlines()[1:]
+    line, caret = _format_fault(found).splitlines()[1:]
     assert line[caret.index("^")] == "2"
 
 
@@ -540,7 +554,7 @@ def test_a_recipe_is_read_once_for_all_values(tmp_path: Path, monkeypatch: pytes
 def test_relative_files_of_a_space_are_those_beside_the_recipe(tmp_path: Path) -> None:
     text = BASE.replace('{kind: cnn, filters: [8], dense: ["${width}"]}', "{kind: application, architecture: vgg16}")
     file = write(tmp_path, recipe("model.weights: {choice: [null, a.h5, /b.h5]}", text))
-    found = load(file).recipe.tune
+    found = load_recipe(file).recipe.tune
     assert found is not None
     assert found.space["model.weights"].values == (None, str(tmp_path / "a.h5"), "/b.h5")
 
@@ -589,11 +603,11 @@ def test_each_value_of_a_sound_space_is_a_candidate_of_its_own(tmp_path: Path) -
     assert loaded.recipe.tune is not None
     parameters = loaded.recipe.tune.space
     for path, each in parameters.items():
-        context = {other: values[0] for other, values in conditions(path, parameters).items()}
-        assert each.holds_in(context)
+        context = {other: values[0] for other, values in collect_conditions(path, parameters).items()}
+        assert each.is_active(context)
         candidates = [{**context, path: value} for value in each.values_to_try()]
         found = [loaded.with_values(values).recipe for values in candidates]
-        assert found == [load(file, overrides(values)).recipe.without_search() for values in candidates]
+        assert found == [load_recipe(file, format_overrides(values)).recipe.without_tune() for values in candidates]
         assert all(recipe not in found[:position] for position, recipe in enumerate(found))
 
 
@@ -608,41 +622,44 @@ CANDIDATE = {
 
 @pytest.mark.parametrize("values", [CANDIDATE, {"vars.width": 3}, {"train.optimizer.kind": "sgd"}, {"train.ema": None}])
 def test_a_candidate_is_the_same_however_it_is_laid_over(tmp_path: Path, values: dict[str, Any]) -> None:
-    loaded = load(write(tmp_path, recipe(SPACE)), ["train.epochs=3"])
+    loaded = load_recipe(write(tmp_path, recipe(SPACE)), ["train.epochs=3"])
     found = loaded.with_values(values)
     other = tmp_path / "elsewhere" / "base.yaml"
     other.parent.mkdir()
     other.write_text(render_base(loaded))
-    assert found.recipe == load(str(other), overrides(values)).recipe
-    assert found.recipe == load(str(loaded.file), ["train.epochs=3", *overrides(values)]).recipe.without_search()
+    assert found.recipe == load_recipe(str(other), format_overrides(values)).recipe
+    assert (
+        found.recipe
+        == load_recipe(str(loaded.file), ["train.epochs=3", *format_overrides(values)]).recipe.without_tune()
+    )
     assert found.recipe.tune is None
     assert found.recipe.train.epochs == 3
 
 
 def test_a_base_keeps_the_paths_of_its_recipe(tmp_path: Path) -> None:
     text = "name: a\nvars: {to: $$data}\ndata: {source: {kind: csv, path: '${to}/a.csv'}, targets: {label: category}}\n"
-    loaded = load(write(tmp_path, f"{text}model: mlp\n"))
-    again = load(write(tmp_path / "deep", render_base(loaded)))
+    loaded = load_recipe(write(tmp_path, f"{text}model: mlp\n"))
+    again = load_recipe(write(tmp_path / "deep", render_base(loaded)))
     assert again.recipe == loaded.recipe
     assert again.recipe.data.source.path == str(tmp_path / "$data/a.csv")  # type: ignore[attr-defined]
 
 
 def test_a_candidate_renders_to_a_recipe_without_a_search(tmp_path: Path) -> None:
-    found = load(write(tmp_path, recipe(SPACE))).with_values(CANDIDATE)
-    text = render(found.recipe, found.tree)
+    found = load_recipe(write(tmp_path, recipe(SPACE))).with_values(CANDIDATE)
+    text = render_recipe(found.recipe, found.tree)
     assert "tune" not in text
     assert "# search: model.kind=mlp" in text
-    assert load(write(tmp_path, text, "best.yaml")).recipe == found.recipe
+    assert load_recipe(write(tmp_path, text, "best.yaml")).recipe == found.recipe
 
 
 def test_a_rendered_recipe_without_its_search_keeps_the_rest(tmp_path: Path) -> None:
-    loaded = load(write(tmp_path, recipe(SPACE)))
-    again = load(write(tmp_path, render(loaded.recipe.without_search(), loaded.tree), "lock.yaml"))
-    assert again.recipe == loaded.recipe.without_search()
+    loaded = load_recipe(write(tmp_path, recipe(SPACE)))
+    again = load_recipe(write(tmp_path, render_recipe(loaded.recipe.without_tune(), loaded.tree), "lock.yaml"))
+    assert again.recipe == loaded.recipe.without_tune()
 
 
 def test_an_impossible_candidate_names_its_values(tmp_path: Path) -> None:
-    loaded = load(write(tmp_path, recipe(SPACE)))
+    loaded = load_recipe(write(tmp_path, recipe(SPACE)))
     with pytest.raises(BmcliError) as caught:
         loaded.with_values({"model.kind": "mlp", "model.filters": [8]})
     (found,) = caught.value.faults
@@ -655,8 +672,8 @@ def test_an_impossible_candidate_names_its_values(tmp_path: Path) -> None:
 def test_an_argument_reads_back_to_its_value(tmp_path: Path, value: Any, key: str) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text(BASE.replace("  space:\n", "  space: {model.dropout: {float: [0, 0.5]}}\n"))
-    path = dotted(("vars", key))
-    found = load(str(file), overrides({path: value})).recipe.vars
+    path = join_steps(("vars", key))
+    found = load_recipe(str(file), format_overrides({path: value})).recipe.vars
     assert repr(found.get(key)) == repr(value)
     assert split_path(path) == ("vars", key) or key.isdecimal()
 
@@ -664,24 +681,24 @@ def test_an_argument_reads_back_to_its_value(tmp_path: Path, value: Any, key: st
 @LAW
 @given(value=TREES)
 def test_lists_and_mappings_read_back_from_arguments(value: Any) -> None:
-    (argument,) = overrides({"data.x": value})
-    read = nodes.parse(argument.removeprefix("data.x="), "", Path()).plain()
-    assert repr(as_lists(read)) == repr(escaped(as_lists(value)))
+    (argument,) = format_overrides({"data.x": value})
+    read = nodes.parse_tree(argument.removeprefix("data.x="), "", Path()).plain()
+    assert repr(as_lists(read)) == repr(escape_dollars(as_lists(value)))
 
 
 def test_numbers_of_numpy_are_written_as_numbers() -> None:
     import numpy as np
 
-    assert overrides({"train.ema": np.float64(0.5)}) == ["train.ema=0.5"]
+    assert format_overrides({"train.ema": np.float64(0.5)}) == ["train.ema=0.5"]
     with pytest.raises(TypeError, match="int64"):
-        overrides({"train.epochs": np.int64(3)})
+        format_overrides({"train.epochs": np.int64(3)})
 
 
 # The seed of the data
 
 
 def test_the_data_has_the_recipes_seed_unless_it_has_its_own(tmp_path: Path) -> None:
-    loaded = load(write(tmp_path, recipe(SPACE)))
+    loaded = load_recipe(write(tmp_path, recipe(SPACE)))
     assert loaded.recipe.data_seed == 4
     assert loaded.with_values({"seed": 9}).recipe.data_seed == 9
     assert loaded.with_values({"seed": 9, "data.seed": 0}).recipe.data_seed == 0
@@ -694,8 +711,8 @@ def test_contexts_are_bounded(tmp_path: Path) -> None:
         f"train.optimizer.{name}: {{choice: [1, 2, 3]}}\n" for name in ("beta_1", "beta_2", "epsilon", "weight_decay")
     )
     tried: list[Any] = []
-    real = space._Space._recipe
+    real = space._SpaceCheck._recipe
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(space._Space, "_recipe", lambda self, values: tried.append(values) or real(self, values))
+        patched.setattr(space._SpaceCheck, "_recipe", lambda self, values: tried.append(values) or real(self, values))
         load_search(write(tmp_path, recipe(f"{entries}model.dropout: {{float: [0, 0.5], when: {{{when}}}}}")))
     assert len(tried) < 50

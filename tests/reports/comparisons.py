@@ -7,9 +7,15 @@ from collections.abc import Mapping
 import numpy as np
 
 from bmcli.evaluation import metrics
-from bmcli.evaluation.compared import Comparison, Contender
-from bmcli.evaluation.intervals import Resampled, Resampling, differences, intervals, resampled
-from bmcli.evaluation.weighted import Weighted
+from bmcli.evaluation.comparison import Comparison, Contender
+from bmcli.evaluation.intervals import (
+    ResampledMetrics,
+    Resampling,
+    compute_differences,
+    compute_intervals,
+    resample_metrics,
+)
+from bmcli.evaluation.weighted_metrics import WeightedMetrics
 from bmcli.specs import Column
 
 ROWS = 300
@@ -25,19 +31,19 @@ def answers(accuracy: float) -> tuple[dict[str, np.ndarray], dict[str, np.ndarra
     return {"label": truth}, {"label": np.where(np.eye(2)[said] > 0, 0.8, 0.2).astype("float32")}
 
 
-def weighted(accuracy: float) -> Weighted:
-    return metrics.weighted(*answers(accuracy), (COLUMN,), 5)
+def weighted(accuracy: float) -> WeightedMetrics:
+    return metrics.make_weighted_metrics(*answers(accuracy), (COLUMN,), 5)
 
 
-def drawn(accuracy: float) -> Resampled:
-    return resampled(weighted(accuracy), ROWS, HOW)
+def drawn(accuracy: float) -> ResampledMetrics:
+    return resample_metrics(weighted(accuracy), ROWS, HOW)
 
 
 def contender(name: str, parameters: int, accuracy: float) -> Contender:
     """A run with a curve, whose costs grow with its parameters."""
     truth, predictions = answers(accuracy)
     found = metrics.measure(truth, predictions, (COLUMN,), 5)
-    around, _ = intervals(drawn(accuracy))
+    around, _ = compute_intervals(drawn(accuracy))
     epochs = [{"epoch": e, "train/loss": 1 / e, "validation/loss": 1.2 / e} for e in (1, 2, 3)]
     kept = {name: each for name, each in around.items() if name in found.metrics}
     costs = (parameters, 4 * parameters, 1e-6 * parameters, 0.1 * parameters)
@@ -48,10 +54,12 @@ def comparison(models: Mapping[str, tuple[int, float]]) -> Comparison:
     """Models by name, with their parameters and accuracy."""
     contenders = tuple(contender(name, *each) for name, each in models.items())
     names = list(models)
-    first = {name: differences(drawn(models[names[0]][1]), drawn(models[name][1])) for name in names[1:]}
+    first = {name: compute_differences(drawn(models[names[0]][1]), drawn(models[name][1])) for name in names[1:]}
     best = max(names, key=lambda name: models[name][1])
     others = {
-        name: differences(drawn(models[best][1]), drawn(models[name][1]))["accuracy"] for name in names if name != best
+        name: compute_differences(drawn(models[best][1]), drawn(models[name][1]))["accuracy"]
+        for name in names
+        if name != best
     }
     recipes = {"model.hidden": tuple(f"[{each[0]}]" for each in models.values())}
     return Comparison("test", ROWS, "accuracy", contenders, recipes, {}, "", first, others)

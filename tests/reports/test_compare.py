@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bmcli.reports.compare import report
+from bmcli.reports.compare import render_comparison
 from tests.reports.browser import COMMAND, browser
 from tests.reports.comparisons import comparison
 from tests.reports.pages import Page
@@ -17,7 +17,7 @@ FOUND = comparison({SCRIPT: (5000, 0.95), "small": (500, 0.945), "tiny": (50, 0.
 
 
 def test_the_page_gives_the_advice_and_its_grounds() -> None:
-    page = Page(report(FOUND))
+    page = Page(render_comparison(FOUND))
     assert "Take small: it has 10.0 % of the parameters" in page.text
     assert "McNemar" in page.text
     assert "model.hidden" in page.text
@@ -25,14 +25,16 @@ def test_the_page_gives_the_advice_and_its_grounds() -> None:
 
 
 def test_names_are_text() -> None:
-    page = Page(report(FOUND))
+    page = Page(render_comparison(FOUND))
     assert page.count("script") == 1
     assert "alert" not in page.script
     assert SCRIPT in page.text
 
 
 def test_runs_on_other_rows_are_not_compared_row_by_row() -> None:
-    page = Page(report(replace(FOUND, unpaired="they saw different rows.", against_first={}, against_best={})))
+    page = Page(
+        render_comparison(replace(FOUND, unpaired="they saw different rows.", against_first={}, against_best={}))
+    )
     assert "They cannot be told: they saw different rows." in page.text
     assert "Take" not in page.text
 
@@ -40,7 +42,7 @@ def test_runs_on_other_rows_are_not_compared_row_by_row() -> None:
 @pytest.mark.skipif(COMMAND is None, reason="this machine has no browser")
 def test_a_browser_shows_all_of_it_without_a_complaint(tmp_path: Path) -> None:
     file = tmp_path / "comparison.html"
-    file.write_text(report(FOUND), encoding="utf-8")
+    file.write_text(render_comparison(FOUND), encoding="utf-8")
     with browser() as window:
         for width in (1280, 400):
             for dark in (False, True):

@@ -18,7 +18,7 @@ def line(figure: Any) -> None:
 
 
 def draw(name: str) -> str:
-    return str(figures.svg(name, "a <line>", (3, 2), line))
+    return str(figures.render_svg(name, "a <line>", (3, 2), line))
 
 
 def test_a_figure_is_the_same_each_time() -> None:
@@ -74,11 +74,11 @@ def brightness(colour: str) -> float:
 
 
 def test_a_long_text_loses_its_middle() -> None:
-    assert figures.shortened("abcdefghij", 7) == "abc…hij"
-    assert figures.shortened("abc", 7) == "abc"
+    assert figures.shorten("abcdefghij", 7) == "abc…hij"
+    assert figures.shorten("abc", 7) == "abc"
 
 
 def test_a_few_very_bad_values_end_the_axis_before_them() -> None:
-    assert figures.far_from_most([1.0, 1.1, 1.2, 1.3, 1000.0], worst_is_high=True) == pytest.approx(1 + 4 * 0.3)
-    assert figures.far_from_most([1.0, 1.1, 1.2, 1.3, 1.4], worst_is_high=True) is None
-    assert figures.far_from_most([0.9, 0.91, 0.92, 0.93, -50.0], worst_is_high=False) == pytest.approx(0.81)
+    assert figures.find_outlier_limit([1.0, 1.1, 1.2, 1.3, 1000.0], worst_is_high=True) == pytest.approx(1 + 4 * 0.3)
+    assert figures.find_outlier_limit([1.0, 1.1, 1.2, 1.3, 1.4], worst_is_high=True) is None
+    assert figures.find_outlier_limit([0.9, 0.91, 0.92, 0.93, -50.0], worst_is_high=False) == pytest.approx(0.81)

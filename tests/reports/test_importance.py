@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bmcli.reports.importance import importance
+from bmcli.reports.importance import analyse_importance
 from tests.reports.searches import ACCURACY, DROPOUT, LOSS, RATE, SPACE, search
 
 KIND, MOMENTUM = "train.optimizer.kind", "train.optimizer.momentum"
@@ -20,39 +20,39 @@ def test_the_planted_parameters_come_first_and_the_others_are_not_told_from_nois
         kind = {"adam": 0.0, "adamw": 0.1, "sgd": 0.6}[values[KIND]]
         return kind - abs(math.log10(values[RATE]) + 2.5) + chance.gauss(0, 0.02)
 
-    found = importance(search(60, measure=measure), ACCURACY)
+    found = analyse_importance(search(60, measure=measure), ACCURACY)
     assert found.r2 is not None
     assert found.r2 > 0.5
-    assert {weight.path for weight in found.weights if weight.told} == {RATE, KIND}
+    assert {weight.path for weight in found.weights if weight.significant} == {RATE, KIND}
     assert found.weights[0].path == RATE
 
 
 def test_a_parameter_that_only_some_candidates_have_is_not_blamed_for_the_choice_above_it() -> None:
-    found = importance(search(80, measure=lambda values, _: float(values[KIND] == "sgd")), ACCURACY)
-    told = {weight.path for weight in found.weights if weight.told}
+    found = analyse_importance(search(80, measure=lambda values, _: float(values[KIND] == "sgd")), ACCURACY)
+    told = {weight.path for weight in found.weights if weight.significant}
     assert told == {KIND}
     assert MOMENTUM in {weight.path for weight in found.weights}
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_nothing_is_told_where_nothing_matters(seed: int) -> None:
-    found = importance(search(40, seed=seed, measure=lambda _, chance: chance.random()), ACCURACY)
+    found = analyse_importance(search(40, seed=seed, measure=lambda _, chance: chance.random()), ACCURACY)
     assert found.r2 is not None
     assert found.weights == ()
 
 
 def test_equal_scores_tell_nothing() -> None:
-    assert importance(search(40, measure=lambda *_: 0.5), ACCURACY).weights == ()
+    assert analyse_importance(search(40, measure=lambda *_: 0.5), ACCURACY).weights == ()
 
 
 def test_too_few_trials_are_not_asked() -> None:
-    found = importance(search(12), ACCURACY)
+    found = analyse_importance(search(12), ACCURACY)
     assert found.r2 is None
     assert found.needed > found.trials == 12
 
 
 def test_failed_trials_do_not_count() -> None:
-    assert importance(search(30, fail=1.0), ACCURACY).trials == 0
+    assert analyse_importance(search(30, fail=1.0), ACCURACY).trials == 0
 
 
 def test_diverged_trials_do_not_hide_what_matters() -> None:
@@ -60,9 +60,9 @@ def test_diverged_trials_do_not_hide_what_matters() -> None:
         return 1e9 * chance.random() if chance.random() < 0.1 else values[DROPOUT]
 
     space = {path: SPACE[path] for path in (RATE, DROPOUT)}
-    found = importance(search(60, space, (LOSS,), measure=measure), LOSS)
-    assert [weight.path for weight in found.weights if weight.told] == [DROPOUT]
+    found = analyse_importance(search(60, space, (LOSS,), measure=measure), LOSS)
+    assert [weight.path for weight in found.weights if weight.significant] == [DROPOUT]
 
 
 def test_the_same_trials_give_the_same_importance() -> None:
-    assert importance(search(30), ACCURACY) == importance(search(30), ACCURACY)
+    assert analyse_importance(search(30), ACCURACY) == analyse_importance(search(30), ACCURACY)

@@ -7,7 +7,7 @@ from typing import Any
 import jinja2
 import pytest
 
-from bmcli.reports.page import duration, number, page, shown
+from bmcli.reports.page import format_duration, format_number, format_value, render_page
 
 
 @pytest.mark.parametrize(
@@ -18,24 +18,24 @@ from bmcli.reports.page import duration, number, page, shown
     ],
 )
 def test_a_number_has_the_digits_that_count(value: float | None, text: str) -> None:
-    assert number(value) == text
+    assert format_number(value) == text
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(12.34, "12.3 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")])
 def test_a_time_has_its_two_largest_units(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [("mlp", "mlp"), ("null", '"null"'), (None, "null"), ([8, "a"], "[8, a]"), (True, "true")]
 )
 def test_a_value_is_shown_as_a_recipe_writes_it(value: Any, text: str) -> None:
-    assert shown(value) == text
+    assert format_value(value) == text
 
 
 def test_a_template_that_asks_for_what_is_not_there_fails() -> None:
     with pytest.raises(jinja2.UndefinedError):
-        page("tune.html", {})
+        render_page("tune.html", {})
 
 
 def test_the_templates_are_part_of_the_package() -> None:

@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bmcli.commands.evaluate import evaluate, rewrite_report
-from bmcli.commands.explain import Asked, explain
+from bmcli.commands.evaluate import evaluate, regenerate_report
+from bmcli.commands.explain import ExplanationRequest, explain
 from bmcli.disk import write_record
-from bmcli.evaluation.folds import Fold, Folds, summary
-from bmcli.evaluation.intervals import Resampling, wilson
-from bmcli.evaluation.learning_curve import LearningCurve, Trained, curve
+from bmcli.evaluation.folds import CrossValidationResult, FoldResult, summarize_folds
+from bmcli.evaluation.intervals import Resampling, compute_wilson_interval
+from bmcli.evaluation.learning_curve import LearningCurve, RowScores, compute_learning_curve
 from bmcli.evaluation.result import Evaluation
-from bmcli.reports.anew import of_curves, of_folds
-from bmcli.reports.artefacts import Artefact, rows
+from bmcli.reports.artefacts import ArtefactSummary, make_artefact_rows
 from bmcli.reports.costs import Cost, Latency
-from bmcli.reports.page import number
-from bmcli.reports.run import class_row
+from bmcli.reports.page import format_number
+from bmcli.reports.regenerate import render_folds, render_learning_curves
+from bmcli.reports.run import make_class_row
 from bmcli.runs import Run
 from tests import trained
 from tests.export.forging import whole
@@ -29,7 +29,7 @@ from tests.reports.pages import Page
 
 
 def explained(run: Run, cache: Path) -> Run:
-    return explain(str(run.folder), Asked(None, 100, 1, 2), run.folder.parent.parent, cache, print).run
+    return explain(str(run.folder), ExplanationRequest(None, 100, 1, 2), run.folder.parent.parent, cache, print).run
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +38,13 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
     run = trained.hostile(tmp_path_factory.mktemp("hostile"), cache)
     evaluation = Evaluation.from_json(run.evaluations()["test"])
     metrics = evaluation.metrics
-    rounds = [Fold(n, 100, 50, {k: v - n / 100 for k, v in metrics.items()}, 4, 1.5) for n in (1, 2, 3)]
+    rounds = [FoldResult(n, 100, 50, {k: v - n / 100 for k, v in metrics.items()}, 4, 1.5) for n in (1, 2, 3)]
     right = np.arange(90) % 3 > 0
-    learned = curve(
-        "target & <i>", "accuracy", [Trained(s, right[: int(90 * s)], right) for s in (0.4, 1.0)], Resampling(100)
+    learned = compute_learning_curve(
+        "target & <i>", "accuracy", [RowScores(s, right[: int(90 * s)], right) for s in (0.4, 1.0)], Resampling(100)
     )
     run.write(run.validation, {
-        "folds": summary(f"by '{trained.SCRIPT}'", rounds, evaluation).to_json(),
+        "folds": summarize_folds(f"by '{trained.SCRIPT}'", rounds, evaluation).to_json(),
         "learning_curve": {"targets": [learned.to_json()]},
     })  # fmt: skip
     run.write(run.origin, {"told": [f"The winner of the search {trained.SCRIPT}."]})
@@ -136,7 +136,7 @@ def test_what_is_damaged_is_left_out_of_the_page(sugar: Run, cache: Path) -> Non
     (sugar.exports / "litert").mkdir(parents=True)
     (sugar.exports / "litert" / "card.json").write_text('{"format": "litert"}')
     sugar.benchmark.write_text('{"artefacts": [{}]}')
-    rewrite_report(sugar, None, cache, print)
+    regenerate_report(sugar, None, cache, print)
     assert "Cross-validation" not in read(sugar).text
     assert "Artefacts" not in read(sugar).text
 
@@ -145,7 +145,7 @@ def test_a_page_that_is_written_anew_keeps_what_was_measured(sugar: Run, cache: 
     """Such as the slices that only an earlier command asked for."""
     found = evaluate(str(sugar.folder), ["evaluate.slices=[sex]"], None, None, sugar.folder.parent.parent, cache, print)
     assert found.evaluation.slices
-    rewrite_report(sugar, None, cache, print)
+    regenerate_report(sugar, None, cache, print)
     assert "by slice, the worst first" in read(sugar).text
 
 
@@ -156,14 +156,17 @@ def test_data_in_which_nothing_is_suspicious_is_said_to_be(digits: Run) -> None:
 
 def test_figures_of_classes_have_intervals(hostile: Run) -> None:
     (rows,) = Evaluation.from_json(hostile.evaluations()["test"]).per_class.values()
-    found = class_row(rows[1])
-    around = wilson(round(rows[1].recall * rows[1].support), rows[1].support)
-    assert found.cells[3].text == f"{number(rows[1].recall)} ({number(around.low)} to {number(around.high)})"
+    found = make_class_row(rows[1])
+    around = compute_wilson_interval(round(rows[1].recall * rows[1].support), rows[1].support)
+    assert (
+        found.cells[3].text
+        == f"{format_number(rows[1].recall)} ({format_number(around.low)} to {format_number(around.high)})"
+    )
 
 
 def test_artefacts_of_earlier_weights_are_said_to_be() -> None:
-    made = Artefact("litert", 9, 9, True, 1.0, 0.0, 5, "test", None, (), "abc")
-    assert [rows([made], model)[0].cells[1].text for model in ("abc", "def")] == [
+    made = ArtefactSummary("litert", 9, 9, True, 1.0, 0.0, 5, "test", None, (), "abc")
+    assert [make_artefact_rows([made], model)[0].cells[1].text for model in ("abc", "def")] == [
         "verified", "verified, of earlier weights",
     ]  # fmt: skip
 
@@ -174,7 +177,7 @@ def anew(hostile: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     kept, folder = hostile.record(hostile.validation, dict) or {}, tmp_path_factory.mktemp("anew")
     curves = [LearningCurve.from_json(each) for each in kept["learning_curve"]["targets"]]
     asked = (trained.SCRIPT, f"runs/{trained.IMAGE}", f"name: {trained.SCRIPT}")
-    pages = of_folds(*asked, Folds.from_json(kept["folds"])), of_curves(*asked, curves)
+    pages = render_folds(*asked, CrossValidationResult.from_json(kept["folds"])), render_learning_curves(*asked, curves)
     files = folder / "folds.html", folder / "curves.html"
     for file, page in zip(files, pages, strict=True):
         file.write_text(page, encoding="utf-8")
@@ -210,10 +213,10 @@ def test_an_explained_run_shows_why_it_answers_so(digits: Run, hostile: Run, sug
 
 
 def test_what_was_found_out_and_is_damaged_is_left_out(sugar: Run) -> None:
-    from bmcli.commands.reporting import explanation_of
+    from bmcli.workflows.report_data import read_explanation
 
     sugar.explanation.write_text('{"on": "test"}')
-    assert explanation_of(sugar, print) is None
+    assert read_explanation(sugar, print) is None
     sugar.explanation.unlink()
 
 

@@ -6,26 +6,30 @@ import csv
 import io
 from typing import Any
 
-from bmcli.recipe.search import Parameter
-from bmcli.reports.trials_csv import table
-from bmcli.trials import Objective, Result, Searched, State, Task, Trial
+from bmcli.recipe.search import SearchParameter
+from bmcli.reports.trials_csv import render_trials_csv
+from bmcli.trials import SearchObjective, SearchResult, Task, Trial, TrialResult, TrialState
 
-LOSS = Objective("validation/loss", "min")
+LOSS = SearchObjective("validation/loss", "min")
 
 
 def rows(*trials: Trial, path: str = "model.kind") -> list[dict[str, str]]:
-    searched = Searched("x", "random", (LOSS,), {path: Parameter("choice", ("a", "b"))}, trials)
-    return list(csv.DictReader(io.StringIO(table(searched), newline=""), strict=True))
+    searched = SearchResult("x", "random", (LOSS,), {path: SearchParameter("choice", ("a", "b"))}, trials)
+    return list(csv.DictReader(io.StringIO(render_trials_csv(searched), newline=""), strict=True))
 
 
-def trial(value: Any, state: State = "done", reason: str = "", loss: float = 0.25) -> Trial:
-    return Trial(Task("0001", {"model.kind": value}), Result("0001", state, {LOSS.name: loss}, (), {}, 3, 1.5, reason))
+def trial(value: Any, state: TrialState = "done", reason: str = "", loss: float = 0.25) -> Trial:
+    return Trial(
+        Task("0001", {"model.kind": value}), TrialResult("0001", state, {LOSS.name: loss}, (), {}, 3, 1.5, reason)
+    )
 
 
 def test_a_row_tells_all_of_a_trial() -> None:
     ended = Trial(
         Task("0002", {"model.kind": "a"}, continues="0001"),
-        Result("0002", "stopped", {LOSS.name: 0.25}, epochs=3, seconds=1.23456, reason='worse, "by far"\nthan others'),
+        TrialResult(
+            "0002", "stopped", {LOSS.name: 0.25}, epochs=3, seconds=1.23456, reason='worse, "by far"\nthan others'
+        ),
     )
     assert rows(ended) == [
         {
@@ -41,8 +45,8 @@ def test_a_row_tells_all_of_a_trial() -> None:
 
 
 def test_lines_end_as_the_standard_asks() -> None:
-    searched = Searched("x", "random", (LOSS,), {}, (trial("a"),))
-    assert table(searched).count("\r\n") == 2
+    searched = SearchResult("x", "random", (LOSS,), {}, (trial("a"),))
+    assert render_trials_csv(searched).count("\r\n") == 2
 
 
 def test_texts_that_begin_a_formula_are_quoted_and_numbers_are_not() -> None:
@@ -69,10 +73,12 @@ def test_what_is_not_there_is_empty() -> None:
 
 
 def test_a_hostile_path_is_one_column() -> None:
-    ended = Trial(Task("0001", {"=a,b": 1}), Result("0001", "done"))
+    ended = Trial(Task("0001", {"=a,b": 1}), TrialResult("0001", "done"))
     assert rows(ended, path="=a,b")[0]["'=a,b"] == "1"
 
 
 def test_control_characters_and_broken_text_can_be_written() -> None:
-    searched = Searched("x", "random", (LOSS,), {"model.kind": Parameter("choice", ("a",))}, (trial("\x00\x1b\ud800"),))
-    assert b"\x1b" not in table(searched).encode()
+    searched = SearchResult(
+        "x", "random", (LOSS,), {"model.kind": SearchParameter("choice", ("a",))}, (trial("\x00\x1b\ud800"),)
+    )
+    assert b"\x1b" not in render_trials_csv(searched).encode()

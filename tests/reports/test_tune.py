@@ -11,16 +11,16 @@ from dataclasses import replace
 
 import pytest
 
-from bmcli.recipe.search import Parameter
-from bmcli.reports.tune import cheapest_within, report, seed_spread, winner
-from bmcli.trials import Confirmed, Objective, Result, Searched, Task, Trial
+from bmcli.recipe.search import SearchParameter
+from bmcli.reports.tune import compute_seed_spread, find_cheapest_within, render_search, summarize_winner
+from bmcli.trials import ConfirmedCandidate, SearchObjective, SearchResult, Task, Trial, TrialResult
 from tests.reports.pages import Page
 from tests.reports.searches import ACCURACY, DROPOUT, HIDDEN, LOSS, PARAMETERS, RATE, SPACE, search
 
 HOSTILE = "<script>alert(1)</script>"
 
 
-def bands() -> Searched:
+def bands() -> SearchResult:
     """A search by Hyperband: of nine trials three go on, of those one."""
     values = [{RATE: 10 ** -(1 + i / 4), HIDDEN: [16]} for i in range(9)]
     trials, number = [], 0
@@ -30,48 +30,48 @@ def bands() -> Searched:
         for continues, i in before[: 9 // epochs]:
             name = f"{number:04}"
             curve = tuple(0.1 * i + 1 / epoch for epoch in range(1, epochs + 1))
-            result = Result(name, "done", {LOSS.name: curve[-1]}, curve, epochs=epochs, seconds=1.0)
+            result = TrialResult(name, "done", {LOSS.name: curve[-1]}, curve, epochs=epochs, seconds=1.0)
             trials.append(Trial(Task(name, values[i], until=epochs, continues=continues), result))
             after.append((name, i))
             number += 1
         before = after
     space = {path: SPACE[path] for path in (RATE, HIDDEN)}
-    return Searched("bands", "hyperband", (LOSS,), space, tuple(trials), winner=trials[-1].task.name)
+    return SearchResult("bands", "hyperband", (LOSS,), space, tuple(trials), winner=trials[-1].task.name)
 
 
-def not_finite() -> Searched:
+def not_finite() -> SearchResult:
     """Losses that are not numbers, among them those of trials that are done, and very large ones."""
     found = search(12, objectives=(LOSS,), measure=lambda *_: 0.5)
     strange = [math.nan, math.inf, -math.inf, 1e30, 0.0]
     trials = list(found.trials)
     for place, value in enumerate(strange):
-        result = Result(f"{place:04}", "done", {LOSS.name: value}, (0.5, None, 1e30), epochs=3, seconds=1.0)
+        result = TrialResult(f"{place:04}", "done", {LOSS.name: value}, (0.5, None, 1e30), epochs=3, seconds=1.0)
         trials[place] = replace(trials[place], result=result)
     return replace(found, trials=tuple(trials))
 
 
-def without_curves() -> Searched:
+def without_curves() -> SearchResult:
     """Trials that were measured at their end alone, and one that failed with nothing but NaN on the way."""
     found = search(3)
     ended = [replace(trial, result=replace(trial.result, curve=())) for trial in found.trials if trial.result]
-    lost = Trial(Task("0003", ended[0].task.values), Result("0003", "failed", curve=(None, None, None), epochs=3))
+    lost = Trial(Task("0003", ended[0].task.values), TrialResult("0003", "failed", curve=(None, None, None), epochs=3))
     return replace(found, trials=(*ended, lost))
 
 
-def running() -> Searched:
+def running() -> SearchResult:
     found = search(4)
     return replace(found, winner=None, trials=(*found.trials, Trial(Task("0004", {RATE: 0.1}), None)))
 
 
-SEARCHES: dict[str, Callable[[], Searched]] = {
+SEARCHES: dict[str, Callable[[], SearchResult]] = {
     "no trial": lambda: search(0),
     "one trial": lambda: search(1),
     "two trials, one parameter": lambda: search(2, {RATE: SPACE[RATE]}),
-    "one choice": lambda: search(5, {"model.kind": Parameter("choice", ("mlp",))}),
+    "one choice": lambda: search(5, {"model.kind": SearchParameter("choice", ("mlp",))}),
     "all failed": lambda: search(6, fail=1.0),
     "all stopped": lambda: search(6, stop=1.0),
     "some of each": lambda: search(30, fail=0.2, stop=0.3),
-    "three objectives": lambda: search(25, objectives=(ACCURACY, PARAMETERS, Objective("latency", "min"))),
+    "three objectives": lambda: search(25, objectives=(ACCURACY, PARAMETERS, SearchObjective("latency", "min"))),
     "hyperband": bands,
     "not finite": not_finite,
     "without curves": without_curves,
@@ -81,7 +81,7 @@ SEARCHES: dict[str, Callable[[], Searched]] = {
 
 @pytest.mark.parametrize("kind", SEARCHES)
 def test_a_page_is_whole_and_needs_nothing_else(kind: str) -> None:
-    text = report(SEARCHES[kind]())
+    text = render_search(SEARCHES[kind]())
     page = Page(text)
     assert not re.search(r"https?:|url\((?!#)|@import|\bsrc=", text)
     assert all(address.startswith("#") for address in page.attributes("href"))
@@ -92,12 +92,12 @@ def test_a_page_is_whole_and_needs_nothing_else(kind: str) -> None:
 
 @pytest.mark.slow
 def test_two_hundred_trials_make_a_page() -> None:
-    page = Page(report(search(200, objectives=(ACCURACY, PARAMETERS), fail=0.05, stop=0.2)))
+    page = Page(render_search(search(200, objectives=(ACCURACY, PARAMETERS), fail=0.05, stop=0.2)))
     assert page.count("tr") > 200
 
 
 def test_only_the_script_of_the_page_may_run() -> None:
-    page = Page(report(search(1)))
+    page = Page(render_search(search(1)))
     (policy,) = [attributes["content"] for tag, attributes in page.elements if "http-equiv" in attributes and tag]
     allowed = base64.b64encode(hashlib.sha256(page.script.encode()).digest()).decode()
     assert policy is not None
@@ -107,17 +107,17 @@ def test_only_the_script_of_the_page_may_run() -> None:
 
 
 def test_foreign_names_are_text_wherever_they_stand() -> None:
-    objective, cost = Objective(f"validation/{HOSTILE}", "max"), Objective(f'"{HOSTILE}', "min")
-    space = {f"data.inputs.{HOSTILE}.kind": Parameter("choice", (HOSTILE, "$x_2$", "\u202ered", "a" * 300))}
+    objective, cost = SearchObjective(f"validation/{HOSTILE}", "max"), SearchObjective(f'"{HOSTILE}', "min")
+    space = {f"data.inputs.{HOSTILE}.kind": SearchParameter("choice", (HOSTILE, "$x_2$", "\u202ered", "a" * 300))}
     found = search(8, space, (objective, cost), measure=lambda _, chance: chance.random(), fail=0.3)
     trials = [replace(t, result=replace(t.result, reason=HOSTILE)) for t in found.trials if t.result is not None]
     hostile = replace(
         found,
         **{"name": HOSTILE, "trials": tuple(trials), "run": HOSTILE, "test": {HOSTILE: 0.5}, "ended_by": (HOSTILE,)},
-        confirmed=(Confirmed(found.winner or "", 0.5, (0.4, 0.5)),),
+        confirmed=(ConfirmedCandidate(found.winner or "", 0.5, (0.4, 0.5)),),
         algorithm=HOSTILE,
     )
-    text = report(hostile)
+    text = render_search(hostile)
     page = Page(text)
     assert page.count("script") == 1
     assert "alert" not in page.script
@@ -126,7 +126,7 @@ def test_foreign_names_are_text_wherever_they_stand() -> None:
 
 
 def test_the_page_is_the_same_each_time() -> None:
-    assert report(search(25, fail=0.1)) == report(search(25, fail=0.1))
+    assert render_search(search(25, fail=0.1)) == render_search(search(25, fail=0.1))
 
 
 def test_the_summary_tells_what_the_winner_is_worth() -> None:
@@ -136,15 +136,15 @@ def test_the_summary_tells_what_the_winner_is_worth() -> None:
     measured = best.objectives[ACCURACY.name]
     found = replace(
         found,
-        confirmed=(Confirmed(best.task.name, measured, (measured - 0.02, measured - 0.04)),),
+        confirmed=(ConfirmedCandidate(best.task.name, measured, (measured - 0.02, measured - 0.04)),),
         run="runs/digits-tune/best",
         test={"test/accuracy": 0.8125},
         ended_by=("All 10 trials that were asked for are done.",),
     )
-    told = winner(found)
+    told = summarize_winner(found)
     assert told is not None
     assert told.shrinkage == pytest.approx(0.03)
-    text = Page(report(found)).text
+    text = Page(render_search(found)).text
     for words in ("shrinkage 0.03", "± 0.01414 from seed to seed", "test/accuracy 0.8125", "runs/digits-tune/best"):
         assert words in text
     assert "All 10 trials that were asked for are done." in text
@@ -152,63 +152,63 @@ def test_the_summary_tells_what_the_winner_is_worth() -> None:
 
 
 def test_a_winner_that_was_not_confirmed_is_called_so() -> None:
-    assert "was not trained again with other seeds" in Page(report(search(5))).text
+    assert "was not trained again with other seeds" in Page(render_search(search(5))).text
 
 
 def test_reasons_are_counted() -> None:
-    text = Page(report(search(6, fail=1.0))).text
+    text = Page(render_search(search(6, fail=1.0))).text
     assert "6 failed killed by SIGKILL, as happens when memory runs out" in text
     assert "No trial could be measured" in text
 
 
 def test_a_stopped_trial_is_never_told_as_failed() -> None:
-    text = Page(report(search(6, stop=1.0))).text
+    text = Page(render_search(search(6, stop=1.0))).text
     assert "6 stopped" in text
     assert "failed" not in text.replace("A trial that failed or was refused has no value", "")
 
 
-def sizes(*measured: tuple[float, float], seeds: tuple[float, ...] = ()) -> Searched:
+def sizes(*measured: tuple[float, float], seeds: tuple[float, ...] = ()) -> SearchResult:
     """Trials of some accuracy and size; the seeds are those of the first, confirmed."""
     trials = tuple(
         Trial(
             Task(f"{i}", {DROPOUT: 0.1 * i}),
-            Result(f"{i}", "done", {ACCURACY.name: accuracy, PARAMETERS.name: size}, epochs=1, seconds=1.0),
+            TrialResult(f"{i}", "done", {ACCURACY.name: accuracy, PARAMETERS.name: size}, epochs=1, seconds=1.0),
         )
         for i, (accuracy, size) in enumerate(measured)
     )
-    confirmed = (Confirmed("0", measured[0][0], seeds),) if seeds else ()
+    confirmed = (ConfirmedCandidate("0", measured[0][0], seeds),) if seeds else ()
     space = {DROPOUT: SPACE[DROPOUT]}
-    return Searched("sizes", "grid", (ACCURACY, PARAMETERS), space, trials, confirmed, winner="0")
+    return SearchResult("sizes", "grid", (ACCURACY, PARAMETERS), space, trials, confirmed, winner="0")
 
 
 def test_the_cheapest_within_one_spread_is_large_enough() -> None:
     found = sizes((0.90, 1000.0), (0.895, 500.0), (0.885, 250.0), (0.7, 10.0), seeds=(0.89, 0.91))
-    assert seed_spread(found) == pytest.approx(0.0141, abs=1e-4)
-    enough = cheapest_within(found, PARAMETERS, 0.01)
+    assert compute_seed_spread(found) == pytest.approx(0.0141, abs=1e-4)
+    enough = find_cheapest_within(found, PARAMETERS, 0.01)
     assert enough is not None
     assert enough.task.name == "1"
-    text = Page(report(found)).text
+    text = Page(render_search(found)).text
     assert "Trial 1 is enough: it is the cheapest within one spread (0.01414 from seed to seed)" in text
     assert "with 50 % of its parameters" in text
 
 
 def test_how_large_a_model_should_be_is_not_told_without_seeds() -> None:
     found = sizes((0.90, 1000.0), (0.895, 500.0))
-    assert cheapest_within(found, PARAMETERS, seed_spread(found)) is None
-    assert "is not known, since no candidate was trained with several seeds" in Page(report(found)).text
+    assert find_cheapest_within(found, PARAMETERS, compute_seed_spread(found)) is None
+    assert "is not known, since no candidate was trained with several seeds" in Page(render_search(found)).text
 
 
 def test_curves_are_drawn_if_there_are_any() -> None:
-    assert "Each line is a candidate, epoch by epoch" in Page(report(search(2))).text
-    assert "epoch by epoch" not in Page(report(without_curves())).text
+    assert "Each line is a candidate, epoch by epoch" in Page(render_search(search(2))).text
+    assert "epoch by epoch" not in Page(render_search(without_curves())).text
 
 
 def test_rungs_are_drawn_where_trials_went_on() -> None:
-    text = Page(report(bands())).text
+    text = Page(render_search(bands())).text
     assert "At the dotted lines trials were paused" in text
-    assert "At the dotted lines" not in Page(report(search(3))).text
+    assert "At the dotted lines" not in Page(render_search(search(3))).text
 
 
 def test_a_candidate_that_lacks_a_parameter_is_shown_as_such() -> None:
-    assert "not used" in Page(report(search(12))).text
-    assert "not used" not in Page(report(search(12, {RATE: SPACE[RATE]}))).text
+    assert "not used" in Page(render_search(search(12))).text
+    assert "not used" not in Page(render_search(search(12, {RATE: SPACE[RATE]}))).text

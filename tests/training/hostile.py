@@ -283,11 +283,11 @@ def honest_model(path: Path) -> Any:
 
 def _loaded(path: Path) -> Iterator[tuple[str, Any]]:
     from bmcli.errors import BmcliError
-    from bmcli.training import network
+    from bmcli.networks import network
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
-        network.load_served(path)
+        network.load_serving_model(path)
         yield from {"fault": "", "code": 0}.items()
     except BmcliError as error:
         yield from {"fault": str(error), "code": error.exit_code}.items()

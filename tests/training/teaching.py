@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 
 from bmcli import disk, runs
+from bmcli.networks import network as networks
 from bmcli.recipe import students
-from bmcli.recipe.distill import DistillOptions, TaughtBy
-from bmcli.recipe.load import Loaded, load
+from bmcli.recipe.distill import DistillOptions, TrainedTeacherOptions
+from bmcli.recipe.load import LoadedRecipe, load_recipe
 from bmcli.runs import Run
-from bmcli.training import network as networks
-from bmcli.training import session as sessions
-from bmcli.training.loop import Trainer
-
-from .conftest import Silent, table
+from bmcli.training.trainer import Trainer
+from bmcli.workflows import session as sessions
+from tests.trainers import Silent, table
 
 RECIPE = """\
 bmcli: 1
@@ -50,25 +49,27 @@ def recipe_file(folder: Path) -> Path:
     return path
 
 
-def trained(path: Path, root: Path, cache: Path, *overrides: str) -> TaughtBy:
+def trained(path: Path, root: Path, cache: Path, *overrides: str) -> TrainedTeacherOptions:
     """A teacher that is an ordinary run."""
-    session = sessions.begin(load(str(path), [*LARGE, *overrides]), cache)
+    session = sessions.start_session(load_recipe(str(path), [*LARGE, *overrides]), cache)
     run = runs.create(root, session.loaded.recipe.name)
-    trainer = session.trainer(run)
-    session.describe(trainer, run)
+    trainer = session.build_trainer(run)
+    session.write_run_files(trainer, run)
     trainer.train(Silent())
-    networks.save(trainer.network, session.prepared.spec, run.model)
-    return TaughtBy(model=str(run.model), run=str(run.folder), digest=disk.sha256(run.model))
+    networks.save_network(trainer.network, session.prepared.spec, run.model)
+    return TrainedTeacherOptions(model=str(run.model), run=str(run.folder), digest=disk.compute_sha256(run.model))
 
 
-def pupil(path: Path, teachers: Sequence[TaughtBy], losses: Losses, *overrides: str, **more: Any) -> Loaded:
+def pupil(
+    path: Path, teachers: Sequence[TrainedTeacherOptions], losses: Losses, *overrides: str, **more: Any
+) -> LoadedRecipe:
     """The recipe of a student.
 
     Args:
         more: Further options of `distill`.
     """
     options = DistillOptions.model_validate({"losses": tuple(losses), **more})
-    return students.taught(load(str(path), overrides), options, teachers, {})
+    return students.make_distilled_student(load_recipe(str(path), overrides), options, teachers, {})
 
 
 Make = Callable[..., Trainer]
@@ -77,8 +78,8 @@ Make = Callable[..., Trainer]
 def make_with(root: Path, cache: Path) -> Callable[..., Trainer]:
     """Builds the trainer of a recipe, in a run of its own or one that goes on."""
 
-    def make(loaded: Loaded, run: Run | None = None) -> Trainer:
-        session = sessions.begin(loaded, cache)
-        return session.trainer(run or runs.create(root, loaded.recipe.name))
+    def make(loaded: LoadedRecipe, run: Run | None = None) -> Trainer:
+        session = sessions.start_session(loaded, cache)
+        return session.build_trainer(run or runs.create(root, loaded.recipe.name))
 
     return make

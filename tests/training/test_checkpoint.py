@@ -10,16 +10,16 @@ import pytest
 
 from bmcli.errors import RunFailed
 from bmcli.training import checkpoint
-from bmcli.training.checkpoint import State
+from bmcli.training.checkpoint import Checkpoint
 
 
-def state(value: float) -> State:
+def state(value: float) -> Checkpoint:
     arrays = [
         np.full((2, 3), value, np.float32),
         np.array(7, np.int64),
         np.ones(4, ml_dtypes.bfloat16) * value,
     ]
-    return State({"variables": arrays, "selected": []}, {"step": value})
+    return Checkpoint({"variables": arrays, "selected": []}, {"step": value})
 
 
 def test_a_checkpoint_comes_back_bit_for_bit(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_changed_digit_of_the_progress_gives_way_to_the_checkpoint_before(tmp_
 
 
 def test_numbers_that_are_not_finite_come_back(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "c", 1, State({"variables": []}, {"callbacks": [{"best": float("inf")}]}))
+    checkpoint.save(tmp_path / "c", 1, Checkpoint({"variables": []}, {"callbacks": [{"best": float("inf")}]}))
     assert checkpoint.restore(tmp_path / "c")[0].values == {"callbacks": [{"best": float("inf")}]}
 
 
@@ -94,7 +94,7 @@ def test_checkpoints_are_neither_written_nor_removed_through_links(tmp_path: Pat
     (tmp_path / "c").mkdir()
     for name in ("step-000000000", "step-000000001", ".aside-1"):
         (tmp_path / "c" / name).symlink_to(outside)
-    checkpoint.Writer(tmp_path / "c").close()
+    checkpoint.CheckpointWriter(tmp_path / "c").close()
     for step in (1, 2, 3):
         checkpoint.save(tmp_path / "c", step, state(step))
     assert [path.name for path in outside.iterdir()] == ["marker"]
@@ -102,6 +102,6 @@ def test_checkpoints_are_neither_written_nor_removed_through_links(tmp_path: Pat
 
 def test_a_checkpoint_of_another_run_gives_way_to_the_one_before(tmp_path: Path) -> None:
     for step, run_id in ((1, "own"), (2, "other")):
-        checkpoint.save(tmp_path / "c", step, State({"variables": []}, {"run_id": run_id}))
+        checkpoint.save(tmp_path / "c", step, Checkpoint({"variables": []}, {"run_id": run_id}))
     found, damaged = checkpoint.restore(tmp_path / "c", "own")
     assert (found.values, damaged) == ({"run_id": "own"}, ("step-000000002",))

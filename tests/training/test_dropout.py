@@ -12,21 +12,20 @@ import pytest
 import tensorflow as tf
 
 from bmcli.training import dropout
-from bmcli.training.dropout import hashed, words
-
-from .conftest import MakeTrainer, Silent, same, weights_of
+from bmcli.training.dropout import draw_uint32, use_hashed_dropout
+from tests.trainers import MakeTrainer, Silent, same, weights_of
 
 COUNT = 2**16
 ORIGINAL = tf.nn.experimental.stateless_dropout
 
 
 def dropped(rate: float, seed: Any = (3, 4), shape: tuple[int, ...] = (COUNT,), **more: Any) -> np.ndarray:
-    with hashed():
+    with use_hashed_dropout():
         return tf.nn.experimental.stateless_dropout(tf.ones(shape), rate=rate, seed=seed, **more).numpy()
 
 
 def drawn(seed: Any, count: int = COUNT) -> np.ndarray:
-    return words((count,), seed).numpy()
+    return draw_uint32((count,), seed).numpy()
 
 
 def correlation(first: np.ndarray, second: np.ndarray) -> float:
@@ -42,7 +41,7 @@ def test_the_share_kept_is_what_was_asked_for(rate: float) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_what_is_kept_is_scaled_and_keeps_its_type(dtype: str) -> None:
     x = tf.cast(tf.random.stateless_normal((COUNT,), (1, 2)), dtype)
-    with hashed():
+    with use_hashed_dropout():
         found = tf.nn.experimental.stateless_dropout(x, rate=0.25, seed=(3, 4))
     assert found.dtype == x.dtype
     values, given = tf.cast(found, tf.float32).numpy(), tf.cast(x / tf.cast(0.75, dtype), tf.float32).numpy()
@@ -52,7 +51,7 @@ def test_what_is_kept_is_scaled_and_keeps_its_type(dtype: str) -> None:
 
 def test_what_is_dropped_has_no_gradient_and_what_is_kept_the_scale() -> None:
     x = tf.ones((1000,))
-    with tf.GradientTape() as tape, hashed():
+    with tf.GradientTape() as tape, use_hashed_dropout():
         tape.watch(x)
         found = tf.nn.experimental.stateless_dropout(x, rate=0.2, seed=(3, 4))
     assert np.array_equal(tape.gradient(found, x), found)
@@ -60,7 +59,7 @@ def test_what_is_dropped_has_no_gradient_and_what_is_kept_the_scale() -> None:
 
 @pytest.mark.parametrize("value", [np.inf, np.nan])
 def test_what_is_dropped_is_zero_whatever_it_was(value: float) -> None:
-    with hashed():
+    with use_hashed_dropout():
         found = tf.nn.experimental.stateless_dropout(tf.fill((1000,), value), rate=0.5, seed=(3, 4)).numpy()
     assert set(found[np.isfinite(found)]) == {0.0}
 
@@ -68,11 +67,11 @@ def test_what_is_dropped_is_zero_whatever_it_was(value: float) -> None:
 def test_xla_and_plain_kernels_draw_the_same_words() -> None:
     @tf.function(jit_compile=True, autograph=False)
     def compiled(seed: Any) -> Any:
-        return words((17, 31), seed)
+        return draw_uint32((17, 31), seed)
 
     for seed in ((3, 4), (2**31 - 1, 0), (-5, 7)):
         given = tf.constant(seed, tf.int32)
-        assert np.array_equal(compiled(given), words((17, 31), given))
+        assert np.array_equal(compiled(given), draw_uint32((17, 31), given))
 
 
 def test_words_are_a_function_of_the_seed_s_32_bits_whatever_its_type() -> None:
@@ -85,7 +84,7 @@ def test_words_are_a_function_of_the_seed_s_32_bits_whatever_its_type() -> None:
 
 
 def test_a_shape_that_is_known_late_gives_the_same_words() -> None:
-    late = tf.function(lambda x: dropout._dropout(x, 0.5, (3, 4)), autograph=False)
+    late = tf.function(lambda x: dropout._hashed_dropout(x, 0.5, (3, 4)), autograph=False)
     found = late.get_concrete_function(tf.TensorSpec((None, 7)))(tf.ones((9, 7)))
     assert np.array_equal(found, dropped(0.5, shape=(9, 7)))
 
@@ -115,7 +114,7 @@ def test_words_look_random(seed: tuple[int, int]) -> None:
 
 def test_one_place_is_random_over_the_steps_of_a_training() -> None:
     steps = 2048
-    of_step = tf.function(lambda step: words((16,), tf.stack([7, step])), autograph=False)
+    of_step = tf.function(lambda step: draw_uint32((16,), tf.stack([7, step])), autograph=False)
     found = np.array([of_step(step) for step in tf.range(steps)])
     kept = found >= 2**31
     assert np.all(np.abs(kept.mean(axis=0) - 0.5) < 5 * 0.5 / np.sqrt(steps))
@@ -127,7 +126,7 @@ def test_a_noise_shape_drops_whole_channels() -> None:
     kept = dropped(0.5, shape=(8, 10, 32), noise_shape=(8, 1, 32)) != 0
     assert np.array_equal(kept, np.broadcast_to(kept[:, :1], kept.shape))
     assert 0.3 < kept[:, 0].mean() < 0.7
-    with hashed():
+    with use_hashed_dropout():
         spatial = keras.layers.SpatialDropout1D(0.5, seed=3)(tf.ones((8, 10, 32)), training=True).numpy()
     assert np.array_equal(spatial, np.broadcast_to(spatial[:, :1], spatial.shape))
     assert set(np.unique(spatial)) == {0.0, 2.0}
@@ -154,20 +153,20 @@ LAYERS: dict[str, Callable[[Any], Any]] = {
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The rates that the hashed dropout was called with."""
     called: list[Any] = []
-    ours = dropout._dropout
+    ours = dropout._hashed_dropout
 
     def counted(x: Any, rate: float, *others: Any, **more: Any) -> Any:
         called.append(rate)
         return ours(x, rate, *others, **more)
 
-    monkeypatch.setattr(dropout, "_dropout", counted)
+    monkeypatch.setattr(dropout, "_hashed_dropout", counted)
     return called
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_layers_of_keras_draw_from_the_hash(name: str, calls: list[Any]) -> None:
     """Fails if Keras no longer calls the function that is replaced: XLA would be slow again."""
-    with hashed():
+    with use_hashed_dropout():
         LAYERS[name](tf.ones((2, 5, 4)))
     assert calls
     assert set(calls) == {0.5}
@@ -183,13 +182,13 @@ def test_steps_draw_from_the_hash_under_xla_alone(
 
 
 def test_everything_is_as_before_afterwards() -> None:
-    with hashed():
+    with use_hashed_dropout():
         assert tf.nn.experimental.stateless_dropout is not ORIGINAL
-        with hashed():
+        with use_hashed_dropout():
             pass
         assert tf.nn.experimental.stateless_dropout is not ORIGINAL
     assert tf.nn.experimental.stateless_dropout is ORIGINAL
-    with pytest.raises(ZeroDivisionError), hashed():
+    with pytest.raises(ZeroDivisionError), use_hashed_dropout():
         raise ZeroDivisionError
     assert tf.nn.experimental.stateless_dropout is ORIGINAL
 

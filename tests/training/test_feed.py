@@ -14,13 +14,20 @@ import pytest
 import tensorflow as tf
 
 from bmcli import machine
-from bmcli.recipe.schema import RuntimeOptions
+from bmcli.distribution.strategy import to_tensor
+from bmcli.recipe.runtime import RuntimeOptions
 from bmcli.specs import MANY_COLUMNS, Split
 from bmcli.training import feed as feeds
-from bmcli.training.feed import Block, ResidentFeed, StreamingFeed, batches, gather, order, part
-from bmcli.training.strategy import tensor_of
-
-from .conftest import same
+from bmcli.training.feed import (
+    Block,
+    ResidentFeed,
+    StreamingFeed,
+    gather_rows,
+    iterate_batches,
+    replica_bounds,
+    shuffle_rows,
+)
+from tests.trainers import same
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class Fake:
     workers: int = 1
     rank: int = 0
 
-    def everywhere(self, arrays: Any) -> Any:
+    def copy_to_devices(self, arrays: Any) -> Any:
         return tf.nest.map_structure(tf.constant, arrays)
 
 
@@ -59,21 +66,21 @@ def each_batch(feed: Any, block: Block, batch: int) -> Iterator[list[np.ndarray]
     """The examples of every batch of a block, in the order of the epoch."""
     assert block.count >= 1
     for number in range(block.first, block.first + block.count):
-        yield flat(gather(block.data, block.rows[number * batch : (number + 1) * batch]))
+        yield flat(gather_rows(block.data, block.rows[number * batch : (number + 1) * batch]))
 
 
 def epoch_of(feed: Any, rows: tf.Tensor, batch: int, first: int = 0, count: int = 3) -> list[list[np.ndarray]]:
     """All batches from `first` on, asked for `count` at a time, and the rest."""
-    feed.open(rows, batch, first)
+    feed.start_epoch(rows, batch, first)
     found, full = [], feed.count // batch
     while first < full:
-        block = feed.block(first, min(count, full - first))
+        block = feed.read_block(first, min(count, full - first))
         assert block.count <= count
         found += each_batch(feed, block, batch)
         first += block.count
     if feed.count % batch:
-        rest = feed.rest()
-        found.append(flat(gather(rest.data, rest.rows[rest.first * batch :])))
+        rest = feed.read_remainder()
+        found.append(flat(gather_rows(rest.data, rest.rows[rest.first * batch :])))
     return found
 
 
@@ -93,7 +100,7 @@ def blocks_of(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_streamed_batches_are_the_resident_ones(blocks_of: Any, count: int, steps: int, batch: int) -> None:
     batch = min(batch, count)
     blocks_of(steps, batch)
-    split, rows = split_of(count), order(3, 1, count)
+    split, rows = split_of(count), shuffle_rows(3, 1, count)
     streamed, resident = (epoch_of(kind(split, Fake()), rows, batch) for kind in (StreamingFeed, ResidentFeed))
     assert len(streamed) == len(resident) == -(-count // batch)
     assert all(same(a, b) for a, b in zip(streamed, resident, strict=True))
@@ -103,7 +110,7 @@ def test_streamed_batches_are_the_resident_ones(blocks_of: Any, count: int, step
 @pytest.mark.parametrize("first", range(13))
 def test_reading_may_begin_in_the_middle_of_an_epoch(blocks_of: Any, first: int) -> None:
     blocks_of(5, 8)
-    split, rows = split_of(101), order(3, 1, 101)
+    split, rows = split_of(101), shuffle_rows(3, 1, 101)
     whole = epoch_of(ResidentFeed(split, Fake()), rows, 8)
     streamed = epoch_of(StreamingFeed(split, Fake()), rows, 8, min(first, 101 // 8 - 1), count=4)
     assert all(same(a, b) for a, b in zip(streamed, whole[min(first, 101 // 8 - 1) :], strict=True))
@@ -113,10 +120,10 @@ def test_an_epoch_may_be_left_for_another_before_its_end(blocks_of: Any) -> None
     blocks_of(2, 8)
     split = split_of(101)
     feed, resident = StreamingFeed(split, Fake()), ResidentFeed(split, Fake())
-    feed.open(order(3, 0, 101), 8)
-    feed.block(0, 2)
+    feed.start_epoch(shuffle_rows(3, 0, 101), 8)
+    feed.read_block(0, 2)
     for epoch, batch in ((1, 8), (2, 16), (3, 4)):
-        rows = order(3, epoch, 101)
+        rows = shuffle_rows(3, epoch, 101)
         found, expected = epoch_of(feed, rows, batch), epoch_of(resident, rows, batch)
         assert all(same(a, b) for a, b in zip(found, expected, strict=True))
 
@@ -125,8 +132,8 @@ def test_the_same_block_may_be_asked_for_again(blocks_of: Any) -> None:
     """As measuring does, which trains on the first batches over and over."""
     blocks_of(3, 8)
     feed = StreamingFeed(split_of(101), Fake())
-    feed.open(order(3, 0, 101), 8)
-    first, again = feed.block(0, 1), feed.block(0, 2)
+    feed.start_epoch(shuffle_rows(3, 0, 101), 8)
+    first, again = feed.read_block(0, 1), feed.read_block(0, 2)
     assert (first.count, again.count) == (1, 2)
     assert same(next(each_batch(feed, first, 8)), next(each_batch(feed, again, 8)))
 
@@ -134,9 +141,9 @@ def test_the_same_block_may_be_asked_for_again(blocks_of: Any) -> None:
 def test_all_blocks_of_an_epoch_have_the_same_shapes(blocks_of: Any) -> None:
     blocks_of(5, 8)
     feed, number, shapes = StreamingFeed(split_of(101), Fake()), 0, set()
-    feed.open(order(3, 0, 101), 8)
+    feed.start_epoch(shuffle_rows(3, 0, 101), 8)
     while number < 12:
-        block = feed.block(number, 12)
+        block = feed.read_block(number, 12)
         shapes.add((*(tuple(array.shape) for array in tf.nest.flatten(block.data)), tuple(block.rows.shape)))
         number += block.count
     assert len(shapes) == 1
@@ -145,18 +152,18 @@ def test_all_blocks_of_an_epoch_have_the_same_shapes(blocks_of: Any) -> None:
 def test_some_blocks_are_read_ahead_and_no_more(blocks_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks_of(1, 8)
     feed = StreamingFeed(split_of(101), Fake())
-    feed.open(order(3, 0, 101), 8, 4)
-    assert sorted(feed._ahead) == [4, 5, 6][: 1 + feeds.READ_AHEAD]
-    feed.block(6, 1)
-    assert sorted(feed._ahead) == [6, 7, 8][: 1 + feeds.READ_AHEAD]
-    feed.block(11, 1)
-    assert sorted(feed._ahead) == [11]
+    feed.start_epoch(shuffle_rows(3, 0, 101), 8, 4)
+    assert sorted(feed._pending) == [4, 5, 6][: 1 + feeds.READ_AHEAD]
+    feed.read_block(6, 1)
+    assert sorted(feed._pending) == [6, 7, 8][: 1 + feeds.READ_AHEAD]
+    feed.read_block(11, 1)
+    assert sorted(feed._pending) == [11]
 
 
 @pytest.mark.parametrize("replicas", [1, 2, 3, 4, 7, 16])
 @pytest.mark.parametrize("batch", [1, 2, 3, 8, 15, 16, 17, 1000])
 def test_shares_cover_a_batch_evenly_and_are_never_empty(batch: int, replicas: int) -> None:
-    shares = [part(batch, replicas, replica) for replica in range(replicas)]
+    shares = [replica_bounds(batch, replicas, replica) for replica in range(replicas)]
     sizes = [last - first for first, last in shares]
     assert min(sizes) >= 1
     assert all(0 <= first < last <= batch for first, last in shares)
@@ -171,7 +178,7 @@ def places_of(placement: Fake, batch: int) -> list[int]:
     """The places in a batch that the replicas of a worker read."""
     local = placement.replicas // placement.workers
     mine = range(placement.rank * local, (placement.rank + 1) * local)
-    return sorted({place for replica in mine for place in range(*part(batch, placement.replicas, replica))})
+    return sorted({place for replica in mine for place in range(*replica_bounds(batch, placement.replicas, replica))})
 
 
 @pytest.mark.parametrize("replicas", [2, 4])
@@ -180,9 +187,11 @@ def test_a_worker_reads_its_own_rows_alone(
     blocks_of: Any, monkeypatch: pytest.MonkeyPatch, replicas: int, count: int
 ) -> None:
     blocks_of(2, 8)
-    split, rows, read = split_of(count), order(3, 1, count), []
-    taken = feeds._taken
-    monkeypatch.setattr(feeds, "_taken", lambda array, wanted, room: read.extend(wanted) or taken(array, wanted, room))
+    split, rows, read = split_of(count), shuffle_rows(3, 1, count), []
+    taken = feeds._take_rows
+    monkeypatch.setattr(
+        feeds, "_take_rows", lambda array, wanted, room: read.extend(wanted) or taken(array, wanted, room)
+    )
     whole = epoch_of(ResidentFeed(split, Fake()), rows, 8)
     by_worker = []
     for rank in range(2):
@@ -211,18 +220,18 @@ def test_a_worker_reads_its_own_rows_alone(
     ],
 )
 def test_the_recipe_chooses_the_feed(options: dict[str, Any], kind: type) -> None:
-    assert type(feeds.make(split_of(100), RuntimeOptions(**options), Fake())) is kind
+    assert type(feeds.make_feed(split_of(100), RuntimeOptions(**options), Fake())) is kind
 
 
 def test_a_quarter_of_the_machine_is_granted(monkeypatch: pytest.MonkeyPatch) -> None:
     split, size = split_of(100), 100 * ROW_BYTES
     resident, streaming = RuntimeOptions(feed="resident"), RuntimeOptions(feed="streaming")
-    monkeypatch.setattr(machine, "memory", lambda: 4 * size)
-    assert isinstance(feeds.make(split, RuntimeOptions(), Fake()), ResidentFeed)
-    assert isinstance(feeds.make(split, streaming, Fake()), StreamingFeed)
-    monkeypatch.setattr(machine, "memory", lambda: 4 * size - 4)
-    assert isinstance(feeds.make(split, RuntimeOptions(), Fake()), StreamingFeed)
-    assert isinstance(feeds.make(split, resident, Fake()), ResidentFeed)
+    monkeypatch.setattr(machine, "read_memory_bytes", lambda: 4 * size)
+    assert isinstance(feeds.make_feed(split, RuntimeOptions(), Fake()), ResidentFeed)
+    assert isinstance(feeds.make_feed(split, streaming, Fake()), StreamingFeed)
+    monkeypatch.setattr(machine, "read_memory_bytes", lambda: 4 * size - 4)
+    assert isinstance(feeds.make_feed(split, RuntimeOptions(), Fake()), StreamingFeed)
+    assert isinstance(feeds.make_feed(split, resident, Fake()), ResidentFeed)
 
 
 @pytest.mark.parametrize("kind", [ResidentFeed, StreamingFeed])
@@ -231,11 +240,11 @@ def test_batches_are_every_row_in_its_own_order(blocks_of: Any, kind: type, coun
     blocks_of(2, batch)
     split, feed = split_of(count), kind(split_of(count), Fake())
     found, rests = [], []
-    for block, is_rest in batches(feed, batch):
+    for block, is_rest in iterate_batches(feed, batch):
         rests.append(is_rest)
         found += each_batch(feed, block, batch)
     together = [np.concatenate(arrays) for arrays in zip(*found, strict=True)]
-    assert same(together, flat(feeds._arrays(split)))
+    assert same(together, flat(feeds._collect_arrays(split)))
     assert rests[-1] is bool(count % batch)
     assert not any(rests[:-1])
 
@@ -244,7 +253,7 @@ def test_rows_may_lie_on_a_disk(tmp_path: Any, blocks_of: Any) -> None:
     blocks_of(2, 8)
     np.save(tmp_path / "x.npy", split_of(50).inputs["x"])
     split = Split(inputs={"x": np.load(tmp_path / "x.npy", mmap_mode="r")}, targets={"y": np.arange(50)}, weights=None)
-    rows = order(3, 1, 50)
+    rows = shuffle_rows(3, 1, 50)
     streamed, resident = (epoch_of(kind(split, Fake()), rows, 8) for kind in (StreamingFeed, ResidentFeed))
     assert all(same(a, b) for a, b in zip(streamed, resident, strict=True))
     assert len(streamed[0]) == 2, "no weights where there are none"
@@ -255,9 +264,9 @@ def test_rows_may_lie_on_a_disk(tmp_path: Any, blocks_of: Any) -> None:
 def test_a_tensor_is_its_array_whatever_pieces_fill_it(
     dtype: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bmcli.training.strategy.PIECE_BYTES", 10)
+    monkeypatch.setattr("bmcli.distribution.strategy.CHUNK_BYTES", 10)
     array = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
-    tensor = tensor_of(array)
+    tensor = to_tensor(array)
     assert (tensor.shape, tensor.dtype) == (shape, dtype)
     np.testing.assert_array_equal(tensor.numpy(), array)
 
@@ -269,18 +278,18 @@ def test_making_a_tensor_takes_the_memory_of_one_copy(tmp_path: Path) -> None:
     script = f"""
 import numpy as np, tensorflow as tf, threading
 from pathlib import Path
-from bmcli.training.strategy import tensor_of
+from bmcli.distribution.strategy import to_tensor
 def anonymous():
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line.split()[1] for line in lines if line.startswith("RssAnon")))
-tensor_of(np.zeros((64, 1024), "uint8"))
+to_tensor(np.zeros((64, 1024), "uint8"))
 before, peaks, over = anonymous(), [0], threading.Event()
 def watch():
     while not over.wait(0.001):
         peaks.append(anonymous())
 watching = threading.Thread(target=watch)
 watching.start()
-tensor = tensor_of(np.load({str(tmp_path / "x.npy")!r}, mmap_mode="r"))
+tensor = to_tensor(np.load({str(tmp_path / "x.npy")!r}, mmap_mode="r"))
 over.set()
 watching.join()
 print((max(peaks) - before) / {size})
@@ -312,10 +321,10 @@ def test_a_feed_of_many_columns_gives_the_rows_that_are_asked_for(kind: Any) -> 
     rows = np.arange(20)
     split = Split({f"c{n}": (rows[:, None] * 1000 + n).astype("float32") for n in range(MANY_COLUMNS)}, {"y": rows})
     feed = kind(split, Fake())
-    feed.open(tf.constant(rows[::-1].astype("int32")), 6)
-    for block in (feed.block(1, 1), feed.rest()):
+    feed.start_epoch(tf.constant(rows[::-1].astype("int32")), 6)
+    for block in (feed.read_block(1, 1), feed.read_remainder()):
         chosen = block.rows[block.first * 6 : (block.first + 1) * 6]
-        some = gather(block.data, chosen)
+        some = gather_rows(block.data, chosen)
         assert len(some["stacks"]) == 1
         opened = feeds.inputs_of(some)
         for n in (0, 9, MANY_COLUMNS - 1):

@@ -14,15 +14,14 @@ import tensorflow as tf
 
 from bmcli import runs
 from bmcli.errors import Interrupted
-from bmcli.training import checkpoint, loop
+from bmcli.training import checkpoint
 from bmcli.training import feed as feeds
-from bmcli.training.checkpoint import State, Writer
-from bmcli.training.feed import gather, order
-from bmcli.training.loop import Trainer
-from bmcli.training.step import losses
-
-from .conftest import MakeTrainer, Silent, same, weights_of
-from .test_loop import StopsAt
+from bmcli.training.checkpoint import Checkpoint, CheckpointWriter
+from bmcli.training.feed import gather_rows, shuffle_rows
+from bmcli.training.loss import compute_losses
+from bmcli.training.trainer import Trainer
+from tests.trainers import MakeTrainer, Silent, same, weights_of
+from tests.training.test_trainer import StopsAt
 
 TIMES = ("seconds", "examples_per_second")
 
@@ -30,7 +29,7 @@ TIMES = ("seconds", "examples_per_second")
 @pytest.fixture
 def one_step_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets a signal or a checkpoint come after any step."""
-    monkeypatch.setattr(loop, "CALL_S", 0.0)
+    monkeypatch.setattr("bmcli.training.trainer.CALL_S", 0.0)
 
 
 def rows_of(trainer: Trainer) -> list[dict[str, Any]]:
@@ -118,7 +117,7 @@ def test_a_training_may_be_stopped_after_every_step(make_trainer: MakeTrainer) -
         with pytest.raises(Interrupted):
             trainer.train(StopsAt(step, signal.SIGTERM))
         assert trainer.progress.step == step
-        trainer._writer = Writer(trainer.run.checkpoints)  # training ended the one before
+        trainer._writer = CheckpointWriter(trainer.run.checkpoints)  # training ended the one before
     trainer = make_trainer(*settings, run=trainer.run)
     trainer.resume()
     trainer.train(Silent())
@@ -143,7 +142,7 @@ def test_steps_that_are_one_program_are_never_divided(make_trainer: MakeTrainer)
         with pytest.raises(Interrupted):
             trainer.train(StopsAt(step, signal.SIGTERM))
         assert trainer.progress.step == step
-        trainer._writer = Writer(trainer.run.checkpoints)  # training ended the one before
+        trainer._writer = CheckpointWriter(trainer.run.checkpoints)  # training ended the one before
     trainer = resumed(make_trainer, trainer.run, *settings)
     assert_same_training(trainer, whole)
 
@@ -156,8 +155,8 @@ def test_programs_of_several_steps_learn_what_single_steps_learn(
     programs, single = make_trainer(*PROGRAMS, *average), make_trainer(*STEPS_OF_8, *average, "runtime.jit_steps=1")
     streamed = make_trainer(*PROGRAMS, *average, "runtime.feed=streaming")
     monkeypatch.setattr(feeds, "BLOCK_BYTES", 8 * 13 * (4 * 4 + 8))  # about 13 batches
-    for trainer in (programs, single, streamed):
-        trainer.train(Silent())
+    for each in (programs, single, streamed):
+        each.train(Silent())
     assert_same_training(streamed, programs)
     for mine, theirs in zip(programs.steps.snapshot()[0], single.steps.snapshot()[0], strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5)
@@ -167,7 +166,7 @@ def test_programs_of_several_steps_learn_what_single_steps_learn(
 @pytest.mark.slow
 def test_a_diverging_step_is_found_in_a_program(make_trainer: MakeTrainer) -> None:
     settings = (*STEPS_OF_8, "train.optimizer={kind: sgd, learning_rate: 1e17}", "model.activation=linear")
-    found = [make_trainer(*settings, f"runtime.jit_steps={n}").train(Silent()).diverged for n in (1, 4, 8)]
+    found = [make_trainer(*settings, f"runtime.jit_steps={n}").train(Silent()).divergence for n in (1, 4, 8)]
     assert found[0] is not None
     assert "loss of step" in found[0]
     assert found == found[:1] * 3
@@ -176,7 +175,7 @@ def test_a_diverging_step_is_found_in_a_program(make_trainer: MakeTrainer) -> No
 def test_how_many_steps_a_call_has_changes_nothing(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     many, single = make_trainer(), make_trainer()
     many.train(Silent())
-    monkeypatch.setattr(loop, "CALL_S", 0.0)
+    monkeypatch.setattr("bmcli.training.trainer.CALL_S", 0.0)
     single.train(Silent())
     assert_same_training(many, single)
 
@@ -205,7 +204,7 @@ def test_no_more_steps_than_the_recipe_says_lie_between_checkpoints_after_an_int
     with pytest.raises(Interrupted):
         trainer.train(StopsAt(7, signal.SIGTERM))
     written: list[int] = [7]
-    monkeypatch.setattr(loop, "CALL_S", 1000.0)  # as many steps a call as there may be
+    monkeypatch.setattr("bmcli.training.trainer.CALL_S", 1000.0)  # as many steps a call as there may be
     monkeypatch.setattr(checkpoint, "save", lambda folder, step, state: written.append(step))
     resumed(make_trainer, trainer.run, *settings)
     assert max(np.diff(written)) <= 5
@@ -246,19 +245,19 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_leads_to_the_same_bits
 
 
 def test_what_a_killed_process_left_behind_is_removed(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path, 8, State({"variables": [np.ones(2)]}, {}))
+    checkpoint.save(tmp_path, 8, Checkpoint({"variables": [np.ones(2)]}, {}))
     aside = tmp_path / ".aside-0123abcd"
     aside.mkdir()
     (aside / "variables.npz").write_bytes(b"half")
-    Writer(tmp_path).close()
+    CheckpointWriter(tmp_path).close()
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000008"]
 
 
 def test_a_finished_run_with_more_epochs_has_the_bits_of_one_with_all_at_once(make_trainer: MakeTrainer) -> None:
     more = ("train.ema=0.9", "train.stop.patience=9", "runtime.jit=false")
     whole, short = make_trainer("train.epochs=4", *more), make_trainer("train.epochs=2", *more)
-    for trainer in (whole, short):
-        trainer.train(Silent())
+    for each in (whole, short):
+        each.train(Silent())
     assert short.progress.ended_by == "epochs"
     assert_same_training(resumed(make_trainer, short.run, "train.epochs=4", *more), whole)
 
@@ -338,8 +337,8 @@ def refused(*_: object) -> None:
 
 
 def test_the_error_of_a_write_in_the_background_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    state = State({"variables": [np.ones(2)]}, {})
-    writer = Writer(tmp_path / "c")
+    state = Checkpoint({"variables": [np.ones(2)]}, {})
+    writer = CheckpointWriter(tmp_path / "c")
     writer.write(1, state)
     writer.wait()
     with monkeypatch.context() as patched:
@@ -372,12 +371,12 @@ def test_the_averages_are_measured_and_kept(make_trainer: MakeTrainer) -> None:
     trainer, plain = make_trainer(*settings), make_trainer(*settings)
     model, count = plain.network.model, plain.feed.count
     assert count == 120
-    averages, rows = [weight.numpy() for weight in model.trainable_variables], order(5, 0, count)
-    plain.feed.open(rows, 40)
+    averages, rows = [weight.numpy() for weight in model.trainable_variables], shuffle_rows(5, 0, count)
+    plain.feed.start_epoch(rows, 40)
     for step in (1, 2, 3):
-        examples = gather(plain.feed.block(0, 1).data, rows[40 * (step - 1) : 40 * step])
+        examples = gather_rows(plain.feed.read_block(0, 1).data, rows[40 * (step - 1) : 40 * step])
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(losses(plain.network, examples, model(examples["inputs"], training=True)))
+            loss = tf.reduce_mean(compute_losses(plain.network, examples, model(examples["inputs"], training=True)))
         for weight, gradient in zip(
             model.trainable_variables, tape.gradient(loss, model.trainable_variables), strict=True
         ):
@@ -398,8 +397,8 @@ def test_the_averages_are_measured_and_kept(make_trainer: MakeTrainer) -> None:
 
     for weight, average in zip(model.trainable_variables, averages, strict=True):
         weight.assign(average)
-    assert outcome.metrics["validation/loss"] == pytest.approx(plain.validation.measure()["loss"], abs=1e-5)
+    assert outcome.metrics["validation/loss"] == pytest.approx(plain.evaluator.measure()["loss"], abs=1e-5)
     for weight, value in zip(model.trainable_variables, trained, strict=True):
         weight.assign(value)
-    assert outcome.metrics["validation/loss"] != pytest.approx(plain.validation.measure()["loss"], abs=1e-4)
+    assert outcome.metrics["validation/loss"] != pytest.approx(plain.evaluator.measure()["loss"], abs=1e-4)
     assert keras.config.dtype_policy().name == "float32"

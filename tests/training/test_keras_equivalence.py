@@ -12,10 +12,9 @@ import pytest
 from bmcli import models, parts
 from bmcli.data.preparation import prepare
 from bmcli.specs import Split
-from bmcli.training.feed import order
-from bmcli.training.loop import Trainer
-
-from .conftest import COSTLY, FAMILIES, LARGE, MakeTrainer, Silent, weights_of
+from bmcli.training.feed import shuffle_rows
+from bmcli.training.trainer import Trainer
+from tests.trainers import COSTLY, FAMILIES, LARGE, MakeTrainer, Silent, weights_of
 
 EPOCHS = 2
 ROWS = 21  # in batches of 8: the last has 5
@@ -39,11 +38,11 @@ def optimizer_of(setting: str) -> keras.Optimizer:
 def fitted(trainer: Trainer, split: Split, optimizer: str, class_weight: dict[int, float] | None = None) -> list[Any]:
     """Weights after Keras fits an untrained trainer's network to the rows, in the order of our epochs."""
     (target,) = trainer.network.objectives
-    with models.columns_as_keys():  # Keras knows class weights only where the output is no dict
+    with models.allow_column_names():  # Keras knows class weights only where the output is no dict
         model = keras.Model(trainer.network.model.input, trainer.network.model.output[target])
     model.compile(optimizer_of(optimizer), LOSSES[target], jit_compile=False)
     for epoch in range(EPOCHS):
-        rows = order(trainer.recipe.seed, epoch, len(split)).numpy()
+        rows = shuffle_rows(trainer.recipe.seed, epoch, len(split)).numpy()
         model.fit(
             {name: values[rows] for name, values in split.inputs.items()},
             split.targets[target][rows],

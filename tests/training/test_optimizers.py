@@ -6,26 +6,25 @@ import numpy as np
 import pytest
 
 from bmcli.errors import BmcliError
-from bmcli.training.optimizers import layer_rates
-
-from .conftest import MakeTrainer, Silent, weights_of
+from bmcli.training.optimizers import resolve_layer_rates
+from tests.trainers import MakeTrainer, Silent, weights_of
 
 NAMES = ("dense/kernel", "dense/bias", "head/kernel", "head/bias")
 ONE_STEP = ("model.dropout=0", "runtime.jit=false", "train.stop.steps=1", "train.select.metric=last")
 
 
 def test_a_pattern_tells_the_rate_of_each_weight_it_fits() -> None:
-    assert layer_rates({"dense/*": 0.1}, NAMES) == {0: 0.1, 1: 0.1}
-    assert layer_rates({"*/bias": 2.0, "head/kernel": 0.0}, NAMES) == {1: 2.0, 2: 0.0, 3: 2.0}
+    assert resolve_layer_rates({"dense/*": 0.1}, NAMES) == {0: 0.1, 1: 0.1}
+    assert resolve_layer_rates({"*/bias": 2.0, "head/kernel": 0.0}, NAMES) == {1: 2.0, 2: 0.0, 3: 2.0}
 
 
 def test_the_last_pattern_that_fits_decides() -> None:
-    assert layer_rates({"*": 0.1, "head/*": 1.0}, NAMES) == {0: 0.1, 1: 0.1}
+    assert resolve_layer_rates({"*": 0.1, "head/*": 1.0}, NAMES) == {0: 0.1, 1: 0.1}
 
 
 def test_a_pattern_that_fits_no_weight_is_a_fault_that_names_the_nearest() -> None:
     with pytest.raises(BmcliError, match=r"no weight is called 'heads/bias'") as caught:
-        layer_rates({"*": 0.5, "heads/bias": 0.1}, NAMES)
+        resolve_layer_rates({"*": 0.5, "heads/bias": 0.1}, NAMES)
     (fault,) = caught.value.faults
     assert (fault.path, fault.suggestion) == ("train.layer_rates.heads/bias", "Did you mean 'head/bias'?")
 

@@ -13,14 +13,13 @@ import tensorflow as tf
 
 from bmcli import parts
 from bmcli.data.preparation import prepare
+from bmcli.distribution import strategy
 from bmcli.errors import Interrupted
 from bmcli.objectives import classification, count, multi_label, ordinal, regression
-from bmcli.training import strategy
-from bmcli.training.loop import Trainer
-from bmcli.training.predict import predict
-
-from .conftest import FAMILIES, LARGE, TARGETS, MakeTrainer, Silent, same, table, weights_of
-from .test_loop import StopsAt
+from bmcli.training.predictor import predict
+from bmcli.training.trainer import Trainer
+from tests.trainers import FAMILIES, LARGE, TARGETS, MakeTrainer, Silent, same, table, weights_of
+from tests.training.test_trainer import StopsAt
 
 TOLERANCE = 1e-5
 ADAM = "train.optimizer={kind: adam, learning_rate: 1e-2, epsilon: 1e-4}"
@@ -156,8 +155,8 @@ def test_replicas_scale_losses_alike_in_mixed_float16(make_family: MakeTrainer) 
     one, four = (make_family("mlp", "train.precision=mixed_float16", replicas=replicas) for replicas in (1, 4))
     agree(one, four, tolerance=5e-3)
     for name in ("dynamic_scale", "step_counter"):
-        expected = np.asarray(getattr(one.optimizer, name).numpy())
-        assert all(np.array_equal(value, expected) for value in on_each(getattr(four.optimizer, name), four))
+        expected = np.asarray(getattr(one.components.optimizer, name).numpy())
+        assert all(np.array_equal(value, expected) for value in on_each(getattr(four.components.optimizer, name), four))
 
 
 OBJECTIVES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -274,16 +273,16 @@ def test_every_metric_has_its_variables_before_the_first_step(
 ) -> None:
     """A checkpoint and the measurement of XLA take up the state of a trainer that has not trained yet."""
     trainer = make_family("mlp", f"train.metrics=[{', '.join(map(described, metrics))}]", target=target)
-    before = [variable.path for variable in trainer.meters.variables]
+    before = [variable.path for variable in trainer.components.meters.variables]
     trained(trainer)
-    assert [variable.path for variable in trainer.meters.variables] == before
+    assert [variable.path for variable in trainer.components.meters.variables] == before
 
 
 @pytest.mark.parametrize(("replicas", "rows"), [(2, 13), (4, 13), (4, 3), (3, 1)])
 def test_predictions_are_those_of_one_device_in_order(
     make_family: MakeTrainer, cache: Path, monkeypatch: pytest.MonkeyPatch, replicas: int, rows: int
 ) -> None:
-    monkeypatch.setattr("bmcli.training.predict.BATCH", 5)
+    monkeypatch.setattr("bmcli.training.predictor.BATCH_SIZE", 5)
     one, many = (make_family("mlp", validation=rows, replicas=count, target="price") for count in (1, replicas))
     recipe = one.recipe
     split = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared").split("validation")
@@ -302,7 +301,7 @@ def test_predictions_are_those_of_one_device_in_order(
 def test_every_example_counts_once(make_family: MakeTrainer, replicas: int, parts_of_batch: int) -> None:
     trainer = make_family("mlp", f"train.gradient_accumulation={parts_of_batch}", rows=17, replicas=replicas)
     trained(trainer)
-    for meters, rows in ((trainer.meters, 17), (trainer.validation.meters, 9)):
+    for meters, rows in ((trainer.components.meters, 17), (trainer.evaluator.meters, 9)):
         counted = {variable.path: float(variable.numpy()) for variable in meters.variables}
         assert counted["loss/count"] == rows
         assert counted["accuracy/count"] == rows
@@ -356,7 +355,7 @@ def test_replicas_without_dropout_give_equal_outputs(make_family: MakeTrainer) -
 
 def test_the_first_replica_draws_what_one_device_draws(make_family: MakeTrainer) -> None:
     plain, apart = make_family("mlp", DROPOUT), make_family("mlp", DROPOUT)
-    strategy.draw_apart(apart.network.model)
+    strategy.offset_replica_seeds(apart.network.model)
     mirrored = make_family("mlp", DROPOUT, replicas=2)
     for _ in range(3):
         (expected,), (found,) = drawn(plain), drawn(apart)
@@ -366,7 +365,7 @@ def test_the_first_replica_draws_what_one_device_draws(make_family: MakeTrainer)
 
 def test_one_device_with_and_without_drawing_apart_learns_the_same_bits(make_family: MakeTrainer) -> None:
     plain, apart = make_family("mlp", DROPOUT), make_family("mlp", DROPOUT)
-    strategy.draw_apart(apart.network.model)
+    strategy.offset_replica_seeds(apart.network.model)
     assert same(trained(plain)[0], trained(apart)[0])
 
 
@@ -391,7 +390,7 @@ def test_every_variable_is_the_same_on_all_replicas_afterwards(make_family: Make
     )
     before = {variable.path: variable.numpy() for variable in trainer.network.model.variables}
     trained(trainer)
-    for variable in trainer.steps.variables:
+    for variable in trainer.components.variables:
         first, *others = on_each(variable, trainer)
         assert len(others) == 3
         assert all(other.tobytes() == first.tobytes() for other in others), variable.path

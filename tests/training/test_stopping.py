@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from bmcli.console import _ENDED
+from bmcli.console import _END_REASONS
 from bmcli.errors import BmcliError, Interrupted
-from bmcli.training import step
-from bmcli.training.loop import _overfits
-
-from .conftest import MakeTrainer, Silent
-from .test_going_on import assert_same_training, resumed
-from .test_loop import StopsAt
+from bmcli.training import evaluator
+from bmcli.training.selection import is_overfit
+from tests.trainers import MakeTrainer, Silent
+from tests.training.test_going_on import assert_same_training, resumed
+from tests.training.test_trainer import StopsAt
 
 BY_HEART = (
     "train.epochs=60",
@@ -44,15 +43,15 @@ def losses(train: float | None, validation: float | None) -> dict[str, Any]:
 def test_overfitting_is_a_falling_training_loss_and_a_rising_one_of_validation(
     row: dict[str, Any], before: dict[str, Any], expected: bool
 ) -> None:
-    assert _overfits(row, before) == expected
+    assert is_overfit(row, before) == expected
 
 
 def test_overfitting_ends_the_training(make_family: MakeTrainer) -> None:
     watch = Silent()
     outcome = make_family("mlp", *BY_HEART, target="price").train(watch)
     assert outcome.ended_by == "overfit"
-    assert "by heart" in _ENDED["overfit"]
-    over = [False, *(_overfits(row, before) for before, row in zip(watch.rows, watch.rows[1:], strict=False))]
+    assert "by heart" in _END_REASONS["overfit"]
+    over = [False, *(is_overfit(row, before) for before, row in zip(watch.rows, watch.rows[1:], strict=False))]
     assert outcome.epochs == len(over) < 60
     assert [all(over[end - 3 : end]) for end in range(3, len(over) + 1)].index(True) == len(over) - 3
 
@@ -82,10 +81,10 @@ def test_a_signal_while_an_epoch_is_measured_leaves_it_and_the_training_goes_on_
     settings = ("model.normalization=batch", "model.dropout=0.3", "train.swa.start=0.3", "train.epochs=4")
     whole, stopped = (make_family("mlp", *settings) for _ in range(2))
     whole.train(Silent())
-    after = step.Pace.after
+    after = evaluator.CallPacer.after_call
     calls_of_epoch: list[Any] = []
 
-    def signalled(self: step.Pace, *arguments: Any) -> None:
+    def signalled(self: evaluator.CallPacer, *arguments: Any) -> None:
         if stopped.progress.epoch == 2 and stopped.progress.averaged == 3:
             calls_of_epoch.append(arguments)
             if len(calls_of_epoch) == call:
@@ -93,7 +92,7 @@ def test_a_signal_while_an_epoch_is_measured_leaves_it_and_the_training_goes_on_
         after(self, *arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(step.Pace, "after", signalled)
+        patched.setattr(evaluator.CallPacer, "after_call", signalled)
         with pytest.raises(Interrupted, match="SIGTERM after step 9"):
             stopped.train(Silent())
     assert len(calls_of_epoch) == call, "it is left at once"

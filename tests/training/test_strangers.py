@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from bmcli.errors import BmcliError
-from bmcli.training import network
+from bmcli.networks import network
 from tests.training.hostile import ATTACKS, WEIGHTS, honest_model
 
 
@@ -72,7 +72,7 @@ def test_memory_is_limited_where_the_system_does_not_count_it(tmp_path: Path, at
     file = tmp_path / "file.keras"
     ATTACKS[attack](file, honest, tmp_path / "marker") if attack else shutil.copy(honest, file)
     code = (
-        "import pathlib, sys; from bmcli.training import rehearsal\n"
+        "import pathlib, sys; from bmcli.networks import rehearsal\n"
         "rehearsal._STATUS = pathlib.Path('/nowhere/status')\n"
         f"sys.argv = ['rehearsal', {str(file)!r}, {str(2**29)!r}]\n"
         "rehearsal.main()"
@@ -83,7 +83,7 @@ def test_memory_is_limited_where_the_system_does_not_count_it(tmp_path: Path, at
 
 def test_what_a_keras_user_saved_is_loaded(tmp_path: Path) -> None:
     made = honest_model(tmp_path / "honest.keras")
-    loaded = network.load_served(tmp_path / "honest.keras")
+    loaded = network.load_serving_model(tmp_path / "honest.keras")
     rows = {"numbers": np.linspace(-1, 1, 20, dtype="float32").reshape(5, 4)}
     np.testing.assert_array_equal(loaded(rows)["label"], made(rows)["label"])
 
@@ -106,14 +106,14 @@ def test_vocabularies_nested_models_and_packed_files_are_loaded(tmp_path: Path) 
             packed.writestr(name, plain.read(name))
     rows = {"text": keras.ops.convert_to_tensor(["the red dog", "fox"])}
     for name in ("plain", "packed"):
-        loaded = network.load_served(tmp_path / f"{name}.keras")
+        loaded = network.load_serving_model(tmp_path / f"{name}.keras")
         np.testing.assert_allclose(loaded(rows)["label"], made(rows)["label"], atol=1e-6)
 
 
 def test_another_file_than_was_chosen_is_refused(tmp_path: Path) -> None:
     honest_model(tmp_path / "honest.keras")
     with pytest.raises(BmcliError, match="not what it was when it was chosen"):
-        network.load_served(tmp_path / "honest.keras", "0" * 64)
+        network.load_serving_model(tmp_path / "honest.keras", "0" * 64)
 
 
 def test_weights_of_the_honest_model_are_where_the_attacks_take_them(tmp_path: Path) -> None:

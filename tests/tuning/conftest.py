@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from bmcli.recipe.load import load
-from bmcli.trials import Objective
+from bmcli.recipe.load import load_recipe
+from bmcli.trials import SearchObjective
 from bmcli.tuning import study as studies
 from bmcli.tuning.study import Study
 from tests.conftest import TINY, WriteRecipe
 
 SEARCH = TINY + "tune: {space: {model.dropout: {float: [0, 0.5]}, model.hidden: {choice: [[8], [4, 4]]}}}\n"
-ACCURACY = Objective("validation/accuracy", "max")
+ACCURACY = SearchObjective("validation/accuracy", "max")
 
 MakeStudy = Callable[..., Study]
 
@@ -24,8 +24,10 @@ MakeStudy = Callable[..., Study]
 def make_study(tmp_path: Path, write_recipe: WriteRecipe) -> MakeStudy:
     """Begins a search over the tiny recipe with overrides."""
 
-    def make(*overrides: str, objectives: tuple[Objective, ...] = (ACCURACY,), text: str = SEARCH) -> Study:
-        return studies.create(tmp_path / "runs", load(str(write_recipe(text)), overrides), objectives, "fingerprint")
+    def make(*overrides: str, objectives: tuple[SearchObjective, ...] = (ACCURACY,), text: str = SEARCH) -> Study:
+        return studies.create_study(
+            tmp_path / "runs", load_recipe(str(write_recipe(text)), overrides), objectives, "fingerprint"
+        )
 
     return make
 

@@ -7,18 +7,25 @@ from pathlib import Path
 import pytest
 
 from bmcli.errors import BmcliError
-from bmcli.trials import Result, Task
-from bmcli.tuning.journal import Asked, Begun, Confirming, Ended, Event, Journal
+from bmcli.trials import Task, TrialResult
+from bmcli.tuning.journal import (
+    CandidateRequested,
+    ConfirmationStarted,
+    Journal,
+    JournalEvent,
+    SearchStarted,
+    TaskEnded,
+)
 
 TASK = Task("0000", {"model.hidden": [32, 16], "train.optimizer.learning_rate": 1e-3}, 3, None, (None, 0.5))
-EVENTS: list[Event] = [
-    Begun(),
-    Asked(TASK),
-    Asked("wait"),
-    Ended(Result("0000", "done", {"validation/loss": 0.25}, (0.5, None), {"train/loss": 0.2}, 3, 1.5)),
-    Ended(Result("0001", "failed", reason="ümlaut\nand a line")),
-    Confirming("0000", TASK),
-    Asked("over"),
+EVENTS: list[JournalEvent] = [
+    SearchStarted(),
+    CandidateRequested(TASK),
+    CandidateRequested("wait"),
+    TaskEnded(TrialResult("0000", "done", {"validation/loss": 0.25}, (0.5, None), {"train/loss": 0.2}, 3, 1.5)),
+    TaskEnded(TrialResult("0001", "failed", reason="ümlaut\nand a line")),
+    ConfirmationStarted("0000", TASK),
+    CandidateRequested("over"),
 ]
 
 
@@ -30,7 +37,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "journal.jsonl"
 
 
-def read(path: Path) -> list[Event]:
+def read(path: Path) -> list[JournalEvent]:
     return [event for _, event in Journal(path, "id").events()]
 
 

@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 
 from bmcli.recipe.fields import Kind
-from bmcli.recipe.search import Bayesian, Grid, Hyperband, Parameter, Random
-from bmcli.tuning.oracle import Candidate, Oracle
+from bmcli.recipe.search import BayesianSearch, GridSearch, HyperbandSearch, RandomSearch, SearchParameter
+from bmcli.tuning.oracle import Oracle, Suggestion
 
 SPACE = {
-    "model.units": Parameter("int", low=16, high=128, step=2, scale="log", when={"model.kind": ("mlp",)}),
-    "rate": Parameter("float", low=1e-4, high=1e-1, scale="log"),
-    "model.kind": Parameter("choice", ("mlp", "cnn")),
-    "model.filters": Parameter("choice", ([16], [32, 64]), when={"model.kind": ("cnn",)}),
-    "share": Parameter("float", low=0.0, high=0.5, step=0.1),
-    "flag": Parameter("bool", (False, True)),
-    "count": Parameter("int", low=1, high=9),
+    "model.units": SearchParameter("int", low=16, high=128, step=2, scale="log", when={"model.kind": ("mlp",)}),
+    "rate": SearchParameter("float", low=1e-4, high=1e-1, scale="log"),
+    "model.kind": SearchParameter("choice", ("mlp", "cnn")),
+    "model.filters": SearchParameter("choice", ([16], [32, 64]), when={"model.kind": ("cnn",)}),
+    "share": SearchParameter("float", low=0.0, high=0.5, step=0.1),
+    "flag": SearchParameter("bool", (False, True)),
+    "count": SearchParameter("int", low=1, high=9),
 }
-ALGORITHMS = [Random(), Bayesian(initial=4), Grid(), Hyperband()]
+ALGORITHMS = [RandomSearch(), BayesianSearch(initial=4), GridSearch(), HyperbandSearch()]
 Values = Mapping[str, Any]
 
 
@@ -34,20 +34,20 @@ def search(
     most: int,
     running: int = 1,
     fails: Callable[[int], bool] = lambda number: False,
-    space: Mapping[str, Parameter] = SPACE,
+    space: Mapping[str, SearchParameter] = SPACE,
     seed: int = 0,
-) -> list[Candidate]:
+) -> list[Suggestion]:
     """The candidates of a search with so many trials at a time."""
-    oracle, found, open_ = Oracle(algorithm, space, seed, epochs=9), list[Candidate](), list[int]()
+    oracle, found, open_ = Oracle(algorithm, space, seed, epochs=9), list[Suggestion](), list[int]()
     try:
         while len(found) < most:
             answer = oracle.ask()
-            if isinstance(answer, Candidate):
+            if isinstance(answer, Suggestion):
                 open_.append(len(found))
                 found.append(answer)
             if answer == "over" and not open_:
                 break
-            if answer != "over" and isinstance(answer, Candidate) and len(open_) < running:
+            if answer != "over" and isinstance(answer, Suggestion) and len(open_) < running:
                 continue
             number = open_.pop(0)
             oracle.tell(number, None if fails(number) else score(found[number].values))
@@ -64,7 +64,7 @@ def test_the_same_calls_have_the_same_answers(algorithm: Kind, running: int) -> 
     assert found == search(algorithm, 9, running)
 
 
-@pytest.mark.parametrize("algorithm", [Random(), Hyperband()], ids=lambda each: each.kind)
+@pytest.mark.parametrize("algorithm", [RandomSearch(), HyperbandSearch()], ids=lambda each: each.kind)
 def test_another_seed_has_other_answers(algorithm: Kind) -> None:
     assert search(algorithm, 5) != search(algorithm, 5, seed=1)
 
@@ -74,8 +74,8 @@ def test_values_are_those_of_the_space_and_conditions_hold(algorithm: Kind) -> N
     for candidate in search(algorithm, 20):
         values = candidate.values
         for path, parameter in SPACE.items():
-            assert (path in values) == parameter.holds_in(values), values
-            assert path not in values or parameter.can_be(values[path]), (path, values)
+            assert (path in values) == parameter.is_active(values), values
+            assert path not in values or parameter.allows(values[path]), (path, values)
         assert all(type(value) in (str, int, float, bool, list) for value in values.values())
 
 
@@ -86,12 +86,12 @@ def test_a_search_survives_that_all_trials_fail(algorithm: Kind) -> None:
 
 def test_a_chain_of_conditions_holds() -> None:
     space = {
-        "c": Parameter("choice", ("x", "y"), when={"b": (True,)}),
-        "b": Parameter("bool", (False, True), when={"a": (1,)}),
-        "a": Parameter("choice", (1, 2)),
+        "c": SearchParameter("choice", ("x", "y"), when={"b": (True,)}),
+        "b": SearchParameter("bool", (False, True), when={"a": (1,)}),
+        "a": SearchParameter("choice", (1, 2)),
     }
-    oracle, found = Oracle(Grid(), space, 0, epochs=1), []
-    while isinstance(answer := oracle.ask(), Candidate):
+    oracle, found = Oracle(GridSearch(), space, 0, epochs=1), []
+    while isinstance(answer := oracle.ask(), Suggestion):
         oracle.tell(len(found), 0.0)
         found.append(dict(answer.values))
     oracle.close()
@@ -100,10 +100,10 @@ def test_a_chain_of_conditions_holds() -> None:
 
 
 def test_a_small_space_is_over_once_all_of_it_is_tried() -> None:
-    space = {"a": Parameter("bool", (False, True)), "b": Parameter("choice", ("x", "y", "z"))}
-    for algorithm in (Random(), Grid(), Bayesian(initial=2)):
+    space = {"a": SearchParameter("bool", (False, True)), "b": SearchParameter("choice", ("x", "y", "z"))}
+    for algorithm in (RandomSearch(), GridSearch(), BayesianSearch(initial=2)):
         oracle, found = Oracle(algorithm, space, 0, epochs=1), []
-        while isinstance(answer := oracle.ask(), Candidate):
+        while isinstance(answer := oracle.ask(), Suggestion):
             oracle.tell(len(found), float(answer.values["a"]))
             found.append(dict(answer.values))
         oracle.close()
@@ -113,7 +113,7 @@ def test_a_small_space_is_over_once_all_of_it_is_tried() -> None:
 
 
 def test_hyperband_goes_on_with_the_best_of_a_round() -> None:
-    found = search(Hyperband(), 100)
+    found = search(HyperbandSearch(), 100)
     first = [number for number, each in enumerate(found) if each.until == 1]
     second = [each.continues for each in found if each.until == 3 and each.continues in first]
     assert {each.until for each in found} == {1, 3, 9}
@@ -124,27 +124,27 @@ def test_hyperband_goes_on_with_the_best_of_a_round() -> None:
 
 
 def test_hyperband_goes_on_with_what_did_not_fail() -> None:
-    found = search(Hyperband(), 100, fails=lambda number: number % 2 == 0)
+    found = search(HyperbandSearch(), 100, fails=lambda number: number % 2 == 0)
     assert any(each.until == 9 for each in found)
     assert all(each.continues is None or each.continues % 2 for each in found if each.until == 3)
 
 
 def test_bayesian_search_is_better_than_chance() -> None:
-    space = {f"x{number}": Parameter("float", low=-1.0, high=1.0) for number in range(4)}
+    space = {f"x{number}": SearchParameter("float", low=-1.0, high=1.0) for number in range(4)}
 
     def best(algorithm: Kind, seed: int) -> float:
         oracle, found = Oracle(algorithm, space, seed, epochs=1), []
         for number in range(24):
             answer = oracle.ask()
-            assert isinstance(answer, Candidate)
+            assert isinstance(answer, Suggestion)
             found.append(sum((value - 0.3) ** 2 for value in answer.values.values()))
             oracle.tell(number, found[-1])
         oracle.close()
         return min(found)
 
-    assert best(Bayesian(initial=8), 0) < best(Random(), 0) / 3
+    assert best(BayesianSearch(initial=8), 0) < best(RandomSearch(), 0) / 3
 
 
 def test_workers_try_different_candidates_at_a_time() -> None:
-    found = search(Bayesian(initial=4), 16, running=4)
+    found = search(BayesianSearch(initial=4), 16, running=4)
     assert len({repr(each.values) for each in found}) == 16

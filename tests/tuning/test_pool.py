@@ -14,7 +14,7 @@ import pytest
 from bmcli.errors import RunFailed
 from bmcli.trials import Task
 from bmcli.tuning import pool as module
-from bmcli.tuning.pool import Pool
+from bmcli.tuning.pool import WorkerPool
 from bmcli.tuning.study import Study
 
 from .conftest import MakeStudy, until
@@ -22,18 +22,18 @@ from .conftest import MakeStudy, until
 PRELUDE = """
 import os, signal, sys, time
 from pathlib import Path
-from bmcli.trials import Result
+from bmcli.trials import TrialResult
 from bmcli.tuning.study import Study
-from bmcli.tuning.worker import Worker
+from bmcli.tuning.worker import TrialWorker
 
 study = Study(Path(sys.argv[1]))
 
 def do(task):
     time.sleep(0.05)
-    study.put_result(Result(task.name, "done", reason=f"{os.getppid()} {sorted(os.sched_getaffinity(0))}"))
+    study.put_result(TrialResult(task.name, "done", reason=f"{os.getppid()} {sorted(os.sched_getaffinity(0))}"))
     return 0
 """
-ENDLESS = "Worker(study, do).work()"
+ENDLESS = "TrialWorker(study, do).work()"
 
 
 @pytest.fixture
@@ -49,16 +49,16 @@ def working(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 def test_workers_share_the_tasks_and_the_cores(study: Study, cache: Path, working: Callable[[str], None]) -> None:
     working(ENDLESS)
-    with Pool(study, 2, cache) as pool:
+    with WorkerPool(study, 2, cache) as pool:
         until(lambda: len(study.live_workers()) == 2)
         for number in range(20):
-            study.put(Task(f"{number:04}", {}))
+            study.put_task(Task(f"{number:04}", {}))
         until(lambda: not study.unfinished())
-        assert pool.running == 2
+        assert pool.live_count == 2
         study.finish()
-        until(lambda: pool.running == 0)
-        pool.tend()
-        assert pool.running == 0, "nobody is needed any more"
+        until(lambda: pool.live_count == 0)
+        pool.restart_dead_workers()
+        assert pool.live_count == 0, "nobody is needed any more"
     reasons = {result.reason for n in range(20) if (result := study.result(f"{n:04}"))}
     assert len(reasons) == 2
     shares = [reason.partition(" ")[2] for reason in reasons]
@@ -67,13 +67,13 @@ def test_workers_share_the_tasks_and_the_cores(study: Study, cache: Path, workin
 
 def test_a_worker_that_died_is_replaced(study: Study, cache: Path, working: Callable[[str], None]) -> None:
     working(ENDLESS)
-    with Pool(study, 1, cache) as pool:
+    with WorkerPool(study, 1, cache) as pool:
         until(lambda: study.live_workers())
         os.kill(int(study.live_workers()[0].rpartition("-")[2]), signal.SIGKILL)
-        until(lambda: pool.running == 0)
+        until(lambda: pool.live_count == 0)
         assert study.live_workers() == []
-        study.put(Task("0001", {}))
-        pool.tend()
+        study.put_task(Task("0001", {}))
+        pool.restart_dead_workers()
         until(lambda: study.has_result("0001"))
     assert study.live_workers() == [], "they leave when they are ended"
 
@@ -83,8 +83,8 @@ def test_workers_that_die_before_they_come_to_work_are_given_up(
 ) -> None:
     working("sys.exit('no such module: sunshine')")
 
-    with Pool(study, 1, cache) as pool, pytest.raises(RunFailed, match="exit code 1 3 times in a row") as raised:
-        until(lambda: pool.tend())
+    with WorkerPool(study, 1, cache) as pool, pytest.raises(RunFailed, match="exit code 1 3 times in a row") as raised:
+        until(lambda: pool.restart_dead_workers())
     assert "no such module: sunshine" in str(raised.value)
 
 
@@ -93,32 +93,32 @@ def test_a_worker_that_does_not_end_is_killed(
 ) -> None:
     monkeypatch.setattr(module, "STOP_S", 0.2)
     working("signal.signal(signal.SIGTERM, signal.SIG_IGN)\n(study.folder / 'deaf').touch()\ntime.sleep(600)")
-    with Pool(study, 1, cache) as pool:
+    with WorkerPool(study, 1, cache) as pool:
         until((study.folder / "deaf").exists)
         start = time.monotonic()
-    assert pool.running == 0
+    assert pool.live_count == 0
     assert time.monotonic() - start < 60
 
 
 def test_real_trials_survive_the_death_of_a_trial_and_of_a_worker(make_study: MakeStudy, cache: Path) -> None:
     """The child of the first trial is killed, then a worker amid the second: one trial fails, the other goes on."""
     study = make_study("train.epochs=100000", "train.checkpoint.steps=1")
-    with Pool(study, 1, cache) as pool:
-        study.put(Task("0001", {}))
+    with WorkerPool(study, 1, cache) as pool:
+        study.put_task(Task("0001", {}))
         run = study.run("0001")
         until(run.metrics.exists)
         os.kill(int((run.folder / ".lock").read_text()), signal.SIGKILL)
         until(lambda: study.has_result("0001"))
-        study.put(Task("0002", {}, until=int(1e9)))
+        study.put_task(Task("0002", {}, until=int(1e9)))
         run = study.run("0002")
         until(lambda: any(run.checkpoints.glob("step-*")))
         (worker,) = study.live_workers()
         os.kill(int(worker.rpartition("-")[2]), signal.SIGKILL)
-        until(lambda: pool.running == 0 and not run.held())
-        assert study.release_dead() == ["0002"]
+        until(lambda: pool.live_count == 0 and not run.is_locked())
+        assert study.release_dead_claims() == ["0002"]
         trained = len(run.rows())
-        study.put(Task("0002", {}, until=trained + 20))
-        pool.tend()
+        study.put_task(Task("0002", {}, until=trained + 20))
+        pool.restart_dead_workers()
         until(lambda: study.has_result("0002"))
         log = (study.logs / "worker-0.log").read_text()
     first, second = study.result("0001"), study.result("0002")

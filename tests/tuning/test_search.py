@@ -12,18 +12,18 @@ from typing import Any
 import pytest
 
 from bmcli.errors import BmcliError, RunFailed
-from bmcli.recipe.load import load
+from bmcli.recipe.load import load_recipe
 from bmcli.recipe.space import load_search
-from bmcli.trials import Objective, Result, Searched, Task, Trial
+from bmcli.trials import SearchObjective, SearchResult, Task, Trial, TrialResult
 from bmcli.tuning import study as studies
 from bmcli.tuning.journal import Journal
-from bmcli.tuning.search import Search, Winner, differences
+from bmcli.tuning.search import Search, SearchWinner, find_differences
 from bmcli.tuning.study import Study
 from tests.conftest import TINY, WriteRecipe
 
-ACCURACY = Objective("validation/accuracy", "max")
+ACCURACY = SearchObjective("validation/accuracy", "max")
 SPACE = "space: {model.dropout: {float: [0, 0.5]}, train.optimizer.learning_rate: {log: [1e-4, 1e-1]}}"
-Do = Callable[[Task], Result]
+Do = Callable[[Task], TrialResult]
 
 
 class Quiet:
@@ -34,16 +34,16 @@ class Quiet:
         self.notes: list[str] = []
         self._most = most
 
-    def started(self, task: Task) -> None: ...
+    def on_trial_start(self, task: Task) -> None: ...
 
     def epoch(self, name: str, epoch: int) -> None: ...
 
-    def ended(self, trial: Trial, searched: Searched) -> None:
+    def on_trial_end(self, trial: Trial, searched: SearchResult) -> None:
         self.ended_names.append(trial.task.name)
         if len(self.ended_names) >= self._most:
             raise KeyboardInterrupt
 
-    def confirming(self, runs: int) -> None: ...
+    def on_confirmation_start(self, runs: int) -> None: ...
 
     def note(self, text: str) -> None:
         self.notes.append(text)
@@ -54,9 +54,9 @@ def accuracy(task: Task) -> float:
     return 1.0 - task.values["model.dropout"] - 0.001 * task.values.get("seed", 0)
 
 
-def measured(task: Task) -> Result:
+def measured(task: Task) -> TrialResult:
     value = accuracy(task)
-    return Result(task.name, "done", {ACCURACY.name: value}, (-value / 2, -value), epochs=2, seconds=0.1)
+    return TrialResult(task.name, "done", {ACCURACY.name: value}, (-value / 2, -value), epochs=2, seconds=0.1)
 
 
 @contextmanager
@@ -87,15 +87,15 @@ Begin = Callable[..., Study]
 def begin(tmp_path: Path, write_recipe: WriteRecipe) -> Begin:
     def make(tune: str, *overrides: str) -> Study:
         recipe = write_recipe(TINY + f"tune: {{objective: validation/accuracy, {tune}}}\n")
-        return studies.create(tmp_path / "runs", load_search(str(recipe), overrides), (ACCURACY,), "fingerprint")
+        return studies.create_study(tmp_path / "runs", load_search(str(recipe), overrides), (ACCURACY,), "fingerprint")
 
     return make
 
 
-def run(study: Study, do: Do = measured, watch: Any = None, *overrides: str) -> tuple[Winner, Searched]:
+def run(study: Study, do: Do = measured, callback: Any = None, *overrides: str) -> tuple[SearchWinner, SearchResult]:
     loaded = load_search(str(study.search), overrides)
     with working(study, do), closing(Search(study, loaded, (ACCURACY,), lambda: None)) as search:
-        winner = search.run(watch or Quiet())
+        winner = search.run(callback or Quiet())
         return winner, search.searched()
 
 
@@ -106,7 +106,7 @@ def test_a_search_tries_confirms_and_chooses(begin: Begin) -> None:
     best = min(searched.trials, key=lambda trial: trial.task.values["model.dropout"])
     assert winner.trial.task.name == best.task.name == searched.winner
     assert [len(each.values) for each in searched.confirmed] == [3, 3]
-    own = load(str(study.base)).recipe.seed
+    own = load_recipe(str(study.base)).recipe.seed
     assert winner.task.values["seed"] == own + 1, "of its seeds the one that takes the least away"
     assert winner.task.values["data.seed"] == own
     assert winner.task.keeps_model
@@ -120,9 +120,9 @@ def test_without_confirmation_the_best_is_trained_once_as_it_was(begin: Begin) -
 
 
 def test_the_mean_over_seeds_decides_and_not_the_luck_of_the_search(begin: Begin) -> None:
-    def lucky(task: Task) -> Result:
+    def lucky(task: Task) -> TrialResult:
         if task.name == "0002":
-            return Result(task.name, "done", {ACCURACY.name: 2.0})
+            return TrialResult(task.name, "done", {ACCURACY.name: 2.0})
         return measured(task)
 
     winner, searched = run(begin(f"trials: 4, {SPACE}, confirm: {{top: 4, seeds: 2}}"), lucky)
@@ -139,7 +139,7 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_end(begin: Begin, algorit
     winner, searched = run(begin(tune))
     study = begin(tune)
     with pytest.raises(KeyboardInterrupt):
-        run(study, watch=Quiet(after))
+        run(study, callback=Quiet(after))
     again, taken_up = run(study)
     assert [trial.task for trial in taken_up.trials] == [trial.task for trial in searched.trials]
     assert again.trial.task == winner.trial.task
@@ -150,10 +150,10 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_end(begin: Begin, algorit
 def test_a_result_that_came_while_nobody_looked_is_not_trained_again(begin: Begin) -> None:
     study = begin(f"trials: 2, {SPACE}, confirm: none")
     with pytest.raises(KeyboardInterrupt):
-        run(study, watch=Quiet(1))
+        run(study, callback=Quiet(1))
     done: list[str] = []
 
-    def note(task: Task) -> Result:
+    def note(task: Task) -> TrialResult:
         done.append(task.name)
         return measured(task)
 
@@ -170,9 +170,9 @@ def test_more_trials_extend_a_finished_search(begin: Begin) -> None:
 
 
 def test_failures_in_a_row_end_a_search(begin: Begin) -> None:
-    def fails(task: Task) -> Result:
+    def fails(task: Task) -> TrialResult:
         if task.name in ("0002", "0003", "0004"):
-            return Result(task.name, "failed", reason="the loss is NaN.")
+            return TrialResult(task.name, "failed", reason="the loss is NaN.")
         return measured(task)
 
     _, searched = run(begin(f"trials: 20, {SPACE}, stop: {{failures: 3}}, confirm: none"), fails)
@@ -184,12 +184,12 @@ def test_failures_in_a_row_end_a_search(begin: Begin) -> None:
 def test_where_every_trial_fails_the_reason_is_told(begin: Begin) -> None:
     study = begin(f"trials: 9, {SPACE}, stop: {{failures: 2}}")
     with pytest.raises(RunFailed, match="no trial could be measured") as error:
-        run(study, lambda task: Result(task.name, "failed", reason="NaN."))
+        run(study, lambda task: TrialResult(task.name, "failed", reason="NaN."))
     assert "The last one: NaN." in str(error.value.faults[0].suggestion)
 
 
 def test_time_ends_a_search(begin: Begin) -> None:
-    def slow(task: Task) -> Result:
+    def slow(task: Task) -> TrialResult:
         time.sleep(0.3)
         return measured(task)
 
@@ -212,8 +212,8 @@ def test_what_the_recipe_refuses_costs_no_trial(begin: Begin) -> None:
         "data.source={kind: builtin, name: digits}",
     )  # fmt: skip
 
-    def scored(task: Task) -> Result:
-        return Result(task.name, "done", {ACCURACY.name: float(task.values["model.heads"])})
+    def scored(task: Task) -> TrialResult:
+        return TrialResult(task.name, "done", {ACCURACY.name: float(task.values["model.heads"])})
 
     _, searched = run(study, scored)
     refused = [trial for trial in searched.trials if trial.state == "refused"]
@@ -225,9 +225,9 @@ def test_what_the_recipe_refuses_costs_no_trial(begin: Begin) -> None:
 def test_the_median_rule_gives_later_trials_bounds(begin: Begin) -> None:
     study = begin(f"trials: 8, {SPACE}, confirm: none", "train.epochs=4")
 
-    def curve(task: Task) -> Result:
+    def curve(task: Task) -> TrialResult:
         number = int(task.name[:4]) if task.name[0] == "0" else 0
-        return Result(task.name, "done", {ACCURACY.name: 0.5}, tuple(float(number) for _ in range(4)), epochs=4)
+        return TrialResult(task.name, "done", {ACCURACY.name: 0.5}, tuple(float(number) for _ in range(4)), epochs=4)
 
     _, searched = run(study, curve)
     bounds = [trial.task.bounds for trial in searched.trials]
@@ -243,7 +243,7 @@ def test_hyperband_has_no_bounds(begin: Begin) -> None:
 
 def test_a_journal_that_lacks_a_task_is_refused(begin: Begin) -> None:
     study = begin(f"trials: 2, {SPACE}, confirm: none")
-    study.put(Task("0000", {"model.dropout": 0.1}))
+    study.put_task(Task("0000", {"model.dropout": 0.1}))
     with pytest.raises(BmcliError, match=r"journal\.jsonl: damaged \(it does not tell of the task 0000\)"):
         run(study)
 
@@ -262,5 +262,5 @@ def test_a_journal_of_another_space_is_refused(begin: Begin) -> None:
 def test_differences_are_told_by_path() -> None:
     before = {"recipe": {"model": {"units": 64, "kind": "mlp"}, "seed": 0}, "data": "a"}
     now = {"recipe": {"model": {"units": 32, "kind": "mlp"}, "seed": 0}, "data": "b"}
-    assert differences(before, now) == ["recipe.model.units: 64, now 32", "data: 'a', now 'b'"]
-    assert differences(before, before) == []
+    assert find_differences(before, now) == ["recipe.model.units: 64, now 32", "data: 'a', now 'b'"]
+    assert find_differences(before, before) == []

@@ -16,20 +16,20 @@ import pytest
 from bmcli import disk, runs
 from bmcli.errors import BmcliError
 from bmcli.recipe.fields import dump
-from bmcli.recipe.load import load
-from bmcli.trials import Objective, Result, Task
+from bmcli.recipe.load import load_recipe
+from bmcli.trials import SearchObjective, Task, TrialResult
 from bmcli.tuning import study as studies
-from bmcli.tuning.study import SILENT_S, Study
+from bmcli.tuning.study import WORKER_TIMEOUT_S, Study
 from tests.conftest import WriteRecipe
 
 from .conftest import ACCURACY, SEARCH, MakeStudy
 
 TASK = Task("0007", {"model.dropout": 0.25, "model.hidden": [4, 4]}, 3, "0002", (0.5, None), True, 60.0)
-RESULT = Result("0007", "done", {"validation/accuracy": 0.9}, (-0.5, None, -0.9), {"train/loss": 0.1}, 3, 1.5, "")
+RESULT = TrialResult("0007", "done", {"validation/accuracy": 0.9}, (-0.5, None, -0.9), {"train/loss": 0.1}, 3, 1.5, "")
 
 
 def test_tasks_and_results_come_back_as_they_were_put(study: Study) -> None:
-    study.put(TASK)
+    study.put_task(TASK)
     assert study.open_tasks() == ["0007"]
     assert study.task("0007") == TASK
     assert study.result("0007") is None
@@ -39,7 +39,7 @@ def test_tasks_and_results_come_back_as_they_were_put(study: Study) -> None:
 
 
 def test_a_task_is_claimed_once_and_free_again_once_released(study: Study) -> None:
-    study.put(TASK)
+    study.put_task(TASK)
     assert study.claim("0007")
     assert not study.claim("0007")
     assert study.open_tasks() == []
@@ -49,7 +49,7 @@ def test_a_task_is_claimed_once_and_free_again_once_released(study: Study) -> No
 
 
 def test_a_task_with_a_result_is_not_claimed(study: Study) -> None:
-    study.put(TASK)
+    study.put_task(TASK)
     study.put_result(RESULT)
     assert not study.claim("0007")
 
@@ -74,7 +74,7 @@ for name in study.open_tasks():
 
 def test_many_processes_that_claim_at_once_claim_each_task_once(study: Study) -> None:
     for number in range(40):
-        study.put(Task(f"{number:04}", {}))
+        study.put_task(Task(f"{number:04}", {}))
     command = [sys.executable, "-c", CLAIMING, str(study.folder)]
     processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     claimed = Counter(name for process in processes for name in process.communicate("go\n")[0].split())
@@ -83,7 +83,7 @@ def test_many_processes_that_claim_at_once_claim_each_task_once(study: Study) ->
 
 def claimed_by(study: Study, name: str, host: str, process: int, silent_s: float = 0.0) -> Path:
     """A claim of another process, which was heard of some time ago."""
-    study.put(Task(name, {}))
+    study.put_task(Task(name, {}))
     path = study.folder / "claims" / name
     disk.write_record(path, {"host": host, "pid": process})
     then = time.time() - silent_s
@@ -100,48 +100,48 @@ def ended_process() -> int:
 def test_the_tasks_of_dead_workers_are_offered_anew(study: Study) -> None:
     here = os.uname().nodename
     claimed_by(study, "killed", here, ended_process())
-    claimed_by(study, "silent", "elsewhere", 1, SILENT_S + 5)
-    claimed_by(study, "hung", here, os.getpid(), SILENT_S + 5)
-    claimed_by(study, "busy", "elsewhere", 1, SILENT_S - 10)
+    claimed_by(study, "silent", "elsewhere", 1, WORKER_TIMEOUT_S + 5)
+    claimed_by(study, "hung", here, os.getpid(), WORKER_TIMEOUT_S + 5)
+    claimed_by(study, "busy", "elsewhere", 1, WORKER_TIMEOUT_S - 10)
     claimed_by(study, "own", here, os.getpid())
-    torn = claimed_by(study, "torn", "elsewhere", 1, SILENT_S + 5)
+    torn = claimed_by(study, "torn", "elsewhere", 1, WORKER_TIMEOUT_S + 5)
     torn.write_text('{"host": "else')
-    os.utime(torn, (time.time() - SILENT_S - 5,) * 2)
-    assert study.release_dead() == ["hung", "killed", "silent", "torn"]
+    os.utime(torn, (time.time() - WORKER_TIMEOUT_S - 5,) * 2)
+    assert study.release_dead_claims() == ["hung", "killed", "silent", "torn"]
     assert study.open_tasks() == ["hung", "killed", "silent", "torn"]
 
 
 def test_a_claim_with_a_result_is_never_taken_back(study: Study) -> None:
-    claimed_by(study, "0007", "elsewhere", 1, SILENT_S + 5)
+    claimed_by(study, "0007", "elsewhere", 1, WORKER_TIMEOUT_S + 5)
     study.put_result(RESULT)
-    assert study.release_dead() == []
+    assert study.release_dead_claims() == []
     assert not study.claim("0007")
 
 
 def test_a_beat_tells_whether_the_claim_is_still_ones_own(study: Study) -> None:
     worker = study.announce_worker()
-    study.put(TASK)
+    study.put_task(TASK)
     study.claim("0007")
     claim = study.folder / "claims" / "0007"
     os.utime(claim, (0, 0))
-    assert study.beat(worker, "0007")
+    assert study.send_heartbeat(worker, "0007")
     assert claim.stat().st_mtime > time.time() - 60
     claim.unlink()
     disk.write_record(claim, {"host": "elsewhere", "pid": 1})
-    assert not study.beat(worker, "0007")
+    assert not study.send_heartbeat(worker, "0007")
     study.release("0007")
     assert claim.exists(), "it is another's"
     claim.unlink()
-    assert not study.beat(worker, "0007")
+    assert not study.send_heartbeat(worker, "0007")
 
 
 def test_live_workers_are_those_that_were_heard_of(study: Study) -> None:
     assert study.live_workers() == []
     worker = study.announce_worker()
     assert study.live_workers() == [worker]
-    os.utime(study.folder / "workers" / worker, (time.time() - SILENT_S - 5,) * 2)
+    os.utime(study.folder / "workers" / worker, (time.time() - WORKER_TIMEOUT_S - 5,) * 2)
     assert study.live_workers() == []
-    study.beat(worker)
+    study.send_heartbeat(worker)
     assert study.live_workers() == [worker]
     study.leave(worker)
     assert study.live_workers() == []
@@ -157,9 +157,13 @@ def test_a_search_that_is_over_can_be_taken_up(study: Study) -> None:
 
 
 def test_a_search_has_one_chief(study: Study) -> None:
-    with study.hold(), pytest.raises(BmcliError, match=f"is being written by process {os.getpid()}"), study.hold():
+    with (
+        study.acquire_lock(),
+        pytest.raises(BmcliError, match=f"is being written by process {os.getpid()}"),
+        study.acquire_lock(),
+    ):
         pass
-    with study.hold():
+    with study.acquire_lock():
         pass
 
 
@@ -168,7 +172,7 @@ def test_torn_files_are_faults_that_name_them(study: Study, content: bytes) -> N
     for path, read in (
         (study.folder / "tasks" / "0007.json", lambda: study.task("0007")),
         (study.folder / "results" / "0007.json", lambda: study.result("0007")),
-        (study.begun_file, study.objectives),
+        (study.start_record_file, study.objectives),
     ):
         path.write_bytes(content)
         with pytest.raises(BmcliError, match=f"{path.name}: missing or damaged"):
@@ -176,7 +180,7 @@ def test_torn_files_are_faults_that_name_them(study: Study, content: bytes) -> N
 
 
 def test_a_task_of_another_name_than_its_file_is_a_fault(study: Study) -> None:
-    study.put(replace(TASK, name="0008"))
+    study.put_task(replace(TASK, name="0008"))
     (study.folder / "tasks" / "0008.json").rename(study.folder / "tasks" / "0007.json")
     with pytest.raises(BmcliError, match=r"0007\.json: missing or damaged"):
         study.task("0007")
@@ -194,30 +198,30 @@ def test_a_result_cut_off_anywhere_is_a_fault(study: Study) -> None:
 
 
 def test_a_study_is_begun_with_its_recipe_and_objectives(make_study: MakeStudy, tmp_path: Path) -> None:
-    objectives = (ACCURACY, Objective("parameters", "min"))
+    objectives = (ACCURACY, SearchObjective("parameters", "min"))
     study = make_study("train.epochs=7", objectives=objectives)
     assert study.folder.parent.name == "tiny-tune"
     assert study.recipe.read_text() == SEARCH
     assert study.objectives() == objectives
-    recipe = load(str(tmp_path / "recipe.yaml"), ["train.epochs=7"]).recipe
-    assert study.begun() == studies.described(recipe, objectives, "fingerprint")
-    assert study.begun()["recipe"] == json.loads(json.dumps(dump(recipe)))
-    assert study.begun() != studies.described(recipe, objectives[:1], "fingerprint")
-    assert study.begun() != studies.described(recipe, objectives, "of other data")
+    recipe = load_recipe(str(tmp_path / "recipe.yaml"), ["train.epochs=7"]).recipe
+    assert study.read_start_record() == studies.describe_search(recipe, objectives, "fingerprint")
+    assert study.read_start_record()["recipe"] == json.loads(json.dumps(dump(recipe)))
+    assert study.read_start_record() != studies.describe_search(recipe, objectives[:1], "fingerprint")
+    assert study.read_start_record() != studies.describe_search(recipe, objectives, "of other data")
 
 
 def test_a_candidate_is_laid_over_the_recipe_and_selects_by_what_is_searched_for(make_study: MakeStudy) -> None:
     study = make_study("train.epochs=7")
-    recipe = study.candidate({"model.hidden": [4, 4], "seed": 9}).recipe
+    recipe = study.load_candidate({"model.hidden": [4, 4], "seed": 9}).recipe
     assert (recipe.model.hidden, recipe.seed, recipe.train.epochs, recipe.tune) == ((4, 4), 9, 7, None)
     assert recipe.train.select.metric == "validation/accuracy"
-    assert study.candidate({"train.select.metric": "last"}).recipe.train.select.metric == "last"
+    assert study.load_candidate({"train.select.metric": "last"}).recipe.train.select.metric == "last"
     given = make_study("train.select.metric=train/loss")
-    assert given.candidate({}).recipe.train.select.metric == "train/loss"
-    size = make_study(objectives=(Objective("parameters", "min"),))
-    assert size.candidate({}).recipe.train.select.metric == "auto"
+    assert given.load_candidate({}).recipe.train.select.metric == "train/loss"
+    size = make_study(objectives=(SearchObjective("parameters", "min"),))
+    assert size.load_candidate({}).recipe.train.select.metric == "auto"
     with pytest.raises(BmcliError, match=r"The candidate: .*model\.dropout=2"):
-        study.candidate({"model.dropout": 2})
+        study.load_candidate({"model.dropout": 2})
 
 
 def test_a_candidate_may_change_a_variable_and_what_is_below_an_extended_recipe(
@@ -229,7 +233,7 @@ def test_a_candidate_may_change_a_variable_and_what_is_below_an_extended_recipe(
         text="name: tiny\nextends: below.yaml\nvars: {width: 8, price: 5$$}\nmodel: {kind: mlp, hidden: ['${width}']}\n"
         "tune: {space: {vars.width: {int: [4, 16]}}}\n"
     )
-    recipe = study.candidate({"vars.width": 16}).recipe
+    recipe = study.load_candidate({"vars.width": 16}).recipe
     assert recipe.model.hidden == (16,)
     assert recipe.data.source.path == str(tmp_path / "table.csv")
     assert recipe.vars["price"] == "5$"
@@ -238,15 +242,15 @@ def test_a_candidate_may_change_a_variable_and_what_is_below_an_extended_recipe(
 def test_studies_are_found_by_folder_name_and_recipe(study: Study, tmp_path: Path) -> None:
     root = tmp_path / "runs"
     for text in (str(study.folder), "tiny", "tiny-tune", str(root / "tiny-tune")):
-        assert studies.find(root, text) == study
+        assert studies.find_study(root, text) == study
     with pytest.raises(BmcliError, match="no search 'tinny'"):
-        studies.find(root, "tinny")
-    assert runs.every(root) == []
+        studies.find_study(root, "tinny")
+    assert runs.list_runs(root) == []
 
 
 def test_tasks_and_results_of_another_search_are_refused(make_study: MakeStudy) -> None:
     own, other = make_study(), make_study()
-    other.put(TASK)
+    other.put_task(TASK)
     other.put_result(RESULT)
     for kind in ("tasks", "results"):
         (other.folder / kind / "0007.json").rename(own.folder / kind / "0007.json")
@@ -262,4 +266,4 @@ def test_a_changed_recipe_of_a_search_is_refused(study: Study, name: str) -> Non
     file = study.folder / name
     file.write_text(file.read_text() + "# edited\n")
     with pytest.raises(BmcliError, match=f"{name}: missing or damaged"):
-        study.candidate({})
+        study.load_candidate({})

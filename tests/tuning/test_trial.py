@@ -14,20 +14,20 @@ import tensorflow as tf
 
 from bmcli import disk
 from bmcli.errors import Interrupted
-from bmcli.models import columns_as_keys
-from bmcli.recipe.load import load
+from bmcli.models import allow_column_names
+from bmcli.recipe.load import load_recipe
+from bmcli.run_data import read_data_spec
 from bmcli.training import checkpoint
-from bmcli.training.loop import Trainer
-from bmcli.training.session import data_of
-from bmcli.training.step import Steps
-from bmcli.trials import Objective, Result, Task
+from bmcli.training.train_step import CompiledSteps
+from bmcli.training.trainer import Trainer
+from bmcli.trials import SearchObjective, Task, TrialResult
 from bmcli.tuning import trial as module
 from bmcli.tuning.study import Study
 from bmcli.tuning.trial import run_trial
 
 from .conftest import MakeStudy
 
-LOSS = Objective("validation/loss", "min")
+LOSS = SearchObjective("validation/loss", "min")
 # Everything that has a state of its own: dropout, moving statistics, averages, a schedule, patience.
 STATEFUL = (
     "train.epochs=6", "model.normalization=batch", "train.ema=0.9", "train.schedule={kind: cosine, warmup: 0.2}",
@@ -56,7 +56,7 @@ def without_clock(values: Any) -> Any:
     return {name: without_clock(value) for name, value in values.items() if name not in clock}
 
 
-def same(first: Result, second: Result) -> bool:
+def same(first: TrialResult, second: TrialResult) -> bool:
     """Whether two results differ in their names and in the clock alone."""
     return replace(first, name="", seconds=0.0) == replace(second, name="", seconds=0.0)
 
@@ -73,7 +73,7 @@ def test_a_trial_is_a_run_that_is_measured_on_validation_rows(study: Study, cach
     assert result.metrics["train/loss"] > 0
     assert not any(name.startswith("test/") for name in result.metrics)
     assert result.seconds > 0
-    assert load(str(run.lock)).recipe.model.hidden == (4, 4)
+    assert load_recipe(str(run.lock)).recipe.model.hidden == (4, 4)
     assert {path.name for path in run.folder.iterdir()} == {
         ".lock", "recipe.yaml", "recipe.lock.yaml", "environment.json", "data.json", "metrics.jsonl", "status.json",
     }, "its state is of no more use, and nobody looks at its events"  # fmt: skip
@@ -81,7 +81,7 @@ def test_a_trial_is_a_run_that_is_measured_on_validation_rows(study: Study, cach
 
 
 def test_sizes_and_latency_are_measured(make_study: MakeStudy, cache: Path) -> None:
-    objectives = (LOSS, *(Objective(name, "min") for name in ("parameters", "size", "latency")))
+    objectives = (LOSS, *(SearchObjective(name, "min") for name in ("parameters", "size", "latency")))
     study = make_study("model.normalization=batch", objectives=objectives)
     found = run_trial(study, Task("0001", {"model.hidden": [8]}), cache).objectives
     trained, moving = 4 * 8 + 2 * 8 + (8 * 3 + 3), 2 * 8
@@ -113,7 +113,7 @@ def test_a_promoted_trial_whose_forerunner_left_no_state_is_trained_from_its_beg
 ) -> None:
     whole = run_trial(stateful, Task("whole", VALUES, until=4), cache)
     run_trial(stateful, Task("0001", VALUES, until=2), cache)
-    stateful.drop_state("0001")
+    stateful.remove_checkpoints("0001")
     assert same(run_trial(stateful, Task("0002", VALUES, until=4, continues="0001"), cache), whole)
     assert state(stateful, "0002") == state(stateful, "whole")
 
@@ -122,16 +122,16 @@ class Stopped:
     """Sends this process a signal when some steps are done."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
-        many = Steps.many
+        many = CompiledSteps.train_block
 
-        def stopping(steps: Steps, block: Any) -> int:
+        def stopping(steps: CompiledSteps, block: Any) -> int:
             self.calls -= 1
             if self.calls == 0:
                 os.kill(os.getpid(), signal.SIGTERM)
             return many(steps, block)
 
         self.calls = calls
-        monkeypatch.setattr(Steps, "many", stopping)
+        monkeypatch.setattr(CompiledSteps, "train_block", stopping)
 
 
 def test_an_interrupted_trial_goes_on_to_the_same_bits(
@@ -195,7 +195,7 @@ def test_a_candidate_that_the_recipe_or_the_data_refuses_is_told(study: Study, c
 
 
 @pytest.mark.parametrize("error", [tf.errors.ResourceExhaustedError(None, None, "OOM"), MemoryError()])
-@pytest.mark.parametrize("place", [(Steps, "many"), (Trainer, "__init__")])
+@pytest.mark.parametrize("place", [(CompiledSteps, "train_block"), (Trainer, "__init__")])
 def test_too_little_memory_is_a_failure(
     study: Study, cache: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, place: tuple[Any, str]
 ) -> None:
@@ -212,7 +212,7 @@ def test_a_model_is_kept_where_it_is_asked_for(study: Study, cache: Path) -> Non
     result = run_trial(study, Task("confirm-1-seed-6", {"seed": 6, "data.seed": 5}, keeps_model=True), cache)
     run = study.run("confirm-1-seed-6")
     assert result.state == "done"
-    with columns_as_keys():
+    with allow_column_names():
         model = keras.saving.load_model(run.model, compile=False)
     assert model.count_params() > 0
     assert any(run.checkpoints.glob("step-*")), "it can be gone on with"
@@ -222,14 +222,14 @@ def test_another_seed_trains_otherwise_on_the_same_split(study: Study, cache: Pa
     for seed in (5, 6):
         run_trial(study, Task(f"seed-{seed}", {"seed": seed, "data.seed": 5}), cache)
     first, second = (study.run(f"seed-{seed}") for seed in (5, 6))
-    assert data_of(first).key == data_of(second).key
+    assert read_data_spec(first).key == read_data_spec(second).key
     assert [row["train/loss"] for row in first.rows()] != [row["train/loss"] for row in second.rows()]
 
 
 def test_a_trial_that_another_process_still_writes_can_be_taken_up_later(study: Study, cache: Path) -> None:
     run = study.run("0001")
     run.folder.mkdir()
-    with run.hold(), pytest.raises(Interrupted, match="is being written by process"):
+    with run.acquire_lock(), pytest.raises(Interrupted, match="is being written by process"):
         run_trial(study, Task("0001", {}), cache)
     assert run_trial(study, Task("0001", {}), cache).state == "done"
 
@@ -254,7 +254,7 @@ def test_a_file_system_without_links_gets_copies(stateful: Study, cache: Path, m
     with monkeypatch.context() as patched:
         patched.setattr(module.os, "link", refused)
         stateful.run("0002").folder.mkdir()
-        module._take_up(stateful.run("0001"), stateful.run("0002"))
+        module._copy_state(stateful.run("0001"), stateful.run("0002"))
     assert state(stateful, "0002") == state(stateful, "0001")
 
 

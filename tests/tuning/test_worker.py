@@ -18,20 +18,20 @@ from pathlib import Path
 import pytest
 
 from bmcli import training
-from bmcli.trials import Result, Task
+from bmcli.trials import Task, TrialResult
 from bmcli.tuning.study import Study
-from bmcli.tuning.worker import TRIALS, families
+from bmcli.tuning.worker import TRIALS_PER_CHILD, list_recipes
 
 from .conftest import MakeStudy, until
 
 PRELUDE = """
 import os, signal, sys, time
 from pathlib import Path
-from bmcli.trials import Result
+from bmcli.trials import TrialResult
 from bmcli.tuning import worker
 from bmcli.tuning.study import Study
 
-worker.BEAT_S = 0.1
+worker.HEARTBEAT_S = 0.1
 study = Study(Path(sys.argv[1]))
 
 def note(text):
@@ -39,7 +39,7 @@ def note(text):
         file.write(text + "\\n")
 
 def end_well(task):
-    study.put_result(Result(task.name, "done"))
+    study.put_result(TrialResult(task.name, "done"))
     return 0
 """
 Start = Callable[[str], subprocess.Popen[bytes]]
@@ -52,7 +52,7 @@ def start(study: Study) -> Iterator[Start]:
 
     def begin(code: str) -> subprocess.Popen[bytes]:
         body = textwrap.indent(textwrap.dedent(code), "    ")
-        program = f"{PRELUDE}\ndef do(task):\n{body}\n\nworker.Worker(study, do).work()\n"
+        program = f"{PRELUDE}\ndef do(task):\n{body}\n\nworker.TrialWorker(study, do).work()\n"
         processes.append(subprocess.Popen([sys.executable, "-c", program, str(study.folder)]))
         return processes[-1]
 
@@ -69,10 +69,10 @@ def notes(study: Study) -> list[str]:
 
 def put(study: Study, *names: str, limit_s: float | None = None) -> None:
     for name in names:
-        study.put(Task(name, {}, limit_s=limit_s))
+        study.put_task(Task(name, {}, limit_s=limit_s))
 
 
-def finished(study: Study, process: subprocess.Popen[bytes], *names: str) -> dict[str, Result]:
+def finished(study: Study, process: subprocess.Popen[bytes], *names: str) -> dict[str, TrialResult]:
     """The results of tasks, once all have one."""
     until(lambda: all(study.has_result(name) for name in names))
     study.finish()
@@ -103,13 +103,13 @@ def test_however_a_child_ends_its_task_has_a_result_and_the_worker_goes_on(study
 
 
 def test_a_child_does_a_few_tasks_and_one_that_failed_is_its_last(study: Study, start: Start) -> None:
-    names = [f"{number:04}" for number in range(2 * TRIALS + 3)]
+    names = [f"{number:04}" for number in range(2 * TRIALS_PER_CHILD + 3)]
     put(study, *names)
     code = "note(f'{task.name} {os.getpid()}')\nif task.name == '0001': os.abort()\nreturn end_well(task)"
     finished(study, start(code), *names)
     told = dict(note.split() for note in notes(study))
     children = [list(group) for _, group in groupby(names, key=told.__getitem__)]
-    assert [len(group) for group in children] == [2, TRIALS, TRIALS, 1]
+    assert [len(group) for group in children] == [2, TRIALS_PER_CHILD, TRIALS_PER_CHILD, 1]
 
 
 def test_a_task_that_takes_too_long_is_ended(study: Study, start: Start) -> None:
@@ -197,7 +197,7 @@ def test_a_worker_that_is_killed_takes_its_child_along_and_its_task_is_offered_a
     worker.kill()
     worker.wait()
     until(lambda: not lives(int(notes(study)[0])))
-    assert study.release_dead() == ["0001"]
+    assert study.release_dead_claims() == ["0001"]
     assert study.live_workers() == []
     assert finished(study, start("return end_well(task)"), "0001")["0001"].state == "done"
 
@@ -213,7 +213,7 @@ def test_a_worker_whose_task_was_given_to_another_ends_its_child_without_a_resul
 
 
 def test_a_worker_leaves_when_its_parent_is_gone(study: Study, tmp_path: Path) -> None:
-    program = f"{PRELUDE}\nworker.Worker(study, end_well).work()\n"
+    program = f"{PRELUDE}\nworker.TrialWorker(study, end_well).work()\n"
     parent = (
         "import subprocess, sys, time\n"
         f"subprocess.Popen([sys.executable, '-c', {program!r}, {str(study.folder)!r}])\ntime.sleep(600)"
@@ -230,7 +230,7 @@ def test_the_variables_of_a_search_are_those_of_every_network_it_can_choose(
 ) -> None:
     def told(space: str) -> set[str]:
         study = make_study(f"tune.space={space}")
-        return {name for recipe in families(study) for name in training.variables(recipe, tmp_path)}
+        return {name for recipe in list_recipes(study) for name in training.environment_variables(recipe, tmp_path)}
 
     assert "TF_ENABLE_ONEDNN_OPTS" not in told("{model.dropout: {float: [0, 0.5]}}")
     assert "TF_ENABLE_ONEDNN_OPTS" in told("{model.kind: {choice: [mlp, cnn]}}")

@@ -10,29 +10,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 from bmcli import parts
-from bmcli.cells import Raw
 from bmcli.data import files as data_files
 from bmcli.data.files import File
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
+from bmcli.raw_columns import RawColumn
 from bmcli.recipe import addresses
 from bmcli.recipe.addresses import is_address
-from bmcli.recipe.fields import Checked, Kind, fault, fault_at
-from bmcli.recipe.fields import shown as written
+from bmcli.recipe.fields import FieldType, Kind, fault, fault_at, format_value
 from bmcli.specs import SPLITS
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-_Place = TypeVar("_Place")
+_Item = TypeVar("_Item")
 
 _MOST_NAMES = 3
 _LONGEST_NAME = 1000  # characters, as of a key of a recipe
 
 
 @dataclass(frozen=True)
-class Rows:
+class SourceRows:
     """Everything a source holds.
 
     Args:
@@ -46,7 +45,7 @@ class Rows:
         origin: The files that hold the rows, for error texts that are of no row.
     """
 
-    columns: Mapping[str, Raw]
+    columns: Mapping[str, RawColumn]
     split: np.ndarray | None
     where: Callable[[int], str]
     found: Mapping[str, Any] = field(default_factory=dict)
@@ -84,7 +83,7 @@ class SourceOptions(Kind):
         if isinstance(path, Mapping):
             some = [path[split]] if split in path else path.values()
             path = [each for paths in some for each in _as_list(paths)]
-        names = [data_files.shown(data_files.file(each)) for each in _as_list(path)]
+        names = [data_files.format_path(data_files.parse_path(each)) for each in _as_list(path)]
         more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
         return ", ".join(names[:_MOST_NAMES]) + more
 
@@ -92,17 +91,17 @@ class SourceOptions(Kind):
         """SHA-256 of what is read; the same bytes elsewhere have the same fingerprint."""
         return data_files.fingerprint(self.files())
 
-    def natural_targets(self) -> Mapping[str, Mapping[str, Any]]:
+    def default_targets(self) -> Mapping[str, Mapping[str, Any]]:
         """Targets of a source that knows them, as a recipe writes them: `{"label": {"kind": "category"}}`."""
         return {}
 
 
-class Source(Protocol):
+class SourceKind(Protocol):
     """What a module in this folder offers."""
 
     Options: type[SourceOptions]
 
-    def read(self, options: Any) -> Rows:
+    def read(self, options: Any) -> SourceRows:
         """All rows.
 
         Raises:
@@ -110,7 +109,7 @@ class Source(Protocol):
         """
 
 
-def read_rows(options: SourceOptions, skip_broken: bool) -> Rows:
+def read_rows(options: SourceOptions, skip_broken: bool) -> SourceRows:
     """All rows of a source.
 
     Args:
@@ -122,7 +121,7 @@ def read_rows(options: SourceOptions, skip_broken: bool) -> Rows:
     """
     parts.suggest_anew()
     part = parts.load("data.sources", options.kind)
-    rows: Rows = (getattr(part, "read_unbroken", part.read) if skip_broken else part.read)(options)
+    rows: SourceRows = (getattr(part, "read_unbroken", part.read) if skip_broken else part.read)(options)
     for name in rows.columns:
         if len(name) > _LONGEST_NAME:
             raise BmcliError(
@@ -135,22 +134,22 @@ def read_rows(options: SourceOptions, skip_broken: bool) -> Rows:
 
 
 @dataclass(frozen=True)
-class _Paths(Checked):
+class _SplitPathsField(FieldType):
     """One file, or a file for each split."""
 
     def check(self, value: Any) -> str | Mapping[str, str]:
         for path in value.values() if isinstance(value, Mapping) else [value]:
             if isinstance(path, str) and is_address(path):
-                raise fault("path", f"expected files of this machine, received {written(path)}.")
+                raise fault("path", f"expected files of this machine, received {format_value(path)}.")
         if isinstance(value, str) and value:
             return value
         if not isinstance(value, Mapping) or not value:
-            raise fault("path", f"expected a path or a mapping from split to path, received {written(value)}.")
+            raise fault("path", f"expected a path or a mapping from split to path, received {format_value(value)}.")
         for split, path in value.items():
             if split not in SPLITS:
-                raise fault("path", f"no split {written(split)}.", parts.did_you_mean(str(split), SPLITS))
+                raise fault("path", f"no split {format_value(split)}.", parts.did_you_mean(str(split), SPLITS))
             if not isinstance(path, str) or not path:
-                raise fault("path", f"expected a path for {split}, received {written(path)}.")
+                raise fault("path", f"expected a path for {split}, received {format_value(path)}.")
         return dict(value)
 
     def json_schema(self) -> dict[str, Any]:
@@ -163,7 +162,7 @@ class _Paths(Checked):
         }
 
 
-FilePaths = Annotated[str | Mapping[str, str], _Paths()]
+FilePaths = Annotated[str | Mapping[str, str], _SplitPathsField()]
 """A path, or a mapping from split to path: `{train: train.csv, test: test.csv}`."""
 
 
@@ -171,18 +170,18 @@ Paths: TypeAlias = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 
 
 @dataclass(frozen=True)
-class _ManyPaths(Checked):
+class _TablePathsField(FieldType):
     """Files, folders and patterns, or such for each split."""
 
     def check(self, value: Any) -> Paths:
         if not isinstance(value, Mapping):
-            return _listed(value, ())
+            return _check_paths(value, ())
         if not value:
             raise fault("path", "expected paths, received an empty mapping.")
         for split in value:
             if split not in SPLITS:
-                raise fault("path", f"no split {written(split)}.", parts.did_you_mean(str(split), SPLITS))
-        return {split: _listed(paths, (split,)) for split, paths in value.items()}
+                raise fault("path", f"no split {format_value(split)}.", parts.did_you_mean(str(split), SPLITS))
+        return {split: _check_paths(paths, (split,)) for split, paths in value.items()}
 
     def json_schema(self) -> dict[str, Any]:
         some = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
@@ -191,7 +190,7 @@ class _ManyPaths(Checked):
         return {"anyOf": [*some["anyOf"], mapping]}
 
 
-def _listed(value: Any, place: tuple[str, ...]) -> str | tuple[str, ...]:
+def _check_paths(value: Any, place: tuple[str, ...]) -> str | tuple[str, ...]:
     """One path, or several."""
     paths = value if isinstance(value, (list, tuple)) else [value]
     if not paths:
@@ -200,13 +199,13 @@ def _listed(value: Any, place: tuple[str, ...]) -> str | tuple[str, ...]:
         here: tuple[str | int, ...] = place if paths[0] is value else (*place, position)
         if not isinstance(path, str) or not path:
             what = f"a path or a list of paths for {place[0]}" if place else "a path, a list, or a mapping from split"
-            raise fault_at(here, f"expected {what}, received {written(path)}.")
-        if is_address(path) and (problem := addresses.problem(path)):
+            raise fault_at(here, f"expected {what}, received {format_value(path)}.")
+        if is_address(path) and (problem := addresses.find_problem(path)):
             raise fault_at(here, *problem)
     return value if isinstance(value, str) else tuple(paths)
 
 
-TablePaths = Annotated[Any, _ManyPaths()]
+TablePaths = Annotated[Any, _TablePathsField()]
 """A file, a folder of files, a pattern as `part-*.csv`, or a list of such; or a mapping from split to any of these.
 
 Each is a path, or the address of an object store as `s3://bucket/table.parquet`.
@@ -233,11 +232,11 @@ class TableOptions(SourceOptions):
             for split in (None, *SPLITS)
             for path in _as_list(by_split.get(split, ()))
             if remote or not addresses.is_remote(path)
-            for each in data_files.found(path, self.ENDINGS)
+            for each in data_files.find_files(path, self.ENDINGS)
         ]
         twice = next((each for each, times in Counter(found).items() if times > 1), None)
         if twice is not None:
-            raise BmcliError(f"{data_files.shown(twice[1])}: is named twice.", path=data_files.RECIPE_PATH)
+            raise BmcliError(f"{data_files.format_path(twice[1])}: is named twice.", path=data_files.RECIPE_PATH)
         return tuple(found)
 
     def files(self) -> tuple[File, ...]:
@@ -250,12 +249,12 @@ class TableOptions(SourceOptions):
         return tuple(split for split, _ in self.tables() if split is not None)
 
 
-TABBED = (".tsv", ".tab")
+TAB_SEPARATED_ENDINGS = (".tsv", ".tab")
 """Endings of tables whose cells are divided by tabs."""
 
 
 @cache
-def formats() -> Mapping[str, str]:
+def map_endings_to_kinds() -> Mapping[str, str]:
     """The kind of source by the endings of file names."""
     options = {kind: parts.load("data.sources", kind).Options for kind in parts.names("data.sources")}
     return {ending: kind for kind, each in options.items() for ending in each.ENDINGS}
@@ -265,14 +264,14 @@ def _as_list(paths: str | Sequence[str]) -> Sequence[str]:
     return (paths,) if isinstance(paths, str) else paths
 
 
-def by_split(path: str | Mapping[str, str]) -> tuple[tuple[str | None, Path], ...]:
+def list_split_files(path: str | Mapping[str, str]) -> tuple[tuple[str | None, Path], ...]:
     """The files of a `FilePaths` with their splits, in the order of the splits."""
     if isinstance(path, str):
         return ((None, Path(path)),)
     return tuple((split, Path(path[split])) for split in SPLITS if split in path)
 
 
-def located(places: Sequence[tuple[_Place, int]], row: int) -> tuple[_Place, int]:
+def locate_row(places: Sequence[tuple[_Item, int]], row: int) -> tuple[_Item, int]:
     """The file that a row of several files in turn is in, and its row there.
 
     Args:
@@ -285,7 +284,7 @@ def located(places: Sequence[tuple[_Place, int]], row: int) -> tuple[_Place, int
     raise IndexError(row)
 
 
-def split_names(lengths: Mapping[str | None, int]) -> np.ndarray | None:
+def repeat_split_names(lengths: Mapping[str | None, int]) -> np.ndarray | None:
     """The split of every row from the rows of each split in turn, None for rows without a split."""
     import numpy as np
 

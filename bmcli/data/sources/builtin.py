@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from bmcli.data.sources import Rows, SourceOptions
+from bmcli.data.sources import SourceOptions, SourceRows
 
 _TARGETS = {
     "digits": {"label": {"kind": "category"}},
@@ -21,10 +21,10 @@ _TARGETS = {
 
 
 class Options(SourceOptions):
-    """digits (1797 images 8x8), iris (150 rows), wine (178), breast_cancer (569) or diabetes (442)."""
+    """Built-in data: digits (1797 images 8x8), iris (150 rows), wine (178), breast_cancer (569), diabetes (442)."""
 
     kind: Literal["builtin"] = "builtin"
-    name: Literal["digits", "iris", "wine", "breast_cancer", "diabetes"] = Field(description="Which data set.")
+    name: Literal["digits", "iris", "wine", "breast_cancer", "diabetes"] = Field(description="Name of the dataset.")
 
     def shown(self, split: str | None = None) -> str:
         return self.name
@@ -32,11 +32,11 @@ class Options(SourceOptions):
     def fingerprint(self) -> str:
         return hashlib.sha256(f"scikit-learn {version('scikit-learn')} {self.name}".encode()).hexdigest()
 
-    def natural_targets(self) -> Mapping[str, Mapping[str, Any]]:
+    def default_targets(self) -> Mapping[str, Mapping[str, Any]]:
         return _TARGETS[self.name]
 
 
-def read(options: Options) -> Rows:
+def read(options: Options) -> SourceRows:
     """Digits as uint8 images from 0 to 16, tables as float64 columns by name; classes as text."""
     from sklearn import datasets
 
@@ -47,7 +47,7 @@ def read(options: Options) -> Rows:
         columns = {str(name): data.data[:, position] for position, name in enumerate(data.feature_names)}
     target = next(iter(_TARGETS[options.name]))
     columns[target] = data.target if options.name == "diabetes" else _names(data)
-    return Rows(columns, split=None, where=lambda row: f"{options.name} row {row + 1}")
+    return SourceRows(columns, split=None, where=lambda row: f"{options.name} row {row + 1}")
 
 
 def _names(data: Any) -> Any:

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from bmcli.data import files, tables
 from bmcli.data.files import File
-from bmcli.data.sources import TABBED, Rows, TableOptions, TablePaths
+from bmcli.data.sources import TAB_SEPARATED_ENDINGS, SourceRows, TableOptions, TablePaths
 from bmcli.errors import BmcliError
 from bmcli.quoting import brief, quoted
 from bmcli.recipe.fields import fault
@@ -25,38 +25,38 @@ if TYPE_CHECKING:
 _BLOCK_BYTES = 2**24
 _SAMPLE = 2**16  # characters that the delimiter is guessed from
 _DELIMITERS = ",;\t|"
-_MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_BYTE_ORDER_MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 class Options(TableOptions):
-    """Comma-separated values, or another delimiter."""
+    """Comma-separated values, or values with another delimiter."""
 
-    ENDINGS = (".csv", *TABBED)
+    ENDINGS = (".csv", *TAB_SEPARATED_ENDINGS)
 
     kind: Literal["csv"] = "csv"
     path: TablePaths = Field(
-        description="A file, a folder, a pattern as part-*.csv, or a list of such; or one of these for each split. "
-        ".gz is unpacked."
+        description="A file, a folder, a pattern such as part-*.csv, a list of these, or one of these per split; "
+        ".gz files are decompressed."
     )
     delimiter: str = Field(
         default="auto",
-        description='The character between cells; a tab is written as "\\t". `auto` is the comma, semicolon, tab or '
-        "bar that divides the first rows evenly.",
+        description='Delimiter; "\\t" is a tab. `auto` picks the comma, semicolon, tab or bar that splits the '
+        "first rows consistently.",
     )
     quote: Literal['"', "'", "none"] = Field(
-        default='"', description="The character around cells that hold delimiters; twice inside of them for itself."
+        default='"', description="Quote character around cells that contain delimiters; doubled inside of such cells."
     )
-    header: bool = Field(default=True, description="Whether the first row names the columns.")
+    header: bool = Field(default=True, description="Whether the first row contains the column names.")
     columns: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
-        default=None, description="Names of the columns without a header; by default column_1, column_2 and so on."
+        default=None, description="Column names of files without a header; by default column_1, column_2 and so on."
     )
     encoding: str = Field(
         default="auto",
-        description="Text encoding, as Python names it. `auto` is UTF-8, or UTF-16 if the file begins with its mark.",
+        description="Text encoding, by its Python name. `auto` is UTF-8, or UTF-16 for files with its byte order mark.",
     )
     missing: tuple[str, ...] = Field(
         default=("", "NA", "N/A", "n/a", "NaN", "nan", "null", "?"),
-        description="Cells that mean there is no value; an empty cell always does.",
+        description="Cells that mark a missing value, in addition to empty cells.",
     )
 
     @field_validator("delimiter")
@@ -91,19 +91,19 @@ class Options(TableOptions):
         return value
 
 
-def read(options: Options) -> Rows:
+def read(options: Options) -> SourceRows:
     """All rows of all files; every file must have the columns of the first."""
     return _read(options, None)
 
 
-def read_unbroken(options: Options) -> Rows:
+def read_unbroken(options: Options) -> SourceRows:
     """The same, but records of too few or too many cells are left out and counted."""
     broken: list[int] = []
     rows = _read(options, broken)
     return replace(rows, broken=len(broken))
 
 
-def _read(options: Options, broken: list[int] | None) -> Rows:
+def _read(options: Options, broken: list[int] | None) -> SourceRows:
     """The rows.
 
     Args:
@@ -112,52 +112,53 @@ def _read(options: Options, broken: list[int] | None) -> Rows:
     import pyarrow as pa
 
     sources = options.tables()
-    options, found = _guessed(sources[0][1], options)
-    names = _names(sources[0][1], options)
+    options, found = _resolve_auto_options(sources[0][1], options)
+    names = _read_names(sources[0][1], options)
     lengths: list[tuple[str | None, File, int]] = []
 
     def batches() -> Iterator[pa.RecordBatch]:
         for split, path in sources:
-            tables.check_same_columns(sources[0][1], names, path, _names(path, options), ":1")
+            tables.check_same_columns(sources[0][1], names, path, _read_names(path, options), ":1")
             count = 0
             for batch in _batches(path, options, broken):
                 count += len(batch)
                 yield batch.select(names)
             lengths.append((split, path, count))
 
-    spilled = tables.spilled(batches())
+    spilled = tables.spill_batches(batches())
     types = dict.fromkeys(names, pa.string())
     if not spilled:
         raise BmcliError(
-            f"{files.shown(sources[0][1])}: no record has {len(names)} cells as the header.", path=files.RECIPE_PATH
+            f"{files.format_path(sources[0][1])}: no record has {len(names)} cells as the header.",
+            path=files.RECIPE_PATH,
         )
     width = None if broken is None else len(names)
-    return tables.rows_of(spilled, types, lengths, lambda path, row: _where(path, row, options, width), found)
+    return tables.build_rows(spilled, types, lengths, lambda path, row: _describe_row(path, row, options, width), found)
 
 
-def _guessed(path: File, options: Options) -> tuple[Options, dict[str, str]]:
+def _resolve_auto_options(path: File, options: Options) -> tuple[Options, dict[str, str]]:
     """The options with what the first file shows in the place of `auto`, and that alone."""
     found = {}
     if options.encoding == "auto":
-        found["encoding"] = _encoding(path)
+        found["encoding"] = _detect_encoding(path)
     if options.delimiter == "auto":
-        found["delimiter"] = _delimiter(path, options.model_copy(update=found))
+        found["delimiter"] = _detect_delimiter(path, options.model_copy(update=found))
     return options.model_copy(update=found), found
 
 
-def _encoding(path: File) -> str:
+def _detect_encoding(path: File) -> str:
     """The encoding whose mark a file begins with, or UTF-8."""
-    start = next(files.chunks(path), b"")[:4]
-    return next((name for mark, name in _MARKS.items() if start.startswith(mark)), "utf-8")
+    start = next(files.read_chunks(path), b"")[:4]
+    return next((name for mark, name in _BYTE_ORDER_MARKS.items() if start.startswith(mark)), "utf-8")
 
 
-def _delimiter(path: File, options: Options) -> str:
+def _detect_delimiter(path: File, options: Options) -> str:
     """The delimiter that gives the first rows the same number of cells, and the most of them."""
     text = _text(path, options.encoding)
     try:
         sample = text.read(_SAMPLE)
     except UnicodeError as error:
-        raise _explained(path, [], options.model_copy(update={"delimiter": ","}), error) from None
+        raise _explain_error(path, [], options.model_copy(update={"delimiter": ","}), error) from None
 
     def evenness(delimiter: str) -> tuple[bool, int]:
         found = csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter, **_quoting(options))
@@ -174,7 +175,7 @@ def _quoting(options: Options) -> dict[str, Any]:
     return {"quoting": csv.QUOTE_NONE} if options.quote == "none" else {"quotechar": options.quote}
 
 
-def _names(path: File, options: Options) -> list[str]:
+def _read_names(path: File, options: Options) -> list[str]:
     """Column names; none is empty or there twice."""
     first = _first_records(path, options)
     tables.check_count(path, len(first[0][1]), line=f":{first[0][0]}")
@@ -182,16 +183,21 @@ def _names(path: File, options: Options) -> list[str]:
         width = len(first[0][1])
         if options.columns is not None and len(options.columns) != width:
             raise BmcliError(
-                f"{files.shown(path)}:{first[0][0]}  has {width} cells, but {len(options.columns)} columns are named.",
+                f"{files.format_path(path)}:{first[0][0]}  has {width} cells, but "
+                f"{len(options.columns)} columns are named.",
                 path="data.source.columns",
             )
         return list(options.columns or (f"column_{position + 1}" for position in range(width)))
     line, names = first[0][0], [name.strip() for name in first[0][1]]
     for position, name in enumerate(names):
         if not name:
-            raise BmcliError(f"{files.shown(path)}:{line}  column {position + 1} has no name.", path=files.RECIPE_PATH)
+            raise BmcliError(
+                f"{files.format_path(path)}:{line}  column {position + 1} has no name.", path=files.RECIPE_PATH
+            )
     if twice := tables.repeated(names):
-        raise BmcliError(f"{files.shown(path)}:{line}  two columns are named {quoted(twice)}.", path=files.RECIPE_PATH)
+        raise BmcliError(
+            f"{files.format_path(path)}:{line}  two columns are named {quoted(twice)}.", path=files.RECIPE_PATH
+        )
     return names
 
 
@@ -200,17 +206,17 @@ def _first_records(path: File, options: Options) -> list[tuple[int, list[str]]]:
     try:
         first = list(islice(_records(path, options), 2))
     except (UnicodeError, csv.Error) as error:
-        raise _explained(path, [], options, error) from None
+        raise _explain_error(path, [], options, error) from None
     if not first:
-        raise BmcliError(f"{files.shown(path)}: is empty.", path=files.RECIPE_PATH)
+        raise BmcliError(f"{files.format_path(path)}: is empty.", path=files.RECIPE_PATH)
     if any("\0" in cell for cell in first[0][1]):
         raise BmcliError(
-            f"{files.shown(path)}:{first[0][0]}  holds zero bytes, as no {options.encoding} text does.",
+            f"{files.format_path(path)}:{first[0][0]}  holds zero bytes, as no {options.encoding} text does.",
             path=files.RECIPE_PATH,
             suggestion="Name its encoding, as `encoding: utf-16-le`.",
         )
     if options.header and len(first) < 2:
-        raise BmcliError(f"{files.shown(path)}: has a header, but no rows.", path=files.RECIPE_PATH)
+        raise BmcliError(f"{files.format_path(path)}: has a header, but no rows.", path=files.RECIPE_PATH)
     return first
 
 
@@ -219,8 +225,8 @@ def _batches(path: File, options: Options, broken: list[int] | None) -> Iterator
     import pyarrow as pa
     from pyarrow import csv as arrow
 
-    names, header = _names(path, options), _first_records(path, options)[0][1]
-    quotes = _Quotes(options.quote)
+    names, header = _read_names(path, options), _first_records(path, options)[0][1]
+    quotes = _QuoteCounter(options.quote)
     last = ""
 
     def ragged(record: Any) -> str:
@@ -229,7 +235,7 @@ def _batches(path: File, options: Options, broken: list[int] | None) -> Iterator
 
     try:
         reader = arrow.open_csv(
-            pa.PythonFile(files.Stream(quotes.counted(_utf8(path, options.encoding))), mode="r"),
+            pa.PythonFile(files.ChunkStream(quotes.count_quotes(_read_as_utf8(path, options.encoding))), mode="r"),
             read_options=arrow.ReadOptions(block_size=_BLOCK_BYTES, column_names=None if options.header else names),
             parse_options=arrow.ParseOptions(
                 delimiter=options.delimiter,
@@ -248,20 +254,20 @@ def _batches(path: File, options: Options, broken: list[int] | None) -> Iterator
                 last = batch.columns[-1][-1].as_py() or ""
                 yield pa.RecordBatch.from_arrays(batch.columns, names)
     except (pa.ArrowException, UnicodeError) as error:
-        raise _explained(path, header, options, error) from None
+        raise _explain_error(path, header, options, error) from None
     if quotes.is_open and "\n" in last:
-        raise _never_closed(path, options)
+        raise _unclosed_quote_error(path, options)
 
 
-class _Quotes:
+class _QuoteCounter:
     """Watches whether the quotes in the bytes of a file pair up: the parser takes all after an open one for a cell."""
 
     def __init__(self, quote: str) -> None:
         self._quote = quote.encode()
         self._count, self._end = 0, b""
 
-    def counted(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        for piece in pieces:
+    def count_quotes(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        for piece in chunks:
             self._count += piece.count(self._quote)
             self._end = piece[-64:].rstrip() or self._end
             yield piece
@@ -271,19 +277,21 @@ class _Quotes:
         return self._count % 2 == 1 and not self._end.endswith(self._quote)
 
 
-def _utf8(path: File, encoding: str) -> Iterator[bytes]:
+def _read_as_utf8(path: File, encoding: str) -> Iterator[bytes]:
     """The file's bytes in UTF-8; what is UTF-8 already is not checked."""
     if codecs.lookup(encoding).name in ("utf-8", "utf-8-sig"):
-        yield from files.chunks(path)
+        yield from files.read_chunks(path)
         return
     decoder = codecs.getincrementaldecoder(encoding)()
-    for chunk in files.chunks(path):
+    for chunk in files.read_chunks(path):
         yield decoder.decode(chunk).encode()
     yield decoder.decode(b"", final=True).encode()
 
 
 def _text(path: File, encoding: str) -> io.TextIOWrapper:
-    return io.TextIOWrapper(io.BufferedReader(files.Stream(_utf8(path, encoding))), "utf-8-sig", newline="")
+    return io.TextIOWrapper(
+        io.BufferedReader(files.ChunkStream(_read_as_utf8(path, encoding))), "utf-8-sig", newline=""
+    )
 
 
 def _records(path: File, options: Options) -> Iterator[tuple[int, list[str]]]:
@@ -297,7 +305,7 @@ def _records(path: File, options: Options) -> Iterator[tuple[int, list[str]]]:
         line = reader.line_num + 1
 
 
-def _explained(path: File, header: list[str], options: Options, error: Exception) -> BmcliError:
+def _explain_error(path: File, header: list[str], options: Options, error: Exception) -> BmcliError:
     """Why a table could not be parsed, with the line of the first byte or record that is wrong."""
     _check_encoding(path, options.encoding)
     try:
@@ -305,19 +313,19 @@ def _explained(path: File, header: list[str], options: Options, error: Exception
             size = len(options.delimiter.join(cells).encode(errors="replace"))
             if size > _BLOCK_BYTES:
                 return BmcliError(
-                    f"{files.shown(path)}:{line}  a row of {size:,} bytes, expected at most {_BLOCK_BYTES:,}.",
+                    f"{files.format_path(path)}:{line}  a row of {size:,} bytes, expected at most {_BLOCK_BYTES:,}.",
                     path=files.RECIPE_PATH,
                     suggestion="Keep such texts in files of their own, or save the table as Parquet.",
                 )
             if len(cells) != len(header):
                 return BmcliError(
-                    f"{files.shown(path)}:{line}  expected {len(header)} cells, received {len(cells)}.",
+                    f"{files.format_path(path)}:{line}  expected {len(header)} cells, received {len(cells)}.",
                     path=files.RECIPE_PATH,
                     suggestion="Put cells that contain the delimiter in double quotes, and close every quote.",
                 )
     except csv.Error as unclear:
         error = unclear
-    return BmcliError(f"{files.shown(path)}: {brief(str(error).splitlines()[0])}", path=files.RECIPE_PATH)
+    return BmcliError(f"{files.format_path(path)}: {brief(str(error).splitlines()[0])}", path=files.RECIPE_PATH)
 
 
 def _check_encoding(path: File, encoding: str) -> None:
@@ -325,26 +333,28 @@ def _check_encoding(path: File, encoding: str) -> None:
     decoder = codecs.getincrementaldecoder(encoding)()
     lines = 1
     try:
-        for chunk in chain(files.chunks(path), [b""]):
+        for chunk in chain(files.read_chunks(path), [b""]):
             decoder.decode(chunk, final=not chunk).encode()
             lines += chunk.count(b"\n")
     except UnicodeDecodeError as error:
         line = lines + error.object.count(b"\n", 0, error.start)
         raise BmcliError(
-            f"{files.shown(path)}:{line}  byte 0x{error.object[error.start]:02x} is not {encoding}.",
+            f"{files.format_path(path)}:{line}  byte 0x{error.object[error.start]:02x} is not {encoding}.",
             path=files.RECIPE_PATH,
             suggestion="Save the file as UTF-8, or name its encoding, as `encoding: latin-1`.",
         ) from None
     except UnicodeError as error:
-        raise BmcliError(f"{files.shown(path)}: is not {encoding}: {error}.", path=files.RECIPE_PATH) from None
+        raise BmcliError(f"{files.format_path(path)}: is not {encoding}: {error}.", path=files.RECIPE_PATH) from None
 
 
-def _never_closed(path: File, options: Options) -> BmcliError:
+def _unclosed_quote_error(path: File, options: Options) -> BmcliError:
     *_, (line, _) = _records(path, options)
-    return BmcliError(f"{files.shown(path)}:{line}  a quote is opened here and never closed.", path=files.RECIPE_PATH)
+    return BmcliError(
+        f"{files.format_path(path)}:{line}  a quote is opened here and never closed.", path=files.RECIPE_PATH
+    )
 
 
-def _where(path: File, row: int, options: Options, width: int | None) -> str:
+def _describe_row(path: File, row: int, options: Options, width: int | None) -> str:
     """File and line of a row. Lines are counted only for a fault, since quoted cells may span several.
 
     Args:
@@ -352,6 +362,6 @@ def _where(path: File, row: int, options: Options, width: int | None) -> str:
     """
     try:
         rows = ((line, cells) for line, cells in _records(path, options) if width in (None, len(cells)))
-        return f"{files.shown(path)}:{next(islice(rows, row + options.header, None))[0]}"
+        return f"{files.format_path(path)}:{next(islice(rows, row + options.header, None))[0]}"
     except (BmcliError, UnicodeError, StopIteration):  # The file has changed since.
-        return f"{files.shown(path)} row {row + 1}"
+        return f"{files.format_path(path)} row {row + 1}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from bmcli.data import files
-from bmcli.data.sources import Rows, SourceOptions, split_names
+from bmcli.data.sources import SourceOptions, SourceRows, repeat_split_names
 from bmcli.errors import BmcliError
 
 if TYPE_CHECKING:
@@ -24,20 +24,22 @@ _IMAGES, _LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
 
 
 class Options(SourceOptions):
-    """A folder with train-images-idx3-ubyte, train-labels-idx1-ubyte, and the same for t10k; .gz or not."""
+    """IDX files (MNIST format): train-images-idx3-ubyte, train-labels-idx1-ubyte and the same for t10k; .gz allowed."""
 
     kind: Literal["idx"] = "idx"
-    path: str = Field(min_length=1, description="The folder of the four files.")
+    path: str = Field(min_length=1, description="Folder of the four files.")
 
     def files(self) -> tuple[Path, ...]:
         folder = Path(self.path)
-        return tuple(_found(folder, f"{prefix}-{rest}") for prefix in _PREFIXES.values() for rest in (_IMAGES, _LABELS))
+        return tuple(
+            _find_file(folder, f"{prefix}-{rest}") for prefix in _PREFIXES.values() for rest in (_IMAGES, _LABELS)
+        )
 
-    def natural_targets(self) -> Mapping[str, Mapping[str, Any]]:
+    def default_targets(self) -> Mapping[str, Mapping[str, Any]]:
         return {"label": {"kind": "category"}}
 
 
-def read(options: Options) -> Rows:
+def read(options: Options) -> SourceRows:
     """Columns `image` (rows, height, width, 1) and `label` (rows,), both uint8, split into train and test."""
     import numpy as np
 
@@ -47,50 +49,56 @@ def read(options: Options) -> Rows:
         images.append(_array(image_file, rank=3)[..., np.newaxis])
         labels.append(_array(label_file, rank=1))
         if len(images[-1]) != len(labels[-1]):
-            raise _fault(label_file, f"has {len(labels[-1])} labels for {len(images[-1])} images.")
+            raise _file_error(label_file, f"has {len(labels[-1])} labels for {len(images[-1])} images.")
     if images[0].shape[1:] != images[1].shape[1:]:
-        raise _fault(paths[2], f"images are {images[1].shape[1:3]}, those of {paths[0].name} {images[0].shape[1:3]}.")
+        raise _file_error(
+            paths[2], f"images are {images[1].shape[1:3]}, those of {paths[0].name} {images[0].shape[1:3]}."
+        )
     lengths = [len(rows) for rows in images]
-    return Rows(
+    return SourceRows(
         columns={"image": np.concatenate(images), "label": np.concatenate(labels)},
-        split=split_names(dict(zip(_PREFIXES, lengths, strict=True))),
-        where=lambda row: _where(paths[1::2], lengths[0], row),
+        split=repeat_split_names(dict(zip(_PREFIXES, lengths, strict=True))),
+        where=lambda row: _describe_row(paths[1::2], lengths[0], row),
     )
 
 
-def _found(folder: Path, name: str) -> Path:
+def _find_file(folder: Path, name: str) -> Path:
     for candidate in (folder / name, folder / f"{name}.gz"):
         if files.exists(candidate):
             return candidate
     if folder.exists() and not folder.is_dir():
-        raise _fault(folder, "expected a folder, found a file.")
-    raise files.missing(folder, "folder") if not folder.exists() else files.missing(folder / f"{name}.gz")
+        raise _file_error(folder, "expected a folder, found a file.")
+    raise (
+        files.missing_file_error(folder, "folder")
+        if not folder.exists()
+        else files.missing_file_error(folder / f"{name}.gz")
+    )
 
 
 def _array(path: Path, rank: int) -> np.ndarray:
     import numpy as np
 
-    data = files.contents(path)
+    data = files.read_bytes(path)
     if not data:
-        raise _fault(path, "is empty.")
+        raise _file_error(path, "is empty.")
     expected = bytes([0, 0, 8, rank])
     if data[:4] != expected:
-        raise _fault(path, f"expected the idx magic number {expected.hex()}, received {data[:4].hex()}.")
+        raise _file_error(path, f"expected the idx magic number {expected.hex()}, received {data[:4].hex()}.")
     start = 4 + 4 * rank
     if len(data) < start:
-        raise _fault(path, "ends within its header.")
+        raise _file_error(path, "ends within its header.")
     sizes = [int(size) for size in np.frombuffer(data, ">u4", rank, 4)]
     if len(data) - start != math.prod(sizes):
-        raise _fault(path, f"announces {math.prod(sizes)} bytes for {sizes}, holds {len(data) - start}.")
+        raise _file_error(path, f"announces {math.prod(sizes)} bytes for {sizes}, holds {len(data) - start}.")
     if not math.prod(sizes):
-        raise _fault(path, "has no rows.")
+        raise _file_error(path, "has no rows.")
     return np.frombuffer(data, "uint8", offset=start).reshape(sizes)
 
 
-def _where(paths: tuple[Path, ...], training_rows: int, row: int) -> str:
+def _describe_row(paths: tuple[Path, ...], training_rows: int, row: int) -> str:
     path, row = (paths[0], row) if row < training_rows else (paths[1], row - training_rows)
-    return f"{files.shown(path)} row {row + 1}"
+    return f"{files.format_path(path)} row {row + 1}"
 
 
-def _fault(path: Path, message: str) -> BmcliError:
-    return BmcliError(f"{files.shown(path)}: {message}", path=files.RECIPE_PATH)
+def _file_error(path: Path, message: str) -> BmcliError:
+    return BmcliError(f"{files.format_path(path)}: {message}", path=files.RECIPE_PATH)

@@ -15,55 +15,57 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from bmcli import limits, parts, pictures
-from bmcli.cells import Blobs, is_text, texts
-from bmcli.data import discovery, files
-from bmcli.data.sources import Rows, SourceOptions, formats
-from bmcli.data.splits import split_of_word
+from bmcli.data import files
+from bmcli.data.profiling import discovery
+from bmcli.data.sources import SourceOptions, SourceRows, map_endings_to_kinds
+from bmcli.data.splitting.splits import parse_split_name
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
+from bmcli.raw_columns import FileColumn, is_text_column, to_texts
 from bmcli.recipe.fields import fault
 
 _TABLES = ("csv", "jsonl", "parquet")
-_OF_THE_DESKTOP = ("thumbs.db", "desktop.ini")
+_DESKTOP_FILES = ("thumbs.db", "desktop.ini")
 
 
 class Options(SourceOptions):
-    """Encoded pictures: `cat/1.jpg` or `train/cat/1.jpg`, or a table with a column of file names.
+    """Image files, by class (`cat/1.jpg`), by split and class (`train/cat/1.jpg`), or listed in a table.
 
-    Without a table the columns are `image` and `label`. Folders named train, validation (valid, val, dev) and test
-    are splits. With a table they are its columns, of which `column` becomes the pictures.
+    Without a table the columns are `image` and `label`, and folders named train, validation (valid, val, dev) and test
+    are splits. With a table the columns are those of the table, and `column` is replaced by the images.
     """
 
     kind: Literal["image_folder"] = "image_folder"
     path: str = Field(
-        min_length=1, description="The folder of the classes or splits; or that a table's names start from."
+        min_length=1,
+        description="Folder of the classes or splits, or the folder that file names of the table are relative to.",
     )
     table: str | None = Field(
-        default=None, min_length=1, description="A CSV, TSV, Parquet or JSON lines file with a row for each picture."
+        default=None, min_length=1, description="A CSV, TSV, Parquet or JSON lines file with one row per image."
     )
     column: str | None = Field(
-        default=None, min_length=1, description="The column of the table that names the files; by default `file`."
+        default=None, min_length=1, description="Column of the table that contains the file names; by default `file`."
     )
 
     @model_validator(mode="after")
     def _column_has_a_table(self) -> Options:
         if self.column is not None and self.table is None:
             raise fault("column", "`column` does nothing without `table`.", "Name the table, or leave the column out.")
-        if self.table is not None and formats().get(files.ending(self.table)) not in _TABLES:
-            known = ", ".join(ending for ending, kind in formats().items() if kind in _TABLES)
+        if self.table is not None and map_endings_to_kinds().get(files.get_ending(self.table)) not in _TABLES:
+            known = ", ".join(ending for ending, kind in map_endings_to_kinds().items() if kind in _TABLES)
             raise fault("table", f"{quoted(Path(self.table).name)} is no table by its name.", f"Known: {known}.")
         return self
 
     def files(self) -> tuple[Path, ...]:
         """Every picture, and the table. Those that a table names and the folder lacks are left to reading."""
         if self.table is None:
-            return tuple(picture.path for picture in _by_class(Path(self.path)))
-        names = _names(self, _table(self))
+            return tuple(picture.path for picture in _find_pictures(Path(self.path)))
+        names = _read_file_names(self, _read_table(self))
         found = [path for path in dict.fromkeys(names) if path is not None and os.path.isfile(path)]
         return (Path(self.table), *found)
 
     def shown(self, split: str | None = None) -> str:
-        return files.shown(Path(self.table or self.path))
+        return files.format_path(Path(self.table or self.path))
 
     def fingerprint(self) -> str:
         """SHA-256 of the names below the folder and what the files hold: a picture's folder is its class."""
@@ -74,7 +76,7 @@ class Options(SourceOptions):
             told = "\n".join(f"{name}\0{digest}" for name, digest in zip(below, digests, strict=True))
         return hashlib.sha256(told.encode(errors="surrogateescape")).hexdigest()
 
-    def natural_targets(self) -> Mapping[str, Mapping[str, Any]]:
+    def default_targets(self) -> Mapping[str, Mapping[str, Any]]:
         return {"label": {"kind": "category"}} if self.table is None else {}
 
 
@@ -85,65 +87,69 @@ class _Picture:
     split: str | None
 
 
-def read(options: Options) -> Rows:
+def read(options: Options) -> SourceRows:
     """The pictures as encoded files, in the order of their names or of the table, with their labels."""
     if options.table is not None:
-        return _of_table(options, _table(options))
+        return _read_from_table(options, _read_table(options))
     import numpy as np
     import pyarrow as pa
 
-    found = _by_class(Path(options.path))
+    found = _find_pictures(Path(options.path))
     paths = [picture.path for picture in found]
     labels = pa.chunked_array([pa.array([picture.label for picture in found], pa.string())])
     has_splits = found[0].split is not None
-    return Rows(
-        columns={"image": _blobs(paths), "label": labels},
+    return SourceRows(
+        columns={"image": _make_file_column(paths), "label": labels},
         split=np.array([picture.split for picture in found], dtype=str) if has_splits else None,
-        where=lambda row: files.shown(paths[row]),
+        where=lambda row: files.format_path(paths[row]),
     )
 
 
-def _blobs(paths: Sequence[Path | None]) -> Blobs:
+def _make_file_column(paths: Sequence[Path | None]) -> FileColumn:
     import numpy as np
 
     def reader(position: int) -> bytes:
         path = paths[position]
         if path is None:
             raise OSError("the cell names no file")
-        with files.opened(path) as file:
+        with files.open_file(path) as file:
             return file.read()
 
-    return Blobs(np.arange(len(paths)), reader)
+    return FileColumn(np.arange(len(paths)), reader)
 
 
-def _by_class(root: Path) -> list[_Picture]:
+def _find_pictures(root: Path) -> list[_Picture]:
     """Every picture with its class, and its split if folders tell it."""
     folders = _folders(root)
-    splits = {folder: split_of_word(folder.name) for folder in folders}
+    splits = {folder: parse_split_name(folder.name) for folder in folders}
     if not any(splits.values()):
-        return _of_classes(folders, None)
+        return _label_pictures(folders, None)
     stray = next((folder for folder, split in splits.items() if not split), None)
     if stray is not None:
         told = next(folder.name for folder, split in splits.items() if split)
-        raise _fault(stray, f"is no split, though {quoted(told)} beside it is.", "Move it elsewhere.")
+        raise _file_error(stray, f"is no split, though {quoted(told)} beside it is.", "Move it elsewhere.")
     if len(set(splits.values())) < len(splits):
-        raise _fault(root, f"two folders are the same split: {', '.join(folder.name for folder in folders)}.")
-    return [picture for folder in folders for picture in _of_classes(_folders(folder), splits[folder])]
+        raise _file_error(root, f"two folders are the same split: {', '.join(folder.name for folder in folders)}.")
+    return [picture for folder in folders for picture in _label_pictures(_folders(folder), splits[folder])]
 
 
 def _folders(parent: Path) -> list[Path]:
     """The folders in a folder, by name."""
-    inside = _listed(parent)
+    inside = _list_folder(parent)
     folders = [path for path in inside if path.is_dir()]
-    stray = next((path for path in inside if path.suffix.lower() in pictures.SUFFIXES and path not in folders), None)
+    stray = next(
+        (path for path in inside if path.suffix.lower() in pictures.IMAGE_SUFFIXES and path not in folders), None
+    )
     if stray is not None and folders:
-        raise _fault(stray, "lies beside the folders of the classes, in none of them.")
+        raise _file_error(stray, "lies beside the folders of the classes, in none of them.")
     if not folders:
-        raise _fault(parent, "holds no folder of a class.", "Put the pictures of each class into a folder: cat/1.jpg.")
+        raise _file_error(
+            parent, "holds no folder of a class.", "Put the pictures of each class into a folder: cat/1.jpg."
+        )
     return folders
 
 
-def _of_classes(folders: Sequence[Path], split: str | None) -> list[_Picture]:
+def _label_pictures(folders: Sequence[Path], split: str | None) -> list[_Picture]:
     found: list[_Picture] = []
     for folder in folders:
         found += [_Picture(path, folder.name, split) for path in _pictures(folder)]
@@ -152,78 +158,78 @@ def _of_classes(folders: Sequence[Path], split: str | None) -> list[_Picture]:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    found = _listed(folder)
+    found = _list_folder(folder)
     for path in found:
         if path.is_dir():
-            raise _fault(path, f"expected pictures of the class {quoted(folder.name)}, found a folder.")
-        if path.suffix.lower() not in pictures.SUFFIXES:
-            known = ", ".join(pictures.SUFFIXES)
-            raise _fault(path, "is no picture by its name.", f"Known: {known}. Move it elsewhere, or convert it.")
+            raise _file_error(path, f"expected pictures of the class {quoted(folder.name)}, found a folder.")
+        if path.suffix.lower() not in pictures.IMAGE_SUFFIXES:
+            known = ", ".join(pictures.IMAGE_SUFFIXES)
+            raise _file_error(path, "is no picture by its name.", f"Known: {known}. Move it elsewhere, or convert it.")
     if not found:
-        raise _fault(folder, "the folder of the class is empty.", "Remove it, or put pictures into it.")
+        raise _file_error(folder, "the folder of the class is empty.", "Remove it, or put pictures into it.")
     return found
 
 
-def _listed(folder: Path) -> list[Path]:
+def _list_folder(folder: Path) -> list[Path]:
     """What is in a folder, by name; hidden files and those of desktops do not count."""
     if not files.exists(folder):
-        raise files.missing(folder, "folder")
+        raise files.missing_file_error(folder, "folder")
     try:
         inside = sorted(islice(folder.iterdir(), limits.PICTURES + 1), key=lambda path: path.name)
     except NotADirectoryError:
-        raise _fault(folder, "expected a folder, found a file.") from None
+        raise _file_error(folder, "expected a folder, found a file.") from None
     except OSError as error:
-        raise _fault(folder, f"cannot be read: {(error.strerror or str(error)).lower()}.") from None
+        raise _file_error(folder, f"cannot be read: {(error.strerror or str(error)).lower()}.") from None
     _check_count(folder, len(inside))
-    return [path for path in inside if not path.name.startswith(".") and path.name.lower() not in _OF_THE_DESKTOP]
+    return [path for path in inside if not path.name.startswith(".") and path.name.lower() not in _DESKTOP_FILES]
 
 
 def _check_count(folder: Path, count: int) -> None:
     if count > limits.PICTURES:
-        raise _fault(
+        raise _file_error(
             folder,
             f"holds more than {limits.PICTURES:,} files and folders.",
             "Write the pictures into record files, and read them with `kind: tfrecord`.",
         )
 
 
-def _table(options: Options) -> Rows:
+def _read_table(options: Options) -> SourceRows:
     """The rows of the table as its own source reads them."""
     assert options.table is not None
-    found = discovery.of_file(Path(options.table))
+    found = discovery.detect_file(Path(options.table))
     part = parts.load("data.sources", found.kind)
     try:
-        table: Rows = part.read(part.Options.model_validate(found.written()))
+        table: SourceRows = part.read(part.Options.model_validate(found.to_options()))
     except BmcliError as error:
         raise BmcliError(*(replace(each, path="data.source.table") for each in error.faults)) from None
     return table
 
 
-def _names(options: Options, table: Rows) -> list[Path | None]:
+def _read_file_names(options: Options, table: SourceRows) -> list[Path | None]:
     """The file that each row of the table names."""
     name = options.column or "file"
     if name not in table.columns:
         hint = parts.did_you_mean(name, table.columns)
         raise BmcliError(f"{options.shown()}: no column {quoted(name)}.", path="data.source.column", suggestion=hint)
     column = table.columns[name]
-    if not is_text(column):
+    if not is_text_column(column):
         raise BmcliError(f"{options.shown()}: column {quoted(name)} holds no file names.", path="data.source.column")
     folder = Path(options.path)
-    return [folder / cell if cell else None for cell in texts(column).to_pylist()]
+    return [folder / cell if cell else None for cell in to_texts(column).to_pylist()]
 
 
-def _of_table(options: Options, table: Rows) -> Rows:
+def _read_from_table(options: Options, table: SourceRows) -> SourceRows:
     if not os.path.isdir(options.path):
-        raise files.missing(Path(options.path), "folder")
-    paths = _names(options, table)
+        raise files.missing_file_error(Path(options.path), "folder")
+    paths = _read_file_names(options, table)
     name = options.column or "file"
 
     def where(row: int) -> str:
         path = paths[row]
-        return f"{table.where(row)} ({'no file' if path is None else files.shown(path)})"
+        return f"{table.where(row)} ({'no file' if path is None else files.format_path(path)})"
 
-    return replace(table, columns=ChainMap({name: _blobs(paths)}, table.columns), where=where, found={})  # type: ignore[arg-type]
+    return replace(table, columns=ChainMap({name: _make_file_column(paths)}, table.columns), where=where, found={})  # type: ignore[arg-type]
 
 
-def _fault(path: Path, message: str, suggestion: str = "") -> BmcliError:
-    return BmcliError(f"{files.shown(path)}: {message}", path=files.RECIPE_PATH, suggestion=suggestion)
+def _file_error(path: Path, message: str, suggestion: str = "") -> BmcliError:
+    return BmcliError(f"{files.format_path(path)}: {message}", path=files.RECIPE_PATH, suggestion=suggestion)

@@ -16,7 +16,7 @@ from pydantic import Field
 from bmcli import limits
 from bmcli.data import files, tables
 from bmcli.data.files import File
-from bmcli.data.sources import Rows, TableOptions, TablePaths
+from bmcli.data.sources import SourceRows, TableOptions, TablePaths
 from bmcli.errors import BmcliError
 from bmcli.quoting import brief, quoted
 
@@ -39,38 +39,40 @@ class _BrokenLine(BmcliError):
     """A line that is no row."""
 
     def __init__(self, path: File, number: int, message: str, suggestion: str = "") -> None:
-        super().__init__(f"{files.shown(path)}:{number}  {message}", path=files.RECIPE_PATH, suggestion=suggestion)
+        super().__init__(
+            f"{files.format_path(path)}:{number}  {message}", path=files.RECIPE_PATH, suggestion=suggestion
+        )
 
 
 class Options(TableOptions):
-    """JSON lines: an object a line, whose keys are the columns; a key that a line lacks is missing there.
+    """JSON lines: one object per line; keys are columns, and absent keys are missing values.
 
-    Numbers, text, true and false, and lists of numbers of one length, which become arrays. Fields of nested objects
-    become columns, as `address.city`.
+    Values are numbers, text, booleans, or lists of numbers of equal length, which become arrays. Fields of nested
+    objects become columns such as `address.city`.
     """
 
     ENDINGS = (".jsonl", ".ndjson")
 
     kind: Literal["jsonl"] = "jsonl"
     path: TablePaths = Field(
-        description="A file, a folder, a pattern as part-*.jsonl, or a list of such; or one of these for each split. "
-        ".gz is unpacked."
+        description="A file, a folder, a pattern such as part-*.jsonl, a list of these, or one of these per split; "
+        ".gz files are decompressed."
     )
 
 
-def read(options: Options) -> Rows:
+def read(options: Options) -> SourceRows:
     """All rows of all files; every file must have the same keys. A column of text and numbers is text."""
     return _read(options, None)
 
 
-def read_unbroken(options: Options) -> Rows:
+def read_unbroken(options: Options) -> SourceRows:
     """The same, but lines that are no objects are left out and counted."""
     broken: _Broken = {}
     rows = _read(options, broken)
     return replace(rows, broken=sum(len(numbers) for numbers in broken.values()))
 
 
-def _read(options: Options, broken: _Broken | None) -> Rows:
+def _read(options: Options, broken: _Broken | None) -> SourceRows:
     """The rows.
 
     Args:
@@ -85,34 +87,36 @@ def _read(options: Options, broken: _Broken | None) -> Rows:
         for split, path in sources:
             count, found = 0, dict[str, Any]()
             for line, block in _blocks(path, broken):
-                batch = _batch(path, line, block, broken)
+                batch = _parse_batch(path, line, block, broken)
                 if batch is None:
                     continue
                 for field in batch.schema:
-                    found[field.name] = _unified(path, line, field, found.get(field.name, field.type))
+                    found[field.name] = _unify_type(path, line, field, found.get(field.name, field.type))
                 tables.check_count(path, len(found), "keys")
                 count += len(batch)
                 yield batch
             if not count:
                 lacks = "no line is an object" if broken and path in broken else "is empty"
-                raise BmcliError(f"{files.shown(path)}: {lacks}.", path=files.RECIPE_PATH)
+                raise BmcliError(f"{files.format_path(path)}: {lacks}.", path=files.RECIPE_PATH)
             if types:
                 tables.check_same_columns(first, types, path, found)
             for name, kind in found.items():
-                types[name] = _unified(path, 1, pa.field(name, kind), types.get(name, kind))
+                types[name] = _unify_type(path, 1, pa.field(name, kind), types.get(name, kind))
             lengths.append((split, path, count))
 
     import pyarrow as pa
 
-    spilled = tables.spilled(batches())
+    spilled = tables.spill_batches(batches())
     tables.check_names(first, list(types))
-    return tables.rows_of(spilled, types, lengths, lambda path, row: _where(path, row, (broken or {}).get(path, ())))
+    return tables.build_rows(
+        spilled, types, lengths, lambda path, row: _describe_row(path, row, (broken or {}).get(path, ()))
+    )
 
 
 def _blocks(path: File, broken: _Broken | None) -> Iterator[tuple[int, bytes]]:
     """Whole lines of a file, many at a time, with the number of the first of them."""
     line, left, left_bytes = 1, list[bytes](), 0
-    for chunk in files.chunks(path):
+    for chunk in files.read_chunks(path):
         whole, newline, rest = chunk.rpartition(b"\n")
         start = chunk.find(b"\n") if newline else len(chunk)
         if left_bytes + start > limits.RECORD_BYTES:
@@ -134,7 +138,7 @@ def _blocks(path: File, broken: _Broken | None) -> Iterator[tuple[int, bytes]]:
         yield line, block
 
 
-def _batch(path: File, line: int, block: bytes, broken: _Broken | None) -> pa.RecordBatch | None:
+def _parse_batch(path: File, line: int, block: bytes, broken: _Broken | None) -> pa.RecordBatch | None:
     """The rows of some lines, with the fields of nested objects as columns; None if no line is a row."""
     try:
         return _rows(path, line, block)
@@ -165,18 +169,18 @@ def _rows(path: File, line: int, block: bytes) -> pa.RecordBatch:
     _check_keys(path, line, block)
     try:
         block.decode()  # as the parser does not
-        table = _parsed(block) if is_closed and _looks_right(block) else None
+        table = _parse_block(block) if is_closed and _has_object_lines(block) else None
     except (UnicodeDecodeError, pa.ArrowInvalid):
         table = None
     # The parser takes two objects in a line for two rows, which would lose count of the lines.
     if table is None or len(table) != sum(1 for text in block.split(b"\n") if text.strip()):
-        table = _read_with_care(path, line, block)
+        table = _parse_block_strictly(path, line, block)
     if not table.column_names:
         raise BmcliError(
-            f"{files.shown(path)}:{line}  objects without a key, from this line on.", path=files.RECIPE_PATH
+            f"{files.format_path(path)}:{line}  objects without a key, from this line on.", path=files.RECIPE_PATH
         )
     (batch,) = table.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)]
-    return tables.flat(batch)
+    return tables.flatten_batch(batch)
 
 
 def _check_nesting(path: File, line: int, block: bytes) -> bool:
@@ -197,9 +201,9 @@ def _check_nesting(path: File, line: int, block: bytes) -> bool:
             continue
         # Brackets in texts do not count; of a text that is never closed the quote is left.
         bare = _TEXT.sub(lambda found: b"" if found[1] else b'"', text)
-        deepest, left = limits.nesting(bare.translate(None, _NO_BRACKETS))
-        if deepest > limits.NESTING:
-            raise _BrokenLine(path, number, f"lists and objects are nested more than {limits.NESTING} levels deep.")
+        deepest, left = limits.measure_nesting(bare.translate(None, _NO_BRACKETS))
+        if deepest > limits.MAX_NESTING:
+            raise _BrokenLine(path, number, f"lists and objects are nested more than {limits.MAX_NESTING} levels deep.")
         is_closed = is_closed and left == 0 and b'"' not in bare
     return is_closed
 
@@ -228,10 +232,10 @@ def _count_keys(lines: Sequence[bytes]) -> int:
 def _is_plain(brackets: bytes) -> bool:
     """Whether brackets are few enough to be nested at will, and as many are closed as opened."""
     opened = brackets.count(b"[") + brackets.count(b"{")
-    return opened <= limits.NESTING and 2 * opened == len(brackets)
+    return opened <= limits.MAX_NESTING and 2 * opened == len(brackets)
 
 
-def _looks_right(block: bytes) -> bool:
+def _has_object_lines(block: bytes) -> bool:
     """Whether every line begins and ends as an object does.
 
     The parser takes `null` for one, and goes on in the next line with an object that a line leaves open.
@@ -240,7 +244,7 @@ def _looks_right(block: bytes) -> bool:
     return all(not text or (text[:1] == b"{" and text[-1:] == b"}") for text in lines)
 
 
-def _parsed(block: bytes, schema: pa.Schema | None = None) -> pa.Table:
+def _parse_block(block: bytes, schema: pa.Schema | None = None) -> pa.Table:
     """The rows of some lines; text that looks like a date stays text."""
     import pyarrow as pa
     from pyarrow import json as arrow
@@ -250,37 +254,38 @@ def _parsed(block: bytes, schema: pa.Schema | None = None) -> pa.Table:
         read_options=arrow.ReadOptions(block_size=len(block) + 1, use_threads=False),
         parse_options=arrow.ParseOptions(explicit_schema=schema),
     )
-    plain = pa.schema([field.with_type(_without_dates(field.type)) for field in table.schema])
-    return table if plain == table.schema else _parsed(block, plain)
+    plain = pa.schema([field.with_type(_replace_date_types(field.type)) for field in table.schema])
+    return table if plain == table.schema else _parse_block(block, plain)
 
 
-def _without_dates(kind: pa.DataType) -> pa.DataType:
+def _replace_date_types(kind: pa.DataType) -> pa.DataType:
     import pyarrow as pa
 
     if pa.types.is_timestamp(kind):
         return pa.string()
     if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_without_dates(field.type)) for field in kind])
-    return pa.list_(_without_dates(kind.value_type)) if pa.types.is_list(kind) else kind
+        return pa.struct([field.with_type(_replace_date_types(field.type)) for field in kind])
+    return pa.list_(_replace_date_types(kind.value_type)) if pa.types.is_list(kind) else kind
 
 
-def _unified(path: File, line: int, field: pa.Field, before: pa.DataType) -> pa.DataType:
+def _unify_type(path: File, line: int, field: pa.Field, before: pa.DataType) -> pa.DataType:
     """The type that holds a column's values so far and those of one more block: text where scalars differ."""
     import pyarrow as pa
 
-    common = tables.common_type(before, field.type)
+    common = tables.find_common_type(before, field.type)
     if common is not None:
         return common
-    if tables.is_list(before) or tables.is_list(field.type):
+    if tables.is_list_type(before) or tables.is_list_type(field.type):
         raise BmcliError(
-            f"{files.shown(path)}:{line}  column {quoted(field.name)}: from here on of type {brief(str(field.type))}, "
+            f"{files.format_path(path)}:{line}  column {quoted(field.name)}: from here on of type "
+            f"{brief(str(field.type))}, "
             f"before of type {brief(str(before))}.",
             path=files.RECIPE_PATH,
         )
     return pa.string()
 
 
-def _read_with_care(path: File, line: int, block: bytes) -> pa.Table:
+def _parse_block_strictly(path: File, line: int, block: bytes) -> pa.Table:
     """The rows of lines that the fast parser refused: columns of text and numbers become text.
 
     Raises:
@@ -299,13 +304,16 @@ def _read_with_care(path: File, line: int, block: bytes) -> pa.Table:
             before, since = kinds.setdefault(name, (kind, number))
             if kind != before and not {kind, before} <= set(_SCALARS.values()):
                 raise BmcliError(
-                    f"{files.shown(path)}:{number}  column {quoted(name)}: expected {before}, as in line {since}, "
+                    f"{files.format_path(path)}:{number}  column {quoted(name)}: expected {before}, "
+                    f"as in line {since}, "
                     f"received {kind}.",
                     path=files.RECIPE_PATH,
                 )
             if kind != before:
                 mixed.add(name)
-    values = [{name: _spelled(value) if name in mixed else value for name, value in row.items()} for _, row in rows]
+    values = [
+        {name: _format_scalar(value) if name in mixed else value for name, value in row.items()} for _, row in rows
+    ]
     columns = {name: _column(path, rows, name, [row.get(name) for row in values]) for name in kinds}
     return pa.table(columns)
 
@@ -315,7 +323,7 @@ def _objects(path: File, line: int, block: bytes) -> Iterator[tuple[int, dict[st
     for number, text in enumerate(block.split(b"\n"), start=line):
         value = _object(path, number, text)
         if value is not None:
-            yield number, dict(_flat(value))
+            yield number, dict(_flatten_object(value))
 
 
 def _object(path: File, number: int, text: bytes) -> dict[str, Any] | None:
@@ -323,7 +331,7 @@ def _object(path: File, number: int, text: bytes) -> dict[str, Any] | None:
     if not text.strip():
         return None
     try:
-        value = json.loads(text.decode("utf-8-sig" if number == 1 else "utf-8"), object_pairs_hook=_pairs)
+        value = json.loads(text.decode("utf-8-sig" if number == 1 else "utf-8"), object_pairs_hook=_check_unique_keys)
         if b"\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeDecodeError as error:
@@ -344,22 +352,22 @@ def _object(path: File, number: int, text: bytes) -> dict[str, Any] | None:
     return value
 
 
-def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _check_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     twice = tables.repeated(name for name, _ in pairs)
     if twice is not None:
         raise ValueError(f"the key {quoted(twice)} is there twice")
     return dict(pairs)
 
 
-def _flat(value: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+def _flatten_object(value: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
     for name, item in value.items():
         if isinstance(item, dict):
-            yield from _flat(item, f"{prefix}{name}.")
+            yield from _flatten_object(item, f"{prefix}{name}.")
         else:
             yield prefix + name, item
 
 
-def _spelled(value: Any) -> str | None:
+def _format_scalar(value: Any) -> str | None:
     """A scalar as text, as Arrow spells it."""
     if value is None or isinstance(value, str):
         return value
@@ -377,21 +385,21 @@ def _column(path: File, rows: list[tuple[int, Any]], name: str, values: list[Any
     try:
         return pa.array(values)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        place, reason = f"{files.shown(path)}:{rows[0][0]}", brief(str(error).partition("\n")[0].rstrip("."))
+        place, reason = f"{files.format_path(path)}:{rows[0][0]}", brief(str(error).partition("\n")[0].rstrip("."))
         raise BmcliError(
             f"{place}  column {quoted(name)}, from this line on: {reason}.", path=files.RECIPE_PATH
         ) from None
 
 
-def _where(path: File, row: int, broken: Collection[int]) -> str:
+def _describe_row(path: File, row: int, broken: Collection[int]) -> str:
     """File and line of a row; blank lines count.
 
     Args:
         broken: Numbers of the lines that are no rows.
     """
-    lines = enumerate(io.BufferedReader(files.Stream(files.chunks(path))), start=1)
+    lines = enumerate(io.BufferedReader(files.ChunkStream(files.read_chunks(path))), start=1)
     try:
         filled = (number for number, text in lines if text.strip() and number not in broken)
-        return f"{files.shown(path)}:{next(islice(filled, row, None))}"
+        return f"{files.format_path(path)}:{next(islice(filled, row, None))}"
     except (BmcliError, StopIteration):  # The file has changed since.
-        return f"{files.shown(path)} row {row + 1}"
+        return f"{files.format_path(path)} row {row + 1}"

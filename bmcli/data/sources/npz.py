@@ -13,11 +13,11 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from bmcli import limits
-from bmcli.cells import Raw
 from bmcli.data import files, tables
-from bmcli.data.sources import FilePaths, Rows, SourceOptions, by_split, located, split_names
+from bmcli.data.sources import FilePaths, SourceOptions, SourceRows, list_split_files, locate_row, repeat_split_names
 from bmcli.errors import BmcliError
 from bmcli.quoting import LONGEST, brief, quoted
+from bmcli.raw_columns import RawColumn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,51 +29,51 @@ _DIRECTORY_BYTES = 138 * limits.COLUMNS  # 46 for each member, and twice as many
 
 
 class Options(SourceOptions):
-    """Arrays with the rows first; x_train and x_test are column x of the training and test rows."""
+    """NumPy archive of arrays with rows first; x_train and x_test are column x of training and test rows."""
 
     ENDINGS = (".npz",)
 
     kind: Literal["npz"] = "npz"
-    path: FilePaths = Field(description="An archive, or one for each split.")
+    path: FilePaths = Field(description="An archive, or one per split.")
 
     def files(self) -> tuple[Path, ...]:
-        return tuple(path for _, path in by_split(self.path))
+        return tuple(path for _, path in list_split_files(self.path))
 
     def splits(self) -> tuple[str, ...]:
-        return tuple(split for split, _ in by_split(self.path) if split is not None)
+        return tuple(split for split, _ in list_split_files(self.path) if split is not None)
 
 
-def read(options: Options) -> Rows:
+def read(options: Options) -> SourceRows:
     """Numeric arrays as they are, arrays of text as text columns."""
-    named = by_split(options.path)
+    named = list_split_files(options.path)
     groups = {split: (path, _arrays(path)) for split, path in named}
     if None in groups:
         path, arrays = groups[None]
-        groups = {split: (path, group) for split, group in _by_suffix(path, arrays).items()}
+        groups = {split: (path, group) for split, group in _group_by_suffix(path, arrays).items()}
     for path, group in groups.values():
         _check_lengths(path, group)
-    columns = _joined(list(groups.values()))
+    columns = _concatenate_splits(list(groups.values()))
     lengths = {split: len(next(iter(group.values()))) for split, (_, group) in groups.items()}
     places = [(path, split, lengths[split]) for split, (path, _) in groups.items()]
-    return Rows(columns, split_names(lengths), where=lambda row: _where(places, row))
+    return SourceRows(columns, repeat_split_names(lengths), where=lambda row: _describe_row(places, row))
 
 
 def _arrays(path: Path) -> _Arrays:
     """Every array of an archive; damage of any sort is a BmcliError."""
     import numpy as np
 
-    with files.opened(path) as file:
+    with files.open_file(path) as file:
         try:
             with zipfile.ZipFile(_Bounded(file, path)) as archive:
                 members = archive.infolist()
                 tables.check_count(path, len(members), "arrays")
                 unpacked_bytes = sum(member.file_size for member in members)
                 # Members may lie over each other, so that the sum grows where none of them does.
-                limits.check_growth(files.shown(path), file.seek(0, io.SEEK_END), unpacked_bytes)
+                limits.check_growth(files.format_path(path), file.seek(0, io.SEEK_END), unpacked_bytes)
                 files.check_memory(path, unpacked_bytes, "Save it as Parquet, which is read in parts.")
                 name, times = Counter(member.filename for member in members).most_common(1)[0] if members else ("", 0)
                 if times > 1:
-                    raise _fault(path, f"two arrays are named {quoted(name.removesuffix('.npy'))}.")
+                    raise _file_error(path, f"two arrays are named {quoted(name.removesuffix('.npy'))}.")
                 for member in members:
                     _check_member(path, archive, member)
             file.seek(0)
@@ -82,12 +82,12 @@ def _arrays(path: Path) -> _Arrays:
         except (BmcliError, OSError):
             raise
         except zipfile.BadZipFile as error:
-            raise _fault(path, f"is not an intact NPZ archive: {brief(str(error))}.") from None
+            raise _file_error(path, f"is not an intact NPZ archive: {brief(str(error))}.") from None
         except Exception as error:  # Damaged headers raise anything from TokenError to NotImplementedError.
-            raise _fault(path, f"cannot be read: {type(error).__name__}: {brief(str(error))}.") from None
+            raise _file_error(path, f"cannot be read: {type(error).__name__}: {brief(str(error))}.") from None
     if not arrays:
-        raise _fault(path, "holds no arrays.")
-    return {name: _checked(path, name, array) for name, array in arrays.items()}
+        raise _file_error(path, "holds no arrays.")
+    return {name: _check_array(path, name, array) for name, array in arrays.items()}
 
 
 class _Bounded:
@@ -100,7 +100,7 @@ class _Bounded:
     def read(self, size: int = -1) -> bytes:
         content = self._file.read(size if size < 0 else min(size, _DIRECTORY_BYTES + 1))
         if len(content) > _DIRECTORY_BYTES:
-            raise _fault(
+            raise _file_error(
                 self._path,
                 f"its directory has {max(size, len(content)):,} bytes, as of more than {limits.COLUMNS:,} arrays; "
                 "so many are the most.",
@@ -118,54 +118,56 @@ def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo)
 
     name = member.filename.removesuffix(".npy")
     if name == member.filename:
-        raise _fault(path, f"{quoted(name)} is not an array.")
+        raise _file_error(path, f"{quoted(name)} is not an array.")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         # Those of other methods are unpacked whole, however little they announce.
-        raise _fault(
+        raise _file_error(
             path, f"array {quoted(name)} is compressed in another way than NumPy does it.", "Save it by NumPy."
         )
-    limits.check_growth(f"{files.shown(path)}: array {quoted(name)}", member.compress_size, member.file_size)
+    limits.check_growth(f"{files.format_path(path)}: array {quoted(name)}", member.compress_size, member.file_size)
     with archive.open(member) as stream:
         version = npy.read_magic(stream)
         header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, _, dtype = header(stream)
         header_bytes = stream.tell()
     if dtype.hasobject:
-        raise _fault(
+        raise _file_error(
             path,
             f"array {quoted(name)} holds Python objects, which are never loaded.",
             "Save numbers or text, as `array.astype(str)` gives.",
         )
     if min(shape, default=1) < 0 or (shape and shape[0] and not math.prod(shape[1:]) * dtype.itemsize):
-        raise _fault(
+        raise _file_error(
             path,
             f"array {quoted(name)} has the shape {shape} of {brief(str(dtype), LONGEST)}, whose rows hold nothing.",
         )
     claimed = math.prod(shape) * dtype.itemsize
     if claimed != member.file_size - header_bytes:
-        raise _fault(path, f"array {quoted(name)} announces {claimed} bytes, holds {member.file_size - header_bytes}.")
+        raise _file_error(
+            path, f"array {quoted(name)} announces {claimed} bytes, holds {member.file_size - header_bytes}."
+        )
 
 
-def _checked(path: Path, name: str, array: np.ndarray) -> np.ndarray:
+def _check_array(path: Path, name: str, array: np.ndarray) -> np.ndarray:
     if array.ndim == 0:
-        raise _fault(path, f"array {quoted(name)} is a single value, expected rows.")
+        raise _file_error(path, f"array {quoted(name)} is a single value, expected rows.")
     if array.dtype.kind not in "biufUS":
-        raise _fault(
+        raise _file_error(
             path, f"array {quoted(name)} has type {brief(str(array.dtype), LONGEST)}, expected numbers or text."
         )
     if array.dtype.kind in "US" and array.ndim > 1:
-        raise _fault(path, f"array {quoted(name)} has text of shape {array.shape}, expected one text a row.")
+        raise _file_error(path, f"array {quoted(name)} has text of shape {array.shape}, expected one text a row.")
     if array.dtype.kind not in "US":
         return array
     try:
         array = array.astype(str)
         "".join(array.tolist()).encode()
     except (UnicodeError, ValueError):
-        raise _fault(path, f"array {quoted(name)} holds bytes that are no text.", "Save it as text.") from None
+        raise _file_error(path, f"array {quoted(name)} holds bytes that are no text.", "Save it as text.") from None
     return array
 
 
-def _by_suffix(path: Path, arrays: _Arrays) -> Mapping[str | None, _Arrays]:
+def _group_by_suffix(path: Path, arrays: _Arrays) -> Mapping[str | None, _Arrays]:
     """Arrays by split and column; without suffixes all belong to no split."""
     groups: dict[str | None, _Arrays] = {}
     for name, array in arrays.items():
@@ -173,11 +175,11 @@ def _by_suffix(path: Path, arrays: _Arrays) -> Mapping[str | None, _Arrays]:
         group = groups.setdefault(_SUFFIXES.get(suffix), {})
         column = name.removesuffix(suffix)
         if column in group:
-            raise _fault(path, f"two arrays are column {quoted(column)} of {_SUFFIXES[suffix]}.")
+            raise _file_error(path, f"two arrays are column {quoted(column)} of {_SUFFIXES[suffix]}.")
         group[column] = array
     if None in groups and len(groups) > 1:
         stray = next(iter(groups[None]))
-        raise _fault(
+        raise _file_error(
             path,
             f"array {quoted(stray)} belongs to no split, though others do.",
             f"Name it {quoted(stray + '_train')}.",
@@ -189,13 +191,15 @@ def _by_suffix(path: Path, arrays: _Arrays) -> Mapping[str | None, _Arrays]:
 def _check_lengths(path: Path, group: _Arrays) -> None:
     (first, array), *others = group.items()
     if not len(array):
-        raise _fault(path, f"array {quoted(first)} has no rows.")
+        raise _file_error(path, f"array {quoted(first)} has no rows.")
     for name, other in others:
         if len(other) != len(array):
-            raise _fault(path, f"column {quoted(name)} has {len(other)} rows, column {quoted(first)} has {len(array)}.")
+            raise _file_error(
+                path, f"column {quoted(name)} has {len(other)} rows, column {quoted(first)} has {len(array)}."
+            )
 
 
-def _joined(groups: list[tuple[Path, _Arrays]]) -> dict[str, Raw]:
+def _concatenate_splits(groups: list[tuple[Path, _Arrays]]) -> dict[str, RawColumn]:
     """Columns over all splits, which must have the same names and shapes."""
     import numpy as np
 
@@ -204,11 +208,11 @@ def _joined(groups: list[tuple[Path, _Arrays]]) -> dict[str, Raw]:
         differing = sorted(set(first) ^ set(group))
         if differing:
             lacks = other_path if differing[0] in first else path
-            raise _fault(lacks, f"column {quoted(differing[0])} is not there for every split.")
+            raise _file_error(lacks, f"column {quoted(differing[0])} is not there for every split.")
         for name, array in group.items():
             if array.shape[1:] != first[name].shape[1:] or (array.dtype.kind == "U") != (first[name].dtype.kind == "U"):
-                there = "another split" if path == other_path else files.shown(path)
-                raise _fault(
+                there = "another split" if path == other_path else files.format_path(path)
+                raise _file_error(
                     other_path,
                     f"column {quoted(name)} has rows of shape {array.shape[1:]}, {array.dtype}, "
                     f"in {there} of shape {first[name].shape[1:]}, {first[name].dtype}.",
@@ -222,10 +226,10 @@ def _column(array: np.ndarray) -> Any:
     return pa.chunked_array([pa.array(array, pa.string())]) if array.dtype.kind == "U" else array
 
 
-def _where(places: list[tuple[Path, str | None, int]], row: int) -> str:
-    (path, split), row = located([((path, split), length) for path, split, length in places], row)
-    return f"{files.shown(path)} {split or ''}".rstrip() + f" row {row + 1}"
+def _describe_row(places: list[tuple[Path, str | None, int]], row: int) -> str:
+    (path, split), row = locate_row([((path, split), length) for path, split, length in places], row)
+    return f"{files.format_path(path)} {split or ''}".rstrip() + f" row {row + 1}"
 
 
-def _fault(path: Path, message: str, suggestion: str = "") -> BmcliError:
-    return BmcliError(f"{files.shown(path)}: {message}", path=files.RECIPE_PATH, suggestion=suggestion)
+def _file_error(path: Path, message: str, suggestion: str = "") -> BmcliError:
+    return BmcliError(f"{files.format_path(path)}: {message}", path=files.RECIPE_PATH, suggestion=suggestion)

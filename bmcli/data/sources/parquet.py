@@ -11,7 +11,7 @@ from pydantic import Field
 from bmcli import limits
 from bmcli.data import files, pages, tables
 from bmcli.data.files import File
-from bmcli.data.sources import Rows, TableOptions, TablePaths
+from bmcli.data.sources import SourceRows, TableOptions, TablePaths
 from bmcli.errors import BmcliError
 from bmcli.quoting import brief, quoted
 
@@ -20,26 +20,26 @@ if TYPE_CHECKING:
 
 
 class Options(TableOptions):
-    """Parquet: numbers, text, dates, files as bytes, and lists of numbers of one length, which become arrays.
+    """Parquet: numbers, text, dates, files as bytes, and lists of numbers of equal length, which become arrays.
 
-    Fields of nested records become columns, as `address.city`.
+    Fields of nested records become columns such as `address.city`.
     """
 
     ENDINGS = (".parquet", ".pq")
 
     kind: Literal["parquet"] = "parquet"
     path: TablePaths = Field(
-        description="A file, a folder, a pattern as part-*.parquet, or a list of such; or one of these for each split."
+        description="A file, a folder, a pattern such as part-*.parquet, a list of these, or one of these per split."
     )
 
 
-def read(options: Options) -> Rows:
+def read(options: Options) -> SourceRows:
     """All rows of all files. Columns are matched by name, and must be of types that one type can hold."""
     sources = options.tables()
     first = sources[0][1]
     types = _types(first)
     for _, path in sources[1:]:
-        types = _unified(first, types, path, _types(path))
+        types = _unify_types(first, types, path, _types(path))
     announced = [_announced(path) for _, path in sources]
     tables.check_room(sum(each.decoded_bytes for each in announced))
     lengths: list[tuple[str | None, File, int]] = []
@@ -52,8 +52,8 @@ def read(options: Options) -> Rows:
                 yield batch
             lengths.append((split, path, count))
 
-    spilled = tables.spilled(batches())
-    return tables.rows_of(spilled, types, lengths, lambda path, row: f"{files.shown(path)} row {row + 1}")
+    spilled = tables.spill_batches(batches())
+    return tables.build_rows(spilled, types, lengths, lambda path, row: f"{files.format_path(path)} row {row + 1}")
 
 
 def _types(path: File) -> dict[str, pa.DataType]:
@@ -61,41 +61,41 @@ def _types(path: File) -> dict[str, pa.DataType]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with files.opened(path) as file:
+    with files.open_file(path) as file:
         try:
             opened = pq.ParquetFile(file)
             tables.check_count(path, opened.metadata.num_columns)
             schema = opened.schema_arrow
             count = opened.metadata.num_rows
         except (pa.ArrowException, OSError) as error:
-            raise _damaged(path, error) from None
+            raise _damaged_file_error(path, error) from None
     deepest = max((_levels(field.type) for field in schema), default=0)
-    if deepest > limits.NESTING:
+    if deepest > limits.MAX_NESTING:
         raise BmcliError(
-            f"{files.shown(path)}: a column is nested {deepest} levels deep, of {limits.NESTING} allowed.",
+            f"{files.format_path(path)}: a column is nested {deepest} levels deep, of {limits.MAX_NESTING} allowed.",
             path=files.RECIPE_PATH,
             suggestion="Leave it out of the file.",
         )
     if not count:
-        raise BmcliError(f"{files.shown(path)}: has no rows.", path=files.RECIPE_PATH)
-    empty = tables.flat(pa.RecordBatch.from_pylist([], schema=schema))
+        raise BmcliError(f"{files.format_path(path)}: has no rows.", path=files.RECIPE_PATH)
+    empty = tables.flatten_batch(pa.RecordBatch.from_pylist([], schema=schema))
     if not empty.schema.names:
-        raise BmcliError(f"{files.shown(path)}: has no columns.", path=files.RECIPE_PATH)
+        raise BmcliError(f"{files.format_path(path)}: has no columns.", path=files.RECIPE_PATH)
     tables.check_names(path, empty.schema.names)
     return {field.name: field.type for field in empty.schema}
 
 
-def _unified(
+def _unify_types(
     first: File, types: dict[str, pa.DataType], path: File, others: dict[str, pa.DataType]
 ) -> dict[str, pa.DataType]:
     """The types that hold the columns of the files so far and of one more."""
     tables.check_same_columns(first, types, path, others)
-    common = {name: tables.common_type(kind, others[name]) for name, kind in types.items()}
+    common = {name: tables.find_common_type(kind, others[name]) for name, kind in types.items()}
     for name, kind in common.items():
         if kind is None:
             raise BmcliError(
-                f"{files.shown(path)}: column {quoted(name)} is of type {brief(str(others[name]))}, "
-                f"in {files.shown(first)} of type {brief(str(types[name]))}.",
+                f"{files.format_path(path)}: column {quoted(name)} is of type {brief(str(others[name]))}, "
+                f"in {files.format_path(first)} of type {brief(str(types[name]))}.",
                 path=files.RECIPE_PATH,
                 suggestion="Save it as the same type in every file.",
             )
@@ -115,11 +115,11 @@ def _announced(path: File) -> pages.Announced:
     """
     import pyarrow as pa
 
-    with files.opened(path) as file:
+    with files.open_file(path) as file:
         try:
-            found = pages.announced(files.shown(path), file, by_headers=isinstance(path, Path))
+            found = pages.announced(files.format_path(path), file, by_headers=isinstance(path, Path))
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise _damaged(path, error) from None
+            raise _damaged_file_error(path, error) from None
     files.check_memory(path, found.pages_bytes, "Save it with smaller pages.")
     return found
 
@@ -131,17 +131,17 @@ def _batches(path: File, announced: pages.Announced) -> Iterator[pa.RecordBatch]
 
     rows = max(1, min(pages.BATCH_ROWS, limits.BATCH_BYTES // max(1, announced.row_bytes)))
     decoded_bytes = 0
-    with files.opened(path) as file:
+    with files.open_file(path) as file:
         try:
             for batch in pq.ParquetFile(file).iter_batches(rows):
-                flat = tables.flat(batch)
+                flat = tables.flatten_batch(batch)
                 decoded_bytes += flat.nbytes
-                limits.check_growth(files.shown(path), announced.file_bytes, decoded_bytes)
+                limits.check_growth(files.format_path(path), announced.file_bytes, decoded_bytes)
                 yield flat
         except (pa.ArrowException, OSError) as error:
-            raise _damaged(path, error) from None
+            raise _damaged_file_error(path, error) from None
 
 
-def _damaged(path: File, error: Exception) -> BmcliError:
+def _damaged_file_error(path: File, error: Exception) -> BmcliError:
     reason = brief(str(error).partition("\n")[0].rstrip("."))
-    return BmcliError(f"{files.shown(path)}: is not an intact Parquet file: {reason}.", path=files.RECIPE_PATH)
+    return BmcliError(f"{files.format_path(path)}: is not an intact Parquet file: {reason}.", path=files.RECIPE_PATH)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from bmcli import limits, parts, pictures
-from bmcli.cells import Blobs, Raw
 from bmcli.data import files
-from bmcli.data.sources import Rows, TableOptions, TablePaths, located, split_names
+from bmcli.data.sources import SourceRows, TableOptions, TablePaths, locate_row, repeat_split_names
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
+from bmcli.raw_columns import FileColumn, RawColumn
 from bmcli.recipe.fields import Options as Described
 from bmcli.recipe.nodes import write_scalar
 
@@ -37,35 +37,35 @@ _LISTS = {
 _Size = Annotated[int, Field(ge=1)]
 
 
-class Feature(Described):
-    """What a feature of the examples holds."""
+class FeatureOptions(Described):
+    """Type and shape of a feature of the examples."""
 
     type: Literal["float", "int", "text", "image", "uint8"] = Field(
-        description="Numbers; whole numbers; text in UTF-8; an encoded picture; or the bytes of an array."
+        description="Type of the values: floats, integers, UTF-8 text, an encoded image, or the bytes of an array."
     )
     shape: tuple[_Size, ...] = Field(
-        default=(), description="Of the array in a row, for float, int and uint8; by default a single number."
+        default=(), description="Shape of the array in each row, for float, int and uint8; by default a single number."
     )
 
 
 class Options(TableOptions):
-    """Examples with features of floats, whole numbers, text, or encoded pictures."""
+    """TFRecord files of `tf.train.Example` with floats, integers, text or encoded images."""
 
     ENDINGS: ClassVar[tuple[str, ...]] = (".tfrecord", ".tfrecords")
 
     kind: Literal["tfrecord"] = "tfrecord"
     path: TablePaths = Field(
-        description="A file, a folder, a pattern as data.tfrecord-*, or a list of them; or such for each split."
+        description="A file, a folder, a pattern such as data.tfrecord-*, a list of these, or one of these per split."
     )
-    features: Mapping[str, Feature] | None = Field(
+    features: Mapping[str, FeatureOptions] | None = Field(
         default=None,
-        description="What to read, as {image: {type: image}, label: {type: int}}. By default every feature, as "
-        "the first example has it: bytes as picture or text, and so many numbers.",
+        description="Features to read, such as {image: {type: image}, label: {type: int}}. By default all, with the "
+        "types and shapes of the first example.",
     )
 
 
 @dataclass(frozen=True)
-class _Record:
+class _RecordPosition:
     """Where a record lies.
 
     Args:
@@ -82,42 +82,44 @@ class _Record:
     packed: bool
 
     def __str__(self) -> str:
-        return f"{files.shown(self.path)} record {self.number + 1}"
+        return f"{files.format_path(self.path)} record {self.number + 1}"
 
 
-def read(options: Options) -> Rows:
+def read(options: Options) -> SourceRows:
     """Floats and whole numbers as arrays, text as text, pictures as encoded files that are read again later."""
     tables = options.tables()
     lengths: dict[str | None, int] = {}
     by_file: list[tuple[Path, int]] = []
-    records: list[_Record] = []
-    gathered: dict[str, _Column] = {}
+    records: list[_RecordPosition] = []
+    gathered: dict[str, _FeatureColumn] = {}
     for split, file in tables:
         if not isinstance(file, Path):
-            raise _fault(str(file), "record files are read from this machine alone.", "Copy it here.")
+            raise _record_error(str(file), "record files are read from this machine alone.", "Copy it here.")
         before = len(records)
         for record, features in _examples(file):
-            _gather(gathered, record, features, options.features, len(records))
+            _add_features(gathered, record, features, options.features, len(records))
             records.append(record)
         if len(records) == before:
-            raise _fault(files.shown(file), "holds no records.")
+            raise _record_error(files.format_path(file), "holds no records.")
         by_file.append((file, len(records) - before))
         lengths[split] = lengths.get(split, 0) + by_file[-1][1]
-    columns = {name: column.joined(len(records), records) for name, column in gathered.items()}
-    return Rows(columns, split_names(lengths), where=lambda row: _where(by_file, row), count=len(records))
+    columns = {name: column.to_column(len(records), records) for name, column in gathered.items()}
+    return SourceRows(
+        columns, repeat_split_names(lengths), where=lambda row: _describe_row(by_file, row), count=len(records)
+    )
 
 
-def _where(by_file: Sequence[tuple[Path, int]], row: int) -> str:
-    file, row = located(by_file, row)
-    return f"{files.shown(file)} record {row + 1}"
+def _describe_row(by_file: Sequence[tuple[Path, int]], row: int) -> str:
+    file, row = locate_row(by_file, row)
+    return f"{files.format_path(file)} record {row + 1}"
 
 
 def _is_packed(path: Path) -> bool:
-    with files.opened(path) as file:
+    with files.open_file(path) as file:
         return file.read(2) == b"\x1f\x8b"
 
 
-def _examples(path: Path) -> Iterator[tuple[_Record, Mapping[str, Any]]]:
+def _examples(path: Path) -> Iterator[tuple[_RecordPosition, Mapping[str, Any]]]:
     """The features of every example of a file, whose checksums are compared."""
     from google.protobuf.message import DecodeError
 
@@ -129,15 +131,15 @@ def _examples(path: Path) -> Iterator[tuple[_Record, Mapping[str, Any]]]:
     try:
         for tensor in tf.data.TFRecordDataset(str(path), compression_type="GZIP" if packed else ""):
             data = tensor.numpy()
-            record = _Record(path, number, offset + _RECORD_HEAD, len(data), packed)
+            record = _RecordPosition(path, number, offset + _RECORD_HEAD, len(data), packed)
             yield record, tf.train.Example.FromString(data).features.feature
             number, offset = number + 1, record.offset + len(data) + _RECORD_END
     except tf.errors.OpError:
-        raise _fault(
-            files.shown(path), f"record {number + 1} is damaged or cut off, or this is no record file."
+        raise _record_error(
+            files.format_path(path), f"record {number + 1} is damaged or cut off, or this is no record file."
         ) from None
     except DecodeError:
-        raise _fault(files.shown(path), f"record {number + 1} is no tf.train.Example.") from None
+        raise _record_error(files.format_path(path), f"record {number + 1} is no tf.train.Example.") from None
 
 
 def _check_lengths(path: Path, packed: bool) -> None:
@@ -147,14 +149,16 @@ def _check_lengths(path: Path, packed: bool) -> None:
     """
     number, is_whole = _walked(path) if not packed else _streamed(path)
     if not is_whole:
-        raise _fault(files.shown(path), f"record {number} is damaged or cut off, or this is no record file.")
+        raise _record_error(
+            files.format_path(path), f"record {number} is damaged or cut off, or this is no record file."
+        )
 
 
 def _walked(path: Path) -> tuple[int, bool]:
     """How many records a file holds and whether the last one is whole; goes from head to head."""
     number = place = start = record_bytes = 0
     data = b""  # of the file from `start` on: a head, or many of them where records are short
-    with files.opened(path) as file:
+    with files.open_file(path) as file:
         handle, end = file.fileno(), os.fstat(file.fileno()).st_size
         while place < end:
             if place + _RECORD_HEAD > start + len(data):
@@ -167,7 +171,7 @@ def _walked(path: Path) -> tuple[int, bool]:
 def _streamed(path: Path) -> tuple[int, bool]:
     """The same of a packed file, which is unpacked for it, piece by piece."""
     number, left, head = 0, 0, b""  # `left`: bytes of a record, with its checksum, that are still to come
-    for chunk in files.chunks(path):
+    for chunk in files.read_chunks(path):
         place = 0
         while place < len(chunk):
             skipped = min(left, len(chunk) - place)
@@ -181,29 +185,29 @@ def _streamed(path: Path) -> tuple[int, bool]:
     return number + bool(head), not left and not head
 
 
-class _Column:
+class _FeatureColumn:
     """The cells of one feature, one example after the other."""
 
-    def __init__(self, name: str, feature: Feature) -> None:
+    def __init__(self, name: str, feature: FeatureOptions) -> None:
         self.name, self.feature = name, feature
         self.rows: list[int] = []
         self.cells: list[Any] = []
 
-    def add(self, row: int, record: _Record, values: Any) -> None:
+    def add(self, row: int, record: _RecordPosition, values: Any) -> None:
         read = self._numbers if self.feature.type in ("float", "int") else self._bytes
         self.cells.append(read(record, values))
         self.rows.append(row)
 
-    def _numbers(self, record: _Record, values: Any) -> np.ndarray:
+    def _numbers(self, record: _RecordPosition, values: Any) -> np.ndarray:
         import numpy as np
 
         found = np.array(values, "float32" if self.feature.type == "float" else "int64")
         count = math.prod(self.feature.shape)
         if len(found) != count:
-            raise self._fault(record, f"expected {_counted(count)}, received {len(found)}.")
+            raise self._fault(record, f"expected {_format_count(count)}, received {len(found)}.")
         return found.reshape(self.feature.shape)
 
-    def _bytes(self, record: _Record, values: Any) -> Any:
+    def _bytes(self, record: _RecordPosition, values: Any) -> Any:
         if len(values) != 1:
             raise self._fault(record, f"expected one text, received {len(values)}.")
         data: bytes = values[0]
@@ -219,7 +223,7 @@ class _Column:
             hint = f"If it is an array, write features: {{{name}: {{type: uint8, shape: [28, 28]}}, ...}}."
             raise self._fault(record, "is neither a picture nor text in UTF-8.", hint) from None
 
-    def _array(self, record: _Record, data: bytes) -> np.ndarray:
+    def _array(self, record: _RecordPosition, data: bytes) -> np.ndarray:
         import numpy as np
 
         count = math.prod(self.feature.shape)
@@ -227,10 +231,10 @@ class _Column:
             raise self._fault(record, f"expected {count} bytes, received {len(data)}.")
         return np.frombuffer(data, "uint8").reshape(self.feature.shape)
 
-    def _fault(self, record: _Record, message: str, suggestion: str = "") -> BmcliError:
-        return _fault(str(record), f"feature {quoted(self.name)}: {message}", suggestion)
+    def _fault(self, record: _RecordPosition, message: str, suggestion: str = "") -> BmcliError:
+        return _record_error(str(record), f"feature {quoted(self.name)}: {message}", suggestion)
 
-    def joined(self, count: int, records: list[_Record]) -> Raw:
+    def to_column(self, count: int, records: list[_RecordPosition]) -> RawColumn:
         """One column over all rows; rows without the feature have a missing cell."""
         import numpy as np
         import pyarrow as pa
@@ -239,7 +243,7 @@ class _Column:
         if self.feature.type == "image":
             positions = np.full(count, -1, "int64")
             positions[places] = np.arange(len(places))
-            return Blobs(positions, self._reader([records[row] for row in self.rows]))
+            return FileColumn(positions, self._reader([records[row] for row in self.rows]))
         if self.feature.type == "text":
             texts: list[str | None] = [None] * count
             for row, cell in zip(self.rows, self.cells, strict=True):
@@ -252,7 +256,7 @@ class _Column:
         whole[places] = found
         return whole
 
-    def _reader(self, records: list[_Record]) -> Callable[[int], bytes]:
+    def _reader(self, records: list[_RecordPosition]) -> Callable[[int], bytes]:
         def read(position: int) -> bytes:
             from bmcli.layers import tf
 
@@ -260,7 +264,7 @@ class _Column:
             if kept is not None:
                 return bytes(kept)
             record = records[position]
-            with files.opened(record.path) as file:
+            with files.open_file(record.path) as file:
                 file.seek(record.offset)
                 example = tf.train.Example.FromString(file.read(record.size))
             return bytes(example.features.feature[self.name].bytes_list.value[0])
@@ -268,53 +272,53 @@ class _Column:
         return read
 
 
-def _gather(
-    gathered: dict[str, _Column],
-    record: _Record,
+def _add_features(
+    gathered: dict[str, _FeatureColumn],
+    record: _RecordPosition,
     features: Mapping[str, Any],
-    asked: Mapping[str, Feature] | None,
+    requested: Mapping[str, FeatureOptions] | None,
     row: int,
 ) -> None:
     """Adds the features of an example to their columns."""
-    if asked is not None:
-        gathered.update({name: _Column(name, asked[name]) for name in asked if name not in gathered})
-        if row == 0 and (lacking := [name for name in asked if name not in features]):
+    if requested is not None:
+        gathered.update({name: _FeatureColumn(name, requested[name]) for name in requested if name not in gathered})
+        if row == 0 and (lacking := [name for name in requested if name not in features]):
             hint = parts.did_you_mean(lacking[0], features)
-            raise _fault(str(record), f"the first example has no feature {quoted(lacking[0])}.", hint)
-    for name in asked if asked is not None else sorted(features):
+            raise _record_error(str(record), f"the first example has no feature {quoted(lacking[0])}.", hint)
+    for name in requested if requested is not None else sorted(features):
         kind = features[name].WhichOneof("kind") if name in features else None
         values = getattr(features[name], kind).value if kind else ()
         if not len(values):
             continue
         if name not in gathered:
-            gathered[name] = _Column(name, _discovered(kind, values))
+            gathered[name] = _FeatureColumn(name, _infer_feature(kind, values))
         expected = _LISTS[gathered[name].feature.type]
         if kind != expected:
-            raise _fault(str(record), f"feature {quoted(name)}: expected a {expected}, received a {kind}.")
+            raise _record_error(str(record), f"feature {quoted(name)}: expected a {expected}, received a {kind}.")
         gathered[name].add(row, record, values)
     if len(gathered) > limits.COLUMNS:
-        raise _fault(str(record), f"more than {limits.COLUMNS:,} features, which are the most.", _FEWER)
+        raise _record_error(str(record), f"more than {limits.COLUMNS:,} features, which are the most.", _FEWER)
 
 
-def _discovered(kind: Any, values: Any) -> Feature:
+def _infer_feature(kind: Any, values: Any) -> FeatureOptions:
     """What a feature holds, by its first example."""
     if kind == "bytes_list":
-        return Feature(type="image" if _is_picture(values[0]) else "text")
+        return FeatureOptions(type="image" if _is_picture(values[0]) else "text")
     shape = () if len(values) == 1 else (len(values),)
-    return Feature(type="float" if kind == "float_list" else "int", shape=shape)
+    return FeatureOptions(type="float" if kind == "float_list" else "int", shape=shape)
 
 
 def _is_picture(data: bytes) -> bool:
     try:
-        pictures.header(data)
+        pictures.read_header(data)
     except ValueError:
         return False
     return True
 
 
-def _counted(count: int) -> str:
+def _format_count(count: int) -> str:
     return "one number" if count == 1 else f"{count} numbers"
 
 
-def _fault(place: str, message: str, suggestion: str = "") -> BmcliError:
+def _record_error(place: str, message: str, suggestion: str = "") -> BmcliError:
     return BmcliError(f"{place}: {message}", path=files.RECIPE_PATH, suggestion=suggestion)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from pydantic import AfterValidator
 
-from bmcli import cells, parts
-from bmcli.cells import Raw, RowFault
+from bmcli import parts, raw_columns
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
+from bmcli.raw_columns import RawColumn, RowFault
 from bmcli.recipe.fields import Kind, fault
 from bmcli.specs import Column
 
@@ -25,7 +25,7 @@ class TargetKind(Protocol):
 
     Options: type[Kind]
 
-    def fit(self, name: str, rows: Raw, options: Any) -> Column:
+    def fit(self, name: str, rows: RawColumn, options: Any) -> Column:
         """Classes or scale, from the training rows.
 
         Args:
@@ -37,16 +37,16 @@ class TargetKind(Protocol):
             BmcliError: The column as a whole cannot be learned, e.g. it has one class.
         """
 
-    def check(self, rows: Raw, options: Any) -> None:
+    def check(self, rows: RawColumn, options: Any) -> None:
         """Raises RowFault for a cell that is missing or cannot be read as this kind, whatever the other rows hold."""
 
-    def encode(self, rows: Raw, column: Column) -> np.ndarray:
+    def encode(self, rows: RawColumn, column: Column) -> np.ndarray:
         """Rows as an array `(rows, *column.shape)` of `column.dtype`; raises RowFault as `fit` does."""
 
     def decode(self, encoded: np.ndarray, column: Column) -> np.ndarray:
         """Encoded rows as evaluation wants them: class indices, 0 and 1 by label, or numbers in their own unit."""
 
-    def point(self, predictions: np.ndarray, column: Column) -> np.ndarray:
+    def predict_point(self, predictions: np.ndarray, column: Column) -> np.ndarray:
         """What predictions come to if one answer has to be given, in the form of `decode`.
 
         Args:
@@ -60,12 +60,12 @@ def kind_of(column: Column) -> TargetKind:
     return part
 
 
-def columns_of(column: Column) -> tuple[str, ...]:
+def get_source_columns(column: Column) -> tuple[str, ...]:
     """The columns of the source that a fitted target is read from."""
     return tuple(column.state.get("columns", (column.name,)))
 
 
-def _differ(value: tuple[str | int, ...]) -> tuple[str | int, ...]:
+def _check_unique(value: tuple[str | int, ...]) -> tuple[str | int, ...]:
     names = [str(name) for name in value]
     if len(names) > len(set(names)):
         twice = next(name for position, name in enumerate(names) if name in names[:position])
@@ -73,36 +73,35 @@ def _differ(value: tuple[str | int, ...]) -> tuple[str | int, ...]:
     return value
 
 
-def _two_or_more(value: tuple[str | int, ...]) -> tuple[str | int, ...]:
+def _check_two_or_more(value: tuple[str | int, ...]) -> tuple[str | int, ...]:
     if len(value) < 2:
         raise fault("classes", f"expected two classes or more, received {len(value)}.")
     return value
 
 
-Names = Annotated[tuple[str | int, ...], AfterValidator(_differ)]
+LabelNames = Annotated[tuple[str | int, ...], AfterValidator(_check_unique)]
 """Names of classes or labels in the order of their indices, each of them once."""
 
-Classes = Annotated[Names, AfterValidator(_two_or_more)]
+ClassNames = Annotated[LabelNames, AfterValidator(_check_two_or_more)]
 """Names of two classes or more."""
 
 
-def spelled(names: Names | None) -> tuple[str, ...] | None:
+def names_to_text(names: LabelNames | None) -> tuple[str, ...] | None:
     """Names of a recipe as text, whole numbers spelled out."""
     return None if names is None else tuple(str(each) for each in names)
 
 
-def classes_of(name: str, rows: Raw) -> tuple[str, ...]:
+def find_classes(name: str, rows: RawColumn) -> tuple[str, ...]:
     """The classes of the training rows: whole numbers by size, text by letters.
 
     Raises:
         BmcliError: There is one alone, or one for each of many rows.
     """
-    found = cells.vocabulary(rows)
+    found = raw_columns.build_vocabulary(rows)
     if len(found) >= _MANY and len(rows) < len(found) * _FEW_ROWS:
         raise BmcliError(
             f"target {quoted(name)}: nearly every training row has a class of its own, as "
-            f"{cells.shown(rows, 0)}, so no "
-            "class can be learned.",
+            f"{raw_columns.format_cell(rows, 0)}, so no class can be learned.",
             path=f"data.targets.{name}",
             suggestion="Name another column, or read it as a number, as `kind: number`.",
         )
@@ -115,29 +114,29 @@ def classes_of(name: str, rows: Raw) -> tuple[str, ...]:
     return found
 
 
-def class_column(name: str, kind: str, rows: Raw, classes: tuple[str, ...]) -> Column:
+def make_class_column(name: str, kind: str, rows: RawColumn, classes: tuple[str, ...]) -> Column:
     """The column of a target of one class a row.
 
     Raises:
         RowFault: A class is missing or unknown.
     """
-    indices(rows, classes)
+    lookup_classes(rows, classes)
     return Column(
         name=name,
         kind=kind,
         shape=(),
         dtype="int32",
-        raw_dtype="string" if cells.is_text(rows) else "int64",
+        raw_dtype="string" if raw_columns.is_text_column(rows) else "int64",
         classes=classes,
     )
 
 
-def check_classes(rows: Raw, told: Names | None) -> None:
+def check_classes(rows: RawColumn, names: LabelNames | None) -> None:
     """Raises RowFault for a missing class, and one that is not among those that are told."""
-    indices(rows, spelled(told) or cells.vocabulary(rows))
+    lookup_classes(rows, names_to_text(names) or raw_columns.build_vocabulary(rows))
 
 
-def indices(rows: Raw, classes: tuple[str, ...]) -> np.ndarray:
+def lookup_classes(rows: RawColumn, classes: tuple[str, ...]) -> np.ndarray:
     """The class of every row as its position in `classes`, int32 `(rows,)`.
 
     Raises:
@@ -145,17 +144,17 @@ def indices(rows: Raw, classes: tuple[str, ...]) -> np.ndarray:
     """
     import numpy as np
 
-    found = cells.positions(rows, classes)
+    found = raw_columns.lookup_indices(rows, classes)
     if (found < 0).any():
         row = int(np.argmax(found < 0))
-        if found[row] == cells.MISSING:
+        if found[row] == raw_columns.MISSING:
             raise RowFault(row, "expected a class, received nothing.", "Remove the row, or tell its class.")
-        known = parts.did_you_mean(cells.texts(rows)[row].as_py(), classes)
-        raise RowFault(row, f"{cells.shown(rows, row)} is a class absent from training.", known)
+        known = parts.did_you_mean(raw_columns.to_texts(rows)[row].as_py(), classes)
+        raise RowFault(row, f"{raw_columns.format_cell(rows, row)} is a class absent from training.", known)
     return found
 
 
-def complete(rows: Raw) -> np.ndarray:
+def require_numbers(rows: RawColumn) -> np.ndarray:
     """One finite number a row, `(rows,)`.
 
     Raises:
@@ -163,7 +162,7 @@ def complete(rows: Raw) -> np.ndarray:
     """
     import numpy as np
 
-    values = cells.numbers(rows)
+    values = raw_columns.to_numbers(rows)
     values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
     if values.ndim != 1:
         raise RowFault(0, f"expected one number a row, received an array of shape {values.shape[1:]}.")

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from bmcli import parts
-from bmcli.cells import Raw
-from bmcli.data.targets import Classes, check_classes, class_column, classes_of, indices, spelled
+from bmcli.data.targets import ClassNames, check_classes, find_classes, lookup_classes, make_class_column, names_to_text
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
+from bmcli.raw_columns import RawColumn
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 
 class Options(Kind):
-    """A class a row."""
+    """One class per row."""
 
     kind: Literal["category"] = "category"
-    classes: Classes | None = Field(
+    classes: ClassNames | None = Field(
         default=None,
-        description="All classes in the order of their indices; by default the training rows', sorted.",
+        description="All classes in the order of their indices; by default the sorted classes of the training rows.",
     )
 
 
-def fit(name: str, rows: Raw, options: Options) -> Column:
+def fit(name: str, rows: RawColumn, options: Options) -> Column:
     """The classes of the training rows, as ordered or sorted: whole numbers by size, text by letters."""
-    found = classes_of(name, rows)
-    classes = spelled(options.classes) or found
-    column = class_column(name, "category", rows, classes)
+    found = find_classes(name, rows)
+    classes = names_to_text(options.classes) or found
+    column = make_class_column(name, "category", rows, classes)
     if unseen := sorted(set(classes) - set(found)):
         raise BmcliError(
             f"target {quoted(name)}: no training row has the class {quoted(unseen[0])}.",
@@ -42,14 +42,14 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
     return column
 
 
-def check(rows: Raw, options: Options) -> None:
+def check(rows: RawColumn, options: Options) -> None:
     """Refuses a missing class, and one that is not among those that are told."""
     check_classes(rows, options.classes)
 
 
-def encode(rows: Raw, column: Column) -> np.ndarray:
+def encode(rows: RawColumn, column: Column) -> np.ndarray:
     """Positions in `column.classes`, int32 `(rows,)`; a missing or unknown class is a fault."""
-    return indices(rows, column.classes)
+    return lookup_classes(rows, column.classes)
 
 
 def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
@@ -57,7 +57,7 @@ def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
     return encoded
 
 
-def point(predictions: np.ndarray, column: Column) -> np.ndarray:
+def predict_point(predictions: np.ndarray, column: Column) -> np.ndarray:
     """The most probable class, the first of them in a tie; of two the second from its threshold on, if it has one."""
     if "threshold" in column.state:
         return (predictions[:, 1] >= column.state["threshold"]).astype("int64")

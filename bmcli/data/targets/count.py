@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from bmcli.cells import Raw, RowFault
-from bmcli.data.targets import complete
+from bmcli.data.targets import require_numbers
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
+from bmcli.raw_columns import RawColumn, RowFault
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class Options(Kind):
-    """How many, as events in an hour."""
+    """A count per row, such as events per hour."""
 
     kind: Literal["count"] = "count"
 
 
-def fit(name: str, rows: Raw, options: Options) -> Column:
+def fit(name: str, rows: RawColumn, options: Options) -> Column:
     """The mean of the training rows, kept in `state` as `mean`: an objective starts from it."""
     values = _counts(rows)
     if values.min() == values.max():
@@ -39,12 +39,12 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
     )
 
 
-def check(rows: Raw, options: Options) -> None:
+def check(rows: RawColumn, options: Options) -> None:
     """Refuses what is no whole number of at least 0."""
     _counts(rows)
 
 
-def encode(rows: Raw, column: Column) -> np.ndarray:
+def encode(rows: RawColumn, column: Column) -> np.ndarray:
     """The counts, float32 `(rows,)`; a missing, negative or fractional one is a fault."""
     return _counts(rows).astype("float32")
 
@@ -54,15 +54,15 @@ def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
     return encoded.astype("float64")
 
 
-def point(predictions: np.ndarray, column: Column) -> np.ndarray:
+def predict_point(predictions: np.ndarray, column: Column) -> np.ndarray:
     """The rate itself."""
     return predictions
 
 
-def _counts(rows: Raw) -> np.ndarray:
+def _counts(rows: RawColumn) -> np.ndarray:
     import numpy as np
 
-    values = complete(rows)
+    values = require_numbers(rows)
     wrong = (values < 0) | (values != np.rint(values))
     if wrong.any():
         row = int(np.argmax(wrong))

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from bmcli import cells, parts
-from bmcli.cells import Raw, RowFault
-from bmcli.data.targets import Names, spelled
+from bmcli import parts, raw_columns
+from bmcli.data.targets import LabelNames, names_to_text
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
+from bmcli.raw_columns import RawColumn, RowFault
 from bmcli.recipe.fields import Kind, fault
 from bmcli.specs import Column
 
@@ -21,22 +21,24 @@ if TYPE_CHECKING:
 
 
 class Options(Kind):
-    """Several labels a row, in one cell; an empty cell is a row without any.
+    """Several labels per row, in one cell; an empty cell has no labels.
 
-    Or a column of yes and no for each of them: `columns`. An array `(rows, labels)` of 0 and 1 tells them, too.
+    Alternatives: one boolean column per label (`columns`), or an array `(rows, labels)` of 0 and 1.
     """
 
     kind: Literal["labels"] = "labels"
-    separator: str = Field(default=";", description="Text between two labels of a cell; spaces around it are dropped.")
-    classes: Names | None = Field(
+    separator: str = Field(
+        default=";", description="Separator of the labels of a cell; surrounding spaces are removed."
+    )
+    classes: LabelNames | None = Field(
         default=None,
-        description="All labels in the order of their indices; by default the training rows', sorted. Of an array "
-        "their names, by default the numbers of its columns.",
+        description="All labels in the order of their indices; by default the sorted labels of the training rows. "
+        "For an array its label names, by default its column numbers.",
     )
     columns: Annotated[tuple[str, ...], Field(min_length=2)] | None = Field(
         default=None,
-        description="Columns of the source, one for each label and called like it, that hold 1 or 0, yes or no, true "
-        "or false. The target's own name is then free; `separator` divides the labels that `predict` writes.",
+        description="Columns of the source, one per label and named like it, with values 1 or 0, yes or no, true or "
+        "false. The target may then have any name; `separator` joins the labels that `predict` writes.",
     )
 
     @field_validator("separator")
@@ -55,25 +57,25 @@ class Options(Kind):
         return value
 
 
-def fit(name: str, rows: Raw, options: Options) -> Column:
+def fit(name: str, rows: RawColumn, options: Options) -> Column:
     """The labels of the training rows: whole numbers by size, text by letters; `state` keeps the separator."""
-    rows = _read(rows)
+    rows = _to_indicators(rows)
     column = Column(
         name=name,
         kind="labels",
         shape=(),
         dtype="uint8",
-        raw_dtype="string" if cells.is_text(rows) else "int64",
+        raw_dtype="string" if raw_columns.is_text_column(rows) else "int64",
         state={"separator": options.separator, **({"columns": list(options.columns)} if options.columns else {})},
     )
-    classes = options.columns or (_named if _is_table(rows) else _found)(name, rows, options)
+    classes = options.columns or (_name_labels if _is_matrix(rows) else _find_labels)(name, rows, options)
     fitted = replace(column, shape=(len(classes),), classes=classes)
     counts = encode(rows, fitted).sum(axis=0, dtype="int64")
     if ((counts == 0) | (counts == len(rows))).all():
         raise BmcliError(
             f"target {quoted(name)}: every label is in all training rows or in none, so there is nothing to learn.",
             path=f"data.targets.{name}",
-            suggestion="" if _is_table(rows) else f"Is {quoted(options.separator)} what separates labels?",
+            suggestion="" if _is_matrix(rows) else f"Is {quoted(options.separator)} what separates labels?",
         )
     if (counts == 0).any():
         unseen = classes[int((counts == 0).argmax())]
@@ -84,23 +86,23 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
     return fitted
 
 
-def check(rows: Raw, options: Options) -> None:
+def check(rows: RawColumn, options: Options) -> None:
     """Refuses a label that is not among those that are told, and in arrays and columns what is neither yes nor no."""
-    rows = _read(rows)
-    if _is_table(rows):
-        _checked(rows, rows.shape[1])
-    elif told := spelled(options.classes):
-        _places(rows, options.separator, told)
+    rows = _to_indicators(rows)
+    if _is_matrix(rows):
+        _check_indicators(rows, rows.shape[1])
+    elif told := names_to_text(options.classes):
+        _locate_labels(rows, options.separator, told)
 
 
-def encode(rows: Raw, column: Column) -> np.ndarray:
+def encode(rows: RawColumn, column: Column) -> np.ndarray:
     """1 where a row has a label and 0 elsewhere, uint8 `(rows, labels)`; an unknown label is a fault."""
     import numpy as np
 
-    rows = _read(rows)
-    if _is_table(rows):
-        return _checked(rows, len(column.classes))
-    owners, places = _places(rows, column.state["separator"], column.classes)
+    rows = _to_indicators(rows)
+    if _is_matrix(rows):
+        return _check_indicators(rows, len(column.classes))
+    owners, places = _locate_labels(rows, column.state["separator"], column.classes)
     encoded = np.zeros((len(rows), len(column.classes)), "uint8")
     encoded[owners, places] = 1
     return encoded
@@ -111,16 +113,16 @@ def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
     return encoded
 
 
-def point(predictions: np.ndarray, column: Column) -> np.ndarray:
+def predict_point(predictions: np.ndarray, column: Column) -> np.ndarray:
     """1 for each label that is more probable than not."""
     return (predictions > 0.5).astype("uint8")
 
 
-def _is_table(rows: Raw) -> bool:
+def _is_matrix(rows: RawColumn) -> bool:
     return getattr(rows, "ndim", 1) == 2
 
 
-def _read(rows: Any) -> Raw:
+def _to_indicators(rows: Any) -> RawColumn:
     """The rows as they are, but records of several columns as an array of 0 and 1, uint8 `(rows, labels)`.
 
     Raises:
@@ -129,14 +131,14 @@ def _read(rows: Any) -> Raw:
     import numpy as np
     import pyarrow as pa
 
-    if not (cells.is_text(rows) and pa.types.is_struct(rows.type)):
+    if not (raw_columns.is_text_column(rows) and pa.types.is_struct(rows.type)):
         return rows
     names, fields = [field.name for field in rows.type], rows.flatten()
-    values = np.stack([_yes_or_no(field) for field in fields], axis=1)
+    values = np.stack([_to_binary(field) for field in fields], axis=1)
     if np.isnan(values).any():
         row, label = (int(place) for place in np.argwhere(np.isnan(values))[0])
         cell = fields[label][row].as_py()
-        received = "nothing" if cell in (None, "") or cell != cell else cells.shown(fields[label], row)
+        received = "nothing" if cell in (None, "") or cell != cell else raw_columns.format_cell(fields[label], row)
         raise RowFault(
             row,
             f"expected yes or no for {quoted(names[label])}, received {received}.",
@@ -145,27 +147,27 @@ def _read(rows: Any) -> Raw:
     return values.astype("uint8")
 
 
-def _yes_or_no(column: pa.ChunkedArray) -> np.ndarray:
+def _to_binary(column: pa.ChunkedArray) -> np.ndarray:
     """1, 0, or NaN where a cell is neither; `(rows,)`."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if pa.types.is_string(column.type):
-        return cells.booleans(column)[0]
+        return raw_columns.to_booleans(column)[0]
     values = np.asarray(pc.fill_null(column.cast(pa.float64()), float("nan")))
     return np.where((values == 0) | (values == 1), values, np.nan)
 
 
-def _split(rows: Raw, separator: str) -> pa.ListArray:
+def _split_labels(rows: RawColumn, separator: str) -> pa.ListArray:
     """The labels of every row, spaces and empty ones not yet removed."""
     import pyarrow.compute as pc
 
-    texts = cells.texts(rows).combine_chunks()
+    texts = raw_columns.to_texts(rows).combine_chunks()
     return pc.split_pattern(texts, separator)
 
 
-def _places(rows: Raw, separator: str, classes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _locate_labels(rows: RawColumn, separator: str, classes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Row and position in `classes` of every label.
 
     Raises:
@@ -175,7 +177,7 @@ def _places(rows: Raw, separator: str, classes: tuple[str, ...]) -> tuple[np.nda
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    split = _split(rows, separator)
+    split = _split_labels(rows, separator)
     labels, owners = pc.list_flatten(split), np.asarray(pc.list_parent_indices(split))
     labels = pc.utf8_trim_whitespace(labels)
     places = np.asarray(pc.fill_null(pc.index_in(labels, value_set=pa.array(classes, pa.string())), -1))
@@ -189,24 +191,24 @@ def _places(rows: Raw, separator: str, classes: tuple[str, ...]) -> tuple[np.nda
     return owners[told], places[told]
 
 
-def _found(name: str, rows: Raw, options: Options) -> tuple[str, ...]:
+def _find_labels(name: str, rows: RawColumn, options: Options) -> tuple[str, ...]:
     """The labels asked for, or those of the rows."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if told := spelled(options.classes):
+    if told := names_to_text(options.classes):
         return told
-    labels = pc.utf8_trim_whitespace(pc.list_flatten(_split(rows, options.separator)))
-    found = cells.vocabulary(pa.chunked_array([labels]))
+    labels = pc.utf8_trim_whitespace(pc.list_flatten(_split_labels(rows, options.separator)))
+    found = raw_columns.build_vocabulary(pa.chunked_array([labels]))
     if not found:
         raise BmcliError(f"target {quoted(name)}: no training row has a label.", path=f"data.targets.{name}")
     return found
 
 
-def _named(name: str, rows: np.ndarray, options: Options) -> tuple[str, ...]:
+def _name_labels(name: str, rows: np.ndarray, options: Options) -> tuple[str, ...]:
     """The names of an array's columns."""
     width = rows.shape[1]
-    names = spelled(options.classes) or tuple(map(str, range(width)))
+    names = names_to_text(options.classes) or tuple(map(str, range(width)))
     if len(names) != width:
         raise BmcliError(
             f"target {quoted(name)} has {width} labels a row, but {len(names)} are named.",
@@ -215,7 +217,7 @@ def _named(name: str, rows: np.ndarray, options: Options) -> tuple[str, ...]:
     return names
 
 
-def _checked(rows: np.ndarray, width: int) -> np.ndarray:
+def _check_indicators(rows: np.ndarray, width: int) -> np.ndarray:
     import numpy as np
 
     if rows.shape[1] != width:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from bmcli.cells import Raw, RowFault
-from bmcli.data.targets import complete
+from bmcli.data.targets import require_numbers
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
+from bmcli.raw_columns import RawColumn, RowFault
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 class Options(Kind):
-    """A number a row."""
+    """One number per row."""
 
     kind: Literal["number"] = "number"
     scale: Literal["standard", "log", "none"] = Field(
         default="standard",
-        description="`standard` learns it with mean 0 and deviation 1, `log` the same of log(1 + number), for numbers "
-        "over several magnitudes. Metrics and predictions keep its own unit.",
+        description="`standard` trains on the number with mean 0 and standard deviation 1, `log` on log(1 + number) "
+        "likewise, for numbers over several orders of magnitude. Metrics and predictions use the original unit.",
     )
 
 
-def fit(name: str, rows: Raw, options: Options) -> Column:
+def fit(name: str, rows: RawColumn, options: Options) -> Column:
     """Mean and deviation of the training rows, or 0 and 1; kept in `state` as `mean` and `scale`.
 
     With a logarithm `state` has `log`, and they are those of log(1 + number).
@@ -40,7 +40,7 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
     values = _read(rows, log)
     if values.min() == values.max():
         raise BmcliError(
-            f"target {quoted(name)}: every training row has the value {complete(rows)[0]:g}, so there "
+            f"target {quoted(name)}: every training row has the value {require_numbers(rows)[0]:g}, so there "
             "is nothing to learn.",
             path=f"data.targets.{name}",
         )
@@ -63,12 +63,12 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
     )
 
 
-def check(rows: Raw, options: Options) -> None:
+def check(rows: RawColumn, options: Options) -> None:
     """Refuses what is no number, or has no logarithm if that is learned."""
     _read(rows, {"log": options.scale == "log"})
 
 
-def encode(rows: Raw, column: Column) -> np.ndarray:
+def encode(rows: RawColumn, column: Column) -> np.ndarray:
     """`(number - mean) / scale`, or that of log(1 + number), float32 `(rows,)`; a missing number is a fault."""
     import numpy as np
 
@@ -77,7 +77,7 @@ def encode(rows: Raw, column: Column) -> np.ndarray:
         encoded = ((values - column.state["mean"]) / column.state["scale"]).astype("float32")
     if not np.isfinite(encoded).all():
         row = int(np.argmin(np.isfinite(encoded)))
-        raise RowFault(row, f"{complete(rows)[row]:g} is too large beside the training rows.")
+        raise RowFault(row, f"{require_numbers(rows)[row]:g} is too large beside the training rows.")
     return encoded
 
 
@@ -89,16 +89,16 @@ def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
     return np.expm1(values) if column.state.get("log") else values
 
 
-def point(predictions: np.ndarray, column: Column) -> np.ndarray:
+def predict_point(predictions: np.ndarray, column: Column) -> np.ndarray:
     """The number itself."""
     return predictions
 
 
-def _read(rows: Raw, state: Mapping[str, Any]) -> np.ndarray:
+def _read(rows: RawColumn, state: Mapping[str, Any]) -> np.ndarray:
     """One number a row, or log(1 + number) if that is what is learned."""
     import numpy as np
 
-    values = complete(rows)
+    values = require_numbers(rows)
     if not state.get("log"):
         return values
     if (values <= -1).any():

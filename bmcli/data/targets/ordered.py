@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from bmcli.cells import Raw
-from bmcli.data.targets import Classes, check_classes, class_column, classes_of, indices, spelled
+from bmcli.data.targets import ClassNames, check_classes, find_classes, lookup_classes, make_class_column, names_to_text
 from bmcli.errors import BmcliError
 from bmcli.quoting import listed, quoted
+from bmcli.raw_columns import RawColumn
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 
@@ -19,19 +19,18 @@ if TYPE_CHECKING:
 
 
 class Options(Kind):
-    """A category a row, of categories that have an order."""
+    """One category per row, of categories with an order."""
 
     kind: Literal["ordered"] = "ordered"
-    classes: Classes | None = Field(
+    classes: ClassNames | None = Field(
         default=None,
-        description="All categories from the lowest to the highest. Whole numbers are put in order by size if this is "
-        "left out; of text it must be told.",
+        description="All categories from the lowest to the highest; required for text, by default sorted for integers.",
     )
 
 
-def fit(name: str, rows: Raw, options: Options) -> Column:
+def fit(name: str, rows: RawColumn, options: Options) -> Column:
     """The categories in their order. One that is told may be absent from the training rows."""
-    found = classes_of(name, rows)
+    found = find_classes(name, rows)
     if options.classes is None and not all(re.fullmatch(r"-?[0-9]+", each) for each in found):
         example = listed(found, 4)
         raise BmcliError(
@@ -39,17 +38,17 @@ def fit(name: str, rows: Raw, options: Options) -> Column:
             path=f"data.targets.{name}",
             suggestion=f"Write them from the lowest to the highest, as classes: [{example}].",
         )
-    return class_column(name, "ordered", rows, spelled(options.classes) or found)
+    return make_class_column(name, "ordered", rows, names_to_text(options.classes) or found)
 
 
-def check(rows: Raw, options: Options) -> None:
+def check(rows: RawColumn, options: Options) -> None:
     """Refuses a missing class, and one that is not among those that are told."""
     check_classes(rows, options.classes)
 
 
-def encode(rows: Raw, column: Column) -> np.ndarray:
+def encode(rows: RawColumn, column: Column) -> np.ndarray:
     """Ranks, the lowest category being 0, int32 `(rows,)`; a missing or unknown category is a fault."""
-    return indices(rows, column.classes)
+    return lookup_classes(rows, column.classes)
 
 
 def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
@@ -57,7 +56,7 @@ def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
     return encoded
 
 
-def point(predictions: np.ndarray, column: Column) -> np.ndarray:
+def predict_point(predictions: np.ndarray, column: Column) -> np.ndarray:
     """The median: the highest category that is at least as probable to be reached as not (Shi et al. 2021).
 
     Of all answers it has the smallest expected distance in ranks.

@@ -6,40 +6,40 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from bmcli.export import Input, KerasOptions, Output, Signature, Subject, Written
-from bmcli.inputs import tensor_names
+from bmcli.export import ExportableModel, KerasOptions, Signature, SignatureInput, SignatureOutput, WrittenModel
+from bmcli.inputs import make_tensor_names
 from bmcli.specs import Column, DataSpec
 
 MODEL = "model.keras"
 
 
 class Options(KerasOptions):
-    """A Keras model of raw inputs, which loads where bmcli's layers are."""
+    """A Keras model of raw inputs; loading it requires bmcli's layers."""
 
     kind: Literal["keras"] = "keras"
 
 
-def export(subject: Subject, options: Options, folder: Path) -> Written:
+def export(exportable: ExportableModel, options: Options, folder: Path) -> WrittenModel:
     """Writes `model.keras`."""
-    from bmcli.training import network as networks
+    from bmcli.networks import network as networks
 
-    networks.save(subject.network, subject.spec, folder / MODEL)
-    return described(subject.spec, subject.quantiles)
+    networks.save_network(exportable.network, exportable.spec, folder / MODEL)
+    return describe_model(exportable.spec, exportable.quantiles)
 
 
-def described(spec: DataSpec, quantiles: Mapping[str, Sequence[float]]) -> Written:
+def describe_model(spec: DataSpec, quantiles: Mapping[str, Sequence[float]]) -> WrittenModel:
     """What a run's model takes and gives."""
-    names = tensor_names(spec.inputs)
-    inputs = tuple(Input(names[c.name], c.name, "raw", c.raw_shape, c.raw_dtype) for c in spec.inputs)
-    outputs = tuple(_output(target, len(quantiles.get(target.name, ()))) for target in spec.targets)
+    names = make_tensor_names(spec.inputs)
+    inputs = tuple(SignatureInput(names[c.name], c.name, "raw", c.raw_shape, c.raw_dtype) for c in spec.inputs)
+    outputs = tuple(_make_output(target, len(quantiles.get(target.name, ()))) for target in spec.targets)
     note = "It holds layers of bmcli: run `from bmcli import layers; layers.register()` before it is loaded."
-    return Written(MODEL, "keras", (Signature("serving_default", inputs, outputs),), (note,))
+    return WrittenModel(MODEL, "keras", (Signature("serving_default", inputs, outputs),), (note,))
 
 
-def _output(target: Column, quantiles: int) -> Output:
+def _make_output(target: Column, quantiles: int) -> SignatureOutput:
     """A Keras model gives what is predicted of a target as one tensor, which is called like it."""
     if quantiles:
-        return Output(target.name, target.name, "quantiles", (quantiles,), "float32")
+        return SignatureOutput(target.name, target.name, "quantiles", (quantiles,), "float32")
     if target.classes:
-        return Output(target.name, target.name, "probabilities", (len(target.classes),), "float32")
-    return Output(target.name, target.name, "number", (), "float32")
+        return SignatureOutput(target.name, target.name, "probabilities", (len(target.classes),), "float32")
+    return SignatureOutput(target.name, target.name, "number", (), "float32")

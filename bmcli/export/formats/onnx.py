@@ -10,8 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from bmcli import private_api
 from bmcli.errors import RunFailed
-from bmcli.export import Form, Input, KerasOptions, Signature, Subject, Written, is_plain_number
+from bmcli.export import (
+    ExportableModel,
+    InputForm,
+    KerasOptions,
+    Signature,
+    SignatureInput,
+    WrittenModel,
+    is_plain_number,
+)
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -29,62 +38,65 @@ class Options(KerasOptions):
     kind: Literal["onnx"] = "onnx"
 
 
-def export(subject: Subject, options: Options, folder: Path) -> Written:
+def export(exportable: ExportableModel, options: Options, folder: Path) -> WrittenModel:
     """Writes `model.onnx`."""
     import onnx
 
     from bmcli.export import graph
 
-    columns = subject.spec.inputs
-    forms: dict[str, Form] = {column.name: "raw" if _is_arrays(column) else "encoded" for column in columns}
-    computed = Signature(graph.SERVING, graph.inputs(subject.spec, forms), graph.outputs(subject, with_text=False))
-    model = _converted(graph.Served(subject), computed)
-    looked_up = [each for each in computed.inputs if _is_looked_up(subject.column(each.column))]
+    columns = exportable.spec.inputs
+    forms: dict[str, InputForm] = {column.name: "raw" if _is_array_column(column) else "encoded" for column in columns}
+    computed = Signature(
+        graph.SERVING, graph.make_inputs(exportable.spec, forms), graph.make_outputs(exportable, with_text=False)
+    )
+    model = _convert(graph.ServingModule(exportable), computed)
+    looked_up = [each for each in computed.inputs if _has_vocabulary(exportable.column(each.column))]
     for each in looked_up:
-        _look_up(model, each, subject.column(each.column))
-    inputs = tuple(_raw(each, subject.column(each.column)) if each in looked_up else each for each in computed.inputs)
+        _prepend_lookup(model, each, exportable.column(each.column))
+    inputs = tuple(
+        _make_raw_input(each, exportable.column(each.column)) if each in looked_up else each for each in computed.inputs
+    )
     onnx.checker.check_model(model)
     onnx.save(model, str(folder / MODEL))
-    return Written(MODEL, "onnx", (replace(computed, inputs=inputs),))
+    return WrittenModel(MODEL, "onnx", (replace(computed, inputs=inputs),))
 
 
-def _is_arrays(column: Column) -> bool:
+def _is_array_column(column: Column) -> bool:
     return is_plain_number(column) or (column.kind == "image" and column.raw_dtype != "string")
 
 
-def _is_looked_up(column: Column) -> bool:
+def _has_vocabulary(column: Column) -> bool:
     return column.kind == "category" and not {"buckets", "separator"} & set(column.state)
 
 
-def _raw(given: Input, column: Column) -> Input:
-    return replace(given, form="raw", shape=column.raw_shape, dtype=column.raw_dtype)
+def _make_raw_input(signature_input: SignatureInput, column: Column) -> SignatureInput:
+    return replace(signature_input, form="raw", shape=column.raw_shape, dtype=column.raw_dtype)
 
 
-def _converted(served: Any, signature: Signature) -> Any:
+def _convert(served: Any, signature: Signature) -> Any:
     """The model that tf2onnx makes of a function, its tensors called as in the signature."""
     import logging
     import warnings
 
     import tf2onnx
-    from keras.src.export.tf2onnx_lib import patch_tf2onnx
 
-    from bmcli.console import native_noise_hidden
+    from bmcli.console import hide_native_stderr
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     function = served.function(signature)
     try:
-        with native_noise_hidden(), warnings.catch_warnings():
+        with hide_native_stderr(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            patch_tf2onnx()  # It knows no NumPy 2; Keras keeps what mends it to itself.
+            private_api.patch_tf2onnx()
             model, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=_OPSET)
     except Exception as error:  # tf2onnx raises anything where it knows no way
         reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
         raise RunFailed(f"onnx cannot hold this network: {reason}", suggestion="Take saved_model.") from None
-    _rename(model, signature)
+    _check_output_names(model, signature)
     return model
 
 
-def _rename(model: Any, signature: Signature) -> None:
+def _check_output_names(model: Any, signature: Signature) -> None:
     """Gives the tensors the names of the signature, where tf2onnx found others."""
     wanted = [each.name for each in signature.outputs]
     found = [output.name for output in model.graph.output]
@@ -93,11 +105,11 @@ def _rename(model: Any, signature: Signature) -> None:
         raise RunFailed(f"onnx cannot hold this network: outputs {sorted(unknown)} have no name.")
 
 
-def _look_up(model: Any, given: Input, column: Column) -> None:
+def _prepend_lookup(model: Any, signature_input: SignatureInput, column: Column) -> None:
     """Puts the vocabulary of a category before the tensor that takes its positions."""
     from onnx import TensorProto, helper
 
-    graph, (name,) = model.graph, [each.name for each in model.graph.input if each.name == given.name]
+    graph, (name,) = model.graph, [each.name for each in model.graph.input if each.name == signature_input.name]
     positions = f"{name}__positions"
     for node in graph.node:
         for place, read in enumerate(node.input):
@@ -107,13 +119,13 @@ def _look_up(model: Any, given: Input, column: Column) -> None:
     (old,) = [each for each in graph.input if each.name == name]
     graph.input.remove(old)
     graph.input.append(helper.make_tensor_value_info(name, kind, ["batch", *column.raw_shape]))
-    for node in reversed(list(_lookup_nodes(name, positions, column))):
+    for node in reversed(list(_make_lookup_nodes(name, positions, column))):
         graph.node.insert(0, node)
     if not any(each.domain == "ai.onnx.ml" for each in model.opset_import):
         model.opset_import.append(helper.make_opsetid("ai.onnx.ml", _ML_OPSET))
 
 
-def _lookup_nodes(name: str, positions: str, column: Column) -> Iterator[NodeProto]:
+def _make_lookup_nodes(name: str, positions: str, column: Column) -> Iterator[NodeProto]:
     from onnx import TensorProto, helper
 
     count, is_text = len(column.classes), column.raw_dtype == "string"

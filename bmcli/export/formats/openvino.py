@@ -12,39 +12,41 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from bmcli.errors import RunFailed
-from bmcli.export import Form, FormatOptions, Signature, Subject, Written, is_plain_number
+from bmcli.export import ExportableModel, FormatOptions, InputForm, Signature, WrittenModel, is_plain_number
 
 MODEL = "model.xml"
 
 
 class Options(FormatOptions):
-    """An OpenVINO model, of weights of 4 bytes or 2."""
+    """An OpenVINO model with weights of 4 or 2 bytes."""
 
     EXTRA: ClassVar[tuple[str, ...]] = ("openvino",)
 
     kind: Literal["openvino"] = "openvino"
     quantize: Literal["float16"] | None = Field(
-        default=None, description="float16: weights of 2 bytes; computing stays in float32."
+        default=None, description="float16: weights of 2 bytes; computation stays in float32."
     )
 
 
-def export(subject: Subject, options: Options, folder: Path) -> Written:
+def export(exportable: ExportableModel, options: Options, folder: Path) -> WrittenModel:
     """Writes `model.xml` and `model.bin`."""
     import openvino
 
     from bmcli.export import graph
 
-    forms: dict[str, Form] = {}
-    for column in subject.spec.inputs:
+    forms: dict[str, InputForm] = {}
+    for column in exportable.spec.inputs:
         inside = is_plain_number(column) or (column.kind == "image" and column.raw_dtype != "string")
         forms[column.name] = "raw" if inside else "encoded"
-    signature = Signature(graph.SERVING, graph.inputs(subject.spec, forms), graph.outputs(subject, with_text=False))
+    signature = Signature(
+        graph.SERVING, graph.make_inputs(exportable.spec, forms), graph.make_outputs(exportable, with_text=False)
+    )
     with tempfile.TemporaryDirectory(prefix="bmcli-") as scratch:
-        graph.save(graph.Served(subject), [signature], Path(scratch))
+        graph.save_module(graph.ServingModule(exportable), [signature], Path(scratch))
         try:
             model = openvino.convert_model(scratch)
         except Exception as error:  # it raises what its C++ says
             reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
             raise RunFailed(f"openvino cannot hold this network: {reason}", suggestion="Take saved_model.") from None
         openvino.save_model(model, str(folder / MODEL), compress_to_fp16=options.quantize == "float16")
-    return Written(MODEL, "openvino", (signature,))
+    return WrittenModel(MODEL, "openvino", (signature,))

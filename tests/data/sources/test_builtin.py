@@ -32,7 +32,7 @@ def test_tables_have_named_columns_and_a_target(
     rows = builtin.read(options)
     assert len(rows) == count
     assert len(rows.columns) == features + 1
-    assert list(options.natural_targets()) == [target]
+    assert list(options.default_targets()) == [target]
     cell = rows.columns[target][0]
     assert (cell.as_py() if isinstance(first, str) else cell) == first
 

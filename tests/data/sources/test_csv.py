@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from bmcli.data.sources import Rows, csv
+from bmcli.data.sources import SourceRows, csv
 from bmcli.errors import BmcliError
 
 
-def read(path: Path, text: str | bytes, **options: Any) -> Rows:
+def read(path: Path, text: str | bytes, **options: Any) -> SourceRows:
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     return csv.read(csv.Options(path=str(path), **options))
 

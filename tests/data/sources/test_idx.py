@@ -52,7 +52,7 @@ def test_fashion_mnist() -> None:
 
 
 def test_the_label_is_the_natural_target() -> None:
-    assert idx.Options(path="x").natural_targets() == {"label": {"kind": "category"}}
+    assert idx.Options(path="x").default_targets() == {"label": {"kind": "category"}}
 
 
 def test_a_missing_folder_is_a_fault(tmp_path: Path) -> None:

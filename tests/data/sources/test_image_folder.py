@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bmcli.cells import Blobs
 from bmcli.data.preparation import prepare
 from bmcli.data.sources import image_folder
 from bmcli.errors import BmcliError
-from bmcli.recipe.schema import DataOptions
-from bmcli.specs import Prepared
+from bmcli.raw_columns import FileColumn
+from bmcli.recipe.data import DataOptions
+from bmcli.specs import PreparedData
 from tests.pictures import encoded, pixels, write
 
 
@@ -33,7 +33,7 @@ def splits(tmp_path: Path) -> Path:
     return tmp_path / "splits"
 
 
-def read(folder: Path, **options: str) -> image_folder.Rows:
+def read(folder: Path, **options: str) -> image_folder.SourceRows:
     return image_folder.read(image_folder.Options(path=str(folder), **options))
 
 
@@ -43,7 +43,7 @@ def fault(folder: Path, **options: str) -> str:
     return str(caught.value)
 
 
-def prepared(folder: Path, cache: Path, **options: object) -> Prepared:
+def prepared(folder: Path, cache: Path, **options: object) -> PreparedData:
     described = {
         "source": {"kind": "image_folder", "path": str(folder)},
         "split": {"train": 0.5, "validation": 0.25, "test": 0.25, "stratify": "label"},
@@ -57,13 +57,13 @@ def test_a_folder_is_a_class(folder: Path) -> None:
     rows = read(folder)
     assert rows.columns["label"].to_pylist() == ["cat"] * 4 + ["dog"] * 3
     image = rows.columns["image"]
-    assert isinstance(image, Blobs)
+    assert isinstance(image, FileColumn)
     assert len(rows) == len(image) == 7
     assert image.read(5) == (folder / "dog" / "1.JPG").read_bytes()
     assert image.take(np.array([6, 2])).read(1) == (folder / "cat" / "2.png").read_bytes()
     assert rows.split is None
     assert rows.where(4).endswith("dog/0.JPG")
-    assert image_folder.Options(path="x").natural_targets() == {"label": {"kind": "category"}}
+    assert image_folder.Options(path="x").default_targets() == {"label": {"kind": "category"}}
 
 
 def test_folders_named_after_splits_are_splits(splits: Path) -> None:
@@ -247,7 +247,7 @@ def test_a_table_names_pictures_beside_other_columns(folder: Path, table: Path) 
     assert rows.columns["kind"].to_pylist() == ["a", "b", "a", "b", "b"]
     assert rows.where(1).endswith("dog/1.JPG)")
     assert "pets.csv:3 (" in rows.where(1)
-    assert image_folder.Options(path="x", table="t.csv").natural_targets() == {}
+    assert image_folder.Options(path="x", table="t.csv").default_targets() == {}
 
 
 BY_KIND = {"train": 0.5, "validation": 0.25, "test": 0.25, "stratify": "kind"}

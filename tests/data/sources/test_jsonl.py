@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bmcli.data.sources import Rows, jsonl
+from bmcli.data.sources import SourceRows, jsonl
 from bmcli.errors import BmcliError
 
 
@@ -19,7 +19,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "t.jsonl"
 
 
-def read(path: Path, text: str | bytes) -> Rows:
+def read(path: Path, text: str | bytes) -> SourceRows:
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     return jsonl.read(jsonl.Options(path=str(path)))
 

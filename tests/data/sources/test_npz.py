@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bmcli.data.sources import Rows, npz
+from bmcli.data.sources import SourceRows, npz
 from bmcli.errors import BmcliError
 
 
-def read(path: Path, **arrays: Any) -> Rows:
+def read(path: Path, **arrays: Any) -> SourceRows:
     np.savez(path, **arrays)
     return npz.read(npz.Options(path=str(path)))
 
@@ -212,7 +212,7 @@ def test_arrays_packed_in_another_way_than_by_numpy_are_refused(file: Path, meth
 
 
 def test_arrays_that_do_not_fit_into_memory_are_a_fault(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bmcli.data.files.available_memory", lambda: 1000)
+    monkeypatch.setattr("bmcli.data.files.read_available_bytes", lambda: 1000)
     message = (
         "takes 8128 bytes of memory to be read, of which 1000 are free. Save it as Parquet, which is read in parts."
     )

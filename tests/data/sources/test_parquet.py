@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bmcli.cells import Blobs
 from bmcli.data import pages
-from bmcli.data.sources import Rows, parquet
+from bmcli.data.sources import SourceRows, parquet
 from bmcli.disk import WriteFailure
 from bmcli.errors import BmcliError
+from bmcli.raw_columns import FileColumn
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def write(path: Path, **columns: Any) -> Path:
     return path
 
 
-def read(path: Any) -> Rows:
+def read(path: Any) -> SourceRows:
     return parquet.read(parquet.Options(path=path if isinstance(path, (list, dict)) else str(path)))
 
 
@@ -126,7 +126,7 @@ def test_fields_of_records_are_columns(file: Path) -> None:
 def test_bytes_are_encoded_files(file: Path) -> None:
     write(file, x=[b"one", b"two"])
     column = read(file).columns["x"]
-    assert isinstance(column, Blobs)
+    assert isinstance(column, FileColumn)
     assert [column.read(row) for row in range(2)] == [b"one", b"two"]
 
 
@@ -312,7 +312,7 @@ def test_lists_in_lists_are_read_up_to_a_depth(file: Path, levels: int) -> None:
 
 
 def test_pages_that_do_not_fit_into_memory_are_a_fault(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bmcli.data.files.available_memory", lambda: 1000)
+    monkeypatch.setattr("bmcli.data.files.read_available_bytes", lambda: 1000)
     pq.write_table(pa.table({"x": np.arange(1000.0)}), file, use_dictionary=False)
     assert "t.parquet: takes 8007 bytes of memory to be read, of which 1000 are free" in fault(file)
 

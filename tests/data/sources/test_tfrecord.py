@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bmcli.cells import Blobs
 from bmcli.data.preparation import prepare
-from bmcli.data.sources import Rows, tfrecord
+from bmcli.data.sources import SourceRows, tfrecord
 from bmcli.errors import BmcliError
-from bmcli.recipe.schema import DataOptions
+from bmcli.raw_columns import FileColumn
+from bmcli.recipe.data import DataOptions
 from tests.pictures import encoded, pixels
 
 
@@ -59,7 +59,7 @@ def file(tmp_path: Path) -> Path:
     return write(tmp_path / "pets.tfrecord", *pets(6))
 
 
-def read(path: Any, **options: Any) -> Rows:
+def read(path: Any, **options: Any) -> SourceRows:
     return tfrecord.read(tfrecord.Options(path=path if isinstance(path, (tuple, dict)) else str(path), **options))
 
 
@@ -75,7 +75,7 @@ def test_features_are_discovered(tmp_path: Path, packed: bool) -> None:
     rows = read(path)
     assert list(rows.columns) == ["image", "label", "name", "size", "where"]
     image = rows.columns["image"]
-    assert isinstance(image, Blobs)
+    assert isinstance(image, FileColumn)
     assert [image.read(row) for row in (5, 0)] == [pets(6)[row]["image"][0] for row in (5, 0)]
     assert image.take(np.array([3])).read(0) == pets(6)[3]["image"][0]
     assert rows.columns["label"].dtype == np.int64
@@ -104,16 +104,18 @@ def test_a_stated_schema_chooses_and_shapes(tmp_path: Path) -> None:
     pixels_of = [np.arange(6, dtype="uint8") + row for row in range(2)]
     path = write(tmp_path / "a.tfrecord", *({"raw": [p.tobytes()], "label": [1], "rest": [2.0]} for p in pixels_of))
     features = {
-        "raw": tfrecord.Feature(type="uint8", shape=(2, 3)),
-        "label": tfrecord.Feature(type="int"),
+        "raw": tfrecord.FeatureOptions(type="uint8", shape=(2, 3)),
+        "label": tfrecord.FeatureOptions(type="int"),
     }
     rows = read(path, features=features)
     assert list(rows.columns) == ["raw", "label"]
     np.testing.assert_array_equal(rows.columns["raw"], np.stack(pixels_of).reshape(2, 2, 3))
-    assert "expected 7 bytes, received 6" in fault(path, features={"raw": tfrecord.Feature(type="uint8", shape=(7,))})
-    assert "has no feature 'lable'" in fault(path, features={"lable": tfrecord.Feature(type="int")})
+    assert "expected 7 bytes, received 6" in fault(
+        path, features={"raw": tfrecord.FeatureOptions(type="uint8", shape=(7,))}
+    )
+    assert "has no feature 'lable'" in fault(path, features={"lable": tfrecord.FeatureOptions(type="int")})
     assert "expected a float_list, received a int64_list" in fault(
-        path, features={"label": tfrecord.Feature(type="float")}
+        path, features={"label": tfrecord.FeatureOptions(type="float")}
     )
 
 

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from bmcli.cells import RowFault
 from bmcli.data.targets import category
 from bmcli.errors import BmcliError
+from bmcli.raw_columns import RowFault
 
 
 def text(*cells: str | None) -> pa.ChunkedArray:

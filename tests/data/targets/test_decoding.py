@@ -48,4 +48,4 @@ def test_sure_predictions_come_to_the_truth(case: str) -> None:
     column = part.fit("y", rows, part.Options(**options))
     truth = part.decode(part.encode(rows, column), column)
     sure = np.eye(len(column.classes))[truth] if column.classes and truth.ndim == 1 else truth.astype("float64")
-    np.testing.assert_array_equal(part.point(sure, column), truth)
+    np.testing.assert_array_equal(part.predict_point(sure, column), truth)

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from bmcli.cells import Blobs, RowFault, take
-from bmcli.data.columns import joined
-from bmcli.data.targets import columns_of, labels
+from bmcli.data.columns import join_columns
+from bmcli.data.targets import get_source_columns, labels
 from bmcli.errors import BmcliError
+from bmcli.raw_columns import FileColumn, RowFault, take_rows
 
 
 def text(*cells: str | None) -> pa.ChunkedArray:
@@ -126,11 +126,11 @@ def test_a_wrong_option_is_a_fault(options: dict[str, Any], message: str) -> Non
 
 
 def test_a_label_is_told_if_it_is_more_probable_than_not() -> None:
-    assert labels.point(np.array([[0.5, 0.51], [0.49, 1.0]]), fit(ROWS)).tolist() == [[0, 1], [0, 1]]
+    assert labels.predict_point(np.array([[0.5, 0.51], [0.49, 1.0]]), fit(ROWS)).tolist() == [[0, 1], [0, 1]]
 
 
 def records(**columns: Any) -> pa.ChunkedArray:
-    return joined(columns, tuple(columns))
+    return join_columns(columns, tuple(columns))
 
 
 TOPICS = {"columns": ("sport", "art")}
@@ -149,8 +149,8 @@ def test_columns_of_yes_and_no_are_labels(sport: Any, art: Any) -> None:
     column = fit(rows, **TOPICS)
     assert (column.classes, column.shape, column.dtype) == (("sport", "art"), (2,), "uint8")
     assert labels.encode(rows, column).tolist() == [[1, 0], [0, 1], [1, 0]]
-    assert labels.encode(take(rows, np.array([1, 2])), column).tolist() == [[0, 1], [1, 0]]
-    assert columns_of(column) == ("sport", "art")
+    assert labels.encode(take_rows(rows, np.array([1, 2])), column).tolist() == [[0, 1], [1, 0]]
+    assert get_source_columns(column) == ("sport", "art")
     labels.check(rows, labels.Options(**TOPICS))
 
 
@@ -178,7 +178,7 @@ def test_a_label_that_no_training_row_has_is_a_fault() -> None:
         fit(records(sport=np.array([1, 0]), art=np.array([0, 0])), **TOPICS)
 
 
-@pytest.mark.parametrize("column", [np.zeros((2, 3)), Blobs(np.arange(2), lambda row: b"")])
+@pytest.mark.parametrize("column", [np.zeros((2, 3)), FileColumn(np.arange(2), lambda row: b"")])
 def test_columns_of_several_values_are_no_labels(column: Any) -> None:
     with pytest.raises(BmcliError, match="column 'art': expected one value a row, received"):
         records(sport=np.array([1, 0]), art=column)

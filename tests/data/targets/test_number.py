@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bmcli.cells import RowFault
 from bmcli.data.targets import number
 from bmcli.errors import BmcliError
+from bmcli.raw_columns import RowFault
 
 
 def fit(rows: Any, **options: Any) -> Any:

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from bmcli.cells import RowFault
 from bmcli.data.targets import ordered
 from bmcli.errors import BmcliError
+from bmcli.raw_columns import RowFault
 
 
 def text(*cells: str | None) -> pa.ChunkedArray:
@@ -69,7 +69,7 @@ def test_categories_are_two_or_more_that_differ(classes: tuple[str, ...]) -> Non
 def test_the_prediction_is_the_median() -> None:
     column = fit(text(*GRADES), classes=GRADES)
     probabilities = np.array([[0.4, 0.25, 0.35], [0.6, 0.2, 0.2], [0.1, 0.3, 0.6], [0.5, 0.5, 0.0]])
-    assert ordered.point(probabilities, column).tolist() == [1, 0, 2, 0]
+    assert ordered.predict_point(probabilities, column).tolist() == [1, 0, 2, 0]
 
 
 def test_no_answer_is_nearer_in_expectation_than_the_median() -> None:
@@ -77,5 +77,5 @@ def test_no_answer_is_nearer_in_expectation_than_the_median() -> None:
     ranks = np.arange(6)
     distances = probabilities @ np.abs(ranks[:, None] - ranks)
     column = fit(ranks)
-    chosen = ordered.point(probabilities, column)
+    chosen = ordered.predict_point(probabilities, column)
     np.testing.assert_allclose(distances[np.arange(200), chosen], distances.min(axis=1))

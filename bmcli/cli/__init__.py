@@ -1,0 +1,36 @@
+"""Command line: parse, call one function, print one result.
+
+Modules of commands import the code they call inside of functions: `--help` must not pay for pydantic, nor `validate`
+for TensorFlow.
+"""
+
+from __future__ import annotations
+
+import click
+
+from bmcli import __version__
+from bmcli.cli import deploying, library, measuring, preparing, training
+from bmcli.cli.group import CONTEXT_SETTINGS, CommandGroup
+
+
+@click.group(cls=CommandGroup, context_settings=CONTEXT_SETTINGS, no_args_is_help=True)
+@click.version_option(__version__, prog_name="bmcli")
+def cli() -> None:
+    """Train, tune, evaluate, distill and export Keras models from one YAML recipe.
+
+    \b
+      bmcli init table.csv                write a recipe for your own data
+      bmcli train recipe.yaml             train it
+      bmcli evaluate recipe.yaml          evaluate its latest run
+      bmcli predict recipe.yaml new.csv   predict new rows with that run
+      bmcli export recipe.yaml            export its model for serving
+
+    `bmcli COMMAND --help` explains a command.
+    """
+
+
+cli.add_section("Prepare", preparing.COMMANDS)
+cli.add_section("Train", training.COMMANDS)
+cli.add_section("Evaluate", measuring.COMMANDS)
+cli.add_section("Deploy", deploying.COMMANDS)
+cli.add_section("Recipes, runs and installation", library.COMMANDS)

@@ -1,0 +1,90 @@
+"""Rounding: weights become what small integers stand for, with a scale for each channel.
+
+The integers are those of LiteRT: symmetric around 0 (Jacob et al. 2018, section 3.1, where the range is that of the
+weights).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from bmcli import private_api
+from bmcli.compression.methods import Examples, clone_model
+from bmcli.recipe.fields import Kind
+
+if TYPE_CHECKING:
+    import keras
+
+LEVELS = {"int8": 127, "int4": 7}  # the largest integer; the smallest is its negative
+
+
+class Options(Kind):
+    """Weights of dense and convolutional layers are rounded to the nearest of 255 or 15 values per channel.
+
+    They are stored in 32 bits, but compressed files shrink, and LiteRT's int8 finds the same integers.
+    """
+
+    kind: Literal["round"] = Field(default="round", description="Weights that small integers stand for.")
+    to: Literal["int8", "int4"] = Field(default="int4", description="Integer type whose values are used.")
+
+
+def apply(options: Options, model: keras.Model, examples: Examples) -> keras.Model:
+    found = clone_model(model)
+    round_weights(found, options.to)
+    return found
+
+
+def round_weights(model: keras.Model, to: str) -> None:
+    """Rounds the weights of a network in place.
+
+    Args:
+        to: `int8` or `int4`.
+    """
+    import keras
+
+    for layer in find_rounded_layers(model):
+        for weight in list_kernels(layer):
+            found = round_to_levels(weight.value, scale_axes(layer, weight), LEVELS[to])
+            weight.assign(keras.ops.convert_to_numpy(found))
+
+
+def find_rounded_layers(model: keras.Model) -> list[Any]:
+    """The layers whose weights are rounded, in the order of the network."""
+    from keras import layers
+
+    kinds = (
+        layers.Dense, layers.EinsumDense, layers.Conv1D, layers.Conv2D, layers.Conv3D, layers.DepthwiseConv1D,
+        layers.DepthwiseConv2D, layers.SeparableConv1D, layers.SeparableConv2D,
+    )  # fmt: skip
+    return [layer for layer in private_api.flatten_layers(model) if isinstance(layer, kinds)]
+
+
+def list_kernels(layer: Any) -> list[Any]:
+    return [weight for weight in layer.weights if weight.name.endswith("kernel")]
+
+
+def scale_axes(layer: Any, weight: Any) -> tuple[int, ...]:
+    """The axes of a kernel that share a scale: all but that of the channels, two of a depthwise convolution."""
+    from keras import layers
+
+    rank = len(weight.shape)
+    if isinstance(layer, layers.EinsumDense):
+        return tuple(range(rank))  # which axes are its channels differs
+    depthwise = isinstance(layer, (layers.DepthwiseConv1D, layers.DepthwiseConv2D))
+    return tuple(range(rank - (2 if depthwise or weight.name.startswith("depthwise") else 1)))
+
+
+def round_to_levels(kernel: Any, axes: Sequence[int], levels: int) -> Any:
+    """A kernel's values as integers from `-levels` to `levels` stand for them.
+
+    Args:
+        axes: Those that share a scale.
+    """
+    from keras import ops
+
+    scale = ops.max(ops.abs(kernel), axis=tuple(axes), keepdims=True) / levels
+    scale = ops.where(scale > 0, scale, ops.ones_like(scale))
+    return ops.round(kernel / scale) * scale

@@ -1,0 +1,1 @@
+"""`bmcli plan`: the time and memory that a training takes, measured here and predicted elsewhere."""

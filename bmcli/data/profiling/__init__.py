@@ -1,0 +1,1 @@
+"""Looking at data of unknown kind, for `bmcli init`."""

@@ -1,0 +1,122 @@
+"""Which source reads a file or a folder, judged by names alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bmcli.data import files
+from bmcli.data.sources import TAB_SEPARATED_ENDINGS, map_endings_to_kinds
+from bmcli.data.splitting.splits import parse_split_name
+from bmcli.errors import BmcliError
+from bmcli.pictures import IMAGE_SUFFIXES
+from bmcli.quoting import quoted
+from bmcli.specs import SPLITS
+
+_LAST_WORD = re.compile(r"(?:^|[-_. ])([A-Za-z]+)$")
+
+
+@dataclass(frozen=True)
+class DetectedSource:
+    """A source for some data.
+
+    Args:
+        kind: A part of `data.sources`.
+        path: A file, a folder, or a file for each split.
+        options: What else the source has to be told.
+    """
+
+    kind: str
+    path: Path | Mapping[str, Path]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_options(self) -> dict[str, Any]:
+        """As options of `data.source`, with absolute paths."""
+        path = {split: str(each) for split, each in self.path.items()} if isinstance(self.path, Mapping) else self.path
+        return {"kind": self.kind, "path": path if isinstance(path, dict) else str(path), **self.options}
+
+
+def detect_source(data: Path) -> DetectedSource:
+    """The source of a table, an archive of arrays, or a folder of tables or pictures.
+
+    Raises:
+        BmcliError: It is not there, or nothing in it is known.
+    """
+    try:
+        if not files.exists(data):
+            raise files.missing_file_error(data, "file or folder")
+        return _detect_folder(data) if data.is_dir() else detect_file(data)
+    except BmcliError as error:
+        raise _drop_recipe_path(error) from None
+
+
+def detect_file(file: Path) -> DetectedSource:
+    """The source of a table or an archive by its name.
+
+    Raises:
+        BmcliError: None reads such files.
+    """
+    suffix = files.get_ending(file.name)
+    if suffix not in map_endings_to_kinds():
+        ending = f"files ending in {quoted(suffix)}" if suffix else "files without an ending"
+        raise BmcliError(f"{files.format_path(file)}: no source reads {ending}.", suggestion=_describe_known_endings())
+    return DetectedSource(map_endings_to_kinds()[suffix], file, _options([file]))
+
+
+def _detect_folder(folder: Path) -> DetectedSource:
+    content = [path for path in files.listed(folder) if not path.name.startswith(".")]
+    if any("-images-idx3-ubyte" in path.name for path in content):
+        return DetectedSource("idx", folder)
+    if any(files.get_ending(path.name) in IMAGE_SUFFIXES for path in folder.glob("*/*")) and not _tables(content):
+        return DetectedSource("image_folder", folder)
+    if any(files.get_ending(path.name) in IMAGE_SUFFIXES for path in folder.glob("*/*/*")) and not _tables(content):
+        return DetectedSource("image_folder", folder)
+    return _detect_tables(folder, _tables(content))
+
+
+def _tables(content: list[Path]) -> list[Path]:
+    return [path for path in content if path.is_file() and files.get_ending(path.name) in map_endings_to_kinds()]
+
+
+def _detect_tables(folder: Path, tables: list[Path]) -> DetectedSource:
+    """One table, one for each split, or one in many files."""
+    if not tables:
+        raise BmcliError(
+            f"{files.format_path(folder)}: holds neither tables nor pictures.", suggestion=_describe_known_endings()
+        )
+    if len(tables) == 1:
+        return detect_file(tables[0])
+    kinds = sorted({map_endings_to_kinds()[files.get_ending(path.name)] for path in tables})
+    splits = {path: _parse_split(path) for path in tables}
+    told = {split: path for split in SPLITS for path, named in splits.items() if named == split}
+    if len(kinds) == 1 and "train" in told and len(told) == len(tables):
+        return DetectedSource(kinds[0], told, _options(tables))
+    if len(kinds) == 1 and not told and len({files.get_ending(path.name) for path in tables}) == 1:
+        return DetectedSource(kinds[0], folder, _options(tables))
+    names = ", ".join(path.name for path in tables[:5]) + (" ..." if len(tables) > 5 else "")
+    raise BmcliError(
+        f"{files.format_path(folder)}: these tables do not belong together by their names: {names}.",
+        suggestion="Name one of them, or call them train, validation and test.",
+    )
+
+
+def _parse_split(path: Path) -> str:
+    """The split that a file's name ends in, as `mails_train.csv.gz`, or nothing."""
+    word = _LAST_WORD.search(path.name.removesuffix(".gz").rpartition(".")[0])
+    return parse_split_name(word[1]) if word else ""
+
+
+def _options(tables: list[Path]) -> dict[str, Any]:
+    return {"delimiter": "\t"} if all(files.get_ending(path.name) in TAB_SEPARATED_ENDINGS for path in tables) else {}
+
+
+def _describe_known_endings() -> str:
+    return f"Known: {', '.join(map_endings_to_kinds())}, and folders of them."
+
+
+def _drop_recipe_path(error: BmcliError) -> BmcliError:
+    """The same fault without its place in a recipe, which there is none of yet."""
+    return BmcliError(error.faults[0].message, suggestion=error.faults[0].suggestion)

@@ -1,0 +1,1 @@
+"""Splits of the rows into training, validation and test rows."""

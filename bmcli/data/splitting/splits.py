@@ -1,0 +1,357 @@
+"""Which rows train, validate and test."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from bmcli.data import columns
+from bmcli.data.sources import SourceRows
+from bmcli.data.splitting.row_hashes import hash_files, hash_rows
+from bmcli.data.splitting.sampling import sample_rows
+from bmcli.data.splitting.splitters import (
+    GroupSplitter,
+    HashSplitter,
+    RandomSplitter,
+    Splitter,
+    TimeSplitter,
+    split_folds,
+)
+from bmcli.errors import BmcliError
+from bmcli.raw_columns import (
+    MISSING,
+    RawColumn,
+    RowFault,
+    build_vocabulary,
+    format_cell,
+    is_numeric,
+    is_text_column,
+    lookup_indices,
+    to_numbers,
+    to_texts,
+)
+from bmcli.recipe.data import DataOptions, FoldOptions, SampleOptions, SplitOptions
+from bmcli.recipe.fields import Kind
+from bmcli.specs import SPLITS
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+DEFAULT_SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
+_SPLIT_BY_WORD = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+}
+
+
+def split_rows(
+    rows: SourceRows, data: DataOptions, targets: Mapping[str, Kind], seed: int
+) -> tuple[dict[str, np.ndarray], str | None]:
+    """Indices of the rows of each split, and the column whose proportions they keep, if any.
+
+    Raises:
+        BmcliError: A cell cannot be read, or a split that was asked for gets no rows.
+    """
+    options, given = data.split, _read_given_splits(rows, data.split)
+    strata, stratified = _strata(rows, options, targets, given)
+    splits = assign_splits(options, len(rows), _make_splitter(rows, options, seed, given, strata), given)
+    if options.fold is not None:
+        dealings = (_make_splitter(rows, options, (seed + ahead) % 2**32, None, strata) for ahead in (1, 2))
+        splits = _hold_out_fold(splits, options.fold, *dealings)
+    if data.sample is not None:
+        balance = data.sample.balance if isinstance(data.sample, SampleOptions) else None
+        kept = strata if balance in (None, stratified) else columns.read_column(rows, str(balance), encode_categories)
+        splits["train"] = sample_rows(splits["train"], data.sample, seed, kept)
+    return splits, stratified
+
+
+def _read_given_splits(rows: SourceRows, options: SplitOptions) -> np.ndarray | None:
+    """The split of each row by the files or by a column, or None if all of them are to be dealt."""
+    if options.column is not None and rows.split is not None:
+        raise BmcliError("the files tell the splits already.", path="data.split.column", suggestion="Leave it out.")
+    told = rows.split if options.column is None else columns.read_column(rows, options.column, read_split_names)
+    return None if told is None or (told == "train").all() else told
+
+
+def _strata(
+    rows: SourceRows, options: SplitOptions, targets: Mapping[str, Kind], given: np.ndarray | None
+) -> tuple[np.ndarray | None, str | None]:
+    """A whole number for each row whose proportions the splits keep, and its column; None if there is none."""
+    name = None if options.stratify == "none" else options.stratify
+    if name == "auto":
+        usual = [t.kind for t in targets.values()] in (["category"], ["ordered"]) and not (options.time or options.hash)
+        name = next(iter(targets)) if usual else None
+    if name is None:
+        return None, None
+    strata = columns.read_column(rows, name, encode_categories)
+    if options.stratify == "auto" and not fits_every_split(options, given, strata):
+        return None, None
+    return strata, name
+
+
+def _make_splitter(
+    rows: SourceRows, options: SplitOptions, seed: int, given: np.ndarray | None, strata: np.ndarray | None
+) -> Splitter:
+    """The way that the recipe deals rows in."""
+    way = "group" if options.group else "time" if options.time else "hash" if options.hash else ""
+    if way and given is not None and options.validation is None:
+        raise BmcliError(
+            f"`{way}` has no effect, since the source tells every split.",
+            path=f"data.split.{way}", suggestion="Leave it out, or give `validation` a share of the training rows.",
+        )  # fmt: skip
+    if options.time is not None:
+        return TimeSplitter(columns.read_column(rows, options.time, read_times))
+    if options.hash:
+        names = options.hash if isinstance(options.hash, tuple) else rows.columns
+        return HashSplitter(hash_rows([columns.read_column(rows, name, hash_files) for name in sorted(names)], seed))
+    if options.group is None:
+        return RandomSplitter(seed, strata)
+    groups = columns.read_column(rows, options.group, encode_groups)
+    if given is not None:
+        _check_groups_are_whole(rows, options.group, groups, given)
+    return GroupSplitter(seed, groups, strata)
+
+
+def _check_groups_are_whole(rows: SourceRows, name: str, groups: np.ndarray, given: np.ndarray) -> None:
+    """Refuses groups that the source has put into several splits."""
+    import numpy as np
+
+    told = np.searchsorted(sorted(SPLITS), given)
+    first = np.zeros(int(groups.max()) + 1, "int64")
+    first[groups[::-1]] = told[::-1]
+    apart = first[groups] != told
+    if apart.any():
+        row = int(np.argmax(apart))
+        received = f"{sorted(SPLITS)[first[groups[row]]]} and in {given[row]}"
+        fault = RowFault(
+            row,
+            f"the source has rows of {format_cell(rows.columns[name], row)} in {received}.",
+            "Each group belongs to one split alone.",
+        )
+        raise BmcliError(replace(columns.locate_fault(fault, name, rows), path="data.split.group"))
+
+
+def assign_splits(
+    options: SplitOptions, row_count: int, splitter: Splitter, given: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Indices of the rows of each split, ascending; every row is in exactly one.
+
+    Args:
+        splitter: How the rows that are not split yet are dealt.
+        given: The split of each row by files or by a column, or None if the shares decide.
+
+    Raises:
+        BmcliError: A split that was asked for gets no rows.
+    """
+    import numpy as np
+
+    if given is None:
+        return _split_by_shares(np.arange(row_count), resolve_shares(options), splitter)
+    _check_shares_beside_given(options, given)
+    splits = {name: np.flatnonzero(given == name) for name in SPLITS}
+    if not len(splits["train"]):
+        raise BmcliError("no row is a training row.", path="data.split")
+    if options.validation is None:
+        return splits
+    return {
+        **_split_by_shares(splits["train"], _carve_validation(options.validation), splitter),
+        "test": splits["test"],
+    }
+
+
+def _hold_out_fold(
+    splits: Mapping[str, np.ndarray], fold: FoldOptions, fold_splitter: Splitter, validation_splitter: Splitter
+) -> dict[str, np.ndarray]:
+    """One fold of the training and validation rows to test on, and the rest to learn from in their proportion.
+
+    The dealings draw otherwise than that of the splits, or rows that a hash has put together would stay so.
+
+    Raises:
+        BmcliError: There are more folds than rows to deal.
+    """
+    import numpy as np
+
+    rows = np.sort(np.concatenate([splits["train"], splits["validation"]]))
+    share = len(splits["validation"]) / len(rows)
+    try:
+        learned, tested = list(split_folds(fold_splitter, rows, fold.of))[fold.number - 1]
+    except BmcliError as error:
+        raise BmcliError(*(replace(each, path="data.split.fold") for each in error.faults)) from None
+    return {**_split_by_shares(learned, _carve_validation(share), validation_splitter), "test": tested}
+
+
+def fits_every_split(options: SplitOptions, given: np.ndarray | None, strata: np.ndarray) -> bool:
+    """Whether every stratum is large enough to have a row in every split that is dealt out."""
+    import numpy as np
+
+    share = resolve_shares(options)
+    if given is not None:
+        strata = strata[given == "train"]
+        share = _carve_validation(options.validation or 0.0)
+    smallest_share = min(part for part in share.values() if part > 0)
+    return len(strata) > 0 and bool(np.unique(strata, return_counts=True)[1].min() * smallest_share >= 1 - 1e-9)
+
+
+def _carve_validation(validation: float) -> dict[str, float]:
+    """Shares of the training rows where validation takes some of them."""
+    return {"train": 1 - validation, "validation": validation, "test": 0.0}
+
+
+def resolve_shares(options: SplitOptions) -> dict[str, float]:
+    """Share of each split, adding up to 1; what the recipe leaves out follows from what it gives.
+
+    Nothing given: 80, 10 and 10 per cent. Training alone: validation and test halve the rest.
+    Otherwise training takes the rest, or, if it is given, the one that is left out.
+    """
+    given = {name: share for name in SPLITS if (share := getattr(options, name)) is not None}
+    rest = max(0.0, round(1 - sum(given.values()), 9))
+    if not given:
+        return dict(DEFAULT_SHARES)
+    if "train" not in given:
+        return {"train": rest, "validation": 0.0, "test": 0.0, **given}
+    left_out = [name for name in SPLITS if name not in given]
+    return {**{name: rest / len(left_out) for name in left_out}, **given}
+
+
+def parse_split_name(text: str) -> str:
+    """The split that a word names: train, validation (valid, val, dev) or test; empty if it names none."""
+    return _SPLIT_BY_WORD.get(text.strip().lower(), "")
+
+
+def read_split_names(column: RawColumn) -> np.ndarray:
+    """The split of every row from a column of its names: train, validation (valid, val, dev) or test.
+
+    Raises:
+        RowFault: A cell is none of them.
+    """
+    import numpy as np
+
+    if not is_text_column(column):
+        raise RowFault(0, "expected train, validation or test, received a number.")
+    spellings = build_vocabulary(column)
+    words = np.array([parse_split_name(text) for text in spellings] + ["", ""])
+    splits = words[lookup_indices(column, spellings)]
+    if (splits == "").any():
+        row = int(np.argmax(splits == ""))
+        raise RowFault(row, f"expected train, validation or test, received {format_cell(column, row)}.")
+    return splits
+
+
+def encode_categories(column: RawColumn) -> np.ndarray:
+    """A whole number for each row by its category; missing cells are a category of their own."""
+    import numpy as np
+
+    classes = build_vocabulary(column)
+    found = lookup_indices(column, classes)
+    return np.where(found == MISSING, len(classes), found)
+
+
+def encode_groups(column: RawColumn) -> np.ndarray:
+    """A whole number for each row by its group.
+
+    Raises:
+        RowFault: A cell is missing, or no category.
+    """
+    import numpy as np
+
+    found = to_texts(column).combine_chunks().dictionary_encode().indices
+    if found.null_count:
+        row = int(np.argmax(np.asarray(found.is_null())))
+        raise RowFault(row, "expected the group of the row, received nothing.", "Fill it in, or leave the row out.")
+    return np.asarray(found)
+
+
+def read_times(column: RawColumn) -> np.ndarray:
+    """A number for each row that is larger for later ones: numbers as they are, ISO 8601 times in microseconds.
+
+    Raises:
+        RowFault: A cell is missing, neither a number nor a date, or has a time zone where others have none.
+    """
+    import numpy as np
+
+    if is_text_column(column) and not is_numeric(column):
+        return _timestamps(column)
+    found = to_numbers(column)
+    if found.size != len(found):
+        raise RowFault(0, f"expected one time a row, received an array of shape {tuple(found.shape[1:])}.")
+    found = found.reshape(-1)
+    if np.isnan(found).any():
+        raise _missing_time_fault(int(np.argmax(np.isnan(found))))
+    return found
+
+
+def _timestamps(column: pa.ChunkedArray) -> np.ndarray:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    cells = pc.utf8_trim_whitespace(to_texts(column))
+    if cells.null_count:
+        raise _missing_time_fault(int(np.argmax(np.asarray(pc.is_null(cells)))))
+    good = {}
+    for zone in (None, "UTC"):
+        kind = pa.timestamp("us", zone)
+        good[zone] = _count_readable(cells, kind)
+        if good[zone] == len(cells):
+            return np.asarray(pc.cast(pc.cast(cells, kind), pa.int64()))
+    row = max(good.values())
+    message = (
+        f"expected a number or a date like 2024-05-31 or 2024-05-31T14:05:00, received {format_cell(column, row)}."
+    )
+    raise RowFault(row, message, "Times have a zone in every row, or in none.")
+
+
+def _count_readable(cells: pa.ChunkedArray, kind: pa.DataType) -> int:
+    """How many cells can be read before the first that cannot."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    def reads(count: int) -> bool:
+        try:
+            pc.cast(cells.slice(0, count), kind)
+        except pa.ArrowInvalid:
+            return False
+        return True
+
+    return len(cells) if reads(len(cells)) else bisect_left(range(len(cells)), 1, key=lambda n: not reads(n + 1))
+
+
+def _missing_time_fault(row: int) -> RowFault:
+    return RowFault(row, "expected the time of the row, received nothing.", "Fill it in, or leave the row out.")
+
+
+def _split_by_shares(rows: np.ndarray, share: Mapping[str, float], splitter: Splitter) -> dict[str, np.ndarray]:
+    """The rows of each split by its share."""
+    parts = splitter.assign_parts(rows, [share[name] for name in SPLITS])
+    splits = {name: rows[parts == number] for number, name in enumerate(SPLITS)}
+    for name in SPLITS:
+        if share[name] > 0 and not len(splits[name]):
+            raise BmcliError(
+                f"{splitter.describe_units(rows)} are too few for a {name} share of {share[name]:g}: it gets none.",
+                path="data.split",
+                suggestion="Give it a larger share, or write the shares without it.",
+            )
+    return splits
+
+
+def _check_shares_beside_given(options: SplitOptions, given: np.ndarray) -> None:
+    for name in ("train", "test"):
+        if getattr(options, name) is not None:
+            raise BmcliError(
+                f"a share for {name} has no effect, since the source tells the {name} rows.",
+                path=f"data.split.{name}",
+                suggestion="Only `validation` can be a share of the training rows.",
+            )
+    if options.validation is not None and (given == "validation").any():
+        raise BmcliError(
+            "a share for validation has no effect, since the source tells the validation rows.",
+            path="data.split.validation",
+        )

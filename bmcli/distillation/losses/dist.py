@@ -1,0 +1,70 @@
+"""DIST: correlations with the teacher within an example and within a class (Huang et al. 2022)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from bmcli.distillation.losses import LossInputs, OutputForm, OutputOptions, TargetOutputs, select_outputs, sum_losses
+from bmcli.recipe.distill import NotNegative, Temperature, check_temperature
+
+FORMS: tuple[OutputForm, ...] = ("softmax",)
+WHOLE_BATCH = True
+
+
+class Options(OutputOptions):
+    """DIST: 1 minus the correlation of teacher and student probabilities, times temperature squared.
+
+    Correlations are between the classes of each example and between the examples of a batch for each class. The student
+    matches the preferences of the teacher instead of its exact probabilities, which suits teachers far stronger than
+    it.
+    """
+
+    kind: Literal["dist"] = Field(default="dist", description="Correlations.")
+    temperature: Temperature = Field(
+        default=1.0,
+        description="Temperature that divides the logits, or a schedule over the epochs such as {start: 4, end: 1}.",
+    )
+    between: NotNegative = Field(default=1.0, description="Weight of the correlations between classes.")
+    within: NotNegative = Field(default=1.0, description="Weight of the correlations within classes.")
+
+    @model_validator(mode="after")
+    def _stays_above_0(self) -> Options:
+        check_temperature(self.temperature)
+        return self
+
+
+def loss(options: Options, inputs: LossInputs) -> Any:
+    """Equations 8 to 10 of the paper."""
+    temperature = inputs.current_value(options.temperature)
+    return sum_losses(
+        [_compute_target_loss(each, temperature, options, inputs.weights) for each in select_outputs(options, inputs)]
+    )
+
+
+def _compute_target_loss(outputs: TargetOutputs, temperature: Any, options: Options, weights: Any) -> Any:
+    from keras import ops
+
+    student = ops.softmax(outputs.student / temperature)
+    teacher = ops.softmax(outputs.teacher(temperature) / temperature)
+    equal = ops.ones((1, student.shape[-1]), "float32")
+    between = 1 - _correlations(student, teacher, equal)
+    within = 1 - ops.mean(_correlations(ops.transpose(student), ops.transpose(teacher), weights[None, :]))
+    return outputs.weight * temperature**2 * (options.between * between + options.within * within)
+
+
+def _correlations(one: Any, other: Any, weights: Any) -> Any:
+    """Pearson's correlation of each row of one with that of the other, `(rows,)`.
+
+    Args:
+        weights: Of the columns, `(1, columns)`.
+    """
+    from keras import ops
+
+    shares = weights / ops.maximum(ops.sum(weights), 1e-12)
+    one, other = (values - ops.sum(shares * values, axis=-1, keepdims=True) for values in (one, other))
+    both = ops.sum(shares * one * other, axis=-1)
+    spreads = ops.sum(shares * ops.square(one), axis=-1) * ops.sum(shares * ops.square(other), axis=-1)
+    # Where nothing differs there is no correlation, and no gradient that is a number.
+    return both * ops.rsqrt(spreads + 1e-16)

@@ -1,0 +1,73 @@
+"""Soft targets: the softened distributions of teacher and student (Hinton, Vinyals and Dean 2015)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from bmcli.distillation.losses import LossInputs, OutputForm, OutputOptions, TargetOutputs, select_outputs, sum_losses
+from bmcli.recipe.distill import Temperature, check_temperature
+
+FORMS: tuple[OutputForm, ...] = ("softmax", "sigmoid")
+WHOLE_BATCH = False
+
+
+class Options(OutputOptions):
+    """Divergence of the softened teacher and student distributions, times temperature squared."""
+
+    kind: Literal["soft"] = Field(default="soft", description="Softened distributions.")
+    temperature: Temperature = Field(
+        default=4.0,
+        description="Temperature that divides the logits, or a schedule over the epochs such as {start: 8, end: 1}.",
+    )
+    divergence: Literal["forward", "reverse", "jensen_shannon"] = Field(
+        default="forward",
+        description="forward: KL(teacher || student), which covers all modes of the teacher; reverse: KL(student || "
+        "teacher), which concentrates on its main modes; jensen_shannon: the mean of the KL divergences of both from "
+        "their average.",
+    )
+
+    @model_validator(mode="after")
+    def _stays_above_0(self) -> Options:
+        check_temperature(self.temperature)
+        return self
+
+
+def loss(options: Options, inputs: LossInputs) -> Any:
+    """Section 2 of the paper. The factor keeps the size of gradients independent of the temperature."""
+    temperature = inputs.current_value(options.temperature)
+    return sum_losses(
+        [_compute_target_loss(each, temperature, options.divergence) for each in select_outputs(options, inputs)]
+    )
+
+
+def _compute_target_loss(outputs: TargetOutputs, temperature: Any, divergence: str) -> Any:
+    from keras import ops
+
+    teacher, student = outputs.teacher(temperature) / temperature, outputs.student / temperature
+    if outputs.form == "softmax":
+        apart = _divergence([ops.log_softmax(teacher)], [ops.log_softmax(student)], divergence)
+    else:
+        pairs = [[ops.log_sigmoid(z), ops.log_sigmoid(-z)] for z in (teacher, student)]
+        # The mean over the outputs, as the loss of several labels is.
+        apart = _divergence(pairs[0], pairs[1], divergence) / teacher.shape[-1]
+    return outputs.weight * temperature**2 * apart
+
+
+def _divergence(teacher: list[Any], student: list[Any], kind: str) -> Any:
+    """Between distributions given as logarithms, summed over all but the batch, `(batch,)` in nats."""
+    if kind == "forward":
+        return _kl(teacher, student)
+    if kind == "reverse":
+        return _kl(student, teacher)
+    from keras import ops
+
+    middle = [ops.logaddexp(t, s) - 0.6931471805599453 for t, s in zip(teacher, student, strict=True)]
+    return (_kl(teacher, middle) + _kl(student, middle)) / 2
+
+
+def _kl(one: list[Any], other: list[Any]) -> Any:
+    from keras import ops
+
+    return sum_losses([ops.sum(ops.exp(a) * (a - b), axis=-1) for a, b in zip(one, other, strict=True)])

@@ -1,0 +1,1 @@
+"""Devices, replicas and worker processes that a training runs on."""

@@ -1,0 +1,133 @@
+"""Signs of life between the workers of a training, so that none of them waits for one that is lost.
+
+TensorFlow's collective operations wait for ever for a worker that is stopped, and its own service of coordination may
+end a process with a dump of the native stack. Every worker therefore keeps the connection to the chief on which they
+met, and sends a line on it every second: threads see who is silent, and end the process even if its main thread is
+inside TensorFlow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import NoReturn
+
+from bmcli.console import Console
+from bmcli.distribution.launch import LAUNCHED_VARIABLE, LOST_PEER_EXIT_CODE
+from bmcli.errors import BmcliError, Interrupted
+
+HEARTBEAT_S = 1.0
+PEER_TIMEOUT_S = 9.0  # after which a worker counts as lost
+GRACE_S = 2.0  # for the main thread to end by itself, once a worker is lost
+FAULT_GRACE_S = 8.0  # the same once a worker has told a fault of its own, which this one may be about to find too
+
+_ALIVE, _DONE, _FAULT, _LOST = b"alive", b"done", b"fault", b"lost"
+
+WorkerLostHandler = Callable[[str], BmcliError]
+"""Notes in the run that a worker was lost, told in a sentence; what to tell the user."""
+
+
+class Peers:
+    """The other workers as this one knows them: those of the chief are all, those of the others the chief.
+
+    Args:
+        links: A connection to each, by rank.
+    """
+
+    def __init__(self, links: Mapping[int, socket.socket]) -> None:
+        self._links = dict(links)
+        self._is_guarded = threading.Event()
+        self._is_over = threading.Event()
+        self._is_loss_known = threading.Event()
+        self._loss_lock = threading.Lock()
+        self._exit_lock = threading.Lock()
+        self._loss_message = ""
+        self._on_loss: WorkerLostHandler | None = None
+        for link in self._links.values():
+            link.settimeout(PEER_TIMEOUT_S)
+        for rank, link in self._links.items():
+            threading.Thread(target=self._listen, args=(rank, link), name="bmcli-peer", daemon=True).start()
+        threading.Thread(target=self._send_heartbeats, name="bmcli-beat", daemon=True).start()
+
+    @contextlib.contextmanager
+    def exit_on_loss(self, on_loss: WorkerLostHandler) -> Iterator[None]:
+        """Ends this process if a worker is lost while the body runs.
+
+        It ends with 75 if the run can be gone on with, else with 1, and tells so; below a launcher without a word,
+        because that knows more.
+        """
+        self._on_loss = on_loss
+        self._is_guarded.set()
+        try:
+            yield
+        except BmcliError as error:
+            self._leave(_DONE if isinstance(error, Interrupted) else _FAULT)
+            raise
+        except Exception:
+            # What TensorFlow raises when a worker is lost looks like any other failure of an operation.
+            if self._is_loss_known.wait(PEER_TIMEOUT_S + HEARTBEAT_S):
+                self._exit()
+            self._leave(_FAULT)
+            raise
+        except BaseException:
+            self._leave(_FAULT)
+            raise
+        self._leave(_DONE)
+
+    def _leave(self, word: bytes) -> None:
+        self._is_over.set()
+        self._broadcast(word)
+
+    def _broadcast(self, word: bytes) -> None:
+        for link in self._links.values():
+            with contextlib.suppress(OSError):
+                link.sendall(word + b"\n")
+
+    def _send_heartbeats(self) -> None:
+        while not self._is_over.wait(HEARTBEAT_S):
+            self._broadcast(_ALIVE)
+
+    def _listen(self, rank: int, link: socket.socket) -> None:
+        """Hears a worker until it leaves in order, or is lost."""
+        try:
+            with link.makefile("rb") as lines:
+                for line in lines:
+                    word, _, other = line.strip().partition(b" ")
+                    if word == _DONE:
+                        return
+                    if word == _FAULT:
+                        return self._handle_loss(rank, f"worker {rank} ended with a fault", FAULT_GRACE_S)
+                    if word == _LOST:
+                        return self._handle_loss(int(other), f"worker {int(other)} was lost", GRACE_S)
+            self._handle_loss(rank, f"worker {rank} ended", GRACE_S)
+        except TimeoutError:
+            self._handle_loss(rank, f"worker {rank} gave no sign of life for {PEER_TIMEOUT_S:g} s", GRACE_S)
+        except (OSError, ValueError):
+            self._handle_loss(rank, f"the connection to worker {rank} broke", GRACE_S)
+
+    def _handle_loss(self, rank: int, message: str, grace_s: float) -> None:
+        """Notes that a worker is lost, and ends this process unless its main thread does."""
+        if self._is_over.is_set() or not self._loss_lock.acquire(blocking=False):
+            return
+        self._loss_message = message
+        self._broadcast(_LOST + b" %d" % rank)
+        self._is_loss_known.set()
+        self._is_guarded.wait()
+        if not self._is_over.wait(grace_s):
+            self._exit()
+
+    def _exit(self) -> NoReturn:
+        """Ends this process at once: TensorFlow would wait for the worker that is lost while it is taken down."""
+        self._exit_lock.acquire()
+        assert self._on_loss is not None, "somebody watches"
+        error = self._on_loss(f"{self._loss_message}, so that this one was ended too.")
+        if LAUNCHED_VARIABLE not in os.environ:
+            Console(as_json="--json" in sys.argv[1:]).last_words(error)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(LOST_PEER_EXIT_CODE if LAUNCHED_VARIABLE in os.environ else error.exit_code)

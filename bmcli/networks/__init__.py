@@ -1,0 +1,1 @@
+"""Networks: assembled from a recipe, saved, and loaded through one guarded door."""

@@ -1,0 +1,327 @@
+"""Section `data`: which data, how it is split, and what its columns are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from bmcli import parts
+from bmcli.quoting import quoted
+from bmcli.recipe.augment import Augmentations, find_input_problem, find_order_problem
+from bmcli.recipe.fields import Kind, Options, PartField, Share, fault, fault_at
+
+
+class FoldOptions(Options):
+    """One fold of the rows, tested on a network that was trained on the others."""
+
+    number: Annotated[int, Field(ge=1, le=100)] = Field(description="Fold to test, from 1.")
+    of: Annotated[int, Field(ge=2, le=100)] = Field(description="Number of folds.")
+
+    @model_validator(mode="after")
+    def _is_one_of_them(self) -> FoldOptions:
+        if self.number > self.of:
+            raise fault_at(
+                ("number",), f"there is no fold {self.number} of {self.of}.", f"Name one from 1 to {self.of}."
+            )
+        return self
+
+
+class SplitOptions(Options):
+    """How rows are split into training, validation and test rows.
+
+    Rows are split at random, or by `group`, `time` or `hash`. Fractions apply to the rows that are not split yet. Where
+    the source has one file per split, or `column` contains the split, a fraction of the training rows can still become
+    validation rows in the same way.
+    """
+
+    train: Share | None = Field(default=None, description="Fraction of training rows; by default the remaining rows.")
+    validation: Share | None = Field(
+        default=None, description="Fraction of validation rows, for choosing epochs and hyperparameters."
+    )
+    test: Share | None = Field(default=None, description="Fraction of test rows, for the final evaluation.")
+    column: str | None = Field(default=None, description="Column with the values train, validation and test.")
+    stratify: Literal["auto", "none"] | str = Field(
+        default="auto",
+        description="Categorical column to stratify by, or `none`. `auto` uses the only categorical target, if its "
+        "classes are large enough and rows are split at random or by `group`.",
+    )
+    group: str | None = Field(
+        default=None,
+        description="Column of groups, such as patient; all rows of a group are in the same split. It is no input "
+        "unless `inputs` lists it.",
+    )
+    time: str | None = Field(
+        default=None,
+        description="Column of numbers, or of ISO 8601 dates or times; the oldest rows are for training, the newest "
+        "for test. It is no input unless `inputs` lists it.",
+    )
+    hash: bool | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        default=False,
+        description="Split by the hash of all columns (true) or of the listed ones: a row stays in its split when "
+        "rows are added, and equal rows are in the same split. Fractions are approximate.",
+    )
+    fold: FoldOptions | None = Field(
+        default=None,
+        description="Test one fold of the training and validation rows instead of the test rows, which are not "
+        "used: {number: 1, of: 5}. `bmcli evaluate --folds` trains all folds.",
+    )
+
+    @model_validator(mode="after")
+    def _check_one_splitter(self) -> SplitOptions:
+        ways = [way for way in ("group", "time", "hash") if getattr(self, way)]
+        if len(ways) > 1:
+            hint = "Write hash: [COLUMN] to keep a group together." if ways == ["group", "hash"] else ""
+            raise fault_at((ways[1],), f"`{ways[1]}` and `{ways[0]}` both tell the split of a row.",
+                           hint or "Leave one of them out.")  # fmt: skip
+        if ways and self.column is not None and self.validation is None:
+            raise fault_at((ways[0],), f"`{ways[0]}` does nothing beside `column`, which tells every split.",
+                           "Leave it out, or give `validation` a share of the training rows.")  # fmt: skip
+        if ways and self.column is not None and getattr(self, ways[0]) == self.column:
+            raise fault_at((ways[0],), f"column {quoted(self.column)} tells the split already.", "Name another.")
+        if ways not in ([], ["group"]) and self.stratify not in ("auto", "none"):
+            raise fault_at(("stratify",), f"`{ways[0]}` tells the split of a row, so no proportions can be kept.",
+                           "Leave `stratify` out.")  # fmt: skip
+        if ways == ["group"] and self.stratify == self.group:
+            raise fault_at(("stratify",), f"the rows of each {quoted(self.group)} are together, so its proportions "
+                           "cannot be kept.", "Name another column.")  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> SplitOptions:
+        shares = [share for share in (self.train, self.validation, self.test) if share is not None]
+        total = sum(shares)
+        if total > 1 + 1e-9:
+            raise fault("shares", f"the shares add up to {total:g}, more than 1.")
+        if len(shares) == 3 and total < 1 - 1e-9:
+            raise fault(
+                "shares",
+                f"the shares add up to {total:g}, not 1.",
+                "Leave one of them out to give it the rest.",
+            )
+        if self.train is None and total > 1 - 1e-9:
+            raise fault("shares", "the shares leave no rows to train on.")
+        if self.column is not None and (self.train is not None or self.test is not None):
+            raise fault(
+                "shares",
+                "`column` tells the training and test rows; beside it only `validation` can be a share.",
+            )
+        return self
+
+
+class SampleOptions(Options):
+    """Sample of the training rows."""
+
+    share: Share | None = Field(default=None, description="Fraction of the training rows.")
+    count: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Number of training rows.")
+    balance: str | None = Field(
+        default=None,
+        description="Categorical column whose categories get equally many rows, as far as available, without "
+        "replacement. Without `share` and `count`, as many as the rarest category has.",
+    )
+
+    @model_validator(mode="after")
+    def _check_one_size(self) -> SampleOptions:
+        if self.share is not None and self.count is not None:
+            raise fault("sample", "`share` and `count` both tell the size of the sample.", "Leave one of them out.")
+        if self.share is None and self.count is None and self.balance is None:
+            raise fault("sample", "nothing tells the size of the sample.", "Write share, count or balance.")
+        return self
+
+
+class CrossOptions(Options):
+    """Cross of several categories: the network sees their combination (Cheng et al. 2016)."""
+
+    of: tuple[str, ...] = Field(
+        min_length=2,
+        description="Inputs to combine: single categories, booleans, or single numbers with `bins`.",
+    )
+    buckets: Annotated[int, Field(ge=2, le=10_000_000)] = Field(
+        default=1000, description="Number of hash buckets; combinations collide if there are more."
+    )
+    dimension: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Width of an embedding of the combinations; by default they are one-hot encoded."
+    )
+
+    @property
+    def name(self) -> str:
+        return "_x_".join(self.of)
+
+
+def find_cross_problem(
+    crosses: Sequence[CrossOptions], inputs: Mapping[str, Kind]
+) -> tuple[tuple[str | int, ...], str, str] | None:
+    """Place below `crosses`, message and suggestion of the first cross that cannot be of these inputs."""
+    names = [cross.name for cross in crosses]
+    for position, cross in enumerate(crosses):
+        for place, name in enumerate(cross.of):
+            loc = (position, "of", place)
+            if name not in inputs:
+                return loc, f"there is no input {quoted(name)}.", parts.did_you_mean(name, inputs)
+            if name in cross.of[:place]:
+                return loc, f"{quoted(name)} is crossed with itself.", "Leave it in once."
+            if not _can_be_crossed(inputs[name]):
+                hint = "Cross categories without `separator`, booleans, and numbers with `bins`."
+                return loc, f"{quoted(name)} is no category, but {inputs[name].kind}.", hint
+        if cross.name in inputs or cross.name in names[:position]:
+            return (position,), f"there are two inputs {quoted(cross.name)}.", "Leave one of them out."
+    return None
+
+
+def _can_be_crossed(options: Kind) -> bool:
+    if options.kind == "category":
+        return getattr(options, "separator", None) is None
+    if options.kind == "boolean":
+        return True
+    return options.kind == "number" and getattr(options, "bins", None) is not None
+
+
+class DataOptions(Options):
+    """Data source, splits, and kinds of columns."""
+
+    source: Annotated[Kind, PartField("data.sources")] = Field(description="Source of the rows.")
+    split: SplitOptions = Field(
+        default=SplitOptions(),
+        description="Training, validation and test rows; by default 80, 10 and 10 per cent.",
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = Field(
+        default=None,
+        description="Seed of split and sample; by default the recipe's `seed`. With a seed of its own the split "
+        "stays the same when `seed` changes.",
+    )
+    inputs: Mapping[str, Annotated[Kind, PartField("inputs")]] | None = Field(
+        default=None,
+        description="Input columns by name. By default every column that is not a target, split, group, time, "
+        "weight or dropped column, with the kind detected from the training rows.",
+    )
+    targets: Mapping[str, Annotated[Kind, PartField("data.targets")]] | None = Field(
+        default=None,
+        validate_default=True,
+        description="Columns to predict, by name; optional for sources that define their target.",
+    )
+    sample: Share | Annotated[int, Field(ge=1)] | SampleOptions | None = Field(
+        default=None,
+        description="Train on a sample of the training rows: a fraction such as 0.1, a number such as 1000, or "
+        "{count: 1000, balance: label} for equally many rows per class. With the same seed, a smaller sample is part "
+        "of every larger one; validation and test rows are unaffected.",
+    )
+    drop: tuple[str, ...] = Field(default=(), description="Columns to ignore when inputs are detected.")
+    weight: str | None = Field(
+        default=None,
+        description="Column of non-negative weights of the rows in the loss.",
+    )
+    invalid: Literal["stop", "skip", "fill"] = Field(
+        default="stop",
+        description="Handling of cells that cannot be read as the kind of their column: `stop` reports the first of "
+        "every column; `skip` drops their rows before the split; `fill` treats those of inputs as missing, and drops "
+        "rows with invalid targets or weights. Both drop CSV records with a wrong number of cells. All are counted.",
+    )
+    augment: Mapping[str, tuple[Annotated[Kind, PartField("augmentations")], ...]] = Field(
+        default={},
+        description="Random augmentations of the training examples, in order, by input, or by kind for all inputs "
+        "of that kind: {image: [flip, {kind: translate, factor: 0.1}]}.",
+    )
+
+    crosses: tuple[CrossOptions, ...] = Field(
+        default=(),
+        description="Combinations of categories as additional inputs, named by their columns, such as a_x_b.",
+    )
+
+    def targets_by_name(self) -> Mapping[str, Kind]:
+        """Target options by name, those of the source if none are named."""
+        if self.targets:
+            return self.targets
+        natural = self.source.default_targets()  # type: ignore[attr-defined]
+        return {name: PartField("data.targets").check(options) for name, options in natural.items()}
+
+    # A check of several fields stands at the last of them: `info.data` has those above that are right.
+
+    @field_validator("targets")
+    @classmethod
+    def _targets_are_known(cls, value: Any, info: ValidationInfo) -> Any:
+        source = info.data.get("source")
+        if not value and source is not None and not source.default_targets():
+            raise fault(
+                "targets",
+                f"a {source.kind} source has to be told which column to predict.",
+                "Write targets: {COLUMN: {kind: category}} or {kind: number}.",
+            )
+        if not value and source is not None:
+            for name in source.default_targets():
+                if name in (info.data.get("inputs") or ()):
+                    raise fault("targets", f"column {quoted(name)} is what the source predicts, and an input.",
+                                "Leave it out of data.inputs, or name other targets.")  # fmt: skip
+        return value
+
+    @field_validator("inputs", "targets", "drop", "weight")
+    @classmethod
+    def _column_has_one_role(cls, value: Any, info: ValidationInfo) -> Any:
+        roles = {"inputs": "an input", "targets": "a target", "drop": "dropped", "weight": "the weight"}
+        role = roles[info.field_name or ""]
+        split, source = info.data.get("split"), info.data.get("source")
+        taken = {field: _list_column_names(info.data.get(field)) for field in roles}
+        if not taken["targets"] and "targets" in info.data and source is not None:
+            taken["targets"] = _list_column_names(source.default_targets())
+        named = _locate_columns(value)
+        for position, (column, loc) in enumerate(named):
+            others = [roles[field] for field in roles if column in taken[field]]
+            if split is not None and column == split.column:
+                others.append("the column that tells the split")
+            if split is not None and info.field_name == "targets" and column == split.group:
+                others.append("the group that a split keeps together")
+            if others:
+                raise fault_at(loc, f"column {quoted(column)} is {role} and {others[0]}.", "Leave it in one of them.")
+            if info.field_name == "targets" and column in (other for other, _ in named[:position]):
+                raise fault_at(
+                    loc, f"{quoted(column)} is there twice among the targets.", "Name each column and target once."
+                )
+        return value
+
+    @field_validator("crosses")
+    @classmethod
+    def _crosses_are_of_inputs(cls, value: tuple[CrossOptions, ...], info: ValidationInfo) -> tuple[CrossOptions, ...]:
+        inputs = info.data.get("inputs")
+        problem = None if inputs is None else find_cross_problem(value, inputs)
+        if problem is not None:
+            raise fault_at(*problem)
+        return value
+
+    @field_validator("augment")
+    @classmethod
+    def _augmentations_fit(cls, value: Augmentations, info: ValidationInfo) -> Augmentations:
+        problem = find_order_problem(value)
+        inputs = info.data.get("inputs")
+        if problem is None and inputs is not None:
+            problem = find_input_problem(value, {name: options.kind for name, options in inputs.items()})
+        if problem is not None:
+            raise fault_at(*problem)
+        return value
+
+
+def get_target_columns(name: str, target: Kind) -> tuple[str, ...]:
+    """The columns that a target is read from: that of its name, or those that it lists."""
+    return getattr(target, "columns", None) or (name,)
+
+
+def _list_column_names(columns: Any) -> tuple[str, ...]:
+    """Columns by name, whether it is one, several or none."""
+    return tuple(column for column, _ in _locate_columns(columns))
+
+
+def _locate_columns(value: Any) -> list[tuple[str, tuple[str | int, ...]]]:
+    """The same with the place of each below the option; targets with their own names and the columns they list."""
+    if isinstance(value, str):
+        return [(value, ())]
+    if not isinstance(value, Mapping):
+        return [(column, (position,)) for position, column in enumerate(value or ())]
+    found: list[tuple[str, tuple[str | int, ...]]] = []
+    for name, options in value.items():
+        listed = getattr(options, "columns", None) or ()
+        found += [(name, (name,)), *((column, (name, "columns", place)) for place, column in enumerate(listed))]
+    return found

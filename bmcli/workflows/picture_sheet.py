@@ -1,0 +1,89 @@
+"""`bmcli plan --pictures`: a sheet of training pictures as the network sees them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bmcli import disk, training
+from bmcli.data import targets as target_kinds
+from bmcli.errors import BmcliError
+from bmcli.recipe.schema import Recipe
+from bmcli.specs import Column, PreparedData
+
+if TYPE_CHECKING:
+    import numpy as np
+
+COLUMNS, ROWS = 6, 4
+
+
+def check_file(file: Path) -> None:
+    """Refuses a file that is there, or is no PNG, before anything is measured."""
+    if file.suffix.lower() != ".png":
+        raise BmcliError(f"expected a file ending in .png, received {file.name}.")
+    if file.exists():
+        raise BmcliError(f"{file} exists already.", suggestion="Name another file.")
+    if not file.absolute().parent.is_dir():
+        raise BmcliError(f"{file.parent}: no such folder.")
+
+
+def draw_sheet(recipe: Recipe, prepared: PreparedData, file: Path, cache: Path) -> None:
+    """Draws the first training pictures in the order of the first epoch, augmented as they are in training.
+
+    Raises:
+        BmcliError: No input is a picture.
+    """
+    column = next((column for column in prepared.spec.inputs if column.kind == "image"), None)
+    if column is None:
+        raise BmcliError("no input is a picture, so there is nothing to draw.", path="data.inputs")
+    pictures, titles = _augment_pictures(recipe, prepared, column, cache)
+    with disk.create_new_file(file) as aside:
+        _make_figure(pictures, titles).savefig(aside, dpi=120)
+
+
+def _make_figure(pictures: np.ndarray, titles: list[str]) -> Any:
+    """A figure without a window: pictures side by side, each below its target."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = -(-len(pictures) // COLUMNS)
+    figure = Figure(figsize=(1.6 * COLUMNS, 1.8 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    for number, axes in enumerate(figure.subplots(rows, COLUMNS, squeeze=False).flat):
+        axes.set_axis_off()
+        if number < len(pictures):
+            axes.imshow(pictures[number], cmap="gray", vmin=0, vmax=1)
+            axes.set_title(titles[number], fontsize=7, parse_math=False)
+    return figure
+
+
+def _augment_pictures(
+    recipe: Recipe, prepared: PreparedData, column: Column, cache: Path
+) -> tuple[np.ndarray, list[str]]:
+    """Pictures `(n, height, width, channels)` between 0 and 1, and what is to be told of each."""
+    import numpy as np
+
+    training.place_on_devices(recipe.on_one_device(), cache)
+    from bmcli.training import augmentation, sampler  # after the start, which keeps TensorFlow quiet
+
+    split = prepared.split("train")
+    rows = np.asarray(sampler.Sampler(recipe, prepared).of(0)[: COLUMNS * ROWS])
+    pixels = augmentation.augment_pictures(recipe, prepared, rows)[column.name].astype("float32")
+    low, high = column.state["range"]
+    pixels = np.clip((pixels - low) / (high - low or 1.0), 0.0, 1.0)
+    target = prepared.spec.targets[0]
+    told = target_kinds.kind_of(target).decode(np.asarray(split.targets[target.name][rows]), target)
+    return pixels, [_format_target(target, value) for value in told]
+
+
+def _format_target(target: Column, value: Any) -> str:
+    """A target for a reader, shortened."""
+    import numpy as np
+
+    if not target.classes:
+        text = f"{float(value):g}"
+    elif np.ndim(value):
+        text = ", ".join(name for name, there in zip(target.classes, value, strict=True) if there)
+    else:
+        text = target.classes[int(value)]
+    return text if len(text) <= 20 else text[:17] + "..."

@@ -1,0 +1,31 @@
+"""Wrong combinations of arguments are usage errors before anything is read."""
+
+from __future__ import annotations
+
+import click
+import pytest
+
+from bmcli.cli import cli
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("train", "RECIPE or --resume RUN is required."),
+        ("tune", "RECIPE, --resume SEARCH or --join SEARCH is required."),
+        ("tune --join a --resume b", "--join excludes RECIPE, KEY=VALUE and --resume."),
+        ("tune recipe.yaml --join a", "--join excludes RECIPE, KEY=VALUE and --resume."),
+        ("distill", "RECIPE or --resume DISTILLATION is required."),
+        ("distill recipe.yaml --resume a", "--resume excludes RECIPE and KEY=VALUE."),
+        ("evaluate a --split test --data a.csv", "--split and --data exclude each other."),
+        ("evaluate a --folds 5 --learning-curve", "--folds and --learning-curve exclude each other."),
+        ("evaluate a --folds 5 --split test", "--folds and --learning-curve retrain the recipe and exclude --split"),
+        ("evaluate a --learning-curve --data a.csv", "--folds and --learning-curve retrain the recipe and exclude"),
+        ("evaluate a --split test --workers 2", "--workers requires --folds or --learning-curve."),
+        ("predict a new.csv --json", "--json prints to standard output, so predictions need --output FILE."),
+    ],
+)
+def test_a_wrong_combination_is_a_usage_error(arguments: str, message: str) -> None:
+    with pytest.raises(click.UsageError) as error:
+        cli.main(arguments.split(), standalone_mode=False)
+    assert error.value.format_message().startswith(message)

@@ -1,0 +1,104 @@
+"""What columns are for, by how they look."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pyarrow as pa
+import pytest
+
+from bmcli.data.profiling.column_profile import ColumnProfile
+from bmcli.data.profiling.roles import assign_roles, drop_leaks, pick_target
+from bmcli.errors import BmcliError
+
+NUMBER = ColumnProfile("n", 100, distinct=90, is_number=True, likely_kind="number")
+CLASSES = ColumnProfile("c", 100, distinct=4, mean_words=1, top_share=0.4, likely_kind="category")
+SENTENCES = ColumnProfile("s", 100, distinct=98, mean_words=7, likely_kind="text")
+
+
+def named(look: ColumnProfile, name: str) -> ColumnProfile:
+    return replace(look, name=name)
+
+
+@pytest.mark.parametrize(
+    ("looks", "target"),
+    [
+        ((NUMBER, named(CLASSES, "Label"), named(CLASSES, "other")), "Label"),
+        ((NUMBER, CLASSES), "c"),
+        ((CLASSES, SENTENCES), "c"),
+        ((NUMBER, named(NUMBER, "m")), "m"),
+        ((named(NUMBER, "x"), named(NUMBER, "y"), named(NUMBER, "z")), "z"),
+        ((named(NUMBER, "x"), named(NUMBER, "y")), "y"),
+    ],
+)
+def test_a_clear_target_is_found(looks: tuple[ColumnProfile, ...], target: str) -> None:
+    assert pick_target(looks, None)[0].name == target
+
+
+@pytest.mark.parametrize(
+    "looks",
+    [
+        (CLASSES, named(CLASSES, "d")),
+        (CLASSES, NUMBER),
+        (named(CLASSES, "label"), named(CLASSES, "class")),
+        (named(NUMBER, "a"), CLASSES, named(NUMBER, "b")),
+    ],
+)
+def test_rivals_are_asked_about(looks: tuple[ColumnProfile, ...]) -> None:
+    with pytest.raises(BmcliError, match="Candidates") as caught:
+        pick_target(looks, None)
+    assert all(look.name in caught.value.faults[0].message for look in looks)
+
+
+@pytest.mark.parametrize(
+    ("look", "kind"),
+    [
+        (replace(NUMBER, is_integer=True, distinct=2), "category"),
+        (replace(NUMBER, is_integer=True, distinct=5, minimum=1, maximum=5), "category"),
+        (replace(NUMBER, is_integer=True, distinct=5, minimum=1, maximum=50, mean=50, variance=9), "number"),
+        (replace(NUMBER, is_integer=True, distinct=60, minimum=0, maximum=90, mean=9, variance=200), "count"),
+        (replace(NUMBER, is_integer=True, distinct=60, minimum=300, maximum=900, mean=500, variance=2000), "number"),
+        (NUMBER, "number"),
+    ],
+)
+def test_numbers_are_classes_counts_or_quantities(look: ColumnProfile, kind: str) -> None:
+    target = assign_roles((CLASSES, named(look, "t")), "t")[1]
+    assert (target.role, target.kind) == ("target", kind)
+
+
+@pytest.mark.parametrize(
+    ("look", "why"),
+    [
+        (replace(NUMBER, distinct=1), "the same value"),
+        (replace(NUMBER, distinct=0, missing=100), "every cell is missing"),
+        (replace(NUMBER, is_row_index=True), "it counts the rows"),
+        (replace(NUMBER, name="user_id", distinct=100, is_integer=True), "an identifier"),
+        (replace(CLASSES, name="code", distinct=100), "nearly every row has another value"),
+        (replace(CLASSES, is_file=True), "names files"),
+    ],
+)
+def test_what_tells_nothing_is_dropped_with_the_reason(look: ColumnProfile, why: str) -> None:
+    role = assign_roles((look, SENTENCES, named(CLASSES, "label")), None)[0]
+    assert role.role == "dropped"
+    assert why in role.why
+
+
+def test_single_words_are_spared_where_nothing_else_is_left() -> None:
+    (role, _) = assign_roles((replace(CLASSES, name="first name", distinct=100), named(CLASSES, "label")), None)
+    assert (role.role, role.kind, role.options) == ("input", "text", {"tokens": "characters"})
+
+
+def test_nothing_to_learn_from_is_a_fault() -> None:
+    with pytest.raises(BmcliError, match="'k': it counts the rows"):
+        assign_roles((replace(NUMBER, name="k", is_row_index=True), named(CLASSES, "label")), None)
+
+
+def test_leaks_go_unless_they_are_all_there_is() -> None:
+    columns = {
+        "folder": pa.chunked_array([["a", "b", "c", "a"] * 25]),
+        "label": pa.chunked_array([["x", "y", "y", "x"] * 25]),
+    }
+    folder, label = replace(CLASSES, name="folder", distinct=3), replace(CLASSES, name="label", distinct=2)
+    assigned = assign_roles((NUMBER, folder, label), "label")
+    assert [role.role for role in drop_leaks(assigned, columns)] == ["input", "dropped", "target"]
+    assert [role.role for role in drop_leaks(assigned[1:], columns)] == ["input", "target"]

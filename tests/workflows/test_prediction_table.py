@@ -1,0 +1,91 @@
+"""Predictions as tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+import resource
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from bmcli import disk
+from bmcli.errors import BmcliError
+from bmcli.specs import Column
+from bmcli.workflows.prediction_table import make_table, open_writer
+
+
+def test_several_labels_stand_in_one_cell() -> None:
+    column = Column("tags", "labels", (3,), "uint8", classes=("a", "b", "c"), state={"separator": ";"})
+    probabilities = np.array([[0.9, 0.2, 0.8], [0.1, 0.2, 0.3]], "float32")
+    rows = make_table({}, {"tags": probabilities}, (column,), {}).to_pylist()
+    assert [row["tags"] for row in rows] == ["a;c", ""]
+    assert list(rows[0]) == ["tags", "tags_probability_a", "tags_probability_b", "tags_probability_c"]
+    assert rows[0]["tags_probability_c"] == pytest.approx(0.8)
+
+
+def test_an_ordered_class_is_the_median() -> None:
+    column = Column("grade", "ordered", (), "int32", classes=("low", "middle", "high"))
+    (row,) = make_table({}, {"grade": np.array([[0.4, 0.25, 0.35]], "float32")}, (column,), {}).to_pylist()
+    assert row["grade"] == "middle"
+
+
+def test_quantiles_have_columns_of_their_own() -> None:
+    column = Column("price", "number", (), "float32", state={"mean": 0.0, "scale": 1.0})
+    made = make_table({}, {"price": np.array([[1.0, 2.0, 9.0]], "float32")}, (column,), {"price": (0.05, 0.5, 0.95)})
+    assert made.to_pylist() == [
+        {"price": 2.0, "price_quantile_0.05": 1.0, "price_quantile_0.5": 2.0, "price_quantile_0.95": 9.0}
+    ]
+
+
+def test_columns_are_kept_first_and_as_they_are() -> None:
+    column = Column("visits", "count", (), "float32")
+    kept = {"id": pa.chunked_array([["007", None]]), "day": np.array([3, 4])}
+    made = make_table(kept, {"visits": np.array([1.5, 2.5], "float32")}, (column,), {})
+    assert made.to_pylist() == [{"id": "007", "day": 3, "visits": 1.5}, {"id": None, "day": 4, "visits": 2.5}]
+
+
+def test_arrays_cannot_be_kept() -> None:
+    column = Column("y", "number", (), "float32")
+    with pytest.raises(BmcliError, match="no single values"):
+        make_table({"x": np.zeros((1, 2))}, {"y": np.zeros(1, "float32")}, (column,), {})
+
+
+def test_no_cell_of_a_csv_file_is_a_formula(tmp_path: Path) -> None:
+    texts = ["=cmd()", "+1", "-1+2", "@SUM(A1)", "  =1", "\t=1", "\uff1d1", "-2.5e3", "plain", "", None, "a=b"]
+    rows = pa.table({"=name()": pa.array(texts, pa.string()), "number": pa.array(range(-1, 11))})
+    with open_writer(tmp_path / "said.csv", "csv", 1) as write:
+        write(rows)
+    with (tmp_path / "said.csv").open(newline="", encoding="utf-8") as file:
+        head, *read = csv.reader(file)
+    assert head == ["'=name()", "number"]
+    expected = ["'=cmd()", "+1", "'-1+2", "'@SUM(A1)", "'  =1", "'\t=1", "'\uff1d1", "-2.5e3", "plain", "", "", "a=b"]
+    assert [text for text, _ in read] == expected
+    assert read[0][1] == "-1"
+
+
+def test_other_formats_hold_texts_as_they_are(tmp_path: Path) -> None:
+    with open_writer(tmp_path / "said.jsonl", "jsonl", 1) as write:
+        write(pa.table({"=name()": ["=cmd()"]}))
+    assert json.loads((tmp_path / "said.jsonl").read_text()) == {"=name()": "=cmd()"}
+
+
+@pytest.mark.parametrize("chosen", ["csv", "parquet", "jsonl"])
+def test_a_full_disk_tells_about_the_bytes_of_all_rows(tmp_path: Path, small_files: Any, chosen: Any) -> None:
+    def write_to(file: Path) -> None:
+        with open_writer(file, chosen, 10_000) as write:
+            for _ in range(10):
+                write(pa.table({"price": np.random.default_rng(0).normal(size=1000)}))
+
+    whole = tmp_path / "whole"
+    write_to(whole)
+    small_files(2000)
+    with pytest.raises(disk.WriteFailure) as caught:
+        write_to(tmp_path / "cut")
+    small_files(resource.RLIM_INFINITY)
+    assert caught.value.roughly
+    assert caught.value.needed == pytest.approx(whole.stat().st_size, rel=0.2)
+    assert [each.name for each in tmp_path.iterdir()] == ["whole"]
