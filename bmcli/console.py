@@ -263,14 +263,14 @@ class Console:
         explanation = result.explanation
         self.result({"run": str(result.run.folder), "explanation": explanation.to_json()})
         for target in explanation.targets:
-            title = f"{target.target}: rise of the {target.loss} when a column's cells are dealt anew"
+            title = f"{target.target}: permutation importance (increase in {target.loss})"
             rows = [
                 [each.column, *(round(v, 5) for v in (each.increase, each.low, each.high)),
                  "" if each.is_significant else "may be useless"]
                 for each in target.importances
             ]  # fmt: skip
             self.table(
-                f"{title} ({explanation.rows:,} {explanation.on} rows)", ["column", "rise", "low", "high", ""], rows
+                f"{title}, {explanation.rows:,} {explanation.on} rows", ["column", "increase", "low", "high", ""], rows
             )
             if explanation.left_out:
                 self.text(
@@ -280,16 +280,16 @@ class Console:
             self.text("")
             if len(target.shares) > 1:
                 shares = [[each.feature, f"{100 * each.share:.1f} %"] for each in target.shares[:MAX_SHARES]]
-                self.table("share of what adds to the answers (integrated gradients)", ["feature", "share"], shares)
+                self.table("share of the attributions (integrated gradients)", ["feature", "share"], shares)
                 self.text("")
             self.table(
-                "networks with random weights must be explained otherwise (Adebayo et al. 2018)",
+                "sanity check against random weights (Adebayo et al. 2018)",
                 ["method", "figure", "value", "below", ""],
                 [[s.method, s.figure, s.value, s.limit, "passed" if s.passed else "FAILED"] for s in target.sanity],
             )
             for each in target.sanity:
                 if not each.passed:
-                    self.log(f"warning: {each.method} does not tell this network from ones with random weights.")
+                    self.log(f"warning: {each.method} failed the sanity check: do not trust this ranking.")
         self.text(clean(f"\nwrote {format_path(result.run.explanation)}, {format_path(result.run.report)}"))
 
     def print_comparison(self, comparison: Any, output: Path | None) -> None:
@@ -1005,7 +1005,7 @@ def _redact_message(text: str) -> str:
 _END_REASONS = {
     "epochs": "all that were asked for",
     "patience": "stopped because nothing improved any more",
-    "overfit": "stopped because it learned its training rows by heart: their loss fell while that of validation rose",
+    "overfit": "stopped because it overfitted: the training loss fell while the validation loss rose",
     "steps": "stopped at the limit of steps",
     "time": "stopped at the limit of time",
     "metric": "stopped because the metric passed its threshold",

@@ -92,7 +92,9 @@ def resume(target: str, context: TrainingContext) -> DistillationResult:
     found = distillations.find_distillation(context.root, target)
     loaded = found.loaded()
     if found.result.exists():
-        raise BmcliError(f"{found.display_path} is finished.", suggestion="Distill the recipe again for another.")
+        raise BmcliError(
+            f"{found.display_path} is already completed.", suggestion="Distill the recipe again for a new one."
+        )
     return _run_distillation(found, loaded, replace(context, root=found.root))
 
 

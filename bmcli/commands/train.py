@@ -228,8 +228,8 @@ def _resume(loaded: LoadedRecipe, overrides: Sequence[str], run: Run, context: T
         damaged = trainer.resume()
         if trainer.is_over and was.get("state") == "done":
             raise BmcliError(
-                f"{run.display_path} is finished: {was.get('ended_by')} ended it.",
-                suggestion=f"It goes on if it may, e.g. with train.epochs={2 * recipe.train.epochs}.",
+                f"{run.display_path} is already completed; it ended by {was.get('ended_by')}.",
+                suggestion=f"To continue, set a larger limit, such as train.epochs={2 * recipe.train.epochs}.",
             )
         for name in damaged:
             context.log(f"checkpoint {name} is damaged; the one before is used.")

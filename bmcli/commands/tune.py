@@ -234,8 +234,8 @@ def _require_unfinished(study: Study, loaded: LoadedRecipe, objectives: tuple[Se
         if search.is_over:
             trials = 2 * len(search.searched().trials)
             raise BmcliError(
-                f"{study.display_path} is finished.",
-                suggestion=f"It goes on if it may, e.g. with tune.trials={trials}.",
+                f"{study.display_path} is already completed.",
+                suggestion=f"To continue, set a larger limit, such as tune.trials={trials}.",
             )
     study.report.unlink()
 

@@ -103,8 +103,8 @@ def _find_duplicates(codes: Mapping[str, np.ndarray], splits: Mapping[str, Split
             share = again / len(codes[name])
             yield Finding(
                 "duplicates",
-                f"{again:,} of {len(codes[name]):,} {name} rows ({share:.1%}) have the inputs of a training row, so "
-                f"that what was learned by heart counts there.",
+                f"{again:,} of {len(codes[name]):,} {name} rows ({share:.1%}) duplicate the inputs of a training row; "
+                f"the {name} score may be optimistic.",
                 "If they are copies, leave them out, or keep equal rows together by data.split.hash or group.",
                 {"split": name, "rows": again, "share": share},
             )

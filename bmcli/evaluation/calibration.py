@@ -54,7 +54,7 @@ class Calibration:
         brier: Brier score.
         by_chance: What `error` stays below in 95 % of samples of these rows if the probabilities are right; a
             plug-in estimate is above 0 by chance alone.
-        p_value: How often right probabilities would show an error as large.
+        p_value: Probability that a calibrated model shows an error as large at this sample size.
     """
 
     of: str
@@ -68,12 +68,13 @@ class Calibration:
     @property
     def summary(self) -> str:
         """The finding as a sentence."""
-        told = f"expected calibration error {self.error:.3g} of the probability of {self.of}"
+        finding = f"expected calibration error {self.error:.3g} of the probability of {self.of}"
         if self.error <= self.by_chance:
-            return f"{told}; right probabilities would show up to {self.by_chance:.3g} on as many rows"
+            return f"{finding}; a calibrated model would show up to {self.by_chance:.3g} at this sample size"
         gap = sum(each.count * (each.probability - each.frequency) for each in self.bins)
         way = "too high" if gap > 0 else "too low"
-        return f"{told}, beyond the {self.by_chance:.3g} of chance: probabilities are mostly {way}"
+        limit = f"the {self.by_chance:.3g} of a calibrated model at this sample size"
+        return f"{finding}, more than {limit}: probabilities are mostly {way}"
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "bins": [vars(each) for each in self.bins]}

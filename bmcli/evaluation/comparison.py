@@ -75,12 +75,12 @@ class Comparison:
         return min(self.contenders, key=lambda each: (sign * each.metrics[self.metric], each.parameters))
 
     def is_not_worse(self, each: Contender) -> bool:
-        """Whether a contender is not told to be worse than the best."""
+        """Whether a contender is not significantly worse than the best."""
         return each is self.best or self.against_best[each.name].better != "first"
 
     @property
     def recommended(self) -> Contender:
-        """The contender with the fewest parameters of those not told to be worse than the best."""
+        """The contender with the fewest parameters of those that are not significantly worse than the best."""
         if self.unpaired:
             return self.best
         return min(filter(self.is_not_worse, self.contenders), key=lambda each: (each.parameters, each.latency_s))
@@ -100,29 +100,32 @@ class Comparison:
 
     @property
     def recommendation(self) -> str:
-        """Which model to take, and why, in words."""
+        """The recommended model, and why, in words."""
         best, enough = self.best, self.recommended
         if self.unpaired:
-            return f"{best.name} has the best {self.metric}, but {self.unpaired} So which is better is not told."
+            return f"{best.name} has the best {self.metric}, but {self.unpaired} So the difference cannot be tested."
         if enough is best:
             others = [each for each in self.contenders if each is not best]
             ties = [each.name for each in others if self.is_not_worse(each)]
-            also = f" No difference is shown from {', '.join(ties)}, which {_is(ties)} not smaller." if ties else ""
-            return f"Take {best.name}: it has the best {self.metric}{self._next_smaller()}.{also}"
+            names = ", ".join(ties)
+            also = f" No significant difference from {names}, which {_is(ties)} not smaller." if ties else ""
+            return f"Recommended: {best.name}. It has the best {self.metric}{self._next_smaller()}.{also}"
         difference = self.against_best[enough.name]
         share = enough.parameters / best.parameters
-        told = (
-            f"Take {enough.name}: it has {100 * share:.1f} % of the parameters of {best.name}, the best in "
-            f"{self.metric}, and is not told to be worse than it"
-        )
+        advice = f"Recommended: {enough.name}, with {100 * share:.1f} % of the parameters of {best.name}."
         if difference.interval is None:
-            return f"{told}: {difference.reason}"
+            return (
+                f"{advice} {best.name} has the best {self.metric}; the difference has no interval: {difference.reason}"
+            )
         low, high = difference.interval.low, difference.interval.high
         loss = max(0.0, -low if get_direction(self.metric) == "max" else high)
-        return f"{told}; it may be worse by up to {loss:.3g} ({difference.interval.percent} interval)."
+        return (
+            f"{advice} {best.name} has the best {self.metric}, but the difference is not significant; {enough.name} "
+            f"may be worse by up to {loss:.3g} ({difference.interval.percent} interval)."
+        )
 
     def _next_smaller(self) -> str:
-        """What the best of the smaller models lacks, as a part of a sentence; empty if none is smaller."""
+        """By how much the best of the smaller models is worse, as a part of a sentence; empty if none is smaller."""
         best = self.best
         smaller = [each for each in self.contenders if each.parameters < best.parameters]
         if not smaller:

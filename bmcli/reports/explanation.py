@@ -123,7 +123,7 @@ def make_explanation_view(explanation: Explanation, prepared: PreparedData, raw:
 
 def _make_target_view(target: TargetExplanation, place: int, answers: _AnswerViews) -> TargetExplanationView:
     untold = [each.column for each in target.importances if not each.is_significant]
-    lists = (("Most wrong", target.wrong), ("Most doubtful", target.doubtful))
+    lists = (("Most wrong", target.wrong), ("Least confident", target.doubtful))
     return TargetExplanationView(
         name=clean(target.target),
         loss=target.loss,

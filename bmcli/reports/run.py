@@ -452,8 +452,8 @@ def _make_example_lists(
         ("Largest errors" if by_number else "Most wrong",
          "The largest differences." if by_number else "Errors whose true class was held for least probable.",
          found.wrong),
-        ("Most doubtful", "Where the prediction was least certain, right or wrong.", found.doubtful),
-        ("Smallest errors" if by_number else "Surest of the right ones", "", found.right),
+        ("Least confident", "Predictions with the smallest margin, right or wrong.", found.doubtful),
+        ("Smallest errors" if by_number else "Most confident correct", "", found.right),
     )  # fmt: skip
     point = judgements.predict_points(column, predictions, quantiles)
     sure = judgements.compute_confidence(column, predictions)

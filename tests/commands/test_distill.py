@@ -152,7 +152,7 @@ def test_what_was_interrupted_is_gone_on_with(
     assert runs_of(tmp_path, "flowers-teacher") == teacher
     finished = bmcli("distill", "--resume", "flowers")
     assert finished.code == 2
-    assert "is finished" in finished.err
+    assert "is already completed" in finished.err
 
 
 def _epochs(run: Path) -> list[dict[str, Any]]:

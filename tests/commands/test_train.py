@@ -214,7 +214,7 @@ def test_a_finished_run_is_not_resumed(bmcli: Bmcli, write_recipe: WriteRecipe) 
     bmcli("train", write_recipe())
     done = bmcli("train", "--resume", "tiny")
     assert done.code == 2
-    assert "is finished" in done.err
+    assert "is already completed" in done.err
 
 
 def test_a_run_that_another_process_writes_is_left_alone(bmcli: Bmcli, write_recipe: WriteRecipe) -> None:

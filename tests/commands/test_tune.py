@@ -103,7 +103,7 @@ def test_a_changed_recipe_is_refused_with_the_difference(bmcli: Bmcli, recipe: P
     assert "recipe.model.dropout: 0.0, now 0.2" in done.err
     done = bmcli("tune", "--resume", "flowers", "tune.confirm=none", "tune.trials=1")
     assert done.code == 2
-    assert "is finished" in done.err
+    assert "is already completed" in done.err
     done = bmcli("tune", "--resume", "flowers", "tune.trials=2", "--json")
     assert done.code == 0, done.err
     assert len(done.json()["trials"]) == 2

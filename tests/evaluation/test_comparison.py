@@ -1,4 +1,4 @@
-"""Which of several models to take: the smallest that is not told to be worse than the best."""
+"""Which of several models to take: the smallest that is not significantly worse than the best."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_a_small_model_that_is_as_good_is_taken() -> None:
     found = comparison({"big": (5000, 0.95), "small": (500, 0.945), "tiny": (50, 0.7)})
     assert found.best.name == "big"
     assert found.recommended.name == "small"
-    assert found.recommendation.startswith("Take small: it has 10.0 % of the parameters of big")
+    assert found.recommendation.startswith("Recommended: small, with 10.0 % of the parameters of big.")
     assert "may be worse by up to" in found.recommendation
 
 
@@ -26,7 +26,8 @@ def test_the_best_is_taken_where_all_smaller_ones_are_worse() -> None:
     assert found.recommended is found.best
     lacks = found.against_best["tiny"].interval
     assert found.recommendation == (
-        "Take big: it has the best accuracy, and every smaller model is worse: tiny, with 1.0 % of its parameters, "
+        "Recommended: big. It has the best accuracy, and every smaller model is worse: "
+        "tiny, with 1.0 % of its parameters, "
         f"by 0.35 (95 % interval {-lacks.high:.3g} to {-lacks.low:.3g})."
     )
 
@@ -34,13 +35,14 @@ def test_the_best_is_taken_where_all_smaller_ones_are_worse() -> None:
 def test_the_best_that_is_also_the_smallest_is_taken_and_ties_are_named() -> None:
     found = comparison({"small": (50, 0.95), "big": (5000, 0.945)})
     assert found.recommended.name == "small"
-    assert "and no model is smaller. No difference is shown from big, which is not smaller." in found.recommendation
+    assert "and no model is smaller. No significant difference from big, which is not smaller." in found.recommendation
 
 
 def test_other_rows_are_no_ground_for_advice() -> None:
     found = replace(comparison({"a": (10, 0.9), "b": (5, 0.8)}), unpaired="they saw different rows.")
     assert (
-        found.recommendation == "a has the best accuracy, but they saw different rows. So which is better is not told."
+        found.recommendation
+        == "a has the best accuracy, but they saw different rows. So the difference cannot be tested."
     )
     assert found.recommended is found.best
 

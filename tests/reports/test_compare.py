@@ -18,7 +18,7 @@ FOUND = comparison({SCRIPT: (5000, 0.95), "small": (500, 0.945), "tiny": (50, 0.
 
 def test_the_page_gives_the_advice_and_its_grounds() -> None:
     page = Page(render_comparison(FOUND))
-    assert "Take small: it has 10.0 % of the parameters" in page.text
+    assert "Recommended: small, with 10.0 % of the parameters" in page.text
     assert "McNemar" in page.text
     assert "model.hidden" in page.text
     assert page.count("svg") >= 4

@@ -220,7 +220,7 @@ def test_what_was_found_out_and_is_damaged_is_left_out(sugar: Run) -> None:
     sugar.explanation.unlink()
 
 
-@pytest.mark.parametrize("part", ["Confusion matrix", "ROC of the hardest", "Most wrong", "Most doubtful"])
+@pytest.mark.parametrize("part", ["Confusion matrix", "ROC of the hardest", "Most wrong", "Least confident"])
 def test_a_run_of_classes_shows_how_they_are_told_apart(digits: Run, part: str) -> None:
     assert part in read(digits).text
 
@@ -235,7 +235,7 @@ def test_examples_of_a_run_on_pictures_are_pictures(digits: Run) -> None:
 @pytest.mark.parametrize("part", ["Predicted and true", "Largest errors", "Smallest errors"])
 def test_a_run_of_numbers_shows_its_errors(sugar: Run, part: str) -> None:
     assert part in read(sugar).text
-    assert "Most doubtful" not in read(sugar).text
+    assert "Least confident" not in read(sugar).text
 
 
 @pytest.fixture(scope="module")
