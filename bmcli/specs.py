@@ -109,8 +109,7 @@ class Split:
     Args:
         weights: How much each row counts, float32 `(rows,)`, or None if all count the same.
         label_weights: Factor of each row's loss of labels, float32 `(rows,)`: 0 if its targets are not known, and
-            for the
-            others what makes the mean over all rows 1; or None if all targets are known.
+            for the others what makes the mean over all rows 1; or None if all targets are known.
         teacher_outputs: What teachers say of each row: `outputs` by target and `layers` by name, or empty.
     """
 

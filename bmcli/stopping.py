@@ -65,9 +65,8 @@ _state = _SignalState()
 def install_handlers() -> None:
     """Notes SIGINT and SIGTERM from now on, but for those that are ignored, as under nohup; a second one acts at once.
 
-    They end nothing before `enable_interrupts`, so that whoever is interrupted while it starts still knows what it was
-    to go on
-    with.
+    They end nothing before `enable_interrupts`, so that whoever is interrupted while it starts still knows what it
+    was to go on with.
     """
     _state.received, _state.enabled, _state.code = [], False, None
     for number in SIGNALS:

@@ -49,8 +49,7 @@ class SearchContext:
         root: Folder of all runs.
         cache: Prepared data and measurements of this machine.
         make_progress: Makes a display from the search so far, the trials it is to have if that is known, and its
-            limit of time
-            in seconds.
+            limit of time in seconds.
         log: Takes a sentence.
     """
 

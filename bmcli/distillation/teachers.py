@@ -42,8 +42,7 @@ class TeacherNetwork:
         recipe, spec: Of its run; None if it is a file of its own, which takes raw rows.
         digest: SHA-256 of its file.
         converters: For each target of the student from the teacher's outputs to those that the student would have to
-            give
-            for the same predictions, `(batch, width)`.
+            give for the same predictions, `(batch, width)`.
     """
 
     display_path: str

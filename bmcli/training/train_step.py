@@ -42,8 +42,7 @@ class Compilation(NamedTuple):
             With several replicas only the gradients are compiled, because XLA cannot hold the exchange of gradients
             on CPUs.
         steps_per_program: Steps that XLA compiles, one after the other, as one program. They start at every
-            `together`th batch
-            of a feed and end with it; batches that do not fill a program are trained on one by one. Without XLA: steps
+            such number of batches of a feed, and end with it; batches that do not fill a program are trained on one by one. Without XLA: steps
             whose examples are made, and shown to teachers, at once. The last bits of the weights depend on it, and so
             calls must not end within a program.
     """

@@ -121,9 +121,8 @@ class Trainer:
         """Trains to the end, or until a signal.
 
         Args:
-            stop_condition: May end the training before, in a state from which it goes on as if it had never ended;
-                its word is
-                what `ended_by` tells.
+            stop_condition: May end the training before, in a state that resumes as if it had never ended; `ended_by`
+                is its word.
 
         Raises:
             Interrupted: SIGINT or SIGTERM came; a checkpoint is there.

@@ -167,8 +167,7 @@ def split_folds(splitter: Splitter, rows: np.ndarray, count: int) -> Iterator[tu
     the same rows in each fold where every row has a time of its own. They are dealt here since a fold has to be what
     `data.split` would make of the same rows, so that any of them can be trained by itself and on another machine:
     `HashSplitter` keeps a row in its fold when others are added, rows of one moment stay together, which
-    TimeSeriesSplit
-    cuts apart by position, and nothing rests on the shuffling of a version of numpy.
+    TimeSeriesSplit cuts apart by position, and nothing rests on the shuffling of a version of numpy.
 
     Raises:
         BmcliError: There is less to deal than there are folds.
