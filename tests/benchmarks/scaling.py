@@ -3,12 +3,12 @@
     python -m tests.benchmarks.scaling [--recipe cnn mlp] [--repeats 3] [--batch 256]
 
 Networks where computing dominates, on generated images. The two take turns, each time as new processes through
-`launch_workers`; a repeat's figure is the median of its calls, the result the median of the repeats. Every worker has
-one core to itself, so an ideal pair is 2 times as fast. Other programs on these cores slow down a pair more than one worker,
-because it waits for the slower of both: `busy` is the wall time of one worker in its processor time, 1 on a machine
-with nothing else to do, and `by processor time` the ratio of what both ways compute, which others do not change, but
-which leaves out waiting. The prediction comes from constants measured by one worker on one
-core, and from all-reduces between two workers. Prints a table, and a JSON object on the last line.
+`launch_workers`; a repeat's figure is the median of its calls, the result the median of the repeats. Every worker
+has one core to itself, so an ideal pair is 2 times as fast. Other programs on these cores slow down a pair more
+than one worker, because it waits for the slower of both: `busy` is the wall time of one worker in its processor
+time, 1 on a machine with nothing else to do, and `by processor time` the ratio of what both ways compute, which
+others do not change, but which leaves out waiting. The prediction comes from constants measured by one worker on
+one core, and from all-reduces between two workers. Prints a table, and a JSON object on the last line.
 """
 
 from __future__ import annotations
