@@ -41,10 +41,10 @@ class Compilation(NamedTuple):
         jit: With XLA. The loop around the steps stays plain: XLA around the whole loop is many times slower on CPUs.
             With several replicas only the gradients are compiled, because XLA cannot hold the exchange of gradients
             on CPUs.
-        steps_per_program: Steps that XLA compiles, one after the other, as one program. They start at every
-            such number of batches of a feed, and end with it; batches that do not fill a program are trained on one by one. Without XLA: steps
-            whose examples are made, and shown to teachers, at once. The last bits of the weights depend on it, and so
-            calls must not end within a program.
+        steps_per_program: Steps that XLA compiles, one after the other, as one program. They start at every such number
+            of batches of a feed, and end with it; batches that do not fill a program are trained on one by one. Without
+            XLA: steps whose examples are made, and shown to teachers, at once. The last bits of the weights depend on
+            it, and so calls must not end within a program.
     """
 
     jit: bool = False
