@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from bmcli import parts
 from bmcli.errors import BmcliError, Fault, FileLocation
 from bmcli.quoting import quoted
 from bmcli.recipe.fields import format_value
 from bmcli.recipe.nodes import KeyPath, Node
-from bmcli.recipe.paths import join_steps as join_steps
-from bmcli.recipe.paths import parse_steps as parse_steps
-from bmcli.recipe.paths import split_path as split_path
+from bmcli.recipe.paths import join_steps
 from bmcli.recipe.schema import Recipe
-
-_Options = TypeVar("_Options", bound=BaseModel)
 
 
 def check_recipe(tree: Node) -> Recipe:
@@ -27,24 +23,12 @@ def check_recipe(tree: Node) -> Recipe:
     Raises:
         BmcliError: All faults at once, in the order of the file; those of faulty nodes are left out.
     """
-    return check_as(Recipe, tree, "a recipe is a mapping of sections")
-
-
-def check_as(kind: type[_Options], tree: Node, expected: str) -> _Options:
-    """The options that a tree holds.
-
-    Args:
-        expected: What it should be, for the fault if it is no mapping.
-
-    Raises:
-        BmcliError: All faults at once, in the order of the file; those of faulty nodes are left out.
-    """
     parts.suggest_anew()
     plain = tree.plain()
     if not isinstance(plain, dict):
-        raise BmcliError(Fault(f"{expected}, received {format_value(plain)}.", place=tree.place))
+        raise BmcliError(Fault(f"a recipe is a mapping of sections, received {format_value(plain)}.", place=tree.place))
     try:
-        return kind.model_validate(plain)
+        return Recipe.model_validate(plain)
     except ValidationError as error:
         raise BmcliError(*_faults(error.errors(include_url=False), tree)) from None
 

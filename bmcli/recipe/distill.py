@@ -71,13 +71,6 @@ def _interpolate(change: EpochSchedule, share: float) -> float:
     return change.start + (change.end - change.start) * share
 
 
-def check_temperature(temperature: float | EpochSchedule) -> None:
-    """Raises a fault for a change that reaches 0, which no temperature can be."""
-    if isinstance(temperature, EpochSchedule) and not (temperature.start and temperature.end):
-        where = "start" if not temperature.start else "end"
-        raise fault_at(("temperature", where), "expected a temperature above 0, received 0.")
-
-
 class TeacherOptions(Options):
     """A trained network: a run, a recipe (trained first if it has no run), or a `.keras` file."""
 

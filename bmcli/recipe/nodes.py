@@ -99,20 +99,6 @@ class Node:
         return change(self)
 
 
-def read_tree(path: Path, file_name: str, words: Collection[str]) -> Node:
-    """The tree of a file that the user named.
-
-    Args:
-        file_name: The file's name in places.
-        words: Keys of which one at least stands at its top.
-
-    Raises:
-        BmcliError: It cannot be read, is not YAML 1.2 as recipes use it, or is something else altogether; then nothing
-            of it is quoted.
-    """
-    return parse_recipe_file(read_text(path, file_name, words), file_name, path.parent, words, only=False)
-
-
 def read_text(path: Path, file_name: str, words: Collection[str] = ()) -> str:
     """The text of a file, which a file without end or a pipe cannot make us wait for.
 
@@ -146,7 +132,7 @@ def read_text(path: Path, file_name: str, words: Collection[str] = ()) -> str:
 
 
 def parse_recipe_file(
-    text: str, file_name: str, folder: Path, words: Collection[str], only: bool, faults: list[Fault] | None = None
+    text: str, file_name: str, folder: Path, words: Collection[str], only: bool, faults: list[Fault]
 ) -> Node:
     """The tree of a file's text, as `parse_tree` reads it; of a file that is something else nothing is quoted.
 
@@ -155,6 +141,7 @@ def parse_recipe_file(
     Args:
         words: Keys that stand at the top of such a file.
         only: No other key may stand there; otherwise one of them is enough.
+        faults: Faults that leave the rest readable are added to these.
 
     Raises:
         BmcliError: It is not YAML 1.2 as recipes use it, or something else.
@@ -169,10 +156,7 @@ def parse_recipe_file(
     keys = set(tree.value) if isinstance(tree.value, dict) else {""}
     if keys and not (keys <= set(words) if only else keys & set(words)):
         raise BmcliError(_foreign_file_fault(file_name, only))
-    if faults is None and found:
-        raise BmcliError(*found)
-    if faults is not None:
-        faults += found
+    faults += found
     return tree
 
 

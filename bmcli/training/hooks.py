@@ -12,8 +12,8 @@ import tensorflow as tf
 class StepHook:
     """A feature that joins a training. Its methods do nothing unless a feature overrides them.
 
-    `before_step`, `gradients`, `after_step` and `forward_pass` run where the step is traced, so inside the compiled
-    step and once for each replica.
+    `before_step`, `transform_gradients`, `after_step` and `forward_pass` run where the step is traced, so inside the
+    compiled step and once for each replica.
     """
 
     replaces_network = False

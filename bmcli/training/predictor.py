@@ -49,10 +49,6 @@ class Predictor:
         return {name: np.concatenate([batch[name].numpy() for batch in found]) for name in found[0]}
 
 
-def _signature(array: Any) -> tf.TensorSpec:
-    return tf.TensorSpec((None, *array.shape[1:]), array.dtype)
-
-
 def predict(network: Network, rows: Split, runtime: RuntimeOptions, placement: Placement) -> dict[str, np.ndarray]:
     """Probabilities `(rows, classes)` or numbers in their own unit `(rows,)`, by target, in the order of the rows."""
     feed = feeds.make_feed(rows, runtime, placement)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bmcli.recipe.load import load_recipe
-from bmcli.recipe.nodes import read_tree
+from bmcli.recipe.nodes import parse_tree, read_text
 
 from .conftest import Bmcli
 
@@ -195,7 +195,8 @@ def test_the_data_is_named_as_seen_from_the_recipe(bmcli: Bmcli, tmp_path: Path)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "price of $ugar.csv").write_text(table())
     assert bmcli("init", "data/price of $ugar.csv", "--target", "grade", "--output", "data/own.yaml").code == 0
-    written = read_tree(tmp_path / "data" / "own.yaml", "own.yaml", ("data",)).plain()
+    text = read_text(tmp_path / "data" / "own.yaml", "own.yaml", ("data",))
+    written = parse_tree(text, "own.yaml", tmp_path).plain()
     assert written["data"]["source"]["path"] == "price of $$ugar.csv"
     assert bmcli("validate", "data/own.yaml", "--deep").code == 0
 

@@ -147,7 +147,7 @@ def test_faults_that_leave_the_rest_readable_come_together() -> None:
 
 def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_bytes(b"\xef\xbb\xbfa: 1\n")
-    assert nodes.read_tree(tmp_path / "r.yaml", "r.yaml", ["a"]).plain() == {"a": 1}
+    assert read(nodes.read_text(tmp_path / "r.yaml", "r.yaml", ["a"])) == {"a": 1}
 
 
 FILES = [
@@ -162,7 +162,7 @@ FILES = [
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path, data: bytes, place: tuple[int, int], message: str) -> None:
     (tmp_path / "r.yaml").write_bytes(data)
     with pytest.raises(BmcliError, match=message) as caught:
-        nodes.read_tree(tmp_path / "r.yaml", "r.yaml", ["a"])
+        read(nodes.read_text(tmp_path / "r.yaml", "r.yaml", ["a"]))
     (found,) = caught.value.faults
     assert found.place is not None
     assert (found.place.line, found.place.column) == place
@@ -170,4 +170,4 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path, data: bytes, place: t
 
 def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
     with pytest.raises(BmcliError, match="cannot be read: is a directory"):
-        nodes.read_tree(tmp_path, "r.yaml", ["a"])
+        nodes.read_text(tmp_path, "r.yaml", ["a"])

@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from bmcli.recipe.distill import LossWeight
-from bmcli.recipe.fields import Kind, Options
-
-if TYPE_CHECKING:
-    from bmcli.recipe.distill import EpochSchedule
+from bmcli.recipe.distill import EpochSchedule, LossWeight, Temperature
+from bmcli.recipe.fields import Kind, Options, fault_at
 
 OutputForm = Literal["softmax", "sigmoid", "number"]
 """What outputs are: logits of one distribution, logits of one for each output, or plain numbers."""
@@ -35,6 +32,20 @@ class OutputOptions(LossOptions):
     targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
         default=None, description="Targets whose outputs are compared; by default all."
     )
+
+
+class SoftenedOptions(OutputOptions):
+    """Options of losses whose logits are divided by a temperature."""
+
+    temperature: Temperature
+
+    @model_validator(mode="after")
+    def _check_temperature(self) -> SoftenedOptions:
+        change = self.temperature
+        if isinstance(change, EpochSchedule) and not (change.start and change.end):
+            where = "start" if not change.start else "end"
+            raise fault_at(("temperature", where), "expected a temperature above 0, received 0.")
+        return self
 
 
 class LayerPair(Options):

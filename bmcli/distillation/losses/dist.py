@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from bmcli.distillation.losses import LossInputs, OutputForm, OutputOptions, TargetOutputs, select_outputs, sum_losses
-from bmcli.recipe.distill import NotNegative, Temperature, check_temperature
+from bmcli.distillation.losses import LossInputs, OutputForm, SoftenedOptions, TargetOutputs, select_outputs, sum_losses
+from bmcli.recipe.distill import NotNegative, Temperature
 
 FORMS: tuple[OutputForm, ...] = ("softmax",)
 WHOLE_BATCH = True
 
 
-class Options(OutputOptions):
+class Options(SoftenedOptions):
     """DIST: 1 minus the correlation of teacher and student probabilities, times temperature squared.
 
     Correlations are between the classes of each example and between the examples of a batch for each class. The student
@@ -28,11 +28,6 @@ class Options(OutputOptions):
     )
     between: NotNegative = Field(default=1.0, description="Weight of the correlations between classes.")
     within: NotNegative = Field(default=1.0, description="Weight of the correlations within classes.")
-
-    @model_validator(mode="after")
-    def _stays_above_0(self) -> Options:
-        check_temperature(self.temperature)
-        return self
 
 
 def loss(options: Options, inputs: LossInputs) -> Any:

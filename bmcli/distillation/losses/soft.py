@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from bmcli.distillation.losses import LossInputs, OutputForm, OutputOptions, TargetOutputs, select_outputs, sum_losses
-from bmcli.recipe.distill import Temperature, check_temperature
+from bmcli.distillation.losses import LossInputs, OutputForm, SoftenedOptions, TargetOutputs, select_outputs, sum_losses
+from bmcli.recipe.distill import Temperature
 
 FORMS: tuple[OutputForm, ...] = ("softmax", "sigmoid")
 WHOLE_BATCH = False
 
 
-class Options(OutputOptions):
+class Options(SoftenedOptions):
     """Divergence of the softened teacher and student distributions, times temperature squared."""
 
     kind: Literal["soft"] = Field(default="soft", description="Softened distributions.")
@@ -27,11 +27,6 @@ class Options(OutputOptions):
         "teacher), which concentrates on its main modes; jensen_shannon: the mean of the KL divergences of both from "
         "their average.",
     )
-
-    @model_validator(mode="after")
-    def _stays_above_0(self) -> Options:
-        check_temperature(self.temperature)
-        return self
 
 
 def loss(options: Options, inputs: LossInputs) -> Any:
