@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from bmcli import disk
 from bmcli.runs import Run
 from bmcli.specs import DataSpec
-
-if TYPE_CHECKING:
-    pass
 
 
 def read_data_spec(run: Run) -> DataSpec:
