@@ -304,7 +304,6 @@ class DistillationComparison:
         name: Of the recipe.
         on: The split that everything was measured on.
         rows: How many rows it has.
-        gate_on: The split that the teacher's gate was measured on.
         teacher, baseline: None without a baseline.
         students: One a generation, the last being the one to use.
         gain: None without a baseline.

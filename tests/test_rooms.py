@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -57,6 +58,34 @@ def test_no_function_or_parameter_has_the_name_of_a_builtin() -> None:
                 arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
                 found += [f"{path}:{node.lineno} {each.arg}" for each in arguments if each.arg in taken]
     assert not found
+
+
+def documented(docstring: str | None) -> set[str]:
+    """The names that a docstring describes below `Args:`."""
+    described = (docstring or "").partition("Args:")[2].partition("\n\n")[0]
+    found = re.findall(r"^    ((?:\w+, )*\w+): ", described, flags=re.MULTILINE)
+    return {name for names in found for name in names.split(", ")}
+
+
+def test_docstrings_describe_arguments_that_are_there() -> None:
+    wrong, count = [], 0
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.FunctionDef | ast.ClassDef):
+                continue
+            names = documented(ast.get_docstring(node))
+            count += len(names)
+            made = [each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__"]
+            fields = [each.target for each in node.body if isinstance(each, ast.AnnAssign)]
+            known = {field.id for field in fields if isinstance(field, ast.Name)}
+            for function in [node] if isinstance(node, ast.FunctionDef) else made:
+                arguments = function.args
+                listed = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+                known |= {each.arg for each in [*listed, arguments.vararg, arguments.kwarg] if each is not None}
+            if known:  # an exception or a field type may have none of its own
+                wrong += [f"{path}:{node.lineno} {node.name}: {name}" for name in sorted(names - known)]
+    assert count > 1000
+    assert not wrong
 
 
 def test_rooms_open_only_parts_that_lie_below_them() -> None:

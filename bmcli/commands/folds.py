@@ -92,8 +92,8 @@ class RetrainingContext:
         root: Folder of all runs.
         cache: Prepared data and measurements of this machine.
         workers: Trainings side by side; None for as many as there are cores.
-        trained: Hears of each training when it has ended.
-        told: Takes a sentence.
+        on_job_end: Hears of each training when it has ended.
+        log: Takes a sentence.
     """
 
     root: Path

@@ -70,7 +70,7 @@ class PredictionResult:
     """How a prediction went.
 
     Args:
-        by: What predicted: `run` or `artefact`, and its folder.
+        origin: What predicted: `run` or `artefact`, and its folder.
         columns: Of the output.
         skipped: Rows that could not be read.
         seconds: Of reading, predicting and writing, without starting TensorFlow.

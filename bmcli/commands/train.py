@@ -55,10 +55,10 @@ class TrainingContext:
     Args:
         root: Folder of all runs.
         cache: Prepared data and measurements of this machine.
-        watch: Makes a progress display from a title; it is entered while training.
-        told: Takes a sentence for each stage; with level 1 what only the curious want to know.
+        make_progress: Makes a progress display from a title; it is entered while training.
+        log: Takes a sentence for each stage; with level 1 what only the curious want to know.
         profile: Write a trace of some seconds of training.
-        into: A new and empty run directory to use, made by who started this process.
+        run_folder: A new and empty run directory to use, made by who started this process.
     """
 
     root: Path
@@ -75,7 +75,7 @@ class TrainingResult:
 
     Args:
         run: None on a worker that writes nothing.
-        unwritten: Why the file system refused the run's page, which is all that it lacks.
+        report_fault: Why the file system refused the run's page, which is all that it lacks.
     """
 
     run: Run | None

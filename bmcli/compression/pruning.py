@@ -27,7 +27,7 @@ class MaskGroup:
     """Weights that one mask belongs to.
 
     Args:
-        places: Among the trainable weights. The magnitudes of the first decide.
+        weight_indices: Among the trainable weights. The magnitudes of the first decide.
         shape: Of the mask: that of the weight, or `(channels,)`, the last axis of all weights of the group.
     """
 
@@ -44,7 +44,7 @@ class PruningPool:
     """Groups among which the smallest are pruned.
 
     Args:
-        pruned: How many in the end.
+        pruned_count: How many in the end.
     """
 
     groups: tuple[MaskGroup, ...]
@@ -82,7 +82,7 @@ class PruningMasks(StepHook):
     Args:
         weights: The trainable weights.
         copies: Averages and their like of all trainable weights, in which the same is pruned.
-        narrows: The network that is kept does not have any more what is pruned.
+        removes_channels: The network that is kept does not have any more what is pruned.
     """
 
     def __init__(

@@ -90,10 +90,10 @@ class DistillationLoss(LossProvider):
     """The losses of a recipe between a student and its teachers.
 
     Args:
-        asking: The teachers, whom each step asks; None if what they say comes with the examples.
-        views: For each teacher how it sees the student's inputs; empty if it is not asked.
-        shapes: Of the layers of the teachers that losses compare, without the batch axis, by name.
-        shares: How much each of the outputs of the teachers counts.
+        teachers: The teachers, whom each step asks; None if what they say comes with the examples.
+        adapters: For each teacher how it sees the student's inputs; empty if it is not asked.
+        layer_shapes: Of the layers of the teachers that losses compare, without the batch axis, by name.
+        teacher_weights: How much each of the outputs of the teachers counts.
     """
 
     def __init__(

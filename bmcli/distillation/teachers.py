@@ -37,7 +37,7 @@ class TeacherNetwork:
     """A trained network that tells its outputs in the terms of a student.
 
     Args:
-        shown: What a user calls it.
+        display_path: What a user calls it.
         model: From its inputs by column to its outputs by target.
         recipe, spec: Of its run; None if it is a file of its own, which takes raw rows.
         digest: SHA-256 of its file.

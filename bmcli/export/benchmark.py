@@ -29,8 +29,8 @@ class BenchmarkTarget:
 
     Args:
         folder: Of the artefact, with its card.
-        decoded: Columns of files that it wants as decoded pictures.
-        in_integers: Whether it computes with bytes.
+        decoded_columns: Columns of files that it wants as decoded pictures.
+        uses_int8: Whether it computes with bytes.
     """
 
     name: str

@@ -26,15 +26,12 @@ class WorkerFailed(Exception):
 
 
 class ArtefactWorker:
-    """Takes orders of `runner`, one after the other.
-
-    Args:
-        load_s: Seconds that loading the artefact took, without importing its runtime.
-    """
+    """Takes orders of `runner`, one after the other."""
 
     def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
         self._process, self._folder, self._rows = process, folder, 0
         self.load_s: float = self._read_answer()["load_s"]
+        """Seconds that loading the artefact took, without importing its runtime."""
 
     def predict(
         self, raw: Mapping[str, np.ndarray], signature: str = runner.SERVING

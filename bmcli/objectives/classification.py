@@ -177,7 +177,7 @@ class Classification:
     """Classification of one target.
 
     Args:
-        per_example_loss: Gives a loss for each example from a target and an output as `takes` says.
+        per_example_loss: Gives a loss for each example from a target and an output as `loss_inputs` says.
         class_weights: `(classes,)` in float32, or None.
     """
 

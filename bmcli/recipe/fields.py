@@ -205,7 +205,7 @@ class KerasObjectField(FieldType):
 
     Args:
         also: Names to suggest beside the family's own.
-        usual: The kind of options that name none.
+        default_kind: The kind of options that name none.
         complete: Spell out Keras' defaults, so that a resolved recipe keeps them.
         auto_options: Options that may be `auto`, as they are measured.
     """

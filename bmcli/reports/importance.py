@@ -25,7 +25,7 @@ class ParameterImportance:
     Args:
         drop: By how much R2 falls when the parameter's values are shuffled among trials; the mean of `REPEATS`.
         spread: Standard deviation of that fall.
-        told: Whether it is more than a column of noise reaches.
+        significant: Whether it is more than a column of noise reaches.
     """
 
     path: str

@@ -75,7 +75,7 @@ class RunReportData:
         parameters: Of the network.
         size: Bytes of the saved model.
         raw: Cells as they were written; without columns if the source holds none to be read.
-        judged: What is shown in detail.
+        predicted_rows: What is shown in detail.
         evaluation: Of the same rows.
         quantiles: Which ones are predicted, by target.
         related: What other commands found.

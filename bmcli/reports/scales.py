@@ -26,7 +26,7 @@ class ParameterScale:
     """The axis of a parameter, from 0 to 1.
 
     Args:
-        ends: Of the range of a number; None for a choice.
+        bounds: Of the range of a number; None for a choice.
         choices: In the recipe's order, numbers in theirs; empty for a range.
     """
 

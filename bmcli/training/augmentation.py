@@ -25,7 +25,7 @@ _MIXING = "mixing"
 
 
 class StatelessRandom:
-    """Random numbers for the examples at some places of a batch: a `Dice`.
+    """Random numbers for the examples at some places of a batch: a `RandomSource`.
 
     Numbers are drawn for the whole batch, a few for each example, and those of the places are taken out. They follow
     from the recipe's seed, what they are for, how many were drawn before, and the step.

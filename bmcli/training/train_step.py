@@ -99,7 +99,7 @@ class CompiledSteps:
     Args:
         batch: Examples of a step, over all replicas.
         compilation: Several steps together need one replica and one part.
-        parts: How many parts a batch is computed in, one after the other.
+        micro_batches: How many parts a batch is computed in, one after the other.
     """
 
     def __init__(

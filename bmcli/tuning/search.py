@@ -68,7 +68,7 @@ class Search:
 
     Args:
         loaded: The recipe with its `tune` section.
-        tend: Looks after the workers; called now and then.
+        check_workers: Looks after the workers; called now and then.
 
     Raises:
         BmcliError: The journal is damaged, or does not belong to this space and algorithm.

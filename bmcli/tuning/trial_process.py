@@ -49,7 +49,7 @@ class ForkedProcess:
     """A fork of this process that does what it is given, one thing after the other; it dies with this process.
 
     Args:
-        do: From what it is given, a word without a line break, to an exit code. An error ends the child.
+        run_task: From what it is given, a word without a line break, to an exit code. An error ends the child.
     """
 
     def __init__(self, run_task: Callable[[str], int]) -> None:

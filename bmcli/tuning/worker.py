@@ -81,7 +81,7 @@ class TrialWorker:
     """Claims tasks and has children do them, until the search is over, a signal comes, or its parent is gone.
 
     Args:
-        do: Does a task in a child and hands in its result; its exit code.
+        run_task: Does a task in a child and hands in its result; its exit code.
         clean_up: Removes what a child may have left that did not end by itself.
     """
 

@@ -31,7 +31,7 @@ class RawColumnReader:
     """Raw columns of some rows.
 
     Args:
-        on: The split whose rows they are.
+        split: The split whose rows they are.
         rows: Other rows; None for those of the split.
     """
 
