@@ -106,13 +106,13 @@ class Console:
             {
                 "run": str(trained.run.folder) if trained.run else None,
                 "metrics": trained.metrics(),
-                **_intervals_to_json(trained.measured),
+                **_intervals_to_json(trained.evaluation),
                 "epochs": outcome.epochs,
                 "selected_epoch": outcome.selected_epoch,
                 "ended_by": outcome.ended_by,
                 "seconds": round(outcome.train_s, 3),
                 "examples_per_second": round(outcome.examples_per_second, 1),
-                **_missed_gates_to_json(trained.measured),
+                **_missed_gates_to_json(trained.evaluation),
             }
         )
         self.text(
@@ -120,8 +120,8 @@ class Console:
             f"examples/s), {_END_REASONS[outcome.ended_by]}; epoch {outcome.selected_epoch} is kept."
         )
         self.table("", ["metric", "value"], list(outcome.metrics.items()))
-        if trained.measured:
-            self.measured(trained.measured)
+        if trained.evaluation:
+            self.measured(trained.evaluation)
         elif trained.run:
             self.text(clean(f"run  {trained.run.display_path}"))
 

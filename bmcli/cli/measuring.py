@@ -73,9 +73,10 @@ def _check_evaluation(split: str | None, data: Path | None, folds: int | None, l
 
 def _retrain(run: str, overrides: tuple[str, ...], curve: bool, workers: int | None, root: Path) -> bool:
     """Compute a learning curve or cross-validate, and return True; return False if neither is requested."""
-    from bmcli.commands.folds import RetrainingContext, cross_validate, find_recipe
+    from bmcli.commands.folds import cross_validate
     from bmcli.commands.learning_curve import measure_learning_curve
     from bmcli.runs import make_cache_folder
+    from bmcli.tuning.retraining import RetrainingContext, find_recipe
 
     console = get_console()
     anew = find_recipe(run, overrides, root)

@@ -43,6 +43,7 @@ def train_command(
     """Train the model of a recipe and evaluate it."""
     from bmcli.commands import train
     from bmcli.runs import make_cache_folder
+    from bmcli.workflows.training import TrainingContext
 
     recipe, overrides = _separate_recipe(recipe, resume, overrides)
     overrides = (*overrides, *make_override("runtime.strategy", strategy), *make_override("runtime.replicas", replicas))
@@ -51,12 +52,12 @@ def train_command(
         given = ["train", *([recipe] if recipe else ["--resume", resume or ""]), *overrides, "--runs", str(root)]
         given += [*console.list_flags(), *(["--profile"] if profile else [])]
         return train.train_in_workers(recipe, resume, overrides, workers, root, given)
-    setting = train.TrainingContext(root, make_cache_folder(), console.make_progress, console.log, profile, into)
+    setting = TrainingContext(root, make_cache_folder(), console.make_progress, console.log, profile, into)
     trained = train.resume(resume, overrides, setting) if resume else train.train(recipe or "", overrides, setting)
     console.print_training(trained)
     trained.require_report()
-    if trained.measured:
-        trained.measured.require_gates()
+    if trained.evaluation:
+        trained.evaluation.require_gates()
     return None
 
 
@@ -103,8 +104,8 @@ def tune_command(
     overrides = (*overrides, *make_override("tune.workers", workers))
     tuned = tune.resume(resume, overrides, setting, recipe) if resume else tune.tune(recipe or "", overrides, setting)
     console.print_search(tuned.searched, tuned.study.best, tuned.study.report, tuned.study.table)
-    if tuned.measured:
-        tuned.measured.require_gates()
+    if tuned.evaluation:
+        tuned.evaluation.require_gates()
 
 
 def _check_search(recipe: str | None, overrides: tuple[str, ...], resume: str | None, join: str | None) -> None:
@@ -129,8 +130,8 @@ def distill_command(recipe: str | None, overrides: tuple[str, ...], resume: str 
     A baseline, the same student trained without teachers, shows the gain of distillation.
     """
     from bmcli.commands import distill
-    from bmcli.commands.train import TrainingContext
     from bmcli.runs import make_cache_folder
+    from bmcli.workflows.training import TrainingContext
 
     _check_distillation(recipe, overrides, resume)
     console = get_console()

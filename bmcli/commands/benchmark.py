@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from bmcli import disk, machine
-from bmcli.commands.evaluate import ReportCallback, find_run, refresh_report
 from bmcli.errors import BmcliError
 from bmcli.export import artefacts, benchmark, card
 from bmcli.export.benchmark import BenchmarkTarget
@@ -19,6 +18,9 @@ from bmcli.reports import costs
 from bmcli.reports.costs import Cost
 from bmcli.run_data import read_data_spec
 from bmcli.runs import Run
+from bmcli.workflows.callbacks import ReportCallback
+from bmcli.workflows.opening import find_run
+from bmcli.workflows.reporting import refresh_report
 
 MODEL_NAME = "model"
 """Name of a run's own model among its artefacts."""

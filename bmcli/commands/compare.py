@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmcli import disk, parts
-from bmcli.commands.evaluate import ReportCallback, add_device_defaults, find_run, open_run, predict_rows
 from bmcli.errors import BmcliError
 from bmcli.recipe.fields import dump
 from bmcli.recipe.load import load_recipe
@@ -20,7 +19,10 @@ from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
 from bmcli.specs import DataSpec
 from bmcli.workflows import report_data
+from bmcli.workflows.callbacks import ReportCallback
 from bmcli.workflows.evaluation import RawColumnReader, make_resampling
+from bmcli.workflows.opening import find_run, load_run_recipe, open_run
+from bmcli.workflows.run_evaluation import predict_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,7 +118,7 @@ def _evaluate_run(run: Run, name: str, split: str, cache: Path, told: ReportCall
     from bmcli.evaluation import metrics
     from bmcli.evaluation.comparison import Contender
 
-    loaded = load_recipe(str(run.lock), add_device_defaults(()))
+    loaded = load_run_recipe(run)
     try:
         opened = open_run(loaded, run, cache)
     except BmcliError as error:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bmcli import training
-from bmcli.commands.evaluate import OpenedRun, ReportCallback, add_device_defaults, find_run, open_run, predict_rows
 from bmcli.errors import BmcliError
-from bmcli.recipe.load import load_recipe
 from bmcli.runs import Run
 from bmcli.specs import SPLITS
+from bmcli.workflows.callbacks import ReportCallback
+from bmcli.workflows.opening import OpenedRun, find_run, load_run_recipe, open_run
+from bmcli.workflows.reporting import report_split
+from bmcli.workflows.run_evaluation import predict_rows
 
 if TYPE_CHECKING:
     from bmcli.evaluation.explanation_record import Explanation
@@ -51,14 +53,14 @@ def explain(
         log: Hears what is damaged and left out of the report.
     """
     run = find_run(target, root)
-    loaded = load_recipe(str(run.lock), add_device_defaults(()))
+    loaded = load_run_recipe(run)
     try:
         opened = open_run(loaded, run, cache)
         explanation = _compute_explanation(opened, request)
         run.write(run.explanation, explanation.to_json())
         on = loaded.recipe.evaluate.split
         if opened.prepared.spec.counts[on]:
-            opened.write_report(on, log)
+            report_split(opened, on, log)
     except BmcliError as error:
         raise loaded.locate(error) from None
     return ExplanationResult(run, explanation)

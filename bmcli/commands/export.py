@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from bmcli import disk, parts, trust
-from bmcli.commands.evaluate import add_device_defaults, find_run, refresh_report
-from bmcli.commands.predict import load_network
 from bmcli.compression import methods
 from bmcli.errors import ArtefactRejected, BmcliError, Fault
 from bmcli.export import ExportableModel, FormatOptions, WrittenModel, card, require_installed
@@ -27,12 +25,13 @@ from bmcli.run_data import read_data_spec
 from bmcli.runs import Run
 from bmcli.specs import DataSpec, PreparedData
 from bmcli.workflows import report_data
+from bmcli.workflows.callbacks import ReportCallback
+from bmcli.workflows.opening import find_run, load_network, load_run_recipe
+from bmcli.workflows.reporting import refresh_report
 from bmcli.workflows.session import prepare_again
 
 _CALIBRATION_ROWS = 256
 """Training rows that measure ranges of numbers."""
-
-ReportCallback = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -121,10 +120,10 @@ def export(
     asked = (*overrides, *([] if formats is None else [f"export.formats={_parse_formats(formats)}"]))
     run = find_run(target, root)
     is_recipe = target.endswith((".yaml", ".yml")) and Path(target).is_file()
-    loaded = load_recipe(target if is_recipe else str(run.lock), asked if is_recipe else add_device_defaults(asked))
+    loaded = load_recipe(target, asked) if is_recipe else load_run_recipe(run, asked)
     try:
         _check_installed(loaded.recipe.export)
-        trained = load_recipe(str(run.lock), add_device_defaults([])).recipe
+        trained = load_run_recipe(run).recipe
         exported = _export_formats(run, trained, loaded.recipe.export, cache, log)
         failed = {name: loaded.locate(error) for name, error in exported.failed.items()}
     except BmcliError as error:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bmcli import disk, runs, training
-from bmcli.commands.folds import RecipeToRetrain, RetrainingContext, attach_to_run
 from bmcli.errors import BmcliError
 from bmcli.recipe.load import LoadedRecipe
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
 from bmcli.specs import Column, DataSpec
+from bmcli.tuning.retraining import RecipeToRetrain, RetrainingContext, attach_to_run
 from bmcli.tuning.training_jobs import FinishedJob, TrainingJob, require_same_classes, run_jobs
 from bmcli.workflows import report_data
 from bmcli.workflows.evaluation import RawColumnReader, make_resampling

@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bmcli import disk, parts, training
-from bmcli.commands.evaluate import add_device_defaults, find_run
+from bmcli import disk, parts
 from bmcli.data import files
 from bmcli.data.columns import missing_column_fault
 from bmcli.data.preparation import encode_rows, to_serving_arrays
@@ -25,17 +24,14 @@ from bmcli.export import artefacts
 from bmcli.pictures import IMAGE_SUFFIXES
 from bmcli.quoting import quoted
 from bmcli.raw_columns import FileColumn, RawColumn, take_rows
-from bmcli.recipe.load import load_recipe
-from bmcli.recipe.schema import Recipe
 from bmcli.run_data import read_data_spec
-from bmcli.runs import Run
 from bmcli.specs import DataSpec
+from bmcli.workflows.opening import find_run, load_network, load_run_recipe
 from bmcli.workflows.prediction_table import TableFormat, list_formats, make_table, open_writer
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from bmcli.networks.network import Network
 
 STANDARD_INPUT = Path("-")
 FILE_COLUMN = "file"
@@ -146,7 +142,7 @@ def predict(
 def make_run_predictor(target: str, root: Path, cache: Path) -> RowPredictor:
     """A run as what can be asked."""
     run = find_run(target, root)
-    recipe = load_recipe(str(run.lock), add_device_defaults([])).recipe
+    recipe = load_run_recipe(run).recipe
     spec = read_data_spec(run)
 
     def started() -> tuple[Callable[[SourceRows], Any], Callable[[Any], dict[str, np.ndarray]]]:
@@ -286,17 +282,6 @@ def _check_columns(rows: SourceRows, spec: DataSpec, keep: Sequence[str]) -> Non
     ]
     if faults:
         raise BmcliError(*faults)
-
-
-def load_network(recipe: Recipe, spec: DataSpec, run: Run, cache: Path) -> Network:
-    """The run's network with its selected weights, on one device."""
-    import numpy as np
-
-    recipe = recipe.on_one_device()
-    placement = training.place_on_devices(recipe, cache)
-    # Training rows decide weights of losses alone, which are not computed here.
-    targets = {column.name: np.zeros((1, *column.shape), column.dtype) for column in spec.targets}
-    return training.load_trained_network(recipe, spec, targets, run.kept_model(), placement)
 
 
 def _write_predictions(

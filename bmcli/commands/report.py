@@ -1,20 +1,22 @@
-"""`bmcli report`: writes the report of a run anew."""
+"""`bmcli report`: regenerate the report of a run."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from bmcli.commands.evaluate import ReportCallback, find_run, regenerate_report
 from bmcli.runs import Run
+from bmcli.workflows.callbacks import ReportCallback
+from bmcli.workflows.opening import find_run
+from bmcli.workflows.reporting import regenerate_report
 
 
 def report(target: str, split: str | None, root: Path, cache: Path, log: ReportCallback) -> Run:
-    """Writes `report.html` anew from what is kept in a run; rows that were never measured are.
+    """Regenerate `report.html` from the files of a run; rows that were never evaluated are evaluated now.
 
     Args:
         target: A run directory, a run's name, or a recipe, whose latest run is taken.
         split: The rows to show in detail; by default those of the recipe's `evaluate.split`.
-        log: Hears what is damaged and left out.
+        log: Takes warnings about damaged files, which are left out.
     """
     run = find_run(target, root)
     regenerate_report(run, split, cache, log)

@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bmcli import disk, distillations, runs, stopping
-from bmcli.commands import distill as distilling
-from bmcli.commands import train
-from bmcli.commands.evaluate import EvaluationResult, evaluate
 from bmcli.console import Console, LineProgress
 from bmcli.errors import BmcliError, Interrupted
 from bmcli.recipe.load import LoadedRecipe
@@ -29,6 +26,11 @@ from bmcli.tuning.pool import WorkerPool
 from bmcli.tuning.study import Study
 from bmcli.workflows import session as sessions
 from bmcli.workflows.evaluation import check_evaluation
+from bmcli.workflows.opening import load_run_recipe
+from bmcli.workflows.reporting import evaluate_and_report
+from bmcli.workflows.run_evaluation import EvaluationResult
+from bmcli.workflows.teachers import train_missing_teachers
+from bmcli.workflows.training import TrainingContext
 
 if TYPE_CHECKING:
     from bmcli.tuning.search import Search, SearchCallback, SearchWinner
@@ -61,15 +63,15 @@ class SearchContext:
 
 @dataclass(frozen=True)
 class TuningResult:
-    """A finished search, what was measured of its winner's run, and where everything is.
+    """A finished search and the evaluation of its winner.
 
     Args:
-        measured: None if the data has no rows to measure on.
+        evaluation: None if the data has no rows to evaluate on.
     """
 
     study: Study
     searched: SearchResult
-    measured: EvaluationResult | None
+    evaluation: EvaluationResult | None
 
 
 def tune(target: str, overrides: Sequence[str], context: SearchContext) -> TuningResult:
@@ -83,7 +85,7 @@ def tune(target: str, overrides: Sequence[str], context: SearchContext) -> Tunin
     try:
         _require_search(loaded)
         if loaded.recipe.distill is not None:
-            loaded = distilling.train_missing_teachers(loaded, _make_training_context(context))
+            loaded = train_missing_teachers(loaded, _make_training_context(context))
         objectives, spec = _resolve_objectives(loaded, context)
         study = studies.create_study(context.root, loaded, objectives, spec.fingerprint)
         return _run_search(study, loaded, objectives, context)
@@ -148,14 +150,14 @@ def _resolve_objectives(loaded: LoadedRecipe, context: SearchContext) -> tuple[t
     return objectives, session.prepared.spec
 
 
-def _make_training_context(context: SearchContext) -> train.TrainingContext:
-    """The same for a training before the search."""
+def _make_training_context(context: SearchContext) -> TrainingContext:
+    """Make the context of trainings before the search."""
 
-    def told(text: str, level: int = 0) -> None:
+    def log(text: str, level: int = 0) -> None:
         if level == 0:
             context.log(text)
 
-    return train.TrainingContext(context.root, context.cache, lambda title: LineProgress(Console()), told)
+    return TrainingContext(context.root, context.cache, lambda title: LineProgress(Console()), log)
 
 
 def _make_objective(name: str, directions: Mapping[str, Literal["min", "max"] | None]) -> SearchObjective:
@@ -249,15 +251,15 @@ def _publish_winner(study: Study, search: Search, winner: SearchWinner, context:
     run = runs.create(context.root, best.recipe.name)
     shutil.copytree(study.run(winner.task.name).folder, run.folder, dirs_exist_ok=True)
     run.write(run.origin, {"told": _describe_origin(study, search.searched(), winner)})
-    measured = _evaluate_run(run, context)
+    result = _evaluate_run(run, context)
     searched = replace(
         search.searched(),
         run=run.display_path,
-        test={} if measured is None else measured.metrics(),
+        test={} if result is None else result.metrics(),
     )
     disk.write_atomically(study.table, render_trials_csv(searched).encode())
     disk.write_atomically(study.report, render_search(searched).encode(), disk.PRIVATE_MODE)
-    return TuningResult(study, searched, measured)
+    return TuningResult(study, searched, result)
 
 
 def _describe_origin(study: Study, search: SearchResult, winner: SearchWinner) -> list[str]:
@@ -278,11 +280,12 @@ def _describe_origin(study: Study, search: SearchResult, winner: SearchWinner) -
 
 
 def _evaluate_run(run: Run, context: SearchContext) -> EvaluationResult | None:
-    """What the evaluation finds that the recipe asks for; None if there are no rows for it."""
-    loaded = load_search(str(run.lock))
-    if not read_data_spec(run).counts.get(loaded.recipe.evaluate.split):
+    """Evaluate the run of the winner on the split that the recipe names; None if it has no rows."""
+    loaded = load_run_recipe(run)
+    split = loaded.recipe.evaluate.split
+    if not read_data_spec(run).counts.get(split):
         return None
-    return evaluate(str(run.folder), (), None, None, context.root, context.cache, context.log)
+    return evaluate_and_report(loaded, run, split, context.cache, context.log)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,17 +18,16 @@ from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
 from bmcli.specs import Column, DataSpec, PreparedData, Split
 from bmcli.training.predictor import predict
-
-ReportCallback = Callable[[str], object]
+from bmcli.workflows.callbacks import ReportCallback
 
 
 @dataclass(frozen=True)
 class CalibratedNetwork:
-    """A trained network with what was decided about its targets.
+    """A trained network with the temperatures and thresholds of its targets.
 
     Args:
-        spec: Of the data, with temperatures and thresholds in the states of the targets' columns.
-        decisions: What was found on validation rows.
+        spec: Description of the data, with temperatures and thresholds in the states of the targets' columns.
+        decisions: How they were chosen on validation rows, and their effect.
     """
 
     network: Network
@@ -37,7 +35,7 @@ class CalibratedNetwork:
     decisions: tuple[Decision, ...] = ()
 
     def save(self, run: Run) -> None:
-        """Writes what is not in the data's spec into the run."""
+        """Write the decisions into the run; the spec of the data does not hold them."""
         if self.decisions:
             run.write(run.decisions, {"decisions": [each.to_json() for each in self.decisions]})
 
@@ -45,18 +43,18 @@ class CalibratedNetwork:
 def calibrate_network(
     recipe: Recipe, network: Network, prepared: PreparedData, placement: Placement, log: ReportCallback
 ) -> CalibratedNetwork:
-    """Finds the temperature and the threshold of each target that asks for one.
+    """Choose the temperature and the threshold of each target whose objective has the option.
 
     They are kept in the data's spec, with which a run is evaluated, predicts and is exported.
     """
-    spec, asking = prepared.spec, recipe.decisions()
-    if not asking:
+    spec, calibrated = prepared.spec, recipe.decisions()
+    if not calibrated:
         return CalibratedNetwork(network, spec)
     rows = prepared.split("validation")
     found = predict(network, rows, recipe.runtime, placement) if recipe.decides_on_validation() else {}
     decided = {
         name: _calibrate_target(spec.target(name), options, rows, found.get(name), log)
-        for name, options in asking.items()
+        for name, options in calibrated.items()
     }
     columns = {name: column for name, (column, _) in decided.items()}
     spec = replace(spec, targets=tuple(columns.get(column.name, column) for column in spec.targets))
@@ -70,7 +68,11 @@ def calibrate_network(
 def _calibrate_target(
     column: Column, options: Kind, rows: Split, predictions: np.ndarray | None, log: ReportCallback
 ) -> tuple[Column, Decision]:
-    """The target's column with what was decided about it, and by what."""
+    """Choose temperature and threshold of a target.
+
+    Returns:
+        Its column with both in its state, and how they were chosen.
+    """
     state, decision = dict(column.state), Decision(column.name, 0)
     threshold = getattr(options, "threshold", None)
     if predictions is None:

@@ -12,6 +12,7 @@ from bmcli.errors import ArtefactRejected, BmcliError
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
 from bmcli.specs import PreparedData
+from bmcli.workflows.callbacks import ReportCallback
 
 if TYPE_CHECKING:
     from bmcli.data.raw_rows import RawSplits
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from bmcli.evaluation.result import Evaluation
     from bmcli.reports.artefacts import ArtefactSummary
     from bmcli.reports.run import RelatedResults
-
-ReportCallback = Callable[[str], object]
 
 
 def write_report(

@@ -96,13 +96,13 @@ def ours(session: Any, folder: Path) -> float:
 
 
 def measure(rows: int, epochs: int, augment: bool, repeats: int) -> dict[str, Any]:
-    from bmcli.commands.train import TrainingContext, train_recipe
     from bmcli.console import Console
     from bmcli.distillations import resolve_teacher
     from bmcli.recipe import students
     from bmcli.recipe.distill import TeacherOptions
     from bmcli.recipe.load import load_recipe
     from bmcli.workflows import session as sessions
+    from bmcli.workflows.training import TrainingContext, train_recipe
 
     with tempfile.TemporaryDirectory(prefix="bmcli-distillation-") as name:
         folder = Path(name)

@@ -351,7 +351,7 @@ def test_records_that_are_no_rows_are_told_and_counted(bmcli: Bmcli, table: Path
     assert (stopped.code, "table.csv:42  expected 3 cells, received 2." in stopped.err) == (2, True)
     done = bmcli("train", table, "data.invalid=skip")
     assert done.code == 0, done.err
-    assert "records left out that are no rows: 2" in done.out + done.err
+    assert "malformed records left out: 2" in done.out + done.err
     assert json.loads((tmp_path / "runs/table/latest/data.json").read_text())["broken"] == 2
 
 
@@ -363,5 +363,5 @@ def test_lines_that_are_too_deep_are_told_and_counted(bmcli: Bmcli, table: Path,
     assert (stopped.code, "table.jsonl:21  lists and objects are nested" in stopped.err) == (2, True), stopped.err
     done = bmcli("train", table, source, "data.invalid=skip")
     assert done.code == 0, done.err
-    assert "records left out that are no rows: 1" in done.out + done.err
+    assert "malformed records left out: 1" in done.out + done.err
     assert json.loads((tmp_path / "runs/table/latest/data.json").read_text())["broken"] == 1

@@ -81,8 +81,9 @@ def test_folds_equal_those_of_scikit_learn_for_a_linear_model(bmcli: Bmcli, tmp_
 @pytest.fixture(scope="module")
 def validated(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
     """A cross-validation with validation rows, which the tests below look at."""
-    from bmcli.commands.folds import RecipeToRetrain, RetrainingContext, cross_validate
+    from bmcli.commands.folds import cross_validate
     from bmcli.recipe.load import load_recipe
+    from bmcli.tuning.retraining import RecipeToRetrain, RetrainingContext
 
     folder = tmp_path_factory.mktemp("houses")
     write_houses(folder)
@@ -134,8 +135,9 @@ def test_a_fold_with_a_damaged_file_is_not_done(validated: Run, tmp_path: Path, 
 
 @pytest.mark.slow
 def test_one_that_was_interrupted_goes_on_and_keeps_what_is_done(validated: Run, tmp_path: Path, cache: Path) -> None:
-    from bmcli.commands.folds import RecipeToRetrain, RetrainingContext, cross_validate
+    from bmcli.commands.folds import cross_validate
     from bmcli.recipe.load import load_recipe
+    from bmcli.tuning.retraining import RecipeToRetrain, RetrainingContext
 
     expected = validated.evaluations()["folds"]
     root = validated.folder.parent.parent

@@ -13,10 +13,11 @@ import pytest
 from pyarrow import parquet
 
 from bmcli.commands import predict as command
-from bmcli.commands.train import TrainingContext, train
+from bmcli.commands.train import train
 from bmcli.console import Console
 from bmcli.layers import register
 from bmcli.runs import Run
+from bmcli.workflows.training import TrainingContext
 
 from .conftest import Bmcli
 

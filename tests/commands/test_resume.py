@@ -18,11 +18,10 @@ import tensorflow as tf
 import yaml
 
 from bmcli import training
-from bmcli.commands import train
 from bmcli.runs import Run
 from bmcli.training.train_step import CompiledSteps
 from bmcli.workflows import report_data
-from bmcli.workflows import session as sessions
+from bmcli.workflows import training as workflow
 from tests.conftest import TINY, WriteRecipe
 
 from .conftest import Bmcli, Done
@@ -160,8 +159,8 @@ def test_a_profile_lies_among_the_events(bmcli: Bmcli, write_recipe: WriteRecipe
 def test_a_signal_at_any_moment_of_a_resumed_run_ends_with_how_to_go_on(
     bmcli: Bmcli, run: Run, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    places = {"begin": (sessions, "start_session"), "prepare": (training, "prepare_data"),
-              "measure": (train, "evaluate_rows"), "write_report": (report_data, "write_report")}  # fmt: skip
+    places = {"begin": (workflow, "start_session"), "prepare": (training, "prepare_data"),
+              "measure": (workflow, "evaluate_rows"), "write_report": (report_data, "write_report")}  # fmt: skip
 
     def signalled(*arguments: Any, **more: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)

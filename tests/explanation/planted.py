@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bmcli.commands.evaluate import OpenedRun, add_device_defaults, open_run, predict_rows
 from bmcli.evaluation.predictions import Predictions
 from bmcli.explanation.explain import ExplanationContext
 from bmcli.networks.network import Network
-from bmcli.recipe.load import load_recipe
 from bmcli.training import build_network
+from bmcli.workflows.opening import OpenedRun, load_run_recipe, open_run
+from bmcli.workflows.run_evaluation import predict_rows
 from tests.trained import run_of
 
 TELLING, USELESS = ("height", "colour"), ("noise", "shape")
@@ -74,7 +74,7 @@ def places() -> list[tuple[int, int]]:
 
 def opened(recipe: str, folder: Path, cache: Path) -> OpenedRun:
     run = run_of(recipe, folder, cache)
-    return open_run(load_recipe(str(run.lock), add_device_defaults(())), run, cache)
+    return open_run(load_run_recipe(run), run, cache)
 
 
 def random_network(run: OpenedRun, number: int) -> Network:

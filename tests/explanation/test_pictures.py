@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bmcli.commands.evaluate import OpenedRun
 from bmcli.explanation import gradcam
 from bmcli.explanation.explain import take_rows
 from bmcli.explanation.gradcam import GradCam
@@ -15,6 +14,7 @@ from bmcli.explanation.gradients import IntegratedGradients
 from bmcli.explanation.scores import TargetScore
 from bmcli.networks.network import Network
 from bmcli.specs import Split
+from bmcli.workflows.opening import OpenedRun
 from tests.explanation import planted
 
 

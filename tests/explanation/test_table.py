@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bmcli.commands.evaluate import OpenedRun
 from bmcli.evaluation.explanation_record import Explanation
 from bmcli.explanation.explain import explain_network
+from bmcli.workflows.opening import OpenedRun
 from tests.explanation import planted
 
 

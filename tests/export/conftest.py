@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from bmcli.commands.export import ExportResult, export
-from bmcli.commands.train import TrainingContext, train
+from bmcli.commands.train import train
 from bmcli.console import Console
 from bmcli.runs import Run
+from bmcli.workflows.training import TrainingContext
 
 TABLE = """\
 name: parcels

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bmcli.commands.evaluate import evaluate, regenerate_report
+from bmcli.commands.evaluate import evaluate
 from bmcli.commands.explain import ExplanationRequest, explain
 from bmcli.disk import write_record
 from bmcli.evaluation.folds import CrossValidationResult, FoldResult, summarize_folds
@@ -22,6 +22,7 @@ from bmcli.reports.page import format_number
 from bmcli.reports.regenerate import render_folds, render_learning_curves
 from bmcli.reports.run import make_class_row
 from bmcli.runs import Run
+from bmcli.workflows.reporting import regenerate_report
 from tests import trained
 from tests.export.forging import whole
 from tests.reports.browser import COMMAND, Browser, browser

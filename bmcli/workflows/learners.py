@@ -1,0 +1,303 @@
+"""Evaluate teachers, students and baselines of a distillation, and compare them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bmcli import disk, parts, training
+from bmcli.distillations import DistillationComparison, NetworkResult
+from bmcli.errors import BmcliError, Fault, GateMissed
+from bmcli.quoting import quoted
+from bmcli.recipe.distill import DistillOptions, TrainedTeacherOptions
+from bmcli.recipe.load import LoadedRecipe, load_recipe
+from bmcli.recipe.schema import Recipe
+from bmcli.run_data import read_data_spec
+from bmcli.runs import Run
+from bmcli.workflows.callbacks import ReportCallback
+from bmcli.workflows.opening import load_run_recipe
+from bmcli.workflows.run_evaluation import decode_targets
+from bmcli.workflows.session import prepare_again, start_session
+from bmcli.workflows.training import TrainingContext
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from bmcli.distillation.teacher_ensemble import TeacherEnsemble
+    from bmcli.evaluation.result import Evaluation
+    from bmcli.evaluation.weighted_metrics import WeightedMetrics
+    from bmcli.networks.network import Network
+    from bmcli.specs import DataSpec, Split
+
+Predictions = Mapping[str, "np.ndarray"]
+"""Values of each target by its name, `(rows, ...)`."""
+
+
+@dataclass(frozen=True)
+class TeacherEvaluation:
+    """Evaluation of the teachers before the student is trained.
+
+    Args:
+        predictions: Of the ensemble, on the rows of the comparison.
+        truth: Targets of the same rows.
+        note: How the student gets the outputs of its teachers, as a sentence.
+    """
+
+    result: NetworkResult
+    predictions: Predictions
+    truth: Predictions
+    note: str
+
+
+@dataclass(frozen=True)
+class TrainedRuns:
+    """Runs of a distillation, one for each seed.
+
+    Args:
+        students: By generation.
+        baselines: Empty without a baseline.
+    """
+
+    students: tuple[tuple[Run, ...], ...]
+    baselines: tuple[Run, ...]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _LearnerEvaluation:
+    """Evaluation of one network that was trained with several seeds.
+
+    Args:
+        weighted_metrics: Of each seed, from which the interval of a difference is drawn.
+        predictions: Of the first seed.
+    """
+
+    result: NetworkResult
+    weighted_metrics: tuple[WeightedMetrics, ...]
+    predictions: Predictions
+
+
+def evaluate_teachers(
+    loaded: LoadedRecipe, options: DistillOptions, teachers: Sequence[TrainedTeacherOptions], context: TrainingContext
+) -> TeacherEvaluation:
+    """Evaluate the ensemble of teachers.
+
+    Args:
+        loaded: Recipe of the distilled student.
+
+    Raises:
+        BmcliError: A gate or the metric of the comparison is none of the targets, or there are no rows.
+        GateMissed: The teachers are worse than `distill.teacher_gate` allows.
+    """
+    from bmcli.evaluation.agreement import compute_reliability
+
+    recipe = loaded.recipe
+    session = start_session(loaded, context.cache)
+    prepared, spec, split = session.prepared, session.prepared.spec, recipe.evaluate.split
+    _check_metrics(options, recipe, spec)
+    from bmcli.distillation.teacher_ensemble import TeacherEnsemble  # imports TensorFlow, which the session starts
+
+    assert recipe.taught is not None, "the recipe is that of a distilled student"
+    ensemble = TeacherEnsemble.load_teachers(recipe, recipe.taught, prepared, session.placement, context.cache)
+    # The student's network, whose objectives turn the outputs of its teachers into predictions.
+    network = training.build_network(recipe, spec, prepared.split("train").targets, session.placement)
+    gate_split = "validation" if spec.counts.get("validation") else split
+    _check_teacher_gate(options, recipe, spec, gate_split, *_predict(ensemble, network, gate_split), context.log)
+    truth, predictions = _predict(ensemble, network, split)
+    evaluation = _evaluate(recipe, spec, truth, predictions)
+    metrics = dict(evaluation.metrics)
+    assert ensemble.predictor is not None, "there are teachers"
+    models = [teacher.model for teacher in ensemble.predictor.teachers]
+    result = NetworkResult(
+        "teacher",
+        tuple(disk.format_path(Path(teacher.run or teacher.model)) for teacher in teachers),
+        metrics,
+        (metrics,),
+        sum(model.count_params() for model in models),
+        sum(map(_count_bytes, models)),
+        _measure_teacher_latency_s(ensemble, network, prepared.split(split)),
+        compute_reliability(truth, predictions, spec.targets),
+        evaluation.confusion,
+    )
+    return TeacherEvaluation(result, predictions, truth, ensemble.note)
+
+
+def _predict(ensemble: TeacherEnsemble, network: Network, split: str) -> tuple[Predictions, Predictions]:
+    """Return the truth of a split and the predictions of the ensemble."""
+    import numpy as np
+
+    predictions = network.predict(ensemble.predict_outputs(split))
+    truth = decode_targets(ensemble.prepared.spec, ensemble.prepared.split(split))
+    return truth, {name: np.asarray(values) for name, values in predictions.items()}
+
+
+def _evaluate(recipe: Recipe, spec: DataSpec, truth: Predictions, predictions: Predictions) -> Evaluation:
+    from bmcli.evaluation.metrics import measure
+
+    return measure(truth, predictions, spec.targets, recipe.evaluate.top_k, recipe.quantiles())
+
+
+def _check_metrics(options: DistillOptions, recipe: Recipe, spec: DataSpec) -> None:
+    """Refuse gates and a metric that the evaluation will not have, and a split without rows."""
+    from bmcli.evaluation.directions import get_direction
+    from bmcli.evaluation.metrics import metric_names
+
+    split = recipe.evaluate.split
+    if not spec.counts.get(split):
+        raise BmcliError(
+            f"there are no {split} rows to compare student and baseline on.", path="evaluate.split",
+            suggestion=f"Give data.split a share for {split}, or name another split.",
+        )  # fmt: skip
+    names = metric_names(spec.targets, recipe.evaluate.top_k, recipe.quantiles())
+    faults = [
+        Fault(f"no metric {quoted(name)} for these targets.", f"distill.teacher_gate.{name}",
+              suggestion=parts.did_you_mean(name, names))
+        for name in options.teacher_gate if name not in names
+    ]  # fmt: skip
+    if options.metric != "auto" and (options.metric not in names or not get_direction(options.metric)):
+        reason = "neither more nor less is better of" if options.metric in names else "no metric"
+        faults.append(Fault(f"{reason} {quoted(options.metric)}.", "distill.metric",
+                            suggestion=parts.did_you_mean(options.metric, names)))  # fmt: skip
+    if faults:
+        raise BmcliError(*faults)
+
+
+def _check_teacher_gate(
+    options: DistillOptions, recipe: Recipe, spec: DataSpec, split: str, truth: Predictions, predictions: Predictions,
+    log: ReportCallback,
+) -> None:  # fmt: skip
+    """Log the first metric and the calibration of the ensemble; refuse it if it misses a gate."""
+    from bmcli.evaluation.agreement import compute_reliability
+    from bmcli.evaluation.gates import find_missed_gates
+
+    metrics = _evaluate(recipe, spec, truth, predictions).metrics
+    first = ", ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:1])
+    errors = [each.error for each in compute_reliability(truth, predictions, spec.targets).values()]
+    calibration = "".join(f", calibration error {error:.3g}" for error in errors)
+    log(f"teacher on {len(next(iter(truth.values()))):,} {split} rows: {first}{calibration}")
+    missed_gates = find_missed_gates(options.teacher_gate, metrics)
+    if missed_gates:
+        raise GateMissed(
+            *(f"the teacher missed its gate: {split}/{gate}." for gate in missed_gates),
+            suggestion="Train a better teacher, or lower distill.teacher_gate.",
+        )
+
+
+def compare_learners(
+    trained_runs: TrainedRuns,
+    teachers: TeacherEvaluation,
+    options: DistillOptions,
+    loaded: LoadedRecipe,
+    context: TrainingContext,
+) -> DistillationComparison:
+    """Evaluate students and baselines, and compare the last generation with teachers and baseline.
+
+    Args:
+        loaded: Recipe of the distillation.
+    """
+    from bmcli.evaluation.agreement import compute_agreement_by_class, compute_gain
+    from bmcli.evaluation.directions import get_direction
+
+    generations = [_evaluate_learner("student", runs, context) for runs in trained_runs.students]
+    student = generations[-1]
+    baseline = _evaluate_learner("baseline", trained_runs.baselines, context) if trained_runs.baselines else None
+    last = trained_runs.students[-1][0]
+    recipe, spec = load_recipe(str(last.lock)).recipe, read_data_spec(last)
+    rows = len(next(iter(teachers.truth.values())))
+    metric = options.metric
+    if metric == "auto":
+        metric = next(name for name in student.result.metrics if get_direction(name))
+    gain = None
+    if baseline is not None:
+        weighted_metrics = (baseline.weighted_metrics, student.weighted_metrics)
+        gain = compute_gain(metric, teachers.result, baseline.result, student.result, rows, weighted_metrics)
+    categories = [column for column in spec.targets if column.kind == "category"]
+    agreement = {
+        column.name: compute_agreement_by_class(
+            teachers.truth[column.name], teachers.predictions[column.name], student.predictions[column.name],
+            baseline.predictions[column.name] if baseline else None, column.classes,
+        )
+        for column in categories
+    }  # fmt: skip
+    epochs = last.rows()
+    losses = _list_loss_names(epochs[0]) if epochs else []
+    return DistillationComparison(
+        name=loaded.recipe.name,
+        on=recipe.evaluate.split,
+        rows=rows,
+        seeds=trained_runs.seeds,
+        teacher=teachers.result,
+        baseline=baseline.result if baseline else None,
+        students=tuple(generation.result for generation in generations),
+        gain=gain,
+        agreement=agreement,
+        classes={column.name: column.classes for column in categories},
+        curves=tuple({name: epoch.get(name) for name in losses} for epoch in epochs),
+        asked=teachers.note,
+        seconds=0.0,
+    )
+
+
+def _evaluate_learner(name: str, runs: Sequence[Run], context: TrainingContext) -> _LearnerEvaluation:
+    """Evaluate the runs of one network, one for each seed; size, latency and details are those of the first."""
+    from bmcli.evaluation.agreement import compute_reliability
+    from bmcli.evaluation.metrics import make_weighted_metrics
+    from bmcli.training.predictor import measure_latency_s, predict
+
+    weighted_metrics, metrics_by_seed, first = [], [], None
+    for run in runs:
+        recipe, spec = load_run_recipe(run).recipe, read_data_spec(run)
+        prepared = prepare_again(recipe, spec, context.cache)
+        rows, placement = prepared.split(recipe.evaluate.split), training.place_on_devices(recipe, context.cache)
+        network = training.load_trained_network(recipe, spec, rows.targets, run.model, placement)
+        predictions, truth = predict(network, rows, recipe.runtime, placement), decode_targets(spec, rows)
+        evaluation = _evaluate(recipe, spec, truth, predictions)
+        metrics_by_seed.append(dict(evaluation.metrics))
+        weighted_metrics.append(
+            make_weighted_metrics(truth, predictions, spec.targets, recipe.evaluate.top_k, recipe.quantiles())
+        )
+        if first is None:
+            first = (
+                predictions,
+                (
+                    network.model.count_params(),
+                    _count_bytes(network.model),
+                    measure_latency_s(network, rows),
+                    compute_reliability(truth, predictions, spec.targets),
+                    evaluation.confusion,
+                ),
+            )
+    assert first is not None, "there is at least one seed"
+    paths, metrics = tuple(run.display_path for run in runs), _average_metrics(metrics_by_seed)
+    result = NetworkResult(name, paths, metrics, tuple(metrics_by_seed), *first[1])
+    return _LearnerEvaluation(result, tuple(weighted_metrics), first[0])
+
+
+def _average_metrics(metrics_by_seed: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Average the metrics that every seed has."""
+    names = [name for name in metrics_by_seed[0] if all(name in metrics for metrics in metrics_by_seed)]
+    return {name: sum(metrics[name] for metrics in metrics_by_seed) / len(metrics_by_seed) for name in names}
+
+
+def _count_bytes(model: Any) -> int:
+    return sum(weight.numpy().nbytes for weight in model.weights)
+
+
+def _measure_teacher_latency_s(ensemble: TeacherEnsemble, network: Network, rows: Split) -> float | None:
+    """Measure the median seconds in which all teachers predict one example; None if they take other inputs."""
+    from bmcli.networks.network import Network
+    from bmcli.training.predictor import measure_latency_s
+
+    assert ensemble.predictor is not None, "there are teachers"
+    teachers = ensemble.predictor.teachers
+    if not all(teacher.accepts_inputs_of(ensemble.prepared.spec) for teacher in teachers):
+        return None
+    return sum(measure_latency_s(Network(teacher.model, network.objectives), rows) for teacher in teachers)
+
+
+def _list_loss_names(epoch: Mapping[str, Any]) -> list[str]:
+    """List the losses of a student's epoch: the total, that of validation rows, then each term."""
+    terms = [name for name in epoch if name.startswith("train/") and name.endswith("_loss")]
+    return [name for name in ("train/loss", "validation/loss", *terms) if name in epoch]

@@ -1,0 +1,133 @@
+"""Evaluate the network of a run and keep the result in the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bmcli import disk, runs
+from bmcli.errors import BmcliError, GateMissed
+from bmcli.recipe.schema import Recipe
+from bmcli.runs import Run
+from bmcli.specs import DataSpec, Split
+from bmcli.workflows import report_data
+from bmcli.workflows.callbacks import ReportCallback
+from bmcli.workflows.evaluation import RawColumnReader, evaluate_predictions
+from bmcli.workflows.opening import OpenedRun
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from bmcli.data.sources import SourceRows
+    from bmcli.distribution.strategy import Placement
+    from bmcli.evaluation.gates import MissedGate
+    from bmcli.evaluation.predictions import Predictions
+    from bmcli.evaluation.proportions import Interval
+    from bmcli.evaluation.result import Evaluation
+    from bmcli.networks.network import Network
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """An evaluation with its gates and predictions.
+
+    Args:
+        run: None on a worker that writes nothing.
+        on: Name of a split or of a file.
+    """
+
+    run: Run | None
+    on: str
+    evaluation: Evaluation
+    missed_gates: tuple[MissedGate, ...]
+    predicted_rows: Predictions
+
+    def metrics(self) -> dict[str, float]:
+        """Return the metrics by full name, such as `test/accuracy`."""
+        return {f"{self.on}/{name}": value for name, value in self.evaluation.metrics.items()}
+
+    def intervals(self) -> dict[str, Interval]:
+        """Return the intervals by full name, for metrics that have one."""
+        return {f"{self.on}/{name}": interval for name, interval in self.evaluation.intervals.items()}
+
+    def require_gates(self) -> None:
+        """Raise GateMissed if a metric is beyond its limit."""
+        if self.missed_gates:
+            raise GateMissed(*(f"gate missed: {self.on}/{missed}." for missed in self.missed_gates))
+
+
+def evaluate_split(opened: OpenedRun, split: str) -> EvaluationResult:
+    """Evaluate a run on one of its splits and write the result into the run."""
+    run = opened.run if opened.placement.is_chief else None
+    rows, spec = opened.prepared.split(split), opened.prepared.spec
+    return evaluate_rows(opened.recipe, opened.network, spec, rows, split, run, opened.placement)
+
+
+def evaluate_rows(
+    recipe: Recipe,
+    network: Network,
+    spec: DataSpec,
+    rows: Split,
+    split: str,
+    run: Run | None,
+    placement: Placement,
+    raw: SourceRows | None = None,
+) -> EvaluationResult:
+    """Evaluate a network on encoded rows and write the result into the run.
+
+    Args:
+        split: Name of the split or of the file that the rows are from.
+        run: None on a worker that writes nothing.
+        raw: The same rows before encoding; None for rows of the recipe's own split `split`.
+
+    Raises:
+        BmcliError: There are no rows.
+    """
+    from bmcli.evaluation.gates import find_missed_gates
+
+    if not len(rows):
+        raise BmcliError(
+            f"there are no {split} rows to evaluate on.", path="evaluate.split",
+            suggestion=f"Give data.split a share for {split}, or name another split.",
+        )  # fmt: skip
+    predicted = predict_rows(recipe, network, spec, rows, split, placement)
+    raw_columns = RawColumnReader(recipe, split, raw)
+    evaluation = evaluate_predictions(recipe, spec, predicted.truth, predicted.predictions, raw_columns)
+    if run is not None:
+        # Evaluations on other rows stay beside it.
+        run.write(run.evaluation, {**run.evaluations(), split: {"at": runs.now(), **evaluation.to_json()}})
+    missed_gates = find_missed_gates(recipe.evaluate.gates, evaluation.metrics)
+    return EvaluationResult(run, split, evaluation, missed_gates, predicted)
+
+
+def predict_rows(
+    recipe: Recipe, network: Network, spec: DataSpec, rows: Split, split: str, placement: Placement
+) -> Predictions:
+    """Predict encoded rows; the result also holds the truth."""
+    from bmcli.evaluation.predictions import Predictions
+    from bmcli.training.predictor import predict
+
+    return Predictions(split, rows, decode_targets(spec, rows), predict(network, rows, recipe.runtime, placement))
+
+
+def decode_targets(spec: DataSpec, rows: Split) -> dict[str, np.ndarray]:
+    """Decode the targets of encoded rows, by name."""
+    from bmcli.data import targets as target_kinds
+
+    return {c.name: target_kinds.kind_of(c).decode(rows.targets[c.name], c) for c in spec.targets}
+
+
+def read_evaluation(run: Run, split: str, log: ReportCallback) -> Evaluation | None:
+    """Read the evaluation on a split; None if there is none, and after a warning if it is damaged."""
+    drop_damaged_evaluations(run, log)
+    evaluations = run.evaluations()
+    return report_data.parse_evaluation(run, split, evaluations[split], log) if split in evaluations else None
+
+
+def drop_damaged_evaluations(run: Run, log: ReportCallback) -> None:
+    """Remove an `evaluation.json` that cannot be read, so that new evaluations can be written."""
+    try:
+        run.evaluations()
+    except BmcliError as error:
+        log(f"warning: {error} A new evaluation replaces it.")
+        disk.try_to_remove(run.evaluation)

@@ -1,0 +1,108 @@
+"""Messages about a training: its data, devices and damaged files, and what differs after a resumption."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from bmcli.errors import BmcliError
+from bmcli.quoting import quoted
+from bmcli.recipe.load import LoadedRecipe
+from bmcli.recipe.train import ScheduleOptions
+from bmcli.runs import Run
+from bmcli.specs import DataSpec, PreparedData
+from bmcli.workflows.callbacks import LogCallback, ReportCallback
+from bmcli.workflows.run_evaluation import drop_damaged_evaluations
+
+if TYPE_CHECKING:
+    from bmcli.distribution.strategy import Placement
+    from bmcli.training.train_step import Compilation
+    from bmcli.training.trainer import Trainer
+
+_MAX_NAMED_COLUMNS = 10
+
+
+def check_data(prepared: PreparedData, run: Run, log: ReportCallback) -> None:
+    """Warn of suspicious data, such as duplicates across splits, and record the findings in the run."""
+    from bmcli.data.checks import check_prepared
+
+    findings = check_prepared(prepared)
+    run.write(run.checks, {"findings": [finding.to_json() for finding in findings]})
+    for finding in findings:
+        log(f"warning: {finding}")
+
+
+def describe_data(spec: DataSpec) -> str:
+    """Describe the rows of each split and the kinds of the columns."""
+    counts = ", ".join(f"{count:,} {split}" for split, count in spec.counts.items() if count)
+    kinds = Counter(column.kind for column in spec.inputs)
+    inputs = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    targets = ", ".join(column.name for column in spec.targets)
+    return f"{counts} rows; inputs: {inputs}; target: {targets}{_describe_invalid(spec)}"
+
+
+def _describe_invalid(spec: DataSpec) -> str:
+    """Describe records and cells that could not be read, and the rows skipped for them."""
+    broken = f"; malformed records left out: {spec.broken:,}" if spec.broken else ""
+    if not spec.invalid:
+        return broken
+    cells = ", ".join(
+        f"{count:,} of {quoted(name)}" for name, count in islice(spec.invalid.items(), _MAX_NAMED_COLUMNS)
+    )
+    cells += ", ..." if len(spec.invalid) > _MAX_NAMED_COLUMNS else ""
+    return f"{broken}; cells that cannot be read: {cells}; rows left out for them: {spec.skipped:,}"
+
+
+def report_damage(run: Run, old_status: Mapping[str, Any], log: ReportCallback) -> None:
+    """Warn of damaged files that a resumed run does not need, and remove evaluations that cannot be read."""
+    for fault in run.read_epochs_checked()[1]:
+        log(f"warning: {fault}")
+    if old_status.get("state") == "damaged":
+        log(f"warning: {old_status['reason']}")
+    drop_damaged_evaluations(run, log)
+
+
+def find_differences(run: Run, placement: Placement, loaded: LoadedRecipe, old_status: Mapping[str, Any]) -> list[str]:
+    """List differences to the start of the run that may change its result, such as another version of TensorFlow."""
+    from bmcli.distribution import environment
+
+    messages = []
+    try:
+        recorded = run.read_environment()
+    except BmcliError as error:
+        messages.append(f"warning: {error} {error.faults[0].suggestion}")
+        recorded = {}
+    changed = environment.compare_environments(recorded, environment.describe_environment(placement))
+    if changed:
+        messages.append(f"not bit-identical to an uninterrupted run, since these differ now: {', '.join(changed)}.")
+    schedule = loaded.recipe.train.schedule
+    depends_on_length = isinstance(schedule, ScheduleOptions) and (schedule.kind != "constant" or schedule.warmup > 0)
+    if old_status.get("state") == "done" and depends_on_length:
+        messages.append("the learning rate now follows its schedule over all epochs, the new ones included.")
+    return messages
+
+
+def describe_trainer(trainer: Trainer, prepared: PreparedData, log: LogCallback) -> None:
+    """Log devices, compilation, size of the network and steps per epoch."""
+    placement = trainer.placement
+    log(f"prepared data: {prepared.folder}", level=1)
+    log(
+        f"{placement.kind}, {placement.replicas} replicas on {placement.workers} workers, first device "
+        f"{placement.device}, XLA: {_describe_xla(trainer.steps.compilation)}",
+        level=1,
+    )
+    if trainer.components.loss.note:
+        log(trainer.components.loss.note)
+    log(
+        f"{trainer.network.model.count_params():,} parameters; {trainer.steps_per_epoch:,} steps of {trainer.batch} "
+        f"examples an epoch; selected by {trainer.selection.metric}",
+        level=1,
+    )
+
+
+def _describe_xla(compilation: Compilation) -> str:
+    if not compilation.jit:
+        return "off"
+    return f"{compilation.steps_per_program} steps a program" if compilation.steps_per_program > 1 else "on"
