@@ -109,7 +109,7 @@ class Console:
                 **_intervals_to_json(trained.evaluation),
                 "epochs": outcome.epochs,
                 "selected_epoch": outcome.selected_epoch,
-                "ended_by": outcome.ended_by,
+                "stop_reason": outcome.stop_reason,
                 "seconds": round(outcome.train_s, 3),
                 "examples_per_second": round(outcome.examples_per_second, 1),
                 **_missed_gates_to_json(trained.evaluation),
@@ -117,7 +117,7 @@ class Console:
         )
         self.text(
             f"{outcome.epochs} epochs in {outcome.train_s:.1f} s of training ({outcome.examples_per_second:,.0f} "
-            f"examples/s), {_END_REASONS[outcome.ended_by]}; epoch {outcome.selected_epoch} is kept."
+            f"examples/s), {_END_REASONS[outcome.stop_reason]}; epoch {outcome.selected_epoch} is kept."
         )
         self.table("", ["metric", "value"], list(outcome.metrics.items()))
         if trained.evaluation:
@@ -409,7 +409,7 @@ class Console:
                 "best": {"recipe": str(recipe), "run": search.run, "metrics": dict(search.test)},
                 "trials": [_trial_to_json(trial) for trial in search.trials],
                 "seconds": round(search.seconds, 3),
-                "ended_by": list(search.ended_by),
+                "stop_reasons": list(search.stop_reasons),
             }
         )
         self.text(clean(_format_search(search)))
@@ -733,7 +733,7 @@ def _format_search(search: Any) -> str:
     trials = (
         f"{count} trial{'' if count == 1 else 's'} in {_format_duration(search.seconds)}: {_format_states(search)}."
     )
-    return " ".join([trials, *search.ended_by])
+    return " ".join([trials, *search.stop_reasons])
 
 
 def _tabulate_best_trials(search: Any, most: int = 5) -> tuple[list[str], list[list[Any]]]:

@@ -310,7 +310,7 @@ class DistillationComparison:
         agreement: By target with one class a row.
         classes: By target, those whose confusion is told.
         curves: For each epoch of the last student its losses by name, as `train/soft_loss`.
-        asked: How the teacher told what it says, as a sentence.
+        teacher_note: How the student got the outputs of its teachers, in a sentence.
     """
 
     name: str
@@ -324,7 +324,7 @@ class DistillationComparison:
     agreement: Mapping[str, tuple[ClassAgreement, ...]]
     classes: Mapping[str, tuple[str, ...]]
     curves: tuple[Mapping[str, float | None], ...]
-    asked: str
+    teacher_note: str
     seconds: float
 
     @property

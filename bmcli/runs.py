@@ -36,10 +36,10 @@ class _Status(TypedDict, total=False):
     reason: str | None
     epochs: int
     selected_epoch: int | None
-    ended_by: str
+    stop_reason: str
     seconds: float
     metrics: dict[str, float | None]
-    weight: dict[str, Any]
+    model_size: dict[str, Any]
     files: dict[str, str]
 
 
@@ -62,7 +62,7 @@ class _Checks(TypedDict):
 
 
 class _RunOrigin(TypedDict):
-    told: list[str]
+    sentences: list[str]
 
 
 class _Digests(TypedDict):
@@ -246,7 +246,7 @@ class Run:
     def read_origin(self) -> list[str]:
         """Where the run comes from, as sentences; none if it was trained by itself. Raises as `record` does."""
         origin = self.record(self.origin, _RunOrigin)
-        return origin["told"] if origin else []
+        return origin["sentences"] if origin else []
 
     def written_recipe(self) -> str:
         """The recipe as it was written.

@@ -169,7 +169,7 @@ class SearchResult:
         run: Where the winner's run is, as a user would write it.
         test: What the evaluation found of the winner's run, by metric: of the test split, if the recipe says no other.
         seconds: From the start to now, by the clock.
-        ended_by: Each limit that was reached, in a sentence.
+        stop_reasons: Each limit that was reached, in a sentence.
     """
 
     name: str
@@ -182,7 +182,7 @@ class SearchResult:
     run: str | None = None
     test: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
-    ended_by: tuple[str, ...] = ()
+    stop_reasons: tuple[str, ...] = ()
 
     @property
     def first(self) -> SearchObjective:

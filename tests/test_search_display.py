@@ -170,7 +170,7 @@ def finished() -> SearchResult:
         run="runs/digits-tune/best",
         test={"test/accuracy": 0.7},
         seconds=75.0,
-        ended_by=("All 3 trials were made.",),
+        stop_reasons=("All 3 trials were made.",),
     )
 
 

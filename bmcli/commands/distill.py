@@ -107,7 +107,7 @@ def _run_distillation(distillation: Distillation, loaded: LoadedRecipe, context:
         disk.write_atomically(distillation.report, render_distillation(comparison).encode(), disk.PRIVATE_MODE)
         last_generation = trained_runs.students[-1]
         for run in last_generation:
-            run.write(run.origin, {"told": _describe_origin(distillation, comparison)})
+            run.write(run.origin, {"sentences": _describe_origin(distillation, comparison)})
             refresh_report(run, context.cache, context.log)
         distillation.set_status("done", student=last_generation[0].display_path)
         return DistillationResult(distillation, comparison, options)

@@ -99,7 +99,7 @@ class Plan:
             },
             "memory": {**asdict(self.memory), "total": self.memory.total},
             "cached": dict(self.cached),
-            "steps_in_all": self.total_steps,
+            "total_steps": self.total_steps,
             "work": asdict(found.work),
             "measured": {
                 "device": self.device,
@@ -188,7 +188,7 @@ def _make_plan(loaded: LoadedRecipe, replicas: Sequence[int], cache: Path, pictu
     )
 
 
-_CACHE_FOLDERS = {"prepared data": "prepared", "how to compile": "jit"}
+_CACHE_FOLDERS = {"prepared data": "prepared", "compilation": "jit"}
 
 
 def _list_names(folder: Path) -> set[str]:

@@ -250,7 +250,7 @@ def _publish_winner(study: Study, search: Search, winner: SearchWinner, context:
     disk.write_atomically(study.best, render_recipe(best.recipe, best.tree).encode(), disk.PRIVATE_MODE)
     run = runs.create(context.root, best.recipe.name)
     shutil.copytree(study.run(winner.task.name).folder, run.folder, dirs_exist_ok=True)
-    run.write(run.origin, {"told": _describe_origin(study, search.searched(), winner)})
+    run.write(run.origin, {"sentences": _describe_origin(study, search.searched(), winner)})
     result = _evaluate_run(run, context)
     searched = replace(
         search.searched(),

@@ -24,7 +24,7 @@ class TrainingProgress:
     overfitted: int = 0  # epochs in a row that learned the training rows alone
     row: dict[str, Any] = field(default_factory=dict)  # the selected epoch's
     last: dict[str, Any] = field(default_factory=dict)  # the last epoch's
-    ended_by: str | None = None
+    stop_reason: str | None = None
 
 
 @dataclass(frozen=True)

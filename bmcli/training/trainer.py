@@ -49,7 +49,7 @@ class TrainingOutcome:
     steps: int
     selected_epoch: int | None
     metrics: Mapping[str, float]
-    ended_by: str
+    stop_reason: str
     divergence: str | None
     train_s: float
     examples_per_second: float
@@ -121,7 +121,7 @@ class Trainer:
         """Trains to the end, or until a signal.
 
         Args:
-            stop_condition: May end the training before, in a state that resumes as if it had never ended; `ended_by`
+            stop_condition: May end the training before, in a state that resumes as if it had never ended; `stop_reason`
                 is its word.
 
         Raises:
@@ -133,7 +133,7 @@ class Trainer:
             try:
                 self._train(callback, signals, stop_condition)
             except DivergenceError as error:
-                self.progress.ended_by, diverged = "divergence", str(error)
+                self.progress.stop_reason, diverged = "divergence", str(error)
         if self._profile is not None and not self._profile.recorded:
             callback.note("The training was too short for a trace: give it more epochs.")
         self.callbacks.finish()
@@ -144,9 +144,9 @@ class Trainer:
         if self.recipe.train.batch_size == "auto" and self.progress.step == 0:
             self.save()  # to start again from, should the memory be too small
         self._drop_later_epochs()
-        if self.progress.ended_by is None and self.progress.epoch:
-            self.progress.ended_by = stop_condition(self.progress.last)  # a kill may have come before it was heard
-        while self.progress.ended_by is None:
+        if self.progress.stop_reason is None and self.progress.epoch:
+            self.progress.stop_reason = stop_condition(self.progress.last)  # a kill may have come before it was heard
+        while self.progress.stop_reason is None:
             try:
                 self._train_epoch(callback, signals)
             except tf.errors.ResourceExhaustedError as error:
@@ -158,12 +158,12 @@ class Trainer:
             if cut_off:
                 self.save()  # now, so that a larger budget goes on in the middle of this epoch
             try:
-                self.progress.ended_by = self._finish_epoch(callback, cut_off, signals) or stop_condition(
+                self.progress.stop_reason = self._finish_epoch(callback, cut_off, signals) or stop_condition(
                     self.progress.last
                 )
             except PassStopped:
                 self._interrupt(signals, saved=cut_off)  # the epoch is trained, and will be measured anew
-            if self.progress.ended_by is not None and not cut_off:
+            if self.progress.stop_reason is not None and not cut_off:
                 self.save()
         if self._is_stop_requested(signals):
             self._interrupt(signals, saved=True)
@@ -424,7 +424,7 @@ class Trainer:
             steps=progress.step,
             selected_epoch=progress.selected_epoch,
             metrics={name: value for name, value in progress.row.items() if "/" in name and value is not None},
-            ended_by=progress.ended_by or "epochs",
+            stop_reason=progress.stop_reason or "epochs",
             divergence=diverged,
             train_s=progress.train_s,
             examples_per_second=progress.examples / progress.train_s if progress.train_s else 0.0,
@@ -451,7 +451,7 @@ class Trainer:
     @property
     def is_over(self) -> bool:
         """Whether nothing is left to train."""
-        return self.progress.ended_by is not None or self.selection.is_out_of_budget(self.progress)
+        return self.progress.stop_reason is not None or self.selection.is_out_of_budget(self.progress)
 
     def resume(self) -> tuple[str, ...]:
         """Takes up the newest checkpoint of the run that is whole; names those that are not.
@@ -481,8 +481,8 @@ class Trainer:
         self._saved_at_s, self._saved_at_step = self.progress.train_s, self.progress.step
         self.callbacks.restore(state.values["callbacks"])
         self.steps.catch_up()
-        if self.progress.ended_by not in (None, "callback"):
-            self.progress.ended_by = self.selection.stop_reason(progress, progress.last, self._is_settled)
+        if self.progress.stop_reason not in (None, "callback"):
+            self.progress.stop_reason = self.selection.stop_reason(progress, progress.last, self._is_settled)
         return damaged
 
 

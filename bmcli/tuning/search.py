@@ -94,7 +94,7 @@ class Search:
         self._results: dict[str, TrialResult] = {}  # in the order in which they came
         self._confirmation_tasks: dict[str, list[Task]] = {}  # by the trial whose candidate they train again
         self._is_exhausted = self._is_waiting = False
-        self._ended_by: list[str] = []
+        self._stop_reasons: list[str] = []
         self._winner: SearchWinner | None = None
         self._seconds_before = 0.0
         self._checked_at = self._began_at = time.monotonic()
@@ -119,7 +119,7 @@ class Search:
             confirmed=tuple(self._list_confirmed()) if self._options.confirm else (),
             winner=self._winner.trial.task.name if self._winner else None,
             seconds=self._seconds(),
-            ended_by=tuple(self._ended_by),
+            stop_reasons=tuple(self._stop_reasons),
         )
 
     def run(self, callback: SearchCallback) -> SearchWinner:
@@ -160,7 +160,7 @@ class Search:
             (self._seconds() >= (self._options.stop.time or math.inf), "The time was over."),
         ]
         found = [reason for reached, reason in reasons if reached]
-        self._ended_by = [reason for reason in found if reason]
+        self._stop_reasons = [reason for reason in found if reason]
         return bool(found)
 
     def _count_trials(self) -> int:

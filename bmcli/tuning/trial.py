@@ -99,7 +99,7 @@ def _train_and_measure(study: Study, task: Task, run: Run, cache: Path) -> Trial
     elif not _is_resumable(task, trainer):
         study.remove_checkpoints(task.name)
     run.set_status(
-        "done", epochs=outcome.epochs, selected_epoch=outcome.selected_epoch, ended_by=outcome.ended_by,
+        "done", epochs=outcome.epochs, selected_epoch=outcome.selected_epoch, stop_reason=outcome.stop_reason,
         seconds=round(outcome.train_s, 3), metrics=dict(outcome.metrics),
     )  # fmt: skip
     return result
@@ -222,7 +222,9 @@ def _measure_trial(
     judged = find_epoch_objective(objectives)
     result = TrialResult(task.name, "done", found, score_curve(run, judged), dict(outcome.metrics), outcome.epochs)
     return (
-        result if outcome.ended_by != HOPELESS else replace(result, state="stopped", reason=_explain_stop(task, result))
+        result
+        if outcome.stop_reason != HOPELESS
+        else replace(result, state="stopped", reason=_explain_stop(task, result))
     )
 
 

@@ -235,7 +235,7 @@ def compare_learners(
         agreement=agreement,
         classes={column.name: column.classes for column in categories},
         curves=tuple({name: epoch.get(name) for name in losses} for epoch in epochs),
-        asked=teachers.note,
+        teacher_note=teachers.note,
         seconds=0.0,
     )
 

@@ -141,7 +141,7 @@ def _resume(loaded: LoadedRecipe, overrides: Sequence[str], run: Run, context: T
         damaged_checkpoints = trainer.resume()
         if trainer.is_over and old_status.get("state") == "done":
             raise BmcliError(
-                f"{run.display_path} is already completed; it ended by {old_status.get('ended_by')}.",
+                f"{run.display_path} is already completed; it ended by {old_status.get('stop_reason')}.",
                 suggestion=f"To continue, set a larger limit, such as train.epochs={2 * recipe.train.epochs}.",
             )
         for name in damaged_checkpoints:
@@ -197,7 +197,7 @@ def _train_as_chief(run: Run, session: Session, trainer: Trainer, context: Train
         result = TrainingResult(run, outcome, _evaluate(trainer, network, prepared, run))
         model_size = _measure_compression(trainer, outcome, context.log)
         run.set_status(
-            "done", epochs=outcome.epochs, selected_epoch=outcome.selected_epoch, ended_by=outcome.ended_by,
+            "done", epochs=outcome.epochs, selected_epoch=outcome.selected_epoch, stop_reason=outcome.stop_reason,
             seconds=round(outcome.train_s, 3), metrics=result.metrics(), **model_size,
         )  # fmt: skip
         if result.evaluation is None:
@@ -242,7 +242,7 @@ def _measure_compression(trainer: Trainer, outcome: TrainingOutcome, log: LogCal
         f"kept {after.parameters:,} of {before.parameters:,} parameters, {100 * after.nonzero_share:.1f} % of them "
         f"not 0: {after.bytes:,} of {before.bytes:,} bytes, {after.gzip_bytes:,} as gzip"
     )
-    return {"weight": after.to_json()}
+    return {"model_size": after.to_json()}
 
 
 def _require_convergence(outcome: TrainingOutcome) -> None:

@@ -22,7 +22,7 @@ def test_a_run_with_pruned_channels_keeps_a_narrower_network(bmcli: Bmcli, write
     run, metrics = done.json()["run"], done.json()["metrics"]
     assert [weight.shape for weight in weights(run)[-4:]] == [(4, 4), (4,), (4, 3), (3,)]
     assert "kept 35 of 67 parameters, " in done.err
-    weight = json.loads((Path(run) / "status.json").read_text())["weight"]
+    weight = json.loads((Path(run) / "status.json").read_text())["model_size"]
     assert (weight["parameters"], weight["bytes"]) == (35, 140)
     again = bmcli("evaluate", run, "--json")
     assert again.code == 0, again.err

@@ -263,7 +263,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[Kept
             done = call("train", recipe, "--json")
             assert done.code == 0, done.err
             run = Run(made.latest(name))
-            run.write(run.origin, {"told": [f"The winner of the search {name}."]})
+            run.write(run.origin, {"sentences": [f"The winner of the search {name}."]})
             run.write(run.validation, {"learning_curve": {"at": str(seed), "targets": []}})
             run.exports.mkdir(exist_ok=True)
             run.write(run.benchmark, {"artefacts": []})

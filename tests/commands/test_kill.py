@@ -99,7 +99,7 @@ class Killed:
         bits = [np.asarray(array).tobytes() for group in sorted(state.groups) for array in state.groups[group]]
         rows = [{k: v for k, v in row.items() if "/" in k or k in ("epoch", "step")} for row in self.run.rows()]
         status = json.loads(self.run.status_file.read_text())
-        return bits, rows, (status["selected_epoch"], status["ended_by"], status["metrics"])
+        return bits, rows, (status["selected_epoch"], status["stop_reason"], status["metrics"])
 
     def measured(self) -> list[dict[str, float]]:
         """The metrics of the teacher and of the student that a distillation tells."""

@@ -133,7 +133,7 @@ def test_memory_and_operations_follow_from_the_network(write_recipe: WriteRecipe
     assert memory["activations"] >= 16 * 4 * (8 + 8 + 3)
     assert memory["total"] == sum(value for name, value in memory.items() if name != "total")
     assert found["flops"]["step"] == 16 * 3 * found["flops"]["forward_example"]
-    assert found["steps_in_all"] == 3 * 8
+    assert found["total_steps"] == 3 * 8
 
 
 def test_a_plan_tells_what_is_remembered(write_recipe: WriteRecipe, tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_a_run_that_a_budget_cut_off_in_an_epoch_is_finished_until_the_budget_is
     done = bmcli("train", "--resume", run.folder)
     assert done.code == 2
     assert "is already completed; it ended by steps" in done.err
-    assert bmcli("train", "--resume", run.folder, "train.stop.steps=12", "--json").json()["ended_by"] == "steps"
+    assert bmcli("train", "--resume", run.folder, "train.stop.steps=12", "--json").json()["stop_reason"] == "steps"
     assert [row["step"] for row in run.rows()] == [8, 12]
 
 

@@ -46,7 +46,7 @@ def test_the_reason_of_an_end_holds_no_secret(
     tmp_path: Path, kind: type[Run] | type[Distillation] | type[Study]
 ) -> None:
     made = kind(tmp_path)
-    made.set_status("failed", reason=REASON, ended_by=[REASON], epochs=3)
+    made.set_status("failed", reason=REASON, stop_reason=[REASON], epochs=3)
     text = (tmp_path / "status.json").read_text()
     assert SECRET not in text
     assert "was refused" in text

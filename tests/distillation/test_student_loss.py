@@ -205,7 +205,7 @@ def test_a_student_goes_on_to_the_same_bits(student: Any) -> None:
     again = student(losses, *more, run=begun.run)
     assert again.resume() == ()
     assert again.progress.epoch == 1
-    again.progress.ended_by = None
+    again.progress.stop_reason = None
     again.train(Silent())
     assert same(weights_of(whole), weights_of(again))
     assert same(whole.steps.snapshot()[0], again.steps.snapshot()[0]), "of the optimizer or the projections"

@@ -48,7 +48,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
         "folds": summarize_folds(f"by '{trained.SCRIPT}'", rounds, evaluation).to_json(),
         "learning_curve": {"targets": [learned.to_json()]},
     })  # fmt: skip
-    run.write(run.origin, {"told": [f"The winner of the search {trained.SCRIPT}."]})
+    run.write(run.origin, {"sentences": [f"The winner of the search {trained.SCRIPT}."]})
     compared = {"metrics": {trained.FORMULA: {"model": 0.5, "artefact": 0.25}}, "samples": 56, "split": "test"}
     for name, good in (("litert", True), ("rejected/onnx", False)):
         (run.exports / name).mkdir(parents=True)

@@ -113,7 +113,13 @@ def test_foreign_names_are_text_wherever_they_stand() -> None:
     trials = [replace(t, result=replace(t.result, reason=HOSTILE)) for t in found.trials if t.result is not None]
     hostile = replace(
         found,
-        **{"name": HOSTILE, "trials": tuple(trials), "run": HOSTILE, "test": {HOSTILE: 0.5}, "ended_by": (HOSTILE,)},
+        **{
+            "name": HOSTILE,
+            "trials": tuple(trials),
+            "run": HOSTILE,
+            "test": {HOSTILE: 0.5},
+            "stop_reasons": (HOSTILE,),
+        },
         confirmed=(ConfirmedCandidate(found.winner or "", 0.5, (0.4, 0.5)),),
         algorithm=HOSTILE,
     )
@@ -139,7 +145,7 @@ def test_the_summary_tells_what_the_winner_is_worth() -> None:
         confirmed=(ConfirmedCandidate(best.task.name, measured, (measured - 0.02, measured - 0.04)),),
         run="runs/digits-tune/best",
         test={"test/accuracy": 0.8125},
-        ended_by=("All 10 trials that were asked for are done.",),
+        stop_reasons=("All 10 trials that were asked for are done.",),
     )
     told = summarize_winner(found)
     assert told is not None

@@ -43,7 +43,7 @@ def assert_same_training(first: Trainer, second: Trainer, rows: list[dict[str, A
     assert same(weights_of(first), weights_of(second))
     assert same(first.steps.snapshot()[0], second.steps.snapshot()[0]), "of the optimizer or the averages"
     assert rows_of(first) == (rows_of(second) if rows is None else rows)
-    for name in ("epoch", "step", "examples", "best", "selected_epoch", "waited", "overfitted", "ended_by"):
+    for name in ("epoch", "step", "examples", "best", "selected_epoch", "waited", "overfitted", "stop_reason"):
         assert getattr(first.progress, name) == getattr(second.progress, name), name
 
 
@@ -258,7 +258,7 @@ def test_a_finished_run_with_more_epochs_has_the_bits_of_one_with_all_at_once(ma
     whole, short = make_trainer("train.epochs=4", *more), make_trainer("train.epochs=2", *more)
     for each in (whole, short):
         each.train(Silent())
-    assert short.progress.ended_by == "epochs"
+    assert short.progress.stop_reason == "epochs"
     assert_same_training(resumed(make_trainer, short.run, "train.epochs=4", *more), whole)
 
 
@@ -279,13 +279,17 @@ def test_a_training_paused_after_every_epoch_goes_on_to_the_same_bits(make_train
     trainer = make_trainer(*settings)
     for epoch in (1, 2, 3):
         paused = trainer.train(Silent(), lambda row, epoch=epoch: "paused" if row["epoch"] >= epoch else None)
-        assert (paused.ended_by, paused.epochs) == ("paused", epoch)
+        assert (paused.stop_reason, paused.epochs) == ("paused", epoch)
         assert paused.selected_epoch is not None
         trainer = make_trainer(*settings, run=trainer.run)
         assert trainer.resume() == ()
     ended = trainer.train(Silent())
     assert_same_training(trainer, whole)
-    assert (ended.metrics, ended.selected_epoch, ended.ended_by) == (outcome.metrics, outcome.selected_epoch, "epochs")
+    assert (ended.metrics, ended.selected_epoch, ended.stop_reason) == (
+        outcome.metrics,
+        outcome.selected_epoch,
+        "epochs",
+    )
 
 
 def test_a_pause_that_a_kill_kept_from_being_told_is_told_again(make_trainer: MakeTrainer) -> None:
@@ -296,14 +300,14 @@ def test_a_pause_that_a_kill_kept_from_being_told_is_told_again(make_trainer: Ma
     told = first.train(Silent(), halt)
     again = make_trainer("train.epochs=4", run=first.run)
     again.resume()
-    assert (again.train(Silent(), halt).ended_by, again.progress.epoch) == ("paused", 2)
+    assert (again.train(Silent(), halt).stop_reason, again.progress.epoch) == ("paused", 2)
     assert again.progress.step == told.steps
     assert same(weights_of(again), weights_of(first))
 
 
 def test_what_ends_a_training_anyway_is_told_before_a_pause(make_trainer: MakeTrainer) -> None:
     assert (
-        make_trainer("train.epochs=2").train(Silent(), lambda row: "paused" if row["epoch"] == 2 else None).ended_by
+        make_trainer("train.epochs=2").train(Silent(), lambda row: "paused" if row["epoch"] == 2 else None).stop_reason
         == "epochs"
     )
 
@@ -312,10 +316,10 @@ def test_a_budget_of_steps_that_is_raised_goes_on_in_the_middle_of_the_epoch(mak
     settings = ("train.epochs=3", "runtime.jit=false", *DROPOUT_AND_NORM)
     whole, short = make_trainer(*settings), make_trainer(*settings, "train.stop.steps=10")
     whole.train(Silent())
-    assert short.train(Silent()).ended_by == "steps"
+    assert short.train(Silent()).stop_reason == "steps"
     assert [row["step"] for row in short.run.rows()] == [8, 10]
     longer = resumed(make_trainer, short.run, *settings, "train.stop.steps=13")
-    assert longer.progress.ended_by == "steps"
+    assert longer.progress.stop_reason == "steps"
     assert [row["step"] for row in longer.run.rows()] == [8, 13]
     assert_same_training(resumed(make_trainer, short.run, *settings), whole)
 
@@ -323,10 +327,10 @@ def test_a_budget_of_steps_that_is_raised_goes_on_in_the_middle_of_the_epoch(mak
 def test_a_run_that_patience_ended_does_not_go_on_with_more_epochs(make_trainer: MakeTrainer) -> None:
     settings = ("train.stop.min_delta=1000.0", "runtime.jit=false")
     ended = make_trainer(*settings, "train.stop.patience=1", "train.epochs=5")
-    assert ended.train(Silent()).ended_by == "patience"
+    assert ended.train(Silent()).stop_reason == "patience"
     rows = rows_of(ended)
     again = resumed(make_trainer, ended.run, *settings, "train.stop.patience=1", "train.epochs=50")
-    assert (again.progress.ended_by, rows_of(again)) == ("patience", rows)
+    assert (again.progress.stop_reason, rows_of(again)) == ("patience", rows)
     assert same(weights_of(again), weights_of(ended))
     longer = resumed(make_trainer, ended.run, *settings, "train.stop.patience=2", "train.epochs=50")
     assert longer.progress.epoch == ended.progress.epoch + 1, "more patience is more epochs"

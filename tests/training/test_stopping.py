@@ -49,7 +49,7 @@ def test_overfitting_is_a_falling_training_loss_and_a_rising_one_of_validation(
 def test_overfitting_ends_the_training(make_family: MakeTrainer) -> None:
     watch = Silent()
     outcome = make_family("mlp", *BY_HEART, target="price").train(watch)
-    assert outcome.ended_by == "overfit"
+    assert outcome.stop_reason == "overfit"
     assert "overfitted" in _END_REASONS["overfit"]
     over = [False, *(is_overfit(row, before) for before, row in zip(watch.rows, watch.rows[1:], strict=False))]
     assert outcome.epochs == len(over) < 60

@@ -166,7 +166,7 @@ def test_last_keeps_the_last_epoch(make_trainer: MakeTrainer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "ended_by", "epochs"),
+    ("settings", "stop_reason", "epochs"),
     [
         (("train.stop.patience=2", "train.stop.min_delta=1000.0", "train.epochs=50"), "patience", 3),
         (("train.stop.steps=10", "train.epochs=50"), "steps", 2),
@@ -181,10 +181,10 @@ def test_last_keeps_the_last_epoch(make_trainer: MakeTrainer) -> None:
     ],
 )
 def test_training_stops_as_the_recipe_says(
-    make_trainer: MakeTrainer, settings: tuple[str, ...], ended_by: str, epochs: int
+    make_trainer: MakeTrainer, settings: tuple[str, ...], stop_reason: str, epochs: int
 ) -> None:
     outcome = make_trainer(*settings).train(Silent())
-    assert (outcome.ended_by, outcome.epochs) == (ended_by, epochs)
+    assert (outcome.stop_reason, outcome.epochs) == (stop_reason, epochs)
 
 
 def test_a_step_limit_is_exact(make_trainer: MakeTrainer) -> None:
@@ -227,7 +227,7 @@ def test_a_divergence_is_reported_and_the_last_good_weights_are_kept(make_traine
     trainer = make_trainer("train.epochs=6")
     watch = Breaks(trainer, after=2)
     outcome = trainer.train(watch)
-    assert outcome.ended_by == "divergence"
+    assert outcome.stop_reason == "divergence"
     assert "epoch 3" in str(outcome.divergence)
     assert outcome.selected_epoch in (1, 2)
     assert same(weights_of(trainer), watch.good)
@@ -293,6 +293,6 @@ def test_tensorboard_events_hold_the_epochs(make_trainer: MakeTrainer) -> None:
 def test_a_signal_that_is_ignored_does_not_stop_a_training(make_trainer: MakeTrainer) -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        assert make_trainer().train(StopsAt(2, signal.SIGINT)).ended_by == "epochs"
+        assert make_trainer().train(StopsAt(2, signal.SIGINT)).stop_reason == "epochs"
     finally:
         signal.signal(signal.SIGINT, before)

@@ -110,7 +110,7 @@ def test_a_search_tries_confirms_and_chooses(begin: Begin) -> None:
     assert winner.task.values["seed"] == own + 1, "of its seeds the one that takes the least away"
     assert winner.task.values["data.seed"] == own
     assert winner.task.keeps_model
-    assert searched.ended_by == ()
+    assert searched.stop_reasons == ()
 
 
 def test_without_confirmation_the_best_is_trained_once_as_it_was(begin: Begin) -> None:
@@ -177,7 +177,7 @@ def test_failures_in_a_row_end_a_search(begin: Begin) -> None:
 
     _, searched = run(begin(f"trials: 20, {SPACE}, stop: {{failures: 3}}, confirm: none"), fails)
     assert len(searched.trials) == 5
-    assert searched.ended_by == ("3 trials in a row failed, the last one: the loss is NaN.",)
+    assert searched.stop_reasons == ("3 trials in a row failed, the last one: the loss is NaN.",)
     assert searched.winner in ("0000", "0001")
 
 
@@ -195,14 +195,14 @@ def test_time_ends_a_search(begin: Begin) -> None:
 
     _, searched = run(begin(f"trials: 50, {SPACE}, stop: {{time: 1s}}, confirm: none"), slow)
     assert 1 <= len(searched.trials) < 10
-    assert searched.ended_by == ("The time was over.",)
+    assert searched.stop_reasons == ("The time was over.",)
 
 
 def test_a_small_space_ends_a_search(begin: Begin) -> None:
     tune = "algorithm: grid, trials: 50, space: {model.dropout: {choice: [0.1, 0.2]}}, confirm: none"
     _, searched = run(begin(tune))
     assert len(searched.trials) == 2
-    assert searched.ended_by == ("Nothing is left to try in this space.",)
+    assert searched.stop_reasons == ("Nothing is left to try in this space.",)
 
 
 def test_what_the_recipe_refuses_costs_no_trial(begin: Begin) -> None:

@@ -77,7 +77,7 @@ def test_a_trial_is_a_run_that_is_measured_on_validation_rows(study: Study, cach
     assert {path.name for path in run.folder.iterdir()} == {
         ".lock", "recipe.yaml", "recipe.lock.yaml", "environment.json", "data.json", "metrics.jsonl", "status.json",
     }, "its state is of no more use, and nobody looks at its events"  # fmt: skip
-    assert (run.status()["state"], run.status()["ended_by"]) == ("done", "epochs")
+    assert (run.status()["state"], run.status()["stop_reason"]) == ("done", "epochs")
 
 
 def test_sizes_and_latency_are_measured(make_study: MakeStudy, cache: Path) -> None:
