@@ -201,6 +201,6 @@ def _write_predictions(
             )
             for column in spec.targets:
                 true = each.truth[TESTED_SPLIT][column.name]
-                told = prediction_table.make_answer_column(true, column)
+                told = prediction_table.make_decoded_column(true, column)
                 written = written.append_column(f"{column.name}_true", told)
             write(written)

@@ -1,4 +1,4 @@
-"""A trainer from a recipe: every collaborator is built here, in the order in which they need each other."""
+"""Build a trainer from a recipe, with every collaborator in the order in which they need each other."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from bmcli.training.trainer import Trainer
 
 EVALUATION_BATCH_SIZE = 512
 
-_MANY_STEPS = 10**6  # of a schedule whose end no measurement reaches
+_MANY_STEPS = 10**6  # length of a schedule whose end no measurement reaches
 
 
 def build_trainer(
@@ -61,8 +61,8 @@ def build_trainer(
     """Build a trainer that is ready for its first step; measure what the recipe leaves to `auto`.
 
     Args:
-        run: Where to write; None for a worker that has nothing to write.
-        cache: Folder where measurements of this machine are remembered.
+        run: Run to write into; None on a worker that writes nothing.
+        cache: Folder of the measurements of this machine.
         profile: Write a trace of some seconds of training for TensorBoard.
         loss: Computes the loss of each example; by default from the labels.
 
@@ -77,34 +77,38 @@ def build_trainer(
     meters = Meters(network, recipe.metrics(), placement, loss.term_names)
     evaluator = _build_evaluator(network, prepared, recipe, placement)
     directions = _collect_directions(meters, evaluator)
-    Selection.of(recipe.train, directions, 0)  # what is wrong with the recipe is told before anything is measured
+    # Built only for its checks: a fault of the recipe must come before the measurements, which take minutes.
+    Selection.of(recipe.train, directions, 0)
     _require_whole_batches(loss, recipe.train)
 
-    def components(train: TrainOptions, steps: int, *hooks: StepHook) -> StepComponents:
+    # Each measurement changes its optimizer, so each gets a new one.
+    def build_components(train: TrainOptions, steps: int, *hooks: StepHook) -> StepComponents:
         optimizer = _build_optimizer(train, steps, network, loss, placement)
         return StepComponents(network, optimizer, meters, placement, loss, augment, hooks)
 
     rates = _build_layer_rates(recipe.train, network, loss)
-    recipe, batch = _resolve_auto(recipe, components, rates, rows, sampler.of(0), cache)
+    recipe, batch = _resolve_auto(recipe, build_components, rates, rows, sampler.of(0), cache)
     train, steps_per_epoch = recipe.train, math.ceil(rows.count / batch)
     loss.steps_per_epoch = steps_per_epoch
     steps = min(train.epochs * steps_per_epoch, train.stop.steps or 2**62)
 
-    def build_kept() -> Network:
+    def build_final_network() -> Network:
         return training.build_network(
             recipe.after_training(), prepared.spec, prepared.split("train").targets, placement
         )
 
-    plain = components(train, steps)
-    average = _build_average(train, plain, steps, steps_per_epoch, _build_estimate(train, plain, rows, batch, sampler))
-    pruned = _build_masks(train, network, placement, steps, average, build_kept)
-    quantized = _build_quantization(train, plain, steps)
-    hooks = (*rates, *([average] if average else []), *pruned, *quantized)
+    plain = build_components(train, steps)
+    statistics = _build_statistics_context(train, plain, rows, batch, sampler)
+    average = _build_average(train, plain, steps, steps_per_epoch, statistics)
+    masks = _build_masks(train, network, placement, steps, average, build_final_network)
+    quantization = _build_quantization(train, plain, steps)
+    # The masks also set pruned weights to 0 in the copies of an average, so its hook comes before theirs.
+    hooks = (*rates, *([average] if average else []), *masks, *quantization)
 
-    def kept_network() -> Network:
+    def make_kept_network() -> Network:
         if not any(hook.replaces_network for hook in hooks):
             return network
-        kept = build_kept()
+        kept = build_final_network()
         channel_pruning.copy_weights(network.model, kept.model)
         for hook in hooks:
             hook.finish(kept.model)
@@ -120,7 +124,7 @@ def build_trainer(
         evaluator=evaluator,
         selection=Selection.of(train, directions, steps),
         callbacks=KerasCallbacks(train, network.model, plain.optimizer, events, directions),
-        kept_network=kept_network,
+        kept_network=make_kept_network,
         run=run,
         output=output,
         writer=checkpoint.CheckpointWriter(output.checkpoints) if output else None,
@@ -130,51 +134,54 @@ def build_trainer(
 
 
 ComponentsBuilder = Callable[..., StepComponents]
-"""Components with an optimizer of its own: of options, steps of the whole training, and hooks."""
+"""Build components with a new optimizer, from training options, steps of the whole training, and hooks."""
 
 
 def _resolve_auto(
     recipe: Recipe, build_components: ComponentsBuilder, rates: Sequence[StepHook], rows: Feed, order: Any, cache: Path
 ) -> tuple[Recipe, int]:
-    """Measure a batch size and a learning rate where the recipe says `auto`.
+    """Measure a batch size and a learning rate where the recipe has `auto`.
 
     Returns:
         The recipe with its learning rate, and the batch size, which no split of fewer rows exceeds.
     """
     train, parts = recipe.train, recipe.train.gradient_accumulation
     if train.batch_size == "auto":
-        way, trial = Compilation(recipe.runtime.jit is True), build_components(train, _MANY_STEPS)
-        batch = batch_size.choose_batch_size(lambda size: CompiledSteps(trial, size, way, parts), rows, order, cache)
+        compiled, trial = Compilation(recipe.runtime.jit is True), build_components(train, _MANY_STEPS)
+        batch = batch_size.choose_batch_size(
+            lambda size: CompiledSteps(trial, size, compiled, parts), rows, order, cache
+        )
     else:
         batch = min(train.batch_size, rows.count)
     if train.optimizer.options["learning_rate"] != "auto":
         return recipe, batch
     lowest = optimizers.replace_learning_rate(train, learning_rate.LOWEST, ScheduleOptions(kind="constant"))
     steps = CompiledSteps(build_components(lowest, _MANY_STEPS, *rates), batch, PLAIN, parts)
-    found = optimizers.replace_learning_rate(train, learning_rate.find_learning_rate(steps, rows, order))
-    return recipe.model_copy(update={"train": found}), batch
+    train = optimizers.replace_learning_rate(train, learning_rate.find_learning_rate(steps, rows, order))
+    return recipe.model_copy(update={"train": train}), batch
 
 
 def _compile_steps(
     recipe: Recipe, components: StepComponents, batch: int, rows: Feed, order: Any, steps: int, cache: Path
 ) -> CompiledSteps:
-    """Compile the steps in the way that is fastest on this machine, among those that the recipe allows."""
+    """Compile the steps with the fastest compilation on this machine, among those that the recipe allows."""
     parts = recipe.train.gradient_accumulation
-    ways = compilation.list_compilations(recipe, components, rows.count // batch)
+    compilations = compilation.list_compilations(recipe, components, rows.count // batch)
     return compilation.choose_compilation(
-        lambda way: CompiledSteps(components, batch, way, parts), ways, rows, order, steps, cache
+        lambda chosen: CompiledSteps(components, batch, chosen, parts), compilations, rows, order, steps, cache
     )  # fmt: skip
 
 
 def _build_optimizer(
     train: TrainOptions, steps: int, network: Network, loss: LossProvider, placement: Placement
 ) -> keras.Optimizer:
+    # `optimizer.build` creates the slot variables, which a strategy mirrors only inside its scope.
     with placement.strategy.scope():
         try:
             optimizer = optimizers.build_optimizer(train, steps)
         except (ValueError, TypeError) as error:
             reason = str(error).splitlines()[0]
-            raise BmcliError(f"Keras refuses this: {reason}", path="train.optimizer") from None
+            raise BmcliError(f"Keras refuses these options: {reason}", path="train.optimizer") from None
         optimizer.build([*network.model.trainable_variables, *loss.extra_weights])
     return optimizer
 
@@ -185,11 +192,11 @@ def _build_layer_rates(train: TrainOptions, network: Network, loss: LossProvider
     return [LayerRates([*weights, *loss.extra_weights], factors)] if factors else []
 
 
-def _build_estimate(
+def _build_statistics_context(
     train: TrainOptions, components: StepComponents, rows: Feed, batch: int, sampler: Sampler
 ) -> StatisticsContext | None:
-    """How averages of weights get their moving statistics; None if those of the weights do for them."""
-    # An exponential average follows the weights closely, so that their moving statistics do for it.
+    """Return a context with estimated moving statistics of averaged weights; None if those of the weights are used."""
+    # An exponential average follows the weights closely, so that their moving statistics fit it.
     if train.swa is None and not train.schedule_free:
         return None
     estimator = StatisticsEstimator(components.network.model, rows, batch, components.placement)
@@ -201,7 +208,7 @@ def _build_average(
     components: StepComponents,
     steps: int,
     steps_per_epoch: int,
-    estimate: StatisticsContext | None,
+    statistics: StatisticsContext | None,
 ) -> WeightAverage | None:
     weights = components.weights
     with components.placement.strategy.scope():
@@ -211,11 +218,13 @@ def _build_average(
             _require_no_constraints(weights)
             options = train.optimizer.options
             beta = options[MOMENTUM_OPTIONS[train.optimizer.kind]]
-            return ScheduleFree(weights, components.optimizer, beta, options.get("beta_2", 0.0), estimate)
+            return ScheduleFree(weights, components.optimizer, beta, options.get("beta_2", 0.0), statistics)
         if train.swa is None:
             return None
         epochs = math.ceil(steps / steps_per_epoch)
-        return StochasticWeightAverage(weights, math.floor(round(train.swa.start * epochs, 6)) + 1, estimate)
+        # Rounded first: 0.29 * 100 epochs is 28.999... in floating point, and must count as 29.
+        first_epoch = math.floor(round(train.swa.start * epochs, 6)) + 1
+        return StochasticWeightAverage(weights, first_epoch, statistics)
 
 
 def _build_masks(
@@ -229,7 +238,8 @@ def _build_masks(
     if train.prune is None:
         return []
     kept = build_final_network().model if isinstance(train.prune, ChannelPruning) else None
-    with placement.strategy.scope():  # not around building another network, which begins a session of its own
+    # The scope must not hold the building of another network, which starts a new Keras session.
+    with placement.strategy.scope():
         return [pruning.build_masks(train.prune, network.model, kept, steps, average.copies if average else [])]
 
 
@@ -245,7 +255,7 @@ def _build_quantization(train: TrainOptions, components: StepComponents, steps: 
 def _build_evaluator(
     network: Network, prepared: PreparedData, recipe: Recipe, placement: Placement
 ) -> Evaluator | None:
-    """Evaluates the validation rows; None if there are none."""
+    """Build an evaluator of the validation rows; None if there are none."""
     if not prepared.spec.counts.get("validation"):
         return None
     rows = feed.make_feed(prepared.split("validation"), recipe.runtime, placement)
@@ -254,25 +264,29 @@ def _build_evaluator(
 
 
 def _collect_directions(meters: Meters, evaluator: Evaluator | None) -> Directions:
-    by_split = {"train": meters} if evaluator is None else {"train": meters, "validation": evaluator.meters}
+    """Collect the direction of each metric, by full name."""
+    meters_by_split = {"train": meters} if evaluator is None else {"train": meters, "validation": evaluator.meters}
     return {
-        f"{split}/{name}": way for split, each in by_split.items() if each for name, way in each.directions().items()
+        f"{split}/{name}": direction
+        for split, split_meters in meters_by_split.items()
+        if split_meters
+        for name, direction in split_meters.directions().items()
     }
 
 
 def _require_whole_batches(loss: LossProvider, train: TrainOptions) -> None:
     if loss.compares_examples and train.gradient_accumulation > 1:
         raise BmcliError(
-            "a loss compares the examples of a batch with each other, so that it has to be computed at once.",
+            "a loss compares the examples of a batch with each other, so it cannot be computed in micro-batches.",
             path="train.gradient_accumulation", suggestion="Leave it out.",
         )  # fmt: skip
 
 
 def _require_no_constraints(weights: Sequence[Any]) -> None:
     """Refuse weights with constraints, which the mean of schedule-free steps would not keep."""
-    bound = [weight.path for weight in weights if weight.constraint is not None]
-    if bound:
+    constrained = [weight.path for weight in weights if weight.constraint is not None]
+    if constrained:
         raise BmcliError(
-            f"weight '{bound[0]}' has a constraint, which the mean of schedule-free steps would not keep.",
-            path="train.schedule_free", suggestion="Leave one of them out.",
+            f"weight '{constrained[0]}' has a constraint, which the mean of schedule-free steps would not keep.",
+            path="train.schedule_free", suggestion="Leave out train.schedule_free or the constraint.",
         )  # fmt: skip

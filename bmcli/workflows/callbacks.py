@@ -1,4 +1,4 @@
-"""Protocols of what takes messages about the work and of what shows its progress."""
+"""Protocols of callbacks that take messages and of displays that show progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is decided on the validation rows once a network is trained: temperatures and thresholds of its targets."""
+"""Calibrate a trained network on validation rows: temperatures and thresholds of its targets."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 
 from bmcli.data import targets as target_kinds
 from bmcli.distribution.strategy import Placement
-from bmcli.evaluation import threshold as thresholds
 from bmcli.evaluation.calibration import fit_temperature, rescale_probabilities
 from bmcli.evaluation.decisions import Decision, measure_temperature_scaling
+from bmcli.evaluation.threshold import ThresholdChoice, maximize_f1, maximize_recall, minimize_cost
 from bmcli.networks.network import Network
 from bmcli.recipe.fields import Kind
 from bmcli.recipe.schema import Recipe
@@ -27,7 +27,7 @@ class CalibratedNetwork:
 
     Args:
         spec: Description of the data, with temperatures and thresholds in the states of the targets' columns.
-        decisions: How they were chosen on validation rows, and their effect.
+        decisions: The choice of each on validation rows, with its effect.
     """
 
     network: Network
@@ -37,7 +37,7 @@ class CalibratedNetwork:
     def save(self, run: Run) -> None:
         """Write the decisions into the run; the spec of the data does not hold them."""
         if self.decisions:
-            run.write(run.decisions, {"decisions": [each.to_json() for each in self.decisions]})
+            run.write(run.decisions, {"decisions": [decision.to_json() for decision in self.decisions]})
 
 
 def calibrate_network(
@@ -47,22 +47,22 @@ def calibrate_network(
 
     They are kept in the data's spec, with which a run is evaluated, predicts and is exported.
     """
-    spec, calibrated = prepared.spec, recipe.decisions()
-    if not calibrated:
+    spec, options_by_target = prepared.spec, recipe.decisions()
+    if not options_by_target:
         return CalibratedNetwork(network, spec)
     rows = prepared.split("validation")
-    found = predict(network, rows, recipe.runtime, placement) if recipe.decides_on_validation() else {}
-    decided = {
-        name: _calibrate_target(spec.target(name), options, rows, found.get(name), log)
-        for name, options in calibrated.items()
+    predictions = predict(network, rows, recipe.runtime, placement) if recipe.decides_on_validation() else {}
+    calibrated = {
+        name: _calibrate_target(spec.target(name), options, rows, predictions.get(name), log)
+        for name, options in options_by_target.items()
     }
-    columns = {name: column for name, (column, _) in decided.items()}
+    columns = {name: column for name, (column, _) in calibrated.items()}
     spec = replace(spec, targets=tuple(columns.get(column.name, column) for column in spec.targets))
-    objectives: dict[str, Any] = {
-        name: replace(objective, target=columns[name]) if name in columns else objective  # type: ignore[type-var]
-        for name, objective in network.objectives.items()
-    }
-    return CalibratedNetwork(replace(network, objectives=objectives), spec, tuple(each for _, each in decided.values()))
+    # Any, since the protocol of objectives cannot state that each of them is a dataclass.
+    objectives: dict[str, Any] = dict(network.objectives)
+    objectives |= {name: replace(objectives[name], target=column) for name, column in columns.items()}
+    decisions = tuple(decision for _, decision in calibrated.values())
+    return CalibratedNetwork(replace(network, objectives=objectives), spec, decisions)
 
 
 def _calibrate_target(
@@ -71,7 +71,7 @@ def _calibrate_target(
     """Choose temperature and threshold of a target.
 
     Returns:
-        Its column with both in its state, and how they were chosen.
+        Its column with both in its state, and the decision.
     """
     state, decision = dict(column.state), Decision(column.name, 0)
     threshold = getattr(options, "threshold", None)
@@ -80,7 +80,7 @@ def _calibrate_target(
     truth = target_kinds.kind_of(column).decode(rows.targets[column.name], column)
     decision = replace(decision, rows=len(truth))
     if getattr(options, "calibrate", "none") == "temperature":
-        independent = column.kind == "labels"
+        independent = column.kind == "labels"  # a sigmoid for each label, no softmax over all
         state["temperature"] = temperature = fit_temperature(truth, predictions, independent)
         scaled = rescale_probabilities(predictions, temperature, independent)
         decision = replace(
@@ -91,6 +91,7 @@ def _calibrate_target(
     if isinstance(threshold, float):
         state["threshold"] = threshold
     elif threshold is not None:
+        # After the temperature, since the threshold applies to scaled probabilities.
         chosen = _choose_threshold(threshold, truth == 1, predictions[:, 1])
         state["threshold"] = chosen.value
         decision = replace(decision, positive=column.classes[1], threshold=chosen)
@@ -98,9 +99,9 @@ def _calibrate_target(
     return replace(column, state=state), decision
 
 
-def _choose_threshold(options: Any, positive: np.ndarray, scores: np.ndarray) -> thresholds.ThresholdChoice:
+def _choose_threshold(options: Any, positive: np.ndarray, scores: np.ndarray) -> ThresholdChoice:
     if options.goal == "f1":
-        return thresholds.maximize_f1(positive, scores)
+        return maximize_f1(positive, scores)
     if options.goal == "cost":
-        return thresholds.minimize_cost(positive, scores, options.false_positive, options.false_negative)
-    return thresholds.maximize_recall(positive, scores, options.precision)
+        return minimize_cost(positive, scores, options.false_positive, options.false_negative)
+    return maximize_recall(positive, scores, options.precision)

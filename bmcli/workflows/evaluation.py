@@ -1,4 +1,4 @@
-"""What an evaluation tells of predictions: figures, how sure they are, and of which rows they hold."""
+"""Evaluate predictions: metrics with intervals, calibration, slices and fairness, as a recipe requires."""
 
 from __future__ import annotations
 
@@ -28,21 +28,20 @@ _Result = TypeVar("_Result")
 
 
 class RawColumnReader:
-    """Raw columns of some rows.
+    """Raw columns of a split or of other rows; the source is read when the first column is.
 
     Args:
-        split: The split whose rows they are.
         rows: Other rows; None for those of the split.
     """
 
     def __init__(self, recipe: Recipe, split: str, rows: SourceRows | None = None) -> None:
-        self._recipe, self._on, self._given = recipe, split, rows
+        self._recipe, self._split, self._other_rows = recipe, split, rows
 
     def read(self, name: str, path: str, reader: Callable[[RawColumn], _Result]) -> _Result:
-        """What `reader` makes of a column.
+        """Return the value that `reader` makes of a column.
 
         Args:
-            path: Of the recipe, where the column is named.
+            path: Path in the recipe at which the column is named.
 
         Raises:
             BmcliError: There is no such column, or a cell of it cannot be read.
@@ -59,17 +58,17 @@ class RawColumnReader:
             raise BmcliError(replace(columns.locate_fault(fault, name, rows), path=path)) from None
 
     def names(self) -> tuple[str, ...]:
-        """All columns that hold one value a row."""
+        """Return the names of all columns with one value a row."""
         return tuple(self._rows.columns)
 
     @cached_property
     def _rows(self) -> SourceRows:
-        if self._given is not None:
-            return self._given
+        if self._other_rows is not None:
+            return self._other_rows
         from bmcli.data.raw_rows import read_raw_splits
 
         recipe = self._recipe
-        return read_raw_splits(recipe.data, recipe.targets(), recipe.data_seed, None).of(self._on)
+        return read_raw_splits(recipe.data, recipe.targets(), recipe.data_seed, None).of(self._split)
 
 
 Arrays = Mapping[str, "np.ndarray"]
@@ -78,38 +77,41 @@ Arrays = Mapping[str, "np.ndarray"]
 def evaluate_predictions(
     recipe: Recipe, spec: DataSpec, truth: Arrays, predictions: Arrays, raw_columns: RawColumnReader
 ) -> Evaluation:
-    """Everything that an evaluation tells of predictions, as the recipe asks for it.
+    """Compute the metrics of predictions, their intervals, calibration, slices and fairness.
 
     Args:
-        truth, predictions: By target, as `metrics.measure` takes them.
-        raw_columns: Raw columns of the rows.
+        truth, predictions: By target, in the form of `metrics.measure`.
+        raw_columns: Raw columns of the same rows.
     """
     from bmcli.evaluation import calibration, metrics
     from bmcli.evaluation.intervals import compute_intervals, resample_metrics
     from bmcli.evaluation.weighted_metrics import join_metrics
 
-    asked = (truth, predictions, spec.targets, recipe.evaluate.top_k, recipe.quantiles())
-    found = metrics.measure(*asked)
-    how = make_resampling(recipe, raw_columns)
-    fair, figures = _compare_groups(recipe, spec, truth, predictions, raw_columns)
-    of_groups, undefined = _compute_group_metrics(figures, found.count)
-    with_groups = replace(
-        found, metrics={**found.metrics, **of_groups}, undefined={**found.undefined, **undefined}, fairness=fair
+    arguments = (truth, predictions, spec.targets, recipe.evaluate.top_k, recipe.quantiles())
+    evaluation = metrics.measure(*arguments)
+    resampling = make_resampling(recipe, raw_columns)
+    fairness, weighted_group_metrics = _compare_groups(recipe, spec, truth, predictions, raw_columns)
+    group_metrics, undefined = _compute_group_metrics(weighted_group_metrics, evaluation.count)
+    evaluation = replace(
+        evaluation,
+        metrics={**evaluation.metrics, **group_metrics},
+        undefined={**evaluation.undefined, **undefined},
+        fairness=fairness,
     )
-    between, without = compute_intervals(
-        resample_metrics(join_metrics(metrics.make_weighted_metrics(*asked), *figures), found.count, how)
-    )
+    weighted_metrics = join_metrics(metrics.make_weighted_metrics(*arguments), *weighted_group_metrics)
+    intervals, reasons = compute_intervals(resample_metrics(weighted_metrics, evaluation.count, resampling))
     return replace(
-        with_groups,
-        intervals={name: each for name, each in between.items() if name in with_groups.metrics},
-        without_interval={name: why for name, why in without.items() if name in with_groups.metrics},
+        evaluation,
+        # Metrics that are undefined on all rows are among the weighted ones.
+        intervals={name: interval for name, interval in intervals.items() if name in evaluation.metrics},
+        without_interval={name: reason for name, reason in reasons.items() if name in evaluation.metrics},
         calibration=calibration.measure_targets(truth, predictions, spec.targets),
-        slices=tuple(_compare_slices(recipe, spec, truth, predictions, raw_columns, how)),
+        slices=tuple(_compare_slices(recipe, spec, truth, predictions, raw_columns, resampling)),
     )
 
 
 def make_resampling(recipe: Recipe, raw_columns: RawColumnReader) -> Resampling:
-    """How the recipe's intervals draw rows, which belong together where the recipe says so."""
+    """Return how rows are resampled for the recipe's intervals: alone, or in groups that stay together."""
     from bmcli.data.splitting.splits import encode_groups
     from bmcli.evaluation.intervals import Resampling
 
@@ -120,27 +122,32 @@ def make_resampling(recipe: Recipe, raw_columns: RawColumnReader) -> Resampling:
 
 
 def check_evaluation(recipe: Recipe, spec: DataSpec) -> None:
-    """Refuses what the evaluation of a recipe will not find: metrics of gates, columns, and a target to be fair in.
+    """Refuse a recipe whose evaluation needs something that will be missing.
+
+    That is metrics of gates, columns, a target for fairness, or validation rows.
 
     Raises:
-        BmcliError: With all of it.
+        BmcliError: With all faults.
     """
     from bmcli.evaluation import fairness
     from bmcli.evaluation.gates import check_names
     from bmcli.evaluation.metrics import metric_names
 
     options = recipe.evaluate
-    fair = () if options.fairness is None else tuple(n for c in options.fairness.of for n in fairness.metric_names(c))
+    group_columns = () if options.fairness is None else options.fairness.of
+    group_metrics = tuple(name for column in group_columns for name in fairness.metric_names(column))
     faults: list[Fault] = []
     checks: tuple[Callable[[], object], ...] = (
-        lambda: check_names(options.gates, (*metric_names(spec.targets, options.top_k, recipe.quantiles()), *fair)),
+        lambda: check_names(
+            options.gates, (*metric_names(spec.targets, options.top_k, recipe.quantiles()), *group_metrics)
+        ),
         lambda: _check_columns(recipe, spec),
         lambda: None if options.fairness is None else _choose_fairness_target(recipe, spec),
         lambda: _check_decisions(recipe, spec),
     )
-    for each in checks:
+    for check in checks:
         try:
-            each()
+            check()
         except BmcliError as error:
             faults += error.faults
     if faults:
@@ -150,42 +157,51 @@ def check_evaluation(recipe: Recipe, spec: DataSpec) -> None:
 def _check_decisions(recipe: Recipe, spec: DataSpec) -> None:
     if recipe.decides_on_validation() and not spec.counts["validation"]:
         raise BmcliError(
-            "calibration and thresholds are decided on validation rows, and there are none.",
+            "calibration and thresholds are chosen on validation rows, and there are none.",
             path="objective",
             suggestion="Give data.split.validation a share.",
         )
 
 
 def _check_columns(recipe: Recipe, spec: DataSpec) -> None:
-    """The source is read only where a column is named that the model does not know."""
+    """Refuse columns that do not exist; the source is read only if one of them is unknown to the model."""
     known = {column.name for column in (*spec.inputs, *spec.targets)} | {recipe.data.split.group}
     unknown = {path: name for path, name in recipe.evaluate.columns().items() if name not in known}
     if not unknown:
         return
-    every = RawColumnReader(recipe, recipe.evaluate.split).names()
+    columns = RawColumnReader(recipe, recipe.evaluate.split).names()
     faults = [
-        Fault(f"no column {quoted(name)} of single values.", path=path, suggestion=parts.did_you_mean(name, every))
+        Fault(
+            f"no column {quoted(name)} with one value per row.", path=path, suggestion=parts.did_you_mean(name, columns)
+        )
         for path, name in unknown.items()
-        if name not in every
+        if name not in columns
     ]
     if faults:
         raise BmcliError(*faults)
 
 
-def _compute_group_metrics(figures: tuple[WeightedMetrics, ...], rows: int) -> tuple[dict[str, float], dict[str, str]]:
-    """Metrics between groups on all rows, and why some have no value."""
+def _compute_group_metrics(
+    weighted_metrics: tuple[WeightedMetrics, ...], rows: int
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Compute metrics between groups on all rows.
+
+    Returns:
+        The metrics, and the reasons why others have no value.
+    """
     import numpy as np
 
-    found = {name: float(v[0]) for each in figures for name, v in each.of(np.ones((rows, 1))).items()}
-    why = "fewer than two groups have rows enough to give it."
-    metrics = {name: value for name, value in found.items() if np.isfinite(value)}
-    return metrics, {name: why for name in found if name not in metrics}
+    weights = np.ones((rows, 1))
+    values = {name: float(column[0]) for each in weighted_metrics for name, column in each.of(weights).items()}
+    reason = "fewer than two groups have enough rows."
+    metrics = {name: value for name, value in values.items() if np.isfinite(value)}
+    return metrics, {name: reason for name in values if name not in metrics}
 
 
 def _compare_groups(
     recipe: Recipe, spec: DataSpec, truth: Arrays, predictions: Arrays, raw_columns: RawColumnReader
 ) -> tuple[tuple[Fairness, ...], tuple[WeightedMetrics, ...]]:
-    """The groups that the recipe compares, and the metrics between them."""
+    """Compare the groups of the recipe's fairness options; also return the metrics between them, for resampling."""
     from bmcli.data import targets as target_kinds
     from bmcli.evaluation import fairness
 
@@ -193,36 +209,40 @@ def _compare_groups(
     if options is None:
         return (), ()
     target, positive = _choose_fairness_target(recipe, spec)
-    there = truth[target.name] == positive
+    is_positive = truth[target.name] == positive
     selected = target_kinds.kind_of(target).predict_point(predictions[target.name], target) == positive
     slicings = [
-        _make_slicing(raw_columns, name, f"evaluate.fairness.of.{place}") for place, name in enumerate(options.of)
+        _make_slicing(raw_columns, name, f"evaluate.fairness.of.{position}") for position, name in enumerate(options.of)
     ]
     name = target.classes[positive]
     return (
-        tuple(fairness.measure_fairness(each, target.name, name, there, selected) for each in slicings),
-        tuple(fairness.make_weighted_metrics(each, there, selected) for each in slicings),
+        tuple(fairness.measure_fairness(slicing, target.name, name, is_positive, selected) for slicing in slicings),
+        tuple(fairness.make_weighted_metrics(slicing, is_positive, selected) for slicing in slicings),
     )
 
 
 def _choose_fairness_target(recipe: Recipe, spec: DataSpec) -> tuple[Column, int]:
-    """The target and the class that groups are compared by.
+    """Choose the target and the index of the class by which groups are compared.
 
     Raises:
-        BmcliError: There is none, or it is not told which.
+        BmcliError: No target has classes, or several have and the recipe names none of them.
     """
     options = recipe.evaluate.fairness
     assert options is not None
-    known = {column.name: column for column in spec.targets if column.kind in ("category", "ordered")}
-    if (len(known) != 1) if options.target is None else (options.target not in known):
-        received = (
-            f"no target {quoted(options.target)} of classes."
+    candidates = {column.name: column for column in spec.targets if column.kind in ("category", "ordered")}
+    if (len(candidates) != 1) if options.target is None else (options.target not in candidates):
+        message = (
+            f"no target {quoted(options.target)} with classes."
             if options.target
-            else f"there are {len(known)} targets of classes."
+            else f"expected one target with classes, found {len(candidates)}."
         )
-        hint = f"Name one of: {', '.join(known)}." if known else "Fairness compares how often a class is predicted."
-        raise BmcliError(received, path="evaluate.fairness.target", suggestion=hint)
-    column = known[options.target] if options.target else next(iter(known.values()))
+        suggestion = (
+            f"Name one of: {', '.join(candidates)}."
+            if candidates
+            else "Fairness compares the rates at which a class is predicted; leave it out."
+        )
+        raise BmcliError(message, path="evaluate.fairness.target", suggestion=suggestion)
+    column = candidates[options.target] if options.target else next(iter(candidates.values()))
     if options.positive is not None and options.positive not in column.classes:
         raise BmcliError(
             f"target {quoted(column.name)} has no class {quoted(options.positive)}.",
@@ -240,17 +260,17 @@ def _compare_slices(
     raw_columns: RawColumnReader,
     resampling: Resampling,
 ) -> Iterator[Slices]:
-    """The slices that the recipe asks for, of each target."""
+    """Compare the slices of the recipe, for each target."""
     from bmcli.evaluation import metrics, slices
 
     slicings = tuple(_list_slicings(recipe, spec, raw_columns))
     quantiles = recipe.quantiles()
     for column in spec.targets if slicings else ():
-        given = truth[column.name], predictions[column.name]
+        arrays = truth[column.name], predictions[column.name]
         levels = quantiles.get(column.name, ())
-        metric, values = metrics.compute_row_metric(column, *given, levels)
-        figures = metrics.make_target_metrics(column, *given, recipe.evaluate.top_k, levels)
-        yield slices.compare_slices(column.name, metric, values, slicings, figures, resampling)
+        metric, values = metrics.compute_row_metric(column, *arrays, levels)
+        weighted_metrics = metrics.make_target_metrics(column, *arrays, recipe.evaluate.top_k, levels)
+        yield slices.compare_slices(column.name, metric, values, slicings, weighted_metrics, resampling)
 
 
 def _list_slicings(recipe: Recipe, spec: DataSpec, raw_columns: RawColumnReader) -> Iterator[Slicing]:
@@ -258,17 +278,20 @@ def _list_slicings(recipe: Recipe, spec: DataSpec, raw_columns: RawColumnReader)
 
     options = recipe.evaluate
     if options.slices == "all":
+        # A target made of several columns keeps their names in its state.
         of_targets = {name for column in spec.targets for name in column.state.get("columns", (column.name,))}
-        beside = {*of_targets, recipe.data.split.column}
+        excluded = {*of_targets, recipe.data.split.column}
         names = [
-            name for name in raw_columns.names() if name not in beside and raw_columns.read(name, "", slices.can_slice)
+            name
+            for name in raw_columns.names()
+            if name not in excluded and raw_columns.read(name, "", slices.can_slice)
         ]
         yield from slices.add_crossed_slicings([_make_slicing(raw_columns, name, "evaluate.slices") for name in names])
         return
-    for position, each in enumerate(options.get_named_slices()):
+    for position, named in enumerate(options.get_named_slices()):
         path = f"evaluate.slices.{position}"
-        parts_of_it = [_make_slicing(raw_columns, name, path, each.bins) for name in each.of]
-        yield parts_of_it[0] if len(parts_of_it) == 1 else slices.cross_slicings(*parts_of_it)
+        slicings = [_make_slicing(raw_columns, name, path, named.bins) for name in named.of]
+        yield slicings[0] if len(slicings) == 1 else slices.cross_slicings(*slicings)
 
 
 def _make_slicing(raw_columns: RawColumnReader, name: str, path: str, bins: int = 4) -> Slicing:

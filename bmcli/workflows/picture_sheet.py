@@ -1,4 +1,4 @@
-"""`bmcli plan --pictures`: a sheet of training pictures as the network sees them."""
+"""Draw a sheet of training pictures as the network sees them, for `bmcli plan --pictures`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COLUMNS, ROWS = 6, 4
 
 
 def check_file(file: Path) -> None:
-    """Refuses a file that is there, or is no PNG, before anything is measured."""
+    """Refuse a file that exists or does not end in .png, before anything is measured."""
     if file.suffix.lower() != ".png":
         raise BmcliError(f"expected a file ending in .png, received {file.name}.")
     if file.exists():
@@ -28,25 +28,30 @@ def check_file(file: Path) -> None:
 
 
 def draw_sheet(recipe: Recipe, prepared: PreparedData, file: Path, cache: Path) -> None:
-    """Draws the first training pictures in the order of the first epoch, augmented as they are in training.
+    """Draw the first training pictures in the order of the first epoch, augmented as in training.
 
     Raises:
         BmcliError: No input is a picture.
     """
     column = next((column for column in prepared.spec.inputs if column.kind == "image"), None)
     if column is None:
-        raise BmcliError("no input is a picture, so there is nothing to draw.", path="data.inputs")
+        raise BmcliError(
+            "no input is a picture, so there is nothing to draw.",
+            path="data.inputs",
+            suggestion="Leave out --pictures.",
+        )
     pictures, titles = _augment_pictures(recipe, prepared, column, cache)
-    with disk.create_new_file(file) as aside:
-        _make_figure(pictures, titles).savefig(aside, dpi=120)
+    with disk.create_new_file(file) as temporary:
+        _make_figure(pictures, titles).savefig(temporary, dpi=120)
 
 
 def _make_figure(pictures: np.ndarray, titles: list[str]) -> Any:
-    """A figure without a window: pictures side by side, each below its target."""
+    """Draw pictures side by side, each below its target."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     rows = -(-len(pictures) // COLUMNS)
+    # A figure of its own class instead of `pyplot`, which keeps every figure and may look for a display.
     figure = Figure(figsize=(1.6 * COLUMNS, 1.8 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     for number, axes in enumerate(figure.subplots(rows, COLUMNS, squeeze=False).flat):
@@ -60,7 +65,7 @@ def _make_figure(pictures: np.ndarray, titles: list[str]) -> Any:
 def _augment_pictures(
     recipe: Recipe, prepared: PreparedData, column: Column, cache: Path
 ) -> tuple[np.ndarray, list[str]]:
-    """Pictures `(n, height, width, channels)` between 0 and 1, and what is to be told of each."""
+    """Return pictures `(n, height, width, channels)` between 0 and 1, and a title for each."""
     import numpy as np
 
     training.place_on_devices(recipe.on_one_device(), cache)
@@ -70,20 +75,21 @@ def _augment_pictures(
     rows = np.asarray(sampler.Sampler(recipe, prepared).of(0)[: COLUMNS * ROWS])
     pixels = augmentation.augment_pictures(recipe, prepared, rows)[column.name].astype("float32")
     low, high = column.state["range"]
+    # The range is that of the training rows: empty if all have one colour, and exceeded by some augmentations.
     pixels = np.clip((pixels - low) / (high - low or 1.0), 0.0, 1.0)
     target = prepared.spec.targets[0]
-    told = target_kinds.kind_of(target).decode(np.asarray(split.targets[target.name][rows]), target)
-    return pixels, [_format_target(target, value) for value in told]
+    values = target_kinds.kind_of(target).decode(np.asarray(split.targets[target.name][rows]), target)
+    return pixels, [_format_target(target, value) for value in values]
 
 
 def _format_target(target: Column, value: Any) -> str:
-    """A target for a reader, shortened."""
+    """Format a target as a title, shortened."""
     import numpy as np
 
     if not target.classes:
         text = f"{float(value):g}"
     elif np.ndim(value):
-        text = ", ".join(name for name, there in zip(target.classes, value, strict=True) if there)
+        text = ", ".join(name for name, is_set in zip(target.classes, value, strict=True) if is_set)
     else:
         text = target.classes[int(value)]
     return text if len(text) <= 20 else text[:17] + "..."

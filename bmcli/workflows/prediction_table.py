@@ -1,4 +1,4 @@
-"""Predictions as tables, written as CSV, Parquet or JSON lines."""
+"""Make tables of predictions and write them as CSV, Parquet or JSON lines."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _STANDARD_OUTPUT = Path("/dev/stdout")
 
 
 def list_formats() -> dict[str, TableFormat]:
-    """Formats by the endings of file names; tables divided by tabs are read, but never written."""
-    every: tuple[TableFormat, ...] = get_args(TableFormat)
-    known = {
+    """Return the format of each file ending; tables separated by tabs are read, but never written."""
+    formats: tuple[TableFormat, ...] = get_args(TableFormat)
+    kinds = {
         ending: kind
         for ending, kind in sources.map_endings_to_kinds().items()
         if ending not in sources.TAB_SEPARATED_ENDINGS
     }
-    return {ending: kind for ending, read in known.items() for kind in every if kind == read}
+    return {ending: table_format for ending, kind in kinds.items() for table_format in formats if table_format == kind}
 
 
 def make_table(
@@ -45,14 +45,15 @@ def make_table(
     targets: Sequence[Column],
     quantiles: Mapping[str, Sequence[float]],
 ) -> pa.Table:
-    """Kept columns, then those of each target.
+    """Make a table of kept columns, followed by those of each target.
 
-    `price` for a number; `species` and `species_probability_Gentoo` for a class, or for each label of several;
-    `price`, the quantile in the middle, and `price_quantile_0.9` where quantiles are predicted.
+    A target `price` with numbers has a column `price`; if its quantiles are predicted, that is the middle one, beside
+    columns such as `price_quantile_0.9`. A target `species` with classes or labels has a column `species` and columns
+    such as `species_probability_Gentoo`.
 
     Args:
         predictions: By target: probabilities `(rows, classes)`, numbers `(rows,)`, or `(rows, quantiles)`.
-        quantiles: Of each target whose quantiles are predicted, which they are.
+        quantiles: Levels of the predicted quantiles, for targets that have them.
     """
     import pyarrow as pa
 
@@ -69,7 +70,7 @@ def _convert_kept_column(name: str, rows: RawColumn) -> Any:
         return rows
     if getattr(rows, "ndim", 0) != 1:
         raise BmcliError(
-            f"column {quoted(name)} has no single values to be kept.", suggestion="Leave it out of --keep."
+            f"column {quoted(name)} does not have one value per row.", suggestion="Leave it out of --keep."
         )
     return pa.array(rows)
 
@@ -83,11 +84,11 @@ def _make_target_columns(column: Column, predicted: np.ndarray, quantiles: Seque
     probabilities = {
         f"{column.name}_probability_{name}": pa.array(predicted[:, i]) for i, name in enumerate(column.classes)
     }
-    return {column.name: make_answer_column(point, column), **probabilities}
+    return {column.name: make_decoded_column(point, column), **probabilities}
 
 
-def make_answer_column(truth: np.ndarray, column: Column) -> pa.Array:
-    """A decoded target as a column: the names of classes, or numbers."""
+def make_decoded_column(truth: np.ndarray, column: Column) -> pa.Array:
+    """Make a column of a decoded target: names of classes, labels joined in one cell, or numbers."""
     import pyarrow as pa
 
     if not column.classes:
@@ -111,38 +112,41 @@ def _name_classes(point: np.ndarray, column: Column) -> pa.Array:
 
 
 def _join_labels(point: np.ndarray, column: Column) -> list[str]:
-    """All labels of a row in one cell, as such a target is written."""
+    """Join the labels of each row in one cell, with the separator that the data uses."""
     separator = column.state["separator"]
     return [
-        separator.join(name for name, there in zip(column.classes, row, strict=True) if there) for row in point.tolist()
+        separator.join(name for name, is_set in zip(column.classes, row, strict=True) if is_set)
+        for row in point.tolist()
     ]
 
 
 TableWriter = Callable[["pa.Table"], None]
+"""Write a table; all tables of a writer have the same schema."""
 
 
 @contextlib.contextmanager
 def open_writer(output: Path | None, table_format: TableFormat, rows: int) -> Iterator[TableWriter]:
-    """A function that writes tables of one schema after each other, to a file or to standard output.
+    """Open a writer of tables, which are appended to a new file or to standard output.
 
     Args:
-        rows: About how many there are in all.
+        rows: Approximate number of rows of all tables.
 
     Raises:
-        BmcliError: The file is there by the end.
+        BmcliError: The file exists by the end.
     """
-    writer = {"csv": _open_csv, "parquet": _open_parquet, "jsonl": _open_json_lines}[table_format]
-    first: list[pa.Table] = []  # by which the size of all is estimated
+    open_table = {"csv": _open_csv, "parquet": _open_parquet, "jsonl": _open_json_lines}[table_format]
+    first: list[pa.Table] = []
 
-    def estimate() -> int | None:
+    def estimate_bytes() -> int | None:
+        """Estimate the size of the output from its first table, for the message of a full disk."""
         if not first:
             return None
         sample = io.BytesIO()
-        with writer(sample) as write:
+        with open_table(sample) as write:
             write(first[0])
         return sample.getbuffer().nbytes * max(rows, len(first[0])) // len(first[0])
 
-    def kept(write: TableWriter) -> TableWriter:
+    def keep_first(write: TableWriter) -> TableWriter:
         def keep_and_write(table: pa.Table) -> None:
             if not first and len(table):
                 first.append(table)
@@ -151,19 +155,19 @@ def open_writer(output: Path | None, table_format: TableFormat, rows: int) -> It
         return keep_and_write
 
     if output is None:
-        with disk.convert_write_errors(_STANDARD_OUTPUT, estimate=estimate):
-            with writer(sys.stdout.buffer) as write:
-                yield kept(write)
+        with disk.convert_write_errors(_STANDARD_OUTPUT, estimate=estimate_bytes):
+            with open_table(sys.stdout.buffer) as write:
+                yield keep_first(write)
             sys.stdout.buffer.flush()
         return
     try:
         with (
-            disk.convert_write_errors(output, estimate=estimate),
-            disk.create_new_file(output) as aside,
-            aside.open("wb") as file,
+            disk.convert_write_errors(output, estimate=estimate_bytes),
+            disk.create_new_file(output) as temporary,
+            temporary.open("wb") as file,
         ):
-            with writer(file) as write:
-                yield kept(write)
+            with open_table(file) as write:
+                yield keep_first(write)
             disk.flush(file)
     except FileExistsError:
         raise BmcliError(f"{output} exists already.", suggestion="Name another file with --output.") from None
@@ -171,7 +175,7 @@ def open_writer(output: Path | None, table_format: TableFormat, rows: int) -> It
 
 @contextlib.contextmanager
 def _open_csv(file: Any) -> Iterator[TableWriter]:
-    """Texts with which a spreadsheet would begin a formula get an apostrophe before them; numbers stay numbers."""
+    """Open a CSV writer; texts that a spreadsheet would run as formulas get an apostrophe before them."""
     from pyarrow import csv
 
     with contextlib.ExitStack() as stack:
@@ -187,7 +191,9 @@ def _open_csv(file: Any) -> Iterator[TableWriter]:
         yield write
 
 
-# What spreadsheets take for a formula, after the blanks that some of them skip.
+# The beginning of a formula in spreadsheets, after blanks, which some of them skip. The last four are full-width
+# forms of `=`, `+`, `-` and `@`, which some read as the plain ones. A foreign text in the data could otherwise run
+# commands when the file is opened.
 _FORMULA = r"^([\t\r]|\s*[=+\-@\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}])"
 _NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 
@@ -196,8 +202,8 @@ def _escape_formulas(rows: pa.Table) -> pa.Table:
     import pyarrow as pa
 
     columns = [
-        _escape_texts(each) if pa.types.is_string(each.type) or pa.types.is_large_string(each.type) else each
-        for each in rows.columns
+        _escape_texts(column) if pa.types.is_string(column.type) or pa.types.is_large_string(column.type) else column
+        for column in rows.columns
     ]
     return pa.table(columns, names=_escape_texts(pa.array(rows.column_names, pa.string())).to_pylist())
 
@@ -240,10 +246,11 @@ def _open_json_lines(file: Any) -> Iterator[TableWriter]:
 
 
 def _shorten_floats(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Numbers of half the precision as the shortest decimals that read back to them, missing where not finite."""
+    """Convert float32 to the shortest decimals that read back to it; numbers that are not finite become missing."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    # Widened directly, 0.1 in float32 would be written as 0.10000000149011612. JSON has no NaN and no infinity.
     if pa.types.is_float32(column.type):
         column = column.cast(pa.string()).cast(pa.float64())
     if pa.types.is_floating(column.type):

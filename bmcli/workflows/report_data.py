@@ -1,4 +1,4 @@
-"""The report of a run: what its page is made of, and writing it."""
+"""Collect the data of the report of a run, and write the report; damaged files are left out after a warning."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
 from bmcli.specs import PreparedData
 from bmcli.workflows.callbacks import ReportCallback
+from bmcli.workflows.session import get_source
 
 if TYPE_CHECKING:
     from bmcli.data.raw_rows import RawSplits
@@ -32,16 +33,16 @@ def write_report(
     parameters: int,
     log: ReportCallback,
 ) -> None:
-    """Writes `report.html` of a run, with everything that is kept in it.
+    """Write `report.html` of a run, with everything that is kept in it.
 
     Args:
-        predicted_rows: The rows that are shown in detail, of one of its splits.
+        predicted_rows: Rows of one split, which the report shows in detail.
         evaluation: Of the same rows.
-        parameters: Of the network.
-        log: Hears what is damaged and left out.
+        parameters: Number of parameters of the network.
+        log: Takes warnings about damaged files, which are left out.
 
     Raises:
-        BmcliError: The data is not what the run was trained on.
+        BmcliError: The data has changed since the run was trained.
     """
     from bmcli.reports.run import RunReportData, render_run_report
 
@@ -49,12 +50,12 @@ def write_report(
     for fault in faults:
         log(f"warning: {fault}")
     findings = read_undamaged(run.checks, run.findings, log) or ()
-    material = RunReportData(
+    data = RunReportData(
         name=recipe.name,
         folder=run.display_path,
         written=read_undamaged(run.recipe, run.written_recipe, log) or "",
         resolved=read_text(run.lock),
-        findings=[f"{each.get('message', '')} {each.get('suggestion', '')}" for each in findings],
+        findings=[f"{finding.get('message', '')} {finding.get('suggestion', '')}" for finding in findings],
         was_checked=run.checks.exists(),
         epochs=epochs,
         status=read_status(run, log),
@@ -69,31 +70,31 @@ def write_report(
         quantiles=recipe.quantiles(),
         related=_read_related_results(run, log),
     )
-    disk.write_atomically(run.report, render_run_report(material).encode(), disk.PRIVATE_MODE)
+    disk.write_atomically(run.report, render_run_report(data).encode(), disk.PRIVATE_MODE)
 
 
 def _read_related_results(run: Run, log: ReportCallback) -> RelatedResults:
-    """What other commands left in the run; what is damaged is left out."""
+    """Read the results of other commands from the run; damaged ones are left out."""
     from bmcli.evaluation.decisions import Decision
     from bmcli.evaluation.folds import CrossValidationResult
     from bmcli.evaluation.learning_curve import LearningCurve
     from bmcli.reports.costs import Cost
     from bmcli.reports.run import RelatedResults
 
-    def read(path: Path, key: str, reader: Callable[[Any], _Result]) -> _Result | None:
-        found = read_undamaged(path, lambda: run.record(path, dict[str, Any]) or {}, log) or {}
-        return read_undamaged(path, lambda: reader(found[key]), log) if key in found else None
+    def read(path: Path, key: str, parse: Callable[[Any], _Result]) -> _Result | None:
+        record = read_undamaged(path, lambda: run.record(path, dict[str, Any]) or {}, log) or {}
+        return read_undamaged(path, lambda: parse(record[key]), log) if key in record else None
 
-    def curves(found: Any) -> list[LearningCurve]:
-        return validate_as(dict[str, list[LearningCurve]], {"targets": found.get("targets", [])})["targets"]
+    def parse_curves(record: Any) -> list[LearningCurve]:
+        return validate_as(dict[str, list[LearningCurve]], {"targets": record.get("targets", [])})["targets"]
 
-    decisions = read(run.decisions, "decisions", lambda found: validate_as(list[Decision], found))
-    costs = read(run.benchmark, "artefacts", lambda found: [Cost.from_json(each) for each in found])
+    decisions = read(run.decisions, "decisions", lambda values: validate_as(list[Decision], values))
+    costs = read(run.benchmark, "artefacts", lambda values: [Cost.from_json(value) for value in values])
     return RelatedResults(
         origin=tuple(read_undamaged(run.origin, run.read_origin, log) or ()),
         decisions=tuple(decisions or ()),
-        folds=read(run.validation, "folds", lambda found: validate_as(CrossValidationResult, found)),
-        curves=tuple(read(run.validation, "learning_curve", curves) or ()),
+        folds=read(run.validation, "folds", lambda record: validate_as(CrossValidationResult, record)),
+        curves=tuple(read(run.validation, "learning_curve", parse_curves) or ()),
         explanation=read_explanation(run, log),
         artefacts=tuple(_read_artefacts(run, log)),
         costs=tuple(costs or ()),
@@ -102,44 +103,45 @@ def _read_related_results(run: Run, log: ReportCallback) -> RelatedResults:
 
 
 def _read_artefacts(run: Run, log: ReportCallback) -> Iterator[ArtefactSummary]:
-    """The artefacts of a run, then those that were rejected."""
+    """Read the cards of the artefacts of a run, then of those that were rejected."""
     from bmcli.export.card import CARD, parse
     from bmcli.reports.artefacts import ArtefactSummary
 
-    for place in (run.exports, run.exports / "rejected"):
-        for card in sorted(place.glob(f"[!.]*/{CARD}")):
+    for folder in (run.exports, run.exports / "rejected"):
+        for card in sorted(folder.glob(f"[!.]*/{CARD}")):  # folders with a dot are not complete yet
             name = str(card.parent.relative_to(run.exports))
             try:
-                found = ArtefactSummary.from_card(name, parse(card.parent))
+                summary = ArtefactSummary.from_card(name, parse(card.parent))
             except ArtefactRejected as error:
                 log(f"warning: {error}")
             else:
-                yield found
+                yield summary
 
 
 _Result = TypeVar("_Result")
 
 
-def read_undamaged(path: Path, reader: Callable[[], _Result], told: ReportCallback) -> _Result | None:
-    """What a file of a run holds; None, after a word about it, if it is damaged."""
+def read_undamaged(path: Path, read: Callable[[], _Result], log: ReportCallback) -> _Result | None:
+    """Read a file of a run; None, after a warning, if it is damaged."""
     try:
-        return reader()
+        return read()
     except BmcliError as error:
-        told(f"warning: {error} {error.faults[0].suggestion}")
+        log(f"warning: {error} {error.faults[0].suggestion}")
+    # The last two come from values of another type than the parser expects.
     except (OSError, disk.DamagedFile, TypeError, AttributeError) as error:
-        told(f"warning: {disk.format_path(path)}: damaged ({error}); the report leaves it out.")
+        log(f"warning: {disk.format_path(path)}: damaged ({error}); the report leaves it out.")
     return None
 
 
 def read_explanation(run: Run, log: ReportCallback) -> Explanation | None:
-    """What `bmcli explain` found; None if there is nothing, or it is damaged."""
+    """Read the result of `bmcli explain`; None if there is none, and after a warning if it is damaged."""
     from bmcli.evaluation.explanation_record import Explanation
 
     return read_undamaged(run.explanation, lambda: run.record(run.explanation, Explanation), log)
 
 
 def parse_evaluation(run: Run, split: str, values: Mapping[str, Any], log: ReportCallback) -> Evaluation | None:
-    """What was measured on some rows; None if it is damaged."""
+    """Parse the evaluation on a split; None, after a warning, if it is damaged."""
     from bmcli.evaluation.result import Evaluation
 
     def read() -> Evaluation:
@@ -152,20 +154,22 @@ def parse_evaluation(run: Run, split: str, values: Mapping[str, Any], log: Repor
 
 
 def _read_evaluations(run: Run, log: ReportCallback) -> dict[str, dict[str, Any]]:
-    found = read_undamaged(run.evaluation, run.evaluations, log) or {}
-    return {on: each for on, each in found.items() if parse_evaluation(run, on, each, log) is not None}
+    evaluations = read_undamaged(run.evaluation, run.evaluations, log) or {}
+    return {
+        split: values for split, values in evaluations.items() if parse_evaluation(run, split, values, log) is not None
+    }
 
 
-def read_status(run: Run, told: ReportCallback) -> dict[str, Any]:
-    """How a run ended, after a word about it if that is damaged."""
-    found = run.status()
-    if found.get("state") == "damaged":
-        told(f"warning: {found['reason']}")
-    return found
+def read_status(run: Run, log: ReportCallback) -> dict[str, Any]:
+    """Read the status of a run, with a warning if it is damaged."""
+    status = run.status()
+    if status.get("state") == "damaged":
+        log(f"warning: {status['reason']}")
+    return status
 
 
 def read_text(path: Path) -> str:
-    """A file of a run, empty if it cannot be read."""
+    """Read a text file of a run; empty if it cannot be read."""
     try:
         return disk.read_file(path).decode(errors="replace")
     except (OSError, disk.DamagedFile):
@@ -173,10 +177,12 @@ def read_text(path: Path) -> str:
 
 
 def _read_raw_rows(recipe: Recipe, prepared: PreparedData) -> RawSplits:
-    """The cells of the inputs that a reader can read, as they were written."""
+    """Read the inputs before encoding, without pictures."""
     from bmcli.data.raw_rows import read_raw_splits
 
-    if recipe.data.source.fingerprint() != prepared.spec.fingerprint:  # type: ignore[attr-defined]
-        raise BmcliError("the data changed since it was prepared.", path="data.source")
+    if get_source(recipe).fingerprint() != prepared.spec.fingerprint:
+        raise BmcliError(
+            "the data changed since it was prepared.", path="data.source", suggestion="Start the command again."
+        )
     names = tuple(column.name for column in prepared.spec.inputs if column.kind != "image")
     return read_raw_splits(recipe.data, recipe.targets(), recipe.data_seed, names)

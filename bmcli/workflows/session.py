@@ -1,6 +1,6 @@
-"""From a loaded recipe to a trainer that is ready for its first step, and what a run holds before it.
+"""Prepare the data and devices of a recipe, build its trainer, and write the first files of its run.
 
-Imports no TensorFlow, which has to be told how to start before it is imported.
+The module imports no TensorFlow, whose environment variables must be set before its import.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from bmcli import disk, training
 from bmcli.data.resolution import resolve_options
@@ -31,7 +31,7 @@ class Session:
     """A recipe with its encoded data and its devices.
 
     Args:
-        cache: Where measurements of this machine are remembered.
+        cache: Folder of prepared data and of measurements of this machine.
     """
 
     loaded: LoadedRecipe
@@ -40,66 +40,72 @@ class Session:
     cache: Path
 
     def build_trainer(self, run: Run | None, profile: bool = False) -> Trainer:
-        """A trainer of a new network.
+        """Build a trainer of a new network.
 
         Args:
-            run: Where it writes; None on a worker that has nothing to write.
+            run: Run to write into; None on a worker that writes nothing.
             profile: Write a trace of some seconds of training.
 
         Raises:
-            BmcliError: The network, or how it is to be trained, does not fit the data.
+            BmcliError: The network or its training options do not fit the data.
         """
         recipe, prepared = self.loaded.recipe, self.prepared
-        school = None
+        ensemble = None
         if recipe.taught is not None:
-            from bmcli.distillation.teacher_ensemble import (
-                TeacherEnsemble,  # after the start, which keeps TensorFlow quiet
-            )
+            from bmcli.distillation.teacher_ensemble import TeacherEnsemble
 
-            school = TeacherEnsemble.load_teachers(recipe, recipe.taught, prepared, self.placement, self.cache)
+            ensemble = TeacherEnsemble.load_teachers(recipe, recipe.taught, prepared, self.placement, self.cache)
         network = training.build_network(recipe, prepared.spec, prepared.split("train").targets, self.placement)
-        from bmcli.workflows.assembly import build_trainer  # as above
+        from bmcli.workflows.assembly import build_trainer
 
-        loss = school.build_loss(network) if school else None
-        learned = school.known.prepared if school else prepared
-        return build_trainer(recipe, network, learned, self.placement, run, self.cache, profile, loss)
+        loss = ensemble.build_loss(network) if ensemble else None
+        # The training rows of a student are those of its transfer set.
+        data = ensemble.known.prepared if ensemble else prepared
+        return build_trainer(recipe, network, data, self.placement, run, self.cache, profile, loss)
 
     def write_run_files(self, trainer: Trainer, run: Run) -> None:
-        """Writes every file of a run that is known before the first step; `data.json`, the last, tells that it is."""
+        """Write all files of a run that are known before the first step; `data.json` comes last and marks the end."""
         from bmcli.distribution import environment
 
         disk.write_atomically(run.recipe, self.loaded.document.text.encode(), disk.PRIVATE_MODE)
-        self.write_lock(trainer, run)  # with the id that the others carry
+        self.write_lock(trainer, run)  # first of the records, since it holds the id that the others carry
         run.write(run.environment, environment.describe_environment(self.placement), disk.PRIVATE_MODE)
         write_data_spec(run, self.prepared.spec)
 
     def write_lock(self, trainer: Trainer, run: Run) -> None:
-        """The recipe as it is trained, with what `auto` became; what it would search is not of the training."""
+        """Write the resolved recipe of the training: with the values that `auto` became, without its search."""
         recipe, compilation = self.loaded.recipe, trainer.steps.compilation
-        asked = {
+        requested_and_resolved = {
             "runtime.strategy": (recipe.runtime.strategy, trainer.placement.kind),
             "runtime.jit": (recipe.runtime.jit, compilation.jit),
             "train.batch_size": (recipe.train.batch_size, trainer.batch),
             "train.optimizer.learning_rate": tuple(
-                each.train.optimizer.options["learning_rate"] for each in (recipe, trainer.recipe)
+                version.train.optimizer.options["learning_rate"] for version in (recipe, trainer.recipe)
             ),
             "train.select.metric": (recipe.train.select.metric, trainer.selection.metric),
         }
-        found = {path: became for path, (given, became) in asked.items() if given == "auto"}
+        changed = {path: value for path, (requested, value) in requested_and_resolved.items() if requested == "auto"}
+        # A resumed run must use the first run's choices: other replicas or another compilation change the last bits.
         if trainer.placement.kind == "mirrored" and recipe.runtime.replicas is None:
-            found["runtime.replicas"] = trainer.placement.replicas
-        together = compilation.steps_per_program if compilation.jit else "auto"
-        if together != recipe.runtime.jit_steps:
-            found["runtime.jit_steps"] = together
+            changed["runtime.replicas"] = trainer.placement.replicas
+        jit_steps = compilation.steps_per_program if compilation.jit else "auto"
+        if jit_steps != recipe.runtime.jit_steps:
+            changed["runtime.jit_steps"] = jit_steps
         if trainer.micro_batches != recipe.train.gradient_accumulation:
-            found["train.gradient_accumulation"] = trainer.micro_batches
+            changed["train.gradient_accumulation"] = trainer.micro_batches
         data = resolve_options(recipe.data, recipe.targets(), self.prepared.spec)
         resolved_recipe = recipe.for_training().with_default_objectives().model_copy(update={"data": data})
-        run.write_lock(render_recipe(resolved_recipe, self.loaded.tree, found))
+        run.write_lock(render_recipe(resolved_recipe, self.loaded.tree, changed))
+
+
+def get_source(recipe: Recipe) -> SourceOptions:
+    """Return the options of a recipe's source."""
+    # The recipe language lies below the sources, so its type for them is that of all kinds.
+    return cast(SourceOptions, recipe.data.source)
 
 
 def _accept_any(spec: DataSpec) -> None:
-    """Accepts whatever the data is."""
+    """Accept all data."""
 
 
 def start_session(
@@ -108,17 +114,18 @@ def start_session(
     check_data: Callable[[DataSpec], None] = _accept_any,
     known_spec: DataSpec | None = None,
 ) -> Session:
-    """Prepares the data of a recipe and starts TensorFlow on its devices.
+    """Prepare the data of a recipe and start TensorFlow on its devices.
 
     Args:
-        cache: Prepared data and measurements of this machine.
-        check_data: Raises what is wrong with the data, before devices are taken.
-        known_spec: What the data has to be, that of a run that goes on.
+        cache: Folder of prepared data and of measurements of this machine.
+        check_data: Raises BmcliError if the data does not fit the recipe; called before devices are taken.
+        known_spec: Spec of the data of a resumed run, which the data must still have.
 
     Raises:
         BmcliError: The data is at fault, or the machine cannot give the devices.
     """
     recipe = loaded.recipe
+    # Devices that the recipe names are taken first, so that a machine without them fails before the data is prepared.
     placement = training.place_on_devices(recipe, cache) if training.needs_specific_devices(recipe.runtime) else None
     prepared = training.prepare_data(recipe, cache) if known_spec is None else prepare_again(recipe, known_spec, cache)
     check_data(prepared.spec)
@@ -126,15 +133,16 @@ def start_session(
 
 
 def prepare_again(recipe: Recipe, known_spec: DataSpec, cache: Path) -> PreparedData:
-    """The data of a run as it was prepared for its training.
+    """Prepare the data of a run as for its training.
 
     Raises:
-        BmcliError: It is not what it was.
+        BmcliError: The data has changed.
     """
-    source: SourceOptions = recipe.data.source  # type: ignore[assignment]
+    source = get_source(recipe)
     try:
         prepared = training.prepare_data(recipe, cache)
     except BmcliError:
+        # Changed data explains the fault better than the fault itself.
         _require_same_data(known_spec, source.fingerprint(), source)
         raise
     _require_same_data(known_spec, prepared.spec.fingerprint, source)
@@ -142,10 +150,10 @@ def prepare_again(recipe: Recipe, known_spec: DataSpec, cache: Path) -> Prepared
 
 
 def _require_same_data(known_spec: DataSpec, fingerprint: str, source: SourceOptions) -> None:
-    """Refuses data that is not what a run was trained on: its rows may have been split otherwise."""
+    """Refuse data other than that of the training of a run: its rows may be split differently."""
     if known_spec.fingerprint != fingerprint:
         raise BmcliError(
-            f"{source.shown()}: the data changed since this run was trained, so its splits are not the same rows.",
+            f"{source.shown()}: the data changed since this run was trained, so its splits have other rows.",
             path="data.source",
-            suggestion="Train again, or measure on a file with --data.",
+            suggestion="Train again, or evaluate on a file with --data.",
         )

@@ -21,6 +21,7 @@ from bmcli.recipe.schema import Recipe
 from bmcli.run_data import read_data_spec
 from bmcli.runs import Run
 from bmcli.workflows.callbacks import ReportCallback
+from bmcli.workflows.session import get_source
 from bmcli.workflows.training import TrainingContext, resume_run, train_recipe
 
 
@@ -127,7 +128,7 @@ def _matches(requested: Any, resolved: Any) -> bool:
 def _warn_of_leaks(teacher: Run, student: Recipe, log: ReportCallback) -> None:
     """Warn of a teacher that may have been trained on rows that the student is tested on."""
     recipe = load_recipe(str(teacher.lock)).recipe
-    same_data = read_data_spec(teacher).fingerprint == student.data.source.fingerprint()  # type: ignore[attr-defined]
+    same_data = read_data_spec(teacher).fingerprint == get_source(student).fingerprint()
     same_split = recipe.data_seed == student.data_seed and _matches(dump(student.data.split), dump(recipe.data.split))
     if same_data and not same_split:
         log(

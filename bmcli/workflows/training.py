@@ -141,7 +141,7 @@ def _resume(loaded: LoadedRecipe, overrides: Sequence[str], run: Run, context: T
         damaged_checkpoints = trainer.resume()
         if trainer.is_over and old_status.get("state") == "done":
             raise BmcliError(
-                f"{run.display_path} is already completed; it ended by {old_status.get('stop_reason')}.",
+                f"{run.display_path} is already completed (stop reason: {old_status.get('stop_reason')}).",
                 suggestion=f"To continue, set a larger limit, such as train.epochs={2 * recipe.train.epochs}.",
             )
         for name in damaged_checkpoints:

@@ -97,7 +97,7 @@ def test_a_change_that_would_make_it_another_training_is_refused(bmcli: Bmcli, r
 def test_a_finished_run_without_a_change_is_refused_with_advice(bmcli: Bmcli, run: Run) -> None:
     done = bmcli("train", "--resume", run.folder)
     assert done.code == 2
-    assert "is already completed; it ended by epochs" in done.err
+    assert "is already completed (stop reason: epochs)" in done.err
     assert "train.epochs=6" in done.err
     assert run.status()["state"] == "done"
 
@@ -108,7 +108,7 @@ def test_a_run_that_a_budget_cut_off_in_an_epoch_is_finished_until_the_budget_is
     run = Run(Path(bmcli("train", write_recipe(), "train.stop.steps=10", "--json").json()["run"]))
     done = bmcli("train", "--resume", run.folder)
     assert done.code == 2
-    assert "is already completed; it ended by steps" in done.err
+    assert "is already completed (stop reason: steps)" in done.err
     assert bmcli("train", "--resume", run.folder, "train.stop.steps=12", "--json").json()["stop_reason"] == "steps"
     assert [row["step"] for row in run.rows()] == [8, 12]
 

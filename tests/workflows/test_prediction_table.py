@@ -1,4 +1,4 @@
-"""Predictions as tables."""
+"""Tables of predictions and their files."""
 
 from __future__ import annotations
 
@@ -50,16 +50,16 @@ def test_columns_are_kept_first_and_as_they_are() -> None:
 
 def test_arrays_cannot_be_kept() -> None:
     column = Column("y", "number", (), "float32")
-    with pytest.raises(BmcliError, match="no single values"):
+    with pytest.raises(BmcliError, match="not have one value per row"):
         make_table({"x": np.zeros((1, 2))}, {"y": np.zeros(1, "float32")}, (column,), {})
 
 
 def test_no_cell_of_a_csv_file_is_a_formula(tmp_path: Path) -> None:
     texts = ["=cmd()", "+1", "-1+2", "@SUM(A1)", "  =1", "\t=1", "\uff1d1", "-2.5e3", "plain", "", None, "a=b"]
     rows = pa.table({"=name()": pa.array(texts, pa.string()), "number": pa.array(range(-1, 11))})
-    with open_writer(tmp_path / "said.csv", "csv", 1) as write:
+    with open_writer(tmp_path / "table.csv", "csv", 1) as write:
         write(rows)
-    with (tmp_path / "said.csv").open(newline="", encoding="utf-8") as file:
+    with (tmp_path / "table.csv").open(newline="", encoding="utf-8") as file:
         head, *read = csv.reader(file)
     assert head == ["'=name()", "number"]
     expected = ["'=cmd()", "+1", "'-1+2", "'@SUM(A1)", "'  =1", "'\t=1", "'\uff1d1", "-2.5e3", "plain", "", "", "a=b"]
@@ -68,9 +68,9 @@ def test_no_cell_of_a_csv_file_is_a_formula(tmp_path: Path) -> None:
 
 
 def test_other_formats_hold_texts_as_they_are(tmp_path: Path) -> None:
-    with open_writer(tmp_path / "said.jsonl", "jsonl", 1) as write:
+    with open_writer(tmp_path / "table.jsonl", "jsonl", 1) as write:
         write(pa.table({"=name()": ["=cmd()"]}))
-    assert json.loads((tmp_path / "said.jsonl").read_text()) == {"=name()": "=cmd()"}
+    assert json.loads((tmp_path / "table.jsonl").read_text()) == {"=name()": "=cmd()"}
 
 
 @pytest.mark.parametrize("chosen", ["csv", "parquet", "jsonl"])

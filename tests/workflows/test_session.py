@@ -1,4 +1,4 @@
-"""From a recipe to a trainer: what is wrong is told before devices are taken, and the run tells what it was made of."""
+"""Sessions refuse faults before they take devices, and describe a training in the files of its run."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from bmcli.recipe.load import load_recipe
 from bmcli.run_data import read_data_spec
 from bmcli.runs import Run
 from bmcli.specs import DataSpec
-from bmcli.workflows import session as sessions
-from bmcli.workflows.session import prepare_again
+from bmcli.workflows.session import prepare_again, start_session
 from tests.conftest import WriteRecipe
 
 
@@ -34,7 +33,7 @@ def test_data_that_is_refused_takes_no_devices(
 
     monkeypatch.setattr(training, "place_on_devices", lambda *_: pytest.fail("devices were taken"))
     with pytest.raises(BmcliError, match="120 rows are too few"):
-        sessions.start_session(load_recipe(str(write_recipe())), cache, refuse)
+        start_session(load_recipe(str(write_recipe())), cache, refuse)
 
 
 def test_devices_that_are_not_there_are_told_before_data_is_read(
@@ -43,11 +42,11 @@ def test_devices_that_are_not_there_are_told_before_data_is_read(
     monkeypatch.setattr(training, "prepare_data", lambda *_: pytest.fail("data was read"))
     loaded = load_recipe(str(write_recipe()), ["runtime.strategy=tpu"])
     with pytest.raises(BmcliError, match="there is no TPU"):
-        sessions.start_session(loaded, cache, accept)
+        start_session(loaded, cache, accept)
 
 
 def test_a_run_is_described_before_its_first_step(write_recipe: WriteRecipe, cache: Path, run: Run) -> None:
-    session = sessions.start_session(load_recipe(str(write_recipe())), cache, accept)
+    session = start_session(load_recipe(str(write_recipe())), cache, accept)
     trainer = session.build_trainer(run)
     session.write_run_files(trainer, run)
     assert {path.name for path in run.folder.iterdir()} == {
@@ -69,8 +68,8 @@ def test_a_run_whose_data_cannot_be_told_is_a_fault(run: Run, content: str | Non
 
 def test_other_data_is_refused(write_recipe: WriteRecipe, cache: Path) -> None:
     loaded = load_recipe(str(write_recipe()))
-    spec = sessions.start_session(loaded, cache, accept).prepared.spec
+    spec = start_session(loaded, cache, accept).prepared.spec
     assert prepare_again(loaded.recipe, spec, cache).spec == spec
     other = DataSpec.from_json({**spec.to_json(), "inputs": [], "targets": [], "crosses": [], "fingerprint": "0"})
     with pytest.raises(BmcliError, match="the data changed"):
-        sessions.start_session(loaded, cache, known_spec=other)
+        start_session(loaded, cache, known_spec=other)
