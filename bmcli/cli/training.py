@@ -137,7 +137,7 @@ def distill_command(recipe: str | None, overrides: tuple[str, ...], resume: str 
     console = get_console()
     setting = TrainingContext(root, make_cache_folder(), console.make_progress, console.log)
     finished = distill.resume(resume, setting) if resume else distill.distill(recipe or "", overrides, setting)
-    console.distilled(finished.distilled, finished.distillation.report)
+    console.distilled(finished.comparison, finished.distillation.report)
     finished.require_gain()
 
 

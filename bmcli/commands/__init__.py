@@ -1,1 +1,1 @@
-"""One verb a module. Each reads top to bottom as the data flows, takes plain values and returns one."""
+"""One module for each verb: its functions take plain values and return one, from top to bottom as the data flows."""

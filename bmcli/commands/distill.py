@@ -23,18 +23,18 @@ from bmcli.workflows.training import TrainingContext
 
 @dataclass(frozen=True)
 class DistillationResult:
-    """A finished distillation: its folder, its comparison and the options it was run with."""
+    """A finished distillation with its comparison and its options."""
 
     distillation: Distillation
-    distilled: DistillationComparison
+    comparison: DistillationComparison
     options: DistillOptions
 
     def require_gain(self) -> None:
         """Raise GateMissed if the student gained less than the recipe requires."""
-        required, gain = self.options.require_gain, self.distilled.gain
+        required, gain = self.options.require_gain, self.comparison.gain
         if required is False or gain is None:
             return
-        missed = f"gate missed: gain in {self.distilled.on}/{gain.metric} is {gain.mean:+.4g}"
+        missed = f"gate missed: gain in {self.comparison.on}/{gain.metric} is {gain.mean:+.4g}"
         if required is True:
             if gain.interval is None:
                 raise GateMissed(f"{missed}, without an interval: {gain.method}.")
@@ -155,7 +155,7 @@ def _train_students(
     """Train a baseline and all generations of the student with each seed; a generation teaches the next."""
     baselines, students_by_seed = [], []
     for seed in seeds:
-        # A new seed of the training must not also split the rows anew: seeds would not be comparable.
+        # A new seed of the training must not also change the splits: the seeds would not be comparable.
         values = {"seed": seed, "data.seed": student.recipe.data_seed} if len(seeds) > 1 else {}
         if options.baseline:
             baseline = students.make_baseline(student, options, values)

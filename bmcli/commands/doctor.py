@@ -1,4 +1,4 @@
-"""`bmcli doctor`: whether this machine has what bmcli needs, and how to get what it lacks."""
+"""`bmcli doctor`: check packages, devices and folders of this machine, with advice on everything missing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ EXTRAS = {
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at: `mark` is ok, note or missing."""
+    """Result of one check; `mark` is ok, note or missing."""
 
     mark: str
     name: str
@@ -49,7 +49,7 @@ class Check:
 
 
 def check_machine() -> list[Check]:
-    """Versions, devices, extras and folders of this machine."""
+    """Check versions, devices, extras and folders of this machine."""
     return [
         Check("ok", "bmcli", __version__),
         Check("ok", "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
@@ -72,22 +72,22 @@ def _check_package(name: str) -> Check:
 def _check_devices() -> list[Check]:
     if importlib.util.find_spec("tensorflow") is None:
         return [Check("missing", "devices", "unknown without tensorflow")]
-    with hide_native_stderr():
+    with hide_native_stderr():  # TensorFlow logs from C++ while it is imported and looks for devices
         from bmcli.distribution import strategy
 
-        described = strategy.describe_machine()
-    accelerators = [device for device in described["devices"] if not device.startswith("CPU")]
+        facts = strategy.describe_machine()
+    accelerators = [device for device in facts["devices"] if not device.startswith("CPU")]
     advice = "" if accelerators else "No GPU or TPU is visible to TensorFlow; training uses the CPU."
     return [
-        Check("ok", "processor", f"{described['processor']}, {described['cores']} cores"),
-        Check("ok" if accelerators else "note", "devices", "; ".join(described["devices"]), advice),
+        Check("ok", "processor", f"{facts['processor']}, {facts['cores']} cores"),
+        Check("ok" if accelerators else "note", "devices", "; ".join(facts["devices"]), advice),
     ]
 
 
 def _check_extra(name: str, packages: tuple[str, ...]) -> Check:
-    lacking = [package for package in packages if importlib.util.find_spec(package) is None]
-    if lacking:
-        return Check("note", f"extra [{name}]", f"lacks {', '.join(lacking)}", f"pip install 'bmcli[{name}]'")
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        return Check("note", f"extra [{name}]", f"lacks {', '.join(missing)}", f"pip install 'bmcli[{name}]'")
     return Check("ok", f"extra [{name}]", "installed")
 
 
@@ -97,18 +97,18 @@ def _check_cache(folder: Path) -> Check:
     except BmcliError as error:
         (fault,) = error.faults
         return Check("missing", "cache", fault.message, fault.suggestion)
-    return _check_folder("cache", folder, "Set BMCLI_CACHE to a folder you may write.")
+    return _check_folder("cache", folder, "Set BMCLI_CACHE to a writable folder.")
 
 
 def _check_key() -> Check:
     file = trust.locate_key()
     if trust.seal(b"", "doctor") is not None:
-        return Check("ok", "key", f"{file}, which only you can read")
+        return Check("ok", "key", f"{file}, readable only by you")
     return Check(
         "note",
         "key",
-        f"{file} cannot be made, or is no key that only you can read",
-        "Remove it, or set XDG_CONFIG_HOME to a folder you may write. Without it programs are compiled in every run.",
+        f"{file} cannot be written, or is not a key readable only by you",
+        "Remove it, or set XDG_CONFIG_HOME to a writable folder. Without a key, programs are compiled in every run.",
     )
 
 

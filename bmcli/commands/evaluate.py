@@ -43,7 +43,8 @@ def evaluate(
     """
     run = find_run(target, root)
     check_overrides(overrides)
-    read_data_spec(run)  # refuses a run whose lock is that of another, before evaluations of the run are dropped
+    # Refuses a run whose lock belongs to another, before evaluations of the run are dropped.
+    read_data_spec(run)
     drop_damaged_evaluations(run, log)
     loaded = load_run_recipe(run, overrides)
     try:

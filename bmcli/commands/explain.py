@@ -1,4 +1,4 @@
-"""`bmcli explain`: why a run's model answers as it does."""
+"""`bmcli explain`: attribute the predictions of a run to its inputs."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExplanationRequest:
-    """How closely to look.
+    """Options of an explanation.
 
     Args:
-        split: The rows to explain; None for those of the validation, or of the test if there are none.
-        rows: To measure importance on, at most.
-        repeats: How often each column is dealt anew among the rows.
-        examples: Of the most wrong, and of the most doubtful.
+        split: Rows to explain; None for validation rows, or for test rows if there are none of these.
+        rows: Largest number of rows on which importance is measured.
+        repeats: Number of permutations of each column.
+        examples: Number of the most wrong predictions, and of the least confident ones.
     """
 
     split: str | None
@@ -39,6 +39,8 @@ class ExplanationRequest:
 
 @dataclass(frozen=True)
 class ExplanationResult:
+    """An explanation and the run that keeps it."""
+
     run: Run
     explanation: Explanation
 
@@ -46,11 +48,11 @@ class ExplanationResult:
 def explain(
     target: str, request: ExplanationRequest, root: Path, cache: Path, log: ReportCallback
 ) -> ExplanationResult:
-    """Explains a run, writes `explanation.json`, and the report anew.
+    """Explain a run; write `explanation.json` and update the report.
 
     Args:
         target: A run directory, a run's name, or a recipe, whose latest run is taken.
-        log: Hears what is damaged and left out of the report.
+        log: Takes warnings about damaged files, which the report leaves out.
     """
     run = find_run(target, root)
     loaded = load_run_recipe(run)
@@ -58,9 +60,9 @@ def explain(
         opened = open_run(loaded, run, cache)
         explanation = _compute_explanation(opened, request)
         run.write(run.explanation, explanation.to_json())
-        on = loaded.recipe.evaluate.split
-        if opened.prepared.spec.counts[on]:
-            report_split(opened, on, log)
+        split = loaded.recipe.evaluate.split
+        if opened.prepared.spec.counts[split]:
+            report_split(opened, split, log)
     except BmcliError as error:
         raise loaded.locate(error) from None
     return ExplanationResult(run, explanation)
@@ -70,13 +72,15 @@ def _compute_explanation(opened_run: OpenedRun, request: ExplanationRequest) -> 
     from bmcli.explanation.explain import ExplanationContext, explain_network
 
     recipe, spec, train = opened_run.recipe, opened_run.prepared.spec, opened_run.prepared.split("train")
-    on = request.split or next(split for split in (*SPLITS[1:], SPLITS[0]) if spec.counts[split])
-    if not spec.counts[on]:
-        raise BmcliError(f"there are no {on} rows to explain.", suggestion="Name another split with --split.")
+    split = request.split or next(name for name in (*SPLITS[1:], SPLITS[0]) if spec.counts[name])
+    if not spec.counts[split]:
+        raise BmcliError(f"there are no {split} rows to explain.", suggestion="Name another split with --split.")
+    rows = opened_run.prepared.split(split)
+    predicted = predict_rows(recipe, opened_run.network, spec, rows, split, opened_run.placement)
 
-    def random() -> Network:
+    def build_random_network() -> Network:
+        """Build the network with random weights, whose attributions must differ for the sanity check."""
         return training.build_network(recipe, spec, train.targets, opened_run.placement)
 
-    judged = predict_rows(recipe, opened_run.network, spec, opened_run.prepared.split(on), on, opened_run.placement)
-    subject = ExplanationContext(opened_run.network, random, spec, recipe.quantiles(), train)
-    return explain_network(subject, judged, request.rows, request.repeats, request.examples)
+    context = ExplanationContext(opened_run.network, build_random_network, spec, recipe.quantiles(), train)
+    return explain_network(context, predicted, request.rows, request.repeats, request.examples)

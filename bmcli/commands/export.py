@@ -1,4 +1,4 @@
-"""`bmcli export`: writes artefacts of a run, each of them checked against the model."""
+"""`bmcli export`: write artefacts of a run, and verify each of them against the model."""
 
 from __future__ import annotations
 
@@ -31,15 +31,16 @@ from bmcli.workflows.reporting import refresh_report
 from bmcli.workflows.session import prepare_again
 
 _CALIBRATION_ROWS = 256
-"""Training rows that measure ranges of numbers."""
+"""Training rows on which quantisation measures the ranges of activations."""
 
 
 @dataclass(frozen=True)
 class ExportedArtefact:
-    """One artefact, where it lies in the end.
+    """One written artefact.
 
     Args:
-        sealed: Whether its card shows that this user exported it.
+        path: Its final folder, below `rejected` if its verification failed.
+        sealed: Its card proves that this user exported it.
     """
 
     format_name: str
@@ -50,15 +51,15 @@ class ExportedArtefact:
     sealed: bool = True
 
     def to_json(self) -> dict[str, Any]:
-        found = self.verification
+        verification = self.verification
         return {
             "format": self.format_name,
             "path": str(self.path),
-            "verified": found.verified,
-            "agreement": found.agreement,
-            "max_difference": found.max_difference,
-            "metrics": {name: {"model": m, "artefact": a} for name, (m, a) in found.metrics.items()},
-            "failures": list(found.failures),
+            "verified": verification.verified,
+            "agreement": verification.agreement,
+            "max_difference": verification.max_difference,
+            "metrics": {name: {"model": m, "artefact": a} for name, (m, a) in verification.metrics.items()},
+            "failures": list(verification.failures),
             "bytes": self.bytes,
             "gzip_bytes": self.gzip_bytes,
         }
@@ -69,7 +70,7 @@ class ExportResult:
     """The artefacts of a run.
 
     Args:
-        failed: Formats that could not be written, and why.
+        failed: Errors of formats that could not be written, by name.
     """
 
     run: Run
@@ -79,52 +80,53 @@ class ExportResult:
     def to_json(self) -> dict[str, Any]:
         return {
             "run": str(self.run.folder),
-            "artefacts": [each.to_json() for each in self.artefacts],
+            "artefacts": [artefact.to_json() for artefact in self.artefacts],
             "failed": [{"format": name, "message": str(error)} for name, error in self.failed.items()],
         }
 
     def require_verified(self) -> None:
-        """Raises what is to be told of formats that were not written, and of artefacts that are not what was trained.
+        """Raise an error if a format could not be written, or if an artefact differs from the model.
 
         Raises:
             ArtefactRejected: An artefact was rejected.
             BmcliError: None was rejected, but a format could not be written.
         """
-        told = [fault for error in self.failed.values() for fault in error.faults]
-        rejected = [each for each in self.artefacts if not each.verification.verified]
+        faults = [fault for error in self.failed.values() for fault in error.faults]
+        rejected = [artefact for artefact in self.artefacts if not artefact.verification.verified]
         if rejected:
             sentences = (
-                f"{disk.format_path(each.path)} is rejected: {' '.join(each.verification.failures)}"
-                for each in rejected
+                f"{disk.format_path(artefact.path)} is rejected: {' '.join(artefact.verification.failures)}"
+                for artefact in rejected
             )
-            raise ArtefactRejected(*told, *sentences)
-        if told:
+            raise ArtefactRejected(*faults, *sentences)
+        if faults:
             first = next(iter(self.failed.values()))
-            raise type(first)(*told)
+            raise type(first)(*faults)
 
 
 def export(
     target: str, overrides: Sequence[str], formats: str | None, root: Path, cache: Path, log: ReportCallback
 ) -> ExportResult:
-    """Exports a run as its recipe says.
+    """Export a run in the formats of its recipe.
 
     Args:
-        target: A run directory, a run's name, or a recipe, whose latest run is taken, and whose `export` section.
-        overrides: Changes of the `export` section.
-        formats: In the place of the recipe's, as `saved_model,litert:int8`.
+        target: A run directory, a run's name, or a recipe, whose latest run and whose `export` section are taken.
+        overrides: Changes to the `export` section.
+        formats: Formats instead of those of the recipe, such as `saved_model,litert:int8`.
 
     Raises:
         BmcliError: The run has no model, its data changed, or a format is not installed.
     """
     _check_overrides(overrides)
-    asked = (*overrides, *([] if formats is None else [f"export.formats={_parse_formats(formats)}"]))
+    overrides = (*overrides, *([] if formats is None else [f"export.formats={_parse_formats(formats)}"]))
     run = find_run(target, root)
     is_recipe = target.endswith((".yaml", ".yml")) and Path(target).is_file()
-    loaded = load_recipe(target, asked) if is_recipe else load_run_recipe(run, asked)
+    loaded = load_recipe(target, overrides) if is_recipe else load_run_recipe(run, overrides)
     try:
         _check_installed(loaded.recipe.export)
-        trained = load_run_recipe(run).recipe
-        exported = _export_formats(run, trained, loaded.recipe.export, cache, log)
+        # The data and the network are those of the run, even if a recipe file has changed since.
+        run_recipe = load_run_recipe(run).recipe
+        exported = _export_formats(run, run_recipe, loaded.recipe.export, cache, log)
         failed = {name: loaded.locate(error) for name, error in exported.failed.items()}
     except BmcliError as error:
         raise loaded.locate(error) from None
@@ -140,23 +142,28 @@ def _check_overrides(overrides: Sequence[str]) -> None:
 
 
 def _parse_formats(text: str) -> str:
-    """`litert:int8` as a recipe writes it: what follows the colon is how it is quantized."""
-    found = []
-    for each in text.split(","):
-        kind, colon, quantize = each.strip().partition(":")
-        found.append({"kind": kind, "quantize": quantize} if colon else kind)
-    return write_scalar(found)
+    """Convert formats such as `saved_model,litert:int8` to the value of a recipe; a colon begins a quantisation."""
+    formats = []
+    for name in text.split(","):
+        kind, colon, quantize = name.strip().partition(":")
+        formats.append({"kind": kind, "quantize": quantize} if colon else kind)
+    return write_scalar(formats)
 
 
 def _check_installed(options: ExportOptions) -> None:
     faults: list[Fault] = []
-    for position, each in enumerate(options.formats):
+    for position, format_options in enumerate(_list_formats(options)):
         try:
-            require_installed(each, f"export.formats.{position}")  # type: ignore[arg-type]
+            require_installed(format_options, f"export.formats.{position}")
         except BmcliError as error:
             faults += error.faults
     if faults:
         raise BmcliError(*faults)
+
+
+def _list_formats(options: ExportOptions) -> tuple[FormatOptions, ...]:
+    # The recipe language lies below the formats, so its type for them is that of all kinds.
+    return cast("tuple[FormatOptions, ...]", options.formats)
 
 
 def _export_formats(run: Run, recipe: Recipe, options: ExportOptions, cache: Path, log: ReportCallback) -> ExportResult:
@@ -165,55 +172,46 @@ def _export_formats(run: Run, recipe: Recipe, options: ExportOptions, cache: Pat
     network = load_network(recipe, spec, run, cache)
     split = _choose_split(recipe, prepared)
     rows = read_split_rows(recipe, prepared, {"train": _CALIBRATION_ROWS} | {split: options.verify.samples})
-    examples = rows["train"]
-    subject = ExportableModel(network, spec, recipe.quantiles(), examples, recipe.name)
-    judge = ReferencePredictions.from_network(network, spec, recipe.quantiles(), split, rows[split])
-    known = _Known(
+    exportable = ExportableModel(network, spec, recipe.quantiles(), rows["train"], recipe.name)
+    reference = ReferencePredictions.from_network(network, spec, recipe.quantiles(), split, rows[split])
+    records = _RunRecords(
         report_data.read_undamaged(run.evaluation, run.evaluations, log) or {},
         report_data.read_undamaged(run.environment, run.read_environment, log) or {},
     )
-    found: list[ExportedArtefact] = []
+    written: list[ExportedArtefact] = []
     failed: dict[str, BmcliError] = {}
-    for place, each in enumerate(cast("tuple[FormatOptions, ...]", options.formats)):
+    for position, format_options in enumerate(_list_formats(options)):
+        name = format_options.name
         try:
-            artefact = _write_artefact(run, recipe, each, subject, judge, options, known)
+            artefact = _write_artefact(run, recipe, format_options, exportable, reference, options, records)
         except BmcliError as error:
-            failed[each.name] = _locate_in_format(error, place)
-            log(f"{each.name}: NOT WRITTEN, {error}")
+            path = f"export.formats.{position}"
+            failed[name] = type(error)(*(replace(fault, path=fault.path or path) for fault in error.faults))
+            log(f"{name}: NOT WRITTEN, {error}")
         else:
-            log(_describe_artefact(artefact))
+            verdict = "verified" if artefact.verification.verified else "REJECTED"
+            log(f"{name}: {verdict}, {disk.format_path(artefact.path)}")
             if not artefact.sealed:
                 log(
-                    f"{artefact.format_name}: has no seal, since no key can be kept at "
-                    f"{trust.locate_key()}; where its model "
-                    "is a program, predict and benchmark need --trust-artefact."
+                    f"{name}: has no seal, since no key can be kept at {trust.locate_key()}; if its model is a "
+                    "program, predict and benchmark need --trust-artefact."
                 )
-            found.append(artefact)
-    return ExportResult(run, tuple(found), failed)
+            written.append(artefact)
+    return ExportResult(run, tuple(written), failed)
 
 
 @dataclass(frozen=True)
-class _Known:
-    """What a card tells of a run beside its model; empty where the file that tells is gone or damaged."""
+class _RunRecords:
+    """Records of a run for the cards of its artefacts; empty if their file is missing or damaged."""
 
     evaluations: Mapping[str, Any]
-    recorded: Mapping[str, Any]
-
-
-def _locate_in_format(error: BmcliError, place: int) -> BmcliError:
-    """The same, its faults at the format where they have no place of their own."""
-    return type(error)(*(replace(fault, path=fault.path or f"export.formats.{place}") for fault in error.faults))
+    environment: Mapping[str, Any]
 
 
 def _choose_split(recipe: Recipe, prepared: PreparedData) -> str:
-    """The split that artefacts are judged on: the recipe's, or another that has rows."""
-    wanted = (recipe.evaluate.split, "test", "validation", "train")
-    return next(name for name in wanted if prepared.spec.counts[name])
-
-
-def _describe_artefact(artefact: ExportedArtefact) -> str:
-    verdict = "verified" if artefact.verification.verified else "REJECTED"
-    return f"{artefact.format_name}: {verdict}, {disk.format_path(artefact.path)}"
+    """Choose the split to verify artefacts on: that of the recipe, or the next that has rows."""
+    preferred = (recipe.evaluate.split, "test", "validation", "train")
+    return next(name for name in preferred if prepared.spec.counts[name])
 
 
 def _write_artefact(
@@ -223,44 +221,45 @@ def _write_artefact(
     exportable: ExportableModel,
     reference: ReferencePredictions,
     export_options: ExportOptions,
-    known: _Known,
+    records: _RunRecords,
 ) -> ExportedArtefact:
-    """One artefact: written aside, checked there, and moved to where it belongs."""
+    """Write an artefact into a temporary folder, verify it there, and move it to its place."""
     before = methods.measure_model_size(exportable.network.model)
     exportable = _compress_network(exportable, options)
     with (
         disk.convert_write_errors(run.exports / options.name),
         _make_temporary_folder(run.exports, options.name) as folder,
-        disk.convert_write_errors(run.exports / options.name, estimate=lambda: _estimated_bytes(exportable, options)),
+        disk.convert_write_errors(run.exports / options.name, estimate=lambda: _estimate_bytes(exportable, options)),
     ):
-        part: Any = parts.load("export.formats", options.kind)
-        written: WrittenModel = part.export(exportable, options, folder)
+        format_module: Any = parts.load("export.formats", options.kind)
+        written: WrittenModel = format_module.export(exportable, options, folder)
         _write_preprocessing(written, recipe, exportable.spec, folder)
+        # Verification loads the artefact by its card, which is replaced afterwards by one with the results.
         disk.write_json(folder / card.CARD, card.build_minimal(options, written))
         verification = verify_artefact(folder, written, reference, options, export_options)
         weights = {
             "model": before.to_json(),
             "artefact": methods.measure_model_size(exportable.network.model).to_json(),
         }
-        made = card.build(
+        content = card.build(
             run, recipe, exportable.spec, options, written, folder, verification, export_options.licence, weights,
-            known.evaluations, known.recorded,
+            records.evaluations, records.environment,
         )  # fmt: skip
-        sealed = card.write(folder, made)
-        disk.write_atomically(folder / card.CARD_TEXT, card.render_markdown(made).encode())
+        sealed = card.write(folder, content)
+        disk.write_atomically(folder / card.CARD_TEXT, card.render_markdown(content).encode())
         place = run.exports if verification.verified else run.exports / "rejected"
         path = _move_artefact(folder, place, options.name)
-    return ExportedArtefact(options.name, path, verification, made["bytes"], made["gzip_bytes"], sealed)
+    return ExportedArtefact(options.name, path, verification, content["bytes"], content["gzip_bytes"], sealed)
 
 
-def _estimated_bytes(subject: ExportableModel, options: FormatOptions) -> int:
-    """About the bytes of an artefact: those of its weights, with numbers as narrow as its format stores them."""
-    narrower = {"float16": 2, "int8": 4}.get(options.precision, 1)
-    return sum(weight.numpy().nbytes for weight in subject.network.model.weights) // narrower
+def _estimate_bytes(exportable: ExportableModel, options: FormatOptions) -> int:
+    """Estimate the size of an artefact by that of its weights at the precision of the format."""
+    ratio = {"float16": 2, "int8": 4}.get(options.precision, 1)
+    return sum(weight.numpy().nbytes for weight in exportable.network.model.weights) // ratio
 
 
 def _compress_network(exportable: ExportableModel, options: FormatOptions) -> ExportableModel:
-    """The same with a smaller network, if that is asked for."""
+    """Compress the network, if the format has compression steps."""
     if not options.list_compressions():
         return exportable
     model = methods.compress_model(options.list_compressions(), exportable.network.model, exportable.examples.encoded)
@@ -274,23 +273,23 @@ def verify_artefact(
     options: FormatOptions,
     export_options: ExportOptions,
 ) -> Verification:
-    """Compares an artefact with its model."""
+    """Compare the predictions of an artefact with those of its model."""
     encoder = folder / card.ENCODER
-    bounds = resolve_limits(export_options.verify, options.precision, reference.spec)
-    return verify(folder, written, reference, bounds, *([encoder] if encoder.exists() else []))
+    limits = resolve_limits(export_options.verify, options.precision, reference.spec)
+    return verify(folder, written, reference, limits, *([encoder] if encoder.exists() else []))
 
 
 def _write_preprocessing(written: WrittenModel, recipe: Recipe, spec: DataSpec, folder: Path) -> None:
     from bmcli.export import encoder
 
     disk.write_record(folder / card.PREPROCESSING, card.describe_preprocessing(spec, recipe))
-    if any(each.form == "encoded" for each in written.signatures[0].inputs):
+    if any(tensor.form == "encoded" for tensor in written.signatures[0].inputs):
         disk.write_atomically(folder / card.ENCODER, Path(encoder.__file__).read_bytes())
 
 
 @contextlib.contextmanager
 def _make_temporary_folder(exports: Path, name: str) -> Iterator[Path]:
-    """A folder that is gone afterwards, unless it was moved away."""
+    """Make a folder that is removed after the body, unless the body moves it."""
     folder = exports / f".{name}-{secrets.token_hex(4)}"
     folder.mkdir(parents=True)
     try:
@@ -300,13 +299,14 @@ def _make_temporary_folder(exports: Path, name: str) -> Iterator[Path]:
 
 
 def _move_artefact(folder: Path, place: Path, name: str) -> Path:
-    """Gives a folder its name, or with a number behind it if there is one of that name: `litert-2`."""
+    """Move a folder to its name, with a number if that is taken, such as `litert-2`."""
     place.mkdir(parents=True, exist_ok=True)
     number = 1
     while True:
         path = place / (name if number == 1 else f"{name}-{number}")
         if not path.exists():
-            with contextlib.suppress(FileExistsError, OSError):
+            # Another export may take the name in between; then the next number is tried.
+            with contextlib.suppress(OSError):
                 folder.rename(path)
                 disk.flush_folder(place)
                 return path
