@@ -902,7 +902,7 @@ def _format_shape(shape: Sequence[int | None]) -> str:
 
 def _format_measurements(plan: Any) -> Iterator[str]:
     """Lines about the network, and what was measured on this machine."""
-    work, found, here, memory = plan.measured.work, plan.measured, plan.local_step, plan.memory
+    work, found, here, memory = plan.measurement.work, plan.measurement, plan.local_step, plan.memory
     feed = f"streaming at {_format_bytes(found.cluster.input)}/s" if work.streaming else "resident"
     compute = found.cluster.compute
     yield (

@@ -1,8 +1,8 @@
-"""`bmcli evaluate --folds`: cross-validation of a recipe."""
+"""`bmcli evaluate --folds`: cross-validate a recipe."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,10 +34,10 @@ TESTED_SPLIT = "test"
 
 @dataclass(frozen=True)
 class CrossValidationRun:
-    """A cross-validation and the run that keeps it.
+    """A finished cross-validation and the run that keeps it.
 
     Args:
-        run: A folder with `evaluation.json`, the run of each fold, all predictions as a table, and a page.
+        run: Folder of `evaluation.json`, the run of each fold, a table of all predictions, and a report.
     """
 
     run: Run
@@ -46,32 +46,32 @@ class CrossValidationRun:
     missed_gates: tuple[MissedGate, ...]
 
     def require_gates(self) -> None:
-        """Raises GateMissed if the mean of a metric is beyond its limit."""
+        """Raise GateMissed if the mean of a metric is beyond its limit."""
         if self.missed_gates:
             raise GateMissed(*(f"gate missed: folds/{missed}." for missed in self.missed_gates))
 
 
 def make_run_name(recipe: Recipe) -> str:
-    """The name of a recipe's cross-validations."""
+    """Name the runs of the cross-validations of a recipe."""
     return f"{recipe.name}-folds"
 
 
 def cross_validate(source: RecipeToRetrain, context: RetrainingContext) -> CrossValidationRun:
-    """Trains a recipe on every fold of its training and validation rows, and tests each on the rest.
+    """Train a recipe once for each fold of its training and validation rows, and test each training on its fold.
 
-    One that was interrupted goes on: folds that are done are kept.
+    An interrupted cross-validation is resumed: finished folds are kept.
 
     Raises:
         BmcliError: The recipe or its data is at fault, or a fold failed.
     """
     try:
         with context.resumable(make_run_name(source.loaded.recipe), source.loaded):
-            found = _train_folds(source.loaded, context)
+            validation = _train_folds(source.loaded, context)
     except BmcliError as error:
         raise source.loaded.locate(error) from None
     if source.run is not None:
-        attach_to_run(source.run, found.run.evaluations(), context)
-    return found
+        attach_to_run(source.run, validation.run.evaluations(), context)
+    return validation
 
 
 def _train_folds(loaded: LoadedRecipe, context: RetrainingContext) -> CrossValidationRun:
@@ -89,26 +89,28 @@ def _train_folds(loaded: LoadedRecipe, context: RetrainingContext) -> CrossValid
     try:
         finished = run_jobs(loaded, jobs, run.folder, context.count_workers(jobs), context.cache, context.on_job_end)
     except (BmcliError, KeyboardInterrupt):
-        if not any(run.folder.glob("fold-*/metrics.jsonl")):
-            runs.discard(run)  # nothing was trained
+        if not any(run.folder.glob("fold-*/metrics.jsonl")):  # no fold finished an epoch
+            runs.discard(run)
         raise
     spec = require_same_classes(finished)
     folds = _evaluate_folds(recipe, spec, finished, raw)
     predictions = run.folder / "predictions.csv"
-    predictions.unlink(missing_ok=True)  # of one that was interrupted just before its end
+    predictions.unlink(missing_ok=True)  # left by a process that was interrupted just before its end
     _write_predictions(predictions, recipe, spec, finished, raw)
     from bmcli.evaluation.gates import find_missed_gates
     from bmcli.reports.regenerate import render_folds
 
     page = render_folds(recipe.name, run.display_path, report_data.read_text(run.folder / "base.yaml"), folds)
     disk.write_atomically(run.report, page.encode(), disk.PRIVATE_MODE)
-    run.write(run.evaluation, {"folds": {"at": runs.now(), **folds.to_json()}})  # the last: it tells the end
-    means = {**{name: mean.mean for name, mean in folds.means.items()}, **_select_group_metrics(folds)}
+    run.write(run.evaluation, {"folds": {"at": runs.now(), **folds.to_json()}})  # last, since it marks the end
+    # Metrics between groups are computed on the rows of all folds together, so they have no mean over folds.
+    group_metrics = {name: value for name, value in folds.together.metrics.items() if name.startswith("fairness/")}
+    means = {**{name: mean.mean for name, mean in folds.means.items()}, **group_metrics}
     return CrossValidationRun(run, predictions, folds, find_missed_gates(recipe.evaluate.gates, means))
 
 
 def _read_tested_rows(recipe: Recipe, count: int) -> RawSplits:
-    """Raw columns, and the rows that each fold tests, under its number."""
+    """Read raw columns, with the tested rows of each fold under its name."""
     from bmcli.data.raw_rows import read_raw_folds
 
     return read_raw_folds(recipe.data, recipe.targets(), recipe.data_seed, count)
@@ -121,86 +123,86 @@ def _evaluate_folds(
 
     from bmcli.evaluation import folds
 
-    every = np.concatenate([raw.indices[each.job.name] for each in finished])
+    tested_rows = np.concatenate([raw.indices[fold.job.name] for fold in finished])
     names = [column.name for column in spec.targets]
     truth, predictions = (
-        {name: np.concatenate([getattr(each, which)[TESTED_SPLIT][name] for each in finished]) for name in names}
-        for which in ("truth", "predictions")
+        {name: np.concatenate([getattr(fold, arrays)[TESTED_SPLIT][name] for fold in finished]) for name in names}
+        for arrays in ("truth", "predictions")
     )
-    cells = RawColumnReader(recipe, "folds", replace(raw, indices={"folds": every}).of("folds"))
-    together = evaluate_predictions(recipe, _add_thresholds(spec, finished), truth, predictions, cells)
+    raw_columns = RawColumnReader(recipe, "folds", replace(raw, indices={"folds": tested_rows}).of("folds"))
+    together = evaluate_predictions(recipe, _add_thresholds(spec, finished), truth, predictions, raw_columns)
     return folds.summarize_folds(
-        _describe_splitting(recipe, spec), [_evaluate_fold(recipe, each) for each in finished], together
+        _describe_splitting(recipe, spec), [_evaluate_fold(recipe, fold) for fold in finished], together
     )
 
 
 def _add_thresholds(spec: DataSpec, finished: Sequence[FinishedJob]) -> DataSpec:
-    """The spec of all tested rows, each with the threshold that was chosen without it."""
+    """Return the spec of all tested rows, in which each row has the threshold of the fold that tested it."""
     import numpy as np
 
-    def column(target: Column) -> Column:
+    def add_threshold(target: Column) -> Column:
         if "threshold" not in target.state:
             return target
-        each = [
-            np.full(len(f.truth[TESTED_SPLIT][target.name]), f.spec.target(target.name).state["threshold"])
-            for f in finished
+        thresholds = [
+            np.full(len(fold.truth[TESTED_SPLIT][target.name]), fold.spec.target(target.name).state["threshold"])
+            for fold in finished
         ]
-        return replace(target, state={**target.state, "threshold": np.concatenate(each)})
+        return replace(target, state={**target.state, "threshold": np.concatenate(thresholds)})
 
-    return replace(spec, targets=tuple(map(column, spec.targets)))
+    return replace(spec, targets=tuple(map(add_threshold, spec.targets)))
 
 
 def _evaluate_fold(recipe: Recipe, finished: FinishedJob) -> FoldResult:
     from bmcli.evaluation import folds
     from bmcli.evaluation.metrics import measure
 
-    found = measure(
+    evaluation = measure(
         finished.truth[TESTED_SPLIT],
         finished.predictions[TESTED_SPLIT],
         finished.spec.targets,
         recipe.evaluate.top_k,
         recipe.quantiles(),
     )
-    trained, number = finished.spec.counts["train"], int(finished.job.name.partition("-")[2])
-    return folds.FoldResult(number, trained, found.count, found.metrics, finished.epochs, finished.seconds)
+    return folds.FoldResult(
+        _get_fold_number(finished),
+        finished.spec.counts["train"],
+        evaluation.count,
+        evaluation.metrics,
+        finished.epochs,
+        finished.seconds,
+    )
 
 
-def _select_group_metrics(folds: CrossValidationResult) -> Mapping[str, float]:
-    """Metrics between groups, which take all rows together."""
-    return {name: value for name, value in folds.together.metrics.items() if name.startswith("fairness/")}
+def _get_fold_number(finished: FinishedJob) -> int:
+    return int(finished.job.name.partition("-")[2])
 
 
 def _describe_splitting(recipe: Recipe, spec: DataSpec) -> str:
     split = recipe.data.split
     if split.time:
-        return f"in the order of {quoted(split.time)}, each fold after the rows that it was trained on"
-    way = (
-        f"by {quoted(split.group)}, the rows of each together"
-        if split.group
-        else "by what rows hold"
-        if split.hash
-        else ""
-    )
-    kept = f"with the proportions of {quoted(spec.stratified)}" if spec.stratified else ""
-    return ", ".join(filter(None, (way or "by chance", kept)))
+        return f"in the order of {quoted(split.time)}, each fold after its training rows"
+    if split.group:
+        method = f"by {quoted(split.group)}, the rows of each group together"
+    else:
+        method = "by a hash of the rows" if split.hash else "at random"
+    return f"{method}, stratified by {quoted(spec.stratified)}" if spec.stratified else method
 
 
 def _write_predictions(
     path: Path, recipe: Recipe, spec: DataSpec, finished: Sequence[FinishedJob], raw: RawSplits
 ) -> None:
-    """Every tested row: its number in the source from 1, its fold, the truth and what was predicted."""
+    """Write a table of all tested rows: number in the source, from 1; fold; predictions; truth."""
     import numpy as np
 
-    total = sum(len(raw.indices[each.job.name]) for each in finished)
+    total = sum(len(raw.indices[fold.job.name]) for fold in finished)
     with prediction_table.open_writer(path, "csv", total) as write:
-        for each in finished:
-            rows = raw.indices[each.job.name] + 1
-            kept = {"row": rows, "fold": np.full(len(rows), int(each.job.name.partition("-")[2]))}
-            written = prediction_table.make_table(
-                kept, each.predictions[TESTED_SPLIT], each.spec.targets, recipe.quantiles()
+        for fold in finished:
+            rows = raw.indices[fold.job.name] + 1
+            row_columns = {"row": rows, "fold": np.full(len(rows), _get_fold_number(fold))}
+            table = prediction_table.make_table(
+                row_columns, fold.predictions[TESTED_SPLIT], fold.spec.targets, recipe.quantiles()
             )
             for column in spec.targets:
-                true = each.truth[TESTED_SPLIT][column.name]
-                told = prediction_table.make_decoded_column(true, column)
-                written = written.append_column(f"{column.name}_true", told)
-            write(written)
+                truth = prediction_table.make_decoded_column(fold.truth[TESTED_SPLIT][column.name], column)
+                table = table.append_column(f"{column.name}_true", truth)
+            write(table)

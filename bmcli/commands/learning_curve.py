@@ -1,4 +1,4 @@
-"""`bmcli evaluate --learning-curve`: whether more data or a larger model would help."""
+"""`bmcli evaluate --learning-curve`: train on growing shares of the data, to see what would lower the error."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from bmcli.evaluation.learning_curve import LearningCurve
 
 SHARES = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
-MIN_TRAINING_ROWS = 50  # training rows of a share
-LEARNED, LEFT = "train", "validation"
+MIN_TRAINING_ROWS = 50  # smaller shares are skipped
+_SPLITS = ("train", "validation")  # the splits on which each training is evaluated
 
 
 @dataclass(frozen=True)
 class LearningCurveResult:
-    """Learning curves and where they are kept.
+    """Learning curves and the run that keeps them.
 
     Args:
-        curves: Of each target.
+        curves: One for each target.
         skipped_shares: Shares with too few rows.
     """
 
@@ -41,52 +41,52 @@ class LearningCurveResult:
 
 
 def measure_learning_curve(source: RecipeToRetrain, context: RetrainingContext) -> LearningCurveResult:
-    """Trains a recipe on growing shares of its training rows, a smaller one part of every larger one.
+    """Train a recipe on growing shares of its training rows; each share contains the smaller ones.
 
-    One that was interrupted goes on: trainings that are done are kept.
+    An interrupted measurement is resumed: finished trainings are kept.
 
     Raises:
         BmcliError: The recipe or its data is at fault, or a training failed.
     """
     try:
         with context.resumable(_make_run_name(source.loaded.recipe), source.loaded):
-            found = _train_shares(source.loaded, context)
+            result = _train_shares(source.loaded, context)
     except BmcliError as error:
         raise source.loaded.locate(error) from None
     if source.run is not None:
-        attach_to_run(source.run, found.run.evaluations(), context)
-    return found
+        attach_to_run(source.run, result.run.evaluations(), context)
+    return result
 
 
 def _train_shares(loaded: LoadedRecipe, context: RetrainingContext) -> LearningCurveResult:
     recipe = loaded.recipe
     if recipe.data.sample is not None:
         raise BmcliError(
-            "a learning curve draws samples of its own.",
+            "a learning curve draws its own samples of the training rows.",
             path="data.sample",
             suggestion="Leave it out: data.sample=null.",
         )
     spec = training.prepare_data(recipe, context.cache).spec
-    if not spec.counts[LEFT]:
+    if not spec.counts["validation"]:
         raise BmcliError(
-            "a learning curve compares on validation rows, and there are none.", path="data.split",
+            "a learning curve is measured on validation rows, and there are none.", path="data.split",
             suggestion="Give validation a share.",
         )  # fmt: skip
-    shares = [share for share in SHARES if share * spec.counts[LEARNED] >= MIN_TRAINING_ROWS or share == 1]
+    shares = [share for share in SHARES if share * spec.counts["train"] >= MIN_TRAINING_ROWS or share == 1]
     jobs = [_make_job(share) for share in shares]
     run = context.begin_run(_make_run_name(recipe), loaded, jobs)
     finished = run_jobs(loaded, jobs, run.folder, context.count_workers(jobs), context.cache, context.on_job_end)
     require_same_classes(finished)
-    how = make_resampling(recipe, RawColumnReader(recipe, LEFT))
-    curves = tuple(_make_curve(recipe, spec, column, finished, shares, how) for column in spec.targets)
+    resampling = make_resampling(recipe, RawColumnReader(recipe, "validation"))
+    curves = tuple(_make_curve(recipe, spec, column, finished, shares, resampling) for column in spec.targets)
     from bmcli.reports.regenerate import render_learning_curves
 
     page = render_learning_curves(
         recipe.name, run.display_path, report_data.read_text(run.folder / "base.yaml"), curves
     )
     disk.write_atomically(run.report, page.encode(), disk.PRIVATE_MODE)
-    found = {"at": runs.now(), "targets": [each.to_json() for each in curves]}
-    run.write(run.evaluation, {"learning_curve": found})  # the last: it tells the end
+    record = {"at": runs.now(), "targets": [curve.to_json() for curve in curves]}
+    run.write(run.evaluation, {"learning_curve": record})  # last, since it marks the end
     return LearningCurveResult(run, curves, tuple(share for share in SHARES if share not in shares))
 
 
@@ -96,7 +96,7 @@ def _make_run_name(recipe: Recipe) -> str:
 
 def _make_job(share: float) -> TrainingJob:
     values = {} if share == 1 else {"data.sample": share}
-    return TrainingJob(f"share-{100 * share:g}", values, (LEARNED, LEFT))
+    return TrainingJob(f"share-{100 * share:g}", values, _SPLITS)
 
 
 def _make_curve(
@@ -111,11 +111,12 @@ def _make_curve(
 
     quantiles = recipe.quantiles().get(column.name, ())
     trainings, metric = [], ""
-    for share, each in zip(shares, finished, strict=True):
+    for share, job in zip(shares, finished, strict=True):
+        # Not `column`, whose state is that of all training rows: the state of a target belongs to its share.
+        own = job.spec.target(column.name)
         values = {}
-        for split in (LEARNED, LEFT):
-            own = each.spec.target(column.name)
-            given = each.truth[split][column.name], each.predictions[split][column.name]
-            metric, values[split] = metrics.compute_row_metric(own, *given, quantiles)
-        trainings.append(learning_curve.RowScores(share, values[LEARNED], values[LEFT]))
+        for split in _SPLITS:
+            arrays = job.truth[split][column.name], job.predictions[split][column.name]
+            metric, values[split] = metrics.compute_row_metric(own, *arrays, quantiles)
+        trainings.append(learning_curve.RowScores(share, values["train"], values["validation"]))
     return learning_curve.compute_learning_curve(column.name, metric, trainings, resampling)

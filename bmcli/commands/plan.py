@@ -1,4 +1,4 @@
-"""`bmcli plan`: what a recipe comes to, how fast it trains here, and on more replicas like this one."""
+"""`bmcli plan`: summarize a recipe, measure its speed on this machine, and predict it for more replicas."""
 
 from __future__ import annotations
 
@@ -26,26 +26,27 @@ if TYPE_CHECKING:
 
 REPLICAS = (1, 2, 8, 64, 1024)
 MAX_LAYERS = 24
-MANY_PARAMETERS = 100  # for each training row
+MANY_PARAMETERS = 100  # per training row
 FEW_TEST_ROWS = 100
-RARE_SHARE = 0.02
+RARE_SHARE = 0.02  # of the training rows, for a class
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recipe comes to, and how long it takes.
+    """Size, cost and predicted duration of a recipe.
 
     Args:
-        spec: What the data is.
-        device: What was measured: a processor, or an accelerator.
-        parameters: Numbers in the network.
-        layers: Of the network, in the order of the data flow.
-        memory: Of a step on one device.
-        cached: What is remembered from earlier, so that a training need not do it again.
-        warnings: What in the data or the network may disappoint.
-        local_step: A step on this machine with one replica.
-        steps: For each number of replicas that was asked for.
-        notes: What limits the predictions.
+        spec: Description of the data.
+        device: Name of the measured processor or accelerator.
+        parameters: Number of parameters of the network.
+        layers: Layers of the network, in the order of the data flow.
+        memory: Memory of a step on one device.
+        cached: Whether each cache already has everything that a training needs.
+        warnings: Likely problems of the data or the network.
+        local_step: Time of a step on this machine with one replica.
+        steps: Time of a step for each requested number of replicas.
+        notes: Limits of the predictions.
+        pictures: File of the drawn pictures.
     """
 
     name: str
@@ -56,7 +57,7 @@ class Plan:
     memory: MemoryEstimate
     cached: Mapping[str, bool]
     jit: bool
-    measured: CostMeasurement
+    measurement: CostMeasurement
     local_step: StepTime
     steps: tuple[StepTime, ...]
     notes: tuple[str, ...]
@@ -66,51 +67,51 @@ class Plan:
     @property
     def total_steps(self) -> int:
         """Optimizer steps to the end of the recipe."""
-        work = self.measured.work
+        work = self.measurement.work
         return min(work.epochs * -(-work.examples // work.batch), work.steps or 2**62)
 
     @property
     def forward_flops(self) -> float:
         """Floating-point operations of a forward pass on one example."""
-        return self.measured.work.example_flops / TRAINING_PASSES
+        return self.measurement.work.example_flops / TRAINING_PASSES
 
     @property
     def displayed_layers(self) -> Sequence[LayerSummary]:
-        """The layers, those in the middle of a long network as one."""
+        """The layers, with those in the middle of a long network as one."""
         from bmcli.cost_model import model_summary
 
         return model_summary.shorten_layers(self.layers, MAX_LAYERS)
 
     def to_json(self) -> dict[str, Any]:
-        """One object: `measured` holds what was measured and `steps` what was predicted from it, both in seconds."""
-        found = self.measured
+        """Return a JSON object with measured times at `measured` and predicted ones at `steps`, in seconds."""
+        measurement = self.measurement
         return {
             "recipe": self.name,
             "rows": dict(self.spec.counts),
             "inputs": {column.name: list(column.shape) for column in self.spec.inputs},
             "targets": [column.name for column in self.spec.targets],
-            "columns": [_column_to_json(c, "input") for c in self.spec.inputs]
-            + [_column_to_json(c, "target") for c in self.spec.targets],
+            "columns": [_column_to_json(column, "input") for column in self.spec.inputs]
+            + [_column_to_json(column, "target") for column in self.spec.targets],
             "parameters": self.parameters,
             "layers": [{**asdict(layer), "shape": list(layer.shape)} for layer in self.layers],
             "flops": {
                 "forward_example": self.forward_flops,
-                "step": found.work.example_flops * found.work.batch,
+                "step": measurement.work.example_flops * measurement.work.batch,
             },
             "memory": {**asdict(self.memory), "total": self.memory.total},
             "cached": dict(self.cached),
             "total_steps": self.total_steps,
-            "work": asdict(found.work),
+            "work": asdict(measurement.work),
             "measured": {
                 "device": self.device,
                 "jit": self.jit,
-                "step_s_by_batch": {str(batch): seconds for batch, seconds in found.seconds.items()},
-                "fixed_s": found.cluster.compute.fixed,
-                "example_s": found.cluster.compute.slope,
-                "input_bytes_per_s": found.cluster.input,
-                "snapshot_s": found.snapshot_s,
-                "write_s": found.write_s,
-                "network": asdict(found.network) if found.network else None,
+                "step_s_by_batch": {str(batch): seconds for batch, seconds in measurement.seconds.items()},
+                "fixed_s": measurement.cluster.compute.fixed,
+                "example_s": measurement.cluster.compute.slope,
+                "input_bytes_per_s": measurement.cluster.input,
+                "snapshot_s": measurement.snapshot_s,
+                "write_s": measurement.write_s,
+                "network": asdict(measurement.network) if measurement.network else None,
                 "step": _step_to_json(self.local_step),
             },
             "steps": [_step_to_json(step) for step in self.steps],
@@ -142,11 +143,11 @@ def plan(
     cache: Path,
     pictures: Path | None = None,
 ) -> Plan:
-    """Measure a step of a recipe on this machine, and predict it for some numbers of replicas like it.
+    """Measure a step of a recipe on this machine, and predict it for numbers of replicas of the same speed.
 
     Args:
-        cache: Where prepared data and measurements of this machine are kept.
-        pictures: A PNG file that is not there yet, to be drawn from pictures as the network sees them.
+        cache: Folder of prepared data and of measurements of this machine.
+        pictures: A new PNG file, in which training pictures are drawn as the network sees them.
 
     Raises:
         BmcliError: The recipe is at fault.
@@ -154,7 +155,7 @@ def plan(
     if pictures is not None:
         picture_sheet.check_file(pictures)
     if min(replicas) < 1:
-        raise BmcliError(f"expected replicas from 1, received {min(replicas)}.")
+        raise BmcliError(f"expected at least 1 replica, received {min(replicas)}.")
     loaded = load_recipe(target, overrides)
     try:
         return _make_plan(loaded, replicas, cache, pictures)
@@ -165,26 +166,27 @@ def plan(
 def _make_plan(loaded: LoadedRecipe, replicas: Sequence[int], cache: Path, pictures: Path | None) -> Plan:
     from bmcli.cost_model import prediction
 
-    asked = loaded.recipe
-    kept = {folder: _list_names(cache / folder) for folder in _CACHE_FOLDERS.values()}
-    prepared = training.prepare_data(asked, cache)
+    recipe = loaded.recipe
+    cached_names = {folder: _list_names(cache / folder) for folder in _CACHE_FOLDERS.values()}
+    prepared = training.prepare_data(recipe, cache)
     if pictures is not None:
-        picture_sheet.draw_sheet(asked, prepared, pictures, cache)
-    measured, about = _measure_recipe(asked, prepared, max(replicas) > 1, cache)
-    work, cluster = measured.work, measured.cluster
+        picture_sheet.draw_sheet(recipe, prepared, pictures, cache)
+    measurement, facts = _measure_recipe(recipe, prepared, max(replicas) > 1, cache)
+    work, cluster = measurement.work, measurement.cluster
     steps = tuple(prediction.predict_step(work, cluster, count) for count in replicas)
-    notes = [*prediction.find_warnings(work, cluster, steps), *_list_limits(measured, replicas)]
+    notes = [*prediction.find_warnings(work, cluster, steps), *_list_limits(measurement, replicas)]
     return Plan(
-        name=asked.name,
+        name=recipe.name,
         spec=prepared.spec,
-        measured=measured,
+        measurement=measurement,
         local_step=prediction.predict_step(work, cluster, 1),
         steps=steps,
         notes=tuple(notes),
-        warnings=tuple(list_warnings(prepared, about["parameters"])),
-        cached={what: _list_names(cache / folder) == kept[folder] for what, folder in _CACHE_FOLDERS.items()},
+        warnings=tuple(list_warnings(prepared, facts["parameters"])),
+        # A folder without new entries already had everything.
+        cached={name: _list_names(cache / folder) == cached_names[folder] for name, folder in _CACHE_FOLDERS.items()},
         pictures=pictures,
-        **about,
+        **facts,
     )
 
 
@@ -192,67 +194,76 @@ _CACHE_FOLDERS = {"prepared data": "prepared", "compilation": "jit"}
 
 
 def _list_names(folder: Path) -> set[str]:
-    """What is in a folder of the cache: if it is the same afterwards, everything needed was there."""
+    """List the entries of a folder of the cache."""
     return {item.name for item in folder.iterdir()} if folder.is_dir() else set()
 
 
 def _measure_recipe(
-    asked: Recipe, prepared: PreparedData, with_network: bool, cache: Path
+    recipe: Recipe, prepared: PreparedData, with_network: bool, cache: Path
 ) -> tuple[CostMeasurement, dict[str, Any]]:
-    """What was measured of one replica, and what it was measured on."""
-    if asked.runtime.strategy == "tpu":
+    """Measure one replica on this machine.
+
+    Args:
+        with_network: Measure an all-reduce between two processes, too.
+
+    Returns:
+        The measurement, and the fields of `Plan` about its device and network.
+    """
+    if recipe.runtime.strategy == "tpu":
         raise BmcliError(
-            "a TPU is not measured.", path="runtime.strategy", suggestion="Plan with runtime.strategy=auto.",
+            "a TPU cannot be measured.", path="runtime.strategy", suggestion="Plan with runtime.strategy=auto.",
         )  # fmt: skip
-    recipe = asked.on_one_device()
+    recipe = recipe.on_one_device()
     placement = training.place_on_devices(recipe, cache)
     from bmcli.cost_model import measurement, model_summary  # after the start, which keeps TensorFlow quiet
     from bmcli.workflows.assembly import build_trainer
 
-    link = measurement.measure_network(cache) if with_network else None  # while this process does nothing else
+    link = measurement.measure_network(cache) if with_network else None  # while this process is idle
     split = prepared.split("train")
     network = training.build_network(recipe, prepared.spec, split.targets, placement)
     trainer = build_trainer(recipe, network, prepared, placement, None, cache)
-    about = {
+    facts = {
         "device": machine.read_processor_name() if placement.is_on_cpu else placement.device,
         "parameters": network.model.count_params(),
         "layers": tuple(model_summary.summarize_layers(network.model)),
         "memory": model_summary.estimate_memory(trainer.steps),
         "jit": trainer.steps.compilation.jit,
     }
-    return measurement.measure_costs(trainer, split, link), about
+    return measurement.measure_costs(trainer, split, link), facts
 
 
-def _list_limits(measured: CostMeasurement, replicas: Sequence[int]) -> list[str]:
-    """What the predictions rest on."""
+def _list_limits(measurement: CostMeasurement, replicas: Sequence[int]) -> list[str]:
+    """List the assumptions of the predictions."""
     notes = []
-    if measured.network is not None:
+    if measurement.network is not None:
         notes.append("the network is the loopback of this machine between two processes, each with half of its cores.")
     if max(replicas) > 1:
-        notes.append("no other work, no stragglers, no ragged last batch; validation and evaluation come on top.")
+        notes.append(
+            "predicted without other work, stragglers and partial batches; validation and evaluation come on top."
+        )
     return notes
 
 
 def list_warnings(prepared: PreparedData, parameters: int) -> Iterator[str]:
-    """What in the data or the network may disappoint, though it trains."""
+    """List likely problems of the data or the network, which do not prevent training."""
     spec, rows = prepared.spec, prepared.spec.counts["train"]
     if parameters > MANY_PARAMETERS * rows:
         yield (
-            f"{parameters:,} parameters for {rows:,} training rows may learn them by heart: try a smaller network, "
-            "dropout or weight decay."
+            f"{parameters:,} parameters may overfit {rows:,} training rows: try a smaller network, dropout or weight "
+            "decay."
         )
     yield from _warn_about_columns(prepared)
     for column in spec.targets:
         yield from _warn_about_classes(column, prepared.split("train").targets[column.name])
     if not spec.counts["validation"]:
-        yield "no row validates, so the epoch is chosen by the training loss; give data.split a share for validation."
+        yield "no validation rows: the epoch is selected by the training loss. Give data.split a share for validation."
     if 0 < spec.counts["test"] < FEW_TEST_ROWS:
-        margin = 0.98 / math.sqrt(spec.counts["test"])  # 95 %, where half of the rows are right
-        yield f"{spec.counts['test']} test rows tell an accuracy within {margin:.0%} only."
+        margin = 0.98 / math.sqrt(spec.counts["test"])  # half of the 95 % interval at an accuracy of 0.5, the widest
+        yield f"with {spec.counts['test']} test rows, accuracy is known only to within {margin:.0%}."
 
 
 def _warn_about_columns(prepared: PreparedData) -> Iterator[str]:
-    """Columns that tell rows apart rather than what they are like."""
+    """Warn of columns that identify rows instead of describing them."""
     import numpy as np
 
     rows = prepared.spec.counts["train"]
@@ -260,15 +271,15 @@ def _warn_about_columns(prepared: PreparedData) -> Iterator[str]:
     for column in prepared.spec.inputs:
         if rows > 20 and len(column.classes) > 0.5 * rows:
             categories = f"{len(column.classes):,} categories in {rows:,} rows"
-            yield f"column {quoted(column.name)} has {categories}: an identifier?"
+            yield f"column {quoted(column.name)} has {categories}; if it is an identifier, drop it."
         if column.kind == "number" and column.shape == (1,) and rows > 20:
             values = np.sort(np.asarray(encoded[column.name][:, 0]))
             if _are_consecutive(np.diff(values)):
-                yield f"column {quoted(column.name)} counts the rows: it tells them apart, and nothing else."
+                yield f"column {quoted(column.name)} numbers the rows; drop it, unless their order matters."
 
 
 def _are_consecutive(gaps: np.ndarray) -> bool:
-    """Whether numbers are steps of one size apart, but for those that other splits have."""
+    """Whether sorted numbers have gaps of one size, but for numbers that are in other splits."""
     import numpy as np
 
     if gaps.min() <= 0:
@@ -278,7 +289,7 @@ def _are_consecutive(gaps: np.ndarray) -> bool:
 
 
 def _warn_about_classes(column: Column, encoded: np.ndarray) -> Iterator[str]:
-    """Classes that are rare beside the others."""
+    """Warn of a rare class."""
     import numpy as np
 
     if not column.classes or encoded.ndim != 1:
@@ -287,8 +298,7 @@ def _warn_about_classes(column: Column, encoded: np.ndarray) -> Iterator[str]:
     rarest = int(np.argmin(shares))
     if shares[rarest] < min(RARE_SHARE, 0.2 / len(column.classes)):
         yield (
-            f"target {quoted(column.name)}: {shares[rarest]:.1%} of the training rows are "
-            f"{quoted(column.classes[rarest])}, "
-            f"{shares.max():.0%} {quoted(column.classes[int(np.argmax(shares))])}: look at f1 beside accuracy, or try "
-            "class_weights."
+            f"target {quoted(column.name)}: {shares[rarest]:.1%} of the training rows have class "
+            f"{quoted(column.classes[rarest])}, {shares.max():.0%} {quoted(column.classes[int(np.argmax(shares))])}: "
+            "read f1 beside accuracy, or try class_weights."
         )

@@ -45,7 +45,7 @@ def test_runs_on_other_rows_are_not_compared_row_by_row(bmcli: Bmcli, write_reci
         assert bmcli("train", recipe, f"name=seed-{seed}", f"seed={seed}", "train.epochs=1").code == 0
     apart = bmcli("compare", "seed-3", "seed-4", "--metric", "log_loss")
     assert apart.code == 0, apart.err
-    assert "measured on different rows" in apart.out
+    assert "evaluated on different rows" in apart.out
     assert "tensorflow" not in apart.err.lower()
 
 

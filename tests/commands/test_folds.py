@@ -109,14 +109,14 @@ def test_what_a_fold_prepares_never_saw_the_rows_it_is_tested_on(validated: Run)
 def test_a_cross_validation_keeps_all_it_found(validated: Run) -> None:
     found = validated.evaluations()["folds"]
     assert [fold["number"] for fold in found["folds"]] == [1, 2, 3]
-    assert found["dealt"] == "by chance"
+    assert found["dealt"] == "at random"
     assert found["together"]["intervals"]["r2"]["method"].startswith("BCa bootstrap")
     assert "Nadeau and Bengio" in found["method"]
 
 
 def test_a_cross_validation_has_a_page(validated: Run) -> None:
     page = Page(validated.report.read_text(encoding="utf-8"))
-    assert "3 folds of 135 rows, dealt by chance." in page.text
+    assert "3 folds of 135 rows, dealt at random." in page.text
     assert page.count("svg") == 3  # of MAE, RMSE and R2
     assert "all rows out of fold" in page.text
 
@@ -169,7 +169,7 @@ def test_what_folds_found_is_part_of_the_report_of_the_run(bmcli: Bmcli, tmp_pat
     assert done.code == 0, done.err
     assert bmcli("evaluate", "houses", "--data", "houses.csv").code == 0
     page = Page((tmp_path / "runs" / "houses" / "latest" / "report.html").read_text(encoding="utf-8"))
-    assert "2 folds of 120 rows, dealt by chance." in page.text
+    assert "2 folds of 120 rows, dealt at random." in page.text
     assert "metric test houses.csv" in page.text
 
 

@@ -42,7 +42,7 @@ def test_a_plan_tells_data_network_and_steps(write_recipe: WriteRecipe, cache: P
 def test_the_measured_step_is_the_first_of_the_predictions_here(write_recipe: WriteRecipe, cache: Path) -> None:
     found = planned(write_recipe(), cache)
     assert found.steps[0] == found.local_step
-    assert found.local_step.compute_s == pytest.approx(found.measured.seconds[16])
+    assert found.local_step.compute_s == pytest.approx(found.measurement.seconds[16])
     assert [step.measured for step in found.steps] == [True, False, False]
 
 
@@ -53,7 +53,7 @@ def test_one_replica_needs_no_network(write_recipe: WriteRecipe, cache: Path, mo
 
 
 def test_work_follows_from_the_network(write_recipe: WriteRecipe, cache: Path) -> None:
-    work = planned(write_recipe(), cache).measured.work
+    work = planned(write_recipe(), cache).measurement.work
     parameters = 4 * 8 + 8 + 8 * 3 + 3
     assert work.gradient_bytes == 4 * parameters + 4
     assert work.example_flops == pytest.approx(3 * 2 * (4 * 8 + 8 * 3), rel=0.5)
@@ -62,7 +62,7 @@ def test_work_follows_from_the_network(write_recipe: WriteRecipe, cache: Path) -
 
 
 def test_a_streaming_recipe_is_planned_as_such(write_recipe: WriteRecipe, cache: Path) -> None:
-    work = planned(write_recipe(), cache, "runtime.feed=streaming").measured.work
+    work = planned(write_recipe(), cache, "runtime.feed=streaming").measurement.work
     assert work.streaming
     assert work.example_bytes == 4 * 4 + 4
 
@@ -91,12 +91,12 @@ def test_recurrent_layers_count_every_step(write_recipe: WriteRecipe, cache: Pat
     lstm = planned(
         write_recipe(), cache, "data.source.name=digits", "model.kind=rnn", "model.cell=lstm", "model.units=16",
         replicas=(1,),
-    ).measured  # fmt: skip
+    ).measurement  # fmt: skip
     assert lstm.work.example_flops > 3 * 8 * 2 * 16 * 4 * 16  # 8 steps of a matrix with 4 gates
 
 
 def test_measuring_changes_no_weight(write_recipe: WriteRecipe, cache: Path) -> None:
-    first, second = (planned(write_recipe(), cache, replicas=(1,)).measured.work for _ in range(2))
+    first, second = (planned(write_recipe(), cache, replicas=(1,)).measurement.work for _ in range(2))
     assert first == second
 
 
@@ -108,7 +108,7 @@ def test_faults_of_the_recipe_have_places(write_recipe: WriteRecipe, cache: Path
 
 
 def test_less_than_one_replica_is_refused(write_recipe: WriteRecipe, cache: Path) -> None:
-    with pytest.raises(BmcliError, match="expected replicas from 1, received 0"):
+    with pytest.raises(BmcliError, match="expected at least 1 replica, received 0"):
         planned(write_recipe(), cache, replicas=(2, 0))
 
 
@@ -166,16 +166,18 @@ def test_warnings_tell_what_may_disappoint(write_recipe: WriteRecipe, cache: Pat
     lines = [f"{row},name{row},{'rare' if row < 2 else 'usual'}" for row in range(200)]
     (tmp_path / "table.csv").write_text("\n".join(["place,name,label", *lines]))
     found = " ".join(planned(write_recipe(LOPSIDED), cache, replicas=(1,)).warnings)
-    assert "parameters for 180 training rows may learn them by heart" in found
+    assert "parameters may overfit 180 training rows" in found
     assert "column 'name' has 180 categories in 180 rows" in found
-    assert "column 'place' counts the rows" in found
+    assert "column 'place' numbers the rows" in found
     assert "of the training rows are 'rare'" in found
-    assert "no row validates" in found
-    assert "20 test rows tell an accuracy within 22% only" in found
+    assert "no validation rows" in found
+    assert "with 20 test rows, accuracy is known only to within 22%" in found
 
 
 def test_an_ordinary_recipe_has_no_such_warnings(write_recipe: WriteRecipe, cache: Path) -> None:
-    assert planned(write_recipe(), cache, replicas=(1,)).warnings == ("15 test rows tell an accuracy within 25% only.",)
+    assert planned(write_recipe(), cache, replicas=(1,)).warnings == (
+        "with 15 test rows, accuracy is known only to within 25%.",
+    )
 
 
 def test_pictures_are_drawn_as_the_network_sees_them(write_recipe: WriteRecipe, cache: Path, tmp_path: Path) -> None:
