@@ -103,7 +103,7 @@ def tune_command(
         return tune.join(join, workers or 1, setting)
     overrides = (*overrides, *make_override("tune.workers", workers))
     tuned = tune.resume(resume, overrides, setting, recipe) if resume else tune.tune(recipe or "", overrides, setting)
-    console.print_search(tuned.searched, tuned.study.best, tuned.study.report, tuned.study.table)
+    console.print_search(tuned.search, tuned.study.best, tuned.study.report, tuned.study.table)
     if tuned.evaluation:
         tuned.evaluation.require_gates()
 

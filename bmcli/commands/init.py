@@ -277,9 +277,9 @@ def _render_recipe(
         *_render_value("    ", target.name, {"kind": target.kind, **target.options}, target.why),
         *_render_value("", "model", model.options, model.why),
         "train:",
-        *_render_value("  ", "epochs", train.options["epochs"], "at most; `stop` ends training earlier without improvement"),
+        *_render_value("  ", "epochs", train.options["epochs"], "at most; `stop` ends earlier without improvement"),
         *_render_value("  ", "batch_size", train.options["batch_size"]),
-        *_render_value("  ", "optimizer", train.options["optimizer"], "the learning rate is the first value to tune"),
+        *_render_value("  ", "optimizer", train.options["optimizer"], "the rate is the first value to tune"),
         *_render_value("  ", "schedule", train.options["schedule"]),
         *_render_value("  ", "stop", train.options["stop"], "epochs without a better validation/loss"),
     ]  # fmt: skip

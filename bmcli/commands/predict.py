@@ -1,4 +1,4 @@
-"""`bmcli predict`: what a run says of new rows, as a table."""
+"""`bmcli predict`: predict new rows with a run or an artefact, and write a table."""
 
 from __future__ import annotations
 
@@ -35,22 +35,23 @@ if TYPE_CHECKING:
 
 STANDARD_INPUT = Path("-")
 FILE_COLUMN = "file"
-"""Column of the output that tells each picture of a folder."""
+"""Column of the output with the file name of each picture of a folder."""
 
 _STANDARD_INPUT = "standard input"
-_MAX_BATCH_ROWS = 8192  # encoded at a time
+# Limits of the encoded rows that are in memory at a time.
+_MAX_BATCH_ROWS = 8192
 _MAX_BATCH_BYTES = 2**26
 
 
 @dataclass(frozen=True)
 class PredictionRequest:
-    """What to predict, and how to write it.
+    """Data to predict, and the table to write.
 
     Args:
         data: A table, an archive, a folder of pictures, a picture, or `-` for standard input.
-        output: A file that is not there yet; None for standard output.
-        format: Of the output; None to follow from its name.
-        keep: Columns of the data to pass on, in this order.
+        output: A new file; None for standard output.
+        format: Format of the output; None to choose it by the file name.
+        keep: Columns of the data to copy to the output, in this order.
         skip_bad_rows: Leave out rows that cannot be read, and count them; otherwise they are a fault.
     """
 
@@ -63,13 +64,14 @@ class PredictionRequest:
 
 @dataclass(frozen=True)
 class PredictionResult:
-    """How a prediction went.
+    """Summary of a prediction.
 
     Args:
-        origin: What predicted: `run` or `artefact`, and its folder.
-        columns: Of the output.
-        skipped: Rows that could not be read.
-        seconds: Of reading, predicting and writing, without starting TensorFlow.
+        origin: `run` or `artefact`, and its folder.
+        columns: Columns of the output.
+        rows: Number of predicted rows.
+        skipped: Number of rows that could not be read.
+        seconds: Time to read, predict and write, without the start of TensorFlow.
     """
 
     origin: tuple[str, Path]
@@ -92,13 +94,14 @@ class PredictionResult:
 
 @dataclass(frozen=True)
 class RowPredictor:
-    """What can be asked for predictions.
+    """A run or an artefact that predicts rows.
 
     Args:
         origin: `run` or `artefact`, and its folder.
-        source: How the source of the training rows was read, as a recipe writes it.
-        quantiles: Of each target whose quantiles are predicted, which they are.
-        load: Gives a function from rows to what is asked, and one from that to predictions by target.
+        source: Options of the source of the training rows, as in a recipe.
+        quantiles: Levels of the predicted quantiles, for targets that have them.
+        load: Loads the network. Returns a function that encodes rows, and one that turns encoded rows into predictions
+            by target.
     """
 
     origin: tuple[str, Path]
@@ -111,63 +114,63 @@ class RowPredictor:
 def predict(
     target: str, request: PredictionRequest, root: Path, cache: Path, trust_artefact: bool = False
 ) -> PredictionResult:
-    """Predicts every row of some data with a run or an artefact, in their order.
+    """Predict all rows of some data with a run or an artefact, in their order.
 
     Args:
         target: A run directory, a run's name, a recipe, whose latest run is taken, or the folder of an artefact.
-        trust_artefact: Load an artefact that is a program even if this user did not export it.
+        trust_artefact: Load an artefact that is a program even if another user exported it.
 
     Raises:
-        BmcliError: The run has no model, the data cannot be read or lacks a column, or the output is there.
-        ArtefactRejected: A file of the artefact is not what was written, or it is a program of somebody else.
+        BmcliError: The run has no model, the data cannot be read or lacks a column, or the output exists.
+        ArtefactRejected: A file of the artefact was changed, or it is a program that another user exported.
     """
-    chosen = _choose_format(request)
+    table_format = _choose_format(request)
     is_artefact = artefacts.is_artefact(Path(target))
     if trust_artefact and not is_artefact:
-        raise BmcliError(f"--trust-artefact does nothing here: {target} is no artefact.", suggestion="Leave it out.")
-    oracle = (
+        raise BmcliError(f"--trust-artefact has no effect: {target} is no artefact.", suggestion="Leave it out.")
+    predictor = (
         make_artefact_predictor(Path(target), trust_artefact)
         if is_artefact
         else make_run_predictor(target, root, cache)
     )
-    spec = oracle.spec
-    with _open_rows(request, oracle.source, spec) as rows:
+    spec = predictor.spec
+    with _open_rows(request, predictor.source, spec) as rows:
         keep = request.keep or (
             (FILE_COLUMN,) if FILE_COLUMN in rows.columns and FILE_COLUMN not in _list_inputs(spec) else ()
         )
         _check_columns(rows, spec, keep)
-        return _write_predictions(oracle, rows, replace(request, keep=keep), chosen)
+        return _write_predictions(predictor, rows, replace(request, keep=keep), table_format)
 
 
 def make_run_predictor(target: str, root: Path, cache: Path) -> RowPredictor:
-    """A run as what can be asked."""
+    """Make a predictor of a run."""
     run = find_run(target, root)
     recipe = load_run_recipe(run).recipe
     spec = read_data_spec(run)
 
-    def started() -> tuple[Callable[[SourceRows], Any], Callable[[Any], dict[str, np.ndarray]]]:
+    def load() -> tuple[Callable[[SourceRows], Any], Callable[[Any], dict[str, np.ndarray]]]:
         network = load_network(recipe, spec, run, cache)
         from bmcli.training.predictor import Predictor
 
         return lambda rows: encode_rows(rows, spec, with_targets=False), Predictor(network)
 
     return RowPredictor(
-        ("run", run.folder), recipe.data.source.model_dump(exclude_unset=True), spec, recipe.quantiles(), started
+        ("run", run.folder), recipe.data.source.model_dump(exclude_unset=True), spec, recipe.quantiles(), load
     )
 
 
 def make_artefact_predictor(folder: Path, trust_artefact: bool) -> RowPredictor:
-    """An artefact as what can be asked."""
+    """Make a predictor of an artefact."""
     artefact = artefacts.open_artefact(folder, trust_artefact)
 
-    def started() -> tuple[Callable[[SourceRows], Any], Callable[[Any], dict[str, np.ndarray]]]:
+    def load() -> tuple[Callable[[SourceRows], Any], Callable[[Any], dict[str, np.ndarray]]]:
         return lambda rows: to_serving_arrays(rows, artefact.spec), artefact.start()
 
-    return RowPredictor(("artefact", folder), artefact.source, artefact.spec, artefact.quantiles, started)
+    return RowPredictor(("artefact", folder), artefact.source, artefact.spec, artefact.quantiles, load)
 
 
 def _choose_format(request: PredictionRequest) -> TableFormat:
-    """The format of the output; refuses one that cannot be written there."""
+    """Choose the format of the output; refuse an output that cannot be written."""
     output = request.output
     if output is None:
         if request.format == "parquet":
@@ -180,13 +183,13 @@ def _choose_format(request: PredictionRequest) -> TableFormat:
     ending = list_formats().get(output.suffix.lower())
     if request.format is None and ending is None:
         known = ", ".join(list_formats())
-        raise BmcliError(f"{output}: its ending tells no format.", suggestion=f"Known: {known}; or give --format.")
+        raise BmcliError(f"{output}: unknown file ending.", suggestion=f"Known: {known}; or give --format.")
     return request.format or ending or "csv"
 
 
 @contextlib.contextmanager
 def _open_rows(request: PredictionRequest, source: Mapping[str, Any], spec: DataSpec) -> Iterator[SourceRows]:
-    """The rows to predict; those of standard input are kept in a file meanwhile."""
+    """Open the rows to predict; standard input is first copied to a temporary file."""
     skip = request.skip_bad_rows
     if request.data != STANDARD_INPUT:
         yield _read_rows(request.data.absolute(), source, spec, skip)
@@ -194,53 +197,56 @@ def _open_rows(request: PredictionRequest, source: Mapping[str, Any], spec: Data
     with tempfile.TemporaryDirectory(prefix="bmcli-") as folder:
         file = _save_standard_input(Path(folder))
         rows = _read_standard_input(lambda: _read_rows(file, source, spec, skip), file)
-        where = lambda row: rows.where(row).replace(str(file), _STANDARD_INPUT)  # noqa: E731
-        yield replace(rows, where=where, origin=_STANDARD_INPUT)
+
+        def locate(row: int) -> str:
+            return rows.where(row).replace(str(file), _STANDARD_INPUT)
+
+        yield replace(rows, where=locate, origin=_STANDARD_INPUT)
 
 
 def _save_standard_input(folder: Path) -> Path:
-    """Standard input as a file, named after what it looks like: JSON lines begin with a brace."""
+    """Copy standard input to a file, with the ending of its format: JSON lines begin with a brace."""
     stream = sys.stdin.buffer
     first = stream.read(1)
     while first.isspace():
         first = stream.read(1)
     file = folder / ("input.jsonl" if first == b"{" else "input.csv")
-    with disk.convert_write_errors(file), file.open("wb") as kept:
-        kept.write(first)
-        shutil.copyfileobj(stream, kept, 2**20)
+    with disk.convert_write_errors(file), file.open("wb") as copy:
+        copy.write(first)
+        shutil.copyfileobj(stream, copy, 2**20)
     return file
 
 
-def _read_standard_input(read: Any, file: Path) -> SourceRows:
-    """What `read` gives, its faults naming standard input in the place of a file."""
+def _read_standard_input(read: Callable[[], SourceRows], file: Path) -> SourceRows:
+    """Call `read`, whose faults name standard input instead of the temporary file."""
     try:
-        rows: SourceRows = read()
+        return read()
     except BmcliError as error:
-        told = (replace(each, message=each.message.replace(str(file), _STANDARD_INPUT)) for each in error.faults)
-        raise BmcliError(*told) from None
-    return rows
+        faults = (replace(fault, message=fault.message.replace(str(file), _STANDARD_INPUT)) for fault in error.faults)
+        raise BmcliError(*faults) from None
 
 
 def _read_rows(data: Path, default_options: Mapping[str, Any], spec: DataSpec, skip_broken: bool) -> SourceRows:
-    """All rows of a file or folder, by the usual options of a source where it is of the same format."""
+    """Read all rows of a file or folder, with the source options of the training rows if the format is the same."""
     pictures = _list_pictures(data)
     if pictures and len(spec.inputs) == 1 and spec.inputs[0].kind == "image":
         return _make_picture_rows(data, pictures, spec.inputs[0].name)
-    found = discovery.detect_source(data)
-    source = parts.load("data.sources", found.kind).Options
-    if found.kind == default_options["kind"] and "path" in source.model_fields:
-        options = {**default_options, **found.to_options()}
+    detected = discovery.detect_source(data)
+    options_class = parts.load("data.sources", detected.kind).Options
+    if detected.kind == default_options["kind"] and "path" in options_class.model_fields:
+        options = {**default_options, **detected.to_options()}
     else:
-        options = found.to_options()
+        options = detected.to_options()
     try:
-        return read_rows(source.model_validate(options), skip_broken)
+        return read_rows(options_class.model_validate(options), skip_broken)
     except BmcliError as error:
         raise BmcliError(*(replace(fault, path="") for fault in error.faults)) from None  # not the recipe's file
 
 
 def _list_pictures(data: Path) -> list[Path]:
-    """A picture, or those anywhere in a folder, by name."""
-    if os.path.isfile(data):  # unlike pathlib's, false where this user must not know
+    """List a picture, or all pictures below a folder, by name."""
+    # `Path.is_file` raises PermissionError below a folder that this user must not read; `os.path.isfile` is false.
+    if os.path.isfile(data):
         return [data] if data.suffix.lower() in IMAGE_SUFFIXES else []
     if not os.path.isdir(data):
         return []
@@ -269,14 +275,16 @@ def _list_inputs(spec: DataSpec) -> tuple[str, ...]:
 
 
 def _check_columns(rows: SourceRows, spec: DataSpec, keep: Sequence[str]) -> None:
-    """Refuses data that lacks a column, before TensorFlow is started."""
+    """Refuse data that lacks a column, before TensorFlow is started."""
     faults = [
         missing_column_fault(name, "", rows)
         for name in dict.fromkeys((*_list_inputs(spec), *keep))
         if name not in rows.columns
     ]
     faults += [
-        Fault(f"the predictions are a column {quoted(name)}, which --keep would write again.", suggestion="Rename it.")
+        Fault(
+            f"--keep {quoted(name)}: the predictions have a column of this name.", suggestion="Rename it in the data."
+        )
         for name in keep
         if name in {column.name for column in spec.targets}
     ]
@@ -287,14 +295,14 @@ def _check_columns(rows: SourceRows, spec: DataSpec, keep: Sequence[str]) -> Non
 def _write_predictions(
     predictor: RowPredictor, rows: SourceRows, request: PredictionRequest, table_format: TableFormat
 ) -> PredictionResult:
-    read, say = predictor.load()
+    encode, predict_encoded = predictor.load()
     start = time.perf_counter()
     written, columns, total = 0, (), 0
     with open_writer(request.output, table_format, len(rows)) as write:
-        for kept, some in _encode_batches(rows, predictor.spec, request.keep, request.skip_bad_rows, read):
-            made = make_table(kept, say(some), predictor.spec.targets, predictor.quantiles)
-            write(made)
-            written, columns = written + len(made), tuple(made.column_names)
+        for kept_columns, encoded in _encode_batches(rows, predictor.spec, request.keep, request.skip_bad_rows, encode):
+            table = make_table(kept_columns, predict_encoded(encoded), predictor.spec.targets, predictor.quantiles)
+            write(table)
+            written, columns = written + len(table), tuple(table.column_names)
         total = len(rows) + rows.broken
         if not written:
             message = "no row could be read." if total else "there are no rows to predict."
@@ -307,16 +315,16 @@ def _write_predictions(
 def _encode_batches(
     rows: SourceRows, spec: DataSpec, keep: Sequence[str], skip: bool, encode: Callable[[SourceRows], Any]
 ) -> Iterator[tuple[Mapping[str, RawColumn], Any]]:
-    """Kept columns and rows that are read, as many at a time as fit into little memory."""
+    """Yield kept columns and encoded rows, in batches of limited memory."""
     import numpy as np
 
     with naming(rows.origin):
         columns = {name: rows.columns[name] for name in dict.fromkeys((*_list_inputs(spec), *keep))}
     size = _choose_batch_size(spec)
     for start in range(0, len(rows), size):
-        every = np.arange(start, min(start + size, len(rows)))
-        for indices, some in _encode_or_skip(columns, spec, rows, every, skip, encode):
-            yield {name: take_rows(columns[name], indices) for name in keep}, some
+        batch = np.arange(start, min(start + size, len(rows)))
+        for indices, encoded in _encode_or_skip(columns, spec, rows, batch, skip, encode):
+            yield {name: take_rows(columns[name], indices) for name in keep}, encoded
 
 
 def _encode_or_skip(
@@ -327,18 +335,19 @@ def _encode_or_skip(
     skip: bool,
     encode: Callable[[SourceRows], Any],
 ) -> Iterator[tuple[np.ndarray, Any]]:
-    """Some rows that are read; where one cannot be and may be skipped, those before and after it."""
-    some = SourceRows(
+    """Encode rows; if some cannot be read and may be skipped, those before and after them."""
+    batch = SourceRows(
         {name: take_rows(columns[name], indices) for name in _list_inputs(spec)},
         None,
         where=lambda row: rows.where(int(indices[row])),
         origin=rows.origin,
     )
     try:
-        yield indices, encode(some)
+        yield indices, encode(batch)
     except BmcliError:
         if not skip:
             raise
+        # Encoders stop at the first bad row, so it is found by halving.
         middle = len(indices) // 2
         if middle:
             yield from _encode_or_skip(columns, spec, rows, indices[:middle], skip, encode)
@@ -346,7 +355,7 @@ def _encode_or_skip(
 
 
 def _choose_batch_size(spec: DataSpec) -> int:
-    """Rows that are encoded at a time."""
+    """Return the number of rows to encode at a time."""
     import numpy as np
 
     row_bytes = sum(int(np.prod(column.shape)) * np.dtype(column.dtype).itemsize for column in spec.inputs)

@@ -1,4 +1,4 @@
-"""`bmcli ls` and `bmcli cp`: the recipes that come with bmcli."""
+"""`bmcli ls` and `bmcli cp`: list and copy the built-in recipes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from bmcli.recipe.load import list_built_in
 
 
 def describe_built_in() -> list[dict[str, str]]:
-    """Name, folder and headline of every built-in recipe, folder by folder.
+    """List name, folder and headline of every built-in recipe, folder by folder.
 
-    The headline is the second line of its opening comment.
+    The headline is the second line of the comment at the top of the file.
     """
     return [
         {"name": name, "folder": file.parent.name, "headline": _read_headline(file)}
@@ -26,7 +26,7 @@ def _read_headline(file: Path) -> str:
 
 
 def copy_built_in(name: str, destination: Path) -> list[Path]:
-    """Copies a recipe, and files beside it that it reads, to a file or into a folder; nothing is overwritten."""
+    """Copy a recipe, and the files that it reads, to a file or into a folder; nothing is overwritten."""
     recipes = list_built_in()
     if name not in recipes:
         raise BmcliError(f"no built-in recipe '{name}'.", suggestion=parts.did_you_mean(name, recipes))
@@ -36,18 +36,19 @@ def copy_built_in(name: str, destination: Path) -> list[Path]:
         (source, target),
         *((file, target.parent / file.relative_to(source.parent)) for file in _find_companions(source)),
     ]
-    for original, place in pairs:
-        if place.exists() and (original == source or place.read_bytes() != original.read_bytes()):
-            raise BmcliError(f"{place} exists already.", suggestion="Name another file.")
-    for original, place in pairs:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if not place.exists():
-            disk.write_new(place, original.read_bytes())
-    return [place for _, place in pairs]
+    for original, copy in pairs:
+        # Equal companions may be left from another recipe of the same folder.
+        if copy.exists() and (original == source or copy.read_bytes() != original.read_bytes()):
+            raise BmcliError(f"{copy} exists already.", suggestion="Name another file.")
+    for original, copy in pairs:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if not copy.exists():
+            disk.write_new(copy, original.read_bytes())
+    return [copy for _, copy in pairs]
 
 
 def _find_companions(source: Path) -> list[Path]:
-    """Files in the recipe's folder that its text mentions by their relative path."""
+    """Find files in the folder of a recipe that its text mentions by their relative path."""
     text = source.read_text(encoding="utf-8")
     files = (path for path in source.parent.rglob("*") if path.is_file() and path.suffix != ".yaml")
     return sorted(path for path in files if str(path.relative_to(source.parent)) in text)

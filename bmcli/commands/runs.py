@@ -1,4 +1,4 @@
-"""`bmcli runs`: what was trained so far."""
+"""`bmcli runs`: list the runs of a folder."""
 
 from __future__ import annotations
 
@@ -11,19 +11,25 @@ from bmcli.runs import Run
 
 
 def describe_runs(root: Path, name: str | None) -> list[dict[str, Any]]:
-    """The runs below a folder, oldest first, as plain values."""
-    found = runs.list_runs(root)
+    """Describe the runs below a folder, oldest first, as plain values.
+
+    Args:
+        name: Name of the runs to list; None for all.
+    """
+    listed = runs.list_runs(root)
     if name is not None:
-        names = {run.name for run in found}
+        names = {run.name for run in listed}
         if name not in names:
             raise BmcliError(f"no runs of '{name}' in {root}.", suggestion=parts.did_you_mean(name, names))
-        found = [run for run in found if run.name == name]
-    return [_describe_run(run) for run in found]
+        listed = [run for run in listed if run.name == name]
+    return [_describe_run(run) for run in listed]
 
 
 def _describe_run(run: Run) -> dict[str, Any]:
     status = run.status()
-    epochs, faults = (status["epochs"], []) if "epochs" in status else _trained(run)
+    # The status has the number of epochs only after the end of a training.
+    rows, faults = ([], []) if "epochs" in status else run.read_epochs_checked()
+    epochs = status.get("epochs", len(rows))
     damaged = [status["reason"]] if status.get("state") == "damaged" else []
     metrics = status.get("metrics", {})
     return {
@@ -39,15 +45,9 @@ def _describe_run(run: Run) -> dict[str, Any]:
     }
 
 
-def _trained(run: Run) -> tuple[int, list[str]]:
-    """How many epochs a run wrote down, and what is damaged of them."""
-    rows, faults = run.read_epochs_checked()
-    return len(rows), faults
-
-
 def _format_headline(metrics: dict[str, float | None]) -> str:
-    """The figure a reader looks for first: accuracy or error on the test rows, else the first there is."""
-    wanted = ("test/accuracy", "test/rmse", "validation/accuracy", "validation/rmse", *metrics)
-    name = next((name for name in wanted if name in metrics), None)
+    """Format the most important metric: accuracy or RMSE on test rows, then on validation rows, else the first."""
+    preferred = ("test/accuracy", "test/rmse", "validation/accuracy", "validation/rmse", *metrics)
+    name = next((name for name in preferred if name in metrics), None)
     value = metrics[name] if name else None
     return "" if value is None else f"{name} {value:.4f}"

@@ -1,4 +1,4 @@
-"""`bmcli show`: a recipe or a run with everything resolved, and where each value comes from."""
+"""`bmcli show`: show the resolved recipe of a recipe or a run, with the origin of each value."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from bmcli.recipe.render import render_recipe
 
 @dataclass(frozen=True)
 class ResolvedRecipe:
-    """What to print, and the same as a JSON object."""
+    """A resolved recipe or one of its values, as text and as a JSON object."""
 
     text: str
     value: dict[str, Any]
 
 
 def show(target: str, overrides: Sequence[str], why: str | None, root: Path) -> ResolvedRecipe:
-    """A resolved recipe, or the answer to where one of its values comes from.
+    """Resolve a recipe, or look up one of its values and its origin.
 
     Args:
         target: A recipe, a run directory, or a run's name.
-        why: Dotted path of a value.
+        why: Dotted path of a value to look up; None for the whole recipe.
     """
     text = _render_resolved(target, overrides, root)
     tree = nodes.parse_tree(text, "resolved recipe", Path.cwd())
@@ -40,7 +40,7 @@ def show(target: str, overrides: Sequence[str], why: str | None, root: Path) -> 
 
 
 def _render_resolved(target: str, overrides: Sequence[str], root: Path) -> str:
-    """The rendered recipe; a run has kept its own."""
+    """Render a resolved recipe; that of a run is its lock."""
     try:
         find_recipe(target)
     except BmcliError as no_recipe:
@@ -55,11 +55,13 @@ def _explain_value(text: str, tree: Node, why: str) -> ResolvedRecipe:
     steps = split_path(why)
     node = tree.find(steps)
     if node is None:
-        above, way = tree.nearest(steps)
-        known = list(above.value) if isinstance(above.value, dict) else []
-        raise BmcliError(f"no value '{why}' in the recipe.", suggestion=parts.did_you_mean(str(steps[len(way)]), known))
+        section, existing_steps = tree.nearest(steps)
+        known = list(section.value) if isinstance(section.value, dict) else []
+        missing = str(steps[len(existing_steps)])
+        raise BmcliError(f"no value '{why}' in the recipe.", suggestion=parts.did_you_mean(missing, known))
     if isinstance(node.value, dict) and node.value:
         raise BmcliError(f"'{why}' is a section.", suggestion="Name one of its values: " + ", ".join(node.value) + ".")
+    # A rendered recipe has the origin of each value in a comment at the end of its line.
     line = text.splitlines()[node.place.line - 1]
     origin = line.rpartition("  # ")[2]
     value = write_scalar(dump(node.plain()))

@@ -1,4 +1,4 @@
-"""`bmcli tune`: searches for better values of a recipe, and hands back a recipe, a run and a report."""
+"""`bmcli tune`: search for better values of a recipe; the results are a recipe, a run and a report."""
 
 from __future__ import annotations
 
@@ -21,38 +21,36 @@ from bmcli.run_data import read_data_spec
 from bmcli.runs import Run
 from bmcli.specs import DataSpec
 from bmcli.trials import SearchObjective, SearchResult
-from bmcli.tuning import study as studies
 from bmcli.tuning.pool import WorkerPool
-from bmcli.tuning.study import Study
-from bmcli.workflows import session as sessions
+from bmcli.tuning.study import Study, create_study, describe_search, find_study
 from bmcli.workflows.evaluation import check_evaluation
 from bmcli.workflows.opening import load_run_recipe
 from bmcli.workflows.reporting import evaluate_and_report
 from bmcli.workflows.run_evaluation import EvaluationResult
+from bmcli.workflows.session import start_session
 from bmcli.workflows.teachers import train_missing_teachers
 from bmcli.workflows.training import TrainingContext
 
 if TYPE_CHECKING:
     from bmcli.tuning.search import Search, SearchCallback, SearchWinner
 
-# What may be another when a search goes on: how much is searched, not what.
+# The extent of a search may change when it is resumed, but not its space and its recipe.
 CHANGEABLE = ("tune.trials", "tune.workers", "tune.stop", "tune.confirm")
 
 SearchProgressFactory = Callable[
     [SearchResult, int | None, float | None], contextlib.AbstractContextManager["SearchCallback"]
 ]
+"""Make a progress display from the search so far, its limit of trials, and its time limit in seconds."""
 
 
 @dataclass(frozen=True)
 class SearchContext:
-    """Where a search works, and whom it tells.
+    """Folders of a search, and where its messages and progress go.
 
     Args:
         root: Folder of all runs.
-        cache: Prepared data and measurements of this machine.
-        make_progress: Makes a display from the search so far, the trials it is to have if that is known, and its
-            limit of time in seconds.
-        log: Takes a sentence.
+        cache: Folder of prepared data and of measurements of this machine.
+        log: Takes messages about the stages of the search.
     """
 
     root: Path
@@ -70,16 +68,16 @@ class TuningResult:
     """
 
     study: Study
-    searched: SearchResult
+    search: SearchResult
     evaluation: EvaluationResult | None
 
 
 def tune(target: str, overrides: Sequence[str], context: SearchContext) -> TuningResult:
-    """Searches where the recipe says, in a new study.
+    """Search the space of a recipe in a new study.
 
     Raises:
-        RunFailed: Nothing could be measured.
-        Interrupted: A signal came; the search can be gone on with.
+        RunFailed: No trial could be measured.
+        Interrupted: A signal came; the search can be resumed.
     """
     loaded = load_search(target, overrides)
     try:
@@ -87,26 +85,26 @@ def tune(target: str, overrides: Sequence[str], context: SearchContext) -> Tunin
         if loaded.recipe.distill is not None:
             loaded = train_missing_teachers(loaded, _make_training_context(context))
         objectives, spec = _resolve_objectives(loaded, context)
-        study = studies.create_study(context.root, loaded, objectives, spec.fingerprint)
+        study = create_study(context.root, loaded, objectives, spec.fingerprint)
         return _run_search(study, loaded, objectives, context)
     except BmcliError as error:
         raise loaded.locate(error) from None
 
 
 def resume(search: str, overrides: Sequence[str], context: SearchContext, target: str | None = None) -> TuningResult:
-    """Goes on with a search that was stopped, or with a finished one that may have more trials now.
+    """Resume an interrupted search, or a finished one that may have more trials now.
 
     Args:
         search: The study's folder, or the name of its recipe.
-        target: A recipe, to go on only if it is still the same.
+        target: A recipe that must be the one of the search; None to take the one in the study.
     """
-    study = studies.find_study(context.root, search)
+    study = find_study(context.root, search)
     study.require_recipes()
     loaded = load_search(str(study.search) if target is None else target, overrides)
     try:
         _require_search(loaded)
         objectives, spec = _resolve_objectives(loaded, context)
-        _require_same_search(study, studies.describe_search(loaded.recipe, objectives, spec.fingerprint))
+        _require_same_search(study, describe_search(loaded.recipe, objectives, spec.fingerprint))
         _require_unfinished(study, loaded, objectives)
         study.reopen()
         return _run_search(study, loaded, objectives, context)
@@ -115,11 +113,12 @@ def resume(search: str, overrides: Sequence[str], context: SearchContext, target
 
 
 def join(search: str, workers: int, context: SearchContext) -> None:
-    """Trains trials of a search whose chief is another process, perhaps on another machine, until it is over."""
-    study = studies.find_study(context.root, search)
+    """Train trials of a search whose chief is another process, maybe on another machine, until the search is over."""
+    study = find_study(context.root, search)
     if study.is_over:
         raise BmcliError(
-            f"{study.display_path} is over.", suggestion=f"Go on with it: `bmcli tune --resume {study.display_path}`."
+            f"{study.display_path} is over.",
+            suggestion=f"To resume it: `bmcli tune --resume {study.display_path}`.",
         )
     context.log(f"{workers} workers join {study.display_path}")
     with WorkerPool(study, workers, context.cache) as pool:
@@ -129,21 +128,20 @@ def join(search: str, workers: int, context: SearchContext) -> None:
 def _require_search(loaded: LoadedRecipe) -> None:
     if loaded.recipe.tune is None:
         raise BmcliError(
-            "the recipe does not say what to search.",
-            suggestion="Write tune: {space: {train.optimizer.learning_rate: {log: [1e-4, 1e-2]}}}.",
+            "the recipe has no section tune, so there is nothing to search.",
+            suggestion="Add tune: {space: {train.optimizer.learning_rate: {log: [1e-4, 1e-2]}}}.",
         )
 
 
 def _resolve_objectives(loaded: LoadedRecipe, context: SearchContext) -> tuple[tuple[SearchObjective, ...], DataSpec]:
-    """What is searched for and in which data; what no trial could do is a fault now.
-
-    The chief trains nothing, so that it leaves all GPUs to the workers.
-    """
+    """Return the objectives of a search and the spec of its data; faults that all trials would have are raised now."""
+    # The chief only builds a trainer to learn the directions of its metrics. A TensorFlow that sees GPUs would take
+    # their memory, which belongs to the workers.
     with _hide_gpus():
-        learner = distillations.resolve_student(loaded)
-        recipe = learner.recipe.without_tune().on_one_device()
-        session = sessions.start_session(
-            replace(learner, recipe=recipe), context.cache, lambda spec: check_evaluation(recipe, spec)
+        student = distillations.resolve_student(loaded)
+        recipe = student.recipe.without_tune().on_one_device()
+        session = start_session(
+            replace(student, recipe=recipe), context.cache, lambda spec: check_evaluation(recipe, spec)
         )
         directions = session.build_trainer(None).selection.directions
     objectives = tuple(_make_objective(name, directions) for name in loaded.recipe.search_objectives())
@@ -151,7 +149,7 @@ def _resolve_objectives(loaded: LoadedRecipe, context: SearchContext) -> tuple[t
 
 
 def _make_training_context(context: SearchContext) -> TrainingContext:
-    """Make the context of trainings before the search."""
+    """Make the context of the trainings of teachers before the search."""
 
     def log(text: str, level: int = 0) -> None:
         if level == 0:
@@ -165,17 +163,19 @@ def _make_objective(name: str, directions: Mapping[str, Literal["min", "max"] | 
         return SearchObjective(name, "min")
     if name not in directions:
         known = [metric for metric in directions if metric.startswith("validation/")]
-        hint = f"Measured are: {', '.join(known)}." if known else "Give data.split a share for validation."
-        raise BmcliError(f"'{name}' is not measured while training.", path="tune.objective", suggestion=hint)
+        suggestion = f"Known: {', '.join(known)}." if known else "Give data.split a share for validation."
+        raise BmcliError(f"'{name}' is not measured during training.", path="tune.objective", suggestion=suggestion)
     direction = directions[name]
     if direction is None:
-        raise BmcliError(f"neither more nor less of '{name}' is better.", path="tune.objective")
+        raise BmcliError(
+            f"neither more nor less of '{name}' is better.", path="tune.objective", suggestion="Name another metric."
+        )
     return SearchObjective(name, direction)
 
 
 @contextlib.contextmanager
 def _hide_gpus() -> Iterator[None]:
-    """Hides GPUs from a TensorFlow that is imported inside, and from none that is started later."""
+    """Hide GPUs from a TensorFlow that starts in the body, but not from processes that start after it."""
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     try:
@@ -188,16 +188,18 @@ def _hide_gpus() -> Iterator[None]:
 
 
 def _require_same_search(study: Study, current: Mapping[str, Any]) -> None:
-    """Refuses to go on with a search of something else."""
+    """Refuse to resume a search with another recipe, space or data."""
     from bmcli.tuning.search import find_differences
 
-    found = [
-        each for each in find_differences(study.read_start_record(), current) if not _is_changeable(each.split(":")[0])
+    differences = [
+        difference
+        for difference in find_differences(study.read_start_record(), current)
+        if not _is_changeable(difference.split(":")[0])
     ]
-    if found:
+    if differences:
         raise BmcliError(
-            f"{study.display_path} was begun with something else: {'; '.join(found)}.",
-            suggestion=f"Start a new search. What may change: {', '.join(CHANGEABLE)}.",
+            f"{study.display_path} was started with other values: {'; '.join(differences)}.",
+            suggestion=f"Start a new search. These can change: {', '.join(CHANGEABLE)}.",
         )
 
 
@@ -209,7 +211,7 @@ def _run_search(
     study: Study, loaded: LoadedRecipe, objectives: tuple[SearchObjective, ...], context: SearchContext
 ) -> TuningResult:
     options = loaded.recipe.tune
-    assert options is not None, "the recipe says what is searched"
+    assert options is not None, "the recipe has a search"
     context.log(f"search {study.display_path}")
     with study.acquire_lock(), _record_interruption(study):
         with WorkerPool(study, options.workers, context.cache) as pool:
@@ -217,23 +219,23 @@ def _run_search(
 
             with contextlib.closing(Search(study, loaded, objectives, pool.restart_dead_workers)) as search:
                 study.set_status("running")
-                with context.make_progress(search.searched(), options.max_trials, options.stop.time) as watcher:
-                    winner = search.run(watcher)
+                with context.make_progress(search.summarize(), options.max_trials, options.stop.time) as callback:
+                    winner = search.run(callback)
                 study.finish()
-                tuned = _publish_winner(study, search, winner, context)
-        study.set_status("done", winner=winner.trial.task.name, run=tuned.searched.run)
-        return tuned
+                result = _publish_winner(study, search, winner, context)
+        study.set_status("done", winner=winner.trial.task.name, run=result.search.run)
+        return result
 
 
 def _require_unfinished(study: Study, loaded: LoadedRecipe, objectives: tuple[SearchObjective, ...]) -> None:
-    """Refuses to go on with a search that has handed over all there is; the report is the last that it writes."""
-    if not study.report.exists():
+    """Refuse to resume a search that is complete and may not have more trials."""
+    if not study.report.exists():  # the report is the last file of a search
         return
     from bmcli.tuning.search import Search
 
     with contextlib.closing(Search(study, loaded, objectives, lambda: None)) as search:
         if search.is_over:
-            trials = 2 * len(search.searched().trials)
+            trials = 2 * len(search.summarize().trials)
             raise BmcliError(
                 f"{study.display_path} is already completed.",
                 suggestion=f"To continue, set a larger limit, such as tune.trials={trials}.",
@@ -242,7 +244,7 @@ def _require_unfinished(study: Study, loaded: LoadedRecipe, objectives: tuple[Se
 
 
 def _publish_winner(study: Study, search: Search, winner: SearchWinner, context: SearchContext) -> TuningResult:
-    """The winner as a run among the others, measured once; and the files that tell of the search."""
+    """Copy the run of the winner beside the other runs, evaluate it, and write the recipe, table and report."""
     from bmcli.reports.trials_csv import render_trials_csv
     from bmcli.reports.tune import render_search
 
@@ -250,33 +252,38 @@ def _publish_winner(study: Study, search: Search, winner: SearchWinner, context:
     disk.write_atomically(study.best, render_recipe(best.recipe, best.tree).encode(), disk.PRIVATE_MODE)
     run = runs.create(context.root, best.recipe.name)
     shutil.copytree(study.run(winner.task.name).folder, run.folder, dirs_exist_ok=True)
-    run.write(run.origin, {"sentences": _describe_origin(study, search.searched(), winner)})
-    result = _evaluate_run(run, context)
-    searched = replace(
-        search.searched(),
+    run.write(run.origin, {"sentences": _describe_origin(study, search.summarize(), winner)})
+    evaluation = _evaluate_run(run, context)
+    summary = replace(
+        search.summarize(),
         run=run.display_path,
-        test={} if result is None else result.metrics(),
+        test={} if evaluation is None else evaluation.metrics(),
     )
-    disk.write_atomically(study.table, render_trials_csv(searched).encode())
-    disk.write_atomically(study.report, render_search(searched).encode(), disk.PRIVATE_MODE)
-    return TuningResult(study, searched, result)
+    disk.write_atomically(study.table, render_trials_csv(summary).encode())
+    disk.write_atomically(study.report, render_search(summary).encode(), disk.PRIVATE_MODE)
+    return TuningResult(study, summary, evaluation)
 
 
 def _describe_origin(study: Study, search: SearchResult, winner: SearchWinner) -> list[str]:
-    """Where the winner's run comes from, for its report."""
+    """Describe the search of the winner in sentences, for the report of its run."""
     name, first = winner.trial.task.name, search.first
-    told = [
+    sentences = [
         f"The winner of the search {study.display_path}: {len(search.trials):,} trials of "
         f"{', '.join(search.parameters)}.",
         *(f"{path} = {write_scalar(value)}" for path, value in winner.trial.task.values.items()),
     ]
     measured = winner.trial.measured(first)
     if measured is not None:
-        told.append(f"The search measured {first.name} {measured:.4f}, the best of its trials, which chance favoured.")
-    for each in search.confirmed:
-        if each.trial == name:
-            told.append(f"Trained again with {len(each.values)} fresh seeds it reached {each.mean:.4f} on average.")
-    return [*told, f"The whole search is shown in {disk.format_path(study.report)}."]
+        # The best of many noisy values is better than a new measurement of the same candidate.
+        sentences.append(
+            f"Its trial reached {first.name} {measured:.4f}; as the best of all trials, that is optimistic."
+        )
+    for candidate in search.confirmed:
+        if candidate.trial == name:
+            sentences.append(
+                f"Trained again with {len(candidate.values)} new seeds, it reached {candidate.mean:.4f} on average."
+            )
+    return [*sentences, f"The report of the search is {disk.format_path(study.report)}."]
 
 
 def _evaluate_run(run: Run, context: SearchContext) -> EvaluationResult | None:
@@ -290,15 +297,15 @@ def _evaluate_run(run: Run, context: SearchContext) -> EvaluationResult | None:
 
 @contextlib.contextmanager
 def _record_interruption(study: Study) -> Iterator[None]:
-    """Writes down how a search ended that did not come to its end."""
-    how = stopping.format_resume_advice(f"bmcli tune --resume {study.display_path}")
+    """Record in the study that the body was interrupted or failed."""
+    advice = stopping.format_resume_advice(f"bmcli tune --resume {study.display_path}")
     try:
-        with stopping.resumable(lambda: how, lambda sentence: study.set_status("interrupted")):
+        with stopping.resumable(lambda: advice, lambda message: study.set_status("interrupted")):
             yield
     except Interrupted:
         with contextlib.suppress(OSError):
             study.set_status("interrupted")
-        raise Interrupted("the search was interrupted; its trials are saved.", suggestion=how) from None
+        raise Interrupted("the search was interrupted; its trials are saved.", suggestion=advice) from None
     except Exception as error:
         with contextlib.suppress(OSError):
             study.set_status("failed", reason=str(error))

@@ -1,4 +1,4 @@
-"""`bmcli validate`: every fault of a recipe, without training."""
+"""`bmcli validate`: find the faults of a recipe without training."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from bmcli.errors import BmcliError
 from bmcli.recipe import students
 from bmcli.recipe.load import LoadedRecipe
 from bmcli.recipe.space import load_search
+from bmcli.workflows.session import get_source
 
 
 def validate(target: str, overrides: Sequence[str], cache: Path | None) -> dict[str, Any]:
-    """Checks the language of a recipe, the values that it searches, and that its files exist.
+    """Check the keys and values of a recipe and of its search, and that its files exist.
 
     Args:
-        cache: With a folder the data is prepared in it and the model built, too.
+        cache: Folder in which the data is prepared to build the model, too; None to check the recipe alone.
 
     Raises:
-        BmcliError: Every fault found.
+        BmcliError: With all faults.
     """
     loaded = load_search(target, overrides)
     try:
@@ -33,9 +34,8 @@ def validate(target: str, overrides: Sequence[str], cache: Path | None) -> dict[
 
 
 def require_files(loaded: LoadedRecipe) -> None:
-    """Faults for source files of this machine that are not there, before anything is read; asks no network."""
-    source = loaded.recipe.data.source
-    missing = [path for path in source.local_files() if not path.exists()]  # type: ignore[attr-defined]
+    """Refuse a recipe whose source files do not exist on this machine; remote files are not checked."""
+    missing = [path for path in get_source(loaded.recipe).local_files() if not path.exists()]
     if missing:
         raise BmcliError(*(fault for path in missing[:3] for fault in files.missing_file_error(path).faults))
 

@@ -107,7 +107,7 @@ class Search:
         """Removes what the oracle keeps in files."""
         self._oracle.close()
 
-    def searched(self) -> SearchResult:
+    def summarize(self) -> SearchResult:
         """The search as far as it has come."""
         trials = tuple(Trial(task, self._results.get(name)) for name, task in self._tasks.items())
         return SearchResult(
@@ -248,7 +248,7 @@ class Search:
                 continue
             came = True
             self._record(TaskEnded(result))
-            callback.on_trial_end(Trial(task, result), self.searched())
+            callback.on_trial_end(Trial(task, result), self.summarize())
         if came or not self._unfinished(tasks):
             return
         time.sleep(POLL_S)
@@ -294,7 +294,7 @@ class Search:
         first = self._objectives[0]
         trials = [
             trial
-            for trial in self.searched().candidates()
+            for trial in self.summarize().candidates()
             if trial.state == "done" and trial.measured(first) is not None
         ]
         furthest = max((trial.task.until or math.inf for trial in trials), default=math.inf)

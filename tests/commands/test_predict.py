@@ -204,10 +204,10 @@ def test_no_row_that_can_be_read_is_a_fault(bmcli: Bmcli, run: Path, tmp_path: P
     [
         (["new.csv", "--keep", "nmae"], "Did you mean 'name'?"),
         (["lacking.csv"], "no column 'island'"),
-        (["birds.csv", "--keep", "species"], "which --keep would write again"),
+        (["birds.csv", "--keep", "species"], "the predictions have a column of this name"),
         (["new.csv", "--format", "parquet"], "cannot be written to standard output"),
         (["new.csv", "--output", "new.csv"], "exists already"),
-        (["new.csv", "--output", "out.xlsx"], "its ending tells no format"),
+        (["new.csv", "--output", "out.xlsx"], "unknown file ending"),
         (["new.csv", "--output", "nowhere/out.csv"], "no such folder"),
         (["nwe.csv"], "Did you mean 'new.csv'?"),
         (["new.csv", "--json"], "need --output FILE"),

@@ -79,7 +79,7 @@ def test_what_a_search_cannot_be_is_refused_before_it_costs_anything(
     bmcli: Bmcli, recipe: Path, tmp_path: Path
 ) -> None:
     wrong = [
-        ("tune.objective=validation/acuracy", "'validation/acuracy' is not measured while training"),
+        ("tune.objective=validation/acuracy", "'validation/acuracy' is not measured during training"),
         ("tune.space={model.hiden: {choice: [[4]]}}", "Did you mean 'hidden'?"),
         ("data.split={train: 0.8, validation: null, test: 0.2}", "share for validation"),
         ("data.source.name=irs", "Did you mean 'iris'?"),
@@ -91,7 +91,7 @@ def test_what_a_search_cannot_be_is_refused_before_it_costs_anything(
     recipe.write_text(RECIPE.split("tune:")[0])
     done = bmcli("tune", recipe)
     assert done.code == 2
-    assert "does not say what to search" in done.err
+    assert "there is nothing to search" in done.err
     assert not (tmp_path / "runs").exists()
 
 

@@ -476,4 +476,4 @@ def test_onnx_reads_no_weights_from_outside(table_run: Run, cache: Path, tmp_pat
 def test_trusting_what_is_no_artefact_is_a_fault(bmcli: Bmcli) -> None:
     done = bmcli("predict", "digits", "rows.csv", "--trust-artefact")
     assert done.code == 2
-    assert "--trust-artefact does nothing here: digits is no artefact." in done.err
+    assert "--trust-artefact has no effect: digits is no artefact." in done.err

@@ -96,7 +96,7 @@ def run(study: Study, do: Do = measured, callback: Any = None, *overrides: str) 
     loaded = load_search(str(study.search), overrides)
     with working(study, do), closing(Search(study, loaded, (ACCURACY,), lambda: None)) as search:
         winner = search.run(callback or Quiet())
-        return winner, search.searched()
+        return winner, search.summarize()
 
 
 def test_a_search_tries_confirms_and_chooses(begin: Begin) -> None:
