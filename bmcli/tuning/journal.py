@@ -1,4 +1,4 @@
-"""What happened in a search, in order: the file from which one that was killed goes on."""
+"""Journal of the events of a search, from which an interrupted or killed search is resumed."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from bmcli.trials import Json, Task, TrialResult
 
 @dataclass(frozen=True)
 class SearchStarted:
-    """A process began or took up the search."""
+    """A process started or resumed the search."""
 
 
 @dataclass(frozen=True)
 class CandidateRequested:
-    """The oracle was asked for a candidate.
+    """A candidate was requested from the oracle.
 
     Args:
-        answer: The task that became of it, `wait`, or `over`.
+        answer: The task made of the candidate; `wait` or `over` if there was none.
     """
 
     answer: Task | str
@@ -33,7 +33,7 @@ class CandidateRequested:
 
 @dataclass(frozen=True)
 class ConfirmationStarted:
-    """A task that trains one of the best trials again was offered.
+    """A task was offered that trains the candidate of one of the best trials again.
 
     Args:
         trial: Name of the trial.
@@ -53,34 +53,35 @@ class TaskEnded:
 JournalEvent = SearchStarted | CandidateRequested | ConfirmationStarted | TaskEnded
 
 
-_AGAIN = "Start a new search."
+_START_NEW_SEARCH = "Start a new search."
 
 
 class Journal:
-    """Events of one search, one JSON object a line, written to the disk before anything follows from them.
+    """Events of one search, one JSON object per line, on the disk before the search acts on them.
 
-    A line that a crash has torn is the last one, and of what nothing followed.
+    Only the last line can be torn by a crash, and the search has not acted on it.
 
     Args:
-        study_id: Of the search, which every line carries.
+        study_id: Id of the study, which every line carries.
     """
 
     def __init__(self, path: Path, study_id: str) -> None:
         self._path, self._study_id = path, study_id
 
-    def events(self) -> list[tuple[float, JournalEvent]]:
-        """Everything that happened so far, with its time in seconds since 1970.
+    def read_events(self) -> list[tuple[float, JournalEvent]]:
+        """Read all events, with their times in seconds since 1970.
 
         Raises:
             BmcliError: A line other than a torn last one is damaged.
         """
-        return list(self._read())
+        return list(self._iterate_events())
 
     def add(self, event: JournalEvent) -> None:
-        """Appends an event; a torn line before it is cut off."""
+        """Append an event; a torn line before it is cut off."""
         line = disk.encode_record_line(
             disk.to_json_value({"at": round(time.time(), 3), "study_id": self._study_id, **_event_to_json(event)})
         )
+        # The folder may be shared: a link or a pipe that somebody else left there is not followed or waited for.
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
         with os.fdopen(os.open(self._path, flags, 0o666), "ab+") as file:
             file.truncate(self._count_whole_bytes(file))
@@ -90,17 +91,17 @@ class Journal:
 
     @staticmethod
     def _count_whole_bytes(file: Any) -> int:
-        """Bytes of the lines that are whole."""
+        """Count the bytes of complete lines."""
         file.seek(0)
         return file.read().rfind(b"\n") + 1
 
-    def _read(self) -> Iterator[tuple[float, JournalEvent]]:
+    def _iterate_events(self) -> Iterator[tuple[float, JournalEvent]]:
         try:
             lines = disk.read_file(self._path).split(b"\n")
         except FileNotFoundError:
             return
         except (OSError, disk.DamagedFile) as error:
-            raise BmcliError(f"{format_path(self._path)}: damaged ({error}).", suggestion=_AGAIN) from None
+            raise BmcliError(f"{format_path(self._path)}: damaged ({error}).", suggestion=_START_NEW_SEARCH) from None
         for number, line in enumerate(lines[:-1], start=1):
             try:
                 value = disk.parse_record(line)
@@ -108,30 +109,32 @@ class Journal:
                     raise disk.DamagedFile("of another search")
                 yield float(value["at"]), _event_from_json(value)
             except (ValueError, KeyError, TypeError):
-                raise BmcliError(f"{format_path(self._path)}:{number}: damaged.", suggestion=_AGAIN) from None
+                raise BmcliError(
+                    f"{format_path(self._path)}:{number}: damaged.", suggestion=_START_NEW_SEARCH
+                ) from None
 
 
 def _event_to_json(event: JournalEvent) -> Json:
     match event:
         case SearchStarted():
-            return {"event": "begun"}
+            return {"event": "start"}
         case CandidateRequested(answer):
-            return {"event": "asked", "answer": answer if isinstance(answer, str) else answer.to_json()}
+            return {"event": "candidate", "answer": answer if isinstance(answer, str) else answer.to_json()}
         case ConfirmationStarted(trial, task):
-            return {"event": "confirming", "trial": trial, "task": task.to_json()}
+            return {"event": "confirmation", "trial": trial, "task": task.to_json()}
         case TaskEnded(result):
-            return {"event": "ended", "result": result.to_json()}
+            return {"event": "end", "result": result.to_json()}
 
 
 def _event_from_json(value: Json) -> JournalEvent:
     match value["event"]:
-        case "begun":
+        case "start":
             return SearchStarted()
-        case "asked":
+        case "candidate":
             answer = value["answer"]
             return CandidateRequested(answer if isinstance(answer, str) else Task.from_json(answer))
-        case "confirming":
+        case "confirmation":
             return ConfirmationStarted(value["trial"], Task.from_json(value["task"]))
-        case "ended":
+        case "end":
             return TaskEnded(TrialResult.from_json(value["result"]))
-    raise ValueError(f"no event {value['event']!r}")
+    raise ValueError(f"unknown event {value['event']!r}")

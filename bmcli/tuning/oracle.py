@@ -1,4 +1,4 @@
-"""Candidates: KerasTuner's oracles, asked and told without a tuner."""
+"""Oracles of KerasTuner, used without a tuner: they suggest candidates and take their scores."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _SCORE = "score"
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What an oracle wants to be tried.
+    """A candidate that an oracle suggests.
 
     Args:
-        values: By path; those that play no part beside the others are left out.
-        until: Epochs to be trained in all, or None for all of the recipe's.
-        continues: Number of the candidate, counted from 0, whose training goes on, or None.
+        values: By path, without those whose conditions do not hold.
+        until: Total epochs to train; None for those of the recipe.
+        continues: Number of the candidate, from 0, whose training is continued; None to start a new training.
     """
 
     values: CandidateValues
@@ -34,18 +34,17 @@ class Suggestion:
 
 
 OracleAnswer = Suggestion | Literal["wait", "over"]
-"""A candidate; or `wait`, as it depends on what is not told yet; or `over`, as nothing is left to try."""
+"""A candidate; `wait` if the next one depends on missing scores; `over` if nothing is left to try."""
 
 
 class Oracle:
-    """One of KerasTuner's oracles over a space of recipe values.
+    """An oracle of KerasTuner over a space of recipe values.
 
-    What it answers is a function of its arguments and of the calls before, so that a search that was killed is taken up
-    by asking and telling the same again. Scores are better the lower they are. Candidates are numbered from 0 in the
-    order in which they were asked for.
+    An answer is a function of the arguments and of the earlier calls, so a search is resumed by repeating the same
+    calls. Lower scores are better. Candidates are numbered from 0 in the order of their suggestion.
 
     Args:
-        epochs: The most that a candidate is trained.
+        epochs: Largest number of epochs of a candidate.
     """
 
     def __init__(self, algorithm: Kind, space: Mapping[str, SearchParameter], seed: int, epochs: int) -> None:
@@ -54,18 +53,19 @@ class Oracle:
         with ExitStack() as stack:
             self._folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bmcli-oracle-"))
             self._oracle = _build_oracle(algorithm, self._space, seed, epochs)
-            # It writes its state after every call; what it would read from there the journal of the search tells.
+            # The oracle writes its state after every call, and needs a folder for it. Nothing reads that state: a
+            # search is resumed from its journal.
             self._oracle._set_project_dir(self._folder, "oracle")
             self._oracle.verbose = 0
             self._files = stack.pop_all()
         self._numbers: dict[str, int] = {}
 
     def close(self) -> None:
-        """Removes what KerasTuner wrote."""
+        """Remove the files of KerasTuner."""
         self._files.close()
 
-    def ask(self) -> OracleAnswer:
-        """The next candidate."""
+    def suggest(self) -> OracleAnswer:
+        """Suggest the next candidate."""
         with _hide_warnings():
             trial = self._oracle.create_trial(f"tuner-{len(self._numbers)}")
         if trial.status == "STOPPED":
@@ -73,21 +73,22 @@ class Oracle:
         if trial.status != "RUNNING":
             return "wait"
         self._numbers[trial.trial_id] = len(self._numbers)
-        found = trial.hyperparameters.values
-        values = {path: _decode_value(each, found[path]) for path, each in self._space.items() if path in found}
+        raw = trial.hyperparameters.values
+        values = {path: _decode_value(each, raw[path]) for path, each in self._space.items() if path in raw}
         if not self._is_hyperband:
             return Suggestion(values)
-        before = found.get("tuner/trial_id")
-        return Suggestion(values, found["tuner/epochs"], None if before is None else self._numbers[before])
+        # Hyperband passes epochs and the continued trial as parameters of its own, with these names.
+        continued = raw.get("tuner/trial_id")
+        return Suggestion(values, raw["tuner/epochs"], None if continued is None else self._numbers[continued])
 
-    def tell(self, number: int, score: float | None) -> None:
-        """The score of a candidate, or None if it failed."""
+    def report_score(self, number: int, score: float | None) -> None:
+        """Report the score of a candidate; None if it failed."""
         trial_id = next(trial_id for trial_id, other in self._numbers.items() if other == number)
         finite = score is not None and math.isfinite(score)
         with _hide_warnings():
             trial = self._oracle.get_trial(trial_id)
-            # Hyperband waits for as many scores as it gave out candidates: one that failed is the worst of its round.
-            # The others leave out what failed, because a Gaussian process would take any number for a measurement.
+            # Hyperband waits for the scores of all candidates of a round, so a failed one counts as the worst. The
+            # other oracles ignore failed trials: a Gaussian process would treat any number as a measurement.
             if finite or self._is_hyperband:
                 self._oracle.update_trial(trial_id, {_SCORE: score if finite else math.inf})
                 trial.status = "COMPLETED"
@@ -103,8 +104,8 @@ def _build_oracle(algorithm: Any, space: Mapping[str, SearchParameter], seed: in
     common = {
         "objective": keras_tuner.Objective(_SCORE, "min"),
         "hyperparameters": _build_hyperparameters(space),
-        "seed": seed % 2**31 + 1,  # KerasTuner takes 0 for none
-        "max_consecutive_failed_trials": 2**62,  # that limit is the search's
+        "seed": seed % 2**31 + 1,  # KerasTuner replaces 0 by a random seed
+        "max_consecutive_failed_trials": 2**62,  # the search has its own limit
     }
     if algorithm.kind == "hyperband":
         return keras_tuner.oracles.HyperbandOracle(
@@ -119,33 +120,33 @@ def _build_oracle(algorithm: Any, space: Mapping[str, SearchParameter], seed: in
 
 
 def _build_hyperparameters(space: Mapping[str, SearchParameter]) -> Any:
-    """The space in KerasTuner's terms, each parameter below those that it depends on."""
+    """Build the space for KerasTuner, each parameter within the scopes of its conditions."""
     import keras_tuner
 
-    found = keras_tuner.HyperParameters()
+    hyperparameters = keras_tuner.HyperParameters()
     for path, parameter in space.items():
         with ExitStack() as scopes:
             for other, values in _iterate_conditions(path, space):
-                scopes.enter_context(
-                    found.conditional_scope(other, [_encode_value(space[other], each) for each in values])
-                )
-            _add_parameter(found, path, parameter)
-    return found
+                encoded = [_encode_value(space[other], value) for value in values]
+                scopes.enter_context(hyperparameters.conditional_scope(other, encoded))
+            _add_parameter(hyperparameters, path, parameter)
+    return hyperparameters
 
 
-def _add_parameter(found: Any, path: str, parameter: SearchParameter) -> None:
+def _add_parameter(hyperparameters: Any, path: str, parameter: SearchParameter) -> None:
     if parameter.values:
+        # By index, since KerasTuner takes no lists and mappings as choices.
         ordered = all(type(value) in (int, float) for value in parameter.values)
-        found.Choice(path, list(range(len(parameter.values))), ordered=ordered)
+        hyperparameters.Choice(path, list(range(len(parameter.values))), ordered=ordered)
     elif parameter.step is not None:
-        found.Int(path, 0, parameter.last_step())
+        hyperparameters.Int(path, 0, parameter.last_step())
     else:
-        kind = found.Int if parameter.kind == "int" else found.Float
-        kind(path, parameter.low, parameter.high, sampling=parameter.scale)
+        add = hyperparameters.Int if parameter.kind == "int" else hyperparameters.Float
+        add(path, parameter.low, parameter.high, sampling=parameter.scale)
 
 
 def _decode_value(parameter: SearchParameter, number: Any) -> Any:
-    """The value of the recipe for what stands for it in KerasTuner: choices and steps are counted from 0."""
+    """Convert a number of KerasTuner to the value of the recipe; choices and steps are counted from 0."""
     if parameter.values:
         return parameter.values[number]
     if parameter.step is not None:
@@ -154,27 +155,31 @@ def _decode_value(parameter: SearchParameter, number: Any) -> Any:
 
 
 def _encode_value(parameter: SearchParameter, value: Any) -> Any:
+    """Convert a value of the recipe to that of KerasTuner."""
     if parameter.values:
-        return next(number for number, each in enumerate(parameter.values) if are_same(each, value))
+        return next(number for number, choice in enumerate(parameter.values) if are_same(choice, value))
     if parameter.step is not None:
-        return next(n for n in range(parameter.last_step() + 1) if parameter.value_at(n) == value)
+        return next(step for step in range(parameter.last_step() + 1) if parameter.value_at(step) == value)
     return value
 
 
 def _sort_parents_first(space: Mapping[str, SearchParameter]) -> list[str]:
-    """Paths in the order of the recipe, but that each comes after those that it depends on."""
+    """Sort paths so that each comes after those it depends on, otherwise in the order of the recipe."""
     return sorted(space, key=lambda path: len(collect_conditions(path, space)))
 
 
 def _iterate_conditions(path: str, space: Mapping[str, SearchParameter]) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """Every condition of a parameter, those of the parameters it depends on included."""
-    asked = collect_conditions(path, space)
-    yield from ((other, asked[other]) for other in space if other in asked)
+    """Yield all conditions of a parameter, with those of its parents, parents first."""
+    conditions = collect_conditions(path, space)
+    yield from ((other, conditions[other]) for other in space if other in conditions)
 
 
 @contextmanager
 def _hide_warnings() -> Iterator[None]:
-    """Hides KerasTuner's warnings about its own use of Python, and of scikit-learn about a young Gaussian process."""
+    """Hide warnings in the body.
+
+    KerasTuner warns of its own deprecated calls, and scikit-learn of a Gaussian process with few points.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,4 +1,4 @@
-"""Workers of a search on this machine: started, kept at work, and ended together."""
+"""Start the workers of a search on this machine, replace those that die, and stop them together."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from bmcli.tuning.study import Study
 from bmcli.tuning.worker import SAVE_S
 
 COMMAND = [sys.executable, "-m", "bmcli.tuning.worker"]
-STOP_S = SAVE_S + 5.0
-SHORT_LIFE_S = 10.0  # A worker that lived no longer has hardly come to work.
+STOP_S = SAVE_S + 5.0  # until workers that do not stop are killed
+SHORT_LIFE_S = 10.0  # a worker that ends sooner has failed to start
 MAX_SHORT_LIVES = 3
 CHECK_S = 1.0
 
 
 @dataclass
 class _WorkerSlot:
-    """A place for a worker: its share of the machine, and who has it now."""
+    """A share of the machine for one worker, and the process that has it now."""
 
     share: ResourceShare
     log: Path
@@ -39,13 +39,14 @@ class _WorkerSlot:
 
 
 class WorkerPool:
-    """Worker processes of a study on this machine, in a `with` statement.
+    """Worker processes of a study on this machine, as a context manager.
 
-    The cores that this process may use are divided among them, and so are the GPUs that CUDA_VISIBLE_DEVICES lists.
-    The kernel ends them when this process ends, however it does, so it must be made in the main thread.
+    The workers share the cores of this process and the GPUs in CUDA_VISIBLE_DEVICES. The kernel kills them when the
+    thread that started them ends, so the pool must be used in the main thread.
 
     Args:
-        cache: Prepared data and measurements of this machine.
+        cache: Folder of prepared data and of measurements of this machine.
+        environment: Environment variables of the workers; by default those of this process.
 
     Raises:
         BmcliError: There are fewer GPUs than workers.
@@ -60,8 +61,8 @@ class WorkerPool:
         ]
 
     def __enter__(self) -> WorkerPool:
-        for place in self._slots:
-            self._start(place)
+        for slot in self._slots:
+            self._start(slot)
         return self
 
     def __exit__(
@@ -70,25 +71,25 @@ class WorkerPool:
         self.stop()
 
     def restart_dead_workers(self) -> None:
-        """Puts a new worker in the place of each that died.
+        """Replace each worker that died.
 
         Raises:
-            RunFailed: Workers die again and again before they come to work.
+            RunFailed: A worker repeatedly dies right after its start.
         """
-        for place in self._slots:
-            code = None if place.process is None else place.process.poll()
+        for slot in self._slots:
+            code = None if slot.process is None else slot.process.poll()
             if code is None or self._study.is_over:
                 continue
-            place.short_lives = place.short_lives + 1 if time.monotonic() - place.started_at < SHORT_LIFE_S else 0
-            if place.short_lives >= MAX_SHORT_LIVES:
-                raise _crash_error(place, code)
-            self._start(place)
+            slot.short_lives = slot.short_lives + 1 if time.monotonic() - slot.started_at < SHORT_LIFE_S else 0
+            if slot.short_lives >= MAX_SHORT_LIVES:
+                raise _crash_error(slot, code)
+            self._start(slot)
 
     def run_until_over(self) -> None:
-        """Keeps the workers at work until the search is over.
+        """Replace workers that die until the search is over.
 
         Raises:
-            RunFailed: As `tend` does.
+            RunFailed: A worker repeatedly dies right after its start.
         """
         while not self._study.is_over:
             self.restart_dead_workers()
@@ -96,25 +97,21 @@ class WorkerPool:
 
     @property
     def live_count(self) -> int:
-        """How many of them are at work."""
-        return sum(place.process is not None and place.process.poll() is None for place in self._slots)
+        """Number of workers that are alive."""
+        return sum(slot.process is not None and slot.process.poll() is None for slot in self._slots)
 
     def stop(self) -> None:
-        """Ends them all, after they have saved the state of what they train."""
-        with stopping.awaited():
-            self._stop()
-
-    def _stop(self) -> None:
-        for place in self._slots:
-            _send_signal(place, signal.SIGTERM)
-        end = time.monotonic() + STOP_S
-        for place in self._slots:
-            if place.process is None:
-                continue
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                place.process.wait(max(0.0, end - time.monotonic()))
-            _send_signal(place, signal.SIGKILL)
-            place.process.wait()
+        """Stop all workers, after they have saved their trainings."""
+        with stopping.awaited():  # a second signal must not interrupt the waiting, which ends by itself
+            processes = [slot.process for slot in self._slots if slot.process is not None]
+            for process in processes:
+                process.send_signal(signal.SIGTERM)
+            end = time.monotonic() + STOP_S
+            for process in processes:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.0, end - time.monotonic()))
+                process.send_signal(signal.SIGKILL)
+                process.wait()
 
     def _start(self, slot: _WorkerSlot) -> None:
         command = [*COMMAND, str(self._study.folder), str(self._cache)]
@@ -122,13 +119,12 @@ class WorkerPool:
         slot.started_at = time.monotonic()
 
 
-def _send_signal(slot: _WorkerSlot, number: int) -> None:
-    if slot.process is not None:
-        slot.process.send_signal(number)
-
-
 def _crash_error(slot: _WorkerSlot, code: int) -> RunFailed:
     lines = "".join(f"\n    {line}" for line in read_last_lines(slot.log))
-    left = f" It left no words; {free_bytes(slot.log) or 0:,} bytes are free at {format_path(slot.log)}."
-    told = f" Its last lines, from {format_path(slot.log)}:{lines}" if lines else left
-    return RunFailed(f"a worker {describe_exit(code)} {MAX_SHORT_LIVES} times in a row, before it came to work.{told}")
+    if lines:
+        details = f"The last lines of {format_path(slot.log)}:{lines}"
+    else:  # a full disk also prevents a log
+        details = f"Its log is empty; {free_bytes(slot.log) or 0:,} bytes are free at {format_path(slot.log)}."
+    return RunFailed(
+        f"a worker {describe_exit(code)} {MAX_SHORT_LIVES} times in a row right after its start. {details}"
+    )

@@ -1,4 +1,4 @@
-"""Retrain a recipe many times on parts of its data."""
+"""Retrain a recipe several times on parts of its data, for cross-validation and learning curves."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bmcli import runs, stopping
 from bmcli.distribution.launch import list_cores
@@ -23,17 +23,13 @@ from bmcli.workflows.callbacks import ReportCallback
 from bmcli.workflows.opening import check_overrides, find_run, load_run_recipe
 from bmcli.workflows.reporting import refresh_report
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True)
 class RecipeToRetrain:
-    """A recipe that is to be trained anew.
+    """A recipe to retrain.
 
     Args:
-        run: Whose recipe it is, and in whose report it is shown; None if it is that of a file, or told to read
-            other data.
+        run: Run whose recipe it is, and whose report shows the result; None for a recipe of a file or on other data.
     """
 
     loaded: LoadedRecipe
@@ -41,10 +37,10 @@ class RecipeToRetrain:
 
 
 def find_recipe(target: str, overrides: Sequence[str], root: Path) -> RecipeToRetrain:
-    """The recipe that is to be trained anew: a file, a built-in one, or that of a run.
+    """Find the recipe to retrain: a file, a built-in one, or that of a run.
 
     Raises:
-        BmcliError: The recipe is at fault, or an override would make it another training than the run's.
+        BmcliError: The recipe is at fault, or an override changes the training of the run.
     """
     if target.endswith((".yaml", ".yml")) or (target in list_built_in() and not (root / target).exists()):
         return RecipeToRetrain(load_recipe(target, overrides), None)
@@ -56,14 +52,14 @@ def find_recipe(target: str, overrides: Sequence[str], root: Path) -> RecipeToRe
 
 @dataclass(frozen=True)
 class RetrainingContext:
-    """Where trainings work side by side, and whom they tell.
+    """Folders and workers of several trainings, and where their messages go.
 
     Args:
         root: Folder of all runs.
-        cache: Prepared data and measurements of this machine.
-        workers: Trainings side by side; None for as many as there are cores.
-        on_job_end: Hears of each training when it has ended.
-        log: Takes a sentence.
+        cache: Folder of prepared data and of measurements of this machine.
+        workers: Number of trainings at a time; None for the number of cores.
+        on_job_end: Takes each training when it has ended.
+        log: Takes messages.
     """
 
     root: Path
@@ -77,20 +73,20 @@ class RetrainingContext:
 
     @contextlib.contextmanager
     def resumable(self, name: str, loaded: LoadedRecipe) -> Iterator[None]:
-        """Has an interruption of the body tell how to go on with the trainings of a recipe, if some are done."""
+        """Add advice how to resume to an interruption of the body, if some trainings of the recipe are finished."""
         with stopping.resumable(lambda: describe_resume(self.root, name, loaded)):
             yield
 
     def begin_run(self, name: str, loaded: LoadedRecipe, jobs: Sequence[TrainingJob]) -> Run:
-        """The folder of some trainings: a new one, or that of the same which was interrupted."""
-        begun = find_unfinished(self.root, name, loaded, jobs)
-        if begun is None:
+        """Return the run of some trainings: an interrupted one of the same recipe and jobs, or a new one."""
+        unfinished = find_unfinished(self.root, name, loaded, jobs)
+        if unfinished is None:
             return runs.create(self.root, name)
-        self.log(f"goes on with {begun.display_path}, which was interrupted; what is done there is kept")
-        return begun
+        self.log(f"resuming {unfinished.display_path}, which was interrupted; finished trainings are kept")
+        return unfinished
 
 
 def attach_to_run(run: Run, results: Mapping[str, Any], context: RetrainingContext) -> None:
-    """Keeps what training anew found in the run whose recipe it is, and brings its report up to date."""
+    """Write the results of retraining into the run of the recipe, and update its report."""
     run.write(run.validation, {**(run.record(run.validation, dict[str, Any]) or {}), **results})
     refresh_report(run, context.cache, context.log)

@@ -1,4 +1,4 @@
-"""The chief of a search: asks the oracle, offers tasks, gathers results, and chooses the winner."""
+"""The chief of a search: it requests candidates, offers tasks, collects results and chooses the winner."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from bmcli.tuning.study import Study
 
 POLL_S = 0.02
 
-MIN_TRIALS = 5  # trials that must have come to an epoch before their median stops others there
-GRACE_SHARE = 0.2  # share of the epochs in which no trial is stopped: the best often begin slowly
-MAX_REFUSALS = 100  # candidates in a row that the recipe refuses, after which there is little hope of others
+MIN_TRIALS = 5  # trials that must have reached an epoch before their median stops others there
+GRACE_SHARE = 0.2  # share of the epochs in which no trial is stopped, since good ones often start slowly
+MAX_REFUSALS = 100  # candidates in a row that the recipe refuses, after which the search ends
 
 
 class SearchCallback(Protocol):
-    """What wants to know how a search goes on."""
+    """Takes the progress of a search."""
 
     def on_trial_start(self, task: Task) -> None: ...
 
     def epoch(self, name: str, epoch: int) -> None: ...
 
-    def on_trial_end(self, trial: Trial, searched: SearchResult) -> None: ...
+    def on_trial_end(self, trial: Trial, search: SearchResult) -> None: ...
 
     def on_confirmation_start(self, runs: int) -> None: ...
 
@@ -52,11 +52,11 @@ class SearchCallback(Protocol):
 
 @dataclass(frozen=True)
 class SearchWinner:
-    """The candidate that a search has chosen.
+    """The best candidate of a search.
 
     Args:
         trial: Its trial.
-        task: The confirming task whose run has the best value of the first objective.
+        task: Its confirmation task with the best value of the first objective, whose run is published.
     """
 
     trial: Trial
@@ -64,11 +64,11 @@ class SearchWinner:
 
 
 class Search:
-    """One search, from its first trial or from where its journal ends.
+    """One search, new or resumed from its journal.
 
     Args:
         loaded: The recipe with its `tune` section.
-        check_workers: Looks after the workers; called now and then.
+        check_workers: Replaces workers that died; called regularly.
 
     Raises:
         BmcliError: The journal is damaged, or does not belong to this space and algorithm.
@@ -81,7 +81,7 @@ class Search:
         objectives: tuple[SearchObjective, ...],
         check_workers: Callable[[], None],
     ) -> None:
-        assert loaded.recipe.tune is not None, "the recipe says what is searched"
+        assert loaded.recipe.tune is not None, "the recipe has a search"
         self._study, self._loaded, self._check_workers = study, loaded, check_workers
         self._recipe: Recipe = loaded.recipe
         self._options: TuneOptions = loaded.recipe.tune
@@ -91,24 +91,24 @@ class Search:
             self._options.algorithm, self._options.space, self._recipe.seed, self._recipe.train.epochs
         )
         self._tasks: dict[str, Task] = {}
-        self._results: dict[str, TrialResult] = {}  # in the order in which they came
+        self._results: dict[str, TrialResult] = {}  # in the order of their arrival
         self._confirmation_tasks: dict[str, list[Task]] = {}  # by the trial whose candidate they train again
         self._is_exhausted = self._is_waiting = False
         self._stop_reasons: list[str] = []
         self._winner: SearchWinner | None = None
         self._seconds_before = 0.0
-        self._checked_at = self._began_at = time.monotonic()
+        self._checked_at = self._started_at = time.monotonic()
         with contextlib.ExitStack() as stack:
-            stack.callback(self.close)
+            stack.callback(self.close)  # only if replaying fails
             self._replay()
             stack.pop_all()
 
     def close(self) -> None:
-        """Removes what the oracle keeps in files."""
+        """Remove the files of the oracle."""
         self._oracle.close()
 
     def summarize(self) -> SearchResult:
-        """The search as far as it has come."""
+        """Summarize the search so far."""
         trials = tuple(Trial(task, self._results.get(name)) for name, task in self._tasks.items())
         return SearchResult(
             name=self._recipe.name,
@@ -118,22 +118,22 @@ class Search:
             trials=trials,
             confirmed=tuple(self._list_confirmed()) if self._options.confirm else (),
             winner=self._winner.trial.task.name if self._winner else None,
-            seconds=self._seconds(),
+            seconds=self._measure_seconds(),
             stop_reasons=tuple(self._stop_reasons),
         )
 
     def run(self, callback: SearchCallback) -> SearchWinner:
-        """Searches, trains the best again, and chooses.
+        """Run all trials, train the best candidates again, and choose the winner.
 
         Raises:
             RunFailed: No trial could be measured.
         """
         self._journal.add(SearchStarted())
-        shown: set[str] = set()
-        for task in self._unfinished(self._tasks.values()):
+        announced: set[str] = set()
+        for task in self._list_unfinished(self._tasks.values()):
             self._offer(task)
         while self._has_work():
-            self._collect_results(self._tasks.values(), callback, shown)
+            self._collect_results(self._tasks.values(), callback, announced)
             self._request_tasks()
         self._confirm(callback)
         return self._choose_winner()
@@ -141,84 +141,89 @@ class Search:
     @property
     def is_over(self) -> bool:
         """Whether nothing is left to train."""
-        again = [task for trial in self._rank_best() for task in self._build_confirmation_tasks(trial)]
-        return not self._has_work() and not self._unfinished(again)
+        confirmation = [task for trial in self._rank_best() for task in self._build_confirmation_tasks(trial)]
+        return not self._has_work() and not self._list_unfinished(confirmation)
 
     def _has_work(self) -> bool:
-        return bool(self._unfinished(self._tasks.values())) or not self._is_finished()
+        return bool(self._list_unfinished(self._tasks.values())) or not self._is_finished()
 
     def _is_finished(self) -> bool:
-        """Whether no further trial is to begin; says why."""
+        """Whether no further trial may start; also updates the stop reasons."""
         reasons = [
             (self._is_exhausted, "Nothing is left to try in this space."),
             (self._count_trials() >= (self._options.max_trials or math.inf), ""),
-            (self._count_trailing("failed") >= self._options.stop.failures, self._failures()),
+            (self._count_trailing("failed") >= self._options.stop.failures, self._describe_failures()),
             (
                 self._count_trailing("refused") >= MAX_REFUSALS,
                 f"The recipe refused {MAX_REFUSALS} candidates in a row.",
             ),
-            (self._seconds() >= (self._options.stop.time or math.inf), "The time was over."),
+            (self._measure_seconds() >= (self._options.stop.time or math.inf), "The time limit was reached."),
         ]
-        found = [reason for reached, reason in reasons if reached]
-        self._stop_reasons = [reason for reason in found if reason]
-        return bool(found)
+        reached_reasons = [reason for reached, reason in reasons if reached]
+        self._stop_reasons = [reason for reason in reached_reasons if reason]
+        return bool(reached_reasons)
 
     def _count_trials(self) -> int:
-        """Trials that cost something."""
+        """Count the trials, without refused candidates, which cost nothing."""
         return sum(name not in self._results or self._results[name].state != "refused" for name in self._tasks)
 
     def _count_trailing(self, state: str) -> int:
-        """How many of the last results of the search are of this state; what was refused does not count as a trial."""
+        """Count the last results in a row with a state; refused candidates interrupt no row of other states."""
         states = [result.state for name, result in self._results.items() if name in self._tasks]
-        counted = [each for each in reversed(states) if state == "refused" or each != "refused"]
-        return next((number for number, each in enumerate(counted) if each != state), len(counted))
+        counted = [other for other in reversed(states) if state == "refused" or other != "refused"]
+        return next((number for number, other in enumerate(counted) if other != state), len(counted))
 
-    def _failures(self) -> str:
+    def _describe_failures(self) -> str:
         reasons = ["", *(result.reason for result in self._results.values() if result.state == "failed")]
         return f"{self._options.stop.failures} trials in a row failed, the last one: {reasons[-1]}"
 
     def _request_tasks(self) -> None:
-        """Offers as many tasks as there are workers."""
-        places = max(self._options.workers, len(self._study.live_workers()))
-        while not self._is_waiting and not self._is_finished() and len(self._unfinished(self._tasks.values())) < places:
+        """Offer one task for each worker."""
+        worker_count = max(self._options.workers, len(self._study.list_live_workers()))
+        while (
+            not self._is_waiting
+            and not self._is_finished()
+            and len(self._list_unfinished(self._tasks.values())) < worker_count
+        ):
             self._request_task()
 
     def _request_task(self) -> None:
-        answer = self._oracle.ask()
+        answer = self._oracle.suggest()
         if not isinstance(answer, Suggestion):
             self._record(CandidateRequested(answer))
             return
-        task = self._task(answer)
+        task = self._make_task(answer)
         self._record(CandidateRequested(task))
-        refusal = self._refusal(task.values)
+        refusal = self._find_refusal(task.values)
         if refusal:
             self._record(TaskEnded(TrialResult(task.name, "refused", reason=refusal)))
         else:
             self._offer(task)
 
-    def _task(self, candidate: Suggestion) -> Task:
+    def _make_task(self, candidate: Suggestion) -> Task:
         names = list(self._tasks)
         return Task(
             name=f"{len(names):04d}",
             values=candidate.values,
             until=candidate.until,
             continues=None if candidate.continues is None else names[candidate.continues],
-            bounds=self._bounds(),
+            bounds=self._compute_bounds(),
             limit_s=self._options.stop.trial_time,
         )
 
-    def _refusal(self, values: CandidateValues) -> str:
-        """Why the recipe cannot have these values together, or nothing."""
+    def _find_refusal(self, values: CandidateValues) -> str:
+        """Return the reason why the recipe refuses values; empty if it accepts them."""
         try:
             self._loaded.with_values(values)
         except BmcliError as error:
             return " ".join(f"{fault.path}: {fault.message}" if fault.path else fault.message for fault in error.faults)
         return ""
 
-    def _bounds(self) -> tuple[float | None, ...]:
-        """For each epoch the median of the running means of the scores of others up to it, where there are enough.
+    def _compute_bounds(self) -> tuple[float | None, ...]:
+        """Compute the score that a new trial must reach by each epoch; None without a bound.
 
-        The median stopping rule of Golovin et al. 2017, section 3.2.1.
+        It is the median of the running means of the other trials' scores up to the epoch: the median stopping rule of
+        Golovin et al. 2017, section 3.2.1.
         """
         if not self._options.uses_median_pruning:
             return ()
@@ -226,48 +231,49 @@ class Search:
         means = [list(_running_means(curve)) for curve in curves]
         bounds: list[float | None] = []
         for epoch in range(max(map(len, means), default=0)):
-            there = [mean[epoch] for mean in means if len(mean) > epoch]
-            early = epoch < GRACE_SHARE * self._recipe.train.epochs
-            bounds.append(None if early or len(there) < MIN_TRIALS else statistics.median(there))
+            reached = [mean[epoch] for mean in means if len(mean) > epoch]
+            is_early = epoch < GRACE_SHARE * self._recipe.train.epochs
+            bounds.append(None if is_early or len(reached) < MIN_TRIALS else statistics.median(reached))
         return tuple(bounds)
 
     def _offer(self, task: Task) -> None:
-        if self._study.result(task.name) is None:
+        # A result may have come while no chief was running; it is collected later.
+        if self._study.read_result(task.name) is None:
             self._study.put_task(task)
 
-    def _unfinished(self, tasks: Iterable[Task]) -> list[Task]:
+    def _list_unfinished(self, tasks: Iterable[Task]) -> list[Task]:
         return [task for task in tasks if task.name not in self._results]
 
-    def _collect_results(self, tasks: Collection[Task], callback: SearchCallback, shown: set[str]) -> None:
-        """Takes the results that have come, and waits a moment if there are none."""
-        came = False
-        for task in self._unfinished(tasks):
-            result = self._study.result(task.name)
+    def _collect_results(self, tasks: Collection[Task], callback: SearchCallback, announced: set[str]) -> None:
+        """Collect new results; wait a moment if there are none."""
+        has_results = False
+        for task in self._list_unfinished(tasks):
+            result = self._study.read_result(task.name)
             if result is None:
-                self._report_progress(task, callback, shown)
+                self._report_progress(task, callback, announced)
                 continue
-            came = True
+            has_results = True
             self._record(TaskEnded(result))
             callback.on_trial_end(Trial(task, result), self.summarize())
-        if came or not self._unfinished(tasks):
+        if has_results or not self._list_unfinished(tasks):
             return
         time.sleep(POLL_S)
         if time.monotonic() - self._checked_at > CHECK_S:
             self._checked_at = time.monotonic()
             self._check_workers()
             for name in self._study.release_dead_claims():
-                callback.note(f"{name}: its worker was lost; another takes it up.")
+                callback.note(f"{name}: its worker was lost; another worker resumes it.")
 
-    def _report_progress(self, task: Task, callback: SearchCallback, shown: set[str]) -> None:
-        """Tells of a task that a worker has taken, once, and then of its epochs."""
-        if task.name not in shown and self._study.is_claimed(task.name):
-            shown.add(task.name)
+    def _report_progress(self, task: Task, callback: SearchCallback, announced: set[str]) -> None:
+        """Report the start of a task that a worker has claimed, once, and then its epochs."""
+        if task.name not in announced and self._study.is_claimed(task.name):
+            announced.add(task.name)
             callback.on_trial_start(task)
-        elif task.name in shown and time.monotonic() - self._checked_at > CHECK_S:
+        elif task.name in announced and time.monotonic() - self._checked_at > CHECK_S:
             callback.epoch(task.name, len(self._study.run(task.name).rows()))
 
     def _confirm(self, callback: SearchCallback) -> None:
-        """Trains the best candidates again, all with the same seeds; without `confirm` the best one as it was."""
+        """Train the best candidates again, all with the same seeds; without `confirm`, the best one as it was."""
         best = self._rank_best()
         if not best:
             reasons = [result.reason for result in self._results.values() if result.reason]
@@ -280,17 +286,17 @@ class Search:
                 if task not in self._confirmation_tasks.get(trial.task.name, ()):
                     self._record(ConfirmationStarted(trial.task.name, task))
         tasks = list(chain.from_iterable(self._confirmation_tasks.values()))
-        waiting = self._unfinished(tasks)
+        waiting = self._list_unfinished(tasks)
         if waiting and self._options.confirm:
             callback.on_confirmation_start(len(waiting))
         for task in waiting:
             self._offer(task)
-        shown: set[str] = set()
-        while self._unfinished(tasks):
-            self._collect_results(tasks, callback, shown)
+        announced: set[str] = set()
+        while self._list_unfinished(tasks):
+            self._collect_results(tasks, callback, announced)
 
     def _rank_best(self) -> list[Trial]:
-        """The candidates with the best scores, each once; those that were trained as far as any come first."""
+        """Rank the candidates by score, each once, and return those to confirm; the longest trained ones come first."""
         first = self._objectives[0]
         trials = [
             trial
@@ -298,6 +304,7 @@ class Search:
             if trial.state == "done" and trial.measured(first) is not None
         ]
         furthest = max((trial.task.until or math.inf for trial in trials), default=math.inf)
+        # Scores after fewer epochs, such as those of Hyperband's first rounds, do not compare with full trainings.
         ranked = sorted(
             trials,
             key=lambda trial: (
@@ -305,39 +312,47 @@ class Search:
                 first.score(trial.objectives[first.name]),
             ),
         )
-        wanted = 1 if self._options.confirm is None else self._options.confirm.top
-        return ranked[:wanted]
+        return ranked[: 1 if self._options.confirm is None else self._options.confirm.top]
 
     def _build_confirmation_tasks(self, trial: Trial) -> list[Task]:
-        """What trains a candidate again: with the seeds that follow the recipe's, or once as it was."""
+        """Build the tasks that train a candidate again: with the seeds after that of the recipe, or once as it was."""
         name, values = f"confirm-{trial.task.name}", trial.task.values
         confirm, limit_s = self._options.confirm, self._options.stop.trial_time
         if confirm is None:
             return [Task(name, values, keeps_model=True, limit_s=limit_s)]
-        own = self._recipe.seed
-        seeded = {seed: {**values, "seed": seed, "data.seed": self._recipe.data_seed} for seed in
-                  range(own + 1, own + 1 + confirm.seeds)}  # fmt: skip
-        return [Task(f"{name}-seed-{seed}", each, keeps_model=True, limit_s=limit_s) for seed, each in seeded.items()]
+        first = self._recipe.seed + 1
+        # A new seed of the training must not also change the splits: the values would not be comparable.
+        return [
+            Task(
+                f"{name}-seed-{seed}",
+                {**values, "seed": seed, "data.seed": self._recipe.data_seed},
+                keeps_model=True,
+                limit_s=limit_s,
+            )
+            for seed in range(first, first + confirm.seeds)
+        ]
 
     def _list_confirmed(self) -> list[ConfirmedCandidate]:
-        """The candidates whose confirming runs are all over; a run that failed leaves its candidate out."""
-        first, found = self._objectives[0].name, []
+        """List the candidates whose confirmation runs are all measured."""
+        first, confirmed = self._objectives[0].name, []
         for name, tasks in self._confirmation_tasks.items():
             results = [self._results.get(task.name) for task in tasks]
             values = [result.objectives.get(first) for result in results if result is not None]
             measured = [value for value in values if value is not None and math.isfinite(value)]
             if len(measured) == len(results):
-                found.append(ConfirmedCandidate(name, self._results[name].objectives[first], tuple(measured)))
-        return found
+                confirmed.append(ConfirmedCandidate(name, self._results[name].objectives[first], tuple(measured)))
+        return confirmed
 
     def _choose_winner(self) -> SearchWinner:
-        """The candidate that is best on the mean over its seeds, and its best run."""
+        """Choose the candidate with the best mean over its seeds, and its best run."""
         first = self._objectives[0]
         confirmed = self._list_confirmed()
         if not confirmed:
-            failed = [self._results[task.name].reason for tasks in self._confirmation_tasks.values() for task in tasks]
-            raise RunFailed("none of the best trials could be trained again.", suggestion=failed[-1])
-        best = min(confirmed, key=lambda each: first.score(each.mean)).trial
+            reasons = [self._results[task.name].reason for tasks in self._confirmation_tasks.values() for task in tasks]
+            raise RunFailed(
+                "none of the best trials could be trained again.", suggestion=f"The last one: {reasons[-1]}"
+            )
+        best = min(confirmed, key=lambda candidate: first.score(candidate.mean)).trial
         task = min(
             self._confirmation_tasks[best],
             key=lambda task: first.score(self._results[task.name].objectives[first.name]),
@@ -345,12 +360,12 @@ class Search:
         self._winner = SearchWinner(Trial(self._tasks[best], self._results[best]), task)
         return self._winner
 
-    def _seconds(self) -> float:
-        """Time that the search has taken, in all processes that had it in hand one after the other."""
-        return self._seconds_before + time.monotonic() - self._began_at
+    def _measure_seconds(self) -> float:
+        """Measure the time of the search, summed over all processes that resumed it."""
+        return self._seconds_before + time.monotonic() - self._started_at
 
     def _record(self, event: JournalEvent) -> None:
-        """Writes down what happened, then acts on it."""
+        """Write an event to the journal, then act on it."""
         self._journal.add(event)
         self._apply(event)
 
@@ -359,7 +374,7 @@ class Search:
             case CandidateRequested("over"):
                 self._is_exhausted = True
             case CandidateRequested("wait"):
-                self._is_waiting, self._is_exhausted = True, not self._unfinished(self._tasks.values())
+                self._is_waiting, self._is_exhausted = True, not self._list_unfinished(self._tasks.values())
             case CandidateRequested(Task() as task):
                 self._tasks[task.name] = task
             case ConfirmationStarted(trial, task):
@@ -368,16 +383,16 @@ class Search:
                 self._results[result.name] = result
                 self._is_waiting = False
                 if result.name in self._tasks:
-                    self._oracle.tell(list(self._tasks).index(result.name), self._score(result))
+                    self._oracle.report_score(list(self._tasks).index(result.name), self._compute_score(result))
 
-    def _score(self, result: TrialResult) -> float | None:
+    def _compute_score(self, result: TrialResult) -> float | None:
         first = self._objectives[0]
         value = result.objectives.get(first.name)
         return None if value is None or result.state not in ("done", "stopped") else first.score(value)
 
     def _replay(self) -> None:
-        """Brings the oracle to where it was when the journal ended."""
-        events = self._journal.events()
+        """Repeat the events of the journal, so that the oracle is in the same state as at their end."""
+        events = self._journal.read_events()
         for _, event in events:
             if isinstance(event, CandidateRequested):
                 self._verify_answer(event)
@@ -386,25 +401,27 @@ class Search:
         self._seconds_before = _sum_active_seconds(events)
 
     def _require_whole_journal(self) -> None:
-        """Refuses a journal that lacks a task, each of which is written down before it is offered."""
+        """Refuse a journal that lacks an offered task; tasks are written to it before they are offered."""
         known = set(self._tasks) | {task.name for task in chain.from_iterable(self._confirmation_tasks.values())}
-        if lost := sorted(self._study.offered() - known):
+        if missing := sorted(self._study.list_offered_tasks() - known):
             raise BmcliError(
-                f"{format_path(self._study.journal)}: damaged (it does not tell of the task {lost[0]}).",
+                f"{format_path(self._study.journal)}: damaged (task {missing[0]} is missing).",
                 suggestion="Start a new search.",
             )
 
     def _verify_answer(self, event: CandidateRequested) -> None:
-        answer = self._oracle.ask()
-        told = event.answer
-        same = answer == told
-        if isinstance(answer, Suggestion) and isinstance(told, Task):
-            again = replace(self._task(answer), bounds=told.bounds, limit_s=told.limit_s)
-            same = again == told
-        if not same:
+        """Refuse to resume if the oracle now suggests something else than the journal has."""
+        answer, recorded = self._oracle.suggest(), event.answer
+        is_same = answer == recorded
+        if isinstance(answer, Suggestion) and isinstance(recorded, Task):
+            # Neither of them comes from the oracle, and `tune.stop` may change when a search is resumed.
+            task = replace(self._make_task(answer), bounds=recorded.bounds, limit_s=recorded.limit_s)
+            is_same = task == recorded
+        if not is_same:
             raise BmcliError(
-                f"{self._study.display_path} cannot be gone on with, because other candidates would be chosen now.",
-                suggestion="Were packages updated since? Start a new search.",
+                f"{self._study.display_path} cannot be resumed, because other candidates would be chosen now. Updated "
+                "packages can be the reason.",
+                suggestion="Start a new search.",
             )
 
 
@@ -416,19 +433,19 @@ def _running_means(curve: Iterable[float | None]) -> Iterable[float]:
 
 
 def _sum_active_seconds(events: list[tuple[float, JournalEvent]]) -> float:
-    """Time from each beginning of a process to the last thing it wrote down."""
+    """Sum the time of each process from its start to its last event."""
     return sum(
         later - earlier for (earlier, _), (later, event) in pairwise(events) if not isinstance(event, SearchStarted)
     )
 
 
 def find_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Paths at which what a search was begun with differs from what it is to go on with: `model.units: 64, now 32`."""
-    found = []
+    """List the paths with different values at the start and now, such as `model.units: 64, now 32`."""
+    differences = []
     for key in dict.fromkeys([*before, *now]):
-        one, other = before.get(key), now.get(key)
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            found += [f"{key}.{difference}" for difference in find_differences(one, other)]
-        elif one != other:
-            found.append(f"{key}: {one!r}, now {other!r}")
-    return found
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            differences += [f"{key}.{difference}" for difference in find_differences(old, new)]
+        elif old != new:
+            differences.append(f"{key}: {old!r}, now {new!r}")
+    return differences

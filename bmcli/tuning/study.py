@@ -1,8 +1,7 @@
-"""Study folders: the only code that knows where an artefact of a search lives, and how its processes share it.
+"""Study folders: the files of a search, which its processes share.
 
-The chief puts tasks, workers claim them and put results; a shared folder is all they have in common, so that workers
-on other machines are workers like those on this one. Every file is whole or not there: it is written aside and takes
-its name at the end.
+The chief puts tasks; workers claim them and put results. They communicate only by the files of a shared folder, so
+workers may be on other machines. Every file is complete or missing: it is written under another name and then renamed.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from bmcli.runs import Run
 from bmcli.trials import CandidateValues, Json, SearchObjective, Task, TrialResult
 
 HEARTBEAT_S = 2.0
-WORKER_TIMEOUT_S = 20.0  # A worker that was silent for so long is dead; a busy file server may swallow some beats.
+WORKER_TIMEOUT_S = 20.0  # without heartbeats, after which a worker is dead; a busy file server may delay some
 
 
 class _StudyRecord(TypedDict):
@@ -49,24 +48,24 @@ class _Identity(TypedDict):
 
 _IDENTITY = tuple(_Identity.__annotations__)
 _ID = "study_id"
-"""Key of the records of a study, by which one of another study is told."""
-_AGAIN = "Start a new search."
+"""Key in all records of a study, by which records of another study are refused."""
+_START_NEW_SEARCH = "Start a new search."
 
 
 @dataclass(frozen=True)
 class Study:
-    """One search and the files it keeps."""
+    """The folder of one search."""
 
     folder: Path
 
     @property
     def display_path(self) -> str:
-        """The folder as a user would write it."""
+        """The folder, formatted for messages."""
         return format_path(self.folder)
 
     @property
     def start_record_file(self) -> Path:
-        """What the search was begun with."""
+        """The recipe, objectives and data that the search was started with."""
         return self.folder / "study.json"
 
     @property
@@ -76,17 +75,17 @@ class Study:
 
     @property
     def base(self) -> Path:
-        """The recipe that values are laid over, in one file: with those it extends and with overrides."""
+        """The base recipe of all candidates in one file, with the recipes it extends and with overrides."""
         return self.folder / "base.yaml"
 
     @property
     def search(self) -> Path:
-        """`base` with the `tune` section that the search was begun with, to take it up by."""
+        """`base` with the `tune` section that the search was started with, to resume it."""
         return self.folder / "search.yaml"
 
     @property
     def journal(self) -> Path:
-        """Every task and result in their order, one JSON object a line."""
+        """All tasks and results in their order, one JSON object per line."""
         return self.folder / "journal.jsonl"
 
     @property
@@ -107,7 +106,7 @@ class Study:
 
     @property
     def logs(self) -> Path:
-        """What workers on this machine say."""
+        """Folder of the output of workers on this machine."""
         return self.folder / "logs"
 
     @property
@@ -131,111 +130,111 @@ class Study:
         return self.folder / "over"
 
     def run(self, name: str) -> Run:
-        """The run directory of a trial, or of a run that confirms one."""
+        """Return the run directory of a trial or of a confirmation."""
         return Run(self.folder / "trials" / name)
 
     def read_start_record(self) -> Json:
-        """What the search was begun with, as `describe_search` gave it.
+        """Read the value of `describe_search` at the start of the search.
 
         Raises:
-            BmcliError: The file that tells is gone or damaged.
+            BmcliError: The file is missing or damaged.
         """
-        return {key: value for key, value in self._begun().items() if key not in _IDENTITY}
+        return {key: value for key, value in self._read_start_file().items() if key not in _IDENTITY}
 
-    def _begun(self) -> Json:
-        return self._read_record(self.start_record_file, _AGAIN)
+    def _read_start_file(self) -> Json:
+        return self._read_record(self.start_record_file, _START_NEW_SEARCH)
 
     @cached_property
     def _identity(self) -> _Identity:
-        """What a study is known by, and the SHA-256 of each file that says what is searched."""
+        """The id of the study, and the SHA-256 of each file that defines the search."""
         try:
-            return disk.validate_as(_Identity, self._begun())
+            return disk.validate_as(_Identity, self._read_start_file())
         except disk.DamagedFile:
-            raise _damage_error(self.start_record_file, _AGAIN) from None
+            raise _damage_error(self.start_record_file, _START_NEW_SEARCH) from None
 
     @property
     def id(self) -> str:
-        """What all records of the study carry; copies have it too.
+        """Id in all records of the study; copies of the study have the same.
 
         Raises:
-            BmcliError: The file that tells is gone or damaged.
+            BmcliError: `study.json` is missing or damaged.
         """
         return self._identity["id"]
 
     def require_recipes(self) -> None:
-        """Refuses recipes that are not those that the search was begun with.
+        """Refuse a study whose recipe files have changed.
 
         Raises:
-            BmcliError: One was changed, or cannot be read.
+            BmcliError: A recipe file was changed, or cannot be read.
         """
         for name, digest in self._identity["files"].items():
             try:
-                found = hashlib.sha256(disk.read_file(self.folder / name)).hexdigest()
+                current = hashlib.sha256(disk.read_file(self.folder / name)).hexdigest()
             except (OSError, disk.DamagedFile):
-                found = ""
-            if found != digest:
-                raise _damage_error(self.folder / name, _AGAIN)
+                current = ""
+            if current != digest:
+                raise _damage_error(self.folder / name, _START_NEW_SEARCH)
 
-    def loaded(self) -> LoadedRecipe:
-        """The recipe that values are laid over.
+    def load_base(self) -> LoadedRecipe:
+        """Load the base recipe of all candidates.
 
         Raises:
-            BmcliError: As `require_recipes` does.
+            BmcliError: A recipe file was changed, or cannot be read.
         """
         self.require_recipes()
         return load_recipe(str(self.base))
 
     def objectives(self) -> tuple[SearchObjective, ...]:
-        """What is searched for; the first decides where there has to be one.
+        """Read the objectives of the search, of which the first decides.
 
         Raises:
-            BmcliError: The file that tells is gone or damaged.
+            BmcliError: `study.json` is missing or damaged.
         """
         try:
             return disk.validate_as(_StudyRecord, self.read_start_record())["objectives"]
         except disk.DamagedFile:
-            raise _damage_error(self.start_record_file, _AGAIN) from None
+            raise _damage_error(self.start_record_file, _START_NEW_SEARCH) from None
 
     def load_candidate(self, values: CandidateValues) -> LoadedRecipe:
-        """The recipe of a candidate: values laid over the study's recipe.
+        """Load the recipe of a candidate: the base recipe with other values.
 
-        Its epochs are selected by what is searched for, unless the recipe says otherwise.
+        Its epoch is selected by the objective of the search, unless the recipe or the candidate has another metric.
 
         Raises:
-            BmcliError: The recipe refuses them; each fault names them all.
+            BmcliError: The recipe refuses the values; each fault names all of them.
         """
-        loaded, judged = self.loaded(), find_epoch_objective(self.objectives())
+        loaded, objective = self.load_base(), find_epoch_objective(self.objectives())
         searches_selection = any(path.startswith("train.select") for path in values)
-        if judged is None or searches_selection or loaded.recipe.train.select.metric != "auto":
+        if objective is None or searches_selection or loaded.recipe.train.select.metric != "auto":
             return loaded.with_values(values)
-        return loaded.with_values({"train.select.metric": judged.name, **values})
+        return loaded.with_values({"train.select.metric": objective.name, **values})
 
-    # The chief's part.
+    # Methods of the chief.
 
     def put_task(self, task: Task) -> None:
-        """Offers a task to the workers."""
+        """Offer a task to the workers."""
         disk.write_record(self._tasks / f"{task.name}.json", {**task.to_json(), _ID: self.id})
 
-    def offered(self) -> set[str]:
-        """Names of all tasks."""
+    def list_offered_tasks(self) -> set[str]:
+        """List the names of all tasks."""
         return _list_tasks(self._tasks)
 
-    def unfinished(self) -> list[str]:
-        """Names of the tasks that have no result, in order."""
+    def list_unfinished_tasks(self) -> list[str]:
+        """List the names of the tasks without a result, in order."""
         return sorted(_list_tasks(self._tasks) - _list_tasks(self._results))
 
-    def live_workers(self) -> list[str]:
-        """The workers that were heard of in the last moments."""
+    def list_live_workers(self) -> list[str]:
+        """List the names of the workers with a recent heartbeat."""
         now = self._time()
         return sorted(path.name for path in _list_files(self._workers) if not _is_dead(path, now))
 
     def release_dead_claims(self) -> list[str]:
-        """Offers the tasks of workers that died anew, and names them.
+        """Release the tasks that dead workers have claimed, and return their names.
 
-        The chief alone may ask for it: of two who do, one could take away what a worker claimed just now.
+        Only the chief may call this: of two processes, one could release a task that a worker has just claimed again.
         """
         now = self._time()
-        unfinished = set(self.unfinished())
+        unfinished = set(self.list_unfinished_tasks())
         dead = [path for path in _list_files(self._claims) if path.name in unfinished and _is_dead(path, now)]
         for path in dead:
             path.unlink(missing_ok=True)
@@ -245,7 +244,7 @@ class Study:
         return sorted(path.name for path in dead)
 
     def is_claimed(self, name: str) -> bool:
-        """Whether a worker has taken a task."""
+        """Whether a worker has claimed a task."""
         return (self._claims / name).exists()
 
     def set_status(self, state: str, **details: Any) -> None:
@@ -254,11 +253,11 @@ class Study:
         )
 
     def finish(self) -> None:
-        """Tells the workers to leave."""
+        """Mark the search as over, so that the workers leave."""
         self._end_marker.touch()
 
     def reopen(self) -> None:
-        """Takes up a search that was over."""
+        """Remove the mark of a search that was over."""
         self._end_marker.unlink(missing_ok=True)
 
     @property
@@ -267,7 +266,7 @@ class Study:
 
     @contextlib.contextmanager
     def acquire_lock(self) -> Iterator[None]:
-        """Keeps other processes from being the chief of this search.
+        """Prevent other processes from being the chief of this search while the body runs.
 
         Raises:
             BmcliError: Another process is.
@@ -275,29 +274,29 @@ class Study:
         with runs.acquire_lock(self.folder, "Wait for it to end, or start a new search."):
             yield
 
-    # The workers' part.
+    # Methods of the workers.
 
     def announce_worker(self) -> str:
-        """Makes this process known as a worker, and returns its name."""
+        """Register this process as a worker, and return its name."""
         name = f"{socket.gethostname()}-{os.getpid()}"
         disk.write_record(self._workers / name, _identify_process())
         return name
 
     def leave(self, worker: str) -> None:
-        """Takes a worker's name back."""
+        """Unregister a worker."""
         (self._workers / worker).unlink(missing_ok=True)
 
-    def open_tasks(self) -> list[str]:
-        """Names of the tasks that nobody has claimed, in order."""
+    def list_open_tasks(self) -> list[str]:
+        """List the names of the unclaimed tasks without a result, in order."""
         return sorted(
             _list_tasks(self._tasks) - _list_tasks(self._results) - {path.name for path in _list_files(self._claims)}
         )
 
-    def task(self, name: str) -> Task:
-        """A task.
+    def read_task(self, name: str) -> Task:
+        """Read a task.
 
         Raises:
-            BmcliError: Its file is gone or damaged.
+            BmcliError: Its file is missing or damaged.
         """
         path = self._tasks / f"{name}.json"
         try:
@@ -305,32 +304,33 @@ class Study:
         except disk.DamagedFile:
             raise _damage_error(path) from None
         if task.name != name:
-            raise _damage_error(path)  # its run would lie in a folder of another
+            raise _damage_error(path)  # its run directory would be that of another task
         return task
 
     def claim(self, name: str) -> bool:
-        """Takes a task; false if another was faster, or it has a result already."""
+        """Claim a task; false if another worker was faster, or if it has a result."""
         try:
             disk.write_new(self._claims / name, disk.encode_record_line(_identify_process()))
         except FileExistsError:
             return False
+        # Checked after the claim: between the list of open tasks and the claim, another worker may have finished it.
         if not self.has_result(name):
             return True
         self.release(name)
         return False
 
     def send_heartbeat(self, worker: str, claimed: str | None = None) -> bool:
-        """Shows that a worker is alive; false if its claim was taken away from it, since it was silent for too long."""
+        """Update the heartbeat of a worker; false if its claim was released, since it was silent for too long."""
         _touch(self._workers / worker)
         return claimed is None or (self._is_mine(claimed) and _touch(self._claims / claimed))
 
     def release(self, name: str) -> None:
-        """Gives a task of this process back without a result, to be taken up again."""
+        """Release a task of this process without a result, so that it is claimed again."""
         if self._is_mine(name):
             (self._claims / name).unlink(missing_ok=True)
 
     def put_result(self, result: TrialResult) -> bool:
-        """Hands in a result; false if there is one already, which stays."""
+        """Put a result; false if the task has one already, which stays."""
         result = replace(result, reason=redact_text(result.reason))
         try:
             disk.write_new(
@@ -344,8 +344,8 @@ class Study:
     def has_result(self, name: str) -> bool:
         return (self._results / f"{name}.json").exists()
 
-    def result(self, name: str) -> TrialResult | None:
-        """The result of a task, or None while there is none.
+    def read_result(self, name: str) -> TrialResult | None:
+        """Read the result of a task; None if there is none yet.
 
         Raises:
             BmcliError: Its file is damaged.
@@ -353,17 +353,17 @@ class Study:
         if not self.has_result(name):
             return None
         path = self._results / f"{name}.json"
-        again = f"Delete {format_path(path)}, and the task is done again."
+        advice = f"Delete {format_path(path)} to train the trial again."
         try:
-            result = TrialResult.from_json(self._read(path, again))
+            result = TrialResult.from_json(self._read(path, advice))
         except disk.DamagedFile:
-            raise _damage_error(path, again) from None
+            raise _damage_error(path, advice) from None
         if result.name != name:
-            raise _damage_error(path, again)
+            raise _damage_error(path, advice)
         return result
 
     def remove_checkpoints(self, name: str) -> None:
-        """Removes what a trial could be gone on with from."""
+        """Remove the checkpoints of a trial, which cannot be continued then."""
         disk.try_to_remove(self.run(name).checkpoints)
 
     def _is_mine(self, name: str) -> bool:
@@ -371,17 +371,17 @@ class Study:
         return _read_owner(self._claims / name) == _identify_process()
 
     def _time(self) -> float:
-        """Now by the clock of the file system, which other machines share."""
+        """Read the time of the file system, which all machines share; their own clocks may differ."""
         clock = self._workers / ".clock"
         clock.touch()
         return clock.stat().st_mtime
 
     def _read(self, path: Path, advice: str = "") -> Json:
-        """A record of this study, without the id of that."""
-        found = self._read_record(path, advice)
-        if found.pop(_ID, None) != self.id:
+        """Read a record of this study; refuse one of another study."""
+        record = self._read_record(path, advice)
+        if record.pop(_ID, None) != self.id:
             raise _damage_error(path, advice)
-        return found
+        return record
 
     def _read_record(self, path: Path, advice: str) -> Json:
         try:
@@ -391,10 +391,10 @@ class Study:
 
 
 def create_study(root: Path, loaded: LoadedRecipe, objectives: Sequence[SearchObjective], fingerprint: str) -> Study:
-    """A new study of a recipe, below `root`.
+    """Create a study of a recipe below `root`.
 
     Args:
-        fingerprint: Of the data.
+        fingerprint: Fingerprint of the data.
     """
     study = Study(runs.create(root, f"{loaded.recipe.name}-tune").folder)
     for folder in (study._tasks, study._claims, study._results, study._workers, study.folder / "trials"):
@@ -403,32 +403,36 @@ def create_study(root: Path, loaded: LoadedRecipe, objectives: Sequence[SearchOb
     disk.write_atomically(study.base, render_base(loaded).encode(), disk.PRIVATE_MODE)
     disk.write_atomically(study.search, _render_search_recipe(study, loaded.recipe).encode(), disk.PRIVATE_MODE)
     files = {file.name: disk.compute_sha256(file) for file in (study.base, study.search)}
-    begun = describe_search(loaded.recipe, objectives, fingerprint)
-    disk.write_record(study.start_record_file, {**begun, "id": secrets.token_hex(8), "files": files})
+    description = describe_search(loaded.recipe, objectives, fingerprint)
+    disk.write_record(study.start_record_file, {**description, "id": secrets.token_hex(8), "files": files})
     return study
 
 
 def _render_search_recipe(study: Study, recipe: Recipe) -> str:
-    # JSON is YAML, but that a dollar sign would begin a variable.
+    # JSON is valid YAML; only a dollar sign would begin a variable of the recipe.
     section = json.dumps(escape_dollars(dump(recipe.tune)), ensure_ascii=False)
     return f"extends: {study.base.name}\ntune: {section}\n"
 
 
 def describe_search(recipe: Recipe, objectives: Sequence[SearchObjective], fingerprint: str) -> Json:
-    """What a search is begun with, to be compared with what it is to go on with."""
-    found = [asdict(objective) for objective in objectives]
-    # As it will be read again: lists for tuples.
-    described: Json = json.loads(json.dumps({"recipe": dump(recipe), "objectives": found, "data": fingerprint}))
-    return described
+    """Describe recipe, objectives and data of a search, to compare its start with a resumption."""
+    description = {
+        "recipe": dump(recipe),
+        "objectives": [asdict(objective) for objective in objectives],
+        "data": fingerprint,
+    }
+    # Through JSON, so that it equals what is read from a file: lists instead of tuples.
+    plain: Json = json.loads(json.dumps(description))
+    return plain
 
 
 def find_epoch_objective(objectives: Sequence[SearchObjective]) -> SearchObjective | None:
-    """The objective that every epoch measures, by which a training is selected and stopped; None if there is none."""
+    """Find the objective that every epoch measures, for the selection of epochs and for early stopping."""
     return next((objective for objective in objectives if objective.name.startswith("validation/")), None)
 
 
 def find_study(root: Path, text: str) -> Study:
-    """A study by its directory, by the name of its recipe, or its folder's.
+    """Find a study by its directory, the name of its folder, or the name of its recipe.
 
     Raises:
         BmcliError: There is none.
@@ -439,16 +443,16 @@ def find_study(root: Path, text: str) -> Study:
             runs.require_regular_files(study.folder)
             return study
     raise BmcliError(
-        f"no search '{text}': neither its directory nor a name in {root}.", suggestion="`bmcli tune RECIPE` makes one."
+        f"no search '{text}': neither a directory nor a name in {root}.", suggestion="`bmcli tune RECIPE` starts one."
     )
 
 
 def _drop_nonfinite(result: TrialResult) -> Json:
-    """A result as JSON: measures that are not finite are left out, as those that nobody took."""
-    found = result.to_json()
+    """Convert a result to JSON without the objectives and metrics that are not finite."""
+    values = result.to_json()
     for name in ("objectives", "metrics"):
-        found[name] = {key: value for key, value in found[name].items() if math.isfinite(value)}
-    plain: Json = disk.to_json_value(found)
+        values[name] = {key: value for key, value in values[name].items() if math.isfinite(value)}
+    plain: Json = disk.to_json_value(values)
     return plain
 
 
@@ -457,7 +461,7 @@ def _identify_process() -> dict[str, Any]:
 
 
 def _read_owner(path: Path) -> Any:
-    """Who a claim or a worker's file is of, or None if that cannot be told."""
+    """Read the process that a claim or a worker's file belongs to; None if it is damaged or missing."""
     try:
         return disk.read_record(path)
     except (OSError, disk.DamagedFile):
@@ -465,14 +469,16 @@ def _read_owner(path: Path) -> Any:
 
 
 def _is_dead(path: Path, now: float) -> bool:
-    """Whether the process behind a claim or a worker's file is gone, as far as can be seen from here."""
+    """Whether the process of a claim or of a worker's file is dead; on another machine only its silence shows that."""
     try:
         silent_s = now - path.stat().st_mtime
     except FileNotFoundError:
         return True
     owner = _read_owner(path)
-    here = isinstance(owner, dict) and owner.get("host") == socket.gethostname() and isinstance(owner.get("pid"), int)
-    return silent_s > WORKER_TIMEOUT_S or (here and not _is_alive(owner["pid"]))
+    is_local = (
+        isinstance(owner, dict) and owner.get("host") == socket.gethostname() and isinstance(owner.get("pid"), int)
+    )
+    return silent_s > WORKER_TIMEOUT_S or (is_local and not _is_alive(owner["pid"]))
 
 
 def _is_alive(process: int) -> bool:
@@ -481,12 +487,12 @@ def _is_alive(process: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
+        return True  # a process of another user
     return True
 
 
 def _touch(path: Path) -> bool:
-    """Sets a file's time to now; false if it is gone."""
+    """Set the modification time of a file to now; false if it is missing."""
     try:
         os.utime(path)
     except FileNotFoundError:
@@ -495,13 +501,13 @@ def _touch(path: Path) -> bool:
 
 
 def _list_files(folder: Path) -> list[Path]:
-    """The files of a folder that have their names already."""
+    """List the complete files of a folder; those that are being written have names with a dot."""
     with os.scandir(folder) as entries:
         return [folder / entry.name for entry in entries if not entry.name.startswith(".")]
 
 
 def _list_tasks(folder: Path) -> set[str]:
-    """Names of the tasks that a folder holds a JSON file of."""
+    """List the names of the tasks with a JSON file in a folder."""
     return {path.stem for path in _list_files(folder)}
 
 

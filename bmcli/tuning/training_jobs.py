@@ -141,7 +141,7 @@ class JobBatch:
             return False
         return True
 
-    def result(self, job: TrainingJob) -> FinishedJob | None:
+    def read_result(self, job: TrainingJob) -> FinishedJob | None:
         """What a job came to; None if it has not ended.
 
         Raises:
@@ -239,7 +239,7 @@ def _wait_for_results(
     while len(done) < len(jobs):
         alive = any(process.poll() is None for process in processes)
         for job in jobs:
-            if job.name not in done and (found := batch.result(job)) is not None:
+            if job.name not in done and (found := batch.read_result(job)) is not None:
                 done[job.name] = found
                 on_finished(found)
         if not alive and len(done) < len(jobs):

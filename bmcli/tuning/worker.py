@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> None:
 
 def list_recipes(study: Study) -> list[Recipe]:
     """The study's recipe with each network that the search can choose, those left out that need more to be changed."""
-    loaded = study.loaded()
+    loaded = study.load_base()
     found = [loaded.recipe]
     space, _ = read_space(study.read_start_record()["recipe"]["tune"]["space"])
     for path, parameter in space.items():
@@ -126,7 +126,7 @@ class TrialWorker:
 
     def _run_next_task(self) -> bool:
         """Does a task, if there is one that nobody has claimed."""
-        for name in self._study.open_tasks():
+        for name in self._study.list_open_tasks():
             if self._study.claim(name):
                 self._complete_task(name)
                 return True
@@ -136,7 +136,7 @@ class TrialWorker:
         """Sees a claimed task to its result, or gives it back."""
         start = time.monotonic()
         try:
-            task = self._study.task(name)
+            task = self._study.read_task(name)
         except BmcliError as error:
             self._study.put_result(TrialResult(name, "failed", reason=str(error)))
             return
@@ -158,7 +158,7 @@ class TrialWorker:
         limit_s = math.inf if task.limit_s is None else task.limit_s
         end = time.monotonic() + limit_s
         with defer_signals():
-            child = self._child = self._child or ForkedProcess(lambda name: self._run_task(self._study.task(name)))
+            child = self._child = self._child or ForkedProcess(lambda name: self._run_task(self._study.read_task(name)))
             child.submit(task.name)
         reason, mine = None, True
         while not child.wait(min(HEARTBEAT_S, max(0.0, end - time.monotonic()))):

@@ -149,7 +149,7 @@ def test_one_that_was_interrupted_goes_on_and_keeps_what_is_done(validated: Run,
     before = Run(validated.folder / "fold-1").status()
     found = cross_validate(RecipeToRetrain(loaded, None), setting)
     assert found.run == validated
-    assert "which was interrupted; what is done there is kept" in told[0]
+    assert "which was interrupted; finished trainings are kept" in told[0]
     assert Run(validated.folder / "fold-1").status() == before
     again = [{**fold, "seconds": 0} for fold in validated.evaluations()["folds"]["folds"]]
     assert again == [{**fold, "seconds": 0} for fold in expected["folds"]]

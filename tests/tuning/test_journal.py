@@ -38,12 +38,12 @@ def path(tmp_path: Path) -> Path:
 
 
 def read(path: Path) -> list[JournalEvent]:
-    return [event for _, event in Journal(path, "id").events()]
+    return [event for _, event in Journal(path, "id").read_events()]
 
 
 def test_events_are_read_as_they_were_written(path: Path) -> None:
     assert read(path) == EVENTS
-    times = [at for at, _ in Journal(path, "id").events()]
+    times = [at for at, _ in Journal(path, "id").read_events()]
     assert times == sorted(times)
 
 
@@ -62,7 +62,7 @@ def test_a_torn_last_line_is_left_out_and_written_over(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [b"{}", b'{"at": 1, "event": "none"}', b"\xff", b"[1]", b'{"at": 1, "event": "asked"}']
+    "damage", [b"{}", b'{"at": 1, "event": "none"}', b"\xff", b"[1]", b'{"at": 1, "event": "candidate"}']
 )
 def test_a_damaged_line_is_told(path: Path, damage: bytes) -> None:
     lines = path.read_bytes().split(b"\n")

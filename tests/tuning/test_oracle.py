@@ -41,7 +41,7 @@ def search(
     oracle, found, open_ = Oracle(algorithm, space, seed, epochs=9), list[Suggestion](), list[int]()
     try:
         while len(found) < most:
-            answer = oracle.ask()
+            answer = oracle.suggest()
             if isinstance(answer, Suggestion):
                 open_.append(len(found))
                 found.append(answer)
@@ -50,7 +50,7 @@ def search(
             if answer != "over" and isinstance(answer, Suggestion) and len(open_) < running:
                 continue
             number = open_.pop(0)
-            oracle.tell(number, None if fails(number) else score(found[number].values))
+            oracle.report_score(number, None if fails(number) else score(found[number].values))
     finally:
         oracle.close()
     return found
@@ -91,8 +91,8 @@ def test_a_chain_of_conditions_holds() -> None:
         "a": SearchParameter("choice", (1, 2)),
     }
     oracle, found = Oracle(GridSearch(), space, 0, epochs=1), []
-    while isinstance(answer := oracle.ask(), Suggestion):
-        oracle.tell(len(found), 0.0)
+    while isinstance(answer := oracle.suggest(), Suggestion):
+        oracle.report_score(len(found), 0.0)
         found.append(dict(answer.values))
     oracle.close()
     expected = [{"a": 2}, {"a": 1, "b": False}, {"a": 1, "b": True, "c": "x"}, {"a": 1, "b": True, "c": "y"}]
@@ -103,8 +103,8 @@ def test_a_small_space_is_over_once_all_of_it_is_tried() -> None:
     space = {"a": SearchParameter("bool", (False, True)), "b": SearchParameter("choice", ("x", "y", "z"))}
     for algorithm in (RandomSearch(), GridSearch(), BayesianSearch(initial=2)):
         oracle, found = Oracle(algorithm, space, 0, epochs=1), []
-        while isinstance(answer := oracle.ask(), Suggestion):
-            oracle.tell(len(found), float(answer.values["a"]))
+        while isinstance(answer := oracle.suggest(), Suggestion):
+            oracle.report_score(len(found), float(answer.values["a"]))
             found.append(dict(answer.values))
         oracle.close()
         assert answer == "over"
@@ -135,10 +135,10 @@ def test_bayesian_search_is_better_than_chance() -> None:
     def best(algorithm: Kind, seed: int) -> float:
         oracle, found = Oracle(algorithm, space, seed, epochs=1), []
         for number in range(24):
-            answer = oracle.ask()
+            answer = oracle.suggest()
             assert isinstance(answer, Suggestion)
             found.append(sum((value - 0.3) ** 2 for value in answer.values.values()))
-            oracle.tell(number, found[-1])
+            oracle.report_score(number, found[-1])
         oracle.close()
         return min(found)
 

@@ -50,16 +50,16 @@ def working(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 def test_workers_share_the_tasks_and_the_cores(study: Study, cache: Path, working: Callable[[str], None]) -> None:
     working(ENDLESS)
     with WorkerPool(study, 2, cache) as pool:
-        until(lambda: len(study.live_workers()) == 2)
+        until(lambda: len(study.list_live_workers()) == 2)
         for number in range(20):
             study.put_task(Task(f"{number:04}", {}))
-        until(lambda: not study.unfinished())
+        until(lambda: not study.list_unfinished_tasks())
         assert pool.live_count == 2
         study.finish()
         until(lambda: pool.live_count == 0)
         pool.restart_dead_workers()
         assert pool.live_count == 0, "nobody is needed any more"
-    reasons = {result.reason for n in range(20) if (result := study.result(f"{n:04}"))}
+    reasons = {result.reason for n in range(20) if (result := study.read_result(f"{n:04}"))}
     assert len(reasons) == 2
     shares = [reason.partition(" ")[2] for reason in reasons]
     assert len(set(shares)) == min(2, len(os.sched_getaffinity(0)))
@@ -68,14 +68,14 @@ def test_workers_share_the_tasks_and_the_cores(study: Study, cache: Path, workin
 def test_a_worker_that_died_is_replaced(study: Study, cache: Path, working: Callable[[str], None]) -> None:
     working(ENDLESS)
     with WorkerPool(study, 1, cache) as pool:
-        until(lambda: study.live_workers())
-        os.kill(int(study.live_workers()[0].rpartition("-")[2]), signal.SIGKILL)
+        until(lambda: study.list_live_workers())
+        os.kill(int(study.list_live_workers()[0].rpartition("-")[2]), signal.SIGKILL)
         until(lambda: pool.live_count == 0)
-        assert study.live_workers() == []
+        assert study.list_live_workers() == []
         study.put_task(Task("0001", {}))
         pool.restart_dead_workers()
         until(lambda: study.has_result("0001"))
-    assert study.live_workers() == [], "they leave when they are ended"
+    assert study.list_live_workers() == [], "they leave when they are ended"
 
 
 def test_workers_that_die_before_they_come_to_work_are_given_up(
@@ -112,7 +112,7 @@ def test_real_trials_survive_the_death_of_a_trial_and_of_a_worker(make_study: Ma
         study.put_task(Task("0002", {}, until=int(1e9)))
         run = study.run("0002")
         until(lambda: any(run.checkpoints.glob("step-*")))
-        (worker,) = study.live_workers()
+        (worker,) = study.list_live_workers()
         os.kill(int(worker.rpartition("-")[2]), signal.SIGKILL)
         until(lambda: pool.live_count == 0 and not run.is_locked())
         assert study.release_dead_claims() == ["0002"]
@@ -121,7 +121,7 @@ def test_real_trials_survive_the_death_of_a_trial_and_of_a_worker(make_study: Ma
         pool.restart_dead_workers()
         until(lambda: study.has_result("0002"))
         log = (study.logs / "worker-0.log").read_text()
-    first, second = study.result("0001"), study.result("0002")
+    first, second = study.read_result("0001"), study.read_result("0002")
     assert first is not None
     assert second is not None
     assert (first.state, second.state) == ("failed", "done")

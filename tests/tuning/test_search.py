@@ -66,9 +66,9 @@ def working(study: Study, do: Do) -> Iterator[None]:
 
     def work() -> None:
         while not stop.is_set():
-            for name in study.open_tasks():
+            for name in study.list_open_tasks():
                 if study.claim(name):
-                    study.put_result(do(study.task(name)))
+                    study.put_result(do(study.read_task(name)))
             time.sleep(0.005)
 
     thread = threading.Thread(target=work)
@@ -195,7 +195,7 @@ def test_time_ends_a_search(begin: Begin) -> None:
 
     _, searched = run(begin(f"trials: 50, {SPACE}, stop: {{time: 1s}}, confirm: none"), slow)
     assert 1 <= len(searched.trials) < 10
-    assert searched.stop_reasons == ("The time was over.",)
+    assert searched.stop_reasons == ("The time limit was reached.",)
 
 
 def test_a_small_space_ends_a_search(begin: Begin) -> None:
@@ -244,7 +244,7 @@ def test_hyperband_has_no_bounds(begin: Begin) -> None:
 def test_a_journal_that_lacks_a_task_is_refused(begin: Begin) -> None:
     study = begin(f"trials: 2, {SPACE}, confirm: none")
     study.put_task(Task("0000", {"model.dropout": 0.1}))
-    with pytest.raises(BmcliError, match=r"journal\.jsonl: damaged \(it does not tell of the task 0000\)"):
+    with pytest.raises(BmcliError, match=r"journal\.jsonl: damaged \(task 0000 is missing\)"):
         run(study)
 
 
@@ -252,7 +252,7 @@ def test_a_journal_of_another_space_is_refused(begin: Begin) -> None:
     study = begin(f"trials: 2, {SPACE}, confirm: none")
     run(study)
     other = begin("trials: 2, space: {model.dropout: {float: [0.6, 0.9]}}, confirm: none")
-    events = Journal(study.journal, study.id).events()
+    events = Journal(study.journal, study.id).read_events()
     for _, event in events:
         Journal(other.journal, other.id).add(event)
     with pytest.raises(BmcliError, match="other candidates would be chosen now"):

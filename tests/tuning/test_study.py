@@ -30,22 +30,22 @@ RESULT = TrialResult("0007", "done", {"validation/accuracy": 0.9}, (-0.5, None, 
 
 def test_tasks_and_results_come_back_as_they_were_put(study: Study) -> None:
     study.put_task(TASK)
-    assert study.open_tasks() == ["0007"]
-    assert study.task("0007") == TASK
-    assert study.result("0007") is None
+    assert study.list_open_tasks() == ["0007"]
+    assert study.read_task("0007") == TASK
+    assert study.read_result("0007") is None
     assert study.put_result(RESULT)
-    assert study.result("0007") == RESULT
-    assert study.open_tasks() == study.unfinished() == []
+    assert study.read_result("0007") == RESULT
+    assert study.list_open_tasks() == study.list_unfinished_tasks() == []
 
 
 def test_a_task_is_claimed_once_and_free_again_once_released(study: Study) -> None:
     study.put_task(TASK)
     assert study.claim("0007")
     assert not study.claim("0007")
-    assert study.open_tasks() == []
-    assert study.unfinished() == ["0007"]
+    assert study.list_open_tasks() == []
+    assert study.list_unfinished_tasks() == ["0007"]
     study.release("0007")
-    assert study.open_tasks() == ["0007"]
+    assert study.list_open_tasks() == ["0007"]
 
 
 def test_a_task_with_a_result_is_not_claimed(study: Study) -> None:
@@ -57,7 +57,7 @@ def test_a_task_with_a_result_is_not_claimed(study: Study) -> None:
 def test_the_first_result_stays(study: Study) -> None:
     assert study.put_result(RESULT)
     assert not study.put_result(replace(RESULT, state="failed"))
-    assert study.result("0007") == RESULT
+    assert study.read_result("0007") == RESULT
 
 
 CLAIMING = """
@@ -66,7 +66,7 @@ from pathlib import Path
 from bmcli.tuning.study import Study
 study = Study(Path(sys.argv[1]))
 sys.stdin.readline()
-for name in study.open_tasks():
+for name in study.list_open_tasks():
     if study.claim(name):
         print(name)
 """
@@ -108,7 +108,7 @@ def test_the_tasks_of_dead_workers_are_offered_anew(study: Study) -> None:
     torn.write_text('{"host": "else')
     os.utime(torn, (time.time() - WORKER_TIMEOUT_S - 5,) * 2)
     assert study.release_dead_claims() == ["hung", "killed", "silent", "torn"]
-    assert study.open_tasks() == ["hung", "killed", "silent", "torn"]
+    assert study.list_open_tasks() == ["hung", "killed", "silent", "torn"]
 
 
 def test_a_claim_with_a_result_is_never_taken_back(study: Study) -> None:
@@ -136,15 +136,15 @@ def test_a_beat_tells_whether_the_claim_is_still_ones_own(study: Study) -> None:
 
 
 def test_live_workers_are_those_that_were_heard_of(study: Study) -> None:
-    assert study.live_workers() == []
+    assert study.list_live_workers() == []
     worker = study.announce_worker()
-    assert study.live_workers() == [worker]
+    assert study.list_live_workers() == [worker]
     os.utime(study.folder / "workers" / worker, (time.time() - WORKER_TIMEOUT_S - 5,) * 2)
-    assert study.live_workers() == []
+    assert study.list_live_workers() == []
     study.send_heartbeat(worker)
-    assert study.live_workers() == [worker]
+    assert study.list_live_workers() == [worker]
     study.leave(worker)
-    assert study.live_workers() == []
+    assert study.list_live_workers() == []
 
 
 def test_a_search_that_is_over_can_be_taken_up(study: Study) -> None:
@@ -170,8 +170,8 @@ def test_a_search_has_one_chief(study: Study) -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"name": "0007"}', b'{"no": 1}', b"\xff\xfe"])
 def test_torn_files_are_faults_that_name_them(study: Study, content: bytes) -> None:
     for path, read in (
-        (study.folder / "tasks" / "0007.json", lambda: study.task("0007")),
-        (study.folder / "results" / "0007.json", lambda: study.result("0007")),
+        (study.folder / "tasks" / "0007.json", lambda: study.read_task("0007")),
+        (study.folder / "results" / "0007.json", lambda: study.read_result("0007")),
         (study.start_record_file, study.objectives),
     ):
         path.write_bytes(content)
@@ -183,7 +183,7 @@ def test_a_task_of_another_name_than_its_file_is_a_fault(study: Study) -> None:
     study.put_task(replace(TASK, name="0008"))
     (study.folder / "tasks" / "0008.json").rename(study.folder / "tasks" / "0007.json")
     with pytest.raises(BmcliError, match=r"0007\.json: missing or damaged"):
-        study.task("0007")
+        study.read_task("0007")
 
 
 def test_a_result_cut_off_anywhere_is_a_fault(study: Study) -> None:
@@ -194,7 +194,7 @@ def test_a_result_cut_off_anywhere_is_a_fault(study: Study) -> None:
     for length in range(0, len(whole) - 1, 7):
         path.write_bytes(whole[:length])
         with pytest.raises(BmcliError, match="missing or damaged"):
-            study.result("0007")
+            study.read_result("0007")
 
 
 def test_a_study_is_begun_with_its_recipe_and_objectives(make_study: MakeStudy, tmp_path: Path) -> None:
@@ -255,9 +255,9 @@ def test_tasks_and_results_of_another_search_are_refused(make_study: MakeStudy) 
     for kind in ("tasks", "results"):
         (other.folder / kind / "0007.json").rename(own.folder / kind / "0007.json")
     with pytest.raises(BmcliError, match=r"tasks/0007\.json: missing or damaged"):
-        own.task("0007")
+        own.read_task("0007")
     with pytest.raises(BmcliError, match=r"results/0007\.json: missing or damaged"):
-        own.result("0007")
+        own.read_result("0007")
 
 
 @pytest.mark.parametrize("name", ["base.yaml", "search.yaml"])

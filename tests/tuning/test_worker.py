@@ -77,8 +77,8 @@ def finished(study: Study, process: subprocess.Popen[bytes], *names: str) -> dic
     until(lambda: all(study.has_result(name) for name in names))
     study.finish()
     assert process.wait(60) == 0
-    assert study.live_workers() == []
-    found = {name: study.result(name) for name in names}
+    assert study.list_live_workers() == []
+    found = {name: study.read_result(name) for name in names}
     return {name: result for name, result in found.items() if result is not None}
 
 
@@ -138,9 +138,9 @@ def test_a_damaged_task_is_a_failed_trial_and_the_worker_goes_on(study: Study, s
 def test_two_workers_share_tasks_and_double_none(study: Study, start: Start) -> None:
     names = [f"{number:04}" for number in range(30)]
     workers = [start("note(task.name)\nreturn end_well(task)") for _ in range(2)]
-    until(lambda: len(study.live_workers()) == 2)
+    until(lambda: len(study.list_live_workers()) == 2)
     put(study, *names)
-    until(lambda: not study.unfinished())
+    until(lambda: not study.list_unfinished_tasks())
     study.finish()
     assert [worker.wait(60) for worker in workers] == [0, 0]
     assert sorted(notes(study)) == names
@@ -166,9 +166,9 @@ def test_a_signal_lets_the_child_save_and_gives_its_task_back(
     worker.send_signal(number)
     assert worker.wait(60) == 0
     assert notes(study) == ["begun", "saved"]
-    assert study.open_tasks() == ["0001"]
+    assert study.list_open_tasks() == ["0001"]
     assert not study.has_result("0001")
-    assert study.live_workers() == []
+    assert study.list_live_workers() == []
 
 
 def test_a_second_signal_ends_a_child_that_does_not(study: Study, start: Start) -> None:
@@ -179,7 +179,7 @@ def test_a_second_signal_ends_a_child_that_does_not(study: Study, start: Start) 
     until(lambda: notes(study) == ["begun", "heard"])
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == 0
-    assert study.open_tasks() == ["0001"]
+    assert study.list_open_tasks() == ["0001"]
 
 
 def lives(process: int) -> bool:
@@ -198,7 +198,7 @@ def test_a_worker_that_is_killed_takes_its_child_along_and_its_task_is_offered_a
     worker.wait()
     until(lambda: not lives(int(notes(study)[0])))
     assert study.release_dead_claims() == ["0001"]
-    assert study.live_workers() == []
+    assert study.list_live_workers() == []
     assert finished(study, start("return end_well(task)"), "0001")["0001"].state == "done"
 
 
@@ -209,7 +209,7 @@ def test_a_worker_whose_task_was_given_to_another_ends_its_child_without_a_resul
     (study.folder / "claims" / "0001").write_text(json.dumps({"host": "elsewhere", "pid": 1}))
     until(lambda: not lives(int(notes(study)[0])))
     assert not study.has_result("0001")
-    assert study.open_tasks() == [], "it is the other's"
+    assert study.list_open_tasks() == [], "it is the other's"
 
 
 def test_a_worker_leaves_when_its_parent_is_gone(study: Study, tmp_path: Path) -> None:
@@ -219,10 +219,10 @@ def test_a_worker_leaves_when_its_parent_is_gone(study: Study, tmp_path: Path) -
         f"subprocess.Popen([sys.executable, '-c', {program!r}, {str(study.folder)!r}])\ntime.sleep(600)"
     )
     process = subprocess.Popen([sys.executable, "-c", parent])
-    until(lambda: study.live_workers())
+    until(lambda: study.list_live_workers())
     process.kill()
     process.wait()
-    until(lambda: not study.live_workers())
+    until(lambda: not study.list_live_workers())
 
 
 def test_the_variables_of_a_search_are_those_of_every_network_it_can_choose(
