@@ -1,6 +1,6 @@
-"""Trainings of one recipe side by side, for instance of folds: `python -m bmcli.tuning.training_jobs`.
+"""Run several trainings of one recipe at a time, such as those of folds: `python -m bmcli.tuning.training_jobs`.
 
-Each worker takes jobs that nobody has taken, and forks a child for each. What a child predicts is kept in files.
+Each worker claims jobs, and forks a child for each of them. The children keep their predictions in files.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ from bmcli.run_data import read_data_spec, write_data_spec
 from bmcli.runs import Run, acquire_lock, require_regular_files, resolve_latest
 from bmcli.specs import DataSpec
 from bmcli.tuning.trial_process import ForkedProcess, import_training
-from bmcli.workflows import session as sessions
-from bmcli.workflows.session import Session
+from bmcli.workflows.session import Session, get_source, start_session
 
 if TYPE_CHECKING:
     import subprocess
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from bmcli.networks.network import Network
-    from bmcli.training.trainer import Trainer, TrainingOutcome
+    from bmcli.training.trainer import Trainer
 
 COMMAND = [sys.executable, "-m", "bmcli.tuning.training_jobs"]
 POLL_S = 0.1
@@ -47,12 +46,12 @@ POLL_S = 0.1
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """A training.
+    """One training of a batch.
 
     Args:
-        name: Of its folder.
-        values: Laid over the recipe, by dotted path.
-        splits: Whose predictions are kept.
+        name: Name of its folder.
+        values: Values that replace those of the recipe, by dotted path.
+        splits: Splits whose predictions are kept.
     """
 
     name: str
@@ -66,11 +65,11 @@ class _JobList(TypedDict):
 
 @dataclass(frozen=True)
 class FinishedJob:
-    """A training that ended well.
+    """A finished training with its predictions.
 
     Args:
-        metrics: Of the epoch that was kept.
-        truth, predictions: By split and target, as `metrics.measure` takes them.
+        metrics: Metrics of the selected epoch.
+        truth, predictions: By split and target, in the form of `metrics.measure`.
     """
 
     job: TrainingJob
@@ -87,13 +86,13 @@ JobCallback = Callable[[FinishedJob], None]
 
 @dataclass(frozen=True)
 class JobBatch:
-    """A folder of trainings."""
+    """The folder of several trainings of one recipe."""
 
     folder: Path
 
     @property
     def base(self) -> Path:
-        """The recipe that jobs are laid over."""
+        """The recipe whose values the jobs replace."""
         return self.folder / "base.yaml"
 
     @property
@@ -107,14 +106,14 @@ class JobBatch:
         return disk.validate_as(_JobList, disk.read_record(self.folder / "jobs.json"))["jobs"]
 
     def was_started_with(self, loaded: LoadedRecipe, jobs: Sequence[TrainingJob]) -> bool:
-        """Whether it is of the same recipe and jobs."""
+        """Whether the batch has this recipe and these jobs."""
         try:
             return self.base.read_text(encoding="utf-8") == render_base(loaded) and self.jobs() == tuple(jobs)
         except (OSError, ValueError, BmcliError):
-            return False  # gone or damaged: all is trained in a new folder
+            return False  # missing or damaged: everything is trained in a new folder
 
     def begin(self, loaded: LoadedRecipe, jobs: Sequence[TrainingJob]) -> None:
-        """Writes what is to be trained, and clears away what came to no end."""
+        """Write the recipe and the jobs, and remove unfinished trainings."""
         disk.write_atomically(self.base, render_base(loaded).encode(), disk.PRIVATE_MODE)
         disk.write_record(self.folder / "jobs.json", {"jobs": [asdict(job) for job in jobs]})
         for job in jobs:
@@ -122,7 +121,7 @@ class JobBatch:
                 disk.try_to_remove(self.run(job.name).folder)
 
     def is_done(self, job: TrainingJob) -> bool:
-        """Whether a job has come to its end, and all that it left is whole."""
+        """Whether a job is finished and none of its files is damaged."""
         run = self.run(job.name)
         status = run.status()
         if status.get("state") != "done":
@@ -134,7 +133,7 @@ class JobBatch:
         return True
 
     def claim(self, job: TrainingJob) -> bool:
-        """Whether nobody had taken a job."""
+        """Claim a job; false if another worker has it."""
         try:
             self.run(job.name).folder.mkdir()
         except FileExistsError:
@@ -142,7 +141,7 @@ class JobBatch:
         return True
 
     def read_result(self, job: TrainingJob) -> FinishedJob | None:
-        """What a job came to; None if it has not ended.
+        """Read the result of a job; None if it has not ended.
 
         Raises:
             BmcliError: It failed.
@@ -155,7 +154,7 @@ class JobBatch:
 
 
 def find_unfinished(root: Path, name: str, loaded: LoadedRecipe, jobs: Sequence[TrainingJob]) -> Run | None:
-    """The latest batch of a name, if it was begun with the same recipe, jobs and data and has not come to its end.
+    """Find the latest batch of a name, if it has the same recipe, jobs and data and is not finished.
 
     Args:
         root: Folder of all runs.
@@ -165,13 +164,13 @@ def find_unfinished(root: Path, name: str, loaded: LoadedRecipe, jobs: Sequence[
     batch = JobBatch(latest.folder)
     if latest.evaluation.exists() or latest.is_locked() or not batch.was_started_with(loaded, jobs):
         return None
-    current = loaded.recipe.data.source.fingerprint()  # type: ignore[attr-defined]
+    fingerprint = get_source(loaded.recipe).fingerprint()
     done = [batch.run(job.name) for job in jobs if batch.is_done(job)]
-    return latest if done and all(read_data_spec(run).fingerprint == current for run in done) else None
+    return latest if done and all(read_data_spec(run).fingerprint == fingerprint for run in done) else None
 
 
 def describe_resume(root: Path, name: str, loaded: LoadedRecipe) -> str | None:
-    """The sentence that tells how to go on with the latest batch of a name; None if it is another, or nothing is kept.
+    """Return advice how to resume the latest batch of a name; None if it has another recipe or nothing finished.
 
     Args:
         root: Folder of all runs.
@@ -179,30 +178,35 @@ def describe_resume(root: Path, name: str, loaded: LoadedRecipe) -> str | None:
     latest = Run((root / name / "latest").resolve())
     batch = JobBatch(latest.folder)
     try:
-        kept = batch.base.read_text(encoding="utf-8") == render_base(loaded) and any(map(batch.is_done, batch.jobs()))
+        is_kept = batch.base.read_text(encoding="utf-8") == render_base(loaded) and any(
+            map(batch.is_done, batch.jobs())
+        )
     except (OSError, ValueError):
         return None
-    return "The same command goes on." if kept and not latest.evaluation.exists() else None
+    return _RESUME_ADVICE if is_kept and not latest.evaluation.exists() else None
+
+
+_RESUME_ADVICE = "To resume, run the same command again."
 
 
 def run_jobs(
     loaded: LoadedRecipe, jobs: Sequence[TrainingJob], folder: Path, workers: int, cache: Path, on_finished: JobCallback
 ) -> tuple[FinishedJob, ...]:
-    """Trains every job that is not done yet, in the order of the jobs.
+    """Train all unfinished jobs in worker processes, and return all results in the order of the jobs.
 
-    The cores that this process may use are divided among the workers, and so are the GPUs that CUDA_VISIBLE_DEVICES
-    lists. The kernel ends them when this process ends.
+    The workers share the cores of this process and the GPUs in CUDA_VISIBLE_DEVICES. The kernel kills them when this
+    process ends.
 
     Args:
-        folder: Empty, or `find_unfinished`.
-        on_finished: Hears of each training when it has ended.
+        folder: An empty folder, or that of an interrupted batch.
+        on_finished: Takes each training when it has ended.
 
     Raises:
         BmcliError: The recipe refuses the values of a job, a training failed, or there are fewer GPUs than workers.
-        Interrupted: A signal came, and some trainings are done.
+        Interrupted: A signal came, and some trainings are finished.
     """
     for job in jobs:
-        loaded.with_values(job.values)
+        loaded.with_values(job.values)  # raises faults before anything is trained
     batch = JobBatch(folder)
     with acquire_lock(folder, "Wait for it to end."):
         batch.begin(loaded, jobs)
@@ -212,10 +216,10 @@ def run_jobs(
 def _run_workers(
     batch: JobBatch, jobs: Sequence[TrainingJob], workers: int, cache: Path, on_finished: JobCallback
 ) -> tuple[FinishedJob, ...]:
-    places = [allocate_resources(os.environ, workers, number) for number in range(workers)]
+    shares = [allocate_resources(os.environ, workers, number) for number in range(workers)]
     processes: list[subprocess.Popen[bytes]] = []
     try:
-        for number, share in enumerate(places):
+        for number, share in enumerate(shares):
             log = batch.logs / f"worker-{number}.log"
             command = [*COMMAND, str(batch.folder), str(cache)]
             processes.append(start_process(command, {**os.environ, **share.variables}, share.cores, log))
@@ -224,8 +228,8 @@ def _run_workers(
         done = sum(batch.is_done(job) for job in jobs)
         if not done:
             raise
-        kept = f"{done} of {len(jobs)} trainings are done and kept in {disk.format_path(batch.folder)}"
-        raise Interrupted(f"interrupted; {kept}.", suggestion="The same command goes on.") from None
+        kept = f"{done} of {len(jobs)} trainings are finished and kept in {disk.format_path(batch.folder)}"
+        raise Interrupted(f"interrupted; {kept}.", suggestion=_RESUME_ADVICE) from None
     finally:
         for process in processes:
             process.kill()
@@ -239,11 +243,12 @@ def _wait_for_results(
     while len(done) < len(jobs):
         alive = any(process.poll() is None for process in processes)
         for job in jobs:
-            if job.name not in done and (found := batch.read_result(job)) is not None:
-                done[job.name] = found
-                on_finished(found)
+            if job.name not in done and (finished := batch.read_result(job)) is not None:
+                done[job.name] = finished
+                on_finished(finished)
+        # Polled before the results were read: a worker may write its last result and end in between.
         if not alive and len(done) < len(jobs):
-            raise RunFailed(f"the workers ended before all was trained.{_quote_logs(batch)}")
+            raise RunFailed(f"the workers ended before all trainings were finished. {_quote_logs(batch)}")
         time.sleep(POLL_S)
     return tuple(done[job.name] for job in jobs)
 
@@ -251,25 +256,25 @@ def _wait_for_results(
 def _quote_logs(batch: JobBatch) -> str:
     lines = [f"\n    {line}" for log in sorted(batch.logs.glob("*.log")) for line in read_last_lines(log, 5)]
     if lines:
-        return f" Their last lines, from {disk.format_path(batch.logs)}:{''.join(lines)}"
-    return (
-        f" They left no words; {disk.free_bytes(batch.logs) or 0:,} bytes are free in {disk.format_path(batch.folder)}."
-    )
+        return f"The last lines of {disk.format_path(batch.logs)}:{''.join(lines)}"
+    # A full disk also prevents logs.
+    free_bytes = disk.free_bytes(batch.logs) or 0
+    return f"Their logs are empty; {free_bytes:,} bytes are free in {disk.format_path(batch.folder)}."
 
 
 def require_same_classes(finished: Sequence[FinishedJob]) -> DataSpec:
-    """What the data of the first training is; refuses others that tell other classes.
+    """Return the data spec of the first training; refuse trainings with other classes.
 
     Raises:
-        RunFailed: The training rows of one lack a class.
+        RunFailed: The training rows of a job lack a class.
     """
     first = finished[0].spec
     classes = {column.name: column.classes for column in first.targets}
-    for each in finished[1:]:
-        for column in each.spec.targets:
+    for other in finished[1:]:
+        for column in other.spec.targets:
             if column.classes != classes[column.name]:
                 raise RunFailed(
-                    f"target {quoted(column.name)}: {each.job.name} has other classes in its training rows than "
+                    f"target {quoted(column.name)}: {other.job.name} has other classes in its training rows than "
                     f"{finished[0].job.name}.",
                     suggestion=f"List them: data.targets.{column.name}.classes.",
                 )
@@ -280,9 +285,11 @@ def main(arguments: list[str]) -> None:
     batch, cache = JobBatch(Path(arguments[0])), Path(arguments[1])
     loaded = load_recipe(str(batch.base))
     import_training([loaded.recipe], cache)
-    for job in batch.jobs():
+    jobs = {job.name: job for job in batch.jobs()}
+    for job in jobs.values():
         if batch.claim(job):
-            child = ForkedProcess(lambda _, job=job: _train_job(batch, loaded, job, cache))  # type: ignore[misc]
+            # A child for each: what a training leaves in memory is gone with it, and a crash fails one job alone.
+            child = ForkedProcess(lambda name: _train_job(batch, loaded, jobs[name], cache))
             child.submit(job.name)
             if code := child.wait_for_code():
                 batch.run(job.name).set_status("failed", reason=f"its process ended with code {code}.")
@@ -290,13 +297,13 @@ def main(arguments: list[str]) -> None:
 
 
 def _train_job(batch: JobBatch, loaded: LoadedRecipe, job: TrainingJob, cache: Path) -> int:
-    """Trains a job in a process of its own."""
+    """Train a job; returns the exit code of its process."""
     from bmcli.workflows.decisions import calibrate_network
 
     run = batch.run(job.name)
     try:
-        start_at = time.monotonic()
-        session = sessions.start_session(_on_one_device(loaded.with_values(job.values)), cache)
+        start = time.monotonic()
+        session = start_session(_on_one_device(loaded.with_values(job.values)), cache)
         with run.acquire_lock():
             trainer = session.build_trainer(run)
             session.write_run_files(trainer, run)
@@ -304,12 +311,17 @@ def _train_job(batch: JobBatch, loaded: LoadedRecipe, job: TrainingJob, cache: P
             outcome = trainer.train(LineProgress(Console()))
             if outcome.divergence is not None:
                 raise RunFailed(f"training stopped: {outcome.divergence}.")
-            decided = calibrate_network(trainer.recipe, outcome.network, session.prepared, trainer.placement, print)
-            write_data_spec(run, decided.spec)
-            files = _write_predictions(run, decided.network, session, trainer, job)
+            calibrated = calibrate_network(trainer.recipe, outcome.network, session.prepared, trainer.placement, print)
+            write_data_spec(run, calibrated.spec)
+            files = _write_predictions(run, calibrated.network, session, trainer, job)
             disk.try_to_remove(run.checkpoints)
             run.set_status(
-                "done", **_summarize_outcome(outcome), files=files, seconds=round(time.monotonic() - start_at, 3)
+                "done",
+                epochs=outcome.epochs,
+                selected_epoch=outcome.selected_epoch,
+                metrics=dict(outcome.metrics),
+                files=files,
+                seconds=round(time.monotonic() - start, 3),
             )
     except BmcliError as error:
         run.set_status("failed", reason=str(error))
@@ -320,20 +332,16 @@ def _train_job(batch: JobBatch, loaded: LoadedRecipe, job: TrainingJob, cache: P
 
 
 def _on_one_device(loaded: LoadedRecipe) -> LoadedRecipe:
-    """Beside other trainings each has one device; what these write for TensorBoard nobody looks at."""
+    """Return the recipe for one device, since trainings share the machine, and without TensorBoard events."""
     recipe = loaded.recipe.on_one_device()
     train = recipe.train.model_copy(update={"tensorboard": False})
     return LoadedRecipe(recipe.model_copy(update={"train": train}), loaded.tree, loaded.file, loaded.document)
 
 
-def _summarize_outcome(outcome: TrainingOutcome) -> dict[str, Any]:
-    return {"epochs": outcome.epochs, "selected_epoch": outcome.selected_epoch, "metrics": dict(outcome.metrics)}
-
-
 def _write_predictions(
     run: Run, network: Network, session: Session, trainer: Trainer, job: TrainingJob
 ) -> dict[str, str]:
-    """Writes predictions beside the truth. Arrays are numbered, never named after columns, whose names are foreign.
+    """Write the truth and the predictions of the splits of a job.
 
     Returns:
         SHA-256 of each file, by its name.
@@ -348,38 +356,39 @@ def _write_predictions(
         rows = session.prepared.split(split)
         if not len(rows):
             raise BmcliError(f"there are no {split} rows.", path="data.split", suggestion=f"Give {split} a share.")
-        found = predict(network, rows, trainer.recipe.runtime, trainer.placement)
+        predictions = predict(network, rows, trainer.recipe.runtime, trainer.placement)
         arrays = {}
+        # By number: names of columns are foreign, and could not all be names of files in an archive.
         for number, column in enumerate(session.prepared.spec.targets):
             kind = target_kinds.kind_of(column)
             arrays[f"truth-{number}"] = kind.decode(rows.targets[column.name], column)
-            arrays[f"prediction-{number}"] = found[column.name]
+            arrays[f"prediction-{number}"] = predictions[column.name]
         path = run.folder / f"{split}.npz"
         with disk.convert_write_errors(path, sum(array.nbytes for array in arrays.values())):
-            np.savez(path, **arrays)  # type: ignore[arg-type]  # typed as its other options
+            np.savez(path, **arrays)  # type: ignore[arg-type]  # mypy matches **arrays with `allow_pickle`, too
         digests[path.name] = disk.compute_sha256(path)
     return digests
 
 
 def _read_result(job: TrainingJob, run: Run, status: Mapping[str, Any]) -> FinishedJob:
-    """What a job came to.
+    """Read the result of a finished job.
 
     Raises:
-        BmcliError: A file of it is gone or damaged.
+        BmcliError: One of its files is missing or damaged.
     """
     spec = read_data_spec(run)
     truth: dict[str, dict[str, np.ndarray]] = {}
     predictions: dict[str, dict[str, np.ndarray]] = {}
     for split in job.splits:
-        arrays = _arrays(run.folder / f"{split}.npz", status.get("files", {}).get(f"{split}.npz"))
+        arrays = _read_arrays(run.folder / f"{split}.npz", status.get("files", {}).get(f"{split}.npz"))
         names = [column.name for column in spec.targets]
         truth[split] = {name: arrays[f"truth-{number}"] for number, name in enumerate(names)}
         predictions[split] = {name: arrays[f"prediction-{number}"] for number, name in enumerate(names)}
     return FinishedJob(job, spec, status["metrics"], status["epochs"], status["seconds"], truth, predictions)
 
 
-def _arrays(path: Path, digest: str | None) -> dict[str, np.ndarray]:
-    """The arrays of a file whose SHA-256 is known."""
+def _read_arrays(path: Path, digest: str | None) -> dict[str, np.ndarray]:
+    """Read the arrays of a file, after a check of its SHA-256."""
     import numpy as np
 
     try:
@@ -387,12 +396,12 @@ def _arrays(path: Path, digest: str | None) -> dict[str, np.ndarray]:
         if hashlib.sha256(content).hexdigest() != digest:
             raise disk.DamagedFile("changed since it was written, by its SHA-256")
     except (OSError, disk.DamagedFile) as error:
-        raise RunFailed(f"{disk.format_path(path)}: damaged ({error}).", suggestion=_TRAIN_ANEW) from None
+        raise RunFailed(f"{disk.format_path(path)}: damaged ({error}).", suggestion=_TRAIN_AGAIN) from None
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         return dict(arrays)
 
 
-_TRAIN_ANEW = "The same command trains that part anew."
+_TRAIN_AGAIN = "Run the same command again to repeat this training."
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):

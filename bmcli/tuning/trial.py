@@ -1,4 +1,4 @@
-"""One trial: a candidate laid over the study's recipe, trained as far as its task says, and measured."""
+"""Run one trial: train the candidate of a task and measure its objectives."""
 
 from __future__ import annotations
 
@@ -18,28 +18,27 @@ from bmcli.run_data import read_data_spec, write_data_spec
 from bmcli.runs import Run
 from bmcli.trials import SearchObjective, Task, TrialResult, TrialState
 from bmcli.tuning.study import Study, find_epoch_objective
-from bmcli.workflows import session as sessions
-from bmcli.workflows.session import Session
+from bmcli.workflows.session import Session, start_session
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from bmcli.training.trainer import Trainer, TrainingOutcome
 
-PAUSED, HOPELESS = "paused", "median"
+PAUSED, HOPELESS = "paused", "median"  # stop reasons of trials
 
-# A trial is looked at in the report of its search; events of hundreds of trials would cost more than the short ones.
+# Trials appear in the report of their search; writing events of hundreds of them takes longer than short trainings.
 OVERRIDES = {"train.tensorboard": False}
 
 
 def run_trial(study: Study, task: Task, cache: Path) -> TrialResult:
-    """Trains and measures a candidate, from the beginning or from where it was interrupted.
+    """Train and measure a candidate, or resume its interrupted training.
 
     Args:
-        cache: Prepared data and measurements of this machine.
+        cache: Folder of prepared data and of measurements of this machine.
 
     Raises:
-        Interrupted: A signal came, or another process is still at it; the task can be taken up again.
+        Interrupted: A signal came, or another process still runs the trial; the task can be claimed again.
     """
     start = time.monotonic()
     run = study.run(task.name)
@@ -51,18 +50,23 @@ def run_trial(study: Study, task: Task, cache: Path) -> TrialResult:
             run.set_status("interrupted", reason=str(error))
             raise
         except BmcliError as error:
-            reason = " ".join(f"{f.path}: {f.message}" if f.path else f.message for f in error.faults)
+            reason = " ".join(
+                f"{fault.path}: {fault.message}" if fault.path else fault.message for fault in error.faults
+            )
             result = _fail_trial(task, run, "failed" if isinstance(error, RunFailed) else "refused", reason)
         except Exception as error:
             if not _is_out_of_memory(error):
                 raise
-            result = _fail_trial(task, run, "failed", "the memory is too small.")
+            result = _fail_trial(task, run, "failed", "out of memory.")
     return replace(result, seconds=round(time.monotonic() - start, 3))
 
 
 @contextlib.contextmanager
 def _lock_run(run: Run) -> Iterator[None]:
-    """Keeps other processes from writing a trial; one that was taken for dead may still be at it."""
+    """Prevent other processes from writing a trial while the body runs.
+
+    A worker that was silent for too long counts as dead, but may still run.
+    """
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(run.acquire_lock())
@@ -72,7 +76,7 @@ def _lock_run(run: Run) -> Iterator[None]:
 
 
 def _fail_trial(task: Task, run: Run, state: TrialState, reason: str) -> TrialResult:
-    """The result of a trial that ended before it could be measured."""
+    """Record the failure of a trial, and return its result."""
     run.set_status("failed", reason=reason)
     return TrialResult(task.name, state, epochs=max((row["epoch"] for row in run.rows()), default=0), reason=reason)
 
@@ -85,12 +89,12 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _train_and_measure(study: Study, task: Task, run: Run, cache: Path) -> TrialResult:
     objectives = study.objectives()
-    judged = find_epoch_objective(objectives)
+    epoch_objective = find_epoch_objective(objectives)
     loaded = _load_recipe(study, task, run)
-    session = sessions.start_session(loaded, cache, known_spec=read_data_spec(run) if run.data.exists() else None)
+    session = start_session(loaded, cache, known_spec=read_data_spec(run) if run.data.exists() else None)
     trainer = _build_trainer(session, run)
     run.set_status("running")
-    outcome = trainer.train(LineProgress(Console()), lambda row: _find_stop_reason(task, judged, run, row))
+    outcome = trainer.train(LineProgress(Console()), lambda row: _find_stop_reason(task, epoch_objective, run, row))
     if outcome.divergence is not None:
         raise RunFailed(f"training stopped: {outcome.divergence}.")
     result = _measure_trial(task, run, session, trainer, outcome, objectives)
@@ -106,56 +110,56 @@ def _train_and_measure(study: Study, task: Task, run: Run, cache: Path) -> Trial
 
 
 def _keep_model(run: Run, session: Session, trainer: Trainer, outcome: TrainingOutcome) -> None:
-    """Writes the model, with what its recipe has to be decided on validation rows."""
-    from bmcli.networks import network as networks
+    """Calibrate the network on validation rows, and save it."""
+    from bmcli.networks.network import save_network
     from bmcli.workflows.decisions import calibrate_network
 
-    decided = calibrate_network(trainer.recipe, outcome.network, session.prepared, trainer.placement, Console().log)
-    decided.save(run)
-    networks.save_network(decided.network, decided.spec, run.model)
-    write_data_spec(run, decided.spec, with_model=True)
+    calibrated = calibrate_network(trainer.recipe, outcome.network, session.prepared, trainer.placement, Console().log)
+    calibrated.save(run)
+    save_network(calibrated.network, calibrated.spec, run.model)
+    write_data_spec(run, calibrated.spec, with_model=True)
 
 
 def _load_recipe(study: Study, task: Task, run: Run) -> LoadedRecipe:
-    """The recipe of a trial: its lock if it was begun before, or if it goes on with another.
+    """Load the recipe of a trial: its lock if it was started before, or if it continues another trial.
 
-    One that is damaged is trained from its beginning, to the same result.
+    A damaged trial is trained from the start, which gives the same result.
     """
-    if not _is_begun(run):
-        for left in (run.data, run.lock, run.checkpoints):
-            disk.try_to_remove(left)
+    if not _was_started(run):
+        for remainder in (run.data, run.lock, run.checkpoints):
+            disk.try_to_remove(remainder)
         if task.continues is not None:
             _copy_state(study.run(task.continues), run)
-    if _is_begun(run):
+    if _was_started(run):
         return load_recipe(str(run.lock))
     return distillations.resolve_student(study.load_candidate({**OVERRIDES, **task.values}))
 
 
-def _is_begun(run: Run) -> bool:
-    """Whether a trial can be gone on with."""
+def _was_started(run: Run) -> bool:
+    """Whether a trial was started and can be resumed."""
     try:
         return bool(read_data_spec(run)) and run.lock.exists()
     except BmcliError:
         return False
 
 
-def _copy_state(before: Run, run: Run) -> None:
-    """Copies what another trial can be gone on with from; `data.json`, which tells that it was begun, comes last.
+def _copy_state(previous: Run, run: Run) -> None:
+    """Copy the state of a trial to the run that continues it; `data.json` comes last, since it marks the start.
 
-    Without a checkpoint there is nothing to copy, and the trial is trained from its beginning to the same result.
+    Without a checkpoint nothing is copied, and the trial is trained from the start, which gives the same result.
     """
-    if not any(before.checkpoints.glob("step-*")) or not _is_begun(before):
+    if not any(previous.checkpoints.glob("step-*")) or not _was_started(previous):
         return
     files = (
-        (before.recipe, run.recipe), (before.environment, run.environment), (before.metrics, run.metrics),
-        (before.lock, run.lock), (before.data, run.data),
+        (previous.recipe, run.recipe), (previous.environment, run.environment), (previous.metrics, run.metrics),
+        (previous.lock, run.lock), (previous.data, run.data),
     )  # fmt: skip
     if not all(source.is_file() for source, _ in files):
         return
-    # Checkpoints are never changed once they are written, so that links are as good as copies.
-    shutil.copytree(before.checkpoints, run.checkpoints, copy_function=_link)
+    # Checkpoints never change after they are written, so links do instead of copies.
+    shutil.copytree(previous.checkpoints, run.checkpoints, copy_function=_link)
     for source, target in files:
-        shutil.copy(source, target)  # with its mode, since some are for the user alone
+        shutil.copy(source, target)  # also copies the mode: some files are readable only by the user
 
 
 def _link(source: str, target: str) -> None:
@@ -166,14 +170,14 @@ def _link(source: str, target: str) -> None:
 
 
 def _build_trainer(session: Session, run: Run) -> Trainer:
-    """A trainer at the place where the trial was left; at its beginning if no checkpoint of it is whole."""
+    """Build a trainer that resumes the trial; without an undamaged checkpoint it starts from the beginning."""
     trainer = session.build_trainer(run)
     if any(run.checkpoints.glob("step-*")):
         try:
             trainer.resume()
             _require_rows(run, trainer.progress.epoch)
         except RunFailed as error:
-            Console().log(f"{error} The trial is trained from its beginning.")
+            Console().log(f"{error} The trial is trained from the start.")
             disk.try_to_remove(run.checkpoints)
             return session.build_trainer(run)
     elif not run.data.exists():
@@ -182,13 +186,13 @@ def _build_trainer(session: Session, run: Run) -> Trainer:
 
 
 def _require_rows(run: Run, epochs: int) -> None:
-    """Refuses to go on from epochs that are not written down, since the best of them is looked for."""
+    """Refuse to resume a run whose epochs are not all recorded, since the best of them is searched for."""
     if not {row["epoch"] for row in run.rows()} >= set(range(1, epochs + 1)):
-        raise RunFailed(f"{disk.format_path(run.metrics)}: damaged (not all of {epochs} epochs are in it).")
+        raise RunFailed(f"{disk.format_path(run.metrics)}: damaged (some of {epochs} epochs are missing).")
 
 
 def _find_stop_reason(task: Task, objective: SearchObjective | None, run: Run, row: Mapping[str, Any]) -> str | None:
-    """Why a trial should end after an epoch, if it should."""
+    """Return the reason to stop a trial after an epoch; None to train on."""
     epoch = int(row["epoch"])
     bound = task.bounds[epoch - 1] if epoch <= len(task.bounds) else None
     if objective is not None and bound is not None:
@@ -199,7 +203,7 @@ def _find_stop_reason(task: Task, objective: SearchObjective | None, run: Run, r
 
 
 def score_curve(run: Run, objective: SearchObjective | None) -> tuple[float | None, ...]:
-    """The objective as a score after each epoch of a run."""
+    """Compute the score of an objective after each epoch of a run; lower is better."""
     if objective is None:
         return ()
     values = [row.get(objective.name) for row in run.rows()]
@@ -218,9 +222,9 @@ def _measure_trial(
     outcome: TrainingOutcome,
     objectives: Sequence[SearchObjective],
 ) -> TrialResult:
-    found = {objective.name: _measure_objective(objective.name, session, outcome) for objective in objectives}
-    judged = find_epoch_objective(objectives)
-    result = TrialResult(task.name, "done", found, score_curve(run, judged), dict(outcome.metrics), outcome.epochs)
+    values = {objective.name: _measure_objective(objective.name, session, outcome) for objective in objectives}
+    curve = score_curve(run, find_epoch_objective(objectives))
+    result = TrialResult(task.name, "done", values, curve, dict(outcome.metrics), outcome.epochs)
     return (
         result
         if outcome.stop_reason != HOPELESS
@@ -230,21 +234,23 @@ def _measure_trial(
 
 def _explain_stop(task: Task, result: TrialResult) -> str:
     bound, best = task.bounds[result.epochs - 1], _best_score(result.curve)
-    assert bound is not None, "only a bound ends a training as hopeless"
-    found = "no epoch had a finite score" if best is None else f"the best score so far was {best:.4g}"
-    return f"{found}, and that of others after {result.epochs} epochs {bound:.4g}; lower is better."
+    assert bound is not None, "only a bound stops a training as hopeless"
+    reached = "no epoch had a finite score" if best is None else f"the best score was {best:.4g}"
+    return (
+        f"{reached}; the median of other trials after {result.epochs} epochs was {bound:.4g} (a lower score is better)."
+    )
 
 
 def _is_resumable(task: Task, trainer: Trainer) -> bool:
-    """Whether another trial may take up the state of this one."""
+    """Whether another trial may continue this one."""
     return task.until is not None and task.until < trainer.recipe.train.epochs
 
 
 def _measure_objective(name: str, session: Session, outcome: TrainingOutcome) -> float:
-    """What a trained network measures of an objective.
+    """Measure an objective of a trained network.
 
     Raises:
-        RunFailed: It was never a finite number.
+        RunFailed: A metric was not a finite number after any epoch.
     """
     model = outcome.network.model
     if name == "parameters":

@@ -1,4 +1,4 @@
-"""Forks of a process that has imported TensorFlow and executed nothing of it: each trains a few times and is gone."""
+"""Forks of a process that has imported TensorFlow but not started it: each runs a few trainings and ends."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ _MODULES = (
 
 
 def import_training(recipes: Iterable[Recipe], cache: Path) -> None:
-    """Imports what every training needs; what TensorFlow is told at its import is told for all of these recipes."""
+    """Import the modules of every training, with the environment variables of TensorFlow for all recipes.
+
+    A fork is safe as long as TensorFlow has executed nothing: it has no threads and holds no device yet.
+    """
     garbage_collection.look_rarely()
     for recipe in recipes:
         training.set_environment_variables(recipe, cache)
@@ -40,64 +43,67 @@ def import_training(recipes: Iterable[Recipe], cache: Path) -> None:
             importlib.import_module(module)
     from bmcli.distribution import cluster
 
+    # Children train alone, also if this process belongs to a cluster.
     cluster.clear_cluster_variables()
     gc.collect()
-    gc.freeze()  # Children leave the memory of what was imported shared, and never look through it.
+    gc.freeze()  # children then neither scan the imported objects nor copy their shared memory
 
 
 class ForkedProcess:
-    """A fork of this process that does what it is given, one thing after the other; it dies with this process.
+    """A fork of this process that runs submitted tasks one after the other; it dies with this process.
 
     Args:
-        run_task: From what it is given, a word without a line break, to an exit code. An error ends the child.
+        run_task: Runs a task, given its name without line breaks, and returns its exit code. An error ends the child.
     """
 
     def __init__(self, run_task: Callable[[str], int]) -> None:
+        # The child would write what is left in the buffers a second time.
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
-        words, self._words = os.pipe()
+        names, self._names = os.pipe()
         self._codes, codes = os.pipe()
         self.submitted_count = 0
         self._code: int | None = None
         self._pid = os.fork()
         if self._pid == 0:
-            os.close(self._words)
+            # Copies of the parent's ends would keep the pipes open after the parent has closed its own.
+            os.close(self._names)
             os.close(self._codes)
-            _run_child(parent, run_task, words, codes)
-        os.close(words)
+            _run_child(parent, run_task, names, codes)
+        os.close(names)
         os.close(codes)
 
-    def submit(self, word: str) -> None:
-        """Lets it begin with something, once it is done with what it was given before."""
+    def submit(self, name: str) -> None:
+        """Submit a task, which starts after those submitted before."""
         self.submitted_count += 1
-        # That it is gone is told by `code`.
-        with contextlib.suppress(BrokenPipeError):
-            os.write(self._words, f"{word}\n".encode())
+        with contextlib.suppress(BrokenPipeError):  # `wait_for_code` returns the exit code of a dead child
+            os.write(self._names, f"{name}\n".encode())
 
     def wait(self, timeout_s: float) -> bool:
-        """Whether it is done with what it was given, or gone, after at most so long."""
+        """Wait for the end of a task or of the child; false if neither came within the timeout."""
         return bool(select.select([self._codes], [], [], timeout_s)[0])
 
     def wait_for_code(self) -> int:
-        """The exit code of what it was given, or minus the number of the signal that ended it; waits for it."""
-        if self._code is None and (told := os.read(self._codes, _CODE.size)):
-            (code,) = _CODE.unpack(told)
+        """Wait for the exit code of a task; minus the number of a signal if one killed the child."""
+        if self._code is None and (packed := os.read(self._codes, _CODE.size)):
+            (code,) = _CODE.unpack(packed)
             return int(code)
         return self._reap()
 
     @property
     def is_alive(self) -> bool:
-        """Whether it can be given more, unless it ends meanwhile."""
+        """Whether the child was alive when it was last waited for."""
         return self._code is None
 
     def send(self, number: int) -> None:
+        """Send a signal to the child, unless it is dead."""
         if self._code is None:
             os.kill(self._pid, number)
 
     def close(self) -> None:
-        """Ends it once it is done."""
-        os.close(self._words)
+        """End the child after its tasks, and wait for it."""
+        os.close(self._names)
         self._reap()
         os.close(self._codes)
 
@@ -108,21 +114,21 @@ class ForkedProcess:
         return self._code
 
 
-def _run_child(parent: int, run_task: Callable[[str], int], words: int, codes: int) -> NoReturn:
-    """Does what it reads from a pipe, in a new fork; ends without what the parent does at its end."""
+def _run_child(parent: int, run_task: Callable[[str], int], names: int, codes: int) -> NoReturn:
+    """Run the tasks whose names come from a pipe, in a new fork; end without the exit handlers of the parent."""
     code = 1
     try:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         die_with_parent(parent)
-        with os.fdopen(words, encoding="utf-8") as lines:
+        with os.fdopen(names, encoding="utf-8") as lines:
             for line in lines:
-                found = run_task(line.rstrip("\n"))
+                task_code = run_task(line.rstrip("\n"))
                 sys.stdout.flush()
                 sys.stderr.flush()
-                os.write(codes, _CODE.pack(found))
-                gc.collect()  # While nobody waits: graphs are rings of objects.
+                os.write(codes, _CODE.pack(task_code))
+                gc.collect()  # after the code, when nothing waits for it: graphs are cycles of objects
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -134,7 +140,7 @@ def _run_child(parent: int, run_task: Callable[[str], int], words: int, codes: i
 
 @contextlib.contextmanager
 def defer_signals() -> Iterator[None]:
-    """Holds signals back until a child is known, so that it can be told."""
+    """Defer signals in the body, in which a child is started: the handler must already know it to end it."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield

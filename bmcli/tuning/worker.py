@@ -1,8 +1,8 @@
 """A worker of a search: `python -m bmcli.tuning.worker STUDY CACHE`.
 
-It imports what trials need once and executes nothing of TensorFlow, so that it has no threads and holds no state, and
-forks a child for every few trials, or after one that did not end well. Whatever trials do to their process is gone with
-the child: memory stays flat, and a crash is the result of one trial.
+It imports TensorFlow once but does not start it, so that it has no threads and can fork. A child runs a few trials, and
+is replaced after a failure. Everything that trials leave in their process is gone with the child: memory does not grow
+over a search, and a crash fails one trial alone.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from bmcli.tuning.trial import run_trial
 from bmcli.tuning.trial_process import SIGNALS, ForkedProcess, defer_signals, import_training
 
 POLL_S = 0.02
-SAVE_S = 20.0  # for a child to save its state after SIGTERM: a call of steps may take a while
-TRIALS_PER_CHILD = 8  # of a child: the first costs 0.2 s more than the others, and what they leave in memory adds up
-RETRY_S = 1.0  # before a task that was given back is looked at again
+SAVE_S = 20.0  # for a child to save its state after SIGTERM; one call of many steps may take seconds
+TRIALS_PER_CHILD = 8  # the first trial of a child takes 0.2 s more than the others; each leaves some memory behind
+RETRY_S = 1.0  # before a released task is claimed again
 
 
 def main(arguments: list[str]) -> None:
@@ -48,20 +48,23 @@ def main(arguments: list[str]) -> None:
 
 
 def list_recipes(study: Study) -> list[Recipe]:
-    """The study's recipe with each network that the search can choose, those left out that need more to be changed."""
+    """List the recipe of a study with each network of the search space, except those that need other values, too.
+
+    TensorFlow's environment variables depend on the network, and must be set before its import.
+    """
     loaded = study.load_base()
-    found = [loaded.recipe]
+    recipes = [loaded.recipe]
     space, _ = read_space(study.read_start_record()["recipe"]["tune"]["space"])
     for path, parameter in space.items():
         for value in parameter.values if split_path(path)[0] == "model" else ():
-            when = {other: values[0] for other, values in collect_conditions(path, space).items()}
+            conditions = {other: values[0] for other, values in collect_conditions(path, space).items()}
             with contextlib.suppress(BmcliError):
-                found.append(loaded.with_values({**when, path: value}).recipe)
-    return found
+                recipes.append(loaded.with_values({**conditions, path: value}).recipe)
+    return recipes
 
 
 def train_trial(study: Study, task: Task, cache: Path) -> int:
-    """Trains a trial and hands in its result, in a process of its own; its exit code."""
+    """Run a trial and put its result; returns the exit code of the process."""
     try:
         result = run_trial(study, task, cache)
     except Interrupted as error:
@@ -78,11 +81,11 @@ def train_trial(study: Study, task: Task, cache: Path) -> int:
 
 
 class TrialWorker:
-    """Claims tasks and has children do them, until the search is over, a signal comes, or its parent is gone.
+    """Claims tasks and runs them in children until the search is over, a signal comes, or the parent ends.
 
     Args:
-        run_task: Does a task in a child and hands in its result; its exit code.
-        clean_up: Removes what a child may have left that did not end by itself.
+        run_task: Runs a task in a child, puts its result, and returns its exit code.
+        clean_up: Removes files that a killed child may have left behind.
     """
 
     def __init__(
@@ -93,7 +96,7 @@ class TrialWorker:
         self._name = ""
         self._child: ForkedProcess | None = None
         self._signals = 0
-        self._leave_at = math.inf
+        self._leave_at = math.inf  # time at which a child that is still saving is killed
         self._heartbeat_at = -math.inf
 
     def work(self) -> None:
@@ -110,7 +113,7 @@ class TrialWorker:
             self._study.leave(self._name)
 
     def _on_signal(self, number: int, frame: Any) -> None:
-        """Has the child save its state; a second signal ends it at once."""
+        """Let the child save its state; a second signal kills it."""
         self._signals += 1
         self._leave_at = min(self._leave_at, time.monotonic() + SAVE_S)
         if self._child is not None:
@@ -125,7 +128,7 @@ class TrialWorker:
         return not self._signals and os.getppid() == self._parent and not self._study.is_over
 
     def _run_next_task(self) -> bool:
-        """Does a task, if there is one that nobody has claimed."""
+        """Claim and complete a task; false if there is none."""
         for name in self._study.list_open_tasks():
             if self._study.claim(name):
                 self._complete_task(name)
@@ -133,7 +136,7 @@ class TrialWorker:
         return False
 
     def _complete_task(self, name: str) -> None:
-        """Sees a claimed task to its result, or gives it back."""
+        """Run a claimed task until it has a result, or release it."""
         start = time.monotonic()
         try:
             task = self._study.read_task(name)
@@ -154,25 +157,25 @@ class TrialWorker:
             time.sleep(RETRY_S)
 
     def _supervise(self, task: Task) -> str | None:
-        """Has a child do a task; why that failed, or None if the task is to be taken up again."""
+        """Run a task in a child; return why it failed, or None if the task shall be released."""
         limit_s = math.inf if task.limit_s is None else task.limit_s
         end = time.monotonic() + limit_s
         with defer_signals():
             child = self._child = self._child or ForkedProcess(lambda name: self._run_task(self._study.read_task(name)))
             child.submit(task.name)
-        reason, mine = None, True
+        reason, is_mine = None, True
         while not child.wait(min(HEARTBEAT_S, max(0.0, end - time.monotonic()))):
             if time.monotonic() >= end:
                 reason = f"it took longer than the limit of {limit_s:g} s."
             else:
-                mine = self._may_continue(task.name)
-            if reason or not mine:
+                is_mine = self._may_continue(task.name)
+            if reason or not is_mine:
                 child.send(signal.SIGKILL)
                 break
         code = child.wait_for_code()
         if code or not child.is_alive or child.submitted_count >= TRIALS_PER_CHILD:
             self._close_child()
-        if not mine or self._signals or code == Interrupted.exit_code:
+        if not is_mine or self._signals or code == Interrupted.exit_code:
             return None
         return reason or f"its process {describe_exit(code)}."
 
@@ -182,9 +185,9 @@ class TrialWorker:
             child.close()
 
     def _may_continue(self, name: str) -> bool:
-        """Shows that this worker is alive; whether its task is still its own, and there is somebody to do it for."""
-        mine = self._study.send_heartbeat(self._name, name)
-        return mine and os.getppid() == self._parent and time.monotonic() < self._leave_at
+        """Send a heartbeat; false if the task was released to another worker, or if this worker must leave."""
+        is_mine = self._study.send_heartbeat(self._name, name)
+        return is_mine and os.getppid() == self._parent and time.monotonic() < self._leave_at
 
 
 if __name__ == "__main__":
