@@ -16,7 +16,7 @@ from bmcli.__main__ import main
 
 @dataclass(frozen=True)
 class Done:
-    """What a call printed, and its exit code."""
+    """Output and exit code of a call."""
 
     code: int
     out: str

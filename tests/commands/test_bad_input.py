@@ -1,4 +1,4 @@
-"""What a user, a disk or an enemy can do wrong: words and an exit code, never a traceback or a lost run."""
+"""Mistakes of users, failing disks and attacks end in a message and an exit code, never in a traceback."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 
 from bmcli.data import store
 from bmcli.errors import RunFailed
-from bmcli.networks import network as networks
 from bmcli.runs import Run
 from tests.conftest import WriteRecipe
 
@@ -45,7 +44,7 @@ def table(bmcli: Bmcli, write_recipe: WriteRecipe, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A finished run, trained by the first test that asks."""
+    """A finished run, trained by the first test that needs it."""
     return {"folder": tmp_path_factory.mktemp("kept")}
 
 
@@ -243,7 +242,7 @@ def test_a_disk_that_fills_while_saving_says_how_to_go_on(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(networks, "save_network", full)
+        patched.setattr("bmcli.networks.network.save_network", full)
         done = bmcli("train", table, "--json")
     assert done.code == 1
     fault = done.json()["faults"][0]

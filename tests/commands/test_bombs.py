@@ -198,15 +198,15 @@ def resident():
     return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmRSS"))) * 1024
 
 for recipe in json.load(sys.stdin):
-    open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
-    before, said = resident(), io.StringIO()
+    open("/proc/self/clear_refs", "w").write("5")  # resets the peak
+    before, output = resident(), io.StringIO()
     sys.argv = ["bmcli", "train", recipe]
-    with contextlib.redirect_stderr(said):
+    with contextlib.redirect_stderr(output):
         try:
             main()
         except SystemExit as left:
             code = left.code
-    print("ENDED " + json.dumps([code, said.getvalue(), peak() - before]), flush=True)
+    print("ENDED " + json.dumps([code, output.getvalue(), peak() - before]), flush=True)
 """
 
 

@@ -1,4 +1,4 @@
-"""Runs whose network was made smaller while it learned: trained, measured, gone on with, and used like any other."""
+"""Runs whose network was compressed during training: trained, measured, resumed, and used like others."""
 
 from __future__ import annotations
 

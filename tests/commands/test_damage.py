@@ -1,4 +1,4 @@
-"""The law of damage: a command whose file was damaged tells of it, or does what it does with the file whole.
+"""The law of damage: a command with a damaged file names it, or does the same as with an undamaged file.
 
 Every file of a run, an artefact, a search, a distillation and a cross-validation is damaged in every way, for every
 command that reads it. The files are those that are there, so that new ones are tried as well.
@@ -298,7 +298,7 @@ class Command:
     Args:
         arguments: In the copy's folder.
         reads: Name of the runs, of the latest of which files are damaged.
-        lacks: A file of these that the copy is without, so that there is something to go on with.
+        lacks: A file that the copy is without, so that there is something to resume.
         writes: A file that is the result beside what is printed.
         usual: Try some damages in the usual suite.
     """
@@ -364,12 +364,12 @@ class Copies:
         return folder
 
     def outcome(self, command: Command, done: Done) -> str:
-        """What a command printed, without times, places and names that are another each time."""
+        """Output of a command, without times, paths and names, which differ in each call."""
         copy = self._folder / f"copy-{self._number}"
         written = copy / command.writes
         result = written.read_text() if written.is_file() else ""
         if written.suffix == ".html":
-            result = re.sub(r"[\d.,:+-]+", "#", result)  # of a page what it tells of, since its clock goes on
+            result = re.sub(r"[\d.,:+-]+", "#", result)  # a page has a time, which differs
         return _VOLATILE.sub("", f"{done.code} {done.out} {result}".replace(str(copy), ""))
 
 
@@ -419,18 +419,18 @@ def breaches(command: Command, copies: Copies, chosen: Callable[[int], bool]) ->
 
 
 def _breach(done: Done, outcome: str, wanted: str, file: str) -> str:
-    told = done.err + done.out
-    if "Traceback" in told:
-        return f"a traceback: {told[-500:]}"
+    output = done.err + done.out
+    if "Traceback" in output:
+        return f"a traceback: {output[-500:]}"
     if outcome == wanted:
         return ""
     name = Path(file).name
     names = (name, *Path(file).parts[:-1])
     if done.code == 0:
-        return "" if any(each in told for each in names) else f"another result, and no word of it: {outcome[:300]}"
+        return "" if any(each in output for each in names) else f"another result without a message: {outcome[:300]}"
     if done.code not in EXIT_CODES:
-        return f"exit code {done.code}: {told[-300:]}"
-    return "" if any(each in told for each in names) else f"the fault does not name it: {told[-300:]}"
+        return f"exit code {done.code}: {output[-300:]}"
+    return "" if any(each in output for each in names) else f"the fault does not name it: {output[-300:]}"
 
 
 @pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if command.usual])

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from bmcli import parts
+from tests.data.sources import test_tfrecord
 from tests.data.sources.test_idx import packed
-from tests.data.sources.test_tfrecord import write as write_records
 from tests.pictures import encoded, pixels
 
 from .conftest import Bmcli, Done
@@ -86,11 +86,11 @@ def archive(rows: Sequence[Row]) -> bytes:
 
 def records(rows: Sequence[Row]) -> bytes:
     cells = {
-        name: [cell.encode() if isinstance(cell, str) else float(cell) for cell in told]
-        for name, told in columns(rows).items()
+        name: [cell.encode() if isinstance(cell, str) else float(cell) for cell in cells]
+        for name, cells in columns(rows).items()
     }
     file = Path("kept.tfrecord")
-    write_records(file, *({name: [cells[name][row]] for name in cells} for row in range(len(rows))))
+    test_tfrecord.write(file, *({name: [cells[name][row]] for name in cells} for row in range(len(rows))))
     data = file.read_bytes()
     file.unlink()
     return data
@@ -119,9 +119,9 @@ def rows(count: int = 30, first: int = 0) -> list[Row]:
 
 
 def with_cell(column: str, cell: Any, row: int = 11) -> list[Row]:
-    told = rows()
-    told[row][column] = cell
-    return told
+    table = rows()
+    table[row][column] = cell
+    return table
 
 
 def constant(column: str, cell: Any) -> list[Row]:
@@ -130,7 +130,7 @@ def constant(column: str, cell: Any) -> list[Row]:
 
 NUMBER, CLASS = "{kind: number}", "{kind: category}"
 FAULTS: Mapping[str, tuple[Callable[[], list[Row]], str, str]] = {
-    # What the training file holds, the kind of the target, and what is said.
+    # Content of the training file, kind of the target, and message.
     "wrong type": (lambda: with_cell("x", "bad"), NUMBER, "column 'x': expected a number, received 'bad'"),
     "NaN target": (lambda: with_cell("y", float("nan")), NUMBER, "column 'y': expected a number, received nothing"),
     "infinite": (lambda: with_cell("x", float("inf")), NUMBER, "column 'x': expected a finite number, received"),
@@ -161,14 +161,14 @@ def two_files(ending: str, train: Sequence[Row]) -> tuple[dict[str, Any], Path]:
     return {"kind": kind, "path": {"train": f"train{ending}", "test": f"test{ending}"}}, Path("train" + ending)
 
 
-def check(done: Done, file: Path | str, said: str = "") -> None:
+def check(done: Done, file: Path | str, message: str = "") -> None:
     """The law."""
     assert done.code == 2, done.err
     assert done.out == ""
     (line,) = [each for each in done.err.splitlines() if not each.startswith((" ", "loading "))]
     assert len(line) < 2000
     assert str(file) in line
-    assert said in line
+    assert message in line
     assert line.isprintable()
     assert "Traceback" not in done.err
     assert HUGE[:100] not in done.err
@@ -206,10 +206,10 @@ def test_the_law_covers_every_kind_of_source() -> None:
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("ending", TABLES)
 def test_a_fault_of_a_cell_names_the_file_of_several(bmcli: Bmcli, ending: str, fault: str) -> None:
-    made, target, said = FAULTS[fault]
+    made, target, message = FAULTS[fault]
     source, file = two_files(ending, made())
     done = bmcli("train", recipe(source, target=target))
-    check(done, file, said)
+    check(done, file, message)
     assert "test" + ending not in done.err
 
 
@@ -412,20 +412,20 @@ ENTRIES = ("predict", "predict by an artefact", "evaluate")
 
 @pytest.mark.parametrize("entry", ENTRIES)
 @pytest.mark.parametrize(
-    ("cell", "said"),
+    ("cell", "message"),
     [("bad", "'bad'"), (float("inf"), "finite"), (HUGE, "(200,000 characters)"), (EVIL, r"\x1b[2J\nrecipe")],
     ids=["wrong type", "infinite", "huge", "control characters"],
 )
 def test_new_rows_name_file_line_and_column(
-    bmcli: Bmcli, entries: Mapping[str, Sequence[str]], entry: str, cell: Any, said: str
+    bmcli: Bmcli, entries: Mapping[str, Sequence[str]], entry: str, cell: Any, message: str
 ) -> None:
     Path("rows.csv").write_bytes(table(",")(with_cell("x", cell)))
-    check(bmcli(*entries[entry]), "rows.csv:13  column 'x'", said)
+    check(bmcli(*entries[entry]), "rows.csv:13  column 'x'", message)
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "is empty"),
         (b"x,y,wrod\n1,2,a\n", "no column 'word'. Did you mean 'wrod'?"),
@@ -434,14 +434,14 @@ def test_new_rows_name_file_line_and_column(
     ids=["empty", "missing column", "cut off"],
 )
 def test_new_tables_are_named(
-    bmcli: Bmcli, entries: Mapping[str, Sequence[str]], entry: str, content: bytes, said: str
+    bmcli: Bmcli, entries: Mapping[str, Sequence[str]], entry: str, content: bytes, message: str
 ) -> None:
     Path("rows.csv").write_bytes(content)
-    check(bmcli(*entries[entry]), "rows.csv", said)
+    check(bmcli(*entries[entry]), "rows.csv", message)
 
 
 @pytest.mark.parametrize(
-    ("made", "said"),
+    ("made", "message"),
     [
         (lambda: constant("y", 2.0), "every row has the same value"),
         (lambda: [{"y": row["y"]} for row in rows()], "no column is left"),
@@ -450,9 +450,9 @@ def test_new_tables_are_named(
     ],
     ids=["constant target", "no input", "constant huge input", "constant huge target"],
 )
-def test_init_names_the_table(bmcli: Bmcli, made: Callable[[], list[Row]], said: str) -> None:
+def test_init_names_the_table(bmcli: Bmcli, made: Callable[[], list[Row]], message: str) -> None:
     Path("rows.csv").write_bytes(table(",")(made()))
-    check(bmcli("init", "rows.csv", "--target", "y", "--output", "new.yaml"), "rows.csv", said)
+    check(bmcli("init", "rows.csv", "--target", "y", "--output", "new.yaml"), "rows.csv", message)
 
 
 def test_explain_names_the_table_that_is_not_what_it_was(bmcli: Bmcli, trained: Path, monkeypatch: Any) -> None:

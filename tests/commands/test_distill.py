@@ -1,4 +1,4 @@
-"""`bmcli distill` as a user calls it: a table, a gate, a report; stopped, gone on with, searched, refused."""
+"""`bmcli distill` as a user calls it: table, gate, report, interruption, resumption, search, faults."""
 
 from __future__ import annotations
 
@@ -99,17 +99,17 @@ def test_a_student_is_an_ordinary_run(bmcli: Bmcli, recipe: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("setting", "told"),
+    ("setting", "message"),
     [
         ("distill.teacher_gate={accuracy: '>= 1.1'}", "the teacher missed its gate: validation/accuracy"),
         ("distill.require_gain=0.9", "expected at least 0.9"),
     ],
 )
-def test_a_missed_gate_ends_with_3(setting: str, told: str, bmcli: Bmcli, recipe: Path, tmp_path: Path) -> None:
+def test_a_missed_gate_ends_with_3(setting: str, message: str, bmcli: Bmcli, recipe: Path, tmp_path: Path) -> None:
     done = bmcli("distill", recipe, setting, "train.epochs=2")
     assert done.code == 3, done.err
-    assert told in done.err
-    assert bool(runs_of(tmp_path, "flowers")) == ("gain" in setting), "a bad teacher taught nobody"
+    assert message in done.err
+    assert bool(runs_of(tmp_path, "flowers")) == ("gain" in setting), "no student is trained with a bad teacher"
 
 
 @pytest.mark.slow
@@ -159,7 +159,7 @@ UNSTABLE = ("seconds", "examples_per_second", "run_id", "sha256")
 
 
 def _epochs(run: Path) -> list[dict[str, Any]]:
-    """What `metrics.jsonl` says, without the clock."""
+    """Rows of `metrics.jsonl`, without times."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in row.items() if k not in UNSTABLE} for row in rows]
 
@@ -190,12 +190,12 @@ def test_a_search_over_temperature_and_weight_trains_students(bmcli: Bmcli, reci
 
 
 @pytest.mark.parametrize(
-    ("setting", "told"),
+    ("setting", "message"),
     [
         ("distill.student={modl: {hidden: [3]}}", "distill.student.modl: no such key. Did you mean 'model'?"),
         ("distill.student={model: {hidden: [-3]}}", "distill.student.model.hidden.0: expected"),
         ("distill.student={tune: {}}", "`tune` cannot be laid over"),
-        ("distill.teacher={run: nobody}", "no run 'nobody'"),
+        ("distill.teacher={run: absent}", "no run 'absent'"),
         ("distill.teacher={file: nothing.keras}", "nothing.keras: no such file"),
         ("distill.teacher=[{run: a, recipe: b}]", "expected one of run, recipe and file"),
         ("distill.losses=[hard]", "the teacher has nothing to say"),
@@ -207,12 +207,12 @@ def test_a_search_over_temperature_and_weight_trains_students(bmcli: Bmcli, reci
         ("distill=null", "the recipe does not say what to distill"),
     ],
 )
-def test_mistakes_cost_no_training(setting: str, told: str, bmcli: Bmcli, recipe: Path, tmp_path: Path) -> None:
+def test_mistakes_cost_no_training(setting: str, message: str, bmcli: Bmcli, recipe: Path, tmp_path: Path) -> None:
     arguments = setting.split(" distill.") if " distill." in setting else [setting]
     arguments = [arguments[0], *(f"distill.{each}" for each in arguments[1:])]
     done = bmcli("distill", recipe, *arguments)
     assert done.code == 2, done.err
-    assert told in done.err
+    assert message in done.err
     assert not (tmp_path / "runs").exists()
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation tells beside the figures: how sure they are, of whom they hold, and at which threshold."""
+"""Evaluations: intervals of metrics, slices, fairness, calibration and thresholds."""
 
 from __future__ import annotations
 
@@ -124,13 +124,13 @@ def test_what_an_evaluation_will_not_find_is_told_before_training(bmcli: Bmcli, 
         "train", recipe, "evaluate.slices=[sexx, [clinic, town]]", "evaluate.fairness={of: [sex], positive: payed}",
         "evaluate.gates.acuracy='> 0'", "--json",
     )  # fmt: skip
-    told = {fault["path"]: fault["suggestion"] for fault in done.json()["faults"]}
+    suggestions = {fault["path"]: fault["suggestion"] for fault in done.json()["faults"]}
     assert done.code == 2
-    assert told.keys() == {
+    assert suggestions.keys() == {
         "evaluate.slices.0.0", "evaluate.slices.1.1", "evaluate.fairness.positive", "evaluate.gates.acuracy"
     }  # fmt: skip
-    assert "'sex'" in told["evaluate.slices.0.0"]
-    assert "'paid'" in told["evaluate.fairness.positive"]
+    assert "'sex'" in suggestions["evaluate.slices.0.0"]
+    assert "'paid'" in suggestions["evaluate.fairness.positive"]
     assert not (tmp_path / "runs").exists()
 
 
@@ -189,9 +189,9 @@ def test_a_temperature_is_kept_with_the_run_and_improves_probabilities(bmcli: Bm
     new = decided.folder.parent / "new.csv"
     new.write_text("score,clinic\n2.5,A\n-0.2,B\n")
     out = bmcli("predict", decided.folder, new, "--format", "jsonl").out
-    told = [json.loads(line) for line in out.splitlines()]
+    predicted = [json.loads(line) for line in out.splitlines()]
     answers = served({"score": np.array([2.5, -0.2]), "clinic": np.array(["A", "B"])})["label"]
-    assert [each["label_probability_paid"] for each in told] == pytest.approx(
+    assert [each["label_probability_paid"] for each in predicted] == pytest.approx(
         np.array(answers)[:, 1].tolist(), abs=1e-4
     )
 
@@ -219,7 +219,7 @@ def test_a_threshold_decides_what_is_predicted_and_measured(bmcli: Bmcli, decide
         assert (row["label"] == "paid") == (row["label_probability_paid"] >= threshold)
     found = bmcli("evaluate", decided.folder, "--data", data, "--json").json()["metrics"]
     truth = [line.rpartition(",")[2] for line in data.read_text().splitlines()[1:]]
-    right = np.mean([row["label"] == told for row, told in zip(rows, truth, strict=True)])
+    right = np.mean([row["label"] == label for row, label in zip(rows, truth, strict=True)])
     assert found["loans.csv/accuracy"] == pytest.approx(right)
     kept = decided.evaluations()["test"]["metrics"]["accuracy"]
     assert bmcli("evaluate", decided.folder, "--json").json()["metrics"]["test/accuracy"] == pytest.approx(kept)
@@ -245,7 +245,7 @@ def test_decisions_that_cannot_be_made_are_faults_before_training(
         "data.split={test: 0.2, train: null, validation: null}",
         "--json",
     )
-    told = done.json()["faults"]
+    faults = done.json()["faults"]
     assert done.code == 2
-    assert any(fault["path"].startswith(path) and message in fault["message"] for fault in told), told
+    assert any(fault["path"].startswith(path) and message in fault["message"] for fault in faults), faults
     assert not (tmp_path / "runs").exists()

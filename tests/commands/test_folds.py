@@ -40,7 +40,7 @@ CHANGES = ["train.epochs=2", "evaluate.folds=3", "data.split={validation: 0.1, t
 
 
 def write_houses(folder: Path, rows: int = 150) -> np.ndarray:
-    """Prices that are a sum of size and age; one house has a street of its own."""
+    """Prices that are a sum of size and age; one house is the only one in its street."""
     dice = np.random.default_rng(0)
     size, age = dice.normal(100, 30, rows), dice.normal(50, 20, rows)
     price = 3 * size - 2 * age + dice.normal(0, 40, rows)
@@ -144,12 +144,12 @@ def test_one_that_was_interrupted_goes_on_and_keeps_what_is_done(validated: Run,
     loaded = load_recipe(str(root.parent / "houses.yaml"), CHANGES)
     validated.evaluation.rename(tmp_path / "evaluation.json")
     Run(validated.folder / "fold-2").set_status("running")  # by a process that is gone
-    trained, told = [], []
-    setting = RetrainingContext(root, cache, 1, lambda finished: trained.append(finished.job.name), told.append)
+    trained, messages = [], []
+    setting = RetrainingContext(root, cache, 1, lambda finished: trained.append(finished.job.name), messages.append)
     before = Run(validated.folder / "fold-1").status()
     found = cross_validate(RecipeToRetrain(loaded, None), setting)
     assert found.run == validated
-    assert "which was interrupted; finished trainings are kept" in told[0]
+    assert "which was interrupted; finished trainings are kept" in messages[0]
     assert Run(validated.folder / "fold-1").status() == before
     again = [{**fold, "seconds": 0} for fold in validated.evaluations()["folds"]["folds"]]
     assert again == [{**fold, "seconds": 0} for fold in expected["folds"]]

@@ -1,4 +1,4 @@
-"""A disk that is full at any moment is told in words, harms nothing that was written, and can be gone on from.
+"""A disk that is full at any moment gives a message, harms no written file, and leaves runs that can be resumed.
 
 The disk is a small tmpfs in a mount namespace of a process of its own, in which all commands of a test run.
 """
@@ -64,8 +64,8 @@ for level in levels:
     going = again if any(disk.glob("runs/full/*/checkpoints/step-*")) and first["code"] else free
     second = call(going) if first["code"] else first
     changed = [name for name, digest in before.items() if found.get(name) != digest]
-    told = {"level": level, "first": first, "second": second, "changed": changed, "runs": status}
-    print(json.dumps(told), flush=True)
+    outcome = {"level": level, "first": first, "second": second, "changed": changed, "runs": status}
+    print(json.dumps(outcome), flush=True)
     for each in disk.iterdir():
         shutil.rmtree(each) if each.is_dir() else each.unlink()
 """
@@ -93,10 +93,10 @@ class Disk:
         (folder / "recipe.yaml").write_text(RECIPE)
 
     def at(self, levels: list[int], command: list[str], again: list[str], kept: list[list[str]]) -> list[Any]:
-        """What became of a command at some levels, in free bytes.
+        """Run a command at several levels of free bytes.
 
         Args:
-            again: Goes on where a checkpoint is there; else the command is called once more.
+            again: Resumes if there is a checkpoint; otherwise the command is repeated.
             kept: Commands that are called before the disk is filled, whose files have to stay whole.
         """
         if reason := _reason_not_to():
@@ -142,7 +142,7 @@ def assert_training_told(found: dict[str, Any]) -> None:
     assert "running" not in states, found
     if found["first"]["code"] and "The run is done and kept." in found["first"]["err"]:
         assert states == ["done"]
-        found["second"]["code"] = 0  # there is nothing to go on with but the page
+        found["second"]["code"] = 0  # only the page is left to write
     assert_told(found, 1)
 
 

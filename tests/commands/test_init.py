@@ -27,8 +27,8 @@ def table(rows: int = 60, split: bool = False) -> str:
     for row in range(rows):
         size, colour = (row * 7) % 10 / 2, ("red", "green", "blue")[row % 3]
         grade = "high" if size > 2 or colour == "red" else "low"
-        told = f",{'test' if row % 5 == 4 else 'train'}" if split else ""
-        lines.append(f"{row + 1},{size},{colour},{('yes', 'no')[row % 2]},same,{grade}{told}")
+        split_cell = f",{'test' if row % 5 == 4 else 'train'}" if split else ""
+        lines.append(f"{row + 1},{size},{colour},{('yes', 'no')[row % 2]},same,{grade}{split_cell}")
     return "\n".join(lines) + "\n"
 
 
@@ -125,7 +125,7 @@ def test_an_unclear_target_is_asked_for_with_candidates(bmcli: Bmcli, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["table.csv", "--target", "grde"], "Did you mean 'grade'?"),
         (["table.csv", "--target", "constant"], "every row has the same value"),
@@ -135,7 +135,9 @@ def test_an_unclear_target_is_asked_for_with_candidates(bmcli: Bmcli, tmp_path: 
         (["mixed"], "do not belong together"),
     ],
 )
-def test_faults_say_what_came_and_what_to_do(bmcli: Bmcli, tmp_path: Path, arguments: Sequence[str], told: str) -> None:
+def test_faults_say_what_came_and_what_to_do(
+    bmcli: Bmcli, tmp_path: Path, arguments: Sequence[str], message: str
+) -> None:
     (tmp_path / "table.csv").write_text(table())
     (tmp_path / "notes.txt").write_text("some words")
     (tmp_path / "empty").mkdir()
@@ -145,7 +147,7 @@ def test_faults_say_what_came_and_what_to_do(bmcli: Bmcli, tmp_path: Path, argum
     done = bmcli("init", *arguments, "--json")
     assert done.code == 2
     (fault,) = done.json()["faults"]
-    assert told in fault["message"] + fault["suggestion"]
+    assert message in fault["message"] + fault["suggestion"]
 
 
 def test_a_target_that_is_free_text_is_refused(bmcli: Bmcli, tmp_path: Path) -> None:

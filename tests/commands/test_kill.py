@@ -1,4 +1,4 @@
-"""Runs killed at random moments go on to the very bits, metrics and selected epoch of a run that never stopped."""
+"""Runs killed at random moments resume to the same bits, metrics and selected epoch as an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from bmcli import runs
 from bmcli.training import checkpoint
 
-# Everything that has a state of its own: dropout, moving statistics, averages, a schedule, patience, a step in parts.
+# All kinds of state: dropout, moving statistics, averages, a schedule, patience, a step in parts.
 RECIPE = """\
 bmcli: 1
 name: killed
@@ -71,8 +71,8 @@ class Killed:
         known = any((self.folder / "runs").glob(self.begun))
         target = ("--resume", "killed") if known else ("recipe.yaml",)
         command = [sys.executable, "-m", "bmcli", self.command, *target, "-q", *self.workers, "--runs", "runs"]
-        with (self.folder / "err.txt").open("ab") as said:
-            return subprocess.Popen(command, cwd=self.folder, stdout=said, stderr=said)
+        with (self.folder / "err.txt").open("ab") as log:
+            return subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
 
     @property
     def run(self) -> runs.Run:
@@ -102,10 +102,10 @@ class Killed:
         return bits, rows, (status["selected_epoch"], status["stop_reason"], status["metrics"])
 
     def measured(self) -> list[dict[str, float]]:
-        """The metrics of the teacher and of the student that a distillation tells."""
+        """Metrics of the teacher and of the students of a distillation."""
         (result,) = (self.folder / "runs").glob("killed-distill/2*/result.json")
-        told = json.loads(result.read_bytes())
-        return [learner["metrics"] for learner in (told["teacher"], *told["students"])]
+        record = json.loads(result.read_bytes())
+        return [learner["metrics"] for learner in (record["teacher"], *record["students"])]
 
 
 @pytest.fixture(scope="module")
@@ -178,9 +178,9 @@ def test_a_pre_empted_job_of_two_workers_saves_and_goes_on(tmp_path: Path, numbe
     launcher = stopped.start()
     assert stopped.until_it_trains(launcher)
     launcher.send_signal(number)
-    asked_at = time.monotonic()
+    start = time.monotonic()
     assert launcher.wait(60) == 75, (stopped.folder / "err.txt").read_text()
-    assert time.monotonic() - asked_at < 10
+    assert time.monotonic() - start < 10
     stopped.to_the_end()
     assert stopped.result() == whole.result()
 

@@ -306,7 +306,7 @@ def test_yaml_of_the_shipped_recipes_is_plain_yaml() -> None:
 
 
 def test_a_copy_for_which_there_is_no_room_leaves_nothing(bmcli: Bmcli, tmp_path: Path, small_files: Any) -> None:
-    small_files(300)  # what it says on stderr fits
+    small_files(300)  # its output on stderr fits
     done = bmcli("cp", "iris", "mine.yaml")
     small_files(resource.RLIM_INFINITY)
     assert done.code == 1

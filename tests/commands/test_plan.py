@@ -1,4 +1,4 @@
-"""`bmcli plan`: what was measured, what was predicted, and what is told about both."""
+"""`bmcli plan` measures a recipe, predicts more replicas, and warns of likely problems."""
 
 from __future__ import annotations
 

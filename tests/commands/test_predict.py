@@ -1,4 +1,4 @@
-"""`bmcli predict`: rows in, rows out, as the trained model says."""
+"""`bmcli predict`: rows in, predictions of the trained model out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
-from bmcli.commands import predict as command
+from bmcli.commands import predict
 from bmcli.commands.train import train
 from bmcli.console import Console
 from bmcli.layers import register
@@ -88,15 +88,15 @@ def test_predictions_are_those_of_the_kept_model(bmcli: Bmcli, run: Path, new: P
     register()
     model = keras.saving.load_model(Run(run).model)
     rows = birds(50)
-    said = model(
+    outputs = model(
         {
             "wing": tf.constant([float(row[1] or "nan") for row in rows]),
             "island": tf.constant([row[2] for row in rows]),
         }
     )
     probabilities = np.array([[float(row[name]) for name in COLUMNS[1:4]] for row in found])
-    np.testing.assert_allclose(probabilities, said["species"].numpy(), atol=1e-6)
-    np.testing.assert_allclose([float(row["mass"]) for row in found], said["mass"].numpy(), rtol=1e-6)
+    np.testing.assert_allclose(probabilities, outputs["species"].numpy(), atol=1e-6)
+    np.testing.assert_allclose([float(row["mass"]) for row in found], outputs["mass"].numpy(), rtol=1e-6)
     names = np.array(["auk", "gull", "tern"])
     assert [row["species"] for row in found] == names[probabilities.argmax(axis=1)].tolist()
 
@@ -127,7 +127,7 @@ def test_many_small_batches_give_the_same_rows(
     bmcli: Bmcli, run: Path, new: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = records(bmcli("predict", run, new, "--keep", "name", "-q").out)
-    monkeypatch.setattr(command, "_MAX_BATCH_ROWS", 7)
+    monkeypatch.setattr(predict, "_MAX_BATCH_ROWS", 7)
     pieces = records(bmcli("predict", run, new, "--keep", "name", "-q").out)
     assert [row["name"] for row in pieces] == [row["name"] for row in whole]
     np.testing.assert_allclose([float(r["mass"]) for r in pieces], [float(r["mass"]) for r in whole], rtol=1e-6)
@@ -200,7 +200,7 @@ def test_no_row_that_can_be_read_is_a_fault(bmcli: Bmcli, run: Path, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["new.csv", "--keep", "nmae"], "Did you mean 'name'?"),
         (["lacking.csv"], "no column 'island'"),
@@ -214,13 +214,13 @@ def test_no_row_that_can_be_read_is_a_fault(bmcli: Bmcli, run: Path, tmp_path: P
     ],
 )
 def test_faults_come_before_tensorflow_and_say_what_to_do(
-    bmcli: Bmcli, run: Path, new: Path, tmp_path: Path, arguments: list[str], told: str
+    bmcli: Bmcli, run: Path, new: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     (tmp_path / "lacking.csv").write_text("wing\n20\n")
     (tmp_path / "birds.csv").write_text(text(birds(5), HEADER))
     done = bmcli("predict", run, *arguments)
     assert done.code == 2
-    assert told in done.err + done.out
+    assert message in done.err + done.out
 
 
 def test_an_unknown_run_is_a_fault(bmcli: Bmcli, new: Path) -> None:
@@ -253,8 +253,8 @@ def test_more_rows_take_no_more_memory(run: Path, tmp_path: Path) -> None:
     many = tmp_path / "many.csv"
     many.write_text(text([row[:3] for row in birds(20_000)], HEADER[:3]))
     spec, recipe = read_data_spec(Run(run)), load_recipe(str(Run(run).lock)).recipe
-    asked = command.PredictionRequest(many, None, None, (), skip_bad_rows=False)
-    with command._open_rows(asked, recipe.data.source.model_dump(exclude_unset=True), spec) as rows:
-        sizes = [count for _, count in command._encode_batches(rows, spec, (), skip=False, encode=len)]
+    request = predict.PredictionRequest(many, None, None, (), skip_bad_rows=False)
+    with predict._open_rows(request, recipe.data.source.model_dump(exclude_unset=True), spec) as rows:
+        sizes = [count for _, count in predict._encode_batches(rows, spec, (), skip=False, encode=len)]
     assert sum(sizes) == 20_000
-    assert max(sizes) <= command._MAX_BATCH_ROWS
+    assert max(sizes) <= predict._MAX_BATCH_ROWS

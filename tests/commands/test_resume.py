@@ -1,4 +1,4 @@
-"""Going on with runs, several devices and several processes, as a user calls them."""
+"""Resumed runs, several devices and several processes, as a user calls them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ import yaml
 from bmcli import training
 from bmcli.runs import Run
 from bmcli.training.train_step import CompiledSteps
-from bmcli.workflows import report_data
-from bmcli.workflows import training as workflow
 from tests.conftest import TINY, WriteRecipe
 
 from .conftest import Bmcli, Done
@@ -31,7 +29,7 @@ NO_DROPOUT = TINY.replace(", dropout: 0.2", "")
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A finished run and what it printed, trained by the first test that asks."""
+    """A finished run and its output, trained by the first test that needs it."""
     return {"folder": tmp_path_factory.mktemp("kept")}
 
 
@@ -48,7 +46,7 @@ def run(bmcli: Bmcli, tmp_path: Path, kept: dict[str, Any]) -> Run:
 
 @pytest.fixture
 def in_process(tmp_path: Path) -> Any:
-    """Calls bmcli in a process of its own."""
+    """Call bmcli in a separate process."""
 
     def call(*arguments: object) -> Done:
         command = [sys.executable, "-m", "bmcli", *map(str, arguments)]
@@ -159,14 +157,18 @@ def test_a_profile_lies_among_the_events(bmcli: Bmcli, write_recipe: WriteRecipe
 def test_a_signal_at_any_moment_of_a_resumed_run_ends_with_how_to_go_on(
     bmcli: Bmcli, run: Run, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    places = {"begin": (workflow, "start_session"), "prepare": (training, "prepare_data"),
-              "measure": (workflow, "evaluate_rows"), "write_report": (report_data, "write_report")}  # fmt: skip
+    functions = {
+        "begin": "bmcli.workflows.training.start_session",
+        "prepare": "bmcli.training.prepare_data",
+        "measure": "bmcli.workflows.training.evaluate_rows",
+        "write_report": "bmcli.workflows.report_data.write_report",
+    }
 
     def signalled(*arguments: Any, **more: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patched:
-        patched.setattr(*places[moment], signalled)
+        patched.setattr(functions[moment], signalled)
         done = bmcli("train", "--resume", run.folder, "train.epochs=4")
     assert done.code == 75, done.err
     assert f"Go on with `bmcli train --resume {run.display_path}`." in done.err

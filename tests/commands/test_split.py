@@ -1,4 +1,4 @@
-"""Runs whose rows were split and sampled in each way are measured and gone on with by their locks."""
+"""Runs with each kind of split and sample are evaluated and resumed by their locks."""
 
 from __future__ import annotations
 

@@ -62,8 +62,8 @@ def test_every_kind_of_target_is_trained_measured_and_gated(bmcli: Bmcli, recipe
     )
     again = bmcli("evaluate", "targets", "--data", tmp_path / "rows.csv")
     assert again.code == 0, again.err
-    for told in ("rows.csv/price/interval_width", "rows.csv/grade/quadratic_kappa", "wide", "fair"):
-        assert told in again.out
+    for expected in ("rows.csv/price/interval_width", "rows.csv/grade/quadratic_kappa", "wide", "fair"):
+        assert expected in again.out
 
 
 @pytest.mark.parametrize(
@@ -112,9 +112,9 @@ def test_labels_of_a_column_each_are_trained_measured_and_predicted(
     lock = bmcli("train", "runs/topics/latest/recipe.lock.yaml", "--json")
     assert lock.json()["metrics"]["test/f1_micro"] == done.json()["metrics"]["test/f1_micro"]
     (tmp_path / "new.csv").write_text("x,z,note\n2.5,2.5,first\n-2.5,-2.5,second\n2.5,-2.5,third\n")
-    said = bmcli("predict", "topics", "new.csv", "--keep", "note", "-q")
-    assert said.code == 0, said.err
-    rows = list(csv.DictReader(io.StringIO(said.out)))
+    done = bmcli("predict", "topics", "new.csv", "--keep", "note", "-q")
+    assert done.code == 0, done.err
+    rows = list(csv.DictReader(io.StringIO(done.out)))
     assert [row["topics"] for row in rows] == ["sport;politics;art", "", "sport"]
     assert list(rows[0]) == ["note", "topics", *(f"topics_probability_{name}" for name in ("sport", "politics", "art"))]
 

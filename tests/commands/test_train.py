@@ -345,5 +345,5 @@ def test_the_noise_of_tensorflow_never_reaches_the_user(write_recipe: WriteRecip
         check=True,
         cwd=tmp_path,
     )
-    told = [line for line in done.stderr.splitlines() if not line.startswith(("epoch", "run", "tiny:", "warning: "))]
-    assert told == []
+    lines = [line for line in done.stderr.splitlines() if not line.startswith(("epoch", "run", "tiny:", "warning: "))]
+    assert lines == []

@@ -84,10 +84,10 @@ def test_what_a_search_cannot_be_is_refused_before_it_costs_anything(
         ("data.split={train: 0.8, validation: null, test: 0.2}", "share for validation"),
         ("data.source.name=irs", "Did you mean 'iris'?"),
     ]
-    for override, told in wrong:
+    for override, message in wrong:
         done = bmcli("tune", recipe, override)
         assert done.code == 2, override
-        assert told in done.err
+        assert message in done.err
     recipe.write_text(RECIPE.split("tune:")[0])
     done = bmcli("tune", recipe)
     assert done.code == 2
@@ -110,7 +110,7 @@ def test_a_changed_recipe_is_refused_with_the_difference(bmcli: Bmcli, recipe: P
 
 
 class Killed:
-    """A search that is started again and again, in a folder of its own."""
+    """A search that is started repeatedly, in a separate folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -121,8 +121,8 @@ class Killed:
         begun = any((self.folder / "runs").glob("flowers-tune/*/study.json"))
         target = options or (("--resume", "flowers") if begun else ("flowers.yaml",))
         command = [sys.executable, "-m", "bmcli", "tune", *target, "--json", "--runs", "runs"]
-        with (self.folder / "said.txt").open("ab") as said, (self.folder / "found.json").open("wb") as found:
-            return subprocess.Popen(command, cwd=self.folder, stdout=found, stderr=said)
+        with (self.folder / "log.txt").open("ab") as log, (self.folder / "found.json").open("wb") as found:
+            return subprocess.Popen(command, cwd=self.folder, stdout=found, stderr=log)
 
     @property
     def study(self) -> Path:
@@ -134,9 +134,9 @@ class Killed:
         return rows + len(list(self.folder.glob("runs/*/*/results/*.json")))
 
     def to_the_end(self) -> tuple[Any, Any]:
-        """What was tried and measured, and the best."""
+        """Values and results of all trials, and the best."""
         process = self.start()
-        assert process.wait(300) == 0, (self.folder / "said.txt").read_text()
+        assert process.wait(300) == 0, (self.folder / "log.txt").read_text()
         found = json.loads((self.folder / "found.json").read_text())
         trials = [{k: v for k, v in trial.items() if k != "seconds"} for trial in found["trials"]]
         best = yaml.safe_load(Path(self.folder / found["best"]["recipe"]).read_text())
@@ -152,7 +152,7 @@ def test_a_search_killed_at_random_moments_ends_as_one_that_was_not(tmp_path: Pa
         process = killed.start()
         end = time.monotonic() + 120
         while killed.progress() <= before + chance.randrange(3) and process.poll() is None:
-            assert time.monotonic() < end, (killed.folder / "said.txt").read_text()
+            assert time.monotonic() < end, (killed.folder / "log.txt").read_text()
             time.sleep(0.01)
         time.sleep(chance.random() * 0.5)
         process.kill()
@@ -169,7 +169,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 75
-    assert "bmcli tune --resume runs/flowers-tune/" in (search.folder / "said.txt").read_text()
+    assert "bmcli tune --resume runs/flowers-tune/" in (search.folder / "log.txt").read_text()
     trials, _ = search.to_the_end()
     assert len(trials) == 4
 
@@ -182,10 +182,10 @@ def test_workers_of_another_process_join(tmp_path: Path) -> None:
     while not any((search.folder / "runs").glob("flowers-tune/*/workers/*")):
         assert time.monotonic() < end
         time.sleep(0.05)
-    with (search.folder / "joined.txt").open("wb") as said:
+    with (search.folder / "joined.txt").open("wb") as log:
         command = [sys.executable, "-m", "bmcli", "tune", "--join", "flowers", "--runs", "runs"]
-        joined = subprocess.Popen(command, cwd=search.folder, stderr=said, stdout=said, env={**os.environ})
-    assert chief.wait(300) == 0, (search.folder / "said.txt").read_text()
+        joined = subprocess.Popen(command, cwd=search.folder, stderr=log, stdout=log, env={**os.environ})
+    assert chief.wait(300) == 0, (search.folder / "log.txt").read_text()
     assert joined.wait(60) == 0, (search.folder / "joined.txt").read_text()
     found = json.loads((search.folder / "found.json").read_text())
     assert [trial["name"] for trial in found["trials"]] == [f"{number:04d}" for number in range(8)]

@@ -1,4 +1,4 @@
-"""What a run keeps and shows of foreign text: no secret, nothing for others to read, no megabyte, no escape."""
+"""Foreign text in the files and messages of a run: without secrets, private, shortened, and escaped."""
 
 from __future__ import annotations
 

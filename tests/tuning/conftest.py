@@ -1,4 +1,4 @@
-"""Searches over a small recipe."""
+"""Fixtures for searches over a small recipe."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import pytest
 
 from bmcli.recipe.load import load_recipe
 from bmcli.trials import SearchObjective
-from bmcli.tuning import study as studies
-from bmcli.tuning.study import Study
+from bmcli.tuning.study import Study, create_study
 from tests.conftest import TINY, WriteRecipe
 
 SEARCH = TINY + "tune: {space: {model.dropout: {float: [0, 0.5]}, model.hidden: {choice: [[8], [4, 4]]}}}\n"
@@ -22,10 +21,10 @@ MakeStudy = Callable[..., Study]
 
 @pytest.fixture
 def make_study(tmp_path: Path, write_recipe: WriteRecipe) -> MakeStudy:
-    """Begins a search over the tiny recipe with overrides."""
+    """Create a study of the tiny recipe with overrides."""
 
     def make(*overrides: str, objectives: tuple[SearchObjective, ...] = (ACCURACY,), text: str = SEARCH) -> Study:
-        return studies.create_study(
+        return create_study(
             tmp_path / "runs", load_recipe(str(write_recipe(text)), overrides), objectives, "fingerprint"
         )
 
@@ -38,7 +37,7 @@ def study(make_study: MakeStudy) -> Study:
 
 
 def until(there: Callable[[], object], patience_s: float = 120.0) -> None:
-    """Waits for something to become true."""
+    """Wait until a condition is true."""
     end = time.monotonic() + patience_s
     while not there():
         assert time.monotonic() < end, "it did not happen"

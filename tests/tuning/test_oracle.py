@@ -37,7 +37,7 @@ def search(
     space: Mapping[str, SearchParameter] = SPACE,
     seed: int = 0,
 ) -> list[Suggestion]:
-    """The candidates of a search with so many trials at a time."""
+    """Return the candidates of a search with a number of trials at a time."""
     oracle, found, open_ = Oracle(algorithm, space, seed, epochs=9), list[Suggestion](), list[int]()
     try:
         while len(found) < most:

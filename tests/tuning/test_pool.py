@@ -13,7 +13,6 @@ import pytest
 
 from bmcli.errors import RunFailed
 from bmcli.trials import Task
-from bmcli.tuning import pool as module
 from bmcli.tuning.pool import WorkerPool
 from bmcli.tuning.study import Study
 
@@ -38,11 +37,11 @@ ENDLESS = "TrialWorker(study, do).work()"
 
 @pytest.fixture
 def working(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Has the workers of pools run some code in the place of real ones."""
+    """Make pools start some code instead of real workers."""
 
     def run(code: str) -> None:
         program = f"{PRELUDE}\n{code}\n"
-        monkeypatch.setattr(module, "COMMAND", [sys.executable, "-c", program])
+        monkeypatch.setattr("bmcli.tuning.pool.COMMAND", [sys.executable, "-c", program])
 
     return run
 
@@ -58,7 +57,7 @@ def test_workers_share_the_tasks_and_the_cores(study: Study, cache: Path, workin
         study.finish()
         until(lambda: pool.live_count == 0)
         pool.restart_dead_workers()
-        assert pool.live_count == 0, "nobody is needed any more"
+        assert pool.live_count == 0, "no worker is needed any more"
     reasons = {result.reason for n in range(20) if (result := study.read_result(f"{n:04}"))}
     assert len(reasons) == 2
     shares = [reason.partition(" ")[2] for reason in reasons]
@@ -91,7 +90,7 @@ def test_workers_that_die_before_they_come_to_work_are_given_up(
 def test_a_worker_that_does_not_end_is_killed(
     study: Study, cache: Path, working: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "STOP_S", 0.2)
+    monkeypatch.setattr("bmcli.tuning.pool.STOP_S", 0.2)
     working("signal.signal(signal.SIGTERM, signal.SIG_IGN)\n(study.folder / 'deaf').touch()\ntime.sleep(600)")
     with WorkerPool(study, 1, cache) as pool:
         until((study.folder / "deaf").exists)
@@ -101,7 +100,7 @@ def test_a_worker_that_does_not_end_is_killed(
 
 
 def test_real_trials_survive_the_death_of_a_trial_and_of_a_worker(make_study: MakeStudy, cache: Path) -> None:
-    """The child of the first trial is killed, then a worker amid the second: one trial fails, the other goes on."""
+    """The child of the first trial is killed, then a worker during the second: one trial fails, one is resumed."""
     study = make_study("train.epochs=100000", "train.checkpoint.steps=1")
     with WorkerPool(study, 1, cache) as pool:
         study.put_task(Task("0001", {}))

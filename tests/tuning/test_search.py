@@ -15,10 +15,9 @@ from bmcli.errors import BmcliError, RunFailed
 from bmcli.recipe.load import load_recipe
 from bmcli.recipe.space import load_search
 from bmcli.trials import SearchObjective, SearchResult, Task, Trial, TrialResult
-from bmcli.tuning import study as studies
 from bmcli.tuning.journal import Journal
 from bmcli.tuning.search import Search, SearchWinner, find_differences
-from bmcli.tuning.study import Study
+from bmcli.tuning.study import Study, create_study
 from tests.conftest import TINY, WriteRecipe
 
 ACCURACY = SearchObjective("validation/accuracy", "max")
@@ -87,7 +86,7 @@ Begin = Callable[..., Study]
 def begin(tmp_path: Path, write_recipe: WriteRecipe) -> Begin:
     def make(tune: str, *overrides: str) -> Study:
         recipe = write_recipe(TINY + f"tune: {{objective: validation/accuracy, {tune}}}\n")
-        return studies.create_study(tmp_path / "runs", load_search(str(recipe), overrides), (ACCURACY,), "fingerprint")
+        return create_study(tmp_path / "runs", load_search(str(recipe), overrides), (ACCURACY,), "fingerprint")
 
     return make
 

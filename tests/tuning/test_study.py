@@ -18,8 +18,7 @@ from bmcli.errors import BmcliError
 from bmcli.recipe.fields import dump
 from bmcli.recipe.load import load_recipe
 from bmcli.trials import SearchObjective, Task, TrialResult
-from bmcli.tuning import study as studies
-from bmcli.tuning.study import WORKER_TIMEOUT_S, Study
+from bmcli.tuning.study import WORKER_TIMEOUT_S, Study, describe_search, find_study
 from tests.conftest import WriteRecipe
 
 from .conftest import ACCURACY, SEARCH, MakeStudy
@@ -82,7 +81,7 @@ def test_many_processes_that_claim_at_once_claim_each_task_once(study: Study) ->
 
 
 def claimed_by(study: Study, name: str, host: str, process: int, silent_s: float = 0.0) -> Path:
-    """A claim of another process, which was heard of some time ago."""
+    """Make a claim of another process with an old heartbeat."""
     study.put_task(Task(name, {}))
     path = study.folder / "claims" / name
     disk.write_record(path, {"host": host, "pid": process})
@@ -204,10 +203,10 @@ def test_a_study_is_begun_with_its_recipe_and_objectives(make_study: MakeStudy, 
     assert study.recipe.read_text() == SEARCH
     assert study.objectives() == objectives
     recipe = load_recipe(str(tmp_path / "recipe.yaml"), ["train.epochs=7"]).recipe
-    assert study.read_start_record() == studies.describe_search(recipe, objectives, "fingerprint")
+    assert study.read_start_record() == describe_search(recipe, objectives, "fingerprint")
     assert study.read_start_record()["recipe"] == json.loads(json.dumps(dump(recipe)))
-    assert study.read_start_record() != studies.describe_search(recipe, objectives[:1], "fingerprint")
-    assert study.read_start_record() != studies.describe_search(recipe, objectives, "of other data")
+    assert study.read_start_record() != describe_search(recipe, objectives[:1], "fingerprint")
+    assert study.read_start_record() != describe_search(recipe, objectives, "of other data")
 
 
 def test_a_candidate_is_laid_over_the_recipe_and_selects_by_what_is_searched_for(make_study: MakeStudy) -> None:
@@ -242,9 +241,9 @@ def test_a_candidate_may_change_a_variable_and_what_is_below_an_extended_recipe(
 def test_studies_are_found_by_folder_name_and_recipe(study: Study, tmp_path: Path) -> None:
     root = tmp_path / "runs"
     for text in (str(study.folder), "tiny", "tiny-tune", str(root / "tiny-tune")):
-        assert studies.find_study(root, text) == study
+        assert find_study(root, text) == study
     with pytest.raises(BmcliError, match="no search 'tinny'"):
-        studies.find_study(root, "tinny")
+        find_study(root, "tinny")
     assert runs.list_runs(root) == []
 
 

@@ -1,4 +1,4 @@
-"""Trials: a candidate trained as far as its task says, to the bits of a training that never stopped."""
+"""Trials: candidates trained as far as their task requires, to the same bits as an uninterrupted training."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ from bmcli.training import checkpoint
 from bmcli.training.train_step import CompiledSteps
 from bmcli.training.trainer import Trainer
 from bmcli.trials import SearchObjective, Task, TrialResult
-from bmcli.tuning import trial as module
 from bmcli.tuning.study import Study
-from bmcli.tuning.trial import run_trial
+from bmcli.tuning.trial import _copy_state, run_trial
 
 from .conftest import MakeStudy
 
 LOSS = SearchObjective("validation/loss", "min")
-# Everything that has a state of its own: dropout, moving statistics, averages, a schedule, patience.
+# All kinds of state: dropout, moving statistics, averages, a schedule, patience.
 STATEFUL = (
     "train.epochs=6", "model.normalization=batch", "train.ema=0.9", "train.schedule={kind: cosine, warmup: 0.2}",
     "train.stop.patience=6",
@@ -42,7 +41,7 @@ def stateful(make_study: MakeStudy) -> Study:
 
 
 def state(study: Study, name: str) -> dict[str, Any]:
-    """All that a trial can be gone on with from, without the clock."""
+    """State of a trial that can be resumed, without times."""
     found, damaged = checkpoint.restore(study.run(name).checkpoints)
     assert damaged == ()
     bits = {group: [array.tobytes() for array in arrays] for group, arrays in found.groups.items()}
@@ -76,7 +75,7 @@ def test_a_trial_is_a_run_that_is_measured_on_validation_rows(study: Study, cach
     assert load_recipe(str(run.lock)).recipe.model.hidden == (4, 4)
     assert {path.name for path in run.folder.iterdir()} == {
         ".lock", "recipe.yaml", "recipe.lock.yaml", "environment.json", "data.json", "metrics.jsonl", "status.json",
-    }, "its state is of no more use, and nobody looks at its events"  # fmt: skip
+    }, "its state is not needed any more, and it writes no events"  # fmt: skip
     assert (run.status()["state"], run.status()["stop_reason"]) == ("done", "epochs")
 
 
@@ -217,7 +216,7 @@ def test_a_model_is_kept_where_it_is_asked_for(study: Study, cache: Path) -> Non
     with allow_column_names():
         model = keras.saving.load_model(run.model, compile=False)
     assert model.count_params() > 0
-    assert any(run.checkpoints.glob("step-*")), "it can be gone on with"
+    assert any(run.checkpoints.glob("step-*")), "it can be resumed"
 
 
 def test_another_seed_trains_otherwise_on_the_same_split(study: Study, cache: Path) -> None:
@@ -254,9 +253,9 @@ def test_a_file_system_without_links_gets_copies(stateful: Study, cache: Path, m
 
     run_trial(stateful, Task("0001", VALUES, until=2), cache)
     with monkeypatch.context() as patched:
-        patched.setattr(module.os, "link", refused)
+        patched.setattr(os, "link", refused)
         stateful.run("0002").folder.mkdir()
-        module._copy_state(stateful.run("0001"), stateful.run("0002"))
+        _copy_state(stateful.run("0001"), stateful.run("0002"))
     assert state(stateful, "0002") == state(stateful, "0001")
 
 

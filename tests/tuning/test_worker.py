@@ -47,7 +47,7 @@ Start = Callable[[str], subprocess.Popen[bytes]]
 
 @pytest.fixture
 def start(study: Study) -> Iterator[Start]:
-    """Starts a worker whose children do what some code says of a `task`."""
+    """Start a worker whose children run some code with a `task`."""
     processes = []
 
     def begin(code: str) -> subprocess.Popen[bytes]:
@@ -107,8 +107,8 @@ def test_a_child_does_a_few_tasks_and_one_that_failed_is_its_last(study: Study, 
     put(study, *names)
     code = "note(f'{task.name} {os.getpid()}')\nif task.name == '0001': os.abort()\nreturn end_well(task)"
     finished(study, start(code), *names)
-    told = dict(note.split() for note in notes(study))
-    children = [list(group) for _, group in groupby(names, key=told.__getitem__)]
+    child_of = dict(note.split() for note in notes(study))
+    children = [list(group) for _, group in groupby(names, key=child_of.__getitem__)]
     assert [len(group) for group in children] == [2, TRIALS_PER_CHILD, TRIALS_PER_CHILD, 1]
 
 
@@ -173,10 +173,10 @@ def test_a_signal_lets_the_child_save_and_gives_its_task_back(
 
 def test_a_second_signal_ends_a_child_that_does_not(study: Study, start: Start) -> None:
     put(study, "0001")
-    worker = start("signal.signal(signal.SIGTERM, lambda *_: note('heard'))\nnote('begun')\ntime.sleep(600)")
+    worker = start("signal.signal(signal.SIGTERM, lambda *_: note('received'))\nnote('begun')\ntime.sleep(600)")
     until(lambda: notes(study) == ["begun"])
     worker.send_signal(signal.SIGTERM)
-    until(lambda: notes(study) == ["begun", "heard"])
+    until(lambda: notes(study) == ["begun", "received"])
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == 0
     assert study.list_open_tasks() == ["0001"]
@@ -228,10 +228,10 @@ def test_a_worker_leaves_when_its_parent_is_gone(study: Study, tmp_path: Path) -
 def test_the_variables_of_a_search_are_those_of_every_network_it_can_choose(
     make_study: MakeStudy, tmp_path: Path
 ) -> None:
-    def told(space: str) -> set[str]:
+    def list_variables(space: str) -> set[str]:
         study = make_study(f"tune.space={space}")
         return {name for recipe in list_recipes(study) for name in training.environment_variables(recipe, tmp_path)}
 
-    assert "TF_ENABLE_ONEDNN_OPTS" not in told("{model.dropout: {float: [0, 0.5]}}")
-    assert "TF_ENABLE_ONEDNN_OPTS" in told("{model.kind: {choice: [mlp, cnn]}}")
-    assert "TF_ENABLE_ONEDNN_OPTS" in told("{model.kind: {choice: [cnn]}, train.epochs: {int: [1, 3]}}")
+    assert "TF_ENABLE_ONEDNN_OPTS" not in list_variables("{model.dropout: {float: [0, 0.5]}}")
+    assert "TF_ENABLE_ONEDNN_OPTS" in list_variables("{model.kind: {choice: [mlp, cnn]}}")
+    assert "TF_ENABLE_ONEDNN_OPTS" in list_variables("{model.kind: {choice: [cnn]}, train.epochs: {int: [1, 3]}}")
