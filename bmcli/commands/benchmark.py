@@ -143,6 +143,7 @@ def _make_model_target(run: Run, artefact: Path, scratch: Path) -> BenchmarkTarg
     spec, options = read_data_spec(run), Options()
     written = describe_model(spec, load_recipe(str(run.lock)).recipe.quantiles())
     scratch.mkdir(parents=True)
+    # The benchmark worker loads an artefact by its card, so the model gets one beside a link to its file.
     (scratch / written.model).symlink_to(run.kept_model())
     disk.write_json(scratch / card.CARD, card.build_minimal(options, written))
     metrics = card.read(artefact)["verification"]["metrics"]

@@ -92,6 +92,7 @@ def _run_distillation(distillation: Distillation, loaded: LoadedRecipe, context:
     with distillation.acquire_lock(), _record_interruption(distillation):
         context.log(f"distillation {distillation.display_path}")
         distillation.set_status("running")
+        # Before anything imports TensorFlow, which reads these variables at its import.
         announce_networks(options, loaded, student, context)
         jobs = TrainingJobs(distillation, context)
         teachers = resolve_teachers(options, loaded, student, jobs)
@@ -152,7 +153,7 @@ def _train_students(
     teachers: Sequence[TrainedTeacherOptions],
     seeds: Sequence[int],
 ) -> TrainedRuns:
-    """Train a baseline and all generations of the student with each seed; a generation teaches the next."""
+    """Train a baseline and all generations of the student with each seed; one generation is the next one's teacher."""
     baselines, students_by_seed = [], []
     for seed in seeds:
         # A new seed of the training must not also change the splits: the seeds would not be comparable.
@@ -168,4 +169,5 @@ def _train_students(
             teacher = TeacherOptions(run=str(generations[-1].folder))
             current_teachers = [distillations.resolve_teacher(teacher, generations[-1])]
         students_by_seed.append(generations)
+    # From a list of generations for each seed to a list of seeds for each generation.
     return TrainedRuns(tuple(zip(*students_by_seed, strict=True)), tuple(baselines), tuple(seeds))

@@ -102,6 +102,7 @@ def _check_cache(folder: Path) -> Check:
 
 def _check_key() -> Check:
     file = trust.locate_key()
+    # Sealing creates the key if there is none, so it also shows whether a key can be kept.
     if trust.seal(b"", "doctor") is not None:
         return Check("ok", "key", f"{file}, readable only by you")
     return Check(
@@ -113,6 +114,7 @@ def _check_key() -> Check:
 
 
 def _check_folder(name: str, folder: Path, advice: str) -> Check:
+    # The folder may not exist yet; then its nearest existing parent decides.
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if not os.access(existing, os.W_OK):

@@ -101,7 +101,7 @@ class ExportResult:
             raise ArtefactRejected(*faults, *sentences)
         if faults:
             first = next(iter(self.failed.values()))
-            raise type(first)(*faults)
+            raise type(first)(*faults)  # of its class, which decides the exit code
 
 
 def export(
@@ -170,6 +170,7 @@ def _export_formats(run: Run, recipe: Recipe, options: ExportOptions, cache: Pat
     spec = read_data_spec(run)
     prepared = prepare_again(recipe, spec, cache)
     network = load_network(recipe, spec, run, cache)
+    # Artefacts are verified on raw rows, which prepared data does not hold.
     split = _choose_split(recipe, prepared)
     rows = read_split_rows(recipe, prepared, {"train": _CALIBRATION_ROWS} | {split: options.verify.samples})
     exportable = ExportableModel(network, spec, recipe.quantiles(), rows["train"], recipe.name)

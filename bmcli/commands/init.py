@@ -96,6 +96,7 @@ def init(data: Path, target: str | None, output: Path) -> DraftResult:
     rows = _read_rows(source)
     with naming(rows.origin):
         profiles = column_profile.profile_columns(rows)
+    # A table may list files of pictures; the rows are then read again, with pixels instead of file names.
     if picture_folder := _find_picture_folder(source, profiles):
         source = picture_folder
         rows = _read_rows(source)

@@ -305,6 +305,7 @@ def _write_predictions(
             written, columns = written + len(table), tuple(table.column_names)
         total = len(rows) + rows.broken
         if not written:
+            # Raised within the writer, so that no empty file is left.
             message = "no row could be read." if total else "there are no rows to predict."
             raise BmcliError(f"{rows.origin}: {message}")
     return PredictionResult(

@@ -102,6 +102,7 @@ class Journal:
             return
         except (OSError, disk.DamagedFile) as error:
             raise BmcliError(f"{format_path(self._path)}: damaged ({error}).", suggestion=_START_NEW_SEARCH) from None
+        # Behind the last line break is a torn line, or nothing.
         for number, line in enumerate(lines[:-1], start=1):
             try:
                 value = disk.parse_record(line)

@@ -46,6 +46,7 @@ def find_recipe(target: str, overrides: Sequence[str], root: Path) -> RecipeToRe
         return RecipeToRetrain(load_recipe(target, overrides), None)
     run = find_run(target, root)
     check_overrides(overrides)
+    # The report of a run must not show results on other data.
     same_data = not any(parse_steps(argument)[0][:1] == ("data",) for argument in overrides)
     return RecipeToRetrain(load_run_recipe(run, overrides), run if same_data else None)
 

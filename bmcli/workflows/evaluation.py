@@ -145,6 +145,7 @@ def check_evaluation(recipe: Recipe, spec: DataSpec) -> None:
         lambda: None if options.fairness is None else _choose_fairness_target(recipe, spec),
         lambda: _check_decisions(recipe, spec),
     )
+    # All checks run, so that the user sees all faults at once.
     for check in checks:
         try:
             check()

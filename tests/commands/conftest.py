@@ -1,4 +1,4 @@
-"""bmcli as a user calls it, in this process."""
+"""Fixtures that call bmcli as a user does, in this process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Done:
     err: str
 
     def json(self) -> Any:
-        """The one object on stdout."""
+        """Return the JSON object on stdout."""
         assert self.out.count("\n") == 1, self.out
         return json.loads(self.out)
 
@@ -33,7 +33,7 @@ Bmcli = Callable[..., Done]
 
 @pytest.fixture
 def bmcli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Bmcli:
-    """Calls the command line in the test's own folder."""
+    """Call the command line in the folder of the test."""
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: object) -> Done:

@@ -28,7 +28,7 @@ train: {epochs: 1, batch_size: 16, tensorboard: false}
 
 
 def write_table(folder: Path, header: str = "a,b,y", rows: int = 40, name: str = "table.csv") -> None:
-    """A table whose last column has the classes u and v; all others are numbers."""
+    """Write a table whose last column has the classes u and v; all others are numbers."""
     random = np.random.default_rng(0)
     numbers = header.count(",")
     lines = [",".join([*(f"{n:.3f}" for n in random.normal(size=numbers)), "uv"[i % 2]]) for i in range(rows)]
@@ -37,7 +37,7 @@ def write_table(folder: Path, header: str = "a,b,y", rows: int = 40, name: str =
 
 @pytest.fixture
 def table(bmcli: Bmcli, write_recipe: WriteRecipe, tmp_path: Path) -> Path:
-    """A recipe of a small table."""
+    """Write a recipe of a small table."""
     write_table(tmp_path)
     return write_recipe(TABLE)
 
@@ -50,7 +50,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def run(bmcli: Bmcli, write_recipe: WriteRecipe, tmp_path: Path, kept: dict[str, Path]) -> Path:
-    """A copy of a finished run, to be damaged."""
+    """Copy of a finished run, to be damaged."""
     if "run" not in kept:
         write_table(kept["folder"])
         recipe = kept["folder"] / "recipe.yaml"
@@ -175,7 +175,7 @@ def test_a_fault_of_another_file_is_not_told_of_the_recipe(bmcli: Bmcli, run: Pa
 
 
 def _cut_layers(run: Path) -> None:
-    """A model whose description names layers that are not there."""
+    """Write a model whose description names layers that do not exist."""
     path = run / "model.keras"
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}

@@ -37,7 +37,7 @@ _PIECE = 2**20
 
 
 def _packed(head: bytes, piece: bytes) -> bytes:
-    """A gzip file of 300 MB: many members, which are unpacked one after the other."""
+    """Write a gzip file of 300 MB with many members, which are unpacked one after the other."""
     member = gzip.compress(piece * (_PIECE // len(piece)), mtime=0)
     return gzip.compress(head, mtime=0) + member * 300
 
@@ -212,7 +212,7 @@ for recipe in json.load(sys.stdin):
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tuple[Path, int, str, int]]:
-    """The file, exit code, words and memory of training on every bomb, all in one process under a limit."""
+    """File, exit code, output and memory of a training on every bomb, all in one process with a memory limit."""
     root = tmp_path_factory.mktemp("bombs")
     files, recipes = {}, []
     for number, (kind, name) in enumerate(LAW):

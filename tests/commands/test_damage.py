@@ -58,7 +58,7 @@ OPTIONAL = {
 
 
 def _text(change: Callable[[str], str]) -> Callable[[Path, Path], bool]:
-    """Changes a file of text; false where nothing changes, or it is none."""
+    """Change a text file; false if nothing changes, or if it is no text."""
 
     def damage(file: Path, other: Path) -> bool:
         try:
@@ -73,7 +73,7 @@ def _text(change: Callable[[str], str]) -> Callable[[Path, Path], bool]:
 
 
 def _record(change: Callable[[dict[str, Any]], None], sign: bool = False) -> Callable[[Path, Path], bool]:
-    """Changes the object of a record, or that of the first line of records.
+    """Change the object of a record, or that of the first line of records.
 
     Args:
         sign: Give it the digest that it would have, as if an older or newer bmcli had written it.
@@ -109,7 +109,7 @@ def _without_first(value: dict[str, Any]) -> None:
 
 
 def _retyped(value: Any) -> None:
-    """Turns the first number into a text, and the first list into null, wherever they are."""
+    """Turn the first number into a text, and the first list into null, at any depth."""
     waiting, number, sequence = [value], True, True
     while waiting:
         each = waiting.pop(0)
@@ -132,7 +132,7 @@ def _number(text: str) -> Callable[[str], str]:
 
 
 def _digit(content: str) -> str:
-    """Changes a digit in the middle, the first one that there is from there on."""
+    """Change the first digit after the middle."""
     half = len(content) // 2
     return content[:half] + re.sub(r"\d", lambda found: str((int(found[0]) + 1) % 10), content[half:], count=1)
 
@@ -211,7 +211,7 @@ SIGNED: dict[str, Callable[[Path, Path], bool]] = {
 
 
 def call(*arguments: object) -> Done:
-    """Calls the command line in this process; what it raises fails the test, and so does waiting for ever."""
+    """Call the command line in this process; an exception fails the test, and so does a hanging command."""
 
     def hang(number: int, frame: object) -> None:
         raise AssertionError("it hangs")
@@ -235,7 +235,7 @@ def call(*arguments: object) -> Done:
 
 @dataclass(frozen=True)
 class Kept:
-    """A folder of runs that is whole, and where its parts lie."""
+    """An undamaged folder of runs, with the paths of its parts."""
 
     root: Path
     rows: Path
@@ -247,7 +247,7 @@ class Kept:
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[Kept]:
-    """Two runs with all that commands leave in them."""
+    """Two runs with all files that commands write into them."""
     folder = tmp_path_factory.mktemp("kept")
     made = Kept(folder / "runs", folder / "rows.csv", folder)
     iris = load_iris()
@@ -273,7 +273,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[Kept
 
 @pytest.fixture(scope="module")
 def all_kept(kept: Kept) -> Kept:
-    """The same with artefacts, a search, a distillation and a cross-validation."""
+    """Runs with artefacts, a search, a distillation and a cross-validation, too."""
     recipe = kept.recipes / "search.yaml"
     recipe.write_text(RECIPE.replace("NAME", "search").replace("SEED", "4") + SEARCH)
     with pytest.MonkeyPatch.context() as environment:
@@ -293,7 +293,7 @@ def all_kept(kept: Kept) -> Kept:
 
 @dataclass(frozen=True)
 class Command:
-    """A command on a copy of what is kept.
+    """A command on a copy of the undamaged folder.
 
     Args:
         arguments: In the copy's folder.
@@ -343,14 +343,14 @@ _VOLATILE = re.compile(
 
 
 class Copies:
-    """Copies of what is kept, each to be damaged once."""
+    """Copies of the undamaged folder, each to be damaged once."""
 
     def __init__(self, kept: Kept, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._kept, self._folder, self._monkeypatch = kept, folder, monkeypatch
         self._number = 0
 
     def fresh(self, command: Command) -> Path:
-        """A new copy, in which commands are called then; the folder of it that the command reads."""
+        """Make a new copy, in which commands are called from now on; return the folder that the command reads."""
         before = self._folder / f"copy-{self._number}"
         shutil.rmtree(before, ignore_errors=True)
         self._number += 1
@@ -379,13 +379,13 @@ def copies(kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Copie
 
 
 def files_of(folder: Path) -> list[str]:
-    """Every file below a folder that a command may read."""
+    """List all files below a folder that a command may read."""
     found = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return [str(path.relative_to(folder)) for path in found if path.name not in UNREAD]
 
 
 def breaches(command: Command, copies: Copies, chosen: Callable[[int], bool]) -> list[str]:
-    """Damages that a command does not stand.
+    """List the damages that a command does not report or tolerate.
 
     Args:
         chosen: Which of them to try, by their number.

@@ -61,7 +61,7 @@ def lines(rows: Sequence[Row]) -> bytes:
 
 
 def columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
-    """Cells by column, all of them text if one is."""
+    """Convert rows to cells by column, all of them text if one is."""
     found = {name: [row[name] for row in rows] for name in rows[0]}
     return {
         name: [str(cell) for cell in cells] if any(isinstance(cell, str) for cell in cells) else cells
@@ -152,7 +152,7 @@ def recipe(source: Mapping[str, Any], inputs: str = "{x: number, word: category}
 
 
 def two_files(ending: str, train: Sequence[Row]) -> tuple[dict[str, Any], Path]:
-    """A source of two files with the same types of columns, and the first of them, which is at fault."""
+    """Write a source of two files with the same column types; return it with the first file, which is at fault."""
     kind, write = TABLES[ending]
     texts = {name for row in train for name, cell in row.items() if isinstance(cell, str)}
     tested = [{name: str(cell) if name in texts else cell for name, cell in row.items()} for row in rows(10, 30)]
@@ -162,7 +162,7 @@ def two_files(ending: str, train: Sequence[Row]) -> tuple[dict[str, Any], Path]:
 
 
 def check(done: Done, file: Path | str, message: str = "") -> None:
-    """The law."""
+    """Check the law."""
     assert done.code == 2, done.err
     assert done.out == ""
     (line,) = [each for each in done.err.splitlines() if not each.startswith((" ", "loading "))]
@@ -181,7 +181,7 @@ def _in_the_tests_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @contextlib.contextmanager
 def unreadable(path: Path) -> Iterator[None]:
-    """Takes the right to read a file or a folder, also from root, who may read all by capabilities alone."""
+    """Remove the right to read a file or a folder, also for root, who needs capabilities dropped for that."""
     was = path.stat().st_mode
     path.chmod(0)
     header, held = (ctypes.c_uint32 * 2)(_CAPABILITIES, 0), (ctypes.c_uint32 * 6)()
@@ -376,7 +376,7 @@ def test_digits_of_one_class_are_named(bmcli: Bmcli) -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run, its table, and an artefact of it."""
+    """Folder of a run, its table, and an artefact of it."""
     import sys
 
     from bmcli.__main__ import main
@@ -397,7 +397,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def entries(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Sequence[str]]:
-    """Commands that read a table `rows.csv`."""
+    """Arguments of commands that read a table `rows.csv`."""
     monkeypatch.setenv("BMCLI_RUNS", str(trained / "runs"))
     (card,) = (trained / "runs").rglob("card.json")
     return {

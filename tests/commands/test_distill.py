@@ -127,7 +127,7 @@ def test_each_generation_teaches_the_next(bmcli: Bmcli, recipe: Path, tmp_path: 
 def test_what_was_interrupted_is_gone_on_with(
     bmcli: Bmcli, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the middle of the student's training, after teacher and baseline; to the bits of one never interrupted."""
+    """The interruption comes during the student's training, after teacher and baseline."""
     whole = bmcli("distill", recipe, "--json")
     assert whole.code == 0, whole.err
     teacher = runs_of(tmp_path, "flowers-teacher")

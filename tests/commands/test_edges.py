@@ -1,4 +1,4 @@
-"""Data at its edges: one row, one class, constant columns; every figure is a number of JSON, and nothing warns raw."""
+"""Edge cases of data: one row, one class, constant columns. All numbers are valid JSON, and no raw warning appears."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ train: {epochs: 4, batch_size: 32, tensorboard: false, optimizer: {kind: adam, l
 
 
 def write_loans(folder: Path, rows: int = 600) -> Path:
-    """A label that follows from a score; of clinic B it is drawn by lot, and half of group `b` is paid never."""
+    """Write rows with a label that follows from a score, but is random for clinic B."""
     dice = np.random.default_rng(0)
     score, clinic = dice.normal(size=rows), dice.choice(list("ABCD"), rows)
     sex, family = dice.choice(["a", "b"], rows), np.repeat(np.arange(rows // 4), 4)
@@ -42,7 +42,7 @@ def write_loans(folder: Path, rows: int = 600) -> Path:
 
 @pytest.fixture(scope="module")
 def loans(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
-    """A trained run, which the tests of this module measure."""
+    """Trained run, which the tests of this module evaluate."""
     from bmcli.commands.train import train
     from bmcli.console import Console
     from bmcli.workflows.training import TrainingContext
@@ -154,7 +154,7 @@ def test_training_warns_of_a_planted_leak_and_of_rows_in_two_splits(bmcli: Bmcli
 
 @pytest.fixture(scope="module")
 def decided(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
-    """A run that is too sure of itself, with a temperature and a threshold for many more hits."""
+    """Overconfident run, with a temperature and a threshold of high recall."""
     from bmcli.commands.train import train
     from bmcli.console import Console
     from bmcli.workflows.training import TrainingContext

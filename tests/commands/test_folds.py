@@ -40,7 +40,7 @@ CHANGES = ["train.epochs=2", "evaluate.folds=3", "data.split={validation: 0.1, t
 
 
 def write_houses(folder: Path, rows: int = 150) -> np.ndarray:
-    """Prices that are a sum of size and age; one house is the only one in its street."""
+    """Write prices that are a sum of size and age; one house is the only one in its street."""
     dice = np.random.default_rng(0)
     size, age = dice.normal(100, 30, rows), dice.normal(50, 20, rows)
     price = 3 * size - 2 * age + dice.normal(0, 40, rows)
@@ -80,7 +80,7 @@ def test_folds_equal_those_of_scikit_learn_for_a_linear_model(bmcli: Bmcli, tmp_
 
 @pytest.fixture(scope="module")
 def validated(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
-    """A cross-validation with validation rows, which the tests below look at."""
+    """Cross-validation with validation rows, for the tests below."""
     from bmcli.commands.folds import cross_validate
     from bmcli.recipe.load import load_recipe
     from bmcli.tuning.retraining import RecipeToRetrain, RetrainingContext

@@ -73,7 +73,7 @@ for level in levels:
 
 @functools.cache
 def _reason_not_to() -> str:
-    """Why no small disk can be mounted here."""
+    """Return the reason why no small disk can be mounted here."""
     try:
         done = subprocess.run(
             ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, text=True, check=False
@@ -84,7 +84,7 @@ def _reason_not_to() -> str:
 
 
 class Disk:
-    """Commands on a small disk that is filled to some level before each."""
+    """Commands on a small disk that is filled to a level before each."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -21,7 +21,7 @@ WORDS = ("lovely red apple pie", "old grey stone wall by the road", "a quick bro
 
 
 def table(rows: int = 60, split: bool = False) -> str:
-    """A table with a column of every sort; `grade` follows from `size` and `colour`."""
+    """Make a table with a column of every sort; `grade` follows from `size` and `colour`."""
     header = "rownames,size,colour,member,constant,grade" + (",split" if split else "")
     lines = [header]
     for row in range(rows):
@@ -37,7 +37,7 @@ Drafted = dict[str, dict[str, str | None]]
 
 @pytest.fixture
 def init(bmcli: Bmcli, tmp_path: Path) -> Callable[..., Drafted]:
-    """Writes data, makes a recipe of it, and gives what the columns were taken for."""
+    """Write data, make a recipe of it, and return the roles of the columns."""
 
     def call(text: str, *arguments: str, name: str = "table.csv") -> Drafted:
         (tmp_path / name).write_text(text)
@@ -283,7 +283,7 @@ NOT_YET = {"cmudict_g2p", "debian_desc_en_de", "tinyshakespeare"}  # their targe
 
 
 def real_data() -> list[Path]:
-    """Tables, archives and folders below the folder that BMCLI_TEST_DATA names."""
+    """List tables, archives and folders below the folder BMCLI_TEST_DATA."""
     root = Path(os.environ.get("BMCLI_TEST_DATA", "/nowhere"))
     found: list[Path] = []
     for folder in sorted(path for path in root.glob("*") if path.is_dir()):

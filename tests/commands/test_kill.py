@@ -53,7 +53,7 @@ PATIENCE_S = 90.0
 
 
 class Killed:
-    """A training that is started again and again.
+    """A training that is started repeatedly.
 
     Args:
         workers: Options that start it, e.g. `--workers 2`.
@@ -79,11 +79,11 @@ class Killed:
         return runs.find(self.folder / "runs", "killed")
 
     def newest(self) -> str:
-        """Name of the newest checkpoint."""
+        """Return the name of the newest checkpoint."""
         return max((path.name for path in (self.folder / "runs").glob(CHECKPOINTS)), default="")
 
     def until_it_trains(self, process: subprocess.Popen[bytes]) -> bool:
-        """Waits for a checkpoint newer than those there are; false if the training ended before."""
+        """Wait for a newer checkpoint; false if the training ended before."""
         before, start = self.newest(), time.monotonic()
         while self.newest() <= before and process.poll() is None:
             assert time.monotonic() - start < PATIENCE_S, (self.folder / "err.txt").read_text()
@@ -94,7 +94,7 @@ class Killed:
         assert self.start().wait(10 * PATIENCE_S) == 0, (self.folder / "err.txt").read_text()
 
     def result(self) -> tuple[list[bytes], list[Any], Any]:
-        """Every variable, meter and selected weight; the metrics of every epoch; the selected epoch and its metrics."""
+        """Return variables, meters and selected weights, the metrics of all epochs, and those of the selected one."""
         state, _ = checkpoint.restore(self.run.checkpoints)
         bits = [np.asarray(array).tobytes() for group in sorted(state.groups) for array in state.groups[group]]
         rows = [{k: v for k, v in row.items() if "/" in k or k in ("epoch", "step")} for row in self.run.rows()]

@@ -1,4 +1,4 @@
-"""The verbs that look without training: fast, light, and exact about what is wrong."""
+"""Commands that do not train are fast, import no TensorFlow, and report faults with their place."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def test_the_schema_accepts_the_built_in_recipes(bmcli: Bmcli) -> None:
 
 
 def _tuples_as_lists(path: Path) -> object:
-    """A recipe as JSON values, its numbers read as YAML 1.2."""
+    """Read a recipe as JSON values, with numbers as in YAML 1.2."""
     from bmcli.recipe import nodes
 
     return json.loads(json.dumps(nodes.parse_tree(path.read_text(), path.name, path.parent).plain()))

@@ -21,7 +21,7 @@ REALLY_EXCHANGE = measurement.measure_exchange_seconds
 
 @pytest.fixture(autouse=True)
 def _known_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers are started once, in the slow test alone."""
+    """Replace the measurement of the network, for which only the slow test starts workers."""
     monkeypatch.setattr(measurement, "measure_exchange_seconds", lambda: dict(EXCHANGES))
 
 

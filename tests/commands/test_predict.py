@@ -35,7 +35,7 @@ COLUMNS = ["species", *(f"species_probability_{name}" for name in ("auk", "gull"
 
 
 def birds(count: int) -> list[list[str]]:
-    """Rows whose species and mass follow from wing and island; some cells are missing."""
+    """Write rows whose species and mass follow from wing and island; some cells are missing."""
     rows = []
     for number in range(count):
         wing = "" if number % 11 == 0 else str(20 + number * 7 % 13)
@@ -134,7 +134,7 @@ def test_many_small_batches_give_the_same_rows(
 
 
 def given(monkeypatch: pytest.MonkeyPatch, content: str) -> None:
-    """Puts a text on standard input."""
+    """Put a text on standard input."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
 
 

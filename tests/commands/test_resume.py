@@ -35,7 +35,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture
 def run(bmcli: Bmcli, tmp_path: Path, kept: dict[str, Any]) -> Run:
-    """A copy of a finished run of three epochs."""
+    """Copy of a finished run of three epochs."""
     if "run" not in kept:
         recipe = kept["folder"] / "recipe.yaml"
         recipe.write_text(TINY)
@@ -256,7 +256,7 @@ for arguments in json.loads(sys.argv[1]):
 def test_replicas_train_and_measure_what_one_device_measures(
     write_recipe: WriteRecipe, run: Run, kept: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Both in one process, because to start one takes longer than either."""
+    """Both are in one process, since starting one takes longer than either."""
     calls = [
         ["train", str(write_recipe()), "--strategy", "mirrored", "--replicas", "2", "train.epochs=1", "--json"],
         ["evaluate", str(run.folder), "runtime.strategy=mirrored", "runtime.replicas=2", "--json"],

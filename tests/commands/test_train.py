@@ -24,12 +24,12 @@ from .conftest import Bmcli
 
 
 def weights(run: str) -> list[np.ndarray]:
-    """The kept weights of a run."""
+    """Return the kept weights of a run."""
     return load_model(run).get_weights()
 
 
 def load_model(run: str) -> keras.Model:
-    """The kept model of a run, as a user of Keras would load it."""
+    """Load the kept model of a run as a user of Keras would."""
     with allow_column_names():
         return keras.saving.load_model(Path(run) / "model.keras", compile=False)
 
@@ -313,7 +313,7 @@ def test_no_permission_is_explained(bmcli: Bmcli, write_recipe: WriteRecipe, tmp
 
 
 def test_a_full_disk_ends_with_words_and_harms_nothing(write_recipe: WriteRecipe, tmp_path: Path) -> None:
-    """A limit on the size of files stands for the disk; the model does not fit below it."""
+    """A limit on file sizes replaces a full disk; the model is larger."""
     recipe = write_recipe()
     limit = (40_000, resource.RLIM_INFINITY)
     arguments: list[Any] = [

@@ -129,7 +129,7 @@ class Killed:
         return (self.folder / "runs/flowers-tune/latest").resolve()
 
     def progress(self) -> int:
-        """Rows of epochs and results so far."""
+        """Count the rows of epochs and the results so far."""
         rows = sum(len(path.read_bytes().splitlines()) for path in self.folder.glob("runs/*/*/trials/*/metrics.jsonl"))
         return rows + len(list(self.folder.glob("runs/*/*/results/*.json")))
 

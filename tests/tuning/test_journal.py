@@ -1,4 +1,4 @@
-"""The journal gives back what was written, whatever a crash did to its last line."""
+"""Journals return the written events, also after a crash that tore the last line."""
 
 from __future__ import annotations
 

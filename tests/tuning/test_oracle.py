@@ -1,4 +1,4 @@
-"""Oracles: the same answers to the same calls, conditions kept, failures survived, and better than chance."""
+"""Oracles repeat their answers, keep conditions, survive failures, and are better than chance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers on this machine, started, kept at work and ended together; one test with real trainings."""
+"""Workers on this machine are started, replaced and stopped together; one test has real trainings."""
 
 from __future__ import annotations
 

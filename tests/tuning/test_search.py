@@ -1,4 +1,4 @@
-"""The chief of a search, with workers that measure a function instead of training."""
+"""The chief of a search, with workers that compute a function instead of training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Do = Callable[[Task], TrialResult]
 
 
 class Quiet:
-    """Remembers what ended, and can stop the search after some trials."""
+    """A callback that remembers ended trials, and can interrupt the search after some of them."""
 
     def __init__(self, most: int = 10**6) -> None:
         self.ended_names: list[str] = []
@@ -49,7 +49,7 @@ class Quiet:
 
 
 def accuracy(task: Task) -> float:
-    """The better, the smaller dropout is; seeds take a little away."""
+    """Compute an accuracy that falls with dropout, and a little with the seed."""
     return 1.0 - task.values["model.dropout"] - 0.001 * task.values.get("seed", 0)
 
 
@@ -60,7 +60,7 @@ def measured(task: Task) -> TrialResult:
 
 @contextmanager
 def working(study: Study, do: Do) -> Iterator[None]:
-    """A worker in a thread."""
+    """Run a worker in a thread."""
     stop = threading.Event()
 
     def work() -> None:

@@ -1,4 +1,4 @@
-"""Study folders: what the processes of a search share, whole and claimed once."""
+"""Study folders: tasks and results are complete files, and a task is claimed once."""
 
 from __future__ import annotations
 

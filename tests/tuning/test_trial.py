@@ -56,7 +56,7 @@ def without_clock(values: Any) -> Any:
 
 
 def same(first: TrialResult, second: TrialResult) -> bool:
-    """Whether two results differ in their names and in the clock alone."""
+    """Whether two results differ only in their names and times."""
     return replace(first, name="", seconds=0.0) == replace(second, name="", seconds=0.0)
 
 
@@ -118,7 +118,7 @@ def test_a_promoted_trial_whose_forerunner_left_no_state_is_trained_from_its_beg
 
 
 class Stopped:
-    """Sends this process a signal when some steps are done."""
+    """Sends this process a signal after some steps."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
         many = CompiledSteps.train_block

@@ -1,4 +1,4 @@
-"""A worker sees every task to a result or gives it back, whatever becomes of the process that does it.
+"""A worker completes or releases every task, however the process that runs it ends.
 
 What the children do here is a few lines without TensorFlow.
 """
@@ -73,7 +73,7 @@ def put(study: Study, *names: str, limit_s: float | None = None) -> None:
 
 
 def finished(study: Study, process: subprocess.Popen[bytes], *names: str) -> dict[str, TrialResult]:
-    """The results of tasks, once all have one."""
+    """Wait for the results of tasks, and return them."""
     until(lambda: all(study.has_result(name) for name in names))
     study.finish()
     assert process.wait(60) == 0
