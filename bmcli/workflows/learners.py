@@ -157,8 +157,9 @@ def _check_metrics(options: DistillOptions, recipe: Recipe, spec: DataSpec) -> N
         for name in options.teacher_gate if name not in names
     ]  # fmt: skip
     if options.metric != "auto" and (options.metric not in names or not get_direction(options.metric)):
-        reason = "neither more nor less is better of" if options.metric in names else "no metric"
-        faults.append(Fault(f"{reason} {quoted(options.metric)}.", "distill.metric",
+        metric = quoted(options.metric)
+        message = f"neither more nor less of {metric} is better." if options.metric in names else f"no metric {metric}."
+        faults.append(Fault(message, "distill.metric",
                             suggestion=parts.did_you_mean(options.metric, names)))  # fmt: skip
     if faults:
         raise BmcliError(*faults)

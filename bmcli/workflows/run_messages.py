@@ -97,7 +97,7 @@ def describe_trainer(trainer: Trainer, prepared: PreparedData, log: LogCallback)
         log(trainer.components.loss.note)
     log(
         f"{trainer.network.model.count_params():,} parameters; {trainer.steps_per_epoch:,} steps of {trainer.batch} "
-        f"examples an epoch; selected by {trainer.selection.metric}",
+        f"examples per epoch; selected by {trainer.selection.metric}",
         level=1,
     )
 
@@ -105,4 +105,4 @@ def describe_trainer(trainer: Trainer, prepared: PreparedData, log: LogCallback)
 def _describe_xla(compilation: Compilation) -> str:
     if not compilation.jit:
         return "off"
-    return f"{compilation.steps_per_program} steps a program" if compilation.steps_per_program > 1 else "on"
+    return f"{compilation.steps_per_program} steps per program" if compilation.steps_per_program > 1 else "on"
