@@ -44,7 +44,7 @@ class Check:
 
     mark: str
     name: str
-    found: str
+    value: str
     advice: str = ""
 
 
