@@ -295,6 +295,7 @@ def _measure_teacher_latency_s(ensemble: TeacherEnsemble, network: Network, rows
     teachers = ensemble.predictor.teachers
     if not all(teacher.accepts_inputs_of(ensemble.prepared.spec) for teacher in teachers):
         return None
+    # One after the other, as an ensemble on one device runs.
     return sum(measure_latency_s(Network(teacher.model, network.objectives), rows) for teacher in teachers)
 
 

@@ -120,6 +120,7 @@ def resume_run(run: Run, overrides: Sequence[str], context: TrainingContext) -> 
     Args:
         overrides: Changes to its recipe that leave it the same training.
     """
+    # Another strategy starts from default device options, since those in the lock belong to the old one.
     moves = any(join_steps(parse_steps(argument)[0]) == "runtime.strategy" for argument in overrides)
     loaded = load_run_recipe(run, overrides) if moves else load_recipe(str(run.lock), overrides)
     try:
@@ -275,7 +276,7 @@ def _watch_peers(placement: Placement, find_run: Callable[[], Run | None]) -> It
         else:
             error = RunFailed(reason, suggestion="No checkpoint was written yet: start all workers again.")
         if run is not None and placement.is_chief:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # a full disk must not hide the reason
                 run.set_status("interrupted" if advice else "failed", reason=str(error))
         return error
 
