@@ -121,8 +121,8 @@ def resume_run(run: Run, overrides: Sequence[str], context: TrainingContext) -> 
         overrides: Changes to its recipe that leave it the same training.
     """
     # Another strategy starts from default device options, since those in the lock belong to the old one.
-    moves = any(join_steps(parse_steps(argument)[0]) == "runtime.strategy" for argument in overrides)
-    loaded = load_run_recipe(run, overrides) if moves else load_recipe(str(run.lock), overrides)
+    changes_strategy = any(join_steps(parse_steps(argument)[0]) == "runtime.strategy" for argument in overrides)
+    loaded = load_run_recipe(run, overrides) if changes_strategy else load_recipe(str(run.lock), overrides)
     try:
         return _resume(loaded, overrides, run, context)
     except BmcliError as error:
