@@ -135,7 +135,7 @@ class Trainer:
             except DivergenceError as error:
                 self.progress.ended_by, diverged = "divergence", str(error)
         if self._profile is not None and not self._profile.recorded:
-            callback.note("The training was too short for a trace: give it more epochs.")
+            callback.on_note("The training was too short for a trace: give it more epochs.")
         self.callbacks.finish()
         compilation_cache.seal_new_entries(compilation_cache.cache_folder(self._cache))
         return self._build_result(diverged)
@@ -180,7 +180,7 @@ class Trainer:
     def _split_batches(self, callback: ProgressCallback) -> None:
         """Halves what is computed at once; goes back to the last checkpoint, since the step may be half done."""
         parts = 2 * self.micro_batches
-        callback.note(
+        callback.on_note(
             f"The memory is too small for {self.batch} examples at once: each batch is computed in {parts} parts."
         )
         self.steps = self.compile_steps(self.batch, Compilation(self.steps.compilation.jit), parts)
@@ -378,7 +378,7 @@ class Trainer:
             self.selected_weights = kept
         if self._output:
             self._output.append_epoch(row)
-        callback.epoch(row, selected)
+        callback.on_epoch_end(row, selected)
         callback_stops = self.callbacks.after_epoch(progress.epoch, row)
         if cut_off:
             return "steps" if progress.step >= self.selection.steps else "time"

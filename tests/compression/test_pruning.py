@@ -28,8 +28,8 @@ class Watches(Silent):
         super().__init__()
         self.trainer, self.zeros, self.masks = trainer, list[float](), list[list[np.ndarray]]()
 
-    def epoch(self, row: Any, selected: bool) -> None:
-        super().epoch(row, selected)
+    def on_epoch_end(self, row: Any, selected: bool) -> None:
+        super().on_epoch_end(row, selected)
         self.zeros.append(zeros_of(self.trainer.network.model))
         self.masks += [
             [mask.numpy() for mask in hook.variables]

@@ -29,8 +29,8 @@ class Remembers(Silent):
         super().__init__()
         self.trainer, self.weights = trainer, list[list[np.ndarray]]()
 
-    def epoch(self, row: Any, selected: bool) -> None:
-        super().epoch(row, selected)
+    def on_epoch_end(self, row: Any, selected: bool) -> None:
+        super().on_epoch_end(row, selected)
         self.weights.append(weights_of(self.trainer))
 
 

@@ -215,8 +215,8 @@ class Breaks(Silent):
         self.trainer, self.after = trainer, after
         self.good: list[np.ndarray] = []
 
-    def epoch(self, row: Any, selected: bool) -> None:
-        super().epoch(row, selected)
+    def on_epoch_end(self, row: Any, selected: bool) -> None:
+        super().on_epoch_end(row, selected)
         if selected:
             self.good = weights_of(self.trainer)
         if row["epoch"] == self.after:
