@@ -143,7 +143,7 @@ def _measure_input(trainer: Trainer, split: Split) -> tuple[float, float]:
     feed = StreamingFeed(split, trainer.placement)
     full, done = feed.count // trainer.batch, 0
     start = time.perf_counter()
-    feed.start_epoch(trainer.sampler.of(0), trainer.batch)
+    feed.start_epoch(trainer.sampler.epoch_order(0), trainer.batch)
     while done < full and time.perf_counter() - start < READ_S:
         done += feed.read_block(done, full - done).count
     return done * trainer.batch * example_bytes / (time.perf_counter() - start), example_bytes

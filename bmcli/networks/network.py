@@ -44,13 +44,13 @@ def assemble_network(recipe: Recipe, spec: DataSpec, train_targets: Mapping[str,
     objectives = {
         name: kind.build(chosen[name], spec.target(name), train_targets[name]) for name, kind in kinds.items()
     }
-    model = require_model(recipe, spec)
+    model = build_model(recipe, spec)
     if not model.trainable_variables:
         raise BmcliError("no layer has weights to train.", path="model", suggestion="Add one, as {kind: dense, ...}.")
     return Network(model, objectives)
 
 
-def require_model(recipe: Recipe, spec: DataSpec) -> keras.Model:
+def build_model(recipe: Recipe, spec: DataSpec) -> keras.Model:
     """The recipe's model from encoded inputs to the outputs of each target.
 
     Raises:

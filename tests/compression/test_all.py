@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bmcli import parts
-from bmcli.compression.methods import Weight, clone_model, compress_model, measure_model_size
+from bmcli.compression.methods import ModelSize, clone_model, compress_model, measure_model_size
 from bmcli.recipe.fields import PartField
 
 from .conftest import accuracy, examples, given, logits
@@ -80,4 +80,4 @@ def test_a_network_weighs_its_numbers() -> None:
     assert found.gzip_bytes < 200
     assert found.nonzero_share == pytest.approx(20 / 1010)
     assert measure_model_size(model) == found, "the same bytes whenever it is asked"
-    assert Weight(0, 0, 0, 20).nonzero_share == 0.0
+    assert ModelSize(0, 0, 0, 20).nonzero_share == 0.0

@@ -453,7 +453,7 @@ def test_without_teachers_the_rows_of_a_student_are_those_of_its_baseline(
     baseline = make(students.make_baseline(learner, options, {}))
     taught = make(students.make_distilled_student(learner, options, [teacher], {}))
     assert same(weights_of(baseline), weights_of(taught))
-    np.testing.assert_array_equal(baseline.sampler.of(0), taught.sampler.of(0))
+    np.testing.assert_array_equal(baseline.sampler.epoch_order(0), taught.sampler.of(0))
     data = baseline.feed._data, taught.feed._data
     np.testing.assert_array_equal(data[0]["targets"]["label"], data[1]["targets"]["label"])
     assert baseline.train(Silent()).divergence is None

@@ -304,16 +304,16 @@ def test_many_columns_of_single_values_are_one_array_on_the_device() -> None:
     inputs = {
         f'c "{n}"': dice.integers(0, 99, shapes[n % 4][1]).astype(shapes[n % 4][0]) for n in range(MANY_COLUMNS + 4)
     }
-    arrays = feeds.stacked(inputs)
+    arrays = feeds.stack_inputs(inputs)
     assert len(arrays["stacks"]) == 3
     assert len(arrays["inputs"]) == len(inputs) / 4  # those of two values
-    opened = feeds.inputs_of(tf.nest.map_structure(tf.constant, arrays))
+    opened = feeds.unstack_inputs(tf.nest.map_structure(tf.constant, arrays))
     assert set(opened) == set(inputs)
     for name, array in inputs.items():
         np.testing.assert_array_equal(opened[name], array)
         assert opened[name].dtype == array.dtype
     few = dict(list(inputs.items())[:10])
-    assert feeds.stacked(few) == {"inputs": few}
+    assert feeds.stack_inputs(few) == {"inputs": few}
 
 
 @pytest.mark.parametrize("kind", [ResidentFeed, StreamingFeed])
@@ -326,6 +326,6 @@ def test_a_feed_of_many_columns_gives_the_rows_that_are_asked_for(kind: Any) -> 
         chosen = block.rows[block.first * 6 : (block.first + 1) * 6]
         some = gather_rows(block.data, chosen)
         assert len(some["stacks"]) == 1
-        opened = feeds.inputs_of(some)
+        opened = feeds.unstack_inputs(some)
         for n in (0, 9, MANY_COLUMNS - 1):
             assert opened[f"c{n}"].numpy()[:, 0].tolist() == [1000 * y + n for y in some["targets"]["y"].numpy()]

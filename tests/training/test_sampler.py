@@ -47,7 +47,7 @@ def steps_of_rows() -> np.ndarray:
 def test_the_first_epochs_go_from_short_to_long(make: MakeTrainer) -> None:
     trainer, steps = make(*SORTED), steps_of_rows()
     assert set(steps) == {2, 3, 4, 5}
-    found = [trainer.sampler.of(epoch).numpy() for epoch in range(4)]
+    found = [trainer.sampler.epoch_order(epoch).numpy() for epoch in range(4)]
     for rows in found:
         assert sorted(rows) == list(range(ROWS))
     for rows in found[:2]:
@@ -61,8 +61,8 @@ def test_the_first_epochs_go_from_short_to_long(make: MakeTrainer) -> None:
 def test_rows_of_one_length_stand_as_they_were_shuffled(make: MakeTrainer) -> None:
     trainer, steps, shuffled = make(*SORTED), steps_of_rows(), shuffle_rows(3, 1, ROWS).numpy()
     expected = np.concatenate([shuffled[steps[shuffled] == length] for length in (2, 3, 4, 5)])
-    assert np.array_equal(trainer.sampler.of(1), expected)
-    assert trainer.sampler.of(1).dtype == shuffle_rows(3, 1, ROWS).dtype
+    assert np.array_equal(trainer.sampler.epoch_order(1), expected)
+    assert trainer.sampler.epoch_order(1).dtype == shuffle_rows(3, 1, ROWS).dtype
 
 
 def test_what_is_trained_is_what_keras_learns_from_the_sorted_rows(make: MakeTrainer) -> None:
@@ -167,4 +167,4 @@ def test_of_several_inputs_with_lengths_one_has_to_be_named(
     recipe = trainer.recipe
     second = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared").split("train").inputs["second"]
     steps = 5 - np.isnan(second).all(axis=-1).sum(axis=-1)
-    assert list(steps[trainer.sampler.of(0).numpy()]) == sorted(steps)
+    assert list(steps[trainer.sampler.epoch_order(0).numpy()]) == sorted(steps)

@@ -69,7 +69,9 @@ def test_a_training_stopped_while_it_overfits_goes_on_to_the_same_end(make_famil
 
 
 def test_overfitting_cannot_be_seen_without_validation_rows(make_family: MakeTrainer) -> None:
-    with pytest.raises(BmcliError, match="no row validates, so `overfit` cannot be seen") as caught:
+    with pytest.raises(
+        BmcliError, match="`overfit` needs a validation loss, but there are no validation rows"
+    ) as caught:
         make_family("mlp", "train.stop.overfit=3", validation=0)
     assert caught.value.faults[0].path == "train.stop.overfit"
 

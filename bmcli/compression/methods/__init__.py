@@ -41,7 +41,7 @@ def compress_model(methods: Sequence[Kind], model: keras.Model, examples: Exampl
 
 
 @dataclass(frozen=True)
-class Weight:
+class ModelSize:
     """What a network weighs.
 
     Args:
@@ -69,13 +69,13 @@ class Weight:
         }
 
 
-def measure_model_size(model: keras.Model) -> Weight:
+def measure_model_size(model: keras.Model) -> ModelSize:
     """What a network weighs; where integers share bytes, each byte is a parameter."""
     import keras
 
     values = [np.asarray(keras.ops.convert_to_numpy(weight.value)) for weight in model.weights]
     raw = b"".join(value.tobytes() for value in values)
-    return Weight(
+    return ModelSize(
         parameters=sum(value.size for value in values),
         nonzero=sum(int(np.count_nonzero(value)) for value in values),
         bytes=len(raw),
