@@ -185,7 +185,7 @@ def test_a_category_in_another_place_is_a_fault(make_family: MakeTrainer, cache:
     city = spec.input("city")
     turned = replace(city, classes=city.classes[::-1])
     other = replace(spec, inputs=tuple(turned if each.name == "city" else each for each in spec.inputs))
-    with pytest.raises(BmcliError, match="the input 'city' differently"):
+    with pytest.raises(BmcliError, match="the input 'city' differs"):
         networks.load_network(tmp_path / "model.keras", trainer.network, other)
 
 
@@ -196,5 +196,5 @@ def test_a_unit_of_another_target_is_a_fault(make_family: MakeTrainer, cache: Pa
     networks.save_network(trainer.network, spec, tmp_path / "model.keras")
     other = _with_state(spec, "price", mean=spec.target("price").state["mean"] + 0.5)
     network = build_network(recipe, other, {"price": np.zeros(3, "float32")}, trainer.placement)
-    with pytest.raises(BmcliError, match="the target 'price' differently"):
+    with pytest.raises(BmcliError, match="the target 'price' differs"):
         networks.load_network(tmp_path / "model.keras", network, other)

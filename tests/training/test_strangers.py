@@ -48,8 +48,8 @@ def test_an_attack_is_one_line_without_harm(found: dict[str, Any], attack: str) 
         ("lambda", "keras.layers.Lambda"),
         ("os.system", "'system'"),
         ("StringLookup of a file", "would read a file"),
-        ("8 GB of weights", "memory that its weights explain"),
-        ("4 TB of weights", "memory that its weights explain"),
+        ("8 GB of weights", "memory that the size of its weights allows"),
+        ("4 TB of weights", "memory that the size of its weights allows"),
         ("a bomb", "more than 16 times"),
         ("a large configuration", "config.json is larger"),
         ("many values", "values, more than"),
@@ -78,7 +78,10 @@ def test_memory_is_limited_where_the_system_does_not_count_it(tmp_path: Path, at
         "rehearsal.main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
-    assert (done.returncode, "memory that its weights explain" in done.stdout) == (int(bool(attack)), bool(attack))
+    assert (done.returncode, "memory that the size of its weights allows" in done.stdout) == (
+        int(bool(attack)),
+        bool(attack),
+    )
 
 
 def test_what_a_keras_user_saved_is_loaded(tmp_path: Path) -> None:

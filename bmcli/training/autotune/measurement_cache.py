@@ -20,7 +20,7 @@ def make_key(steps: CompiledSteps, *more: Any) -> str:
     """Make the key of a training on this machine: a digest of everything that decides how fast a step is."""
     components, model = steps.components, steps.network.model
     properties = [strategy.describe_placement(steps.placement), tf.__version__, keras.__version__, model.to_json(),
-                 type(steps.optimizer).__name__, steps.batch, steps.micro_batches, keras.config.dtype_policy().name,
+                  type(steps.optimizer).__name__, steps.batch, steps.micro_batches, keras.config.dtype_policy().name,
                   *([components.augmentation.cost_key] if components.augmentation else []),
                   *([components.loss.cost_key] if components.loss.cost_key else []), *more]  # fmt: skip
     return hashlib.sha256(json.dumps(properties, sort_keys=True, default=str).encode()).hexdigest()[:24]
