@@ -326,8 +326,8 @@ def start_process(
 
 # Runs in the new process before `exec` replaces it by the command; a preexec_fn would run Python between fork and exec,
 # which is unsafe while other threads exist. PR_SET_PDEATHSIG (1) lets the kernel kill the worker when the launcher ends
-# in any way: by SIGKILL, because a worker that waits for a peer inside TensorFlow reacts to no other signal, and no kill
-# can damage a run. If the launcher ended before that call, the parent has another process id.
+# in any way: by SIGKILL, because a worker that waits for a peer inside TensorFlow reacts to no other signal. A kill
+# cannot damage a run. If the launcher ended before that call, the parent has another process id.
 _CHILD = """
 import os, signal, sys
 launcher, cores, *command = sys.argv[1:]

@@ -346,7 +346,7 @@ def test_an_ensemble_of_one_network_twice_is_that_network(
 def test_a_teacher_that_changed_is_refused(
     path: Path, teacher: TrainedTeacherOptions, make: Callable[..., Trainer]
 ) -> None:
-    with pytest.raises(BmcliError, match="not what it was when it was chosen"):
+    with pytest.raises(BmcliError, match="has changed since it was chosen"):
         make(pupil(path, [teacher.model_copy(update={"digest": "0" * 64})], [HARD, SOFT]))
 
 

@@ -208,7 +208,7 @@ def test_classes_that_yaml_reads_as_numbers_are_found() -> None:
         (
             {"loss": {"kind": "categorical_crossentropy", "axis": 1}},
             ("loss",),
-            "`axis` has no other value than -1",
+            "`axis` is always -1",
         ),
         ({"loss": "hinge", "label_smoothing": 0.1}, (), "hinge cannot smooth labels"),
         (

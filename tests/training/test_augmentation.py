@@ -187,7 +187,7 @@ FAULTS = {
     "{image: [mixup], age: [{kind: mixup, alpha: 1.0}]}": ("data.augment.age", "an example is mixed in one way"),
     "{image: [flipp]}": ("data.augment.image.0", "no kind 'flipp'"),
     "{image: [{kind: flip, mod: vertical}]}": ("data.augment.image.0.mod", "no such key"),
-    "{image: [{kind: crop, scale: [0.9, 0.2]}]}": ("data.augment.image.0.scale", "expected two numbers that rise"),
+    "{image: [{kind: crop, scale: [0.9, 0.2]}]}": ("data.augment.image.0.scale", "expected two ascending numbers"),
 }
 
 

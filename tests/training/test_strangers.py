@@ -115,7 +115,7 @@ def test_vocabularies_nested_models_and_packed_files_are_loaded(tmp_path: Path) 
 
 def test_another_file_than_was_chosen_is_refused(tmp_path: Path) -> None:
     honest_model(tmp_path / "honest.keras")
-    with pytest.raises(BmcliError, match="not what it was when it was chosen"):
+    with pytest.raises(BmcliError, match="has changed since it was chosen"):
         network.load_serving_model(tmp_path / "honest.keras", "0" * 64)
 
 
