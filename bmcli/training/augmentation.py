@@ -152,7 +152,7 @@ class Augmenter:
                 others = gather_rows({**examples, "inputs": values}, partners)
             else:
                 # A partner may belong to another replica or part of the batch: it is gathered and changed again here,
-                # with the random numbers of its own position, so that both copies are equal.
+                # with the random numbers of its position, so that both copies are equal.
                 others = _separate_columns(gather_rows(data, tf.gather(rows, partners)))
                 others["inputs"] = self._transform_inputs(others["inputs"], partners, size, step)
             values, share = self._mix_inputs(values, others["inputs"], places, size, step)

@@ -59,8 +59,8 @@ def remove_unsealed(folder: Path) -> bool:
 
 def seal_new_entries(folder: Path) -> None:
     """Seal the new entries, after a training has worked with them."""
-    # Entries without a seal were removed when this process started, so those without one now are of its own making,
-    # or of another process of this user: `is_usable` has excluded folders that others can write.
+    # Entries without a seal were removed when this process started, so that those without one are made by it,
+    # or by another process of this user: `is_usable` has excluded folders that others can write.
     if not is_usable(folder):
         return
     with suppress(OSError):  # a cache that cannot be kept costs time, nothing else

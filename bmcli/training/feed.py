@@ -98,7 +98,7 @@ class ResidentFeed:
 class StreamingFeed:
     """Rows that threads read from memory-mapped arrays, some blocks ahead of the training.
 
-    A worker reads only the rows of its own replicas, unless it needs whole batches. A block holds its rows in the order
+    A worker reads only the rows of its replicas, unless it needs whole batches. A block holds its rows in the order
     of the file, which is the fastest to read; `Block.rows` maps the order of the epoch to it.
     """
 

@@ -16,7 +16,7 @@ from bmcli.recipe.fields import KerasObject
 
 
 class Meters:
-    """Mean loss and every metric of every target; each replica accumulates those of its own examples.
+    """Mean loss and every metric of every target; each replica accumulates its own examples.
 
     The names of metrics are plain with one target (`accuracy`), and begin with the target with several
     (`label/accuracy`).

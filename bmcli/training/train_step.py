@@ -247,7 +247,7 @@ class CompiledSteps:
             return self._loss.extend(gather_rows(data, rows))
         augment, step = self._augmentation, self.optimizer.iterations.value
 
-        # Each batch is augmented by itself, with the random numbers of its own step, so that its examples are those of
+        # Each batch is augmented separately, with the random numbers of its step, so that its examples are those of
         # a step that is compiled alone.
         def augment_batch(number: Any) -> Any:
             return augment.augment_examples(data, full_batches(rows, number, self.batch), None, step + number)

@@ -138,7 +138,7 @@ def test_multi_worker_without_peers_suggests_how_to_start_some() -> None:
         (kubernetes(JOB_COMPLETION_INDEX="2"), "do not follow from this pod's"),
     ],
 )
-def test_what_is_malformed_is_told(environment: dict[str, str], message: str) -> None:
+def test_what_is_malformed_is_reported(environment: dict[str, str], message: str) -> None:
     with pytest.raises(BmcliError, match=message) as caught:
         detect_cluster(AUTO, environment)
     assert caught.value.faults[0].path == "runtime.cluster"
@@ -158,7 +158,7 @@ def test_what_the_recipe_demands_has_to_be_there(kind: Any, message: str) -> Non
     assert caught.value.faults[0].suggestion
 
 
-def test_slurm_tells_the_peers_in_order_of_rank() -> None:
+def test_slurm_names_the_peers_in_order_of_rank() -> None:
     cluster = found(slurm())
     hosts = [address.split(":")[0] for address in cluster.addresses]
     assert (hosts, cluster.rank) == (["n9", "n9", "n10"], 2)
@@ -195,7 +195,7 @@ def test_kubernetes_names_the_pods_of_the_job() -> None:
     assert cluster.rank == 1
 
 
-def test_a_pod_without_a_service_is_told_to_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pod_without_a_service_gets_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getfqdn", lambda: "train-1")
     with pytest.raises(BmcliError, match="names of the peers") as caught:
         detect_cluster(AUTO, kubernetes())
@@ -265,8 +265,8 @@ def test_other_programs_that_connect_are_refused() -> None:
     chief.start()
     for attempt in range(100):
         try:
-            with socket.create_connection(("127.0.0.1", ports[0])) as stranger:
-                stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            with socket.create_connection(("127.0.0.1", ports[0])) as client:
+                client.sendall(b"GET / HTTP/1.1\r\n\r\n")
             break
         except ConnectionRefusedError:
             assert attempt < 99

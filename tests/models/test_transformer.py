@@ -20,7 +20,7 @@ def _build(*columns: Any, **options: Any) -> Any:
 
 
 def _tokens(network: Any, rows: np.ndarray) -> np.ndarray:
-    """What the first dense layer, the embedding, receives."""
+    """Inputs of the first dense layer, the embedding."""
     import keras
 
     dense = next(layer for layer in network.layers if type(layer).__name__ == "Dense")
