@@ -90,8 +90,8 @@ def _apply_colour(pictures: Any, chosen: dict[str, Any], strength: Any) -> Any:
         "posterize": tf.round(pictures * levels) / levels,
         "auto_contrast": tf.where(high > low, (pictures - low) / tf.where(high > low, high - low, 1.0), pictures),
     }
-    for name, mine in chosen.items():
-        pictures = tf.where(mine[:, None, None, None], tf.clip_by_value(changed[name], 0.0, 1.0), pictures)
+    for name, mask in chosen.items():
+        pictures = tf.where(mask[:, None, None, None], tf.clip_by_value(changed[name], 0.0, 1.0), pictures)
     return pictures
 
 

@@ -139,8 +139,8 @@ class PruningMasks(StepHook):
         share = 1.0 - (1.0 - tf.cast(done, tf.float64) / self.span.updates) ** 3
         variables = iter(self._masks)
         for pool in self.pools:
-            mine = list(islice(variables, len(pool.groups)))
-            before = [tf.identity(mask.value) for mask in mine]
+            pool_masks = list(islice(variables, len(pool.groups)))
+            before = [tf.identity(mask.value) for mask in pool_masks]
             sizes = [
                 _compute_magnitudes(self.weights[group.weight_indices[0]].value, mask)
                 for group, mask in zip(pool.groups, before, strict=True)
@@ -149,7 +149,7 @@ class PruningMasks(StepHook):
             count = tf.cast(tf.floor(share * pool.pruned_count + 1e-6), tf.int32)
             # The condition selects values alone: replicas cannot write variables inside of one.
             masks = tf.cond(is_due, partial(_prune_smallest, before, sizes, count), partial(_copy_masks, before))
-            for group, variable, mask in zip(pool.groups, mine, masks, strict=True):
+            for group, variable, mask in zip(pool.groups, pool_masks, masks, strict=True):
                 variable.assign(mask)
                 self._zero_pruned(group, mask)
 

@@ -181,11 +181,11 @@ def predict_step(work: Workload, cluster: ClusterModel, replicas: int) -> StepTi
 
 def _predict_step(work: Workload, cluster: ClusterModel, replicas: int) -> StepTime:
     batch = min(work.batch, work.examples)
-    most = -(-batch // replicas)  # the others wait for the replica with most examples
-    compute_s = cluster.compute.at(most)
+    largest_share = -(-batch // replicas)  # the others wait for the replica with most examples
+    compute_s = cluster.compute.at(largest_share)
     exchange_s = cluster.network.all_reduce_s(work.gradient_bytes, replicas)
     busy_s = compute_s + exchange_s
-    read = most * work.example_bytes if work.streaming else 0.0
+    read = largest_share * work.example_bytes if work.streaming else 0.0
     wait_s = max(0.0, read / cluster.input - busy_s)
     checkpoint_s = _checkpoint_s(work, cluster, busy_s + wait_s)
     step_s = busy_s + wait_s + checkpoint_s
@@ -215,17 +215,17 @@ def _checkpoint_s(work: Workload, cluster: ClusterModel, step_s: float) -> float
 
 def find_warnings(work: Workload, cluster: ClusterModel, steps: Sequence[StepTime]) -> list[str]:
     """Warn of replicas without examples and of a disk that is too slow."""
-    found = []
+    warnings = []
     for step in steps:
         if step.batch < step.replicas:
-            found.append(
+            warnings.append(
                 f"{step.replicas:,} replicas share batches of {step.batch:,}: {step.replicas - step.batch:,} of them "
                 "have no example to learn from."
             )
     write_s = work.state_bytes / cluster.disk
     if work.checkpoint_time_s is not None and write_s > work.checkpoint_time_s:
-        found.append(
+        warnings.append(
             f"a checkpoint takes {write_s:.0f} s to write, longer than the {work.checkpoint_time_s:.0f} s between two; "
             "the training will wait for the disk. Raise train.checkpoint.time."
         )
-    return found
+    return warnings

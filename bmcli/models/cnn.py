@@ -165,12 +165,13 @@ def _sizes(tensor: Any, size: Sizes) -> tuple[int, ...]:
     return (size,) if len(tensor.shape) == 3 and isinstance(size, int) else models.to_pair(size)
 
 
-def _check_size(tensor: Any, window: tuple[int, ...], number: int, option: str, what: str) -> None:
+def _check_size(tensor: Any, window: tuple[int, ...], number: int, option: str, operation: str) -> None:
     sizes = tuple(tensor.shape[1:-1])
     if any(axis < size for axis, size in zip(sizes, window, strict=True)):
         source, larger = ("an image", "larger images") if len(sizes) == 2 else ("a sequence", "longer sequences")
         raise BmcliError(
-            f"block {number}: {source} of {_format_sizes(sizes)} is smaller than a {what} of {_format_sizes(window)}.",
+            f"block {number}: {source} of {_format_sizes(sizes)} is smaller than a {operation} of "
+            f"{_format_sizes(window)}.",
             path=f"model.{option}",
             suggestion=f"Use fewer `filters`, a smaller window, or {larger}.",
         )

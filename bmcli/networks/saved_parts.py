@@ -63,18 +63,18 @@ class _GraphComparison:
         tensors: Mapping[str, Any] = network["inbound_nodes"][0]["args"][0]
         return tensors
 
-    def is_equal(self, mine: Any, other: Any) -> bool:
-        if isinstance(mine, dict):
+    def is_equal(self, ours: Any, other: Any) -> bool:
+        if isinstance(ours, dict):
             if not isinstance(other, dict):
                 return False
-            if mine.get("class_name") == _TENSOR:
-                (name, *place), (other_name, *other_place) = (each["config"]["keras_history"] for each in (mine, other))
+            if ours.get("class_name") == _TENSOR:
+                (name, *place), (other_name, *other_place) = (each["config"]["keras_history"] for each in (ours, other))
                 return place == other_place and self._same_layer(name, other_name)
-            shared = mine.keys() & other.keys() - {"shared_object_id"}
-            return all(self.is_equal(mine[key], other[key]) for key in shared)
-        if isinstance(mine, list):
-            return isinstance(other, list) and len(mine) == len(other) and all(map(self.is_equal, mine, other))
-        return bool(mine == other)
+            shared = ours.keys() & other.keys() - {"shared_object_id"}
+            return all(self.is_equal(ours[key], other[key]) for key in shared)
+        if isinstance(ours, list):
+            return isinstance(other, list) and len(ours) == len(other) and all(map(self.is_equal, ours, other))
+        return bool(ours == other)
 
     def _same_layer(self, name: str, other_name: str) -> bool:
         if name in self._matched_names:
@@ -82,13 +82,13 @@ class _GraphComparison:
         # Recorded before its inputs are compared, so that a layer that several others share is compared once, and a
         # cycle in the saved configuration ends.
         self._matched_names[name] = other_name
-        mine, other = self._ours[name], self._saved[other_name]
-        if mine["class_name"] != other["class_name"]:
+        ours, other = self._ours[name], self._saved[other_name]
+        if ours["class_name"] != other["class_name"]:
             return False
-        if mine["class_name"] == "InputLayer" and name != other_name:
+        if ours["class_name"] == "InputLayer" and name != other_name:
             return False
-        options = [{key: value for key, value in each["config"].items() if key != "name"} for each in (mine, other)]
-        return self.is_equal(*options) and self.is_equal(mine["inbound_nodes"], other["inbound_nodes"])
+        options = [{key: value for key, value in each["config"].items() if key != "name"} for each in (ours, other)]
+        return self.is_equal(*options) and self.is_equal(ours["inbound_nodes"], other["inbound_nodes"])
 
 
 def _describe_tensor(history: Any) -> dict[str, Any]:

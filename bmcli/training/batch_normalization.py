@@ -91,9 +91,9 @@ class StatisticsEstimator:
 
     def _replica_statistics(self, data: Any, rows: Any) -> list[Any]:
         """Compute the statistics of a batch: the means over the replicas, as a training step does."""
-        mine, _ = replica_share(rows, self.placement.replicas)
+        share, _ = replica_share(rows, self.placement.replicas)
         with _zero_momentum(self.model):
-            self.model(unstack_inputs(gather_rows(data, mine)), training=True)
+            self.model(unstack_inputs(gather_rows(data, share)), training=True)
         shares = [tf.cast(statistic.value, tf.float32) / self.placement.replicas for statistic in self.statistics]
         if self.placement.replicas == 1:
             return shares

@@ -134,8 +134,8 @@ class Evaluator:
 
     def _predict_share(self, data: Any, rows: Any) -> dict[str, Any]:
         size = rows.shape[0]
-        mine, counts = replica_share(rows, self.placement.replicas)
-        predicted = self.network.predict(self.network.model(unstack_inputs(gather_rows(data, mine)), training=False))
+        share, counts = replica_share(rows, self.placement.replicas)
+        predicted = self.network.predict(self.network.model(unstack_inputs(gather_rows(data, share)), training=False))
         if self.placement.replicas == 1:
             return predicted
         return {

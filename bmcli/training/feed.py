@@ -148,9 +148,9 @@ class StreamingFeed:
         # The capacity is the same for all blocks, even a shorter last one: other shapes would trace the steps again.
         steps = len(rows) // batch
         first, last = self._worker_bounds(batch)
-        mine = np.zeros(len(rows), bool).reshape(steps, batch)
-        mine[:, first:last] = True
-        places = np.flatnonzero(mine)
+        is_read = np.zeros(len(rows), bool).reshape(steps, batch)
+        is_read[:, first:last] = True
+        places = np.flatnonzero(is_read)
         by_file = places[np.argsort(rows[places], kind="stable")]
         positions = np.zeros(capacity * batch, np.int32)
         positions[by_file] = np.arange(len(by_file), dtype=np.int32)

@@ -127,11 +127,11 @@ class Meters:
         # Outside of a replica such a variable reads as the sum over all replicas. A resumed training needs the value of
         # each: other partial sums would change the last bits of the metrics.
         context = tf.distribute.get_replica_context()
-        mine = tf.range(self._placement.replicas) == context.replica_id_in_sync_group
+        is_own = tf.range(self._placement.replicas) == context.replica_id_in_sync_group
         return [
             context.all_reduce(
                 tf.distribute.ReduceOp.SUM,
-                tf.where(tf.reshape(mine, [-1] + [1] * len(v.shape)), v.value[None], tf.zeros((), v.dtype)),
+                tf.where(tf.reshape(is_own, [-1] + [1] * len(v.shape)), v.value[None], tf.zeros((), v.dtype)),
             )
             for v in self.variables
         ]

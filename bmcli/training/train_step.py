@@ -337,9 +337,9 @@ class CompiledSteps:
         Args:
             gather_examples: Gathers the examples at some positions of the batch.
         """
-        mine = places.shape[0]
-        each = -(-mine // self.micro_batches)  # in every part but the last
-        full, rest = divmod(mine, each)
+        share = places.shape[0]
+        each = -(-share // self.micro_batches)  # in every part but the last
+        full, rest = divmod(share, each)
         parts = full + (1 if rest else 0)
         if parts == 1:
             return compute_gradients(gather_examples(places), counts, size, 1)

@@ -62,10 +62,10 @@ def _factorize_kernel(layer: Any, energy: float) -> tuple[np.ndarray, np.ndarray
         return None
     root = np.sqrt(values[:rank])  # the singular values are shared out, so that both kernels are of one magnitude
     first, second = left[:, :rank] * root, root[:, None] * right[:rank]
-    around = (1,) * (kernel.ndim - 2)
+    ones = (1,) * (kernel.ndim - 2)
     return (
         first.reshape(*kernel.shape[:-1], rank).astype(kernel.dtype),
-        second.reshape(*around, rank, kernel.shape[-1]).astype(kernel.dtype),
+        second.reshape(*ones, rank, kernel.shape[-1]).astype(kernel.dtype),
     )
 
 
