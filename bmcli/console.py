@@ -512,11 +512,11 @@ class LineProgress:
                 f"{update.examples_per_second:,.0f} examples/s  {_format_duration(update.seconds_left)} left"
             )
 
-    def epoch(self, row: Mapping[str, Any], selected: bool) -> None:
+    def on_epoch_end(self, row: Mapping[str, Any], selected: bool) -> None:
         self._spoke_at = time.monotonic()
         self._console.log(_format_epoch(row, selected))
 
-    def note(self, text: str) -> None:
+    def on_note(self, text: str) -> None:
         self._console.log(text)
 
 
@@ -543,12 +543,12 @@ class TerminalProgress(LineProgress):
         done = (update.epoch - 1) * update.steps + update.step
         self._bar.update(self._task, total=update.epochs * update.steps, completed=done, told=told)
 
-    def epoch(self, row: Mapping[str, Any], selected: bool) -> None:
+    def on_epoch_end(self, row: Mapping[str, Any], selected: bool) -> None:
         from rich.text import Text
 
         self._bar.console.print(Text(_format_epoch(row, selected)))
 
-    def note(self, text: str) -> None:
+    def on_note(self, text: str) -> None:
         from rich.text import Text
 
         self._bar.console.print(Text(clean(text)))
@@ -587,7 +587,7 @@ class LineSearchProgress:
             self._pace_since, self._waits_for_workers = self._clock(), False
         self._running[task.name] = (task, self._clock())
 
-    def epoch(self, name: str, epoch: int) -> None:
+    def on_epoch_end(self, name: str, epoch: int) -> None:
         """A running task has come to the end of an epoch."""
         self._epochs[name] = epoch
 
@@ -598,14 +598,14 @@ class LineSearchProgress:
         self._epochs.pop(trial.task.name, None)
         if self._confirming:
             self._confirming = (self._confirming[0] + 1, self._confirming[1])
-        self.note(_format_trial(trial, search))
+        self.on_note(_format_trial(trial, search))
 
     def on_confirmation_start(self, runs: int) -> None:
         """The search itself is over; so many runs with other seeds follow."""
         self._confirming, self._pace_since = (0, runs), self._clock()
-        self.note(f"the best are trained again with other seeds: {runs} runs")
+        self.on_note(f"the best are trained again with other seeds: {runs} runs")
 
-    def note(self, text: str) -> None:
+    def on_note(self, text: str) -> None:
         self._console.log(text)
 
     def seconds_left(self) -> float | None:
@@ -648,7 +648,7 @@ class TerminalSearchProgress(LineSearchProgress):
     def __exit__(self, *_: Any) -> None:
         self._live.stop()
 
-    def note(self, text: str) -> None:
+    def on_note(self, text: str) -> None:
         from rich.text import Text
 
         self._live.console.print(Text(clean(text)))

@@ -139,7 +139,7 @@ def test_the_live_table_shows_the_best_and_what_runs(width: int) -> None:
     watcher = TerminalSearchProgress(Console(), before, 8, None, clock)
     watcher.on_trial_start(Task("0002", {"model.kind": "mlp"}))
     clock.now += 61
-    watcher.epoch("0002", 3)
+    watcher.on_epoch_end("0002", 3)
     out = io.StringIO()
     RichConsole(file=out, width=width).print(watcher.table())
     title, _, best, running = (line.split() for line in out.getvalue().splitlines())

@@ -39,10 +39,10 @@ class Silent:
     def on_progress(self, moment: Any) -> None:
         self.moments.append(moment)
 
-    def epoch(self, row: Any, selected: bool) -> None:
+    def on_epoch_end(self, row: Any, selected: bool) -> None:
         self.rows.append({**row, "selected": selected})
 
-    def note(self, text: str) -> None:
+    def on_note(self, text: str) -> None:
         self.notes.append(text)
 
 

@@ -1,7 +1,7 @@
-"""Augmentations: each changes the training examples a little, at every step in another way.
+"""Augmentations: random changes of training examples, different in every step.
 
-They compute inside the training step, on the device, never while measuring, and are no part of a served model. Pictures
-come with pixels from 0 to 1, numbers as their column encodes them, both as float32.
+They are computed inside the training step, on the device. Evaluation does not use them, and served models do not
+include them. Pictures have pixels from 0 to 1, numbers are encoded as their column does; both are float32.
 """
 
 from __future__ import annotations
@@ -31,39 +31,41 @@ NumberRange = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]
 class RandomSource(Protocol):
     """Random numbers for some examples of a batch.
 
-    They are a function of the recipe's seed, the step, the example's place in the whole batch, and how many were drawn
-    before: the same however the batch is divided among devices.
+    They are a function of the recipe's seed, the step, the example's position in the whole batch, and the number of
+    earlier draws, so that they do not depend on how the batch is divided among devices.
     """
 
     def uniform(self, *shape: int) -> Any:
-        """From 0 to 1, float32 `(examples, *shape)`."""
+        """Draw from 0 to 1, float32 `(examples, *shape)`."""
 
     def normal(self, *shape: int) -> Any:
-        """Of mean 0 and deviation 1, float32 `(examples, *shape)`."""
+        """Draw with mean 0 and standard deviation 1, float32 `(examples, *shape)`."""
 
     def beta(self, alpha: float) -> Any:
-        """Of the symmetric beta distribution, float32 `(examples,)`."""
+        """Draw from the symmetric beta distribution, float32 `(examples,)`."""
 
     def apply_layer(self, layer: keras.layers.Layer, pictures: Any) -> Any:
-        """Pictures after one of Keras' augmentation layers."""
+        """Apply one of Keras' augmentation layers to pictures."""
 
 
 Transform = Callable[[Any, RandomSource], Any]
-"""From examples `(examples, ...)` to changed ones of the same shape."""
+"""Changes examples `(examples, ...)`; the shape stays."""
 
 Mixer = Callable[[Any, Any, RandomSource], tuple[Any, Any]]
-"""From examples and others of the batch to their mixture, and the share of the first in each, `(examples,)`."""
+"""Mixes examples with partners of the batch; returns the mixtures and the shares of the first, `(examples,)`."""
 
 
 class Augmentation(Protocol):
-    """What a module in this folder offers."""
+    """The interface of a module in this folder."""
 
     Options: type[Kind]
     INPUTS: tuple[str, ...]  # kinds of input that it can change
-    MIXES: bool  # whether it mixes examples, and so their targets
+    MIXES: bool  # whether it mixes examples, and with them their targets
 
     def build(self, options: Any, column: Column) -> Transform | Mixer:
-        """What changes an input in a step; Keras' layers are made here, outside of it.
+        """Build the change of an input.
+
+        Keras' layers are made here, because they create variables, which a compiled step cannot do.
 
         Raises:
             BmcliError: It cannot change this column.
@@ -71,36 +73,37 @@ class Augmentation(Protocol):
 
 
 def transform_with_layers(*layers: keras.layers.Layer) -> Transform:
-    """Pictures changed by some of Keras' layers, one after the other."""
+    """Build a change of pictures by some of Keras' layers, one after the other."""
 
-    def change(pictures: Any, dice: RandomSource) -> Any:
+    def change(pictures: Any, random: RandomSource) -> Any:
         for layer in layers:
-            pictures = dice.apply_layer(layer, pictures)
+            pictures = random.apply_layer(layer, pictures)
         return pictures
 
     return change
 
 
 def require_colours(column: Column) -> None:
-    """Raises BmcliError unless the pictures have the three channels of colours."""
+    """Refuse pictures without the three channels of colours."""
     if column.shape[-1] != 3:
         raise BmcliError(f"column {quoted(column.name)}: its pictures have no colours; expected 3 channels, received "
-                         f"{column.shape[-1]}.", suggestion="Leave it out.")  # fmt: skip
+                         f"{column.shape[-1]}.", suggestion="Leave the augmentation out.")  # fmt: skip
 
 
 def check_range(value: NumberRange, name: str, limit: float) -> NumberRange:
-    """The range, if it goes upwards and to no more than `limit`; else raises fault()."""
+    """Return the range if it ascends to at most `limit`; raises `fault` otherwise."""
     if not value[0] <= value[1] <= limit:
-        raise fault(name, f"expected two numbers that rise to {limit:g} at most, received {list(value)}.")
+        raise fault(name, f"expected two ascending numbers up to {limit:g}, received {list(value)}.")
     return value
 
 
 def window_sizes(height: int, width: int, area: Any, aspect: Any) -> tuple[Any, Any]:
-    """Height and width of windows of some share of a picture's area, no larger than the picture, in pixels.
+    """Compute heights and widths of windows in pixels, no larger than the picture.
 
     Args:
-        area: Share of the picture, `(examples,)`.
-        aspect: Width by height of the window, beside that of the picture, `(examples,)`.
+        height, width: Size of the picture.
+        area: Area of each window as a share of the picture's, `(examples,)`.
+        aspect: Width / height of each window, relative to the picture's, `(examples,)`.
     """
     import tensorflow as tf
 
@@ -109,9 +112,10 @@ def window_sizes(height: int, width: int, area: Any, aspect: Any) -> tuple[Any, 
 
 
 def window_mask(height: int, width: int, top: Any, left: Any, tall: Any, wide: Any) -> Any:
-    """Which pixels lie in a window of each picture, `(examples, height, width, 1)`, true or false."""
+    """Compute the mask of the pixels inside a window of each picture, `(examples, height, width, 1)`."""
     import tensorflow as tf
 
+    # A pixel is inside if its centre is.
     rows = tf.range(height, dtype=tf.float32)[None, :, None] + 0.5
     columns = tf.range(width, dtype=tf.float32)[None, None, :] + 0.5
     top, left, tall, wide = (each[:, None, None] for each in (top, left, tall, wide))

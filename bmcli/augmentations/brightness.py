@@ -1,4 +1,4 @@
-"""Pictures brighter or darker."""
+"""Random brightness of pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Columns left out now and then, so that the network does not rely on one alone."""
+"""Random missing values, so that a network does not rely on a single column."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ class Options(Kind):
 def build(options: Options, column: Column) -> Transform:
     import numpy as np
 
+    # The encoding of a missing cell: the fill value, and the missing flag if the column has one.
     raw = np.full((1, *(side or 1 for side in column.raw_shape)), np.nan)
     try:
         missing = inputs.kind_of(column).encode(raw, column)
-    except RowFault:  # a column that must have a value: its middle says the least
+    except RowFault:  # the column refuses missing values: 0, the centre of scaled numbers, is used instead
         missing = np.zeros((1, *column.shape), "float32")
 
-    def change(numbers: Any, dice: RandomSource) -> Any:
+    def change(numbers: Any, random: RandomSource) -> Any:
         import tensorflow as tf
 
-        return tf.where(dice.uniform(1) < options.rate, missing, numbers)
+        return tf.where(random.uniform(1) < options.rate, missing, numbers)
 
     return change

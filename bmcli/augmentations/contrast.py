@@ -1,4 +1,4 @@
-"""Pictures with more or less contrast."""
+"""Random contrast of pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Windows of pictures, as large as the whole afterwards."""
+"""Random windows of pictures, resized to the size of the picture."""
 
 from __future__ import annotations
 
@@ -37,10 +37,11 @@ def build(options: Options, column: Column) -> Transform:
     height, width = column.shape[:2]
     (smallest, largest), (narrowest, widest) = options.scale, options.ratio
 
-    def change(pictures: Any, dice: RandomSource) -> Any:
+    def change(pictures: Any, random: RandomSource) -> Any:
         import tensorflow as tf
 
-        area, aspect, down, right = tf.unstack(dice.uniform(4), axis=1)
+        area, aspect, down, right = tf.unstack(random.uniform(4), axis=1)
+        # Uniform in the logarithm, so that a ratio and its inverse are equally likely.
         aspect = narrowest * (widest / narrowest) ** aspect
         tall, wide = window_sizes(1, 1, smallest + (largest - smallest) * area, aspect)
         top, left = down * (1 - tall), right * (1 - wide)

@@ -1,4 +1,4 @@
-"""A window of one picture in another (Yun, Han, Oh, Chun, Choe and Yoo 2019, "CutMix")."""
+"""CutMix: a window of one picture in another (Yun, Han, Oh, Chun, Choe and Yoo 2019)."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ class Options(Kind):
 def build(options: Options, column: Column) -> Mixer:
     height, width, _ = column.shape
 
-    def mix(own: Any, other: Any, dice: RandomSource) -> tuple[Any, Any]:
+    def mix(own: Any, other: Any, random: RandomSource) -> tuple[Any, Any]:
         import tensorflow as tf
 
-        drawn = dice.beta(options.alpha)
-        side = tf.sqrt(tf.minimum(drawn, 1.0 - drawn))  # of the window; the picture keeps the larger area
-        down, right = tf.unstack(dice.uniform(2), axis=1)
+        drawn = random.beta(options.alpha)
+        side = tf.sqrt(tf.minimum(drawn, 1.0 - drawn))  # side of the window; the picture keeps the larger area
+        down, right = tf.unstack(random.uniform(2), axis=1)
         tall, wide = side * height, side * width
-        # The middle of the window is anywhere, so that it may be cut off by the border.
+        # The centre of the window is anywhere in the picture, so that the border may cut the window: the share is
+        # computed from the pixels that are left.
         window = window_mask(height, width, down * height - tall / 2, right * width - wide / 2, tall, wide)
         share = 1.0 - tf.reduce_mean(tf.cast(window, tf.float32), axis=(1, 2, 3))
         return tf.where(window, other, own), share

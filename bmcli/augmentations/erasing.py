@@ -1,4 +1,4 @@
-"""A window of a picture painted over (Zhong, Zheng, Kang, Li and Yang 2020, "Random Erasing")."""
+"""Random erasing: a window of a picture filled with one colour (Zhong, Zheng, Kang, Li and Yang 2020)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MIXES = False
 class Options(Kind):
     """Random erasing: a window of some images is filled with one random colour."""
 
-    # Keras' RandomErasing draws as many numbers as the whole batch has pixels, on every device.
+    # Keras' RandomErasing would draw a random number for every pixel of the whole batch on every device.
     kind: Literal["erasing"] = "erasing"
     probability: Strength = Field(default=0.5, description="Fraction of the images that lose a window.")
     scale: NumberRange = Field(
@@ -38,14 +38,15 @@ def build(options: Options, column: Column) -> Transform:
     height, width, channels = column.shape
     (smallest, largest), (narrowest, widest) = options.scale, options.ratio
 
-    def change(pictures: Any, dice: RandomSource) -> Any:
+    def change(pictures: Any, random: RandomSource) -> Any:
         import tensorflow as tf
 
-        chance, area, aspect, down, right = tf.unstack(dice.uniform(5), axis=1)
+        chance, area, aspect, down, right = tf.unstack(random.uniform(5), axis=1)
+        # Uniform in the logarithm, so that a ratio and its inverse are equally likely.
         aspect = narrowest * (widest / narrowest) ** aspect
         tall, wide = window_sizes(height, width, smallest + (largest - smallest) * area, aspect)
         window = window_mask(height, width, down * (height - tall), right * (width - wide), tall, wide)
         erased = window & (chance < options.probability)[:, None, None, None]
-        return tf.where(erased, dice.uniform(1, 1, channels), pictures)
+        return tf.where(erased, random.uniform(1, 1, channels), pictures)
 
     return change

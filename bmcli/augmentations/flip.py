@@ -1,4 +1,4 @@
-"""Pictures mirrored, each with a chance of one half."""
+"""Random flips of pictures, each with probability 0.5."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ def build(options: Options, column: Column) -> Transform:
     import keras
 
     modes = ("horizontal", "vertical") if options.mode == "horizontal_and_vertical" else (options.mode,)
-    # Keras' layer for both draws one chance for the two.
+    # For both directions Keras' layer draws only once: pictures would be flipped in both, or in none.
     return transform_with_layers(*(keras.layers.RandomFlip(mode, seed=0, dtype="float32") for mode in modes))

@@ -1,4 +1,4 @@
-"""Colours turned around the circle of colours."""
+"""Random hue of pictures."""
 
 from __future__ import annotations
 

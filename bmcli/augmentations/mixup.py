@@ -1,4 +1,4 @@
-"""Examples mixed with others of their batch (Zhang, Cisse, Dauphin and Lopez-Paz 2018, "mixup")."""
+"""Mixup: examples mixed with others of their batch (Zhang, Cisse, Dauphin and Lopez-Paz 2018)."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Options(Kind):
 
 
 def build(options: Options, column: Column) -> Mixer:
-    def mix(own: Any, other: Any, dice: RandomSource) -> tuple[Any, Any]:
+    def mix(own: Any, other: Any, random: RandomSource) -> tuple[Any, Any]:
         import tensorflow as tf
 
-        drawn = dice.beta(options.alpha)
+        drawn = random.beta(options.alpha)
         share = tf.maximum(drawn, 1.0 - drawn)
-        by_example = tf.reshape(share, [-1] + [1] * (len(own.shape) - 1))
-        mixed = by_example * own + (1.0 - by_example) * other
-        # What stands for a missing number is no number.
+        expanded = tf.reshape(share, [-1] + [1] * (len(own.shape) - 1))
+        mixed = expanded * own + (1.0 - expanded) * other
+        # NaN stands for a missing number that the network fills: it cannot be mixed.
         return tf.where(tf.math.is_nan(mixed), own, mixed), share
 
     return mix

@@ -1,4 +1,4 @@
-"""Numbers with noise (Bishop 1995, "Training with noise is equivalent to Tikhonov regularization")."""
+"""Random noise on numbers (Bishop 1995, "Training with noise is equivalent to Tikhonov regularization")."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Options(Kind):
 
 def build(options: Options, column: Column) -> Transform:
     width = column.shape[-1]
-    # Flags of missing values, which follow the numbers, stay.
+    # The flags of missing values, which follow the numbers, get no noise.
     count = width // 2 if column.state["flag"] else width
 
-    def change(numbers: Any, dice: RandomSource) -> Any:
+    def change(numbers: Any, random: RandomSource) -> Any:
         import tensorflow as tf
 
-        noise = options.stddev * dice.normal(count)
+        noise = options.stddev * random.normal(count)
         return numbers + tf.pad(noise, [[0, 0], [0, width - count]])
 
     return change

@@ -1,4 +1,4 @@
-"""Some operations after each other, chosen for each picture (Cubuk, Zoph, Shlens and Le 2020, "RandAugment")."""
+"""RandAugment: random operations, chosen for each picture (Cubuk, Zoph, Shlens and Le 2020)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Options(Kind):
     One of the operations leaves the image unchanged. Unlike in the paper, histograms are not equalized.
     """
 
-    # Keras' RandAugment draws the operations once for the whole batch.
+    # Keras' RandAugment would draw the operations only once for the whole batch.
     kind: Literal["rand_augment"] = "rand_augment"
     num_ops: Annotated[int, Field(ge=1, le=8)] = Field(default=2, description="Operations per image.")
     factor: Strength = Field(
@@ -39,13 +39,14 @@ def build(options: Options, column: Column) -> Transform:
     colours = _COLOURS if channels == 3 else _COLOURS[:-1]
     operations = ("identity", *_MOVES, *colours)
 
-    def change(pictures: Any, dice: RandomSource) -> Any:
+    def change(pictures: Any, random: RandomSource) -> Any:
         import tensorflow as tf
 
         for _ in range(options.num_ops):
-            chance, side = tf.unstack(dice.uniform(2), axis=1)
+            chance, side = tf.unstack(random.uniform(2), axis=1)
             choice = tf.cast(chance * len(operations), tf.int32)
             strength = options.factor * tf.where(side < 0.5, -1.0, 1.0)
+            # A graph cannot branch per picture: all operations are computed for all pictures, and masks select one.
             chosen = {name: choice == position for position, name in enumerate(operations)}
             pictures = _apply_geometry(pictures, chosen, strength, height, width)
             pictures = _apply_colour(pictures, {name: chosen[name] for name in colours}, strength)
@@ -55,10 +56,11 @@ def build(options: Options, column: Column) -> Transform:
 
 
 def _apply_geometry(pictures: Any, chosen: dict[str, Any], strength: Any, height: int, width: int) -> Any:
-    """Pictures after at most one of the moves each, all around their middle."""
+    """Apply to each picture the chosen geometric operation around its centre, if it has one."""
     import keras
     import tensorflow as tf
 
+    # All operations are affine: one matrix per picture, which is the identity if its strengths are all 0.
     by = {name: tf.where(chosen[name], strength, 0.0) for name in _MOVES}
     sine, cosine = tf.sin(by["rotate"] * math.pi / 6), tf.cos(by["rotate"] * math.pi / 6)
     across, down = 0.3 * by["shear_x"] - sine, 0.3 * by["shear_y"] + sine
@@ -71,7 +73,7 @@ def _apply_geometry(pictures: Any, chosen: dict[str, Any], strength: Any, height
 
 
 def _apply_colour(pictures: Any, chosen: dict[str, Any], strength: Any) -> Any:
-    """Pictures after at most one of the changes of colour each."""
+    """Apply to each picture the chosen operation on colours, if it has one."""
     import tensorflow as tf
 
     factor = 1 + 0.9 * strength[:, None, None, None]
@@ -88,11 +90,11 @@ def _apply_colour(pictures: Any, chosen: dict[str, Any], strength: Any) -> Any:
         "posterize": tf.round(pictures * levels) / levels,
         "auto_contrast": tf.where(high > low, (pictures - low) / tf.where(high > low, high - low, 1.0), pictures),
     }
-    for name, mine in chosen.items():
-        pictures = tf.where(mine[:, None, None, None], tf.clip_by_value(changed[name], 0.0, 1.0), pictures)
+    for name, mask in chosen.items():
+        pictures = tf.where(mask[:, None, None, None], tf.clip_by_value(changed[name], 0.0, 1.0), pictures)
     return pictures
 
 
 def _blend(start: Any, end: Any, factor: Any) -> Any:
-    """The way from `start` to `end`, or beyond."""
+    """Interpolate between `start` (factor 0) and `end` (factor 1), or extrapolate."""
     return start + factor * (end - start)

@@ -1,4 +1,4 @@
-"""Pictures turned around their middle."""
+"""Random rotation of pictures."""
 
 from __future__ import annotations
 

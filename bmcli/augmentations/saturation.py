@@ -1,4 +1,4 @@
-"""Colours stronger or paler."""
+"""Random saturation of pictures."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ def build(options: Options, column: Column) -> Transform:
     import keras
 
     require_colours(column)
-    span = ((1 - options.factor) / 2, (1 + options.factor) / 2)  # at x Keras multiplies by x / (1 - x)
+    span = ((1 - options.factor) / 2, (1 + options.factor) / 2)  # for a factor x Keras multiplies by x / (1 - x)
     return transform_with_layers(keras.layers.RandomSaturation(span, value_range=(0, 1), seed=0, dtype="float32"))

@@ -1,4 +1,4 @@
-"""Pictures slanted."""
+"""Random shear of pictures."""
 
 from __future__ import annotations
 

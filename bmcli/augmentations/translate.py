@@ -1,4 +1,4 @@
-"""Pictures moved."""
+"""Random translation of pictures."""
 
 from __future__ import annotations
 

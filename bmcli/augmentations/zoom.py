@@ -1,4 +1,4 @@
-"""Pictures from nearer or farther."""
+"""Random zoom of pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network and a narrower one of the same recipe: which channels are left, and what they weigh."""
+"""Channel pruning: a network and a narrower one of the same layers, the channels that it keeps, and their weights."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from bmcli import private_api
 from bmcli.errors import BmcliError
 
 KERNEL_LAYERS = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
-"""Layers whose kernels end with the axes of what goes in and of what comes out."""
+"""Layers whose kernels end with the axes of input and output channels."""
 
-# Convolutions of each channel by itself, whose kernels end with the axes of channels and of filters for each.
+# Convolutions of each channel separately, whose kernels end with the axes of channels and of filters per channel.
 _DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 
-# What happens to every channel by itself, and leaves one that is 0 as it is.
+# Layers that process every channel separately, and leave one that is 0 as it is.
 _CHANNELWISE_LAYERS = (
     keras.layers.Dropout, keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D,
     keras.layers.AveragePooling1D, keras.layers.AveragePooling2D, keras.layers.AveragePooling3D,
     keras.layers.GlobalAveragePooling1D, keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling1D,
     keras.layers.GlobalMaxPooling2D,
 )  # fmt: skip
-# The same among plain operations, and layers of ours by name: steps of padding are put to one value.
+# Operations and layers of bmcli with the same property, by the names of their classes: they set padding to one value.
 _CHANNELWISE_NAMES = ("Where", "FullLike", "ZerosLike", "Divide", "StepPooling")
 
 
 @dataclass(frozen=True)
 class KeptChannels:
-    """The channels of a tensor, its last axis, that are left.
+    """The channels of a tensor, its last axis, that are kept.
 
     Args:
-        indices: Of those that are left.
-        channels: How many there are.
-        origin: Number of the narrowed layer whose channels they are, one for one; None after others were mixed in.
+        indices: Indices of the kept channels.
+        channels: Number of channels before pruning.
+        origin: Number of the pruned layer that computes these channels; None once they are flattened or concatenated.
     """
 
     indices: np.ndarray
@@ -50,7 +50,7 @@ class KeptChannels:
 
 @dataclass(frozen=True)
 class LayerPairing:
-    """A layer with weights in both networks, and which of its channels go in and come out of the narrower one."""
+    """A layer with weights in both networks, and the input and output channels that the narrower one keeps."""
 
     layer: Any
     narrower: Any
@@ -63,7 +63,9 @@ class PrunedLayer:
     """A layer that loses channels.
 
     Args:
-        weights: All whose last axis is that of the channels: the kernel first, then bias and normalization.
+        channels: Number of channels before pruning.
+        kept: Number of channels after pruning.
+        weights: All weights whose last axis are the channels: the kernel first, then bias and normalization.
     """
 
     channels: int
@@ -72,37 +74,40 @@ class PrunedLayer:
 
 
 ChannelSelector = Callable[[Any, int], np.ndarray]
-"""Which channels of a layer are left, of how many there shall be; their places in order."""
+"""Selects the channels of a layer to keep, given the layer and their number; returns ascending indices."""
 
 
 def find_pruned_layers(model: keras.Model, narrower: keras.Model) -> list[PrunedLayer]:
-    """The layers that lose channels.
+    """Find the layers that lose channels.
 
     Raises:
-        BmcliError: What follows such a layer is no longer the same without the channels, even if they are all 0.
+        BmcliError: A following layer would compute something else without the channels, even if they are all 0.
     """
-    found: dict[int, PrunedLayer] = {}
-    for pair in _pair_layers(model, narrower, lambda layer, left: np.arange(left)):
+    pruned: dict[int, PrunedLayer] = {}
+    # The number of kept channels is known, and which ones does not matter here: the first are as good as any.
+    for pair in _pair_layers(model, narrower, lambda layer, count: np.arange(count)):
         if isinstance(pair.layer, KERNEL_LAYERS) and pair.after.origin is not None:
-            kept = [pair.layer.kernel, *([pair.layer.bias] if pair.layer.use_bias else [])]
-            found[pair.after.origin] = PrunedLayer(pair.after.channels, len(pair.after.indices), kept)
+            weights = [pair.layer.kernel, *([pair.layer.bias] if pair.layer.use_bias else [])]
+            pruned[pair.after.origin] = PrunedLayer(pair.after.channels, len(pair.after.indices), weights)
         elif pair.before.origin is not None and not isinstance(pair.layer, KERNEL_LAYERS):
-            found[pair.before.origin].weights += _channel_weights(pair.layer)
-    return list(found.values())
+            pruned[pair.before.origin].weights += _channel_weights(pair.layer)
+    return list(pruned.values())
 
 
 def _channel_weights(layer: Any) -> list[Any]:
-    """The weights whose last axis is that of the channels; with them at 0, channels that are 0 stay so."""
+    """Weights of a following layer whose last axis are the channels, and which must be 0 too."""
+    # With scale and offset of a normalization, or the bias of a depthwise convolution, at 0, a channel that is 0 stays
+    # 0; the kernel of a depthwise convolution only multiplies it.
     if isinstance(layer, _DEPTHWISE):
         return [layer.bias] if layer.use_bias else []
-    found: list[Any] = layer.trainable_variables
-    return found
+    weights: list[Any] = layer.trainable_variables
+    return weights
 
 
 def copy_weights(model: keras.Model, narrower: keras.Model) -> None:
-    """Copy the weights of a network to another of the same layers; of more channels those with the largest weights.
+    """Copy the weights of a network to another of the same layers; of pruned layers those of the largest channels.
 
-    Where the others are 0, both networks then compute the same.
+    Where all other channels are 0, both networks compute the same.
     """
     if [weight.shape for weight in model.weights] == [weight.shape for weight in narrower.weights]:
         narrower.set_weights(model.get_weights())
@@ -122,53 +127,57 @@ def copy_weights(model: keras.Model, narrower: keras.Model) -> None:
             pair.narrower.set_weights(pair.layer.get_weights())
 
 
-def select_largest_channels(layer: Any, left: int) -> np.ndarray:
-    """The channels of a layer with the largest sums of magnitudes (Li et al. 2017, section 3.1), in order."""
+def select_largest_channels(layer: Any, count: int) -> np.ndarray:
+    """Select the channels of a layer with the largest sums of magnitudes (Li et al. 2017, section 3.1)."""
+    # A stable sort, so that the choice among equal channels is always the same.
     sizes = np.abs(layer.kernel.numpy()).sum(axis=tuple(range(len(layer.kernel.shape) - 1)))
-    return np.sort(np.argsort(-sizes, kind="stable")[:left])
+    return np.sort(np.argsort(-sizes, kind="stable")[:count])
 
 
 def _pair_layers(model: keras.Model, narrower: keras.Model, select_channels: ChannelSelector) -> Iterator[LayerPairing]:
-    """All layers with weights, from the inputs on."""
+    """Yield all layers with weights, from the inputs on."""
     flows: dict[int, KeptChannels] = {}
+    # In Keras' order of operations every tensor is computed before it is used.
     for number, (layer, other) in enumerate(zip(model.operations, narrower.operations, strict=True)):
         node = private_api.only_node(layer)
-        given = [flows[id(tensor)] for tensor in node.input_tensors]
-        after = _propagate_channels(layer, other, given, node.outputs[0], number, select_channels)
+        inputs = [flows[id(tensor)] for tensor in node.input_tensors]
+        after = _propagate_channels(layer, other, inputs, node.outputs[0], number, select_channels)
         for tensor in node.outputs:
             flows[id(tensor)] = after if tensor is node.outputs[0] else _keep_all_channels(tensor)
         if getattr(layer, "weights", None):
-            yield LayerPairing(layer, other, given[0], after)
+            yield LayerPairing(layer, other, inputs[0], after)
 
 
 def _propagate_channels(
-    layer: Any, other: Any, given: list[KeptChannels], output: Any, number: int, select_channels: ChannelSelector
+    layer: Any, other: Any, inputs: list[KeptChannels], output: Any, number: int, select_channels: ChannelSelector
 ) -> KeptChannels:
-    """The channels of a layer's output that are left."""
+    """Find the kept channels of a layer's output."""
     if isinstance(layer, KERNEL_LAYERS):
-        channels, left = layer.kernel.shape[-1], other.kernel.shape[-1]
-        if left == channels:
+        channels, kept = layer.kernel.shape[-1], other.kernel.shape[-1]
+        if kept == channels:
             return _keep_all_channels(output)
-        return KeptChannels(select_channels(layer, left), channels, number)
-    if all(flow.keeps_all for flow in given):
+        return KeptChannels(select_channels(layer, kept), channels, number)
+    if all(flow.keeps_all for flow in inputs):
         return _keep_all_channels(output)
     if isinstance(layer, keras.layers.Flatten):
-        return _flatten_channels(given[0], output)
+        return _flatten_channels(inputs[0], output)
     if isinstance(layer, keras.layers.Concatenate) and layer.axis in (-1, len(output.shape) - 1):
-        return _concatenate_channels(given)
+        return _concatenate_channels(inputs)
     if isinstance(layer, keras.layers.Activation):
         _require_zero_at_zero(layer)
-        return given[0]
-    narrowed = next(flow for flow in given if not flow.keeps_all)
+        return inputs[0]
+    narrowed = next(flow for flow in inputs if not flow.keeps_all)
     if isinstance(layer, _CHANNELWISE_LAYERS) or type(layer).__name__ in _CHANNELWISE_NAMES:
         return narrowed
+    # Their own weights are pruned with the layer that computes the channels, so that layer must be known.
     if isinstance(layer, (keras.layers.BatchNormalization, *_DEPTHWISE)) and narrowed.origin is not None:
         return narrowed
-    hint = "Take batch normalization, or none." if "Normalization" in type(layer).__name__ else "Prune weights."
+    is_normalization = "Normalization" in type(layer).__name__
     raise BmcliError(
-        f"channels before {type(layer).__name__} cannot be removed: it looks at all of them at once.",
-        path="train.prune", suggestion=hint,
-    )  # fmt: skip
+        f"channels before {type(layer).__name__} cannot be removed: it computes with all of them together.",
+        path="train.prune",
+        suggestion="Use batch normalization, or none." if is_normalization else "Prune weights instead of channels.",
+    )
 
 
 def _keep_all_channels(tensor: Any) -> KeptChannels:
@@ -177,7 +186,7 @@ def _keep_all_channels(tensor: Any) -> KeptChannels:
 
 
 def _flatten_channels(flow: KeptChannels, output: Any) -> KeptChannels:
-    """Channels at all places of a picture or sequence, side by side."""
+    """Kept features after all positions of a picture or sequence are flattened; channels are the fastest axis."""
     width = output.shape[-1]
     starts = np.arange(width // flow.channels) * flow.channels
     return KeptChannels((starts[:, None] + flow.indices).ravel(), width)
@@ -190,9 +199,9 @@ def _concatenate_channels(flows: list[KeptChannels]) -> KeptChannels:
 
 
 def _require_zero_at_zero(layer: Any) -> None:
-    """Refuses an activation that makes something of a channel that is 0."""
+    """Refuse an activation that does not map 0 to 0, so that a pruned channel would still have an effect."""
     if float(np.abs(keras.ops.convert_to_numpy(layer.activation(keras.ops.zeros((1, 1))))).max()):
         raise BmcliError(
-            f"channels before {layer.activation.__name__} cannot be removed: it turns 0 into something else.",
-            path="model.activation", suggestion="Take relu, gelu, silu or tanh.",
+            f"channels before {layer.activation.__name__} cannot be removed: it does not map 0 to 0.",
+            path="model.activation", suggestion="Use relu, gelu, silu or tanh.",
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Pruning while the network learns: what is small becomes 0, a little more from time to time, and stays 0."""
+"""Pruning during training: the smallest weights or channels become 0, more of them with each update, and stay 0."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ Variables = Sequence[Any]
 
 @dataclass(frozen=True)
 class MaskGroup:
-    """Weights that one mask belongs to.
+    """Weights that share one mask.
 
     Args:
-        weight_indices: Among the trainable weights. The magnitudes of the first decide.
-        shape: Of the mask: that of the weight, or `(channels,)`, the last axis of all weights of the group.
+        weight_indices: Indices among the trainable weights. The magnitudes of the first weight decide what is pruned.
+        shape: Shape of the mask: that of the weight, or `(channels,)`, the last axis of all weights of the group.
     """
 
     weight_indices: tuple[int, ...]
@@ -41,10 +41,10 @@ class MaskGroup:
 
 @dataclass(frozen=True)
 class PruningPool:
-    """Groups among which the smallest are pruned.
+    """Groups of which together the smallest entries are pruned.
 
     Args:
-        pruned_count: How many in the end.
+        pruned_count: Number of pruned entries at the end.
     """
 
     groups: tuple[MaskGroup, ...]
@@ -53,11 +53,11 @@ class PruningPool:
 
 @dataclass(frozen=True)
 class SparsitySchedule:
-    """The steps in which more and more is pruned.
+    """The steps during which the sparsity grows.
 
     Args:
-        first, last: Steps that the optimizer has taken when nothing and when all is pruned.
-        updates: How often more is.
+        first, last: Optimizer steps after which it begins to grow, and after which it is final.
+        updates: Number of steps in which it grows.
     """
 
     first: int
@@ -66,23 +66,23 @@ class SparsitySchedule:
 
 
 def build_schedule(options: PruningSchedule, steps: int) -> SparsitySchedule:
-    """The span in a training of some steps; it ends a step after it starts at the earliest."""
+    """Build the schedule for a training of `steps` steps; it lasts at least one step."""
     first = round(options.start * steps)
     last = min(max(round(options.end * steps), first + 1), max(steps, 1))
     return SparsitySchedule(min(first, last - 1), last, options.updates)
 
 
 class PruningMasks(StepHook):
-    """Which weights are left, in the course of a training.
+    """Masks of the weights that are not pruned, which follow a schedule.
 
-    After `updates` equal parts of the span the share of what is pruned is that of Zhu and Gupta 2017, equation 1, with
-    no initial sparsity: `1 - (1 - done)^3` of the final one, so that much goes while much is redundant. What was pruned
-    once stays so. Gradients of what is pruned are 0, so that limits on their size are for the others.
+    At equal intervals the sparsity is that of Zhu and Gupta 2017, equation 1, without initial sparsity: the share
+    `1 - (1 - done)^3` of the final one, so that most is pruned early, when most weights are redundant. Pruned weights
+    are never restored.
 
     Args:
         weights: The trainable weights.
-        copies: Averages and their like of all trainable weights, in which the same is pruned.
-        removes_channels: The network that is kept does not have any more what is pruned.
+        copies: Averages and similar copies of all trainable weights, which are pruned alike.
+        removes_channels: Whether the network that is kept no longer has the pruned channels.
     """
 
     def __init__(
@@ -109,26 +109,28 @@ class PruningMasks(StepHook):
         return step >= self.span.last
 
     def transform_gradients(self, gradients: Sequence[Any]) -> list[Any]:
-        """Put the gradients of what is pruned to 0."""
-        found = list(gradients)
+        """Set the gradients of pruned weights to 0."""
+        # Otherwise they would count for the norm by which the gradients of the other weights are clipped.
+        masked = list(gradients)
         for group, mask in zip(self.groups, self._masks, strict=True):
-            for place in group.weight_indices:
-                if found[place] is not None:
-                    dense = tf.convert_to_tensor(found[place])
-                    found[place] = tf.where(mask.value, dense, tf.zeros_like(dense))
-        return found
+            for index in group.weight_indices:
+                if masked[index] is not None:
+                    dense = tf.convert_to_tensor(masked[index])
+                    masked[index] = tf.where(mask.value, dense, tf.zeros_like(dense))
+        return masked
 
     def after_step(self, step: Any, snapshot: Any) -> None:
         """Prune what is due after a step, and keep at 0 what was pruned before."""
+        # Momentum changes weights, and averages follow late, even where gradients are 0.
         done = self._updates_done(step)
         self._prune(done, done > self._updates_done(step - 1))
 
     def catch_up(self, step: Any) -> None:
-        """Prune what is due by now, and so nothing unless another end of the training has moved the span."""
+        """Prune what is due at a step: nothing, unless the schedule has moved with the end of the training."""
         self._prune(self._updates_done(step), tf.constant(True))
 
     def _updates_done(self, step: Any) -> Any:
-        """How many of the updates are over after a step, int64."""
+        """Number of updates that are due after a step, int64."""
         span = self.span
         reached = (tf.cast(step, tf.int64) - span.first) * span.updates // (span.last - span.first)
         return tf.clip_by_value(reached, 0, span.updates)
@@ -137,37 +139,40 @@ class PruningMasks(StepHook):
         share = 1.0 - (1.0 - tf.cast(done, tf.float64) / self.span.updates) ** 3
         variables = iter(self._masks)
         for pool in self.pools:
-            mine = list(islice(variables, len(pool.groups)))
-            before = [tf.identity(mask.value) for mask in mine]
+            pool_masks = list(islice(variables, len(pool.groups)))
+            before = [tf.identity(mask.value) for mask in pool_masks]
             sizes = [
                 _compute_magnitudes(self.weights[group.weight_indices[0]].value, mask)
                 for group, mask in zip(pool.groups, before, strict=True)
             ]
+            # The product may round to a little less than a whole number.
             count = tf.cast(tf.floor(share * pool.pruned_count + 1e-6), tf.int32)
-            # Only the values are chosen: replicas cannot write variables within a condition.
+            # The condition selects values alone: replicas cannot write variables inside of one.
             masks = tf.cond(is_due, partial(_prune_smallest, before, sizes, count), partial(_copy_masks, before))
-            for group, variable, mask in zip(pool.groups, mine, masks, strict=True):
+            for group, variable, mask in zip(pool.groups, pool_masks, masks, strict=True):
                 variable.assign(mask)
                 self._zero_pruned(group, mask)
 
     def _zero_pruned(self, group: MaskGroup, mask: Any) -> None:
         for each in (self.weights, *self._copies):
-            for place in group.weight_indices:
-                value = each[place].value
-                each[place].assign(tf.where(mask, value, tf.zeros_like(value)))
+            for index in group.weight_indices:
+                value = each[index].value
+                each[index].assign(tf.where(mask, value, tf.zeros_like(value)))
 
 
 def _compute_magnitudes(weight: Any, mask: Any) -> Any:
-    """Magnitudes, summed over all axes but the last where the mask is of channels; negative where it is 0; flat."""
+    """Compute flat magnitudes by which entries are pruned; those of a channel are summed."""
     size = tf.abs(weight)
     if len(mask.shape) < len(weight.shape):
         size = tf.reduce_sum(size, axis=list(range(len(weight.shape) - 1)))
+    # Pruned entries are smaller than any magnitude, so that they are pruned again and never restored.
     return tf.reshape(tf.where(mask, size, -tf.ones_like(size)), [-1])
 
 
 def _prune_smallest(masks: Sequence[Any], sizes: Sequence[Any], pruned: Any) -> list[Any]:
-    """The masks without the smallest, so that `pruned` are 0; those that are already come first."""
-    order = tf.argsort(tf.concat(sizes, axis=0), stable=True)  # equal ones go in their order
+    """Extend masks so that the `pruned` smallest entries are 0."""
+    # By ranks and not by a threshold: equal magnitudes would all be above or below it.
+    order = tf.argsort(tf.concat(sizes, axis=0), stable=True)
     rank = tf.argsort(order, stable=True)
     kept = tf.split(rank >= pruned, [size.shape[0] for size in sizes])
     return [mask & tf.reshape(each, mask.shape) for mask, each in zip(masks, kept, strict=True)]
@@ -180,16 +185,16 @@ def _copy_masks(masks: Sequence[Any]) -> list[Any]:
 def build_masks(
     options: Any, model: keras.Model, kept: keras.Model | None, steps: int, copies: Sequence[Variables]
 ) -> PruningMasks:
-    """Build masks of a network that prune nothing yet.
+    """Build masks of a network, which prune nothing yet.
 
     Args:
-        options: Of `train.prune`.
-        kept: The narrower network that is left, if channels are removed.
-        steps: Of the whole training.
-        copies: Averages and their like of all trainable weights.
+        options: Options of `train.prune`.
+        kept: The narrower network that is kept if channels are removed, otherwise None.
+        steps: Number of steps of the whole training.
+        copies: Averages and similar copies of all trainable weights.
 
     Raises:
-        BmcliError: This network cannot be pruned so.
+        BmcliError: The options do not fit this network.
     """
     weights = model.trainable_variables
     if isinstance(options, WeightPruning):
@@ -202,26 +207,29 @@ def build_masks(
 
 
 def _build_kernel_pools(options: WeightPruning, weights: Variables) -> list[PruningPool]:
-    """One pool of all kernels, or one of each; kernels with a share of their own have one of their own."""
-    own = match_patterns(options.layers, [weight.path for weight in weights], ("train", "prune", "layers"))
-    usual = [place for place, weight in enumerate(weights) if is_kernel(weight) and place not in own]
+    """Build one pool of all kernels, or one of each; kernels with a separate sparsity have separate pools."""
+    separate = match_patterns(options.layers, [weight.path for weight in weights], ("train", "prune", "layers"))
+    pooled = [index for index, weight in enumerate(weights) if is_kernel(weight) and index not in separate]
     if options.scope == "kernel":
-        own |= dict.fromkeys(usual, options.sparsity)
-        usual = []
-    groups = {place: MaskGroup((place,), tuple(weights[place].shape)) for place in sorted([*own, *usual])}
-    shared = tuple(groups[place] for place in usual)
+        separate |= dict.fromkeys(pooled, options.sparsity)
+        pooled = []
+    groups = {index: MaskGroup((index,), tuple(weights[index].shape)) for index in sorted([*separate, *pooled])}
+    shared = tuple(groups[index] for index in pooled)
     pools = [PruningPool(shared, round(options.sparsity * sum(group.size for group in shared)))]
-    pools += [PruningPool((groups[place],), round(share * groups[place].size)) for place, share in sorted(own.items())]
-    found = [pool for pool in pools if pool.pruned_count]
-    if not found:
+    pools += [
+        PruningPool((groups[index],), round(sparsity * groups[index].size))
+        for index, sparsity in sorted(separate.items())
+    ]
+    pools = [pool for pool in pools if pool.pruned_count]
+    if not pools:
         raise BmcliError("no kernel has weights to prune.", path="train.prune", suggestion="Raise its sparsity.")
-    return found
+    return pools
 
 
 def _build_channel_pools(model: keras.Model, kept: keras.Model) -> list[PruningPool]:
-    place_of = {id(weight): place for place, weight in enumerate(model.trainable_variables)}
+    index_of = {id(weight): index for index, weight in enumerate(model.trainable_variables)}
     pools = []
-    for found in channel_pruning.find_pruned_layers(model, kept):
-        group = MaskGroup(tuple(place_of[id(weight)] for weight in found.weights), (found.channels,))
-        pools.append(PruningPool((group,), found.channels - found.kept))
+    for layer in channel_pruning.find_pruned_layers(model, kept):
+        group = MaskGroup(tuple(index_of[id(weight)] for weight in layer.weights), (layer.channels,))
+        pools.append(PruningPool((group,), layer.channels - layer.kept))
     return pools

@@ -1,4 +1,4 @@
-"""Quantisation-aware training: a network that learns with rounded weights and activations.
+"""Quantisation-aware training: a network is trained with rounded weights and activations.
 
 Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
 section 3. The integers are those of LiteRT: weights symmetric around 0 with a scale for each channel, activations
@@ -34,13 +34,13 @@ _MOMENTUM = 0.99  # of the ranges, for which Jacob et al. want "close to 1"
 
 
 class QuantizationAware(StepHook):
-    """Quantisation-aware training: layers round what they compute with, from some step on.
+    """Quantisation-aware training: layers compute with rounded weights and activations from some step on.
 
-    Their `call` is replaced, and nothing else: weights and names are as before, and a saved network is a plain one.
+    Only the `call` of layers is replaced: weights and names stay as they are, and a saved network is a plain one.
 
     Args:
-        first: Steps of the optimizer after which rounding begins; ranges of activations are followed from the start.
-        iterations: The optimizer's variable that counts them.
+        first: Optimizer steps after which rounding begins; ranges of activations are tracked from the start.
+        iterations: The optimizer's variable that counts its steps.
     """
 
     replaces_network = True
@@ -51,9 +51,9 @@ class QuantizationAware(StepHook):
         layers = find_rounded_layers(model)
         if not layers:
             raise BmcliError("no layer can be quantised.", path="train.quantize_aware",
-                             suggestion="Dense and convolutional ones can.")  # fmt: skip
+                             suggestion="Use dense or convolutional layers.")  # fmt: skip
         activations = options.activations == "int8"
-        # The lowest and the highest that each layer is given, `(2,)`.
+        # The lowest and the highest input of each layer, `(2,)`. In mixed precision Keras would cast them to 16 bits.
         self._ranges = [
             keras.Variable(np.zeros(2, "float32"), trainable=False, autocast=False, name="range")
             for _ in (layers if activations else ())
@@ -77,7 +77,8 @@ class QuantizationAware(StepHook):
 
     @contextmanager
     def forward_pass(self) -> Iterator[None]:
-        """Let ranges follow the activations of what is traced meanwhile: those of training alone."""
+        """Let ranges track the activations of layers that are traced inside the context."""
+        # The same layers are traced for evaluation too, whose rows must not change what is trained.
         self._is_tracking = True
         try:
             yield
@@ -89,7 +90,7 @@ class QuantizationAware(StepHook):
     ) -> Any:
         if range_ is not None:
             inputs = self._quantize_activations(inputs, range_)
-        # Within the scope the layer reads these values in the place of its variables.
+        # Inside the scope the layer reads these values instead of its variables.
         values = [(weight, self._quantize_weight(layer, weight)) for weight in list_kernels(layer)]
         with keras.StatelessScope(state_mapping=values):
             return call(inputs, *more, **options)
@@ -97,6 +98,7 @@ class QuantizationAware(StepHook):
     def _quantize_weight(self, layer: Any, weight: Any) -> Any:
         value = tf.convert_to_tensor(private_api.uncast_value(weight))
         nearest = round_to_levels(value, scale_axes(layer, weight), LEVELS[self._weights])
+        # The gradient of rounding is 0 almost everywhere; a straight-through estimator passes it on unchanged.
         return self._select_by_step(value, value + tf.stop_gradient(nearest - value))
 
     def _quantize_activations(self, inputs: Any, range_: Any) -> Any:
@@ -107,12 +109,13 @@ class QuantizationAware(StepHook):
         )
 
     def _update_range(self, inputs: Any, range_: Any) -> None:
-        seen = tf.cast(tf.stop_gradient(inputs), tf.float32)
-        found = tf.stack([tf.minimum(tf.reduce_min(seen), 0.0), tf.maximum(tf.reduce_max(seen), 0.0)])
+        values = tf.cast(tf.stop_gradient(inputs), tf.float32)
+        # The range includes 0, which padding and ReLU produce and one of the integers must represent exactly.
+        extremes = tf.stack([tf.minimum(tf.reduce_min(values), 0.0), tf.maximum(tf.reduce_max(values), 0.0)])
         step = tf.cast(self._iterations.value, tf.float32)
-        # The first batches count more, so that the zeros at the start are forgotten soon.
+        # The first batches have a smaller momentum, so that the initial zeros soon have no influence.
         rate = 1.0 - tf.minimum(_MOMENTUM, (1.0 + step) / (10.0 + step))
-        range_.assign(range_.value + rate * (found - range_.value))
+        range_.assign(range_.value + rate * (extremes - range_.value))
 
     def _select_by_step(self, plain: Any, other: Any) -> Any:
         if not self._first:
@@ -121,12 +124,12 @@ class QuantizationAware(StepHook):
 
 
 def fake_quantize(values: Any, range_: Any) -> Any:
-    """Activations as the 256 integers of a range stand for them; 0 is one of them.
+    """Round activations to the values of the 256 integers of a range; 0 is one of them.
 
-    Gradients pass where a value lies in the range.
+    Gradients pass unchanged where a value lies in the range, and are 0 outside of it.
 
     Args:
-        range_: The lowest, at most 0, and the highest, at least 0; `(2,)`.
+        range_: The lowest value, at most 0, and the highest, at least 0; `(2,)`.
     """
     low, high = tf.unstack(range_)
     scale = tf.maximum((high - low) / _RANGE_STEPS, 1e-8)

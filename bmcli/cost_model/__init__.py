@@ -1,1 +1,1 @@
-"""`bmcli plan`: the time and memory that a training takes, measured here and predicted elsewhere."""
+"""`bmcli plan`: time and memory of a training, measured on this machine and predicted for more replicas."""

@@ -1,8 +1,8 @@
-"""How fast gradients are exchanged between worker processes: run as a program by `measure.network`.
+"""Benchmark of all-reduces between worker processes, which `measurement.measure_network` runs in every worker.
 
     python -m bmcli.cost_model.all_reduce_benchmark FILE
 
-in every worker; the chief writes seconds by bytes to FILE as JSON.
+The chief writes seconds by bytes to FILE as JSON.
 """
 
 from __future__ import annotations
@@ -34,34 +34,38 @@ def main(file: str) -> None:
 
 
 def _build_exchange(placement: Any, size: int) -> Callable[[int], None]:
-    """All-reduces of `size` bytes, some one after the other in a compiled loop, as those of our steps are."""
+    """Build a function that runs a number of all-reduces of `size` bytes in a compiled loop, as a training does."""
     import tensorflow as tf
 
     from bmcli.training.graph_ops import graph_function, repeat
 
-    def of_replica(values: Any) -> Any:
-        # Halved, so that the sums of two workers stay as large; it also puts the values on the replica's device.
+    def reduce_on_replica(values: Any) -> Any:
+        # Halved, so that the sums over two workers do not grow; the operation also moves the values to the replica's
+        # device.
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values * 0.5)
 
-    def once(done: Any, values: Any) -> tuple[Any, Any]:
-        results = placement.strategy.run(of_replica, args=(values,))
+    def reduce_once(done: Any, values: Any) -> tuple[Any, Any]:
+        results = placement.strategy.run(reduce_on_replica, args=(values,))
         return done + 1, placement.strategy.experimental_local_results(results)[0]
 
     def exchange(count: Any) -> Any:
-        return repeat(count, once, tf.ones((size // 4,)))[0][0]
+        # Each all-reduce depends on the one before, and one number of the last is returned: none can be left out or run
+        # in parallel.
+        return repeat(count, reduce_once, tf.ones((size // 4,)))[0][0]
 
     graph = graph_function(exchange)
     return lambda count: graph(tf.constant(count)).numpy()
 
 
 def _measure_seconds(exchange: Callable[[int], None], placement: Any) -> float:
-    """Seconds of one exchange, the best of some rounds, by the clock of the chief."""
+    """Measure the seconds of one exchange: the fastest of some rounds."""
     exchange(1)  # compiles
     best, count = math.inf, 1
     for _ in range(ROUNDS):
         start = time.perf_counter()
         exchange(count)
         each = (time.perf_counter() - start) / count
+        # By the chief's clock: with different counts in the next round, one worker would wait forever.
         (each,) = placement.broadcast_from_chief([each])
         best = min(best, each)
         count = max(1, min(int(ROUND_S / each), 200))

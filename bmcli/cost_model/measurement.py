@@ -1,4 +1,4 @@
-"""The constants of the cost model, measured for a recipe through the real steps, feed and checkpoint."""
+"""Measurement of the cost model's constants for a recipe, with its real steps, feed and checkpoint."""
 
 from __future__ import annotations
 
@@ -31,20 +31,21 @@ from bmcli.training.feed import StreamingFeed
 from bmcli.training.train_step import Compilation, CompiledSteps
 from bmcli.training.trainer import Trainer
 
-READ_S = 0.5  # Reading is measured for about this long.
-MEASURE_S = 6.0  # Steps are measured again, so that other work on the machine decides less, until this time is over.
+READ_S = 0.5  # duration of the measurement of the feed
+MEASURE_S = 6.0  # steps are measured again within this time, to reduce the influence of other work on the machine
 MORE_ROUNDS = 3
 NETWORK_WORKERS = 2
 
 
 @dataclass(frozen=True)
 class CostMeasurement:
-    """What was measured of one replica.
+    """Measured costs of a training on one replica.
 
     Args:
-        seconds: Of a step, by its batch; the constants of `cluster.compute` are fitted to them.
-        snapshot_s, write_s: Of a checkpoint: its copy, which the training waits for, and its writing beside it.
-        network: Between two worker processes of this machine; None if it was not measured.
+        seconds: Seconds of a step by batch size; the constants of `cluster.compute` are fitted to them.
+        snapshot_s, write_s: Seconds to copy the state for a checkpoint, during which the training waits, and to write
+            it in the background.
+        network: Link between two worker processes of this machine; None if it was not measured.
     """
 
     work: Workload
@@ -56,11 +57,11 @@ class CostMeasurement:
 
 
 def measure_costs(trainer: Trainer, split: Split, network: Link | None) -> CostMeasurement:
-    """The work of a recipe and the constants of the machine it trains on; no variable changes.
+    """Measure the workload of a recipe and the constants of this machine; the values of all variables are restored.
 
     Args:
         split: The training rows.
-        network: Between workers, if it is known; without it predictions are those of one replica.
+        network: Link between workers; None to predict one replica alone.
     """
     seconds = _measure_step_seconds(trainer)
     flops = count_example_flops(trainer.network)
@@ -90,31 +91,31 @@ def measure_costs(trainer: Trainer, split: Split, network: Link | None) -> CostM
 
 
 def _measure_step_seconds(trainer: Trainer) -> dict[int, float]:
-    """Seconds of a step at a quarter, a half and the whole of the batch."""
+    """Measure the seconds of a step at a quarter, a half and the whole of the batch size."""
     whole = trainer.batch
     sizes = sorted({max(1, whole // 4), max(1, whole // 2), whole})
-    ways = [trainer.compile_steps(size, Compilation(trainer.steps.compilation.jit)) for size in sizes]
+    variants = [trainer.compile_steps(size, Compilation(trainer.steps.compilation.jit)) for size in sizes]
     rows = tf.range(trainer.feed.count, dtype=tf.int32)
     start = time.perf_counter()
-    best = measure_step_seconds(ways, trainer.feed, rows)
+    best = measure_step_seconds(variants, trainer.feed, rows)
     for _ in range(MORE_ROUNDS):
         if time.perf_counter() - start > MEASURE_S:
             break
-        best = [min(pair) for pair in zip(best, measure_step_seconds(ways, trainer.feed, rows), strict=True)]
+        best = [min(pair) for pair in zip(best, measure_step_seconds(variants, trainer.feed, rows), strict=True)]
     return dict(zip(sizes, best, strict=True))
 
 
 def count_example_flops(network: Network) -> float:
     """Count the floating-point operations to train on one example.
 
-    TensorFlow's profiler counts those of the forward pass on one example; training takes three times as many, because
-    the backward pass multiplies twice where the forward pass does once. Losses, the optimizer and operations without
-    registered statistics count nothing; loops do neither, but recurrent layers are unrolled to be counted.
+    TensorFlow's profiler counts those of the forward pass on one example; training needs three times as many, because
+    the backward pass has two multiplications for each one of the forward pass. Losses, the optimizer, and operations
+    without registered statistics are not counted. Loops are not counted either, so that recurrent layers are unrolled.
     """
     graph = model_summary.build_forward_graph(network, training=False)
     options = profiler.ProfileOptionBuilder.float_operation()
     options["output"] = "none"
-    with _hide_warnings():  # about the profiler's own use of TensorFlow
+    with _hide_warnings():  # the profiler uses deprecated functions of TensorFlow
         counted = profiler.profile(graph, options=options).total_float_ops
     return float(prediction.TRAINING_PASSES * counted)
 
@@ -131,74 +132,74 @@ def _hide_warnings() -> Iterator[None]:
 
 
 def count_gradient_bytes(steps: CompiledSteps) -> float:
-    """Bytes that a step sums over the replicas: gradients, moving statistics and the loss."""
+    """Count the bytes that a step sums over the replicas: gradients, moving statistics and the loss."""
     exchanged = [*steps.network.model.trainable_variables, *steps.components.statistics]
     return float(sum(map(model_summary.variable_bytes, exchanged)) + 4)
 
 
 def _measure_input(trainer: Trainer, split: Split) -> tuple[float, float]:
-    """Bytes a second that the streaming feed reads, and bytes of an example; the reading threads have the machine."""
+    """Measure the bytes per second that the streaming feed reads without a training, and the bytes of an example."""
     arrays = [*split.inputs.values(), *split.targets.values(), *([] if split.weights is None else [split.weights])]
     example_bytes = sum(array.nbytes for array in arrays) / len(split)
     feed = StreamingFeed(split, trainer.placement)
     full, done = feed.count // trainer.batch, 0
     start = time.perf_counter()
-    feed.start_epoch(trainer.sampler.of(0), trainer.batch)
+    feed.start_epoch(trainer.sampler.epoch_order(0), trainer.batch)
     while done < full and time.perf_counter() - start < READ_S:
         done += feed.read_block(done, full - done).count
     return done * trainer.batch * example_bytes / (time.perf_counter() - start), example_bytes
 
 
 def _measure_checkpoint(steps: CompiledSteps) -> tuple[float, float, float]:
-    """Bytes of the state, seconds to copy it, and seconds to write it."""
-    steps.snapshot()  # the first one starts what the others find running
+    """Measure the bytes of the state, the seconds to copy it, and the seconds to write it."""
+    steps.snapshot()  # the first one is slower: with several replicas it traces a function
     start = time.perf_counter()
-    variables, gathered = steps.snapshot()
+    variables, meter_state = steps.snapshot()
     copied = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint.save(Path(folder), 0, checkpoint.Checkpoint({"variables": variables, "meters": gathered}, {}))
+        checkpoint.save(Path(folder), 0, checkpoint.Checkpoint({"variables": variables, "meters": meter_state}, {}))
     written = time.perf_counter()
-    size = float(sum(array.nbytes for array in [*variables, *gathered]))
+    size = float(sum(array.nbytes for array in [*variables, *meter_state]))
     return size, copied - start, written - copied
 
 
 def measure_network(cache: Path) -> Link:
-    """What joins two worker processes of this machine, fitted to all-reduces of several sizes; remembered.
+    """Measure the link between two worker processes of this machine, by all-reduces of several sizes; cached.
 
     Raises:
         RunFailed: The workers could not be started.
     """
-    described = [machine.read_processor_name(), list_cores(), tf.__version__, NETWORK_WORKERS]
-    key = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:24]
-    known = measurement_cache.read_value(cache / "network", key, "seconds")
-    if not _is_measurement(known):
-        known = measure_exchange_seconds()
-        measurement_cache.write_values(cache / "network", key, {"seconds": known})
-    return prediction.fit_link([float(size) for size in known], list(known.values()), NETWORK_WORKERS)
+    machine_key = [machine.read_processor_name(), list_cores(), tf.__version__, NETWORK_WORKERS]
+    key = hashlib.sha256(json.dumps(machine_key).encode()).hexdigest()[:24]
+    seconds = measurement_cache.read_value(cache / "network", key, "seconds")
+    if not _is_measurement(seconds):
+        seconds = measure_exchange_seconds()
+        measurement_cache.write_values(cache / "network", key, {"seconds": seconds})
+    return prediction.fit_link([float(size) for size in seconds], list(seconds.values()), NETWORK_WORKERS)
 
 
-def _is_measurement(known: Any) -> bool:
-    """Whether what is remembered is what `measure_exchange_seconds` gives: a line can be fitted to it."""
+def _is_measurement(cached: Any) -> bool:
+    """Whether a cached value has the form of `measure_exchange_seconds`, so that a line can be fitted to it."""
     return (
-        isinstance(known, dict)
-        and len(known) > 1
-        and all(size.isascii() and size.isdecimal() for size in known)
-        and all(isinstance(seconds, float) and 0 < seconds < math.inf for seconds in known.values())
+        isinstance(cached, dict)
+        and len(cached) > 1
+        and all(size.isascii() and size.isdecimal() for size in cached)
+        and all(isinstance(seconds, float) and 0 < seconds < math.inf for seconds in cached.values())
     )
 
 
 def measure_exchange_seconds() -> dict[str, float]:
-    """Seconds of an all-reduce between two worker processes, by its bytes."""
+    """Measure the seconds of an all-reduce between two worker processes, by its bytes."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "seconds.json"
-        ended = launch_workers(
+        result = launch_workers(
             [sys.executable, "-m", "bmcli.cost_model.all_reduce_benchmark", str(file)], NETWORK_WORKERS, Path(folder)
         )
-        if ended.loss is not None:
-            raise ended.loss.to_error()
-        if ended.code == INTERRUPTED_EXIT_CODE:
+        if result.loss is not None:
+            raise result.loss.to_error()
+        if result.code == INTERRUPTED_EXIT_CODE:
             raise KeyboardInterrupt
-        if ended.code or not file.exists():
-            raise RunFailed("two workers could not exchange anything on this machine.")
+        if result.code or not file.exists():
+            raise RunFailed("two workers on this machine could not exchange data.")
         measured: dict[str, float] = json.loads(file.read_text())
         return measured

@@ -1,4 +1,4 @@
-"""A network looked at from outside: its layers, the operations of a pass, and the memory it takes."""
+"""Summary of a network: its layers, the operations of a forward pass, and the memory of a training step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bmcli import private_api
 from bmcli.networks.network import Network
 from bmcli.training.train_step import CompiledSteps
 
-# Operations that make no new numbers: they pass on, describe or read what is there.
+# Operations whose outputs need no memory: they pass tensors on, describe them, or read variables.
 _FREE_OPERATIONS = {
     *("Const", "Placeholder", "Identity", "NoOp", "ReadVariableOp", "Reshape", "Shape", "ExpandDims", "Squeeze"),
     *("StopGradient", "StridedSlice", "Pack", "Unpack", "PartitionedCall", "StatefulPartitionedCall", "VarHandleOp"),
@@ -28,8 +28,8 @@ class LayerSummary:
 
     Args:
         kind: Its Keras class.
-        shape: Of its output without the batch axis; of the first one if it has several.
-        parameters: Numbers in it, those of layers inside included.
+        shape: Shape of its first output without the batch axis.
+        parameters: Number of its weights, including those of layers inside.
     """
 
     name: str
@@ -40,12 +40,12 @@ class LayerSummary:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes that a training step needs on one device, rows aside.
+    """Bytes that a training step needs on one device, in addition to the rows.
 
     Args:
-        optimizer: Its slots, and averages of the weights.
-        activations: What the forward pass computes for the examples of a part of a batch, all of it counted as kept for
-            the backward pass. XLA fuses operations and needs less; workspaces of kernels come on top.
+        optimizer: Slots of the optimizer, and averages of the weights.
+        activations: Outputs of all operations of the forward pass for one micro-batch, as if all were kept for the
+            backward pass. XLA fuses operations and needs less; kernels need workspaces in addition.
     """
 
     weights: int
@@ -59,14 +59,14 @@ class MemoryEstimate:
 
 
 def summarize_layers(model: keras.Model) -> list[LayerSummary]:
-    """Layers with outputs in the order of the data flow; those of models inside in the place of these."""
-    found: list[LayerSummary] = []
+    """List the layers in the order of the data flow; nested models are replaced by their layers."""
+    summaries: list[LayerSummary] = []
     for layer in model.layers:
         if isinstance(layer, keras.Model) and layer.layers:
-            found += summarize_layers(layer)
+            summaries += summarize_layers(layer)
         elif not isinstance(layer, keras.layers.InputLayer):
-            found.append(LayerSummary(layer.name, type(layer).__name__, _output_shape(layer), layer.count_params()))
-    return found
+            summaries.append(LayerSummary(layer.name, type(layer).__name__, _output_shape(layer), layer.count_params()))
+    return summaries
 
 
 def _output_shape(layer: keras.layers.Layer) -> tuple[int | None, ...]:
@@ -75,7 +75,7 @@ def _output_shape(layer: keras.layers.Layer) -> tuple[int | None, ...]:
 
 
 def shorten_layers(summaries: Sequence[LayerSummary], max_lines: int) -> list[LayerSummary]:
-    """At most so many lines: the first and last layers, and one line for those between."""
+    """Shorten a summary to at most `max_lines`: the first and last layers, and one line for those between."""
     if len(summaries) <= max_lines:
         return list(summaries)
     first = (max_lines - 1) // 2
@@ -86,20 +86,20 @@ def shorten_layers(summaries: Sequence[LayerSummary], max_lines: int) -> list[La
 
 
 def estimate_memory(steps: CompiledSteps) -> MemoryEstimate:
-    """What a step of some training takes."""
+    """Estimate the memory of a training step."""
     model = steps.network.model
-    followed = [variable for hook in steps.components.hooks for variable in hook.variables]
+    hook_variables = [variable for hook in steps.components.hooks for variable in hook.variables]
     examples = -(-steps.batch // (steps.micro_batches * steps.placement.replicas))
     return MemoryEstimate(
         weights=sum(map(variable_bytes, model.variables)),
         gradients=sum(map(variable_bytes, model.trainable_variables)),
-        optimizer=sum(map(variable_bytes, [*steps.optimizer.variables, *followed])),
+        optimizer=sum(map(variable_bytes, [*steps.optimizer.variables, *hook_variables])),
         activations=examples * _activation_bytes(steps.network),
     )
 
 
 def _activation_bytes(network: Network) -> int:
-    """Bytes that the forward pass on one example makes."""
+    """Count the bytes of all outputs of operations in the forward pass on one example."""
     total = 0
     for operation in build_forward_graph(network, training=True).get_operations():
         if operation.type not in _FREE_OPERATIONS:
@@ -108,8 +108,8 @@ def _activation_bytes(network: Network) -> int:
 
 
 def _tensor_bytes(tensor: Any) -> int:
-    known = tensor.shape.rank is not None and tensor.shape.is_fully_defined()
-    return int(np.prod(tensor.shape.as_list())) * tensor.dtype.size if known else 0
+    is_static = tensor.shape.rank is not None and tensor.shape.is_fully_defined()
+    return int(np.prod(tensor.shape.as_list())) * tensor.dtype.size if is_static else 0
 
 
 def variable_bytes(variable: Any) -> int:
@@ -117,8 +117,9 @@ def variable_bytes(variable: Any) -> int:
 
 
 def build_forward_graph(network: Network, training: bool) -> tf.Graph:
-    """The graph of a forward pass on one example; recurrent layers are unrolled, so that each step is there."""
+    """Trace the graph of a forward pass on one example."""
     inputs = {name: tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype) for name, tensor in network.model.input.items()}
+    # In a loop a recurrent layer has the operations of one step, however many steps it runs.
     with _unroll_recurrent_layers(network.model):
         forward = tf.function(lambda values: network.model(values, training=training), autograph=False)
         return forward.get_concrete_function(inputs).graph

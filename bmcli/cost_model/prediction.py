@@ -1,11 +1,11 @@
-"""The time of a training step on several replicas: a small model with measured constants.
+"""Prediction of the time of a training step on several replicas, by a small model with measured constants.
 
 A step computes the gradients of a replica's examples, exchanges and applies them, while the next examples are read:
 
     step = max(compute + exchange, input) + checkpoint
 
-Not in the model: the ragged last batch of an epoch (taken as its share of a full one), passes over validation and test
-rows, starting and compiling, memory limits, and stragglers. Imports no TensorFlow.
+The model leaves out the ragged last batch of an epoch (which counts as its share of a full one), passes over validation
+and test rows, starting and compiling, memory limits, and stragglers. Imports no TensorFlow.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-TRAINING_PASSES = 3  # FLOPs of forward and backward in those of forward.
+TRAINING_PASSES = 3  # ratio of the FLOPs of forward and backward pass to those of the forward pass
 
 
 @dataclass(frozen=True)
 class Line:
-    """`fixed + slope * x`, neither below 0."""
+    """The function `fixed + slope * x`; both constants are at least 0."""
 
     fixed: float
     slope: float
@@ -29,12 +29,12 @@ class Line:
 
 
 def fit_line(xs: Sequence[float], ys: Sequence[float]) -> Line:
-    """The line that is nearest to positive measurements by least squares of relative errors.
+    """Fit a line to positive measurements by least squares of relative errors.
 
-    Relative, because the noise of a timing grows with it. Where the best line would be negative somewhere, it goes
-    through 0, or is flat. One measurement gives a line through 0.
+    A line that would be negative somewhere is replaced by one through 0, or a flat one. One measurement gives a line
+    through 0.
     """
-    weights = [1 / y**2 for y in ys]
+    weights = [1 / y**2 for y in ys]  # relative errors, because the noise of a timing grows with it
     total = sum(weights)
     mean_x = sum(w * x for w, x in zip(weights, xs, strict=True)) / total
     mean_y = sum(w * y for w, y in zip(weights, ys, strict=True)) / total
@@ -49,11 +49,9 @@ def fit_line(xs: Sequence[float], ys: Sequence[float]) -> Line:
 
 
 def fit_line_through_last(xs: Sequence[float], ys: Sequence[float]) -> Line:
-    """As `fit_line`, but exactly through the last measurement.
-
-    So what is predicted for the whole batch is what was measured, and dividing a batch gains no more than its share,
-    even where caches make small batches faster.
-    """
+    """Fit a line like `fit_line`, but exactly through the last measurement."""
+    # The prediction for the whole batch then is the measurement. The slope is limited, so that a batch that is divided
+    # gains no more than its share, even where caches make small batches faster.
     *before, (last_x, last_y) = zip(xs, ys, strict=True)
     squares = sum(((last_x - x) / y) ** 2 for x, y in before)
     slope = sum((last_x - x) * (last_y - y) / y**2 for x, y in before) / squares if before else math.inf
@@ -63,18 +61,18 @@ def fit_line_through_last(xs: Sequence[float], ys: Sequence[float]) -> Line:
 
 @dataclass(frozen=True)
 class Link:
-    """What joins the members of a ring.
+    """Link between the members of a ring.
 
     Args:
-        bandwidth: Bytes a second that a member sends, while it receives as many.
-        latency_s: Seconds until a message of no bytes is there.
+        bandwidth: Bytes per second that a member sends while it receives the same number.
+        latency_s: Seconds until a message without content has arrived.
     """
 
     bandwidth: float
     latency_s: float
 
     def all_reduce_s(self, size: float, members: int) -> float:
-        """Seconds of a ring all-reduce of `size` bytes.
+        """Predict the seconds of a ring all-reduce of `size` bytes.
 
         Patarasuk and Yuan 2009: 2 (n - 1) messages of 1/n of the bytes, which is the least possible traffic.
         """
@@ -83,7 +81,7 @@ class Link:
 
 
 def fit_link(sizes: Sequence[float], seconds: Sequence[float], members: int) -> Link:
-    """The link whose ring all-reduces of some sizes would take the seconds measured between `members`."""
+    """Fit a link to measured seconds of ring all-reduces of several sizes."""
     line, messages = fit_line(sizes, seconds), 2 * (members - 1)
     slope = line.slope or 1e-15  # no size made a difference
     return Link(messages / members / slope, line.fixed / messages)
@@ -91,19 +89,20 @@ def fit_link(sizes: Sequence[float], seconds: Sequence[float], members: int) -> 
 
 @dataclass(frozen=True)
 class Workload:
-    """What a recipe asks for, whatever it runs on.
+    """Work of a recipe, regardless of the machine.
 
     Args:
         examples: Rows of the training split.
-        epochs: At most, as the recipe says; stopping early is not foreseen.
-        steps: Optimizer steps at most, or None.
+        epochs: Largest number of epochs; stopping early is not foreseen.
+        steps: Largest number of optimizer steps, or None.
         batch: Examples of a step over all replicas.
-        example_bytes: Read for one example.
+        example_bytes: Bytes that are read for one example.
         example_flops: Floating-point operations to train on one example, forward and backward.
-        gradient_bytes: Exchanged in each step.
-        state_bytes: Weights, optimizer slots and averages, which is what a checkpoint holds.
-        streaming: Rows are read as they are needed; else they lie on the device, and gathering them is computing.
-        checkpoint_time_s, checkpoint_steps: How far checkpoints are apart; None for never.
+        gradient_bytes: Bytes that are exchanged in each step.
+        state_bytes: Bytes of a checkpoint: weights, optimizer slots and averages.
+        streaming: Whether rows are read from disk; otherwise they are on the device, and gathering them is part of
+            computing.
+        checkpoint_time_s, checkpoint_steps: Interval of checkpoints; None for never.
     """
 
     examples: int
@@ -119,19 +118,19 @@ class Workload:
     checkpoint_steps: int | None = None
 
     def total_steps(self, batch: int) -> float:
-        """Steps to the end of the recipe; a ragged batch counts as its share of a full one."""
+        """Number of steps to the end of the training; a ragged batch counts as its share of a full one."""
         return min(self.epochs * self.examples / batch, self.steps or math.inf)
 
 
 @dataclass(frozen=True)
 class ClusterModel:
-    """Constants of replicas that are all alike.
+    """Constants of a cluster of equal replicas.
 
     Args:
-        compute: Seconds of a step by the examples of a replica.
-        network: Between the replicas.
-        input: Bytes a second that a replica reads.
-        snapshot, disk: Bytes a second that a checkpoint is copied from the device, and written to the disk.
+        compute: Seconds of a step by the number of examples of a replica.
+        network: Link between the replicas.
+        input: Bytes per second that a replica reads.
+        snapshot, disk: Bytes per second at which a checkpoint is copied from the device, and written to disk.
     """
 
     compute: Line
@@ -147,13 +146,13 @@ class StepTime:
 
     Args:
         batch: Examples over all replicas.
-        compute_s: Of the replica with most examples.
-        exchange_s: Of the exchange of gradients, which follows the computing.
-        input_s: Waiting for examples beyond all that.
-        checkpoint_s: Copying the state, as the share of one step; it is written in the background.
-        efficiency: Examples a second, in those of one replica times the replicas.
-        epoch_s: Of a pass over the training rows.
-        finish_s: Of all epochs.
+        compute_s: Computation on the replica with most examples.
+        exchange_s: Exchange of gradients, which follows the computation.
+        input_s: Waiting for examples after both.
+        checkpoint_s: Share of one step of copying the state; it is written in the background.
+        efficiency: Ratio of the speed to that of one replica times the number of replicas.
+        epoch_s: Pass over the training rows.
+        finish_s: All epochs.
         measured: Whether it was measured rather than predicted.
     """
 
@@ -175,18 +174,18 @@ class StepTime:
 
 
 def predict_step(work: Workload, cluster: ClusterModel, replicas: int) -> StepTime:
-    """Predict the time of a step of a recipe on some replicas, among which its batch is divided (strong scaling)."""
+    """Predict the time of a step on several replicas, among which the batch is divided (strong scaling)."""
     alone, step = _predict_step(work, cluster, 1), _predict_step(work, cluster, replicas)
     return replace(step, efficiency=step.examples_per_second / (replicas * alone.examples_per_second))
 
 
 def _predict_step(work: Workload, cluster: ClusterModel, replicas: int) -> StepTime:
     batch = min(work.batch, work.examples)
-    most = -(-batch // replicas)  # the others wait for the replica with most examples
-    compute_s = cluster.compute.at(most)
+    largest_share = -(-batch // replicas)  # the others wait for the replica with most examples
+    compute_s = cluster.compute.at(largest_share)
     exchange_s = cluster.network.all_reduce_s(work.gradient_bytes, replicas)
     busy_s = compute_s + exchange_s
-    read = most * work.example_bytes if work.streaming else 0.0
+    read = largest_share * work.example_bytes if work.streaming else 0.0
     wait_s = max(0.0, read / cluster.input - busy_s)
     checkpoint_s = _checkpoint_s(work, cluster, busy_s + wait_s)
     step_s = busy_s + wait_s + checkpoint_s
@@ -206,7 +205,7 @@ def _predict_step(work: Workload, cluster: ClusterModel, replicas: int) -> StepT
 
 
 def _checkpoint_s(work: Workload, cluster: ClusterModel, step_s: float) -> float:
-    """Seconds of a step's share of a checkpoint: the copy of the state, which the training waits for."""
+    """Predict a step's share of the seconds to copy the state for checkpoints, during which the training waits."""
     apart = [math.inf if work.checkpoint_time_s is None else work.checkpoint_time_s]
     if work.checkpoint_steps is not None:
         apart.append(work.checkpoint_steps * step_s)
@@ -216,17 +215,17 @@ def _checkpoint_s(work: Workload, cluster: ClusterModel, step_s: float) -> float
 
 def find_warnings(work: Workload, cluster: ClusterModel, steps: Sequence[StepTime]) -> list[str]:
     """Warn of replicas without examples and of a disk that is too slow."""
-    found = []
+    warnings = []
     for step in steps:
         if step.batch < step.replicas:
-            found.append(
+            warnings.append(
                 f"{step.replicas:,} replicas share batches of {step.batch:,}: {step.replicas - step.batch:,} of them "
                 "have no example to learn from."
             )
     write_s = work.state_bytes / cluster.disk
     if work.checkpoint_time_s is not None and write_s > work.checkpoint_time_s:
-        found.append(
-            f"a checkpoint takes {write_s:.0f} s to write, longer than the {work.checkpoint_time_s:.0f} s between two: "
+        warnings.append(
+            f"a checkpoint takes {write_s:.0f} s to write, longer than the {work.checkpoint_time_s:.0f} s between two; "
             "the training will wait for the disk. Raise train.checkpoint.time."
         )
-    return found
+    return warnings

@@ -22,7 +22,7 @@ from bmcli.networks.network import Network
 from bmcli.recipe.distill import DistillationOptions, EpochSchedule, expand_over_epochs
 from bmcli.recipe.fields import Kind, dump
 from bmcli.recipe.schema import Recipe
-from bmcli.training.feed import inputs_of
+from bmcli.training.feed import unstack_inputs
 from bmcli.training.graph_ops import gather_replicas, replica_share
 from bmcli.training.loss import Arrays, LossProvider, StepLosses, compute_losses, example_weights
 
@@ -139,10 +139,13 @@ class DistillationLoss(LossProvider):
     def extend(self, examples: Arrays) -> Arrays:
         if self._teachers is None:
             return examples
-        return {**examples, "teacher": self._teachers.predict([view(inputs_of(examples)) for view in self._adapters])}
+        return {
+            **examples,
+            "teacher": self._teachers.predict([view(unstack_inputs(examples)) for view in self._adapters]),
+        }
 
     def compute(self, examples: Arrays, counts: Any, size: int, step: Any) -> StepLosses:
-        outputs, layers = self._run_model(inputs_of(examples))
+        outputs, layers = self._run_model(unstack_inputs(examples))
         hard = compute_losses(self.network, examples, outputs)
         weights = example_weights(examples, hard)
         at = partial(self._value_at_step, step)

@@ -94,7 +94,7 @@ def _load_teacher(
     its_recipe, its_spec = load_recipe(str(run.lock)).recipe.after_training(), read_data_spec(run)
     strategy.set_random_state(its_recipe.seed, its_recipe.train.precision)
     with placement.strategy.scope(), _locate_faults(path):
-        model = network.require_model(its_recipe, its_spec)
+        model = network.build_model(its_recipe, its_spec)
         network.load_model_weights(Path(options.model), model, its_spec, digest=options.digest)
     model.trainable = False
     terms = {

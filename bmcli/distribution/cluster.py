@@ -1,9 +1,9 @@
-"""Which cluster this process belongs to.
+"""Detection of the cluster that this process belongs to.
 
-The peers come from TF_CONFIG, Slurm or Kubernetes, always as a list of addresses in order of rank. TensorFlow's own
-resolvers for the last two are not used: Slurm's needs `nvidia-smi`, divides by zero without GPUs and sorts hosts
-as text, so that rank 0 of `n[9-10]` is sought on n10; that of Kubernetes asks for every pod of all namespaces, takes
-the address of the node instead of the pod's, and sorts pod 10 before pod 2.
+The peers come from TF_CONFIG, Slurm or Kubernetes, always as a list of addresses in order of rank. TensorFlow's
+resolvers for the last two are not used: the one for Slurm needs `nvidia-smi`, divides by zero without GPUs and sorts
+hosts as text, so that it looks for rank 0 of `n[9-10]` on n10; the one for Kubernetes lists the pods of all namespaces,
+takes the address of the node instead of the pod, and sorts pod 10 before pod 2.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})")
 
 @dataclass(frozen=True)
 class Cluster:
-    """The workers that train together, and which of them this process is.
+    """The workers that train together, and the rank of this process.
 
     Args:
         addresses: `host:port` of every worker, by rank; the chief's is the first.
-        rank: This process, from 0.
-        resolver: What `MultiWorkerMirroredStrategy` takes as `cluster_resolver`.
+        rank: Rank of this process, from 0.
+        resolver: The `cluster_resolver` of `MultiWorkerMirroredStrategy`.
     """
 
     addresses: tuple[str, ...]
@@ -52,25 +52,25 @@ class Cluster:
 
 
 def detect_cluster(runtime: RuntimeOptions, environment: Mapping[str, str] = os.environ) -> Cluster | None:
-    """The cluster that the recipe demands, or with `auto` the one that the environment tells of.
+    """Detect the cluster that the recipe names, or with `auto` the one that the environment describes.
 
-    With `auto`, a cluster of one is none, unless the strategy is `multi_worker`.
+    With `auto`, a cluster of one worker is ignored unless the strategy is `multi_worker`.
 
     Raises:
-        BmcliError: What the recipe demands is not there, or what is there is malformed.
+        BmcliError: The environment does not describe the cluster that the recipe names, or describes it incorrectly.
     """
     if runtime.strategy not in ("auto", "multi_worker"):
         return None
     if runtime.cluster != "auto":
         return _READERS[runtime.cluster](environment)
-    for kind, is_told in _DETECTORS.items():
-        if is_told(environment):
+    for kind, is_described in _DETECTORS.items():
+        if is_described(environment):
             cluster = _READERS[kind](environment)
             return cluster if cluster.workers > 1 or runtime.strategy == "multi_worker" else None
     if runtime.strategy == "multi_worker":
         raise BmcliError(
-            "multi_worker needs to know its peers, but there is no TF_CONFIG, no Slurm step of several tasks, and no "
-            "Kubernetes job with BMCLI_WORKERS.",
+            "multi_worker needs the addresses of its peers, but there is no TF_CONFIG, no Slurm step of several tasks, "
+            "and no Kubernetes job with BMCLI_WORKERS.",
             path="runtime.strategy",
             suggestion="`bmcli train RECIPE --workers 2` starts two workers on this machine.",
         )
@@ -78,7 +78,7 @@ def detect_cluster(runtime: RuntimeOptions, environment: Mapping[str, str] = os.
 
 
 def _from_tf_config(environment: Mapping[str, str]) -> Cluster:
-    """`{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}`; it may have a chief."""
+    """Read `{"cluster": {"worker": ["host:port"]}, "task": {"type": "worker", "index": 0}}`, perhaps with a chief."""
     config = _parse_tf_config(environment)
     jobs, task = config.get("cluster"), config.get("task")
     if not isinstance(jobs, dict) or not jobs:
@@ -89,7 +89,7 @@ def _from_tf_config(environment: Mapping[str, str]) -> Cluster:
         _require_task_type(str(job))
     if not isinstance(task, dict):
         raise _cluster_error(
-            "TF_CONFIG does not say which task this is.", 'Add "task": {"type": "worker", "index": 0}.'
+            "TF_CONFIG does not name the task of this process.", 'Add "task": {"type": "worker", "index": 0}.'
         )
     _require_task_type(str(task.get("type")))
     for job, addresses in jobs.items():
@@ -116,15 +116,15 @@ def _parse_tf_config(environment: Mapping[str, str]) -> dict[str, Any]:
     text = environment.get("TF_CONFIG", "").strip()
     if not text:
         raise _cluster_error(
-            "the variable TF_CONFIG is not set.", "Set it for every worker, or let runtime.cluster be auto."
+            "the variable TF_CONFIG is not set.", "Set it for every worker, or set runtime.cluster to auto."
         )
     try:
         config = json.loads(text)
     except ValueError as error:
-        raise _cluster_error(f"TF_CONFIG is not JSON: {error}.", "Mend or unset the variable.") from None
+        raise _cluster_error(f"TF_CONFIG is not JSON: {error}.", "Correct or unset the variable.") from None
     if not isinstance(config, dict):
         raise _cluster_error(
-            f"TF_CONFIG: expected an object, received {type(config).__name__}.", "Mend or unset the variable."
+            f"TF_CONFIG: expected an object, received {type(config).__name__}.", "Correct or unset the variable."
         )
     return config
 
@@ -132,15 +132,15 @@ def _parse_tf_config(environment: Mapping[str, str]) -> dict[str, Any]:
 def _require_task_type(task: str) -> None:
     if task not in _TASKS:
         advice = {
-            "evaluator": "The chief evaluates by itself: leave the evaluator out.",
-            "ps": "Weights are mirrored on all workers: leave the parameter servers out.",
-            "master": "Call it chief.",
+            "evaluator": "Leave the evaluator out; all workers evaluate together.",
+            "ps": "Leave the parameter servers out; weights are mirrored on all workers.",
+            "master": "Rename it to chief.",
         }
-        raise _cluster_error(f"TF_CONFIG: a task is a worker or chief, received '{task}'.", advice.get(task, ""))
+        raise _cluster_error(f"TF_CONFIG: expected a task worker or chief, received '{task}'.", advice.get(task, ""))
 
 
 def _from_slurm(environment: Mapping[str, str]) -> Cluster:
-    """The tasks of this Slurm step, which `srun` describes to each of them."""
+    """Read the tasks of this Slurm step from the variables that `srun` sets for each task."""
     if "SLURM_STEP_NUM_TASKS" not in environment or "SLURM_PROCID" not in environment:
         raise _cluster_error("this process is not a task of a Slurm step.", "Start it with `srun bmcli train ...`.")
     tasks = _parse_number(environment["SLURM_STEP_NUM_TASKS"], "SLURM_STEP_NUM_TASKS")
@@ -149,7 +149,7 @@ def _from_slurm(environment: Mapping[str, str]) -> Cluster:
     counts = _parse_task_counts(environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
     if len(hosts) != len(counts) or sum(counts) != tasks or rank >= tasks:
         raise _cluster_error(
-            f"Slurm's variables disagree: task {rank} of {tasks}, {len(hosts)} nodes with {counts} tasks.",
+            f"Slurm's variables contradict each other: task {rank} of {tasks}, {len(hosts)} nodes with {counts} tasks.",
             "Start every worker with the same `srun`.",
         )
     _require_block_distribution(environment, counts, rank)
@@ -159,7 +159,7 @@ def _from_slurm(environment: Mapping[str, str]) -> Cluster:
 
 
 def expand_hosts(names: str) -> list[str]:
-    """Hosts of a list as Slurm writes it: `n[1-2,05],m5` or `rack[1-2]n[01-04]`, in its order."""
+    """Expand a host list in Slurm's notation, such as `n[1-2,05],m5` or `rack[1-2]n[01-04]`, in its order."""
     hosts: list[str] = []
     for part in re.findall(r"(?:[^,\[\]]|\[[^\]]*\])+", names):
         pieces = [_expand_range(piece[1:-1]) if piece[0] == "[" else [piece] for piece in _split_ranges(part)]
@@ -174,7 +174,7 @@ def _split_ranges(part: str) -> list[str]:
 
 
 def _expand_range(text: str) -> list[str]:
-    """`1-3,07` as 1, 2, 3, 07; leading zeros stay."""
+    """Expand `1-3,07` to 1, 2, 3, 07; leading zeros stay."""
     expanded: list[str] = []
     for part in text.split(","):
         first, _, last = part.partition("-")
@@ -184,13 +184,14 @@ def _expand_range(text: str) -> list[str]:
 
 
 def _parse_task_counts(text: str) -> list[int]:
-    """`2(x3),1` as 2, 2, 2, 1."""
-    found = re.findall(r"(\d+)(?:\(x(\d+)\))?", text)
-    return [int(count) for count, times in found for _ in range(int(times or 1))]
+    """Expand `2(x3),1` to 2, 2, 2, 1."""
+    groups = re.findall(r"(\d+)(?:\(x(\d+)\))?", text)
+    return [int(count) for count, times in groups for _ in range(int(times or 1))]
 
 
 def _require_block_distribution(environment: Mapping[str, str], counts: Sequence[int], rank: int) -> None:
-    """Slurm tells each task the ranks on its own node alone: they have to be those of consecutive filling."""
+    """Refuse tasks that do not fill the nodes one after the other."""
+    # The addresses are computed for that order. A task can check only its own node, whose ranks Slurm lists for it.
     first = 0
     for count in counts:
         if first <= rank < first + count:
@@ -204,10 +205,9 @@ def _require_block_distribution(environment: Mapping[str, str], counts: Sequence
 
 
 def _slurm_port(environment: Mapping[str, str]) -> int:
-    """The first port on each node: another for each job and step, so that jobs can share nodes.
-
-    Below 32768, where systems take ports for outgoing connections.
-    """
+    """First port on each node."""
+    # It differs between jobs and steps, so that they can share nodes; every worker computes it without communication.
+    # From 32768 on, systems use ports for outgoing connections.
     if "BMCLI_PORT" in environment:
         return _parse_number(environment["BMCLI_PORT"], "BMCLI_PORT")
     job, step = (_parse_number(environment.get(f"SLURM_{name}", "0"), name) for name in ("JOB_ID", "STEP_ID"))
@@ -215,10 +215,8 @@ def _slurm_port(environment: Mapping[str, str]) -> int:
 
 
 def _from_kubernetes(environment: Mapping[str, str]) -> Cluster:
-    """The pods of an Indexed Job, by the names that a headless service gives them: `train-0.train.default.svc...`.
-
-    Names need neither a client of the Kubernetes API nor rights to use it, and a pod that is replaced keeps its own.
-    """
+    """Read the pods of an Indexed Job: their names in a headless service, `train-0.train.default.svc...`."""
+    # Names need neither a client of the Kubernetes API nor permission to use it, and a replaced pod keeps its name.
     for variable, advice in (
         ("JOB_COMPLETION_INDEX", "Make it a pod of a Job with `completionMode: Indexed`."),
         ("BMCLI_WORKERS", "Set it in the pod's template to the Job's number of `completions`."),
@@ -235,8 +233,8 @@ def _from_kubernetes(environment: Mapping[str, str]) -> Cluster:
     host, _, domain = name.partition(".")
     if not domain or not host.endswith(f"-{rank}"):
         raise _cluster_error(
-            f"the peers cannot be found from this pod's name, '{name}'; expected JOB-{rank}.SERVICE....",
-            "Make a headless service, and set `subdomain` in the pod's template to its name.",
+            f"the names of the peers do not follow from this pod's, '{name}'; expected JOB-{rank}.SERVICE....",
+            "Create a headless service, and set `subdomain` in the pod's template to its name.",
         )
     port = _parse_number(environment.get("BMCLI_PORT", str(KUBERNETES_PORT)), "BMCLI_PORT")
     stem = host.removesuffix(str(rank))
@@ -263,7 +261,8 @@ _DETECTORS = {"tf_config": _has_tf_config, "slurm": _has_slurm_step, "kubernetes
 
 
 def clear_cluster_variables(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Makes an environment tell of no cluster, for a process that works by itself on a machine of one."""
+    """Remove the description of a cluster from an environment, for a process that works alone."""
+    # Without these variables `detect_cluster` finds none, whatever others a scheduler sets.
     for variable in ("TF_CONFIG", "SLURM_STEP_NUM_TASKS", "BMCLI_WORKERS"):
         environment.pop(variable, None)
 
@@ -274,8 +273,8 @@ def _build_cluster(addresses: Sequence[str], rank: int, source: str) -> Cluster:
         if not port or not 0 < int(port[1]) < 65536:
             raise _cluster_error(f"{source}: expected an address as host:port, received '{address}'.")
         if addresses.count(address) > 1:
-            raise _cluster_error(f"{source}: the address {address} is given twice.", "Each worker needs its own.")
-    # The chief is worker 0, whatever the source called it: every worker must name all alike, and needs no more.
+            raise _cluster_error(f"{source}: the address {address} is given twice.", "Give each worker another.")
+    # Every worker must name all tasks in the same way, so that the chief is worker 0 whatever the source calls it.
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": list(addresses)}),
         task_type="worker",

@@ -1,4 +1,4 @@
-"""What a run was made with and on, as far as it decides the result."""
+"""Record of the software and hardware of a run, as far as they decide its result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bmcli.distribution import strategy
 from bmcli.distribution.strategy import Placement
 
 RECORDED = ("tensorflow", "keras", "numpy", "scikit-learn", "pyarrow")
-# Those that decide bits or speed, by their full names: any other variable may hold a secret.
+# Variables that decide bits or speed, by their full names: any other may contain a secret.
 RECORDED_VARIABLES = (
     "TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "XLA_FLAGS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",
     "TF_DETERMINISTIC_OPS", "TF_FORCE_GPU_ALLOW_GROWTH", "TF_GPU_ALLOCATOR", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS",
@@ -22,7 +22,7 @@ RECORDED_VARIABLES = (
 
 
 def describe_environment(placement: Placement) -> dict[str, Any]:
-    """Versions, machine and command of a run, without secrets."""
+    """Describe the versions, machine and command of a run, without secrets."""
     return {
         "bmcli": __version__,
         "python": platform.python_version(),
@@ -33,14 +33,14 @@ def describe_environment(placement: Placement) -> dict[str, Any]:
     }
 
 
-# What changes the last bits of a training.
+# Differences in these change the last bits of a training.
 _COMPARED_KEYS = (
     *RECORDED[:3], "processor", "cores", "intra_op_threads", "inter_op_threads", "onednn", "replicas", "workers",
 )  # fmt: skip
 
 
 def compare_environments(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two records and changes the last bits of a training: `cores (8, now 2)`."""
+    """List differences between two records that change the last bits of a training, such as `cores (8, now 2)`."""
     return [
         f"{name} ({before[name]}, now {now[name]})"
         for name in _COMPARED_KEYS

@@ -1,9 +1,9 @@
-"""Signs of life between the workers of a training, so that none of them waits for one that is lost.
+"""Heartbeats between the workers of a training, so that none of them waits for a lost one.
 
-TensorFlow's collective operations wait for ever for a worker that is stopped, and its own service of coordination may
-end a process with a dump of the native stack. Every worker therefore keeps the connection to the chief on which they
-met, and sends a line on it every second: threads see who is silent, and end the process even if its main thread is
-inside TensorFlow.
+TensorFlow's collective operations wait forever for a suspended worker, and its coordination service may end a process
+with a dump of the native stack. Therefore every worker keeps the connection to the chief from the rendezvous, and sends
+a line on it every second: threads notice a silent worker, and end the process even if its main thread is inside
+TensorFlow.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from bmcli.distribution.launch import LAUNCHED_VARIABLE, LOST_PEER_EXIT_CODE
 from bmcli.errors import BmcliError, Interrupted
 
 HEARTBEAT_S = 1.0
-PEER_TIMEOUT_S = 9.0  # after which a worker counts as lost
+PEER_TIMEOUT_S = 9.0  # of silence, after which a worker is lost
 GRACE_S = 2.0  # for the main thread to end by itself, once a worker is lost
-FAULT_GRACE_S = 8.0  # the same once a worker has told a fault of its own, which this one may be about to find too
+FAULT_GRACE_S = 8.0  # the same once a worker has reported an error, which this one may be about to meet too
 
 _ALIVE, _DONE, _FAULT, _LOST = b"alive", b"done", b"fault", b"lost"
 
 WorkerLostHandler = Callable[[str], BmcliError]
-"""Notes in the run that a worker was lost, told in a sentence; what to tell the user."""
+"""Records in the run that a worker was lost, given a sentence that describes it; returns the error for the user."""
 
 
 class Peers:
-    """The other workers as this one knows them: those of the chief are all, those of the others the chief.
+    """The workers to which this one has a connection: all others for the chief, and the chief for all others.
 
     Args:
         links: A connection to each, by rank.
@@ -49,16 +49,20 @@ class Peers:
         self._on_loss: WorkerLostHandler | None = None
         for link in self._links.values():
             link.settimeout(PEER_TIMEOUT_S)
+        # Daemons, because a thread that waits for a peer must not keep this process alive at its end.
         for rank, link in self._links.items():
             threading.Thread(target=self._listen, args=(rank, link), name="bmcli-peer", daemon=True).start()
         threading.Thread(target=self._send_heartbeats, name="bmcli-beat", daemon=True).start()
 
     @contextlib.contextmanager
     def exit_on_loss(self, on_loss: WorkerLostHandler) -> Iterator[None]:
-        """Ends this process if a worker is lost while the body runs.
+        """End this process if a worker is lost while the body runs.
 
-        It ends with 75 if the run can be gone on with, else with 1, and tells so; below a launcher without a word,
-        because that knows more.
+        The exit code is 75 if the run can be resumed, and 1 otherwise. Below a launcher no message is printed, because
+        the launcher knows how every worker ended.
+
+        Args:
+            on_loss: Records the loss in the run.
         """
         self._on_loss = on_loss
         self._is_guarded.set()
@@ -68,7 +72,8 @@ class Peers:
             self._leave(_DONE if isinstance(error, Interrupted) else _FAULT)
             raise
         except Exception:
-            # What TensorFlow raises when a worker is lost looks like any other failure of an operation.
+            # When a worker is lost, TensorFlow raises the same errors as for any other failure of an operation: whether
+            # one is silent is known after the timeout.
             if self._is_loss_known.wait(PEER_TIMEOUT_S + HEARTBEAT_S):
                 self._exit()
             self._leave(_FAULT)
@@ -79,7 +84,7 @@ class Peers:
         self._leave(_DONE)
 
     def _leave(self, word: bytes) -> None:
-        self._is_over.set()
+        self._is_over.set()  # first: a connection that another worker closes from now on is no loss
         self._broadcast(word)
 
     def _broadcast(self, word: bytes) -> None:
@@ -92,7 +97,7 @@ class Peers:
             self._broadcast(_ALIVE)
 
     def _listen(self, rank: int, link: socket.socket) -> None:
-        """Hears a worker until it leaves in order, or is lost."""
+        """Read the lines of a worker until it leaves in order, or is lost."""
         try:
             with link.makefile("rb") as lines:
                 for line in lines:
@@ -100,31 +105,35 @@ class Peers:
                     if word == _DONE:
                         return
                     if word == _FAULT:
-                        return self._handle_loss(rank, f"worker {rank} ended with a fault", FAULT_GRACE_S)
+                        return self._handle_loss(rank, f"worker {rank} ended with an error", FAULT_GRACE_S)
                     if word == _LOST:
                         return self._handle_loss(int(other), f"worker {int(other)} was lost", GRACE_S)
             self._handle_loss(rank, f"worker {rank} ended", GRACE_S)
         except TimeoutError:
-            self._handle_loss(rank, f"worker {rank} gave no sign of life for {PEER_TIMEOUT_S:g} s", GRACE_S)
+            self._handle_loss(rank, f"worker {rank} sent no heartbeat for {PEER_TIMEOUT_S:g} s", GRACE_S)
         except (OSError, ValueError):
             self._handle_loss(rank, f"the connection to worker {rank} broke", GRACE_S)
 
     def _handle_loss(self, rank: int, message: str, grace_s: float) -> None:
-        """Notes that a worker is lost, and ends this process unless its main thread does."""
+        """Record that a worker is lost, and end this process unless its main thread does."""
+        # The first loss is the cause of those that follow; the lock is never released, so that only it is handled.
         if self._is_over.is_set() or not self._loss_lock.acquire(blocking=False):
             return
         self._loss_message = message
+        # Workers other than the chief are connected to the chief alone, and learn it only like this.
         self._broadcast(_LOST + b" %d" % rank)
         self._is_loss_known.set()
-        self._is_guarded.wait()
+        self._is_guarded.wait()  # before `exit_on_loss` there is no handler, and the rendezvous has a time limit
         if not self._is_over.wait(grace_s):
             self._exit()
 
     def _exit(self) -> NoReturn:
-        """Ends this process at once: TensorFlow would wait for the worker that is lost while it is taken down."""
+        """End this process immediately."""
+        # Not by an exception or `sys.exit`: TensorFlow's shutdown would wait for the lost worker. The lock is never
+        # released, so that the main thread and a listener cannot both print the error.
         self._exit_lock.acquire()
-        assert self._on_loss is not None, "somebody watches"
-        error = self._on_loss(f"{self._loss_message}, so that this one was ended too.")
+        assert self._on_loss is not None, "only a guarded process is ended"
+        error = self._on_loss(f"{self._loss_message}; this worker was ended too.")
         if LAUNCHED_VARIABLE not in os.environ:
             Console(as_json="--json" in sys.argv[1:]).last_words(error)
         for stream in (sys.stdout, sys.stderr):

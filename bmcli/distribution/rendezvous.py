@@ -1,4 +1,4 @@
-"""A start of several workers that cannot hang: they meet before TensorFlow makes them wait for each other."""
+"""Rendezvous of the workers before TensorFlow lets them wait for each other, so that a start cannot hang."""
 
 from __future__ import annotations
 
@@ -21,31 +21,35 @@ from bmcli.distribution.launch import LAUNCHED_VARIABLE, LOST_PEER_EXIT_CODE
 from bmcli.distribution.peers import Peers
 from bmcli.errors import RunFailed, WorkerLost
 
-JOIN_S = 15.0  # for TensorFlow's part of a start, once all are there
-TF_HEARTBEAT_TIMEOUT_S = 600.0  # after which TensorFlow takes a silent worker for lost; we do much earlier
+JOIN_S = 15.0  # for TensorFlow to connect the workers, once all of them are present
+TF_HEARTBEAT_TIMEOUT_S = 600.0  # after which TensorFlow ends a silent worker; `Peers` notices one much earlier
 
 
 @contextlib.contextmanager
 def wait_for_peers(cluster: Cluster, timeout_s: float, agreement: str = "") -> Iterator[Peers]:
-    """Waits until all workers are there; the body then makes the strategy, while they already watch each other.
+    """Wait until all workers are present, then run the body, which makes the strategy.
 
-    TensorFlow would wait for them as well, for longer than ten minutes, but holding Python's lock and with a handler
-    of SIGTERM of its own: no thread runs meanwhile, and SIGTERM is not answered. Here it is. Should a worker be lost
-    after all were there, while the body runs, the process ends after `JOIN_S` with exit code 1, and a signal ends it
-    directly. Our handlers of signals are put back after the body.
+    If a worker is lost while the body runs, the process ends after `JOIN_S` with exit code 1, and a signal ends it
+    directly. The handlers of signals are restored after the body.
 
     Args:
-        timeout_s: From now until all are there.
-        agreement: What all have to be given alike, such as their recipe.
+        timeout_s: Seconds until all workers must be present.
+        agreement: A text that must be equal on all workers, such as their recipe.
+
+    Yields:
+        The other workers, whose heartbeats are already watched.
 
     Raises:
-        RunFailed: Not all came in time, they do not agree, or the port is taken.
-        WorkerLost: One was lost while the body ran.
+        RunFailed: A worker is missing, the agreements differ, or the port is in use.
+        WorkerLost: A worker was lost while the body ran.
     """
+    # TensorFlow would also wait for the workers, for more than ten minutes, but it holds Python's global lock and
+    # handles SIGTERM itself meanwhile: no thread runs, and the signal has no effect.
     links = _connect_workers(cluster, time.monotonic() + timeout_s, timeout_s, agreement)
     private_api.leave_watching_to_caller(cluster.workers, TF_HEARTBEAT_TIMEOUT_S)
-    # gRPC would ask the proxy of http_proxy for the peers, even for those on this machine, and wait for ever.
+    # gRPC would look for the peers, even those on this machine, behind the proxy of http_proxy, and wait forever.
     os.environ.setdefault("no_grpc_proxy", ",".join(address.rpartition(":")[0] for address in cluster.addresses))
+    # Python's handlers run only when TensorFlow returns; the default action of the kernel ends the process.
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:
@@ -55,48 +59,46 @@ def wait_for_peers(cluster: Cluster, timeout_s: float, agreement: str = "") -> I
             yield Peers(links)
     except (tf.errors.OpError, RuntimeError):
         if LAUNCHED_VARIABLE in os.environ:
-            os._exit(LOST_PEER_EXIT_CODE)  # without a word, because the launcher knows more
+            os._exit(LOST_PEER_EXIT_CODE)  # without a message, because the launcher knows which worker was lost
         raise WorkerLost(_LOST_MESSAGE, suggestion=_RESTART_ADVICE) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-_LOST_MESSAGE = "a worker was lost while all of them started."
+_LOST_MESSAGE = "a worker was lost during the start."
 _RESTART_ADVICE = "Start all workers again."
-# Says its argument once there is something to read, and nothing if there never is.
-_SPEAKER_SCRIPT = "import sys\nif sys.stdin.buffer.read(1):\n    sys.stderr.write(sys.argv[1])"
+# Prints its argument as soon as its input has a byte, and nothing if its input ends without one.
+_PRINTER_SCRIPT = "import sys\nif sys.stdin.buffer.read(1):\n    sys.stderr.write(sys.argv[1])"
 
 
 @contextlib.contextmanager
 def _exit_on_hang(seconds: float) -> Iterator[None]:
-    """Ends the process with 1 if the body takes too long, although no thread of Python can run.
-
-    Only `faulthandler` can do that, which first dumps the stack: another process says in words what that means.
-    """
-    words = "" if LAUNCHED_VARIABLE in os.environ else f"{_LOST_MESSAGE} {_RESTART_ADVICE}\n"
-    speaker = subprocess.Popen([sys.executable, "-I", "-S", "-c", _SPEAKER_SCRIPT, words], stdin=subprocess.PIPE)
-    assert speaker.stdin is not None
-    faulthandler.dump_traceback_later(seconds, exit=True, file=speaker.stdin)
+    """End the process with exit code 1 if the body takes too long."""
+    # While TensorFlow holds the global lock, no Python thread runs: only the watchdog of `faulthandler` can end the
+    # process, and it first dumps the stack. The dump goes to another process, which prints a message instead.
+    message = "" if LAUNCHED_VARIABLE in os.environ else f"{_LOST_MESSAGE} {_RESTART_ADVICE}\n"
+    printer = subprocess.Popen([sys.executable, "-I", "-S", "-c", _PRINTER_SCRIPT, message], stdin=subprocess.PIPE)
+    assert printer.stdin is not None
+    faulthandler.dump_traceback_later(seconds, exit=True, file=printer.stdin)
     try:
         yield
     finally:
         faulthandler.cancel_dump_traceback_later()
-        speaker.communicate()
+        printer.communicate()
 
 
 def _connect_workers(cluster: Cluster, deadline: float, timeout_s: float, agreement: str) -> dict[int, socket.socket]:
-    """Each worker tells the chief that it is there; the chief tells all when all are.
+    """Connect every worker to the chief, which sends them the result once all are present or the time is over.
 
     Returns:
         A connection to each worker that this one watches, by rank.
     """
-    told = f"{cluster.addresses} {agreement}"
-    digest = hashlib.sha256(told.encode()).hexdigest()
-    # Held by every worker, so that a taken port is found before TensorFlow, which takes it next, makes the others wait.
-    with _open_port(cluster) as door:
+    digest = hashlib.sha256(f"{cluster.addresses} {agreement}".encode()).hexdigest()
+    # Every worker opens its port, which TensorFlow opens next: one that is in use is noticed before others wait for it.
+    with _open_port(cluster) as server:
         missing, links = (
-            _accept_workers(cluster, door, deadline, digest)
+            _accept_workers(cluster, server, deadline, digest)
             if cluster.is_chief
             else _connect_to_chief(cluster, deadline, digest)
         )
@@ -104,7 +106,7 @@ def _connect_workers(cluster: Cluster, deadline: float, timeout_s: float, agreem
         _close_links(links)
         names = ", ".join(f"worker {rank} ({cluster.addresses[rank]})" for rank in missing)
         raise RunFailed(
-            f"after {timeout_s:g} s there is no word from {names}.",
+            f"after {timeout_s:g} s there is no connection to {names}.",
             path="runtime.start_timeout",
             suggestion="Check that every worker runs and can reach the others, or raise runtime.start_timeout.",
         )
@@ -116,52 +118,53 @@ def _open_port(cluster: Cluster) -> Iterator[socket.socket]:
     port = int(cluster.addresses[cluster.rank].rpartition(":")[2])
     try:
         if socket.has_dualstack_ipv6():
-            door = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024)
+            server = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024)
         else:
-            door = socket.create_server(("", port), backlog=1024)
+            server = socket.create_server(("", port), backlog=1024)
     except OSError as error:
         raise RunFailed(
             f"worker {cluster.rank} cannot listen on port {port}: {(error.strerror or str(error)).lower()}.",
             path="runtime.cluster",
-            suggestion="Another program has it, or a worker that was not ended yet.",
+            suggestion="Another program uses it, or a worker that is still running: end it, or choose another port.",
         ) from None
-    with door:
-        yield door
+    with server:
+        yield server
 
 
 Connections = tuple[list[int], dict[int, socket.socket]]
-"""The ranks that did not come, and connections to those that did."""
+"""The ranks of missing workers, and a connection to each of the others by rank."""
 
 
 def _accept_workers(cluster: Cluster, server: socket.socket, deadline: float, digest: str) -> Connections:
-    """The chief's part: who came, after all were told who did not."""
+    """Accept the other workers as the chief, and send all of them the ranks of those that are missing."""
     present: dict[int, socket.socket] = {}
     while len(present) < cluster.workers - 1 and time.monotonic() < deadline:
         server.settimeout(max(0.01, min(0.5, deadline - time.monotonic())))
         with contextlib.suppress(OSError):
             _accept_worker(server.accept()[0], present, digest)
-        gone = {rank: guest for rank, guest in present.items() if _has_disconnected(guest)}
-        present = {rank: guest for rank, guest in present.items() if rank not in gone}
+        # A worker may end while it waits for others, and may be started again.
+        gone = {rank: link for rank, link in present.items() if _has_disconnected(link)}
+        present = {rank: link for rank, link in present.items() if rank not in gone}
         _close_links(gone)
     missing = [rank for rank in range(1, cluster.workers) if rank not in present]
     _send_to_all(list(present.values()), f"missing {' '.join(map(str, missing))}")
     return missing, present
 
 
-def _accept_worker(guest: socket.socket, present: dict[int, socket.socket], digest: str) -> None:
-    """Adds a worker to those that are there; one that does not agree ends the meeting."""
+def _accept_worker(link: socket.socket, present: dict[int, socket.socket], digest: str) -> None:
+    """Add a worker to those that are present; one with another agreement ends the rendezvous."""
     try:
-        rank, theirs = _read_introduction(guest)
+        rank, worker_digest = _read_introduction(link)
     except OSError:
-        guest.close()
+        link.close()
         raise
-    if theirs != digest:
-        _send_to_all([*present.values(), guest], f"disagree {rank}")
-        _close_links({**present, rank: guest})
+    if worker_digest != digest:
+        _send_to_all([*present.values(), link], f"disagree {rank}")
+        _close_links({**present, rank: link})
         raise _disagreement_error(rank)
-    if rank in present:
+    if rank in present:  # it was started again
         present[rank].close()
-    present[rank] = guest
+    present[rank] = link
 
 
 def _close_links(links: Mapping[int, socket.socket]) -> None:
@@ -169,10 +172,10 @@ def _close_links(links: Mapping[int, socket.socket]) -> None:
         link.close()
 
 
-def _read_introduction(guest: socket.socket) -> tuple[int, str]:
-    """Rank and digest of a worker; anything else that knocks is turned away as an OSError."""
-    guest.settimeout(2.0)
-    name, _, rest = _read_line(guest).partition(" ")
+def _read_introduction(link: socket.socket) -> tuple[int, str]:
+    """Read the rank and the digest of a worker; raises OSError for any other program that connects."""
+    link.settimeout(2.0)  # another program may connect and send nothing
+    name, _, rest = _read_line(link).partition(" ")
     rank, _, digest = rest.partition(" ")
     if name != "bmcli" or not rank.isdecimal():
         raise OSError("not a worker")
@@ -180,64 +183,66 @@ def _read_introduction(guest: socket.socket) -> tuple[int, str]:
 
 
 def _connect_to_chief(cluster: Cluster, deadline: float, digest: str) -> Connections:
-    """A worker's part: who did not come, by the chief's word; the chief itself if it is silent."""
+    """Connect to the chief as another worker; the chief itself is missing if it does not reply in time."""
     host, _, port = cluster.addresses[0].rpartition(":")
     while time.monotonic() < deadline:
-        with contextlib.ExitStack() as unless_met:
+        with contextlib.ExitStack() as on_failure:
             try:
                 chief = socket.create_connection((host.strip("[]"), int(port)), timeout=5.0)
-                unless_met.enter_context(chief)
+                on_failure.enter_context(chief)
                 chief.sendall(f"bmcli {cluster.rank} {digest}\n".encode())
+                # The chief replies when all are present or its time is over, which may be a little later than here.
                 chief.settimeout(max(0.01, deadline + 2.0 - time.monotonic()))
-                answer, *ranks = _read_line(chief).split(" ")
+                reply, *ranks = _read_line(chief).split(" ")
             except (OSError, UnicodeError):
-                time.sleep(0.2)  # not there yet, or gone again
+                time.sleep(0.2)  # the chief is not started yet, or has ended
                 continue
-            if answer == "disagree":
+            if reply == "disagree":
                 raise _disagreement_error(int(ranks[0]))
-            if answer == "missing":
-                unless_met.pop_all()
+            if reply == "missing":
+                on_failure.pop_all()
                 return [int(rank) for rank in ranks if rank], {0: chief}
         raise RunFailed(
-            f"{cluster.addresses[0]} answers, but does not wait for worker {cluster.rank}.",
+            f"{cluster.addresses[0]} responds, but does not wait for worker {cluster.rank}.",
             path="runtime.cluster",
-            suggestion="The others train already, or another program has that port: end them and start all again.",
+            suggestion="The others already train, or another program uses that port: end them and start all workers "
+            "again.",
         )
     return [0], {}
 
 
 def _read_line(peer: socket.socket) -> str:
-    """What a peer says up to the end of its line; an OSError if it leaves before, or says too much."""
-    heard = b""
-    while not heard.endswith(b"\n"):
-        piece = peer.recv(1)
-        if not piece or len(heard) > 100_000:
-            raise OSError("no answer")
-        heard += piece
-    return heard[:-1].decode("ascii", "replace")
+    """Read a line from a peer; raises OSError if the connection ends before, or the line is too long."""
+    line = b""
+    while not line.endswith(b"\n"):
+        piece = peer.recv(1)  # byte by byte, because what follows the line is for `Peers` to read
+        if not piece or len(line) > 100_000:
+            raise OSError("no complete line")
+        line += piece
+    return line[:-1].decode("ascii", "replace")
 
 
-def _send_to_all(guests: Sequence[socket.socket], message: str) -> None:
-    for guest in guests:
+def _send_to_all(links: Sequence[socket.socket], message: str) -> None:
+    for link in links:
         with contextlib.suppress(OSError):
-            guest.sendall(f"{message}\n".encode())
+            link.sendall(f"{message}\n".encode())
 
 
-def _has_disconnected(guest: socket.socket) -> bool:
-    guest.setblocking(False)
+def _has_disconnected(link: socket.socket) -> bool:
+    link.setblocking(False)
     try:
-        return guest.recv(1, socket.MSG_PEEK) == b""
+        return link.recv(1, socket.MSG_PEEK) == b""
     except BlockingIOError:
         return False
     except OSError:
         return True
     finally:
-        guest.settimeout(2.0)
+        link.settimeout(2.0)
 
 
 def _disagreement_error(rank: int) -> RunFailed:
     return RunFailed(
-        f"worker {rank} was given another recipe or other peers than worker 0.",
+        f"worker {rank} has another recipe or other peers than worker 0.",
         path="runtime.cluster",
         suggestion="Start all workers with the same command and the same addresses.",
     )

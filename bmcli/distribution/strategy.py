@@ -1,4 +1,4 @@
-"""What the training runs on: devices, replicas, workers, precision, random state."""
+"""Placement of a training on devices, replicas and workers; precision and random state."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from bmcli.errors import BmcliError
 from bmcli.recipe.runtime import RuntimeOptions
 
 CHUNK_BYTES = 16 * 2**20
-_SEED_STRIDE = 0x9E3779B1  # Added to a seed for each replica: the golden ratio's, so that no two seeds meet.
+# Added to a seed once for each replica: a prime near 2^32 / golden ratio, whose multiples are far apart modulo 2^32.
+_SEED_STRIDE = 0x9E3779B1
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Placement:
 
     Args:
         kind: `one_device`, `mirrored`, `multi_worker` or `tpu`.
-        rank: Of this worker; the worker 0 is the chief, which alone writes.
-        peers: The other workers.
+        rank: Rank of this worker; worker 0 is the chief, the only one that writes the run.
+        peers: Connections to the other workers; None if there are none.
     """
 
     kind: str
@@ -59,8 +60,8 @@ class Placement:
         return "CPU" in self.device.rsplit("/", 1)[-1]
 
     def copy_to_devices(self, arrays: Mapping[str, Any]) -> Any:
-        """Arrays on every device of this worker; CPUs share one copy."""
-        if self.is_on_cpu:
+        """Copy arrays to every device of this worker."""
+        if self.is_on_cpu:  # replicas on the CPU share its memory, and so one copy
             return tf.nest.map_structure(to_tensor, arrays)
         if self.replicas == 1:
             return tf.nest.map_structure(tf.constant, arrays)
@@ -69,38 +70,40 @@ class Placement:
         )
 
     def sum_over_workers(self, values: Sequence[float]) -> list[float]:
-        """Elementwise sums of what each worker gives; every worker must ask at the same time."""
+        """Sum the values of all workers elementwise; every worker must call it at the same time."""
         if self.workers == 1:
             return list(values)
         return [float(value) for value in self._sum_on_replicas(tf.constant(values, tf.float64)).numpy()]
 
     def broadcast_from_chief(self, values: Sequence[float]) -> list[float]:
-        """What the chief gives, on every worker."""
+        """Return the chief's values on every worker; every worker must call it at the same time."""
+        # The others contribute zeros, so that the sum is exact.
         return self.sum_over_workers(values if self.is_chief else [0.0] * len(values))
 
     @cached_property
     def _sum_on_replicas(self) -> Any:
         local = self.replicas // self.workers
 
-        def mine(values: Any) -> Any:
+        def sum_values(values: Any) -> Any:
             context = tf.distribute.get_replica_context()
-            first = tf.cast(context.replica_id_in_sync_group % local == 0, values.dtype)
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, values * first)
+            # Collectives sum over replicas: of each worker only the first one contributes.
+            is_first = tf.cast(context.replica_id_in_sync_group % local == 0, values.dtype)
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, values * is_first)
 
-        def summed(values: Any) -> Any:
-            return self.strategy.experimental_local_results(self.strategy.run(mine, args=(values,)))[0]
+        def run(values: Any) -> Any:
+            return self.strategy.experimental_local_results(self.strategy.run(sum_values, args=(values,)))[0]
 
-        return tf.function(summed, autograph=False)
+        return tf.function(run, autograph=False)
 
 
 def create_placement(runtime: RuntimeOptions, agreement: str = "") -> Placement:
-    """The devices that the recipe asks for.
+    """Create the placement that the recipe requests.
 
     Args:
-        agreement: What all workers have to be given alike.
+        agreement: A text that must be equal on all workers.
 
     Raises:
-        BmcliError: The machine cannot give them.
+        BmcliError: The machine does not have these devices.
     """
     peers = cluster.detect_cluster(runtime)
     if peers is not None:
@@ -115,14 +118,15 @@ def create_placement(runtime: RuntimeOptions, agreement: str = "") -> Placement:
 
 
 def _place_on_workers(peers: cluster.Cluster, timeout_s: float, agreement: str) -> Placement:
-    _enable_memory_growth()
+    _enable_memory_growth()  # impossible once the strategy has initialized the devices
     with wait_for_peers(peers, timeout_s, agreement) as others:
         strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=peers.resolver)
     return Placement("multi_worker", strategy, peers.workers, peers.rank, others)
 
 
 def _place_on_tpu(address: str | None) -> Placement:
-    """Every core of a TPU. The steps of a call run in its device loop, because the loop is part of the program."""
+    """Place a training on all cores of a TPU."""
+    # The steps of a call run in the device loop of the TPU, because the loop is part of the compiled program.
     name = address or os.environ.get("TPU_NAME") or "local"
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
@@ -138,77 +142,82 @@ def _place_on_tpu(address: str | None) -> Placement:
 
 
 def _place_on_mirrored_devices(replicas: int | None, gpus: int) -> Placement:
-    wanted = replicas or gpus
-    if not wanted:
+    count = replicas or gpus
+    if not count:
         raise BmcliError(
             "this machine has no GPU to mirror on.", path="runtime.strategy",
-            suggestion="Try it out on the CPU with runtime.replicas=2, or choose one_device.",
+            suggestion="Try it on the CPU with runtime.replicas=2, or choose one_device.",
         )  # fmt: skip
-    if gpus and wanted > gpus:
+    if gpus and count > gpus:
         raise BmcliError(
-            f"{wanted} replicas, but this machine has {gpus} GPU{'s' if gpus > 1 else ''}.", path="runtime.replicas"
+            f"{count} replicas, but this machine has {gpus} GPU{'s' if gpus > 1 else ''}.", path="runtime.replicas"
         )
     if gpus:
         _enable_memory_growth()
     else:
-        _split_cpu(wanted)
+        _split_cpu(count)
     kind = "GPU" if gpus else "CPU"
     # The collective operations of CPUs allow only one set of devices in a process.
     exchange = None if gpus else tf.distribute.ReductionToOneDevice()
-    devices = [f"{kind}:{number}" for number in range(wanted)]
+    devices = [f"{kind}:{number}" for number in range(count)]
     return Placement("mirrored", tf.distribute.MirroredStrategy(devices, cross_device_ops=exchange))
 
 
-def _split_cpu(wanted: int) -> None:
-    """Logical devices on the CPU; TensorFlow can divide it only before its first use."""
+def _split_cpu(count: int) -> None:
+    """Split the CPU into logical devices."""
     try:
         (cpu,) = tf.config.list_physical_devices("CPU")
-        if len(tf.config.get_logical_device_configuration(cpu) or ()) < wanted:
-            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * wanted)
-    except RuntimeError:
+        if len(tf.config.get_logical_device_configuration(cpu) or ()) < count:
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+    except RuntimeError:  # TensorFlow can split it only before its first use
         raise BmcliError(
-            f"the CPU is in use and cannot be divided into {wanted} any more.", path="runtime.replicas"
+            f"TensorFlow already uses the CPU, which can no longer be split into {count} devices.",
+            path="runtime.replicas",
         ) from None
 
 
 def _enable_memory_growth() -> None:
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
-        if not tf.config.experimental.get_memory_growth(gpu):  # it can be set only before the first use
+        # TensorFlow would take all memory of a GPU; growth can be enabled only before its first use.
+        if not tf.config.experimental.get_memory_growth(gpu):
             tf.config.experimental.set_memory_growth(gpu, True)
     if gpus:
-        # CPU kernels give the same bits every time as they are; those of GPUs only when asked.
+        # CPU kernels are deterministic; those of GPUs only with this setting.
         tf.config.experimental.enable_op_determinism()
 
 
 def set_random_state(seed: int, precision: str) -> None:
-    """Sets random state and dtype policy for a run; call it before building a model."""
-    keras.utils.clear_session(free_memory=False)  # to look for garbage takes as long as building a model
+    """Set random state and dtype policy of a run; call it before building a model."""
+    # Clearing the session restarts Keras' numbers of layer names. A garbage collection takes as long as building a
+    # model.
+    keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(precision)
 
 
 def offset_replica_seeds(model: keras.Model) -> None:
-    """Lets every replica draw other random numbers; the first one draws those of a single device.
-
-    The state of the generators stays the same on all replicas, since each of them draws as often as the others.
-    """
+    """Let every replica draw other random numbers; the first one draws those of a single device."""
+    # Mirrored generators would give all replicas the same masks of dropout. An offset to the seed leaves their state
+    # equal on all replicas, each of which draws equally often, so that checkpoints hold it once.
     for layer in private_api.flatten_layers(model):
         for generator in private_api.seed_generators(layer):
             generator.next = partial(_next_replica_seed, generator, type(generator).next)
 
 
-def _next_replica_seed(generator: Any, following: Callable[..., Any], ordered: bool = True) -> Any:
-    seed = following(generator, ordered)
+def _next_replica_seed(generator: Any, draw_seed: Callable[..., Any], ordered: bool = True) -> Any:
+    seed = draw_seed(generator, ordered)
     context = tf.distribute.get_replica_context()
-    if context is None:
+    if context is None:  # outside of a replica, for instance while the model is built
         return seed
-    apart = tf.cast(context.replica_id_in_sync_group, seed.dtype) * tf.constant(_SEED_STRIDE, seed.dtype)
-    return seed + tf.stack([apart, tf.zeros_like(apart)])
+    offset = tf.cast(context.replica_id_in_sync_group, seed.dtype) * tf.constant(_SEED_STRIDE, seed.dtype)
+    return seed + tf.stack([offset, tf.zeros_like(offset)])
 
 
 def to_tensor(array: np.ndarray) -> tf.Tensor:
-    """A tensor of numbers on the CPU, filled a piece of the array at a time: `tf.constant` takes the memory twice."""
+    """Copy an array to a tensor on the CPU."""
+    # `tf.constant` holds two copies of the array until the next operation; filling an empty tensor piece by piece holds
+    # one. The array may be mapped from a file, and about as large as the memory.
     if array.nbytes <= CHUNK_BYTES:
         return tf.constant(array)
     tensor = tf.raw_ops.Empty(shape=array.shape, dtype=array.dtype, init=False)
@@ -225,7 +234,7 @@ def _first_device() -> str:
 
 
 def describe_placement(placement: Placement) -> dict[str, Any]:
-    """The machine and what is used of it, as far as they decide the bits and the speed of a run."""
+    """Describe the machine and the part of it that is used, as far as they decide the bits and the speed of a run."""
     return {
         **describe_machine(),
         "strategy": placement.kind,

@@ -1,4 +1,4 @@
-"""Keras layers of our own, one a module, and Keras objects made from recipes."""
+"""Custom Keras layers, one per module, and Keras objects made from recipes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import pkgutil
 
 from bmcli.console import hide_native_stderr
 
-with hide_native_stderr():  # Whoever prepares pictures or texts may be the first to start it.
+# Preparing pictures or texts may import TensorFlow first: it writes lines from C++ while it is imported.
+with hide_native_stderr():
     import tensorflow as tf
 
 __all__ = ["register", "tf"]
 
 
 def register() -> None:
-    """Makes every layer of this folder known to Keras, as loading a saved network needs."""
+    """Register every layer of this folder with Keras, which loading a saved network needs."""
+    # A layer registers itself when its module is imported.
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")

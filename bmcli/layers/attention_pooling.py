@@ -7,17 +7,17 @@ from typing import Any
 import keras
 from keras import ops
 
-_NEVER = -1e9  # a score that the softmax makes 0
+_NEVER = -1e9  # a score whose softmax is 0; of infinities alone it would be NaN
 
 
 @keras.saving.register_keras_serializable(package="bmcli")
 class AttentionPooling(keras.layers.Layer):
-    """The mean over the valid steps, each weighted by how well it answers a learned query; zeros if there is none.
+    """Mean over the valid steps, weighted by the softmax of their scores for a learned query; zeros if there is none.
 
     Yang et al. 2016, section 2.2: a step's score is the product of the query with the tanh of a dense layer.
 
     Args:
-        units: Of the dense layer and the query; by default the width of the steps.
+        units: Width of the dense layer and the query; by default that of the steps.
 
     Input shape:
         `(batch, steps, width)`, and a mask `(batch, steps)` that is false at padding.
@@ -40,7 +40,7 @@ class AttentionPooling(keras.layers.Layer):
 
     def call(self, inputs, mask=None):
         keys = ops.tanh(ops.matmul(inputs, self.kernel) + self.bias)
-        # In float32: half precision has no number below -65,504.
+        # In float32, because `_NEVER` is outside the range of float16.
         scores = ops.cast(ops.matmul(keys, self.query), "float32")
         steps = inputs
         if mask is not None:

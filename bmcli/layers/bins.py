@@ -1,4 +1,4 @@
-"""Numbers of bins as one-hot vectors."""
+"""One-hot vectors of bin numbers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import keras
 
 @keras.saving.register_keras_serializable(package="bmcli")
 class Bins(keras.layers.Layer):
-    """Each of the first channels as a one-hot vector; further channels follow as they are.
+    """One-hot vectors of the first channels; further channels follow unchanged.
 
     Args:
-        channels: Channels that hold numbers of bins.
-        bins: Bins of each.
+        channels: Number of channels that hold bin numbers.
+        bins: Number of bins of each.
 
     Input shape:
         `(batch, ..., channels + further)`.
@@ -23,14 +23,14 @@ class Bins(keras.layers.Layer):
     """
 
     def __init__(self, channels: int, bins: int, **kwargs: Any) -> None:
-        # Without autocast, since half precision rounds numbers above 256.
+        # Without autocast, because 16-bit floats round integers above 256.
         super().__init__(**{**kwargs, "autocast": False, "trainable": False})
         self.channels, self.bins = channels, bins
 
     def call(self, inputs):
         places = keras.ops.cast(inputs[..., : self.channels], "int32")
-        chosen = keras.ops.one_hot(places, self.bins, dtype=self.compute_dtype)
-        flat = keras.ops.reshape(chosen, (-1, *inputs.shape[1:-1], self.channels * self.bins))
+        one_hot = keras.ops.one_hot(places, self.bins, dtype=self.compute_dtype)
+        flat = keras.ops.reshape(one_hot, (-1, *inputs.shape[1:-1], self.channels * self.bins))
         further = keras.ops.cast(inputs[..., self.channels :], self.compute_dtype)
         return keras.ops.concatenate([flat, further], axis=-1)
 

@@ -1,4 +1,4 @@
-"""Raw yes and no to numbers, for serving."""
+"""Encoding of raw boolean cells as numbers, for serving."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ class BooleanEncoder(keras.layers.Layer):
     """1 for yes, 0 for no, and another number where a cell is missing or neither.
 
     Args:
-        yes, no: Words in small letters.
-        fill: The number of a missing cell, or one for every channel.
-        flag: Append a channel of 0 and 1 for every channel, 1 where it is missing.
+        yes, no: Words in lower case.
+        fill: Number for a missing cell, or one for every channel.
+        flag: Append a channel for every channel, 1 where it is missing and 0 otherwise.
 
     Input shape:
-        `(batch,)`, or `(batch, ...)` of numbers; text, or numbers of which NaN is missing.
-        Or a list of a `(batch,)` for every channel.
+        `(batch,)` of text or numbers, or `(batch, ...)` of numbers; NaN is missing.
+        Or a list of one `(batch,)` per channel.
 
     Output shape:
-        `(batch, channels)`, or twice the channels with `flag`, float32. Of a list a list of `(batch, 1)`.
+        `(batch, channels)`, or twice the channels with `flag`, float32. For a list, a list of `(batch, 1)`.
     """
 
     def __init__(

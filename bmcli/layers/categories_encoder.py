@@ -1,4 +1,4 @@
-"""Raw categories of many columns to their positions, for serving."""
+"""Encoding of raw categories of many columns as vocabulary positions, for serving."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable(package="bmcli")
 class CategoriesEncoder(keras.layers.Layer):
-    """What `CategoryEncoder` gives of each of many columns, looked up in one table.
+    """`CategoryEncoder` for many columns at once, with one lookup table.
 
     Args:
-        vocabularies: Of every column, as text also where the keys are whole numbers.
-        key_dtype: `string` or `int64`; whole numbers are never missing.
+        vocabularies: Vocabulary of every column, as text even where the keys are integers.
+        key_dtype: `string` or `int64`; integers are never missing.
 
     Input shape:
-        A list of `(batch,)` of `key_dtype`, one for each column.
+        A list of `(batch,)` of `key_dtype`, one per column.
 
     Output shape:
         A list of `(batch,)`, int32.
@@ -33,9 +33,10 @@ class CategoriesEncoder(keras.layers.Layer):
     def call(self, inputs):
         cells = tf.stack(inputs, axis=1)
         cells = cells if self.key_dtype == "string" else tf.strings.as_string(cells)
-        found = tf.cast(self.table.lookup(tf.add(tf.constant(self._prefixes()), cells)), "int32")
+        # One operation for all columns: a graph with a table for each of thousands takes minutes to build.
+        positions = tf.cast(self.table.lookup(tf.add(tf.constant(self._prefixes()), cells)), "int32")
         unknown = np.array([len(each) + 1 for each in self.vocabularies], "int32")
-        return tf.unstack(tf.where(found < 0, unknown, found), axis=1)
+        return tf.unstack(tf.where(positions < 0, unknown, positions), axis=1)
 
     def compute_output_shape(self, input_shape):
         return [(batch,) for (batch,) in input_shape]
@@ -44,7 +45,7 @@ class CategoriesEncoder(keras.layers.Layer):
         return {**super().get_config(), "vocabularies": self.vocabularies, "key_dtype": self.key_dtype}
 
     def _prefixes(self) -> np.ndarray:
-        """The number of each column, which tells its categories from those of others."""
+        """Number of each column, which keeps its categories apart from those of other columns."""
         return np.array([f"{place} " for place in range(len(self.vocabularies))], object)
 
     def _table(self) -> tf.lookup.StaticHashTable:

@@ -1,4 +1,4 @@
-"""Raw categories to their positions, for serving."""
+"""Encoding of raw categories as vocabulary positions, for serving."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable(package="bmcli")
 class CategoryEncoder(keras.layers.Layer):
-    """Position of each category in a vocabulary of n; n if the text is empty, n + 1 if it is none of them.
+    """Position of each category in a vocabulary of n; n for an empty text, n + 1 for an unknown one.
 
     Args:
-        classes: The vocabulary, as text also where the keys are whole numbers.
-        key_dtype: `string` or `int64`; whole numbers are never missing.
-        buckets: With more than 0 the position is a hash of the text into n buckets, and no text is unknown.
-        separator: What stands between several categories of a text; spaces around them do not count.
-        length: Different categories kept of a text with several, the first ones; n + 2 follows the last.
+        classes: The vocabulary, as text even where the keys are integers.
+        key_dtype: `string` or `int64`; integers are never missing.
+        buckets: If more than 0, the position is a hash of the text into n buckets, and no text is unknown.
+        separator: Text between several categories of a cell; spaces around categories are ignored.
+        length: Largest number of distinct categories of a cell with several, the first ones; padding is n + 2.
 
     Input shape:
         `(batch,)` or `(batch, 1)` of `key_dtype`.
@@ -50,9 +50,10 @@ class CategoryEncoder(keras.layers.Layer):
         return self.positions(cells)
 
     def positions(self, cells: Any) -> Any:
-        """Positions of cells `(batch,)`, which are text if they are hashed."""
+        """Look up cells `(batch,)`, which must be text if they are hashed."""
         if self.separator is None:
             return self._look_up(cells)
+        # Distinct categories of each cell in one operation: `unique` of row and position combined to one number.
         values = tf.strings.split(cells, self.separator)
         values = values.with_values(tf.strings.strip(values.values))
         values = tf.ragged.boolean_mask(values, values != "")

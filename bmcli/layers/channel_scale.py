@@ -1,4 +1,4 @@
-"""Channel scale: holds a residual branch back at first."""
+"""Channel scale: reduces the influence of a residual branch at the start of training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class ChannelScale(keras.layers.Layer):
     """Each channel times a learned number, small at first (Touvron et al. 2021, "LayerScale").
 
     Args:
-        start: What all channels are multiplied with at first.
+        start: Initial factor of all channels.
 
     Input shape:
         `(batch, ..., channels)`.

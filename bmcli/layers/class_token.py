@@ -1,4 +1,4 @@
-"""Class token: one more token, in which attention gathers what the others say."""
+"""Class token: an additional token, in which attention gathers information from the others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import keras
 
 @keras.saving.register_keras_serializable(package="bmcli")
 class ClassToken(keras.layers.Layer):
-    """Puts one learned token before the others, as Devlin et al. 2019 and Dosovitskiy et al. 2021 do.
+    """A learned token before the others (Devlin et al. 2019; Dosovitskiy et al. 2021).
 
     Input shape:
         `(batch, steps, width)`.

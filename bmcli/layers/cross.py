@@ -1,4 +1,4 @@
-"""Several categories as one: a category for each combination of theirs."""
+"""Cross of several categories: one category for each combination."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _GOLDEN = 2_654_435_769  # 2**32 over the golden ratio: multiples of it spread e
 
 @keras.saving.register_keras_serializable(package="bmcli")
 class Cross(keras.layers.Layer):
-    """The number of a combination of positions; hashed if there are more combinations than buckets.
+    """Number of a combination of positions, which is hashed if there are more combinations than buckets.
 
     Args:
-        sizes: Positions that each input can have.
-        buckets: Numbers at most.
+        sizes: Number of positions of each input.
+        buckets: Largest number of categories.
 
     Input shape:
         A list of `(batch,)`, positions from 0, of any numeric dtype.
@@ -27,7 +27,7 @@ class Cross(keras.layers.Layer):
     """
 
     def __init__(self, sizes: Sequence[int], buckets: int, **kwargs: Any) -> None:
-        # Without autocast, since half precision rounds positions above 256.
+        # Without autocast, because 16-bit floats round positions above 256.
         super().__init__(**{**kwargs, "autocast": False, "trainable": False})
         self.sizes, self.buckets = list(sizes), buckets
         self.width = min(buckets, math.prod(self.sizes))
@@ -37,6 +37,7 @@ class Cross(keras.layers.Layer):
         for size, positions in zip(self.sizes[1:], inputs[1:], strict=True):
             combined = combined * size + keras.ops.cast(positions, "int64")
         if self.width < math.prod(self.sizes):
+            # The first remainder keeps the product below 2**63; the last steps scale the hash from 2**32 to buckets.
             combined = combined % 2**31 * _GOLDEN % 2**32 * self.buckets // 2**32
         return keras.ops.cast(combined, "int32")
 

@@ -1,4 +1,4 @@
-"""Dates as text or numbers to parts of the calendar, for preparing and for serving alike."""
+"""Encoding of dates, as text or numbers, by parts of the calendar; for preparing data and for serving."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from bmcli import dates
 
 DAY_S = 86_400
 PERIODS = {"minute": 60, "hour": 1440, "weekday": 7, "day": 31, "month": 12, "day_of_year": 366}
-"""Cycles of the calendar, and of how many steps each is: hours are told to the minute."""
+"""Cycles of the calendar, and their numbers of steps; the cycle of the hour has a step per minute."""
 
 
 @keras.saving.register_keras_serializable(package="bmcli")
 class DateEncoder(keras.layers.Layer):
-    """The sine and cosine of each cycle of the calendar, and the time since the mean of the training rows.
+    """Sine and cosine of each cycle of the calendar, and the time since the mean of the training rows.
 
-    A text in none of the formats, or a day that no calendar has, is missing: all its parts are 0.
+    A text in none of the formats, or a day that does not exist, is missing: all its parts are 0.
 
     Args:
-        formats: As `bmcli.dates` has them, the first that fits a cell reads it. One that is a number reads
-            numbers, too.
+        formats: Formats of `bmcli.dates`; the first that matches a cell is used. Formats of numbers also read numeric
+            cells.
         parts: Cycles, and `trend`.
-        offset, scale: Of the trend, `(seconds since 1970 - offset) / scale`.
+        offset, scale: Constants of the trend, `(seconds since 1970 - offset) / scale`.
         flag: Append a channel that is 1 where the date is missing.
 
     Input shape:
@@ -50,24 +50,25 @@ class DateEncoder(keras.layers.Layer):
         self.offset, self.scale, self.flag = offset, scale, flag
 
     def seconds(self, inputs: Any) -> tuple[Any, Any]:
-        """Whole seconds since 1970, int64, and whether a cell has any, both `(batch,)`."""
+        """Parse cells to whole seconds since 1970, int64, and whether a cell is a date, both `(batch,)`."""
         cells = tf.reshape(inputs, [-1])
         if cells.dtype != tf.string:
             values = tf.cast(cells, "float64") / dates.EPOCHS[self.formats[0]]
-            told = tf.math.is_finite(values) & (tf.abs(values) < _LAST_S)
-            return tf.cast(tf.floor(tf.where(told, values, 0.0)), "int64"), told
+            valid = tf.math.is_finite(values) & (tf.abs(values) < _LAST_S)
+            return tf.cast(tf.floor(tf.where(valid, values, 0.0)), "int64"), valid
         cells = tf.strings.strip(cells)
-        seconds, told = tf.zeros_like(cells, "int64"), tf.zeros_like(cells, "bool")
+        seconds, valid = tf.zeros_like(cells, "int64"), tf.zeros_like(cells, "bool")
+        # Backwards, so that the first format that matches a cell is the last to overwrite it.
         for form in reversed(self.formats):
-            read, fits = _parse_cells(cells, form)
-            seconds, told = tf.where(fits, read, seconds), told | fits
-        return seconds, told
+            parsed, fits = _parse_cells(cells, form)
+            seconds, valid = tf.where(fits, parsed, seconds), valid | fits
+        return seconds, valid
 
     def call(self, inputs):
         return self.encode(*self.seconds(inputs))
 
     def encode(self, seconds: Any, valid: Any) -> Any:
-        """The channels of moments, `(batch, channels)`, float32."""
+        """Encode times as channels, `(batch, channels)`, float32."""
         channels = [self._part(part, seconds) for part in self.parts]
         encoded = tf.where(valid[:, tf.newaxis], tf.concat(channels, axis=1), 0.0)
         return tf.concat([encoded, tf.cast(~valid, "float32")[:, tf.newaxis]], axis=1) if self.flag else encoded
@@ -83,11 +84,12 @@ class DateEncoder(keras.layers.Layer):
         }
 
     def _part(self, part, seconds):
-        """The channels of one part, `(batch, 1)` or `(batch, 2)`, float32."""
+        """Encode one part, `(batch, 1)` or `(batch, 2)`, float32."""
         if part == "trend":
+            # Seconds since 1970 need more than the 24 bits of float32.
             since = (tf.cast(seconds, "float64") - tf.constant(self.offset, "float64")) / self.scale
             return tf.cast(since, "float32")[:, tf.newaxis]
-        # Looked up, since a computed sine may differ in the last bit with the place in the batch.
+        # From a table, because the last bit of a computed sine may depend on the position in the batch.
         return tf.gather(_cycle(PERIODS[part]), _step(part, seconds))
 
 
@@ -100,7 +102,7 @@ def _cycle(period: int) -> np.ndarray:
 
 
 def _step(part, seconds):
-    """How many steps into the cycle a moment is, from 0."""
+    """Step of the cycle at a time, from 0."""
     days = seconds // DAY_S
     if part in ("minute", "hour"):
         return seconds % DAY_S // 60 % PERIODS[part]
@@ -113,7 +115,8 @@ def _step(part, seconds):
 
 
 def _days(year, month, day):
-    """Days from 1970 to a date of the Gregorian calendar, which years of March to February make simple."""
+    """Days from 1970 to a date of the Gregorian calendar."""
+    # Years begin in March here, so that the leap day is the last day of a year. An era are 400 years of 146,097 days.
     year = tf.where(month <= 2, year - 1, year)
     era, month = year // 400, (month + 9) % 12
     in_year = (153 * month + 2) // 5 + day - 1
@@ -134,7 +137,7 @@ def _civil(days):
 
 
 def _parse_cells(cells: Any, form: str) -> tuple[Any, Any]:
-    """Seconds of the cells in one format, and which these are."""
+    """Parse cells in one format; returns their seconds, and which of them match it."""
     pattern = dates.compile_format(form)
     fits = tf.strings.regex_full_match(cells, pattern.regex)
     texts = {
@@ -147,22 +150,23 @@ def _parse_cells(cells: Any, form: str) -> tuple[Any, Any]:
         return tf.cast(tf.floor(tf.where(fits, values, 0.0)), "int64"), fits
     year, month, day = _year(texts, cells), _month(texts, cells), _parse_integers(texts, "day", cells, "1")
     days = _days(year, month, day)
-    again = _civil(days)
-    fits &= (again[1] == month) & (again[2] == day)  # There is no 30th of February.
+    # A date that does not exist, such as the 30th of February, comes back as another one.
+    _, actual_month, actual_day = _civil(days)
+    fits &= (actual_month == month) & (actual_day == day)
     return days * DAY_S + _time(texts, cells) - _zone(texts, cells), fits
 
 
 def _parse_integers(texts, field, cells, otherwise="0"):
-    """A field as whole numbers; where nothing is written, or the format has no such field, another number."""
-    found = texts.get(field, tf.zeros_like(cells))
-    return tf.strings.to_number(tf.where(found == "", otherwise, found), "int64")
+    """Parse a field as integers; `otherwise` where it is empty, or the format has no such field."""
+    digits = texts.get(field, tf.zeros_like(cells))
+    return tf.strings.to_number(tf.where(digits == "", otherwise, digits), "int64")
 
 
 def _year(texts, cells):
     if "year" in texts:
         return _parse_integers(texts, "year", cells, "1970")
     year = _parse_integers(texts, "short_year", cells)
-    return tf.where(year < 69, year + 2000, year + 1900)  # as POSIX divides them
+    return tf.where(year < 69, year + 2000, year + 1900)  # the rule of POSIX
 
 
 def _month(texts, cells):
@@ -173,7 +177,7 @@ def _month(texts, cells):
 
 
 def _time(texts, cells):
-    """Seconds since midnight."""
+    """Parse the seconds since midnight."""
     hour = _parse_integers(texts, "hour", cells)
     if "half" in texts:
         afternoon = tf.cast(tf.strings.lower(texts["half"]) == "pm", "int64")
@@ -182,7 +186,7 @@ def _time(texts, cells):
 
 
 def _zone(texts, cells):
-    """Seconds by which the clock is ahead of universal time."""
+    """Parse the seconds by which the time zone is ahead of UTC."""
     if "zone" not in texts:
         return tf.zeros_like(cells, "int64")
     zone = tf.strings.regex_replace(texts["zone"], "[Z:]", "")

@@ -1,4 +1,4 @@
-"""Raw pictures to those a network sees, for serving."""
+"""Encoding of raw pictures for a network, for serving."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import tensorflow as tf
 
 
 def fit_pictures(pictures: Any, size: Sequence[int], fit: str, antialias: bool = False) -> Any:
-    """Pictures `(batch, height, width, channels)` of another size, bilinearly; uint8 stays uint8.
+    """Resize pictures `(batch, height, width, channels)` bilinearly; uint8 stays uint8.
 
     Args:
-        size: Height and width to have.
-        fit: `stretch` ignores the aspect; `pad` keeps it and fills the rest with 0; `crop` keeps it and cuts off what
-            stands out, alike on both sides.
-        antialias: Average the pixels that become one, instead of taking the nearest of them.
+        size: New height and width.
+        fit: `stretch` ignores the aspect ratio; `pad` keeps it and fills the rest with 0; `crop` keeps it and cuts off
+            the rest, equally on both sides.
+        antialias: Average all pixels that become one, instead of interpolating between the nearest.
     """
     if list(pictures.shape[1:3]) == list(size):
         return pictures
@@ -28,15 +28,16 @@ def fit_pictures(pictures: Any, size: Sequence[int], fit: str, antialias: bool =
     return tf.saturate_cast(tf.round(resized), tf.uint8) if pictures.dtype == tf.uint8 else resized
 
 
-def _stretch(pictures: Any, height: int, width: int, **how: Any) -> Any:
-    return tf.image.resize(pictures, (height, width), **how)
+def _stretch(pictures: Any, height: int, width: int, **options: Any) -> Any:
+    return tf.image.resize(pictures, (height, width), **options)
 
 
 def _crop_to_aspect(pictures: Any, height: int, width: int) -> Any:
-    """The largest window in the middle whose sides are as `height` to `width`."""
+    """Cut out the largest window in the middle with the aspect ratio of `height` and `width`."""
     whole = tf.shape(pictures)[1:3]
-    by_other = tf.cast(tf.round(tf.cast(whole[::-1], tf.float32) * (height / width, width / height)), tf.int32)
-    window = tf.clip_by_value(by_other, 1, whole)
+    # The height that belongs to the width, and the other way round: one of the two exceeds the picture and is cut.
+    matching = tf.cast(tf.round(tf.cast(whole[::-1], tf.float32) * (height / width, width / height)), tf.int32)
+    window = tf.clip_by_value(matching, 1, whole)
     first = (whole - window) // 2
     last = first + window
     return pictures[:, first[0] : last[0], first[1] : last[1]]
@@ -44,12 +45,12 @@ def _crop_to_aspect(pictures: Any, height: int, width: int) -> Any:
 
 @keras.saving.register_keras_serializable(package="bmcli")
 class ImageEncoder(keras.layers.Layer):
-    """Converts channels and resizes, bilinearly; uint8 pictures stay uint8.
+    """Pictures with other channels and another size, bilinearly; uint8 stays uint8.
 
     Args:
         size: Height and width of the output.
-        channels: 1 or 3 to convert between grey and colour, or the number of channels the pictures have.
-        fit: As of `fit_pictures`.
+        channels: 1 or 3 to convert between grey and colour, or the number of channels of the pictures.
+        fit: `stretch`, `pad` or `crop`; see `fit_pictures`.
 
     Input shape:
         `(batch, height, width)` or `(batch, height, width, channels)` of the layer's dtype, uint8 or float32.
@@ -61,7 +62,7 @@ class ImageEncoder(keras.layers.Layer):
     def __init__(
         self, size: Sequence[int], channels: int, dtype: str = "uint8", fit: str = "stretch", **kwargs: Any
     ) -> None:
-        # The layer's own policy stays float32: Keras computes in no integers.
+        # `dtype` is not passed on: Keras allows no integers as the compute type of a layer.
         super().__init__(**{**kwargs, "autocast": False, "trainable": False})
         self.size, self.channels, self.pixel_dtype = [int(side) for side in size], channels, dtype
         self.fit = fit

@@ -1,8 +1,8 @@
-"""The one door for `.keras` files and weights from anywhere: looked through before Keras reads them.
+"""Checks of `.keras` files and weights from untrusted sources, before Keras reads them.
 
-Keras' safe mode refuses code, but builds and allocates whatever a file asks for. Here the directory of the archive, the
-configuration and the layout of the weights are checked first, on a private copy, so that what is loaded is what was
-checked.
+Keras' safe mode refuses code, but builds and allocates everything that a file describes. Here the directory of the
+archive, the configuration and the layout of the weights are checked first, on a private copy, so that the file cannot
+be exchanged between the check and the load.
 """
 
 from __future__ import annotations
@@ -30,31 +30,28 @@ from bmcli.machine import read_available_bytes
 
 WEIGHTS = "model.weights.h5"
 MAX_CONFIG_BYTES = 16 * 2**20
-"""Of config.json: a vocabulary of a million words fits, and parsing it takes some hundred megabytes at most."""
+"""Largest config.json: a vocabulary of a million words fits, and parsing it takes a few hundred megabytes at most."""
 MAX_CONFIG_VALUES = 2_000_000
-"""Values in config.json: each takes some 60 bytes of memory where it took two of the file."""
+"""Largest number of values in config.json: each takes about 60 bytes of memory, and as few as two in the file."""
 MAX_DEPTH = 200
-"""Of values in values: a network inside of a network takes about 20."""
+"""Deepest nesting of values in config.json: a network inside of a network has about 20 levels."""
 MAX_MEMBERS = 1_000
-"""Of the archive: Keras writes three files, and one for each vocabulary."""
+"""Largest number of members of the archive: Keras writes three files, and one for each vocabulary."""
 MAX_UNPACK_RATIO = 16
-"""Times the file: Keras does not compress, and packing weights that are mostly zeros saves less."""
+"""Largest ratio of unpacked to packed size: Keras does not compress, and compressing weights that are mostly zeros
+saves less."""
 MAX_WEIGHTS = 100_000
-"""Groups and arrays among the weights: the largest networks of Keras have some thousands."""
+"""Largest number of groups and arrays among the weights: the largest networks of Keras have a few thousand."""
 
-_DIRECTORY_BYTES = 2**20  # as many members take 0.1 MB
-_MIN_UNPACKED_BYTES = 2**20  # what a file may unpack to whatever its size
+_DIRECTORY_BYTES = 2**20  # the directory of MAX_MEMBERS members takes 0.1 MB
+_MIN_UNPACKED_BYTES = 2**20  # to which a file of any size may unpack
 _MEMBER = re.compile(r"config\.json|metadata\.json|model\.weights\.h5|assets(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}){1,16}")
 _PLAIN_NUMBERS = re.compile(r"bool|string|(bfloat|float|u?int)\d{1,2}")
 _CHUNK = 2**20
 
-_CODE_LAYERS = {
-    "Lambda",
-    "TFSMLayer",
-    "TorchModuleWrapper",
-    "FlaxLayer",
-    "JaxLayer",
-}  # layers that run what a file brings
+# Layers that run code or graphs of the file.
+_CODE_LAYERS = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "FlaxLayer", "JaxLayer"}
+# Layers that read a file of this machine if their vocabulary is a path.
 _FILE_READING_LAYERS = {"StringLookup", "IntegerLookup", "TextVectorization"}
 _VALUE_CLASSES = {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__"}
 _ALLOWED_CLASSES = {
@@ -68,41 +65,41 @@ _FAMILIES = ("layers", "initializers", "regularizers", "constraints", "dtype_pol
 
 @dataclass(frozen=True)
 class KerasFile:
-    """A `.keras` file whose directory and configuration can be read without harm.
+    """A `.keras` file whose directory and configuration can be read safely.
 
     Args:
-        shown: The file that was opened, as a user knows it.
+        path: The original file, for messages.
         private_copy: A private copy of it, named `*.keras`.
-        config: What config.json holds: the description of the model, not checked yet.
+        config: Content of config.json, which describes the model; its classes are not checked yet.
     """
 
-    shown: Path
+    path: Path
     private_copy: Path
     config: Mapping[str, Any]
 
     def require_known_classes(self) -> None:
-        """Refuses everything but Keras' own layers that run no code of the file, and the layers of this package.
+        """Refuse all classes but the layers of Keras that run no code of the file, and those of this package.
 
         Raises:
-            BmcliError: Something else is asked for; it is named.
+            BmcliError: The file needs another class, which is named.
         """
         layers.register()
-        # Keras ignores how a model was compiled, if it is not to be compiled.
+        # Models are loaded with `compile=False`, and Keras then ignores this part.
         described = {name: value for name, value in self.config.items() if name != "compile_config"}
         if described.get("class_name") not in ("Functional", "Sequential"):
             raise refusal_error(
-                self.shown, f"it describes {str(described.get('class_name'))[:80]!r}, and no model of layers"
+                self.path, f"it describes {str(described.get('class_name'))[:80]!r}, which is not a model of layers"
             )
         for each in _iterate_objects(described):
             if reason := _find_class_problem(each):
-                raise refusal_error(self.shown, reason)
+                raise refusal_error(self.path, reason)
 
     @contextlib.contextmanager
     def weights(self) -> Iterator[Path]:
-        """The weights as a private file, `*.weights.h5`, while the context lasts.
+        """Unpack the weights to a private file, `*.weights.h5`, for the time of the context.
 
         Raises:
-            BmcliError: They are not as Keras writes them.
+            BmcliError: The weights are not in the format that Keras writes.
         """
         with tempfile.NamedTemporaryFile(suffix=f".{WEIGHTS}") as unpacked:
             with zipfile.ZipFile(self.private_copy) as archive, archive.open(WEIGHTS) as member:
@@ -113,31 +110,35 @@ class KerasFile:
             try:
                 check_weights(Path(unpacked.name))
             except ValueError as error:
-                raise refusal_error(self.shown, f"its weights {error}") from None
+                raise refusal_error(self.path, f"its weights {error}") from None
             yield Path(unpacked.name)
 
 
 def refusal_error(path: Path, reason: str, suggestion: str = "") -> BmcliError:
-    """The fault of a model file that is not loaded."""
+    """Make the error of a model file that is not loaded."""
     return BmcliError(f"{disk.format_path(path)}: refused, {reason}.", suggestion=suggestion)
 
 
 @contextlib.contextmanager
 def open_keras_file(path: Path, digest: str | None = None) -> Iterator[KerasFile]:
-    """Copies a `.keras` file and looks through it, before anything is unpacked or built.
+    """Copy and check a `.keras` file, before anything is unpacked or built.
 
     Args:
         digest: SHA-256 that its bytes must have.
 
     Raises:
-        BmcliError: It is gone, damaged, larger than what is free, or not as Keras writes such files.
+        BmcliError: The file is missing, damaged, larger than the free memory, or not in the format that Keras writes.
     """
-    shown = disk.format_path(path)
+    shown_path = disk.format_path(path)
     with tempfile.NamedTemporaryFile(suffix=".keras") as copy:
-        found = _copy_file(path, copy)
-        if digest is not None and found != digest:
-            raise BmcliError(f"{shown} is not what it was when it was chosen, by its SHA-256.")
+        actual_digest = _copy_file(path, copy)
+        if digest is not None and actual_digest != digest:
+            raise BmcliError(
+                f"{shown_path} has changed since it was chosen: its SHA-256 is another.",
+                suggestion="Restore it, or choose it again.",
+            )
         try:
+            # The directory is read and checked through a reader with a limit; only then the file itself is opened.
             with zipfile.ZipFile(_BoundedReader(copy)) as archive:
                 _check_archive(archive, Path(copy.name).stat().st_size)
             with zipfile.ZipFile(copy.name) as archive:
@@ -145,30 +146,31 @@ def open_keras_file(path: Path, digest: str | None = None) -> Iterator[KerasFile
         except disk.DamagedFile as error:
             raise refusal_error(path, str(error)) from None
         except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, OSError, ValueError) as error:
-            raise BmcliError(f"{shown}: damaged, not a Keras archive ({_first_line(error)}).") from None
-        except Exception as error:  # of the decompressor
-            raise BmcliError(f"{shown}: damaged, cannot be unpacked ({_first_line(error)}).") from None
+            raise BmcliError(f"{shown_path}: damaged, not a Keras archive ({_first_line(error)}).") from None
+        except Exception as error:  # the decompressor has error classes that are not public
+            raise BmcliError(f"{shown_path}: damaged, cannot be unpacked ({_first_line(error)}).") from None
         yield KerasFile(path, Path(copy.name), config)
 
 
 def count_weights(path: Path) -> int:
-    """Arrays of the layers among weights that were checked."""
-    found: list[str] = []
+    """Count the arrays of layers in a file of weights, which must have been checked."""
+    arrays: list[str] = []
 
-    def count(name: str, item: Any) -> None:
-        found.extend([name] if isinstance(item, h5py.Dataset) else [])
+    def collect(name: str, item: Any) -> None:
+        arrays.extend([name] if isinstance(item, h5py.Dataset) else [])
 
     with h5py.File(path, "r") as file:
         if "layers" in file:
-            file["layers"].visititems(count)
-    return len(found)
+            file["layers"].visititems(collect)
+    return len(arrays)
 
 
 def check_weights(path: Path) -> None:
-    """Looks through an HDF5 file of weights without reading them.
+    """Check the structure of an HDF5 file of weights, without reading the arrays.
 
     Raises:
-        ValueError: It is none, points elsewhere, or claims more than it holds; the text goes on from `its weights`.
+        ValueError: The file is damaged, refers to other files, or claims more bytes than it has. The text is a
+            predicate to the subject "its weights".
     """
     size = path.stat().st_size
     try:
@@ -181,11 +183,11 @@ def check_weights(path: Path) -> None:
 
 
 def _copy_file(path: Path, copy: IO[bytes]) -> str:
-    """Copies a file into another; its SHA-256."""
+    """Copy a file into another one; returns its SHA-256."""
     hashed = hashlib.sha256()
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            kind = "a folder" if path.is_dir() else "no regular file"
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device might never end
+            kind = "a folder" if path.is_dir() else "not a regular file"
             raise refusal_error(path, f"it is {kind}", "Save the model as one file, with model.save('model.keras').")
         with path.open("rb") as file:
             start = file.read(8)
@@ -198,7 +200,7 @@ def _copy_file(path: Path, copy: IO[bytes]) -> str:
         copy.flush()
     except FileNotFoundError:
         raise BmcliError(
-            f"{disk.format_path(path)}: no such file.", suggestion="The run kept no model; see its status."
+            f"{disk.format_path(path)}: no such file.", suggestion="See the status of the run: it kept no model."
         ) from None
     except OSError as error:
         raise BmcliError(f"{disk.format_path(path)}: cannot be read ({error.strerror or error}).") from None
@@ -206,7 +208,7 @@ def _copy_file(path: Path, copy: IO[bytes]) -> str:
 
 
 class _BoundedReader:
-    """A file whose reads are short: `zipfile` reads a directory at once, as long as the archive says it is."""
+    """A file with a limit to the size of a read: `zipfile` reads the whole directory, of the size in the archive."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -223,7 +225,7 @@ class _BoundedReader:
 
 
 def _check_archive(archive: zipfile.ZipFile, size: int) -> None:
-    """Raises disk.Damaged for an archive whose members are not those that Keras writes, or too large."""
+    """Refuse an archive whose members are not those that Keras writes, or too large; raises `disk.DamagedFile`."""
     members = archive.infolist()
     if len(members) > MAX_MEMBERS:
         raise disk.DamagedFile(f"it has {len(members):,} members, more than {MAX_MEMBERS:,}")
@@ -244,32 +246,34 @@ def _check_archive(archive: zipfile.ZipFile, size: int) -> None:
 
 
 def _find_member_problem(member: zipfile.ZipInfo, names: list[str]) -> str:
-    """Why a member is none that Keras writes, or an empty text."""
-    if not _MEMBER.fullmatch(member.filename):
-        return "is none of a Keras model"
-    if names.count(member.filename) > 1:
-        return "is there twice"
+    """Describe why Keras cannot have written a member, by a predicate; an empty text if it can."""
+    if not _MEMBER.fullmatch(member.filename):  # also absolute paths, and paths with ..
+        return "does not belong to a Keras model"
+    if names.count(member.filename) > 1:  # which of them is read may differ between readers
+        return "occurs twice"
     if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
-        return "is no regular file"
+        return "is not a regular file"
     if member.flag_bits & 0x1:
         return "is encrypted"
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return "is packed in another way than deflate"
+        return "is compressed by another method than deflate"
     return ""
 
 
 def _parse_config(content: bytes) -> dict[str, Any]:
+    # Counted before parsing, which is what takes the memory.
     values = content.count(b",") + content.count(b"[") + content.count(b"{")
     if values > MAX_CONFIG_VALUES:
         raise disk.DamagedFile(f"its config.json holds about {values:,} values, more than {MAX_CONFIG_VALUES:,}")
     try:
-        config = json.loads(content.decode("utf-8"))  # Keras writes Infinity, which JSON does not know, and reads it
+        config = json.loads(content.decode("utf-8"))  # accepts Infinity, which Keras writes although it is not JSON
     except RecursionError:
         raise disk.DamagedFile("its config.json is nested too deeply") from None
     except ValueError as error:
-        raise disk.DamagedFile(f"its config.json is no JSON ({_first_line(error)})") from None
+        raise disk.DamagedFile(f"its config.json is not JSON ({_first_line(error)})") from None
     if not isinstance(config, dict):
-        raise disk.DamagedFile("its config.json is no JSON object")
+        raise disk.DamagedFile("its config.json is not a JSON object")
+    # Level by level and not by recursion, which a deep nesting would exhaust here and in Keras.
     level: list[Any] = [config]
     for _ in range(MAX_DEPTH):
         inner = [each.values() if isinstance(each, dict) else each for each in level]
@@ -280,84 +284,89 @@ def _parse_config(content: bytes) -> dict[str, Any]:
 
 
 def _iterate_objects(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Every object that a configuration describes."""
-    waiting: list[Any] = [config]
-    while waiting:
-        value = waiting.pop()
+    """Yield every object that a configuration describes."""
+    pending: list[Any] = [config]
+    while pending:
+        value = pending.pop()
         inner = value.values() if isinstance(value, dict) else value
-        waiting += [each for each in inner if isinstance(each, (dict, list))]
+        pending += [each for each in inner if isinstance(each, (dict, list))]
         if isinstance(value, dict) and "class_name" in value:
             yield value
 
 
 def _find_class_problem(described: Mapping[str, Any]) -> str:
-    """Why an object of a configuration is not built, or an empty text."""
+    """Describe why an object of a configuration must not be built; an empty text if it may."""
     name, module = described["class_name"], described.get("module")
     registered, config = described.get("registered_name"), described.get("config")
     if not isinstance(name, str) or not isinstance(registered, (str, type(None))):
-        return "it names no class where one is described"
+        return "a class in its config.json has no name"
     if name in _VALUE_CLASSES:
+        # Keras passes it on to NumPy or TensorFlow, which know other types too, such as objects.
         dtype = config.get("dtype", "float32") if isinstance(config, dict) else "float32"
-        known = isinstance(dtype, (str, dict)) and (isinstance(dtype, dict) or _PLAIN_NUMBERS.fullmatch(dtype))
-        return "" if known else f"it holds values of the dtype {str(dtype)[:40]!r}"
-    asked = f"it asks for {str(module)[:80]}.{name[:80]}"
+        is_plain = isinstance(dtype, (str, dict)) and (isinstance(dtype, dict) or _PLAIN_NUMBERS.fullmatch(dtype))
+        return "" if is_plain else f"it contains values of the dtype {str(dtype)[:40]!r}"
+    required = f"it requires {str(module)[:80]}.{name[:80]}"
     if name == "function":
-        return "" if _is_activation(config, module, registered) else f"it asks for the function {str(config)[:80]!r}"
+        return "" if _is_activation(config, module, registered) else f"it requires the function {str(config)[:80]!r}"
     if registered is not None and registered.startswith("bmcli>"):
-        return "" if _is_own(registered, name) else f"{asked}, which bmcli does not have"
+        return "" if _is_own(registered, name) else f"{required}, which bmcli does not have"
     if registered not in (None, name):
-        return f"{asked}, registered as {registered[:80]!r}, which bmcli does not know"
+        return f"{required}, registered as {registered[:80]!r}, which bmcli does not know"
     if not isinstance(module, str) or not _is_of_keras(module, name):
-        return f"{asked}, which is none of the layers of Keras or bmcli that are loaded from files"
+        return f"{required}, which is not one of the layers of Keras or bmcli that may be loaded from files"
     if name in _FILE_READING_LAYERS and any(
         isinstance((config or {}).get(key), str) for key in ("vocabulary", "idf_weights")
     ):
-        return f"its layer {name} would read a file of its own choice"
+        return f"its layer {name} would read a file that the model names"
     return ""
 
 
 def _is_activation(name: Any, module: Any, registered: Any) -> bool:
-    known = isinstance(name, str) and callable(getattr(keras.activations, name, None))
-    usual = module in ("builtins", "keras.activations") and registered in (None, name)
-    return known and usual and name not in ("get", "serialize", "deserialize")
+    is_member = isinstance(name, str) and callable(getattr(keras.activations, name, None))
+    is_from_keras = module in ("builtins", "keras.activations") and registered in (None, name)
+    # These members of the module are not activations: they make objects from a description.
+    return is_member and is_from_keras and name not in ("get", "serialize", "deserialize")
 
 
 def _is_own(registered: str, name: str) -> bool:
-    found = keras.saving.get_registered_object(registered)
-    return isinstance(found, type) and found.__name__ == name and found.__module__.startswith("bmcli.layers.")
+    member = keras.saving.get_registered_object(registered)
+    return isinstance(member, type) and member.__name__ == name and member.__module__.startswith("bmcli.layers.")
 
 
 def _is_of_keras(module: str, name: str) -> bool:
     if name in _ALLOWED_CLASSES.get(module, ()):
         return True
     if module.startswith("keras.src.ops."):
-        found = getattr(sys.modules.get(module), name, None)
-        return isinstance(found, type) and issubclass(found, keras.Operation) and found.__module__ == module
+        # Operations on tensors in a functional model are saved by their private module; one that was only imported
+        # there is refused, and so is a module that Keras has not imported itself.
+        member = getattr(sys.modules.get(module), name, None)
+        return isinstance(member, type) and issubclass(member, keras.Operation) and member.__module__ == module
     family = module.removeprefix("keras.")
-    found = getattr(getattr(keras, family), name, None) if family in _FAMILIES and module != family else None
-    return isinstance(found, type) and found.__name__ not in _CODE_LAYERS
+    member = getattr(getattr(keras, family), name, None) if family in _FAMILIES and module != family else None
+    return isinstance(member, type) and member.__name__ not in _CODE_LAYERS
 
 
 def _count_claimed_bytes(file: h5py.File) -> int:
-    """Bytes of all arrays of an HDF5 file, as it claims them; raises ValueError for what Keras does not write."""
-    seen, waiting, total = {_address(file)}, [file], 0
-    while waiting:
-        group = waiting.pop()
+    """Count the bytes that an HDF5 file claims for its arrays; raises ValueError for what Keras never writes."""
+    seen, pending, total = {_address(file)}, [file], 0
+    while pending:
+        group = pending.pop()
         for name in group:
+            # Soft and external links may lead to other files.
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 raise ValueError(f"point elsewhere, by the link {name[:80]!r}")
             item = group[name]
-            if _address(item) in seen:
-                raise ValueError(f"hold {name[:80]!r} twice")
+            if _address(item) in seen:  # a cycle of groups would never end, and an array could be loaded many times
+                raise ValueError(f"contain {name[:80]!r} twice")
             seen.add(_address(item))
             if len(seen) > MAX_WEIGHTS:
                 raise ValueError(f"are more than {MAX_WEIGHTS:,} arrays")
             if isinstance(item, h5py.Dataset):
                 total += _count_array_bytes(item)
             elif isinstance(item, h5py.Group):
-                waiting.append(item)
+                pending.append(item)
             else:
-                raise ValueError(f"hold {name[:80]!r}, which is no array")
+                raise ValueError(f"contain {name[:80]!r}, which is not an array")
     return total
 
 
@@ -366,14 +375,14 @@ def _address(item: h5py.HLObject) -> int:
 
 
 def _count_array_bytes(array: h5py.Dataset) -> int:
-    """Bytes of an array that lies in its file as it is."""
+    """Count the bytes of an array, which must be stored in the file itself and without compression."""
     name = str(array.name)[-80:]
     if array.is_virtual or array.external:
-        raise ValueError(f"take {name!r} from another file")
-    if array.id.get_create_plist().get_nfilters():
-        raise ValueError(f"pack {name!r}, which Keras does not")
-    if array.dtype.kind not in "biufV" or array.dtype.names is not None:
-        raise ValueError(f"hold {name!r} of the type {array.dtype}")
+        raise ValueError(f"read {name!r} from another file")
+    if array.id.get_create_plist().get_nfilters():  # compressed data may be far larger than the file
+        raise ValueError(f"compress {name!r}, which Keras never does")
+    if array.dtype.kind not in "biufV" or array.dtype.names is not None:  # V: bfloat16, which HDF5 does not have
+        raise ValueError(f"contain {name!r} of the type {array.dtype}")
     return int(array.dtype.itemsize * (array.size or 0))
 
 

@@ -1,4 +1,4 @@
-"""Keras objects from their description in a recipe."""
+"""Keras objects made from their description in a recipe."""
 
 from __future__ import annotations
 
@@ -11,23 +11,29 @@ from bmcli.recipe.fields import KerasObject
 
 
 def make_keras_object(family: str, config: KerasObject | None, **fixed: Any) -> Any:
-    """The Keras object a recipe describes: `make("optimizers", KerasObject("adam"), learning_rate=1e-3)`.
+    """Make the Keras object that a recipe describes.
 
-    Activations come as functions, everything else as a new instance; None stays None.
+    For example `make_keras_object("optimizers", KerasObject("adam"), learning_rate=1e-3)`.
+
+    Args:
+        fixed: Options that the recipe cannot set.
+
+    Returns:
+        A function for activations, a new instance for everything else; None for None.
 
     Raises:
         TypeError, ValueError: Keras refuses the options.
     """
     if config is None:
         return None
-    room = keras.optimizers.schedules if family == "schedules" else getattr(keras, family)
-    thing = getattr(room, catalogue.get_entry(family, config.kind)["object"])
+    module = keras.optimizers.schedules if family == "schedules" else getattr(keras, family)
+    member = getattr(module, catalogue.get_entry(family, config.kind)["object"])
     options = {name: _make_nested(name, value) for name, value in config.options.items()}
-    return thing if family == "activations" else thing(**options, **fixed)
+    return member if family == "activations" else member(**options, **fixed)
 
 
 def _make_nested(option: str, value: Any) -> Any:
-    """A nested description (`kernel_initializer: {kind: he_normal}`) as the object it describes."""
+    """Make the object of a nested description, such as `kernel_initializer: {kind: he_normal}`."""
     family = catalogue.family_of_option(option)
     if family is None or value is None:
         return value

@@ -1,4 +1,4 @@
-"""A learned number in the place of a missing one."""
+"""Learned numbers that replace missing ones."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import keras
 
 @keras.saving.register_keras_serializable(package="bmcli")
 class LearnedFill(keras.layers.Layer):
-    """Puts a weight of each channel where a number is NaN; at first it is 0.
+    """Replacement of NaN by a weight of the channel, whose initial value is 0.
 
     Args:
-        padded: A step that is NaN in all channels is padding, and stays as it is.
+        padded: A step that is NaN in all channels is padding, and stays NaN.
 
     Input shape:
         `(batch, ..., channels)`, of floating point.

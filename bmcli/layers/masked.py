@@ -1,4 +1,4 @@
-"""Masked: tells the Keras layers behind it which steps are padding."""
+"""Attaches a mask to a sequence, from which later Keras layers know the steps of padding."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import keras
 
 @keras.saving.register_keras_serializable(package="bmcli")
 class Masked(keras.layers.Layer):
-    """Passes a sequence on with a mask attached, which Keras' recurrent, attention and pooling layers use.
+    """A sequence with a mask, which Keras' recurrent, attention and pooling layers use.
 
     Input shape:
         A list of the sequence `(batch, steps, width)` and its mask `(batch, steps)`, false at padding.
@@ -23,12 +23,12 @@ class Masked(keras.layers.Layer):
         self.supports_masking = True
 
     def call(self, inputs):
-        # A tensor of its own: the mask must not stick to the layer's input.
+        # Keras stores the mask at the tensor; without a copy it would be at the layer's input too.
         return keras.ops.copy(inputs[0])
 
     def compute_mask(self, inputs, previous_mask=None):
         mask = keras.ops.cast(inputs[1], "bool")
-        # A sequence of padding alone keeps its first step: Keras' mean over no steps is not a number.
+        # The first step of a sequence of padding alone counts as valid: Keras' mean over no steps is NaN.
         is_first = keras.ops.arange(mask.shape[1]) == 0
         return keras.ops.logical_or(mask, keras.ops.logical_and(is_first, ~keras.ops.any(mask, 1, keepdims=True)))
 

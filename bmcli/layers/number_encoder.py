@@ -1,4 +1,4 @@
-"""Raw numbers to encoded ones, for serving."""
+"""Encoding of raw numbers, for serving."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable(package="bmcli")
 class NumberEncoder(keras.layers.Layer):
-    """Fills missing numbers, scales channels, flags what was missing, and keeps padding as NaN.
+    """Numbers with missing ones filled and flagged, and scaled channels; padding stays NaN.
 
     Args:
         fill, offset, scale: A number for every channel: `(where(missing, fill, x) - offset) / scale`.
-        flag: Append a channel of 0 and 1 for every channel, 1 where it was missing.
+        flag: Append a channel for every channel, 1 where it was missing and 0 otherwise.
         padded: A step with all channels missing is padding, and stays NaN.
-        log: Before all else take `sign(x) * log(1 + |x|)`.
-        learned: What is missing stays NaN.
-        knots, heights: For every channel a curve that rises from knot to knot, in straight lines; before scaling.
-        edges: For every channel where bins end; a number becomes that of its bin.
+        log: First apply `sign(x) * log(1 + |x|)`.
+        learned: Missing numbers stay NaN, because a later layer fills them.
+        knots, heights: A rising, piecewise linear curve for every channel, which is applied before scaling.
+        edges: Edges of bins for every channel; a number is replaced by the number of its bin.
 
     Input shape:
         `(batch,)`, one channel, or `(batch, ..., channels)`, of the layer's dtype; NaN is missing.
-        Or a list of a `(batch,)` for every channel.
+        Or a list of one `(batch,)` per channel.
 
     Output shape:
-        `(batch, ..., channels)`, or twice the channels with `flag`, float32. Of a list a list of `(batch, 1)`.
+        `(batch, ..., channels)`, or twice the channels with `flag`, float32. For a list, a list of `(batch, 1)`.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class NumberEncoder(keras.layers.Layer):
         edges: Sequence[Sequence[float]] = (),
         **kwargs: Any,
     ) -> None:
-        # Without autocast, since half precision would round what float64 was chosen to keep.
+        # Without autocast, because half precision would lose the digits for which a column is read as float64.
         super().__init__(**{**kwargs, "autocast": False, "trainable": False})
         self.fill, self.offset, self.scale = list(fill), list(offset), list(scale)
         self.flag, self.padded, self.log, self.learned = flag, padded, log, learned
@@ -88,24 +88,26 @@ class NumberEncoder(keras.layers.Layer):
         }
 
     def _logarithm(self, values):
+        # In float64, as NumPy does when data is prepared, so that serving gives the same numbers.
         wide = tf.cast(values, "float64")
         return tf.cast(tf.sign(wide) * tf.math.log1p(tf.abs(wide)), self.dtype)
 
     def _apply_curves(self, values):
-        """Values by the curves or bins of their channels."""
+        """Apply the curves or bins of the channels."""
         if not self.knots and not self.edges:
             return values
         channels = values.shape[-1]
-        flat = tf.transpose(tf.reshape(values, [-1, channels]))
+        flat = tf.transpose(tf.reshape(values, [-1, channels]))  # `searchsorted` takes one row per channel
         if self.edges:
             edges = tf.constant(_pad_rows(self.edges, np.inf), self.dtype)
-            bent = tf.cast(tf.searchsorted(edges, flat, side="right"), self.dtype)
+            results = tf.cast(tf.searchsorted(edges, flat, side="right"), self.dtype)
         else:
-            bent = self._interpolate(flat)
-        return tf.reshape(tf.transpose(bent), tf.shape(values))
+            results = self._interpolate(flat)
+        return tf.reshape(tf.transpose(results), tf.shape(values))
 
     def _interpolate(self, flat):
-        """Values `(channels, values)` on the curves of their channels."""
+        """Interpolate values `(channels, values)` on the curves of their channels."""
+        # Channels may have different numbers of knots: infinite ones fill the rows, and the last height continues.
         knots = tf.constant(_pad_rows(self.knots, np.inf), self.dtype)
         last = [heights[-1] for heights in self.heights]
         heights = tf.constant(_pad_rows(self.heights, last), self.dtype)
@@ -118,7 +120,7 @@ class NumberEncoder(keras.layers.Layer):
 
 
 def _pad_rows(lists: Sequence[Sequence[float]], filler: Any) -> np.ndarray:
-    """Lists of different lengths as rows, each with at least one filler at its end."""
+    """Arrange lists of different lengths as rows, each with at least one filler at its end."""
     table = np.empty((len(lists), 1 + max(map(len, lists))))
     table[:] = np.reshape(filler, (-1, 1))
     for row, values in zip(table, lists, strict=True):

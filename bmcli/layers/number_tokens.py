@@ -1,4 +1,4 @@
-"""Number tokens: numbers as vectors that a transformer attends to."""
+"""Number tokens: embeddings of numbers for a transformer."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="bmcli")
 class NumberTokens(keras.layers.Layer):
-    """Each number times a learned vector of its own, plus another: Gorishniy et al. 2021, section 3.3.
+    """Each number times a learned vector, plus a learned offset (Gorishniy et al. 2021, section 3.3).
 
     Args:
-        width: Of a token.
+        width: Width of a token.
 
     Input shape:
         `(batch, numbers)`.

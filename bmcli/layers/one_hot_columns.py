@@ -1,4 +1,4 @@
-"""Many categories as one-hot vectors, by one operation."""
+"""One-hot vectors of many columns by one operation."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable(package="bmcli")
 class OneHotColumns(keras.layers.Layer):
-    """The one-hot vectors of many columns side by side; all zeros for a position beyond the width of its column.
+    """Concatenated one-hot vectors of many columns; all zeros for a position beyond the width of its column.
 
     Args:
-        widths: Of each column's vector.
+        widths: Width of each column's vector.
 
     Input shape:
-        A list of `(batch,)`, whole numbers, one for each column.
+        A list of `(batch,)` of integers, one per column.
 
     Output shape:
         `(batch, sum of widths)`.

@@ -1,4 +1,4 @@
-"""Periodic embedding: numbers as waves, in which a network finds steps and peaks."""
+"""Periodic embeddings of numbers, from which a network learns steps and peaks more easily."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="bmcli")
 class Periodic(keras.layers.Layer):
-    """Each number as sines and cosines of learned frequencies, then a dense layer with relu of its own.
+    """Sines and cosines of learned frequencies for each number, then a separate dense layer with relu for each.
 
-    Gorishniy, Rubachev and Babenko 2022, section 3.3, called PLR there.
+    Gorishniy, Rubachev and Babenko 2022, section 3.3, where it is called PLR.
 
     Args:
-        frequencies: Waves of each number.
-        deviation: Of the normal distribution that the frequencies are drawn from, in cycles for each unit.
-        width: Of what each number becomes.
+        frequencies: Number of frequencies of each number.
+        deviation: Standard deviation of the initial frequencies, in cycles per unit of the number.
+        width: Width of the embedding of a number.
 
     Input shape:
         `(batch, numbers)`.
@@ -28,7 +28,7 @@ class Periodic(keras.layers.Layer):
     """
 
     def __init__(self, frequencies: int, deviation: float, width: int, **kwargs: Any) -> None:
-        # Without autocast, of inputs and of rates: half precision keeps too few bits of an angle of many cycles.
+        # Without autocast of inputs and frequencies: half precision has too few bits for angles of many cycles.
         super().__init__(**{**kwargs, "autocast": False})
         self.frequencies, self.deviation, self.width = frequencies, deviation, width
 

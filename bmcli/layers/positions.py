@@ -1,4 +1,4 @@
-"""Positions: tells a transformer the order of its tokens."""
+"""Position embeddings, from which a transformer knows the order of its tokens."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 
 @keras.saving.register_keras_serializable(package="bmcli")
 class Positions(keras.layers.Layer):
-    """Adds a vector to every token that depends on its position alone.
+    """Sum of each token and a vector that depends on its position.
 
     Args:
-        kind: `learned`, one trained vector a position; `sinusoidal`, the fixed waves of Vaswani et al. 2017,
+        kind: `learned`, one trained vector per position; `sinusoidal`, the fixed sinusoids of Vaswani et al. 2017,
             section 3.5.
 
     Input shape:
@@ -30,7 +30,7 @@ class Positions(keras.layers.Layer):
 
     def build(self, input_shape):
         _, steps, width = input_shape
-        # A weight even where it is fixed: a constant of the graph would be stored with every export of it.
+        # A weight even where it is fixed: a constant would be stored in every graph that is exported.
         self.table = self.add_weight(
             shape=(steps, width),
             initializer=keras.initializers.RandomNormal(stddev=0.02) if self.kind == "learned" else _sinusoids,
@@ -49,7 +49,7 @@ class Positions(keras.layers.Layer):
 
 
 def _sinusoids(shape: tuple[int, int], dtype: Any = None) -> Any:
-    """Sine in the even columns, cosine in the odd ones, of wavelengths from 2 pi to 10,000 times 2 pi."""
+    """Compute sines in even columns and cosines in odd ones, of wavelengths from 2 pi to 10,000 times 2 pi."""
     steps, width = shape
     rates = 10_000.0 ** (-np.arange(0, width, 2) / width)
     angles = np.arange(steps)[:, None] * rates[None, :]

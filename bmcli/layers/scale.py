@@ -1,4 +1,4 @@
-"""Fixed offset and scale for every channel."""
+"""Scaling of channels by fixed numbers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import keras
 
 @keras.saving.register_keras_serializable(package="bmcli")
 class FixedScaling(keras.layers.Layer):
-    """`(x - offset) / scale`, computed in float32 and given in the compute dtype.
+    """`(x - offset) / scale`, computed in float32 and returned in the compute dtype.
 
     Args:
-        offset, scale: A number for every channel; no scale is 0.
+        offset, scale: A number for every channel; scales must not be 0.
 
     Input shape:
         `(batch, ..., channels)`, of any numeric dtype.
@@ -23,6 +23,7 @@ class FixedScaling(keras.layers.Layer):
     """
 
     def __init__(self, offset: Sequence[float], scale: Sequence[float], **kwargs: Any) -> None:
+        # Without autocast: in half precision the inputs would lose digits before they are scaled.
         super().__init__(**{**kwargs, "autocast": False, "trainable": False})
         self.offset, self.scale = list(offset), list(scale)
 

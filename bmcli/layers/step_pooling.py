@@ -1,4 +1,4 @@
-"""Pooling over the steps of a sequence that leaves padding out."""
+"""Pooling over the steps of a sequence without its padding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="bmcli")
 class StepPooling(keras.layers.Layer):
-    """The mean or the maximum over the valid steps, or the last of them; zeros where a sequence has none.
+    """Mean or maximum over the valid steps, or the last of them; zeros for a sequence without any.
 
     Args:
         mode: `mean`, `max` or `last`.
@@ -34,7 +34,8 @@ class StepPooling(keras.layers.Layer):
             return ops.mean(inputs, axis=1) if self.mode == "mean" else ops.max(inputs, axis=1)
         valid = ops.expand_dims(ops.cast(mask, "bool"), -1)
         if self.mode == "max":
-            # A constant: converters to other formats multiply by the mask, and 0 times a tensor's infinity is NaN.
+            # A scalar, not a tensor of infinities: converters to other formats multiply by the mask, and 0 times
+            # infinity is NaN.
             lowest = ops.where(valid, inputs, float("-inf"))
             return ops.where(ops.any(valid, axis=1), ops.max(lowest, axis=1), ops.zeros_like(inputs[:, 0]))
         if self.mode == "last":
@@ -42,7 +43,7 @@ class StepPooling(keras.layers.Layer):
             numbered = ops.where(valid, steps, 0)
             is_last = ops.logical_and(valid, numbered == ops.max(numbered, axis=1, keepdims=True))
             return ops.sum(ops.where(is_last, inputs, ops.zeros_like(inputs)), axis=1)
-        # Counted and added in float32: half precision cannot hold a thousand steps.
+        # Counted and summed in float32: in half precision sums of a thousand steps lose digits.
         kept = ops.cast(ops.where(valid, inputs, ops.zeros_like(inputs)), "float32")
         count = ops.maximum(ops.sum(ops.cast(valid, "float32"), axis=1), 1.0)
         return ops.cast(ops.sum(kept, axis=1) / count, inputs.dtype)

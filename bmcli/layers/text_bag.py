@@ -1,4 +1,4 @@
-"""Bags of terms as vectors: counts, TF-IDF, or a sum of embeddings."""
+"""Vectors of bags of terms: counts, TF-IDF, or sums of embeddings."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from bmcli.layers.text_encoder import FIRST_TERM
 
 @keras.saving.register_keras_serializable(package="bmcli")
 class TextBag(keras.layers.Layer):
-    """Each term's count times its weight, as one vector over the vocabulary.
+    """Vector of each term's count times its weight, over the vocabulary.
 
-    With a dimension, the same vector times a learned matrix, without ever being written out: the sum of the
-    terms' embeddings (Joulin et al. 2017).
+    With a dimension, that vector times a learned matrix, which is the sum of the terms' embeddings (Joulin et al.
+    2017).
 
     Args:
         weights: A number for each term, e.g. its inverse document frequency.
@@ -24,7 +24,7 @@ class TextBag(keras.layers.Layer):
         dimension: Width of the embeddings, or None for the vector itself.
 
     Input shape:
-        `(batch, 2, length)`, whole numbers: terms from FIRST_TERM on, and their counts; 0 is padding.
+        `(batch, 2, length)` of integers: terms from FIRST_TERM on, and their counts; 0 is padding.
 
     Output shape:
         `(batch, 2 + terms)`, of which the first two are always 0, or `(batch, dimension)`.
@@ -50,6 +50,7 @@ class TextBag(keras.layers.Layer):
         if self.normalize:
             values = tf.math.divide_no_nan(values, tf.norm(values, axis=1, keepdims=True))
         if self.dimension is not None:
+            # Only the rows of the terms are read: the vector over the vocabulary is never computed.
             vectors = tf.gather(tf.cast(self.embeddings, "float32"), terms)
             return tf.cast(tf.einsum("bl,bld->bd", values, vectors), self.compute_dtype)
         rows = tf.broadcast_to(tf.range(tf.shape(terms)[0])[:, tf.newaxis], tf.shape(terms))

@@ -1,4 +1,4 @@
-"""Raw texts to the numbers of their words or characters, for preparing and for serving alike."""
+"""Encoding of raw texts as the numbers of their words or characters; for preparing data and for serving."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ import numpy as np
 import tensorflow as tf
 
 PADDING, UNKNOWN, FIRST_TERM = 0, 1, 2
-"""Numbers of what is no term; the first term of the vocabulary has the number 2."""
+"""Numbers with special meanings, and the number of the first term of the vocabulary."""
 
 _WORD = r"\p{L}\p{M}\p{N}_"
 _SPACE = r"[\s\p{Z}\p{Cc}]+"
-# Scripts whose marks are accents: in others a mark tells letters apart.
+# Scripts in which marks are accents; in others a mark distinguishes letters.
 _ACCENTED = (range(0xC0, 0x250), range(0x370, 0x530), range(0x1E00, 0x2000))
 _MARKS = range(0x300, 0x370)
 
 
 @keras.saving.register_keras_serializable(package="bmcli")
 class TextEncoder(keras.layers.Layer):
-    """Splits texts into terms, and looks the terms up in a vocabulary.
+    """Numbers of the terms of texts in a vocabulary.
 
-    Terms are words or characters, and sequences of them (n-grams). What a vocabulary lacks is left out of a
-    bag, and is UNKNOWN in a sequence. A text without terms is an empty bag, or a sequence of one UNKNOWN.
+    Terms are words or characters, and sequences of them (n-grams). Terms that the vocabulary lacks are left out of a
+    bag, and are UNKNOWN in a sequence. A text without terms is an empty bag, or a sequence of one UNKNOWN.
 
     Args:
-        vocabulary: The terms, all different.
-        length: Terms kept of a text, the first ones: different ones in a bag.
-        bag: Give each term once, with its count, and not every term in its place.
+        vocabulary: The distinct terms.
+        length: Largest number of terms of a text, the first ones; of distinct ones in a bag.
+        bag: Return each term once, with its count, instead of the sequence of terms.
         tokens: `words` or `characters`.
-        ngrams: Tokens of the shortest and the longest term.
-        lowercase: Take capital letters for small ones.
+        ngrams: Numbers of tokens of the shortest and the longest term.
+        lowercase: Convert texts to lower case.
         accents: `keep`, or `strip` those of Latin, Greek and Cyrillic letters.
         punctuation: `split`: each sign is a token; `drop`: signs are spaces; `keep`: signs are part of words.
 
@@ -61,14 +61,15 @@ class TextEncoder(keras.layers.Layer):
         self.vocabulary, self.length, self.bag = list(vocabulary), length, bag
         self.tokens, self.ngrams = tokens, list(ngrams)
         self.lowercase, self.accents, self.punctuation = lowercase, accents, punctuation
-        keys = tf.constant(["", *self.vocabulary], "string")  # A table has to hold something, and no term is "".
+        keys = tf.constant(["", *self.vocabulary], "string")  # a table must not be empty, and no term is ""
         numbers = tf.range(UNKNOWN, FIRST_TERM + len(self.vocabulary), dtype="int64")
         self.table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, numbers), UNKNOWN)
 
     def split_terms(self, texts: Any) -> tf.RaggedTensor:
-        """The terms of each text, shorter n-grams before longer ones."""
+        """Split each text into terms, shorter n-grams before longer ones."""
         texts = tf.reshape(texts, [-1])
-        texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8")  # A served text may be no UTF-8.
+        # Texts that are served may not be valid UTF-8; this replaces invalid bytes.
+        texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8")
         texts = tf.strings.lower(texts, encoding="utf-8") if self.lowercase else texts
         texts = self._without_accents(texts) if self.accents == "strip" else texts
         tokens = self._split(texts)
@@ -78,15 +79,16 @@ class TextEncoder(keras.layers.Layer):
         return tf.strings.ngrams(tokens, widths, separator=" " if self.tokens == "words" else "")
 
     def count_terms(self, texts: Any) -> dict[bytes, int]:
-        """How often each term is in the texts together."""
+        """Count each term in all texts together."""
         terms, _, counts = tf.unique_with_counts(self.split_terms(texts).values)
         return dict(zip(terms.numpy().tolist(), counts.numpy().tolist(), strict=True))
 
     def count_known_terms(self, texts: Any) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
-        """The different known terms of each text in their order, and how often each is there."""
+        """Find the distinct known terms of each text in their order, and their counts."""
         numbers = self._numbers(texts)
         known = numbers.values != UNKNOWN
         width = FIRST_TERM + len(self.vocabulary)
+        # Text and term combined to one number, so that one `unique` counts the terms of all texts.
         pairs = numbers.value_rowids() * width + numbers.values
         pairs, _, counts = tf.unique_with_counts(tf.boolean_mask(pairs, known))
         terms = tf.RaggedTensor.from_value_rowids(tf.cast(pairs % width, "int32"), pairs // width, numbers.nrows())
@@ -144,7 +146,7 @@ class TextEncoder(keras.layers.Layer):
 
 @cache
 def _plain_letters() -> np.ndarray:
-    """For every code point of the scripts with accents the letter without, for others the code point itself."""
+    """Map each code point of the scripts with accents to the letter without them, and others to themselves."""
     plain = np.arange(_ACCENTED[-1].stop, dtype="int32")
     for letter in (letter for script in _ACCENTED for letter in script):
         base, *marks = list(unicodedata.normalize("NFD", chr(letter)))

@@ -1,4 +1,4 @@
-"""Padding of sequences, written as NaN, opened into zeros and a mask."""
+"""Padding of sequences, stored as NaN, converted to zeros and a mask."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import keras
 
 @keras.saving.register_keras_serializable(package="bmcli")
 class Unpad(keras.layers.Layer):
-    """Steps that are NaN become zeros, and a mask tells the others.
+    """A sequence with zeros instead of NaN, and the mask of its valid steps.
 
     Input shape:
         `(batch, steps, channels)`; padding steps are NaN in all channels.

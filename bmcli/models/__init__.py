@@ -1,4 +1,4 @@
-"""Model families: each builds a Keras network from encoded inputs to one output a target."""
+"""Model families: each builds a Keras network from encoded inputs to one output per target."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ Size = Annotated[int, Field(ge=1)]
 Sizes = Size | tuple[Size, Size]
 """Rows and columns, or one number for both."""
 
-_VECTOR, _SEQUENCE, _IMAGE = 2, 3, 4  # ranks of a feature's tensor, batch axis included
-SMALL_IMAGE = 64  # pixels a side
-_GROUP = 16  # channels normalized together, as in table 3 of Wu and He 2018
+_VECTOR, _SEQUENCE, _IMAGE = 2, 3, 4  # ranks of a feature's tensor, including the batch axis
+SMALL_IMAGE = 64  # pixels per side
+_GROUP = 16  # channels that are normalized together, as in table 3 of Wu and He 2018
 _MOMENTUM = 0.9  # of moving averages: Keras' 0.99 is still far off after the few hundred steps of a small table
 
 
 class ModelFamily(Protocol):
-    """What a module in this folder offers."""
+    """The interface of a module in this folder."""
 
     Options: type[Kind]
 
     def convolves(self, options: Any) -> bool:
-        """Whether the network has convolutions, for which TensorFlow is started in another way."""
+        """Whether the network has convolutions, which decides settings of TensorFlow and the use of XLA."""
 
     def build(self, options: Any, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
-        """A network `{input: encoded} -> {target: (batch, heads[target])}` giving logits or plain numbers.
+        """Build a network `{input: encoded} -> {target: (batch, heads[target])}`, whose outputs are logits or numbers.
 
         Raises:
-            BmcliError: The family cannot work on these inputs, or shapes do not fit; with the recipe's path.
+            BmcliError: The family does not accept these inputs, or shapes do not fit.
         """
 
 
@@ -117,7 +117,7 @@ PeriodicEmbedding = Annotated[
 
 
 def check_stages(blocks: Sequence[int], widths: Sequence[int]) -> None:
-    """Raises fault_at() unless there is a number of blocks for each stage's width."""
+    """Require a number of blocks for the width of each stage; raises `fault_at` otherwise."""
     if len(blocks) != len(widths):
         raise fault_at(
             ("blocks",),
@@ -129,11 +129,11 @@ def check_stages(blocks: Sequence[int], widths: Sequence[int]) -> None:
 def create_inputs(
     spec: DataSpec, reserved: Iterable[str] = (), stacked: bool = False
 ) -> tuple[dict[str, Any], list[Feature]]:
-    """Input tensors by column name, in their encoded shape and dtype, and the features and crosses inside.
+    """Create the input tensors by column, in their encoded shapes and dtypes, and the features and crosses of them.
 
     Args:
-        reserved: Names the family gives to layers of its own.
-        stacked: The family treats all features alike, so that many columns alike may be one.
+        reserved: Names that the family gives to its layers.
+        stacked: Whether the family treats all features alike, so that many equal columns may become one feature.
     """
     import keras
 
@@ -149,26 +149,26 @@ def create_inputs(
 def build_with_heads(
     tensors: Mapping[str, Any], features: Any, heads: Mapping[str, int], regularizer: KerasObject | None = None
 ) -> keras.Model:
-    """The network from its inputs and its last features `(batch, width)`: a linear head for each target."""
+    """Build the network from its inputs and its last features `(batch, width)`, with a linear head for each target."""
     return create_keras_model(
         tensors, {name: apply_head(features, width, regularizer) for name, width in heads.items()}
     )
 
 
 def apply_head(features: Any, width: int, regularizer: KerasObject | None = None) -> Any:
-    """A linear map to logits or plain numbers, `(batch, width)`."""
+    """Apply a linear map to logits or numbers, `(batch, width)`."""
     import keras
 
     from bmcli.layers.keras_objects import make_keras_object
 
-    # In float32 under mixed precision, as losses need.
+    # In float32 even in mixed precision: softmax and losses of 16-bit logits lose digits, and overflow in float16.
     return keras.layers.Dense(
         width, dtype="float32", kernel_regularizer=make_keras_object("regularizers", regularizer)
     )(features)
 
 
 def create_keras_model(tensors: Mapping[str, Any], outputs: Mapping[str, Any]) -> keras.Model:
-    """The Keras model between inputs by column name and outputs by target name."""
+    """Create the Keras model from inputs by column name to outputs by target name."""
     import keras
 
     with allow_column_names():
@@ -177,14 +177,18 @@ def create_keras_model(tensors: Mapping[str, Any], outputs: Mapping[str, Any]) -
 
 @contextmanager
 def allow_column_names() -> Iterator[None]:
-    """Lets a model's inputs be called like columns: Keras warns where its tensors cannot be."""
+    """Allow inputs with the names of columns inside the context."""
+    # A column may have a name that Keras does not allow for a tensor. Keras warns if the keys of a dictionary of inputs
+    # are not the names of its tensors.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="When providing `inputs` as a dict")
         yield
 
 
 def _reserve_names(names: Iterable[str]) -> None:
-    """Keeps Keras from naming layers of its own so: a column may be called `apply_dense` or `mean`."""
+    """Keep Keras from choosing these names for layers and operations."""
+    # Keras numbers its names by prefix, such as `mean_1`, and two layers of one name make a model impossible. A column
+    # may be called `mean` or `dense_2`: the counter of such a prefix is advanced beyond the number.
     import keras
 
     highest: dict[str, int] = {}
@@ -198,7 +202,7 @@ def _reserve_names(names: Iterable[str]) -> None:
 
 
 def to_vector(feature: Feature) -> Any:
-    """A feature flattened, `(batch, width)`; steps that are padding become zeros."""
+    """Flatten a feature to `(batch, width)`; padding becomes zeros."""
     import keras
 
     tensor = feature.tensor
@@ -210,13 +214,13 @@ def to_vector(feature: Feature) -> Any:
 def to_vectors(
     features: Sequence[Feature], periodic: PeriodicOptions | None = None, convert: Callable[[Feature], Any] = to_vector
 ) -> list[Any]:
-    """All features as vectors, `(batch, width)` each; with `periodic` the numbers come first, as waves.
+    """Convert all features to vectors, `(batch, width)` each; with `periodic` the embedded numbers come first.
 
     Args:
-        convert: How any other feature becomes a vector.
+        convert: Converts a feature that is not embedded.
 
     Raises:
-        BmcliError: There is no number to become waves.
+        BmcliError: Periodic embeddings are requested, but no input is a number.
     """
     if periodic is None:
         return [convert(feature) for feature in features]
@@ -227,20 +231,21 @@ def to_vectors(
     numbers = [feature for feature in features if is_number(feature)]
     if not numbers:
         raise BmcliError(
-            "`periodic` is for numbers, and no input is one.", path="model.periodic", suggestion="Leave it out."
+            "`periodic` embeds numbers, but no input is a number.", path="model.periodic", suggestion="Leave it out."
         )
-    waves = Periodic(periodic.frequencies, periodic.deviation, periodic.width)(concatenate([f.tensor for f in numbers]))
-    return [keras.layers.Flatten()(waves), *(convert(feature) for feature in features if not is_number(feature))]
+    embed = Periodic(periodic.frequencies, periodic.deviation, periodic.width)
+    embedded = keras.layers.Flatten()(embed(concatenate([feature.tensor for feature in numbers])))
+    return [embedded, *(convert(feature) for feature in features if not is_number(feature))]
 
 
 def is_number(feature: Feature) -> bool:
-    """Whether a feature is one number or several on a scale: not a bin, a date, a yes or no, or a sequence."""
+    """Whether a feature is a number or a vector of numbers, and not a bin, date, boolean or sequence."""
     column = feature.column
     return column.kind == "number" and "edges" not in column.state and len(feature.tensor.shape) == _VECTOR
 
 
 def require_table(features: Sequence[Feature], family: str) -> None:
-    """Raises BmcliError if an input is a sequence or an image."""
+    """Refuse an input that is a sequence or an image."""
     for feature in features:
         if len(feature.tensor.shape) != _VECTOR:
             raise BmcliError(
@@ -252,28 +257,28 @@ def require_table(features: Sequence[Feature], family: str) -> None:
 
 
 def concatenate(vectors: Sequence[Any]) -> Any:
-    """Vectors side by side, `(batch, sum of widths)`."""
+    """Concatenate vectors to `(batch, sum of widths)`."""
     import keras
 
     return vectors[0] if len(vectors) == 1 else keras.layers.Concatenate()(list(vectors))
 
 
 def require_single_input(features: Sequence[Feature], family: str, *, sequences: bool) -> tuple[Feature, list[Feature]]:
-    """The one feature a family works on, and the others.
+    """Find the one feature that a family works on; returns it and the other features.
 
     Args:
-        sequences: Whether a sequence will do beside an image.
+        sequences: Whether the family works on sequences as well as images.
 
     Raises:
-        BmcliError: There is none, or more than one.
+        BmcliError: No input fits, or more than one.
     """
     ranks = (_SEQUENCE, _IMAGE) if sequences else (_IMAGE,)
-    wanted = "sequence or image" if sequences else "image"
+    expected = "sequence or image" if sequences else "image"
     fitting = [feature for feature in features if len(feature.tensor.shape) in ranks]
     if len(fitting) != 1:
         received = ", ".join(f"{f.column.name} ({_format_shape(f.tensor)})" for f in features)
         raise BmcliError(
-            f"{family} works on one {wanted}, but {len(fitting) or 'none'} of these inputs fits: {received}.",
+            f"{family} works on one {expected}, but {len(fitting) or 'none'} of these inputs fits: {received}.",
             path="model",
             suggestion=_suggest_alternative(features, bool(fitting)),
         )
@@ -281,7 +286,7 @@ def require_single_input(features: Sequence[Feature], family: str, *, sequences:
 
 
 def _suggest_alternative(features: Sequence[Feature], several: bool) -> str:
-    """What to do where no input, or more than one, is what a family works on."""
+    """Suggest what to change where no input, or more than one, fits a family."""
     if several:
         return "Choose it in data.inputs, or connect several with `kind: layers`."
     texts = [feature.column.name for feature in features if feature.column.kind == "text"]
@@ -303,7 +308,7 @@ def is_sequence(feature: Feature) -> bool:
 
 
 def to_sequence(feature: Feature) -> Any:
-    """A sequence as it is, an image as the sequence of its rows: `(batch, height, width * channels)`."""
+    """Convert an image to the sequence of its rows, `(batch, height, width * channels)`; a sequence stays as it is."""
     import keras
 
     if not is_image(feature):
@@ -313,22 +318,23 @@ def to_sequence(feature: Feature) -> Any:
 
 
 def apply_dense(options: DenseOptions, tensor: Any, units: int, activation: KerasObject | None = None) -> Any:
-    """A hidden layer, `(batch, units)`."""
+    """Apply a hidden layer, `(batch, units)`."""
     import keras
 
+    # Normalization adds an offset itself, which makes a bias superfluous.
     tensor = keras.layers.Dense(units, use_bias=options.normalization is None, **kernel_arguments(options))(tensor)
     return finish_dense(options, tensor, activation)
 
 
 def finish_dense(options: DenseOptions, tensor: Any, activation: KerasObject | None = None) -> Any:
-    """What follows a linear map: normalization, activation, dropout."""
+    """Apply the parts of a dense layer after its linear map: normalization, activation, dropout."""
     return apply_dropout(
         options, apply_activation(activation or options.activation, apply_normalization(options, tensor))
     )
 
 
 class WeightOptions(Protocol):
-    """Options that say how weights start and are held small."""
+    """Options of the initial values and the regularization of weights."""
 
     @property
     def kernel_initializer(self) -> KerasObject: ...
@@ -337,9 +343,10 @@ class WeightOptions(Protocol):
 
 
 def kernel_arguments(options: WeightOptions) -> dict[str, Any]:
-    """Arguments of a Keras layer for its weights, made afresh: an initializer used twice repeats itself."""
+    """Make the arguments of a Keras layer for its weights."""
     from bmcli.layers.keras_objects import make_keras_object
 
+    # New objects for each layer: an initializer that is used twice gives the same numbers again.
     return {
         "kernel_initializer": make_keras_object("initializers", options.kernel_initializer),
         "kernel_regularizer": make_keras_object("regularizers", options.kernel_regularizer),
@@ -382,11 +389,11 @@ def apply_convolution(
     linear: bool = False,
     first_scale: Literal["ones", "zeros"] = "ones",
 ) -> Any:
-    """A convolution of a convolutional family, `(batch, height / strides, width / strides, filters)`.
+    """Apply a convolution with its normalization and activation, `(batch, height / strides, width / strides, filters)`.
 
     Args:
-        linear: Without activation.
-        first_scale: What the normalization multiplies with at first.
+        linear: Leave out the activation.
+        first_scale: Initial scale of the normalization.
     """
     import keras
 
@@ -399,12 +406,13 @@ def apply_convolution(
 def finish_convolution(
     options: ConvolutionOptions, tensor: Any, *, linear: bool = False, first_scale: Literal["ones", "zeros"] = "ones"
 ) -> Any:
-    """What follows the linear map of a convolution: normalization and activation."""
+    """Apply the parts of a convolution after its linear map: normalization and activation."""
     import keras
 
     if options.normalization == "batch":
         layer = keras.layers.BatchNormalization(momentum=_MOMENTUM, epsilon=1e-5, gamma_initializer=first_scale)
     else:
+        # Groups must have equal sizes: the largest common divisor of 16 and the number of channels.
         channels = tensor.shape[-1]
         groups = channels // math.gcd(channels, _GROUP)
         layer = keras.layers.GroupNormalization(groups, epsilon=1e-5, gamma_initializer=first_scale)
@@ -412,13 +420,13 @@ def finish_convolution(
 
 
 def apply_stem(options: ConvolutionOptions, image: Feature, filters: int) -> Any:
-    """An image after the first convolution of a convolutional family."""
+    """Apply the first convolution of a convolutional family to an image."""
     import keras
 
-    small = min(image.tensor.shape[1:3]) < SMALL_IMAGE
-    chosen = options.stem or ("small" if small else "large")
-    if chosen != "large":
-        return apply_convolution(options, image.tensor, filters, 3, 1 if chosen == "small" else 2)
+    is_small = min(image.tensor.shape[1:3]) < SMALL_IMAGE
+    stem = options.stem or ("small" if is_small else "large")
+    if stem != "large":
+        return apply_convolution(options, image.tensor, filters, 3, 1 if stem == "small" else 2)
     tensor = apply_convolution(options, image.tensor, filters, 7, 2)
     return keras.layers.MaxPooling2D(3, strides=2, padding="same")(tensor)
 
@@ -430,7 +438,7 @@ def build_pooled_with_heads(
     others: Sequence[Feature],
     heads: Mapping[str, int],
 ) -> keras.Model:
-    """The network from its inputs and its last feature maps: averaged, beside the other inputs, then the heads."""
+    """Build the network from its last feature maps: average them, join the other inputs, and add the heads."""
     import keras
 
     pooled = apply_dropout(options, keras.layers.GlobalAveragePooling2D()(tensor))

@@ -25,7 +25,7 @@ from bmcli.specs import DataSpec
 if TYPE_CHECKING:
     import keras
 
-# Keras' module and class by the name in a recipe.
+# Modules and functions of `keras.applications`, by the name in recipes.
 _ARCHITECTURES: Mapping[str, tuple[str, str]] = {
     "convnext_tiny": ("convnext", "ConvNeXtTiny"),
     "convnext_small": ("convnext", "ConvNeXtSmall"),
@@ -102,10 +102,12 @@ def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.M
     tensors, features = models.create_inputs(spec)
     image, others = models.require_single_input(features, "application", sequences=False)
     _check_pixels(image)
-    network = _architecture(options, image, taken=inputs.make_tensor_names(spec.inputs).values())
+    network = _build_network(options, image, taken=inputs.make_tensor_names(spec.inputs).values())
     if options.weights is not None:
-        _load(network, options.weights)
+        _load_weights(network, options.weights)
+    # Keras then also runs batch normalization with its moving statistics, even in training.
     network.trainable = not options.freeze
+    # `preprocess_input` of each architecture expects pixels from 0 to 255; some architectures scale them inside.
     pixels = keras.ops.cast(tensors[image.column.name], "float32")
     module, _ = _ARCHITECTURES[options.architecture]
     pooled = network(getattr(keras.applications, module).preprocess_input(pixels))
@@ -129,10 +131,15 @@ def _check_pixels(image: Feature) -> None:
         )
 
 
-def _architecture(options: Options, image: Feature, taken: Any) -> keras.Model:
-    """The network `(batch, height, width, 3)` to `(batch, features)`, with random weights and a name of its own."""
+def _build_network(options: Options, image: Feature, taken: Any) -> keras.Model:
+    """Build the network from `(batch, height, width, 3)` to `(batch, features)`, with random weights.
+
+    Args:
+        taken: Names of input tensors.
+    """
     import keras
 
+    # A nested model with the name of an input cannot be saved.
     name = options.architecture
     while name in taken:
         name += "_"
@@ -147,11 +154,11 @@ def _architecture(options: Options, image: Feature, taken: Any) -> keras.Model:
         ) from None
 
 
-def _load(network: keras.Model, weights: str) -> None:
-    """Gives a network the weights of a file.
+def _load_weights(network: keras.Model, weights: str) -> None:
+    """Load the weights of a file into a network.
 
     Raises:
-        BmcliError: There is no such file, or it is not of this network.
+        BmcliError: There is no such file, or it belongs to another network.
     """
     if not Path(weights).is_file():
         raise BmcliError(f"{weights}: no such file.", path="model.weights", suggestion="Weights are not downloaded.")
@@ -160,7 +167,7 @@ def _load(network: keras.Model, weights: str) -> None:
     try:
         keras_file.check_weights(Path(weights))
         with warnings.catch_warnings():
-            # Keras warns, and goes on with random weights, where a part of the network is not in the file.
+            # Where the file lacks a part of the network, Keras only warns, and leaves its random weights.
             warnings.simplefilter("error", UserWarning)
             network.load_weights(weights)
     except Exception as error:  # a damaged file makes Keras raise anything
@@ -168,5 +175,5 @@ def _load(network: keras.Model, weights: str) -> None:
         raise BmcliError(
             f"{weights}: not the weights of {network.name} without its top ({reason}).",
             path="model.weights",
-            suggestion="Keras' files of these end in notop.h5; others are written by `save_weights`.",
+            suggestion="Keras' files of weights without a top end in notop.h5; others are written by `save_weights`.",
         ) from None

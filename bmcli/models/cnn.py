@@ -26,7 +26,7 @@ class Options(DenseOptions):
     see 0, and pooling skips it.
     """
 
-    WIDTHS: ClassVar = ("filters", "dense")  # which pruning may make smaller
+    WIDTHS: ClassVar = ("filters", "dense")  # options that channel pruning may reduce
     kind: Literal["cnn"] = Field(default="cnn", description="A convolutional network.")
     filters: tuple[Units, ...] = Field(
         default=(32, 64),
@@ -77,14 +77,14 @@ def _check_one_axis(options: Options, source: Feature) -> None:
     for option in ("kernel_size", "strides", "pool"):
         if not isinstance(getattr(options, option), int):
             raise BmcliError(
-                f"rows and columns are of images, but {quoted(source.column.name)} is a sequence.",
+                f"only images have rows and columns, but {quoted(source.column.name)} is a sequence.",
                 path=f"model.{option}",
-                suggestion="Give one number: that of steps.",
+                suggestion="Give one number of steps.",
             )
 
 
 def _block(options: Options, tensor: Any, mask: Any, filters: int, number: int) -> tuple[Any, Any]:
-    """A block's output and, for a sequence with padding, its mask."""
+    """Apply a block; returns its output and, for a sequence with padding, the mask."""
     for position in range(options.convolutions):
         strides = options.strides if position == 0 else 1
         tensor, mask = _convolution(options, tensor, mask, filters, strides, number)
@@ -109,6 +109,7 @@ def _convolution(
         use_bias=options.normalization is None,
         **models.kernel_arguments(options),
     )
+    # Bias, normalization and activation of the block before made padding nonzero; a convolution would mix it in.
     convolved = layer(_fill_padding(tensor, mask, 0.0))
     if mask is not None and convolved.shape[1] != tensor.shape[1]:
         mask = _pool_mask(mask, size[0], steps[0], options.padding)
@@ -133,15 +134,17 @@ def _pool(options: Options, tensor: Any, mask: Any, number: int) -> tuple[Any, A
     if options.pool_kind == "max":
         pooled = layer(_fill_padding(tensor, mask, float("-inf")))
     else:
-        # The layer divides by the size of the window, the share of valid steps in it puts that right.
+        # The layer divides by the size of the window; divided by the share of valid steps it is their mean. The lower
+        # limit, less than the share of one step, avoids 0 / 0 in a window of padding.
         share = layer(keras.ops.cast(keras.ops.expand_dims(mask, -1), tensor.dtype))
         pooled = layer(_fill_padding(tensor, mask, 0.0)) / keras.ops.maximum(share, 1 / (2 * size[0]))
+    # Windows of padding alone hold -inf after the maximum: they become 0 before anything is computed with them.
     mask = _pool_mask(mask, size[0], size[0], "valid")
     return _fill_padding(pooled, mask, 0.0), mask
 
 
 def _fill_padding(tensor: Any, mask: Any, value: float) -> Any:
-    """A sequence with a value in all steps of padding."""
+    """Replace all steps of padding by a value."""
     if mask is None:
         return tensor
     from keras import ops
@@ -150,7 +153,7 @@ def _fill_padding(tensor: Any, mask: Any, value: float) -> Any:
 
 
 def _pool_mask(mask: Any, size: int, strides: int, padding: str) -> Any:
-    """Which windows hold a valid step, `(batch, windows)`."""
+    """Compute the mask of windows, `(batch, windows)`: true where a window contains a valid step."""
     from keras import ops
 
     steps = ops.cast(ops.expand_dims(mask, -1), "float32")
@@ -158,20 +161,19 @@ def _pool_mask(mask: Any, size: int, strides: int, padding: str) -> Any:
 
 
 def _sizes(tensor: Any, size: Sizes) -> tuple[int, ...]:
-    """A size for each axis: one of a sequence, two of an image."""
+    """Expand a size to one number for a sequence, and two for an image."""
     return (size,) if len(tensor.shape) == 3 and isinstance(size, int) else models.to_pair(size)
 
 
-def _check_size(tensor: Any, window: tuple[int, ...], number: int, option: str, what: str) -> None:
-    held = tuple(tensor.shape[1:-1])
-    if any(axis < size for axis, size in zip(held, window, strict=True)):
-        thing = "an image" if len(held) == 2 else "a sequence"
+def _check_size(tensor: Any, window: tuple[int, ...], number: int, option: str, operation: str) -> None:
+    sizes = tuple(tensor.shape[1:-1])
+    if any(axis < size for axis, size in zip(sizes, window, strict=True)):
+        source, larger = ("an image", "larger images") if len(sizes) == 2 else ("a sequence", "longer sequences")
         raise BmcliError(
-            f"block {number}: {thing} of {_format_sizes(held)} cannot hold a {what} of {_format_sizes(window)}.",
+            f"block {number}: {source} of {_format_sizes(sizes)} is smaller than a {operation} of "
+            f"{_format_sizes(window)}.",
             path=f"model.{option}",
-            suggestion="Use fewer `filters`, a smaller window, or larger images."
-            if len(held) == 2
-            else "Use fewer `filters`, a smaller window, or longer sequences.",
+            suggestion=f"Use fewer `filters`, a smaller window, or {larger}.",
         )
 
 
@@ -180,7 +182,7 @@ def _format_sizes(sizes: tuple[int, ...]) -> str:
 
 
 def _pool_globally(options: Options, tensor: Any, mask: Any) -> Any:
-    """The last block as a vector, `(batch, width)`."""
+    """Reduce the output of the last block to a vector, `(batch, width)`."""
     import keras
 
     from bmcli.layers.step_pooling import StepPooling

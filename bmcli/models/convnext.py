@@ -1,4 +1,4 @@
-"""ConvNeXt for images: a convolutional network with the manners of a transformer (Liu et al. 2022)."""
+"""ConvNeXt for images: a convolutional network with the design of a transformer (Liu et al. 2022)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bmcli.specs import DataSpec
 if TYPE_CHECKING:
     import keras
 
-_SMALL_PATCH, _PATCH = 2, 4  # pixels a side
+_SMALL_PATCH, _PATCH = 2, 4  # pixels per side
 
 
 class Options(Kind):
@@ -29,7 +29,7 @@ class Options(Kind):
     stage but the first halves rows and columns.
     """
 
-    WIDTHS: ClassVar = ("mlp_ratio",)  # which pruning may make smaller
+    WIDTHS: ClassVar = ("mlp_ratio",)  # options that channel pruning may reduce
     kind: Literal["convnext"] = Field(default="convnext", description="A ConvNeXt.")
     widths: tuple[Units, ...] = Field(default=(32, 64, 128), min_length=1, description="Channels of each stage.")
     blocks: tuple[Size, ...] = Field(default=(1, 2, 1), min_length=1, description="Blocks of each stage.")
@@ -92,15 +92,16 @@ def _patch(options: Options, image: Feature) -> int:
         raise BmcliError(
             f"patches of {patch}x{patch} are larger than {quoted(image.column.name)}.",
             path="model.patch",
-            suggestion=f"Give at most {side}.",
+            suggestion=f"Use at most {side}.",
         )
     return patch
 
 
 def _patches(options: Options, tensor: Any, width: int, size: int) -> Any:
-    """A dense layer over squares of pixels side by side, `(batch, height / size, width / size, width)`."""
+    """Embed patches by a dense layer, `(batch, height / size, width / size, width)`."""
     import keras
 
+    # A convolution whose strides are its size is a dense layer over patches that do not overlap.
     return keras.layers.Conv2D(width, size, strides=size, padding="same", **models.kernel_arguments(options))(tensor)
 
 
@@ -129,6 +130,7 @@ def _block(options: Options, tensor: Any, drop_path: float) -> Any:
 def _depthwise(options: Options, tensor: Any) -> Any:
     import keras
 
+    # Keras names the options of a depthwise kernel differently: `depthwise_initializer`.
     weights = {name.replace("kernel", "depthwise"): value for name, value in models.kernel_arguments(options).items()}
     return keras.layers.DepthwiseConv2D(options.kernel_size, padding="same", **weights)(tensor)
 

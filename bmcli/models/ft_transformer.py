@@ -17,7 +17,7 @@ from bmcli.specs import DataSpec
 if TYPE_CHECKING:
     import keras
 
-_MAX_TOKENS = 1000  # whose attention weights alone fill gigabytes
+_MAX_TOKENS = 1000  # attention weights of more tokens take gigabytes
 
 
 class Options(Kind):
@@ -69,7 +69,7 @@ def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.M
     models.require_table(features, "ft_transformer")
     tokens = ClassToken()(_tokens(options, features))
     for number in range(options.depth):
-        # The first block reads the tokens as they are, as in the paper's appendix E.1.
+        # The first block has no normalization before its attention, as in the paper's appendix E.1.
         tokens = keras.layers.Add()([tokens, _attention(options, _normalize(tokens) if number else tokens)])
         tokens = keras.layers.Add()([tokens, _feed_forward(options, _normalize(tokens))])
     return models.build_with_heads(
@@ -78,7 +78,7 @@ def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.M
 
 
 def _tokens(options: Options, features: Sequence[Feature]) -> Any:
-    """`(batch, tokens, width)`: a token for each number, then one for each of the other columns."""
+    """Embed each number, then each of the other columns, as one token: `(batch, tokens, width)`."""
     import keras
 
     from bmcli.layers.number_tokens import NumberTokens
@@ -96,7 +96,7 @@ def _tokens(options: Options, features: Sequence[Feature]) -> Any:
 def _check_count(tokens: int) -> None:
     if tokens > _MAX_TOKENS:
         raise BmcliError(
-            f"ft_transformer would attend to {tokens} tokens, one for each number; {_MAX_TOKENS} are the most.",
+            f"ft_transformer would have {tokens} tokens, one for each number and column, more than {_MAX_TOKENS}.",
             path="model",
             suggestion="Use `kind: table_resnet`, or leave columns out of data.inputs.",
         )

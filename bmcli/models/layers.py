@@ -1,4 +1,4 @@
-"""Any graph of Keras layers, written out in the recipe."""
+"""Graphs of Keras layers that a recipe lists."""
 
 from __future__ import annotations
 
@@ -47,10 +47,11 @@ class Options(Kind):
     @model_validator(mode="wrap")
     @classmethod
     def _graph_is_whole(cls, value: Any, handler: Any) -> Any:
-        given = value if isinstance(value, Mapping) else {}
-        problems = graph.find_output_problems(given.get("layers"), given.get("outputs"))
+        mapping = value if isinstance(value, Mapping) else {}
+        problems = graph.find_output_problems(mapping.get("layers"), mapping.get("outputs"))
         if not problems:
             return handler(value)
+        # The other fields are checked even so, so that a user sees all faults at once.
         try:
             handler(value)
         except ValidationError as error:
@@ -79,13 +80,13 @@ def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.M
 
 
 def _outputs(options: Options, layers: Sequence[GraphLayer], heads: Mapping[str, int]) -> dict[str, str]:
-    """The name of the layer that predicts each target."""
+    """Resolve the name of the output layer of each target."""
     outputs = options.outputs
     if outputs is None:
         if len(heads) > 1:
             example = ", ".join(f"{target}: NAME" for target in heads)
             raise BmcliError(
-                f"{len(heads)} targets need a layer each.",
+                f"{len(heads)} targets need one output layer each.",
                 path="model",
                 suggestion=f"Write outputs: {{{example}}}.",
             )
@@ -99,21 +100,21 @@ def _outputs(options: Options, layers: Sequence[GraphLayer], heads: Mapping[str,
         for name in outputs
         if name not in heads
     ]
-    faults += [Fault(f"target '{name}' has no layer.", "model.outputs") for name in heads if name not in outputs]
+    faults += [Fault(f"target '{name}' has no output layer.", "model.outputs") for name in heads if name not in outputs]
     if faults:
         raise BmcliError(*faults)
     return dict(outputs)
 
 
 def _check_links(layers: Sequence[GraphLayer], tensors: Mapping[str, str]) -> None:
-    """Every source must be a layer or a column, and every column must be read.
+    """Refuse a source that is neither a layer nor a column, and a column that no layer reads.
 
     Args:
         tensors: Names of the input tensors by column.
     """
     columns = list(tensors)
     faults = [
-        Fault(f"'{layer.name}' is the name of an input, too.", f"model.layers.{layer.index}.name")
+        Fault(f"'{layer.name}' is also the name of an input.", f"model.layers.{layer.index}.name")
         for layer in layers
         if layer.name in {*columns, *tensors.values()}
     ]
@@ -126,7 +127,7 @@ def _check_links(layers: Sequence[GraphLayer], tensors: Mapping[str, str]) -> No
 def _check_first_layer(layers: Sequence[GraphLayer], columns: Sequence[str]) -> list[Fault]:
     if layers[0].sources is not None or len(columns) == 1:
         return []
-    message = f"the first layer must say which of the inputs it takes: {', '.join(columns)}."
+    message = f"the first layer must name the inputs that it reads, of {', '.join(columns)}."
     return [Fault(message, "model.layers.0", suggestion=f"Write from: {columns[0]}.")]
 
 
@@ -154,17 +155,18 @@ def _find_unread_inputs(layers: Sequence[GraphLayer], columns: Sequence[str]) ->
 
 
 def _strip_probabilities(layer: GraphLayer, layers: Sequence[GraphLayer]) -> GraphLayer:
-    """An output layer of a target with classes, giving logits: without its softmax or sigmoid."""
-    ends_so = layer.kind in _PROBABILITIES or _kind_of(layer.options.get("activation")) in _PROBABILITIES
-    if not ends_so:
+    """Remove softmax or sigmoid from an output layer of a target with classes, so that it computes logits."""
+    # The objective computes losses from logits: Keras clips probabilities, and has no gradient where it does.
+    has_probabilities = layer.kind in _PROBABILITIES or _kind_of(layer.options.get("activation")) in _PROBABILITIES
+    if not has_probabilities:
         return layer
     readers = [other.name for other in layers if layer.name in graph.get_sources(other, layers)]
     readers += [other.name for other in layers if other.shared_layer == layer.name]
     if readers:
         raise BmcliError(
-            f"'{layer.name}' feeds probabilities to '{readers[0]}', and an output, which needs logits.",
+            f"'{layer.name}' feeds probabilities to '{readers[0]}' and to an output, which needs logits.",
             path=f"model.layers.{layer.index}",
-            suggestion="Give it no activation, and put {kind: softmax} between the two.",
+            suggestion=f"Remove its activation, and put {{kind: softmax}} before '{readers[0]}'.",
         )
     if layer.kind in (*_PROBABILITIES, "activation"):
         return GraphLayer(layer.index, layer.name, "identity", {}, layer.sources)
@@ -172,8 +174,8 @@ def _strip_probabilities(layer: GraphLayer, layers: Sequence[GraphLayer]) -> Gra
     return GraphLayer(layer.index, layer.name, layer.kind, options, layer.sources)
 
 
-def _kind_of(described: Any) -> Any:
-    return described.get("kind") if isinstance(described, Mapping) else described
+def _kind_of(activation: Any) -> Any:
+    return activation.get("kind") if isinstance(activation, Mapping) else activation
 
 
 def _attach_mask(feature: Feature) -> Any:
@@ -183,14 +185,15 @@ def _attach_mask(feature: Feature) -> Any:
 
 
 def _call_layers(layers: Sequence[GraphLayer], columns: Mapping[str, Any]) -> dict[str, Any]:
-    """What every layer and column gives, by name."""
-    made = {layer.name: _make_layer(layer) for layer in layers if layer.kind != SHARED}
+    """Call all layers; returns the tensors of layers and columns by name."""
+    # All layers are made before any is called, because one may share the weights of a layer that is listed later.
+    keras_layers = {layer.name: _make_layer(layer) for layer in layers if layer.kind != SHARED}
     kinds = {layer.name: layer.kind for layer in layers}
     values = dict(columns)
     for layer in graph.sort_layers(layers):
         arguments = [values[name] for name in graph.get_sources(layer, layers) or columns]
         original = layer.shared_layer or layer.name
-        values[layer.name] = _call_layer(layer, kinds[original], made[original], arguments)
+        values[layer.name] = _call_layer(layer, kinds[original], keras_layers[original], arguments)
     return values
 
 
@@ -207,41 +210,43 @@ def _make_layer(layer: GraphLayer) -> Any:
 
 
 def _call_layer(layer: GraphLayer, kind: str, keras_layer: Any, arguments: list[Any]) -> Any:
-    how = catalogue.get_entry("layers", kind)["inputs"]
-    if how != "one" and len(arguments) == 1:
-        arguments = arguments * 2  # attention of a sequence to itself
+    arity = catalogue.get_entry("layers", kind)["inputs"]
+    if arity != "one" and len(arguments) == 1:
+        arguments = arguments * 2  # self-attention: query and value are the same sequence
     try:
-        return keras_layer(arguments) if how == "list" else keras_layer(*arguments)
+        return keras_layer(arguments) if arity == "list" else keras_layer(*arguments)
     except Exception as error:  # whatever Keras raises, the cause is a shape or an option of the recipe
         shapes = " and ".join(_format_shape(argument) for argument in arguments)
         raise BmcliError(
-            f"{_describe_layer(layer)} cannot take {shapes}: {_first_line(error)}", path=f"model.layers.{layer.index}"
+            f"{_describe_layer(layer)} does not accept {shapes}: {_first_line(error)}",
+            path=f"model.layers.{layer.index}",
         ) from error
 
 
 def _finish_output(value: Any, width: int, layer: GraphLayer, target: str, spec: DataSpec) -> Any:
-    """The network's output for a target in float32, `(batch, width)`."""
+    """Convert the tensor of an output layer to the network's output, `(batch, width)` in float32."""
     import keras
 
     is_category = spec.target(target).kind == "category"
     path = f"model.layers.{layer.index}"
     if len(value.shape) != 2:
         raise BmcliError(
-            f"{_describe_layer(layer)} gives {_format_shape(value)} an example, but '{target}' needs {width} numbers.",
+            f"{_describe_layer(layer)} outputs {_format_shape(value)} per example, but '{target}' needs {width} "
+            "numbers.",
             path=path,
             suggestion="Put flatten or a global pooling before the last layer.",
         )
-    given = value.shape[1]
-    if given != width and not (is_category and width == 2 and given == 1):
-        also = " (or 1)" if is_category and width == 2 else ""
+    received = value.shape[1]
+    if received != width and not (is_category and width == 2 and received == 1):
+        alternative = " (or 1)" if is_category and width == 2 else ""
         raise BmcliError(
-            f"{_describe_layer(layer)} gives {given} numbers, but '{target}' needs {width}{also}.",
+            f"{_describe_layer(layer)} outputs {received} numbers, but '{target}' needs {width}{alternative}.",
             path=path,
             suggestion=f"Write units: {width}." if "units" in layer.options else "",
         )
-    end = keras.layers.Activation("linear", dtype="float32")(value)
-    # softmax of [0, z] is sigmoid of z.
-    return end if given == width else keras.ops.pad(end, [[0, 0], [1, 0]])
+    output = keras.layers.Activation("linear", dtype="float32")(value)
+    # One logit z of two classes becomes [0, z], whose softmax is the sigmoid of z.
+    return output if received == width else keras.ops.pad(output, [[0, 0], [1, 0]])
 
 
 def _describe_layer(layer: GraphLayer) -> str:
@@ -253,9 +258,9 @@ def _format_shape(tensor: Any) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    """The first line of Keras' message that says something, without colours."""
+    """Extract the first informative line of Keras' message, without its terminal colours."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     lines = [line.strip() for line in text.splitlines()]
-    told = [line for line in lines if line and not line.startswith("Exception encountered when calling")]
-    reason = told[0] if told else type(error).__name__
+    informative = [line for line in lines if line and not line.startswith("Exception encountered when calling")]
+    reason = informative[0] if informative else type(error).__name__
     return reason if reason.endswith(".") else f"{reason}."

@@ -22,7 +22,7 @@ class Options(DenseOptions):
     The first choice for tables and small problems. Each layer is a linear map, normalization, activation and dropout.
     """
 
-    WIDTHS: ClassVar = ("hidden",)  # which pruning may make smaller
+    WIDTHS: ClassVar = ("hidden",)  # options that channel pruning may reduce
     kind: Literal["mlp"] = Field(default="mlp", description="A multilayer perceptron.")
     hidden: tuple[Units, ...] = Field(
         default=(128, 64), description="Units of each hidden layer; an empty list gives a linear model."

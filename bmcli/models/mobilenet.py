@@ -24,8 +24,8 @@ class Options(ConvolutionOptions):
     projects back; every stage but the first halves rows and columns.
     """
 
-    WIDTHS: ClassVar = ("expansion",)  # which pruning may make smaller
-    WIDTHS_ABOVE: ClassVar = {"expansion": 1.0}  # without widening a block has a layer less
+    WIDTHS: ClassVar = ("expansion",)  # options that channel pruning may reduce
+    WIDTHS_ABOVE: ClassVar = {"expansion": 1.0}  # at 1 a block has one layer fewer
     kind: Literal["mobilenet"] = Field(default="mobilenet", description="A network of separable convolutions.")
     widths: tuple[Units, ...] = Field(
         default=(16, 32, 64), min_length=1, description="Filters of each stage, between its blocks."
@@ -63,13 +63,14 @@ def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.M
 
 
 def _block(options: Options, tensor: Any, width: int, strides: int) -> Any:
-    """Widened, filtered channel by channel, narrowed; added to its input where the shapes agree."""
+    """Apply an inverted residual block: expand, filter each channel, project; add the input if the shapes agree."""
     import keras
 
     narrow = tensor.shape[-1]
     wide = round(narrow * options.expansion)
     branch = tensor if wide == narrow else models.apply_convolution(options, tensor, wide)
     branch = _depthwise(options, branch, strides)
+    # Without activation: in few channels it would destroy information (section 3.2 of the paper).
     branch = models.apply_convolution(options, branch, width, linear=True)
     return keras.layers.Add()([tensor, branch]) if strides == 1 and narrow == width else branch
 
@@ -77,6 +78,7 @@ def _block(options: Options, tensor: Any, width: int, strides: int) -> Any:
 def _depthwise(options: Options, tensor: Any, strides: int) -> Any:
     import keras
 
+    # Keras names the options of a depthwise kernel differently: `depthwise_initializer`.
     weights = {name.replace("kernel", "depthwise"): value for name, value in models.kernel_arguments(options).items()}
     layer = keras.layers.DepthwiseConv2D(
         options.kernel_size, strides=strides, padding="same", use_bias=False, **weights

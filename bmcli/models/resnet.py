@@ -29,7 +29,7 @@ class Options(ConvolutionOptions):
     block starts at 0, so that each block starts as its shortcut (Goyal et al. 2017).
     """
 
-    WIDTHS: ClassVar = ("inner",)  # which pruning may make smaller
+    WIDTHS: ClassVar = ("inner",)  # options that channel pruning may reduce
     kind: Literal["resnet"] = Field(default="resnet", description="A residual network.")
     variant: Literal[18, 34, 50] | None = Field(
         default=None, description="A network of the paper, by its number of layers; replaces the options below."
@@ -53,7 +53,7 @@ class Options(ConvolutionOptions):
     )
 
     @model_validator(mode="after")
-    def _stages_are_told_once(self) -> Options:
+    def _stages_agree(self) -> Options:
         for option in ("blocks", "widths", "bottleneck"):
             if self.variant is not None and getattr(self, option) is not None:
                 raise fault_at(
@@ -81,7 +81,7 @@ def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.M
 
 
 def _stages(options: Options) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
-    """Blocks and widths of each stage, and whether blocks have a bottleneck."""
+    """Resolve blocks and widths of each stage, and whether blocks have a bottleneck."""
     if options.variant is not None:
         return _VARIANTS[options.variant], _WIDTHS, options.variant == 50
     count = len(options.blocks or options.widths or (0, 1, 2))
@@ -98,7 +98,8 @@ def _basic(options: Options, tensor: Any, width: int, strides: int) -> Any:
 def _bottleneck(options: Options, tensor: Any, width: int, strides: int) -> Any:
     inside = _inner_width(options, width)
     branch = models.apply_convolution(options, tensor, inside)
-    # The 3x3 convolution halves, not the first as in the paper, which would drop three quarters of its input.
+    # The 3x3 convolution has the strides, not the first one as in the paper, which would skip three quarters of its
+    # input.
     branch = models.apply_convolution(options, branch, inside, 3, strides)
     branch = models.apply_convolution(options, branch, _EXPANSION * width, linear=True, first_scale="zeros")
     return _add_shortcut(options, tensor, branch, strides)
@@ -109,7 +110,7 @@ def _inner_width(options: Options, width: int) -> int:
 
 
 def _add_shortcut(options: Options, tensor: Any, branch: Any, strides: int) -> Any:
-    """The branch on its shortcut, which is projected where the shapes differ."""
+    """Add a branch to its shortcut, which is projected where the shapes differ."""
     import keras
 
     width = branch.shape[-1]

@@ -24,7 +24,7 @@ class Options(DenseOptions):
     dense layer, is followed by normalization.
     """
 
-    WIDTHS: ClassVar = ("dense",)  # which pruning may make smaller
+    WIDTHS: ClassVar = ("dense",)  # options that channel pruning may reduce
     kind: Literal["rnn"] = Field(default="rnn", description="A recurrent network.")
     cell: Literal["simple", "lstm", "gru"] = Field(default="lstm", description="Kind of recurrent layer.")
     units: Units | tuple[Units, ...] = Field(
@@ -62,7 +62,9 @@ class Options(DenseOptions):
         stack = _stack(self)
         if self.share and (len(stack) < 2 or len(set(stack)) > 1):
             raise fault_at(
-                ("share",), "weights are shared among layers of the same units.", "Write units: [64, 64], for two."
+                ("share",),
+                "sharing weights needs several recurrent layers of the same units.",
+                "Write a list such as units: [64, 64].",
             )
         return self
 
@@ -88,7 +90,7 @@ def _stack(options: Options) -> tuple[int, ...]:
 
 
 def _encode_sequence(options: Options, tensor: Any, mask: Any) -> Any:
-    """The sequence as a vector, `(batch, units)`, or twice as wide if bidirectional."""
+    """Encode the sequence as a vector, `(batch, units)`, or twice as wide if bidirectional."""
     for layer in _layers(options):
         tensor = layer(_project_input(options, tensor), mask=mask)
         tensor = models.apply_normalization(options, tensor, mask if len(tensor.shape) == 3 else None)
@@ -96,16 +98,17 @@ def _encode_sequence(options: Options, tensor: Any, mask: Any) -> Any:
 
 
 def _layers(options: Options) -> list[keras.layers.Layer]:
-    """The recurrent layers from below; the last gives its last state alone where that is all that is needed."""
+    """Build the recurrent layers, the first one first."""
     stack = _stack(options)
     if options.share:
+        # One layer for all: it must return all steps, because only the last call needs the last state alone.
         return [_build_recurrent(options, stack[0], steps=True)] * len(stack)
     below = [_build_recurrent(options, units, steps=True) for units in stack[:-1]]
     return [*below, _build_recurrent(options, stack[-1], steps=options.pooling != "last")]
 
 
 def _project_input(options: Options, tensor: Any) -> Any:
-    """The sequence at the width of a shared layer's output, which is that of its input."""
+    """Project the sequence to the width of a shared layer, whose input and output must have the same width."""
     import keras
 
     width = _stack(options)[0] * (2 if options.bidirectional else 1)
@@ -115,7 +118,7 @@ def _project_input(options: Options, tensor: Any) -> Any:
 
 
 def _pool_steps(options: Options, tensor: Any, mask: Any) -> Any:
-    """The steps as a vector."""
+    """Reduce the steps to a vector."""
     from keras import ops
 
     from bmcli.layers.attention_pooling import AttentionPooling
@@ -127,13 +130,13 @@ def _pool_steps(options: Options, tensor: Any, mask: Any) -> Any:
         return StepPooling(options.pooling)(tensor, mask=mask)
     if not options.bidirectional:
         return StepPooling("last")(tensor, mask=mask)
-    # What was read backwards ends at the first step.
+    # The backward direction ends at the first step.
     forward, backward = ops.split(tensor, 2, axis=-1)
     return ops.concatenate([StepPooling("last")(forward, mask=mask), backward[:, 0]], axis=-1)
 
 
 def _build_recurrent(options: Options, units: int, steps: bool) -> keras.layers.Layer:
-    """A recurrent layer that gives every step's output, or the last one alone."""
+    """Build a recurrent layer that returns the states of all steps, or the last one alone."""
     import keras
 
     from bmcli.layers.keras_objects import make_keras_object

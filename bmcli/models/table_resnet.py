@@ -22,8 +22,8 @@ class Options(DenseOptions):
     `ft_transformer`. A block is normalization, dense layer, activation, dropout, dense layer.
     """
 
-    WIDTHS: ClassVar = ("ratio",)  # which pruning may make smaller
-    NORMALIZES_WHOLE: ClassVar = True  # not the units inside a block
+    WIDTHS: ClassVar = ("ratio",)  # options that channel pruning may reduce
+    NORMALIZES_WHOLE: ClassVar = True  # normalization is between blocks, whose units are never pruned
     kind: Literal["table_resnet"] = Field(default="table_resnet", description="A residual network for tables.")
     width: Units = Field(default=128, description="Units between blocks.")
     depth: Size = Field(default=3, description="Blocks.")

@@ -27,7 +27,7 @@ class Options(Kind):
     or the rows or patches of an image. Padding is masked.
     """
 
-    WIDTHS: ClassVar = ("mlp_ratio",)  # which pruning may make smaller
+    WIDTHS: ClassVar = ("mlp_ratio",)  # options that channel pruning may reduce
     kind: Literal["transformer"] = Field(default="transformer", description="A transformer encoder.")
     width: Units = Field(default=64, description="Width of a token; a multiple of `heads`.")
     depth: Size = Field(
@@ -83,9 +83,7 @@ class Options(Kind):
         if self.positions == "sinusoidal" and self.width % 2:
             raise fault_at(("width",), f"sinusoidal positions need an even width, received {self.width}.")
         if self.share and self.depth == 1:
-            raise fault_at(
-                ("share",), "one block has no other to share its weights with.", "Give `depth` of 2 or more."
-            )
+            raise fault_at(("share",), "sharing weights needs more than one block.", "Set `depth` to 2 or more.")
         return self
 
 
@@ -97,10 +95,11 @@ def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.M
     tensors, features = models.create_inputs(spec)
     source, others = models.require_single_input(features, "transformer", sequences=True)
     tokens, mask = _embed_tokens(options, _tokens(options, source), source.mask)
-    attended = None if mask is None else _expand_mask(mask)
+    attention_mask = None if mask is None else _expand_mask(mask)
     blocks = [_block(options)] * options.depth if options.share else [_block(options) for _ in range(options.depth)]
     for block in blocks:
-        tokens = block(tokens, attended)
+        tokens = block(tokens, attention_mask)
+    # With normalization at the start of blocks, the sum of their outputs is not normalized yet.
     tokens = _normalization()(tokens) if options.norm_first else tokens
     return models.build_with_heads(
         tensors, models.concatenate([_pool_tokens(options, tokens, mask), *map(models.to_vector, others)]), heads
@@ -108,20 +107,20 @@ def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.M
 
 
 def _tokens(options: Options, source: Feature) -> Any:
-    """What the source gives for each token, `(batch, tokens, features)`."""
+    """Split the source into tokens, `(batch, tokens, features)`."""
     if options.patch is None:
         return models.to_sequence(source)
     if not models.is_image(source):
         raise BmcliError(
-            f"patches are of images, but {quoted(source.column.name)} is a sequence.",
+            f"only images have patches, but {quoted(source.column.name)} is a sequence.",
             path="model.patch",
-            suggestion="Leave `patch` out: the tokens are the steps.",
+            suggestion="Leave `patch` out; the tokens are the steps.",
         )
     return _patches(source, models.to_pair(options.patch))
 
 
 def _patches(source: Feature, patch: tuple[int, int]) -> Any:
-    """An image cut into patches, row by row, each flattened."""
+    """Cut an image into patches, row by row, and flatten each."""
     import keras
 
     _, height, width, channels = source.tensor.shape
@@ -129,7 +128,7 @@ def _patches(source: Feature, patch: tuple[int, int]) -> Any:
         raise BmcliError(
             f"an image of {height}x{width} cannot be cut into patches of {patch[0]}x{patch[1]}.",
             path="model.patch",
-            suggestion=f"Rows divide by {_divisors(height)}; columns by {_divisors(width)}.",
+            suggestion=f"Rows can be divided by {_divisors(height)}; columns by {_divisors(width)}.",
         )
     down, across = height // patch[0], width // patch[1]
     tensor = keras.layers.Reshape((down, patch[0], across, patch[1] * channels))(source.tensor)
@@ -142,7 +141,7 @@ def _divisors(number: int) -> str:
 
 
 def _embed_tokens(options: Options, tokens: Any, mask: Any) -> tuple[Any, Any]:
-    """Tokens at the model's width with their positions and, if asked for, the class token before them."""
+    """Project tokens to the model's width, and add positions and, with `pooling: token`, the class token."""
     from bmcli.layers.class_token import ClassToken
     from bmcli.layers.positions import Positions
 
@@ -162,31 +161,34 @@ def _extend_mask(mask: Any) -> Any:
 
 
 def _expand_mask(mask: Any) -> Any:
-    """`(batch, 1, tokens)`: every token may attend to the valid ones."""
+    """Expand a mask to `(batch, 1, tokens)`, so that every token attends to the valid ones."""
     from keras import ops
 
     return ops.expand_dims(ops.cast(mask, "bool"), 1)
 
 
 def _block(options: Options) -> Callable[[Any, Any], Any]:
-    """Attention and a feed-forward network; a function of tokens and mask that has its layers for good."""
+    """Build a block of attention and a feed-forward network: a function of tokens and mask.
+
+    Its layers are made once, so that a function that is called several times shares its weights.
+    """
     attention, feed_forward = _attention(options), _feed_forward(options)
     first, second = _build_residual(options), _build_residual(options)
     return lambda tokens, mask: second(first(tokens, lambda x: attention(x, mask)), feed_forward)
 
 
 def _build_residual(options: Options) -> Callable[[Any, Callable[[Any], Any]], Any]:
-    """What makes a function of tokens a residual part of a block, normalized before it or after."""
+    """Build a residual connection around a function of tokens, with normalization before or after it."""
     import keras
 
     normalization, dropout = _normalization(), _dropout(options)
 
-    def part(tokens: Any, function: Callable[[Any], Any]) -> Any:
+    def apply(tokens: Any, function: Callable[[Any], Any]) -> Any:
         if options.norm_first:
             return keras.layers.Add()([tokens, dropout(function(normalization(tokens)))])
         return normalization(keras.layers.Add()([tokens, dropout(function(tokens))]))
 
-    return part
+    return apply
 
 
 def _attention(options: Options) -> Callable[[Any, Any], Any]:

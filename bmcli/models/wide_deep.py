@@ -1,4 +1,4 @@
-"""Linear model and network together, for tables (Cheng et al. 2016, "Wide and deep learning")."""
+"""A linear model and a network, trained jointly, for tables (Cheng et al. 2016, "Wide and deep learning")."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Options(DenseOptions):
     `wide` and `deep` select the columns of each part.
     """
 
-    WIDTHS: ClassVar = ("hidden",)  # which pruning may make smaller
+    WIDTHS: ClassVar = ("hidden",)  # options that channel pruning may reduce
     kind: Literal["wide_deep"] = Field(default="wide_deep", description="A linear model and a network together.")
     wide: tuple[str, ...] | None = Field(
         default=None, min_length=1, description="Columns of the linear model; by default all."
@@ -50,26 +50,26 @@ def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.M
 
     tensors, features = models.create_inputs(spec, stacked=options.wide is None and options.deep is None)
     _check_columns(options, [feature.column.name for feature in features])
-    wide = models.concatenate(models.to_vectors(_chosen(features, options.wide)))
-    deep = models.concatenate(models.to_vectors(_chosen(features, options.deep), options.periodic))
+    wide = models.concatenate(models.to_vectors(_select(features, options.wide)))
+    deep = models.concatenate(models.to_vectors(_select(features, options.deep), options.periodic))
     for units in options.hidden:
         deep = models.apply_dense(options, deep, units)
-    added = keras.layers.Add(dtype="float32")
+    add = keras.layers.Add(dtype="float32")  # the heads have float32 outputs even in mixed precision
     outputs = {
-        name: added([models.apply_head(wide, width, options.wide_regularizer), models.apply_head(deep, width)])
+        name: add([models.apply_head(wide, width, options.wide_regularizer), models.apply_head(deep, width)])
         for name, width in heads.items()
     }
     return models.create_keras_model(tensors, outputs)
 
 
-def _chosen(features: Sequence[Feature], names: Sequence[str] | None) -> list[Feature]:
+def _select(features: Sequence[Feature], names: Sequence[str] | None) -> list[Feature]:
     return [feature for feature in features if names is None or feature.column.name in names]
 
 
 def _check_columns(options: Options, columns: Sequence[str]) -> None:
-    """Raises BmcliError where a name is no input, or an input is read by neither side."""
+    """Refuse names that are not inputs, and inputs that neither part reads."""
     faults = [
-        Fault(f"{quoted(name)} is no input.", f"model.{side}.{position}", suggestion=parts.did_you_mean(name, columns))
+        Fault(f"no input {quoted(name)}.", f"model.{side}.{position}", suggestion=parts.did_you_mean(name, columns))
         for side in ("wide", "deep")
         for position, name in enumerate(getattr(options, side) or ())
         if name not in columns
@@ -77,7 +77,7 @@ def _check_columns(options: Options, columns: Sequence[str]) -> None:
     if not faults and options.wide is not None and options.deep is not None:
         faults = [
             Fault(
-                f"neither side reads the input {quoted(name)}.",
+                f"neither `wide` nor `deep` reads the input {quoted(name)}.",
                 "model",
                 suggestion="Name it in `wide` or `deep`, or leave it out of data.inputs.",
             )

@@ -1,1 +1,1 @@
-"""Networks: assembled from a recipe, saved, and loaded through one guarded door."""
+"""Networks: assembled from a recipe, saved, and loaded after one set of safety checks."""

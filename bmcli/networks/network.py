@@ -23,56 +23,66 @@ from bmcli.specs import DataSpec
 
 @dataclass(frozen=True)
 class Network:
-    """What is trained: `model` maps encoded inputs to one output a target, `objectives` judge these."""
+    """A model to train, and how its outputs are interpreted.
+
+    Args:
+        model: Maps encoded inputs to one output per target.
+        objectives: Loss, metrics and predictions of each target.
+    """
 
     model: keras.Model
     objectives: Mapping[str, TargetObjective]
 
     def predict(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Probabilities, or numbers in the target's own unit, by target."""
+        """Convert outputs to predictions by target: probabilities, or numbers in the target's unit."""
         return {name: objective.predict(outputs[name]) for name, objective in self.objectives.items()}
 
 
 def assemble_network(recipe: Recipe, spec: DataSpec, train_targets: Mapping[str, np.ndarray]) -> Network:
-    """A new network with the recipe's initial weights.
+    """Build a new network with initial weights.
+
+    Args:
+        train_targets: Encoded training rows by target, from which class weights are computed.
 
     Raises:
-        BmcliError: The family cannot take this data, or a layer does not fit; with the place in the recipe.
+        BmcliError: The model family does not accept this data, or a layer does not fit.
     """
-    chosen = recipe.objectives()
-    kinds = {name: parts.load("objectives", options.kind) for name, options in chosen.items()}
+    options = recipe.objectives()
+    kinds = {name: parts.load("objectives", each.kind) for name, each in options.items()}
     objectives = {
-        name: kind.build(chosen[name], spec.target(name), train_targets[name]) for name, kind in kinds.items()
+        name: kind.build(options[name], spec.target(name), train_targets[name]) for name, kind in kinds.items()
     }
-    model = require_model(recipe, spec)
+    model = build_model(recipe, spec)
     if not model.trainable_variables:
-        raise BmcliError("no layer has weights to train.", path="model", suggestion="Add one, as {kind: dense, ...}.")
+        raise BmcliError(
+            "no layer has weights to train.", path="model", suggestion="Add one, such as {kind: dense, units: 32}."
+        )
     return Network(model, objectives)
 
 
-def require_model(recipe: Recipe, spec: DataSpec) -> keras.Model:
-    """The recipe's model from encoded inputs to the outputs of each target.
+def build_model(recipe: Recipe, spec: DataSpec) -> keras.Model:
+    """Build the recipe's model, from encoded inputs to the outputs of each target.
 
     Raises:
-        BmcliError: As `assemble_network` does.
+        BmcliError: The model family does not accept this data, or a layer does not fit.
     """
-    chosen = recipe.objectives()
     heads = {
         name: parts.load("objectives", options.kind).width(options, spec.target(name))
-        for name, options in chosen.items()
+        for name, options in recipe.objectives().items()
     }
     model: keras.Model = parts.load("models", recipe.model.kind).build(recipe.model, spec, heads)
     return model
 
 
 def build_serving_model(network: Network, spec: DataSpec) -> keras.Model:
-    """The trained network behind its preprocessing: raw inputs by name to predictions by target."""
+    """Build a model of preprocessing and network, from raw inputs by name to predictions by target."""
     raw, encoded = inputs.build_serving_inputs(spec)
     return models.create_keras_model(raw, network.predict(network.model(encoded)))
 
 
 def save_network(network: Network, spec: DataSpec, path: Path) -> None:
-    """Writes the serving model as a `.keras` file, aside and then in place."""
+    """Write the serving model as a `.keras` file."""
+    # Renamed only when it is complete: a process that is killed while Keras overwrites a file leaves a damaged one.
     aside = path.with_name(f".{path.name}-aside.keras")
     model = build_serving_model(network, spec)
     with disk.convert_write_errors(path, sum(weight.numpy().nbytes for weight in model.weights)):
@@ -86,7 +96,7 @@ def save_network(network: Network, spec: DataSpec, path: Path) -> None:
 
 @contextlib.contextmanager
 def _without_optimizer(model: keras.Model) -> Iterator[None]:
-    """Keeps Keras from writing or reading the state of the optimizer, which checkpoints hold, beside the weights."""
+    """Keep Keras from writing or reading the optimizer's state with the weights; checkpoints hold it."""
     optimizer = getattr(model, "optimizer", None)
     model.optimizer = None
     try:
@@ -96,10 +106,10 @@ def _without_optimizer(model: keras.Model) -> Iterator[None]:
 
 
 def load_network(path: Path, network: Network, spec: DataSpec) -> None:
-    """Gives a network the weights of a saved serving model.
+    """Load the weights of a saved serving model into a network.
 
     Raises:
-        BmcliError: The file is damaged, too large, not of this network, or encodes rows otherwise than `spec`.
+        BmcliError: The file is damaged, too large, of another network, or encodes rows differently than `spec`.
     """
     load_model_weights(path, network.model, spec, network.predict)
 
@@ -111,23 +121,25 @@ def load_model_weights(
     predict: Callable[[Any], Any] = dict,
     digest: str | None = None,
 ) -> None:
-    """The same of a model without objectives.
-
-    Nothing that the file describes is built: its weights are read into what the recipe describes.
+    """Load the weights of a saved serving model into a model.
 
     Args:
-        predict: From the outputs of the model to what is served; without it that part is not compared.
+        predict: Converts the outputs of the model to those of the serving model; by default that part is not compared.
         digest: SHA-256 that the file must have.
+
+    Raises:
+        BmcliError: The file is damaged, too large, of another network, or encodes rows differently than `spec`.
     """
+    # The file may come from anywhere. Nothing that it describes is built: weights are read into the model that the
+    # recipe describes, after its description was compared with that model.
     raw, encoded = inputs.build_serving_inputs(spec)
     with models.allow_column_names():
         serving = models.create_keras_model(raw, predict(model(encoded)))
     with keras_file.open_keras_file(path, digest) as file:
         if column := saved_parts.find_difference(serving, file.config, compare_outputs=predict is not dict):
             raise BmcliError(
-                f"{format_path(path)} and {format_path(path.with_name('data.json'))} are not of one "
-                "training: they treat "
-                f"{column} differently.",
+                f"{format_path(path)} and {format_path(path.with_name('data.json'))} do not belong to one training: "
+                f"{column} differs.",
                 suggestion="Restore both from one copy of the run, or train again.",
             )
         with file.weights() as weights:
@@ -136,24 +148,28 @@ def load_model_weights(
                 with _without_optimizer(model):
                     serving.load_weights(weights)
             except Exception as error:  # a damaged file makes Keras raise anything
-                raise BmcliError(f"{format_path(path)}: not the model of this run ({_first_line(error)}).") from None
+                raise BmcliError(
+                    f"{format_path(path)}: not the model of this run ({_first_line(error)}).",
+                    suggestion="Restore the file from a copy of the run, or train again.",
+                ) from None
 
 
 def _require_weight_count(model: keras.Model, weights: Path) -> None:
-    """Refuses weights of more layers than a model has, of which Keras would take the first."""
-    held = keras_file.count_weights(weights)
-    if held != len(model.weights):
-        raise ValueError(f"it has {held} arrays of weights, and the recipe's network {len(model.weights)}")
+    """Refuse a file with another number of arrays than the model has weights."""
+    # Of more layers than the model has, Keras would load the first without an error.
+    count = keras_file.count_weights(weights)
+    if count != len(model.weights):
+        raise ValueError(f"it has {count} arrays of weights, and the recipe's network {len(model.weights)}")
 
 
 def load_serving_model(path: Path, digest: str | None = None) -> keras.Model:
-    """A saved model from raw inputs to predictions, whoever made it.
-
-    It is loaded first in a process of its own, whose memory is limited by the size of the file.
+    """Load a saved model from raw inputs to predictions, which may come from an untrusted source.
 
     Raises:
-        BmcliError: The file is damaged, too large, or would run code of its own.
+        BmcliError: The file is damaged, too large, or contains code.
     """
+    # Here the model that the file describes is built: first its classes are checked, then it is loaded in a separate
+    # process with limited memory, because a small file may describe very large layers.
     with keras_file.open_keras_file(path, digest) as file:
         file.require_known_classes()
         with file.weights() as weights:
@@ -162,7 +178,7 @@ def load_serving_model(path: Path, digest: str | None = None) -> keras.Model:
         try:
             with models.allow_column_names():
                 return keras.saving.load_model(file.private_copy, compile=False, safe_mode=True)
-        except Exception as error:  # as above
+        except Exception as error:  # a damaged file makes Keras raise anything
             raise BmcliError(f"{format_path(path)}: cannot be loaded ({_first_line(error)}).") from None
 
 

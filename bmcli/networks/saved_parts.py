@@ -1,4 +1,8 @@
-"""Whether a saved serving model encodes rows, and reads its network's outputs, as the data of its run says."""
+"""Comparison of a saved serving model with its run: how it encodes rows, and how it interprets outputs.
+
+Weights of the network alone do not show that a file was swapped: with another vocabulary or other classes, predictions
+would be wrong without an error.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +19,15 @@ _TENSOR = "__keras_tensor__"
 
 
 def find_difference(model: keras.Model, saved: Mapping[str, Any], compare_outputs: bool) -> str:
-    """The first input column or target around the network that a saved model treats otherwise, or an empty text.
+    """Find the first input column or target that a saved model processes differently outside of the network.
 
     Args:
         model: The serving model as its run describes it.
-        saved: Configuration of the saved one, from anywhere.
-        compare_outputs: Compare what comes after the network too, and not what comes before it alone.
+        saved: Configuration of the saved model, from an untrusted file.
+        compare_outputs: Also compare the layers after the network, not only those before it.
+
+    Returns:
+        The input or target for a message; an empty text if there is no difference.
     """
     ours: Mapping[str, Any] = json.loads(model.to_json())
     try:
@@ -35,15 +42,15 @@ def find_difference(model: keras.Model, saved: Mapping[str, Any], compare_output
             ):
                 return f"the target {quoted(target)}"
     except (KeyError, TypeError, AttributeError, IndexError, ValueError):
-        return "what lies around the network"  # the saved configuration is of no serving model
+        return "the structure of the model"  # the saved configuration is not that of a serving model
     return ""
 
 
 class _GraphComparison:
-    """The layers of two models by name, compared from an output to the inputs.
+    """Comparison of the layers of two models, from an output to the inputs."""
 
-    Names that Keras makes up are not compared, nor options that only one version of Keras writes.
-    """
+    # Layers are matched by their place in the graph: Keras numbers names by what a process has built before. Options
+    # that only one version of Keras writes are skipped, so that older files still load.
 
     def __init__(self, ours: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
         self._ours, self._saved = ({each["name"]: each for each in of["config"]["layers"]} for of in (ours, saved))
@@ -51,35 +58,37 @@ class _GraphComparison:
 
     @staticmethod
     def inputs(of: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Encoded tensors by column, as the network takes them."""
+        """Encoded tensors by column, which are the inputs of the network."""
         network = next(each for each in of["config"]["layers"] if each["name"] == NETWORK_NAME)
-        given: Mapping[str, Any] = network["inbound_nodes"][0]["args"][0]
-        return given
+        tensors: Mapping[str, Any] = network["inbound_nodes"][0]["args"][0]
+        return tensors
 
-    def is_equal(self, mine: Any, other: Any) -> bool:
-        if isinstance(mine, dict):
+    def is_equal(self, ours: Any, other: Any) -> bool:
+        if isinstance(ours, dict):
             if not isinstance(other, dict):
                 return False
-            if mine.get("class_name") == _TENSOR:
-                (name, *place), (other_name, *other_place) = (each["config"]["keras_history"] for each in (mine, other))
+            if ours.get("class_name") == _TENSOR:
+                (name, *place), (other_name, *other_place) = (each["config"]["keras_history"] for each in (ours, other))
                 return place == other_place and self._same_layer(name, other_name)
-            shared = mine.keys() & other.keys() - {"shared_object_id"}
-            return all(self.is_equal(mine[key], other[key]) for key in shared)
-        if isinstance(mine, list):
-            return isinstance(other, list) and len(mine) == len(other) and all(map(self.is_equal, mine, other))
-        return bool(mine == other)
+            shared = ours.keys() & other.keys() - {"shared_object_id"}
+            return all(self.is_equal(ours[key], other[key]) for key in shared)
+        if isinstance(ours, list):
+            return isinstance(other, list) and len(ours) == len(other) and all(map(self.is_equal, ours, other))
+        return bool(ours == other)
 
     def _same_layer(self, name: str, other_name: str) -> bool:
         if name in self._matched_names:
             return self._matched_names[name] == other_name
+        # Recorded before its inputs are compared, so that a layer that several others share is compared once, and a
+        # cycle in the saved configuration ends.
         self._matched_names[name] = other_name
-        mine, other = self._ours[name], self._saved[other_name]
-        if mine["class_name"] != other["class_name"]:
+        ours, other = self._ours[name], self._saved[other_name]
+        if ours["class_name"] != other["class_name"]:
             return False
-        if mine["class_name"] == "InputLayer" and name != other_name:
+        if ours["class_name"] == "InputLayer" and name != other_name:
             return False
-        options = [{key: value for key, value in each["config"].items() if key != "name"} for each in (mine, other)]
-        return self.is_equal(*options) and self.is_equal(mine["inbound_nodes"], other["inbound_nodes"])
+        options = [{key: value for key, value in each["config"].items() if key != "name"} for each in (ours, other)]
+        return self.is_equal(*options) and self.is_equal(ours["inbound_nodes"], other["inbound_nodes"])
 
 
 def _describe_tensor(history: Any) -> dict[str, Any]:

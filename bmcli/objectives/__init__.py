@@ -1,4 +1,4 @@
-"""Learning objectives: what an output means, how wrong it is, and how it is measured while training."""
+"""Objectives: the interpretation of a network's outputs, their loss, and their metrics during training."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Direction = Literal["min", "max"]
 
 
 class TargetObjective(Protocol):
-    """The objective of one target, built. All its methods work on eager, graph and symbolic Keras tensors."""
+    """The objective of one target. All its methods accept eager, graph and symbolic Keras tensors."""
 
     @property
     def weight(self) -> float:
-        """Of this target's loss beside those of others."""
+        """Weight of this target's loss among those of several targets."""
 
     def loss(self, target: Any, output: Any) -> Any:
-        """Loss of each example, `(batch,)` in float32, weights of classes included.
+        """Compute the loss of each example, `(batch,)` in float32, including class weights.
 
         Args:
             target: Encoded target, `(batch, ...)`.
@@ -38,10 +38,10 @@ class TargetObjective(Protocol):
         """
 
     def predict(self, output: Any) -> Any:
-        """Probabilities `(batch, classes)`, or numbers in the target's own unit, `(batch,)` or `(batch, quantiles)`."""
+        """Predict probabilities `(batch, classes)`, or numbers in the target's unit, `(batch,)` or per quantile."""
 
     def metrics(self, extra: tuple[KerasObject, ...] = ()) -> Mapping[str, Metric]:
-        """Fresh metrics by name, for one pass over a split: the objective's own, then those asked for.
+        """Make new metrics by name, for passes over one split: those of the objective, then the extra ones.
 
         Raises:
             BmcliError: A metric does not suit the target.
@@ -49,39 +49,41 @@ class TargetObjective(Protocol):
 
 
 class Metric(Protocol):
-    """A Keras metric and how it wants its arguments."""
+    """A Keras metric with the conversion of its arguments."""
 
     @property
     def keras_metric(self) -> keras.metrics.Metric: ...
 
     @property
     def direction(self) -> Direction | None:
-        """Which way is better; None if neither is, as of a share that has a right value."""
+        """Direction in which the metric is better; None if in neither, such as for the coverage of an interval."""
 
     def update(self, target: Any, prediction: Any, counts: Any = None) -> None:
-        """Adds a batch: encoded targets, and what `predict` made of the outputs.
+        """Add a batch.
 
         Args:
+            target: Encoded targets.
+            prediction: Results of `TargetObjective.predict`.
             counts: 1 for each example that counts and 0 for others, or None if all do.
         """
 
 
 class ObjectiveKind(Protocol):
-    """What a module in this folder offers."""
+    """The interface of a module in this folder."""
 
     Options: type[Kind]
-    TARGETS: tuple[str, ...]  # kinds of target it can learn
+    TARGETS: tuple[str, ...]  # kinds of target
     FORM: Literal["softmax", "sigmoid", "number"]  # logits of one distribution, of one for each output, or numbers
-    METRICS: Mapping[str, Direction]  # Keras metrics that suit these targets, and which way each is better
+    METRICS: Mapping[str, Direction]  # Keras metrics that suit these targets, and the direction in which each is better
 
     def width(self, options: Any, target: Column) -> int:
-        """Numbers the network must give for each example."""
+        """Number of outputs that the network needs for each example."""
 
     def build(self, options: Any, target: Column, train_targets: Any) -> TargetObjective:
-        """The objective for a target.
+        """Build the objective of a target.
 
         Args:
-            train_targets: Encoded targets of the training split, for weights derived from them.
+            train_targets: Encoded targets of the training split, from which class weights are computed.
         """
 
 
@@ -90,8 +92,8 @@ class MetricAdapter:
     """A metric of an objective.
 
     Args:
-        direction: Which way is better; None if neither is.
-        arguments: From encoded targets and predictions to what the Keras metric takes.
+        direction: Direction in which it is better; None if in neither.
+        arguments: Converts encoded targets and predictions to the arguments of the Keras metric.
     """
 
     keras_metric: keras.metrics.Metric
@@ -111,7 +113,7 @@ NUMBER_METRICS: Mapping[str, Direction] = {
     "log_cosh_error": "min",
     "r2_score": "max",
 }
-"""Keras metrics of one number an example."""
+"""Keras metrics of one number per example."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class ClassWeightsField(FieldType):
             raise fault(
                 "class_weights",
                 f"expected balanced, effective or weights by class, received {format_value(value)}.",
-                "Write {CLASS: 2.0}; the other classes weigh 1.",
+                "Write {CLASS: 2.0}; the weight of other classes is 1.",
             )
         # Classes are text; YAML reads a class called 0 as a number.
         return {str(name): weight for name, weight in check_mapping(_check_weight, value).items()}
@@ -154,7 +156,7 @@ class ObjectiveOptions(Kind):
 
 
 class ClassOptions(ObjectiveOptions):
-    """Options of objectives that tell classes."""
+    """Options of objectives with classes."""
 
     class_weights: Annotated[Any, ClassWeightsField()] = Field(
         default=None,
@@ -183,21 +185,22 @@ class ClassOptions(ObjectiveOptions):
 
 
 def apply_temperature(target: Column, output: Any) -> Any:
-    """Logits in float32, divided by the temperature that was found for a target after training, if any."""
+    """Convert logits to float32, and divide them by the temperature of a calibrated target."""
     from keras import ops
 
+    # The calibration stores the temperature in the target's state after training; before, there is none.
     logits, temperature = ops.cast(output, "float32"), target.state.get("temperature", 1.0)
     return logits if temperature == 1 else logits / temperature
 
 
 def compute_class_weights(options: ClassOptions, target: Column, train_targets: Any) -> np.ndarray | None:
-    """A weight for each class in the order of their indices, float32 `(classes,)`, or None if all weigh 1.
+    """Compute a weight for each class index, float32 `(classes,)`; None if all weights are 1.
 
     Args:
         train_targets: Class indices of the training rows.
 
     Raises:
-        BmcliError: A weight is of no class.
+        BmcliError: A weight names a class that does not exist.
     """
     import numpy as np
 
@@ -208,7 +211,7 @@ def compute_class_weights(options: ClassOptions, target: Column, train_targets: 
 
 
 def order_class_weights(chosen: Mapping[str, float] | None, target: Column) -> np.ndarray | None:
-    """Weights of a recipe in the order of the target's classes, 1 for those that are not named."""
+    """Order the weights of a recipe by the target's classes; classes without a weight get 1."""
     import numpy as np
 
     if chosen is None:
@@ -224,45 +227,45 @@ def order_class_weights(chosen: Mapping[str, float] | None, target: Column) -> n
 
 
 def compute_balanced_weights(options: ClassOptions, counts: np.ndarray) -> np.ndarray:
-    """Weights that make up for how many rows each class has, float32, by `options.class_weights`.
+    """Compute weights that compensate for different numbers of rows per class, float32, by `options.class_weights`.
 
     Args:
-        counts: Training rows of each class, along the last axis.
+        counts: Number of training rows of each class, along the last axis.
     """
     import numpy as np
 
-    rows = np.maximum(counts, 1).astype("float64")
+    rows = np.maximum(counts, 1).astype("float64")  # a class may have no training row
     if options.class_weights == "balanced":
         weights = counts.sum(axis=-1, keepdims=True) / (counts.shape[-1] * rows)
     else:
         beta = 0.999 if options.beta is None else options.beta
-        # 1 - beta^n; written so that a beta next to 1 loses no digits.
+        # 1 / (1 - beta^n), by `expm1`, because the difference loses digits for a beta close to 1.
         weights = -1 / np.expm1(rows * math.log(beta))
         weights *= counts.shape[-1] / weights.sum(axis=-1, keepdims=True)
     return weights.astype("float32")
 
 
 def find_median_index(quantiles: Sequence[float]) -> int:
-    """Where the median is among quantiles, or what is nearest to it."""
+    """Index of the quantile that is nearest to the median."""
     return min(range(len(quantiles)), key=lambda at: abs(quantiles[at] - 0.5))
 
 
 def compute_binary_crossentropy(truth: Any, logits: Any, options: Mapping[str, Any]) -> Any:
-    """What Keras' binary_crossentropy and binary_focal_crossentropy (Lin et al. 2017) are of each number.
-
-    From the logits: Keras clips probabilities, and where they are clipped there is no gradient.
+    """Compute Keras' binary_crossentropy or binary_focal_crossentropy (Lin et al. 2017) of each number.
 
     Args:
         truth: 0 or 1, float32.
         logits: Float32 of the same shape.
-        options: Of the Keras loss, with its defaults.
+        options: Options of the Keras loss, including its defaults; `gamma` for the focal loss.
     """
     from keras import ops
 
+    # From the logits: Keras clips probabilities, and clipped ones have no gradient.
     truth = truth * (1 - options["label_smoothing"]) + options["label_smoothing"] / 2
     losses = truth * ops.softplus(-logits) + (1 - truth) * ops.softplus(logits)
     if "gamma" not in options:
         return losses
+    # 1 - sigmoid(z) would lose digits for a large z; sigmoid(-z) does not.
     wrong = truth * ops.sigmoid(-logits) + (1 - truth) * ops.sigmoid(logits)
     losses = losses * _compute_focal_factor(wrong, options["gamma"])
     if not options["apply_class_balancing"]:
@@ -271,14 +274,16 @@ def compute_binary_crossentropy(truth: Any, logits: Any, options: Mapping[str, A
 
 
 def compute_categorical_focal_crossentropy(truth: Any, logits: Any, options: Mapping[str, Any]) -> Any:
-    """What Keras' categorical_focal_crossentropy is of each example, `(batch,)`, from the logits for the same reason.
+    """Compute Keras' categorical_focal_crossentropy of each example, `(batch,)`.
 
     Args:
-        truth: One row of shares a class, `(batch, classes)` in float32.
-        options: Of the Keras loss, with its defaults.
+        truth: Probability of each class, `(batch, classes)` in float32.
+        logits: Float32 of the same shape.
+        options: Options of the Keras loss, including its defaults.
     """
     from keras import ops
 
+    # From the logits, for the reason given in `compute_binary_crossentropy`.
     truth = truth * (1 - options["label_smoothing"]) + options["label_smoothing"] / truth.shape[-1]
     logs = ops.log_softmax(logits)
     losses = -truth * logs * _compute_focal_factor(1 - ops.exp(logs), options["gamma"])
@@ -286,40 +291,40 @@ def compute_categorical_focal_crossentropy(truth: Any, logits: Any, options: Map
 
 
 def _compute_focal_factor(wrong: Any, gamma: float) -> Any:
-    """Factors of the focal loss: small where little probability is on the wrong side."""
+    """Compute the factors of the focal loss from the probabilities of the wrong classes."""
     from keras import ops
 
-    # A power of 0 has no gradient if gamma is below 1.
+    # The gradient of a power of 0 is infinite if gamma is below 1.
     return ops.power(ops.maximum(wrong, 1e-7), gamma)
 
 
 def unscale_target(target: Column, encoded: Any) -> Any:
-    """A number target's encoded values, tensors of any shape, in its own unit and float32."""
+    """Convert encoded values of a number target, of any shape, to its unit and float32."""
     from keras import ops
 
     values = ops.cast(encoded, "float32") * float(target.state["scale"]) + float(target.state["mean"])
     if not target.state.get("log"):
         return values
-    # Not expm1, which few formats for serving know; and e^89 is no float32.
+    # Not `expm1`, which few export formats have. The limit is below 89, at which exp overflows in float32.
     return ops.exp(ops.minimum(values, 80.0)) - 1
 
 
 def check_loss(loss: KerasObject | None, suitable: Sequence[str], objective: str) -> KerasObject | None:
-    """The loss, if it suits; raises fault() if it does not."""
+    """Return the loss if it suits an objective; raises `fault` otherwise."""
     if loss is None:
         return None
     if loss.kind not in suitable:
         raise fault("loss", f"{loss.kind} does not suit {objective}.", f"Suitable: {', '.join(sorted(suitable))}.")
     if "axis" in loss.options:
-        raise fault("loss", f"{loss.kind}: `axis` has no other value than -1 here.", "Leave it out.")
+        raise fault("loss", f"{loss.kind}: `axis` is always -1 here.", "Leave it out.")
     return loss
 
 
 def check_metrics(extra: Sequence[KerasObject], suitable: Mapping[str, Any], target: Column) -> None:
-    """Every metric must suit the target.
+    """Require that every metric suits the target.
 
     Raises:
-        BmcliError: For the first that does not.
+        BmcliError: A metric does not; the first one is named.
     """
     for position, metric in enumerate(extra):
         if metric.kind not in suitable:
@@ -332,18 +337,17 @@ def check_metrics(extra: Sequence[KerasObject], suitable: Mapping[str, Any], tar
             )
 
 
-def check_class_limits(described: KerasObject, target: Column, position: int) -> None:
-    """Options that count classes must not go beyond them.
+def check_class_limits(config: KerasObject, target: Column, position: int) -> None:
+    """Require that options of a metric that count or number classes are below the number of classes.
 
     Args:
-        position: The metric's place in `train.metrics`.
+        position: Index of the metric in `train.metrics`.
     """
     count = len(target.classes)
     for limit in ("k", "class_id", "top_k"):
-        if (described.options.get(limit) or 0) >= count:
+        if (config.options.get(limit) or 0) >= count:
             raise BmcliError(
-                f"{described.kind}: {limit} is {described.options[limit]}, but {quoted(target.name)} "
-                f"has {count} classes.",
+                f"{config.kind}: {limit} is {config.options[limit]}, but {quoted(target.name)} has {count} classes.",
                 path=f"train.metrics.{position}",
                 suggestion=f"Write {limit}: {count - 1}." if count > 2 else "Leave it out.",
             )
@@ -352,41 +356,47 @@ def check_class_limits(described: KerasObject, target: Column, position: int) ->
 def collect_metrics(
     own: Mapping[str, KerasObject], extra: Sequence[KerasObject], make: Callable[[KerasObject, str, int], MetricAdapter]
 ) -> dict[str, MetricAdapter]:
-    """The objective's own metrics, then those asked for, each under a name of its own.
+    """Make the metrics of an objective, then the extra ones, each with a unique name.
 
     Args:
-        make: From a metric's description, its name, and its place in `train.metrics`.
+        own: Metrics of the objective by name.
+        make: Makes a metric from its description, its name, and its index in `train.metrics`.
     """
-    metrics = {name: make(described, name, 0) for name, described in own.items()}
-    for position, described in enumerate(extra):
-        name = find_free_name(described.kind, metrics)
-        metrics[name] = make(described, name, position)
+    metrics = {name: make(config, name, 0) for name, config in own.items()}
+    for position, config in enumerate(extra):
+        name = find_free_name(config.kind, metrics)
+        metrics[name] = make(config, name, position)
     return metrics
 
 
-def make_keras_metric(described: KerasObject, name: str, position: int) -> keras.metrics.Metric:
-    """A Keras metric; a fault at its place in `train.metrics` if Keras refuses the options."""
+def make_keras_metric(config: KerasObject, name: str, position: int) -> keras.metrics.Metric:
+    """Make a Keras metric.
+
+    Raises:
+        BmcliError: Keras refuses the options; with the path in `train.metrics`.
+    """
     from bmcli.layers.keras_objects import make_keras_object
 
     try:
-        return make_keras_object("metrics", described, name=name)
+        return make_keras_object("metrics", config, name=name)
     except (ValueError, TypeError) as error:
-        raise BmcliError(f"{described.kind}: {error}", path=f"train.metrics.{position}") from error
+        raise BmcliError(f"{config.kind}: {error}", path=f"train.metrics.{position}") from error
 
 
-def create_metric_variables(measure: MetricAdapter, target: Any, prediction: Any) -> None:
-    """Some Keras metrics create variables with the first batch; a compiled step needs them before.
+def create_metric_variables(metric: MetricAdapter, target: Any, prediction: Any) -> None:
+    """Create the variables of a metric.
 
     Args:
         target, prediction: Any batch.
     """
-    if hasattr(measure.keras_metric, "_build"):
-        measure.update(target, prediction)
-        measure.keras_metric.reset_state()
+    # Some Keras metrics create variables with their first batch, but a compiled step cannot create any.
+    if hasattr(metric.keras_metric, "_build"):
+        metric.update(target, prediction)
+        metric.keras_metric.reset_state()
 
 
 def find_free_name(name: str, taken: Mapping[str, Any]) -> str:
-    """The name, or with a number behind it if there is a metric of that name: `precision_2`."""
+    """Return the name, with a number if a metric has it already, such as `precision_2`."""
     number = 2
     free = name
     while free in taken:

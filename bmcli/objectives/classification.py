@@ -25,9 +25,8 @@ from bmcli.objectives import (
     make_keras_metric,
 )
 from bmcli.quoting import quoted
-from bmcli.recipe import catalogue
+from bmcli.recipe import catalogue, fields
 from bmcli.recipe.fields import KerasObject, KerasObjectField, fault, fault_at
-from bmcli.recipe.fields import Options as PlainOptions
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -38,8 +37,8 @@ FORM = "softmax"
 
 _EPSILON = 1e-7
 
-# What each loss takes: the target as class indices, one row of 0 and 1 a class, 0 or 1 for the second of two
-# classes, or -1 or 1 for it; the output as logits, probabilities, or the second logit less the first.
+# Arguments of each loss: the target as class indices, one-hot vectors, 0 or 1 for the second of two classes, or -1 or 1
+# for it; the output as logits, probabilities, or the second logit minus the first.
 _LOSSES = {
     "sparse_categorical_crossentropy": ("indices", "logits"),
     "categorical_crossentropy": ("one_hot", "logits"),
@@ -69,7 +68,7 @@ _FOR_TWO_CLASSES = {
     "squared_hinge": "categorical_hinge",
 }
 
-# What each metric takes, as above; `threshold` is the second class of two, or every class if there are more.
+# Arguments of each metric in the same way; `threshold` is the second of two classes, or all if there are more.
 _METRICS: Mapping[str, tuple[str, Direction]] = {
     "sparse_categorical_accuracy": ("indices", "max"),
     "sparse_top_k_categorical_accuracy": ("indices", "max"),
@@ -101,7 +100,7 @@ _METRICS: Mapping[str, tuple[str, Direction]] = {
 METRICS: Mapping[str, Direction] = {name: direction for name, (_, direction) in _METRICS.items()}
 
 
-class ThresholdOptions(PlainOptions):
+class ThresholdOptions(fields.Options):
     """Probability above which the second of two classes is predicted."""
 
     goal: Literal["f1", "cost", "recall"] = Field(
@@ -177,7 +176,8 @@ class Classification:
     """Classification of one target.
 
     Args:
-        per_example_loss: Gives a loss for each example from a target and an output as `loss_inputs` says.
+        per_example_loss: Computes the loss of each example from a target and an output.
+        loss_inputs: Forms in which the loss takes them, from `_LOSSES`.
         class_weights: `(classes,)` in float32, or None.
     """
 
@@ -191,8 +191,8 @@ class Classification:
     def loss(self, target: Any, output: Any) -> Any:
         from keras import ops
 
-        wanted, given = self.loss_inputs
-        losses = self.per_example_loss(self._convert_target(wanted, target), _convert_output(given, output))
+        target_form, output_form = self.loss_inputs
+        losses = self.per_example_loss(self._convert_target(target_form, target), _convert_output(output_form, output))
         if self.class_weights is None:
             return losses
         return losses * ops.take(ops.convert_to_tensor(self.class_weights), target)
@@ -206,47 +206,48 @@ class Classification:
         check_metrics(extra, _list_suitable_metrics(len(self.target.classes)), self.target)
         return collect_metrics({"accuracy": KerasObject("sparse_categorical_accuracy")}, extra, self._make_metric)
 
-    def _convert_target(self, wanted: str, target: Any) -> Any:
-        """Class indices `(batch,)` as a loss wants them."""
+    def _convert_target(self, form: str, target: Any) -> Any:
+        """Convert class indices `(batch,)` to the form of a loss."""
         from keras import ops
 
-        if wanted == "indices":
+        if form == "indices":
             return target
-        if wanted == "one_hot":
+        if form == "one_hot":
             count = len(self.target.classes)
             one_hot = ops.one_hot(target, count, dtype="float32")
             return one_hot * (1 - self.label_smoothing) + self.label_smoothing / count
         second = ops.expand_dims(ops.cast(target, "float32"), -1)
-        if wanted == "sign":
+        if form == "sign":
             return 2 * second - 1
         return second * (1 - self.label_smoothing) + self.label_smoothing / 2
 
-    def _make_metric(self, described: KerasObject, name: str, position: int) -> MetricAdapter:
+    def _make_metric(self, config: KerasObject, name: str, position: int) -> MetricAdapter:
         import numpy as np
 
         count = len(self.target.classes)
-        form, direction = _METRICS[described.kind]
+        form, direction = _METRICS[config.kind]
         if form == "threshold":
-            by_class = count > 2 or {"class_id", "top_k"} & set(described.options)
+            by_class = count > 2 or {"class_id", "top_k"} & set(config.options)
             form = "one_hot" if by_class else "second"
-        described = KerasObject(described.kind, {**_defaults(described.kind, form), **described.options})
-        check_class_limits(described, self.target, position)
-        measure = MetricAdapter(make_keras_metric(described, name, position), direction, _arguments(form, count))
-        create_metric_variables(measure, np.zeros(2, "int32"), np.full((2, count), 1 / count, "float32"))
-        return measure
+        config = KerasObject(config.kind, {**_default_options(config.kind, form), **config.options})
+        check_class_limits(config, self.target, position)
+        metric = MetricAdapter(make_keras_metric(config, name, position), direction, _convert_arguments(form, count))
+        create_metric_variables(metric, np.zeros(2, "int32"), np.full((2, count), 1 / count, "float32"))
+        return metric
 
 
 def width(options: Options, target: Column) -> int:
-    """A logit for each class."""
+    """One logit per class."""
     return len(target.classes)
 
 
 def build(options: Options, target: Column, train_targets: Any) -> Classification:
-    """The objective for a target.
+    """Build the objective of a target.
 
     Raises:
-        BmcliError: A class weight is of no class, or the loss is for two classes and the target has more.
+        BmcliError: A class weight names a class that does not exist, or the loss needs two classes.
     """
+    # The sparse loss has no label smoothing.
     kind = "categorical_crossentropy" if options.label_smoothing else "sparse_categorical_crossentropy"
     loss = options.loss or KerasObject(kind)
     if loss.kind in _FOR_TWO_CLASSES and len(target.classes) != 2:
@@ -257,8 +258,8 @@ def build(options: Options, target: Column, train_targets: Any) -> Classificatio
         )
     if options.threshold is not None and (target.kind != "category" or len(target.classes) != 2):
         raise BmcliError(
-            f"a threshold is for a category of two classes, but target {quoted(target.name)} has {len(target.classes)}"
-            f"{' in an order' if target.kind == 'ordered' else ''}.",
+            f"a threshold needs a category of two classes, but target {quoted(target.name)} has "
+            f"{len(target.classes)}{' ordered ones' if target.kind == 'ordered' else ''}.",
             path="objective.threshold",
             suggestion="Leave it out.",
         )
@@ -279,10 +280,10 @@ def _keras_loss(loss: KerasObject) -> Callable[[Any, Any], Any]:
     if catalogue.get_entry("losses", loss.kind)["from_logits"]:
         fixed["from_logits"] = True
     try:
-        made: Callable[[Any, Any], Any] = make_keras_object("losses", loss, **fixed)
+        keras_loss: Callable[[Any, Any], Any] = make_keras_object("losses", loss, **fixed)
     except (ValueError, TypeError) as error:
         raise BmcliError(f"{loss.kind}: {error}", path="objective.loss") from error
-    return made
+    return keras_loss
 
 
 def _focal_loss(loss: KerasObject) -> Callable[[Any, Any], Any]:
@@ -292,31 +293,35 @@ def _focal_loss(loss: KerasObject) -> Callable[[Any, Any], Any]:
     return lambda truth, margin: compute_binary_crossentropy(truth, margin, options)[:, 0]
 
 
-def _convert_output(wanted: str, output: Any) -> Any:
-    """Logits `(batch, classes)` as a loss wants them."""
+def _convert_output(form: str, output: Any) -> Any:
+    """Convert logits `(batch, classes)` to the form of a loss."""
     from keras import ops
 
     logits = ops.cast(output, "float32")
-    if wanted == "margin":
+    if form == "margin":
         return logits[:, 1:] - logits[:, :1]
-    # Powers and logarithms of a probability that underflowed have no gradient.
-    return ops.clip(ops.softmax(logits), _EPSILON, 1.0) if wanted == "probabilities" else logits
+    # Powers and logarithms of a probability that underflowed to 0 have no finite gradient.
+    return ops.clip(ops.softmax(logits), _EPSILON, 1.0) if form == "probabilities" else logits
 
 
 def _list_suitable_metrics(classes: int) -> Mapping[str, Direction]:
-    return {name: way for name, way in METRICS.items() if classes == 2 or _METRICS[name][0] != "two_classes"}
+    return {
+        name: direction for name, direction in METRICS.items() if classes == 2 or _METRICS[name][0] != "two_classes"
+    }
 
 
-def _defaults(kind: str, form: str) -> dict[str, Any]:
-    """Options that make a metric one number: Keras gives F-scores of each class."""
+def _default_options(kind: str, form: str) -> dict[str, Any]:
+    """Default options of a metric, with which it is one number."""
     if kind not in ("f1_score", "f_beta_score"):
+        # Written out, so that `check_class_limits` sees the default of k.
         k = catalogue.get_entry("metrics", kind)["options"].get("k")
         return {} if k is None else {"k": k}
+    # By default Keras returns a score for each class.
     return {"average": "macro", **({"threshold": 0.5} if form == "second" else {})}
 
 
-def _arguments(form: str, classes: int) -> Any:
-    """What a metric takes, from class indices `(batch,)` and probabilities `(batch, classes)`."""
+def _convert_arguments(form: str, classes: int) -> Any:
+    """Make the conversion of class indices `(batch,)` and probabilities `(batch, classes)` to a metric's arguments."""
     from keras import ops
 
     if form == "indices":

@@ -24,14 +24,13 @@ from bmcli.specs import Column
 
 TARGETS = ("count",)
 FORM = "number"
-# A percentage of 0 means nothing.
+# A percentage of a count of 0 is undefined.
 METRICS: Mapping[str, Direction] = {
-    name: way for name, way in {**NUMBER_METRICS, "poisson": "min"}.items() if "percentage" not in name
+    name: direction for name, direction in {**NUMBER_METRICS, "poisson": "min"}.items() if "percentage" not in name
 }
 
-# Beyond this the rate grows as a straight line: e^89 is no float32.
-_LINEAR_FROM = 30.0
-_TINY = 1e-37
+_LINEAR_FROM = 30.0  # logarithm of the rate from which on the rate grows linearly: exp(89) overflows in float32
+_TINY = 1e-37  # lower limit of a rate before its logarithm
 
 
 class Options(ObjectiveOptions):
@@ -58,7 +57,7 @@ class Count:
         return rate - count + count * (ops.log(ops.maximum(count, 1.0)) - log_rate)
 
     def predict(self, output: Any) -> Any:
-        """The rate, `(batch,)`."""
+        """Predict the rate, `(batch,)`."""
         return self._rate(output)[0]
 
     def metrics(self, extra: tuple[KerasObject, ...] = ()) -> dict[str, MetricAdapter]:
@@ -69,24 +68,25 @@ class Count:
         return {"poisson_deviance": MetricAdapter(keras.metrics.Mean(name="poisson_deviance"), "min", _deviance), **own}
 
     def _rate(self, output: Any) -> tuple[Any, Any]:
-        """The rate and its logarithm, `(batch,)`."""
+        """Compute the rate and its logarithm, `(batch,)`."""
         from keras import ops
 
+        # With the mean of the training rows as an offset, initial weights predict about that mean.
         linear = ops.reshape(ops.cast(output, "float32"), (-1,)) + math.log(self.target.state["mean"])
         beyond = ops.relu(linear - _LINEAR_FROM)
         below = ops.minimum(linear, _LINEAR_FROM)
         return ops.exp(below) * (1 + beyond), below + ops.log1p(beyond)
 
-    def _make_metric(self, described: KerasObject, name: str, position: int) -> MetricAdapter:
+    def _make_metric(self, config: KerasObject, name: str, position: int) -> MetricAdapter:
         import numpy as np
 
-        measure = MetricAdapter(make_keras_metric(described, name, position), METRICS[described.kind], _arguments)
-        create_metric_variables(measure, np.zeros(2, "float32"), np.ones(2, "float32"))
-        return measure
+        metric = MetricAdapter(make_keras_metric(config, name, position), METRICS[config.kind], _add_axis)
+        create_metric_variables(metric, np.zeros(2, "float32"), np.ones(2, "float32"))
+        return metric
 
 
 def width(options: Options, target: Column) -> int:
-    """The logarithm of the rate."""
+    """One output: the logarithm of the rate."""
     return 1
 
 
@@ -97,11 +97,12 @@ def build(options: Options, target: Column, train_targets: Any) -> Count:
 def _deviance(target: Any, prediction: Any) -> tuple[Any]:
     from keras import ops
 
+    # Counts are 0 or at least 1: the limit changes only log(0), which is multiplied by 0.
     ratio = ops.log(ops.maximum(target, 1.0)) - ops.log(ops.maximum(prediction, _TINY))
     return (2 * (prediction - target + target * ratio),)
 
 
-def _arguments(target: Any, prediction: Any) -> tuple[Any, Any]:
+def _add_axis(target: Any, prediction: Any) -> tuple[Any, Any]:
     from keras import ops
 
     return ops.reshape(target, (-1, 1)), ops.reshape(prediction, (-1, 1))

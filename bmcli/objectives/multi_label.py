@@ -1,4 +1,4 @@
-"""Several labels at once: each is there or not, by a sigmoid of a logit of its own."""
+"""Multi-label classification: any number of labels per example, each by the sigmoid of a separate logit."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ class MultiLabel:
     """The labels of one target.
 
     Args:
-        loss_options: Those of the Keras loss with its defaults.
-        class_weights: Of a label that is not there and of one that is, `(labels, 2)` in float32, or None.
+        loss_options: Options of the Keras loss, including its defaults.
+        class_weights: Weights of the absence and the presence of each label, `(labels, 2)` in float32, or None.
     """
 
     target: Column
@@ -110,35 +110,36 @@ class MultiLabel:
         }
         return collect_metrics(own, extra, self._make_metric)
 
-    def _make_metric(self, described: KerasObject, name: str, position: int) -> MetricAdapter:
+    def _make_metric(self, config: KerasObject, name: str, position: int) -> MetricAdapter:
         import numpy as np
 
-        usual = {"average": "macro", "threshold": 0.5} if described.kind in ("f1_score", "f_beta_score") else {}
-        described = KerasObject(described.kind, {**usual, **described.options})
-        check_class_limits(described, self.target, position)
-        measure = MetricAdapter(make_keras_metric(described, name, position), METRICS[described.kind], _arguments)
+        # By default Keras returns an F-score for each label, and predicts only the most probable label.
+        defaults = {"average": "macro", "threshold": 0.5} if config.kind in ("f1_score", "f_beta_score") else {}
+        config = KerasObject(config.kind, {**defaults, **config.options})
+        check_class_limits(config, self.target, position)
+        metric = MetricAdapter(make_keras_metric(config, name, position), METRICS[config.kind], _cast_target)
         labels = len(self.target.classes)
-        create_metric_variables(measure, np.zeros((2, labels), "uint8"), np.full((2, labels), 0.5, "float32"))
-        return measure
+        create_metric_variables(metric, np.zeros((2, labels), "uint8"), np.full((2, labels), 0.5, "float32"))
+        return metric
 
 
 def width(options: Options, target: Column) -> int:
-    """A logit for each label."""
+    """One logit per label."""
     return len(target.classes)
 
 
 def build(options: Options, target: Column, train_targets: Any) -> MultiLabel:
-    """The objective for a target.
+    """Build the objective of a target.
 
     Raises:
-        BmcliError: A class weight is of no label.
+        BmcliError: A class weight names a label that does not exist.
     """
     defaults = catalogue.get_entry("losses", options.loss.kind)["options"]
-    return MultiLabel(target, {**defaults, **options.loss.options}, _weights(options, target, train_targets),
+    return MultiLabel(target, {**defaults, **options.loss.options}, _compute_weights(options, target, train_targets),
                       options.weight)  # fmt: skip
 
 
-def _weights(options: ClassOptions, target: Column, train_targets: Any) -> np.ndarray | None:
+def _compute_weights(options: ClassOptions, target: Column, train_targets: Any) -> np.ndarray | None:
     import numpy as np
 
     if options.class_weights in ("balanced", "effective"):
@@ -148,7 +149,7 @@ def _weights(options: ClassOptions, target: Column, train_targets: Any) -> np.nd
     return None if named is None else np.stack([np.ones_like(named), named], axis=-1)
 
 
-def _arguments(target: Any, prediction: Any) -> tuple[Any, Any]:
+def _cast_target(target: Any, prediction: Any) -> tuple[Any, Any]:
     from keras import ops
 
     return ops.cast(target, "float32"), prediction

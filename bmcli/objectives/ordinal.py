@@ -1,4 +1,4 @@
-"""Ordered categories: whether each is passed, given that it was reached (CORN, Shi, Cao and Raschka 2021)."""
+"""Ordinal regression: the probability of passing each category, given that it was reached (Shi et al. 2021, CORN)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 TARGETS = ("ordered",)
 FORM = "sigmoid"
 
-# Each metric takes ranks, or the probabilities of the categories.
+# Arguments of each metric: ranks, or the probabilities of the categories.
 _METRICS: Mapping[str, tuple[str, Direction]] = {
     "mean_absolute_error": ("ranks", "min"),
     "mean_squared_error": ("ranks", "min"),
@@ -52,7 +52,7 @@ class Options(ClassOptions):
 
 @dataclass(frozen=True)
 class Ordinal:
-    """Ranks of one target.
+    """Ordinal regression of one target.
 
     Args:
         class_weights: `(classes,)` in float32, or None.
@@ -68,6 +68,7 @@ class Ordinal:
         logits = ops.cast(output, "float32")
         rank = ops.expand_dims(ops.cast(target, "int32"), -1)
         steps = ops.arange(len(self.target.classes) - 1, dtype="int32")
+        # Of each example only the steps that it has reached count: those it passed, and the one at which it stopped.
         passed = ops.cast(rank > steps, "float32")
         stopped = ops.cast(ops.equal(rank, steps), "float32")
         losses = ops.sum(passed * ops.softplus(-logits) + stopped * ops.softplus(logits), axis=-1)
@@ -76,68 +77,69 @@ class Ordinal:
         return losses * ops.take(ops.convert_to_tensor(self.class_weights), target)
 
     def predict(self, output: Any) -> Any:
-        """Probabilities `(batch, classes)`."""
+        """Predict probabilities `(batch, classes)`."""
         from keras import ops
 
         logits = ops.cast(output, "float32")
-        passed = ops.exp(ops.cumsum(-ops.softplus(-logits), axis=-1))  # that this category and all before are
-        sure = ops.ones_like(logits[:, :1])
-        reached = ops.concatenate([sure, passed], axis=-1)
-        return reached * ops.concatenate([ops.sigmoid(-logits), sure], axis=-1)
+        # The product of the sigmoids so far, as a sum of logarithms, in which small factors do not underflow.
+        passed = ops.exp(ops.cumsum(-ops.softplus(-logits), axis=-1))
+        one = ops.ones_like(logits[:, :1])
+        reached = ops.concatenate([one, passed], axis=-1)
+        return reached * ops.concatenate([ops.sigmoid(-logits), one], axis=-1)
 
     def metrics(self, extra: tuple[KerasObject, ...] = ()) -> dict[str, MetricAdapter]:
         import keras
 
         check_metrics(extra, METRICS, self.target)
-        hits = MetricAdapter(keras.metrics.Mean(name="accuracy"), "max", _hits)
-        rest = collect_metrics({"mae": KerasObject("mean_absolute_error")}, extra, self._make_metric)
-        return {"accuracy": hits, **rest}
+        accuracy = MetricAdapter(keras.metrics.Mean(name="accuracy"), "max", _compute_hits)
+        others = collect_metrics({"mae": KerasObject("mean_absolute_error")}, extra, self._make_metric)
+        return {"accuracy": accuracy, **others}
 
-    def _make_metric(self, described: KerasObject, name: str, position: int) -> MetricAdapter:
+    def _make_metric(self, config: KerasObject, name: str, position: int) -> MetricAdapter:
         import numpy as np
 
-        form, direction = _METRICS[described.kind]
-        check_class_limits(described, self.target, position)
-        arguments = _ranks if form == "ranks" else _probabilities
-        measure = MetricAdapter(make_keras_metric(described, name, position), direction, arguments)
+        form, direction = _METRICS[config.kind]
+        check_class_limits(config, self.target, position)
+        arguments = _convert_to_ranks if form == "ranks" else _keep_probabilities
+        metric = MetricAdapter(make_keras_metric(config, name, position), direction, arguments)
         count = len(self.target.classes)
-        create_metric_variables(measure, np.zeros(2, "int32"), np.full((2, count), 1 / count, "float32"))
-        return measure
+        create_metric_variables(metric, np.zeros(2, "int32"), np.full((2, count), 1 / count, "float32"))
+        return metric
 
 
 def width(options: Options, target: Column) -> int:
-    """A logit for each step from a category to the next."""
+    """One logit per step from a category to the next."""
     return len(target.classes) - 1
 
 
 def build(options: Options, target: Column, train_targets: Any) -> Ordinal:
-    """The objective for a target.
+    """Build the objective of a target.
 
     Raises:
-        BmcliError: A class weight is of no category.
+        BmcliError: A class weight names a category that does not exist.
     """
     return Ordinal(target, compute_class_weights(options, target, train_targets), options.weight)
 
 
-def _median(prediction: Any) -> Any:
-    """The highest category that is more probable to be reached than not, as a number, `(batch,)`."""
+def _find_median(prediction: Any) -> Any:
+    """Find the rank of the highest category that is reached with a probability above 0.5, `(batch,)`."""
     from keras import ops
 
     reached = 1 - ops.cumsum(prediction[:, :-1], axis=-1)
     return ops.sum(ops.cast(reached > 0.5, "float32"), axis=-1)
 
 
-def _hits(target: Any, prediction: Any) -> tuple[Any]:
+def _compute_hits(target: Any, prediction: Any) -> tuple[Any]:
     from keras import ops
 
-    return (ops.cast(ops.equal(ops.cast(target, "float32"), _median(prediction)), "float32"),)
+    return (ops.cast(ops.equal(ops.cast(target, "float32"), _find_median(prediction)), "float32"),)
 
 
-def _ranks(target: Any, prediction: Any) -> tuple[Any, Any]:
+def _convert_to_ranks(target: Any, prediction: Any) -> tuple[Any, Any]:
     from keras import ops
 
-    return ops.expand_dims(ops.cast(target, "float32"), -1), ops.expand_dims(_median(prediction), -1)
+    return ops.expand_dims(ops.cast(target, "float32"), -1), ops.expand_dims(_find_median(prediction), -1)
 
 
-def _probabilities(target: Any, prediction: Any) -> tuple[Any, Any]:
+def _keep_probabilities(target: Any, prediction: Any) -> tuple[Any, Any]:
     return target, prediction

@@ -1,4 +1,4 @@
-"""Quantiles of a number, which never cross (Koenker and Bassett 1978)."""
+"""Quantile regression of a number; the quantiles never cross (Koenker and Bassett 1978)."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class Options(ObjectiveOptions):
     @classmethod
     def _rise(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if any(low >= high for low, high in pairwise(value)):
-            raise fault("quantiles", "expected shares from low to high.",
+            raise fault("quantiles", f"expected quantiles in increasing order, received {list(value)}.",
                         f"Write {sorted(set(value))}.")  # fmt: skip
         return value
 
 
 @dataclass(frozen=True)
 class Quantile:
-    """Quantiles of one target, from low to high."""
+    """Quantile regression of one target, in increasing order."""
 
     target: Column
     quantiles: tuple[float, ...]
@@ -64,59 +64,63 @@ class Quantile:
         return ops.mean(self._pinball(error), axis=-1)
 
     def predict(self, output: Any) -> Any:
-        """The quantiles in the target's own unit, `(batch, quantiles)`."""
+        """Predict the quantiles in the target's unit, `(batch, quantiles)`."""
         return unscale_target(self.target, _cumulate_quantiles(output))
 
     def metrics(self, extra: tuple[KerasObject, ...] = ()) -> dict[str, MetricAdapter]:
         import keras
 
         check_metrics(extra, METRICS, self.target)
-        means = {"pinball": MetricAdapter(keras.metrics.Mean(name="pinball"), "min", self._losses)}
+        means = {"pinball": MetricAdapter(keras.metrics.Mean(name="pinball"), "min", self._compute_losses)}
         if len(self.quantiles) > 1:
             means["coverage"] = MetricAdapter(keras.metrics.Mean(name="coverage"), None, self._compute_coverage)
         return {**means, **collect_metrics({"mae": KerasObject("mean_absolute_error")}, extra, self._make_metric)}
 
     def _pinball(self, error: Any) -> Any:
-        """Loss for each quantile, `(batch, quantiles)`, of how much the truth is above it."""
+        """Compute the pinball loss of each quantile, `(batch, quantiles)`.
+
+        Args:
+            error: Truth minus quantile, of the same shape.
+        """
         from keras import ops
 
         shares = ops.convert_to_tensor(self.quantiles, "float32")
         return ops.maximum(shares * error, (shares - 1) * error)
 
-    def _make_metric(self, described: KerasObject, name: str, position: int) -> MetricAdapter:
+    def _make_metric(self, config: KerasObject, name: str, position: int) -> MetricAdapter:
         import numpy as np
 
-        measure = MetricAdapter(make_keras_metric(described, name, position), METRICS[described.kind], self._arguments)
-        create_metric_variables(measure, np.zeros(2, "float32"), np.zeros((2, len(self.quantiles)), "float32"))
-        return measure
+        metric = MetricAdapter(make_keras_metric(config, name, position), METRICS[config.kind], self._select_median)
+        create_metric_variables(metric, np.zeros(2, "float32"), np.zeros((2, len(self.quantiles)), "float32"))
+        return metric
 
-    def _truth(self, target: Any) -> Any:
-        """In the target's own unit, `(batch, 1)`."""
+    def _unscale_truth(self, target: Any) -> Any:
+        """Convert encoded targets to the target's unit, `(batch, 1)`."""
         from keras import ops
 
         return ops.reshape(unscale_target(self.target, target), (-1, 1))
 
-    def _losses(self, target: Any, prediction: Any) -> tuple[Any]:
+    def _compute_losses(self, target: Any, prediction: Any) -> tuple[Any]:
         from keras import ops
 
-        return (ops.mean(self._pinball(self._truth(target) - prediction), axis=-1),)
+        return (ops.mean(self._pinball(self._unscale_truth(target) - prediction), axis=-1),)
 
     def _compute_coverage(self, target: Any, prediction: Any) -> tuple[Any]:
-        """Whether the outer interval holds the truth, 0 or 1, `(batch,)`."""
+        """Whether the outer interval contains the truth, 0 or 1, `(batch,)`."""
         from keras import ops
 
-        truth = self._truth(target)[:, 0]
+        truth = self._unscale_truth(target)[:, 0]
         inside = ops.logical_and(prediction[:, 0] <= truth, truth <= prediction[:, -1])
         return (ops.cast(inside, "float32"),)
 
-    def _arguments(self, target: Any, prediction: Any) -> tuple[Any, Any]:
-        """The truth and the middle quantile, `(batch, 1)`."""
+    def _select_median(self, target: Any, prediction: Any) -> tuple[Any, Any]:
+        """Select the truth and the quantile nearest to the median, `(batch, 1)`."""
         at = find_median_index(self.quantiles)
-        return self._truth(target), prediction[:, at : at + 1]
+        return self._unscale_truth(target), prediction[:, at : at + 1]
 
 
 def width(options: Options, target: Column) -> int:
-    """A number for each quantile."""
+    """One number per quantile."""
     return len(options.quantiles)
 
 
@@ -125,10 +129,11 @@ def build(options: Options, target: Column, train_targets: Any) -> Quantile:
 
 
 def _cumulate_quantiles(output: Any) -> Any:
-    """The standardised quantiles, `(batch, quantiles)`: the first as it is, each other one above the one before."""
+    """Compute the standardised quantiles, `(batch, quantiles)`, from the lowest one and the differences."""
     from keras import ops
 
     output = ops.cast(output, "float32")
     steps = [output[:, :1], *(ops.softplus(output[:, at : at + 1]) for at in range(1, output.shape[1]))]
-    # One after the other, because a cumulative sum may add in another order, and be lower by a rounding error.
+    # Added one by one: `cumsum` may add in another order, and a quantile be lower than the one before by a rounding
+    # error.
     return ops.concatenate(list(accumulate(steps)), axis=-1)

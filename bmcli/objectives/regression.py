@@ -1,4 +1,4 @@
-"""Regression: a number, learned on the scale it was standardised to and shown in its own unit."""
+"""Regression: a number, which is trained on a standardised scale and predicted in its original unit."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ METRICS = NUMBER_METRICS
 _STANDARDISED_LOSSES = ("mean_squared_error", "mean_absolute_error", "huber", "log_cosh")
 _ORIGINAL_UNIT_LOSSES = ("mean_absolute_percentage_error", "mean_squared_logarithmic_error")
 
-# Smaller than this share of the target's deviation counts as 0: what scaling and its inverse leave of it.
+# Numbers smaller than this share of the standard deviation count as 0: the rounding error of scaling and its inverse.
 _ROUNDING = 1e-5
 
 
@@ -56,8 +56,8 @@ class Regression:
     """Regression of one target, whose encoded values are `(value - mean) / scale`.
 
     Args:
-        keras_loss: Gives a loss for each example.
-        in_original_unit: Whether the loss takes values as they were before scaling.
+        keras_loss: Computes the loss of each example.
+        in_original_unit: Whether the loss takes values in the original unit.
     """
 
     target: Column
@@ -83,30 +83,30 @@ class Regression:
         own = {"mae": KerasObject("mean_absolute_error"), "rmse": KerasObject("root_mean_squared_error")}
         return collect_metrics(own, extra, self._make_metric)
 
-    def _make_metric(self, described: KerasObject, name: str, position: int) -> MetricAdapter:
+    def _make_metric(self, config: KerasObject, name: str, position: int) -> MetricAdapter:
         import numpy as np
 
-        measure = MetricAdapter(make_keras_metric(described, name, position), METRICS[described.kind], self._arguments)
-        create_metric_variables(measure, np.zeros(2, "float32"), np.zeros(2, "float32"))
-        return measure
+        metric = MetricAdapter(make_keras_metric(config, name, position), METRICS[config.kind], self._unscale_truth)
+        create_metric_variables(metric, np.zeros(2, "float32"), np.zeros(2, "float32"))
+        return metric
 
-    def _arguments(self, target: Any, prediction: Any) -> tuple[Any, Any]:
-        """Both in the target's own unit, `(batch, 1)`."""
+    def _unscale_truth(self, target: Any, prediction: Any) -> tuple[Any, Any]:
+        """Convert encoded targets to the unit of predictions; both become `(batch, 1)`."""
         from keras import ops
 
         return ops.reshape(unscale_target(self.target, target), (-1, 1)), ops.reshape(prediction, (-1, 1))
 
 
 def width(options: Options, target: Column) -> int:
-    """The number itself."""
+    """One output: the standardised number."""
     return 1
 
 
 def build(options: Options, target: Column, train_targets: Any) -> Regression:
-    """The objective for a target.
+    """Build the objective of a target.
 
     Raises:
-        BmcliError: The loss is not defined for some of the training rows.
+        BmcliError: The loss is undefined for some of the training rows.
     """
     from bmcli.layers.keras_objects import make_keras_object
 
@@ -126,12 +126,12 @@ def _check_domain(loss: str, target: Column, train_targets: Any) -> None:
     values = targets.kind_of(target).decode(np.asarray(train_targets), target)
     tolerance = _ROUNDING * target.state["scale"]
     if loss == "mean_absolute_percentage_error":
-        wrong, needed = np.abs(values) <= tolerance, "numbers other than 0"
+        wrong, expected = np.abs(values) <= tolerance, "numbers other than 0"
     else:
-        wrong, needed = values < -tolerance, "numbers of at least 0"
+        wrong, expected = values < -tolerance, "numbers of at least 0"
     if wrong.any():
         raise BmcliError(
-            f"{loss} needs {needed}; of target {quoted(target.name)} {int(wrong.sum())} training rows break that.",
+            f"{loss} needs {expected}; {int(wrong.sum())} training rows of target {quoted(target.name)} have others.",
             path="objective.loss",
             suggestion="Use mean_absolute_error or huber.",
         )

@@ -1,4 +1,4 @@
-"""The training engine: a loop of our own; Keras keeps layers, losses, optimizers, metrics and callbacks."""
+"""The training engine: a custom training loop around Keras' layers, losses, optimizers, metrics and callbacks."""
 
 from __future__ import annotations
 
@@ -25,64 +25,71 @@ if TYPE_CHECKING:
 
 
 def place_on_devices(recipe: Recipe, cache: Path) -> Placement:
-    """Starts TensorFlow, without its noise, on the devices that the recipe asks for.
+    """Start TensorFlow, without its log lines, on the devices that the recipe requests.
 
     Args:
-        cache: Where XLA may keep what it compiles.
+        cache: Folder below which XLA may keep compiled programs.
 
     Raises:
-        BmcliError: The machine cannot give them.
+        BmcliError: The machine does not have these devices.
     """
     set_environment_variables(recipe, cache)
+    # TensorFlow writes lines from C++ while it is imported, before TF_CPP_MIN_LOG_LEVEL has an effect.
     with hide_native_stderr():
         from bmcli.distribution import strategy
-    parts_of_all = (recipe.seed, recipe.data.augment, recipe.model, recipe.objective, recipe.train)
-    return strategy.create_placement(recipe.runtime, json.dumps([dump(part) for part in parts_of_all]))
+    # Workers compare these parts when they meet: different ones would train different networks, or wait for each other.
+    shared_parts = (recipe.seed, recipe.data.augment, recipe.model, recipe.objective, recipe.train)
+    return strategy.create_placement(recipe.runtime, json.dumps([dump(part) for part in shared_parts]))
 
 
 def prepare_data(recipe: Recipe, cache: Path) -> PreparedData:
-    """The encoded splits of a recipe's data, TensorFlow being told before how to start."""
+    """Prepare the encoded splits of a recipe's data."""
     from bmcli.data.preparation import prepare
 
+    # TensorFlow reads them when it is imported, and preparing pictures may import it.
     set_environment_variables(recipe, cache)
     return prepare(recipe.data, recipe.targets(), recipe.data_seed, cache / "prepared")
 
 
 def set_environment_variables(recipe: Recipe, cache: Path) -> None:
-    """Tells TensorFlow by the environment how to start, before preparing pictures may start it."""
+    """Set the environment variables that TensorFlow reads when it is imported; those of the user stay."""
     for name, value in environment_variables(recipe, cache).items():
         os.environ.setdefault(name, value)
 
 
 def environment_variables(recipe: Recipe, cache: Path) -> dict[str, str]:
-    """What TensorFlow is told by the environment when it is imported, unless the user says otherwise."""
-    kept = compilation_cache.cache_folder(cache)
-    found = {"TF_CPP_MIN_LOG_LEVEL": "3"}
-    if compilation_cache.is_usable(kept):
-        found["TF_XLA_FLAGS"] = f"--tf_xla_persistent_cache_directory={kept} --tf_xla_persistent_cache_prefix=bmcli"
+    """Environment variables that suit a recipe, for TensorFlow to read when it is imported."""
+    programs = compilation_cache.cache_folder(cache)
+    variables = {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    if compilation_cache.is_usable(programs):
+        # A later process loads a compiled step in about a fifth of the time that compiling it takes.
+        variables["TF_XLA_FLAGS"] = (
+            f"--tf_xla_persistent_cache_directory={programs} --tf_xla_persistent_cache_prefix=bmcli"
+        )
     if parts.load("models", recipe.model.kind).convolves(recipe.model):
         # Off by default on some processors, where gradients of convolutions are 2 times faster with it.
-        found["TF_ENABLE_ONEDNN_OPTS"] = "1"
-    return found
+        variables["TF_ENABLE_ONEDNN_OPTS"] = "1"
+    return variables
 
 
 def needs_specific_devices(runtime: RuntimeOptions) -> bool:
-    """Whether a machine may be unable to give these devices, so that asking comes before reading data."""
+    """Whether a machine may lack these devices, so that they should be requested before any data is read."""
     return runtime.strategy not in ("auto", "one_device") or runtime.cluster != "auto" or runtime.tpu is not None
 
 
 def build_network(
     recipe: Recipe, spec: DataSpec, train_targets: Mapping[str, np.ndarray], placement: Placement
 ) -> Network:
-    """The recipe's network with its first weights.
+    """Build the recipe's network with its initial weights.
 
     Raises:
-        BmcliError: As `network.assemble` does.
+        BmcliError: The model family does not accept this data, or a layer does not fit.
     """
     from bmcli.distribution import strategy
     from bmcli.networks.network import assemble_network
 
     strategy.set_random_state(recipe.seed, recipe.train.precision)
+    # Variables made inside the scope are mirrored: one copy on each replica.
     with placement.strategy.scope():
         network = assemble_network(recipe, spec, train_targets)
     if placement.replicas > 1:
@@ -93,17 +100,17 @@ def build_network(
 def load_trained_network(
     recipe: Recipe, spec: DataSpec, targets: Mapping[str, np.ndarray], model: Path, placement: Placement
 ) -> Network:
-    """The network that a training of the recipe left, with its weights.
+    """Load the network that a training of the recipe left.
 
     Args:
-        targets: Encoded rows, which decide weights of losses alone.
-        model: Where the run keeps it.
+        targets: Encoded rows; they decide nothing but class weights of the loss.
+        model: The `.keras` file of the run.
 
     Raises:
-        BmcliError: The file is damaged, or not of this recipe and data.
+        BmcliError: The file is damaged, or belongs to another recipe or other data.
     """
     network = build_network(recipe.after_training(), spec, targets, placement)
-    from bmcli.networks import network as networks
+    from bmcli.networks.network import load_network
 
-    networks.load_network(model, network, spec)
+    load_network(model, network, spec)
     return network

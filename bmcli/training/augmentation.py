@@ -1,4 +1,4 @@
-"""Augmentation inside the training step: random numbers by place and step, so that they are the same on any devices."""
+"""Augmentation inside the training step; random numbers depend on position and step, never on the devices."""
 
 from __future__ import annotations
 
@@ -19,23 +19,25 @@ from bmcli.recipe.fields import dump
 from bmcli.recipe.paths import join_steps
 from bmcli.recipe.schema import Recipe
 from bmcli.specs import Column, DataSpec, PreparedData
-from bmcli.training.feed import gather_rows, inputs_of
+from bmcli.training.feed import gather_rows, unstack_inputs
 
 _MIXING = "mixing"
 
 
 class StatelessRandom:
-    """Random numbers for the examples at some places of a batch: a `RandomSource`.
+    """A `RandomSource` for the examples at some positions of a batch.
 
-    Numbers are drawn for the whole batch, a few for each example, and those of the places are taken out. They follow
-    from the recipe's seed, what they are for, how many were drawn before, and the step.
+    The numbers are a function of the recipe's seed, the name, the number of earlier draws, and the step.
 
     Args:
-        name: What they are for.
+        name: Purpose of the numbers, which keeps the streams of different purposes apart.
         step: Optimizer steps done, a scalar.
-        size: Examples of the whole batch.
-        places: Of the examples in it, `(examples,)`, or None if they are the whole batch.
+        size: Number of examples in the whole batch.
+        places: Positions of the examples in it, `(examples,)`, or None for the whole batch.
     """
+
+    # Numbers are drawn for the whole batch, and those of the positions are picked out: an example gets the same ones
+    # whichever replica or part of a batch computes it. A stateful generator would depend on that, and on resuming.
 
     def __init__(self, seed: int, name: str, step: Any, size: int, places: Any) -> None:
         self._prefix, self._step, self._size, self._places = f"{seed} {name}", tf.cast(step, tf.int32), size, places
@@ -48,48 +50,54 @@ class StatelessRandom:
         return self._take_places(tf.random.stateless_normal((self._size, *shape), self.seed()))
 
     def beta(self, alpha: float) -> Any:
+        # TensorFlow has no stateless beta distribution; X / (X + Y) of two gamma variables has it.
         first, second = (tf.random.stateless_gamma((self._size,), self.seed(), alpha) for _ in range(2))
-        total = first + second
+        total = first + second  # both underflow to 0 for a small alpha
         return self._take_places(tf.where(total > 0, first / tf.where(total > 0, total, 1.0), 0.5))
 
     def apply_layer(self, layer: keras.layers.Layer, pictures: Any) -> Any:
+        # Keras draws from the shape of its argument alone, so a symbolic tensor stands for the whole batch.
         batch = keras.KerasTensor((self._size, *pictures.shape[1:]), "float32")
         drawn = layer.get_random_transformation(batch, training=True, seed=_FunctionSeeds(self.seed))
         return layer.transform_images(pictures, tf.nest.map_structure(self._take_places, drawn), training=True)
 
     def draw_partners(self) -> Any:
-        """For each example the place of another in the batch, by a permutation of all."""
+        """Draw for each example the position of a partner in the batch, from a permutation of all positions."""
         return self._take_places(tf.random.experimental.stateless_shuffle(tf.range(self._size), self.seed()))
 
     def seed(self) -> Any:
-        """The next seed, two whole numbers."""
+        """Return the next seed, two integers."""
         self._count += 1
+        # A hash and not Python's `hash`, which differs from process to process; the step is known only in the graph.
         digest = hashlib.sha256(f"{self._prefix} {self._count}".encode()).digest()
         return tf.stack([tf.constant(int.from_bytes(digest[:4], "little", signed=True)), self._step])
 
     def _take_places(self, value: Any) -> Any:
-        """What belongs to the places; what is not by example, as the height of the pictures, stays."""
-        by_example = tf.is_tensor(value) and value.shape.rank and value.shape[0] == self._size
-        return tf.gather(value, self._places) if by_example and self._places is not None else value
+        """Pick the rows of the positions; values that are not per example, such as a picture's height, stay."""
+        per_example = tf.is_tensor(value) and value.shape.rank and value.shape[0] == self._size
+        return tf.gather(value, self._places) if per_example and self._places is not None else value
 
 
 class _FunctionSeeds(keras.random.SeedGenerator):
-    """What Keras' layers draw their seeds from: a function, and no variable whose state would have to be kept."""
+    """Seeds of Keras' layers, taken from a function.
 
-    def __init__(self, following: Callable[[], Any]) -> None:
-        self._following = following
+    The base class is not initialized: it would make a variable, whose state checkpoints would have to hold.
+    """
+
+    def __init__(self, draw_seed: Callable[[], Any]) -> None:
+        self._draw_seed = draw_seed
 
     def next(self, ordered: bool = True) -> Any:
-        return self._following()
+        return self._draw_seed()
 
 
 @dataclass(frozen=True)
 class _InputAugmentation:
-    """What changes one input.
+    """The augmentations of one input.
 
     Args:
-        changes: In their order.
-        mix: What mixes it with another example afterwards, or None.
+        changes: In the order in which they are applied.
+        mix: The augmentation that mixes an example with another afterwards, or None.
     """
 
     column: Column
@@ -97,14 +105,14 @@ class _InputAugmentation:
     mix: Any
 
     def to_unit_range(self, encoded: Any) -> Any:
-        """As augmentations take it: pictures from 0 to 1."""
+        """Scale pictures to values from 0 to 1, which augmentations expect."""
         if self.column.kind != "image":
             return encoded
         low, high = self.column.state["range"]
-        return (tf.cast(encoded, tf.float32) - low) / ((high - low) or 1.0)
+        return (tf.cast(encoded, tf.float32) - low) / ((high - low) or 1.0)  # 0 if all pixels of the data are equal
 
     def from_unit_range(self, values: Any) -> Any:
-        """As the network takes it; bytes stay bytes."""
+        """Undo `to_unit_range`; pictures of bytes become bytes again, as the network expects them."""
         if self.column.kind != "image":
             return values
         low, high = self.column.state["range"]
@@ -113,46 +121,48 @@ class _InputAugmentation:
 
 
 class Augmenter:
-    """Changes training examples at random, the same whichever device computes them.
+    """Random changes of training examples, the same whichever device computes them.
 
     Args:
-        described: What the recipe asks for, as it decides how fast a step is.
+        cost_key: A JSON value of the recipe's augmentations, because they decide how fast a step is.
     """
 
-    def __init__(self, inputs: Mapping[str, _InputAugmentation], seed: int, described: Any = None) -> None:
-        self.inputs, self.seed, self.cost_key = inputs, seed, described
+    def __init__(self, inputs: Mapping[str, _InputAugmentation], seed: int, cost_key: Any = None) -> None:
+        self.inputs, self.seed, self.cost_key = inputs, seed, cost_key
         self.mixes = any(each.mix is not None for each in inputs.values())
 
     def augment_examples(self, data: Any, rows: Any, places: Any, step: Any) -> dict[str, Any]:
-        """Some examples of a batch, gathered and changed.
+        """Gather and augment some examples of a batch.
 
-        Mixed ones have the targets and weights of their partners beside their own, as `others`, and their `share` of
-        the mixture, `(examples,)`.
+        Mixed examples also have the targets and weights of their partners, under `others`, and their own `share` of the
+        mixture, `(examples,)`.
 
         Args:
             data: Arrays of `inputs`, `targets` and perhaps `weights`.
-            rows: Where in `data` each example of the whole batch lies, `(batch,)`.
-            places: Of the examples in the batch, or None for the whole batch in its order.
+            rows: Row in `data` of each example of the whole batch, `(batch,)`.
+            places: Positions of the examples in the batch, or None for the whole batch in its order.
             step: Optimizer steps done.
         """
         size = rows.shape[0]
-        found = _by_column(gather_rows(data, rows if places is None else tf.gather(rows, places)))
-        values = self._transform_inputs(found["inputs"], places, size, step)
+        examples = _separate_columns(gather_rows(data, rows if places is None else tf.gather(rows, places)))
+        values = self._transform_inputs(examples["inputs"], places, size, step)
         if self.mixes:
             partners = StatelessRandom(self.seed, _MIXING, step, size, places).draw_partners()
             if places is None:
-                others = gather_rows({**found, "inputs": values}, partners)
+                others = gather_rows({**examples, "inputs": values}, partners)
             else:
-                others = _by_column(gather_rows(data, tf.gather(rows, partners)))
+                # A partner may belong to another replica or part of the batch: it is gathered and changed again here,
+                # with the random numbers of its position, so that both copies are equal.
+                others = _separate_columns(gather_rows(data, tf.gather(rows, partners)))
                 others["inputs"] = self._transform_inputs(others["inputs"], partners, size, step)
             values, share = self._mix_inputs(values, others["inputs"], places, size, step)
-            found |= {"others": {name: others[name] for name in ("targets", "weights", "labelled") if name in others}}
-            found["share"] = share
-        closed = {name: each.from_unit_range(values[name]) for name, each in self.inputs.items()}
-        return {**found, "inputs": {**found["inputs"], **closed}}
+            kept = {name: others[name] for name in ("targets", "weights", "labelled") if name in others}
+            examples |= {"others": kept, "share": share}
+        encoded = {name: each.from_unit_range(values[name]) for name, each in self.inputs.items()}
+        return {**examples, "inputs": {**examples["inputs"], **encoded}}
 
     def _transform_inputs(self, inputs: Mapping[str, Any], places: Any, size: int, step: Any) -> dict[str, Any]:
-        """The inputs that change, opened and changed one by one."""
+        """Apply the changes to each input that has some; pictures in their unit range."""
         changed = {}
         for name, each in self.inputs.items():
             values = each.to_unit_range(inputs[name])
@@ -164,38 +174,39 @@ class Augmenter:
     def _mix_inputs(
         self, own: Mapping[str, Any], others: Mapping[str, Any], places: Any, size: int, step: Any
     ) -> tuple[dict[str, Any], Any]:
-        """The inputs that mix, and the share of the first: the same in all, since all draw the same numbers."""
+        """Mix each input with that of the partner; returns the inputs and the share of the example itself."""
         mixed, share = dict(own), None
         for name, each in self.inputs.items():
             if each.mix is not None:
-                dice = StatelessRandom(self.seed, f"{_MIXING} share", step, size, places)
-                mixed[name], share = each.mix(own[name], others[name], dice)
+                # One name for all inputs: they draw the same numbers, and so have one share, as the targets have.
+                random = StatelessRandom(self.seed, f"{_MIXING} share", step, size, places)
+                mixed[name], share = each.mix(own[name], others[name], random)
         return mixed, share
 
 
-def _by_column(examples: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with every input apart."""
-    return {**{name: value for name, value in examples.items() if name != "stacks"}, "inputs": inputs_of(examples)}
+def _separate_columns(examples: Mapping[str, Any]) -> dict[str, Any]:
+    """Split stacked inputs into one tensor per column."""
+    return {**{name: value for name, value in examples.items() if name != "stacks"}, "inputs": unstack_inputs(examples)}
 
 
 def build_augmenter(recipe: Recipe, spec: DataSpec) -> Augmenter | None:
-    """The augmentation of a recipe, or None if it has none.
+    """Build the augmentation of a recipe, or None if it has none.
 
     Raises:
-        BmcliError: An input is not there, or cannot be changed so.
+        BmcliError: There is no such input, or its kind has no such augmentation.
     """
-    asked = recipe.data.augment
-    if not asked:
+    options = recipe.data.augment
+    if not options:
         return None
     kinds = {column.name: column.kind for column in spec.inputs}
-    if problem := find_input_problem(asked, kinds):
+    if problem := find_input_problem(options, kinds):
         steps, message, hint = problem
         raise BmcliError(Fault(message, join_steps(("data", "augment", *steps)), suggestion=hint))
     inputs = {
         name: _build_input_augmentation(spec.input(name), key, changes)
-        for name, (key, changes) in resolve_by_input(asked, kinds).items()
+        for name, (key, changes) in resolve_by_input(options, kinds).items()
     }
-    return Augmenter(inputs, recipe.seed, dump(asked)) if inputs else None
+    return Augmenter(inputs, recipe.seed, dump(options)) if inputs else None
 
 
 def _build_input_augmentation(column: Column, key: str, changes: Any) -> _InputAugmentation:
@@ -213,7 +224,7 @@ def _build_input_augmentation(column: Column, key: str, changes: Any) -> _InputA
 
 
 def _require_vectors(column: Column, kind: str, path: str) -> None:
-    """Refuses numbers that cannot be changed one by one."""
+    """Refuse numbers that have steps, or that the network receives as bins."""
     if column.kind != "number":
         return
     if len(column.shape) != 1:
@@ -226,19 +237,22 @@ def _require_vectors(column: Column, kind: str, path: str) -> None:
 
 
 def augment_pictures(recipe: Recipe, prepared: PreparedData, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Encoded pictures of some training rows by input, `(rows, height, width, channels)`, as a first step sees them.
+    """Augment the pictures of some training rows as the first step does.
 
     Args:
-        rows: Their positions in the training split, any order.
+        rows: Positions in the training split, in any order.
+
+    Returns:
+        Encoded pictures by input, `(rows, height, width, channels)`.
     """
-    augment = build_augmenter(recipe, prepared.spec)
+    augmenter = build_augmenter(recipe, prepared.spec)
     split = prepared.split("train")
     names = [column.name for column in prepared.spec.inputs if column.kind == "image"]
-    ascending = np.unique(rows)  # as a memory-mapped array is read fastest
+    ascending = np.unique(rows)  # a memory-mapped array is read fastest in its own order
     data = {
         "inputs": {name: tf.constant(np.asarray(array[ascending])) for name, array in split.inputs.items()},
         "targets": {},
     }
     places = tf.constant(np.searchsorted(ascending, rows), tf.int32)
-    found = augment.augment_examples(data, places, None, 0) if augment else gather_rows(data, places)
-    return {name: found["inputs"][name].numpy() for name in names}
+    examples = augmenter.augment_examples(data, places, None, 0) if augmenter else gather_rows(data, places)
+    return {name: examples["inputs"][name].numpy() for name in names}

@@ -1,4 +1,4 @@
-"""Averages of weights, which are measured and kept in the place of the weights that are trained."""
+"""Averages of the trained weights, which are evaluated and kept instead of the weights themselves."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ import tensorflow as tf
 from bmcli.training.hooks import StepHook
 
 StatisticsContext = Callable[[int, Callable[[], bool]], AbstractContextManager[None]]
-"""Gives the network, for a while, moving statistics of its present weights: of an epoch and whether to stop."""
+"""Makes a context in which batch normalization has statistics of the network's present weights.
+
+Its arguments are the epoch, which counts from 1, and a function that returns whether to stop estimating.
+"""
 
 
 class WeightAverage(StepHook):
-    """Averages of weights, which are measured and kept in their place.
+    """Averages of the weights, which are evaluated and kept instead of them.
 
     Args:
         weights: The trained weights.
-        estimate: Estimates moving statistics for the averages; None if those of the weights do for them.
+        estimate: Estimates moving statistics for the averages; None if those of the weights are close enough.
     """
 
     def __init__(self, weights: Sequence[Any], estimate: StatisticsContext | None = None) -> None:
@@ -30,12 +33,12 @@ class WeightAverage(StepHook):
 
     @property
     def variables(self) -> list[Any]:
-        """Everything that decides how averaging goes on, in a fixed order."""
+        """The state of the averages, in a fixed order."""
         return list(self.averages)
 
     @property
     def copies(self) -> list[list[Any]]:
-        """What there is of each weight, in lists of the weights' order."""
+        """Lists of variables of the weights' shapes, each in the order of the weights."""
         return [self.averages]
 
     def has_average(self, epoch: int) -> bool:
@@ -59,18 +62,18 @@ class WeightAverage(StepHook):
             self.swap()
 
     def swap(self) -> None:
-        """Puts the averages into the network and its weights in their place, or back."""
+        """Exchange the weights of the network and their averages."""
+        # The variables of the network keep their identity: compiled steps, the optimizer and checkpoints refer to them.
         for average, weight in zip(self.averages, self.weights, strict=True):
-            kept = weight.numpy()
+            value = weight.numpy()
             weight.assign(average.numpy())
-            average.assign(kept)
+            average.assign(value)
 
 
 class ExponentialMovingAverage(WeightAverage):
     """Exponential moving averages (Polyak and Juditsky 1992).
 
-    The first steps count more, as `min(momentum, (1 + step) / (10 + step))`, so that the initial weights are forgotten
-    soon.
+    The momentum of step n is `min(momentum, (1 + n) / (10 + n))`, so that the initial weights soon have no influence.
     """
 
     def __init__(self, weights: Sequence[Any], momentum: float) -> None:
@@ -88,7 +91,7 @@ class StochasticWeightAverage(WeightAverage):
     """The plain mean of the weights at the ends of epochs (Izmailov et al. 2018, algorithm 1).
 
     Args:
-        first: The first epoch whose weights count.
+        first: The first epoch whose weights are averaged.
     """
 
     def __init__(self, weights: Sequence[Any], first: int, estimate: StatisticsContext | None = None) -> None:
@@ -98,7 +101,8 @@ class StochasticWeightAverage(WeightAverage):
     def after_epoch(self, epoch: int) -> None:
         if not self.has_average(epoch):
             return
-        # The first weights replace what was there: more epochs than were planned may begin the average anew.
+        # The first weights replace the average: a training that is resumed for more epochs may start averaging later
+        # than planned, when the checkpoint already holds an average.
         share = np.float32(1 / (epoch - self.first + 1))
         for average, weight in zip(self.averages, self.weights, strict=True):
             before, value = average.numpy(), weight.numpy()
@@ -109,11 +113,11 @@ class StochasticWeightAverage(WeightAverage):
 
 
 class _StepSnapshot(NamedTuple):
-    """The time before a step.
+    """The state before a step.
 
     Args:
-        steps: That the optimizer has taken.
-        rate: Its learning rate for the next, float64.
+        steps: Steps that the optimizer has taken.
+        rate: Learning rate of the next step, float64.
     """
 
     weights: list[Any]
@@ -122,19 +126,19 @@ class _StepSnapshot(NamedTuple):
 
 
 class ScheduleFree(WeightAverage):
-    """Schedule-free learning (Defazio et al. 2024, algorithm 1): no fall of the learning rate, nor an end to know.
+    """Schedule-free learning (Defazio et al. 2024, algorithm 1): no learning-rate decay, and no end that it depends on.
 
-    The weights of the network are `y = beta * x + (1 - beta) * z`, where gradients are taken. What the optimizer adds
-    to y for a gradient is added to z. What is measured and kept is x, the mean of all z, each weighted with the square
-    of the learning rate that led to it, so that steps of a warm-up count little.
+    The network holds `y = beta * x + (1 - beta) * z`, at which gradients are computed. The change that the optimizer
+    makes to y is added to z. The mean of all z, called x, is evaluated and kept; each z is weighted with the square of
+    its step's learning rate, so that the steps of a warm-up have little weight.
 
-    Keras' weight decay is a part of what the optimizer adds: by y, at the recipe's learning rate. The paper corrects
-    that rate as Adam's in the first steps; here only the weights of the mean are.
+    Keras' weight decay is part of the optimizer's change: it uses y and the recipe's learning rate. The paper applies
+    Adam's bias correction to that rate; here it is applied only to the weights of the mean.
 
     Args:
-        optimizer: Already built, without momentum, whose place `beta` takes.
-        beta: How near to x the gradients are taken, between 0 and 1.
-        beta_2: Adam's, which corrects its learning rate in the first steps by it; 0 for others.
+        optimizer: Already built, without momentum, which `beta` replaces.
+        beta: Interpolation between z (0) and x (1) at which gradients are computed.
+        beta_2: Adam's decay of squared gradients, for its bias correction; 0 for other optimizers.
     """
 
     def __init__(
@@ -148,7 +152,7 @@ class ScheduleFree(WeightAverage):
         super().__init__(weights, estimate)
         self.optimizer, self.beta, self.beta_2 = optimizer, beta, beta_2
         self.base = _copy_weights(weights)  # z
-        # Squares of small rates, summed in single precision, would soon grow no more.
+        # In single precision a sum of squares of small learning rates soon stops growing.
         self.total = keras.Variable(0.0, trainable=False, dtype="float64", name="total")
 
     @property
@@ -160,6 +164,8 @@ class ScheduleFree(WeightAverage):
         return [self.averages, self.base]
 
     def before_step(self) -> _StepSnapshot:
+        # The rate of a schedule depends on `iterations`, which the step advances. `value` is TensorFlow's variable
+        # itself: without `identity` it would be read only in `after_step`, when it has changed.
         rate = tf.cast(keras.ops.convert_to_tensor(self.optimizer.learning_rate), tf.float64)
         steps = tf.identity(self.optimizer.iterations.value)
         return _StepSnapshot([tf.identity(weight.value) for weight in self.weights], steps, tf.identity(rate))
@@ -174,13 +180,11 @@ class ScheduleFree(WeightAverage):
             y.assign(last + self.beta * (mean - last))
 
     def _step_weight(self, step: Any, snapshot: _StepSnapshot) -> Any:
-        """The weight of the last step in the mean of all, float64; 0 where the optimizer took none.
-
-        It takes none where gradients overflow in half precision.
-        """
+        """Compute the weight of the last step in the mean of all, float64."""
         corrected = tf.square(snapshot.rate) * (
             1.0 - tf.pow(tf.cast(self.beta_2, tf.float64), tf.cast(step, tf.float64))
         )
+        # The loss-scaling optimizer skips a step whose gradients overflow in half precision.
         added = tf.where(step > snapshot.steps, corrected, tf.zeros_like(corrected))
         total = self.total.value + added
         self.total.assign(total)

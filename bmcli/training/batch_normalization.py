@@ -1,4 +1,4 @@
-"""Moving statistics of batch normalisation for averaged weights, which never saw an example."""
+"""Moving statistics of batch normalisation for averaged weights, with which no example was ever computed."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ import tensorflow as tf
 from bmcli import private_api
 from bmcli.distribution.strategy import Placement
 from bmcli.training.evaluator import CallPacer
-from bmcli.training.feed import Feed, gather_rows, inputs_of
+from bmcli.training.feed import Feed, gather_rows, unstack_inputs
 from bmcli.training.graph_ops import full_batches, graph_function, moving_statistics, repeat, replica_share
 
 
 class StatisticsEstimator:
-    """Estimates moving statistics by a pass over the training rows, in batches like those of training.
+    """Estimator of moving statistics, by a pass over the training rows in batches of the training's size.
 
-    Izmailov et al. 2018, section 3.2.
-
-    Only full batches are passed over.
+    Izmailov et al. 2018, section 3.2. The ragged last batch is left out.
     """
 
     def __init__(self, model: keras.Model, feed: Feed, batch: int, placement: Placement) -> None:
@@ -33,19 +31,20 @@ class StatisticsEstimator:
 
     @contextmanager
     def use_estimates(self, rows: tf.Tensor, should_stop: Callable[[], bool]) -> Iterator[None]:
-        """The network with statistics of its present weights, and afterwards with those that it had.
+        """Give the network statistics of its present weights inside the context, and restore its own afterwards.
 
         Args:
             rows: The order in which the training rows are visited.
-            should_stop: Whether to leave the pass over them; asked after every call of some batches.
+            should_stop: Whether to leave the pass over them; called after every call of some batches.
 
         Raises:
-            PassStopped: It returned true.
+            PassStopped: `should_stop` returned true.
         """
         if not self.statistics:
             yield
             return
-        variables = self.model.non_trainable_variables  # generators of dropout among them
+        # The state of dropout's generators is among them: the pass must not change what the training draws next.
+        variables = self.model.non_trainable_variables
         before = [variable.numpy() for variable in variables]
         try:
             means = self._estimate_means(rows, should_stop)
@@ -59,14 +58,15 @@ class StatisticsEstimator:
                 variable.assign(value)
 
     def _estimate_means(self, rows: tf.Tensor, should_stop: Callable[[], bool]) -> list[Any]:
-        """The means over all batches of what each layer sees."""
+        """Compute the mean of each statistic over all batches."""
         full = self.feed.count // self.batch
         self.feed.start_epoch(rows, self.batch)
         done, totals = 0, [tf.zeros(statistic.shape) for statistic in self.statistics]
         while done < full:
             start = time.perf_counter()
             block = self.feed.read_block(done, min(self._pacer.batches, full - done))
-            # The sums go on in the loop, so that their last bits do not depend on how many batches a call has.
+            # The totals go into the compiled loop and come back, so that the order of additions, and with it the last
+            # bits, do not depend on the number of batches in a call.
             totals = self._accumulate(
                 block.data, block.rows, tf.constant(block.first), tf.constant(block.count), totals
             )
@@ -76,35 +76,36 @@ class StatisticsEstimator:
         return [(total / full).numpy() for total in totals]
 
     def _loop(self, data: Any, rows: Any, first: Any, count: Any, totals: list[Any]) -> list[Any]:
-        """The sums with those over some more batches."""
+        """Add the statistics of some more batches to the totals."""
 
-        def following(done: Any, *totals: Any) -> tuple[Any, ...]:
-            seen = self._batch_statistics(data, full_batches(rows, first + done, self.batch))
-            return done + 1, *(total + more for total, more in zip(totals, seen, strict=True))
+        def add_batch(done: Any, *totals: Any) -> tuple[Any, ...]:
+            statistics = self._batch_statistics(data, full_batches(rows, first + done, self.batch))
+            return done + 1, *(total + more for total, more in zip(totals, statistics, strict=True))
 
-        return repeat(count, following, *totals)
+        return repeat(count, add_batch, *totals)
 
     def _batch_statistics(self, data: Any, rows: Any) -> list[Any]:
         strategy = self.placement.strategy
-        found = strategy.run(self._replica_statistics, args=(data, rows))
-        return [strategy.experimental_local_results(value)[0] for value in found]
+        results = strategy.run(self._replica_statistics, args=(data, rows))
+        return [strategy.experimental_local_results(value)[0] for value in results]
 
     def _replica_statistics(self, data: Any, rows: Any) -> list[Any]:
-        """The statistics of a batch: the means of those that the replicas see, as in training."""
-        mine, _ = replica_share(rows, self.placement.replicas)
+        """Compute the statistics of a batch: the means over the replicas, as a training step does."""
+        share, _ = replica_share(rows, self.placement.replicas)
         with _zero_momentum(self.model):
-            self.model(inputs_of(gather_rows(data, mine)), training=True)
-        found = [tf.cast(statistic.value, tf.float32) / self.placement.replicas for statistic in self.statistics]
+            self.model(unstack_inputs(gather_rows(data, share)), training=True)
+        shares = [tf.cast(statistic.value, tf.float32) / self.placement.replicas for statistic in self.statistics]
         if self.placement.replicas == 1:
-            return found
+            return shares
         context = tf.distribute.get_replica_context()
-        summed: list[Any] = context.all_reduce(tf.distribute.ReduceOp.SUM, found)
-        return summed
+        means: list[Any] = context.all_reduce(tf.distribute.ReduceOp.SUM, shares)
+        return means
 
 
 @contextmanager
 def _zero_momentum(model: keras.Model) -> Iterator[None]:
-    """Layers whose moving statistics become those of the last batch alone."""
+    """Let moving statistics become those of the last batch alone, in what is traced inside the context."""
+    # Keras shows the statistics of a batch only through its update of the moving ones: with momentum 0 both are equal.
     layers = [
         layer for layer in private_api.flatten_layers(model) if isinstance(layer, keras.layers.BatchNormalization)
     ]

@@ -1,4 +1,4 @@
-"""Keras callbacks driven from our loop."""
+"""Keras callbacks, called from the custom training loop."""
 
 from __future__ import annotations
 
@@ -19,31 +19,33 @@ Directions = Mapping[str, Direction | None]
 
 
 def require_direction(metric: str, directions: Directions, path: str) -> None:
-    """Refuses a metric of which neither more nor less is better."""
+    """Refuse a metric of which neither more nor less is better."""
     if directions.get(metric, "min") is None:
         raise BmcliError(
-            f"neither more nor less of '{metric}' is better, so no epoch is the best by it.",
+            f"neither a higher nor a lower '{metric}' is better, so epochs cannot be compared by it.",
             path=path,
-            suggestion=f"Name another, as {metric.partition('/')[0]}/loss.",
+            suggestion=f"Name another metric, such as {metric.partition('/')[0]}/loss.",
         )
 
 
 class KerasCallbacks:
     """The recipe's callbacks and TensorBoard, called after every epoch.
 
-    They see each metric under our name (`validation/loss`) and under Keras' (`val_loss`).
+    They find each metric under its bmcli name (`validation/loss`) and under Keras' (`val_loss`).
 
     Args:
-        events: Folder of TensorBoard's events; None for a worker that writes none.
+        events: Folder of TensorBoard's event files; None for a worker that writes none.
     """
 
     def __init__(
         self, train: TrainOptions, model: keras.Model, optimizer: Any, events: str | None, directions: Directions
     ) -> None:
         self._callbacks = [
-            _make_callback(described, directions, f"train.callbacks.{i}") for i, described in enumerate(train.callbacks)
+            _make_callback(config, directions, f"train.callbacks.{i}") for i, config in enumerate(train.callbacks)
         ]
-        model.optimizer = optimizer  # where callbacks look for the learning rate
+        # Callbacks read and change the learning rate through the one, and request a stop through the other; Keras sets
+        # them in `compile` and `fit`, which are not used here.
+        model.optimizer = optimizer
         model.stop_training = False
         self._model = model
         self._list = keras.callbacks.CallbackList(self._callbacks, add_history=False, model=model)
@@ -52,14 +54,21 @@ class KerasCallbacks:
 
     @cached_property
     def _tensorboard(self) -> keras.callbacks.CallbackList:
-        """TensorBoard, which is imported with the first epoch's end: nobody has to wait for it before."""
+        """TensorBoard's callback, imported only at the end of the first epoch, so that it does not delay the start."""
         board = [keras.callbacks.TensorBoard(self._events, write_graph=False)] if self._events else []
         callbacks = keras.callbacks.CallbackList(board, add_history=False, model=self._model)
         callbacks.on_train_begin()
         return callbacks
 
     def after_epoch(self, epoch: int, row: Mapping[str, float]) -> bool:
-        """Calls them with an epoch's metrics (`epoch` counts from 1); true if one of them wants to stop."""
+        """Call the callbacks with an epoch's metrics.
+
+        Args:
+            epoch: Counts from 1.
+
+        Returns:
+            Whether one of them stops the training.
+        """
         logs = {**row, **{_keras_name(name): value for name, value in row.items() if "/" in name}}
         self._list.on_epoch_end(epoch - 1, logs)
         self._tensorboard.on_epoch_end(
@@ -72,7 +81,7 @@ class KerasCallbacks:
         self._tensorboard.on_train_end()
 
     def state(self) -> list[dict[str, float | None]]:
-        """Counters and best values, as plain JSON values."""
+        """Counters and best values of the callbacks, as plain JSON values."""
         return [
             {
                 name: value
@@ -91,14 +100,15 @@ class KerasCallbacks:
 def _make_callback(config: KerasObject, directions: Directions, path: str) -> Any:
     options = dict(config.options)
     monitor = options.setdefault("monitor", "validation/loss" if "validation/loss" in directions else "train/loss")
-    known = {**directions, **{_keras_name(name): way for name, way in directions.items()}}
-    if monitor not in known:
+    by_name = {**directions, **{_keras_name(name): direction for name, direction in directions.items()}}
+    if monitor not in by_name:
         raise BmcliError(
             Fault(f"no metric '{monitor}'.", f"{path}.monitor", None, parts.did_you_mean(monitor, directions))
         )
     if "mode" not in options:
-        require_direction(monitor, known, f"{path}.monitor")
-        options["mode"] = known[monitor]
+        # Keras would derive the mode from the names of compiled metrics, and there are none.
+        require_direction(monitor, by_name, f"{path}.monitor")
+        options["mode"] = by_name[monitor]
     return make_keras_object("callbacks", KerasObject(config.kind, options))
 
 
@@ -107,7 +117,8 @@ def _keras_name(name: str) -> str:
     return name.replace("validation/", "val_").replace("train/", "")
 
 
-# Keras finds these out with the first epoch; doing so twice would turn `min_delta` round.
+# Keras derives these in the first epoch, and changes the sign of `min_delta`: doing it again after a resume would
+# change the sign back.
 _DERIVED_ATTRIBUTES = ("monitor_op", "min_delta")
 
 

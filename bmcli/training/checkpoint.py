@@ -1,4 +1,8 @@
-"""Resumable state on disk: a flat list of variables and a small JSON object, all or nothing."""
+"""Resumable state on disk: flat lists of variables and a small JSON object, written completely or not at all.
+
+`tf.train.Checkpoint` of a model leaves out the state of Keras' seed generators, without which a training with dropout
+resumes to other weights.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +28,11 @@ MAX_CHECKPOINTS = 2
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything a run needs to go on as if it had never stopped.
+    """Everything that a run needs to continue as if it had never stopped.
 
     Args:
-        groups: Lists of arrays by name: `variables`, `meters`, and `selected` weights once there are some.
-        values: Position, best value, counters of callbacks, as plain JSON values.
+        groups: Lists of arrays by name: `variables`, `meters`, and `selected` weights once an epoch was selected.
+        values: Progress, best value and counters of callbacks, as plain JSON values.
     """
 
     groups: Mapping[str, Sequence[np.ndarray]]
@@ -36,7 +40,7 @@ class Checkpoint:
 
 
 class CheckpointWriter:
-    """Writes checkpoints in the background, one after the other, while the training goes on."""
+    """Background writer of checkpoints, one after the other."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -46,12 +50,12 @@ class CheckpointWriter:
             disk.try_to_remove(aside)
 
     def write(self, step: int, state: Checkpoint) -> None:
-        """Begins to write a state; what was wrong with the one before is raised here."""
+        """Start to write a state; an error of the one before is raised here."""
         self.wait()
         self._pending = self._thread.submit(save, self._folder, step, state)
 
     def wait(self) -> None:
-        """Returns when everything is on the disk."""
+        """Wait until every checkpoint is on the disk."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
@@ -64,8 +68,8 @@ class CheckpointWriter:
 
 
 def save(folder: Path, step: int, state: Checkpoint) -> Path:
-    """Writes a checkpoint aside, flushes it to the disk, renames it, and drops all but the newest two."""
-    if folder.is_symlink():
+    """Write a checkpoint, and remove all but the newest two."""
+    if folder.is_symlink():  # it may lead outside of the run, and old checkpoints are removed there
         raise RunFailed(f"{disk.format_path(folder)}: a symbolic link, which checkpoints are not written through.")
     target = folder / f"step-{step:09d}"
     needed = sum(array.nbytes for arrays in state.groups.values() for array in arrays)
@@ -77,6 +81,8 @@ def save(folder: Path, step: int, state: Checkpoint) -> Path:
 
 
 def _write_checkpoint(folder: Path, target: Path, state: Checkpoint) -> None:
+    # A rename is atomic: a process that is killed leaves a hidden folder, never half a checkpoint. Files and folders
+    # are flushed before and after it, because a file system may otherwise rename before it has written the content.
     folder.mkdir(exist_ok=True)
     aside = folder / f".aside-{secrets.token_hex(4)}"
     try:
@@ -94,13 +100,16 @@ def _write_checkpoint(folder: Path, target: Path, state: Checkpoint) -> None:
 
 
 def restore(folder: Path, run_id: str | None = None) -> tuple[Checkpoint, tuple[str, ...]]:
-    """The newest checkpoint that is whole, and the names of newer ones that are not.
+    """Read the newest intact checkpoint.
 
     Args:
-        run_id: Of the run, which its values have to name; None to take that of any run.
+        run_id: Run that the checkpoint must belong to; None for any.
+
+    Returns:
+        The checkpoint, and the names of newer ones that are damaged or belong to another run.
 
     Raises:
-        RunFailed: There is none.
+        RunFailed: No checkpoint is usable.
     """
     damaged: list[str] = []
     for candidate in _newest_first(folder):
@@ -116,10 +125,11 @@ def _newest_first(folder: Path) -> list[Path]:
 
 
 def _write_arrays(path: Path, arrays: Sequence[np.ndarray]) -> str:
-    """Arrays as bytes with their dtypes beside them, because numpy's format has no bfloat16; the file's SHA-256."""
-    described = [{"dtype": str(array.dtype), "shape": list(array.shape)} for array in arrays]
+    """Write arrays to an `.npz` file; returns its SHA-256."""
+    # As bytes, with dtypes and shapes beside them: NumPy's format has no bfloat16.
+    specs = [{"dtype": str(array.dtype), "shape": list(array.shape)} for array in arrays]
     raw: dict[str, Any] = {f"a{i}": np.frombuffer(array.tobytes(), np.uint8) for i, array in enumerate(arrays)}
-    raw["described"] = np.frombuffer(json.dumps(described).encode(), np.uint8)
+    raw["described"] = np.frombuffer(json.dumps(specs).encode(), np.uint8)
     with path.open("wb") as file:
         np.savez(file, allow_pickle=False, **raw)
         disk.flush(file)
@@ -127,7 +137,7 @@ def _write_arrays(path: Path, arrays: Sequence[np.ndarray]) -> str:
 
 
 def _read_checkpoint(folder: Path) -> Checkpoint | None:
-    """The checkpoint, or None if a file is missing or its bytes changed."""
+    """Read a checkpoint; None if a file is missing or its bytes have changed."""
     try:
         content = disk.validate_as(_CheckpointRecord, disk.read_record(folder / "state.json"))
         groups = {}
@@ -137,7 +147,7 @@ def _read_checkpoint(folder: Path) -> Checkpoint | None:
                 return None
             groups[name.removesuffix(".npz")] = _read_arrays(folder / name)
         return Checkpoint(groups, _decode_nonfinite(content["values"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # damaged JSON or arrays raise any of them
         return None
 
 
@@ -150,7 +160,8 @@ _NONFINITE_KEY = "not finite"
 
 
 def _encode_nonfinite(value: Any) -> Any:
-    """JSON values with numbers that are not finite in words: the best loss of a callback begins with infinity."""
+    """Replace numbers that are not finite by objects that name them."""
+    # JSON has no infinity, with which the best loss of Keras' callbacks begins.
     if isinstance(value, Mapping):
         return {key: _encode_nonfinite(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
@@ -160,8 +171,9 @@ def _encode_nonfinite(value: Any) -> Any:
 
 def _decode_nonfinite(value: Any) -> Any:
     if isinstance(value, dict):
-        named = value.keys() == {_NONFINITE_KEY}
-        return float(value[_NONFINITE_KEY]) if named else {key: _decode_nonfinite(each) for key, each in value.items()}
+        if value.keys() == {_NONFINITE_KEY}:
+            return float(value[_NONFINITE_KEY])
+        return {key: _decode_nonfinite(each) for key, each in value.items()}
     return [_decode_nonfinite(each) for each in value] if isinstance(value, list) else value
 
 
@@ -170,8 +182,8 @@ def _read_arrays(path: Path) -> list[np.ndarray]:
 
     assert ml_dtypes.bfloat16
     with np.load(path, allow_pickle=False) as stored:
-        described = json.loads(stored["described"].tobytes())
+        specs = json.loads(stored["described"].tobytes())
         return [
             np.frombuffer(stored[f"a{i}"].tobytes(), np.dtype(entry["dtype"])).reshape(entry["shape"])
-            for i, entry in enumerate(described)
+            for i, entry in enumerate(specs)
         ]

@@ -1,8 +1,8 @@
 """Dropout that XLA computes cheaply on a CPU.
 
-XLA recomputes what prepares TensorFlow's random numbers for every element that is dropped, which makes dropout up to 50
-times slower than the layer it follows. A hash of the element's place and the seed costs next to nothing and is fused
-with its neighbours. Seeds stay those of Keras, so that checkpoints and replicas are none the wiser.
+XLA repeats the set-up of TensorFlow's random-number generator for every element, which makes dropout up to 50 times
+slower than the layer before it. A hash of the element's position and the seed costs next to nothing, and is fused with
+the operations around it. The seeds are still Keras', so that checkpoints and replicas need no change.
 """
 
 from __future__ import annotations
@@ -17,26 +17,33 @@ from bmcli import private_api
 
 
 def use_hashed_dropout() -> AbstractContextManager[None]:
-    """Let Keras' layers that are traced meanwhile draw their masks from a hash."""
+    """Let Keras' layers that are traced inside the context draw their masks from a hash."""
     return private_api.stateless_dropout_replaced(_hashed_dropout)
 
 
 def _hashed_dropout(
     x: Any, rate: float, seed: Any, rng_alg: Any = None, noise_shape: Any = None, name: Any = None
 ) -> Any:
-    """As `tf.nn.experimental.stateless_dropout`: each element is 0 with probability `rate`, else `x / (1 - rate)`."""
+    """Replace `tf.nn.experimental.stateless_dropout`: 0 with probability `rate`, otherwise `x / (1 - rate)`."""
     shape = _static_shape(x) if noise_shape is None else tf.unstack(tf.convert_to_tensor(noise_shape), x.shape.rank)
+    # Compared as integers, which saves the conversion of every element to a float.
     kept = draw_uint32(shape, seed) >= tf.constant(min(round(rate * 2**32), 2**32 - 1), tf.uint32)
     return tf.where(kept, x / tf.cast(1.0 - rate, x.dtype), tf.zeros((), x.dtype))
 
 
 def draw_uint32(shape: Sequence[Any], seed: Any) -> Any:
-    """Random uint32 numbers of a shape with less than 2^31 elements: a function of the seed, two whole numbers.
+    """Compute random uint32 numbers from a seed.
 
-    Two rounds of the mixing function lowbias32 (Wellons 2018, "Prospecting for hash functions") over place and seed.
+    Two rounds of the mixing function lowbias32 (Wellons 2018, "Prospecting for hash functions") over position and seed.
+
+    Args:
+        shape: Of less than 2^31 elements.
+        seed: Two integers.
     """
+    # Seeds may be negative or have 64 bits: their low 32 bits enter the hash.
     low = tf.constant(0xFFFFFFFF, tf.int64)
     first, second = tf.unstack(tf.cast(tf.bitwise.bitwise_and(tf.cast(seed, tf.int64), low), tf.uint32))
+    # Each round has a key that is mixed from both integers, so that neighbouring seeds give unrelated masks.
     key = _mix_bits(_xor(_mix_bits(first + _uint32(0x9E3779B9)), second))
     other = _mix_bits(_xor(_mix_bits(key + _uint32(0x85EBCA6B)), first + second * _uint32(0xC2B2AE35)))
     places = tf.cast(tf.range(tf.reduce_prod(tf.stack(list(shape)))), tf.uint32)
@@ -62,6 +69,6 @@ def _uint32(value: int) -> Any:
 
 
 def _static_shape(x: Any) -> list[Any]:
-    """Sizes as plain numbers where they are known."""
+    """Sizes of a tensor, as Python integers where they are known when it is traced."""
     dynamic = tf.shape(x)
     return [dynamic[axis] if size is None else size for axis, size in enumerate(x.shape)]

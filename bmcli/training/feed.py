@@ -1,4 +1,4 @@
-"""Which examples a step sees, and where they come from."""
+"""Feeds: the examples of each step, from memory or from disk."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from bmcli.specs import MANY_COLUMNS, Split
 BLOCK_BYTES = 8 * 2**20
 BLOCK_STEPS = 256
 READ_AHEAD = 2
-STEPS_PER_PROGRAM = (
-    8  # Of steps as one program 8 trained the most examples; more take longer to compile and gain little.
-)
+# Steps compiled as one program: of the numbers tried 8 was fastest; more take longer to compile and gain little.
+STEPS_PER_PROGRAM = 8
 
 
 def shuffle_rows(seed: int, epoch: int, count: int) -> tf.Tensor:
-    """The rows in the order epoch `epoch` visits them, `(count,)`: a pure function, so that resuming needs no state."""
+    """Shuffle the rows for an epoch, `(count,)`."""
+    # A pure function of its arguments: resuming needs no state, and every worker computes the same order by itself.
     return tf.random.experimental.stateless_shuffle(tf.range(count, dtype=tf.int32), seed=(seed, epoch))
 
 
@@ -35,10 +35,10 @@ class Block:
 
     Args:
         data: Arrays of `inputs`, `targets` and perhaps `weights`, `labelled` and `teacher` on this worker's devices.
-        rows: Where in `data` each example lies, batch after batch, `(examples,)`; of other workers' examples nothing
-            that is used.
+        rows: Row in `data` of each example, batch after batch, `(examples,)`; entries of other workers' examples are
+            not used.
         first: The first batch of this call in `rows`.
-        count: Batches of this call.
+        count: Number of batches of this call.
     """
 
     data: Any
@@ -48,27 +48,27 @@ class Block:
 
 
 class Feed(Protocol):
-    """A split as batches. The batches of an order are the same whatever feed they come from."""
+    """A split in batches. Every feed gives the same batches for the same order of rows."""
 
     count: int
 
     def start_epoch(self, rows: tf.Tensor, batch: int, first: int = 0) -> None:
-        """Begins an epoch that visits `rows` in batches of `batch`, from the batch `first`."""
+        """Start an epoch that visits `rows` in batches of `batch` examples, from the batch `first` on."""
 
     def read_block(self, first: int, count: int) -> Block:
-        """Up to `count` full batches from the batch `first`, at least one."""
+        """Read at least one and at most `count` full batches, from the batch `first` on."""
 
     def read_remainder(self) -> Block:
-        """What is left after the last full batch, as one batch, which the end of its rows cuts short."""
+        """Read the ragged last batch: the rows after the last full batch."""
 
 
 def make_feed(
     split: Split, runtime: RuntimeOptions, placement: Placement, whole_batches: bool = False
 ) -> ResidentFeed | StreamingFeed:
-    """The feed that the recipe asks for: resident if the rows fit into the memory it grants.
+    """Make the feed that the recipe requests; with `auto` a resident one if the rows fit into its memory limit.
 
     Args:
-        whole_batches: Every worker needs the rows of whole batches, as for mixing examples.
+        whole_batches: Every worker needs the rows of whole batches, for instance to mix examples.
     """
     arrays = _collect_arrays(split)
     limit = machine.read_memory_bytes() / 4 if runtime.memory == "auto" else runtime.memory
@@ -79,7 +79,7 @@ def make_feed(
 
 
 class ResidentFeed:
-    """All rows of a split on the device, gathered by index inside the compiled loop."""
+    """All rows of a split in the device's memory, gathered by index inside the compiled loop."""
 
     def __init__(self, split: Split, placement: Placement) -> None:
         self.count = len(split)
@@ -96,10 +96,10 @@ class ResidentFeed:
 
 
 class StreamingFeed:
-    """Rows read from the memory-mapped arrays by threads, some blocks ahead of the training.
+    """Rows that threads read from memory-mapped arrays, some blocks ahead of the training.
 
-    A worker reads the rows of its own replicas only, unless it needs `whole` batches. A block holds its rows in the
-    order of the file, which is the cheapest to read; `Block.rows` leads back to the order of the epoch.
+    A worker reads only the rows of its replicas, unless it needs whole batches. A block holds its rows in the order
+    of the file, which is the fastest to read; `Block.rows` maps the order of the epoch to it.
     """
 
     def __init__(self, split: Split, placement: Placement, whole_batches: bool = False) -> None:
@@ -116,7 +116,8 @@ class StreamingFeed:
         self._order, self._batch = rows.numpy(), batch
         self._full = self.count // batch
         steps = max(1, min(BLOCK_BYTES // max(1, batch * self._row_bytes), BLOCK_STEPS, self._full))
-        # Steps that are one program lie in one block, and at the same batches of the epoch as in a resident feed.
+        # Steps of one program must lie in one block, and at the same batches of the epoch as in a resident feed: which
+        # steps are compiled together changes the last bits. Smaller blocks have a power of two of steps.
         self._steps = steps // STEPS_PER_PROGRAM * STEPS_PER_PROGRAM or 2 ** (steps.bit_length() - 1)
         self._pending = {}
         self._prefetch(first // self._steps)
@@ -126,15 +127,15 @@ class StreamingFeed:
         for passed in [other for other in self._pending if other < number]:
             del self._pending[passed]
         self._prefetch(number)
-        read = self._pending[number].result()
-        inside = first - number * self._steps
-        return Block(read.data, read.rows, inside, min(count, read.count - inside))
+        block = self._pending[number].result()
+        offset = first - number * self._steps
+        return Block(block.data, block.rows, offset, min(count, block.count - offset))
 
     def read_remainder(self) -> Block:
         return self._read(self._order[self._full * self._batch :], self.count % self._batch, 1)
 
     def _prefetch(self, number: int) -> None:
-        """Has the blocks from `number` on read in the background."""
+        """Start to read the blocks from `number` on in the background."""
         for each in range(number, number + 1 + READ_AHEAD):
             start = each * self._steps
             if each not in self._pending and start < self._full:
@@ -142,26 +143,24 @@ class StreamingFeed:
                 rows = self._order[start * self._batch : (start + steps) * self._batch]
                 self._pending[each] = self._readers.submit(self._read, rows, self._batch, self._steps)
 
-    def _read(self, rows: np.ndarray, batch: int, room: int) -> Block:
-        """The rows of some batches that this worker needs, in arrays with room for `room` batches.
-
-        The room is always the same, so that the compiled steps always meet the same shapes.
-        """
+    def _read(self, rows: np.ndarray, batch: int, capacity: int) -> Block:
+        """Read the rows of some batches that this worker needs, into arrays that hold `capacity` batches."""
+        # The capacity is the same for all blocks, even a shorter last one: other shapes would trace the steps again.
         steps = len(rows) // batch
         first, last = self._worker_bounds(batch)
-        mine = np.zeros(len(rows), bool).reshape(steps, batch)
-        mine[:, first:last] = True
-        places = np.flatnonzero(mine)
+        is_read = np.zeros(len(rows), bool).reshape(steps, batch)
+        is_read[:, first:last] = True
+        places = np.flatnonzero(is_read)
         by_file = places[np.argsort(rows[places], kind="stable")]
-        positions = np.zeros(room * batch, np.int32)
+        positions = np.zeros(capacity * batch, np.int32)
         positions[by_file] = np.arange(len(by_file), dtype=np.int32)
         data = tf.nest.map_structure(
-            lambda array: _take_rows(array, rows[by_file], room * (last - first)), self._arrays
+            lambda array: _take_rows(array, rows[by_file], capacity * (last - first)), self._arrays
         )
         return Block(self._placement.copy_to_devices(data), tf.constant(positions), 0, steps)
 
     def _worker_bounds(self, batch: int) -> tuple[int, int]:
-        """First and last place in a batch that this worker's replicas read."""
+        """Start and end, exclusive, of the positions in a batch that this worker's replicas read."""
         if self._whole_batches:
             return 0, batch
         replicas, local = self._placement.replicas, self._placement.replicas // self._placement.workers
@@ -170,10 +169,9 @@ class StreamingFeed:
 
 
 def replica_bounds(batch: int, replicas: int, replica: int) -> tuple[int, int]:
-    """First and last place in a batch that a replica reads: contiguous, of sizes one apart at most.
-
-    It is never empty: where a batch has fewer examples than there are replicas, some read one that is another's.
-    """
+    """Start and end, exclusive, of the positions in a batch that a replica reads; sizes differ by one at most."""
+    # Never empty: in a batch with fewer examples than replicas, some read an example of another replica, and
+    # `replica_share` lets it count 0 there.
     first = batch * replica // replicas
     return first, max(batch * (replica + 1) // replicas, first + 1)
 
@@ -181,10 +179,13 @@ def replica_bounds(batch: int, replicas: int, replica: int) -> tuple[int, int]:
 def iterate_batches(
     feed: Feed, batch: int, max_batches: Callable[[], int] | None = None
 ) -> Iterator[tuple[Block, bool]]:
-    """Every row of a feed in its own order, as blocks of full batches, then the rest; true for the rest.
+    """Yield every row of a feed in the order of the split: blocks of full batches, then the ragged last batch.
 
     Args:
-        max_batches: Batches of the next block; by default as many as there are.
+        max_batches: Returns the largest number of batches of the next block; by default all.
+
+    Yields:
+        A block, and whether it is the ragged last batch.
     """
     feed.start_epoch(tf.range(feed.count, dtype=tf.int32), batch)
     full, done = feed.count // batch, 0
@@ -196,8 +197,8 @@ def iterate_batches(
         yield feed.read_remainder(), True
 
 
-class Stack:
-    """Many columns of single values as one array `(rows, columns)`, of which only what is asked for is in memory."""
+class StackedColumns:
+    """Many columns of single values as one array `(rows, columns)`, copied into memory only where it is read."""
 
     def __init__(self, columns: Sequence[np.ndarray]) -> None:
         self._columns = [column.reshape(len(column)) for column in columns]
@@ -214,35 +215,37 @@ class Stack:
         return np.stack([column[rows] for column in self._columns], axis=1)
 
     def take(self, rows: np.ndarray, out: np.ndarray) -> None:
-        """Writes some rows into `out`, `(rows, columns)`."""
+        """Write some rows into `out`, `(rows, columns)`."""
         for place, column in enumerate(self._columns):
             out[:, place] = column[rows]
 
 
-def stacked(inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Encoded inputs as arrays for a device: many columns of single values, alike in dtype and shape, as one.
+def stack_inputs(inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Arrange encoded inputs for a device; where there are many columns, those of one dtype and shape are stacked.
 
-    A graph with an operation for each of thousands of columns takes minutes to be made. `inputs_of` is the way back.
+    `unstack_inputs` is the inverse.
 
     Returns:
-        `inputs` by column, and `stacks` by a text that tells the columns.
+        `inputs` by column, and `stacks` by a key that lists the columns.
     """
+    # A graph with several operations for each of thousands of columns takes minutes to trace.
     if len(inputs) < MANY_COLUMNS:
         return {"inputs": dict(inputs)}
     groups: dict[Any, list[str]] = {}
     for name, array in inputs.items():
         if array.shape[1:] in ((), (1,)):
             groups.setdefault((array.dtype.str, array.ndim), []).append(name)
-    alike = {json.dumps([ndim, *names]): names for (_, ndim), names in groups.items()}
-    found = {name for names in alike.values() for name in names}
+    # The key carries the names, because a nested structure of arrays is all that TensorFlow passes into a graph.
+    by_key = {json.dumps([ndim, *names]): names for (_, ndim), names in groups.items()}
+    stacked = {name for names in by_key.values() for name in names}
     return {
-        "inputs": {name: array for name, array in inputs.items() if name not in found},
-        "stacks": {key: Stack([inputs[name] for name in names]) for key, names in alike.items()},
+        "inputs": {name: array for name, array in inputs.items() if name not in stacked},
+        "stacks": {key: StackedColumns([inputs[name] for name in names]) for key, names in by_key.items()},
     }
 
 
-def inputs_of(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Tensors by column from what `stacked` gave, inside of a graph."""
+def unstack_inputs(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Undo `stack_inputs` inside a graph: one tensor per column."""
     inputs = dict(arrays["inputs"])
     for key, stack in arrays.get("stacks", {}).items():
         ndim, *names = json.loads(key)
@@ -252,24 +255,25 @@ def inputs_of(arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _collect_arrays(split: Split) -> dict[str, Any]:
-    arrays: dict[str, Any] = {**stacked(split.inputs), "targets": dict(split.targets)}
+    arrays: dict[str, Any] = {**stack_inputs(split.inputs), "targets": dict(split.targets)}
     if split.teacher_outputs:
         arrays["teacher"] = {name: dict(values) for name, values in split.teacher_outputs.items()}
-    beside = {"weights": split.weights, "labelled": split.label_weights}
-    return arrays | {name: array for name, array in beside.items() if array is not None}
+    optional = {"weights": split.weights, "labelled": split.label_weights}
+    return arrays | {name: array for name, array in optional.items() if array is not None}
 
 
-def _take_rows(array: np.ndarray | Stack, rows: np.ndarray, room: int) -> np.ndarray:
-    """Rows of a memory-mapped array, and room behind them."""
-    taken = np.empty((room, *array.shape[1:]), array.dtype)
-    if isinstance(array, Stack):
+def _take_rows(array: np.ndarray | StackedColumns, rows: np.ndarray, capacity: int) -> np.ndarray:
+    """Copy rows of a memory-mapped array into one of `capacity` rows, whose end stays undefined."""
+    taken = np.empty((capacity, *array.shape[1:]), array.dtype)
+    if isinstance(array, StackedColumns):
         array.take(rows, taken[: len(rows)])
         return taken
+    # With the default mode NumPy buffers the output, to leave it unchanged should an index be wrong.
     np.take(array, rows, axis=0, out=taken[: len(rows)], mode="clip")
     return taken
 
 
 def gather_rows(data: Mapping[str, Any], rows: Any) -> dict[str, Any]:
-    """Some rows of every array; the inputs among them are opened by `inputs_of`."""
-    found: dict[str, Any] = tf.nest.map_structure(lambda array: tf.gather(array, rows), dict(data))
-    return found
+    """Gather some rows of every array; stacked inputs stay stacked."""
+    gathered: dict[str, Any] = tf.nest.map_structure(lambda array: tf.gather(array, rows), dict(data))
+    return gathered

@@ -1,4 +1,4 @@
-"""TensorFlow code that training steps and passes over a split share: graphs, loops, rows of batches and replicas."""
+"""TensorFlow functions that training and evaluation share: graphs, loops, rows of batches and replicas."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ CALL_S = 0.25  # Steps of one call fill about this time: Python costs nothing, a
 
 
 def graph_function(function: Callable[..., Any]) -> Any:
-    """Compile a function to a graph, without AutoGraph, whose conversion would take a second or two."""
+    """Compile a function to a graph."""
+    # AutoGraph would take a second or two to convert the Python code, and loops are written as graph operations here.
     return tf.function(function, autograph=False)
 
 
 def xla_function(function: Callable[..., Any]) -> Any:
-    """Compile a function with XLA, with dropout that is cheap there."""
+    """Compile a function with XLA."""
 
     def with_cheap_dropout(*arguments: Any) -> Any:
         with dropout.use_hashed_dropout():
@@ -31,31 +32,33 @@ def xla_function(function: Callable[..., Any]) -> Any:
 
 
 def repeat(count: Any, body: Callable[..., Any], *state: Any) -> list[Any]:
-    """The state after `count` turns of `body(done, *state) -> (done + 1, *state)`, one after the other."""
-    _, *found = tf.while_loop(lambda done, *_: done < count, body, (tf.constant(0), *state), parallel_iterations=1)
-    return found
+    """Run `body(done, *state) -> (done + 1, *state)` `count` times; returns the last state."""
+    # One iteration after the other: each trains from the weights that the one before has left.
+    _, *last = tf.while_loop(lambda done, *_: done < count, body, (tf.constant(0), *state), parallel_iterations=1)
+    return last
 
 
 def full_batches(rows: Any, number: Any, batch: int, count: int = 1) -> Any:
-    """What lies at some full batches, from batch `number` on, `(count * batch, ...)`."""
+    """Slice `count` full batches from batch `number` on, `(count * batch, ...)`."""
+    # A slice from a position that is known only at run time has no static size, which XLA and shares of replicas need.
     return tf.ensure_shape(rows[number * batch : (number + count) * batch], (count * batch, *rows.shape[1:]))
 
 
 def batch_rows(rows: Any, number: Any, batch: int) -> Any:
-    """The rows of a batch of an order, `(examples,)`; how many shows only when it runs, for the last may be ragged."""
+    """Slice the rows of a batch, `(examples,)`; the size is dynamic, because the last batch may be ragged."""
     return rows[number * batch : (number + 1) * batch]
 
 
 def rest_rows(block: Block, batch: int) -> Any:
-    """The rows of a block from its first batch on, in a shape of their own."""
+    """Slice the rows of a block from its first batch to the end, eagerly, so that the size is static."""
     return block.rows[block.first * batch :]
 
 
 def replica_share(rows: Any, replicas: int) -> tuple[Any, Any]:
-    """The rows of a batch that the current replica takes, and whether each counts (1 or 0; None if all do).
+    """Slice the share of a batch that the current replica computes.
 
-    The shares differ by one row at most. Where a replica cannot know its number before it runs, as on a TPU, they
-    are all of one size, and rows too many do not count.
+    Returns:
+        Rows, and for each 1 if it counts and 0 if not; None instead if all count. Shares differ by one row at most.
     """
     if replicas == 1:
         return rows, None
@@ -66,22 +69,24 @@ def replica_share(rows: Any, replicas: int) -> tuple[Any, Any]:
         first, last = replica_bounds(size, replicas, int(replica))
         empty = size * (int(replica) + 1) // replicas == first
         return rows[first:last], tf.zeros((1,)) if empty else None
+    # All cores of a TPU run one program, so that a replica learns its number only at run time: the shares then have one
+    # size, and rows beyond the end of the batch count 0.
     each = -(-size // replicas)
     places = number * each + tf.range(each)
     return tf.gather(rows, tf.minimum(places, size - 1)), tf.cast(places < size, tf.float32)
 
 
 def gather_replicas(value: Any, counts: Any, size: int, replicas: int) -> Any:
-    """What all replicas have of their shares of a batch, in the order of the batch, `(batch, ...)`.
+    """Gather the values of all replicas, in the order of the batch, `(batch, ...)`.
 
     Args:
-        value: Of this replica's share, `(examples, ...)`.
-        counts: As `replica_share` gives them.
-        size: Examples of the whole batch.
+        value: Values of this replica's share, `(examples, ...)`.
+        counts: Returned by `replica_share`.
+        size: Number of examples in the whole batch.
     """
     if replicas == 1:
         return value
-    # Each replica puts its rows into their places among zeros; the sum has them all.
+    # Each replica scatters its rows into zeros, and the sum over the replicas has them all, in their order.
     places, _ = replica_share(tf.range(size), replicas)
     if counts is not None:
         value = tf.where(tf.reshape(counts > 0, [-1] + [1] * (len(value.shape) - 1)), value, 0)
@@ -91,7 +96,7 @@ def gather_replicas(value: Any, counts: Any, size: int, replicas: int) -> Any:
 
 
 def moving_statistics(model: keras.Model) -> list[Any]:
-    """What batch normalisation learns about its inputs, which each replica learns from its own examples."""
+    """Moving means and variances of batch normalization, which each replica updates from its own examples."""
     return [
         weight
         for layer in private_api.flatten_layers(model)

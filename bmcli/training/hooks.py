@@ -21,41 +21,41 @@ class StepHook:
 
     @property
     def variables(self) -> list[Any]:
-        """State of the feature, the same on every replica; checkpoints hold it."""
+        """State of the feature, the same on every replica; checkpoints include it."""
         return []
 
     @property
     def statistics(self) -> list[Any]:
-        """Those of the variables that each replica learns from its own examples; a step makes them their mean."""
+        """Those variables that each replica updates from its own examples; a step averages them over the replicas."""
         return []
 
     def forward_pass(self) -> AbstractContextManager[None]:
-        """A context for the pass through the network whose gradients are taken."""
+        """Make a context around the forward pass whose gradients are computed."""
         return nullcontext()
 
     def before_step(self) -> Any:
-        """Note what `after_step` needs to know of the time before the step."""
+        """Return the state before the step that `after_step` needs."""
 
     def transform_gradients(self, gradients: Sequence[Any]) -> Sequence[Any]:
-        """Change the gradients of a whole batch, one for each trained weight; None where there is none."""
+        """Change the gradients of a whole batch: one for each trained weight, or None if the loss does not use it."""
         return gradients
 
     def after_step(self, step: Any, snapshot: Any) -> None:
-        """Follow a step.
+        """Update the feature after a step.
 
         Args:
-            step: Steps that the optimizer has taken, int.
-            snapshot: What `before_step` returned.
+            step: Steps that the optimizer has taken, an integer tensor.
+            snapshot: The value that `before_step` returned.
         """
 
     def catch_up(self, step: Any) -> None:
-        """Do what is due by now, after a training was resumed with another end."""
+        """Do what is due at this step, after a training was resumed with another number of steps."""
 
     def after_epoch(self, epoch: int) -> None:
-        """Follow an epoch, which counts from 1."""
+        """Update the feature after an epoch, which counts from 1."""
 
     def use_evaluation_weights(self, epoch: int, should_stop: Callable[[], bool]) -> AbstractContextManager[None]:
-        """A context in which the network has the weights that are measured, and perhaps kept, after an epoch.
+        """Make a context in which the network has the weights to evaluate, and perhaps to keep, after an epoch.
 
         Args:
             epoch: Counts from 1.
@@ -64,7 +64,7 @@ class StepHook:
         return nullcontext()
 
     def is_settled(self, step: int) -> bool:
-        """Whether the feature changes the network no more, so that epochs can be compared with later ones."""
+        """Whether the feature no longer changes the network, so that epochs can be compared with later ones."""
         return True
 
     def finish(self, model: Any) -> None:
@@ -72,22 +72,23 @@ class StepHook:
 
 
 class LayerRates(StepHook):
-    """Learning rates by layer: changes of some weights are scaled.
-
-    The change is scaled and not the gradient, whose size means nothing to Adam and its like.
+    """Learning rates by layer.
 
     Args:
         weights: All trained weights.
-        factors: Of the learning rate, by places among the weights.
+        factors: Factors of the learning rate by index of the weight.
     """
 
+    # The optimizer's change of a weight is scaled, not the gradient: Adam and similar optimizers divide by the size of
+    # gradients, so that a factor would cancel out.
     def __init__(self, weights: Sequence[Any], factors: dict[int, float]) -> None:
         self._weights, self._factors = weights, factors
 
     def before_step(self) -> dict[int, Any]:
-        return {place: tf.identity(self._weights[place].value) for place in self._factors}
+        # `value` is TensorFlow's variable itself; a copy is needed, because the step changes it.
+        return {index: tf.identity(self._weights[index].value) for index in self._factors}
 
     def after_step(self, step: Any, snapshot: dict[int, Any]) -> None:
-        for place, before in snapshot.items():
-            weight = self._weights[place]
-            weight.assign(before + self._factors[place] * (weight.value - before))
+        for index, before in snapshot.items():
+            weight = self._weights[index]
+            weight.assign(before + self._factors[index] * (weight.value - before))

@@ -1,4 +1,4 @@
-"""Loss and metrics gathered over one pass, in variables on the devices."""
+"""Meters: loss and metrics of one pass, accumulated in variables on the devices."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from bmcli.recipe.fields import KerasObject
 
 
 class Meters:
-    """Mean loss and every metric of every target; each replica gathers those of its own examples.
+    """Mean loss and every metric of every target; each replica accumulates its own examples.
 
-    With one target metrics are called by their own names (`accuracy`), with several by target too (`label/accuracy`).
+    The names of metrics are plain with one target (`accuracy`), and begin with the target with several
+    (`label/accuracy`).
 
     Args:
-        extra: Keras metrics by target, beside the objective's own.
-        terms: Names of what the loss is made of: `soft` is told as `soft_loss`.
+        extra: Keras metrics by target, in addition to those of the objective.
+        terms: Names of the summands of the loss; the mean of `soft` is reported as `soft_loss`.
     """
 
     def __init__(
@@ -56,13 +57,13 @@ class Meters:
         terms: Mapping[str, Any] | None = None,
         labelled: Any = None,
     ) -> None:
-        """Adds some examples.
+        """Add some examples.
 
         Args:
-            losses: Of each example, `(batch,)`, 0 for those that do not count.
-            penalty: The network's own loss, which every example bears.
+            losses: Loss of each example, `(batch,)`, 0 for those that do not count.
+            penalty: Loss of the regularizers, which is added to that of every example.
             counts: 1 or 0 for each example, or None if all count.
-            terms: What the losses are made of, by name.
+            terms: Summands of the losses by name.
             labelled: Above 0 for each example whose targets are known, or None if all are.
         """
         self._loss.update_state(losses + penalty, sample_weight=counts)
@@ -94,7 +95,7 @@ class Meters:
             term.reset_state()
 
     def directions(self) -> dict[str, Direction | None]:
-        """Which way is better, by name; None where neither is."""
+        """Direction in which each metric is better, by name; None if in neither."""
         own: dict[str, Direction | None] = {name: metric.direction for (_, name), metric in self._metrics.items()}
         return {"loss": "min", **own, **{f"{name}_loss": "min" for name in self._terms}}
 
@@ -104,16 +105,17 @@ class Meters:
         return [variable for metric in metrics for variable in metric.variables]
 
     def state(self) -> list[np.ndarray]:
-        """What each replica gathered, one array a variable, `(replicas, ...)`."""
+        """Accumulated values of every replica, one array per variable, `(replicas, ...)`."""
         if self._placement.replicas == 1:
             return [variable.numpy()[None] for variable in self.variables]
-        found = self._run_gather_state()
-        return [np.asarray(self._placement.strategy.experimental_local_results(each)[0]) for each in found]
+        gathered = self._run_gather_state()
+        return [np.asarray(self._placement.strategy.experimental_local_results(each)[0]) for each in gathered]
 
     def restore(self, state: Sequence[np.ndarray]) -> None:
-        """Takes up a state; on another number of replicas the first takes the sum."""
+        """Continue from a state, which may be of another number of replicas."""
         replicas = self._placement.replicas
         if len(state[0]) != replicas:
+            # All values are sums over examples, so that it does not matter which replica has them.
             state = [np.stack([each.sum(axis=0), *[np.zeros_like(each[0])] * (replicas - 1)]) for each in state]
         if replicas == 1:
             for variable, values in zip(self.variables, state, strict=True):
@@ -122,12 +124,14 @@ class Meters:
         self._run_load_state([tf.constant(each) for each in state])
 
     def _gather_state(self) -> list[Any]:
+        # Outside of a replica such a variable reads as the sum over all replicas. A resumed training needs the value of
+        # each: other partial sums would change the last bits of the metrics.
         context = tf.distribute.get_replica_context()
-        mine = tf.range(self._placement.replicas) == context.replica_id_in_sync_group
+        is_own = tf.range(self._placement.replicas) == context.replica_id_in_sync_group
         return [
             context.all_reduce(
                 tf.distribute.ReduceOp.SUM,
-                tf.where(tf.reshape(mine, [-1] + [1] * len(v.shape)), v.value[None], tf.zeros((), v.dtype)),
+                tf.where(tf.reshape(is_own, [-1] + [1] * len(v.shape)), v.value[None], tf.zeros((), v.dtype)),
             )
             for v in self.variables
         ]

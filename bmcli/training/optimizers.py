@@ -21,10 +21,10 @@ from bmcli.recipe.train import MOMENTUM_OPTIONS, ScheduleOptions, TrainOptions
 
 @keras.saving.register_keras_serializable(package="bmcli")
 class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate over the shares of a run.
+    """Learning-rate schedule with a warm-up.
 
-    It rises linearly to `peak` over the first `warmup` share of `steps`, then stays (`constant`), falls along half a
-    cosine (`cosine`, Loshchilov and Hutter 2017, section 3) or along a line (`linear`) to `floor * peak`.
+    The rate rises linearly to `peak` over the share `warmup` of `steps`, then stays (`constant`), or falls to
+    `floor * peak` along half a cosine (`cosine`, Loshchilov and Hutter 2017, section 3) or a line (`linear`).
     """
 
     def __init__(self, kind: str, peak: float, steps: int, warmup: float, floor: float) -> None:
@@ -54,16 +54,17 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def build_optimizer(train: TrainOptions, steps: int) -> keras.optimizers.Optimizer:
-    """The optimizer with its schedule, for a run of `steps` steps at most; without momentum if it is schedule-free."""
-    described = train.optimizer
-    # Schedule-free learning has a use of its own for it.
-    plain = {MOMENTUM_OPTIONS[described.kind]: 0.0} if train.schedule_free else {}
-    optimizer = make_keras_object(
-        "optimizers",
-        KerasObject(
-            described.kind, {**described.options, **plain, "learning_rate": _build_learning_rate(train, steps)}
-        ),
-    )
+    """Build the recipe's optimizer with its schedule.
+
+    Args:
+        steps: The largest number of steps of the run.
+    """
+    kind, options = train.optimizer.kind, dict(train.optimizer.options)
+    if train.schedule_free:
+        options[MOMENTUM_OPTIONS[kind]] = 0.0  # schedule-free learning interpolates by this option instead
+    options["learning_rate"] = _build_learning_rate(train, steps)
+    optimizer = make_keras_object("optimizers", KerasObject(kind, options))
+    # Small gradients would become 0 in half precision; the loss is scaled up before they are computed.
     return keras.optimizers.LossScaleOptimizer(optimizer) if train.precision == "mixed_float16" else optimizer
 
 
@@ -72,45 +73,47 @@ def _build_learning_rate(train: TrainOptions, steps: int) -> Any:
 
     default = catalogue.get_entry("optimizers", train.optimizer.kind)["options"]["learning_rate"]
     peak = train.optimizer.options["learning_rate"]
-    peak = default if peak == "auto" else peak  # which a measurement of something else may as well have
+    # With `auto` the batch size is measured before the learning rate, and any rate will do for that.
+    peak = default if peak == "auto" else peak
     schedule = train.schedule
     if isinstance(schedule, KerasObject):
-        known = catalogue.get_entry("schedules", schedule.kind)["options"]
-        first = {} if "values" in known else {"initial_learning_rate": peak}
+        options = catalogue.get_entry("schedules", schedule.kind)["options"]
+        # PiecewiseConstantDecay lists all its rates as `values`; the other schedules of Keras begin with one.
+        first = {} if "values" in options else {"initial_learning_rate": peak}
         return make_keras_object("schedules", schedule, **first)
     if schedule.kind == "constant" and schedule.warmup == 0:
-        return peak  # a plain variable, which callbacks may change
+        return peak  # the optimizer then has a plain variable, which callbacks can change
     return WarmupSchedule(schedule.kind, peak, steps, schedule.warmup, schedule.floor)
 
 
 def replace_learning_rate(train: TrainOptions, rate: float, schedule: ScheduleOptions | None = None) -> TrainOptions:
-    """The same options with another learning rate, and perhaps another schedule."""
+    """Copy training options with another learning rate, and perhaps another schedule."""
     optimizer = KerasObject(train.optimizer.kind, {**train.optimizer.options, "learning_rate": rate})
     return train.model_copy(update={"optimizer": optimizer, "schedule": schedule or train.schedule})
 
 
 def resolve_layer_rates(factors: Mapping[str, float], weights: Sequence[str]) -> dict[int, float]:
-    """Factors of the learning rate by the places of weights, without those that change nothing.
+    """Resolve factors of the learning rate by index of the weight; factors of 1 are left out.
 
     Args:
-        factors: By patterns of names, where * stands for any text; the last that fits decides.
+        factors: By pattern of weight names, where * stands for any text; the last pattern that matches applies.
         weights: The names of all trainable weights.
 
     Raises:
-        BmcliError: A pattern fits no weight.
+        BmcliError: A pattern matches no weight.
     """
-    found = match_patterns(factors, weights, ("train", "layer_rates"))
-    return {place: factor for place, factor in found.items() if factor != 1}
+    matched = match_patterns(factors, weights, ("train", "layer_rates"))
+    return {index: factor for index, factor in matched.items() if factor != 1}
 
 
 def match_patterns(values: Mapping[str, float], weights: Sequence[str], loc: KeyPath) -> dict[int, float]:
-    """Values by the places of the weights whose names fit a pattern; the last pattern that fits decides.
+    """Resolve values by index of the weights whose names match a pattern; the last pattern that matches applies.
 
     Args:
-        loc: Where the recipe has the patterns.
+        loc: Path of the patterns in the recipe.
 
     Raises:
-        BmcliError: A pattern fits no weight.
+        BmcliError: A pattern matches no weight.
     """
     faults = [
         Fault(
@@ -123,8 +126,8 @@ def match_patterns(values: Mapping[str, float], weights: Sequence[str], loc: Key
     ]
     if faults:
         raise BmcliError(*faults)
-    fitting = {
-        place: [value for pattern, value in values.items() if fnmatchcase(name, pattern)]
-        for place, name in enumerate(weights)
+    matches = {
+        index: [value for pattern, value in values.items() if fnmatchcase(name, pattern)]
+        for index, name in enumerate(weights)
     }
-    return {place: found[-1] for place, found in fitting.items() if found}
+    return {index: matched[-1] for index, matched in matches.items() if matched}

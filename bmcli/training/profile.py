@@ -1,4 +1,4 @@
-"""A trace of some seconds of training, for TensorBoard."""
+"""Profile of some seconds of training, for TensorBoard."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TRACE_S = 3.0
 
 
 class Profiler:
-    """Records from the third call of the compiled steps on."""
+    """Recorder of a trace, from the third call of the compiled steps on."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -20,7 +20,7 @@ class Profiler:
         self.recorded = False
 
     def on_call(self) -> None:
-        """To be told before each call."""
+        """Start or stop the recording if it is time; called before each call of the compiled steps."""
         self._calls += 1
         if self._calls == FIRST_CALL:
             tf.profiler.experimental.start(self._folder)

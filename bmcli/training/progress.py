@@ -1,4 +1,4 @@
-"""How far a training is, and what wants to know it."""
+"""Progress of a training, and the callbacks that follow it."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from typing import Any, Protocol
 
 @dataclass
 class TrainingProgress:
-    """All that changes while training, beside the variables."""
+    """All state of a training that is not in variables; checkpoints hold it as JSON, by these names."""
 
-    epoch: int = 0  # epochs finished
-    batch: int = 0  # batches done of the next one
-    step: int = 0  # optimizer steps in all
-    examples: int = 0  # examples in all
+    epoch: int = 0  # finished epochs
+    batch: int = 0  # finished batches of the current epoch
+    step: int = 0  # optimizer steps of all epochs
+    examples: int = 0  # examples of all epochs
     train_s: float = 0.0
     epoch_s: float = 0.0
-    averaged: int = 0  # the last epoch that hooks followed, such as averages of weights
+    averaged: int = 0  # the last epoch after which hooks were called, such as averages of weights
     best: float | None = None
     selected_epoch: int | None = None
     waited: int = 0  # epochs since the last improvement
-    overfitted: int = 0  # epochs in a row that learned the training rows alone
-    row: dict[str, Any] = field(default_factory=dict)  # the selected epoch's
-    last: dict[str, Any] = field(default_factory=dict)  # the last epoch's
+    overfitted: int = 0  # successive epochs in which only the training loss fell
+    row: dict[str, Any] = field(default_factory=dict)  # metrics of the selected epoch
+    last: dict[str, Any] = field(default_factory=dict)  # metrics of the last epoch
     stop_reason: str | None = None
 
 
 @dataclass(frozen=True)
 class ProgressUpdate:
-    """Where a training is, for a progress display.
+    """Progress of a training after a call of the compiled steps, for a display.
 
     Args:
         epoch: Counts from 1.
-        step, steps: Done and to do in this epoch.
+        step, steps: Finished steps of this epoch, and all of them.
         loss: Mean over the epoch so far.
-        examples_per_second: Of training alone, over the last call.
-        seconds_left: For all epochs, if none stops early.
+        examples_per_second: Speed of the last call, without evaluation.
+        seconds_left: Estimate for all epochs; stopping early is not foreseen.
     """
 
     epoch: int
@@ -49,21 +49,21 @@ class ProgressUpdate:
 
 
 class ProgressCallback(Protocol):
-    """Follows a training, for instance to display it."""
+    """Callback that follows a training, for instance to display it."""
 
     def on_progress(self, update: ProgressUpdate) -> None: ...
 
-    def epoch(self, row: Mapping[str, Any], selected: bool) -> None: ...
+    def on_epoch_end(self, row: Mapping[str, Any], selected: bool) -> None: ...
 
-    def note(self, text: str) -> None: ...
+    def on_note(self, text: str) -> None: ...
 
 
 StopCondition = Callable[[Mapping[str, Any]], str | None]
-"""Called after each epoch with its row of metrics: one word on why the training should end here, or None.
+"""Called after each epoch with its row of metrics; returns one word for the reason to end the training, or None.
 
-It is called for the last epoch again where a training is resumed.
+When a training is resumed, it is called for the last epoch again.
 """
 
 
 def never_stop(row: Mapping[str, Any]) -> None:
-    """A stop condition that lets the training go on."""
+    """Stop condition that never ends the training."""

@@ -1,4 +1,4 @@
-"""Which epoch is kept, and when a training ends."""
+"""Selection of the epoch that is kept, and of the epoch after which a training ends."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from bmcli.training.progress import TrainingProgress
 
 @dataclass(frozen=True)
 class Selection:
-    """Compares epochs by a metric, and decides when the training ends.
+    """Comparison of epochs by a metric, and conditions that end a training.
 
     Args:
         metric: The full name of the metric, such as `validation/loss`, or `last` to keep the last epoch.
-        directions: Of all metrics that are measured while training.
-        epochs, steps: After which the training ends at the latest.
+        directions: Directions of all metrics that are measured while training.
+        epochs, steps: Largest numbers of epochs and of optimizer steps.
     """
 
     metric: str
@@ -32,10 +32,10 @@ class Selection:
 
     @classmethod
     def of(cls, train: TrainOptions, directions: Directions, steps: int) -> Selection:
-        """The selection of a recipe.
+        """Make the selection of a recipe.
 
         Args:
-            directions: Of all metrics that are measured while training.
+            directions: Directions of all metrics that are measured while training.
 
         Raises:
             BmcliError: A metric is not measured, or has no direction.
@@ -46,7 +46,7 @@ class Selection:
             resolve_metric(train.stop.metric, directions, "train.stop.metric")
         if train.stop.overfit is not None and "validation/loss" not in directions:
             raise BmcliError(
-                "no row validates, so `overfit` cannot be seen.",
+                "`overfit` needs a validation loss, but there are no validation rows.",
                 path="train.stop.overfit", suggestion="Give data.split a share for validation.",
             )  # fmt: skip
         return cls(metric, directions, train.stop, train.epochs, steps)
@@ -56,8 +56,9 @@ class Selection:
 
         Args:
             row: Metrics of the epoch.
-            settled: Whether pruning and its like are done, so that epochs can be compared.
+            settled: Whether pruning and similar features are done, so that epochs can be compared.
         """
+        # Until then each epoch replaces the one before: an earlier one could only be better for being pruned less.
         if self.metric == "last" or not settled:
             return True
         value, best = row[self.metric], progress.best
@@ -69,7 +70,7 @@ class Selection:
         return gain > 0
 
     def stop_reason(self, progress: TrainingProgress, row: Mapping[str, Any], settled: bool) -> str | None:
-        """One word on why the training ends after an epoch, or None."""
+        """One word for the reason to end the training after an epoch, or None."""
         return (self._metric_stop_reason(progress, row) if settled else None) or self._budget_stop_reason(progress)
 
     def _metric_stop_reason(self, progress: TrainingProgress, row: Mapping[str, Any]) -> str | None:
@@ -103,16 +104,16 @@ def is_overfit(row: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
 
     def change(name: str) -> float:
         now, then = row.get(name), before.get(name)
-        return 0.0 if now is None or then is None else now - then
+        return 0.0 if now is None or then is None else now - then  # None: not finite, or before the first epoch
 
     return change("train/loss") < 0 < change("validation/loss")
 
 
 def resolve_metric(metric: str, directions: Directions, path: str) -> str:
-    """The full name of a metric; `auto` is the validation loss, or the training loss without validation rows.
+    """Resolve the name of a metric; `auto` is the validation loss, or the training loss without validation rows.
 
     Raises:
-        BmcliError: It is not measured.
+        BmcliError: The metric is not measured.
     """
     if metric == "auto":
         return "validation/loss" if "validation/loss" in directions else "train/loss"

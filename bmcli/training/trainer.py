@@ -1,4 +1,4 @@
-"""The training loop: epochs over a reproducible order, many steps a call, selection, stopping, checkpoints."""
+"""The training loop: epochs in a reproducible order, many steps per call, selection, stopping, checkpoints."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from bmcli.training.train_step import NO_STEP, Compilation, CompiledSteps
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """How a training ended.
+    """Result of a training.
 
     Args:
-        network: What is kept: the network with the selected weights, or that which pruning and quantisation-aware
-            training leave of it.
-        metrics: Of the selected epoch, e.g. `{"validation/accuracy": 0.98}`.
+        network: The network that is kept: with the selected weights, or what channel pruning and quantisation-aware
+            training made of it.
+        metrics: Metrics of the selected epoch, e.g. `{"validation/accuracy": 0.98}`.
         divergence: What became infinite or NaN and where, or None.
-        examples_per_second: Of training alone.
+        examples_per_second: Mean speed without evaluation.
     """
 
     network: Network = field(compare=False)
@@ -60,18 +60,18 @@ class DivergenceError(Exception):
 
 
 class Trainer:
-    """Trains one network; made once for each run, by `assembly.build_trainer`.
+    """Trainer of one network, assembled for each run by `workflows.assembly.build_trainer`.
 
     Args:
-        recipe: With a learning rate in the place of `auto`.
+        recipe: The recipe, with a number instead of a learning rate `auto`.
         steps: The compiled steps.
         feed: The training rows.
-        evaluator: Of the validation rows, if there are any.
-        kept_network: Makes the network that is kept of the trained one.
-        run: What is resumed from; None for a worker that has nothing to write.
-        output: What this worker writes.
-        writer: Writes the checkpoints of this worker.
-        profile: Records a trace.
+        evaluator: Evaluates the validation rows; None if there are none.
+        finish_network: Makes the network to keep from the trained one.
+        run: The run to resume from; None for a training without a run.
+        output: The run that this worker writes; None for workers other than the chief.
+        writer: Writer of checkpoints; None for a worker that writes none.
+        profile: Recorder of a trace, or None.
         cache: Folder of compiled programs.
     """
 
@@ -85,7 +85,7 @@ class Trainer:
         evaluator: Evaluator | None,
         selection: Selection,
         callbacks: KerasCallbacks,
-        kept_network: Callable[[], Network],
+        finish_network: Callable[[], Network],
         run: Run | None,
         output: Run | None,
         writer: checkpoint.CheckpointWriter | None,
@@ -93,7 +93,7 @@ class Trainer:
         cache: Path,
     ) -> None:
         self.recipe, self.steps, self.feed, self.sampler, self.evaluator = recipe, steps, feed, sampler, evaluator
-        self.selection, self.callbacks, self._finish_network = selection, callbacks, kept_network
+        self.selection, self.callbacks, self._finish_network = selection, callbacks, finish_network
         self.run, self._output, self._writer, self._profile, self._cache = run, output, writer, profile, cache
         self.components = steps.components
         self.network, self.placement = self.components.network, self.components.placement
@@ -103,29 +103,29 @@ class Trainer:
         self.progress = TrainingProgress()
         self.selected_weights: list[np.ndarray] = []
         self._steps_per_call = 1
-        self._called: set[str] = set()  # the functions that are traced and compiled
+        self._called: set[str] = set()  # names of functions that have been traced and compiled
         self._step_s = 0.0
         self._saved_at_s = 0.0  # training time of the last checkpoint
         self._saved_at_step = 0
 
     @property
     def micro_batches(self) -> int:
-        """How many parts a batch is computed in."""
+        """Number of parts in which a batch is computed."""
         return self.steps.micro_batches
 
     def compile_steps(self, batch: int, compilation: Compilation, micro_batches: int | None = None) -> CompiledSteps:
-        """Steps of this training with another batch, compiled in another way, or computed in other parts."""
+        """Compile steps of this training with another batch size, another compilation, or other micro-batches."""
         return CompiledSteps(self.components, batch, compilation, micro_batches or self.micro_batches)
 
     def train(self, callback: ProgressCallback, stop_condition: StopCondition = never_stop) -> TrainingOutcome:
-        """Trains to the end, or until a signal.
+        """Train to the end, or until a signal.
 
         Args:
-            stop_condition: May end the training before, in a state that resumes as if it had never ended; `stop_reason`
-                is its word.
+            stop_condition: May end the training earlier, in a state from which it can be resumed as if it had never
+                ended; its word becomes `stop_reason`.
 
         Raises:
-            Interrupted: SIGINT or SIGTERM came; a checkpoint is there.
+            Interrupted: SIGINT or SIGTERM was received; a checkpoint has been written.
             RunFailed: The memory of the device is too small.
         """
         diverged = None
@@ -135,40 +135,45 @@ class Trainer:
             except DivergenceError as error:
                 self.progress.stop_reason, diverged = "divergence", str(error)
         if self._profile is not None and not self._profile.recorded:
-            callback.note("The training was too short for a trace: give it more epochs.")
+            callback.on_note("The training was too short for a trace; raise train.epochs.")
         self.callbacks.finish()
         compilation_cache.seal_new_entries(compilation_cache.cache_folder(self._cache))
         return self._build_result(diverged)
 
     def _train(self, callback: ProgressCallback, signals: list[int], stop_condition: StopCondition) -> None:
         if self.recipe.train.batch_size == "auto" and self.progress.step == 0:
-            self.save()  # to start again from, should the memory be too small
+            self.save()  # `_split_batches` resumes from it if the memory is too small
         self._drop_later_epochs()
         if self.progress.stop_reason is None and self.progress.epoch:
-            self.progress.stop_reason = stop_condition(self.progress.last)  # a kill may have come before it was heard
+            # The process may have been killed after the epoch's checkpoint and before this call.
+            self.progress.stop_reason = stop_condition(self.progress.last)
         while self.progress.stop_reason is None:
             try:
                 self._train_epoch(callback, signals)
             except tf.errors.ResourceExhaustedError as error:
+                # TensorFlow raises the same class when a disk is full.
                 if disk.find_write_failure(error) is not None or not self._can_split_batches():
                     raise
                 self._split_batches(callback)
                 continue
             cut_off = self.progress.batch < self.steps_per_epoch
             if cut_off:
-                self.save()  # now, so that a larger budget goes on in the middle of this epoch
+                # Before the epoch is closed, so that a resume with a larger budget continues in the middle of it.
+                self.save()
             try:
                 self.progress.stop_reason = self._finish_epoch(callback, cut_off, signals) or stop_condition(
                     self.progress.last
                 )
             except PassStopped:
-                self._interrupt(signals, saved=cut_off)  # the epoch is trained, and will be measured anew
+                self._interrupt(signals, saved=cut_off)  # the epoch is trained; a resume evaluates it
             if self.progress.stop_reason is not None and not cut_off:
                 self.save()
         if self._is_stop_requested(signals):
             self._interrupt(signals, saved=True)
 
     def _can_split_batches(self) -> bool:
+        # Splitting resumes from a checkpoint: a run must hold one, and of several workers only the one that failed
+        # would resume. Losses that compare the examples of a batch need all of them together.
         return (
             self.recipe.train.batch_size == "auto"
             and self._output is not None
@@ -178,26 +183,26 @@ class Trainer:
         )
 
     def _split_batches(self, callback: ProgressCallback) -> None:
-        """Halves what is computed at once; goes back to the last checkpoint, since the step may be half done."""
+        """Halve the part of a batch that is computed at once, and resume from the last checkpoint."""
         parts = 2 * self.micro_batches
-        callback.note(
-            f"The memory is too small for {self.batch} examples at once: each batch is computed in {parts} parts."
+        callback.on_note(
+            f"The memory is too small for {self.batch} examples at once; each batch is now computed in {parts} parts."
         )
         self.steps = self.compile_steps(self.batch, Compilation(self.steps.compilation.jit), parts)
         self._called.clear()
         if self._writer is not None:
             self._writer.wait()
-        self.resume()
+        self.resume()  # the step that failed may have changed some of the variables
         self._drop_later_epochs()
 
     def _drop_later_epochs(self) -> None:
-        """Rows of epochs that will be trained again."""
+        """Remove the metrics of epochs after the checkpoint, which will be trained again."""
         if self._output and self._output.metrics.exists():
             self._output.truncate_epochs(self.progress.epoch)
 
     @contextmanager
     def _explain_errors(self) -> Iterator[None]:
-        """Turns what TensorFlow raises while training into words."""
+        """Turn TensorFlow's errors of exhausted memory or disk into errors for the user."""
         try:
             yield
         except tf.errors.ResourceExhaustedError as error:
@@ -212,7 +217,7 @@ class Trainer:
 
     @contextmanager
     def _close_writers(self) -> Iterator[None]:
-        """Ends what goes on in the background, however the training ends."""
+        """Stop the profiler and the writer of checkpoints, however the training ends."""
         try:
             yield
         finally:
@@ -227,34 +232,39 @@ class Trainer:
             self.components.meters.reset()
             progress.epoch_s = 0.0
         full = self.feed.count // self.batch
-        self.feed.start_epoch(self.sampler.of(progress.epoch), self.batch, min(progress.batch, full - 1))
+        self.feed.start_epoch(self.sampler.epoch_order(progress.epoch), self.batch, min(progress.batch, full - 1))
         while progress.batch < self.steps_per_epoch and not self.selection.is_out_of_budget(self.progress):
             if self._profile is not None:
                 self._profile.on_call()
             start = time.perf_counter()
             count, bad = self._run_steps(full)
             if bad != NO_STEP:
+                # No checkpoint of these weights is ever written: a resume begins from the last good one.
                 raise DivergenceError(
                     f"the loss of step {progress.step + bad + 1} (epoch {progress.epoch + 1}) is not a finite number"
                 )
             self._agree_and_advance(count, time.perf_counter() - start, callback, signals)
 
     def _run_steps(self, full: int) -> tuple[int, int]:
-        """Trains on the next batches; how many they were, and the first whose loss was not finite."""
+        """Train on the next batches.
+
+        Returns:
+            The number of batches, and the first whose loss was not finite, or `NO_STEP`.
+        """
         progress = self.progress
         if progress.batch >= full:
-            with self._called_first("ragged"):
+            with self._guard_first_call("ragged"):
                 return 1, self.steps.train_ragged_batch(self.feed.read_remainder())
         block = self.feed.read_block(progress.batch, self._count_call_batches(full))
-        with self._called_first("many"):
+        with self._guard_first_call("many"):
             return block.count, self.steps.train_block(block)
 
     @contextmanager
-    def _called_first(self, name: str) -> Iterator[None]:
-        """Has a signal end the process in time while a function is called for the first time, with the state before it.
-
-        To trace and compile it may take minutes. Later calls are as short as answers to signals have to be.
-        """
+    def _guard_first_call(self, name: str) -> Iterator[None]:
+        """Let a signal during the first call of a function save the state before it and end the process."""
+        # Tracing and compiling may take minutes, in which Python handles no signal. Later calls are short enough to
+        # wait for their end. On several workers nothing is saved here, because copying the state is a collective
+        # operation that all of them must start together.
         run = self._output
         if name in self._called or run is None or self.placement.workers > 1:
             yield
@@ -264,7 +274,7 @@ class Trainer:
 
         def save() -> str | None:
             if not self._holds_finite_weights(state):
-                return None  # an older checkpoint may be there
+                return None  # an older checkpoint may exist
             if self._writer is not None:
                 self._writer.wait()
             checkpoint.save(run.checkpoints, step, state)
@@ -274,7 +284,8 @@ class Trainer:
             yield
 
     def _count_call_batches(self, full: int) -> int:
-        """Batches of the next call: to the next checkpoint at most, but programs of several steps are never divided."""
+        """Number of batches of the next call: until the next checkpoint at most, but in whole programs."""
+        # Rounded up: a program that is divided would compile other steps together, which changes the last bits.
         progress, each = self.progress, self.steps.compilation.steps_per_program
         every = self.recipe.train.checkpoint.steps
         to_checkpoint = every - (progress.step - self._saved_at_step) if every else 2**62
@@ -282,7 +293,9 @@ class Trainer:
         return min(-(-end // each) * each, full, progress.batch + self.selection.steps - progress.step) - progress.batch
 
     def _agree_and_advance(self, count: int, seconds: float, callback: ProgressCallback, signals: list[int]) -> None:
-        """Moves on after a call; all workers go by the clock of the chief, and stop together."""
+        """Update the progress after a call; stop or write a checkpoint if that is due."""
+        # Time decides the size of calls, checkpoints and the end of the budget: all workers use the chief's clock,
+        # since a worker that decided otherwise would leave the others waiting in a collective operation.
         (seconds,) = self.placement.broadcast_from_chief([seconds])
         self._advance(count, seconds, callback)
         if self._is_stop_requested(signals):
@@ -291,7 +304,7 @@ class Trainer:
             self.save()
 
     def _is_stop_requested(self, signals: list[int]) -> bool:
-        """Whether a signal came to one of the workers; all have to ask at the same time."""
+        """Whether any worker received a signal; all workers must call it at the same time."""
         return bool(self.placement.sum_over_workers([float(bool(signals))])[0])
 
     def _advance(self, count: int, seconds: float, callback: ProgressCallback) -> None:
@@ -307,10 +320,10 @@ class Trainer:
         callback.on_progress(self._build_update(examples, count, seconds))
 
     def _build_update(self, examples: int, count: int, seconds: float) -> ProgressUpdate:
-        """The state of training after a call of `count` steps."""
+        """Describe the progress after a call of `count` steps."""
         progress = self.progress
         if examples == count * self.batch or not self._step_s:
-            self._step_s = seconds / count  # not of a ragged batch, which is an unusual one
+            self._step_s = seconds / count  # the ragged last batch would not be typical
         return ProgressUpdate(
             epoch=progress.epoch + 1,
             epochs=self.recipe.train.epochs,
@@ -322,10 +335,11 @@ class Trainer:
         )
 
     def _interrupt(self, signals: list[int], saved: bool = False) -> NoReturn:
-        """Saves the state and ends the training; on a worker that got no signal, another did.
+        """Save the state and end the training.
 
         Args:
-            saved: The state to go on from was saved already.
+            signals: Received signals; empty if only another worker received one.
+            saved: The state to resume from has already been saved.
         """
         if not saved:
             self.save()
@@ -344,29 +358,34 @@ class Trainer:
         return by_time or by_steps
 
     def _finish_epoch(self, callback: ProgressCallback, cut_off: bool, signals: list[int]) -> str | None:
-        """Measures, selects, and says why training should stop now, if it should.
+        """Evaluate and perhaps select the epoch.
 
         Args:
             cut_off: A limit of steps or time ended the epoch before all its rows were trained on.
 
+        Returns:
+            One word for the reason to end the training, or None.
+
         Raises:
-            PassStopped: A signal came while it measured, which can be done anew as if it had not been begun.
+            PassStopped: A signal was received during the evaluation, which can be repeated as if it had not begun.
         """
         progress = self.progress
 
-        def stops() -> bool:
+        def should_stop() -> bool:
             return bool(signals)
 
         self._require_finite_weights()
+        # If a signal interrupts the evaluation below, a resume comes here a second time: hooks are called only once.
         if progress.averaged <= progress.epoch:
             for hook in self.components.hooks:
                 hook.after_epoch(progress.epoch + 1)
             progress.averaged = progress.epoch + 1
-        with self._called_first("validation"), ExitStack() as contexts:
+        with self._guard_first_call("validation"), ExitStack() as contexts:
             for hook in self.components.hooks:
-                contexts.enter_context(hook.use_evaluation_weights(progress.epoch + 1, stops))
-            row = self._collect_metrics(stops)
+                contexts.enter_context(hook.use_evaluation_weights(progress.epoch + 1, should_stop))
+            row = self._collect_metrics(should_stop)
             selected = self.selection.is_best(progress, row, self._is_settled)
+            # Inside the contexts, in which the network has averages of its weights if the recipe has any.
             kept = [weight.numpy() for weight in self.network.model.weights] if selected else []
         progress.epoch += 1
         progress.batch = 0
@@ -378,7 +397,7 @@ class Trainer:
             self.selected_weights = kept
         if self._output:
             self._output.append_epoch(row)
-        callback.epoch(row, selected)
+        callback.on_epoch_end(row, selected)
         callback_stops = self.callbacks.after_epoch(progress.epoch, row)
         if cut_off:
             return "steps" if progress.step >= self.selection.steps else "time"
@@ -398,11 +417,11 @@ class Trainer:
 
     @property
     def _is_settled(self) -> bool:
-        """Whether all is pruned and rounded that will be, so that epochs can be compared with later ones."""
+        """Whether pruning and rounding are complete, so that epochs can be compared with later ones."""
         return all(hook.is_settled(self.progress.step) for hook in self.components.hooks)
 
     def _require_finite_weights(self) -> None:
-        # A NaN before ReLU and batch normalisation can leave the loss finite, so the weights are looked at too.
+        # A NaN before ReLU and batch normalization can leave the loss finite, so that the weights are checked too.
         finite = self._check_finite().numpy()
         if not finite.all():
             broken = self.network.model.weights[int(np.argmin(finite))].path
@@ -431,17 +450,17 @@ class Trainer:
         )
 
     def save(self) -> None:
-        """Writes a checkpoint; weights that are not finite are never written."""
+        """Write a checkpoint; weights that are not finite are never written."""
         self._require_finite_weights()
-        state = self._state()
+        state = self._state()  # on every worker, even those that write nothing
         if self._writer is not None:
             self._writer.write(self.progress.step, state)
         self._saved_at_s, self._saved_at_step = self.progress.train_s, self.progress.step
 
     def _state(self) -> checkpoint.Checkpoint:
-        """Copies of all that a run needs to go on from here; all workers have to ask for it at the same time."""
-        variables, gathered = self.steps.snapshot()
-        groups = {"variables": variables, "meters": gathered}
+        """Copy the state that a resumed run needs; all workers must call it at the same time."""
+        variables, meter_state = self.steps.snapshot()
+        groups = {"variables": variables, "meters": meter_state}
         if self.selected_weights:
             groups["selected"] = self.selected_weights
         run_id = self.run.id if self.run else ""
@@ -454,9 +473,10 @@ class Trainer:
         return self.progress.stop_reason is not None or self.selection.is_out_of_budget(self.progress)
 
     def resume(self) -> tuple[str, ...]:
-        """Takes up the newest checkpoint of the run that is whole; names those that are not.
+        """Continue from the newest intact checkpoint of the run.
 
-        What ended the training before may hold no more: more epochs, or other conditions to stop.
+        Returns:
+            The names of newer checkpoints that are damaged.
         """
         assert self.run is not None, "only a run can be resumed"
         state, damaged = checkpoint.restore(self.run.checkpoints, self.run.id)
@@ -467,7 +487,7 @@ class Trainer:
             )
         except (KeyError, disk.DamagedFile) as error:
             raise RunFailed(
-                f"{self.run.checkpoints}: the checkpoint cannot be gone on with ({error}).",
+                f"{self.run.checkpoints}: the training cannot be resumed from the checkpoint ({error}).",
                 suggestion="Train again to make a new run.",
             ) from None
         if [value.shape for value in saved] != [tuple(variable.shape) for variable in self.components.variables]:
@@ -481,37 +501,36 @@ class Trainer:
         self._saved_at_s, self._saved_at_step = self.progress.train_s, self.progress.step
         self.callbacks.restore(state.values["callbacks"])
         self.steps.catch_up()
+        # The recipe may allow more epochs or have other stop conditions now. What a callback decided stays.
         if self.progress.stop_reason not in (None, "callback"):
             self.progress.stop_reason = self.selection.stop_reason(progress, progress.last, self._is_settled)
         return damaged
 
 
 def _all_finite(weights: list[Any]) -> Any:
-    """For each weight whether all its numbers are finite, `(weights,)`."""
+    """Whether each weight has only finite numbers, `(weights,)`."""
+    # Cast, because the weights include integers, which `is_finite` does not accept.
     return tf.stack([tf.reduce_all(tf.math.is_finite(tf.cast(weight.value, tf.float32))) for weight in weights])
 
 
 @contextmanager
 def _collect_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM, so that a call of steps can end; a second one acts at once.
-
-    Those that are ignored, as under nohup, stay so.
-    """
+    """Collect SIGINT and SIGTERM, so that a call of steps can end; a second signal takes effect immediately."""
     received: list[int] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def note(number: int, frame: Any) -> None:
+    def collect(number: int, frame: Any) -> None:
         received.append(number)
         signal.signal(number, signal.SIG_DFL)
 
     for number, handler in before.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, note)
+        if handler is not signal.SIG_IGN:  # ignored by the user, for instance with nohup
+            signal.signal(number, collect)
     try:
         with stopping.awaited():
             yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if received:  # after it was asked about for the last time
+    if received:  # it came after the trainer checked for the last time, or the body raised nothing for it
         signal.raise_signal(received[0])

@@ -41,13 +41,13 @@ class SearchCallback(Protocol):
 
     def on_trial_start(self, task: Task) -> None: ...
 
-    def epoch(self, name: str, epoch: int) -> None: ...
+    def on_epoch_end(self, name: str, epoch: int) -> None: ...
 
     def on_trial_end(self, trial: Trial, search: SearchResult) -> None: ...
 
     def on_confirmation_start(self, runs: int) -> None: ...
 
-    def note(self, text: str) -> None: ...
+    def on_note(self, text: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,7 @@ class Search:
             self._checked_at = time.monotonic()
             self._check_workers()
             for name in self._study.release_dead_claims():
-                callback.note(f"{name}: its worker was lost; another worker resumes it.")
+                callback.on_note(f"{name}: its worker was lost; another worker resumes it.")
 
     def _report_progress(self, task: Task, callback: SearchCallback, announced: set[str]) -> None:
         """Report the start of a task that a worker has claimed, once, and then its epochs."""
@@ -270,7 +270,7 @@ class Search:
             announced.add(task.name)
             callback.on_trial_start(task)
         elif task.name in announced and time.monotonic() - self._checked_at > CHECK_S:
-            callback.epoch(task.name, len(self._study.run(task.name).rows()))
+            callback.on_epoch_end(task.name, len(self._study.run(task.name).rows()))
 
     def _confirm(self, callback: SearchCallback) -> None:
         """Train the best candidates again, all with the same seeds; without `confirm`, the best one as it was."""

@@ -87,7 +87,7 @@ def build_trainer(
         return StepComponents(network, optimizer, meters, placement, loss, augment, hooks)
 
     rates = _build_layer_rates(recipe.train, network, loss)
-    recipe, batch = _resolve_auto(recipe, build_components, rates, rows, sampler.of(0), cache)
+    recipe, batch = _resolve_auto(recipe, build_components, rates, rows, sampler.epoch_order(0), cache)
     train, steps_per_epoch = recipe.train, math.ceil(rows.count / batch)
     loss.steps_per_epoch = steps_per_epoch
     steps = min(train.epochs * steps_per_epoch, train.stop.steps or 2**62)
@@ -105,7 +105,7 @@ def build_trainer(
     # The masks also set pruned weights to 0 in the copies of an average, so its hook comes before theirs.
     hooks = (*rates, *([average] if average else []), *masks, *quantization)
 
-    def make_kept_network() -> Network:
+    def finish_network() -> Network:
         if not any(hook.replaces_network for hook in hooks):
             return network
         kept = build_final_network()
@@ -118,13 +118,13 @@ def build_trainer(
     events = str(output.events) if output else None
     return Trainer(
         recipe=recipe,
-        steps=_compile_steps(recipe, replace(plain, hooks=hooks), batch, rows, sampler.of(0), steps, cache),
+        steps=_compile_steps(recipe, replace(plain, hooks=hooks), batch, rows, sampler.epoch_order(0), steps, cache),
         feed=rows,
         sampler=sampler,
         evaluator=evaluator,
         selection=Selection.of(train, directions, steps),
         callbacks=KerasCallbacks(train, network.model, plain.optimizer, events, directions),
-        kept_network=make_kept_network,
+        finish_network=finish_network,
         run=run,
         output=output,
         writer=checkpoint.CheckpointWriter(output.checkpoints) if output else None,

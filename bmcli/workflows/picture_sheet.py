@@ -72,7 +72,7 @@ def _augment_pictures(
     from bmcli.training import augmentation, sampler  # after the start, which keeps TensorFlow quiet
 
     split = prepared.split("train")
-    rows = np.asarray(sampler.Sampler(recipe, prepared).of(0)[: COLUMNS * ROWS])
+    rows = np.asarray(sampler.Sampler(recipe, prepared).epoch_order(0)[: COLUMNS * ROWS])
     pixels = augmentation.augment_pictures(recipe, prepared, rows)[column.name].astype("float32")
     low, high = column.state["range"]
     # The range is that of the training rows: empty if all have one colour, and exceeded by some augmentations.

@@ -46,7 +46,7 @@ def column_for(kind: str) -> Column:
 
 
 def values_for(column: Column) -> np.ndarray:
-    """Examples as augmentations take them."""
+    """Examples in the form that augmentations expect."""
     if column.kind == "image":
         return np.stack([pixels(12, 10, seed=seed) for seed in range(COUNT)]).astype("float32") / 255
     return np.random.default_rng(1).normal(size=(COUNT, *column.shape)).astype("float32")

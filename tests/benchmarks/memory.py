@@ -90,10 +90,10 @@ def serve(folder: Path, feed: str, batch: int, seconds: float) -> None:
                 self.examples += done - self.done
             self.done, self.last = done, now
 
-        def epoch(self, row: Any, selected: bool) -> None:
+        def on_epoch_end(self, row: Any, selected: bool) -> None:
             self.done, self.last = 0, time.perf_counter()
 
-        def note(self, text: str) -> None:
+        def on_note(self, text: str) -> None:
             return None
 
     watch = Watch()

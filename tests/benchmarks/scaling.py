@@ -86,7 +86,7 @@ def work(recipe_file: Path, found: Path) -> None:
 def calls(trainer: Any) -> dict[str, list[float]]:
     """Wall and processor seconds of a step, in each of some calls of about half a second; those of the chief."""
     full = trainer.feed.count // trainer.batch
-    trainer.feed.start_epoch(trainer.sampler.of(0), trainer.batch)
+    trainer.feed.start_epoch(trainer.sampler.epoch_order(0), trainer.batch)
     seconds, processor, count = [], [], 1
     for _ in range(CALLS + 2):
         start, start_processor = time.perf_counter(), time.process_time()

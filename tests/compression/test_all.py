@@ -1,4 +1,4 @@
-"""What holds for every way to make a network smaller."""
+"""Laws of every compression method."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bmcli import parts
-from bmcli.compression.methods import Weight, clone_model, compress_model, measure_model_size
+from bmcli.compression.methods import ModelSize, clone_model, compress_model, measure_model_size
 from bmcli.recipe.fields import PartField
 
 from .conftest import accuracy, examples, given, logits
@@ -72,12 +72,12 @@ def test_a_copy_computes_the_same(trained: keras.Model) -> None:
     assert [layer.name for layer in found.layers] == [layer.name for layer in trained.layers]
 
 
-def test_a_network_weighs_its_numbers() -> None:
+def test_the_size_of_a_network_is_that_of_its_numbers() -> None:
     model = keras.Sequential([keras.Input((100,)), keras.layers.Dense(10)])
     model.set_weights([np.eye(100, 10, dtype="float32"), np.ones(10, "float32")])
     found = measure_model_size(model)
     assert (found.parameters, found.nonzero, found.bytes) == (1010, 20, 4040)
     assert found.gzip_bytes < 200
     assert found.nonzero_share == pytest.approx(20 / 1010)
-    assert measure_model_size(model) == found, "the same bytes whenever it is asked"
-    assert Weight(0, 0, 0, 20).nonzero_share == 0.0
+    assert measure_model_size(model) == found, "the same size at any time"
+    assert ModelSize(0, 0, 0, 20).nonzero_share == 0.0

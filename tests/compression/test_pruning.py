@@ -15,7 +15,7 @@ from bmcli.compression.pruning import MaskGroup, PruningMasks, PruningPool, Spar
 from bmcli.errors import BmcliError
 from bmcli.training.trainer import Trainer
 from tests.trainers import MakeTrainer, Silent, find_hook, same, weights_of
-from tests.training.test_going_on import assert_same_training, resumed
+from tests.training.test_resuming import assert_same_training, resumed
 
 WEIGHTS = ("train.prune={sparsity: 0.5, start: 0, end: 0.5, updates: 4}", "runtime.jit=false")
 LAST = (*WEIGHTS, "train.select.metric=last")
@@ -28,8 +28,8 @@ class Watches(Silent):
         super().__init__()
         self.trainer, self.zeros, self.masks = trainer, list[float](), list[list[np.ndarray]]()
 
-    def epoch(self, row: Any, selected: bool) -> None:
-        super().epoch(row, selected)
+    def on_epoch_end(self, row: Any, selected: bool) -> None:
+        super().on_epoch_end(row, selected)
         self.zeros.append(zeros_of(self.trainer.network.model))
         self.masks += [
             [mask.numpy() for mask in hook.variables]
@@ -108,7 +108,7 @@ def test_the_smallest_are_looked_for_in_the_whole_network() -> None:
 
 
 @pytest.mark.parametrize("scope", ["network", "kernel"])
-def test_the_scope_tells_where_the_share_is_reached(make_trainer: MakeTrainer, scope: str) -> None:
+def test_the_scope_decides_where_the_share_is_reached(make_trainer: MakeTrainer, scope: str) -> None:
     trainer = make_trainer(f"train.prune={{sparsity: 0.75, scope: {scope}}}", "model.hidden=[32]", "runtime.jit=false")
     model = trainer.train(Silent()).network.model
     shares = [(kernel == 0).mean() for kernel in kernels_of(model)]
@@ -143,7 +143,7 @@ def test_layers_may_have_shares_of_their_own(make_trainer: MakeTrainer) -> None:
     assert ((first == 0).mean(), (last == 0).mean()) == (0.25, 0.0)
 
 
-def test_a_pattern_that_fits_no_weight_is_told_with_its_place(make_trainer: MakeTrainer) -> None:
+def test_a_pattern_that_matches_no_weight_is_reported_with_its_path(make_trainer: MakeTrainer) -> None:
     with pytest.raises(BmcliError, match="no weight is called 'dens/kernel'") as caught:
         make_trainer("train.prune.layers={'dens/kernel': 0.25}")
     assert caught.value.faults[0].path == "train.prune.layers.dens/kernel"
@@ -188,7 +188,7 @@ MATRIX: dict[str, tuple[str, ...]] = {
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=() if n in ("weights", "channels") else pytest.mark.slow) for n in MATRIX]
 )
-def test_a_training_killed_while_it_prunes_goes_on_to_the_same_bits(make_trainer: MakeTrainer, name: str) -> None:
+def test_a_training_killed_while_it_prunes_resumes_to_the_same_bits(make_trainer: MakeTrainer, name: str) -> None:
     jit = () if name == "xla" else ("runtime.jit=false",)
     settings = (*MATRIX[name], *jit, "train.batch_size=40", "train.checkpoint.steps=5")
     whole = make_trainer(*settings)
@@ -293,7 +293,7 @@ def test_removing_pruned_channels_changes_nothing_that_is_computed(make_family: 
 
 
 @pytest.mark.slow
-def test_the_widths_that_are_left_may_be_told(make_family: MakeTrainer) -> None:
+def test_the_widths_that_are_left_may_be_given(make_family: MakeTrainer) -> None:
     prune = "train.prune={kind: channels, widths: {filters: [5], dense: [2]}}"
     narrow = make_family("cnn", "model.filters=[6]", prune).train(Silent()).network.model
     assert [kernel.shape[-1] for kernel in kernels_of(narrow)] == [5, 2, 3]
@@ -310,7 +310,7 @@ def test_the_channels_with_the_largest_weights_are_left() -> None:
     ("between", "message"),
     [
         (lambda: keras.layers.LayerNormalization(), "channels before LayerNormalization cannot be removed"),
-        (lambda: keras.layers.Activation("sigmoid"), "it turns 0 into something else"),
+        (lambda: keras.layers.Activation("sigmoid"), "it does not map 0 to 0"),
     ],
 )
 def test_what_would_not_be_the_same_without_channels_is_refused(between: Any, message: str) -> None:

@@ -15,13 +15,13 @@ from bmcli.compression.quantization_aware import QuantizationAware, fake_quantiz
 from bmcli.errors import BmcliError
 from bmcli.recipe.compression import QuantizeAwareOptions
 from tests.trainers import MakeTrainer, Silent, find_hook, same, weights_of
-from tests.training.test_going_on import assert_same_training, rows_of
+from tests.training.test_resuming import assert_same_training, rows_of
 
 INT4 = ("train.quantize_aware={weights: int4, start: 0}", "runtime.jit=false")
 
 
 def levels_of(kernel: np.ndarray) -> list[int]:
-    """How many values each channel of a kernel has."""
+    """Number of values of each channel of a kernel."""
     return [len(np.unique(channel)) for channel in kernel.reshape(-1, kernel.shape[-1]).T]
 
 
@@ -144,7 +144,7 @@ MATRIX: dict[str, tuple[str, ...]] = {
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "int8" else pytest.mark.slow) for n in MATRIX])
-def test_a_training_killed_on_its_way_goes_on_to_the_same_bits(make_trainer: MakeTrainer, name: str) -> None:
+def test_a_training_killed_on_its_way_resumes_to_the_same_bits(make_trainer: MakeTrainer, name: str) -> None:
     jit = () if name == "xla" else ("runtime.jit=false",)
     settings = (*MATRIX[name], *jit, "train.batch_size=40", "train.checkpoint.steps=5")
     whole = make_trainer(*settings)
@@ -191,7 +191,7 @@ def test_ranges_are_the_same_on_every_replica(make_family: MakeTrainer) -> None:
         assert first[1] > 0
 
 
-def test_a_network_without_layers_to_round_is_told(make_family: MakeTrainer) -> None:
+def test_a_network_without_layers_to_round_is_refused(make_family: MakeTrainer) -> None:
     layers = "[{kind: flatten, from: image}, {kind: batch_normalization}, {kind: reshape, target_shape: [3, 12]}, " \
         "{kind: global_average_pooling1d, data_format: channels_first}, {kind: softmax}]"  # fmt: skip
     with pytest.raises(BmcliError, match="no layer can be quantised") as caught:

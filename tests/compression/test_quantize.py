@@ -30,7 +30,7 @@ def test_fewer_bits_need_fewer_bytes(trained: keras.Model) -> None:
     plain = measure_model_size(trained).bytes
     dense = 4 * sum(layer.kernel.numpy().size for layer in trained.layers if isinstance(layer, keras.layers.Dense))
     assert sizes["int8"] == pytest.approx(plain - dense * 3 / 4, rel=0.05)
-    # 4 bits have a scale for each group of a channel's weights, which weighs most in a small network.
+    # 4 bits have a scale for each group of a channel's weights, which takes most bytes in a small network.
     assert plain - dense * 7 / 8 < sizes["int4"] < 0.95 * sizes["int8"]
     assert sizes["float8"] >= plain, "made for training, it keeps float32"
 

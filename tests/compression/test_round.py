@@ -6,14 +6,14 @@ import keras
 import numpy as np
 import pytest
 
-from bmcli.compression.methods import round as rounding
+from bmcli.compression.methods.round import Options, apply, list_kernels, round_to_levels, scale_axes
 
 from .conftest import examples, given, kernels
 
 
 @pytest.mark.parametrize(("to", "levels"), [("int4", 7), ("int8", 127)])
 def test_every_channel_has_integers_of_its_own(trained: keras.Model, to: str, levels: int) -> None:
-    found = rounding.apply(rounding.Options(to=to), trained, given(examples()))
+    found = apply(Options(to=to), trained, given(examples()))
     for before, after in zip(kernels(trained), kernels(found), strict=True):
         scale = np.abs(before).reshape(-1, before.shape[-1]).max(axis=0) / levels
         integers = after / scale
@@ -23,7 +23,7 @@ def test_every_channel_has_integers_of_its_own(trained: keras.Model, to: str, le
 
 
 def test_a_channel_of_zeros_stays_so() -> None:
-    assert np.asarray(rounding.round_to_levels(np.zeros((3, 2), "float32"), (0,), 7)).tolist() == [[0.0, 0.0]] * 3
+    assert np.asarray(round_to_levels(np.zeros((3, 2), "float32"), (0,), 7)).tolist() == [[0.0, 0.0]] * 3
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_each_kind_of_layer_has_its_own_channels(make: object, shape: tuple[int,
     layer = make()  # type: ignore[operator]
     layer.build((None, *shape))
     found = [
-        np.abs(weight.numpy()).max(axis=rounding.scale_axes(layer, weight), keepdims=True).shape
-        for weight in rounding.list_kernels(layer)
+        np.abs(weight.numpy()).max(axis=scale_axes(layer, weight), keepdims=True).shape
+        for weight in list_kernels(layer)
     ]
     assert found == scales

@@ -1,4 +1,4 @@
-"""Networks looked at from outside."""
+"""Summaries of networks."""
 
 from __future__ import annotations
 

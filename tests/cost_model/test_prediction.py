@@ -145,13 +145,13 @@ def test_a_link_is_recovered_from_its_exchanges(members: int) -> None:
     assert found.latency_s == pytest.approx(link.latency_s)
 
 
-def test_replicas_without_examples_are_told() -> None:
+def test_replicas_without_examples_are_reported() -> None:
     steps = [predict_step(WORK, CLUSTER, replicas) for replicas in (256, 1024)]
     (warning,) = prediction.find_warnings(WORK, CLUSTER, steps)
     assert warning == "1,024 replicas share batches of 256: 768 of them have no example to learn from."
 
 
-def test_a_disk_that_is_too_slow_is_told() -> None:
+def test_a_disk_that_is_too_slow_is_reported() -> None:
     (warning,) = prediction.find_warnings(WORK, replace(CLUSTER, disk=1e3), [])
     assert "2500 s to write, longer than the 60 s" in warning
 

@@ -55,16 +55,16 @@ def found(environment: Mapping[str, str], runtime: RuntimeOptions = AUTO) -> Clu
     return cluster
 
 
-def test_without_a_word_of_peers_there_is_no_cluster() -> None:
+def test_without_a_description_of_peers_there_is_no_cluster() -> None:
     assert detect_cluster(AUTO, {}) is None
 
 
-def test_tf_config_tells_the_peers() -> None:
+def test_tf_config_names_the_peers() -> None:
     cluster = found(tf_config())
     assert (cluster.addresses, cluster.workers, cluster.rank, cluster.is_chief) == (("a:1", "b:2"), 2, 1, False)
 
 
-def test_the_resolver_tells_tensorflow_the_same() -> None:
+def test_the_resolver_gives_tensorflow_the_same() -> None:
     resolver = found(tf_config()).resolver
     assert resolver.cluster_spec().as_dict() == {"worker": ["a:1", "b:2"]}
     assert (resolver.task_type, resolver.task_id) == ("worker", 1)
@@ -81,7 +81,7 @@ def test_a_tf_config_without_a_cluster_means_none(text: str) -> None:
     assert detect_cluster(AUTO, {"TF_CONFIG": text}) is None
 
 
-def test_a_cluster_of_one_counts_only_if_asked_for() -> None:
+def test_a_cluster_of_one_counts_only_if_requested() -> None:
     one = tf_config({"worker": ["a:1"]}, {"type": "worker", "index": 0})
     assert detect_cluster(AUTO, one) is None
     assert found(one, MULTI_WORKER).workers == 1
@@ -100,8 +100,8 @@ def test_a_process_can_leave_its_cluster() -> None:
         clear_cluster_variables(environment)
 
 
-def test_multi_worker_without_peers_tells_how_to_start_some() -> None:
-    with pytest.raises(BmcliError, match="needs to know its peers") as caught:
+def test_multi_worker_without_peers_suggests_how_to_start_some() -> None:
+    with pytest.raises(BmcliError, match="needs the addresses of its peers") as caught:
         detect_cluster(MULTI_WORKER, {})
     assert caught.value.faults[0].path == "runtime.strategy"
     assert "--workers 2" in caught.value.faults[0].suggestion
@@ -112,7 +112,7 @@ def test_multi_worker_without_peers_tells_how_to_start_some() -> None:
     [
         ({"TF_CONFIG": '{"cluster": '}, "not JSON"),
         ({"TF_CONFIG": "[1]"}, "expected an object, received list"),
-        ({"TF_CONFIG": '{"cluster": {"worker": ["a:1"]}}'}, "does not say which task"),
+        ({"TF_CONFIG": '{"cluster": {"worker": ["a:1"]}}'}, "does not name the task"),
         (tf_config(["a:1"]), "names no cluster"),
         (tf_config(task={"type": "worker", "index": 2}), "worker 2 is not among 2"),
         (tf_config(task={"type": "worker", "index": -1}), "expected a number from 0, received -1"),
@@ -127,18 +127,18 @@ def test_multi_worker_without_peers_tells_how_to_start_some() -> None:
         (tf_config({"worker": ["a:1", "a:1"]}), "a:1 is given twice"),
         (tf_config({"worker": "a:1"}), "expected a list of host:port for worker"),
         (tf_config({"worker": ["a:1"], "chief": ["b:1", "c:1"]}), "expected one chief, received 2"),
-        (slurm(STEP_TASKS_PER_NODE="1,1"), "Slurm's variables disagree"),
-        (slurm(STEP_NODELIST="n9"), "Slurm's variables disagree"),
+        (slurm(STEP_TASKS_PER_NODE="1,1"), "Slurm's variables contradict each other"),
+        (slurm(STEP_NODELIST="n9"), "Slurm's variables contradict each other"),
         (slurm(STEP_NODELIST=""), "names no nodes"),
-        (slurm(PROCID="3"), "Slurm's variables disagree"),
+        (slurm(PROCID="3"), "Slurm's variables contradict each other"),
         (slurm(PROCID="x"), 'received "x"'),
         (slurm(GTIDS="1"), "tasks on this node are 1, expected 2"),
         (kubernetes(BMCLI_WORKERS="1"), "pod 1 is not among 1"),
         (kubernetes(BMCLI_WORKERS="two"), 'received "two"'),
-        (kubernetes(JOB_COMPLETION_INDEX="2"), "cannot be found from this pod's name"),
+        (kubernetes(JOB_COMPLETION_INDEX="2"), "do not follow from this pod's"),
     ],
 )
-def test_what_is_malformed_is_told(environment: dict[str, str], message: str) -> None:
+def test_what_is_malformed_is_reported(environment: dict[str, str], message: str) -> None:
     with pytest.raises(BmcliError, match=message) as caught:
         detect_cluster(AUTO, environment)
     assert caught.value.faults[0].path == "runtime.cluster"
@@ -158,7 +158,7 @@ def test_what_the_recipe_demands_has_to_be_there(kind: Any, message: str) -> Non
     assert caught.value.faults[0].suggestion
 
 
-def test_slurm_tells_the_peers_in_order_of_rank() -> None:
+def test_slurm_names_the_peers_in_order_of_rank() -> None:
     cluster = found(slurm())
     hosts = [address.split(":")[0] for address in cluster.addresses]
     assert (hosts, cluster.rank) == (["n9", "n9", "n10"], 2)
@@ -195,9 +195,9 @@ def test_kubernetes_names_the_pods_of_the_job() -> None:
     assert cluster.rank == 1
 
 
-def test_a_pod_without_a_service_is_told_to_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pod_without_a_service_gets_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getfqdn", lambda: "train-1")
-    with pytest.raises(BmcliError, match="cannot be found") as caught:
+    with pytest.raises(BmcliError, match="names of the peers") as caught:
         detect_cluster(AUTO, kubernetes())
     assert "headless service" in caught.value.faults[0].suggestion
 
@@ -216,24 +216,24 @@ def local(rank: int, ports: list[int]) -> Cluster:
 
 
 def meet(clusters: list[Cluster], timeout_s: float, agreements: list[str] | None = None) -> list[str]:
-    """What each worker hears when these start together."""
-    heard = [""] * len(clusters)
+    """Result of each worker when these start together: "met", or its error."""
+    results = [""] * len(clusters)
 
     def start(i: int) -> None:
         try:
-            given = agreements[i] if agreements else ""
-            links = rendezvous._connect_workers(clusters[i], time.monotonic() + timeout_s, timeout_s, given)
+            agreement = agreements[i] if agreements else ""
+            links = rendezvous._connect_workers(clusters[i], time.monotonic() + timeout_s, timeout_s, agreement)
             rendezvous._close_links(links)
-            heard[i] = "met"
+            results[i] = "met"
         except BmcliError as error:
-            heard[i] = str(error)
+            results[i] = str(error)
 
     threads = [threading.Thread(target=start, args=(i,)) for i in range(len(clusters))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return heard
+    return results
 
 
 def test_workers_that_are_all_there_meet() -> None:
@@ -241,42 +241,42 @@ def test_workers_that_are_all_there_meet() -> None:
     assert meet([local(rank, ports) for rank in (2, 0, 1)], 20.0) == ["met"] * 3
 
 
-def test_all_are_told_which_worker_is_missing() -> None:
+def test_all_workers_learn_which_one_is_missing() -> None:
     ports = find_free_ports(3)
-    heard = meet([local(rank, ports) for rank in (0, 2)], 1.5)
-    assert heard == [f"after 1.5 s there is no word from worker 1 (127.0.0.1:{ports[1]})."] * 2
+    results = meet([local(rank, ports) for rank in (0, 2)], 1.5)
+    assert results == [f"after 1.5 s there is no connection to worker 1 (127.0.0.1:{ports[1]})."] * 2
 
 
-def test_a_missing_chief_is_told() -> None:
+def test_a_missing_chief_is_reported() -> None:
     ports = find_free_ports(2)
-    assert "no word from worker 0" in meet([local(1, ports)], 1.0)[0]
+    assert "no connection to worker 0" in meet([local(1, ports)], 1.0)[0]
 
 
 def test_workers_of_different_recipes_do_not_meet() -> None:
     ports = find_free_ports(2)
-    heard = meet([local(rank, ports) for rank in range(2)], 20.0, ["this", "that"])
-    assert heard == ["worker 1 was given another recipe or other peers than worker 0."] * 2
+    results = meet([local(rank, ports) for rank in range(2)], 20.0, ["this", "that"])
+    assert results == ["worker 1 has another recipe or other peers than worker 0."] * 2
 
 
-def test_strangers_at_the_door_are_turned_away() -> None:
+def test_other_programs_that_connect_are_refused() -> None:
     ports = find_free_ports(2)
-    heard: list[str] = []
-    chief = threading.Thread(target=lambda: heard.extend(meet([local(0, ports)], 20.0)))
+    results: list[str] = []
+    chief = threading.Thread(target=lambda: results.extend(meet([local(0, ports)], 20.0)))
     chief.start()
     for attempt in range(100):
         try:
-            with socket.create_connection(("127.0.0.1", ports[0])) as stranger:
-                stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            with socket.create_connection(("127.0.0.1", ports[0])) as client:
+                client.sendall(b"GET / HTTP/1.1\r\n\r\n")
             break
         except ConnectionRefusedError:
             assert attempt < 99
             time.sleep(0.05)
     assert meet([local(1, ports)], 20.0) == ["met"]
     chief.join()
-    assert heard == ["met"]
+    assert results == ["met"]
 
 
-def test_a_taken_port_is_told_at_once() -> None:
+def test_a_port_in_use_is_reported_at_once() -> None:
     ports = find_free_ports(2)
     with (
         socket.create_server(("", ports[1])),
@@ -298,8 +298,8 @@ def test_handlers_of_signals_are_put_back() -> None:
 
 WORKER = """
 import sys, time
-from bmcli import __main__ as boundary
-from bmcli import cli as command_line
+import bmcli.__main__
+import bmcli.cli
 from bmcli.cli.group import ResumableCommand
 import click
 
@@ -316,10 +316,10 @@ def cli():
     print("made", strategy.num_replicas_in_sync, flush=True)
     time.sleep(60)
 
-command_line.cli = cli
+bmcli.cli.cli = cli
 sys.argv = ["bmcli", *sys.argv[1:]]
 cli.params.append(click.Argument(["seconds"], expose_value=False))
-boundary.main()
+bmcli.__main__.main()
 """
 
 
@@ -328,7 +328,7 @@ StartWorker = Callable[[int, list[int], float], "subprocess.Popen[str]"]
 
 @pytest.fixture
 def start_worker() -> Iterator[StartWorker]:
-    """Starts a process that finds its cluster in TF_CONFIG and makes the strategy, below the boundary of bmcli."""
+    """Start a process that finds its cluster in TF_CONFIG and makes the strategy, below the boundary of bmcli."""
     started: list[subprocess.Popen[str]] = []
 
     def start(rank: int, ports: list[int], timeout_s: float) -> subprocess.Popen[str]:
@@ -350,8 +350,8 @@ def start_worker() -> Iterator[StartWorker]:
 
 def wait_for_line(process: subprocess.Popen[str], line: str) -> None:
     assert process.stdout
-    for heard in process.stdout:
-        if heard.strip() == line:
+    for output in process.stdout:
+        if output.strip() == line:
             return
     pytest.fail(f"ended without '{line}'")
 
@@ -361,7 +361,7 @@ ComeAndLeave = Callable[[list[int]], None]
 
 @pytest.fixture
 def peer_that_leaves() -> ComeAndLeave:
-    """Meets a chief as worker 1, and never makes its strategy: it is lost just then."""
+    """Meet a chief as worker 1, and leave without making the strategy."""
 
     def come_and_leave(ports: list[int]) -> None:
         assert meet([local(1, ports)], 60.0) == ["met"]
@@ -375,7 +375,7 @@ def test_two_workers_make_a_strategy_and_answer_signals_again(start_worker: Star
     for worker in workers:
         wait_for_line(worker, "made 2")
     time.sleep(1.0)
-    workers[1].send_signal(signal.SIGTERM)  # TensorFlow put a handler of its own in the place of ours
+    workers[1].send_signal(signal.SIGTERM)  # TensorFlow replaced the handler meanwhile
     workers[1].communicate(timeout=20)
     assert workers[1].returncode == 130
 
@@ -384,7 +384,7 @@ def test_a_peer_that_never_starts_ends_the_wait(start_worker: StartWorker) -> No
     worker = start_worker(0, find_free_ports(2), 1.0)
     _, err = worker.communicate(timeout=60)
     assert worker.returncode == 1
-    assert "after 1 s there is no word from worker 1" in err
+    assert "after 1 s there is no connection to worker 1" in err
     assert "raise runtime.start_timeout" in err
 
 
@@ -421,5 +421,5 @@ def test_a_worker_whose_peer_was_lost_while_starting_ends_in_time(
     peer_that_leaves(ports)
     out, err = chief.communicate(timeout=60)
     assert (chief.returncode, "made" in out) == (1, False)
-    assert "a worker was lost while all of them started. Start all workers again." in err
+    assert "a worker was lost during the start. Start all workers again." in err
     assert "Timeout" not in err, "no dump of the stack"

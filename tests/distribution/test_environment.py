@@ -1,4 +1,4 @@
-"""What a run records of its machine: enough to repeat it, and no secrets."""
+"""The record of a run's machine: enough to repeat it, and no secrets."""
 
 from __future__ import annotations
 

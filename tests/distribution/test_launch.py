@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from bmcli.distribution import launch as module
+from bmcli.distribution import launch
 from bmcli.distribution.launch import (
     LOST_PEER_EXIT_CODE,
     ExitTimeouts,
@@ -39,7 +39,7 @@ def run(code: str, logs: Path, workers: int = 2, **variables: str) -> LaunchResu
     return launch_workers(script(code), workers, logs, {**os.environ, **variables}, HURRIED)
 
 
-def test_all_that_end_well_end_well(tmp_path: Path) -> None:
+def test_workers_that_all_succeed_give_exit_code_0(tmp_path: Path) -> None:
     assert run("", tmp_path, workers=3) == LaunchResult(0)
 
 
@@ -83,7 +83,7 @@ def test_shares_of_cores(cores: list[int], workers: int, shares: list[list[int]]
 
 
 def test_more_workers_than_cores_take_one_thread_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "list_cores", lambda: [min(os.sched_getaffinity(0))])
+    monkeypatch.setattr(launch, "list_cores", lambda: [min(os.sched_getaffinity(0))])
     code = "open(f'%s/{rank}', 'w').write(os.environ['TF_NUM_INTRAOP_THREADS'] + os.environ['TF_NUM_INTEROP_THREADS'])"
     run(code % tmp_path, tmp_path, TF_NUM_INTEROP_THREADS="5")
     assert (tmp_path / "1").read_text() == "15"
@@ -128,29 +128,33 @@ def test_a_worker_that_does_not_notice_a_loss_is_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 3, 75, 130])
-def test_what_worker_0_ends_with_first_stands_without_a_second_complaint(tmp_path: Path, code: int) -> None:
+def test_the_exit_code_of_worker_0_stands_without_a_second_error(tmp_path: Path, code: int) -> None:
     assert run(f"time.sleep(60) if rank else sys.exit({code})", tmp_path) == LaunchResult(code)
 
 
-def test_workers_that_fail_alike_leave_the_word_to_worker_0(tmp_path: Path) -> None:
+def test_workers_that_fail_alike_leave_the_message_to_worker_0(tmp_path: Path) -> None:
     assert run("time.sleep(0 if rank else 0.3); sys.exit(2)", tmp_path) == LaunchResult(2)
 
 
-def test_worker_0_may_go_on_when_the_others_are_done(tmp_path: Path) -> None:
+def test_worker_0_may_continue_when_the_others_are_done(tmp_path: Path) -> None:
     assert run("if not rank: time.sleep(2)", tmp_path) == LaunchResult(0)
 
 
 @pytest.mark.parametrize("lost", [0, 1])
-def test_a_worker_that_is_stopped_for_good_is_the_one_that_was_lost(tmp_path: Path, lost: int) -> None:
+def test_a_worker_that_stays_suspended_is_the_lost_one(tmp_path: Path, lost: int) -> None:
     ended = run(f"if rank == {lost}: os.kill(os.getpid(), signal.SIGSTOP)\ntime.sleep(60)", tmp_path)
     assert ended.loss
-    assert (ended.code, ended.loss.worker, ended.loss.exit_description) == (75, lost, "was stopped and did not go on")
+    assert (ended.code, ended.loss.worker, ended.loss.exit_description) == (
+        75,
+        lost,
+        "was suspended and did not continue",
+    )
 
 
-def test_those_who_have_waited_for_one_that_is_stopped_are_not_waited_for_as_long_again(
+def test_workers_that_have_waited_for_a_suspended_one_have_less_time_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "KILLED_S", 0.2)
+    monkeypatch.setattr(launch, "KILLED_S", 0.2)
     code = f"""
         if rank:
             open('{tmp_path}/pid', 'w').write(str(os.getpid()))
@@ -170,7 +174,7 @@ def test_those_who_have_waited_for_one_that_is_stopped_are_not_waited_for_as_lon
     assert not (tmp_path / "late").exists()
 
 
-def test_workers_that_ended_for_the_sake_of_another_are_not_the_one_that_was_lost(tmp_path: Path) -> None:
+def test_workers_that_ended_because_of_another_are_not_the_lost_one(tmp_path: Path) -> None:
     ended = run(f"sys.exit({LOST_PEER_EXIT_CODE}) if rank == 0 else time.sleep(0.3); sys.exit(9)", tmp_path)
     assert ended.loss
     assert (ended.loss.worker, ended.loss.code) == (1, 9)
@@ -193,7 +197,7 @@ READY = "open(f'%s/{rank}', 'w').write(str(os.getpid()))"
 
 @pytest.fixture
 def start_launcher(tmp_path: Path) -> Iterator[Launcher]:
-    """A launcher of two workers in a process of its own, all of which have run their script as far as READY."""
+    """A launcher of two workers in a separate process, both of which have run their script as far as READY."""
     started: list[subprocess.Popen[str]] = []
 
     def start(before: str, after: str) -> subprocess.Popen[str]:
@@ -240,7 +244,7 @@ SAVES = "signal.signal(signal.{0}, lambda *_: (time.sleep(0.2), print(rank, '{0}
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_signal_is_handed_on_and_the_workers_save(start_launcher: Launcher, tmp_path: Path, name: str) -> None:
+def test_a_signal_is_forwarded_and_the_workers_save(start_launcher: Launcher, tmp_path: Path, name: str) -> None:
     process = start_launcher(SAVES.format(name), "time.sleep(60)")
     process.send_signal(signal.Signals[name])
     out, _ = process.communicate(timeout=30)
@@ -256,14 +260,14 @@ def test_after_a_signal_the_chief_may_take_its_time_to_save(tmp_path: Path) -> N
             os.kill(os.getppid(), signal.SIGTERM)
         time.sleep(60)
     """
-    assert run(code, tmp_path) == LaunchResult(75)  # the patience for others ends after 1 s
+    assert run(code, tmp_path) == LaunchResult(75)  # the timeout of the others ends after 1 s
 
 
 def test_a_second_signal_kills(start_launcher: Launcher, tmp_path: Path) -> None:
-    note = f"signal.signal(signal.SIGINT, lambda *_: open(f'{tmp_path}/noted{{rank}}', 'w'))"
-    process = start_launcher(note, "while True: time.sleep(1)")
+    handler = f"signal.signal(signal.SIGINT, lambda *_: open(f'{tmp_path}/received{{rank}}', 'w'))"
+    process = start_launcher(handler, "while True: time.sleep(1)")
     process.send_signal(signal.SIGINT)
-    wait_until(lambda: all((tmp_path / f"noted{rank}").exists() for rank in range(2)))
+    wait_until(lambda: all((tmp_path / f"received{rank}").exists() for rank in range(2)))
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) == 130
     assert all(is_gone(pid) for pid in pids(tmp_path))
@@ -276,7 +280,7 @@ def test_workers_are_out_of_reach_of_the_terminal(start_launcher: Launcher, tmp_
     assert os.getsid(process.pid) not in sessions
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux notifies a process of the death of its parent")
 def test_workers_do_not_outlive_a_killed_launcher(start_launcher: Launcher, tmp_path: Path) -> None:
     process = start_launcher("signal.signal(signal.SIGTERM, signal.SIG_IGN)", "time.sleep(60)")
     workers = pids(tmp_path)

@@ -1,4 +1,4 @@
-"""Workers see by themselves that another is lost, and end even while their main thread waits for ever."""
+"""Workers notice by themselves that another is lost, and end even while their main thread waits forever."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from bmcli.distribution.launch import LAUNCHED_VARIABLE, LOST_PEER_EXIT_CODE
 
-# A worker whose main thread hears nothing; its peer is at the other end of descriptor 3.
+# A worker whose main thread is blocked; its peer is at the other end of descriptor 3.
 WORKER = """
 import socket, sys, time
 from bmcli.errors import Interrupted, RunFailed
@@ -24,8 +24,8 @@ with peers.Peers({1: link}).exit_on_loss(Interrupted if sys.argv[2] == "saved" e
 """
 
 
-def ended(said: bytes, closes: bool, saved: str = "saved", **variables: str) -> tuple[int, str]:
-    """Exit code and words of a worker whose peer says something, and then leaves or is silent."""
+def ended(sent: bytes, closes: bool, saved: str = "saved", **variables: str) -> tuple[int, str]:
+    """Exit code and messages of a worker whose peer sends something, and then leaves or is silent."""
     mine, its = socket.socketpair()
     with mine, its:
         process = subprocess.Popen(
@@ -33,7 +33,7 @@ def ended(said: bytes, closes: bool, saved: str = "saved", **variables: str) -> 
             env={**os.environ, **variables}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         its.close()
-        mine.sendall(said)
+        mine.sendall(sent)
         if closes:
             mine.close()
         _, err = process.communicate(timeout=60)
@@ -41,21 +41,21 @@ def ended(said: bytes, closes: bool, saved: str = "saved", **variables: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("said", "closes", "words"),
+    ("sent", "closes", "message"),
     [
         (b"alive\n", True, "worker 1 ended"),
-        (b"alive\n", False, "worker 1 gave no sign of life for 2 s"),
+        (b"alive\n", False, "worker 1 sent no heartbeat for 2 s"),
         (b"alive\nlost 2\n", False, "worker 2 was lost"),
-        (b"fault\n", False, "worker 1 ended with a fault"),
+        (b"fault\n", False, "worker 1 ended with an error"),
     ],
 )
-def test_a_worker_ends_once_another_is_lost(said: bytes, closes: bool, words: str) -> None:
-    code, err = ended(said, closes)
+def test_a_worker_ends_once_another_is_lost(sent: bytes, closes: bool, message: str) -> None:
+    code, err = ended(sent, closes)
     assert code == 75
-    assert f"{words}, so that this one was ended too." in err
+    assert f"{message}; this worker was ended too." in err
 
 
-def test_without_anything_to_go_on_with_it_is_a_failure() -> None:
+def test_without_a_checkpoint_it_is_a_failure() -> None:
     assert ended(b"", True, "nothing")[0] == 1
 
 

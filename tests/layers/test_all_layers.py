@@ -1,4 +1,4 @@
-"""Laws of every layer of ours."""
+"""Laws of every custom layer."""
 
 from __future__ import annotations
 

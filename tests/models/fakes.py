@@ -39,7 +39,7 @@ def heads(data: DataSpec) -> dict[str, int]:
 
 
 def kind_of(opened: Column) -> Any:
-    """Stands in for `bmcli.inputs.kind_of`."""
+    """Replace `bmcli.inputs.kind_of`."""
     return SimpleNamespace(build_feature=_feature)
 
 

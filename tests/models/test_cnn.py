@@ -52,13 +52,13 @@ def test_one_image_or_sequence_is_needed() -> None:
 
 
 def test_an_image_too_small_for_the_pooling_names_the_block() -> None:
-    with pytest.raises(BmcliError, match="block 4: an image of 1x1 cannot hold a pooling of 2x2") as caught:
+    with pytest.raises(BmcliError, match="block 4: an image of 1x1 is smaller than a pooling of 2x2") as caught:
         _build(IMAGE, filters=(2, 2, 2, 2))
     assert caught.value.faults[0].path == "model.pool"
 
 
 def test_an_image_too_small_for_the_convolution_names_the_block() -> None:
-    with pytest.raises(BmcliError, match="block 2: an image of 3x3 cannot hold a convolution of 5x5") as caught:
+    with pytest.raises(BmcliError, match="block 2: an image of 3x3 is smaller than a convolution of 5x5") as caught:
         _build(column("image", (10, 10, 1)), kernel_size=5, padding="valid")
     assert caught.value.faults[0].path == "model.kernel_size"
 
@@ -102,12 +102,12 @@ def test_average_pooling_counts_no_padding() -> None:
 
 @pytest.mark.parametrize("option", ["kernel_size", "strides", "pool"])
 def test_a_sequence_has_no_rows_and_columns(option: str) -> None:
-    with pytest.raises(BmcliError, match="rows and columns are of images, but 'series' is a sequence") as caught:
+    with pytest.raises(BmcliError, match="only images have rows and columns, but 'series' is a sequence") as caught:
         _build(column("series", (12, 3)), **{option: (2, 3)})
     assert caught.value.faults[0].path == f"model.{option}"
 
 
 def test_a_sequence_too_short_for_the_pooling_names_the_block() -> None:
-    with pytest.raises(BmcliError, match="block 3: a sequence of 1 cannot hold a pooling of 2") as caught:
+    with pytest.raises(BmcliError, match="block 3: a sequence of 1 is smaller than a pooling of 2") as caught:
         _build(column("series", (4, 3)), filters=(2, 2, 2))
     assert caught.value.faults[0].suggestion == "Use fewer `filters`, a smaller window, or longer sequences."

@@ -35,7 +35,7 @@ def test_sequences_and_images_are_a_fault() -> None:
 
 
 def test_too_many_tokens_are_a_fault() -> None:
-    with pytest.raises(BmcliError, match="would attend to 1002 tokens, one for each number; 1000 are the most"):
+    with pytest.raises(BmcliError, match="would have 1002 tokens, one for each number and column, more than 1000"):
         _build(column("words", (1001,)), CITY)
 
 

@@ -115,7 +115,7 @@ def test_probabilities_that_others_read_are_a_fault() -> None:
         {"kind": "dense", "units": 1, "name": "much"},
     )
     found = faults(nodes, targets=(category(), number("price")), outputs={"label": "gate", "price": "much"})
-    assert "feeds probabilities to 'gated'" in found[0].message
+    assert "feeds probabilities to 'gated' and to an output" in found[0].message
     assert found[0].path == "model.layers.0"
 
 
@@ -132,20 +132,20 @@ def test_one_output_serves_two_classes() -> None:
 
 def test_a_wrong_width_names_layer_and_widths() -> None:
     (fault,) = faults(({"kind": "dense", "units": 5, "name": "end"},))
-    assert fault.message == "dense 'end' gives 5 numbers, but 'label' needs 3."
+    assert fault.message == "dense 'end' outputs 5 numbers, but 'label' needs 3."
     assert (fault.path, fault.suggestion) == ("model.layers.0", "Write units: 3.")
 
 
 def test_an_output_that_is_no_vector_names_its_shape() -> None:
     (fault,) = faults(({"kind": "conv2d", "filters": 3, "kernel_size": 3},), (IMAGE,))
-    assert "conv2d 'conv2d_0' gives (6, 6, 3) an example, but 'label' needs 3 numbers" in fault.message
+    assert "conv2d 'conv2d_0' outputs (6, 6, 3) per example, but 'label' needs 3 numbers" in fault.message
     assert "pooling" in fault.suggestion
 
 
 def test_shapes_that_do_not_fit_name_layer_shapes_and_reason() -> None:
     nodes = ("flatten", {"kind": "conv2d", "filters": 3, "kernel_size": 3, "name": "look"}, "flatten", DENSE)
     (fault,) = faults(nodes, (IMAGE,))
-    assert fault.message.startswith("conv2d 'look' cannot take (64): ")
+    assert fault.message.startswith("conv2d 'look' does not accept (64): ")
     assert "\n" not in fault.message
     assert "expected min_ndim=4" in fault.message or "ndim" in fault.message
     assert fault.path == "model.layers.1"
@@ -153,7 +153,7 @@ def test_shapes_that_do_not_fit_name_layer_shapes_and_reason() -> None:
 
 def test_merged_shapes_must_fit() -> None:
     (fault,) = faults(({"kind": "add", "from": ("age", "size")}, DENSE), (AGE, column("size", (2,))))
-    assert fault.message.startswith("add 'add_0' cannot take (3) and (2): ")
+    assert fault.message.startswith("add 'add_0' does not accept (3) and (2): ")
 
 
 def test_options_that_keras_refuses_name_the_layer() -> None:
@@ -172,7 +172,7 @@ def test_all_wrong_links_are_reported_at_once() -> None:
     nodes = ({**DENSE, "name": "age"}, {**DENSE, "from": "siz"}, {"kind": "add", "from": ("age", "dense_1")})
     found = faults(nodes, (AGE, SIZE))
     assert [fault.path for fault in found] == ["model.layers.0.name", "model.layers.0", "model.layers.1.from"]
-    assert "which of the inputs it takes: age, size" in found[1].message
+    assert "the inputs that it reads, of age, size" in found[1].message
 
 
 def test_an_input_that_no_layer_reads_is_a_fault() -> None:
@@ -189,7 +189,7 @@ def test_outputs_must_be_those_of_the_targets() -> None:
     found = faults(({**DENSE, "name": "end"},), outputs={"lable": "end"})
     assert [fault.message for fault in found] == [
         "there is no target 'lable'.",
-        "target 'label' has no layer.",
+        "target 'label' has no output layer.",
     ]
     assert found[0].suggestion == "Did you mean 'label'?"
 

@@ -1,4 +1,4 @@
-"""What all families share."""
+"""Functions that all families share."""
 
 from __future__ import annotations
 

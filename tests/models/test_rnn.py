@@ -68,6 +68,8 @@ def test_the_last_state_of_shared_layers_is_that_of_keras(bidirectional: bool) -
 
 @pytest.mark.parametrize("units", [4, (4,), (4, 5)])
 def test_layers_of_other_units_cannot_share(units: Any) -> None:
-    with pytest.raises(ValidationError, match="weights are shared among layers of the same units") as caught:
+    with pytest.raises(
+        ValidationError, match="sharing weights needs several recurrent layers of the same units"
+    ) as caught:
         rnn.Options(units=units, share=True)
     assert caught.value.errors()[0]["loc"] == ("share",)

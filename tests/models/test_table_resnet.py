@@ -28,6 +28,6 @@ def test_weights_are_those_of_its_layers() -> None:
 
 
 def test_periodic_is_for_numbers() -> None:
-    with pytest.raises(BmcliError, match="`periodic` is for numbers, and no input is one") as caught:
+    with pytest.raises(BmcliError, match="`periodic` embeds numbers, but no input is a number") as caught:
         _build(column("city", (), "int32", codes=4), column("text", (6, 4)), periodic=PeriodicOptions())
     assert caught.value.faults[0].path == "model.periodic"

@@ -20,7 +20,7 @@ def _build(*columns: Any, **options: Any) -> Any:
 
 
 def _tokens(network: Any, rows: np.ndarray) -> np.ndarray:
-    """What the first dense layer, the embedding, receives."""
+    """Inputs of the first dense layer, the embedding."""
     import keras
 
     dense = next(layer for layer in network.layers if type(layer).__name__ == "Dense")
@@ -54,11 +54,11 @@ def test_patches_must_divide_the_image() -> None:
     with pytest.raises(BmcliError, match="an image of 4x6 cannot be cut into patches of 3x3") as caught:
         _build(IMAGE, patch=3)
     assert caught.value.faults[0].path == "model.patch"
-    assert caught.value.faults[0].suggestion == "Rows divide by 1, 2, 4; columns by 1, 2, 3, 6."
+    assert caught.value.faults[0].suggestion == "Rows can be divided by 1, 2, 4; columns by 1, 2, 3, 6."
 
 
 def test_patches_of_a_sequence_are_a_fault() -> None:
-    with pytest.raises(BmcliError, match="patches are of images, but 'series' is a sequence"):
+    with pytest.raises(BmcliError, match="only images have patches, but 'series' is a sequence"):
         _build(column("series", (5, 3)), patch=2)
 
 
@@ -85,6 +85,6 @@ def test_shared_blocks_have_one_set_of_weights() -> None:
 
 
 def test_one_block_shares_with_no_other() -> None:
-    with pytest.raises(ValidationError, match="one block has no other to share its weights with") as caught:
+    with pytest.raises(ValidationError, match="sharing weights needs more than one block") as caught:
         transformer.Options(depth=1, share=True)
     assert caught.value.errors()[0]["loc"] == ("share",)

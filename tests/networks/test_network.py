@@ -17,7 +17,7 @@ import pytest
 from bmcli.data.preparation import prepare
 from bmcli.errors import BmcliError
 from bmcli.models import allow_column_names
-from bmcli.networks import network as networks
+from bmcli.networks.network import Network, load_network, save_network
 from bmcli.recipe.load import load_recipe
 from bmcli.recipe.runtime import RuntimeOptions
 from bmcli.specs import DataSpec, PreparedData
@@ -26,7 +26,7 @@ from bmcli.training.predictor import predict
 from tests.conftest import WriteRecipe
 from tests.trainers import COSTLY, FAMILIES, MakeTrainer, Silent, same, table
 
-Saved = tuple[networks.Network, DataSpec, Path]
+Saved = tuple[Network, DataSpec, Path]
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def prepared(cache: Path, write_recipe: WriteRecipe) -> PreparedData:
 @pytest.fixture
 def saved(make_trainer: MakeTrainer, prepared: PreparedData, tmp_path: Path) -> Saved:
     trainer = make_trainer()
-    networks.save_network(trainer.network, prepared.spec, tmp_path / "model.keras")
+    save_network(trainer.network, prepared.spec, tmp_path / "model.keras")
     return trainer.network, prepared.spec, tmp_path / "model.keras"
 
 
@@ -57,7 +57,7 @@ def test_a_saved_model_gives_the_networks_predictions_on_raw_rows(
 ) -> None:
     trainer = make_trainer("train.epochs=1")
     rows = prepared.split("test")
-    networks.save_network(trainer.network, prepared.spec, tmp_path / "model.keras")
+    save_network(trainer.network, prepared.spec, tmp_path / "model.keras")
     with allow_column_names():
         model = keras.saving.load_model(tmp_path / "model.keras", compile=False)
     states = {column.name: column.state for column in prepared.spec.inputs}
@@ -94,7 +94,7 @@ def test_what_is_saved_predicts_every_kind_of_target(
     trainer.train(Silent())
     recipe = trainer.recipe
     prepared = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared")
-    networks.save_network(trainer.network, prepared.spec, tmp_path / "model.keras")
+    save_network(trainer.network, prepared.spec, tmp_path / "model.keras")
     with allow_column_names():
         model = keras.saving.load_model(tmp_path / "model.keras", compile=False)
     served = model({name: keras.ops.convert_to_tensor(table(9)[name]) for name in FAMILIES["mlp"][1]})[target]
@@ -102,14 +102,14 @@ def test_what_is_saved_predicts_every_kind_of_target(
     assert expected.shape == shape
     np.testing.assert_allclose(served, expected, rtol=1e-5)
     again = make_family("mlp", "seed=9", *settings, target=target).network
-    networks.load_network(tmp_path / "model.keras", again, prepared.spec)
+    load_network(tmp_path / "model.keras", again, prepared.spec)
     assert same([w.numpy() for w in trainer.network.model.weights], [w.numpy() for w in again.model.weights])
 
 
 def test_loading_gives_a_network_its_weights_back(make_trainer: MakeTrainer, saved: Saved) -> None:
     first, spec, path = saved
     other = make_trainer("seed=9").network
-    networks.load_network(path, other, spec)
+    load_network(path, other, spec)
     assert same([w.numpy() for w in first.model.weights], [w.numpy() for w in other.model.weights])
 
 
@@ -118,18 +118,18 @@ def test_a_damaged_model_is_a_fault(saved: Saved, content: bytes) -> None:
     network, spec, path = saved
     path.write_bytes(content)
     with pytest.raises(BmcliError, match="not a Keras archive"):
-        networks.load_network(path, network, spec)
+        load_network(path, network, spec)
 
 
 def test_a_model_that_is_not_there_is_a_fault(saved: Saved, tmp_path: Path) -> None:
     with pytest.raises(BmcliError, match="no such file"):
-        networks.load_network(tmp_path / "none.keras", *saved[:2])
+        load_network(tmp_path / "none.keras", *saved[:2])
 
 
 def test_the_model_of_another_network_is_refused(make_trainer: MakeTrainer, saved: Saved) -> None:
     other = make_trainer("model.hidden=[3, 3]").network
     with pytest.raises(BmcliError, match="not the model of this run"):
-        networks.load_network(saved[2], other, saved[1])
+        load_network(saved[2], other, saved[1])
 
 
 def test_weights_survive_a_failed_save(saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +141,7 @@ def test_weights_survive_a_failed_save(saved: Saved, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(keras.Model, "save", full)
     with pytest.raises(OSError, match=r"(?i)no space left"):
-        networks.save_network(network, spec, path)
+        save_network(network, spec, path)
     assert path.read_bytes() == before
     assert list(path.parent.glob(".model*")) == []
 
@@ -153,9 +153,9 @@ def test_every_family_is_loaded_as_it_was_saved(
 ) -> None:
     trainer, recipe = make_family(kind), make_family(kind).recipe
     spec = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared").spec
-    networks.save_network(trainer.network, spec, tmp_path / "model.keras")
+    save_network(trainer.network, spec, tmp_path / "model.keras")
     again = make_family(kind, "seed=9").network
-    networks.load_network(tmp_path / "model.keras", again, spec)
+    load_network(tmp_path / "model.keras", again, spec)
     assert same([w.numpy() for w in trainer.network.model.weights], [w.numpy() for w in again.model.weights])
 
 
@@ -174,27 +174,27 @@ def test_a_mean_of_other_rows_is_a_fault_that_names_both_files(saved: Saved) -> 
     column = spec.inputs[1]
     offset = [column.state["offset"][0] + 1e-3]
     with pytest.raises(BmcliError, match=rf"model\.keras and .*data\.json .*'{re.escape(column.name)}'"):
-        networks.load_network(path, network, _with_state(spec, column.name, offset=offset))
+        load_network(path, network, _with_state(spec, column.name, offset=offset))
 
 
 def test_a_category_in_another_place_is_a_fault(make_family: MakeTrainer, cache: Path, tmp_path: Path) -> None:
     trainer = make_family("linear")
     recipe = trainer.recipe
     spec = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared").spec
-    networks.save_network(trainer.network, spec, tmp_path / "model.keras")
+    save_network(trainer.network, spec, tmp_path / "model.keras")
     city = spec.input("city")
     turned = replace(city, classes=city.classes[::-1])
     other = replace(spec, inputs=tuple(turned if each.name == "city" else each for each in spec.inputs))
-    with pytest.raises(BmcliError, match="the input 'city' differently"):
-        networks.load_network(tmp_path / "model.keras", trainer.network, other)
+    with pytest.raises(BmcliError, match="the input 'city' differs"):
+        load_network(tmp_path / "model.keras", trainer.network, other)
 
 
 def test_a_unit_of_another_target_is_a_fault(make_family: MakeTrainer, cache: Path, tmp_path: Path) -> None:
     trainer = make_family("linear", target="price")
     recipe = trainer.recipe
     spec = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared").spec
-    networks.save_network(trainer.network, spec, tmp_path / "model.keras")
+    save_network(trainer.network, spec, tmp_path / "model.keras")
     other = _with_state(spec, "price", mean=spec.target("price").state["mean"] + 0.5)
     network = build_network(recipe, other, {"price": np.zeros(3, "float32")}, trainer.placement)
-    with pytest.raises(BmcliError, match="the target 'price' differently"):
-        networks.load_network(tmp_path / "model.keras", network, other)
+    with pytest.raises(BmcliError, match="the target 'price' differs"):
+        load_network(tmp_path / "model.keras", network, other)

@@ -1,4 +1,4 @@
-"""An objective of every kind with targets and outputs to judge."""
+"""An objective of every kind with targets and outputs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INCOME = Column("income", "number", (), "float32", state={"mean": 5.0, "scale": 
 
 
 class Case(NamedTuple):
-    """What is asked for, and of which target."""
+    """Options of an objective, and its target."""
 
     options: dict[str, Any]
     target: Column

@@ -1,4 +1,4 @@
-"""What holds for every objective."""
+"""Laws of every objective."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_compiled_step_gives_the_same(name: str, jit: bool) -> None:
 
 
 @every_case
-def test_half_precision_outputs_are_judged_in_float32(name: str) -> None:
+def test_half_precision_outputs_are_converted_to_float32(name: str) -> None:
     case = CASES[name]
     output = tf.cast(case.outputs(), tf.bfloat16)
     assert case.build().loss(tf.constant(case.truth()), output).dtype == tf.float32
@@ -127,7 +127,7 @@ def test_extreme_outputs_have_finite_losses_gradients_and_predictions(name: str,
 
 @every_case
 def test_a_network_recovers_from_extreme_outputs(name: str) -> None:
-    """Where an answer is wrong beyond doubt, there still is a gradient."""
+    """Even completely wrong outputs have a gradient."""
     case = CASES[name]
     objective, truth = case.build(), case.truth()
     for size in (-1e4, 1e4):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from pydantic import ValidationError
-from sklearn import metrics as reference
+from sklearn import metrics
 from sklearn.utils.class_weight import compute_class_weight
 
 from bmcli.errors import BmcliError
@@ -77,13 +77,13 @@ def test_metrics_are_those_of_scikit_learn() -> None:
     found = {name: float(measure.keras_metric.result()) for name, measure in measures.items()}
     predicted = outputs > 0
     p = 1 / (1 + np.exp(-outputs))
-    assert found["binary_accuracy"] == pytest.approx(1 - reference.hamming_loss(truth, predicted))
-    assert found["f1_micro"] == pytest.approx(reference.f1_score(truth, predicted, average="micro"))
-    assert found["f1_score"] == pytest.approx(reference.f1_score(truth, predicted, average="macro"))
-    assert found["precision"] == pytest.approx(reference.precision_score(truth, predicted, average="micro"))
-    assert found["recall"] == pytest.approx(reference.recall_score(truth, predicted, average="micro"))
-    assert found["auc"] == pytest.approx(reference.roc_auc_score(truth.ravel(), p.ravel()), abs=0.01)
-    assert found["binary_crossentropy"] == pytest.approx(reference.log_loss(truth.ravel(), p.ravel()), rel=1e-3)
+    assert found["binary_accuracy"] == pytest.approx(1 - metrics.hamming_loss(truth, predicted))
+    assert found["f1_micro"] == pytest.approx(metrics.f1_score(truth, predicted, average="micro"))
+    assert found["f1_score"] == pytest.approx(metrics.f1_score(truth, predicted, average="macro"))
+    assert found["precision"] == pytest.approx(metrics.precision_score(truth, predicted, average="micro"))
+    assert found["recall"] == pytest.approx(metrics.recall_score(truth, predicted, average="micro"))
+    assert found["auc"] == pytest.approx(metrics.roc_auc_score(truth.ravel(), p.ravel()), abs=0.01)
+    assert found["binary_crossentropy"] == pytest.approx(metrics.log_loss(truth.ravel(), p.ravel()), rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
+from hypothesis.extra.numpy import arrays
 
 from bmcli.errors import BmcliError
 from bmcli.objectives import ordinal
@@ -35,7 +35,7 @@ def test_the_loss_is_the_cross_entropy_of_the_category() -> None:
 
 
 @settings(deadline=None, max_examples=50)
-@given(arrays.arrays(np.float32, (4, 3), elements=st.floats(-1e4, 1e4, width=32)))
+@given(arrays(np.float32, (4, 3), elements=st.floats(-1e4, 1e4, width=32)))
 def test_probabilities_add_up_to_1_and_cumulative_ones_never_rise(outputs: np.ndarray) -> None:
     probabilities = CASE.build().predict(tf.constant(outputs)).numpy()
     assert probabilities.min() >= 0

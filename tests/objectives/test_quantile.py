@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
+from hypothesis.extra.numpy import arrays
 from pydantic import ValidationError
 from sklearn.metrics import mean_pinball_loss
 
@@ -37,7 +37,7 @@ def test_the_first_quantile_is_free_and_each_other_one_is_above() -> None:
 
 
 @settings(deadline=None, max_examples=50)
-@given(arrays.arrays(np.float32, (3, 5), elements=st.floats(-1e4, 1e4, width=32)))
+@given(arrays(np.float32, (3, 5), elements=st.floats(-1e4, 1e4, width=32)))
 @pytest.mark.parametrize("jit", [False, True], ids=["plain", "xla"])
 def test_quantiles_never_cross(jit: bool, outputs: np.ndarray) -> None:
     predict = compiled(jit)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from pydantic import ValidationError
-from sklearn import metrics as reference
+from sklearn import metrics
 
 from bmcli.errors import BmcliError
 from bmcli.objectives import regression
@@ -80,10 +80,10 @@ def test_metrics_are_in_the_targets_unit() -> None:
             measure.update(tf.constant(TRUTH[part]), objective.predict(tf.constant(OUTPUT[part])))
     results = {name: float(measure.keras_metric.result()) for name, measure in measures.items()}
     truth, output = TRUTH * SCALE + MEAN, OUTPUT[:, 0] * SCALE + MEAN
-    assert results["mae"] == pytest.approx(reference.mean_absolute_error(truth, output), rel=1e-4)
-    assert results["rmse"] == pytest.approx(reference.root_mean_squared_error(truth, output), rel=1e-4)
-    assert results["r2_score"] == pytest.approx(reference.r2_score(truth, output), rel=1e-3)
-    share = reference.mean_absolute_percentage_error(truth, output)
+    assert results["mae"] == pytest.approx(metrics.mean_absolute_error(truth, output), rel=1e-4)
+    assert results["rmse"] == pytest.approx(metrics.root_mean_squared_error(truth, output), rel=1e-4)
+    assert results["r2_score"] == pytest.approx(metrics.r2_score(truth, output), rel=1e-3)
+    share = metrics.mean_absolute_percentage_error(truth, output)
     assert results["mean_absolute_percentage_error"] == pytest.approx(100 * share, rel=1e-4)
 
 
@@ -116,7 +116,7 @@ def test_a_metric_that_does_not_suit_is_a_fault() -> None:
     assert "r2_score" in caught.value.faults[0].suggestion
 
 
-def test_every_keras_loss_is_judged() -> None:
+def test_every_keras_loss_is_classified() -> None:
     for loss in catalogue.list_kinds("losses"):
         if loss in LOSSES:
             assert regression.Options(loss=KerasObject(loss)).loss == KerasObject(loss)

@@ -1,4 +1,4 @@
-"""Models from strangers: `.keras` files that attack who loads them, and what loading each comes to.
+"""Models from untrusted sources: `.keras` files that attack whoever loads them, and the results of loading each.
 
     python -m tests.training.hostile FOLDER
 
@@ -60,7 +60,7 @@ def _dense(config: Config) -> Config:
 
 
 def _replaced(module: str, name: str, options: Config, registered: str | None = None) -> Callable[[Config], None]:
-    """Puts another layer in the place of the dense one."""
+    """Replace the dense layer by another."""
 
     def change(config: Config) -> None:
         layer = _dense(config)

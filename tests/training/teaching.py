@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from bmcli import disk, runs
-from bmcli.networks import network as networks
+from bmcli.networks.network import save_network
 from bmcli.recipe import students
 from bmcli.recipe.distill import DistillOptions, TrainedTeacherOptions
 from bmcli.recipe.load import LoadedRecipe, load_recipe
 from bmcli.runs import Run
 from bmcli.training.trainer import Trainer
-from bmcli.workflows import session as sessions
+from bmcli.workflows.session import start_session
 from tests.trainers import Silent, table
 
 RECIPE = """\
@@ -51,12 +51,12 @@ def recipe_file(folder: Path) -> Path:
 
 def trained(path: Path, root: Path, cache: Path, *overrides: str) -> TrainedTeacherOptions:
     """A teacher that is an ordinary run."""
-    session = sessions.start_session(load_recipe(str(path), [*LARGE, *overrides]), cache)
+    session = start_session(load_recipe(str(path), [*LARGE, *overrides]), cache)
     run = runs.create(root, session.loaded.recipe.name)
     trainer = session.build_trainer(run)
     session.write_run_files(trainer, run)
     trainer.train(Silent())
-    networks.save_network(trainer.network, session.prepared.spec, run.model)
+    save_network(trainer.network, session.prepared.spec, run.model)
     return TrainedTeacherOptions(model=str(run.model), run=str(run.folder), digest=disk.compute_sha256(run.model))
 
 
@@ -76,10 +76,10 @@ Make = Callable[..., Trainer]
 
 
 def make_with(root: Path, cache: Path) -> Callable[..., Trainer]:
-    """Builds the trainer of a recipe, in a run of its own or one that goes on."""
+    """Build the trainer of a recipe, in a new run or one to resume."""
 
     def make(loaded: LoadedRecipe, run: Run | None = None) -> Trainer:
-        session = sessions.start_session(loaded, cache)
+        session = start_session(loaded, cache)
         return session.build_trainer(run or runs.create(root, loaded.recipe.name))
 
     return make

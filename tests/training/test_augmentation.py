@@ -14,15 +14,14 @@ from bmcli.data.preparation import prepare
 from bmcli.errors import BmcliError
 from bmcli.networks.network import build_serving_model
 from bmcli.training import augmentation
-from bmcli.training import feed as feeds
 from bmcli.training.augmentation import Augmenter
 from bmcli.training.feed import ResidentFeed, StreamingFeed, gather_rows, shuffle_rows
 from bmcli.training.loss import compute_losses
 from bmcli.training.trainer import Trainer
 from tests.trainers import MakeTrainer, Silent, same, weights_of
 from tests.training.test_feed import Fake, epoch_of, split_of
-from tests.training.test_going_on import assert_same_training, rows_of
 from tests.training.test_replicas import agree, distance, trained
+from tests.training.test_resuming import assert_same_training, rows_of
 
 PICTURES = "{kind: flip}, {kind: translate, factor: 0.2}, {kind: erasing}"
 NUMBERS = "{kind: noise}, {kind: column_dropout, rate: 0.3}"
@@ -73,7 +72,7 @@ MATRIX = {
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name == "mixup" else pytest.mark.slow) for name in MATRIX]
 )
-def test_a_training_killed_in_an_epoch_goes_on_to_the_same_bits(make_family: MakeTrainer, name: str) -> None:
+def test_a_training_killed_in_an_epoch_resumes_to_the_same_bits(make_family: MakeTrainer, name: str) -> None:
     settings = (*MATRIX[name], "train.checkpoint.steps=4")
     whole = make_family("mlp", *settings, rows=21)
     whole.train(Silent())
@@ -170,7 +169,7 @@ def test_the_loss_of_a_mixture_is_that_of_both_targets_by_their_shares(make_fami
 def test_a_worker_that_mixes_reads_whole_batches(monkeypatch: pytest.MonkeyPatch, rank: int) -> None:
     split, rows = split_of(29), shuffle_rows(3, 1, 29)
     placement = Fake(replicas=2, workers=2, rank=rank)
-    monkeypatch.setattr(feeds, "BLOCK_BYTES", 500)
+    monkeypatch.setattr("bmcli.training.feed.BLOCK_BYTES", 500)
     streamed = epoch_of(StreamingFeed(split, placement, whole_batches=True), rows, 8)
     resident = epoch_of(ResidentFeed(split, placement), rows, 8)
     assert all(same(a, b) for a, b in zip(streamed, resident, strict=True))
@@ -187,15 +186,15 @@ FAULTS = {
     "{image: [mixup], age: [{kind: mixup, alpha: 1.0}]}": ("data.augment.age", "an example is mixed in one way"),
     "{image: [flipp]}": ("data.augment.image.0", "no kind 'flipp'"),
     "{image: [{kind: flip, mod: vertical}]}": ("data.augment.image.0.mod", "no such key"),
-    "{image: [{kind: crop, scale: [0.9, 0.2]}]}": ("data.augment.image.0.scale", "expected two numbers that rise"),
+    "{image: [{kind: crop, scale: [0.9, 0.2]}]}": ("data.augment.image.0.scale", "expected two ascending numbers"),
 }
 
 
-@pytest.mark.parametrize("asked", FAULTS)
-def test_what_cannot_be_done_is_a_fault_with_its_place(make_family: MakeTrainer, asked: str) -> None:
-    path, message = FAULTS[asked]
+@pytest.mark.parametrize("options", FAULTS)
+def test_what_cannot_be_done_is_a_fault_with_its_place(make_family: MakeTrainer, options: str) -> None:
+    path, message = FAULTS[options]
     with pytest.raises(BmcliError) as caught:
-        make_family("mlp", f"data.augment={asked}")
+        make_family("mlp", f"data.augment={options}")
     assert message in str(caught.value)
     assert caught.value.faults[0].path == path
 

@@ -16,7 +16,7 @@ from bmcli.training.feed import gather_rows, shuffle_rows
 from bmcli.training.loss import compute_losses
 from bmcli.training.trainer import Trainer
 from tests.trainers import MakeTrainer, Silent, find_hook, same, weights_of
-from tests.training.test_going_on import assert_same_training, resumed
+from tests.training.test_resuming import assert_same_training, resumed
 
 KEPT = ("model.dropout=0", "runtime.jit=false", "train.select.metric=last")
 PLAIN = (*KEPT, "train.epochs=4")
@@ -29,8 +29,8 @@ class Remembers(Silent):
         super().__init__()
         self.trainer, self.weights = trainer, list[list[np.ndarray]]()
 
-    def epoch(self, row: Any, selected: bool) -> None:
-        super().epoch(row, selected)
+    def on_epoch_end(self, row: Any, selected: bool) -> None:
+        super().on_epoch_end(row, selected)
         self.weights.append(weights_of(self.trainer))
 
 
@@ -68,7 +68,7 @@ def test_a_limit_of_steps_counts_as_the_end(make_trainer: MakeTrainer) -> None:
     assert (average.has_average(2), average.has_average(3)) == (False, True)
 
 
-def test_more_epochs_begin_the_mean_anew(make_trainer: MakeTrainer) -> None:
+def test_more_epochs_restart_the_mean(make_trainer: MakeTrainer) -> None:
     settings = (*KEPT, "train.swa.start=0.5")
     whole, short = (make_trainer(*settings, f"train.epochs={epochs}") for epochs in (4, 2))
     whole.train(Silent())
@@ -79,7 +79,7 @@ def test_more_epochs_begin_the_mean_anew(make_trainer: MakeTrainer) -> None:
 
 
 @pytest.mark.slow
-def test_a_training_stopped_among_averaged_epochs_goes_on_to_the_same_bits(make_trainer: MakeTrainer) -> None:
+def test_a_training_stopped_among_averaged_epochs_resumes_to_the_same_bits(make_trainer: MakeTrainer) -> None:
     settings = (*PLAIN, "train.swa.start=0.25")
     whole, short = make_trainer(*settings), make_trainer(*settings, "train.stop.time=1ms")
     whole.train(Silent())

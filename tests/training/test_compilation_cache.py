@@ -1,4 +1,4 @@
-"""Programs kept for later processes: sealed once they worked, swept away if they are damaged."""
+"""Programs kept for later processes: sealed once they have worked, removed if they are damaged."""
 
 from __future__ import annotations
 

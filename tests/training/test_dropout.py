@@ -33,7 +33,7 @@ def correlation(first: np.ndarray, second: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.1, 0.3, 0.5, 0.9])
-def test_the_share_kept_is_what_was_asked_for(rate: float) -> None:
+def test_the_requested_share_is_kept(rate: float) -> None:
     kept = np.mean(dropped(rate) != 0)
     assert abs(kept - (1 - rate)) < 5 * np.sqrt(rate * (1 - rate) / COUNT)
 
@@ -165,7 +165,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_layers_of_keras_draw_from_the_hash(name: str, calls: list[Any]) -> None:
-    """Fails if Keras no longer calls the function that is replaced: XLA would be slow again."""
+    """Fail if Keras no longer calls the function that is replaced: XLA would be slow again."""
     with use_hashed_dropout():
         LAYERS[name](tf.ones((2, 5, 4)))
     assert calls
@@ -193,7 +193,7 @@ def test_everything_is_as_before_afterwards() -> None:
     assert tf.nn.experimental.stateless_dropout is ORIGINAL
 
 
-def test_a_compiled_training_has_the_same_bits_again_and_when_it_goes_on(make_trainer: MakeTrainer) -> None:
+def test_a_compiled_training_has_the_same_bits_again_and_when_resumed(make_trainer: MakeTrainer) -> None:
     settings = (
         "runtime.jit=true", "model.dropout=0.4", "train.epochs=2", "train.select.metric=last",
         "train.checkpoint.steps=6",

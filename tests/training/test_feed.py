@@ -17,15 +17,20 @@ from bmcli import machine
 from bmcli.distribution.strategy import to_tensor
 from bmcli.recipe.runtime import RuntimeOptions
 from bmcli.specs import MANY_COLUMNS, Split
-from bmcli.training import feed as feeds
 from bmcli.training.feed import (
+    READ_AHEAD,
     Block,
     ResidentFeed,
     StreamingFeed,
+    _collect_arrays,
+    _take_rows,
     gather_rows,
     iterate_batches,
+    make_feed,
     replica_bounds,
     shuffle_rows,
+    stack_inputs,
+    unstack_inputs,
 )
 from tests.trainers import same
 
@@ -46,7 +51,7 @@ ROW_BYTES = 3 * 4 + 2 + 8 + 4  # of the split below
 
 
 def split_of(count: int) -> Split:
-    """Rows that can be told apart in every array."""
+    """Rows that differ in every array."""
     rows = np.arange(count)
     return Split(
         inputs={
@@ -70,7 +75,7 @@ def each_batch(feed: Any, block: Block, batch: int) -> Iterator[list[np.ndarray]
 
 
 def epoch_of(feed: Any, rows: tf.Tensor, batch: int, first: int = 0, count: int = 3) -> list[list[np.ndarray]]:
-    """All batches from `first` on, asked for `count` at a time, and the rest."""
+    """All batches from `first` on, `count` at a time, and the rest."""
     feed.start_epoch(rows, batch, first)
     found, full = [], feed.count // batch
     while first < full:
@@ -86,10 +91,10 @@ def epoch_of(feed: Any, rows: tf.Tensor, batch: int, first: int = 0, count: int 
 
 @pytest.fixture
 def blocks_of(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes blocks of streaming feeds hold some batches."""
+    """Set the number of batches in blocks of streaming feeds."""
 
     def limit(steps: int, batch: int) -> None:
-        monkeypatch.setattr(feeds, "BLOCK_BYTES", steps * batch * ROW_BYTES)
+        monkeypatch.setattr("bmcli.training.feed.BLOCK_BYTES", steps * batch * ROW_BYTES)
 
     return limit
 
@@ -128,8 +133,8 @@ def test_an_epoch_may_be_left_for_another_before_its_end(blocks_of: Any) -> None
         assert all(same(a, b) for a, b in zip(found, expected, strict=True))
 
 
-def test_the_same_block_may_be_asked_for_again(blocks_of: Any) -> None:
-    """As measuring does, which trains on the first batches over and over."""
+def test_the_same_block_may_be_read_again(blocks_of: Any) -> None:
+    """Measuring trains on the first batches over and over."""
     blocks_of(3, 8)
     feed = StreamingFeed(split_of(101), Fake())
     feed.start_epoch(shuffle_rows(3, 0, 101), 8)
@@ -153,9 +158,9 @@ def test_some_blocks_are_read_ahead_and_no_more(blocks_of: Any, monkeypatch: pyt
     blocks_of(1, 8)
     feed = StreamingFeed(split_of(101), Fake())
     feed.start_epoch(shuffle_rows(3, 0, 101), 8, 4)
-    assert sorted(feed._pending) == [4, 5, 6][: 1 + feeds.READ_AHEAD]
+    assert sorted(feed._pending) == [4, 5, 6][: 1 + READ_AHEAD]
     feed.read_block(6, 1)
-    assert sorted(feed._pending) == [6, 7, 8][: 1 + feeds.READ_AHEAD]
+    assert sorted(feed._pending) == [6, 7, 8][: 1 + READ_AHEAD]
     feed.read_block(11, 1)
     assert sorted(feed._pending) == [11]
 
@@ -188,9 +193,8 @@ def test_a_worker_reads_its_own_rows_alone(
 ) -> None:
     blocks_of(2, 8)
     split, rows, read = split_of(count), shuffle_rows(3, 1, count), []
-    taken = feeds._take_rows
     monkeypatch.setattr(
-        feeds, "_take_rows", lambda array, wanted, room: read.extend(wanted) or taken(array, wanted, room)
+        "bmcli.training.feed._take_rows", lambda array, rows, room: read.extend(rows) or _take_rows(array, rows, room)
     )
     whole = epoch_of(ResidentFeed(split, Fake()), rows, 8)
     by_worker = []
@@ -220,18 +224,18 @@ def test_a_worker_reads_its_own_rows_alone(
     ],
 )
 def test_the_recipe_chooses_the_feed(options: dict[str, Any], kind: type) -> None:
-    assert type(feeds.make_feed(split_of(100), RuntimeOptions(**options), Fake())) is kind
+    assert type(make_feed(split_of(100), RuntimeOptions(**options), Fake())) is kind
 
 
 def test_a_quarter_of_the_machine_is_granted(monkeypatch: pytest.MonkeyPatch) -> None:
     split, size = split_of(100), 100 * ROW_BYTES
     resident, streaming = RuntimeOptions(feed="resident"), RuntimeOptions(feed="streaming")
     monkeypatch.setattr(machine, "read_memory_bytes", lambda: 4 * size)
-    assert isinstance(feeds.make_feed(split, RuntimeOptions(), Fake()), ResidentFeed)
-    assert isinstance(feeds.make_feed(split, streaming, Fake()), StreamingFeed)
+    assert isinstance(make_feed(split, RuntimeOptions(), Fake()), ResidentFeed)
+    assert isinstance(make_feed(split, streaming, Fake()), StreamingFeed)
     monkeypatch.setattr(machine, "read_memory_bytes", lambda: 4 * size - 4)
-    assert isinstance(feeds.make_feed(split, RuntimeOptions(), Fake()), StreamingFeed)
-    assert isinstance(feeds.make_feed(split, resident, Fake()), ResidentFeed)
+    assert isinstance(make_feed(split, RuntimeOptions(), Fake()), StreamingFeed)
+    assert isinstance(make_feed(split, resident, Fake()), ResidentFeed)
 
 
 @pytest.mark.parametrize("kind", [ResidentFeed, StreamingFeed])
@@ -244,7 +248,7 @@ def test_batches_are_every_row_in_its_own_order(blocks_of: Any, kind: type, coun
         rests.append(is_rest)
         found += each_batch(feed, block, batch)
     together = [np.concatenate(arrays) for arrays in zip(*found, strict=True)]
-    assert same(together, flat(feeds._collect_arrays(split)))
+    assert same(together, flat(_collect_arrays(split)))
     assert rests[-1] is bool(count % batch)
     assert not any(rests[:-1])
 
@@ -304,20 +308,20 @@ def test_many_columns_of_single_values_are_one_array_on_the_device() -> None:
     inputs = {
         f'c "{n}"': dice.integers(0, 99, shapes[n % 4][1]).astype(shapes[n % 4][0]) for n in range(MANY_COLUMNS + 4)
     }
-    arrays = feeds.stacked(inputs)
+    arrays = stack_inputs(inputs)
     assert len(arrays["stacks"]) == 3
     assert len(arrays["inputs"]) == len(inputs) / 4  # those of two values
-    opened = feeds.inputs_of(tf.nest.map_structure(tf.constant, arrays))
+    opened = unstack_inputs(tf.nest.map_structure(tf.constant, arrays))
     assert set(opened) == set(inputs)
     for name, array in inputs.items():
         np.testing.assert_array_equal(opened[name], array)
         assert opened[name].dtype == array.dtype
     few = dict(list(inputs.items())[:10])
-    assert feeds.stacked(few) == {"inputs": few}
+    assert stack_inputs(few) == {"inputs": few}
 
 
 @pytest.mark.parametrize("kind", [ResidentFeed, StreamingFeed])
-def test_a_feed_of_many_columns_gives_the_rows_that_are_asked_for(kind: Any) -> None:
+def test_a_feed_of_many_columns_gives_the_rows_that_are_requested(kind: Any) -> None:
     rows = np.arange(20)
     split = Split({f"c{n}": (rows[:, None] * 1000 + n).astype("float32") for n in range(MANY_COLUMNS)}, {"y": rows})
     feed = kind(split, Fake())
@@ -326,6 +330,6 @@ def test_a_feed_of_many_columns_gives_the_rows_that_are_asked_for(kind: Any) -> 
         chosen = block.rows[block.first * 6 : (block.first + 1) * 6]
         some = gather_rows(block.data, chosen)
         assert len(some["stacks"]) == 1
-        opened = feeds.inputs_of(some)
+        opened = unstack_inputs(some)
         for n in (0, 9, MANY_COLUMNS - 1):
             assert opened[f"c{n}"].numpy()[:, 0].tolist() == [1000 * y + n for y in some["targets"]["y"].numpy()]

@@ -36,7 +36,7 @@ def optimizer_of(setting: str) -> keras.Optimizer:
 
 
 def fitted(trainer: Trainer, split: Split, optimizer: str, class_weight: dict[int, float] | None = None) -> list[Any]:
-    """Weights after Keras fits an untrained trainer's network to the rows, in the order of our epochs."""
+    """Weights after Keras fits an untrained trainer's network to the rows, in the order of bmcli's epochs."""
     (target,) = trainer.network.objectives
     with models.allow_column_names():  # Keras knows class weights only where the output is no dict
         model = keras.Model(trainer.network.model.input, trainer.network.model.output[target])
@@ -58,7 +58,7 @@ def fitted(trainer: Trainer, split: Split, optimizer: str, class_weight: dict[in
 
 @pytest.fixture
 def agrees_with_fit(make_family: MakeTrainer, cache: Path) -> Any:
-    """Trains a family twice from the same weights, by our loop and by Keras."""
+    """Train a family twice from the same weights, by bmcli and by Keras."""
 
     def check(kind: str, optimizer: str, *settings: str, **more: Any) -> None:
         class_weight = more.pop("class_weight", None)
@@ -93,7 +93,7 @@ def test_the_loop_learns_what_fit_learns(agrees_with_fit: Any, kind: str, optimi
     agrees_with_fit(kind, optimizer)
 
 
-# What each family is asked for beyond its smallest network, where it has it.
+# Options of each family that its smallest network does not use.
 OPTIONS = {
     "l2": (L2, ("mlp", "cnn", "rnn", "transformer")),
     "dropout": ("model.dropout=0.4", ("mlp", "cnn", "rnn", "transformer")),
@@ -112,7 +112,7 @@ OPTIONS = {
     ],
 )
 def test_the_loop_learns_what_fit_learns_with_each_option(agrees_with_fit: Any, kind: str, option: str) -> None:
-    """Dropout draws the same numbers: each layer has a generator of its own, whose state only its calls advance."""
+    """Dropout draws the same numbers: each layer has a separate generator, whose state only its calls advance."""
     agrees_with_fit(kind, ADAM, OPTIONS[option][0])
 
 

@@ -13,7 +13,7 @@ NAMES = ("dense/kernel", "dense/bias", "head/kernel", "head/bias")
 ONE_STEP = ("model.dropout=0", "runtime.jit=false", "train.stop.steps=1", "train.select.metric=last")
 
 
-def test_a_pattern_tells_the_rate_of_each_weight_it_fits() -> None:
+def test_a_pattern_sets_the_rate_of_each_weight_it_matches() -> None:
     assert resolve_layer_rates({"dense/*": 0.1}, NAMES) == {0: 0.1, 1: 0.1}
     assert resolve_layer_rates({"*/bias": 2.0, "head/kernel": 0.0}, NAMES) == {1: 2.0, 2: 0.0, 3: 2.0}
 

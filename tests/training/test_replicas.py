@@ -37,7 +37,7 @@ def distance(first: list[np.ndarray], second: list[np.ndarray]) -> float:
 
 
 def agree(one: Trainer, *others: Trainer, tolerance: float = TOLERANCE) -> None:
-    """Trains all, and finds the same weights and metrics."""
+    """Train all, and require the same weights and metrics."""
     weights, metrics = trained(one)
     assert {"train/loss", "validation/loss"} <= set(metrics)
     for other in others:
@@ -47,7 +47,7 @@ def agree(one: Trainer, *others: Trainer, tolerance: float = TOLERANCE) -> None:
 
 
 def on_each(variable: Any, trainer: Trainer) -> list[np.ndarray]:
-    """What a variable holds on each replica."""
+    """Values of a variable on each replica."""
     return [value.numpy() for value in trainer.placement.strategy.experimental_local_results(variable.value)]
 
 
@@ -257,9 +257,9 @@ every_metric = pytest.mark.parametrize(
 
 @every_metric
 def test_every_metric_is_that_of_one_device(make_family: MakeTrainer, target: str, metrics: list[str]) -> None:
-    asked = f"train.metrics=[{', '.join(map(described, metrics))}]"
+    setting = f"train.metrics=[{', '.join(map(described, metrics))}]"
     one, four = (
-        trained(make_family("mlp", asked, "train.epochs=2", rows=21, target=target, replicas=replicas))[1]
+        trained(make_family("mlp", setting, "train.epochs=2", rows=21, target=target, replicas=replicas))[1]
         for replicas in (1, 4)
     )
     assert {f"{split}/{name}" for split in ("train", "validation") for name in metrics} <= set(one)
@@ -416,7 +416,7 @@ def test_moving_statistics_are_the_means_of_what_the_replicas_see(make_family: M
         np.testing.assert_allclose(means[1][path], mean, atol=TOLERANCE)
 
 
-def test_a_run_goes_on_to_the_same_weights_on_other_numbers_of_replicas(make_family: MakeTrainer) -> None:
+def test_a_run_resumes_to_the_same_weights_on_other_numbers_of_replicas(make_family: MakeTrainer) -> None:
     settings = (ADAM, "train.schedule={kind: cosine, warmup: 0.2}", "train.checkpoint.steps=2", "train.ema=0.9")
     whole, started = (make_family("mlp", *settings, rows=35) for _ in range(2))
     weights, metrics = trained(whole)

@@ -15,13 +15,12 @@ import tensorflow as tf
 from bmcli.data.preparation import prepare
 from bmcli.errors import BmcliError, Interrupted
 from bmcli.inputs import number, text
-from bmcli.training import feed as feeds
 from bmcli.training import sampler, trainer
 from bmcli.training.feed import gather_rows, shuffle_rows
 from bmcli.training.loss import compute_losses
 from bmcli.training.trainer import Trainer
 from tests.trainers import MakeTrainer, Silent, same, table, weights_of
-from tests.training.test_going_on import assert_same_training, resumed
+from tests.training.test_resuming import assert_same_training, resumed
 from tests.training.test_trainer import StopsAt
 
 ROWS = 35
@@ -30,7 +29,7 @@ SORTED = ("train.curriculum={epochs: 2}", "train.epochs=4")
 
 @pytest.fixture
 def make(make_family: MakeTrainer) -> MakeTrainer:
-    """Builds a trainer of a recurrent network on sequences of 2 to 5 steps."""
+    """Build a trainer of a recurrent network on sequences of 2 to 5 steps."""
 
     def make(*settings: str, **more: Any) -> Trainer:
         return make_family("rnn", *settings, rows=ROWS, **more)
@@ -47,7 +46,7 @@ def steps_of_rows() -> np.ndarray:
 def test_the_first_epochs_go_from_short_to_long(make: MakeTrainer) -> None:
     trainer, steps = make(*SORTED), steps_of_rows()
     assert set(steps) == {2, 3, 4, 5}
-    found = [trainer.sampler.of(epoch).numpy() for epoch in range(4)]
+    found = [trainer.sampler.epoch_order(epoch).numpy() for epoch in range(4)]
     for rows in found:
         assert sorted(rows) == list(range(ROWS))
     for rows in found[:2]:
@@ -61,8 +60,8 @@ def test_the_first_epochs_go_from_short_to_long(make: MakeTrainer) -> None:
 def test_rows_of_one_length_stand_as_they_were_shuffled(make: MakeTrainer) -> None:
     trainer, steps, shuffled = make(*SORTED), steps_of_rows(), shuffle_rows(3, 1, ROWS).numpy()
     expected = np.concatenate([shuffled[steps[shuffled] == length] for length in (2, 3, 4, 5)])
-    assert np.array_equal(trainer.sampler.of(1), expected)
-    assert trainer.sampler.of(1).dtype == shuffle_rows(3, 1, ROWS).dtype
+    assert np.array_equal(trainer.sampler.epoch_order(1), expected)
+    assert trainer.sampler.epoch_order(1).dtype == shuffle_rows(3, 1, ROWS).dtype
 
 
 def test_what_is_trained_is_what_keras_learns_from_the_sorted_rows(make: MakeTrainer) -> None:
@@ -84,7 +83,7 @@ def test_what_is_trained_is_what_keras_learns_from_the_sorted_rows(make: MakeTra
 
 
 @pytest.mark.parametrize("step", [pytest.param(3, marks=pytest.mark.slow), 7, 13])
-def test_a_stopped_training_goes_on_in_its_order(make: MakeTrainer, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+def test_a_stopped_training_resumes_in_its_order(make: MakeTrainer, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """In the middle of an epoch that is sorted, of the second such, and of one that is not."""
     monkeypatch.setattr(trainer, "CALL_S", 0.0)
     settings = (*SORTED, "runtime.feed=streaming") if step == 7 else SORTED
@@ -98,7 +97,7 @@ def test_a_stopped_training_goes_on_in_its_order(make: MakeTrainer, monkeypatch:
 
 
 def test_streaming_gives_the_bits_of_resident_rows(make: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feeds, "BLOCK_BYTES", 3 * 8 * 200)
+    monkeypatch.setattr("bmcli.training.feed.BLOCK_BYTES", 3 * 8 * 200)
     resident, streaming = (make(*SORTED, f"runtime.feed={feed}") for feed in ("resident", "streaming"))
     for each in (resident, streaming):
         each.train(Silent())
@@ -167,4 +166,4 @@ def test_of_several_inputs_with_lengths_one_has_to_be_named(
     recipe = trainer.recipe
     second = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared").split("train").inputs["second"]
     steps = 5 - np.isnan(second).all(axis=-1).sum(axis=-1)
-    assert list(steps[trainer.sampler.of(0).numpy()]) == sorted(steps)
+    assert list(steps[trainer.sampler.epoch_order(0).numpy()]) == sorted(steps)

@@ -1,4 +1,4 @@
-"""Stopping once a network learns its training rows by heart."""
+"""Stopping once a network overfits."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from bmcli.errors import BmcliError, Interrupted
 from bmcli.training import evaluator
 from bmcli.training.selection import is_overfit
 from tests.trainers import MakeTrainer, Silent
-from tests.training.test_going_on import assert_same_training, resumed
+from tests.training.test_resuming import assert_same_training, resumed
 from tests.training.test_trainer import StopsAt
 
-BY_HEART = (
+OVERFITTING = (
     "train.epochs=60",
     "model.hidden=[64]",
     "train.batch_size=17",
@@ -48,7 +48,7 @@ def test_overfitting_is_a_falling_training_loss_and_a_rising_one_of_validation(
 
 def test_overfitting_ends_the_training(make_family: MakeTrainer) -> None:
     watch = Silent()
-    outcome = make_family("mlp", *BY_HEART, target="price").train(watch)
+    outcome = make_family("mlp", *OVERFITTING, target="price").train(watch)
     assert outcome.stop_reason == "overfit"
     assert "overfitted" in _END_REASONS["overfit"]
     over = [False, *(is_overfit(row, before) for before, row in zip(watch.rows, watch.rows[1:], strict=False))]
@@ -56,8 +56,8 @@ def test_overfitting_ends_the_training(make_family: MakeTrainer) -> None:
     assert [all(over[end - 3 : end]) for end in range(3, len(over) + 1)].index(True) == len(over) - 3
 
 
-def test_a_training_stopped_while_it_overfits_goes_on_to_the_same_end(make_family: MakeTrainer) -> None:
-    whole, stopped = (make_family("mlp", *BY_HEART, target="price") for _ in range(2))
+def test_a_training_stopped_while_it_overfits_resumes_to_the_same_end(make_family: MakeTrainer) -> None:
+    whole, stopped = (make_family("mlp", *OVERFITTING, target="price") for _ in range(2))
     whole.train(Silent())
     with pytest.raises(Interrupted):
         stopped.train(StopsAt(whole.progress.step - 2, signal.SIGTERM))
@@ -65,17 +65,19 @@ def test_a_training_stopped_while_it_overfits_goes_on_to_the_same_end(make_famil
     def make(*settings: str, **more: Any) -> Any:
         return make_family("mlp", *settings, target="price", **more)
 
-    assert_same_training(resumed(make, stopped.run, *BY_HEART), whole)
+    assert_same_training(resumed(make, stopped.run, *OVERFITTING), whole)
 
 
-def test_overfitting_cannot_be_seen_without_validation_rows(make_family: MakeTrainer) -> None:
-    with pytest.raises(BmcliError, match="no row validates, so `overfit` cannot be seen") as caught:
+def test_overfitting_needs_validation_rows(make_family: MakeTrainer) -> None:
+    with pytest.raises(
+        BmcliError, match="`overfit` needs a validation loss, but there are no validation rows"
+    ) as caught:
         make_family("mlp", "train.stop.overfit=3", validation=0)
     assert caught.value.faults[0].path == "train.stop.overfit"
 
 
 @pytest.mark.parametrize("call", [1, 2])  # in the estimation of moving statistics, and in the validation
-def test_a_signal_while_an_epoch_is_measured_leaves_it_and_the_training_goes_on_to_the_same_bits(
+def test_a_signal_while_an_epoch_is_measured_leaves_it_and_the_training_resumes_to_the_same_bits(
     make_family: MakeTrainer, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
     settings = ("model.normalization=batch", "model.dropout=0.3", "train.swa.start=0.3", "train.epochs=4")
@@ -96,7 +98,7 @@ def test_a_signal_while_an_epoch_is_measured_leaves_it_and_the_training_goes_on_
         with pytest.raises(Interrupted, match="SIGTERM after step 9"):
             stopped.train(Silent())
     assert len(calls_of_epoch) == call, "it is left at once"
-    assert len(stopped.run.rows()) == 2, "the epoch is measured anew"
+    assert len(stopped.run.rows()) == 2, "the epoch is measured again"
 
     def make(*settings: str, **more: Any) -> Any:
         return make_family("mlp", *settings, **more)

@@ -1,4 +1,4 @@
-"""The training loop: reproducible, exact, resumable; it selects, stops and reports as the recipe says."""
+"""The training loop: reproducible, exact, resumable; it selects, stops and reports according to the recipe."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_the_steps_are_traced_once(make_trainer: MakeTrainer) -> None:
 
 
 class StopsAt(Silent):
-    """Sends this process a signal after some steps."""
+    """Callback that sends this process a signal after some steps."""
 
     def __init__(self, step: int, number: signal.Signals) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class StopsAt(Silent):
 
 
 @pytest.mark.parametrize(("step", "number"), [(3, signal.SIGTERM), (8, signal.SIGINT), (13, signal.SIGTERM)])
-def test_a_stopped_run_goes_on_to_the_same_bits(make_trainer: MakeTrainer, step: int, number: signal.Signals) -> None:
+def test_a_stopped_run_resumes_to_the_same_bits(make_trainer: MakeTrainer, step: int, number: signal.Signals) -> None:
     settings = (
         "train.stop.patience=5",
         "train.callbacks=[{kind: reduce_lr_on_plateau, patience: 1}]",
@@ -128,7 +128,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(make_trainer: MakeTrainer, step:
     assert resumed.progress.selected_epoch == whole.progress.selected_epoch
 
 
-def test_a_run_that_ended_early_does_not_go_on_when_resumed(make_trainer: MakeTrainer) -> None:
+def test_a_run_that_ended_early_does_not_continue_when_resumed(make_trainer: MakeTrainer) -> None:
     settings = ("train.stop.patience=1", "train.stop.min_delta=1000.0", "train.epochs=50")
     ended = make_trainer(*settings)
     outcome = ended.train(Silent())
@@ -180,7 +180,7 @@ def test_last_keeps_the_last_epoch(make_trainer: MakeTrainer) -> None:
         ((), "epochs", 3),
     ],
 )
-def test_training_stops_as_the_recipe_says(
+def test_training_stops_according_to_the_recipe(
     make_trainer: MakeTrainer, settings: tuple[str, ...], stop_reason: str, epochs: int
 ) -> None:
     outcome = make_trainer(*settings).train(Silent())
@@ -208,15 +208,15 @@ def test_an_unknown_metric_to_watch_names_the_nearest(make_trainer: MakeTrainer)
 
 
 class Breaks(Silent):
-    """Makes the learning rate infinite after an epoch, and remembers the weights of every selected epoch."""
+    """Callback that makes the learning rate infinite after an epoch, and keeps the weights of every selected epoch."""
 
     def __init__(self, trainer: Trainer, after: int) -> None:
         super().__init__()
         self.trainer, self.after = trainer, after
         self.good: list[np.ndarray] = []
 
-    def epoch(self, row: Any, selected: bool) -> None:
-        super().epoch(row, selected)
+    def on_epoch_end(self, row: Any, selected: bool) -> None:
+        super().on_epoch_end(row, selected)
         if selected:
             self.good = weights_of(self.trainer)
         if row["epoch"] == self.after:
@@ -247,7 +247,7 @@ def test_weights_that_are_not_finite_are_never_saved(make_trainer: MakeTrainer) 
     assert not trainer.run.checkpoints.exists()
 
 
-def test_moments_tell_where_the_training_is(make_trainer: MakeTrainer) -> None:
+def test_updates_describe_the_progress(make_trainer: MakeTrainer) -> None:
     watch = Silent()
     trainer = make_trainer()
     trainer.train(watch)
@@ -275,7 +275,7 @@ def test_mixed_precision_learns_and_keeps_float32_weights(make_trainer: MakeTrai
     assert watch.rows[-1]["train/loss"] < watch.rows[0]["train/loss"] / 2
 
 
-def test_checkpoints_are_written_as_often_as_the_recipe_says(make_trainer: MakeTrainer) -> None:
+def test_checkpoints_are_written_at_the_intervals_of_the_recipe(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer("train.checkpoint={time: 1ms}")
     trainer.train(Silent())
     kept = sorted(path.name for path in trainer.run.checkpoints.iterdir())

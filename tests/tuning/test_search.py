@@ -35,7 +35,7 @@ class Quiet:
 
     def on_trial_start(self, task: Task) -> None: ...
 
-    def epoch(self, name: str, epoch: int) -> None: ...
+    def on_epoch_end(self, name: str, epoch: int) -> None: ...
 
     def on_trial_end(self, trial: Trial, searched: SearchResult) -> None:
         self.ended_names.append(trial.task.name)
@@ -44,7 +44,7 @@ class Quiet:
 
     def on_confirmation_start(self, runs: int) -> None: ...
 
-    def note(self, text: str) -> None:
+    def on_note(self, text: str) -> None:
         self.notes.append(text)
 
 

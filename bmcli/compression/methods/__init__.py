@@ -1,4 +1,4 @@
-"""Ways to make a trained network smaller, one a module, and what a network weighs."""
+"""Methods that make a trained network smaller, one per module, and the size of a network."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ if TYPE_CHECKING:
     import keras
 
 Examples = Mapping[str, np.ndarray]
-"""Encoded inputs by column: what a network is usually given."""
+"""Encoded inputs by column, for methods that need typical activations."""
 
 
 class CompressionMethod(Protocol):
-    """What a module in this folder offers."""
+    """The interface of a module in this folder."""
 
     Options: type[Kind]
 
     def apply(self, options: Any, model: keras.Model, examples: Examples) -> keras.Model:
-        """A smaller network that takes and gives what `model` does; `model` stays as it is.
+        """Make a smaller network with the inputs and outputs of `model`, which is not changed.
 
         Args:
-            examples: Some rows that the network was trained on.
+            examples: Some of the training rows.
         """
 
 
 def compress_model(methods: Sequence[Kind], model: keras.Model, examples: Examples) -> keras.Model:
-    """A network made smaller in these ways, one after the other."""
+    """Apply several methods to a network, one after the other."""
     for options in methods:
         model = parts.load("compression.methods", options.kind).apply(options, model, examples)
     return model
 
 
 @dataclass(frozen=True)
-class Weight:
-    """What a network weighs.
+class ModelSize:
+    """Size of a network.
 
     Args:
-        parameters: Numbers, among them scales and moving statistics.
-        nonzero: How many of them are not 0.
-        bytes: Of the numbers alone, in the types that the network keeps them in.
-        gzip_bytes: The same compressed, as zeros and repeated values weigh only there.
+        parameters: Number of weights, including scales and moving statistics.
+        nonzero: Number of weights that are not 0.
+        bytes: Bytes of the weights in their types, without names and structure.
+        gzip_bytes: The same compressed, because zeros and repeated values save no bytes otherwise.
     """
 
     parameters: int
@@ -63,19 +63,20 @@ class Weight:
     def to_json(self) -> dict[str, Any]:
         return {
             "parameters": self.parameters,
-            "nonzero_share": float(f"{self.nonzero_share:.6f}"),  # `round` is a way to compress here
+            # Not by `round`: once it is imported, the module of that name in this folder shadows the builtin here.
+            "nonzero_share": float(f"{self.nonzero_share:.6f}"),
             "bytes": self.bytes,
             "gzip_bytes": self.gzip_bytes,
         }
 
 
-def measure_model_size(model: keras.Model) -> Weight:
-    """What a network weighs; where integers share bytes, each byte is a parameter."""
+def measure_model_size(model: keras.Model) -> ModelSize:
+    """Measure the size of a network; where two integers of 4 bits share a byte, each byte is one parameter."""
     import keras
 
     values = [np.asarray(keras.ops.convert_to_numpy(weight.value)) for weight in model.weights]
     raw = b"".join(value.tobytes() for value in values)
-    return Weight(
+    return ModelSize(
         parameters=sum(value.size for value in values),
         nonzero=sum(int(np.count_nonzero(value)) for value in values),
         bytes=len(raw),
@@ -84,24 +85,25 @@ def measure_model_size(model: keras.Model) -> Weight:
 
 
 def clone_model(model: keras.Model, replace_layer: Callable[[Any], Any] = lambda layer: None) -> keras.Model:
-    """A copy of a network, some of its layers replaced.
+    """Copy a network, with some of its layers replaced.
 
     Args:
-        replace_layer: From a layer to that which takes its place, or None. Its weights are set afterwards.
+        replace_layer: Returns the replacement of a layer, whose weights the caller sets afterwards, or None to copy it.
     """
     import keras
 
-    def copied(layer: Any) -> Any:
+    def copy_layer(layer: Any) -> Any:
         return replace_layer(layer) or type(layer).from_config(layer.get_config())
 
     with allow_column_names():
-        found = keras.models.clone_model(model, clone_function=copied)
-    for layer, other in zip(model.layers, found.layers, strict=True):
+        clone = keras.models.clone_model(model, clone_function=copy_layer)
+    # Keras clones the structure alone, with new weights.
+    for layer, other in zip(model.layers, clone.layers, strict=True):
         if type(layer) is type(other):
             other.set_weights(layer.get_weights())
-    return found
+    return clone
 
 
 def is_kernel(weight: Any) -> bool:
-    """Whether a weight is what a layer multiplies its inputs with."""
+    """Whether a weight is a kernel, with which a layer multiplies its inputs."""
     return len(weight.shape) > 1 and weight.name.endswith("kernel")

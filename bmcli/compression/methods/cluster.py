@@ -1,4 +1,4 @@
-"""Weight clustering: each kernel gets along with a few different values (Han, Mao and Dally 2016, section 3)."""
+"""Weight clustering: each kernel has only a few distinct values (Han, Mao and Dally 2016, section 3)."""
 
 from __future__ import annotations
 
@@ -28,28 +28,26 @@ class Options(Kind):
 
 
 def apply(options: Options, model: keras.Model, examples: Examples) -> keras.Model:
-    found = clone_model(model)
-    for weight in found.trainable_variables:
+    compressed = clone_model(model)
+    for weight in compressed.trainable_variables:
         if is_kernel(weight):
             weight.assign(cluster_weights(weight.numpy(), options.clusters))
-    return found
+    return compressed
 
 
 def cluster_weights(kernel: np.ndarray, clusters: int) -> np.ndarray:
-    """A kernel with so many different values at most.
-
-    The first means lie at equal distances from the smallest to the largest value, since the few large weights matter
-    more than their number tells (section 3.2).
-    """
+    """Replace the values of a kernel by at most `clusters` distinct ones."""
     from sklearn.cluster import KMeans
 
-    found = kernel.copy()
-    used = found != 0
-    values = found[used].astype("float64")
-    count = clusters - (not used.all())
+    clustered = kernel.copy()
+    nonzero = clustered != 0  # pruned weights stay 0, which then is one of the values
+    values = clustered[nonzero].astype("float64")
+    count = clusters - (not nonzero.all())
     if len(np.unique(values)) <= count:
-        return found
+        return clustered
+    # The first centroids are evenly spaced from the smallest to the largest value: random ones would lie among the many
+    # small weights, and the few large ones matter more (section 3.2).
     first = np.linspace(values.min(), values.max(), count)[:, None]
     means = KMeans(count, init=first, n_init=1).fit(values[:, None])
-    found[used] = means.cluster_centers_[means.labels_, 0]
-    return found
+    clustered[nonzero] = means.cluster_centers_[means.labels_, 0]
+    return clustered

@@ -31,16 +31,17 @@ class Options(Kind):
 
 
 def apply(options: Options, model: keras.Model, examples: Examples) -> keras.Model:
-    """Keras' `Model.quantize` on a copy.
+    """Quantise a copy of a network by Keras' `Model.quantize`.
 
     Raises:
         BmcliError: No layer of the network can be quantised.
     """
-    found = clone_model(model)
+    compressed = clone_model(model)
     with warnings.catch_warnings():
+        # Keras warns of every layer that it leaves as it is; whether it quantised any is checked below.
         warnings.filterwarnings("ignore", message="Layer .* does not have a `quantize")
-        found.quantize(options.to)
-    if not any(layer.quantization_mode for layer in private_api.flatten_layers(found)):
+        compressed.quantize(options.to)
+    if not any(layer.quantization_mode for layer in private_api.flatten_layers(compressed)):
         raise BmcliError("Keras can quantise no layer of this network.",
-                         suggestion="It can dense layers, attention and embeddings.")  # fmt: skip
-    return found
+                         suggestion="Keras quantises dense, attention and embedding layers.")  # fmt: skip
+    return compressed

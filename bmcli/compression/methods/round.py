@@ -1,7 +1,7 @@
-"""Rounding: weights become what small integers stand for, with a scale for each channel.
+"""Rounding: weights get the values of small integers times a scale per channel.
 
-The integers are those of LiteRT: symmetric around 0 (Jacob et al. 2018, section 3.1, where the range is that of the
-weights).
+The integers are those of LiteRT, symmetric around 0. In Jacob et al. 2018, section 3.1, the range is that of the
+weights.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class Options(Kind):
 
 
 def apply(options: Options, model: keras.Model, examples: Examples) -> keras.Model:
-    found = clone_model(model)
-    round_weights(found, options.to)
-    return found
+    compressed = clone_model(model)
+    round_weights(compressed, options.to)
+    return compressed
 
 
 def round_weights(model: keras.Model, to: str) -> None:
-    """Rounds the weights of a network in place.
+    """Round the weights of a network in place.
 
     Args:
         to: `int8` or `int4`.
@@ -47,12 +47,12 @@ def round_weights(model: keras.Model, to: str) -> None:
 
     for layer in find_rounded_layers(model):
         for weight in list_kernels(layer):
-            found = round_to_levels(weight.value, scale_axes(layer, weight), LEVELS[to])
-            weight.assign(keras.ops.convert_to_numpy(found))
+            rounded = round_to_levels(weight.value, scale_axes(layer, weight), LEVELS[to])
+            weight.assign(keras.ops.convert_to_numpy(rounded))
 
 
 def find_rounded_layers(model: keras.Model) -> list[Any]:
-    """The layers whose weights are rounded, in the order of the network."""
+    """Find the layers whose weights are rounded, in the order of the network."""
     from keras import layers
 
     kinds = (
@@ -67,24 +67,25 @@ def list_kernels(layer: Any) -> list[Any]:
 
 
 def scale_axes(layer: Any, weight: Any) -> tuple[int, ...]:
-    """The axes of a kernel that share a scale: all but that of the channels, two of a depthwise convolution."""
+    """Axes of a kernel over which one scale is shared: all but that of the channels."""
     from keras import layers
 
     rank = len(weight.shape)
     if isinstance(layer, layers.EinsumDense):
-        return tuple(range(rank))  # which axes are its channels differs
+        return tuple(range(rank))  # the axes of its channels depend on its equation
+    # The channels of a depthwise kernel are its last two axes: input channels and filters of each.
     depthwise = isinstance(layer, (layers.DepthwiseConv1D, layers.DepthwiseConv2D))
     return tuple(range(rank - (2 if depthwise or weight.name.startswith("depthwise") else 1)))
 
 
 def round_to_levels(kernel: Any, axes: Sequence[int], levels: int) -> Any:
-    """A kernel's values as integers from `-levels` to `levels` stand for them.
+    """Round a kernel to integers from `-levels` to `levels` times a scale.
 
     Args:
-        axes: Those that share a scale.
+        axes: Axes over which one scale is shared.
     """
     from keras import ops
 
     scale = ops.max(ops.abs(kernel), axis=tuple(axes), keepdims=True) / levels
-    scale = ops.where(scale > 0, scale, ops.ones_like(scale))
+    scale = ops.where(scale > 0, scale, ops.ones_like(scale))  # a channel of zeros, such as a pruned one
     return ops.round(kernel / scale) * scale

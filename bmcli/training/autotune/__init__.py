@@ -1,1 +1,1 @@
-"""Values that `auto` stands for, measured once on a machine and then remembered."""
+"""Values for `auto`, measured once on a machine and then cached."""

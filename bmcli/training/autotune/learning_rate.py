@@ -1,4 +1,4 @@
-"""The learning rate that `auto` stands for: where the loss falls fastest while the rate rises.
+"""The learning-rate finder for `auto`: the rate at which the loss falls fastest while the rate rises.
 
 The range test of Smith 2017, section 3.3.
 """
@@ -16,38 +16,38 @@ from bmcli.training.train_step import NO_STEP, CompiledSteps
 
 LOWEST, HIGHEST = 1e-6, 10.0
 STEPS = 100
-SMOOTHING = 0.9  # Losses of single batches are noise; each counts so much less than the next.
-LAG = 9  # steps, MEMORY / (1 - MEMORY), by which their mean is behind
-DIVERGENCE_FACTOR = 4.0  # times the lowest loss so far
-SLOPE_WINDOW = 5  # steps before and after, over which the fall is measured
-MIN_STEPS = 4 * SLOPE_WINDOW  # steps that tell anything
+SMOOTHING = 0.9  # decay of the exponential mean: the losses of single batches are noisy
+LAG = 9  # steps by which that mean is behind, SMOOTHING / (1 - SMOOTHING)
+DIVERGENCE_FACTOR = 4.0  # ratio to the lowest loss so far at which the test ends
+SLOPE_WINDOW = 5  # steps before and after a step over which the slope is measured
+MIN_STEPS = 4 * SLOPE_WINDOW  # with fewer steps no slope is reliable
 
 
 def find_learning_rate(steps: CompiledSteps, feed: Feed, rows: tf.Tensor) -> float:
-    """A learning rate from a range test of a hundred steps; every variable is as before afterwards.
+    """Find a learning rate by a range test of 100 steps; the values of all variables are restored.
 
     Args:
-        steps: With an optimizer whose rate is a plain variable.
+        steps: Steps whose optimizer has a constant learning rate.
 
     Raises:
-        BmcliError: The loss falls with no rate.
+        BmcliError: The loss falls at no rate.
     """
-    tried, losses = _run_range_test(steps, feed, rows)
-    rate = find_steepest(tried, losses)
+    rates, losses = _run_range_test(steps, feed, rows)
+    rate = find_steepest(rates, losses)
     (rate,) = steps.placement.broadcast_from_chief([rate])
     if not rate:
         raise BmcliError(
-            f"the loss fell with no rate from {LOWEST:g} to {HIGHEST:g}, so none can be found.",
-            path="train.optimizer.learning_rate", suggestion="Name one, as 1e-3.",
+            f"the loss fell at no learning rate from {LOWEST:g} to {HIGHEST:g}, so that `auto` finds none.",
+            path="train.optimizer.learning_rate", suggestion="Give a number, such as 1e-3.",
         )  # fmt: skip
     return rate
 
 
 def _run_range_test(steps: CompiledSteps, feed: Feed, rows: tf.Tensor) -> tuple[list[float], list[float]]:
-    """Rates that rise by equal factors, and the loss of each batch that was learned from with them."""
+    """Train with rates that rise by equal factors; returns the rates and the loss of each batch."""
     before, full = steps.snapshot(), feed.count // steps.batch
     feed.start_epoch(rows, steps.batch)
-    tried: list[float] = []
+    rates: list[float] = []
     losses: list[float] = []
     try:
         for number in range(STEPS):
@@ -55,20 +55,21 @@ def _run_range_test(steps: CompiledSteps, feed: Feed, rows: tf.Tensor) -> tuple[
             steps.meters.reset()
             if steps.train_block(feed.read_block(number % full, 1)) != NO_STEP:
                 break
-            tried.append(float(steps.optimizer.learning_rate))
+            rates.append(float(steps.optimizer.learning_rate))
             losses.append(steps.meters.loss())
+            # `not <`, because a comparison with NaN is false.
             if not losses[-1] < DIVERGENCE_FACTOR * max(min(losses), 1e-12) and len(losses) > MIN_STEPS:
                 break
     finally:
         steps.restore_snapshot(before)
-    return tried, losses
+    return rates, losses
 
 
 def find_steepest(rates: list[float], losses: list[float]) -> float:
-    """The rate at which the smoothed loss falls fastest before it is lowest; 0 if it never falls.
+    """Find the rate at which the smoothed loss falls fastest before its minimum; 0 if it never falls.
 
     Args:
-        rates: Rates, each a factor higher than the one before.
+        rates: Rates that rise by equal factors.
     """
     smooth = _smooth_losses(losses)
     lowest = int(np.argmin(smooth)) if len(smooth) > MIN_STEPS else 0
@@ -82,11 +83,11 @@ def find_steepest(rates: list[float], losses: list[float]) -> float:
 
 
 def _smooth_losses(losses: list[float]) -> np.ndarray:
-    """Exponential means of the losses, corrected for their beginning."""
-    mean, found = 0.0, []
+    """Compute exponential means of the losses."""
+    mean, smooth = 0.0, []
     for count, loss in enumerate(losses, start=1):
         if not math.isfinite(loss):
             break
         mean = SMOOTHING * mean + (1.0 - SMOOTHING) * loss
-        found.append(mean / (1.0 - SMOOTHING**count))
-    return np.array(found)
+        smooth.append(mean / (1.0 - SMOOTHING**count))  # corrects the bias of a mean that begins with 0, as in Adam
+    return np.array(smooth)

@@ -1,4 +1,4 @@
-"""What was measured on this machine, remembered, so that the same recipe gets the same answer and bits again."""
+"""Cache of measurements of this machine, so that a recipe gets the same choices, and so the same bits, again."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ from bmcli.training.train_step import CompiledSteps
 
 
 def make_key(steps: CompiledSteps, *more: Any) -> str:
-    """Names a training on this machine: everything that decides how fast a step is."""
+    """Make the key of a training on this machine: a digest of everything that decides how fast a step is."""
     components, model = steps.components, steps.network.model
-    described = [strategy.describe_placement(steps.placement), tf.__version__, keras.__version__, model.to_json(),
-                 type(steps.optimizer).__name__, steps.batch, steps.micro_batches, keras.config.dtype_policy().name,
-                 *([components.augmentation.cost_key] if components.augmentation else []),
-                 *([components.loss.cost_key] if components.loss.cost_key else []), *more]  # fmt: skip
-    return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()[:24]
+    properties = [strategy.describe_placement(steps.placement), tf.__version__, keras.__version__, model.to_json(),
+                  type(steps.optimizer).__name__, steps.batch, steps.micro_batches, keras.config.dtype_policy().name,
+                  *([components.augmentation.cost_key] if components.augmentation else []),
+                  *([components.loss.cost_key] if components.loss.cost_key else []), *more]  # fmt: skip
+    return hashlib.sha256(json.dumps(properties, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
 
 def read_value(folder: Path, key: str, name: str) -> Any:
-    """A value kept before, which may be of any type; None if there is none, or its file is damaged."""
+    """Read a cached value; None if there is none or its file is damaged.
+
+    The caller must check the type, because the file may have been changed.
+    """
     try:
         return disk.read_record(folder / f"{key}.json").get(name)
     except (OSError, disk.DamagedFile):

@@ -30,7 +30,7 @@ def choose(trainer: Trainer, cache: Path, jit: bool = False) -> int:
 
 @pytest.fixture
 def rates(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
-    """Replaces the clock by examples per second for each batch size, or an exception; returns the sizes measured."""
+    """Replace the clock by examples per second for each batch size, or an exception; returns the sizes measured."""
 
     def use(rate: Callable[[int], float]) -> list[int]:
         measured: list[int] = []
@@ -126,7 +126,7 @@ def test_measuring_leaves_every_variable_as_it_was(make_trainer: MakeTrainer, tm
 
 
 class Exhausted:
-    """Lets calls of steps fail for want of memory after they changed the variables."""
+    """Steps whose calls fail for lack of memory after they changed the variables."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, fails: Callable[[CompiledSteps, int], bool]) -> None:
         self.calls = 0
@@ -175,7 +175,7 @@ AUTO = ("train.batch_size=auto", "runtime.jit=false", "model.dropout=0", "train.
 
 
 def positions_of_resuming(monkeypatch: pytest.MonkeyPatch, trainer: Trainer) -> list[int]:
-    """The steps from which a trainer will have gone on."""
+    """The steps from which a trainer has resumed."""
     found: list[int] = []
     resume = trainer.resume
 
@@ -198,11 +198,11 @@ def test_auto_halves_what_is_computed_at_once_and_ends_with_the_same_weights(
     for trainer, call, steps_done in ((at_once, 1, 0), (late, 4, 3)):
         with monkeypatch.context() as patched:
             failed = Exhausted(patched, lambda steps, calls, call=call: calls == call)
-            went_on_at = positions_of_resuming(patched, trainer)
+            resumed_at = positions_of_resuming(patched, trainer)
             watch = Silent()
             outcome = trainer.train(watch)
         assert failed.calls > call
-        assert went_on_at == [steps_done], "it goes on from the last checkpoint"
+        assert resumed_at == [steps_done], "it resumes from the last checkpoint"
         assert trainer.micro_batches == trainer.steps.micro_batches == 2
         (note,) = watch.notes
         assert f"too small for {trainer.batch} examples" in note

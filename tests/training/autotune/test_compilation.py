@@ -131,19 +131,19 @@ WAYS = {
 
 
 @pytest.mark.parametrize("settings", WAYS, ids=lambda settings: " ".join(settings) or "auto")
-def test_the_recipe_says_what_is_measured(
+def test_the_recipe_decides_what_is_measured(
     make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, settings: tuple[str, ...]
 ) -> None:
-    asked: list[Any] = []
+    measured: list[Any] = []
 
     def note(make: Any, ways: Any, *_: Any) -> CompiledSteps:
-        asked.append(ways)
+        measured.append(ways)
         return make(ways[0])
 
     monkeypatch.setattr(compilation, "choose_compilation", note)
     size = () if "train.batch_size=16" in settings else ("train.batch_size=8",)
     make_trainer(*settings, *size)
-    assert asked == [WAYS[settings]]
+    assert measured == [WAYS[settings]]
 
 
 def test_several_steps_are_no_program_on_several_devices(make_trainer: MakeTrainer) -> None:

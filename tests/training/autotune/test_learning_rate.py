@@ -42,7 +42,7 @@ def test_noise_moves_it_little() -> None:
 @pytest.mark.parametrize(
     "losses", [[1.0] * 100, [float(number) for number in range(100)], [1.0, 0.5], [math.nan] * 100]
 )
-def test_a_loss_that_never_falls_tells_no_rate(losses: list[float]) -> None:
+def test_a_loss_that_never_falls_gives_no_rate(losses: list[float]) -> None:
     assert learning_rate.find_steepest(TRIED[: len(losses)], losses) == 0.0
 
 
@@ -72,7 +72,7 @@ def test_the_lock_has_the_rate_that_was_found(bmcli: Bmcli, write_recipe: WriteR
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "message"),
     [
         ([AUTO, "train.schedule={kind: exponential_decay, decay_steps: 10, decay_rate: 0.5}"], "none can be found"),
         (["train.optimizer={kind: adam, learning_rate: aut}"], "expected a number"),
@@ -80,8 +80,8 @@ def test_the_lock_has_the_rate_that_was_found(bmcli: Bmcli, write_recipe: WriteR
     ],
 )
 def test_only_a_rate_without_a_schedule_of_its_own_is_found(
-    overrides: list[str], told: str, write_recipe: WriteRecipe
+    overrides: list[str], message: str, write_recipe: WriteRecipe
 ) -> None:
     with pytest.raises(BmcliError) as error:
         load_recipe(str(write_recipe(TINY)), overrides)
-    assert told in str(error.value)
+    assert message in str(error.value)

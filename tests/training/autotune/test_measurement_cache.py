@@ -1,4 +1,4 @@
-"""Measurements that are remembered, and forgotten once they are damaged."""
+"""Measurements are cached, and repeated if their file is damaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Going on: after any interruption a training ends with the bits of one that was never stopped."""
+"""Resuming: after any interruption a training ends with the bits of one that was never stopped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import tensorflow as tf
 from bmcli import runs
 from bmcli.errors import Interrupted
 from bmcli.training import checkpoint
-from bmcli.training import feed as feeds
 from bmcli.training.checkpoint import Checkpoint, CheckpointWriter
 from bmcli.training.feed import gather_rows, shuffle_rows
 from bmcli.training.loss import compute_losses
@@ -28,12 +27,12 @@ TIMES = ("seconds", "examples_per_second")
 
 @pytest.fixture
 def one_step_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets a signal or a checkpoint come after any step."""
+    """Allow a signal or a checkpoint after any step."""
     monkeypatch.setattr("bmcli.training.trainer.CALL_S", 0.0)
 
 
 def rows_of(trainer: Trainer) -> list[dict[str, Any]]:
-    """What `metrics.jsonl` says, without the clock."""
+    """Rows of `metrics.jsonl` without times."""
     assert trainer.run is not None
     return [{name: value for name, value in row.items() if name not in TIMES} for row in trainer.run.rows()]
 
@@ -48,7 +47,7 @@ def assert_same_training(first: Trainer, second: Trainer, rows: list[dict[str, A
 
 
 def resumed(make: MakeTrainer, run: runs.Run, *settings: str) -> Trainer:
-    """A run gone on with to its end."""
+    """A run that was resumed and trained to its end."""
     trainer = make(*settings, run=run)
     assert trainer.resume() == ()
     trainer.train(Silent())
@@ -86,11 +85,11 @@ MARKS = {
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in MATRIX])
-def test_a_training_killed_in_an_epoch_goes_on_to_the_same_bits(
+def test_a_training_killed_in_an_epoch_resumes_to_the_same_bits(
     make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     if name == "streaming":
-        monkeypatch.setattr(feeds, "BLOCK_BYTES", 2 * 40 * (4 * 4 + 8))  # about two batches
+        monkeypatch.setattr("bmcli.training.feed.BLOCK_BYTES", 2 * 40 * (4 * 4 + 8))  # about two batches
     jit = () if "xla" in name else ("runtime.jit=false",)
     settings = (*MATRIX[name], *jit, "train.batch_size=40", "train.checkpoint.steps=5")
     whole = make_trainer(*settings)
@@ -154,7 +153,7 @@ def test_programs_of_several_steps_learn_what_single_steps_learn(
 ) -> None:
     programs, single = make_trainer(*PROGRAMS, *average), make_trainer(*STEPS_OF_8, *average, "runtime.jit_steps=1")
     streamed = make_trainer(*PROGRAMS, *average, "runtime.feed=streaming")
-    monkeypatch.setattr(feeds, "BLOCK_BYTES", 8 * 13 * (4 * 4 + 8))  # about 13 batches
+    monkeypatch.setattr("bmcli.training.feed.BLOCK_BYTES", 8 * 13 * (4 * 4 + 8))  # about 13 batches
     for each in (programs, single, streamed):
         each.train(Silent())
     assert_same_training(streamed, programs)
@@ -180,7 +179,7 @@ def test_how_many_steps_a_call_has_changes_nothing(make_trainer: MakeTrainer, mo
     assert_same_training(many, single)
 
 
-def test_checkpoints_are_written_at_the_steps_the_recipe_says(
+def test_checkpoints_are_written_at_the_steps_of_the_recipe(
     make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[int] = []
@@ -196,7 +195,7 @@ def test_checkpoints_are_written_at_the_steps_the_recipe_says(
 
 
 @pytest.mark.usefixtures("one_step_a_call")
-def test_no_more_steps_than_the_recipe_says_lie_between_checkpoints_after_an_interruption(
+def test_no_more_steps_than_in_the_recipe_lie_between_checkpoints_after_an_interruption(
     make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = ("train.checkpoint.steps=5", "train.epochs=2", "runtime.jit=false")
@@ -241,7 +240,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_leads_to_the_same_bits
     trainer.train(Silent())
     assert same(weights_of(trainer), weights_of(whole))
     assert rows_of(trainer) == expected_rows
-    assert checkpoint.restore(run.checkpoints)[1] == (), "the damaged one was written anew"
+    assert checkpoint.restore(run.checkpoints)[1] == (), "the damaged one was written again"
 
 
 def test_what_a_killed_process_left_behind_is_removed(tmp_path: Path) -> None:
@@ -272,7 +271,7 @@ PAUSED: dict[str, tuple[str, ...]] = {
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n == "xla" else []) for n in PAUSED])
-def test_a_training_paused_after_every_epoch_goes_on_to_the_same_bits(make_trainer: MakeTrainer, name: str) -> None:
+def test_a_training_paused_after_every_epoch_resumes_to_the_same_bits(make_trainer: MakeTrainer, name: str) -> None:
     settings = (*(() if name == "xla" else ("runtime.jit=false",)), *PAUSED[name], "train.epochs=4")
     whole = make_trainer(*settings)
     outcome = whole.train(Silent())
@@ -292,27 +291,27 @@ def test_a_training_paused_after_every_epoch_goes_on_to_the_same_bits(make_train
     )
 
 
-def test_a_pause_that_a_kill_kept_from_being_told_is_told_again(make_trainer: MakeTrainer) -> None:
+def test_a_stop_condition_that_a_kill_prevented_is_called_again(make_trainer: MakeTrainer) -> None:
     def halt(row: Any) -> str | None:
         return "paused" if row["epoch"] >= 2 else None
 
     first = make_trainer("train.epochs=4")
-    told = first.train(Silent(), halt)
+    outcome = first.train(Silent(), halt)
     again = make_trainer("train.epochs=4", run=first.run)
     again.resume()
     assert (again.train(Silent(), halt).stop_reason, again.progress.epoch) == ("paused", 2)
-    assert again.progress.step == told.steps
+    assert again.progress.step == outcome.steps
     assert same(weights_of(again), weights_of(first))
 
 
-def test_what_ends_a_training_anyway_is_told_before_a_pause(make_trainer: MakeTrainer) -> None:
+def test_other_reasons_to_end_come_before_the_stop_condition(make_trainer: MakeTrainer) -> None:
     assert (
         make_trainer("train.epochs=2").train(Silent(), lambda row: "paused" if row["epoch"] == 2 else None).stop_reason
         == "epochs"
     )
 
 
-def test_a_budget_of_steps_that_is_raised_goes_on_in_the_middle_of_the_epoch(make_trainer: MakeTrainer) -> None:
+def test_a_budget_of_steps_that_is_raised_continues_in_the_middle_of_the_epoch(make_trainer: MakeTrainer) -> None:
     settings = ("train.epochs=3", "runtime.jit=false", *DROPOUT_AND_NORM)
     whole, short = make_trainer(*settings), make_trainer(*settings, "train.stop.steps=10")
     whole.train(Silent())
@@ -324,7 +323,7 @@ def test_a_budget_of_steps_that_is_raised_goes_on_in_the_middle_of_the_epoch(mak
     assert_same_training(resumed(make_trainer, short.run, *settings), whole)
 
 
-def test_a_run_that_patience_ended_does_not_go_on_with_more_epochs(make_trainer: MakeTrainer) -> None:
+def test_a_run_that_patience_ended_does_not_continue_with_more_epochs(make_trainer: MakeTrainer) -> None:
     settings = ("train.stop.min_delta=1000.0", "runtime.jit=false")
     ended = make_trainer(*settings, "train.stop.patience=1", "train.epochs=5")
     assert ended.train(Silent()).stop_reason == "patience"
@@ -353,7 +352,7 @@ def test_the_error_of_a_write_in_the_background_is_raised(tmp_path: Path, monkey
         writer.write(4, state)
         with pytest.raises(OSError, match=r"(?i)no space left"):
             writer.close()
-    writer.close()  # told once
+    writer.close()  # the error is raised only once
     assert [path.name for path in (tmp_path / "c").iterdir()] == ["step-000000001"]
 
 
@@ -397,7 +396,7 @@ def test_the_averages_are_measured_and_kept(make_trainer: MakeTrainer) -> None:
     paths = [variable.path for variable in trainer.network.model.variables]
     for weight, value in zip(model.trainable_variables, trained, strict=True):
         place = next(i for i, path in enumerate(paths) if path == weight.path)
-        np.testing.assert_allclose(last[place], value, atol=1e-6, err_msg="training goes on from the weights")
+        np.testing.assert_allclose(last[place], value, atol=1e-6, err_msg="training continues from the weights")
 
     for weight, average in zip(model.trainable_variables, averages, strict=True):
         weight.assign(average)

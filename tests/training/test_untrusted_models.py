@@ -1,4 +1,4 @@
-"""Models from strangers: what attacks is refused, and what Keras users make is not."""
+"""Models from untrusted sources: attacks are refused, and models of Keras users are not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.training.hostile import ATTACKS, WEIGHTS, honest_model
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What loading each attack came to, in a process of its own."""
+    """Results of loading each attack in a separate process."""
     folder = tmp_path_factory.mktemp("hostile")
     command = [sys.executable, "-m", "tests.training.hostile", str(folder)]
     ended = subprocess.run(command, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}, timeout=900, check=False)
@@ -43,13 +43,13 @@ def test_an_attack_is_one_line_without_harm(found: dict[str, Any], attack: str) 
 
 
 @pytest.mark.parametrize(
-    ("attack", "told"),
+    ("attack", "message"),
     [
         ("lambda", "keras.layers.Lambda"),
         ("os.system", "'system'"),
         ("StringLookup of a file", "would read a file"),
-        ("8 GB of weights", "memory that its weights explain"),
-        ("4 TB of weights", "memory that its weights explain"),
+        ("8 GB of weights", "memory that the size of its weights allows"),
+        ("4 TB of weights", "memory that the size of its weights allows"),
         ("a bomb", "more than 16 times"),
         ("a large configuration", "config.json is larger"),
         ("many values", "values, more than"),
@@ -60,13 +60,13 @@ def test_an_attack_is_one_line_without_harm(found: dict[str, Any], attack: str) 
         ("HDF5", "HDF5 file"),
     ],
 )
-def test_the_fault_says_what_is_wrong(found: dict[str, Any], attack: str, told: str) -> None:
-    assert told in found[attack]["fault"]
+def test_the_fault_names_the_problem(found: dict[str, Any], attack: str, message: str) -> None:
+    assert message in found[attack]["fault"]
 
 
 @pytest.mark.parametrize("attack", ["", "8 GB of weights"])
 def test_memory_is_limited_where_the_system_does_not_count_it(tmp_path: Path, attack: str) -> None:
-    """As on macOS, which has no /proc."""
+    """For instance on macOS, which has no /proc."""
     honest = tmp_path / "honest.keras"
     honest_model(honest)
     file = tmp_path / "file.keras"
@@ -78,7 +78,10 @@ def test_memory_is_limited_where_the_system_does_not_count_it(tmp_path: Path, at
         "rehearsal.main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
-    assert (done.returncode, "memory that its weights explain" in done.stdout) == (int(bool(attack)), bool(attack))
+    assert (done.returncode, "memory that the size of its weights allows" in done.stdout) == (
+        int(bool(attack)),
+        bool(attack),
+    )
 
 
 def test_what_a_keras_user_saved_is_loaded(tmp_path: Path) -> None:
@@ -112,7 +115,7 @@ def test_vocabularies_nested_models_and_packed_files_are_loaded(tmp_path: Path) 
 
 def test_another_file_than_was_chosen_is_refused(tmp_path: Path) -> None:
     honest_model(tmp_path / "honest.keras")
-    with pytest.raises(BmcliError, match="not what it was when it was chosen"):
+    with pytest.raises(BmcliError, match="has changed since it was chosen"):
         network.load_serving_model(tmp_path / "honest.keras", "0" * 64)
 
 
