@@ -157,13 +157,13 @@ def _make_comparison(sides: Sequence[_EvaluatedRun], split: str, metric: str | N
     samples = _resample_metrics(sides, split, paired=not unpaired)
     contenders = tuple(_add_intervals(side.contender, each) for side, each in zip(sides, samples, strict=True))
     found = Comparison(
-        on=split,
+        split=split,
         rows=len(sides[0].predicted_rows.rows),
         metric=decides,
         contenders=contenders,
         recipes=_find_differences([_flatten_recipe(side.recipe) for side in sides]),
         data=_find_differences([_describe_data(side.spec) for side in sides]),
-        unpaired=unpaired,
+        unpaired_reason=unpaired,
         against_first={},
         against_best={},
     )
@@ -249,7 +249,7 @@ def _read_row_numbers(side: _EvaluatedRun) -> np.ndarray:
     from bmcli.data.raw_rows import find_row_indices
 
     recipe = side.recipe
-    return find_row_indices(recipe.data, recipe.targets(), recipe.data_seed, side.predicted_rows.on)
+    return find_row_indices(recipe.data, recipe.targets(), recipe.data_seed, side.predicted_rows.name)
 
 
 def _are_close(one: np.ndarray, other: np.ndarray) -> bool:

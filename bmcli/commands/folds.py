@@ -242,7 +242,7 @@ def _evaluate_fold(recipe: Recipe, finished: FinishedJob) -> FoldResult:
 
 def _select_group_metrics(folds: CrossValidationResult) -> Mapping[str, float]:
     """Metrics between groups, which take all rows together."""
-    return {name: value for name, value in folds.together.metrics.items() if name.startswith("fairness/")}
+    return {name: value for name, value in folds.pooled.metrics.items() if name.startswith("fairness/")}
 
 
 def _describe_splitting(recipe: Recipe, spec: DataSpec) -> str:

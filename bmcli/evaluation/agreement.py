@@ -20,11 +20,11 @@ def average_metrics(figures: Sequence[WeightedMetrics]) -> WeightedMetrics:
     if len(figures) == 1:
         return figures[0]
 
-    def of(weights: np.ndarray) -> MetricSamples:
-        found = [each.of(weights) for each in figures]
+    def compute(weights: np.ndarray) -> MetricSamples:
+        found = [each.compute(weights) for each in figures]
         return {name: np.mean([each[name] for each in found], axis=0) for name in found[0]}
 
-    return WeightedMetrics(of)
+    return WeightedMetrics(compute)
 
 
 def compute_gain(
@@ -61,7 +61,7 @@ def compute_gain(
 
 def _select_metric(figures: WeightedMetrics, metric: str) -> WeightedMetrics:
     shares = {name: rows for name, rows in figures.shares.items() if name == metric}
-    return WeightedMetrics(lambda weights: {metric: figures.of(weights)[metric]}, shares)
+    return WeightedMetrics(lambda weights: {metric: figures.compute(weights)[metric]}, shares)
 
 
 def compute_agreement_by_class(

@@ -57,23 +57,23 @@ class Calibration:
         p_value: Probability that a calibrated model shows an error as large at this sample size.
     """
 
-    of: str
+    event: str
     bins: tuple[CalibrationBin, ...]
     error: float
-    worst: float
+    max_error: float
     brier: float
-    by_chance: float
+    critical_value: float
     p_value: float
 
     @property
     def summary(self) -> str:
         """The finding as a sentence."""
-        finding = f"expected calibration error {self.error:.3g} of the probability of {self.of}"
-        if self.error <= self.by_chance:
-            return f"{finding}; a calibrated model would show up to {self.by_chance:.3g} at this sample size"
+        finding = f"expected calibration error {self.error:.3g} of the probability of {self.event}"
+        if self.error <= self.critical_value:
+            return f"{finding}; a calibrated model would show up to {self.critical_value:.3g} at this sample size"
         gap = sum(each.count * (each.probability - each.frequency) for each in self.bins)
         way = "too high" if gap > 0 else "too low"
-        limit = f"the {self.by_chance:.3g} of a calibrated model at this sample size"
+        limit = f"the {self.critical_value:.3g} of a calibrated model at this sample size"
         return f"{finding}, more than {limit}: probabilities are mostly {way}"
 
     def to_json(self) -> dict[str, Any]:
@@ -180,12 +180,12 @@ def _calibration(of: str, confidence: np.ndarray, outcomes: np.ndarray, brier: f
     )
     error, chance = compute_calibration_error(confidence, outcomes), _simulate_errors(places, confidence, seed)
     return Calibration(
-        of=of,
+        event=of,
         bins=bins,
         error=error,
-        worst=max(abs(each.probability - each.frequency) for each in bins),
+        max_error=max(abs(each.probability - each.frequency) for each in bins),
         brier=brier,
-        by_chance=float(np.quantile(chance, LEVEL)),
+        critical_value=float(np.quantile(chance, LEVEL)),
         p_value=float((1 + (chance >= error).sum()) / (1 + len(chance))),
     )
 

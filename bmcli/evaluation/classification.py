@@ -119,11 +119,11 @@ def make_weighted_metrics(
     rows = samples.make_weighted_means({**shares, **losses})
     gaps = calibration.make_weighted_gaps(*calibration.get_confidence_and_outcome(truth, probabilities))
 
-    def of(weights: np.ndarray) -> MetricSamples:
+    def compute(weights: np.ndarray) -> MetricSamples:
         figures = {**rows(weights), **averages(weights), **rankings(weights)}
         return {**figures, "calibration_error": np.abs(gaps(weights)).sum(axis=0)}
 
-    return WeightedMetrics(of, shares, {"calibration_error": gaps}, left_out)
+    return WeightedMetrics(compute, shares, {"calibration_error": gaps}, left_out)
 
 
 def _weighted_averages(truth: np.ndarray, predicted: np.ndarray, classes: int) -> Callable[[np.ndarray], MetricSamples]:
@@ -132,7 +132,7 @@ def _weighted_averages(truth: np.ndarray, predicted: np.ndarray, classes: int) -
         samples.make_weighted_counts(codes, classes + 1) for codes in (np.where(hit, truth, classes), predicted, truth)
     ]
 
-    def of(weights: np.ndarray) -> MetricSamples:
+    def compute(weights: np.ndarray) -> MetricSamples:
         hits, guesses, support = (tally(weights)[:classes] for tally in tallies)
         total, there = support.sum(axis=0), support + guesses > 0
         below = {"precision": guesses, "recall": support, "f1": (support + guesses) / 2}
@@ -144,7 +144,7 @@ def _weighted_averages(truth: np.ndarray, predicted: np.ndarray, classes: int) -
             found[f"{figure}_weighted"] = divide((each * support).sum(axis=0), total)
         return found
 
-    return of
+    return compute
 
 
 def _weighted_rankings(
@@ -157,11 +157,11 @@ def _weighted_rankings(
     ranked = range(1, 2) if classes == 2 else range(classes)
     each = [samples.make_weighted_areas(truth == index, probabilities[:, index]) for index in ranked]
 
-    def of(weights: np.ndarray) -> MetricSamples:
+    def compute(weights: np.ndarray) -> MetricSamples:
         found = zip(*(areas(weights) for areas in each), strict=True)
         return {name: samples.compute_nanmean(list(a)) for name, a in zip(RANKING_METRICS, found, strict=True)}
 
-    return of, {}
+    return compute, {}
 
 
 def _averages(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:

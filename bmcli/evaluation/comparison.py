@@ -58,13 +58,13 @@ class Comparison:
         against_best: Of each contender but the best, the difference of the metric that decides from the best.
     """
 
-    on: str
+    split: str
     rows: int
     metric: str
     contenders: tuple[Contender, ...]
     recipes: Mapping[str, tuple[str, ...]]
     data: Mapping[str, tuple[str, ...]]
-    unpaired: str
+    unpaired_reason: str
     against_first: Mapping[str, Mapping[str, Difference]]
     against_best: Mapping[str, Difference]
 
@@ -81,7 +81,7 @@ class Comparison:
     @property
     def recommended(self) -> Contender:
         """The contender with the fewest parameters of those that are not significantly worse than the best."""
-        if self.unpaired:
+        if self.unpaired_reason:
             return self.best
         return min(filter(self.is_not_worse, self.contenders), key=lambda each: (each.parameters, each.latency_s))
 
@@ -102,8 +102,8 @@ class Comparison:
     def recommendation(self) -> str:
         """The recommended model, and why, in words."""
         best, enough = self.best, self.recommended
-        if self.unpaired:
-            return f"{best.name} has the best {self.metric}, but {self.unpaired} So the difference cannot be tested."
+        if self.unpaired_reason:
+            return f"{best.name} has the best {self.metric}, but {self.unpaired_reason} So the difference cannot be tested."
         if enough is best:
             others = [each for each in self.contenders if each is not best]
             ties = [each.name for each in others if self.is_not_worse(each)]
@@ -144,7 +144,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "on": self.on,
+            "split": self.split,
             "rows": self.rows,
             "metric": self.metric,
             "runs": [
@@ -157,15 +157,15 @@ class Comparison:
             ],
             "recipes": {path: list(values) for path, values in self.recipes.items()},
             "data": {what: list(values) for what, values in self.data.items()},
-            "unpaired": self.unpaired,
+            "unpaired_reason": self.unpaired_reason,
             "differences": {
                 name: {metric: each.to_json() for metric, each in found.items()}
                 for name, found in self.against_first.items()
             },
             "best": self.best.name,
-            "take": self.recommended.name,
-            "fronts": {cost: [each.name for each in self.pareto_front(cost)] for cost in COSTS},
-            "advice": self.recommendation,
+            "recommended": self.recommended.name,
+            "pareto_fronts": {cost: [each.name for each in self.pareto_front(cost)] for cost in COSTS},
+            "recommendation": self.recommendation,
         }  # fmt: skip
 
 

@@ -38,4 +38,4 @@ def make_weighted_metrics(truth: np.ndarray, rates: np.ndarray) -> WeightedMetri
     counts, expected = truth.astype(np.float64), np.maximum(rates.astype(np.float64), _TINY)
     deviance = make_weighted_means({"poisson_deviance": 2 * (xlogy(counts, counts / expected) - counts + expected)})
     errors = regression.make_weighted_metrics(truth, rates)
-    return WeightedMetrics(lambda weights: {**deviance(weights), **errors.of(weights)})
+    return WeightedMetrics(lambda weights: {**deviance(weights), **errors.compute(weights)})

@@ -58,7 +58,7 @@ class Decision:
 
     target: str
     rows: int
-    softened: TemperatureScaling | None = None
+    temperature_scaling: TemperatureScaling | None = None
     positive: str = ""
     threshold: ThresholdChoice | None = None
 
@@ -73,7 +73,7 @@ class Decision:
     def to_json(self) -> dict[str, Any]:
         return {
             **vars(self),
-            "softened": self.softened and self.softened.to_json(),
+            "temperature_scaling": self.temperature_scaling and self.temperature_scaling.to_json(),
             "threshold": self.threshold and self.threshold.to_json(),
         }
 

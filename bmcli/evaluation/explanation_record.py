@@ -26,7 +26,7 @@ class PermutationImportance:
     increase: float
     low: float
     high: float
-    fall: float
+    metric_decrease: float
 
     @property
     def is_significant(self) -> bool:
@@ -59,15 +59,15 @@ class ExampleExplanation:
 
     row: int
     truth: str
-    answer: str
-    explained: str
+    prediction: str
+    explained_output: str
     features: Mapping[str, float]
     text: str = ""
     words: tuple[tuple[str, float], ...] = ()
     image: str = ""
     pixels: PixelMap = ()
-    heat: PixelMap = ()
-    gap: float = 0.0
+    grad_cam: PixelMap = ()
+    completeness_gap: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,9 @@ class LayerActivity:
     kind: str
     units: int
     mean: float
-    spread: float
+    standard_deviation: float
     dead: int
-    embeds: bool = False
+    is_embedding: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class TargetExplanation:
     importances: tuple[PermutationImportance, ...]
     shares: tuple[FeatureAttribution, ...]
     wrong: tuple[ExampleExplanation, ...]
-    doubtful: tuple[ExampleExplanation, ...]
+    least_confident: tuple[ExampleExplanation, ...]
     sanity: tuple[SanityCheck, ...]
 
 
@@ -156,7 +156,7 @@ class Explanation:
         left_out: Columns whose importance was not measured, since there are too many.
     """
 
-    on: str
+    split: str
     rows: int
     repeats: int
     targets: tuple[TargetExplanation, ...]

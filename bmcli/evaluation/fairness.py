@@ -127,7 +127,7 @@ def make_weighted_metrics(slicing: Slicing, is_positive: np.ndarray, selected: n
         return WeightedMetrics(lambda weights: {name: np.full(weights.shape[1], np.nan) for name in names.values()})
     cells = make_weighted_counts(slicing.codes * 4 + is_positive * 2 + selected, 4 * len(slicing.names))
 
-    def of(weights: np.ndarray) -> MetricSamples:
+    def compute(weights: np.ndarray) -> MetricSamples:
         missed, false, lost, hit = cells(weights).reshape(len(slicing.names), 4, -1)[large].transpose(1, 0, 2)
         rates = {
             "selection_rate": divide(false + hit, missed + false + lost + hit),
@@ -143,7 +143,7 @@ def make_weighted_metrics(slicing: Slicing, is_positive: np.ndarray, selected: n
         found[names["equalized_odds_difference"]] = np.maximum(*odds)
         return found
 
-    return WeightedMetrics(of)
+    return WeightedMetrics(compute)
 
 
 def _find_extremes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

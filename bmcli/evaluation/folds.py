@@ -23,8 +23,8 @@ class FoldResult:
     """
 
     number: int
-    trained: int
-    tested: int
+    train_rows: int
+    test_rows: int
     metrics: Mapping[str, float]
     epochs: int
     seconds: float
@@ -41,7 +41,7 @@ class FoldMean:
     """
 
     mean: float
-    spread: float
+    standard_deviation: float
     low: float
     high: float
     folds: int
@@ -58,19 +58,19 @@ class CrossValidationResult:
         together: Of all rows that were tested, each by the network that had not seen it.
     """
 
-    dealt: str
+    splitter: str
     folds: tuple[FoldResult, ...]
     means: Mapping[str, FoldMean]
     method: str
-    together: Evaluation
+    pooled: Evaluation
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "dealt": self.dealt,
+            "splitter": self.splitter,
             "folds": [{**vars(fold), "metrics": dict(fold.metrics)} for fold in self.folds],
             "means": {name: vars(mean) for name, mean in self.means.items()},
             "method": self.method,
-            "together": self.together.to_json(),
+            "pooled": self.pooled.to_json(),
         }
 
     @classmethod
@@ -82,13 +82,13 @@ def summarize_folds(dealt: str, folds: Sequence[FoldResult], together: Evaluatio
     """Mean and spread of every metric over folds."""
     named = dict.fromkeys(name for fold in folds for name in fold.metrics)
     values = {name: [fold.metrics[name] for fold in folds if name in fold.metrics] for name in named}
-    ratio = float(np.mean([fold.tested / fold.trained for fold in folds]))
+    ratio = float(np.mean([fold.test_rows / fold.train_rows for fold in folds]))
     return CrossValidationResult(
-        dealt=dealt,
+        splitter=dealt,
         folds=tuple(folds),
         means={name: average_folds(found, ratio) for name, found in values.items() if len(found) > 1},
         method="t interval of the folds, corrected for the rows that their trainings share (Nadeau and Bengio 2003)",
-        together=together,
+        pooled=together,
     )
 
 

@@ -47,7 +47,7 @@ class Resampling:
     seed: int = 0
     groups: np.ndarray | None = None
 
-    def of(self, places: np.ndarray) -> Resampling:
+    def select(self, places: np.ndarray) -> Resampling:
         """The same for some of the rows."""
         return self if self.groups is None else replace(self, groups=self.groups[places])
 
@@ -373,7 +373,9 @@ def _resample_each(figures: WeightedMetrics, rows: int, resampling: Resampling) 
 
 def _gather_samples(figures: WeightedMetrics, chunks: Iterator[np.ndarray]) -> tuple[MetricSamples, MetricSamples]:
     """Metrics of all samples, and the gaps of those that are made of such."""
-    found = [(figures.of(weights), {name: gaps(weights) for name, gaps in figures.gaps.items()}) for weights in chunks]
+    found = [
+        (figures.compute(weights), {name: gaps(weights) for name, gaps in figures.gaps.items()}) for weights in chunks
+    ]
     metrics, gaps = zip(*found, strict=True)
     return _concatenate_chunks(metrics), _concatenate_chunks(gaps)
 

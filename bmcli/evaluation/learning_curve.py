@@ -61,8 +61,8 @@ class LearningCurve:
     target: str
     metric: str
     points: tuple[CurvePoint, ...]
-    more: Difference | None
-    doubling: float
+    gain_from_more_rows: Difference | None
+    gain_per_doubling: float
 
     @property
     def error_ratio(self) -> float:
@@ -79,7 +79,7 @@ class LearningCurve:
     @property
     def more_data_helps(self) -> bool:
         """Whether the last rows that were added have improved the model beyond chance."""
-        return self.more is not None and self.more.better == "second"
+        return self.gain_from_more_rows is not None and self.gain_from_more_rows.better == "second"
 
     @property
     def summary(self) -> str:
@@ -87,14 +87,14 @@ class LearningCurve:
         return f"{self.target}: {self._describe_data()} {self._describe_model()}"
 
     def _describe_data(self) -> str:
-        if self.more is None:
+        if self.gain_from_more_rows is None:
             return "Training rows are too few for a share to compare with, so what more of them bring is open."
         step = f"from {self._find_earlier().rows:,} to {self.points[-1].rows:,} rows"
-        change = f"{self.metric} changed by {self.more.difference:+.4f} {step}"
-        if (found := self.more.interval) is not None:
+        change = f"{self.metric} changed by {self.gain_from_more_rows.difference:+.4f} {step}"
+        if (found := self.gain_from_more_rows.interval) is not None:
             change += f" ({found.percent} interval {found.low:+.4f} to {found.high:+.4f})"
         if self.more_data_helps:
-            return f"More data would help: {change}; another doubling would bring about {self.doubling:+.4f}."
+            return f"More data would help: {change}; another doubling would bring about {self.gain_per_doubling:+.4f}."
         return f"More data is not shown to help: {change}."
 
     def _find_earlier(self) -> CurvePoint:
@@ -113,8 +113,8 @@ class LearningCurve:
         return {
             **vars(self),
             "points": [point.to_json() for point in self.points],
-            "more": self.more and self.more.to_json(),
-            "fitted": self.error_ratio,
+            "gain_from_more_rows": self.gain_from_more_rows and self.gain_from_more_rows.to_json(),
+            "error_ratio": self.error_ratio,
             "fit": self.fit,
             "more_data_helps": self.more_data_helps,
         }

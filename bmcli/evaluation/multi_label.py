@@ -115,7 +115,7 @@ def make_weighted_metrics(truth: np.ndarray, predicted: np.ndarray, probabilitie
     gaps = calibration.make_weighted_gaps(probabilities.astype(np.float64), there)
     hits, marks = (there & guessed).T.astype(np.float64), (there.astype(np.float64) + guessed).T
 
-    def of(weights: np.ndarray) -> MetricSamples:
+    def compute(weights: np.ndarray) -> MetricSamples:
         found, total = 2 * hits @ weights, marks @ weights
         f1 = {
             "f1_micro": np.nan_to_num(divide(found.sum(axis=0), total.sum(axis=0))),
@@ -124,7 +124,7 @@ def make_weighted_metrics(truth: np.ndarray, predicted: np.ndarray, probabilitie
         calibrated = {"calibration_error": np.abs(gaps(weights)).sum(axis=0)}
         return {**own(weights), **f1, **rankings(weights), **calibrated}
 
-    return WeightedMetrics(of, shares, {"calibration_error": gaps}, left_out)
+    return WeightedMetrics(compute, shares, {"calibration_error": gaps}, left_out)
 
 
 def _compute_row_f1(there: np.ndarray, guessed: np.ndarray) -> np.ndarray:
@@ -144,7 +144,7 @@ def _weighted_rankings(
     of_row = np.repeat(np.arange(len(there)), labels)
     all_together = samples.make_weighted_areas(there.ravel(), probabilities.ravel(), of_row)
 
-    def of(weights: np.ndarray) -> MetricSamples:
+    def compute(weights: np.ndarray) -> MetricSamples:
         roc, pr = zip(*(curve(weights) for curve in each), strict=True)
         return {
             "roc_auc_macro": samples.compute_nanmean(list(roc)),
@@ -152,4 +152,4 @@ def _weighted_rankings(
             "pr_auc_micro": all_together(weights)[1],
         }
 
-    return of, {}
+    return compute, {}

@@ -58,7 +58,7 @@ def make_weighted_metrics(truth: np.ndarray, predicted: np.ndarray, probabilitie
     truth_ranks = samples.mean_ranks(truth)
     expected_ranks = samples.mean_ranks(probabilities.astype(np.float64) @ np.arange(classes))
 
-    def of(weights: np.ndarray) -> MetricSamples:
+    def compute(weights: np.ndarray) -> MetricSamples:
         counts = cells(weights).reshape(classes, classes, -1)
         by_chance = divide(counts.sum(axis=1)[:, None] * counts.sum(axis=0), weights.sum(axis=0))
         missed, expected = (np.tensordot(distances, each, 2) for each in (counts, by_chance))
@@ -68,7 +68,7 @@ def make_weighted_metrics(truth: np.ndarray, predicted: np.ndarray, probabilitie
             "spearman": samples.correlation(truth_ranks(weights), expected_ranks(weights), weights),
         }
 
-    return WeightedMetrics(of, shares)
+    return WeightedMetrics(compute, shares)
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float | None:

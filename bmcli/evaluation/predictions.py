@@ -19,13 +19,13 @@ class Predictions:
     """Rows with the truth and what was predicted of them.
 
     Args:
-        on: What the rows are: a split's name, or a file's.
+        name: What the rows are: a split's name, or a file's.
         rows: Encoded.
         truth: By target, decoded: class indices `(n,)`, 0 and 1 by label `(n, labels)`, or numbers `(n,)`.
         predictions: By target: probabilities `(n, classes)`, numbers `(n,)`, or quantiles `(n, quantiles)`.
     """
 
-    on: str
+    name: str
     rows: Split
     truth: Mapping[str, np.ndarray]
     predictions: Mapping[str, np.ndarray]
@@ -42,8 +42,8 @@ class Examples:
     """
 
     wrong: tuple[int, ...]
-    doubtful: tuple[int, ...]
-    right: tuple[int, ...]
+    least_confident: tuple[int, ...]
+    correct: tuple[int, ...]
 
 
 def find_examples(
@@ -67,8 +67,8 @@ def find_examples(
     by_wrongness = np.argsort(-wrongness, kind="stable")
     return Examples(
         wrong=_first(by_wrongness[~right[by_wrongness]], max_rows),
-        doubtful=() if doubt is None else _first(np.argsort(-doubt, kind="stable"), max_rows),
-        right=_first(by_wrongness[::-1][right[by_wrongness[::-1]]], max_rows),
+        least_confident=() if doubt is None else _first(np.argsort(-doubt, kind="stable"), max_rows),
+        correct=_first(by_wrongness[::-1][right[by_wrongness[::-1]]], max_rows),
     )
 
 

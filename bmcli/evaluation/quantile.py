@@ -48,7 +48,7 @@ def make_weighted_metrics(truth: np.ndarray, predictions: np.ndarray, quantiles:
         regression.make_weighted_metrics(truth, predictions[:, find_median_index(quantiles)]),
     )
     shares = {"coverage": columns["coverage"]} if "coverage" in columns else {}
-    return WeightedMetrics(lambda weights: {**own(weights), **errors.of(weights)}, shares)
+    return WeightedMetrics(lambda weights: {**own(weights), **errors.compute(weights)}, shares)
 
 
 def _average_row_terms(truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]) -> Mapping[str, float]:

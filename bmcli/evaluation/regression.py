@@ -43,7 +43,7 @@ def make_weighted_metrics(truth: np.ndarray, predictions: np.ndarray) -> Weighte
         centred, errors = truth - truth.mean(), truth - predictions
         columns = np.stack([np.abs(errors), errors**2, centred, centred**2])
 
-    def of(weights: np.ndarray) -> MetricSamples:
+    def compute(weights: np.ndarray) -> MetricSamples:
         with np.errstate(over="ignore", invalid="ignore"):
             absolute, squared, mean, square = divide(columns @ weights, weights.sum(axis=0))
             variance = square - mean**2
@@ -54,7 +54,7 @@ def make_weighted_metrics(truth: np.ndarray, predictions: np.ndarray) -> Weighte
                 "r2": np.where(constant, np.nan, 1 - divide(squared, variance)),
             }
 
-    return WeightedMetrics(of)
+    return WeightedMetrics(compute)
 
 
 def explain_no_variance(truth: np.ndarray) -> str:

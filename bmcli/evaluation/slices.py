@@ -51,7 +51,7 @@ class Slice:
     """Some rows, and how a model does on them.
 
     Args:
-        of: The name of the slicing.
+        slicing: Name of the slicing.
         name: Of the part.
         value: The metric that slices are compared by.
         interval: Of the value; None if the rows give none.
@@ -61,14 +61,14 @@ class Slice:
         metrics: Every metric that these rows give.
     """
 
-    of: str
+    slicing: str
     name: str
     rows: int
     value: float
     interval: Interval | None
     difference: float
     p_value: float
-    adjusted: float
+    adjusted_p_value: float
     metrics: Mapping[str, float]
 
     def to_json(self) -> dict[str, Any]:
@@ -91,22 +91,20 @@ class Slices:
     target: str
     metric: str
     overall: float
-    looked_at: int
-    too_small: int
-    worse: int
+    compared: int
+    skipped: int
+    significantly_worse: int
     slices: tuple[Slice, ...]
 
     @property
     def summary(self) -> str:
         """What the comparison comes to, as a sentence."""
-        looks = f"of {self.looked_at:,} slice{'' if self.looked_at == 1 else 's'} looked at"
-        small = f", {self.too_small:,} with fewer than {MIN_SLICE_ROWS} rows left out" if self.too_small else ""
-        if not self.worse:
+        looks = f"of {self.compared:,} slice{'' if self.compared == 1 else 's'} looked at"
+        small = f", {self.skipped:,} with fewer than {MIN_SLICE_ROWS} rows left out" if self.skipped else ""
+        if not self.significantly_worse:
             return f"{looks}{small}, none is worse than the other rows beyond chance (p adjusted by Holm)"
-        verb = "is" if self.worse == 1 else "are"
-        return (
-            f"{looks}{small}, {self.worse:,} {verb} worse than the other rows (p adjusted by Holm below {SIGNIFICANCE})"
-        )
+        verb = "is" if self.significantly_worse == 1 else "are"
+        return f"{looks}{small}, {self.significantly_worse:,} {verb} worse than the other rows (p adjusted by Holm below {SIGNIFICANCE})"
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "slices": [each.to_json() for each in self.slices]}
@@ -195,18 +193,18 @@ def compare_slices(
 
 
 def _slice(
-    values: np.ndarray, of: Slicing, code: int, rows: int, total: float, p_value: float, adjusted: float,
+    values: np.ndarray, slicing: Slicing, code: int, rows: int, total: float, p_value: float, adjusted: float,
     resampling: Resampling,
 ) -> Slice:  # fmt: skip
     return Slice(
-        of=of.name,
-        name=of.names[code],
+        slicing=slicing.name,
+        name=slicing.names[code],
         rows=rows,
         value=total / rows,
-        interval=_interval(values, np.flatnonzero(of.codes == code), resampling),
+        interval=_interval(values, np.flatnonzero(slicing.codes == code), resampling),
         difference=_difference(values, rows, total),
         p_value=p_value,
-        adjusted=adjusted,
+        adjusted_p_value=adjusted,
         metrics={},
     )
 
@@ -217,7 +215,7 @@ def _interval(values: np.ndarray, inside: np.ndarray, resampling: Resampling) ->
     if values.dtype == bool and resampling.groups is None:
         return compute_wilson_interval(int(own.sum()), len(own), resampling.level)
     between, _ = compute_intervals(
-        resample_metrics(WeightedMetrics(make_weighted_means({"mean": own})), len(own), resampling.of(inside))
+        resample_metrics(WeightedMetrics(make_weighted_means({"mean": own})), len(own), resampling.select(inside))
     )
     return between.get("mean")
 
@@ -235,7 +233,7 @@ def _add_metrics(
     for start in range(0, len(selected), size):
         places = order[start : start + size]
         masks = np.stack([found[place][0].codes == found[place][1] for place in places], axis=1).astype(np.float64)
-        columns = figures.of(masks)
+        columns = figures.compute(masks)
         for position in range(len(places)):
             metrics = {name: float(column[position]) for name, column in columns.items()}
             defined = {name: value for name, value in metrics.items() if np.isfinite(value)}

@@ -27,7 +27,7 @@ class ThresholdChoice:
 
     value: float
     goal: str
-    met: bool = True
+    goal_reached: bool = True
     thresholds: tuple[float, ...] = ()
     curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 

@@ -20,7 +20,7 @@ class WeightedMetrics:
     """Metrics of samples of some rows.
 
     Args:
-        of: Takes weights `(rows, samples)`, gives each metric by name as `(samples,)`, with nan where a sample leaves
+        compute: Takes weights `(rows, samples)`, gives each metric by name as `(samples,)`, with nan where a sample leaves
             it undefined.
         shares: The metrics that are a share of the rows, as which rows count, bool `(rows,)`.
         gaps: The metrics that are a sum of absolute values, such as the calibration error, as functions from weights to
@@ -28,7 +28,7 @@ class WeightedMetrics:
         left_out: Why there is no function for a metric, by its name.
     """
 
-    of: Callable[[np.ndarray], MetricSamples]
+    compute: Callable[[np.ndarray], MetricSamples]
     shares: Mapping[str, np.ndarray] = field(default_factory=dict)
     gaps: Mapping[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
@@ -42,7 +42,7 @@ def join_with_prefixes(parts: Mapping[str, WeightedMetrics]) -> WeightedMetrics:
 def join_metrics(*parts: WeightedMetrics) -> WeightedMetrics:
     """Several sets of metrics of the same rows as one."""
     return WeightedMetrics(
-        lambda weights: {name: values for part in parts for name, values in part.of(weights).items()},
+        lambda weights: {name: values for part in parts for name, values in part.compute(weights).items()},
         {name: rows for part in parts for name, rows in part.shares.items()},
         {name: gaps for part in parts for name, gaps in part.gaps.items()},
         {name: why for part in parts for name, why in part.left_out.items()},
@@ -51,7 +51,7 @@ def join_metrics(*parts: WeightedMetrics) -> WeightedMetrics:
 
 def _add_prefix(part: WeightedMetrics, prefix: str) -> WeightedMetrics:
     return WeightedMetrics(
-        lambda weights: {prefix + name: values for name, values in part.of(weights).items()},
+        lambda weights: {prefix + name: values for name, values in part.compute(weights).items()},
         {prefix + name: rows for name, rows in part.shares.items()},
         {prefix + name: gaps for name, gaps in part.gaps.items()},
         {prefix + name: why for name, why in part.left_out.items()},
@@ -62,10 +62,10 @@ def make_weighted_means(values: Mapping[str, np.ndarray]) -> Callable[[np.ndarra
     """Weighted means of columns `(rows,)`, by name."""
     matrix = np.stack([np.asarray(column, np.float64) for column in values.values()])
 
-    def of(weights: np.ndarray) -> MetricSamples:
+    def compute(weights: np.ndarray) -> MetricSamples:
         return dict(zip(values, divide(matrix @ weights, weights.sum(axis=0)), strict=True))
 
-    return of
+    return compute
 
 
 def divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
@@ -111,7 +111,7 @@ def make_weighted_areas(
     begin_found, end_found = np.searchsorted(ranked, begin), np.searchsorted(ranked, end)
     tied = bool((end - begin > 1).any())
 
-    def of(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def compute(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         taken = _running_sums(weights, own_rows)
         counted = np.take(weights.T, own_rows[ranked], axis=1)
         found = _running_sums(weights, own_rows[ranked])
@@ -126,7 +126,7 @@ def make_weighted_areas(
         roc = divide(below, positives * negatives)
         return roc, np.where(np.isnan(roc), np.nan, divide((counted * precision).sum(axis=1), positives))
 
-    return of
+    return compute
 
 
 def _running_sums(weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -148,11 +148,11 @@ def mean_ranks(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     _, places = np.unique(values, return_inverse=True)
     count = make_weighted_counts(places, int(places.max()) + 1)
 
-    def of(weights: np.ndarray) -> np.ndarray:
+    def compute(weights: np.ndarray) -> np.ndarray:
         sizes = count(weights)
         return (np.cumsum(sizes, axis=0) - sizes / 2)[places]
 
-    return of
+    return compute
 
 
 def correlation(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -76,7 +76,7 @@ def explain_network(
         context.network, take_rows(judged.rows, _spread_rows(len(judged.rows), _LOOKED_AT))
     )
     return Explanation(
-        on=judged.on,
+        split=judged.name,
         rows=len(some),
         repeats=repeats,
         targets=targets,
@@ -156,7 +156,7 @@ def _explain_target(
         importances=importances,
         shares=_to_shares(gradients.mean_magnitudes(overall)),
         wrong=method.explained(judged, picked.wrong),
-        doubtful=method.explained(judged, picked.doubtful),
+        least_confident=method.explained(judged, picked.least_confident),
         sanity=checks,
     )
 
@@ -197,15 +197,15 @@ class _AttributionMethods:
             ExampleExplanation(
                 row=int(row),
                 truth=format_target(self.column, truth[i]),
-                answer=format_target(self.column, point[i]),
+                prediction=format_target(self.column, point[i]),
                 explained=self.column.classes[chosen[i]] if self.column.classes else self.column.name,
                 features={name: _round_digits(float(values[i])) for name, values in sums.items()},
                 text=text.name if text else "",
                 words=_words(text, encoded, found, i) if text else (),
                 image=image.name if image else "",
                 pixels=_pixels(image, found, i) if image else (),
-                heat=() if heat is None else _picture(np.atleast_2d(gradcam.normalize_heat(heat[i]))),
-                gap=_round_digits(float(found.gaps[i])),
+                grad_cam=() if heat is None else _picture(np.atleast_2d(gradcam.normalize_heat(heat[i]))),
+                completeness_gap=_round_digits(float(found.completeness_gaps[i])),
             )
             for i, row in enumerate(rows)
         )
@@ -215,12 +215,12 @@ class _AttributionMethods:
 
 
 def _pixels(column: Column, found: gradients.Attribution, row: int) -> PixelMap:
-    own = found.of(column.name)
+    own = found.select_column(column.name)
     return () if own is None else _picture(_downscale(own[row].sum(axis=-1)))
 
 
 def _words(column: Column, encoded: Split, found: gradients.Attribution, row: int) -> tuple[tuple[str, float], ...]:
-    own = found.of(column.name)
+    own = found.select_column(column.name)
     if own is None or not gradients.has_terms(column):
         return ()
     words = gradients.attribute_terms(column, encoded.inputs[column.name][row], own[row])

@@ -37,7 +37,7 @@ class Attribution:
     features: tuple[graph.FeatureTensor, ...]
     values: tuple[np.ndarray, ...]
     contributions: tuple[np.ndarray, ...]
-    gaps: np.ndarray
+    completeness_gaps: np.ndarray
 
     def sum_by_feature(self) -> dict[str, np.ndarray]:
         """The sum over each feature's numbers, `(rows,)`."""
@@ -53,7 +53,7 @@ class Attribution:
                 found[name] = found.get(name, 0.0) + total
         return found
 
-    def of(self, name: str) -> np.ndarray | None:
+    def select_column(self, name: str) -> np.ndarray | None:
         """The contributions of the numbers of one column alone, `(rows, ...)`; None if it has no place of its own."""
         own = (c for place, c in zip(self.features, self.contributions, strict=True) if place.columns == (name,))
         return next(own, None)

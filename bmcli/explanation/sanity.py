@@ -58,7 +58,7 @@ def rank_correlation(trained: Attribution, random: Attribution) -> float:
     Numbers that are as in the baseline are left out: they contribute nothing whatever the network. Where rows have
     too few others to be ranked, those of all rows are ranked together.
     """
-    pairs = [_pair_contributions(trained, random, row) for row in range(len(trained.gaps))]
+    pairs = [_pair_contributions(trained, random, row) for row in range(len(trained.completeness_gaps))]
     ranked = [pair for pair in pairs if len(pair[0]) >= _MIN_RANKED]
     if not ranked:
         ranked = [(np.concatenate([one for one, _ in pairs]), np.concatenate([other for _, other in pairs]))]

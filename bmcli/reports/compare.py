@@ -34,7 +34,7 @@ def render_comparison(comparison: Comparison) -> str:
         {
             "comparison": comparison,
             "advice": clean(comparison.recommendation),
-            "unpaired": clean(comparison.unpaired),
+            "unpaired": clean(comparison.unpaired_reason),
             "metrics_head": [Heading("metric"), *(Heading(name, True) for name in names)],
             "metrics": _make_metric_rows(comparison),
             "costs": [_make_cost_row(comparison, each) for each in comparison.contenders],
@@ -91,7 +91,7 @@ def _make_cost_row(comparison: Comparison, contender: Contender) -> Row:
         else Cell("", "number", ""),
         Cell(clean(contender.run), "long"),
     )
-    return Row(cells, best=contender is comparison.recommended and not comparison.unpaired)
+    return Row(cells, best=contender is comparison.recommended and not comparison.unpaired_reason)
 
 
 def _make_difference_rows(comparison: Comparison) -> list[Row]:
@@ -141,7 +141,7 @@ def _draw_front(comparison: Comparison, cost: str) -> Markup | None:
             colour, interval = _COLOURS[place % len(_COLOURS)], each.intervals.get(metric)
             if interval:
                 axes.plot([price, price], [interval.low, interval.high], color=colour, linewidth=1.2)
-            taken = each is comparison.recommended and not comparison.unpaired
+            taken = each is comparison.recommended and not comparison.unpaired_reason
             label = figures.shorten(clean(each.name), _MAX_NAME_LENGTH) + (" ★" if taken else "")
             axes.scatter([price], [each.metrics[metric]], color=colour, s=34, zorder=3, label=label, linewidths=0)
         _set_cost_axis(axes, [price for _, price in priced])

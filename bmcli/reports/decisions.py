@@ -36,13 +36,17 @@ class DecisionView:
 
 def make_decision_views(decisions: Sequence[Decision]) -> list[DecisionView]:
     """The decisions that were made on rows, as a page shows them."""
-    return [_make_decision_view(each, place) for place, each in enumerate(decisions) if each.softened or each.threshold]
+    return [
+        _make_decision_view(each, place)
+        for place, each in enumerate(decisions)
+        if each.temperature_scaling or each.threshold
+    ]
 
 
 def _make_decision_view(each: Decision, place: int) -> DecisionView:
     drawn = []
-    if each.softened is not None:
-        both = (("Before", each.softened.before), ("After", each.softened.after))
+    if each.temperature_scaling is not None:
+        both = (("Before", each.temperature_scaling.before), ("After", each.temperature_scaling.after))
         drawn += [
             (f"{when} the temperature", run_figures.draw_reliability(of, f"{when.lower()}-{place}"))
             for when, of in both
@@ -50,12 +54,15 @@ def _make_decision_view(each: Decision, place: int) -> DecisionView:
     if each.threshold is not None:
         title = f"Threshold of {figures.shorten(clean(each.positive), 18)}"
         drawn.append((title, _draw_threshold_curves(each.threshold, f"threshold-{place}")))
-    words = [each.softened.summary if each.softened else "", f"{each.summary}." if each.summary else ""]
+    words = [
+        each.temperature_scaling.summary if each.temperature_scaling else "",
+        f"{each.summary}." if each.summary else "",
+    ]
     return DecisionView(
         clean(each.target),
         each.rows,
         [clean(told) for told in words if told],
-        each.threshold is not None and not each.threshold.met,
+        each.threshold is not None and not each.threshold.goal_reached,
         drawn,
     )
 

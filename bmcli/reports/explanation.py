@@ -77,7 +77,7 @@ class TargetExplanationView:
 class ExplanationView:
     """Everything of `bmcli explain`, for the template."""
 
-    on: str
+    split: str
     rows: int
     repeats: int
     left_out: int
@@ -105,7 +105,7 @@ def make_explanation_view(explanation: Explanation, prepared: PreparedData, raw:
     answers = _AnswerViews(explanation, prepared, raw)
     layers = explanation.layers
     return ExplanationView(
-        on=clean(explanation.on),
+        split=clean(explanation.split),
         rows=explanation.rows,
         repeats=explanation.repeats,
         left_out=explanation.left_out,
@@ -117,13 +117,13 @@ def make_explanation_view(explanation: Explanation, prepared: PreparedData, raw:
                 clean(f"{truth} {cosine:.2f}") for _, cosine, truth in each.nearest), "long")))
             for each in explanation.neighbours
         ],
-        has_heat=any(each.heat for target in explanation.targets for each in (*target.wrong, *target.doubtful)),
+        has_heat=any(each.grad_cam for target in explanation.targets for each in (*target.wrong, *target.least_confident)),
     )  # fmt: skip
 
 
 def _make_target_view(target: TargetExplanation, place: int, answers: _AnswerViews) -> TargetExplanationView:
     untold = [each.column for each in target.importances if not each.is_significant]
-    lists = (("Most wrong", target.wrong), ("Least confident", target.doubtful))
+    lists = (("Most wrong", target.wrong), ("Least confident", target.least_confident))
     return TargetExplanationView(
         name=clean(target.target),
         loss=target.loss,
@@ -155,7 +155,12 @@ def _make_sanity_row(check: SanityCheck) -> Row:
 
 def _make_layer_row(layer: LayerActivity) -> Row:
     dead = make_number_cell(layer.dead, f"{layer.dead} ({100 * layer.dead / layer.units:.0f} %)" if layer.dead else "0")
-    numbers = (make_number_cell(layer.units), make_number_cell(layer.mean), make_number_cell(layer.spread), dead)
+    numbers = (
+        make_number_cell(layer.units),
+        make_number_cell(layer.mean),
+        make_number_cell(layer.standard_deviation),
+        dead,
+    )
     return Row((Cell(clean(layer.name)), Cell(layer.kind), *numbers))
 
 
@@ -206,14 +211,18 @@ class _AnswerViews:
     """Makes what is shown of single answers, with the data they are about."""
 
     def __init__(self, explanation: Explanation, prepared: PreparedData, raw: RawSplits) -> None:
-        self._on, self._spec, self._raw = explanation.on, prepared.spec, raw
-        self._inputs: Mapping[str, np.ndarray] = prepared.split(explanation.on).inputs
+        self._on, self._spec, self._raw = explanation.split, prepared.spec, raw
+        self._inputs: Mapping[str, np.ndarray] = prepared.split(explanation.split).inputs
 
     def make_view(self, answer: ExampleExplanation) -> AnswerView:
-        good = answer.truth == answer.answer
-        about = "" if answer.explained in (answer.answer, answer.truth) else f" (explained: {answer.explained})"
+        good = answer.truth == answer.prediction
+        about = (
+            ""
+            if answer.explained_output in (answer.prediction, answer.truth)
+            else f" (explained: {answer.explained_output})"
+        )
         return AnswerView(
-            title=clean(f"{answer.truth}, " + ("right" if good else f"predicted {answer.answer}") + about),
+            title=clean(f"{answer.truth}, " + ("right" if good else f"predicted {answer.prediction}") + about),
             good=good,
             pictures=tuple(self._pictures(answer)),
             words=_make_terms(answer),
@@ -231,14 +240,14 @@ class _AnswerViews:
         yield "seen", pixels.encode_data_url(seen)
         if answer.pixels:
             yield "for and against", pixels.encode_data_url(pixels.colour_contributions(np.array(answer.pixels)))
-        if len(answer.heat) > 1:
-            yield "looked at", pixels.encode_data_url(pixels.overlay_heatmap(seen, np.array(answer.heat)))
+        if len(answer.grad_cam) > 1:
+            yield "looked at", pixels.encode_data_url(pixels.overlay_heatmap(seen, np.array(answer.grad_cam)))
 
     def _make_heat_terms(self, answer: ExampleExplanation) -> tuple[ColouredTerm, ...]:
         """The terms by the heat of the step they stand at, of which there may be fewer than terms."""
-        if not answer.words or len(answer.heat) != 1 or self._spec.input(answer.text).state["bag"]:
+        if not answer.words or len(answer.grad_cam) != 1 or self._spec.input(answer.text).state["bag"]:
             return ()
-        (heat,), steps = answer.heat, self._spec.input(answer.text).shape[0]
+        (heat,), steps = answer.grad_cam, self._spec.input(answer.text).shape[0]
         places = [min(len(heat) - 1, i * len(heat) // steps) for i in range(len(answer.words))]
         pairs = zip(answer.words, places, strict=True)
         return tuple(ColouredTerm(clean(text), max(0.0, heat[at]), False) for (text, _), at in pairs)[:_TERMS]

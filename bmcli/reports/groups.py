@@ -50,12 +50,15 @@ def make_slice_tables(found: Sequence[Slices]) -> list[ReportTable]:
             [
                 Row(
                     (
-                        Cell(clean(one.of)),
+                        Cell(clean(one.slicing)),
                         Cell(clean(one.name)),
                         make_number_cell(one.rows),
                         make_interval_cell(one.value, one.interval),
                         make_number_cell(one.difference, f"{one.difference:+.4f}"),
-                        make_number_cell(one.adjusted, "< 0.001" if one.adjusted < 0.001 else f"{one.adjusted:.3f}"),
+                        make_number_cell(
+                            one.adjusted_p_value,
+                            "< 0.001" if one.adjusted_p_value < 0.001 else f"{one.adjusted_p_value:.3f}",
+                        ),
                     )
                 )
                 for one in each.slices[:_MAX_SLICES]

@@ -27,7 +27,7 @@ def render_folds(name: str, folder: str, written: str, folds: CrossValidationRes
         folder: Where it is kept, as a user would write it.
         written: The recipe.
     """
-    together = folds.together
+    together = folds.pooled
     return render_page("folds.html", {
         **_make_page_values(f"{name}, cross-validated", folder, written),
         "facts": list(_list_facts(folds)),
@@ -60,7 +60,7 @@ def _make_page_values(title: str, folder: str, written: str) -> dict[str, object
 def _list_facts(folds: CrossValidationResult) -> Iterator[Fact]:
     for name in select_headlines(list(folds.means), 4):
         mean = folds.means[name]
-        low, high, spread = map(format_number, (mean.low, mean.high, mean.spread))
+        low, high, spread = map(format_number, (mean.low, mean.high, mean.standard_deviation))
         told = f"mean of {mean.folds} folds, {low} to {high}; spread {spread}"
         yield Fact(clean(name), format_number(mean.mean), told)
 

@@ -452,8 +452,8 @@ def _make_example_lists(
         ("Largest errors" if by_number else "Most wrong",
          "The largest differences." if by_number else "Errors whose true class was held for least probable.",
          found.wrong),
-        ("Least confident", "Predictions with the smallest margin, right or wrong.", found.doubtful),
-        ("Smallest errors" if by_number else "Most confident correct", "", found.right),
+        ("Least confident", "Predictions with the smallest margin, right or wrong.", found.least_confident),
+        ("Smallest errors" if by_number else "Most confident correct", "", found.correct),
     )  # fmt: skip
     point = judgements.predict_points(column, predictions, quantiles)
     sure = judgements.compute_confidence(column, predictions)
@@ -477,7 +477,7 @@ def _make_example_headings(data: RunReportData, column: Column) -> list[Heading]
 
 def _list_example_columns(data: RunReportData) -> list[str]:
     names = [column.name for column in data.spec.inputs if column.name in data.raw.columns]
-    return names[:COLUMNS_OF_EXAMPLES] if data.predicted_rows.on in SPLITS else []
+    return names[:COLUMNS_OF_EXAMPLES] if data.predicted_rows.name in SPLITS else []
 
 
 def _make_examples(
@@ -496,7 +496,7 @@ def _make_examples(
             )
             for i, (was, said) in zip(rows, told, strict=True)
         ]
-    cells = [data.raw.cells(name, data.predicted_rows.on, rows) for name in _list_example_columns(data)]
+    cells = [data.raw.cells(name, data.predicted_rows.name, rows) for name in _list_example_columns(data)]
     return [
         Row(
             (

@@ -203,7 +203,7 @@ def draw_reliability(calibration: Calibration, figure_id: str) -> Markup:
 
     def draw(figure: Figure) -> None:
         axes = _make_square_axes(
-            figure, f"probability of {figures.shorten(clean(calibration.of), 28)}", "share that came true"
+            figure, f"probability of {figures.shorten(clean(calibration.event), 28)}", "share that came true"
         )
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
         for each in calibration.bins:

@@ -51,7 +51,7 @@ def make_folds_view(folds: CrossValidationResult) -> FoldsView:
     """The cross-validation as a page shows it."""
     names = select_headlines(list(folds.means), _MOST)
     return FoldsView(
-        summary=clean(f"{len(folds.folds)} folds of {folds.together.count:,} rows, dealt {folds.dealt}."),
+        summary=clean(f"{len(folds.folds)} folds of {folds.pooled.count:,} rows, dealt {folds.splitter}."),
         method=clean(folds.method),
         means_head=[
             Heading("metric"), Heading("mean of the folds", True), Heading("spread", True),
@@ -68,12 +68,12 @@ def make_folds_view(folds: CrossValidationResult) -> FoldsView:
 
 
 def _make_mean_row(name: str, mean: FoldMean, folds: CrossValidationResult) -> Row:
-    together = folds.together
+    together = folds.pooled
     return Row(
         (
             Cell(clean(name)),
             make_number_cell(mean.mean),
-            make_number_cell(mean.spread),
+            make_number_cell(mean.standard_deviation),
             Cell(f"{format_number(mean.low)} to {format_number(mean.high)}", "number"),
             make_interval_cell(together.metrics.get(name), together.intervals.get(name)),
         )
@@ -82,7 +82,7 @@ def _make_mean_row(name: str, mean: FoldMean, folds: CrossValidationResult) -> R
 
 def _make_fold_row(each: FoldResult, names: Sequence[str]) -> Row:
     figures_of_it = (make_number_cell(each.metrics.get(name)) for name in names)
-    counts = (make_number_cell(count) for count in (each.number, each.trained, each.tested, each.epochs))
+    counts = (make_number_cell(count) for count in (each.number, each.train_rows, each.test_rows, each.epochs))
     return Row((*counts, make_number_cell(each.seconds, format_duration(each.seconds)), *figures_of_it))
 
 

@@ -176,7 +176,7 @@ def _compute_group_metrics(figures: tuple[WeightedMetrics, ...], rows: int) -> t
     """Metrics between groups on all rows, and why some have no value."""
     import numpy as np
 
-    found = {name: float(v[0]) for each in figures for name, v in each.of(np.ones((rows, 1))).items()}
+    found = {name: float(v[0]) for each in figures for name, v in each.compute(np.ones((rows, 1))).items()}
     why = "fewer than two groups have rows enough to give it."
     metrics = {name: value for name, value in found.items() if np.isfinite(value)}
     return metrics, {name: why for name in found if name not in metrics}

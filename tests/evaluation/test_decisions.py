@@ -31,7 +31,7 @@ def test_a_temperature_tells_loss_and_calibration_before_and_after() -> None:
     told = measure_temperature_scaling(category("no", "yes"), truth, found, scaled, temperature)
     assert temperature == pytest.approx(2, abs=0.2)
     assert told.losses == pytest.approx((log_loss(truth, found), log_loss(truth, scaled)), rel=1e-6)
-    assert told.after.error < told.after.by_chance < told.before.error
+    assert told.after.error < told.after.critical_value < told.before.error
     assert "less extreme" in told.summary
 
 
@@ -42,7 +42,7 @@ def test_labels_are_softened_each_by_itself() -> None:
         labels("a", "b"), both, stated[:, ::-1], rescale_probabilities(stated[:, ::-1], 2.0, independent=True), 2.0
     )
     assert told.losses[1] < told.losses[0]
-    assert told.before.of == "all labels"
+    assert told.before.event == "all labels"
 
 
 def test_decisions_pass_through_json() -> None:

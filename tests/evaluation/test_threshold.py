@@ -40,12 +40,12 @@ def test_the_most_recall_at_a_precision_keeps_it() -> None:
         recall_score(TRUTH, c <= SCORES) for c in GRID if precision_score(TRUTH, c <= SCORES, zero_division=0) >= 0.8
     )
     assert recall_score(TRUTH, found.value <= SCORES) == pytest.approx(best)
-    assert found.met
+    assert found.goal_reached
 
 
 def test_a_precision_that_none_reaches_is_told() -> None:
     found = maximize_recall(np.array([False, True] * 20), np.full(40, 0.5), 0.9)
-    assert not found.met
+    assert not found.goal_reached
     assert "none reaches" in found.goal
 
 

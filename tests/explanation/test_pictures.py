@@ -62,11 +62,11 @@ def test_contributions_lie_where_the_class_is_told(run: OpenedRun, rows: Split) 
     spec = run.prepared.spec
     method = IntegratedGradients(run.network, spec, TargetScore(spec.targets[0], run.network.objectives["label"]), rows)
     found = method(rows, classes(rows))
-    pixels = found.of("image")
+    pixels = found.select_column("image")
     assert pixels is not None
     assert pixels.shape == (32, 16, 16, 1)
     assert share_inside(pixels.sum(axis=-1), rows) > 0.6
-    assert float(np.median(found.gaps)) < 0.05
+    assert float(np.median(found.completeness_gaps)) < 0.05
 
 
 def test_the_maps_are_those_of_the_last_convolution_behind_its_activation(run: OpenedRun) -> None:
@@ -108,9 +108,9 @@ def test_the_telling_word_adds_most_to_an_answer(words: OpenedRun) -> None:
     from bmcli.explanation.explain import explain_network
 
     found = explain_network(planted.subject(words), planted.judged(words), 60, 1, 5)
-    answers = found.targets[0].doubtful
+    answers = found.targets[0].least_confident
     assert len(answers) == 5
     for each in answers:
         assert max(each.words, key=lambda word: word[1])[0] in ("awful", "lovely")
-        assert len(each.heat) == 1
+        assert len(each.grad_cam) == 1
     assert "?" not in [word for each in answers for word, _ in each.words]

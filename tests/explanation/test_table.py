@@ -40,7 +40,7 @@ def test_telling_columns_are_told_from_planted_useless_ones(trained: Explanation
 
 
 def test_accuracy_falls_with_a_telling_column(trained: Explanation) -> None:
-    by_name = {each.column: each.fall for each in trained.targets[0].importances}
+    by_name = {each.column: each.metric_decrease for each in trained.targets[0].importances}
     assert by_name["colour"] > 0.2
     assert abs(by_name["noise"]) < 0.05
 
@@ -67,14 +67,14 @@ def test_importance_in_a_network_with_random_weights_fails_the_sanity_check(untr
 
 
 def test_contributions_add_up_to_the_difference_from_the_baseline(trained: Explanation) -> None:
-    answers = [*trained.targets[0].wrong, *trained.targets[0].doubtful]
+    answers = [*trained.targets[0].wrong, *trained.targets[0].least_confident]
     assert answers
-    assert max(each.gap for each in answers) < 0.05
+    assert max(each.completeness_gap for each in answers) < 0.05
 
 
 def test_doubtful_answers_are_those_near_the_border(trained: Explanation) -> None:
-    assert len(trained.targets[0].doubtful) == 4
-    for each in trained.targets[0].doubtful:
+    assert len(trained.targets[0].least_confident) == 4
+    for each in trained.targets[0].least_confident:
         assert abs(sum(each.features.values())) < 3
         assert set(each.features) == {*planted.TELLING, *planted.USELESS}
 
@@ -85,7 +85,7 @@ def test_an_explanation_passes_through_json(trained: Explanation) -> None:
 
 def test_layers_are_told_in_their_order_and_alike_to_themselves(trained: Explanation) -> None:
     assert [layer.kind for layer in trained.layers] == ["Dense", "Activation", "Dense"]
-    assert [layer.embeds for layer in trained.layers] == [False, True, False]
+    assert [layer.is_embedding for layer in trained.layers] == [False, True, False]
     similarity = np.array(trained.similarity)
     assert np.diag(similarity) == pytest.approx(1)
     assert similarity == pytest.approx(similarity.T)

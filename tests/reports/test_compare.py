@@ -33,7 +33,7 @@ def test_names_are_text() -> None:
 
 def test_runs_on_other_rows_are_not_compared_row_by_row() -> None:
     page = Page(
-        render_comparison(replace(FOUND, unpaired="they saw different rows.", against_first={}, against_best={}))
+        render_comparison(replace(FOUND, unpaired_reason="they saw different rows.", against_first={}, against_best={}))
     )
     assert "They cannot be told: they saw different rows." in page.text
     assert "Take" not in page.text

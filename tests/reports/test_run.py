@@ -131,7 +131,7 @@ def test_parts_that_nobody_asked_for_are_not_there(sugar: Run) -> None:
 
 
 def test_what_is_damaged_is_left_out_of_the_page(sugar: Run, cache: Path) -> None:
-    sugar.validation.write_text('{"folds": {"dealt": 3}, "learning_curve": []}')
+    sugar.validation.write_text('{"folds": {"splitter": 3}, "learning_curve": []}')
     sugar.decisions.write_text("[]")
     (sugar.exports / "litert").mkdir(parents=True)
     (sugar.exports / "litert" / "card.json").write_text('{"format": "litert"}')
@@ -215,7 +215,7 @@ def test_an_explained_run_shows_why_it_answers_so(digits: Run, hostile: Run, sug
 def test_what_was_found_out_and_is_damaged_is_left_out(sugar: Run) -> None:
     from bmcli.workflows.report_data import read_explanation
 
-    sugar.explanation.write_text('{"on": "test"}')
+    sugar.explanation.write_text('{"split": "test"}')
     assert read_explanation(sugar, print) is None
     sugar.explanation.unlink()
 
