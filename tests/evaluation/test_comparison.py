@@ -40,10 +40,7 @@ def test_the_best_that_is_also_the_smallest_is_taken_and_ties_are_named() -> Non
 
 def test_other_rows_are_no_ground_for_advice() -> None:
     found = replace(comparison({"a": (10, 0.9), "b": (5, 0.8)}), unpaired_reason="they saw different rows.")
-    assert (
-        found.recommendation
-        == "a has the best accuracy, but they saw different rows. So the difference cannot be tested."
-    )
+    assert found.recommendation == "a has the best accuracy. The difference cannot be tested: they saw different rows."
     assert found.recommended is found.best
 
 

@@ -73,7 +73,7 @@ def test_a_planted_bad_slice_is_the_worst_of_all_pairs() -> None:
     assert worst.interval is not None
     assert worst.interval.low < 0.6 < worst.interval.high < 0.85
     assert worst.metrics["accuracy"] == worst.value == pytest.approx(right[bad].mean())
-    assert "slices looked at" in found.summary
+    assert "compared slices" in found.summary
 
 
 def test_where_all_slices_are_alike_hardly_any_search_finds_one() -> None:

@@ -57,7 +57,7 @@ def test_what_other_thresholds_show_is_told() -> None:
     assert list(found.thresholds) == sorted(found.thresholds)
     assert found.curves["F1"][found.thresholds.index(found.value)] == max(found.curves["F1"])
     costs = minimize_cost(TRUTH, SCORES, 1, 3)
-    assert costs.curves["cost a row"][costs.thresholds.index(costs.value)] == min(costs.curves["cost a row"])
+    assert costs.curves["cost per row"][costs.thresholds.index(costs.value)] == min(costs.curves["cost per row"])
     assert ThresholdChoice.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 

@@ -115,7 +115,7 @@ def test_what_is_suspicious_about_the_data_is_told(hostile: Run) -> None:
         "The winner of the search <script>alert(1)</script>.",
         "Decided on validation rows", "Before the temperature", "Threshold of", "makes probabilities",
         "3 folds of 56 rows, dealt by '<script>alert(1)</script>'.", "all rows out of fold",
-        "More data is not shown to help",
+        "No evidence that more data would help",
         "litert verified 2.0 1.0 98.70 %", "rejected: too far.", "=cmd() 0.25 (0.5)", "56 test rows",
         "Some training rows", "calibration_error: 95 %, inverted bootstrap over rows, 1,000 resamples",
         "Measured by bmcli benchmark", "model 0.5 2 3 500 128",
