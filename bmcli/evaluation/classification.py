@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bmcli.evaluation import calibration
-from bmcli.evaluation import weighted_metrics as samples
+from bmcli.evaluation import calibration, weighted_metrics
 from bmcli.evaluation.result import ClassMetrics, ConfusionMatrix, TargetMetrics
 from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics, divide
 from bmcli.quoting import quoted
@@ -118,7 +117,7 @@ def make_weighted_metrics(
         "log_loss": log_losses(truth, probabilities),
         "brier": calibration.compute_brier_scores(truth, probabilities),
     }
-    mean_metrics = samples.make_weighted_means({**shares, **losses})
+    mean_metrics = weighted_metrics.make_weighted_means({**shares, **losses})
     gaps = calibration.make_weighted_gaps(*calibration.get_confidence_and_outcome(truth, probabilities))
 
     def compute(weights: np.ndarray) -> MetricSamples:
@@ -131,7 +130,7 @@ def make_weighted_metrics(
 def _weighted_averages(truth: np.ndarray, predicted: np.ndarray, classes: int) -> Callable[[np.ndarray], MetricSamples]:
     is_hit = truth == predicted
     tallies = [
-        samples.make_weighted_counts(codes, classes + 1)
+        weighted_metrics.make_weighted_counts(codes, classes + 1)
         for codes in (np.where(is_hit, truth, classes), predicted, truth)
     ]
 
@@ -158,12 +157,12 @@ def _weighted_rankings(
         reason = f"it ranks {classes} classes, which takes too long to resample beyond {MAX_RANKED_CLASSES}."
         return lambda weights: {}, dict.fromkeys(RANKING_METRICS, reason)
     ranked = range(1, 2) if classes == 2 else range(classes)
-    area_functions = [samples.make_weighted_areas(truth == index, probabilities[:, index]) for index in ranked]
+    area_functions = [weighted_metrics.make_weighted_areas(truth == index, probabilities[:, index]) for index in ranked]
 
     def compute(weights: np.ndarray) -> MetricSamples:
         areas_by_metric = zip(*(areas(weights) for areas in area_functions), strict=True)
         return {
-            name: samples.compute_nanmean(list(areas))
+            name: weighted_metrics.compute_nanmean(list(areas))
             for name, areas in zip(RANKING_METRICS, areas_by_metric, strict=True)
         }
 

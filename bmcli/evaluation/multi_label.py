@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from bmcli.evaluation import calibration
-from bmcli.evaluation import weighted_metrics as samples
+from bmcli.evaluation import calibration, weighted_metrics
 from bmcli.evaluation.classification import MAX_RANKED_CLASSES, compute_areas, compute_class_metrics
 from bmcli.evaluation.result import ClassMetrics, TargetMetrics
 from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics, divide
@@ -102,7 +101,7 @@ def make_weighted_metrics(truth: np.ndarray, predicted: np.ndarray, probabilitie
     """Make the metrics of `measure` for samples of the rows, without ranking areas beyond 100 labels."""
     is_label, is_predicted = truth.astype(bool), predicted.astype(bool)
     shares = {"subset_accuracy": (is_label == is_predicted).all(axis=1)}
-    mean_metrics = samples.make_weighted_means(
+    mean_metrics = weighted_metrics.make_weighted_means(
         {
             **shares,
             "hamming_loss": (is_label != is_predicted).mean(axis=1),
@@ -141,16 +140,16 @@ def _weighted_rankings(
         reason = f"it ranks {labels} labels, which takes too long to resample beyond {MAX_RANKED_CLASSES}."
         return lambda weights: {}, dict.fromkeys(("roc_auc_macro", "pr_auc_macro", "pr_auc_micro"), reason)
     area_functions = [
-        samples.make_weighted_areas(is_label[:, index], probabilities[:, index]) for index in range(labels)
+        weighted_metrics.make_weighted_areas(is_label[:, index], probabilities[:, index]) for index in range(labels)
     ]
     of_row = np.repeat(np.arange(len(is_label)), labels)
-    micro_areas = samples.make_weighted_areas(is_label.ravel(), probabilities.ravel(), of_row)
+    micro_areas = weighted_metrics.make_weighted_areas(is_label.ravel(), probabilities.ravel(), of_row)
 
     def compute(weights: np.ndarray) -> MetricSamples:
         roc, pr = zip(*(areas(weights) for areas in area_functions), strict=True)
         return {
-            "roc_auc_macro": samples.compute_nanmean(list(roc)),
-            "pr_auc_macro": samples.compute_nanmean(list(pr)),
+            "roc_auc_macro": weighted_metrics.compute_nanmean(list(roc)),
+            "pr_auc_macro": weighted_metrics.compute_nanmean(list(pr)),
             "pr_auc_micro": micro_areas(weights)[1],
         }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bmcli.evaluation import weighted_metrics as samples
+from bmcli.evaluation import weighted_metrics
 from bmcli.evaluation.classification import compute_metrics_by_class, confusion_matrix, log_loss, log_losses
 from bmcli.evaluation.result import TargetMetrics
 from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics, divide
@@ -50,13 +50,13 @@ def make_weighted_metrics(truth: np.ndarray, predicted: np.ndarray, probabilitie
     """Make the metrics of `measure` for samples of the rows."""
     classes = probabilities.shape[1]
     shares = {"accuracy": predicted == truth}
-    mean_metrics = samples.make_weighted_means(
+    mean_metrics = weighted_metrics.make_weighted_means(
         {**shares, "mae": np.abs(predicted - truth), "log_loss": log_losses(truth, probabilities)}
     )
-    confusion_counts = samples.make_weighted_counts(truth * classes + predicted, classes**2)
+    confusion_counts = weighted_metrics.make_weighted_counts(truth * classes + predicted, classes**2)
     distances = _squared_distances(classes)
-    truth_ranks = samples.mean_ranks(truth)
-    expected_ranks = samples.mean_ranks(probabilities.astype(np.float64) @ np.arange(classes))
+    truth_ranks = weighted_metrics.mean_ranks(truth)
+    expected_ranks = weighted_metrics.mean_ranks(probabilities.astype(np.float64) @ np.arange(classes))
 
     def compute(weights: np.ndarray) -> MetricSamples:
         counts = confusion_counts(weights).reshape(classes, classes, -1)
@@ -65,7 +65,7 @@ def make_weighted_metrics(truth: np.ndarray, predicted: np.ndarray, probabilitie
         return {
             **mean_metrics(weights),
             "quadratic_kappa": 1 - divide(observed, expected),
-            "spearman": samples.correlation(truth_ranks(weights), expected_ranks(weights), weights),
+            "spearman": weighted_metrics.correlation(truth_ranks(weights), expected_ranks(weights), weights),
         }
 
     return WeightedMetrics(compute, shares)
