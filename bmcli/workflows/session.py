@@ -61,7 +61,7 @@ class Session:
         from bmcli.workflows.assembly import build_trainer  # as above
 
         loss = school.build_loss(network) if school else None
-        learned = school.known.prepared if school else prepared
+        learned = school.transfer_set.prepared if school else prepared
         return build_trainer(recipe, network, learned, self.placement, run, self.cache, profile, loss)
 
     def write_run_files(self, trainer: Trainer, run: Run) -> None:

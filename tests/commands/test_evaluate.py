@@ -201,7 +201,7 @@ def test_an_artefact_decides_at_the_threshold_and_is_part_of_the_report(bmcli: B
     (artefact,) = done.json()["artefacts"]
     assert artefact["agreement"] == 1
     card = json.loads((Path(artefact["path"]) / "card.json").read_text())
-    assert card["targets"][0]["decision"] == f"'paid' from a probability of {_state(decided)['threshold']:.6g} on"
+    assert card["targets"][0]["decision"] == f"'paid' if its probability is at least {_state(decided)['threshold']:.6g}"
     assert "Artefacts" in decided.report.read_text(encoding="utf-8")
 
 
