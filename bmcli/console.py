@@ -154,7 +154,7 @@ class Console:
 
     def print_cross_validation(self, result: Any) -> None:
         """Mean and spread over folds, and what all tested rows together show."""
-        folds, together = result.folds, result.folds.together
+        folds, together = result.folds, result.folds.pooled
         means = {f"folds/{name}": mean for name, mean in folds.means.items()}
         self.result(
             {
@@ -164,18 +164,24 @@ class Console:
                     name: {"low": mean.low, "high": mean.high, "level": 0.95, "method": folds.method}
                     for name, mean in means.items()
                 },
-                "spread": {name: mean.spread for name, mean in means.items()},
+                "standard_deviation": {name: mean.standard_deviation for name, mean in means.items()},
                 "folds": [dict(fold.metrics) for fold in folds.folds],
-                "together": dict(together.metrics),
+                "pooled": dict(together.metrics),
                 **_missed_gates_to_json(result),
             }
         )
         shown = folds.folds[:MAX_FOLDS]
         rows = [
-            [name, mean.mean, mean.spread, _format_interval(mean), *(fold.metrics.get(name, "-") for fold in shown)]
+            [
+                name,
+                mean.mean,
+                mean.standard_deviation,
+                _format_interval(mean),
+                *(fold.metrics.get(name, "-") for fold in shown),
+            ]
             for name, mean in folds.means.items()
         ]
-        self.text(clean(f"\n{len(folds.folds)} folds of {together.count:,} rows, dealt {folds.dealt}"))
+        self.text(clean(f"\n{len(folds.folds)} folds of {together.count:,} rows, dealt {folds.splitter}"))
         columns = ["metric", "mean", "spread", "95 % interval", *(f"fold {fold.number}" for fold in shown)]
         self.table("", columns, rows)
         self.log(f"intervals of means: {folds.method}", level=1)
@@ -226,13 +232,13 @@ class Console:
         """The slices of a target, the worst first."""
         rows = [
             [
-                each.of,
+                each.slicing,
                 each.name,
                 each.rows,
                 each.value,
                 _format_interval(each.interval),
                 f"{each.difference:+.4f}",
-                _format_p_value(each.adjusted),
+                _format_p_value(each.adjusted_p_value),
             ]
             for each in table.slices[:MAX_SLICES]
         ]
@@ -296,7 +302,7 @@ class Console:
         """Runs beside each other, and which of them to take."""
         self.result({**comparison.to_json(), "report": None if output is None else str(output)})
         runs = comparison.contenders
-        short = ["take" if each is comparison.recommended and not comparison.unpaired else "" for each in runs]
+        short = ["take" if each is comparison.recommended and not comparison.unpaired_reason else "" for each in runs]
         rows = [
             [
                 each.name,
@@ -435,7 +441,7 @@ class Console:
                 "gain": None if gain is None else {
                     "metric": f"{distilled.on}/{gain.metric}", "mean": gain.mean,
                     "interval": None if gain.interval is None else list(gain.interval), "by_seed": list(gain.by_seed),
-                    "closed": gain.closed,
+                    "gap_closed": gain.gap_closed,
                 },
                 "runs": {each.name: list(each.runs) for each in learners if each is not None},
                 "report": str(report), "seconds": round(distilled.seconds, 3),
@@ -797,7 +803,7 @@ def _format_gain(distilled: Any) -> str:
         told += f" (95 % interval {gain.interval[0]:+.4g} to {gain.interval[1]:+.4g}; {gain.method})"
     if len(gain.by_seed) > 1:
         told += f"; by seed {', '.join(f'{each:+.4g}' for each in gain.by_seed)}"
-    return told + (f"; {100 * gain.closed:.0f} % of the gap to the teacher" if gain.closed is not None else "")
+    return told + (f"; {100 * gain.gap_closed:.0f} % of the gap to the teacher" if gain.gap_closed is not None else "")
 
 
 def _trial_to_json(trial: Any) -> dict[str, Any]:

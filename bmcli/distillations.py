@@ -278,7 +278,7 @@ class DistillationGain:
     interval: tuple[float, float] | None
     method: str
     by_seed: tuple[float, ...]
-    closed: float | None
+    gap_closed: float | None
 
 
 @dataclass(frozen=True)

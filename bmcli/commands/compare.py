@@ -164,13 +164,13 @@ def _make_comparison(evaluated_runs: Sequence[_EvaluatedRun], split: str, metric
         _add_intervals(evaluated.contender, sample) for evaluated, sample in zip(evaluated_runs, samples, strict=True)
     )
     comparison = Comparison(
-        on=split,
+        split=split,
         rows=len(first_run.predicted_rows.rows),
         metric=metric,
         contenders=contenders,
         recipes=_find_differences([_flatten_recipe(evaluated.recipe) for evaluated in evaluated_runs]),
         data=_find_differences([_describe_data(evaluated.spec) for evaluated in evaluated_runs]),
-        unpaired=unpaired,
+        unpaired_reason=unpaired,
         against_first={},
         against_best={},
     )
@@ -276,7 +276,7 @@ def _read_row_numbers(evaluated: _EvaluatedRun) -> np.ndarray:
     from bmcli.data.raw_rows import find_row_indices
 
     recipe = evaluated.recipe
-    return find_row_indices(recipe.data, recipe.targets(), recipe.data_seed, evaluated.predicted_rows.on)
+    return find_row_indices(recipe.data, recipe.targets(), recipe.data_seed, evaluated.predicted_rows.name)
 
 
 def _are_close(one: np.ndarray, other: np.ndarray) -> bool:

@@ -104,7 +104,7 @@ def _train_folds(loaded: LoadedRecipe, context: RetrainingContext) -> CrossValid
     disk.write_atomically(run.report, page.encode(), disk.PRIVATE_MODE)
     run.write(run.evaluation, {"folds": {"at": runs.now(), **folds.to_json()}})  # last, since it marks the end
     # Metrics between groups are computed on the rows of all folds together, so they have no mean over folds.
-    group_metrics = {name: value for name, value in folds.together.metrics.items() if name.startswith("fairness/")}
+    group_metrics = {name: value for name, value in folds.pooled.metrics.items() if name.startswith("fairness/")}
     means = {**{name: mean.mean for name, mean in folds.means.items()}, **group_metrics}
     return CrossValidationRun(run, predictions, folds, find_missed_gates(recipe.evaluate.gates, means))
 

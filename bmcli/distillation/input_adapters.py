@@ -1,4 +1,4 @@
-"""How a teacher sees the inputs of its student, augmented or not, on the device."""
+"""Conversion of the student's encoded inputs, augmented or not, to those of a teacher, on the device."""
 
 from __future__ import annotations
 
@@ -17,50 +17,50 @@ InputAdapter = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
 def build_adapter(teacher: TeacherNetwork, spec: DataSpec) -> InputAdapter:
-    """The view of a teacher.
+    """Build the input adapter of a teacher.
 
     Args:
         spec: Of the student's data.
 
     Raises:
-        BmcliError: It reads a column that the student lacks, or reads one otherwise.
+        BmcliError: The teacher has an input that the student lacks, or encodes one differently.
     """
     if teacher.spec is None:
         raise BmcliError(
-            f"teacher {teacher.display_path} takes raw rows, and would not see them augmented.", path="data.augment",
-            suggestion="Name the teacher's run, or leave data.augment out.",
+            f"teacher {teacher.display_path} takes raw rows, which cannot be augmented.", path="data.augment",
+            suggestion="Give the teacher's run instead of its file, or remove data.augment.",
         )  # fmt: skip
-    mine = {column.name: column for column in spec.inputs}
+    student_columns = {column.name: column for column in spec.inputs}
     for column in teacher.spec.inputs:
-        if column.name not in mine:
+        if column.name not in student_columns:
             raise BmcliError(
-                f"teacher {teacher.display_path} reads column {quoted(column.name)}, which its student does "
-                "not have, and so cannot "
-                "see it augmented.", path="data.augment", suggestion="Add it to the student's data.inputs.",
+                f"teacher {teacher.display_path} has the input {quoted(column.name)}, which its student lacks, so it "
+                "cannot be augmented.", path="data.augment", suggestion="Add it to the student's data.inputs.",
             )  # fmt: skip
-    changes = {
-        column.name: _build_conversion(mine[column.name], column, teacher.display_path)
+    conversions = {
+        column.name: _build_conversion(student_columns[column.name], column, teacher.display_path)
         for column in teacher.spec.inputs
     }
-    return lambda inputs: {name: change(inputs[name]) for name, change in changes.items()}
+    return lambda inputs: {name: convert(inputs[name]) for name, convert in conversions.items()}
 
 
-def _build_conversion(mine: Column, its: Column, shown: str) -> Callable[[Any], Any]:
-    if mine == its:
+def _build_conversion(student_column: Column, teacher_column: Column, display_path: str) -> Callable[[Any], Any]:
+    if student_column == teacher_column:
         return tf.identity
-    if mine.kind == its.kind == "image" and mine.shape[-1] == its.shape[-1]:
-        return lambda pictures: _convert_pictures(pictures, mine, its)
+    if student_column.kind == teacher_column.kind == "image" and student_column.shape[-1] == teacher_column.shape[-1]:
+        return lambda pictures: _convert_pictures(pictures, student_column, teacher_column)
     raise BmcliError(
-        f"teacher {shown} reads column {quoted(mine.name)} otherwise than its student, and so cannot see it augmented.",
-        path="data.augment", suggestion="Give both the same kind of input and the same training rows, or leave it out.",
+        f"teacher {display_path} encodes the input {quoted(student_column.name)} differently from its student, so the "
+        "augmented input cannot be converted.", path="data.augment",
+        suggestion="Give both the same kind of input and the same training rows, or remove data.augment.",
     )  # fmt: skip
 
 
-def _convert_pictures(pictures: Any, mine: Column, its: Column) -> Any:
-    """Encoded pictures at another size and in another range of pixels."""
-    (low, high), (its_low, its_high) = mine.state["range"], its.state["range"]
+def _convert_pictures(pictures: Any, student_column: Column, teacher_column: Column) -> Any:
+    """Convert encoded pictures to another size and another range of pixels."""
+    (low, high), (teacher_low, teacher_high) = student_column.state["range"], teacher_column.state["range"]
     values = (tf.cast(pictures, tf.float32) - low) / ((high - low) or 1.0)
-    if mine.shape != its.shape:
-        values = tf.image.resize(values, its.shape[:2])
-    values = values * ((its_high - its_low) or 1.0) + its_low
-    return tf.saturate_cast(tf.round(values), tf.uint8) if its.dtype == "uint8" else values
+    if student_column.shape != teacher_column.shape:
+        values = tf.image.resize(values, teacher_column.shape[:2])
+    values = values * ((teacher_high - teacher_low) or 1.0) + teacher_low
+    return tf.saturate_cast(tf.round(values), tf.uint8) if teacher_column.dtype == "uint8" else values

@@ -16,16 +16,16 @@ _DROPOUTS = (keras.layers.Dropout, keras.layers.SpatialDropout1D, keras.layers.S
 
 
 def find_layer_output(model: keras.Model, selector: str | float, display_name: str, path: str) -> Any:
-    """What a layer computes, as a symbolic tensor of the model.
+    """Find the output of a layer, as a symbolic tensor of the model.
 
     Args:
-        selector: A layer's name; or a depth above 0 and up to 1, the share of the layers with weights that are passed,
-            those of the outputs left out. What follows such a layer, as an activation, is part of it.
-        display_name: What a user calls the network.
+        selector: A layer's name; or a relative depth above 0 and up to 1: a share of the layers with weights, without
+            output layers. Layers of the same shape after such a layer, such as an activation, belong to it.
+        display_name: Name of the network for messages.
         path: Of the recipe, for faults.
 
     Raises:
-        BmcliError: There is no such layer, or it computes several things.
+        BmcliError: There is no such layer, or it has several outputs.
     """
     layer = (
         _find_by_name(model, selector, display_name, path)
@@ -38,35 +38,35 @@ def find_layer_output(model: keras.Model, selector: str | float, display_name: s
         tensor = None
     if not isinstance(tensor, keras.KerasTensor) or None in tensor.shape[1:]:
         raise BmcliError(
-            f"layer {quoted(layer.name)} of {display_name} does not compute one tensor of one size.", path=path
+            f"layer {quoted(layer.name)} of {display_name} does not have exactly one output of a fixed size.", path=path
         )
     return tensor
 
 
-def _find_by_name(model: keras.Model, name: str, shown: str, path: str) -> keras.layers.Layer:
+def _find_by_name(model: keras.Model, name: str, display_name: str, path: str) -> keras.layers.Layer:
     names = [layer.name for layer in model.layers]
     if name not in names:
         hint = parts.did_you_mean(name, names) or f"Some of its layers: {', '.join(names[-12:])}."
-        raise BmcliError(f"{shown} has no layer {quoted(name)}.", path=path, suggestion=hint)
+        raise BmcliError(f"{display_name} has no layer {quoted(name)}.", path=path, suggestion=hint)
     return model.get_layer(name)
 
 
-def _find_by_depth(model: keras.Model, depth: float, shown: str, path: str) -> keras.layers.Layer:
+def _find_by_depth(model: keras.Model, depth: float, display_name: str, path: str) -> keras.layers.Layer:
     outputs = {id(tensor) for tensor in keras.tree.flatten(model.output)}
-    places = [
-        place for place, layer in enumerate(model.layers) if _has_own_weights(layer) and not _is_output(layer, outputs)
+    indices = [
+        index for index, layer in enumerate(model.layers) if _has_own_weights(layer) and not _is_output(layer, outputs)
     ]
-    if not places:
-        raise BmcliError(f"{shown} has no layer before its outputs.", path=path)
-    passed = max(1, math.ceil(depth * len(places) - 1e-9))
-    first, *later = places[passed - 1 :]
+    if not indices:
+        raise BmcliError(f"{display_name} has no layer before its outputs.", path=path)
+    number = max(1, math.ceil(depth * len(indices) - 1e-9))
+    first, *later = indices[number - 1 :]
     end = later[0] if later else len(model.layers)
-    chosen = model.layers[first]
+    output_layer = model.layers[first]
     for layer in model.layers[first + 1 : end]:
-        follows = not isinstance(layer, _DROPOUTS) and not _is_output(layer, outputs)
-        if follows and _output_shape(layer) == _output_shape(chosen):
-            chosen = layer
-    return chosen
+        is_continuation = not isinstance(layer, _DROPOUTS) and not _is_output(layer, outputs)
+        if is_continuation and _output_shape(layer) == _output_shape(output_layer):
+            output_layer = layer
+    return output_layer
 
 
 def _has_own_weights(layer: keras.layers.Layer) -> bool:
@@ -83,7 +83,7 @@ def _output_shape(layer: keras.layers.Layer) -> Any:
 
 
 def _output_tensor(layer: keras.layers.Layer) -> Any:
-    """What a layer computes, or None if it was not called just once."""
+    """Get the output of a layer, None unless it was called exactly once."""
     try:
         tensor = layer.output
     except (AttributeError, ValueError):

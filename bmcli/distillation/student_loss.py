@@ -1,4 +1,4 @@
-"""Learning from teachers: what a step computes beside the loss of the labels."""
+"""The loss of a student: the losses of a step between student and teachers."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class _LossTerm:
     """One of the losses.
 
     Args:
-        name: It is told by.
+        name: In metrics.
         options: Those of the recipe.
         part: Its module.
-        hints: Between which layers it compares.
+        hints: The pairs of layers that it compares.
     """
 
     name: str
@@ -45,55 +45,58 @@ class _LossTerm:
 
 
 class HintProjection:
-    """A layer of the student brought to the shape of one of the teacher's.
+    """Projection of a layer of the student to the shape of one of the teacher's.
 
     Args:
-        tensor: The student's, symbolic.
-        wanted: Shape of the teacher's, without the batch axis.
-        kind: Of the loss: for attention channels may differ, for relations everything.
+        tensor: Output of the student's layer, symbolic.
+        teacher_shape: Of the teacher's layer, without the batch axis.
+        kind: Of the loss: for `attention` channels may differ, for `relation` all axes.
     """
 
-    def __init__(self, pair: LayerPair, tensor: Any, wanted: tuple[int, ...], kind: str, seed: int, path: str) -> None:
-        self.tensor, self.teacher, self._target_shape = tensor, layer_key(pair), wanted
+    def __init__(
+        self, pair: LayerPair, tensor: Any, teacher_shape: tuple[int, ...], kind: str, seed: int, path: str
+    ) -> None:
+        self.tensor, self.teacher, self._target_shape = tensor, layer_key(pair), teacher_shape
         self.projection: keras.layers.Dense | None = None
         shape = tuple(tensor.shape[1:])
-        self._is_resized = kind != "relation" and shape[:-1] != wanted[:-1]
+        self._is_resized = kind != "relation" and shape[:-1] != teacher_shape[:-1]
         if kind == "relation":
             return
-        if len(shape) != len(wanted) or len(shape) > 3 or (kind == "attention" and len(shape) < 2):
+        if len(shape) != len(teacher_shape) or len(shape) > 3 or (kind == "attention" and len(shape) < 2):
             raise BmcliError(
-                f"the student's layer has the shape {_format_shape(shape)} and the teacher's "
-                f"{_format_shape(wanted)}, which {kind} "
-                "cannot compare.",
+                f"{kind} cannot compare the student's layer of shape {_format_shape(shape)} with the teacher's of "
+                f"shape {_format_shape(teacher_shape)}.",
                 path=path, suggestion="Name two layers of vectors, two of sequences, or two of feature maps."
                 if kind == "feature" else "Name two layers of sequences, or two of feature maps.",
             )  # fmt: skip
-        if kind == "feature" and shape[-1] != wanted[-1]:
-            start = keras.initializers.GlorotUniform(seed)
-            self.projection = keras.layers.Dense(wanted[-1], dtype="float32", kernel_initializer=start, name="hint")
+        if kind == "feature" and shape[-1] != teacher_shape[-1]:
+            initializer = keras.initializers.GlorotUniform(seed)
+            self.projection = keras.layers.Dense(
+                teacher_shape[-1], dtype="float32", kernel_initializer=initializer, name="hint"
+            )
             self.projection.build((None, *shape))
 
-    def project(self, computed: Any) -> Any:
-        """What the student computes there in the teacher's shape, float32."""
-        computed = tf.cast(computed, tf.float32)
+    def project(self, activations: Any) -> Any:
+        """Project the student's activations to the teacher's shape, float32."""
+        activations = tf.cast(activations, tf.float32)
         if self._is_resized:
-            computed = self._resize(computed)
-        return computed if self.projection is None else self.projection(computed)
+            activations = self._resize(activations)
+        return activations if self.projection is None else self.projection(activations)
 
-    def _resize(self, computed: Any) -> Any:
-        if len(computed.shape) == 4:
-            return tf.image.resize(computed, self._target_shape[:2])
-        return tf.image.resize(computed[:, :, None, :], (self._target_shape[0], 1))[:, :, 0, :]
+    def _resize(self, activations: Any) -> Any:
+        if len(activations.shape) == 4:
+            return tf.image.resize(activations, self._target_shape[:2])
+        return tf.image.resize(activations[:, :, None, :], (self._target_shape[0], 1))[:, :, 0, :]
 
 
 class DistillationLoss(LossProvider):
-    """The losses of a recipe between a student and its teachers.
+    """The weighted sum of a recipe's losses between a student and its teachers.
 
     Args:
-        teachers: The teachers, whom each step asks; None if what they say comes with the examples.
-        adapters: For each teacher how it sees the student's inputs; empty if it is not asked.
+        teachers: Teachers that predict in each step; None if their outputs come with the examples.
+        adapters: Input adapter of each teacher that predicts in each step.
         layer_shapes: Of the layers of the teachers that losses compare, without the batch axis, by name.
-        teacher_weights: How much each of the outputs of the teachers counts.
+        teacher_weights: Weight of each of the teachers' outputs.
     """
 
     def __init__(
@@ -118,8 +121,8 @@ class DistillationLoss(LossProvider):
         self.term_names = tuple(term.name for term in self._terms)
         self.compares_examples = any(term.part.WHOLE_BATCH for term in self._terms)
         self.runs_teachers = teachers is not None
-        asked = [teacher.model.to_json() for teacher in teachers.teachers] if teachers else []
-        self.cost_key = [dump(options.losses), asked]
+        teacher_models = [teacher.model.to_json() for teacher in teachers.teachers] if teachers else []
+        self.cost_key = [dump(options.losses), teacher_models]
         self._model = self._build_layer_outputs()
 
     @property
@@ -128,7 +131,7 @@ class DistillationLoss(LossProvider):
         return [weight for projection in projections for weight in projection.trainable_variables]
 
     def _build_layer_outputs(self) -> Any:
-        """The student with the layers that losses compare among its outputs, so that it is computed once."""
+        """Build the student with the compared layers as further outputs, so that one forward pass computes all."""
         hints = [hint for term in self._terms for hint in term.hints]
         if not hints:
             return None
@@ -141,32 +144,38 @@ class DistillationLoss(LossProvider):
             return examples
         return {
             **examples,
-            "teacher": self._teachers.predict([view(unstack_inputs(examples)) for view in self._adapters]),
+            "teacher": self._teachers.predict([adapt(unstack_inputs(examples)) for adapt in self._adapters]),
         }
 
     def compute(self, examples: Arrays, counts: Any, size: int, step: Any) -> StepLosses:
         outputs, layers = self._run_model(unstack_inputs(examples))
-        hard = compute_losses(self.network, examples, outputs)
-        weights = example_weights(examples, hard)
-        at = partial(self._value_at_step, step)
-        said, following = self._collect_outputs(examples, outputs), iter(layers)
-        found, total = {}, tf.zeros_like(hard)
+        label_loss = compute_losses(self.network, examples, outputs)
+        weights = example_weights(examples, label_loss)
+        value_at_step = partial(self._value_at_step, step)
+        target_outputs, remaining_layers = self._collect_outputs(examples, outputs), iter(layers)
+        losses, total = {}, tf.zeros_like(label_loss)
         for term in self._terms:
             pairs = [
-                (hint.project(next(following)), examples["teacher"]["layers"][hint.teacher]) for hint in term.hints
+                (hint.project(next(remaining_layers)), examples["teacher"]["layers"][hint.teacher])
+                for hint in term.hints
             ]
-            each = self._compute_term(term, LossInputs(hard, said, pairs, weights, at), counts, size)
-            each = each if term.options.kind == "hard" else each * weights  # the hard loss has them
-            found[term.name] = each
-            total = total + at(term.options.weight) * each  # type: ignore[attr-defined]
-        return StepLosses(outputs, total, found)
+            term_loss = self._compute_term(
+                term, LossInputs(label_loss, target_outputs, pairs, weights, value_at_step), counts, size
+            )
+            term_loss = (
+                term_loss if term.options.kind == "hard" else term_loss * weights
+            )  # the label loss has them already
+            losses[term.name] = term_loss
+            weight = value_at_step(term.options.weight)  # type: ignore[attr-defined]  # all losses have a weight
+            total = total + weight * term_loss
+        return StepLosses(outputs, total, losses)
 
     def _run_model(self, inputs: Any) -> tuple[Any, Any]:
-        """Outputs of the student, and what the layers that losses compare compute."""
+        """Run the student: its outputs, and the outputs of the compared layers."""
         if self._model is None:
             return self.network.model(inputs, training=True), []
-        found = self._model(inputs, training=True)
-        return found["outputs"], found["layers"]
+        results = self._model(inputs, training=True)
+        return results["outputs"], results["layers"]
 
     def _collect_outputs(self, examples: Arrays, outputs: Mapping[str, Any]) -> dict[str, TargetOutputs]:
         if "teacher" not in examples:
@@ -180,24 +189,24 @@ class DistillationLoss(LossProvider):
         }  # fmt: skip
 
     def _compute_term(self, term: _LossTerm, inputs: LossInputs, counts: Any, size: int) -> Any:
-        """A loss of each example here; one that compares examples is given those of all replicas."""
+        """Compute a loss of each example of this replica; one that compares examples gets those of all replicas."""
         if not term.part.WHOLE_BATCH or self._replicas == 1:
             return term.part.loss(term.options, inputs)
 
-        def gathered(value: Any) -> Any:
-            return gather_replicas(value, counts, size, self._replicas)
+        def gather(tensor: Any) -> Any:
+            return gather_replicas(tensor, counts, size, self._replicas)
 
-        said = {
-            name: replace(each, student=gathered(each.student), teachers=gathered(each.teachers))
+        gathered_outputs = {
+            name: replace(each, student=gather(each.student), teachers=gather(each.teachers))
             for name, each in inputs.outputs.items()
         }
-        layers = [(gathered(student), gathered(teacher)) for student, teacher in inputs.layers]
-        places, _ = replica_share(tf.range(size), self._replicas)
-        every = replace(inputs, outputs=said, layers=layers, weights=gathered(inputs.weights))
-        return tf.gather(term.part.loss(term.options, every), places)
+        layers = [(gather(student), gather(teacher)) for student, teacher in inputs.layers]
+        own_rows, _ = replica_share(tf.range(size), self._replicas)
+        global_inputs = replace(inputs, outputs=gathered_outputs, layers=layers, weights=gather(inputs.weights))
+        return tf.gather(term.part.loss(term.options, global_inputs), own_rows)
 
     def _value_at_step(self, step: Any, value: float | EpochSchedule) -> Any:
-        """What a number is in the epoch of a step: computed, so that the step need not be traced again."""
+        """Get the value of a schedule at a step, as a tensor, so that the step is not retraced for each epoch."""
         if not isinstance(value, EpochSchedule):
             return value
         epoch = tf.cast(step, tf.int32) // self.steps_per_epoch
@@ -206,13 +215,13 @@ class DistillationLoss(LossProvider):
 
 
 def _build_terms(
-    network: Network, taught: DistillationOptions, layer_shapes: Mapping[str, tuple[int, ...]], seed: int
+    network: Network, distillation: DistillationOptions, layer_shapes: Mapping[str, tuple[int, ...]], seed: int
 ) -> tuple[_LossTerm, ...]:
-    counted: Counter[str] = Counter()
-    found = []
-    for place, options in enumerate(taught.losses):
-        counted[options.kind] += 1
-        number = counted[options.kind]
+    counts: Counter[str] = Counter()
+    terms = []
+    for place, options in enumerate(distillation.losses):
+        counts[options.kind] += 1
+        number = counts[options.kind]
         name = options.kind if number == 1 else f"{options.kind}_{number}"
         hints = []
         for position, pair in enumerate(getattr(options, "pairs", ())):
@@ -223,9 +232,9 @@ def _build_terms(
                     pair, tensor, layer_shapes[layer_key(pair)], options.kind, seed + 31 * place + position, path
                 )
             )
-        found.append(_LossTerm(name, options, parts.load("distillation.losses", options.kind), tuple(hints)))
-    return tuple(found)
+        terms.append(_LossTerm(name, options, parts.load("distillation.losses", options.kind), tuple(hints)))
+    return tuple(terms)
 
 
 def _format_shape(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape)) or "one number"
+    return "x".join(map(str, shape)) or "scalar"

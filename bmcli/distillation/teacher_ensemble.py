@@ -1,4 +1,4 @@
-"""Teachers and what they say, ready for a student."""
+"""Teacher ensembles: the teachers of a student, with their outputs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from bmcli.distillation import input_adapters, transfer_set
-from bmcli.distillation import teachers as opening
+from bmcli.distillation.input_adapters import build_adapter
 from bmcli.distillation.student_loss import DistillationLoss
-from bmcli.distillation.teachers import BATCH_SIZE, TeacherPredictor
-from bmcli.distillation.transfer_set import TeacherInputs, TransferSet
+from bmcli.distillation.teachers import (
+    BATCH_SIZE,
+    TeacherPredictor,
+    list_layer_pairs,
+    list_output_forms,
+    load_teachers,
+)
+from bmcli.distillation.transfer_set import TeacherInputs, TransferSet, load_transfer_set
 from bmcli.distribution.strategy import Placement
 from bmcli.networks.network import Network
 from bmcli.recipe.distill import DistillationOptions, TransferOptions
@@ -22,15 +27,15 @@ from bmcli.specs import PreparedData
 
 @dataclass(frozen=True)
 class TeacherEnsemble:
-    """The teachers of a student, opened before it is built.
+    """The teachers of a student, loaded before it is built.
 
     Args:
         recipe, prepared: The student's.
-        predictor: None without teachers, as for a baseline that learns from the rows of a student.
+        predictor: None without teachers, such as for a baseline on the rows of a student.
     """
 
     recipe: Recipe
-    taught: DistillationOptions
+    distillation: DistillationOptions
     prepared: PreparedData
     placement: Placement
     predictor: TeacherPredictor | None
@@ -38,63 +43,66 @@ class TeacherEnsemble:
 
     @classmethod
     def load_teachers(
-        cls, recipe: Recipe, taught: DistillationOptions, prepared: PreparedData, placement: Placement, cache: Path
+        cls,
+        recipe: Recipe,
+        distillation: DistillationOptions,
+        prepared: PreparedData,
+        placement: Placement,
+        cache: Path,
     ) -> TeacherEnsemble:
-        """Opens the teachers.
+        """Load the teachers.
 
         Raises:
-            BmcliError: A teacher cannot be opened, or does not suit the student.
+            BmcliError: A teacher cannot be loaded, or does not fit the student.
         """
-        asking = None
-        if taught.teachers:
-            found = opening.load_teachers(taught, recipe, prepared.spec, placement)
-            asking = TeacherPredictor(
-                found, taught, opening.list_output_forms(recipe), opening.list_layer_pairs(taught)
+        predictor = None
+        if distillation.teachers:
+            teachers = load_teachers(distillation, recipe, prepared.spec, placement)
+            predictor = TeacherPredictor(
+                teachers, distillation, list_output_forms(recipe), list_layer_pairs(distillation)
             )
-        return cls(recipe, taught, prepared, placement, asking, cache)
+        return cls(recipe, distillation, prepared, placement, predictor, cache)
 
     @cached_property
-    def known(self) -> TransferSet:
-        """What is learned from; what teachers will say of it in every epoch is asked once."""
-        return transfer_set.load_transfer_set(self.recipe, self.taught, self.prepared, self.predictor, self.cache)
+    def transfer_set(self) -> TransferSet:
+        """The training rows of the student, with cached teacher outputs unless augmentation changes the inputs."""
+        return load_transfer_set(self.recipe, self.distillation, self.prepared, self.predictor, self.cache)
 
     def build_loss(self, network: Network) -> DistillationLoss:
-        """What the student learns from.
+        """Build the loss of the student.
 
         Raises:
-            BmcliError: A layer is not there, or cannot be compared.
+            BmcliError: A layer does not exist, or cannot be compared.
         """
-        asking = None if self.known.folder else self.predictor
-        seen = (
-            [input_adapters.build_adapter(teacher, self.prepared.spec) for teacher in asking.teachers] if asking else []
-        )
-        shares = self.predictor.merged_weights if self.predictor else ()
+        predictor = None if self.transfer_set.folder else self.predictor
+        adapters = [build_adapter(teacher, self.prepared.spec) for teacher in (predictor.teachers if predictor else ())]
+        teacher_weights = self.predictor.merged_weights if self.predictor else ()
         loss = DistillationLoss(
-            network, self.recipe, self.taught, self.placement, asking, seen, self.known.shapes, shares
+            network, self.recipe, self.distillation, self.placement, predictor, adapters, self.transfer_set.shapes,
+            teacher_weights,
         )  # fmt: skip
         loss.note = self.note
         return loss
 
     @property
     def note(self) -> str:
-        """How the teachers tell what they say, as a sentence."""
+        """The way in which the teachers' outputs are computed, as a sentence; empty without teachers."""
         if self.predictor is None:
             return ""
-        if self.known.folder is None:
-            return "the teacher is asked in every step, since data.augment changes what it sees"
-        return (
-            f"what the teacher says of {len(self.known.prepared.split('train')):,} rows was computed once, and is kept"
-        )
+        if self.transfer_set.folder is None:
+            return "the teacher predicts in every step, since data.augment changes its inputs"
+        rows = len(self.transfer_set.prepared.split("train"))
+        return f"the teacher's outputs for {rows:,} rows were computed once and are cached"
 
     def predict_outputs(self, split: str) -> dict[str, np.ndarray]:
-        """What the teachers say together of the rows of a split, as one would, by target, `(rows, width)`."""
-        assert self.predictor is not None, "a student without teachers asks nobody"
+        """Predict the rows of a split with the ensemble as one network, by target, `(rows, width)`."""
+        assert self.predictor is not None, "the ensemble has no teachers"
         rows = TeacherInputs(self.recipe, self.prepared, TransferOptions())
         inputs = rows.encode(split, self.predictor.teachers)
-        found = [
+        batches = [
             self.predictor.merge_outputs(
                 self.predictor.predict_arrays(inputs, slice(start, start + BATCH_SIZE))["outputs"]
             )
             for start in range(0, len(self.prepared.split(split)), BATCH_SIZE)
         ]
-        return {name: np.concatenate([np.asarray(batch[name]) for batch in found]) for name in found[0]}
+        return {name: np.concatenate([np.asarray(batch[name]) for batch in batches]) for name in batches[0]}

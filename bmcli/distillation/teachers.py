@@ -1,4 +1,4 @@
-"""Trained networks as teachers: opened from their files, and asked what they say of rows."""
+"""Trained networks as teachers: loading, and prediction of their outputs."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from bmcli.runs import Run
 from bmcli.specs import Column, DataSpec
 
 BATCH_SIZE = 512
-_MIN_PROBABILITY = 1e-30  # the least probability whose logarithm is taken
+_MIN_PROBABILITY = 1e-30  # before the logarithm
 
 
 @dataclass(frozen=True)
 class TeacherNetwork:
-    """A trained network that tells its outputs in the terms of a student.
+    """A trained network with converters of its outputs to those of a student.
 
     Args:
-        display_path: What a user calls it.
+        display_path: For messages.
         model: From its inputs by column to its outputs by target.
-        recipe, spec: Of its run; None if it is a file of its own, which takes raw rows.
+        recipe, spec: Of its run; None for a file without a run, which takes raw rows.
         digest: SHA-256 of its file.
-        converters: For each target of the student from the teacher's outputs to those that the student would have to
-            give for the same predictions, `(batch, width)`.
+        converters: For each target of the student, from the teacher's outputs to the student's outputs for the same
+            predictions, `(batch, width)`.
     """
 
     display_path: str
@@ -53,29 +53,29 @@ class TeacherNetwork:
     converters: Mapping[str, Callable[[Any], Any]]
 
     def accepts_inputs_of(self, spec: DataSpec) -> bool:
-        """Whether it takes the encoded inputs of other data as they are."""
+        """Whether it accepts the encoded inputs of other data without conversion."""
         return self.spec is not None and self.spec.inputs == spec.inputs
 
-    def find_layer(self, where: str | float, path: str) -> Any:
-        """A symbolic tensor inside of it; a fault at `path` if there is no such layer."""
+    def find_layer(self, selector: str | float, path: str) -> Any:
+        """Find the output of a layer; a fault at `path` if there is no such layer."""
         if self.spec is None:
             raise BmcliError(
-                f"{self.display_path} is a file, inside of which no layer can be named.", path=path,
-                suggestion="Name its run.",
+                f"{self.display_path} is a file, whose layers cannot be compared.", path=path,
+                suggestion="Give the teacher's run instead of its file.",
             )  # fmt: skip
-        return layer_lookup.find_layer_output(self.model, where, self.display_path, path)
+        return layer_lookup.find_layer_output(self.model, selector, self.display_path, path)
 
 
 def load_teachers(
     options: DistillationOptions, recipe: Recipe, spec: DataSpec, placement: Placement
 ) -> tuple[TeacherNetwork, ...]:
-    """All teachers of a student.
+    """Load all teachers of a student.
 
     Args:
         recipe, spec: The student's.
 
     Raises:
-        BmcliError: A file is gone, was changed, or tells something else than the student learns.
+        BmcliError: A file is missing or was changed, or a teacher does not predict the student's targets.
     """
     return tuple(
         _load_teacher(each, f"taught.teachers.{place}", recipe, spec, placement)
@@ -91,22 +91,22 @@ def _load_teacher(
     run = Run(Path(options.run))
     with _locate_faults(path):
         run.require_lock()
-    its_recipe, its_spec = load_recipe(str(run.lock)).recipe.after_training(), read_data_spec(run)
-    strategy.set_random_state(its_recipe.seed, its_recipe.train.precision)
+    teacher_recipe, teacher_spec = load_recipe(str(run.lock)).recipe.after_training(), read_data_spec(run)
+    strategy.set_random_state(teacher_recipe.seed, teacher_recipe.train.precision)
     with placement.strategy.scope(), _locate_faults(path):
-        model = network.build_model(its_recipe, its_spec)
-        network.load_model_weights(Path(options.model), model, its_spec, digest=options.digest)
+        model = network.build_model(teacher_recipe, teacher_spec)
+        network.load_model_weights(Path(options.model), model, teacher_spec, digest=options.digest)
     model.trainable = False
-    terms = {
-        column.name: _build_converter(column, its_spec, its_recipe, recipe, run.display_path, path)
+    converters = {
+        column.name: _build_converter(column, teacher_spec, teacher_recipe, recipe, run.display_path, path)
         for column in spec.targets
     }
-    return TeacherNetwork(run.display_path, model, its_recipe, its_spec, options.digest, terms)
+    return TeacherNetwork(run.display_path, model, teacher_recipe, teacher_spec, options.digest, converters)
 
 
 @contextlib.contextmanager
 def _locate_faults(path: str) -> Iterator[None]:
-    """Tells of a teacher's file which teacher it is."""
+    """Add to faults of a teacher's file which teacher it is."""
     try:
         yield
     except BmcliError as error:
@@ -116,83 +116,96 @@ def _locate_faults(path: str) -> Iterator[None]:
 
 
 def _build_converter(
-    mine: Column, its_spec: DataSpec, its_recipe: Recipe, recipe: Recipe, shown: str, path: str
+    student_column: Column, teacher_spec: DataSpec, teacher_recipe: Recipe, recipe: Recipe, display_path: str, path: str
 ) -> Callable[[Any], Any]:
-    """From a teacher's outputs of a target to the student's terms: its order of classes, its scale of numbers."""
-    known = [column.name for column in its_spec.targets]
-    if mine.name not in known:
+    """Build the converter of a teacher's outputs to the student's order of classes or scale of numbers."""
+    names = [column.name for column in teacher_spec.targets]
+    if student_column.name not in names:
         raise BmcliError(
-            f"teacher {shown} does not predict {quoted(mine.name)}.", path=path,
-            suggestion=parts.did_you_mean(mine.name, known),
+            f"teacher {display_path} does not predict {quoted(student_column.name)}.", path=path,
+            suggestion=parts.did_you_mean(student_column.name, names),
         )  # fmt: skip
-    its = its_spec.target(mine.name)
-    one, other = (each.objectives()[mine.name] for each in (its_recipe, recipe))
-    if one.kind != other.kind or getattr(one, "quantiles", None) != getattr(other, "quantiles", None):
+    teacher_column = teacher_spec.target(student_column.name)
+    teacher_objective, student_objective = (each.objectives()[student_column.name] for each in (teacher_recipe, recipe))
+    if teacher_objective.kind != student_objective.kind or getattr(teacher_objective, "quantiles", None) != getattr(
+        student_objective, "quantiles", None
+    ):
         raise BmcliError(
-            f"teacher {shown} learned {quoted(mine.name)} by {one.kind}, and its student is to learn "
-            f"it by {other.kind}.",
-            path=path, suggestion="Give both one objective.",
+            f"teacher {display_path} has the objective {teacher_objective.kind} for {quoted(student_column.name)}, its "
+            f"student {student_objective.kind}.",
+            path=path, suggestion="Give both the same objective.",
         )  # fmt: skip
-    if mine.classes:
-        return _build_class_converter(mine, its, one.kind, shown, path)
-    return _build_number_converter(mine, its, shown, path) if "scale" in mine.state else tf.identity
+    if student_column.classes:
+        return _build_class_converter(student_column, teacher_column, teacher_objective.kind, display_path, path)
+    return (
+        _build_number_converter(student_column, teacher_column, display_path, path)
+        if "scale" in student_column.state
+        else tf.identity
+    )
 
 
-def _build_class_converter(mine: Column, its: Column, objective: str, shown: str, path: str) -> Callable[[Any], Any]:
-    missing = [name for name in mine.classes if name not in its.classes]
-    if missing or (objective == "ordinal" and mine.classes != its.classes):
-        what = (
+def _build_class_converter(
+    student_column: Column, teacher_column: Column, objective: str, display_path: str, path: str
+) -> Callable[[Any], Any]:
+    missing = [name for name in student_column.classes if name not in teacher_column.classes]
+    if missing or (objective == "ordinal" and student_column.classes != teacher_column.classes):
+        problem = (
             f"does not know the class {quoted(missing[0])}" if missing else "has other categories, or in another order,"
         )
-        raise BmcliError(f"teacher {shown} {what} of {quoted(mine.name)}.", path=path)
-    if mine.classes == its.classes:
+        raise BmcliError(f"teacher {display_path} {problem} of {quoted(student_column.name)}.", path=path)
+    if student_column.classes == teacher_column.classes:
         return tf.identity
-    places = [its.classes.index(name) for name in mine.classes]
-    return lambda outputs: tf.gather(outputs, places, axis=-1)
+    indices = [teacher_column.classes.index(name) for name in student_column.classes]
+    return lambda outputs: tf.gather(outputs, indices, axis=-1)
 
 
-def _build_number_converter(mine: Column, its: Column, shown: str, path: str) -> Callable[[Any], Any]:
-    if bool(mine.state.get("log")) != bool(its.state.get("log")):
+def _build_number_converter(
+    student_column: Column, teacher_column: Column, display_path: str, path: str
+) -> Callable[[Any], Any]:
+    if bool(student_column.state.get("log")) != bool(teacher_column.state.get("log")):
         raise BmcliError(
-            f"teacher {shown} and its student do not both learn the logarithm of {quoted(mine.name)}.", path=path,
-            suggestion="Give both one `scale` in data.targets.",
+            f"teacher {display_path} and its student scale {quoted(student_column.name)} differently: one of them by "
+            "its logarithm.", path=path, suggestion="Give both the same `scale` in data.targets.",
         )  # fmt: skip
-    factor = float(its.state["scale"]) / float(mine.state["scale"])
-    added = (float(its.state["mean"]) - float(mine.state["mean"])) / float(mine.state["scale"])
-    return tf.identity if (factor, added) == (1.0, 0.0) else lambda outputs: outputs * factor + added
+    factor = float(teacher_column.state["scale"]) / float(student_column.state["scale"])
+    offset = (float(teacher_column.state["mean"]) - float(student_column.state["mean"])) / float(
+        student_column.state["scale"]
+    )
+    return tf.identity if (factor, offset) == (1.0, 0.0) else lambda outputs: outputs * factor + offset
 
 
 def _load_teacher_file(
     file: Path, digest: str, path: str, recipe: Recipe, spec: DataSpec, placement: Placement
 ) -> TeacherNetwork:
-    """A teacher that takes raw rows and gives predictions."""
+    """Load a teacher that predicts from raw rows."""
     with placement.strategy.scope(), _locate_faults(path):
         model = network.load_serving_model(file, digest)
     model.trainable = False
-    shown, objectives = format_path(file), recipe.objectives()
-    given = model.output if isinstance(model.output, dict) else {}
-    terms = {}
+    display_path, objectives = format_path(file), recipe.objectives()
+    outputs = model.output if isinstance(model.output, dict) else {}
+    converters = {}
     for column in spec.targets:
-        if column.name not in given:
+        if column.name not in outputs:
             raise BmcliError(
-                f"teacher {shown} does not predict {quoted(column.name)} by that name.", path=path,
-                suggestion=parts.did_you_mean(column.name, list(map(str, given))),
+                f"teacher {display_path} has no output {quoted(column.name)}.", path=path,
+                suggestion=parts.did_you_mean(column.name, list(map(str, outputs))),
             )  # fmt: skip
-        width = given[column.name].shape[-1] if len(given[column.name].shape) > 1 else 1
+        width = outputs[column.name].shape[-1] if len(outputs[column.name].shape) > 1 else 1
         if column.classes and width != len(column.classes):
             raise BmcliError(
-                f"teacher {shown} tells {width} classes of {quoted(column.name)}, which has {len(column.classes)}.",
+                f"teacher {display_path} predicts {width} classes of {quoted(column.name)}, expected "
+                f"{len(column.classes)}.",
                 path=path,
             )
-        terms[column.name] = _build_prediction_converter(column, objectives[column.name].kind, path)
+        converters[column.name] = _build_prediction_converter(column, objectives[column.name].kind, path)
     if not isinstance(model.input, dict) or set(model.input) - {column.name for column in spec.inputs}:
-        wanted = ", ".join(map(str, model.input)) if isinstance(model.input, dict) else "one without a name"
-        raise BmcliError(f"teacher {shown} takes other inputs than these data have: {wanted}.", path=path)
-    return TeacherNetwork(shown, model, None, None, digest, terms)
+        names = ", ".join(map(str, model.input)) if isinstance(model.input, dict) else "an input without a name"
+        raise BmcliError(f"the inputs of teacher {display_path} are not columns of these data: {names}.", path=path)
+    return TeacherNetwork(display_path, model, None, None, digest, converters)
 
 
 def _build_prediction_converter(column: Column, objective: str, path: str) -> Callable[[Any], Any]:
-    """From predictions to the outputs that an objective would make them of."""
+    """Build the converter of predictions to outputs of an objective."""
     if objective == "classification":
         return lambda p: tf.math.log(tf.maximum(tf.cast(p, tf.float32), _MIN_PROBABILITY))
     if objective == "multi_label":
@@ -201,22 +214,22 @@ def _build_prediction_converter(column: Column, objective: str, path: str) -> Ca
         mean, scale = float(column.state["mean"]), float(column.state["scale"])
         logarithm = bool(column.state.get("log"))
 
-        def encoded(values: Any) -> Any:
+        def encode(values: Any) -> Any:
             values = tf.reshape(tf.cast(values, tf.float32), (-1, 1))
             return ((tf.math.log1p(tf.maximum(values, 0.0)) if logarithm else values) - mean) / scale
 
-        return encoded
+        return encode
     raise BmcliError(
-        f"from predictions alone the outputs of the objective {objective} cannot be told.", path=path,
-        suggestion="Name the teacher's run.",
+        f"the outputs of the objective {objective} do not follow from predictions alone.", path=path,
+        suggestion="Give the teacher's run instead of its file.",
     )  # fmt: skip
 
 
 class TeacherPredictor:
-    """Teachers asked for their outputs and for what some of their layers compute.
+    """Prediction of the outputs of teachers, and of some of their layers.
 
     Args:
-        pairs: The pairs of layers that losses compare, and where the recipe names each.
+        pairs: The pairs of layers that losses compare, with their paths in the recipe.
     """
 
     def __init__(
@@ -241,28 +254,29 @@ class TeacherPredictor:
 
     @property
     def merged_weights(self) -> tuple[float, ...]:
-        """How much each of the outputs told counts: one if logits are averaged at once."""
+        """Weight of each output of `predict`; one output if logits are averaged."""
         return (1.0,) if self.average == "logits" else self.teacher_weights
 
-    def _build_layer_outputs(self, place: int) -> Callable[[Any], tuple[Any, Any]]:
-        """Outputs in the student's terms, and layers by name, of one teacher."""
-        teacher = self.teachers[place]
-        wanted = {name: tensor for name, (of, tensor) in self.layers.items() if of == place}
+    def _build_layer_outputs(self, index: int) -> Callable[[Any], tuple[Any, Any]]:
+        """Build a function from inputs to converted outputs, and layers by name, of one teacher."""
+        teacher = self.teachers[index]
+        layers = {name: tensor for name, (teacher_index, tensor) in self.layers.items() if teacher_index == index}
         with models.allow_column_names():
-            model = keras.Model(teacher.model.input, {"outputs": teacher.model.output, "layers": wanted})
+            model = keras.Model(teacher.model.input, {"outputs": teacher.model.output, "layers": layers})
         model.trainable = False
 
-        def ask(inputs: Any) -> tuple[Any, Any]:
-            found = model({name: inputs[name] for name in teacher.model.input}, training=False)
-            told = {
-                name: tf.cast(terms(found["outputs"][name]), tf.float32) for name, terms in teacher.converters.items()
+        def predict(inputs: Any) -> tuple[Any, Any]:
+            results = model({name: inputs[name] for name in teacher.model.input}, training=False)
+            outputs = {
+                name: tf.cast(convert(results["outputs"][name]), tf.float32)
+                for name, convert in teacher.converters.items()
             }
-            return told, {name: tf.cast(found["layers"][name], tf.float32) for name in wanted}
+            return outputs, {name: tf.cast(results["layers"][name], tf.float32) for name in layers}
 
-        return ask
+        return predict
 
     def predict(self, inputs: Sequence[Any]) -> dict[str, dict[str, Any]]:
-        """What all teachers say of some rows.
+        """Predict some rows with all teachers.
 
         Args:
             inputs: For each teacher its inputs by column.
@@ -275,25 +289,28 @@ class TeacherPredictor:
     def predict_arrays(
         self, inputs: Sequence[Mapping[str, np.ndarray]], rows: slice
     ) -> dict[str, dict[str, np.ndarray]]:
-        """The same of some rows of arrays, compiled."""
-        found = [
+        """Predict some rows of arrays with compiled functions; results as of `predict`."""
+        results = [
             model({name: tf.constant(array[rows]) for name, array in each.items()})
             for model, each in zip(self._compiled, inputs, strict=True)
         ]
-        told: dict[str, dict[str, np.ndarray]] = tf.nest.map_structure(
-            lambda tensor: tensor.numpy(), self._join_outputs(found)
+        arrays: dict[str, dict[str, np.ndarray]] = tf.nest.map_structure(
+            lambda tensor: tensor.numpy(), self._join_outputs(results)
         )
-        return told
+        return arrays
 
-    def _join_outputs(self, found: Sequence[tuple[Any, Any]]) -> dict[str, dict[str, Any]]:
-        outputs = {name: tf.stack([told[name] for told, _ in found], axis=1) for name in found[0][0]}
+    def _join_outputs(self, results: Sequence[tuple[Any, Any]]) -> dict[str, dict[str, Any]]:
+        outputs = {
+            name: tf.stack([outputs_of_teacher[name] for outputs_of_teacher, _ in results], axis=1)
+            for name in results[0][0]
+        }
         if self.average == "logits":
-            shares = tf.reshape(tf.constant(self.teacher_weights, tf.float32), (1, -1, 1))
-            outputs = {name: tf.reduce_sum(shares * each, axis=1, keepdims=True) for name, each in outputs.items()}
-        return {"outputs": outputs, "layers": {name: each for _, layers in found for name, each in layers.items()}}
+            weights = tf.reshape(tf.constant(self.teacher_weights, tf.float32), (1, -1, 1))
+            outputs = {name: tf.reduce_sum(weights * each, axis=1, keepdims=True) for name, each in outputs.items()}
+        return {"outputs": outputs, "layers": {name: each for _, layers in results for name, each in layers.items()}}
 
     def merge_outputs(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
-        """What several teachers say as one would, at the temperature 1, by target, `(batch, width)`."""
+        """Merge the outputs of several teachers to those of one, at temperature 1, by target, `(batch, width)`."""
         return {
             name: TargetOutputs(None, each, self.merged_weights, self.output_forms[name], 1.0).teacher()
             for name, each in outputs.items()
@@ -301,12 +318,12 @@ class TeacherPredictor:
 
 
 def layer_key(pair: LayerPair) -> str:
-    """What the layer of a teacher is called among what is told of a row."""
+    """Make the name of a teacher's layer among the teacher outputs of the rows."""
     return f"{pair.of} {pair.teacher}"
 
 
 def list_layer_pairs(options: DistillationOptions) -> list[tuple[LayerPair, str]]:
-    """The pairs of layers of all losses, and the paths of their options."""
+    """List the pairs of layers of all losses, with the paths of their options."""
     return [
         (pair, f"taught.losses.{place}.pairs.{number}")
         for place, loss in enumerate(options.losses)
@@ -315,5 +332,5 @@ def list_layer_pairs(options: DistillationOptions) -> list[tuple[LayerPair, str]
 
 
 def list_output_forms(recipe: Recipe) -> dict[str, OutputForm]:
-    """What the outputs of each target are."""
+    """Get the form of the outputs of each target."""
     return {name: parts.load("objectives", options.kind).FORM for name, options in recipe.objectives().items()}

@@ -1,4 +1,4 @@
-"""What a student learns from: its rows, and what its teachers say of them, computed once and kept on disk."""
+"""Transfer sets: the training rows of a student, and the teacher outputs for them, cached on disk."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from bmcli.recipe.schema import Recipe
 from bmcli.specs import PreparedData, Split
 
 CACHE_VERSION = 1
-"""Part of every key: to be raised whenever the same rows and teachers would give other arrays."""
+"""Part of every key; increase it whenever the same rows and teachers give other arrays."""
 
 
 @dataclass(frozen=True)
 class TransferSet:
-    """What is learned from.
+    """The training rows of a student, with teacher outputs.
 
     Args:
-        prepared: The data, its training rows those that are learned from.
-        folder: Where what the teachers say lies; None if each step asks them.
+        prepared: The data, with the transfer set as training rows.
+        folder: Of the cached teacher outputs; None if the teachers predict in each step.
         shapes: Of the layers of the teachers that losses compare, without the batch axis, by name.
     """
 
@@ -53,7 +53,7 @@ def load_transfer_set(
     predictor: TeacherPredictor | None,
     cache: Path,
 ) -> TransferSet:
-    """The rows that a student learns from, with what its teachers say of them unless they are to be asked in each step.
+    """Load the transfer set, with cached teacher outputs unless the inputs are augmented in each step.
 
     Args:
         predictor: None without teachers.
@@ -61,8 +61,8 @@ def load_transfer_set(
     Raises:
         BmcliError: A teacher cannot read the rows, or no row is left.
     """
-    key, chosen = _find_changed_rows(options.transfer, prepared, cache)
-    prepared = prepared if chosen is None else replace(prepared, transfer=chosen)
+    key, changed_rows = _find_changed_rows(options.transfer, prepared, cache)
+    prepared = prepared if changed_rows is None else replace(prepared, transfer=changed_rows)
     if predictor is None:
         return TransferSet(prepared, None, {})
     shapes = {name: tuple(tensor.shape[1:]) for name, (_, tensor) in predictor.layers.items()}
@@ -74,9 +74,9 @@ def load_transfer_set(
     store.ensure_entry(
         folder, lambda draft: _write_outputs(draft, predictor, rows.encode("train", predictor.teachers), count)
     )
-    told = {kind: _read_outputs(folder, kind, names) for kind, names in _list_arrays(predictor).items()}
+    teacher_outputs = {kind: _read_outputs(folder, kind, names) for kind, names in _list_arrays(predictor).items()}
     transfer = replace(
-        prepared.split("train"), teacher_outputs={kind: arrays for kind, arrays in told.items() if arrays}
+        prepared.split("train"), teacher_outputs={kind: arrays for kind, arrays in teacher_outputs.items() if arrays}
     )
     return TransferSet(replace(prepared, transfer=transfer), folder, shapes)
 
@@ -86,26 +86,28 @@ def _list_arrays(predictor: TeacherPredictor) -> dict[str, list[str]]:
 
 
 def _make_key(rows: str, options: DistillationOptions, predictor: TeacherPredictor) -> str:
-    """SHA-256 of all that decides what teachers say of which rows."""
+    """Make the cache key: SHA-256 of everything that determines the teacher outputs."""
     averaged = [predictor.average, predictor.teacher_weights] if predictor.average == "logits" else []
-    asked = [(teacher.digest, [name for name, (of, _) in predictor.layers.items() if of == place])
-             for place, teacher in enumerate(predictor.teachers)]  # fmt: skip
-    words = [CACHE_VERSION, rows, asked, averaged, tf.__version__, keras.__version__]
-    return hashlib.sha256(json.dumps(words).encode()).hexdigest()
+    teachers = [
+        (teacher.digest, [name for name, (owner, _) in predictor.layers.items() if owner == index])
+        for index, teacher in enumerate(predictor.teachers)
+    ]
+    values = [CACHE_VERSION, rows, teachers, averaged, tf.__version__, keras.__version__]
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def _write_outputs(
     draft: Path, predictor: TeacherPredictor, inputs: Sequence[Mapping[str, np.ndarray]], count: int
 ) -> None:
-    """Writes what teachers say of all rows, a batch at a time."""
+    """Write the teacher outputs for all rows, batch by batch."""
     arrays: dict[tuple[str, str], np.memmap] = {}
     for start in range(0, count, BATCH_SIZE):
         rows = slice(start, min(start + BATCH_SIZE, count))
-        for kind, told in predictor.predict_arrays(inputs, rows).items():
-            for place, (name, values) in enumerate(told.items()):
+        for kind, outputs in predictor.predict_arrays(inputs, rows).items():
+            for index, (name, values) in enumerate(outputs.items()):
                 if (kind, name) not in arrays:
                     arrays[kind, name] = _create_array(
-                        draft / f"{kind}-{place}.npy", (count, *values.shape[1:]), "float32"
+                        draft / f"{kind}-{index}.npy", (count, *values.shape[1:]), "float32"
                     )
                 arrays[kind, name][rows] = values
     for array in arrays.values():
@@ -114,32 +116,32 @@ def _write_outputs(
 
 def _read_outputs(folder: Path, kind: str, names: Sequence[str]) -> dict[str, np.ndarray]:
     return {
-        name: np.load(folder / f"{kind}-{place}.npy", mmap_mode="r", allow_pickle=False)
-        for place, name in enumerate(names)
+        name: np.load(folder / f"{kind}-{index}.npy", mmap_mode="r", allow_pickle=False)
+        for index, name in enumerate(names)
     }
 
 
 def _create_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
-    """An array in a new file, to be filled."""
+    """Create an array in a new file."""
     return np.lib.format.open_memmap(path, "w+", dtype, shape)
 
 
 def _find_changed_rows(options: TransferOptions, prepared: PreparedData, cache: Path) -> tuple[str, Split | None]:
-    """A key of the rows that are learned from, and the rows if they are others than those that train."""
+    """Find the key of the transfer set, and its rows if they differ from the training rows."""
     if not options.replaces_rows:
         return prepared.spec.key, None
-    fingerprint = options.unlabelled.fingerprint() if options.unlabelled else ""  # type: ignore[attr-defined]
-    asked = dump(options)
-    (asked["unlabelled"] or {}).pop("path", None)
-    words = [CACHE_VERSION, prepared.spec.key, asked, fingerprint]
-    key = hashlib.sha256(json.dumps(words).encode()).hexdigest()
+    fingerprint = options.unlabelled.fingerprint() if options.unlabelled else ""  # type: ignore[attr-defined]  # a source
+    values = dump(options)
+    (values["unlabelled"] or {}).pop("path", None)
+    key_values = [CACHE_VERSION, prepared.spec.key, values, fingerprint]
+    key = hashlib.sha256(json.dumps(key_values).encode()).hexdigest()
     folder = cache / "transfer" / key
     store.ensure_entry(folder, lambda draft: _write_rows(draft, options, prepared))
     return key, _read_rows(folder, prepared)
 
 
 def select_rows(options: TransferOptions, prepared: PreparedData) -> np.ndarray:
-    """Places of the training rows whose classes are not left out, ascending.
+    """Select the training rows without excluded classes: their indices, ascending.
 
     Raises:
         BmcliError: A class is unknown, or no row is left.
@@ -148,11 +150,11 @@ def select_rows(options: TransferOptions, prepared: PreparedData) -> np.ndarray:
     keep = np.ones(len(split), bool)
     for target, names in options.without.items():
         classes = prepared.spec.target(target).classes
-        for place, name in enumerate(map(str, names)):
+        for index, name in enumerate(map(str, names)):
             if name not in classes:
                 raise BmcliError(
                     f"target {quoted(target)} has no class {quoted(name)}.",
-                    path=f"taught.transfer.without.{target}.{place}",
+                    path=f"taught.transfer.without.{target}.{index}",
                     suggestion=parts.did_you_mean(name, classes),
                 )
             keep &= np.asarray(split.targets[target]) != classes.index(name)
@@ -162,26 +164,32 @@ def select_rows(options: TransferOptions, prepared: PreparedData) -> np.ndarray:
 
 
 def _write_rows(draft: Path, options: TransferOptions, prepared: PreparedData) -> None:
-    """The training rows that are kept, then those that nobody labelled."""
-    places, split, spec = select_rows(options, prepared), replace(prepared, transfer=None).split("train"), prepared.spec
-    more = _read_unlabelled(options, prepared)
-    count = len(places) + (len(more) if more else 0)
-    for place, column in enumerate(spec.inputs):
+    """Write the selected training rows, followed by the unlabelled ones."""
+    indices, split, spec = (
+        select_rows(options, prepared),
+        replace(prepared, transfer=None).split("train"),
+        prepared.spec,
+    )
+    unlabelled = _read_unlabelled(options, prepared)
+    count = len(indices) + (len(unlabelled) if unlabelled else 0)
+    for index, column in enumerate(spec.inputs):
         array = split.inputs[column.name]
-        room = _create_array(draft / f"inputs-{place}.npy", (count, *array.shape[1:]), array.dtype)
-        room[: len(places)] = array[places]
-        if more is not None:
-            room[len(places) :] = more.inputs[column.name]
-        room.flush()
-    for place, column in enumerate(spec.targets):
+        rows = _create_array(draft / f"inputs-{index}.npy", (count, *array.shape[1:]), array.dtype)
+        rows[: len(indices)] = array[indices]
+        if unlabelled is not None:
+            rows[len(indices) :] = unlabelled.inputs[column.name]
+        rows.flush()
+    for index, column in enumerate(spec.targets):
         array = split.targets[column.name]
-        # Of rows without labels that of a row that has one, since no loss may be infinite even where it does not count.
-        values = np.concatenate([array[places], np.repeat(array[places[:1]], count - len(places), axis=0)])
-        np.save(draft / f"targets-{place}.npy", values)
+        # Rows without labels get the label of another row: their loss has weight 0, but 0 times infinity would be NaN.
+        values = np.concatenate([array[indices], np.repeat(array[indices[:1]], count - len(indices), axis=0)])
+        np.save(draft / f"targets-{index}.npy", values)
     if split.weights is not None:
-        np.save(draft / "weights.npy", np.concatenate([split.weights[places], np.ones(count - len(places), "float32")]))
+        np.save(
+            draft / "weights.npy", np.concatenate([split.weights[indices], np.ones(count - len(indices), "float32")])
+        )
     labelled = np.zeros(count, "float32")
-    labelled[: len(places)] = count / len(places)
+    labelled[: len(indices)] = count / len(indices)
     np.save(draft / "labelled.npy", labelled)
 
 
@@ -191,8 +199,8 @@ def _read_rows(folder: Path, prepared: PreparedData) -> Split:
 
     spec, labelled = prepared.spec, array("labelled")
     return Split(
-        inputs={column.name: array(f"inputs-{place}") for place, column in enumerate(spec.inputs)},
-        targets={column.name: array(f"targets-{place}") for place, column in enumerate(spec.targets)},
+        inputs={column.name: array(f"inputs-{index}") for index, column in enumerate(spec.inputs)},
+        targets={column.name: array(f"targets-{index}") for index, column in enumerate(spec.targets)},
         weights=array("weights") if spec.weight is not None else None,
         label_weights=None if labelled.all() else labelled,
     )
@@ -202,24 +210,24 @@ def _read_unlabelled(options: TransferOptions, prepared: PreparedData) -> Split 
     if options.unlabelled is None:
         return None
     try:
-        rows = read_rows(options.unlabelled, skip_broken=False)  # type: ignore[arg-type]
+        rows = read_rows(options.unlabelled, skip_broken=False)  # type: ignore[arg-type]  # checked to be a source
         return preparation.encode_rows(rows, prepared.spec, with_targets=False)
     except BmcliError as error:
         raise BmcliError(*(replace(each, path="taught.transfer.unlabelled") for each in error.faults)) from None
 
 
 class TeacherInputs:
-    """The rows of a student as its teachers take them.
+    """Inputs of the teachers for the rows of a student.
 
     Args:
-        prepared: With the rows that are learned from in the place of those that train.
+        prepared: With the transfer set as training rows.
     """
 
     def __init__(self, recipe: Recipe, prepared: PreparedData, transfer: TransferOptions) -> None:
         self._recipe, self._prepared, self._transfer = recipe, prepared, transfer
 
     def encode(self, split: str, teachers: Sequence[TeacherNetwork]) -> list[Mapping[str, np.ndarray]]:
-        """For each teacher its inputs by column."""
+        """Encode the rows of a split for each teacher: its inputs by column."""
         return [self._encode_for(split, teacher) for teacher in teachers]
 
     def _encode_for(self, split: str, teacher: TeacherNetwork) -> Mapping[str, np.ndarray]:
@@ -228,23 +236,23 @@ class TeacherInputs:
         encode = self._build_encoder(teacher)
         pieces = [encode(self._read_raw_rows(split))]
         if split == "train" and self._transfer.unlabelled is not None:
-            pieces.append(encode(read_rows(self._transfer.unlabelled, skip_broken=False)))  # type: ignore[arg-type]
+            pieces.append(encode(read_rows(self._transfer.unlabelled, skip_broken=False)))  # type: ignore[arg-type]  # a source
         return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
     def _build_encoder(self, teacher: TeacherNetwork) -> Callable[[SourceRows], Mapping[str, np.ndarray]]:
         spec = teacher.spec
         if spec is None:
-            wanted = teacher.model.input
-            return lambda rows: _served_inputs(rows, wanted)
+            inputs = teacher.model.input
+            return lambda rows: _served_inputs(rows, inputs)
         return lambda rows: preparation.encode_rows(rows, spec, with_targets=False).inputs
 
     def _read_raw_rows(self, split: str) -> SourceRows:
-        """The rows of a split as the source holds them, in their order."""
+        """Read the rows of a split from the source, in the order of the split."""
         rows, indices = self._source
-        places = indices[split]
+        positions = indices[split]
         if split == "train":
-            places = places[select_rows(self._transfer, replace(self._prepared, transfer=None))]
-        return replace(picked(rows, places), split=None)
+            positions = positions[select_rows(self._transfer, replace(self._prepared, transfer=None))]
+        return replace(picked(rows, positions), split=None)
 
     @cached_property
     def _source(self) -> tuple[SourceRows, Mapping[str, np.ndarray]]:
@@ -252,19 +260,19 @@ class TeacherInputs:
         return raw_rows.reread_rows(recipe.data, recipe.targets(), recipe.data_seed)
 
 
-def _served_inputs(rows: SourceRows, wanted: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
-    """Rows as a served model takes them; a column that they lack, or a cell that is of another kind, is a fault."""
-    faults = [columns.missing_column_fault(name, "", rows) for name in wanted if name not in rows.columns]
+def _served_inputs(rows: SourceRows, inputs: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
+    """Convert rows to inputs of a served model; a missing column or a cell of another kind is a fault."""
+    faults = [columns.missing_column_fault(name, "", rows) for name in inputs if name not in rows.columns]
     if faults:
         raise BmcliError(*faults)
-    return {name: columns.read_column(rows, name, partial(_to_array, wanted=wanted[name])) for name in wanted}
+    return {name: columns.read_column(rows, name, partial(_to_array, tensor=inputs[name])) for name in inputs}
 
 
-def _to_array(column: RawColumn, wanted: Any) -> np.ndarray:
-    """A raw column as an array of what a served model takes."""
-    if wanted.dtype == "string":
+def _to_array(column: RawColumn, tensor: Any) -> np.ndarray:
+    """Convert a raw column to an array for an input of a served model."""
+    if tensor.dtype == "string":
         return np.array([text or "" for text in raw_columns.to_texts(column).to_pylist()], object)
     values = raw_columns.to_numbers(column) if raw_columns.is_text_column(column) else np.asarray(column)
-    if values.ndim < len(wanted.shape):
-        values = values.reshape(*values.shape, *(1,) * (len(wanted.shape) - values.ndim))
-    return values.astype(wanted.dtype)
+    if values.ndim < len(tensor.shape):
+        values = values.reshape(*values.shape, *(1,) * (len(tensor.shape) - values.ndim))
+    return values.astype(tensor.dtype)

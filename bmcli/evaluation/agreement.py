@@ -1,4 +1,4 @@
-"""What a teacher is good for: student against baseline on the same rows, and how far they say what the teacher says."""
+"""Gain by distillation: student against baseline on the same rows, and the agreement of both with the teacher."""
 
 from __future__ import annotations
 
@@ -15,73 +15,83 @@ from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics
 from bmcli.specs import Column
 
 
-def average_metrics(figures: Sequence[WeightedMetrics]) -> WeightedMetrics:
-    """The mean of each metric over several models on the same rows."""
-    if len(figures) == 1:
-        return figures[0]
+def average_metrics(metrics: Sequence[WeightedMetrics]) -> WeightedMetrics:
+    """Average each metric over several models on the same rows."""
+    if len(metrics) == 1:
+        return metrics[0]
 
-    def of(weights: np.ndarray) -> MetricSamples:
-        found = [each.of(weights) for each in figures]
-        return {name: np.mean([each[name] for each in found], axis=0) for name in found[0]}
+    def compute(weights: np.ndarray) -> MetricSamples:
+        values = [each.compute(weights) for each in metrics]
+        return {name: np.mean([each[name] for each in values], axis=0) for name in values[0]}
 
-    return WeightedMetrics(of)
+    return WeightedMetrics(compute)
 
 
 def compute_gain(
     metric: str, teacher: NetworkResult, baseline: NetworkResult, student: NetworkResult, rows: int,
-    figures: tuple[Sequence[WeightedMetrics], Sequence[WeightedMetrics]],
+    metrics_by_seed: tuple[Sequence[WeightedMetrics], Sequence[WeightedMetrics]],
 ) -> DistillationGain:  # fmt: skip
-    """By how much the student is better than its baseline in a metric that both have.
+    """Compute the improvement of the student over its baseline in a metric that both have.
 
     The interval is that of the difference of their means over the seeds, from resampled rows that are the same for
     both.
 
     Args:
-        rows: How many were measured.
-        figures: The metrics of the baselines and of the students, as functions of the rows drawn, one for each seed.
+        rows: Number of evaluated rows.
+        metrics_by_seed: Weighted metrics of the baselines and of the students, one for each seed.
     """
-    way: Literal["min", "max"] = "min" if get_direction(metric) == "min" else "max"
-    sign = 1 if way == "max" else -1
-    one, two = average_metrics(figures[0]), average_metrics(figures[1])
-    only = compute_differences(
-        *(resample_metrics(_select_metric(each, metric), rows, Resampling()) for each in (one, two))
+    direction: Literal["min", "max"] = "min" if get_direction(metric) == "min" else "max"
+    sign = 1 if direction == "max" else -1
+    baseline_metrics, student_metrics = average_metrics(metrics_by_seed[0]), average_metrics(metrics_by_seed[1])
+    difference = compute_differences(
+        *(
+            resample_metrics(_select_metric(each, metric), rows, Resampling())
+            for each in (baseline_metrics, student_metrics)
+        )
     ).get(metric)
     bounds, method = None, "the metric is undefined on these rows"
-    if only is not None:
-        method = only.interval.method if only.interval else only.reason
-        ends = (sign * only.interval.low, sign * only.interval.high) if only.interval else None
-        bounds = (min(ends), max(ends)) if ends else None
-    each = tuple(
+    if difference is not None:
+        method = difference.interval.method if difference.interval else difference.reason
+        bounds_of_gain = (
+            (sign * difference.interval.low, sign * difference.interval.high) if difference.interval else None
+        )
+        bounds = (min(bounds_of_gain), max(bounds_of_gain)) if bounds_of_gain else None
+    gains = tuple(
         sign * (second[metric] - first[metric]) for first, second in zip(baseline.by_seed, student.by_seed, strict=True)
     )
     gap = sign * (teacher.metrics[metric] - baseline.metrics[metric]) if metric in teacher.metrics else 0.0
-    mean = float(np.mean(each))
-    return DistillationGain(metric, way, mean, bounds, method, each, mean / gap if gap > 0 else None)
+    mean = float(np.mean(gains))
+    return DistillationGain(metric, direction, mean, bounds, method, gains, mean / gap if gap > 0 else None)
 
 
-def _select_metric(figures: WeightedMetrics, metric: str) -> WeightedMetrics:
-    shares = {name: rows for name, rows in figures.shares.items() if name == metric}
-    return WeightedMetrics(lambda weights: {metric: figures.of(weights)[metric]}, shares)
+def _select_metric(metrics: WeightedMetrics, metric: str) -> WeightedMetrics:
+    shares = {name: rows for name, rows in metrics.shares.items() if name == metric}
+    return WeightedMetrics(lambda weights: {metric: metrics.compute(weights)[metric]}, shares)
 
 
 def compute_agreement_by_class(
     truth: np.ndarray, teacher: np.ndarray, student: np.ndarray, baseline: np.ndarray | None, classes: Sequence[str]
 ) -> tuple[ClassAgreement, ...]:
-    """Share of rows of which student and baseline say what the teacher says: all rows first, then those of each class.
+    """Compute the shares of rows for which student and baseline predict the teacher's class.
+
+    The first entry is of all rows, the others are of the rows of each class.
 
     Args:
         truth: Class indices `(rows,)`.
         teacher, student, baseline: Probabilities `(rows, classes)`.
     """
-    said = teacher.argmax(axis=1)
-    agrees = student.argmax(axis=1) == said
-    also = None if baseline is None else baseline.argmax(axis=1) == said
-    every = [("", np.ones(len(truth), bool)), *((name, truth == place) for place, name in enumerate(classes))]
+    teacher_classes = teacher.argmax(axis=1)
+    student_agrees = student.argmax(axis=1) == teacher_classes
+    baseline_agrees = None if baseline is None else baseline.argmax(axis=1) == teacher_classes
+    subsets = [("", np.ones(len(truth), bool)), *((name, truth == place) for place, name in enumerate(classes))]
     return tuple(
         ClassAgreement(
-            name, int(rows.sum()), float(agrees[rows].mean()), None if also is None else float(also[rows].mean())
+            name,
+            int(rows.sum()),
+            float(student_agrees[rows].mean()),
+            None if baseline_agrees is None else float(baseline_agrees[rows].mean()),
         )
-        for name, rows in every
+        for name, rows in subsets
         if rows.any()
     )
 
@@ -89,15 +99,16 @@ def compute_agreement_by_class(
 def compute_reliability(
     truth: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray], targets: Sequence[Column]
 ) -> dict[str, ReliabilityCurve]:
-    """How the probabilities of each target with classes or labels compare with what came true."""
-    found = {}
+    """Compute the reliability curve of each target with classes or labels."""
+    curves = {}
     for column in targets:
         if not column.classes:
             continue
-        told, right = predictions[column.name].astype("float32"), truth[column.name].astype(np.int64)
-        of = calibration.measure_labels(right, told) if column.kind == "labels" else calibration.measure_classes(
-            right, told, column.classes
-        )  # fmt: skip
-        points = tuple((each.probability, each.frequency, each.count) for each in of.bins)
-        found[column.name] = ReliabilityCurve(of.error, points)
-    return found
+        probabilities, labels = predictions[column.name].astype("float32"), truth[column.name].astype(np.int64)
+        if column.kind == "labels":
+            measured = calibration.measure_labels(labels, probabilities)
+        else:
+            measured = calibration.measure_classes(labels, probabilities, column.classes)
+        points = tuple((each.probability, each.frequency, each.count) for each in measured.bins)
+        curves[column.name] = ReliabilityCurve(measured.error, points)
+    return curves

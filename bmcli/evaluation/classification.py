@@ -1,4 +1,4 @@
-"""Figures of a category target: how often its most probable class is right, and how well it ranks them."""
+"""Metrics of a category target: accuracy, precision and recall, ranking, log loss and calibration."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bmcli.evaluation import calibration
-from bmcli.evaluation import weighted_metrics as samples
+from bmcli.evaluation import calibration, weighted_metrics
 from bmcli.evaluation.result import ClassMetrics, ConfusionMatrix, TargetMetrics
 from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics, divide
 from bmcli.quoting import quoted
@@ -16,11 +15,11 @@ AVERAGES = ("macro", "micro", "weighted")
 RANKING_METRICS = ("roc_auc", "pr_auc")
 CALIBRATION_METRICS = ("brier", "calibration_error")
 
-MAX_RANKED_CLASSES = 100  # classes beyond which the areas of thousands of samples take minutes
+MAX_RANKED_CLASSES = 100  # with more classes, the areas of thousands of samples take minutes
 
 
 def metric_names(classes: int, top_k: int) -> tuple[str, ...]:
-    """Every metric of a target with so many classes, in the order they are shown."""
+    """List the metrics of a target with this number of classes, in the order of display."""
     top = (f"top_{top_k}_accuracy",) if classes > top_k else ()
     averaged = (f"{figure}_{average}" for figure in ("precision", "recall", "f1") for average in AVERAGES)
     return ("accuracy", *top, *averaged, *RANKING_METRICS, "log_loss", *CALIBRATION_METRICS)
@@ -33,7 +32,7 @@ def measure(
     top_k: int,
     predicted: np.ndarray | None = None,
 ) -> TargetMetrics:
-    """All figures of one category target.
+    """Compute all metrics of one category target.
 
     Precision, recall and F1 are scikit-learn's: macro and weighted averages run over the classes that occur
     or are predicted, and 0/0 (the precision of a class that is never predicted) counts as 0 in them. Micro
@@ -43,68 +42,70 @@ def measure(
     two classes; otherwise each class that occurs is ranked against the rest, and the areas are averaged with
     equal weights (one-vs-rest, macro). They are undefined if every row is of one class.
 
-    `brier` and `calibration_error` are those of `calibration.of_classes`.
+    `brier` and `calibration_error` are those of `calibration.measure_classes`.
 
     Args:
         truth: Class indices, `(n,)`, at least one row.
         probabilities: `(n, classes)`, each row adding up to 1.
-        top_k: k of the top-k accuracy, which is given if there are more classes than that.
+        top_k: k of the top-k accuracy, which is computed if there are more than k classes.
         predicted: Class indices, `(n,)`; by default the most probable class, the first of them in a tie.
     """
     predicted = probabilities.argmax(axis=1) if predicted is None else predicted
-    rows = compute_metrics_by_class(truth, predicted, probabilities, classes)
+    by_class = compute_metrics_by_class(truth, predicted, probabilities, classes)
     metrics = {"accuracy": float(np.mean(predicted == truth))}
     if len(classes) > top_k:
         metrics[f"top_{top_k}_accuracy"] = top_k_accuracy(truth, probabilities, top_k)
     metrics |= _averages(truth, predicted)
-    rankings = _average_rankings(rows)
+    rankings = _average_rankings(by_class)
     metrics |= rankings
     metrics["log_loss"] = log_loss(truth, probabilities)
     metrics["brier"] = calibration.compute_brier_score(truth, probabilities)
     metrics["calibration_error"] = calibration.compute_calibration_error(
         *calibration.get_confidence_and_outcome(truth, probabilities)
     )
-    only = next(row.name for row in rows if row.support)
-    undefined = {name: f"every row is of class {quoted(only)}." for name in RANKING_METRICS if name not in rankings}
-    return TargetMetrics(metrics, undefined, rows, confusion_matrix(truth, predicted, len(classes)))
+    only_class = next(row.name for row in by_class if row.support)
+    undefined = {
+        name: f"every row is of class {quoted(only_class)}." for name in RANKING_METRICS if name not in rankings
+    }
+    return TargetMetrics(metrics, undefined, by_class, confusion_matrix(truth, predicted, len(classes)))
 
 
 def top_k_accuracy(truth: np.ndarray, probabilities: np.ndarray, k: int) -> float:
-    """Share of rows whose class is among the k most probable; in a tie the class that comes first is ahead.
+    """Compute the share of rows whose class is among the k most probable; in a tie the class that comes first is ahead.
 
-    scikit-learn lets the last class win a tie, so that its top-1 accuracy is not the accuracy of `argmax`.
+    scikit-learn lets the last class win a tie, so its top-1 accuracy differs from the accuracy of `argmax`.
     """
     return float(np.mean(is_among_top_k(truth, probabilities, k)))
 
 
 def is_among_top_k(truth: np.ndarray, probabilities: np.ndarray, k: int) -> np.ndarray:
     """Whether each row's class is among the k most probable, `(n,)`."""
-    own = np.take_along_axis(probabilities, truth[:, None], axis=1)
-    earlier = np.arange(probabilities.shape[1]) < truth[:, None]
-    ahead = (probabilities > own) | ((probabilities == own) & earlier)
-    return np.asarray(ahead.sum(axis=1) < k)
+    true_probabilities = np.take_along_axis(probabilities, truth[:, None], axis=1)
+    is_earlier = np.arange(probabilities.shape[1]) < truth[:, None]
+    is_ahead = (probabilities > true_probabilities) | ((probabilities == true_probabilities) & is_earlier)
+    return np.asarray(is_ahead.sum(axis=1) < k)
 
 
 def log_loss(truth: np.ndarray, probabilities: np.ndarray) -> float:
-    """Mean of `-log(probability of the true class)`, in nats, at most 15.94.
+    """Compute the mean of `-log(probability of the true class)`, in nats, at most 15.94.
 
-    A probability below float32's epsilon, 1.2e-7, counts as that, as in scikit-learn, whose own function
+    A probability below float32's epsilon, 1.2e-7, counts as epsilon, as in scikit-learn, whose own function
     takes neither a single class nor probabilities that were rounded to half precision.
     """
     return float(np.mean(log_losses(truth, probabilities)))
 
 
 def log_losses(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """What each row adds to the mean that `log_loss` is, `(n,)`."""
-    own = np.take_along_axis(probabilities, truth[:, None], axis=1)[:, 0].astype(np.float64)
+    """Compute the log loss of each row, `(n,)`."""
+    true_probabilities = np.take_along_axis(probabilities, truth[:, None], axis=1)[:, 0].astype(np.float64)
     floor = float(np.finfo(np.float32).eps)
-    return np.asarray(np.abs(np.log(np.clip(own, floor, 1.0))))
+    return np.asarray(np.abs(np.log(np.clip(true_probabilities, floor, 1.0))))
 
 
 def make_weighted_metrics(
     truth: np.ndarray, probabilities: np.ndarray, top_k: int, predicted: np.ndarray | None = None
 ) -> WeightedMetrics:
-    """The figures of `measure`, of samples of the rows; without areas where more classes are to be ranked than 100."""
+    """Make the metrics of `measure` for samples of the rows, without ranking areas beyond 100 classes."""
     classes = probabilities.shape[1]
     predicted = probabilities.argmax(axis=1) if predicted is None else predicted
     shares = {"accuracy": predicted == truth}
@@ -116,35 +117,36 @@ def make_weighted_metrics(
         "log_loss": log_losses(truth, probabilities),
         "brier": calibration.compute_brier_scores(truth, probabilities),
     }
-    rows = samples.make_weighted_means({**shares, **losses})
+    mean_metrics = weighted_metrics.make_weighted_means({**shares, **losses})
     gaps = calibration.make_weighted_gaps(*calibration.get_confidence_and_outcome(truth, probabilities))
 
-    def of(weights: np.ndarray) -> MetricSamples:
-        figures = {**rows(weights), **averages(weights), **rankings(weights)}
-        return {**figures, "calibration_error": np.abs(gaps(weights)).sum(axis=0)}
+    def compute(weights: np.ndarray) -> MetricSamples:
+        metrics = {**mean_metrics(weights), **averages(weights), **rankings(weights)}
+        return {**metrics, "calibration_error": np.abs(gaps(weights)).sum(axis=0)}
 
-    return WeightedMetrics(of, shares, {"calibration_error": gaps}, left_out)
+    return WeightedMetrics(compute, shares, {"calibration_error": gaps}, left_out)
 
 
 def _weighted_averages(truth: np.ndarray, predicted: np.ndarray, classes: int) -> Callable[[np.ndarray], MetricSamples]:
-    hit = truth == predicted
+    is_hit = truth == predicted
     tallies = [
-        samples.make_weighted_counts(codes, classes + 1) for codes in (np.where(hit, truth, classes), predicted, truth)
+        weighted_metrics.make_weighted_counts(codes, classes + 1)
+        for codes in (np.where(is_hit, truth, classes), predicted, truth)
     ]
 
-    def of(weights: np.ndarray) -> MetricSamples:
+    def compute(weights: np.ndarray) -> MetricSamples:
         hits, guesses, support = (tally(weights)[:classes] for tally in tallies)
-        total, there = support.sum(axis=0), support + guesses > 0
-        below = {"precision": guesses, "recall": support, "f1": (support + guesses) / 2}
-        found = {}
-        for figure, divisor in below.items():
-            each = np.nan_to_num(divide(hits, divisor))
-            found[f"{figure}_macro"] = divide(each.sum(axis=0), there.sum(axis=0))
-            found[f"{figure}_micro"] = divide(hits.sum(axis=0), total)
-            found[f"{figure}_weighted"] = divide((each * support).sum(axis=0), total)
-        return found
+        total, is_present = support.sum(axis=0), support + guesses > 0
+        divisors = {"precision": guesses, "recall": support, "f1": (support + guesses) / 2}
+        averages = {}
+        for metric, divisor in divisors.items():
+            by_class = np.nan_to_num(divide(hits, divisor))
+            averages[f"{metric}_macro"] = divide(by_class.sum(axis=0), is_present.sum(axis=0))
+            averages[f"{metric}_micro"] = divide(hits.sum(axis=0), total)
+            averages[f"{metric}_weighted"] = divide((by_class * support).sum(axis=0), total)
+        return averages
 
-    return of
+    return compute
 
 
 def _weighted_rankings(
@@ -152,16 +154,19 @@ def _weighted_rankings(
 ) -> tuple[Callable[[np.ndarray], MetricSamples], dict[str, str]]:
     classes = probabilities.shape[1]
     if classes > MAX_RANKED_CLASSES:
-        why = f"it ranks {classes} classes, which takes too long to resample beyond {MAX_RANKED_CLASSES}."
-        return lambda weights: {}, dict.fromkeys(RANKING_METRICS, why)
+        reason = f"it ranks {classes} classes, which takes too long to resample beyond {MAX_RANKED_CLASSES}."
+        return lambda weights: {}, dict.fromkeys(RANKING_METRICS, reason)
     ranked = range(1, 2) if classes == 2 else range(classes)
-    each = [samples.make_weighted_areas(truth == index, probabilities[:, index]) for index in ranked]
+    area_functions = [weighted_metrics.make_weighted_areas(truth == index, probabilities[:, index]) for index in ranked]
 
-    def of(weights: np.ndarray) -> MetricSamples:
-        found = zip(*(areas(weights) for areas in each), strict=True)
-        return {name: samples.compute_nanmean(list(a)) for name, a in zip(RANKING_METRICS, found, strict=True)}
+    def compute(weights: np.ndarray) -> MetricSamples:
+        areas_by_metric = zip(*(areas(weights) for areas in area_functions), strict=True)
+        return {
+            name: weighted_metrics.compute_nanmean(list(areas))
+            for name, areas in zip(RANKING_METRICS, areas_by_metric, strict=True)
+        }
 
-    return of, {}
+    return compute, {}
 
 
 def _averages(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
@@ -172,8 +177,8 @@ def _averages(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
         for average in AVERAGES
     }
     return {
-        f"{figure}_{average}": float(by_average[average][position])
-        for position, figure in enumerate(("precision", "recall", "f1"))
+        f"{metric}_{average}": float(by_average[average][position])
+        for position, metric in enumerate(("precision", "recall", "f1"))
         for average in AVERAGES
     }
 
@@ -181,7 +186,7 @@ def _averages(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
 def compute_metrics_by_class(
     truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]
 ) -> tuple[ClassMetrics, ...]:
-    """How well each class is told from all others.
+    """Compute the metrics of each class against all others.
 
     Args:
         truth, predicted: Class indices, `(n,)`.
@@ -196,11 +201,11 @@ def compute_metrics_by_class(
 def compute_class_metrics(
     name: str, is_positive: np.ndarray, is_predicted: np.ndarray, scores: np.ndarray
 ) -> ClassMetrics:
-    """How well one class is told.
+    """Compute the metrics of one class against all others.
 
     Args:
         is_positive, is_predicted: Whether each row is of the class, and whether it is predicted so, `(n,)`.
-        scores: How probable it is, `(n,)`.
+        scores: Probability of the class, `(n,)`.
     """
     hits, support, guesses = int((is_positive & is_predicted).sum()), int(is_positive.sum()), int(is_predicted.sum())
     roc_auc, pr_auc = compute_areas(is_positive, scores)
@@ -216,7 +221,7 @@ def compute_class_metrics(
 
 
 def compute_areas(positive: np.ndarray, scores: np.ndarray) -> tuple[float, float] | tuple[None, None]:
-    """Area under the ROC curve and average precision; None without positive or without negative rows."""
+    """Compute ROC AUC and average precision; None without positive or without negative rows."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     if positive.all() or not positive.any():
@@ -231,7 +236,7 @@ def _average_rankings(rows: tuple[ClassMetrics, ...]) -> dict[str, float]:
 
 
 def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, classes: int) -> ConfusionMatrix:
-    """How often each class is predicted as each: rows are the truth and columns the prediction."""
+    """Count the rows of each pair of classes: rows are the truth and columns the prediction."""
     # scikit-learn's function warns when the target has one class only.
     counts = np.bincount(truth * classes + predicted, minlength=classes**2).reshape(classes, classes)
     return tuple(map(tuple, counts.tolist()))

@@ -1,4 +1,4 @@
-"""Several models on the same rows: what each reaches, what it costs, and which is worth its cost."""
+"""Comparison of several models on the same rows: metrics, cost, and a recommendation."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from bmcli.evaluation.proportions import Interval
 
 COSTS = {"parameters": "parameters", "latency_s": "seconds to predict one row", "size": "bytes of the saved model",
          "train_s": "seconds of training"}  # fmt: skip
-"""What a model costs, by field of `Contender`."""
+"""Costs of a model, by field of `Contender`."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A run that is compared.
+    """One of the compared runs.
 
     Args:
-        name: Told from the others.
-        epochs: The rows of `metrics.jsonl`.
-        train_s: Seconds of training; None if the run does not tell.
+        name: Unique among the contenders.
+        epochs: Records of `metrics.jsonl`.
+        train_s: Seconds of training; None if the run has no record of it.
         latency_s: Median seconds to predict one row, measured one model after the other.
         size: Bytes of the saved model.
     """
@@ -37,34 +37,34 @@ class Contender:
     train_s: float | None
     epochs: Sequence[Mapping[str, Any]]
 
-    def cost(self, of: str) -> float | None:
-        """One of COSTS."""
-        found: float | None = getattr(self, of)
-        return found
+    def cost(self, name: str) -> float | None:
+        """Get one of COSTS."""
+        value: float | None = getattr(self, name)
+        return value
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison found.
+    """Result of a comparison.
 
     Args:
-        on: The split.
-        rows: How many, if all contenders saw the same ones; otherwise those of the first.
-        metric: What decides.
+        split: The split that all contenders were evaluated on.
+        rows: Number of rows of the split; those of the first contender if they differ.
+        metric: The deciding metric.
         recipes: Where the recipes differ: values of each run by path.
-        data: The same of the data.
-        unpaired: Why rows cannot be compared one by one; empty if they can.
-        against_first: Of each contender but the first, every metric's difference from the first.
-        against_best: Of each contender but the best, the difference of the metric that decides from the best.
+        data: Where the data differ: values of each run by property.
+        unpaired_reason: Why the predictions cannot be compared row by row; empty if they can.
+        against_first: For each contender but the first, the difference of each metric from the first.
+        against_best: For each contender but the best, the difference of the deciding metric from the best.
     """
 
-    on: str
+    split: str
     rows: int
     metric: str
     contenders: tuple[Contender, ...]
     recipes: Mapping[str, tuple[str, ...]]
     data: Mapping[str, tuple[str, ...]]
-    unpaired: str
+    unpaired_reason: str
     against_first: Mapping[str, Mapping[str, Difference]]
     against_best: Mapping[str, Difference]
 
@@ -81,70 +81,73 @@ class Comparison:
     @property
     def recommended(self) -> Contender:
         """The contender with the fewest parameters of those that are not significantly worse than the best."""
-        if self.unpaired:
+        if self.unpaired_reason:
             return self.best
         return min(filter(self.is_not_worse, self.contenders), key=lambda each: (each.parameters, each.latency_s))
 
     def pareto_front(self, cost: str) -> tuple[Contender, ...]:
-        """The contenders that no other beats in the metric without costing more, the cheapest first."""
+        """Find the contenders to which no cheaper one is equal or better, the cheapest first."""
         sign = -1 if get_direction(self.metric) == "max" else 1
         priced = [(each.cost(cost), sign * each.metrics[self.metric], each) for each in self.contenders]
         ordered = sorted(((c, q, e) for c, q, e in priced if c is not None), key=lambda item: item[:2])
-        found: list[Contender] = []
-        least = float("inf")
+        front: list[Contender] = []
+        best_quality = float("inf")
         for _, quality, each in ordered:
-            if quality < least:
-                found.append(each)
-                least = quality
-        return tuple(found)
+            if quality < best_quality:
+                front.append(each)
+                best_quality = quality
+        return tuple(front)
 
     @property
     def recommendation(self) -> str:
-        """The recommended model, and why, in words."""
-        best, enough = self.best, self.recommended
-        if self.unpaired:
-            return f"{best.name} has the best {self.metric}, but {self.unpaired} So the difference cannot be tested."
-        if enough is best:
+        """The recommended model with the reason, as sentences."""
+        best, chosen = self.best, self.recommended
+        if self.unpaired_reason:
+            reason = f"The difference cannot be tested: {self.unpaired_reason}"
+            return f"{best.name} has the best {self.metric}. {reason}"
+        if chosen is best:
             others = [each for each in self.contenders if each is not best]
-            ties = [each.name for each in others if self.is_not_worse(each)]
-            names = ", ".join(ties)
-            also = f" No significant difference from {names}, which {_is(ties)} not smaller." if ties else ""
+            tied = [each.name for each in others if self.is_not_worse(each)]
+            names = ", ".join(tied)
+            also = f" No significant difference from {names}, which {_is(tied)} not smaller." if tied else ""
             return f"Recommended: {best.name}. It has the best {self.metric}{self._next_smaller()}.{also}"
-        difference = self.against_best[enough.name]
-        share = enough.parameters / best.parameters
-        advice = f"Recommended: {enough.name}, with {100 * share:.1f} % of the parameters of {best.name}."
+        difference = self.against_best[chosen.name]
+        share = chosen.parameters / best.parameters
+        recommendation = f"Recommended: {chosen.name}, with {100 * share:.1f} % of the parameters of {best.name}."
         if difference.interval is None:
             return (
-                f"{advice} {best.name} has the best {self.metric}; the difference has no interval: {difference.reason}"
+                f"{recommendation} {best.name} has the best {self.metric}; the difference has no interval: "
+                f"{difference.reason}"
             )
         low, high = difference.interval.low, difference.interval.high
         loss = max(0.0, -low if get_direction(self.metric) == "max" else high)
         return (
-            f"{advice} {best.name} has the best {self.metric}, but the difference is not significant; {enough.name} "
-            f"may be worse by up to {loss:.3g} ({difference.interval.percent} interval)."
+            f"{recommendation} {best.name} has the best {self.metric}, but the difference is not significant; "
+            f"{chosen.name} may be worse by up to {loss:.3g} ({difference.interval.percent} interval)."
         )
 
     def _next_smaller(self) -> str:
-        """By how much the best of the smaller models is worse, as a part of a sentence; empty if none is smaller."""
+        """The difference to the best of the smaller models, as part of a sentence."""
         best = self.best
         smaller = [each for each in self.contenders if each.parameters < best.parameters]
         if not smaller:
             return ", and no model is smaller"
         sign = -1 if get_direction(self.metric) == "max" else 1
-        near = min(smaller, key=lambda each: sign * each.metrics[self.metric])
-        lacks, told = self.against_best[near.name], f"{100 * near.parameters / best.parameters:.1f} % of its parameters"
-        between = lacks.interval
-        if between is None:
+        closest = min(smaller, key=lambda each: sign * each.metrics[self.metric])
+        difference = self.against_best[closest.name]
+        size = f"{100 * closest.parameters / best.parameters:.1f} % of its parameters"
+        interval = difference.interval
+        if interval is None:
             return ", and every smaller model is worse"
-        ends = sorted((abs(between.low), abs(between.high)))
+        bounds = sorted((abs(interval.low), abs(interval.high)))
         return (
-            f", and every smaller model is worse: {near.name}, with {told}, by {abs(lacks.difference):.3g} "
-            f"({between.percent} interval {ends[0]:.3g} to {ends[1]:.3g})"
+            f", and every smaller model is worse: {closest.name}, with {size}, by {abs(difference.difference):.3g} "
+            f"({interval.percent} interval {bounds[0]:.3g} to {bounds[1]:.3g})"
         )
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "on": self.on,
+            "split": self.split,
             "rows": self.rows,
             "metric": self.metric,
             "runs": [
@@ -156,16 +159,16 @@ class Comparison:
                 for each in self.contenders
             ],
             "recipes": {path: list(values) for path, values in self.recipes.items()},
-            "data": {what: list(values) for what, values in self.data.items()},
-            "unpaired": self.unpaired,
+            "data": {name: list(values) for name, values in self.data.items()},
+            "unpaired_reason": self.unpaired_reason,
             "differences": {
-                name: {metric: each.to_json() for metric, each in found.items()}
-                for name, found in self.against_first.items()
+                name: {metric: each.to_json() for metric, each in differences.items()}
+                for name, differences in self.against_first.items()
             },
             "best": self.best.name,
-            "take": self.recommended.name,
-            "fronts": {cost: [each.name for each in self.pareto_front(cost)] for cost in COSTS},
-            "advice": self.recommendation,
+            "recommended": self.recommended.name,
+            "pareto_fronts": {cost: [each.name for each in self.pareto_front(cost)] for cost in COSTS},
+            "recommendation": self.recommendation,
         }  # fmt: skip
 
 

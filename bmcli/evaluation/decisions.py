@@ -1,4 +1,4 @@
-"""What was decided on validation rows once a network was trained, and what it was decided by."""
+"""Decisions made on validation rows after the training: temperature and threshold, with their evidence."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bmcli.specs import Column
 
 @dataclass(frozen=True)
 class TemperatureScaling:
-    """A temperature, and what it changes on the rows that it was fitted on.
+    """A temperature, and its effect on the rows that it was fitted on.
 
     Args:
         losses: Mean log loss before and after.
@@ -32,14 +32,14 @@ class TemperatureScaling:
 
     @property
     def summary(self) -> str:
-        """What it changes, as a sentence."""
+        """The effect as a sentence."""
         if self.temperature == 1:
             return "Temperature 1: no other makes the log loss lower."
-        way = "less" if self.temperature > 1 else "more"
+        direction = "less" if self.temperature > 1 else "more"
         return (
-            f"Temperature {self.temperature:.3f} makes probabilities {way} extreme: log loss {self.losses[0]:.4f} "
-            f"before and {self.losses[1]:.4f} after, calibration error {self.before.error:.4f} and "
-            f"{self.after.error:.4f}."
+            f"Temperature {self.temperature:.3f} makes probabilities {direction} extreme: "
+            f"log loss {self.losses[0]:.4f} before and {self.losses[1]:.4f} after, "
+            f"calibration error {self.before.error:.4f} before and {self.after.error:.4f} after."
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -48,17 +48,17 @@ class TemperatureScaling:
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided about one target.
+    """Temperature and threshold of one target.
 
     Args:
         rows: Validation rows; 0 where none were needed.
-        positive: The class that a threshold is of; empty without one.
-        threshold: What was chosen; None where the recipe states it, or leaves it at the most probable class.
+        positive: The class of the threshold; empty without one.
+        threshold: The chosen one; None where the recipe sets it, or the most probable class is predicted.
     """
 
     target: str
     rows: int
-    softened: TemperatureScaling | None = None
+    temperature_scaling: TemperatureScaling | None = None
     positive: str = ""
     threshold: ThresholdChoice | None = None
 
@@ -67,13 +67,13 @@ class Decision:
         """The threshold as a sentence, empty if none was chosen."""
         if self.threshold is None:
             return ""
-        told = f"{quoted(self.positive)} is predicted from a probability of {self.threshold.value:.4f} on, for"
-        return f"{told} {self.threshold.goal} of {self.rows:,} validation rows"
+        text = f"{quoted(self.positive)} is predicted if its probability is at least {self.threshold.value:.4f}"
+        return f"{text} ({self.threshold.goal}, on {self.rows:,} validation rows)"
 
     def to_json(self) -> dict[str, Any]:
         return {
             **vars(self),
-            "softened": self.softened and self.softened.to_json(),
+            "temperature_scaling": self.temperature_scaling and self.temperature_scaling.to_json(),
             "threshold": self.threshold and self.threshold.to_json(),
         }
 
@@ -85,7 +85,7 @@ class Decision:
 def measure_temperature_scaling(
     column: Column, truth: np.ndarray, unscaled: np.ndarray, scaled: np.ndarray, temperature: float
 ) -> TemperatureScaling:
-    """What a temperature changes.
+    """Measure the effect of a temperature.
 
     Args:
         truth: Class indices `(n,)`, or 0 and 1 `(n, labels)`.
@@ -93,12 +93,14 @@ def measure_temperature_scaling(
     """
     truth = truth.astype(np.int64)
     if column.kind == "labels":
-        each = [calibration.measure_labels(truth, given) for given in (unscaled, scaled)]
+        before_and_after = [calibration.measure_labels(truth, probabilities) for probabilities in (unscaled, scaled)]
     else:
-        each = [calibration.measure_classes(truth, given, column.classes) for given in (unscaled, scaled)]
+        before_and_after = [
+            calibration.measure_classes(truth, probabilities, column.classes) for probabilities in (unscaled, scaled)
+        ]
     independent = column.kind == "labels"
     losses = (
         calibration.compute_log_loss(truth, unscaled, independent),
         calibration.compute_log_loss(truth, scaled, independent),
     )
-    return TemperatureScaling(temperature, losses, each[0], each[1])
+    return TemperatureScaling(temperature, losses, before_and_after[0], before_and_after[1])

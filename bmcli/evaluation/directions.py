@@ -1,4 +1,4 @@
-"""Which way a metric is better."""
+"""Direction of metrics: whether higher or lower is better."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NEITHER = {"coverage", "interval_width"}
 
 
 def get_direction(metric: str) -> str:
-    """`max` or `min`, whichever is better of a metric; empty where it depends, as with the width of an interval."""
+    """Get `max` or `min`, whichever is better; empty where neither is, such as for the width of an interval."""
     name = metric.rpartition("/")[2]
     if name in _NEITHER:
         return ""

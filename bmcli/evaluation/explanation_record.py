@@ -1,4 +1,4 @@
-"""What was found out about why a model answers as it does, as plain values that pass through JSON unchanged."""
+"""Explanations of a model's predictions, as plain values that pass through JSON unchanged."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from typing import Any
 from bmcli.disk import validate_as
 
 PixelMap = tuple[tuple[float, ...], ...]
-"""A number for each pixel, rows from above."""
+"""A number for each pixel, rows from top to bottom."""
 
 
 @dataclass(frozen=True)
 class PermutationImportance:
-    """How much a model needs an input column (Breiman 2001; Fisher, Rudin and Dominici 2019).
+    """Permutation importance of an input column (Breiman 2001; Fisher, Rudin and Dominici 2019).
 
     Args:
-        increase: Of the mean loss when the column's cells are dealt anew among the rows.
+        increase: Increase in the mean loss when the column's values are permuted among the rows.
         low, high: 95 % interval of the increase.
-        fall: Of the accuracy, or rise of the absolute error; 0.0 for targets that have neither.
+        metric_decrease: Decrease in the accuracy; for a number, increase in the mean absolute error.
     """
 
     column: str
     increase: float
     low: float
     high: float
-    fall: float
+    metric_decrease: float
 
     @property
     def is_significant(self) -> bool:
-        """Whether the increase is told from none."""
+        """Whether the interval of the increase lies above 0."""
         return self.low > 0
 
 
 @dataclass(frozen=True)
 class FeatureAttribution:
-    """How much of the answers is owed to a feature: the mean size of its integrated gradients, as a share of all."""
+    """Mean absolute integrated gradients of a feature, as a share of the sum over all features."""
 
     feature: str
     share: float
@@ -44,58 +44,59 @@ class FeatureAttribution:
 
 @dataclass(frozen=True)
 class ExampleExplanation:
-    """One example, and what speaks for its answer.
+    """Attributions of the prediction for one example.
 
     Args:
         row: Its position in the split.
-        truth, answer: In words.
-        explained: What the figures explain: a class, or the number itself.
-        features: Contribution of each feature to the answer.
-        words: Terms of a text with their contributions, in their order, of the column `text`.
-        pixels: Contribution of each pixel, of the column `image`.
-        heat: Where a convolution looked, from 0 to 1, as large as its last maps: pixels, or one row of steps.
-        gap: By how much contributions miss the difference that they should add up to, as a share of it.
+        truth, prediction: As text.
+        explained_output: The output that the contributions explain: a class, or the name of a number target.
+        features: Contribution of each feature.
+        words: Terms of the column `text` with their contributions, in the order of the text.
+        pixels: Contribution of each pixel of the column `image`.
+        grad_cam: Grad-CAM heat from 0 to 1, in the resolution of the last convolution: pixels, or one row of steps.
+        completeness_gap: Difference between the sum of the contributions and the change of the output from baseline
+            to example, as a share of that change; 0 for exact integrated gradients.
     """
 
     row: int
     truth: str
-    answer: str
-    explained: str
+    prediction: str
+    explained_output: str
     features: Mapping[str, float]
     text: str = ""
     words: tuple[tuple[str, float], ...] = ()
     image: str = ""
     pixels: PixelMap = ()
-    heat: PixelMap = ()
-    gap: float = 0.0
+    grad_cam: PixelMap = ()
+    completeness_gap: float = 0.0
 
 
 @dataclass(frozen=True)
 class LayerActivity:
-    """What the units of a layer give on some rows.
+    """Statistics of a layer's outputs on some rows.
 
     Args:
-        units: Of its last axis.
-        dead: Units that give the same on every row and place.
-        embeds: Whether its outputs are what the last layer judges.
+        units: Size of its last axis.
+        dead: Number of units with the same output at every row and position.
+        is_embedding: Whether its outputs are the input of the first target's output layer.
     """
 
     name: str
     kind: str
     units: int
     mean: float
-    spread: float
+    standard_deviation: float
     dead: int
-    embeds: bool = False
+    is_embedding: bool = False
 
 
 @dataclass(frozen=True)
 class NearestNeighbours:
-    """The examples whose embeddings lie nearest to that of one, by cosine.
+    """The training examples whose embeddings are nearest to that of one example, by cosine similarity.
 
     Args:
         row: Position in the split that is explained.
-        nearest: Positions in the training split and cosines, the nearest first.
+        nearest: Position in the training split, cosine similarity and target of each, the nearest first.
     """
 
     row: int
@@ -105,13 +106,13 @@ class NearestNeighbours:
 
 @dataclass(frozen=True)
 class SanityCheck:
-    """Whether a method tells a trained network from one with random weights (Adebayo et al. 2018).
+    """Comparison of a method's results for the trained network and for random weights (Adebayo et al. 2018).
 
     Args:
-        method, paper: Which, and where it was described.
-        figure: What was compared, in words.
-        value: What it came to.
-        limit: What it has to stay below.
+        method, paper: Name of the method, and its source.
+        figure: The compared quantity, in words.
+        value: Its value.
+        limit: The value must be below.
     """
 
     method: str
@@ -127,13 +128,14 @@ class SanityCheck:
 
 @dataclass(frozen=True)
 class TargetExplanation:
-    """How one target is answered.
+    """Explanations of the predictions of one target.
 
     Args:
-        loss: The name of the loss whose increase tells importance.
+        loss: Name of the loss that permutation importance is measured by.
         importances: The largest first.
         shares: The largest first.
-        wrong, doubtful: The most wrong and the most doubtful examples.
+        wrong, least_confident: The most wrong and the least confident examples.
+        sanity: A check for each method.
     """
 
     target: str
@@ -141,22 +143,22 @@ class TargetExplanation:
     importances: tuple[PermutationImportance, ...]
     shares: tuple[FeatureAttribution, ...]
     wrong: tuple[ExampleExplanation, ...]
-    doubtful: tuple[ExampleExplanation, ...]
+    least_confident: tuple[ExampleExplanation, ...]
     sanity: tuple[SanityCheck, ...]
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Everything that `bmcli explain` found.
+    """Result of `bmcli explain`.
 
     Args:
-        on, rows: The split, and how many of its rows importance was measured on.
-        repeats: How often each column was dealt anew.
+        split, rows: The split, and the number of its rows that importance was measured on.
+        repeats: Permutations of each column.
         similarity: Linear CKA of each pair of `layers`, from 0 to 1.
-        left_out: Columns whose importance was not measured, since there are too many.
+        left_out: Number of columns whose importance was not measured, since there are too many.
     """
 
-    on: str
+    split: str
     rows: int
     repeats: int
     targets: tuple[TargetExplanation, ...]

@@ -1,4 +1,4 @@
-"""Whether a model treats groups alike: how often each is selected, rightly and wrongly."""
+"""Fairness: selection rates and error rates of groups."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Rate:
 
 @dataclass(frozen=True)
 class GroupRates:
-    """What one group gets.
+    """Rates of one group.
 
     Args:
         selection_rate: Share of its rows that are predicted to be of the positive class.
-        true_positive_rate: The same of its rows that are of it; None if none is.
-        false_positive_rate: The same of those that are not; None if all are.
+        true_positive_rate: That share among its rows of the positive class; None if it has none.
+        false_positive_rate: That share among its other rows; None if it has none.
     """
 
     name: str
@@ -51,11 +51,11 @@ class GroupRates:
 
 @dataclass(frozen=True)
 class Fairness:
-    """The groups of a column.
+    """Rates of the groups of a column.
 
     Args:
-        positive: The class that rows are selected for.
-        groups: Those with 20 rows or more.
+        positive: The class whose prediction counts as selection.
+        groups: Those with at least 20 rows.
         left_out: Names of the smaller ones.
     """
 
@@ -67,7 +67,7 @@ class Fairness:
 
     @property
     def summary(self) -> str:
-        """The widest gap as a sentence."""
+        """The largest difference as a sentence."""
         if len(self.groups) < 2:
             return f"fewer than two groups of {quoted(self.column)} have {MIN_SLICE_ROWS} rows, so none can be compared"
         ordered = sorted(self.groups, key=lambda group: group.selection_rate.value)
@@ -86,35 +86,35 @@ class Fairness:
 
 
 def metric_names(column: str) -> tuple[str, ...]:
-    """The differences and ratios between the groups of a column, as gates name them."""
+    """List the names, as in gates, of the differences and ratios between the groups of a column."""
     return tuple(f"fairness/{column}/{name}" for name in _METRICS)
 
 
 def measure_fairness(
     slicing: Slicing, target: str, positive: str, is_positive: np.ndarray, selected: np.ndarray
 ) -> Fairness:
-    """The rates of every group that is large enough.
+    """Measure the rates of each group with enough rows.
 
     Args:
         is_positive, selected: Whether each row is, and is predicted to be, of the positive class, bool `(rows,)`.
     """
     groups, left_out = [], []
     for code, name in enumerate(slicing.names):
-        inside = slicing.codes == code
-        rows = int(inside.sum())
+        is_member = slicing.codes == code
+        rows = int(is_member.sum())
         if rows >= MIN_SLICE_ROWS:
             rates = (
-                _rate(selected[inside & where])
-                for where in (np.full(len(is_positive), True), is_positive, ~is_positive)
+                _rate(selected[is_member & subset])
+                for subset in (np.full(len(is_positive), True), is_positive, ~is_positive)
             )
-            groups.append(GroupRates(name, rows, *rates))  # type: ignore[arg-type]  # a group has rows
+            groups.append(GroupRates(name, rows, *rates))  # type: ignore[arg-type]  # the first rate is of all rows of the group, so it is not None
         elif rows:
             left_out.append(name)
     return Fairness(slicing.name, target, positive, tuple(groups), tuple(left_out))
 
 
 def make_weighted_metrics(slicing: Slicing, is_positive: np.ndarray, selected: np.ndarray) -> WeightedMetrics:
-    """Differences and ratios between the groups that are large enough, of samples of the rows.
+    """Make differences and ratios between the groups with enough rows, for samples of the rows.
 
     The difference of a rate is that between the highest and the lowest group, the ratio the lowest over the highest.
     `equalized_odds_difference` is the larger difference of true and false positive rates (Hardt, Price and Srebro
@@ -125,33 +125,37 @@ def make_weighted_metrics(slicing: Slicing, is_positive: np.ndarray, selected: n
     names = dict(zip(_METRICS, metric_names(slicing.name), strict=True))
     if len(large) < 2:
         return WeightedMetrics(lambda weights: {name: np.full(weights.shape[1], np.nan) for name in names.values()})
-    cells = make_weighted_counts(slicing.codes * 4 + is_positive * 2 + selected, 4 * len(slicing.names))
+    weighted_counts = make_weighted_counts(slicing.codes * 4 + is_positive * 2 + selected, 4 * len(slicing.names))
 
-    def of(weights: np.ndarray) -> MetricSamples:
-        missed, false, lost, hit = cells(weights).reshape(len(slicing.names), 4, -1)[large].transpose(1, 0, 2)
+    def compute(weights: np.ndarray) -> MetricSamples:
+        true_negatives, false_positives, false_negatives, true_positives = (
+            weighted_counts(weights).reshape(len(slicing.names), 4, -1)[large].transpose(1, 0, 2)
+        )
         rates = {
-            "selection_rate": divide(false + hit, missed + false + lost + hit),
-            "true_positive_rate": divide(hit, lost + hit),
-            "false_positive_rate": divide(false, missed + false),
+            "selection_rate": divide(
+                false_positives + true_positives, true_negatives + false_positives + false_negatives + true_positives
+            ),
+            "true_positive_rate": divide(true_positives, false_negatives + true_positives),
+            "false_positive_rate": divide(false_positives, true_negatives + false_positives),
         }
-        found = {}
+        fairness_metrics = {}
         for rate, values in rates.items():
             low, high = _find_extremes(values)
-            found[names[f"{rate}_difference"]] = high - low
-            found[names[f"{rate}_ratio"]] = divide(low, high)
-        odds = (found[names[f"{rate}_difference"]] for rate in RATES[1:])
-        found[names["equalized_odds_difference"]] = np.maximum(*odds)
-        return found
+            fairness_metrics[names[f"{rate}_difference"]] = high - low
+            fairness_metrics[names[f"{rate}_ratio"]] = divide(low, high)
+        odds = (fairness_metrics[names[f"{rate}_difference"]] for rate in RATES[1:])
+        fairness_metrics[names["equalized_odds_difference"]] = np.maximum(*odds)
+        return fairness_metrics
 
-    return WeightedMetrics(of)
+    return WeightedMetrics(compute)
 
 
 def _find_extremes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The lowest and highest of `(groups, samples)` that are defined, nan where fewer than two are."""
+    """Find the lowest and highest defined value of `(groups, samples)`, nan where fewer than two are defined."""
     defined = ~np.isnan(values)
     low, high = np.where(defined, values, np.inf).min(axis=0), np.where(defined, values, -np.inf).max(axis=0)
-    enough = defined.sum(axis=0) > 1
-    return np.where(enough, low, np.nan), np.where(enough, high, np.nan)
+    has_two = defined.sum(axis=0) > 1
+    return np.where(has_two, low, np.nan), np.where(has_two, high, np.nan)
 
 
 def _rate(selected: np.ndarray) -> Rate | None:

@@ -1,4 +1,4 @@
-"""What cross-validation found: each fold, mean and spread over them, and all rows together."""
+"""Results of cross-validation: each fold, mean and standard deviation over folds, and all out-of-fold predictions."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from bmcli.evaluation.result import Evaluation
 
 @dataclass(frozen=True)
 class FoldResult:
-    """One training and what it was tested on.
+    """The training of one fold, and its result.
 
     Args:
-        trained, tested: Rows.
-        metrics: On the tested rows.
+        train_rows, test_rows: Number of rows.
+        metrics: On the test rows.
     """
 
     number: int
-    trained: int
-    tested: int
+    train_rows: int
+    test_rows: int
     metrics: Mapping[str, float]
     epochs: int
     seconds: float
@@ -35,13 +35,13 @@ class FoldMean:
     """A metric over the folds.
 
     Args:
-        mean, spread: Of the folds, the spread as standard deviation with one degree of freedom less.
+        mean, standard_deviation: Over the folds, with `folds - 1` degrees of freedom.
         low, high: 95 % interval of the mean.
-        folds: In which the metric is defined.
+        folds: Number of folds in which the metric is defined.
     """
 
     mean: float
-    spread: float
+    standard_deviation: float
     low: float
     high: float
     folds: int
@@ -49,28 +49,28 @@ class FoldMean:
 
 @dataclass(frozen=True)
 class CrossValidationResult:
-    """A cross-validation.
+    """Result of a cross-validation.
 
     Args:
-        dealt: How rows came to their folds, in words.
-        means: By metric, of those that two folds or more define.
+        splitter: How rows were divided into folds, in words.
+        means: By metric, for those that are defined in at least two folds.
         method: Of the intervals of the means.
-        together: Of all rows that were tested, each by the network that had not seen it.
+        pooled: Evaluation of all out-of-fold predictions together.
     """
 
-    dealt: str
+    splitter: str
     folds: tuple[FoldResult, ...]
     means: Mapping[str, FoldMean]
     method: str
-    together: Evaluation
+    pooled: Evaluation
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "dealt": self.dealt,
+            "splitter": self.splitter,
             "folds": [{**vars(fold), "metrics": dict(fold.metrics)} for fold in self.folds],
             "means": {name: vars(mean) for name, mean in self.means.items()},
             "method": self.method,
-            "together": self.together.to_json(),
+            "pooled": self.pooled.to_json(),
         }
 
     @classmethod
@@ -78,32 +78,31 @@ class CrossValidationResult:
         return validate_as(cls, values)
 
 
-def summarize_folds(dealt: str, folds: Sequence[FoldResult], together: Evaluation) -> CrossValidationResult:
-    """Mean and spread of every metric over folds."""
-    named = dict.fromkeys(name for fold in folds for name in fold.metrics)
-    values = {name: [fold.metrics[name] for fold in folds if name in fold.metrics] for name in named}
-    ratio = float(np.mean([fold.tested / fold.trained for fold in folds]))
+def summarize_folds(splitter: str, folds: Sequence[FoldResult], pooled: Evaluation) -> CrossValidationResult:
+    """Compute mean and standard deviation of each metric over folds."""
+    names = dict.fromkeys(name for fold in folds for name in fold.metrics)
+    values = {name: [fold.metrics[name] for fold in folds if name in fold.metrics] for name in names}
+    ratio = float(np.mean([fold.test_rows / fold.train_rows for fold in folds]))
     return CrossValidationResult(
-        dealt=dealt,
+        splitter=splitter,
         folds=tuple(folds),
-        means={name: average_folds(found, ratio) for name, found in values.items() if len(found) > 1},
+        means={name: average_folds(fold_values, ratio) for name, fold_values in values.items() if len(fold_values) > 1},
         method="t interval of the folds, corrected for the rows that their trainings share (Nadeau and Bengio 2003)",
-        together=together,
+        pooled=pooled,
     )
 
 
 def average_folds(values: Sequence[float], ratio: float, level: float = LEVEL) -> FoldMean:
-    """Mean and spread of a metric over folds.
+    """Compute mean and standard deviation of a metric over k folds.
 
-    Folds are no independent samples, because most of their training rows are the same: the variance of the mean is not
-    `1 / k` of that of the folds, but about `1 / k` and the ratio of tested to training rows together (Nadeau and
-    Bengio 2003, section 3).
+    Folds are not independent samples, because most of their training rows are the same: the variance of the mean is
+    not `1 / k` of the variance between folds, but about `1 / k + ratio` of it (Nadeau and Bengio 2003, section 3).
 
     Args:
-        ratio: Tested rows for each training row.
+        ratio: Test rows for each training row.
     """
     from scipy.special import stdtrit
 
-    middle, spread = float(np.mean(values)), float(np.std(values, ddof=1))
-    reach = float(stdtrit(len(values) - 1, (1 + level) / 2)) * spread * float(np.sqrt(1 / len(values) + ratio))
-    return FoldMean(middle, spread, middle - reach, middle + reach, len(values))
+    mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
+    half_width = float(stdtrit(len(values) - 1, (1 + level) / 2)) * deviation * float(np.sqrt(1 / len(values) + ratio))
+    return FoldMean(mean, deviation, mean - half_width, mean + half_width, len(values))

@@ -23,7 +23,7 @@ class Gate:
 
     @classmethod
     def parse(cls, text: str) -> Gate:
-        """The gate that a recipe writes as `">= 0.90"`; ValueError for any other text."""
+        """Parse a gate such as `">= 0.90"`; ValueError for any other text."""
         match = _GATE.fullmatch(text)
         if not match:
             raise ValueError(f"Expected a gate such as '>= 0.9', received {text!r}")
@@ -38,7 +38,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class MissedGate:
-    """A gate that a metric does not meet; `value` is None where the rows leave the metric undefined."""
+    """A gate that a metric does not meet; `value` is None where the metric is undefined on the rows."""
 
     metric: str
     gate: Gate
@@ -59,11 +59,11 @@ class MissedGate:
 
 
 def check_names(gates: Mapping[str, str], names: Collection[str]) -> None:
-    """Refuse gates on metrics that an evaluation cannot give.
+    """Reject gates on metrics that the evaluation does not compute.
 
     Args:
         gates: As in the recipe, text by metric name.
-        names: Metrics that there will be, of `metrics.metric_names`.
+        names: Metrics that will be computed, from `metrics.metric_names`.
 
     Raises:
         BmcliError: With a fault at `evaluate.gates.<name>` for every unknown name.
@@ -82,7 +82,7 @@ def check_names(gates: Mapping[str, str], names: Collection[str]) -> None:
 
 
 def find_missed_gates(gates: Mapping[str, str], metrics: Mapping[str, float]) -> tuple[MissedGate, ...]:
-    """The gates that do not hold, in the order of the recipe; an undefined metric misses its gate."""
+    """Find the gates that are missed, in the order of the recipe; an undefined metric misses its gate."""
     parsed = {name: Gate.parse(text) for name, text in gates.items()}
     return tuple(
         MissedGate(name, gate, metrics.get(name))

@@ -1,4 +1,4 @@
-"""How a model's errors fall with the rows it was trained on, and what that says about what would lower them."""
+"""Learning curves: errors against the number of training rows, and the conclusion for data and model size."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ from bmcli.evaluation.intervals import (
 from bmcli.evaluation.weighted_metrics import WeightedMetrics, make_weighted_means
 
 UNDERFIT, OVERFIT = 0.75, 0.5
-"""Errors on training rows as a share of those on others, from which on and up to which a model fits too little or
-too much."""
+"""Ratio of training to validation error from which a model underfits, and up to which it overfits."""
 
-_MAX_EARLIER_SHARE = 0.5  # of the rows at most, which all of them are compared with
+_MAX_EARLIER_SHARE = 0.5  # the largest share of the rows up to this is compared with all rows
 
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One training: a metric on the rows it learned from and on those it did not.
+    """The training on a share of the rows: a metric on its training rows and on the validation rows.
 
     Args:
-        share: Of the training rows.
-        rows: How many these are.
+        share: Of all training rows.
+        rows: Number of training rows.
     """
 
     share: float
@@ -52,21 +51,22 @@ class LearningCurve:
     """The learning curve of one target.
 
     Args:
-        metric: A mean of rows, as the accuracy.
+        metric: A mean over rows, such as the accuracy.
         points: From few rows to all.
-        more: Of all rows against the largest share up to a half, on the same validation rows.
-        doubling: What the validation metric gains with each doubling, by the slope of the last three points.
+        gain_from_more_rows: All rows against the largest share up to a half, on the same validation rows; None if no
+            share is that small.
+        gain_per_doubling: Change of the validation metric with each doubling, by the slope of the last three points.
     """
 
     target: str
     metric: str
     points: tuple[CurvePoint, ...]
-    more: Difference | None
-    doubling: float
+    gain_from_more_rows: Difference | None
+    gain_per_doubling: float
 
     @property
     def error_ratio(self) -> float:
-        """The error on training rows as a share of that on validation rows; 1 where there is no error."""
+        """Error on training rows divided by the error on validation rows; 1 where there is no error."""
         last = self.points[-1]
         train, validation = (1 - v if self.metric.endswith("accuracy") else v for v in (last.train, last.validation))
         return train / validation if validation else 1.0
@@ -78,24 +78,25 @@ class LearningCurve:
 
     @property
     def more_data_helps(self) -> bool:
-        """Whether the last rows that were added have improved the model beyond chance."""
-        return self.more is not None and self.more.better == "second"
+        """Whether all rows give a significantly better model than the earlier share."""
+        return self.gain_from_more_rows is not None and self.gain_from_more_rows.better == "second"
 
     @property
     def summary(self) -> str:
-        """What would help, as sentences."""
+        """The conclusion as sentences."""
         return f"{self.target}: {self._describe_data()} {self._describe_model()}"
 
     def _describe_data(self) -> str:
-        if self.more is None:
-            return "Training rows are too few for a share to compare with, so what more of them bring is open."
+        if self.gain_from_more_rows is None:
+            return "There are too few training rows to measure the effect of more data."
         step = f"from {self._find_earlier().rows:,} to {self.points[-1].rows:,} rows"
-        change = f"{self.metric} changed by {self.more.difference:+.4f} {step}"
-        if (found := self.more.interval) is not None:
-            change += f" ({found.percent} interval {found.low:+.4f} to {found.high:+.4f})"
+        change = f"{self.metric} changed by {self.gain_from_more_rows.difference:+.4f} {step}"
+        if (interval := self.gain_from_more_rows.interval) is not None:
+            change += f" ({interval.percent} interval {interval.low:+.4f} to {interval.high:+.4f})"
         if self.more_data_helps:
-            return f"More data would help: {change}; another doubling would bring about {self.doubling:+.4f}."
-        return f"More data is not shown to help: {change}."
+            doubling = f"a further doubling would change it by about {self.gain_per_doubling:+.4f}"
+            return f"More data would help: {change}; {doubling}."
+        return f"No evidence that more data would help: {change}."
 
     def _find_earlier(self) -> CurvePoint:
         return [point for point in self.points if point.share <= _MAX_EARLIER_SHARE][-1]
@@ -104,17 +105,17 @@ class LearningCurve:
         last = self.points[-1]
         both = f"{self.metric} {last.train:.4f} on training rows and {last.validation:.4f} on validation rows"
         if self.fit == "under":
-            return f"It underfits: {both}; a larger model, or longer training, may help."
+            return f"The model underfits: {both}; a larger model or longer training may help."
         if self.fit == "over":
-            return f"It overfits: {both}; a larger model alone will not help, but more data or regularisation may."
-        return f"It neither under- nor overfits clearly: {both}; a larger model may help a little."
+            return f"The model overfits: {both}; more data or regularisation may help, a larger model alone will not."
+        return f"The model neither underfits nor overfits clearly: {both}; a larger model may help slightly."
 
     def to_json(self) -> dict[str, Any]:
         return {
             **vars(self),
             "points": [point.to_json() for point in self.points],
-            "more": self.more and self.more.to_json(),
-            "fitted": self.error_ratio,
+            "gain_from_more_rows": self.gain_from_more_rows and self.gain_from_more_rows.to_json(),
+            "error_ratio": self.error_ratio,
             "fit": self.fit,
             "more_data_helps": self.more_data_helps,
         }
@@ -126,7 +127,7 @@ class LearningCurve:
 
 @dataclass(frozen=True)
 class RowScores:
-    """What each row of a training adds to the metric, `(rows,)`; bool for a share."""
+    """Contribution of each row to the metric of one training, `(rows,)`; bool for a share of rows."""
 
     share: float
     train: np.ndarray
@@ -136,30 +137,30 @@ class RowScores:
 def compute_learning_curve(
     target: str, metric: str, trainings: Sequence[RowScores], resampling: Resampling
 ) -> LearningCurve:
-    """The learning curve of trainings on growing shares of the same rows, the last of them on all.
+    """Compute the learning curve of trainings on growing shares of the same rows, the last of them on all.
 
     Args:
-        resampling: Draws validation rows.
+        resampling: Of the validation rows.
     """
     points = tuple(_make_point(metric, each, resampling) for each in trainings)
     earlier = [each for each in trainings if each.share <= _MAX_EARLIER_SHARE]
-    more = None
+    gain = None
     if earlier:
         pair = (each.validation for each in (earlier[-1], trainings[-1]))
-        more = compute_differences(
+        gain = compute_differences(
             *(resample_metrics(_make_weighted_metric(metric, each), len(each), resampling) for each in pair)
         ).get(metric)
-    return LearningCurve(target, metric, points, more, _slope(points))
+    return LearningCurve(target, metric, points, gain, _slope(points))
 
 
 def _make_point(metric: str, each: RowScores, resampling: Resampling) -> CurvePoint:
-    plain = Resampling(resampling.resamples, resampling.level, resampling.seed)
-    between = [
-        compute_intervals(resample_metrics(_make_weighted_metric(metric, values), len(values), way))[0].get(metric)
-        for values, way in ((each.train, plain), (each.validation, resampling))
+    ungrouped = Resampling(resampling.resamples, resampling.level, resampling.seed)
+    intervals = [
+        compute_intervals(resample_metrics(_make_weighted_metric(metric, values), len(values), settings))[0].get(metric)
+        for values, settings in ((each.train, ungrouped), (each.validation, resampling))
     ]
     return CurvePoint(
-        each.share, len(each.train), float(each.train.mean()), between[0], float(each.validation.mean()), between[1]
+        each.share, len(each.train), float(each.train.mean()), intervals[0], float(each.validation.mean()), intervals[1]
     )
 
 
@@ -168,7 +169,7 @@ def _make_weighted_metric(metric: str, values: np.ndarray) -> WeightedMetrics:
 
 
 def _slope(points: Sequence[CurvePoint]) -> float:
-    """Gain of the validation metric with a doubling of the rows; a gain of an error is its fall, and below 0."""
+    """Compute the change of the validation metric per doubling of the rows; below 0 for an error that decreases."""
     last = points[-3:]
     if len(last) < 2:
         return 0.0

@@ -1,4 +1,4 @@
-"""All metrics of a model's predictions, and their names."""
+"""Metrics of all targets, and their names."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def measure(
     top_k: int,
     quantiles: Mapping[str, tuple[float, ...]] = NO_QUANTILES,
 ) -> Evaluation:
-    """Every metric of every target.
+    """Compute every metric of every target.
 
     Args:
         targets: By name; class indices `(n,)`, 0 and 1 by label `(n, labels)`, or numbers in their own unit `(n,)`.
         predictions: By name; probabilities `(n, classes)`, numbers `(n,)`, or several quantiles `(n, quantiles)`.
         spec_targets: The targets to measure.
         top_k: k of the top-k accuracy.
-        quantiles: Which ones are predicted, of the targets where quantiles are.
+        quantiles: The predicted quantiles, by target; only of targets with quantiles.
 
     Raises:
         BmcliError: There is no row.
@@ -45,18 +45,26 @@ def measure(
     }
     prefixes = {column.name: _prefix(column, spec_targets) for column in spec_targets}
     return Evaluation(
-        metrics={prefixes[t] + name: value for t, r in results.items() for name, value in r.metrics.items()},
+        metrics={
+            prefixes[target] + name: value
+            for target, result in results.items()
+            for name, value in result.metrics.items()
+        },
         per_class={target: result.per_class for target, result in results.items() if result.per_class},
         confusion={target: result.confusion for target, result in results.items() if result.confusion},
         count=len(targets[spec_targets[0].name]),
-        undefined={prefixes[t] + name: why for t, r in results.items() for name, why in r.undefined.items()},
+        undefined={
+            prefixes[target] + name: reason
+            for target, result in results.items()
+            for name, reason in result.undefined.items()
+        },
     )
 
 
 def metric_names(
     spec_targets: tuple[Column, ...], top_k: int, quantiles: Mapping[str, tuple[float, ...]] = NO_QUANTILES
 ) -> tuple[str, ...]:
-    """Every name that `measure` gives a value or a reason for, in the order of the targets."""
+    """List the names for which `measure` returns a value or a reason, in the order of the targets."""
     return tuple(
         _prefix(column, spec_targets) + name
         for column in spec_targets
@@ -71,7 +79,7 @@ def make_weighted_metrics(
     top_k: int,
     quantiles: Mapping[str, tuple[float, ...]] = NO_QUANTILES,
 ) -> WeightedMetrics:
-    """The metrics of `measure`, of samples of the rows; arguments as there, and accepted by it."""
+    """Make the metrics of `measure` for samples of the rows; arguments that `measure` accepts."""
     return join_with_prefixes(
         {
             _prefix(column, spec_targets): _make_target_metrics(
@@ -89,7 +97,7 @@ def make_weighted_metrics(
 def compute_row_metric(
     column: Column, truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...] = ()
 ) -> tuple[str, np.ndarray]:
-    """The metric of a target that is a mean of rows, and what each row adds to it, `(n,)`; bool for a share."""
+    """Compute a target's metric that is a mean over rows: its name and terms `(n,)`; bool for a share of rows."""
     if quantiles:
         errors = truth[:, None] - predictions.astype(np.float64)
         return "pinball", np.maximum(np.array(quantiles) * errors, (np.array(quantiles) - 1) * errors).mean(axis=1)
@@ -102,7 +110,7 @@ def compute_row_metric(
 def make_target_metrics(
     column: Column, truth: np.ndarray, predictions: np.ndarray, top_k: int, quantiles: tuple[float, ...] = ()
 ) -> WeightedMetrics:
-    """The metrics of one target, under names without the target's."""
+    """Make the weighted metrics of one target, under names without the target's."""
     return _make_target_metrics(column, np.asarray(truth), np.asarray(predictions), top_k, quantiles)
 
 
@@ -138,7 +146,7 @@ def _target_result(
     truth, predictions = np.asarray(truth), np.asarray(predictions)
     if len(truth) == 0:
         raise BmcliError(
-            "the split has no rows to measure on.",
+            "the split has no rows to evaluate.",
             path="evaluate.split",
             suggestion="Name a split with rows, or give this one a share in data.split.",
         )
@@ -160,11 +168,11 @@ def _target_result(
 
 def _check_shape(column: Column, truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]) -> None:
     rows = (len(truth),)
-    each = len(column.classes) or len(quantiles)
-    expected, told = (*rows, each) if each else rows, (*rows, *column.shape)
-    if truth.shape != told or predictions.shape != expected:
+    width = len(column.classes) or len(quantiles)
+    expected, target_shape = (*rows, width) if width else rows, (*rows, *column.shape)
+    if truth.shape != target_shape or predictions.shape != expected:
         raise ValueError(
-            f"Target {column.name!r}: expected targets {told} and predictions {expected}, "
+            f"Target {column.name!r}: expected targets {target_shape} and predictions {expected}, "
             f"received {truth.shape} and {predictions.shape}"
         )
 

@@ -1,10 +1,10 @@
-"""Figures of a target of ordered categories: how often it is told rightly, and by how many ranks it is missed."""
+"""Metrics of a target of ordered categories: accuracy, distance and correlation of ranks, log loss."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from bmcli.evaluation import weighted_metrics as samples
+from bmcli.evaluation import weighted_metrics
 from bmcli.evaluation.classification import compute_metrics_by_class, confusion_matrix, log_loss, log_losses
 from bmcli.evaluation.result import TargetMetrics
 from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics, divide
@@ -15,19 +15,19 @@ METRIC_NAMES = ("accuracy", "mae", "quadratic_kappa", "spearman", "log_loss")
 def measure(
     truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]
 ) -> TargetMetrics:
-    """All figures of one target of ordered categories.
+    """Compute all metrics of one target of ordered categories.
 
     `mae` is the mean distance of the predicted rank from the true one. `quadratic_kappa` is Cohen's kappa with
-    squared distances as weights (Cohen 1968): 1 for perfect agreement, 0 for that of chance. It is undefined where
-    all rows have one category and it is predicted for all. `spearman` is the correlation of the ranks of the rows
-    by truth and by expected category; undefined where one of them does not vary.
+    squared distances as weights (Cohen 1968): 1 for perfect agreement, 0 for agreement by chance. It is undefined
+    where all rows have one category and it is predicted for all. `spearman` is the correlation of the ranks of the
+    rows by truth and by expected category; undefined where one of them does not vary.
 
     Args:
         truth, predicted: Ranks of categories, `(n,)`, at least one row.
         probabilities: `(n, classes)`, each row adding up to 1.
     """
     matrix = confusion_matrix(truth, predicted, len(classes))
-    found = {
+    values = {
         "accuracy": float(np.mean(predicted == truth)),
         "mae": float(np.abs(predicted - truth).mean()),
         "quadratic_kappa": _quadratic_kappa(np.array(matrix)),
@@ -39,40 +39,40 @@ def measure(
         "spearman": "the truth or the prediction is the same in every row.",
     }
     return TargetMetrics(
-        {name: value for name, value in found.items() if value is not None},
-        {name: reasons[name] for name, value in found.items() if value is None},
+        {name: value for name, value in values.items() if value is not None},
+        {name: reasons[name] for name, value in values.items() if value is None},
         compute_metrics_by_class(truth, predicted, probabilities, classes),
         matrix,
     )
 
 
 def make_weighted_metrics(truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray) -> WeightedMetrics:
-    """The figures of `measure`, of samples of the rows."""
+    """Make the metrics of `measure` for samples of the rows."""
     classes = probabilities.shape[1]
     shares = {"accuracy": predicted == truth}
-    own = samples.make_weighted_means(
+    mean_metrics = weighted_metrics.make_weighted_means(
         {**shares, "mae": np.abs(predicted - truth), "log_loss": log_losses(truth, probabilities)}
     )
-    cells = samples.make_weighted_counts(truth * classes + predicted, classes**2)
+    confusion_counts = weighted_metrics.make_weighted_counts(truth * classes + predicted, classes**2)
     distances = _squared_distances(classes)
-    truth_ranks = samples.mean_ranks(truth)
-    expected_ranks = samples.mean_ranks(probabilities.astype(np.float64) @ np.arange(classes))
+    truth_ranks = weighted_metrics.mean_ranks(truth)
+    expected_ranks = weighted_metrics.mean_ranks(probabilities.astype(np.float64) @ np.arange(classes))
 
-    def of(weights: np.ndarray) -> MetricSamples:
-        counts = cells(weights).reshape(classes, classes, -1)
+    def compute(weights: np.ndarray) -> MetricSamples:
+        counts = confusion_counts(weights).reshape(classes, classes, -1)
         by_chance = divide(counts.sum(axis=1)[:, None] * counts.sum(axis=0), weights.sum(axis=0))
-        missed, expected = (np.tensordot(distances, each, 2) for each in (counts, by_chance))
+        observed, expected = (np.tensordot(distances, each, 2) for each in (counts, by_chance))
         return {
-            **own(weights),
-            "quadratic_kappa": 1 - divide(missed, expected),
-            "spearman": samples.correlation(truth_ranks(weights), expected_ranks(weights), weights),
+            **mean_metrics(weights),
+            "quadratic_kappa": 1 - divide(observed, expected),
+            "spearman": weighted_metrics.correlation(truth_ranks(weights), expected_ranks(weights), weights),
         }
 
-    return WeightedMetrics(of, shares)
+    return WeightedMetrics(compute, shares)
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float | None:
-    """Spearman's rank correlation, ties sharing their mean rank; None where one of them does not vary."""
+    """Compute Spearman's rank correlation with mean ranks for ties; None where one of the two does not vary."""
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
     return float(np.corrcoef(_mean_ranks(first), _mean_ranks(second))[0, 1])
@@ -84,7 +84,7 @@ def _mean_ranks(values: np.ndarray) -> np.ndarray:
 
 
 def _quadratic_kappa(matrix: np.ndarray) -> float | None:
-    """1 less the squared distances seen, as a share of those of chance."""
+    """Compute 1 minus the ratio of observed squared distances to those expected by chance."""
     distances = _squared_distances(len(matrix))
     by_chance = np.outer(matrix.sum(axis=1), matrix.sum(axis=0)) / matrix.sum()
     expected = float((distances * by_chance).sum())

@@ -1,4 +1,4 @@
-"""An interval, and that of a share of some rows."""
+"""Confidence intervals, and Wilson's interval of a proportion."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """Where the true value of a metric lies.
+    """Confidence interval of a metric.
 
     Args:
         low, high: The bounds.
-        level: How often such an interval holds the true value, e.g. 0.95.
-        method: How it was made, in words.
+        level: Confidence level, such as 0.95.
+        method: Name of the method, for people.
     """
 
     low: float
@@ -41,10 +41,10 @@ class Interval:
 
 
 def wilson_bounds(hits: int, rows: int, level: float = LEVEL) -> tuple[float, float]:
-    """Wilson's score interval of a share (Wilson 1927); it stays within 0 and 1, and has a width when all are alike."""
+    """Compute Wilson's score interval (Wilson 1927); it stays within 0 and 1, and has a width for shares of 0 and 1."""
     from scipy.special import ndtri
 
     z, share = float(ndtri((1 + level) / 2)), hits / rows
-    middle, reach = share + z**2 / (2 * rows), z * math.sqrt(share * (1 - share) / rows + (z / (2 * rows)) ** 2)
-    low, high = ((middle + way * reach) / (1 + z**2 / rows) for way in (-1, 1))
+    centre, half_width = share + z**2 / (2 * rows), z * math.sqrt(share * (1 - share) / rows + (z / (2 * rows)) ** 2)
+    low, high = ((centre + sign * half_width) / (1 + z**2 / rows) for sign in (-1, 1))
     return (0.0 if hits == 0 else low), (1.0 if hits == rows else high)

@@ -1,4 +1,4 @@
-"""Figures of a number target of which quantiles are predicted, in the target's own unit."""
+"""Metrics of a number target with predicted quantiles, in the unit of the target."""
 
 from __future__ import annotations
 
@@ -14,41 +14,44 @@ from bmcli.objectives import find_median_index
 
 
 def metric_names(quantiles: tuple[float, ...]) -> tuple[str, ...]:
-    """Every metric of a target with these quantiles, in the order they are shown."""
+    """List the metrics of a target with these quantiles, in the order of display."""
     interval = ("coverage", "interval_width") if len(quantiles) > 1 else ()
     return ("pinball", *map(_name, quantiles), *interval, *regression.METRIC_NAMES)
 
 
 def measure(truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]) -> TargetMetrics:
-    """Pinball loss of each quantile and their mean, the interval between the outer two, and errors of the median.
+    """Compute the pinball losses, the interval between the outer quantiles, and the errors of the median.
 
-    `coverage` is the share of rows inside the interval; 0.8 is right for the quantiles 0.1 and 0.9.
-    `interval_width` is its mean width. `mae`, `rmse` and `r2` are of the median, or the quantile nearest to it.
+    `pinball` is the mean over the quantiles. `coverage` is the share of rows inside the interval; 0.8 is ideal for the
+    quantiles 0.1 and 0.9. `interval_width` is its mean width. `mae`, `rmse` and `r2` are of the median, or of the
+    quantile nearest to it.
 
     Args:
         truth: `(n,)`, at least one row.
         predictions: `(n, quantiles)`, finite, from low to high.
     """
     truth, predictions = truth.astype(np.float64), predictions.astype(np.float64)
-    found = regression.measure(truth, predictions[:, find_median_index(quantiles)])
+    median_errors = regression.measure(truth, predictions[:, find_median_index(quantiles)])
     with np.errstate(over="ignore", invalid="ignore"):
-        figures = _average_row_terms(truth, predictions, quantiles)
-    metrics = {name: value for name, value in figures.items() if np.isfinite(value)}
-    undefined = {name: "its value is too large for a 64-bit number." for name in figures if name not in metrics}
-    return replace(found, metrics={**metrics, **found.metrics}, undefined={**undefined, **found.undefined})
+        means = _average_row_terms(truth, predictions, quantiles)
+    metrics = {name: value for name, value in means.items() if np.isfinite(value)}
+    undefined = {name: "its value is too large for a 64-bit number." for name in means if name not in metrics}
+    return replace(
+        median_errors, metrics={**metrics, **median_errors.metrics}, undefined={**undefined, **median_errors.undefined}
+    )
 
 
 def make_weighted_metrics(truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]) -> WeightedMetrics:
-    """The figures of `measure`, of samples of the rows."""
+    """Make the metrics of `measure` for samples of the rows."""
     truth, predictions = truth.astype(np.float64), predictions.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         columns = _compute_row_terms(truth, predictions, quantiles)
-    own, errors = (
+    mean_metrics, errors = (
         make_weighted_means(columns),
         regression.make_weighted_metrics(truth, predictions[:, find_median_index(quantiles)]),
     )
     shares = {"coverage": columns["coverage"]} if "coverage" in columns else {}
-    return WeightedMetrics(lambda weights: {**own(weights), **errors.of(weights)}, shares)
+    return WeightedMetrics(lambda weights: {**mean_metrics(weights), **errors.compute(weights)}, shares)
 
 
 def _average_row_terms(truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]) -> Mapping[str, float]:
@@ -58,7 +61,7 @@ def _average_row_terms(truth: np.ndarray, predictions: np.ndarray, quantiles: tu
 def _compute_row_terms(
     truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]
 ) -> dict[str, np.ndarray]:
-    """What each row adds to the means that the figures are, `(n,)` by name."""
+    """Compute the terms of each row whose means are the metrics, `(n,)` by name."""
     errors = truth[:, None] - predictions
     shares = np.array(quantiles)
     losses = np.maximum(shares * errors, (shares - 1) * errors)

@@ -1,4 +1,4 @@
-"""Curves of how well classes are ranked: ROC, and precision against recall."""
+"""ROC and precision-recall curves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _POINTS = 200
 
 @dataclass(frozen=True)
 class RankingCurves:
-    """How well one class is ranked before the rest, at every threshold.
+    """ROC and precision-recall curve of one class against the rest.
 
     Args:
         share: Of the rows that are of the class.
@@ -33,20 +33,20 @@ class RankingCurves:
 
 
 def compute_ranking_curves(column: Column, truth: np.ndarray, probabilities: np.ndarray) -> tuple[RankingCurves, ...]:
-    """A ranking for each class or label that some rows have and others have not; of two classes, that of the last.
+    """Compute curves for each class or label with positive and negative rows; of two classes, for the second.
 
     Args:
         truth: Class indices `(n,)`, or 0 and 1 by label `(n, labels)`.
         probabilities: `(n, classes)`.
     """
-    several = truth.ndim == 2
-    first = len(column.classes) - 1 if len(column.classes) == 2 and not several else 0
-    found = []
+    is_multi_label = truth.ndim == 2
+    first = len(column.classes) - 1 if len(column.classes) == 2 and not is_multi_label else 0
+    curves = []
     for index in range(first, len(column.classes)):
-        positive = truth[:, index].astype(bool) if several else truth == index
+        positive = truth[:, index].astype(bool) if is_multi_label else truth == index
         if positive.any() and not positive.all():
-            found.append(_compute_curves(column.classes[index], positive, probabilities[:, index]))
-    return tuple(found)
+            curves.append(_compute_curves(column.classes[index], positive, probabilities[:, index]))
+    return tuple(curves)
 
 
 def _compute_curves(name: str, positive: np.ndarray, scores: np.ndarray) -> RankingCurves:
@@ -57,16 +57,16 @@ def _compute_curves(name: str, positive: np.ndarray, scores: np.ndarray) -> Rank
     area, average_precision = compute_areas(positive, scores)
     assert area is not None, "there are positive and negative rows"
     assert average_precision is not None
-    at, to = _thin_points(false_rates, true_rates), _thin_points(recalls, precisions)
+    roc_points, pr_points = _thin_points(false_rates, true_rates), _thin_points(recalls, precisions)
     return RankingCurves(
         name, float(positive.mean()), area, average_precision,
-        false_rates[at], true_rates[at], recalls[to], precisions[to],
+        false_rates[roc_points], true_rates[roc_points], recalls[pr_points], precisions[pr_points],
     )  # fmt: skip
 
 
 def _thin_points(xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
-    """Some of the points of a curve, evenly spread along its length; the first and last are among them."""
+    """Select points of a curve, evenly spread along its length, with the first and the last."""
     if len(xs) <= _POINTS:
         return np.arange(len(xs))
-    along = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(xs)) + np.abs(np.diff(ys)))])
-    return np.unique(np.searchsorted(along, np.linspace(0, along[-1], _POINTS)).clip(0, len(xs) - 1))
+    lengths = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(xs)) + np.abs(np.diff(ys)))])
+    return np.unique(np.searchsorted(lengths, np.linspace(0, lengths[-1], _POINTS)).clip(0, len(xs) - 1))

@@ -1,4 +1,4 @@
-"""What an evaluation found, as plain values that pass through JSON unchanged."""
+"""Results of an evaluation, as plain values that pass through JSON unchanged."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ ConfusionMatrix = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """How well one class is told from all others; None where the rows leave a figure undefined.
+    """Metrics of one class against all others; None where they are undefined.
 
     Args:
         name: The class.
-        precision: Share of the rows predicted as this class that are; None if it is never predicted.
+        precision: Share of correct rows among those predicted as this class; None if it is never predicted.
         recall: Share of the rows of this class that are found; None if it has no row.
-        f1: Harmonic mean of the two; None if the class is neither there nor predicted.
+        f1: Harmonic mean of the two; None if the class neither occurs nor is predicted.
         support: Rows of this class.
         roc_auc, pr_auc: One class against the rest; None if no row, or every row, is of this class.
     """
@@ -45,11 +45,11 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class TargetMetrics:
-    """The figures of one target, under names without the target's.
+    """Metrics of one target, under names without the target's.
 
     Args:
         metrics: Value by name.
-        undefined: Reason by name, for the metrics that these rows cannot give.
+        undefined: Reason by name, for the metrics that are undefined on these rows.
         per_class: In the order of the classes or labels; empty for a number.
         confusion: Counts, rows are the truth and columns the prediction; empty for a number or several labels.
     """
@@ -62,25 +62,25 @@ class TargetMetrics:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Every figure of a model on some rows.
+    """All results of a model on some rows.
 
     A metric is named `accuracy` if there is one target, `label/accuracy` if there are several.
 
     Args:
         metrics: Value by metric name; always finite.
-        per_class: A row a class or label, by target that has them.
+        per_class: Metrics of each class or label, by target that has them.
         confusion: Counts by target with one class a row; rows are the truth and columns the prediction, in the
             order of `per_class`.
-        count: Rows that were measured.
-        undefined: Reason by metric name, for every metric that these rows cannot give.
+        count: Number of evaluated rows.
+        undefined: Reason by metric name, for every metric that is undefined on these rows.
         intervals: By metric name.
-        without_interval: Reason by metric name, for every metric that has none.
+        without_interval: Reason by metric name, for every metric without an interval.
         calibration: By target of classes or labels.
-        slices: Of each target, if slices were asked for.
-        fairness: Of each column that tells groups.
+        slices: Of each target, if the recipe has slices.
+        fairness: Of each column of `evaluate.fairness`.
 
     Raises:
-        ValueError: A figure is not finite.
+        ValueError: A metric is not finite.
     """
 
     metrics: Mapping[str, float]
@@ -96,10 +96,10 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         rows = [row for table in self.per_class.values() for row in table]
-        of_classes = [v for row in rows for v in (row.precision, row.recall, row.f1, row.roc_auc, row.pr_auc)]
-        for value in (*self.metrics.values(), *of_classes):
+        class_values = [value for row in rows for value in (row.precision, row.recall, row.f1, row.roc_auc, row.pr_auc)]
+        for value in (*self.metrics.values(), *class_values):
             if value is not None and not math.isfinite(value):
-                raise ValueError(f"Expected finite figures, received {value}")
+                raise ValueError(f"Expected finite metrics, received {value}")
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values: text, finite numbers, None, lists and dicts."""
@@ -111,7 +111,7 @@ class Evaluation:
             "confusion": {name: [list(row) for row in matrix] for name, matrix in self.confusion.items()},
             "intervals": {name: interval.to_json() for name, interval in self.intervals.items()},
             "without_interval": dict(self.without_interval),
-            "calibration": {name: found.to_json() for name, found in self.calibration.items()},
+            "calibration": {name: each.to_json() for name, each in self.calibration.items()},
             "slices": [each.to_json() for each in self.slices],
             "fairness": [each.to_json() for each in self.fairness],
         }

@@ -1,4 +1,4 @@
-"""The probability from which on the second of two classes is predicted."""
+"""Decision thresholds: the probability from which the second of two classes is predicted."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _POINTS = 200
 
 @dataclass(frozen=True)
 class ThresholdChoice:
-    """A threshold and what the rows that chose it show.
+    """A threshold, and the metrics of other thresholds on the same rows.
 
     Args:
-        value: From 0 to 1; a row with this probability or more is predicted to be of the class.
-        goal: What it was chosen for, in words, with what was reached.
-        met: Whether the goal was reached, which a precision may not be.
-        thresholds: Some of those that were tried, ascending.
-        curves: What each of them shows, by name.
+        value: From 0 to 1; a row with at least this probability is predicted to be of the class.
+        goal: The goal of the choice and the value it reached, in words.
+        goal_reached: False if no threshold reaches the required precision.
+        thresholds: Some of the candidates, ascending.
+        curves: Metrics of each of them, by name.
     """
 
     value: float
     goal: str
-    met: bool = True
+    goal_reached: bool = True
     thresholds: tuple[float, ...] = ()
     curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
@@ -42,7 +42,7 @@ class ThresholdChoice:
 
 @dataclass(frozen=True)
 class _ThresholdCuts:
-    """Every way to cut the rows, from the highest probability on: counts `(cuts,)`."""
+    """All candidate thresholds, from the highest: thresholds and counts, `(cuts,)` each."""
 
     values: np.ndarray
     hits: np.ndarray
@@ -57,15 +57,17 @@ class _ThresholdCuts:
     def recall(self) -> np.ndarray:
         return np.asarray(self.hits / max(self.positives, 1))
 
-    def choose(self, place: int, goal: str, curves: Mapping[str, np.ndarray], met: bool = True) -> ThresholdChoice:
-        """The cut at a place, with some of the others."""
-        shown = np.unique(np.linspace(0, len(self.values) - 1, min(len(self.values), _POINTS)).astype(int))[::-1]
+    def choose(
+        self, index: int, goal: str, curves: Mapping[str, np.ndarray], goal_reached: bool = True
+    ) -> ThresholdChoice:
+        """Make the choice of one candidate, with the curves of some others."""
+        selected = np.unique(np.linspace(0, len(self.values) - 1, min(len(self.values), _POINTS)).astype(int))[::-1]
         return ThresholdChoice(
-            float(self.values[place]),
+            float(self.values[index]),
             goal,
-            met,
-            tuple(self.values[shown].tolist()),
-            {name: tuple(values[shown].astype(np.float64).tolist()) for name, values in curves.items()},
+            goal_reached,
+            tuple(self.values[selected].tolist()),
+            {name: tuple(values[selected].astype(np.float64).tolist()) for name, values in curves.items()},
         )
 
     def precision_and_recall(self) -> dict[str, np.ndarray]:
@@ -73,7 +75,7 @@ class _ThresholdCuts:
 
 
 def maximize_f1(positive: np.ndarray, scores: np.ndarray) -> ThresholdChoice:
-    """The threshold with the best F1.
+    """Choose the threshold with the best F1.
 
     Args:
         positive: bool `(n,)`.
@@ -81,40 +83,40 @@ def maximize_f1(positive: np.ndarray, scores: np.ndarray) -> ThresholdChoice:
     """
     cuts = _find_cuts(positive, scores)
     f1 = 2 * cuts.hits / np.maximum(cuts.hits + cuts.false + cuts.positives, 1)
-    place = int(f1.argmax())
-    return cuts.choose(place, f"the best F1, {f1[place]:.4f}", {"F1": f1, **cuts.precision_and_recall()})
+    index = int(f1.argmax())
+    return cuts.choose(index, f"the best F1, {f1[index]:.4f}", {"F1": f1, **cuts.precision_and_recall()})
 
 
 def minimize_cost(
     positive: np.ndarray, scores: np.ndarray, false_positive: float, false_negative: float
 ) -> ThresholdChoice:
-    """The threshold with the lowest cost of errors.
+    """Choose the threshold with the lowest cost of errors.
 
     Args:
-        false_positive, false_negative: Cost of one.
+        false_positive, false_negative: Cost of one such error.
     """
     cuts = _find_cuts(positive, scores)
     cost = (false_positive * cuts.false + false_negative * (cuts.positives - cuts.hits)) / len(scores)
-    place = int(cost.argmin())
-    return cuts.choose(place, f"the lowest cost, {cost[place]:.4g} a row", {"cost a row": cost})
+    index = int(cost.argmin())
+    return cuts.choose(index, f"the lowest cost, {cost[index]:.4g} per row", {"cost per row": cost})
 
 
 def maximize_recall(positive: np.ndarray, scores: np.ndarray, precision: float) -> ThresholdChoice:
-    """The threshold with the most recall among those that keep a precision, or with the most precision if none does."""
+    """Choose the threshold with the highest recall at a precision, or with the highest precision if none reaches it."""
     cuts = _find_cuts(positive, scores)
-    kept = (cuts.precision >= precision) & (cuts.hits > 0)
-    if kept.any():
-        place = int(np.where(kept, cuts.recall, -1.0).argmax())
+    is_precise = (cuts.precision >= precision) & (cuts.hits > 0)
+    if is_precise.any():
+        index = int(np.where(is_precise, cuts.recall, -1.0).argmax())
         return cuts.choose(
-            place, f"recall {cuts.recall[place]:.4f} at a precision of {precision:g}", cuts.precision_and_recall()
+            index, f"recall {cuts.recall[index]:.4f} at a precision of {precision:g}", cuts.precision_and_recall()
         )
-    place = int(np.where(cuts.hits > 0, cuts.precision, -1.0).argmax())
-    reached = f"a precision of {precision:g}, which none reaches; the highest is {cuts.precision[place]:.4f}"
-    return cuts.choose(place, reached, cuts.precision_and_recall(), met=False)
+    index = int(np.where(cuts.hits > 0, cuts.precision, -1.0).argmax())
+    goal = f"a precision of {precision:g}, which none reaches; the highest is {cuts.precision[index]:.4f}"
+    return cuts.choose(index, goal, cuts.precision_and_recall(), goal_reached=False)
 
 
 def _find_cuts(positive: np.ndarray, scores: np.ndarray) -> _ThresholdCuts:
-    """Rows of one score are on one side. A cut lies midway to the next lower score, so that no rounding moves a row."""
+    """Find all cuts between distinct scores; a cut lies midway between two, so that rounding does not move a row."""
     scores = scores.astype(np.float64)
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]

@@ -1,4 +1,4 @@
-"""What the layers of a network give: how much, which units are dead, which layers say the same."""
+"""Activations of layers: statistics, dead units, and the similarity of layers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from bmcli.networks.network import Network
 from bmcli.specs import Split
 
 PAPER = "Kornblith et al. 2019"
-MOST_LAYERS = 24
-_ROWS = 64  # at a time
+MAX_LAYERS = 24
+_ROWS = 64  # in one batch
 
 
 @dataclass
 class _ActivationStatistics:
-    """What a layer gave so far; numbers are added up over batches."""
+    """Statistics of a layer's outputs, accumulated over batches."""
 
     count: int = 0
     total: float = 0.0
@@ -29,7 +29,7 @@ class _ActivationStatistics:
     means: list[np.ndarray] = field(default_factory=list)
 
     def add(self, values: np.ndarray) -> None:
-        """Takes `(rows, ..., units)`."""
+        """Add the outputs of a batch, `(rows, ..., units)`."""
         values = values.astype("float64")
         flat = values.reshape(-1, values.shape[-1])
         low, high = flat.min(axis=0), flat.max(axis=0)
@@ -42,67 +42,71 @@ class _ActivationStatistics:
 
 
 def measure_activity(network: Network, rows: Split) -> tuple[tuple[LayerActivity, ...], np.ndarray]:
-    """What each of the last layers gives on some rows, and their similarity to each other.
+    """Measure the outputs of the last layers on some rows, and their similarity to each other.
 
-    Similarity is linear centred kernel alignment (CKA; Kornblith et al. 2019, section 3) of what layers give, averaged
-    over pixels or steps: 1 if one is a rotation of the other.
+    Similarity is linear centred kernel alignment (CKA; Kornblith et al. 2019, section 3) of the outputs, averaged over
+    pixels or steps: 1 if one is a rotation of the other.
 
     Returns:
         The layers in the order of the data flow, and `(layers, layers)`.
     """
-    found = graph.list_layer_outputs(network)[-MOST_LAYERS:]
-    inner = graph.find_embedding(network)
-    look = graph.build_front(network, [tensor for _, tensor in found])
-    seen = [_ActivationStatistics() for _ in found]
+    outputs_of_layers = graph.list_layer_outputs(network)[-MAX_LAYERS:]
+    embedding = graph.find_embedding(network)
+    submodel = graph.build_front(network, [tensor for _, tensor in outputs_of_layers])
+    statistics = [_ActivationStatistics() for _ in outputs_of_layers]
     for start in range(0, len(rows), _ROWS):
-        outputs = look(_encode_batch(rows, start), training=False)
-        for i, each in enumerate(seen):
+        outputs = submodel(_encode_batch(rows, start), training=False)
+        for i, each in enumerate(statistics):
             each.add(outputs[str(i)].numpy())
     layers = tuple(
-        _summarize_layer(layer.name, type(layer).__name__, each, tensor is inner)
-        for (layer, tensor), each in zip(found, seen, strict=True)
+        _summarize_layer(layer.name, type(layer).__name__, each, tensor is embedding)
+        for (layer, tensor), each in zip(outputs_of_layers, statistics, strict=True)
     )
-    return layers, similarity([np.concatenate(each.means) for each in seen])
+    return layers, compute_similarity([np.concatenate(each.means) for each in statistics])
 
 
-def _summarize_layer(name: str, kind: str, seen: _ActivationStatistics, embeds: bool) -> LayerActivity:
-    assert seen.low is not None, "there are rows"
-    assert seen.high is not None
-    mean = seen.total / seen.count
-    spread = max(0.0, seen.squares / seen.count - mean**2) ** 0.5
-    dead = int((seen.high - seen.low <= 1e-12).sum())
-    return LayerActivity(name, kind, len(seen.low), mean, spread, dead, embeds)
+def _summarize_layer(name: str, kind: str, statistics: _ActivationStatistics, is_embedding: bool) -> LayerActivity:
+    assert statistics.low is not None, "there are rows"
+    assert statistics.high is not None
+    mean = statistics.total / statistics.count
+    standard_deviation = max(0.0, statistics.squares / statistics.count - mean**2) ** 0.5
+    dead = int((statistics.high - statistics.low <= 1e-12).sum())
+    return LayerActivity(name, kind, len(statistics.low), mean, standard_deviation, dead, is_embedding)
 
 
-def similarity(given: list[np.ndarray]) -> np.ndarray:
-    """Linear CKA of each pair, `(layers, layers)`; 0 beside one that gives the same on every row.
+def compute_similarity(activations: list[np.ndarray]) -> np.ndarray:
+    """Compute linear CKA of each pair of layers, `(layers, layers)`; 0 for a layer with constant outputs.
 
     Args:
         given: `(rows, units)` of each layer.
     """
     grams = []
-    for each in given:
-        centred = each - each.mean(axis=0)
+    for outputs in activations:
+        centred = outputs - outputs.mean(axis=0)
         gram = centred @ centred.T
-        size = np.linalg.norm(gram)
-        grams.append(gram / size if size > 0 else gram)
+        norm = np.linalg.norm(gram)
+        grams.append(gram / norm if norm > 0 else gram)
     stacked = np.stack([gram.ravel() for gram in grams])
     return np.clip(stacked @ stacked.T, 0.0, 1.0)
 
 
-def embeddings(network: Network, rows: Split) -> np.ndarray:
-    """What the heads judge of each row, `(rows, width)`."""
-    look = graph.build_front(network, [graph.find_embedding(network)])
-    found = [look(_encode_batch(rows, start), training=False)["0"].numpy() for start in range(0, len(rows), _ROWS)]
-    joined: np.ndarray = np.concatenate(found).astype("float32")
+def compute_embeddings(network: Network, rows: Split) -> np.ndarray:
+    """Compute the input of the first target's output layer for each row, `(rows, width)`."""
+    submodel = graph.build_front(network, [graph.find_embedding(network)])
+    batches = [
+        submodel(_encode_batch(rows, start), training=False)["0"].numpy() for start in range(0, len(rows), _ROWS)
+    ]
+    joined: np.ndarray = np.concatenate(batches).astype("float32")
     return joined.reshape(len(joined), -1)
 
 
-def find_nearest(of: np.ndarray, among: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest of some embeddings to each of others, by cosine: positions and cosines, `(rows, most)` each."""
-    one, other = (each / np.maximum(np.linalg.norm(each, axis=1, keepdims=True), 1e-12) for each in (of, among))
-    cosines = one @ other.T
-    order = np.argsort(-cosines, axis=1, kind="stable")[:, :most]
+def find_nearest(queries: np.ndarray, candidates: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Find the candidates nearest to each query by cosine similarity: positions and cosines, `(rows, count)` each."""
+    normalized_queries, normalized_candidates = (
+        each / np.maximum(np.linalg.norm(each, axis=1, keepdims=True), 1e-12) for each in (queries, candidates)
+    )
+    cosines = normalized_queries @ normalized_candidates.T
+    order = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
     return order, np.take_along_axis(cosines, order, axis=1)
 
 

@@ -1,7 +1,7 @@
-"""Grad-CAM: where in a picture or sequence the last convolution found what speaks for an answer.
+"""Grad-CAM: the parts of a picture or sequence where the last convolution supports the predicted class.
 
-Selvaraju et al. 2017: its maps are added up, each times the mean gradient of the answer by it, and what speaks
-against is left out.
+Selvaraju et al. 2017: the sum of its feature maps, each multiplied by the mean gradient of the score with respect to
+it; negative values are set to 0.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ PAPER = "Selvaraju et al. 2017"
 
 
 class GradCam:
-    """The method for one network and target."""
+    """Grad-CAM of one network and target."""
 
     def __init__(self, network: Network, score: TargetScore, maps: object) -> None:
         self.score = score
         self._front, self._back = graph.build_front(network, [maps]), graph.build_back(network, [maps])
 
     def __call__(self, rows: Split, chosen: np.ndarray) -> np.ndarray:
-        """Heat of each row as large as the maps, `(rows, height, width)` or `(rows, steps)`, from 0; not scaled.
+        """Compute the heat of each row in the size of the maps, `(rows, height, width)` or `(rows, steps)`; not scaled.
 
         Args:
             chosen: Class of each row, `(rows,)`.
@@ -35,17 +35,17 @@ class GradCam:
         with tf.GradientTape() as tape:
             tape.watch(maps)
             score = self.score(self._back([maps], encoded), tf.constant(chosen))
-        places = list(range(1, len(maps.shape) - 1))
-        weights = tf.reduce_mean(tape.gradient(score, maps), axis=places, keepdims=True)
+        spatial_axes = list(range(1, len(maps.shape) - 1))
+        weights = tf.reduce_mean(tape.gradient(score, maps), axis=spatial_axes, keepdims=True)
         heat: np.ndarray = tf.nn.relu(tf.reduce_sum(weights * maps, axis=-1)).numpy()
         return heat
 
 
 def find_maps(network: Network) -> object | None:
-    """The tensor that the method looks at; None if the network has no convolution."""
+    """Find the feature maps of the last convolution; None if the network has none."""
     return graph.find_last_maps(network)
 
 
 def normalize_heat(heat: np.ndarray) -> np.ndarray:
-    """One row's heat from 0 to 1."""
+    """Scale the heat of one row to a maximum of 1."""
     return heat / max(float(heat.max()), 1e-12)

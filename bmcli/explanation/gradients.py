@@ -1,8 +1,8 @@
-"""Integrated gradients: what each feature adds to an answer, on the way from a baseline to the example.
+"""Integrated gradients: the contribution of each feature to an output, relative to a baseline.
 
-Sundararajan, Taly and Yan 2017. Contributions add up to the difference between the answer and that of the baseline,
-but for the error of a sum instead of an integral. The baseline of a picture is black, of a text one of no terms, of
-all else the mean over the rows.
+Sundararajan, Taly and Yan 2017. Contributions add up to the difference between the outputs for the example and for the
+baseline, up to the error of a sum in place of an integral. The baseline of a picture is black, of a text empty, and of
+other inputs the mean over rows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bmcli.specs import Column, DataSpec, Split
 
 PAPER = "Sundararajan, Taly and Yan 2017"
 STEPS = 32
-_ROWS = 32  # at a time
+_ROWS = 32  # in one batch
 
 
 @dataclass(frozen=True)
@@ -28,60 +28,67 @@ class Attribution:
     """Contributions of some rows.
 
     Args:
-        features: Of the features.
-        values: What each feature is, less its baseline, `(rows, ...)` for each place.
-        contributions: `(rows, ...)` for each place, of the shape of the feature.
-        gaps: By how much contributions miss the difference that they add up to, as a share of it, `(rows,)`.
+        features: The tensors that contributions belong to.
+        values: Value of each feature minus its baseline, `(rows, ...)` for each feature.
+        contributions: In the shapes of `values`.
+        completeness_gaps: Difference between the sum of the contributions and the change of the output, as a share of
+            that change, `(rows,)`.
     """
 
     features: tuple[graph.FeatureTensor, ...]
     values: tuple[np.ndarray, ...]
     contributions: tuple[np.ndarray, ...]
-    gaps: np.ndarray
+    completeness_gaps: np.ndarray
 
     def sum_by_feature(self) -> dict[str, np.ndarray]:
-        """The sum over each feature's numbers, `(rows,)`."""
-        found: dict[str, np.ndarray] = {}
-        for place, each in zip(self.features, self.contributions, strict=True):
-            if place.widths:
-                ends = np.cumsum(place.widths)[:-1]
-                parts = [part.sum(axis=1) for part in np.split(each, ends, axis=1)]
-                totals = dict(zip(place.columns, parts, strict=True))
+        """Sum the contributions of each column, or of columns that are mixed in one feature, `(rows,)`."""
+        totals_by_feature: dict[str, np.ndarray] = {}
+        for feature, contribution in zip(self.features, self.contributions, strict=True):
+            if feature.widths:
+                ends = np.cumsum(feature.widths)[:-1]
+                parts = [part.sum(axis=1) for part in np.split(contribution, ends, axis=1)]
+                totals = dict(zip(feature.columns, parts, strict=True))
             else:
-                totals = {place.name: each.reshape(len(each), -1).sum(axis=1)}
+                totals = {feature.name: contribution.reshape(len(contribution), -1).sum(axis=1)}
             for name, total in totals.items():
-                found[name] = found.get(name, 0.0) + total
-        return found
+                totals_by_feature[name] = totals_by_feature.get(name, 0.0) + total
+        return totals_by_feature
 
-    def of(self, name: str) -> np.ndarray | None:
-        """The contributions of the numbers of one column alone, `(rows, ...)`; None if it has no place of its own."""
-        own = (c for place, c in zip(self.features, self.contributions, strict=True) if place.columns == (name,))
-        return next(own, None)
+    def select_column(self, name: str) -> np.ndarray | None:
+        """Get the contributions of one column, `(rows, ...)`; None if no feature holds this column alone."""
+        contributions = (
+            contribution
+            for feature, contribution in zip(self.features, self.contributions, strict=True)
+            if feature.columns == (name,)
+        )
+        return next(contributions, None)
 
 
 class IntegratedGradients:
-    """The method for one network and target.
+    """Integrated gradients of one network and target.
 
     Args:
-        average: Rows whose mean is the baseline of what is neither picture nor text.
+        average: Rows whose mean is the baseline of inputs other than pictures and texts.
     """
 
     def __init__(self, network: Network, spec: DataSpec, score: TargetScore, average: Split) -> None:
         self.score = score
         self.features = tuple(graph.find_features(network))
-        tensors = [place.tensor for place in self.features]
+        tensors = [feature.tensor for feature in self.features]
         self._front, self._back = graph.build_front(network, tensors), graph.build_back(network, tensors)
         kinds = {column.name: column.kind for column in spec.inputs}
         means = self._compute_features(average)
-        self._baselines = [_build_baseline(_kinds(place, kinds), means[i]) for i, place in enumerate(self.features)]
+        self._baselines = [
+            _build_baseline(_get_kinds(feature, kinds), means[i]) for i, feature in enumerate(self.features)
+        ]
         black = {name: np.zeros_like(cells[:1]) for name, cells in average.inputs.items()}
-        for i, place in enumerate(self.features):
-            if _kinds(place, kinds) == {"image"}:
+        for i, feature in enumerate(self.features):
+            if _get_kinds(feature, kinds) == {"image"}:
                 self._baselines[i] = self._compute_features(Split(black, {}))[i][0]
         self._gradient = tf.function(self._compute_gradient, autograph=False, reduce_retracing=True)
 
     def __call__(self, rows: Split, chosen: np.ndarray) -> Attribution:
-        """Contributions to the score of a class of each row.
+        """Compute contributions to the score of one class for each row.
 
         Args:
             chosen: Class of each row, `(rows,)`.
@@ -99,10 +106,10 @@ class IntegratedGradients:
         )
 
     def _compute_features(self, rows: Split) -> list[np.ndarray]:
-        """Features of encoded rows, `(rows, ...)` each."""
+        """Compute the features of encoded rows, `(rows, ...)` each."""
         encoded = {name: tf.constant(np.asarray(cells)) for name, cells in rows.inputs.items()}
-        found = self._front(encoded, training=False)
-        return [found[str(i)].numpy().astype("float32") for i in range(len(self.features))]
+        outputs = self._front(encoded, training=False)
+        return [outputs[str(i)].numpy().astype("float32") for i in range(len(self.features))]
 
     def _attribute_batch(
         self, rows: Split, chosen: np.ndarray
@@ -112,26 +119,30 @@ class IntegratedGradients:
         classes = tf.constant(chosen)
         starts = [tf.zeros_like(end) + start for end, start in zip(ends, self._baselines, strict=True)]
         totals = [np.zeros(end.shape, "float64") for end in ends]
-        for share in (np.arange(STEPS) + 0.5) / STEPS:
-            between = [start + (end - start) * np.float32(share) for start, end in zip(starts, ends, strict=True)]
-            for total, gradient in zip(totals, self._gradient(between, encoded, classes)[0], strict=True):
+        for alpha in (np.arange(STEPS) + 0.5) / STEPS:
+            interpolated = [start + (end - start) * np.float32(alpha) for start, end in zip(starts, ends, strict=True)]
+            for total, gradient in zip(totals, self._gradient(interpolated, encoded, classes)[0], strict=True):
                 total += np.nan_to_num(gradient.numpy())
-        # Where an example is padded with NaN there is nothing to attribute.
-        away = [np.nan_to_num((end - start).numpy()) for start, end in zip(starts, ends, strict=True)]
-        contributions = [total / STEPS * each for total, each in zip(totals, away, strict=True)]
-        at_end, at_start = (self._gradient(points, encoded, classes)[1].numpy() for points in (ends, starts))
-        return away, contributions, _gaps(contributions, at_end - at_start)
+        # NaN marks padding of a sequence, which has no contribution.
+        differences = [np.nan_to_num((end - start).numpy()) for start, end in zip(starts, ends, strict=True)]
+        contributions = [total / STEPS * each for total, each in zip(totals, differences, strict=True)]
+        at_end, at_start = (
+            self._gradient(interpolated, encoded, classes)[1].numpy() for interpolated in (ends, starts)
+        )
+        return differences, contributions, _compute_gaps(contributions, at_end - at_start)
 
-    def _compute_gradient(self, values, encoded, chosen):  # type: ignore[no-untyped-def]
-        """Gradients of the scores by each feature, and the scores."""
+    def _compute_gradient(
+        self, values: list[tf.Tensor], encoded: Mapping[str, tf.Tensor], chosen: tf.Tensor
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Compute the gradients of the scores with respect to each feature, and the scores."""
         with tf.GradientTape() as tape:
             tape.watch(values)
             scores = self.score(self._back(values, encoded), chosen)
-        found = tape.gradient(scores, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return [tf.convert_to_tensor(each) for each in found], scores
+        gradients = tape.gradient(scores, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return [tf.convert_to_tensor(each) for each in gradients], scores
 
 
-def _gaps(contributions: list[np.ndarray], differences: np.ndarray) -> np.ndarray:
+def _compute_gaps(contributions: list[np.ndarray], differences: np.ndarray) -> np.ndarray:
     total = sum(each.reshape(len(each), -1).sum(axis=1) for each in contributions)
     return np.abs(total - differences) / np.maximum(np.abs(differences), 1e-3)
 
@@ -140,12 +151,12 @@ def _slice_rows(rows: Split, start: int) -> Split:
     return Split({name: cells[start : start + _ROWS] for name, cells in rows.inputs.items()}, {})
 
 
-def _kinds(place: graph.FeatureTensor, kinds: Mapping[str, str]) -> set[str]:
-    return {kinds[name] for name in place.columns}
+def _get_kinds(feature: graph.FeatureTensor, kinds: Mapping[str, str]) -> set[str]:
+    return {kinds[name] for name in feature.columns}
 
 
 def _build_baseline(kinds: set[str], rows: np.ndarray) -> np.ndarray:
-    """What a feature is before the example tells anything, of its shape without the batch."""
+    """Build the baseline of a feature, in its shape without the batch axis."""
     if kinds == {"text"}:
         return np.zeros(rows.shape[1:], "float32")
     with np.errstate(invalid="ignore"):
@@ -153,7 +164,7 @@ def _build_baseline(kinds: set[str], rows: np.ndarray) -> np.ndarray:
 
 
 def attribute_terms(column: Column, encoded: np.ndarray, contributions: np.ndarray) -> list[tuple[str, float]]:
-    """The terms of one text with their contributions: in their order, or those of a bag by their size.
+    """Pair the terms of one text with their contributions: in their order, or for a bag the largest first.
 
     Args:
         encoded: Of the text, `column.shape`.
@@ -163,22 +174,22 @@ def attribute_terms(column: Column, encoded: np.ndarray, contributions: np.ndarr
 
     vocabulary = column.state["vocabulary"]
 
-    def told(number: int) -> str:
+    def get_term(number: int) -> str:
         return vocabulary[number - FIRST_TERM] if number >= FIRST_TERM else "?"
 
     if column.state["bag"]:
-        there = [int(number) for number in encoded[0] if number != PADDING]
-        found = [(told(number), float(contributions[number])) for number in there]
-        return sorted(found, key=lambda each: -abs(each[1]))
+        term_ids = [int(number) for number in encoded[0] if number != PADDING]
+        attributed = [(get_term(number), float(contributions[number])) for number in term_ids]
+        return sorted(attributed, key=lambda each: -abs(each[1]))
     sums = contributions.sum(axis=-1)
-    return [(told(int(number)), float(sums[i])) for i, number in enumerate(encoded) if number != PADDING]
+    return [(get_term(int(number)), float(sums[i])) for i, number in enumerate(encoded) if number != PADDING]
 
 
 def has_terms(column: Column) -> bool:
-    """Whether the feature of a text tells its terms apart, as a sum of embeddings does not."""
+    """Whether the feature of a text has a part for each term, unlike a sum of embeddings."""
     return column.kind == "text" and not (column.state["bag"] and column.state["dimension"])
 
 
-def mean_magnitudes(found: Attribution) -> Mapping[str, float]:
-    """The mean size of each feature's contribution."""
-    return {name: float(np.abs(each).mean()) for name, each in found.sum_by_feature().items()}
+def compute_mean_magnitudes(attribution: Attribution) -> Mapping[str, float]:
+    """Compute the mean absolute contribution of each feature."""
+    return {name: float(np.abs(each).mean()) for name, each in attribution.sum_by_feature().items()}

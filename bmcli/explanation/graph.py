@@ -1,4 +1,4 @@
-"""A network cut in two: from encoded inputs to the features inside, and from there to the outputs."""
+"""Cuts through a network: from encoded inputs to tensors inside, and from there to the outputs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class FeatureTensor:
     """A tensor inside a network.
 
     Args:
-        columns: The inputs that it is made of.
-        widths: Of the numbers of each column, if they stand side by side; empty if they are mixed.
+        columns: The inputs that it is computed from.
+        widths: Number of elements of each column, if they are concatenated; empty if they are mixed.
     """
 
     columns: tuple[str, ...]
@@ -32,55 +32,59 @@ class FeatureTensor:
 
 
 def find_features(network: Network) -> list[FeatureTensor]:
-    """Where each input, or combination of inputs, first is a real number that a gradient reaches.
+    """Find the first float tensor, which gradients reach, on the way from each input or combination of inputs.
 
-    That is an input of numbers itself, the scaled pixels of a picture, a one-hot vector, an embedding. What only
-    tells padding is none.
+    That is a number input itself, the scaled pixels of a picture, a one-hot vector, or an embedding. Padding masks do
+    not count.
     """
-    known = {
+    origins_by_tensor = {
         id(tensor): _TensorOrigin((name,), _is_real(tensor), False) for name, tensor in network.model.input.items()
     }
-    found = [FeatureTensor((name,), tensor) for name, tensor in network.model.input.items() if _is_real(tensor)]
-    for made, taken in _iterate_operations(network.model):
-        origins = [known[id(tensor)] for tensor in taken if id(tensor) in known]
+    features = [FeatureTensor((name,), tensor) for name, tensor in network.model.input.items() if _is_real(tensor)]
+    for outputs, inputs in _iterate_operations(network.model):
+        origins = [origins_by_tensor[id(tensor)] for tensor in inputs if id(tensor) in origins_by_tensor]
         if not origins:
             continue
         columns = tuple(dict.fromkeys(name for origin in origins for name in origin.columns))
-        real_before = any(origin.real for origin in origins)
-        masks = any(origin.masks for origin in origins)
-        for tensor in made:
-            is_first = _is_real(tensor) and not real_before and not masks
-            known[id(tensor)] = _TensorOrigin(columns, real_before or is_first, masks or tensor.dtype == "bool")
+        has_real = any(origin.is_real for origin in origins)
+        is_mask = any(origin.is_mask for origin in origins)
+        for tensor in outputs:
+            is_first = _is_real(tensor) and not has_real and not is_mask
+            origins_by_tensor[id(tensor)] = _TensorOrigin(
+                columns, has_real or is_first, is_mask or tensor.dtype == "bool"
+            )
             if is_first:
                 layer = private_api.operation_of(tensor)
-                found.append(
+                features.append(
                     FeatureTensor(columns, tensor, tuple(layer.widths) if isinstance(layer, OneHotColumns) else ())
                 )
-    return found
+    return features
 
 
 @dataclass(frozen=True)
 class _TensorOrigin:
-    """Of a tensor: the inputs it is made of, whether a real number was on the way, and whether it tells padding."""
+    """Origin of a tensor: its inputs, whether a float tensor lies on the way, and whether it derives from a mask."""
 
     columns: tuple[str, ...]
-    real: bool
-    masks: bool
+    is_real: bool
+    is_mask: bool
 
 
 def find_last_maps(network: Network) -> Any | None:
-    """What the last convolution gives, `(batch, height, width, channels)` or `(batch, steps, channels)`; None if none.
+    """Find the last feature maps, `(batch, height, width, channels)` or `(batch, steps, channels)`; None if none.
 
-    It is taken behind its activation, and before pooling makes it smaller.
+    They are taken after normalisation and activation, and before pooling, which reduces their size.
     """
-    last, maps = None, None
-    for made, taken in _iterate_operations(network.model):
-        for tensor in made:
+    last_convolution, maps = None, None
+    for outputs, inputs in _iterate_operations(network.model):
+        for tensor in outputs:
             if _is_convolution(tensor) or _is_network_of_maps(tensor):
-                last = tensor
-            same = last is not None and maps is not None and tensor.shape == last.shape
-            follows = same and any(before is maps for before in taken)
-            if tensor is last or (follows and not _is_dropout(tensor)):
+                last_convolution = tensor
+            has_same_shape = (
+                last_convolution is not None and maps is not None and tensor.shape == last_convolution.shape
+            )
+            is_continuation = has_same_shape and any(before is maps for before in inputs)
+            if tensor is last_convolution or (is_continuation and not _is_dropout(tensor)):
                 maps = tensor
     if maps is None or all(size in (None, 1) for size in maps.shape[1:-1]):
         return None
@@ -88,22 +92,24 @@ def find_last_maps(network: Network) -> Any | None:
 
 
 def find_embedding(network: Network) -> Any:
-    """What the head of the first target judges, `(batch, width)`."""
+    """Find the input of the first target's output layer, `(batch, width)`."""
     target = next(iter(network.model.output.values()))
     return next(
-        taken[0] for made, taken in _iterate_operations(network.model) if any(tensor is target for tensor in made)
+        inputs[0]
+        for outputs, inputs in _iterate_operations(network.model)
+        if any(tensor is target for tensor in outputs)
     )
 
 
 def build_front(network: Network, tensors: Sequence[Any]) -> keras.Model:
-    """From encoded inputs by name to some tensors inside, `{"0": ..., "1": ...}`."""
+    """Build the model from encoded inputs by name to some tensors inside, `{"0": ..., "1": ...}`."""
     with models.allow_column_names():
         return keras.Model(dict(network.model.input), {str(i): tensor for i, tensor in enumerate(tensors)})
 
 
 @dataclass(frozen=True)
 class BackNetwork:
-    """From some tensors inside a network, and its encoded inputs, to its outputs by target."""
+    """The part of a network from some tensors inside, and its encoded inputs, to its outputs by target."""
 
     model: keras.Model
     columns: tuple[str, ...]
@@ -114,26 +120,29 @@ class BackNetwork:
 
 
 def build_back(network: Network, tensors: Sequence[Any]) -> BackNetwork:
-    """The rest of the network behind some tensors; encoded inputs are asked for where they are still needed."""
+    """Build the part of a network after some tensors; it also takes the encoded inputs that are not cut off."""
     cut = {id(tensor) for tensor in tensors}
-    others = {name: tensor for name, tensor in network.model.input.items() if id(tensor) not in cut}
-    model = keras.Model([*tensors, *others.values()], dict(network.model.output))
-    return BackNetwork(model, tuple(others))
+    other_inputs = {name: tensor for name, tensor in network.model.input.items() if id(tensor) not in cut}
+    model = keras.Model([*tensors, *other_inputs.values()], dict(network.model.output))
+    return BackNetwork(model, tuple(other_inputs))
 
 
 def list_layer_outputs(network: Network) -> list[tuple[keras.layers.Layer, Any]]:
-    """The layers that have weights or an activation, with what they give, in the order of the data flow."""
-    found = []
-    for made, _ in _iterate_operations(network.model):
-        layer = private_api.operation_of(made[0])
-        learns = isinstance(layer, keras.layers.Layer) and (layer.weights or isinstance(layer, keras.layers.Activation))
-        if learns and _is_real(made[0]) and len(made[0].shape) > 1:
-            found.append((layer, made[0]))
-    return found
+    """List the layers with weights or an activation, and their outputs, in topological order."""
+    layers = []
+    for outputs, _ in _iterate_operations(network.model):
+        layer = private_api.operation_of(outputs[0])
+        is_relevant = isinstance(layer, keras.layers.Layer) and (
+            layer.weights or isinstance(layer, keras.layers.Activation)
+        )
+        if is_relevant and _is_real(outputs[0]) and len(outputs[0].shape) > 1:
+            layers.append((layer, outputs[0]))
+    return layers
 
 
 def _iterate_operations(model: keras.Model) -> Iterator[tuple[list[Any], list[Any]]]:
-    """What each operation of a network makes, and what it takes, in the order of the data flow."""
+    """Yield outputs and inputs of each operation of a network, in topological order."""
+    # Keras counts depth from the outputs, so the largest is the first in the order of the data flow.
     for depth in sorted(model._nodes_by_depth, reverse=True):
         for node in model._nodes_by_depth[depth]:
             if not node.is_input:

@@ -1,7 +1,7 @@
-"""Permutation importance: how much worse a model gets when it is told the wrong cells of a column.
+"""Permutation importance: the increase in the loss when the values of one column are shuffled among the rows.
 
-Breiman 2001, section 10, measured on rows that the model was not trained on, as the model reliance of Fisher, Rudin
-and Dominici 2019. Columns that tell the same stand in for each other, and neither then looks important.
+Breiman 2001, section 10, measured on rows that the model was not trained on, like the model reliance of Fisher, Rudin
+and Dominici 2019. Columns with the same information replace each other, so neither appears important.
 """
 
 from __future__ import annotations
@@ -30,37 +30,41 @@ def measure_importances(
     quantiles: Mapping[str, tuple[float, ...]],
     predict: Predict,
     repeats: int,
-    measured: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
     seed: int = 0,
 ) -> dict[str, tuple[PermutationImportance, ...]]:
-    """The importance of inputs for each target, the largest first.
+    """Measure the importance of inputs for each target, the largest first.
 
     The interval is that of the mean over rows of a row's increase, itself the mean over `repeats` shuffles.
 
     Args:
-        rows: Encoded, not those of the training.
+        rows: Encoded, not training rows.
         truth: By target, decoded.
         columns: The targets.
-        predict: From rows to what is predicted of them by target.
-        measured: The inputs whose importance is asked for; None for all.
+        predict: From rows to predictions by target.
+        names: The inputs whose importance is measured; None for all.
         seed: Of the shuffles.
     """
-    dice = np.random.default_rng([0x5FFE, seed])
-    before = predict(rows)
-    usual = {c.name: _measure_losses(c, truth, before, quantiles) for c in columns}
-    increases: dict[str, dict[str, np.ndarray]] = {c.name: {} for c in columns}
-    falls: dict[str, dict[str, float]] = {c.name: {} for c in columns}
-    for name in rows.inputs if measured is None else measured:
-        cells, after = rows.inputs[name], []
+    generator = np.random.default_rng([0x5FFE, seed])
+    predictions = predict(rows)
+    baseline = {target.name: _measure_losses(target, truth, predictions, quantiles) for target in columns}
+    increases: dict[str, dict[str, np.ndarray]] = {target.name: {} for target in columns}
+    decreases: dict[str, dict[str, float]] = {target.name: {} for target in columns}
+    for name in rows.inputs if names is None else names:
+        values, shuffled_losses = rows.inputs[name], []
         for _ in range(repeats):
-            dealt = replace(rows, inputs={**rows.inputs, name: cells[dice.permutation(len(rows))]})
-            predicted = predict(dealt)
-            after.append({c.name: _measure_losses(c, truth, predicted, quantiles) for c in columns})
-        for c in columns:
-            losses, right = usual[c.name]
-            increases[c.name][name] = np.mean([each[c.name][0] - losses for each in after], axis=0)
-            falls[c.name][name] = float(np.mean([right - each[c.name][1] for each in after]))
-    return {c.name: _rank_importances(increases[c.name], falls[c.name]) for c in columns}
+            shuffled = replace(rows, inputs={**rows.inputs, name: values[generator.permutation(len(rows))]})
+            shuffled_predictions = predict(shuffled)
+            shuffled_losses.append(
+                {target.name: _measure_losses(target, truth, shuffled_predictions, quantiles) for target in columns}
+            )
+        for target in columns:
+            losses, correctness = baseline[target.name]
+            increases[target.name][name] = np.mean([each[target.name][0] - losses for each in shuffled_losses], axis=0)
+            decreases[target.name][name] = float(
+                np.mean([correctness - each[target.name][1] for each in shuffled_losses])
+            )
+    return {target.name: _rank_importances(increases[target.name], decreases[target.name]) for target in columns}
 
 
 def _measure_losses(
@@ -69,22 +73,24 @@ def _measure_losses(
     predictions: Mapping[str, np.ndarray],
     quantiles: Mapping[str, tuple[float, ...]],
 ) -> tuple[np.ndarray, float]:
-    """The loss of each row, and how right all are."""
-    own, levels = truth[column.name], quantiles.get(column.name, ())
+    """Measure the loss of each row, and the correctness of all."""
+    values, own_quantiles = truth[column.name], quantiles.get(column.name, ())
     predicted = predictions[column.name]
-    right = scores.measure_correctness(column, own, predict_points(column, predicted, levels))
-    return scores.compute_row_losses(column, own, predicted, levels), right
+    correctness = scores.measure_correctness(column, values, predict_points(column, predicted, own_quantiles))
+    return scores.compute_row_losses(column, values, predicted, own_quantiles), correctness
 
 
 def _rank_importances(
-    increases: Mapping[str, np.ndarray], falls: Mapping[str, float]
+    increases: Mapping[str, np.ndarray], decreases: Mapping[str, float]
 ) -> tuple[PermutationImportance, ...]:
     rows = len(next(iter(increases.values())))
-    around, _ = compute_intervals(resample_metrics(WeightedMetrics(make_weighted_means(increases)), rows, Resampling()))
-    found = []
+    intervals, _ = compute_intervals(
+        resample_metrics(WeightedMetrics(make_weighted_means(increases)), rows, Resampling())
+    )
+    importances = []
     for name, each in increases.items():
         mean = float(each.mean())
-        # A column that changes nothing is the same in every resample, and has no interval.
-        low, high = (around[name].low, around[name].high) if name in around else (mean, mean)
-        found.append(PermutationImportance(name, mean, low, high, falls[name]))
-    return tuple(sorted(found, key=lambda each: -each.increase))
+        # A column without any effect is the same in every resample, and has no interval.
+        low, high = (intervals[name].low, intervals[name].high) if name in intervals else (mean, mean)
+        importances.append(PermutationImportance(name, mean, low, high, decreases[name]))
+    return tuple(sorted(importances, key=lambda each: -each.increase))

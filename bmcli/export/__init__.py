@@ -1,4 +1,4 @@
-"""Artefacts: each format writes a trained network so that others can run it, and tells how it is run."""
+"""Artefacts: trained networks in formats for other runtimes, with a description of their inputs and outputs."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from bmcli.networks.network import Network
 
 InputForm = Literal["raw", "encoded", "encoded_image"]
-"""What an artefact takes of a column: its raw cells, what preprocessing makes of them, or the bytes of a file."""
+"""Form of a column at the input of an artefact: raw cells, preprocessed values, or the bytes of a picture file."""
 
 OutputRole = Literal["decision", "classes", "probabilities", "number", "quantiles"]
 
 Precision = Literal["float32", "float16", "int8", "reduced"]
-"""How exactly an artefact computes, which decides how far it may be from the model."""
+"""Numerical precision of an artefact, which determines the limits of its verification."""
 
 Runtime = Literal["tensorflow", "litert", "onnx", "openvino", "keras"]
-"""What loads an artefact."""
+"""Library that loads an artefact."""
 
 Dtype = Annotated[str, Field(pattern="^(string|bool|u?int(8|16|32|64)|float(16|32|64))$")]
-"""Type of the values of a tensor: `string`, or a numpy dtype."""
+"""Type of the elements of a tensor: `string`, or a NumPy dtype."""
 
 Size = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -39,7 +39,7 @@ class FormatOptions(Kind):
     """Options of every format."""
 
     EXTRA: ClassVar[tuple[str, ...]] = ()
-    """Modules that it needs beyond those that come with bmcli."""
+    """Modules that the format needs beyond the dependencies of bmcli."""
 
     compress: tuple[Annotated[Kind, PartField("compression.methods")], ...] = Field(
         default=(),
@@ -49,28 +49,28 @@ class FormatOptions(Kind):
 
     @property
     def name(self) -> str:
-        """Folder of the artefact: the kind, and what else tells it from others of its kind."""
-        ways = [getattr(way, "to", way.kind) for way in self.compress]
-        return "-".join([self.kind, *ways, *([self.quantized] if self.quantized else [])])
+        """Folder of the artefact: the kind, its compressions and its quantisation."""
+        methods = [getattr(method, "to", method.kind) for method in self.compress]
+        return "-".join([self.kind, *methods, *([self.quantized] if self.quantized else [])])
 
     @property
     def quantized(self) -> str | None:
-        """Smaller numbers than those that were trained."""
+        """Type of the quantised weights; None if they are not quantised."""
         return getattr(self, "quantize", None)
 
     @property
     def precision(self) -> Precision:
         if self.compress or self.quantized not in (None, "float16", "int8"):
             return "reduced"
-        return self.quantized or "float32"  # type: ignore[return-value]
+        return self.quantized or "float32"  # type: ignore[return-value]  # only "float16" and "int8" are left, both a Precision
 
     def list_compressions(self) -> tuple[Kind, ...]:
-        """What is done to the network before it is written."""
+        """List the compressions of the network before it is written."""
         return self.compress
 
 
 class KerasOptions(FormatOptions):
-    """Options of formats that hold networks which Keras quantised."""
+    """Options of formats for networks that Keras can quantise."""
 
     quantize: Literal["int8", "int4", "float8"] | None = Field(
         default=None, description="Quantisation by Keras of dense, attention and embedding layers."
@@ -84,11 +84,11 @@ class KerasOptions(FormatOptions):
 
 @dataclass(frozen=True)
 class SignatureInput:
-    """One tensor that an artefact takes.
+    """One input tensor of an artefact.
 
     Args:
         name: Of the tensor.
-        column: Whose cells it takes.
+        column: The column of its cells.
         shape: Without the batch axis; None is any size.
     """
 
@@ -104,7 +104,7 @@ class SignatureInput:
 
 @dataclass(frozen=True)
 class SignatureOutput:
-    """One tensor that an artefact gives; as `SignatureInput`."""
+    """One output tensor of an artefact; fields as in `SignatureInput`."""
 
     name: str
     target: str
@@ -118,7 +118,7 @@ class SignatureOutput:
 
 @dataclass(frozen=True)
 class Signature:
-    """A function of an artefact: its usual one is called `serving_default`."""
+    """A function of an artefact; the default one has the name `serving_default`."""
 
     name: str
     inputs: tuple[SignatureInput, ...]
@@ -134,12 +134,12 @@ class Signature:
 
 @dataclass(frozen=True)
 class WrittenModel:
-    """What a format wrote.
+    """The files and signatures that a format wrote.
 
     Args:
         model: The file or folder to load, below the artefact's folder.
-        runtime: What loads it.
-        signatures: The usual one first.
+        runtime: Library that loads it.
+        signatures: The default one first.
         notes: Sentences for its card.
     """
 
@@ -151,12 +151,12 @@ class WrittenModel:
 
 @dataclass(frozen=True)
 class ExportRows:
-    """Rows of a split in each of their forms, by column.
+    """Rows of a split in each input form, by column.
 
     Args:
         positions: Of the rows in the split.
-        raw: As a served model takes them: text and bytes in object arrays, else arrays in which NaN is missing.
-        encoded: As the network takes them.
+        raw: Inputs of a served model: text and bytes in object arrays, other arrays with NaN for missing values.
+        encoded: Inputs of the network.
         truth: Encoded targets.
     """
 
@@ -171,12 +171,12 @@ class ExportRows:
 
 @dataclass(frozen=True)
 class ExportableModel:
-    """What is exported.
+    """The network to export, with its data.
 
     Args:
-        quantiles: Of each target whose quantiles are predicted, which they are.
-        examples: Training rows, to measure ranges of numbers by and to warm up with.
-        serving_name: What a server may call it.
+        quantiles: The predicted quantiles, by target that has them.
+        examples: Training rows, for the calibration of quantisation and for warm-up requests.
+        serving_name: Name of the model on a server.
     """
 
     network: Network
@@ -185,44 +185,44 @@ class ExportableModel:
     examples: ExportRows
     serving_name: str
 
-    def column(self, name: str) -> Column:
+    def get_column(self, name: str) -> Column:
         return self.spec.input(name)
 
 
 class Format(Protocol):
-    """What a module of `formats` offers."""
+    """Interface of a module of `formats`."""
 
     Options: type[FormatOptions]
 
     def export(self, exportable: ExportableModel, options: Any, folder: Path) -> WrittenModel:
-        """Writes the artefact's model into an empty folder.
+        """Write the artefact's model into an empty folder.
 
         Raises:
-            BmcliError: The format cannot hold this network.
+            BmcliError: The format cannot represent this network.
         """
 
 
 def is_plain_number(column: Column) -> bool:
-    """Whether a column is filled, scaled and flagged in float32 alone, which every format can do."""
-    bent = {"log", "knots", "edges"} & set(column.state)
-    return column.kind in ("number", "boolean") and column.raw_dtype == "float32" and not bent
+    """Whether a column is only filled, scaled and flagged in float32, which every format can represent."""
+    transforms = {"log", "knots", "edges"} & set(column.state)
+    return column.kind in ("number", "boolean") and column.raw_dtype == "float32" and not transforms
 
 
 def require_installed(options: FormatOptions, path: str = "") -> None:
-    """Refuses a format that needs what is not installed.
+    """Reject a format with missing modules.
 
     Args:
         path: Of the format in the recipe.
 
     Raises:
-        BmcliError: Naming what to install.
+        BmcliError: A module is not installed.
     """
     from importlib.util import find_spec
 
-    lacking = [name for name in options.EXTRA if find_spec(name) is None]
-    if lacking:
+    missing = [name for name in options.EXTRA if find_spec(name) is None]
+    if missing:
         raise BmcliError(
-            f"{options.kind} needs {' and '.join(lacking)}, which {'is' if len(lacking) == 1 else 'are'} not here.",
+            f"{options.kind} needs packages that are not installed: {', '.join(missing)}.",
             path=path,
             suggestion=f"Install it: pip install 'bmcli[{options.kind}]'.",
         )

@@ -1,4 +1,4 @@
-"""Artefacts that are opened again: to predict with them, and to measure them."""
+"""Loading of artefacts, for prediction and benchmarks."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 _BATCH_SIZE = 256
 _PROGRAM_RUNTIMES = {"tensorflow": "a SavedModel", "keras": "a Keras model", "openvino": "an OpenVINO model"}
-"""Runtimes whose models are programs, or are not known to be mere data."""
+"""Runtimes whose models are programs, or are not known to be data alone."""
 
 
 @dataclass(frozen=True)
 class LoadedArtefact:
-    """An artefact whose files are as they were written.
+    """An artefact with verified files.
 
     Args:
-        card: As its JSON has it.
-        source: How the source of the training rows was read, as a recipe writes it.
+        card: The JSON values of its card.
+        source: Options of the source of the training rows, in the form of a recipe.
     """
 
     folder: Path
@@ -41,16 +41,16 @@ class LoadedArtefact:
 
     @property
     def quantiles(self) -> dict[str, Sequence[float]]:
-        """Of each target whose quantiles are predicted, which they are."""
+        """The predicted quantiles, by target that has them."""
         return {target["name"]: target["quantiles"] for target in self.card["targets"] if "quantiles" in target}
 
     @property
     def signature(self) -> Signature:
-        """The usual one."""
+        """The default signature."""
         return card.parse_written_model(self.card).signatures[0]
 
     def start(self) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
-        """Loads it; a function from raw cells by column to predictions by target.
+        """Load the model; returns a function from raw cells by column to predictions by target.
 
         Raises:
             ArtefactRejected: It cannot be loaded.
@@ -58,7 +58,7 @@ class LoadedArtefact:
         try:
             with hide_native_stderr():
                 loaded = runner.ArtefactRunner(self.folder, encoder)
-        except Exception as error:  # a runtime raises anything
+        except Exception as error:  # runtimes raise exceptions of any type
             raise ArtefactRejected(f"{self.folder}: cannot be loaded: {_format_reason(error)}") from None
         return lambda raw: self._predict_batches(loaded, raw)
 
@@ -66,28 +66,27 @@ class LoadedArtefact:
         import numpy as np
 
         count = len(next(iter(raw.values())))
-        found: dict[str, list[np.ndarray]] = {target.name: [] for target in self.spec.targets}
+        predictions: dict[str, list[np.ndarray]] = {target.name: [] for target in self.spec.targets}
         for start in range(0, count, _BATCH_SIZE):
-            some = {name: values[start : start + _BATCH_SIZE] for name, values in raw.items()}
-            cells = rows.decode_picture_files(some, self.signature, self.spec)
+            batch = {name: values[start : start + _BATCH_SIZE] for name, values in raw.items()}
+            cells = rows.decode_picture_files(batch, self.signature, self.spec)
             try:
-                given = loaded.predict(cells)
+                outputs = loaded.predict(cells)
             except Exception as error:  # as above
                 raise ArtefactRejected(f"{self.folder}: cannot be run: {_format_reason(error)}") from None
             for target in self.spec.targets:
-                values = self._check_values(get_prediction(given, target), target, min(_BATCH_SIZE, count - start))
-                found[target.name].append(values)
-        return {name: np.concatenate(values) for name, values in found.items()}
+                values = self._check_values(get_prediction(outputs, target), target, min(_BATCH_SIZE, count - start))
+                predictions[target.name].append(values)
+        return {name: np.concatenate(values) for name, values in predictions.items()}
 
     def _check_values(self, values: np.ndarray, target: Column, count: int) -> np.ndarray:
-        """Refuse an array that is not what the card tells of a target."""
+        """Reject an array with another shape or type than in the card."""
         width = len(target.classes) or len(self.quantiles.get(target.name, ()))
         expected = (count, width) if width else (count,)
         if values.shape != expected or values.dtype.kind != "f":
             raise ArtefactRejected(
                 f"{self.folder}: expected floats of shape {expected} for {quoted(target.name)}, "
-                f"received {values.dtype} of "
-                f"shape {values.shape}."
+                f"received {values.dtype} of shape {values.shape}."
             )
         return values
 
@@ -97,85 +96,85 @@ def _format_reason(error: Exception) -> str:
 
 
 def is_artefact(folder: Path) -> bool:
-    """Whether a folder is that of an artefact."""
+    """Whether a folder has the card of an artefact."""
     return (folder / card.CARD).is_file()
 
 
 def open_artefact(folder: Path, trust_artefact: bool = False) -> LoadedArtefact:
-    """An artefact by its folder.
+    """Open an artefact by its folder.
 
     Args:
-        trust_artefact: Open it even if it is a program that somebody else made.
+        trust_artefact: Open it even if it is a program of another user.
 
     Raises:
-        ArtefactRejected: A file is missing or is not what was written, or the artefact is a program of somebody else.
+        ArtefactRejected: A file is missing or was changed, or the artefact is a program of another user.
     """
     values = card.read(folder)
     if not (trust_artefact or card.is_sealed_by_user(values)):
         _refuse_program(folder, values)
-    described = card.read_preprocessing(folder)
-    source = _convert_lists(described.pop("source"))
+    preprocessing = card.read_preprocessing(folder)
+    source = _convert_lists(preprocessing.pop("source"))
     try:
         _check_source(source)
-        found = LoadedArtefact(folder, values, DataSpec.from_json(described), source)
-        _check_columns(found)
+        artefact = LoadedArtefact(folder, values, DataSpec.from_json(preprocessing), source)
+        _check_columns(artefact)
     except ValueError as error:
         raise ArtefactRejected(f"{folder / card.PREPROCESSING}: {error}.", suggestion="Export again.") from None
-    return found
+    return artefact
 
 
 def _refuse_program(folder: Path, values: Mapping[str, Any]) -> None:
-    """Refuse what could do anything on being loaded and run; LiteRT and ONNX models can but compute.
+    """Reject models that can execute any code; LiteRT and ONNX models can only compute.
 
-    A LiteRT model is one as well if it holds operators of its maker, or of TensorFlow, which has some that write files.
+    A LiteRT model with custom operators is a program, too: TensorFlow's operators include some that write files.
     """
-    what = _PROGRAM_RUNTIMES.get(values["runtime"])
+    program = _PROGRAM_RUNTIMES.get(values["runtime"])
     if values["runtime"] == "litert":
         try:
-            further = operators.find_custom_operators((folder / values["model"]).read_bytes())
+            custom = operators.find_custom_operators((folder / values["model"]).read_bytes())
         except (OSError, ValueError) as error:
             raise ArtefactRejected(f"{folder / values['model']}: {error}.") from None
-        what = f"a LiteRT model with operators of its own ({', '.join(further)[:100]})" if further else None
-    if what:
+        program = f"a LiteRT model with custom operators ({', '.join(custom)[:100]})" if custom else None
+    if program:
         raise ArtefactRejected(
-            f"{folder}: {what} is a program: it can read, write and send files as you. No export of this user made it, "
-            f"by the seal in its {card.CARD} and the key {trust.locate_key()}.",
-            suggestion="Export it yourself, or add --trust-artefact if you trust whoever made it.",
+            f"{folder}: {program} is a program, which can read, write and send your files. It was not exported by this "
+            f"user: the seal in its {card.CARD} is not made with the key {trust.locate_key()}.",
+            suggestion="Export it yourself, or add --trust-artefact if you trust its origin.",
         )
 
 
 def _check_source(source: Mapping[str, Any]) -> None:
-    """Raises ValueError for options that no source has, and for those that name files: artefacts tell of none."""
+    """Raise ValueError for unknown options of a source, and for paths of files, which artefacts never contain."""
     kind = source.get("kind")
     if kind not in parts.names("data.sources"):
         raise ValueError(f"source.kind: no kind {kind!r}")
-    if named := [name for name in card.PATH_OPTIONS if name in source]:
-        raise ValueError(f"source.{named[0]}: no option of an artefact")
+    if paths := [name for name in card.PATH_OPTIONS if name in source]:
+        raise ValueError(f"source.{paths[0]}: no option of an artefact")
     options: Any = parts.load("data.sources", str(kind)).Options
-    place = {"path": "-"} if "path" in options.model_fields else {}
+    path = {"path": "-"} if "path" in options.model_fields else {}
     try:
-        options.model_validate({**source, **place})
+        options.model_validate({**source, **path})
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise ValueError(f"source.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 def _check_columns(artefact: LoadedArtefact) -> None:
-    """Raises ValueError unless card and preprocessing tell of the same columns."""
-    for columns, told in ((artefact.spec.inputs, "columns"), (artefact.spec.targets, "targets")):
+    """Raise ValueError unless card and preprocessing have the same columns."""
+    for columns, key in ((artefact.spec.inputs, "columns"), (artefact.spec.targets, "targets")):
         names = [column.name for column in columns]
-        if len(set(names)) < len(names) or names != [each["name"] for each in artefact.card[told]]:
-            raise ValueError(f"other columns than the {told} of the card")
-    taken, given = artefact.signature.inputs, artefact.signature.outputs
-    if sorted(each.column for each in taken) != sorted(column.name for column in artefact.spec.inputs):
-        raise ValueError("other inputs than the signature of the card")
-    numbers = {each.target for each in given if each.role in ("probabilities", "quantiles", "number")}
-    if lacking := [column.name for column in artefact.spec.targets if column.name not in numbers]:
-        raise ValueError(f"the signature of the card gives nothing for the target {lacking[0]!r}")
+        if len(set(names)) < len(names) or names != [each["name"] for each in artefact.card[key]]:
+            raise ValueError(f"its columns differ from the {key} of the card")
+    inputs, outputs = artefact.signature.inputs, artefact.signature.outputs
+    if sorted(each.column for each in inputs) != sorted(column.name for column in artefact.spec.inputs):
+        raise ValueError("its inputs differ from the signature of the card")
+    numbers = {each.target for each in outputs if each.role in ("probabilities", "quantiles", "number")}
+    if missing := [column.name for column in artefact.spec.targets if column.name not in numbers]:
+        raise ValueError(f"the signature of the card has no output for the target {missing[0]!r}")
 
 
 def _convert_lists(value: Any) -> Any:
-    """JSON with tuples in the place of lists, as options take them."""
+    """Convert the lists of a JSON value to tuples, which options require."""
     if isinstance(value, dict):
         return {key: _convert_lists(each) for key, each in value.items()}
     return tuple(_convert_lists(each) for each in value) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""What artefacts cost: each is measured in a process of its own, and all of them in turn."""
+"""Benchmark of artefacts: each runs in a separate process, and all take turns."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     import numpy as np
 
 BATCHES = (1, 32)
-_CALLS_PER_TURN = {1: 50, 32: 20}  # of one turn
+_CALLS_PER_TURN = {1: 50, 32: 20}  # of one turn, by batch size
 _MAX_TURN_S = 2.0
 _MAX_TERMS = 20
 
 
 @dataclass(frozen=True)
 class BenchmarkTarget:
-    """What is measured.
+    """An artefact to measure.
 
     Args:
         folder: Of the artefact, with its card.
-        decoded_columns: Columns of files that it wants as decoded pictures.
-        uses_int8: Whether it computes with bytes.
+        decoded_columns: Columns of picture files that must be decoded for it.
+        uses_int8: Whether it computes in int8.
     """
 
     name: str
@@ -44,23 +44,25 @@ class BenchmarkTarget:
 
 
 def measure_costs(candidates: Sequence[BenchmarkTarget], repeats: int) -> list[Cost]:
-    """Costs of some artefacts, in turns, so that what else the machine does falls on all alike.
+    """Measure costs of some artefacts in turns, so that other load of the machine affects all of them equally.
 
     Raises:
         ArtefactRejected: One cannot be run.
     """
     with contextlib.ExitStack() as stack:
         workers = [(each, _start_worker(each, stack)) for each in candidates]
-        taken: dict[tuple[str, int], list[float]] = {
+        seconds_by_call: dict[tuple[str, int], list[float]] = {
             (str(each.folder), batch): [] for each in candidates for batch in BATCHES
         }
         for turn in range(repeats + 1):
             for each, (worker, rows) in workers:
                 for batch in BATCHES:
-                    seconds = _time_calls(worker, each, rows[batch], batch)
-                    taken[str(each.folder), batch] += seconds if turn else []  # the first turn warms up
+                    seconds_of_turn = _time_calls(worker, each, rows[batch], batch)
+                    seconds_by_call[str(each.folder), batch] += (
+                        seconds_of_turn if turn else []
+                    )  # the first turn warms up
         return [
-            _summarize_cost(each, worker, {batch: taken[str(each.folder), batch] for batch in BATCHES})
+            _summarize_cost(each, worker, {batch: seconds_by_call[str(each.folder), batch] for batch in BATCHES})
             for each, (worker, _) in workers
         ]
 
@@ -74,39 +76,41 @@ def _start_worker(candidate: BenchmarkTarget, stack: contextlib.ExitStack) -> tu
         rows = {batch: make_rows(candidate.spec, batch, candidate.decoded_columns) for batch in BATCHES}
     except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
         raise ArtefactRejected(f"{candidate.folder}: no rows fit its preprocessing: {error}.") from None
-    return worker, {batch: worker.write(each) for batch, each in rows.items()}
+    return worker, {batch: worker.write_rows(each) for batch, each in rows.items()}
 
 
 def _time_calls(worker: ArtefactWorker, candidate: BenchmarkTarget, rows: Path, batch: int) -> list[float]:
     try:
-        return worker.time(rows, _CALLS_PER_TURN[batch], _MAX_TURN_S)
+        return worker.time_calls(rows, _CALLS_PER_TURN[batch], _MAX_TURN_S)
     except WorkerFailed as error:
         raise ArtefactRejected(f"{candidate.folder}: cannot be run: {error}.") from None
 
 
-def _summarize_cost(candidate: BenchmarkTarget, worker: ArtefactWorker, taken: Mapping[int, Sequence[float]]) -> Cost:
+def _summarize_cost(
+    candidate: BenchmarkTarget, worker: ArtefactWorker, seconds_by_batch: Mapping[int, Sequence[float]]
+) -> Cost:
     import numpy as np
 
     latencies = []
-    for batch, seconds in taken.items():
+    for batch, seconds in seconds_by_batch.items():
         median, p95, p99 = np.quantile(seconds, (0.5, 0.95, 0.99)).tolist()
         latencies.append(Latency(batch, median, p95, p99, len(seconds)))
     return Cost(
         candidate.name, candidate.bytes, candidate.gzip_bytes, worker.load_s, tuple(latencies),
-        worker.state()["peak_bytes"], candidate.metric,
+        worker.read_state()["peak_bytes"], candidate.metric,
     )  # fmt: skip
 
 
 def make_rows(spec: DataSpec, count: int, decoded: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """Rows like those of the training, made from what was fitted on it, so that no data is needed.
+    """Make random rows that resemble the training rows, from the fitted preprocessing alone, without data.
 
     Args:
-        decoded: Columns of files that are to be decoded pictures.
+        decoded: Columns of picture files whose cells are decoded pictures.
     """
     import numpy as np
 
-    drawn = np.random.default_rng(0)
-    return {column.name: _make_cells(column, count, drawn, column.name in decoded) for column in spec.inputs}
+    generator = np.random.default_rng(0)
+    return {column.name: _make_cells(column, count, generator, column.name in decoded) for column in spec.inputs}
 
 
 def _make_cells(column: Column, count: int, generator: np.random.Generator, decoded: bool) -> np.ndarray:
@@ -134,8 +138,8 @@ def _make_text(column: Column, generator: np.random.Generator) -> str:
     if column.kind == "category":
         return str(generator.choice(column.classes)) if column.classes else f"value {generator.integers(1000)}"
     terms = column.state["vocabulary"]
-    glue = " " if column.state["tokens"] == "words" else ""
-    return glue.join(generator.choice(terms, min(_MAX_TERMS, column.state["length"])).tolist())
+    separator = " " if column.state["tokens"] == "words" else ""
+    return separator.join(generator.choice(terms, min(_MAX_TERMS, column.state["length"])).tolist())
 
 
 def _make_pictures(column: Column, count: int, generator: np.random.Generator, decoded: bool) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a user has to know of an artefact, as JSON for programs and as Markdown for people."""
+"""Cards of artefacts: model cards as JSON for programs and as Markdown for people."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ PATH_OPTIONS = ("path", "table")
 """Options of a source that name files of the user."""
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "onnx", "tf2onnx", "onnxruntime", "openvino", "ai-edge-litert")
-# Of a run's record; its command and variables tell of the user's machine, not of the model.
+# Entries of a run's record; its command and variables describe the user's machine and stay private.
 _TRAINED_WITH = (
     "bmcli", "python", "tensorflow", "keras", "numpy", "scikit-learn", "pyarrow", "devices", "processor", "strategy",
     "replicas", "workers",
 )  # fmt: skip
 _SEAL_PURPOSE = "artefact"
-# Of a file of JSON, which may take thirty times as much in memory; the second holds vocabularies.
+# Limits of JSON files, since parsed they can take thirty times their size in memory; the second has vocabularies.
 _MAX_RECORD_BYTES = {CARD: 2**24, PREPROCESSING: 2**26}
 _EXPORT_AGAIN = "Export again."
 
@@ -52,10 +52,10 @@ def build(
     verification: Verification, licence: str | None,
     weights: Mapping[str, Any], evaluations: Mapping[str, Any], recorded: Mapping[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    """The card of an artefact whose files are all written.
+    """Build the card of an artefact after all its files are written.
 
     Args:
-        evaluations, recorded: What the run was measured by, and what it was trained with; empty where that is lost.
+        evaluations, recorded: The run's evaluations and its environment; empty if they are lost.
     """
     files = [_describe_file(folder, path) for path in _list_files(folder)]
     needed = [file for file in files if file["path"] != PREPROCESSING or (folder / ENCODER).exists()]
@@ -80,7 +80,7 @@ def build(
 
 
 def build_minimal(options: FormatOptions, written: WrittenModel) -> dict[str, Any]:
-    """As much of a card as running the artefact takes."""
+    """Build the part of a card that a runner of the artefact needs."""
     return {
         "format": options.name,
         "kind": options.kind,
@@ -93,7 +93,7 @@ def build_minimal(options: FormatOptions, written: WrittenModel) -> dict[str, An
 
 
 def describe_preprocessing(spec: DataSpec, recipe: Recipe) -> dict[str, Any]:
-    """What was fitted on the training rows, as data, and how tables were read; without where they lay."""
+    """Describe the fitted preprocessing and the options of the source, without paths of the user."""
     values = json.loads(json.dumps(spec.to_json()))
     for column in values["inputs"]:
         if column["kind"] == "date" and column["raw_dtype"] == "string":
@@ -103,20 +103,20 @@ def describe_preprocessing(spec: DataSpec, recipe: Recipe) -> dict[str, Any]:
 
 
 def _list_patterns(formats: Iterable[str]) -> list[Any]:
-    read = [(form, dates.compile_format(form)) for form in formats]
-    return [[form, pattern.regex, list(pattern.fields)] for form, pattern in read]
+    compiled = [(date_format, dates.compile_format(date_format)) for date_format in formats]
+    return [[date_format, pattern.regex, list(pattern.fields)] for date_format, pattern in compiled]
 
 
 def parse_written_model(values: Mapping[str, Any]) -> WrittenModel:
-    """What a format wrote, from its card."""
+    """Parse the files and signatures of an artefact from its card."""
     return WrittenModel(
         values["model"],
         values["runtime"],
         tuple(
             Signature(
                 each["name"],
-                tuple(SignatureInput(**{**given, "shape": tuple(given["shape"])}) for given in each["inputs"]),
-                tuple(SignatureOutput(**{**given, "shape": tuple(given["shape"])}) for given in each["outputs"]),
+                tuple(SignatureInput(**{**tensor, "shape": tuple(tensor["shape"])}) for tensor in each["inputs"]),
+                tuple(SignatureOutput(**{**tensor, "shape": tuple(tensor["shape"])}) for tensor in each["outputs"]),
             )
             for each in values["signatures"]
         ),
@@ -124,7 +124,7 @@ def parse_written_model(values: Mapping[str, Any]) -> WrittenModel:
 
 
 def write(folder: Path, values: Mapping[str, Any]) -> bool:
-    """Write the card, sealed as one of this user; false where no key can be kept, so that it has no seal.
+    """Write the card with this user's seal; returns False, and writes it without, where no key can be stored.
 
     Raises:
         ValueError: A number is not finite.
@@ -135,7 +135,7 @@ def write(folder: Path, values: Mapping[str, Any]) -> bool:
 
 
 def is_sealed_by_user(card: Mapping[str, Any]) -> bool:
-    """Whether a process of this user wrote exactly this card, and with it the digests of all files."""
+    """Whether a process of this user wrote this card, which has the digests of all files."""
     values = {key: value for key, value in card.items() if key != "seal"}
     return trust.is_sealed(_encode_sealed_content(values), _SEAL_PURPOSE, card["seal"])
 
@@ -145,11 +145,11 @@ def _encode_sealed_content(values: Mapping[str, Any]) -> bytes:
 
 
 def parse(folder: Path) -> dict[str, Any]:
-    """The card of an artefact, every field of it checked, but none of the files that it lists.
+    """Parse and validate the card of an artefact, without its files.
 
     Raises:
         BmcliError: There is no card.
-        ArtefactRejected: It is not what a card is, or names a model that is not its own.
+        ArtefactRejected: It is not a valid card, or has another model path than its runtime.
     """
     values = _read_record(folder / CARD, schema.CardRecord)
     if values["model"] != MODEL_PATHS[values["runtime"]]:
@@ -161,11 +161,11 @@ def parse(folder: Path) -> dict[str, Any]:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The card of an artefact whose files are as they were written.
+    """Read the card of an artefact, and verify the files.
 
     Raises:
         BmcliError: There is no card.
-        ArtefactRejected: A file is missing, not listed, a link, or not what was written.
+        ArtefactRejected: A file is missing, not listed, a link, or changed.
     """
     values = parse(folder)
     listed = {file["path"]: file["sha256"] for file in values["files"]}
@@ -178,24 +178,24 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def read_preprocessing(folder: Path) -> dict[str, Any]:
-    """What `describe_preprocessing` gave, every field of it checked.
+    """Read and validate the preprocessing, the result of `describe_preprocessing`.
 
     Raises:
-        ArtefactRejected: It is missing or not what was written.
+        ArtefactRejected: It is missing or invalid.
     """
     values = _read_record(folder / PREPROCESSING, schema.PreprocessingRecord)
     for position, column in enumerate(values["inputs"]):
-        # They run over every cell, and some regular expressions take for ever.
+        # A forged regular expression could take exponential time on every cell.
         if not _has_own_patterns(column):
             raise ArtefactRejected(
-                f"{folder / PREPROCESSING}: inputs.{position}.state.patterns: not those of its formats.",
+                f"{folder / PREPROCESSING}: inputs.{position}.state.patterns: they do not match its formats.",
                 suggestion=_EXPORT_AGAIN,
             )
     return values
 
 
 def _has_own_patterns(column: Mapping[str, Any]) -> bool:
-    """Whether a column of dates is read by the expressions of its formats; others have none."""
+    """Whether a date column has exactly the regular expressions of its formats, and another column none."""
     if column["kind"] != "date" or column["raw_dtype"] != "string":
         return "patterns" not in column["state"]
     try:
@@ -212,7 +212,7 @@ def _read_record(file: Path, record_type: type[schema.AnyRecord]) -> dict[str, A
         schema.validate_record(record_type, values)
     except FileNotFoundError:
         if file.name == CARD:
-            raise BmcliError(f"{file.parent}: no artefact, it has no {file.name}.") from None
+            raise BmcliError(f"{file.parent}: not an artefact, it has no {file.name}.") from None
         raise ArtefactRejected(f"{file}: missing.", suggestion=_EXPORT_AGAIN) from None
     except (OSError, ValueError) as error:
         raise ArtefactRejected(f"{file}: {error}.", suggestion=_EXPORT_AGAIN) from None
@@ -220,7 +220,7 @@ def _read_record(file: Path, record_type: type[schema.AnyRecord]) -> dict[str, A
 
 
 def _list_model_files(folder: Path, model: Path) -> Iterator[str]:
-    """Every file that loading the model may read."""
+    """List all files that loading the model may read."""
     if not model.is_dir() or model.is_symlink():
         yield str(model.relative_to(folder))
         return
@@ -230,7 +230,7 @@ def _list_model_files(folder: Path, model: Path) -> Iterator[str]:
 
 
 def _check_file(folder: Path, path: str, digest: str) -> None:
-    """Refuse a file that is missing, reached through a link, or not what was written."""
+    """Reject a file that is missing, behind a symbolic link, or changed."""
     file = folder
     for part in path.split("/"):
         file = file / part
@@ -238,42 +238,42 @@ def _check_file(folder: Path, path: str, digest: str) -> None:
             raise ArtefactRejected(f"{file}: a symbolic link, expected the file itself.", suggestion=_EXPORT_AGAIN)
     try:
         if not stat.S_ISREG(file.stat().st_mode):
-            raise ArtefactRejected(f"{file}: no regular file.", suggestion=_EXPORT_AGAIN)
-        same = disk.compute_sha256(file) == digest
+            raise ArtefactRejected(f"{file}: not a regular file.", suggestion=_EXPORT_AGAIN)
+        is_unchanged = disk.compute_sha256(file) == digest
     except FileNotFoundError:
-        raise ArtefactRejected(f"{file}: missing, though the card names it.", suggestion=_EXPORT_AGAIN) from None
+        raise ArtefactRejected(f"{file}: missing, but listed in the card.", suggestion=_EXPORT_AGAIN) from None
     except OSError as error:
         raise ArtefactRejected(f"{file}: {error.strerror}.", suggestion=_EXPORT_AGAIN) from None
-    if not same:
-        raise ArtefactRejected(f"{file}: not what was written, by its SHA-256.", suggestion=_EXPORT_AGAIN)
+    if not is_unchanged:
+        raise ArtefactRejected(f"{file}: changed, its SHA-256 differs from the card.", suggestion=_EXPORT_AGAIN)
 
 
 def _describe_target(column: Column, recipe: Recipe) -> dict[str, Any]:
     decision = {
         "category": "the most probable class", "labels": "every label more probable than 0.5",
-        "ordered": "the highest class that is reached with a probability above 0.5",
-    }.get(column.kind, "the number itself, in its own unit")  # fmt: skip
-    found = {key: column.state[key] for key in ("threshold", "temperature") if key in column.state}
-    if "threshold" in found:
-        decision = f"{quoted(column.classes[1])} from a probability of {found['threshold']:.6g} on"
+        "ordered": "the highest class with a probability above 0.5 to be reached",
+    }.get(column.kind, "the number, in the unit of the target")  # fmt: skip
+    decision_state = {key: column.state[key] for key in ("threshold", "temperature") if key in column.state}
+    if "threshold" in decision_state:
+        decision = f"{quoted(column.classes[1])} if its probability is at least {decision_state['threshold']:.6g}"
     quantiles = {"quantiles": list(recipe.quantiles()[column.name])} if column.name in recipe.quantiles() else {}
     return {
         "name": column.name,
         "kind": column.kind,
         "classes": list(column.classes),
         "decision": decision,
-        **found,
+        **decision_state,
         **quantiles,
     }
 
 
 def _describe_column(column: Column, written: WrittenModel) -> dict[str, Any]:
-    given = next(each for each in written.signatures[0].inputs if each.column == column.name)
+    signature_input = next(each for each in written.signatures[0].inputs if each.column == column.name)
     return {
         "name": column.name,
         "kind": column.kind,
         "meaning": _describe_cells(column),
-        "preprocessing": "inside" if given.form == "raw" else f"outside, by {ENCODER}",
+        "preprocessing": "inside" if signature_input.form == "raw" else f"outside, by {ENCODER}",
     }
 
 
@@ -281,25 +281,27 @@ def _describe_cells(column: Column) -> str:
     empty = '"" is missing' if column.raw_dtype == "string" else "NaN is missing"
     if column.kind == "image":
         size = "x".join(map(str, column.shape))
-        what = "the bytes of a JPEG, PNG, BMP or GIF file" if column.raw_dtype == "string" else "pixels"
-        span = column.state.get("range")
-        return f"{what}; the network sees {size}" + (
-            f", trained on values from {span[0]:g} to {span[1]:g}" if span else ""
+        content = "the bytes of a JPEG, PNG, BMP or GIF file" if column.raw_dtype == "string" else "pixels"
+        pixel_range = column.state.get("range")
+        return f"{content}; the network sees {size}" + (
+            f", trained on values from {pixel_range[0]:g} to {pixel_range[1]:g}" if pixel_range else ""
         )
     if column.kind == "category":
-        known = listed(column.classes)
-        return f"one of {len(column.classes)} categories ({known}); {empty}" if known else f"a category; {empty}"
-    words = {"number": "a number", "boolean": "yes or no", "date": "a date", "text": "a text"}
-    return f"{words.get(column.kind, column.kind)}; {empty}"
+        categories = listed(column.classes)
+        return (
+            f"one of {len(column.classes)} categories ({categories}); {empty}" if categories else f"a category; {empty}"
+        )
+    descriptions = {"number": "a number", "boolean": "yes or no", "date": "a date", "text": "a text"}
+    return f"{descriptions.get(column.kind, column.kind)}; {empty}"
 
 
-def _select_metrics(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Metrics of an evaluation, with intervals where it has them; null where one is not finite."""
-    return {key: _replace_non_finite(found[key]) for key in ("count", "metrics", "intervals") if key in found}
+def _select_metrics(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """Select count, metrics and intervals of an evaluation, with null for values that are not finite."""
+    return {key: _replace_non_finite(evaluation[key]) for key in ("count", "metrics", "intervals") if key in evaluation}
 
 
 def _replace_non_finite(value: Any) -> Any:
-    """JSON values in which null stands for what JSON has no number for."""
+    """Replace NaN and infinity, which JSON does not have, by null."""
     if isinstance(value, Mapping):
         return {key: _replace_non_finite(each) for key, each in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -323,11 +325,11 @@ def _describe_lineage(run: Run, recipe: Recipe, spec: DataSpec, recorded: Mappin
 
 
 def _describe_teachers(recipe: Recipe) -> list[dict[str, str]]:
-    """What the run learned from beside the labels, if it was distilled: runs or files, with their digests."""
-    taught = recipe.taught
+    """List the teachers of a distilled run, by run or file, with their digests."""
+    distillation = recipe.taught
     return [
         {"model": "/".join(Path(each.run or each.model).parts[-2:]), "sha256": each.digest}
-        for each in (taught.teachers if taught else ())
+        for each in (distillation.teachers if distillation else ())
     ]
 
 
@@ -340,8 +342,8 @@ def _list_versions() -> Iterator[tuple[str, str]]:
 
 
 def _list_files(folder: Path) -> Iterable[Path]:
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(path for path in found if path.name not in (CARD, CARD_TEXT))
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in paths if path.name not in (CARD, CARD_TEXT))
 
 
 def _describe_file(folder: Path, path: Path) -> dict[str, Any]:
@@ -349,17 +351,17 @@ def _describe_file(folder: Path, path: Path) -> dict[str, Any]:
 
 
 def measure_gzip_bytes(path: Path) -> int:
-    """Bytes of a file with gzip, where weights that are 0 or repeat weigh little."""
+    """Measure the size of a file with gzip, which shows the effect of zeros and repeated weights."""
     return len(gzip.compress(path.read_bytes(), 6))
 
 
 def render_markdown(card: Mapping[str, Any]) -> str:
-    """The card as Markdown, in which names of columns, classes and the like are text whatever they hold."""
+    """Render the card as Markdown, with all names from data escaped."""
     verification = card["verification"]
     lines = [
         f"# {escape_markdown(card['name'])}: {escape_markdown(card['format'])}",
         "",
-        f"Licence: {escape_markdown(card['licence'] or 'not told')}. {_format_bytes(card['bytes'])}, "
+        f"Licence: {escape_markdown(card['licence'] or 'not specified')}. {_format_bytes(card['bytes'])}, "
         f"{_format_bytes(card['gzip_bytes'])} with gzip.",
         "",
         *_render_table(
@@ -380,7 +382,7 @@ def render_markdown(card: Mapping[str, Any]) -> str:
         *_render_serving(card),
         *(["## Notes", "", *(f"- {escape_markdown(note)}" for note in card["notes"]), ""] if card["notes"] else []),
         *_render_table(
-            "Lineage", ("what", "which"), [(key, _format_value(value)) for key, value in card["lineage"].items()]
+            "Lineage", ("property", "value"), [(key, _format_value(value)) for key, value in card["lineage"].items()]
         ),
         *_render_table("Versions", ("package", "version"), list(card["versions"].items())),
         *_render_table(
@@ -394,33 +396,35 @@ def render_markdown(card: Mapping[str, Any]) -> str:
 
 def _render_signature(signature: Mapping[str, Any]) -> list[str]:
     rows = [
-        (way, each["name"], each.get("column") or each["target"], each.get("form") or each["role"],
+        (direction, each["name"], each.get("column") or each["target"], each.get("form") or each["role"],
          f"{each['dtype']} ({', '.join('?' if size is None else str(size) for size in ('batch', *each['shape']))})")
-        for way, tensors in (("in", signature["inputs"]), ("out", signature["outputs"]))
+        for direction, tensors in (("input", signature["inputs"]), ("output", signature["outputs"]))
         for each in tensors
     ]  # fmt: skip
-    return _render_table(f"Signature `{signature['name']}`", ("", "tensor", "of", "holds", "type"), rows)
+    return _render_table(
+        f"Signature `{signature['name']}`", ("direction", "tensor", "column or target", "content", "type"), rows
+    )
 
 
 def _render_verification(verification: Mapping[str, Any]) -> list[str]:
     if verification["agreement"] is None:
-        found = ["- It could not be run."]
+        results = ["- The artefact could not be run."]
     else:
         difference = verification["max_difference"]
-        found = [
-            f"- {verification['samples']:,} rows of the {verification['split']} split, and {len(verification['hard'])} "
-            f"awkward ones: {escape_markdown('; '.join(verification['hard']))}.",
-            f"- Decided alike in {verification['agreement']:.2%} of them; largest difference "
+        results = [
+            f"- Compared with the model on {verification['samples']:,} rows of the {verification['split']} split and "
+            f"{len(verification['edge_cases'])} edge cases: {escape_markdown('; '.join(verification['edge_cases']))}.",
+            f"- Equal decisions: {verification['agreement']:.2%}; largest difference of the outputs: "
             + ("not finite" if difference is None else f"{difference:.2g}") + ".",
-            *(f"- {escape_markdown(name)}: {each['model']:.4f} of the model, {each['artefact']:.4f} of the artefact."
+            *(f"- {escape_markdown(name)}: {each['model']:.4f} (model), {each['artefact']:.4f} (artefact)."
               for name, each in verification["metrics"].items()),
         ]  # fmt: skip
     verdict = "passed" if verification["verified"] else "REJECTED"
     return [
         f"## Verification: {verdict}",
         "",
-        *found,
-        *(f"- {escape_markdown(why)}" for why in verification["failures"]),
+        *results,
+        *(f"- {escape_markdown(failure)}" for failure in verification["failures"]),
         "",
     ]
 
@@ -430,22 +434,22 @@ def _render_evaluation(evaluation: Mapping[str, Any]) -> list[str]:
         (
             f"{split}/{name}",
             _format_metric(value),
-            _format_interval(found.get("intervals", {}).get(name)),
-            f"{found.get('count', 0):,}",
+            _format_interval(evaluation_of_split.get("intervals", {}).get(name)),
+            f"{evaluation_of_split.get('count', 0):,}",
         )
-        for split, found in evaluation.items()
-        for name, value in found.get("metrics", {}).items()
+        for split, evaluation_of_split in evaluation.items()
+        for name, value in evaluation_of_split.get("metrics", {}).items()
     ]
-    return _render_table("Metrics of the model", ("metric", "value", "interval", "rows"), rows) if rows else []
+    return _render_table("Metrics of the model", ("metric", "value", "95 % interval", "rows"), rows) if rows else []
 
 
 def _render_weights(weights: Mapping[str, Any]) -> list[str]:
     rows = [
-        (f"of the {whose}", f"{each['parameters']:,}", f"{1 - each['nonzero_share']:.1%}", _format_bytes(each["bytes"]),
-         _format_bytes(each["gzip_bytes"]))
-        for whose, each in weights.items()
+        (name, f"{size['parameters']:,}", f"{1 - size['nonzero_share']:.1%}", _format_bytes(size["bytes"]),
+         _format_bytes(size["gzip_bytes"]))
+        for name, size in weights.items()
     ]  # fmt: skip
-    return _render_table("Weights", ("", "parameters", "zero", "bytes", "gzip"), rows)
+    return _render_table("Weights", ("weights of", "parameters", "zeros", "size", "gzip"), rows)
 
 
 def _format_interval(interval: Mapping[str, Any] | None) -> str:
@@ -461,10 +465,10 @@ def _render_outside_preprocessing(card: Mapping[str, Any]) -> list[str]:
     if not outside:
         return []
     return [
-        "## Preprocessing that is outside",
+        "## Preprocessing outside the model",
         "",
-        f"The format cannot hold the preprocessing of {escape_markdown(', '.join(outside))}. What was fitted is in "
-        f"`{PREPROCESSING}`, and `{ENCODER}` turns cells into the tensors above; it needs NumPy alone:",
+        f"The format cannot represent the preprocessing of {escape_markdown(', '.join(outside))}. Its parameters are "
+        f"in `{PREPROCESSING}`, and `{ENCODER}`, which only needs NumPy, converts cells to the tensors above:",
         "",
         "```python",
         "import json",
@@ -491,7 +495,7 @@ def _render_serving(card: Mapping[str, Any]) -> list[str]:
         f"$ curl -d '{{\"instances\": [{{{row}}}]}}' http://localhost:8501/v1/models/{card['name']}:predict",
         "```",
         "",
-        'The bytes of files go as {"b64": "..."}.',
+        'Bytes of files are sent as {"b64": "..."}.',
         "",
     ]
 
@@ -502,15 +506,15 @@ def _render_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[st
     return [*lines, ""]
 
 
-_LONGEST_TEXT = 500  # characters
+_MAX_TEXT_LENGTH = 500  # characters
 
-# What Markdown, its tables or a line of it could take for a sign; underscores within words are none.
+# Characters with a meaning in Markdown, its tables, or at the start of a line; underscores within words have none.
 _MARKDOWN_SIGNS = re.compile(r"([\\`*\[\]|~#!]|(?<![^\W_])_|_(?![^\W_])|^[-+=](?=[-+=\s]|$)|^\d+(?=[.)](?:\s|$)))")
 
 
 def escape_markdown(text: Any) -> str:
-    """Foreign text as one line of Markdown that shows just this text: no markup, HTML or control characters."""
-    line = shortened(" ".join(clean(str(text)).split()), _LONGEST_TEXT)
+    """Escape foreign text as one line of Markdown, without markup, HTML or control characters."""
+    line = shortened(" ".join(clean(str(text)).split()), _MAX_TEXT_LENGTH)
     escaped = _MARKDOWN_SIGNS.sub(lambda sign: f"{sign[1]}\\" if sign[1].isdigit() else f"\\{sign[1]}", line)
     return html.escape(escaped, quote=False)
 
@@ -520,7 +524,7 @@ def _format_cell(text: Any) -> str:
 
 
 def _format_literal(text: str) -> str:
-    """Foreign text as a literal of Python that can stand in a page, where `<` could begin a tag."""
+    """Format foreign text as a Python literal without `<`, which could begin an HTML tag."""
     return repr(text).replace("<", "\\x3c")
 
 

@@ -1,13 +1,13 @@
-"""Turns raw cells into the numbers that an artefact's network takes, with nothing but NumPy.
+"""Encoder of raw cells for the network of an artefact; it only needs NumPy.
 
     columns = {column["name"]: column for column in json.load(open("preprocessing.json"))["inputs"]}
     encoded = encode(columns["age"], [34, None, 51])
 
-Cells are text for texts, and for categories, dates and booleans that are text, where "" is missing; numbers for the
-rest, where NaN and None are missing; and pictures as arrays `(height, width)` or `(height, width, channels)`, of any
-size. A picture that the model knows as a file is to be decoded first, to uint8 and upright.
+Cells are strings for texts, and for categories, dates and booleans that are text, with "" for a missing value; numbers
+otherwise, with NaN or None for a missing value; and pictures as arrays `(height, width)` or `(height, width,
+channels)`, of any size. Decode the picture files of a model that takes files first, to uint8 in upright orientation.
 
-This file stands by itself: it is written beside every artefact that leaves preprocessing to its user.
+This file is self-contained: it is copied to every artefact with preprocessing outside the model.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MASK_64 = 2**64 - 1
 
 
 def encode(column: Mapping[str, Any], cells: Any) -> np.ndarray:
-    """Cells of one column as an array `(rows, *column["shape"])` of `column["dtype"]`."""
+    """Encode cells of one column as an array `(rows, *column["shape"])` of `column["dtype"]`."""
     encoded = _ENCODERS[column["kind"]](column, cells)
     return np.asarray(encoded, column["dtype"]).reshape(-1, *column["shape"])
 
@@ -55,46 +55,46 @@ def _encode_number(column: Mapping[str, Any], cells: Any) -> Any:
 
 
 def _apply_curves(values: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
-    """Values by the curves or the bins of their channels."""
+    """Transform values by the piecewise linear curve, or to the bin, of their channel."""
     if "knots" not in state and "edges" not in state:
         return values
-    bent = np.empty_like(values)
+    transformed = np.empty_like(values)
     for channel in range(values.shape[-1]):
         x = values[..., channel]
         if "edges" in state:
-            bent[..., channel] = np.searchsorted(np.array(state["edges"][channel], x.dtype), x, side="right")
+            transformed[..., channel] = np.searchsorted(np.array(state["edges"][channel], x.dtype), x, side="right")
             continue
         knots, heights = (np.array(state[key][channel], x.dtype) for key in ("knots", "heights"))
         x = np.clip(x, knots[0], knots[-1])
         left = np.searchsorted(knots, x, side="right") - 1
         knots, heights = np.append(knots, x.dtype.type("inf")), np.append(heights, heights[-1])
-        share = (x - knots[left]) / (knots[left + 1] - knots[left])
-        bent[..., channel] = heights[left] + share * (heights[left + 1] - heights[left])
-    return bent
+        weight = (x - knots[left]) / (knots[left + 1] - knots[left])
+        transformed[..., channel] = heights[left] + weight * (heights[left + 1] - heights[left])
+    return transformed
 
 
 def _encode_category(column: Mapping[str, Any], cells: Any) -> Any:
     state = column["state"]
     buckets = state.get("buckets", 0)
     count = buckets or len(column["classes"])
-    places = {name: place for place, name in enumerate(column["classes"])}
+    indices = {name: get_index for get_index, name in enumerate(column["classes"])}
 
-    def place(word: str) -> int:
-        return fingerprint(word.encode()) % buckets if buckets else places.get(word, count + 1)
+    def get_index(word: str) -> int:
+        return fingerprint(word.encode()) % buckets if buckets else indices.get(word, count + 1)
 
     words = [_read_cell(cell) for cell in np.asarray(cells, object).reshape(-1)]
     if "separator" not in state:
-        return [count if word == "" else place(word) for word in words]
+        return [count if word == "" else get_index(word) for word in words]
     length, encoded = column["shape"][0], []
     for word in words:
         parts = [part.strip(ASCII_SPACE) for part in word.split(state["separator"])]
-        found = list(dict.fromkeys(place(part) for part in parts if part))[:length] or [count]
-        encoded.append(found + [count + 2] * (length - len(found)))
+        found_indices = list(dict.fromkeys(get_index(part) for part in parts if part))[:length] or [count]
+        encoded.append(found_indices + [count + 2] * (length - len(found_indices)))
     return encoded
 
 
 def fingerprint(text: bytes) -> int:
-    """FarmHash's Fingerprint64 (farmhashna::Hash64), by which categories are dealt to buckets."""
+    """Compute FarmHash's Fingerprint64 (farmhashna::Hash64), which assigns categories to hash buckets."""
     size = len(text)
     if size > 64:
         return _hash_long(text)
@@ -104,11 +104,11 @@ def fingerprint(text: bytes) -> int:
         c, d = _fetch_64(text, size - 8) * multiplier, _fetch_64(text, size - 16) * K2
         a *= K1 if size <= 32 else K2
         first = _rotate_right(a + b, 43) + _rotate_right(c, 30) + d
-        found = _mix(first, a + _rotate_right(b + K2, 18) + c, multiplier)
+        result = _mix(first, a + _rotate_right(b + K2, 18) + c, multiplier)
         if size <= 32:
-            return found
+            return result
         e, f = _fetch_64(text, 16) * multiplier, _fetch_64(text, 24)
-        g, h = (first + _fetch_64(text, size - 32)) * multiplier, (found + _fetch_64(text, size - 24)) * multiplier
+        g, h = (first + _fetch_64(text, size - 32)) * multiplier, (result + _fetch_64(text, size - 24)) * multiplier
         return _mix(_rotate_right(e + f, 43) + _rotate_right(g, 30) + h, e + _rotate_right(f + a, 18) + g, multiplier)
     if size >= 8:
         a, b = _fetch_64(text, 0) + K2, _fetch_64(text, size - 8)
@@ -122,7 +122,7 @@ def fingerprint(text: bytes) -> int:
 
 
 def _hash_long(text: bytes) -> int:
-    """More than 64 bytes, in pieces of 64; the last one overlaps."""
+    """Hash more than 64 bytes in blocks of 64; the last block overlaps the one before."""
     x, y = 81 * K2 + _fetch_64(text, 0) & MASK_64, 81 * K1 + 113 & MASK_64
     z = _shift_mix(y * K2 + 113) * K2 & MASK_64
     v, w = (0, 0), (0, 0)
@@ -168,7 +168,7 @@ def _shift_mix(value: int) -> int:
 
 
 def _rotate_right(value: int, by: int) -> int:
-    """Bits moved to the right, those that fall out coming back on the left."""
+    """Rotate the bits of a 64-bit integer to the right."""
     value &= MASK_64
     return value >> by | value << 64 - by & MASK_64
 
@@ -192,31 +192,33 @@ def _encode_boolean(column: Mapping[str, Any], cells: Any) -> Any:
 
 def _encode_date(column: Mapping[str, Any], cells: Any) -> Any:
     state = column["state"]
-    moments = [_parse_seconds(cell, column) for cell in np.asarray(cells, object).reshape(-1)]
-    told = np.array([moment is not None for moment in moments])
-    seconds = np.array([moment or 0 for moment in moments], "int64")
+    timestamps = [_parse_seconds(cell, column) for cell in np.asarray(cells, object).reshape(-1)]
+    is_known = np.array([timestamp is not None for timestamp in timestamps])
+    seconds = np.array([timestamp or 0 for timestamp in timestamps], "int64")
     channels = [_encode_date_part(part, seconds, state) for part in state["parts"]]
-    encoded = np.where(told[:, None], np.concatenate(channels, axis=1), np.float32(0))
-    return np.concatenate([encoded, (~told).astype("float32")[:, None]], axis=1) if state["flag"] else encoded
+    encoded = np.where(is_known[:, None], np.concatenate(channels, axis=1), np.float32(0))
+    return np.concatenate([encoded, (~is_known).astype("float32")[:, None]], axis=1) if state["flag"] else encoded
 
 
 def _parse_seconds(cell: Any, column: Mapping[str, Any]) -> int | None:
-    """Whole seconds since 1970, or None."""
+    """Parse a cell as whole seconds since 1970; None if it is missing or unreadable."""
     if column["raw_dtype"] != "string":
         value = float("nan") if cell is None else float(cell)
         value /= {"seconds": 1, "milliseconds": 1000}[column["state"]["formats"][0]]
         return int(np.floor(value)) if np.isfinite(value) and abs(value) < MAX_SECONDS else None
     text = _read_cell(cell).strip(ASCII_SPACE)
-    for form, regex, fields in column["state"]["patterns"]:
+    for date_format, regex, fields in column["state"]["patterns"]:
         match = re.fullmatch(regex, text)
-        read = None if match is None else _convert_fields(form, dict(zip(fields, match.groups(), strict=True)))
-        if read is not None:
-            return read
+        seconds = (
+            None if match is None else _convert_fields(date_format, dict(zip(fields, match.groups(), strict=True)))
+        )
+        if seconds is not None:
+            return seconds
     return None
 
 
 def _convert_fields(date_format: str, texts: Mapping[str, Any]) -> int | None:
-    """Seconds of the fields of a cell, or None where no calendar has such a day."""
+    """Convert the fields of a cell to seconds; None for a day that does not exist."""
     if "number" in texts:
         value = float(texts["number"]) / {"seconds": 1, "milliseconds": 1000}[date_format]
         return int(np.floor(value)) if abs(value) < MAX_SECONDS else None
@@ -260,7 +262,7 @@ def _compute_period_index(part: str, seconds: np.ndarray) -> Any:
 
 
 def _days_from_civil(year: Any, month: Any, day: Any) -> Any:
-    """Days from 1970 to a date of the Gregorian calendar."""
+    """Compute the days from 1970 to a date of the Gregorian calendar."""
     year = np.where(month <= 2, year - 1, year)
     era, month = year // 400, (month + 9) % 12
     in_year = (153 * month + 2) // 5 + day - 1
@@ -280,10 +282,10 @@ def _civil_from_days(days: Any) -> tuple[Any, Any, Any]:
 
 def _encode_text(column: Mapping[str, Any], cells: Any) -> Any:
     state = column["state"]
-    places = {term: place + 2 for place, term in enumerate(state["vocabulary"])}  # 0 is padding, 1 an unknown term
+    term_ids = {term: place + 2 for place, term in enumerate(state["vocabulary"])}  # 0 is padding, 1 an unknown term
     length, encoded = state["length"], list[Any]()
     for cell in np.asarray(cells, object).reshape(-1):
-        numbers = [places.get(term, 1) for term in _split_terms(_read_cell(cell), state)]
+        numbers = [term_ids.get(term, 1) for term in _split_terms(_read_cell(cell), state)]
         if not state["bag"]:
             numbers = numbers[:length] or [1]
             encoded.append(numbers + [0] * (length - len(numbers)))
@@ -302,38 +304,40 @@ def _split_terms(text: str, state: Mapping[str, Any]) -> list[str]:
     text = text.lower() if state["lowercase"] else text
     text = _strip_accents(text) if state["accents"] == "strip" else text
     if state["punctuation"] == "drop":
-        text = "".join(sign if _is_word(sign) else " " for sign in text)
+        text = "".join(character if _is_word(character) else " " for character in text)
     elif state["punctuation"] == "split":
-        text = "".join(sign if _is_word(sign) or _is_space(sign) else f" {sign} " for sign in text)
-    text = " ".join("".join(" " if _is_space(sign) else sign for sign in text).split(" "))
+        text = "".join(
+            character if _is_word(character) or _is_space(character) else f" {character} " for character in text
+        )
+    text = " ".join("".join(" " if _is_space(character) else character for character in text).split(" "))
     words = [word for word in text.split(" ") if word]
     tokens = words if state["tokens"] == "words" else list(" ".join(words))
     low, high = state["ngrams"]
-    glue = " " if state["tokens"] == "words" else ""
+    separator = " " if state["tokens"] == "words" else ""
     spans = [tokens[at : at + width] for width in range(low, high + 1) for at in range(len(tokens) - width + 1)]
-    return [glue.join(span) for span in spans]
+    return [separator.join(span) for span in spans]
 
 
-def _is_word(sign: str) -> bool:
-    return sign == "_" or unicodedata.category(sign)[0] in "LMN"
+def _is_word(character: str) -> bool:
+    return character == "_" or unicodedata.category(character)[0] in "LMN"
 
 
-def _is_space(sign: str) -> bool:
-    return unicodedata.category(sign)[0] == "Z" or unicodedata.category(sign) == "Cc"
+def _is_space(character: str) -> bool:
+    return unicodedata.category(character)[0] == "Z" or unicodedata.category(character) == "Cc"
 
 
 def _strip_accents(text: str) -> str:
-    plain = (_strip_accent(sign) for sign in text)
-    return "".join(sign for sign in plain if not 0x300 <= ord(sign) < 0x370)
+    plain = (_strip_accent(character) for character in text)
+    return "".join(character for character in plain if not 0x300 <= ord(character) < 0x370)
 
 
-def _strip_accent(sign: str) -> str:
-    place = ord(sign)
-    if 0xC0 <= place < 0x250 or 0x370 <= place < 0x530 or 0x1E00 <= place < 0x2000:
-        base, *marks = list(unicodedata.normalize("NFD", sign))
+def _strip_accent(character: str) -> str:
+    code_point = ord(character)
+    if 0xC0 <= code_point < 0x250 or 0x370 <= code_point < 0x530 or 0x1E00 <= code_point < 0x2000:
+        base, *marks = list(unicodedata.normalize("NFD", character))
         if all(unicodedata.combining(mark) for mark in marks):
             return base
-    return sign
+    return character
 
 
 def _encode_image(column: Mapping[str, Any], cells: Any) -> Any:
@@ -342,15 +346,15 @@ def _encode_image(column: Mapping[str, Any], cells: Any) -> Any:
 
 
 def _encode_picture(column: Mapping[str, Any], picture: np.ndarray) -> np.ndarray:
-    """One picture of the size and the channels that the network takes."""
-    files, channels = column["raw_dtype"] == "string", column["shape"][2]
+    """Convert one picture to the size and the channels of the network."""
+    is_file, channels = column["raw_dtype"] == "string", column["shape"][2]
     picture = picture[..., None] if picture.ndim == 2 else picture
-    if not files:
+    if not is_file:
         picture = _convert_channels(picture, channels)
     if picture.size == 0:
-        return np.zeros(column["shape"], "uint8")  # there is no picture
-    small = _resize(picture, column["shape"][:2], column["state"].get("fit", "stretch"), antialias=files)
-    return _convert_channels(small[..., :3] if small.shape[2] == 4 else small, channels) if files else small
+        return np.zeros(column["shape"], "uint8")  # a missing picture
+    resized = _resize(picture, column["shape"][:2], column["state"].get("fit", "stretch"), antialias=is_file)
+    return _convert_channels(resized[..., :3] if resized.shape[2] == 4 else resized, channels) if is_file else resized
 
 
 def _convert_channels(picture: np.ndarray, channels: int) -> np.ndarray:
@@ -365,7 +369,7 @@ def _convert_channels(picture: np.ndarray, channels: int) -> np.ndarray:
 
 
 def _resize(picture: np.ndarray, size: Sequence[int], fit: str, antialias: bool) -> np.ndarray:
-    """A picture of another size, bilinearly."""
+    """Resize a picture bilinearly."""
     if picture.shape[:2] == tuple(size):
         return picture
     if fit == "crop":
@@ -387,18 +391,18 @@ def _resize(picture: np.ndarray, size: Sequence[int], fit: str, antialias: bool)
 
 
 def _compute_resize_weights(size: int, new: int, antialias: bool) -> np.ndarray:
-    """What each old row gives to each new one, `(new, size)`."""
+    """Compute the weight of each old row in each new one, `(new, size)`."""
     centres = (np.arange(new) + 0.5) * size / new
-    spread = max(size / new, 1.0) if antialias else 1.0
-    distances = np.abs(np.arange(size) + 0.5 - np.clip(centres, 0.5, size - 0.5)[:, None]) / spread
+    support = max(size / new, 1.0) if antialias else 1.0
+    distances = np.abs(np.arange(size) + 0.5 - np.clip(centres, 0.5, size - 0.5)[:, None]) / support
     if antialias:
-        distances = np.abs(np.arange(size) + 0.5 - centres[:, None]) / spread
+        distances = np.abs(np.arange(size) + 0.5 - centres[:, None]) / support
     weights = np.maximum(0, 1 - distances)
     return (weights / weights.sum(axis=1, keepdims=True)).astype("float32")
 
 
 def _crop_centre(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The largest window in the middle whose sides are as `height` to `width`."""
+    """Crop the largest central window with the ratio of `height` to `width`."""
     whole = np.array(picture.shape[:2])
     window = np.rint(whole[::-1].astype("float32") * np.array([height / width, width / height], "float32")).astype(int)
     window = np.clip(window, 1, whole)
@@ -407,7 +411,7 @@ def _crop_centre(picture: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _read_cell(cell: Any) -> str:
-    """A cell as text; whole numbers are spelled out."""
+    """Convert a cell to text; whole numbers are written without a decimal point."""
     if cell is None or (isinstance(cell, (float, np.floating)) and np.isnan(cell)):
         return ""
     if isinstance(cell, bytes):

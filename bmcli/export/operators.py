@@ -1,4 +1,4 @@
-"""Operators of a LiteRT model, read from its file without loading it.
+"""Custom operators of a LiteRT model, read from its file without loading it.
 
 The file is a FlatBuffer of tensorflow/compiler/mlir/lite/schema/schema.fbs: the second field of `Model` is the list
 of its `OperatorCode`.
@@ -9,25 +9,25 @@ from __future__ import annotations
 import struct
 
 _CUSTOM, _DELEGATE = 32, 51
-"""Built-in codes that stand for operators by name, and for what a delegate made."""
+"""Built-in codes of operators by name, and of operators that a delegate created."""
 
 
 def find_custom_operators(content: bytes) -> list[str]:
-    """Operators that LiteRT itself does not have, such as `FlexWriteFile` of TensorFlow.
+    """Find operators that are not built into LiteRT, such as TensorFlow's `FlexWriteFile`.
 
     Raises:
-        ValueError: It is no LiteRT model.
+        ValueError: It is not a LiteRT model.
     """
     try:
         return [
             name for code in _find_operator_codes(content) if (name := _read_custom_name(content, code)) is not None
         ]
     except struct.error:
-        raise ValueError("no LiteRT model") from None
+        raise ValueError("not a LiteRT model") from None
 
 
 def _find_operator_codes(content: bytes) -> list[int]:
-    """Where each `OperatorCode` begins."""
+    """Find the offset of each `OperatorCode`."""
     field = _find_field(content, _follow_offset(content, 0), 1)
     if field is None:
         return []
@@ -37,7 +37,7 @@ def _find_operator_codes(content: bytes) -> list[int]:
 
 
 def _read_custom_name(content: bytes, code: int) -> str | None:
-    """The name of an operator that is not built in, else None."""
+    """Read the name of a custom operator; None for a built-in one."""
     old, new = _find_field(content, code, 0), _find_field(content, code, 3)
     number = max(
         0 if old is None else _unpack("<b", content, old)[0], 0 if new is None else _unpack("<i", content, new)[0]
@@ -51,7 +51,7 @@ def _read_custom_name(content: bytes, code: int) -> str | None:
 
 
 def _find_field(content: bytes, table: int, number: int) -> int | None:
-    """Where a field of a table begins; None if it has its default."""
+    """Find the offset of a field of a table; None if it has its default."""
     vtable = table - _unpack("<i", content, table)[0]
     place = 4 + 2 * number
     if place + 2 > _unpack("<H", content, vtable)[0]:
@@ -61,11 +61,11 @@ def _find_field(content: bytes, table: int, number: int) -> int | None:
 
 
 def _follow_offset(content: bytes, at: int) -> int:
-    """Where an offset points."""
+    """Read an offset, and return the position that it points to."""
     return int(at + _unpack("<I", content, at)[0])
 
 
 def _unpack(layout: str, content: bytes, at: int) -> tuple[int, ...]:
     if at < 0:
-        raise struct.error("before the file")  # not counted from its end
+        raise struct.error("before the file")  # struct would count a negative offset from the end
     return struct.unpack_from(layout, content, at)

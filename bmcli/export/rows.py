@@ -1,4 +1,4 @@
-"""Rows to export and to judge by: of the run's own splits, and awkward ones that are made of them."""
+"""Rows for export and verification: rows of the run's splits, and edge cases derived from them."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ if TYPE_CHECKING:
     from bmcli.networks.network import Network
 
 UNKNOWN_TEXT = "no such thing \N{SNOWMAN}"
-"""A text that no training row holds."""
+"""A text that does not occur in training rows."""
 
 
 @dataclass(frozen=True)
 class EdgeCase:
-    """An awkward row.
+    """A row with an unusual cell.
 
     Args:
-        description: What is awkward about it.
+        description: Of the unusual cell.
         raw: By column, `(1, ...)`.
-        resized: Whether a picture has another size than those of the data.
+        is_resized: Whether a picture has another size than those of the data.
     """
 
     description: str
     raw: Mapping[str, np.ndarray]
-    resized: bool = False
+    is_resized: bool = False
 
 
 def read_split_rows(recipe: Recipe, prepared: PreparedData, counts: Mapping[str, int]) -> dict[str, ExportRows]:
-    """Evenly spread rows of some splits.
+    """Read evenly spread rows of some splits.
 
     Args:
-        counts: How many of each, at most.
+        counts: Maximum number of rows, by split.
     """
     import numpy as np
 
@@ -62,26 +62,28 @@ def read_split_rows(recipe: Recipe, prepared: PreparedData, counts: Mapping[str,
 
 
 def make_edge_cases(rows: ExportRows, spec: DataSpec) -> list[EdgeCase]:
-    """A single row, and rows in which a cell is missing, unknown, or a picture of another size."""
-    one = {name: values[:1] for name, values in rows.raw.items()}
-    found = [EdgeCase("a batch of 1", one)]
+    """Make a batch of one row, and rows with a cell that is missing, unknown, or a picture of another size."""
+    first_row = {name: values[:1] for name, values in rows.raw.items()}
+    cases = [EdgeCase("a batch of 1", first_row)]
     for column in spec.inputs:
-        found += [
-            EdgeCase(f"{what} in {quoted(column.name)}", {**one, column.name: cell}, resized)
-            for what, cell, resized in _make_awkward_cells(column, one[column.name])
+        cases += [
+            EdgeCase(f"{description} in {quoted(column.name)}", {**first_row, column.name: cell}, is_resized)
+            for description, cell, is_resized in _make_edge_cells(column, first_row[column.name])
         ]
-    missing = {column.name: cell for column in spec.inputs for cell in [_make_missing_cell(column, one[column.name])]}
+    missing = {
+        column.name: cell for column in spec.inputs for cell in [_make_missing_cell(column, first_row[column.name])]
+    }
     if len(spec.inputs) > 1 and all(cell is not None for cell in missing.values()):
-        found.append(
-            EdgeCase("nothing in any column", {name: cell for name, cell in missing.items() if cell is not None})
+        cases.append(
+            EdgeCase("all columns missing", {name: cell for name, cell in missing.items() if cell is not None})
         )
-    return found
+    return cases
 
 
-def _make_awkward_cells(column: Column, cell: np.ndarray) -> Iterator[tuple[str, np.ndarray, bool]]:
+def _make_edge_cells(column: Column, cell: np.ndarray) -> Iterator[tuple[str, np.ndarray, bool]]:
     missing = _make_missing_cell(column, cell)
     if missing is not None:
-        yield "nothing", missing, False
+        yield "a missing value", missing, False
     if column.kind in ("category", "text") and column.raw_dtype == "string":
         yield "an unknown text", _make_text_cell(UNKNOWN_TEXT), False
     if column.kind == "category" and column.raw_dtype == "int64":
@@ -93,7 +95,7 @@ def _make_awkward_cells(column: Column, cell: np.ndarray) -> Iterator[tuple[str,
 
 
 def _make_missing_cell(column: Column, cell: np.ndarray) -> np.ndarray | None:
-    """The cell where there is nothing; None if the column cannot say so."""
+    """Make a missing cell; None if the column has no missing value."""
     if column.raw_dtype == "string":
         return _make_text_cell("") if column.kind != "image" else _make_text_cell(b"")
     if column.kind in ("image", "category") or column.state.get("missing_is_fault"):
@@ -108,42 +110,42 @@ def _make_text_cell(text: str | bytes) -> np.ndarray:
 
 
 def _make_resized_pictures(column: Column, cell: np.ndarray) -> Iterator[tuple[str, np.ndarray, bool]]:
-    """Pictures of other sizes, for a column of arrays; and as files of other sizes, for one of files."""
+    """Yield pictures of other sizes, as arrays or as files."""
     import numpy as np
 
     height, width = column.shape[:2]
     for size in ((2 * height + 1, width + 3), (max(1, height // 2), max(1, width // 3))):
-        what = f"a picture of {size[0]} x {size[1]}"
+        description = f"a picture of {size[0]} x {size[1]}"
         if column.raw_shape:
-            places = [np.arange(new) * old // new for new, old in zip(size, column.raw_shape[:2], strict=True)]  # type: ignore[operator]
-            yield what, cell[:, places[0]][:, :, places[1]], True
+            indices = [np.arange(new) * old // new for new, old in zip(size, column.raw_shape[:2], strict=True)]  # type: ignore[operator]  # sizes of arrays are known
+            yield description, cell[:, indices[0]][:, :, indices[1]], True
         else:
-            yield what, np.array([make_png_file(size, column.shape[2])], object), True
+            yield description, np.array([make_png_file(size, column.shape[2])], object), True
 
 
 def make_png_file(size: Sequence[int], channels: int) -> bytes:
-    """A PNG file of a smooth pattern."""
+    """Make a PNG file of a smooth pattern."""
     import numpy as np
 
     from bmcli.layers import tf
 
-    rows, columns = np.mgrid[0 : size[0], 0 : size[1]]
-    values = (rows[..., None] * 3 + columns[..., None] * (1 + np.arange(channels))) % 256
+    row_indices, column_indices = np.mgrid[0 : size[0], 0 : size[1]]
+    values = (row_indices[..., None] * 3 + column_indices[..., None] * (1 + np.arange(channels))) % 256
     encoded: bytes = tf.io.encode_png(values.astype("uint8")).numpy()
     return encoded
 
 
 def predict_encoded(network: Network, encoded: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """What the network says of encoded rows, by target."""
+    """Predict encoded rows with the network, by target."""
     import keras
 
-    given = network.model({name: keras.ops.convert_to_tensor(values) for name, values in encoded.items()},
+    outputs = network.model({name: keras.ops.convert_to_tensor(values) for name, values in encoded.items()},
                           training=False)  # fmt: skip
-    return {name: keras.ops.convert_to_numpy(values) for name, values in network.predict(given).items()}
+    return {name: keras.ops.convert_to_numpy(values) for name, values in network.predict(outputs).items()}
 
 
 def encode_raw(raw: Mapping[str, np.ndarray], spec: DataSpec) -> dict[str, Any]:
-    """Raw rows as the network takes them, by the layers that a served model has."""
+    """Encode raw rows for the network, by the layers of a served model."""
     from bmcli import inputs as input_kinds
     from bmcli.layers import tf
 
@@ -156,7 +158,7 @@ def encode_raw(raw: Mapping[str, np.ndarray], spec: DataSpec) -> dict[str, Any]:
 
 
 def decode_picture_files(raw: Mapping[str, np.ndarray], signature: Signature, spec: DataSpec) -> dict[str, Any]:
-    """Raw cells, with files of pictures decoded where an artefact leaves that to its user."""
+    """Select raw cells of a signature, with picture files decoded where the artefact takes decoded pictures."""
     return {
         each.column: _decode_pictures(raw[each.column])
         if each.form == "encoded" and holds_picture_files(spec.input(each.column))
@@ -166,15 +168,15 @@ def decode_picture_files(raw: Mapping[str, np.ndarray], signature: Signature, sp
 
 
 def holds_picture_files(column: Column) -> bool:
-    """Whether the cells of a column are files of pictures."""
+    """Whether the cells of a column are picture files."""
     return column.kind == "image" and column.raw_dtype == "string"
 
 
 def _decode_pictures(files: np.ndarray) -> Any:
-    """Pictures in an array, or in a list if they differ in size."""
+    """Decode pictures to an array, or to a list if they differ in size."""
     import numpy as np
 
     from bmcli.layers.picture_decoder import decode_upright
 
-    found = [decode_upright(data).numpy() if data else np.zeros((0, 0, 1), "uint8") for data in files]
-    return np.stack(found) if len({each.shape for each in found}) == 1 else found
+    pictures = [decode_upright(data).numpy() if data else np.zeros((0, 0, 1), "uint8") for data in files]
+    return np.stack(pictures) if len({each.shape for each in pictures}) == 1 else pictures

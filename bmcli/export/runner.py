@@ -1,9 +1,9 @@
-"""Runs an artefact in a process of its own that knows nothing of bmcli: for verifying and measuring it.
+"""Runner of an artefact in a separate process without bmcli, for verification and benchmarks.
 
     python runner.py ARTEFACT ENCODER
 
-Orders come as JSON objects, one a line, on standard input, and answers go the same way to standard output. This file
-imports NumPy, the runtime of the artefact, and the encoder that it is told.
+It reads requests from standard input and writes answers to standard output, as JSON objects, one in each line. This
+file imports only NumPy, the runtime of the artefact, and the given encoder.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ Function = Callable[[Tensors], Tensors]
 
 
 class ArtefactRunner:
-    """An artefact that is ready to predict.
+    """A loaded artefact.
 
     Args:
-        folder: Where its `card.json` lies.
-        encoder: The module that encodes what the artefact leaves to its user.
+        folder: With its `card.json`.
+        encoder: The module for preprocessing outside the artefact.
     """
 
     def __init__(self, folder: str | Path, encoder: Any) -> None:
@@ -38,9 +38,9 @@ class ArtefactRunner:
         self.card = json.loads((self.folder / "card.json").read_text(encoding="utf-8"))
         self.signatures = {each["name"]: each for each in self.card["signatures"]}
         self.columns: dict[str, Any] = {}
-        if any(given["form"] == "encoded" for given in self.card["signatures"][0]["inputs"]):
-            described = json.loads((self.folder / "preprocessing.json").read_text(encoding="utf-8"))
-            self.columns = {column["name"]: column for column in described["inputs"]}
+        if any(tensor["form"] == "encoded" for tensor in self.card["signatures"][0]["inputs"]):
+            preprocessing = json.loads((self.folder / "preprocessing.json").read_text(encoding="utf-8"))
+            self.columns = {column["name"]: column for column in preprocessing["inputs"]}
         runtime, model = self.card["runtime"], str(self.folder / self.card["model"])
         prepare, load = RUNTIMES[runtime]
         module = prepare()
@@ -49,19 +49,20 @@ class ArtefactRunner:
         self.load_s = time.perf_counter() - start
 
     def make_tensors(self, raw: Mapping[str, Any], signature: str = SERVING) -> dict[str, np.ndarray]:
-        """Tensors by name, from cells by column."""
+        """Make tensors by name from cells by column."""
         return {
-            given["name"]: self._tensor(given, raw[given["column"]]) for given in self.signatures[signature]["inputs"]
+            tensor["name"]: self._tensor(tensor, raw[tensor["column"]])
+            for tensor in self.signatures[signature]["inputs"]
         }
 
     def run(self, tensors: Tensors, signature: str = SERVING) -> Tensors:
-        """Arrays by output, from tensors by name."""
+        """Run the model: arrays by output name from tensors by name."""
         return self.functions[signature](tensors)
 
     def predict(self, raw: Mapping[str, Any], signature: str = SERVING) -> dict[tuple[str, str], np.ndarray]:
-        """What is predicted of raw rows: arrays by target and role."""
-        given = self.run(self.make_tensors(raw, signature), signature)
-        return {(each["target"], each["role"]): given[each["name"]] for each in self.signatures[signature]["outputs"]}
+        """Predict raw rows: arrays by target and role."""
+        outputs = self.run(self.make_tensors(raw, signature), signature)
+        return {(each["target"], each["role"]): outputs[each["name"]] for each in self.signatures[signature]["outputs"]}
 
     def _tensor(self, signature_input: Mapping[str, Any], cells: Any) -> np.ndarray:
         if signature_input["form"] == "encoded" and signature_input["column"] in self.columns:
@@ -84,8 +85,10 @@ def _load_saved_model(tf: Any, path: str, signatures: Mapping[str, Any]) -> dict
         compute = loaded.signatures[name]
 
         def run(tensors: Tensors) -> Tensors:
-            given = {key: tf.constant(v.tolist() if v.dtype == object else v) for key, v in tensors.items()}
-            return {key: value.numpy() for key, value in compute(**given).items()}
+            inputs = {
+                key: tf.constant(value.tolist() if value.dtype == object else value) for key, value in tensors.items()
+            }
+            return {key: value.numpy() for key, value in compute(**inputs).items()}
 
         return run
 
@@ -106,7 +109,7 @@ def _import_litert() -> Any:
 
 
 def _load_litert(interpreter_class: Any, path: str, signatures: Mapping[str, Any]) -> dict[str, Function]:
-    # The content and not its path, of which TensorFlow's interpreter does not check that all offsets lie inside.
+    # By content, since TensorFlow's interpreter does not verify that the offsets of a file by path lie inside it.
     content = Path(path).read_bytes()
     interpreter = interpreter_class(model_content=content, num_threads=len(os.sched_getaffinity(0)))
     interpreter.allocate_tensors()
@@ -131,12 +134,12 @@ def _load_onnx(onnxruntime: Any, path: str, signatures: Mapping[str, Any]) -> di
 
 
 def _decode_texts(tensors: Tensors) -> Tensors:
-    """Tensors in which text is text and not its bytes."""
+    """Decode the bytes of text tensors, since ONNX Runtime takes strings."""
     return {
-        name: np.array([_decode_text(cell) for cell in v.reshape(-1)], object).reshape(v.shape)
-        if v.dtype == object
-        else v
-        for name, v in tensors.items()
+        name: np.array([_decode_text(cell) for cell in values.reshape(-1)], object).reshape(values.shape)
+        if values.dtype == object
+        else values
+        for name, values in tensors.items()
     }
 
 
@@ -151,19 +154,19 @@ def _import_openvino() -> Any:
 
 
 def _load_openvino(openvino: Any, path: str, signatures: Mapping[str, Any]) -> dict[str, Function]:
-    # Else it computes in bfloat16 where the processor can, and differs by a percent from what was exported.
+    # By default it computes in bfloat16 on processors that support it, with errors of about a percent.
     compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     outputs = [each["name"] for each in signatures[SERVING]["outputs"]]
 
     def run(tensors: Tensors) -> Tensors:
-        given = compiled(tensors)
-        return {name: given[compiled.output(name)] for name in outputs}
+        results = compiled(tensors)
+        return {name: results[compiled.output(name)] for name in outputs}
 
     return {SERVING: run}
 
 
 def _import_networks() -> Any:
-    from bmcli.networks import network  # the layers of a .keras file have to be known
+    from bmcli.networks import network  # registers the layers of a .keras file
 
     return network
 
@@ -179,12 +182,12 @@ def _load_keras(networks: Any, path: str, signatures: Mapping[str, Any]) -> dict
     outputs = {each["name"]: each["target"] for each in signatures[SERVING]["outputs"]}
 
     def run(tensors: Tensors) -> Tensors:
-        given = {
-            inputs[name]: keras.ops.convert_to_tensor(v.tolist() if v.dtype == object else v)
-            for name, v in tensors.items()
+        tensors_by_column = {
+            inputs[name]: keras.ops.convert_to_tensor(value.tolist() if value.dtype == object else value)
+            for name, value in tensors.items()
         }
-        found = model(given, training=False)
-        return {name: keras.ops.convert_to_numpy(found[target]) for name, target in outputs.items()}
+        predictions = model(tensors_by_column, training=False)
+        return {name: keras.ops.convert_to_numpy(predictions[target]) for name, target in outputs.items()}
 
     return {SERVING: run}
 
@@ -199,68 +202,71 @@ RUNTIMES: dict[str, tuple[Callable[[], Any], Callable[..., dict[str, Function]]]
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, Any]) -> None:
-    """Arrays by name into one file; text and bytes as their bytes and lengths, so that nothing is pickled."""
-    held: dict[str, np.ndarray] = {}
+    """Write arrays by name to one file, text as bytes with lengths, so that nothing is pickled."""
+    contents: dict[str, np.ndarray] = {}
     names: list[Any] = []
-    for place, (name, values) in enumerate(arrays.items()):
+    for index, (name, values) in enumerate(arrays.items()):
         values = np.asarray(values)
         names.append([name, "text" if values.dtype == object else "array", list(values.shape)])
         if values.dtype == object:
             texts = [each if isinstance(each, bytes) else str(each).encode() for each in values.reshape(-1)]
-            held[f"{place}-lengths"] = np.array([len(each) for each in texts], "int64")
+            contents[f"{index}-lengths"] = np.array([len(each) for each in texts], "int64")
             values = np.frombuffer(b"".join(texts), "uint8")
-        held[str(place)] = values
-    held["names"] = np.frombuffer(json.dumps(names).encode(), "uint8")
-    np.savez(path, **held)  # type: ignore[arg-type]  # names are no options
+        contents[str(index)] = values
+    contents["names"] = np.frombuffer(json.dumps(names).encode(), "uint8")
+    np.savez(path, **contents)  # type: ignore[arg-type]  # NumPy's stub reads any name as `allow_pickle`
 
 
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
-    """What `write_arrays` wrote; texts come as bytes."""
-    with np.load(path, allow_pickle=False) as held:
-        names = json.loads(held["names"].tobytes().decode())
-        return {name: _read_array(held, place, form, shape) for place, (name, form, shape) in enumerate(names)}
+    """Read the file of `write_arrays`; texts are bytes."""
+    with np.load(path, allow_pickle=False) as contents:
+        names = json.loads(contents["names"].tobytes().decode())
+        return {name: _read_array(contents, index, form, shape) for index, (name, form, shape) in enumerate(names)}
 
 
-def _read_array(held: Any, place: int, form: str, shape: list[int]) -> np.ndarray:
-    values = held[str(place)]
+def _read_array(contents: Any, index: int, form: str, shape: list[int]) -> np.ndarray:
+    values = contents[str(index)]
     if form == "array":
         return values
-    ends, content = np.cumsum(held[f"{place}-lengths"]).tolist(), values.tobytes()
+    ends, content = np.cumsum(contents[f"{index}-lengths"]).tolist(), values.tobytes()
     texts = [content[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-    found = np.empty(len(texts), object)
-    found[:] = texts
-    return found.reshape(shape)
+    array = np.empty(len(texts), object)
+    array[:] = texts
+    return array.reshape(shape)
 
 
 def _answer_request(artefact: ArtefactRunner, request: Mapping[str, Any]) -> dict[str, Any]:
-    if request["do"] == "predict":
-        given = artefact.predict(read_arrays(request["rows"]), request["signature"])
-        write_arrays(request["into"], {json.dumps(key): value for key, value in given.items()})
+    if request["request"] == "predict":
+        predictions = artefact.predict(read_arrays(request["rows"]), request["signature"])
+        write_arrays(request["output"], {json.dumps(key): value for key, value in predictions.items()})
         return {}
-    if request["do"] == "time":
+    if request["request"] == "time":
         return {
             "seconds": _time_predictions(artefact, read_arrays(request["rows"]), request["calls"], request["at_most_s"])
         }
-    return {"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "alien": "bmcli" in sys.modules}
+    return {
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "bmcli_loaded": "bmcli" in sys.modules,
+    }
 
 
 def _time_predictions(artefact: ArtefactRunner, raw: Mapping[str, Any], calls: int, at_most_s: float) -> list[float]:
-    """Seconds of each call, from raw rows to arrays."""
-    taken: list[float] = []
-    while len(taken) < calls and sum(taken) < at_most_s:
+    """Measure the seconds of each call, from raw rows to arrays."""
+    seconds: list[float] = []
+    while len(seconds) < calls and sum(seconds) < at_most_s:
         start = time.perf_counter()
         artefact.predict(raw)
-        taken.append(time.perf_counter() - start)
-    return taken
+        seconds.append(time.perf_counter() - start)
+    return seconds
 
 
 def main() -> None:
-    """Answers orders until standard input ends."""
+    """Answer requests until the end of standard input."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # Libraries may print.
-    spec = importlib.util.spec_from_file_location("encoder", sys.argv[2])
-    encoder = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
-    spec.loader.exec_module(encoder)  # type: ignore[union-attr]
+    os.dup2(2, 1)  # libraries may print to standard output, which would break the answers
+    module_spec = importlib.util.spec_from_file_location("encoder", sys.argv[2])
+    encoder = importlib.util.module_from_spec(module_spec)  # type: ignore[arg-type]  # a .py file always has a spec
+    module_spec.loader.exec_module(encoder)  # type: ignore[union-attr]  # and a loader
     artefact = ArtefactRunner(sys.argv[1], encoder)
     print(json.dumps({"load_s": artefact.load_s}), file=answers, flush=True)
     for line in sys.stdin:

@@ -1,4 +1,4 @@
-"""Form of the files beside an artefact's model: they may come from anybody, so every field is checked before use."""
+"""Schemas of an artefact's JSON files, which can come from anyone, so every field is validated before use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, Va
 from bmcli.export import Dtype, Precision, Runtime, Signature, Size
 
 _MAX_CELL_NUMBERS = 2**26
-"""Numbers that a cell may hold; of larger ones no batch fits into memory."""
+"""Maximum number of elements of a cell; a batch of larger cells does not fit into memory."""
 
 
 class _StrictRecord(BaseModel):
@@ -21,20 +21,20 @@ class _StrictRecord(BaseModel):
 
 def _check_cell_size(shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
     if math.prod(size or 1 for size in shape) > _MAX_CELL_NUMBERS:
-        raise ValueError(f"a cell of more than {_MAX_CELL_NUMBERS:,} numbers")
+        raise ValueError(f"a cell of more than {_MAX_CELL_NUMBERS:,} elements")
     return shape
 
 
 def _check_relative_path(path: str) -> str:
-    """Refuse a path that is not one of the artefact's own folder, spelled in the only way."""
+    """Reject a path outside the artefact's folder, or with another spelling than the canonical one."""
     if not path.isprintable() or "\\" in path or {"", ".", ".."} & set(path.split("/")):
-        raise ValueError("no path inside the folder of the artefact")
+        raise ValueError("not a path inside the folder of the artefact")
     return path
 
 
 def _check_unique_paths(files: tuple[CardFile, ...]) -> tuple[CardFile, ...]:
     if len({file.path for file in files}) < len(files):
-        raise ValueError("a file is there twice")
+        raise ValueError("a file is listed twice")
     return files
 
 
@@ -54,7 +54,7 @@ class CardFile(_StrictRecord):
 
 
 class CardOptions(_StrictRecord):
-    """Options of the format; further ones belong to it alone and are read nowhere."""
+    """Options of the format; those that only this format has are never read."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -103,14 +103,14 @@ class CardLimits(_StrictRecord):
     agreement: float
     max_difference: float | None
     metric_drop: float | None
-    near: float
-    spared: int
+    tolerance: float
+    allowed_rows: int
 
 
 class CardVerification(_StrictRecord):
     split: str
     samples: Count
-    hard: tuple[str, ...]
+    edge_cases: tuple[str, ...]
     agreement: Share | None
     max_difference: float | None
     metrics: dict[str, CardMetric]
@@ -311,9 +311,9 @@ class ImageColumn(_ColumnRecord):
     state: ImageState
 
     @model_validator(mode="after")
-    def _files_or_arrays(self) -> Self:
+    def _check_raw_shape(self) -> Self:
         if len(self.raw_shape) not in ((0,) if self.raw_dtype == "string" else (2, 3)):
-            raise ValueError(f"no raw_shape of pictures in {self.raw_dtype}")
+            raise ValueError(f"raw_shape does not fit pictures in {self.raw_dtype}")
         return self
 
 
@@ -331,10 +331,10 @@ class TargetColumn(_ColumnRecord):
     state: TargetState
 
     @model_validator(mode="after")
-    def _classes_fit(self) -> Self:
-        of_classes = self.kind in ("category", "labels", "ordered")
-        if of_classes != bool(self.classes) or len(set(self.classes)) < len(self.classes):
-            raise ValueError(f"no classes of the kind {self.kind}")
+    def _check_classes(self) -> Self:
+        has_classes = self.kind in ("category", "labels", "ordered")
+        if has_classes != bool(self.classes) or len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes do not fit the kind {self.kind}")
         if "threshold" in self.state.model_fields_set and len(self.classes) != 2:
             raise ValueError("a threshold without two classes")
         if self.kind == "labels" and "separator" not in self.state.model_fields_set:
@@ -368,13 +368,13 @@ AnyRecord = TypeVar("AnyRecord", bound=BaseModel)
 
 
 def validate_record(record_type: type[AnyRecord], values: Mapping[str, Any]) -> AnyRecord:
-    """The typed record of JSON values.
+    """Validate JSON values as a typed record.
 
     Raises:
-        ValueError: A field is missing, unknown or of another type; the message names it, as `targets.0.name`.
+        ValueError: A field is missing, unknown or of another type; the message has its path, such as `targets.0.name`.
     """
     try:
-        # Through text, since only of JSON does pydantic take lists for tuples and yet let no number be a text.
+        # As JSON text, since only there the strict mode of pydantic accepts lists as tuples.
         return record_type.model_validate_json(json.dumps(values))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]

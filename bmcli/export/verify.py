@@ -1,4 +1,4 @@
-"""Whether an artefact says what its model says, asked in a process of its own."""
+"""Verification of artefacts: comparison with the model's predictions in a separate process."""
 
 from __future__ import annotations
 
@@ -21,58 +21,61 @@ if TYPE_CHECKING:
     from bmcli.networks.network import Network
 
 BATCH_SIZE = 32
-_TIE_TOLERANCE = 1e-5  # probabilities that differ less are alike, and either class may be decided for
-_INT8_IMAGE_AGREEMENT = 0.995  # agreement with integers
-_NEAR, _NEAR_REDUCED = 0.01, 0.1  # numbers that differ less, in deviations, are decided alike
+_TIE_TOLERANCE = 1e-5  # with smaller differences of the probabilities a tie can be decided either way
+_INT8_IMAGE_AGREEMENT = 0.995  # required of int8 networks on pictures
+_TOLERANCE, _REDUCED_TOLERANCE = 0.01, 0.1  # of numbers, in standard deviations
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How far an artefact may be from its model; None is not judged.
+    """Limits of the differences between an artefact and its model; None is no limit.
 
     Args:
-        near: Numbers that differ less, in deviations, are decided alike.
-        spared: Rows that may differ whatever share of all rows they are; of few rows one is more than a percent.
+        tolerance: Numbers with a smaller difference, in standard deviations, count as equal decisions.
+        allowed_rows: Number of rows that may differ whatever their share, since one of few rows is over a percent.
     """
 
     agreement: float
     max_difference: float | None
     metric_drop: float | None
-    near: float = _NEAR
-    spared: int = 0
+    tolerance: float = _TOLERANCE
+    allowed_rows: int = 0
 
 
 _DEFAULT_LIMITS: Mapping[Precision, Limits] = {
     "float32": Limits(1.0, 1e-4, 0.001),
-    "float16": Limits(0.995, 0.02, 0.01, spared=1),
-    "int8": Limits(0.99, None, 0.01, _NEAR_REDUCED, spared=1),
-    "reduced": Limits(0.99, None, 0.01, _NEAR_REDUCED, spared=1),
+    "float16": Limits(0.995, 0.02, 0.01, allowed_rows=1),
+    "int8": Limits(0.99, None, 0.01, _REDUCED_TOLERANCE, allowed_rows=1),
+    "reduced": Limits(0.99, None, 0.01, _REDUCED_TOLERANCE, allowed_rows=1),
 }
 
 
 def resolve_limits(options: VerifyOptions, precision: Precision, spec: DataSpec) -> Limits:
-    """The limits of a recipe, or those that are usual for a format and what it is given; a recipe's spare no row."""
-    usual = _DEFAULT_LIMITS[precision]
+    """Resolve the limits of a recipe; `auto` is the default for a precision and the inputs."""
+    defaults = _DEFAULT_LIMITS[precision]
     if precision == "int8" and any(column.kind == "image" for column in spec.inputs):
-        usual = replace(usual, agreement=_INT8_IMAGE_AGREEMENT)
+        defaults = replace(defaults, agreement=_INT8_IMAGE_AGREEMENT)
 
-    def chosen(name: str) -> Any:
-        asked = getattr(options, name)
-        return getattr(usual, name) if asked == "auto" else None if asked == "none" else asked
+    def choose(name: str) -> Any:
+        value = getattr(options, name)
+        return getattr(defaults, name) if value == "auto" else None if value == "none" else value
 
-    spared = usual.spared if options.agreement == "auto" else 0
-    return Limits(chosen("agreement"), chosen("max_difference"), chosen("metric_drop"), usual.near, spared)
+    allowed_rows = defaults.allowed_rows if options.agreement == "auto" else 0
+    return Limits(
+        choose("agreement"), choose("max_difference"), choose("metric_drop"), defaults.tolerance, allowed_rows
+    )
 
 
 @dataclass(frozen=True)
 class ReferencePredictions:
-    """What is known of a model, to compare artefacts with.
+    """Predictions of the model, for comparison with artefacts.
 
     Args:
-        rows: Of the split, and what the model says of them, by target.
-        hard: Awkward rows, each with what the model says of it.
-        split: Which one it is.
-        quantiles: Of each target whose quantiles are predicted, which they are.
+        quantiles: The predicted quantiles, by target that has them.
+        split: Name of the split.
+        rows: Of the split.
+        expected: The model's predictions of the rows, by target.
+        edge_cases: Unusual rows, each with the model's predictions.
     """
 
     spec: DataSpec
@@ -80,7 +83,7 @@ class ReferencePredictions:
     split: str
     rows: ExportRows
     expected: Mapping[str, np.ndarray]
-    hard: Sequence[tuple[EdgeCase, Mapping[str, np.ndarray]]]
+    edge_cases: Sequence[tuple[EdgeCase, Mapping[str, np.ndarray]]]
 
     @classmethod
     def from_network(
@@ -92,33 +95,33 @@ class ReferencePredictions:
         rows_of_split: ExportRows,
     ) -> ReferencePredictions:
         expected = rows.predict_encoded(network, rows_of_split.encoded)
-        hard = [
+        edge_cases = [
             (each, rows.predict_encoded(network, rows.encode_raw(each.raw, spec)))
             for each in rows.make_edge_cases(rows_of_split, spec)
         ]
-        return cls(spec, quantiles, split, rows_of_split, expected, hard)
+        return cls(spec, quantiles, split, rows_of_split, expected, edge_cases)
 
     def deviation(self, target: Column) -> float:
-        """What differences of a target are told in: 1 for probabilities."""
+        """Get the unit of a target's differences: 1 for probabilities, for numbers their standard deviation."""
         return 1.0 if target.classes else float(self.expected[target.name].std()) or 1.0
 
 
 @dataclass(frozen=True)
 class Verification:
-    """How an artefact compares with its model.
+    """Result of the comparison of an artefact with its model.
 
     Args:
-        samples: Rows of the split that were compared.
-        hard: Awkward rows that were compared, by what is awkward.
-        agreement: Share of all these rows that are decided alike.
-        max_difference: Largest difference of a probability, or of a number in deviations of the predictions.
+        samples: Number of compared rows of the split.
+        edge_cases: Descriptions of the compared edge cases.
+        agreement: Share of all these rows with equal decisions.
+        max_difference: Largest difference of a probability, or of a number in standard deviations.
         metrics: Of the model and of the artefact, by name, on the rows of the split.
-        failures: Why it is rejected, as sentences; none if it is not.
+        failures: Reasons of a rejection, as sentences; empty if it is verified.
     """
 
     split: str
     samples: int
-    hard: tuple[str, ...]
+    edge_cases: tuple[str, ...]
     agreement: float | None
     max_difference: float | None
     metrics: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -132,8 +135,10 @@ class Verification:
     def to_json(self) -> dict[str, Any]:
         return {
             **vars(self),
-            "hard": list(self.hard),
-            "metrics": {name: {"model": m, "artefact": a} for name, (m, a) in self.metrics.items()},
+            "edge_cases": list(self.edge_cases),
+            "metrics": {
+                name: {"model": model, "artefact": artefact} for name, (model, artefact) in self.metrics.items()
+            },
             "limits": None if self.limits is None else vars(self.limits),
             "failures": list(self.failures),
             "verified": self.verified,
@@ -147,75 +152,83 @@ def verify(
     limits: Limits,
     encoder_file: Path = ENCODER_FILE,
 ) -> Verification:
-    """Loads an artefact in another process, asks it about the rows, and compares."""
+    """Load an artefact in another process, let it predict the rows, and compare."""
     try:
         with start_worker(artefact, encoder_file) as worker:
-            compared = [_ComparisonTotals(limits.near) for _ in range(1 + len(written.signatures))]
-            answers = _compare_answers(worker, written, reference, compared)
-            alien = written.runtime != "keras" and worker.state()["alien"]
+            totals = [_ComparisonTotals(limits.tolerance) for _ in range(1 + len(written.signatures))]
+            predictions = _compare_answers(worker, written, reference, totals)
+            bmcli_loaded = written.runtime != "keras" and worker.read_state()["bmcli_loaded"]
     except WorkerFailed as error:
         return Verification(
             reference.split, 0, (), None, None, failures=(f"It cannot be loaded and run: {error}.",), limits=limits
         )
-    return _make_verification(reference, written, answers, compared, limits, alien)
+    return _make_verification(reference, written, predictions, totals, limits, bmcli_loaded)
 
 
 class _ComparisonTotals:
-    """Rows compared so far: how many were decided alike, and the largest difference."""
+    """Running totals of the comparison: equal decisions, and the largest difference."""
 
-    def __init__(self, near: float) -> None:
-        self.near = near
-        self.alike: list[np.ndarray] = []
+    def __init__(self, tolerance: float) -> None:
+        self.tolerance = tolerance
+        self.agreements: list[np.ndarray] = []
         self.difference = 0.0
         self.not_finite = 0
 
     def add(
-        self, reference: ReferencePredictions, expected: Mapping[str, np.ndarray], given: Mapping[tuple[str, str], Any]
+        self,
+        reference: ReferencePredictions,
+        expected: Mapping[str, np.ndarray],
+        outputs: Mapping[tuple[str, str], Any],
     ) -> None:
         import numpy as np
 
-        alike = np.ones(len(next(iter(expected.values()))), bool)
+        agreements = np.ones(len(next(iter(expected.values()))), bool)
         for target in reference.spec.targets:
-            wanted, found = expected[target.name], get_prediction(given, target)
-            difference = np.abs(wanted - found).reshape(len(alike), -1) / reference.deviation(target)
+            target_expected, predicted = expected[target.name], get_prediction(outputs, target)
+            difference = np.abs(target_expected - predicted).reshape(len(agreements), -1) / reference.deviation(target)
             self.not_finite += int((~np.isfinite(difference)).any(axis=1).sum())
             self.difference = max(self.difference, float(np.nan_to_num(difference, nan=np.inf).max(initial=0)))
-            alike &= _agree(target, wanted, found, difference, self.near)
-            if (target.name, "decision") in given:
-                alike &= _name_decisions(target, found) == given[target.name, "decision"]
-        self.alike.append(alike)
+            agreements &= _agree(target, target_expected, predicted, difference, self.tolerance)
+            if (target.name, "decision") in outputs:
+                agreements &= _name_decisions(target, predicted) == outputs[target.name, "decision"]
+        self.agreements.append(agreements)
 
 
-def get_prediction(given: Mapping[tuple[str, str], np.ndarray], target: Column) -> np.ndarray:
-    """What an artefact says of a target, in the form of a network's predictions."""
+def get_prediction(outputs: Mapping[tuple[str, str], np.ndarray], target: Column) -> np.ndarray:
+    """Get the outputs for a target, in the form of a network's predictions."""
     for role in ("probabilities", "quantiles", "number"):
-        if (target.name, role) in given:
-            return given[target.name, role]
+        if (target.name, role) in outputs:
+            return outputs[target.name, role]
     raise KeyError(target.name)
 
 
-def _agree(target: Column, expected: np.ndarray, found: np.ndarray, difference: np.ndarray, near: float) -> np.ndarray:
-    """Whether each row is decided alike, `(rows,)`; a tie may be decided either way."""
+def _agree(
+    target: Column, expected: np.ndarray, predicted: np.ndarray, difference: np.ndarray, tolerance: float
+) -> np.ndarray:
+    """Whether the decisions are equal, `(rows,)`; a tie can be decided either way."""
     import numpy as np
 
     if not target.classes:
-        return np.asarray((difference <= near).all(axis=1))
+        return np.asarray((difference <= tolerance).all(axis=1))
     point = target_kinds.kind_of(target).predict_point
-    same = point(expected, target) == point(found, target)
-    same = same.all(axis=1) if same.ndim == 2 else same
-    return np.asarray(same | (difference <= _TIE_TOLERANCE).all(axis=1))
+    is_equal = point(expected, target) == point(predicted, target)
+    is_equal = is_equal.all(axis=1) if is_equal.ndim == 2 else is_equal
+    return np.asarray(is_equal | (difference <= _TIE_TOLERANCE).all(axis=1))
 
 
-def _name_decisions(target: Column, found: np.ndarray) -> np.ndarray:
-    """The decisions that follow from probabilities, as an artefact names them."""
+def _name_decisions(target: Column, predicted: np.ndarray) -> np.ndarray:
+    """Convert probabilities to decisions by name, as in the outputs of an artefact."""
     import numpy as np
 
-    point = target_kinds.kind_of(target).predict_point(found, target)
+    point = target_kinds.kind_of(target).predict_point(predicted, target)
     if point.ndim == 2:
-        sign = target.state["separator"]
-        names = [sign.join(n for n, there in zip(target.classes, row, strict=True) if there) for row in point.tolist()]
+        separator = target.state["separator"]
+        names = [
+            separator.join(name for name, is_chosen in zip(target.classes, row, strict=True) if is_chosen)
+            for row in point.tolist()
+        ]
     else:
-        names = [target.classes[place] for place in point.tolist()]
+        names = [target.classes[index] for index in point.tolist()]
     return np.array([name.encode() for name in names], object)
 
 
@@ -223,73 +236,75 @@ def _compare_answers(
     worker: ArtefactWorker,
     written: WrittenModel,
     reference: ReferencePredictions,
-    compared: Sequence[_ComparisonTotals],
+    totals_by_signature: Sequence[_ComparisonTotals],
 ) -> dict[str, np.ndarray]:
-    """What the artefact says of the rows of the split, by target; all it says is compared.
+    """Predict the rows of the split with the artefact, by target, and compare the outputs of all signatures.
 
     Args:
-        compared: One for the awkward rows, then one for each signature.
+        compared: One for the edge cases, then one for each signature.
     """
     import numpy as np
 
-    usual = written.signatures[0]
-    answers: dict[str, list[np.ndarray]] = {target.name: [] for target in reference.spec.targets}
-    for signature, against in zip(written.signatures, compared[1:], strict=True):
-        for cells, places in _iterate_batches(reference, signature, usual):
-            given = worker.predict(cells, signature.name)
-            against.add(reference, {name: values[places] for name, values in reference.expected.items()}, given)
-            if signature is usual:
+    default = written.signatures[0]
+    predictions: dict[str, list[np.ndarray]] = {target.name: [] for target in reference.spec.targets}
+    for signature, totals in zip(written.signatures, totals_by_signature[1:], strict=True):
+        for inputs, positions in _iterate_batches(reference, signature, default):
+            outputs = worker.predict(inputs, signature.name)
+            totals.add(reference, {name: values[positions] for name, values in reference.expected.items()}, outputs)
+            if signature is default:
                 for target in reference.spec.targets:
-                    answers[target.name].append(get_prediction(given, target))
-    for hard, expected in reference.hard:
-        if _accepts(usual, hard):
-            compared[0].add(
-                reference, expected, worker.predict(rows.decode_picture_files(hard.raw, usual, reference.spec))
+                    predictions[target.name].append(get_prediction(outputs, target))
+    for edge_case, expected in reference.edge_cases:
+        if _accepts(default, edge_case):
+            totals_by_signature[0].add(
+                reference, expected, worker.predict(rows.decode_picture_files(edge_case.raw, default, reference.spec))
             )
-    return {name: np.concatenate(values) for name, values in answers.items()}
+    return {name: np.concatenate(values) for name, values in predictions.items()}
 
 
 def _accepts(signature: Signature, edge_case: EdgeCase) -> bool:
-    """Whether a signature takes an awkward row: not all take pictures of other sizes."""
-    return not edge_case.resized or not any(
-        given.form == "raw" and len(given.shape) > 1 and None not in given.shape for given in signature.inputs
+    """Whether a signature accepts an edge case: not all accept pictures of other sizes."""
+    return not edge_case.is_resized or not any(
+        signature_input.form == "raw" and len(signature_input.shape) > 1 and None not in signature_input.shape
+        for signature_input in signature.inputs
     )
 
 
 def _iterate_batches(
-    reference: ReferencePredictions, signature: Signature, usual: Signature
+    reference: ReferencePredictions, signature: Signature, default: Signature
 ) -> Iterator[tuple[dict[str, np.ndarray], Any]]:
-    """The rows as a signature takes them, and which they are.
+    """Yield the inputs of a signature in batches, with their positions.
 
-    The usual one takes raw cells, of which it may leave some to the encoder; others take what they say.
+    The default signature takes raw cells, some of which the encoder may convert; others take the forms in their inputs.
     """
     import numpy as np
 
-    of_files = any(
-        rows.holds_picture_files(reference.spec.input(each.column)) and each.form == "encoded" for each in usual.inputs
+    has_files = any(
+        rows.holds_picture_files(reference.spec.input(each.column)) and each.form == "encoded"
+        for each in default.inputs
     )
-    size = 1 if of_files else BATCH_SIZE  # decoded pictures differ in size
+    size = 1 if has_files else BATCH_SIZE  # decoded pictures differ in size
     for start in range(0, len(reference.rows), size):
-        places = np.arange(start, min(start + size, len(reference.rows)))
-        if signature is usual:
-            raw = {name: values[places] for name, values in reference.rows.raw.items()}
-            yield rows.decode_picture_files(raw, signature, reference.spec), places
+        positions = np.arange(start, min(start + size, len(reference.rows)))
+        if signature is default:
+            raw = {name: values[positions] for name, values in reference.rows.raw.items()}
+            yield rows.decode_picture_files(raw, signature, reference.spec), positions
         else:
             yield (
-                {each.column: _select_cells(reference, each.column, each.form, places) for each in signature.inputs},
-                places,
+                {each.column: _select_cells(reference, each.column, each.form, positions) for each in signature.inputs},
+                positions,
             )
 
 
-def _select_cells(reference: ReferencePredictions, column: str, form: str, places: Any) -> np.ndarray:
+def _select_cells(reference: ReferencePredictions, column: str, form: str, positions: Any) -> np.ndarray:
     if form == "encoded":
-        return reference.rows.encoded[column][places]
-    raw = reference.rows.raw[column][places]
+        return reference.rows.encoded[column][positions]
+    raw = reference.rows.raw[column][positions]
     return _encode_png_files(raw) if form == "encoded_image" else raw
 
 
 def _encode_png_files(pictures: np.ndarray) -> np.ndarray:
-    """Arrays of pictures as files without loss."""
+    """Encode arrays of pictures as PNG files, without loss."""
     import numpy as np
 
     from bmcli.layers import tf
@@ -302,27 +317,30 @@ def _encode_png_files(pictures: np.ndarray) -> np.ndarray:
 def _make_verification(
     reference: ReferencePredictions,
     written: WrittenModel,
-    answers: Mapping[str, np.ndarray],
-    compared: Sequence[_ComparisonTotals],
+    predictions: Mapping[str, np.ndarray],
+    totals: Sequence[_ComparisonTotals],
     limits: Limits,
-    alien: bool,
+    bmcli_loaded: bool,
 ) -> Verification:
     import numpy as np
 
-    alike = np.concatenate([part for each in compared for part in each.alike])
-    difference = max(each.difference for each in compared)
+    agreements = np.concatenate([part for each in totals for part in each.agreements])
+    difference = max(each.difference for each in totals)
     metrics = {
         name: (model, artefact)
         for target in reference.spec.targets
-        for name, model, artefact in _compare_metric(target, reference, answers[target.name])
+        for name, model, artefact in _compare_metric(target, reference, predictions[target.name])
     }
-    failures = ["It loaded bmcli, which others do not have."] if alien else []
-    not_finite = sum(each.not_finite for each in compared)
+    failures = ["It needs bmcli, which is not part of the artefact."] if bmcli_loaded else []
+    not_finite = sum(each.not_finite for each in totals)
     if not_finite:
         failures.append(f"{not_finite} of its predictions are not finite.")
-    agreement = float(alike.mean())
-    if agreement < limits.agreement and np.count_nonzero(~alike) > limits.spared:
-        failures.append(f"It decides alike in {agreement:.2%} of {len(alike)} rows, expected {limits.agreement:.2%}.")
+    agreement = float(agreements.mean())
+    if agreement < limits.agreement and np.count_nonzero(~agreements) > limits.allowed_rows:
+        failures.append(
+            f"Its decisions agree with the model's in {agreement:.2%} of {len(agreements)} rows, expected at least "
+            f"{limits.agreement:.2%}."
+        )
     if limits.max_difference is not None and difference > limits.max_difference:
         failures.append(f"The largest difference is {difference:.2g}, expected at most {limits.max_difference:.2g}.")
     for name, (model, artefact) in metrics.items():
@@ -334,7 +352,9 @@ def _make_verification(
     return Verification(
         reference.split,
         len(reference.rows),
-        tuple(hard.description for hard, _ in reference.hard if _accepts(written.signatures[0], hard)),
+        tuple(
+            edge_case.description for edge_case, _ in reference.edge_cases if _accepts(written.signatures[0], edge_case)
+        ),
         agreement,
         difference if np.isfinite(difference) else None,
         metrics,
@@ -346,19 +366,21 @@ def _make_verification(
 def _compare_metric(
     target: Column, reference: ReferencePredictions, predictions: np.ndarray
 ) -> Iterator[tuple[str, float, float]]:
-    """Accuracy of classes, or R2 of numbers that vary, of the model and of the artefact."""
+    """Compute a metric of the model and of the artefact: accuracy for classes, R2 for numbers that vary."""
     import numpy as np
 
     kind = target_kinds.kind_of(target)
     truth = kind.decode(reference.rows.truth[target.name], target)
     prefix = f"{target.name}/" if len(reference.spec.targets) > 1 else ""
-    wanted = reference.expected[target.name]
+    expected = reference.expected[target.name]
     if target.classes:
-        model, artefact = (float((kind.predict_point(each, target) == truth).mean()) for each in (wanted, predictions))
+        model, artefact = (
+            float((kind.predict_point(each, target) == truth).mean()) for each in (expected, predictions)
+        )
         yield f"{prefix}accuracy", model, artefact
-    elif len(truth) > 1 and np.ptp(truth) > 0 and np.isfinite(predictions).all() and np.isfinite(wanted).all():
-        if wanted.ndim == 2:
-            at = find_median_index(reference.quantiles[target.name])
-            wanted, predictions = wanted[:, at], predictions[:, at]
-        model, artefact = (1 - np.square(truth - each).mean() / truth.var() for each in (wanted, predictions))
+    elif len(truth) > 1 and np.ptp(truth) > 0 and np.isfinite(predictions).all() and np.isfinite(expected).all():
+        if expected.ndim == 2:
+            median = find_median_index(reference.quantiles[target.name])
+            expected, predictions = expected[:, median], predictions[:, median]
+        model, artefact = (1 - np.square(truth - each).mean() / truth.var() for each in (expected, predictions))
         yield f"{prefix}r2", float(model), float(artefact)

@@ -1,4 +1,4 @@
-"""A process of its own that has loaded an artefact, and knows nothing of bmcli."""
+"""Worker processes that run artefacts without bmcli."""
 
 from __future__ import annotations
 
@@ -22,57 +22,59 @@ _ANSWER_TIMEOUT_S = 600.0
 
 
 class WorkerFailed(Exception):
-    """The process ended, or did not answer; with its last words."""
+    """The process ended or did not answer; the message is the last line of its standard error."""
 
 
 class ArtefactWorker:
-    """Takes orders of `runner`, one after the other."""
+    """Client of a `runner` process, for one request at a time."""
 
     def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
         self._process, self._folder, self._rows = process, folder, 0
         self.load_s: float = self._read_answer()["load_s"]
-        """Seconds that loading the artefact took, without importing its runtime."""
+        """Seconds to load the artefact, without the import of its runtime."""
 
     def predict(
         self, raw: Mapping[str, np.ndarray], signature: str = runner.SERVING
     ) -> dict[tuple[str, str], np.ndarray]:
-        """What the artefact gives for raw rows, by target and role."""
-        into = self._folder / "predictions.npz"
-        self._request(do="predict", rows=str(self.write(raw)), signature=signature, into=str(into))
-        return {tuple(json.loads(key)): values for key, values in runner.read_arrays(into).items()}
+        """Predict raw rows, by target and role."""
+        output = self._folder / "predictions.npz"
+        self._request(request="predict", rows=str(self.write_rows(raw)), signature=signature, output=str(output))
+        return {tuple(json.loads(key)): values for key, values in runner.read_arrays(output).items()}
 
-    def write(self, raw: Mapping[str, np.ndarray]) -> Path:
-        """Raw rows as a file that an order can name."""
+    def write_rows(self, raw: Mapping[str, np.ndarray]) -> Path:
+        """Write raw rows to a file, for requests."""
         self._rows += 1
         path = self._folder / f"rows-{self._rows}.npz"
         runner.write_arrays(path, raw)
         return path
 
-    def time(self, rows: Path, calls: int, at_most_s: float) -> list[float]:
-        """Seconds of each of so many calls, of fewer once they took so long."""
-        taken: list[float] = self._request(do="time", rows=str(rows), calls=calls, at_most_s=at_most_s)["seconds"]
-        return taken
+    def time_calls(self, rows: Path, calls: int, at_most_s: float) -> list[float]:
+        """Measure the seconds of each call, until the number of calls or the total time is reached."""
+        seconds: list[float] = self._request(request="time", rows=str(rows), calls=calls, at_most_s=at_most_s)[
+            "seconds"
+        ]
+        return seconds
 
-    def state(self) -> dict[str, Any]:
-        """`peak_bytes` of its memory, and whether bmcli is loaded there: `alien`."""
-        return self._request(do="state")
+    def read_state(self) -> dict[str, Any]:
+        """Read `peak_bytes`, the peak of its memory, and `bmcli_loaded`, whether it imported bmcli."""
+        return self._request(request="state")
 
-    def _request(self, **order: Any) -> dict[str, Any]:
+    def _request(self, **request: Any) -> dict[str, Any]:
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # told when the answer is missing
-            self._process.stdin.write(json.dumps(order).encode() + b"\n")
+        with contextlib.suppress(BrokenPipeError):  # reported by the missing answer
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
         return self._read_answer()
 
     def _read_answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
-        with selectors.DefaultSelector() as waiting:
-            waiting.register(self._process.stdout, selectors.EVENT_READ)
-            line = self._process.stdout.readline() if waiting.select(_ANSWER_TIMEOUT_S) else b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            line = self._process.stdout.readline() if selector.select(_ANSWER_TIMEOUT_S) else b""
         if not line:
             raise WorkerFailed(self._describe_failure())
-        found: dict[str, Any] = json.loads(line)
-        return found
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
     def _describe_failure(self) -> str:
         if self._process.poll() is None:
@@ -86,23 +88,23 @@ class ArtefactWorker:
 
 @contextlib.contextmanager
 def start_worker(artefact: Path, encoder_file: Path = ENCODER_FILE) -> Iterator[ArtefactWorker]:
-    """A process with an artefact that is loaded.
+    """Start a process and load an artefact in it.
 
     Args:
-        encoder_file: What encodes where the artefact does not itself.
+        encoder_file: The module for preprocessing outside the artefact.
 
     Raises:
         WorkerFailed: It cannot be loaded.
     """
     with tempfile.TemporaryDirectory(prefix="bmcli-") as scratch:
         folder = Path(scratch)
-        with (folder / "stderr").open("wb") as words:
+        with (folder / "stderr").open("wb") as stderr:
             process = subprocess.Popen(
-                # -P: the folder of the runner, which is bmcli's, is no place to import from.
+                # -P keeps the runner's folder, a part of bmcli, off the import path.
                 [sys.executable, "-P", runner.__file__, str(artefact), str(encoder_file)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=words,
+                stderr=stderr,
             )
         try:
             yield ArtefactWorker(process, folder)

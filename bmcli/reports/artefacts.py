@@ -1,4 +1,4 @@
-"""The part of a report that tells what was exported: size, agreement with the model, latency."""
+"""Report section on exported artefacts: size, agreement with the model, latency."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _KIB = 2**10
 
 @dataclass(frozen=True)
 class ArtefactSummary:
-    """An artefact as its card tells it.
+    """Summary of an artefact's card.
 
     Args:
-        name: Of its folder, which begins with that of its format.
-        agreement: Share of the rows that it decides as the model does; None if it could not be run.
-        difference: The largest from the model; None if it is not finite, or there is none.
-        samples, split: What it was compared on.
-        metric: Name, value of the model, value of the artefact; None if it has none.
-        failures: Why it was rejected.
-        model: SHA-256 of the model that it was made from.
+        name: Of its folder, which begins with the name of its format.
+        agreement: Share of the rows with the same decision as the model's; None if it could not be run.
+        difference: Largest difference from the model's outputs; None if it is undefined or not finite.
+        samples, split: Number of rows and split of the verification.
+        metric: Name, value of the model, value of the artefact; None if there is none.
+        failures: Reasons of a rejection.
+        model_sha256: SHA-256 of the model that it was exported from.
     """
 
     name: str
@@ -38,14 +38,14 @@ class ArtefactSummary:
     split: str
     metric: tuple[str, float, float] | None
     failures: tuple[str, ...]
-    model: str
+    model_sha256: str
 
     @classmethod
     def from_card(cls, name: str, card: Mapping[str, Any]) -> ArtefactSummary:
-        """From the JSON of a card.
+        """Make the summary from the JSON of a card.
 
         Raises:
-            Damaged: It is not what a card is.
+            DamagedFile: It is not a card.
         """
         try:
             return validate_as(cls, cls._values(name, card))
@@ -54,31 +54,31 @@ class ArtefactSummary:
 
     @staticmethod
     def _values(name: str, card: Mapping[str, Any]) -> dict[str, Any]:
-        found = card["verification"]
-        metric = next(((key, each["model"], each["artefact"]) for key, each in found["metrics"].items()), None)
+        verification = card["verification"]
+        metric = next(((key, each["model"], each["artefact"]) for key, each in verification["metrics"].items()), None)
         return {
-            "name": name, "bytes": card["bytes"], "gzip_bytes": card["gzip_bytes"], "verified": found["verified"],
-            "agreement": found["agreement"], "difference": found["max_difference"], "samples": found["samples"],
-            "split": found["split"], "metric": metric, "failures": found["failures"],
-            "model": card["lineage"]["model_sha256"],
+            "name": name, "bytes": card["bytes"], "gzip_bytes": card["gzip_bytes"],
+            "difference": verification["max_difference"], "metric": metric,
+            **{key: verification[key] for key in ("verified", "agreement", "samples", "split", "failures")},
+            "model_sha256": card["lineage"]["model_sha256"],
         }  # fmt: skip
 
 
 ARTEFACT_HEADINGS = [
-    Heading("artefact"), Heading("verdict"), Heading("KiB", True), Heading("as gzip", True),
-    Heading("agreement", True), Heading("largest difference", True), Heading("metric (of the model)", True),
+    Heading("artefact"), Heading("verification"), Heading("size, KiB", True), Heading("gzip, KiB", True),
+    Heading("agreement", True), Heading("largest difference", True), Heading("metric (model's in brackets)", True),
 ]  # fmt: skip
 COST_HEADINGS = [
-    Heading("artefact"), Heading("load, s", True), Heading("one row, ms", True), Heading("95 % below, ms", True),
-    Heading("rows a second", True), Heading("peak memory, MiB", True),
+    Heading("artefact"), Heading("loading, s", True), Heading("median latency of one row, ms", True),
+    Heading("95th percentile, ms", True), Heading("rows per second", True), Heading("peak memory, MiB", True),
 ]  # fmt: skip
 
 
 def make_artefact_rows(artefacts: Sequence[ArtefactSummary], model_sha256: str) -> list[Row]:
-    """A row for each artefact.
+    """Make a row for each artefact.
 
     Args:
-        model_sha256: SHA-256 of the run's model as it is now.
+        model_sha256: SHA-256 of the run's current model.
     """
     return [
         Row((
@@ -97,23 +97,29 @@ def make_artefact_rows(artefacts: Sequence[ArtefactSummary], model_sha256: str) 
 def _make_metric_cell(each: ArtefactSummary) -> Cell:
     if each.metric is None:
         return make_number_cell(None)
-    name, of_model, own = each.metric
-    return make_number_cell(own, f"{clean(name)} {format_number(own)} ({format_number(of_model)})")
+    name, model_value, artefact_value = each.metric
+    return make_number_cell(
+        artefact_value, f"{clean(name)} {format_number(artefact_value)} ({format_number(model_value)})"
+    )
 
 
-def _make_verdict_cell(each: ArtefactSummary, model: str) -> Cell:
+def _make_verdict_cell(each: ArtefactSummary, model_sha256: str) -> Cell:
     if each.verified:
-        return Cell("verified", "done") if each.model == model else Cell("verified, of earlier weights", "failed")
+        return (
+            Cell("verified", "done")
+            if each.model_sha256 == model_sha256
+            else Cell("verified, but of earlier weights", "failed")
+        )
     return Cell(clean(f"rejected: {' '.join(each.failures)}"), "failed long")
 
 
-def make_cost_rows(found: Sequence[Cost]) -> list[Row]:
-    """What each artefact costs to run."""
+def make_cost_rows(costs: Sequence[Cost]) -> list[Row]:
+    """Make a row with the measured cost of each artefact."""
     return [
         Row((
             Cell(clean(each.name)), make_number_cell(each.load_s), make_number_cell(1e3 * each.latencies[0].median_s),
             make_number_cell(1e3 * each.latencies[0].p95_s), make_number_cell(each.rows_per_second),
             make_number_cell(each.peak_bytes / 2**20, f"{each.peak_bytes / 2**20:,.0f}"),
         ))
-        for each in found
+        for each in costs
     ]  # fmt: skip

@@ -23,18 +23,18 @@ _COLOURS = (BLUE, ORANGE, "#2f9e77", "#7b61c9", RED, GREY)
 _LINE_STYLES: tuple[object, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)))
 _MAX_NAME_LENGTH = 34
 _COST_AXES = {"latency_s": (1e3, "milliseconds to predict one row")}
-"""Factors and names of axes, where another unit reads better than that of a cost."""
+"""Factors and names of axes, for costs that are drawn in another unit."""
 
 
 def render_comparison(comparison: Comparison) -> str:
-    """The page as HTML, one file that needs nothing else."""
+    """Render the page as a self-contained HTML file."""
     names = [clean(each.name) for each in comparison.contenders]
     return render_page(
         "compare.html",
         {
             "comparison": comparison,
-            "advice": clean(comparison.recommendation),
-            "unpaired": clean(comparison.unpaired),
+            "recommendation": clean(comparison.recommendation),
+            "unpaired_reason": clean(comparison.unpaired_reason),
             "metrics_head": [Heading("metric"), *(Heading(name, True) for name in names)],
             "metrics": _make_metric_rows(comparison),
             "costs": [_make_cost_row(comparison, each) for each in comparison.contenders],
@@ -46,20 +46,20 @@ def render_comparison(comparison: Comparison) -> str:
             ],
             "curves": _draw_curves(comparison),
             "recipes": _make_differing_rows(comparison.recipes),
-            "recipes_head": [Heading("path"), *(Heading(name) for name in names)],
+            "recipes_head": [Heading("recipe key"), *(Heading(name) for name in names)],
             "data": _make_differing_rows(comparison.data),
-            "data_head": [Heading("data"), *(Heading(name) for name in names)],
+            "data_head": [Heading("property"), *(Heading(name) for name in names)],
         },
     )
 
 
 _COST_HEADINGS = [
-    Heading("run"), Heading("parameters", True), Heading("saved, MB", True), Heading("one row, ms", True),
-    Heading("training", True), Heading("folder"),
+    Heading("run"), Heading("parameters", True), Heading("model file, MB", True),
+    Heading("latency of one row, ms", True), Heading("training time", True), Heading("directory"),
 ]  # fmt: skip
 _DIFFERENCE_HEADINGS = [
-    Heading("run"), Heading("metric"), Heading("difference", True), Heading("interval", True), Heading("p", True),
-    Heading("verdict"),
+    Heading("run"), Heading("metric"), Heading("difference", True), Heading("confidence interval", True),
+    Heading("p-value", True), Heading("result"),
 ]  # fmt: skip
 
 
@@ -91,7 +91,7 @@ def _make_cost_row(comparison: Comparison, contender: Contender) -> Row:
         else Cell("", "number", ""),
         Cell(clean(contender.run), "long"),
     )
-    return Row(cells, best=contender is comparison.recommended and not comparison.unpaired)
+    return Row(cells, best=contender is comparison.recommended and not comparison.unpaired_reason)
 
 
 def _make_difference_rows(comparison: Comparison) -> list[Row]:
@@ -105,11 +105,11 @@ def _make_difference_rows(comparison: Comparison) -> list[Row]:
 
 def _make_difference_row(name: str, first: str, difference: Difference) -> Row:
     interval = difference.interval
-    verdict = {"first": f"{first} is better", "second": f"{name} is better", "": "no difference is shown"}[
+    verdict = {"first": f"{first} is better", "second": f"{name} is better", "": "no significant difference"}[
         difference.better
     ]
     if not get_direction(difference.metric) and interval is not None and not interval.low <= 0 <= interval.high:
-        verdict = "they differ"
+        verdict = "significant difference"
     return Row(
         (
             Cell(clean(name)),
@@ -125,9 +125,9 @@ def _make_difference_row(name: str, first: str, difference: Difference) -> Row:
 
 
 def _draw_front(comparison: Comparison, cost: str) -> Markup | None:
-    """Quality against cost with its intervals; the line joins the runs that no other beats at their cost."""
-    scale, told = _COST_AXES.get(cost, (1.0, COSTS[cost]))
-    priced = [(each, scale * price) for each in comparison.contenders if (price := each.cost(cost)) is not None]
+    """Draw the metric with its intervals against a cost, and the Pareto front."""
+    factor, axis_name = _COST_AXES.get(cost, (1.0, COSTS[cost]))
+    priced = [(each, factor * price) for each in comparison.contenders if (price := each.cost(cost)) is not None]
     if len(priced) < 2:
         return None
     metric = comparison.metric
@@ -135,41 +135,41 @@ def _draw_front(comparison: Comparison, cost: str) -> Markup | None:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         figures.draw_grid(axes)
-        front = [(scale * (each.cost(cost) or 0.0), each.metrics[metric]) for each in comparison.pareto_front(cost)]
+        front = [(factor * (each.cost(cost) or 0.0), each.metrics[metric]) for each in comparison.pareto_front(cost)]
         axes.step(*zip(*front, strict=True), where="post", color=GREY, linewidth=1, zorder=1)
         for place, (each, price) in enumerate(priced):
             colour, interval = _COLOURS[place % len(_COLOURS)], each.intervals.get(metric)
             if interval:
                 axes.plot([price, price], [interval.low, interval.high], color=colour, linewidth=1.2)
-            taken = each is comparison.recommended and not comparison.unpaired
-            label = figures.shorten(clean(each.name), _MAX_NAME_LENGTH) + (" ★" if taken else "")
+            is_recommended = each is comparison.recommended and not comparison.unpaired_reason
+            label = figures.shorten(clean(each.name), _MAX_NAME_LENGTH) + (" ★" if is_recommended else "")
             axes.scatter([price], [each.metrics[metric]], color=colour, s=34, zorder=3, label=label, linewidths=0)
         _set_cost_axis(axes, [price for _, price in priced])
-        axes.set_xlabel(told)
+        axes.set_xlabel(axis_name)
         axes.set_ylabel(figures.shorten(clean(metric), 30))
         figure.legend(loc="outside upper left", ncols=2, handletextpad=0.3)
 
     return figures.render_svg(f"front-{cost}", f"{clean(metric)} against {COSTS[cost]}", (7.2, 3.4), draw)
 
 
-def _set_cost_axis(axes: Axes, prices: list[float]) -> None:
+def _set_cost_axis(axes: Axes, costs: list[float]) -> None:
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
-    if min(prices) > 0 and max(prices) >= 5 * min(prices):
+    if min(costs) > 0 and max(costs) >= 5 * min(costs):
         axes.set_xscale("log")
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value)))
 
 
 def _draw_curves(comparison: Comparison) -> list[tuple[str, Markup]]:
-    """Every figure that two runs or more measured after their epochs, laid over each other."""
-    found: list[tuple[str, Markup]] = []
+    """Draw each metric that at least two runs have by epoch, with one line for each run."""
+    curves: list[tuple[str, Markup]] = []
     names = dict.fromkeys(n for each in comparison.contenders for row in each.epochs for n in row if "/" in n)
     for name in names:
         drawn = [(each, points) for each in comparison.contenders if (points := _list_points(each, name))]
         if len(drawn) > 1:
-            found.append((clean(name), _draw_curve(name, drawn, f"curve-{len(found)}")))
-    return found
+            curves.append((clean(name), _draw_curve(name, drawn, f"curve-{len(curves)}")))
+    return curves
 
 
 def _list_points(contender: Contender, name: str) -> list[tuple[int, float]]:
@@ -194,4 +194,7 @@ def _draw_curve(name: str, points_by_run: list[tuple[Contender, list[tuple[int, 
 
 
 def _make_differing_rows(values: Mapping[str, tuple[str, ...]]) -> list[Row]:
-    return [Row((Cell(clean(path)), *(Cell(clean(each)) for each in found))) for path, found in values.items()]
+    return [
+        Row((Cell(clean(path)), *(Cell(clean(each)) for each in values_of_runs)))
+        for path, values_of_runs in values.items()
+    ]

@@ -1,4 +1,4 @@
-"""What artefacts cost to keep and to run, and the figure of it."""
+"""Measured costs of artefacts: size, latency, throughput and memory, and their figure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds of a call, from raw rows to arrays."""
+    """Duration of a call, from raw rows to arrays."""
 
     batch: int
     median_s: float
@@ -31,13 +31,13 @@ class Latency:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one artefact costs.
+    """Measured costs of one artefact.
 
     Args:
         bytes, gzip_bytes: Of the files that are needed to run it.
-        load_s: Seconds to load it, without those to import its runtime.
-        peak_bytes: Most memory of the process that ran it, the runtime included.
-        metric: Name and value on rows of the split that it was verified on; None if it has none.
+        load_s: Seconds to load it, without the import of its runtime.
+        peak_bytes: Peak memory of the process that ran it, including the runtime.
+        metric: Name and value on rows of the split of the verification; None if there is none.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Cost:
 
     @property
     def rows_per_second(self) -> float:
-        """With the largest batch."""
+        """Throughput with the largest batch."""
         last = self.latencies[-1]
         return last.batch / last.median_s
 
@@ -70,44 +70,47 @@ class Cost:
 
 
 def draw_costs(costs: Sequence[Cost]) -> Markup:
-    """Size, latency, throughput, memory and metric of each artefact side by side, as SVG."""
+    """Draw size, latency, throughput, memory and metric of each artefact side by side, as SVG."""
     names = [clean(cost.name) for cost in costs]
     first, last = costs[0].latencies[0].batch, costs[0].latencies[-1].batch
     metric = next((cost.metric[0] for cost in costs if cost.metric), "metric")
     panels: list[tuple[str, list[float]]] = [
         ("size, KiB", [cost.bytes / 2**10 for cost in costs]),
-        (f"latency of {first}, ms (to p95)", [1e3 * cost.latencies[0].median_s for cost in costs]),
-        (f"rows a second by {last}", [cost.rows_per_second for cost in costs]),
+        (
+            f"latency of {first} row{'' if first == 1 else 's'}, ms (line: p95)",
+            [1e3 * cost.latencies[0].median_s for cost in costs],
+        ),
+        (f"rows per second, batch {last}", [cost.rows_per_second for cost in costs]),
         ("peak memory, MiB", [cost.peak_bytes / 2**20 for cost in costs]),
         (metric, [cost.metric[1] if cost.metric else float("nan") for cost in costs]),
     ]
 
     def draw(figure: Figure) -> None:
         for place, (axes, (title, values)) in enumerate(zip(figure.subplots(1, len(panels)), panels, strict=True)):
-            ends = [1e3 * cost.latencies[0].p95_s for cost in costs] if place == 1 else None
-            _draw_bars(axes, title, values, ends)
+            p95_ms = [1e3 * cost.latencies[0].p95_s for cost in costs] if place == 1 else None
+            _draw_bars(axes, title, values, p95_ms)
             axes.set_yticks(range(len(names)), names if place == 0 else [""] * len(names))
 
-    told = f"size, latency, throughput, memory and metric of {', '.join(names)}"
-    return figures.render_svg("costs", told, (11.0, 0.9 + 0.32 * len(costs)), draw)
+    alt_text = f"size, latency, throughput, memory and metric of {', '.join(names)}"
+    return figures.render_svg("costs", alt_text, (11.0, 0.9 + 0.32 * len(costs)), draw)
 
 
 def render_svg_file(costs: Sequence[Cost]) -> str:
-    """The figure as a file of its own, which a browser shows."""
+    """Render the figure as a stand-alone SVG file."""
     style = 'style="background: white; font-family: sans-serif; color: black"'
-    drawn = re.sub('style="min-width: [^"]*"', style, str(draw_costs(costs)), count=1)
-    return drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    svg_text = re.sub('style="min-width: [^"]*"', style, str(draw_costs(costs)), count=1)
+    return svg_text.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
 
 
-def _draw_bars(axes: Axes, title: str, values: Sequence[float], ends: Sequence[float] | None) -> None:
-    """A bar for each artefact with its number, the first one on top; a line to `ends`."""
+def _draw_bars(axes: Axes, title: str, values: Sequence[float], line_ends: Sequence[float] | None) -> None:
+    """Draw a bar with its value for each artefact, the first one on top, with lines from the bars to `line_ends`."""
     axes.barh(range(len(values)), values, color=BLUE, height=0.62)
     for place, value in enumerate(values):
-        if value == value:
+        if value == value:  # not NaN: artefacts without a metric have no label
             axes.annotate(f"{value:,.3g}" if value < 1000 else f"{value:,.0f}", (value, place), (3, 0),
                           textcoords="offset points", va="center", fontsize=7)  # fmt: skip
-    if ends is not None:
-        axes.hlines(range(len(values)), values, ends, color=ORANGE, linewidth=1.2)
+    if line_ends is not None:
+        axes.hlines(range(len(values)), values, line_ends, color=ORANGE, linewidth=1.2)
     axes.set_title(title)
     axes.margins(x=0.3)
     axes.set_ylim(len(values) - 0.5, -0.5)

@@ -1,4 +1,4 @@
-"""The part of a report that tells what was decided on validation rows: temperature and threshold."""
+"""Report section on temperature and threshold, which are chosen on validation rows."""
 
 from __future__ import annotations
 
@@ -21,47 +21,54 @@ _COLOURS = (BLUE, ORANGE, GREY)
 
 @dataclass(frozen=True)
 class DecisionView:
-    """What was decided about a target, for the template.
+    """The decisions about a target, for the template.
 
     Args:
-        missed: Whether no threshold reaches the goal.
+        goal_missed: Whether no threshold reaches the goal.
     """
 
     target: str
     rows: int
     summary: list[str]
-    missed: bool
+    goal_missed: bool
     figures: list[tuple[str, Markup]]
 
 
 def make_decision_views(decisions: Sequence[Decision]) -> list[DecisionView]:
-    """The decisions that were made on rows, as a page shows them."""
-    return [_make_decision_view(each, place) for place, each in enumerate(decisions) if each.softened or each.threshold]
+    """Make the views of all decisions that needed rows."""
+    return [
+        _make_decision_view(each, index)
+        for index, each in enumerate(decisions)
+        if each.temperature_scaling or each.threshold
+    ]
 
 
-def _make_decision_view(each: Decision, place: int) -> DecisionView:
-    drawn = []
-    if each.softened is not None:
-        both = (("Before", each.softened.before), ("After", each.softened.after))
-        drawn += [
-            (f"{when} the temperature", run_figures.draw_reliability(of, f"{when.lower()}-{place}"))
-            for when, of in both
+def _make_decision_view(each: Decision, index: int) -> DecisionView:
+    drawings = []
+    if each.temperature_scaling is not None:
+        calibrations = (("Before", each.temperature_scaling.before), ("After", each.temperature_scaling.after))
+        drawings += [
+            (f"{state} temperature scaling", run_figures.draw_reliability(calibration, f"{state.lower()}-{index}"))
+            for state, calibration in calibrations
         ]
     if each.threshold is not None:
         title = f"Threshold of {figures.shorten(clean(each.positive), 18)}"
-        drawn.append((title, _draw_threshold_curves(each.threshold, f"threshold-{place}")))
-    words = [each.softened.summary if each.softened else "", f"{each.summary}." if each.summary else ""]
+        drawings.append((title, _draw_threshold_curves(each.threshold, f"threshold-{index}")))
+    sentences = [
+        each.temperature_scaling.summary if each.temperature_scaling else "",
+        f"{each.summary}." if each.summary else "",
+    ]
     return DecisionView(
         clean(each.target),
         each.rows,
-        [clean(told) for told in words if told],
-        each.threshold is not None and not each.threshold.met,
-        drawn,
+        [clean(sentence) for sentence in sentences if sentence],
+        each.threshold is not None and not each.threshold.goal_reached,
+        drawings,
     )
 
 
 def _draw_threshold_curves(chosen: ThresholdChoice, figure_id: str) -> Markup:
-    """What each threshold shows on the validation rows; the one that was chosen is marked."""
+    """Draw the metrics of each threshold on the validation rows, with the chosen one marked."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -72,4 +79,4 @@ def _draw_threshold_curves(chosen: ThresholdChoice, figure_id: str) -> Markup:
         axes.set_xlabel("threshold")
         figure.legend(loc="outside upper left", ncols=3, handletextpad=0.5)
 
-    return figures.render_svg(figure_id, f"{', '.join(chosen.curves)} of each threshold", (3.5, 3.5), draw)
+    return figures.render_svg(figure_id, f"{', '.join(chosen.curves)} against threshold", (3.5, 3.5), draw)

@@ -1,4 +1,4 @@
-"""The report of a distillation: what the student gained, and how it came to it."""
+"""The report of a distillation: the gain of the student, and its training."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from typing import TYPE_CHECKING
 
 from bmcli.console import clean
 from bmcli.distillations import DistillationComparison, NetworkResult
-from bmcli.reports import distill_figures as drawing
+from bmcli.reports import distill_figures
 from bmcli.reports.page import Cell, Heading, Row, make_number_cell, render_page
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-MAX_CLASSES = 30  # more would make no matrix that can be read
+MAX_CLASSES = 30  # a larger confusion matrix is not legible
 
 
 def render_distillation(distilled: DistillationComparison) -> str:
-    """The page as HTML, one file that needs nothing else."""
+    """Render the page as a self-contained HTML file."""
     learners = [each for each in (distilled.teacher, distilled.baseline, *distilled.students) if each is not None]
+    calibrated = list(distilled.teacher.calibration)
     return render_page(
         "distill.html",
         {
@@ -29,14 +30,14 @@ def render_distillation(distilled: DistillationComparison) -> str:
             "learners": _make_learner_rows(distilled),
             "seeds_head": [Heading("seed"), Heading("baseline", True), Heading("student", True), Heading("gain", True)],
             "seeds": _make_seed_rows(distilled),
-            "curves": drawing.draw_losses(distilled) if distilled.curves else None,
+            "curves": distill_figures.draw_losses(distilled) if distilled.curves else None,
             "agreement": {target: _make_agreement_rows(distilled, target) for target in distilled.agreement},
             "agreement_head": [Heading("class"), Heading("rows", True), Heading("student", True),
                                *([Heading("baseline", True)] if distilled.baseline else [])],
             "confusions": _draw_confusion_changes(distilled),
-            "calibration_head": [Heading(""), *(Heading(clean(name), True) for name in distilled.teacher.calibration)],
-            "calibrations": _make_calibration_rows(learners, list(distilled.teacher.calibration)),
-            "reliability": [drawing.draw_reliability(distilled, target) for target in distilled.teacher.calibration],
+            "calibration_head": [Heading("network"), *(Heading(clean(name), True) for name in calibrated)],
+            "calibrations": _make_calibration_rows(learners, calibrated),
+            "reliability": [distill_figures.draw_reliability(distilled, target) for target in calibrated],
         },
     )  # fmt: skip
 
@@ -49,14 +50,20 @@ def _format_interval(distilled: DistillationComparison) -> str:
 
 
 def _make_learner_headings(distilled: DistillationComparison) -> list[Heading]:
-    metrics = [Heading(name, True) for name in distilled.student.metrics]
-    return [Heading(""), Heading("parameters", True), Heading("bytes", True), Heading("latency, ms", True), *metrics]
+    metric_headings = [Heading(name, True) for name in distilled.student.metrics]
+    return [
+        Heading("network"),
+        Heading("parameters", True),
+        Heading("size, bytes", True),
+        Heading("latency, ms per row", True),
+        *metric_headings,
+    ]
 
 
 def _make_learner_rows(distilled: DistillationComparison) -> list[Row]:
-    several = len(distilled.students) > 1
+    has_generations = len(distilled.students) > 1
     named = [("teacher", distilled.teacher), ("baseline", distilled.baseline)]
-    named += [(f"student {n}" if several else "student", each) for n, each in enumerate(distilled.students, 1)]
+    named += [(f"student {n}" if has_generations else "student", each) for n, each in enumerate(distilled.students, 1)]
     return [
         _make_learner_row(name, each, distilled, best=each is distilled.student)
         for name, each in named
@@ -66,13 +73,13 @@ def _make_learner_rows(distilled: DistillationComparison) -> list[Row]:
 
 def _make_learner_row(name: str, learner: NetworkResult, distilled: DistillationComparison, best: bool) -> Row:
     latency = None if learner.latency_s is None else 1000 * learner.latency_s
-    told = [make_number_cell(learner.metrics.get(metric)) for metric in distilled.student.metrics]
+    metric_cells = [make_number_cell(learner.metrics.get(metric)) for metric in distilled.student.metrics]
     cells = (
         Cell(name),
         make_number_cell(learner.parameters),
         make_number_cell(learner.size),
         make_number_cell(latency),
-        *told,
+        *metric_cells,
     )
     return Row(cells, best)
 
@@ -81,17 +88,17 @@ def _make_seed_rows(distilled: DistillationComparison) -> list[Row]:
     gain, baseline = distilled.gain, distilled.baseline
     if gain is None or baseline is None or len(distilled.seeds) < 2:
         return []
-    found = zip(distilled.seeds, baseline.by_seed, distilled.student.by_seed, gain.by_seed, strict=True)
+    results = zip(distilled.seeds, baseline.by_seed, distilled.student.by_seed, gain.by_seed, strict=True)
     return [
         Row(
             (
                 Cell(str(seed)),
-                make_number_cell(one[gain.metric]),
-                make_number_cell(two[gain.metric]),
-                make_number_cell(each),
+                make_number_cell(baseline_metrics[gain.metric]),
+                make_number_cell(student_metrics[gain.metric]),
+                make_number_cell(seed_gain),
             )
         )
-        for seed, one, two, each in found
+        for seed, baseline_metrics, student_metrics, seed_gain in results
     ]
 
 
@@ -99,7 +106,7 @@ def _make_agreement_rows(distilled: DistillationComparison, target: str) -> list
     return [
         Row(
             (
-                Cell(clean(each.name) or "all"), make_number_cell(each.rows), make_number_cell(each.student),
+                Cell(clean(each.name) or "all rows"), make_number_cell(each.rows), make_number_cell(each.student),
                 *([make_number_cell(each.baseline)] if distilled.baseline else []),
             ),
             best=not each.name,
@@ -109,19 +116,19 @@ def _make_agreement_rows(distilled: DistillationComparison, target: str) -> list
 
 
 def _draw_confusion_changes(distilled: DistillationComparison) -> list[Markup]:
-    """How the student's confusions differ from the baseline's."""
+    """Draw the differences between the confusion matrices of student and baseline."""
     baseline = distilled.baseline
     if baseline is None:
         return []
     return [
-        drawing.draw_confusion_change(target, distilled.classes[target], baseline, distilled.student)
+        distill_figures.draw_confusion_change(target, distilled.classes[target], baseline, distilled.student)
         for target in distilled.student.confusion
         if target in baseline.confusion and 1 < len(distilled.classes.get(target, ())) <= MAX_CLASSES
     ]
 
 
 def _make_calibration_rows(learners: list[NetworkResult], targets: list[str]) -> list[Row]:
-    """Expected calibration error of each learner by target."""
+    """Make a row with the expected calibration errors of each network."""
     if not targets:
         return []
     return [Row((Cell(each.name), *(_make_error_cell(each, target) for target in targets))) for each in learners]

@@ -1,4 +1,4 @@
-"""The part of a report that tells why a model answers as it does."""
+"""Report section with the explanation of the predictions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MAX_NAME_LENGTH = 26
 
 @dataclass(frozen=True)
 class ColouredTerm:
-    """A term with the strength of its colour, from 0 to 1, and whether it speaks for the answer."""
+    """A term with the strength of its colour from 0 to 1, and whether it supports the prediction."""
 
     text: str
     strength: float
@@ -42,17 +42,18 @@ class ColouredTerm:
 
 @dataclass(frozen=True)
 class AnswerView:
-    """One explained answer.
+    """One explained prediction.
 
     Args:
-        pictures: Titles and `data:` addresses.
-        heat_terms: The terms of a sequence by how much a convolution looked at them.
-        features: What adds most to it, in words.
-        cells: Of the example, name and text.
+        pictures: Titles and `data:` URLs.
+        words: The terms of a text by their contributions.
+        heat_terms: The terms of a sequence by their Grad-CAM heat.
+        features: The largest contributions, as text.
+        cells: Names and cells of the example, as text.
     """
 
     title: str
-    good: bool
+    is_correct: bool
     pictures: tuple[tuple[str, str], ...]
     words: tuple[ColouredTerm, ...]
     heat_terms: tuple[ColouredTerm, ...]
@@ -62,7 +63,7 @@ class AnswerView:
 
 @dataclass(frozen=True)
 class TargetExplanationView:
-    """How a target's answers came about, for the template."""
+    """The explanation of a target's predictions, for the template."""
 
     name: str
     loss: str
@@ -75,9 +76,9 @@ class TargetExplanationView:
 
 @dataclass(frozen=True)
 class ExplanationView:
-    """Everything of `bmcli explain`, for the template."""
+    """All results of `bmcli explain`, for the template."""
 
-    on: str
+    split: str
     rows: int
     repeats: int
     left_out: int
@@ -88,28 +89,28 @@ class ExplanationView:
     has_heat: bool
 
 
-SHARE_HEADINGS = [Heading("feature"), Heading("share of the contributions", True)]
+SHARE_HEADINGS = [Heading("feature"), Heading("share of the mean absolute contributions", True)]
 SANITY_HEADINGS = [
-    Heading("method"), Heading("paper"), Heading("compared"), Heading("value", True), Heading("has to be below", True),
-    Heading("verdict"),
+    Heading("method"), Heading("paper"), Heading("measure"), Heading("value", True), Heading("must be below", True),
+    Heading("result"),
 ]  # fmt: skip
 LAYER_HEADINGS = [
-    Heading("layer"), Heading("kind"), Heading("units", True), Heading("mean", True), Heading("spread", True),
-    Heading("dead units", True),
+    Heading("layer"), Heading("kind"), Heading("units", True), Heading("mean", True),
+    Heading("standard deviation", True), Heading("dead units", True),
 ]  # fmt: skip
-NEIGHBOUR_HEADINGS = [Heading("example"), Heading("its nearest training examples, with cosine")]
+NEIGHBOUR_HEADINGS = [Heading("example"), Heading("nearest training examples, with cosine similarity")]
 
 
 def make_explanation_view(explanation: Explanation, prepared: PreparedData, raw: RawSplits) -> ExplanationView:
-    """The explanation as a page shows it."""
-    answers = _AnswerViews(explanation, prepared, raw)
+    """Make the view of an explanation."""
+    example_views = _AnswerViews(explanation, prepared, raw)
     layers = explanation.layers
     return ExplanationView(
-        on=clean(explanation.on),
+        split=clean(explanation.split),
         rows=explanation.rows,
         repeats=explanation.repeats,
         left_out=explanation.left_out,
-        targets=[_make_target_view(target, place, answers) for place, target in enumerate(explanation.targets)],
+        targets=[_make_target_view(target, place, example_views) for place, target in enumerate(explanation.targets)],
         layers=[_make_layer_row(layer) for layer in layers],
         similarity=_draw_similarity(layers, np.array(explanation.similarity)),
         neighbours=[
@@ -117,21 +118,23 @@ def make_explanation_view(explanation: Explanation, prepared: PreparedData, raw:
                 clean(f"{truth} {cosine:.2f}") for _, cosine, truth in each.nearest), "long")))
             for each in explanation.neighbours
         ],
-        has_heat=any(each.heat for target in explanation.targets for each in (*target.wrong, *target.doubtful)),
+        has_heat=any(
+            each.grad_cam for target in explanation.targets for each in (*target.wrong, *target.least_confident)
+        ),
     )  # fmt: skip
 
 
-def _make_target_view(target: TargetExplanation, place: int, answers: _AnswerViews) -> TargetExplanationView:
-    untold = [each.column for each in target.importances if not each.is_significant]
-    lists = (("Most wrong", target.wrong), ("Least confident", target.doubtful))
+def _make_target_view(target: TargetExplanation, index: int, example_views: _AnswerViews) -> TargetExplanationView:
+    insignificant = [each.column for each in target.importances if not each.is_significant]
+    lists = (("Most wrong", target.wrong), ("Least confident", target.least_confident))
     return TargetExplanationView(
         name=clean(target.target),
         loss=target.loss,
-        importance=_draw_importance(target, f"importance-{place}"),
-        insignificant=", ".join(map(clean, untold)),
+        importance=_draw_importance(target, f"importance-{index}"),
+        insignificant=", ".join(map(clean, insignificant)),
         shares=[_make_share_row(share) for share in target.shares[:_SHARES]],
         sanity=[_make_sanity_row(check) for check in target.sanity],
-        lists=[(title, [answers.make_view(each) for each in found]) for title, found in lists if found],
+        lists=[(title, [example_views.make_view(each) for each in examples]) for title, examples in lists if examples],
     )
 
 
@@ -140,7 +143,7 @@ def _make_share_row(share: FeatureAttribution) -> Row:
 
 
 def _make_sanity_row(check: SanityCheck) -> Row:
-    verdict = Cell("passed") if check.passed else Cell("does not tell this network from random ones", "failed")
+    verdict = Cell("passed") if check.passed else Cell("failed", "failed")
     return Row(
         (
             Cell(check.method),
@@ -155,27 +158,34 @@ def _make_sanity_row(check: SanityCheck) -> Row:
 
 def _make_layer_row(layer: LayerActivity) -> Row:
     dead = make_number_cell(layer.dead, f"{layer.dead} ({100 * layer.dead / layer.units:.0f} %)" if layer.dead else "0")
-    numbers = (make_number_cell(layer.units), make_number_cell(layer.mean), make_number_cell(layer.spread), dead)
+    numbers = (
+        make_number_cell(layer.units),
+        make_number_cell(layer.mean),
+        make_number_cell(layer.standard_deviation),
+        dead,
+    )
     return Row((Cell(clean(layer.name)), Cell(layer.kind), *numbers))
 
 
 def _draw_importance(target: TargetExplanation, figure_id: str) -> Markup:
-    """By how much the loss rises, a bar for each column; grey where it is not told from nothing."""
-    found = target.importances[:_BARS]
+    """Draw the increase in the loss as a bar for each column, grey where it is not significant."""
+    importances = target.importances[:_BARS]
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         figures.draw_grid(axes)
-        for place, each in enumerate(found):
+        for place, each in enumerate(importances):
             axes.barh(place, max(each.increase, 0.0), 0.7, color=BLUE if each.is_significant else GREY)
             axes.plot([each.low, each.high], [place, place], color="black", linewidth=1)
-        axes.set_yticks(range(len(found)), [figures.shorten(clean(each.column), _MAX_NAME_LENGTH) for each in found])
-        axes.set_ylim(len(found) - 0.4, -0.6)
+        axes.set_yticks(
+            range(len(importances)), [figures.shorten(clean(each.column), _MAX_NAME_LENGTH) for each in importances]
+        )
+        axes.set_ylim(len(importances) - 0.4, -0.6)
         axes.axvline(0, color="black", linewidth=0.7)
-        axes.set_xlabel(f"rise of the {target.loss}")
+        axes.set_xlabel(f"increase in {target.loss}")
 
-    told = f"How much {clean(target.target)} needs each column"
-    return figures.render_svg(figure_id, told, (7.2, 0.8 + 0.24 * len(found)), draw)
+    alt_text = f"permutation importance of each column for {clean(target.target)}"
+    return figures.render_svg(figure_id, alt_text, (7.2, 0.8 + 0.24 * len(importances)), draw)
 
 
 def _draw_similarity(layers: tuple[LayerActivity, ...], values: np.ndarray) -> Markup:
@@ -196,25 +206,29 @@ def _draw_similarity(layers: tuple[LayerActivity, ...], values: np.ndarray) -> M
         axes.tick_params(length=0)
         if len(layers) <= 12:
             for row, column in np.ndindex(values.shape):
-                told = f"{values[row, column]:.2f}".replace("0.", ".", 1)
-                axes.text(column + 0.5, row + 0.5, told, ha="center", va="center", fontsize=6.5)
+                label = f"{values[row, column]:.2f}".replace("0.", ".", 1)
+                axes.text(column + 0.5, row + 0.5, label, ha="center", va="center", fontsize=6.5)
 
-    return figures.render_svg("similarity", "Similarity of layers", (side + 2.0, side + 1.8), draw)
+    return figures.render_svg("similarity", "similarity of layers", (side + 2.0, side + 1.8), draw)
 
 
 class _AnswerViews:
-    """Makes what is shown of single answers, with the data they are about."""
+    """Views of single predictions, with the rows that they belong to."""
 
     def __init__(self, explanation: Explanation, prepared: PreparedData, raw: RawSplits) -> None:
-        self._on, self._spec, self._raw = explanation.on, prepared.spec, raw
-        self._inputs: Mapping[str, np.ndarray] = prepared.split(explanation.on).inputs
+        self._on, self._spec, self._raw = explanation.split, prepared.spec, raw
+        self._inputs: Mapping[str, np.ndarray] = prepared.split(explanation.split).inputs
 
     def make_view(self, answer: ExampleExplanation) -> AnswerView:
-        good = answer.truth == answer.answer
-        about = "" if answer.explained in (answer.answer, answer.truth) else f" (explained: {answer.explained})"
+        is_correct = answer.truth == answer.prediction
+        note = (
+            ""
+            if answer.explained_output in (answer.prediction, answer.truth)
+            else f" (explained class: {answer.explained_output})"
+        )
         return AnswerView(
-            title=clean(f"{answer.truth}, " + ("right" if good else f"predicted {answer.answer}") + about),
-            good=good,
+            title=clean(f"{answer.truth}, " + ("correct" if is_correct else f"predicted {answer.prediction}") + note),
+            is_correct=is_correct,
             pictures=tuple(self._pictures(answer)),
             words=_make_terms(answer),
             heat_terms=self._make_heat_terms(answer),
@@ -227,21 +241,21 @@ class _AnswerViews:
             return
         column: Column = self._spec.input(answer.image)
         span = (float(column.state["range"][0]), float(column.state["range"][1]))
-        seen = pixels.scale_pixels(np.asarray(self._inputs[answer.image][answer.row]), span)
-        yield "seen", pixels.encode_data_url(seen)
+        picture = pixels.scale_pixels(np.asarray(self._inputs[answer.image][answer.row]), span)
+        yield "input", pixels.encode_data_url(picture)
         if answer.pixels:
-            yield "for and against", pixels.encode_data_url(pixels.colour_contributions(np.array(answer.pixels)))
-        if len(answer.heat) > 1:
-            yield "looked at", pixels.encode_data_url(pixels.overlay_heatmap(seen, np.array(answer.heat)))
+            yield "contributions", pixels.encode_data_url(pixels.colour_contributions(np.array(answer.pixels)))
+        if len(answer.grad_cam) > 1:
+            yield "Grad-CAM", pixels.encode_data_url(pixels.overlay_heatmap(picture, np.array(answer.grad_cam)))
 
     def _make_heat_terms(self, answer: ExampleExplanation) -> tuple[ColouredTerm, ...]:
-        """The terms by the heat of the step they stand at, of which there may be fewer than terms."""
-        if not answer.words or len(answer.heat) != 1 or self._spec.input(answer.text).state["bag"]:
+        """Colour terms by the heat at their step; pooling can leave fewer steps than terms."""
+        if not answer.words or len(answer.grad_cam) != 1 or self._spec.input(answer.text).state["bag"]:
             return ()
-        (heat,), steps = answer.heat, self._spec.input(answer.text).shape[0]
-        places = [min(len(heat) - 1, i * len(heat) // steps) for i in range(len(answer.words))]
-        pairs = zip(answer.words, places, strict=True)
-        return tuple(ColouredTerm(clean(text), max(0.0, heat[at]), False) for (text, _), at in pairs)[:_TERMS]
+        (heat,), steps = answer.grad_cam, self._spec.input(answer.text).shape[0]
+        indices = [min(len(heat) - 1, i * len(heat) // steps) for i in range(len(answer.words))]
+        pairs = zip(answer.words, indices, strict=True)
+        return tuple(ColouredTerm(clean(text), max(0.0, heat[index]), False) for (text, _), index in pairs)[:_TERMS]
 
     def _cells(self, answer: ExampleExplanation) -> str:
         names = [name for name in answer.features if name in self._raw.columns][:12]
@@ -250,8 +264,8 @@ class _AnswerViews:
 
 
 def _make_terms(answer: ExampleExplanation) -> tuple[ColouredTerm, ...]:
-    most = max((abs(value) for _, value in answer.words), default=0.0) or 1.0
-    return tuple(ColouredTerm(clean(text), abs(value) / most, value > 0) for text, value in answer.words[:_TERMS])
+    largest = max((abs(value) for _, value in answer.words), default=0.0) or 1.0
+    return tuple(ColouredTerm(clean(text), abs(value) / largest, value > 0) for text, value in answer.words[:_TERMS])
 
 
 def _format_strongest(features: Mapping[str, float]) -> str:

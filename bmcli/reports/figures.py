@@ -1,22 +1,22 @@
-"""Drawing: the style that all figures of reports share, and figures as SVG inside a page."""
+"""Figures of reports: the common style, and figures as SVG elements of a page."""
 
 from __future__ import annotations
 
 import re
 import warnings
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Each is told from both the light and the dark page: a contrast of at least 3 to 1.
+# Each has a contrast of at least 3 to 1 to the background of both the light and the dark page.
 BLUE, ORANGE, RED, GREY = "#2f7fc4", "#d9591c", "#d64545", "#868e96"
 RAMP = (GREY, BLUE, ORANGE)
-"""From the worst to the best."""
+"""Colours from the worst to the best."""
 
 STYLE: dict[str, Any] = {
     # Black becomes the colour of the page's text; see `_adapt_to_page`.
@@ -32,11 +32,11 @@ STYLE: dict[str, Any] = {
 
 
 def render_svg(figure_id: str, alt_text: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> Markup:
-    """A figure as an SVG element for a page: the same bytes each time, its text as text.
+    """Render a figure as an SVG element of a page, with text as text; equal figures give equal bytes.
 
     Args:
-        figure_id: What tells its ids from those of other figures on the page.
-        alt_text: What it shows, for those who do not see it.
+        figure_id: Prefix of the ids of its elements, unique on the page.
+        alt_text: Description for screen readers.
         size: Width and height in inches.
         draw: Draws into an empty figure.
     """
@@ -47,18 +47,18 @@ def render_svg(figure_id: str, alt_text: str, size: tuple[float, float], draw: C
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    file = io.StringIO()
+    svg_file = io.StringIO()
     with style.context(["default", STYLE]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the reader's fonts draw the text
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the fonts of the browser draw the text
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
         draw(figure)
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    return Markup(_adapt_to_page(file.getvalue(), figure_id, alt_text))
+        figure.savefig(svg_file, format="svg", metadata={"Date": None})
+    return Markup(_adapt_to_page(svg_file.getvalue(), figure_id, alt_text))
 
 
 def _adapt_to_page(svg_text: str, figure_id: str, alt_text: str) -> str:
-    """A drawn file as an element of a page: ids of its own, black as the colour of text, fonts of the page."""
+    """Turn an SVG file into an element of a page: with unique ids, the page's text colour for black, and its fonts."""
     root = ElementTree.fromstring(svg_text)
     for parent in list(root.iter()):
         for child in list(parent):
@@ -79,7 +79,7 @@ def _adapt_to_page(svg_text: str, figure_id: str, alt_text: str) -> str:
         "viewBox": root.attrib["viewBox"],
         "width": f"{pixels:.0f}",
         "height": f"{float(height) * 4 / 3:.0f}",
-        # Smaller than this its text cannot be read: then it scrolls.
+        # Text of a smaller figure is not legible, so a narrow page scrolls instead.
         "style": f"min-width: {0.7 * pixels:.0f}px",
     }
     return ElementTree.tostring(root, encoding="unicode")
@@ -99,48 +99,48 @@ def _adapt_attribute(key: str, value: str, figure_id: str) -> str:
 
 
 def _strip_namespace(name: str) -> str:
-    """A name without its namespace, which an element inside a page does not need."""
+    """Strip the namespace of a name, which an element of an HTML page does not need."""
     return name.rpartition("}")[2]
 
 
 def make_colour_map() -> Any:
-    """Colours from the worst (0) to the best (1)."""
+    """Make a colour map from the worst (0) to the best (1)."""
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("bmcli", RAMP)
 
 
 def spans_magnitudes(values: Sequence[float]) -> bool:
-    """Whether a logarithmic axis shows these better."""
+    """Whether values span enough orders of magnitude for a logarithmic axis."""
     return bool(values) and min(values) > 0 and max(values) / min(values) >= 20
 
 
 def find_outlier_limit(values: Sequence[float], worst_is_high: bool) -> float | None:
-    """Where an axis is to end so that a few very bad values do not squeeze all others; None if nothing does."""
+    """Find the end of an axis that excludes a few very bad values; None if there are none."""
     if len(values) < 5:
         return None
     ordered = sorted(values, reverse=not worst_is_high)
-    best, middle, worst = ordered[0], ordered[len(ordered) * 3 // 4], ordered[-1]
-    end = best + 4 * (middle - best)
-    return end if middle != best and abs(worst - best) > 2 * abs(end - best) else None
+    best, upper_quartile, worst = ordered[0], ordered[len(ordered) * 3 // 4], ordered[-1]
+    limit = best + 4 * (upper_quartile - best)
+    return limit if upper_quartile != best and abs(worst - best) > 2 * abs(limit - best) else None
 
 
 def set_integer_ticks(axes: Axes) -> None:
-    """Ticks below an axis at whole numbers alone."""
+    """Restrict the ticks of the horizontal axis to integers."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
 
 
-def shorten(text: str, most: int) -> str:
-    """A text with its middle left out if it is too long."""
-    if len(text) <= most:
+def shorten(text: str, max_length: int) -> str:
+    """Replace the middle of a long text by an ellipsis."""
+    if len(text) <= max_length:
         return text
-    head = (most - 1) // 2
-    return f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"
+    head = (max_length - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (max_length - 1 - head) :]}"
 
 
 def draw_grid(axes: Axes) -> None:
-    """Faint lines behind the data."""
+    """Draw a faint grid behind the data."""
     axes.grid(True, color=GREY, alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)

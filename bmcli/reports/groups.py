@@ -1,4 +1,4 @@
-"""The part of a report that tells for which rows a model does worse, and whether it treats groups alike."""
+"""Report section on slices and on the fairness between groups."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAX_SLICES = 15
 
 @dataclass(frozen=True)
 class ReportTable:
-    """A table with what is to be said of it."""
+    """A table with a title and a summary."""
 
     title: str
     summary: str
@@ -25,7 +25,7 @@ class ReportTable:
 
 
 def make_interval_cell(value: float | None, interval: Interval | None) -> Cell:
-    """A figure and where its true value lies."""
+    """Make a cell with a metric and its interval."""
     if value is None or interval is None:
         return make_number_cell(value)
     return make_number_cell(
@@ -33,43 +33,46 @@ def make_interval_cell(value: float | None, interval: Interval | None) -> Cell:
     )
 
 
-def make_slice_tables(found: Sequence[Slices]) -> list[ReportTable]:
-    """The slices of each target, the worst first."""
+def make_slice_tables(slices_by_target: Sequence[Slices]) -> list[ReportTable]:
+    """Make a table of the slices of each target, the worst first."""
     return [
         ReportTable(
-            f"{clean(each.target)} by slice, the worst first",
-            f"Of all rows {each.metric} is {format_number(each.overall)}; {clean(each.summary)}.",
+            f"{clean(table.target)} by slice, the worst first",
+            f"{table.metric} over all rows: {format_number(table.overall)}; {clean(table.summary)}.",
             [
                 Heading("column"),
                 Heading("slice"),
                 Heading("rows", True),
-                Heading(each.metric, True),
-                Heading("against the rest", True),
-                Heading("p, adjusted", True),
+                Heading(table.metric, True),
+                Heading("difference from other rows", True),
+                Heading("adjusted p-value", True),
             ],
             [
                 Row(
                     (
-                        Cell(clean(one.of)),
-                        Cell(clean(one.name)),
-                        make_number_cell(one.rows),
-                        make_interval_cell(one.value, one.interval),
-                        make_number_cell(one.difference, f"{one.difference:+.4f}"),
-                        make_number_cell(one.adjusted, "< 0.001" if one.adjusted < 0.001 else f"{one.adjusted:.3f}"),
+                        Cell(clean(slice_.slicing)),
+                        Cell(clean(slice_.name)),
+                        make_number_cell(slice_.rows),
+                        make_interval_cell(slice_.value, slice_.interval),
+                        make_number_cell(slice_.difference, f"{slice_.difference:+.4f}"),
+                        make_number_cell(
+                            slice_.adjusted_p_value,
+                            "< 0.001" if slice_.adjusted_p_value < 0.001 else f"{slice_.adjusted_p_value:.3f}",
+                        ),
                     )
                 )
-                for one in each.slices[:_MAX_SLICES]
+                for slice_ in table.slices[:_MAX_SLICES]
             ],
         )
-        for each in found
+        for table in slices_by_target
     ]
 
 
-def make_fairness_tables(found: Sequence[Fairness]) -> list[ReportTable]:
-    """What each group gets, by column that tells groups."""
+def make_fairness_tables(fairness: Sequence[Fairness]) -> list[ReportTable]:
+    """Make a table of the rates of each group, for each column of groups."""
     return [
         ReportTable(
-            f"“{clean(each.positive)}” by {clean(each.column)}",
+            f"Predictions of “{clean(each.positive)}” by {clean(each.column)}",
             f"{clean(each.summary)}.",
             [
                 Heading(clean(each.column)),
@@ -78,7 +81,7 @@ def make_fairness_tables(found: Sequence[Fairness]) -> list[ReportTable]:
             ],
             [_make_group_row(group) for group in each.groups],
         )
-        for each in found
+        for each in fairness
     ]
 
 

@@ -1,4 +1,4 @@
-"""Which parameters of a search mattered, by a random forest that must first show that it can tell."""
+"""Importance of the parameters of a search, by a random forest with sufficient accuracy."""
 
 from __future__ import annotations
 
@@ -13,64 +13,64 @@ from bmcli.trials import SearchObjective, SearchResult, Trial
 if TYPE_CHECKING:
     import numpy as np
 
-FEWEST_TRIALS, FEWEST_FOR_EACH = 20, 3
+MIN_TRIALS, MIN_TRIALS_PER_PARAMETER = 20, 3
 FOLDS, TREES, REPEATS = 5, 100, 20
 EPOCHS, NOISE = "epochs", "noise"
 
 
 @dataclass(frozen=True)
 class ParameterImportance:
-    """How much a forest needs a parameter.
+    """Importance of a parameter for the forest.
 
     Args:
-        drop: By how much R2 falls when the parameter's values are shuffled among trials; the mean of `REPEATS`.
-        spread: Standard deviation of that fall.
-        significant: Whether it is more than a column of noise reaches.
+        drop: Decrease in R2 when the parameter's values are shuffled among trials; the mean of `REPEATS` shuffles.
+        standard_deviation: Of the decrease, over the shuffles.
+        significant: Whether the decrease exceeds that of a column of noise.
     """
 
     path: str
     drop: float
-    spread: float
+    standard_deviation: float
     significant: bool
 
 
 @dataclass(frozen=True)
 class ImportanceAnalysis:
-    """What can be said of the parameters' influence on an objective.
+    """Importance of the parameters for an objective.
 
     Args:
-        trials: How many trials it rests on.
-        needed: How many are the fewest to try it with.
-        r2: Of the forest on trials that it has not seen; None if there are too few trials.
-        weights: The largest first; empty if the forest predicts too badly to be asked.
-        epochs: Of the epochs that trials were trained, which the forest is told where they differ.
-        noise: What a column of noise reached.
+        trials: Number of trials with a result.
+        min_trials: Number of trials that the analysis needs.
+        r2: Of the forest on trials outside its training folds; None if there are too few trials.
+        importances: The largest first; empty if the forest's R2 is too low.
+        epochs: Importance of the number of trained epochs, an input of the forest where it differs between trials.
+        noise: Importance of a column of noise.
     """
 
     objective: SearchObjective
     trials: int
-    needed: int
+    min_trials: int
     r2: float | None = None
-    weights: tuple[ParameterImportance, ...] = ()
+    importances: tuple[ParameterImportance, ...] = ()
     epochs: ParameterImportance | None = None
     noise: float = 0.0
 
 
 def analyse_importance(search: SearchResult, objective: SearchObjective) -> ImportanceAnalysis:
-    """Permutation importance (Breiman 2001) in a random forest, measured on trials that its trees have not seen.
+    """Compute permutation importance (Breiman 2001) in a random forest, out of fold.
 
     The forest predicts the rank of a trial, so that neither the scale of the objective nor a few diverged trials
-    decide. Trials are dealt to `FOLDS` folds, each predicted by a forest fitted on the others. A parameter that only
-    some candidates have is shuffled among those alone, so that it does not take the blame for the choice above it.
+    dominate. Each of `FOLDS` folds is predicted by a forest fitted on the others. A conditional parameter is shuffled
+    among the candidates that have it, so that it does not receive the importance of the choice that it depends on.
     """
     trials = [trial for trial in search.candidates() if trial.measured(objective) is not None]
-    needed = max(FEWEST_TRIALS, FEWEST_FOR_EACH * len(search.parameters))
-    if len(trials) < needed or not search.parameters:
-        return ImportanceAnalysis(objective, len(trials), needed)
+    min_trials = max(MIN_TRIALS, MIN_TRIALS_PER_PARAMETER * len(search.parameters))
+    if len(trials) < min_trials or not search.parameters:
+        return ImportanceAnalysis(objective, len(trials), min_trials)
     ranks = _compute_ranks([objective.score(trial.objectives[objective.name]) for trial in trials])
     if ranks.std() == 0:
-        return ImportanceAnalysis(objective, len(trials), needed, r2=0.0)
-    return _measure_importances(ImportanceAnalysis(objective, len(trials), needed), search, trials, ranks)
+        return ImportanceAnalysis(objective, len(trials), min_trials, r2=0.0)
+    return _measure_importances(ImportanceAnalysis(objective, len(trials), min_trials), search, trials, ranks)
 
 
 def _measure_importances(
@@ -78,50 +78,50 @@ def _measure_importances(
 ) -> ImportanceAnalysis:
     import numpy as np
 
-    random = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     columns = _encode_parameters(search, trials)
-    columns[NOISE] = random.random((len(trials), 1))
-    places = np.cumsum([0, *(part.shape[1] for part in columns.values())])
+    columns[NOISE] = generator.random((len(trials), 1))
+    offsets = np.cumsum([0, *(part.shape[1] for part in columns.values())])
     table = np.concatenate(list(columns.values()), axis=1)
     forests = _fit_forests(table, ranks)
     r2 = _compute_r2(ranks, _predict_out_of_fold(forests, table))
     if r2 < _compute_required_r2(len(trials)):
-        return ImportanceAnalysis(base.objective, base.trials, base.needed, r2)
+        return ImportanceAnalysis(base.objective, base.trials, base.min_trials, r2)
     shuffled = [
-        _shuffle_columns(table, np.arange(start, end), random)
-        for start, end in itertools.pairwise(places)
+        _shuffle_columns(table, np.arange(start, end), generator)
+        for start, end in itertools.pairwise(offsets)
         for _ in range(REPEATS)
     ]
-    fallen = r2 - np.array(
+    decreases = r2 - np.array(
         [_compute_r2(ranks, predicted) for predicted in _predict_out_of_fold(forests, np.stack(shuffled))]
     )
     drops = {
-        name: (float(own.mean()), float(own.std()))
-        for name, own in zip(columns, fallen.reshape(-1, REPEATS), strict=True)
+        name: (float(of_parameter.mean()), float(of_parameter.std()))
+        for name, of_parameter in zip(columns, decreases.reshape(-1, REPEATS), strict=True)
     }
     noise = drops.pop(NOISE)
-    weights = [_make_importance(name, *drop, noise) for name, drop in drops.items()]
-    weights.sort(key=lambda weight: -weight.drop)
+    importances = [_make_importance(name, *drop, noise) for name, drop in drops.items()]
+    importances.sort(key=lambda importance: -importance.drop)
     return ImportanceAnalysis(
-        base.objective, base.trials, base.needed, r2,
-        weights=tuple(weight for weight in weights if weight.path != EPOCHS),
-        epochs=next((weight for weight in weights if weight.path == EPOCHS), None),
+        base.objective, base.trials, base.min_trials, r2,
+        importances=tuple(importance for importance in importances if importance.path != EPOCHS),
+        epochs=next((importance for importance in importances if importance.path == EPOCHS), None),
         noise=max(0.0, noise[0]),
     )  # fmt: skip
 
 
 def _compute_required_r2(trials: int) -> float:
-    """What the forest must explain to be asked; by chance it explains the more, the fewer trials there are."""
+    """Compute the R2 that the forest must reach; with fewer trials, a higher R2 is possible by chance."""
     return max(0.2, 1.5 / trials**0.5)
 
 
-def _shuffle_columns(table: np.ndarray, part: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A copy with some columns dealt anew among the rows that have them."""
+def _shuffle_columns(table: np.ndarray, columns: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Copy a table and shuffle some columns among the rows that have values in them."""
     import numpy as np
 
     shuffled = table.copy()
-    there = np.flatnonzero((table[:, part] != _MISSING).any(axis=1))
-    shuffled[np.ix_(there, part)] = table[np.ix_(random.permutation(there), part)]
+    has_values = np.flatnonzero((table[:, columns] != _MISSING).any(axis=1))
+    shuffled[np.ix_(has_values, columns)] = table[np.ix_(generator.permutation(has_values), columns)]
     return shuffled
 
 
@@ -133,7 +133,7 @@ _MISSING = -1.0
 
 
 def _encode_parameters(search: SearchResult, trials: Sequence[Trial]) -> dict[str, np.ndarray]:
-    """What the forest sees of each parameter, `(trials, columns)`, and the epochs if they differ."""
+    """Encode each parameter for the forest, `(trials, columns)`, and the epochs if they differ."""
     import numpy as np
 
     columns = {
@@ -145,18 +145,18 @@ def _encode_parameters(search: SearchResult, trials: Sequence[Trial]) -> dict[st
 
 
 def _encode_parameter(scale: scales.ParameterScale, trials: Sequence[Trial]) -> np.ndarray:
-    """Where each trial stands on the scale; for choices without an order a column each."""
+    """Encode a parameter as positions on its scale, or unordered choices as one-hot columns."""
     import numpy as np
 
-    positions = np.array([[_MISSING if (at := scale.position(trial)) is None else at] for trial in trials])
+    positions = np.array([[_MISSING if (position := scale.position(trial)) is None else position] for trial in trials])
     if scale.ordered:
         return positions
-    chosen = np.round(positions * (len(scale.choices) - 1)) == np.arange(len(scale.choices))
-    return np.where(positions == _MISSING, _MISSING, chosen)
+    one_hot = np.round(positions * (len(scale.choices) - 1)) == np.arange(len(scale.choices))
+    return np.where(positions == _MISSING, _MISSING, one_hot)
 
 
 def _compute_ranks(scores: Sequence[float]) -> np.ndarray:
-    """Ranks between 0 and 1; equal scores share theirs."""
+    """Compute ranks between 0 and 1; equal scores have their mean rank."""
     import numpy as np
 
     _, places, counts = np.unique(np.array(scores), return_inverse=True, return_counts=True)
@@ -165,28 +165,31 @@ def _compute_ranks(scores: Sequence[float]) -> np.ndarray:
 
 
 Forest = tuple[Any, "np.ndarray"]
-"""A fitted forest, and the rows that it has not seen."""
+"""A fitted forest, and its test rows."""
 
 
 def _fit_forests(table: np.ndarray, ranks: np.ndarray) -> list[Forest]:
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.model_selection import KFold
 
-    dealt = KFold(FOLDS, shuffle=True, random_state=0).split(table)
+    folds = KFold(FOLDS, shuffle=True, random_state=0).split(table)
     return [
-        (RandomForestRegressor(TREES, random_state=0, max_features=0.5).fit(table[seen], ranks[seen]), unseen)
-        for seen, unseen in dealt
+        (
+            RandomForestRegressor(TREES, random_state=0, max_features=0.5).fit(table[train_rows], ranks[train_rows]),
+            test_rows,
+        )
+        for train_rows, test_rows in folds
     ]
 
 
 def _predict_out_of_fold(forests: Sequence[Forest], tables: np.ndarray) -> np.ndarray:
-    """What each row `(..., rows, columns)` is predicted to be by the forest that has not seen it, `(..., rows)`."""
+    """Predict each row of tables `(..., rows, columns)` by the forest that was not fitted on it, `(..., rows)`."""
     import numpy as np
 
     predicted = np.empty(tables.shape[:-1])
-    for forest, unseen in forests:
-        rows = tables[..., unseen, :]
-        predicted[..., unseen] = forest.predict(rows.reshape(-1, rows.shape[-1])).reshape(rows.shape[:-1])
+    for forest, test_rows in forests:
+        rows = tables[..., test_rows, :]
+        predicted[..., test_rows] = forest.predict(rows.reshape(-1, rows.shape[-1])).reshape(rows.shape[:-1])
     return predicted
 
 

@@ -1,4 +1,4 @@
-"""The frame that all reports share: one file that needs nothing else, on a phone, on paper, light and dark."""
+"""The common layout of reports: self-contained files for phones, paper, and light and dark displays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bmcli.console import clean
 from bmcli.quoting import brief
 from bmcli.recipe.nodes import write_scalar
 
-_LONGEST = 500  # characters of one text
+_MAX_LENGTH = 500  # characters of one text
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Cell:
 
     Args:
         kind: CSS classes.
-        exact: What a column is sorted by, if not by the text.
+        exact: Sort key, if it is not the text.
     """
 
     text: str
@@ -33,7 +33,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table; the best one is marked."""
+    """A row of a table; `best` marks it with a star."""
 
     cells: tuple[Cell, ...]
     best: bool = False
@@ -47,22 +47,22 @@ class Heading:
 
 @dataclass(frozen=True)
 class Fact:
-    """A figure to see first, with what is to be said of it."""
+    """A headline number at the top of a page, with a note."""
 
     name: str
     value: str
-    more: str = ""
+    note: str = ""
 
 
 def make_number_cell(value: float | None, text: str | None = None) -> Cell:
-    """A number, empty if there is none."""
+    """Make a cell of a number, empty for None."""
     if value is None:
         return Cell("", "number", "")
     return Cell(format_number(value) if text is None else text, "number", repr(value))
 
 
 def make_value_cell(value: Any) -> Cell:
-    """A value of a recipe."""
+    """Make a cell of a value of a recipe."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return make_number_cell(value)
     return Cell(format_value(value))
@@ -72,13 +72,13 @@ TEMPLATE_FOLDER = Path(__file__).with_name("templates")
 
 
 def render_page(template: str, values: Mapping[str, Any]) -> str:
-    """A report from a template that extends `page.html`.
+    """Render a report from a template that extends `page.html`.
 
-    Everything from recipes and data is escaped, and the page itself forbids the browser every request and every
-    script but its own.
+    All text from recipes and data is escaped, and the content security policy of the page forbids every request and
+    every other script.
 
     Args:
-        values: What the template asks for. Only `markupsafe.Markup` passes as it is.
+        values: Variables of the template. Only `markupsafe.Markup` is inserted without escaping.
     """
     import jinja2
 
@@ -98,32 +98,32 @@ def render_page(template: str, values: Mapping[str, Any]) -> str:
         "whole": Whole,
     }
     script = (TEMPLATE_FOLDER / "page.js").read_text(encoding="utf-8")
-    own = {
+    page_assets = {
         "style": _mark_safe((TEMPLATE_FOLDER / "page.css").read_text(encoding="utf-8")),
         "script": _mark_safe(script),
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
-    return environment.get_template(template).render({**values, **own})
+    return environment.get_template(template).render({**values, **page_assets})
 
 
 class Whole(str):
-    """Text that a report shows in full, as a recipe or the address of a picture."""
+    """Text that a report shows in full, such as a recipe or the `data:` URL of a picture."""
 
 
 def _cut(value: Any) -> Any:
-    """Foreign text no longer than anyone reads: a name or a cell may have a megabyte."""
-    return brief(value, _LONGEST) if type(value) is str and len(value) > _LONGEST else value
+    """Cut long text: a name or a cell of foreign data may have a megabyte."""
+    return brief(value, _MAX_LENGTH) if type(value) is str and len(value) > _MAX_LENGTH else value
 
 
 def format_value(value: Any) -> str:
-    """A value of a recipe as a recipe would write it, numbers to four digits."""
+    """Format a value in the syntax of a recipe, with numbers to four digits."""
     if isinstance(value, float):
         return format_number(value)
     return clean(write_scalar(value))
 
 
 def format_number(value: float | None) -> str:
-    """A number for a reader: four digits that count, whole numbers in full, with an exponent if huge or tiny."""
+    """Format a number: four significant digits, integers in full, with an exponent if it is huge or tiny."""
     if value is None or math.isnan(value):
         return "-"
     if math.isinf(value):
@@ -136,7 +136,7 @@ def format_number(value: float | None) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """A time in its two largest units: `2 h 5 min`, `3 min 20 s`, `12.3 s`."""
+    """Format a duration in its two largest units: `2 h 5 min`, `3 min 20 s`, `12.3 s`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -147,4 +147,4 @@ def format_duration(seconds: float) -> str:
 def _mark_safe(text: str) -> Any:
     from markupsafe import Markup
 
-    return Markup(text)  # a file of ours
+    return Markup(text)  # only for files of this package, never for foreign text

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-_MAX_SIDE = 128  # pixels a side: larger ones are shown smaller than they are
+_MAX_SIDE = 128  # pixels; larger pictures are reduced
 
 
 def encode_data_url(pixels: np.ndarray) -> str:
-    """A picture as a `data:` address, PNG.
+    """Encode a picture as a PNG in a `data:` URL.
 
     Args:
         pixels: `(height, width)` or `(height, width, 1 or 3)`, from 0 to 1; other numbers of channels show their mean.
@@ -26,10 +26,10 @@ def encode_data_url(pixels: np.ndarray) -> str:
 
 
 def scale_pixels(pixels: np.ndarray, span: tuple[float, float]) -> np.ndarray:
-    """Encoded pixels from 0 to 1, float32.
+    """Scale encoded pixels to the range from 0 to 1, float32.
 
     Args:
-        span: The lowest and the highest of the training pixels.
+        span: Minimum and maximum of the training pixels.
     """
     import numpy as np
 
@@ -38,7 +38,7 @@ def scale_pixels(pixels: np.ndarray, span: tuple[float, float]) -> np.ndarray:
 
 
 def _convert_to_rgb(pixels: np.ndarray) -> np.ndarray:
-    """`(height, width, 3)`."""
+    """Convert a picture to `(height, width, 3)`."""
     import numpy as np
 
     pixels = pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
@@ -46,43 +46,45 @@ def _convert_to_rgb(pixels: np.ndarray) -> np.ndarray:
 
 
 def _downsample(pixels: np.ndarray) -> np.ndarray:
-    """Means of blocks, if a picture is larger than a page shows it."""
+    """Average blocks of pixels, if the picture is large."""
     block = -(-max(pixels.shape[:2]) // _MAX_SIDE)
     if block == 1:
         return pixels
     height, width = (side // block or 1 for side in pixels.shape[:2])
-    tall, wide = (min(block, side) for side in pixels.shape[:2])
-    cut = pixels[: height * tall, : width * wide]
-    smaller: np.ndarray = cut.reshape(height, tall, width, wide, *pixels.shape[2:]).mean(axis=(1, 3))
-    return smaller
+    block_height, block_width = (min(block, side) for side in pixels.shape[:2])
+    cropped = pixels[: height * block_height, : width * block_width]
+    means: np.ndarray = cropped.reshape(height, block_height, width, block_width, *pixels.shape[2:]).mean(axis=(1, 3))
+    return means
 
 
 _FOR, _AGAINST, _HEAT = (0.18, 0.5, 0.77), (0.85, 0.35, 0.11), (0.85, 0.35, 0.11)
 
 
 def colour_contributions(contributions: np.ndarray) -> np.ndarray:
-    """Contributions `(height, width)` as colours on white: blue speaks for, orange against."""
+    """Draw contributions `(height, width)` in colours on white: blue for, orange against the prediction."""
     import numpy as np
 
-    # The largest few would leave the rest white.
-    size = float(np.quantile(np.abs(contributions), 0.99)) or float(np.abs(contributions).max()) or 1.0
-    strength = np.clip(np.abs(contributions) / size, 0, 1)[:, :, np.newaxis]
+    # Scaled by a quantile, since a few large contributions would leave the rest white.
+    scale = float(np.quantile(np.abs(contributions), 0.99)) or float(np.abs(contributions).max()) or 1.0
+    strength = np.clip(np.abs(contributions) / scale, 0, 1)[:, :, np.newaxis]
     colours = np.where((contributions > 0)[:, :, np.newaxis], _FOR, _AGAINST)
-    mixed: np.ndarray = 1 - strength * (1 - colours)
-    return mixed
+    blended: np.ndarray = 1 - strength * (1 - colours)
+    return blended
 
 
 def overlay_heatmap(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """A picture from 0 to 1, orange where it is hot.
+    """Blend a picture with an orange heat map, from 0 to 1.
 
     Args:
         picture: `(height, width, channels)`.
-        heat: From 0 to 1, of fewer pixels.
+        heat: From 0 to 1, in a lower resolution.
     """
     import numpy as np
     from scipy.ndimage import zoom
 
-    grown = zoom(heat, [side / own for side, own in zip(picture.shape[:2], heat.shape, strict=True)], order=1)
-    strength = np.clip(grown, 0, 1)[:, :, np.newaxis]
-    mixed: np.ndarray = 0.6 * _convert_to_rgb(picture) * (1 - strength) + strength * np.array(_HEAT)
-    return mixed
+    enlarged = zoom(
+        heat, [side / heat_side for side, heat_side in zip(picture.shape[:2], heat.shape, strict=True)], order=1
+    )
+    strength = np.clip(enlarged, 0, 1)[:, :, np.newaxis]
+    blended: np.ndarray = 0.6 * _convert_to_rgb(picture) * (1 - strength) + strength * np.array(_HEAT)
+    return blended

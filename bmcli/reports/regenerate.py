@@ -1,4 +1,4 @@
-"""The page of a cross-validation or of a learning curve, which train a recipe anew."""
+"""Pages of cross-validations and learning curves, which retrain a recipe."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 
-def render_folds(name: str, folder: str, written: str, folds: CrossValidationResult) -> str:
-    """The page of a cross-validation.
+def render_folds(name: str, folder: str, recipe_text: str, folds: CrossValidationResult) -> str:
+    """Render the page of a cross-validation.
 
     Args:
         name: Of the recipe.
-        folder: Where it is kept, as a user would write it.
-        written: The recipe.
+        folder: Directory of the results, for display.
+        recipe_text: The resolved recipe.
     """
-    together = folds.together
+    pooled = folds.pooled
     return render_page("folds.html", {
-        **_make_page_values(f"{name}, cross-validated", folder, written),
+        **_make_page_values(f"Cross-validation of {name}", folder, recipe_text),
         "facts": list(_list_facts(folds)),
         "folds": make_folds_view(folds),
-        "targets": list(_list_target_views(together)),
-        "tables": [*groups.make_slice_tables(together.slices), *groups.make_fairness_tables(together.fairness)],
+        "targets": list(_list_target_views(pooled)),
+        "tables": [*groups.make_slice_tables(pooled.slices), *groups.make_fairness_tables(pooled.fairness)],
     })  # fmt: skip
 
 
-def render_learning_curves(name: str, folder: str, written: str, curves_by_target: Sequence[LearningCurve]) -> str:
-    """The page of the learning curves of a recipe's targets; arguments as of `render_folds`."""
+def render_learning_curves(name: str, folder: str, recipe_text: str, curves_by_target: Sequence[LearningCurve]) -> str:
+    """Render the page of the learning curves of a recipe's targets; arguments as for `render_folds`."""
     curves = [make_curve_view(each, place) for place, each in enumerate(curves_by_target)]
     return render_page(
-        "folds.html", {**_make_page_values(f"{name}, learning curve", folder, written), "curves": curves}
+        "folds.html", {**_make_page_values(f"Learning curve of {name}", folder, recipe_text), "curves": curves}
     )
 
 
-def _make_page_values(title: str, folder: str, written: str) -> dict[str, object]:
-    empty = {
+def _make_page_values(title: str, folder: str, recipe_text: str) -> dict[str, object]:
+    defaults = {
         "facts": [],
         "folds": None,
         "curves": [],
@@ -54,15 +54,15 @@ def _make_page_values(title: str, folder: str, written: str) -> dict[str, object
         "tables": [],
         "per_class_head": PER_CLASS_HEADINGS,
     }
-    return {**empty, "title": clean(title), "folder": clean(folder), "written": written}
+    return {**defaults, "title": clean(title), "folder": clean(folder), "recipe": recipe_text}
 
 
 def _list_facts(folds: CrossValidationResult) -> Iterator[Fact]:
     for name in select_headlines(list(folds.means), 4):
         mean = folds.means[name]
-        low, high, spread = map(format_number, (mean.low, mean.high, mean.spread))
-        told = f"mean of {mean.folds} folds, {low} to {high}; spread {spread}"
-        yield Fact(clean(name), format_number(mean.mean), told)
+        low, high, deviation = map(format_number, (mean.low, mean.high, mean.standard_deviation))
+        note = f"mean of {mean.folds} folds, 95 % interval {low} to {high}; standard deviation {deviation}"
+        yield Fact(clean(name), format_number(mean.mean), note)
 
 
 @dataclass(frozen=True)
@@ -70,19 +70,19 @@ class _FoldTargetView:
     name: str
     confusion: Markup | None
     reliability: Markup | None
-    calibrated: str
+    calibration: str
     per_class: list[Row]
 
 
-def _list_target_views(together: Evaluation) -> Iterator[_FoldTargetView]:
-    """Targets of classes or labels, as all tested rows show them."""
-    for place, (name, rows) in enumerate(together.per_class.items()):
-        matrix, found = together.confusion.get(name), together.calibration.get(name)
+def _list_target_views(pooled: Evaluation) -> Iterator[_FoldTargetView]:
+    """Make the views of targets with classes or labels, from all out-of-fold predictions."""
+    for index, (name, rows) in enumerate(pooled.per_class.items()):
+        matrix, calibration = pooled.confusion.get(name), pooled.calibration.get(name)
         classes = [row.name for row in rows]
         yield _FoldTargetView(
             clean(name),
-            run_figures.draw_confusion(name, matrix, classes, f"confusion-{place}") if matrix else None,
-            run_figures.draw_reliability(found, f"reliability-{place}") if found else None,
-            clean(found.summary) if found else "",
+            run_figures.draw_confusion(name, matrix, classes, f"confusion-{index}") if matrix else None,
+            run_figures.draw_reliability(calibration, f"reliability-{index}") if calibration else None,
+            clean(calibration.summary) if calibration else "",
             [make_class_row(row) for row in rows],
         )

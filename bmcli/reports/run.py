@@ -1,4 +1,4 @@
-"""The report of a run: what was asked, what it was trained on, how well it does, and on what it fails."""
+"""The report of a run: recipe, data, training, metrics and examples, with the results of other commands."""
 
 from __future__ import annotations
 
@@ -11,44 +11,55 @@ import numpy as np
 from bmcli.console import clean
 from bmcli.data import targets as target_kinds
 from bmcli.data.raw_rows import RawSplits
-from bmcli.evaluation import predictions as judgements
 from bmcli.evaluation.calibration import Calibration
 from bmcli.evaluation.decisions import Decision
 from bmcli.evaluation.explanation_record import Explanation
 from bmcli.evaluation.folds import CrossValidationResult
 from bmcli.evaluation.intervals import compute_wilson_interval
 from bmcli.evaluation.learning_curve import LearningCurve
-from bmcli.evaluation.predictions import Predictions
+from bmcli.evaluation.predictions import (
+    Predictions,
+    compute_confidence,
+    find_examples,
+    format_target,
+    predict_points,
+)
 from bmcli.evaluation.proportions import Interval
 from bmcli.evaluation.ranking_curves import compute_ranking_curves
 from bmcli.evaluation.result import ClassMetrics, Evaluation
 from bmcli.quoting import LONGEST, brief, listed
 from bmcli.reports import artefacts, decisions, groups, pixels, run_figures, validation
-from bmcli.reports import explanation as explanations
 from bmcli.reports.artefacts import ArtefactSummary
 from bmcli.reports.costs import Cost
+from bmcli.reports.explanation import (
+    LAYER_HEADINGS,
+    NEIGHBOUR_HEADINGS,
+    SANITY_HEADINGS,
+    SHARE_HEADINGS,
+    make_explanation_view,
+)
 from bmcli.reports.page import Cell, Fact, Heading, Row, format_duration, format_number, make_number_cell, render_page
 from bmcli.specs import SPLITS, Column, DataSpec, PreparedData
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-EXAMPLES, COLUMNS_OF_EXAMPLES, LONGEST_CELL = 6, 8, 160
+EXAMPLES, EXAMPLE_COLUMNS, MAX_CELL_LENGTH = 6, 8, 160
 
 
 @dataclass(frozen=True)
 class RelatedResults:
-    """What other commands than the training found about a run.
+    """Results of other commands than `train` for a run.
 
     Args:
-        origin: The search or the distillation that it comes from, as sentences.
-        decisions: What temperatures and thresholds were chosen by.
-        folds: Cross-validation of its recipe; None if that was not asked.
-        curves: Learning curves of its recipe, by target.
-        explanation: Why it answers so; None if that was not asked.
-        artefacts: What was exported, rejected ones last.
-        costs: Of those that were measured.
-        model: SHA-256 of the run's model.
+        origin: The search or the distillation that the run belongs to, as sentences.
+        decisions: Temperature and threshold of each target.
+        folds: Cross-validation of its recipe; None if there is none.
+        curves: Learning curves of its recipe, one for each target.
+        explanation: Of its predictions; None if there is none.
+        artefacts: Exported artefacts, rejected ones last.
+        costs: Of the artefacts with a benchmark.
+        model_sha256: SHA-256 of the run's model.
     """
 
     origin: tuple[str, ...] = ()
@@ -58,35 +69,35 @@ class RelatedResults:
     explanation: Explanation | None = None
     artefacts: tuple[ArtefactSummary, ...] = ()
     costs: tuple[Cost, ...] = ()
-    model: str = ""
+    model_sha256: str = ""
 
 
 @dataclass(frozen=True)
 class RunReportData:
-    """Everything that a report tells.
+    """Contents of the report of a run.
 
     Args:
         name, folder: Of the run.
-        written, resolved: The recipe as it was written, and with everything resolved.
-        findings: What is suspicious about the data.
-        was_checked: Whether anything was looked for.
-        epochs: The rows of `metrics.jsonl`.
-        status, environment, evaluations: As the run's files tell.
+        recipe_text, resolved_recipe: The recipe as written, and with all defaults and measured values.
+        findings: Warnings of the data checks.
+        data_was_checked: Whether the data checks ran.
+        epochs: Records of `metrics.jsonl`.
+        status, environment, evaluations: Contents of the run's files.
         parameters: Of the network.
         size: Bytes of the saved model.
-        raw: Cells as they were written; without columns if the source holds none to be read.
-        predicted_rows: What is shown in detail.
+        raw: Cells of the source; without columns if the source has no text cells.
+        predicted_rows: The evaluated rows, from which examples are taken.
         evaluation: Of the same rows.
-        quantiles: Which ones are predicted, by target.
-        related: What other commands found.
+        quantiles: The predicted quantiles, by target.
+        related: Results of other commands.
     """
 
     name: str
     folder: str
-    written: str
-    resolved: str
+    recipe_text: str
+    resolved_recipe: str
     findings: Sequence[str]
-    was_checked: bool
+    data_was_checked: bool
     epochs: Sequence[Mapping[str, Any]]
     status: Mapping[str, Any]
     environment: Mapping[str, Any]
@@ -106,20 +117,20 @@ class RunReportData:
 
 
 def render_run_report(data: RunReportData) -> str:
-    """The page as HTML, one file that needs nothing else."""
-    beside = data.related
+    """Render the page as a self-contained HTML file."""
+    related = data.related
     return render_page(
         "run.html",
         {
-            "material": data,
+            "run": data,
             "spec": data.spec,
             "facts": list(_list_facts(data)),
             "columns_head": _COLUMN_HEADINGS,
-            "columns": list(_column_rows(data)),
-            "spread": list(_draw_target_distributions(data)),
-            "some": _sample_rows(data),
+            "columns": list(_iterate_column_rows(data)),
+            "distributions": list(_draw_target_distributions(data)),
+            "sample": _sample_rows(data),
             "curves": run_figures.draw_curves(data.epochs, data.status.get("selected_epoch")),
-            "metrics_head": [Heading("metric"), *(Heading(clean(on), True) for on in _list_evaluated(data))],
+            "metrics_head": [Heading("metric"), *(Heading(clean(split), True) for split in _list_evaluated(data))],
             "metrics": _make_metric_rows(data),
             "targets": [_make_target_view(data, column, place) for place, column in enumerate(data.spec.targets)],
             "methods": _describe_interval_methods(data.evaluation.intervals),
@@ -128,24 +139,24 @@ def render_run_report(data: RunReportData) -> str:
                 *groups.make_fairness_tables(data.evaluation.fairness),
             ],
             "per_class_head": PER_CLASS_HEADINGS,
-            "confused_head": CONFUSION_HEADINGS,
-            "origin": [clean(told) for told in beside.origin],
-            "decisions": decisions.make_decision_views(beside.decisions),
-            "folds": None if beside.folds is None else validation.make_folds_view(beside.folds),
-            "learning": [validation.make_curve_view(each, place) for place, each in enumerate(beside.curves)],
-            "artefacts": artefacts.make_artefact_rows(beside.artefacts, beside.model),
+            "confusion_head": CONFUSION_HEADINGS,
+            "origin": [clean(sentence) for sentence in related.origin],
+            "decisions": decisions.make_decision_views(related.decisions),
+            "folds": None if related.folds is None else validation.make_folds_view(related.folds),
+            "learning_curves": [validation.make_curve_view(each, place) for place, each in enumerate(related.curves)],
+            "artefacts": artefacts.make_artefact_rows(related.artefacts, related.model_sha256),
             "artefacts_head": artefacts.ARTEFACT_HEADINGS,
-            "compared_on": _describe_compared_rows(beside.artefacts),
-            "costs": artefacts.make_cost_rows(beside.costs),
+            "compared_on": _describe_compared_rows(related.artefacts),
+            "costs": artefacts.make_cost_rows(related.costs),
             "costs_head": artefacts.COST_HEADINGS,
             "explanation": None
-            if beside.explanation is None
-            else explanations.make_explanation_view(beside.explanation, data.prepared, data.raw),
+            if related.explanation is None
+            else make_explanation_view(related.explanation, data.prepared, data.raw),
             "explanation_heads": {
-                "shares": explanations.SHARE_HEADINGS,
-                "sanity": explanations.SANITY_HEADINGS,
-                "layers": explanations.LAYER_HEADINGS,
-                "neighbours": explanations.NEIGHBOUR_HEADINGS,
+                "shares": SHARE_HEADINGS,
+                "sanity": SANITY_HEADINGS,
+                "layers": LAYER_HEADINGS,
+                "neighbours": NEIGHBOUR_HEADINGS,
             },
             "environment": [
                 Row((Cell(clean(name)), Cell(clean(_format_setting(value)))))
@@ -156,47 +167,47 @@ def render_run_report(data: RunReportData) -> str:
 
 
 def _describe_interval_methods(intervals: Mapping[str, Interval]) -> list[str]:
-    """How intervals were made, each method with its metrics, the most common one for all others."""
-    of: dict[str, list[str]] = {}
+    """Describe the method of each metric's interval, the most common one for all others."""
+    names_by_method: dict[str, list[str]] = {}
     for name, each in intervals.items():
-        of.setdefault(f"{each.percent}, {each.method}", []).append(clean(name))
-    ordered = sorted(of.items(), key=lambda item: len(item[1]))
-    told = [f"{', '.join(names)}: {method}" for method, names in ordered[:-1]]
-    return [*told, *(f"all others: {method}" if told else method for method, _ in ordered[-1:])]
+        names_by_method.setdefault(f"{each.percent}, {each.method}", []).append(clean(name))
+    ordered = sorted(names_by_method.items(), key=lambda item: len(item[1]))
+    descriptions = [f"{', '.join(names)}: {method}" for method, names in ordered[:-1]]
+    return [*descriptions, *(f"all others: {method}" if descriptions else method for method, _ in ordered[-1:])]
 
 
 def _describe_compared_rows(summaries: Sequence[ArtefactSummary]) -> str:
-    """The rows that artefacts were compared with the model on, in words."""
+    """Describe the rows on which artefacts were compared with the model."""
     return clean("; ".join(sorted({f"{each.samples:,} {each.split} rows" for each in summaries})))
 
 
 def _list_facts(data: RunReportData) -> Iterator[Fact]:
-    """The figures to see first."""
-    found, prefixed = data.evaluation.metrics, len(data.spec.targets) > 1
-    for name in validation.select_headlines(list(found), 6 if prefixed else 4):
-        yield Fact(clean(name), format_number(found[name]), _describe_context(data, name))
+    """Yield the headline numbers."""
+    metrics, has_several = data.evaluation.metrics, len(data.spec.targets) > 1
+    for name in validation.select_headlines(list(metrics), 6 if has_several else 4):
+        yield Fact(clean(name), format_number(metrics[name]), _describe_context(data, name))
     status = data.status
     if "seconds" in status:
-        kept = f"epoch {status.get('selected_epoch')} of {status.get('epochs')} kept"
-        yield Fact("training", format_duration(status["seconds"]), kept)
-    yield Fact("parameters", f"{data.parameters:,}", f"{format_number(data.size / 1e6)} MB saved")
+        note = f"weights of epoch {status.get('selected_epoch')} of {status.get('epochs')}"
+        yield Fact("training time", format_duration(status["seconds"]), note)
+    yield Fact("parameters", f"{data.parameters:,}", f"model file: {format_number(data.size / 1e6)} MB")
 
 
 def _describe_context(data: RunReportData, name: str) -> str:
-    """Where the true value of a figure lies, and what it is to be compared with."""
+    """Describe the interval of a metric, and for the accuracy the share of the most frequent class."""
     interval = data.evaluation.intervals.get(name)
-    around = f"{format_number(interval.low)} to {format_number(interval.high)}" if interval else ""
+    bounds = f"{format_number(interval.low)} to {format_number(interval.high)}" if interval else ""
     target = data.spec.targets[0]
     if name != "accuracy" or target.kind not in ("category", "ordered"):
-        return around
+        return bounds
     counts = np.bincount(data.predicted_rows.truth[target.name], minlength=len(target.classes))
-    usual = brief(target.classes[counts.argmax()], LONGEST)
-    return f"{around}; always “{usual}” would reach {format_number(counts.max() / counts.sum())}"
+    majority = brief(target.classes[counts.argmax()], LONGEST)
+    return f"{bounds}; always predicting “{majority}” gives {format_number(counts.max() / counts.sum())}"
 
 
-_MOST_COLUMNS = 300
+_MAX_COLUMNS = 300
 _COLUMN_HEADINGS = [
-    Heading("column"), Heading("role"), Heading("kind"), Heading("what it holds"), Heading("missing", True),
+    Heading("column"), Heading("role"), Heading("kind"), Heading("content"), Heading("missing", True),
     Heading("unreadable", True),
 ]  # fmt: skip
 
@@ -206,15 +217,15 @@ def _list_columns(spec: DataSpec) -> Iterator[tuple[str, Column]]:
     yield from (("input", column) for column in spec.inputs)
 
 
-def _column_rows(material: RunReportData) -> Iterator[Row]:
-    """A row for each column, of very many the first."""
-    columns = list(_list_columns(material.spec))
-    for role, column in columns[:_MOST_COLUMNS]:
-        yield _make_column_row(material, role, column)
-    if left_out := columns[_MOST_COLUMNS:]:
-        told = f"{len(left_out):,} more inputs are left out here; data.json in the run tells of all."
+def _iterate_column_rows(data: RunReportData) -> Iterator[Row]:
+    """Yield a row for each of the first columns."""
+    columns = list(_list_columns(data.spec))
+    for role, column in columns[:_MAX_COLUMNS]:
+        yield _make_column_row(data, role, column)
+    if left_out := columns[_MAX_COLUMNS:]:
+        note = f"{len(left_out):,} more inputs are not shown; data.json in the run directory has all."
         yield Row(
-            (Cell("…"), Cell("input"), Cell(""), Cell(told, "long"), Cell("", "number", ""), make_number_cell(None))
+            (Cell("…"), Cell("input"), Cell(""), Cell(note, "long"), Cell("", "number", ""), make_number_cell(None))
         )
 
 
@@ -231,19 +242,20 @@ def _make_column_row(data: RunReportData, role: str, column: Column) -> Row:
 
 
 def _describe_cells(data: RunReportData, column: Column) -> str:
-    """What the cells of a column are like, in words."""
+    """Describe the cells of a column."""
     if column.classes:
         return f"{len(column.classes)} classes: {listed(column.classes, 6)}"
     if column.kind == "boolean":
-        return f"yes in {100 * column.state['fill']:.1f} % of the training rows"
+        return f"true in {100 * column.state['fill']:.1f} % of the training rows"
     if column.kind == "text":
         unit = "different terms" if column.state["bag"] else "terms"
-        return f"{len(column.state['vocabulary']):,} terms known, the first {column.state['length']} {unit} of a text"
+        vocabulary = f"vocabulary of {len(column.state['vocabulary']):,} terms"
+        return f"{vocabulary}; the first {column.state['length']} {unit} of each text"
     if column.kind == "image":
         return f"{_format_shape(column.shape)} pixels"
-    span = data.raw.number_range(column.name) if column.kind == "number" else None
-    if span is not None:
-        low, mean, high = map(format_number, span)
+    number_range = data.raw.number_range(column.name) if column.kind == "number" else None
+    if number_range is not None:
+        low, mean, high = map(format_number, number_range)
         return f"{low} to {high}, mean {mean}"
     return f"{_format_shape(column.shape)} numbers" if column.kind in ("number", "count") else ""
 
@@ -255,22 +267,22 @@ def _format_shape(shape: tuple[int, ...]) -> str:
 def _make_missing_cell(data: RunReportData, name: str) -> Cell:
     if name not in data.raw.columns:
         return Cell("", "number", "")
-    gone, rows = sum(data.raw.count_missing(name).values()), sum(data.spec.counts.values())
-    return Cell(f"{gone:,} ({100 * gone / rows:.1f} %)" if gone else "0", "number", str(gone))
+    missing, rows = sum(data.raw.count_missing(name).values()), sum(data.spec.counts.values())
+    return Cell(f"{missing:,} ({100 * missing / rows:.1f} %)" if missing else "0", "number", str(missing))
 
 
 def _draw_target_distributions(data: RunReportData) -> Iterator[tuple[str, Markup]]:
-    """How each target is spread in the splits."""
-    for place, column in enumerate(data.spec.targets):
+    """Draw the distribution of each target in the splits."""
+    for index, column in enumerate(data.spec.targets):
         decode = target_kinds.kind_of(column).decode
         splits = [split for split in SPLITS if data.spec.counts[split]]
         values = {split: decode(data.prepared.split(split).targets[column.name], column) for split in splits}
-        name, drawn = clean(column.name), f"spread-{place}"
+        name, figure_id = clean(column.name), f"distribution-{index}"
         if not column.classes:
-            yield name, run_figures.draw_histogram(column.name, values, drawn)
+            yield name, run_figures.draw_histogram(column.name, values, figure_id)
         else:
-            counts = {split: _count_classes(column, own) for split, own in values.items()}
-            yield name, run_figures.draw_classes(column.name, counts, column.classes, drawn)
+            counts = {split: _count_classes(column, values_of_split) for split, values_of_split in values.items()}
+            yield name, run_figures.draw_classes(column.name, counts, column.classes, figure_id)
 
 
 def _count_classes(column: Column, values: np.ndarray) -> list[int]:
@@ -280,7 +292,7 @@ def _count_classes(column: Column, values: np.ndarray) -> list[int]:
 
 @dataclass(frozen=True)
 class _SampleRows:
-    """Some training rows, as a table or as pictures."""
+    """A sample of the training rows, as a table or as pictures."""
 
     head: list[Heading]
     rows: list[Row]
@@ -288,97 +300,107 @@ class _SampleRows:
 
 
 def _sample_rows(data: RunReportData) -> _SampleRows:
-    """Training rows from the first to the last, with what is to be told of them."""
+    """Sample training rows, evenly spread, with their targets."""
     split, spec = data.prepared.split("train"), data.spec
     rows = np.unique(np.linspace(0, len(split) - 1, EXAMPLES).astype(int))
-    told = []
+    target_texts = []
     for column in spec.targets:
         values = target_kinds.kind_of(column).decode(split.targets[column.name][rows], column)
-        told.append([clean(judgements.format_target(column, value)) for value in values])
+        target_texts.append([clean(format_target(column, value)) for value in values])
     image = next((each for each in spec.inputs if each.kind == "image"), None)
     if image is not None:
         drawn = (_encode_picture(image, split.inputs[image.name][row]) for row in rows)
-        titles = zip(*told, strict=True)
+        titles = zip(*target_texts, strict=True)
         return _SampleRows(
             [], [], [CaptionedPicture(at, ", ".join(t), "", True) for at, t in zip(drawn, titles, strict=True)]
         )
-    names = [column.name for column in spec.inputs if column.name in data.raw.columns][:COLUMNS_OF_EXAMPLES]
+    names = [column.name for column in spec.inputs if column.name in data.raw.columns][:EXAMPLE_COLUMNS]
     cells = [data.raw.cells(name, "train", rows) for name in names]
     head = [Heading(clean(name)) for name in (*(column.name for column in spec.targets), *names)]
-    of_rows = zip(zip(*told, strict=True), zip(*cells, strict=True) if cells else [()] * len(rows), strict=True)
+    cells_by_row = zip(
+        zip(*target_texts, strict=True), zip(*cells, strict=True) if cells else [()] * len(rows), strict=True
+    )
     return _SampleRows(
-        head, [Row((*map(Cell, of_it), *map(_make_example_cell, given))) for of_it, given in of_rows], []
+        head, [Row((*map(Cell, targets), *map(_make_example_cell, inputs))) for targets, inputs in cells_by_row], []
     )
 
 
 def _encode_picture(column: Column, values: np.ndarray) -> str:
-    """The address of an encoded picture."""
-    span = (float(column.state["range"][0]), float(column.state["range"][1]))
-    return pixels.encode_data_url(pixels.scale_pixels(np.asarray(values), span))
+    """Encode a picture as a `data:` URL."""
+    pixel_range = (float(column.state["range"][0]), float(column.state["range"][1]))
+    return pixels.encode_data_url(pixels.scale_pixels(np.asarray(values), pixel_range))
 
 
 def _list_evaluated(data: RunReportData) -> list[str]:
-    found = data.evaluations
-    return [on for on in found if isinstance(found[on], dict) and isinstance(found[on].get("metrics"), dict)]
+    evaluations = data.evaluations
+    return [
+        split
+        for split in evaluations
+        if isinstance(evaluations[split], dict) and isinstance(evaluations[split].get("metrics"), dict)
+    ]
 
 
 def _make_metric_rows(data: RunReportData) -> list[Row]:
-    """Every metric on everything that the run was measured on."""
-    found = {on: data.evaluations[on]["metrics"] for on in _list_evaluated(data)}
-    names = dict.fromkeys(name for metrics in found.values() for name in metrics)
-    around = {on: data.evaluations[on].get("intervals", {}) for on in found}
+    """Make a row for each metric, with a cell for each split or file that the run was evaluated on."""
+    metrics_by_split = {split: data.evaluations[split]["metrics"] for split in _list_evaluated(data)}
+    names = dict.fromkeys(name for metrics in metrics_by_split.values() for name in metrics)
+    intervals_by_split = {split: data.evaluations[split].get("intervals", {}) for split in metrics_by_split}
 
-    def cell(on: str, name: str) -> Cell:
-        interval = around[on].get(name)
-        return groups.make_interval_cell(found[on].get(name), Interval.from_json(interval) if interval else None)
+    def cell(split: str, name: str) -> Cell:
+        interval = intervals_by_split[split].get(name)
+        return groups.make_interval_cell(
+            metrics_by_split[split].get(name), Interval.from_json(interval) if interval else None
+        )
 
-    return [Row((Cell(clean(name)), *(cell(on, name) for on in found))) for name in names]
+    return [Row((Cell(clean(name)), *(cell(split, name) for split in metrics_by_split))) for name in names]
 
 
 @dataclass(frozen=True)
 class _TargetView:
-    """What is shown of one target.
+    """The results for one target, for the template.
 
     Args:
+        confusion_rows: The most frequent confusions, where there are too many classes for a figure.
         figures: Titles and figures, side by side.
-        confused: What is most often taken for what, where there are too many classes for a figure.
-        lists: Titles, what they mean, and examples.
-        calibrated: How well probabilities are calibrated, in words.
+        calibration: The result of the calibration, as text.
+        lists: Titles, descriptions, and examples as rows and as pictures.
     """
 
     name: str
     confusion: Markup | None
-    confused: list[Row]
+    confusion_rows: list[Row]
     figures: list[tuple[str, Markup]]
     per_class: list[Row]
-    calibrated: str
+    calibration: str
     lists: list[tuple[str, str, list[Row], list[CaptionedPicture]]]
     head: list[Heading]
 
 
 @dataclass(frozen=True)
 class CaptionedPicture:
-    """A picture with what is told of it."""
+    """A picture with its true class and prediction."""
 
     address: str
     title: str
-    told: str
-    good: bool
+    caption: str
+    is_correct: bool
 
 
-def _make_target_view(data: RunReportData, column: Column, place: int) -> _TargetView:
+def _make_target_view(data: RunReportData, column: Column, index: int) -> _TargetView:
     truth, predictions = data.predicted_rows.truth[column.name], data.predicted_rows.predictions[column.name]
     evaluation = data.evaluation
     matrix, rows = evaluation.confusion.get(column.name), evaluation.per_class.get(column.name, ())
-    found = evaluation.calibration.get(column.name)
-    drawn = run_figures.draw_confusion(column.name, matrix, column.classes, f"confusion-{place}") if matrix else None
+    calibration = evaluation.calibration.get(column.name)
+    confusion = (
+        run_figures.draw_confusion(column.name, matrix, column.classes, f"confusion-{index}") if matrix else None
+    )
     return _TargetView(
         clean(column.name),
-        drawn,
-        _make_confusion_rows(column, np.array(matrix)) if matrix and drawn is None else [],
-        _draw_figures(data, column, truth, predictions, place, found),
+        confusion,
+        _make_confusion_rows(column, np.array(matrix)) if matrix and confusion is None else [],
+        _draw_figures(data, column, truth, predictions, index, calibration),
         [make_class_row(row) for row in rows],
-        clean(found.summary) if found else "",
+        clean(calibration.summary) if calibration else "",
         _make_example_lists(data, column, truth, predictions),
         _make_example_headings(data, column),
     )
@@ -392,12 +414,12 @@ CONFUSION_HEADINGS = [Heading("true"), Heading("predicted"), Heading("rows", Tru
 
 
 def make_class_row(row: ClassMetrics) -> Row:
-    """A class, with the intervals of the two figures that are shares of rows."""
+    """Make the row of a class, with intervals of precision and recall."""
     hits = 0 if row.recall is None else round(row.recall * row.support)
-    guesses = round(hits / row.precision) if row.precision else 0
-    shares = (_make_share_cell(row.precision, hits, guesses), _make_share_cell(row.recall, hits, row.support))
-    others = (make_number_cell(each) for each in (row.f1, row.roc_auc, row.pr_auc))
-    return Row((Cell(clean(row.name)), make_number_cell(row.support), *shares, *others))
+    predicted_rows = round(hits / row.precision) if row.precision else 0
+    shares = (_make_share_cell(row.precision, hits, predicted_rows), _make_share_cell(row.recall, hits, row.support))
+    other_cells = (make_number_cell(each) for each in (row.f1, row.roc_auc, row.pr_auc))
+    return Row((Cell(clean(row.name)), make_number_cell(row.support), *shares, *other_cells))
 
 
 def _make_share_cell(value: float | None, hits: int, rows: int) -> Cell:
@@ -419,108 +441,115 @@ def _draw_figures(
     column: Column,
     truth: np.ndarray,
     predictions: np.ndarray,
-    place: int,
-    calibrated: Calibration | None,
+    index: int,
+    calibration: Calibration | None,
 ) -> list[tuple[str, Markup]]:
     if not column.classes:
-        point = judgements.predict_points(column, predictions, data.quantiles.get(column.name, ()))
+        point = predict_points(column, predictions, data.quantiles.get(column.name, ()))
         return [
-            ("Predicted and true", run_figures.draw_predictions(column.name, truth, point, f"predicted-{place}")),
-            ("Errors", run_figures.draw_errors(column.name, truth, point, f"errors-{place}")),
+            ("Predicted against true", run_figures.draw_predictions(column.name, truth, point, f"predicted-{index}")),
+            ("Errors", run_figures.draw_errors(column.name, truth, point, f"errors-{index}")),
         ]
     ranked = sorted(compute_ranking_curves(column, truth, predictions), key=lambda each: each.roc_auc)[
         : run_figures.MAX_CURVES
     ]
     if not ranked:
         return []
-    few = " of the hardest classes" if len(column.classes) > len(ranked) > 1 else ""
+    suffix = " of the classes with the lowest ROC AUC" if len(column.classes) > len(ranked) > 1 else ""
     return [
-        (f"ROC{few}", run_figures.draw_roc(ranked, f"roc-{place}")),
-        (f"Precision and recall{few}", run_figures.draw_precision_recall(ranked, f"pr-{place}")),
-        *([("Calibration", run_figures.draw_reliability(calibrated, f"reliability-{place}"))] if calibrated else []),
+        (f"ROC{suffix}", run_figures.draw_roc(ranked, f"roc-{index}")),
+        (f"Precision and recall{suffix}", run_figures.draw_precision_recall(ranked, f"pr-{index}")),
+        *([("Calibration", run_figures.draw_reliability(calibration, f"reliability-{index}"))] if calibration else []),
     ]
 
 
 def _make_example_lists(
     data: RunReportData, column: Column, truth: np.ndarray, predictions: np.ndarray
 ) -> list[tuple[str, str, list[Row], list[CaptionedPicture]]]:
-    """Examples right and wrong."""
+    """Make the lists of wrong, least confident and correct examples."""
     quantiles = data.quantiles.get(column.name, ())
-    found = judgements.find_examples(column, truth, predictions, EXAMPLES, quantiles)
+    examples = find_examples(column, truth, predictions, EXAMPLES, quantiles)
     by_number = not column.classes
-    titled = (
+    sections = (
         ("Largest errors" if by_number else "Most wrong",
-         "The largest differences." if by_number else "Errors whose true class was held for least probable.",
-         found.wrong),
-        ("Least confident", "Predictions with the smallest margin, right or wrong.", found.doubtful),
-        ("Smallest errors" if by_number else "Most confident correct", "", found.right),
+         "The largest absolute errors." if by_number else "Errors with the lowest probability of the true class.",
+         examples.wrong),
+        ("Least confident", "Predictions with the smallest margin, correct or not.", examples.least_confident),
+        ("Smallest errors" if by_number else "Most confident correct", "", examples.correct),
     )  # fmt: skip
-    point = judgements.predict_points(column, predictions, quantiles)
-    sure = judgements.compute_confidence(column, predictions)
+    point = predict_points(column, predictions, quantiles)
+    confidence = compute_confidence(column, predictions)
     lists = []
-    for title, meaning, rows in titled:
+    for title, meaning, rows in sections:
         if rows:
-            chosen = np.array(rows)
-            lists.append((title, meaning, *_make_examples(data, column, chosen, truth, point, sure)))
+            indices = np.array(rows)
+            lists.append((title, meaning, *_make_examples(data, column, indices, truth, point, confidence)))
     return lists
 
 
 def _make_example_headings(data: RunReportData, column: Column) -> list[Heading]:
-    sure = [Heading("probability", True)] if column.classes else []
+    confidence = [Heading("probability", True)] if column.classes else []
     return [
         Heading("true"),
         Heading("predicted"),
-        *sure,
+        *confidence,
         *(Heading(clean(name)) for name in _list_example_columns(data)),
     ]
 
 
 def _list_example_columns(data: RunReportData) -> list[str]:
     names = [column.name for column in data.spec.inputs if column.name in data.raw.columns]
-    return names[:COLUMNS_OF_EXAMPLES] if data.predicted_rows.on in SPLITS else []
+    return names[:EXAMPLE_COLUMNS] if data.predicted_rows.name in SPLITS else []
 
 
 def _make_examples(
-    data: RunReportData, column: Column, rows: np.ndarray, truth: np.ndarray, point: np.ndarray, sure: np.ndarray | None
+    data: RunReportData,
+    column: Column,
+    rows: np.ndarray,
+    truth: np.ndarray,
+    point: np.ndarray,
+    confidence: np.ndarray | None,
 ) -> tuple[list[Row], list[CaptionedPicture]]:
-    """Examples as rows of a table, and as pictures if an input is one."""
-    told = [(judgements.format_target(column, truth[i]), judgements.format_target(column, point[i])) for i in rows]
+    """Make examples as rows of a table, or as pictures if an input is a picture."""
+    texts = [(format_target(column, truth[i]), format_target(column, point[i])) for i in rows]
     image = next((each for each in data.spec.inputs if each.kind == "image"), None)
     if image is not None:
         return [], [
             CaptionedPicture(
                 _encode_picture(image, data.predicted_rows.rows.inputs[image.name][i]),
-                clean(was),
-                _format_prediction(was, said, column, None if sure is None else float(sure[i])),
-                was == said,
+                clean(true_text),
+                _format_prediction(
+                    true_text, predicted_text, column, None if confidence is None else float(confidence[i])
+                ),
+                true_text == predicted_text,
             )
-            for i, (was, said) in zip(rows, told, strict=True)
+            for i, (true_text, predicted_text) in zip(rows, texts, strict=True)
         ]
-    cells = [data.raw.cells(name, data.predicted_rows.on, rows) for name in _list_example_columns(data)]
+    cells = [data.raw.cells(name, data.predicted_rows.name, rows) for name in _list_example_columns(data)]
     return [
         Row(
             (
-                Cell(clean(was)),
-                Cell(clean(said), "" if was == said or not column.classes else "failed"),
-                *([] if sure is None else [make_number_cell(float(sure[i]), f"{sure[i]:.3f}")]),
+                Cell(clean(true_text)),
+                Cell(clean(predicted_text), "" if true_text == predicted_text or not column.classes else "failed"),
+                *([] if confidence is None else [make_number_cell(float(confidence[i]), f"{confidence[i]:.3f}")]),
                 *(_make_example_cell(column_cells[at]) for column_cells in cells),
             )
         )
-        for at, (i, (was, said)) in enumerate(zip(rows, told, strict=True))
+        for at, (i, (true_text, predicted_text)) in enumerate(zip(rows, texts, strict=True))
     ], []
 
 
 def _format_prediction(true_text: str, predicted_text: str, column: Column, probability: float | None) -> str:
-    """What is told below a picture, beside its true class."""
+    """Format the caption of a picture, below its true class."""
     probable = "" if probability is None else f" {probability:.2f}"
     if column.classes and true_text == predicted_text:
-        return f"right{probable}"
+        return f"correct{probable}"
     return f"predicted {clean(predicted_text)}{probable}"
 
 
 def _make_example_cell(cell: str) -> Cell:
     text = clean(cell)
-    text = text if len(text) <= LONGEST_CELL else f"{text[: LONGEST_CELL - 1]}…"
+    text = text if len(text) <= MAX_CELL_LENGTH else f"{text[: MAX_CELL_LENGTH - 1]}…"
     return Cell(text, "long" if len(text) > 40 else "")
 
 

@@ -1,4 +1,4 @@
-"""The figures of a run."""
+"""Figures of the report of a run."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 SMALL, WIDE = (3.5, 2.4), 7.2
 _COLOURS = (BLUE, ORANGE, RED, GREY, "#7b61c9", "#2f9e77")
 _SPLIT_COLOURS = {"train": GREY, "validation": BLUE, "test": ORANGE}
-_NUMBERS_UP_TO, _CELLS_UP_TO = 12, 40  # classes
+_MAX_NUMBERED_CLASSES, _MAX_CONFUSION_CLASSES = 12, 40
 _MAX_NAME_LENGTH = 18
 
 
 def draw_curves(rows: Sequence[Mapping[str, Any]], selected_epoch: int | None) -> list[tuple[str, Markup]]:
-    """For each figure that was measured epoch by epoch its name and its course; the kept epoch is marked.
+    """Draw the curve of each metric by epoch, with the selected epoch marked; returns names and figures.
 
     Args:
-        rows: As in `metrics.jsonl`.
+        rows: Records of `metrics.jsonl`.
     """
     names = dict.fromkeys(name.partition("/")[2] for row in rows for name in row if "/" in name)
-    found = [(name, _draw_metric(rows, name, selected_epoch, f"curve-{i}")) for i, name in enumerate(names)]
+    curves = [(name, _draw_metric(rows, name, selected_epoch, f"curve-{i}")) for i, name in enumerate(names)]
     rates = {row.get("learning_rate") for row in rows}
-    return [*found, ("learning rate", _draw_learning_rate(rows))] if len(rates) > 1 else found
+    return [*curves, ("learning rate", _draw_learning_rate(rows))] if len(rates) > 1 else curves
 
 
 def _draw_metric(rows: Sequence[Mapping[str, Any]], name: str, selected_epoch: int | None, figure_id: str) -> Markup:
@@ -46,8 +46,8 @@ def _draw_metric(rows: Sequence[Mapping[str, Any]], name: str, selected_epoch: i
         for split in SPLITS:
             points = [(row["epoch"], v) for row in rows if (v := row.get(f"{split}/{name}")) is not None]
             if points:
-                mark = "o" if len(points) == 1 else None
-                axes.plot(*zip(*points, strict=True), label=split, color=_SPLIT_COLOURS[split], marker=mark)
+                marker = "o" if len(points) == 1 else None
+                axes.plot(*zip(*points, strict=True), label=split, color=_SPLIT_COLOURS[split], marker=marker)
         if selected_epoch is not None:
             axes.axvline(selected_epoch, color="black", linewidth=0.7, linestyle=(0, (1, 3)), zorder=1)
         _set_epoch_axis(axes)
@@ -84,59 +84,65 @@ def _set_log_axis(axes: Axes) -> None:
 
 
 def draw_classes(name: str, counts: Mapping[str, Sequence[int]], labels: Sequence[str], figure_id: str) -> Markup:
-    """The share of each class in each split, the largest classes first.
+    """Draw the share of each class in each split, the largest classes first.
 
     Args:
         counts: Rows of each class, by split.
     """
     splits = [split for split in SPLITS if sum(counts.get(split, ()))]
-    order = sorted(range(len(labels)), key=lambda i: -counts[splits[0]][i])[:30]
+    classes = sorted(range(len(labels)), key=lambda i: -counts[splits[0]][i])[:30]
     height = 0.8 / len(splits)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        places = np.arange(len(order))
-        for at, split in enumerate(splits):
-            own = np.array(counts[split], float)[order]
+        places = np.arange(len(classes))
+        for index, split in enumerate(splits):
+            shares_of_split = np.array(counts[split], float)[classes]
             label = f"{split} ({sum(counts[split]):,})"
-            shares = 100 * own / sum(counts[split])
-            axes.barh(places + at * height, shares, height, label=label, color=_SPLIT_COLOURS[split])
+            shares = 100 * shares_of_split / sum(counts[split])
+            axes.barh(places + index * height, shares, height, label=label, color=_SPLIT_COLOURS[split])
         middle = places + 0.4 - height / 2
-        axes.set_yticks(middle, [figures.shorten(clean(labels[i]), _MAX_NAME_LENGTH) for i in order])
+        axes.set_yticks(middle, [figures.shorten(clean(labels[i]), _MAX_NAME_LENGTH) for i in classes])
         axes.invert_yaxis()
         axes.set_xlabel("% of the rows")
         figures.draw_grid(axes)
         figure.legend(loc="outside upper left", ncols=3)
 
-    told = f"How many rows of each split have each {clean(name)}"
+    alt_text = f"shares of the classes of {clean(name)} in each split"
     return figures.render_svg(
-        figure_id, told, (WIDE, 0.9 + 0.1 * len(splits) * max(2, len(order)) + 0.08 * len(order)), draw
+        figure_id, alt_text, (WIDE, 0.9 + 0.1 * len(splits) * max(2, len(classes)) + 0.08 * len(classes)), draw
     )
 
 
 def draw_histogram(name: str, values: Mapping[str, np.ndarray], figure_id: str) -> Markup:
-    """How a number is spread in each split, as shares of its rows."""
-    every = np.concatenate(list(values.values()))
-    edges = np.histogram_bin_edges(every, bins=30)
+    """Draw the distribution of a number in each split, as shares of its rows."""
+    all_values = np.concatenate(list(values.values()))
+    edges = np.histogram_bin_edges(all_values, bins=30)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for split, own in values.items():
-            if len(own):
-                shares = 100 * np.histogram(own, edges)[0] / len(own)
-                axes.stairs(shares, edges, label=f"{split} ({len(own):,})", color=_SPLIT_COLOURS[split], linewidth=1.4)
+        for split, values_of_split in values.items():
+            if len(values_of_split):
+                shares = 100 * np.histogram(values_of_split, edges)[0] / len(values_of_split)
+                axes.stairs(
+                    shares,
+                    edges,
+                    label=f"{split} ({len(values_of_split):,})",
+                    color=_SPLIT_COLOURS[split],
+                    linewidth=1.4,
+                )
         axes.set_xlabel(figures.shorten(clean(name), 40))
         axes.set_ylabel("% of the rows")
         figures.draw_grid(axes)
         figure.legend(loc="outside upper left", ncols=3)
 
-    return figures.render_svg(figure_id, f"How {clean(name)} is spread", (WIDE, 2.6), draw)
+    return figures.render_svg(figure_id, f"distribution of {clean(name)}", (WIDE, 2.6), draw)
 
 
 def draw_confusion(name: str, matrix: ConfusionMatrix, labels: Sequence[str], figure_id: str) -> Markup | None:
-    """Which class is taken for which; None if there are too many classes to be seen."""
+    """Draw the confusion matrix; None if there are too many classes."""
     counts = np.array(matrix)
-    if len(labels) > _CELLS_UP_TO:
+    if len(labels) > _MAX_CONFUSION_CLASSES:
         return None
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = max(2.2, min(6.2, 0.42 * len(labels)))
@@ -145,7 +151,7 @@ def draw_confusion(name: str, matrix: ConfusionMatrix, labels: Sequence[str], fi
         from matplotlib.colors import LinearSegmentedColormap
 
         axes = figure.subplots()
-        # From nothing, so that both pages show it: what is beneath is the page.
+        # From transparent, so that an empty cell has the background of the light or the dark page.
         colours = LinearSegmentedColormap.from_list("shares", [(0.18, 0.5, 0.77, 0.0), (0.18, 0.5, 0.77, 1.0)])
         axes.pcolormesh(shares, cmap=colours, vmin=0, vmax=1, edgecolors=(0.5, 0.5, 0.5, 0.25), linewidth=0.5)
         axes.set_aspect("equal")
@@ -157,19 +163,19 @@ def draw_confusion(name: str, matrix: ConfusionMatrix, labels: Sequence[str], fi
         axes.tick_params(length=0)
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
-        if len(labels) <= _NUMBERS_UP_TO:
+        if len(labels) <= _MAX_NUMBERED_CLASSES:
             for row, column in np.ndindex(counts.shape):
                 if counts[row, column]:
                     axes.text(
                         column + 0.5, row + 0.5, f"{counts[row, column]:,}", ha="center", va="center", fontsize=7.5
                     )
 
-    told = f"How often each {clean(name)} is predicted as each"
-    return figures.render_svg(figure_id, told, (side + 1.4, side + 1.0), draw)
+    alt_text = f"confusion matrix of {clean(name)}"
+    return figures.render_svg(figure_id, alt_text, (side + 1.4, side + 1.0), draw)
 
 
 def draw_roc(rankings: Sequence[RankingCurves], figure_id: str) -> Markup:
-    """True against false positive rates."""
+    """Draw ROC curves."""
 
     def draw(figure: Figure) -> None:
         axes = _make_square_axes(figure, "false positive rate", "true positive rate")
@@ -184,7 +190,7 @@ def draw_roc(rankings: Sequence[RankingCurves], figure_id: str) -> Markup:
 
 
 def draw_precision_recall(rankings: Sequence[RankingCurves], figure_id: str) -> Markup:
-    """Precision against recall, beside the share of the class, which guessing reaches."""
+    """Draw precision against recall, with the share of the class, the precision of guessing, as a dotted line."""
 
     def draw(figure: Figure) -> None:
         axes = _make_square_axes(figure, "recall", "precision")
@@ -198,28 +204,31 @@ def draw_precision_recall(rankings: Sequence[RankingCurves], figure_id: str) -> 
 
 
 def draw_reliability(calibration: Calibration, figure_id: str) -> Markup:
-    """What came true against what was stated, with intervals; a dot is the larger, the more rows it stands for."""
+    """Draw observed frequency against predicted probability, with intervals; larger dots stand for more rows."""
     rows = sum(each.count for each in calibration.bins)
 
     def draw(figure: Figure) -> None:
         axes = _make_square_axes(
-            figure, f"probability of {figures.shorten(clean(calibration.of), 28)}", "share that came true"
+            figure, f"predicted probability of {figures.shorten(clean(calibration.event), 28)}", "observed frequency"
         )
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
         for each in calibration.bins:
             axes.plot([each.probability] * 2, [each.frequency_low, each.frequency_high], color=BLUE, linewidth=1)
-        stated, came = [each.probability for each in calibration.bins], [each.frequency for each in calibration.bins]
+        probabilities, frequencies = (
+            [each.probability for each in calibration.bins],
+            [each.frequency for each in calibration.bins],
+        )
         sizes = [10 + 110 * each.count / rows for each in calibration.bins]
-        axes.scatter(stated, came, s=sizes, color=BLUE, linewidths=0, zorder=3)
+        axes.scatter(probabilities, frequencies, s=sizes, color=BLUE, linewidths=0, zorder=3)
 
     return figures.render_svg(figure_id, "Reliability diagram", (3.5, 3.5), draw)
 
 
-def _make_square_axes(figure: Figure, across: str, up: str) -> Axes:
+def _make_square_axes(figure: Figure, x_label: str, y_label: str) -> Axes:
     axes = figure.subplots()
     figures.draw_grid(axes)
-    axes.set_xlabel(across)
-    axes.set_ylabel(up)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.02)
     axes.set_aspect("equal")
@@ -234,32 +243,32 @@ MAX_CURVES = len(_COLOURS)
 
 
 def draw_predictions(name: str, truth: np.ndarray, point: np.ndarray, figure_id: str) -> Markup:
-    """Predicted against true numbers; of many rows some."""
-    some = np.unique(np.linspace(0, len(truth) - 1, min(len(truth), 600)).astype(int))
+    """Draw predicted against true numbers, for at most 600 rows."""
+    sample = np.unique(np.linspace(0, len(truth) - 1, min(len(truth), 600)).astype(int))
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         figures.draw_grid(axes)
-        ends = [min(truth.min(), point.min()), max(truth.max(), point.max())]
-        axes.plot(ends, ends, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
-        axes.scatter(truth[some], point[some], s=9, color=BLUE, alpha=0.5, linewidths=0)
+        limits = [min(truth.min(), point.min()), max(truth.max(), point.max())]
+        axes.plot(limits, limits, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
+        axes.scatter(truth[sample], point[sample], s=9, color=BLUE, alpha=0.5, linewidths=0)
         axes.set_xlabel(f"true {_shorten_name(name)}")
         axes.set_ylabel("predicted")
 
-    return figures.render_svg(figure_id, f"Predicted against true {clean(name)}", (3.5, 3.1), draw)
+    return figures.render_svg(figure_id, f"predicted against true {clean(name)}", (3.5, 3.1), draw)
 
 
 def draw_errors(name: str, truth: np.ndarray, point: np.ndarray, figure_id: str) -> Markup:
-    """How errors are spread, the farthest hundredth left out at each end."""
-    found = point - truth
-    low, high = np.quantile(found, [0.01, 0.99])
+    """Draw the distribution of errors, without the lowest and the highest percent."""
+    errors = point - truth
+    low, high = np.quantile(errors, [0.01, 0.99])
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         figures.draw_grid(axes)
-        axes.hist(found[(found >= low) & (found <= high)], bins=30, color=BLUE)
+        axes.hist(errors[(errors >= low) & (errors <= high)], bins=30, color=BLUE)
         axes.axvline(0, color="black", linewidth=0.7)
-        axes.set_xlabel(f"predicted less true {_shorten_name(name)}")
+        axes.set_xlabel(f"predicted minus true {_shorten_name(name)}")
         axes.set_ylabel("rows")
 
-    return figures.render_svg(figure_id, f"Errors of {clean(name)}", (3.5, 3.1), draw)
+    return figures.render_svg(figure_id, f"errors of {clean(name)}", (3.5, 3.1), draw)

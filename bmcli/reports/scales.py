@@ -1,4 +1,4 @@
-"""Where values stand on an axis: those of searched parameters, and those of objectives."""
+"""Axes of searched parameters and of objectives."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 UNUSED_POSITION = 1.14
-"""Where a parameter that a candidate does not have stands, beyond the end of its axis."""
+"""Position, beyond the end of the axis, of candidates without the parameter."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ParameterScale:
 
     Args:
         bounds: Of the range of a number; None for a choice.
-        choices: In the recipe's order, numbers in theirs; empty for a range.
+        choices: In the order of the recipe, or ascending if all are numbers; empty for a range.
     """
 
     path: str
@@ -37,11 +37,11 @@ class ParameterScale:
 
     @property
     def ordered(self) -> bool:
-        """Whether places between others mean values between theirs."""
+        """Whether the order of positions is an order of values."""
         return len(self.choices) < 3 or all(map(_is_number, self.choices))
 
     def position(self, trial: Trial) -> float | None:
-        """Where a candidate stands; None if it does not have this parameter."""
+        """Get the position of a candidate; None if it does not have this parameter."""
         if self.path not in trial.task.values:
             return None
         value = trial.task.values[self.path]
@@ -50,13 +50,13 @@ class ParameterScale:
         low, high = (self._transform(end) for end in self.bounds)
         return (self._transform(float(value)) - low) / (high - low) if high > low else 0.5
 
-    def ticks(self, most_letters: int) -> list[tuple[float, str]]:
-        """Positions and labels, as many and as long as there is room for."""
+    def ticks(self, max_characters: int) -> list[tuple[float, str]]:
+        """List positions and labels, in number and length for the given total of characters."""
         if self.bounds is None:
-            step = -(-len(self.choices) // max(2, most_letters // 6))
-            labelled = range(0, len(self.choices), step)
-            room = max(5, most_letters // len(labelled) - 1)
-            return [(self._at(i), figures.shorten(format_value(self.choices[i]), room)) for i in labelled]
+            step = -(-len(self.choices) // max(2, max_characters // 6))
+            indices = range(0, len(self.choices), step)
+            max_label = max(5, max_characters // len(indices) - 1)
+            return [(self._at(i), figures.shorten(format_value(self.choices[i]), max_label)) for i in indices]
         low, high = (self._transform(end) for end in self.bounds)
         if high == low:
             return [(0.5, format_number(self.bounds[0]))]
@@ -71,7 +71,7 @@ class ParameterScale:
         return math.log10(value) if self.parameter.scale == "log" else value
 
     def _list_round_values(self) -> list[float]:
-        """Round values between the ends, which are among them on a logarithmic scale."""
+        """List round values between the bounds; on a logarithmic scale with the bounds."""
         from matplotlib.ticker import LogLocator, MaxNLocator
 
         assert self.bounds is not None
@@ -84,12 +84,12 @@ class ParameterScale:
 
 
 def make_scale(path: str, parameter: SearchParameter, trials: Iterable[Trial]) -> ParameterScale:
-    """The scale of a parameter, wide enough for every value that it had."""
-    had = [trial.task.values[path] for trial in trials if path in trial.task.values]
-    ends = [end for end in (parameter.low, parameter.high) if end is not None]
-    if ends and all(map(_is_number, had)) and (min(ends + had) > 0 or parameter.scale == "linear"):
-        return ParameterScale(path, parameter, bounds=(min(ends + had), max(ends + had)))
-    choices = list({write_scalar(value): value for value in [*parameter.values, *had]}.values())
+    """Make the scale of a parameter, which covers all values of the trials."""
+    used_values = [trial.task.values[path] for trial in trials if path in trial.task.values]
+    bounds = [end for end in (parameter.low, parameter.high) if end is not None]
+    if bounds and all(map(_is_number, used_values)) and (min(bounds + used_values) > 0 or parameter.scale == "linear"):
+        return ParameterScale(path, parameter, bounds=(min(bounds + used_values), max(bounds + used_values)))
+    choices = list({write_scalar(value): value for value in [*parameter.values, *used_values]}.values())
     return ParameterScale(path, parameter, choices=tuple(sorted(choices) if all(map(_is_number, choices)) else choices))
 
 
@@ -102,8 +102,7 @@ class ObjectiveAxis:
     """The axis of an objective.
 
     Args:
-        end: Where it ends on its bad side, so that a few very bad trials do not squeeze all others; None if it is as
-            wide as the values are.
+        end: Limit on the worse side, which excludes a few very bad trials; None if all values are shown.
     """
 
     objective: SearchObjective
@@ -116,7 +115,7 @@ class ObjectiveAxis:
         return f"{figures.shorten(clean(self.objective.name), 40)}\n({better} is better)"
 
     def clip(self, value: float) -> float:
-        """The value, or the end of the axis if it lies beyond."""
+        """Clip a value to the end of the axis."""
         if self.end is None:
             return value
         return min(value, self.end) if self.objective.direction == "min" else max(value, self.end)
@@ -124,12 +123,12 @@ class ObjectiveAxis:
     def is_clipped(self, value: float) -> bool:
         return not math.isnan(value) and self.clip(value) != value
 
-    def format_axis(self, axes: Axes, along: str = "y") -> None:
+    def format_axis(self, axes: Axes, direction: str = "y") -> None:
         from matplotlib.ticker import FuncFormatter, NullFormatter
 
         if self.log:
-            (axes.set_yscale if along == "y" else axes.set_xscale)("log")
-            axis = axes.yaxis if along == "y" else axes.xaxis
+            (axes.set_yscale if direction == "y" else axes.set_xscale)("log")
+            axis = axes.yaxis if direction == "y" else axes.xaxis
             axis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value)))
             axis.set_minor_formatter(NullFormatter())
 

@@ -1,4 +1,4 @@
-"""The trials of a search as a table for other programs."""
+"""The trials of a search as a CSV file."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from bmcli.trials import SearchResult, Trial
 
 
 def render_trials_csv(search: SearchResult) -> str:
-    """CSV as RFC 4180 writes it, a row for each trial.
+    """Render a CSV file by RFC 4180 with a row for each trial.
 
     Columns: trial, state, reason, each objective, each parameter by its path, epochs, seconds, continues. A cell is
-    empty where there is nothing: a parameter that a candidate does not have, an objective that was not measured. Texts
-    stand as they are, lists and null as JSON. A text with which a spreadsheet would begin a formula gets an
-    apostrophe before it; numbers stay numbers.
+    empty where a candidate does not have the parameter, or an objective has no value. Texts are written as they are,
+    lists and null as JSON. Text that a spreadsheet would read as a formula gets an apostrophe in front; numbers stay
+    numbers.
     """
     objectives = [objective.name for objective in search.objectives]
     paths = list(search.parameters)
@@ -36,12 +36,12 @@ def render_trials_csv(search: SearchResult) -> str:
 
 def _make_leading_cells(trial: Trial, objectives: list[str]) -> list[str]:
     reason = trial.result.reason if trial.result else ""
-    measured = [trial.objectives.get(name) for name in objectives]
+    values = [trial.objectives.get(name) for name in objectives]
     return [
         _format_cell(trial.task.name),
         trial.state,
         _format_cell(reason),
-        *("" if value is None or not math.isfinite(value) else _format_cell(value) for value in measured),
+        *("" if value is None or not math.isfinite(value) else _format_cell(value) for value in values),
     ]
 
 
@@ -62,7 +62,7 @@ def _make_trailing_cells(trial: Trial) -> list[str]:
 def _format_cell(value: Any) -> str:
     if not isinstance(value, str):
         return json.dumps(value, ensure_ascii=False, default=str)
-    # What spreadsheets take for a formula, after the blanks that some of them skip.
+    # Spreadsheets read text with these signs as a formula, some of them also after blanks.
     return f"'{clean(value)}" if value[:1] in ("\t", "\r") or value.strip()[:1] in _FORMULA_SIGNS else clean(value)
 
 

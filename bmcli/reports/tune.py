@@ -1,4 +1,4 @@
-"""The report of a search: what won, what it is worth, and what mattered."""
+"""The report of a search: the winner, its confirmation, and the importance of the parameters."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 
 def render_search(search: SearchResult) -> str:
-    """The page as HTML, one file that needs nothing else."""
+    """Render the page as a self-contained HTML file."""
     measured = [trial for trial in search.candidates() if trial.measured(search.first) is not None]
     trials_head, trials = _tabulate_trials(search)
     return render_page(
         "tune.html",
         {
-            "searched": search,
+            "search": search,
             "first": search.first,
             "counts": _count_states(search),
             "reasons": _count_reasons(search),
@@ -48,7 +48,7 @@ def render_search(search: SearchResult) -> str:
             "curves": search_figures.draw_curves(search) if measured and search_figures.has_curves(search) else None,
             "rungs": search_figures.list_rungs(search),
             "parallel": search_figures.draw_parallel(search) if len(measured) > 1 and search.parameters else None,
-            "importances": [analyse_importance(search, one) for one in search.objectives],
+            "analyses": [analyse_importance(search, one) for one in search.objectives],
             "fronts": [_make_front_view(search, cost, place) for place, cost in enumerate(search.objectives[1:])],
             "slices": search_figures.draw_slices(search) if measured else [],
             "trials_head": trials_head,
@@ -59,12 +59,12 @@ def render_search(search: SearchResult) -> str:
 
 @dataclass(frozen=True)
 class WinnerSummary:
-    """The winner, and what it is worth.
+    """The winner with its results.
 
     Args:
-        searched: What the search measured.
-        confirmed: Means over seeds, if it was trained again.
-        shrinkage: How much worse the mean over seeds is than what the search had measured.
+        searched: Its result in the search.
+        confirmed: Its results with other seeds, if it was trained again.
+        shrinkage: The amount by which the mean over seeds is worse than the result in the search.
     """
 
     name: str
@@ -86,38 +86,39 @@ _STATES: tuple[TrialState | Literal["running"], ...] = ("done", "stopped", "fail
 
 
 def _count_states(search: SearchResult) -> list[tuple[str, int]]:
-    """How many trials are in which state, those without any left out."""
-    counted = Counter(trial.state for trial in search.trials)
-    return [(state, counted[state]) for state in _STATES if counted[state]]
+    """Count the trials in each state that occurs."""
+    counts = Counter(trial.state for trial in search.trials)
+    return [(state, counts[state]) for state in _STATES if counts[state]]
 
 
 def _count_reasons(search: SearchResult) -> list[tuple[str, str, int]]:
-    """State, reason and how often, for trials that did not come to their end; the most frequent first."""
-    counted = Counter(
-        (trial.state, clean(trial.result.reason or "no reason is known"))
+    """Count the reasons of failed and refused trials, the most frequent first: state, reason and count."""
+    counts = Counter(
+        (trial.state, clean(trial.result.reason or "unknown reason"))
         for trial in search.trials
         if trial.result is not None and trial.state in ("failed", "refused")
     )
-    return [(state, reason, count) for (state, reason), count in counted.most_common(12)]
+    return [(state, reason, count) for (state, reason), count in counts.most_common(12)]
 
 
 def _list_winning_values(search: SearchResult) -> list[tuple[str, str]]:
-    """Path and value of the winner, or of the best so far."""
+    """List paths and values of the winner, or of the best trial so far."""
     best = search.trial(search.winner) if search.winner else search.best()
     if best is None:
         return []
-    there = [path for path in search.parameters if path in best.task.values]
-    return [(clean(path), format_value(best.task.values[path])) for path in there]
+    used_paths = [path for path in search.parameters if path in best.task.values]
+    return [(clean(path), format_value(best.task.values[path])) for path in used_paths]
 
 
 _CONFIRMED_HEADINGS = [
-    Heading("trial"), Heading("searched", True), Heading("mean over seeds", True), Heading("spread", True),
+    Heading("trial"), Heading("in the search", True), Heading("mean over seeds", True),
+    Heading("standard deviation", True),
     Heading("shrinkage", True), Heading("each seed"),
 ]  # fmt: skip
 
 
 def _make_confirmed_rows(search: SearchResult) -> list[Row]:
-    """Candidates that were trained again, the best mean first."""
+    """Make a row for each candidate that was trained again, the best mean first."""
     ordered = sorted(search.confirmed, key=lambda one: search.first.score(one.mean))
     return [
         Row(
@@ -135,8 +136,8 @@ def _make_confirmed_rows(search: SearchResult) -> list[Row]:
     ]
 
 
-def compute_seed_spread(search: SearchResult) -> float | None:
-    """Standard deviation of the first objective over seeds, pooled over the candidates that were trained again."""
+def compute_seed_deviation(search: SearchResult) -> float | None:
+    """Compute the standard deviation of the first objective over seeds, pooled over the confirmed candidates."""
     variances = [(one.spread**2, len(one.values) - 1) for one in search.confirmed if one.spread is not None]
     degrees = sum(weight for _, weight in variances)
     return (sum(variance * weight for variance, weight in variances) / degrees) ** 0.5 if degrees else None
@@ -144,54 +145,56 @@ def compute_seed_spread(search: SearchResult) -> float | None:
 
 @dataclass(frozen=True)
 class _FrontView:
-    """How much quality a cost buys.
+    """The Pareto front of the first objective and a cost, for the template.
 
     Args:
-        enough: The cheapest trial within one spread over seeds of the best; None if the spread is not known.
+        standard_deviation: Of the first objective over seeds; None if it is unknown.
+        cheapest: The cheapest trial within one standard deviation of the best; None if that is unknown.
+        ratio: Cost of the cheapest divided by that of the best.
     """
 
     cost: SearchObjective
     drawn: Markup
     head: list[Heading]
     rows: list[Row]
-    spread: float | None
+    standard_deviation: float | None
     best: Trial
-    enough: Trial | None
+    cheapest: Trial | None
     ratio: float | None
 
 
-def _make_front_view(search: SearchResult, cost: SearchObjective, place: int) -> _FrontView | None:
+def _make_front_view(search: SearchResult, cost: SearchObjective, index: int) -> _FrontView | None:
     first = search.first
     front = search.front((first, cost))
     if not front:
         return None
-    spread = compute_seed_spread(search)
+    deviation = compute_seed_deviation(search)
     best = min(front, key=lambda trial: first.score(trial.objectives[first.name]))
-    enough = find_cheapest_within(search, cost, spread)
+    cheapest = find_cheapest_within(search, cost, deviation)
     return _FrontView(
         cost,
-        search_figures.draw_front(search, cost, spread, f"front-{place}"),
+        search_figures.draw_front(search, cost, deviation, f"front-{index}"),
         [
             Heading("trial"),
             Heading(cost.name, True),
             Heading(first.name, True),
             Heading("worse than the best by", True),
         ],
-        [_make_front_row(search, trial, best, cost, enough) for trial in front],
-        spread,
+        [_make_front_row(search, trial, best, cost, cheapest) for trial in front],
+        deviation,
         best,
-        enough,
-        _compute_ratio(enough.objectives[cost.name], best.objectives[cost.name]) if enough else None,
+        cheapest,
+        _compute_ratio(cheapest.objectives[cost.name], best.objectives[cost.name]) if cheapest else None,
     )
 
 
-def find_cheapest_within(search: SearchResult, cost: SearchObjective, spread: float | None) -> Trial | None:
-    """The trial that costs least of those whose first objective is within one spread of the best."""
+def find_cheapest_within(search: SearchResult, cost: SearchObjective, deviation: float | None) -> Trial | None:
+    """Find the cheapest trial whose first objective is within one standard deviation of the best."""
     first = search.first
     front = search.front((first, cost))
-    if spread is None or not front:
+    if deviation is None or not front:
         return None
-    limit = min(first.score(trial.objectives[first.name]) for trial in front) + spread
+    limit = min(first.score(trial.objectives[first.name]) for trial in front) + deviation
     return next(trial for trial in front if first.score(trial.objectives[first.name]) <= limit)
 
 
@@ -200,26 +203,26 @@ def _compute_ratio(small: float, large: float) -> float | None:
 
 
 def _make_front_row(
-    search: SearchResult, trial: Trial, best: Trial, cost: SearchObjective, enough: Trial | None
+    search: SearchResult, trial: Trial, best: Trial, cost: SearchObjective, cheapest: Trial | None
 ) -> Row:
     first = search.first
-    behind = first.score(trial.objectives[first.name]) - first.score(best.objectives[first.name])
+    loss = first.score(trial.objectives[first.name]) - first.score(best.objectives[first.name])
     cells = (
         Cell(trial.task.name),
         make_number_cell(trial.objectives[cost.name]),
         make_number_cell(trial.objectives[first.name]),
-        make_number_cell(behind),
+        make_number_cell(loss),
     )
-    return Row(cells, best=enough is not None and trial.task.name == enough.task.name)
+    return Row(cells, best=cheapest is not None and trial.task.name == cheapest.task.name)
 
 
 def _tabulate_trials(search: SearchResult) -> tuple[list[Heading], list[Row]]:
-    """All trials; columns in which no trial has anything are left out."""
+    """Tabulate all trials, without columns that are empty for all."""
     names = search.short_names()
     head = [
         Heading("trial"), Heading("state"), *(Heading(clean(one.name), True) for one in search.objectives),
         *(Heading(clean(names[path]), one.kind in ("int", "float")) for path, one in search.parameters.items()),
-        Heading("epochs", True), Heading("time", True), Heading("continues"), Heading("reason"),
+        Heading("epochs", True), Heading("time", True), Heading("continues trial"), Heading("reason"),
     ]  # fmt: skip
     rows = [_make_trial_cells(search, trial) for trial in search.trials]
     filled = [place for place in range(len(head)) if any(row[place].text for row in rows)]

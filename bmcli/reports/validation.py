@@ -1,4 +1,4 @@
-"""The parts of a report that tell what training anew showed: cross-validation, and the learning curve."""
+"""Report sections on cross-validation and learning curves."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ HEADLINE_METRICS = (
     "accuracy", "subset_accuracy", "f1_macro", "quadratic_kappa", "roc_auc", "roc_auc_macro", "mae", "rmse", "r2",
     "poisson_deviance", "pinball", "coverage",
 )  # fmt: skip
-"""Metrics to see first."""
+"""Metrics at the top of a page."""
 
-_SMALL, _MOST = (3.5, 2.4), 4
+_SMALL, _MAX_HEADLINES = (3.5, 2.4), 4
 
 
-def select_headlines(names: Sequence[str], most: int) -> list[str]:
-    """Those of some metrics that are to be seen first."""
-    return [name for name in names if name.rpartition("/")[2] in HEADLINE_METRICS][:most]
+def select_headlines(names: Sequence[str], max_count: int) -> list[str]:
+    """Select the metrics for the top of a page."""
+    return [name for name in names if name.rpartition("/")[2] in HEADLINE_METRICS][:max_count]
 
 
 @dataclass(frozen=True)
@@ -48,46 +48,46 @@ class FoldsView:
 
 
 def make_folds_view(folds: CrossValidationResult) -> FoldsView:
-    """The cross-validation as a page shows it."""
-    names = select_headlines(list(folds.means), _MOST)
+    """Make the view of a cross-validation."""
+    names = select_headlines(list(folds.means), _MAX_HEADLINES)
     return FoldsView(
-        summary=clean(f"{len(folds.folds)} folds of {folds.together.count:,} rows, dealt {folds.dealt}."),
+        summary=clean(f"{folds.pooled.count:,} rows in {len(folds.folds)} folds, split {folds.splitter}."),
         method=clean(folds.method),
         means_head=[
-            Heading("metric"), Heading("mean of the folds", True), Heading("spread", True),
-            Heading("95 % interval of the mean", True), Heading("all rows out of fold", True),
+            Heading("metric"), Heading("mean over folds", True), Heading("standard deviation", True),
+            Heading("95 % interval of the mean", True), Heading("all out-of-fold predictions", True),
         ],
         means=[_make_mean_row(name, mean, folds) for name, mean in folds.means.items()],
-        figures=[(clean(name), _draw_folds(name, folds, f"fold-{place}")) for place, name in enumerate(names)],
+        figures=[(clean(name), _draw_folds(name, folds, f"fold-{index}")) for index, name in enumerate(names)],
         folds_head=[
-            Heading("fold", True), Heading("trained on", True), Heading("tested on", True), Heading("epochs", True),
-            Heading("time", True), *(Heading(clean(name), True) for name in names),
+            Heading("fold", True), Heading("training rows", True), Heading("test rows", True), Heading("epochs", True),
+            Heading("training time", True), *(Heading(clean(name), True) for name in names),
         ],
         folds=[_make_fold_row(each, names) for each in folds.folds],
     )  # fmt: skip
 
 
 def _make_mean_row(name: str, mean: FoldMean, folds: CrossValidationResult) -> Row:
-    together = folds.together
+    pooled = folds.pooled
     return Row(
         (
             Cell(clean(name)),
             make_number_cell(mean.mean),
-            make_number_cell(mean.spread),
+            make_number_cell(mean.standard_deviation),
             Cell(f"{format_number(mean.low)} to {format_number(mean.high)}", "number"),
-            make_interval_cell(together.metrics.get(name), together.intervals.get(name)),
+            make_interval_cell(pooled.metrics.get(name), pooled.intervals.get(name)),
         )
     )
 
 
 def _make_fold_row(each: FoldResult, names: Sequence[str]) -> Row:
-    figures_of_it = (make_number_cell(each.metrics.get(name)) for name in names)
-    counts = (make_number_cell(count) for count in (each.number, each.trained, each.tested, each.epochs))
-    return Row((*counts, make_number_cell(each.seconds, format_duration(each.seconds)), *figures_of_it))
+    metric_cells = (make_number_cell(each.metrics.get(name)) for name in names)
+    counts = (make_number_cell(count) for count in (each.number, each.train_rows, each.test_rows, each.epochs))
+    return Row((*counts, make_number_cell(each.seconds, format_duration(each.seconds)), *metric_cells))
 
 
 def _draw_folds(name: str, folds: CrossValidationResult, figure_id: str) -> Markup:
-    """A metric in each fold, its mean and the interval of that."""
+    """Draw a metric in each fold, with the mean and its interval."""
     mean = folds.means[name]
     points = [(each.number, each.metrics[name]) for each in folds.folds if name in each.metrics]
 
@@ -100,8 +100,8 @@ def _draw_folds(name: str, folds: CrossValidationResult, figure_id: str) -> Mark
         figures.set_integer_ticks(axes)
         axes.set_xlabel("fold")
 
-    told = f"{clean(name)} of each fold; the line is their mean, the band its 95 % interval"
-    return figures.render_svg(figure_id, told, _SMALL, draw)
+    alt_text = f"{clean(name)} of each fold; line: mean; band: 95 % interval of the mean"
+    return figures.render_svg(figure_id, alt_text, _SMALL, draw)
 
 
 @dataclass(frozen=True)
@@ -115,14 +115,14 @@ class LearningCurveView:
     points: list[Row]
 
 
-def make_curve_view(curve: LearningCurve, place: int) -> LearningCurveView:
-    """The learning curve of a target as a page shows it."""
+def make_curve_view(curve: LearningCurve, index: int) -> LearningCurveView:
+    """Make the view of a target's learning curve."""
     return LearningCurveView(
         target=clean(curve.target),
         summary=clean(curve.summary.partition(": ")[2]),
-        figure=_draw_learning_curve(curve, f"learning-{place}"),
+        figure=_draw_learning_curve(curve, f"learning-{index}"),
         head=[
-            Heading("share", True), Heading("training rows", True), Heading(f"{curve.metric} on them", True),
+            Heading("share", True), Heading("training rows", True), Heading(f"{curve.metric} on training rows", True),
             Heading(f"{curve.metric} on validation rows", True),
         ],
         points=[_make_point_row(each) for each in curve.points],
@@ -141,7 +141,7 @@ def _make_point_row(each: CurvePoint) -> Row:
 
 
 def _draw_learning_curve(curve: LearningCurve, figure_id: str) -> Markup:
-    """A metric on the rows that were learned from and on validation rows, against how many were learned from."""
+    """Draw a metric on training and on validation rows against the number of training rows."""
     rows = [point.rows for point in curve.points]
 
     def draw(figure: Figure) -> None:
@@ -149,15 +149,15 @@ def _draw_learning_curve(curve: LearningCurve, figure_id: str) -> Markup:
         figures.draw_grid(axes)
         train = [(point.train, point.train_interval) for point in curve.points]
         validation = [(point.validation, point.validation_interval) for point in curve.points]
-        _draw_line(axes, rows, train, "the training rows", GREY)
+        _draw_line(axes, rows, train, "training rows", GREY)
         _draw_line(axes, rows, validation, "validation rows", ORANGE)
         _set_row_axis(axes, rows)
-        axes.set_xlabel("training rows")
+        axes.set_xlabel("number of training rows")
         axes.set_ylabel(figures.shorten(curve.metric, 30))
         figure.legend(loc="outside upper left", ncols=2, handletextpad=0.5)
 
-    told = f"{clean(curve.target)}: {curve.metric} against the number of training rows"
-    return figures.render_svg(figure_id, told, (7.2, 3.0), draw)
+    alt_text = f"{clean(curve.target)}: {curve.metric} against the number of training rows"
+    return figures.render_svg(figure_id, alt_text, (7.2, 3.0), draw)
 
 
 def _draw_line(

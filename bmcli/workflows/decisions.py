@@ -84,7 +84,7 @@ def _calibrate_target(
         state["temperature"] = temperature = fit_temperature(truth, predictions, independent)
         scaled = rescale_probabilities(predictions, temperature, independent)
         decision = replace(
-            decision, softened=measure_temperature_scaling(column, truth, predictions, scaled, temperature)
+            decision, temperature_scaling=measure_temperature_scaling(column, truth, predictions, scaled, temperature)
         )
         predictions = scaled
         log(f"{column.name}: temperature {temperature:.3f}, fitted on {len(truth):,} validation rows")

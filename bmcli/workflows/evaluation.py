@@ -193,7 +193,7 @@ def _compute_group_metrics(
     import numpy as np
 
     weights = np.ones((rows, 1))
-    values = {name: float(column[0]) for each in weighted_metrics for name, column in each.of(weights).items()}
+    values = {name: float(column[0]) for each in weighted_metrics for name, column in each.compute(weights).items()}
     reason = "fewer than two groups have enough rows."
     metrics = {name: value for name, value in values.items() if np.isfinite(value)}
     return metrics, {name: reason for name in values if name not in metrics}

@@ -53,10 +53,10 @@ def write_report(
     data = RunReportData(
         name=recipe.name,
         folder=run.display_path,
-        written=read_undamaged(run.recipe, run.written_recipe, log) or "",
-        resolved=read_text(run.lock),
+        recipe_text=read_undamaged(run.recipe, run.written_recipe, log) or "",
+        resolved_recipe=read_text(run.lock),
         findings=[f"{finding.get('message', '')} {finding.get('suggestion', '')}" for finding in findings],
-        was_checked=run.checks.exists(),
+        data_was_checked=run.checks.exists(),
         epochs=epochs,
         status=read_status(run, log),
         environment=read_undamaged(run.environment, run.read_environment, log) or {},
@@ -98,7 +98,7 @@ def _read_related_results(run: Run, log: ReportCallback) -> RelatedResults:
         explanation=read_explanation(run, log),
         artefacts=tuple(_read_artefacts(run, log)),
         costs=tuple(costs or ()),
-        model=disk.compute_sha256(run.model),
+        model_sha256=disk.compute_sha256(run.model),
     )
 
 

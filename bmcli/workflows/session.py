@@ -60,7 +60,7 @@ class Session:
 
         loss = ensemble.build_loss(network) if ensemble else None
         # The training rows of a student are those of its transfer set.
-        data = ensemble.known.prepared if ensemble else prepared
+        data = ensemble.transfer_set.prepared if ensemble else prepared
         return build_trainer(recipe, network, data, self.placement, run, self.cache, profile, loss)
 
     def write_run_files(self, trainer: Trainer, run: Run) -> None:

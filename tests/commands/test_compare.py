@@ -21,7 +21,7 @@ def test_runs_are_compared_on_the_same_rows(bmcli: Bmcli, write_recipe: WriteRec
     found = done.json()
     assert found["recipes"] == {"model.hidden": ["[32]", "[2]"]}
     assert found["data"] == {}
-    assert found["unpaired"] == ""
+    assert found["unpaired_reason"] == ""
     assert found["rows"] == 15
     large, small = found["runs"]
     assert large["parameters"] == 4 * 32 + 32 + 32 * 3 + 3
@@ -30,7 +30,7 @@ def test_runs_are_compared_on_the_same_rows(bmcli: Bmcli, write_recipe: WriteRec
     difference = found["differences"]["small"]["accuracy"]
     assert difference["first"] == large["metrics"]["accuracy"]
     assert difference["second"] == small["metrics"]["accuracy"]
-    assert found["take"] in ("small", "large")
+    assert found["recommended"] in ("small", "large")
 
     again = bmcli("compare", "large", "small", "--output", "both.html")
     assert again.code == 2
@@ -81,4 +81,4 @@ def test_copies_of_a_run_are_compared_with_it(bmcli: Bmcli, write_recipe: WriteR
     assert len(found["differences"]) == 2
     for difference in found["differences"].values():
         assert difference["accuracy"]["difference"] == 0
-    assert found["unpaired"] == ""
+    assert found["unpaired_reason"] == ""

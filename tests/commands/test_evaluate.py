@@ -95,9 +95,9 @@ def test_an_unknown_group_is_a_fault_with_the_nearest_name(bmcli: Bmcli, loans: 
 def test_a_slice_that_cannot_be_learned_is_found_among_all(bmcli: Bmcli, loans: Run) -> None:
     out = bmcli("evaluate", loans.folder, "evaluate.slices=all").out
     (found,) = loans.evaluations()["test"]["slices"]
-    assert (found["slices"][0]["of"], found["slices"][0]["name"]) == ("clinic", "B")
-    assert found["slices"][0]["adjusted"] < 0.01
-    assert {each["of"] for each in found["slices"]} >= {"clinic", "sex", "clinic x sex"}
+    assert (found["slices"][0]["slicing"], found["slices"][0]["name"]) == ("clinic", "B")
+    assert found["slices"][0]["adjusted_p_value"] < 0.01
+    assert {each["slicing"] for each in found["slices"]} >= {"clinic", "sex", "clinic x sex"}
     assert "label by slice, the worst first" in out
 
 
@@ -105,7 +105,7 @@ def test_named_slices_are_measured_each_by_itself(bmcli: Bmcli, loans: Run) -> N
     slices = "evaluate.slices=[sex, [clinic, sex], {of: [score], bins: 2}, label]"
     assert bmcli("evaluate", loans.folder, slices).code == 0
     (found,) = loans.evaluations()["test"]["slices"]
-    assert {each["of"] for each in found["slices"]} == {"sex", "clinic x sex", "score", "label"}
+    assert {each["slicing"] for each in found["slices"]} == {"sex", "clinic x sex", "score", "label"}
     assert all(each["interval"] and each["metrics"]["log_loss"] > 0 for each in found["slices"])
 
 
@@ -203,7 +203,7 @@ def test_an_artefact_decides_at_the_threshold_and_is_part_of_the_report(bmcli: B
     (artefact,) = done.json()["artefacts"]
     assert artefact["agreement"] == 1
     card = json.loads((Path(artefact["path"]) / "card.json").read_text())
-    assert card["targets"][0]["decision"] == f"'paid' from a probability of {_state(decided)['threshold']:.6g} on"
+    assert card["targets"][0]["decision"] == f"'paid' if its probability is at least {_state(decided)['threshold']:.6g}"
     assert "Artefacts" in decided.report.read_text(encoding="utf-8")
 
 

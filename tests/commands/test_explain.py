@@ -15,7 +15,7 @@ def test_a_run_is_explained_and_its_report_tells_so(bmcli: Bmcli, write_recipe: 
     done = bmcli("explain", "tiny", "--rows", 12, "--repeats", 1, "--examples", 1, "--json")
     assert done.code == 0, done.err
     found = Explanation.from_json(done.json()["explanation"])
-    assert found.on == "validation"
+    assert found.split == "validation"
     assert found.rows == 12
     assert {each.column for each in found.targets[0].importances} == set(found.targets[0].wrong[0].features)
     report = bmcli("report", "tiny", "--json").json()["report"]

@@ -72,10 +72,10 @@ def test_folds_equal_those_of_scikit_learn_for_a_linear_model(bmcli: Bmcli, tmp_
         assert np.abs(predicted[folds == number] - reference).max() < 0.01 * np.ptp(table[:, 2])
     each = [fold["r2"] for fold in found["folds"]]
     assert found["metrics"]["folds/r2"] == pytest.approx(np.mean(each))
-    assert found["spread"]["folds/r2"] == pytest.approx(np.std(each, ddof=1))
+    assert found["standard_deviation"]["folds/r2"] == pytest.approx(np.std(each, ddof=1))
     interval = found["intervals"]["folds/r2"]
     assert interval["low"] < np.mean(each) < interval["high"]
-    assert found["together"]["r2"] == pytest.approx(r2_score(table[rows - 1, 2], predicted), abs=1e-4)
+    assert found["pooled"]["r2"] == pytest.approx(r2_score(table[rows - 1, 2], predicted), abs=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +109,8 @@ def test_what_a_fold_prepares_never_saw_the_rows_it_is_tested_on(validated: Run)
 def test_a_cross_validation_keeps_all_it_found(validated: Run) -> None:
     found = validated.evaluations()["folds"]
     assert [fold["number"] for fold in found["folds"]] == [1, 2, 3]
-    assert found["dealt"] == "at random"
-    assert found["together"]["intervals"]["r2"]["method"].startswith("BCa bootstrap")
+    assert found["splitter"] == "at random"
+    assert found["pooled"]["intervals"]["r2"]["method"].startswith("BCa bootstrap")
     assert "Nadeau and Bengio" in found["method"]
 
 
@@ -227,7 +227,7 @@ def test_a_learning_curve_says_what_would_help(bmcli: Bmcli, tmp_path: Path) -> 
     (folder,) = (tmp_path / "runs" / "houses-learning-curve").glob("2*")
     (curve,) = Run(folder).evaluations()["learning_curve"]["targets"]
     assert [(point["share"], point["rows"]) for point in curve["points"]] == [(0.4, 60), (0.7, 105), (1.0, 150)]
-    assert curve["more"]["metric"] == curve["metric"] == "mae"
+    assert curve["gain_from_more_rows"]["metric"] == curve["metric"] == "mae"
 
 
 def test_a_learning_curve_needs_validation_rows(bmcli: Bmcli, tmp_path: Path) -> None:

@@ -80,9 +80,9 @@ def test_what_was_trained_on_a_wide_table_is_measured_and_predicts(run: Run, bmc
     assert len(Path("out.csv").read_text().splitlines()) == 61
 
 
-def test_the_report_of_a_wide_table_tells_what_it_leaves_out(run: Run) -> None:
+def test_the_report_of_a_wide_table_counts_the_inputs_that_it_does_not_show(run: Run) -> None:
     text = run.report.read_text()
-    assert f"{COLUMNS + 1 - 300} more inputs are left out here" in text
+    assert f"{COLUMNS + 1 - 300} more inputs are not shown" in text
     assert "<td>c_10</td>" in text or ">c_10<" in text
     assert f">c_{COLUMNS - 1}<" not in text
 
@@ -96,4 +96,4 @@ def test_of_very_many_columns_those_that_add_most_are_explained(run: Run, bmcli:
     (target,) = found["targets"]
     assert found["left_out"] == COLUMNS - len(target["importances"]) == 30
     assert len(target["shares"]) == COLUMNS  # each category of its own, though they are one tensor
-    assert "30 more columns, which by integrated gradients add less, were not measured" in run.report.read_text()
+    assert "30 more columns, which have smaller integrated gradients, were not measured" in run.report.read_text()

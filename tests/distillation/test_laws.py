@@ -1,4 +1,4 @@
-"""What holds of every loss between teacher and student."""
+"""Laws of every loss between teacher and student."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def given(form: OutputForm = "softmax", teachers: int = 1, seed: int = 1) -> Los
         return tf.constant(2 * draw.normal(size=shape), tf.float32)
 
     shares = tuple(np.array([0.75, 0.25] if teachers == 2 else [1.0]))
-    said = TargetOutputs(tensor(ROWS, WIDTH), tensor(ROWS, teachers, WIDTH), shares, form, 1.0)
+    outputs = TargetOutputs(tensor(ROWS, WIDTH), tensor(ROWS, teachers, WIDTH), shares, form, 1.0)
     layers = [(tensor(ROWS, 3, 3, 5), tensor(ROWS, 3, 3, 5))]
-    return LossInputs(tensor(ROWS), {"label": said}, layers, tf.ones(ROWS), lambda value: value)
+    return LossInputs(tensor(ROWS), {"label": outputs}, layers, tf.ones(ROWS), lambda value: value)
 
 
 def loss(options: dict[str, Any], of: LossInputs) -> np.ndarray:
@@ -51,7 +51,7 @@ def with_student(of: LossInputs, student: Any) -> LossInputs:
 
 
 def agreeing(of: LossInputs) -> LossInputs:
-    """The same with a student that says what its teacher says."""
+    """The same with a student whose outputs are the teacher's."""
     layers = [(teacher, teacher) for _, teacher in of.layers]
     return replace(with_student(of, of.outputs["label"].teachers[:, 0]), layers=layers)
 
@@ -123,7 +123,7 @@ def test_gradients_are_finite_where_nothing_differs(options: dict[str, Any]) -> 
 
 
 def test_soft_is_the_divergence_times_the_square_of_the_temperature() -> None:
-    """14.2 nats where the default of keras.distillation, without softmax and square, tells 30.7."""
+    """14.2 nats where the default of keras.distillation, without softmax and square, gives 30.7."""
     plain, temperature = given(), 4.0
     said = plain.outputs["label"]
     teacher, student = (softmax(np.asarray(z) / temperature) for z in (said.teachers[:, 0], said.student))
@@ -172,7 +172,7 @@ def test_labels_of_their_own_have_a_distribution_each() -> None:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 5.0])
-def test_an_ensemble_says_the_mean_of_its_distributions_at_the_temperature(temperature: float) -> None:
+def test_an_ensemble_has_the_mean_of_its_distributions_at_the_temperature(temperature: float) -> None:
     said = given(teachers=2).outputs["label"]
     each = softmax(np.asarray(said.teachers) / temperature)
     expected = 0.75 * each[:, 0] + 0.25 * each[:, 1]
@@ -183,7 +183,7 @@ def test_an_ensemble_says_the_mean_of_its_distributions_at_the_temperature(tempe
     np.testing.assert_allclose(found, 0.75 * each[:, 0] + 0.25 * each[:, 1], rtol=1e-4)
 
 
-def test_an_ensemble_says_the_mean_of_its_numbers() -> None:
+def test_an_ensemble_has_the_mean_of_its_numbers() -> None:
     said = given("number", teachers=2).outputs["label"]
     each = np.asarray(said.teachers)
     np.testing.assert_allclose(np.asarray(said.teacher()), 0.75 * each[:, 0] + 0.25 * each[:, 1], rtol=1e-5)

@@ -82,11 +82,11 @@ def test_the_labels_alone_are_an_ordinary_training_which_a_teacher_changes(
     path: Path, make: Callable[..., Trainer], student: Any
 ) -> None:
     plain, alone = make(load_recipe(str(path))), student([{"kind": "hard"}, {"kind": "soft", "weight": 0.0}])
-    taught = student([HARD, SOFT])
-    for trainer in (plain, alone, taught):
+    distilled = student([HARD, SOFT])
+    for trainer in (plain, alone, distilled):
         trainer.train(Silent())
     assert same(weights_of(plain), weights_of(alone))
-    assert not same(weights_of(plain), weights_of(taught))
+    assert not same(weights_of(plain), weights_of(distilled))
 
 
 @pytest.mark.parametrize("loss", EVERY, ids=lambda loss: loss["kind"])
@@ -110,10 +110,10 @@ def test_the_loss_is_the_weighted_sum_of_its_terms_and_the_regularisers(student:
 def assert_two_are_one(student: Any, losses: Losses, *overrides: str, within: float = 1e-5) -> None:
     one = student(losses, *overrides)
     two = student(losses, *overrides, "runtime.strategy=mirrored", "runtime.replicas=2")
-    told, also = rows_of(one), rows_of(two)
+    rows, other_rows = rows_of(one), rows_of(two)
     for a, b in zip(weights_of(one), weights_of(two), strict=True):
         np.testing.assert_allclose(a, b, atol=within)
-    for row, other in zip(told, also, strict=True):
+    for row, other in zip(rows, other_rows, strict=True):
         for name in one.components.loss.term_names:
             assert row[f"train/{name}_loss"] == pytest.approx(other[f"train/{name}_loss"], rel=1e-3, abs=1e-5)
 
@@ -131,7 +131,7 @@ def test_two_replicas_are_one_device_with_each_loss(loss: dict[str, Any], studen
 
 
 @pytest.mark.slow
-def test_a_replica_that_has_no_example_says_nothing(student: Any) -> None:
+def test_a_replica_without_examples_changes_nothing(student: Any) -> None:
     """The last batch of 21 rows in batches of 4 is one example for two replicas."""
     losses = [HARD, {"kind": "relation"}, {"kind": "dist"}]
     assert_two_are_one(student, losses, "train.batch_size=4", "train.epochs=1")
@@ -159,8 +159,8 @@ def test_xla_computes_the_same(student: Any) -> None:
         np.testing.assert_allclose(a, b, atol=1e-4)
 
 
-def judged(trainer: Trainer, more: dict[str, Any]) -> Any:
-    """What a lesson finds of the first rows."""
+def compute_loss(trainer: Trainer, more: dict[str, Any]) -> Any:
+    """Compute the losses of the first rows."""
     block = trainer.feed
     block.start_epoch(tf.range(trainer.feed.count), 8)
     found = block.read_block(0, 1)
@@ -172,10 +172,10 @@ def judged(trainer: Trainer, more: dict[str, Any]) -> Any:
 def test_every_loss_has_the_weights_of_examples(loss: dict[str, Any], student: Any) -> None:
     trainer = student([HARD, loss])
     weights = np.array([0, 2, 1, 1, 3, 0, 1, 0.5], "float32")
-    weighted = judged(trainer, {"weights": tf.constant(weights)})
+    weighted = compute_loss(trainer, {"weights": tf.constant(weights)})
     assert (weighted.losses.numpy()[weights == 0] == 0).all()
     if not parts.load("distillation.losses", loss["kind"]).WHOLE_BATCH:  # its losses depend on the weights of others
-        np.testing.assert_allclose(weighted.losses, weights * judged(trainer, {}).losses, rtol=1e-5)
+        np.testing.assert_allclose(weighted.losses, weights * compute_loss(trainer, {}).losses, rtol=1e-5)
 
 
 def test_numbers_that_change_do_so_from_epoch_to_epoch_without_another_trace(student: Any) -> None:
@@ -194,7 +194,7 @@ def test_numbers_that_change_do_so_from_epoch_to_epoch_without_another_trace(stu
     assert trainer.steps.trace_count == 1
 
 
-def test_a_student_goes_on_to_the_same_bits(student: Any) -> None:
+def test_a_resumed_student_has_the_same_bits(student: Any) -> None:
     soft = {**SOFT, "weight": {"start": 1.0, "end": 0.0}, "temperature": {"start": 8.0, "end": 1.0}}
     losses = [HARD, soft, {**MAPS, "weight": 0.5}, {"kind": "relation"}]
     more = ("model.dropout=0.3", "train.ema=0.9", "train.optimizer=adam")
@@ -215,24 +215,24 @@ NOTHING_CHANGES = "data.augment={image: [{kind: brightness, factor: 1e-9}]}"
 
 
 @pytest.mark.parametrize("batch", [8, 2], ids=["one by one", "of several steps at once"])
-def test_a_teacher_that_is_asked_in_every_step_says_what_was_kept(batch: int, student: Any) -> None:
+def test_a_teacher_that_predicts_in_every_step_gives_the_cached_outputs(batch: int, student: Any) -> None:
     """Of 10 batches and a rest 8 are made at once, then 2."""
     losses = [HARD, SOFT, {"kind": "feature"}, MAPS]
-    kept, asked = (student(losses, f"train.batch_size={batch}", *more) for more in ((), (NOTHING_CHANGES,)))
-    assert "computed once" in kept.components.loss.note
-    assert "in every step" in asked.components.loss.note
-    assert asked.steps.compilation == Compilation(False, 8 if batch == 2 else 1)
-    kept.train(Silent())
-    asked.train(Silent())
-    for a, b in zip(weights_of(kept), weights_of(asked), strict=True):
+    cached, predicting = (student(losses, f"train.batch_size={batch}", *more) for more in ((), (NOTHING_CHANGES,)))
+    assert "computed once" in cached.components.loss.note
+    assert "in every step" in predicting.components.loss.note
+    assert predicting.steps.compilation == Compilation(False, 8 if batch == 2 else 1)
+    cached.train(Silent())
+    predicting.train(Silent())
+    for a, b in zip(weights_of(cached), weights_of(predicting), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_the_step_that_diverges_is_told_where_several_are_made_at_once(student: Any) -> None:
+def test_the_step_that_diverges_is_known_where_several_are_made_at_once(student: Any) -> None:
     wild = ("train.batch_size=2", "train.optimizer={kind: sgd, learning_rate: 1e30}", "train.epochs=1")
-    kept, asked = (student([HARD, SOFT], *wild, *more).train(Silent()) for more in ((), (NOTHING_CHANGES,)))
-    assert kept.divergence is not None
-    assert asked.divergence == kept.divergence
+    cached, predicting = (student([HARD, SOFT], *wild, *more).train(Silent()) for more in ((), (NOTHING_CHANGES,)))
+    assert cached.divergence is not None
+    assert predicting.divergence == cached.divergence
 
 
 def test_examples_made_at_once_are_those_made_one_by_one(student: Any) -> None:
@@ -255,14 +255,14 @@ def test_teacher_and_student_see_the_same_augmented_pictures(student: Any) -> No
     block = trainer.feed.read_block(0, 1)
     plain = gather_rows(block.data, tf.range(8))
     seen = trainer.components.augmentation.augment_examples(block.data, tf.range(8), None, 0)
-    said = trainer.components.loss.extend(seen)["teacher"]["outputs"]["label"]
+    outputs = trainer.components.loss.extend(seen)["teacher"]["outputs"]["label"]
     again = trainer.components.loss.extend({"inputs": seen["inputs"]})["teacher"]["outputs"]["label"]
     without = trainer.components.loss.extend({"inputs": plain["inputs"]})["teacher"]["outputs"]["label"]
-    np.testing.assert_array_equal(said, again)
-    assert np.abs(said - without).max() > 1e-3
+    np.testing.assert_array_equal(outputs, again)
+    assert np.abs(outputs - without).max() > 1e-3
 
 
-def test_what_a_teacher_says_is_computed_once(student: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_teacher_outputs_are_computed_once(student: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     student([HARD, SOFT])
     monkeypatch.setattr(transfer_set, "_write_outputs", lambda *_: pytest.fail("computed again"))
     student([{**HARD, "weight": 0.9}, SOFT], "train.batch_size=4")
@@ -294,10 +294,10 @@ def test_a_teacher_whose_lock_was_changed_is_refused(
         make(pupil(path, [other], [HARD, SOFT]))
 
 
-def test_a_teacher_of_other_pictures_says_what_it_says_of_its_own(
+def test_a_teacher_of_other_pictures_predicts_as_for_its_own(
     path: Path, folder: Path, cache: Path, make: Callable[..., Trainer]
 ) -> None:
-    """Its pictures are larger, its ages left out; kept, it is asked of the rows as it reads them."""
+    """Its pictures are larger, and it has no ages; cached outputs are those for its own inputs."""
     other = trained(path, folder / "runs", cache, "data.inputs.image.size=[12, 12]", "data.inputs.age=null")
     kept = make(pupil(path, [other], [HARD, SOFT]))
     assert kept.train(Silent()).divergence is None
@@ -306,13 +306,13 @@ def test_a_teacher_of_other_pictures_says_what_it_says_of_its_own(
     network = session.build_trainer(None).network
     networks.load_network(Path(other.model), network, session.prepared.spec)
     expected = network.model({name: tf.constant(values) for name, values in own.items()}, training=False)["label"]
-    told = kept.feed._data["teacher"]["outputs"]["label"][:, 0]
-    np.testing.assert_allclose(told, expected, atol=1e-5)
-    asked = make(pupil(path, [other], [HARD, SOFT], NOTHING_CHANGES))
-    assert asked.train(Silent()).divergence is None
+    outputs = kept.feed._data["teacher"]["outputs"]["label"][:, 0]
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
+    predicting = make(pupil(path, [other], [HARD, SOFT], NOTHING_CHANGES))
+    assert predicting.train(Silent()).divergence is None
 
 
-def test_a_saved_model_teaches_what_its_run_teaches(
+def test_a_saved_model_is_the_same_teacher_as_its_run(
     path: Path, teacher: TrainedTeacherOptions, make: Callable[..., Trainer]
 ) -> None:
     run = make(pupil(path, [teacher], [HARD, SOFT]))
@@ -351,7 +351,7 @@ def test_a_teacher_that_changed_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("pair", "told"),
+    ("pair", "message"),
     [
         ({"student": "conv"}, "has no layer 'conv'"),
         ({"teacher": "conv"}, "has no layer 'conv'"),
@@ -359,8 +359,8 @@ def test_a_teacher_that_changed_is_refused(
         ({"of": 1}, "there is no teacher 1"),
     ],
 )
-def test_layers_that_cannot_be_compared_are_faults(pair: dict[str, Any], told: str, student: Any) -> None:
-    with pytest.raises(BmcliError, match=told):
+def test_layers_that_cannot_be_compared_are_faults(pair: dict[str, Any], message: str, student: Any) -> None:
+    with pytest.raises(BmcliError, match=message):
         student([HARD, {"kind": "feature", "pairs": (pair,)}])
 
 
@@ -374,7 +374,7 @@ def test_layers_that_cannot_be_compared_are_faults(pair: dict[str, Any], told: s
         ("price: {kind: number}, label: {kind: category}", None),
     ],
 )
-def test_every_kind_of_target_can_be_taught(
+def test_every_kind_of_target_can_be_distilled(
     target: str, losses: Any, path: Path, folder: Path, cache: Path, make: Callable[..., Trainer], tmp_path: Path
 ) -> None:
     text = path.read_text().replace("targets: {label: {kind: category}}", f"targets: {{{target}}}")
@@ -396,7 +396,7 @@ def _usual(path: Path, teacher: TrainedTeacherOptions) -> Any:
     return loaded
 
 
-def test_a_teacher_tells_numbers_on_the_scale_of_its_student(
+def test_outputs_of_a_teacher_are_on_the_scale_of_its_student(
     path: Path, folder: Path, cache: Path, make: Callable[..., Trainer], tmp_path: Path
 ) -> None:
     """Fitted on other rows it has another mean and deviation."""
@@ -411,11 +411,11 @@ def test_a_teacher_tells_numbers_on_the_scale_of_its_student(
     assert its["mean"] != mine["mean"]
     network = run.build_trainer(None).network
     networks.load_network(Path(teacher.model), network, run.prepared.spec)
-    told = trainer.feed._data["teacher"]["outputs"]["price"].numpy()[:, 0, 0] * mine["scale"] + mine["mean"]
+    prices = trainer.feed._data["teacher"]["outputs"]["price"].numpy()[:, 0, 0] * mine["scale"] + mine["mean"]
     own = run.prepared.split("train").inputs
     expected = network.predict(network.model({n: tf.constant(v) for n, v in own.items()}, training=False))["price"]
     for price in expected.numpy():  # each of the teacher's rows is among the student's
-        assert np.abs(told - price).min() < 1e-3
+        assert np.abs(prices - price).min() < 1e-3
 
 
 def test_rows_of_a_class_can_be_left_out(student: Any) -> None:
@@ -451,10 +451,10 @@ def test_without_teachers_the_rows_of_a_student_are_those_of_its_baseline(
     options = DistillOptions.model_validate({"transfer": {"without": {"label": ("low",)}}})
     learner = load_recipe(str(path))
     baseline = make(students.make_baseline(learner, options, {}))
-    taught = make(students.make_distilled_student(learner, options, [teacher], {}))
-    assert same(weights_of(baseline), weights_of(taught))
-    np.testing.assert_array_equal(baseline.sampler.epoch_order(0), taught.sampler.of(0))
-    data = baseline.feed._data, taught.feed._data
+    distilled = make(students.make_distilled_student(learner, options, [teacher], {}))
+    assert same(weights_of(baseline), weights_of(distilled))
+    np.testing.assert_array_equal(baseline.sampler.epoch_order(0), distilled.sampler.epoch_order(0))
+    data = baseline.feed._data, distilled.feed._data
     np.testing.assert_array_equal(data[0]["targets"]["label"], data[1]["targets"]["label"])
     assert baseline.train(Silent()).divergence is None
 

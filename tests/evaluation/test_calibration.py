@@ -34,9 +34,9 @@ def test_right_probabilities_are_within_chance_and_sharpened_ones_beyond(classes
     right, sharp = (
         measure_classes(truth, given, names) for given in (probabilities, rescale_probabilities(probabilities, 0.4))
     )
-    assert right.error < right.by_chance
+    assert right.error < right.critical_value
     assert right.p_value > 0.05
-    assert sharp.error > sharp.by_chance
+    assert sharp.error > sharp.critical_value
     assert sharp.p_value < 0.01
     assert sharp.brier > right.brier
 
@@ -80,8 +80,8 @@ def test_certain_and_right_is_calibrated_and_certain_and_wrong_is_not() -> None:
         measure_classes(truth, np.eye(2)[truth], ("a", "b")),
         measure_classes(truth, np.eye(2)[1 - truth], ("a", "b")),
     )
-    assert (right.error, right.brier, right.worst) == (0, 0, 0)
-    assert (wrong.error, wrong.brier, wrong.worst) == (1, 1, 1)
+    assert (right.error, right.brier, right.max_error) == (0, 0, 0)
+    assert (wrong.error, wrong.brier, wrong.max_error) == (1, 1, 1)
 
 
 def test_an_error_worked_out_by_hand() -> None:
@@ -93,7 +93,7 @@ def test_an_error_worked_out_by_hand() -> None:
 def test_bins_add_up_to_the_rows_and_hold_their_frequency() -> None:
     truth, probabilities = _right(2, 500)
     found = measure_classes(truth, probabilities, ("no", "yes"))
-    assert found.of == "'yes'"
+    assert found.event == "'yes'"
     assert sum(each.count for each in found.bins) == 500
     for each in found.bins:
         assert each.low < each.probability <= each.high

@@ -39,11 +39,8 @@ def test_the_best_that_is_also_the_smallest_is_taken_and_ties_are_named() -> Non
 
 
 def test_other_rows_are_no_ground_for_advice() -> None:
-    found = replace(comparison({"a": (10, 0.9), "b": (5, 0.8)}), unpaired="they saw different rows.")
-    assert (
-        found.recommendation
-        == "a has the best accuracy, but they saw different rows. So the difference cannot be tested."
-    )
+    found = replace(comparison({"a": (10, 0.9), "b": (5, 0.8)}), unpaired_reason="they saw different rows.")
+    assert found.recommendation == "a has the best accuracy. The difference cannot be tested: they saw different rows."
     assert found.recommended is found.best
 
 
@@ -78,9 +75,9 @@ def test_what_is_compared_passes_as_plain_values() -> None:
     import json
 
     found = json.loads(json.dumps(comparison({"a": (10, 0.9), "b": (20, 0.6)}).to_json(), allow_nan=False))
-    assert found["take"] == found["best"] == "a"
+    assert found["recommended"] == found["best"] == "a"
     assert [each["name"] for each in found["runs"]] == ["a", "b"]
-    assert found["fronts"]["parameters"] == ["a"]
+    assert found["pareto_fronts"]["parameters"] == ["a"]
 
 
 def test_a_model_has_no_difference_from_itself() -> None:

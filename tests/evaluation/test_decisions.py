@@ -1,4 +1,4 @@
-"""What was decided on validation rows says what it changes there."""
+"""Decisions on validation rows describe their effect there."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def test_a_temperature_tells_loss_and_calibration_before_and_after() -> None:
     truth, found = too_sure()
     temperature = fit_temperature(truth, found)
     scaled = rescale_probabilities(found, temperature)
-    told = measure_temperature_scaling(category("no", "yes"), truth, found, scaled, temperature)
+    scaling = measure_temperature_scaling(category("no", "yes"), truth, found, scaled, temperature)
     assert temperature == pytest.approx(2, abs=0.2)
-    assert told.losses == pytest.approx((log_loss(truth, found), log_loss(truth, scaled)), rel=1e-6)
-    assert told.after.error < told.after.by_chance < told.before.error
-    assert "less extreme" in told.summary
+    assert scaling.losses == pytest.approx((log_loss(truth, found), log_loss(truth, scaled)), rel=1e-6)
+    assert scaling.after.error < scaling.after.critical_value < scaling.before.error
+    assert "less extreme" in scaling.summary
 
 
 def test_labels_are_softened_each_by_itself() -> None:
     truth, found = too_sure()
     both, stated = np.stack([truth, 1 - truth], axis=1), found[:, ::-1]
-    told = measure_temperature_scaling(
+    scaling = measure_temperature_scaling(
         labels("a", "b"), both, stated[:, ::-1], rescale_probabilities(stated[:, ::-1], 2.0, independent=True), 2.0
     )
-    assert told.losses[1] < told.losses[0]
-    assert told.before.of == "all labels"
+    assert scaling.losses[1] < scaling.losses[0]
+    assert scaling.before.event == "all labels"
 
 
 def test_decisions_pass_through_json() -> None:
@@ -57,5 +57,5 @@ def test_decisions_pass_through_json() -> None:
     )
     for each in decisions:
         assert Decision.from_json(json.loads(json.dumps(each.to_json()))) == each
-    assert decisions[1].summary.startswith("'yes' is predicted from a probability of ")
+    assert decisions[1].summary.startswith("'yes' is predicted if its probability is at least ")
     assert decisions[2].summary == ""

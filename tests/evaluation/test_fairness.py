@@ -36,7 +36,8 @@ def test_differences_and_ratios_are_those_of_the_rates() -> None:
     slicing, there, selected = _planted(0.4)
     groups = measure_fairness(slicing, "hired", "yes", there, selected).groups
     found = {
-        name: float(v[0]) for name, v in make_weighted_metrics(slicing, there, selected).of(np.ones((2000, 1))).items()
+        name: float(v[0])
+        for name, v in make_weighted_metrics(slicing, there, selected).compute(np.ones((2000, 1))).items()
     }
     assert set(found) == set(metric_names("sex"))
     for rate in ("selection_rate", "true_positive_rate"):
@@ -61,7 +62,7 @@ def test_small_groups_are_left_out_and_named() -> None:
     assert (found.left_out, len(found.groups)) == (("m",), 1)
     assert "none can be compared" in found.summary
     assert np.isnan(
-        make_weighted_metrics(slicing, rows, rows).of(np.ones((55, 1)))["fairness/sex/selection_rate_ratio"]
+        make_weighted_metrics(slicing, rows, rows).compute(np.ones((55, 1)))["fairness/sex/selection_rate_ratio"]
     ).all()
 
 

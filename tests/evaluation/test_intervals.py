@@ -1,4 +1,4 @@
-"""Intervals hold the truth as often as they say, and differences are found where they are."""
+"""Intervals contain the true value as often as their level, and real differences are found."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_the_same_rows_and_seed_give_the_same_interval() -> None:
 
 def test_rows_in_chunks_are_drawn_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     at_once = between(_linear(0, 80), 80, Resampling())[0]
-    monkeypatch.setattr("bmcli.evaluation.intervals._AT_ONCE", 800)
+    monkeypatch.setattr("bmcli.evaluation.intervals._CHUNK_WEIGHTS", 800)
     assert between(_linear(0, 80), 80, Resampling())[0]["mae"].low == pytest.approx(at_once["mae"].low, rel=1e-12)
 
 

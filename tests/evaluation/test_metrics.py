@@ -57,7 +57,7 @@ def test_predictions_that_are_not_finite_are_refused(target: str, value: float) 
 
 
 def test_no_rows_are_a_fault_of_the_split() -> None:
-    with pytest.raises(BmcliError, match="no rows to measure on") as caught:
+    with pytest.raises(BmcliError, match="no rows to evaluate") as caught:
         measure({"age": np.empty(0)}, {"age": np.empty(0)}, TARGETS[1:], 5)
     assert caught.value.faults[0].path == "evaluate.split"
 
@@ -128,8 +128,8 @@ def test_any_evaluation_survives_json(evaluation: Evaluation) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_an_evaluation_holds_finite_figures_only(value: float) -> None:
-    with pytest.raises(ValueError, match="Expected finite figures"):
+def test_an_evaluation_holds_finite_metrics_only(value: float) -> None:
+    with pytest.raises(ValueError, match="Expected finite metrics"):
         Evaluation({"accuracy": value}, {}, {}, 1)
-    with pytest.raises(ValueError, match="Expected finite figures"):
+    with pytest.raises(ValueError, match="Expected finite metrics"):
         Evaluation({}, {"label": (ClassMetrics("cat", None, value, None, 1, None, None),)}, {}, 1)

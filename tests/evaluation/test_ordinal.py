@@ -74,6 +74,6 @@ def test_spearman_is_that_of_scipy(pairs: list[tuple[int, int]]) -> None:
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=12))
 def test_every_metric_has_a_value_or_a_reason(pairs: list[tuple[int, int]]) -> None:
-    truth, told = np.array(pairs).T
-    found = evaluate(truth, np.eye(4, dtype="float32")[told])
+    truth, predicted = np.array(pairs).T
+    found = evaluate(truth, np.eye(4, dtype="float32")[predicted])
     assert {*found.metrics, *found.undefined} == set(METRIC_NAMES)

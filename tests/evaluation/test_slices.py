@@ -67,20 +67,23 @@ def test_a_planted_bad_slice_is_the_worst_of_all_pairs() -> None:
     right = dice.random(3000) < np.where(bad, 0.6, 0.9)
     found = _compare(right, add_crossed_slicings((home, sex, *_random(3000, 5, 1))))
     worst = found.slices[0]
-    assert (worst.of, worst.name) == ("home x sex", "b, c")
-    assert worst.adjusted < 0.05
-    assert found.worse >= 1
+    assert (worst.slicing, worst.name) == ("home x sex", "b, c")
+    assert worst.adjusted_p_value < 0.05
+    assert found.significantly_worse >= 1
     assert worst.interval is not None
     assert worst.interval.low < 0.6 < worst.interval.high < 0.85
     assert worst.metrics["accuracy"] == worst.value == pytest.approx(right[bad].mean())
-    assert "slices looked at" in found.summary
+    assert "compared slices" in found.summary
 
 
 def test_where_all_slices_are_alike_hardly_any_search_finds_one() -> None:
     found = 0
     for seed in range(60):
         right = np.random.default_rng([9, seed]).random(400) < 0.85
-        found += bool(_compare(right, add_crossed_slicings(_random(400, 4, seed)), Resampling(resamples=100)).worse > 0)
+        found += bool(
+            _compare(right, add_crossed_slicings(_random(400, 4, seed)), Resampling(resamples=100)).significantly_worse
+            > 0
+        )
     assert found <= 6
 
 
@@ -97,14 +100,14 @@ def test_rows_that_belong_together_are_less_evidence() -> None:
 def test_small_slices_are_counted_and_left_out() -> None:
     column = _text(*["a"] * 100, *["b"] * (MIN_SLICE_ROWS - 1))
     found = _compare(np.arange(100 + MIN_SLICE_ROWS - 1) % 3 > 0, (make_slicing("c", column),))
-    assert (found.looked_at, found.too_small) == (1, 1)
+    assert (found.compared, found.skipped) == (1, 1)
 
 
 def test_for_errors_more_is_worse() -> None:
     errors = np.where(np.arange(200) % 2, 2.0, 1.0) + np.random.default_rng(0).random(200)
     parts = (make_slicing("parity", (np.arange(200) % 2).astype(float)),)
     found = compare_slices("y", "mae", errors, parts, WeightedMetrics(make_weighted_means({"mae": errors})), HOW)
-    assert (found.slices[0].name, found.worse) == ("1", 1)
+    assert (found.slices[0].name, found.significantly_worse) == ("1", 1)
 
 
 def test_columns_that_tell_rows_apart_are_no_slices() -> None:

@@ -40,12 +40,12 @@ def test_the_most_recall_at_a_precision_keeps_it() -> None:
         recall_score(TRUTH, c <= SCORES) for c in GRID if precision_score(TRUTH, c <= SCORES, zero_division=0) >= 0.8
     )
     assert recall_score(TRUTH, found.value <= SCORES) == pytest.approx(best)
-    assert found.met
+    assert found.goal_reached
 
 
 def test_a_precision_that_none_reaches_is_told() -> None:
     found = maximize_recall(np.array([False, True] * 20), np.full(40, 0.5), 0.9)
-    assert not found.met
+    assert not found.goal_reached
     assert "none reaches" in found.goal
 
 
@@ -57,7 +57,7 @@ def test_what_other_thresholds_show_is_told() -> None:
     assert list(found.thresholds) == sorted(found.thresholds)
     assert found.curves["F1"][found.thresholds.index(found.value)] == max(found.curves["F1"])
     costs = minimize_cost(TRUTH, SCORES, 1, 3)
-    assert costs.curves["cost a row"][costs.thresholds.index(costs.value)] == min(costs.curves["cost a row"])
+    assert costs.curves["cost per row"][costs.thresholds.index(costs.value)] == min(costs.curves["cost per row"])
     assert ThresholdChoice.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 

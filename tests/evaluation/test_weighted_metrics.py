@@ -20,7 +20,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 def test_a_row_that_counts_three_times_is_as_three_rows(kind: str, seed: int) -> None:
     rows = case(kind, 40, seed)
     weights = np.random.default_rng(seed).integers(0, 4, (40, 5))
-    found = rows.weighted.of(weights.astype(float))
+    found = rows.weighted.compute(weights.astype(float))
     for sample in range(5):
         expected = rows.take(np.repeat(np.arange(40), weights[:, sample])).measured
         assert {name: values[sample] for name, values in found.items()} == pytest.approx(expected.metrics, rel=1e-5)
@@ -30,7 +30,7 @@ def test_a_row_that_counts_three_times_is_as_three_rows(kind: str, seed: int) ->
 def test_every_metric_has_its_function_or_a_reason(kind: str) -> None:
     rows = case(kind, 30, 0)
     quantiles = {rows.column.name: rows.quantiles} if rows.quantiles else {}
-    found = [*rows.weighted.of(np.ones((30, 1))), *rows.weighted.left_out]
+    found = [*rows.weighted.compute(np.ones((30, 1))), *rows.weighted.left_out]
     assert sorted(found) == sorted(metric_names((rows.column,), TOP_K, quantiles))
 
 
@@ -38,7 +38,7 @@ def test_every_metric_has_its_function_or_a_reason(kind: str) -> None:
 def test_samples_that_leave_a_metric_undefined_give_nan(kind: str) -> None:
     rows = case(kind, 30, 0)
     one = np.eye(30)[:, :1]
-    found = {name: values[0] for name, values in rows.weighted.of(one).items()}
+    found = {name: values[0] for name, values in rows.weighted.compute(one).items()}
     measured = rows.take(np.array([0])).measured
     assert {name for name, value in found.items() if np.isnan(value)} == set(measured.undefined)
 
@@ -77,7 +77,7 @@ def test_areas_of_many_classes_are_left_out_and_said_to_be() -> None:
     truth = np.arange(classes)
     found = classification.make_weighted_metrics(truth, np.full((classes, classes), 1 / classes, "float32"), 5)
     assert set(found.left_out) == {"roc_auc", "pr_auc"}
-    assert "roc_auc" not in found.of(np.ones((classes, 1)))
+    assert "roc_auc" not in found.compute(np.ones((classes, 1)))
 
 
 def test_directions_of_metrics() -> None:

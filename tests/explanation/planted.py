@@ -1,4 +1,4 @@
-"""Data in which is known what an answer rests on, and networks trained on it."""
+"""Data with known causes of the target, and networks trained on it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bmcli.workflows.opening import OpenedRun, load_run_recipe, open_run
 from bmcli.workflows.run_evaluation import predict_rows
 from tests.trained import run_of
 
-TELLING, USELESS = ("height", "colour"), ("noise", "shape")
+INFORMATIVE, USELESS = ("height", "colour"), ("noise", "shape")
 TABLE = """\
 bmcli: 1
 name: planted
@@ -41,7 +41,7 @@ PATCH = 4  # pixels a side
 
 
 def table(folder: Path, cache: Path) -> OpenedRun:
-    """The label follows from a number and a category; another of each tell nothing."""
+    """The label follows from a number and a category; another of each have no information."""
     dice = np.random.default_rng(3)
     with (folder / "planted.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -55,7 +55,7 @@ def table(folder: Path, cache: Path) -> OpenedRun:
 
 
 def pictures(folder: Path, cache: Path) -> OpenedRun:
-    """A pattern of stripes somewhere in noise tells the class: upright or level."""
+    """A pattern of stripes somewhere in noise determines the class: upright or level."""
     dice = np.random.default_rng(4)
     images = dice.integers(0, 60, (500, 16, 16), "uint8")
     labels = dice.integers(0, 2, 500)
@@ -82,14 +82,14 @@ def random_network(run: OpenedRun, number: int) -> Network:
     return build_network(recipe, run.prepared.spec, run.prepared.split("train").targets, run.placement)
 
 
-def subject(run: OpenedRun, network: Network | None = None) -> ExplanationContext:
-    """What is explained of a run, or of another network in its place."""
+def make_context(run: OpenedRun, network: Network | None = None) -> ExplanationContext:
+    """Make the context of a run, or of another network with its data."""
     train = run.prepared.split("train")
     quantiles = run.recipe.quantiles()
     chosen = network or run.network
     return ExplanationContext(chosen, lambda: random_network(run, 0), run.prepared.spec, quantiles, train)
 
 
-def judged(run: OpenedRun, network: Network | None = None) -> Predictions:
+def predict(run: OpenedRun, network: Network | None = None) -> Predictions:
     rows = run.prepared.split("validation")
     return predict_rows(run.recipe, network or run.network, run.prepared.spec, rows, "validation", run.placement)

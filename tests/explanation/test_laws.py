@@ -1,4 +1,4 @@
-"""What holds for every network that is cut, and for figures that are compared."""
+"""Laws of cut networks, and of compared numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from bmcli.explanation import graph
-from bmcli.explanation.activations import find_nearest, similarity
+from bmcli.explanation.activations import compute_similarity, find_nearest
 from bmcli.recipe.load import load_recipe
 from bmcli.workflows import session
 
@@ -22,7 +22,7 @@ data:
     number: {{kind: number}}
     city: {{kind: category, encoding: embedding, dimension: 3}}
     sort: {{kind: category}}
-    told: {{kind: boolean}}
+    member: {{kind: boolean}}
     words: {{kind: text, encoding: {encoding}}}
   crosses: [{{of: [city, sort]}}]
   targets: {{label: {{kind: category}}}}
@@ -44,7 +44,7 @@ FAMILIES = {
 )
 def test_a_network_cut_at_its_features_gives_what_it_gave(family: str, tmp_path: Path, cache: Path) -> None:
     dice = np.random.default_rng(0)
-    lines = ["number,city,sort,told,words,label"]
+    lines = ["number,city,sort,member,words,label"]
     for row in range(60):
         words = " ".join(dice.choice(["red", "round", "old", "new"], 3))
         city, sort = dice.choice(["Ulm", "Rom", "Bonn"]), dice.choice(["x", "y"])
@@ -55,7 +55,7 @@ def test_a_network_cut_at_its_features_gives_what_it_gave(family: str, tmp_path:
     begun = session.start_session(load_recipe(str(tmp_path / "recipe.yaml")), cache)
     network = begun.build_trainer(None).network
     places = graph.find_features(network)
-    assert {"number", "city", "sort", "told", "words", "city & sort"} <= {place.name for place in places}
+    assert {"number", "city", "sort", "member", "words", "city & sort"} <= {place.name for place in places}
     rows = begun.prepared.split("train")
     encoded = {name: tf.constant(np.asarray(cells)) for name, cells in rows.inputs.items()}
     tensors = [place.tensor for place in places]
@@ -72,7 +72,7 @@ def test_layers_that_are_turned_or_stretched_are_alike_and_strangers_are_not() -
     turned = given @ np.linalg.qr(dice.normal(size=(6, 6)))[0]
     stranger = dice.normal(size=(200, 6))
     constant = np.ones((200, 3))
-    found = similarity([given, 3 * turned + 5, stranger, constant])
+    found = compute_similarity([given, 3 * turned + 5, stranger, constant])
     assert found[0, 1] == pytest.approx(1)
     assert found[0, 2] < 0.2
     assert found[0, 3] == 0
@@ -86,7 +86,7 @@ def test_similarity_is_that_of_the_paper() -> None:
     x, y = one - one.mean(axis=0), other - other.mean(axis=0)
     norm = np.linalg.norm
     expected = norm(y.T @ x) ** 2 / (norm(x.T @ x) * norm(y.T @ y))
-    assert similarity([one, other])[0, 1] == pytest.approx(expected)
+    assert compute_similarity([one, other])[0, 1] == pytest.approx(expected)
 
 
 def test_the_nearest_by_cosine_is_not_the_longest() -> None:

@@ -1,4 +1,4 @@
-"""Explanations of pictures in which the telling place is known, and of texts."""
+"""Explanations of pictures in which the informative place is known, and of texts."""
 
 from __future__ import annotations
 
@@ -52,21 +52,21 @@ def heat_of(network: Network, run: OpenedRun, rows: Split) -> np.ndarray:
     return GradCam(network, score, maps)(rows, classes(rows))
 
 
-def test_heat_lies_where_the_class_is_told_once_trained(run: OpenedRun, rows: Split) -> None:
+def test_heat_lies_where_the_class_is_visible_once_trained(run: OpenedRun, rows: Split) -> None:
     trained = share_inside(heat_of(run.network, run, rows), rows)
     random = np.mean([share_inside(heat_of(planted.random_network(run, i), run, rows), rows) for i in range(3)])
     assert (trained > 0.45, random < trained / 1.5) == (True, True), (trained, random)
 
 
-def test_contributions_lie_where_the_class_is_told(run: OpenedRun, rows: Split) -> None:
+def test_contributions_lie_where_the_class_is_visible(run: OpenedRun, rows: Split) -> None:
     spec = run.prepared.spec
     method = IntegratedGradients(run.network, spec, TargetScore(spec.targets[0], run.network.objectives["label"]), rows)
     found = method(rows, classes(rows))
-    pixels = found.of("image")
+    pixels = found.select_column("image")
     assert pixels is not None
     assert pixels.shape == (32, 16, 16, 1)
     assert share_inside(pixels.sum(axis=-1), rows) > 0.6
-    assert float(np.median(found.gaps)) < 0.05
+    assert float(np.median(found.completeness_gaps)) < 0.05
 
 
 def test_the_maps_are_those_of_the_last_convolution_behind_its_activation(run: OpenedRun) -> None:
@@ -91,7 +91,7 @@ train: {epochs: 10, batch_size: 32, tensorboard: false, optimizer: {kind: adam, 
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> OpenedRun:
-    """Texts of common words, among which one word tells the class."""
+    """Texts of common words, among which one word determines the class."""
     folder, dice = tmp_path_factory.mktemp("words"), np.random.default_rng(6)
     common = ["the", "a", "of", "in", "on", "sea", "hill", "road"]
     lines = ["text,label"]
@@ -104,13 +104,13 @@ def words(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> OpenedRun:
     return planted.opened(SEQUENCES, folder, cache)
 
 
-def test_the_telling_word_adds_most_to_an_answer(words: OpenedRun) -> None:
+def test_the_informative_word_adds_most_to_an_answer(words: OpenedRun) -> None:
     from bmcli.explanation.explain import explain_network
 
-    found = explain_network(planted.subject(words), planted.judged(words), 60, 1, 5)
-    answers = found.targets[0].doubtful
+    found = explain_network(planted.make_context(words), planted.predict(words), 60, 1, 5)
+    answers = found.targets[0].least_confident
     assert len(answers) == 5
     for each in answers:
         assert max(each.words, key=lambda word: word[1])[0] in ("awful", "lovely")
-        assert len(each.heat) == 1
+        assert len(each.grad_cam) == 1
     assert "?" not in [word for each in answers for word, _ in each.words]

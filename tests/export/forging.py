@@ -15,7 +15,7 @@ Path_ = tuple[str | int, ...]
 
 
 def forge(folder: Path, change: Callable[[dict[str, Any]], Any] | None = None) -> None:
-    """Write the card of an artefact anew, with the digests of its files as they are now.
+    """Rewrite the card of an artefact with the current digests of its files.
 
     Args:
         change: Of the card, after the digests.
@@ -31,7 +31,7 @@ def forge(folder: Path, change: Callable[[dict[str, Any]], Any] | None = None) -
 
 
 def forge_preprocessing(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Change what was fitted, and have the card say so."""
+    """Change the fitted preprocessing, with a matching card."""
     values = json.loads((folder / card.PREPROCESSING).read_bytes())
     del values["sha256"]
     change(values)
@@ -81,7 +81,7 @@ def whole(**changes: Any) -> dict[str, Any]:
         "outputs": [{"name": "y", "target": "y", "role": "number", "shape": [], "dtype": "float32"}],
     }
     verification = {
-        "split": "test", "samples": 1, "hard": [], "agreement": 1.0, "max_difference": 0.0, "metrics": {},
+        "split": "test", "samples": 1, "edge_cases": [], "agreement": 1.0, "max_difference": 0.0, "metrics": {},
         "limits": None, "failures": [], "verified": True,
     }  # fmt: skip
     lineage = {

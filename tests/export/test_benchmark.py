@@ -1,4 +1,4 @@
-"""What artefacts cost is measured in processes of their own, in turns."""
+"""Costs of artefacts are measured in separate processes, in turns."""
 
 from __future__ import annotations
 

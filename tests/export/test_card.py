@@ -1,4 +1,4 @@
-"""Cards show names of columns and classes as the text that they are, and tell what the run was trained with."""
+"""Cards show names of columns and classes as text, and list the versions that the run was trained with."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HOSTILE = (
 
 
 class Shown(html.parser.HTMLParser):
-    """What a browser shows of a page, and the tags that it is made of."""
+    """The text that a browser shows of a page, and its tags."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -61,9 +61,20 @@ def test_a_cell_of_a_table_shows_just_the_text(text: str) -> None:
 
 
 def _poisoned(values: Any) -> Any:
-    """JSON values with hostile text in the place of every text that a run's data or recipe may have chosen."""
+    """JSON values with hostile text instead of every text that a run's data or recipe may have chosen."""
     if isinstance(values, dict):
-        free = {"column", "target", "meaning", "licence", "hard", "notes", "failures", "decision", "classes", "name"}
+        free = {
+            "column",
+            "target",
+            "meaning",
+            "licence",
+            "edge_cases",
+            "notes",
+            "failures",
+            "decision",
+            "classes",
+            "name",
+        }
         return {
             (HOSTILE if "/" in key else key): _texts(value) if key in free else _poisoned(value)
             for key, value in values.items()
@@ -116,16 +127,16 @@ def test_the_example_of_a_card_is_code_whatever_a_column_is_called() -> None:
 
 
 def test_a_card_tells_what_the_run_was_trained_with(of_table: ExportResult) -> None:
-    told = card.read(of_table.run.exports / "litert")["lineage"]["trained_with"]
+    trained_with = card.read(of_table.run.exports / "litert")["lineage"]["trained_with"]
     recorded = of_table.run.read_environment()
-    assert told["keras"] == importlib.metadata.version("keras")
-    assert told["precision"] == "float32"
-    assert {name: recorded[name] for name in told if name != "precision"} == {
-        name: value for name, value in told.items() if name != "precision"
+    assert trained_with["keras"] == importlib.metadata.version("keras")
+    assert trained_with["precision"] == "float32"
+    assert {name: recorded[name] for name in trained_with if name != "precision"} == {
+        name: value for name, value in trained_with.items() if name != "precision"
     }
-    assert not {"command", "variables"} & set(told), "they tell of the user's machine"
+    assert not {"command", "variables"} & set(trained_with), "they describe the user's machine"
     text = (of_table.run.exports / "litert" / card.CARD_TEXT).read_text()
-    assert f"keras {told['keras']}" in text
+    assert f"keras {trained_with['keras']}" in text
 
 
 def test_each_runtime_loads_the_file_that_its_format_writes() -> None:
@@ -150,5 +161,5 @@ def test_figures_that_are_not_finite_are_null() -> None:
 def test_the_folder_of_a_card_is_named_in_its_faults(tmp_path: Path) -> None:
     from bmcli.errors import BmcliError
 
-    with pytest.raises(BmcliError, match=r"no artefact, it has no card\.json"):
+    with pytest.raises(BmcliError, match=r"not an artefact, it has no card\.json"):
         card.read(tmp_path)

@@ -1,4 +1,4 @@
-"""The reference encoder says what preparing data says, and needs NumPy alone."""
+"""The reference encoder gives the results of data preparation, and needs NumPy alone."""
 
 from __future__ import annotations
 

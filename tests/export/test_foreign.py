@@ -1,4 +1,4 @@
-"""Artefacts that somebody else made do nothing that this user did not ask for, whatever their cards say."""
+"""Artefacts of other users execute no code without this user's trust, whatever their cards contain."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ HIDING: dict[str, Callable[[dict[str, Any], Path], Any]] = {
     "lies elsewhere": lambda values, folder: values.update(model=str(folder.parent / "program" / "1")),
     "is below another name": lambda values, folder: (os.rename(folder / "1", folder / "2"), values.update(model="2"),
                                                      _listed(values, folder)),
-    "says that it is ONNX": lambda values, folder: (values.update(runtime="onnx"), _listed(values, folder)),
+    "pretends to be ONNX": lambda values, folder: (values.update(runtime="onnx"), _listed(values, folder)),
 }  # fmt: skip
 
 
@@ -191,7 +191,7 @@ PATHS = ["../rows.csv", "/etc/hostname", "a/../b", "./model.tflite", "", "a//b",
 def test_listed_files_lie_inside(own: Callable[[str], Path], path: str) -> None:
     folder = own("litert")
     forge(folder, lambda values: values["files"].append({"path": path, "bytes": 1, "sha256": "0" * 64}))
-    with pytest.raises(ArtefactRejected, match=r"card\.json: files\.3\.path: .*no path inside"):
+    with pytest.raises(ArtefactRejected, match=r"card\.json: files\.3\.path: .*not a path inside"):
         artefacts.open_artefact(folder)
 
 
@@ -199,7 +199,7 @@ def test_a_listed_file_that_is_a_pipe_is_not_read(own: Callable[[str], Path]) ->
     folder = own("litert")
     os.mkfifo(folder / "pipe")
     forge(folder, lambda values: values["files"].append({"path": "pipe", "bytes": 1, "sha256": "0" * 64}))
-    with pytest.raises(ArtefactRejected, match="pipe: no regular file"):
+    with pytest.raises(ArtefactRejected, match="pipe: not a regular file"):
         artefacts.open_artefact(folder)
 
 
@@ -300,7 +300,7 @@ def _state_of(values: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 MISFITS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    "expressions that take for ever": (
+    "expressions that take exponential time": (
         lambda values: _state_of(values, "sent").update(patterns=[["iso", "(a+)+$", ["year"]]]), "patterns: not those"
     ),
     "no such format": (lambda values: _state_of(values, "sent").update(formats=["%Q"]), "patterns: not those"),
@@ -450,7 +450,7 @@ def test_a_litert_model_with_operators_of_tensorflow_is_a_program(own: Callable[
     folder = own("litert")
     (folder / "model.tflite").write_bytes(converter.convert())
     forge(folder)
-    with pytest.raises(ArtefactRejected, match=r"operators of its own \(FlexWriteFile\) is a program"):
+    with pytest.raises(ArtefactRejected, match=r"custom operators \(FlexWriteFile\) is a program"):
         artefacts.open_artefact(folder)
 
 

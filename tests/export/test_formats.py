@@ -1,4 +1,4 @@
-"""Every format says what the model says, from raw cells, in a process that knows nothing of bmcli."""
+"""Every format predicts like the model, from raw cells, in a process without bmcli."""
 
 from __future__ import annotations
 
@@ -51,9 +51,14 @@ def test_a_table_of_every_kind_is_predicted_alike(of_table: ExportResult, format
     found = by_format(of_table)[format]
     require_alike(found)
     assert found.path == of_table.run.exports / format
-    awkward = "; ".join(found.verification.hard)
-    for what in ("a batch of 1", "nothing in 'weight'", "an unknown text in 'colour'", "only spaces in 'note'"):
-        assert what in awkward
+    edge_cases = "; ".join(found.verification.edge_cases)
+    for description in (
+        "a batch of 1",
+        "a missing value in 'weight'",
+        "an unknown text in 'colour'",
+        "only spaces in 'note'",
+    ):
+        assert description in edge_cases
 
 
 @pytest.mark.slow
@@ -69,7 +74,7 @@ def test_pictures_keep_their_classes_in_integers(of_pictures: ExportResult) -> N
     assert found["litert-int8"].verification.failures == ()
     assert found["litert-int8"].verification.limits.agreement == 0.995
     assert found["saved_model"].verification.max_difference < 1e-4
-    assert "a picture of 17 x 11 in 'image'" in found["saved_model"].verification.hard
+    assert "a picture of 17 x 11 in 'image'" in found["saved_model"].verification.edge_cases
     assert found["litert-int8"].bytes < found["saved_model"].bytes
 
 
@@ -97,7 +102,7 @@ def test_text_is_outside_of_what_holds_none(of_table: ExportResult) -> None:
 def test_thresholds_and_temperatures_are_inside(of_table: ExportResult, written: Any) -> None:
     described = card.read(of_table.run.exports / "saved_model")
     (lost,) = (target for target in described["targets"] if target["name"] == "lost")
-    assert lost["decision"] == "'yes' from a probability of 0.55 on"
+    assert lost["decision"] == "'yes' if its probability is at least 0.55"
     column = read_data_spec(of_table.run).target("lost")
     assert lost["temperature"] == column.state["temperature"] != 1
     found = written.signatures["serving_default"](**requested(written, INSTANCES))
@@ -210,8 +215,8 @@ def test_an_artefact_predicts_like_its_run(of_table: ExportResult, format: str, 
     first, second = (list(csv.reader(output.read_text(encoding="utf-8").splitlines())) for output in outputs)
     assert first[0] == second[0]
     for one, other in zip(first[1:], second[1:], strict=True):
-        told, numbers = zip(*((_classes(row), _numbers(row)) for row in (one, other)), strict=True)
-        assert told[0] == told[1]
+        classes, numbers = zip(*((_classes(row), _numbers(row)) for row in (one, other)), strict=True)
+        assert classes[0] == classes[1]
         np.testing.assert_allclose(*numbers, rtol=1e-4, atol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""What is not what was trained is rejected, and nothing of it lies where artefacts lie."""
+"""Artefacts that differ from the model are rejected, and are not stored among the others."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def rejected(bmcli: Bmcli, run: Run) -> Mapping[str, Any]:
 
 @pytest.fixture
 def write_again(of_table: ExportResult, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Has the format write what it wrote before, as much of the file as is asked for."""
+    """Let the format write its former file, up to the given size."""
     before = of_table.run.exports / "litert"
 
     def patch(share: float) -> None:
@@ -95,7 +95,7 @@ def test_a_file_that_was_changed_is_not_opened(bmcli: Bmcli, of_table: ExportRes
     assert artefacts.open_artefact(folder).card["format"] == "litert"
     file = folder / "preprocessing.json"
     file.write_text(file.read_text().replace("red", "rad"))
-    with pytest.raises(ArtefactRejected, match="not what was written, by its SHA-256"):
+    with pytest.raises(ArtefactRejected, match="changed, its SHA-256 differs from the card"):
         artefacts.open_artefact(folder)
     (tmp_path / "new.csv").write_text("weight,colour,fragile,sent,note\n1,red,yes,2024-01-11,hello\n")
     assert bmcli("predict", folder, "new.csv").code == 4
@@ -115,21 +115,21 @@ def test_a_format_that_fails_does_not_stop_the_others(
     monkeypatch.setattr(saved_model, "export", failing)
     done = bmcli("export", table_run.folder, "--formats", "saved_model,litert", "--json")
     assert done.code == 1
-    told = done.json()
-    assert told["failed"] == [{"format": "saved_model", "message": "no such operation."}]
-    (artefact,) = told["artefacts"]
+    result = done.json()
+    assert result["failed"] == [{"format": "saved_model", "message": "no such operation."}]
+    (artefact,) = result["artefacts"]
     assert artefact["verified"]
     assert "saved_model: NOT WRITTEN, no such operation." in done.err
     assert list(table_run.exports.glob(".*")) == []
 
 
 def test_a_recipe_sets_the_limits() -> None:
-    asked = VerifyOptions(agreement=0.9, max_difference="none", metric_drop=0.2)
+    options = VerifyOptions(agreement=0.9, max_difference="none", metric_drop=0.2)
     table, pictures = (DataSpec((CASES[name].fit(),), (), {}, "", "") for name in ("category", "image"))
-    assert resolve_limits(asked, "float32", table) == Limits(0.9, None, 0.2)
+    assert resolve_limits(options, "float32", table) == Limits(0.9, None, 0.2)
     assert resolve_limits(VerifyOptions(), "float32", table) == Limits(1.0, 1e-4, 0.001)
-    assert resolve_limits(VerifyOptions(), "reduced", pictures) == Limits(0.99, None, 0.01, 0.1, spared=1)
-    assert resolve_limits(asked, "int8", table) == Limits(0.9, None, 0.2, 0.1)
+    assert resolve_limits(VerifyOptions(), "reduced", pictures) == Limits(0.99, None, 0.01, 0.1, allowed_rows=1)
+    assert resolve_limits(options, "int8", table) == Limits(0.9, None, 0.2, 0.1)
     assert [resolve_limits(VerifyOptions(), "int8", spec).agreement for spec in (table, pictures)] == [0.99, 0.995]
 
 

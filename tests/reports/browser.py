@@ -30,13 +30,13 @@ _OVERFLOWING = """
 
 @dataclass(frozen=True)
 class Seen:
-    """What a page looked like.
+    """Appearance of a page.
 
     Args:
         width: Of the whole page, in pixels.
         overflowing: Elements whose content runs out of them.
         complaints: What was written to the console, and scripts that failed.
-        requests: Addresses asked for, beside the page itself and pictures inside it.
+        requests: Requested addresses, without the page itself and pictures inside it.
         screenshot: PNG.
     """
 

@@ -27,8 +27,8 @@ def answers(accuracy: float) -> tuple[dict[str, np.ndarray], dict[str, np.ndarra
     """Truth and probabilities of a model that is right in just this share of the rows."""
     truth = np.arange(ROWS) % 2
     wrong = np.random.default_rng(round(1e4 * accuracy)).permutation(ROWS) >= round(accuracy * ROWS)
-    said = np.where(wrong, 1 - truth, truth)
-    return {"label": truth}, {"label": np.where(np.eye(2)[said] > 0, 0.8, 0.2).astype("float32")}
+    predicted = np.where(wrong, 1 - truth, truth)
+    return {"label": truth}, {"label": np.where(np.eye(2)[predicted] > 0, 0.8, 0.2).astype("float32")}
 
 
 def weighted(accuracy: float) -> WeightedMetrics:

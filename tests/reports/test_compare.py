@@ -33,10 +33,10 @@ def test_names_are_text() -> None:
 
 def test_runs_on_other_rows_are_not_compared_row_by_row() -> None:
     page = Page(
-        render_comparison(replace(FOUND, unpaired="they saw different rows.", against_first={}, against_best={}))
+        render_comparison(replace(FOUND, unpaired_reason="they saw different rows.", against_first={}, against_best={}))
     )
-    assert "They cannot be told: they saw different rows." in page.text
-    assert "Take" not in page.text
+    assert "The runs cannot be compared row by row: they saw different rows." in page.text
+    assert "Recommended" not in page.text
 
 
 @pytest.mark.skipif(COMMAND is None, reason="this machine has no browser")

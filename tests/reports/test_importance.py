@@ -1,4 +1,4 @@
-"""Importance finds what was planted, and says so when it cannot tell."""
+"""Importance finds what was planted, and reports when it cannot."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.reports.searches import ACCURACY, DROPOUT, LOSS, RATE, SPACE, search
 KIND, MOMENTUM = "train.optimizer.kind", "train.optimizer.momentum"
 
 
-def test_the_planted_parameters_come_first_and_the_others_are_not_told_from_noise() -> None:
+def test_the_planted_parameters_come_first_and_the_others_are_not_distinguished_from_noise() -> None:
     def measure(values: Mapping[str, Any], chance: random.Random) -> float:
         kind = {"adam": 0.0, "adamw": 0.1, "sgd": 0.6}[values[KIND]]
         return kind - abs(math.log10(values[RATE]) + 2.5) + chance.gauss(0, 0.02)
@@ -23,32 +23,32 @@ def test_the_planted_parameters_come_first_and_the_others_are_not_told_from_nois
     found = analyse_importance(search(60, measure=measure), ACCURACY)
     assert found.r2 is not None
     assert found.r2 > 0.5
-    assert {weight.path for weight in found.weights if weight.significant} == {RATE, KIND}
-    assert found.weights[0].path == RATE
+    assert {weight.path for weight in found.importances if weight.significant} == {RATE, KIND}
+    assert found.importances[0].path == RATE
 
 
 def test_a_parameter_that_only_some_candidates_have_is_not_blamed_for_the_choice_above_it() -> None:
     found = analyse_importance(search(80, measure=lambda values, _: float(values[KIND] == "sgd")), ACCURACY)
-    told = {weight.path for weight in found.weights if weight.significant}
-    assert told == {KIND}
-    assert MOMENTUM in {weight.path for weight in found.weights}
+    significant = {each.path for each in found.importances if each.significant}
+    assert significant == {KIND}
+    assert MOMENTUM in {weight.path for weight in found.importances}
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_nothing_is_told_where_nothing_matters(seed: int) -> None:
+def test_nothing_is_significant_where_nothing_matters(seed: int) -> None:
     found = analyse_importance(search(40, seed=seed, measure=lambda _, chance: chance.random()), ACCURACY)
     assert found.r2 is not None
-    assert found.weights == ()
+    assert found.importances == ()
 
 
-def test_equal_scores_tell_nothing() -> None:
-    assert analyse_importance(search(40, measure=lambda *_: 0.5), ACCURACY).weights == ()
+def test_equal_scores_have_no_importance() -> None:
+    assert analyse_importance(search(40, measure=lambda *_: 0.5), ACCURACY).importances == ()
 
 
-def test_too_few_trials_are_not_asked() -> None:
+def test_too_few_trials_are_not_analysed() -> None:
     found = analyse_importance(search(12), ACCURACY)
     assert found.r2 is None
-    assert found.needed > found.trials == 12
+    assert found.min_trials > found.trials == 12
 
 
 def test_failed_trials_do_not_count() -> None:
@@ -61,7 +61,7 @@ def test_diverged_trials_do_not_hide_what_matters() -> None:
 
     space = {path: SPACE[path] for path in (RATE, DROPOUT)}
     found = analyse_importance(search(60, space, (LOSS,), measure=measure), LOSS)
-    assert [weight.path for weight in found.weights if weight.significant] == [DROPOUT]
+    assert [weight.path for weight in found.importances if weight.significant] == [DROPOUT]
 
 
 def test_the_same_trials_give_the_same_importance() -> None:

@@ -97,42 +97,42 @@ def test_the_figures_of_the_page_are_those_of_the_evaluation(hostile: Run) -> No
     words = read(hostile).text
     around = found["intervals"]["accuracy"]
     assert f"accuracy {found['metrics']['accuracy']:.4g} {around['low']:.4g} to {around['high']:.4g}; always" in words
-    assert f"measured on {found['count']} test rows" in words
+    assert f"evaluated on {found['count']} test rows" in words
 
 
 def test_missing_cells_are_counted_as_the_table_has_them(hostile: Run) -> None:
     assert "93 (33.2 %)" in read(hostile).text
 
 
-def test_what_is_suspicious_about_the_data_is_told(hostile: Run) -> None:
+def test_data_warnings_are_on_the_page(hostile: Run) -> None:
     assert hostile.findings()
     assert "test rows" in read(hostile).text
     assert hostile.findings()[0]["message"] in read(hostile).text
 
 
 @pytest.mark.parametrize(
-    "told",
+    "text",
     [
         "The winner of the search <script>alert(1)</script>.",
-        "Decided on validation rows", "Before the temperature", "Threshold of", "makes probabilities",
-        "3 folds of 56 rows, dealt by '<script>alert(1)</script>'.", "all rows out of fold",
-        "More data is not shown to help",
+        "Temperature and threshold", "Before temperature scaling", "Threshold of", "makes probabilities",
+        "56 rows in 3 folds, split by '<script>alert(1)</script>'.", "all out-of-fold predictions",
+        "No evidence that more data would help",
         "litert verified 2.0 1.0 98.70 %", "rejected: too far.", "=cmd() 0.25 (0.5)", "56 test rows",
-        "Some training rows", "calibration_error: 95 %, inverted bootstrap over rows, 1,000 resamples",
+        "Sample of the training rows", "calibration_error: 95 %, inverted bootstrap over rows, 1,000 resamples",
         "Measured by bmcli benchmark", "model 0.5 2 3 500 128",
     ],
 )  # fmt: skip
-def test_what_other_commands_found_is_part_of_the_page(hostile: Run, told: str) -> None:
-    assert told in read(hostile).text
+def test_what_other_commands_found_is_part_of_the_page(hostile: Run, text: str) -> None:
+    assert text in read(hostile).text
 
 
-def test_parts_that_nobody_asked_for_are_not_there(sugar: Run) -> None:
-    titles = {"Where it comes from", "Decided on validation rows", "Cross-validation", "Learning curve", "Artefacts"}
+def test_sections_without_results_are_not_there(sugar: Run) -> None:
+    titles = {"Origin", "Temperature and threshold", "Cross-validation", "Learning curve", "Artefacts"}
     assert not [title for title in titles if title in read(sugar).text]
 
 
 def test_what_is_damaged_is_left_out_of_the_page(sugar: Run, cache: Path) -> None:
-    sugar.validation.write_text('{"folds": {"dealt": 3}, "learning_curve": []}')
+    sugar.validation.write_text('{"folds": {"splitter": 3}, "learning_curve": []}')
     sugar.decisions.write_text("[]")
     (sugar.exports / "litert").mkdir(parents=True)
     (sugar.exports / "litert" / "card.json").write_text('{"format": "litert"}')
@@ -142,17 +142,17 @@ def test_what_is_damaged_is_left_out_of_the_page(sugar: Run, cache: Path) -> Non
     assert "Artefacts" not in read(sugar).text
 
 
-def test_a_page_that_is_written_anew_keeps_what_was_measured(sugar: Run, cache: Path) -> None:
-    """Such as the slices that only an earlier command asked for."""
+def test_a_regenerated_page_keeps_all_results(sugar: Run, cache: Path) -> None:
+    """Such as the slices that only an earlier command computed."""
     found = evaluate(str(sugar.folder), ["evaluate.slices=[sex]"], None, None, sugar.folder.parent.parent, cache, print)
     assert found.evaluation.slices
     regenerate_report(sugar, None, cache, print)
     assert "by slice, the worst first" in read(sugar).text
 
 
-def test_data_in_which_nothing_is_suspicious_is_said_to_be(digits: Run) -> None:
-    told = "Nothing is suspicious" in read(digits).text
-    assert told == (not digits.findings())
+def test_data_without_warnings_is_described_as_such(digits: Run) -> None:
+    without_warnings = "The data checks found no problem" in read(digits).text
+    assert without_warnings == (not digits.findings())
 
 
 def test_figures_of_classes_have_intervals(hostile: Run) -> None:
@@ -165,28 +165,31 @@ def test_figures_of_classes_have_intervals(hostile: Run) -> None:
     )
 
 
-def test_artefacts_of_earlier_weights_are_said_to_be() -> None:
+def test_artefacts_of_earlier_weights_are_marked() -> None:
     made = ArtefactSummary("litert", 9, 9, True, 1.0, 0.0, 5, "test", None, (), "abc")
     assert [make_artefact_rows([made], model)[0].cells[1].text for model in ("abc", "def")] == [
-        "verified", "verified, of earlier weights",
+        "verified", "verified, but of earlier weights",
     ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def anew(hostile: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def retrained_pages(hostile: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Pages of a cross-validation and a learning curve whose names attack them."""
-    kept, folder = hostile.record(hostile.validation, dict) or {}, tmp_path_factory.mktemp("anew")
+    kept, folder = hostile.record(hostile.validation, dict) or {}, tmp_path_factory.mktemp("retrained")
     curves = [LearningCurve.from_json(each) for each in kept["learning_curve"]["targets"]]
-    asked = (trained.SCRIPT, f"runs/{trained.IMAGE}", f"name: {trained.SCRIPT}")
-    pages = render_folds(*asked, CrossValidationResult.from_json(kept["folds"])), render_learning_curves(*asked, curves)
+    arguments = (trained.SCRIPT, f"runs/{trained.IMAGE}", f"name: {trained.SCRIPT}")
+    pages = (
+        render_folds(*arguments, CrossValidationResult.from_json(kept["folds"])),
+        render_learning_curves(*arguments, curves),
+    )
     files = folder / "folds.html", folder / "curves.html"
     for file, page in zip(files, pages, strict=True):
         file.write_text(page, encoding="utf-8")
     return files
 
 
-def test_names_are_text_on_the_pages_of_what_trains_anew(anew: tuple[Path, Path]) -> None:
-    for file in anew:
+def test_names_are_text_on_the_pages_of_retrained_recipes(retrained_pages: tuple[Path, Path]) -> None:
+    for file in retrained_pages:
         page = Page(file.read_text(encoding="utf-8"))
         assert page.count("script") == 1
         assert "alert" not in page.script
@@ -195,34 +198,38 @@ def test_names_are_text_on_the_pages_of_what_trains_anew(anew: tuple[Path, Path]
 
 
 @pytest.mark.parametrize("width", [1280, 400])
-def test_a_browser_shows_pages_of_what_trains_anew(anew: tuple[Path, Path], width: int, window: Browser) -> None:
-    for file in anew:
+def test_a_browser_shows_pages_of_retrained_recipes(
+    retrained_pages: tuple[Path, Path], width: int, window: Browser
+) -> None:
+    for file in retrained_pages:
         seen = window.look(file, width, dark=True)
         assert (seen.width, seen.overflowing, seen.complaints, seen.requests) == (width, [], [], [])
 
 
-def test_groups_are_told_apart(hostile: Run) -> None:
+def test_groups_have_their_own_rates(hostile: Run) -> None:
     assert "Slices and groups" in read(hostile).text
     assert "selection rate" in read(hostile).text
 
 
-def test_an_explained_run_shows_why_it_answers_so(digits: Run, hostile: Run, sugar: Run) -> None:
+def test_an_explained_run_shows_its_explanation(digits: Run, hostile: Run, sugar: Run) -> None:
     assert "Grad-CAM" in read(digits).text
-    assert "for and against" in read(digits).text
+    assert "contributions" in read(digits).text
     assert "Adebayo et al. 2018" in read(hostile).text
     assert "Explanation" not in read(sugar).text
 
 
-def test_what_was_found_out_and_is_damaged_is_left_out(sugar: Run) -> None:
+def test_a_damaged_explanation_is_left_out(sugar: Run) -> None:
     from bmcli.workflows.report_data import read_explanation
 
-    sugar.explanation.write_text('{"on": "test"}')
+    sugar.explanation.write_text('{"split": "test"}')
     assert read_explanation(sugar, print) is None
     sugar.explanation.unlink()
 
 
-@pytest.mark.parametrize("part", ["Confusion matrix", "ROC of the hardest", "Most wrong", "Least confident"])
-def test_a_run_of_classes_shows_how_they_are_told_apart(digits: Run, part: str) -> None:
+@pytest.mark.parametrize(
+    "part", ["Confusion matrix", "ROC of the classes with the lowest ROC AUC", "Most wrong", "Least confident"]
+)
+def test_a_run_of_classes_shows_how_well_they_are_classified(digits: Run, part: str) -> None:
     assert part in read(digits).text
 
 
@@ -233,7 +240,7 @@ def test_examples_of_a_run_on_pictures_are_pictures(digits: Run) -> None:
     assert "8 by 8 by 1 pixels" in page.text
 
 
-@pytest.mark.parametrize("part", ["Predicted and true", "Largest errors", "Smallest errors"])
+@pytest.mark.parametrize("part", ["Predicted against true", "Largest errors", "Smallest errors"])
 def test_a_run_of_numbers_shows_its_errors(sugar: Run, part: str) -> None:
     assert part in read(sugar).text
     assert "Least confident" not in read(sugar).text

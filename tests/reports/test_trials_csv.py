@@ -24,7 +24,7 @@ def trial(value: Any, state: TrialState = "done", reason: str = "", loss: float 
     )
 
 
-def test_a_row_tells_all_of_a_trial() -> None:
+def test_a_row_has_all_of_a_trial() -> None:
     ended = Trial(
         Task("0002", {"model.kind": "a"}, continues="0001"),
         TrialResult(
@@ -56,9 +56,9 @@ def test_texts_that_begin_a_formula_are_quoted_and_numbers_are_not() -> None:
     assert rows(trial("a", reason="=HYPERLINK(1)"))[0]["reason"] == "'=HYPERLINK(1)"
 
 
-def test_values_are_told_apart() -> None:
-    told = [rows(trial(value))[0]["model.kind"] for value in (True, None, [16, "a"], 1e-5, 3, "x,y")]
-    assert told == ["true", "null", '[16, "a"]', "1e-05", "3", "x,y"]
+def test_values_keep_their_types() -> None:
+    values = [rows(trial(value))[0]["model.kind"] for value in (True, None, [16, "a"], 1e-5, 3, "x,y")]
+    assert values == ["true", "null", '[16, "a"]', "1e-05", "3", "x,y"]
 
 
 def test_what_is_not_there_is_empty() -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from bmcli.recipe.search import SearchParameter
-from bmcli.reports.tune import compute_seed_spread, find_cheapest_within, render_search, summarize_winner
+from bmcli.reports.tune import compute_seed_deviation, find_cheapest_within, render_search, summarize_winner
 from bmcli.trials import ConfirmedCandidate, SearchObjective, SearchResult, Task, Trial, TrialResult
 from tests.reports.pages import Page
 from tests.reports.searches import ACCURACY, DROPOUT, HIDDEN, LOSS, PARAMETERS, RATE, SPACE, search
@@ -21,7 +21,7 @@ HOSTILE = "<script>alert(1)</script>"
 
 
 def bands() -> SearchResult:
-    """A search by Hyperband: of nine trials three go on, of those one."""
+    """A search by Hyperband: of nine trials three continue, of those one."""
     values = [{RATE: 10 ** -(1 + i / 4), HIDDEN: [16]} for i in range(9)]
     trials, number = [], 0
     before: list[tuple[str | None, int]] = [(None, i) for i in range(9)]
@@ -135,7 +135,7 @@ def test_the_page_is_the_same_each_time() -> None:
     assert render_search(search(25, fail=0.1)) == render_search(search(25, fail=0.1))
 
 
-def test_the_summary_tells_what_the_winner_is_worth() -> None:
+def test_the_summary_has_the_confirmed_result_of_the_winner() -> None:
     found = search(10)
     best = found.best()
     assert best is not None
@@ -145,16 +145,21 @@ def test_the_summary_tells_what_the_winner_is_worth() -> None:
         confirmed=(ConfirmedCandidate(best.task.name, measured, (measured - 0.02, measured - 0.04)),),
         run="runs/digits-tune/best",
         test={"test/accuracy": 0.8125},
-        stop_reasons=("All 10 trials that were asked for are done.",),
+        stop_reasons=("All 10 requested trials are done.",),
     )
-    told = summarize_winner(found)
-    assert told is not None
-    assert told.shrinkage == pytest.approx(0.03)
+    summary = summarize_winner(found)
+    assert summary is not None
+    assert summary.shrinkage == pytest.approx(0.03)
     text = Page(render_search(found)).text
-    for words in ("shrinkage 0.03", "± 0.01414 from seed to seed", "test/accuracy 0.8125", "runs/digits-tune/best"):
+    for words in (
+        "shrinkage 0.03",
+        "± 0.01414 (standard deviation over seeds)",
+        "test/accuracy 0.8125",
+        "runs/digits-tune/best",
+    ):
         assert words in text
-    assert "All 10 trials that were asked for are done." in text
-    assert "owes something to luck: expect less" not in text
+    assert "All 10 requested trials are done." in text
+    assert "was not trained again with other seeds" not in text
 
 
 def test_a_winner_that_was_not_confirmed_is_called_so() -> None:
@@ -164,13 +169,13 @@ def test_a_winner_that_was_not_confirmed_is_called_so() -> None:
 def test_reasons_are_counted() -> None:
     text = Page(render_search(search(6, fail=1.0))).text
     assert "6 failed killed by SIGKILL, as happens when memory runs out" in text
-    assert "No trial could be measured" in text
+    assert "No trial has a result" in text
 
 
-def test_a_stopped_trial_is_never_told_as_failed() -> None:
+def test_a_stopped_trial_is_never_shown_as_failed() -> None:
     text = Page(render_search(search(6, stop=1.0))).text
     assert "6 stopped" in text
-    assert "failed" not in text.replace("A trial that failed or was refused has no value", "")
+    assert "failed" not in text.replace("Trials that failed or were refused have no value", "")
 
 
 def sizes(*measured: tuple[float, float], seeds: tuple[float, ...] = ()) -> SearchResult:
@@ -187,29 +192,29 @@ def sizes(*measured: tuple[float, float], seeds: tuple[float, ...] = ()) -> Sear
     return SearchResult("sizes", "grid", (ACCURACY, PARAMETERS), space, trials, confirmed, winner="0")
 
 
-def test_the_cheapest_within_one_spread_is_large_enough() -> None:
+def test_the_cheapest_within_one_standard_deviation_is_found() -> None:
     found = sizes((0.90, 1000.0), (0.895, 500.0), (0.885, 250.0), (0.7, 10.0), seeds=(0.89, 0.91))
-    assert compute_seed_spread(found) == pytest.approx(0.0141, abs=1e-4)
-    enough = find_cheapest_within(found, PARAMETERS, 0.01)
-    assert enough is not None
-    assert enough.task.name == "1"
+    assert compute_seed_deviation(found) == pytest.approx(0.0141, abs=1e-4)
+    cheapest = find_cheapest_within(found, PARAMETERS, 0.01)
+    assert cheapest is not None
+    assert cheapest.task.name == "1"
     text = Page(render_search(found)).text
-    assert "Trial 1 is enough: it is the cheapest within one spread (0.01414 from seed to seed)" in text
+    assert "Trial 1 is the cheapest within one standard deviation (0.01414 over seeds) of the best" in text
     assert "with 50 % of its parameters" in text
 
 
-def test_how_large_a_model_should_be_is_not_told_without_seeds() -> None:
+def test_without_seeds_no_cheaper_trial_is_suggested() -> None:
     found = sizes((0.90, 1000.0), (0.895, 500.0))
-    assert find_cheapest_within(found, PARAMETERS, compute_seed_spread(found)) is None
-    assert "is not known, since no candidate was trained with several seeds" in Page(render_search(found)).text
+    assert find_cheapest_within(found, PARAMETERS, compute_seed_deviation(found)) is None
+    assert "is unknown, since no candidate was trained with several seeds" in Page(render_search(found)).text
 
 
 def test_curves_are_drawn_if_there_are_any() -> None:
-    assert "Each line is a candidate, epoch by epoch" in Page(render_search(search(2))).text
-    assert "epoch by epoch" not in Page(render_search(without_curves())).text
+    assert "Each line is a candidate, by epoch" in Page(render_search(search(2))).text
+    assert "Each line is a candidate, by epoch" not in Page(render_search(without_curves())).text
 
 
-def test_rungs_are_drawn_where_trials_went_on() -> None:
+def test_rungs_are_drawn_where_trials_continued() -> None:
     text = Page(render_search(bands())).text
     assert "At the dotted lines trials were paused" in text
     assert "At the dotted lines" not in Page(render_search(search(3))).text

@@ -1,4 +1,4 @@
-"""What a student learns from its teacher, one kind of loss a module; all of them are functions of plain tensors."""
+"""Losses between student and teacher, one kind in each module; all are functions of plain tensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bmcli.recipe.distill import EpochSchedule, LossWeight, Temperature
 from bmcli.recipe.fields import Kind, Options, fault_at
 
 OutputForm = Literal["softmax", "sigmoid", "number"]
-"""What outputs are: logits of one distribution, logits of one for each output, or plain numbers."""
+"""Form of outputs: logits of one distribution, logits of one for each output, or plain numbers."""
 
 Depth = Annotated[float, Field(gt=0, le=1)]
 
@@ -41,10 +41,10 @@ class SoftenedOptions(OutputOptions):
 
     @model_validator(mode="after")
     def _check_temperature(self) -> SoftenedOptions:
-        change = self.temperature
-        if isinstance(change, EpochSchedule) and not (change.start and change.end):
-            where = "start" if not change.start else "end"
-            raise fault_at(("temperature", where), "expected a temperature above 0, received 0.")
+        schedule = self.temperature
+        if isinstance(schedule, EpochSchedule) and not (schedule.start and schedule.end):
+            key = "start" if not schedule.start else "end"
+            raise fault_at(("temperature", key), "expected a temperature above 0, received 0.")
         return self
 
 
@@ -65,7 +65,7 @@ class LayerPair(Options):
 
 
 class LayerOptions(LossOptions):
-    """Options of losses of what is inside the networks."""
+    """Options of losses between layers of the networks."""
 
     pairs: Annotated[tuple[LayerPair, ...], Field(min_length=1)] = Field(
         default=(LayerPair(),),
@@ -76,13 +76,13 @@ class LayerOptions(LossOptions):
 
 @dataclass(frozen=True)
 class TargetOutputs:
-    """What student and teachers say of one target.
+    """Outputs of student and teachers for one target.
 
     Args:
         student: Its outputs, float32 `(batch, width)`.
         teachers: Those of each teacher, float32 `(batch, teachers, width)`.
-        teacher_weights: How much each teacher counts; they add up to 1.
-        weight: Of the target's loss beside those of others.
+        teacher_weights: Of the teachers; they add up to 1.
+        weight: Of the target's loss in the sum over targets.
     """
 
     student: Any
@@ -92,35 +92,37 @@ class TargetOutputs:
     weight: float
 
     def teacher(self, temperature: Any = 1.0) -> Any:
-        """Outputs of all teachers as those of one, `(batch, width)`.
+        """Merge the outputs of all teachers to those of one, `(batch, width)`.
 
-        They are such that their distribution at this temperature is the mean of those of the teachers.
+        At this temperature, the distribution of the result is the weighted mean of the teachers' distributions.
         """
         from keras import ops
 
         if self.teachers.shape[1] == 1:
             return self.teachers[:, 0]
-        shares = ops.reshape(ops.convert_to_tensor(self.teacher_weights, "float32"), (1, -1, 1))
+        weights = ops.reshape(ops.convert_to_tensor(self.teacher_weights, "float32"), (1, -1, 1))
         if self.form == "number":
-            return ops.sum(shares * self.teachers, axis=1)
-        scaled, logs = self.teachers / temperature, ops.log(shares)
+            return ops.sum(weights * self.teachers, axis=1)
+        scaled, log_weights = self.teachers / temperature, ops.log(weights)
         if self.form == "softmax":
-            return temperature * ops.logsumexp(ops.log_softmax(scaled) + logs, axis=1)
-        yes, no = (ops.logsumexp(logs + ops.log_sigmoid(sign * scaled), axis=1) for sign in (1, -1))
-        return temperature * (yes - no)
+            return temperature * ops.logsumexp(ops.log_softmax(scaled) + log_weights, axis=1)
+        log_positive, log_negative = (
+            ops.logsumexp(log_weights + ops.log_sigmoid(sign * scaled), axis=1) for sign in (1, -1)
+        )
+        return temperature * (log_positive - log_negative)
 
 
 @dataclass(frozen=True)
 class LossInputs:
-    """What a loss is made of.
+    """Inputs of a loss.
 
     Args:
         label_loss: The loss of the labels, `(batch,)`.
         outputs: By target.
-        layers: For each pair of layers what student and teacher compute there, of the same shape but for attention,
-            whose channels may differ.
-        weights: How much each example counts, `(batch,)`.
-        current_value: From a number that may change to what it is in this epoch.
+        layers: Activations of student and teacher for each pair of layers, of the same shape except for `attention`,
+            where channels may differ.
+        weights: Of the examples, `(batch,)`.
+        current_value: From a number or schedule to the value in this epoch.
     """
 
     label_loss: Any
@@ -131,26 +133,26 @@ class LossInputs:
 
 
 class LossKind(Protocol):
-    """What a module in this folder offers."""
+    """Interface of a module in this folder."""
 
     Options: type[LossOptions]
     FORMS: tuple[OutputForm, ...]  # of the outputs that it compares; empty if it compares none
     WHOLE_BATCH: bool  # whether it compares examples with each other, so that it needs all of a batch
 
     def loss(self, options: Any, inputs: LossInputs) -> Any:
-        """Loss of each example, `(batch,)` in float32, without the weights of examples.
+        """Compute the loss of each example, `(batch,)` in float32, without the weights of examples.
 
-        An example of weight 0 has no part in those of others.
+        An example of weight 0 does not affect the losses of others.
         """
 
 
 def select_outputs(options: OutputOptions, inputs: LossInputs) -> list[TargetOutputs]:
-    """What is said of the targets that a loss compares."""
+    """Select the outputs of the targets that a loss compares."""
     return [inputs.outputs[name] for name in options.targets or inputs.outputs]
 
 
 def sum_losses(losses: Sequence[Any]) -> Any:
-    """The sum of some losses, `(batch,)`."""
+    """Sum losses, `(batch,)`."""
     total = losses[0]
     for each in losses[1:]:
         total = total + each

@@ -1,4 +1,4 @@
-"""Attention transfer: where feature maps are strong (Zagoruyko and Komodakis 2017, section 3.1)."""
+"""Attention transfer: the spatial attention of feature maps (Zagoruyko and Komodakis 2017, section 3.1)."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def loss(options: Options, inputs: LossInputs) -> Any:
 
 
 def _attention_map(layer: Any) -> Any:
-    """The attention map of a layer `(batch, places ..., channels)`, of length 1, `(batch, places)`."""
+    """Compute the attention map of a layer `(batch, positions ..., channels)`, of length 1, `(batch, positions)`."""
     from keras import ops
 
     strength = flatten_features(ops.sum(ops.square(ops.cast(layer, "float32")), axis=-1))
-    # A map of zeros has no direction and a gradient that is no number.
+    # Without the constant, the gradient of a map of zeros would be NaN.
     return strength * ops.rsqrt(ops.sum(ops.square(strength), axis=-1, keepdims=True) + 1e-12)

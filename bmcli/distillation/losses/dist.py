@@ -31,7 +31,7 @@ class Options(SoftenedOptions):
 
 
 def loss(options: Options, inputs: LossInputs) -> Any:
-    """Equations 8 to 10 of the paper."""
+    """Compute equations 8 to 10 of the paper."""
     temperature = inputs.current_value(options.temperature)
     return sum_losses(
         [_compute_target_loss(each, temperature, options, inputs.weights) for each in select_outputs(options, inputs)]
@@ -49,8 +49,8 @@ def _compute_target_loss(outputs: TargetOutputs, temperature: Any, options: Opti
     return outputs.weight * temperature**2 * (options.between * between + options.within * within)
 
 
-def _correlations(one: Any, other: Any, weights: Any) -> Any:
-    """Pearson's correlation of each row of one with that of the other, `(rows,)`.
+def _correlations(first: Any, second: Any, weights: Any) -> Any:
+    """Compute Pearson's correlation of each row of the first with that of the second, `(rows,)`.
 
     Args:
         weights: Of the columns, `(1, columns)`.
@@ -58,8 +58,8 @@ def _correlations(one: Any, other: Any, weights: Any) -> Any:
     from keras import ops
 
     shares = weights / ops.maximum(ops.sum(weights), 1e-12)
-    one, other = (values - ops.sum(shares * values, axis=-1, keepdims=True) for values in (one, other))
-    both = ops.sum(shares * one * other, axis=-1)
-    spreads = ops.sum(shares * ops.square(one), axis=-1) * ops.sum(shares * ops.square(other), axis=-1)
-    # Where nothing differs there is no correlation, and no gradient that is a number.
-    return both * ops.rsqrt(spreads + 1e-16)
+    first, second = (values - ops.sum(shares * values, axis=-1, keepdims=True) for values in (first, second))
+    covariance = ops.sum(shares * first * second, axis=-1)
+    variances = ops.sum(shares * ops.square(first), axis=-1) * ops.sum(shares * ops.square(second), axis=-1)
+    # Without the constant, the gradient of constant rows, which have no correlation, would be NaN.
+    return covariance * ops.rsqrt(variances + 1e-16)

@@ -1,4 +1,4 @@
-"""Hints: what hidden layers compute (Romero et al. 2015)."""
+"""Hints: activations of hidden layers (Romero et al. 2015)."""
 
 from __future__ import annotations
 

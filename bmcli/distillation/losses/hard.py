@@ -1,4 +1,4 @@
-"""The labels themselves, by the objectives of the recipe."""
+"""The loss of the labels, by the objectives of the recipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Squared error of the outputs: of logits (Ba and Caruana 2014), or of numbers on the scale they are learned on."""
+"""Squared error of the outputs: of logits (Ba and Caruana 2014), or of scaled numbers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def loss(options: Options, inputs: LossInputs) -> Any:
 def _compute_target_loss(outputs: TargetOutputs) -> Any:
     from keras import ops
 
-    apart = outputs.student - outputs.teacher()
-    if outputs.form == "softmax":  # what is added to all logits of an example says nothing
-        apart = apart - ops.mean(apart, axis=-1, keepdims=True)
-    return outputs.weight * ops.mean(ops.square(apart), axis=-1)
+    differences = outputs.student - outputs.teacher()
+    if outputs.form == "softmax":  # a constant added to all logits does not change the softmax
+        differences = differences - ops.mean(differences, axis=-1, keepdims=True)
+    return outputs.weight * ops.mean(ops.square(differences), axis=-1)

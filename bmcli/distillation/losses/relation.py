@@ -1,4 +1,4 @@
-"""Relations: how far the examples of a batch are from each other (Park et al. 2019, section 3.2.1)."""
+"""Relations: distances between the examples of a batch (Park et al. 2019, section 3.2.1)."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ def loss(options: Options, inputs: LossInputs) -> Any:
 def _compute_pair_loss(student: Any, teacher: Any, weights: Any) -> Any:
     from keras import ops
 
-    itself = ops.diag(ops.ones_like(weights))  # how many examples there are may show only when it runs
-    others = weights[None, :] * (1.0 - itself)  # (examples, others)
-    apart = _distances(student, others, weights) - _distances(teacher, others, weights)
-    size_of = ops.abs(apart)
-    huber = ops.where(size_of < 1.0, 0.5 * ops.square(apart), size_of - 0.5)
+    identity = ops.diag(ops.ones_like(weights))  # the batch size may be known only at run time
+    others = weights[None, :] * (1.0 - identity)  # (examples, others)
+    differences = _distances(student, others, weights) - _distances(teacher, others, weights)
+    magnitudes = ops.abs(differences)
+    huber = ops.where(magnitudes < 1.0, 0.5 * ops.square(differences), magnitudes - 0.5)
     return ops.sum(others * huber, axis=-1) / ops.maximum(ops.sum(others, axis=-1), 1e-12)
 
 
 def _distances(layer: Any, others: Any, weights: Any) -> Any:
-    """Distance of each example from each other one by the mean distance, `(batch, batch)`."""
+    """Compute the distances between examples, divided by the mean distance, `(batch, batch)`."""
     from keras import ops
 
     rows = flatten_features(layer)
     squares = ops.sum(ops.square(rows), axis=-1)
     squared = squares[:, None] + squares[None, :] - 2 * ops.matmul(rows, ops.transpose(rows))
-    # The root has no gradient at 0, where an example meets itself or its double.
+    # The root has no gradient at 0, the distance of an example from itself or from a duplicate.
     distances = ops.sqrt(ops.maximum(squared, 1e-12))
     pairs = weights[:, None] * others
     mean = ops.sum(pairs * distances) / ops.maximum(ops.sum(pairs), 1e-12)

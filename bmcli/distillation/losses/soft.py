@@ -30,7 +30,7 @@ class Options(SoftenedOptions):
 
 
 def loss(options: Options, inputs: LossInputs) -> Any:
-    """Section 2 of the paper. The factor keeps the size of gradients independent of the temperature."""
+    """Compute section 2 of the paper; the factor keeps the size of gradients independent of the temperature."""
     temperature = inputs.current_value(options.temperature)
     return sum_losses(
         [_compute_target_loss(each, temperature, options.divergence) for each in select_outputs(options, inputs)]
@@ -42,27 +42,27 @@ def _compute_target_loss(outputs: TargetOutputs, temperature: Any, divergence: s
 
     teacher, student = outputs.teacher(temperature) / temperature, outputs.student / temperature
     if outputs.form == "softmax":
-        apart = _divergence([ops.log_softmax(teacher)], [ops.log_softmax(student)], divergence)
+        divergences = _divergence([ops.log_softmax(teacher)], [ops.log_softmax(student)], divergence)
     else:
         pairs = [[ops.log_sigmoid(z), ops.log_sigmoid(-z)] for z in (teacher, student)]
-        # The mean over the outputs, as the loss of several labels is.
-        apart = _divergence(pairs[0], pairs[1], divergence) / teacher.shape[-1]
-    return outputs.weight * temperature**2 * apart
+        # The mean over the outputs, like the loss of the objective `multi_label`.
+        divergences = _divergence(pairs[0], pairs[1], divergence) / teacher.shape[-1]
+    return outputs.weight * temperature**2 * divergences
 
 
 def _divergence(teacher: list[Any], student: list[Any], kind: str) -> Any:
-    """Between distributions given as logarithms, summed over all but the batch, `(batch,)` in nats."""
+    """Compute a divergence of distributions given as logarithms, summed over outputs, `(batch,)` in nats."""
     if kind == "forward":
         return _kl(teacher, student)
     if kind == "reverse":
         return _kl(student, teacher)
     from keras import ops
 
-    middle = [ops.logaddexp(t, s) - 0.6931471805599453 for t, s in zip(teacher, student, strict=True)]
-    return (_kl(teacher, middle) + _kl(student, middle)) / 2
+    mixture = [ops.logaddexp(t, s) - 0.6931471805599453 for t, s in zip(teacher, student, strict=True)]
+    return (_kl(teacher, mixture) + _kl(student, mixture)) / 2
 
 
-def _kl(one: list[Any], other: list[Any]) -> Any:
+def _kl(first: list[Any], second: list[Any]) -> Any:
     from keras import ops
 
-    return sum_losses([ops.sum(ops.exp(a) * (a - b), axis=-1) for a, b in zip(one, other, strict=True)])
+    return sum_losses([ops.sum(ops.exp(a) * (a - b), axis=-1) for a, b in zip(first, second, strict=True)])

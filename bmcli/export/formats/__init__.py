@@ -1,1 +1,1 @@
-"""Formats. Each module writes one."""
+"""Export formats, one in each module."""

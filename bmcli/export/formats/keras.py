@@ -1,4 +1,4 @@
-"""A `.keras` file with its preprocessing, for those who go on in Keras with bmcli beside it."""
+"""A `.keras` file with preprocessing, for use in Keras where bmcli is installed."""
 
 from __future__ import annotations
 
@@ -20,24 +20,27 @@ class Options(KerasOptions):
 
 
 def export(exportable: ExportableModel, options: Options, folder: Path) -> WrittenModel:
-    """Writes `model.keras`."""
-    from bmcli.networks import network as networks
+    """Write `model.keras`."""
+    from bmcli.networks.network import save_network
 
-    networks.save_network(exportable.network, exportable.spec, folder / MODEL)
+    save_network(exportable.network, exportable.spec, folder / MODEL)
     return describe_model(exportable.spec, exportable.quantiles)
 
 
 def describe_model(spec: DataSpec, quantiles: Mapping[str, Sequence[float]]) -> WrittenModel:
-    """What a run's model takes and gives."""
+    """Describe the inputs and outputs of a run's model."""
     names = make_tensor_names(spec.inputs)
-    inputs = tuple(SignatureInput(names[c.name], c.name, "raw", c.raw_shape, c.raw_dtype) for c in spec.inputs)
+    inputs = tuple(
+        SignatureInput(names[column.name], column.name, "raw", column.raw_shape, column.raw_dtype)
+        for column in spec.inputs
+    )
     outputs = tuple(_make_output(target, len(quantiles.get(target.name, ()))) for target in spec.targets)
-    note = "It holds layers of bmcli: run `from bmcli import layers; layers.register()` before it is loaded."
+    note = "The model has layers of bmcli: run `from bmcli import layers; layers.register()` before loading it."
     return WrittenModel(MODEL, "keras", (Signature("serving_default", inputs, outputs),), (note,))
 
 
 def _make_output(target: Column, quantiles: int) -> SignatureOutput:
-    """A Keras model gives what is predicted of a target as one tensor, which is called like it."""
+    """Make the output of a target, which in a Keras model is one tensor with its name."""
     if quantiles:
         return SignatureOutput(target.name, target.name, "quantiles", (quantiles,), "float32")
     if target.classes:

@@ -1,6 +1,6 @@
-"""LiteRT, once called TensorFlow Lite: one small file for phones and embedded devices.
+"""LiteRT, formerly TensorFlow Lite: one small file for phones and embedded devices.
 
-It holds no text, and integers hold no missing numbers, so the preprocessing of such columns is left to its user.
+It has no text, and integers have no missing values, so the preprocessing of such columns stays outside.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Options(FormatOptions):
 
 
 def export(exportable: ExportableModel, options: Options, folder: Path) -> WrittenModel:
-    """Writes `model.tflite`."""
+    """Write `model.tflite`."""
     from bmcli.export import graph, recurrent
 
     _check_integers(exportable, options)
@@ -65,30 +65,30 @@ def export(exportable: ExportableModel, options: Options, folder: Path) -> Writt
 def _list_notes(options: Options) -> Iterator[str]:
     if options.quantize == "int8":
         yield (
-            "Convolutions over fewer than 8 channels and the end of the network compute in float32, others with bytes."
+            "Convolutions over fewer than 8 channels and the end of the network compute in float32, the rest in int8."
         )
     if options.quantize in _INT8_CHOICES:
         yield (
-            "Bytes are faster than float32 on processors with dot products of them (VNNI, or SDOT on ARM). On others "
-            "dense layers are, and convolutions are not."
+            "int8 is faster than float32 on processors with int8 dot products (VNNI, or SDOT on ARM). On others only "
+            "dense layers are faster."
         )
 
 
 def _supports_preprocessing(column: Column, options: Options) -> bool:
-    """Whether the preprocessing of a column can be inside."""
+    """Whether the preprocessing of a column can be part of the model."""
     if column.kind == "image":
         return column.raw_dtype != "string"
     return is_plain_number(column) and options.quantize not in _INT8_CHOICES
 
 
 def _check_integers(exportable: ExportableModel, options: Options) -> None:
-    """Refuses integers for networks that see what is missing as NaN."""
+    """Reject integers for networks whose inputs have NaN for missing values."""
     for column in exportable.spec.inputs:
         if options.quantize in _INT8_CHOICES and (column.state.get("learned") or column.state.get("padded")):
             raise BmcliError(
-                f"litert: {options.quantize} cannot tell what is missing in {quoted(column.name)}, "
-                "which the network does.",
-                suggestion="Take quantize: dynamic.",
+                f"litert: {options.quantize} cannot represent missing values, which the network uses in "
+                f"{quoted(column.name)}.",
+                suggestion="Use quantize: dynamic.",
             )
 
 
@@ -106,7 +106,7 @@ def _make_converter(saved: Path, options: Options) -> Any:
 
 
 def _iterate_examples(exportable: ExportableModel, signature: Signature) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """Training rows as the signature takes them, one at a time."""
+    """Yield training rows as inputs of the signature, one at a time."""
     rows = exportable.examples
     for row in range(len(rows)):
         yield (
@@ -127,7 +127,7 @@ def _convert(converter: Any, options: Options) -> bytes:
             if options.quantize in _INT8_CHOICES:
                 return integers.quantize(converter, full_integer=options.quantize == "full_int8")
             content: bytes = converter.convert()
-    except Exception as error:  # the converter raises what its C++ says
+    except Exception as error:  # the converter raises exceptions of any type from its C++
         reason = next((line for line in str(error).splitlines() if "error:" in line), str(error)).strip()[:300]
-        raise RunFailed(f"litert cannot hold this network: {reason}", suggestion="Take saved_model.") from None
+        raise RunFailed(f"litert cannot represent this network: {reason}", suggestion="Use saved_model.") from None
     return content

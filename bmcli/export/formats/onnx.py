@@ -1,6 +1,6 @@
 """ONNX: one file for ONNX Runtime and the many tools that read it.
 
-Categories are looked up inside it; texts and dates are not, and files of pictures are not decoded.
+It contains the lookup of categories; the preprocessing of texts and dates and the decoding of pictures stay outside.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Options(KerasOptions):
 
 
 def export(exportable: ExportableModel, options: Options, folder: Path) -> WrittenModel:
-    """Writes `model.onnx`."""
+    """Write `model.onnx`."""
     import onnx
 
     from bmcli.export import graph
@@ -50,11 +50,12 @@ def export(exportable: ExportableModel, options: Options, folder: Path) -> Writt
         graph.SERVING, graph.make_inputs(exportable.spec, forms), graph.make_outputs(exportable, with_text=False)
     )
     model = _convert(graph.ServingModule(exportable), computed)
-    looked_up = [each for each in computed.inputs if _has_vocabulary(exportable.column(each.column))]
+    looked_up = [each for each in computed.inputs if _has_vocabulary(exportable.get_column(each.column))]
     for each in looked_up:
-        _prepend_lookup(model, each, exportable.column(each.column))
+        _prepend_lookup(model, each, exportable.get_column(each.column))
     inputs = tuple(
-        _make_raw_input(each, exportable.column(each.column)) if each in looked_up else each for each in computed.inputs
+        _make_raw_input(each, exportable.get_column(each.column)) if each in looked_up else each
+        for each in computed.inputs
     )
     onnx.checker.check_model(model)
     onnx.save(model, str(folder / MODEL))
@@ -74,7 +75,7 @@ def _make_raw_input(signature_input: SignatureInput, column: Column) -> Signatur
 
 
 def _convert(served: Any, signature: Signature) -> Any:
-    """The model that tf2onnx makes of a function, its tensors called as in the signature."""
+    """Convert a function by tf2onnx, with the names of the signature."""
     import logging
     import warnings
 
@@ -83,41 +84,41 @@ def _convert(served: Any, signature: Signature) -> Any:
     from bmcli.console import hide_native_stderr
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    function = served.function(signature)
+    function = served.make_function(signature)
     try:
         with hide_native_stderr(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             private_api.patch_tf2onnx()
             model, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=_OPSET)
-    except Exception as error:  # tf2onnx raises anything where it knows no way
+    except Exception as error:  # tf2onnx raises exceptions of any type for what it does not support
         reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-        raise RunFailed(f"onnx cannot hold this network: {reason}", suggestion="Take saved_model.") from None
+        raise RunFailed(f"onnx cannot represent this network: {reason}", suggestion="Use saved_model.") from None
     _check_output_names(model, signature)
     return model
 
 
 def _check_output_names(model: Any, signature: Signature) -> None:
-    """Gives the tensors the names of the signature, where tf2onnx found others."""
-    wanted = [each.name for each in signature.outputs]
-    found = [output.name for output in model.graph.output]
-    unknown = set(found) - set(wanted)
+    """Check that the outputs have the names of the signature."""
+    expected = [each.name for each in signature.outputs]
+    names = [output.name for output in model.graph.output]
+    unknown = set(names) - set(expected)
     if unknown:
-        raise RunFailed(f"onnx cannot hold this network: outputs {sorted(unknown)} have no name.")
+        raise RunFailed(f"onnx cannot represent this network: unexpected outputs {sorted(unknown)}.")
 
 
 def _prepend_lookup(model: Any, signature_input: SignatureInput, column: Column) -> None:
-    """Puts the vocabulary of a category before the tensor that takes its positions."""
+    """Insert the vocabulary lookup of a category in front of the tensor of its indices."""
     from onnx import TensorProto, helper
 
     graph, (name,) = model.graph, [each.name for each in model.graph.input if each.name == signature_input.name]
     positions = f"{name}__positions"
     for node in graph.node:
-        for place, read in enumerate(node.input):
-            if read == name:
-                node.input[place] = positions
+        for index, input_name in enumerate(node.input):
+            if input_name == name:
+                node.input[index] = positions
     kind = TensorProto.STRING if column.raw_dtype == "string" else TensorProto.INT64
-    (old,) = [each for each in graph.input if each.name == name]
-    graph.input.remove(old)
+    (original,) = [each for each in graph.input if each.name == name]
+    graph.input.remove(original)
     graph.input.append(helper.make_tensor_value_info(name, kind, ["batch", *column.raw_shape]))
     for node in reversed(list(_make_lookup_nodes(name, positions, column))):
         graph.node.insert(0, node)
@@ -136,4 +137,6 @@ def _make_lookup_nodes(name: str, positions: str, column: Column) -> Iterator[No
     )  # fmt: skip
     yield helper.make_node("Cast", [f"{name}__found"], [f"{name}__cast"], to=TensorProto.INT32)
     yield helper.make_node("Constant", [], [f"{name}__shape"], value_ints=[-1])
-    yield helper.make_node("Reshape", [f"{name}__cast", f"{name}__shape"], [positions])  # from (batch, 1), perhaps
+    yield helper.make_node(
+        "Reshape", [f"{name}__cast", f"{name}__shape"], [positions]
+    )  # the raw input can be (batch, 1)

@@ -1,6 +1,6 @@
 """OpenVINO: a graph and its weights for Intel's runtime.
 
-It holds no text, so the preprocessing of categories, texts and dates is left to its user.
+It has no text, so the preprocessing of categories, texts and dates stays outside.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ class Options(FormatOptions):
 
 
 def export(exportable: ExportableModel, options: Options, folder: Path) -> WrittenModel:
-    """Writes `model.xml` and `model.bin`."""
+    """Write `model.xml` and `model.bin`."""
     import openvino
 
     from bmcli.export import graph
 
     forms: dict[str, InputForm] = {}
     for column in exportable.spec.inputs:
-        inside = is_plain_number(column) or (column.kind == "image" and column.raw_dtype != "string")
-        forms[column.name] = "raw" if inside else "encoded"
+        has_preprocessing = is_plain_number(column) or (column.kind == "image" and column.raw_dtype != "string")
+        forms[column.name] = "raw" if has_preprocessing else "encoded"
     signature = Signature(
         graph.SERVING, graph.make_inputs(exportable.spec, forms), graph.make_outputs(exportable, with_text=False)
     )
@@ -45,8 +45,10 @@ def export(exportable: ExportableModel, options: Options, folder: Path) -> Writt
         graph.save_module(graph.ServingModule(exportable), [signature], Path(scratch))
         try:
             model = openvino.convert_model(scratch)
-        except Exception as error:  # it raises what its C++ says
+        except Exception as error:  # it raises exceptions of any type from its C++
             reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-            raise RunFailed(f"openvino cannot hold this network: {reason}", suggestion="Take saved_model.") from None
+            raise RunFailed(
+                f"openvino cannot represent this network: {reason}", suggestion="Use saved_model."
+            ) from None
         openvino.save_model(model, str(folder / MODEL), compress_to_fp16=options.quantize == "float16")
     return WrittenModel(MODEL, "openvino", (signature,))

@@ -1,6 +1,6 @@
-"""SavedModel: a folder that TensorFlow Serving, TensorFlow and tools built on it load.
+"""SavedModel: a folder for TensorFlow Serving, TensorFlow and tools that build on it.
 
-All preprocessing is inside: it takes text, numbers, pictures of any size, and files of pictures.
+It contains all preprocessing: its inputs are text, numbers, pictures of any size, and picture files.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bmcli.quoting import quoted
 from bmcli.specs import Column
 
 VERSION = "1"
-"""Its folder: TensorFlow Serving serves the highest number."""
+"""Its folder; TensorFlow Serving serves the highest number."""
 
 
 class Options(KerasOptions):
@@ -26,16 +26,16 @@ class Options(KerasOptions):
 
 
 def export(exportable: ExportableModel, options: Options, folder: Path) -> WrittenModel:
-    """Writes `1/saved_model.pb` and what belongs to it."""
+    """Write `1/saved_model.pb` and its other files."""
     from bmcli.export import graph
 
     columns = exportable.spec.inputs
     outputs = graph.make_outputs(exportable, with_text=True)
-    usual = Signature(
+    default = Signature(
         graph.SERVING, graph.make_inputs(exportable.spec, _make_forms(columns, "raw"), any_size=True), outputs
     )
     signatures = [
-        usual,
+        default,
         Signature("features", graph.make_inputs(exportable.spec, _make_forms(columns, "encoded")), outputs),
     ]
     if any(_accepts_files(column) for column in columns):
@@ -45,7 +45,7 @@ def export(exportable: ExportableModel, options: Options, folder: Path) -> Writt
         signatures.append(Signature("encoded_images", graph.make_inputs(exportable.spec, forms), outputs))
     graph.save_module(graph.ServingModule(exportable), signatures, folder / VERSION)
     if options.warm_up:
-        graph.write_warm_up_requests(exportable, usual, folder / VERSION)
+        graph.write_warm_up_requests(exportable, default, folder / VERSION)
     return WrittenModel(VERSION, "tensorflow", tuple(signatures), tuple(_list_notes(exportable)))
 
 
@@ -54,7 +54,7 @@ def _make_forms(columns: tuple[Column, ...], form: InputForm) -> dict[str, Input
 
 
 def _accepts_files(column: Column) -> bool:
-    """Whether files of pictures have the same pixels as the arrays that the network learned from."""
+    """Whether picture files can have the same pixels as the arrays that the network was trained on."""
     return column.kind == "image" and column.raw_dtype == "uint8" and column.shape[2] in (1, 3)
 
 

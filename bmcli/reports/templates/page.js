@@ -1,4 +1,4 @@
-// Tables marked "sortable": a click on a column's name sorts by it, a second one turns the order round.
+// Tables marked "sortable": a click on a column's name sorts by it, a second click reverses the order.
 "use strict";
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
