@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 
 from bmcli import parts
-from bmcli.quoting import LONGEST, brief, listed, quoted
+from bmcli.quoting import MAX_SHOWN, brief, listed, quoted
 
 HUGE = "z" * 1_000_000
 
 
-@pytest.mark.parametrize("text", ["", "cat", "it's", "é 你", "a" * LONGEST])
+@pytest.mark.parametrize("text", ["", "cat", "it's", "é 你", "a" * MAX_SHOWN])
 def test_a_short_value_is_quoted_whole(text: str) -> None:
     assert quoted(text) == repr(text)
 

@@ -202,7 +202,7 @@ def _evaluate_folds(
         {name: np.concatenate([getattr(each, which)[TESTED_SPLIT][name] for each in finished]) for name in names}
         for which in ("truth", "predictions")
     )
-    cells = RawColumnReader(recipe, "folds", replace(raw, indices={"folds": every}).of("folds"))
+    cells = RawColumnReader(recipe, "folds", replace(raw, indices={"folds": every}).select_split("folds"))
     together = evaluate_predictions(recipe, _add_thresholds(spec, finished), truth, predictions, cells)
     return folds.summarize_folds(
         _describe_splitting(recipe, spec), [_evaluate_fold(recipe, each) for each in finished], together
@@ -256,7 +256,7 @@ def _describe_splitting(recipe: Recipe, spec: DataSpec) -> str:
         if split.hash
         else ""
     )
-    kept = f"with the proportions of {quoted(spec.stratified)}" if spec.stratified else ""
+    kept = f"with the proportions of {quoted(spec.stratified_by)}" if spec.stratified_by else ""
     return ", ".join(filter(None, (way or "by chance", kept)))
 
 

@@ -17,7 +17,7 @@ from bmcli.data.profiling.discovery import DetectedSource
 from bmcli.data.profiling.roles import ColumnRole
 from bmcli.data.sources import read_rows
 from bmcli.data.splitting import splits
-from bmcli.errors import BmcliError, naming
+from bmcli.errors import BmcliError, prefix_faults
 from bmcli.recipe.nodes import escape_dollars, write_scalar
 
 if TYPE_CHECKING:
@@ -94,12 +94,12 @@ def init(data: Path, target: str | None, output: Path) -> DraftResult:
         raise _make_exists_error(output)
     found = discovery.detect_source(data.absolute())
     rows = _read_rows(found)
-    with naming(rows.origin):
+    with prefix_faults(rows.origin):
         looks = column_profile.profile_columns(rows)
     if named := _find_picture_folder(found, looks):
         found = named
         rows = _read_rows(found)
-    with naming(rows.origin):
+    with prefix_faults(rows.origin):
         looks = column_profile.profile_columns(rows) if named else looks
         assigned = roles.drop_leaks(roles.assign_roles(looks, target), rows.columns)
         sizes = RowCounts(len(rows), _count_training_rows(rows, assigned))
@@ -121,7 +121,7 @@ def _read_rows(discovered: DetectedSource) -> SourceRows:
     """All rows; the fault of a source names a file, and there is no recipe to name a place in."""
     source = parts.load("data.sources", discovered.kind)
     try:
-        return read_rows(source.Options.model_validate(discovered.to_options()), skip_broken=False)
+        return read_rows(source.Options.model_validate(discovered.to_options()), skip_malformed=False)
     except BmcliError as error:
         raise BmcliError(*(replace(fault, path="") for fault in error.faults)) from None
 

@@ -20,7 +20,7 @@ from bmcli.data.columns import missing_column_fault
 from bmcli.data.preparation import encode_rows, to_serving_arrays
 from bmcli.data.profiling import discovery
 from bmcli.data.sources import SourceRows, read_rows
-from bmcli.errors import BmcliError, Fault, naming
+from bmcli.errors import BmcliError, Fault, prefix_faults
 from bmcli.export import artefacts
 from bmcli.pictures import IMAGE_SUFFIXES
 from bmcli.quoting import quoted
@@ -198,8 +198,8 @@ def _open_rows(request: PredictionRequest, source: Mapping[str, Any], spec: Data
     with tempfile.TemporaryDirectory(prefix="bmcli-") as folder:
         file = _save_standard_input(Path(folder))
         rows = _read_standard_input(lambda: _read_rows(file, source, spec, skip), file)
-        where = lambda row: rows.where(row).replace(str(file), _STANDARD_INPUT)  # noqa: E731
-        yield replace(rows, where=where, origin=_STANDARD_INPUT)
+        describe_row = lambda row: rows.describe_row(row).replace(str(file), _STANDARD_INPUT)  # noqa: E731
+        yield replace(rows, describe_row=describe_row, origin=_STANDARD_INPUT)
 
 
 def _save_standard_input(folder: Path) -> Path:
@@ -225,7 +225,7 @@ def _read_standard_input(read: Any, file: Path) -> SourceRows:
     return rows
 
 
-def _read_rows(data: Path, default_options: Mapping[str, Any], spec: DataSpec, skip_broken: bool) -> SourceRows:
+def _read_rows(data: Path, default_options: Mapping[str, Any], spec: DataSpec, skip_malformed: bool) -> SourceRows:
     """All rows of a file or folder, by the usual options of a source where it is of the same format."""
     pictures = _list_pictures(data)
     if pictures and len(spec.inputs) == 1 and spec.inputs[0].kind == "image":
@@ -237,7 +237,7 @@ def _read_rows(data: Path, default_options: Mapping[str, Any], spec: DataSpec, s
     else:
         options = found.to_options()
     try:
-        return read_rows(source.model_validate(options), skip_broken)
+        return read_rows(source.model_validate(options), skip_malformed)
     except BmcliError as error:
         raise BmcliError(*(replace(fault, path="") for fault in error.faults)) from None  # not the recipe's file
 
@@ -263,7 +263,7 @@ def _make_picture_rows(data: Path, pictures: Sequence[Path], name: str) -> Sourc
             name: FileColumn(np.arange(len(pictures)), lambda row: pictures[row].read_bytes()),
         },
         split=None,
-        where=lambda row: files.format_path(pictures[row]),
+        describe_row=lambda row: files.format_path(pictures[row]),
         origin=files.format_path(data),
     )
 
@@ -310,7 +310,7 @@ def _write_predictions(
             made = make_table(kept, say(some), predictor.spec.targets, predictor.quantiles)
             write(made)
             written, columns = written + len(made), tuple(made.column_names)
-        total = len(rows) + rows.broken
+        total = len(rows) + rows.malformed_records
         if not written:
             message = "no row could be read." if total else "there are no rows to predict."
             raise BmcliError(f"{rows.origin}: {message}")
@@ -325,7 +325,7 @@ def _encode_batches(
     """Kept columns and rows that are read, as many at a time as fit into little memory."""
     import numpy as np
 
-    with naming(rows.origin):
+    with prefix_faults(rows.origin):
         columns = {name: rows.columns[name] for name in dict.fromkeys((*_list_inputs(spec), *keep))}
     size = _choose_batch_size(spec)
     for start in range(0, len(rows), size):
@@ -346,7 +346,7 @@ def _encode_or_skip(
     some = SourceRows(
         {name: take_rows(columns[name], indices) for name in _list_inputs(spec)},
         None,
-        where=lambda row: rows.where(int(indices[row])),
+        describe_row=lambda row: rows.describe_row(int(indices[row])),
         origin=rows.origin,
     )
     try:

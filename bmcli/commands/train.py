@@ -191,12 +191,12 @@ def _describe_data(spec: DataSpec) -> str:
 
 def _describe_invalid(spec: DataSpec) -> str:
     """What became of records and cells that could not be read."""
-    broken = f"; records left out that are no rows: {spec.broken:,}" if spec.broken else ""
-    if not spec.invalid:
+    broken = f"; records left out that are no rows: {spec.malformed_records:,}" if spec.malformed_records else ""
+    if not spec.invalid_cells:
         return broken
-    cells = ", ".join(f"{count:,} of {quoted(name)}" for name, count in islice(spec.invalid.items(), _MOST_NAMED))
-    cells += ", ..." if len(spec.invalid) > _MOST_NAMED else ""
-    return f"{broken}; cells that cannot be read: {cells}; rows left out for them: {spec.skipped:,}"
+    cells = ", ".join(f"{count:,} of {quoted(name)}" for name, count in islice(spec.invalid_cells.items(), _MOST_NAMED))
+    cells += ", ..." if len(spec.invalid_cells) > _MOST_NAMED else ""
+    return f"{broken}; cells that cannot be read: {cells}; rows left out for them: {spec.skipped_rows:,}"
 
 
 def resume(target: str, overrides: Sequence[str], context: TrainingContext) -> TrainingResult:

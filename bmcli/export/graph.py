@@ -94,7 +94,7 @@ class ServingModule(tf.Module):
         raw = tuple(each.column for each in signature.inputs if each.form == "raw")
         if raw not in self.encoders:
             names = set(raw)
-            self.encoders[raw] = input_kinds.encoders([c for c in self._subject.spec.inputs if c.name in names])
+            self.encoders[raw] = input_kinds.build_encoders([c for c in self._subject.spec.inputs if c.name in names])
         return self.encoders[raw]
 
     def function(self, signature: Signature) -> Any:

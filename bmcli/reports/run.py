@@ -22,7 +22,7 @@ from bmcli.evaluation.predictions import Predictions
 from bmcli.evaluation.proportions import Interval
 from bmcli.evaluation.ranking_curves import compute_ranking_curves
 from bmcli.evaluation.result import ClassMetrics, Evaluation
-from bmcli.quoting import LONGEST, brief, listed
+from bmcli.quoting import MAX_SHOWN, brief, listed
 from bmcli.reports import artefacts, decisions, groups, pixels, run_figures, validation
 from bmcli.reports import explanation as explanations
 from bmcli.reports.artefacts import ArtefactSummary
@@ -190,7 +190,7 @@ def _describe_context(data: RunReportData, name: str) -> str:
     if name != "accuracy" or target.kind not in ("category", "ordered"):
         return around
     counts = np.bincount(data.predicted_rows.truth[target.name], minlength=len(target.classes))
-    usual = brief(target.classes[counts.argmax()], LONGEST)
+    usual = brief(target.classes[counts.argmax()], MAX_SHOWN)
     return f"{around}; always “{usual}” would reach {format_number(counts.max() / counts.sum())}"
 
 
@@ -225,7 +225,7 @@ def _make_column_row(data: RunReportData, role: str, column: Column) -> Row:
         Cell(column.kind),
         Cell(_describe_cells(data, column), "long"),
         _make_missing_cell(data, column.name),
-        make_number_cell(data.spec.invalid.get(column.name)),
+        make_number_cell(data.spec.invalid_cells.get(column.name)),
     )
     return Row(cells)
 

@@ -145,7 +145,8 @@ def _require_same_data(known_spec: DataSpec, fingerprint: str, source: SourceOpt
     """Refuses data that is not what a run was trained on: its rows may have been split otherwise."""
     if known_spec.fingerprint != fingerprint:
         raise BmcliError(
-            f"{source.shown()}: the data changed since this run was trained, so its splits are not the same rows.",
+            f"{source.describe_files()}: the data changed since this run was trained, "
+            "so its splits are not the same rows.",
             path="data.source",
             suggestion="Train again, or measure on a file with --data.",
         )

@@ -121,7 +121,7 @@ def test_rows_left_out_for_bad_cells_are_told_and_counted(bmcli: Bmcli, table: P
     assert done.code == 0, done.err
     assert "cells that cannot be read: 1 of 'a', 1 of 'y'; rows left out for them: 2" in done.out + done.err
     data = json.loads((tmp_path / "runs/table/latest/data.json").read_text())
-    assert (data["invalid"], data["skipped"], sum(data["counts"].values())) == ({"a": 1, "y": 1}, 2, 40)
+    assert (data["invalid_cells"], data["skipped_rows"], sum(data["counts"].values())) == ({"a": 1, "y": 1}, 2, 40)
 
 
 def test_a_lock_keeps_what_was_found_in_a_table(bmcli: Bmcli, table: Path, tmp_path: Path) -> None:
@@ -352,7 +352,7 @@ def test_records_that_are_no_rows_are_told_and_counted(bmcli: Bmcli, table: Path
     done = bmcli("train", table, "data.invalid=skip")
     assert done.code == 0, done.err
     assert "records left out that are no rows: 2" in done.out + done.err
-    assert json.loads((tmp_path / "runs/table/latest/data.json").read_text())["broken"] == 2
+    assert json.loads((tmp_path / "runs/table/latest/data.json").read_text())["malformed_records"] == 2
 
 
 def test_lines_that_are_too_deep_are_told_and_counted(bmcli: Bmcli, table: Path, tmp_path: Path) -> None:
@@ -364,4 +364,4 @@ def test_lines_that_are_too_deep_are_told_and_counted(bmcli: Bmcli, table: Path,
     done = bmcli("train", table, source, "data.invalid=skip")
     assert done.code == 0, done.err
     assert "records left out that are no rows: 1" in done.out + done.err
-    assert json.loads((tmp_path / "runs/table/latest/data.json").read_text())["broken"] == 1
+    assert json.loads((tmp_path / "runs/table/latest/data.json").read_text())["malformed_records"] == 1

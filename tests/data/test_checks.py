@@ -57,7 +57,7 @@ def test_a_planted_leak_is_found(check: Check) -> None:
     noise = np.random.default_rng(1).normal(size=ROWS) / 10
     found = only(check({**rows, "fee": (rows["paid"] == "yes") + noise}), "leak")
     assert found.numbers["column"] == "fee"
-    assert found.numbers["told"] > 0.97
+    assert found.numbers["predictability"] > 0.97
     assert "data.drop: [fee]" in found.suggestion
 
 
@@ -119,5 +119,5 @@ def test_of_large_splits_the_first_rows_are_looked_at(check: Check, monkeypatch:
     rows |= {name: np.where(last, 9.0, rows[name]) for name in ("size", "age")}
     rows["town"] = np.where(last, "a", rows["town"])
     assert {each.check for each in check(rows)} >= {"duplicates", "conflicts"}
-    monkeypatch.setattr(checks, "MOST_ROWS", 20)
+    monkeypatch.setattr(checks, "MAX_ROWS", 20)
     assert "duplicates" not in {each.check for each in check(rows)}

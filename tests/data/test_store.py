@@ -163,7 +163,7 @@ def test_a_process_reads_an_entry_once_until_it_changes(entry: Maker, monkeypatc
 
 
 def as_of_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_found_whole", {})
+    monkeypatch.setattr(store, "_verified_entries", {})
 
 
 def test_only_a_large_entry_is_read_once_by_all_processes_until_it_changes(

@@ -70,9 +70,9 @@ def test_names_are_not_each_compared_with_all_before() -> None:
 
 
 def test_a_name_that_is_there_twice_is_still_found() -> None:
-    assert tables.repeated(["a", "b", "", "b", "a"]) == "b"
-    assert tables.repeated(["a", "", ""]) == ""
-    assert tables.repeated(["a", "b"]) is None
+    assert tables.find_repeated(["a", "b", "", "b", "a"]) == "b"
+    assert tables.find_repeated(["a", "", ""]) == ""
+    assert tables.find_repeated(["a", "b"]) is None
     with pytest.raises(ValueError, match="the key 'a' is there twice"):
         jsonl._check_unique_keys([("a", 1), ("a", 2)])
 
@@ -104,10 +104,10 @@ def test_entries_that_a_seal_vouches_for_are_flushed_before(
         os.utime(path, (1, 1))
     monkeypatch.setattr(store, "LARGE_BYTES", 0)
     monkeypatch.setattr(store, "_SETTLED_NS", -(10**12))
-    store._found_whole.clear()
+    store._verified_entries.clear()
     flushed: list[str] = []
-    flush, note = store._flush, store._write_seal
-    monkeypatch.setattr(store, "_flush", lambda *given: (flushed.append("flush"), flush(*given))[1])
+    flush, note = store._flush_files, store._write_seal
+    monkeypatch.setattr(store, "_flush_files", lambda *given: (flushed.append("flush"), flush(*given))[1])
     monkeypatch.setattr(store, "_write_seal", lambda *given: (flushed.append("seal"), note(*given))[1])
     assert store.find_damage(prepared.folder) == ""
     assert flushed == ["flush", "seal"]
@@ -190,7 +190,7 @@ def test_more_columns_than_any_table_has_are_refused_before_they_are_read(
     write: Callable[[Path, int], Callable[[], SourceRows]], ending: str, what: str, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(limits, "COLUMNS", 30)
+    monkeypatch.setattr(limits, "MAX_COLUMNS", 30)
     assert len(write(tmp_path / f"few.{ending}", 20)().columns) >= 20
     read = write(tmp_path / f"many.{ending}", 31)
     _nothing_costly(monkeypatch)
@@ -216,7 +216,7 @@ def test_a_million_keys_are_refused_before_they_are_parsed(tmp_path: Path, monke
 
 
 def test_lines_with_many_colons_and_few_keys_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "COLUMNS", 30)
+    monkeypatch.setattr(limits, "MAX_COLUMNS", 30)
     (tmp_path / "few.jsonl").write_text('{"a": "' + 100 * '\\":' + '", "b": 1}\n' + '{"a": "x", "b": 2}\n' * 200)
     assert list(jsonl.read(jsonl.Options(path=str(tmp_path / "few.jsonl"))).columns) == ["a", "b"]
 
@@ -225,15 +225,15 @@ def test_the_directory_of_an_archive_of_very_many_members_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _wide_npz(tmp_path / "many.npz", 60)
-    monkeypatch.setattr(limits, "COLUMNS", 30)
-    monkeypatch.setattr(npz, "_DIRECTORY_BYTES", 3 * 46 * 10)
+    monkeypatch.setattr(limits, "MAX_COLUMNS", 30)
+    monkeypatch.setattr(npz, "_MAX_DIRECTORY_BYTES", 3 * 46 * 10)
     monkeypatch.setattr(zipfile.ZipFile, "infolist", None)
     with pytest.raises(BmcliError, match=r"many\.npz: its directory has [\d,]+ bytes, as of more than 30 arrays"):
         npz.read(npz.Options(path=str(tmp_path / "many.npz")))
 
 
 def test_more_pictures_than_names_fit_into_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "PICTURES", 5)
+    monkeypatch.setattr(limits, "MAX_PICTURES", 5)
     for label in "ab":
         (tmp_path / label).mkdir()
         for number in range(3):
@@ -250,7 +250,7 @@ def test_more_features_than_any_table_has_are_refused(tmp_path: Path, monkeypatc
     from bmcli.data.sources import tfrecord
     from bmcli.layers import tf
 
-    monkeypatch.setattr(limits, "COLUMNS", 30)
+    monkeypatch.setattr(limits, "MAX_COLUMNS", 30)
     feature = tf.train.Feature(int64_list=tf.train.Int64List(value=[1]))
     example = tf.train.Example(features=tf.train.Features(feature={f"c{place}": feature for place in range(31)}))
     with tf.io.TFRecordWriter(str(tmp_path / "many.tfrecord")) as writer:

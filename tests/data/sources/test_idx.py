@@ -41,7 +41,7 @@ def test_four_files_make_two_columns_and_two_splits(folder: Path) -> None:
     assert rows.columns["label"].tolist() == [0, 1, 2, 0, 1]
     assert rows.split is not None
     assert rows.split.tolist() == ["train"] * 3 + ["test"] * 2
-    assert rows.where(3) == f"{folder / 't10k-labels-idx1-ubyte.gz'} row 1"
+    assert rows.describe_row(3) == f"{folder / 't10k-labels-idx1-ubyte.gz'} row 1"
 
 
 @pytest.mark.skipif(not FASHION.exists(), reason="the Debian package dataset-fashion-mnist is not installed")

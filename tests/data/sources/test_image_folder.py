@@ -62,7 +62,7 @@ def test_a_folder_is_a_class(folder: Path) -> None:
     assert image.read(5) == (folder / "dog" / "1.JPG").read_bytes()
     assert image.take(np.array([6, 2])).read(1) == (folder / "cat" / "2.png").read_bytes()
     assert rows.split is None
-    assert rows.where(4).endswith("dog/0.JPG")
+    assert rows.describe_row(4).endswith("dog/0.JPG")
     assert image_folder.Options(path="x").default_targets() == {"label": {"kind": "category"}}
 
 
@@ -223,7 +223,7 @@ def test_pictures_that_cannot_be_read_are_skipped_if_asked(folder: Path, cache: 
     asked = {"inputs": {"image": {"kind": "image", "size": (4, 4)}}}
     found = prepared(folder, cache, invalid="skip", **asked)
     assert sum(found.spec.counts.values()) == 7
-    assert (found.spec.skipped, dict(found.spec.invalid)) == (2, {"image": 2})
+    assert (found.spec.skipped_rows, dict(found.spec.invalid_cells)) == (2, {"image": 2})
     filled = prepared(folder, cache, invalid="fill", **asked)
     assert sum(filled.spec.counts.values()) == 9
     black = [not row.any() for split in ("train", "validation", "test") for row in filled.split(split).inputs["image"]]
@@ -245,8 +245,8 @@ def test_a_table_names_pictures_beside_other_columns(folder: Path, table: Path) 
     assert list(rows.columns) == ["age", "file", "kind"]
     assert rows.columns["file"].read(1) == (folder / "dog" / "1.JPG").read_bytes()
     assert rows.columns["kind"].to_pylist() == ["a", "b", "a", "b", "b"]
-    assert rows.where(1).endswith("dog/1.JPG)")
-    assert "pets.csv:3 (" in rows.where(1)
+    assert rows.describe_row(1).endswith("dog/1.JPG)")
+    assert "pets.csv:3 (" in rows.describe_row(1)
     assert image_folder.Options(path="x", table="t.csv").default_targets() == {}
 
 

@@ -56,7 +56,7 @@ def test_text_that_looks_like_a_date_stays_as_it_is(file: Path) -> None:
 
 def test_blank_lines_count_in_the_place_of_a_row(file: Path) -> None:
     rows = read(file, '{"a": 1}\n\n  \n{"a": 2}')
-    assert [rows.where(row) for row in range(2)] == [f"{file}:1", f"{file}:4"]
+    assert [rows.describe_row(row) for row in range(2)] == [f"{file}:1", f"{file}:4"]
 
 
 def test_gzip_and_a_byte_order_mark(file: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_line_may_be_longer_than_a_block(file: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("bmcli.data.files.CHUNK", 100)
     rows = read(file, lines({"a": "x" * 1000}, {"a": "y"}))
     assert rows.columns["a"].to_pylist() == ["x" * 1000, "y"]
-    assert rows.where(1) == f"{file}:2"
+    assert rows.describe_row(1) == f"{file}:2"
 
 
 def test_one_row_is_read(file: Path) -> None:
@@ -183,29 +183,29 @@ def test_a_broken_line_in_the_middle_is_left_out_and_counted(
 ) -> None:
     monkeypatch.setattr("bmcli.data.files.CHUNK", block)
     if name == "a line too long":
-        monkeypatch.setattr("bmcli.limits.RECORD_BYTES", 1_000)
+        monkeypatch.setattr("bmcli.limits.MAX_RECORD_BYTES", 1_000)
         monkeypatch.setattr("bmcli.data.files.CHUNK", min(block, 512))
     elif block == 64 and len(BROKEN[name]) > 10**5:
         monkeypatch.setattr("bmcli.data.files.CHUNK", 2**16)
     text = f'{{"a": 1}}\n\n{{"a": 2}}\n{BROKEN[name]}\n{{"a": 3}}\n'.encode()
     file.write_bytes(gzip.compress(text) if packed else text)
-    rows = jsonl.read_unbroken(jsonl.Options(path=str(file)))
-    assert (rows.columns["a"].tolist(), rows.broken, len(rows)) == ([1, 2, 3], 1, 3)
-    assert [rows.where(row) for row in range(3)] == [f"{file}:{line}" for line in (1, 3, 5)]
+    rows = jsonl.read_well_formed(jsonl.Options(path=str(file)))
+    assert (rows.columns["a"].tolist(), rows.malformed_records, len(rows)) == ([1, 2, 3], 1, 3)
+    assert [rows.describe_row(row) for row in range(3)] == [f"{file}:{line}" for line in (1, 3, 5)]
     with pytest.raises(BmcliError, match=r"t\.jsonl:4  "):
         jsonl.read(jsonl.Options(path=str(file)))
 
 
 def test_broken_lines_at_both_ends_are_left_out(file: Path) -> None:
     file.write_bytes(b'\xff\n{"a": 1}\n' + b"{" * 70)
-    rows = jsonl.read_unbroken(jsonl.Options(path=str(file)))
-    assert (rows.broken, rows.where(0)) == (2, f"{file}:2")
+    rows = jsonl.read_well_formed(jsonl.Options(path=str(file)))
+    assert (rows.malformed_records, rows.describe_row(0)) == (2, f"{file}:2")
 
 
 def test_a_file_of_broken_lines_alone_is_a_fault(file: Path) -> None:
     file.write_text("[" * 61 + "\nnull\n")
     with pytest.raises(BmcliError, match=r"t\.jsonl: no line is an object"):
-        jsonl.read_unbroken(jsonl.Options(path=str(file)))
+        jsonl.read_well_formed(jsonl.Options(path=str(file)))
 
 
 @pytest.mark.parametrize("levels", [59, 60, 61, 80, 99, 120])

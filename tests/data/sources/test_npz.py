@@ -44,7 +44,7 @@ def test_arrays_are_columns(file: Path) -> None:
     assert rows.columns["x"].shape == (3, 4, 2)
     assert rows.columns["y"].to_pylist() == ["a", "", "b"]
     assert rows.split is None
-    assert rows.where(2) == f"{file} row 3"
+    assert rows.describe_row(2) == f"{file} row 3"
 
 
 def test_suffixes_tell_the_splits(file: Path) -> None:
@@ -52,7 +52,7 @@ def test_suffixes_tell_the_splits(file: Path) -> None:
     assert rows.columns["y"].tolist() == [1, 2, 9, 3]
     assert rows.split is not None
     assert rows.split.tolist() == ["train", "train", "validation", "test"]
-    assert rows.where(3) == f"{file} test row 1"
+    assert rows.describe_row(3) == f"{file} test row 1"
 
 
 def test_a_file_for_each_split(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_header_that_claims_too_much_is_a_fault(file: Path) -> None:
 
 
 def test_a_bomb_is_a_fault(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bmcli.limits.FREE_BYTES", 10_000)
+    monkeypatch.setattr("bmcli.limits.MIN_UNPACKED_BYTES", 10_000)
     np.savez_compressed(file, x=np.zeros(10**6))
     assert "over 200 times as many" in fault(file)
 

@@ -49,7 +49,7 @@ def test_numbers_are_arrays_and_text_is_text(file: Path) -> None:
     np.testing.assert_array_equal(rows.columns["b"], [0.5, np.nan])
     assert rows.columns["c"].to_pylist() == ["x", None]
     assert rows.split is None
-    assert rows.where(1) == f"{file} row 2"
+    assert rows.describe_row(1) == f"{file} row 2"
 
 
 def test_whole_numbers_with_gaps_are_floating_point_unless_that_would_confuse_them(file: Path) -> None:
@@ -138,7 +138,7 @@ def test_files_are_matched_by_name_and_types_unified(tmp_path: Path) -> None:
     assert list(rows.columns) == ["x", "y"]
     np.testing.assert_array_equal(rows.columns["x"], [1, 1.5, np.nan])
     assert rows.columns["y"].to_pylist() == ["v", "u", "w"]
-    assert rows.where(1) == f"{tmp_path / 'b.parquet'} row 1"
+    assert rows.describe_row(1) == f"{tmp_path / 'b.parquet'} row 1"
 
 
 def test_ragged_schemas_over_files_are_a_fault(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_long_texts_that_repeat_are_read_few_rows_at_a_time(file: Path, monkeypa
     monkeypatch.setattr("bmcli.limits.BATCH_BYTES", 100_000)
     texts = ["a" * 10_000, "b", None, "c" * 9_000]
     write(file, x=texts * 50, nested=[{"y": text} for text in texts] * 50)
-    lengths = [len(batch) for batch in parquet._batches(file, parquet._announced(file))]
+    lengths = [len(batch) for batch in parquet._read_batches(file, parquet._read_declared_sizes(file))]
     assert (sum(lengths), max(lengths)) == (200, 4)  # of 20,012 bytes a row at most
     assert read(file).columns["nested.y"].to_pylist() == texts * 50
 
@@ -241,8 +241,8 @@ def test_the_headers_of_pages_tell_what_arrow_reads(
     options = {"use_dictionary": dictionary, "data_page_version": version, "compression": compression}
     pq.write_table(table, file, row_group_size=7_000, data_page_size=1_000, write_statistics=True, **options)
     with file.open("rb") as opened:
-        found = pages.announced("t", opened)
-        listed = pages.announced("t", opened, by_headers=False)
+        found = pages.read_declared_sizes("t", opened)
+        listed = pages.read_declared_sizes("t", opened, by_headers=False)
     assert listed.file_bytes == found.file_bytes
     assert listed.row_bytes >= 8 + 8 + 4 + 16
     metadata = pq.read_metadata(file)
@@ -258,7 +258,7 @@ def test_a_directory_that_announces_less_than_the_pages_hold_is_no_way_around(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The page is announced by its header alone: the directory of the file tells of 8 times fewer bytes."""
-    monkeypatch.setattr("bmcli.limits.FREE_BYTES", 100_000)
+    monkeypatch.setattr("bmcli.limits.MIN_UNPACKED_BYTES", 100_000)
     pq.write_table(pa.table({"x": np.zeros(100_000)}), file, use_dictionary=False, compression="zstd")
     honest = pq.read_metadata(file).row_group(0).column(0).total_uncompressed_size
     file.write_bytes(file.read_bytes().replace(_varint(2 * honest), _varint(2 * (honest // 8))))
@@ -331,9 +331,9 @@ def test_rows_that_do_not_fit_on_the_disk_are_a_fault_before_the_work(
 def test_one_repeated_text_at_an_address_is_a_fault_by_the_directory_alone(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bmcli.limits.FREE_BYTES", 100_000)
+    monkeypatch.setattr("bmcli.limits.MIN_UNPACKED_BYTES", 100_000)
     monkeypatch.setattr("bmcli.limits.BATCH_BYTES", 10_000)
     write(file, x=["a" * 1_000] * 5_000, y=[0] * 5_000)
-    monkeypatch.setattr("bmcli.data.pages._headers", None)  # None is read.
+    monkeypatch.setattr("bmcli.data.pages._read_headers", None)  # None is read.
     with pytest.raises(BmcliError, match="over 200 times as many"):
         parquet.read(parquet.Options(path=f"file://{file}"))

@@ -85,7 +85,7 @@ def test_features_are_discovered(tmp_path: Path, packed: bool) -> None:
     assert rows.columns["where"].shape == (6, 3)
     assert rows.split is None
     assert len(rows) == 6
-    assert rows.where(2) == f"{path} record 3"
+    assert rows.describe_row(2) == f"{path} record 3"
 
 
 def test_files_are_read_one_after_the_other_and_may_be_splits(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_files_are_read_one_after_the_other_and_may_be_splits(tmp_path: Path) ->
     rows = read(tmp_path)
     assert rows.columns["size"].tolist() == [0, 0.5, 1, 1.5, 2, 2.5]
     assert rows.columns["image"].read(5) == pets(6)[5]["image"][0]
-    assert rows.where(4).endswith("part-1.tfrecord record 1")
+    assert rows.describe_row(4).endswith("part-1.tfrecord record 1")
     rows = read({"test": str(tmp_path / "part-0.tfrecord"), "train": str(tmp_path / "part-1.tfrecord")})
     assert rows.split is not None
     assert rows.split.tolist() == ["train"] * 2 + ["test"] * 4
@@ -223,6 +223,6 @@ def test_a_plain_record_file_is_not_read_whole_to_check_its_lengths(
         return pread(handle, size, place)
 
     monkeypatch.setattr("bmcli.data.sources.tfrecord.os.pread", counted)
-    tfrecord._check_lengths(path, packed=False)
+    tfrecord._check_lengths(path, compressed=False)
     assert len(taken) == 50
     assert sum(taken) < path.stat().st_size / 50

@@ -33,7 +33,7 @@ def text(*cells: str | None) -> pa.ChunkedArray:
 
 def split(seed: int = 0, given: Any = None, sample: Any = None, **columns: Any) -> Callable[..., Splits]:
     """The splits of columns by options: `split(who=...)(group="who")`."""
-    rows = SourceRows(columns, given, where=lambda row: f"t.csv:{row + 2}")
+    rows = SourceRows(columns, given, describe_row=lambda row: f"t.csv:{row + 2}")
 
     def by(**options: Any) -> Splits:
         targets = {"y": "category"} if "y" in columns else {"z": "number"}

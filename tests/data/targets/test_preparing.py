@@ -36,7 +36,7 @@ def test_each_kind_is_encoded_in_its_own_form(cache: Path, file: Path) -> None:
         "price": {"kind": "number", "scale": "log"},
     }
     prepared = run(cache, **table(file, targets=targets))
-    assert prepared.spec.stratified is None
+    assert prepared.spec.stratified_by is None
     for split in SPLITS:
         rows = prepared.split(split)
         x = np.rint(prepared.spec.input("x").state["offset"][0] + rows.inputs["x"][:, 0] * _scale(prepared)).astype(int)
@@ -52,7 +52,7 @@ def _scale(prepared: Any) -> float:
 
 def test_splits_keep_the_proportions_of_ordered_categories(cache: Path, file: Path) -> None:
     prepared = run(cache, **table(file, targets={"grade": {"kind": "ordered", "classes": GRADES}}))
-    assert prepared.spec.stratified == "grade"
+    assert prepared.spec.stratified_by == "grade"
     for split in SPLITS:
         counts = np.bincount(prepared.split(split).targets["grade"])
         assert counts.max() - counts.min() <= 1
@@ -133,7 +133,7 @@ def _of(*columns: str) -> dict[str, Any]:
 
 def test_a_sample_or_strata_may_be_by_one_of_the_labels(cache: Path, file: Path) -> None:
     prepared = run(cache, **topics(file, sample={"balance": "sport"}, split={"stratify": "art"}))
-    assert prepared.spec.stratified == "art"
+    assert prepared.spec.stratified_by == "art"
     counts = prepared.split("train").targets["topics"][:, 0]
     assert counts.sum() * 2 == len(counts)
 
@@ -150,7 +150,7 @@ def test_a_bad_label_follows_the_policy(cache: Path, file: Path) -> None:
         data = topics(file, invalid=policy)
         file.write_text(changed)
         spec = run(cache, **data).spec
-        assert (spec.invalid, spec.skipped, sum(spec.counts.values())) == ({"topics": 2}, 2, 88)
+        assert (spec.invalid_cells, spec.skipped_rows, sum(spec.counts.values())) == ({"topics": 2}, 2, 88)
 
 
 @pytest.mark.parametrize(
