@@ -13,7 +13,7 @@ def test_a_short_value_is_quoted_whole(text: str) -> None:
     assert quoted(text) == repr(text)
 
 
-def test_a_long_value_is_cut_and_its_length_told() -> None:
+def test_a_long_value_is_cut_and_its_length_shown() -> None:
     assert quoted(HUGE) == f"'{'z' * 57}...' (1,000,000 characters)"
     assert quoted("z" * 100, most=100) == repr("z" * 100)
 

@@ -18,7 +18,7 @@ ROWS = 400
 
 
 def table(**changes: np.ndarray) -> dict[str, np.ndarray]:
-    """Two numbers and a category, with a target that they tell in part."""
+    """Two numbers and a category, with a target that they predict in part."""
     dice = np.random.default_rng(0)
     size, age, town = dice.normal(size=ROWS), dice.normal(size=ROWS), dice.choice(list("abc"), ROWS)
     paid = np.where(size + dice.normal(size=ROWS) > 0, "yes", "no")
@@ -105,7 +105,7 @@ def test_planted_drift_is_found_in_numbers_and_categories(check: Check) -> None:
     assert (found.numbers["column"], found.numbers["split"]) == ("town", "test")
 
 
-def test_rare_classes_are_told(check: Check) -> None:
+def test_rare_classes_are_reported(check: Check) -> None:
     rows = table()
     paid = np.where(np.arange(ROWS) % 40 == 0, "yes", "no")
     found = only(check({**rows, "paid": paid}), "imbalance")

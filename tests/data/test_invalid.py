@@ -39,7 +39,7 @@ def kept(prepared: Any) -> set[int]:
     return {int(n) for split in ("train", "test") for n in prepared.split(split).inputs["n"][:, 0]}
 
 
-def test_stop_tells_the_first_bad_cell_of_every_column(cache: Path, file: Path) -> None:
+def test_stop_reports_the_first_unreadable_cell_of_every_column(cache: Path, file: Path) -> None:
     with pytest.raises(BmcliError) as caught:
         run(cache, **table(file, weight=None, drop=("w",)))
     assert [fault.message.removeprefix(str(file)) for fault in caught.value.faults] == [
@@ -108,7 +108,9 @@ def test_a_place_is_that_of_the_file_after_rows_were_left_out(cache: Path, file:
     file.write_text(file.read_text().rstrip("\n") + "\n1,yes,1,test,60,c\n")
     with pytest.raises(BmcliError) as caught:
         run(cache, **data)
-    assert caught.value.faults[0].message == f"{file}:62  column 'y': 'c' is a class absent from training."
+    assert (
+        caught.value.faults[0].message == f"{file}:62  column 'y': expected a class of the training rows, received 'c'."
+    )
 
 
 def test_every_bad_cell_of_a_long_column_is_found(cache: Path, file: Path) -> None:

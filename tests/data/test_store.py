@@ -104,9 +104,9 @@ def test_a_damaged_entry_is_made_again_with_a_word(
     assert Path(name).name in store.find_damage(entry.folder)
     assert content(entry.ensure()) == before
     assert entry.made == 2
-    said = capfd.readouterr().err
-    assert said.startswith(f"warning: {entry.folder} in the cache is damaged (")
-    assert said.count("\n") == 1
+    output = capfd.readouterr().err
+    assert output.startswith(f"warning: {entry.folder} in the cache is damaged (")
+    assert output.count("\n") == 1
     assert store.find_damage(entry.folder) == ""
 
 

@@ -33,7 +33,7 @@ def test_fields_may_have_numbers_far_apart() -> None:
 
 
 @pytest.mark.parametrize("size", range(8))
-def test_data_that_ends_too_early_is_told_from_damage(size: int) -> None:
+def test_data_that_ends_too_early_is_distinguished_from_damage(size: int) -> None:
     with pytest.raises(IndexError):
         parse_struct((NUMBER + b"\x02" + TEXT + b"\x05abc")[:size], 0)
 
@@ -47,7 +47,7 @@ def test_data_that_ends_too_early_is_told_from_damage(size: int) -> None:
         (NUMBER + b"\xff" * 100_000, "more than 64 bits"),
     ],
 )
-def test_damage_is_told(data: bytes, reason: str) -> None:
+def test_damage_is_described(data: bytes, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         parse_struct(data, 0)
 

@@ -167,7 +167,7 @@ def test_numbers_are_no_texts() -> None:
     [
         ([None, ""], {}, "no text with words"),
         (["?!", " "], {"punctuation": "drop"}, "no text with words"),
-        (["a", "b"], {"min_count": 2}, "no term is in the training rows 2 times"),
+        (["a", "b"], {"min_count": 2}, "no term occurs 2 times in the training rows"),
     ],
 )
 def test_texts_without_terms_are_a_fault(cells: list[str | None], options: dict[str, Any], message: str) -> None:
@@ -180,7 +180,7 @@ def test_texts_without_terms_are_a_fault(cells: list[str | None], options: dict[
     [
         ({"ngrams": (2, 1)}, "shortest, longest"),
         ({"encoding": "sequence", "ngrams": (1, 2)}, "have no order"),
-        ({"tokens": "characters", "punctuation": "split"}, "goes with `tokens: words`"),
+        ({"tokens": "characters", "punctuation": "split"}, "needs `tokens: words`"),
     ],
 )
 def test_options_that_do_not_fit_are_a_fault(options: dict[str, Any], message: str) -> None:

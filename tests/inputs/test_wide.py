@@ -55,7 +55,7 @@ def _encoded(columns: tuple[Column, ...]) -> dict[str, Any]:
     }
 
 
-def test_columns_alike_share_a_layer_that_encodes_each_as_its_own_does(columns: tuple[Column, ...]) -> None:
+def test_stacked_columns_share_a_layer_that_encodes_each_like_a_separate_one(columns: tuple[Column, ...]) -> None:
     raw = {column.name: tf.constant(inputs.to_serving_array(CELLS[column.name][1], column)) for column in columns}
     found = inputs.build_encoders(columns)
     assert len(found) < len(columns) / 2

@@ -87,7 +87,7 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
 
 
 def check(rows: RawColumn, options: Options) -> None:
-    """Refuse labels that are not among the classes of the options; in arrays and columns, other values than yes and no."""
+    """Refuse labels outside the classes of the options; in arrays and columns, other values than yes or no."""
     rows = _to_indicators(rows)
     if _is_matrix(rows):
         _check_indicators(rows, rows.shape[1])

@@ -216,7 +216,7 @@ def test_a_path_is_text_or_a_mapping_from_splits(path: Any, message: str) -> Non
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-def test_the_delimiter_is_found_and_told(file: Path, delimiter: str) -> None:
+def test_the_delimiter_is_detected_and_reported(file: Path, delimiter: str) -> None:
     rows = read(file, "name,price,note\n".replace(",", delimiter) + f"x{delimiter}1{delimiter}a: b\n" * 3)
     assert list(rows.columns) == ["name", "price", "note"]
     assert rows.detected_options == {"delimiter": delimiter, "encoding": "utf-8"}
@@ -235,7 +235,7 @@ def test_a_guess_is_not_led_astray_by_other_marks(file: Path, text: str, columns
     assert list(read(file, text).columns) == columns
 
 
-def test_what_is_told_is_not_guessed(file: Path) -> None:
+def test_options_that_are_set_are_not_detected(file: Path) -> None:
     assert read(file, "a;b\n1;2\n", delimiter=",", encoding="utf-8").detected_options == {}
 
 
@@ -250,13 +250,16 @@ def test_a_table_without_a_header_has_numbered_or_named_columns(file: Path) -> N
 
 
 def test_names_must_be_as_many_as_the_columns(file: Path) -> None:
-    message = ":1  has 2 cells, but 1 columns are named."
+    message = ":1  has 2 cells, but `columns` lists 1 names."
     assert fault(file, "1,x\n", header=False, columns=("a",)) == message
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"columns": ("a",)}, "does nothing with a header"), ({"header": False, "columns": ("a", "a")}, "there twice")],
+    [
+        ({"columns": ("a",)}, "has no effect with a header"),
+        ({"header": False, "columns": ("a", "a")}, "received 'a' twice"),
+    ],
 )
 def test_names_beside_a_header_or_there_twice_are_a_fault(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
@@ -269,7 +272,7 @@ def test_quotes_are_chosen(file: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-32"])
-def test_an_encoding_is_told_by_its_mark(file: Path, encoding: str) -> None:
+def test_an_encoding_is_detected_by_its_mark(file: Path, encoding: str) -> None:
     rows = read(file, "größe;b\n1;é\n".encode(encoding))
     assert rows.columns["b"].to_pylist() == ["é"]
     assert rows.detected_options["encoding"] == encoding.removesuffix("-sig")
@@ -283,7 +286,7 @@ def test_text_in_another_encoding_is_a_fault_that_names_one(file: Path) -> None:
 
 
 def test_zero_bytes_are_a_fault(file: Path) -> None:
-    assert fault(file, "a,b\n1,2\n".encode("utf-16-le")) == ":1  holds zero bytes, as no utf-8 text does."
+    assert fault(file, "a,b\n1,2\n".encode("utf-16-le")) == ":1  contains zero bytes, so it is not utf-8 text."
 
 
 def test_a_folder_is_read_by_name(tmp_path: Path) -> None:
@@ -301,9 +304,9 @@ def test_a_pattern_and_a_list_name_files(tmp_path: Path) -> None:
     assert csv.read(csv.Options(path=f"{tmp_path}/part-?.csv")).columns["x"].to_pylist() == ["1", "2"]
     several = [f"{tmp_path}/part-2.csv", f"{tmp_path}/part-1*.csv"]
     assert csv.read(csv.Options(path=several)).columns["x"].to_pylist() == ["2", "1", "10"]
-    with pytest.raises(BmcliError, match=r"whole-\*.csv: fits no file"):
+    with pytest.raises(BmcliError, match=r"whole-\*.csv: matches no file"):
         csv.read(csv.Options(path=f"{tmp_path}/whole-*.csv"))
-    with pytest.raises(BmcliError, match=r"part-2.csv: is named twice"):
+    with pytest.raises(BmcliError, match=r"part-2.csv: is listed twice"):
         csv.read(csv.Options(path=[f"{tmp_path}/part-2.csv", f"{tmp_path}/part-*.csv"]))
 
 
@@ -337,7 +340,11 @@ def test_an_address_is_read_through_its_file_system(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("path", "message"),
-    [("nowhere.csv", "nowhere.csv: no such file"), ("no*.csv", "fits no file"), ("a%zz.csv", "no address of a file")],
+    [
+        ("nowhere.csv", "nowhere.csv: no such file"),
+        ("no*.csv", "matches no file"),
+        ("a%zz.csv", "no address of a file"),
+    ],
 )
 def test_an_address_of_nothing_is_a_fault(tmp_path: Path, path: str, message: str) -> None:
     with pytest.raises(BmcliError, match=message):
@@ -394,7 +401,7 @@ def test_ragged_rows_of_every_file_count(tmp_path: Path) -> None:
 
 def test_a_table_without_a_whole_row_is_a_fault(file: Path) -> None:
     file.write_text("a,b\n1\n2,3,4\n")
-    with pytest.raises(BmcliError, match="no record has 2 cells as the header"):
+    with pytest.raises(BmcliError, match="no record has 2 cells like the header"):
         csv.read_well_formed(csv.Options(path=str(file)))
 
 
@@ -406,9 +413,9 @@ def test_nothing_is_broken_where_every_row_is_whole(file: Path) -> None:
 def test_a_row_too_long_for_the_parser_is_named_by_its_line(file: Path) -> None:
     with pytest.raises(BmcliError) as caught:
         read(file, "a,b\n1,2\n" + "z" * 36_000_000 + ",1\n3,4\n")
-    (told,) = caught.value.faults
-    assert told.message == f"{file}:3  a row of 36,000,002 bytes, expected at most 16,777,216."
-    assert "Parquet" in told.suggestion
+    (fault,) = caught.value.faults
+    assert fault.message == f"{file}:3  a row of 36,000,002 bytes, expected at most 16,777,216."
+    assert "Parquet" in fault.suggestion
 
 
 def test_what_the_parser_says_is_cut_and_on_one_line(file: Path) -> None:

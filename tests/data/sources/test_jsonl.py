@@ -84,12 +84,12 @@ def test_whole_and_broken_numbers_in_a_column_are_numbers(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"a": 1', ":3  is no JSON: Expecting ',' delimiter."),
-        ("a,b", ":3  is no JSON: Expecting value."),
+        ('{"a": 1', ":3  is not JSON: Expecting ',' delimiter."),
+        ("a,b", ":3  is not JSON: Expecting value."),
         ("[1]", ":3  expected an object, received a list."),
         ("null", ":3  expected an object, received null."),
-        ('{"a": 1}{"a": 2}', ":3  is no JSON: Extra data."),
-        ('{"a": 1, "a": 2}', ":3  is no JSON: the key 'a' is there twice."),
+        ('{"a": 1}{"a": 2}', ":3  is not JSON: Extra data."),
+        ('{"a": 1, "a": 2}', ":3  is not JSON: the key 'a' is repeated."),
         ('{"a": [1]}', ":3  column 'a': expected a number, as in line 1, received a list."),
         ("[" * 100_000, ":3  lists and objects are nested more than 60 levels deep."),
     ],
@@ -108,11 +108,11 @@ def test_an_empty_file_is_a_fault(file: Path, text: str) -> None:
 
 
 def test_objects_without_keys_are_a_fault(file: Path) -> None:
-    assert fault(file, "{}\n{}\n") == ":1  objects without a key, from this line on."
+    assert fault(file, "{}\n{}\n") == ":1  expected objects with keys, received empty ones from this line on."
 
 
 def test_lists_of_several_lengths_are_a_fault_with_the_line(file: Path) -> None:
-    message = ":2  column 'x': expected a list of 2, as in the rows before, received one of 1."
+    message = ":2  column 'x': expected a list of 2 values, as in the rows before, received one of 1."
     assert fault(file, lines({"x": [1, 2]}, {"x": [3]})) == message
 
 
@@ -158,9 +158,9 @@ def test_brackets_in_texts_are_not_nested(file: Path) -> None:
     ]
 
 
-def test_objects_that_go_on_in_the_next_line_are_not_nested_by_stealth(file: Path) -> None:
+def test_objects_that_continue_on_the_next_line_do_not_hide_their_nesting(file: Path) -> None:
     """Brackets in texts make each line look closed, while all of them together are one deep object."""
-    assert fault(file, '{"a":{"a":"}}","b":\n' * 30_000).startswith(":1  is no JSON")
+    assert fault(file, '{"a":{"a":"}}","b":\n' * 30_000).startswith(":1  is not JSON")
 
 
 BROKEN = {
@@ -222,5 +222,5 @@ def test_levels_are_read_up_to_the_limit(file: Path, levels: int, brackets: str)
 
 def test_halves_of_characters_are_a_fault_with_their_line(file: Path) -> None:
     assert fault(file, '{"a": "x"}\n{"a": "\\ud83d\\ude00"}\n{"a": "\\udc00"}\n').startswith(
-        ":3  \\udc00 is half of a character"
+        ":3  \\udc00 is one half of a surrogate pair"
     )

@@ -104,11 +104,11 @@ def test_lists_of_one_length_are_arrays(file: Path) -> None:
 
 def test_lists_of_several_lengths_are_a_fault_with_the_row(file: Path) -> None:
     write(file, x=[[1, 2], [3, 4], [5]])
-    message = f"{file} row 3  column 'x': expected a list of 2, as in the rows before, received one of 1."
+    message = f"{file} row 3  column 'x': expected a list of 2 values, as in the rows before, received one of 1."
     assert fault(file) == message
 
 
-def test_lists_of_text_and_maps_are_a_fault_if_they_are_asked_for(file: Path) -> None:
+def test_lists_of_text_and_maps_are_a_fault_if_they_are_used(file: Path) -> None:
     write(file, x=[1], tags=[["a", "b"]])
     assert read(file).columns["x"].tolist() == [1]
     assert fault(file) == "column 'tags': lists of string cannot be read, only lists of numbers."
@@ -166,14 +166,14 @@ def test_a_truncated_file_is_a_fault(file: Path) -> None:
 def test_damage_at_any_place_is_a_fault_or_harmless(file: Path) -> None:
     write(file, x=list(range(50)), y=[f"text {n}" for n in range(50)])
     data = file.read_bytes()
-    said = ""
+    message = ""
     for place in range(0, len(data), 7):
         file.write_bytes(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
         try:
             dict(read(file).columns)
         except BmcliError as error:
-            said = str(error)
-    assert said.startswith(f"{file}: ")
+            message = str(error)
+    assert message.startswith(f"{file}: ")
 
 
 @pytest.mark.parametrize(("data", "message"), [(b"", "is not an intact"), (b"a,b\n1,2\n", "is not an intact")])
@@ -226,7 +226,7 @@ def test_long_texts_that_repeat_are_read_few_rows_at_a_time(file: Path, monkeypa
 @pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 @pytest.mark.parametrize("dictionary", [True, False])
-def test_the_headers_of_pages_tell_what_arrow_reads(
+def test_the_headers_of_pages_declare_the_sizes_that_arrow_reads(
     file: Path, compression: str, version: str, dictionary: bool
 ) -> None:
     draw = np.random.default_rng(0)
@@ -257,7 +257,7 @@ def test_the_headers_of_pages_tell_what_arrow_reads(
 def test_a_directory_that_announces_less_than_the_pages_hold_is_no_way_around(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The page is announced by its header alone: the directory of the file tells of 8 times fewer bytes."""
+    """Only the header of the page declares its size: the metadata of the file declares 8 times fewer bytes."""
     monkeypatch.setattr("bmcli.limits.MIN_UNPACKED_BYTES", 100_000)
     pq.write_table(pa.table({"x": np.zeros(100_000)}), file, use_dictionary=False, compression="zstd")
     honest = pq.read_metadata(file).row_group(0).column(0).total_uncompressed_size
@@ -314,7 +314,7 @@ def test_lists_in_lists_are_read_up_to_a_depth(file: Path, levels: int) -> None:
 def test_pages_that_do_not_fit_into_memory_are_a_fault(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bmcli.data.files.read_available_bytes", lambda: 1000)
     pq.write_table(pa.table({"x": np.arange(1000.0)}), file, use_dictionary=False)
-    assert "t.parquet: takes 8007 bytes of memory to be read, of which 1000 are free" in fault(file)
+    assert "t.parquet: reading it takes 8007 bytes of memory, but 1000 are free" in fault(file)
 
 
 def test_rows_that_do_not_fit_on_the_disk_are_a_fault_before_the_work(

@@ -64,7 +64,7 @@ def test_splits_keep_the_proportions_of_ordered_categories(cache: Path, file: Pa
         (
             {"tags": {"kind": "labels", "classes": ("red",)}},
             {},
-            "column 'tags': 'round' is a label absent from training",
+            "column 'tags': expected labels of the training rows, received 'round'",
         ),
         ({"visits": "count"}, {"3,poor,round,3,0.3": "3,poor,round,-3,0.3"}, ":5  column 'visits': expected a whole"),
         ({"price": {"kind": "number", "scale": "log"}}, {",0.3\n": ",-1.5\n"}, ":5  column 'price': expected a number"),
@@ -158,7 +158,7 @@ def test_a_bad_label_follows_the_policy(cache: Path, file: Path) -> None:
     [
         (_of("sport", "arts"), {}, "no column 'arts'. Did you mean 'art'?", "data.targets.topics.columns.1"),
         ({"z": {"kind": "labels", "columns": ("sport", "art")}}, {"inputs": {"x": "number"}},
-         "the data has a column 'z', too", "data.targets.z"),
+         "the data also has a column 'z'", "data.targets.z"),
     ],
 )  # fmt: skip
 def test_columns_of_labels_must_be_there_and_the_name_free(
