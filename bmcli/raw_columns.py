@@ -28,6 +28,7 @@ MISSING = -2
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 YES_WORDS = ("yes", "true", "y", "t", "on", "1")
 NO_WORDS = ("no", "false", "n", "f", "off", "0")
+# Dtypes whose values float32 represents exactly; others are converted to float64.
 _EXACT_IN_FLOAT32 = ("bool", "int8", "uint8", "int16", "uint16", "float16", "float32")
 
 
@@ -124,6 +125,7 @@ def factorize(rows: Any) -> tuple[RawColumn, np.ndarray]:
 
     if not is_text_column(rows) or not len(rows):
         return rows, np.arange(len(rows))
+    # Each chunk is encoded by a separate dictionary, whose indices mean different texts until they are unified.
     chunks = rows.dictionary_encode().unify_dictionaries().chunks
     distinct = chunks[0].dictionary
     codes = np.concatenate([np.asarray(chunk.indices.fill_null(len(distinct))) for chunk in chunks])

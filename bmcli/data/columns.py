@@ -81,7 +81,7 @@ def join_columns(columns: Mapping[str, RawColumn], names: Sequence[str]) -> RawC
         return columns[names[0]]
     fields = {name: columns[name] for name in names}
     for name, column in fields.items():
-        if is_file_column(column) or getattr(column, "ndim", 1) != 1:
+        if is_file_column(column) or getattr(column, "ndim", 1) != 1:  # Arrow columns have no `ndim`.
             received = "encoded files" if is_file_column(column) else f"arrays of shape {tuple(column.shape[1:])}"
             raise BmcliError(
                 f"column {quoted(name)}: expected one value a row, received {received}.", path="data.targets"
@@ -190,7 +190,7 @@ def read_weights(column: RawColumn) -> np.ndarray:
     if values.size != len(values):
         raise RowFault(0, f"expected one number a row, received an array of shape {values.shape[1:]}.")
     values = values.reshape(-1)
-    wrong = ~(values >= 0)
+    wrong = ~(values >= 0)  # Not `values < 0`: NaN, a missing weight, compares false with everything.
     if wrong.any():
         row = int(np.argmax(wrong))
         received = "nothing" if np.isnan(values[row]) else f"{values[row]:g}"
@@ -248,7 +248,7 @@ def _require_kind(name: str, column: RawColumn) -> str:
 
 def _guess_text_kind(column: RawColumn) -> str:
     if is_numeric(column):
-        return "number"
+        return "number"  # before the test for booleans, so that a column of 0 and 1 is a number
     cells = _drop_missing(column)
     if _is_boolean(cells):
         return "boolean"

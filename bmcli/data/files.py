@@ -190,7 +190,7 @@ def format_path(path: File) -> str:
         return path.text
     try:
         return str(path.relative_to(Path.cwd()))
-    except (ValueError, OSError):
+    except (ValueError, OSError):  # The working directory may have been removed.
         return str(path)
 
 
@@ -249,7 +249,7 @@ def read_bytes(path: File) -> bytes:
 def read_chunks(path: File) -> Iterator[bytes]:
     """Read a file in chunks, decompressed if they are gzip; raise as `read_bytes` does."""
     with open_file(path) as file:
-        packed = file.read(2) == b"\x1f\x8b"
+        packed = file.read(2) == b"\x1f\x8b"  # The content decides, because a file name need not end in `.gz`.
         file.seek(0)
         if not packed:
             while chunk := file.read(CHUNK):
@@ -324,6 +324,7 @@ def _unpack_chunks(path: File, file: IO[bytes]) -> Iterator[bytes]:
     file.seek(0)
     with gzip.GzipFile(fileobj=file) as stream:
         while chunk := stream.read(CHUNK):
+            # Counted, because the size in the trailer of a gzip stream may be forged, and is modulo 4 GiB.
             unpacked_bytes += len(chunk)
             limits.check_growth(format_path(path), packed_bytes, unpacked_bytes)
             yield chunk

@@ -176,4 +176,4 @@ def _mask_cells(column: RawColumn, mask: np.ndarray) -> RawColumn:
         return column.with_missing(mask)
     if is_text_column(column):
         return pc.if_else(pa.array(mask), pa.scalar(None, pa.string()), column)
-    return np.where(mask.reshape(-1, *[1] * (column.ndim - 1)), np.nan, column)
+    return np.where(mask.reshape(-1, *[1] * (column.ndim - 1)), np.nan, column)  # Integers become floating point.

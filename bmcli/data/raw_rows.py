@@ -159,7 +159,7 @@ def _find_missing(column: RawColumn) -> np.ndarray:
 
     if is_text_column(column):
         return np.asarray(pc.fill_null(pc.equal(column, ""), True))
-    return np.asarray(column) != np.asarray(column)
+    return np.asarray(column) != np.asarray(column)  # Only NaN differs from itself; `isnan` refuses some dtypes.
 
 
 def _format_number(cell: object) -> str:

@@ -120,7 +120,7 @@ def make_tensor_names(columns: Iterable[Column]) -> dict[str, str]:
     taken = {NETWORK_NAME}
     for column in columns:
         plain = re.sub(r"[^A-Za-z0-9_.-]", "_", column.name)
-        name = plain if plain[:1].isalnum() else f"column_{plain}"
+        name = plain if plain[:1].isalnum() else f"column_{plain}"  # Names in TensorFlow begin with a letter or digit.
         while name in taken:
             name += "_"
         names[column.name] = name
@@ -239,6 +239,7 @@ def to_serving_array(rows: RawColumn, column: Column) -> np.ndarray:
         return np.array([b"" if is_missing[row] else rows.read(row) for row in range(len(rows))], object)
     if column.raw_dtype == "string":
         cells: Any = rows if is_text_column(rows) else to_texts(rows)
+        # Objects and not NumPy strings, whose width would be that of the longest text for every row.
         return np.array(cells.fill_null("").to_pylist(), object)
     if column.kind == "image":
         values = np.asarray(rows)

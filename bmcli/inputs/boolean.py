@@ -90,7 +90,7 @@ def encode(rows: RawColumn, column: Column) -> np.ndarray:
         check_shape(rows, column)
     values = _read_values(rows, column.state["yes"], column.state["no"])
     missing = np.isnan(values)
-    encoded = np.where(missing, np.float32(column.state["fill"]), values)
+    encoded = np.where(missing, np.float32(column.state["fill"]), values)  # float32 as in the layer, for equal bits
     return np.concatenate([encoded, missing.astype("float32")], axis=1) if column.state["flag"] else encoded
 
 

@@ -139,6 +139,7 @@ def build_encoder(column: Column) -> CategoryEncoder:
 
 def get_stack_key(column: Column) -> Any:
     """Return the raw dtype of a column of one category a row that is one-hot; None for other columns."""
+    # Embeddings of different columns have separate weights, so one operation cannot compute them together.
     special = column.shape or column.raw_shape or "buckets" in column.state or column.state["dimension"]
     return None if special else column.raw_dtype
 
@@ -199,7 +200,7 @@ def _split_values(name: str, rows: RawColumn, options: Options) -> tuple[RawColu
             suggestion="Leave it out.",
         )
     parts = pc.split_pattern(raw_columns.to_texts(rows), options.separator)
-    values = pc.ascii_trim_whitespace(pc.list_flatten(parts))
+    values = pc.ascii_trim_whitespace(pc.list_flatten(parts))  # ASCII only, as TensorFlow strips in the layer
     return values.filter(pc.not_equal(values, "")), max(pc.max(pc.list_value_length(parts)).as_py() or 1, 1)
 
 

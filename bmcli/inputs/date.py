@@ -80,6 +80,7 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
             f"column {quoted(name)}: expected one date a row, received an array of shape {tuple(rows.shape[1:])}.",
             path=f"data.inputs.{name}",
         )
+    # Parsing is slow, and columns of dates often repeat the same days: each distinct cell is parsed once.
     distinct, codes = raw_columns.factorize(rows)
     with raw_columns.translate_fault_rows(codes):
         formats = _resolve_formats(name, distinct, options)
@@ -104,7 +105,7 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
             "formats": formats,
             "parts": parts,
             "offset": float(seconds.mean()),
-            "scale": float(seconds.std()) or 1.0,
+            "scale": float(seconds.std()) or 1.0,  # All dates may be equal.
             "flag": not bool(present.all()),
         },
     )
@@ -248,6 +249,7 @@ def _parse_seconds(rows: RawColumn, batch: tuple[int, Any], formats: list[str]) 
 def _choose_parts(name: str, seconds: np.ndarray, options: Options) -> list[str]:
     has_time = bool((seconds % _DAY_S).any())
     if options.parts is None:
+        # Without a time of day all hours would be 0, a constant feature.
         return ["trend", "day_of_year", "weekday", *(["hour"] if has_time else [])]
     for position, part in enumerate(options.parts):
         if part in ("hour", "minute") and not has_time:

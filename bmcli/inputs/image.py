@@ -113,7 +113,9 @@ def _fit_encoded(name: str, rows: FileColumn, options: Options) -> Column:
         sample = present[_pick_evenly(len(present), _MAX_HEADERS)]
         headers = [_read_checked_header(rows, row, column)[1] for row in sample]
         size = options.size or _require_common_size(name, headers)
-        channels = options.channels or max(header.channels for header in headers)
+        channels = options.channels or max(
+            header.channels for header in headers
+        )  # One colour picture makes all colour.
         column = replace(column, shape=(*size, channels))
     if options.scale == "standard":
         return _add_statistics(column, encode(rows.take(_pick_evenly(len(rows), _MAX_DECODED)), column), options.scale)
@@ -148,6 +150,7 @@ def check(rows: RawColumn, options: Options) -> None:
         return
     state = {"max_pixels": _get_max_pixels(options), "sized": options.size is not None, "fit": options.fit}
     size = options.size or (1, 1)
+    # Nothing is fitted yet: any size and number of channels show whether a picture can be decoded.
     column = Column("", "image", (*size, options.channels or 3), "uint8", raw_dtype="string", state=state)
     decode = _compile_decoder(size, column.shape[2], options.fit)
     _run_on_rows(rows, lambda row: _decode_picture(*_read_checked_header(rows, row, column), row, decode))
@@ -274,6 +277,7 @@ def _read_checked_header(rows: FileColumn, row: int, column: Column) -> tuple[by
             f"{header.frame_pixels / 1e6:.3g} megapixels.",
             "Save only the first frame.",
         )
+    # Decoding takes time in proportion to scans times pixels, so a small picture may have more scans than a large one.
     scans = min(limits.MAX_JPEG_SCANS, limits.MAX_SCANNED_FACTOR * most // pixels)
     if header.scans > scans:
         message = f"expected a JPEG picture of at most {scans} scans, received {header.scans}."
@@ -318,6 +322,7 @@ def _compute_pixel_statistics(pixels: np.ndarray, scale: str) -> tuple[list[floa
     count = pixels[..., 0].size
     mean = sum(batch.sum(axis=(0, 1, 2), dtype="float64") for _, batch in _split_batches(pixels)) / count
     squares = sum(np.square(batch - mean).sum(axis=(0, 1, 2)) for _, batch in _split_batches(pixels)) / count
+    # Rounding can make the deviation of a constant channel differ from 0, so minimum and maximum are compared, too.
     constant = (pixels.min(axis=(0, 1, 2)) == pixels.max(axis=(0, 1, 2))) | (squares == 0)
     return mean.tolist(), np.where(constant, 1.0, np.sqrt(squares)).tolist()
 

@@ -131,7 +131,7 @@ def encode(rows: RawColumn, column: Column) -> np.ndarray:
     _check_missing(values, column.state["missing_is_fault"], column.state["padded"])
     state = column.state
     fill, offset, scale = (np.array(state[key], column.raw_dtype) for key in ("fill", "offset", "scale"))
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"):  # `_check_finite` reports the infinite results with their row.
         values = values.astype(column.raw_dtype, copy=False)
         missing = np.isnan(values)
         values = _signed_log(values) if state.get("log") else values
@@ -160,6 +160,7 @@ def build_encoder(column: Column) -> keras.layers.Layer:
 def get_stack_key(column: Column) -> Any:
     """Return the raw dtype and the logarithm of a column of plain numbers, one a row; None for other columns."""
     state = column.state
+    # Channels of one array share the code of the layer, so only fill, offset and scale may differ between them.
     special = state["flag"] or state["padded"] or {"learned", "knots", "edges"} & state.keys()
     return None if special or column.raw_shape else (column.raw_dtype, bool(state.get("log")))
 
@@ -242,6 +243,7 @@ def _fit_quantiles(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     import numpy as np
 
     shares = np.linspace(0, 1, min(_MAX_QUANTILES, max(2, len(values))))
+    # In the raw dtype before equal ones are joined: rounding may make different quantiles equal.
     knots, places = np.unique(np.quantile(values, shares).astype(values.dtype), return_inverse=True)
     heights = np.bincount(places, weights=shares) / np.bincount(places)
     return knots, (heights - 0.5) * np.sqrt(12)  # The deviation of the even distribution on [0, 1] is 1 / sqrt(12).
@@ -256,7 +258,7 @@ def _compute_bin_edges(values: np.ndarray, options: Options) -> np.ndarray:
     uniform = options.binning == "uniform"
     edges = low + inner * (high - low) if uniform else np.quantile(values, inner)
     edges = np.unique(edges.astype(values.dtype))
-    return edges[edges > low]
+    return edges[edges > low]  # No training row is below the lowest value, so a bin there would be empty.
 
 
 def _transform_values(values: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:

@@ -158,7 +158,7 @@ def build_feature(column: Column, encoded: Any) -> Feature:
     state = column.state
     if state["bag"]:
         return Feature(column, TextBag(state["weights"], state["normalize"], state["dimension"])(encoded))
-    size = 2 + len(state["vocabulary"])
+    size = 2 + len(state["vocabulary"])  # 0 is padding, 1 the unknown term.
     return Feature(column, keras.layers.Embedding(size, state["dimension"])(encoded), keras.ops.not_equal(encoded, 0))
 
 
@@ -207,6 +207,7 @@ def _build_vocabulary(name: str, rows: RawColumn, options: Options, tokenizer_op
 
 
 def _rank_terms(counts: Counter[bytes]) -> list[tuple[bytes, int]]:
+    # Ties are broken by the term, so that the vocabulary does not depend on the order of the rows.
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 

@@ -262,7 +262,7 @@ def test_more_features_than_any_table_has_are_refused(tmp_path: Path, monkeypatc
     example = tf.train.Example(features=tf.train.Features(feature={f"c{place}": feature for place in range(31)}))
     with tf.io.TFRecordWriter(str(tmp_path / "many.tfrecord")) as writer:
         writer.write(example.SerializeToString())
-    with pytest.raises(BmcliError, match="more than 30 features"):
+    with pytest.raises(BmcliError, match="expected at most 30 features"):
         tfrecord.read(tfrecord.Options(path=str(tmp_path / "many.tfrecord")))
 
 

@@ -71,8 +71,8 @@ def test_a_column_without_values_is_a_fault(rows: Any) -> None:
         fit(rows)
 
 
-def test_words_differ_and_say_something() -> None:
+def test_words_differ_and_are_not_empty() -> None:
     with pytest.raises(ValidationError, match="'ja' means both"):
         boolean.Options(yes=("Ja",), no=("ja ",))
-    with pytest.raises(ValidationError, match="an empty cell is missing"):
+    with pytest.raises(ValidationError, match="an empty cell is always missing"):
         boolean.Options(yes=(" ",))

@@ -110,7 +110,7 @@ def test_usual_formats_are_all_right() -> None:
 
 
 def test_a_date_that_can_be_read_in_two_ways_is_a_fault() -> None:
-    with pytest.raises(BmcliError, match=r"like '01/02/2024' can be read as %d/%m/%Y and %m/%d/%Y") as caught:
+    with pytest.raises(BmcliError, match=r"such as '01/02/2024' can be read as %d/%m/%Y and %m/%d/%Y") as caught:
         fit(text(None, "01/02/2024", "03/04/2024"))
     assert caught.value.faults[0].path == "data.inputs.x.format"
     assert caught.value.faults[0].suggestion == 'Set one of them: `format: "%d/%m/%Y"`.'

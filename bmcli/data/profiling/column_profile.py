@@ -169,6 +169,7 @@ def _profile_arrays(name: str, column: Any) -> ColumnProfile:
 
     missing = int(np.isnan(column).sum()) if column.dtype.kind == "f" else 0
     constant = bool(len(column)) and missing == 0 and bool((column == column.flat[0]).all())
+    # To compare arrays row by row is slow, so 2 stands for any number of distinct ones.
     return ColumnProfile(
         name, len(column), missing, 1 if constant else 2, shape=tuple(column.shape[1:]), dtype=column.dtype.name,
         is_number=True,

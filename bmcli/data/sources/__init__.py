@@ -130,7 +130,7 @@ def read_rows(options: SourceOptions, skip_malformed: bool) -> SourceRows:
     Raises:
         BmcliError: As `SourceKind.read` does.
     """
-    parts.suggest_anew()
+    parts.suggest_anew()  # The search for similar names is limited; every source gets the full number of words.
     part = parts.load("data.sources", options.kind)
     rows: SourceRows = (getattr(part, "read_well_formed", part.read) if skip_malformed else part.read)(options)
     for name in rows.columns:
@@ -267,6 +267,7 @@ TAB_SEPARATED_ENDINGS = (".tsv", ".tab")
 @cache
 def map_endings_to_kinds() -> Mapping[str, str]:
     """Return the kind of source for each ending of file names."""
+    # Cached, because it imports every source.
     options = {kind: parts.load("data.sources", kind).Options for kind in parts.names("data.sources")}
     return {ending: kind for kind, each in options.items() for ending in each.ENDINGS}
 

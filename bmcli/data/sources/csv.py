@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _BLOCK_BYTES = 2**24
 _SAMPLE = 2**16  # characters from which the delimiter is guessed
 _DELIMITERS = ",;\t|"
+# UTF-32 comes first: its mark begins with that of UTF-16.
 _BYTE_ORDER_MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
@@ -236,6 +237,7 @@ def _read_batches(path: File, options: Options, malformed: list[int] | None) -> 
                 newlines_in_values=options.quote != "none",
                 invalid_row_handler=None if malformed is None else skip,
             ),
+            # Without types Arrow guesses them from the first block: 007 would become 7, and a later word an error.
             convert_options=arrow.ConvertOptions(
                 column_types=dict.fromkeys(header if options.header else names, pa.string()),
                 null_values=["", *options.missing],
@@ -282,10 +284,11 @@ def _read_as_utf8(path: File, encoding: str) -> Iterator[bytes]:
     decoder = codecs.getincrementaldecoder(encoding)()
     for chunk in files.read_chunks(path):
         yield decoder.decode(chunk).encode()
-    yield decoder.decode(b"", final=True).encode()
+    yield decoder.decode(b"", final=True).encode()  # raises if the file ends within a character
 
 
 def _open_text(path: File, encoding: str) -> io.TextIOWrapper:
+    # "-sig" skips a byte order mark, which would become part of the first column name.
     return io.TextIOWrapper(
         io.BufferedReader(files.ChunkStream(_read_as_utf8(path, encoding))), "utf-8-sig", newline=""
     )
@@ -356,6 +359,7 @@ def _describe_row(path: File, row: int, options: Options, width: int | None) -> 
         width: Number of cells of a record that is a row; None if all records are rows.
     """
     try:
+        # Records that were left out as malformed do not count as rows.
         rows = ((line, cells) for line, cells in _read_records(path, options) if width in (None, len(cells)))
         return f"{files.format_path(path)}:{next(islice(rows, row + options.header, None))[0]}"
     except (BmcliError, UnicodeError, StopIteration):  # The file has changed since.

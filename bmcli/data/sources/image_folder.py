@@ -78,7 +78,7 @@ class Options(SourceOptions):
             digests = threads.map(lambda path: files.compute_fingerprint([path]), paths)
             names = [os.path.relpath(path, folder) if path.is_relative_to(folder) else path.name for path in paths]
             listing = "\n".join(f"{name}\0{digest}" for name, digest in zip(names, digests, strict=True))
-        return hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest()
+        return hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest()  # Names may be no valid UTF-8.
 
     def default_targets(self) -> Mapping[str, Mapping[str, Any]]:
         return {"label": {"kind": "category"}} if self.table is None else {}
@@ -114,6 +114,7 @@ def _make_file_column(paths: Sequence[Path | None]) -> FileColumn:
 
     def reader(position: int) -> bytes:
         path = paths[position]
+        # An empty cell is not a missing picture, but a fault of its row, about which `data.invalid` decides.
         if path is None:
             raise OSError("the cell is empty, expected a file name")
         with files.open_file(path) as file:

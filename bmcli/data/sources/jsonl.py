@@ -253,8 +253,9 @@ def _parse_block(block: bytes, schema: pa.Schema | None = None) -> pa.Table:
     import pyarrow as pa
     from pyarrow import json as arrow
 
+    # Arrow parses blocks separately: an object across two blocks is an error, so all lines are one block.
     table = arrow.read_json(
-        pa.BufferReader(block.removeprefix(b"\xef\xbb\xbf")),
+        pa.BufferReader(block.removeprefix(b"\xef\xbb\xbf")),  # A byte order mark is not JSON.
         read_options=arrow.ReadOptions(block_size=len(block) + 1, use_threads=False),
         parse_options=arrow.ParseOptions(explicit_schema=schema),
     )
@@ -332,7 +333,7 @@ def _parse_object(path: File, number: int, text: bytes) -> dict[str, Any] | None
         return None
     try:
         value = json.loads(text.decode("utf-8-sig" if number == 1 else "utf-8"), object_pairs_hook=_check_unique_keys)
-        if b"\\u" in text:
+        if b"\\u" in text:  # Escapes can spell one half of a surrogate pair, which no UTF-8 text can contain.
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeDecodeError as error:
         message = f"byte 0x{text[error.start]:02x} is not utf-8."
@@ -369,7 +370,7 @@ def _flatten_object(value: dict[str, Any], prefix: str = "") -> Iterable[tuple[s
 
 
 def _format_scalar(value: Any) -> str | None:
-    """Format a scalar as text, in the same way as Arrow."""
+    """Format a scalar as text, in the same way as Arrow, which formats the blocks that it can parse."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -381,6 +382,7 @@ def _build_column(path: File, rows: list[tuple[int, Any]], name: str, values: li
     import pyarrow as pa
 
     if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values if value is not None):
+        # Integers beyond 64 bits do not fit into Arrow's integers; their column becomes floating point.
         large = any(isinstance(value, float) or abs(value) >= 2**63 for value in values if value is not None)
         values = [None if value is None else float(value) for value in values] if large else values
     try:

@@ -65,7 +65,7 @@ def _load_arrays(path: Path) -> _Arrays:
     with files.open_file(path) as file:
         try:
             # The directory is checked first, member by member: `numpy.load` would trust its sizes.
-            with zipfile.ZipFile(_BoundedReader(file, path)) as archive:
+            with zipfile.ZipFile(_BoundedFile(file, path)) as archive:
                 members = archive.infolist()
                 tables.check_count(path, len(members), "arrays")
                 unpacked_bytes = sum(member.file_size for member in members)
@@ -91,7 +91,7 @@ def _load_arrays(path: Path) -> _Arrays:
     return {name: _check_array(path, name, array) for name, array in arrays.items()}
 
 
-class _BoundedReader:
+class _BoundedFile:
     """A file whose reads are limited: `zipfile` reads and parses the whole directory at once, however large it is."""
 
     def __init__(self, file: IO[bytes], path: Path) -> None:

@@ -78,6 +78,7 @@ def _read_types(path: File) -> dict[str, pa.DataType]:
         )
     if not count:
         raise files.file_error(path, "has no rows.")
+    # Flattening an empty batch gives the names and types of all batches without reading rows.
     empty = tables.flatten_batch(pa.RecordBatch.from_pylist([], schema=schema))
     if not empty.schema.names:
         raise files.file_error(path, "has no columns.")
@@ -130,6 +131,7 @@ def _read_batches(path: File, sizes: pages.DeclaredSizes) -> Iterator[pa.RecordB
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    # A dictionary page stores a long text once for many rows; decoded, each row has a copy of it.
     rows = max(1, min(pages.BATCH_ROWS, limits.BATCH_BYTES // max(1, sizes.row_bytes)))
     decoded_bytes = 0
     with files.open_file(path) as file:

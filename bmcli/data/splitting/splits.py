@@ -90,11 +90,13 @@ def _choose_strata(
     """Return the stratum of each row, an integer, and the column that defines it; None without stratification."""
     name = None if options.stratify == "none" else options.stratify
     if name == "auto":
+        # The splitters by time and by hash cannot stratify.
         is_classification = [target.kind for target in targets.values()] in (["category"], ["ordered"])
         name = next(iter(targets)) if is_classification and not (options.time or options.hash) else None
     if name is None:
         return None, None
     strata = columns.read_column(rows, name, encode_categories)
+    # `auto` does not stratify if a class has too few rows for every split; a column that the recipe names always does.
     if options.stratify == "auto" and not fits_every_split(options, given, strata):
         return None, None
     return strata, name
@@ -218,7 +220,7 @@ def resolve_shares(options: SplitOptions) -> dict[str, float]:
     divide the rest equally. With shares only for validation or test: training takes the rest.
     """
     given = {name: share for name in SPLITS if (share := getattr(options, name)) is not None}
-    rest = max(0.0, round(1 - sum(given.values()), 9))
+    rest = max(0.0, round(1 - sum(given.values()), 9))  # Rounded, because 1 - (0.8 + 0.1) is not exactly 0.1.
     if not given:
         return dict(DEFAULT_SHARES)
     if "train" not in given:

@@ -71,6 +71,7 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
     classes = options.columns or (_name_labels if _is_matrix(rows) else _find_labels)(name, rows, options)
     fitted = replace(column, shape=(len(classes),), classes=classes)
     counts = encode(rows, fitted).sum(axis=0, dtype="int64")
+    # A label that every row has is accepted beside others; a label that no row has is a fault below.
     if ((counts == 0) | (counts == len(rows))).all():
         raise BmcliError(
             f"target {quoted(name)}: every label is in all training rows or in none, so there is nothing to learn.",
@@ -138,6 +139,7 @@ def _to_indicators(rows: Any) -> RawColumn:
     if np.isnan(values).any():
         row, label = (int(index) for index in np.argwhere(np.isnan(values))[0])
         cell = fields[label][row].as_py()
+        # NaN, a missing number, differs from itself.
         received = "nothing" if cell in (None, "") or cell != cell else raw_columns.format_cell(fields[label], row)
         raise RowFault(
             row,
@@ -177,6 +179,7 @@ def _locate_labels(rows: RawColumn, separator: str, classes: tuple[str, ...]) ->
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    # Flattened, all labels of all rows are trimmed and looked up in one call of Arrow.
     split = _split_labels(rows, separator)
     labels, label_rows = pc.list_flatten(split), np.asarray(pc.list_parent_indices(split))
     labels = pc.utf8_trim_whitespace(labels)
