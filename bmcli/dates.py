@@ -136,11 +136,11 @@ def has_mixed_formats(cells: pa.ChunkedArray) -> bool:
     import numpy as np
     import pyarrow.compute as pc
 
-    some = cells.slice(0, _MIXED_SAMPLE)
-    if not pc.all(pc.match_substring_regex(some, "[0-9]")).as_py():
+    sample = cells.slice(0, _MIXED_SAMPLE)
+    if not pc.all(pc.match_substring_regex(sample, "[0-9]")).as_py():
         return False
-    read = [np.asarray(match_format(some, form)) for form in select_formats(some)]
-    return len(read) > 1 and bool(np.logical_or.reduce(read).all())
+    matches = [np.asarray(match_format(sample, form)) for form in select_formats(sample)]
+    return len(matches) > 1 and bool(np.logical_or.reduce(matches).all())
 
 
 def match_format(cells: pa.ChunkedArray, date_format: str) -> pa.ChunkedArray:

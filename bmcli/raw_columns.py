@@ -276,10 +276,12 @@ def _format_integers(rows: Any) -> pa.Array:
         raise RowFault(0, f"expected one value a row, received an array of shape {tuple(values.shape[1:])}.")
     # Numbers beyond int64 are cast to another value with a warning; the comparison below finds them.
     with np.errstate(invalid="ignore"):
-        whole = values.astype("int64") if values.dtype.kind != "f" else np.nan_to_num(np.rint(values)).astype("int64")
+        integers = (
+            values.astype("int64") if values.dtype.kind != "f" else np.nan_to_num(np.rint(values)).astype("int64")
+        )
     missing = np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), bool)
-    fractional = (whole != values) & ~missing
+    fractional = (integers != values) & ~missing
     if fractional.any():
         row = int(np.argmax(fractional))
         raise RowFault(row, f"expected a whole number, received {values[row]}.", "Read it as `kind: number`.")
-    return pc.cast(pa.array(whole, mask=missing), pa.string())
+    return pc.cast(pa.array(integers, mask=missing), pa.string())

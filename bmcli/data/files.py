@@ -122,8 +122,8 @@ def find_files(path: str, endings: tuple[str, ...]) -> tuple[File, ...]:
     """Find the files of a path: one file; those of a folder; or those that match a pattern, such as `part-*.csv`.
 
     Args:
-        endings: Endings of the files that are read in a folder. Names that begin with a dot or an underscore are left
-            out there, since other programs write such files beside the data.
+        endings: Endings of the files that are read in a folder. Files such as `.part` and `_SUCCESS`, whose names begin
+            with a dot or an underscore, are left out.
 
     Raises:
         BmcliError: A folder or a pattern has no file.

@@ -177,14 +177,14 @@ def build_feature(column: Column, encoded: Any) -> Feature:
     from bmcli.layers.step_pooling import StepPooling
 
     state = column.state
-    count, several = state.get("buckets", len(column.classes)), "separator" in state
+    count, has_separator = state.get("buckets", len(column.classes)), "separator" in state
     if state["dimension"]:
-        vectors = keras.layers.Embedding(count + (3 if several else 2), state["dimension"])(encoded)
-        if several:
+        vectors = keras.layers.Embedding(count + (3 if has_separator else 2), state["dimension"])(encoded)
+        if has_separator:
             vectors = StepPooling("mean")(vectors, mask=keras.ops.not_equal(encoded, count + 2))
         return Feature(column, vectors)
-    chosen = keras.ops.one_hot(encoded, _count_one_hot(column))
-    return Feature(column, keras.ops.max(chosen, axis=1) if several else chosen)
+    one_hot = keras.ops.one_hot(encoded, _count_one_hot(column))
+    return Feature(column, keras.ops.max(one_hot, axis=1) if has_separator else one_hot)
 
 
 def _split_values(name: str, rows: RawColumn, options: Options) -> tuple[RawColumn, int]:

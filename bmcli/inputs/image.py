@@ -136,11 +136,11 @@ def _require_common_size(name: str, headers: list[pictures.ImageHeader]) -> tupl
     return sizes[0]
 
 
-def _pick_evenly(count: int, most: int) -> np.ndarray:
-    """Pick up to `most` of `count` rows, evenly spread."""
+def _pick_evenly(count: int, limit: int) -> np.ndarray:
+    """Pick up to `limit` of `count` rows, evenly spread."""
     import numpy as np
 
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype("int64"))
+    return np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype("int64"))
 
 
 def check(rows: RawColumn, options: Options) -> None:
@@ -262,23 +262,23 @@ def _read_checked_header(rows: FileColumn, row: int, column: Column) -> tuple[by
         header = pictures.read_header(data)
     except ValueError as error:
         raise RowFault(row, str(error)) from None
-    pixels, most = header.height * header.width, column.state["max_pixels"]
-    if pixels > most:
+    pixels, max_pixels = header.height * header.width, column.state["max_pixels"]
+    if pixels > max_pixels:
         raise RowFault(
             row,
-            f"expected a picture of at most {most / 1e6:g} megapixels, received {header.height} x {header.width} "
+            f"expected a picture of at most {max_pixels / 1e6:g} megapixels, received {header.height} x {header.width} "
             f"pixels, {pixels / 1e6:.3g} megapixels.",
             f"If this size is intended, give {column.name} max_megapixels: {-(-pixels // 10**6)}.",
         )
-    if header.frame_pixels > limits.MAX_GIF_SIZE_FACTOR * most:
+    if header.frame_pixels > limits.MAX_GIF_SIZE_FACTOR * max_pixels:
         raise RowFault(
             row,
-            f"expected frames of at most {limits.MAX_GIF_SIZE_FACTOR * most / 1e6:g} megapixels together, received "
-            f"{header.frame_pixels / 1e6:.3g} megapixels.",
+            f"expected frames of at most {limits.MAX_GIF_SIZE_FACTOR * max_pixels / 1e6:g} megapixels together, "
+            f"received {header.frame_pixels / 1e6:.3g} megapixels.",
             "Save only the first frame.",
         )
     # Decoding takes time in proportion to scans times pixels, so a small picture may have more scans than a large one.
-    scans = min(limits.MAX_JPEG_SCANS, limits.MAX_SCANNED_FACTOR * most // pixels)
+    scans = min(limits.MAX_JPEG_SCANS, limits.MAX_SCANNED_FACTOR * max_pixels // pixels)
     if header.scans > scans:
         message = f"expected a JPEG picture of at most {scans} scans, received {header.scans}."
         raise RowFault(row, message, "Save it again with an image editor.")

@@ -184,7 +184,7 @@ def _profile_numbers(name: str, column: RawColumn) -> ColumnProfile:
     unique, counts = np.unique(numbers, return_counts=True)
     if not len(unique):
         return ColumnProfile(name, len(values), len(values))
-    whole = bool((np.rint(unique) == unique).all())
+    is_integer = bool((np.rint(unique) == unique).all())
     return ColumnProfile(
         name=name,
         rows=len(values),
@@ -192,12 +192,12 @@ def _profile_numbers(name: str, column: RawColumn) -> ColumnProfile:
         distinct=len(unique),
         dtype="text" if is_text_column(column) else column.dtype.name,
         is_number=True,
-        is_integer=whole,
+        is_integer=is_integer,
         minimum=float(unique[0]),
         maximum=float(unique[-1]),
         mean=float(numbers.mean(dtype="float64")),
         variance=float(numbers.var(dtype="float64")),
-        is_row_index=whole and len(unique) == len(values) and unique[-1] - unique[0] == len(values) - 1,
+        is_row_index=is_integer and len(unique) == len(values) and unique[-1] - unique[0] == len(values) - 1,
         is_boolean=getattr(column, "dtype", None) == np.bool_,
         top_share=float(counts.max() / len(numbers)),
     )

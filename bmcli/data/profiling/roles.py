@@ -207,8 +207,8 @@ def _are_codes(profile: ColumnProfile) -> bool:
 
 def _are_counts(profile: ColumnProfile) -> bool:
     """Whether numbers are counts: integers from 0 or 1 on, with a variance above the mean."""
-    known = "count" in parts.names("data.targets")
-    return known and profile.is_integer and 0 <= profile.minimum <= 1 and profile.variance > profile.mean
+    is_known_kind = "count" in parts.names("data.targets")
+    return is_known_kind and profile.is_integer and 0 <= profile.minimum <= 1 and profile.variance > profile.mean
 
 
 def _is_identifier(profile: ColumnProfile) -> bool:

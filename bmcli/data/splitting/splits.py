@@ -60,9 +60,9 @@ def split_rows(
     Raises:
         BmcliError: A cell cannot be read, or a split of the recipe gets no rows.
     """
-    options, given = data.split, _read_given_splits(rows, data.split)
-    strata, stratified_by = _choose_strata(rows, options, targets, given)
-    splits = assign_splits(options, len(rows), _make_splitter(rows, options, seed, given, strata), given)
+    options, given_splits = data.split, _read_given_splits(rows, data.split)
+    strata, stratified_by = _choose_strata(rows, options, targets, given_splits)
+    splits = assign_splits(options, len(rows), _make_splitter(rows, options, seed, given_splits, strata), given_splits)
     if options.fold is not None:
         splitters = (_make_splitter(rows, options, (seed + offset) % 2**32, None, strata) for offset in (1, 2))
         splits = _hold_out_fold(splits, options.fold, *splitters)
@@ -80,12 +80,12 @@ def _read_given_splits(rows: SourceRows, options: SplitOptions) -> np.ndarray | 
         raise BmcliError(
             "the files of the source already define the splits.", path="data.split.column", suggestion="Leave it out."
         )
-    given = rows.split if options.column is None else columns.read_column(rows, options.column, read_split_names)
-    return None if given is None or (given == "train").all() else given
+    given_splits = rows.split if options.column is None else columns.read_column(rows, options.column, read_split_names)
+    return None if given_splits is None or (given_splits == "train").all() else given_splits
 
 
 def _choose_strata(
-    rows: SourceRows, options: SplitOptions, targets: Mapping[str, Kind], given: np.ndarray | None
+    rows: SourceRows, options: SplitOptions, targets: Mapping[str, Kind], given_splits: np.ndarray | None
 ) -> tuple[np.ndarray | None, str | None]:
     """Return the stratum of each row, an integer, and the column that defines it; None without stratification."""
     name = None if options.stratify == "none" else options.stratify
@@ -97,17 +97,17 @@ def _choose_strata(
         return None, None
     strata = columns.read_column(rows, name, encode_categories)
     # `auto` does not stratify if a class has too few rows for every split; a column that the recipe names always does.
-    if options.stratify == "auto" and not fits_every_split(options, given, strata):
+    if options.stratify == "auto" and not fits_every_split(options, given_splits, strata):
         return None, None
     return strata, name
 
 
 def _make_splitter(
-    rows: SourceRows, options: SplitOptions, seed: int, given: np.ndarray | None, strata: np.ndarray | None
+    rows: SourceRows, options: SplitOptions, seed: int, given_splits: np.ndarray | None, strata: np.ndarray | None
 ) -> Splitter:
     """Make the splitter of the recipe."""
     key = "group" if options.group else "time" if options.time else "hash" if options.hash else ""
-    if key and given is not None and options.validation is None:
+    if key and given_splits is not None and options.validation is None:
         raise BmcliError(
             f"`{key}` has no effect, because the source defines all splits.",
             path=f"data.split.{key}", suggestion="Leave it out, or give `validation` a share of the training rows.",
@@ -120,22 +120,22 @@ def _make_splitter(
     if options.group is None:
         return RandomSplitter(seed, strata)
     groups = columns.read_column(rows, options.group, encode_groups)
-    if given is not None:
-        _check_groups_are_whole(rows, options.group, groups, given)
+    if given_splits is not None:
+        _check_groups_are_whole(rows, options.group, groups, given_splits)
     return GroupSplitter(seed, groups, strata)
 
 
-def _check_groups_are_whole(rows: SourceRows, name: str, groups: np.ndarray, given: np.ndarray) -> None:
+def _check_groups_are_whole(rows: SourceRows, name: str, groups: np.ndarray, given_splits: np.ndarray) -> None:
     """Refuse groups that the source divides between splits."""
     import numpy as np
 
-    split_codes = np.searchsorted(sorted(SPLITS), given)
+    split_codes = np.searchsorted(sorted(SPLITS), given_splits)
     first = np.zeros(int(groups.max()) + 1, "int64")
     first[groups[::-1]] = split_codes[::-1]  # The last write wins: reversed, that is the first row of each group.
     divided = first[groups] != split_codes
     if divided.any():
         row = int(np.argmax(divided))
-        received = f"{sorted(SPLITS)[first[groups[row]]]} and in {given[row]}"
+        received = f"{sorted(SPLITS)[first[groups[row]]]} and in {given_splits[row]}"
         fault = RowFault(
             row,
             f"the source has rows of {format_cell(rows.columns[name], row)} in {received}.",
@@ -145,23 +145,23 @@ def _check_groups_are_whole(rows: SourceRows, name: str, groups: np.ndarray, giv
 
 
 def assign_splits(
-    options: SplitOptions, row_count: int, splitter: Splitter, given: np.ndarray | None = None
+    options: SplitOptions, row_count: int, splitter: Splitter, given_splits: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
     """Return the indices of the rows of each split, ascending; every row is in exactly one split.
 
     Args:
         splitter: Splitter of the rows whose split is not given.
-        given: Split of each row as the files or a column define it; None to split all rows by the shares.
+        given_splits: Split of each row as the files or a column define it; None to split all rows by the shares.
 
     Raises:
         BmcliError: A split of the recipe gets no rows.
     """
     import numpy as np
 
-    if given is None:
+    if given_splits is None:
         return _split_by_shares(np.arange(row_count), resolve_shares(options), splitter)
-    _check_shares_beside_given(options, given)
-    splits = {name: np.flatnonzero(given == name) for name in SPLITS}
+    _check_shares_beside_given(options, given_splits)
+    splits = {name: np.flatnonzero(given_splits == name) for name in SPLITS}
     if not len(splits["train"]):
         raise BmcliError(
             "no row is a training row.", path="data.split", suggestion="Add a file or rows of the split train."
@@ -196,13 +196,13 @@ def _hold_out_fold(
     return {**_split_by_shares(train, _carve_validation(share), validation_splitter), "test": test}
 
 
-def fits_every_split(options: SplitOptions, given: np.ndarray | None, strata: np.ndarray) -> bool:
+def fits_every_split(options: SplitOptions, given_splits: np.ndarray | None, strata: np.ndarray) -> bool:
     """Whether every stratum is large enough for a row in every split."""
     import numpy as np
 
     share = resolve_shares(options)
-    if given is not None:
-        strata = strata[given == "train"]
+    if given_splits is not None:
+        strata = strata[given_splits == "train"]
         share = _carve_validation(options.validation or 0.0)
     smallest_share = min(part for part in share.values() if part > 0)
     return len(strata) > 0 and bool(np.unique(strata, return_counts=True)[1].min() * smallest_share >= 1 - 1e-9)
@@ -219,14 +219,14 @@ def resolve_shares(options: SplitOptions) -> dict[str, float]:
     Without any share in the recipe: 80, 10 and 10 per cent. With a share for training: the splits without a share
     divide the rest equally. With shares only for validation or test: training takes the rest.
     """
-    given = {name: share for name in SPLITS if (share := getattr(options, name)) is not None}
-    rest = max(0.0, round(1 - sum(given.values()), 9))  # Rounded, because 1 - (0.8 + 0.1) is not exactly 0.1.
-    if not given:
+    shares = {name: share for name in SPLITS if (share := getattr(options, name)) is not None}
+    rest = max(0.0, round(1 - sum(shares.values()), 9))  # Rounded, because 1 - (0.8 + 0.1) is not exactly 0.1.
+    if not shares:
         return dict(DEFAULT_SHARES)
-    if "train" not in given:
-        return {"train": rest, "validation": 0.0, "test": 0.0, **given}
-    left_out = [name for name in SPLITS if name not in given]
-    return {**{name: rest / len(left_out) for name in left_out}, **given}
+    if "train" not in shares:
+        return {"train": rest, "validation": 0.0, "test": 0.0, **shares}
+    left_out = [name for name in SPLITS if name not in shares]
+    return {**{name: rest / len(left_out) for name in left_out}, **shares}
 
 
 def parse_split_name(text: str) -> str:
@@ -351,7 +351,7 @@ def _split_by_shares(rows: np.ndarray, share: Mapping[str, float], splitter: Spl
     return splits
 
 
-def _check_shares_beside_given(options: SplitOptions, given: np.ndarray) -> None:
+def _check_shares_beside_given(options: SplitOptions, given_splits: np.ndarray) -> None:
     for name in ("train", "test"):
         if getattr(options, name) is not None:
             raise BmcliError(
@@ -359,7 +359,7 @@ def _check_shares_beside_given(options: SplitOptions, given: np.ndarray) -> None
                 path=f"data.split.{name}",
                 suggestion="Only `validation` can be a share of the training rows.",
             )
-    if options.validation is not None and (given == "validation").any():
+    if options.validation is not None and (given_splits == "validation").any():
         raise BmcliError(
             "a share for validation has no effect, because the source defines the validation rows.",
             path="data.split.validation",

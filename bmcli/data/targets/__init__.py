@@ -149,9 +149,9 @@ def lookup_classes(rows: RawColumn, classes: tuple[str, ...]) -> np.ndarray:
         row = int(np.argmax(indices < 0))
         if indices[row] == raw_columns.MISSING:
             raise RowFault(row, "expected a class, received nothing.", "Remove the row, or fill in its class.")
-        known = parts.did_you_mean(raw_columns.to_texts(rows)[row].as_py(), classes)
+        hint = parts.did_you_mean(raw_columns.to_texts(rows)[row].as_py(), classes)
         cell = raw_columns.format_cell(rows, row)
-        raise RowFault(row, f"expected a class of the training rows, received {cell}.", known)
+        raise RowFault(row, f"expected a class of the training rows, received {cell}.", hint)
     return indices
 
 
