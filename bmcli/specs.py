@@ -177,6 +177,7 @@ class PreparedData:
     def _load_array(self, split: str, file: str) -> np.ndarray:
         import numpy as np
 
+        # Mapped, because the rows may be larger than memory. Loading a pickled object could run code.
         return np.load(self.folder / split / f"{file}.npy", mmap_mode="r", allow_pickle=False)
 
     @classmethod

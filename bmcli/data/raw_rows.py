@@ -78,6 +78,7 @@ def read_raw_folds(options: DataOptions, targets: Mapping[str, Kind], seed: int,
     rows, _, _ = read_valid_rows(options, targets)
     tested = {}
     for number in range(1, count + 1):
+        # Split like a training of this fold alone, so that the rows are the same.
         split = options.split.model_copy(update={"fold": FoldOptions(number=number, of=count)})
         with prefix_faults(rows.origin):
             indices, _ = splits.split_rows(rows, options.model_copy(update={"split": split}), targets, seed)

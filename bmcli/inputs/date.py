@@ -100,6 +100,7 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
         shape=(sum(1 if part == "trend" else 2 for part in parts) + int(not present.all()),),
         dtype="float32",
         raw_shape=() if raw_columns.is_text_column(rows) else tuple(rows.shape[1:]),
+        # float32 holds seconds since 1970 only to about two minutes.
         raw_dtype="string" if raw_columns.is_text_column(rows) else "float64",
         state={
             "formats": formats,

@@ -1,4 +1,4 @@
-"""What is planted is found, and clean data is not suspected."""
+"""Planted problems are found, and clean data passes."""
 
 from __future__ import annotations
 

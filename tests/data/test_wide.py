@@ -171,7 +171,7 @@ def _wide_npz(path: Path, count: int) -> Callable[[], SourceRows]:
 
 
 def _nothing_costly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes time with every column may not be reached."""
+    """Fail if code is reached whose time grows with the number of columns."""
     for module, name in (
         (csv, "_read_batches"),
         (jsonl, "_parse_block"),

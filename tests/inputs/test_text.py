@@ -34,13 +34,13 @@ def fit(*cells: str | None, **options: Any) -> Column:
 
 
 def terms(cell: str, **options: Any) -> list[str]:
-    """What a text is split into, shorter n-grams first."""
+    """Return the terms of a text, shorter n-grams first."""
     layer = text.build_encoder(fit("some text of six words here", **{"ngrams": (1, 1), **options}))
     return [term.decode() for term in layer.split_terms([cell]).values.numpy()]
 
 
 def vectors(column: Column, *cells: str | None) -> np.ndarray:
-    """What the network sees, one column for each term of the vocabulary."""
+    """Return the features of the network, one column for each term of the vocabulary."""
     feature = text.build_feature(column, keras.ops.convert_to_tensor(text.encode(rows(*cells), column)))
     return feature.tensor.numpy()[:, 2:]
 

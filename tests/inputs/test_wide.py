@@ -81,7 +81,7 @@ def test_categories_together_have_the_one_hot_vectors_of_each(columns: tuple[Col
     assert len(apart) == len(columns) > len(together)
 
     def flat(features: list[inputs.Feature]) -> list[tuple[float, ...]]:
-        """The numbers of every place in the features, over the rows, in an order of their own."""
+        """Return the columns of the features, sorted, so that their order does not matter."""
         cells = np.concatenate([np.asarray(each.tensor).reshape(ROWS, -1) for each in features], axis=1)
         return sorted(map(tuple, np.nan_to_num(cells.T).tolist()))
 

@@ -211,7 +211,7 @@ def _profile_texts(name: str, column: pa.ChunkedArray) -> ColumnProfile:
         return ColumnProfile(name, len(column), len(column))
     samples = [text.strip() for text in counts.field("values").slice(0, _SAMPLE).to_pylist()]
     folded = {text.lower() for text in samples}
-    splits = {parse_split_name(text) for text in samples}
+    splits = {parse_split_name(text) for text in samples}  # contains "" if a cell names no split
     is_split_column = "train" in splits and len(splits) > 1 and "" not in splits and not column.null_count
     return ColumnProfile(
         name=name,

@@ -155,7 +155,7 @@ def test_a_bomb_is_a_fault(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def message_of(path: Path) -> str:
-    """The fault of reading an archive, empty if it can be read."""
+    """Return the fault of reading an archive, empty if it can be read."""
     try:
         npz.read(npz.Options(path=str(path)))
     except BmcliError as error:

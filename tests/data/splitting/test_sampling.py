@@ -95,7 +95,7 @@ def test_a_share_of_no_row_is_a_fault() -> None:
 
 
 def ranks(prepared: PreparedData, split: str) -> set[float]:
-    """The rows of a split, by a column that is another number in each."""
+    """Return the rows of a split, identified by a column of different numbers."""
     column = prepared.spec.input("rank").state
     encoded = prepared.split(split).inputs["rank"][:, 0].astype("float64")
     return set(np.round(encoded * column["scale"][0] + column["offset"][0], 3).tolist())

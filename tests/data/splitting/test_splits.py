@@ -32,7 +32,7 @@ def text(*cells: str | None) -> pa.ChunkedArray:
 
 
 def split(seed: int = 0, given: Any = None, sample: Any = None, **columns: Any) -> Callable[..., Splits]:
-    """The splits of columns by options: `split(who=...)(group="who")`."""
+    """Return a function from options to the splits of these columns: `split(who=...)(group="who")`."""
     rows = SourceRows(columns, given, describe_row=lambda row: f"t.csv:{row + 2}")
 
     def by(**options: Any) -> Splits:
