@@ -1,6 +1,6 @@
-"""Formats of dates as regular expressions, which tables and served models read alike.
+"""Date formats as regular expressions, which the preparation of tables and served models share.
 
-A format is `iso`, `seconds` or `milliseconds` since 1970, or directives as Python's `strptime` has them.
+A format is `iso`, `seconds` or `milliseconds` since 1970, or a text with directives of Python's `strptime`.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 EPOCHS = {"seconds": 1, "milliseconds": 1000}
-"""Formats that are a number, with how many of its units are a second."""
+"""Formats that are a number since 1970, with its units per second."""
 
-_NAMES_OF_MONTHS = (
-    "january|february|march|april|may|june|july|august|september|october|november|december|sept|" + "|".join(MONTHS)
+_MONTH_NAMES = "january|february|march|april|may|june|july|august|september|october|november|december|sept|" + "|".join(
+    MONTHS
 )
 _DIRECTIVES = {
     "Y": ("year", r"([0-9]{4})"),
     "y": ("short_year", r"([0-9]{2})"),
     "m": ("month", r"(0?[1-9]|1[0-2])"),
-    "b": ("month_name", rf"((?i:{_NAMES_OF_MONTHS}))"),
-    "B": ("month_name", rf"((?i:{_NAMES_OF_MONTHS}))"),
+    "b": ("month_name", rf"((?i:{_MONTH_NAMES}))"),
+    "B": ("month_name", rf"((?i:{_MONTH_NAMES}))"),
     "d": ("day", r"(0?[1-9]|[12][0-9]|3[01])"),
     "H": ("hour", r"([01]?[0-9]|2[0-3])"),
     "I": ("half_hour", r"(0?[1-9]|1[0-2])"),
@@ -44,28 +44,29 @@ _ISO = (
     r"(?:[T ]([01][0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9])(?:[.,][0-9]{1,9})?)?(?: ?(Z|[+-][0-9]{2}:?[0-9]{2}))?)?"
 )
 _ISO_FIELDS = ("year", "month", "day", "hour", "minute", "second", "zone")
-_DAYS = (
+_DAY_FORMATS = (
     *("%Y/%m/%d", "%Y.%m.%d", "%Y%m%d"),
     *(f"{day}{sign}%{year}" for sign in "/.-" for day in (f"%d{sign}%m", f"%m{sign}%d") for year in "Yy"),
     *("%d %b %Y", "%d. %b %Y", "%d-%b-%Y", "%d-%b-%y", "%b %d %Y", "%b %d, %Y", "%a, %d %b %Y", "%a %b %d %Y", "%b %Y"),
 )
-_TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p", " %H:%M:%S %z")
-COMMON_FORMATS = ("iso", *(day + time for day in _DAYS for time in _TIMES), "%Y%m%dT%H%M%S", *EPOCHS)
-"""Formats that are tried on a column that names none."""
+_TIME_FORMATS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p", " %H:%M:%S %z")
+COMMON_FORMATS = ("iso", *(day + time for day in _DAY_FORMATS for time in _TIME_FORMATS), "%Y%m%dT%H%M%S", *EPOCHS)
+"""Formats that are tried on a column without a configured format."""
 
-# Of numbers only those are taken for moments unasked that lie between 1973 and 2286.
+# Any number could be seconds since 1970. Without a configured format only numbers of the years 1973 to 2286 count as
+# dates, so that ordinary numbers are not mistaken for them.
 _LIKELY_EPOCHS = {"seconds": r"[0-9]{9,10}(?:\.[0-9]*)?", "milliseconds": "[0-9]{12,13}"}
-_SAMPLE, _FEW = 1000, 100
-_SPACE = " \t\n\v\f\r"
+_SAMPLE, _MIXED_SAMPLE = 1000, 100
+_WHITESPACE = " \t\n\v\f\r"
 
 
 @dataclass(frozen=True)
 class DatePattern:
-    """How the cells of one format look.
+    """Regular expression of one date format.
 
     Args:
-        regex: In the syntax of RE2, for the whole cell.
-        fields: What each of its groups is, in their order.
+        regex: Pattern of the whole cell, in the syntax of RE2, which both Arrow and TensorFlow use.
+        fields: Field of the date for each group of the pattern, in their order.
     """
 
     regex: str
@@ -73,81 +74,86 @@ class DatePattern:
 
 
 def compile_format(date_format: str) -> DatePattern:
-    """The pattern of a format.
+    """Return the pattern of a format.
 
     Raises:
-        ValueError: It has an unknown directive, one twice, or no full date.
+        ValueError: The format has an unknown directive, repeats a field, or lacks year or month; with a message for
+            the user.
     """
     if date_format == "iso":
         return DatePattern(_ISO, _ISO_FIELDS)
     if date_format in EPOCHS:
         return DatePattern(r"([+-]?[0-9]{1,15}(?:\.[0-9]*)?)", ("number",))
     regex, fields = "", []
-    without_signs = re.search(r"%[YymdHIMS]%", date_format)
+    # Without separators only a fixed width shows where one number ends and the next begins.
+    without_separators = re.search(r"%[YymdHIMS]%", date_format)
     for literal, directive in re.findall(r"([^%]+)|%(.?)", date_format):
         if literal:
             regex += re.escape(literal).replace("\\ ", " +")
         elif directive not in _DIRECTIVES:
-            raise ValueError(f"no directive '%{directive}' in dates")
+            raise ValueError(f"no directive '%{directive}' for dates")
         else:
             field, group = _DIRECTIVES[directive]
-            regex += group.replace("?[", "[") if without_signs else group
+            regex += group.replace("?[", "[") if without_separators else group
             fields += [field] if field else []
     _check_fields(date_format, fields)
     return DatePattern(regex, tuple(fields))
 
 
 def find_matching_formats(cells: pa.ChunkedArray) -> list[str]:
-    """The usual formats in which all of the cells are written; cells that are null do not count."""
+    """Return the common formats that match every cell; nulls do not count."""
     import pyarrow.compute as pc
 
-    told = pc.drop_null(cells)
-    if not len(told):
+    present = pc.drop_null(cells)
+    if not len(present):
         return []
     # A call of Arrow costs more than all formats of one cell, and most columns of text hold no dates.
-    first, sample = told[0].as_py().strip(_SPACE), told.slice(0, _SAMPLE)
-    likely = [form for form in COMMON_FORMATS if re.fullmatch(_regex(form), first) and _match_all(sample, form)]
-    return [form for form in likely if _match_all(told, form)]
+    first, sample = present[0].as_py().strip(_WHITESPACE), present.slice(0, _SAMPLE)
+    likely = [form for form in COMMON_FORMATS if re.fullmatch(_get_regex(form), first) and _match_all(sample, form)]
+    return [form for form in likely if _match_all(present, form)]
 
 
 def select_formats(cells: pa.ChunkedArray) -> list[str]:
-    """Usual formats that together read as many of the first cells as any, without one that adds nothing."""
+    """Choose common formats that together match as many of the first cells as possible, by greedy set cover.
+
+    A format that matches no further cell is left out.
+    """
     import numpy as np
     import pyarrow.compute as pc
 
     sample = pc.drop_null(cells).slice(0, _SAMPLE)
-    reads = {form: np.asarray(match_format(sample, form)) for form in COMMON_FORMATS}
-    chosen, left = [], np.ones(len(sample), bool)
-    while any((reads[form] & left).any() for form in COMMON_FORMATS):
-        best = max(COMMON_FORMATS, key=lambda form: int((reads[form] & left).sum()))
+    matches = {form: np.asarray(match_format(sample, form)) for form in COMMON_FORMATS}
+    chosen, unmatched = [], np.ones(len(sample), bool)
+    while any((matches[form] & unmatched).any() for form in COMMON_FORMATS):
+        best = max(COMMON_FORMATS, key=lambda form: int((matches[form] & unmatched).sum()))
         chosen.append(best)
-        left &= ~reads[best]
+        unmatched &= ~matches[best]
     return chosen
 
 
 def has_mixed_formats(cells: pa.ChunkedArray) -> bool:
-    """Whether the first cells are dates, but not all of them in one usual format; none is null."""
+    """Whether the first cells, none of them null, are dates, but in more than one common format."""
     import numpy as np
     import pyarrow.compute as pc
 
-    some = cells.slice(0, _FEW)
-    if not pc.all(pc.match_substring_regex(some, "[0-9]")).as_py():
+    sample = cells.slice(0, _MIXED_SAMPLE)
+    if not pc.all(pc.match_substring_regex(sample, "[0-9]")).as_py():
         return False
-    read = [np.asarray(match_format(some, form)) for form in select_formats(some)]
-    return len(read) > 1 and bool(np.logical_or.reduce(read).all())
+    matches = [np.asarray(match_format(sample, form)) for form in select_formats(sample)]
+    return len(matches) > 1 and bool(np.logical_or.reduce(matches).all())
 
 
 def match_format(cells: pa.ChunkedArray, date_format: str) -> pa.ChunkedArray:
-    """Whether each cell is written in a usual format."""
+    """Whether each cell matches a common format, null where the cell is null."""
     import pyarrow.compute as pc
 
-    return pc.match_substring_regex(pc.ascii_trim_whitespace(cells), f"^(?:{_regex(date_format)})$")
+    return pc.match_substring_regex(pc.ascii_trim_whitespace(cells), f"^(?:{_get_regex(date_format)})$")
 
 
 @cache
-def _regex(form: str) -> str:
-    """Of a usual format, for the whole cell."""
-    return _LIKELY_EPOCHS.get(form) or compile_format(form).regex
+def _get_regex(date_format: str) -> str:
+    """Return the regular expression of a common format, for the whole cell."""
+    return _LIKELY_EPOCHS.get(date_format) or compile_format(date_format).regex
 
 
 def _match_all(cells: pa.ChunkedArray, date_format: str) -> bool:
@@ -158,8 +164,8 @@ def _match_all(cells: pa.ChunkedArray, date_format: str) -> bool:
 
 def _check_fields(date_format: str, fields: Sequence[str]) -> None:
     if len(set(fields)) < len(fields):
-        raise ValueError(f"'{date_format}' tells the same twice")
+        raise ValueError(f"'{date_format}' contains a field twice")
     if not {"year", "short_year"} & set(fields) or not {"month", "month_name"} & set(fields):
-        raise ValueError(f"'{date_format}' does not tell year and month")
+        raise ValueError(f"'{date_format}' lacks the year or the month")
     if ("half_hour" in fields) != ("half" in fields):
         raise ValueError(f"'{date_format}' needs %I and %p together")

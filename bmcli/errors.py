@@ -1,4 +1,4 @@
-"""Faults a user can mend, and the exit code each kind of failure ends with."""
+"""Faults that a user can correct, and the exit code of each kind of failure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class FileLocation:
-    """A spot in a file: lines and columns count from 1, `text` is the whole line."""
+    """Location in a file: lines and columns count from 1, `text` is the whole line."""
 
     file: str
     line: int
@@ -22,14 +22,14 @@ class FileLocation:
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong, and what to do about it.
+    """One mistake in a recipe or in data, with a suggestion.
 
     Args:
-        message: What came and what was expected, as one or two sentences.
+        message: What was received and what was expected, in one or two sentences.
         path: Dotted path in the recipe (`train.optimizer.kind`), empty if the fault is not in the recipe.
-        place: Where it stands; filled in from `path` by the recipe that knows its files.
-        suggestion: The next step, as a sentence of its own.
-        file: Of data, with which the message begins; empty if it names none.
+        place: Location of `path` in a recipe file; filled in when the recipe is loaded.
+        suggestion: The next step, as a separate sentence.
+        file: The data file that begins the message; empty if the message names no file.
     """
 
     message: str
@@ -39,17 +39,18 @@ class Fault:
     file: str = ""
 
     def at(self, place: FileLocation | None) -> Fault:
+        """Return the fault with a location, unless it already has one."""
         return replace(self, place=self.place or place)
 
-    def of(self, file: str) -> Fault:
-        """The same fault, said of a file of data unless it names one already."""
+    def in_file(self, file: str) -> Fault:
+        """Return the fault with a data file before its message, unless the message already begins with one."""
         return self if self.file or not file else replace(self, message=f"{file}: {self.message}", file=file)
 
 
 class BmcliError(Exception):
-    """A user's mistake or a failure of the world: shown without a traceback.
+    """A mistake of the user or a failure of the environment: shown without a traceback.
 
-    Raise it with a message, or with every `Fault` found at once.
+    Raise it with one message, or with all faults that were found.
     """
 
     exit_code = 2
@@ -65,28 +66,29 @@ class BmcliError(Exception):
 
 
 @contextmanager
-def naming(file: str) -> Iterator[None]:
-    """Says the faults of data that are raised inside of a file, where they do not name one themselves.
+def prefix_faults(file: str) -> Iterator[None]:
+    """Put a data file before the messages of faults that the block raises, where they name no file.
 
     Args:
-        file: Its path as a user knows it, or several; empty if there is none, and nothing is changed.
+        file: Path as the user wrote it, or several paths; with an empty text nothing is changed.
     """
     try:
         yield
     except BmcliError as error:
-        if type(error) is BmcliError:  # failures of other kinds are not of the data
-            error.faults = tuple(fault.of(file) for fault in error.faults)
+        # A subclass is another kind of failure, such as a lost worker, which is not a mistake in the file.
+        if type(error) is BmcliError:
+            error.faults = tuple(fault.in_file(file) for fault in error.faults)
         raise
 
 
 class RunFailed(BmcliError):
-    """Training or evaluation broke down while running."""
+    """Training or evaluation failed while running."""
 
     exit_code = 1
 
 
 class WorkerLost(RunFailed):
-    """Another worker of a training was lost before there was anything to go on from."""
+    """Another worker process was lost before the first checkpoint, so there is nothing to resume."""
 
 
 class GateMissed(BmcliError):
@@ -96,12 +98,12 @@ class GateMissed(BmcliError):
 
 
 class ArtefactRejected(BmcliError):
-    """An artefact is not what was trained, or not what was written."""
+    """An artefact disagrees with the trained model, or was changed after it was written."""
 
     exit_code = 4
 
 
 class Interrupted(BmcliError):
-    """Stopped by a signal, with the state saved: the run can be resumed."""
+    """A signal stopped the command after its state was saved: the run can be resumed."""
 
     exit_code = 75

@@ -1,4 +1,4 @@
-"""Encoded pictures: what their first bytes tell, without decoding them."""
+"""Headers of encoded pictures: format, size and orientation, read without decoding."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from typing import Literal
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 
-# How a camera was held (Exif 2.32, section 4.6.4): a field of the first directory of a segment near the beginning.
+# The orientation of the camera (Exif 2.32, section 4.6.4) is a field of the first directory of the Exif segment.
 ORIENTATION = 0x0112
 EXIF_SEARCH_BYTES = 2**17
-"""Bytes at the beginning of a JPEG file, in which such a segment is looked for."""
+"""Bytes at the beginning of a JPEG file that are searched for the Exif segment."""
 EXIF = b"Exif\0\0"
 EXIF_MARKER, COMMENT_MARKER, FIRST_MARKER, LAST_MARKER = 0xE1, 0xFE, 0xE0, 0xEF
 
-_PNG_COLOURS = {0: 1, 2: 3, 3: 3, 4: 1, 6: 3}  # colour types, transparency left aside
-_NOT_FRAME_MARKERS = {0xC4, 0xC8, 0xCC}  # markers among those of JPEG frames that are something else
+_PNG_COLOURS = {0: 1, 2: 3, 3: 3, 4: 1, 6: 3}  # channels by colour type, without transparency
+_NOT_FRAME_MARKERS = {0xC4, 0xC8, 0xCC}  # in the range of JPEG's frame markers, but tables and extensions
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 
-
-_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # the others stand inside of a scan
+# Inside of a scan, FF 00 is a data byte and FF D0 to FF D7 are restart markers, neither of which begins a segment.
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What a picture announces.
+    """Format and size of a picture, as its header declares them.
 
     Args:
-        height, width: In pixels, of the picture as it is looked at: upright.
+        height, width: Pixels of the upright picture, after its orientation is applied.
         channels: 1 for grey, 3 for colour; transparency does not count.
-        frame_pixels: Of all frames of a GIF together, each of which is decoded and held in memory.
-        scans: Of a JPEG at most, each of which goes over all pixels.
+        frame_pixels: Pixels of all frames of a GIF together; the decoder holds every frame in memory.
+        scans: Upper bound of the number of scans of a JPEG, each of which decodes all pixels.
     """
 
     format: str
@@ -44,10 +44,10 @@ class ImageHeader:
 
 
 def read_header(data: bytes) -> ImageHeader:
-    """The header of a JPEG, PNG, BMP or GIF picture, told by its content.
+    """Read the header of a JPEG, PNG, BMP or GIF picture; the format is recognised by its first bytes.
 
     Raises:
-        ValueError: It is none of them, or its header is damaged; with words for an error text.
+        ValueError: The data has none of these formats, or its header is damaged; with a message for the user.
     """
     readers = {
         b"\xff\xd8\xff": _read_jpeg_header,
@@ -60,12 +60,12 @@ def read_header(data: bytes) -> ImageHeader:
         received = f"begins with {data[:12]!r}" if data else "is empty"
         raise ValueError(f"expected a JPEG, PNG, BMP or GIF picture; the file {received}.")
     try:
-        found = reader(data)
+        header = reader(data)
     except (struct.error, IndexError, KeyError):
         raise ValueError("the header of the picture is damaged or cut off.") from None
-    if found.height < 1 or found.width < 1:
-        raise ValueError(f"the picture announces {found.height} x {found.width} pixels.")
-    return found
+    if header.height < 1 or header.width < 1:
+        raise ValueError(f"the header declares {header.height} x {header.width} pixels, expected at least 1 x 1.")
+    return header
 
 
 def _read_png_header(data: bytes) -> ImageHeader:
@@ -74,8 +74,10 @@ def _read_png_header(data: bytes) -> ImageHeader:
 
 
 def _read_gif_header(data: bytes) -> ImageHeader:
-    """The decoder makes the picture as wide as its widest frame and as high as its highest one, even when it keeps the
-    first alone; the screen that is announced does not matter to it.
+    """Read the size of a GIF from its frames.
+
+    TensorFlow's decoder makes the picture as wide as its widest frame and as high as its highest one, even when it
+    returns only the first frame; it ignores the size of the logical screen.
     """
     place = 13 + _count_palette_bytes(data[10])
     width = height = pixels = 0
@@ -88,28 +90,31 @@ def _read_gif_header(data: bytes) -> ImageHeader:
             place += 2
         while size := data[place]:
             place += 1 + size
-            if place >= len(data):  # cut off, as the decoder will tell
+            if place >= len(data):  # The file is cut off: the decoder refuses it later, with a clear error.
                 return ImageHeader("gif", height, width, 3, pixels)
         place += 1
     return ImageHeader("gif", height, width, 3, pixels)
 
 
 def _count_palette_bytes(flags: int) -> int:
-    """Bytes of the table of colours that some flags announce."""
+    """Count the bytes of the colour table that a packed field of GIF declares."""
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 def _read_bmp_header(data: bytes) -> ImageHeader:
     (size,) = struct.unpack_from("<I", data, 14)
     width, height, _, bits = struct.unpack_from("<HHHH" if size == 12 else "<iiHH", data, 18)
-    return ImageHeader("bmp", abs(height), width, 1 if bits == 8 else 3)  # rows from the top have a negative height
+    return ImageHeader("bmp", abs(height), width, 1 if bits == 8 else 3)  # A negative height means top-down rows.
 
 
 def _count_scans(data: bytes, place: int) -> int:
-    """Scans of a JPEG from one of its markers on to its end, after which cameras put other things, as films."""
+    """Count the scans of a JPEG from the marker at `place` to its end marker.
+
+    The count stops there because cameras append other data, such as films, which may contain further markers.
+    """
     count = 0
-    while found := _MARKER.search(data, place):
-        place = found.start()
+    while marker := _MARKER.search(data, place):
+        place = marker.start()
         if data[place + 1] == 0xD9 or place + 4 > len(data):
             break
         count += data[place + 1] == 0xDA
@@ -127,6 +132,7 @@ def _read_jpeg_header(data: bytes) -> ImageHeader:
             place += 1 if marker == 0xFF else 2
         elif 0xC0 <= marker <= 0xCF and marker not in _NOT_FRAME_MARKERS:
             height, width, channels = struct.unpack_from(">HHB", data, place + 5)
+            # Orientations from 5 on are rotated by a quarter turn, so the upright picture has the sides swapped.
             sides = (width, height) if read_orientation(data) >= 5 else (height, width)
             return ImageHeader("jpeg", *sides, 1 if channels == 1 else 3, scans=_count_scans(data, place))
         else:
@@ -134,9 +140,10 @@ def _read_jpeg_header(data: bytes) -> ImageHeader:
 
 
 def read_orientation(data: bytes) -> int:
-    """How a JPEG picture lies by what its camera noted: 1 is upright, 2 to 8 mirrored or turned, from 5 on sideways.
+    """Read the Exif orientation of a JPEG picture: 1 is upright, 2 to 8 are mirrored or rotated, from 5 on by 90°.
 
-    The layer that decodes finds the same in the same way. What is not there counts as 0, and no note as 1.
+    The layer `PictureDecoder` finds the same value in the same way. Bytes beyond the end count as 0; without the field
+    the orientation is 1.
     """
     data, place = data[:EXIF_SEARCH_BYTES], 2
     while _is_segment(data, place) and place + 4 <= len(data):
@@ -147,22 +154,22 @@ def read_orientation(data: bytes) -> int:
 
 
 def _is_segment(data: bytes, place: int) -> bool:
-    """Whether a segment of notes begins there, which are those before the picture itself."""
+    """Whether an application or comment segment begins at `place`; they stand before the picture data."""
     marker = data[place + 1 : place + 2]
-    is_note = marker == bytes([COMMENT_MARKER]) or bytes([FIRST_MARKER]) <= marker <= bytes([LAST_MARKER])
-    return data[place : place + 1] == b"\xff" and is_note
+    is_metadata = marker == bytes([COMMENT_MARKER]) or bytes([FIRST_MARKER]) <= marker <= bytes([LAST_MARKER])
+    return data[place : place + 1] == b"\xff" and is_metadata
 
 
-def _parse_exif_orientation(notes: bytes) -> int:
-    """The orientation in a directory of fields of 12 bytes: tag, type, count, value."""
-    order: Literal["little", "big"] = "little" if notes.startswith(b"II") else "big"
+def _parse_exif_orientation(exif: bytes) -> int:
+    """Parse the orientation from a directory of fields of 12 bytes: tag, type, count, value."""
+    order: Literal["little", "big"] = "little" if exif.startswith(b"II") else "big"
 
-    def number(place: int, size: int) -> int:
-        return int.from_bytes(notes[place : place + size].ljust(size, b"\0"), order)
+    def read_number(place: int, size: int) -> int:
+        return int.from_bytes(exif[place : place + size].ljust(size, b"\0"), order)
 
-    first = number(4, 4) + 2
-    for place in range(first, first + 12 * number(first - 2, 2), 12):
-        if number(place, 2) == ORIENTATION:
-            found = number(place + 8, 2)
-            return found if 1 <= found <= 8 else 1
+    first = read_number(4, 4) + 2
+    for place in range(first, first + 12 * read_number(first - 2, 2), 12):
+        if read_number(place, 2) == ORIENTATION:
+            orientation = read_number(place + 8, 2)
+            return orientation if 1 <= orientation <= 8 else 1
     return 1

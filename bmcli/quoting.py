@@ -1,24 +1,24 @@
-"""Foreign text in messages: short, on one line, and without what could rewrite a terminal.
+"""Foreign text in messages: short, on one line, and without control characters.
 
-Cells, names of columns and classes, keys of recipes and the words of libraries come from anywhere: a megabyte of them
-hides the rest of a message, and a line break or an escape sequence forges one.
+Cells, names of columns and classes, recipe keys and messages of libraries are not under our control: a megabyte of text
+hides the rest of a message, and a line break or an escape sequence can forge one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-LONGEST = 60
-"""Characters of a value that are shown."""
+MAX_SHOWN = 60
+"""Maximum number of characters shown of a value."""
 
-_LONGEST_LIST = 600
+_MAX_LIST_CHARACTERS = 600
 
 
-def quoted(value: object, most: int = LONGEST) -> str:
-    """A value as a Python literal of one line: `'cat'`; a long one is cut, and followed by its length.
+def quoted(value: object, most: int = MAX_SHOWN) -> str:
+    """Format a value as a Python literal on one line, such as `'cat'`; cut a long one and append its length.
 
     Args:
-        most: Characters that are shown; more for what a reader has to find or copy, as a path or the right word.
+        most: Maximum number of characters shown; larger for text that a reader has to find or copy, such as a path.
     """
     text = str(value)
     if len(text) <= most:
@@ -27,24 +27,24 @@ def quoted(value: object, most: int = LONGEST) -> str:
 
 
 def brief(text: str, most: int = 200) -> str:
-    """A text without quotes around it, as the reason that a library gives: cut, and on one line."""
+    """Format a text without quotes, such as the message of a library: cut, and on one line."""
     shown = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text[:most])
     return shown if len(text) <= most else f"{shown[: most - 3]}... ({len(text):,} characters)"
 
 
 def shortened(text: str, most: int) -> str:
-    """A text that is cut, and followed by its length, if it is long; its characters stay as they are."""
+    """Cut a long text and append its length; do not escape any character."""
     return text if len(text) <= most else f"{text[: most - 3]}... ({len(text):,} characters)"
 
 
 def listed(texts: Iterable[str], most: int = 8) -> str:
-    """Some texts with commas between them, `, ...` at the end if there are more."""
+    """Join texts with commas, with `, ...` at the end if some are left out."""
     shown: list[str] = []
     length = 0
     for text in texts:
-        shown.append(brief(text, LONGEST))
+        shown.append(brief(text, MAX_SHOWN))
         length += len(shown[-1])
-        if len(shown) > most or length > _LONGEST_LIST:
+        if len(shown) > most or length > _MAX_LIST_CHARACTERS:
             shown[-1] = "..."
             break
     return ", ".join(shown)

@@ -1,6 +1,6 @@
-"""Raw cells of a column, read as numbers or as text, whichever source they come from.
+"""Raw cells of a column, converted to numbers, text or booleans, independently of their source.
 
-A missing cell is a null or an empty text in a column of text, and NaN in an array.
+A missing cell is null or an empty text in a column of text, and NaN in an array.
 """
 
 from __future__ import annotations
@@ -17,23 +17,29 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-# pyarrow is untyped, so that this takes in Blobs, too; named here, they would have to be ruled out everywhere.
+# pyarrow is untyped, so this alias also accepts `FileColumn`; if it were named here, every use of a column would have
+# to exclude it.
 RawColumn: TypeAlias = "np.ndarray | pa.ChunkedArray"
 """A raw column: text with nulls (from tables), a numeric array of any rank with the rows first, or encoded files."""
 
+# Indices of cells that are not among the classes of `lookup_indices`.
 UNKNOWN = -1
 MISSING = -2
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 YES_WORDS = ("yes", "true", "y", "t", "on", "1")
 NO_WORDS = ("no", "false", "n", "f", "off", "0")
+# Dtypes whose values float32 represents exactly; others are converted to float64.
 _EXACT_IN_FLOAT32 = ("bool", "int8", "uint8", "int16", "uint16", "float16", "float32")
 
 
 class RowFault(Exception):
-    """A cell that cannot be read: its row, counted from 0 in the rows given, and why.
+    """A cell that cannot be read.
 
     Args:
-        cell: The text of the cell if it is one that may stand for a missing value.
+        row: Index among the rows that were passed in, from 0.
+        message: What was expected and what was received.
+        suggestion: The next step.
+        cell: Text of the cell, if it may stand for a missing value.
     """
 
     def __init__(self, row: int, message: str, suggestion: str = "", cell: str | None = None) -> None:
@@ -42,11 +48,11 @@ class RowFault(Exception):
 
 
 class FileColumn:
-    """A column of encoded files, as pictures: the bytes of a row are read when they are asked for, and never kept.
+    """A column of encoded files, such as pictures. The bytes of a row are read on demand and not kept.
 
     Args:
-        positions: Of each row in the source, whole numbers `(rows,)`, below 0 where there is none.
-        reader: From such a position to the file's bytes; raises BmcliError or OSError where it cannot be read.
+        positions: Position of each row's file in the source, integers `(rows,)`, negative where the cell is missing.
+        reader: Function from a position to the bytes of the file; raises BmcliError or OSError if it cannot be read.
     """
 
     def __init__(self, positions: np.ndarray, reader: Callable[[int], bytes]) -> None:
@@ -56,10 +62,11 @@ class FileColumn:
         return len(self._positions)
 
     def take(self, indices: np.ndarray) -> FileColumn:
+        """Select rows."""
         return FileColumn(self._positions[indices], self._reader)
 
     def with_missing(self, bad: np.ndarray) -> FileColumn:
-        """The column with some cells missing, true in `bad`."""
+        """Mark the cells where `bad` is true as missing."""
         import numpy as np
 
         return FileColumn(np.where(bad, -1, self._positions), self._reader)
@@ -69,10 +76,10 @@ class FileColumn:
         return self._positions < 0
 
     def read(self, row: int) -> bytes:
-        """The bytes of a row.
+        """Read the bytes of a row.
 
         Raises:
-            RowFault: They cannot be read.
+            RowFault: The file cannot be read.
         """
         try:
             return self._reader(int(self._positions[row]))
@@ -91,14 +98,14 @@ def is_file_column(rows: RawColumn) -> TypeGuard[FileColumn]:
 
 
 def require_values(rows: RawColumn) -> np.ndarray | pa.ChunkedArray:
-    """The rows, if they are values and not encoded files."""
+    """Return the column if it holds values; raise RowFault if it holds encoded files."""
     if is_file_column(rows):
         raise RowFault(0, "expected a value, received an encoded file.", "Read the column as `kind: image`.")
     return rows
 
 
 def take_rows(rows: RawColumn, indices: np.ndarray) -> RawColumn:
-    """The rows at `indices`, in that order; neighbours are not copied."""
+    """Select rows in the order of `indices`; consecutive rows are sliced without a copy."""
     import pyarrow as pa
 
     if is_file_column(rows):
@@ -109,24 +116,25 @@ def take_rows(rows: RawColumn, indices: np.ndarray) -> RawColumn:
 
 
 def factorize(rows: Any) -> tuple[RawColumn, np.ndarray]:
-    """Every text once, in the order of the rows, a missing one last, and the position of each row's text among them.
+    """Return the distinct texts in order of appearance, a missing one last, and for each row the index of its text.
 
-    What is slow to work out of a text need then be done once for all rows that share it. Arrays come as they are.
+    Slow work, such as parsing dates, is then done once for all rows that share a text. Arrays are returned unchanged.
     """
     import numpy as np
     import pyarrow as pa
 
     if not is_text_column(rows) or not len(rows):
         return rows, np.arange(len(rows))
+    # Each chunk is encoded by a separate dictionary, whose indices mean different texts until they are unified.
     chunks = rows.dictionary_encode().unify_dictionaries().chunks
-    found = chunks[0].dictionary
-    codes = np.concatenate([np.asarray(chunk.indices.fill_null(len(found))) for chunk in chunks])
-    return pa.chunked_array([found, pa.nulls(1, found.type)]), codes
+    distinct = chunks[0].dictionary
+    codes = np.concatenate([np.asarray(chunk.indices.fill_null(len(distinct))) for chunk in chunks])
+    return pa.chunked_array([distinct, pa.nulls(1, distinct.type)]), codes
 
 
 @contextmanager
 def translate_fault_rows(codes: np.ndarray) -> Iterator[None]:
-    """Turns the fault of one of `factorize` texts into that of the first row that has it."""
+    """Translate a RowFault of a distinct text of `factorize` to the first row that has this text."""
     import numpy as np
 
     try:
@@ -137,7 +145,7 @@ def translate_fault_rows(codes: np.ndarray) -> Iterator[None]:
 
 
 def to_numbers(rows: RawColumn) -> np.ndarray:
-    """Cells as floating point of the same shape, NaN where missing.
+    """Convert cells to floating point of the same shape, NaN where missing.
 
     Raises:
         RowFault: A cell is not a number, or is infinite.
@@ -154,20 +162,20 @@ def to_numbers(rows: RawColumn) -> np.ndarray:
     infinite = np.isinf(values)
     if infinite.any():
         row = int(np.argwhere(infinite)[0][0])
-        raise RowFault(row, f"expected a finite number, received {format_cell(rows, row)}.", cell=_text(rows, row))
+        raise RowFault(row, f"expected a finite number, received {format_cell(rows, row)}.", cell=_get_text(rows, row))
     return values
 
 
 def compute_numeric_share(cells: pa.ChunkedArray) -> float:
-    """How many of some texts, none of them null, can be read as numbers."""
+    """Compute the share of texts, none of them null, that can be read as numbers."""
     import pyarrow.compute as pc
 
-    read = pc.match_substring_regex(pc.utf8_trim_whitespace(cells), _NUMBER)
-    return float(pc.mean(read).as_py() or 0)
+    is_number = pc.match_substring_regex(pc.utf8_trim_whitespace(cells), _NUMBER)
+    return float(pc.mean(is_number).as_py() or 0)
 
 
 def is_numeric(rows: RawColumn) -> bool:
-    """Whether every cell that is not missing can be read as a number."""
+    """Whether every cell that is not missing is a number."""
     try:
         to_numbers(rows)
     except RowFault:
@@ -176,10 +184,10 @@ def is_numeric(rows: RawColumn) -> bool:
 
 
 def to_texts(rows: RawColumn) -> pa.ChunkedArray:
-    """Cells as categories: text with nulls where missing; whole numbers are spelled out.
+    """Convert cells to categories: text with nulls where missing; integers become their decimal digits.
 
     Raises:
-        RowFault: A number is not whole, or a row holds several values.
+        RowFault: A number is not an integer, or a row holds several values.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -193,41 +201,40 @@ def to_texts(rows: RawColumn) -> pa.ChunkedArray:
 def to_booleans(
     rows: RawColumn, yes: Sequence[str] = YES_WORDS, no: Sequence[str] = NO_WORDS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cells of text as 1 for yes and 0 for no, float32 `(rows,)`, NaN where neither; and which cells are missing."""
+    """Convert text to 1 for yes and 0 for no, float32 `(rows,)`, NaN where neither; also return which are missing."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
     words = pc.utf8_lower(pc.ascii_trim_whitespace(pc.fill_null(rows, "")))
-    found = pc.index_in(words, value_set=pa.array([*no, *yes], pa.string()))
-    place = np.asarray(pc.fill_null(found, UNKNOWN))
-    values = np.where(place == UNKNOWN, np.float32("nan"), (place >= len(no)).astype("float32"))
+    indices = np.asarray(pc.fill_null(pc.index_in(words, value_set=pa.array([*no, *yes], pa.string())), UNKNOWN))
+    values = np.where(indices == UNKNOWN, np.float32("nan"), (indices >= len(no)).astype("float32"))
     return values, np.asarray(pc.equal(words, ""))
 
 
 def build_vocabulary(rows: RawColumn) -> tuple[str, ...]:
-    """Every category once: whole numbers by size, other text by its letters."""
+    """Return the distinct categories, sorted: integers by value, other text alphabetically."""
     import pyarrow.compute as pc
 
-    found = [text for text in pc.unique(to_texts(rows)).to_pylist() if text is not None]
-    if all(re.fullmatch(r"-?[0-9]{1,18}", text) for text in found):
-        return tuple(sorted(found, key=lambda text: (int(text), text)))
-    return tuple(sorted(found))
+    categories = [text for text in pc.unique(to_texts(rows)).to_pylist() if text is not None]
+    if all(re.fullmatch(r"-?[0-9]{1,18}", text) for text in categories):
+        return tuple(sorted(categories, key=lambda text: (int(text), text)))
+    return tuple(sorted(categories))
 
 
 def lookup_indices(rows: RawColumn, classes: tuple[str, ...]) -> np.ndarray:
-    """Position of every cell in `classes`, int32 `(rows,)`, or UNKNOWN, or MISSING."""
+    """Return the index of every cell in `classes`, int32 `(rows,)`; UNKNOWN or MISSING where it has none."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
     cells = to_texts(rows)
-    found = pc.fill_null(pc.index_in(cells, value_set=pa.array(classes, pa.string())), UNKNOWN)
-    return np.where(np.asarray(pc.is_null(cells)), np.int32(MISSING), np.asarray(found)).astype("int32")
+    indices = pc.fill_null(pc.index_in(cells, value_set=pa.array(classes, pa.string())), UNKNOWN)
+    return np.where(np.asarray(pc.is_null(cells)), np.int32(MISSING), np.asarray(indices)).astype("int32")
 
 
 def format_cell(rows: RawColumn, row: int) -> str:
-    """A cell for an error text."""
+    """Format a cell for a message."""
     if is_file_column(rows):
         return "an encoded file"
     if is_text_column(rows):
@@ -236,7 +243,7 @@ def format_cell(rows: RawColumn, row: int) -> str:
     return str(rows[row]) if rows.ndim == 1 else "one in an array"
 
 
-def _text(rows: RawColumn, row: int) -> str | None:
+def _get_text(rows: RawColumn, row: int) -> str | None:
     return rows[row].as_py() if is_text_column(rows) else None
 
 
@@ -250,16 +257,16 @@ def _parse_numbers(rows: pa.ChunkedArray) -> np.ndarray:
         parsed = pc.cast(cells, pa.float64())
     except pa.ArrowInvalid:
         parsed = None
-    # The parser also takes spelled-out NaN, which has to be declared as missing to be missing.
+    # Arrow also parses the text "nan", but only a text that the source lists under `missing` is a missing cell.
     if parsed is None or pc.any(pc.is_nan(parsed)).as_py():
-        good = pc.fill_null(pc.match_substring_regex(cells, _NUMBER), True)
-        row = int(np.argmin(np.asarray(good)))
-        raise RowFault(row, f"expected a number, received {format_cell(rows, row)}.", cell=_text(rows, row))
+        is_number = pc.fill_null(pc.match_substring_regex(cells, _NUMBER), True)
+        row = int(np.argmin(np.asarray(is_number)))
+        raise RowFault(row, f"expected a number, received {format_cell(rows, row)}.", cell=_get_text(rows, row))
     return np.array(pc.fill_null(parsed, float("nan")), dtype="float64")
 
 
 def _format_integers(rows: Any) -> pa.Array:
-    """An array's whole numbers as text."""
+    """Convert the integers of an array to text."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -267,11 +274,14 @@ def _format_integers(rows: Any) -> pa.Array:
     values = rows[:, 0] if rows.ndim == 2 and rows.shape[1] == 1 else rows
     if values.ndim != 1:
         raise RowFault(0, f"expected one value a row, received an array of shape {tuple(values.shape[1:])}.")
-    with np.errstate(invalid="ignore"):  # of numbers that no int64 can hold, which differ afterwards
-        whole = values.astype("int64") if values.dtype.kind != "f" else np.nan_to_num(np.rint(values)).astype("int64")
+    # Numbers beyond int64 are cast to another value with a warning; the comparison below finds them.
+    with np.errstate(invalid="ignore"):
+        integers = (
+            values.astype("int64") if values.dtype.kind != "f" else np.nan_to_num(np.rint(values)).astype("int64")
+        )
     missing = np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), bool)
-    broken = (whole != values) & ~missing
-    if broken.any():
-        row = int(np.argmax(broken))
+    fractional = (integers != values) & ~missing
+    if fractional.any():
+        row = int(np.argmax(fractional))
         raise RowFault(row, f"expected a whole number, received {values[row]}.", "Read it as `kind: number`.")
-    return pc.cast(pa.array(whole, mask=missing), pa.string())
+    return pc.cast(pa.array(integers, mask=missing), pa.string())

@@ -1,4 +1,4 @@
-"""The description of its data that a run keeps."""
+"""The description of a run's data, `data.json`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from bmcli.specs import DataSpec
 
 
 def read_data_spec(run: Run) -> DataSpec:
-    """What the data of a run turned out to be.
+    """Read the description of a run's data.
 
     Raises:
-        BmcliError: The file that tells is gone or damaged.
+        BmcliError: The file is missing or damaged.
     """
     return run.kept_data(DataSpec)
 
 
 def write_data_spec(run: Run, spec: DataSpec, with_model: bool = False) -> None:
-    """Writes what the data of a run turned out to be.
+    """Write the description of a run's data, with the SHA-256 of its recipe.
 
     Args:
-        with_model: The run's model is that of this data, and is known by its digest from now on.
+        with_model: Add the SHA-256 of the run's model, so that a later change of the model is noticed.
     """
     digests = {
         "recipe": disk.compute_sha256(run.recipe),

@@ -1,4 +1,4 @@
-"""What the data turned out to be: the values that pass from data to models and back to serving."""
+"""Descriptions of prepared data: columns, splits and arrays, as models, training and serving use them."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Column:
-    """One column with everything that was learned about it on the training split.
+    """One column with the state that was fitted on the training rows.
 
     Args:
         name: Name in the source and in the recipe.
-        kind: The part of `inputs` that fitted it.
+        kind: The module of `inputs` or `data.targets` that fitted it.
         shape: Encoded shape without the batch axis.
-        dtype: Encoded dtype, as numpy names it.
-        raw_shape: Shape a served model accepts, without the batch axis; None is any size.
-        raw_dtype: `string`, or a numpy dtype.
+        dtype: Encoded NumPy dtype.
+        raw_shape: Shape that a served model accepts, without the batch axis; None is any size.
+        raw_dtype: `string`, or a NumPy dtype.
         classes: Class names in the order of their indices, for categories.
-        state: What the kind fitted, as plain JSON values.
+        state: Fitted values of the kind, as plain JSON values.
     """
 
     name: str
@@ -43,20 +43,20 @@ class Column:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Columns, counts and identity of the data of a run.
+    """Columns, row counts and identity of prepared data.
 
     Args:
         inputs, targets: In the order of the recipe.
-        counts: Rows of each split, e.g. `{"train": 1437, "validation": 180, "test": 180}`.
+        counts: Number of rows of each split, e.g. `{"train": 1437, "validation": 180, "test": 180}`.
         fingerprint: SHA-256 of the source's bytes.
-        stratified: Column whose proportions every split keeps, if any.
         key: Content key of the prepared arrays: source, options, split seed and version of the code.
-        weight: Column that tells how much a training row counts, if any.
-        source: What the source's options came to where they are `auto`, by name.
-        invalid: How many cells could not be read, by column, and were left out with their rows or filled.
-        skipped: How many rows were left out for such cells, before the split.
-        broken: How many records of the source were no rows, for their number of cells or otherwise, and were left out.
-        crosses: Combinations of inputs, which the network makes itself: of `state["of"]`, by name.
+        stratified_by: Column whose proportions every split keeps, if any.
+        weight: Column of the rows' weights, if any.
+        source: Detected values of the source's options that are `auto`, by name.
+        invalid_cells: Number of cells that could not be read, by column; their rows were skipped, or they were filled.
+        skipped_rows: Number of rows that were skipped for such cells, before the split.
+        malformed_records: Number of records of the source that were skipped, such as lines with too few cells.
+        crosses: Crosses of the inputs in `state["of"]`, which the network computes itself.
     """
 
     inputs: tuple[Column, ...]
@@ -64,41 +64,44 @@ class DataSpec:
     counts: Mapping[str, int]
     fingerprint: str
     key: str
-    stratified: str | None = None
+    stratified_by: str | None = None
     weight: str | None = None
     source: Mapping[str, Any] = field(default_factory=dict)
-    invalid: Mapping[str, int] = field(default_factory=dict)
-    skipped: int = 0
-    broken: int = 0
+    invalid_cells: Mapping[str, int] = field(default_factory=dict)
+    skipped_rows: int = 0
+    malformed_records: int = 0
     crosses: tuple[Column, ...] = ()
 
     def input(self, name: str) -> Column:
+        """Return the input of a name."""
         return next(column for column in self.inputs if column.name == name)
 
     def target(self, name: str) -> Column:
+        """Return the target of a name."""
         return next(column for column in self.targets if column.name == name)
 
     def to_json(self) -> dict[str, Any]:
+        """Convert to plain JSON values, which `from_json` reads."""
         columns = {role: [vars(column) for column in getattr(self, role)] for role in ("inputs", "targets", "crosses")}
         return {**vars(self), **columns}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> DataSpec:
-        """What `to_json` gave.
+        """Read the values of `to_json`.
 
         Raises:
-            Damaged: Something is missing, or of another type.
+            DamagedFile: A field is missing, or of another type.
         """
         return validate_as(cls, values)
 
 
 MANY_COLUMNS = 200
-"""From so many inputs on, columns alike are kept in one file and computed together, since each file and each operation
-of a graph has its price."""
+"""Number of inputs from which on columns of one shape and dtype share a file and an encoding layer: each file and each
+operation of a graph has a fixed cost."""
 
 
-def stack_of(column: Column) -> str:
-    """The file of the arrays of columns alike: of one dtype and one shape."""
+def get_stack_name(column: Column) -> str:
+    """Return the name of the file that holds all columns of this dtype and shape."""
     return "-".join(["inputs", column.dtype, *map(str, column.shape)])
 
 
@@ -107,10 +110,10 @@ class Split:
     """Encoded rows of one split: arrays by column name, all with the same first axis.
 
     Args:
-        weights: How much each row counts, float32 `(rows,)`, or None if all count the same.
-        label_weights: Factor of each row's loss of labels, float32 `(rows,)`: 0 if its targets are not known, and
-            for the others what makes the mean over all rows 1; or None if all targets are known.
-        teacher_outputs: What teachers say of each row: `outputs` by target and `layers` by name, or empty.
+        weights: Weight of each row, float32 `(rows,)`, or None if all weights are equal.
+        label_weights: Factor of each row's loss against its labels, float32 `(rows,)`: 0 without known targets, and
+            for the other rows the value for which the mean over all rows is 1; or None if all targets are known.
+        teacher_outputs: Predictions of the teachers: `outputs` by target and `layers` by name, or empty.
     """
 
     inputs: Mapping[str, np.ndarray]
@@ -128,7 +131,7 @@ class PreparedData:
     """Fitted preprocessing and encoded splits, as memory-mapped arrays in a folder named by its key.
 
     Args:
-        transfer: What is learned from in the place of the training rows, if it is something else.
+        transfer: Transfer set of a distillation, which replaces the training rows; None without one.
     """
 
     spec: DataSpec
@@ -136,7 +139,7 @@ class PreparedData:
     transfer: Split | None = None
 
     def split(self, name: str) -> Split:
-        """The rows of a split; without rows if the data has none for it."""
+        """Open the arrays of a split; it has no rows if the data has none for it."""
         if name == "train" and self.transfer is not None:
             return self.transfer
         return Split(
@@ -149,7 +152,10 @@ class PreparedData:
         )
 
     def with_spec(self, spec: DataSpec) -> PreparedData:
-        """The same arrays, with what another spec tells of their columns; the files keep the order of this one."""
+        """Describe the same arrays by the columns of another spec, such as that of a run.
+
+        The columns keep the order of this spec, because the files are numbered by it.
+        """
         inputs = {column.name: column for column in spec.inputs}
         return replace(
             self,
@@ -161,18 +167,20 @@ class PreparedData:
         )
 
     def _stacked_inputs(self, split: str) -> dict[str, np.ndarray]:
-        """Many inputs by column, each a part of the file of columns alike."""
+        """Return the inputs by column, each a slice of the file of all columns of its shape and dtype."""
         import numpy as np
 
-        files = dict.fromkeys(map(stack_of, self.spec.inputs))
+        files = dict.fromkeys(map(get_stack_name, self.spec.inputs))
         stacks = {file: iter(np.asarray(self._load_array(split, file))) for file in files}
-        return {column.name: next(stacks[stack_of(column)]) for column in self.spec.inputs}
+        return {column.name: next(stacks[get_stack_name(column)]) for column in self.spec.inputs}
 
     def _load_array(self, split: str, file: str) -> np.ndarray:
         import numpy as np
 
+        # Mapped, because the rows may be larger than memory. Loading a pickled object could run code.
         return np.load(self.folder / split / f"{file}.npy", mmap_mode="r", allow_pickle=False)
 
     @classmethod
     def open(cls, folder: Path) -> PreparedData:
+        """Open the prepared data in a folder."""
         return cls(DataSpec.from_json(json.loads((folder / "spec.json").read_text())), folder)

@@ -59,13 +59,13 @@ def _codes(places: np.ndarray) -> list[int]:
 
 
 def write(path: Path, picture: np.ndarray, kind: str | None = None) -> Path:
-    """Writes a picture in the format that its name says, or in another."""
+    """Write a picture in the format of its ending, or in another."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encoded(picture, kind or path.suffix[1:]))
     return path
 
 
-# What each orientation says of a picture: how its pixels lie in the file if they should be seen as `picture`.
+# For each orientation, how the pixels are stored in the file so that the upright picture is `picture`.
 LYING = {
     1: lambda picture: picture,
     2: lambda picture: picture[:, ::-1],

@@ -3,17 +3,17 @@ from __future__ import annotations
 import pytest
 
 from bmcli import parts
-from bmcli.quoting import LONGEST, brief, listed, quoted
+from bmcli.quoting import MAX_SHOWN, brief, listed, quoted
 
 HUGE = "z" * 1_000_000
 
 
-@pytest.mark.parametrize("text", ["", "cat", "it's", "é 你", "a" * LONGEST])
+@pytest.mark.parametrize("text", ["", "cat", "it's", "é 你", "a" * MAX_SHOWN])
 def test_a_short_value_is_quoted_whole(text: str) -> None:
     assert quoted(text) == repr(text)
 
 
-def test_a_long_value_is_cut_and_its_length_told() -> None:
+def test_a_long_value_is_cut_and_its_length_shown() -> None:
     assert quoted(HUGE) == f"'{'z' * 57}...' (1,000,000 characters)"
     assert quoted("z" * 100, most=100) == repr("z" * 100)
 

@@ -41,7 +41,7 @@ def test_arrays_are_read_without_loss(dtype: str) -> None:
     np.testing.assert_array_equal(values, [0, 1, 1])
 
 
-def test_positions_tell_unknown_from_missing() -> None:
+def test_indices_distinguish_unknown_from_missing() -> None:
     found = raw_columns.lookup_indices(text("b", "x", None, "", "a"), ("a", "b"))
     assert found.tolist() == [1, raw_columns.UNKNOWN, raw_columns.MISSING, raw_columns.MISSING, 0]
 
@@ -53,7 +53,7 @@ def test_the_vocabulary_has_every_text_once_and_sorted() -> None:
     assert raw_columns.build_vocabulary(text(None, "")) == ()
 
 
-def test_long_cells_are_cut_and_their_length_is_told() -> None:
+def test_long_cells_are_cut_and_their_length_is_shown() -> None:
     assert raw_columns.format_cell(text("x" * 1000), 0) == f"'{'x' * 57}...' (1,000 characters)"
 
 
@@ -74,9 +74,9 @@ def test_a_fault_of_a_text_is_that_of_the_first_row_that_has_it() -> None:
 
 
 @pytest.mark.parametrize("indices", [[], [1], [1, 2, 3], [3, 1, 2], [0, 2], [2, 2], [3, 2, 1]])
-def test_rows_are_taken_in_the_order_asked_for(indices: list[int]) -> None:
+def test_rows_are_taken_in_the_order_of_the_indices(indices: list[int]) -> None:
     values = np.arange(5) * 10
-    asked = np.array(indices, "int64")
+    selected = np.array(indices, "int64")
     texts = pa.chunked_array([["0", "1"], ["2", "3", "4"]], pa.string())
-    assert raw_columns.take_rows(values, asked).tolist() == [10 * index for index in indices]
-    assert raw_columns.take_rows(texts, asked).to_pylist() == [str(index) for index in indices]
+    assert raw_columns.take_rows(values, selected).tolist() == [10 * index for index in indices]
+    assert raw_columns.take_rows(texts, selected).to_pylist() == [str(index) for index in indices]

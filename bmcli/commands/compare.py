@@ -310,7 +310,7 @@ def _describe_data(spec: DataSpec) -> dict[str, str]:
     return {
         "fingerprint": spec.fingerprint[:12],
         **{f"{split} rows": f"{count:,}" for split, count in spec.counts.items()},
-        "rows left out": f"{spec.skipped + spec.broken:,}",
+        "rows left out": f"{spec.skipped_rows + spec.malformed_records:,}",
         **{f"input {column.name}": column.kind for column in spec.inputs},
         **{f"target {column.name}": f"{column.kind}, {len(column.classes)} classes" for column in spec.targets},
     }

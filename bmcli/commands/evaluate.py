@@ -83,6 +83,6 @@ def _read_file(recipe: Recipe, data: Path) -> SourceRows:
         raise BmcliError(f"a {source.kind} source reads no files.", path="data.source", suggestion="Use --split.")
     try:
         options: Any = source.model_copy(update={"path": str(data.absolute())})
-        return read_rows(options, skip_broken=False)
+        return read_rows(options, skip_malformed=False)
     except BmcliError as error:
         raise BmcliError(*(replace(fault, path="") for fault in error.faults)) from None  # not the recipe's file

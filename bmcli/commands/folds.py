@@ -129,7 +129,7 @@ def _evaluate_folds(
         {name: np.concatenate([getattr(fold, arrays)[TESTED_SPLIT][name] for fold in finished]) for name in names}
         for arrays in ("truth", "predictions")
     )
-    raw_columns = RawColumnReader(recipe, "folds", replace(raw, indices={"folds": tested_rows}).of("folds"))
+    raw_columns = RawColumnReader(recipe, "folds", replace(raw, indices={"folds": tested_rows}).select_split("folds"))
     together = evaluate_predictions(recipe, _add_thresholds(spec, finished), truth, predictions, raw_columns)
     return folds.summarize_folds(
         _describe_splitting(recipe, spec), [_evaluate_fold(recipe, fold) for fold in finished], together
@@ -185,7 +185,7 @@ def _describe_splitting(recipe: Recipe, spec: DataSpec) -> str:
         method = f"by {quoted(split.group)}, the rows of each group together"
     else:
         method = "by a hash of the rows" if split.hash else "at random"
-    return f"{method}, stratified by {quoted(spec.stratified)}" if spec.stratified else method
+    return f"{method}, stratified by {quoted(spec.stratified_by)}" if spec.stratified_by else method
 
 
 def _write_predictions(

@@ -17,7 +17,7 @@ from bmcli.data.profiling.discovery import DetectedSource
 from bmcli.data.profiling.roles import ColumnRole
 from bmcli.data.sources import read_rows
 from bmcli.data.splitting import splits
-from bmcli.errors import BmcliError, naming
+from bmcli.errors import BmcliError, prefix_faults
 from bmcli.recipe.nodes import escape_dollars, write_scalar
 
 if TYPE_CHECKING:
@@ -94,13 +94,13 @@ def init(data: Path, target: str | None, output: Path) -> DraftResult:
         raise _make_exists_error(output)
     source = discovery.detect_source(data.absolute())
     rows = _read_rows(source)
-    with naming(rows.origin):
+    with prefix_faults(rows.origin):
         profiles = column_profile.profile_columns(rows)
     # A table may list files of pictures; the rows are then read again, with pixels instead of file names.
     if picture_folder := _find_picture_folder(source, profiles):
         source = picture_folder
         rows = _read_rows(source)
-    with naming(rows.origin):
+    with prefix_faults(rows.origin):
         profiles = column_profile.profile_columns(rows) if picture_folder else profiles
         assigned = roles.drop_leaks(roles.assign_roles(profiles, target), rows.columns)
         sizes = RowCounts(len(rows), _count_training_rows(rows, assigned))
@@ -122,7 +122,7 @@ def _read_rows(discovered: DetectedSource) -> SourceRows:
     """Read all rows; faults lose their recipe path, since there is no recipe yet."""
     source = parts.load("data.sources", discovered.kind)
     try:
-        return read_rows(source.Options.model_validate(discovered.to_options()), skip_broken=False)
+        return read_rows(source.Options.model_validate(discovered.to_options()), skip_malformed=False)
     except BmcliError as error:
         raise BmcliError(*(replace(fault, path="") for fault in error.faults)) from None
 

@@ -19,7 +19,7 @@ from bmcli.data.columns import missing_column_fault
 from bmcli.data.preparation import encode_rows, to_serving_arrays
 from bmcli.data.profiling import discovery
 from bmcli.data.sources import SourceRows, read_rows
-from bmcli.errors import BmcliError, Fault, naming
+from bmcli.errors import BmcliError, Fault, prefix_faults
 from bmcli.export import artefacts
 from bmcli.pictures import IMAGE_SUFFIXES
 from bmcli.quoting import quoted
@@ -199,9 +199,9 @@ def _open_rows(request: PredictionRequest, source: Mapping[str, Any], spec: Data
         rows = _read_standard_input(lambda: _read_rows(file, source, spec, skip), file)
 
         def locate(row: int) -> str:
-            return rows.where(row).replace(str(file), _STANDARD_INPUT)
+            return rows.describe_row(row).replace(str(file), _STANDARD_INPUT)
 
-        yield replace(rows, where=locate, origin=_STANDARD_INPUT)
+        yield replace(rows, describe_row=locate, origin=_STANDARD_INPUT)
 
 
 def _save_standard_input(folder: Path) -> Path:
@@ -226,7 +226,7 @@ def _read_standard_input(read: Callable[[], SourceRows], file: Path) -> SourceRo
         raise BmcliError(*faults) from None
 
 
-def _read_rows(data: Path, default_options: Mapping[str, Any], spec: DataSpec, skip_broken: bool) -> SourceRows:
+def _read_rows(data: Path, default_options: Mapping[str, Any], spec: DataSpec, skip_malformed: bool) -> SourceRows:
     """Read all rows of a file or folder, with the source options of the training rows if the format is the same."""
     pictures = _list_pictures(data)
     if pictures and len(spec.inputs) == 1 and spec.inputs[0].kind == "image":
@@ -238,7 +238,7 @@ def _read_rows(data: Path, default_options: Mapping[str, Any], spec: DataSpec, s
     else:
         options = detected.to_options()
     try:
-        return read_rows(options_class.model_validate(options), skip_broken)
+        return read_rows(options_class.model_validate(options), skip_malformed)
     except BmcliError as error:
         raise BmcliError(*(replace(fault, path="") for fault in error.faults)) from None  # not the recipe's file
 
@@ -265,7 +265,7 @@ def _make_picture_rows(data: Path, pictures: Sequence[Path], name: str) -> Sourc
             name: FileColumn(np.arange(len(pictures)), lambda row: pictures[row].read_bytes()),
         },
         split=None,
-        where=lambda row: files.format_path(pictures[row]),
+        describe_row=lambda row: files.format_path(pictures[row]),
         origin=files.format_path(data),
     )
 
@@ -303,7 +303,7 @@ def _write_predictions(
             table = make_table(kept_columns, predict_encoded(encoded), predictor.spec.targets, predictor.quantiles)
             write(table)
             written, columns = written + len(table), tuple(table.column_names)
-        total = len(rows) + rows.broken
+        total = len(rows) + rows.malformed_records
         if not written:
             # Raised within the writer, so that no empty file is left.
             message = "no row could be read." if total else "there are no rows to predict."
@@ -319,7 +319,7 @@ def _encode_batches(
     """Yield kept columns and encoded rows, in batches of limited memory."""
     import numpy as np
 
-    with naming(rows.origin):
+    with prefix_faults(rows.origin):
         columns = {name: rows.columns[name] for name in dict.fromkeys((*_list_inputs(spec), *keep))}
     size = _choose_batch_size(spec)
     for start in range(0, len(rows), size):
@@ -340,7 +340,7 @@ def _encode_or_skip(
     batch = SourceRows(
         {name: take_rows(columns[name], indices) for name in _list_inputs(spec)},
         None,
-        where=lambda row: rows.where(int(indices[row])),
+        describe_row=lambda row: rows.describe_row(int(indices[row])),
         origin=rows.origin,
     )
     try:

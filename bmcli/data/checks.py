@@ -1,6 +1,6 @@
-"""What is suspicious about prepared data: rows in two splits, labels that contradict, a column that tells the target.
+"""Checks of prepared data: duplicates across splits, conflicting labels, leaks of the target, drift, rare classes.
 
-The encoded rows are looked at, as the network will see them: what the encoding takes for the same is the same.
+The checks see encoded rows, as the network does: cells with the same encoding are equal.
 """
 
 from __future__ import annotations
@@ -17,25 +17,29 @@ from bmcli.specs import Column, DataSpec, PreparedData, Split
 if TYPE_CHECKING:
     import numpy as np
 
-MOST_ROWS = 100_000  # of each split that are looked at
-MOST_BYTES = 2**30
-LEAK_THRESHOLD = 0.97  # of what there is to tell, from which on a column tells the target alone
+MAX_ROWS = 100_000  # rows of each split that are checked
+MAX_BYTES = 2**30  # bytes of their inputs
+LEAK_THRESHOLD = 0.97  # predictability of a target from one column, from which on that is reported
 DRIFT_THRESHOLD = 0.1  # distance of two distributions, from 0 to 1
-SIGNIFICANCE = 0.01
-RARE_ROWS, RARE_RATIO = 20, 20.0
+SIGNIFICANCE = 0.01  # level of the drift tests, after Bonferroni's correction
+RARE_ROWS, RARE_RATIO = (
+    20,
+    20.0,
+)  # a class is rare with fewer rows, or if the largest class has this many times its rows
 
-_BINS = 50
+_BINS = 50  # quantile bins of numbers, in the prediction of a class
+_MIN_ROWS = 40  # with fewer rows no leak is looked for
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to look into before training.
+    """One result of the checks.
 
     Args:
         check: `duplicates`, `conflicts`, `leak`, `drift` or `imbalance`.
-        message: What was found, with numbers.
-        suggestion: What to do about it.
-        numbers: The same for programs.
+        message: Description with numbers.
+        suggestion: The next step.
+        numbers: The numbers of the message, for programs.
     """
 
     check: str
@@ -51,12 +55,12 @@ class Finding:
 
 
 def check_prepared(prepared: PreparedData) -> tuple[Finding, ...]:
-    """Everything suspicious about the splits of some prepared data.
+    """Check the splits of prepared data.
 
-    Of each split the first 100,000 rows are looked at, or as many as 1 GiB holds.
+    The checks cover the first 100,000 rows of each split, or as many as 1 GiB holds.
     """
     spec = prepared.spec
-    splits = {name: _head(prepared.split(name)) for name in spec.counts if spec.counts[name]}
+    splits = {name: _load_head(prepared.split(name)) for name in spec.counts if spec.counts[name]}
     codes = {name: _hash_rows(split) for name, split in splits.items()}
     return (
         *_find_duplicates(codes, splits),
@@ -67,12 +71,12 @@ def check_prepared(prepared: PreparedData) -> tuple[Finding, ...]:
     )
 
 
-def _head(split: Split) -> Split:
-    """The rows that are looked at, in memory."""
+def _load_head(split: Split) -> Split:
+    """Load the rows that are checked into memory."""
     import numpy as np
 
     row_bytes = sum(int(np.prod(a.shape[1:], dtype="int64")) * a.itemsize for a in split.inputs.values())
-    rows = min(len(split), MOST_ROWS, max(1, MOST_BYTES // max(1, row_bytes)))
+    rows = min(len(split), MAX_ROWS, max(1, MAX_BYTES // max(1, row_bytes)))
     return Split(
         {name: np.asarray(array[:rows]) for name, array in split.inputs.items()},
         {name: np.asarray(array[:rows]) for name, array in split.targets.items()},
@@ -80,7 +84,7 @@ def _head(split: Split) -> Split:
 
 
 def _hash_rows(split: Split) -> np.ndarray:
-    """A number of 64 bits for each row that follows from all its inputs, `(rows,)`."""
+    """Hash the inputs of each row, uint64 `(rows,)`."""
     import numpy as np
 
     flat = [np.ascontiguousarray(a).reshape(len(a), -1).view("uint8") for a in split.inputs.values()]
@@ -92,50 +96,49 @@ def _hash_rows(split: Split) -> np.ndarray:
 
 
 def _find_duplicates(codes: Mapping[str, np.ndarray], splits: Mapping[str, Split]) -> Iterator[Finding]:
-    """Rows of validation and test whose inputs are those of a training row."""
+    """Find validation and test rows that have the same inputs as a training row."""
     import numpy as np
 
     for name in codes:
         if name == "train":
             continue
-        again = int(np.isin(codes[name], codes["train"]).sum())
-        if again:
-            share = again / len(codes[name])
+        duplicates = int(np.isin(codes[name], codes["train"]).sum())
+        if duplicates:
+            share = duplicates / len(codes[name])
             yield Finding(
                 "duplicates",
-                f"{again:,} of {len(codes[name]):,} {name} rows ({share:.1%}) duplicate the inputs of a training row; "
-                f"the {name} score may be optimistic.",
+                f"{duplicates:,} of {len(codes[name]):,} {name} rows ({share:.1%}) duplicate the inputs of a training "
+                f"row; the {name} score may be optimistic.",
                 "If they are copies, leave them out, or keep equal rows together by data.split.hash or group.",
-                {"split": name, "rows": again, "share": share},
+                {"split": name, "rows": duplicates, "share": share},
             )
 
 
 def _find_conflicts(codes: np.ndarray, train: Split, spec: DataSpec) -> Iterator[Finding]:
-    """Training rows with the same inputs and different classes."""
+    """Find training rows with the same inputs and different classes."""
     import numpy as np
 
-    _, of_row = np.unique(codes, return_inverse=True)
+    _, group_of_row = np.unique(codes, return_inverse=True)
     for column in spec.targets:
         if not column.classes:
             continue
         targets = train.targets[column.name].reshape(len(codes), -1)
-        _, answers = np.unique(targets, axis=0, return_inverse=True)
-        pairs = np.unique(np.stack([of_row, answers.reshape(-1)]), axis=1)
-        several = np.bincount(pairs[0]) > 1
-        rows = int(several[of_row].sum())
+        _, classes = np.unique(targets, axis=0, return_inverse=True)
+        pairs = np.unique(np.stack([group_of_row, classes.reshape(-1)]), axis=1)
+        is_conflict = np.bincount(pairs[0]) > 1
+        rows = int(is_conflict[group_of_row].sum())
         if rows:
             yield Finding(
                 "conflicts",
-                f"{rows:,} training rows share their inputs with a row of another "
-                f"{quoted(column.name)}, so no network can "
-                f"tell all of them.",
+                f"{rows:,} training rows share their inputs with a row of another {quoted(column.name)}, so no network "
+                "can predict all of them.",
                 "Look for wrong labels, or for a column that is missing.",
-                {"target": column.name, "rows": rows, "groups": int(several.sum())},
+                {"target": column.name, "rows": rows, "groups": int(is_conflict.sum())},
             )
 
 
 def _find_leaks(train: Split, spec: DataSpec) -> Iterator[Finding]:
-    """Columns that alone tell nearly all there is to tell of a target."""
+    """Find columns from which alone a target can be predicted nearly perfectly."""
     for target in spec.targets:
         if target.kind == "labels":
             continue
@@ -143,93 +146,99 @@ def _find_leaks(train: Split, spec: DataSpec) -> Iterator[Finding]:
             values = _select_values(train.inputs[column.name], column)
             if values is None:
                 continue
-            told = _compute_predictability(values, train.targets[target.name], target)
-            if told >= LEAK_THRESHOLD:
+            predictability = _compute_predictability(values, train.targets[target.name], target)
+            if predictability >= LEAK_THRESHOLD:
                 yield Finding(
                     "leak",
-                    f"column {quoted(column.name)} alone tells {told:.1%} of what there is to tell of "
-                    f"{quoted(target.name)}.",
-                    f"If it is known only once the target is, leave it out: data.drop: [{write_scalar(column.name)}].",
-                    {"target": target.name, "column": column.name, "told": told},
+                    f"column {quoted(column.name)} alone predicts {quoted(target.name)} nearly perfectly "
+                    f"(predictability {predictability:.1%}).",
+                    f"If its value is known only after the target's, leave it out: data.drop: "
+                    f"[{write_scalar(column.name)}].",
+                    {"target": target.name, "column": column.name, "predictability": predictability},
                 )
 
 
 def _compute_predictability(values: np.ndarray, target: np.ndarray, column: Column) -> float:
-    """How much of a target a column tells on rows it was not looked up in: 0 for nothing, 1 for all.
+    """Compute how well a column alone predicts a target, from 0 (not at all) to 1 (perfectly).
 
-    Cells are looked up in the other half of the rows: classes by the most frequent one of a bin, numbers between the
-    nearest cells. Of classes it is the share of the errors of the most frequent class that are avoided, of numbers that
-    of the variance.
+    Every other row is held out and predicted from the rest: a class by the majority class of its bin, a number by
+    interpolation. The result is the share of the majority class's errors that are avoided, or R² for numbers.
     """
     import numpy as np
 
-    half = np.arange(len(values)) % 2 == 0
-    if len(values) < 40:
+    fitted = np.arange(len(values)) % 2 == 0
+    if len(values) < _MIN_ROWS:
         return 0.0
     if column.classes:
         codes = _bin_values(values)
         counts = np.zeros((int(codes.max()) + 1, len(column.classes)))
-        np.add.at(counts, (codes[half], target[half]), 1)
-        usual = counts.sum(axis=0).argmax()
-        guessed = np.where(counts.sum(axis=1) > 0, counts.argmax(axis=1), usual)[codes[~half]]
-        wrong, before = float((guessed != target[~half]).mean()), float((target[~half] != usual).mean())
-        return 1 - wrong / before if before else 0.0
-    told, codes = np.unique(values[half], return_inverse=True)
-    guessed = np.interp(values[~half], told, np.bincount(codes, target[half]) / np.bincount(codes))
-    variance = float(np.var(target[~half]))
-    return 1 - float(((target[~half] - guessed) ** 2).mean()) / variance if variance else 0.0
+        np.add.at(counts, (codes[fitted], target[fitted]), 1)
+        majority = counts.sum(axis=0).argmax()
+        predicted = np.where(counts.sum(axis=1) > 0, counts.argmax(axis=1), majority)[codes[~fitted]]
+        error = float((predicted != target[~fitted]).mean())
+        majority_error = float((target[~fitted] != majority).mean())
+        return 1 - error / majority_error if majority_error else 0.0
+    knots, codes = np.unique(values[fitted], return_inverse=True)
+    predicted = np.interp(values[~fitted], knots, np.bincount(codes, target[fitted]) / np.bincount(codes))
+    variance = float(np.var(target[~fitted]))
+    return 1 - float(((target[~fitted] - predicted) ** 2).mean()) / variance if variance else 0.0
 
 
 def _bin_values(values: np.ndarray) -> np.ndarray:
-    """A whole number for each cell: its value if there are few, else its quantile."""
+    """Return a bin for each cell: its distinct value if there are few, otherwise its quantile bin."""
     import numpy as np
 
-    told, codes = np.unique(values, return_inverse=True)
-    if len(told) <= _BINS or values.dtype.kind in "iu":
+    distinct, codes = np.unique(values, return_inverse=True)
+    if len(distinct) <= _BINS or values.dtype.kind in "iu":
         return codes
     edges = np.unique(np.quantile(values, np.arange(1, _BINS) / _BINS))
     return np.searchsorted(edges, values)
 
 
 def _find_drifts(splits: Mapping[str, Split], spec: DataSpec) -> Iterator[Finding]:
-    """Columns that are distributed otherwise in validation or test than in training."""
+    """Find columns whose distribution in validation or test differs from that in training."""
     columns = [("inputs", column) for column in spec.inputs] + [("targets", column) for column in spec.targets]
-    looks = len(columns) * (len(splits) - 1)
+    tests = len(columns) * (len(splits) - 1)
     for name in splits:
         for role, column in columns if name != "train" else ():
             arrays = [_select_values(getattr(splits[each], role)[column.name], column) for each in ("train", name)]
             if arrays[0] is None or arrays[1] is None:
                 continue
-            distance, p_value = _distance(arrays[0], arrays[1])
-            if distance > DRIFT_THRESHOLD and p_value * looks < SIGNIFICANCE:
+            distance, p_value = _compute_distance(arrays[0], arrays[1])
+            p_value *= tests  # Bonferroni: among many columns some differ by chance.
+            if distance > DRIFT_THRESHOLD and p_value < SIGNIFICANCE:
                 yield Finding(
                     "drift",
-                    f"{quoted(column.name)} is distributed otherwise in {name} than in training: "
-                    f"{distance:.1%} of its rows "
-                    f"would have to change (p {'< 0.001' if p_value * looks < 0.001 else f'= {p_value * looks:.2g}'}).",
-                    "If the splits are not by time or group on purpose, shuffle the rows, or see how they were made.",
-                    {"split": name, "column": column.name, "distance": distance, "p_value": min(1.0, p_value * looks)},
+                    f"the distribution of {quoted(column.name)} in {name} differs from that in training: "
+                    f"{distance:.1%} of its rows would have to change "
+                    f"(p {'< 0.001' if p_value < 0.001 else f'= {p_value:.2g}'}).",
+                    "If you do not split by time or group on purpose, shuffle the rows, or check how they were split.",
+                    {"split": name, "column": column.name, "distance": distance, "p_value": min(1.0, p_value)},
                 )
 
 
-def _distance(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-    """How far apart two samples are, and how often two of one law would be as far: Kolmogorov-Smirnov's for numbers,
-    total variation with a chi-squared test for categories."""
+def _compute_distance(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """Compute the distance of two samples, from 0 to 1, and its p-value under equal distributions.
+
+    Numbers are compared by the Kolmogorov-Smirnov test, categories by total variation and a chi-squared test.
+    """
     import numpy as np
     from scipy.special import chdtrc, kolmogorov
 
     if first.dtype.kind == "f":
-        every = np.concatenate([first, second])
-        below = [np.searchsorted(np.sort(each), every, side="right") / len(each) for each in (first, second)]
+        both = np.concatenate([first, second])
+        below = [np.searchsorted(np.sort(each), both, side="right") / len(each) for each in (first, second)]
         distance = float(np.abs(below[0] - below[1]).max())
-        harmonic = len(first) * len(second) / (len(first) + len(second))
-        return distance, float(kolmogorov(distance * np.sqrt(harmonic)))
-    told = np.unique(np.concatenate([first, second]))
-    counts = np.stack([np.bincount(np.searchsorted(told, each), minlength=len(told)) for each in (first, second)])
-    if len(told) < 2:
+        effective_rows = len(first) * len(second) / (len(first) + len(second))
+        return distance, float(kolmogorov(distance * np.sqrt(effective_rows)))
+    distinct = np.unique(np.concatenate([first, second]))
+    counts = np.stack(
+        [np.bincount(np.searchsorted(distinct, each), minlength=len(distinct)) for each in (first, second)]
+    )
+    if len(distinct) < 2:
         return 0.0, 1.0
     shares = counts / counts.sum(axis=1, keepdims=True)
-    # Rare categories together, or the test finds differences of a row or two.
+    # Rare categories are pooled: the chi-squared distribution does not hold for counts of a row or two.
     common = counts.sum(axis=0) >= 10
     pooled = np.concatenate([counts[:, common], counts[:, ~common].sum(axis=1, keepdims=True)], axis=1)
     pooled = pooled[:, pooled.sum(axis=0) > 0]
@@ -240,7 +249,7 @@ def _distance(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
 
 
 def _find_imbalances(train: Split, spec: DataSpec) -> Iterator[Finding]:
-    """Classes with few rows, alone or beside others."""
+    """Find targets whose rarest class has few rows, or far fewer rows than the largest class."""
     import numpy as np
 
     for column in spec.targets:
@@ -252,16 +261,16 @@ def _find_imbalances(train: Split, spec: DataSpec) -> Iterator[Finding]:
             total = int(counts.sum())
             yield Finding(
                 "imbalance",
-                f"class {quoted(column.classes[rare])} of {quoted(column.name)} has {counts[rare]:,} "
-                f"of {total:,} training rows "
-                f"({counts[rare] / total:.1%}), {quoted(column.classes[most])} {counts[most] / total:.1%}.",
-                "Watch the recall of each class; objective.class_weights: balanced gives rare ones more weight.",
+                f"class {quoted(column.classes[rare])} of {quoted(column.name)} has {counts[rare]:,} of {total:,} "
+                f"training rows ({counts[rare] / total:.1%}), class {quoted(column.classes[most])} "
+                f"{counts[most] / total:.1%}.",
+                "Watch the recall of each class; objective.class_weights: balanced gives rare classes more weight.",
                 {"target": column.name, "rare": column.classes[rare], "rows": int(counts[rare]), "of": total},
             )
 
 
 def _select_values(array: np.ndarray, column: Column) -> np.ndarray | None:
-    """One value a row, `(rows,)`, or None for a column of more; a channel that tells what is missing is left out."""
+    """Return one value a row, `(rows,)`, without the flag of missing cells; None for a column of several values."""
     import numpy as np
 
     width = int(np.prod(array.shape[1:], dtype="int64"))

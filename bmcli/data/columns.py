@@ -1,4 +1,4 @@
-"""Which columns are inputs, targets, split names and weights."""
+"""Roles and kinds of columns: inputs, crosses, weights, and the kind that a column looks like."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ if TYPE_CHECKING:
 
 _Result = TypeVar("_Result")
 _SAMPLE = 2000  # cells whose words are counted
-_MANY = 50  # different cells, from which on a column may be prose, or tell rows apart
-_FEW_REPEATS = 1.05
-_NUMBERS = 0.95  # of the cells, from which on others among them are mistakes
-_WORDS_OF_NAMES, _WORDS_OF_SENTENCES = 1.5, 5.0  # mean words of a cell
+_MANY_DISTINCT = 50  # distinct cells from which on a column may be prose or an identifier
+_MAX_ROWS_PER_IDENTIFIER = 1.05
+_NUMERIC_SHARE = 0.95  # share of numbers from which on the other cells count as mistakes
+_MAX_WORDS_OF_NAMES, _MIN_WORDS_OF_SENTENCES = 1.5, 5.0  # mean number of words of a cell
 
 
 def check_names(rows: SourceRows, options: DataOptions, targets: Mapping[str, Kind]) -> None:
-    """Raises one BmcliError with every column that the recipe names and the source lacks."""
+    """Raise one BmcliError with every column that the recipe names and the source lacks."""
     named = {f"data.inputs.{name}": name for name in options.inputs or ()}
     for target, kind in targets.items():
-        read = get_target_columns(target, kind)
-        places = [f"data.targets.{target}.columns.{position}" for position in range(len(read))]
-        named |= dict(zip(places, read, strict=True)) if len(read) > 1 else {f"data.targets.{target}": target}
+        sources = get_target_columns(target, kind)
+        places = [f"data.targets.{target}.columns.{position}" for position in range(len(sources))]
+        named |= dict(zip(places, sources, strict=True)) if len(sources) > 1 else {f"data.targets.{target}": target}
     named |= {f"data.drop.{position}": name for position, name in enumerate(options.drop)}
     if options.weight is not None:
         named["data.weight"] = options.weight
-    for way in ("column", "group", "time"):
-        if (column := getattr(options.split, way)) is not None:
-            named[f"data.split.{way}"] = column
+    for key in ("column", "group", "time"):
+        if (column := getattr(options.split, key)) is not None:
+            named[f"data.split.{key}"] = column
     if isinstance(options.split.hash, tuple):
         named |= {f"data.split.hash.{position}": name for position, name in enumerate(options.split.hash)}
     if options.split.stratify not in ("auto", "none"):
@@ -60,7 +60,7 @@ def check_names(rows: SourceRows, options: DataOptions, targets: Mapping[str, Ki
         named["data.sample.balance"] = options.sample.balance
     faults = [missing_column_fault(name, path, rows) for path, name in named.items() if name not in rows.columns]
     faults += [
-        Fault(f"target {quoted(target)} is read from other columns, but the data has a column {quoted(target)}, too.",
+        Fault(f"target {quoted(target)} has `columns`, but the data also has a column {quoted(target)}.",
               path=f"data.targets.{target}", suggestion="Give the target a name that no column has.")
         for target, kind in targets.items()
         if target in rows.columns and get_target_columns(target, kind) != (target,)
@@ -70,7 +70,7 @@ def check_names(rows: SourceRows, options: DataOptions, targets: Mapping[str, Ki
 
 
 def join_columns(columns: Mapping[str, RawColumn], names: Sequence[str]) -> RawColumn:
-    """The cells of a column, or those of several columns of single values as records with a field for each.
+    """Return one column as it is; join several columns of single values to records with a field for each.
 
     Raises:
         BmcliError: One of several columns holds arrays or encoded files.
@@ -81,7 +81,7 @@ def join_columns(columns: Mapping[str, RawColumn], names: Sequence[str]) -> RawC
         return columns[names[0]]
     fields = {name: columns[name] for name in names}
     for name, column in fields.items():
-        if is_file_column(column) or getattr(column, "ndim", 1) != 1:
+        if is_file_column(column) or getattr(column, "ndim", 1) != 1:  # Arrow columns have no `ndim`.
             received = "encoded files" if is_file_column(column) else f"arrays of shape {tuple(column.shape[1:])}"
             raise BmcliError(
                 f"column {quoted(name)}: expected one value a row, received {received}.", path="data.targets"
@@ -90,16 +90,16 @@ def join_columns(columns: Mapping[str, RawColumn], names: Sequence[str]) -> RawC
 
 
 def missing_column_fault(name: str, path: str, rows: SourceRows) -> Fault:
-    """The fault of a column that is not there."""
+    """Make the fault of a column that the source lacks, with the most similar name."""
     hint = parts.did_you_mean(name, rows.columns)
-    return Fault(f"no column {quoted(name)}.", path=path, suggestion=hint).of(rows.origin)
+    return Fault(f"no column {quoted(name)}.", path=path, suggestion=hint).in_file(rows.origin)
 
 
 def read_column(rows: SourceRows, name: str, reader: Callable[[RawColumn], _Result]) -> _Result:
-    """What `reader` makes of a column.
+    """Read a column by a function that raises RowFault.
 
     Raises:
-        BmcliError: A cell cannot be read; with its place.
+        BmcliError: A cell cannot be read; with its place in the source.
     """
     try:
         return reader(rows.columns[name])
@@ -108,18 +108,19 @@ def read_column(rows: SourceRows, name: str, reader: Callable[[RawColumn], _Resu
 
 
 def locate_fault(fault: RowFault, name: str, rows: SourceRows) -> Fault:
-    """The fault of a cell with its place and column, as a user is shown it."""
-    place = rows.where(fault.row)
+    """Add the place in the source and the column to the fault of a cell."""
+    place = rows.describe_row(fault.row)
     return Fault(f"{place}  column {quoted(name)}: {fault.message}", suggestion=fault.suggestion, file=place)
 
 
 def resolve_inputs(
     training: Mapping[str, RawColumn], options: DataOptions, targets: Mapping[str, Kind]
 ) -> Mapping[str, Kind]:
-    """The recipe's inputs, or every column that serves nothing else, as what it looks like.
+    """Return the inputs of the recipe; by default every column without another role, with a guessed kind.
 
     Args:
-        training: The training rows of all columns: others must not decide what the columns are.
+        training: Training rows of all columns. The kinds are guessed from these alone, because validation and test
+            rows must not influence preprocessing.
     """
     if options.inputs is not None:
         return options.inputs
@@ -127,14 +128,18 @@ def resolve_inputs(
     taken = {*options.drop, options.weight, split.column, split.group, split.time}
     taken |= {column for name, kind in targets.items() for column in get_target_columns(name, kind)}
     part = PartField("inputs")
-    found = {name: part.check(_require_kind(name, training[name])) for name in training if name not in taken}
-    if not found:
-        raise BmcliError("no column is left to be an input.", path="data.source")
-    return found
+    inputs = {name: part.check(_require_kind(name, training[name])) for name in training if name not in taken}
+    if not inputs:
+        raise BmcliError(
+            "no column is left to be an input.",
+            path="data.source",
+            suggestion="Each is a target, a weight or a split column, or dropped: see data.drop.",
+        )
+    return inputs
 
 
 def build_crosses(options: DataOptions, inputs: Mapping[str, Kind], fitted: Mapping[str, Column]) -> tuple[Column, ...]:
-    """Combinations of inputs, as columns that the network makes itself.
+    """Build the crosses of inputs as columns that the network computes itself.
 
     Raises:
         BmcliError: An input cannot be crossed.
@@ -149,7 +154,10 @@ def build_crosses(options: DataOptions, inputs: Mapping[str, Kind], fitted: Mapp
 def _build_cross(position: int, cross: CrossOptions, fitted: Mapping[str, Column]) -> Column:
     for name in cross.of:
         if math.prod(fitted[name].shape) > 1 + bool(fitted[name].state.get("flag")):
-            raise BmcliError(f"{quoted(name)} holds several values a row.", path=f"data.crosses.{position}.of")
+            raise BmcliError(
+                f"expected inputs of one value a row, but {quoted(name)} has several.",
+                path=f"data.crosses.{position}.of",
+            )
     state = {
         "of": list(cross.of),
         "kinds": [fitted[name].kind for name in cross.of],
@@ -161,7 +169,7 @@ def _build_cross(position: int, cross: CrossOptions, fitted: Mapping[str, Column
 
 
 def _count_positions(column: Column) -> int:
-    """Different positions of an encoded input, those of missing and unknown cells included."""
+    """Count the values of an encoded input, including those of missing and unknown cells."""
     if column.kind == "boolean":
         return 3
     if column.kind == "number":
@@ -170,10 +178,11 @@ def _count_positions(column: Column) -> int:
 
 
 def read_weights(column: RawColumn) -> np.ndarray:
-    """How much each row counts: the numbers as they are, float32 `(rows,)`.
+    """Read the weight of each row, float32 `(rows,)`.
 
     Raises:
-        RowFault: A cell is missing, no number, infinite or below 0, or a row holds several.
+        RowFault: A cell is missing, not a number, infinite, negative or too large for float32, or a row holds several
+            numbers.
     """
     import numpy as np
 
@@ -181,21 +190,22 @@ def read_weights(column: RawColumn) -> np.ndarray:
     if values.size != len(values):
         raise RowFault(0, f"expected one number a row, received an array of shape {values.shape[1:]}.")
     values = values.reshape(-1)
-    wrong = ~(values >= 0)
+    wrong = ~(values >= 0)  # Not `values < 0`: NaN, a missing weight, compares false with everything.
     if wrong.any():
         row = int(np.argmax(wrong))
         received = "nothing" if np.isnan(values[row]) else f"{values[row]:g}"
         message = f"expected a number of at least 0, received {received}."
-        raise RowFault(row, message, "Write 0 for a row that should not count.")
+        raise RowFault(row, message, "Write 0 to exclude a row from the loss.")
     large = values > np.finfo("float32").max
     if large.any():
         row = int(np.argmax(large))
-        raise RowFault(row, f"{values[row]:g} is too large for a weight.")
+        limit = np.finfo("float32").max
+        raise RowFault(row, f"expected a weight of at most {limit:.2g}, received {values[row]:g}.")
     return values.astype("float32")
 
 
 def guess_kind(column: RawColumn) -> str:
-    """The kind of input that a column looks like."""
+    """Guess the kind of input of a column."""
     if is_file_column(column):
         return "image"
     if is_text_column(column):
@@ -208,26 +218,29 @@ def guess_kind(column: RawColumn) -> str:
 
 
 def is_identifier(column: RawColumn) -> bool:
-    """Whether a column of text has another single word in nearly every row, as names and identifiers are."""
-    told = _drop_missing(column)
-    count = _count_distinct(told)
-    return count >= _MANY and len(told) < count * _FEW_REPEATS and _compute_mean_words(told) < _WORDS_OF_NAMES
+    """Whether a column of text has a different word in nearly every row, such as a name or an identifier."""
+    cells = _drop_missing(column)
+    count = _count_distinct(cells)
+    return (
+        count >= _MANY_DISTINCT
+        and len(cells) < count * _MAX_ROWS_PER_IDENTIFIER
+        and _compute_mean_words(cells) < _MAX_WORDS_OF_NAMES
+    )
 
 
 def _require_kind(name: str, column: RawColumn) -> str:
-    """What a column looks like.
+    """Guess the kind of input of a column.
 
     Raises:
-        BmcliError: It looks like nothing that can be learned from.
+        BmcliError: The column looks like an identifier, from which nothing can be learned.
     """
     kind = guess_kind(column)
     if kind == "category" and is_identifier(column):
         raise BmcliError(
-            f"column {quoted(name)}: nearly every training row has a value of its own, as "
-            f"{format_cell(column, 0)}, so nothing can "
-            "be learned from which one it is.",
+            f"column {quoted(name)}: nearly every training row has a different value, such as "
+            f"{format_cell(column, 0)}, so nothing can be learned from it as a category.",
             path="data.source",
-            suggestion=f"Leave it out: `drop: [{write_scalar(name)}]`. Or say in data.inputs what it is, as "
+            suggestion=f"Leave it out: `drop: [{write_scalar(name)}]`. Or set its kind in data.inputs, for example "
             f"`{write_scalar(name)}: {{kind: text, tokens: characters}}`.",
         )
     return kind
@@ -235,46 +248,52 @@ def _require_kind(name: str, column: RawColumn) -> str:
 
 def _guess_text_kind(column: RawColumn) -> str:
     if is_numeric(column):
-        return "number"
-    told = _drop_missing(column)
-    if _is_boolean(told):
+        return "number"  # before the test for booleans, so that a column of 0 and 1 is a number
+    cells = _drop_missing(column)
+    if _is_boolean(cells):
         return "boolean"
-    if dates.find_matching_formats(told) or dates.has_mixed_formats(told):
+    if dates.find_matching_formats(cells) or dates.has_mixed_formats(cells):
         return "date"
-    if _is_mostly_numeric(told):
+    if _is_mostly_numeric(cells):
         return "number"
-    return "text" if _is_prose(told) else "category"
+    return "text" if _is_prose(cells) else "category"
 
 
 def _drop_missing(column: RawColumn) -> pa.ChunkedArray:
-    """The cells that are not missing."""
+    """Return the cells that are not missing."""
     import pyarrow.compute as pc
 
     return pc.drop_null(to_texts(column))
 
 
 def _is_boolean(cells: pa.ChunkedArray) -> bool:
-    """Whether there are two words, one for yes and one for no: of three some would fall together."""
+    """Whether a column has exactly two words, one for yes and one for no.
+
+    With three words, such as yes, no and y, two of them would become equal, which the user may not intend.
+    """
     import pyarrow.compute as pc
 
-    some = pc.unique(cells.slice(0, _SAMPLE))
-    if len(some) > 8 or _count_distinct(pc.utf8_lower(pc.ascii_trim_whitespace(cells))) != 2:
+    # A quick test on few cells, which excludes most columns; two words may be spelled in several cases.
+    spellings = pc.unique(cells.slice(0, _SAMPLE))
+    if len(spellings) > 8 or _count_distinct(pc.utf8_lower(pc.ascii_trim_whitespace(cells))) != 2:
         return False
     values, _ = to_booleans(pc.unique(cells))
     return sorted(set(values.tolist())) == [0.0, 1.0]
 
 
 def _is_mostly_numeric(cells: pa.ChunkedArray) -> bool:
-    """Whether many different cells are numbers, but for a few: these are then faults, rather than categories."""
-    some = cells.slice(0, _SAMPLE)
-    return compute_numeric_share(some) >= _NUMBERS and _count_distinct(some) >= _MANY
+    """Whether nearly all of many distinct cells are numbers: the others are then faults and not categories."""
+    sample = cells.slice(0, _SAMPLE)
+    return compute_numeric_share(sample) >= _NUMERIC_SHARE and _count_distinct(sample) >= _MANY_DISTINCT
 
 
 def _is_prose(cells: pa.ChunkedArray) -> bool:
-    """Whether cells are sentences or phrases, most of which are different, rather than names of categories."""
+    """Whether cells are sentences, or phrases of which most are different, rather than names of categories."""
     count, words = _count_distinct(cells), _compute_mean_words(cells)
     mostly_different = len(cells) < 2 * count
-    return count >= _MANY and (words >= _WORDS_OF_SENTENCES or (words >= _WORDS_OF_NAMES and mostly_different))
+    return count >= _MANY_DISTINCT and (
+        words >= _MIN_WORDS_OF_SENTENCES or (words >= _MAX_WORDS_OF_NAMES and mostly_different)
+    )
 
 
 def _count_distinct(cells: pa.ChunkedArray) -> int:
@@ -284,7 +303,7 @@ def _count_distinct(cells: pa.ChunkedArray) -> int:
 
 
 def _compute_mean_words(cells: pa.ChunkedArray) -> float:
-    """Mean words of the first cells."""
+    """Compute the mean number of words of the first cells."""
     import pyarrow.compute as pc
 
     return float(pc.mean(pc.list_value_length(pc.utf8_split_whitespace(cells.slice(0, _SAMPLE)))).as_py() or 0)

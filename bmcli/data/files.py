@@ -1,4 +1,4 @@
-"""Files of a source: which they are, their bytes and identity, with faults that name the file."""
+"""Files of a source: paths and addresses, bytes and digests, with faults that name the file."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from bmcli.recipe import addresses
 from bmcli.recipe.addresses import is_address
 
 RECIPE_PATH = "data.source.path"
-CHUNK = 2**24
+CHUNK = 2**24  # bytes that are read at once
 
 
 @dataclass(frozen=True)
 class Address:
-    """A file or folder of an object store, as `s3://bucket/table.parquet`."""
+    """A file or folder of an object store, such as `s3://bucket/table.parquet`."""
 
     text: str
 
@@ -47,13 +47,13 @@ class Address:
         return self.info().type != fs.FileType.NotFound
 
     def info(self) -> Any:
-        """What its file system tells of it: type, size, time of the last change."""
+        """Request type, size and modification time from the object store."""
         with _translate_os_errors(self):
             system, path = self._system()
             return system.get_file_info(path)
 
     def open(self) -> Any:
-        """Its bytes, to be read from any place."""
+        """Open the file for random access."""
         system, path = self._system()
         return system.open_input_file(path)
 
@@ -63,31 +63,37 @@ class Address:
         return Address(path.rstrip("/").rpartition("/")[0] + mark + options)
 
     def children(self) -> list[Address]:
-        """The files of a folder."""
+        """List the files of a folder."""
         from pyarrow import fs
 
         with _translate_os_errors(self):
             system, folder = self._system()
-            found = system.get_file_info(fs.FileSelector(folder))
+            entries = system.get_file_info(fs.FileSelector(folder))
         path, mark, options = self.text.partition("?")
-        names = [item.base_name for item in found if item.type == fs.FileType.File]
+        names = [entry.base_name for entry in entries if entry.type == fs.FileType.File]
         return [Address(f"{path.rstrip('/')}/{quote(name)}{mark}{options}") for name in names]
 
     def _system(self) -> tuple[Any, str]:
-        """The file system, and the path in it: the one place from which an object store is spoken to."""
+        """Return the file system and the path in it.
+
+        Every access to an object store passes through here, so that none escapes the check of its origin.
+
+        Raises:
+            BmcliError: The user has not allowed the origin, or the address is malformed.
+        """
         if not addresses.is_allowed(self.text):
-            place = addresses.get_origin(self.text)
+            origin = addresses.get_origin(self.text)
             raise BmcliError(
-                f"{self}: a recipe asks to read from {place}, which takes the network and your credentials.",
+                f"{self}: the recipe reads from {origin}, which uses the network and your credentials.",
                 path=RECIPE_PATH,
-                suggestion=f"If you trust it, set {addresses.ENVIRONMENT_VARIABLE}={place}, or write the whole address "
-                "on the command line, as data.source.path=ADDRESS; a part of it, as vars.bucket=NAME, is no word for "
-                "what a recipe makes of it.",
+                suggestion=f"If you trust it, set {addresses.ENVIRONMENT_VARIABLE}={origin}, or write the whole "
+                "address on the command line: data.source.path=ADDRESS. A part of an address, such as "
+                "vars.bucket=NAME, does not allow it.",
             )
         from pyarrow import fs
 
         try:
-            found: tuple[Any, str] = fs.FileSystem.from_uri(self.text)
+            location: tuple[Any, str] = fs.FileSystem.from_uri(self.text)
         except ValueError as error:
             reason = str(error).partition("\n")[0].rstrip(".")
             raise BmcliError(
@@ -95,57 +101,66 @@ class Address:
                 path=RECIPE_PATH,
                 suggestion="Addresses begin with s3://, gs://, hdfs://, abfs:// or file://.",
             ) from None
-        return found
+        return location
 
 
 File: TypeAlias = Path | Address
 
 
 def parse_path(path: str) -> File:
-    """A path or an address, as it stands in a recipe."""
+    """Parse a path or an address of a recipe."""
     return Address(path) if is_address(path) else Path(path)
 
 
+def file_error(path: File, message: str, suggestion: str = "", line: int | None = None) -> BmcliError:
+    """Make the error of a file of a source: `a.csv: is empty.`, or with a line `a.csv:7  expected 3 cells, ...`."""
+    place = f"{format_path(path)}:" if line is None else f"{format_path(path)}:{line} "
+    return BmcliError(f"{place} {message}", path=RECIPE_PATH, suggestion=suggestion)
+
+
 def find_files(path: str, endings: tuple[str, ...]) -> tuple[File, ...]:
-    """The files that a path names: one file; those of a folder; or those that fit a pattern, as `part-*.csv`.
+    """Find the files of a path: one file; those of a folder; or those that match a pattern, such as `part-*.csv`.
 
     Args:
-        endings: Of the names that count in a folder, where files beginning with a dot or underscore do not.
+        endings: Endings of the files that are read in a folder. Files such as `.part` and `_SUCCESS`, whose names begin
+            with a dot or an underscore, are left out.
 
     Raises:
-        BmcliError: A folder or a pattern without a file.
+        BmcliError: A folder or a pattern has no file.
     """
     place = parse_path(path)
     if _is_folder(place):
-        every = [each for each in _children(place) if not each.name.startswith((".", "_"))]
-        files = [each for each in every if each.name.lower().removesuffix(".gz").endswith(endings)]
-        lacks = f"holds no file that ends in {' or '.join(endings)}."
+        visible = [each for each in _list_children(place) if not each.name.startswith((".", "_"))]
+        files = [each for each in visible if each.name.lower().removesuffix(".gz").endswith(endings)]
+        problem = f"holds no file that ends in {' or '.join(endings)}."
     elif _is_pattern(place):
-        files = [each for each in _children(place.parent) if fnmatchcase(each.name, place.name)]
-        lacks = "fits no file."
+        files = [each for each in _list_children(place.parent) if fnmatchcase(each.name, place.name)]
+        problem = "matches no file."
     else:
         return (place,)
     if not files:
-        raise BmcliError(f"{format_path(place)}: {lacks}", path=RECIPE_PATH)
+        raise file_error(place, problem)
     return tuple(sorted(files, key=lambda each: each.name))
 
 
 def _is_folder(place: File) -> bool:
     if isinstance(place, Path):
-        return os.path.isdir(place)  # Unlike pathlib's, false where the system refuses a name.
+        return os.path.isdir(
+            place
+        )  # Unlike pathlib's, false for a name that the system refuses, such as a very long one.
     from pyarrow import fs
 
     return bool(place.info().type == fs.FileType.Directory)
 
 
 def _is_pattern(place: File) -> bool:
-    """Whether a name that no file has can stand for several."""
+    """Whether a name contains wildcards, and is not the literal name of a file."""
     if isinstance(place, Path):
         return any(mark in place.name for mark in "*?[") and not os.path.exists(place)
     return "*" in place.name and not place.exists()
 
 
-def _children(folder: File) -> list[File]:
+def _list_children(folder: File) -> list[File]:
     if isinstance(folder, Address):
         return list(folder.children())
     with _translate_os_errors(folder):
@@ -153,59 +168,57 @@ def _children(folder: File) -> list[File]:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is such a file or folder; raises BmcliError where this user must not know."""
+    """Whether a file or folder exists; raise BmcliError if the user has no permission to look."""
     with _translate_os_errors(path):
         return path.exists()
 
 
-def listed(folder: Path) -> list[Path]:
-    """What is in a folder, by name; raises BmcliError if it cannot be read."""
+def list_folder(folder: Path) -> list[Path]:
+    """List the content of a folder, sorted; raise BmcliError if it cannot be read."""
     with _translate_os_errors(folder):
         return sorted(folder.iterdir())
 
 
 def get_ending(name: str) -> str:
-    """What a file's name ends in, as `.csv`, in small letters and without `.gz`."""
+    """Return the ending of a file name in lower case and without `.gz`, such as `.csv`."""
     return Path(name.lower().removesuffix(".gz")).suffix
 
 
 def format_path(path: File) -> str:
-    """A path as short as the reader needs it: relative when below the working directory."""
+    """Format a path for a message: relative if it lies below the working directory."""
     if isinstance(path, Address):
         return path.text
     try:
         return str(path.relative_to(Path.cwd()))
-    except (ValueError, OSError):
+    except (ValueError, OSError):  # The working directory may have been removed.
         return str(path)
 
 
 @contextmanager
 def open_file(path: File) -> Iterator[IO[bytes]]:
-    """The file's bytes as a stream; whatever the file system refuses becomes a BmcliError."""
+    """Open a file for reading bytes; errors of the file system become BmcliErrors."""
     with _translate_os_errors(path):
-        # A named pipe would block on opening.
+        # Opening a named pipe would wait for a writer for ever.
         if isinstance(path, Path) and not stat.S_ISREG(path.stat().st_mode):
-            raise BmcliError(
-                f"{format_path(path)}: expected a file, found a {_describe_file_type(path)}.", path=RECIPE_PATH
-            )
+            raise file_error(path, f"expected a file, found a {'folder' if path.is_dir() else 'device or pipe'}.")
         with path.open("rb") if isinstance(path, Path) else path.open() as file:
             yield file
 
 
 @contextmanager
 def _translate_os_errors(path: File) -> Iterator[None]:
-    """Turns what a file system refuses into a BmcliError that names the file."""
+    """Turn errors of the file system into BmcliErrors that name the file."""
     try:
         yield
     except FileNotFoundError:
         raise missing_file_error(path) from None
     except OSError as error:
         reason = (error.strerror or str(error).partition("\n")[0]).lower().rstrip(".")
-        raise BmcliError(f"{format_path(path)}: cannot be read: {reason}.", path=RECIPE_PATH) from None
+        raise file_error(path, f"cannot be read: {reason}.") from None
 
 
 def read_stamp(path: File) -> tuple[int, int, int]:
-    """Size, time and identity of a file, to notice a change while reading."""
+    """Read size, modification time and inode of a file, by which a change while reading is noticed."""
     if isinstance(path, Address):
         info = path.info()
         return info.size or 0, info.mtime_ns or 0, 0
@@ -215,28 +228,28 @@ def read_stamp(path: File) -> tuple[int, int, int]:
 
 
 def missing_file_error(path: File, what: str = "file") -> BmcliError:
-    """The fault of a path that does not exist, with the nearest name beside it."""
+    """Make the error of a path that does not exist, with the most similar name in its folder."""
     try:
         near = parts.nearest(path.name, (item.name for item in path.parent.iterdir())) if isinstance(path, Path) else ""
     except OSError:
         near = None
     suggestion = f"Did you mean {quoted(near, 300)}?" if near and near != path.name else ""
-    return BmcliError(f"{format_path(path)}: no such {what}.", path=RECIPE_PATH, suggestion=suggestion)
+    return file_error(path, f"no such {what}.", suggestion)
 
 
 def read_bytes(path: File) -> bytes:
-    """All bytes of a file, unpacked if they are gzip.
+    """Read all bytes of a file, decompressed if they are gzip.
 
     Raises:
-        BmcliError: The file cannot be read, or its gzip stream is damaged or grows beyond reason.
+        BmcliError: The file cannot be read, or its gzip stream is damaged or expands beyond `limits.check_growth`.
     """
     return b"".join(read_chunks(path))
 
 
 def read_chunks(path: File) -> Iterator[bytes]:
-    """The bytes of a file piece by piece, unpacked if they are gzip; raises what `read_bytes` does."""
+    """Read a file in chunks, decompressed if they are gzip; raise as `read_bytes` does."""
     with open_file(path) as file:
-        packed = file.read(2) == b"\x1f\x8b"
+        packed = file.read(2) == b"\x1f\x8b"  # The content decides, because a file name need not end in `.gz`.
         file.seek(0)
         if not packed:
             while chunk := file.read(CHUNK):
@@ -245,16 +258,16 @@ def read_chunks(path: File) -> Iterator[bytes]:
         try:
             yield from _unpack_chunks(path, file)
         except EOFError:
-            raise BmcliError(f"{format_path(path)}: the gzip stream ends too early.", path=RECIPE_PATH) from None
+            raise file_error(path, "the gzip stream ends too early.") from None
         except (gzip.BadGzipFile, zlib.error) as error:
-            raise BmcliError(f"{format_path(path)}: damaged gzip stream: {error}.", path=RECIPE_PATH) from None
+            raise file_error(path, f"damaged gzip stream: {error}.") from None
 
 
 class ChunkStream(io.RawIOBase):
-    """Pieces of bytes as one file to read from front to back."""
+    """A file object that reads an iterable of byte chunks from front to back."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._pieces, self._left = iter(chunks), memoryview(b"")
+        self._chunks, self._left = iter(chunks), memoryview(b"")
 
     def readable(self) -> bool:
         return True
@@ -263,10 +276,10 @@ class ChunkStream(io.RawIOBase):
         if size < 0:
             return self.readall()
         while not self._left:
-            piece = next(self._pieces, None)
-            if piece is None:
+            chunk = next(self._chunks, None)
+            if chunk is None:
                 return b""
-            self._left = memoryview(piece)
+            self._left = memoryview(chunk)
         taken, self._left = self._left[:size], self._left[size:]
         return bytes(taken)
 
@@ -277,18 +290,14 @@ class ChunkStream(io.RawIOBase):
 
 
 def check_memory(path: File, needed: int, suggestion: str = "") -> None:
-    """Raises BmcliError if what is read of a file at a time takes more bytes of memory than are free."""
+    """Raise BmcliError if reading a file needs more bytes of memory than are free."""
     free = read_available_bytes()
     if needed > free:
-        raise BmcliError(
-            f"{format_path(path)}: takes {needed} bytes of memory to be read, of which {free} are free.",
-            path=RECIPE_PATH,
-            suggestion=suggestion,
-        )
+        raise file_error(path, f"reading it takes {needed} bytes of memory, but {free} are free.", suggestion)
 
 
-def fingerprint(paths: Iterable[File]) -> str:
-    """SHA-256 of one file's bytes, or of the digests of several; names and places do not matter."""
+def compute_fingerprint(paths: Iterable[File]) -> str:
+    """Compute the SHA-256 of one file, or of the digests of several; their names and folders do not matter."""
     digests = [
         _compute_digest(path) if isinstance(path, Address) else _compute_digest_once(path, read_stamp(path))
         for path in paths
@@ -298,7 +307,7 @@ def fingerprint(paths: Iterable[File]) -> str:
 
 @functools.lru_cache(maxsize=100_000)
 def _compute_digest_once(path: Path, stamp: tuple[int, int, int]) -> str:
-    """The digest of a file as it was at a stamp: every trial of a search asks for it again."""
+    """Compute the digest of a file once for each stamp: every trial of a search needs it again."""
     return _compute_digest(path)
 
 
@@ -315,10 +324,7 @@ def _unpack_chunks(path: File, file: IO[bytes]) -> Iterator[bytes]:
     file.seek(0)
     with gzip.GzipFile(fileobj=file) as stream:
         while chunk := stream.read(CHUNK):
+            # Counted, because the size in the trailer of a gzip stream may be forged, and is modulo 4 GiB.
             unpacked_bytes += len(chunk)
             limits.check_growth(format_path(path), packed_bytes, unpacked_bytes)
             yield chunk
-
-
-def _describe_file_type(path: Path) -> str:
-    return "folder" if path.is_dir() else "device or pipe"

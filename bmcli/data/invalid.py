@@ -1,4 +1,4 @@
-"""Cells that cannot be read: their rows are left out, or they are taken for missing."""
+"""The policy for cells that cannot be read: skip their rows, or treat them as missing."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from bmcli.recipe.fields import Kind
 if TYPE_CHECKING:
     import numpy as np
 
-_BLOCK = 256
+_BLOCK_ROWS = 256
 
 
 class RowSubset(Mapping[str, RawColumn]):
-    """Some rows of columns, taken whenever a column is asked for."""
+    """Columns restricted to some rows; the rows are selected when a column is accessed."""
 
     def __init__(self, source_columns: Mapping[str, RawColumn], indices: np.ndarray) -> None:
         self._source_columns, self._indices = source_columns, indices
 
     def __contains__(self, name: object) -> bool:
-        return name in self._source_columns  # without making the column
+        return name in self._source_columns  # The inherited method would build the column.
 
     def __getitem__(self, name: str) -> RawColumn:
         return take_rows(self._source_columns[name], self._indices)
@@ -42,21 +42,21 @@ class RowSubset(Mapping[str, RawColumn]):
 
 
 class _MaskedColumns(Mapping[str, RawColumn]):
-    """Columns in which some cells are taken for missing.
+    """Columns in which some cells are treated as missing.
 
     Args:
-        bad: Whether each row is, by column.
+        masks: Whether each cell is treated as missing, `(rows,)`, by column.
     """
 
-    def __init__(self, source_columns: Mapping[str, RawColumn], bad: Mapping[str, np.ndarray]) -> None:
-        self._source_columns, self._bad = source_columns, bad
+    def __init__(self, source_columns: Mapping[str, RawColumn], masks: Mapping[str, np.ndarray]) -> None:
+        self._source_columns, self._masks = source_columns, masks
 
     def __contains__(self, name: object) -> bool:
-        return name in self._source_columns  # without making the column
+        return name in self._source_columns  # The inherited method would build the column.
 
     def __getitem__(self, name: str) -> RawColumn:
         column = self._source_columns[name]
-        return _mask_cells(column, self._bad[name]) if name in self._bad else column
+        return _mask_cells(column, self._masks[name]) if name in self._masks else column
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._source_columns)
@@ -68,12 +68,13 @@ class _MaskedColumns(Mapping[str, RawColumn]):
 def apply_invalid_policy(
     rows: SourceRows, options: DataOptions, targets: Mapping[str, Kind]
 ) -> tuple[SourceRows, dict[str, int], int]:
-    """The rows by the recipe's policy: some left out, some cells of inputs taken for missing.
+    """Apply the policy of `data.invalid`: skip rows, or treat cells of inputs as missing.
 
-    What only the training rows decide, as a class that they lack, is no matter of this policy.
+    The policy covers cells that cannot be read by themselves. Cells that are faults only because of the training rows,
+    such as a class that is absent there, stay faults.
 
     Returns:
-        The rows; how many cells could not be read, by column; how many rows were left out.
+        The rows; the number of unreadable cells by column; the number of skipped rows.
 
     Raises:
         BmcliError: No row is left.
@@ -85,39 +86,39 @@ def apply_invalid_policy(
     inputs = columns.resolve_inputs(rows.columns, options, targets)
     checks = dict(_list_checks(inputs, targets, options.weight))
     read_from = {name: get_target_columns(name, kind) for name, kind in targets.items()}
-    bad = {
-        name: found
+    unreadable = {
+        name: mask
         for name, check in checks.items()
-        if (found := _find_unreadable(columns.join_columns(rows.columns, read_from.get(name, (name,))), check)).any()
+        if (mask := _find_unreadable(columns.join_columns(rows.columns, read_from.get(name, (name,))), check)).any()
     }
     filled = {
         name: mask
-        for name, mask in bad.items()
+        for name, mask in unreadable.items()
         if options.invalid == "fill" and name in inputs and _accepts_missing(rows.columns[name], mask, checks[name])
     }
     skipped = np.zeros(len(rows), bool)
-    for name in bad.keys() - filled.keys():
-        skipped |= bad[name]
+    for name in unreadable.keys() - filled.keys():
+        skipped |= unreadable[name]
     if skipped.all():
-        worst = max(bad, key=lambda name: int(bad[name].sum()))
+        worst = max(unreadable, key=lambda name: int(unreadable[name].sum()))
         raise BmcliError(
             f"no row is left: every row has a cell that cannot be read, most of them in column {quoted(worst)}.",
             path="data.invalid",
-            suggestion="Write `invalid: stop` to see the first of each column.",
+            suggestion="Write `invalid: stop` to see the first such cell of each column.",
         )
-    told = {name: int(mask.sum()) for name, mask in bad.items()}
+    counts = {name: int(mask.sum()) for name, mask in unreadable.items()}
     if filled:
         rows = replace(rows, columns=_MaskedColumns(rows.columns, filled))
-    return (picked(rows, np.flatnonzero(~skipped)) if skipped.any() else rows), told, int(skipped.sum())
+    return (take_source_rows(rows, np.flatnonzero(~skipped)) if skipped.any() else rows), counts, int(skipped.sum())
 
 
-def picked(rows: SourceRows, indices: np.ndarray) -> SourceRows:
-    """Some rows of a source, with their places there."""
+def take_source_rows(rows: SourceRows, indices: np.ndarray) -> SourceRows:
+    """Select rows of a source; they keep their places in its files."""
     return replace(
         rows,
         columns=RowSubset(rows.columns, indices),
         split=None if rows.split is None else rows.split[indices],
-        where=lambda row: rows.where(int(indices[row])),
+        describe_row=lambda row: rows.describe_row(int(indices[row])),
         count=len(indices),
     )
 
@@ -125,7 +126,7 @@ def picked(rows: SourceRows, indices: np.ndarray) -> SourceRows:
 def _list_checks(
     inputs: Mapping[str, Kind], targets: Mapping[str, Kind], weight: str | None
 ) -> Iterator[tuple[str, Callable[[RawColumn], object]]]:
-    """Columns with what refuses their cells."""
+    """Return the check of the cells of each input, target and weight, by column."""
     for room, kinds in (("inputs", inputs), ("data.targets", targets)):
         for name, kind in kinds.items():
             yield name, partial(parts.load(room, kind.kind).check, options=kind)
@@ -134,27 +135,27 @@ def _list_checks(
 
 
 def _find_unreadable(column: RawColumn, check: Callable[[RawColumn], object]) -> np.ndarray:
-    """Whether each cell of a column is refused, `(rows,)`."""
+    """Find the cells of a column that `check` refuses, boolean `(rows,)`.
+
+    A check stops at the first fault, so it runs again without that row; in blocks, so that it does not run over the
+    whole column for each fault.
+    """
     import numpy as np
 
-    bad = np.zeros(len(column), bool)
-    if _is_readable(column, check):
-        return bad
-    for start in range(0, len(column), _BLOCK):
-        left = np.arange(start, min(start + _BLOCK, len(column)))
-        while len(left) and (fault := _find_fault(take_rows(column, left), check)):
-            bad[left[fault.row]] = True
-            left = np.delete(left, fault.row)
-    return bad
+    unreadable = np.zeros(len(column), bool)
+    if _find_fault(column, check) is None:
+        return unreadable
+    for start in range(0, len(column), _BLOCK_ROWS):
+        remaining = np.arange(start, min(start + _BLOCK_ROWS, len(column)))
+        while len(remaining) and (fault := _find_fault(take_rows(column, remaining), check)):
+            unreadable[remaining[fault.row]] = True
+            remaining = np.delete(remaining, fault.row)
+    return unreadable
 
 
-def _accepts_missing(column: RawColumn, bad: np.ndarray, check: Callable[[RawColumn], object]) -> bool:
-    """Whether the kind of a column knows missing cells, as a number with `missing: fault` does not."""
-    return _is_readable(_mask_cells(column, bad), check)
-
-
-def _is_readable(column: RawColumn, check: Callable[[RawColumn], object]) -> bool:
-    return _find_fault(column, check) is None
+def _accepts_missing(column: RawColumn, mask: np.ndarray, check: Callable[[RawColumn], object]) -> bool:
+    """Whether the kind of a column accepts missing cells, which a number with `missing: fault` does not."""
+    return _find_fault(_mask_cells(column, mask), check) is None
 
 
 def _find_fault(column: RawColumn, check: Callable[[RawColumn], object]) -> RowFault | None:
@@ -165,14 +166,14 @@ def _find_fault(column: RawColumn, check: Callable[[RawColumn], object]) -> RowF
     return None
 
 
-def _mask_cells(column: RawColumn, bad: np.ndarray) -> RawColumn:
-    """The column with some cells missing."""
+def _mask_cells(column: RawColumn, mask: np.ndarray) -> RawColumn:
+    """Make the cells missing where `mask` is true."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if is_file_column(column):
-        return column.with_missing(bad)
+        return column.with_missing(mask)
     if is_text_column(column):
-        return pc.if_else(pa.array(bad), pa.scalar(None, pa.string()), column)
-    return np.where(bad.reshape(-1, *[1] * (column.ndim - 1)), np.nan, column)
+        return pc.if_else(pa.array(mask), pa.scalar(None, pa.string()), column)
+    return np.where(mask.reshape(-1, *[1] * (column.ndim - 1)), np.nan, column)  # Integers become floating point.

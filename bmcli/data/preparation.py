@@ -1,4 +1,4 @@
-"""From a source to encoded splits on disk: read, split, fit on the training rows, encode, keep."""
+"""Preparation: read a source, split it, fit on the training rows, encode all rows and write them to the cache."""
 
 from __future__ import annotations
 
@@ -14,55 +14,58 @@ from bmcli import inputs as input_kinds
 from bmcli import parts
 from bmcli.data import columns, files, invalid, store
 from bmcli.data import targets as target_kinds
-from bmcli.data.raw_rows import reread_rows
-from bmcli.data.sources import SourceOptions, SourceRows, read_rows
+from bmcli.data.raw_rows import read_valid_rows, reread_rows
+from bmcli.data.sources import SourceOptions, SourceRows, get_source
 from bmcli.data.splitting import splits
-from bmcli.errors import BmcliError, Fault, naming
+from bmcli.errors import BmcliError, Fault, prefix_faults
 from bmcli.quoting import quoted
 from bmcli.raw_columns import RawColumn, RowFault, take_rows
 from bmcli.recipe.data import DataOptions, get_target_columns
 from bmcli.recipe.fields import Kind
-from bmcli.specs import MANY_COLUMNS, SPLITS, Column, DataSpec, PreparedData, Split, stack_of
+from bmcli.specs import MANY_COLUMNS, SPLITS, Column, DataSpec, PreparedData, Split, get_stack_name
 
 if TYPE_CHECKING:
     import numpy as np
 
-_ColumnKey = tuple[str, str]  # the role of a column, `resolve_inputs` or `targets`, and its name
+_ColumnKey = tuple[str, str]  # the role of a column, `inputs` or `targets`, and its name
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-_PIECE_BYTES = 2**26
-_LONGEST_LIST = 500  # characters of texts that can be typed
+_PIECE_BYTES = 2**26  # encoded bytes that are held in memory at once
+_MAX_MISSING_LIST = 500  # characters of a list that a suggestion spells out
 
-PREPARATION_VERSION = 4
-"""Part of every key: to be raised whenever the same source and options would give other arrays."""
+PREPARATION_VERSION = 5
+"""Part of every key. Raise it whenever the same source and options give other arrays, or their description changes."""
 
 
 def prepare(options: DataOptions, targets: Mapping[str, Kind], seed: int, cache: Path) -> PreparedData:
-    """Encoded splits of a source, from the cache if the same bytes were prepared in the same way before.
+    """Return the encoded splits of a source, from the cache if the same bytes were prepared with the same options.
 
-    What is damaged there is prepared again, with a word about it.
+    A damaged entry of the cache is made again, with a warning.
 
     Args:
         targets: Target options by name.
-        seed: Decides the split and the sample.
-        cache: Folder that holds a folder for each key; made if it is not there.
+        seed: Seed of the split and the sample.
+        cache: Folder of the cache, with one folder for each key; created if necessary.
 
     Raises:
         BmcliError: The source, a column or a cell is at fault, or the cache cannot be written.
     """
-    source: SourceOptions = options.source  # type: ignore[assignment]
-    stamps = _stamps(source)
+    source = get_source(options)
+    # Fingerprint and rows are read one after the other: if a file changes in between, the key would name other data.
+    stamps = _read_stamps(source)
     fingerprint = source.fingerprint()
-    key = _key(options, targets, seed, fingerprint)
+    key = _compute_key(options, targets, seed, fingerprint)
 
     def make(folder: Path) -> None:
         draft = store.PreparedDataWriter(folder)
         spec = _prepare_source(options, targets, seed, draft)
-        changed = {file for file, _ in _stamps(source).items() ^ stamps.items()}
+        changed = {file for file, _ in _read_stamps(source).items() ^ stamps.items()}
         if changed:
             first = min(map(files.format_path, changed))
-            raise BmcliError(f"{first}: changed while it was read.", path="data.source", suggestion="Start again.")
+            raise BmcliError(
+                f"{first}: changed while it was read.", path="data.source", suggestion="Run the command again."
+            )
         draft.finish(replace(spec, fingerprint=fingerprint, key=key))
 
     store.ensure_entry(cache / key, make)
@@ -70,27 +73,25 @@ def prepare(options: DataOptions, targets: Mapping[str, Kind], seed: int, cache:
 
 
 def encode_rows(rows: SourceRows, spec: DataSpec, with_targets: bool) -> Split:
-    """Rows of another file, encoded by what was fitted on the training rows of a run; they have no weights.
+    """Encode rows of another file with the columns fitted on the training rows of a run; they have no weights.
 
     Raises:
         BmcliError: A column is missing, or a cell cannot be read.
     """
-    wanted = {("inputs", column.name): column for column in spec.inputs}
+    fitted = {("inputs", column.name): column for column in spec.inputs}
     if with_targets:
-        wanted |= {("targets", column.name): column for column in spec.targets}
-    read_from = {
-        name: target_kinds.get_source_columns(column) for name, column in wanted.items() if name[0] == "targets"
-    }
-    read_from |= {name: (name[1],) for name in wanted if name[0] == "inputs"}
-    needed = [name for names in read_from.values() for name in names]
-    faults = [columns.missing_column_fault(name, "", rows) for name in needed if name not in rows.columns]
+        fitted |= {("targets", column.name): column for column in spec.targets}
+    sources = {key: target_kinds.get_source_columns(column) for key, column in fitted.items() if key[0] == "targets"}
+    sources |= {key: (key[1],) for key in fitted if key[0] == "inputs"}
+    names = [name for each in sources.values() for name in each]
+    faults = [columns.missing_column_fault(name, "", rows) for name in names if name not in rows.columns]
     if faults:
         raise BmcliError(*faults)
 
-    def work(name: _ColumnKey, column: Column) -> np.ndarray:
-        return _encode(name[0], columns.join_columns(rows.columns, read_from[name]), column)
+    def encode(key: _ColumnKey, column: Column) -> np.ndarray:
+        return _encode(key[0], columns.join_columns(rows.columns, sources[key]), column)
 
-    encoded = _apply_to_columns(wanted, work, rows, missing=())
+    encoded = _apply_to_columns(fitted, encode, rows, missing=())
     return Split(
         inputs={name: array for (role, name), array in encoded.items() if role == "inputs"},
         targets={name: array for (role, name), array in encoded.items() if role == "targets"},
@@ -98,96 +99,93 @@ def encode_rows(rows: SourceRows, spec: DataSpec, with_targets: bool) -> Split:
 
 
 def to_serving_arrays(rows: SourceRows, spec: DataSpec) -> dict[str, np.ndarray]:
-    """Rows of another file as a served model takes them, by column; raises as `encode_rows` does."""
-    wanted = {("inputs", column.name): column for column in spec.inputs}
-    faults = [columns.missing_column_fault(name, "", rows) for _, name in wanted if name not in rows.columns]
+    """Convert rows of another file to the inputs of a served model, by column; raise as `encode_rows` does."""
+    fitted = {("inputs", column.name): column for column in spec.inputs}
+    faults = [columns.missing_column_fault(name, "", rows) for _, name in fitted if name not in rows.columns]
     if faults:
         raise BmcliError(*faults)
-    found = _apply_to_columns(
-        wanted, lambda name, column: input_kinds.to_serving_array(rows.columns[name[1]], column), rows, missing=()
+    arrays = _apply_to_columns(
+        fitted, lambda key, column: input_kinds.to_serving_array(rows.columns[key[1]], column), rows, missing=()
     )
-    return {name: array for (_, name), array in found.items()}
+    return {name: array for (_, name), array in arrays.items()}
 
 
 def read_serving_arrays(
-    options: DataOptions, targets: Mapping[str, Kind], seed: int, spec: DataSpec, wanted: Mapping[str, np.ndarray]
+    options: DataOptions, targets: Mapping[str, Kind], seed: int, spec: DataSpec, positions: Mapping[str, np.ndarray]
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Some rows of the splits as a served model takes them, by split and column.
+    """Read rows of the splits again as inputs of a served model, by split and column.
 
     Args:
-        wanted: Positions in each split, whose rows are in the order of its prepared arrays.
+        positions: Positions of the rows in the prepared arrays of each split.
 
     Raises:
         BmcliError: The source is at fault.
     """
     rows, indices = reread_rows(options, targets, seed)
-    found: dict[str, dict[str, np.ndarray]] = {split: {} for split in wanted}
-    with naming(rows.origin):
+    arrays: dict[str, dict[str, np.ndarray]] = {split: {} for split in positions}
+    with prefix_faults(rows.origin):
         for column in spec.inputs:
             cells = rows.columns[column.name]
-            for split, positions in wanted.items():
-                found[split][column.name] = input_kinds.to_serving_array(
-                    take_rows(cells, indices[split][positions]), column
-                )
-    return found
+            for split, places in positions.items():
+                selected = take_rows(cells, indices[split][places])
+                arrays[split][column.name] = input_kinds.to_serving_array(selected, column)
+    return arrays
 
 
 def _prepare_source(
     options: DataOptions, targets: Mapping[str, Kind], seed: int, draft: store.PreparedDataWriter
 ) -> DataSpec:
-    """What the data is; its encoded rows go into the draft, a column at a time."""
-    rows = read_rows(options.source, skip_broken=options.invalid != "stop")  # type: ignore[arg-type]
-    with naming(rows.origin):
-        return _encoded_source(rows, options, targets, seed, draft)
+    """Read and split a source, write its encoded columns to the draft one at a time, and return their description."""
+    rows, invalid_cells, skipped_rows = read_valid_rows(options, targets)
+    with prefix_faults(rows.origin):
+        spec = _encode_source(rows, options, targets, seed, draft)
+    return replace(spec, invalid_cells=invalid_cells, skipped_rows=skipped_rows)
 
 
-def _encoded_source(
+def _encode_source(
     rows: SourceRows, options: DataOptions, targets: Mapping[str, Kind], seed: int, draft: store.PreparedDataWriter
 ) -> DataSpec:
-    broken = rows.broken
-    columns.check_names(rows, options, targets)
-    rows, cells, skipped = invalid.apply_invalid_policy(rows, options, targets)
-    indices, stratified = splits.split_rows(rows, options, targets, seed)
-    weights = _weights(rows, options.weight, indices)
+    indices, stratified_by = splits.split_rows(rows, options, targets, seed)
+    weights = _read_split_weights(rows, options.weight, indices)
     for split, values in weights.items():
         draft.write(split, "weights", values.shape, "float32", [values])
     inputs = columns.resolve_inputs(invalid.RowSubset(rows.columns, indices["train"]), options, targets)
-    learned_from = options.source.shown("train")  # type: ignore[attr-defined]
-    # Files are numbered, never named after columns: a column's name is foreign text. Of many, those alike share one.
+    source = get_source(options)
+    training_files = source.describe_files("train")
+    # Files are numbered, never named after columns: a column's name is foreign text and could name any path. An empty
+    # name is replaced below by that of the file that all columns of the same shape and dtype share.
     many = len(inputs) >= MANY_COLUMNS
-    asked = {("inputs", name): ("" if many else f"inputs-{i}", kind) for i, (name, kind) in enumerate(inputs.items())}
-    asked |= {("targets", name): (f"targets-{i}", kind) for i, (name, kind) in enumerate(targets.items())}
+    items = {("inputs", name): ("" if many else f"inputs-{i}", kind) for i, (name, kind) in enumerate(inputs.items())}
+    items |= {("targets", name): (f"targets-{i}", kind) for i, (name, kind) in enumerate(targets.items())}
 
-    def work(name: _ColumnKey, item: tuple[str, Kind]) -> Column:
-        read_from = get_target_columns(name[1], item[1]) if name[0] == "targets" else (name[1],)
-        raw = columns.join_columns(rows.columns, read_from)
-        with naming(learned_from):
-            column = _fitted(*name, item[1], raw, indices["train"])
+    def fit_and_encode(key: _ColumnKey, item: tuple[str, Kind]) -> Column:
+        (role, name), (file, kind) = key, item
+        raw = columns.join_columns(rows.columns, get_target_columns(name, kind) if role == "targets" else (name,))
+        with prefix_faults(training_files):
+            column = _fit_column(role, name, kind, raw, indices["train"])
         for split in SPLITS:
             shape = (len(indices[split]), *column.shape)
-            write, file = (draft.write, item[0]) if item[0] else (draft.append, stack_of(column))
-            write(split, file, shape, column.dtype, _encode_in_pieces(name[0], raw, column, indices[split]))
+            write, path = (draft.write, file) if file else (draft.append, get_stack_name(column))
+            write(split, path, shape, column.dtype, _encode_in_pieces(role, raw, column, indices[split]))
         return column
 
-    fitted = _apply_to_columns(asked, work, rows, getattr(options.source, "missing", ()))
+    fitted = _apply_to_columns(items, fit_and_encode, rows, getattr(source, "missing", ()))
     return DataSpec(
         inputs=tuple(fitted["inputs", name] for name in inputs),
         targets=tuple(fitted["targets", name] for name in targets),
         counts={name: len(indices[name]) for name in SPLITS},
         fingerprint="",
         key="",
-        stratified=stratified,
+        stratified_by=stratified_by,
         weight=options.weight,
-        source=rows.found,
-        invalid=cells,
-        skipped=skipped,
-        broken=broken,
+        source=rows.detected_options,
+        malformed_records=rows.malformed_records,
         crosses=columns.build_crosses(options, inputs, {name: fitted["inputs", name] for name in inputs}),
     )
 
 
-def _fitted(role: str, name: str, options: Kind, raw: RawColumn, train: np.ndarray) -> Column:
-    """A column fitted on its training rows."""
+def _fit_column(role: str, name: str, options: Kind, raw: RawColumn, train: np.ndarray) -> Column:
+    """Fit a column on its training rows."""
     room = "inputs" if role == "inputs" else "data.targets"
     with _translate_source_rows(train):
         column: Column = parts.load(room, options.kind).fit(name, take_rows(raw, train), options)
@@ -195,35 +193,38 @@ def _fitted(role: str, name: str, options: Kind, raw: RawColumn, train: np.ndarr
 
 
 def _encode_in_pieces(role: str, raw: RawColumn, column: Column, indices: np.ndarray) -> Iterator[np.ndarray]:
-    """The encoded rows at `indices`, so many at a time that those of large cells need not fit into memory."""
+    """Encode the rows at `indices` in pieces: rows of large cells, such as pictures, may not fit into memory."""
     import numpy as np
 
-    size = max(1, _PIECE_BYTES // (int(np.prod(column.shape, dtype="int64")) * np.dtype(column.dtype).itemsize or 1))
-    for start in range(0, len(indices), size):
-        some = indices[start : start + size]
-        with _translate_source_rows(some):
-            yield _encode(role, take_rows(raw, some), column)
+    row_bytes = int(np.prod(column.shape, dtype="int64")) * np.dtype(column.dtype).itemsize or 1
+    piece_rows = max(1, _PIECE_BYTES // row_bytes)
+    for start in range(0, len(indices), piece_rows):
+        piece = indices[start : start + piece_rows]
+        with _translate_source_rows(piece):
+            yield _encode(role, take_rows(raw, piece), column)
 
 
 @contextmanager
 def _translate_source_rows(indices: np.ndarray) -> Iterator[None]:
-    """Turns the row of a fault among some rows into the row of the source."""
+    """Translate the row of a RowFault among selected rows to the row of the source."""
     try:
         yield
     except RowFault as fault:
         raise RowFault(int(indices[fault.row]), fault.message, fault.suggestion, fault.cell) from None
 
 
-def _weights(rows: SourceRows, column: str | None, indices: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """How much each row of each split counts; empty without a column that tells it."""
+def _read_split_weights(
+    rows: SourceRows, column: str | None, indices: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Read the weights of the rows of each split; empty if the recipe names no column of weights."""
     if column is None:
         return {}
-    # No text may stand for a missing weight, so a fault does not offer to declare one.
-    told = columns.read_column(rows, column, columns.read_weights)
-    if not told[indices["train"]].any():
+    # A weight must not be missing, so a fault does not suggest to declare its text as missing.
+    weights = columns.read_column(rows, column, columns.read_weights)
+    if not weights[indices["train"]].any():
         message = f"column {quoted(column)}: every training row has the weight 0, so there is nothing to learn."
-        raise BmcliError(message, path="data.weight", suggestion="Give the rows that should count a larger number.")
-    return {name: told[indices[name]] for name in SPLITS}
+        raise BmcliError(message, path="data.weight", suggestion="Give rows that should count a weight above 0.")
+    return {name: weights[indices[name]] for name in SPLITS}
 
 
 def _encode(role: str, raw: RawColumn, column: Column) -> np.ndarray:
@@ -237,45 +238,44 @@ def _apply_to_columns(
     rows: SourceRows,
     missing: Sequence[str],
 ) -> dict[_ColumnKey, _Result]:
-    """The work done on every column, or one BmcliError with the faults of all of them.
+    """Apply a function to every column; raise one BmcliError with the faults of all of them.
 
     Args:
-        missing: Texts that the source takes for a missing cell, if it can be told more of them.
+        missing: Texts that mark a missing cell in the source, if they are an option of it.
     """
-    done: dict[_ColumnKey, _Result] = {}
+    results: dict[_ColumnKey, _Result] = {}
     faults: list[Fault] = []
-    for name, item in items.items():
+    for key, item in items.items():
         try:
-            done[name] = work(name, item)
+            results[key] = work(key, item)
         except RowFault as fault:
-            told = columns.locate_fault(fault, name[1], rows)
-            faults.append(replace(told, suggestion=told.suggestion or _suggest_missing(fault.cell, missing)))
+            located = columns.locate_fault(fault, key[1], rows)
+            faults.append(replace(located, suggestion=located.suggestion or _suggest_missing(fault.cell, missing)))
         except BmcliError as error:
-            faults += (fault.of(rows.origin) for fault in error.faults)
+            faults += (fault.in_file(rows.origin) for fault in error.faults)
     if faults:
         raise BmcliError(*faults)
-    return done
+    return results
 
 
 def _suggest_missing(cell: str | None, missing: Sequence[str]) -> str:
-    """How to declare a cell as missing: the whole list, since the recipe's replaces the default."""
-    if cell is None or not missing or sum(map(len, (*missing, cell))) > _LONGEST_LIST:
+    """Suggest to declare a cell as missing, with the whole list, since an option of the recipe replaces the default."""
+    if cell is None or not missing or sum(map(len, (*missing, cell))) > _MAX_MISSING_LIST:
         return ""
     return f"Add it to `missing: {json.dumps([text for text in (*missing, cell) if text], ensure_ascii=False)}`."
 
 
-def _key(options: DataOptions, targets: Mapping[str, Kind], seed: int, fingerprint: str) -> str:
-    """SHA-256 of all that decides the arrays. Where the files lie does not."""
-    asked = options.model_dump()
-    asked.pop("augment")  # decided anew in every step
-    asked.pop("seed")  # is in `seed`
-    asked["source"].pop("path", None)
-    asked["source"]["splits"] = options.source.splits()  # type: ignore[attr-defined]
-    asked["targets"] = {name: target.model_dump() for name, target in targets.items()}
-    words = [PREPARATION_VERSION, fingerprint, seed, asked]
-    return hashlib.sha256(json.dumps(words).encode()).hexdigest()
+def _compute_key(options: DataOptions, targets: Mapping[str, Kind], seed: int, fingerprint: str) -> str:
+    """Compute the SHA-256 of everything that determines the arrays; the paths of the files do not."""
+    values = options.model_dump()
+    values.pop("augment")  # applied in each training step, not in preparation
+    values.pop("seed")  # The resolved seed is the argument `seed`.
+    values["source"].pop("path", None)
+    values["source"]["splits"] = get_source(options).splits()
+    values["targets"] = {name: target.model_dump() for name, target in targets.items()}
+    return hashlib.sha256(json.dumps([PREPARATION_VERSION, fingerprint, seed, values]).encode()).hexdigest()
 
 
-def _stamps(source: SourceOptions) -> dict[files.File, tuple[int, int, int]]:
-    """Size, time and identity of every file, to notice a change while reading."""
+def _read_stamps(source: SourceOptions) -> dict[files.File, tuple[int, int, int]]:
+    """Read size, modification time and inode of every file, by which a change while reading is noticed."""
     return {path: files.read_stamp(path) for path in source.files()}

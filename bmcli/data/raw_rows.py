@@ -1,4 +1,4 @@
-"""The cells of a source as they were written, by split: for a reader, who cannot read what was encoded."""
+"""Raw cells of a source by split, for reports and slices, which show values and not encoded arrays."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bmcli.data import columns, invalid
-from bmcli.data.sources import SourceRows, read_rows
+from bmcli.data.sources import SourceRows, get_source, read_rows
 from bmcli.data.splitting import splits
-from bmcli.errors import naming
+from bmcli.errors import prefix_faults
 from bmcli.raw_columns import RawColumn, RowFault, is_file_column, is_text_column, take_rows, to_numbers
 from bmcli.recipe.data import DataOptions, FoldOptions
 from bmcli.recipe.fields import Kind
@@ -21,37 +21,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RawSplits:
-    """Raw columns, and which of their rows each split has, in the order of the encoded ones.
+    """Raw columns and the rows of each split, in the order of the encoded arrays.
 
     Args:
-        where, origin: As of `SourceRows`.
+        describe_row, origin: As in `SourceRows`.
     """
 
     columns: Mapping[str, RawColumn]
     indices: Mapping[str, np.ndarray]
-    where: Callable[[int], str]
+    describe_row: Callable[[int], str]
     origin: str
 
     def cells(self, name: str, split: str, rows: np.ndarray) -> list[str]:
-        """Some cells as text, empty where missing.
+        """Format cells as text, empty where missing.
 
         Args:
             rows: Positions among the rows of the split.
         """
-        picked: Any = take_rows(self.columns[name], self.indices[split][rows])
-        if is_text_column(picked):
-            return [cell or "" for cell in picked.to_pylist()]
-        return ["" if cell != cell else _format_number(cell) for cell in picked]  # NaN is not itself
+        column: Any = take_rows(self.columns[name], self.indices[split][rows])
+        if is_text_column(column):
+            return [cell or "" for cell in column.to_pylist()]
+        return ["" if cell != cell else _format_number(cell) for cell in column]  # NaN differs from itself.
 
     def count_missing(self, name: str) -> dict[str, int]:
-        """How many cells of each split are missing."""
+        """Count the missing cells of each split."""
         import numpy as np
 
-        gone = _find_missing(self.columns[name])
-        return {split: int(np.count_nonzero(gone[self.indices[split]])) for split in SPLITS}
+        is_missing = _find_missing(self.columns[name])
+        return {split: int(np.count_nonzero(is_missing[self.indices[split]])) for split in SPLITS}
 
     def number_range(self, name: str) -> tuple[float, float, float] | None:
-        """The lowest, the mean and the highest number of a column; None if it holds none."""
+        """Return minimum, mean and maximum of a column; None if it has no numbers."""
         import numpy as np
 
         if name not in self.columns:
@@ -60,40 +60,41 @@ class RawSplits:
             values = to_numbers(self.columns[name])
         except RowFault:
             return None
-        told = values[~np.isnan(values)].astype("float64")
-        return (float(told.min()), float(told.mean()), float(told.max())) if len(told) else None
+        numbers = values[~np.isnan(values)].astype("float64")
+        return (float(numbers.min()), float(numbers.mean()), float(numbers.max())) if len(numbers) else None
 
-    def of(self, split: str) -> SourceRows:
-        """The rows of a split."""
-        every = SourceRows(self.columns, None, self.where, origin=self.origin)
-        return invalid.picked(every, self.indices[split])
+    def select_split(self, split: str) -> SourceRows:
+        """Return the rows of a split."""
+        all_rows = SourceRows(self.columns, None, self.describe_row, origin=self.origin)
+        return invalid.take_source_rows(all_rows, self.indices[split])
 
 
 def read_raw_folds(options: DataOptions, targets: Mapping[str, Kind], seed: int, count: int) -> RawSplits:
-    """All columns of single values, and the rows that each fold tests, as `fold-1`.
+    """Read all single-valued columns, with the test rows of each fold as `fold-1`, `fold-2` and so on.
 
     Raises:
         BmcliError: As `prepare` does for one of the folds.
     """
-    rows = _read_valid_rows(options, targets)
+    rows, _, _ = read_valid_rows(options, targets)
     tested = {}
     for number in range(1, count + 1):
+        # Split like a training of this fold alone, so that the rows are the same.
         split = options.split.model_copy(update={"fold": FoldOptions(number=number, of=count)})
-        with naming(rows.origin):
+        with prefix_faults(rows.origin):
             indices, _ = splits.split_rows(rows, options.model_copy(update={"split": split}), targets, seed)
         tested[f"fold-{number}"] = indices["test"]
-    return RawSplits(_select_single_valued(rows, None), tested, rows.where, rows.origin)
+    return RawSplits(_select_single_valued(rows, None), tested, rows.describe_row, rows.origin)
 
 
 def read_raw_splits(
     options: DataOptions, targets: Mapping[str, Kind], seed: int, names: tuple[str, ...] | None
 ) -> RawSplits:
-    """Some columns of single values of a source whose rows are prepared already.
+    """Read single-valued columns of a source, with the rows of each split.
 
     Args:
         targets: Target options by name.
-        seed: What decided the split and the sample.
-        names: Columns, None for all; those that the source does not have, and arrays and files, are left out.
+        seed: Seed of the split and the sample.
+        names: Columns, None for all; arrays, files and columns that the source lacks are left out.
 
     Raises:
         BmcliError: As `prepare` does.
@@ -101,46 +102,55 @@ def read_raw_splits(
     if names is not None and not names:
         return RawSplits({}, {}, str, "")
     rows, indices = reread_rows(options, targets, seed)
-    return RawSplits(_select_single_valued(rows, names), indices, rows.where, rows.origin)
+    return RawSplits(_select_single_valued(rows, names), indices, rows.describe_row, rows.origin)
 
 
 def reread_rows(
     options: DataOptions, targets: Mapping[str, Kind], seed: int
 ) -> tuple[SourceRows, Mapping[str, np.ndarray]]:
-    """The rows of a source that is prepared already, and those of each split, in the order of the encoded ones.
+    """Read a source again, and split it into the rows of the encoded arrays, in their order.
 
     Raises:
         BmcliError: As `prepare` does.
     """
-    rows = _read_valid_rows(options, targets)
-    with naming(rows.origin):
+    rows, _, _ = read_valid_rows(options, targets)
+    with prefix_faults(rows.origin):
         return rows, splits.split_rows(rows, options, targets, seed)[0]
 
 
-def _read_valid_rows(options: DataOptions, targets: Mapping[str, Kind]) -> SourceRows:
-    """The rows of a source without those that cannot be read."""
-    rows = read_rows(options.source, skip_broken=options.invalid != "stop")  # type: ignore[arg-type]
-    with naming(rows.origin):
+def read_valid_rows(options: DataOptions, targets: Mapping[str, Kind]) -> tuple[SourceRows, dict[str, int], int]:
+    """Read a source, check that it has the recipe's columns, and apply the policy for cells that cannot be read.
+
+    Preparation and every later reading share these steps, so that they agree on the rows.
+
+    Returns:
+        The rows; the number of unreadable cells by column; the number of skipped rows.
+
+    Raises:
+        BmcliError: The source or a column is at fault, or no row is left.
+    """
+    rows = read_rows(get_source(options), skip_malformed=options.invalid != "stop")
+    with prefix_faults(rows.origin):
         columns.check_names(rows, options, targets)
-        return invalid.apply_invalid_policy(rows, options, targets)[0]
+        return invalid.apply_invalid_policy(rows, options, targets)
 
 
 def _select_single_valued(rows: SourceRows, names: tuple[str, ...] | None) -> dict[str, RawColumn]:
-    wanted = rows.columns if names is None else names
-    found = {name: rows.columns[name] for name in wanted if name in rows.columns}
-    return {name: column for name, column in found.items() if _is_single_valued(column)}
+    selected = rows.columns if names is None else names
+    raw = {name: rows.columns[name] for name in selected if name in rows.columns}
+    return {
+        name: column
+        for name, column in raw.items()
+        if not is_file_column(column) and (is_text_column(column) or column.ndim == 1)
+    }
 
 
 def find_row_indices(options: DataOptions, targets: Mapping[str, Kind], seed: int, split: str) -> np.ndarray:
-    """Which rows of a source a split has, in the order of the encoded ones.
+    """Return the indices of a split's rows in the source, in the order of the encoded arrays.
 
-    Arguments and faults as of `read_raw_splits`.
+    Arguments and faults are those of `read_raw_splits`.
     """
     return reread_rows(options, targets, seed)[1][split]
-
-
-def _is_single_valued(column: RawColumn) -> bool:
-    return not is_file_column(column) and (is_text_column(column) or column.ndim == 1)
 
 
 def _find_missing(column: RawColumn) -> np.ndarray:
@@ -150,9 +160,9 @@ def _find_missing(column: RawColumn) -> np.ndarray:
 
     if is_text_column(column):
         return np.asarray(pc.fill_null(pc.equal(column, ""), True))
-    return np.asarray(column) != np.asarray(column)
+    return np.asarray(column) != np.asarray(column)  # Only NaN differs from itself; `isnan` refuses some dtypes.
 
 
 def _format_number(cell: object) -> str:
-    """A number as short as it can be read back."""
+    """Format a number with at most 7 significant digits."""
     return f"{cell:.7g}" if isinstance(cell, float) else str(cell)

@@ -1,4 +1,4 @@
-"""What the data options of a recipe came to, once the data was seen."""
+"""Data options of a recipe with the values that were detected in the data."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from bmcli.specs import MANY_COLUMNS, DataSpec
 
 
 def resolve_options(options: DataOptions, targets: Mapping[str, Kind], spec: DataSpec) -> DataOptions:
-    """The same options with what was found in the place of `auto`; preparing by them gives the same arrays.
+    """Replace `auto` by the detected values; the resolved options prepare the same arrays.
 
-    Many inputs that the recipe does not name are left to be found again: with all their options they would be more
-    than a recipe may hold.
+    Inputs that the recipe does not list stay unlisted if they are many: with all their options the resolved recipe
+    would exceed the size limit of recipes.
     """
     part = PartField("inputs")
     few = spec.inputs if len(spec.inputs) < MANY_COLUMNS else ()
     source = {name: value for name, value in spec.source.items() if getattr(options.source, name) == "auto"}
-    found = {
+    resolved = {
         "source": options.source.model_copy(update=source),
         "inputs": options.inputs or {column.name: part.check(column.kind) for column in few} or None,
         "targets": targets,
-        "split": options.split.model_copy(update={"stratify": spec.stratified or "none"}),
+        "split": options.split.model_copy(update={"stratify": spec.stratified_by or "none"}),
     }
-    return options.model_copy(update=found)
+    return options.model_copy(update=resolved)

@@ -1,4 +1,4 @@
-"""Entries of the cache: folders of arrays, whole and as they were written, or made again."""
+"""Entries of the cache: folders of arrays whose integrity is verified, and which are made again if damaged."""
 
 from __future__ import annotations
 
@@ -26,17 +26,20 @@ _SEAL_FILE = "checked"
 _SEAL_PURPOSE = "checked entry of the cache"
 
 LARGE_BYTES = 2**30
-_SETTLED_NS = 2 * 10**9  # two changes of a file closer together than its file system's clock ticks look like one
+# Two changes of a file within one tick of the file system's clock leave the same time, so a file must have been
+# unchanged for longer before its time identifies its content.
+_SETTLED_NS = 2 * 10**9
 
-_found_whole: dict[Path, str] = {}
+_verified_entries: dict[Path, str] = {}
+"""Digest of the record and the stamps of each entry that this process has verified."""
 
 
 def ensure_entry(folder: Path, make: Callable[[Path], None]) -> None:
-    """Makes an entry of the cache unless it is there and whole; a damaged one is made again, with a word about it.
+    """Make an entry of the cache unless it exists and is intact; a damaged entry is made again, with a warning.
 
     Args:
-        folder: Of the entry, named by a key of its content.
-        make: Fills a folder, which then takes the name of the entry: nobody ever sees half of it.
+        folder: Folder of the entry, named by a key of its content.
+        make: Function that fills a draft folder, which is renamed to the entry when it is complete.
 
     Raises:
         RunFailed: The cache cannot be written.
@@ -44,23 +47,24 @@ def ensure_entry(folder: Path, make: Callable[[Path], None]) -> None:
     if not find_damage(folder):
         return
     with translate_write_errors(folder.parent), lock_entry(folder):
-        if not (found := find_damage(folder)):
+        if not (damage := find_damage(folder)):  # Another process has made it while this one waited for the lock.
             return
         if os.path.lexists(folder):
-            Console().log(f"warning: {folder} in the cache is damaged ({found}); it is made again.")
+            Console().log(f"warning: {folder} in the cache is damaged ({damage}); it is made again.")
         with _draft_entry(folder) as draft:
             make(draft)
 
 
 def find_damage(folder: Path) -> str:
-    """Tell why an entry is not there as it was written, or an empty text if it is.
+    """Describe the damage of an entry, such as a missing or changed file; empty if it is intact.
 
-    Every byte is compared with its SHA-256, once in a process as long as no file's size, times and identity change:
-    0.6 s a GiB. Entries of more than a GiB, which may be larger than memory, are read in full once; later processes
-    trust a seal over sizes, times and identities then, which every write changes, but not a disk that forgets.
+    The files are compared with their SHA-256, which takes 0.6 s per GiB, once in a process as long as their sizes,
+    times and inodes do not change. Entries of more than `LARGE_BYTES`, which may be larger than memory, are read in
+    full only once: later processes trust a seal over sizes, times and inodes. Every write changes these, but decay of
+    the disk does not.
     """
     try:
-        _check(folder)
+        _check_entry(folder)
     except disk.DamagedFile as error:
         return str(error)
     except OSError as error:
@@ -69,7 +73,7 @@ def find_damage(folder: Path) -> str:
 
 
 class PreparedDataWriter:
-    """A folder of prepared data that is being written."""
+    """Writer of a folder of prepared data."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -78,22 +82,23 @@ class PreparedDataWriter:
             (folder / split).mkdir()
 
     def write(self, split: str, file: str, shape: tuple[int, ...], dtype: str, pieces: Iterable[np.ndarray]) -> None:
-        """Writes an array whose rows come in pieces."""
+        """Write an array whose rows come in pieces."""
         _write_array(self._folder / split / f"{file}.npy", shape, dtype, pieces)
 
     def append(self, split: str, file: str, shape: tuple[int, ...], dtype: str, pieces: Iterable[np.ndarray]) -> None:
-        """Writes an array behind those of the same shape in a file, which then is one more on its first axis."""
+        """Append an array to a file of arrays of the same shape, which are stacked on a new first axis."""
         path = self._folder / split / f"{file}.npy"
         count = self._stacks[path][0] if path in self._stacks else 0
         if not count:
             _write_array(path, (0, *shape), dtype, ())
-        with disk.convert_write_errors(path, _bytes(shape, dtype)), path.open("ab") as stream:
+        with disk.convert_write_errors(path, _count_bytes(shape, dtype)), path.open("ab") as stream:
             _write_pieces(stream, dtype, pieces)
         self._stacks[path] = count + 1, shape, dtype
 
     def finish(self, spec: DataSpec) -> None:
-        """Writes what the arrays are."""
+        """Write the description of the arrays, and complete the headers of stacked arrays."""
         for path, (count, shape, dtype) in self._stacks.items():
+            # The number of arrays is known only now; the length of the header does not depend on it.
             with path.open("r+b") as stream:
                 _write_header(stream, (count, *shape), dtype)
         disk.write_and_flush(self._folder / "spec.json", json.dumps(spec.to_json(), allow_nan=False).encode())
@@ -101,7 +106,7 @@ class PreparedDataWriter:
 
 @contextmanager
 def lock_entry(folder: Path) -> Iterator[None]:
-    """Waits until no other process makes the same entry. The lock ends with the process."""
+    """Wait until no other process makes the same entry. The kernel frees the lock when the process ends."""
     import fcntl
 
     disk.make_private_folder(folder.parent)
@@ -112,28 +117,28 @@ def lock_entry(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def translate_write_errors(cache: Path) -> Iterator[None]:
-    """Turns what the file system refuses into a RunFailed that names the place."""
+    """Turn errors of the file system into a RunFailed that names the place."""
     try:
         yield
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         place, sizes = error.filename or cache, ""
         if isinstance(error, disk.WriteFailure):
-            place, sizes = cache, error.sizes  # the file itself is of a draft that is gone now
+            place, sizes = cache, error.sizes  # The file belongs to a draft that has been removed.
         raise RunFailed(
-            f"{place}: cannot keep the prepared data: {reason}{sizes}.",
+            f"{place}: cannot write the prepared data: {reason}{sizes}.",
             suggestion="Free some space there, or make the folder writable.",
         ) from None
 
 
-def _check(folder: Path) -> None:
-    """Raises Damaged or OSError unless an entry is there as it was written."""
+def _check_entry(folder: Path) -> None:
+    """Raise DamagedFile or OSError unless an entry exists and is intact."""
     if folder.is_symlink():
         raise disk.DamagedFile("a symbolic link")
     record = _read_record(folder)
-    stamps = {name: _stamp(folder / name, name) for name in record["files"]}
+    stamps = {name: _read_file_stamp(folder / name, name) for name in record["files"]}
     state = disk.compute_record_digest({**record, "stamps": stamps})
-    if _found_whole.get(folder) == state:
+    if _verified_entries.get(folder) == state:
         return
     large = sum(size for size, *_ in stamps.values()) > LARGE_BYTES
     if large and _has_seal(folder, state):
@@ -141,17 +146,17 @@ def _check(folder: Path) -> None:
     start = time.time_ns()
     for name, expected in record["files"].items():
         if disk.compute_sha256(folder / name) != expected:
-            raise disk.DamagedFile(f"{name}: changed since it was written, by its SHA-256")
+            raise disk.DamagedFile(f"{name}: changed since it was written (its SHA-256 differs)")
     if all(changed < start - _SETTLED_NS for _, _, changed, _ in stamps.values()):
-        _found_whole[folder] = state
+        _verified_entries[folder] = state
         if large:
-            _flush(folder, record["files"])
+            _flush_files(folder, record["files"])
             _write_seal(folder, state)
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
-    """The SHA-256 of each file of an entry, by its path there."""
-    _stamp(folder / _RECORD_FILE, _RECORD_FILE)
+    """Read the record of an entry: its key, and the SHA-256 of each file by its path in the folder."""
+    _read_file_stamp(folder / _RECORD_FILE, _RECORD_FILE)
     try:
         record = disk.read_record(folder / _RECORD_FILE)
     except disk.DamagedFile as error:
@@ -161,12 +166,12 @@ def _read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def _stamp(path: Path, name: str) -> tuple[int, int, int, int]:
-    """Size, times and identity of a file."""
-    found = path.lstat()
-    if not stat.S_ISREG(found.st_mode):
-        raise disk.DamagedFile(f"{name}: not a file")
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+def _read_file_stamp(path: Path, name: str) -> tuple[int, int, int, int]:
+    """Read size, modification time, change time and inode of a file."""
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise disk.DamagedFile(f"{name}: not a regular file")
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def _has_seal(folder: Path, state: str) -> bool:
@@ -175,8 +180,8 @@ def _has_seal(folder: Path, state: str) -> bool:
     return False
 
 
-def _flush(folder: Path, names: Iterable[str]) -> None:
-    """Has files written to the disk: a seal is trusted afterwards, and must not vouch for what is in memory alone."""
+def _flush_files(folder: Path, names: Iterable[str]) -> None:
+    """Flush files to the disk: a later process trusts the seal, which must not cover data that is only in memory."""
     for name in names:
         with (folder / name).open("rb") as file:
             os.fsync(file.fileno())
@@ -184,12 +189,13 @@ def _flush(folder: Path, names: Iterable[str]) -> None:
 
 def _write_seal(folder: Path, state: str) -> None:
     if seal := trust.seal(state.encode(), _SEAL_PURPOSE):
-        with suppress(OSError):  # without it the entry is read again
+        with suppress(OSError):  # Without a seal the next process reads the entry in full again.
             disk.write_atomically(folder / _SEAL_FILE, seal.encode(), disk.PRIVATE_MODE)
 
 
 @contextmanager
 def _draft_entry(folder: Path) -> Iterator[Path]:
+    """Provide a draft folder, and rename it to the entry if the block succeeds; other processes never see a part."""
     draft = folder.with_name(f".{folder.name}.draft")
     disk.remove(draft)
     try:
@@ -205,10 +211,10 @@ def _draft_entry(folder: Path) -> Iterator[Path]:
 
 
 def _write_record(folder: Path, key: str) -> None:
-    """Writes the digest of every file of an entry; nothing may be written afterwards.
+    """Write the SHA-256 of every file of an entry; nothing may be written afterwards.
 
-    The files are left to the system to write: what a power failure takes of them, their digests miss when the entry is
-    opened, and it is made again.
+    The files are not flushed to the disk: after a power failure the digests of incomplete files differ, and the entry
+    is made again.
     """
     paths = [path for path in sorted(folder.rglob("*")) if not path.is_dir()]
     digests = {path.relative_to(folder).as_posix(): disk.compute_sha256(path) for path in paths}
@@ -216,13 +222,13 @@ def _write_record(folder: Path, key: str) -> None:
 
 
 def _write_array(path: Path, shape: tuple[int, ...], dtype: str, pieces: Iterable[np.ndarray]) -> None:
-    with disk.convert_write_errors(path, _bytes(shape, dtype)), path.open("wb") as file:
+    with disk.convert_write_errors(path, _count_bytes(shape, dtype)), path.open("wb") as file:
         _write_header(file, shape, dtype)
         _write_pieces(file, dtype, pieces)
 
 
 def _write_header(file: IO[bytes], shape: tuple[int, ...], dtype: str) -> None:
-    """Writes what an array is; of the same length whatever the length of its first axis."""
+    """Write the header of an NPY file; NumPy pads it so that its length does not depend on the first axis."""
     import numpy as np
     from numpy.lib import format as npy
 
@@ -236,7 +242,7 @@ def _write_pieces(file: IO[bytes], dtype: str, pieces: Iterable[np.ndarray]) -> 
         file.write(np.ascontiguousarray(piece, dtype).data)
 
 
-def _bytes(shape: tuple[int, ...], dtype: str) -> int:
+def _count_bytes(shape: tuple[int, ...], dtype: str) -> int:
     import numpy as np
 
     return math.prod(shape) * np.dtype(dtype).itemsize

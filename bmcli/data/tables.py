@@ -1,4 +1,4 @@
-"""Columns of tables that may be larger than memory: kept in a file that is mapped, and read one at a time."""
+"""Tables that may be larger than memory: rows in a memory-mapped file, read one column at a time."""
 
 from __future__ import annotations
 
@@ -31,29 +31,30 @@ _EXACT_IN_FLOAT64 = 2**53
 
 @dataclass(frozen=True)
 class MappedTable:
-    """A table in a file that is mapped into memory."""
+    """An Arrow table in a memory-mapped file."""
 
     table: pa.Table
     memory: mmap.mmap
 
     def release_memory(self) -> None:
-        """Gives the memory of what was read back to the system; it is read again where it is still needed."""
+        """Release the pages that were read; the system reads them again when they are needed."""
+        # Mapped pages count as memory of the process, although the system could take them back at any time.
         self.memory.madvise(mmap.MADV_DONTNEED)
 
 
 class TableColumns(Mapping[str, RawColumn]):
-    """The columns of several tables, one after the other; a column is made whenever it is asked for.
+    """Columns of several tables whose rows follow each other; a column is built on every access.
 
     Args:
-        tables: With the same names, each once.
-        types: What each column is read as, by name, in the order of the columns.
-        where: A row's place for error texts.
+        tables: Tables whose columns have unique names; a column that a table lacks is missing in its rows.
+        types: Type that each column is cast to, in the order of the columns.
+        describe_row: Function from a row to its place for messages.
     """
 
     def __init__(
-        self, tables: Sequence[MappedTable], types: Mapping[str, pa.DataType], where: Callable[[int], str]
+        self, tables: Sequence[MappedTable], types: Mapping[str, pa.DataType], describe_row: Callable[[int], str]
     ) -> None:
-        self._tables, self._types, self._where = tables, types, where
+        self._tables, self._types, self._describe_row = tables, types, describe_row
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._types)
@@ -62,62 +63,62 @@ class TableColumns(Mapping[str, RawColumn]):
         return len(self._types)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._types  # without making the column
+        return name in self._types  # The inherited method would build the column.
 
     def __getitem__(self, name: str) -> RawColumn:
         import pyarrow as pa
 
         for mapped in self._tables:
-            mapped.release_memory()  # the columns before this one
+            mapped.release_memory()  # of the columns that were read before
         kind = self._types[name]
         chunks: list[pa.Array] = []
         for table in (mapped.table for mapped in self._tables):
-            # By its place: the names of all columns would be listed anew for each of them.
-            place = table.schema.get_field_index(name)
-            chunks += [pa.nulls(len(table), kind)] if place < 0 else table.column(place).cast(kind).chunks
-        return _to_raw_column(name, pa.chunked_array(chunks, kind), self._where)
+            # By position: `table.column(name)` lists the names of all columns, which is quadratic over a wide table.
+            position = table.schema.get_field_index(name)
+            chunks += [pa.nulls(len(table), kind)] if position < 0 else table.column(position).cast(kind).chunks
+        return _to_raw_column(name, pa.chunked_array(chunks, kind), self._describe_row)
 
 
 def build_rows(
     tables: Sequence[MappedTable],
     types: Mapping[str, pa.DataType],
     lengths: Sequence[tuple[str | None, File, int]],
-    where: Callable[[File, int], str],
-    found: Mapping[str, Any] | None = None,
+    describe_file_row: Callable[[File, int], str],
+    detected_options: Mapping[str, Any] | None = None,
 ) -> SourceRows:
-    """The rows of the files of a source.
+    """Join the tables of a source to its rows.
 
     Args:
         lengths: Split, file and number of rows of each file, in the order of the tables' rows.
-        where: The place of a row of a file, counted from 0.
+        describe_file_row: Function from a file and a row in it, from 0, to its place for messages.
     """
     places = [(path, length) for _, path, length in lengths]
     by_split: dict[str | None, int] = {}
     for split, _, length in lengths:
         by_split[split] = by_split.get(split, 0) + length
 
-    def place(row: int) -> str:
-        return where(*locate_row(places, row))
+    def describe_row(row: int) -> str:
+        return describe_file_row(*locate_row(places, row))
 
     return SourceRows(
-        columns=TableColumns(tables, types, place),
+        columns=TableColumns(tables, types, describe_row),
         split=repeat_split_names(by_split),
-        where=place,
-        found=found or {},
+        describe_row=describe_row,
+        detected_options=detected_options or {},
         count=sum(length for _, length in places),
     )
 
 
 def spill_batches(batches: Iterable[pa.RecordBatch]) -> list[MappedTable]:
-    """The same rows in files without a name, mapped into memory; a table for each run of batches with one schema.
+    """Write batches to memory-mapped temporary files; consecutive batches of one schema form one table.
 
-    Such a file goes with the process, however that ends.
+    The files have no name, so the system removes them when the process ends, even if it is killed.
     """
-    return [_spill_run(schema, some) for schema, some in groupby(batches, key=lambda batch: batch.schema)]
+    return [_spill_run(schema, run) for schema, run in groupby(batches, key=lambda batch: batch.schema)]
 
 
-def check_room(needed: int) -> None:
-    """Raises disk.WriteFailure if so many bytes of rows are not free where they are kept."""
+def check_free_disk(needed: int) -> None:
+    """Raise disk.WriteFailure if the disk of the temporary files has fewer free bytes than needed."""
     folder = make_cache_folder()
     free = shutil.disk_usage(folder).free
     if needed > free:
@@ -129,11 +130,14 @@ def _spill_run(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> MappedTa
 
     folder = make_cache_folder()
     with disk.convert_write_errors(folder):
-        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closing it may fail again, as writing did
+        # No `with`: closing the file flushes it, which fails again on a full disk and would hide the first error.
+        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
     try:
         with disk.convert_write_errors(folder):
             writer = pa.ipc.new_stream(file, schema)
-        for batch in batches:  # which are read meanwhile: what that finds is no fault of the cache
+        # The source is read by iterating over the batches, outside of `convert_write_errors`: its errors are no write
+        # errors of the cache.
+        for batch in batches:
             with disk.convert_write_errors(folder):
                 writer.write_batch(batch)
         with disk.convert_write_errors(folder):
@@ -147,7 +151,7 @@ def _spill_run(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> MappedTa
 
 
 def flatten_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch with the fields of nested records as columns, `address.city`, and dictionaries unpacked."""
+    """Turn the fields of nested records into columns such as `address.city`, and decode dictionaries."""
     import pyarrow as pa
 
     table = pa.Table.from_batches([batch])
@@ -158,17 +162,21 @@ def flatten_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(plain, table.schema.names)
 
 
-def check_names(path: File, names: Sequence[str]) -> None:
-    """Raises BmcliError if a column has no name, or two have the same."""
+def check_names(path: File, names: Sequence[str], line: int | None = None) -> None:
+    """Raise BmcliError if a column has no name, or two columns have the same name.
+
+    Args:
+        line: Line of the header, if the file has one.
+    """
     for position, name in enumerate(names):
         if not name:
-            raise BmcliError(f"{files.format_path(path)}: column {position + 1} has no name.", path=files.RECIPE_PATH)
-    if twice := repeated(names):
-        raise BmcliError(f"{files.format_path(path)}: two columns are named {quoted(twice)}.", path=files.RECIPE_PATH)
+            raise files.file_error(path, f"column {position + 1} has no name.", line=line)
+    if twice := find_repeated(names):
+        raise files.file_error(path, f"two columns are named {quoted(twice)}.", line=line)
 
 
-def repeated(names: Iterable[str]) -> str | None:
-    """The first of some names that was there before, or None."""
+def find_repeated(names: Iterable[str]) -> str | None:
+    """Return the first name that repeats an earlier one, or None."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -177,41 +185,36 @@ def repeated(names: Iterable[str]) -> str | None:
     return None
 
 
-def check_count(path: File, count: int, what: str = "columns", line: str = "") -> None:
-    """Raises BmcliError for more columns than any table has that is meant to be read.
+def check_count(path: File, count: int, what: str = "columns", line: int | None = None) -> None:
+    """Raise BmcliError for more than `limits.MAX_COLUMNS` columns.
 
     Args:
-        what: Is counted, in the words of the source.
-        line: Where, as `:1`.
+        what: Word of the format for columns: keys, arrays.
+        line: Line on which they were counted, if the file has lines.
     """
-    if count > limits.COLUMNS:
-        raise BmcliError(
-            f"{files.format_path(path)}{line}{' ' if line else ':'} has {count:,} {what}; "
-            f"{limits.COLUMNS:,} are the most.",
-            path=files.RECIPE_PATH,
-            suggestion=FEWER_COLUMNS,
-        )
+    if count > limits.MAX_COLUMNS:
+        message = f"has {count:,} {what}, expected at most {limits.MAX_COLUMNS:,}."
+        raise files.file_error(path, message, FEWER_COLUMNS, line)
 
 
-def check_same_columns(first: File, names: Iterable[str], path: File, others: Iterable[str], line: str = "") -> None:
-    """Raises BmcliError if a file lacks a column that another has.
+def check_same_columns(
+    first: File, names: Iterable[str], path: File, others: Iterable[str], line: int | None = None
+) -> None:
+    """Raise BmcliError unless two files have columns of the same names.
 
     Args:
-        line: Of the header, as `:1`.
+        line: Line of the header, if the files have one.
     """
     names, others = list(names), set(others)
     differing = [name for name in names if name not in others] + sorted(others.difference(names))
     if differing:
         has, lacks = (first, path) if differing[0] in names else (path, first)
-        raise BmcliError(
-            f"{files.format_path(lacks)}{line}{' ' if line else ':'} has no column {quoted(differing[0])}, "
-            f"which {files.format_path(has)} has.",
-            path=files.RECIPE_PATH,
-        )
+        message = f"has no column {quoted(differing[0])}, which {files.format_path(has)} has."
+        raise files.file_error(lacks, message, line=line)
 
 
 def find_common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    """The type that holds the values of both, or None if there is none."""
+    """Return the type that can hold the values of both types, or None if there is none."""
     import pyarrow as pa
 
     try:
@@ -221,8 +224,8 @@ def find_common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None
         return None
 
 
-def _to_raw_column(name: str, column: pa.ChunkedArray, where: Callable[[int], str]) -> RawColumn:
-    """An Arrow column as the rest of bmcli reads it: text with nulls, an array with NaN, or files."""
+def _to_raw_column(name: str, column: pa.ChunkedArray, describe_row: Callable[[int], str]) -> RawColumn:
+    """Convert an Arrow column to a raw column: text with nulls, an array with NaN, or encoded files."""
     import pyarrow as pa
 
     kind, types = column.type, pa.types
@@ -233,7 +236,7 @@ def _to_raw_column(name: str, column: pa.ChunkedArray, where: Callable[[int], st
     if types.is_binary(kind) or types.is_large_binary(kind):
         return _to_file_column(column)
     if is_list_type(kind):
-        return _stack_lists(name, column, where)
+        return _stack_lists(name, column, describe_row)
     if not (types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)):
         raise BmcliError(
             f"column {quoted(name)}: cells of type {brief(str(kind))} cannot be read.",
@@ -251,7 +254,7 @@ def is_list_type(data_type: pa.DataType) -> bool:
 
 
 def _to_number_array(column: pa.ChunkedArray) -> RawColumn:
-    """Whole numbers as they are if none is missing, else floating point."""
+    """Convert numbers to an array; integers with missing cells become floating point, or text if they are large."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -261,7 +264,8 @@ def _to_number_array(column: pa.ChunkedArray) -> RawColumn:
     if pa.types.is_integer(column.type) and column.null_count:
         bounds = pc.min_max(column).as_py()
         if max(abs(bounds["min"] or 0), abs(bounds["max"] or 0)) > _EXACT_IN_FLOAT64:
-            return column.cast(pa.string())  # Identifiers, which floating point would confuse.
+            # Such numbers are identifiers; in floating point different ones would become equal.
+            return column.cast(pa.string())
         column = column.cast(pa.float64())
     if len(column.chunks) == 1 and not column.null_count:
         return column.chunk(0).to_numpy()
@@ -269,7 +273,7 @@ def _to_number_array(column: pa.ChunkedArray) -> RawColumn:
 
 
 def _to_iso_dates(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Dates and times as ISO 8601 writes them, those with a time zone in UTC."""
+    """Format dates and times as ISO 8601, those with a time zone in UTC."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -277,6 +281,7 @@ def _to_iso_dates(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return column.cast(pa.string())
     form = "%Y-%m-%dT%H:%M:%S" + ("Z" if column.type.tz else "")
     column = column.cast(pa.timestamp(column.type.unit))
+    # Arrow writes as many decimals as the unit of a timestamp has, even where all of them are 0.
     seconds = pc.floor_temporal(column, unit="second")
     if column.type.unit != "s" and pc.all(pc.equal(seconds, column)).as_py() is not False:
         column = column.cast(pa.timestamp("s"))
@@ -295,22 +300,22 @@ def _to_file_column(column: pa.ChunkedArray) -> FileColumn:
     return FileColumn(np.arange(len(column)), read)
 
 
-def _stack_lists(name: str, column: pa.ChunkedArray, where: Callable[[int], str]) -> np.ndarray:
-    """Lists of numbers of one length as `(rows, length)`, nested ones with more axes; a missing one is all NaN."""
+def _stack_lists(name: str, column: pa.ChunkedArray, describe_row: Callable[[int], str]) -> np.ndarray:
+    """Stack lists of numbers of equal length to `(rows, length)`, nested lists to more axes; a missing list is NaN."""
     import numpy as np
     import pyarrow.compute as pc
 
     lengths = pc.list_value_length(column)
     present = np.asarray(pc.is_valid(column))
-    found = pc.drop_null(lengths)
-    length = found[0].as_py() if len(found) else 0
+    present_lengths = pc.drop_null(lengths)
+    length = present_lengths[0].as_py() if len(present_lengths) else 0
     other = np.asarray(pc.fill_null(pc.not_equal(lengths, length), False))
     if other.any():
         row = int(np.argmax(other))
-        place, received = where(row), lengths[row].as_py()
+        place, received = describe_row(row), lengths[row].as_py()
         raise BmcliError(
             Fault(
-                f"{place}  column {quoted(name)}: expected a list of {length}, as in the rows before, "
+                f"{place}  column {quoted(name)}: expected a list of {length} values, as in the rows before, "
                 f"received one of {received}.",
                 path=files.RECIPE_PATH,
                 suggestion="Pad the lists to one length.",
@@ -318,7 +323,7 @@ def _stack_lists(name: str, column: pa.ChunkedArray, where: Callable[[int], str]
             )
         )
     flat = _to_raw_column(
-        name, pc.list_flatten(column), lambda item: where(int(np.flatnonzero(present)[item // max(1, length)]))
+        name, pc.list_flatten(column), lambda item: describe_row(int(np.flatnonzero(present)[item // max(1, length)]))
     )
     if not hasattr(flat, "ndim"):
         kind = brief(str(column.type.value_type))

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from bmcli import parts, raw_columns
 from bmcli.data import columns, preparation, raw_rows, store
-from bmcli.data.invalid import picked
+from bmcli.data.invalid import take_source_rows
 from bmcli.data.sources import SourceRows, read_rows
 from bmcli.distillation.teachers import BATCH_SIZE, TeacherNetwork, TeacherPredictor
 from bmcli.errors import BmcliError
@@ -210,7 +210,7 @@ def _read_unlabelled(options: TransferOptions, prepared: PreparedData) -> Split 
     if options.unlabelled is None:
         return None
     try:
-        rows = read_rows(options.unlabelled, skip_broken=False)  # type: ignore[arg-type]  # checked to be a source
+        rows = read_rows(options.unlabelled, skip_malformed=False)  # type: ignore[arg-type]  # checked to be a source
         return preparation.encode_rows(rows, prepared.spec, with_targets=False)
     except BmcliError as error:
         raise BmcliError(*(replace(each, path="taught.transfer.unlabelled") for each in error.faults)) from None
@@ -236,7 +236,7 @@ class TeacherInputs:
         encode = self._build_encoder(teacher)
         pieces = [encode(self._read_raw_rows(split))]
         if split == "train" and self._transfer.unlabelled is not None:
-            pieces.append(encode(read_rows(self._transfer.unlabelled, skip_broken=False)))  # type: ignore[arg-type]  # a source
+            pieces.append(encode(read_rows(self._transfer.unlabelled, skip_malformed=False)))  # type: ignore[arg-type]  # a source
         return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
     def _build_encoder(self, teacher: TeacherNetwork) -> Callable[[SourceRows], Mapping[str, np.ndarray]]:
@@ -252,7 +252,7 @@ class TeacherInputs:
         positions = indices[split]
         if split == "train":
             positions = positions[select_rows(self._transfer, replace(self._prepared, transfer=None))]
-        return replace(picked(rows, positions), split=None)
+        return replace(take_source_rows(rows, positions), split=None)
 
     @cached_property
     def _source(self) -> tuple[SourceRows, Mapping[str, np.ndarray]]:

@@ -95,7 +95,7 @@ class ServingModule(tf.Module):
         raw = tuple(each.column for each in signature.inputs if each.form == "raw")
         if raw not in self.encoders:
             names = set(raw)
-            self.encoders[raw] = input_kinds.encoders(
+            self.encoders[raw] = input_kinds.build_encoders(
                 [column for column in self._exportable.spec.inputs if column.name in names]
             )
         return self.encoders[raw]

@@ -356,11 +356,11 @@ class PreprocessingRecord(_StrictRecord):
     counts: dict[str, Count]
     fingerprint: str
     key: str
-    stratified: str | None
+    stratified_by: str | None
     weight: str | None
-    invalid: dict[str, Count]
-    skipped: Count
-    broken: Count
+    invalid_cells: dict[str, Count]
+    skipped_rows: Count
+    malformed_records: Count
     source: dict[str, JsonValue]
 
 

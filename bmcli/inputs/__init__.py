@@ -1,13 +1,13 @@
-"""Kinds of column: each is fitted on the training rows, encodes rows to arrays, and repeats that in a model.
+"""Kinds of inputs: each is fitted on the training rows, encodes rows to arrays, and does the same inside a model.
 
-Three views of the same fitted state, which must agree:
+A kind has three functions on the same fitted state, which must agree:
 
-- `encode` turns raw rows into an array on disk (numpy, once per data set);
-- `encoder` is the same function as a Keras layer on raw inputs, for serving;
-- `feature` opens the encoded array inside the model (casting, scaling, one-hot, embedding), on the device.
+- `encode` turns raw rows into an array on disk (NumPy, once per data set);
+- `build_encoder` makes a Keras layer with the same result on raw inputs, for serving;
+- `build_feature` turns encoded tensors into features inside the model (casting, scaling, one-hot, embedding).
 
-A served model takes text for texts, and for categories, dates and booleans that are text, where "" is a missing
-cell, and arrays for the rest, where NaN is one.
+The inputs of a served model are strings for text, and for categories, dates and booleans that are text in the source;
+"" is a missing cell. The other inputs are numbers; NaN is a missing cell.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from bmcli import parts
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
-from bmcli.raw_columns import RawColumn as RawColumn
-from bmcli.raw_columns import RowFault as RowFault
-from bmcli.raw_columns import is_file_column, is_text_column, to_numbers, to_texts
+from bmcli.raw_columns import RawColumn, is_file_column, is_text_column, to_numbers, to_texts
 from bmcli.recipe.fields import Kind
 from bmcli.specs import MANY_COLUMNS, Column, DataSpec
 
@@ -33,12 +31,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Feature:
-    """An input opened inside a model.
+    """An input as features inside a model.
 
     Args:
         tensor: Floating point, `(batch, ...)`: vectors `(batch, features)`, sequences
             `(batch, steps, channels)`, images `(batch, height, width, channels)`.
-        mask: `(batch, steps)`, false where a step is padding, or None if there is no padding.
+        mask: Boolean `(batch, steps)`, false where a step is padding; None if there is no padding.
     """
 
     column: Column
@@ -47,39 +45,39 @@ class Feature:
 
 
 class InputKind(Protocol):
-    """What a module in this folder offers."""
+    """Interface of the modules of this folder."""
 
     Options: type[Kind]
 
     def fit(self, name: str, rows: RawColumn, options: Any) -> Column:
-        """Everything learned from the training rows.
+        """Fit a column on the training rows.
 
         Raises:
             RowFault: A cell cannot be read as this kind.
-            BmcliError: The column as a whole cannot, e.g. it has no values.
+            BmcliError: The column cannot be used, e.g. it has no values.
         """
 
     def check(self, rows: RawColumn, options: Any) -> None:
-        """Raises RowFault for a cell that cannot be read as this kind, whatever the other rows hold."""
+        """Raise RowFault for a cell that cannot be read as this kind, independently of other rows."""
 
     def encode(self, rows: RawColumn, column: Column) -> np.ndarray:
-        """Rows as an array `(rows, *column.shape)` of `column.dtype`; raises what `fit` does."""
+        """Encode rows to an array `(rows, *column.shape)` of `column.dtype`; raise as `fit` does."""
 
     def build_encoder(self, column: Column) -> keras.layers.Layer:
-        """A layer from raw rows, `(batch, *raw_shape)` of `raw_dtype`, to what `encode` gives."""
+        """Build the layer from raw rows, `(batch, *raw_shape)` of `raw_dtype`, to the result of `encode`."""
 
     def build_feature(self, column: Column, encoded: Any) -> Feature:
-        """The encoded tensor as floating-point features, inside the trained model."""
+        """Turn the encoded tensor into floating-point features, inside the trained model."""
 
 
 def kind_of(column: Column) -> InputKind:
-    """The part that fitted a column."""
+    """Return the module that fitted a column."""
     part: InputKind = parts.load("inputs", column.kind)
     return part
 
 
 def build_cross_feature(cross: Column, encoded: Mapping[str, Any]) -> Feature:
-    """Which combination of categories a row has, one-hot or as an embedding, inside the trained model.
+    """Build the feature of a cross, one-hot or as an embedding of the combination of categories.
 
     Args:
         cross: One of `DataSpec.crosses`.
@@ -100,10 +98,10 @@ def build_cross_feature(cross: Column, encoded: Mapping[str, Any]) -> Feature:
 
 
 def _to_positions(kind: str, encoded: Any) -> Any:
-    """Positions from 0, `(batch,)`, of an encoded category, a binned number, or a yes or no."""
+    """Convert an encoded category, binned number or boolean to integers from 0, `(batch,)`."""
     import keras
 
-    # What is binned, or yes or no, stands first, and perhaps a flag after it.
+    # Bins and booleans are in the first channel; the second is the flag of missing cells, if there is one.
     first = encoded if len(encoded.shape) == 1 else encoded[:, 0]
     if kind != "boolean":
         return first
@@ -112,16 +110,17 @@ def _to_positions(kind: str, encoded: Any) -> Any:
 
 
 NETWORK_NAME = "network"
-"""Name of the trained network inside a served one, which no input of either has."""
+"""Name of the trained network inside a served one. No input has it: Keras cannot save a model that contains another one
+with the name of an input."""
 
 
 def make_tensor_names(columns: Iterable[Column]) -> dict[str, str]:
-    """Names of Keras inputs by column name, each once, as the signature of a SavedModel allows."""
+    """Make unique names of Keras inputs by column, with the characters that a SavedModel's signature allows."""
     names: dict[str, str] = {}
     taken = {NETWORK_NAME}
     for column in columns:
         plain = re.sub(r"[^A-Za-z0-9_.-]", "_", column.name)
-        name = plain if plain[:1].isalnum() else f"column_{plain}"
+        name = plain if plain[:1].isalnum() else f"column_{plain}"  # Names in TensorFlow begin with a letter or digit.
         while name in taken:
             name += "_"
         names[column.name] = name
@@ -130,10 +129,9 @@ def make_tensor_names(columns: Iterable[Column]) -> dict[str, str]:
 
 
 def build_serving_inputs(spec: DataSpec) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Keras inputs for raw rows, and the encoded tensors a network takes, both by column name.
+    """Build Keras inputs of raw rows, and from them the encoded inputs of a network, both by column.
 
-    A trained network becomes a served one by `keras.Model(raw, network(encoded))`. Keras warns where the
-    name of an input had to differ from its column's.
+    `keras.Model(raw, network(encoded))` is the served model. Keras warns if an input's name differs from its column's.
     """
     import keras
 
@@ -142,98 +140,106 @@ def build_serving_inputs(spec: DataSpec) -> tuple[dict[str, Any], dict[str, Any]
         column.name: keras.Input(column.raw_shape, dtype=column.raw_dtype, name=names[column.name])
         for column in spec.inputs
     }
-    return raw, {name: tensor for each in encoders(spec.inputs) for name, tensor in each(raw).items()}
+    return raw, {name: tensor for each in build_encoders(spec.inputs) for name, tensor in each(raw).items()}
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """The layer that encodes a column, or many columns alike at once."""
+    """A layer that encodes one column, or several stacked columns at once."""
 
     columns: tuple[Column, ...]
     layer: Any
 
     def __call__(self, raw: Mapping[str, Any]) -> dict[str, Any]:
-        """Encoded tensors from raw ones, both by column."""
+        """Encode raw tensors; both are by column."""
         if len(self.columns) == 1:
             return {self.columns[0].name: self.layer(raw[self.columns[0].name])}
         encoded = self.layer([raw[column.name] for column in self.columns])
         return {column.name: tensor for column, tensor in zip(self.columns, encoded, strict=True)}
 
 
-def encoders(columns: Sequence[Column]) -> list[Encoder]:
-    """The layers that encode some columns.
+def build_encoders(columns: Sequence[Column]) -> list[Encoder]:
+    """Build the layers that encode columns.
 
-    Columns alike share one where there are many, since each layer costs its time whenever a model is made.
+    From `MANY_COLUMNS` on, stackable columns share a layer, because each layer takes time whenever a model is built.
     """
     return [
         Encoder(
-            tuple(some), kind_of(some[0]).build_encoder(some[0]) if len(some) == 1 else _stacking(some).encoder_of(some)
+            tuple(group),
+            kind_of(group[0]).build_encoder(group[0])
+            if len(group) == 1
+            else _load_stackable(group).build_stacked_encoder(group),
         )
-        for some in _alike(columns, "encoder_of")
+        for group in _group_stackable(columns, "build_stacked_encoder")
     ]
 
 
-def features(columns: Sequence[Column], encoded: Mapping[str, Any], stacked: bool) -> list[Feature]:
-    """The features of some columns.
+def build_features(columns: Sequence[Column], encoded: Mapping[str, Any], stacked: bool) -> list[Feature]:
+    """Build the features of columns.
 
     Args:
-        encoded: Tensors by column.
-        stacked: Columns alike may be one feature where there are many.
+        encoded: Encoded tensors by column.
+        stacked: Join stackable columns to one feature, from `MANY_COLUMNS` on.
     """
-    found = []
-    for some in _alike(columns, "feature_of") if stacked else [[column] for column in columns]:
-        tensors = [encoded[column.name] for column in some]
-        alone = len(some) == 1
-        found.append(
-            kind_of(some[0]).build_feature(some[0], tensors[0]) if alone else _stacking(some).feature_of(some, tensors)
-        )
-    return found
+    features = []
+    for group in _group_stackable(columns, "build_stacked_feature") if stacked else [[column] for column in columns]:
+        tensors = [encoded[column.name] for column in group]
+        if len(group) == 1:
+            features.append(kind_of(group[0]).build_feature(group[0], tensors[0]))
+        else:
+            features.append(_load_stackable(group).build_stacked_feature(group, tensors))
+    return features
 
 
-def _alike(columns: Sequence[Column], way: str) -> list[list[Column]]:
-    """Columns that are computed together, in the order of the first of each: of one kind that can, and of one key."""
+def _group_stackable(columns: Sequence[Column], function: str) -> list[list[Column]]:
+    """Group columns that are computed together, in the order of their first column.
+
+    Args:
+        function: Name of the function of `StackableKind` that the kind must have.
+    """
     groups: dict[Any, list[Column]] = {}
-    for place, column in enumerate(columns):
-        can = len(columns) >= MANY_COLUMNS and hasattr(kind_of(column), way)
-        key = _stacking([column]).stack_key(column) if can else None
-        groups.setdefault(place if key is None else (column.kind, key), []).append(column)
+    for position, column in enumerate(columns):
+        is_stackable = len(columns) >= MANY_COLUMNS and hasattr(kind_of(column), function)
+        key = _load_stackable([column]).get_stack_key(column) if is_stackable else None
+        groups.setdefault(position if key is None else (column.kind, key), []).append(column)
     return list(groups.values())
 
 
-class Stacking(Protocol):
-    """What a module in this folder offers beside if it computes columns alike together."""
+class StackableKind(Protocol):
+    """Additional functions of a module of this folder that computes several columns together."""
 
-    def stack_key(self, column: Column) -> Any:
-        """The same for columns that can be computed together; None for one that cannot."""
+    def get_stack_key(self, column: Column) -> Any:
+        """Return a key; columns of one key can be computed together. None for a column that cannot."""
 
-    def encoder_of(self, columns: Sequence[Column]) -> keras.layers.Layer:
-        """A layer from a list of raw tensors to the list of what `encode` gives."""
+    def build_stacked_encoder(self, columns: Sequence[Column]) -> keras.layers.Layer:
+        """Build a layer from the list of raw tensors to the list of the results of `encode`."""
 
-    def feature_of(self, columns: Sequence[Column], encoded: Sequence[Any]) -> Feature:
-        """One feature of all; only for kinds whose features take an operation each."""
+    def build_stacked_feature(self, columns: Sequence[Column], encoded: Sequence[Any]) -> Feature:
+        """Build one feature of all columns; only for kinds whose features need operations for each column."""
 
 
-def _stacking(columns: Sequence[Column]) -> Stacking:
-    part: Stacking = parts.load("inputs", columns[0].kind)
+def _load_stackable(columns: Sequence[Column]) -> StackableKind:
+    part: StackableKind = parts.load("inputs", columns[0].kind)
     return part
 
 
 def to_serving_array(rows: RawColumn, column: Column) -> np.ndarray:
-    """Cells as a served model takes them, `(rows, *raw_shape)` of `raw_dtype`.
+    """Convert cells to the input of a served model, `(rows, *raw_shape)` of `raw_dtype`.
 
-    Text and the bytes of files come as objects, `""` where missing.
+    Text and bytes of files have dtype object, `""` where missing.
 
     Raises:
-        RowFault: A cell is no number, or a file cannot be read.
-        BmcliError: The cells are of another shape than those that the column was fitted on.
+        RowFault: A cell is not a number, or a file cannot be read.
+        BmcliError: The cells have another shape than those on which the column was fitted.
     """
     import numpy as np
 
     if is_file_column(rows):
-        told = ~rows.missing()
-        return np.array([rows.read(row) if told[row] else b"" for row in range(len(rows))], object)
+        is_missing = rows.missing()
+        return np.array([b"" if is_missing[row] else rows.read(row) for row in range(len(rows))], object)
     if column.raw_dtype == "string":
         cells: Any = rows if is_text_column(rows) else to_texts(rows)
+        # Objects and not NumPy strings, whose width would be that of the longest text for every row.
         return np.array(cells.fill_null("").to_pylist(), object)
     if column.kind == "image":
         values = np.asarray(rows)
@@ -247,7 +253,7 @@ def to_serving_array(rows: RawColumn, column: Column) -> np.ndarray:
 
 
 def check_shape(rows: np.ndarray, column: Column) -> None:
-    """Raises BmcliError unless each row has the shape that the column was fitted on."""
+    """Raise BmcliError unless the rows have the shape on which the column was fitted."""
     received = tuple(rows.shape[1:])
     if received != column.raw_shape:
         raise BmcliError(

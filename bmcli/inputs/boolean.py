@@ -1,7 +1,7 @@
-"""Yes or no: words, or arrays of 0 and 1.
+"""Boolean input: words for yes and no, or arrays of 0 and 1.
 
-Encoded as 1 and 0. A missing cell is the share of yes among the training rows, and is flagged if those have
-such cells.
+Cells are encoded as 1 and 0. A missing cell becomes the share of yes in the training rows; it is flagged if these have
+missing cells.
 """
 
 from __future__ import annotations
@@ -36,28 +36,28 @@ class Options(Kind):
 
     @field_validator("yes", "no")
     @classmethod
-    def _words_say_something(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_words(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         words = tuple(word.strip().lower() for word in value)
         if not all(words):
-            raise fault("words", "an empty cell is missing, neither yes nor no.")
+            raise fault("words", "expected words, received an empty one: an empty cell is always missing.")
         return words
 
     @model_validator(mode="after")
-    def _words_differ(self) -> Options:
+    def _check_difference(self) -> Options:
         both = sorted(set(self.yes) & set(self.no))
         if both:
-            raise fault("words", f"{quoted(both[0])} stands for both yes and no.", "Leave it in one of them.")
+            raise fault("words", f"{quoted(both[0])} means both yes and no.", "Remove it from one of the lists.")
         return self
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
-    """The share of yes, and whether any cell is missing."""
+    """Fit the share of yes, and whether any cell is missing."""
     import numpy as np
 
     rows = raw_columns.require_values(rows)
-    values = _read(rows, options.yes, options.no)
-    told = values[~np.isnan(values)]
-    if not told.size:
+    values = _read_values(rows, options.yes, options.no)
+    present = values[~np.isnan(values)]
+    if not present.size:
         raise BmcliError(
             f"column {quoted(name)}: the training rows have no value.",
             path=f"data.inputs.{name}",
@@ -72,25 +72,25 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
         dtype="float32",
         raw_shape=() if raw_columns.is_text_column(rows) else tuple(rows.shape[1:]),
         raw_dtype="string" if raw_columns.is_text_column(rows) else "float32",
-        state={"yes": list(options.yes), "no": list(options.no), "fill": float(told.mean()), "flag": flag},
+        state={"yes": list(options.yes), "no": list(options.no), "fill": float(present.mean()), "flag": flag},
     )
 
 
 def check(rows: RawColumn, options: Options) -> None:
-    """Refuses a cell that is neither yes nor no."""
-    _read(rows, options.yes, options.no)
+    """Refuse a cell that is neither yes nor no."""
+    _read_values(rows, options.yes, options.no)
 
 
 def encode(rows: RawColumn, column: Column) -> np.ndarray:
-    """1, 0 or the share of yes, then 1 for each cell that is missing; float32 `(rows, channels)`."""
+    """Encode cells as 1, 0 or the share of yes, followed by the flags of missing cells; float32 `(rows, channels)`."""
     import numpy as np
 
     rows = raw_columns.require_values(rows)
     if not raw_columns.is_text_column(rows):
         check_shape(rows, column)
-    values = _read(rows, column.state["yes"], column.state["no"])
+    values = _read_values(rows, column.state["yes"], column.state["no"])
     missing = np.isnan(values)
-    encoded = np.where(missing, np.float32(column.state["fill"]), values)
+    encoded = np.where(missing, np.float32(column.state["fill"]), values)  # float32 as in the layer, for equal bits
     return np.concatenate([encoded, missing.astype("float32")], axis=1) if column.state["flag"] else encoded
 
 
@@ -101,14 +101,14 @@ def build_encoder(column: Column) -> keras.layers.Layer:
     return BooleanEncoder(state["yes"], state["no"], state["fill"], state["flag"])
 
 
-def stack_key(column: Column) -> Any:
-    """One cell a row, never missing, of one raw dtype and the same words."""
+def get_stack_key(column: Column) -> Any:
+    """Return the raw dtype and the words of a column of single values without a flag; None for other columns."""
     state = column.state
     return None if state["flag"] or column.raw_shape else (column.raw_dtype, *state["yes"], "", *state["no"])
 
 
-def encoder_of(columns: Sequence[Column]) -> keras.layers.Layer:
-    """One layer for all, as the channels of one array."""
+def build_stacked_encoder(columns: Sequence[Column]) -> keras.layers.Layer:
+    """Build one layer that encodes the columns as the channels of one array."""
     from bmcli.layers.boolean_encoder import BooleanEncoder
 
     state = columns[0].state
@@ -119,16 +119,16 @@ def build_feature(column: Column, encoded: Any) -> Feature:
     return Feature(column, encoded)
 
 
-def _read(rows: RawColumn, yes: Any, no: Any) -> np.ndarray:
-    """1, 0, or NaN where missing; float32 `(rows, cells of a row)`.
+def _read_values(rows: RawColumn, yes: Any, no: Any) -> np.ndarray:
+    """Read cells as 1, 0, or NaN where missing; float32 `(rows, values of a row)`.
 
     Raises:
-        RowFault: A cell is neither.
+        RowFault: A cell is neither yes nor no.
     """
     import numpy as np
 
     if raw_columns.is_text_column(rows):
-        return _words(rows, yes, no)
+        return _read_words(rows, yes, no)
     values = np.asarray(rows, "float32").reshape(len(rows), -1)
     wrong = ~(np.isnan(values) | (values == 0) | (values == 1))
     if wrong.any():
@@ -139,16 +139,16 @@ def _read(rows: RawColumn, yes: Any, no: Any) -> np.ndarray:
     return values
 
 
-def _words(rows: RawColumn, yes: Any, no: Any) -> np.ndarray:
+def _read_words(rows: RawColumn, yes: Any, no: Any) -> np.ndarray:
     import numpy as np
 
-    found, missing = raw_columns.to_booleans(rows, yes, no)
-    wrong = np.isnan(found) & ~missing
+    values, missing = raw_columns.to_booleans(rows, yes, no)
+    wrong = np.isnan(values) & ~missing
     if wrong.any():
         row = int(np.argmax(wrong))
         raise RowFault(
             row,
             f"expected yes or no, received {raw_columns.format_cell(rows, row)}.",
-            "Name the words as `yes: [...]` and `no: [...]`.",
+            "List the words as `yes: [...]` and `no: [...]`.",
         )
-    return found[:, np.newaxis]
+    return values[:, np.newaxis]

@@ -1,9 +1,8 @@
-"""Categories: text or whole numbers of which few are different; one in a cell, or several.
+"""Categorical input: text or integers with few distinct values; one category a cell, or several.
 
-The categories are those of the training rows, in alphabetical order, or by size if all are whole numbers.
-Cells are encoded as their position; a missing cell as the number of categories, and a category that the
-training rows do not have, or too rarely, as one more. Hashed ones need no list: their position is a hash of
-their text (Weinberger et al. 2009).
+The vocabulary is that of the training rows, sorted: integers by value, text alphabetically. A cell is encoded as the
+index of its category. With n categories, a missing cell is n, and a category that is unknown or too rare is n + 1.
+Hashed categories need no vocabulary: their index is a hash of their text (Weinberger et al. 2009).
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ if TYPE_CHECKING:
 
     from bmcli.layers.category_encoder import CategoryEncoder
 
-_LARGEST_ONE_HOT = 16
-_LARGEST_EMBEDDING = 64
-_BUCKETS = 1000
-_BATCH = 65_536
+_MAX_ONE_HOT = 16  # categories that `auto` encodes one-hot
+_MAX_EMBEDDING = 64  # default width of an embedding at most
+_DEFAULT_BUCKETS = 1000
+_BATCH_ROWS = 65_536
 
 
 class Options(Kind):
@@ -67,29 +66,32 @@ class Options(Kind):
     )
 
     @model_validator(mode="after")
-    def _options_fit(self) -> Options:
+    def _check_encoding(self) -> Options:
         if self.encoding == "one_hot" and self.dimension is not None:
-            raise fault("dimension", "`dimension` goes with `encoding: embedding`.")
+            raise fault("dimension", "`dimension` has no effect with `encoding: one_hot`.")
         if self.encoding != "hash" and self.buckets is not None:
-            raise fault("buckets", "`buckets` goes with `encoding: hash`.")
+            raise fault("buckets", "`buckets` has no effect without `encoding: hash`.")
         if self.encoding == "hash" and (self.min_count > 1 or self.max_categories is not None):
-            raise fault("encoding", "hashed categories are not counted, so rare ones cannot be told.")
+            raise fault(
+                "encoding",
+                "`min_count` and `max_categories` have no effect with `encoding: hash`, which counts no categories.",
+            )
         return self
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
-    """The categories of the training rows, and whether any cell is missing."""
+    """Fit the categories of the training rows, and whether any cell is missing."""
     values, length = _split_values(name, rows, options)
-    found = raw_columns.build_vocabulary(values)
-    if not found:
+    vocabulary = raw_columns.build_vocabulary(values)
+    if not vocabulary:
         raise BmcliError(
             f"column {quoted(name)}: the training rows have no value.",
             path=f"data.inputs.{name}",
             suggestion=f"Leave it out: `drop: [{write_scalar(name)}]`.",
         )
-    classes = _select_frequent(name, values, found, options)
-    buckets = (options.buckets or _BUCKETS) if options.encoding == "hash" else 0
-    further = {"pooled": len(classes) < len(found), "buckets": buckets, "separator": options.separator}
+    classes = _select_frequent(name, values, vocabulary, options)
+    buckets = (options.buckets or _DEFAULT_BUCKETS) if options.encoding == "hash" else 0
+    optional = {"pooled": len(classes) < len(vocabulary), "buckets": buckets, "separator": options.separator}
     return Column(
         name=name,
         kind="category",
@@ -99,31 +101,32 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
         raw_dtype="string" if raw_columns.is_text_column(rows) else "int64",
         classes=() if buckets else classes,
         state={
-            "dimension": _dimension(buckets or len(classes), options),
-            "has_missing": _has_missing(rows, options),
-            **{key: value for key, value in further.items() if value},
+            "dimension": _choose_dimension(buckets or len(classes), options),
+            "has_missing": _find_any_missing(rows, options),
+            **{key: value for key, value in optional.items() if value},
         },
     )
 
 
 def check(rows: RawColumn, options: Options) -> None:
-    """Refuses a number that is not whole."""
+    """Refuse a number that is not an integer."""
     raw_columns.to_texts(rows)
 
 
 def encode(rows: RawColumn, column: Column) -> np.ndarray:
-    """Positions, int32 `(rows,)`, or `(rows, length)` with a separator.
+    """Encode cells as indices, int32 `(rows,)`, or `(rows, length)` with a separator.
 
-    With n categories or buckets it is n where missing, one more where unknown or rare, and two more after the
-    last category of a cell.
+    With n categories or buckets, n is a missing cell, n + 1 an unknown or rare category, and n + 2 the padding after
+    the last category of a cell.
     """
     import numpy as np
 
     if "buckets" in column.state or "separator" in column.state:
         return _encode_by_layer(rows, column)
-    found = raw_columns.lookup_indices(rows, column.classes)
+    indices = raw_columns.lookup_indices(rows, column.classes)
     count = np.int32(len(column.classes))
-    return np.select([found == raw_columns.MISSING, found == raw_columns.UNKNOWN], [count, count + np.int32(1)], found)
+    special = [indices == raw_columns.MISSING, indices == raw_columns.UNKNOWN]
+    return np.select(special, [count, count + np.int32(1)], indices)
 
 
 def build_encoder(column: Column) -> CategoryEncoder:
@@ -134,86 +137,92 @@ def build_encoder(column: Column) -> CategoryEncoder:
     return CategoryEncoder(column.classes, column.raw_dtype, state.get("buckets", 0), state.get("separator"), length)
 
 
-def stack_key(column: Column) -> Any:
-    """One category a row, one-hot, of one raw dtype."""
+def get_stack_key(column: Column) -> Any:
+    """Return the raw dtype of a column of one category a row that is one-hot; None for other columns."""
+    # Embeddings of different columns have separate weights, so one operation cannot compute them together.
     special = column.shape or column.raw_shape or "buckets" in column.state or column.state["dimension"]
     return None if special else column.raw_dtype
 
 
-def encoder_of(columns: Sequence[Column]) -> keras.layers.Layer:
-    """One layer with a vocabulary for every column."""
+def build_stacked_encoder(columns: Sequence[Column]) -> keras.layers.Layer:
+    """Build one layer with a vocabulary for every column."""
     from bmcli.layers.categories_encoder import CategoriesEncoder
 
     return CategoriesEncoder([column.classes for column in columns], columns[0].raw_dtype)
 
 
-def feature_of(columns: Sequence[Column], encoded: Sequence[Any]) -> Feature:
-    """One-hot vectors side by side, as `build_feature` gives them."""
+def build_stacked_feature(columns: Sequence[Column], encoded: Sequence[Any]) -> Feature:
+    """Concatenate the one-hot vectors that `build_feature` makes of each column."""
     from bmcli.layers.one_hot_columns import OneHotColumns
 
-    widths = [_width(column) for column in columns]
-    whole = replace(columns[0], name=f"{columns[0].name} and {len(columns) - 1} more")
-    return Feature(whole, OneHotColumns(widths)(list(encoded)))
+    widths = [_count_one_hot(column) for column in columns]
+    stacked = replace(columns[0], name=f"{columns[0].name} and {len(columns) - 1} more")
+    return Feature(stacked, OneHotColumns(widths)(list(encoded)))
 
 
-def _width(column: Column) -> int:
-    """Of the one-hot vector: missing cells, and unknown ones where there are rare ones, have a place in it."""
+def _count_one_hot(column: Column) -> int:
+    """Return the width of the one-hot vector.
+
+    It has an element for missing cells if the training rows have any, and one for unknown categories if rare ones were
+    pooled.
+    """
     count = column.state.get("buckets", len(column.classes))
     return int(count + (2 if column.state.get("pooled") else column.state["has_missing"]))
 
 
 def build_feature(column: Column, encoded: Any) -> Feature:
-    """An embedding, or a one-hot vector in which cells unlike any training cell are all zeros."""
+    """Build an embedding, or a one-hot vector that is zero for categories without an element."""
     import keras
 
     from bmcli.layers.step_pooling import StepPooling
 
     state = column.state
-    count, several = state.get("buckets", len(column.classes)), "separator" in state
+    count, has_separator = state.get("buckets", len(column.classes)), "separator" in state
     if state["dimension"]:
-        vectors = keras.layers.Embedding(count + (3 if several else 2), state["dimension"])(encoded)
-        if several:
+        vectors = keras.layers.Embedding(count + (3 if has_separator else 2), state["dimension"])(encoded)
+        if has_separator:
             vectors = StepPooling("mean")(vectors, mask=keras.ops.not_equal(encoded, count + 2))
         return Feature(column, vectors)
-    chosen = keras.ops.one_hot(encoded, _width(column))
-    return Feature(column, keras.ops.max(chosen, axis=1) if several else chosen)
+    one_hot = keras.ops.one_hot(encoded, _count_one_hot(column))
+    return Feature(column, keras.ops.max(one_hot, axis=1) if has_separator else one_hot)
 
 
 def _split_values(name: str, rows: RawColumn, options: Options) -> tuple[RawColumn, int]:
-    """All categories of the rows, missing ones aside, and how many a cell has at most."""
+    """Return all categories of the rows without missing ones, and the largest number of categories in a cell."""
     import pyarrow.compute as pc
 
     if options.separator is None:
         return rows, 1
     if not raw_columns.is_text_column(rows):
         raise BmcliError(
-            f"column {quoted(name)}: it holds numbers, in which no separator can be.",
+            f"column {quoted(name)}: expected text, because `separator` is set; received numbers.",
             path=f"data.inputs.{name}.separator",
             suggestion="Leave it out.",
         )
     parts = pc.split_pattern(raw_columns.to_texts(rows), options.separator)
-    values = pc.ascii_trim_whitespace(pc.list_flatten(parts))
+    values = pc.ascii_trim_whitespace(pc.list_flatten(parts))  # ASCII only, as TensorFlow strips in the layer
     return values.filter(pc.not_equal(values, "")), max(pc.max(pc.list_value_length(parts)).as_py() or 1, 1)
 
 
-def _select_frequent(name: str, values: RawColumn, found: tuple[str, ...], options: Options) -> tuple[str, ...]:
-    """The categories that are told apart, in the order in which they were found."""
+def _select_frequent(name: str, values: RawColumn, vocabulary: tuple[str, ...], options: Options) -> tuple[str, ...]:
+    """Select the categories that are frequent enough for the options, in the order of the vocabulary."""
     import pyarrow.compute as pc
 
-    if options.min_count == 1 and (options.max_categories or len(found)) >= len(found):
-        return found
-    counted = {each["values"]: each["counts"] for each in pc.value_counts(raw_columns.to_texts(values)).to_pylist()}
-    ranked = sorted(found, key=lambda category: -counted[category])  # Those alike keep their order.
-    kept = {category for category in ranked[: options.max_categories] if counted[category] >= options.min_count}
+    if options.min_count == 1 and (options.max_categories or len(vocabulary)) >= len(vocabulary):
+        return vocabulary
+    counts = {each["values"]: each["counts"] for each in pc.value_counts(raw_columns.to_texts(values)).to_pylist()}
+    ranked = sorted(vocabulary, key=lambda category: -counts[category])  # stable for equal counts
+    kept = {category for category in ranked[: options.max_categories] if counts[category] >= options.min_count}
     if not kept:
         raise BmcliError(
-            f"column {quoted(name)}: no category is in {options.min_count} training rows.",
+            f"column {quoted(name)}: no category occurs in {options.min_count} training rows.",
             path=f"data.inputs.{name}.min_count",
+            suggestion="Write a smaller `min_count`.",
         )
-    return tuple(category for category in found if category in kept)
+    return tuple(category for category in vocabulary if category in kept)
 
 
-def _has_missing(rows: RawColumn, options: Options) -> bool:
+def _find_any_missing(rows: RawColumn, options: Options) -> bool:
     import numpy as np
     import pyarrow.compute as pc
 
@@ -229,23 +238,23 @@ def _encode_by_layer(rows: RawColumn, column: Column) -> np.ndarray:
 
     layer = build_encoder(column)
     encoded = np.zeros((len(rows), *column.shape), column.dtype)
-    for start, texts in _batches(raw_columns.to_texts(rows)):
+    for start, texts in _split_batches(raw_columns.to_texts(rows)):
         encoded[start : start + len(texts)] = layer.positions(texts).numpy()
     return encoded
 
 
-def _batches(texts: pa.ChunkedArray) -> Iterator[tuple[int, np.ndarray]]:
+def _split_batches(texts: pa.ChunkedArray) -> Iterator[tuple[int, np.ndarray]]:
     import numpy as np
 
-    for start in range(0, len(texts), _BATCH):
-        yield start, np.asarray(texts.slice(start, _BATCH).fill_null("").to_pylist(), object)
+    for start in range(0, len(texts), _BATCH_ROWS):
+        yield start, np.asarray(texts.slice(start, _BATCH_ROWS).fill_null("").to_pylist(), object)
 
 
-def _dimension(count: int, options: Options) -> int:
-    """Width of the embedding, 0 for one-hot."""
+def _choose_dimension(count: int, options: Options) -> int:
+    """Return the width of the embedding, 0 for one-hot."""
     if options.encoding == "one_hot" or (
-        options.encoding in ("auto", "hash") and options.dimension is None and count <= _LARGEST_ONE_HOT
+        options.encoding in ("auto", "hash") and options.dimension is None and count <= _MAX_ONE_HOT
     ):
         return 0
-    # The fourth root would do for millions of categories; small tables want more, as fast.ai's rule gives.
-    return options.dimension or min(_LARGEST_EMBEDDING, round(1.6 * count**0.56))
+    # The fourth root suffices for millions of categories; small tables need wider embeddings, as in fast.ai's rule.
+    return options.dimension or min(_MAX_EMBEDDING, round(1.6 * count**0.56))

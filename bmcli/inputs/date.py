@@ -1,6 +1,6 @@
-"""Dates and times of day: cycles of the calendar as sine and cosine, and a trend.
+"""Date input: calendar cycles as sine and cosine, and a trend.
 
-A missing date is 0 in all parts, the middle of each, and is flagged if the training rows have such cells.
+A missing date is 0 in all parts, which is the middle of each; it is flagged if the training rows have missing cells.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from bmcli.layers.date_encoder import DateEncoder
 
-_BATCH = 65_536
+_BATCH_ROWS = 65_536
 _DAY_S = 86_400
 _Part = Literal["trend", "month", "day", "day_of_year", "weekday", "hour", "minute"]
 
@@ -50,12 +50,12 @@ class Options(Kind):
 
     @field_validator("format")
     @classmethod
-    def _formats_are_known(cls, value: Any) -> Any:
+    def _check_formats(cls, value: Any) -> Any:
         for form in _as_tuple(value):
             try:
                 dates.compile_format(form)
             except ValueError as error:
-                hint = "Write iso, seconds, milliseconds, or directives as %Y-%m-%d %H:%M:%S."
+                hint = "Write iso, seconds, milliseconds, or directives such as %Y-%m-%d %H:%M:%S."
                 raise fault("format", f"{error}.", hint) from None
         if value is not None and not _as_tuple(value):
             raise fault("format", "expected at least one format, received none.")
@@ -63,14 +63,15 @@ class Options(Kind):
 
     @field_validator("parts")
     @classmethod
-    def _parts_differ(cls, value: Any) -> Any:
+    def _check_parts(cls, value: Any) -> Any:
         if value is not None and len(set(value)) < len(value):
-            raise fault("parts", "expected every part once.")
+            repeated = next(part for position, part in enumerate(value) if part in value[:position])
+            raise fault("parts", f"expected different parts, received {repeated} twice.")
         return value
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
-    """The format of the training rows, their mean moment and its deviation, and whether any date is missing."""
+    """Fit the format, the mean and standard deviation of the time, and whether any date is missing."""
     import numpy as np
 
     rows = raw_columns.require_values(rows)
@@ -79,12 +80,13 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
             f"column {quoted(name)}: expected one date a row, received an array of shape {tuple(rows.shape[1:])}.",
             path=f"data.inputs.{name}",
         )
-    each, codes = raw_columns.factorize(rows)
+    # Parsing is slow, and columns of dates often repeat the same days: each distinct cell is parsed once.
+    distinct, codes = raw_columns.factorize(rows)
     with raw_columns.translate_fault_rows(codes):
-        formats = _resolve_formats(name, each, options)
-        read = [_parse_seconds(each, batch, formats) for batch in _batches(each)]
-    seconds, told = (np.concatenate([part[i] for part in read])[codes] for i in (0, 1))
-    seconds = seconds[told]
+        formats = _resolve_formats(name, distinct, options)
+        parsed = [_parse_seconds(distinct, batch, formats) for batch in _split_batches(distinct)]
+    seconds, present = (np.concatenate([batch[i] for batch in parsed])[codes] for i in (0, 1))
+    seconds = seconds[present]
     if not len(seconds):
         raise BmcliError(
             f"column {quoted(name)}: the training rows have no value.",
@@ -95,47 +97,51 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
     return Column(
         name=name,
         kind="date",
-        shape=(sum(1 if part == "trend" else 2 for part in parts) + int(not told.all()),),
+        shape=(sum(1 if part == "trend" else 2 for part in parts) + int(not present.all()),),
         dtype="float32",
         raw_shape=() if raw_columns.is_text_column(rows) else tuple(rows.shape[1:]),
+        # float32 holds seconds since 1970 only to about two minutes.
         raw_dtype="string" if raw_columns.is_text_column(rows) else "float64",
         state={
             "formats": formats,
             "parts": parts,
             "offset": float(seconds.mean()),
-            "scale": float(seconds.std()) or 1.0,
-            "flag": not bool(told.all()),
+            "scale": float(seconds.std()) or 1.0,  # All dates may be equal.
+            "flag": not bool(present.all()),
         },
     )
 
 
 def check(rows: RawColumn, options: Options) -> None:
-    """Refuses a cell that is no date in the format asked for, or in any usual one."""
-    each, codes = raw_columns.factorize(rows)
+    """Refuse a cell that is not a date in a format of the options, or in a common one."""
+    distinct, codes = raw_columns.factorize(rows)
     formats = list(_as_tuple(options.format)) or ([] if raw_columns.is_text_column(rows) else ["seconds"])
     with raw_columns.translate_fault_rows(codes):
         if not formats:
-            texts = raw_columns.to_texts(each)
+            texts = raw_columns.to_texts(distinct)
             _check_all_parsed(texts, dates.select_formats(texts))
-        for batch in _batches(each) if formats else ():
-            _parse_seconds(each, batch, formats)
+        for batch in _split_batches(distinct) if formats else ():
+            _parse_seconds(distinct, batch, formats)
 
 
 def encode(rows: RawColumn, column: Column) -> np.ndarray:
-    """Cycles, trend and flag as the layer DateEncoder gives them, float32 `(rows, channels)`."""
+    """Encode dates by the layer DateEncoder: cycles, trend and flag, float32 `(rows, channels)`."""
     import numpy as np
 
     rows = raw_columns.require_values(rows)
     if raw_columns.is_text_column(rows) != (column.raw_dtype == "string"):
         expected = "text" if column.raw_dtype == "string" else "numbers"
-        raise BmcliError(f"column {quoted(column.name)}: expected dates as {expected}, as the training rows have them.")
+        received = "text" if raw_columns.is_text_column(rows) else "numbers"
+        raise BmcliError(
+            f"column {quoted(column.name)}: expected dates as {expected}, as in the training rows, received {received}."
+        )
     layer = build_encoder(column)
-    each, codes = raw_columns.factorize(rows)
-    encoded = np.zeros((len(each), *column.shape), column.dtype)
+    distinct, codes = raw_columns.factorize(rows)
+    encoded = np.zeros((len(distinct), *column.shape), column.dtype)
     with raw_columns.translate_fault_rows(codes):
-        for start, batch in _batches(each):
-            seconds, told = _parse_seconds(each, (start, batch), column.state["formats"])
-            encoded[start : start + len(seconds)] = layer.encode(seconds, told).numpy()
+        for start, batch in _split_batches(distinct):
+            seconds, present = _parse_seconds(distinct, (start, batch), column.state["formats"])
+            encoded[start : start + len(seconds)] = layer.encode(seconds, present).numpy()
     return encoded[codes]
 
 
@@ -155,59 +161,64 @@ def _as_tuple(formats: str | tuple[str, ...] | None) -> tuple[str, ...]:
 
 
 def _resolve_formats(name: str, rows: RawColumn, options: Options) -> list[str]:
-    """The formats asked for, or the only one that fits."""
-    asked = list(_as_tuple(options.format))
+    """Return the formats of the options, or the only common one that matches."""
+    formats = list(_as_tuple(options.format))
     if not raw_columns.is_text_column(rows):
-        if asked and (len(asked) > 1 or asked[0] not in dates.EPOCHS):
+        if formats and (len(formats) > 1 or formats[0] not in dates.EPOCHS):
             raise BmcliError(
-                f"column {quoted(name)}: it holds numbers, which are seconds or milliseconds.",
+                f"column {quoted(name)}: expected `seconds` or `milliseconds`, because the column has numbers, "
+                f"received {_join_with_and(formats)}.",
                 path=f"data.inputs.{name}.format",
             )
-        return asked or ["seconds"]
-    return asked or [_guess_format(name, raw_columns.to_texts(rows))]
+        return formats or ["seconds"]
+    return formats or [_guess_format(name, raw_columns.to_texts(rows))]
 
 
 def _guess_format(name: str, texts: pa.ChunkedArray) -> str:
-    fitting = dates.find_matching_formats(texts)
-    if len(fitting) == 1 or texts.null_count == len(texts):
-        return fitting[0] if fitting else "iso"
+    """Return the only common format that matches all cells, `iso` if all are missing.
+
+    Raises:
+        BmcliError: Several formats match, or the cells have several formats.
+        RowFault: A cell is not a date.
+    """
+    import numpy as np
+
+    matching = dates.find_matching_formats(texts)
+    if len(matching) == 1 or texts.null_count == len(texts):
+        return matching[0] if matching else "iso"
     path = f"data.inputs.{name}.format"
-    if fitting:
-        example = raw_columns.format_cell(texts, _first(texts))
+    if matching:
+        first = int(np.argmin(np.asarray(texts.is_null())))
         raise BmcliError(
-            f"column {quoted(name)}: dates like {example} can be read as {_join_with_and(fitting)}.",
+            f"column {quoted(name)}: dates such as {raw_columns.format_cell(texts, first)} can be read as "
+            f"{_join_with_and(matching)}.",
             path=path,
-            suggestion=f"Tell which: `format: {json.dumps(fitting[0])}`.",
+            suggestion=f"Set one of them: `format: {json.dumps(matching[0])}`.",
         )
     formats = dates.select_formats(texts)
     _check_all_parsed(texts, formats)
     raise BmcliError(
         f"column {quoted(name)}: its dates are written in {len(formats)} formats: {_join_with_and(formats)}.",
         path=path,
-        suggestion=f"If that is right, write `format: {json.dumps(formats)}`; the first that fits a cell reads it.",
+        suggestion=f"If that is intended, write `format: {json.dumps(formats)}`: the first format that matches a cell "
+        "is used.",
     )
 
 
 def _check_all_parsed(texts: pa.ChunkedArray, formats: list[str]) -> None:
-    """Raises RowFault at the first cell that no format reads."""
+    """Raise RowFault at the first cell that no format matches."""
     import numpy as np
 
-    read = np.asarray(texts.is_null()).copy()
+    matched = np.asarray(texts.is_null()).copy()
     for form in formats:
-        read |= np.asarray(dates.match_format(texts, form).fill_null(False))
-    if not read.all():
-        _raise_no_date(texts, int(np.argmin(read)), "expected a date")
+        matched |= np.asarray(dates.match_format(texts, form).fill_null(False))
+    if not matched.all():
+        raise _make_date_fault(texts, int(np.argmin(matched)), "expected a date")
 
 
-def _raise_no_date(rows: RawColumn, row: int, expected: str) -> None:
+def _make_date_fault(rows: RawColumn, row: int, expected: str) -> RowFault:
     cell = rows[row].as_py() if raw_columns.is_text_column(rows) else None
-    raise RowFault(row, f"{expected}, received {raw_columns.format_cell(rows, row)}.", cell=cell)
-
-
-def _first(texts: pa.ChunkedArray) -> int:
-    import numpy as np
-
-    return int(np.argmin(np.asarray(texts.is_null())))
+    return RowFault(row, f"{expected}, received {raw_columns.format_cell(rows, row)}.", cell=cell)
 
 
 def _join_with_and(formats: list[str]) -> str:
@@ -215,45 +226,48 @@ def _join_with_and(formats: list[str]) -> str:
 
 
 def _parse_seconds(rows: RawColumn, batch: tuple[int, Any], formats: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Seconds since 1970 of some rows, and which of them are not missing.
+    """Parse a batch of cells to seconds since 1970; also return which cells are not missing.
+
+    The layer of the served model parses the cells, so that both read the same dates.
 
     Raises:
-        RowFault: A cell is no date.
+        RowFault: A cell is not a date.
     """
     import numpy as np
 
     from bmcli.layers.date_encoder import DateEncoder
 
     start, values = batch
-    seconds, told = (each.numpy() for each in DateEncoder(formats, (), 0.0, 1.0).seconds(values))
+    seconds, present = (each.numpy() for each in DateEncoder(formats, (), 0.0, 1.0).seconds(values))
     missing = values == "" if values.dtype == object else np.isnan(values)
-    wrong = ~told & ~missing
+    wrong = ~present & ~missing
     if wrong.any():
         row = start + int(np.argmax(wrong))
-        _raise_no_date(rows, row, f"expected a date in the format {' or '.join(formats)}")
-    return seconds, told
+        raise _make_date_fault(rows, row, f"expected a date in the format {' or '.join(formats)}")
+    return seconds, present
 
 
 def _choose_parts(name: str, seconds: np.ndarray, options: Options) -> list[str]:
     has_time = bool((seconds % _DAY_S).any())
     if options.parts is None:
+        # Without a time of day all hours would be 0, a constant feature.
         return ["trend", "day_of_year", "weekday", *(["hour"] if has_time else [])]
     for position, part in enumerate(options.parts):
         if part in ("hour", "minute") and not has_time:
             raise BmcliError(
-                f"column {quoted(name)}: the training rows tell no time of day, so there is no {part}.",
+                f"column {quoted(name)}: the training rows have dates without a time of day, so there is no {part}.",
                 path=f"data.inputs.{name}.parts.{position}",
                 suggestion="Leave it out.",
             )
     return list(options.parts)
 
 
-def _batches(rows: RawColumn) -> Iterator[tuple[int, np.ndarray]]:
-    """Cells as the layer takes them, "" or NaN where missing, with the row of the first."""
+def _split_batches(rows: RawColumn) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield batches of cells as inputs of the layer, "" or NaN where missing, with the row of the first cell."""
     import numpy as np
 
-    for start in range(0, len(rows), _BATCH):
-        part = rows[start : start + _BATCH]
+    for start in range(0, len(rows), _BATCH_ROWS):
+        part = rows[start : start + _BATCH_ROWS]
         if raw_columns.is_text_column(rows):
             texts = raw_columns.to_texts(part).fill_null("").to_pylist()
             yield start, np.asarray(texts, object)

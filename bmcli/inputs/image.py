@@ -1,4 +1,4 @@
-"""Pictures: arrays `(rows, height, width)` or `(rows, height, width, channels)`, or encoded files."""
+"""Image input: arrays `(rows, height, width)` or `(rows, height, width, channels)`, or encoded files."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 _Side = Annotated[int, Field(ge=1, le=8192)]
-_BATCH = 1024
-_MAX_HEADERS = 256  # encoded pictures whose headers tell the size and the channels
-_MAX_DECODED = 2048  # encoded pictures that are decoded for mean and deviation, so that no large set is decoded twice
+_BATCH_ROWS = 1024
+_MAX_HEADERS = 256  # encoded pictures whose headers determine size and channels
+_MAX_DECODED = 2048  # encoded pictures from which mean and deviation are computed: all would be decoded twice
 
 
 class Options(Kind):
@@ -54,14 +54,14 @@ class Options(Kind):
     )
 
     @model_validator(mode="after")
-    def _fit_has_a_size(self) -> Options:
+    def _check_fit(self) -> Options:
         if self.fit != "stretch" and self.size is None:
-            raise fault("fit", "`fit` does nothing without `size`.", "Write {kind: image, size: [64, 64], ...}.")
+            raise fault("fit", "`fit` has no effect without `size`.", "Write {kind: image, size: [64, 64], ...}.")
         return self
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
-    """Sizes, and the range or moments of the training pixels after resizing."""
+    """Fit the size, and the range or mean and deviation of the training pixels after resizing."""
     if is_file_column(rows):
         return _fit_encoded(name, rows, options)
     if is_text_column(rows) or rows.ndim not in (3, 4) or 0 in rows.shape[1:]:
@@ -69,7 +69,7 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
         raise BmcliError(
             f"column {quoted(name)}: expected (height, width) or (height, width, channels), received {received}.",
             path=f"data.inputs.{name}",
-            suggestion="Files that a table names are read by `source: {kind: image_folder, table: ...}`."
+            suggestion="Read image files that a table lists by `source: {kind: image_folder, table: ...}`."
             if is_text_column(rows)
             else "",
         )
@@ -93,7 +93,7 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
 
 
 def _fit_encoded(name: str, rows: FileColumn, options: Options) -> Column:
-    """Size and channels from the headers of some pictures, moments from some more."""
+    """Fit size and channels from the headers of a sample of pictures, mean and deviation from a larger sample."""
     column = Column(
         name=name,
         kind="image",
@@ -102,18 +102,20 @@ def _fit_encoded(name: str, rows: FileColumn, options: Options) -> Column:
         raw_dtype="string",
         state={
             "fit": options.fit,
-            "max_pixels": _pixels(options),
+            "max_pixels": _get_max_pixels(options),
             "sized": options.size is not None,
         },
     )
     if options.size is None or options.channels is None:
         present = (~rows.missing()).nonzero()[0]
         if not len(present):
-            raise BmcliError(f"column {quoted(name)}: there is no picture.", path=f"data.inputs.{name}")
-        looked_at = present[_pick_evenly(len(present), _MAX_HEADERS)]
-        headers = [_read_checked_header(rows, row, column)[1] for row in looked_at]
+            raise BmcliError(f"column {quoted(name)}: the training rows have no picture.", path=f"data.inputs.{name}")
+        sample = present[_pick_evenly(len(present), _MAX_HEADERS)]
+        headers = [_read_checked_header(rows, row, column)[1] for row in sample]
         size = options.size or _require_common_size(name, headers)
-        channels = options.channels or max(header.channels for header in headers)
+        channels = options.channels or max(
+            header.channels for header in headers
+        )  # One colour picture makes all colour.
         column = replace(column, shape=(*size, channels))
     if options.scale == "standard":
         return _add_statistics(column, encode(rows.take(_pick_evenly(len(rows), _MAX_DECODED)), column), options.scale)
@@ -129,39 +131,43 @@ def _require_common_size(name: str, headers: list[pictures.ImageHeader]) -> tupl
         raise BmcliError(
             f"column {quoted(name)}: the pictures differ in size, from {low} x {narrow} to {high} x {wide}.",
             path=f"data.inputs.{name}",
-            suggestion=f"Say which size the network sees: inputs: {{{name}: {{kind: image, size: [64, 64]}}}}.",
+            suggestion=f"Set the size of the network's input: inputs: {{{name}: {{kind: image, size: [64, 64]}}}}.",
         )
     return sizes[0]
 
 
-def _pick_evenly(count: int, most: int) -> np.ndarray:
-    """Up to `most` rows, evenly spread."""
+def _pick_evenly(count: int, limit: int) -> np.ndarray:
+    """Pick up to `limit` of `count` rows, evenly spread."""
     import numpy as np
 
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype("int64"))
+    return np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype("int64"))
 
 
 def check(rows: RawColumn, options: Options) -> None:
-    """Raises RowFault for the first picture that cannot be read; encoded ones are decoded for it."""
+    """Refuse a picture that cannot be read; encoded pictures are decoded."""
     if not is_file_column(rows):
         _check_finite(rows)
         return
-    state = {"max_pixels": _pixels(options), "sized": options.size is not None, "fit": options.fit}
+    state = {"max_pixels": _get_max_pixels(options), "sized": options.size is not None, "fit": options.fit}
     size = options.size or (1, 1)
+    # Nothing is fitted yet: any size and number of channels show whether a picture can be decoded.
     column = Column("", "image", (*size, options.channels or 3), "uint8", raw_dtype="string", state=state)
     decode = _compile_decoder(size, column.shape[2], options.fit)
-    _for_each(rows, lambda row: _decode_picture(*_read_checked_header(rows, row, column), row, decode))
+    _run_on_rows(rows, lambda row: _decode_picture(*_read_checked_header(rows, row, column), row, decode))
 
 
 def encode(rows: RawColumn, column: Column) -> np.ndarray:
-    """Pixels `(rows, height, width, channels)` of the size the network sees, unscaled; missing ones are black."""
+    """Encode pictures as unscaled pixels `(rows, height, width, channels)` of the network's size, 0 where missing."""
     import numpy as np
 
     if is_file_column(rows):
         return _decode_rows(rows, column)
     if is_text_column(rows) or column.raw_dtype == "string":
+        expected = "encoded files" if column.raw_dtype == "string" else "arrays"
+        received = "text" if is_text_column(rows) else "arrays"
         raise BmcliError(
-            f"column {quoted(column.name)}: expected pictures as when the model was trained, received others."
+            f"column {quoted(column.name)}: expected pictures as {expected}, as in the training rows, "
+            f"received {received}."
         )
     check_shape(rows, column)
     _check_finite(rows)
@@ -169,7 +175,7 @@ def encode(rows: RawColumn, column: Column) -> np.ndarray:
         return np.ascontiguousarray(rows, column.dtype).reshape(-1, *column.shape)
     layer = build_encoder(column)
     encoded = np.empty((len(rows), *column.shape), column.dtype)
-    for start, batch in _batches(rows):
+    for start, batch in _split_batches(rows):
         encoded[start : start + len(batch)] = layer(batch.astype(column.raw_dtype)).numpy()
     return encoded
 
@@ -185,14 +191,14 @@ def build_encoder(column: Column) -> keras.layers.Layer:
 
 
 def build_feature(column: Column, encoded: Any) -> Feature:
-    """Pixels scaled by what was fitted on the training rows."""
+    """Scale pixels by the statistics of the training rows."""
     from bmcli.layers.scale import FixedScaling
 
     return Feature(column, FixedScaling(column.state["offset"], column.state["scale"])(encoded))
 
 
 def _decode_rows(rows: FileColumn, column: Column) -> np.ndarray:
-    """The pictures of encoded files."""
+    """Decode the pictures of encoded files."""
     import numpy as np
 
     decode = _compile_decoder(column.shape[:2], column.shape[2], column.state["fit"])
@@ -203,21 +209,21 @@ def _decode_rows(rows: FileColumn, column: Column) -> np.ndarray:
         _check_size(header, row, column)
         decoded[row] = _decode_picture(data, header, row, decode)
 
-    _for_each(rows, fill)
+    _run_on_rows(rows, fill)
     return decoded
 
 
-def _for_each(rows: FileColumn, work: Callable[[int], object]) -> None:
-    """Does some work for every row that is not missing, by several threads; raises the first row's fault."""
+def _run_on_rows(rows: FileColumn, work: Callable[[int], object]) -> None:
+    """Run a function for every row that is not missing, in threads; raise the fault of the first row that has one."""
     present = (~rows.missing()).nonzero()[0]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "bmcli-decode") as threads:
         for _ in threads.map(work, present.tolist()):
-            pass
+            pass  # `map` raises an exception only when its result is taken; it takes them in the order of the rows.
 
 
 @cache
 def _compile_decoder(size: tuple[int, int], channels: int, fit: str) -> Callable[[bytes], Any]:
-    """What decodes one picture, the same as in a served model."""
+    """Compile the decoder of one picture, by the layer of the served model."""
     from bmcli.layers import tf
     from bmcli.layers.picture_decoder import PictureDecoder
 
@@ -239,52 +245,54 @@ def _decode_picture(data: bytes, header: pictures.ImageHeader, row: int, decode:
 
 
 def _check_size(header: pictures.ImageHeader, row: int, column: Column) -> None:
-    """Refuses a picture that is not as large as the others, where the recipe tells no size."""
+    """Refuse a picture of another size than the others, if the recipe sets no size."""
     height, width = column.shape[:2]
     if not column.state["sized"] and (header.height, header.width) != (height, width):
         raise RowFault(
             row,
-            f"expected {height} x {width} pixels like the others, received {header.height} x {header.width}.",
+            f"expected {height} x {width} pixels, as in the other pictures, received {header.height} x {header.width}.",
             f"Give {column.name} a size: {{kind: image, size: [{height}, {width}]}}.",
         )
 
 
 def _read_checked_header(rows: FileColumn, row: int, column: Column) -> tuple[bytes, pictures.ImageHeader]:
-    """The bytes of a picture and its header, which is not too large."""
+    """Read the bytes of a picture and its header; refuse a picture that would take too much memory or time."""
     data = rows.read(row)
     try:
         header = pictures.read_header(data)
     except ValueError as error:
         raise RowFault(row, str(error)) from None
-    pixels, most = header.height * header.width, column.state["max_pixels"]
-    if pixels > most:
+    pixels, max_pixels = header.height * header.width, column.state["max_pixels"]
+    if pixels > max_pixels:
         raise RowFault(
             row,
-            f"the picture announces {header.height} x {header.width} pixels, {pixels / 1e6:.3g} megapixels of "
-            f"{most / 1e6:g} allowed.",
-            f"If it is meant to be so large, give {column.name} max_megapixels: {-(-pixels // 10**6)}.",
+            f"expected a picture of at most {max_pixels / 1e6:g} megapixels, received {header.height} x {header.width} "
+            f"pixels, {pixels / 1e6:.3g} megapixels.",
+            f"If this size is intended, give {column.name} max_megapixels: {-(-pixels // 10**6)}.",
         )
-    if header.frame_pixels > limits.MAX_GIF_SIZE_FACTOR * most:
+    if header.frame_pixels > limits.MAX_GIF_SIZE_FACTOR * max_pixels:
         raise RowFault(
             row,
-            f"the frames of the picture have {header.frame_pixels / 1e6:.3g} megapixels together, of "
-            f"{limits.MAX_GIF_SIZE_FACTOR * most / 1e6:g} allowed.",
-            "Keep its first frame alone.",
+            f"expected frames of at most {limits.MAX_GIF_SIZE_FACTOR * max_pixels / 1e6:g} megapixels together, "
+            f"received {header.frame_pixels / 1e6:.3g} megapixels.",
+            "Save only the first frame.",
         )
-    scans = min(limits.MAX_JPEG_SCANS, limits.SCANNED * most // pixels)
+    # Decoding takes time in proportion to scans times pixels, so a small picture may have more scans than a large one.
+    scans = min(limits.MAX_JPEG_SCANS, limits.MAX_SCANNED_FACTOR * max_pixels // pixels)
     if header.scans > scans:
-        raise RowFault(row, f"the JPEG picture has {header.scans} scans, of {scans} allowed.", "Save it anew.")
+        message = f"expected a JPEG picture of at most {scans} scans, received {header.scans}."
+        raise RowFault(row, message, "Save it again with an image editor.")
     return data, header
 
 
-def _pixels(options: Options) -> int:
+def _get_max_pixels(options: Options) -> int:
     return int(options.max_megapixels * 1e6)
 
 
 def _check_finite(rows: np.ndarray) -> None:
     import numpy as np
 
-    for start, batch in _batches(rows):
+    for start, batch in _split_batches(rows):
         if not np.isfinite(batch).all():
             row = start + int(np.argwhere(~np.isfinite(batch))[0][0])
             raise RowFault(row, "expected finite pixels, received infinite ones or NaN.")
@@ -295,14 +303,14 @@ def _keeps_shape(column: Column) -> bool:
 
 
 def _add_statistics(column: Column, pixels: np.ndarray, scale: str) -> Column:
-    """The column with range, offset and scale of its pixels."""
-    offset, factor = _pixel_statistics(pixels, scale)
+    """Add range, offset and scale of the pixels to the state of the column."""
+    offset, factor = _compute_pixel_statistics(pixels, scale)
     span = [float(pixels.min()), float(pixels.max())]
     return replace(column, state={**column.state, "offset": offset, "scale": factor, "range": span})
 
 
-def _pixel_statistics(pixels: np.ndarray, scale: str) -> tuple[list[float], list[float]]:
-    """Offset and scale of every channel; batch by batch, since float64 copies of all pixels may not fit."""
+def _compute_pixel_statistics(pixels: np.ndarray, scale: str) -> tuple[list[float], list[float]]:
+    """Compute offset and scale of every channel, in batches: a float64 copy of all pixels may not fit into memory."""
     import numpy as np
 
     channels = pixels.shape[-1]
@@ -312,12 +320,13 @@ def _pixel_statistics(pixels: np.ndarray, scale: str) -> tuple[list[float], list
     if scale == "unit" or low == high:
         return [low] * channels, [high - low or 1.0] * channels
     count = pixels[..., 0].size
-    mean = sum(batch.sum(axis=(0, 1, 2), dtype="float64") for _, batch in _batches(pixels)) / count
-    squares = sum(np.square(batch - mean).sum(axis=(0, 1, 2)) for _, batch in _batches(pixels)) / count
+    mean = sum(batch.sum(axis=(0, 1, 2), dtype="float64") for _, batch in _split_batches(pixels)) / count
+    squares = sum(np.square(batch - mean).sum(axis=(0, 1, 2)) for _, batch in _split_batches(pixels)) / count
+    # Rounding can make the deviation of a constant channel differ from 0, so minimum and maximum are compared, too.
     constant = (pixels.min(axis=(0, 1, 2)) == pixels.max(axis=(0, 1, 2))) | (squares == 0)
     return mean.tolist(), np.where(constant, 1.0, np.sqrt(squares)).tolist()
 
 
-def _batches(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    for start in range(0, len(rows), _BATCH):
-        yield start, rows[start : start + _BATCH]
+def _split_batches(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    for start in range(0, len(rows), _BATCH_ROWS):
+        yield start, rows[start : start + _BATCH_ROWS]

@@ -1,4 +1,4 @@
-"""Numbers: single ones, vectors and sequences, with missing values filled and channels scaled."""
+"""Numeric input: numbers, vectors and sequences, with missing values filled and channels scaled."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
-# A rounding error above this share of a channel's scale would be learned as noise.
-_ROUNDING = 1e-4
-_QUANTILES = 1001
+# Above this share of a channel's scale, the rounding error of float32 would be learned as noise; float64 is used then.
+_MAX_ROUNDING = 1e-4
+_MAX_QUANTILES = 1001
 
 
 class Options(Kind):
@@ -52,32 +52,39 @@ class Options(Kind):
     flag: bool = Field(default=False, description="Add a channel that is 1 where a value is missing.")
 
     @model_validator(mode="after")
-    def _bins_stand_alone(self) -> Options:
+    def _check_bins(self) -> Options:
         if self.bins is None and self.binning is not None:
-            raise fault("binning", "`binning` goes with `bins`.")
+            raise fault("binning", "`binning` has no effect without `bins`.")
         if self.bins is not None and self.scale in ("minmax", "quantile"):
-            raise fault("scale", f"bins are not scaled, so `scale: {self.scale}` would do nothing.")
+            raise fault("scale", f"`scale: {self.scale}` has no effect with `bins`, which are not scaled.")
         if self.bins is not None and self.missing == "learned":
-            raise fault("missing", "a bin is not learned.", "Write `flag: true`, or leave `bins` out.")
+            raise fault(
+                "missing",
+                "`missing: learned` learns a number, so it cannot be used with `bins`.",
+                "Write `flag: true`, or leave `bins` out.",
+            )
         return self
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
-    """Fill value, offset and scale of every channel, from the training rows.
+    """Fit fill value, offset and scale of every channel.
 
-    Sequences `(rows, steps, channels)` of different lengths end in steps that are NaN in all channels.
+    Sequences `(rows, steps, channels)` of different lengths are padded by steps that are NaN in all channels.
     """
     values = to_numbers(rows)
     raw_shape = values.shape[1:]
     values = values.reshape(-1, 1) if values.ndim == 1 else values
     if 0 in raw_shape:
-        raise BmcliError(f"column {quoted(name)}: its rows hold no numbers.", path=f"data.inputs.{name}")
+        raise BmcliError(
+            f"column {quoted(name)}: expected numbers in each row, received arrays of shape {tuple(raw_shape)}.",
+            path=f"data.inputs.{name}",
+        )
     channels = values.reshape(-1, values.shape[-1])
     _check_has_values(name, channels)
-    channels = _logarithm(channels) if options.log else channels
-    fill, offset, scale = _channel_statistics(name, channels, options)
-    raw_dtype = _raw_dtype(channels, scale, options)
-    padded = values.ndim == 3 and bool(_padding(values).any())
+    channels = _signed_log(channels) if options.log else channels
+    fill, offset, scale = _compute_channel_statistics(name, channels, options)
+    raw_dtype = _choose_raw_dtype(channels, scale, options)
+    padded = values.ndim == 3 and bool(_find_padding(values).any())
     column = Column(
         name=name,
         kind="number",
@@ -102,18 +109,19 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
 
 
 def check(rows: RawColumn, options: Options) -> None:
-    """Refuses what is no number, and a missing one if that is a fault."""
+    """Refuse cells that are not numbers, and missing ones with `missing: fault`."""
     values = to_numbers(rows)
     values = values.reshape(-1, 1) if values.ndim == 1 else values
-    padded = values.ndim == 3 and bool(_padding(values).any())
+    padded = values.ndim == 3 and bool(_find_padding(values).any())
     _check_missing(values, options.missing == "fault", padded)
 
 
 def encode(rows: RawColumn, column: Column) -> np.ndarray:
-    """Filled and scaled, float32; padding steps stay NaN if the training rows have such steps.
+    """Fill and scale numbers, float32; padding steps stay NaN if the training rows have such steps.
 
-    Of bins it is the number of the bin. What is missing stays NaN, too, if its stand-in is learned.
-    Computed in the raw dtype, step by step as the layer does, so that both give the same bits.
+    With `bins` a number becomes the index of its bin. With `missing: learned` missing numbers stay NaN, too.
+    The computation uses the raw dtype and the operations of the layer, in the same order, so that both give the same
+    bits.
     """
     import numpy as np
 
@@ -123,10 +131,10 @@ def encode(rows: RawColumn, column: Column) -> np.ndarray:
     _check_missing(values, column.state["missing_is_fault"], column.state["padded"])
     state = column.state
     fill, offset, scale = (np.array(state[key], column.raw_dtype) for key in ("fill", "offset", "scale"))
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"):  # `_check_finite` reports the infinite results with their row.
         values = values.astype(column.raw_dtype, copy=False)
         missing = np.isnan(values)
-        values = _logarithm(values) if state.get("log") else values
+        values = _signed_log(values) if state.get("log") else values
         filled = np.where(missing, fill, values)
         filled = _transform_values(filled, state)
         encoded = ((filled - offset) / scale).astype("float32")
@@ -144,20 +152,21 @@ def build_encoder(column: Column) -> keras.layers.Layer:
     from bmcli.layers.number_encoder import NumberEncoder
 
     state = column.state
-    further = {key: state[key] for key in ("log", "learned", "knots", "heights", "edges") if key in state}
-    usual = [state[key] for key in ("fill", "offset", "scale", "flag", "padded")]
-    return NumberEncoder(*usual, dtype=column.raw_dtype, **further)
+    required = [state[key] for key in ("fill", "offset", "scale", "flag", "padded")]
+    optional = {key: state[key] for key in ("log", "learned", "knots", "heights", "edges") if key in state}
+    return NumberEncoder(*required, dtype=column.raw_dtype, **optional)
 
 
-def stack_key(column: Column) -> Any:
-    """Plain numbers, one a row, of one raw dtype."""
+def get_stack_key(column: Column) -> Any:
+    """Return the raw dtype and the logarithm of a column of plain numbers, one a row; None for other columns."""
     state = column.state
+    # Channels of one array share the code of the layer, so only fill, offset and scale may differ between them.
     special = state["flag"] or state["padded"] or {"learned", "knots", "edges"} & state.keys()
     return None if special or column.raw_shape else (column.raw_dtype, bool(state.get("log")))
 
 
-def encoder_of(columns: Sequence[Column]) -> keras.layers.Layer:
-    """One layer for plain numbers, as the channels of one array."""
+def build_stacked_encoder(columns: Sequence[Column]) -> keras.layers.Layer:
+    """Build one layer that encodes columns of plain numbers as the channels of one array."""
     from bmcli.layers.number_encoder import NumberEncoder
 
     fill, offset, scale = ([column.state[key][0] for column in columns] for key in ("fill", "offset", "scale"))
@@ -165,7 +174,7 @@ def encoder_of(columns: Sequence[Column]) -> keras.layers.Layer:
 
 
 def build_feature(column: Column, encoded: Any) -> Feature:
-    """The numbers as they are, or a one-hot vector of the bins; padding becomes zeros and a mask."""
+    """Return the numbers, or one-hot vectors of their bins; padding becomes zeros and a mask."""
     from bmcli.layers.bins import Bins
     from bmcli.layers.learned_fill import LearnedFill
     from bmcli.layers.unpad import Unpad
@@ -180,8 +189,10 @@ def build_feature(column: Column, encoded: Any) -> Feature:
     return Feature(column, encoded, mask)
 
 
-def _channel_statistics(name: str, channels: np.ndarray, options: Options) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Fill, offset and scale of `(values, channels)`, float64; a constant channel has scale 1."""
+def _compute_channel_statistics(
+    name: str, channels: np.ndarray, options: Options
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Compute fill value, offset and scale of `(values, channels)`, float64; a constant channel has scale 1."""
     import numpy as np
 
     with np.errstate(over="ignore", invalid="ignore"):
@@ -195,15 +206,15 @@ def _channel_statistics(name: str, channels: np.ndarray, options: Options) -> tu
             offset, scale = np.zeros_like(mean), np.ones_like(mean)
     if not (np.isfinite(mean).all() and np.isfinite(scale).all()):
         raise BmcliError(f"column {quoted(name)}: the numbers are too large to be scaled.", path=f"data.inputs.{name}")
-    # Compared by bounds: the deviation of equal numbers is not exactly 0.
+    # A constant channel is found by its bounds: rounding makes the deviation of equal numbers differ from 0.
     scale = np.where((low == high) | (scale == 0), 1.0, scale)
     if options.missing == "median":
         return np.asarray(np.nanmedian(channels, axis=0), "float64"), offset, scale
     return (np.zeros_like(mean) if options.missing == "zero" else mean), offset, scale
 
 
-def _logarithm(values: np.ndarray) -> np.ndarray:
-    """sign(x) * log(1 + |x|) in the dtype of the values, computed in double precision."""
+def _signed_log(values: np.ndarray) -> np.ndarray:
+    """Compute sign(x) * log(1 + |x|) in double precision; return the dtype of the values."""
     import numpy as np
 
     wide = values.astype("float64", copy=False)
@@ -211,11 +222,11 @@ def _logarithm(values: np.ndarray) -> np.ndarray:
 
 
 def _fit_curves(channels: np.ndarray, options: Options) -> dict[str, list[list[float]]]:
-    """Knots and heights of each channel's ranks, or edges of its bins, as they are in the raw dtype."""
+    """Fit the knots and heights of each channel's quantile transform, or the edges of its bins, in the raw dtype."""
     import numpy as np
 
     if options.bins is not None:
-        return {"edges": [_edges(values[~np.isnan(values)], options).tolist() for values in channels.T]}
+        return {"edges": [_compute_bin_edges(values[~np.isnan(values)], options).tolist() for values in channels.T]}
     if options.scale != "quantile":
         return {}
     ranks = [_fit_quantiles(values[~np.isnan(values)]) for values in channels.T]
@@ -223,17 +234,23 @@ def _fit_curves(channels: np.ndarray, options: Options) -> dict[str, list[list[f
 
 
 def _fit_quantiles(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Quantiles, rising, and what each becomes: evenly spread, equal quantiles at the middle of theirs."""
+    """Fit a piecewise linear map from values to ranks.
+
+    Returns:
+        Distinct quantiles, ascending; and the rank of each, in an even distribution with mean 0 and standard
+        deviation 1. Equal quantiles get the mean of their ranks.
+    """
     import numpy as np
 
-    shares = np.linspace(0, 1, min(_QUANTILES, max(2, len(values))))
+    shares = np.linspace(0, 1, min(_MAX_QUANTILES, max(2, len(values))))
+    # In the raw dtype before equal ones are joined: rounding may make different quantiles equal.
     knots, places = np.unique(np.quantile(values, shares).astype(values.dtype), return_inverse=True)
     heights = np.bincount(places, weights=shares) / np.bincount(places)
-    return knots, (heights - 0.5) * np.sqrt(12)
+    return knots, (heights - 0.5) * np.sqrt(12)  # The deviation of the even distribution on [0, 1] is 1 / sqrt(12).
 
 
-def _edges(values: np.ndarray, options: Options) -> np.ndarray:
-    """Where one bin ends and the next begins; fewer than asked for where many values are equal."""
+def _compute_bin_edges(values: np.ndarray, options: Options) -> np.ndarray:
+    """Compute the edges between bins; there are fewer bins than configured if many values are equal."""
     import numpy as np
 
     inner = np.linspace(0, 1, options.bins + 1)[1:-1] if options.bins else np.zeros(0)
@@ -241,32 +258,33 @@ def _edges(values: np.ndarray, options: Options) -> np.ndarray:
     uniform = options.binning == "uniform"
     edges = low + inner * (high - low) if uniform else np.quantile(values, inner)
     edges = np.unique(edges.astype(values.dtype))
-    return edges[edges > low]
+    return edges[edges > low]  # No training row is below the lowest value, so a bin there would be empty.
 
 
 def _transform_values(values: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
-    """Values `(..., channels)` by their ranks or bins, or as they are if the column has neither."""
+    """Replace values `(..., channels)` by their ranks or bins; return them unchanged if the column has neither."""
     import numpy as np
 
     if "knots" not in state and "edges" not in state:
         return values
-    bent = np.empty_like(values)
+    transformed = np.empty_like(values)
     for channel in range(values.shape[-1]):
         x = values[..., channel]
         if "edges" in state:
-            bent[..., channel] = np.searchsorted(np.array(state["edges"][channel], x.dtype), x, side="right")
+            transformed[..., channel] = np.searchsorted(np.array(state["edges"][channel], x.dtype), x, side="right")
             continue
         knots, heights = (np.array(state[key][channel], x.dtype) for key in ("knots", "heights"))
         x = np.clip(x, knots[0], knots[-1])
         left = np.searchsorted(knots, x, side="right") - 1
+        # An infinite knot behind the last one makes the share 0 there, so that no value needs a special case.
         knots, heights = np.append(knots, x.dtype.type("inf")), np.append(heights, heights[-1])
         share = (x - knots[left]) / (knots[left + 1] - knots[left])
-        bent[..., channel] = heights[left] + share * (heights[left + 1] - heights[left])
-    return bent
+        transformed[..., channel] = heights[left] + share * (heights[left + 1] - heights[left])
+    return transformed
 
 
-def _raw_dtype(channels: np.ndarray, scale: np.ndarray, options: Options) -> str:
-    """float32 where it is fine enough for differences between rows, as it is not for seconds since 1970."""
+def _choose_raw_dtype(channels: np.ndarray, scale: np.ndarray, options: Options) -> str:
+    """Choose float32 if it is precise enough for differences between rows; it is not for seconds since 1970."""
     import numpy as np
 
     if channels.dtype == np.float32:
@@ -275,11 +293,12 @@ def _raw_dtype(channels: np.ndarray, scale: np.ndarray, options: Options) -> str
         return "float64"
     with np.errstate(over="ignore", invalid="ignore"):
         error = np.abs(channels - channels.astype("float32"))
-        fine = np.nanmax(np.where(np.isnan(channels), 0, error / scale)) <= _ROUNDING
-    return "float32" if fine else "float64"
+        is_precise = np.nanmax(np.where(np.isnan(channels), 0, error / scale)) <= _MAX_ROUNDING
+    return "float32" if is_precise else "float64"
 
 
-def _padding(values: np.ndarray) -> np.ndarray:
+def _find_padding(values: np.ndarray) -> np.ndarray:
+    """Find the steps that are missing in all channels, `(rows, steps)`."""
     import numpy as np
 
     return np.isnan(values).all(axis=-1)
@@ -305,7 +324,7 @@ def _check_missing(values: np.ndarray, is_fault: bool, padded: bool) -> None:
         return
     missing = np.isnan(values).any(axis=-1)
     if padded:
-        missing &= ~_padding(values)
+        missing &= ~_find_padding(values)
     if missing.any():
         row = int(np.argwhere(missing)[0][0])
         raise RowFault(row, "expected a number, received nothing.", "Write `missing: mean` to fill it in.")
@@ -316,4 +335,4 @@ def _check_finite(rows: RawColumn, encoded: np.ndarray) -> None:
 
     if not np.isfinite(encoded).all():
         row = int(np.argwhere(~np.isfinite(encoded))[0][0])
-        raise RowFault(row, "the number is too large beside those of the training rows.")
+        raise RowFault(row, "the number is too large for the scale of the training rows.")

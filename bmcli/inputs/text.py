@@ -1,8 +1,7 @@
-"""Texts: words or characters as a bag, as TF-IDF, or in their order.
+"""Text input: words or characters as a bag, as TF-IDF, or as a sequence.
 
-The vocabulary is that of the training rows, the most frequent terms first. A term that it lacks is left out of
-a bag, and is the one unknown term of a sequence. A missing text is an empty one: a bag of nothing, or a
-sequence of one unknown term.
+The vocabulary is that of the training rows, the most frequent terms first. A term outside of it is left out of a bag,
+and is the unknown term of a sequence. A missing text is an empty one: an empty bag, or a sequence of one unknown term.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ if TYPE_CHECKING:
 
 _Length = Annotated[int, Field(ge=1, le=100_000)]
 _Tokens = Annotated[int, Field(ge=1, le=16)]
-_BATCH = 2048
-_EMBEDDING = 64
-# Few texts are longer than these shares of the training texts; their ends are left out.
-_BAG_SHARE, _LONGEST_BAG = 0.99, 2048
-_SEQUENCE_SHARE, _LONGEST_SEQUENCE = 0.95, 512
-# Terms counted at a time: of long n-grams nearly every one is new.
-_MOST_COUNTED = 4_000_000
+_BATCH_ROWS = 2048
+_DEFAULT_EMBEDDING = 64
+# The default length is this quantile of the lengths of the training texts, and at most this many terms.
+_BAG_SHARE, _MAX_BAG = 0.99, 2048
+_SEQUENCE_SHARE, _MAX_SEQUENCE = 0.95, 512
+# Terms that are counted at once. Nearly every long n-gram is a new term, so their counts could exhaust the memory.
+_MAX_COUNTED = 4_000_000
 _TOKENIZER_OPTIONS = ("tokens", "ngrams", "lowercase", "accents", "punctuation")
 
 
@@ -85,27 +84,27 @@ class Options(Kind):
     )
 
     @model_validator(mode="after")
-    def _options_fit(self) -> Options:
+    def _check_tokens(self) -> Options:
         if self.ngrams is not None and self.ngrams[0] > self.ngrams[1]:
-            raise fault("ngrams", f"`ngrams` are [shortest, longest], received {list(self.ngrams)}.")
+            raise fault("ngrams", f"expected [shortest, longest], received {list(self.ngrams)}.")
         if self.encoding == "sequence" and self.ngrams is not None and self.ngrams[0] != self.ngrams[1]:
             raise fault(
                 "ngrams",
-                "n-grams of several lengths have no order.",
-                "Write two equal numbers as [1, 1], or `encoding: tfidf`.",
+                "n-grams of several lengths have no order, which `encoding: sequence` needs.",
+                "Write two equal numbers such as [1, 1], or `encoding: tfidf`.",
             )
         if self.tokens == "characters" and self.punctuation == "split":
-            raise fault("punctuation", "`punctuation: split` goes with `tokens: words`.")
+            raise fault("punctuation", "`punctuation: split` needs `tokens: words`.")
         return self
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
-    """Vocabulary, lengths and document frequencies of the training rows."""
+    """Fit vocabulary, length and document frequencies."""
     _check_text(name, rows, f"data.inputs.{name}")
     bag = options.encoding != "sequence"
-    tokenising = _resolve_tokenizer_options(options, bag)
-    terms = _vocabulary(name, rows, options, tokenising)
-    found, lengths = _count_documents(rows, terms, tokenising, bag)
+    tokenizer_options = _resolve_tokenizer_options(options, bag)
+    terms = _build_vocabulary(name, rows, options, tokenizer_options)
+    document_counts, lengths = _count_documents(rows, terms, tokenizer_options, bag)
     length = options.length or _choose_length(lengths, bag)
     return Column(
         name=name,
@@ -117,26 +116,26 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
             "vocabulary": terms,
             "length": length,
             "bag": bag,
-            **tokenising,
-            "weights": _compute_idf_weights(options.encoding, found, len(rows)),
+            **tokenizer_options,
+            "weights": _compute_idf_weights(options.encoding, document_counts, len(rows)),
             "normalize": options.encoding in ("auto", "tfidf"),
-            "dimension": options.dimension or (None if bag else _EMBEDDING),
+            "dimension": options.dimension or (None if bag else _DEFAULT_EMBEDDING),
         },
     )
 
 
 def check(rows: RawColumn, options: Options) -> None:
-    """Refuses no text."""
+    """Accept every text."""
 
 
 def encode(rows: RawColumn, column: Column) -> np.ndarray:
-    """Terms as the layer TextEncoder numbers them: int32 `(rows, length)`, or with counts `(rows, 2, length)`."""
+    """Encode terms as indices by the layer TextEncoder, int32 `(rows, length)`; with counts `(rows, 2, length)`."""
     import numpy as np
 
     _check_text(column.name, rows)
     layer = build_encoder(column)
     encoded = np.zeros((len(rows), *column.shape), column.dtype)
-    for start, texts in _batches(rows):
+    for start, texts in _split_batches(rows):
         encoded[start : start + len(texts)] = layer(texts).numpy()
     return encoded
 
@@ -151,7 +150,7 @@ def build_encoder(column: Column) -> TextEncoder:
 
 
 def build_feature(column: Column, encoded: Any) -> Feature:
-    """A vector over the vocabulary, its projection, or `(batch, length, dimension)` with a mask."""
+    """Build a vector over the vocabulary, its projection, or embeddings `(batch, length, dimension)` with a mask."""
     import keras
 
     from bmcli.layers.text_bag import TextBag
@@ -159,7 +158,7 @@ def build_feature(column: Column, encoded: Any) -> Feature:
     state = column.state
     if state["bag"]:
         return Feature(column, TextBag(state["weights"], state["normalize"], state["dimension"])(encoded))
-    size = 2 + len(state["vocabulary"])
+    size = 2 + len(state["vocabulary"])  # 0 is padding, 1 the unknown term.
     return Feature(column, keras.layers.Embedding(size, state["dimension"])(encoded), keras.ops.not_equal(encoded, 0))
 
 
@@ -169,28 +168,28 @@ def _check_text(name: str, rows: RawColumn, path: str = "") -> None:
 
 
 def _resolve_tokenizer_options(options: Options, bag: bool) -> dict[str, Any]:
-    """The options that decide what the terms of a text are, without defaults."""
+    """Return the options that define the terms of a text, with their defaults filled in."""
     words = options.tokens == "words"
-    usual = (1, 1) if not bag else (1, 2) if words else (1, 4)
+    default_ngrams = (1, 1) if not bag else (1, 2) if words else (1, 4)
     return {
         "tokens": options.tokens,
-        "ngrams": list(options.ngrams or usual),
+        "ngrams": list(options.ngrams or default_ngrams),
         "lowercase": options.lowercase,
         "accents": options.accents,
         "punctuation": options.punctuation or ("split" if words else "keep"),
     }
 
 
-def _vocabulary(name: str, rows: RawColumn, options: Options, tokenising: dict[str, Any]) -> list[str]:
-    """The most frequent terms, those alike in frequency by their letters."""
+def _build_vocabulary(name: str, rows: RawColumn, options: Options, tokenizer_options: dict[str, Any]) -> list[str]:
+    """Return the most frequent terms; terms of equal frequency are in alphabetical order."""
     from bmcli.layers.text_encoder import TextEncoder
 
-    layer = TextEncoder((), 1, False, **tokenising)
+    layer = TextEncoder((), 1, False, **tokenizer_options)
     counts: Counter[bytes] = Counter()
-    for _, texts in _batches(rows):
+    for _, texts in _split_batches(rows):
         counts.update(layer.count_terms(texts))
-        if len(counts) > _MOST_COUNTED:
-            counts = Counter(dict(_rank_terms(counts)[: _MOST_COUNTED // 2]))
+        if len(counts) > _MAX_COUNTED:  # Rare terms are dropped, so that counts are lower bounds from here on.
+            counts = Counter(dict(_rank_terms(counts)[: _MAX_COUNTED // 2]))
     if not counts:
         raise BmcliError(
             f"column {quoted(name)}: the training rows have no text with {options.tokens}.",
@@ -200,7 +199,7 @@ def _vocabulary(name: str, rows: RawColumn, options: Options, tokenising: dict[s
     terms = [term for term, count in _rank_terms(counts)[: options.vocabulary] if count >= options.min_count]
     if not terms:
         raise BmcliError(
-            f"column {quoted(name)}: no term is in the training rows {options.min_count} times.",
+            f"column {quoted(name)}: no term occurs {options.min_count} times in the training rows.",
             path=f"data.inputs.{name}.min_count",
             suggestion="Write `min_count: 1`.",
         )
@@ -208,51 +207,52 @@ def _vocabulary(name: str, rows: RawColumn, options: Options, tokenising: dict[s
 
 
 def _rank_terms(counts: Counter[bytes]) -> list[tuple[bytes, int]]:
+    # Ties are broken by the term, so that the vocabulary does not depend on the order of the rows.
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _count_documents(
-    rows: RawColumn, terms: list[str], tokenising: dict[str, Any], bag: bool
+    rows: RawColumn, terms: list[str], tokenizer_options: dict[str, Any], bag: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """In how many texts each term is, and how many terms each text has, different known ones in a bag."""
+    """Count the texts that contain each term, and the terms of each text; in a bag the distinct known ones."""
     import numpy as np
 
     from bmcli.layers.text_encoder import FIRST_TERM, TextEncoder
 
-    layer = TextEncoder(terms, 1, bag, **tokenising)
-    found, lengths = np.zeros(len(terms), "int64"), [np.zeros(0, "int64")]
-    for _, texts in _batches(rows):
+    layer = TextEncoder(terms, 1, bag, **tokenizer_options)
+    document_counts, lengths = np.zeros(len(terms), "int64"), [np.zeros(0, "int64")]
+    for _, texts in _split_batches(rows):
         if bag:
             known, _ = layer.count_known_terms(texts)
-            found += np.bincount(known.values.numpy() - FIRST_TERM, minlength=len(terms))
+            document_counts += np.bincount(known.values.numpy() - FIRST_TERM, minlength=len(terms))
             lengths.append(known.row_lengths().numpy())
         else:
             lengths.append(layer.split_terms(texts).row_lengths().numpy())
-    return found, np.concatenate(lengths)
+    return document_counts, np.concatenate(lengths)
 
 
 def _choose_length(lengths: np.ndarray, bag: bool) -> int:
     import numpy as np
 
-    share, longest = (_BAG_SHARE, _LONGEST_BAG) if bag else (_SEQUENCE_SHARE, _LONGEST_SEQUENCE)
+    share, longest = (_BAG_SHARE, _MAX_BAG) if bag else (_SEQUENCE_SHARE, _MAX_SEQUENCE)
     return int(np.clip(np.quantile(lengths, share, method="higher"), 1, longest))
 
 
-def _compute_idf_weights(encoding: str, found: np.ndarray, count: int) -> list[float]:
-    """What each term's count is multiplied by: 1, or its smoothed inverse document frequency."""
+def _compute_idf_weights(encoding: str, document_counts: np.ndarray, texts: int) -> list[float]:
+    """Compute the factor of each term's count: 1, or the smoothed inverse document frequency."""
     import numpy as np
 
     if encoding in ("bag", "sequence"):
-        return [1.0] * len(found) if encoding == "bag" else []
-    # As scikit-learn smooths it: as if one more text had every term.
-    return [float(weight) for weight in np.log((1 + count) / (1 + found)) + 1]
+        return [1.0] * len(document_counts) if encoding == "bag" else []
+    # Smoothed as in scikit-learn: as if one additional text contained every term.
+    return [float(weight) for weight in np.log((1 + texts) / (1 + document_counts)) + 1]
 
 
-def _batches(rows: pa.ChunkedArray) -> Iterator[tuple[int, Any]]:
-    """Texts as the encoder takes them, missing ones empty, with the row of the first."""
+def _split_batches(rows: pa.ChunkedArray) -> Iterator[tuple[int, Any]]:
+    """Yield batches of texts as inputs of the encoder, missing ones empty, with the row of the first text."""
     import numpy as np
     import pyarrow.compute as pc
 
-    for start in range(0, len(rows), _BATCH):
-        texts = pc.fill_null(rows.slice(start, _BATCH), "")
+    for start in range(0, len(rows), _BATCH_ROWS):
+        texts = pc.fill_null(rows.slice(start, _BATCH_ROWS), "")
         yield start, np.asarray(texts.to_pylist(), object)

@@ -142,7 +142,7 @@ def create_inputs(
     tensors = {
         column.name: keras.Input(column.shape, dtype=column.dtype, name=names[column.name]) for column in spec.inputs
     }
-    features = inputs.features(spec.inputs, tensors, stacked)
+    features = inputs.build_features(spec.inputs, tensors, stacked)
     return tensors, [*features, *(inputs.build_cross_feature(cross, tensors) for cross in spec.crosses)]
 
 

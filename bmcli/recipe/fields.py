@@ -26,7 +26,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from bmcli import parts
-from bmcli.quoting import LONGEST, brief, quoted
+from bmcli.quoting import MAX_SHOWN, brief, quoted
 from bmcli.recipe import catalogue, nodes
 
 
@@ -315,7 +315,7 @@ def format_value(value: Any) -> str:
         return text if 0 < len(text) <= 40 else what
     if isinstance(value, bool):
         return "true" if value else "false"
-    return quoted(value) if isinstance(value, str) else brief(repr(value), LONGEST)
+    return quoted(value) if isinstance(value, str) else brief(repr(value), MAX_SHOWN)
 
 
 def _items(value: Any) -> Iterable[Any]:

@@ -27,7 +27,7 @@ from bmcli.evaluation.predictions import (
 from bmcli.evaluation.proportions import Interval
 from bmcli.evaluation.ranking_curves import compute_ranking_curves
 from bmcli.evaluation.result import ClassMetrics, Evaluation
-from bmcli.quoting import LONGEST, brief, listed
+from bmcli.quoting import MAX_SHOWN, brief, listed
 from bmcli.reports import artefacts, decisions, groups, pixels, run_figures, validation
 from bmcli.reports.artefacts import ArtefactSummary
 from bmcli.reports.costs import Cost
@@ -201,7 +201,7 @@ def _describe_context(data: RunReportData, name: str) -> str:
     if name != "accuracy" or target.kind not in ("category", "ordered"):
         return bounds
     counts = np.bincount(data.predicted_rows.truth[target.name], minlength=len(target.classes))
-    majority = brief(target.classes[counts.argmax()], LONGEST)
+    majority = brief(target.classes[counts.argmax()], MAX_SHOWN)
     return f"{bounds}; always predicting “{majority}” gives {format_number(counts.max() / counts.sum())}"
 
 
@@ -236,7 +236,7 @@ def _make_column_row(data: RunReportData, role: str, column: Column) -> Row:
         Cell(column.kind),
         Cell(_describe_cells(data, column), "long"),
         _make_missing_cell(data, column.name),
-        make_number_cell(data.spec.invalid.get(column.name)),
+        make_number_cell(data.spec.invalid_cells.get(column.name)),
     )
     return Row(cells)
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from bmcli import parts
-from bmcli.errors import BmcliError, Fault, naming
+from bmcli.errors import BmcliError, Fault, prefix_faults
 from bmcli.quoting import quoted
 from bmcli.raw_columns import RawColumn, RowFault
 from bmcli.recipe.schema import Recipe
@@ -52,7 +52,7 @@ class RawColumnReader:
         if name not in rows.columns:
             raise BmcliError(columns.missing_column_fault(name, path, rows))
         try:
-            with naming(rows.origin):
+            with prefix_faults(rows.origin):
                 return reader(rows.columns[name])
         except RowFault as fault:
             raise BmcliError(replace(columns.locate_fault(fault, name, rows), path=path)) from None
@@ -68,7 +68,7 @@ class RawColumnReader:
         from bmcli.data.raw_rows import read_raw_splits
 
         recipe = self._recipe
-        return read_raw_splits(recipe.data, recipe.targets(), recipe.data_seed, None).of(self._split)
+        return read_raw_splits(recipe.data, recipe.targets(), recipe.data_seed, None).select_split(self._split)
 
 
 Arrays = Mapping[str, "np.ndarray"]

@@ -45,14 +45,14 @@ def describe_data(spec: DataSpec) -> str:
 
 def _describe_invalid(spec: DataSpec) -> str:
     """Describe records and cells that could not be read, and the rows skipped for them."""
-    broken = f"; malformed records left out: {spec.broken:,}" if spec.broken else ""
-    if not spec.invalid:
+    broken = f"; malformed records left out: {spec.malformed_records:,}" if spec.malformed_records else ""
+    if not spec.invalid_cells:
         return broken
     cells = ", ".join(
-        f"{count:,} of {quoted(name)}" for name, count in islice(spec.invalid.items(), _MAX_NAMED_COLUMNS)
+        f"{count:,} of {quoted(name)}" for name, count in islice(spec.invalid_cells.items(), _MAX_NAMED_COLUMNS)
     )
-    cells += ", ..." if len(spec.invalid) > _MAX_NAMED_COLUMNS else ""
-    return f"{broken}; cells that cannot be read: {cells}; rows left out for them: {spec.skipped:,}"
+    cells += ", ..." if len(spec.invalid_cells) > _MAX_NAMED_COLUMNS else ""
+    return f"{broken}; cells that cannot be read: {cells}; rows left out for them: {spec.skipped_rows:,}"
 
 
 def report_damage(run: Run, old_status: Mapping[str, Any], log: ReportCallback) -> None:

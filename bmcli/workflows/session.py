@@ -153,7 +153,7 @@ def _require_same_data(known_spec: DataSpec, fingerprint: str, source: SourceOpt
     """Refuse data other than that of the training of a run: its rows may be split differently."""
     if known_spec.fingerprint != fingerprint:
         raise BmcliError(
-            f"{source.shown()}: the data changed since this run was trained, so its splits have other rows.",
+            f"{source.describe_files()}: the data changed since this run was trained, so its splits have other rows.",
             path="data.source",
             suggestion="Train again, or evaluate on a file with --data.",
         )

@@ -153,7 +153,7 @@ BOMBS: dict[str, dict[str, tuple[str, Callable[[Path], Any], str]]] = {
         "packed in another way": (
             "a.npz",
             lambda file: _npz(file, zipfile.ZIP_BZIP2, _PIECE),
-            "another way than NumPy",
+            "a method that NumPy does not use",
         ),
     },
     "idx": {

@@ -56,7 +56,7 @@ def test_columns_are_what_they_look_like(init: Callable[..., Drafted]) -> None:
     assert roles["rownames"] == roles["constant"] == ("dropped", None)
     assert roles["size"] == ("input", "number")
     assert roles["colour"] == ("input", "category")
-    assert columns["rownames"]["why"] == "it counts the rows"
+    assert columns["rownames"]["why"] == "a row number"
     assert columns["constant"]["why"] == "every cell has the same value"
 
 
@@ -72,8 +72,8 @@ def test_the_recipe_is_short_and_gives_reasons(init: Callable[..., Drafted], tmp
     text = (tmp_path / "recipe.yaml").read_text()
     assert len(text.splitlines()) < 40
     assert max(map(len, text.splitlines())) <= 120
-    assert "# dropped rownames: it counts the rows" in text
-    assert "as you said; 2 classes" in text
+    assert "# dropped rownames: a row number" in text
+    assert "by --target; 2 classes" in text
     assert "inputs:" not in text  # they are found as they are
 
 
@@ -131,8 +131,8 @@ def test_an_unclear_target_is_asked_for_with_candidates(bmcli: Bmcli, tmp_path: 
         (["table.csv", "--target", "constant"], "every row has the same value"),
         (["tabel.csv"], "Did you mean 'table.csv'?"),
         (["notes.txt"], "no source reads files ending in '.txt'"),
-        (["empty"], "holds neither tables nor pictures"),
-        (["mixed"], "do not belong together"),
+        (["empty"], "contains neither tables nor pictures"),
+        (["mixed"], "expected one table, one table per split, or files of one ending; found"),
     ],
 )
 def test_faults_say_what_came_and_what_to_do(
@@ -154,7 +154,7 @@ def test_a_target_that_is_free_text_is_refused(bmcli: Bmcli, tmp_path: Path) -> 
     (tmp_path / "pairs.csv").write_text("src,tgt\n" + "".join(f"word {i} of,Wort {i} von\n" for i in range(80)))
     done = bmcli("init", "pairs.csv", "--target", "tgt")
     assert done.code == 2
-    assert "no kind of target writes text" in done.err
+    assert "no kind of target generates text" in done.err
 
 
 def test_a_file_that_is_there_stays(bmcli: Bmcli, tmp_path: Path) -> None:

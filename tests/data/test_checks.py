@@ -1,4 +1,4 @@
-"""What is planted is found, and clean data is not suspected."""
+"""Planted problems are found, and clean data passes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROWS = 400
 
 
 def table(**changes: np.ndarray) -> dict[str, np.ndarray]:
-    """Two numbers and a category, with a target that they tell in part."""
+    """Two numbers and a category, with a target that they predict in part."""
     dice = np.random.default_rng(0)
     size, age, town = dice.normal(size=ROWS), dice.normal(size=ROWS), dice.choice(list("abc"), ROWS)
     paid = np.where(size + dice.normal(size=ROWS) > 0, "yes", "no")
@@ -57,7 +57,7 @@ def test_a_planted_leak_is_found(check: Check) -> None:
     noise = np.random.default_rng(1).normal(size=ROWS) / 10
     found = only(check({**rows, "fee": (rows["paid"] == "yes") + noise}), "leak")
     assert found.numbers["column"] == "fee"
-    assert found.numbers["told"] > 0.97
+    assert found.numbers["predictability"] > 0.97
     assert "data.drop: [fee]" in found.suggestion
 
 
@@ -105,7 +105,7 @@ def test_planted_drift_is_found_in_numbers_and_categories(check: Check) -> None:
     assert (found.numbers["column"], found.numbers["split"]) == ("town", "test")
 
 
-def test_rare_classes_are_told(check: Check) -> None:
+def test_rare_classes_are_reported(check: Check) -> None:
     rows = table()
     paid = np.where(np.arange(ROWS) % 40 == 0, "yes", "no")
     found = only(check({**rows, "paid": paid}), "imbalance")
@@ -119,5 +119,5 @@ def test_of_large_splits_the_first_rows_are_looked_at(check: Check, monkeypatch:
     rows |= {name: np.where(last, 9.0, rows[name]) for name in ("size", "age")}
     rows["town"] = np.where(last, "a", rows["town"])
     assert {each.check for each in check(rows)} >= {"duplicates", "conflicts"}
-    monkeypatch.setattr(checks, "MOST_ROWS", 20)
+    monkeypatch.setattr(checks, "MAX_ROWS", 20)
     assert "duplicates" not in {each.check for each in check(rows)}

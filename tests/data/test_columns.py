@@ -62,10 +62,10 @@ def inputs(**training: RawColumn) -> dict[str, str]:
     return {name: kind.kind for name, kind in columns.resolve_inputs(training, options, {}).items()}
 
 
-def test_a_column_that_tells_rows_apart_is_a_fault_that_says_what_to_do() -> None:
+def test_an_identifier_is_a_fault_with_a_suggestion() -> None:
     codes = text(*(f"A{n:03}" for n in range(100)))
     with pytest.raises(
-        BmcliError, match="column 'code': nearly every training row has a value of its own, as 'A000'"
+        BmcliError, match="column 'code': nearly every training row has a different value, such as 'A000'"
     ) as caught:
         inputs(code=codes)
     assert "`drop: [code]`" in caught.value.faults[0].suggestion

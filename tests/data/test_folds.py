@@ -1,4 +1,4 @@
-"""Folds are dealt like splits, and every row is tested once."""
+"""Folds are made like splits, and every row is a test row once."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ every_count = pytest.mark.parametrize("count", [2, 3, 5, 10])
 
 
 @every_count
-@pytest.mark.parametrize("dealing", SHUFFLED.values(), ids=SHUFFLED.keys())
-def test_every_row_is_tested_once_and_learned_from_otherwise(dealing: Splitter, count: int) -> None:
-    found = list(split_folds(dealing, ROWS, count))
+@pytest.mark.parametrize("splitter", SHUFFLED.values(), ids=SHUFFLED.keys())
+def test_every_row_is_a_test_row_once_and_a_training_row_in_the_other_folds(splitter: Splitter, count: int) -> None:
+    found = list(split_folds(splitter, ROWS, count))
     assert len(found) == count
     assert sorted(np.concatenate([test for _, test in found]).tolist()) == ROWS.tolist()
     for train, test in found:
@@ -57,10 +57,10 @@ def test_folds_are_of_one_size_and_of_the_same_proportions(count: int) -> None:
 
 @every_count
 @pytest.mark.parametrize(
-    ("dealing", "together"), [(SHUFFLED["by group"], GROUPS), (SHUFFLED["by hash"], CONTENT)], ids=["group", "hash"]
+    ("splitter", "together"), [(SHUFFLED["by group"], GROUPS), (SHUFFLED["by hash"], CONTENT)], ids=["group", "hash"]
 )
-def test_nothing_tested_was_learned_from(dealing: Splitter, together: np.ndarray, count: int) -> None:
-    for train, test in split_folds(dealing, ROWS, count):
+def test_no_test_row_is_a_training_row(splitter: Splitter, together: np.ndarray, count: int) -> None:
+    for train, test in split_folds(splitter, ROWS, count):
         assert not set(together[train]) & set(together[test])
 
 
@@ -87,8 +87,8 @@ def _unevenness(tested: list[np.ndarray], strata: np.ndarray) -> tuple[int, floa
     return int(np.ptp([len(test) for test in tested])), float(np.abs(counts - share).max())
 
 
-def _tested(dealing: Splitter, count: int) -> list[np.ndarray]:
-    return [test for _, test in split_folds(dealing, np.arange(300), count)]
+def _tested(splitter: Splitter, count: int) -> list[np.ndarray]:
+    return [test for _, test in split_folds(splitter, np.arange(300), count)]
 
 
 @every_count
@@ -98,7 +98,7 @@ def test_strata_are_kept_as_scikit_learn_keeps_them(count: int) -> None:
 
 
 @every_count
-def test_groups_are_dealt_about_as_evenly_as_by_scikit_learn(count: int) -> None:
+def test_groups_are_split_about_as_evenly_as_by_scikit_learn(count: int) -> None:
     theirs = GroupKFold(count).split(np.zeros(300), groups=GROUPS[:300])
     size, _ = _unevenness([test for _, test in theirs], STRATA)
     assert _unevenness(_tested(GroupSplitter(3, GROUPS), count), STRATA)[0] <= size + 3

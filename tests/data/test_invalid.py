@@ -39,7 +39,7 @@ def kept(prepared: Any) -> set[int]:
     return {int(n) for split in ("train", "test") for n in prepared.split(split).inputs["n"][:, 0]}
 
 
-def test_stop_tells_the_first_bad_cell_of_every_column(cache: Path, file: Path) -> None:
+def test_stop_reports_the_first_unreadable_cell_of_every_column(cache: Path, file: Path) -> None:
     with pytest.raises(BmcliError) as caught:
         run(cache, **table(file, weight=None, drop=("w",)))
     assert [fault.message.removeprefix(str(file)) for fault in caught.value.faults] == [
@@ -53,8 +53,8 @@ def test_skip_leaves_the_rows_out_and_counts_them(cache: Path, file: Path) -> No
     prepared = run(cache, **table(file, invalid="skip"))
     bad = BAD_X | BAD_YES | BAD_Y | BAD_W
     assert kept(prepared) == set(range(60)) - bad
-    assert prepared.spec.invalid == {"x": 2, "yes": 2, "y": 1, "w": 1}
-    assert prepared.spec.skipped == len(bad) == 5
+    assert prepared.spec.invalid_cells == {"x": 2, "yes": 2, "y": 1, "w": 1}
+    assert prepared.spec.skipped_rows == len(bad) == 5
     assert sum(prepared.spec.counts.values()) == 55
     assert type(prepared.spec).from_json(prepared.spec.to_json()) == prepared.spec
 
@@ -62,8 +62,8 @@ def test_skip_leaves_the_rows_out_and_counts_them(cache: Path, file: Path) -> No
 def test_fill_takes_cells_of_inputs_for_missing_and_skips_the_others(cache: Path, file: Path) -> None:
     prepared = run(cache, **table(file, invalid="fill"))
     assert kept(prepared) == set(range(60)) - BAD_Y - BAD_W
-    assert prepared.spec.invalid == {"x": 2, "yes": 2, "y": 1, "w": 1}
-    assert prepared.spec.skipped == 2
+    assert prepared.spec.invalid_cells == {"x": 2, "yes": 2, "y": 1, "w": 1}
+    assert prepared.spec.skipped_rows == 2
     train = prepared.split("train")
     place = {int(n): row for row, n in enumerate(train.inputs["n"][:, 0])}
     assert (train.inputs["x"][[place[3], place[17]], 0] == 0).all()  # the mean
@@ -95,7 +95,7 @@ def test_nothing_is_counted_where_nothing_is_wrong(cache: Path, file: Path) -> N
     spec = run(
         cache, **table(file, inputs={"n": "number"}, targets={"yes": "category"}, weight=None, invalid="skip")
     ).spec
-    assert (spec.invalid, spec.skipped) == ({}, 0)
+    assert (spec.invalid_cells, spec.skipped_rows) == ({}, 0)
 
 
 def test_no_row_left_is_a_fault(cache: Path, file: Path) -> None:
@@ -108,7 +108,9 @@ def test_a_place_is_that_of_the_file_after_rows_were_left_out(cache: Path, file:
     file.write_text(file.read_text().rstrip("\n") + "\n1,yes,1,test,60,c\n")
     with pytest.raises(BmcliError) as caught:
         run(cache, **data)
-    assert caught.value.faults[0].message == f"{file}:62  column 'y': 'c' is a class absent from training."
+    assert (
+        caught.value.faults[0].message == f"{file}:62  column 'y': expected a class of the training rows, received 'c'."
+    )
 
 
 def test_every_bad_cell_of_a_long_column_is_found(cache: Path, file: Path) -> None:
@@ -116,7 +118,7 @@ def test_every_bad_cell_of_a_long_column_is_found(cache: Path, file: Path) -> No
     file.write_text("x,y\n" + "".join(f"{'bad' if n in bad else n},{'ab'[n % 2]}\n" for n in range(3000)))
     source = {"kind": "csv", "path": str(file)}
     spec = run(cache, source=source, inputs={"x": "number"}, targets={"y": "category"}, invalid="skip").spec
-    assert spec.skipped == len(bad)
+    assert spec.skipped_rows == len(bad)
 
 
 def test_the_policy_is_part_of_the_key_and_stays_when_resolved(cache: Path, file: Path) -> None:
@@ -151,6 +153,6 @@ def test_ragged_records_stop_or_are_left_out_and_counted(cache: Path, file: Path
         whole = run(cache, **table(file, invalid=policy)).spec
         file.write_text("".join([*lines[:10], "1,yes\n", *lines[10:], "1,yes,1,train,60,a,b,c\n"]))
         spec = run(cache, **{**data, "invalid": policy}).spec
-        assert (spec.broken, whole.broken) == (2, 0)
-        assert (spec.inputs, spec.counts, spec.invalid) == (whole.inputs, whole.counts, whole.invalid)
+        assert (spec.malformed_records, whole.malformed_records) == (2, 0)
+        assert (spec.inputs, spec.counts, spec.invalid_cells) == (whole.inputs, whole.counts, whole.invalid_cells)
         assert type(spec).from_json(spec.to_json()) == spec

@@ -1,4 +1,4 @@
-"""What is fitted follows from the training rows alone, for every kind of input and every way to split."""
+"""Fitted state depends on the training rows only, for every kind of input and every splitter."""
 
 from __future__ import annotations
 

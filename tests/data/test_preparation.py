@@ -173,7 +173,7 @@ def change_a_label(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [damage_spec, cut_array, remove_array, move_offset, nest_spec, change_a_label])
-def test_a_damaged_entry_is_prepared_anew(cache: Path, file: Path, damage: Any) -> None:
+def test_a_damaged_entry_is_prepared_again(cache: Path, file: Path, damage: Any) -> None:
     first = run(cache, **table(file))
     before = np.array(first.split("train").inputs["age"])
     labels = np.array(first.split("train").targets["y"])
@@ -228,14 +228,14 @@ def test_a_full_disk_is_a_fault_and_leaves_nothing(cache: Path, file: Path, monk
     monkeypatch.setattr(store, "_write_array", refuse)
     (fault,) = faults(cache, **table(file))
     assert fault.message.startswith(str(cache))
-    assert fault.message.endswith("cannot keep the prepared data: no space left on device.")
+    assert fault.message.endswith("cannot write the prepared data: no space left on device.")
     assert [path.suffix for path in cache.iterdir()] == [".lock"]
 
 
 def test_a_cache_that_cannot_be_made_is_a_fault(file: Path) -> None:
     data = table(file)
     (fault,) = faults(file / "cache", **data)
-    assert fault.message == f"{file / 'cache'}: cannot keep the prepared data: not a directory."
+    assert fault.message == f"{file / 'cache'}: cannot write the prepared data: not a directory."
 
 
 def test_a_source_that_changes_while_it_is_read_is_a_fault(
@@ -291,7 +291,7 @@ def test_bad_cells_of_several_columns_are_reported_at_once(cache: Path, file: Pa
 
 def test_a_class_that_only_the_test_rows_have_is_a_fault_at_its_line(cache: Path, file: Path) -> None:
     (fault,) = faults(cache, **table(file, TABLE + "20,Rome,1,test,c\n"))
-    assert fault.message == f"{file}:62  column 'y': 'c' is a class absent from training."
+    assert fault.message == f"{file}:62  column 'y': expected a class of the training rows, received 'c'."
 
 
 def test_a_split_column_beside_split_files_is_a_fault(cache: Path, file: Path) -> None:
@@ -320,7 +320,7 @@ def test_new_rows_are_encoded_by_what_was_fitted(cache: Path, file: Path) -> Non
     np.testing.assert_array_equal(encoded.targets["y"][test], prepared.split("test").targets["y"])
 
 
-def test_new_rows_need_no_targets_unless_asked(cache: Path, file: Path, tmp_path: Path) -> None:
+def test_new_rows_need_no_targets_unless_they_are_encoded(cache: Path, file: Path, tmp_path: Path) -> None:
     spec = run(cache, **table(file)).spec
     (tmp_path / "new.csv").write_text("age,city,rank\n30,Rome,5\n")
     rows = csv.read(csv.Options(path=str(tmp_path / "new.csv")))
@@ -396,7 +396,9 @@ def test_a_bad_cell_of_a_later_piece_is_named_by_its_line(
 ) -> None:
     monkeypatch.setattr(preparation, "_PIECE_BYTES", 4)
     rows = "20,Rome,1,test,a\n20,Rome,1,test,c\n"
-    assert faults(cache, **table(file, TABLE + rows))[0].message.startswith(f"{file}:63  column 'y': 'c' is a class")
+    assert faults(cache, **table(file, TABLE + rows))[0].message.startswith(
+        f"{file}:63  column 'y': expected a class of the training rows, received 'c'"
+    )
 
 
 def test_arrays_are_as_numpy_saves_them(cache: Path, file: Path, tmp_path: Path) -> None:

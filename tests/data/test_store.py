@@ -104,9 +104,9 @@ def test_a_damaged_entry_is_made_again_with_a_word(
     assert Path(name).name in store.find_damage(entry.folder)
     assert content(entry.ensure()) == before
     assert entry.made == 2
-    said = capfd.readouterr().err
-    assert said.startswith(f"warning: {entry.folder} in the cache is damaged (")
-    assert said.count("\n") == 1
+    output = capfd.readouterr().err
+    assert output.startswith(f"warning: {entry.folder} in the cache is damaged (")
+    assert output.count("\n") == 1
     assert store.find_damage(entry.folder) == ""
 
 
@@ -163,7 +163,7 @@ def test_a_process_reads_an_entry_once_until_it_changes(entry: Maker, monkeypatc
 
 
 def as_of_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_found_whole", {})
+    monkeypatch.setattr(store, "_verified_entries", {})
 
 
 def test_only_a_large_entry_is_read_once_by_all_processes_until_it_changes(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bmcli.data.thrift import structure
+from bmcli.data.thrift import parse_struct
 
 NUMBER, TRUE, LIST, TEXT, STRUCT = b"\x15", b"\x11", b"\x19", b"\x18", b"\x1c"
 """Heads of fields whose numbers are 1 more than those before."""
@@ -25,17 +25,17 @@ def test_numbers_and_structures_are_read_and_others_passed() -> None:
         + b"\x03"
         + b"\0"
     )
-    assert structure(b"x" + data + b"rest", 1) == ({1: 300, 3: None, 4: None, 5: {1: 3}, 6: -2}, 1 + len(data))
+    assert parse_struct(b"x" + data + b"rest", 1) == ({1: 300, 3: None, 4: None, 5: {1: 3}, 6: -2}, 1 + len(data))
 
 
 def test_fields_may_have_numbers_far_apart() -> None:
-    assert structure(b"\x05\x28\x02" + b"\0", 0) == ({20: 1}, 4)
+    assert parse_struct(b"\x05\x28\x02" + b"\0", 0) == ({20: 1}, 4)
 
 
 @pytest.mark.parametrize("size", range(8))
-def test_data_that_ends_too_early_is_told_from_damage(size: int) -> None:
+def test_data_that_ends_too_early_is_distinguished_from_damage(size: int) -> None:
     with pytest.raises(IndexError):
-        structure((NUMBER + b"\x02" + TEXT + b"\x05abc")[:size], 0)
+        parse_struct((NUMBER + b"\x02" + TEXT + b"\x05abc")[:size], 0)
 
 
 @pytest.mark.parametrize(
@@ -47,9 +47,9 @@ def test_data_that_ends_too_early_is_told_from_damage(size: int) -> None:
         (NUMBER + b"\xff" * 100_000, "more than 64 bits"),
     ],
 )
-def test_damage_is_told(data: bytes, reason: str) -> None:
+def test_damage_is_described(data: bytes, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        structure(data, 0)
+        parse_struct(data, 0)
 
 
 def test_random_bytes_end_in_words() -> None:
@@ -57,7 +57,7 @@ def test_random_bytes_end_in_words() -> None:
     for _ in range(3000):
         data = draw.integers(0, 256, 60, dtype="uint8").tobytes()
         try:
-            found, end = structure(data, 0)
+            found, end = parse_struct(data, 0)
         except (IndexError, ValueError):
             continue
         assert end > 0

@@ -70,10 +70,10 @@ def test_names_are_not_each_compared_with_all_before() -> None:
 
 
 def test_a_name_that_is_there_twice_is_still_found() -> None:
-    assert tables.repeated(["a", "b", "", "b", "a"]) == "b"
-    assert tables.repeated(["a", "", ""]) == ""
-    assert tables.repeated(["a", "b"]) is None
-    with pytest.raises(ValueError, match="the key 'a' is there twice"):
+    assert tables.find_repeated(["a", "b", "", "b", "a"]) == "b"
+    assert tables.find_repeated(["a", "", ""]) == ""
+    assert tables.find_repeated(["a", "b"]) is None
+    with pytest.raises(ValueError, match="the key 'a' is repeated"):
         jsonl._check_unique_keys([("a", 1), ("a", 2)])
 
 
@@ -85,7 +85,7 @@ def test_to_ask_whether_a_column_is_there_makes_none(table: Path, monkeypatch: p
         assert "missing" not in each
 
 
-def test_columns_alike_share_a_file_and_nothing_is_flushed_for_each(
+def test_columns_of_one_shape_share_a_file_and_nothing_is_flushed_for_each(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flushed: list[int] = []
@@ -104,10 +104,10 @@ def test_entries_that_a_seal_vouches_for_are_flushed_before(
         os.utime(path, (1, 1))
     monkeypatch.setattr(store, "LARGE_BYTES", 0)
     monkeypatch.setattr(store, "_SETTLED_NS", -(10**12))
-    store._found_whole.clear()
+    store._verified_entries.clear()
     flushed: list[str] = []
-    flush, note = store._flush, store._write_seal
-    monkeypatch.setattr(store, "_flush", lambda *given: (flushed.append("flush"), flush(*given))[1])
+    flush, note = store._flush_files, store._write_seal
+    monkeypatch.setattr(store, "_flush_files", lambda *given: (flushed.append("flush"), flush(*given))[1])
     monkeypatch.setattr(store, "_write_seal", lambda *given: (flushed.append("seal"), note(*given))[1])
     assert store.find_damage(prepared.folder) == ""
     assert flushed == ["flush", "seal"]
@@ -171,8 +171,13 @@ def _wide_npz(path: Path, count: int) -> Callable[[], SourceRows]:
 
 
 def _nothing_costly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes time with every column may not be reached."""
-    for module, name in ((csv, "_batches"), (jsonl, "_parse_block"), (parquet, "_batches"), (npz, "_check_member")):
+    """Fail if code is reached whose time grows with the number of columns."""
+    for module, name in (
+        (csv, "_read_batches"),
+        (jsonl, "_parse_block"),
+        (parquet, "_read_batches"),
+        (npz, "_check_member"),
+    ):
         monkeypatch.setattr(module, name, None)
 
 
@@ -190,33 +195,33 @@ def test_more_columns_than_any_table_has_are_refused_before_they_are_read(
     write: Callable[[Path, int], Callable[[], SourceRows]], ending: str, what: str, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(limits, "COLUMNS", 30)
+    monkeypatch.setattr(limits, "MAX_COLUMNS", 30)
     assert len(write(tmp_path / f"few.{ending}", 20)().columns) >= 20
     read = write(tmp_path / f"many.{ending}", 31)
     _nothing_costly(monkeypatch)
     with pytest.raises(BmcliError) as caught:
         read()
     (fault,) = caught.value.faults
-    assert f"many.{ending}{what}; 30 are the most." in fault.message
+    assert f"many.{ending}{what}, expected at most 30." in fault.message
     assert "leave columns out" in fault.suggestion
 
 
 def test_a_million_columns_are_refused_by_their_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = _wide_csv(tmp_path / "many.csv", 1_000_000)
     _nothing_costly(monkeypatch)
-    with pytest.raises(BmcliError, match="has 1,000,000 columns; 100,000 are the most"):
+    with pytest.raises(BmcliError, match="has 1,000,000 columns, expected at most 100,000"):
         read()
 
 
 def test_a_million_keys_are_refused_before_they_are_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = _wide_jsonl(tmp_path / "many.jsonl", 1_000_000)
     _nothing_costly(monkeypatch)
-    with pytest.raises(BmcliError, match="has 1,000,000 keys; 100,000 are the most"):
+    with pytest.raises(BmcliError, match="has 1,000,000 keys, expected at most 100,000"):
         read()
 
 
 def test_lines_with_many_colons_and_few_keys_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "COLUMNS", 30)
+    monkeypatch.setattr(limits, "MAX_COLUMNS", 30)
     (tmp_path / "few.jsonl").write_text('{"a": "' + 100 * '\\":' + '", "b": 1}\n' + '{"a": "x", "b": 2}\n' * 200)
     assert list(jsonl.read(jsonl.Options(path=str(tmp_path / "few.jsonl"))).columns) == ["a", "b"]
 
@@ -225,24 +230,26 @@ def test_the_directory_of_an_archive_of_very_many_members_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _wide_npz(tmp_path / "many.npz", 60)
-    monkeypatch.setattr(limits, "COLUMNS", 30)
-    monkeypatch.setattr(npz, "_DIRECTORY_BYTES", 3 * 46 * 10)
+    monkeypatch.setattr(limits, "MAX_COLUMNS", 30)
+    monkeypatch.setattr(npz, "_MAX_DIRECTORY_BYTES", 3 * 46 * 10)
     monkeypatch.setattr(zipfile.ZipFile, "infolist", None)
-    with pytest.raises(BmcliError, match=r"many\.npz: its directory has [\d,]+ bytes, as of more than 30 arrays"):
+    with pytest.raises(
+        BmcliError, match=r"many\.npz: expected a directory of at most 30 arrays, received one of [\d,]+ bytes"
+    ):
         npz.read(npz.Options(path=str(tmp_path / "many.npz")))
 
 
 def test_more_pictures_than_names_fit_into_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "PICTURES", 5)
+    monkeypatch.setattr(limits, "MAX_PICTURES", 5)
     for label in "ab":
         (tmp_path / label).mkdir()
         for number in range(3):
             (tmp_path / label / f"{number}.png").write_bytes(b"")
-    with pytest.raises(BmcliError, match="holds more than 5 files and folders"):
+    with pytest.raises(BmcliError, match="has more than 5 files and folders"):
         image_folder.read(image_folder.Options(path=str(tmp_path)))
     for number in range(3, 6):
         (tmp_path / "a" / f"{number}.png").write_bytes(b"")
-    with pytest.raises(BmcliError, match="/a: holds more than 5 files and folders"):
+    with pytest.raises(BmcliError, match="/a: has more than 5 files and folders"):
         image_folder.read(image_folder.Options(path=str(tmp_path)))
 
 
@@ -250,12 +257,12 @@ def test_more_features_than_any_table_has_are_refused(tmp_path: Path, monkeypatc
     from bmcli.data.sources import tfrecord
     from bmcli.layers import tf
 
-    monkeypatch.setattr(limits, "COLUMNS", 30)
+    monkeypatch.setattr(limits, "MAX_COLUMNS", 30)
     feature = tf.train.Feature(int64_list=tf.train.Int64List(value=[1]))
     example = tf.train.Example(features=tf.train.Features(feature={f"c{place}": feature for place in range(31)}))
     with tf.io.TFRecordWriter(str(tmp_path / "many.tfrecord")) as writer:
         writer.write(example.SerializeToString())
-    with pytest.raises(BmcliError, match="more than 30 features"):
+    with pytest.raises(BmcliError, match="expected at most 30 features"):
         tfrecord.read(tfrecord.Options(path=str(tmp_path / "many.tfrecord")))
 
 

@@ -204,9 +204,9 @@ def test_a_listed_file_that_is_a_pipe_is_not_read(own: Callable[[str], Path]) ->
 
 
 OPTIONAL = {"threshold", "temperature", "quantiles", "warm_up", "count", "metrics", "intervals", "pooled"}
-NULLABLE = {"licence", "seal", "quantize", "limits", "agreement", "max_difference", "metric_drop", "stratified",
+NULLABLE = {"licence", "seal", "quantize", "limits", "agreement", "max_difference", "metric_drop", "stratified_by",
             "weight", "weights", "dimension", "low", "high"}  # fmt: skip
-FREE = {"options", "trained_with", "versions", "counts", "rows", "evaluation", "invalid", "source", "metrics",
+FREE = {"options", "trained_with", "versions", "counts", "rows", "evaluation", "invalid_cells", "source", "metrics",
         "intervals"}  # fmt: skip
 """Fields by free names, any of which may be gone."""
 

@@ -55,7 +55,7 @@ def test_vectors_have_a_flag_for_each_channel() -> None:
 def test_another_word_is_a_fault() -> None:
     with pytest.raises(RowFault, match="expected yes or no, received 'maybe'") as caught:
         fit(text("yes", None, "maybe"))
-    assert (caught.value.row, caught.value.suggestion) == (2, "Name the words as `yes: [...]` and `no: [...]`.")
+    assert (caught.value.row, caught.value.suggestion) == (2, "List the words as `yes: [...]` and `no: [...]`.")
 
 
 @pytest.mark.parametrize("value", [2, -1, 0.5, float("inf")])
@@ -71,8 +71,8 @@ def test_a_column_without_values_is_a_fault(rows: Any) -> None:
         fit(rows)
 
 
-def test_words_differ_and_say_something() -> None:
-    with pytest.raises(ValidationError, match="'ja' stands for both"):
+def test_words_differ_and_are_not_empty() -> None:
+    with pytest.raises(ValidationError, match="'ja' means both"):
         boolean.Options(yes=("Ja",), no=("ja ",))
-    with pytest.raises(ValidationError, match="an empty cell is missing"):
+    with pytest.raises(ValidationError, match="an empty cell is always missing"):
         boolean.Options(yes=(" ",))

@@ -78,10 +78,10 @@ def test_many_categories_are_embedded(count: int, options: dict[str, Any], dimen
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"encoding": "one_hot", "dimension": 3}, "`dimension` goes with"),
-        ({"buckets": 3}, "`buckets` goes with"),
-        ({"encoding": "hash", "min_count": 2}, "hashed categories are not counted"),
-        ({"encoding": "hash", "max_categories": 2}, "hashed categories are not counted"),
+        ({"encoding": "one_hot", "dimension": 3}, "`dimension` has no effect with"),
+        ({"buckets": 3}, "`buckets` has no effect without"),
+        ({"encoding": "hash", "min_count": 2}, "which counts no categories"),
+        ({"encoding": "hash", "max_categories": 2}, "which counts no categories"),
     ],
 )
 def test_options_that_do_not_fit_are_a_fault(options: dict[str, Any], message: str) -> None:
@@ -105,14 +105,14 @@ def test_rare_categories_are_one_together_with_unknown_ones() -> None:
     ]
 
 
-def test_the_most_frequent_categories_are_kept_and_of_those_alike_the_first() -> None:
+def test_the_most_frequent_categories_are_kept_and_in_a_tie_the_first() -> None:
     assert fit(text("d", "c", "b", "c", "a"), max_categories=2).classes == ("a", "c")
     assert fit(np.array([7, 10, 10, 9]), max_categories=2).classes == ("7", "10")
     assert "pooled" not in fit(text("a", "b"), max_categories=2).state
 
 
 def test_a_column_of_rare_categories_alone_is_a_fault() -> None:
-    with pytest.raises(BmcliError, match="no category is in 2 training rows"):
+    with pytest.raises(BmcliError, match="no category occurs in 2 training rows"):
         fit(text("a", "b"), min_count=2)
 
 
@@ -160,7 +160,7 @@ def test_rare_ones_of_several_are_pooled() -> None:
 
 
 def test_a_separator_is_for_text() -> None:
-    with pytest.raises(BmcliError, match="it holds numbers, in which no separator can be"):
+    with pytest.raises(BmcliError, match="expected text, because `separator` is set; received numbers"):
         fit(np.array([1, 2]), separator=";")
 
 

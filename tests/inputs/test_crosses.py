@@ -34,8 +34,8 @@ def options(**data: Any) -> DataOptions:
 def prepared(folder: Path, *crosses: dict[str, Any], **data: Any) -> PreparedData:
     (folder / "t.csv").write_text(TABLE)
     source = {"kind": "csv", "path": str(folder / "t.csv")}
-    asked = options(source=source, crosses=crosses, **data)
-    return prepare(asked, {"y": PartField("data.targets").check({"kind": "category"})}, 0, folder / "cache")
+    data_options = options(source=source, crosses=crosses, **data)
+    return prepare(data_options, {"y": PartField("data.targets").check({"kind": "category"})}, 0, folder / "cache")
 
 
 def crossed(data: PreparedData) -> np.ndarray:
@@ -78,8 +78,8 @@ def test_yes_and_no_are_crossed(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(f"split,a,b,y\n{rows}test,yes,u,1\n")
     inputs = {"a": {"kind": "boolean"}, "b": {"kind": "category"}}
     source = {"kind": "csv", "path": str(tmp_path / "t.csv")}
-    asked = options(source=source, inputs=inputs, crosses=({"of": ("b", "a")},))
-    data = prepare(asked, {"y": PartField("data.targets").check({"kind": "category"})}, 0, tmp_path / "cache")
+    data_options = options(source=source, inputs=inputs, crosses=({"of": ("b", "a")},))
+    data = prepare(data_options, {"y": PartField("data.targets").check({"kind": "category"})}, 0, tmp_path / "cache")
     array = crossed(data)
     assert array.shape == (8, 12)
     assert array.argmax(axis=1).tolist() == [1, 0, 2, 0, 4, 3, 5, 3]
@@ -128,7 +128,7 @@ def test_inputs_found_by_themselves_are_checked_once_they_are_known(tmp_path: Pa
 
 def test_numbers_of_several_channels_are_not_crossed(tmp_path: Path) -> None:
     np.savez(tmp_path / "t.npz", a=np.arange(8), v=np.ones((8, 2)), y=np.arange(8) % 2)
-    asked = DataOptions.model_validate(
+    data_options = DataOptions.model_validate(
         {
             "source": {"kind": "npz", "path": str(tmp_path / "t.npz")},
             "inputs": {"a": {"kind": "category"}, "v": {"kind": "number", "bins": 3}},
@@ -137,5 +137,5 @@ def test_numbers_of_several_channels_are_not_crossed(tmp_path: Path) -> None:
         },
         strict=False,
     )
-    with pytest.raises(BmcliError, match="'v' holds several values a row"):
-        prepare(asked, {"y": PartField("data.targets").check({"kind": "category"})}, 0, tmp_path / "cache")
+    with pytest.raises(BmcliError, match="expected inputs of one value a row, but 'v' has several"):
+        prepare(data_options, {"y": PartField("data.targets").check({"kind": "category"})}, 0, tmp_path / "cache")

@@ -29,8 +29,8 @@ def fit(rows: Any, **options: Any) -> Column:
 
 
 def seconds(cell: str, form: str) -> int | None:
-    moments, told = DateEncoder([form], ["trend"], 0.0, 1.0).seconds([cell])
-    return int(moments[0]) if told[0] else None
+    moments, present = DateEncoder([form], ["trend"], 0.0, 1.0).seconds([cell])
+    return int(moments[0]) if present[0] else None
 
 
 @settings(max_examples=30, deadline=None)
@@ -38,8 +38,8 @@ def seconds(cell: str, form: str) -> int | None:
 def test_every_moment_of_the_calendar_is_read_as_python_reads_it(moments: list[datetime]) -> None:
     moments = [moment.replace(microsecond=0) for moment in moments]
     layer = DateEncoder(["iso"], ["month", "day", "day_of_year", "weekday", "hour", "minute"], 0.0, 1.0)
-    found, told = layer.seconds([moment.isoformat() for moment in moments])
-    assert bool(np.all(told))
+    found, present = layer.seconds([moment.isoformat() for moment in moments])
+    assert bool(np.all(present))
     assert found.numpy().tolist() == [round((m - datetime(1970, 1, 1)) / timedelta(seconds=1)) for m in moments]
     steps = [
         (m.month - 1, m.day - 1, m.timetuple().tm_yday - 1, m.weekday(), m.hour * 60 + m.minute, m.minute)
@@ -47,7 +47,7 @@ def test_every_moment_of_the_calendar_is_read_as_python_reads_it(moments: list[d
     ]
     angles = 2 * np.pi * np.array(steps) / [PERIODS[part] for part in layer.parts]
     expected = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(len(moments), -1)
-    np.testing.assert_allclose(layer.encode(found, told), expected, atol=1e-6)
+    np.testing.assert_allclose(layer.encode(found, present), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -110,13 +110,13 @@ def test_usual_formats_are_all_right() -> None:
 
 
 def test_a_date_that_can_be_read_in_two_ways_is_a_fault() -> None:
-    with pytest.raises(BmcliError, match=r"like '01/02/2024' can be read as %d/%m/%Y and %m/%d/%Y") as caught:
+    with pytest.raises(BmcliError, match=r"such as '01/02/2024' can be read as %d/%m/%Y and %m/%d/%Y") as caught:
         fit(text(None, "01/02/2024", "03/04/2024"))
     assert caught.value.faults[0].path == "data.inputs.x.format"
-    assert caught.value.faults[0].suggestion == 'Tell which: `format: "%d/%m/%Y"`.'
+    assert caught.value.faults[0].suggestion == 'Set one of them: `format: "%d/%m/%Y"`.'
 
 
-def test_a_column_in_three_formats_is_a_fault_until_it_is_told_so() -> None:
+def test_a_column_in_three_formats_is_a_fault_unless_they_are_listed() -> None:
     rows = text("2024-01-31", "31.01.2024", "Jan 31, 2024", "2024-02-01")
     with pytest.raises(BmcliError, match=r"written in 3 formats: iso, %d.%m.%Y and %b %d, %Y") as caught:
         fit(rows)
@@ -157,10 +157,10 @@ def test_missing_dates_are_the_middle_and_flagged() -> None:
     assert date.encode(text(None, "2024-01-03"), unflagged).tolist() == [[0], [1]]
 
 
-def test_the_time_of_day_is_a_part_where_rows_tell_it() -> None:
+def test_the_time_of_day_is_a_part_where_rows_have_it() -> None:
     assert fit(text("2024-01-01", "2024-01-02")).state["parts"] == ["trend", "day_of_year", "weekday"]
     assert fit(text("2024-01-01 10:30")).state["parts"] == ["trend", "day_of_year", "weekday", "hour"]
-    with pytest.raises(BmcliError, match="tell no time of day, so there is no hour") as caught:
+    with pytest.raises(BmcliError, match="have dates without a time of day, so there is no hour") as caught:
         fit(text("2024-01-01"), parts=("trend", "hour"))
     assert caught.value.faults[0].path == "data.inputs.x.parts.1"
 
@@ -170,7 +170,7 @@ def test_numbers_are_seconds_or_milliseconds() -> None:
     assert date.encode(np.array([0, 86400, 43200]), column).tolist() == [[-1, 0], [1, 0], [0, 0]]
     column = fit(np.array([[0], [86_400_000]]), parts=("trend",), format="milliseconds")
     assert date.encode(np.array([[0], [86_400_000]]), column).tolist() == [[-1], [1]]
-    with pytest.raises(BmcliError, match="holds numbers, which are seconds or milliseconds"):
+    with pytest.raises(BmcliError, match="expected `seconds` or `milliseconds`, because the column has numbers"):
         fit(np.array([20240131]), format="%Y%m%d")
     with pytest.raises(BmcliError, match="expected one date a row"):
         fit(np.zeros((2, 3)))
@@ -193,11 +193,11 @@ def test_a_column_without_values_is_a_fault(rows: Any) -> None:
     ("options", "message"),
     [
         ({"format": "%d.%m.%Q"}, "no directive '%Q'"),
-        ({"format": "%d.%m"}, "does not tell year and month"),
-        ({"format": ("iso", "%Y %m %Y")}, "tells the same twice"),
+        ({"format": "%d.%m"}, "lacks the year or the month"),
+        ({"format": ("iso", "%Y %m %Y")}, "contains a field twice"),
         ({"format": "%Y-%m-%d %I:%M"}, "needs %I and %p together"),
         ({"format": ()}, "at least one format"),
-        ({"parts": ("hour", "hour")}, "every part once"),
+        ({"parts": ("hour", "hour")}, "received hour twice"),
     ],
 )
 def test_wrong_options_are_a_fault(options: dict[str, Any], message: str) -> None:

@@ -52,7 +52,7 @@ def test_colour_becomes_grey() -> None:
     rows[..., 1] = 100
     array = image.encode(rows, fit(rows, channels=1))
     assert array.shape == (2, 3, 3, 1)
-    assert set(array.ravel().tolist()) == {58}  # Green weighs 0.587.
+    assert set(array.ravel().tolist()) == {58}  # The weight of green is 0.587.
 
 
 def test_unit_scale_is_the_range_of_the_training_pixels() -> None:
@@ -119,7 +119,7 @@ def test_every_format_is_decoded(kind: str) -> None:
     assert difference.max() <= (10 if kind == "jpg" else 0)
 
 
-def test_the_content_tells_the_format_and_not_the_name() -> None:
+def test_the_content_decides_the_format_and_not_the_name() -> None:
     rows = files(encoded(pixels(4, 4), "png"), encoded(pixels(4, 4), "jpg"))
     assert image.encode(rows, fit(rows)).shape == (2, 4, 4, 3)
 
@@ -196,7 +196,7 @@ def test_pictures_of_several_sizes_need_a_size() -> None:
 
 def test_a_picture_of_another_size_than_the_training_pictures_is_a_fault() -> None:
     column = fit(files(encoded(pixels(4, 6))))
-    with pytest.raises(RowFault, match="expected 4 x 6 pixels like the others, received 6 x 4") as caught:
+    with pytest.raises(RowFault, match="expected 4 x 6 pixels, as in the other pictures, received 6 x 4") as caught:
         image.encode(files(encoded(pixels(4, 6)), encoded(pixels(6, 4))), column)
     assert caught.value.row == 1
 
@@ -205,9 +205,9 @@ LARGE_PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (10_000).to_bytes(4, "big") * 2 +
 CORRUPT = {
     "text": (b"no picture, just words", "expected a JPEG, PNG, BMP or GIF picture; the file begins with b'no picture"),
     "empty": (b"", "the file is empty"),
-    "100 megapixels": (LARGE_PNG, r"announces 10000 x 10000 pixels, 100 megapixels of 50 allowed"),
+    "100 megapixels": (LARGE_PNG, r"at most 50 megapixels, received 10000 x 10000 pixels, 100 megapixels"),
     "cut header": (LARGE_PNG[:18], "the header of the picture is damaged or cut off"),
-    "no pixels": (b"GIF89a\0\0\0\0\0\0\0", "announces 0 x 0 pixels"),
+    "no pixels": (b"GIF89a\0\0\0\0\0\0\0", "declares 0 x 0 pixels"),
     "header alone": (LARGE_PNG[:16] + bytes([0, 0, 0, 9]) * 2 + LARGE_PNG[24:], "the PNG picture is damaged"),
 }
 
@@ -232,7 +232,7 @@ def test_a_truncated_jpeg_is_a_fault(share: float) -> None:
         image.encode(files(whole[: int(share * len(whole))]), column)
 
 
-def test_the_first_of_several_faults_is_told() -> None:
+def test_the_first_of_several_faults_is_raised() -> None:
     good = encoded(pixels(4, 4))
     column = fit(files(good))
     with pytest.raises(RowFault) as caught:
@@ -242,7 +242,7 @@ def test_the_first_of_several_faults_is_told() -> None:
 
 def test_a_larger_limit_lets_larger_pictures_in() -> None:
     rows = files(encoded(pixels(20, 20)))
-    with pytest.raises(RowFault, match=r"0.0004 megapixels of 0.0001 allowed"):
+    with pytest.raises(RowFault, match=r"at most 0.0001 megapixels, received 20 x 20 pixels, 0.0004 megapixels"):
         fit(rows, max_megapixels=0.0001)
     assert fit(rows, max_megapixels=0.0004).shape == (20, 20, 3)
 
@@ -252,7 +252,7 @@ def test_a_missing_picture_is_black() -> None:
     array = image.encode(rows, fit(rows))
     np.testing.assert_array_equal(array[0], pixels(4, 4))
     assert not array[1].any()
-    with pytest.raises(BmcliError, match="there is no picture"):
+    with pytest.raises(BmcliError, match="the training rows have no picture"):
         fit(rows.with_missing(np.array([True, True])))
 
 
@@ -264,7 +264,7 @@ def test_files_cannot_be_read_as_numbers_or_words() -> None:
 
 
 def test_fit_needs_a_size() -> None:
-    with pytest.raises(ValueError, match="`fit` does nothing without `size`"):
+    with pytest.raises(ValueError, match="`fit` has no effect without `size`"):
         image.Options(fit="crop")
 
 
@@ -348,13 +348,13 @@ def test_all_frames_of_a_gif_are_counted_together() -> None:
     start = 13 + 3 * 128
     many = one[:start] + one[start:-1] * 300 + one[-1:]
     assert read_header(many).frame_pixels == 300 * 10**6
-    with pytest.raises(RowFault, match="frames of the picture have 300 megapixels together"):
+    with pytest.raises(RowFault, match="expected frames of at most 200 megapixels together, received 300 megapixels"):
         fit(files(many), size=(2, 2))
 
 
 def test_a_jpeg_of_thousands_of_scans_is_refused() -> None:
     one = encoded(pixels(8, 8), "jpg")
-    with pytest.raises(RowFault, match="3001 scans, of 100 allowed"):
+    with pytest.raises(RowFault, match="at most 100 scans, received 3001"):
         fit(files(one[:-2] + b"\xff\xda\x00\x02" * 3000 + one[-2:]), size=(2, 2))
 
 
@@ -387,5 +387,5 @@ def test_a_gif_is_announced_as_large_as_it_is_decoded(screen: tuple[int, int], f
 def test_scans_of_a_large_jpeg_are_fewer() -> None:
     one = encoded(np.zeros((3000, 3000, 3), "uint8"), "jpg")
     data = one[:-2] + b"\xff\xda\x00\x02" * 25 + one[-2:]
-    with pytest.raises(RowFault, match="26 scans, of 22 allowed"):
+    with pytest.raises(RowFault, match="at most 22 scans, received 26"):
         fit(files(data), size=(2, 2), max_megapixels=10.0)

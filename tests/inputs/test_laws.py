@@ -206,7 +206,7 @@ def test_the_serving_layer_encodes_as_the_file_was_encoded(case: Case) -> None:
 
 
 @every_case
-def test_a_row_is_encoded_alike_whichever_rows_are_beside_it(case: Case) -> None:
+def test_the_encoding_of_a_row_does_not_depend_on_the_other_rows(case: Case) -> None:
     column = case.fit()
     kind = inputs.kind_of(column)
     whole = kind.encode(case.more, column)

@@ -51,7 +51,7 @@ def test_missing_numbers_may_be_a_fault() -> None:
     assert caught.value.row == 1
 
 
-def test_a_flag_tells_what_was_missing() -> None:
+def test_a_flag_marks_missing_values() -> None:
     array = encoded(np.array([1.0, NAN, 3.0]), scale="none", flag=True)
     assert array.tolist() == [[1, 0], [2, 1], [3, 0]]
 
@@ -229,9 +229,9 @@ def test_a_learned_stand_in_is_trained_with_the_network() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"binning": "uniform"}, "goes with `bins`"),
-        ({"bins": 3, "scale": "quantile"}, "would do nothing"),
-        ({"bins": 3, "missing": "learned"}, "a bin is not learned"),
+        ({"binning": "uniform"}, "has no effect without `bins`"),
+        ({"bins": 3, "scale": "quantile"}, "has no effect with `bins`"),
+        ({"bins": 3, "missing": "learned"}, "so it cannot be used with `bins`"),
     ],
 )
 def test_options_that_do_not_fit_are_a_fault(options: dict[str, Any], message: str) -> None:

@@ -34,13 +34,13 @@ def fit(*cells: str | None, **options: Any) -> Column:
 
 
 def terms(cell: str, **options: Any) -> list[str]:
-    """What a text is split into, shorter n-grams first."""
+    """Return the terms of a text, shorter n-grams first."""
     layer = text.build_encoder(fit("some text of six words here", **{"ngrams": (1, 1), **options}))
     return [term.decode() for term in layer.split_terms([cell]).values.numpy()]
 
 
 def vectors(column: Column, *cells: str | None) -> np.ndarray:
-    """What the network sees, one column for each term of the vocabulary."""
+    """Return the features of the network, one column for each term of the vocabulary."""
     feature = text.build_feature(column, keras.ops.convert_to_tensor(text.encode(rows(*cells), column)))
     return feature.tensor.numpy()[:, 2:]
 
@@ -167,7 +167,7 @@ def test_numbers_are_no_texts() -> None:
     [
         ([None, ""], {}, "no text with words"),
         (["?!", " "], {"punctuation": "drop"}, "no text with words"),
-        (["a", "b"], {"min_count": 2}, "no term is in the training rows 2 times"),
+        (["a", "b"], {"min_count": 2}, "no term occurs 2 times in the training rows"),
     ],
 )
 def test_texts_without_terms_are_a_fault(cells: list[str | None], options: dict[str, Any], message: str) -> None:
@@ -180,7 +180,7 @@ def test_texts_without_terms_are_a_fault(cells: list[str | None], options: dict[
     [
         ({"ngrams": (2, 1)}, "shortest, longest"),
         ({"encoding": "sequence", "ngrams": (1, 2)}, "have no order"),
-        ({"tokens": "characters", "punctuation": "split"}, "goes with `tokens: words`"),
+        ({"tokens": "characters", "punctuation": "split"}, "needs `tokens: words`"),
     ],
 )
 def test_options_that_do_not_fit_are_a_fault(options: dict[str, Any], message: str) -> None:

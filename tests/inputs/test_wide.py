@@ -55,9 +55,9 @@ def _encoded(columns: tuple[Column, ...]) -> dict[str, Any]:
     }
 
 
-def test_columns_alike_share_a_layer_that_encodes_each_as_its_own_does(columns: tuple[Column, ...]) -> None:
+def test_stacked_columns_share_a_layer_that_encodes_each_like_a_separate_one(columns: tuple[Column, ...]) -> None:
     raw = {column.name: tf.constant(inputs.to_serving_array(CELLS[column.name][1], column)) for column in columns}
-    found = inputs.encoders(columns)
+    found = inputs.build_encoders(columns)
     assert len(found) < len(columns) / 2
     together = {name: tensor for each in found for name, tensor in each(raw).items()}
     assert set(together) == set(raw)
@@ -69,19 +69,19 @@ def test_columns_alike_share_a_layer_that_encodes_each_as_its_own_does(columns: 
 def test_an_unknown_category_is_one_for_its_own_column_alone(columns: tuple[Column, ...]) -> None:
     some = [column for column in columns if column.kind == "category" and column.raw_dtype == "string"][:3]
     words = ["only 1", "only 9", ""]
-    together = inputs._stacking(some).encoder_of(some)([tf.constant(words)] * 3)
+    together = inputs._load_stackable(some).build_stacked_encoder(some)([tf.constant(words)] * 3)
     alone = [inputs.kind_of(column).build_encoder(column)(tf.constant(words)) for column in some]
     np.testing.assert_array_equal(np.stack(together), np.stack(alone))
 
 
 def test_categories_together_have_the_one_hot_vectors_of_each(columns: tuple[Column, ...]) -> None:
     encoded = _encoded(columns)
-    together = inputs.features(columns, encoded, stacked=True)
-    apart = inputs.features(columns, encoded, stacked=False)
+    together = inputs.build_features(columns, encoded, stacked=True)
+    apart = inputs.build_features(columns, encoded, stacked=False)
     assert len(apart) == len(columns) > len(together)
 
     def flat(features: list[inputs.Feature]) -> list[tuple[float, ...]]:
-        """The numbers of every place in the features, over the rows, in an order of their own."""
+        """Return the columns of the features, sorted, so that their order does not matter."""
         cells = np.concatenate([np.asarray(each.tensor).reshape(ROWS, -1) for each in features], axis=1)
         return sorted(map(tuple, np.nan_to_num(cells.T).tolist()))
 
@@ -90,8 +90,8 @@ def test_categories_together_have_the_one_hot_vectors_of_each(columns: tuple[Col
 
 def test_few_columns_are_never_computed_together(columns: tuple[Column, ...]) -> None:
     few = columns[: MANY_COLUMNS - 1]
-    assert len(inputs.encoders(few)) == len(few)
-    assert len(inputs.features(few, _encoded(few), stacked=True)) == len(few)
+    assert len(inputs.build_encoders(few)) == len(few)
+    assert len(inputs.build_features(few, _encoded(few), stacked=True)) == len(few)
 
 
 def test_a_saved_model_of_many_columns_gives_what_it_gave(columns: tuple[Column, ...], tmp_path: Any) -> None:

@@ -68,7 +68,7 @@ def test_an_address_says_where_a_file_lies_and_no_more(tmp_path: Path, path: str
 def test_an_address_of_a_recipe_alone_is_not_read_until_the_user_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(addresses.ENVIRONMENT_VARIABLE, "s3://other")
     address = Address("s3://bucket/a.csv")
-    with pytest.raises(BmcliError, match="asks to read from s3://bucket"):
+    with pytest.raises(BmcliError, match="the recipe reads from s3://bucket"):
         address.open()
     monkeypatch.setenv(addresses.ENVIRONMENT_VARIABLE, "s3://other, s3://bucket/")
     assert addresses.is_allowed(str(address))
@@ -154,9 +154,9 @@ def test_a_part_of_an_address_that_the_user_types_is_no_word_for_it(
     recipe = write(tmp_path, TABLE.format("s3://${bucket}/a.csv") + "vars: {bucket: other}\n")
     addresses.allow_typed("vars.bucket=mine")
     address = Address(load_recipe(recipe, ["vars.bucket=mine"]).recipe.data.source.path)  # type: ignore[attr-defined]
-    with pytest.raises(BmcliError, match="asks to read from s3://mine") as caught:
+    with pytest.raises(BmcliError, match="the recipe reads from s3://mine") as caught:
         address.open()
-    assert "a part of it, as vars.bucket=NAME, is no word" in caught.value.faults[0].suggestion
+    assert "A part of an address, such as vars.bucket=NAME, does not allow it" in caught.value.faults[0].suggestion
 
 
 @pytest.mark.parametrize("extended", [False, True])

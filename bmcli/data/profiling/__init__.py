@@ -1,1 +1,1 @@
-"""Looking at data of unknown kind, for `bmcli init`."""
+"""Profiling of unknown data, for `bmcli init`: source, columns and their roles."""

@@ -1,4 +1,4 @@
-"""What the columns of a source look like, before anybody has said what they are."""
+"""Profiles of columns: statistics and likely kinds, without a recipe."""
 
 from __future__ import annotations
 
@@ -28,38 +28,39 @@ from bmcli.specs import SPLITS
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_HEADERS = 100  # pictures whose size is looked at
-_SAMPLE = 2000  # different cells that are looked at one by one
-_DATE = re.compile(
+_MAX_HEADERS = 100  # pictures whose header is read
+_SAMPLE = 2000  # distinct cells that are matched against patterns
+_DATE_PATTERN = re.compile(
     r"\d{4}-\d{1,2}(-\d{1,2})?([T ]\d{1,2}:\d{2}.*)?|\d{4}/\d{1,2}/\d{1,2}.*|\d{1,2}[/.]\d{1,2}[/.]\d{2,4}( .*)?"
 )
-_ISO = re.compile(r"\d{4}-\d{2}-\d{2}")
-_MONTH = re.compile(r"\d{4}-\d{1,2}")
-_FILE = re.compile(r"[^\s,;]+\.[A-Za-z][A-Za-z0-9]{1,4}")
+_ISO_PATTERN = re.compile(r"\d{4}-\d{2}-\d{2}")
+_MONTH_PATTERN = re.compile(r"\d{4}-\d{1,2}")
+_FILE_NAME_PATTERN = re.compile(r"[^\s,;]+\.[A-Za-z][A-Za-z0-9]{1,4}")
 
 
 @dataclass(frozen=True)
 class ColumnProfile:
-    """What the cells of a column look like.
+    """Statistics of one column.
 
     Args:
-        rows: Cells, missing ones included.
-        missing: Cells without a value; in an array those that are NaN.
-        distinct: Different values; 0 if every cell is missing, 1 for a constant. Rows of arrays are not compared.
-        shape: Of a cell that is an array, `()` for a single value; of encoded pictures height and width in the middle.
-        sizes_differ: Whether encoded pictures are of several sizes.
-        dtype: `text`, `file` for encoded files, or that of the array.
-        likely_kind: The kind of input that the column is taken for if a recipe does not name one.
-        is_number: Every value can be read as a number.
-        is_integer: So that it is a whole number.
-        minimum, maximum, mean, variance: Of the numbers.
-        is_row_index: The numbers are consecutive, each there once.
-        mean_words: Mean words of a cell of text.
-        is_date, is_boolean, is_file, is_picture: Every value that was looked at reads as one, or as the name of one.
-        has_mixed_dates: It is taken for dates, but these are not all written in one format.
-        splits: The splits that the cells name, if every cell names one and there are training rows and others.
+        rows: Number of cells, including missing ones.
+        missing: Number of cells without a value; in an array the number of NaNs.
+        distinct: Number of distinct values; 0 if every cell is missing, 1 for a constant. Rows of arrays are not
+            compared.
+        shape: Shape of a cell that is an array, `()` for a single value; for encoded pictures median height and width.
+        sizes_differ: Whether encoded pictures have several sizes.
+        dtype: `text`, `file` for encoded files, or the dtype of the array.
+        likely_kind: Kind of input of the column if a recipe does not name one.
+        is_number: Whether every value is a number.
+        is_integer: Whether every value is an integer.
+        minimum, maximum, mean, variance: Statistics of the numbers.
+        is_row_index: Whether the numbers are consecutive integers, each of them once.
+        mean_words: Mean number of words of a cell of text.
+        is_date, is_boolean, is_file, is_picture: Whether every sampled value has this form; files by their names.
+        has_mixed_dates: Whether the cells are dates in more than one format.
+        splits: Splits that the cells name, if every cell names a split and there are training rows and others.
         example: A cell of text.
-        top_share: Share of the most frequent value among those that are there.
+        top_share: Share of the most frequent value among the cells that are not missing.
     """
 
     name: str
@@ -89,35 +90,37 @@ class ColumnProfile:
 
     @property
     def present(self) -> int:
+        """Number of cells that are not missing."""
         return self.rows - self.missing
 
     @property
     def is_array(self) -> bool:
+        """Whether the cells are arrays."""
         return bool(self.shape) and not self.is_encoded
 
     @property
     def is_encoded(self) -> bool:
-        """Whether its cells are encoded files."""
+        """Whether the cells are encoded files."""
         return self.dtype == "file"
 
     @property
     def is_iso_date(self) -> bool:
-        """Whether its dates are as ISO 8601 writes whole days or moments."""
-        return self.likely_kind == "date" and not self.has_mixed_dates and _ISO.match(self.example) is not None
+        """Whether the dates are days or times in ISO 8601."""
+        return self.likely_kind == "date" and not self.has_mixed_dates and _ISO_PATTERN.match(self.example) is not None
 
     @property
     def is_month(self) -> bool:
-        """Whether its dates are months, as 2024-05."""
-        return self.is_date and _MONTH.fullmatch(self.example) is not None
+        """Whether the dates are months, such as 2024-05."""
+        return self.is_date and _MONTH_PATTERN.fullmatch(self.example) is not None
 
     @property
     def rows_per_value(self) -> float:
-        """Cells for each different value."""
+        """Mean number of rows of each distinct value."""
         return self.present / max(1, self.distinct)
 
 
 def profile_columns(rows: SourceRows) -> tuple[ColumnProfile, ...]:
-    """A look at every column, in the order of the source."""
+    """Profile every column, in the order of the source."""
     return tuple(_add_kind(profile_column(name, column), column) for name, column in rows.columns.items())
 
 
@@ -128,7 +131,7 @@ def _add_kind(profile: ColumnProfile, column: RawColumn) -> ColumnProfile:
 
 
 def profile_column(name: str, column: RawColumn) -> ColumnProfile:
-    """What one column looks like."""
+    """Profile one column; `likely_kind` and `has_mixed_dates` are not set."""
     if is_file_column(column):
         return _profile_files(name, column)
     if not is_text_column(column) and column.ndim > 1 and column.shape[1:] != (1,):
@@ -139,12 +142,12 @@ def profile_column(name: str, column: RawColumn) -> ColumnProfile:
 
 
 def _profile_files(name: str, column: FileColumn) -> ColumnProfile:
-    """Encoded pictures: the middle of their heights and widths, by the headers of some."""
+    """Profile encoded pictures by the headers of a sample."""
     from statistics import median_low
 
-    step = max(1, len(column) // _HEADERS)
+    step = max(1, len(column) // _MAX_HEADERS)
     headers = [_read_row_header(column, row) for row in range(0, len(column), step)]
-    sizes = [(found.height, found.width) for found in headers if found is not None]
+    sizes = [(header.height, header.width) for header in headers if header is not None]
     if not sizes:
         return ColumnProfile(name, len(column), distinct=len(column), dtype="file")
     shape = (median_low([height for height, _ in sizes]), median_low([width for _, width in sizes]))
@@ -154,7 +157,7 @@ def _profile_files(name: str, column: FileColumn) -> ColumnProfile:
 
 
 def _read_row_header(column: FileColumn, row: int) -> ImageHeader | None:
-    """What a picture announces, None if it is damaged: training will tell where."""
+    """Read the header of a picture; None if it is damaged, which preparation reports with its place."""
     try:
         return read_header(column.read(row))
     except (RowFault, ValueError):
@@ -166,6 +169,7 @@ def _profile_arrays(name: str, column: Any) -> ColumnProfile:
 
     missing = int(np.isnan(column).sum()) if column.dtype.kind == "f" else 0
     constant = bool(len(column)) and missing == 0 and bool((column == column.flat[0]).all())
+    # To compare arrays row by row is slow, so 2 stands for any number of distinct ones.
     return ColumnProfile(
         name, len(column), missing, 1 if constant else 2, shape=tuple(column.shape[1:]), dtype=column.dtype.name,
         is_number=True,
@@ -176,26 +180,26 @@ def _profile_numbers(name: str, column: RawColumn) -> ColumnProfile:
     import numpy as np
 
     values = to_numbers(column).reshape(-1)
-    found = values[~np.isnan(values)]
-    unique, counts = np.unique(found, return_counts=True)
+    numbers = values[~np.isnan(values)]
+    unique, counts = np.unique(numbers, return_counts=True)
     if not len(unique):
         return ColumnProfile(name, len(values), len(values))
-    whole = bool((np.rint(unique) == unique).all())
+    is_integer = bool((np.rint(unique) == unique).all())
     return ColumnProfile(
         name=name,
         rows=len(values),
-        missing=len(values) - len(found),
+        missing=len(values) - len(numbers),
         distinct=len(unique),
         dtype="text" if is_text_column(column) else column.dtype.name,
         is_number=True,
-        is_integer=whole,
+        is_integer=is_integer,
         minimum=float(unique[0]),
         maximum=float(unique[-1]),
-        mean=float(found.mean(dtype="float64")),
-        variance=float(found.var(dtype="float64")),
-        is_row_index=whole and len(unique) == len(values) and unique[-1] - unique[0] == len(values) - 1,
+        mean=float(numbers.mean(dtype="float64")),
+        variance=float(numbers.var(dtype="float64")),
+        is_row_index=is_integer and len(unique) == len(values) and unique[-1] - unique[0] == len(values) - 1,
         is_boolean=getattr(column, "dtype", None) == np.bool_,
-        top_share=float(counts.max() / len(found)),
+        top_share=float(counts.max() / len(numbers)),
     )
 
 
@@ -205,23 +209,23 @@ def _profile_texts(name: str, column: pa.ChunkedArray) -> ColumnProfile:
     counts = pc.value_counts(column.drop_null())
     if not len(counts):
         return ColumnProfile(name, len(column), len(column))
-    some = [text.strip() for text in counts.field("values").slice(0, _SAMPLE).to_pylist()]
-    folded = {text.lower() for text in some}
-    splits = {parse_split_name(text) for text in some}
-    known = "train" in splits and len(splits) > 1 and "" not in splits and not column.null_count
+    samples = [text.strip() for text in counts.field("values").slice(0, _SAMPLE).to_pylist()]
+    folded = {text.lower() for text in samples}
+    splits = {parse_split_name(text) for text in samples}  # contains "" if a cell names no split
+    is_split_column = "train" in splits and len(splits) > 1 and "" not in splits and not column.null_count
     return ColumnProfile(
         name=name,
         rows=len(column),
         missing=column.null_count,
         distinct=len(counts),
-        mean_words=sum(len(text.split()) for text in some) / len(some),
-        is_date=all(_DATE.fullmatch(text) for text in some),
+        mean_words=sum(len(text.split()) for text in samples) / len(samples),
+        is_date=all(_DATE_PATTERN.fullmatch(text) for text in samples),
         is_boolean=len(folded) == 2
         and any(word in YES_WORDS for word in folded)
         and any(word in NO_WORDS for word in folded),
-        splits=tuple(split for split in SPLITS if split in splits) if known else (),
-        is_file=all(_FILE.fullmatch(text) for text in some),
-        example=some[0],
-        is_picture=all(text.lower().endswith(IMAGE_SUFFIXES) for text in some),
+        splits=tuple(split for split in SPLITS if split in splits) if is_split_column else (),
+        is_file=all(_FILE_NAME_PATTERN.fullmatch(text) for text in samples),
+        example=samples[0],
+        is_picture=all(text.lower().endswith(IMAGE_SUFFIXES) for text in samples),
         top_share=pc.max(counts.field("counts")).as_py() / (len(column) - column.null_count),
     )

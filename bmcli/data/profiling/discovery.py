@@ -1,4 +1,4 @@
-"""Which source reads a file or a folder, judged by names alone."""
+"""Detection of the source of a file or a folder, by names alone."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _LAST_WORD = re.compile(r"(?:^|[-_. ])([A-Za-z]+)$")
 
 @dataclass(frozen=True)
 class DetectedSource:
-    """A source for some data.
+    """A detected source.
 
     Args:
-        kind: A part of `data.sources`.
+        kind: A module of `data.sources`.
         path: A file, a folder, or a file for each split.
-        options: What else the source has to be told.
+        options: Further options of the source.
     """
 
     kind: str
@@ -34,16 +34,16 @@ class DetectedSource:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def to_options(self) -> dict[str, Any]:
-        """As options of `data.source`, with absolute paths."""
+        """Convert to options of `data.source`, with the paths as they were passed in."""
         path = {split: str(each) for split, each in self.path.items()} if isinstance(self.path, Mapping) else self.path
         return {"kind": self.kind, "path": path if isinstance(path, dict) else str(path), **self.options}
 
 
 def detect_source(data: Path) -> DetectedSource:
-    """The source of a table, an archive of arrays, or a folder of tables or pictures.
+    """Detect the source of a table, an archive of arrays, or a folder of tables or pictures.
 
     Raises:
-        BmcliError: It is not there, or nothing in it is known.
+        BmcliError: The path does not exist, or no source reads its files.
     """
     try:
         if not files.exists(data):
@@ -54,69 +54,73 @@ def detect_source(data: Path) -> DetectedSource:
 
 
 def detect_file(file: Path) -> DetectedSource:
-    """The source of a table or an archive by its name.
+    """Detect the source of a table or an archive by the ending of its name.
 
     Raises:
-        BmcliError: None reads such files.
+        BmcliError: No source reads files of this ending.
     """
     suffix = files.get_ending(file.name)
     if suffix not in map_endings_to_kinds():
         ending = f"files ending in {quoted(suffix)}" if suffix else "files without an ending"
         raise BmcliError(f"{files.format_path(file)}: no source reads {ending}.", suggestion=_describe_known_endings())
-    return DetectedSource(map_endings_to_kinds()[suffix], file, _options([file]))
+    return DetectedSource(map_endings_to_kinds()[suffix], file, _guess_options([file]))
 
 
 def _detect_folder(folder: Path) -> DetectedSource:
-    content = [path for path in files.listed(folder) if not path.name.startswith(".")]
+    content = [path for path in files.list_folder(folder) if not path.name.startswith(".")]
     if any("-images-idx3-ubyte" in path.name for path in content):
         return DetectedSource("idx", folder)
-    if any(files.get_ending(path.name) in IMAGE_SUFFIXES for path in folder.glob("*/*")) and not _tables(content):
+    if any(files.get_ending(path.name) in IMAGE_SUFFIXES for path in folder.glob("*/*")) and not _select_tables(
+        content
+    ):
         return DetectedSource("image_folder", folder)
-    if any(files.get_ending(path.name) in IMAGE_SUFFIXES for path in folder.glob("*/*/*")) and not _tables(content):
+    if any(files.get_ending(path.name) in IMAGE_SUFFIXES for path in folder.glob("*/*/*")) and not _select_tables(
+        content
+    ):
         return DetectedSource("image_folder", folder)
-    return _detect_tables(folder, _tables(content))
+    return _detect_tables(folder, _select_tables(content))
 
 
-def _tables(content: list[Path]) -> list[Path]:
+def _select_tables(content: list[Path]) -> list[Path]:
     return [path for path in content if path.is_file() and files.get_ending(path.name) in map_endings_to_kinds()]
 
 
 def _detect_tables(folder: Path, tables: list[Path]) -> DetectedSource:
-    """One table, one for each split, or one in many files."""
+    """Detect the source of a folder of tables: one table, one for each split, or one in many files."""
     if not tables:
         raise BmcliError(
-            f"{files.format_path(folder)}: holds neither tables nor pictures.", suggestion=_describe_known_endings()
+            f"{files.format_path(folder)}: contains neither tables nor pictures.", suggestion=_describe_known_endings()
         )
     if len(tables) == 1:
         return detect_file(tables[0])
     kinds = sorted({map_endings_to_kinds()[files.get_ending(path.name)] for path in tables})
     splits = {path: _parse_split(path) for path in tables}
-    told = {split: path for split in SPLITS for path, named in splits.items() if named == split}
-    if len(kinds) == 1 and "train" in told and len(told) == len(tables):
-        return DetectedSource(kinds[0], told, _options(tables))
-    if len(kinds) == 1 and not told and len({files.get_ending(path.name) for path in tables}) == 1:
-        return DetectedSource(kinds[0], folder, _options(tables))
+    by_split = {split: path for split in SPLITS for path, name in splits.items() if name == split}
+    if len(kinds) == 1 and "train" in by_split and len(by_split) == len(tables):
+        return DetectedSource(kinds[0], by_split, _guess_options(tables))
+    if len(kinds) == 1 and not by_split and len({files.get_ending(path.name) for path in tables}) == 1:
+        return DetectedSource(kinds[0], folder, _guess_options(tables))
     names = ", ".join(path.name for path in tables[:5]) + (" ..." if len(tables) > 5 else "")
     raise BmcliError(
-        f"{files.format_path(folder)}: these tables do not belong together by their names: {names}.",
-        suggestion="Name one of them, or call them train, validation and test.",
+        f"{files.format_path(folder)}: expected one table, one table per split, or files of one ending; found {names}.",
+        suggestion="Pass one of the files, or name them train, validation and test.",
     )
 
 
 def _parse_split(path: Path) -> str:
-    """The split that a file's name ends in, as `mails_train.csv.gz`, or nothing."""
+    """Return the split in the last word of a file name, such as `mails_train.csv.gz`; empty without one."""
     word = _LAST_WORD.search(path.name.removesuffix(".gz").rpartition(".")[0])
     return parse_split_name(word[1]) if word else ""
 
 
-def _options(tables: list[Path]) -> dict[str, Any]:
+def _guess_options(tables: list[Path]) -> dict[str, Any]:
     return {"delimiter": "\t"} if all(files.get_ending(path.name) in TAB_SEPARATED_ENDINGS for path in tables) else {}
 
 
 def _describe_known_endings() -> str:
-    return f"Known: {', '.join(map_endings_to_kinds())}, and folders of them."
+    return f"Known endings: {', '.join(map_endings_to_kinds())}; also folders of such files or of pictures."
 
 
 def _drop_recipe_path(error: BmcliError) -> BmcliError:
-    """The same fault without its place in a recipe, which there is none of yet."""
+    """Remove the path in a recipe from an error, because there is no recipe yet."""
     return BmcliError(error.faults[0].message, suggestion=error.faults[0].suggestion)

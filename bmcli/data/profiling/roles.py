@@ -1,4 +1,4 @@
-"""What each column is for, guessed from how it looks: input, target, split, or nothing."""
+"""Roles of columns, guessed from their profiles: input, target, split, or dropped."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from typing import Any, Literal
 from bmcli import parts
 from bmcli.data.profiling.column_profile import ColumnProfile
 from bmcli.errors import BmcliError
-from bmcli.quoting import LONGEST, brief, quoted
+from bmcli.quoting import MAX_SHOWN, brief, quoted
 from bmcli.raw_columns import RawColumn, to_texts
 
 TARGET_NAMES = ("target", "label", "labels", "class", "y", "outcome", "response")
 _IDENTIFIERS = ("id", "rownames", "rowname", "row", "index", "uuid", "guid", "key", "no", "number", "unnamed: 0")
 _FEW_CLASSES = 20
-_MOST_NAMED = 5
-_CERTAIN = 0.999
-_DOMINANT_SHARE = 0.95  # of one class alone, beside which certainty means little
-_MAX_SIDE = 96  # pixels a side of pictures that are not much slower on a processor than they need be
+_MAX_NAMED = 5  # columns in a message
+_LEAK_CERTAINTY = 0.999
+_DOMINANT_SHARE = 0.95  # share of one class, from which on high certainty is no sign of a leak
+_MAX_SIDE = 96  # height and width of pictures, in pixels, at which a small network trains in reasonable time on a CPU
 
 
 @dataclass(frozen=True)
 class ColumnRole:
-    """What a column is for, and why.
+    """The role of a column, with the reason.
 
     Args:
-        kind: Its kind as input or target; empty for others.
-        options: Of that kind, where they differ from the defaults.
+        kind: Kind of an input or target; empty for other roles.
+        why: Reason for the role, for the user.
+        options: Options of the kind that differ from the defaults.
     """
 
     profile: ColumnProfile
@@ -42,78 +43,78 @@ class ColumnRole:
 
 
 def assign_roles(profiles: Sequence[ColumnProfile], target: str | None) -> tuple[ColumnRole, ...]:
-    """A role for every column, in their order.
+    """Assign a role to every column, in their order.
 
     Args:
-        target: The column to predict, if the user says.
+        target: Name of the target; None to guess it.
 
     Raises:
-        BmcliError: It cannot be told which column is the target, or nothing is left to learn from.
+        BmcliError: The target is unclear, or no column is left as an input.
     """
-    split = next((look for look in profiles if look.splits and look.name != target), None)
-    rest = [look for look in profiles if look is not split]
+    split = next((profile for profile in profiles if profile.splits and profile.name != target), None)
+    rest = [profile for profile in profiles if profile is not split]
     chosen, why = pick_target(rest, target)
     roles = {chosen.name: _make_target_role(chosen, why)}
     if split is not None:
         roles[split.name] = ColumnRole(split, "split", why="its cells are names of splits")
-    others = [look for look in rest if look is not chosen]
-    roles |= {look.name: _make_input_role(look) for look in others}
+    others = [profile for profile in rest if profile is not chosen]
+    roles |= {profile.name: _make_input_role(profile) for profile in others}
     if not any(role.role == "input" for role in roles.values()):
         roles |= _keep_word_columns(others)
-    return tuple(roles[look.name] for look in profiles)
+    return tuple(roles[profile.name] for profile in profiles)
 
 
 def drop_leaks(assigned: Sequence[ColumnRole], columns: Mapping[str, RawColumn]) -> tuple[ColumnRole, ...]:
-    """The same roles, but without inputs of few categories each of which belongs to one class of the target.
+    """Drop inputs of few categories that determine the class of the target.
 
-    What tells the target so plainly was mostly written down after it was known.
+    Such a column was mostly recorded after the target was known. No column is dropped if none would be left.
     """
     target = next(role for role in assigned if role.role == "target")
     if target.kind != "category" or target.profile.top_share > _DOMINANT_SHARE:
         return tuple(assigned)
-    told = [
+    leaks = [
         role for role in assigned
         if role.role == "input" and role.kind in ("category", "boolean") and role.profile.rows_per_value >= 5
-        and _certainty(columns[role.name], columns[target.name]) > _CERTAIN
+        and _compute_certainty(columns[role.name], columns[target.name]) > _LEAK_CERTAINTY
     ]  # fmt: skip
-    if all(role in told or role.role != "input" for role in assigned):
+    if all(role in leaks or role.role != "input" for role in assigned):
         return tuple(assigned)
-    why = f"each of its cells goes with one class of {target.name}: is it known before the target is?"
-    return tuple(_make_dropped_role(role.profile, why) if role in told else role for role in assigned)
+    why = f"each of its values occurs with one class of {target.name} only: is it known before the target is?"
+    return tuple(_make_dropped_role(role.profile, why) if role in leaks else role for role in assigned)
 
 
-def _certainty(column: RawColumn, target: RawColumn) -> float:
-    """Share of the rows that the commonest class of each category gets right."""
+def _compute_certainty(column: RawColumn, target: RawColumn) -> float:
+    """Compute the accuracy of predicting the most frequent class of each category."""
     import pyarrow as pa
 
     pairs = pa.table({"cell": to_texts(column), "class": to_texts(target)}).group_by(["cell", "class"])
-    counted = pairs.aggregate([([], "count_all")]).group_by("cell").aggregate([("count_all", "max")])
-    right: int = counted["count_all_max"].to_numpy().sum()
-    return right / len(column)
+    counts = pairs.aggregate([([], "count_all")]).group_by("cell").aggregate([("count_all", "max")])
+    correct: int = counts["count_all_max"].to_numpy().sum()
+    return correct / len(column)
 
 
 def pick_target(profiles: Sequence[ColumnProfile], requested: str | None) -> tuple[ColumnProfile, str]:
-    """The column to predict, and why it is that one.
+    """Pick the column to predict; also return the reason.
 
     Raises:
-        BmcliError: There is no such column, or several would do.
+        BmcliError: There is no column of the requested name, or several columns could be the target.
     """
     if requested is not None:
-        named = next((look for look in profiles if look.name == requested), None)
+        named = next((profile for profile in profiles if profile.name == requested), None)
         if named is None:
-            names = [look.name for look in profiles]
+            names = [profile.name for profile in profiles]
             raise BmcliError(f"no column {quoted(requested)}.", suggestion=parts.did_you_mean(requested, names))
-        return named, "as you said"
-    fit = [look for look in profiles if _may_be_target(look)]
-    taken = {look.name.lower() for look in profiles}
-    known = [name for name in TARGET_NAMES if name != "y" or "z" not in taken]  # coordinates
-    by_name = [look for look in fit if look.name.lower() in known]
+        return named, "by --target"
+    candidates = [profile for profile in profiles if _may_be_target(profile)]
+    names = [profile.name.lower() for profile in profiles]
+    known = [name for name in TARGET_NAMES if name != "y" or "z" not in names]  # x, y and z are coordinates.
+    by_name = [profile for profile in candidates if profile.name.lower() in known]
     if len(by_name) == 1:
         return by_name[0], "by its name"
-    found = None if by_name else _pick_by_profile(fit)
-    if found is None:
-        raise _unclear_target_error(by_name or fit)
-    return found
+    picked = None if by_name else _pick_by_profile(candidates)
+    if picked is None:
+        raise _unclear_target_error(by_name or candidates)
+    return picked
 
 
 def _may_be_target(profile: ColumnProfile) -> bool:
@@ -121,21 +122,20 @@ def _may_be_target(profile: ColumnProfile) -> bool:
     return single and profile.distinct > 1 and not _is_identifier(profile)
 
 
-def _pick_by_profile(fit: Sequence[ColumnProfile]) -> tuple[ColumnProfile, str] | None:
-    """The only column that looks like a target, or None if there are several."""
-    classes = [look for look in fit if _is_class(look)]
-    rest = [look for look in fit if look not in classes]
-    if len(fit) == 1:
-        return fit[0], "the only column that can be predicted"
-    if len(classes) == 1 and (classes[0] is fit[-1] or not any(look.is_number for look in fit)):
+def _pick_by_profile(candidates: Sequence[ColumnProfile]) -> tuple[ColumnProfile, str] | None:
+    """Pick the only column that looks like a target; None if there are several."""
+    classes = [profile for profile in candidates if _is_class(profile)]
+    if len(candidates) == 1:
+        return candidates[0], "the only column that can be predicted"
+    if len(classes) == 1 and (classes[0] is candidates[-1] or not any(profile.is_number for profile in candidates)):
         return classes[0], "the only column of a few classes"
-    if rest and len(rest) == len(fit) and all(look.is_number for look in rest):
-        return rest[-1], "the last of columns that are all numbers"
+    if candidates and not classes and all(profile.is_number for profile in candidates):
+        return candidates[-1], "the last of columns that are all numbers"
     return None
 
 
 def _is_class(profile: ColumnProfile) -> bool:
-    """Whether a column of text has few values that come again and again."""
+    """Whether a column of text has few distinct values, each of them many times."""
     return profile.is_boolean or (not profile.is_number and profile.distinct <= 100 and profile.rows_per_value >= 5)
 
 
@@ -145,84 +145,82 @@ def _unclear_target_error(candidates: Sequence[ColumnProfile]) -> BmcliError:
             "no column can be predicted: all are constant, dates, files or identifiers.",
             suggestion="Name one with --target.",
         )
-    # Targets mostly stand last or first.
-    ordered = [candidates[-1], candidates[0], *(look for look in candidates[1:-1] if _is_class(look))][:6]
-    names = ", ".join(dict.fromkeys(f"{brief(look.name, LONGEST)} ({_describe_values(look)})" for look in ordered))
+    # Targets are mostly the last or the first column.
+    ordered = [candidates[-1], candidates[0], *(profile for profile in candidates[1:-1] if _is_class(profile))][:6]
+    described = [
+        f"{brief(profile.name, MAX_SHOWN)} "
+        f"({'number' if profile.is_number and profile.distinct > 2 else f'{profile.distinct:,} values'})"
+        for profile in ordered
+    ]
     return BmcliError(
-        f"it is not clear which column is to be predicted. Candidates: {names}.",
-        suggestion=f"Say it, as --target {brief(candidates[-1].name, LONGEST)}.",
+        f"it is not clear which column is the target. Candidates: {', '.join(dict.fromkeys(described))}.",
+        suggestion=f"Name it, for example --target {brief(candidates[-1].name, MAX_SHOWN)}.",
     )
 
 
-def _describe_values(profile: ColumnProfile) -> str:
-    return "number" if profile.is_number and profile.distinct > 2 else f"{profile.distinct:,} values"
-
-
 def _make_target_role(profile: ColumnProfile, why: str) -> ColumnRole:
-    """The target with its kind.
+    """Choose the kind of the target.
 
     Raises:
-        BmcliError: No kind of target learns such a column.
+        BmcliError: No kind of target can predict the column.
     """
     if profile.is_array or profile.is_encoded:
         raise BmcliError(
-            f"column {quoted(profile.name)} holds {'files' if profile.dtype == 'file' else 'arrays'}, "
-            "expected one value a row.",
-            suggestion="Name another with --target.",
+            f"column {quoted(profile.name)}: expected one value a row, received "
+            f"{'files' if profile.dtype == 'file' else 'arrays'}.",
+            suggestion="Name another column with --target.",
         )
     if profile.distinct < 2:
         raise BmcliError(
-            f"column {quoted(profile.name)}: every row has {'the same' if profile.distinct else 'no'} "
-            "value, so nothing is "
-            "to be learned.",
-            suggestion="Name another with --target.",
+            f"column {quoted(profile.name)}: every row has {'the same' if profile.distinct else 'no'} value, so there "
+            "is nothing to learn.",
+            suggestion="Name another column with --target.",
         )
     if not profile.is_number:
         return _make_class_role(profile, why)
     values = f"{profile.minimum:g} to {profile.maximum:g}"
     if profile.distinct == 2 or _are_codes(profile):
         return ColumnRole(
-            profile, "target", "category", f"{why}; its {profile.distinct} whole numbers are taken for classes"
+            profile, "target", "category", f"{why}; its {profile.distinct} integers are treated as classes"
         )
     if _are_counts(profile):
-        return ColumnRole(profile, "target", "count", f"{why}; whole numbers from {values}, taken for counts")
+        return ColumnRole(profile, "target", "count", f"{why}; integers from {values}, treated as counts")
     return ColumnRole(profile, "target", "number", f"{why}; numbers from {values}")
 
 
 def _make_class_role(profile: ColumnProfile, why: str) -> ColumnRole:
     if profile.rows_per_value < 2 and profile.distinct > _FEW_CLASSES:
         raise BmcliError(
-            f"column {quoted(profile.name)} has {profile.distinct:,} different texts in "
-            f"{profile.present:,} rows: these are no "
-            "classes, and no kind of target writes text.",
-            suggestion="Name another with --target.",
+            f"column {quoted(profile.name)} has {profile.distinct:,} different texts in {profile.present:,} rows: "
+            "these are not classes, and no kind of target generates text.",
+            suggestion="Name another column with --target.",
         )
     why = f"{why}; {profile.distinct} classes, the most frequent {profile.top_share:.1%} of the rows"
     return ColumnRole(profile, "target", "category", why)
 
 
 def _are_codes(profile: ColumnProfile) -> bool:
-    """Whether numbers are classes: few whole ones without a gap, each of them many times."""
+    """Whether numbers are codes of classes: few integers without a gap, each of them many times."""
     few = profile.is_integer and profile.distinct <= _FEW_CLASSES and profile.rows_per_value >= 10
     return few and profile.maximum - profile.minimum + 1 == profile.distinct
 
 
 def _are_counts(profile: ColumnProfile) -> bool:
-    """Whether numbers count something: whole, from 0 or 1 on, and wider spread than a measure around its mean."""
-    known = "count" in parts.names("data.targets")
-    return known and profile.is_integer and 0 <= profile.minimum <= 1 and profile.variance > profile.mean
+    """Whether numbers are counts: integers from 0 or 1 on, with a variance above the mean."""
+    is_known_kind = "count" in parts.names("data.targets")
+    return is_known_kind and profile.is_integer and 0 <= profile.minimum <= 1 and profile.variance > profile.mean
 
 
 def _is_identifier(profile: ColumnProfile) -> bool:
-    """Whether a column only tells rows apart."""
+    """Whether a column only identifies rows."""
     name = profile.name.lower()
     by_name = name in _IDENTIFIERS or name.endswith(("_id", " id", ".id", "-id"))
-    different = profile.rows > 1 and profile.rows_per_value < 1.05
-    return profile.is_row_index or (by_name and different and (profile.is_integer or not profile.is_number))
+    mostly_unique = profile.rows > 1 and profile.rows_per_value < 1.05
+    return profile.is_row_index or (by_name and mostly_unique and (profile.is_integer or not profile.is_number))
 
 
 def _make_input_role(profile: ColumnProfile) -> ColumnRole:
-    """The kind of input that a column looks like, or why it is none."""
+    """Choose the kind of an input, or drop the column with a reason."""
     if not profile.distinct:
         return _make_dropped_role(profile, "every cell is missing")
     if profile.distinct == 1:
@@ -232,39 +230,40 @@ def _make_input_role(profile: ColumnProfile) -> ColumnRole:
     if profile.is_array:
         return _make_array_role(profile)
     if _is_identifier(profile):
-        return _make_dropped_role(profile, "it counts the rows" if profile.is_row_index else "an identifier of the row")
+        return _make_dropped_role(profile, "a row number" if profile.is_row_index else "an identifier of the row")
     if profile.is_number:
         return ColumnRole(profile, "input", "number", "numbers")
     if profile.is_picture:
-        return _make_dropped_role(profile, "it names pictures that are not where it says, seen from the table")
+        return _make_dropped_role(profile, "its cells are file names of pictures that do not exist beside the table")
     if profile.is_file:
-        return _make_dropped_role(profile, "it names files, which this source does not open")
+        return _make_dropped_role(profile, "its cells are file names, which this source does not open")
     if profile.likely_kind == "number":
         return _make_dropped_role(
-            profile, "numbers but for a few cells; name these in `missing` of the source to use it"
+            profile, "numbers except for a few cells; to use it, list these in `missing` of the source"
         )
     if profile.likely_kind == "date" and not profile.has_mixed_dates:
         return ColumnRole(profile, "input", "date", "dates")
     if profile.is_month:
         return ColumnRole(profile, "input", "date", "months", {"format": "%Y-%m"})
     if profile.is_date or profile.has_mixed_dates:
-        return _make_dropped_role(profile, "dates in several formats; name these in `inputs` to use it")
+        return _make_dropped_role(profile, "dates in several formats; to use it, list these in `inputs`")
     if profile.is_boolean:
         return ColumnRole(profile, "input", profile.likely_kind, "yes or no")
     if profile.likely_kind == "text":
         words = f"{profile.mean_words:.0f} words a cell, {profile.distinct:,} of {profile.present:,} different"
         return ColumnRole(profile, "input", "text", words)
     if profile.rows_per_value < 1.05 and profile.rows > 20:
-        return _make_dropped_role(profile, "nearly every row has another value")
+        return _make_dropped_role(profile, "nearly every row has a different value")
     return ColumnRole(profile, "input", "category", f"{profile.distinct:,} categories")
 
 
 def _make_image_role(profile: ColumnProfile) -> ColumnRole:
-    """Encoded pictures, all brought to one size that trains in reasonable time."""
+    """Make the role of encoded pictures, resized to a size that trains in reasonable time."""
     height, width = profile.shape or (_MAX_SIDE, _MAX_SIDE)
     if profile.sizes_differ or max(height, width) > _MAX_SIDE:
         side = min(_MAX_SIDE, max(height, width))
-        why = f"pictures of {'many sizes' if profile.sizes_differ else f'{height}x{width} pixels'}, made {side}x{side}"
+        size = "several sizes" if profile.sizes_differ else f"{height}x{width} pixels"
+        why = f"pictures of {size}, resized to {side}x{side}"
         return ColumnRole(profile, "input", "image", why, {"size": [side, side]})
     return ColumnRole(profile, "input", "image", f"pictures of {height}x{width} pixels")
 
@@ -287,15 +286,15 @@ def _make_dropped_role(profile: ColumnProfile, why: str) -> ColumnRole:
 
 
 def _keep_word_columns(profiles: Sequence[ColumnProfile]) -> dict[str, ColumnRole]:
-    """Single words that are different in nearly every row, where nothing else is there to learn from.
+    """Keep columns of words that differ in nearly every row, such as names, if there is no other input.
 
     Raises:
-        BmcliError: There are none.
+        BmcliError: There is no such column.
     """
-    words = [look for look in profiles if look.distinct > 1 and not (look.is_number or look.is_date or look.is_file)]
+    words = [each for each in profiles if each.distinct > 1 and not (each.is_number or each.is_date or each.is_file)]
     if not words:
-        dropped = "; ".join(f"{quoted(look.name)}: {_make_input_role(look).why}" for look in profiles[:_MOST_NAMED])
-        dropped += f"; and {len(profiles) - _MOST_NAMED} more" if len(profiles) > _MOST_NAMED else ""
-        raise BmcliError(f"no column is left to learn from. {dropped or 'The target is the only column'}.")
-    letters = {"tokens": "characters"}
-    return {look.name: ColumnRole(look, "input", "text", "words, read by their letters", letters) for look in words}
+        dropped = "; ".join(f"{quoted(each.name)}: {_make_input_role(each).why}" for each in profiles[:_MAX_NAMED])
+        dropped += f"; and {len(profiles) - _MAX_NAMED} more" if len(profiles) > _MAX_NAMED else ""
+        raise BmcliError(f"no column is left as an input. {dropped or 'The target is the only column'}.")
+    why = "words, read character by character"
+    return {each.name: ColumnRole(each, "input", "text", why, {"tokens": "characters"}) for each in words}

@@ -1,4 +1,4 @@
-"""Source formats. Each module reads one format into columns."""
+"""Kinds of data sources. Each module reads one format into columns."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from bmcli.quoting import quoted
 from bmcli.raw_columns import RawColumn
 from bmcli.recipe import addresses
 from bmcli.recipe.addresses import is_address
+from bmcli.recipe.data import DataOptions
 from bmcli.recipe.fields import FieldType, Kind, fault, fault_at, format_value
 from bmcli.specs import SPLITS
 
@@ -26,31 +27,31 @@ if TYPE_CHECKING:
 
 _Item = TypeVar("_Item")
 
-_MOST_NAMES = 3
-_LONGEST_NAME = 1000  # characters, as of a key of a recipe
+_MAX_NAMED_FILES = 3
+_MAX_COLUMN_NAME = 1000  # characters, as of a key of a recipe
 
 
 @dataclass(frozen=True)
 class SourceRows:
-    """Everything a source holds.
+    """Rows of a source, as raw columns.
 
     Args:
-        columns: Raw columns by name, all of the same length, in the source's order. Each may be made when it is
-            asked for, so ask for one at a time, and once.
-        split: Name of the split that each row's file belongs to, or None if the source does not tell.
-        where: A row's place for error texts, e.g. `data/train.csv:418` for row 416.
-        found: What the source's options came to where they are `auto`, by name.
-        count: How many rows there are; None to count those of a column.
-        broken: How many records were no rows, and were left out.
-        origin: The files that hold the rows, for error texts that are of no row.
+        columns: Raw columns by name, all of the same length, in the order of the source. A column may be built on
+            every access, so access each once, and one at a time.
+        split: Name of the split of each row, by its file; None if the source does not define splits.
+        describe_row: Function from a row to its place for messages, e.g. `data/train.csv:418` for row 416.
+        detected_options: Detected values of the source's options that are `auto`, by name.
+        count: Number of rows; None to take the length of a column.
+        malformed_records: Number of records that were left out because they are not rows.
+        origin: Files that hold the rows, for messages about no row in particular.
     """
 
     columns: Mapping[str, RawColumn]
     split: np.ndarray | None
-    where: Callable[[int], str]
-    found: Mapping[str, Any] = field(default_factory=dict)
+    describe_row: Callable[[int], str]
+    detected_options: Mapping[str, Any] = field(default_factory=dict)
     count: int | None = None
-    broken: int = 0
+    malformed_records: int = 0
     origin: str = ""
 
     def __len__(self) -> int:
@@ -60,77 +61,87 @@ class SourceRows:
 
 
 class SourceOptions(Kind):
-    """Base of every source's options. An option called `path` arrives absolute."""
+    """Base class of the options of all sources. The recipe loader makes an option `path` absolute."""
 
     ENDINGS: ClassVar[tuple[str, ...]] = ()
-    """Of the names of the files that it reads, `.gz` apart."""
+    """Endings of the file names that the source reads, without `.gz`."""
 
     def files(self) -> tuple[File, ...]:
-        """Files read, for the fingerprint; asks the file systems what folders and patterns hold."""
+        """List the files that the source reads, in the order of the fingerprint; folders and patterns are expanded."""
         return ()
 
     def local_files(self) -> tuple[File, ...]:
-        """Those of this machine, found without a network."""
+        """List the files of this machine, without network access."""
         return self.files()
 
     def splits(self) -> tuple[str, ...]:
-        """The split that each file belongs to; empty if the files do not tell."""
+        """Return the split of each file; empty if the files do not define splits."""
         return ()
 
-    def shown(self, split: str | None = None) -> str:
-        """The files that hold all rows, or those of a split, for error texts: as the recipe names them."""
+    def describe_files(self, split: str | None = None) -> str:
+        """Name the files of all rows, or of the rows of a split, as the recipe names them, for messages."""
         path = getattr(self, "path", self.kind)
         if isinstance(path, Mapping):
-            some = [path[split]] if split in path else path.values()
-            path = [each for paths in some for each in _as_list(paths)]
+            groups = [path[split]] if split in path else path.values()
+            path = [each for paths in groups for each in _as_list(paths)]
         names = [data_files.format_path(data_files.parse_path(each)) for each in _as_list(path)]
-        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-        return ", ".join(names[:_MOST_NAMES]) + more
+        more = f" and {len(names) - _MAX_NAMED_FILES} more" if len(names) > _MAX_NAMED_FILES else ""
+        return ", ".join(names[:_MAX_NAMED_FILES]) + more
 
     def fingerprint(self) -> str:
-        """SHA-256 of what is read; the same bytes elsewhere have the same fingerprint."""
-        return data_files.fingerprint(self.files())
+        """Compute the SHA-256 of the data; the same bytes in another folder have the same fingerprint."""
+        return data_files.compute_fingerprint(self.files())
 
     def default_targets(self) -> Mapping[str, Mapping[str, Any]]:
-        """Targets of a source that knows them, as a recipe writes them: `{"label": {"kind": "category"}}`."""
+        """Return the targets of a source that defines them, as in a recipe: `{"label": {"kind": "category"}}`."""
         return {}
 
 
 class SourceKind(Protocol):
-    """What a module in this folder offers."""
+    """Interface of the modules of this folder.
+
+    A module whose format can recover from a malformed record also has a function `read_well_formed`, which leaves such
+    records out and counts them.
+    """
 
     Options: type[SourceOptions]
 
     def read(self, options: Any) -> SourceRows:
-        """All rows.
+        """Read all rows.
 
         Raises:
-            BmcliError: The file is missing, empty, damaged or of another format; with file and line.
+            BmcliError: A file is missing, empty, damaged or of another format; with file and line.
         """
 
 
-def read_rows(options: SourceOptions, skip_broken: bool) -> SourceRows:
-    """All rows of a source.
+def get_source(options: DataOptions) -> SourceOptions:
+    """Return the source of a recipe, which the recipe language itself, below this folder, can only type as `Kind`."""
+    assert isinstance(options.source, SourceOptions)
+    return options.source
+
+
+def read_rows(options: SourceOptions, skip_malformed: bool) -> SourceRows:
+    """Read all rows of a source.
 
     Args:
-        skip_broken: Leave records out that are no rows, and count them, where a source can tell them from others:
-            its module then has a function `read_unbroken` beside `read`. Otherwise they are a fault.
+        skip_malformed: Leave out records that are not rows, and count them, if the module has `read_well_formed`;
+            otherwise they are faults.
 
     Raises:
-        BmcliError: As a source's `read` does.
+        BmcliError: As `SourceKind.read` does.
     """
-    parts.suggest_anew()
+    parts.suggest_anew()  # The search for similar names is limited; every source gets the full number of words.
     part = parts.load("data.sources", options.kind)
-    rows: SourceRows = (getattr(part, "read_unbroken", part.read) if skip_broken else part.read)(options)
+    rows: SourceRows = (getattr(part, "read_well_formed", part.read) if skip_malformed else part.read)(options)
     for name in rows.columns:
-        if len(name) > _LONGEST_NAME:
+        if len(name) > _MAX_COLUMN_NAME:
             raise BmcliError(
-                f"{options.shown()}: the name of a column has at most {_LONGEST_NAME:,} characters, received "
-                f"{quoted(name)}.",
+                f"{options.describe_files()}: expected column names of at most {_MAX_COLUMN_NAME:,} characters, "
+                f"received {quoted(name)}.",
                 path=data_files.RECIPE_PATH,
-                suggestion="Shorten it; recipes, reports and artefacts name the columns.",
+                suggestion="Shorten the name: recipes, reports and artefacts repeat it.",
             )
-    return replace(rows, origin=options.shown())
+    return replace(rows, origin=options.describe_files())
 
 
 @dataclass(frozen=True)
@@ -140,7 +151,7 @@ class _SplitPathsField(FieldType):
     def check(self, value: Any) -> str | Mapping[str, str]:
         for path in value.values() if isinstance(value, Mapping) else [value]:
             if isinstance(path, str) and is_address(path):
-                raise fault("path", f"expected files of this machine, received {format_value(path)}.")
+                raise fault("path", f"expected a local file, received the address {format_value(path)}.")
         if isinstance(value, str) and value:
             return value
         if not isinstance(value, Mapping) or not value:
@@ -171,7 +182,7 @@ Paths: TypeAlias = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 
 @dataclass(frozen=True)
 class _TablePathsField(FieldType):
-    """Files, folders and patterns, or such for each split."""
+    """Files, folders and patterns, or a mapping from split to these."""
 
     def check(self, value: Any) -> Paths:
         if not isinstance(value, Mapping):
@@ -191,7 +202,7 @@ class _TablePathsField(FieldType):
 
 
 def _check_paths(value: Any, place: tuple[str, ...]) -> str | tuple[str, ...]:
-    """One path, or several."""
+    """Check a path or a list of paths; `place` is the split that they belong to, if any."""
     paths = value if isinstance(value, (list, tuple)) else [value]
     if not paths:
         raise fault_at(place, "expected paths, received an empty list.")
@@ -206,38 +217,38 @@ def _check_paths(value: Any, place: tuple[str, ...]) -> str | tuple[str, ...]:
 
 
 TablePaths = Annotated[Any, _TablePathsField()]
-"""A file, a folder of files, a pattern as `part-*.csv`, or a list of such; or a mapping from split to any of these.
+"""A file, a folder, a pattern such as `part-*.csv`, or a list of these; or a mapping from split to any of these.
 
-Each is a path, or the address of an object store as `s3://bucket/table.parquet`.
+Each is a local path, or an address of an object store such as `s3://bucket/table.parquet`.
 """
 
 
 class TableOptions(SourceOptions):
-    """Base of the options of a source of tables, whose `path` is a `TablePaths`."""
+    """Base class of the options of sources of tables, whose `path` is a `TablePaths`."""
 
     path: Any
 
     def tables(self, remote: bool = True) -> tuple[tuple[str | None, File], ...]:
-        """The files with their splits: by split, then as listed, those of a folder or a pattern by name.
+        """List the files with their splits: by split, then as listed, those of a folder or a pattern by name.
 
         Args:
-            remote: Also those at addresses, which takes a network.
+            remote: Include files at addresses, which needs a network.
 
         Raises:
-            BmcliError: A folder or a pattern has no file, or one is there twice.
+            BmcliError: A folder or a pattern has no file, or a file is listed twice.
         """
         by_split = self.path if isinstance(self.path, Mapping) else {None: self.path}
-        found = [
+        located = [
             (split, each)
             for split in (None, *SPLITS)
             for path in _as_list(by_split.get(split, ()))
             if remote or not addresses.is_remote(path)
             for each in data_files.find_files(path, self.ENDINGS)
         ]
-        twice = next((each for each, times in Counter(found).items() if times > 1), None)
+        twice = next((each for each, times in Counter(located).items() if times > 1), None)
         if twice is not None:
-            raise BmcliError(f"{data_files.format_path(twice[1])}: is named twice.", path=data_files.RECIPE_PATH)
-        return tuple(found)
+            raise data_files.file_error(twice[1], "is listed twice.")
+        return tuple(located)
 
     def files(self) -> tuple[File, ...]:
         return tuple(path for _, path in self.tables())
@@ -250,12 +261,13 @@ class TableOptions(SourceOptions):
 
 
 TAB_SEPARATED_ENDINGS = (".tsv", ".tab")
-"""Endings of tables whose cells are divided by tabs."""
+"""Endings of tables whose cells are separated by tabs."""
 
 
 @cache
 def map_endings_to_kinds() -> Mapping[str, str]:
-    """The kind of source by the endings of file names."""
+    """Return the kind of source for each ending of file names."""
+    # Cached, because it imports every source.
     options = {kind: parts.load("data.sources", kind).Options for kind in parts.names("data.sources")}
     return {ending: kind for kind, each in options.items() for ending in each.ENDINGS}
 
@@ -265,17 +277,17 @@ def _as_list(paths: str | Sequence[str]) -> Sequence[str]:
 
 
 def list_split_files(path: str | Mapping[str, str]) -> tuple[tuple[str | None, Path], ...]:
-    """The files of a `FilePaths` with their splits, in the order of the splits."""
+    """List the files of a `FilePaths` with their splits, in the order of `SPLITS`."""
     if isinstance(path, str):
         return ((None, Path(path)),)
     return tuple((split, Path(path[split])) for split in SPLITS if split in path)
 
 
 def locate_row(places: Sequence[tuple[_Item, int]], row: int) -> tuple[_Item, int]:
-    """The file that a row of several files in turn is in, and its row there.
+    """Return the file of a row of several files one after the other, and its row there.
 
     Args:
-        places: Files, or whatever stands for them, with their numbers of rows.
+        places: Files, or other values that identify them, with their numbers of rows.
     """
     for place, length in places:
         if row < length:
@@ -285,7 +297,7 @@ def locate_row(places: Sequence[tuple[_Item, int]], row: int) -> tuple[_Item, in
 
 
 def repeat_split_names(lengths: Mapping[str | None, int]) -> np.ndarray | None:
-    """The split of every row from the rows of each split in turn, None for rows without a split."""
+    """Return the split of every row, given the number of rows of each split; None if rows have no split."""
     import numpy as np
 
     if None in lengths:

@@ -1,4 +1,4 @@
-"""Small data sets that come with scikit-learn, for trying things out."""
+"""Small data sets of scikit-learn, for first steps and tests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Options(SourceOptions):
     kind: Literal["builtin"] = "builtin"
     name: Literal["digits", "iris", "wine", "breast_cancer", "diabetes"] = Field(description="Name of the dataset.")
 
-    def shown(self, split: str | None = None) -> str:
+    def describe_files(self, split: str | None = None) -> str:
         return self.name
 
     def fingerprint(self) -> str:
@@ -37,7 +37,7 @@ class Options(SourceOptions):
 
 
 def read(options: Options) -> SourceRows:
-    """Digits as uint8 images from 0 to 16, tables as float64 columns by name; classes as text."""
+    """Read digits as uint8 images from 0 to 16, the others as float64 columns by name; classes as text."""
     from sklearn import datasets
 
     data = getattr(datasets, f"load_{options.name}")()
@@ -46,12 +46,12 @@ def read(options: Options) -> SourceRows:
     else:
         columns = {str(name): data.data[:, position] for position, name in enumerate(data.feature_names)}
     target = next(iter(_TARGETS[options.name]))
-    columns[target] = data.target if options.name == "diabetes" else _names(data)
-    return SourceRows(columns, split=None, where=lambda row: f"{options.name} row {row + 1}")
+    columns[target] = data.target if options.name == "diabetes" else _get_class_names(data)
+    return SourceRows(columns, split=None, describe_row=lambda row: f"{options.name} row {row + 1}")
 
 
-def _names(data: Any) -> Any:
-    """Class names of every row."""
+def _get_class_names(data: Any) -> Any:
+    """Return the class name of every row."""
     import pyarrow as pa
 
     return pa.chunked_array([pa.array([str(data.target_names[position]) for position in data.target])])

@@ -1,4 +1,4 @@
-"""Tables as text: a header, then a row a line; gzip or not. Every cell is read as text."""
+"""Tables as delimited text, with or without a header and gzip. Every cell is read as text."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _BLOCK_BYTES = 2**24
-_SAMPLE = 2**16  # characters that the delimiter is guessed from
+_SAMPLE = 2**16  # characters from which the delimiter is guessed
 _DELIMITERS = ",;\t|"
+# UTF-32 comes first: its mark begins with that of UTF-16.
 _BYTE_ORDER_MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
@@ -72,11 +73,11 @@ class Options(TableOptions):
 
     @field_validator("columns")
     @classmethod
-    def _columns_differ(cls, value: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+    def _check_columns(cls, value: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
         if value is not None and info.data.get("header"):
-            raise fault("columns", "`columns` does nothing with a header.", "Write `header: false` beside it.")
-        if twice := tables.repeated(value or ()):
-            raise fault("columns", f"{quoted(twice)} is there twice.")
+            raise fault("columns", "`columns` has no effect with a header.", "Write `header: false` beside it.")
+        if twice := tables.find_repeated(value or ()):
+            raise fault("columns", f"expected different names, received {quoted(twice)} twice.")
         return value
 
     @field_validator("encoding")
@@ -92,35 +93,35 @@ class Options(TableOptions):
 
 
 def read(options: Options) -> SourceRows:
-    """All rows of all files; every file must have the columns of the first."""
+    """Read all rows of all files; every file must have the columns of the first."""
     return _read(options, None)
 
 
-def read_unbroken(options: Options) -> SourceRows:
-    """The same, but records of too few or too many cells are left out and counted."""
-    broken: list[int] = []
-    rows = _read(options, broken)
-    return replace(rows, broken=len(broken))
+def read_well_formed(options: Options) -> SourceRows:
+    """Read all rows as `read` does, but leave out records with too few or too many cells, and count them."""
+    malformed: list[int] = []
+    rows = _read(options, malformed)
+    return replace(rows, malformed_records=len(malformed))
 
 
-def _read(options: Options, broken: list[int] | None) -> SourceRows:
-    """The rows.
+def _read(options: Options, malformed: list[int] | None) -> SourceRows:
+    """Read all rows.
 
     Args:
-        broken: Takes the number of cells of each record that is left out for it; None if that is a fault.
+        malformed: Filled with the number of cells of each record that is left out; None to raise a fault instead.
     """
     import pyarrow as pa
 
     sources = options.tables()
-    options, found = _resolve_auto_options(sources[0][1], options)
+    options, detected = _resolve_auto_options(sources[0][1], options)
     names = _read_names(sources[0][1], options)
     lengths: list[tuple[str | None, File, int]] = []
 
     def batches() -> Iterator[pa.RecordBatch]:
         for split, path in sources:
-            tables.check_same_columns(sources[0][1], names, path, _read_names(path, options), ":1")
+            tables.check_same_columns(sources[0][1], names, path, _read_names(path, options), line=1)
             count = 0
-            for batch in _batches(path, options, broken):
+            for batch in _read_batches(path, options, malformed):
                 count += len(batch)
                 yield batch.select(names)
             lengths.append((split, path, count))
@@ -128,109 +129,102 @@ def _read(options: Options, broken: list[int] | None) -> SourceRows:
     spilled = tables.spill_batches(batches())
     types = dict.fromkeys(names, pa.string())
     if not spilled:
-        raise BmcliError(
-            f"{files.format_path(sources[0][1])}: no record has {len(names)} cells as the header.",
-            path=files.RECIPE_PATH,
-        )
-    width = None if broken is None else len(names)
-    return tables.build_rows(spilled, types, lengths, lambda path, row: _describe_row(path, row, options, width), found)
+        raise files.file_error(sources[0][1], f"no record has {len(names)} cells like the header.")
+    width = None if malformed is None else len(names)
+    return tables.build_rows(
+        spilled, types, lengths, lambda path, row: _describe_row(path, row, options, width), detected
+    )
 
 
 def _resolve_auto_options(path: File, options: Options) -> tuple[Options, dict[str, str]]:
-    """The options with what the first file shows in the place of `auto`, and that alone."""
-    found = {}
+    """Replace `auto` by the values detected in the first file; also return these alone."""
+    detected = {}
     if options.encoding == "auto":
-        found["encoding"] = _detect_encoding(path)
+        detected["encoding"] = _detect_encoding(path)
     if options.delimiter == "auto":
-        found["delimiter"] = _detect_delimiter(path, options.model_copy(update=found))
-    return options.model_copy(update=found), found
+        detected["delimiter"] = _detect_delimiter(path, options.model_copy(update=detected))
+    return options.model_copy(update=detected), detected
 
 
 def _detect_encoding(path: File) -> str:
-    """The encoding whose mark a file begins with, or UTF-8."""
+    """Return the encoding of a file's byte order mark, or UTF-8."""
     start = next(files.read_chunks(path), b"")[:4]
     return next((name for mark, name in _BYTE_ORDER_MARKS.items() if start.startswith(mark)), "utf-8")
 
 
 def _detect_delimiter(path: File, options: Options) -> str:
-    """The delimiter that gives the first rows the same number of cells, and the most of them."""
-    text = _text(path, options.encoding)
+    """Return the delimiter that gives the first rows equal numbers of cells, and among these the most cells."""
+    text = _open_text(path, options.encoding)
     try:
         sample = text.read(_SAMPLE)
     except UnicodeError as error:
         raise _explain_error(path, [], options.model_copy(update={"delimiter": ","}), error) from None
 
-    def evenness(delimiter: str) -> tuple[bool, int]:
-        found = csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter, **_quoting(options))
-        widths = [len(cells) for cells in islice(found, 100) if cells]
+    def score(delimiter: str) -> tuple[bool, int]:
+        records = csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter, **_get_quote_options(options))
+        widths = [len(cells) for cells in islice(records, 100) if cells]
         if len(sample) == _SAMPLE and len(widths) > 1:
-            del widths[-1]  # It may be cut.
+            del widths[-1]  # The sample may end within this record.
         return bool(widths) and widths[0] > 1 and len(set(widths)) == 1, max(widths[:1], default=0)
 
-    csv.field_size_limit(2**31 - 1)
-    return max(_DELIMITERS, key=evenness)
+    csv.field_size_limit(2**31 - 1)  # The default limit of 128 KiB refuses long texts; Arrow has none.
+    return max(_DELIMITERS, key=score)
 
 
-def _quoting(options: Options) -> dict[str, Any]:
+def _get_quote_options(options: Options) -> dict[str, Any]:
     return {"quoting": csv.QUOTE_NONE} if options.quote == "none" else {"quotechar": options.quote}
 
 
 def _read_names(path: File, options: Options) -> list[str]:
-    """Column names; none is empty or there twice."""
-    first = _first_records(path, options)
-    tables.check_count(path, len(first[0][1]), line=f":{first[0][0]}")
-    if not options.header:
-        width = len(first[0][1])
-        if options.columns is not None and len(options.columns) != width:
-            raise BmcliError(
-                f"{files.format_path(path)}:{first[0][0]}  has {width} cells, but "
-                f"{len(options.columns)} columns are named.",
-                path="data.source.columns",
-            )
-        return list(options.columns or (f"column_{position + 1}" for position in range(width)))
-    line, names = first[0][0], [name.strip() for name in first[0][1]]
-    for position, name in enumerate(names):
-        if not name:
-            raise BmcliError(
-                f"{files.format_path(path)}:{line}  column {position + 1} has no name.", path=files.RECIPE_PATH
-            )
-    if twice := tables.repeated(names):
+    """Read the column names from the header, or number the columns; none is empty or repeated."""
+    line, cells = _read_first_records(path, options)[0]
+    tables.check_count(path, len(cells), line=line)
+    if options.header:
+        names = [name.strip() for name in cells]
+        tables.check_names(path, names, line)
+        return names
+    if options.columns is not None and len(options.columns) != len(cells):
         raise BmcliError(
-            f"{files.format_path(path)}:{line}  two columns are named {quoted(twice)}.", path=files.RECIPE_PATH
+            f"{files.format_path(path)}:{line}  has {len(cells)} cells, but `columns` lists {len(options.columns)} "
+            "names.",
+            path="data.source.columns",
         )
-    return names
+    return list(options.columns or (f"column_{position + 1}" for position in range(len(cells))))
 
 
-def _first_records(path: File, options: Options) -> list[tuple[int, list[str]]]:
-    """The first two records of a file that has a row."""
+def _read_first_records(path: File, options: Options) -> list[tuple[int, list[str]]]:
+    """Read the first records of a file, two at most, and check that there is a row."""
     try:
-        first = list(islice(_records(path, options), 2))
+        first = list(islice(_read_records(path, options), 2))
     except (UnicodeError, csv.Error) as error:
         raise _explain_error(path, [], options, error) from None
     if not first:
-        raise BmcliError(f"{files.format_path(path)}: is empty.", path=files.RECIPE_PATH)
-    if any("\0" in cell for cell in first[0][1]):
-        raise BmcliError(
-            f"{files.format_path(path)}:{first[0][0]}  holds zero bytes, as no {options.encoding} text does.",
-            path=files.RECIPE_PATH,
-            suggestion="Name its encoding, as `encoding: utf-16-le`.",
+        raise files.file_error(path, "is empty.")
+    line, cells = first[0]
+    if any("\0" in cell for cell in cells):
+        raise files.file_error(
+            path,
+            f"contains zero bytes, so it is not {options.encoding} text.",
+            "Set its encoding, for example `encoding: utf-16-le`.",
+            line,
         )
     if options.header and len(first) < 2:
-        raise BmcliError(f"{files.format_path(path)}: has a header, but no rows.", path=files.RECIPE_PATH)
+        raise files.file_error(path, "has a header, but no rows.")
     return first
 
 
-def _batches(path: File, options: Options, broken: list[int] | None) -> Iterator[pa.RecordBatch]:
-    """The rows of a file, a block at a time."""
+def _read_batches(path: File, options: Options, malformed: list[int] | None) -> Iterator[pa.RecordBatch]:
+    """Read the rows of a file in batches."""
     import pyarrow as pa
     from pyarrow import csv as arrow
 
-    names, header = _read_names(path, options), _first_records(path, options)[0][1]
+    names, header = _read_names(path, options), _read_first_records(path, options)[0][1]
     quotes = _QuoteCounter(options.quote)
     last = ""
 
-    def ragged(record: Any) -> str:
-        broken.append(record.actual_columns)  # type: ignore[union-attr]
+    def skip(record: Any) -> str:
+        assert malformed is not None
+        malformed.append(record.actual_columns)
         return "skip"
 
     try:
@@ -241,8 +235,9 @@ def _batches(path: File, options: Options, broken: list[int] | None) -> Iterator
                 delimiter=options.delimiter,
                 quote_char=False if options.quote == "none" else options.quote,
                 newlines_in_values=options.quote != "none",
-                invalid_row_handler=None if broken is None else ragged,
+                invalid_row_handler=None if malformed is None else skip,
             ),
+            # Without types Arrow guesses them from the first block: 007 would become 7, and a later word an error.
             convert_options=arrow.ConvertOptions(
                 column_types=dict.fromkeys(header if options.header else names, pa.string()),
                 null_values=["", *options.missing],
@@ -255,49 +250,54 @@ def _batches(path: File, options: Options, broken: list[int] | None) -> Iterator
                 yield pa.RecordBatch.from_arrays(batch.columns, names)
     except (pa.ArrowException, UnicodeError) as error:
         raise _explain_error(path, header, options, error) from None
+    # A quote that is never closed makes everything after it one cell, so the last cell contains line breaks.
     if quotes.is_open and "\n" in last:
-        raise _unclosed_quote_error(path, options)
+        *_, (line, _) = _read_records(path, options)
+        raise files.file_error(path, "a quote is opened here and never closed.", line=line)
 
 
 class _QuoteCounter:
-    """Watches whether the quotes in the bytes of a file pair up: the parser takes all after an open one for a cell."""
+    """Count the quotes in the bytes of a file, to find an unclosed one: the parser accepts it as the last cell."""
 
     def __init__(self, quote: str) -> None:
         self._quote = quote.encode()
         self._count, self._end = 0, b""
 
     def count_quotes(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        for piece in chunks:
-            self._count += piece.count(self._quote)
-            self._end = piece[-64:].rstrip() or self._end
-            yield piece
+        """Yield the chunks unchanged, and count their quotes."""
+        for chunk in chunks:
+            self._count += chunk.count(self._quote)
+            self._end = chunk[-64:].rstrip() or self._end
+            yield chunk
 
     @property
     def is_open(self) -> bool:
+        """Whether a quote is left open at the end of the file."""
         return self._count % 2 == 1 and not self._end.endswith(self._quote)
 
 
 def _read_as_utf8(path: File, encoding: str) -> Iterator[bytes]:
-    """The file's bytes in UTF-8; what is UTF-8 already is not checked."""
+    """Read the bytes of a file recoded to UTF-8; bytes that are UTF-8 already are not checked here."""
     if codecs.lookup(encoding).name in ("utf-8", "utf-8-sig"):
         yield from files.read_chunks(path)
         return
     decoder = codecs.getincrementaldecoder(encoding)()
     for chunk in files.read_chunks(path):
         yield decoder.decode(chunk).encode()
-    yield decoder.decode(b"", final=True).encode()
+    yield decoder.decode(b"", final=True).encode()  # raises if the file ends within a character
 
 
-def _text(path: File, encoding: str) -> io.TextIOWrapper:
+def _open_text(path: File, encoding: str) -> io.TextIOWrapper:
+    # "-sig" skips a byte order mark, which would become part of the first column name.
     return io.TextIOWrapper(
         io.BufferedReader(files.ChunkStream(_read_as_utf8(path, encoding))), "utf-8-sig", newline=""
     )
 
 
-def _records(path: File, options: Options) -> Iterator[tuple[int, list[str]]]:
-    """Records that are not blank, with the line each begins in; a quoted cell may span lines."""
+def _read_records(path: File, options: Options) -> Iterator[tuple[int, list[str]]]:
+    """Read the records that are not blank, with the line on which each begins; a quoted cell may span lines."""
     csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(_text(path, options.encoding), delimiter=options.delimiter, **_quoting(options))
+    reader = csv.reader(_open_text(path, options.encoding), delimiter=options.delimiter, **_get_quote_options(options))
     line = 1
     for cells in reader:
         if cells:
@@ -306,30 +306,32 @@ def _records(path: File, options: Options) -> Iterator[tuple[int, list[str]]]:
 
 
 def _explain_error(path: File, header: list[str], options: Options, error: Exception) -> BmcliError:
-    """Why a table could not be parsed, with the line of the first byte or record that is wrong."""
+    """Find why Arrow could not parse a table, with the line of the first wrong byte or record."""
     _check_encoding(path, options.encoding)
     try:
-        for line, cells in _records(path, options) if header else ():
+        for line, cells in _read_records(path, options) if header else ():
             size = len(options.delimiter.join(cells).encode(errors="replace"))
             if size > _BLOCK_BYTES:
-                return BmcliError(
-                    f"{files.format_path(path)}:{line}  a row of {size:,} bytes, expected at most {_BLOCK_BYTES:,}.",
-                    path=files.RECIPE_PATH,
-                    suggestion="Keep such texts in files of their own, or save the table as Parquet.",
+                return files.file_error(
+                    path,
+                    f"a row of {size:,} bytes, expected at most {_BLOCK_BYTES:,}.",
+                    "Keep such texts in separate files, or save the table as Parquet.",
+                    line,
                 )
             if len(cells) != len(header):
-                return BmcliError(
-                    f"{files.format_path(path)}:{line}  expected {len(header)} cells, received {len(cells)}.",
-                    path=files.RECIPE_PATH,
-                    suggestion="Put cells that contain the delimiter in double quotes, and close every quote.",
+                return files.file_error(
+                    path,
+                    f"expected {len(header)} cells, received {len(cells)}.",
+                    "Put cells that contain the delimiter in double quotes, and close every quote.",
+                    line,
                 )
-    except csv.Error as unclear:
-        error = unclear
-    return BmcliError(f"{files.format_path(path)}: {brief(str(error).splitlines()[0])}", path=files.RECIPE_PATH)
+    except csv.Error as second:
+        error = second
+    return files.file_error(path, brief(str(error).splitlines()[0]))
 
 
 def _check_encoding(path: File, encoding: str) -> None:
-    """Raises a BmcliError with the line of the first byte that is not of the encoding."""
+    """Raise BmcliError with the line of the first byte that is invalid in the encoding."""
     decoder = codecs.getincrementaldecoder(encoding)()
     lines = 1
     try:
@@ -338,30 +340,27 @@ def _check_encoding(path: File, encoding: str) -> None:
             lines += chunk.count(b"\n")
     except UnicodeDecodeError as error:
         line = lines + error.object.count(b"\n", 0, error.start)
-        raise BmcliError(
-            f"{files.format_path(path)}:{line}  byte 0x{error.object[error.start]:02x} is not {encoding}.",
-            path=files.RECIPE_PATH,
-            suggestion="Save the file as UTF-8, or name its encoding, as `encoding: latin-1`.",
+        raise files.file_error(
+            path,
+            f"byte 0x{error.object[error.start]:02x} is not {encoding}.",
+            "Save the file as UTF-8, or set its encoding, for example `encoding: latin-1`.",
+            line,
         ) from None
     except UnicodeError as error:
-        raise BmcliError(f"{files.format_path(path)}: is not {encoding}: {error}.", path=files.RECIPE_PATH) from None
-
-
-def _unclosed_quote_error(path: File, options: Options) -> BmcliError:
-    *_, (line, _) = _records(path, options)
-    return BmcliError(
-        f"{files.format_path(path)}:{line}  a quote is opened here and never closed.", path=files.RECIPE_PATH
-    )
+        raise files.file_error(path, f"is not {encoding}: {error}.") from None
 
 
 def _describe_row(path: File, row: int, options: Options, width: int | None) -> str:
-    """File and line of a row. Lines are counted only for a fault, since quoted cells may span several.
+    """Return file and line of a row.
+
+    Lines are counted only for a fault: quoted cells may span several, so that the whole file has to be parsed.
 
     Args:
-        width: Cells of a record that is a row; None if all are.
+        width: Number of cells of a record that is a row; None if all records are rows.
     """
     try:
-        rows = ((line, cells) for line, cells in _records(path, options) if width in (None, len(cells)))
+        # Records that were left out as malformed do not count as rows.
+        rows = ((line, cells) for line, cells in _read_records(path, options) if width in (None, len(cells)))
         return f"{files.format_path(path)}:{next(islice(rows, row + options.header, None))[0]}"
     except (BmcliError, UnicodeError, StopIteration):  # The file has changed since.
         return f"{files.format_path(path)} row {row + 1}"

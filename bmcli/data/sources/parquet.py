@@ -1,4 +1,4 @@
-"""Tables in Parquet files, read a batch of rows at a time."""
+"""Tables in Parquet files, read in batches of rows."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ class Options(TableOptions):
 
 
 def read(options: Options) -> SourceRows:
-    """All rows of all files. Columns are matched by name, and must be of types that one type can hold."""
+    """Read all rows of all files. Columns are matched by name, and their types must have a common type."""
     sources = options.tables()
     first = sources[0][1]
-    types = _types(first)
+    types = _read_types(first)
     for _, path in sources[1:]:
-        types = _unify_types(first, types, path, _types(path))
-    announced = [_announced(path) for _, path in sources]
-    tables.check_room(sum(each.decoded_bytes for each in announced))
+        types = _unify_types(first, types, path, _read_types(path))
+    sizes = [_read_declared_sizes(path) for _, path in sources]
+    tables.check_free_disk(sum(each.decoded_bytes for each in sizes))
     lengths: list[tuple[str | None, File, int]] = []
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for (split, path), each in zip(sources, announced, strict=True):
+        for (split, path), each in zip(sources, sizes, strict=True):
             count = 0
-            for batch in _batches(path, each):
+            for batch in _read_batches(path, each):
                 count += len(batch)
                 yield batch
             lengths.append((split, path, count))
@@ -56,31 +56,32 @@ def read(options: Options) -> SourceRows:
     return tables.build_rows(spilled, types, lengths, lambda path, row: f"{files.format_path(path)} row {row + 1}")
 
 
-def _types(path: File) -> dict[str, pa.DataType]:
-    """The types of a file's columns by name."""
+def _read_types(path: File) -> dict[str, pa.DataType]:
+    """Read the types of a file's columns by name."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     with files.open_file(path) as file:
         try:
-            opened = pq.ParquetFile(file)
-            tables.check_count(path, opened.metadata.num_columns)
-            schema = opened.schema_arrow
-            count = opened.metadata.num_rows
+            parquet = pq.ParquetFile(file)
+            tables.check_count(path, parquet.metadata.num_columns)
+            schema = parquet.schema_arrow
+            count = parquet.metadata.num_rows
         except (pa.ArrowException, OSError) as error:
             raise _damaged_file_error(path, error) from None
-    deepest = max((_levels(field.type) for field in schema), default=0)
+    deepest = max((_count_levels(field.type) for field in schema), default=0)
     if deepest > limits.MAX_NESTING:
-        raise BmcliError(
-            f"{files.format_path(path)}: a column is nested {deepest} levels deep, of {limits.MAX_NESTING} allowed.",
-            path=files.RECIPE_PATH,
-            suggestion="Leave it out of the file.",
+        raise files.file_error(
+            path,
+            f"a column is nested {deepest} levels deep, expected at most {limits.MAX_NESTING}.",
+            "Leave it out of the file.",
         )
     if not count:
-        raise BmcliError(f"{files.format_path(path)}: has no rows.", path=files.RECIPE_PATH)
+        raise files.file_error(path, "has no rows.")
+    # Flattening an empty batch gives the names and types of all batches without reading rows.
     empty = tables.flatten_batch(pa.RecordBatch.from_pylist([], schema=schema))
     if not empty.schema.names:
-        raise BmcliError(f"{files.format_path(path)}: has no columns.", path=files.RECIPE_PATH)
+        raise files.file_error(path, "has no columns.")
     tables.check_names(path, empty.schema.names)
     return {field.name: field.type for field in empty.schema}
 
@@ -88,55 +89,58 @@ def _types(path: File) -> dict[str, pa.DataType]:
 def _unify_types(
     first: File, types: dict[str, pa.DataType], path: File, others: dict[str, pa.DataType]
 ) -> dict[str, pa.DataType]:
-    """The types that hold the columns of the files so far and of one more."""
+    """Return the types that hold the columns of the files so far and of another file."""
     tables.check_same_columns(first, types, path, others)
     common = {name: tables.find_common_type(kind, others[name]) for name, kind in types.items()}
     for name, kind in common.items():
         if kind is None:
-            raise BmcliError(
-                f"{files.format_path(path)}: column {quoted(name)} is of type {brief(str(others[name]))}, "
+            raise files.file_error(
+                path,
+                f"column {quoted(name)} is of type {brief(str(others[name]))}, "
                 f"in {files.format_path(first)} of type {brief(str(types[name]))}.",
-                path=files.RECIPE_PATH,
-                suggestion="Save it as the same type in every file.",
+                "Save it with the same type in every file.",
             )
     return common
 
 
-def _levels(kind: pa.DataType) -> int:
-    """Lists and records that a value lies in, of which Arrow opens no file with 100."""
-    return max((1 + _levels(kind.field(place).type) for place in range(kind.num_fields)), default=0)
+def _count_levels(kind: pa.DataType) -> int:
+    """Count the levels of lists and records of a type. Arrow itself refuses files with 100, so this recursion ends."""
+    return max((1 + _count_levels(kind.field(position).type) for position in range(kind.num_fields)), default=0)
 
 
-def _announced(path: File) -> pages.Announced:
-    """What the rows of a file take.
+def _read_declared_sizes(path: File) -> pages.DeclaredSizes:
+    """Read the declared sizes of a file and of its rows.
 
     Raises:
-        BmcliError: The file is damaged, unpacks to far more than any honest one, or to more than memory can hold.
+        BmcliError: The file is damaged, unpacks to far more than an ordinary file does, or its pages do not fit into
+            memory.
     """
     import pyarrow as pa
 
     with files.open_file(path) as file:
         try:
-            found = pages.announced(files.format_path(path), file, by_headers=isinstance(path, Path))
+            sizes = pages.read_declared_sizes(files.format_path(path), file, by_headers=isinstance(path, Path))
         except (pa.ArrowException, OSError, ValueError) as error:
             raise _damaged_file_error(path, error) from None
-    files.check_memory(path, found.pages_bytes, "Save it with smaller pages.")
-    return found
+    files.check_memory(path, sizes.pages_bytes, "Save it with smaller pages.")
+    return sizes
 
 
-def _batches(path: File, announced: pages.Announced) -> Iterator[pa.RecordBatch]:
-    """The rows, as many at a time as take little memory whatever their texts are."""
+def _read_batches(path: File, sizes: pages.DeclaredSizes) -> Iterator[pa.RecordBatch]:
+    """Read the rows in batches that take little memory, however long their texts are."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = max(1, min(pages.BATCH_ROWS, limits.BATCH_BYTES // max(1, announced.row_bytes)))
+    # A dictionary page stores a long text once for many rows; decoded, each row has a copy of it.
+    rows = max(1, min(pages.BATCH_ROWS, limits.BATCH_BYTES // max(1, sizes.row_bytes)))
     decoded_bytes = 0
     with files.open_file(path) as file:
         try:
             for batch in pq.ParquetFile(file).iter_batches(rows):
+                # The headers are only lower bounds, so the decoded bytes are counted, too.
                 flat = tables.flatten_batch(batch)
                 decoded_bytes += flat.nbytes
-                limits.check_growth(files.format_path(path), announced.file_bytes, decoded_bytes)
+                limits.check_growth(files.format_path(path), sizes.file_bytes, decoded_bytes)
                 yield flat
         except (pa.ArrowException, OSError) as error:
             raise _damaged_file_error(path, error) from None
@@ -144,4 +148,4 @@ def _batches(path: File, announced: pages.Announced) -> Iterator[pa.RecordBatch]
 
 def _damaged_file_error(path: File, error: Exception) -> BmcliError:
     reason = brief(str(error).partition("\n")[0].rstrip("."))
-    return BmcliError(f"{files.format_path(path)}: is not an intact Parquet file: {reason}.", path=files.RECIPE_PATH)
+    return files.file_error(path, f"is not an intact Parquet file: {reason}.")

@@ -1,4 +1,4 @@
-"""TensorFlow's record files, each record a `tf.train.Example`; gzip or not."""
+"""TFRecord files whose records are `tf.train.Example`, with or without gzip."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from bmcli.data.sources import SourceRows, TableOptions, TablePaths, locate_row,
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
 from bmcli.raw_columns import FileColumn, RawColumn
-from bmcli.recipe.fields import Options as Described
+from bmcli.recipe import fields
 from bmcli.recipe.nodes import write_scalar
 
 if TYPE_CHECKING:
     import numpy as np
 
-_FEWER = "Write numbers that belong together as one feature of many values, or name some in `features`."
-_RECORD_HEAD = 12  # bytes before the data of a record: its length, and the length's checksum
-_RECORD_END = 4  # bytes after it: its checksum
-_SHORT, _WINDOW = 2**12, 2**16  # bytes of a record that is passed by reading, and bytes read at a time then
+_FEWER_FEATURES = "Write numbers that belong together as one feature of many values, or select some by `features`."
+_RECORD_HEADER_BYTES = 12  # before the data of a record: its length, and the checksum of the length
+_RECORD_FOOTER_BYTES = 4  # after the data: its checksum
+_SHORT_RECORD_BYTES = 2**12  # After longer records only the next header is read, after shorter ones a window:
+_WINDOW_BYTES = 2**16
 _LISTS = {
     "float": "float_list",
     "int": "int64_list",
@@ -37,7 +38,7 @@ _LISTS = {
 _Size = Annotated[int, Field(ge=1)]
 
 
-class FeatureOptions(Described):
+class FeatureOptions(fields.Options):
     """Type and shape of a feature of the examples."""
 
     type: Literal["float", "int", "text", "image", "uint8"] = Field(
@@ -66,46 +67,47 @@ class Options(TableOptions):
 
 @dataclass(frozen=True)
 class _RecordPosition:
-    """Where a record lies.
+    """Position of a record in its file.
 
     Args:
-        number: In its file, from 0.
-        offset: Of its data in the unpacked file.
-        size: Of its data, in bytes.
-        packed: Whether the file is packed, so that it cannot be read from the middle.
+        number: Number of the record in its file, from 0.
+        offset: Offset of the record's data in the decompressed file.
+        size: Bytes of the record's data.
+        compressed: Whether the file is compressed, so that it cannot be read from the middle.
     """
 
     path: Path
     number: int
     offset: int
     size: int
-    packed: bool
+    compressed: bool
 
     def __str__(self) -> str:
         return f"{files.format_path(self.path)} record {self.number + 1}"
 
 
 def read(options: Options) -> SourceRows:
-    """Floats and whole numbers as arrays, text as text, pictures as encoded files that are read again later."""
-    tables = options.tables()
+    """Read floats and integers as arrays, text as text, and pictures as encoded files, whose bytes are read later."""
     lengths: dict[str | None, int] = {}
     by_file: list[tuple[Path, int]] = []
     records: list[_RecordPosition] = []
     gathered: dict[str, _FeatureColumn] = {}
-    for split, file in tables:
+    for split, file in options.tables():
         if not isinstance(file, Path):
-            raise _record_error(str(file), "record files are read from this machine alone.", "Copy it here.")
+            raise files.file_error(
+                file, "expected a local file, received an address.", "Copy the file to this machine."
+            )
         before = len(records)
-        for record, features in _examples(file):
+        for record, features in _read_examples(file):
             _add_features(gathered, record, features, options.features, len(records))
             records.append(record)
         if len(records) == before:
-            raise _record_error(files.format_path(file), "holds no records.")
+            raise files.file_error(file, "has no records.")
         by_file.append((file, len(records) - before))
         lengths[split] = lengths.get(split, 0) + by_file[-1][1]
     columns = {name: column.to_column(len(records), records) for name, column in gathered.items()}
     return SourceRows(
-        columns, repeat_split_names(lengths), where=lambda row: _describe_row(by_file, row), count=len(records)
+        columns, repeat_split_names(lengths), describe_row=lambda row: _describe_row(by_file, row), count=len(records)
     )
 
 
@@ -114,63 +116,68 @@ def _describe_row(by_file: Sequence[tuple[Path, int]], row: int) -> str:
     return f"{files.format_path(file)} record {row + 1}"
 
 
-def _is_packed(path: Path) -> bool:
+def _is_compressed(path: Path) -> bool:
     with files.open_file(path) as file:
-        return file.read(2) == b"\x1f\x8b"
+        return file.read(2) == b"\x1f\x8b"  # the magic number of gzip
 
 
-def _examples(path: Path) -> Iterator[tuple[_RecordPosition, Mapping[str, Any]]]:
-    """The features of every example of a file, whose checksums are compared."""
+def _read_examples(path: Path) -> Iterator[tuple[_RecordPosition, Mapping[str, Any]]]:
+    """Read the features of every example of a file; TensorFlow compares the checksums."""
     from google.protobuf.message import DecodeError
 
     from bmcli.layers import tf
 
-    packed = _is_packed(path)
-    _check_lengths(path, packed)
+    compressed = _is_compressed(path)
+    _check_lengths(path, compressed)
     number, offset = 0, 0
     try:
-        for tensor in tf.data.TFRecordDataset(str(path), compression_type="GZIP" if packed else ""):
+        for tensor in tf.data.TFRecordDataset(str(path), compression_type="GZIP" if compressed else ""):
             data = tensor.numpy()
-            record = _RecordPosition(path, number, offset + _RECORD_HEAD, len(data), packed)
+            record = _RecordPosition(path, number, offset + _RECORD_HEADER_BYTES, len(data), compressed)
             yield record, tf.train.Example.FromString(data).features.feature
-            number, offset = number + 1, record.offset + len(data) + _RECORD_END
+            number, offset = number + 1, record.offset + len(data) + _RECORD_FOOTER_BYTES
     except tf.errors.OpError:
-        raise _record_error(
-            files.format_path(path), f"record {number + 1} is damaged or cut off, or this is no record file."
-        ) from None
+        raise _damaged_record_error(path, number + 1) from None
     except DecodeError:
-        raise _record_error(files.format_path(path), f"record {number + 1} is no tf.train.Example.") from None
+        raise files.file_error(path, f"record {number + 1} is not a tf.train.Example.") from None
 
 
-def _check_lengths(path: Path, packed: bool) -> None:
-    """Raises BmcliError if a record is longer than the rest of its file.
+def _check_lengths(path: Path, compressed: bool) -> None:
+    """Raise BmcliError if a record is longer than the rest of its file.
 
-    TensorFlow allocates whatever length a record announces, and ends the process where it cannot.
+    TensorFlow allocates whatever length a record declares, and ends the process if it cannot.
     """
-    number, is_whole = _walked(path) if not packed else _streamed(path)
+    number, is_whole = _scan_gzip_file(path) if compressed else _scan_plain_file(path)
     if not is_whole:
-        raise _record_error(
-            files.format_path(path), f"record {number} is damaged or cut off, or this is no record file."
-        )
+        raise _damaged_record_error(path, number)
 
 
-def _walked(path: Path) -> tuple[int, bool]:
-    """How many records a file holds and whether the last one is whole; goes from head to head."""
+def _damaged_record_error(path: Path, number: int) -> BmcliError:
+    return files.file_error(path, f"record {number} is damaged or cut off, or this is not a TFRecord file.")
+
+
+def _scan_plain_file(path: Path) -> tuple[int, bool]:
+    """Count the records of a file by their headers; also return whether the last record is complete."""
     number = place = start = record_bytes = 0
-    data = b""  # of the file from `start` on: a head, or many of them where records are short
+    data = b""  # part of the file from `start` on: one header, or many where records are short
     with files.open_file(path) as file:
         handle, end = file.fileno(), os.fstat(file.fileno()).st_size
         while place < end:
-            if place + _RECORD_HEAD > start + len(data):
-                data, start = os.pread(handle, _RECORD_HEAD if record_bytes > _SHORT else _WINDOW, place), place
+            if place + _RECORD_HEADER_BYTES > start + len(data):
+                data, start = (
+                    os.pread(
+                        handle, _RECORD_HEADER_BYTES if record_bytes > _SHORT_RECORD_BYTES else _WINDOW_BYTES, place
+                    ),
+                    place,
+                )
             record_bytes = int.from_bytes(data[place - start : place - start + 8], "little")
-            number, place = number + 1, place + _RECORD_HEAD + record_bytes + _RECORD_END
+            number, place = number + 1, place + _RECORD_HEADER_BYTES + record_bytes + _RECORD_FOOTER_BYTES
     return number, place == end
 
 
-def _streamed(path: Path) -> tuple[int, bool]:
-    """The same of a packed file, which is unpacked for it, piece by piece."""
-    number, left, head = 0, 0, b""  # `left`: bytes of a record, with its checksum, that are still to come
+def _scan_gzip_file(path: Path) -> tuple[int, bool]:
+    """Count the records of a gzip file as `_scan_plain_file` does, decompressing it in chunks."""
+    number, left, head = 0, 0, b""  # `left`: bytes of the current record and its checksum that are still to come
     for chunk in files.read_chunks(path):
         place = 0
         while place < len(chunk):
@@ -178,15 +185,15 @@ def _streamed(path: Path) -> tuple[int, bool]:
             place, left = place + skipped, left - skipped
             if left:
                 break
-            taken = chunk[place : place + _RECORD_HEAD - len(head)]
+            taken = chunk[place : place + _RECORD_HEADER_BYTES - len(head)]
             head, place = head + taken, place + len(taken)
-            if len(head) == _RECORD_HEAD:
-                number, left, head = number + 1, int.from_bytes(head[:8], "little") + _RECORD_END, b""
+            if len(head) == _RECORD_HEADER_BYTES:
+                number, left, head = number + 1, int.from_bytes(head[:8], "little") + _RECORD_FOOTER_BYTES, b""
     return number + bool(head), not left and not head
 
 
 class _FeatureColumn:
-    """The cells of one feature, one example after the other."""
+    """The cells of one feature, collected example by example."""
 
     def __init__(self, name: str, feature: FeatureOptions) -> None:
         self.name, self.feature = name, feature
@@ -194,48 +201,50 @@ class _FeatureColumn:
         self.cells: list[Any] = []
 
     def add(self, row: int, record: _RecordPosition, values: Any) -> None:
-        read = self._numbers if self.feature.type in ("float", "int") else self._bytes
+        """Add the values of an example."""
+        read = self._read_numbers if self.feature.type in ("float", "int") else self._read_bytes
         self.cells.append(read(record, values))
         self.rows.append(row)
 
-    def _numbers(self, record: _RecordPosition, values: Any) -> np.ndarray:
+    def _read_numbers(self, record: _RecordPosition, values: Any) -> np.ndarray:
         import numpy as np
 
-        found = np.array(values, "float32" if self.feature.type == "float" else "int64")
+        numbers = np.array(values, "float32" if self.feature.type == "float" else "int64")
         count = math.prod(self.feature.shape)
-        if len(found) != count:
-            raise self._fault(record, f"expected {_format_count(count)}, received {len(found)}.")
-        return found.reshape(self.feature.shape)
+        if len(numbers) != count:
+            expected = "one number" if count == 1 else f"{count} numbers"
+            raise self._make_error(record, f"expected {expected}, received {len(numbers)}.")
+        return numbers.reshape(self.feature.shape)
 
-    def _bytes(self, record: _RecordPosition, values: Any) -> Any:
+    def _read_bytes(self, record: _RecordPosition, values: Any) -> Any:
         if len(values) != 1:
-            raise self._fault(record, f"expected one text, received {len(values)}.")
+            raise self._make_error(record, f"expected one text, received {len(values)}.")
         data: bytes = values[0]
         if self.feature.type == "uint8":
-            return self._array(record, data)
+            return self._read_array(record, data)
         if self.feature.type == "image":
-            # Of a packed file they are kept, since it cannot be read from the middle.
-            return data if record.packed else None
+            # The bytes of a compressed file are kept, because it cannot be read again from the middle.
+            return data if record.compressed else None
         try:
             return data.decode()
         except UnicodeDecodeError:
             name = write_scalar(self.name)
             hint = f"If it is an array, write features: {{{name}: {{type: uint8, shape: [28, 28]}}, ...}}."
-            raise self._fault(record, "is neither a picture nor text in UTF-8.", hint) from None
+            raise self._make_error(record, "is neither a picture nor text in UTF-8.", hint) from None
 
-    def _array(self, record: _RecordPosition, data: bytes) -> np.ndarray:
+    def _read_array(self, record: _RecordPosition, data: bytes) -> np.ndarray:
         import numpy as np
 
         count = math.prod(self.feature.shape)
         if len(data) != count:
-            raise self._fault(record, f"expected {count} bytes, received {len(data)}.")
+            raise self._make_error(record, f"expected {count} bytes, received {len(data)}.")
         return np.frombuffer(data, "uint8").reshape(self.feature.shape)
 
-    def _fault(self, record: _RecordPosition, message: str, suggestion: str = "") -> BmcliError:
+    def _make_error(self, record: _RecordPosition, message: str, suggestion: str = "") -> BmcliError:
         return _record_error(str(record), f"feature {quoted(self.name)}: {message}", suggestion)
 
     def to_column(self, count: int, records: list[_RecordPosition]) -> RawColumn:
-        """One column over all rows; rows without the feature have a missing cell."""
+        """Build the column of all rows; it is missing in rows without the feature."""
         import numpy as np
         import pyarrow as pa
 
@@ -243,20 +252,20 @@ class _FeatureColumn:
         if self.feature.type == "image":
             positions = np.full(count, -1, "int64")
             positions[places] = np.arange(len(places))
-            return FileColumn(positions, self._reader([records[row] for row in self.rows]))
+            return FileColumn(positions, self._make_reader([records[row] for row in self.rows]))
         if self.feature.type == "text":
             texts: list[str | None] = [None] * count
             for row, cell in zip(self.rows, self.cells, strict=True):
                 texts[row] = cell
             return pa.chunked_array([pa.array(texts, pa.string())])
-        found = np.stack(self.cells)
+        cells = np.stack(self.cells)
         if len(places) == count:
-            return found
-        whole = np.full((count, *found.shape[1:]), np.nan, "float32" if found.dtype == np.float32 else "float64")
-        whole[places] = found
-        return whole
+            return cells
+        column = np.full((count, *cells.shape[1:]), np.nan, "float32" if cells.dtype == np.float32 else "float64")
+        column[places] = cells
+        return column
 
-    def _reader(self, records: list[_RecordPosition]) -> Callable[[int], bytes]:
+    def _make_reader(self, records: list[_RecordPosition]) -> Callable[[int], bytes]:
         def read(position: int) -> bytes:
             from bmcli.layers import tf
 
@@ -279,7 +288,7 @@ def _add_features(
     requested: Mapping[str, FeatureOptions] | None,
     row: int,
 ) -> None:
-    """Adds the features of an example to their columns."""
+    """Add the features of an example to their columns, and begin a column for each new feature."""
     if requested is not None:
         gathered.update({name: _FeatureColumn(name, requested[name]) for name in requested if name not in gathered})
         if row == 0 and (lacking := [name for name in requested if name not in features]):
@@ -296,12 +305,13 @@ def _add_features(
         if kind != expected:
             raise _record_error(str(record), f"feature {quoted(name)}: expected a {expected}, received a {kind}.")
         gathered[name].add(row, record, values)
-    if len(gathered) > limits.COLUMNS:
-        raise _record_error(str(record), f"more than {limits.COLUMNS:,} features, which are the most.", _FEWER)
+    if len(gathered) > limits.MAX_COLUMNS:
+        message = f"expected at most {limits.MAX_COLUMNS:,} features, received more."
+        raise _record_error(str(record), message, _FEWER_FEATURES)
 
 
 def _infer_feature(kind: Any, values: Any) -> FeatureOptions:
-    """What a feature holds, by its first example."""
+    """Infer type and shape of a feature from its first example."""
     if kind == "bytes_list":
         return FeatureOptions(type="image" if _is_picture(values[0]) else "text")
     shape = () if len(values) == 1 else (len(values),)
@@ -314,10 +324,6 @@ def _is_picture(data: bytes) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _format_count(count: int) -> str:
-    return "one number" if count == 1 else f"{count} numbers"
 
 
 def _record_error(place: str, message: str, suggestion: str = "") -> BmcliError:

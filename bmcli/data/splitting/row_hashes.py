@@ -1,4 +1,4 @@
-"""Numbers that follow from what a row holds, and from nothing else."""
+"""Hashes of the content of rows, independent of their position and of the other rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ROWS_AT_ONCE = 8192
 
 
 def hash_files(column: RawColumn) -> RawColumn:
-    """The column as text or numbers, with the SHA-256 of each encoded file in its place.
+    """Return the column unchanged, or for encoded files the SHA-256 of each, as numbers `(rows, 8)`.
 
     Raises:
         RowFault: A file cannot be read.
@@ -30,29 +30,29 @@ def hash_files(column: RawColumn) -> RawColumn:
 
 
 def hash_rows(columns: Sequence[RawColumn], seed: int) -> np.ndarray:
-    """The first 64 bits of SHA-256 over the seed and the cells of each row, uint64 `(rows,)`.
+    """Return the first 64 bits of SHA-256 over the seed and the cells of each row, uint64 `(rows,)`.
 
-    Equal cells give equal numbers in any file: the type that an array has does not count, only its numbers, and an
-    empty text is a missing cell.
+    Equal cells have equal hashes in any file: the dtype of an array does not count, only its numbers, and an empty text
+    equals a missing cell.
 
     Args:
-        columns: As `hash_files` gives them.
+        columns: Columns after `hash_files`.
     """
     import numpy as np
 
     text = [to_texts(column) for column in columns if is_text_column(column)]
     arrays = [column.reshape(len(column), -1) for column in columns if not is_text_column(column)]
-    found = []
+    hashes = []
     for start in range(0, len(columns[0]), _ROWS_AT_ONCE):
         pieces = [_serialize_arrays([array[start : start + _ROWS_AT_ONCE] for array in arrays])] if arrays else []
         pieces += [_serialize_texts([cells.slice(start, _ROWS_AT_ONCE) for cells in text])] if text else []
         salt = seed.to_bytes(8, "little")
-        found += [hashlib.sha256(b"".join((salt, *cells))).digest()[:8] for cells in zip(*pieces, strict=True)]
-    return np.frombuffer(b"".join(found), ">u8").astype("uint64")
+        hashes += [hashlib.sha256(b"".join((salt, *cells))).digest()[:8] for cells in zip(*pieces, strict=True)]
+    return np.frombuffer(b"".join(hashes), ">u8").astype("uint64")
 
 
 def _serialize_texts(columns: Sequence[pa.ChunkedArray]) -> list[bytes]:
-    """The cells of each row one after the other, each behind its length, so that no two rows are spelled alike."""
+    """Concatenate the cells of each row, each after its length, so that different rows give different bytes."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -65,9 +65,10 @@ def _serialize_texts(columns: Sequence[pa.ChunkedArray]) -> list[bytes]:
 
 
 def _serialize_arrays(arrays: Sequence[np.ndarray]) -> list[bytes]:
-    """The numbers of each row as float64, with one spelling of 0 and of NaN."""
+    """Serialize the numbers of each row as float64, with one representation of 0 and of NaN."""
     import numpy as np
 
+    # Adding 0.0 turns -0.0 into 0.0. NaN has many bit patterns.
     numbers = np.concatenate([array.astype("<f8") for array in arrays], axis=1) + 0.0
     numbers[np.isnan(numbers)] = np.nan
     return [row.tobytes() for row in numbers]

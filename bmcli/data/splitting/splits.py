@@ -1,4 +1,4 @@
-"""Which rows train, validate and test."""
+"""Assignment of rows to the training, validation and test split."""
 
 from __future__ import annotations
 
@@ -55,57 +55,62 @@ _SPLIT_BY_WORD = {
 def split_rows(
     rows: SourceRows, data: DataOptions, targets: Mapping[str, Kind], seed: int
 ) -> tuple[dict[str, np.ndarray], str | None]:
-    """Indices of the rows of each split, and the column whose proportions they keep, if any.
+    """Return the indices of the rows of each split, and the column by which they are stratified, if any.
 
     Raises:
-        BmcliError: A cell cannot be read, or a split that was asked for gets no rows.
+        BmcliError: A cell cannot be read, or a split of the recipe gets no rows.
     """
-    options, given = data.split, _read_given_splits(rows, data.split)
-    strata, stratified = _strata(rows, options, targets, given)
-    splits = assign_splits(options, len(rows), _make_splitter(rows, options, seed, given, strata), given)
+    options, given_splits = data.split, _read_given_splits(rows, data.split)
+    strata, stratified_by = _choose_strata(rows, options, targets, given_splits)
+    splits = assign_splits(options, len(rows), _make_splitter(rows, options, seed, given_splits, strata), given_splits)
     if options.fold is not None:
-        dealings = (_make_splitter(rows, options, (seed + ahead) % 2**32, None, strata) for ahead in (1, 2))
-        splits = _hold_out_fold(splits, options.fold, *dealings)
+        splitters = (_make_splitter(rows, options, (seed + offset) % 2**32, None, strata) for offset in (1, 2))
+        splits = _hold_out_fold(splits, options.fold, *splitters)
     if data.sample is not None:
         balance = data.sample.balance if isinstance(data.sample, SampleOptions) else None
-        kept = strata if balance in (None, stratified) else columns.read_column(rows, str(balance), encode_categories)
-        splits["train"] = sample_rows(splits["train"], data.sample, seed, kept)
-    return splits, stratified
+        if balance not in (None, stratified_by):
+            strata = columns.read_column(rows, str(balance), encode_categories)
+        splits["train"] = sample_rows(splits["train"], data.sample, seed, strata)
+    return splits, stratified_by
 
 
 def _read_given_splits(rows: SourceRows, options: SplitOptions) -> np.ndarray | None:
-    """The split of each row by the files or by a column, or None if all of them are to be dealt."""
+    """Return the split of each row as the files or a column define it, or None if all rows are still to be split."""
     if options.column is not None and rows.split is not None:
-        raise BmcliError("the files tell the splits already.", path="data.split.column", suggestion="Leave it out.")
-    told = rows.split if options.column is None else columns.read_column(rows, options.column, read_split_names)
-    return None if told is None or (told == "train").all() else told
+        raise BmcliError(
+            "the files of the source already define the splits.", path="data.split.column", suggestion="Leave it out."
+        )
+    given_splits = rows.split if options.column is None else columns.read_column(rows, options.column, read_split_names)
+    return None if given_splits is None or (given_splits == "train").all() else given_splits
 
 
-def _strata(
-    rows: SourceRows, options: SplitOptions, targets: Mapping[str, Kind], given: np.ndarray | None
+def _choose_strata(
+    rows: SourceRows, options: SplitOptions, targets: Mapping[str, Kind], given_splits: np.ndarray | None
 ) -> tuple[np.ndarray | None, str | None]:
-    """A whole number for each row whose proportions the splits keep, and its column; None if there is none."""
+    """Return the stratum of each row, an integer, and the column that defines it; None without stratification."""
     name = None if options.stratify == "none" else options.stratify
     if name == "auto":
-        usual = [t.kind for t in targets.values()] in (["category"], ["ordered"]) and not (options.time or options.hash)
-        name = next(iter(targets)) if usual else None
+        # The splitters by time and by hash cannot stratify.
+        is_classification = [target.kind for target in targets.values()] in (["category"], ["ordered"])
+        name = next(iter(targets)) if is_classification and not (options.time or options.hash) else None
     if name is None:
         return None, None
     strata = columns.read_column(rows, name, encode_categories)
-    if options.stratify == "auto" and not fits_every_split(options, given, strata):
+    # `auto` does not stratify if a class has too few rows for every split; a column that the recipe names always does.
+    if options.stratify == "auto" and not fits_every_split(options, given_splits, strata):
         return None, None
     return strata, name
 
 
 def _make_splitter(
-    rows: SourceRows, options: SplitOptions, seed: int, given: np.ndarray | None, strata: np.ndarray | None
+    rows: SourceRows, options: SplitOptions, seed: int, given_splits: np.ndarray | None, strata: np.ndarray | None
 ) -> Splitter:
-    """The way that the recipe deals rows in."""
-    way = "group" if options.group else "time" if options.time else "hash" if options.hash else ""
-    if way and given is not None and options.validation is None:
+    """Make the splitter of the recipe."""
+    key = "group" if options.group else "time" if options.time else "hash" if options.hash else ""
+    if key and given_splits is not None and options.validation is None:
         raise BmcliError(
-            f"`{way}` has no effect, since the source tells every split.",
-            path=f"data.split.{way}", suggestion="Leave it out, or give `validation` a share of the training rows.",
+            f"`{key}` has no effect, because the source defines all splits.",
+            path=f"data.split.{key}", suggestion="Leave it out, or give `validation` a share of the training rows.",
         )  # fmt: skip
     if options.time is not None:
         return TimeSplitter(columns.read_column(rows, options.time, read_times))
@@ -115,50 +120,52 @@ def _make_splitter(
     if options.group is None:
         return RandomSplitter(seed, strata)
     groups = columns.read_column(rows, options.group, encode_groups)
-    if given is not None:
-        _check_groups_are_whole(rows, options.group, groups, given)
+    if given_splits is not None:
+        _check_groups_are_whole(rows, options.group, groups, given_splits)
     return GroupSplitter(seed, groups, strata)
 
 
-def _check_groups_are_whole(rows: SourceRows, name: str, groups: np.ndarray, given: np.ndarray) -> None:
-    """Refuses groups that the source has put into several splits."""
+def _check_groups_are_whole(rows: SourceRows, name: str, groups: np.ndarray, given_splits: np.ndarray) -> None:
+    """Refuse groups that the source divides between splits."""
     import numpy as np
 
-    told = np.searchsorted(sorted(SPLITS), given)
+    split_codes = np.searchsorted(sorted(SPLITS), given_splits)
     first = np.zeros(int(groups.max()) + 1, "int64")
-    first[groups[::-1]] = told[::-1]
-    apart = first[groups] != told
-    if apart.any():
-        row = int(np.argmax(apart))
-        received = f"{sorted(SPLITS)[first[groups[row]]]} and in {given[row]}"
+    first[groups[::-1]] = split_codes[::-1]  # The last write wins: reversed, that is the first row of each group.
+    divided = first[groups] != split_codes
+    if divided.any():
+        row = int(np.argmax(divided))
+        received = f"{sorted(SPLITS)[first[groups[row]]]} and in {given_splits[row]}"
         fault = RowFault(
             row,
             f"the source has rows of {format_cell(rows.columns[name], row)} in {received}.",
-            "Each group belongs to one split alone.",
+            "Put all rows of a group into one split.",
         )
         raise BmcliError(replace(columns.locate_fault(fault, name, rows), path="data.split.group"))
 
 
 def assign_splits(
-    options: SplitOptions, row_count: int, splitter: Splitter, given: np.ndarray | None = None
+    options: SplitOptions, row_count: int, splitter: Splitter, given_splits: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """Indices of the rows of each split, ascending; every row is in exactly one.
+    """Return the indices of the rows of each split, ascending; every row is in exactly one split.
 
     Args:
-        splitter: How the rows that are not split yet are dealt.
-        given: The split of each row by files or by a column, or None if the shares decide.
+        splitter: Splitter of the rows whose split is not given.
+        given_splits: Split of each row as the files or a column define it; None to split all rows by the shares.
 
     Raises:
-        BmcliError: A split that was asked for gets no rows.
+        BmcliError: A split of the recipe gets no rows.
     """
     import numpy as np
 
-    if given is None:
+    if given_splits is None:
         return _split_by_shares(np.arange(row_count), resolve_shares(options), splitter)
-    _check_shares_beside_given(options, given)
-    splits = {name: np.flatnonzero(given == name) for name in SPLITS}
+    _check_shares_beside_given(options, given_splits)
+    splits = {name: np.flatnonzero(given_splits == name) for name in SPLITS}
     if not len(splits["train"]):
-        raise BmcliError("no row is a training row.", path="data.split")
+        raise BmcliError(
+            "no row is a training row.", path="data.split", suggestion="Add a file or rows of the split train."
+        )
     if options.validation is None:
         return splits
     return {
@@ -170,67 +177,68 @@ def assign_splits(
 def _hold_out_fold(
     splits: Mapping[str, np.ndarray], fold: FoldOptions, fold_splitter: Splitter, validation_splitter: Splitter
 ) -> dict[str, np.ndarray]:
-    """One fold of the training and validation rows to test on, and the rest to learn from in their proportion.
+    """Hold out one fold of the training and validation rows as test rows; split the rest in the previous proportion.
 
-    The dealings draw otherwise than that of the splits, or rows that a hash has put together would stay so.
+    The splitters have other seeds than that of the splits: with the same hash, rows that it has put into one split
+    would also stay together in the folds.
 
     Raises:
-        BmcliError: There are more folds than rows to deal.
+        BmcliError: There are more folds than rows or groups.
     """
     import numpy as np
 
     rows = np.sort(np.concatenate([splits["train"], splits["validation"]]))
     share = len(splits["validation"]) / len(rows)
     try:
-        learned, tested = list(split_folds(fold_splitter, rows, fold.of))[fold.number - 1]
+        train, test = list(split_folds(fold_splitter, rows, fold.of))[fold.number - 1]
     except BmcliError as error:
         raise BmcliError(*(replace(each, path="data.split.fold") for each in error.faults)) from None
-    return {**_split_by_shares(learned, _carve_validation(share), validation_splitter), "test": tested}
+    return {**_split_by_shares(train, _carve_validation(share), validation_splitter), "test": test}
 
 
-def fits_every_split(options: SplitOptions, given: np.ndarray | None, strata: np.ndarray) -> bool:
-    """Whether every stratum is large enough to have a row in every split that is dealt out."""
+def fits_every_split(options: SplitOptions, given_splits: np.ndarray | None, strata: np.ndarray) -> bool:
+    """Whether every stratum is large enough for a row in every split."""
     import numpy as np
 
     share = resolve_shares(options)
-    if given is not None:
-        strata = strata[given == "train"]
+    if given_splits is not None:
+        strata = strata[given_splits == "train"]
         share = _carve_validation(options.validation or 0.0)
     smallest_share = min(part for part in share.values() if part > 0)
     return len(strata) > 0 and bool(np.unique(strata, return_counts=True)[1].min() * smallest_share >= 1 - 1e-9)
 
 
 def _carve_validation(validation: float) -> dict[str, float]:
-    """Shares of the training rows where validation takes some of them."""
+    """Return the shares into which training rows are divided when validation rows are taken from them."""
     return {"train": 1 - validation, "validation": validation, "test": 0.0}
 
 
 def resolve_shares(options: SplitOptions) -> dict[str, float]:
-    """Share of each split, adding up to 1; what the recipe leaves out follows from what it gives.
+    """Return the share of each split, adding up to 1.
 
-    Nothing given: 80, 10 and 10 per cent. Training alone: validation and test halve the rest.
-    Otherwise training takes the rest, or, if it is given, the one that is left out.
+    Without any share in the recipe: 80, 10 and 10 per cent. With a share for training: the splits without a share
+    divide the rest equally. With shares only for validation or test: training takes the rest.
     """
-    given = {name: share for name in SPLITS if (share := getattr(options, name)) is not None}
-    rest = max(0.0, round(1 - sum(given.values()), 9))
-    if not given:
+    shares = {name: share for name in SPLITS if (share := getattr(options, name)) is not None}
+    rest = max(0.0, round(1 - sum(shares.values()), 9))  # Rounded, because 1 - (0.8 + 0.1) is not exactly 0.1.
+    if not shares:
         return dict(DEFAULT_SHARES)
-    if "train" not in given:
-        return {"train": rest, "validation": 0.0, "test": 0.0, **given}
-    left_out = [name for name in SPLITS if name not in given]
-    return {**{name: rest / len(left_out) for name in left_out}, **given}
+    if "train" not in shares:
+        return {"train": rest, "validation": 0.0, "test": 0.0, **shares}
+    left_out = [name for name in SPLITS if name not in shares]
+    return {**{name: rest / len(left_out) for name in left_out}, **shares}
 
 
 def parse_split_name(text: str) -> str:
-    """The split that a word names: train, validation (valid, val, dev) or test; empty if it names none."""
+    """Return the split that a word means: train, validation (valid, val, dev) or test; empty for other words."""
     return _SPLIT_BY_WORD.get(text.strip().lower(), "")
 
 
 def read_split_names(column: RawColumn) -> np.ndarray:
-    """The split of every row from a column of its names: train, validation (valid, val, dev) or test.
+    """Read the split of every row from a column of split names: train, validation (valid, val, dev) or test.
 
     Raises:
-        RowFault: A cell is none of them.
+        RowFault: A cell is another word.
     """
     import numpy as np
 
@@ -246,49 +254,49 @@ def read_split_names(column: RawColumn) -> np.ndarray:
 
 
 def encode_categories(column: RawColumn) -> np.ndarray:
-    """A whole number for each row by its category; missing cells are a category of their own."""
+    """Return the category of each row as an integer; missing cells are one more category."""
     import numpy as np
 
     classes = build_vocabulary(column)
-    found = lookup_indices(column, classes)
-    return np.where(found == MISSING, len(classes), found)
+    indices = lookup_indices(column, classes)
+    return np.where(indices == MISSING, len(classes), indices)
 
 
 def encode_groups(column: RawColumn) -> np.ndarray:
-    """A whole number for each row by its group.
+    """Return the group of each row as an integer.
 
     Raises:
-        RowFault: A cell is missing, or no category.
+        RowFault: A cell is missing, or cannot be read as a category.
     """
     import numpy as np
 
-    found = to_texts(column).combine_chunks().dictionary_encode().indices
-    if found.null_count:
-        row = int(np.argmax(np.asarray(found.is_null())))
+    indices = to_texts(column).combine_chunks().dictionary_encode().indices
+    if indices.null_count:
+        row = int(np.argmax(np.asarray(indices.is_null())))
         raise RowFault(row, "expected the group of the row, received nothing.", "Fill it in, or leave the row out.")
-    return np.asarray(found)
+    return np.asarray(indices)
 
 
 def read_times(column: RawColumn) -> np.ndarray:
-    """A number for each row that is larger for later ones: numbers as they are, ISO 8601 times in microseconds.
+    """Read the time of each row as a number: numbers unchanged, ISO 8601 times in microseconds.
 
     Raises:
-        RowFault: A cell is missing, neither a number nor a date, or has a time zone where others have none.
+        RowFault: A cell is missing, is neither a number nor a date, or has a time zone while others have none.
     """
     import numpy as np
 
     if is_text_column(column) and not is_numeric(column):
-        return _timestamps(column)
-    found = to_numbers(column)
-    if found.size != len(found):
-        raise RowFault(0, f"expected one time a row, received an array of shape {tuple(found.shape[1:])}.")
-    found = found.reshape(-1)
-    if np.isnan(found).any():
-        raise _missing_time_fault(int(np.argmax(np.isnan(found))))
-    return found
+        return _parse_timestamps(column)
+    times = to_numbers(column)
+    if times.size != len(times):
+        raise RowFault(0, f"expected one time a row, received an array of shape {tuple(times.shape[1:])}.")
+    times = times.reshape(-1)
+    if np.isnan(times).any():
+        raise _missing_time_fault(int(np.argmax(np.isnan(times))))
+    return times
 
 
-def _timestamps(column: pa.ChunkedArray) -> np.ndarray:
+def _parse_timestamps(column: pa.ChunkedArray) -> np.ndarray:
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -296,21 +304,21 @@ def _timestamps(column: pa.ChunkedArray) -> np.ndarray:
     cells = pc.utf8_trim_whitespace(to_texts(column))
     if cells.null_count:
         raise _missing_time_fault(int(np.argmax(np.asarray(pc.is_null(cells)))))
-    good = {}
-    for zone in (None, "UTC"):
+    readable = []
+    for zone in (None, "UTC"):  # Arrow casts either times without a zone or times with one, never both.
         kind = pa.timestamp("us", zone)
-        good[zone] = _count_readable(cells, kind)
-        if good[zone] == len(cells):
+        readable.append(_count_readable(cells, kind))
+        if readable[-1] == len(cells):
             return np.asarray(pc.cast(pc.cast(cells, kind), pa.int64()))
-    row = max(good.values())
+    row = max(readable)
     message = (
-        f"expected a number or a date like 2024-05-31 or 2024-05-31T14:05:00, received {format_cell(column, row)}."
+        f"expected a number or a date such as 2024-05-31 or 2024-05-31T14:05:00, received {format_cell(column, row)}."
     )
-    raise RowFault(row, message, "Times have a zone in every row, or in none.")
+    raise RowFault(row, message, "Write times with a zone in every row, or in none.")
 
 
 def _count_readable(cells: pa.ChunkedArray, kind: pa.DataType) -> int:
-    """How many cells can be read before the first that cannot."""
+    """Count the cells before the first that cannot be cast; Arrow's error does not give its row."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -329,29 +337,30 @@ def _missing_time_fault(row: int) -> RowFault:
 
 
 def _split_by_shares(rows: np.ndarray, share: Mapping[str, float], splitter: Splitter) -> dict[str, np.ndarray]:
-    """The rows of each split by its share."""
+    """Split rows by the shares; a split with a share must get a row."""
     parts = splitter.assign_parts(rows, [share[name] for name in SPLITS])
     splits = {name: rows[parts == number] for number, name in enumerate(SPLITS)}
     for name in SPLITS:
         if share[name] > 0 and not len(splits[name]):
             raise BmcliError(
-                f"{splitter.describe_units(rows)} are too few for a {name} share of {share[name]:g}: it gets none.",
+                f"{splitter.describe_units(rows)} are too few for a {name} share of {share[name]:g}: the split is "
+                "empty.",
                 path="data.split",
-                suggestion="Give it a larger share, or write the shares without it.",
+                suggestion=f"Give {name} a larger share, or a share of 0.",
             )
     return splits
 
 
-def _check_shares_beside_given(options: SplitOptions, given: np.ndarray) -> None:
+def _check_shares_beside_given(options: SplitOptions, given_splits: np.ndarray) -> None:
     for name in ("train", "test"):
         if getattr(options, name) is not None:
             raise BmcliError(
-                f"a share for {name} has no effect, since the source tells the {name} rows.",
+                f"a share for {name} has no effect, because the source defines the {name} rows.",
                 path=f"data.split.{name}",
                 suggestion="Only `validation` can be a share of the training rows.",
             )
-    if options.validation is not None and (given == "validation").any():
+    if options.validation is not None and (given_splits == "validation").any():
         raise BmcliError(
-            "a share for validation has no effect, since the source tells the validation rows.",
+            "a share for validation has no effect, because the source defines the validation rows.",
             path="data.split.validation",
         )

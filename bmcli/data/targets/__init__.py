@@ -1,4 +1,4 @@
-"""Kinds of target: what a model learns to tell."""
+"""Kinds of targets: each is fitted on the training rows, encodes rows, and decodes encoded rows and predictions."""
 
 from __future__ import annotations
 
@@ -17,51 +17,51 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-_MANY, _FEW_ROWS = 50, 1.05  # classes, and rows of each, by which a column tells rows apart
+_MANY_CLASSES, _MAX_ROWS_PER_CLASS = 50, 1.05  # A column with more classes of fewer rows each is an identifier.
 
 
 class TargetKind(Protocol):
-    """What a module in this folder offers. Unlike inputs, a target must not be missing or unknown."""
+    """Interface of the modules of this folder. Unlike inputs, a target must not be missing or unknown."""
 
     Options: type[Kind]
 
     def fit(self, name: str, rows: RawColumn, options: Any) -> Column:
-        """Classes or scale, from the training rows.
+        """Fit classes or scale on the training rows.
 
         Args:
-            rows: Cells of the target's column, or records of those that its option `columns` lists, which it then
-                keeps in `state["columns"]`.
+            rows: Cells of the target's column, or records of the columns that its option `columns` lists; these names
+                are then in `state["columns"]`.
 
         Raises:
             RowFault: A cell cannot be read as this kind.
-            BmcliError: The column as a whole cannot be learned, e.g. it has one class.
+            BmcliError: The column cannot be learned, e.g. it has only one class.
         """
 
     def check(self, rows: RawColumn, options: Any) -> None:
-        """Raises RowFault for a cell that is missing or cannot be read as this kind, whatever the other rows hold."""
+        """Raise RowFault for a cell that is missing or cannot be read as this kind, independently of other rows."""
 
     def encode(self, rows: RawColumn, column: Column) -> np.ndarray:
-        """Rows as an array `(rows, *column.shape)` of `column.dtype`; raises RowFault as `fit` does."""
+        """Encode rows to an array `(rows, *column.shape)` of `column.dtype`; raise RowFault as `fit` does."""
 
     def decode(self, encoded: np.ndarray, column: Column) -> np.ndarray:
-        """Encoded rows as evaluation wants them: class indices, 0 and 1 by label, or numbers in their own unit."""
+        """Decode rows for evaluation: class indices, 0 and 1 by label, or numbers in the original unit."""
 
     def predict_point(self, predictions: np.ndarray, column: Column) -> np.ndarray:
-        """What predictions come to if one answer has to be given, in the form of `decode`.
+        """Reduce predictions to a single answer per row, in the form of `decode`.
 
         Args:
-            predictions: Probabilities `(rows, classes)`, or numbers in the target's own unit `(rows,)`.
+            predictions: Probabilities `(rows, classes)`, or numbers in the original unit `(rows,)`.
         """
 
 
 def kind_of(column: Column) -> TargetKind:
-    """The part that fitted a column."""
+    """Return the module that fitted a column."""
     part: TargetKind = parts.load("data.targets", column.kind)
     return part
 
 
 def get_source_columns(column: Column) -> tuple[str, ...]:
-    """The columns of the source that a fitted target is read from."""
+    """Return the columns of the source from which a fitted target is read."""
     return tuple(column.state.get("columns", (column.name,)))
 
 
@@ -69,53 +69,53 @@ def _check_unique(value: tuple[str | int, ...]) -> tuple[str | int, ...]:
     names = [str(name) for name in value]
     if len(names) > len(set(names)):
         twice = next(name for position, name in enumerate(names) if name in names[:position])
-        raise fault("classes", f"{quoted(twice)} is there twice.")
+        raise fault("classes", f"expected different names, received {quoted(twice)} twice.")
     return value
 
 
 def _check_two_or_more(value: tuple[str | int, ...]) -> tuple[str | int, ...]:
     if len(value) < 2:
-        raise fault("classes", f"expected two classes or more, received {len(value)}.")
+        raise fault("classes", f"expected at least two classes, received {len(value)}.")
     return value
 
 
 LabelNames = Annotated[tuple[str | int, ...], AfterValidator(_check_unique)]
-"""Names of classes or labels in the order of their indices, each of them once."""
+"""Unique names of classes or labels in the order of their indices."""
 
 ClassNames = Annotated[LabelNames, AfterValidator(_check_two_or_more)]
-"""Names of two classes or more."""
+"""Unique names of at least two classes."""
 
 
 def names_to_text(names: LabelNames | None) -> tuple[str, ...] | None:
-    """Names of a recipe as text, whole numbers spelled out."""
+    """Convert names of a recipe to text, integers to their decimal digits."""
     return None if names is None else tuple(str(each) for each in names)
 
 
 def find_classes(name: str, rows: RawColumn) -> tuple[str, ...]:
-    """The classes of the training rows: whole numbers by size, text by letters.
+    """Find the classes of the training rows, sorted: integers by value, text alphabetically.
 
     Raises:
-        BmcliError: There is one alone, or one for each of many rows.
+        BmcliError: There is only one class, or nearly as many as rows.
     """
-    found = raw_columns.build_vocabulary(rows)
-    if len(found) >= _MANY and len(rows) < len(found) * _FEW_ROWS:
+    classes = raw_columns.build_vocabulary(rows)
+    if len(classes) >= _MANY_CLASSES and len(rows) < len(classes) * _MAX_ROWS_PER_CLASS:
         raise BmcliError(
-            f"target {quoted(name)}: nearly every training row has a class of its own, as "
+            f"target {quoted(name)}: nearly every training row has a different class, such as "
             f"{raw_columns.format_cell(rows, 0)}, so no class can be learned.",
             path=f"data.targets.{name}",
-            suggestion="Name another column, or read it as a number, as `kind: number`.",
+            suggestion="Name another column, or predict a number: `kind: number`.",
         )
-    if len(found) == 1:
+    if len(classes) == 1:
         raise BmcliError(
-            f"target {quoted(name)}: every training row has the class {quoted(found[0])}, so there is "
+            f"target {quoted(name)}: every training row has the class {quoted(classes[0])}, so there is "
             "nothing to learn.",
             path=f"data.targets.{name}",
         )
-    return found
+    return classes
 
 
 def make_class_column(name: str, kind: str, rows: RawColumn, classes: tuple[str, ...]) -> Column:
-    """The column of a target of one class a row.
+    """Make the column of a target with one class a row.
 
     Raises:
         RowFault: A class is missing or unknown.
@@ -132,33 +132,34 @@ def make_class_column(name: str, kind: str, rows: RawColumn, classes: tuple[str,
 
 
 def check_classes(rows: RawColumn, names: LabelNames | None) -> None:
-    """Raises RowFault for a missing class, and one that is not among those that are told."""
+    """Raise RowFault for a missing class, or one that is not among `names`; None allows every class."""
     lookup_classes(rows, names_to_text(names) or raw_columns.build_vocabulary(rows))
 
 
 def lookup_classes(rows: RawColumn, classes: tuple[str, ...]) -> np.ndarray:
-    """The class of every row as its position in `classes`, int32 `(rows,)`.
+    """Return the index of every row's class in `classes`, int32 `(rows,)`.
 
     Raises:
         RowFault: A class is missing or unknown.
     """
     import numpy as np
 
-    found = raw_columns.lookup_indices(rows, classes)
-    if (found < 0).any():
-        row = int(np.argmax(found < 0))
-        if found[row] == raw_columns.MISSING:
-            raise RowFault(row, "expected a class, received nothing.", "Remove the row, or tell its class.")
-        known = parts.did_you_mean(raw_columns.to_texts(rows)[row].as_py(), classes)
-        raise RowFault(row, f"{raw_columns.format_cell(rows, row)} is a class absent from training.", known)
-    return found
+    indices = raw_columns.lookup_indices(rows, classes)
+    if (indices < 0).any():
+        row = int(np.argmax(indices < 0))
+        if indices[row] == raw_columns.MISSING:
+            raise RowFault(row, "expected a class, received nothing.", "Remove the row, or fill in its class.")
+        hint = parts.did_you_mean(raw_columns.to_texts(rows)[row].as_py(), classes)
+        cell = raw_columns.format_cell(rows, row)
+        raise RowFault(row, f"expected a class of the training rows, received {cell}.", hint)
+    return indices
 
 
 def require_numbers(rows: RawColumn) -> np.ndarray:
-    """One finite number a row, `(rows,)`.
+    """Read one finite number a row, `(rows,)`.
 
     Raises:
-        RowFault: A cell is no number or missing, or a row holds several.
+        RowFault: A cell is missing or not a number, or a row holds several numbers.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""Classes: text or whole numbers, one a row."""
+"""Classification target: one class a row, text or integers."""
 
 from __future__ import annotations
 
@@ -29,36 +29,39 @@ class Options(Kind):
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
-    """The classes of the training rows, as ordered or sorted: whole numbers by size, text by letters."""
-    found = find_classes(name, rows)
-    classes = names_to_text(options.classes) or found
+    """Fit the classes of the training rows, in the order of the options or sorted."""
+    present = find_classes(name, rows)
+    classes = names_to_text(options.classes) or present
     column = make_class_column(name, "category", rows, classes)
-    if unseen := sorted(set(classes) - set(found)):
+    if unseen := sorted(set(classes) - set(present)):
         raise BmcliError(
             f"target {quoted(name)}: no training row has the class {quoted(unseen[0])}.",
             path=f"data.targets.{name}.classes",
-            suggestion=parts.did_you_mean(unseen[0], set(found) - set(classes)),
+            suggestion=parts.did_you_mean(unseen[0], set(present) - set(classes)),
         )
     return column
 
 
 def check(rows: RawColumn, options: Options) -> None:
-    """Refuses a missing class, and one that is not among those that are told."""
+    """Refuse a missing class, or one that is not among the classes of the options."""
     check_classes(rows, options.classes)
 
 
 def encode(rows: RawColumn, column: Column) -> np.ndarray:
-    """Positions in `column.classes`, int32 `(rows,)`; a missing or unknown class is a fault."""
+    """Encode rows as indices in `column.classes`, int32 `(rows,)`; a missing or unknown class is a fault."""
     return lookup_classes(rows, column.classes)
 
 
 def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
-    """Positions in `column.classes`, as they are."""
+    """Return the indices in `column.classes` unchanged."""
     return encoded
 
 
 def predict_point(predictions: np.ndarray, column: Column) -> np.ndarray:
-    """The most probable class, the first of them in a tie; of two the second from its threshold on, if it has one."""
+    """Predict the most probable class, the first in a tie.
+
+    If a threshold was chosen for two classes, predict the second class when its probability reaches the threshold.
+    """
     if "threshold" in column.state:
         return (predictions[:, 1] >= column.state["threshold"]).astype("int64")
     return predictions.argmax(axis=1)

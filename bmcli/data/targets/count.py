@@ -1,4 +1,4 @@
-"""Counts: a whole number of at least 0 a row."""
+"""Count target: one integer of at least 0 a row."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Options(Kind):
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
-    """The mean of the training rows, kept in `state` as `mean`: an objective starts from it."""
-    values = _counts(rows)
+    """Fit the mean of the training rows, `state["mean"]`, with which an objective initialises its output."""
+    values = _read_counts(rows)
     if values.min() == values.max():
         raise BmcliError(
             f"target {quoted(name)}: every training row has the value {values[0]:g}, so there is nothing to learn.",
@@ -40,26 +40,26 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
 
 
 def check(rows: RawColumn, options: Options) -> None:
-    """Refuses what is no whole number of at least 0."""
-    _counts(rows)
+    """Refuse cells that are not integers of at least 0."""
+    _read_counts(rows)
 
 
 def encode(rows: RawColumn, column: Column) -> np.ndarray:
-    """The counts, float32 `(rows,)`; a missing, negative or fractional one is a fault."""
-    return _counts(rows).astype("float32")
+    """Encode counts as float32 `(rows,)`; a missing, negative or fractional number is a fault."""
+    return _read_counts(rows).astype("float32")
 
 
 def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
-    """The counts, float64 `(rows,)`."""
+    """Return the counts as float64 `(rows,)`."""
     return encoded.astype("float64")
 
 
 def predict_point(predictions: np.ndarray, column: Column) -> np.ndarray:
-    """The rate itself."""
+    """Return the predicted rates unchanged."""
     return predictions
 
 
-def _counts(rows: RawColumn) -> np.ndarray:
+def _read_counts(rows: RawColumn) -> np.ndarray:
     import numpy as np
 
     values = require_numbers(rows)
@@ -67,9 +67,12 @@ def _counts(rows: RawColumn) -> np.ndarray:
     if wrong.any():
         row = int(np.argmax(wrong))
         raise RowFault(
-            row, f"expected a whole number of at least 0, received {values[row]:g}.", "Learn it as {kind: number}."
+            row, f"expected a whole number of at least 0, received {values[row]:g}.", "Predict it as {kind: number}."
         )
     large = values > np.finfo("float32").max
     if large.any():
-        raise RowFault(int(np.argmax(large)), f"{values[large][0]:g} is too large for a count.")
+        limit = np.finfo("float32").max
+        raise RowFault(
+            int(np.argmax(large)), f"expected a count of at most {limit:.2g}, received {values[large][0]:g}."
+        )
     return values

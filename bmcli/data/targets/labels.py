@@ -1,4 +1,4 @@
-"""Labels: any number of them a row, none included, in one cell or in a column each."""
+"""Multi-label target: any number of labels a row, in one cell or in a column for each label."""
 
 from __future__ import annotations
 
@@ -43,22 +43,22 @@ class Options(Kind):
 
     @field_validator("separator")
     @classmethod
-    def _something_separates(cls, value: str) -> str:
+    def _check_separator(cls, value: str) -> str:
         if not value.strip():
-            raise fault("separator", "expected a character that is no space.", "Write separator: ';'.")
+            raise fault("separator", "expected a character other than a space.", "Write separator: ';'.")
         return value
 
     @field_validator("columns")
     @classmethod
-    def _columns_are_the_classes(cls, value: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+    def _check_columns(cls, value: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
         if value is not None and info.data.get("classes") is not None:
-            raise fault("columns", "`classes` does nothing beside `columns`, whose names the labels have.",
+            raise fault("columns", "`classes` has no effect beside `columns`, whose names are those of the labels.",
                         "Leave one of them out.")  # fmt: skip
         return value
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
-    """The labels of the training rows: whole numbers by size, text by letters; `state` keeps the separator."""
+    """Fit the labels of the training rows, sorted: integers by value, text alphabetically; or those of the options."""
     rows = _to_indicators(rows)
     column = Column(
         name=name,
@@ -71,11 +71,12 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
     classes = options.columns or (_name_labels if _is_matrix(rows) else _find_labels)(name, rows, options)
     fitted = replace(column, shape=(len(classes),), classes=classes)
     counts = encode(rows, fitted).sum(axis=0, dtype="int64")
+    # A label that every row has is accepted beside others; a label that no row has is a fault below.
     if ((counts == 0) | (counts == len(rows))).all():
         raise BmcliError(
             f"target {quoted(name)}: every label is in all training rows or in none, so there is nothing to learn.",
             path=f"data.targets.{name}",
-            suggestion="" if _is_matrix(rows) else f"Is {quoted(options.separator)} what separates labels?",
+            suggestion="" if _is_matrix(rows) else f"Check the separator of the labels, {quoted(options.separator)}.",
         )
     if (counts == 0).any():
         unseen = classes[int((counts == 0).argmax())]
@@ -87,34 +88,34 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
 
 
 def check(rows: RawColumn, options: Options) -> None:
-    """Refuses a label that is not among those that are told, and in arrays and columns what is neither yes nor no."""
+    """Refuse labels outside the classes of the options; in arrays and columns, other values than yes or no."""
     rows = _to_indicators(rows)
     if _is_matrix(rows):
         _check_indicators(rows, rows.shape[1])
-    elif told := names_to_text(options.classes):
-        _locate_labels(rows, options.separator, told)
+    elif classes := names_to_text(options.classes):
+        _locate_labels(rows, options.separator, classes)
 
 
 def encode(rows: RawColumn, column: Column) -> np.ndarray:
-    """1 where a row has a label and 0 elsewhere, uint8 `(rows, labels)`; an unknown label is a fault."""
+    """Encode rows as 1 for each of their labels and 0 elsewhere, uint8 `(rows, labels)`; unknown labels are faults."""
     import numpy as np
 
     rows = _to_indicators(rows)
     if _is_matrix(rows):
         return _check_indicators(rows, len(column.classes))
-    owners, places = _locate_labels(rows, column.state["separator"], column.classes)
+    label_rows, indices = _locate_labels(rows, column.state["separator"], column.classes)
     encoded = np.zeros((len(rows), len(column.classes)), "uint8")
-    encoded[owners, places] = 1
+    encoded[label_rows, indices] = 1
     return encoded
 
 
 def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
-    """0 and 1 by label, as they are."""
+    """Return 0 and 1 by label unchanged."""
     return encoded
 
 
 def predict_point(predictions: np.ndarray, column: Column) -> np.ndarray:
-    """1 for each label that is more probable than not."""
+    """Predict each label whose probability exceeds 0.5."""
     return (predictions > 0.5).astype("uint8")
 
 
@@ -123,7 +124,7 @@ def _is_matrix(rows: RawColumn) -> bool:
 
 
 def _to_indicators(rows: Any) -> RawColumn:
-    """The rows as they are, but records of several columns as an array of 0 and 1, uint8 `(rows, labels)`.
+    """Convert records of several columns to 0 and 1, uint8 `(rows, labels)`; return other rows unchanged.
 
     Raises:
         RowFault: A cell of a record is missing, or neither yes nor no.
@@ -136,8 +137,9 @@ def _to_indicators(rows: Any) -> RawColumn:
     names, fields = [field.name for field in rows.type], rows.flatten()
     values = np.stack([_to_binary(field) for field in fields], axis=1)
     if np.isnan(values).any():
-        row, label = (int(place) for place in np.argwhere(np.isnan(values))[0])
+        row, label = (int(index) for index in np.argwhere(np.isnan(values))[0])
         cell = fields[label][row].as_py()
+        # NaN, a missing number, differs from itself.
         received = "nothing" if cell in (None, "") or cell != cell else raw_columns.format_cell(fields[label], row)
         raise RowFault(
             row,
@@ -148,7 +150,7 @@ def _to_indicators(rows: Any) -> RawColumn:
 
 
 def _to_binary(column: pa.ChunkedArray) -> np.ndarray:
-    """1, 0, or NaN where a cell is neither; `(rows,)`."""
+    """Convert cells to 1 and 0, NaN where a cell is neither yes nor no; `(rows,)`."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -160,7 +162,7 @@ def _to_binary(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _split_labels(rows: RawColumn, separator: str) -> pa.ListArray:
-    """The labels of every row, spaces and empty ones not yet removed."""
+    """Split the labels of every row; spaces and empty labels are not removed yet."""
     import pyarrow.compute as pc
 
     texts = raw_columns.to_texts(rows).combine_chunks()
@@ -168,7 +170,7 @@ def _split_labels(rows: RawColumn, separator: str) -> pa.ListArray:
 
 
 def _locate_labels(rows: RawColumn, separator: str, classes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Row and position in `classes` of every label.
+    """Return the row of every label, and its index in `classes`.
 
     Raises:
         RowFault: A label is unknown.
@@ -177,41 +179,43 @@ def _locate_labels(rows: RawColumn, separator: str, classes: tuple[str, ...]) ->
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    # Flattened, all labels of all rows are trimmed and looked up in one call of Arrow.
     split = _split_labels(rows, separator)
-    labels, owners = pc.list_flatten(split), np.asarray(pc.list_parent_indices(split))
+    labels, label_rows = pc.list_flatten(split), np.asarray(pc.list_parent_indices(split))
     labels = pc.utf8_trim_whitespace(labels)
-    places = np.asarray(pc.fill_null(pc.index_in(labels, value_set=pa.array(classes, pa.string())), -1))
-    told = np.asarray(pc.not_equal(labels, ""), dtype=bool)
-    unknown = told & (places < 0)
+    indices = np.asarray(pc.fill_null(pc.index_in(labels, value_set=pa.array(classes, pa.string())), -1))
+    present = np.asarray(pc.not_equal(labels, ""), dtype=bool)
+    unknown = present & (indices < 0)
     if unknown.any():
-        at = int(np.argmax(unknown))
-        label = labels[at].as_py()
-        known = parts.did_you_mean(label, classes)
-        raise RowFault(int(owners[at]), f"{quoted(label)} is a label absent from training.", known)
-    return owners[told], places[told]
+        first = int(np.argmax(unknown))
+        label = labels[first].as_py()
+        hint = parts.did_you_mean(label, classes)
+        message = f"expected labels of the training rows, received {quoted(label)}."
+        raise RowFault(int(label_rows[first]), message, hint)
+    return label_rows[present], indices[present]
 
 
 def _find_labels(name: str, rows: RawColumn, options: Options) -> tuple[str, ...]:
-    """The labels asked for, or those of the rows."""
+    """Return the labels of the options, or those of the rows."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if told := names_to_text(options.classes):
-        return told
+    if classes := names_to_text(options.classes):
+        return classes
     labels = pc.utf8_trim_whitespace(pc.list_flatten(_split_labels(rows, options.separator)))
-    found = raw_columns.build_vocabulary(pa.chunked_array([labels]))
-    if not found:
+    present = raw_columns.build_vocabulary(pa.chunked_array([labels]))
+    if not present:
         raise BmcliError(f"target {quoted(name)}: no training row has a label.", path=f"data.targets.{name}")
-    return found
+    return present
 
 
 def _name_labels(name: str, rows: np.ndarray, options: Options) -> tuple[str, ...]:
-    """The names of an array's columns."""
+    """Return the names of an array's columns: those of the options, or their numbers."""
     width = rows.shape[1]
     names = names_to_text(options.classes) or tuple(map(str, range(width)))
     if len(names) != width:
         raise BmcliError(
-            f"target {quoted(name)} has {width} labels a row, but {len(names)} are named.",
+            f"target {quoted(name)}: expected {width} names, one for each column of the array, received {len(names)}.",
             path=f"data.targets.{name}.classes",
         )
     return names

@@ -1,4 +1,4 @@
-"""Quantities: one number a row."""
+"""Regression target: one number a row."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Options(Kind):
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
-    """Mean and deviation of the training rows, or 0 and 1; kept in `state` as `mean` and `scale`.
+    """Fit mean and standard deviation of the training rows, `state["mean"]` and `state["scale"]`; 0 and 1 unscaled.
 
-    With a logarithm `state` has `log`, and they are those of log(1 + number).
+    With `scale: log` they are those of log(1 + number), and `state["log"]` is true.
     """
     import numpy as np
 
     log = {"log": True} if options.scale == "log" else {}
-    values = _read(rows, log)
+    values = _read_scaled(rows, log)
     if values.min() == values.max():
         raise BmcliError(
             f"target {quoted(name)}: every training row has the value {require_numbers(rows)[0]:g}, so there "
@@ -50,7 +50,7 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
             mean, scale = float(values.mean(dtype="float64")), float(values.std(dtype="float64"))
         if not (np.isfinite(scale) and scale > 0):
             raise BmcliError(
-                f"target {quoted(name)}: the numbers are too large or too near each other to be scaled.",
+                f"target {quoted(name)}: the numbers are too large, or too close to each other, to be scaled.",
                 path=f"data.targets.{name}",
             )
     return Column(
@@ -64,25 +64,26 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
 
 
 def check(rows: RawColumn, options: Options) -> None:
-    """Refuses what is no number, or has no logarithm if that is learned."""
-    _read(rows, {"log": options.scale == "log"})
+    """Refuse cells that are not numbers, or whose logarithm does not exist if it is learned."""
+    _read_scaled(rows, {"log": options.scale == "log"})
 
 
 def encode(rows: RawColumn, column: Column) -> np.ndarray:
-    """`(number - mean) / scale`, or that of log(1 + number), float32 `(rows,)`; a missing number is a fault."""
+    """Scale to `(number - mean) / scale`, or log(1 + number) likewise, float32 `(rows,)`; missing cells are faults."""
     import numpy as np
 
-    values = _read(rows, column.state).astype("float64")
+    values = _read_scaled(rows, column.state).astype("float64")
     with np.errstate(over="ignore"):
         encoded = ((values - column.state["mean"]) / column.state["scale"]).astype("float32")
     if not np.isfinite(encoded).all():
         row = int(np.argmin(np.isfinite(encoded)))
-        raise RowFault(row, f"{require_numbers(rows)[row]:g} is too large beside the training rows.")
+        message = f"{require_numbers(rows)[row]:g} is too large for the scale of the training rows."
+        raise RowFault(row, message)
     return encoded
 
 
 def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
-    """Numbers in their own unit, float64 `(rows,)`."""
+    """Return the numbers in their original unit, float64 `(rows,)`."""
     import numpy as np
 
     values = encoded.astype("float64") * column.state["scale"] + column.state["mean"]
@@ -90,12 +91,12 @@ def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
 
 
 def predict_point(predictions: np.ndarray, column: Column) -> np.ndarray:
-    """The number itself."""
+    """Return the predicted numbers unchanged."""
     return predictions
 
 
-def _read(rows: RawColumn, state: Mapping[str, Any]) -> np.ndarray:
-    """One number a row, or log(1 + number) if that is what is learned."""
+def _read_scaled(rows: RawColumn, state: Mapping[str, Any]) -> np.ndarray:
+    """Read one number a row, as log(1 + number) if that is learned."""
     import numpy as np
 
     values = require_numbers(rows)
@@ -104,7 +105,7 @@ def _read(rows: RawColumn, state: Mapping[str, Any]) -> np.ndarray:
     if (values <= -1).any():
         row = int(np.argmax(values <= -1))
         raise RowFault(
-            row, f"expected a number above -1, whose log(1 + number) is learned, received {values[row]:g}.",
-            "Use scale: standard.",
+            row, f"expected a number above -1, because log(1 + number) is learned, received {values[row]:g}.",
+            "Write scale: standard.",
         )  # fmt: skip
     return np.log1p(values.astype("float64"))

@@ -1,4 +1,4 @@
-"""Ordered categories, from the lowest to the highest: grades, stages, stars."""
+"""Ordinal target: one of ordered categories a row, such as grades, stages or stars."""
 
 from __future__ import annotations
 
@@ -29,37 +29,36 @@ class Options(Kind):
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
-    """The categories in their order. One that is told may be absent from the training rows."""
-    found = find_classes(name, rows)
-    if options.classes is None and not all(re.fullmatch(r"-?[0-9]+", each) for each in found):
-        example = listed(found, 4)
+    """Fit the categories in their order. Those of the options may be absent from the training rows."""
+    present = find_classes(name, rows)
+    if options.classes is None and not all(re.fullmatch(r"-?[0-9]+", each) for each in present):
         raise BmcliError(
-            f"target {quoted(name)}: the order of its {len(found)} categories is not known.",
+            f"target {quoted(name)}: the order of its {len(present)} categories is not known.",
             path=f"data.targets.{name}",
-            suggestion=f"Write them from the lowest to the highest, as classes: [{example}].",
+            suggestion=f"List them from the lowest to the highest: classes: [{listed(present, 4)}].",
         )
-    return make_class_column(name, "ordered", rows, names_to_text(options.classes) or found)
+    return make_class_column(name, "ordered", rows, names_to_text(options.classes) or present)
 
 
 def check(rows: RawColumn, options: Options) -> None:
-    """Refuses a missing class, and one that is not among those that are told."""
+    """Refuse a missing category, or one that is not among the classes of the options."""
     check_classes(rows, options.classes)
 
 
 def encode(rows: RawColumn, column: Column) -> np.ndarray:
-    """Ranks, the lowest category being 0, int32 `(rows,)`; a missing or unknown category is a fault."""
+    """Encode categories as ranks from 0 for the lowest, int32 `(rows,)`; a missing or unknown category is a fault."""
     return lookup_classes(rows, column.classes)
 
 
 def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
-    """Ranks, as they are."""
+    """Return the ranks unchanged."""
     return encoded
 
 
 def predict_point(predictions: np.ndarray, column: Column) -> np.ndarray:
-    """The median: the highest category that is at least as probable to be reached as not (Shi et al. 2021).
+    """Predict the median category: the highest whose probability of being reached exceeds 0.5 (Shi et al. 2021).
 
-    Of all answers it has the smallest expected distance in ranks.
+    The median minimises the expected distance in ranks.
     """
     import numpy as np
 

@@ -24,7 +24,7 @@ def touched(folder: Path, *names: str) -> Path:
     [("a.csv", "csv"), ("a.CSV.gz", "csv"), ("a.tsv", "csv"), ("a.parquet", "parquet"), ("a.ndjson", "jsonl"),
      ("a.npz", "npz")],
 )  # fmt: skip
-def test_files_are_told_by_their_endings(tmp_path: Path, name: str, kind: str) -> None:
+def test_files_are_recognised_by_their_endings(tmp_path: Path, name: str, kind: str) -> None:
     found = detect_source(touched(tmp_path, name) / name)
     assert (found.kind, found.path) == (kind, tmp_path / name)
 
@@ -38,7 +38,7 @@ def test_files_are_told_by_their_endings(tmp_path: Path, name: str, kind: str) -
         (("part-0.parquet", "part-1.parquet"), "parquet"),
     ],
 )
-def test_folders_are_told_by_what_is_in_them(tmp_path: Path, names: tuple[str, ...], kind: str) -> None:
+def test_folders_are_recognised_by_their_content(tmp_path: Path, names: tuple[str, ...], kind: str) -> None:
     found = detect_source(touched(tmp_path, *names, "README.md", ".hidden.csv"))
     assert (found.kind, found.path) == (kind, tmp_path)
 

@@ -1,4 +1,4 @@
-"""What columns are for, by how they look."""
+"""Roles of columns, guessed from their profiles."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ CLASSES = ColumnProfile("c", 100, distinct=4, mean_words=1, top_share=0.4, likel
 SENTENCES = ColumnProfile("s", 100, distinct=98, mean_words=7, likely_kind="text")
 
 
-def named(look: ColumnProfile, name: str) -> ColumnProfile:
-    return replace(look, name=name)
+def named(profile: ColumnProfile, name: str) -> ColumnProfile:
+    return replace(profile, name=name)
 
 
 @pytest.mark.parametrize(
-    ("looks", "target"),
+    ("profiles", "target"),
     [
         ((NUMBER, named(CLASSES, "Label"), named(CLASSES, "other")), "Label"),
         ((NUMBER, CLASSES), "c"),
@@ -31,12 +31,12 @@ def named(look: ColumnProfile, name: str) -> ColumnProfile:
         ((named(NUMBER, "x"), named(NUMBER, "y")), "y"),
     ],
 )
-def test_a_clear_target_is_found(looks: tuple[ColumnProfile, ...], target: str) -> None:
-    assert pick_target(looks, None)[0].name == target
+def test_a_clear_target_is_found(profiles: tuple[ColumnProfile, ...], target: str) -> None:
+    assert pick_target(profiles, None)[0].name == target
 
 
 @pytest.mark.parametrize(
-    "looks",
+    "profiles",
     [
         (CLASSES, named(CLASSES, "d")),
         (CLASSES, NUMBER),
@@ -44,14 +44,14 @@ def test_a_clear_target_is_found(looks: tuple[ColumnProfile, ...], target: str) 
         (named(NUMBER, "a"), CLASSES, named(NUMBER, "b")),
     ],
 )
-def test_rivals_are_asked_about(looks: tuple[ColumnProfile, ...]) -> None:
+def test_several_candidates_are_a_fault(profiles: tuple[ColumnProfile, ...]) -> None:
     with pytest.raises(BmcliError, match="Candidates") as caught:
-        pick_target(looks, None)
-    assert all(look.name in caught.value.faults[0].message for look in looks)
+        pick_target(profiles, None)
+    assert all(profile.name in caught.value.faults[0].message for profile in profiles)
 
 
 @pytest.mark.parametrize(
-    ("look", "kind"),
+    ("profile", "kind"),
     [
         (replace(NUMBER, is_integer=True, distinct=2), "category"),
         (replace(NUMBER, is_integer=True, distinct=5, minimum=1, maximum=5), "category"),
@@ -61,24 +61,24 @@ def test_rivals_are_asked_about(looks: tuple[ColumnProfile, ...]) -> None:
         (NUMBER, "number"),
     ],
 )
-def test_numbers_are_classes_counts_or_quantities(look: ColumnProfile, kind: str) -> None:
-    target = assign_roles((CLASSES, named(look, "t")), "t")[1]
+def test_numbers_are_classes_counts_or_quantities(profile: ColumnProfile, kind: str) -> None:
+    target = assign_roles((CLASSES, named(profile, "t")), "t")[1]
     assert (target.role, target.kind) == ("target", kind)
 
 
 @pytest.mark.parametrize(
-    ("look", "why"),
+    ("profile", "why"),
     [
         (replace(NUMBER, distinct=1), "the same value"),
         (replace(NUMBER, distinct=0, missing=100), "every cell is missing"),
-        (replace(NUMBER, is_row_index=True), "it counts the rows"),
+        (replace(NUMBER, is_row_index=True), "a row number"),
         (replace(NUMBER, name="user_id", distinct=100, is_integer=True), "an identifier"),
-        (replace(CLASSES, name="code", distinct=100), "nearly every row has another value"),
-        (replace(CLASSES, is_file=True), "names files"),
+        (replace(CLASSES, name="code", distinct=100), "nearly every row has a different value"),
+        (replace(CLASSES, is_file=True), "its cells are file names"),
     ],
 )
-def test_what_tells_nothing_is_dropped_with_the_reason(look: ColumnProfile, why: str) -> None:
-    role = assign_roles((look, SENTENCES, named(CLASSES, "label")), None)[0]
+def test_columns_without_information_are_dropped_with_the_reason(profile: ColumnProfile, why: str) -> None:
+    role = assign_roles((profile, SENTENCES, named(CLASSES, "label")), None)[0]
     assert role.role == "dropped"
     assert why in role.why
 
@@ -89,7 +89,7 @@ def test_single_words_are_spared_where_nothing_else_is_left() -> None:
 
 
 def test_nothing_to_learn_from_is_a_fault() -> None:
-    with pytest.raises(BmcliError, match="'k': it counts the rows"):
+    with pytest.raises(BmcliError, match="'k': a row number"):
         assign_roles((replace(NUMBER, name="k", is_row_index=True), named(CLASSES, "label")), None)
 
 

@@ -13,7 +13,7 @@ def test_digits_are_small_images_with_labels() -> None:
     assert rows.columns["image"].dtype == np.uint8
     assert rows.columns["image"].max() == 16
     assert rows.columns["label"][:3].to_pylist() == ["0", "1", "2"]
-    assert rows.where(4) == "digits row 5"
+    assert rows.describe_row(4) == "digits row 5"
 
 
 @pytest.mark.parametrize(

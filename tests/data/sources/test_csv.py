@@ -81,7 +81,7 @@ def test_a_file_for_each_split(tmp_path: Path) -> None:
     assert rows.split is not None
     assert rows.split.tolist() == ["train", "train", "test"]
     assert rows.columns["a"].to_pylist() == ["1", "3", "5"]
-    assert rows.where(2) == f"{tmp_path / 'test.csv'}:2"
+    assert rows.describe_row(2) == f"{tmp_path / 'test.csv'}:2"
 
 
 def test_files_with_other_columns_are_a_fault(tmp_path: Path) -> None:
@@ -93,13 +93,13 @@ def test_files_with_other_columns_are_a_fault(tmp_path: Path) -> None:
 
 def test_the_line_of_a_row_counts_blank_lines_and_newlines_in_quotes(file: Path) -> None:
     rows = read(file, 'a,b\n1,"x\ny\nz"\n\n2,u\n3,v\n')
-    assert [rows.where(row) for row in range(3)] == [f"{file}:{line}" for line in (2, 6, 7)]
+    assert [rows.describe_row(row) for row in range(3)] == [f"{file}:{line}" for line in (2, 6, 7)]
 
 
 def test_a_row_has_a_place_after_its_file_is_gone(file: Path) -> None:
     rows = read(file, "a\n1\n2\n")
     file.unlink()
-    assert rows.where(1) == f"{file} row 2"
+    assert rows.describe_row(1) == f"{file} row 2"
 
 
 def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_damaged_gzip_stream_is_a_fault(file: Path, damage: Any) -> None:
 
 
 def test_a_gzip_bomb_is_a_fault(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bmcli.limits.FREE_BYTES", 10_000)
+    monkeypatch.setattr("bmcli.limits.MIN_UNPACKED_BYTES", 10_000)
     assert "over 200 times as many" in fault(file, gzip.compress(b"a\n" + b"1" * 10**7))
 
 
@@ -216,10 +216,10 @@ def test_a_path_is_text_or_a_mapping_from_splits(path: Any, message: str) -> Non
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-def test_the_delimiter_is_found_and_told(file: Path, delimiter: str) -> None:
+def test_the_delimiter_is_detected_and_reported(file: Path, delimiter: str) -> None:
     rows = read(file, "name,price,note\n".replace(",", delimiter) + f"x{delimiter}1{delimiter}a: b\n" * 3)
     assert list(rows.columns) == ["name", "price", "note"]
-    assert rows.found == {"delimiter": delimiter, "encoding": "utf-8"}
+    assert rows.detected_options == {"delimiter": delimiter, "encoding": "utf-8"}
 
 
 @pytest.mark.parametrize(
@@ -235,8 +235,8 @@ def test_a_guess_is_not_led_astray_by_other_marks(file: Path, text: str, columns
     assert list(read(file, text).columns) == columns
 
 
-def test_what_is_told_is_not_guessed(file: Path) -> None:
-    assert read(file, "a;b\n1;2\n", delimiter=",", encoding="utf-8").found == {}
+def test_options_that_are_set_are_not_detected(file: Path) -> None:
+    assert read(file, "a;b\n1;2\n", delimiter=",", encoding="utf-8").detected_options == {}
 
 
 def test_a_table_without_a_header_has_numbered_or_named_columns(file: Path) -> None:
@@ -245,18 +245,21 @@ def test_a_table_without_a_header_has_numbered_or_named_columns(file: Path) -> N
         "column_1": ["1", "2"],
         "column_2": ["x", "y"],
     }
-    assert rows.where(1) == f"{file}:2"
+    assert rows.describe_row(1) == f"{file}:2"
     assert list(read(file, "1,x\n", header=False, columns=("a", "b")).columns) == ["a", "b"]
 
 
 def test_names_must_be_as_many_as_the_columns(file: Path) -> None:
-    message = ":1  has 2 cells, but 1 columns are named."
+    message = ":1  has 2 cells, but `columns` lists 1 names."
     assert fault(file, "1,x\n", header=False, columns=("a",)) == message
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"columns": ("a",)}, "does nothing with a header"), ({"header": False, "columns": ("a", "a")}, "there twice")],
+    [
+        ({"columns": ("a",)}, "has no effect with a header"),
+        ({"header": False, "columns": ("a", "a")}, "received 'a' twice"),
+    ],
 )
 def test_names_beside_a_header_or_there_twice_are_a_fault(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
@@ -269,11 +272,11 @@ def test_quotes_are_chosen(file: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-32"])
-def test_an_encoding_is_told_by_its_mark(file: Path, encoding: str) -> None:
+def test_an_encoding_is_detected_by_its_mark(file: Path, encoding: str) -> None:
     rows = read(file, "größe;b\n1;é\n".encode(encoding))
     assert rows.columns["b"].to_pylist() == ["é"]
-    assert rows.found["encoding"] == encoding.removesuffix("-sig")
-    assert rows.where(0) == f"{file}:2"
+    assert rows.detected_options["encoding"] == encoding.removesuffix("-sig")
+    assert rows.describe_row(0) == f"{file}:2"
 
 
 def test_text_in_another_encoding_is_a_fault_that_names_one(file: Path) -> None:
@@ -283,7 +286,7 @@ def test_text_in_another_encoding_is_a_fault_that_names_one(file: Path) -> None:
 
 
 def test_zero_bytes_are_a_fault(file: Path) -> None:
-    assert fault(file, "a,b\n1,2\n".encode("utf-16-le")) == ":1  holds zero bytes, as no utf-8 text does."
+    assert fault(file, "a,b\n1,2\n".encode("utf-16-le")) == ":1  contains zero bytes, so it is not utf-8 text."
 
 
 def test_a_folder_is_read_by_name(tmp_path: Path) -> None:
@@ -292,7 +295,7 @@ def test_a_folder_is_read_by_name(tmp_path: Path) -> None:
     (tmp_path / "d.csv.gz").write_bytes(gzip.compress(b"x\n6\n"))
     rows = csv.read(csv.Options(path=str(tmp_path)))
     assert rows.columns["x"].to_pylist() == ["1", "2", "3", "6"]
-    assert rows.where(2) == f"{tmp_path / 'c.tsv'}:2"
+    assert rows.describe_row(2) == f"{tmp_path / 'c.tsv'}:2"
 
 
 def test_a_pattern_and_a_list_name_files(tmp_path: Path) -> None:
@@ -301,9 +304,9 @@ def test_a_pattern_and_a_list_name_files(tmp_path: Path) -> None:
     assert csv.read(csv.Options(path=f"{tmp_path}/part-?.csv")).columns["x"].to_pylist() == ["1", "2"]
     several = [f"{tmp_path}/part-2.csv", f"{tmp_path}/part-1*.csv"]
     assert csv.read(csv.Options(path=several)).columns["x"].to_pylist() == ["2", "1", "10"]
-    with pytest.raises(BmcliError, match=r"whole-\*.csv: fits no file"):
+    with pytest.raises(BmcliError, match=r"whole-\*.csv: matches no file"):
         csv.read(csv.Options(path=f"{tmp_path}/whole-*.csv"))
-    with pytest.raises(BmcliError, match=r"part-2.csv: is named twice"):
+    with pytest.raises(BmcliError, match=r"part-2.csv: is listed twice"):
         csv.read(csv.Options(path=[f"{tmp_path}/part-2.csv", f"{tmp_path}/part-*.csv"]))
 
 
@@ -331,13 +334,17 @@ def test_an_address_is_read_through_its_file_system(tmp_path: Path) -> None:
         options = csv.Options(path=path)
         rows = csv.read(options)
         assert rows.columns["x"].to_pylist() == ["part 1", "part 2"]
-        assert rows.where(1) == f"{address}/part%202.csv:2"
+        assert rows.describe_row(1) == f"{address}/part%202.csv:2"
         assert options.fingerprint() == csv.Options(path=str(tmp_path)).fingerprint()
 
 
 @pytest.mark.parametrize(
     ("path", "message"),
-    [("nowhere.csv", "nowhere.csv: no such file"), ("no*.csv", "fits no file"), ("a%zz.csv", "no address of a file")],
+    [
+        ("nowhere.csv", "nowhere.csv: no such file"),
+        ("no*.csv", "matches no file"),
+        ("a%zz.csv", "no address of a file"),
+    ],
 )
 def test_an_address_of_nothing_is_a_fault(tmp_path: Path, path: str, message: str) -> None:
     with pytest.raises(BmcliError, match=message):
@@ -357,7 +364,7 @@ def test_rows_of_many_blocks_are_those_of_one(file: Path, monkeypatch: pytest.Mo
     rows = read(file, text)
     assert rows.columns["b"].to_pylist() == whole
     assert len(rows.columns["b"].chunks) > 1
-    assert rows.where(1999) == f"{file}:{2 + 2 * 1999}"
+    assert rows.describe_row(1999) == f"{file}:{2 + 2 * 1999}"
 
 
 def test_a_byte_that_is_no_text_is_found_in_a_later_block(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,10 +384,10 @@ RAGGED = 'a,b\n1,2\n3\n4,5,6\n"x\ny",8\n\n9,10\n11,12,\n'
 
 def test_ragged_rows_can_be_left_out_and_counted(file: Path) -> None:
     file.write_text(RAGGED)
-    rows = csv.read_unbroken(csv.Options(path=str(file)))
-    assert (rows.broken, len(rows)) == (3, 3)
+    rows = csv.read_well_formed(csv.Options(path=str(file)))
+    assert (rows.malformed_records, len(rows)) == (3, 3)
     assert rows.columns["a"].to_pylist() == ["1", "x\ny", "9"]
-    assert [rows.where(row) for row in range(3)] == [f"{file}:{line}" for line in (2, 5, 8)]
+    assert [rows.describe_row(row) for row in range(3)] == [f"{file}:{line}" for line in (2, 5, 8)]
 
 
 def test_ragged_rows_of_every_file_count(tmp_path: Path) -> None:
@@ -388,27 +395,27 @@ def test_ragged_rows_of_every_file_count(tmp_path: Path) -> None:
         write = gzip.open if name.endswith(".gz") else open
         with write(tmp_path / name, "wt") as packed:
             packed.write(RAGGED)
-    rows = csv.read_unbroken(csv.Options(path=str(tmp_path)))
-    assert (rows.broken, len(rows)) == (6, 6)
+    rows = csv.read_well_formed(csv.Options(path=str(tmp_path)))
+    assert (rows.malformed_records, len(rows)) == (6, 6)
 
 
 def test_a_table_without_a_whole_row_is_a_fault(file: Path) -> None:
     file.write_text("a,b\n1\n2,3,4\n")
-    with pytest.raises(BmcliError, match="no record has 2 cells as the header"):
-        csv.read_unbroken(csv.Options(path=str(file)))
+    with pytest.raises(BmcliError, match="no record has 2 cells like the header"):
+        csv.read_well_formed(csv.Options(path=str(file)))
 
 
 def test_nothing_is_broken_where_every_row_is_whole(file: Path) -> None:
     file.write_text("a,b\n1,2\n")
-    assert csv.read_unbroken(csv.Options(path=str(file))).broken == 0
+    assert csv.read_well_formed(csv.Options(path=str(file))).malformed_records == 0
 
 
 def test_a_row_too_long_for_the_parser_is_named_by_its_line(file: Path) -> None:
     with pytest.raises(BmcliError) as caught:
         read(file, "a,b\n1,2\n" + "z" * 36_000_000 + ",1\n3,4\n")
-    (told,) = caught.value.faults
-    assert told.message == f"{file}:3  a row of 36,000,002 bytes, expected at most 16,777,216."
-    assert "Parquet" in told.suggestion
+    (fault,) = caught.value.faults
+    assert fault.message == f"{file}:3  a row of 36,000,002 bytes, expected at most 16,777,216."
+    assert "Parquet" in fault.suggestion
 
 
 def test_what_the_parser_says_is_cut_and_on_one_line(file: Path) -> None:

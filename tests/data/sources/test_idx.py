@@ -41,7 +41,7 @@ def test_four_files_make_two_columns_and_two_splits(folder: Path) -> None:
     assert rows.columns["label"].tolist() == [0, 1, 2, 0, 1]
     assert rows.split is not None
     assert rows.split.tolist() == ["train"] * 3 + ["test"] * 2
-    assert rows.where(3) == f"{folder / 't10k-labels-idx1-ubyte.gz'} row 1"
+    assert rows.describe_row(3) == f"{folder / 't10k-labels-idx1-ubyte.gz'} row 1"
 
 
 @pytest.mark.skipif(not FASHION.exists(), reason="the Debian package dataset-fashion-mnist is not installed")
@@ -82,7 +82,7 @@ def test_a_wrong_magic_number_is_a_fault(folder: Path) -> None:
 def test_a_short_file_is_a_fault(folder: Path, length: int) -> None:
     path = folder / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:length])
-    assert "ends within its header" in fault(folder) or "announces 60 bytes for [3, 4, 5]" in fault(folder)
+    assert "ends within its header" in fault(folder) or "expected 60 bytes for the sizes [3, 4, 5]" in fault(folder)
 
 
 def test_a_truncated_gzip_stream_is_a_fault(folder: Path) -> None:
@@ -98,4 +98,4 @@ def test_images_and_labels_differ_in_number(folder: Path) -> None:
 
 def test_images_differ_in_size(folder: Path) -> None:
     (folder / "t10k-images-idx3-ubyte").write_bytes(packed(np.zeros((2, 5, 5), "uint8")))
-    assert "images are (5, 5), those of train-images-idx3-ubyte (4, 5)" in fault(folder)
+    assert "images have shape (5, 5), those of train-images-idx3-ubyte have (4, 5)" in fault(folder)

@@ -62,7 +62,7 @@ def test_a_folder_is_a_class(folder: Path) -> None:
     assert image.read(5) == (folder / "dog" / "1.JPG").read_bytes()
     assert image.take(np.array([6, 2])).read(1) == (folder / "cat" / "2.png").read_bytes()
     assert rows.split is None
-    assert rows.where(4).endswith("dog/0.JPG")
+    assert rows.describe_row(4).endswith("dog/0.JPG")
     assert image_folder.Options(path="x").default_targets() == {"label": {"kind": "category"}}
 
 
@@ -149,9 +149,9 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 
 def test_pictures_without_a_class_are_a_fault(folder: Path, tmp_path: Path) -> None:
-    assert fault(folder / "cat").endswith("pets/cat: holds no folder of a class.")
+    assert fault(folder / "cat").endswith("pets/cat: has no folder of a class.")
     write(folder / "stray.png", pixels(5, 4))
-    assert "stray.png: lies beside the folders of the classes, in none of them." in fault(folder)
+    assert "stray.png: is beside the folders of the classes and not in one of them." in fault(folder)
 
 
 def test_a_folder_among_pictures_and_a_file_that_is_none_are_faults(folder: Path) -> None:
@@ -159,12 +159,12 @@ def test_a_folder_among_pictures_and_a_file_that_is_none_are_faults(folder: Path
     assert "cat/more: expected pictures of the class 'cat', found a folder." in fault(folder)
     (folder / "cat" / "more").rmdir()
     (folder / "cat" / "5.tiff").write_bytes(b"II*\0")
-    assert "cat/5.tiff: is no picture by its name." in fault(folder)
+    assert "cat/5.tiff: expected a picture, that is a file ending in one of .jpg," in fault(folder)
 
 
 def test_a_class_beside_splits_is_a_fault(splits: Path) -> None:
     write(splits / "cat" / "1.png", pixels(3, 3))
-    assert "cat: is no split, though 'test' beside it is." in fault(splits)
+    assert "cat: is not the name of a split, but the folder 'test' beside it is." in fault(splits)
 
 
 def test_a_split_that_is_there_twice_is_a_fault(splits: Path) -> None:
@@ -198,7 +198,10 @@ def test_a_truncated_picture_is_a_fault_with_its_path(folder: Path, cache: Path)
 
 def test_a_picture_of_100_megapixels_is_a_fault_before_it_is_decoded(folder: Path, cache: Path) -> None:
     header = encoded(pixels(5, 4))[:16] + (10_000).to_bytes(4, "big") * 2 + encoded(pixels(5, 4))[24:]
-    assert "cat/bad.png  column 'image': the picture announces 10000 x 10000 pixels" in corrupt(folder, cache, header)
+    assert (
+        "cat/bad.png  column 'image': expected a picture of at most 50 megapixels, received 10000 x 10000 pixels"
+        in corrupt(folder, cache, header)
+    )
 
 
 def test_a_png_named_jpg_is_read_by_its_content(folder: Path, cache: Path) -> None:
@@ -217,14 +220,14 @@ def test_a_file_that_cannot_be_read_is_a_fault_with_its_path(folder: Path, cache
             prepared(folder, cache)
 
 
-def test_pictures_that_cannot_be_read_are_skipped_if_asked(folder: Path, cache: Path) -> None:
+def test_pictures_that_cannot_be_read_are_skipped_or_filled(folder: Path, cache: Path) -> None:
     (folder / "cat" / "bad.png").write_bytes(b"words")
     (folder / "dog" / "bad.jpg").write_bytes(encoded(pixels(64, 64), "jpg")[:-200])
-    asked = {"inputs": {"image": {"kind": "image", "size": (4, 4)}}}
-    found = prepared(folder, cache, invalid="skip", **asked)
+    options = {"inputs": {"image": {"kind": "image", "size": (4, 4)}}}
+    found = prepared(folder, cache, invalid="skip", **options)
     assert sum(found.spec.counts.values()) == 7
-    assert (found.spec.skipped, dict(found.spec.invalid)) == (2, {"image": 2})
-    filled = prepared(folder, cache, invalid="fill", **asked)
+    assert (found.spec.skipped_rows, dict(found.spec.invalid_cells)) == (2, {"image": 2})
+    filled = prepared(folder, cache, invalid="fill", **options)
     assert sum(filled.spec.counts.values()) == 9
     black = [not row.any() for split in ("train", "validation", "test") for row in filled.split(split).inputs["image"]]
     assert sum(black) == 2
@@ -245,8 +248,8 @@ def test_a_table_names_pictures_beside_other_columns(folder: Path, table: Path) 
     assert list(rows.columns) == ["age", "file", "kind"]
     assert rows.columns["file"].read(1) == (folder / "dog" / "1.JPG").read_bytes()
     assert rows.columns["kind"].to_pylist() == ["a", "b", "a", "b", "b"]
-    assert rows.where(1).endswith("dog/1.JPG)")
-    assert "pets.csv:3 (" in rows.where(1)
+    assert rows.describe_row(1).endswith("dog/1.JPG)")
+    assert "pets.csv:3 (" in rows.describe_row(1)
     assert image_folder.Options(path="x", table="t.csv").default_targets() == {}
 
 
@@ -281,7 +284,7 @@ def test_a_column_or_table_that_is_not_there_is_a_fault(folder: Path, table: Pat
 
 
 def test_options_that_do_nothing_are_faults() -> None:
-    with pytest.raises(ValueError, match="`column` does nothing without `table`"):
+    with pytest.raises(ValueError, match="`column` has no effect without `table`"):
         image_folder.Options(path="x", column="file")
-    with pytest.raises(ValueError, match=r"'x.xlsx' is no table by its name"):
+    with pytest.raises(ValueError, match=r"the ending of 'x.xlsx' is not that of a table"):
         image_folder.Options(path="x", table="x.xlsx")

@@ -56,7 +56,7 @@ def test_text_that_looks_like_a_date_stays_as_it_is(file: Path) -> None:
 
 def test_blank_lines_count_in_the_place_of_a_row(file: Path) -> None:
     rows = read(file, '{"a": 1}\n\n  \n{"a": 2}')
-    assert [rows.where(row) for row in range(2)] == [f"{file}:1", f"{file}:4"]
+    assert [rows.describe_row(row) for row in range(2)] == [f"{file}:1", f"{file}:4"]
 
 
 def test_gzip_and_a_byte_order_mark(file: Path) -> None:
@@ -84,12 +84,12 @@ def test_whole_and_broken_numbers_in_a_column_are_numbers(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"a": 1', ":3  is no JSON: Expecting ',' delimiter."),
-        ("a,b", ":3  is no JSON: Expecting value."),
+        ('{"a": 1', ":3  is not JSON: Expecting ',' delimiter."),
+        ("a,b", ":3  is not JSON: Expecting value."),
         ("[1]", ":3  expected an object, received a list."),
         ("null", ":3  expected an object, received null."),
-        ('{"a": 1}{"a": 2}', ":3  is no JSON: Extra data."),
-        ('{"a": 1, "a": 2}', ":3  is no JSON: the key 'a' is there twice."),
+        ('{"a": 1}{"a": 2}', ":3  is not JSON: Extra data."),
+        ('{"a": 1, "a": 2}', ":3  is not JSON: the key 'a' is repeated."),
         ('{"a": [1]}', ":3  column 'a': expected a number, as in line 1, received a list."),
         ("[" * 100_000, ":3  lists and objects are nested more than 60 levels deep."),
     ],
@@ -108,11 +108,11 @@ def test_an_empty_file_is_a_fault(file: Path, text: str) -> None:
 
 
 def test_objects_without_keys_are_a_fault(file: Path) -> None:
-    assert fault(file, "{}\n{}\n") == ":1  objects without a key, from this line on."
+    assert fault(file, "{}\n{}\n") == ":1  expected objects with keys, received empty ones from this line on."
 
 
 def test_lists_of_several_lengths_are_a_fault_with_the_line(file: Path) -> None:
-    message = ":2  column 'x': expected a list of 2, as in the rows before, received one of 1."
+    message = ":2  column 'x': expected a list of 2 values, as in the rows before, received one of 1."
     assert fault(file, lines({"x": [1, 2]}, {"x": [3]})) == message
 
 
@@ -127,7 +127,7 @@ def test_a_line_may_be_longer_than_a_block(file: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("bmcli.data.files.CHUNK", 100)
     rows = read(file, lines({"a": "x" * 1000}, {"a": "y"}))
     assert rows.columns["a"].to_pylist() == ["x" * 1000, "y"]
-    assert rows.where(1) == f"{file}:2"
+    assert rows.describe_row(1) == f"{file}:2"
 
 
 def test_one_row_is_read(file: Path) -> None:
@@ -158,9 +158,9 @@ def test_brackets_in_texts_are_not_nested(file: Path) -> None:
     ]
 
 
-def test_objects_that_go_on_in_the_next_line_are_not_nested_by_stealth(file: Path) -> None:
+def test_objects_that_continue_on_the_next_line_do_not_hide_their_nesting(file: Path) -> None:
     """Brackets in texts make each line look closed, while all of them together are one deep object."""
-    assert fault(file, '{"a":{"a":"}}","b":\n' * 30_000).startswith(":1  is no JSON")
+    assert fault(file, '{"a":{"a":"}}","b":\n' * 30_000).startswith(":1  is not JSON")
 
 
 BROKEN = {
@@ -183,29 +183,29 @@ def test_a_broken_line_in_the_middle_is_left_out_and_counted(
 ) -> None:
     monkeypatch.setattr("bmcli.data.files.CHUNK", block)
     if name == "a line too long":
-        monkeypatch.setattr("bmcli.limits.RECORD_BYTES", 1_000)
+        monkeypatch.setattr("bmcli.limits.MAX_RECORD_BYTES", 1_000)
         monkeypatch.setattr("bmcli.data.files.CHUNK", min(block, 512))
     elif block == 64 and len(BROKEN[name]) > 10**5:
         monkeypatch.setattr("bmcli.data.files.CHUNK", 2**16)
     text = f'{{"a": 1}}\n\n{{"a": 2}}\n{BROKEN[name]}\n{{"a": 3}}\n'.encode()
     file.write_bytes(gzip.compress(text) if packed else text)
-    rows = jsonl.read_unbroken(jsonl.Options(path=str(file)))
-    assert (rows.columns["a"].tolist(), rows.broken, len(rows)) == ([1, 2, 3], 1, 3)
-    assert [rows.where(row) for row in range(3)] == [f"{file}:{line}" for line in (1, 3, 5)]
+    rows = jsonl.read_well_formed(jsonl.Options(path=str(file)))
+    assert (rows.columns["a"].tolist(), rows.malformed_records, len(rows)) == ([1, 2, 3], 1, 3)
+    assert [rows.describe_row(row) for row in range(3)] == [f"{file}:{line}" for line in (1, 3, 5)]
     with pytest.raises(BmcliError, match=r"t\.jsonl:4  "):
         jsonl.read(jsonl.Options(path=str(file)))
 
 
 def test_broken_lines_at_both_ends_are_left_out(file: Path) -> None:
     file.write_bytes(b'\xff\n{"a": 1}\n' + b"{" * 70)
-    rows = jsonl.read_unbroken(jsonl.Options(path=str(file)))
-    assert (rows.broken, rows.where(0)) == (2, f"{file}:2")
+    rows = jsonl.read_well_formed(jsonl.Options(path=str(file)))
+    assert (rows.malformed_records, rows.describe_row(0)) == (2, f"{file}:2")
 
 
 def test_a_file_of_broken_lines_alone_is_a_fault(file: Path) -> None:
     file.write_text("[" * 61 + "\nnull\n")
     with pytest.raises(BmcliError, match=r"t\.jsonl: no line is an object"):
-        jsonl.read_unbroken(jsonl.Options(path=str(file)))
+        jsonl.read_well_formed(jsonl.Options(path=str(file)))
 
 
 @pytest.mark.parametrize("levels", [59, 60, 61, 80, 99, 120])
@@ -222,5 +222,5 @@ def test_levels_are_read_up_to_the_limit(file: Path, levels: int, brackets: str)
 
 def test_halves_of_characters_are_a_fault_with_their_line(file: Path) -> None:
     assert fault(file, '{"a": "x"}\n{"a": "\\ud83d\\ude00"}\n{"a": "\\udc00"}\n').startswith(
-        ":3  \\udc00 is half of a character"
+        ":3  \\udc00 is one half of a surrogate pair"
     )

@@ -44,15 +44,15 @@ def test_arrays_are_columns(file: Path) -> None:
     assert rows.columns["x"].shape == (3, 4, 2)
     assert rows.columns["y"].to_pylist() == ["a", "", "b"]
     assert rows.split is None
-    assert rows.where(2) == f"{file} row 3"
+    assert rows.describe_row(2) == f"{file} row 3"
 
 
-def test_suffixes_tell_the_splits(file: Path) -> None:
+def test_suffixes_define_the_splits(file: Path) -> None:
     rows = read(file, x_test=[[3.0]], y_test=[3], x_train=[[1.0], [2.0]], y_train=[1, 2], x_val=[[9.0]], y_val=[9])
     assert rows.columns["y"].tolist() == [1, 2, 9, 3]
     assert rows.split is not None
     assert rows.split.tolist() == ["train", "train", "validation", "test"]
-    assert rows.where(3) == f"{file} test row 1"
+    assert rows.describe_row(3) == f"{file} test row 1"
 
 
 def test_a_file_for_each_split(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ class Hostile:
 def test_objects_are_a_fault_and_never_run(file: Path, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     message = fault(file, x=np.array([Hostile(marker)], dtype=object))
-    assert message == "array 'x' holds Python objects, which are never loaded."
+    assert message == "array 'x' contains Python objects, which are never loaded."
     assert not marker.exists()
 
 
@@ -86,7 +86,7 @@ def test_columns_of_different_lengths_are_a_fault(file: Path) -> None:
 
 
 def test_a_column_lacking_in_a_split_is_a_fault(file: Path) -> None:
-    assert fault(file, x_train=[1], y_train=[1], x_test=[1]) == "column 'y' is not there for every split."
+    assert fault(file, x_train=[1], y_train=[1], x_test=[1]) == "column 'y' is missing in a split."
 
 
 def test_an_array_of_no_split_is_a_fault(file: Path) -> None:
@@ -94,7 +94,7 @@ def test_an_array_of_no_split_is_a_fault(file: Path) -> None:
 
 
 def test_two_arrays_for_one_column_are_a_fault(file: Path) -> None:
-    assert fault(file, x_val=[1], x_validation=[1]) == "two arrays are column 'x' of validation."
+    assert fault(file, x_val=[1], x_validation=[1]) == "two arrays are the column 'x' of validation."
 
 
 def test_splits_of_different_shapes_are_a_fault(file: Path) -> None:
@@ -106,14 +106,14 @@ def test_splits_of_different_shapes_are_a_fault(file: Path) -> None:
     ("array", "message"),
     [
         (np.array(3.0), "array 'x' is a single value, expected rows."),
-        (np.array([1j]), "array 'x' has type complex128, expected numbers or text."),
+        (np.array([1j]), "array 'x' has dtype complex128, expected numbers or text."),
         (
             np.array(["2020-01-01"], "datetime64[D]"),
-            "array 'x' has type datetime64[D], expected numbers or text.",
+            "array 'x' has dtype datetime64[D], expected numbers or text.",
         ),
         (np.array([["a", "b"]]), "array 'x' has text of shape (1, 2), expected one text a row."),
-        (np.array([b"\xff"]), "array 'x' holds bytes that are no text."),
-        (np.array(["\ud800"]), "array 'x' holds bytes that are no text."),
+        (np.array([b"\xff"]), "array 'x' contains bytes that are not text."),
+        (np.array(["\ud800"]), "array 'x' contains bytes that are not text."),
         (np.zeros((0, 2)), "array 'x' has no rows."),
     ],
 )
@@ -145,17 +145,17 @@ def test_a_member_that_is_no_array_is_a_fault(file: Path) -> None:
 def test_a_header_that_claims_too_much_is_a_fault(file: Path) -> None:
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("x.npy", header((10**12,), "float64") + b"12345678")
-    assert fault(file) == "array 'x' announces 8000000000000 bytes, holds 8."
+    assert fault(file) == "array 'x' declares 8000000000000 bytes, but has 8."
 
 
 def test_a_bomb_is_a_fault(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bmcli.limits.FREE_BYTES", 10_000)
+    monkeypatch.setattr("bmcli.limits.MIN_UNPACKED_BYTES", 10_000)
     np.savez_compressed(file, x=np.zeros(10**6))
     assert "over 200 times as many" in fault(file)
 
 
 def message_of(path: Path) -> str:
-    """The fault of reading an archive, empty if it can be read."""
+    """Return the fault of reading an archive, empty if it can be read."""
     try:
         npz.read(npz.Options(path=str(path)))
     except BmcliError as error:
@@ -198,7 +198,7 @@ def test_members_that_lie_over_each_other_are_counted_together(file: Path) -> No
 def test_rows_that_hold_nothing_are_refused(file: Path, shape: tuple[int, ...]) -> None:
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("x.npy", header(shape, "uint8"))
-    assert "whose rows hold nothing" in fault(file) or "announces" in fault(file)
+    assert "expected rows with values" in fault(file) or "declares" in fault(file)
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
@@ -208,12 +208,10 @@ def test_arrays_packed_in_another_way_than_by_numpy_are_refused(file: Path, meth
     np.save(stream, np.zeros(10))
     with zipfile.ZipFile(file, "w", method) as archive:
         archive.writestr("x.npy", stream.getvalue())
-    assert "array 'x' is compressed in another way than NumPy does it" in fault(file)
+    assert "array 'x' is compressed by a method that NumPy does not use" in fault(file)
 
 
 def test_arrays_that_do_not_fit_into_memory_are_a_fault(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bmcli.data.files.read_available_bytes", lambda: 1000)
-    message = (
-        "takes 8128 bytes of memory to be read, of which 1000 are free. Save it as Parquet, which is read in parts."
-    )
+    message = "reading it takes 8128 bytes of memory, but 1000 are free. Save it as Parquet, which is read in parts."
     assert fault(file, x=np.zeros(1000)) == message.partition(" Save")[0]

@@ -49,7 +49,7 @@ def test_numbers_are_arrays_and_text_is_text(file: Path) -> None:
     np.testing.assert_array_equal(rows.columns["b"], [0.5, np.nan])
     assert rows.columns["c"].to_pylist() == ["x", None]
     assert rows.split is None
-    assert rows.where(1) == f"{file} row 2"
+    assert rows.describe_row(1) == f"{file} row 2"
 
 
 def test_whole_numbers_with_gaps_are_floating_point_unless_that_would_confuse_them(file: Path) -> None:
@@ -104,11 +104,11 @@ def test_lists_of_one_length_are_arrays(file: Path) -> None:
 
 def test_lists_of_several_lengths_are_a_fault_with_the_row(file: Path) -> None:
     write(file, x=[[1, 2], [3, 4], [5]])
-    message = f"{file} row 3  column 'x': expected a list of 2, as in the rows before, received one of 1."
+    message = f"{file} row 3  column 'x': expected a list of 2 values, as in the rows before, received one of 1."
     assert fault(file) == message
 
 
-def test_lists_of_text_and_maps_are_a_fault_if_they_are_asked_for(file: Path) -> None:
+def test_lists_of_text_and_maps_are_a_fault_if_they_are_used(file: Path) -> None:
     write(file, x=[1], tags=[["a", "b"]])
     assert read(file).columns["x"].tolist() == [1]
     assert fault(file) == "column 'tags': lists of string cannot be read, only lists of numbers."
@@ -138,7 +138,7 @@ def test_files_are_matched_by_name_and_types_unified(tmp_path: Path) -> None:
     assert list(rows.columns) == ["x", "y"]
     np.testing.assert_array_equal(rows.columns["x"], [1, 1.5, np.nan])
     assert rows.columns["y"].to_pylist() == ["v", "u", "w"]
-    assert rows.where(1) == f"{tmp_path / 'b.parquet'} row 1"
+    assert rows.describe_row(1) == f"{tmp_path / 'b.parquet'} row 1"
 
 
 def test_ragged_schemas_over_files_are_a_fault(tmp_path: Path) -> None:
@@ -166,14 +166,14 @@ def test_a_truncated_file_is_a_fault(file: Path) -> None:
 def test_damage_at_any_place_is_a_fault_or_harmless(file: Path) -> None:
     write(file, x=list(range(50)), y=[f"text {n}" for n in range(50)])
     data = file.read_bytes()
-    said = ""
+    message = ""
     for place in range(0, len(data), 7):
         file.write_bytes(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
         try:
             dict(read(file).columns)
         except BmcliError as error:
-            said = str(error)
-    assert said.startswith(f"{file}: ")
+            message = str(error)
+    assert message.startswith(f"{file}: ")
 
 
 @pytest.mark.parametrize(("data", "message"), [(b"", "is not an intact"), (b"a,b\n1,2\n", "is not an intact")])
@@ -218,7 +218,7 @@ def test_long_texts_that_repeat_are_read_few_rows_at_a_time(file: Path, monkeypa
     monkeypatch.setattr("bmcli.limits.BATCH_BYTES", 100_000)
     texts = ["a" * 10_000, "b", None, "c" * 9_000]
     write(file, x=texts * 50, nested=[{"y": text} for text in texts] * 50)
-    lengths = [len(batch) for batch in parquet._batches(file, parquet._announced(file))]
+    lengths = [len(batch) for batch in parquet._read_batches(file, parquet._read_declared_sizes(file))]
     assert (sum(lengths), max(lengths)) == (200, 4)  # of 20,012 bytes a row at most
     assert read(file).columns["nested.y"].to_pylist() == texts * 50
 
@@ -226,7 +226,7 @@ def test_long_texts_that_repeat_are_read_few_rows_at_a_time(file: Path, monkeypa
 @pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 @pytest.mark.parametrize("dictionary", [True, False])
-def test_the_headers_of_pages_tell_what_arrow_reads(
+def test_the_headers_of_pages_declare_the_sizes_that_arrow_reads(
     file: Path, compression: str, version: str, dictionary: bool
 ) -> None:
     draw = np.random.default_rng(0)
@@ -241,8 +241,8 @@ def test_the_headers_of_pages_tell_what_arrow_reads(
     options = {"use_dictionary": dictionary, "data_page_version": version, "compression": compression}
     pq.write_table(table, file, row_group_size=7_000, data_page_size=1_000, write_statistics=True, **options)
     with file.open("rb") as opened:
-        found = pages.announced("t", opened)
-        listed = pages.announced("t", opened, by_headers=False)
+        found = pages.read_declared_sizes("t", opened)
+        listed = pages.read_declared_sizes("t", opened, by_headers=False)
     assert listed.file_bytes == found.file_bytes
     assert listed.row_bytes >= 8 + 8 + 4 + 16
     metadata = pq.read_metadata(file)
@@ -257,8 +257,8 @@ def test_the_headers_of_pages_tell_what_arrow_reads(
 def test_a_directory_that_announces_less_than_the_pages_hold_is_no_way_around(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The page is announced by its header alone: the directory of the file tells of 8 times fewer bytes."""
-    monkeypatch.setattr("bmcli.limits.FREE_BYTES", 100_000)
+    """Only the header of the page declares its size: the metadata of the file declares 8 times fewer bytes."""
+    monkeypatch.setattr("bmcli.limits.MIN_UNPACKED_BYTES", 100_000)
     pq.write_table(pa.table({"x": np.zeros(100_000)}), file, use_dictionary=False, compression="zstd")
     honest = pq.read_metadata(file).row_group(0).column(0).total_uncompressed_size
     file.write_bytes(file.read_bytes().replace(_varint(2 * honest), _varint(2 * (honest // 8))))
@@ -314,7 +314,7 @@ def test_lists_in_lists_are_read_up_to_a_depth(file: Path, levels: int) -> None:
 def test_pages_that_do_not_fit_into_memory_are_a_fault(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bmcli.data.files.read_available_bytes", lambda: 1000)
     pq.write_table(pa.table({"x": np.arange(1000.0)}), file, use_dictionary=False)
-    assert "t.parquet: takes 8007 bytes of memory to be read, of which 1000 are free" in fault(file)
+    assert "t.parquet: reading it takes 8007 bytes of memory, but 1000 are free" in fault(file)
 
 
 def test_rows_that_do_not_fit_on_the_disk_are_a_fault_before_the_work(
@@ -331,9 +331,9 @@ def test_rows_that_do_not_fit_on_the_disk_are_a_fault_before_the_work(
 def test_one_repeated_text_at_an_address_is_a_fault_by_the_directory_alone(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bmcli.limits.FREE_BYTES", 100_000)
+    monkeypatch.setattr("bmcli.limits.MIN_UNPACKED_BYTES", 100_000)
     monkeypatch.setattr("bmcli.limits.BATCH_BYTES", 10_000)
     write(file, x=["a" * 1_000] * 5_000, y=[0] * 5_000)
-    monkeypatch.setattr("bmcli.data.pages._headers", None)  # None is read.
+    monkeypatch.setattr("bmcli.data.pages._read_headers", None)  # None is read.
     with pytest.raises(BmcliError, match="over 200 times as many"):
         parquet.read(parquet.Options(path=f"file://{file}"))

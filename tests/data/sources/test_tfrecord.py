@@ -28,8 +28,8 @@ def example(features: Mapping[str, Any]) -> bytes:
             return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
         return tf.train.Feature(float_list=tf.train.FloatList(value=values))
 
-    told = {name: feature(list(values)) for name, values in features.items()}
-    return tf.train.Example(features=tf.train.Features(feature=told)).SerializeToString()
+    by_name = {name: feature(list(values)) for name, values in features.items()}
+    return tf.train.Example(features=tf.train.Features(feature=by_name)).SerializeToString()
 
 
 def write(path: Path, *examples: Mapping[str, Any] | bytes, packed: bool = False) -> Path:
@@ -85,7 +85,7 @@ def test_features_are_discovered(tmp_path: Path, packed: bool) -> None:
     assert rows.columns["where"].shape == (6, 3)
     assert rows.split is None
     assert len(rows) == 6
-    assert rows.where(2) == f"{path} record 3"
+    assert rows.describe_row(2) == f"{path} record 3"
 
 
 def test_files_are_read_one_after_the_other_and_may_be_splits(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_files_are_read_one_after_the_other_and_may_be_splits(tmp_path: Path) ->
     rows = read(tmp_path)
     assert rows.columns["size"].tolist() == [0, 0.5, 1, 1.5, 2, 2.5]
     assert rows.columns["image"].read(5) == pets(6)[5]["image"][0]
-    assert rows.where(4).endswith("part-1.tfrecord record 1")
+    assert rows.describe_row(4).endswith("part-1.tfrecord record 1")
     rows = read({"test": str(tmp_path / "part-0.tfrecord"), "train": str(tmp_path / "part-1.tfrecord")})
     assert rows.split is not None
     assert rows.split.tolist() == ["train"] * 2 + ["test"] * 4
@@ -144,7 +144,7 @@ def test_records_are_prepared(file: Path, cache: Path) -> None:
 
 def test_a_cut_file_is_a_fault(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-5])
-    assert fault(file).endswith("pets.tfrecord: record 6 is damaged or cut off, or this is no record file.")
+    assert fault(file).endswith("pets.tfrecord: record 6 is damaged or cut off, or this is not a TFRecord file.")
 
 
 def test_a_changed_byte_is_a_fault(file: Path) -> None:
@@ -157,12 +157,12 @@ def test_a_changed_byte_is_a_fault(file: Path) -> None:
 def test_other_files_and_other_records_are_faults(tmp_path: Path) -> None:
     path = tmp_path / "a.tfrecord"
     path.write_text("a,b\n1,2\n" * 10)
-    assert "record 1 is damaged or cut off, or this is no record file" in fault(path)
+    assert "record 1 is damaged or cut off, or this is not a TFRecord file" in fault(path)
     path.write_bytes(b"")
-    assert fault(path).endswith("a.tfrecord: holds no records.")
+    assert fault(path).endswith("a.tfrecord: has no records.")
     path.write_bytes(gzip.compress(b"words" * 20))
     assert "record 1 is damaged" in fault(path)
-    assert "record 2 is no tf.train.Example" in fault(write(path, {"a": [1]}, b"\xff\xff\xff"))
+    assert "record 2 is not a tf.train.Example" in fault(write(path, {"a": [1]}, b"\xff\xff\xff"))
     assert "no such file" in fault(tmp_path / "b.tfrecord")
 
 
@@ -223,6 +223,6 @@ def test_a_plain_record_file_is_not_read_whole_to_check_its_lengths(
         return pread(handle, size, place)
 
     monkeypatch.setattr("bmcli.data.sources.tfrecord.os.pread", counted)
-    tfrecord._check_lengths(path, packed=False)
+    tfrecord._check_lengths(path, compressed=False)
     assert len(taken) == 50
     assert sum(taken) < path.stat().st_size / 50

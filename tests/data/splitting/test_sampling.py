@@ -85,17 +85,17 @@ def test_a_balanced_share() -> None:
 
 
 def test_more_rows_than_there_are_is_a_fault() -> None:
-    with pytest.raises(BmcliError, match="a sample of 301 rows cannot be taken from 300 training rows"):
+    with pytest.raises(BmcliError, match="expected a sample of at most 300 training rows, received 301"):
         sample_rows(ROWS, 301, 0)
 
 
 def test_a_share_of_no_row_is_a_fault() -> None:
-    with pytest.raises(BmcliError, match=r"0\.001 of 300 training rows is none"):
+    with pytest.raises(BmcliError, match=r"0\.001 of 300 training rows is less than one row"):
         sample_rows(ROWS, 0.001, 0)
 
 
 def ranks(prepared: PreparedData, split: str) -> set[float]:
-    """The rows of a split, by a column that is another number in each."""
+    """Return the rows of a split, identified by a column of different numbers."""
     column = prepared.spec.input("rank").state
     encoded = prepared.split(split).inputs["rank"][:, 0].astype("float64")
     return set(np.round(encoded * column["scale"][0] + column["offset"][0], 3).tolist())

@@ -32,8 +32,8 @@ def text(*cells: str | None) -> pa.ChunkedArray:
 
 
 def split(seed: int = 0, given: Any = None, sample: Any = None, **columns: Any) -> Callable[..., Splits]:
-    """The splits of columns by options: `split(who=...)(group="who")`."""
-    rows = SourceRows(columns, given, where=lambda row: f"t.csv:{row + 2}")
+    """Return a function from options to the splits of these columns: `split(who=...)(group="who")`."""
+    rows = SourceRows(columns, given, describe_row=lambda row: f"t.csv:{row + 2}")
 
     def by(**options: Any) -> Splits:
         targets = {"y": "category"} if "y" in columns else {"z": "number"}
@@ -76,7 +76,7 @@ def test_every_split_keeps_the_proportions_within_one_row(
     share = {"train": 1 - validation - test, "validation": validation, "test": test}
     try:
         assigned = assign(len(strata), seed, strata=strata, validation=validation, test=test, stratify="y")
-    except BmcliError:  # So few rows that a split gets none.
+    except BmcliError:  # So few rows that a splthe split is empty.
         assert len(strata) * min(share.values()) < len(counts)
         return
     assert sorted(np.concatenate(list(assigned.values())).tolist()) == list(range(len(strata)))
@@ -118,7 +118,7 @@ def test_another_seed_gives_other_splits() -> None:
     assert assign(100, seed=1)["test"].tolist() != assign(100, seed=2)["test"].tolist()
 
 
-def test_files_tell_the_splits() -> None:
+def test_files_define_the_splits() -> None:
     given = np.array(["train", "test", "train", "validation"])
     assert {name: rows.tolist() for name, rows in assign(4, given=given).items()} == {
         "train": [0, 2],
@@ -127,7 +127,7 @@ def test_files_tell_the_splits() -> None:
     }
 
 
-def test_validation_may_be_absent_where_files_tell_the_splits() -> None:
+def test_validation_may_be_absent_where_files_define_the_splits() -> None:
     assert sizes(assign(4, given=np.array(["train", "train", "test", "test"]))) == [2, 0, 2]
 
 
@@ -159,16 +159,16 @@ def test_no_training_rows_are_a_fault() -> None:
 
 
 def test_a_split_without_rows_is_a_fault() -> None:
-    with pytest.raises(BmcliError, match=r"5 rows are too few for a test share of 0\.1: it gets none"):
+    with pytest.raises(BmcliError, match=r"5 rows are too few for a test share of 0\.1: the split is empty"):
         assign(5, train=0.8, validation=0.1, test=0.1)
 
 
-def test_groups_that_are_too_small_for_every_split_are_told() -> None:
+def test_groups_that_are_too_small_for_every_split_are_a_fault() -> None:
     strata = np.array([0] * 95 + [1] * 5)
     assert not splits.fits_every_split(SplitOptions(), None, strata)
     assert splits.fits_every_split(SplitOptions(test=0.2), None, strata)
-    asked = assign(100, seed=3, strata=strata, stratify="y")
-    assert np.bincount(strata[asked["train"]]).tolist() == [76, 4]
+    stratified = assign(100, seed=3, strata=strata, stratify="y")
+    assert np.bincount(strata[stratified["train"]]).tolist() == [76, 4]
 
 
 def test_only_training_rows_must_be_enough_where_validation_is_carved_from_them() -> None:
@@ -238,7 +238,7 @@ def test_many_groups_meet_the_shares_nearly_to_the_row() -> None:
 
 
 def test_every_group_comes_into_the_test_rows_with_some_seed() -> None:
-    """Large ones, too: a test on small groups alone would tell of small groups alone."""
+    """Large groups, too: a test on small groups only would represent only these."""
     who = np.repeat(np.arange(20), np.arange(20, 40))
     tested = [set(who[split(seed, who=who, z=who)(group="who", test=0.3)["test"]]) for seed in range(60)]
     assert set.union(*tested) == set(range(20))
@@ -264,7 +264,7 @@ def test_as_many_groups_as_splits_are_enough() -> None:
 
 
 def test_fewer_groups_than_splits_are_a_fault() -> None:
-    with pytest.raises(BmcliError, match=r"2 groups are too few for a test share of 0\.1: it gets none"):
+    with pytest.raises(BmcliError, match=r"2 groups are too few for a test share of 0\.1: the split is empty"):
         split(who=text("a", "b", "a"), z=np.arange(3))(group="who")
 
 
@@ -291,8 +291,8 @@ def test_a_group_that_the_files_divide_is_a_fault() -> None:
 
 
 @pytest.mark.parametrize("way", [{"group": "a"}, {"time": "a"}, {"hash": True}])
-def test_a_way_to_deal_rows_that_are_split_already_is_a_fault(way: dict[str, Any]) -> None:
-    with pytest.raises(BmcliError, match="has no effect, since the source tells every split") as caught:
+def test_a_splitter_of_rows_that_are_split_already_is_a_fault(way: dict[str, Any]) -> None:
+    with pytest.raises(BmcliError, match="has no effect, because the source defines all splits") as caught:
         split(given=GIVEN, a=np.arange(100), z=np.arange(100))(**way)
     assert caught.value.faults[0].path == f"data.split.{next(iter(way))}"
 
@@ -353,7 +353,7 @@ def test_times_are_numbers_or_dates_as_text(cells: tuple[str, ...]) -> None:
         (("2024-05-31", None), 1, "expected the time of the row, received nothing"),
         (("3", "", "4"), 1, "expected the time of the row, received nothing"),
         (("2024-05-31T10:00Z", "2024-05-31T10:00"), 1, "received '2024-05-31T10:00'"),
-        (("soon",), 0, "expected a number or a date like 2024-05-31"),
+        (("soon",), 0, "expected a number or a date such as 2024-05-31"),
     ],
 )
 def test_what_is_no_time_is_a_fault_at_its_row(cells: tuple[str | None, ...], row: int, message: str) -> None:
@@ -406,7 +406,7 @@ def test_the_type_of_an_array_does_not_change_its_hash(column: np.ndarray) -> No
     assert hash_rows([column], 3).tolist() == hash_rows([np.arange(6)], 3).tolist()
 
 
-def test_rows_that_are_spelled_alike_when_joined_have_other_hashes() -> None:
+def test_rows_that_are_equal_when_joined_have_different_hashes() -> None:
     first = hash_rows([text("ab", "a", None, "1:a"), text("c", "bc", "", "")], 0)
     assert len(set(first.tolist())) == 4
     assert len(set(hash_rows([np.array([0.0, -0.0, np.nan, -np.nan, 1.0])], 0).tolist())) == 3
@@ -443,7 +443,7 @@ def test_a_name_that_is_no_column_is_a_fault_at_its_place() -> None:
 
 
 @pytest.mark.parametrize("way", ["group", "time"])
-def test_the_column_that_tells_the_split_is_no_input_unless_named(way: str) -> None:
+def test_the_column_of_the_splits_is_no_input_unless_listed(way: str) -> None:
     data = {"source": {"kind": "csv", "path": "t.csv"}, "targets": {"y": "number"}, "split": {way: "a"}}
     columns = {"a": np.arange(3), "b": np.arange(3), "y": np.arange(3)}
     options = DataOptions.model_validate(data)

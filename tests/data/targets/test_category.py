@@ -51,7 +51,7 @@ def test_one_class_is_a_fault() -> None:
 
 
 def test_a_class_absent_from_training_is_a_fault() -> None:
-    with pytest.raises(RowFault, match="'spa' is a class absent from training") as caught:
+    with pytest.raises(RowFault, match="expected a class of the training rows, received 'spa'") as caught:
         category.encode(text("ham", "spa"), fit(text("ham", "spam")))
     assert (caught.value.row, caught.value.suggestion) == (1, "Did you mean 'spam'?")
 
@@ -73,23 +73,23 @@ def test_several_values_a_row_are_no_class() -> None:
         fit(np.eye(2))
 
 
-def test_an_asked_class_without_training_rows_is_a_fault() -> None:
+def test_a_listed_class_without_training_rows_is_a_fault() -> None:
     with pytest.raises(BmcliError, match="no training row has the class 'eggs'"):
         fit(text("ham", "spam"), classes=("ham", "spam", "eggs"))
 
 
-def test_a_training_class_that_was_not_asked_for_is_a_fault() -> None:
-    with pytest.raises(RowFault, match="'eggs' is a class absent"):
+def test_a_training_class_that_is_not_listed_is_a_fault() -> None:
+    with pytest.raises(RowFault, match="expected a class of the training rows, received 'eggs'"):
         fit(text("ham", "spam", "eggs"), classes=("ham", "spam"))
 
 
-@pytest.mark.parametrize(("classes", "message"), [(("a", "a"), "'a' is there twice"), (("a",), "two classes or more")])
-def test_asked_classes_are_two_or_more_that_differ(classes: tuple[str, ...], message: str) -> None:
+@pytest.mark.parametrize(("classes", "message"), [(("a", "a"), "received 'a' twice"), (("a",), "at least two classes")])
+def test_listed_classes_are_at_least_two_different_ones(classes: tuple[str, ...], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         category.Options(classes=classes)
 
 
 def test_a_class_for_nearly_every_row_is_a_fault() -> None:
-    with pytest.raises(BmcliError, match="nearly every training row has a class of its own, as 'c0'"):
+    with pytest.raises(BmcliError, match="nearly every training row has a different class, such as 'c0'"):
         fit(text(*(f"c{n}" for n in range(60))))
     assert len(fit(text(*(f"c{n}" for n in range(60)), *(f"c{n}" for n in range(60)))).classes) == 60

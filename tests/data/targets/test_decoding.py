@@ -1,4 +1,4 @@
-"""What was encoded comes back, whatever the kind of target."""
+"""Decoding inverts encoding, for every kind of target."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_decoding_undoes_encoding(case: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_sure_predictions_come_to_the_truth(case: str) -> None:
-    """The answer to predictions that are right has the form of what is decoded."""
+    """The point prediction of perfect predictions equals the decoded rows."""
     rows, options, _ = CASES[case]
     part = parts.load("data.targets", kind_of(case))
     column = part.fit("y", rows, part.Options(**options))

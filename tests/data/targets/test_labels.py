@@ -62,7 +62,7 @@ def test_numbers_are_labels_sorted_by_size() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float32"])
-def test_an_array_of_0_and_1_tells_labels(dtype: str) -> None:
+def test_an_array_of_0_and_1_is_read_as_labels(dtype: str) -> None:
     rows = np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0]], dtype)
     assert fit(rows).classes == ("0", "1", "2")
     column = fit(rows, classes=("red", "round", "small"))
@@ -83,13 +83,13 @@ def test_an_array_of_another_width_is_a_fault() -> None:
 
 
 def test_names_must_be_as_many_as_an_array_has_columns() -> None:
-    with pytest.raises(BmcliError, match="has 2 labels a row, but 3 are named") as caught:
+    with pytest.raises(BmcliError, match="expected 2 names, one for each column of the array, received 3") as caught:
         fit(np.eye(2), classes=("a", "b", "c"))
     assert caught.value.faults[0].path == "data.targets.tags.classes"
 
 
 def test_a_label_absent_from_training_names_the_nearest() -> None:
-    with pytest.raises(RowFault, match="'smal' is a label absent from training") as caught:
+    with pytest.raises(RowFault, match="expected labels of the training rows, received 'smal'") as caught:
         labels.encode(text("red", None, "red;smal"), fit(ROWS))
     assert (caught.value.row, caught.value.suggestion) == (2, "Did you mean 'small'?")
 
@@ -110,7 +110,7 @@ def test_rows_without_any_label_are_a_fault(rows: Any) -> None:
         fit(rows)
 
 
-def test_an_asked_label_without_training_rows_is_a_fault() -> None:
+def test_a_listed_label_without_training_rows_is_a_fault() -> None:
     with pytest.raises(BmcliError, match="no training row has the label 'blue'") as caught:
         fit(ROWS, classes=("red", "round", "small", "blue"))
     assert caught.value.faults[0].path == "data.targets.tags.classes"
@@ -118,14 +118,18 @@ def test_an_asked_label_without_training_rows_is_a_fault() -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"separator": ""}, "expected a character"), ({"separator": " "}, "no space"), ({"classes": ("a", "a")}, "twice")],
+    [
+        ({"separator": ""}, "expected a character"),
+        ({"separator": " "}, "other than a space"),
+        ({"classes": ("a", "a")}, "twice"),
+    ],
 )
 def test_a_wrong_option_is_a_fault(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         labels.Options(**options)
 
 
-def test_a_label_is_told_if_it_is_more_probable_than_not() -> None:
+def test_a_label_is_predicted_if_it_is_more_probable_than_not() -> None:
     assert labels.predict_point(np.array([[0.5, 0.51], [0.49, 1.0]]), fit(ROWS)).tolist() == [[0, 1], [0, 1]]
 
 
@@ -186,7 +190,7 @@ def test_columns_of_several_values_are_no_labels(column: Any) -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"columns": ("a",)}, "at least 2"), ({"columns": ("a", "b"), "classes": ("a", "b")}, "`classes` does nothing")],
+    [({"columns": ("a",)}, "at least 2"), ({"columns": ("a", "b"), "classes": ("a", "b")}, "`classes` has no effect")],
 )
 def test_columns_are_several_and_stand_alone(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):

@@ -29,7 +29,7 @@ def test_text_is_put_into_the_order_of_the_recipe() -> None:
     assert (encoded.tolist(), encoded.dtype) == ([2, 0, 2, 1], np.int32)
 
 
-def test_text_without_an_order_is_a_fault_that_shows_how_to_tell_it() -> None:
+def test_text_without_an_order_is_a_fault_that_shows_how_to_write_it() -> None:
     with pytest.raises(BmcliError, match="the order of its 3 categories is not known") as caught:
         fit(text("good", "poor", "fair"))
     (fault,) = caught.value.faults
@@ -48,7 +48,9 @@ def test_a_category_may_have_no_training_row() -> None:
     assert ordered.encode(np.array([2]), column).tolist() == [1]
 
 
-@pytest.mark.parametrize(("cell", "message"), [("god", "'god' is a class absent"), (None, "received nothing")])
+@pytest.mark.parametrize(
+    ("cell", "message"), [("god", "expected a class of the training rows, received 'god'"), (None, "received nothing")]
+)
 def test_an_unknown_or_missing_category_is_a_fault(cell: str | None, message: str) -> None:
     with pytest.raises(RowFault, match=message) as caught:
         fit(text("good", "poor", cell), classes=GRADES)

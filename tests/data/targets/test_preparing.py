@@ -36,7 +36,7 @@ def test_each_kind_is_encoded_in_its_own_form(cache: Path, file: Path) -> None:
         "price": {"kind": "number", "scale": "log"},
     }
     prepared = run(cache, **table(file, targets=targets))
-    assert prepared.spec.stratified is None
+    assert prepared.spec.stratified_by is None
     for split in SPLITS:
         rows = prepared.split(split)
         x = np.rint(prepared.spec.input("x").state["offset"][0] + rows.inputs["x"][:, 0] * _scale(prepared)).astype(int)
@@ -52,7 +52,7 @@ def _scale(prepared: Any) -> float:
 
 def test_splits_keep_the_proportions_of_ordered_categories(cache: Path, file: Path) -> None:
     prepared = run(cache, **table(file, targets={"grade": {"kind": "ordered", "classes": GRADES}}))
-    assert prepared.spec.stratified == "grade"
+    assert prepared.spec.stratified_by == "grade"
     for split in SPLITS:
         counts = np.bincount(prepared.split(split).targets["grade"])
         assert counts.max() - counts.min() <= 1
@@ -64,7 +64,7 @@ def test_splits_keep_the_proportions_of_ordered_categories(cache: Path, file: Pa
         (
             {"tags": {"kind": "labels", "classes": ("red",)}},
             {},
-            "column 'tags': 'round' is a label absent from training",
+            "column 'tags': expected labels of the training rows, received 'round'",
         ),
         ({"visits": "count"}, {"3,poor,round,3,0.3": "3,poor,round,-3,0.3"}, ":5  column 'visits': expected a whole"),
         ({"price": {"kind": "number", "scale": "log"}}, {",0.3\n": ",-1.5\n"}, ":5  column 'price': expected a number"),
@@ -133,7 +133,7 @@ def _of(*columns: str) -> dict[str, Any]:
 
 def test_a_sample_or_strata_may_be_by_one_of_the_labels(cache: Path, file: Path) -> None:
     prepared = run(cache, **topics(file, sample={"balance": "sport"}, split={"stratify": "art"}))
-    assert prepared.spec.stratified == "art"
+    assert prepared.spec.stratified_by == "art"
     counts = prepared.split("train").targets["topics"][:, 0]
     assert counts.sum() * 2 == len(counts)
 
@@ -150,7 +150,7 @@ def test_a_bad_label_follows_the_policy(cache: Path, file: Path) -> None:
         data = topics(file, invalid=policy)
         file.write_text(changed)
         spec = run(cache, **data).spec
-        assert (spec.invalid, spec.skipped, sum(spec.counts.values())) == ({"topics": 2}, 2, 88)
+        assert (spec.invalid_cells, spec.skipped_rows, sum(spec.counts.values())) == ({"topics": 2}, 2, 88)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_bad_label_follows_the_policy(cache: Path, file: Path) -> None:
     [
         (_of("sport", "arts"), {}, "no column 'arts'. Did you mean 'art'?", "data.targets.topics.columns.1"),
         ({"z": {"kind": "labels", "columns": ("sport", "art")}}, {"inputs": {"x": "number"}},
-         "the data has a column 'z', too", "data.targets.z"),
+         "the data also has a column 'z'", "data.targets.z"),
     ],
 )  # fmt: skip
 def test_columns_of_labels_must_be_there_and_the_name_free(
