@@ -172,7 +172,7 @@ def resolve_teacher(teacher: TeacherOptions, run: Run | None) -> TrainedTeacherO
         reason = (error.strerror or str(error)).lower()
         raise BmcliError(f"teacher {format_path(file)}: {reason}.", path="distill.teacher") from None
     return TrainedTeacherOptions(
-        model=str(file), run=str(run.folder) if run else None, digest=digest, weight=teacher.weight
+        model=str(file), run=str(run.folder) if run else None, sha256=digest, weight=teacher.weight
     )
 
 

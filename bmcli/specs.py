@@ -56,7 +56,7 @@ class DataSpec:
         invalid: How many cells could not be read, by column, and were left out with their rows or filled.
         skipped: How many rows were left out for such cells, before the split.
         broken: How many records of the source were no rows, for their number of cells or otherwise, and were left out.
-        crosses: Combinations of inputs, which the network makes itself: of `state["of"]`, by name.
+        crosses: Combinations of inputs, which the network makes itself: of `state["columns"]`, by name.
     """
 
     inputs: tuple[Column, ...]

@@ -51,7 +51,7 @@ class DistillationResult:
 
     def require_gain(self) -> None:
         """Raises GateMissed if the student gained less than the recipe asks for."""
-        wanted, found = self.options.require_gain, self.distilled.gain
+        wanted, found = self.options.min_gain, self.distilled.gain
         if wanted is False or found is None:
             return
         told = f"gate missed: gain in {self.distilled.on}/{found.metric} is {found.mean:+.4g}"
@@ -116,8 +116,8 @@ def _run_distillation(distillation: Distillation, loaded: LoadedRecipe, context:
         _announce_networks(options, loaded, learner, context)
         jobs = _TrainingJobs(distillation, context)
         teachers = _resolve_teachers(options, loaded, learner, jobs)
-        taught = students.make_distilled_student(learner, options, teachers, {})
-        seen = _evaluate_teachers(taught, options, teachers, context)
+        student = students.make_distilled_student(learner, options, teachers, {})
+        seen = _evaluate_teachers(student, options, teachers, context)
         seeds = tuple(learner.recipe.seed + number for number in range(options.seeds))
         found = _train_students(jobs, learner, options, teachers, seeds)
         result = replace(_compare_learners(found, seen, options, loaded, context), seconds=time.monotonic() - start)
@@ -134,7 +134,9 @@ def _run_distillation(distillation: Distillation, loaded: LoadedRecipe, context:
 
 def _describe_origin(distillation: Distillation, result: DistillationComparison) -> list[str]:
     """Where a student's run comes from, for its report."""
-    told = [f"A student of the distillation {distillation.display_path}, taught by {', '.join(result.teacher.runs)}."]
+    told = [
+        f"A student of the distillation {distillation.display_path}, distilled from {', '.join(result.teacher.runs)}."
+    ]
     if result.gain is not None:
         gain, bounds = result.gain, result.gain.interval
         around = f" (95 % interval {bounds[0]:+.4f} to {bounds[1]:+.4f})" if bounds else ""
@@ -312,18 +314,20 @@ class _TeacherEvaluation:
 
 
 def _evaluate_teachers(
-    taught: LoadedRecipe, options: DistillOptions, teachers: Sequence[TrainedTeacherOptions], context: TrainingContext
+    student: LoadedRecipe, options: DistillOptions, teachers: Sequence[TrainedTeacherOptions], context: TrainingContext
 ) -> _TeacherEvaluation:
     """Measures the teachers as one, and stops a bad one."""
     from bmcli.evaluation.agreement import compute_reliability
 
-    recipe = taught.recipe
-    session = sessions.start_session(taught, context.cache)
+    recipe = student.recipe
+    session = sessions.start_session(student, context.cache)
     _check_metrics(options, recipe, session.prepared.spec)
     from bmcli.distillation.teacher_ensemble import TeacherEnsemble  # after the start, which keeps TensorFlow quiet
 
-    assert recipe.taught is not None, "it was made for teachers"
-    school = TeacherEnsemble.load_teachers(recipe, recipe.taught, session.prepared, session.placement, context.cache)
+    assert recipe.distillation is not None, "it was made for teachers"
+    school = TeacherEnsemble.load_teachers(
+        recipe, recipe.distillation, session.prepared, session.placement, context.cache
+    )
     spec, on = session.prepared.spec, recipe.evaluate.split
     gate_on = "validation" if spec.counts.get("validation") else on
     network = _build_network(recipe, spec, session.prepared.split("train"), session.placement)

@@ -244,7 +244,7 @@ def _write_artefact(
             "artefact": methods.measure_model_size(exportable.network.model).to_json(),
         }
         made = card.build(
-            run, recipe, exportable.spec, options, written, folder, verification, export_options.licence, weights,
+            run, recipe, exportable.spec, options, written, folder, verification, export_options.license, weights,
             known.evaluations, known.recorded,
         )  # fmt: skip
         sealed = card.write(folder, made)

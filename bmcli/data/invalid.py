@@ -80,7 +80,7 @@ def apply_invalid_policy(
     """
     import numpy as np
 
-    if options.invalid == "stop":
+    if options.invalid == "error":
         return rows, {}, 0
     inputs = columns.resolve_inputs(rows.columns, options, targets)
     checks = dict(_list_checks(inputs, targets, options.weight))
@@ -103,7 +103,7 @@ def apply_invalid_policy(
         raise BmcliError(
             f"no row is left: every row has a cell that cannot be read, most of them in column {quoted(worst)}.",
             path="data.invalid",
-            suggestion="Write `invalid: stop` to see the first of each column.",
+            suggestion="Write `invalid: error` to see the first of each column.",
         )
     told = {name: int(mask.sum()) for name, mask in bad.items()}
     if filled:

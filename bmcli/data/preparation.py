@@ -136,7 +136,7 @@ def _prepare_source(
     options: DataOptions, targets: Mapping[str, Kind], seed: int, draft: store.PreparedDataWriter
 ) -> DataSpec:
     """What the data is; its encoded rows go into the draft, a column at a time."""
-    rows = read_rows(options.source, skip_broken=options.invalid != "stop")  # type: ignore[arg-type]
+    rows = read_rows(options.source, skip_broken=options.invalid != "error")  # type: ignore[arg-type]
     with naming(rows.origin):
         return _encoded_source(rows, options, targets, seed, draft)
 

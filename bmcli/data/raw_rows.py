@@ -119,7 +119,7 @@ def reread_rows(
 
 def _read_valid_rows(options: DataOptions, targets: Mapping[str, Kind]) -> SourceRows:
     """The rows of a source without those that cannot be read."""
-    rows = read_rows(options.source, skip_broken=options.invalid != "stop")  # type: ignore[arg-type]
+    rows = read_rows(options.source, skip_broken=options.invalid != "error")  # type: ignore[arg-type]
     with naming(rows.origin):
         columns.check_names(rows, options, targets)
         return invalid.apply_invalid_policy(rows, options, targets)[0]

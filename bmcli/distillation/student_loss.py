@@ -203,17 +203,17 @@ class DistillationLoss(LossProvider):
 
 
 def _build_terms(
-    network: Network, taught: DistillationOptions, layer_shapes: Mapping[str, tuple[int, ...]], seed: int
+    network: Network, distillation: DistillationOptions, layer_shapes: Mapping[str, tuple[int, ...]], seed: int
 ) -> tuple[_LossTerm, ...]:
     counted: Counter[str] = Counter()
     found = []
-    for place, options in enumerate(taught.losses):
+    for place, options in enumerate(distillation.losses):
         counted[options.kind] += 1
         number = counted[options.kind]
         name = options.kind if number == 1 else f"{options.kind}_{number}"
         hints = []
         for position, pair in enumerate(getattr(options, "pairs", ())):
-            path = f"taught.losses.{place}.pairs.{position}"
+            path = f"distillation.losses.{place}.pairs.{position}"
             tensor = layer_lookup.find_layer_output(network.model, pair.student, "the student", f"{path}.student")
             hints.append(
                 HintProjection(

@@ -30,7 +30,7 @@ class TeacherEnsemble:
     """
 
     recipe: Recipe
-    taught: DistillationOptions
+    distillation: DistillationOptions
     prepared: PreparedData
     placement: Placement
     predictor: TeacherPredictor | None
@@ -38,7 +38,12 @@ class TeacherEnsemble:
 
     @classmethod
     def load_teachers(
-        cls, recipe: Recipe, taught: DistillationOptions, prepared: PreparedData, placement: Placement, cache: Path
+        cls,
+        recipe: Recipe,
+        distillation: DistillationOptions,
+        prepared: PreparedData,
+        placement: Placement,
+        cache: Path,
     ) -> TeacherEnsemble:
         """Opens the teachers.
 
@@ -46,17 +51,17 @@ class TeacherEnsemble:
             BmcliError: A teacher cannot be opened, or does not suit the student.
         """
         asking = None
-        if taught.teachers:
-            found = opening.load_teachers(taught, recipe, prepared.spec, placement)
+        if distillation.teachers:
+            found = opening.load_teachers(distillation, recipe, prepared.spec, placement)
             asking = TeacherPredictor(
-                found, taught, opening.list_output_forms(recipe), opening.list_layer_pairs(taught)
+                found, distillation, opening.list_output_forms(recipe), opening.list_layer_pairs(distillation)
             )
-        return cls(recipe, taught, prepared, placement, asking, cache)
+        return cls(recipe, distillation, prepared, placement, asking, cache)
 
     @cached_property
     def known(self) -> TransferSet:
         """What is learned from; what teachers will say of it in every epoch is asked once."""
-        return transfer_set.load_transfer_set(self.recipe, self.taught, self.prepared, self.predictor, self.cache)
+        return transfer_set.load_transfer_set(self.recipe, self.distillation, self.prepared, self.predictor, self.cache)
 
     def build_loss(self, network: Network) -> DistillationLoss:
         """What the student learns from.
@@ -70,7 +75,7 @@ class TeacherEnsemble:
         )
         shares = self.predictor.merged_weights if self.predictor else ()
         loss = DistillationLoss(
-            network, self.recipe, self.taught, self.placement, asking, seen, self.known.shapes, shares
+            network, self.recipe, self.distillation, self.placement, asking, seen, self.known.shapes, shares
         )  # fmt: skip
         loss.note = self.note
         return loss

@@ -78,7 +78,7 @@ def load_teachers(
         BmcliError: A file is gone, was changed, or tells something else than the student learns.
     """
     return tuple(
-        _load_teacher(each, f"taught.teachers.{place}", recipe, spec, placement)
+        _load_teacher(each, f"distillation.teachers.{place}", recipe, spec, placement)
         for place, each in enumerate(options.teachers)
     )
 
@@ -87,7 +87,7 @@ def _load_teacher(
     options: TrainedTeacherOptions, path: str, recipe: Recipe, spec: DataSpec, placement: Placement
 ) -> TeacherNetwork:
     if options.run is None:
-        return _load_teacher_file(Path(options.model), options.digest, path, recipe, spec, placement)
+        return _load_teacher_file(Path(options.model), options.sha256, path, recipe, spec, placement)
     run = Run(Path(options.run))
     with _locate_faults(path):
         run.require_lock()
@@ -95,13 +95,13 @@ def _load_teacher(
     strategy.set_random_state(its_recipe.seed, its_recipe.train.precision)
     with placement.strategy.scope(), _locate_faults(path):
         model = network.require_model(its_recipe, its_spec)
-        network.load_model_weights(Path(options.model), model, its_spec, digest=options.digest)
+        network.load_model_weights(Path(options.model), model, its_spec, digest=options.sha256)
     model.trainable = False
     terms = {
         column.name: _build_converter(column, its_spec, its_recipe, recipe, run.display_path, path)
         for column in spec.targets
     }
-    return TeacherNetwork(run.display_path, model, its_recipe, its_spec, options.digest, terms)
+    return TeacherNetwork(run.display_path, model, its_recipe, its_spec, options.sha256, terms)
 
 
 @contextlib.contextmanager
@@ -308,7 +308,7 @@ def layer_key(pair: LayerPair) -> str:
 def list_layer_pairs(options: DistillationOptions) -> list[tuple[LayerPair, str]]:
     """The pairs of layers of all losses, and the paths of their options."""
     return [
-        (pair, f"taught.losses.{place}.pairs.{number}")
+        (pair, f"distillation.losses.{place}.pairs.{number}")
         for place, loss in enumerate(options.losses)
         for number, pair in enumerate(getattr(loss, "pairs", ()))
     ]

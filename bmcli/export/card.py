@@ -49,7 +49,7 @@ _EXPORT_AGAIN = "Export again."
 
 def build(
     run: Run, recipe: Recipe, spec: DataSpec, options: FormatOptions, written: WrittenModel, folder: Path,
-    verification: Verification, licence: str | None,
+    verification: Verification, license_name: str | None,
     weights: Mapping[str, Any], evaluations: Mapping[str, Any], recorded: Mapping[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     """The card of an artefact whose files are all written.
@@ -64,7 +64,7 @@ def build(
         "bmcli_card": CARD_VERSION,
         "name": recipe.name,
         "created": now(),
-        "licence": licence,
+        "license": license_name,
         "targets": [_describe_target(column, recipe) for column in spec.targets],
         "columns": [_describe_column(column, written) for column in spec.inputs],
         "notes": list(written.notes),
@@ -324,10 +324,10 @@ def _describe_lineage(run: Run, recipe: Recipe, spec: DataSpec, recorded: Mappin
 
 def _describe_teachers(recipe: Recipe) -> list[dict[str, str]]:
     """What the run learned from beside the labels, if it was distilled: runs or files, with their digests."""
-    taught = recipe.taught
+    distillation = recipe.distillation
     return [
-        {"model": "/".join(Path(each.run or each.model).parts[-2:]), "sha256": each.digest}
-        for each in (taught.teachers if taught else ())
+        {"model": "/".join(Path(each.run or each.model).parts[-2:]), "sha256": each.sha256}
+        for each in (distillation.teachers if distillation else ())
     ]
 
 
@@ -359,7 +359,7 @@ def render_markdown(card: Mapping[str, Any]) -> str:
     lines = [
         f"# {escape_markdown(card['name'])}: {escape_markdown(card['format'])}",
         "",
-        f"Licence: {escape_markdown(card['licence'] or 'not told')}. {_format_bytes(card['bytes'])}, "
+        f"Licence: {escape_markdown(card['license'] or 'not told')}. {_format_bytes(card['bytes'])}, "
         f"{_format_bytes(card['gzip_bytes'])} with gzip.",
         "",
         *_render_table(

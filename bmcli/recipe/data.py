@@ -138,7 +138,7 @@ class SampleOptions(Options):
 class CrossOptions(Options):
     """Cross of several categories: the network sees their combination (Cheng et al. 2016)."""
 
-    of: tuple[str, ...] = Field(
+    columns: tuple[str, ...] = Field(
         min_length=2,
         description="Inputs to combine: single categories, booleans, or single numbers with `bins`.",
     )
@@ -151,7 +151,7 @@ class CrossOptions(Options):
 
     @property
     def name(self) -> str:
-        return "_x_".join(self.of)
+        return "_x_".join(self.columns)
 
 
 def find_cross_problem(
@@ -160,11 +160,11 @@ def find_cross_problem(
     """Place below `crosses`, message and suggestion of the first cross that cannot be of these inputs."""
     names = [cross.name for cross in crosses]
     for position, cross in enumerate(crosses):
-        for place, name in enumerate(cross.of):
-            loc = (position, "of", place)
+        for place, name in enumerate(cross.columns):
+            loc = (position, "columns", place)
             if name not in inputs:
                 return loc, f"there is no input {quoted(name)}.", parts.did_you_mean(name, inputs)
-            if name in cross.of[:place]:
+            if name in cross.columns[:place]:
                 return loc, f"{quoted(name)} is crossed with itself.", "Leave it in once."
             if not _can_be_crossed(inputs[name]):
                 hint = "Cross categories without `separator`, booleans, and numbers with `bins`."
@@ -216,9 +216,9 @@ class DataOptions(Options):
         default=None,
         description="Column of non-negative weights of the rows in the loss.",
     )
-    invalid: Literal["stop", "skip", "fill"] = Field(
-        default="stop",
-        description="Handling of cells that cannot be read as the kind of their column: `stop` reports the first of "
+    invalid: Literal["error", "skip", "fill"] = Field(
+        default="error",
+        description="Handling of cells that cannot be read as the kind of their column: `error` reports the first of "
         "every column; `skip` drops their rows before the split; `fill` treats those of inputs as missing, and drops "
         "rows with invalid targets or weights. Both drop CSV records with a wrong number of cells. All are counted.",
     )

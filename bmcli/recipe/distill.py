@@ -1,4 +1,4 @@
-"""The `distill` section: what a student learns from which teachers; and `taught`, what a student's own recipe keeps."""
+"""The sections `distill`, of a distillation, and `distillation`, of the recipe of a distilled student."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class StudentField(FieldType):
             raise fault("student", f"expected what differs from this recipe, received {format_value(value)}.", hint)
         if "recipe" in value and (len(value) > 1 or not isinstance(value["recipe"], str)):
             raise fault_at(("recipe",), "a student's recipe stands alone.", "Write student: {recipe: small.yaml}.")
-        for verb in ("distill", "tune", "taught", "extends"):
+        for verb in ("distill", "tune", "distillation", "extends"):
             if verb in value:
                 raise fault_at((verb,), f"`{verb}` cannot be laid over a recipe for its student.", "Leave it out.")
         return dict(value)
@@ -158,7 +158,7 @@ class StudentField(FieldType):
 class TransferOptions(Options):
     """Transfer set: the rows that the student is trained on."""
 
-    without: Mapping[str, Annotated[tuple[str | int, ...], Field(min_length=1)]] = Field(
+    excluded_classes: Mapping[str, Annotated[tuple[str | int, ...], Field(min_length=1)]] = Field(
         default={},
         description="Classes, by target, whose training rows are left out, such as {label: [3]}; the student sees "
         "them only through its teacher.",
@@ -171,7 +171,7 @@ class TransferOptions(Options):
     @property
     def replaces_rows(self) -> bool:
         """Whether other rows are learned from than those that train."""
-        return bool(self.without) or self.unlabelled is not None
+        return bool(self.excluded_classes) or self.unlabelled is not None
 
 
 Losses = tuple[Annotated[Kind, PartField("distillation.losses")], ...]
@@ -239,7 +239,7 @@ class DistillOptions(Options):
         description="Limits on validation metrics of the teacher, such as {accuracy: '>= 0.9'}; a missed limit ends "
         "with exit code 3 before the student is trained.",
     )
-    require_gain: bool | NotNegative = Field(
+    min_gain: bool | NotNegative = Field(
         default=False,
         description="true: the confidence interval of the gain must lie above 0; a number: minimum gain. If it is "
         "missed, the exit code is 3.",
@@ -247,8 +247,8 @@ class DistillOptions(Options):
 
     @model_validator(mode="after")
     def _gain_has_a_baseline(self) -> DistillOptions:
-        if self.require_gain is not False and not self.baseline:
-            raise fault_at(("require_gain",), "there is no gain without a baseline.", "Write baseline: true.")
+        if self.min_gain is not False and not self.baseline:
+            raise fault_at(("min_gain",), "there is no gain without a baseline.", "Write baseline: true.")
         return self
 
     @model_validator(mode="after")
@@ -272,7 +272,7 @@ class TrainedTeacherOptions(Options):
 
     model: str = Field(min_length=1, description="Its `.keras` file.")
     run: str | None = Field(default=None, description="Its run folder, if it is a run.")
-    digest: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the file.")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the file.")
     weight: Positive = Field(default=1.0, description="Weight of this teacher in the ensemble.")
 
 
@@ -306,13 +306,13 @@ def find_target_problem(
     Args:
         objectives: Kind of objective by target.
     """
-    for target in options.transfer.without:
+    for target in options.transfer.excluded_classes:
         if target not in objectives:
             hint = parts.did_you_mean(target, objectives)
-            return ("transfer", "without", target), f"no target {quoted(target)}.", hint
+            return ("transfer", "excluded_classes", target), f"no target {quoted(target)}.", hint
         if objectives[target] not in ("classification", "ordinal"):
             message = f"target {quoted(target)} has no single class a row to be left out by."
-            return ("transfer", "without", target), message, ""
+            return ("transfer", "excluded_classes", target), message, ""
     for place, loss in enumerate(options.losses or ()):
         problem = _find_loss_problem(loss, objectives)
         if problem is not None:

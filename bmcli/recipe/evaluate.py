@@ -32,7 +32,7 @@ class IntervalOptions(Options):
 class SliceOptions(Options):
     """Slices of the rows to evaluate separately."""
 
-    of: tuple[str, ...] = Field(
+    columns: tuple[str, ...] = Field(
         min_length=1, max_length=2, description="A column, or two columns whose value pairs define the slices."
     )
     bins: Annotated[int, Field(ge=2, le=20)] = Field(
@@ -43,7 +43,7 @@ class SliceOptions(Options):
 class FairnessOptions(Options):
     """Groups that the model should treat alike."""
 
-    of: tuple[str, ...] = Field(
+    columns: tuple[str, ...] = Field(
         min_length=1, description="Columns that define groups, such as sex; numbers are divided into quartiles."
     )
     target: str | None = Field(default=None, description="Target to check, if there are several.")
@@ -69,7 +69,7 @@ class EvaluateOptions(Options):
     )
     slices: Literal["all"] | tuple[str | tuple[str, ...] | SliceOptions, ...] = Field(
         default=(),
-        description="Slices to evaluate separately: columns such as Home, pairs such as [Home, Marital], or {of: "
+        description="Slices to evaluate separately: columns such as Home, pairs such as [Home, Marital], or {columns: "
         "[Age], bins: 4}; `all` searches all columns and pairs for the worst slices.",
     )
     fairness: FairnessOptions | None = Field(
@@ -83,7 +83,7 @@ class EvaluateOptions(Options):
         if self.slices == "all":
             return ()
         spelled = ((each,) if isinstance(each, str) else each for each in self.slices)
-        return tuple(each if isinstance(each, SliceOptions) else SliceOptions(of=each) for each in spelled)
+        return tuple(each if isinstance(each, SliceOptions) else SliceOptions(columns=each) for each in spelled)
 
     @field_validator("slices")
     @classmethod
@@ -97,7 +97,7 @@ class EvaluateOptions(Options):
         """Every column that is named, by its place in the recipe."""
         found = {"evaluate.intervals.group": self.intervals.group} if self.intervals.group not in _WORDS else {}
         for position, each in enumerate(self.get_named_slices()):
-            found |= {f"evaluate.slices.{position}.{place}": name for place, name in enumerate(each.of)}
-        for position, name in enumerate(() if self.fairness is None else self.fairness.of):
-            found[f"evaluate.fairness.of.{position}"] = name
+            found |= {f"evaluate.slices.{position}.{place}": name for place, name in enumerate(each.columns)}
+        for position, name in enumerate(() if self.fairness is None else self.fairness.columns):
+            found[f"evaluate.fairness.columns.{position}"] = name
         return found

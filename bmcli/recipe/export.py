@@ -48,7 +48,7 @@ class ExportOptions(Options):
     verify: VerifyOptions = Field(
         default=VerifyOptions(), description="How far an artefact may deviate from its model."
     )
-    licence: str | None = Field(
+    license: str | None = Field(
         default=None, min_length=1, description="Licence of the artefact, for its model card, such as CC-BY-4.0."
     )
 

@@ -27,7 +27,7 @@ def render_recipe(recipe: Recipe, tree: Node, found: Mapping[str, Any] | None = 
     if recipe.data.inputs is not None and len(recipe.data.inputs) > _MOST_SPELLED_OUT:
         # With all their defaults they would be more than a recipe may hold.
         values["data"]["inputs"] = {name: _shorten(kind) for name, kind in recipe.data.inputs.items()}
-    for section in ("tune", "distill", "taught"):
+    for section in ("tune", "distill", "distillation"):
         if values[section] is None:
             del values[section]
     became = {split_path(path): value for path, value in (found or {}).items()}

@@ -73,7 +73,7 @@ class Recipe(Options):
     distill: DistillOptions | None = Field(
         default=None, description="Distillation by `bmcli distill`: teachers, student and losses."
     )
-    taught: DistillationOptions | None = Field(
+    distillation: DistillationOptions | None = Field(
         default=None,
         description="Distillation losses of this network, and its trained teachers; `bmcli distill` writes this "
         "section into the recipe of a student.",
@@ -206,7 +206,7 @@ class Recipe(Options):
                 )
         return value
 
-    @field_validator("distill", "taught")
+    @field_validator("distill", "distillation")
     @classmethod
     def _check_distillation_targets(cls, value: Any, info: ValidationInfo) -> Any:
         if value is None or "data" not in info.data or "objective" not in info.data:

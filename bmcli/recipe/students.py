@@ -56,9 +56,9 @@ def make_student(loaded: LoadedRecipe) -> LoadedRecipe:
         found = written.overlay(above).validate()
     except BmcliError as error:
         raise BmcliError(*(_prefix_student_path(fault, above) for fault in error.faults)) from None
-    if found.recipe.taught is not None:
+    if found.recipe.distillation is not None:
         raise BmcliError(
-            "a recipe that learns from teachers already cannot be distilled.", path="taught",
+            "a recipe that learns from teachers already cannot be distilled.", path="distillation",
             suggestion="Leave `make_distilled_student` or `distill` out.",
         )  # fmt: skip
     return found
@@ -90,7 +90,7 @@ def make_distilled_student(
         teachers=tuple(teachers), average=options.average, losses=options.resolve_losses(objectives),
         transfer=options.transfer,
     )  # fmt: skip
-    return _with_values(learner.document, {"taught": _plain(learns), **more})
+    return _with_values(learner.document, {"distillation": _plain(learns), **more})
 
 
 def with_teachers(loaded: LoadedRecipe, teachers: Sequence[TrainedTeacherOptions]) -> LoadedRecipe:
@@ -107,7 +107,7 @@ def make_baseline(learner: LoadedRecipe, options: DistillOptions, more: Mapping[
     if options.transfer.replaces_rows:
         losses = DistillOptions.model_validate({"losses": ("hard", "soft")}).losses
         assert losses is not None, "two were named"
-        values["taught"] = _plain(DistillationOptions(losses=losses[:1], transfer=options.transfer))
+        values["distillation"] = _plain(DistillationOptions(losses=losses[:1], transfer=options.transfer))
     return _with_values(learner.document, values)
 
 

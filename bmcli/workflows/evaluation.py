@@ -130,7 +130,9 @@ def check_evaluation(recipe: Recipe, spec: DataSpec) -> None:
     from bmcli.evaluation.metrics import metric_names
 
     options = recipe.evaluate
-    fair = () if options.fairness is None else tuple(n for c in options.fairness.of for n in fairness.metric_names(c))
+    fair = (
+        () if options.fairness is None else tuple(n for c in options.fairness.columns for n in fairness.metric_names(c))
+    )
     faults: list[Fault] = []
     checks: tuple[Callable[[], object], ...] = (
         lambda: check_names(options.gates, (*metric_names(spec.targets, options.top_k, recipe.quantiles()), *fair)),
@@ -196,7 +198,8 @@ def _compare_groups(
     there = truth[target.name] == positive
     selected = target_kinds.kind_of(target).predict_point(predictions[target.name], target) == positive
     slicings = [
-        _make_slicing(raw_columns, name, f"evaluate.fairness.of.{place}") for place, name in enumerate(options.of)
+        _make_slicing(raw_columns, name, f"evaluate.fairness.columns.{place}")
+        for place, name in enumerate(options.columns)
     ]
     name = target.classes[positive]
     return (
@@ -267,7 +270,7 @@ def _list_slicings(recipe: Recipe, spec: DataSpec, raw_columns: RawColumnReader)
         return
     for position, each in enumerate(options.get_named_slices()):
         path = f"evaluate.slices.{position}"
-        parts_of_it = [_make_slicing(raw_columns, name, path, each.bins) for name in each.of]
+        parts_of_it = [_make_slicing(raw_columns, name, path, each.bins) for name in each.columns]
         yield parts_of_it[0] if len(parts_of_it) == 1 else slices.cross_slicings(*parts_of_it)
 
 

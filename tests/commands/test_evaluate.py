@@ -101,7 +101,7 @@ def test_a_slice_that_cannot_be_learned_is_found_among_all(bmcli: Bmcli, loans: 
 
 
 def test_named_slices_are_measured_each_by_itself(bmcli: Bmcli, loans: Run) -> None:
-    slices = "evaluate.slices=[sex, [clinic, sex], {of: [score], bins: 2}, label]"
+    slices = "evaluate.slices=[sex, [clinic, sex], {columns: [score], bins: 2}, label]"
     assert bmcli("evaluate", loans.folder, slices).code == 0
     (found,) = loans.evaluations()["test"]["slices"]
     assert {each["of"] for each in found["slices"]} == {"sex", "clinic x sex", "score", "label"}
@@ -110,18 +110,18 @@ def test_named_slices_are_measured_each_by_itself(bmcli: Bmcli, loans: Run) -> N
 
 def test_groups_are_compared_and_gates_hold_them(bmcli: Bmcli, loans: Run) -> None:
     gate = "evaluate.gates.\"fairness/sex/selection_rate_difference\"='<= 0.0001'"
-    done = bmcli("evaluate", loans.folder, "evaluate.fairness={of: [sex], positive: paid}", gate, "--json")
+    done = bmcli("evaluate", loans.folder, "evaluate.fairness={columns: [sex], positive: paid}", gate, "--json")
     assert done.code == 3
     assert "test/fairness/sex/selection_rate_difference" in done.json()["intervals"]
     assert "fairness/sex/selection_rate_difference" in done.json()["missed_gates"][0]
-    assert "'paid' by sex" in bmcli("evaluate", loans.folder, "evaluate.fairness={of: [sex], positive: paid}").out
+    assert "'paid' by sex" in bmcli("evaluate", loans.folder, "evaluate.fairness={columns: [sex], positive: paid}").out
 
 
 def test_what_an_evaluation_will_not_find_is_told_before_training(bmcli: Bmcli, tmp_path: Path) -> None:
     recipe = write_loans(tmp_path)
     done = bmcli(
-        "train", recipe, "evaluate.slices=[sexx, [clinic, town]]", "evaluate.fairness={of: [sex], positive: payed}",
-        "evaluate.gates.acuracy='> 0'", "--json",
+        "train", recipe, "evaluate.slices=[sexx, [clinic, town]]",
+        "evaluate.fairness={columns: [sex], positive: payed}", "evaluate.gates.acuracy='> 0'", "--json",
     )  # fmt: skip
     told = {fault["path"]: fault["suggestion"] for fault in done.json()["faults"]}
     assert done.code == 2

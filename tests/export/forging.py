@@ -99,7 +99,7 @@ def whole(**changes: Any) -> dict[str, Any]:
         "bmcli_card": card.CARD_VERSION,
         "name": "a",
         "created": "2026-01-31T12:00:00+0000",
-        "licence": None,
+        "license": None,
         "targets": [{"name": "y", "kind": "number", "classes": [], "decision": "the number itself"}],
         "columns": [{"name": "x", "kind": "number", "meaning": "a number", "preprocessing": "inside"}],
         "notes": [],

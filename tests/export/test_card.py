@@ -63,7 +63,7 @@ def test_a_cell_of_a_table_shows_just_the_text(text: str) -> None:
 def _poisoned(values: Any) -> Any:
     """JSON values with hostile text in the place of every text that a run's data or recipe may have chosen."""
     if isinstance(values, dict):
-        free = {"column", "target", "meaning", "licence", "hard", "notes", "failures", "decision", "classes", "name"}
+        free = {"column", "target", "meaning", "license", "hard", "notes", "failures", "decision", "classes", "name"}
         return {
             (HOSTILE if "/" in key else key): _texts(value) if key in free else _poisoned(value)
             for key, value in values.items()

@@ -204,7 +204,7 @@ def test_a_listed_file_that_is_a_pipe_is_not_read(own: Callable[[str], Path]) ->
 
 
 OPTIONAL = {"threshold", "temperature", "quantiles", "warm_up", "count", "metrics", "intervals", "pooled"}
-NULLABLE = {"licence", "seal", "quantize", "limits", "agreement", "max_difference", "metric_drop", "stratified",
+NULLABLE = {"license", "seal", "quantize", "limits", "agreement", "max_difference", "metric_drop", "stratified",
             "weight", "weights", "dimension", "low", "high"}  # fmt: skip
 FREE = {"options", "trained_with", "versions", "counts", "rows", "evaluation", "invalid", "source", "metrics",
         "intervals"}  # fmt: skip

@@ -64,7 +64,7 @@ RULES = [
     ("evaluate: {gates: {accuracy: '> 1e999'}}", "evaluate.gates.accuracy", "expected a limit like"),
     ("evaluate: {gates: {accuracy: '> ٣'}}", "evaluate.gates.accuracy", "expected a limit like"),
     ("evaluate: {slices: [[a, b, c]]}", "evaluate.slices.0", "expected one column or two, received 3."),
-    ("evaluate: {fairness: {}}", "evaluate.fairness.of", ""),
+    ("evaluate: {fairness: {}}", "evaluate.fairness.columns", ""),
     ("evaluate: {folds: 1}", "evaluate.folds", ""),
     ("evaluate: {intervals: {level: 1.5}}", "evaluate.intervals.level", ""),
     ("objective: {kind: classification, calibrate: platt}", "objective.calibrate", ""),
@@ -171,7 +171,7 @@ GOOD = [
     "objective: {kind: classification, threshold: 0.3}",
     "objective: {kind: classification, calibrate: temperature, threshold: {goal: cost, false_negative: 5}}",
     "objective: {kind: classification, threshold: {goal: recall, precision: 0.9}}",
-    "evaluate: {slices: [a, [a, b], {of: [a], bins: 3}], fairness: {of: [a], positive: b}, folds: 5}",
+    "evaluate: {slices: [a, [a, b], {columns: [a], bins: 3}], fairness: {columns: [a], positive: b}, folds: 5}",
     "evaluate: {slices: all, intervals: {level: 0.9, resamples: 200, group: none}}",
 ]
 
