@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
-from bmcli import disk, runs
+from bmcli import disk, records, runs
 from bmcli.disk import format_path
 from bmcli.errors import BmcliError
 from bmcli.recipe import students
@@ -92,7 +92,7 @@ class Distillation:
         """Notes the run of a network before its first step."""
         begun = self._begun()
         jobs = {**begun["jobs"], job: str(run.folder.absolute().relative_to(self.root.absolute()))}
-        disk.write_record(self.jobs_file, {**begun, "jobs": jobs})
+        records.write_record(self.jobs_file, {**begun, "jobs": jobs})
 
     def loaded(self) -> LoadedRecipe:
         """The recipe of the distillation.
@@ -110,13 +110,13 @@ class Distillation:
 
     def _begun(self) -> _Begun:
         try:
-            return disk.validate_as(_Begun, disk.read_record(self.jobs_file))
+            return records.validate_as(_Begun, records.read_record(self.jobs_file))
         except (OSError, disk.DamagedFile) as error:
             raise _damaged(self.jobs_file, error) from None
 
     def set_status(self, state: str, **details: Any) -> None:
-        disk.write_record(
-            self.status_file, disk.to_json_value({"state": state, "at": runs.now(), **redact_details(details)})
+        records.write_record(
+            self.status_file, records.to_json_value({"state": state, "at": runs.now(), **redact_details(details)})
         )
 
     @contextlib.contextmanager
@@ -136,7 +136,7 @@ def require_file(file: Path) -> None:
     Raises:
         BmcliError: There is none, or something else, which would be waited for.
     """
-    other = disk.what_is_no_file(file)
+    other = disk.describe_non_file(file)
     if other:
         is_run = (file / "model.keras").is_file()
         hint = f"Write teacher: {{run: {file}}}." if is_run else "Name the file of a saved model, as teacher.keras."
@@ -192,7 +192,7 @@ def create_distillation(root: Path, loaded: LoadedRecipe) -> Distillation:
     disk.write_atomically(made.recipe, loaded.document.text.encode(), disk.PRIVATE_MODE)
     base = render_base(loaded).encode()
     disk.write_atomically(made.base, base, disk.PRIVATE_MODE)
-    disk.write_record(made.jobs_file, {"base": hashlib.sha256(base).hexdigest(), "jobs": {}})
+    records.write_record(made.jobs_file, {"base": hashlib.sha256(base).hexdigest(), "jobs": {}})
     return made
 
 

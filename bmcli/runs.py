@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from typing_extensions import TypedDict
 
-from bmcli import disk, parts, stopping, trust
+from bmcli import disk, parts, records, stopping, trust
 from bmcli.disk import DamagedFile, convert_write_errors, format_path, write_atomically
 from bmcli.errors import BmcliError
 from bmcli.redaction import redact_details
@@ -204,7 +204,7 @@ class Run:
             BmcliError: It is not what was written; the fault says what still works without it.
         """
         try:
-            return disk.validate_as(record_type, _without_id(disk.read_record(path), self.id))
+            return records.validate_as(record_type, _without_id(records.read_record(path), self.id))
         except FileNotFoundError:
             return None
         except _Foreign as error:
@@ -216,7 +216,7 @@ class Run:
 
     def write(self, path: Path, value: Mapping[str, Any], mode: int = 0o666) -> None:
         """Writes one of the run's JSON files; numbers that are not finite become null."""
-        disk.write_record(path, disk.to_json_value({**value, _ID: self.id}), mode)
+        records.write_record(path, records.to_json_value({**value, _ID: self.id}), mode)
 
     def status(self) -> dict[str, Any]:
         """`state` and what goes with it.
@@ -327,7 +327,7 @@ class Run:
         """
         own = self._locked_id()
         with contextlib.suppress(OSError, DamagedFile):  # whoever needs the data tells of it
-            if disk.read_record(self.data).get(_ID) != own:
+            if records.read_record(self.data).get(_ID) != own:
                 raise BmcliError(
                     f"{format_path(self.lock)}: not of the run that {self.data.name} beside it is of.",
                     suggestion="Put back the one of the two that was here.",
@@ -381,8 +381,8 @@ class Run:
         rows, faults = [], []
         for number, line in enumerate(lines[:-1], start=1):
             try:
-                row = _without_id(disk.parse_record(line), own)
-                disk.validate_as(dict[str, float | None], row)
+                row = _without_id(records.parse_record(line), own)
+                records.validate_as(dict[str, float | None], row)
                 if not isinstance(row.get("epoch"), int):
                     raise DamagedFile("epoch: missing, or no whole number")
                 rows.append(row)
@@ -394,13 +394,13 @@ class Run:
         return rows, faults
 
     def append_epoch(self, row: Mapping[str, Any]) -> None:
-        disk.write_record_line(self.metrics, disk.to_json_value({**row, _ID: self.id}))
+        records.write_record_line(self.metrics, records.to_json_value({**row, _ID: self.id}))
 
     def truncate_epochs(self, epochs: int) -> None:
         """Drops the rows after an epoch, which a resumed run will write again."""
         own = self.id
         rows = [{**row, _ID: own} for row in self.rows() if row["epoch"] <= epochs]
-        write_atomically(self.metrics, b"".join(map(disk.encode_record_line, rows)))
+        write_atomically(self.metrics, b"".join(map(records.encode_record_line, rows)))
 
     @contextlib.contextmanager
     def acquire_lock(self) -> Iterator[None]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from bmcli.disk import validate_as
+from bmcli.records import validate_as
 
 if TYPE_CHECKING:
     from bmcli.recipe.search import SearchParameter

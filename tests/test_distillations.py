@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bmcli import disk, distillations, runs
+from bmcli import distillations, records, runs
 from bmcli.distillations import Distillation
 from bmcli.errors import BmcliError
 from bmcli.recipe.load import load_recipe
@@ -29,8 +29,8 @@ def test_the_runs_of_a_distillation_are_found_where_it_was_moved(begun: Distilla
 
 @pytest.mark.parametrize("folder", ["/tmp/run", "../student/run", "student/..", ".ssh/run", "run", "a/b/c"])
 def test_a_job_that_leads_out_of_the_folder_of_runs_is_refused(begun: Distillation, folder: str) -> None:
-    record = disk.read_record(begun.jobs_file)
-    disk.write_record(begun.jobs_file, {**record, "jobs": {"teacher-1": folder}})
+    record = records.read_record(begun.jobs_file)
+    records.write_record(begun.jobs_file, {**record, "jobs": {"teacher-1": folder}})
     with pytest.raises(BmcliError, match=r"jobs\.json: damaged \(leads to"):
         begun.jobs()
 

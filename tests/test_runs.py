@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bmcli import disk, runs
+from bmcli import disk, records, runs
 from bmcli.errors import BmcliError
 
 
@@ -81,14 +81,14 @@ def test_a_run_whose_process_was_killed_is_free_and_counts_as_crashed(run: runs.
 
 def test_an_interrupted_write_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "value.json"
-    disk.write_json(path, {"value": 1})
+    records.write_json(path, {"value": 1})
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match=r"(?i)no space left"):
-        disk.write_json(path, {"value": 2})
+        records.write_json(path, {"value": 2})
     assert json.loads(path.read_text()) == {"value": 1}
     assert list(tmp_path.iterdir()) == [path]
 

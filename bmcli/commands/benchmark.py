@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bmcli import disk, machine
+from bmcli import disk, machine, records
 from bmcli.commands.evaluate import ReportCallback, find_run, refresh_report
 from bmcli.errors import BmcliError
 from bmcli.export import artefacts, benchmark, card
@@ -142,7 +142,7 @@ def _make_model_target(run: Run, artefact: Path, scratch: Path) -> BenchmarkTarg
     written = keras_format.describe_model(spec, load_recipe(str(run.lock)).recipe.quantiles())
     scratch.mkdir(parents=True)
     (scratch / written.model).symlink_to(run.kept_model())
-    disk.write_json(scratch / card.CARD, card.build_minimal(options, written))
+    records.write_json(scratch / card.CARD, card.build_minimal(options, written))
     metrics = card.read(artefact)["verification"]["metrics"]
     metric = next(((name, each["model"]) for name, each in metrics.items()), None)
     return BenchmarkTarget(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bmcli import disk, distillations, parts, runs, stopping, training
+from bmcli import disk, distillations, parts, records, runs, stopping, training
 from bmcli.commands import train as training_command
 from bmcli.commands.evaluate import add_device_defaults, refresh_report
 from bmcli.commands.train import ReportCallback, TrainingContext, train_recipe
@@ -121,7 +121,7 @@ def _run_distillation(distillation: Distillation, loaded: LoadedRecipe, context:
         seeds = tuple(learner.recipe.seed + number for number in range(options.seeds))
         found = _train_students(jobs, learner, options, teachers, seeds)
         result = replace(_compare_learners(found, seen, options, loaded, context), seconds=time.monotonic() - start)
-        disk.write_record(distillation.result, disk.to_json_value(result.to_json()))
+        records.write_record(distillation.result, records.to_json_value(result.to_json()))
         from bmcli.reports.distill import render_distillation
 
         disk.write_atomically(distillation.report, render_distillation(result).encode(), disk.PRIVATE_MODE)

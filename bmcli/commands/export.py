@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from bmcli import disk, parts, trust
+from bmcli import disk, parts, records, trust
 from bmcli.commands.evaluate import add_device_defaults, find_run, refresh_report
 from bmcli.commands.predict import load_network
 from bmcli.compression import methods
@@ -237,7 +237,7 @@ def _write_artefact(
         part: Any = parts.load("export.formats", options.kind)
         written: WrittenModel = part.export(exportable, options, folder)
         _write_preprocessing(written, recipe, exportable.spec, folder)
-        disk.write_json(folder / card.CARD, card.build_minimal(options, written))
+        records.write_json(folder / card.CARD, card.build_minimal(options, written))
         verification = verify_artefact(folder, written, reference, options, export_options)
         weights = {
             "model": before.to_json(),
@@ -284,7 +284,7 @@ def verify_artefact(
 def _write_preprocessing(written: WrittenModel, recipe: Recipe, spec: DataSpec, folder: Path) -> None:
     from bmcli.export import encoder
 
-    disk.write_record(folder / card.PREPROCESSING, card.describe_preprocessing(spec, recipe))
+    records.write_record(folder / card.PREPROCESSING, card.describe_preprocessing(spec, recipe))
     if any(each.form == "encoded" for each in written.signatures[0].inputs):
         disk.write_atomically(folder / card.ENCODER, Path(encoder.__file__).read_bytes())
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bmcli import __version__, dates, disk, trust
+from bmcli import __version__, dates, disk, records, trust
 from bmcli.console import clean
 from bmcli.errors import ArtefactRejected, BmcliError
 from bmcli.export import FormatOptions, Runtime, Signature, SignatureInput, SignatureOutput, WrittenModel, schema
@@ -130,7 +130,7 @@ def write(folder: Path, values: Mapping[str, Any]) -> bool:
         ValueError: A number is not finite.
     """
     seal = trust.seal(_encode_sealed_content(values), _SEAL_PURPOSE)
-    disk.write_record(folder / CARD, {**values, "seal": seal})
+    records.write_record(folder / CARD, {**values, "seal": seal})
     return seal is not None
 
 
@@ -141,7 +141,7 @@ def is_sealed_by_user(card: Mapping[str, Any]) -> bool:
 
 
 def _encode_sealed_content(values: Mapping[str, Any]) -> bytes:
-    return disk.compute_record_digest(values).encode()
+    return records.compute_record_digest(values).encode()
 
 
 def parse(folder: Path) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def _read_record(file: Path, record_type: type[schema.AnyRecord]) -> dict[str, A
     try:
         if file.stat().st_size > _MAX_RECORD_BYTES[file.name]:
             raise ValueError(f"larger than {_MAX_RECORD_BYTES[file.name]:,} bytes")
-        values = disk.read_record(file)
+        values = records.read_record(file)
         schema.validate_record(record_type, values)
     except FileNotFoundError:
         if file.name == CARD:

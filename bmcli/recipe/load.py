@@ -197,7 +197,7 @@ def find_recipe(target: str) -> tuple[Path, str]:
     recipes = list_built_in()
     if target in recipes:
         return recipes[target], f"{target}.yaml"
-    if other := disk.what_is_no_file(path):
+    if other := disk.describe_non_file(path):
         raise BmcliError(f"{target} is {other}, expected a recipe file.")
     near = parts.did_you_mean(target, [*recipes, *_recipes_in(Path())])
     raise BmcliError(
@@ -255,7 +255,7 @@ def _find_base(base: Node | None, file: Path, name: str, seen: Collection[str]) 
         found = beside, str(Path(name).parent / base.value)
     elif base.value in list_built_in():
         found = list_built_in()[base.value], f"{base.value}.yaml"
-    if found is None and (other := disk.what_is_no_file(beside)):
+    if found is None and (other := disk.describe_non_file(beside)):
         raise BmcliError(Fault(f"{quoted(base.value, 200)} is {other}, expected a recipe.", "extends", base.place))
     if found is None:
         hint = parts.did_you_mean(base.value, [*list_built_in(), *_recipes_in(file.parent)])

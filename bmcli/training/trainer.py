@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bmcli import disk, stopping
+from bmcli import disk, records, stopping
 from bmcli.errors import Interrupted, RunFailed
 from bmcli.networks.network import Network
 from bmcli.recipe.schema import Recipe
@@ -463,7 +463,7 @@ class Trainer:
         try:
             saved, progress = (
                 state.groups["variables"],
-                disk.validate_as(TrainingProgress, state.values.get("progress")),
+                records.validate_as(TrainingProgress, state.values.get("progress")),
             )
         except (KeyError, disk.DamagedFile) as error:
             raise RunFailed(

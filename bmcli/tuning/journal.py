@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bmcli import disk
+from bmcli import disk, records
 from bmcli.disk import format_path
 from bmcli.errors import BmcliError
 from bmcli.trials import Json, Task, TrialResult
@@ -78,8 +78,8 @@ class Journal:
 
     def add(self, event: JournalEvent) -> None:
         """Appends an event; a torn line before it is cut off."""
-        line = disk.encode_record_line(
-            disk.to_json_value({"at": round(time.time(), 3), "study_id": self._study_id, **_event_to_json(event)})
+        line = records.encode_record_line(
+            records.to_json_value({"at": round(time.time(), 3), "study_id": self._study_id, **_event_to_json(event)})
         )
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
         with os.fdopen(os.open(self._path, flags, 0o666), "ab+") as file:
@@ -103,7 +103,7 @@ class Journal:
             raise BmcliError(f"{format_path(self._path)}: damaged ({error}).", suggestion=_AGAIN) from None
         for number, line in enumerate(lines[:-1], start=1):
             try:
-                value = disk.parse_record(line)
+                value = records.parse_record(line)
                 if value["study_id"] != self._study_id:
                     raise disk.DamagedFile("of another search")
                 yield float(value["at"]), _event_from_json(value)

@@ -22,7 +22,7 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
-from bmcli import disk, runs
+from bmcli import disk, records, runs
 from bmcli.disk import format_path
 from bmcli.errors import BmcliError
 from bmcli.recipe.fields import dump
@@ -149,7 +149,7 @@ class Study:
     def _identity(self) -> _Identity:
         """What a study is known by, and the SHA-256 of each file that says what is searched."""
         try:
-            return disk.validate_as(_Identity, self._begun())
+            return records.validate_as(_Identity, self._begun())
         except disk.DamagedFile:
             raise _damage_error(self.start_record_file, _AGAIN) from None
 
@@ -192,7 +192,7 @@ class Study:
             BmcliError: The file that tells is gone or damaged.
         """
         try:
-            return disk.validate_as(_StudyRecord, self.read_start_record())["objectives"]
+            return records.validate_as(_StudyRecord, self.read_start_record())["objectives"]
         except disk.DamagedFile:
             raise _damage_error(self.start_record_file, _AGAIN) from None
 
@@ -214,7 +214,7 @@ class Study:
 
     def put_task(self, task: Task) -> None:
         """Offers a task to the workers."""
-        disk.write_record(self._tasks / f"{task.name}.json", {**task.to_json(), _ID: self.id})
+        records.write_record(self._tasks / f"{task.name}.json", {**task.to_json(), _ID: self.id})
 
     def offered(self) -> set[str]:
         """Names of all tasks."""
@@ -249,8 +249,8 @@ class Study:
         return (self._claims / name).exists()
 
     def set_status(self, state: str, **details: Any) -> None:
-        disk.write_record(
-            self.status_file, disk.to_json_value({"state": state, "at": runs.now(), **redact_details(details)})
+        records.write_record(
+            self.status_file, records.to_json_value({"state": state, "at": runs.now(), **redact_details(details)})
         )
 
     def finish(self) -> None:
@@ -280,7 +280,7 @@ class Study:
     def announce_worker(self) -> str:
         """Makes this process known as a worker, and returns its name."""
         name = f"{socket.gethostname()}-{os.getpid()}"
-        disk.write_record(self._workers / name, _identify_process())
+        records.write_record(self._workers / name, _identify_process())
         return name
 
     def leave(self, worker: str) -> None:
@@ -311,7 +311,7 @@ class Study:
     def claim(self, name: str) -> bool:
         """Takes a task; false if another was faster, or it has a result already."""
         try:
-            disk.write_new(self._claims / name, disk.encode_record_line(_identify_process()))
+            disk.write_new(self._claims / name, records.encode_record_line(_identify_process()))
         except FileExistsError:
             return False
         if not self.has_result(name):
@@ -335,7 +335,7 @@ class Study:
         try:
             disk.write_new(
                 self._results / f"{result.name}.json",
-                disk.encode_record_line({**_drop_nonfinite(result), _ID: self.id}),
+                records.encode_record_line({**_drop_nonfinite(result), _ID: self.id}),
             )
         except FileExistsError:
             return False
@@ -385,7 +385,7 @@ class Study:
 
     def _read_record(self, path: Path, advice: str) -> Json:
         try:
-            return disk.read_record(path)
+            return records.read_record(path)
         except (OSError, disk.DamagedFile):
             raise _damage_error(path, advice) from None
 
@@ -404,7 +404,7 @@ def create_study(root: Path, loaded: LoadedRecipe, objectives: Sequence[SearchOb
     disk.write_atomically(study.search, _render_search_recipe(study, loaded.recipe).encode(), disk.PRIVATE_MODE)
     files = {file.name: disk.compute_sha256(file) for file in (study.base, study.search)}
     begun = describe_search(loaded.recipe, objectives, fingerprint)
-    disk.write_record(study.start_record_file, {**begun, "id": secrets.token_hex(8), "files": files})
+    records.write_record(study.start_record_file, {**begun, "id": secrets.token_hex(8), "files": files})
     return study
 
 
@@ -448,7 +448,7 @@ def _drop_nonfinite(result: TrialResult) -> Json:
     found = result.to_json()
     for name in ("objectives", "metrics"):
         found[name] = {key: value for key, value in found[name].items() if math.isfinite(value)}
-    plain: Json = disk.to_json_value(found)
+    plain: Json = records.to_json_value(found)
     return plain
 
 
@@ -459,7 +459,7 @@ def _identify_process() -> dict[str, Any]:
 def _read_owner(path: Path) -> Any:
     """Who a claim or a worker's file is of, or None if that cannot be told."""
     try:
-        return disk.read_record(path)
+        return records.read_record(path)
     except (OSError, disk.DamagedFile):
         return None
 

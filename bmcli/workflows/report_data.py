@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bmcli import disk
-from bmcli.disk import validate_as
 from bmcli.errors import ArtefactRejected, BmcliError
 from bmcli.recipe.schema import Recipe
+from bmcli.records import validate_as
 from bmcli.runs import Run
 from bmcli.specs import PreparedData
 

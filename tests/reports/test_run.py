@@ -11,11 +11,11 @@ import pytest
 
 from bmcli.commands.evaluate import evaluate, regenerate_report
 from bmcli.commands.explain import ExplanationRequest, explain
-from bmcli.disk import write_record
 from bmcli.evaluation.folds import CrossValidationResult, FoldResult, summarize_folds
 from bmcli.evaluation.intervals import Resampling, compute_wilson_interval
 from bmcli.evaluation.learning_curve import LearningCurve, RowScores, compute_learning_curve
 from bmcli.evaluation.result import Evaluation
+from bmcli.records import write_record
 from bmcli.reports.artefacts import ArtefactSummary, make_artefact_rows
 from bmcli.reports.costs import Cost, Latency
 from bmcli.reports.page import format_number

@@ -12,7 +12,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from bmcli import disk
+from bmcli import records
 from bmcli.errors import Interrupted
 from bmcli.models import allow_column_names
 from bmcli.recipe.load import load_recipe
@@ -239,8 +239,8 @@ def test_a_trial_is_not_gone_on_with_on_other_data(
 ) -> None:
     run_trial(stateful, Task("0001", VALUES, until=2), cache)
     data = stateful.run("0001").data
-    found = disk.read_record(data)
-    disk.write_record(data, {**found, "fingerprint": f"0{found['fingerprint']}"})
+    found = records.read_record(data)
+    records.write_record(data, {**found, "fingerprint": f"0{found['fingerprint']}"})
     result = run_trial(stateful, Task("0002", VALUES, continues="0001"), cache)
     assert result.state == "refused"
     assert "the data changed" in result.reason

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from bmcli import disk
+from bmcli import disk, records
 from bmcli.distribution import strategy
 from bmcli.training.train_step import CompiledSteps
 
@@ -29,11 +29,11 @@ def make_key(steps: CompiledSteps, *more: Any) -> str:
 def read_value(folder: Path, key: str, name: str) -> Any:
     """A value kept before, which may be of any type; None if there is none, or its file is damaged."""
     try:
-        return disk.read_record(folder / f"{key}.json").get(name)
+        return records.read_record(folder / f"{key}.json").get(name)
     except (OSError, disk.DamagedFile):
         return None
 
 
 def write_values(folder: Path, key: str, values: Mapping[str, Any]) -> None:
     disk.make_private_folder(folder)
-    disk.write_record(folder / f"{key}.json", values)
+    records.write_record(folder / f"{key}.json", values)
