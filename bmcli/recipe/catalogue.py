@@ -1,4 +1,4 @@
-"""The names and options of Keras' objects, known without importing Keras."""
+"""The names and options of Keras' objects, read from a file, because importing Keras takes seconds."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any
 
 from bmcli import parts
 from bmcli.quoting import quoted
-
-Problem = tuple[tuple[str | int, ...], str, str]
-"""Where in the options, what is wrong, what to do."""
+from bmcli.recipe.nodes import format_value
+from bmcli.recipe.problems import Problem
 
 # An option whose name ends so takes a Keras object of that family, as a name or a mapping with a `kind`.
 _FAMILY_OF_OPTION = {
@@ -23,7 +22,7 @@ _FAMILY_OF_OPTION = {
     "layer": "layers",
 }
 
-# Options without a default to judge their type by.
+# Names of options that have no default value by which their type could be checked.
 _COUNTS = {
     "units", "filters", "input_dim", "output_dim", "num_heads", "key_dim", "head_dim", "num_query_heads",
     "num_key_value_heads", "n", "height", "width", "num_classes",
@@ -46,21 +45,21 @@ def list_kinds(family: str) -> list[str]:
 
 
 def get_entry(family: str, kind: str) -> dict[str, Any]:
-    """What is known of one kind: its Keras `object`, `options` with defaults, and which are `required`."""
-    found: dict[str, Any] = _families()[family][kind]
-    return found
+    """The entry of one kind: its Keras `object`, its `options` with defaults, and the names of `required` ones."""
+    entry: dict[str, Any] = _families()[family][kind]
+    return entry
 
 
 def family_of_option(option: str) -> str | None:
-    """The family of objects that an option takes, e.g. `initializers` for `kernel_initializer`."""
+    """The family of objects that an option takes, such as `initializers` for `kernel_initializer`."""
     return next((family for ending, family in _FAMILY_OF_OPTION.items() if option.endswith(ending)), None)
 
 
 def check_options(family: str, kind: str, options: Mapping[str, Any], also: tuple[str, ...] = ()) -> list[Problem]:
-    """Every unknown, missing or wrongly typed option of a Keras object.
+    """Find every unknown, missing or wrongly typed option of a Keras object.
 
     Args:
-        also: Names to suggest beside Keras' own, for options that Keras does not see.
+        also: Further names to suggest, of options that are not Keras' own.
     """
     known = get_entry(family, kind)
     missing = [name for name in known["required"] if name not in options]
@@ -68,11 +67,11 @@ def check_options(family: str, kind: str, options: Mapping[str, Any], also: tupl
     if missing:
         example = ", ".join(f"{name}: ..." for name in missing)
         needed = " and ".join(map(quoted, missing))
-        problems.append(((), f"{kind} needs {needed}.", f"Write {{kind: {kind}, {example}}}."))
+        problems.append(Problem((), f"{kind} needs {needed}.", f"Write {{kind: {kind}, {example}}}."))
     for name, value in options.items():
         if name not in known["options"]:
             hint = parts.did_you_mean(str(name), [*known["options"], *also])
-            problems.append(((name,), f"{kind} has no option {quoted(name)}.", hint))
+            problems.append(Problem((name,), f"{kind} has no option {quoted(name)}.", hint))
         else:
             problems += _check_value(name, value, known["options"][name], name in known["required"])
     return problems
@@ -81,24 +80,19 @@ def check_options(family: str, kind: str, options: Mapping[str, Any], also: tupl
 def _check_value(name: str, value: Any, default: Any, required: bool) -> list[Problem]:
     inner = family_of_option(name)
     if value is None:
-        missing: list[Problem] = [((name,), f"{quoted(name)} needs a value.", "")]
+        missing = [Problem((name,), f"{quoted(name)} needs a value.")]
         return missing if required or default is not None else []
     if inner is not None:
-        return [((name, *where), text, hint) for where, text, hint in check_object(inner, value)]
+        return [problem.below(name) for problem in check_object(inner, value)]
     expected = _expected(name, value, default)
     if expected is None:
         return []
-    hint = "" if default is None else f"Keras' default is {_format_value(default)}."
-    return [((name,), f"expected {expected}, received {_format_value(value)}.", hint)]
-
-
-def _format_value(value: Any) -> str:
-    """A value as YAML has it, for a message."""
-    return json.dumps(value, default=str) if isinstance(value, (bool, int, float, str, list, tuple)) else "a mapping"
+    hint = "" if default is None else f"Keras' default is {format_value(default)}."
+    return [Problem((name,), f"expected {expected}, received {format_value(value)}.", hint)]
 
 
 def check_object(family: str, value: Any) -> list[Problem]:
-    """Problems of a value that must be an object of a family: a name, or a mapping with a `kind`."""
+    """Find the problems of a value that must be an object of a family: a name, or a mapping with a `kind`."""
     kind: str
     options: Mapping[str, Any]
     if isinstance(value, str):
@@ -106,15 +100,16 @@ def check_object(family: str, value: Any) -> list[Problem]:
     elif isinstance(value, Mapping) and isinstance(value.get("kind"), str):
         kind, options = value["kind"], {key: item for key, item in value.items() if key != "kind"}
     else:
-        return [((), f"expected one of Keras' {family} by name, or a mapping with a 'kind'.", "")]
+        return [Problem((), f"expected one of Keras' {family} by name, or a mapping with a 'kind'.")]
     if kind not in list_kinds(family):
         where: tuple[str, ...] = () if isinstance(value, str) else ("kind",)
-        return [(where, f"no {family.removesuffix('s')} {quoted(kind)}.", parts.did_you_mean(kind, list_kinds(family)))]
+        hint = parts.did_you_mean(kind, list_kinds(family))
+        return [Problem(where, f"no {family.removesuffix('s')} {quoted(kind)}.", hint)]
     return check_options(family, kind, options)
 
 
 def _expected(name: str, value: Any, default: Any) -> str | None:
-    """What type the default, or the name where there is none, suggests, if the value's is another."""
+    """The type that the default, or else the name, suggests; None if the value has it."""
     if isinstance(value, Mapping):
         return "a plain value"
     number = isinstance(value, (int, float)) and not isinstance(value, bool)

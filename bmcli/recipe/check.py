@@ -11,8 +11,7 @@ from pydantic import ValidationError
 from bmcli import parts
 from bmcli.errors import BmcliError, Fault, FileLocation
 from bmcli.quoting import quoted
-from bmcli.recipe.fields import format_value
-from bmcli.recipe.nodes import KeyPath, Node
+from bmcli.recipe.nodes import KeyPath, Node, format_value
 from bmcli.recipe.paths import join_steps
 from bmcli.recipe.schema import Recipe
 

@@ -16,6 +16,7 @@ from bmcli import parts
 from bmcli.quoting import quoted
 from bmcli.recipe.augment import Augmentations, find_input_problem, find_order_problem
 from bmcli.recipe.fields import Kind, Options, PartField, Share, fault, fault_at
+from bmcli.recipe.problems import Problem
 
 
 class FoldOptions(Options):
@@ -154,23 +155,21 @@ class CrossOptions(Options):
         return "_x_".join(self.columns)
 
 
-def find_cross_problem(
-    crosses: Sequence[CrossOptions], inputs: Mapping[str, Kind]
-) -> tuple[tuple[str | int, ...], str, str] | None:
-    """Place below `crosses`, message and suggestion of the first cross that cannot be of these inputs."""
+def find_cross_problem(crosses: Sequence[CrossOptions], inputs: Mapping[str, Kind]) -> Problem | None:
+    """Find the first cross that these inputs do not allow; its place is below `crosses`."""
     names = [cross.name for cross in crosses]
     for position, cross in enumerate(crosses):
         for place, name in enumerate(cross.columns):
             loc = (position, "columns", place)
             if name not in inputs:
-                return loc, f"there is no input {quoted(name)}.", parts.did_you_mean(name, inputs)
+                return Problem(loc, f"there is no input {quoted(name)}.", parts.did_you_mean(name, inputs))
             if name in cross.columns[:place]:
-                return loc, f"{quoted(name)} is crossed with itself.", "Leave it in once."
+                return Problem(loc, f"{quoted(name)} is crossed with itself.", "Name it once.")
             if not _can_be_crossed(inputs[name]):
                 hint = "Cross categories without `separator`, booleans, and numbers with `bins`."
-                return loc, f"{quoted(name)} is no category, but {inputs[name].kind}.", hint
+                return Problem(loc, f"{quoted(name)} is no category, but {inputs[name].kind}.", hint)
         if cross.name in inputs or cross.name in names[:position]:
-            return (position,), f"there are two inputs {quoted(cross.name)}.", "Leave one of them out."
+            return Problem((position,), f"there are two inputs {quoted(cross.name)}.", "Remove one of them.")
     return None
 
 

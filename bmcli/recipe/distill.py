@@ -12,18 +12,9 @@ from pydantic_core import PydanticCustomError
 
 from bmcli import parts
 from bmcli.quoting import quoted
-from bmcli.recipe.fields import (
-    FieldType,
-    Gate,
-    Kind,
-    Options,
-    PartField,
-    details_at,
-    dump,
-    fault,
-    fault_at,
-    format_value,
-)
+from bmcli.recipe.fields import FieldType, GateText, Kind, Options, PartField, details_at, dump, fault, fault_at
+from bmcli.recipe.nodes import format_value
+from bmcli.recipe.problems import Problem
 
 ScheduleShape = Literal["linear", "cosine", "geometric"]
 Positive = Annotated[float, Field(gt=0)]
@@ -234,7 +225,7 @@ class DistillOptions(Options):
         default="auto",
         description="Metric of the gain, such as accuracy; by default the first metric of the evaluation.",
     )
-    teacher_gate: Mapping[str, Gate] = Field(
+    teacher_gate: Mapping[str, GateText] = Field(
         default={},
         description="Limits on validation metrics of the teacher, such as {accuracy: '>= 0.9'}; a missed limit ends "
         "with exit code 3 before the student is trained.",
@@ -298,10 +289,8 @@ class DistillationOptions(Options):
         return self
 
 
-def find_target_problem(
-    options: DistillOptions | DistillationOptions, objectives: Mapping[str, str]
-) -> tuple[tuple[str | int, ...], str, str] | None:
-    """Place, message and suggestion of the first option that does not suit the targets.
+def find_target_problem(options: DistillOptions | DistillationOptions, objectives: Mapping[str, str]) -> Problem | None:
+    """Find the first option that does not suit the targets.
 
     Args:
         objectives: Kind of objective by target.
@@ -309,28 +298,28 @@ def find_target_problem(
     for target in options.transfer.excluded_classes:
         if target not in objectives:
             hint = parts.did_you_mean(target, objectives)
-            return ("transfer", "excluded_classes", target), f"no target {quoted(target)}.", hint
+            return Problem(("transfer", "excluded_classes", target), f"no target {quoted(target)}.", hint)
         if objectives[target] not in ("classification", "ordinal"):
-            message = f"target {quoted(target)} has no single class a row to be left out by."
-            return ("transfer", "excluded_classes", target), message, ""
+            message = f"target {quoted(target)} has no single class per row by which rows could be excluded."
+            return Problem(("transfer", "excluded_classes", target), message)
     for place, loss in enumerate(options.losses or ()):
         problem = _find_loss_problem(loss, objectives)
         if problem is not None:
-            where, message, hint = problem
-            return ("losses", place, *where), message, hint
+            return problem.below("losses", place)
     return None
 
 
-def _find_loss_problem(loss: Kind, objectives: Mapping[str, str]) -> tuple[tuple[str | int, ...], str, str] | None:
+def _find_loss_problem(loss: Kind, objectives: Mapping[str, str]) -> Problem | None:
     forms = parts.load("distillation.losses", loss.kind).FORMS
-    asked = getattr(loss, "targets", None)
-    for target in asked or ():
+    named = getattr(loss, "targets", None) or ()
+    for target in named:
         if target not in objectives:
-            return ("targets",), f"no target {quoted(target)}.", parts.did_you_mean(target, objectives)
-    for target in asked or objectives:
+            return Problem(("targets",), f"no target {quoted(target)}.", parts.did_you_mean(target, objectives))
+    for target in named or objectives:
         if forms and _get_output_form(objectives[target]) not in forms:
             others = [name for name, objective in objectives.items() if _get_output_form(objective) in forms]
             hint = f"Write targets: [{', '.join(others)}]." if others else "Use `logits`."
-            what = "probabilities of labels" if _get_output_form(objectives[target]) == "sigmoid" else "numbers"
-            return (), f"{loss.kind} does not suit the outputs of target {quoted(target)}, which are {what}.", hint
+            form = "probabilities of labels" if _get_output_form(objectives[target]) == "sigmoid" else "numbers"
+            message = f"{loss.kind} does not suit the outputs of target {quoted(target)}, which are {form}."
+            return Problem((), message, hint)
     return None

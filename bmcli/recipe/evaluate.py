@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from bmcli.recipe.fields import Gate, Options, fault_at
+from bmcli.recipe.fields import GateText, Options, fault_at
 
 _WORDS = ("auto", "none")
 SplitName = Literal["train", "validation", "test"]
@@ -57,7 +57,7 @@ class EvaluateOptions(Options):
     top_k: Annotated[int, Field(ge=2)] = Field(
         default=5, description="k of top-k accuracy, where there are more than k classes."
     )
-    gates: Mapping[str, Gate] = Field(
+    gates: Mapping[str, GateText] = Field(
         default={},
         description="Limits on metrics, such as {accuracy: '>= 0.9'}; a missed limit ends with exit code 3.",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
@@ -26,8 +26,8 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from bmcli import parts
-from bmcli.quoting import LONGEST, brief, quoted
-from bmcli.recipe import catalogue, nodes
+from bmcli.recipe import catalogue
+from bmcli.recipe.nodes import KeyPath, format_value
 
 
 def fault(kind: str, message: str, suggestion: str = "") -> PydanticCustomError:
@@ -227,8 +227,10 @@ class KerasObjectField(FieldType):
         if problems:
             known = catalogue.get_entry(self.family, kind)["options"]
             details = [
-                InitErrorDetails(type=fault(_choose_fault_kind(where, known), text, hint), loc=where, input=value)
-                for where, text, hint in problems
+                InitErrorDetails(
+                    type=fault(_choose_fault_kind(place, known), message, suggestion), loc=place, input=value
+                )
+                for place, message, suggestion in problems
             ]
             raise ValidationError.from_exception_data(kind, details)
         defaults = catalogue.get_entry(self.family, kind)["options"] if self.complete else {}
@@ -239,9 +241,9 @@ class KerasObjectField(FieldType):
         return _make_choice_schema(kinds, self.default_kind)
 
 
-def _choose_fault_kind(where: Sequence[str | int], known: Mapping[str, Any]) -> str:
-    """`unknown_key` for a fault that is shown at the key and not at its value."""
-    return "unknown_key" if len(where) == 1 and where[0] not in known else "keras_option"
+def _choose_fault_kind(place: KeyPath, known: Mapping[str, Any]) -> str:
+    """Choose `unknown_key` for a fault that is shown at the key instead of its value."""
+    return "unknown_key" if len(place) == 1 and place[0] not in known else "keras_option"
 
 
 def _make_choice_schema(kinds: Sequence[dict[str, Any]], default_kind: str | None = None) -> dict[str, Any]:
@@ -302,24 +304,6 @@ def _split_kind(value: Any, known: Sequence[str], also: Sequence[str] = ()) -> t
             raise error
         raise ValidationError.from_exception_data("kind", [InitErrorDetails(type=error, loc=("kind",), input=kind)])
     return kind, options
-
-
-def format_value(value: Any) -> str:
-    """A value as a user would write it, if it is short."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, (Mapping, list, tuple)):
-        short = len(value) <= 8 and not any(isinstance(item, (Mapping, list, tuple)) for item in _items(value))
-        text = nodes.write_scalar(value) if short else ""
-        what = "a mapping" if isinstance(value, Mapping) else "a list"
-        return text if 0 < len(text) <= 40 else what
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return quoted(value) if isinstance(value, str) else brief(repr(value), LONGEST)
-
-
-def _items(value: Any) -> Iterable[Any]:
-    return value.values() if isinstance(value, Mapping) else value
 
 
 _UNITS: Mapping[str, Mapping[str, float]] = {
@@ -386,7 +370,9 @@ def _check_gate(value: Any) -> str:
     return value
 
 
-Gate = Annotated[str, BeforeValidator(_check_gate), WithJsonSchema({"type": "string", "pattern": f"^{GATE_PATTERN}$"})]
+GateText = Annotated[
+    str, BeforeValidator(_check_gate), WithJsonSchema({"type": "string", "pattern": f"^{GATE_PATTERN}$"})
+]
 """A limit of a metric: `>= 0.9`."""
 
 

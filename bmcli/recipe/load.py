@@ -15,8 +15,7 @@ from bmcli.quoting import quoted
 from bmcli.recipe import addresses, nodes, search
 from bmcli.recipe.addresses import is_address
 from bmcli.recipe.check import check_recipe, find_place
-from bmcli.recipe.fields import format_value
-from bmcli.recipe.nodes import KeyPath, Node
+from bmcli.recipe.nodes import KeyPath, Node, format_value
 from bmcli.recipe.paths import join_steps, parse_steps, split_path
 from bmcli.recipe.schema import Recipe
 
@@ -130,7 +129,7 @@ class LoadedRecipe:
         for steps in (*PATH_OPTIONS, *_iterate_name_paths(tree)):
             node = self.tree.find(steps)
             if node is not None and tree.find(steps) is not None:
-                tree = _replace_node(tree, steps, node.map_scalars(_escape_node))
+                tree = _replace_node(tree, steps, node.escape_dollars())
         return tree
 
 
@@ -592,10 +591,6 @@ def _make_absolute(node: Node) -> Node:
     if not isinstance(node.value, str) or not node.value or node.folder is None or is_address(node.value):
         return node
     return replace(node, value=str((node.folder / os.path.expanduser(node.value)).absolute()))
-
-
-def _escape_node(node: Node) -> Node:
-    return replace(node, value=nodes.escape_dollars(node.value))
 
 
 def _replace_node(tree: Node, steps: KeyPath, node: Node) -> Node:

@@ -16,7 +16,7 @@ import yaml
 
 from bmcli import redaction
 from bmcli.errors import BmcliError, Fault, FileLocation
-from bmcli.quoting import quoted
+from bmcli.quoting import LONGEST, brief, quoted
 
 MAX_BYTES = 1_000_000
 MAX_TEXT = 2 * MAX_BYTES  # characters of all text, once aliases and variables are written out
@@ -97,6 +97,10 @@ class Node:
         if isinstance(self.value, list):
             return replace(self, value=[node.map_scalars(change) for node in self.value])
         return change(self)
+
+    def escape_dollars(self) -> Node:
+        """Double each dollar sign in the values, because a single one may begin a variable."""
+        return self.map_scalars(lambda node: replace(node, value=escape_dollars(node.value)))
 
 
 def read_text(path: Path, file_name: str, words: Collection[str] = ()) -> str:
@@ -504,3 +508,17 @@ def _secret_spans(root: Any) -> set[tuple[int, int]]:
 def _hide_secret_comment(line: str) -> str:
     start = 0 if line.lstrip().startswith("#") else line.find(" #")
     return line if start < 0 else line[:start] + redaction.redact_text(line[start:])
+
+
+def format_value(value: Any) -> str:
+    """Format a value for a message: as a recipe has it if it is short, else by its type."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, (Mapping, list, tuple)):
+        items = value.values() if isinstance(value, Mapping) else value
+        is_short = len(value) <= 8 and not any(isinstance(item, (Mapping, list, tuple)) for item in items)
+        text = write_scalar(value) if is_short else ""
+        return text if 0 < len(text) <= 40 else "a mapping" if isinstance(value, Mapping) else "a list"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return quoted(value) if isinstance(value, str) else brief(repr(value), LONGEST)

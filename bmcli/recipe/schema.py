@@ -21,7 +21,8 @@ from bmcli.recipe.data import DataOptions
 from bmcli.recipe.distill import DistillationOptions, DistillOptions, find_target_problem
 from bmcli.recipe.evaluate import EvaluateOptions
 from bmcli.recipe.export import ExportOptions
-from bmcli.recipe.fields import KerasObject, Kind, Options, PartField, fault, fault_at, format_value
+from bmcli.recipe.fields import KerasObject, Kind, Options, PartField, fault, fault_at
+from bmcli.recipe.nodes import format_value
 from bmcli.recipe.objective import ObjectiveField, resolve_objectives
 from bmcli.recipe.runtime import STRATEGY_OPTIONS, RuntimeOptions
 from bmcli.recipe.search import TuneOptions
@@ -182,8 +183,7 @@ class Recipe(Options):
         model = info.data.get("model")
         problem = None if model is None else find_model_problem(value.prune, model)
         if problem is not None:
-            loc, message, suggestion = problem
-            raise fault_at(("prune", *loc), message, suggestion)
+            raise fault_at(*problem.below("prune"))
         return value
 
     @field_validator("objective")

@@ -14,19 +14,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from bmcli import parts
 from bmcli.quoting import quoted
-from bmcli.recipe.fields import (
-    ChoiceField,
-    Duration,
-    FieldType,
-    Kind,
-    Options,
-    details_at,
-    dump,
-    fault,
-    fault_at,
-    format_value,
-)
-from bmcli.recipe.nodes import KeyPath, escape_dollars, write_scalar
+from bmcli.recipe.fields import ChoiceField, Duration, FieldType, Kind, Options, details_at, dump, fault, fault_at
+from bmcli.recipe.nodes import KeyPath, escape_dollars, format_value, write_scalar
 from bmcli.recipe.paths import join_steps, split_path
 
 MODEL_COSTS = ("parameters", "size", "latency")

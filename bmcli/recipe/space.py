@@ -10,9 +10,9 @@ from typing import Any
 
 from bmcli import parts
 from bmcli.errors import BmcliError, Fault
-from bmcli.recipe.fields import dump, format_value
+from bmcli.recipe.fields import dump
 from bmcli.recipe.load import LoadedRecipe, RecipeDocument, build_tree, read_document, sort_faults
-from bmcli.recipe.nodes import Node, escape_dollars, write_scalar
+from bmcli.recipe.nodes import Node, format_value, write_scalar
 from bmcli.recipe.paths import join_steps, split_path
 from bmcli.recipe.schema import Recipe
 from bmcli.recipe.search import SearchParameter, are_same, collect_conditions, format_overrides, read_space
@@ -150,7 +150,7 @@ class _SpaceCheck:
         elif parameter.kind != "bool" and value in (parameter.low, parameter.high):
             ends = next(options[key].value for key in ("int", "float", "log") if key in options)
             node = replace(ends[value == parameter.high], value=value)  # 1.0 where 1 is written
-        return replace(node.map_scalars(_escape_node), key_place=entry.key_place)
+        return replace(node.escape_dollars(), key_place=entry.key_place)
 
     def _make_refusal_fault(
         self, path: str, value: Any, context: _Values, error: BmcliError, fitting: list[_Values]
@@ -235,10 +235,6 @@ class _SpaceCheck:
             hint = "Let tune.objective be a metric that it leaves alone, as validation/accuracy."
             return "this changes the loss itself, by which candidates are compared.", hint
         return None
-
-
-def _escape_node(node: Node) -> Node:
-    return replace(node, value=escape_dollars(node.value))
 
 
 def _kind_above(recipe: Any, path: str) -> tuple[str, str] | None:

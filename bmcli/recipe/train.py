@@ -24,9 +24,9 @@ from bmcli.recipe.fields import (
     Options,
     fault,
     fault_at,
-    format_value,
     options_schema,
 )
+from bmcli.recipe.nodes import format_value
 
 
 class ScheduleOptions(Kind):

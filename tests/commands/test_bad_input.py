@@ -91,7 +91,7 @@ def test_classes_of_any_text_are_printed_as_they_are_but_for_control_characters(
         ("train.metrics=[{kind: recall, top_k: 3}]", "top_k is 3, but 'y' has 2 classes"),
         ("model={kind: layers, layers: [{kind: concatenate, from: [a, b]}]}", "no layer has weights to train"),
         ("model={kind: layers, layers: [{kind: add, from: [a, b], name: sums}, {kind: dense, units: 2, from: sumz}]}",
-         "Was it meant by `from: sumz`?"),
+         "Does `from: sumz` mean this layer?"),
         ("train.callbacks=[{kind: early_stopping, verbose: 1}]", "no option 'verbose'"),
         ("data.source.path={train: table.csv, test: nowhere.csv}", "nowhere.csv: no such file"),
     ],

@@ -83,10 +83,10 @@ def test_right_options_pass(family: str, kind: str, options: dict[str, Any]) -> 
             {"units": 3, "actvation": "relu"},
             (("actvation",), "dense has no option 'actvation'.", "Did you mean 'activation'?"),
         ),
-        ("dense", {"units": "3"}, (("units",), 'expected a whole number of at least 1, received "3".', "")),
+        ("dense", {"units": "3"}, (("units",), "expected a whole number of at least 1, received '3'.", "")),
         ("dense", {"units": 0}, (("units",), "expected a whole number of at least 1, received 0.", "")),
         ("dense", {"units": True}, (("units",), "expected a whole number of at least 1, received true.", "")),
-        ("dropout", {"rate": "x"}, (("rate",), 'expected a number, received "x".', "")),
+        ("dropout", {"rate": "x"}, (("rate",), "expected a number, received 'x'.", "")),
         (
             "flatten",
             {"trainable": 1},
@@ -111,13 +111,13 @@ def test_right_options_pass(family: str, kind: str, options: dict[str, Any]) -> 
         (
             "conv2d",
             {"filters": 3, "kernel_size": 3, "padding": 1},
-            (("padding",), "expected text, received 1.", 'Keras\' default is "valid".'),
+            (("padding",), "expected text, received 1.", "Keras' default is 'valid'."),
         ),
         # A mapping could describe an object that Keras would then make.
         (
             "reshape",
             {"target_shape": {"class_name": "Lambda"}},
-            (("target_shape",), "expected a plain value, received a mapping.", ""),
+            (("target_shape",), "expected a plain value, received {class_name: Lambda}.", ""),
         ),
     ],
 )

@@ -61,7 +61,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "prune: {sparsity: 1}": ("train.prune.sparsity", "expected a number below 1", ""),
     "prune: {sparsty: 0.5}": ("train.prune.sparsty", "no such key", "Did you mean 'sparsity'?"),
     "prune: chanels": ("train.prune", "no kind 'chanels'", "Did you mean 'channels'?"),
-    "prune: {start: 0.8}": ("train.prune.start", "start at 0.8 and end at 0.75", "Give a smaller `start`"),
+    "prune: {start: 0.8}": ("train.prune.start", "start at 0.8 and end at 0.75", "Set a smaller `start`"),
     "prune: {kind: channels, layers: {}}": ("train.prune.layers", "no such key", ""),
     "prune: {kind: channels, widths: {filter: [2, 2]}}": (
         "train.prune.widths.filter", "cnn has no widths 'filter'", "Did you mean 'filters'?",
@@ -70,7 +70,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "train.prune.widths.filters", "1 widths for 2 layers", "Those of the model: [8, 12].",
     ),
     "prune: {kind: channels, widths: {filters: [2, 13]}}": (
-        "train.prune.widths.filters", "cannot make a layer wider, as 13", "",
+        "train.prune.widths.filters", "cannot make a layer wider: 13 instead of 12.", "",
     ),
     "prune: {kind: channels, widths: {filters: 2.5}}": (
         "train.prune.widths.filters", "expected a list of widths.", "Those of the model: [8, 12].",

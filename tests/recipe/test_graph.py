@@ -76,7 +76,7 @@ def found(*layers: Any, **options: Any) -> list[tuple[tuple[str | int, ...], str
             ({**DENSE, "name": "a"}, {**DENSE, "name": "a"}),
             ("layers", 1, "name"),
             "layer 0 is called 'a' too.",
-            "Give each its own name.",
+            "Give each layer a different name.",
         ),
         (
             ({**DENSE, "from": ("a", "b")},),

@@ -416,7 +416,7 @@ recipe.yaml:12:32  model.dropout: expected a number below 1, received 1.5.
 recipe.yaml:13:30  train.batch_size: expected a number of at least 1, received 0.
 recipe.yaml:14:38  model.dense.1: expected a number of at least 1, received -3.
 recipe.yaml:15:5  train.optimizer.learning_rat: adam has no option 'learning_rat'. Did you mean 'learning_rate'?
-recipe.yaml:16:51  train.optimizer.learning_rate: expected a number, received "fast". Keras' default is 0.001.
+recipe.yaml:16:51  train.optimizer.learning_rate: expected a number, received 'fast'. Keras' default is 0.001.
 recipe.yaml:17:62  train.schedule.warmup: expected a number below 1, received 2.
 recipe.yaml:18:41  train.precision: expected 'float32', 'mixed_bfloat16' or 'mixed_float16', received 'float16'. \
 Did you mean 'float32'?

@@ -17,7 +17,8 @@ from bmcli.quoting import quoted
 from bmcli.raw_columns import RawColumn
 from bmcli.recipe import addresses
 from bmcli.recipe.addresses import is_address
-from bmcli.recipe.fields import FieldType, Kind, fault, fault_at, format_value
+from bmcli.recipe.fields import FieldType, Kind, fault, fault_at
+from bmcli.recipe.nodes import format_value
 from bmcli.specs import SPLITS
 
 if TYPE_CHECKING:
