@@ -34,13 +34,13 @@ def load(room: str, kind: str) -> ModuleType:
     return importlib.import_module(f"bmcli.{room}.{kind}")
 
 
-class _Compared:
+class _Comparisons:
     words = 0
 
 
-def suggest_anew() -> None:
+def reset_suggestions() -> None:
     """Begins another recipe or table: of thousands of faults in one only the first are worth a suggestion each."""
-    _Compared.words = 0
+    _Comparisons.words = 0
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
@@ -49,9 +49,9 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
     Comparing takes the product of the lengths, so a long word is near to none, and none to a long one.
     """
     candidates = [each for each in words if len(each) <= _LONGEST] if len(word) <= _LONGEST else []
-    if _Compared.words > _MOST_COMPARED:
+    if _Comparisons.words > _MOST_COMPARED:
         return None
-    _Compared.words += len(candidates)
+    _Comparisons.words += len(candidates)
     matches = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
     if not matches:
         by_lower = {candidate.lower().replace("_", ""): candidate for candidate in candidates}

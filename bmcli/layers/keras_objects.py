@@ -28,7 +28,7 @@ def make_keras_object(family: str, config: KerasObject | None, **fixed: Any) -> 
 
 def _make_nested(option: str, value: Any) -> Any:
     """A nested description (`kernel_initializer: {kind: he_normal}`) as the object it describes."""
-    family = catalogue.family_of_option(option)
+    family = catalogue.get_option_family(option)
     if family is None or value is None:
         return value
     if isinstance(value, str):

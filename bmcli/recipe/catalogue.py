@@ -32,7 +32,7 @@ _NUMBERS = {"rate", "stddev", "clipnorm", "clipvalue", "global_clipnorm", "recal
 
 
 @cache
-def _families() -> dict[str, dict[str, Any]]:
+def _read_families() -> dict[str, dict[str, Any]]:
     families: dict[str, dict[str, Any]] = json.loads(
         Path(__file__).with_name("keras_catalogue.json").read_text(encoding="utf-8")
     )
@@ -41,21 +41,23 @@ def _families() -> dict[str, dict[str, Any]]:
 
 def list_kinds(family: str) -> list[str]:
     """Kinds of a family: `activations`, `initializers`, `layers`, `losses`, `metrics`, `optimizers` ..."""
-    return list(_families()[family])
+    return list(_read_families()[family])
 
 
 def get_entry(family: str, kind: str) -> dict[str, Any]:
     """The entry of one kind: its Keras `object`, its `options` with defaults, and the names of `required` ones."""
-    entry: dict[str, Any] = _families()[family][kind]
+    entry: dict[str, Any] = _read_families()[family][kind]
     return entry
 
 
-def family_of_option(option: str) -> str | None:
+def get_option_family(option: str) -> str | None:
     """The family of objects that an option takes, such as `initializers` for `kernel_initializer`."""
     return next((family for ending, family in _FAMILY_OF_OPTION.items() if option.endswith(ending)), None)
 
 
-def check_options(family: str, kind: str, options: Mapping[str, Any], also: tuple[str, ...] = ()) -> list[Problem]:
+def find_option_problems(
+    family: str, kind: str, options: Mapping[str, Any], also: tuple[str, ...] = ()
+) -> list[Problem]:
     """Find every unknown, missing or wrongly typed option of a Keras object.
 
     Args:
@@ -73,25 +75,25 @@ def check_options(family: str, kind: str, options: Mapping[str, Any], also: tupl
             hint = parts.did_you_mean(str(name), [*known["options"], *also])
             problems.append(Problem((name,), f"{kind} has no option {quoted(name)}.", hint))
         else:
-            problems += _check_value(name, value, known["options"][name], name in known["required"])
+            problems += _find_value_problems(name, value, known["options"][name], name in known["required"])
     return problems
 
 
-def _check_value(name: str, value: Any, default: Any, required: bool) -> list[Problem]:
-    inner = family_of_option(name)
+def _find_value_problems(name: str, value: Any, default: Any, required: bool) -> list[Problem]:
+    inner = get_option_family(name)
     if value is None:
         missing = [Problem((name,), f"{quoted(name)} needs a value.")]
         return missing if required or default is not None else []
     if inner is not None:
-        return [problem.below(name) for problem in check_object(inner, value)]
-    expected = _expected(name, value, default)
+        return [problem.below(name) for problem in find_object_problems(inner, value)]
+    expected = _describe_expected(name, value, default)
     if expected is None:
         return []
     hint = "" if default is None else f"Keras' default is {format_value(default)}."
     return [Problem((name,), f"expected {expected}, received {format_value(value)}.", hint)]
 
 
-def check_object(family: str, value: Any) -> list[Problem]:
+def find_object_problems(family: str, value: Any) -> list[Problem]:
     """Find the problems of a value that must be an object of a family: a name, or a mapping with a `kind`."""
     kind: str
     options: Mapping[str, Any]
@@ -105,10 +107,10 @@ def check_object(family: str, value: Any) -> list[Problem]:
         where: tuple[str, ...] = () if isinstance(value, str) else ("kind",)
         hint = parts.did_you_mean(kind, list_kinds(family))
         return [Problem(where, f"no {family.removesuffix('s')} {quoted(kind)}.", hint)]
-    return check_options(family, kind, options)
+    return find_option_problems(family, kind, options)
 
 
-def _expected(name: str, value: Any, default: Any) -> str | None:
+def _describe_expected(name: str, value: Any, default: Any) -> str | None:
     """The type that the default, or else the name, suggests; None if the value has it."""
     if isinstance(value, Mapping):
         return "a plain value"
@@ -124,11 +126,11 @@ def _expected(name: str, value: Any, default: Any) -> str | None:
     if isinstance(default, list):
         return None if number or several or isinstance(value, str) else "a number or a list of numbers"
     if name in _COUNTS or name in _COUNTS_OF_AXES:
-        return _expected_count(value, name in _COUNTS_OF_AXES)
+        return _describe_expected_count(value, name in _COUNTS_OF_AXES)
     return "a number" if name in _NUMBERS and not number else None
 
 
-def _expected_count(value: Any, for_axes: bool) -> str | None:
+def _describe_expected_count(value: Any, for_axes: bool) -> str | None:
     values = value if for_axes and isinstance(value, (list, tuple)) else [value]
     fits = all(isinstance(item, int) and not isinstance(item, bool) and item > 0 for item in values)
     return None if fits else "a whole number of at least 1" + (", or a list of them" if for_axes else "")

@@ -157,7 +157,7 @@ def _find_widths_problem(name: str, left: Widths, model: Kind) -> Problem | None
 
 
 def _find_layer_problem(model: Kind) -> Problem | None:
-    """Find a layer that reads channels of zeros: only where these have no effect can they be removed."""
+    """Find a layer on which channels of zeros have an effect, so that they cannot be removed."""
     normalization = getattr(model, "normalization", None)
     if normalization in ("layer", "group") and not getattr(model, "NORMALIZES_WHOLE", False):
         message = f"channels before {normalization} normalization cannot be removed: its statistics are of all of them."

@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from bmcli import parts
 from bmcli.quoting import quoted
-from bmcli.recipe.fields import FieldType, GateText, Kind, Options, PartField, details_at, dump, fault, fault_at
+from bmcli.recipe.fields import FieldType, GateText, Kind, Options, PartField, dump, fault, fault_at, relocate_errors
 from bmcli.recipe.nodes import format_value
 from bmcli.recipe.problems import Problem
 
@@ -37,18 +37,18 @@ class EpochSchedule(Options):
     @model_validator(mode="after")
     def _factors_need_numbers_above_0(self) -> EpochSchedule:
         if self.shape == "geometric" and not (self.start and self.end):
-            raise fault("change", "equal factors never lead to 0 or away from it.", "Write shape: linear.")
+            raise fault("change", "a geometric schedule cannot start or end at 0.", "Write shape: linear.")
         return self
 
 
 Temperature = Positive | EpochSchedule
-"""Above 0; 1 leaves distributions as they are."""
+"""Divisor of the logits before the softmax; 1 leaves the probabilities unchanged, larger values smooth them."""
 
 LossWeight = NotNegative | EpochSchedule
 
 
 def expand_over_epochs(value: float | EpochSchedule, epochs: int) -> tuple[float, ...]:
-    """A number in each of the epochs."""
+    """The value of a number or schedule in each epoch."""
     if not isinstance(value, EpochSchedule):
         return (value,) * epochs
     last = max(1, round(value.until * epochs) - 1)
@@ -81,10 +81,11 @@ class TeacherOptions(Options):
     weight: Positive = Field(default=1.0, description="Weight of this teacher in the ensemble.")
 
     @model_validator(mode="after")
-    def _check_one_given(self) -> TeacherOptions:
-        told = [name for name in ("run", "recipe", "file") if getattr(self, name) is not None]
-        if len(told) != 1:
-            raise fault("teacher", f"expected one of run, recipe and file, received {' and '.join(told) or 'none'}.",
+    def _check_one_source(self) -> TeacherOptions:
+        sources = [name for name in ("run", "recipe", "file") if getattr(self, name) is not None]
+        if len(sources) != 1:
+            received = " and ".join(sources) or "none"
+            raise fault("teacher", f"expected one of run, recipe and file, received {received}.",
                         "Write teacher: {run: runs/big}.")  # fmt: skip
         return self
 
@@ -100,15 +101,15 @@ class TeachersField(FieldType):
             return (_check_teacher(value),)
         if not value:
             raise fault("teacher", "expected at least one teacher, received [].")
-        found, details = [], []
+        teachers, details = [], []
         for position, each in enumerate(value):
             try:
-                found.append(_check_teacher(each))
+                teachers.append(_check_teacher(each))
             except (PydanticCustomError, ValidationError) as error:
-                details += details_at((position,), error, each)
+                details += relocate_errors((position,), error, each)
         if details:
             raise ValidationError.from_exception_data("teacher", details)
-        return tuple(found)
+        return tuple(teachers)
 
     def dump(self, value: Any) -> Any:
         if value is None:
@@ -129,17 +130,18 @@ def _check_teacher(value: Any) -> TeacherOptions:
 
 @dataclass(frozen=True)
 class StudentField(FieldType):
-    """What is laid over this recipe to make the student's, or `{recipe: FILE}`."""
+    """Overrides of this recipe for the student, or `{recipe: FILE}`."""
 
     def check(self, value: Any) -> Mapping[str, Any]:
         if not isinstance(value, Mapping):
             hint = "Write student: {model: {kind: mlp, hidden: [64]}}, or {recipe: small.yaml}."
-            raise fault("student", f"expected what differs from this recipe, received {format_value(value)}.", hint)
+            raise fault("student", f"expected overrides of this recipe, received {format_value(value)}.", hint)
         if "recipe" in value and (len(value) > 1 or not isinstance(value["recipe"], str)):
-            raise fault_at(("recipe",), "a student's recipe stands alone.", "Write student: {recipe: small.yaml}.")
-        for verb in ("distill", "tune", "distillation", "extends"):
-            if verb in value:
-                raise fault_at((verb,), f"`{verb}` cannot be laid over a recipe for its student.", "Leave it out.")
+            hint = "Write student: {recipe: small.yaml}."
+            raise fault_at(("recipe",), "the recipe of a student is a file, without other keys beside it.", hint)
+        for section in ("distill", "tune", "distillation", "extends"):
+            if section in value:
+                raise fault_at((section,), f"a student cannot override `{section}`.", "Leave it out.")
         return dict(value)
 
     def json_schema(self) -> dict[str, Any]:
@@ -161,7 +163,7 @@ class TransferOptions(Options):
 
     @property
     def replaces_rows(self) -> bool:
-        """Whether other rows are learned from than those that train."""
+        """Whether the student is trained on other rows than the training split."""
         return bool(self.excluded_classes) or self.unlabelled is not None
 
 
@@ -169,25 +171,25 @@ Losses = tuple[Annotated[Kind, PartField("distillation.losses")], ...]
 
 
 def _make_default_losses(objectives: Mapping[str, str]) -> Losses:
-    """Those of Hinton, Vinyals and Dean 2015 for classes and labels, squared errors for numbers."""
+    """The losses of Hinton, Vinyals and Dean 2015 for classes and labels, squared errors for numbers."""
     soft = [name for name, objective in objectives.items() if _get_output_form(objective) != "number"]
     numbers = [name for name in objectives if name not in soft]
     check = PartField("distillation.losses").check
     if not numbers:
         return (check({"kind": "hard", "weight": 0.1}), check({"kind": "soft", "weight": 0.9}))
-    found = [check({"kind": "hard", "weight": 0.5})]
+    losses = [check({"kind": "hard", "weight": 0.5})]
     if soft:
-        found.append(check({"kind": "soft", "weight": 0.5, "targets": tuple(soft)}))
-    return (*found, check({"kind": "logits", "weight": 0.5, "targets": tuple(numbers)}))
+        losses.append(check({"kind": "soft", "weight": 0.5, "targets": tuple(soft)}))
+    return (*losses, check({"kind": "logits", "weight": 0.5, "targets": tuple(numbers)}))
 
 
 def _get_output_form(objective: str) -> str:
-    """What the outputs of an objective are: logits of a softmax or of sigmoids, or plain numbers."""
+    """The form of an objective's outputs: logits of a softmax or of sigmoids, or plain numbers."""
     return str(parts.load("objectives", objective).FORM)
 
 
 class DistillOptions(Options):
-    """How `bmcli distill` trains a small network with large ones as teachers, and how the gain is measured."""
+    """Distillation by `bmcli distill`: teachers, student, losses, and the measurement of the gain."""
 
     teacher: Annotated[tuple[TeacherOptions, ...] | None, TeachersField()] = Field(
         default=None,
@@ -245,12 +247,12 @@ class DistillOptions(Options):
     @model_validator(mode="after")
     def _check_teacher_is_used(self) -> DistillOptions:
         if self.losses is not None and all(loss.kind == "hard" for loss in self.losses):
-            raise fault_at(("losses",), "without a loss beside `hard` the teacher has nothing to say.",
+            raise fault_at(("losses",), "the loss `hard` alone does not use the teacher.",
                            "Add {kind: soft}.")  # fmt: skip
         return self
 
     def resolve_losses(self, objectives: Mapping[str, str]) -> Losses:
-        """The losses, those that are usual for the targets if the recipe names none.
+        """The losses of the recipe, or the default ones for these targets.
 
         Args:
             objectives: Kind of objective by target.
@@ -259,7 +261,7 @@ class DistillOptions(Options):
 
 
 class TrainedTeacherOptions(Options):
-    """A teacher that is trained already."""
+    """A trained teacher."""
 
     model: str = Field(min_length=1, description="Its `.keras` file.")
     run: str | None = Field(default=None, description="Its run folder, if it is a run.")
@@ -283,9 +285,9 @@ class DistillationOptions(Options):
 
     @model_validator(mode="after")
     def _check_teacher_is_named(self) -> DistillationOptions:
-        needy = next((place for place, loss in enumerate(self.losses) if loss.kind != "hard"), None)
-        if not self.teachers and needy is not None:
-            raise fault_at(("losses", needy), f"`{self.losses[needy].kind}` needs a teacher.", "Name one in teachers.")
+        soft = next((position for position, loss in enumerate(self.losses) if loss.kind != "hard"), None)
+        if not self.teachers and soft is not None:
+            raise fault_at(("losses", soft), f"`{self.losses[soft].kind}` needs a teacher.", "Name one in teachers.")
         return self
 
 

@@ -1,4 +1,4 @@
-"""The `evaluate` section: how a trained model is measured."""
+"""Section `evaluate`: metrics, intervals, slices and limits of a trained model."""
 
 from __future__ import annotations
 
@@ -79,11 +79,11 @@ class EvaluateOptions(Options):
     )
 
     def get_named_slices(self) -> tuple[SliceOptions, ...]:
-        """The slices that are named."""
+        """The slices that are listed; none for `all`."""
         if self.slices == "all":
             return ()
-        spelled = ((each,) if isinstance(each, str) else each for each in self.slices)
-        return tuple(each if isinstance(each, SliceOptions) else SliceOptions(columns=each) for each in spelled)
+        entries = ((each,) if isinstance(each, str) else each for each in self.slices)
+        return tuple(each if isinstance(each, SliceOptions) else SliceOptions(columns=each) for each in entries)
 
     @field_validator("slices")
     @classmethod
@@ -94,10 +94,10 @@ class EvaluateOptions(Options):
         return value
 
     def columns(self) -> dict[str, str]:
-        """Every column that is named, by its place in the recipe."""
-        found = {"evaluate.intervals.group": self.intervals.group} if self.intervals.group not in _WORDS else {}
+        """The columns that this section names, by their paths in the recipe."""
+        columns = {} if self.intervals.group in _WORDS else {"evaluate.intervals.group": self.intervals.group}
         for position, each in enumerate(self.get_named_slices()):
-            found |= {f"evaluate.slices.{position}.{place}": name for place, name in enumerate(each.columns)}
+            columns |= {f"evaluate.slices.{position}.{place}": name for place, name in enumerate(each.columns)}
         for position, name in enumerate(() if self.fairness is None else self.fairness.columns):
-            found[f"evaluate.fairness.columns.{position}"] = name
-        return found
+            columns[f"evaluate.fairness.columns.{position}"] = name
+        return columns

@@ -1,4 +1,4 @@
-"""The `export` section: which artefacts are made of a trained model, and how far they may be from it."""
+"""Section `export`: the artefacts of a trained model, and how far they may deviate from it."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class ExportOptions(Options):
     @field_validator("formats")
     @classmethod
     def _names_differ(cls, value: tuple[Kind, ...]) -> tuple[Kind, ...]:
-        names = [each.name for each in value]  # type: ignore[attr-defined]
+        names = [each.name for each in value]  # type: ignore[attr-defined]  # every format has it, `Kind` does not
         for position, name in enumerate(names):
             if name in names[:position]:
-                raise fault_at((position,), f"the artefact '{name}' is there twice.", "Leave it in once.")
+                raise fault_at((position,), f"the artefact '{name}' is there twice.", "List it once.")
         return value

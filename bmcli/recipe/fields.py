@@ -133,13 +133,13 @@ def check_mapping(check: Callable[[Any], Any], values: Mapping[str, Any]) -> dic
         try:
             checked[name] = check(value)
         except (PydanticCustomError, ValidationError) as error:
-            details += details_at((name,), error, value)
+            details += relocate_errors((name,), error, value)
     if details:
         raise ValidationError.from_exception_data("mapping", details)
     return checked
 
 
-def details_at(
+def relocate_errors(
     loc: tuple[str | int, ...], error: PydanticCustomError | ValidationError, value: Any
 ) -> list[InitErrorDetails]:
     """The errors of a value below the one that is checked, as errors of that one."""
@@ -163,7 +163,7 @@ class PartField(FieldType):
 
     def json_schema(self) -> dict[str, Any]:
         kinds = parts.names(self.room)
-        return _make_choice_schema([options_schema(parts.load(self.room, kind).Options, kind) for kind in kinds])
+        return _make_choice_schema([make_options_schema(parts.load(self.room, kind).Options, kind) for kind in kinds])
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class ChoiceField(FieldType):
         return by_kind[kind].model_validate({**values, "kind": kind})
 
     def json_schema(self) -> dict[str, Any]:
-        kinds = [options_schema(model, model.model_fields["kind"].default) for model in self.options]
+        kinds = [make_options_schema(model, model.model_fields["kind"].default) for model in self.options]
         return _make_choice_schema(kinds, self.default_kind)
 
 
@@ -223,7 +223,7 @@ class KerasObjectField(FieldType):
             value = {"kind": self.default_kind, **value}
         kind, options = _split_kind(value, catalogue.list_kinds(self.family), self.also)
         told = {name: item for name, item in options.items() if not (name in self.auto_options and item == "auto")}
-        problems = catalogue.check_options(self.family, kind, told)
+        problems = catalogue.find_option_problems(self.family, kind, told)
         if problems:
             known = catalogue.get_entry(self.family, kind)["options"]
             details = [
@@ -237,7 +237,7 @@ class KerasObjectField(FieldType):
         return KerasObject(kind, {**{name: item for name, item in defaults.items() if item is not None}, **options})
 
     def json_schema(self) -> dict[str, Any]:
-        kinds = [_keras_options_schema(self.family, kind) for kind in catalogue.list_kinds(self.family)]
+        kinds = [_make_keras_options_schema(self.family, kind) for kind in catalogue.list_kinds(self.family)]
         return _make_choice_schema(kinds, self.default_kind)
 
 
@@ -255,7 +255,7 @@ def _make_choice_schema(kinds: Sequence[dict[str, Any]], default_kind: str | Non
     return {"anyOf": [*([{"enum": bare}] if bare else []), *kinds]}
 
 
-def options_schema(model: type[Kind], kind: str) -> dict[str, Any]:
+def make_options_schema(model: type[Kind], kind: str) -> dict[str, Any]:
     """JSON schema of the options of one kind, which stands by itself."""
     schema = model.model_json_schema()
     schema["properties"]["kind"] = {
@@ -266,11 +266,11 @@ def options_schema(model: type[Kind], kind: str) -> dict[str, Any]:
     return schema
 
 
-def _keras_options_schema(family: str, kind: str) -> dict[str, Any]:
+def _make_keras_options_schema(family: str, kind: str) -> dict[str, Any]:
     known = catalogue.get_entry(family, kind)
     about = f"Keras' {known['object']}"
     options = {
-        name: {**_keras_option_schema(name), "default": default, "description": f"Option {name} of {about}."}
+        name: {**_make_keras_option_schema(name), "default": default, "description": f"Option {name} of {about}."}
         for name, default in known["options"].items()
     }
     return {
@@ -282,8 +282,8 @@ def _keras_options_schema(family: str, kind: str) -> dict[str, Any]:
     }
 
 
-def _keras_option_schema(option: str) -> dict[str, Any]:
-    family = catalogue.family_of_option(option)
+def _make_keras_option_schema(option: str) -> dict[str, Any]:
+    family = catalogue.get_option_family(option)
     return {"anyOf": [{FIELD_TYPE_KEY: KerasObjectField(family)}, {"type": "null"}]} if family else {}
 
 

@@ -111,7 +111,7 @@ def read_layers(layers: Sequence[Any]) -> tuple[GraphLayer, ...]:
 def _read_layer(index: int, entry: Any, taken: set[str]) -> GraphLayer:
     if isinstance(entry, str):
         entry = {"kind": entry}
-    name = entry.get("name") or _free_name(f"{entry['kind']}_{index}", taken)
+    name = entry.get("name") or _make_free_name(f"{entry['kind']}_{index}", taken)
     sources = entry.get("from")
     options = {key: value for key, value in entry.items() if key not in _OWN_KEYS}
     shares = str(options.pop("layer", "")) if entry["kind"] == SHARED else ""
@@ -125,7 +125,7 @@ def _read_layer(index: int, entry: Any, taken: set[str]) -> GraphLayer:
     )
 
 
-def _free_name(name: str, taken: set[str]) -> str:
+def _make_free_name(name: str, taken: set[str]) -> str:
     while name in taken:
         name += "_"
     return name
@@ -136,7 +136,7 @@ def find_problems(layers: Any) -> list[Problem]:
     if not isinstance(layers, (list, tuple)) or not layers:
         received = "an empty list" if isinstance(layers, (list, tuple)) else format_value(layers)
         return [Problem((), f"expected a list of layers, received {received}.", "Write [{kind: dense, units: 10}].")]
-    problems = [problem.below(index) for index, entry in enumerate(layers) for problem in _entry_problems(entry)]
+    problems = [problem.below(index) for index, entry in enumerate(layers) for problem in _find_entry_problems(entry)]
     if not _is_readable(layers):
         return problems
     graph = read_layers(layers)
@@ -156,53 +156,57 @@ def _is_readable(layers: Any) -> bool:
         and len(layers) > 0
         and all(
             isinstance(entry, str)
-            or (isinstance(entry, Mapping) and isinstance(entry.get("kind"), str) and not any(_link_problems(entry)))
+            or (
+                isinstance(entry, Mapping)
+                and isinstance(entry.get("kind"), str)
+                and not any(_find_link_problems(entry))
+            )
             for entry in layers
         )
     )
 
 
-def _entry_problems(entry: Any) -> list[Problem]:
+def _find_entry_problems(entry: Any) -> list[Problem]:
     """Find the mistakes in one layer by itself."""
     if isinstance(entry, str):
         entry = {"kind": entry}
     if not isinstance(entry, Mapping):
         return [Problem((), f"expected a layer, received {format_value(entry)}.", "Write {kind: dense, units: 10}.")]
-    return [*_link_problems(entry), *_kind_problems(entry)]
+    return [*_find_link_problems(entry), *_find_kind_problems(entry)]
 
 
-def _link_problems(entry: Mapping[str, Any]) -> Iterator[Problem]:
-    yield from _name_problems(entry)
-    yield from _source_problems(entry)
+def _find_link_problems(entry: Mapping[str, Any]) -> Iterator[Problem]:
+    yield from _find_name_problems(entry)
+    yield from _find_source_problems(entry)
 
 
-def _name_problems(entry: Mapping[str, Any]) -> Iterator[Problem]:
+def _find_name_problems(entry: Mapping[str, Any]) -> Iterator[Problem]:
     name = entry.get("name", "x")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         hint = "Use letters, digits, dashes and underscores."
         yield Problem(("name",), f"expected a name, received {format_value(name)}.", hint)
 
 
-def _source_problems(entry: Mapping[str, Any]) -> Iterator[Problem]:
+def _find_source_problems(entry: Mapping[str, Any]) -> Iterator[Problem]:
     sources = entry.get("from", "x")
     names = [sources] if isinstance(sources, str) else sources
     if not isinstance(names, (list, tuple)) or not names or not all(isinstance(name, str) for name in names):
         yield Problem(("from",), f"expected a name or a list of names, received {format_value(sources)}.")
 
 
-def _kind_problems(entry: Mapping[str, Any]) -> list[Problem]:
+def _find_kind_problems(entry: Mapping[str, Any]) -> list[Problem]:
     kinds = catalogue.list_kinds("layers")
     if "kind" not in entry:
         return [Problem((), "'kind' is missing.", "Write {kind: dense, units: 10}.")]
     kind, options = entry["kind"], {key: value for key, value in entry.items() if key not in _OWN_KEYS}
     if kind == SHARED:
-        return _shared_problems(options)
+        return _find_shared_problems(options)
     if not isinstance(kind, str) or kind not in kinds:
         return [Problem(("kind",), f"no layer {format_value(kind)}.", parts.did_you_mean(str(kind), [*kinds, SHARED]))]
-    return catalogue.check_options("layers", kind, options, also=("name", "from"))
+    return catalogue.find_option_problems("layers", kind, options, also=("name", "from"))
 
 
-def _shared_problems(options: Mapping[str, Any]) -> list[Problem]:
+def _find_shared_problems(options: Mapping[str, Any]) -> list[Problem]:
     problems = [
         Problem((option,), f"shared has no option {quoted(option)}.", "It takes `layer`, `from` and `name`.")
         for option in options
@@ -266,7 +270,7 @@ def _get_input_counts(kind: str) -> tuple[int, int | None]:
 
 def _find_cycles(graph: Sequence[GraphLayer]) -> Iterator[Problem]:
     """Find cycles; each is one problem that names its members."""
-    links = _links(graph)
+    links = _list_links(graph)
     while True:
         try:
             TopologicalSorter(links).prepare()
@@ -282,7 +286,7 @@ def _find_cycles(graph: Sequence[GraphLayer]) -> Iterator[Problem]:
             links[cycle[0]] = []  # to find the next cycle
 
 
-def _links(graph: Sequence[GraphLayer]) -> dict[int, list[int]]:
+def _list_links(graph: Sequence[GraphLayer]) -> dict[int, list[int]]:
     """The positions of the layers that each layer reads; columns are left out."""
     position = {layer.name: layer.index for layer in reversed(graph)}
     return {layer.index: [position[name] for name in get_sources(layer, graph) if name in position] for layer in graph}
@@ -297,7 +301,7 @@ def get_sources(layer: GraphLayer, graph: Sequence[GraphLayer]) -> tuple[str, ..
 
 def sort_layers(graph: Sequence[GraphLayer]) -> list[GraphLayer]:
     """Sort the layers so that each follows those it reads; otherwise the order is as written."""
-    sorter = TopologicalSorter(_links(graph))
+    sorter = TopologicalSorter(_list_links(graph))
     sorter.prepare()
     order: list[int] = []
     while sorter.is_active():
@@ -326,7 +330,7 @@ def find_output_problems(layers: Any, outputs: Any) -> list[Problem]:
 
 
 def _find_unread(graph: Sequence[GraphLayer], outputs: Sequence[str]) -> list[Problem]:
-    links = _links(graph)
+    links = _list_links(graph)
     read_by_output: set[int] = set()
     waiting = [layer.index for layer in graph if layer.name in outputs]
     while waiting:
@@ -338,7 +342,7 @@ def _find_unread(graph: Sequence[GraphLayer], outputs: Sequence[str]) -> list[Pr
         Problem(
             ("layers", layer.index),
             f"no output depends on {quoted(layer.name)}.",
-            _suggest_source(layer.name, graph) or "Read it in a `from`, or remove it.",
+            _suggest_source(layer.name, graph) or "Read it in a `from`, or leave it out.",
         )
         for layer in graph
         if layer.index not in read_by_output

@@ -13,13 +13,13 @@ _PREFIX = "#/$defs/"
 _EXTENDS = "A recipe file, relative to this one, or a built-in recipe by name, whose values this recipe overrides."
 
 
-def recipe_schema() -> dict[str, Any]:
+def make_recipe_schema() -> dict[str, Any]:
     """JSON schema (draft 2020-12) of every section, kind and option, with descriptions.
 
     A recipe that extends another may leave out what that one gives, and delete values of it with null.
     """
     collected = _SchemaCollection()
-    collected.resolve({"$ref": f"{_PREFIX}Recipe", "$defs": {"Recipe": _root()}}, {})
+    collected.resolve({"$ref": f"{_PREFIX}Recipe", "$defs": {"Recipe": _make_root_schema()}}, {})
     whole = {name: _allow_variable(schema) for name, schema in collected.schemas.items()}
     partly = {f"{name}.part": _make_partial(schema) for name, schema in whole.items()}
     return {
@@ -32,7 +32,7 @@ def recipe_schema() -> dict[str, Any]:
     }
 
 
-def _root() -> dict[str, Any]:
+def _make_root_schema() -> dict[str, Any]:
     schema = Recipe.model_json_schema()
     extends = {"anyOf": [{"type": "string"}, {"type": "null"}], "description": _EXTENDS}
     return {**schema, "properties": {"extends": extends, **schema["properties"]}}

@@ -149,7 +149,7 @@ def read_document(target: str, overrides: Sequence[str] = ()) -> RecipeDocument:
     Raises:
         BmcliError: A file cannot be read, or an override cannot be laid over it.
     """
-    parts.suggest_anew()
+    parts.reset_suggestions()
     file, name = find_recipe(target)
     faults: list[Fault] = []
     try:
@@ -198,14 +198,14 @@ def find_recipe(target: str) -> tuple[Path, str]:
         return recipes[target], f"{target}.yaml"
     if other := disk.describe_non_file(path):
         raise BmcliError(f"{target} is {other}, expected a recipe file.")
-    near = parts.did_you_mean(target, [*recipes, *_recipes_in(Path())])
+    near = parts.did_you_mean(target, [*recipes, *_list_recipe_files(Path())])
     raise BmcliError(
         f"no recipe {quoted(target, 200)}: no such file, and no built-in recipe of that name.",
         suggestion=near if near.startswith("Did") else "`bmcli ls` lists the built-in recipes.",
     )
 
 
-def _recipes_in(folder: Path) -> list[str]:
+def _list_recipe_files(folder: Path) -> list[str]:
     try:
         return sorted(file.name for file in folder.glob("*.yaml"))
     except OSError:  # they are for suggestions alone
@@ -257,7 +257,7 @@ def _find_base(base: Node | None, file: Path, name: str, seen: Collection[str]) 
     if found is None and (other := disk.describe_non_file(beside)):
         raise BmcliError(Fault(f"{quoted(base.value, 200)} is {other}, expected a recipe.", "extends", base.place))
     if found is None:
-        hint = parts.did_you_mean(base.value, [*list_built_in(), *_recipes_in(file.parent)])
+        hint = parts.did_you_mean(base.value, [*list_built_in(), *_list_recipe_files(file.parent)])
         raise BmcliError(Fault(f"no recipe {quoted(base.value, 200)} to extend.", "extends", base.place, hint))
     if os.path.realpath(found[0]) in seen:
         raise BmcliError(Fault(f"{quoted(base.value, 200)} extends itself in a circle.", "extends", base.place))
@@ -280,7 +280,7 @@ def merge_nodes(below: Node, above: Node, faults: list[Fault], steps: KeyPath = 
         return above
     if isinstance(below.value, list) and above.value and all(_is_position(key) for key in above.value):
         return _merge_items(below, above, faults, steps)
-    values = {} if _names_no_kind(below, steps) else _mapping_below(below, above)
+    values = {} if _names_no_kind(below, steps) else _keep_mapping(below, above)
     kept = bool(values)
     for key, node in above.value.items():
         if node.value is None and not node.faulty:
@@ -292,7 +292,7 @@ def merge_nodes(below: Node, above: Node, faults: list[Fault], steps: KeyPath = 
     return replace(below if kept else above, value=values, faulty=below.faulty or above.faulty)
 
 
-def _mapping_below(below: Node, above: Node) -> dict[str, Node]:
+def _keep_mapping(below: Node, above: Node) -> dict[str, Node]:
     """What of the value below stays in a mapping that is laid over it."""
     kind = above.value.get("kind")
     if isinstance(below.value, str) and kind is None:
@@ -340,7 +340,7 @@ def parse_overrides(overrides: Iterable[str], faults: list[Fault], origin: str =
         place = FileLocation(origin, number, 1, redaction.redact_argument(" ".join(argument.splitlines())))
         try:
             steps, value = _parse_override(argument, place, faults)
-            _insert(tree, steps, value)
+            _insert_value(tree, steps, value)
         except BmcliError as error:
             faults += [fault.at(place) for fault in error.faults]
     return _build_nodes(tree, FileLocation(origin, 1, 1))
@@ -354,7 +354,7 @@ def build_tree(values: Mapping[KeyPath, Node], place: FileLocation) -> Node:
     """
     tree: dict[str, Any] = {}
     for steps, node in values.items():
-        _insert(tree, [str(step) for step in steps], node)
+        _insert_value(tree, [str(step) for step in steps], node)
     return _build_nodes(tree, place)
 
 
@@ -370,11 +370,11 @@ def _parse_override(argument: str, place: FileLocation, faults: list[Fault]) -> 
     if steps == ("extends",):
         raise BmcliError("extends is read from the recipe's file alone.", path="extends")
     column = len(argument) - len(written) + 2
-    value = _override_value(written[1:], place, column, faults)
+    value = _parse_override_value(written[1:], place, column, faults)
     return [str(step) for step in steps], replace(value, key_place=place)
 
 
-def _override_value(text: str, place: FileLocation, column: int, faults: list[Fault]) -> Node:
+def _parse_override_value(text: str, place: FileLocation, column: int, faults: list[Fault]) -> Node:
     here = replace(place, column=column)
     if text.startswith((">", "|")) and "\n" not in text:
         return Node(text, here, folder=Path.cwd())  # On one line it cannot be a block of text.
@@ -405,7 +405,7 @@ def _shift_places(node: Node, value: FileLocation) -> Node:
     return replace(node, value=children, place=_shift_place(node.place, value), key_place=key_place)
 
 
-def _insert(tree: dict[str, Any], steps: Sequence[str], value: Node) -> None:
+def _insert_value(tree: dict[str, Any], steps: Sequence[str], value: Node) -> None:
     """Puts a value into a tree of values; a bare name gives way to a mapping with that `kind`."""
     path = join_steps(tuple(steps))
     for step in steps[:-1]:
@@ -484,7 +484,7 @@ class _VariableFiller:
         if not isinstance(node.value, str):
             return node
         if "$" not in node.value:
-            return self._accepted(node, len(node.value))
+            return self._check_node(node, len(node.value))
         names = [match[1] for match in _VARIABLE.finditer(node.value) if match[0] != "$$"]
         if not all([self._is_usable(name, node.place) for name in dict.fromkeys(names)]):
             return replace(node, faulty=True)
@@ -494,13 +494,13 @@ class _VariableFiller:
         if names and node.value == f"${{{names[0]}}}":
             value = self.variables[names[0]].value
             length = len(value) if isinstance(value, str) else 0
-            return self._accepted(replace(node, value=value), length)
-        return self._with_text(node, names)
+            return self._check_node(replace(node, value=value), length)
+        return self._insert_texts(node, names)
 
     def _is_usable(self, name: str | None, place: FileLocation) -> bool:
         variable = None if name is None else self.variables.get(name)
         if name is None or variable is None:
-            self.faults.append(_unknown_variable_fault(name, place, self.variables))
+            self.faults.append(_make_unknown_variable_fault(name, place, self.variables))
             return False
         if redaction.is_secret(name):
             self.faults.append(
@@ -514,16 +514,16 @@ class _VariableFiller:
             return False
         return not (variable.faulty or isinstance(variable.value, (dict, list)))
 
-    def _with_text(self, node: Node, names: Sequence[str]) -> Node:
-        written = {name: _text(self.variables[name].value) for name in dict.fromkeys(names)}
+    def _insert_texts(self, node: Node, names: Sequence[str]) -> Node:
+        written = {name: _format_variable(self.variables[name].value) for name in dict.fromkeys(names)}
         # Before the text is made, which may not fit into memory.
         length = len(node.value) + sum(len(written[name]) for name in names)
         if not self._fits(node, length):
             return replace(node, faulty=True)
         pieces = iter(["$" if match[0] == "$$" else written[match[1]] for match in _VARIABLE.finditer(node.value)])
-        return self._accepted(replace(node, value=_VARIABLE.sub(lambda _: next(pieces), node.value)), length)
+        return self._check_node(replace(node, value=_VARIABLE.sub(lambda _: next(pieces), node.value)), length)
 
-    def _accepted(self, node: Node, length: int) -> Node:
+    def _check_node(self, node: Node, length: int) -> Node:
         """The node, faulty if the recipe is too long with it, or if it holds the secret of an address.
 
         Args:
@@ -547,11 +547,11 @@ class _VariableFiller:
         return fits
 
 
-def _text(value: Any) -> str:
+def _format_variable(value: Any) -> str:
     return value if isinstance(value, str) else nodes.write_scalar(value)
 
 
-def _unknown_variable_fault(name: str | None, place: FileLocation, variables: Collection[str]) -> Fault:
+def _make_unknown_variable_fault(name: str | None, place: FileLocation, variables: Collection[str]) -> Fault:
     if name is None:
         return Fault("a variable is opened with ${ and never closed.", place=place, suggestion="As text write $${.")
     hint = parts.did_you_mean(name, variables) or "Set it in vars, above where another variable uses it."

@@ -103,7 +103,7 @@ class Node:
         return self.map_scalars(lambda node: replace(node, value=escape_dollars(node.value)))
 
 
-def read_text(path: Path, file_name: str, words: Collection[str] = ()) -> str:
+def read_text(path: Path, file_name: str, keys: Collection[str] = ()) -> str:
     """The text of a file, which a file without end or a pipe cannot make us wait for.
 
     Raises:
@@ -123,8 +123,8 @@ def read_text(path: Path, file_name: str, words: Collection[str] = ()) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        place = _place_of_byte(file_name, data, error.start)
-        if not _looks_like_recipe(data.decode("utf-8", "replace"), words, only=False):
+        place = _locate_byte(file_name, data, error.start)
+        if not _looks_like_recipe(data.decode("utf-8", "replace"), keys, exclusive=False):
             place = replace(place, text="")
         raise BmcliError(
             Fault(
@@ -136,7 +136,7 @@ def read_text(path: Path, file_name: str, words: Collection[str] = ()) -> str:
 
 
 def parse_recipe_file(
-    text: str, file_name: str, folder: Path, words: Collection[str], only: bool, faults: list[Fault]
+    text: str, file_name: str, folder: Path, words: Collection[str], exclusive: bool, faults: list[Fault]
 ) -> Node:
     """The tree of a file's text, as `parse_tree` reads it; of a file that is something else nothing is quoted.
 
@@ -144,7 +144,7 @@ def parse_recipe_file(
 
     Args:
         words: Keys that stand at the top of such a file.
-        only: No other key may stand there; otherwise one of them is enough.
+        exclusive: No other key may stand there; otherwise one of them is enough.
         faults: Faults that leave the rest readable are added to these.
 
     Raises:
@@ -154,37 +154,37 @@ def parse_recipe_file(
     try:
         tree = parse_tree(text, file_name, folder, found)
     except BmcliError:
-        if _looks_like_recipe(text, words, only):
+        if _looks_like_recipe(text, words, exclusive):
             raise
-        raise BmcliError(_foreign_file_fault(file_name, only)) from None
+        raise BmcliError(_make_foreign_file_fault(file_name, exclusive)) from None
     keys = set(tree.value) if isinstance(tree.value, dict) else {""}
-    if keys and not (keys <= set(words) if only else keys & set(words)):
-        raise BmcliError(_foreign_file_fault(file_name, only))
+    if keys and not (keys <= set(words) if exclusive else keys & set(words)):
+        raise BmcliError(_make_foreign_file_fault(file_name, exclusive))
     faults += found
     return tree
 
 
-def _looks_like_recipe(text: str, words: Collection[str], only: bool) -> bool:
+def _looks_like_recipe(text: str, keys: Collection[str], exclusive: bool) -> bool:
     """Whether lines at the left edge of a text that cannot be parsed begin with such words."""
     firsts = [match[1] for match in _FIRST_WORD.finditer(text)]
-    return bool(firsts) and (all if only else any)(first in words for first in firsts)
+    return bool(firsts) and (all if exclusive else any)(first in keys for first in firsts)
 
 
 # Not of lines that go on with what is above: items, comments, and brackets that are closed.
 _FIRST_WORD = re.compile(r"""^(?![\s#\-\]}%.])[{"' ]{0,9}([^\s:"'{]*)""", re.MULTILINE)
 
 
-def _foreign_file_fault(file_name: str, only: bool) -> Fault:
-    found = "a key at the top of this file is no section" if only else "at the top of this file is no section"
+def _make_foreign_file_fault(file_name: str, exclusive: bool) -> Fault:
+    found = "a key at the top of this file is no section" if exclusive else "at the top of this file is no section"
     return Fault(
         f"a recipe is a mapping of sections, but {found}.",
         place=FileLocation(file_name, 1, 1),
         suggestion="Nothing of it is shown, since it may be something else."
-        + (f" If it is a recipe, `bmcli validate {file_name}` tells its faults." if only else ""),
+        + (f" If it is a recipe, `bmcli validate {file_name}` tells its faults." if exclusive else ""),
     )
 
 
-def _place_of_byte(file_name: str, data: bytes, position: int) -> FileLocation:
+def _locate_byte(file_name: str, data: bytes, position: int) -> FileLocation:
     start = data.rfind(b"\n", 0, position) + 1
     line = data[start:].split(b"\n", 1)[0].rstrip(b"\r").decode("utf-8", "replace")
     column = len(data[start:position].decode("utf-8", "replace")) + 1
@@ -208,10 +208,10 @@ def parse_tree(text: str, file_name: str, folder: Path, faults: list[Fault] | No
     try:
         root = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
-        raise BmcliError(_syntax_fault(error, file_name, lines)) from None
+        raise BmcliError(_make_syntax_fault(error, file_name, lines)) from None
     except (ValueError, OverflowError):
         # chr() of \U00110000 and int() of an absurd %YAML version.
-        place = _place(file_name, lines, loader.get_mark())
+        place = _make_location(file_name, lines, loader.get_mark())
         raise BmcliError(Fault("not valid YAML: no character or number is that large.", place=place)) from None
     if root is None:
         return Node({}, FileLocation(file_name, 1, 1, lines[0] if lines else ""), folder=folder)
@@ -249,7 +249,7 @@ def _check_characters(text: str, file_name: str, lines: list[str]) -> None:
     )
 
 
-_PLAIN_MESSAGES = (
+_SYNTAX_MESSAGES = (
     ("'\\t'", "a tab cannot stand here.", "Use spaces."),
     ("mapping values are not", "a colon cannot stand here.", "Quote text with a colon, or check the indent."),
     ("expected <block end>", "this does not fit what is above it.", "Check the indentation and the quotes."),
@@ -262,20 +262,20 @@ _PLAIN_MESSAGES = (
 )  # fmt: skip
 
 
-def _syntax_fault(error: yaml.MarkedYAMLError, file_name: str, lines: list[str]) -> Fault:
+def _make_syntax_fault(error: yaml.MarkedYAMLError, file_name: str, lines: list[str]) -> Fault:
     problem = error.problem or error.context or "this cannot be read"
-    place = _place(file_name, lines, error.problem_mark or error.context_mark)
+    place = _make_location(file_name, lines, error.problem_mark or error.context_mark)
     if isinstance(error, _TooLarge):
         return Fault(problem, place=place)
     if "${" in place.text and "expected ',' or" in problem:
         return Fault("not valid YAML: braces in braces.", place=place, suggestion='Write "${NAME}" in quotes here.')
-    for words, message, suggestion in _PLAIN_MESSAGES:
+    for words, message, suggestion in _SYNTAX_MESSAGES:
         if words in problem:
             return Fault(f"not valid YAML: {message}", place=place, suggestion=suggestion)
     return Fault(f"not valid YAML: {problem}.", place=place)
 
 
-def _place(file_name: str, lines: list[str], mark: Any) -> FileLocation:
+def _make_location(file_name: str, lines: list[str], mark: Any) -> FileLocation:
     text = lines[mark.line] if mark.line < len(lines) else ""
     return FileLocation(file_name, mark.line + 1, mark.column + 1, text)
 
@@ -401,7 +401,7 @@ class _Converter:
         self._faults.setdefault(Fault(message, place=self._place(node), suggestion=suggestion))
 
     def _place(self, node: Any) -> FileLocation:
-        return _place(self.file_name, self.lines, node.start_mark)
+        return _make_location(self.file_name, self.lines, node.start_mark)
 
 
 def _is_text(text: str) -> bool:
@@ -449,13 +449,13 @@ def write_scalar(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{write_scalar(str(key))}: {write_scalar(item)}" for key, item in value.items()) + "}"
     if isinstance(value, str):
-        return value if _PLAIN.fullmatch(value) and _is_word(value) else _quote(value)
+        return value if _PLAIN.fullmatch(value) and _reads_as_text(value) else _quote(value)
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
-def _is_word(text: str) -> bool:
+def _reads_as_text(text: str) -> bool:
     """Whether a plain scalar reads as text."""
     number = _FLOAT.fullmatch(text) or _NOT_FINITE.fullmatch(text)
     return text not in _WORDS and not number and not text.startswith("...")  # alone that ends a document
@@ -484,14 +484,14 @@ def hide_secrets(text: str) -> str:
     if not redaction.may_hold_secrets(text):
         return text
     root: Any = _Loader(text).get_single_node()
-    for start, end in sorted(_secret_spans(root), reverse=True):
+    for start, end in sorted(_find_secret_spans(root), reverse=True):
         written = text[start:end].rstrip()
         anchor = re.match(r"&\S+\s+", written)  # without it, aliases would name nothing
         text = f'{text[:start]}{anchor[0] if anchor else ""}"{redaction.HIDDEN}"{text[start + len(written) :]}'
     return "".join(_hide_secret_comment(line) for line in text.splitlines(keepends=True))
 
 
-def _secret_spans(root: Any) -> set[tuple[int, int]]:
+def _find_secret_spans(root: Any) -> set[tuple[int, int]]:
     """Where in the text the values of secret variables stand."""
     sections = root.value if isinstance(root, yaml.MappingNode) else ()
     return {

@@ -17,31 +17,31 @@ _LONGEST_ORIGIN = 100
 _MOST_SPELLED_OUT = 200  # inputs
 
 
-def render_recipe(recipe: Recipe, tree: Node, found: Mapping[str, Any] | None = None) -> str:
+def render_recipe(recipe: Recipe, tree: Node, auto_values: Mapping[str, Any] | None = None) -> str:
     """The resolved recipe, line by line with origins; `load` reads it back to the same recipe.
 
     Args:
-        found: Values that `auto` became, by dotted path; they replace what the recipe says.
+        auto_values: Values that `auto` became, by dotted path; they replace what the recipe says.
     """
     values = dump(recipe)
     if recipe.data.inputs is not None and len(recipe.data.inputs) > _MOST_SPELLED_OUT:
         # With all their defaults they would be more than a recipe may hold.
-        values["data"]["inputs"] = {name: _shorten(kind) for name, kind in recipe.data.inputs.items()}
+        values["data"]["inputs"] = {name: _dump_without_defaults(kind) for name, kind in recipe.data.inputs.items()}
     for section in ("tune", "distill", "distillation"):
         if values[section] is None:
             del values[section]
-    became = {split_path(path): value for path, value in (found or {}).items()}
+    became = {split_path(path): value for path, value in (auto_values or {}).items()}
     for steps, value in became.items():
-        _set(values, steps, dump(value))
+        _set_value(values, steps, dump(value))
     lines = [
         (text, "" if steps is None else "auto" if steps in became else format_origin(tree, steps))
-        for text, steps in _lines(escape_dollars(values), ())
+        for text, steps in _render_lines(escape_dollars(values), ())
     ]
     width = min(_WIDTH, max(len(text) for text, _ in lines))
     return "".join(f"{text:<{width}}  # {came}\n" if came else f"{text}\n" for text, came in lines)
 
 
-def _shorten(kind: Kind) -> Any:
+def _dump_without_defaults(kind: Kind) -> Any:
     """The options of a part that are not defaults; its name alone where all are."""
     given = {name: dump(value) for name, value in kind.model_dump(exclude_defaults=True).items() if name != "kind"}
     return {"kind": kind.kind, **given} if given else kind.kind
@@ -66,7 +66,7 @@ def render_base(loaded: LoadedRecipe) -> str:
     `load` reads a candidate over it to the same recipe as over the recipe itself, wherever the file lies. A rendered
     recipe would not do: its variables are filled in, and options that name no kind have one.
     """
-    return "".join(f"{text}\n" for text, _ in _lines(dump(loaded.make_base_tree().plain()), ()))
+    return "".join(f"{text}\n" for text, _ in _render_lines(dump(loaded.make_base_tree().plain()), ()))
 
 
 def _format_place(file: str, line: int, text: str) -> str:
@@ -76,7 +76,7 @@ def _format_place(file: str, line: int, text: str) -> str:
     return clean if len(clean) <= _LONGEST_ORIGIN else clean[: _LONGEST_ORIGIN - 3] + "..."
 
 
-def _lines(value: Any, steps: KeyPath) -> Iterator[tuple[str, KeyPath | None]]:
+def _render_lines(value: Any, steps: KeyPath) -> Iterator[tuple[str, KeyPath | None]]:
     """Lines with the way to the value on each; None where a line holds only a key."""
     indent = "  " * (len(steps) - 1)
     key = f"{indent}{write_scalar(str(steps[-1]))}:" if steps else ""
@@ -84,7 +84,7 @@ def _lines(value: Any, steps: KeyPath) -> Iterator[tuple[str, KeyPath | None]]:
         if steps:
             yield key, None
         for name, item in value.items():
-            yield from _lines(item, (*steps, name))
+            yield from _render_lines(item, (*steps, name))
     elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
         yield key, None
         for position, item in enumerate(value):
@@ -93,7 +93,7 @@ def _lines(value: Any, steps: KeyPath) -> Iterator[tuple[str, KeyPath | None]]:
         yield f"{key} {write_scalar(value)}", steps
 
 
-def _set(values: dict[str, Any], steps: KeyPath, value: Any) -> None:
+def _set_value(values: dict[str, Any], steps: KeyPath, value: Any) -> None:
     for step in steps[:-1]:
         values = values[str(step)]
     values[str(steps[-1])] = value

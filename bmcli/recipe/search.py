@@ -14,7 +14,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from bmcli import parts
 from bmcli.quoting import quoted
-from bmcli.recipe.fields import ChoiceField, Duration, FieldType, Kind, Options, details_at, dump, fault, fault_at
+from bmcli.recipe.fields import ChoiceField, Duration, FieldType, Kind, Options, dump, fault, fault_at, relocate_errors
 from bmcli.recipe.nodes import KeyPath, escape_dollars, format_value, write_scalar
 from bmcli.recipe.paths import join_steps, split_path
 
@@ -69,7 +69,7 @@ class SearchParameter:
         if self.low is None or self.high is None:
             return self.values
         if self.step is None:
-            middle = _middle(self.low, self.high, self.scale == "log")
+            middle = _compute_middle(self.low, self.high, self.scale == "log")
             return tuple(dict.fromkeys((self.low, self.high, round(middle) if self.kind == "int" else middle)))
         last = self.last_step()
         return tuple(dict.fromkeys((self.value_at(0), self.value_at(last), self.value_at(last // 2))))
@@ -130,7 +130,7 @@ def _to_fraction(number: float | None) -> Fraction:
     return Fraction(repr(number))
 
 
-def _middle(low: float, high: float, by_factors: bool) -> float:
+def _compute_middle(low: float, high: float, by_factors: bool) -> float:
     middle = math.exp((math.log(low) + math.log(high)) / 2) if by_factors else low / 2 + high / 2
     return min(max(float(f"{middle:.12g}"), low), high)  # 10, and not 10.000000000000002
 
@@ -149,19 +149,19 @@ def read_space(entries: Mapping[str, Any]) -> tuple[dict[str, SearchParameter], 
             _check_path(path, entries)
             space[path] = _read_parameter(entry)
         except (PydanticCustomError, ValidationError) as error:
-            problems += details_at((path,), error, entry)
+            problems += relocate_errors((path,), error, entry)
     for path in list(space):
         try:
             space[path] = replace(space[path], when=_read_conditions(path, space, entries))
         except (PydanticCustomError, ValidationError) as error:
-            problems += details_at((path,), error, entries[path])
+            problems += relocate_errors((path,), error, entries[path])
             del space[path]
     known = dict(space)
     for path in known:
         try:
             _check_conditions(path, known)
         except ValidationError as error:
-            problems += details_at((path,), error, entries[path])
+            problems += relocate_errors((path,), error, entries[path])
             del space[path]
     return _drop_dangling(space), problems
 
@@ -202,7 +202,7 @@ def _read_parameter(entry: Any) -> SearchParameter:
     for key in entry:
         if key not in (*_KINDS, "step", "scale", "when"):
             hint = parts.did_you_mean(key, [*_KINDS, "step", "scale", "when"])
-            raise _key_fault(key, "no such key.", hint)
+            raise _make_key_fault(key, "no such key.", hint)
     kinds = [kind for kind in _KINDS if kind in entry]
     if len(kinds) != 1:
         what = "nothing tells its values" if not kinds else f"`{kinds[0]}` and `{kinds[1]}` both tell its values"
@@ -210,25 +210,25 @@ def _read_parameter(entry: Any) -> SearchParameter:
     kind = kinds[0]
     for key in ("step", "scale"):
         if key in entry and (kind in ("choice", "bool") or (kind == "log" and key == "scale")):
-            raise _key_fault(key, f"`{key}` does nothing with `{kind}`.", "Leave it out.")
+            raise _make_key_fault(key, f"`{key}` does nothing with `{kind}`.", "Leave it out.")
     if kind == "choice":
-        return SearchParameter("choice", _choices(entry["choice"]))
+        return SearchParameter("choice", _read_choices(entry["choice"]))
     if kind == "bool":
         if entry["bool"] is not True:
             raise fault_at(
                 ("bool",), f"expected true, received {format_value(entry['bool'])}.", "Both values are tried."
             )
         return SearchParameter("bool", (False, True))
-    return _range(kind, entry)
+    return _read_range(kind, entry)
 
 
-def _key_fault(key: str, message: str, suggestion: str) -> ValidationError:
+def _make_key_fault(key: str, message: str, suggestion: str) -> ValidationError:
     """A fault that is shown at a key and not at its value."""
     detail = InitErrorDetails(type=fault("unknown_key", message, suggestion), loc=(key,), input=None)
     return ValidationError.from_exception_data("entry", [detail])
 
 
-def _choices(values: Any) -> tuple[Any, ...]:
+def _read_choices(values: Any) -> tuple[Any, ...]:
     if not isinstance(values, (list, tuple)):
         raise fault_at(("choice",), f"expected a list of values, received {format_value(values)}.")
     if not values:
@@ -242,7 +242,7 @@ def _choices(values: Any) -> tuple[Any, ...]:
     return tuple(dump(value) for value in values)
 
 
-def _range(kind: str, entry: Mapping[str, Any]) -> SearchParameter:
+def _read_range(kind: str, entry: Mapping[str, Any]) -> SearchParameter:
     ends, whole = entry[kind], kind == "int"
     if not isinstance(ends, (list, tuple)) or len(ends) != 2:
         raise fault_at((kind,), f"expected [LOW, HIGH], received {format_value(ends)}.")
@@ -259,15 +259,15 @@ def _range(kind: str, entry: Mapping[str, Any]) -> SearchParameter:
         )
     if scale == "log" and low <= 0:
         raise fault_at((kind, 0), f"a logarithmic range begins above 0, received {format_value(ends[0])}.")
-    step = _step(entry["step"], low, high, whole, scale == "log") if "step" in entry else None
+    step = _read_step(entry["step"], low, high, whole, scale == "log") if "step" in entry else None
     return SearchParameter("int" if whole else "float", low=low, high=high, step=step, scale=scale)
 
 
-def _step(step: Any, low: float, high: float, whole: bool, by_factors: bool) -> float:
+def _read_step(step: Any, low: float, high: float, whole: bool, by_factors: bool) -> float:
     """The step of a range, as it is checked beside its ends."""
     if by_factors and not whole:
         hint = "Write {choice: [1e-4, 1e-3, 1e-2]} for these values alone."
-        raise _key_fault("step", "a logarithmic range of floats has no steps.", hint)
+        raise _make_key_fault("step", "a logarithmic range of floats has no steps.", hint)
     _check_number(step, whole, ("step",))
     if by_factors:
         if step < 2:
@@ -374,11 +374,11 @@ class SearchSpaceField(FieldType):
         return {
             "type": "object",
             "minProperties": 1,
-            "additionalProperties": {"anyOf": [{"enum": ["bool"]}, *map(_entry_schema, _KINDS)]},
+            "additionalProperties": {"anyOf": [{"enum": ["bool"]}, *map(_make_entry_schema, _KINDS)]},
         }
 
 
-def _entry_schema(kind: str) -> dict[str, Any]:
+def _make_entry_schema(kind: str) -> dict[str, Any]:
     """What an entry of one kind looks like."""
     number = {"type": "integer" if kind == "int" else "number"}
     ends = {"type": "array", "items": number, "prefixItems": [number, number], "minItems": 2, "maxItems": 2}
@@ -576,7 +576,7 @@ class TuneOptions(Options):
     ) -> Mapping[str, SearchParameter]:
         algorithm = info.data.get("algorithm")
         if "train.epochs" in value and algorithm is not None and algorithm.kind == "hyperband":
-            raise _key_fault(
+            raise _make_key_fault(
                 "train.epochs", "hyperband decides the epochs of each trial.",
                 "Leave it out: no trial is given more than train.epochs.",
             )  # fmt: skip

@@ -18,7 +18,7 @@ from bmcli.recipe.schema import Recipe
 from bmcli.recipe.search import SearchParameter, are_same, collect_conditions, format_overrides, read_space
 
 _MOST_CONTEXTS = 16
-_Values = Mapping[str, Any]
+_EntryValues = Mapping[str, Any]
 
 
 def load_search(target: str, arguments: Sequence[str] = ()) -> LoadedRecipe:
@@ -33,17 +33,17 @@ def load_search(target: str, arguments: Sequence[str] = ()) -> LoadedRecipe:
     except BmcliError as error:
         if any(split_path(fault.path)[0] != "tune" for fault in error.faults):
             raise
-        raise BmcliError(*sort_faults([*error.faults, *_faults_of_others(written)], written.name)) from None
+        raise BmcliError(*sort_faults([*error.faults, *_find_other_faults(written)], written.name)) from None
     check_space(loaded)
     return loaded
 
 
-def _faults_of_others(written: RecipeDocument) -> Iterator[Fault]:
+def _find_other_faults(written: RecipeDocument) -> Iterator[Fault]:
     """The faults of a space's sound entries beside those that cannot be read."""
     space = written.fill_variables([]).find(("tune", "space"))
     if space is not None and isinstance(space.value, dict):
         parameters, _ = read_space(space.plain())
-        yield from _SpaceCheck(written.without_tune().validate(), parameters, space).faults()
+        yield from _SpaceCheck(written.without_tune().validate(), parameters, space).find_faults()
 
 
 def check_space(loaded: LoadedRecipe) -> None:
@@ -58,7 +58,7 @@ def check_space(loaded: LoadedRecipe) -> None:
         return
     entries = loaded.tree.find(("tune", "space"))
     assert entries is not None, "a space is always written"
-    found = list(_SpaceCheck(loaded, loaded.recipe.tune.space, entries).faults())
+    found = list(_SpaceCheck(loaded, loaded.recipe.tune.space, entries).find_faults())
     if found:
         raise BmcliError(*sort_faults(found, loaded.document.name))
 
@@ -79,20 +79,20 @@ class _SpaceCheck:
     def _written(self) -> RecipeDocument:
         return self.loaded.document.without_tune()
 
-    def faults(self) -> Iterator[Fault]:
+    def find_faults(self) -> Iterator[Fault]:
         """One for each entry that is wrong."""
         for path in self.parameters:
-            fault = self._fault(path)
+            fault = self._find_fault(path)
             if fault is not None:
                 yield fault
 
-    def _fault(self, path: str) -> Fault | None:
+    def _find_fault(self, path: str) -> Fault | None:
         """What is wrong with an entry: in one of the contexts that it can be in, or with one of its values."""
         first, *others = self.parameters[path].values_to_try()
         taken, refused = [], []
-        for context in self._contexts(path):
+        for context in self._list_contexts(path):
             try:
-                taken.append((context, self._recipe({**context, path: first})))
+                taken.append((context, self._build_recipe({**context, path: first})))
             except BmcliError as error:
                 if self._accepts(context):  # or else the entries that make it are told to be wrong
                     refused.append((context, error))
@@ -104,43 +104,45 @@ class _SpaceCheck:
         recipes = [recipe]
         for value in others:
             try:
-                recipes.append(self._recipe({**context, path: value}))
+                recipes.append(self._build_recipe({**context, path: value}))
             except BmcliError as error:
                 return self._make_refusal_fault(path, value, context, error, [])
-        return self._find_no_effect(path, recipes) or self._find_unfair_change(path, self._recipe(context), recipes)
+        return self._find_no_effect(path, recipes) or self._find_unfair_change(
+            path, self._build_recipe(context), recipes
+        )
 
-    def _contexts(self, path: str) -> Iterable[dict[str, Any]]:
+    def _list_contexts(self, path: str) -> Iterable[dict[str, Any]]:
         """Values of other entries beside which this one is searched: those of its `when`, and every kind it is of."""
         allowed = collect_conditions(path, self.parameters)
-        for kind in self._searched_kinds(path):
+        for kind in self._list_searched_kinds(path):
             own = {**collect_conditions(kind, self.parameters), kind: self.parameters[kind].values}
             if kind not in allowed and all(allowed.get(other, values) == values for other, values in own.items()):
                 allowed = {**allowed, **own}
         return (dict(zip(allowed, each, strict=True)) for each in islice(product(*allowed.values()), _MOST_CONTEXTS))
 
-    def _searched_kinds(self, path: str) -> list[str]:
+    def _list_searched_kinds(self, path: str) -> list[str]:
         """The entries that decide the kind of what this one is an option of: for `model.filters` it is `model.kind`."""
         steps = split_path(path)
         above = [join_steps((*steps[:count], "kind")) for count in range(1, len(steps))]
         return [kind for kind in above if kind in self.parameters and kind != path]
 
-    def _recipe(self, values: _Values) -> Recipe:
+    def _build_recipe(self, values: _EntryValues) -> Recipe:
         """The recipe with these values of entries laid over it."""
         if not values:
             return self.loaded.recipe.without_tune()
         above = build_tree(
-            {split_path(path): self._node(path, value) for path, value in values.items()}, self.entries.place
+            {split_path(path): self._make_node(path, value) for path, value in values.items()}, self.entries.place
         )
         return self._written.overlay(above).validate().recipe
 
-    def _accepts(self, values: _Values) -> bool:
+    def _accepts(self, values: _EntryValues) -> bool:
         try:
-            self._recipe(values)
+            self._build_recipe(values)
         except BmcliError:
             return False
         return True
 
-    def _node(self, path: str, value: Any) -> Node:
+    def _make_node(self, path: str, value: Any) -> Node:
         """A value where the space writes it, so that faults are told there."""
         entry, parameter = self.entries.value[path], self.parameters[path]
         node, options = Node(value, entry.place), entry.value if isinstance(entry.value, dict) else {}
@@ -153,7 +155,7 @@ class _SpaceCheck:
         return replace(node.escape_dollars(), key_place=entry.key_place)
 
     def _make_refusal_fault(
-        self, path: str, value: Any, context: _Values, error: BmcliError, fitting: list[_Values]
+        self, path: str, value: Any, context: _EntryValues, error: BmcliError, fitting: list[_EntryValues]
     ) -> Fault:
         """What the recipe says of a value, told of the entry.
 
@@ -175,15 +177,15 @@ class _SpaceCheck:
         fault, laid = error.faults[0], " ".join(format_overrides({**context, path: value}))
         return Fault(f"with {laid}: {fault.path}: {fault.message}", path, entry.key_place, fault.suggestion)
 
-    def _suggest_kind(self, path: str, context: _Values, suggestion: str, fitting: list[_Values]) -> str:
+    def _suggest_kind(self, path: str, context: _EntryValues, suggestion: str, fitting: list[_EntryValues]) -> str:
         """What to do about an option that is not of the kind that is active."""
-        kinds = self._searched_kinds(path)
+        kinds = self._list_searched_kinds(path)
         for kind in reversed(kinds):
             suiting = list(dict.fromkeys(write_scalar(each[kind]) for each in fitting if kind in each))
             if suiting:
                 values = suiting[0] if len(suiting) == 1 else f"[{', '.join(suiting)}]"
                 return f"{kind} is {write_scalar(context[kind])} here. Add when: {{{kind}: {values}}}."
-        above = _kind_above(dump(self.loaded.recipe), path)
+        above = _find_kind_above(dump(self.loaded.recipe), path)
         if kinds or above is None or suggestion.startswith("Did"):
             return suggestion
         kind, active = above
@@ -225,19 +227,21 @@ class _SpaceCheck:
         for name, value in _list_evaluation_options(after).items():
             if value != was[name]:
                 return f"this changes {name}, which decides what is measured: candidates could not be compared.", ""
-        if split_path(path)[0] == "vars" and _weights(after) != _weights(before):
+        if split_path(path)[0] == "vars" and _get_weights_file(after) != _get_weights_file(before):
             return "this changes the name of a file.", "Search model.weights itself."
         if tune is None:
             return None
         if tune.algorithm.kind == "hyperband" and after.train.epochs != before.train.epochs:
             return "this changes train.epochs, but hyperband decides the epochs of each trial.", ""
-        if "validation/loss" in self.loaded.recipe.search_objectives() and _loss(after) != _loss(before):
+        if "validation/loss" in self.loaded.recipe.search_objectives() and _list_loss_terms(after) != _list_loss_terms(
+            before
+        ):
             hint = "Let tune.objective be a metric that it leaves alone, as validation/accuracy."
             return "this changes the loss itself, by which candidates are compared.", hint
         return None
 
 
-def _kind_above(recipe: Any, path: str) -> tuple[str, str] | None:
+def _find_kind_above(recipe: Any, path: str) -> tuple[str, str] | None:
     """The nearest section above a value that has a kind: the path of that kind, and what it is."""
     steps = split_path(path)
     for count in range(len(steps) - 1, 0, -1):
@@ -259,21 +263,21 @@ def _list_evaluation_options(recipe: Recipe) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _weights(recipe: Recipe) -> Any:
+def _get_weights_file(recipe: Recipe) -> Any:
     return getattr(recipe.model, "weights", None)
 
 
-def _loss(recipe: Recipe) -> Any:
+def _list_loss_terms(recipe: Recipe) -> Any:
     """What makes the loss: the objectives, and the regularizers of the network, each once."""
-    return recipe.objectives(), set(_regularizers(dump(recipe.model)))
+    return recipe.objectives(), set(_iterate_regularizers(dump(recipe.model)))
 
 
-def _regularizers(value: Any) -> Iterator[str]:
+def _iterate_regularizers(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         for key, item in value.items():
             if key.endswith("_regularizer") and item is not None:
                 yield write_scalar(item)
-            yield from _regularizers(item)
+            yield from _iterate_regularizers(item)
     elif isinstance(value, list):
         for item in value:
-            yield from _regularizers(item)
+            yield from _iterate_regularizers(item)

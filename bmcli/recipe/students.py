@@ -36,7 +36,7 @@ def get_distill_options(loaded: LoadedRecipe) -> DistillOptions:
 
 def make_own_teacher(loaded: LoadedRecipe) -> LoadedRecipe:
     """The recipe as its own teacher."""
-    return _with_values(loaded.document.without_sections(_VERB_SECTIONS), {"name": f"{loaded.recipe.name}-teacher"})
+    return _overlay_values(loaded.document.without_sections(_VERB_SECTIONS), {"name": f"{loaded.recipe.name}-teacher"})
 
 
 def make_student(loaded: LoadedRecipe) -> LoadedRecipe:
@@ -55,7 +55,7 @@ def make_student(loaded: LoadedRecipe) -> LoadedRecipe:
     try:
         found = written.overlay(above).validate()
     except BmcliError as error:
-        raise BmcliError(*(_prefix_student_path(fault, above) for fault in error.faults)) from None
+        raise BmcliError(*(_prefix_path(fault, above) for fault in error.faults)) from None
     if found.recipe.distillation is not None:
         raise BmcliError(
             "a recipe that learns from teachers already cannot be distilled.", path="distillation",
@@ -64,33 +64,33 @@ def make_student(loaded: LoadedRecipe) -> LoadedRecipe:
     return found
 
 
-def _prefix_student_path(fault: Fault, above: Node) -> Fault:
+def _prefix_path(fault: Fault, above: Node) -> Fault:
     """A fault of what is laid over the recipe by its path in the recipe."""
-    inside = fault.place is not None and fault.place in set(_places(above))
+    inside = fault.place is not None and fault.place in set(_list_places(above))
     return replace(fault, path=f"distill.student.{fault.path}") if inside else fault
 
 
-def _places(node: Node) -> list[FileLocation]:
+def _list_places(node: Node) -> list[FileLocation]:
     inner = node.value.values() if isinstance(node.value, dict) else node.value if isinstance(node.value, list) else ()
     own = [place for place in (node.place, node.key_place) if place is not None]
-    return [*own, *(place for each in inner for place in _places(each))]
+    return [*own, *(place for each in inner for place in _list_places(each))]
 
 
 def make_distilled_student(
-    learner: LoadedRecipe, options: DistillOptions, teachers: Sequence[TrainedTeacherOptions], more: Mapping[str, Any]
+    student: LoadedRecipe, options: DistillOptions, teachers: Sequence[TrainedTeacherOptions], values: Mapping[str, Any]
 ) -> LoadedRecipe:
     """The recipe of a student that learns from teachers which are trained.
 
     Args:
-        learner: As `make_student` gives it.
-        more: Further values by dotted path, as a seed.
+        student: As `make_student` gives it.
+        values: Further values by dotted path, as a seed.
     """
-    objectives = {name: each.kind for name, each in learner.recipe.objectives().items()}
+    objectives = {name: each.kind for name, each in student.recipe.objectives().items()}
     learns = DistillationOptions(
         teachers=tuple(teachers), average=options.average, losses=options.resolve_losses(objectives),
         transfer=options.transfer,
     )  # fmt: skip
-    return _with_values(learner.document, {"distillation": _plain(learns), **more})
+    return _overlay_values(student.document, {"distillation": _dump_options(learns), **values})
 
 
 def with_teachers(loaded: LoadedRecipe, teachers: Sequence[TrainedTeacherOptions]) -> LoadedRecipe:
@@ -98,20 +98,20 @@ def with_teachers(loaded: LoadedRecipe, teachers: Sequence[TrainedTeacherOptions
     told = [
         {**({"run": each.run} if each.run else {"file": each.model}), "weight": each.weight} for each in teachers
     ]  # fmt: skip
-    return _with_values(loaded.document, {"distill.teacher": told})
+    return _overlay_values(loaded.document, {"distill.teacher": told})
 
 
-def make_baseline(learner: LoadedRecipe, options: DistillOptions, more: Mapping[str, Any]) -> LoadedRecipe:
+def make_baseline(student: LoadedRecipe, options: DistillOptions, more: Mapping[str, Any]) -> LoadedRecipe:
     """The recipe of the same student without teachers: on the same rows, in the same batches."""
-    values: dict[str, Any] = {"name": f"{learner.recipe.name}-baseline", **more}
+    values: dict[str, Any] = {"name": f"{student.recipe.name}-baseline", **more}
     if options.transfer.replaces_rows:
         losses = DistillOptions.model_validate({"losses": ("hard", "soft")}).losses
         assert losses is not None, "two were named"
-        values["distillation"] = _plain(DistillationOptions(losses=losses[:1], transfer=options.transfer))
-    return _with_values(learner.document, values)
+        values["distillation"] = _dump_options(DistillationOptions(losses=losses[:1], transfer=options.transfer))
+    return _overlay_values(student.document, values)
 
 
-def _plain(options: DistillationOptions) -> Any:
+def _dump_options(options: DistillationOptions) -> Any:
     """As a recipe writes it; what is not there is left out, since null deletes."""
     return _without_nulls(dump(options))
 
@@ -122,7 +122,7 @@ def _without_nulls(value: Any) -> Any:
     return [_without_nulls(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _with_values(written: RecipeDocument, values: Mapping[str, Any]) -> LoadedRecipe:
+def _overlay_values(written: RecipeDocument, values: Mapping[str, Any]) -> LoadedRecipe:
     faults: list[Fault] = []
     above = parse_overrides(format_overrides(values), faults, DISTILL)
     if faults:

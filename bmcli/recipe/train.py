@@ -24,7 +24,7 @@ from bmcli.recipe.fields import (
     Options,
     fault,
     fault_at,
-    options_schema,
+    make_options_schema,
 )
 from bmcli.recipe.nodes import format_value
 
@@ -56,7 +56,7 @@ class ScheduleField(FieldType):
 
     def json_schema(self) -> dict[str, Any]:
         ours = ("constant", "cosine", "linear")
-        each = [options_schema(ScheduleOptions, kind) for kind in ours]
+        each = [make_options_schema(ScheduleOptions, kind) for kind in ours]
         each[0]["required"] = []  # the kind of options that name none
         return {"anyOf": [{"enum": list(ours)}, *each, *KerasObjectField("schedules").json_schema()["anyOf"]]}
 

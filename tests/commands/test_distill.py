@@ -194,11 +194,11 @@ def test_a_search_over_temperature_and_weight_trains_students(bmcli: Bmcli, reci
     [
         ("distill.student={modl: {hidden: [3]}}", "distill.student.modl: no such key. Did you mean 'model'?"),
         ("distill.student={model: {hidden: [-3]}}", "distill.student.model.hidden.0: expected"),
-        ("distill.student={tune: {}}", "`tune` cannot be laid over"),
+        ("distill.student={tune: {}}", "a student cannot override `tune`"),
         ("distill.teacher={run: nobody}", "no run 'nobody'"),
         ("distill.teacher={file: nothing.keras}", "nothing.keras: no such file"),
         ("distill.teacher=[{run: a, recipe: b}]", "expected one of run, recipe and file"),
-        ("distill.losses=[hard]", "the teacher has nothing to say"),
+        ("distill.losses=[hard]", "the loss `hard` alone does not use the teacher"),
         ("distill.losses=[{kind: soft, temperature: 0}]", "expected a number above 0"),
         ("distill.losses=[{kind: soft, temperature: {start: 0, end: 1}}]", "expected a temperature above 0"),
         ("distill.transfer.excluded_classes={label: [3]}", "no target 'label'"),

@@ -41,7 +41,7 @@ def test_layers_that_run_foreign_code_are_not(kind: str) -> None:
     ],
 )
 def test_option_names_tell_what_objects_they_take(option: str, family: str | None) -> None:
-    assert catalogue.family_of_option(option) == family
+    assert catalogue.get_option_family(option) == family
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_option_names_tell_what_objects_they_take(option: str, family: str | Non
     ],
 )
 def test_right_options_pass(family: str, kind: str, options: dict[str, Any]) -> None:
-    assert catalogue.check_options(family, kind, options) == []
+    assert catalogue.find_option_problems(family, kind, options) == []
 
 
 @pytest.mark.parametrize(
@@ -122,8 +122,8 @@ def test_right_options_pass(family: str, kind: str, options: dict[str, Any]) -> 
     ],
 )
 def test_wrong_options_are_named(kind: str, options: dict[str, Any], problem: Any) -> None:
-    assert catalogue.check_options("layers", kind, options) == [problem]
+    assert catalogue.find_option_problems("layers", kind, options) == [problem]
 
 
 def test_all_problems_are_found_at_once() -> None:
-    assert len(catalogue.check_options("layers", "dense", {"unit": 3, "activation": 4, "use_bias": "no"})) == 4
+    assert len(catalogue.find_option_problems("layers", "dense", {"unit": 3, "activation": 4, "use_bias": "no"})) == 4

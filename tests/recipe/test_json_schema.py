@@ -190,7 +190,7 @@ def test_definitions_of_one_name_are_kept_apart(monkeypatch: pytest.MonkeyPatch)
     modules = {"one": kind("width"), "two": kind("height")}
     monkeypatch.setattr(parts, "names", lambda room: tuple(modules))
     monkeypatch.setattr(parts, "load", lambda room, name: type("Module", (), {"Options": modules[name]}))
-    found = json_schema.recipe_schema()["$defs"]
+    found = json_schema.make_recipe_schema()["$defs"]
     assert {next(iter(found[name]["properties"])) for name in ("Block", "Block_")} == {"width", "height"}
 
 

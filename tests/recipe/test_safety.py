@@ -50,12 +50,12 @@ def test_no_credential_reaches_a_host_that_a_recipe_names(tmp_path: Path, comman
     ("path", "message"),
     [
         ("s3://b/x?endpoint_override=h&scheme=http", "an address of s3:// has no option 'endpoint_override'"),
-        ("s3://b/x?region=evil.com/", "option region of an address is letters"),
+        ("s3://b/x?region=evil.com/", "option region of an address may contain letters"),
         ("s3://b/x?access_key=canary", "an address holds no user, password, key"),
         ("s3://canary:canary@b/x", "an address holds no user, password, key"),
         ("gs://b/x?scheme=http", "an address of gs:// has no option 'scheme'"),
         ("file://host/x", "file:// is for files of this machine"),
-        ("s3://b/x#y", "an address has no part behind #"),
+        ("s3://b/x#y", "an address has no fragment (#)"),
         ("http://host/x", "no file system for http://"),
     ],
 )

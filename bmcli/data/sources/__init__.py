@@ -120,7 +120,7 @@ def read_rows(options: SourceOptions, skip_broken: bool) -> SourceRows:
     Raises:
         BmcliError: As a source's `read` does.
     """
-    parts.suggest_anew()
+    parts.reset_suggestions()
     part = parts.load("data.sources", options.kind)
     rows: SourceRows = (getattr(part, "read_unbroken", part.read) if skip_broken else part.read)(options)
     for name in rows.columns:
