@@ -25,7 +25,8 @@ def check_recipe(tree: Node) -> Recipe:
     parts.reset_suggestions()
     plain = tree.plain()
     if not isinstance(plain, dict):
-        raise BmcliError(Fault(f"a recipe is a mapping of sections, received {format_value(plain)}.", place=tree.place))
+        message = f"expected a recipe, a mapping of sections; received {format_value(plain)}."
+        raise BmcliError(Fault(message, place=tree.place))
     try:
         return Recipe.model_validate(plain)
     except ValidationError as error:

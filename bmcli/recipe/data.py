@@ -36,7 +36,7 @@ class FoldOptions(Options):
 
 
 class SplitOptions(Options):
-    """How rows are split into training, validation and test rows.
+    """Split of the rows into training, validation and test rows.
 
     Rows are split at random, or by `group`, `time` or `hash`. Fractions apply to the rows that are not split yet. Where
     the source has one file per split, or `column` contains the split, a fraction of the training rows can still become
@@ -193,7 +193,7 @@ class DataOptions(Options):
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] | None = Field(
         default=None,
-        description="Seed of split and sample; by default the recipe's `seed`. With a seed of its own the split "
+        description="Seed of split and sample; by default the recipe's `seed`. With a separate seed the split "
         "stays the same when `seed` changes.",
     )
     inputs: Mapping[str, Annotated[Kind, PartField("inputs")]] | None = Field(

@@ -51,7 +51,7 @@ class FairnessOptions(Options):
 
 
 class EvaluateOptions(Options):
-    """How a trained model is evaluated."""
+    """Evaluation of a trained model."""
 
     split: SplitName = Field(default="test", description="Split to evaluate.")
     top_k: Annotated[int, Field(ge=2)] = Field(

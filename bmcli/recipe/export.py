@@ -13,7 +13,7 @@ Limit = Annotated[float, Field(ge=0)]
 
 
 class VerifyOptions(Options):
-    """How an artefact is compared with its model, in a separate process; it is rejected beyond a limit.
+    """Comparison of an artefact with its model, in a separate process; beyond a limit it is rejected.
 
     `auto` limits depend on the precision of the format: float32, float16, or less.
     """

@@ -1,4 +1,4 @@
-"""Field types of the recipe: options that report every unknown key, choices by kind, units, Keras objects."""
+"""Field types of recipes: options that report every unknown key, choices by kind, units, Keras objects."""
 
 from __future__ import annotations
 
@@ -31,19 +31,23 @@ from bmcli.recipe.nodes import KeyPath, format_value
 
 
 def fault(kind: str, message: str, suggestion: str = "") -> PydanticCustomError:
-    """An error whose text is shown as it stands, with a suggestion beside it."""
-    # The text travels as a value, because a template would interpret braces in what the user wrote.
+    """Make an error for a validator, with a message and a suggestion.
+
+    Args:
+        kind: Type of the error; `unknown_key` is shown at the key instead of its value.
+    """
+    # The message is a value of the template, because pydantic would interpret braces of user text in the template.
     return PydanticCustomError(kind, "{text}", {"text": message, "suggestion": suggestion})
 
 
 class Options(BaseModel):
-    """Base of everything in a recipe: strict types, no unknown keys, finite numbers, frozen."""
+    """Base class of all sections of a recipe: strict types, no unknown keys, finite numbers, frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Pydantic's schema, with defaults as a recipe writes them: `1m`, and not the seconds they become."""
+        """Make pydantic's schema, with defaults as they are written in a recipe: `1m` instead of 60 seconds."""
         described = handler.resolve_ref_schema(handler(schema))
         optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
         written = cls.model_construct().model_dump(include=optional)
@@ -63,7 +67,11 @@ class Options(BaseModel):
 
 
 def add_suggestion(detail: Any, model: type[BaseModel] | None = None) -> InitErrorDetails:
-    """The same error, with the nearest known key if it is about an unknown key of this very model."""
+    """Convert the details of an error so that it can be raised again, with a suggestion for an unknown key.
+
+    Args:
+        model: Model whose keys are suggested, for errors directly below it; None keeps the error as it is.
+    """
     context = detail.get("ctx", {})
     reason: Any = detail["type"]
     if model is not None and reason == "extra_forbidden" and len(detail["loc"]) == 1:
@@ -75,13 +83,13 @@ def add_suggestion(detail: Any, model: type[BaseModel] | None = None) -> InitErr
 
 
 def fault_at(loc: tuple[str | int, ...], message: str, suggestion: str = "") -> ValidationError:
-    """A fault at a place below the value that is checked."""
+    """Make an error at a place below the checked value."""
     detail = InitErrorDetails(type=fault("option", message, suggestion), loc=loc, input=None)
     return ValidationError.from_exception_data("options", [detail])
 
 
 class Kind(Options):
-    """Options of a part. The file name of the part's module is its kind."""
+    """Options of one kind of part; the kind is the file name of the part's module."""
 
     kind: str
 
@@ -90,18 +98,18 @@ FIELD_TYPE_KEY = "$checked"
 
 
 class FieldType:
-    """A field type that is checked, dumped and described by methods of its own."""
+    """A field type with its own validation, serialisation and JSON schema."""
 
     def check(self, value: Any) -> Any:
-        """The checked value; raises fault() or a ValidationError with places relative to `value`."""
+        """Validate a value; raises `fault(...)` or a ValidationError with places relative to `value`."""
         raise NotImplementedError
 
     def json_schema(self) -> dict[str, Any]:
-        """The values that `check` accepts, as a schema that stands by itself."""
+        """Make the JSON schema of the values that `check` accepts, without references to other documents."""
         raise NotImplementedError
 
     def dump(self, value: Any) -> Any:
-        """A checked value as plain YAML values; checking them again gives the same value."""
+        """Convert a checked value to plain YAML values; `check` converts them back to the same value."""
         return dump(value)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -110,12 +118,12 @@ class FieldType:
         )
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        # `json_schema.recipe_schema` describes it in the place of this, once for all the fields of this type.
+        # A placeholder: `json_schema.make_recipe_schema` replaces it, so that fields of one type share one definition.
         return {FIELD_TYPE_KEY: self}
 
 
 def dump(value: Any) -> Any:
-    """A checked value as plain YAML values; checking them again gives the same value."""
+    """Convert a checked value to plain YAML values; checking these gives the same value."""
     if isinstance(value, BaseModel):
         return value.model_dump()
     if isinstance(value, KerasObject):
@@ -127,7 +135,7 @@ def dump(value: Any) -> Any:
 
 
 def check_mapping(check: Callable[[Any], Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Every value checked, with the faults of all of them at their keys."""
+    """Check every value of a mapping; raises the errors of all of them, each at its key."""
     checked, details = {}, []
     for name, value in values.items():
         try:
@@ -142,7 +150,7 @@ def check_mapping(check: Callable[[Any], Any], values: Mapping[str, Any]) -> dic
 def relocate_errors(
     loc: tuple[str | int, ...], error: PydanticCustomError | ValidationError, value: Any
 ) -> list[InitErrorDetails]:
-    """The errors of a value below the one that is checked, as errors of that one."""
+    """Move the errors of a value below the checked one to their place, seen from the checked one."""
     if isinstance(error, PydanticCustomError):
         return [InitErrorDetails(type=error, loc=loc, input=value)]
     return [add_suggestion({**detail, "loc": (*loc, *detail["loc"])}) for detail in error.errors(include_url=False)]
@@ -150,7 +158,7 @@ def relocate_errors(
 
 @dataclass(frozen=True)
 class PartField(FieldType):
-    """A choice among the parts of a room: `{kind: mlp, hidden: [64]}`, or the bare name `mlp`."""
+    """Choice of a part of a room: `{kind: mlp, hidden: [64]}`, or its name `mlp`."""
 
     room: str
 
@@ -168,10 +176,10 @@ class PartField(FieldType):
 
 @dataclass(frozen=True)
 class ChoiceField(FieldType):
-    """A choice among these options by their kind: `{kind: hyperband, factor: 3}`, or the bare name `hyperband`.
+    """Choice of options by their kind: `{kind: hyperband, factor: 3}`, or the name `hyperband`.
 
     Args:
-        default_kind: The kind of options that name none.
+        default_kind: Kind of a mapping without `kind`.
     """
 
     options: tuple[type[Kind], ...]
@@ -193,7 +201,7 @@ class ChoiceField(FieldType):
 
 @dataclass(frozen=True)
 class KerasObject:
-    """A Keras object as written in a recipe: its name and the options that differ from Keras' defaults."""
+    """A Keras object of a recipe: its name, and the options that differ from Keras' defaults."""
 
     kind: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -204,10 +212,10 @@ class KerasObjectField(FieldType):
     """A Keras object of a family (`optimizers`, `layers` ...) by name, checked without importing Keras.
 
     Args:
-        also: Names to suggest beside the family's own.
-        default_kind: The kind of options that name none.
-        complete: Spell out Keras' defaults, so that a resolved recipe keeps them.
-        auto_options: Options that may be `auto`, as they are measured.
+        also: Further names to suggest.
+        default_kind: Kind of a mapping without `kind`.
+        complete: Fill in Keras' defaults, so that a resolved recipe keeps them when Keras changes.
+        auto_options: Options that may be `auto`, because they are measured.
     """
 
     family: str
@@ -222,8 +230,8 @@ class KerasObjectField(FieldType):
         if self.default_kind is not None and isinstance(value, Mapping):
             value = {"kind": self.default_kind, **value}
         kind, options = _split_kind(value, catalogue.list_kinds(self.family), self.also)
-        told = {name: item for name, item in options.items() if not (name in self.auto_options and item == "auto")}
-        problems = catalogue.find_option_problems(self.family, kind, told)
+        explicit = {name: item for name, item in options.items() if not (name in self.auto_options and item == "auto")}
+        problems = catalogue.find_option_problems(self.family, kind, explicit)
         if problems:
             known = catalogue.get_entry(self.family, kind)["options"]
             details = [
@@ -247,7 +255,11 @@ def _choose_fault_kind(place: KeyPath, known: Mapping[str, Any]) -> str:
 
 
 def _make_choice_schema(kinds: Sequence[dict[str, Any]], default_kind: str | None = None) -> dict[str, Any]:
-    """One of several kinds, or the bare name of one that needs no options; `default_kind` need not be named."""
+    """Make the schema of a choice: one of several kinds, or the name of one without required options.
+
+    Args:
+        default_kind: Kind for which `kind` is optional.
+    """
     bare = [kind["properties"]["kind"]["const"] for kind in kinds if kind["required"] == ["kind"]]
     for kind in kinds:
         if kind["properties"]["kind"]["const"] == default_kind:
@@ -256,7 +268,7 @@ def _make_choice_schema(kinds: Sequence[dict[str, Any]], default_kind: str | Non
 
 
 def make_options_schema(model: type[Kind], kind: str) -> dict[str, Any]:
-    """JSON schema of the options of one kind, which stands by itself."""
+    """Make the JSON schema of the options of one kind, without references to other documents."""
     schema = model.model_json_schema()
     schema["properties"]["kind"] = {
         "const": kind,
@@ -288,7 +300,7 @@ def _make_keras_option_schema(option: str) -> dict[str, Any]:
 
 
 def _split_kind(value: Any, known: Sequence[str], also: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
-    """The kind and the remaining options of a mapping with a `kind`, or of a bare name."""
+    """Split a mapping with a `kind`, or a name, into the kind and the other options."""
     if isinstance(value, str):
         kind: Any = value
         options: dict[str, Any] = {}
@@ -310,16 +322,16 @@ _UNITS: Mapping[str, Mapping[str, float]] = {
     "duration": {"d": 86400, "h": 3600, "m": 60, "s": 1, "ms": 0.001},
     "size": {"TiB": 2**40, "GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1},
 }
-_ABSURD = 1e18  # seconds or bytes
+_MAX_QUANTITY = 1e18  # seconds or bytes
 _EXAMPLES = {"duration": "30m", "size": "512MiB"}
 
 
 def _read_quantity(name: str, value: Any) -> float:
-    """A number with a unit in the unit's base, seconds or bytes."""
+    """Parse a number with a unit; returns seconds or bytes."""
     units = _UNITS[name]
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]+)", value) if isinstance(value, str) else None
     number = float(match[1]) * units.get(match[2], 0) if match else 0
-    if not 0 < number < _ABSURD:
+    if not 0 < number < _MAX_QUANTITY:
         raise fault(
             name,
             f"expected a {name} like {_EXAMPLES[name]}, received {format_value(value)}.",
@@ -329,7 +341,7 @@ def _read_quantity(name: str, value: Any) -> float:
 
 
 def _write_quantity(name: str, value: float) -> str:
-    """In the largest unit that gives a whole number, and reads back to the same value."""
+    """Format seconds or bytes in the largest unit that gives a whole number and the same value when parsed."""
     for unit, factor in _UNITS[name].items():
         text = f"{round(value / factor)}{unit}"
         if round(value / factor) and _read_quantity(name, text) == value:
@@ -373,7 +385,7 @@ def _check_gate(value: Any) -> str:
 GateText = Annotated[
     str, BeforeValidator(_check_gate), WithJsonSchema({"type": "string", "pattern": f"^{GATE_PATTERN}$"})
 ]
-"""A limit of a metric: `>= 0.9`."""
+"""Limit of a metric, such as `>= 0.9`."""
 
 
 Share = Annotated[float, Field(gt=0, lt=1)]

@@ -104,29 +104,29 @@ def make_validation_error(problems: Sequence[Problem], first: ValidationError | 
 
 def read_layers(layers: Sequence[Any]) -> tuple[GraphLayer, ...]:
     """Read the layers of a checked list."""
-    taken = {entry["name"] for entry in layers if isinstance(entry, Mapping) and "name" in entry}
-    return tuple(_read_layer(index, entry, taken) for index, entry in enumerate(layers))
+    names = {entry["name"] for entry in layers if isinstance(entry, Mapping) and "name" in entry}
+    return tuple(_read_layer(index, entry, names) for index, entry in enumerate(layers))
 
 
-def _read_layer(index: int, entry: Any, taken: set[str]) -> GraphLayer:
+def _read_layer(index: int, entry: Any, names: set[str]) -> GraphLayer:
     if isinstance(entry, str):
         entry = {"kind": entry}
-    name = entry.get("name") or _make_free_name(f"{entry['kind']}_{index}", taken)
+    name = entry.get("name") or _make_unique_name(f"{entry['kind']}_{index}", names)
     sources = entry.get("from")
     options = {key: value for key, value in entry.items() if key not in _OWN_KEYS}
-    shares = str(options.pop("layer", "")) if entry["kind"] == SHARED else ""
+    shared_layer = str(options.pop("layer", "")) if entry["kind"] == SHARED else ""
     return GraphLayer(
         index,
         name,
         entry["kind"],
         options,
         None if sources is None else (sources,) if isinstance(sources, str) else tuple(sources),
-        shares,
+        shared_layer,
     )
 
 
-def _make_free_name(name: str, taken: set[str]) -> str:
-    while name in taken:
+def _make_unique_name(name: str, names: set[str]) -> str:
+    while name in names:
         name += "_"
     return name
 

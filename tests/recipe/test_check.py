@@ -58,8 +58,8 @@ def test_all_faults_come_at_once_each_with_its_place(tmp_path: Path) -> None:
 
 
 TEXT = """\
-recipe.yaml:2:7  name: expected a name like digits-cnn, received 'two words'. It is the name of a folder: up to 100 \
-letters, digits, dots, dashes and underscores.
+recipe.yaml:2:7  name: expected a name like digits-cnn, received 'two words'. It becomes the name of a folder: up to \
+100 letters, digits, dots, dashes and underscores.
     name: two words
           ^
 recipe.yaml:3:1  sead: no such key. Did you mean 'seed'?
@@ -151,7 +151,7 @@ def test_several_faults_of_one_keras_object_are_all_told(tmp_path: Path) -> None
 
 
 def test_a_value_with_a_fault_of_its_own_is_not_told_twice(tmp_path: Path) -> None:
-    assert only_fault(write(tmp_path, SMALLEST + "seed: 1e999")).message == "a number must be finite, received 1e999."
+    assert only_fault(write(tmp_path, SMALLEST + "seed: 1e999")).message == "expected a finite number, received 1e999."
 
 
 def test_a_mapping_with_a_merge_key_is_not_told_to_lack_anything(tmp_path: Path) -> None:
