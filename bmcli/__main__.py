@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 def start() -> None:
     """Is `main` in a process of its own, which ends in time after a signal whatever its main thread does."""
-    stopping.watch()
+    stopping.start_watchdog()
     try:
         main()
     except SystemExit as left:
-        if left.code in stopping.CODES:
-            stopping.end(left.code)  # Python would take down TensorFlow's functions one by one, for seconds.
+        if left.code in stopping.EXIT_CODES:
+            stopping.end_process(left.code)  # Python would take down TensorFlow's functions one by one, for seconds.
         raise
 
 
@@ -34,7 +34,7 @@ def main() -> None:
     from bmcli import garbage_collection
     from bmcli.console import Console
 
-    garbage_collection.look_rarely()
+    garbage_collection.reduce_collections()
     _open_standard_streams()
     console = Console(as_json="--json" in sys.argv[1:])
     sys.unraisablehook = _handle_unraisable
@@ -45,7 +45,7 @@ def main() -> None:
         # Whoever read our output has enough; nothing may complain while the interpreter closes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 1
-    stopping.ending(code)
+    stopping.set_exit_code(code)
     sys.exit(code)
 
 
@@ -91,7 +91,7 @@ def _run_command(console: Console) -> int:
     except (KeyboardInterrupt, click.Abort):
         return _report_interruption(console)
     except BmcliError as error:
-        stopping.ending(error.exit_code)
+        stopping.set_exit_code(error.exit_code)
         console.faults(error)
         return error.exit_code
     except BrokenPipeError:
@@ -111,7 +111,7 @@ def _run_command(console: Console) -> int:
 def _report_interruption(console: Console) -> int:
     from bmcli.errors import RunFailed
 
-    stopping.ending(stopping.INTERRUPTED)
+    stopping.set_exit_code(stopping.INTERRUPTED)
     console.faults(RunFailed("interrupted; nothing was worth keeping."))
     return stopping.INTERRUPTED
 

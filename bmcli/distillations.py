@@ -26,7 +26,7 @@ from bmcli.runs import Run
 Json = dict[str, Any]
 
 
-class _Begun(TypedDict):
+class _JobsRecord(TypedDict):
     base: str
     jobs: dict[str, str]
 
@@ -77,10 +77,10 @@ class Distillation:
         Raises:
             BmcliError: The file that tells is gone or damaged, or leads elsewhere.
         """
-        found = self._begun()["jobs"]
+        found = self._read_jobs_record()["jobs"]
         for folder in found.values():
-            if len(Path(folder).parts) != 2 or not _PLAIN.fullmatch(folder):
-                raise _damaged(self.jobs_file, f"leads to {folder!r}")
+            if len(Path(folder).parts) != 2 or not _RUN_PATH.fullmatch(folder):
+                raise _make_damage_error(self.jobs_file, f"leads to {folder!r}")
         return {name: Run(self.root / folder) for name, folder in found.items()}
 
     @property
@@ -90,7 +90,7 @@ class Distillation:
 
     def begin(self, job: str, run: Run) -> None:
         """Notes the run of a network before its first step."""
-        begun = self._begun()
+        begun = self._read_jobs_record()
         jobs = {**begun["jobs"], job: str(run.folder.absolute().relative_to(self.root.absolute()))}
         records.write_record(self.jobs_file, {**begun, "jobs": jobs})
 
@@ -103,16 +103,16 @@ class Distillation:
         try:
             digest = hashlib.sha256(disk.read_file(self.base)).hexdigest()
         except (OSError, disk.DamagedFile) as error:
-            raise _damaged(self.base, error) from None
-        if digest != self._begun()["base"]:
-            raise _damaged(self.base, f"not that of {self.jobs_file.name}, by its SHA-256")
+            raise _make_damage_error(self.base, error) from None
+        if digest != self._read_jobs_record()["base"]:
+            raise _make_damage_error(self.base, f"not that of {self.jobs_file.name}, by its SHA-256")
         return load_recipe(str(self.base))
 
-    def _begun(self) -> _Begun:
+    def _read_jobs_record(self) -> _JobsRecord:
         try:
-            return records.validate_as(_Begun, records.read_record(self.jobs_file))
+            return records.validate_as(_JobsRecord, records.read_record(self.jobs_file))
         except (OSError, disk.DamagedFile) as error:
-            raise _damaged(self.jobs_file, error) from None
+            raise _make_damage_error(self.jobs_file, error) from None
 
     def set_status(self, state: str, **details: Any) -> None:
         records.write_record(
@@ -145,10 +145,10 @@ def require_file(file: Path) -> None:
         raise BmcliError(f"teacher {format_path(file)}: no such file.")
 
 
-_PLAIN = re.compile(r"(?!\.)[^/\0]+/(?!\.)[^/\0]+")
+_RUN_PATH = re.compile(r"(?!\.)[^/\0]+/(?!\.)[^/\0]+")
 
 
-def _damaged(path: Path, reason: OSError | disk.DamagedFile | str) -> BmcliError:
+def _make_damage_error(path: Path, reason: OSError | disk.DamagedFile | str) -> BmcliError:
     told = reason.strerror if isinstance(reason, OSError) else reason
     return BmcliError(f"{format_path(path)}: damaged ({told}).", suggestion="Distill again.")
 
@@ -162,7 +162,7 @@ def resolve_teacher(teacher: TeacherOptions, run: Run | None) -> TrainedTeacherO
     Raises:
         BmcliError: Its file cannot be read, or is not the one that its run kept.
     """
-    file = run.kept_model() if run else Path(teacher.file or "").absolute()
+    file = run.require_model() if run else Path(teacher.file or "").absolute()
     try:
         require_file(file)
         digest = disk.compute_sha256(file)
@@ -203,7 +203,7 @@ def find_distillation(root: Path, text: str) -> Distillation:
         BmcliError: There is none.
     """
     for folder in (Path(text), Path(text) / "latest", root / text / "latest", root / f"{text}-distill" / "latest"):
-        if _is_one(folder):
+        if _is_distillation(folder):
             found = Distillation(runs.resolve_latest(folder))
             runs.require_regular_files(found.folder)
             return found
@@ -213,7 +213,7 @@ def find_distillation(root: Path, text: str) -> Distillation:
     )
 
 
-def _is_one(folder: Path) -> bool:
+def _is_distillation(folder: Path) -> bool:
     """Whether a folder is a distillation's, which it stays where a file of it is gone."""
     holds = {name for name in ("base.yaml", "jobs.json", "study.json", "search.yaml") if os.path.lexists(folder / name)}
     return bool(holds) and not holds & {"study.json", "search.yaml"}

@@ -19,7 +19,7 @@ def flatten_layers(model: Any) -> list[Any]:
     return list(model._flatten_layers())
 
 
-def only_node(operation: Any) -> Any:
+def get_only_node(operation: Any) -> Any:
     """The one call of an operation of a functional model: `input_tensors`, `outputs`.
 
     `operation.input` and `operation.output` lose the order of several tensors.
@@ -28,34 +28,34 @@ def only_node(operation: Any) -> Any:
     return node
 
 
-def first_outputs(layer: Any) -> Any:
+def get_first_outputs(layer: Any) -> Any:
     """Symbolic outputs of the first call of a layer, which may be called several times."""
     return layer._inbound_nodes[0].output_tensors
 
 
-def operation_of(tensor: Any) -> Any:
+def get_operation(tensor: Any) -> Any:
     """The operation that a symbolic tensor is an output of; Keras keeps the public way back inside of `Node`."""
     return tensor._keras_history.operation
 
 
-def seed_generators(layer: Any) -> list[Any]:
+def get_seed_generators(layer: Any) -> list[Any]:
     """The random generators of a layer, whose names differ from layer to layer."""
     return list(layer._seed_generators)
 
 
-def uncast_value(variable: Any) -> Any:
+def get_uncast_value(variable: Any) -> Any:
     """The value of a Keras variable in its own type: inside of a layer's call `value` is cast to the compute type."""
     return variable._value
 
 
-def leave_reducing_to_caller(optimizer: Any) -> None:
+def disable_gradient_reduction(optimizer: Any) -> None:
     """Let an optimizer apply gradients as they are: Keras would sum them over the replicas after clipping them."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     inner._all_reduce_sum_gradients = list
 
 
 @contextmanager
-def stateless_dropout_replaced(dropout: Callable[..., Any]) -> Iterator[None]:
+def replace_stateless_dropout(dropout: Callable[..., Any]) -> Iterator[None]:
     """Let Keras' layers that are traced meanwhile drop elements by another function.
 
     `keras.layers.Dropout` calls `tf.nn.experimental.stateless_dropout` and offers no choice.
@@ -70,7 +70,7 @@ def stateless_dropout_replaced(dropout: Callable[..., Any]) -> Iterator[None]:
         tf.nn.experimental.stateless_dropout = before
 
 
-def leave_watching_to_caller(workers: int, unwatched_s: float) -> None:
+def set_heartbeat_timeout(workers: int, timeout_s: float) -> None:
     """Keep TensorFlow from looking after the workers of a cluster, which may end in a dump of the native stack."""
     from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
     from tensorflow.python.eager import context
@@ -78,12 +78,12 @@ def leave_watching_to_caller(workers: int, unwatched_s: float) -> None:
     context.context().configure_coordination_service(
         service_type="standalone",
         service_leader="/job:worker/replica:0/task:0",
-        heartbeat_timeout_in_ms=int(1000 * unwatched_s),
+        heartbeat_timeout_in_ms=int(1000 * timeout_s),
         coordinated_jobs=[coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=workers)],
     )
 
 
-def calibrated_model(converter: Any) -> bytes:
+def convert_calibrated(converter: Any) -> bytes:
     """A LiteRT model with the ranges of representative rows, in float32.
 
     `tf.lite.experimental.QuantizationDebugger` makes it on its way, beside a model that it debugs.
@@ -106,7 +106,7 @@ def quantize_calibrated(model: bytes, kept: list[str]) -> bytes:
     return found
 
 
-def litert_graph(model: bytes) -> tuple[Any, Any, Mapping[str, int]]:
+def parse_litert_graph(model: bytes) -> tuple[Any, Any, Mapping[str, int]]:
     """The first graph of a LiteRT model, its operator codes, and the numbers of operators by name.
 
     The public interpreter names operations, but not their tensors' places among the inputs.

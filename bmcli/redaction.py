@@ -110,7 +110,7 @@ def _hide_values(text: str) -> str:
         start = line or counted
         depth = (0 if line else depth) + _count_open_brackets(text, start, match.start())
         counted = match.start()
-        end = _end(text, match, depth > 0)
+        end = _find_value_end(text, match, depth > 0)
         value = text[match.end() : end]
         if value:
             quote = value[0] if value[0] in "\"'" else ""
@@ -124,7 +124,7 @@ def _count_open_brackets(text: str, start: int, end: int) -> int:
     return sum(text.count(mark, start, end) for mark in "{[") - sum(text.count(mark, start, end) for mark in "}]")
 
 
-def _end(text: str, match: re.Match[str], in_flow: bool) -> int:
+def _find_value_end(text: str, match: re.Match[str], in_flow: bool) -> int:
     """Where a value ends that begins behind a key and its sign."""
     start = match.end()
     if start == len(text):

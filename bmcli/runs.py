@@ -204,10 +204,10 @@ class Run:
             BmcliError: It is not what was written; the fault says what still works without it.
         """
         try:
-            return records.validate_as(record_type, _without_id(records.read_record(path), self.id))
+            return records.validate_as(record_type, _remove_id(records.read_record(path), self.id))
         except FileNotFoundError:
             return None
-        except _Foreign as error:
+        except _ForeignRecord as error:
             raise BmcliError(f"{format_path(path)}: {error}.", suggestion=_PUT_BACK) from None
         except (OSError, DamagedFile) as error:
             reason = error.strerror if isinstance(error, OSError) else error
@@ -239,7 +239,7 @@ class Run:
         """What the run was begun with and on; empty if that is gone. Raises as `record` does."""
         return {**(self.record(self.environment, _Environment) or {})}
 
-    def evaluations(self) -> dict[str, dict[str, Any]]:
+    def read_evaluations(self) -> dict[str, dict[str, Any]]:
         """What was measured, by split or file; empty if there is nothing. Raises as `record` does."""
         return self.record(self.evaluation, dict[str, dict[str, Any]]) or {}
 
@@ -248,7 +248,7 @@ class Run:
         origin = self.record(self.origin, _RunOrigin)
         return origin["told"] if origin else []
 
-    def written_recipe(self) -> str:
+    def read_recipe(self) -> str:
         """The recipe as it was written.
 
         Raises:
@@ -260,11 +260,11 @@ class Run:
         except (OSError, DamagedFile) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise BmcliError(f"{shown}: damaged ({reason}).", suggestion=_ONLY_SHOWN) from None
-        if hashlib.sha256(content).hexdigest() != self.kept_data(_Digests)["recipe"]:
+        if hashlib.sha256(content).hexdigest() != self.read_data(_Digests)["recipe"]:
             raise BmcliError(f"{shown}: changed since the run was begun, by its SHA-256.", suggestion=_ONLY_SHOWN)
         return content.decode(errors="replace")
 
-    def kept_model(self) -> Path:
+    def require_model(self) -> Path:
         """The model that the training of the run kept.
 
         Raises:
@@ -284,14 +284,14 @@ class Run:
         except (OSError, DamagedFile) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise BmcliError(f"{shown}: damaged ({reason}).", suggestion=_WITHOUT_MODEL) from None
-        if found != self.kept_data(_Digests)["model"]:
+        if found != self.read_data(_Digests)["model"]:
             raise BmcliError(
                 f"{shown}: not the model that the training kept, by its SHA-256.",
                 suggestion=f"If the training was killed, `{self.resume_command}` keeps it anew. {_WITHOUT_MODEL}",
             )
         return self.model
 
-    def kept_data(self, kind: type[_Record]) -> _Record:
+    def read_data(self, kind: type[_Record]) -> _Record:
         """What `data.json` holds.
 
         Raises:
@@ -302,7 +302,7 @@ class Run:
             raise BmcliError(f"{format_path(self.data)}: missing.", suggestion="Train again to make a new run.")
         return found
 
-    def findings(self) -> list[_Finding]:
+    def read_findings(self) -> list[_Finding]:
         """What was suspicious about the data; empty if nothing was. Raises as `record` does."""
         checks = self.record(self.checks, _Checks)
         return checks["findings"] if checks else []
@@ -363,7 +363,7 @@ class Run:
         resolved, _, run_id = recipe.rpartition(_LOCK_ID.encode())
         return resolved, run_id.strip().decode(errors="replace")
 
-    def rows(self) -> list[dict[str, Any]]:
+    def read_epochs(self) -> list[dict[str, Any]]:
         """The epochs in `metrics.jsonl`; lines that are torn or damaged are left out."""
         return self.read_epochs_checked()[0]
 
@@ -381,7 +381,7 @@ class Run:
         rows, faults = [], []
         for number, line in enumerate(lines[:-1], start=1):
             try:
-                row = _without_id(records.parse_record(line), own)
+                row = _remove_id(records.parse_record(line), own)
                 records.validate_as(dict[str, float | None], row)
                 if not isinstance(row.get("epoch"), int):
                     raise DamagedFile("epoch: missing, or no whole number")
@@ -399,7 +399,7 @@ class Run:
     def truncate_epochs(self, epochs: int) -> None:
         """Drops the rows after an epoch, which a resumed run will write again."""
         own = self.id
-        rows = [{**row, _ID: own} for row in self.rows() if row["epoch"] <= epochs]
+        rows = [{**row, _ID: own} for row in self.read_epochs() if row["epoch"] <= epochs]
         write_atomically(self.metrics, b"".join(map(records.encode_record_line, rows)))
 
     @contextlib.contextmanager
@@ -426,14 +426,14 @@ class Run:
         return False
 
 
-class _Foreign(DamagedFile):
+class _ForeignRecord(DamagedFile):
     """A record is whole, but of another run."""
 
 
-def _without_id(record: dict[str, Any], own: str) -> dict[str, Any]:
+def _remove_id(record: dict[str, Any], own: str) -> dict[str, Any]:
     """A record of a run without the id of that, which must be its own."""
     if record.pop(_ID, None) != own:
-        raise _Foreign("not of the run that recipe.lock.yaml beside it is of")
+        raise _ForeignRecord("not of the run that recipe.lock.yaml beside it is of")
     return record
 
 

@@ -16,16 +16,16 @@ from bmcli.errors import BmcliError, Interrupted, RunFailed
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 INTERRUPTED = 130
-CODES = (INTERRUPTED, Interrupted.exit_code)
+EXIT_CODES = (INTERRUPTED, Interrupted.exit_code)
 GRACE_S = 2.0  # for the main thread to answer a signal, before another thread ends the process
-_LOOK_S = 0.1
+_POLL_S = 0.1
 _RESEND_DELAY_S = 0.05
 
-How = Callable[[], str | None]
+MakeAdvice = Callable[[], str | None]
 """Asked once a signal came: a sentence on how to go on, or None if nothing was kept to go on with."""
 
 
-def _leave_nothing(sentence: str | None) -> None:
+def _record_nothing(sentence: str | None) -> None:
     """There is nothing to write down."""
 
 
@@ -38,11 +38,11 @@ class _Guard:
         leave: Writes down that it was ended, given the sentence on how to go on.
     """
 
-    how: How | None
-    leave: Callable[[str | None], None]
+    make_advice: MakeAdvice | None
+    record: Callable[[str | None], None]
 
 
-def _say_nothing(error: BmcliError) -> None:
+def _ignore_error(error: BmcliError) -> None:
     """Nobody listens yet."""
 
 
@@ -52,10 +52,10 @@ class _SignalState:
     def __init__(self) -> None:
         self.received: list[int] = []
         self.enabled = False
-        self.tell: Callable[[BmcliError], None] = _say_nothing
+        self.report: Callable[[BmcliError], None] = _ignore_error
         self.guards: list[_Guard] = []  # the innermost last
-        self.waited_since = 0.0  # the main thread may be busy with a signal since then
-        self.code: int | None = None  # what the process is about to end with
+        self.busy_since = 0.0  # the main thread may be busy with a signal since then
+        self.exit_code: int | None = None  # what the process is about to end with
         self.lock = threading.RLock()
 
 
@@ -68,13 +68,13 @@ def install_handlers() -> None:
     They end nothing before `enable_interrupts`, so that whoever is interrupted while it starts still knows what it
     was to go on with.
     """
-    _state.received, _state.enabled, _state.code = [], False, None
+    _state.received, _state.enabled, _state.exit_code = [], False, None
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _handle_signal)
 
 
-def watch() -> None:
+def start_watchdog() -> None:
     """Has a thread end this process some seconds after a signal, where its main thread does not.
 
     Python's handlers wait for the function in C that the main thread is in, as TensorFlow's that compile; and a library
@@ -83,22 +83,22 @@ def watch() -> None:
     heard, told = os.pipe()
     os.set_blocking(told, False)
     signal.set_wakeup_fd(told, warn_on_full_buffer=False)
-    os.register_at_fork(after_in_child=_hear_nothing)
-    threading.Thread(target=_end_in_time, args=(heard,), name="bmcli-signals", daemon=True).start()
+    os.register_at_fork(after_in_child=_disable_wakeup)
+    threading.Thread(target=_run_watchdog, args=(heard,), name="bmcli-signals", daemon=True).start()
 
 
-def _hear_nothing() -> None:
+def _disable_wakeup() -> None:
     """A fork has its parent's pipe: what comes to it must not end its parent."""
     signal.set_wakeup_fd(-1)
 
 
-def enable_interrupts(tell: Callable[[BmcliError], None]) -> None:
+def enable_interrupts(report: Callable[[BmcliError], None]) -> None:
     """Lets signals raise KeyboardInterrupt, those that came before too.
 
     Args:
-        tell: Says the last words of a process that is ended by another thread than its main thread.
+        report: Says the last words of a process that is ended by another thread than its main thread.
     """
-    _state.enabled, _state.tell = True, tell
+    _state.enabled, _state.report = True, report
     if _state.received:
         raise KeyboardInterrupt
 
@@ -108,10 +108,10 @@ def was_interrupted() -> bool:
     return bool(_state.received)
 
 
-def ending(code: int) -> None:
+def set_exit_code(code: int) -> None:
     """Tells what the process ends with: what is to be said was said, or is about to be."""
     with _state.lock:
-        _state.code, _state.waited_since = code, time.monotonic()
+        _state.exit_code, _state.busy_since = code, time.monotonic()
 
 
 def _handle_signal(number: int, frame: object) -> None:
@@ -132,17 +132,17 @@ def resend_signal() -> None:
 
 
 @contextlib.contextmanager
-def resumable(make_advice: How, leave: Callable[[str | None], None] = _leave_nothing) -> Iterator[None]:
+def resumable(make_advice: MakeAdvice, record: Callable[[str | None], None] = _record_nothing) -> Iterator[None]:
     """Turns an interruption of the body into one that tells how to go on.
 
     Args:
-        leave: As `guarded` takes it.
+        record: As `interruptible` takes it.
 
     Raises:
         Interrupted: A signal came, and there is something to go on with.
     """
     try:
-        with guarded(make_advice, leave):
+        with interruptible(make_advice, record):
             yield
     except BmcliError:
         raise
@@ -156,21 +156,23 @@ def resumable(make_advice: How, leave: Callable[[str | None], None] = _leave_not
 
 
 @contextlib.contextmanager
-def awaited() -> Iterator[None]:
+def without_watchdog() -> Iterator[None]:
     """Has nothing end the process while the body runs, which answers signals itself, in its own time."""
-    with guarded(None):
+    with interruptible(None):
         yield
 
 
 @contextlib.contextmanager
-def guarded(how: How | None, leave: Callable[[str | None], None] = _leave_nothing) -> Iterator[None]:
+def interruptible(
+    make_advice: MakeAdvice | None, record: Callable[[str | None], None] = _record_nothing
+) -> Iterator[None]:
     """Tells how a process is left that a signal ends while the body runs, without an exception in it.
 
     Args:
-        how: As of `resumable`, called by another thread. None to wait for the body, however long it takes.
-        leave: Writes down that the body was interrupted, given the sentence on how to go on; called as `how` is.
+        make_advice: As of `resumable`, called by another thread. None to wait for the body, however long it takes.
+        record: Writes down that the body was interrupted, given the sentence on how to go on; called as `make_advice` is.
     """
-    guard = _Guard(how, leave)
+    guard = _Guard(make_advice, record)
     with _state.lock:
         _state.guards.append(guard)
     try:
@@ -178,39 +180,39 @@ def guarded(how: How | None, leave: Callable[[str | None], None] = _leave_nothin
     finally:
         with _state.lock:
             _state.guards.remove(guard)
-            _state.waited_since = time.monotonic()
+            _state.busy_since = time.monotonic()
 
 
-def _end_in_time(heard: int) -> None:
+def _run_watchdog(heard: int) -> None:
     """Ends the process some time after a signal, if the main thread does not."""
     while os.read(heard, 1)[0] not in SIGNALS:
         pass
-    _state.waited_since = max(_state.waited_since, time.monotonic())
+    _state.busy_since = max(_state.busy_since, time.monotonic())
     while True:
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_S)
         with _state.lock:
-            if time.monotonic() - _state.waited_since >= GRACE_S:
-                _end_unless_awaited()
+            if time.monotonic() - _state.busy_since >= GRACE_S:
+                _end_if_overdue()
 
 
-def _end_unless_awaited() -> None:
-    if _state.code is not None:
-        end(_state.code)
-    if not _state.enabled or not _state.guards or _state.guards[-1].how is None:
+def _end_if_overdue() -> None:
+    if _state.exit_code is not None:
+        end_process(_state.exit_code)
+    if not _state.enabled or not _state.guards or _state.guards[-1].make_advice is None:
         return
-    error, code = _left()
-    _state.tell(error)
-    end(code)
+    error, code = _describe_interruption()
+    _state.report(error)
+    end_process(code)
 
 
-def _left() -> tuple[BmcliError, int]:
+def _describe_interruption() -> tuple[BmcliError, int]:
     """What to tell of what a signal ended, and the exit code, after all that was going on was left in order."""
     sentence = None  # of the outermost that can be gone on with, which is what the user called
     try:
         for guard in reversed(_state.guards):
-            sentence = (guard.how() if guard.how is not None else None) or sentence
+            sentence = (guard.make_advice() if guard.make_advice is not None else None) or sentence
             with contextlib.suppress(OSError):
-                guard.leave(sentence)
+                guard.record(sentence)
     except BmcliError as error:
         return error, error.exit_code
     except OSError as error:
@@ -220,7 +222,7 @@ def _left() -> tuple[BmcliError, int]:
     return Interrupted("interrupted; what was saved is kept.", suggestion=sentence), Interrupted.exit_code
 
 
-def end(code: int) -> NoReturn:
+def end_process(code: int) -> NoReturn:
     """Ends the process at once."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

@@ -97,14 +97,14 @@ def test_a_torn_last_row_is_left_out(run: runs.Run) -> None:
     run.append_epoch({"epoch": 1, "train/loss": 0.5})
     with run.metrics.open("a") as file:
         file.write('{"epoch": 2, "train/lo')
-    assert run.rows() == [{"epoch": 1, "train/loss": 0.5}]
+    assert run.read_epochs() == [{"epoch": 1, "train/loss": 0.5}]
 
 
 def test_rows_after_a_checkpoint_are_dropped_for_a_resumed_run(run: runs.Run) -> None:
     for epoch in (1, 2, 3):
         run.append_epoch({"epoch": epoch})
     run.truncate_epochs(2)
-    assert [row["epoch"] for row in run.rows()] == [1, 2]
+    assert [row["epoch"] for row in run.read_epochs()] == [1, 2]
 
 
 def test_the_cache_is_made_for_its_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +216,7 @@ def whole(run: runs.Run) -> runs.Run:
 def test_a_run_that_is_copied_and_renamed_keeps_its_records(tmp_path: Path, whole: runs.Run) -> None:
     shutil.copytree(whole.folder, tmp_path / "elsewhere" / "renamed")
     copy = runs.find(tmp_path, str(tmp_path / "elsewhere" / "renamed"))
-    assert (copy.id, copy.status()["state"], copy.rows()) == (whole.id, "done", whole.rows())
+    assert (copy.id, copy.status()["state"], copy.read_epochs()) == (whole.id, "done", whole.read_epochs())
 
 
 def test_a_lock_that_is_written_again_keeps_the_id(whole: runs.Run) -> None:
@@ -233,11 +233,11 @@ def test_a_record_of_another_run_is_refused_and_named(tmp_path: Path, whole: run
     shutil.copy(whole.folder / name, other.folder / name)
     if name == "data.json":
         with pytest.raises(BmcliError, match=r"data\.json: not of the run"):
-            other.kept_data(dict)
+            other.read_data(dict)
     elif name == "status.json":
         assert "status.json: not of the run" in other.status()["reason"]
     else:
-        assert (other.rows(), len(other.read_epochs_checked()[1])) == ([], 1)
+        assert (other.read_epochs(), len(other.read_epochs_checked()[1])) == ([], 1)
 
 
 def test_runs_of_one_recipe_have_one_digest_of_it_and_ids_of_their_own(tmp_path: Path) -> None:
@@ -270,10 +270,10 @@ def test_a_lost_status_is_told(whole: runs.Run) -> None:
 
 
 def test_a_changed_recipe_is_not_shown_as_the_one_that_was_written(whole: runs.Run) -> None:
-    assert whole.written_recipe() == "name: digits\n"
+    assert whole.read_recipe() == "name: digits\n"
     whole.recipe.write_text("name: digitz\n")
     with pytest.raises(BmcliError, match=r"recipe\.yaml: changed"):
-        whole.written_recipe()
+        whole.read_recipe()
 
 
 def test_epochs_that_are_lost_are_told(whole: runs.Run) -> None:

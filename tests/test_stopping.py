@@ -29,7 +29,7 @@ def leave(sentence):
     print("left", sentence, flush=True)
 
 stopping.GRACE_S = 0.2
-stopping.watch()
+stopping.start_watchdog()
 stopping.install_handlers()
 """
 
@@ -62,7 +62,7 @@ def test_the_outermost_says_how_to_go_on_and_each_is_left_with_what_it_has() -> 
 with (
     stopping.resumable(lambda: "Go on with the search.", leave),
     stopping.resumable(lambda: "Go on with the run.", leave),
-    stopping.guarded(lambda: None, leave),
+    stopping.interruptible(lambda: None, leave),
 ):
     stopping.enable_interrupts(tell)
     stuck()
@@ -79,7 +79,7 @@ def test_a_state_that_cannot_be_saved_is_a_failure() -> None:
     body = """
 def save():
     raise OSError(28, "No space left on device")
-with stopping.guarded(save):
+with stopping.interruptible(save):
     stopping.enable_interrupts(tell)
     stuck()
 """
@@ -93,7 +93,7 @@ def test_what_answers_signals_itself_is_waited_for() -> None:
 import signal
 with stopping.resumable(lambda: "Go on.", leave):
     stopping.enable_interrupts(tell)
-    with stopping.awaited():
+    with stopping.without_watchdog():
         signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), print("answered", flush=True), os._exit(7)))
         come()
         time.sleep(60)
@@ -102,7 +102,7 @@ with stopping.resumable(lambda: "Go on.", leave):
 
 
 def test_a_process_that_is_about_to_end_keeps_its_exit_code() -> None:
-    code, said = ended('with stopping.resumable(lambda: "Go on.", leave):\n    stopping.ending(3)\n    stuck()')
+    code, said = ended('with stopping.resumable(lambda: "Go on.", leave):\n    stopping.set_exit_code(3)\n    stuck()')
     assert (code, said) == (3, [])
 
 

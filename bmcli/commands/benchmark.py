@@ -141,7 +141,7 @@ def _make_model_target(run: Run, artefact: Path, scratch: Path) -> BenchmarkTarg
     spec, options = read_data_spec(run), keras_format.Options()
     written = keras_format.describe_model(spec, load_recipe(str(run.lock)).recipe.quantiles())
     scratch.mkdir(parents=True)
-    (scratch / written.model).symlink_to(run.kept_model())
+    (scratch / written.model).symlink_to(run.require_model())
     records.write_json(scratch / card.CARD, card.build_minimal(options, written))
     metrics = card.read(artefact)["verification"]["metrics"]
     metric = next(((name, each["model"]) for name, each in metrics.items()), None)

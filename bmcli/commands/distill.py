@@ -222,7 +222,7 @@ def _require_teachers(options: DistillOptions, root: Path) -> None:
 
 def _require_teacher(teacher: TeacherOptions, root: Path) -> None:
     if teacher.run is not None:
-        runs.find(root, teacher.run).kept_model()
+        runs.find(root, teacher.run).require_model()
     if teacher.recipe is not None:
         load_recipe(teacher.recipe)
     if teacher.file is not None:
@@ -614,7 +614,7 @@ def _compare_learners(
         )
         for column in single
     }  # fmt: skip
-    curves = last.rows()
+    curves = last.read_epochs()
     losses = _list_loss_names(curves[0]) if curves else []
     return DistillationComparison(
         name=loaded.recipe.name,

@@ -100,7 +100,7 @@ def evaluate(
 def drop_damaged_evaluations(run: Run, log: ReportCallback) -> None:
     """Makes room for what is measured now where nothing can be read of what was measured before."""
     try:
-        run.evaluations()
+        run.read_evaluations()
     except BmcliError as error:
         log(f"warning: {error} What is measured now takes its place.")
         disk.try_to_remove(run.evaluation)
@@ -164,7 +164,7 @@ def _evaluate_file(loaded: LoadedRecipe, run: Run, data: Path, cache: Path) -> E
     spec = read_data_spec(run)
     check_evaluation(recipe, spec)
     placement = training.place_on_devices(recipe, cache) if training.needs_specific_devices(recipe.runtime) else None
-    model = run.kept_model()
+    model = run.require_model()
     training.set_environment_variables(recipe, cache)
     raw = _read_file(recipe, data)
     rows = encode_rows(raw, spec, with_targets=True)
@@ -220,7 +220,7 @@ class OpenedRun:
 def read_evaluation(run: Run, split: str, log: ReportCallback) -> Evaluation | None:
     """What was measured of a split; None if it was not, and after a word about it if that is damaged."""
     drop_damaged_evaluations(run, log)
-    found = run.evaluations()
+    found = run.read_evaluations()
     return report_data.parse_evaluation(run, split, found[split], log) if split in found else None
 
 
@@ -233,7 +233,7 @@ def open_run(loaded: LoadedRecipe, run: Run, cache: Path) -> OpenedRun:
     recipe = loaded.recipe
     spec = read_data_spec(run)
     placement = training.place_on_devices(recipe, cache) if training.needs_specific_devices(recipe.runtime) else None
-    model = run.kept_model()
+    model = run.require_model()
     prepared = prepare_again(recipe, spec, cache).with_spec(spec)  # with what was decided after training
     placement = placement or training.place_on_devices(recipe, cache)
     network = training.load_trained_network(recipe, spec, prepared.split("train").targets, model, placement)
@@ -299,4 +299,4 @@ def predict_rows(
 
 def _write_evaluation(run: Run, split: str, evaluation: Evaluation) -> None:
     """Adds an evaluation to `evaluation.json`, beside those on other rows."""
-    run.write(run.evaluation, {**run.evaluations(), split: {"at": runs.now(), **evaluation.to_json()}})
+    run.write(run.evaluation, {**run.read_evaluations(), split: {"at": runs.now(), **evaluation.to_json()}})

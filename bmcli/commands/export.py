@@ -170,7 +170,7 @@ def _export_formats(run: Run, recipe: Recipe, options: ExportOptions, cache: Pat
     subject = ExportableModel(network, spec, recipe.quantiles(), examples, recipe.name)
     judge = ReferencePredictions.from_network(network, spec, recipe.quantiles(), split, rows[split])
     known = _Known(
-        report_data.read_undamaged(run.evaluation, run.evaluations, log) or {},
+        report_data.read_undamaged(run.evaluation, run.read_evaluations, log) or {},
         report_data.read_undamaged(run.environment, run.read_environment, log) or {},
     )
     found: list[ExportedArtefact] = []

@@ -145,7 +145,7 @@ def cross_validate(source: RecipeToRetrain, context: RetrainingContext) -> Cross
     except BmcliError as error:
         raise source.loaded.locate(error) from None
     if source.run is not None:
-        attach_to_run(source.run, found.run.evaluations(), context)
+        attach_to_run(source.run, found.run.read_evaluations(), context)
     return found
 
 

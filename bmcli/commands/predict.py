@@ -296,7 +296,7 @@ def load_network(recipe: Recipe, spec: DataSpec, run: Run, cache: Path) -> Netwo
     placement = training.place_on_devices(recipe, cache)
     # Training rows decide weights of losses alone, which are not computed here.
     targets = {column.name: np.zeros((1, *column.shape), column.dtype) for column in spec.targets}
-    return training.load_trained_network(recipe, spec, targets, run.kept_model(), placement)
+    return training.load_trained_network(recipe, spec, targets, run.require_model(), placement)
 
 
 def _write_predictions(

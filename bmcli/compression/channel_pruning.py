@@ -132,7 +132,7 @@ def _pair_layers(model: keras.Model, narrower: keras.Model, select_channels: Cha
     """All layers with weights, from the inputs on."""
     flows: dict[int, KeptChannels] = {}
     for number, (layer, other) in enumerate(zip(model.operations, narrower.operations, strict=True)):
-        node = private_api.only_node(layer)
+        node = private_api.get_only_node(layer)
         given = [flows[id(tensor)] for tensor in node.input_tensors]
         after = _propagate_channels(layer, other, given, node.outputs[0], number, select_channels)
         for tensor in node.outputs:

@@ -95,7 +95,7 @@ class QuantizationAware(StepHook):
             return call(inputs, *more, **options)
 
     def _quantize_weight(self, layer: Any, weight: Any) -> Any:
-        value = tf.convert_to_tensor(private_api.uncast_value(weight))
+        value = tf.convert_to_tensor(private_api.get_uncast_value(weight))
         nearest = round_to_levels(value, scale_axes(layer, weight), LEVELS[self._weights])
         return self._select_by_step(value, value + tf.stop_gradient(nearest - value))
 

@@ -354,7 +354,7 @@ def _queue_signals(events: queue.SimpleQueue[tuple[str, int]]) -> Iterator[None]
         if handler is not signal.SIG_IGN:
             signal.signal(number, note)
     try:
-        with stopping.awaited():
+        with stopping.without_watchdog():
             yield
     finally:
         for number, handler in before.items():

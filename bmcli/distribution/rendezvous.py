@@ -43,7 +43,7 @@ def wait_for_peers(cluster: Cluster, timeout_s: float, agreement: str = "") -> I
         WorkerLost: One was lost while the body ran.
     """
     links = _connect_workers(cluster, time.monotonic() + timeout_s, timeout_s, agreement)
-    private_api.leave_watching_to_caller(cluster.workers, TF_HEARTBEAT_TIMEOUT_S)
+    private_api.set_heartbeat_timeout(cluster.workers, TF_HEARTBEAT_TIMEOUT_S)
     # gRPC would ask the proxy of http_proxy for the peers, even for those on this machine, and wait for ever.
     os.environ.setdefault("no_grpc_proxy", ",".join(address.rpartition(":")[0] for address in cluster.addresses))
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -194,7 +194,7 @@ def offset_replica_seeds(model: keras.Model) -> None:
     The state of the generators stays the same on all replicas, since each of them draws as often as the others.
     """
     for layer in private_api.flatten_layers(model):
-        for generator in private_api.seed_generators(layer):
+        for generator in private_api.get_seed_generators(layer):
             generator.next = partial(_next_replica_seed, generator, type(generator).next)
 
 

@@ -52,7 +52,7 @@ def find_features(network: Network) -> list[FeatureTensor]:
             is_first = _is_real(tensor) and not real_before and not masks
             known[id(tensor)] = _TensorOrigin(columns, real_before or is_first, masks or tensor.dtype == "bool")
             if is_first:
-                layer = private_api.operation_of(tensor)
+                layer = private_api.get_operation(tensor)
                 found.append(
                     FeatureTensor(columns, tensor, tuple(layer.widths) if isinstance(layer, OneHotColumns) else ())
                 )
@@ -125,7 +125,7 @@ def list_layer_outputs(network: Network) -> list[tuple[keras.layers.Layer, Any]]
     """The layers that have weights or an activation, with what they give, in the order of the data flow."""
     found = []
     for made, _ in _iterate_operations(network.model):
-        layer = private_api.operation_of(made[0])
+        layer = private_api.get_operation(made[0])
         learns = isinstance(layer, keras.layers.Layer) and (layer.weights or isinstance(layer, keras.layers.Activation))
         if learns and _is_real(made[0]) and len(made[0].shape) > 1:
             found.append((layer, made[0]))
@@ -145,13 +145,13 @@ def _is_real(tensor: Any) -> bool:
 
 
 def _is_convolution(tensor: Any) -> bool:
-    operation = private_api.operation_of(tensor)
+    operation = private_api.get_operation(tensor)
     return isinstance(operation, keras.layers.Layer) and "Conv" in type(operation).__name__
 
 
 def _is_network_of_maps(tensor: Any) -> bool:
-    return isinstance(private_api.operation_of(tensor), keras.Model) and len(tensor.shape) == 4
+    return isinstance(private_api.get_operation(tensor), keras.Model) and len(tensor.shape) == 4
 
 
 def _is_dropout(tensor: Any) -> bool:
-    return "Dropout" in type(private_api.operation_of(tensor)).__name__
+    return "Dropout" in type(private_api.get_operation(tensor)).__name__

@@ -121,7 +121,7 @@ class CompiledSteps:
             self._is_undivided and not compilation.jit and self._augmentation is None and placement.kind != "tpu"
         )
         if placement.replicas > 1:
-            private_api.leave_reducing_to_caller(self.optimizer)
+            private_api.disable_gradient_reduction(self.optimizer)
         self._single_loop = graph_function(self._build_loop(self._build_step(compilation.jit), 1))
         several = (
             self._build_loop(self._build_program(), compilation.steps_per_program)

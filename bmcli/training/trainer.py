@@ -270,7 +270,7 @@ class Trainer:
             checkpoint.save(run.checkpoints, step, state)
             return stopping.format_resume_advice(run.resume_command)
 
-        with stopping.guarded(save):
+        with stopping.interruptible(save):
             yield
 
     def _count_call_batches(self, full: int) -> int:
@@ -508,7 +508,7 @@ def _collect_signals() -> Iterator[list[int]]:
         if handler is not signal.SIG_IGN:
             signal.signal(number, note)
     try:
-        with stopping.awaited():
+        with stopping.without_watchdog():
             yield received
     finally:
         for number, handler in before.items():

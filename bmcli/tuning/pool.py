@@ -101,7 +101,7 @@ class WorkerPool:
 
     def stop(self) -> None:
         """Ends them all, after they have saved the state of what they train."""
-        with stopping.awaited():
+        with stopping.without_watchdog():
             self._stop()
 
     def _stop(self) -> None:

@@ -264,7 +264,7 @@ class Search:
             shown.add(task.name)
             callback.on_trial_start(task)
         elif task.name in shown and time.monotonic() - self._checked_at > CHECK_S:
-            callback.epoch(task.name, len(self._study.run(task.name).rows()))
+            callback.epoch(task.name, len(self._study.run(task.name).read_epochs()))
 
     def _confirm(self, callback: SearchCallback) -> None:
         """Trains the best candidates again, all with the same seeds; without `confirm` the best one as it was."""

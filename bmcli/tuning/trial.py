@@ -74,7 +74,9 @@ def _lock_run(run: Run) -> Iterator[None]:
 def _fail_trial(task: Task, run: Run, state: TrialState, reason: str) -> TrialResult:
     """The result of a trial that ended before it could be measured."""
     run.set_status("failed", reason=reason)
-    return TrialResult(task.name, state, epochs=max((row["epoch"] for row in run.rows()), default=0), reason=reason)
+    return TrialResult(
+        task.name, state, epochs=max((row["epoch"] for row in run.read_epochs()), default=0), reason=reason
+    )
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -183,7 +185,7 @@ def _build_trainer(session: Session, run: Run) -> Trainer:
 
 def _require_rows(run: Run, epochs: int) -> None:
     """Refuses to go on from epochs that are not written down, since the best of them is looked for."""
-    if not {row["epoch"] for row in run.rows()} >= set(range(1, epochs + 1)):
+    if not {row["epoch"] for row in run.read_epochs()} >= set(range(1, epochs + 1)):
         raise RunFailed(f"{disk.format_path(run.metrics)}: damaged (not all of {epochs} epochs are in it).")
 
 
@@ -202,7 +204,7 @@ def score_curve(run: Run, objective: SearchObjective | None) -> tuple[float | No
     """The objective as a score after each epoch of a run."""
     if objective is None:
         return ()
-    values = [row.get(objective.name) for row in run.rows()]
+    values = [row.get(objective.name) for row in run.read_epochs()]
     return tuple(None if value is None else objective.score(value) for value in values)
 
 

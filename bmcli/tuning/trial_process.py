@@ -32,7 +32,7 @@ _MODULES = (
 
 def import_training(recipes: Iterable[Recipe], cache: Path) -> None:
     """Imports what every training needs; what TensorFlow is told at its import is told for all of these recipes."""
-    garbage_collection.look_rarely()
+    garbage_collection.reduce_collections()
     for recipe in recipes:
         training.set_environment_variables(recipe, cache)
     with hide_native_stderr():

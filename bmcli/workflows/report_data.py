@@ -49,11 +49,11 @@ def write_report(
     epochs, faults = run.read_epochs_checked()
     for fault in faults:
         log(f"warning: {fault}")
-    findings = read_undamaged(run.checks, run.findings, log) or ()
+    findings = read_undamaged(run.checks, run.read_findings, log) or ()
     material = RunReportData(
         name=recipe.name,
         folder=run.display_path,
-        written=read_undamaged(run.recipe, run.written_recipe, log) or "",
+        written=read_undamaged(run.recipe, run.read_recipe, log) or "",
         resolved=read_text(run.lock),
         findings=[f"{each.get('message', '')} {each.get('suggestion', '')}" for each in findings],
         was_checked=run.checks.exists(),
@@ -153,7 +153,7 @@ def parse_evaluation(run: Run, split: str, values: Mapping[str, Any], log: Repor
 
 
 def _read_evaluations(run: Run, log: ReportCallback) -> dict[str, dict[str, Any]]:
-    found = read_undamaged(run.evaluation, run.evaluations, log) or {}
+    found = read_undamaged(run.evaluation, run.read_evaluations, log) or {}
     return {on: each for on, each in found.items() if parse_evaluation(run, on, each, log) is not None}
 
 

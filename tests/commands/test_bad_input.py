@@ -228,7 +228,7 @@ def test_damaged_records_of_a_run_are_replaced_or_left_out(bmcli: Bmcli, run: Pa
     assert bmcli("show", run, "--json").code == 0
     done = bmcli("evaluate", run, "--json")
     assert done.code == 0, done.err
-    assert set(Run(run).evaluations()) == {"test"}
+    assert set(Run(run).read_evaluations()) == {"test"}
 
 
 def test_a_lock_that_is_no_text_is_a_fault_of_show(bmcli: Bmcli, run: Path) -> None:

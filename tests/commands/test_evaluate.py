@@ -60,7 +60,7 @@ def test_every_metric_comes_with_its_interval(bmcli: Bmcli, loans: Run) -> None:
     for name, interval in found["intervals"].items():
         assert interval["low"] <= found["metrics"][name] <= interval["high"]
         assert interval["level"] == 0.95
-    kept = loans.evaluations()["test"]
+    kept = loans.read_evaluations()["test"]
     assert kept["intervals"]["accuracy"]["method"] == "Wilson score interval over 240 rows"
     assert kept["calibration"]["label"]["bins"]
 
@@ -93,7 +93,7 @@ def test_an_unknown_group_is_a_fault_with_the_nearest_name(bmcli: Bmcli, loans: 
 
 def test_a_slice_that_cannot_be_learned_is_found_among_all(bmcli: Bmcli, loans: Run) -> None:
     out = bmcli("evaluate", loans.folder, "evaluate.slices=all").out
-    (found,) = loans.evaluations()["test"]["slices"]
+    (found,) = loans.read_evaluations()["test"]["slices"]
     assert (found["slices"][0]["of"], found["slices"][0]["name"]) == ("clinic", "B")
     assert found["slices"][0]["adjusted"] < 0.01
     assert {each["of"] for each in found["slices"]} >= {"clinic", "sex", "clinic x sex"}
@@ -103,7 +103,7 @@ def test_a_slice_that_cannot_be_learned_is_found_among_all(bmcli: Bmcli, loans: 
 def test_named_slices_are_measured_each_by_itself(bmcli: Bmcli, loans: Run) -> None:
     slices = "evaluate.slices=[sex, [clinic, sex], {columns: [score], bins: 2}, label]"
     assert bmcli("evaluate", loans.folder, slices).code == 0
-    (found,) = loans.evaluations()["test"]["slices"]
+    (found,) = loans.read_evaluations()["test"]["slices"]
     assert {each["of"] for each in found["slices"]} == {"sex", "clinic x sex", "score", "label"}
     assert all(each["interval"] and each["metrics"]["log_loss"] > 0 for each in found["slices"])
 
@@ -219,7 +219,7 @@ def test_a_threshold_decides_what_is_predicted_and_measured(bmcli: Bmcli, decide
     truth = [line.rpartition(",")[2] for line in data.read_text().splitlines()[1:]]
     right = np.mean([row["label"] == told for row, told in zip(rows, truth, strict=True)])
     assert found["loans.csv/accuracy"] == pytest.approx(right)
-    kept = decided.evaluations()["test"]["metrics"]["accuracy"]
+    kept = decided.read_evaluations()["test"]["metrics"]["accuracy"]
     assert bmcli("evaluate", decided.folder, "--json").json()["metrics"]["test/accuracy"] == pytest.approx(kept)
 
 

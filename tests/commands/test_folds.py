@@ -106,7 +106,7 @@ def test_what_a_fold_prepares_never_saw_the_rows_it_is_tested_on(validated: Run)
 
 
 def test_a_cross_validation_keeps_all_it_found(validated: Run) -> None:
-    found = validated.evaluations()["folds"]
+    found = validated.read_evaluations()["folds"]
     assert [fold["number"] for fold in found["folds"]] == [1, 2, 3]
     assert found["dealt"] == "by chance"
     assert found["together"]["intervals"]["r2"]["method"].startswith("BCa bootstrap")
@@ -137,7 +137,7 @@ def test_one_that_was_interrupted_goes_on_and_keeps_what_is_done(validated: Run,
     from bmcli.commands.folds import RecipeToRetrain, RetrainingContext, cross_validate
     from bmcli.recipe.load import load_recipe
 
-    expected = validated.evaluations()["folds"]
+    expected = validated.read_evaluations()["folds"]
     root = validated.folder.parent.parent
     loaded = load_recipe(str(root.parent / "houses.yaml"), CHANGES)
     validated.evaluation.rename(tmp_path / "evaluation.json")
@@ -149,7 +149,7 @@ def test_one_that_was_interrupted_goes_on_and_keeps_what_is_done(validated: Run,
     assert found.run == validated
     assert "which was interrupted; what is done there is kept" in told[0]
     assert Run(validated.folder / "fold-1").status() == before
-    again = [{**fold, "seconds": 0} for fold in validated.evaluations()["folds"]["folds"]]
+    again = [{**fold, "seconds": 0} for fold in validated.read_evaluations()["folds"]["folds"]]
     assert again == [{**fold, "seconds": 0} for fold in expected["folds"]]
     assert sorted(trained) == ["fold-1", "fold-2", "fold-3"]
 
@@ -177,7 +177,7 @@ def test_a_fold_can_be_trained_by_itself(bmcli: Bmcli, tmp_path: Path, validated
         "train", "houses.yaml", "train.epochs=2", "data.split={validation: 0.1, test: 0.1, fold: {number: 2, of: 3}}",
         "--json",
     )  # fmt: skip
-    expected = validated.evaluations()["folds"]["folds"][1]["metrics"]["mae"]
+    expected = validated.read_evaluations()["folds"]["folds"][1]["metrics"]["mae"]
     assert done.json()["metrics"]["test/mae"] == pytest.approx(expected, rel=1e-4)
 
 
@@ -223,7 +223,7 @@ def test_a_learning_curve_says_what_would_help(bmcli: Bmcli, tmp_path: Path) -> 
     assert "train/mae" in done.out
     assert "more data" in done.out.lower()
     (folder,) = (tmp_path / "runs" / "houses-learning-curve").glob("2*")
-    (curve,) = Run(folder).evaluations()["learning_curve"]["targets"]
+    (curve,) = Run(folder).read_evaluations()["learning_curve"]["targets"]
     assert [(point["share"], point["rows"]) for point in curve["points"]] == [(0.4, 60), (0.7, 105), (1.0, 150)]
     assert curve["more"]["metric"] == curve["metric"] == "mae"
 

@@ -97,7 +97,7 @@ class Killed:
         """Every variable, meter and selected weight; the metrics of every epoch; the selected epoch and its metrics."""
         state, _ = checkpoint.restore(self.run.checkpoints)
         bits = [np.asarray(array).tobytes() for group in sorted(state.groups) for array in state.groups[group]]
-        rows = [{k: v for k, v in row.items() if "/" in k or k in ("epoch", "step")} for row in self.run.rows()]
+        rows = [{k: v for k, v in row.items() if "/" in k or k in ("epoch", "step")} for row in self.run.read_epochs()]
         status = json.loads(self.run.status_file.read_text())
         return bits, rows, (status["selected_epoch"], status["ended_by"], status["metrics"])
 

@@ -60,7 +60,7 @@ def in_process(tmp_path: Path) -> Any:
 
 
 def without_clock(run: Run) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.items() if k not in ("seconds", "examples_per_second")} for row in run.rows()]
+    return [{k: v for k, v in row.items() if k not in ("seconds", "examples_per_second")} for row in run.read_epochs()]
 
 
 def test_a_finished_run_goes_on_with_more_epochs_and_its_lock_says_so(
@@ -72,7 +72,7 @@ def test_a_finished_run_goes_on_with_more_epochs_and_its_lock_says_so(
     assert "not bit-identical" not in done.err
     lock = yaml.safe_load(run.lock.read_text())
     assert lock["train"]["epochs"] == 5
-    assert [row["epoch"] for row in run.rows()] == [1, 2, 3, 4, 5]
+    assert [row["epoch"] for row in run.read_epochs()] == [1, 2, 3, 4, 5]
     assert (run.status()["state"], run.status()["epochs"]) == ("done", 5)
     whole = bmcli("train", write_recipe(), "train.epochs=5", "--runs", "whole", "--json").json()
     assert done.json()["metrics"] == whole["metrics"]
@@ -111,7 +111,7 @@ def test_a_run_that_a_budget_cut_off_in_an_epoch_is_finished_until_the_budget_is
     assert done.code == 2
     assert "is already completed; it ended by steps" in done.err
     assert bmcli("train", "--resume", run.folder, "train.stop.steps=12", "--json").json()["ended_by"] == "steps"
-    assert [row["step"] for row in run.rows()] == [8, 12]
+    assert [row["step"] for row in run.read_epochs()] == [8, 12]
 
 
 def test_a_refusal_leaves_the_metrics_of_a_run_that_a_budget_cut_off_alone(
@@ -328,4 +328,4 @@ def test_a_run_that_goes_on_tells_what_is_damaged_of_it(bmcli: Bmcli, run: Run) 
     assert done.code == 0, done.err
     for name in ("evaluation.json: damaged", "metrics.jsonl:1: damaged"):
         assert name in done.err
-    assert set(run.evaluations()) == {"test"}
+    assert set(run.read_evaluations()) == {"test"}

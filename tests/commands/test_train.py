@@ -109,7 +109,7 @@ def test_evaluate_repeats_what_train_measured(bmcli: Bmcli, write_recipe: WriteR
 def test_evaluations_on_several_splits_stand_side_by_side(bmcli: Bmcli, write_recipe: WriteRecipe) -> None:
     run = bmcli("train", write_recipe(), "--json").json()["run"]
     assert "validation/accuracy" in bmcli("evaluate", "tiny", "--split", "validation", "--json").json()["metrics"]
-    assert set(Run(Path(run)).evaluations()) == {"test", "validation"}
+    assert set(Run(Path(run)).read_evaluations()) == {"test", "validation"}
 
 
 CSV_RECIPE = """\

@@ -36,7 +36,7 @@ def explained(run: Run, cache: Path) -> Run:
 def hostile(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
     """With everything that other commands leave in a run."""
     run = trained.hostile(tmp_path_factory.mktemp("hostile"), cache)
-    evaluation = Evaluation.from_json(run.evaluations()["test"])
+    evaluation = Evaluation.from_json(run.read_evaluations()["test"])
     metrics = evaluation.metrics
     rounds = [FoldResult(n, 100, 50, {k: v - n / 100 for k, v in metrics.items()}, 4, 1.5) for n in (1, 2, 3)]
     right = np.arange(90) % 3 > 0
@@ -92,7 +92,7 @@ def test_the_page_needs_nothing_from_elsewhere(digits: Run) -> None:
 
 
 def test_the_figures_of_the_page_are_those_of_the_evaluation(hostile: Run) -> None:
-    found = hostile.evaluations()["test"]
+    found = hostile.read_evaluations()["test"]
     words = read(hostile).text
     around = found["intervals"]["accuracy"]
     assert f"accuracy {found['metrics']['accuracy']:.4g} {around['low']:.4g} to {around['high']:.4g}; always" in words
@@ -104,9 +104,9 @@ def test_missing_cells_are_counted_as_the_table_has_them(hostile: Run) -> None:
 
 
 def test_what_is_suspicious_about_the_data_is_told(hostile: Run) -> None:
-    assert hostile.findings()
+    assert hostile.read_findings()
     assert "test rows" in read(hostile).text
-    assert hostile.findings()[0]["message"] in read(hostile).text
+    assert hostile.read_findings()[0]["message"] in read(hostile).text
 
 
 @pytest.mark.parametrize(
@@ -151,11 +151,11 @@ def test_a_page_that_is_written_anew_keeps_what_was_measured(sugar: Run, cache: 
 
 def test_data_in_which_nothing_is_suspicious_is_said_to_be(digits: Run) -> None:
     told = "Nothing is suspicious" in read(digits).text
-    assert told == (not digits.findings())
+    assert told == (not digits.read_findings())
 
 
 def test_figures_of_classes_have_intervals(hostile: Run) -> None:
-    (rows,) = Evaluation.from_json(hostile.evaluations()["test"]).per_class.values()
+    (rows,) = Evaluation.from_json(hostile.read_evaluations()["test"]).per_class.values()
     found = make_class_row(rows[1])
     around = compute_wilson_interval(round(rows[1].recall * rows[1].support), rows[1].support)
     assert (

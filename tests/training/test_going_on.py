@@ -35,7 +35,7 @@ def one_step_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
 def rows_of(trainer: Trainer) -> list[dict[str, Any]]:
     """What `metrics.jsonl` says, without the clock."""
     assert trainer.run is not None
-    return [{name: value for name, value in row.items() if name not in TIMES} for row in trainer.run.rows()]
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in trainer.run.read_epochs()]
 
 
 def assert_same_training(first: Trainer, second: Trainer, rows: list[dict[str, Any]] | None = None) -> None:
@@ -160,7 +160,9 @@ def test_programs_of_several_steps_learn_what_single_steps_learn(
     assert_same_training(streamed, programs)
     for mine, theirs in zip(programs.steps.snapshot()[0], single.steps.snapshot()[0], strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5)
-    assert programs.run.rows()[-1]["train/loss"] == pytest.approx(single.run.rows()[-1]["train/loss"], abs=1e-5)
+    assert programs.run.read_epochs()[-1]["train/loss"] == pytest.approx(
+        single.run.read_epochs()[-1]["train/loss"], abs=1e-5
+    )
 
 
 @pytest.mark.slow
@@ -313,10 +315,10 @@ def test_a_budget_of_steps_that_is_raised_goes_on_in_the_middle_of_the_epoch(mak
     whole, short = make_trainer(*settings), make_trainer(*settings, "train.stop.steps=10")
     whole.train(Silent())
     assert short.train(Silent()).ended_by == "steps"
-    assert [row["step"] for row in short.run.rows()] == [8, 10]
+    assert [row["step"] for row in short.run.read_epochs()] == [8, 10]
     longer = resumed(make_trainer, short.run, *settings, "train.stop.steps=13")
     assert longer.progress.ended_by == "steps"
-    assert [row["step"] for row in longer.run.rows()] == [8, 13]
+    assert [row["step"] for row in longer.run.read_epochs()] == [8, 13]
     assert_same_training(resumed(make_trainer, short.run, *settings), whole)
 
 
