@@ -170,7 +170,7 @@ def test_a_signal_at_any_moment_of_a_resumed_run_ends_with_how_to_go_on(
         patched.setattr(*places[moment], signalled)
         done = bmcli("train", "--resume", run.folder, "train.epochs=4")
     assert done.code == 75, done.err
-    assert f"Go on with `bmcli train --resume {run.display_path}`." in done.err
+    assert f"Continue with `bmcli train --resume {run.display_path}`." in done.err
     assert bmcli("train", "--resume", run.folder, "train.epochs=4").code == 0
 
 
@@ -180,7 +180,7 @@ def test_a_signal_before_the_first_checkpoint_leaves_nothing(
     monkeypatch.setattr(training, "prepare_data", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     done = bmcli("train", write_recipe())
     assert done.code == 130
-    assert "interrupted; nothing was worth keeping." in done.err
+    assert "interrupted; nothing was saved." in done.err
     assert not list(tmp_path.glob("runs/*/*"))
 
 

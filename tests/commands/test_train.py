@@ -287,7 +287,7 @@ def test_a_signal_while_a_function_is_compiled_ends_the_process_and_the_run_goes
     )  # fmt: skip
     assert stopped.returncode == 75, stopped.stderr
     assert "interrupted; what was saved is kept." in stopped.stderr
-    assert "Go on with `bmcli train --resume stopped/tiny/" in stopped.stderr
+    assert "Continue with `bmcli train --resume stopped/tiny/" in stopped.stderr
     run = runs.find(tmp_path / "stopped", "tiny")
     assert run.status()["state"] == "interrupted"
     (saved,) = run.checkpoints.glob("step-*")
