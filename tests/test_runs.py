@@ -127,7 +127,7 @@ def test_a_cache_that_others_write_is_refused(
     place = runs.locate_cache()
     place.mkdir(parents=True)
     place.chmod(mode)
-    with pytest.raises(BmcliError, match=r"not yours alone: .* is writable by other users") as caught:
+    with pytest.raises(BmcliError, match=r"not private: .* is writable by other users") as caught:
         runs.make_cache_folder()
     assert caught.value.exit_code == 2
     assert "chmod go-w" in caught.value.faults[0].suggestion
@@ -157,7 +157,7 @@ def test_a_lock_that_is_a_link_empties_no_file(tmp_path: Path, run: runs.Run) ->
         pass
     (run.folder / ".lock").unlink()
     os.link(marker, run.folder / ".lock")
-    with pytest.raises(BmcliError, match="not a file of its own"), run.acquire_lock():
+    with pytest.raises(BmcliError, match="a link or no regular file"), run.acquire_lock():
         pass
     assert marker.read_text() == "kept"
 
@@ -175,7 +175,7 @@ def test_the_latest_run_is_one_beside_the_link(tmp_path: Path, run: runs.Run) ->
     link = tmp_path / "digits" / "latest"
     link.unlink()
     link.symlink_to(other.folder)
-    with pytest.raises(BmcliError, match="only a run beside it"):
+    with pytest.raises(BmcliError, match="expected a run beside it"):
         runs.find(tmp_path, "digits")
 
 
@@ -232,10 +232,10 @@ def test_a_record_of_another_run_is_refused_and_named(tmp_path: Path, whole: run
     shutil.copytree(whole.folder, other.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.yaml"))
     shutil.copy(whole.folder / name, other.folder / name)
     if name == "data.json":
-        with pytest.raises(BmcliError, match=r"data\.json: not of the run"):
+        with pytest.raises(BmcliError, match=r"data\.json: from another run"):
             other.read_data(dict)
     elif name == "status.json":
-        assert "status.json: not of the run" in other.status()["reason"]
+        assert "status.json: from another run" in other.status()["reason"]
     else:
         assert (other.read_epochs(), len(other.read_epochs_checked()[1])) == ([], 1)
 
@@ -252,7 +252,7 @@ def test_a_lock_of_another_run_is_refused(tmp_path: Path, whole: runs.Run) -> No
     other = runs.create(tmp_path, "digits")
     other.write_lock("name: digits\n")
     shutil.copy(other.lock, whole.lock)
-    with pytest.raises(BmcliError, match=r"recipe\.lock\.yaml: not of the run that data\.json"):
+    with pytest.raises(BmcliError, match=r"recipe\.lock\.yaml: from another run than data\.json"):
         runs.find(tmp_path, str(whole.folder))
     assert whole.status()["state"] == "damaged"
 

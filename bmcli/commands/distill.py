@@ -90,7 +90,7 @@ def resume(target: str, context: TrainingContext) -> DistillationResult:
         target: Its folder, or the name of its recipe.
     """
     found = distillations.find_distillation(context.root, target)
-    loaded = found.loaded()
+    loaded = found.load_base()
     if found.result.exists():
         raise BmcliError(
             f"{found.display_path} is already completed.", suggestion="Distill the recipe again for a new one."
@@ -199,7 +199,7 @@ class _TrainingJobs:
             runs.discard(run)  # nothing was trained
         loaded = make()
         run = runs.create(self.context.root, loaded.recipe.name)
-        self._distillation.begin(job, run)
+        self._distillation.add_job(job, run)
         train_recipe(loaded, replace(self.context, run_folder=run.folder))
         return run
 
@@ -459,7 +459,7 @@ def _train_teachers_in_process(folder: Path, root: Path, cache: Path) -> None:
     setting = TrainingContext(root, cache, console.make_progress, console.log)
     try:
         kept = Distillation(folder)
-        loaded = kept.loaded()
+        loaded = kept.load_base()
         options, learner = students.get_distill_options(loaded), students.make_student(loaded)
         _announce_networks(options, loaded, learner, setting)
         _resolve_teachers(options, loaded, learner, _TrainingJobs(kept, setting))

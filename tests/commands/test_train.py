@@ -93,7 +93,7 @@ def test_a_cache_that_others_write_is_refused_and_left_alone(
     done = bmcli("train", write_recipe(), "--json")
     assert done.code == 2
     (fault,) = done.json()["faults"]
-    assert "is not yours alone" in fault["message"]
+    assert "is not private" in fault["message"]
     assert "BMCLI_CACHE" in fault["suggestion"]
     assert list((tmp_path / "open").iterdir()) == []
 
