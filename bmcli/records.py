@@ -107,6 +107,7 @@ def validate_as(value_type: type[_Value], value: Any) -> _Value:
 
     try:
         adapter: Any = _get_adapter(cast(Hashable, value_type))
+        # From JSON text, because strict validation of Python values refuses a list for a tuple.
         return adapter.validate_json(json.dumps(value, allow_nan=False), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
@@ -142,7 +143,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def _parse_float(text: str) -> float:
-    value = float(text)
+    value = float(text)  # infinite for 1e999, which JSON allows
     if not math.isfinite(value):
         raise ValueError(f"{text} is too large a number")
     return value

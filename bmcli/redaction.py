@@ -104,7 +104,7 @@ def _hide_values(text: str) -> str:
     for match in _PAIR.finditer(text):
         if match.start() < done or not is_secret(match[1].rpartition(".")[2][-_LONGEST_KEY:]):
             continue
-        # Number of open brackets on this line. Counting goes on from the last match, so that the time stays linear.
+        # Number of open brackets on this line. Counting continues from the last match, so that the time stays linear.
         line = text.rfind("\n", counted, match.start()) + 1
         start = line or counted
         depth = (0 if line else depth) + _count_open_brackets(text, start, match.start())

@@ -130,7 +130,7 @@ class Run:
 
     @property
     def decisions(self) -> Path:
-        """How temperatures and thresholds were chosen."""
+        """Record of the choice of temperatures and thresholds."""
         return self.folder / "decisions.json"
 
     @property

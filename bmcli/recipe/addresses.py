@@ -105,6 +105,7 @@ def allow_typed(text: str) -> None:
         os.environ[ENVIRONMENT_VARIABLE] = " ".join(dict.fromkeys([*_list_allowed(), *origins]))
 
 
+# Possessive quantifiers, so that a long argument takes linear time.
 _TYPED = re.compile(r"""(?<![A-Za-z0-9+.-])([A-Za-z0-9+.-]++)://[^/?#\s,"'\]}]*+""")
 
 

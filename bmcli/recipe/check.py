@@ -94,6 +94,7 @@ def _locate_error(detail: Mapping[str, Any], tree: Node) -> _LocatedError:
     steps: KeyPath = ()
     value: KeyPath | None = None
     for step in detail["loc"]:
+        # Keys of users, such as names of columns, can look like names of alternatives: what the recipe has is a key.
         written = tree.find((*steps, step)) is not None
         if not written and isinstance(step, str) and _ALTERNATIVE.fullmatch(step):
             value = steps if value is None else value
@@ -110,7 +111,7 @@ def _merge_errors(errors: list[_LocatedError], tree: Node) -> Iterable[Fault]:
         if len(error.steps) == deepest:
             by_steps.setdefault(error.steps, []).append(error)
     for steps, some in by_steps.items():
-        if tree.nearest(steps)[0].faulty:
+        if tree.nearest(steps)[0].faulty:  # its fault is reported already
             continue
         some = [error for error in some if error.kind in _VALUE_ERRORS] or some
         with_own_text = [error for error in some if error.has_own_text]
@@ -150,6 +151,7 @@ def _suggest_word(value: Any, errors: Sequence[_LocatedError]) -> str:
 
 
 def _list_allowed_words(error: _LocatedError) -> list[str]:
+    # pydantic gives the words only as the text `'a', 'b' or 'c'`.
     return re.findall(r"'([^']*)'", error.context["expected"])
 
 

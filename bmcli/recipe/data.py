@@ -99,7 +99,7 @@ class SplitOptions(Options):
     @model_validator(mode="after")
     def _shares_fit(self) -> SplitOptions:
         shares = [share for share in (self.train, self.validation, self.test) if share is not None]
-        total = sum(shares)
+        total = sum(shares)  # 0.7 + 0.2 + 0.1 is 0.9999999999999999, hence the tolerance
         if total > 1 + 1e-9:
             raise fault("shares", f"the fractions add up to {total:g}, more than 1.")
         if len(shares) == 3 and total < 1 - 1e-9:
@@ -238,7 +238,7 @@ class DataOptions(Options):
         """Target options by name, those of the source if none are named."""
         if self.targets:
             return self.targets
-        natural = self.source.default_targets()  # type: ignore[attr-defined]
+        natural = self.source.default_targets()  # type: ignore[attr-defined]  # every source has it, `Kind` does not
         return {name: PartField("data.targets").check(options) for name, options in natural.items()}
 
     # A check of several fields is a validator of the last of them: `info.data` has the valid fields above it.

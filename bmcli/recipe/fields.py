@@ -50,7 +50,7 @@ class Options(BaseModel):
         """Make pydantic's schema, with defaults as they are written in a recipe: `1m` instead of 60 seconds."""
         described = handler.resolve_ref_schema(handler(schema))
         optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
-        written = cls.model_construct().model_dump(include=optional)
+        written = cls.model_construct().model_dump(include=optional)  # unlike a validation, without required values
         for name, value in written.items():
             described["properties"][name]["default"] = dump(value)
         return described
@@ -61,6 +61,7 @@ class Options(BaseModel):
         try:
             return handler(value)
         except ValidationError as error:
+            # The details of an error cannot be changed: raise another one with the same details and suggestions.
             raise ValidationError.from_exception_data(
                 cls.__name__, [add_suggestion(detail, cls) for detail in error.errors(include_url=False)]
             ) from None
@@ -78,7 +79,7 @@ def add_suggestion(detail: Any, model: type[BaseModel] | None = None) -> InitErr
         hint = parts.did_you_mean(str(detail["loc"][0]), model.model_fields)
         reason = fault("unknown_key", "no such key.", hint)
     elif "suggestion" in context:
-        reason = PydanticCustomError(reason, "{text}", context)
+        reason = PydanticCustomError(reason, "{text}", context)  # pydantic gives only the name of a custom type
     return InitErrorDetails(type=reason, loc=detail["loc"], input=detail["input"], ctx=context)
 
 
@@ -347,6 +348,7 @@ def _write_quantity(name: str, value: float) -> str:
         if round(value / factor) and _read_quantity(name, text) == value:
             return text
     base = "s" if name == "duration" else "B"
+    # Without exponent: `_read_quantity` does not accept 1e-05s.
     return f"{Decimal(repr(value)):f}{base}"
 
 

@@ -288,7 +288,7 @@ def _find_cycles(graph: Sequence[GraphLayer]) -> Iterator[Problem]:
 
 def _list_links(graph: Sequence[GraphLayer]) -> dict[int, list[int]]:
     """The positions of the layers that each layer reads; columns are left out."""
-    position = {layer.name: layer.index for layer in reversed(graph)}
+    position = {layer.name: layer.index for layer in reversed(graph)}  # of equal names, which are a fault, the first
     return {layer.index: [position[name] for name in get_sources(layer, graph) if name in position] for layer in graph}
 
 

@@ -29,6 +29,7 @@ def parse_steps(text: str) -> tuple[KeyPath, str]:
         if bare is None:
             steps.append(re.sub(r"\\(.)", r"\1", quoted))
         else:
+            # A longer number is a key: no list is that long, and int() refuses thousands of digits.
             steps.append(int(bare) if bare.isdecimal() and len(bare) < 9 else bare)
         if not text.startswith(".", position):
             return tuple(steps), text[position:]

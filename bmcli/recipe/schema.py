@@ -161,6 +161,8 @@ class Recipe(Options):
         is_single = len(objectives) == 1 and not isinstance(self.objective, Mapping)
         return self.model_copy(update={"objective": next(iter(objectives.values())) if is_single else objectives})
 
+    # pydantic validates fields in the order above: `info.data` has the valid fields before the validated one.
+
     @field_validator("train")
     @classmethod
     def _metrics_suit_a_target(cls, value: TrainOptions, info: ValidationInfo) -> TrainOptions:

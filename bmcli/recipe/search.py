@@ -86,6 +86,7 @@ class SearchParameter:
             return True
         if self.scale == "log":
             return any(self.value_at(number) == value for number in range(self.last_step() + 1))
+        # Fractions, because 0.3 % 0.1 is 0.09999999999999998.
         return (_to_fraction(value) - _to_fraction(self.low)) % _to_fraction(self.step) == 0
 
     def is_active(self, values: Mapping[str, Any]) -> bool:
@@ -170,7 +171,7 @@ def read_space(entries: Mapping[str, Any]) -> tuple[dict[str, SearchParameter], 
 def _drop_dangling(space: Mapping[str, SearchParameter]) -> dict[str, SearchParameter]:
     """Drop parameters that depend on missing ones."""
     kept = {path: each for path, each in space.items() if all(other in space for other in each.when)}
-    return kept if len(kept) == len(space) else _drop_dangling(kept)
+    return kept if len(kept) == len(space) else _drop_dangling(kept)  # others may have depended on the dropped ones
 
 
 def _check_path(path: str, entries: Iterable[str]) -> None:

@@ -17,7 +17,7 @@ from bmcli.recipe.paths import join_steps, split_path
 from bmcli.recipe.schema import Recipe
 from bmcli.recipe.search import SearchParameter, are_same, collect_conditions, format_overrides, read_space
 
-_MOST_CONTEXTS = 16
+_MAX_CONTEXTS = 16  # each is a validation of the whole recipe
 _EntryValues = Mapping[str, Any]
 
 
@@ -120,7 +120,7 @@ class _SpaceCheck:
             own = {**collect_conditions(kind, self.parameters), kind: self.parameters[kind].values}
             if kind not in allowed and all(allowed.get(other, values) == values for other, values in own.items()):
                 allowed = {**allowed, **own}
-        return (dict(zip(allowed, each, strict=True)) for each in islice(product(*allowed.values()), _MOST_CONTEXTS))
+        return (dict(zip(allowed, each, strict=True)) for each in islice(product(*allowed.values()), _MAX_CONTEXTS))
 
     def _list_searched_kinds(self, path: str) -> list[str]:
         """List the searched kinds that an entry is an option of: `model.kind` for `model.filters`."""
