@@ -60,7 +60,7 @@ def test_what_can_be_removed_is_not_what_a_link_points_to(tmp_path: Path) -> Non
     assert (tmp_path / "outside" / "marker").exists()
 
 
-def test_a_refused_write_tells_the_bytes_it_needs_and_leaves_nothing(tmp_path: Path, small_files: Any) -> None:
+def test_a_refused_write_names_the_bytes_it_needs_and_leaves_nothing(tmp_path: Path, small_files: Any) -> None:
     small_files(1000)
     with pytest.raises(disk.WriteFailure) as caught:
         disk.write_new(tmp_path / "new", bytes(5000))

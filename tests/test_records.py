@@ -33,7 +33,7 @@ def test_every_changed_digit_is_noticed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "no JSON"),
         (b"[1]", "not a JSON object"),
@@ -44,9 +44,9 @@ def test_every_changed_digit_is_noticed(tmp_path: Path) -> None:
         (b'{"a": 1' + b"0" * 5000 + b"}", "no JSON"),
     ],
 )
-def test_what_is_no_record_is_told(content: bytes, said: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_record_is_damaged(content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(content)
-    with pytest.raises(disk.DamagedFile, match=said):
+    with pytest.raises(disk.DamagedFile, match=message):
         records.read_record(tmp_path / "a.json")
 
 
@@ -97,8 +97,8 @@ def test_a_record_is_not_looked_for_behind_a_link_or_in_a_pipe(tmp_path: Path) -
     records.write_record(tmp_path / "a.json", VALUE)
     (tmp_path / "link.json").symlink_to("a.json")
     os.mkfifo(tmp_path / "pipe.json")
-    for name, said in (("link.json", "symbolic link"), ("pipe.json", "not a regular file")):
-        with pytest.raises(disk.DamagedFile, match=said):
+    for name, message in (("link.json", "symbolic link"), ("pipe.json", "not a regular file")):
+        with pytest.raises(disk.DamagedFile, match=message):
             records.read_record(tmp_path / name)
     with pytest.raises(OSError, match="symbolic links"):
         records.write_record_line(tmp_path / "link.json", VALUE)
@@ -126,6 +126,6 @@ def test_a_value_is_read_as_what_its_type_describes() -> None:
         ({"name": "a", "places": [], "inner": {"name": 1, "places": []}}, r"inner\.name: "),
     ],
 )
-def test_a_value_of_another_type_is_told_with_its_place(value: object, place: str) -> None:
+def test_a_value_of_another_type_is_damaged_with_its_place(value: object, place: str) -> None:
     with pytest.raises(disk.DamagedFile, match=place):
         records.validate_as(Point, value)

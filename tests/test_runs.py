@@ -186,7 +186,7 @@ def test_a_changed_lock_is_refused(tmp_path: Path, run: runs.Run) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"null", b"[1]", b'{"state": "done"}', b"[" * 20_000, b'{"a": NaN}', b"\xff"])
-def test_a_damaged_status_is_told_as_one(run: runs.Run, content: bytes) -> None:
+def test_a_damaged_status_is_reported_as_damaged(run: runs.Run, content: bytes) -> None:
     run.status_file.write_bytes(content)
     status = run.status()
     assert status["state"] == "damaged"
@@ -264,7 +264,7 @@ def test_a_run_whose_lock_is_gone_is_named_and_listed(tmp_path: Path, whole: run
     assert [run.folder for run in runs.list_runs(tmp_path)] == [whole.folder]
 
 
-def test_a_lost_status_is_told(whole: runs.Run) -> None:
+def test_a_lost_status_is_reported(whole: runs.Run) -> None:
     whole.status_file.unlink()
     assert "status.json: missing" in whole.status()["reason"]
 
@@ -276,7 +276,7 @@ def test_a_changed_recipe_is_not_shown_as_the_one_that_was_written(whole: runs.R
         whole.read_recipe()
 
 
-def test_epochs_that_are_lost_are_told(whole: runs.Run) -> None:
+def test_lost_epochs_are_reported(whole: runs.Run) -> None:
     assert whole.read_epochs_checked()[1] == []
     whole.metrics.write_bytes(b"")
     assert "metrics.jsonl: damaged (it holds 0 of 1 epochs)" in whole.read_epochs_checked()[1][0]

@@ -29,7 +29,7 @@ def schema() -> dict[str, Any]:
 
 
 def recipes() -> st.SearchStrategy[dict[str, Any]]:
-    """Recipes as plain values that the schema accepts; `load_recipe` may still refuse what the schema cannot tell."""
+    """Recipes as plain values that the schema accepts; `load_recipe` also checks what the schema cannot express."""
     return values(schema()["$defs"]["Recipe"]).map(lambda recipe: {k: v for k, v in recipe.items() if k != "extends"})
 
 

@@ -40,7 +40,7 @@ def test_layers_that_run_foreign_code_are_not(kind: str) -> None:
         ("units", None),
     ],
 )
-def test_option_names_tell_what_objects_they_take(option: str, family: str | None) -> None:
+def test_an_option_name_gives_the_family_of_its_objects(option: str, family: str | None) -> None:
     assert catalogue.get_option_family(option) == family
 
 

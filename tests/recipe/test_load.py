@@ -43,7 +43,7 @@ def test_a_list_replaces_that_of_the_base(tmp_path: Path) -> None:
     assert model(write(tmp_path, "extends: base.yaml\nmodel: {hidden: [3]}\n"))["hidden"] == (3,)
 
 
-def test_null_deletes_what_the_base_says(tmp_path: Path) -> None:
+def test_null_deletes_a_value_of_the_base(tmp_path: Path) -> None:
     write(tmp_path, CSV, "base.yaml")
     assert "hidden" not in model(write(tmp_path, "extends: base.yaml\nmodel: {hidden: null}\n"))
 

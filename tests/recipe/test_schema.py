@@ -142,7 +142,7 @@ def test_a_column_has_one_role_and_a_row_one_split(tmp_path: Path, data: str, pa
     assert (found.path, message in found.message) == (path, True)
 
 
-def test_a_source_that_knows_no_target_has_to_be_told(tmp_path: Path) -> None:
+def test_a_source_without_default_target_needs_targets(tmp_path: Path) -> None:
     text = table().replace("  targets: {label: category}\n", "")
     assert only_fault(write(tmp_path, text)).path == "data.targets"
 

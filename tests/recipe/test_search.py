@@ -1,4 +1,4 @@
-"""What a `tune` section says, what it must not say, and what its candidates are."""
+"""The `tune` section: valid and invalid entries, and candidates."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_defaults_are_those_of_a_careful_search(tmp_path: Path) -> None:
     assert (found.confirm.top, found.confirm.seeds) == (3, 3)
 
 
-def test_hyperband_has_as_many_trials_as_its_brackets_unless_told(tmp_path: Path) -> None:
+def test_hyperband_has_as_many_trials_as_its_brackets_by_default(tmp_path: Path) -> None:
     entry = "model.dropout: {float: [0, 0.5]}"
     assert tune(tmp_path, entry, "tune.algorithm=hyperband").max_trials is None
     assert tune(tmp_path, entry, "tune.algorithm=hyperband", "tune.trials=7").max_trials == 7
@@ -377,7 +377,7 @@ def test_a_condition_names_one_value_or_several(tmp_path: Path) -> None:
     )
 
 
-def test_conditions_in_a_circle_are_told_of_each(tmp_path: Path) -> None:
+def test_each_condition_of_a_circle_is_a_fault(tmp_path: Path) -> None:
     text = (
         "train.a: {int: [1, 2], when: {train.b: 1}}\ntrain.b: {int: [1, 2], when: {train.c: 1}}\n"
         "train.c: {int: [1, 2], when: {train.a: 1}}\ntrain.d: {int: [1, 2], when: {train.a: 1}}\n"
@@ -440,7 +440,7 @@ recipe.yaml:20:5  train.tensorbord: no such key. Did you mean 'tensorboard'?
 recipe.yaml:21:26  tune.space."model.hidden".log.0: a logarithmic range must begin above 0, received 0."""
 
 
-def test_every_wrong_entry_is_told_at_its_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_wrong_entry_is_reported_at_its_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path, recipe(WRONG))
     with pytest.raises(BmcliError) as caught:
@@ -454,7 +454,7 @@ def test_whole_numbers_are_no_range_of_floats(tmp_path: Path) -> None:
     assert where(found) == ("recipe.yaml", 11, 26)
 
 
-def test_entries_of_other_places_are_told_there(tmp_path: Path) -> None:
+def test_entries_of_other_files_are_reported_there(tmp_path: Path) -> None:
     write(tmp_path, recipe("model.dropout: {float: [0, 2]}"), "base.yaml")
     text = "extends: base.yaml\ntune:\n  space:\n    model.pool: {int: [0, 3]}\n"
     found = search_faults(tmp_path, text, 'tune.space."train.epochs"={int: [0, 3]}')
@@ -471,7 +471,7 @@ def test_the_caret_stands_below_the_wrong_value(tmp_path: Path) -> None:
     assert line[caret.index("^")] == "2"
 
 
-def test_a_recipe_that_is_wrong_itself_tells_of_its_own_faults(tmp_path: Path) -> None:
+def test_a_recipe_that_is_wrong_itself_reports_its_own_faults(tmp_path: Path) -> None:
     found = search_faults(tmp_path, recipe(WRONG).replace("epochs: 9", "epochs: 0"))
     assert [fault.path for fault in found] == ["train.epochs", 'tune.space."model.hidden".log.0']
 
@@ -498,7 +498,7 @@ def test_a_condition_that_is_too_wide_is_narrowed(tmp_path: Path) -> None:
     assert found.path == "model.hidden"
 
 
-def test_a_wrong_parent_is_told_once(tmp_path: Path) -> None:
+def test_a_wrong_parent_is_reported_once(tmp_path: Path) -> None:
     text = "model.kind: {choice: [cnn, mpl]}\nmodel.hidden: {choice: [[8], [9]], when: {model.kind: mpl}}"
     (found,) = search_faults(tmp_path, recipe(text))
     assert (found.path, found.suggestion) == ("model.kind", "Did you mean 'mlp'?")
@@ -604,12 +604,12 @@ FUZZ_ENTRIES = st.one_of(
 def test_any_space_is_accepted_or_refused_with_places(tmp_path: Path, entries: dict[str, Any]) -> None:
     lines = "\n".join(f"{path}: {json.dumps(entry)}" for path, entry in entries.items())
     file = write(tmp_path, recipe(lines))
-    told: tuple[Fault, ...] | None = None
+    faults: tuple[Fault, ...] | None = None
     try:
         load_search(file)
     except BmcliError as error:
-        told = error.faults
-    assert told is None or (told and all(where(fault)[1] > 10 for fault in told))
+        faults = error.faults
+    assert faults is None or (faults and all(where(fault)[1] > 10 for fault in faults))
 
 
 def test_each_value_of_a_sound_space_is_a_candidate_of_its_own(tmp_path: Path) -> None:
